@@ -1,0 +1,1 @@
+"""Headstart's orchestration: Prefect flows that run the stages of `dvc.yaml`."""

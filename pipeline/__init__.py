@@ -1,0 +1,1 @@
+"""The work of Headstart, stage by stage: files in, files out; no orchestration."""

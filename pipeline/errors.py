@@ -1,0 +1,54 @@
+"""What can go wrong, as one tree; each kind has its exit code.
+
+    HeadstartError (1)
+    ├── ParamsError (2)      params.yaml or an argument holds something impossible
+    ├── DataError (3)        pictures, labels or tables that cannot be used as they are
+    ├── WeightsError (4)     a backbone's weights cannot be had
+    ├── StoreError (5)       the feature store cannot be read or written
+    ├── TrainingError (6)    no head came out of training
+    └── DeviceError (7)      a device was asked for that is not there
+
+A message is one line: what is wrong, where, and what to do about it.
+"""
+
+
+class HeadstartError(Exception):
+    """A failure that a person can act on; its text is one line."""
+
+    exit_code = 1
+
+
+class ParamsError(HeadstartError):
+    """`params.yaml` or an argument holds something impossible."""
+
+    exit_code = 2
+
+
+class DataError(HeadstartError):
+    """Pictures, labels or tables cannot be used as they are."""
+
+    exit_code = 3
+
+
+class WeightsError(HeadstartError):
+    """A backbone's weights cannot be had."""
+
+    exit_code = 4
+
+
+class StoreError(HeadstartError):
+    """The feature store cannot be read or written."""
+
+    exit_code = 5
+
+
+class TrainingError(HeadstartError):
+    """No head came out of training."""
+
+    exit_code = 6
+
+
+class DeviceError(HeadstartError):
+    """A device was asked for that this machine does not have."""
+
+    exit_code = 7

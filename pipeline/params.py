@@ -1,0 +1,183 @@
+"""The typed schema of `params.yaml`: checked whole before any work, read section by section."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import ParamsError
+from pipeline.paths import PARAMS
+
+
+class Section(BaseModel):
+    """A stage's parameters: no unknown key, no silent conversion of types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Optimizer = Literal["sgd", "momentum", "adam", "adamw", "lbfgs", "ridge", "nearest_mean"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Shares(Section):
+    """The asked share of pictures in each split; they add up to 1."""
+
+    train: Annotated[float, Field(gt=0, le=1)]
+    val: Share
+    test: Share
+
+    @model_validator(mode="after")
+    def _add_up(self) -> "Shares":
+        total = self.train + self.val + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the three shares must add up to 1, not {total:g}")
+        return self
+
+
+class IngestParams(Section):
+    """Where the pictures come from and how they are split."""
+
+    source: Annotated[str, Field(pattern=r"^(surfaces|folder|csv|torchvision:[A-Za-z0-9_]+)$")]
+    path: Annotated[str, Field(min_length=1)]
+    shares: Shares
+    seed: Seed
+    max_refused: Share
+
+
+class AugmentParams(Section):
+    """The ranges from which each training view's rotation, scale and flips are drawn."""
+
+    views: Annotated[int, Field(ge=0, le=1000)]
+    rotate: Annotated[float, Field(ge=0, le=180)]
+    scale: Annotated[float, Field(ge=0, lt=1)]
+    hflip: Share
+    vflip: Share
+    seed: Seed
+
+
+class ExtractParams(Section):
+    """The backbone, and what runs it."""
+
+    backbone: Annotated[
+        str, Field(pattern=r"^(efficientnet_lite[012]|(torchvision|timm):[A-Za-z0-9_.\-/]+)$")
+    ]
+    weights: Literal["pretrained", "random"]
+    engine: Literal["auto", "onnxruntime", "torch"]
+    device: Device
+    precision: Literal["float32", "bfloat16"]
+    batch_size: Annotated[int, Field(ge=1, le=4096)]
+
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Width = Annotated[int, Field(ge=0, le=65536)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+Smoothing = Annotated[float, Field(ge=0, lt=1)]
+
+
+class TrainParams(Section):
+    """The heads to train; a list for a knob stands for one head per value."""
+
+    optimizer: Optimizer | Annotated[list[Optimizer], Field(min_length=1)]
+    learning_rate: Positive | Annotated[list[Positive], Field(min_length=1)]
+    weight_decay: NotNegative | Annotated[list[NotNegative], Field(min_length=1)]
+    width: Width | Annotated[list[Width], Field(min_length=1)]
+    dropout: Dropout | Annotated[list[Dropout], Field(min_length=1)]
+    label_smoothing: Smoothing | Annotated[list[Smoothing], Field(min_length=1)]
+    seed: Seed | Annotated[list[Seed], Field(min_length=1)]
+    epochs: Annotated[int, Field(ge=1, le=100_000)]
+    batch_size: Annotated[int, Field(ge=1)]
+    patience: Annotated[int, Field(ge=0)]
+    class_weights: Literal["none", "balanced"]
+    device: Device
+
+
+class EvaluateParams(Section):
+    """What is measured on the test split."""
+
+    top_k: Annotated[int, Field(ge=1)]
+    bootstrap: Annotated[int, Field(ge=1, le=1_000_000)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    calibration_bins: Annotated[int, Field(ge=1, le=1000)]
+    seed: Seed
+
+
+class Params(Section):
+    """The whole of `params.yaml`."""
+
+    ingest: IngestParams
+    augment: AugmentParams
+    extract: ExtractParams
+    train: TrainParams
+    evaluate: EvaluateParams
+
+
+def load(path: Path = PARAMS) -> Params:
+    """Read and check all of `params.yaml`.
+
+    Raises:
+        ParamsError: the first thing that is wrong, with its key, its value and what is allowed.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is not here; run from the project's root") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ParamsError(f"{path} is not readable YAML: {reason}") from None
+    if not isinstance(document, dict):
+        raise ParamsError(f"{path} must hold the sections {', '.join(Params.model_fields)}")
+    try:
+        return Params.model_validate(document)
+    except ValidationError as error:
+        raise ParamsError(f"{path}: {_explain(error, document)}") from None
+
+
+def _explain(error: ValidationError, document: dict[str, Any]) -> str:
+    """One line for the first thing wrong: key, value, what is allowed."""
+    # A misspelt key is both unknown and missing; the unknown one is what the person wrote.
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    first = problems[0]
+    # Pydantic appends the branches of a union to the place; only keys of the file are a place.
+    where: list[str] = []
+    value: Any = document
+    for step in first["loc"]:
+        if isinstance(value, dict) and step in value:
+            value = value[step]
+        elif isinstance(value, list) and isinstance(step, int):
+            value = value[step]
+        elif first["type"] == "missing" and step == first["loc"][-1]:
+            pass
+        else:
+            break
+        where.append(str(step))
+    key = ".".join(where)
+    if first["type"] == "extra_forbidden":
+        section = _section(where[:-1])
+        return f"{key} is not a parameter; {_home(where[:-1])} takes {', '.join(section)}"
+    if first["type"] == "missing":
+        return f"{key} is missing"
+    same_place = [p for p in problems if p["loc"][: len(where)] == first["loc"][: len(where)]]
+    allowed = " or ".join(dict.fromkeys(_wanted(p["msg"]) for p in same_place))
+    return f"{key} is {value!r}; {allowed}"
+
+
+def _wanted(message: str) -> str:
+    message = message.removeprefix("Value error, ").removeprefix("Input ")
+    return message[0].lower() + message[1:]
+
+
+def _home(where: list[str]) -> str:
+    return ".".join(where) or "the file"
+
+
+def _section(where: list[str]) -> list[str]:
+    model: type[BaseModel] = Params
+    for step in where:
+        annotation = model.model_fields[step].annotation
+        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,44 @@
+"""Progress as people read it: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+class Progress:
+    """Counts towards `total`; use it in a `with` block.
+
+    On a terminal it is a tqdm bar. Elsewhere (a log, Prefect) it prints a line such as
+    `extract: 128/1000 views, 96.4 a second` at most every five seconds, and one at the end.
+    """
+
+    def __init__(self, name: str, total: int, unit: str) -> None:
+        self.name, self.total, self.unit = name, total, unit
+        self.done = 0
+        self._bar = tqdm(total=total, desc=name, unit=f" {unit}", disable=not sys.stderr.isatty())
+        self._start = self._last_line = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        """Count `count` more as done."""
+        self.done += count
+        self._bar.update(count)
+        now = time.monotonic()
+        if self._bar.disable and now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            self._line(now)
+
+    def _line(self, now: float) -> None:
+        rate = self.done / max(now - self._start, 1e-9)
+        line = f"{self.name}: {self.done}/{self.total} {self.unit}, {rate:.1f} a second"
+        print(line, flush=True)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        if self._bar.disable and self.total:
+            self._line(time.monotonic())
