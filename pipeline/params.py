@@ -1,10 +1,11 @@
 """The typed schema of `params.yaml`: checked whole before any work, read section by section."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import ParamsError
 from pipeline.paths import PARAMS
@@ -16,6 +17,28 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+def _form(pattern: str, words: str) -> AfterValidator:
+    """A text of the form `pattern`, explained in `words` where it is not."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"should be {words}")
+        return text
+
+    return AfterValidator(check)
+
+
+Source = Annotated[
+    str,
+    _form(r"surfaces|folder|csv|torchvision:\w+", "surfaces, folder, csv or torchvision:NAME"),
+]
+BackboneName = Annotated[
+    str,
+    _form(
+        r"efficientnet_lite[012]|(torchvision|timm):[\w.\-/]+",
+        "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME or timm:NAME",
+    ),
+]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Optimizer = Literal["sgd", "momentum", "adam", "adamw", "lbfgs", "ridge", "nearest_mean"]
@@ -40,7 +63,7 @@ class Shares(Section):
 class IngestParams(Section):
     """Where the pictures come from and how they are split."""
 
-    source: Annotated[str, Field(pattern=r"^(surfaces|folder|csv|torchvision:[A-Za-z0-9_]+)$")]
+    source: Source
     path: Annotated[str, Field(min_length=1)]
     shares: Shares
     seed: Seed
@@ -61,9 +84,7 @@ class AugmentParams(Section):
 class ExtractParams(Section):
     """The backbone, and what runs it."""
 
-    backbone: Annotated[
-        str, Field(pattern=r"^(efficientnet_lite[012]|(torchvision|timm):[A-Za-z0-9_.\-/]+)$")
-    ]
+    backbone: BackboneName
     weights: Literal["pretrained", "random"]
     engine: Literal["auto", "onnxruntime", "torch"]
     device: Device
@@ -145,13 +166,10 @@ def _explain(error: ValidationError, document: dict[str, Any]) -> str:
     where: list[str] = []
     value: Any = document
     for step in first["loc"]:
-        if isinstance(value, dict) and step in value:
-            value = value[step]
-        elif isinstance(value, list) and isinstance(step, int):
-            value = value[step]
-        elif first["type"] == "missing" and step == first["loc"][-1]:
-            pass
-        else:
+        inside = dict(enumerate(value)) if isinstance(value, list) else value
+        if isinstance(inside, dict) and step in inside:
+            value = inside[step]
+        elif first["type"] != "missing":
             break
         where.append(str(step))
     key = ".".join(where)
@@ -177,7 +195,5 @@ def _home(where: list[str]) -> str:
 def _section(where: list[str]) -> list[str]:
     model: type[BaseModel] = Params
     for step in where:
-        annotation = model.model_fields[step].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        model = annotation
+        model = cast(type[BaseModel], model.model_fields[step].annotation)
     return list(model.model_fields)

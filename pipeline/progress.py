@@ -16,6 +16,7 @@ class Progress:
     """
 
     def __init__(self, name: str, total: int, unit: str) -> None:
+        """Begin counting `total` of `unit` for the stage `name`."""
         self.name, self.total, self.unit = name, total, unit
         self.done = 0
         self._bar = tqdm(total=total, desc=name, unit=f" {unit}", disable=not sys.stderr.isatty())

@@ -1,0 +1,46 @@
+# What people type. Every target sets up what it needs, once.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: .venv/ready  ## .venv with every package of requirements.lock, checked by hash
+
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Headstart is pinned for Python 3.11; set PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+repro: setup  ## run what changed, from pictures to metrics (dvc repro)
+	dvc repro
+
+test: setup  ## the tests
+	pytest
+
+test-slow: setup  ## the tests that take long
+	pytest -m slow
+
+check: setup  ## lint, format, types, security
+	ruff check
+	ruff format --check
+	mypy
+
+store: setup  ## what is in the feature store
+	python -m pipeline.store
+
+clean-store: setup  ## empty the feature store: costs time, never correctness
+	python -m pipeline.store clear
+
+lock: setup  ## pin the newest versions that fit pyproject.toml (needs uv)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+		--generate-hashes --no-emit-index-url --no-annotate --no-header --output-file requirements.lock
+
+.PHONY: help setup repro test test-slow check store clean-store lock

@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline import params
+from pipeline.errors import ParamsError
+from tests.conftest import ROOT
+
+MISTAKES = [
+    ("views: 4", "views: -1", "augment.views is -1; should be greater than or equal to 0"),
+    ("rotate: 15", "rotat: 15", "augment.rotat is not a parameter; augment takes views, rotate"),
+    ("vflip: 0.0", "", "augment.vflip is missing"),
+    ("optimizer: adamw", "optimizer: adamx", "train.optimizer is 'adamx'; should be 'sgd', "),
+    ("seed: 0", "seed: zero", "ingest.seed is 'zero'; should be a valid integer"),
+    ("train: 0.6", "train: 0.7", "the three shares must add up to 1, not 1.1"),
+    ("source: surfaces", "source: kaggle", "ingest.source is 'kaggle'; should be "),
+    ("precision: float32", "precision: float64", "extract.precision is 'float64'; should be "),
+    ("views: 4", "views: 4.5", "augment.views is 4.5; should be a valid integer"),
+    ("views: 4", "views: yes", "augment.views is True; should be a valid integer"),
+    ("evaluate:", "evaluat:", "evaluat is not a parameter; the file takes ingest, augment"),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "words"), MISTAKES)
+def test_a_mistake_is_one_line_naming_key_value_and_what_is_allowed(
+    tmp_path: Path, before: str, after: str, words: str
+) -> None:
+    good = (ROOT / "params.yaml").read_text()
+    assert before in good
+    file = tmp_path / "params.yaml"
+    file.write_text(good.replace(before, after, 1))
+    with pytest.raises(ParamsError) as caught:
+        params.load(file)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_list_in_a_sweep_is_checked_value_by_value(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    good = (ROOT / "params.yaml").read_text()
+    file.write_text(good.replace("dropout: 0.0", "dropout: [0.0, 0.5]", 1))
+    assert params.load(file).train.dropout == [0.0, 0.5]
+    file.write_text(good.replace("dropout: 0.0", "dropout: [0.0, 1.5]", 1))
+    with pytest.raises(ParamsError, match="less than 1"):
+        params.load(file)
+
+
+def test_a_file_that_is_no_yaml_or_not_there_is_a_clear_word(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    with pytest.raises(ParamsError, match="run from the project's root"):
+        params.load(file)
+    file.write_text("ingest: [")
+    with pytest.raises(ParamsError, match="not readable YAML"):
+        params.load(file)
+    file.write_text("just words")
+    with pytest.raises(ParamsError, match="must hold the sections ingest, augment"):
+        params.load(file)
