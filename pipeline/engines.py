@@ -1,0 +1,162 @@
+"""Engines: what runs a backbone. ONNX Runtime on the CPU, PyTorch on a GPU or to check against.
+
+The features of a picture do not depend on what else is in its batch: ONNX Runtime was seen to give
+the same bits for every batch size and thread count (tests/test_engines.py), and PyTorch always gets
+batches of one size, filled up with black pictures.
+"""
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from pipeline import store
+from pipeline.errors import DeviceError, ParamsError
+from pipeline.params import ExtractParams
+from pipeline.views import Preprocessing
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A backbone ready to run.
+
+    `run` maps uint8 pictures [n, side, side, 3], n at most the batch size, to float32 features
+    [n, dimension]; several threads may call it at once. `fingerprint` changes with everything that
+    could change a bit of the features.
+    """
+
+    name: str
+    run: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+    preprocessing: Preprocessing
+    dimension: int
+    fingerprint: str
+
+
+def open_engine(settings: ExtractParams) -> Engine:
+    """The engine that the parameters ask for; `auto` is CUDA where there is one, else ONNX Runtime.
+
+    Raises:
+        DeviceError: CUDA was asked for and is not there.
+        ParamsError: the combination of engine, device and precision does not exist.
+    """
+    wants_cuda = settings.device == "cuda"
+    if settings.engine == "onnxruntime" or (settings.engine == "auto" and settings.device == "cpu"):
+        if wants_cuda:
+            raise ParamsError("extract.engine onnxruntime runs on the CPU; for CUDA take torch")
+        return _onnx_engine(settings)
+    has_cuda = _has_cuda()
+    if wants_cuda and not has_cuda:
+        raise DeviceError(
+            "extract.device is cuda, but PyTorch sees no CUDA device; use auto or cpu"
+        )
+    if settings.engine == "auto" and not has_cuda:
+        return _onnx_engine(settings)
+    return _torch_engine(settings, "cuda" if has_cuda and settings.device != "cpu" else "cpu")
+
+
+def _has_cuda() -> bool:
+    # Where there is no NVIDIA driver there is no CUDA, and importing torch to learn that is slow.
+    if not (Path("/dev/nvidiactl").exists() or os.name == "nt"):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _onnx_engine(settings: ExtractParams) -> Engine:
+    """ONNX Runtime on one thread a call: the callers' threads share the cores without waiting."""
+    if settings.precision != "float32":
+        raise ParamsError(f"extract.precision {settings.precision} needs engine torch")
+    file = _exported(settings.backbone, settings.weights)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    notes = session.get_modelmeta().custom_metadata_map
+    size = json.loads(notes["preprocessing"])
+
+    def run(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = session.run(None, {"pictures": pictures})[0]
+        return features
+
+    return Engine(
+        f"onnxruntime {onnxruntime.__version__} on the CPU",
+        run,
+        Preprocessing(size[0], size[1], size[2], tuple(size[3]), tuple(size[4])),
+        session.get_outputs()[0].shape[1],
+        f"{notes['fingerprint']} onnxruntime {onnxruntime.__version__} cpu float32",
+    )
+
+
+def _exported(name: str, weights: str) -> Path:
+    """The backbone as an ONNX file, from the cache or exported now.
+
+    The file's name stands for everything the export depends on, so that a later run needs neither
+    torch nor the weights, only ONNX Runtime.
+    """
+    sha = hashlib.sha256(f"{name} {weights}".encode())
+    for library in ("torch", "torchvision", "timm"):
+        sha.update(f"{library} {version(library)}".encode())
+    sha.update(Path(__file__).with_name("backbones.py").read_bytes())
+    file = store.default_folder().with_name("backbones") / f"{sha.hexdigest()}.onnx"
+    if file.exists():
+        return file
+
+    import onnx
+
+    from pipeline import backbones  # slow to import, and not needed when the file is there
+
+    print(f"extract: exporting {name} to ONNX, once", flush=True)
+    backbone = backbones.load(name, weights)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}.partial")
+    backbones.export(backbone, partial)
+    model = onnx.load(partial)
+    onnx.helper.set_model_props(
+        model,
+        {
+            "preprocessing": json.dumps(backbone.preprocessing),
+            "fingerprint": backbone.fingerprint,
+        },
+    )
+    onnx.save(model, partial)
+    partial.replace(file)
+    return file
+
+
+def _torch_engine(settings: ExtractParams, device: str) -> Engine:
+    import torch
+
+    from pipeline import backbones
+
+    backbone = backbones.load(settings.backbone, settings.weights)
+    precision: torch.dtype = getattr(torch, settings.precision)
+    module = backbone.module.to(device, precision).to(memory_format=torch.channels_last)
+    batch_size = settings.batch_size
+    one_at_a_time = threading.Lock()
+
+    def run(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        padded = np.zeros((batch_size, *pictures.shape[1:]), dtype=np.uint8)
+        padded[: len(pictures)] = pictures
+        with one_at_a_time, torch.inference_mode():
+            features: torch.Tensor = module(torch.from_numpy(padded).to(device))
+        vectors: NDArray[np.float32] = features[: len(pictures)].cpu().numpy()
+        return vectors
+
+    kind = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    return Engine(
+        f"PyTorch {torch.__version__} on {kind} in {settings.precision}",
+        run,
+        backbone.preprocessing,
+        backbone.dimension,
+        f"{backbone.fingerprint} torch {torch.__version__} {kind} {settings.precision}"
+        f" batch {batch_size}",
+    )

@@ -1,0 +1,140 @@
+"""Stage 3, extract: features of every view from the frozen backbone, each computed once ever."""
+
+import os
+import time
+from collections.abc import Container, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline import command, engines, features, params, pictures, store, views
+from pipeline.engines import Engine
+from pipeline.paths import FEATURES, MANIFEST, PLAN
+from pipeline.progress import Progress
+from pipeline.store import FeatureStore, view_key
+from pipeline.views import View
+
+
+def extract() -> None:
+    """Look every view up in the feature store, compute the missing ones, write the shards."""
+    settings = params.load().extract
+    manifest = features.read_manifest(MANIFEST)
+    engine = engines.open_engine(settings)
+    table = every_view(manifest, pd.read_parquet(PLAN), engine)
+    with FeatureStore(store.default_folder(), store.default_limit()) as cache:
+        held = cache.held(table["key"].tolist())
+        missing = without(table, held)
+        start = time.monotonic()
+        compute(missing, engine, cache, settings.batch_size)
+        seconds = time.monotonic() - start
+        recomputed = write(table, engine, cache, settings.batch_size)
+
+    computed = len(missing) + recomputed
+    rate = f", {len(missing) / seconds:.1f} views a second" if len(missing) else ""
+    print(
+        f"extract: {len(manifest)} pictures, {len(table)} views:"
+        f" {len(table) - computed} reused, {computed} computed{rate} ({engine.name})"
+    )
+
+
+def every_view(manifest: pd.DataFrame, plan: pd.DataFrame, engine: Engine) -> pd.DataFrame:
+    """View 0 of every picture and the planned views, sorted by digest and view number.
+
+    Columns: `digest`, `view`, `angle`, `scale`, `hflip`, `vflip`, `path` and, for the store, `key`.
+    """
+    originals = manifest[["digest"]].assign(view=0, **views.ORIGINAL._asdict())
+    table = pd.concat([originals, plan], ignore_index=True)
+    table = table.merge(manifest[["digest", "path"]], on="digest", validate="many_to_one")
+    table = table.sort_values(["digest", "view"], ignore_index=True)
+    seen = (View(*row) for row in table[list(View._fields)].itertuples(index=False))
+    table["key"] = [
+        view_key(digest, view, engine.fingerprint)
+        for digest, view in zip(table["digest"], seen, strict=True)
+    ]
+    return table
+
+
+def without(table: pd.DataFrame, held: Container[bytes]) -> pd.DataFrame:
+    """The rows whose key is not in `held`; pandas' `isin` takes bytes that end in 0 for others."""
+    return table[[key not in held for key in table["key"]]]
+
+
+def compute(missing: pd.DataFrame, engine: Engine, cache: FeatureStore, batch_size: int) -> None:
+    """Compute the features of the missing views and put them into the store as they come.
+
+    Every core takes whole pictures from decoding to feature; none waits for another.
+    """
+    cores = os.cpu_count() or 1
+    with (
+        ThreadPoolExecutor(cores) as pool,
+        Progress("extract", len(missing), "views") as progress,
+    ):
+        tasks = batches(missing, batch_size)
+        for part in pool.map(lambda batch: features_of(batch, engine, batch_size), tasks):
+            cache.put(part)
+            progress.advance(len(part))
+
+
+def batches(table: pd.DataFrame, batch_size: int) -> Iterator[pd.DataFrame]:
+    """The table in pieces of whole pictures, each of about `batch_size` views."""
+    start = size = 0
+    for count in table.groupby("digest", sort=False).size():
+        if size and size + count > batch_size:
+            yield table.iloc[start : start + size]
+            start, size = start + size, 0
+        size += count
+    if size:
+        yield table.iloc[start : start + size]
+
+
+def features_of(
+    batch: pd.DataFrame, engine: Engine, batch_size: int
+) -> dict[bytes, NDArray[np.float32]]:
+    """Read, decode and warp the batch's pictures and run the backbone on their views.
+
+    Args:
+        batch: rows of `every_view`, whole pictures.
+        engine: the backbone.
+        batch_size: views that the engine takes at once.
+
+    Returns:
+        the feature, float32 [dimension], under each row's key.
+    """
+    side = engine.preprocessing.crop
+    seen = np.empty((len(batch), side, side, 3), dtype=np.uint8)
+    row = 0
+    for (path, digest), planned in batch.groupby(["path", "digest"], sort=False):
+        base = views.base(pictures.read(Path(path), digest), engine.preprocessing)
+        for view in planned[list(View._fields)].itertuples(index=False):
+            warped = views.apply(base, View(*view))
+            seen[row] = views.crop(warped, side)
+            row += 1
+    parts = [engine.run(seen[i : i + batch_size]) for i in range(0, len(seen), batch_size)]
+    return dict(zip(batch["key"], np.concatenate(parts), strict=True))
+
+
+def write(table: pd.DataFrame, engine: Engine, cache: FeatureStore, batch_size: int) -> int:
+    """Write the shards from the store, one at a time; return how many views had to be recomputed.
+
+    That happens where the store found an entry damaged only on reading it.
+    """
+    recomputed = 0
+    parts = []
+    for _, rows in table.groupby(table["digest"].str[:2]):
+        found = cache.get(rows["key"].tolist())
+        lost = without(rows, found)
+        for batch in batches(lost, batch_size):
+            again = features_of(batch, engine, batch_size)
+            cache.put(again)
+            found |= again
+            recomputed += len(batch)
+        parts.append(np.stack([found[key] for key in rows["key"]]))
+    features.write_shards(FEATURES, table["digest"].tolist(), table["view"], np.concatenate(parts))
+    return recomputed
+
+
+if __name__ == "__main__":
+    command.run(extract)

@@ -1,0 +1,559 @@
+"""The feature store: a feature that was computed once is found again by what it is made of.
+
+An entry is one view of one picture through one backbone: 16 bytes of key (`view_key`) and one
+float32 vector. The store is a cache outside the project, shared by the user's clones and by
+`dvc exp run --temp`: deleting it costs time, never correctness.
+
+It is one SQLite file in WAL mode. LMDB reads four times as fast and writes one and a half times
+(`benchmarks/store_backends.md`), but SQLite already gives 50,000 features in half a second,
+where the fastest backbone takes five to compute them; it comes with Python, its file grows and
+shrinks with what is in it, and a truncated or overwritten file is an error that can be caught:
+LMDB maps the file into memory, where the same damage kills the process.
+
+What is promised, and by what:
+
+- Killed at any moment: a `put` is one transaction. After `kill -9` all of it is there or none;
+  after a power cut the last ones may be gone (`synchronous = NORMAL`).
+- Damage: every vector has a CRC-32 over key and value, and one that fails counts as missing.
+  A file that SQLite finds damaged is set aside and a new one begun, in the midst of a run too.
+- Other layouts: the file's name holds the layout's number, so another is never opened.
+- Several processes: readers never wait; writers take turns, for up to `PATIENCE_S`.
+- A full disk: `put` raises a `StoreError` and changes nothing; reading goes on, and writing does
+  once there is room. A folder that cannot be written is read, and `put` is a `StoreError`.
+- The limit is on the file, which reuses the room of evicted entries and is cut when it is longer
+  than the limit. What the current run has used is never evicted, so a run that uses more than
+  the limit exceeds it. The write-ahead log comes on top, some 20 MB while the store is open.
+
+WAL mode needs a disk of this machine: not NFS.
+"""
+
+import contextlib
+import errno
+import fcntl
+import math
+import os
+import re
+import sqlite3
+import struct
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import command
+from pipeline.errors import ParamsError, StoreError
+
+Feature = npt.NDArray[np.float32]
+Result = TypeVar("Result")
+
+LAYOUT = 1  # raise when the tables, the checksum or the form of the key change
+VIEW_CODE = 1  # raise when pictures.py or views.py come to give other pixels
+DEFAULT_LIMIT = "20GB"
+
+PATIENCE_S = 300  # how long to wait for another process to finish writing
+KEYS_A_QUERY = 500
+STAMPS_HELD = 10_000  # uses noted in memory before they are written
+LOG_PAGES = 4096  # write-ahead log after which pages move to the file: 16 MB
+EVICT_DOWN_TO = 0.95  # of the limit, so that not every put evicts
+EVICT_AT_ONCE = 5_000  # entries a transaction, so that other processes get their turn
+DAY_US = 86_400_000_000
+
+APPLICATION_ID = 0x48535446  # "HSTF", in SQLite's header
+SCHEMA = f"""
+BEGIN;
+CREATE TABLE entries (key BLOB PRIMARY KEY, id INTEGER NOT NULL, used INTEGER NOT NULL)
+    WITHOUT ROWID;
+CREATE TABLE vectors (id INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, value BLOB NOT NULL);
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {LAYOUT};
+COMMIT;
+"""
+
+
+def default_folder() -> Path:
+    """The folder of the store: `HEADSTART_STORE`, else `headstart/features` in the user's cache.
+
+    Raises:
+        ParamsError: `HEADSTART_STORE` is relative, so every clone would look elsewhere.
+    """
+    chosen = os.environ.get("HEADSTART_STORE")
+    if chosen:
+        folder = Path(chosen).expanduser()
+        if not folder.is_absolute():
+            raise ParamsError(
+                f"HEADSTART_STORE is {chosen!r}; give an absolute path, so that clones and "
+                "temporary experiments find the same store"
+            )
+        return folder
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (cache if cache.is_absolute() else Path.home() / ".cache") / "headstart" / "features"
+
+
+def default_limit() -> int | None:
+    """The store's limit in bytes: `HEADSTART_STORE_LIMIT`, else 20 GB; None where it is `none`.
+
+    Raises:
+        ParamsError: it is neither `none` nor a size such as `500MB` or `20GB`.
+    """
+    chosen = os.environ.get("HEADSTART_STORE_LIMIT") or DEFAULT_LIMIT
+    if chosen.strip().lower() == "none":
+        return None
+    size = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", chosen.strip().upper())
+    if size is None:
+        raise ParamsError(
+            f"HEADSTART_STORE_LIMIT is {chosen!r}; give a size such as 500MB or 20GB, or none"
+        )
+    return int(float(size[1]) * 1000 ** " KMGT".index(size[2] or " "))
+
+
+def view_key(
+    digest: str, view: tuple[float, float, bool, bool], backbone_fingerprint: str
+) -> bytes:
+    """The key of one view's feature: 16 bytes, a BLAKE2b hash of all that decides its numbers.
+
+    Every field but the last has a fixed width, so that no two sets of fields are written alike:
+    VIEW_CODE, the digest's 32 bytes, angle and scale as IEEE doubles (-0.0 as 0.0), the flips,
+    and the fingerprint in UTF-8.
+
+    Args:
+        digest: SHA-256 of the picture's bytes, 64 hex digits.
+        view: angle (degrees), scale (factor), hflip, vflip; the original is (0, 1, False, False).
+        backbone_fingerprint: names the weights, preprocessing, engine and precision.
+
+    Raises:
+        ValueError: the digest is no SHA-256, or angle or scale is not finite.
+    """
+    angle, scale, hflip, vflip = view
+    picture = bytes.fromhex(digest)
+    if len(digest) != 64 or len(picture) != 32:
+        raise ValueError(f"{digest!r} is not a SHA-256 in 64 hex digits")
+    if not (math.isfinite(angle) and math.isfinite(scale)):
+        raise ValueError(f"a view's angle and scale must be finite, not {angle} and {scale}")
+    numbers = (float(angle) + 0.0, float(scale) + 0.0, bool(hflip), bool(vflip))
+    fields = struct.pack(">I32sdd??", VIEW_CODE, picture, *numbers)
+    return blake2b(fields + backbone_fingerprint.encode(), digest_size=16).digest()
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a store holds; `bytes` is what it takes on disk, the times are of last uses."""
+
+    entries: int
+    bytes: int
+    oldest: datetime | None
+    newest: datetime | None
+
+
+class _DamagedError(Exception):
+    """The database file cannot be this store's; its text says why."""
+
+
+class FeatureStore:
+    """A store of features on disk; use it in a `with` block.
+
+    Threads may share it. Every process opens its own; none may be carried over a fork.
+    Every method raises `StoreError` where the store cannot be read or written.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int | None) -> None:
+        """Open the store in `folder`, begun where there is none; `limit_bytes` None: no limit."""
+        self.folder = folder
+        self.limit_bytes = limit_bytes
+        self.path = folder / f"features-v{LAYOUT}.sqlite"
+        self.damaged = 0  # entries whose checksum failed so far
+        self._began = _now()
+        self._turn = threading.RLock()
+        self._read: set[bytes] = set()  # keys whose use is not yet written down
+        self._bad: list[tuple[bytes, int]] = []  # key and id of damaged entries to delete
+        self._refusal: Exception | None = None  # why the store can only be read
+        self._open()
+
+    def __enter__(self) -> "FeatureStore":
+        """The store itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the store."""
+        self.close()
+
+    def close(self) -> None:
+        """Write down what was used and close the file."""
+        with self._turn:
+            try:
+                self._attempt(self._write_notes)
+            finally:
+                self._database.close()
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, Feature]:
+        """The features found for `keys`: read-only float32 vectors; the missing are left out.
+
+        A damaged entry is counted in `damaged`, deleted and left out.
+        """
+        with self._turn:
+            return self._attempt(lambda: self._get(keys))
+
+    def held(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Those of `keys` that have an entry, without checking it or counting it as used."""
+        query = "SELECT key FROM entries WHERE key IN ({})"
+        with self._turn:
+            return self._attempt(lambda: {key for (key,) in self._rows(query, keys)})
+
+    def put(self, entries: Mapping[bytes, Feature]) -> None:
+        """Store float32 vectors of any length under their keys, all of them or none.
+
+        Raises:
+            ValueError: a value is not a float32 vector.
+            StoreError: no room, or the folder cannot be written.
+        """
+        blobs = {}
+        for key, value in entries.items():
+            if value.dtype != np.float32 or value.ndim != 1:
+                raise ValueError(f"a feature is a float32 vector, not {value.dtype} {value.shape}")
+            blobs[key] = value.astype("<f4", copy=False).tobytes()
+        with self._turn:
+            if self._refusal:
+                self._open()  # it may have become writable
+            if self._refusal:
+                raise self._problem(self._refusal)
+            self._attempt(lambda: self._put(blobs))
+
+    def statistics(self) -> Statistics:
+        """What the store holds at this moment."""
+        # A flipped bit can turn a stamp into anything.
+        stamps = "SELECT min(used), max(used) FROM entries WHERE used BETWEEN 0 AND ?"
+        with self._turn:
+            (entries,) = self._attempt(lambda: self._one("SELECT count(*) FROM entries"))
+            oldest, newest = self._attempt(lambda: self._one(stamps, _now() + DAY_US))
+        size = sum(file.stat().st_size for file in self.folder.glob(f"{self.path.name}*"))
+        return Statistics(entries, size, _moment(oldest), _moment(newest))
+
+    def clear(self) -> None:
+        """Delete all entries, files of other layouts and what was set aside; free the disk."""
+        with self._turn:
+            try:
+                with self._alone():
+                    self._database.close()
+                    # Deleting rows would need room in the log, which a full disk has not.
+                    for file in self.folder.glob("features-v*"):
+                        file.unlink(missing_ok=True)
+            except OSError as error:
+                raise self._problem(error) from error
+            self._read.clear()
+            self._open()
+
+    # Opening, and what happens when something is wrong with the file.
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Only one process at a time opens, replaces or deletes the file."""
+        with (self.folder / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _open(self, set_aside: str = "") -> None:
+        """Open the file, or only read it; `set_aside` says what was found damaged about it."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._alone():
+                if set_aside and not self._replaced():
+                    self._set_aside(set_aside)
+                try:
+                    self._database = self._attach()
+                except _DamagedError as error:
+                    self._set_aside(str(error))
+                    self._database = self._attach()
+                self._inode = self.path.stat().st_ino
+            self._refusal = None
+        except (OSError, sqlite3.OperationalError) as error:
+            self._open_read_only(error)
+
+    def _attach(self) -> sqlite3.Connection:
+        if not self.path.exists():
+            # A log without its file would be replayed into the new one.
+            for ending in ("-wal", "-shm"):
+                self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
+        database = self._connect(f"{self.path.absolute().as_uri()}?mode=rwc")
+        try:
+            tables = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            if not tables:
+                database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                database.execute("PRAGMA journal_mode = WAL")
+                database.executescript(SCHEMA)
+            _check_layout(database)
+            database.execute("PRAGMA synchronous = NORMAL")
+            database.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+            database.execute(f"PRAGMA journal_size_limit = {LOG_PAGES * 4096}")
+        except BaseException as error:
+            database.close()
+            if _is_damage(error):
+                raise _DamagedError(" ".join(str(error).split())) from error
+            raise
+        return database
+
+    def _open_read_only(self, refusal: Exception) -> None:
+        """For a folder that cannot be written, or a disk too full for SQLite's working files."""
+        log = self.path.with_name(self.path.name + "-wal")
+        # Without a log the file is whole, and reading it needs no working files.
+        mode = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
+        try:
+            self._database = self._connect(f"{self.path.absolute().as_uri()}?{mode}")
+            _check_layout(self._database)
+            self._inode = self.path.stat().st_ino
+        except (OSError, sqlite3.DatabaseError, UnicodeDecodeError, _DamagedError):
+            raise self._problem(refusal) from refusal
+        self._refusal = refusal
+
+    def _connect(self, address: str) -> sqlite3.Connection:
+        database = sqlite3.connect(
+            address, uri=True, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False
+        )
+        database.text_factory = bytes  # a flipped bit may turn a value into broken text
+        database.execute("PRAGMA cell_size_check = ON")
+        return database
+
+    def _set_aside(self, reason: str) -> None:
+        aside = self.path.with_suffix(".damaged")
+        self.path.replace(aside)
+        print(
+            f"store: {self.path} is damaged ({reason}); set aside as {aside.name}, a new one begun",
+            file=sys.stderr,
+        )
+
+    def _replaced(self) -> bool:
+        """Whether another process has cleared the store or set the file aside."""
+        try:
+            return self.path.stat().st_ino != self._inode
+        except FileNotFoundError:
+            return True
+
+    def _attempt(self, work: Callable[[], Result]) -> Result:
+        """Do `work` on the file; where that is damaged, do it again on a new one."""
+        try:
+            if self._replaced():
+                self._database.close()
+                self._open()
+            try:
+                return work()
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+                if not _is_damage(error) or self._refusal:
+                    raise
+                self._database.close()
+                self._open(set_aside=str(error))
+                return work()
+        except (OSError, sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            raise self._problem(error) from error
+
+    def _problem(self, error: Exception) -> StoreError:
+        """The one line for a failure of SQLite or the operating system."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL or getattr(error, "errno", 0) == errno.ENOSPC:
+            return StoreError(
+                f"no room to write to the feature store in {self.folder}; free some disk space, "
+                "run `make clean-store`, or set HEADSTART_STORE to a folder on another disk"
+            )
+        if code == sqlite3.SQLITE_BUSY:
+            return StoreError(
+                f"the feature store in {self.folder} was kept locked by another process for "
+                f"{PATIENCE_S} s; stop that process or set HEADSTART_STORE to another folder"
+            )
+        return StoreError(
+            f"the feature store in {self.folder} cannot be used: {error}; make the folder "
+            "writable or set HEADSTART_STORE to another"
+        )
+
+    # Reading and writing.
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            # Taking the write lock at the start waits; upgrading to it later would fail.
+            self._database.execute("BEGIN IMMEDIATE")
+            yield self._database
+            self._database.execute("COMMIT")
+        except BaseException:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
+
+    def _one(self, query: str, *values: int) -> tuple[Any, ...]:
+        row: tuple[Any, ...] = self._database.execute(query, values).fetchone()
+        return row
+
+    def _rows(self, query: str, keys: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
+        """The rows of `query`, whose {} stands for the keys."""
+        for start in range(0, len(keys), KEYS_A_QUERY):
+            some = keys[start : start + KEYS_A_QUERY]
+            yield from self._database.execute(query.format(",".join("?" * len(some))), some)
+
+    def _get(self, keys: Sequence[bytes]) -> dict[bytes, Feature]:
+        found: dict[bytes, Feature] = {}
+        query = (
+            "SELECT key, id, used, checksum, value FROM entries JOIN vectors USING (id) "
+            "WHERE key IN ({})"
+        )
+        for key, row, used, checksum, value in self._rows(query, keys):
+            if isinstance(value, bytes) and _checksum(key, value) == checksum:
+                found[key] = np.frombuffer(value, dtype="<f4")
+                if not isinstance(used, int) or used < self._began:
+                    self._read.add(key)
+            else:
+                self.damaged += 1
+                self._bad.append((key, row))
+        if self._bad or len(self._read) >= STAMPS_HELD:
+            self._write_notes()
+        return found
+
+    def _write_notes(self) -> None:
+        """Write down what was used, and delete what was found damaged."""
+        if self._refusal:
+            self._read.clear()
+            self._bad.clear()
+        if not (self._read or self._bad):
+            return
+        # On a full disk reading goes on: what is lost is when these entries were last used.
+        with contextlib.suppress(sqlite3.OperationalError), self._transaction() as database:
+            self._stamp(database)
+            _delete(database, self._bad)
+        self._read.clear()
+        self._bad.clear()
+
+    def _stamp(self, database: sqlite3.Connection) -> None:
+        now = _now()
+        database.executemany(
+            "UPDATE entries SET used = ? WHERE key = ?", [(now, key) for key in self._read]
+        )
+
+    def _put(self, blobs: dict[bytes, bytes]) -> None:
+        self._write_notes()
+        if self.limit_bytes is not None:
+            # An entry takes 7 % more than its bytes at 1280 numbers; small ones take more.
+            coming = sum(len(blob) * 9 // 8 + 128 for blob in blobs.values()) + 65536
+            self._make_room(coming, self.limit_bytes)
+        with self._transaction() as database:
+            ids = dict(self._rows("SELECT key, id FROM entries WHERE key IN ({})", list(blobs)))
+            free = self._one("SELECT coalesce(max(id), 0) + 1 FROM vectors")[0]
+            for key in blobs:
+                if key not in ids:
+                    ids[key] = free
+                    free += 1
+            database.executemany(
+                "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)",
+                [(ids[key], _checksum(key, blob), blob) for key, blob in blobs.items()],
+            )
+            now = _now()
+            database.executemany(
+                "INSERT OR REPLACE INTO entries VALUES (?, ?, ?)",
+                [(key, ids[key], now) for key in blobs],
+            )
+
+    def _make_room(self, coming: int, limit: int) -> None:
+        """Evict the least recently used until `coming` bytes more stay within the limit."""
+        size = self._one("PRAGMA page_size")[0]
+        taken = (self._pages("page") - self._pages("freelist")) * size
+        while taken + coming > limit:
+            share = min(1.0, (taken + coming - limit * EVICT_DOWN_TO) / taken)
+            if not self._evict(share):
+                break
+            taken = (self._pages("page") - self._pages("freelist")) * size
+        # Longer than the limit is a file whose limit was lowered.
+        while self._pages("page") * size > limit and self._pages("freelist"):
+            # Only executescript runs this statement to its end; execute frees a single page.
+            self._database.executescript(f"PRAGMA incremental_vacuum({LOG_PAGES})")
+
+    def _pages(self, kind: str) -> int:
+        count: int = self._one(f"PRAGMA {kind}_count")[0]
+        return count
+
+    def _evict(self, share: float) -> int:
+        """Delete this share of the entries, the least recently used; none that this run used."""
+        entries = self._one("SELECT count(*) FROM entries")[0]
+        # A stamp from the future comes of a clock set back, not of the current run.
+        oldest = self._database.execute(
+            "SELECT key, id FROM entries WHERE used NOT BETWEEN ? AND ? ORDER BY used LIMIT ?",
+            (self._began, _now() + DAY_US, math.ceil(share * entries)),
+        ).fetchall()
+        for start in range(0, len(oldest), EVICT_AT_ONCE):
+            with self._transaction() as database:
+                _delete(database, oldest[start : start + EVICT_AT_ONCE])
+        return len(oldest)
+
+
+def _delete(database: sqlite3.Connection, rows: Sequence[tuple[bytes, int]]) -> None:
+    """Delete the entries of these keys and ids."""
+    database.executemany("DELETE FROM entries WHERE key = ? AND id = ?", rows)
+    database.executemany("DELETE FROM vectors WHERE id = ?", [(id_,) for _, id_ in rows])
+
+
+def _check_layout(database: sqlite3.Connection) -> None:
+    found = [
+        database.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("application_id", "user_version")
+    ]
+    if found != [APPLICATION_ID, LAYOUT]:
+        raise _DamagedError(f"it is not a feature store of layout {LAYOUT}")
+    try:
+        database.execute(
+            "SELECT key, id, used, checksum, value FROM entries JOIN vectors USING (id)"
+        )
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+            raise _DamagedError(str(error)) from error
+        raise
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Whether the file is broken; this module's statements break no rule on a sound one."""
+    # Of a damaged schema SQLite's very message may be no text.
+    return isinstance(error, UnicodeDecodeError) or getattr(
+        error, "sqlite_errorcode", 0
+    ) & 0xFF in (
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+    )
+
+
+def _checksum(key: bytes, value: bytes) -> int:
+    return zlib.crc32(value, zlib.crc32(key))
+
+
+def _now() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def _moment(stamp: int | None) -> datetime | None:
+    return None if stamp is None else datetime.fromtimestamp(stamp / 1e6, UTC)
+
+
+def store() -> None:
+    """Print what is in the store; with the argument `clear`, empty it first."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    if arguments not in ([], ["clear"]):
+        raise ParamsError(f"{' '.join(arguments)!r} is not understood; give nothing, or clear")
+    with FeatureStore(default_folder(), default_limit()) as opened:
+        if arguments:
+            opened.clear()
+        held = opened.statistics()
+        limit = "none" if opened.limit_bytes is None else f"{opened.limit_bytes / 1e6:,.1f} MB"
+        print(f"path     {opened.path}")
+        print(f"entries  {held.entries:,}")
+        print(f"size     {held.bytes / 1e6:,.1f} MB")
+        print(f"limit    {limit}")
+        for name, moment in (("oldest", held.oldest), ("newest", held.newest)):
+            if moment:
+                print(f"{name}   last used {moment:%Y-%m-%d %H:%M} UTC")
+
+
+if __name__ == "__main__":
+    command.run(store)
