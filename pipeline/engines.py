@@ -96,17 +96,27 @@ def _onnx_engine(settings: ExtractParams) -> Engine:
     )
 
 
-def _exported(name: str, weights: str) -> Path:
-    """The backbone as an ONNX file, from the cache or exported now.
+def is_ready(settings: ExtractParams) -> bool:
+    """Whether `open_engine` is quick: ONNX Runtime on a backbone that was exported before."""
+    onnx = settings.engine == "onnxruntime" or (settings.engine == "auto" and not _has_cuda())
+    return onnx and _export_file(settings.backbone, settings.weights).exists()
 
-    The file's name stands for everything the export depends on, so that a later run needs neither
-    torch nor the weights, only ONNX Runtime.
+
+def _export_file(name: str, weights: str) -> Path:
+    """Where the backbone's ONNX file is kept; its name stands for all that the export depends on.
+
+    A later run then needs neither torch nor the weights, only ONNX Runtime.
     """
     sha = hashlib.sha256(f"{name} {weights}".encode())
     for library in ("torch", "torchvision", "timm"):
         sha.update(f"{library} {version(library)}".encode())
     sha.update(Path(__file__).with_name("backbones.py").read_bytes())
-    file = store.default_folder().with_name("backbones") / f"{sha.hexdigest()}.onnx"
+    return store.default_folder().with_name("backbones") / f"{sha.hexdigest()}.onnx"
+
+
+def _exported(name: str, weights: str) -> Path:
+    """The backbone as an ONNX file, from the cache or exported now."""
+    file = _export_file(name, weights)
     if file.exists():
         return file
 

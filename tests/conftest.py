@@ -32,30 +32,38 @@ class Project:
         file.write_text(yaml.safe_dump(document, sort_keys=False))
 
 
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where backbones exported to ONNX are kept for all tests: an export takes seconds."""
+    return tmp_path_factory.mktemp("exported")
+
+
 @pytest.fixture
-def project(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Project:
+def project(tmp_path: Path, exported: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     folder = tmp_path / "project"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "cache" / "features"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for stages run as processes
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "backbones").symlink_to(exported)
     return Project(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def draw_picture() -> Callable[..., Image.Image]:
-    """Makes a small picture that differs with its seed: a coloured disc on stripes."""
+    """Makes a small picture that differs with its seed: a disc or a square on stripes."""
 
-    def draw(seed: int, width: int = 80, height: int = 60) -> Image.Image:
+    def draw(seed: int, width: int = 80, height: int = 60, square: bool = False) -> Image.Image:
         random = np.random.default_rng(seed)
         rows, columns = np.mgrid[:height, :width]
         back, front = random.integers(0, 256, (2, 3))
         stripes = ((rows + columns * random.integers(1, 4)) // 7 % 2)[..., None]
         picture = np.where(stripes == 0, back, back // 2)
         middle = random.uniform(0.3, 0.7, 2) * (height, width)
-        disc = (rows - middle[0]) ** 2 + (columns - middle[1]) ** 2 < (min(width, height) / 4) ** 2
-        picture[disc] = front
+        down, right = abs(rows - middle[0]), abs(columns - middle[1])
+        distance = np.maximum(down, right) if square else np.hypot(down, right)
+        picture[distance < min(width, height) / 4] = front
         return Image.fromarray(picture.astype(np.uint8))
 
     return draw

@@ -1,0 +1,98 @@
+import io
+
+import pytest
+import skimage
+import torch
+from PIL import Image
+
+from pipeline import backbones, views
+from pipeline.errors import ParamsError, WeightsError
+from pipeline.views import Preprocessing
+
+IMAGENET = {"coffee": 967, "camera": 872, "rocket": 657}  # espresso, tripod, missile
+
+
+def seen_by(name: str, preprocessing: Preprocessing) -> torch.Tensor:
+    file = io.BytesIO()
+    Image.fromarray(getattr(skimage.data, name)()).save(file, "PNG")
+    base = views.base(file.getvalue(), preprocessing)
+    return torch.from_numpy(views.crop(base, preprocessing.crop).copy())[None]
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+def test_the_weights_are_real(name: str) -> None:
+    network, preprocessing = backbones.lite_classifier(name, pretrained=True)
+    for photograph in ("coffee", "camera"):
+        pixels = seen_by(photograph, preprocessing).permute(0, 3, 1, 2) / 255
+        with torch.inference_mode():
+            probabilities = network((pixels - 0.5) / 0.5).softmax(1)[0]
+        assert probabilities.argmax() == IMAGENET[photograph]
+        if name == "efficientnet_lite0":
+            assert probabilities.max() > 0.9
+
+
+def test_the_backbone_is_the_same_network_without_its_classifier() -> None:
+    network, preprocessing = backbones.lite_classifier("efficientnet_lite0", pretrained=True)
+    backbone = backbones.load("efficientnet_lite0")
+    picture = seen_by("coffee", preprocessing)
+    assert preprocessing == Preprocessing(256, 224, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    with torch.inference_mode():
+        whole = network((picture.permute(0, 3, 1, 2) / 255 - 0.5) / 0.5)
+        headless = network.get_classifier()(backbone.module(picture))
+    torch.testing.assert_close(whole, headless, rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_of_a_backbone_trains() -> None:
+    backbone = backbones.load("efficientnet_lite0")
+    assert not backbone.module.training
+    assert not any(parameter.requires_grad for parameter in backbone.module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "dimension", "preprocessing"),
+    [
+        ("torchvision:resnet50", 2048, (232, 224, "bilinear")),
+        ("torchvision:mobilenet_v3_small", 576, (256, 224, "bilinear")),
+        ("torchvision:convnext_tiny", 768, (236, 224, "bilinear")),
+        ("torchvision:vit_b_16", 768, (256, 224, "bilinear")),
+        ("timm:resnet10t", 512, (201, 176, "bicubic")),
+        ("timm:mobilenetv3_small_050.lamb_in1k", 1024, (256, 224, "bicubic")),
+    ],
+)
+def test_any_model_of_torchvision_and_timm_loads_by_name(
+    name: str, dimension: int, preprocessing: tuple[int, int, str]
+) -> None:
+    backbone = backbones.load(name, weights="random")
+    assert backbone.dimension == dimension
+    assert backbone.preprocessing[:3] == preprocessing
+
+
+@pytest.mark.parametrize("name", ["torchvision:resnet18", "timm:resnet10t.c3_in1k"])
+def test_weights_that_cannot_be_had_are_one_error_naming_the_offline_choice(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("urllib.request.urlopen", _no_network)
+    with pytest.raises(WeightsError, match="efficientnet_lite0") as caught:
+        backbones.load(name)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def _no_network(*_: object, **__: object) -> None:
+    raise OSError("no network")
+
+
+def test_a_model_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ParamsError, match="no classifier 'resnet51'"):
+        backbones.load("torchvision:resnet51", weights="random")
+    with pytest.raises(ParamsError, match="no model 'resnet51'"):
+        backbones.load("timm:resnet51", weights="random")
+
+
+def test_the_fingerprint_changes_with_the_weights_alone() -> None:
+    first, again = (backbones.load("efficientnet_lite0", "random") for _ in range(2))
+    real = backbones.load("efficientnet_lite0")
+    assert first.fingerprint == again.fingerprint
+    assert first.fingerprint != real.fingerprint

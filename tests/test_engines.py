@@ -1,0 +1,86 @@
+import subprocess
+import sys
+
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+
+from pipeline import engines, params
+from pipeline.errors import DeviceError, ParamsError
+from pipeline.params import ExtractParams
+from tests.conftest import Project
+
+
+def settings(**changes: object) -> ExtractParams:
+    return params.load().extract.model_copy(update=changes)
+
+
+@pytest.fixture
+def pictures() -> NDArray[np.uint8]:
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (12, 14, 14, 3), dtype=np.uint8)
+    return coarse.repeat(16, axis=1).repeat(16, axis=2)
+
+
+def test_onnxruntime_and_pytorch_agree(project: Project, pictures: NDArray[np.uint8]) -> None:
+    onnx, torch = (engines.open_engine(settings(engine=e)) for e in ("onnxruntime", "torch"))
+    assert onnx.preprocessing == torch.preprocessing
+    assert onnx.dimension == torch.dimension == 1280
+    np.testing.assert_allclose(onnx.run(pictures), torch.run(pictures), atol=1e-4)
+    assert onnx.fingerprint != torch.fingerprint
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "torch"])
+def test_a_picture_has_the_same_bits_in_any_company(
+    project: Project, pictures: NDArray[np.uint8], engine: str
+) -> None:
+    run = engines.open_engine(settings(engine=engine)).run
+    together = run(pictures)
+    alone = np.concatenate([run(pictures[i : i + 1]) for i in range(len(pictures))])
+    threes = np.concatenate([run(pictures[i : i + 3]) for i in range(0, len(pictures), 3)])
+    backwards = run(pictures[::-1].copy())[::-1]
+    for other in (alone, threes, backwards):
+        np.testing.assert_array_equal(together, other)
+
+
+def test_onnxruntime_gives_the_same_bits_on_any_number_of_threads(
+    project: Project, pictures: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = engines.open_engine(settings(engine="onnxruntime")).run(pictures)
+    real = onnxruntime.InferenceSession
+
+    def on_four_threads(
+        file: object, options: onnxruntime.SessionOptions, **more: object
+    ) -> object:
+        options.intra_op_num_threads = 4
+        return real(file, options, **more)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", on_four_threads)
+    four = engines.open_engine(settings(engine="onnxruntime")).run(pictures)
+    np.testing.assert_array_equal(one, four)
+
+
+def test_a_second_run_needs_no_torch(project: Project) -> None:
+    engines.open_engine(settings(engine="onnxruntime"))
+    script = (
+        "import sys; from pipeline import engines, extract, params;"
+        "engines.open_engine(params.load().extract); print('torch' in sys.modules)"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.strip() == "False"
+
+
+@pytest.mark.skipif(engines._has_cuda(), reason="this machine has what the test wants missing")
+def test_cuda_asked_for_and_absent_is_a_clear_word(project: Project) -> None:
+    with pytest.raises(DeviceError, match=r"extract\.device is cuda, but"):
+        engines.open_engine(settings(device="cuda"))
+
+
+def test_combinations_that_do_not_exist_are_refused(project: Project) -> None:
+    with pytest.raises(ParamsError, match="for CUDA take torch"):
+        engines.open_engine(settings(engine="onnxruntime", device="cuda"))
+    with pytest.raises(ParamsError, match="needs engine torch"):
+        engines.open_engine(settings(engine="onnxruntime", precision="bfloat16"))
