@@ -1,0 +1,210 @@
+"""`headstart why`: what `dvc repro` would run, because of what, and how many views that costs.
+
+It only reads. What changed is DVC's to say; what that means for single pictures is worked out by
+the stages' own functions, from the manifest that is there and the files that DVC finds changed.
+"""
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from dvc.dependency import Dependency
+from dvc.dependency.param import ParamsDependency
+from dvc.repo import Repo
+from dvc.repo.reproduce import get_active_graph, plan_repro
+from dvc.stage import Stage
+from dvc_data.hashfile.build import build
+from dvc_data.hashfile.tree import Tree
+
+from pipeline import augment, engines, extract, ingest, params, pictures, sources, store
+from pipeline.ingest import Picture
+from pipeline.params import Params
+from pipeline.paths import MANIFEST, PLAN
+from pipeline.pictures import Inspection
+from pipeline.store import FeatureStore
+
+NAMED = 3  # pictures named one by one; the rest are counted
+
+
+class Reasons(NamedTuple):
+    """Why a stage would run: what of its own changed, and the stages above that would run."""
+
+    own: list[str]
+    above: list[str]
+
+
+def why() -> list[str]:
+    """What a run would do: a line a stage in the order of the graph, and one on views.
+
+    Raises:
+        HeadstartError: `params.yaml` is wrong, or the pictures cannot be listed.
+    """
+    settings = params.load()
+    reasons: dict[str, Reasons] = {}
+    touched: set[str] | None = set()
+    with Repo() as repo:
+        graph = get_active_graph(repo.index.graph)
+        for stage in plan_repro(graph):
+            if not stage.cmd:
+                continue
+            own = own_reasons(stage)
+            above = [up.name for up in graph.successors(stage) if up.name in reasons]
+            if own or above:
+                reasons[stage.name] = Reasons(own, above)
+            if stage.name == "ingest" and own:
+                touched = touched_files(stage, settings.ingest.path)
+        names = [stage.name for stage in plan_repro(graph) if stage.cmd]
+
+    manifest = pd.read_parquet(MANIFEST) if MANIFEST.exists() else None
+    if "ingest" in reasons:
+        coming = None if touched is None else coming_manifest(settings, manifest, touched)
+        if coming is not None and manifest is not None:
+            reasons["ingest"].own.extend(picture_changes(manifest, coming))
+        manifest = coming
+
+    lines = []
+    for name in names:
+        lines.append(f"{name}: {in_words(reasons.get(name))}")
+        if name == "extract" and name in reasons:
+            planned = None if {"ingest", "augment"} & reasons.keys() else pd.read_parquet(PLAN)
+            lines.append(f"  {views_to_compute(settings, manifest, planned)}")
+    return lines
+
+
+def in_words(reasons: Reasons | None) -> str:
+    """`up to date`, `would run: …`, or `may run` where only what is above could change it."""
+    if reasons is None:
+        return "up to date"
+    if reasons.own:
+        return "would run: " + "; ".join(reasons.own)
+    return f"runs if the output of {' or '.join(reasons.above)} changes"
+
+
+def own_reasons(stage: Stage) -> list[str]:
+    """What of a stage's inputs, command and outputs differs from `dvc.lock`."""
+    if not any(out.hash_info for out in stage.outs):
+        return ["it has never run here"]
+    words = ["its command changed"] if stage.cmd_changed else []
+    for dep in stage.deps:
+        if isinstance(dep, ParamsDependency):
+            words += parameter_changes(dep)
+        else:
+            words += [f"{path} {status}" for path, status in dep.workspace_status().items()]
+    for out in stage.outs:
+        words += [f"{path} {status}" for path, status in out.workspace_status().items()]
+    return words
+
+
+def parameter_changes(dep: ParamsDependency) -> list[str]:
+    """Each changed parameter as `augment.rotate 15 → 20`."""
+    old = _flat(dep.hash_info.value or {})
+    new = _flat(dep.read_params(flatten=False))
+    return [
+        f"{key} {old.get(key, 'absent')} → {new.get(key, 'absent')}"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def touched_files(stage: Stage, path: str) -> set[str] | None:
+    """Files of the pictures' folder that are new or have other bytes, relative to it.
+
+    None where DVC does not hold the list of the earlier files.
+    """
+    dep: Dependency = next(dep for dep in stage.deps if dep.def_path == path)
+    before = dep.get_obj()
+    _, _, now = build(
+        dep.local_cache, dep.fs_path, dep.fs, dep.hash_name, ignore=dep.dvcignore, dry_run=True
+    )
+    if not (isinstance(before, Tree) and isinstance(now, Tree)):
+        return None
+    old = {key: info.value for key, _, info in before}
+    return {"/".join(key) for key, _, info in now if old.get(key) != info.value}
+
+
+def coming_manifest(
+    settings: Params, manifest: pd.DataFrame | None, touched: set[str]
+) -> pd.DataFrame | None:
+    """The manifest that ingest would write, as far as it can be told without decoding pictures.
+
+    None for a source that makes its pictures, or where ingest has never run. Only touched files
+    are read; a file that was refused before and is the same is taken to be refused again.
+    """
+    if manifest is None or settings.ingest.source not in ("folder", "csv"):
+        return None
+    known = dict(zip(manifest["path"], manifest["digest"], strict=True))
+    root = Path(settings.ingest.path)
+    passed = []
+    with contextlib.redirect_stdout(io.StringIO()):  # what ingest would say is not asked for
+        for found in sources.listing(settings.ingest).found:
+            digest = known.get(found.path.as_posix())
+            if found.path.relative_to(root).as_posix() in touched:
+                digest = pictures.digest(found.path.read_bytes())
+            if digest:
+                passed.append(Picture(found, Inspection(digest, 0, 0, "")))
+        kept, _ = ingest.drop_repeats(passed)
+        return ingest.split(kept, settings.ingest)
+
+
+def picture_changes(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
+    """Pictures added, changed, removed, renamed, with another label or in another split."""
+    both = before.merge(after, on="digest", suffixes=("_old", ""))
+    new = after[~after["digest"].isin(before["digest"])]
+    gone = before[~before["digest"].isin(after["digest"])]
+    changed = sorted(set(new["path"]) & set(gone["path"]))
+    relabelled = both[both["label"] != both["label_old"]]
+    moved = both[(both["path"] != both["path_old"]) & (both["label"] == both["label_old"])]
+    resplit = both[both["split"] != both["split_old"]]
+    groups = {
+        "added": sorted(set(new["path"]) - set(changed)),
+        "changed": changed,
+        "removed": sorted(set(gone["path"]) - set(changed)),
+        "renamed": moved["path"].tolist(),
+        "relabelled": [
+            f"{row.path} ({row.label_old} → {row.label})" for row in relabelled.itertuples()
+        ],
+        "in another split": [
+            f"{row.path} ({row.split_old} → {row.split})" for row in resplit.itertuples()
+        ],
+    }
+    return [_named(kind, paths) for kind, paths in groups.items() if paths]
+
+
+def _named(kind: str, paths: list[str]) -> str:
+    more = f" and {len(paths) - NAMED:,} more" if len(paths) > NAMED else ""
+    noun = "picture" if len(paths) == 1 else "pictures"
+    return f"{len(paths):,} {noun} {kind}: {', '.join(paths[:NAMED])}{more}"
+
+
+def views_to_compute(
+    settings: Params, manifest: pd.DataFrame | None, planned: pd.DataFrame | None
+) -> str:
+    """How many views extract would look up, and how many of them it would have to compute."""
+    if manifest is None:
+        return "how many views is known once ingest has run"
+    if planned is None:
+        training = manifest.loc[manifest["split"] == "train", "digest"]
+        planned = augment.plan(training.tolist(), settings.augment)
+    total = len(manifest) + len(planned)
+    if not engines.is_ready(settings.extract):
+        return f"{total:,} views; how many are computed is known once the backbone is loaded"
+    engine = engines.open_engine(settings.extract)
+    keys = extract.every_view(manifest, planned, engine)["key"].tolist()
+    held = set()
+    if store.default_folder().exists():
+        with FeatureStore(store.default_folder(), limit_bytes=None) as cache:
+            held = cache.held(keys)
+    reused = sum(key in held for key in keys)
+    return f"{total - reused:,} views would be computed, {reused:,} reused"
