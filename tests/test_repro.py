@@ -1,0 +1,200 @@
+"""The whole pipeline in a real DVC repository: what runs again, and that the bytes are the same."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from tests.conftest import ROOT
+
+STAGES = ["ingest", "augment", "extract", "train", "evaluate"]
+
+
+class Repository:
+    """A copy of the project, with git and DVC, and a folder of pictures tracked by DVC."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        files = self.run("git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard")
+        for name in files.splitlines():
+            if name.startswith(("pipeline/", "data/")) or name in ("params.yaml", "dvc.yaml"):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, folder / name)
+        self.run("git", "init", "-q")
+        self.run("dvc", "init", "-q")
+        self.run("dvc", "config", "core.analytics", "false")
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(
+            command, cwd=self.folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def repro(self, *arguments: str) -> list[str]:
+        """Run `dvc repro`; the names of the stages that ran."""
+        return re.findall(r"Running stage '(\w+)'", self.run("dvc", "repro", *arguments))
+
+    def set(self, **knobs: object) -> None:
+        file = self.folder / "params.yaml"
+        document = yaml.safe_load(file.read_text())
+        for name, value in knobs.items():
+            section, knob = name.split(".")
+            document[section][knob] = value
+        file.write_text(yaml.safe_dump(document, sort_keys=False))
+
+    def edit(self, name: str, before: str, after: str) -> None:
+        file = self.folder / name
+        text = file.read_text()
+        assert before in text
+        file.write_text(text.replace(before, after, 1))
+
+    def outputs(self) -> dict[str, bytes]:
+        """The bytes of every file that the stages wrote."""
+        folders = ("data/features", "data/pictures", "models", "reports")
+        files = [f for name in folders for f in (self.folder / name).rglob("*") if f.is_file()]
+        files += (self.folder / "data").glob("*.*")
+        return {str(f.relative_to(self.folder)): f.read_bytes() for f in sorted(files)}
+
+
+@pytest.fixture(scope="module")
+def repository(
+    tmp_path_factory: pytest.TempPathFactory,
+    exported: Path,
+) -> Iterator[Repository]:
+    with pytest.MonkeyPatch.context() as patch:
+        cache = tmp_path_factory.mktemp("cache")
+        (cache / "backbones").symlink_to(exported)
+        patch.setenv("HEADSTART_STORE", str(cache / "features"))
+        patch.delenv("PYTHONPATH", raising=False)
+        yield Repository(tmp_path_factory.mktemp("repository"))
+
+
+@pytest.fixture(scope="module")
+def done(repository: Repository, draw_picture: Callable[..., Image.Image]) -> Repository:
+    """The repository after its first `dvc repro` on pictures of its own."""
+    raw = repository.folder / "data" / "raw" / "shapes"
+    for i in range(60):
+        path = raw / ("disc", "square")[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_picture(i, square=bool(i % 2)).save(path)
+    repository.run("dvc", "add", "-q", "data/raw/shapes")
+    repository.set(
+        **{
+            "ingest.source": "folder",
+            "ingest.path": "data/raw/shapes",
+            "augment.views": 1,
+            "train.epochs": 5,
+            "evaluate.bootstrap": 50,
+        }
+    )
+    assert repository.repro() == STAGES
+    return repository
+
+
+def test_a_second_run_runs_nothing(done: Repository) -> None:
+    assert done.repro() == []
+
+
+@pytest.mark.parametrize(
+    ("section", "knob", "value", "rerun"),
+    [
+        ("evaluate", "bootstrap", 60, ["evaluate"]),
+        ("train", "learning_rate", 0.01, ["train", "evaluate"]),
+        ("augment", "rotate", 25, ["augment", "extract", "train", "evaluate"]),
+    ],
+)
+def test_a_parameter_reruns_what_depends_on_it(
+    done: Repository, section: str, knob: str, value: object, rerun: list[str]
+) -> None:
+    done.set(**{f"{section}.{knob}": value})
+    assert done.repro() == rerun
+
+
+def test_a_changed_batch_size_changes_no_feature_and_nothing_after(done: Repository) -> None:
+    done.set(**{"extract.batch_size": 8})
+    assert done.repro() == ["extract"]
+
+
+@pytest.mark.parametrize(
+    ("module", "rerun"),
+    [
+        ("evaluate", ["evaluate"]),
+        ("heads", ["train", "evaluate"]),
+        ("engines", ["extract"]),
+        ("splits", ["ingest"]),
+        ("params", []),
+    ],
+)
+def test_a_changed_line_reruns_the_stages_of_its_module(
+    done: Repository, module: str, rerun: list[str]
+) -> None:
+    # The line is a comment, so what runs again gives the same bytes and stops there, but for
+    # `models`, whose reader lists the module too.
+    done.edit(f"pipeline/{module}.py", '"""', '"""Changed. ')
+    assert done.repro() == rerun
+
+
+def test_changed_bytes_of_one_picture_rerun_everything_and_compute_one_picture(
+    done: Repository, draw_picture: Callable[..., Image.Image]
+) -> None:
+    draw_picture(1000).save(done.folder / "data" / "raw" / "shapes" / "disc" / "0.png")
+    shown = done.run("dvc", "repro")
+    assert re.findall(r"Running stage '(\w+)'", shown)[0] == "ingest"
+    computed = int(re.search(r"(\d+) computed", shown)[1])
+    assert 1 <= computed <= 2
+
+
+def test_a_changed_label_computes_nothing(done: Repository) -> None:
+    raw = done.folder / "data" / "raw" / "shapes"
+    (raw / "disc" / "2.png").rename(raw / "square" / "2.png")
+    shown = done.run("dvc", "repro")
+    ran = re.findall(r"Running stage '(\w+)'", shown)
+    assert "ingest" in ran
+    assert "train" in ran
+    assert " 0 computed" in shown
+
+
+def test_switching_back_and_forth_runs_nothing(done: Repository) -> None:
+    done.run("git", "add", "-A")
+    done.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "before")
+    done.run("git", "checkout", "-qb", "other")
+    done.set(**{"train.learning_rate": 0.02})
+    assert done.repro() == ["train", "evaluate"]
+    done.run("git", "add", "-A")
+    done.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "after")
+    done.run("git", "checkout", "-q", "-")
+    done.run("dvc", "checkout", "-q")
+    assert done.repro() == []
+
+
+def test_two_runs_from_scratch_give_the_same_bytes(
+    done: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, exported: Path
+) -> None:
+    done.repro()
+    first = done.outputs()
+    (tmp_path / "backbones").symlink_to(exported)
+    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "features"))
+    for folder in ("data/features", "data/pictures", "models", "reports"):
+        shutil.rmtree(done.folder / folder)
+    done.run("dvc", "repro", "--force", "--no-run-cache")
+    second = done.outputs()
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_metrics_and_plots_are_those_that_dvc_shows(done: Repository) -> None:
+    done.repro()
+    metrics = json.loads((done.folder / "reports" / "metrics.json").read_text())
+    shown = json.loads(done.run("dvc", "metrics", "show", "--json"))
+    assert 0 <= metrics["test"]["accuracy"] <= 1
+    assert metrics["test"]["loss"] > 0
+    assert shown[""]["data"]["reports/metrics.json"] == metrics
+    done.run("dvc", "plots", "show", "--out", "plots")
+    assert "confusion" in (done.folder / "plots" / "index.html").read_text()
