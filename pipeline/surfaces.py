@@ -15,9 +15,9 @@ import skimage
 from PIL import Image
 
 from pipeline.errors import DataError
+from pipeline.splits import SPLITS
 
 PATCH = 64  # pixels, the side of a patch
-SPLITS = ("train", "val", "test")
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 COLUMNS = ("label", "photograph", "split", "left", "top", "right", "bottom", "across", "down")
 
@@ -55,8 +55,9 @@ class Region:
 def cut(recipe: Path, into: Path) -> list[tuple[Path, str, str]]:
     """Write every patch of `recipe` as `into/<split>/<label>/<photograph>-<y>-<x>.png`.
 
-    A patch is 64 x 64 pixels, RGB; x and y are its upper left pixel in the photograph. The
-    boxes of a photograph never overlap, so no pixel is shared between splits or labels.
+    A patch is 64 x 64 pixels; x and y are its upper left pixel in the photograph. The boxes
+    of a photograph never overlap, so no pixel is shared between splits or labels. Patches are
+    grey, because some photographs are: colour would tell the photograph, not the surface.
     The whole recipe is checked before the first file is written.
 
     Returns:
@@ -70,7 +71,7 @@ def cut(recipe: Path, into: Path) -> list[tuple[Path, str, str]]:
     for region in read_recipe(recipe):
         if region.photograph not in photographs:
             with Image.open(PHOTOGRAPHS / region.photograph) as file:
-                photographs[region.photograph] = file.convert("RGB")
+                photographs[region.photograph] = file.convert("L")
         folder = into / region.split / region.label
         folder.mkdir(parents=True, exist_ok=True)
         for x, y in region.corners():
@@ -111,8 +112,10 @@ def _rows(recipe: Path) -> list[tuple[str, dict[str, str]]]:
             reader = csv.reader(file, strict=True)
             header = [name.strip() for name in next(reader, [])]
             lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except FileNotFoundError:
-        raise DataError(f"{recipe} is not here; bring it back: git checkout -- {recipe}") from None
+    except OSError as error:
+        raise DataError(
+            f"{recipe} cannot be read ({error.strerror}); bring it back: git checkout -- {recipe}"
+        ) from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{recipe} is not a CSV file in UTF-8 ({error}); save it as one") from None
     if sorted(header) != sorted(COLUMNS):
@@ -172,7 +175,7 @@ def _region(place: str, row: dict[str, str], sizes: dict[str, tuple[int, int]]) 
 
 
 def _whole_number(place: str, column: str, text: str) -> int:
-    if not re.fullmatch(r"[0-9]+", text):
+    if not re.fullmatch(r"[0-9]{1,9}", text):
         raise DataError(f"{place}: {column} is {text!r}; use a whole number, 0 or more")
     return int(text)
 
