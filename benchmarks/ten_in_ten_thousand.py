@@ -90,9 +90,9 @@ class Repository:
 
 def computed(output: str) -> str:
     found = re.search(r"(\d+) reused, (\d+) computed", output)
-    return (
-        f"{int(found[2]):,} computed, {int(found[1]):,} reused" if found else "extract did not run"
-    )
+    if not found:
+        return "extract did not run"
+    return f"{int(found[2]):,} computed, {int(found[1]):,} reused"
 
 
 def main() -> None:

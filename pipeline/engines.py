@@ -9,32 +9,39 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from pipeline import store
+from pipeline import store, views
 from pipeline.errors import DeviceError, ParamsError
 from pipeline.params import ExtractParams
-from pipeline.views import Preprocessing
+from pipeline.views import Preprocessing, View
+
+Asked = Iterable[tuple[bytes, list[View]]]  # pictures' bytes, and the views wanted of each
+Pictures = Any  # uint8 [n, side, side, 3]: a NumPy array, or on a GPU a PyTorch tensor
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A backbone ready to run.
+    """A backbone ready to run, and what makes views where the backbone runs.
 
-    `run` maps uint8 pictures [n, side, side, 3], n at most the batch size, to float32 features
-    [n, dimension]; several threads may call it at once. `fingerprint` changes with everything that
-    could change a bit of the features.
+    `make_views` maps pictures and their views to cropped views [n, side, side, 3] in uint8. `run`
+    maps such views, n at most the batch size, to float32 features [n, dimension]. Several threads
+    may call either at once. `fingerprint` changes with everything that could change a bit of the
+    features.
     """
 
     name: str
-    run: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+    make_views: Callable[[Asked], Pictures]
+    run: Callable[[Pictures], NDArray[np.float32]]
     preprocessing: Preprocessing
     dimension: int
     fingerprint: str
@@ -59,7 +66,8 @@ def open_engine(settings: ExtractParams) -> Engine:
         )
     if settings.engine == "auto" and not has_cuda:
         return _onnx_engine(settings)
-    return _torch_engine(settings, "cuda" if has_cuda and settings.device != "cpu" else "cpu")
+    on_cuda = has_cuda and settings.device != "cpu"
+    return _cuda_engine(settings) if on_cuda else _torch_engine(settings)
 
 
 def _has_cuda() -> bool:
@@ -69,6 +77,14 @@ def _has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def _views_on_cpu(preprocessing: Preprocessing, asked: Asked) -> NDArray[np.uint8]:
+    seen = []
+    for data, wanted in asked:
+        base = views.base(data, preprocessing)
+        seen += [views.crop(views.apply(base, view), preprocessing.crop) for view in wanted]
+    return np.stack(seen)
 
 
 def _onnx_engine(settings: ExtractParams) -> Engine:
@@ -82,6 +98,7 @@ def _onnx_engine(settings: ExtractParams) -> Engine:
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     notes = session.get_modelmeta().custom_metadata_map
     size = json.loads(notes["preprocessing"])
+    preprocessing = Preprocessing(size[0], size[1], size[2], tuple(size[3]), tuple(size[4]))
 
     def run(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         features: NDArray[np.float32] = session.run(None, {"pictures": pictures})[0]
@@ -89,8 +106,9 @@ def _onnx_engine(settings: ExtractParams) -> Engine:
 
     return Engine(
         f"onnxruntime {onnxruntime.__version__} on the CPU",
+        partial(_views_on_cpu, preprocessing),
         run,
-        Preprocessing(size[0], size[1], size[2], tuple(size[3]), tuple(size[4])),
+        preprocessing,
         session.get_outputs()[0].shape[1],
         f"{notes['fingerprint']} onnxruntime {onnxruntime.__version__} cpu float32",
     )
@@ -142,14 +160,15 @@ def _exported(name: str, weights: str) -> Path:
     return file
 
 
-def _torch_engine(settings: ExtractParams, device: str) -> Engine:
+def _torch_engine(settings: ExtractParams) -> Engine:
+    """PyTorch on the CPU, to check ONNX Runtime against."""
     import torch
 
     from pipeline import backbones
 
     backbone = backbones.load(settings.backbone, settings.weights)
     precision: torch.dtype = getattr(torch, settings.precision)
-    module = backbone.module.to(device, precision).to(memory_format=torch.channels_last)
+    module = backbone.module.to(precision).to(memory_format=torch.channels_last)
     batch_size = settings.batch_size
     one_at_a_time = threading.Lock()
 
@@ -157,16 +176,39 @@ def _torch_engine(settings: ExtractParams, device: str) -> Engine:
         padded = np.zeros((batch_size, *pictures.shape[1:]), dtype=np.uint8)
         padded[: len(pictures)] = pictures
         with one_at_a_time, torch.inference_mode():
-            features: torch.Tensor = module(torch.from_numpy(padded).to(device))
-        vectors: NDArray[np.float32] = features[: len(pictures)].cpu().numpy()
+            features: torch.Tensor = module(torch.from_numpy(padded))
+        vectors: NDArray[np.float32] = features[: len(pictures)].numpy()
         return vectors
 
-    kind = torch.cuda.get_device_name() if device == "cuda" else "cpu"
     return Engine(
-        f"PyTorch {torch.__version__} on {kind} in {settings.precision}",
+        f"PyTorch {torch.__version__} on the CPU in {settings.precision}",
+        partial(_views_on_cpu, backbone.preprocessing),
         run,
         backbone.preprocessing,
         backbone.dimension,
-        f"{backbone.fingerprint} torch {torch.__version__} {kind} {settings.precision}"
+        f"{backbone.fingerprint} torch {torch.__version__} cpu {settings.precision}"
         f" batch {batch_size}",
+    )
+
+
+def _cuda_engine(settings: ExtractParams) -> Engine:
+    """PyTorch on a GPU that makes the views as well."""
+    import torch
+
+    from pipeline import backbones, gpu
+
+    backbone = backbones.load(settings.backbone, settings.weights)
+    precision: torch.dtype = getattr(torch, settings.precision)
+    module = backbone.module.to("cuda", precision).to(memory_format=torch.channels_last)
+    run = gpu.record(module, backbone.preprocessing.crop, settings.batch_size)
+    kind = torch.cuda.get_device_name()
+    return Engine(
+        f"PyTorch {torch.__version__} on {kind} in {settings.precision}",
+        gpu.ViewMaker(backbone.preprocessing),
+        run,
+        backbone.preprocessing,
+        backbone.dimension,
+        f"{backbone.fingerprint} torch {torch.__version__} cuda {torch.version.cuda}"
+        f" cudnn {torch.backends.cudnn.version()} {kind} {settings.precision}"
+        f" batch {run.batch_size} gpu views {gpu.GPU_VIEW_CODE}",
     )

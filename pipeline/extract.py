@@ -1,9 +1,11 @@
 """Stage 3, extract: features of every view from the frozen backbone, each computed once ever."""
 
+import itertools
 import os
 import time
 from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +52,9 @@ def every_view(manifest: pd.DataFrame, plan: pd.DataFrame, engine: Engine) -> pd
     table = table.merge(manifest[["digest", "path"]], on="digest", validate="many_to_one")
     table = table.sort_values(["digest", "view"], ignore_index=True)
     seen = (View(*row) for row in table[list(View._fields)].itertuples(index=False))
+    made_by = f"{engine.fingerprint} {views.LIBRARIES}"
     table["key"] = [
-        view_key(digest, view, engine.fingerprint)
-        for digest, view in zip(table["digest"], seen, strict=True)
+        view_key(digest, view, made_by) for digest, view in zip(table["digest"], seen, strict=True)
     ]
     return table
 
@@ -65,17 +67,21 @@ def without(table: pd.DataFrame, held: Container[bytes]) -> pd.DataFrame:
 def compute(missing: pd.DataFrame, engine: Engine, cache: FeatureStore, batch_size: int) -> None:
     """Compute the features of the missing views and put them into the store as they come.
 
-    Every core takes whole pictures from decoding to feature; none waits for another.
+    Every core takes whole pictures from decoding to store, so there are never more in memory than
+    a batch a core.
     """
+
+    def task(batch: pd.DataFrame) -> int:
+        cache.put(features_of(batch, engine, batch_size))
+        return len(batch)
+
     cores = os.cpu_count() or 1
     with (
         ThreadPoolExecutor(cores) as pool,
         Progress("extract", len(missing), "views") as progress,
     ):
-        tasks = batches(missing, batch_size)
-        for part in pool.map(lambda batch: features_of(batch, engine, batch_size), tasks):
-            cache.put(part)
-            progress.advance(len(part))
+        for count in pool.map(task, batches(missing, batch_size)):
+            progress.advance(count)
 
 
 def batches(table: pd.DataFrame, batch_size: int) -> Iterator[pd.DataFrame]:
@@ -103,15 +109,14 @@ def features_of(
     Returns:
         the feature, float32 [dimension], under each row's key.
     """
-    side = engine.preprocessing.crop
-    seen = np.empty((len(batch), side, side, 3), dtype=np.uint8)
-    row = 0
-    for (path, digest), planned in batch.groupby(["path", "digest"], sort=False):
-        base = views.base(pictures.read(Path(path), digest), engine.preprocessing)
-        for view in planned[list(View._fields)].itertuples(index=False):
-            warped = views.apply(base, View(*view))
-            seen[row] = views.crop(warped, side)
-            row += 1
+    asked = (
+        (pictures.read(Path(path), digest), [View(*row[2:]) for row in rows])
+        for (path, digest), rows in itertools.groupby(
+            batch[["path", "digest", *View._fields]].itertuples(index=False, name=None),
+            key=itemgetter(0, 1),
+        )
+    )
+    seen = engine.make_views(asked)
     parts = [engine.run(seen[i : i + batch_size]) for i in range(0, len(seen), batch_size)]
     return dict(zip(batch["key"], np.concatenate(parts), strict=True))
 
@@ -119,20 +124,23 @@ def features_of(
 def write(table: pd.DataFrame, engine: Engine, cache: FeatureStore, batch_size: int) -> int:
     """Write the shards from the store, one at a time; return how many views had to be recomputed.
 
-    That happens where the store found an entry damaged only on reading it.
+    That happens where the store finds an entry damaged only on reading it.
     """
     recomputed = 0
-    parts = []
-    for _, rows in table.groupby(table["digest"].str[:2]):
-        found = cache.get(rows["key"].tolist())
-        lost = without(rows, found)
-        for batch in batches(lost, batch_size):
-            again = features_of(batch, engine, batch_size)
-            cache.put(again)
-            found |= again
-            recomputed += len(batch)
-        parts.append(np.stack([found[key] for key in rows["key"]]))
-    features.write_shards(FEATURES, table["digest"].tolist(), table["view"], np.concatenate(parts))
+
+    def shards() -> Iterator[tuple[list[str], pd.Series, NDArray[np.float32]]]:
+        nonlocal recomputed
+        for _, rows in table.groupby(table["digest"].str[:2]):
+            found = cache.get(rows["key"].tolist())
+            for batch in batches(without(rows, found), batch_size):
+                again = features_of(batch, engine, batch_size)
+                cache.put(again)
+                found |= again
+                recomputed += len(batch)
+            vectors = np.stack([found[key] for key in rows["key"]])
+            yield rows["digest"].tolist(), rows["view"], vectors
+
+    features.write_shards(FEATURES, shards())
     return recomputed
 
 

@@ -5,7 +5,7 @@ Shard `<two hex digits>.parquet` holds the digests that begin with those digits,
 and view.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,49 +21,43 @@ from pipeline.errors import DataError
 
 def write_shards(
     folder: Path,
-    digests: Sequence[str],
-    views: npt.ArrayLike,
-    features: npt.NDArray[np.float32],
+    parts: Iterable[tuple[Sequence[str], npt.ArrayLike, npt.NDArray[np.float32]]],
 ) -> None:
     """Make `folder` hold exactly these rows, replacing only the shards whose bytes differ.
 
     Args:
         folder: made if it is not there; files in it that are no shard of these rows are removed.
-        digests: SHA-256 of each row's picture, 64 hex digits, length n, in any order.
-        views: view number of each row, length n.
-        features: shape [n, d].
+        parts: rows in any order, all of a shard's in the same part, so that no more than a part
+            is in memory: digests (SHA-256 of each row's picture, 64 hex digits, length n), view
+            numbers (length n) and features [n, d].
 
     Raises:
         DataError: the lengths differ, or a (digest, view) stands there twice.
     """
-    names = np.asarray(digests, dtype=str)
-    numbers = np.asarray(views, dtype=np.int32)
-    if features.ndim != 2 or not len(names) == len(numbers) == len(features):
-        raise DataError(
-            f"{folder}: {len(names)} digests, {len(numbers)} views and features of shape "
-            f"{features.shape} do not belong together"
-        )
-    order = np.lexsort((numbers, names))
-    names, numbers = names[order], numbers[order]
-    twice = (names[1:] == names[:-1]) & (numbers[1:] == numbers[:-1])
-    if twice.any():
-        first = int(np.argmax(twice))
-        raise DataError(f"{folder}: view {numbers[first]} of {names[first]} is given twice")
-
-    prefixes, starts = np.unique(names.astype("U2"), return_index=True)
-    ends = [*starts[1:], len(names)]
     folder.mkdir(parents=True, exist_ok=True)
+    written: set[str] = set()
+    for digests, views, features in parts:
+        names = np.asarray(digests, dtype=str)
+        numbers = np.asarray(views, dtype=np.int32)
+        if features.ndim != 2 or not len(names) == len(numbers) == len(features):
+            raise DataError(
+                f"{folder}: {len(names)} digests, {len(numbers)} views and features of shape "
+                f"{features.shape} do not belong together"
+            )
+        order = np.lexsort((numbers, names))
+        names, numbers = names[order], numbers[order]
+        twice = (names[1:] == names[:-1]) & (numbers[1:] == numbers[:-1])
+        if twice.any():
+            first = int(np.argmax(twice))
+            raise DataError(f"{folder}: view {numbers[first]} of {names[first]} is given twice")
 
-    def write(prefix: str, start: int, end: int) -> None:
-        rows = features[order[start:end]]
-        content = _parquet(names[start:end], numbers[start:end], rows)
-        _replace_if_different(folder / f"{prefix}.parquet", content)
-
-    with ThreadPoolExecutor() as threads:
-        list(threads.map(write, prefixes, starts, ends))
-    wanted = {f"{prefix}.parquet" for prefix in prefixes}
+        prefixes, starts = np.unique(names.astype("U2"), return_index=True)
+        for prefix, start, end in zip(prefixes, starts, [*starts[1:], len(names)], strict=True):
+            content = _parquet(names[start:end], numbers[start:end], features[order[start:end]])
+            _replace_if_different(folder / f"{prefix}.parquet", content)
+            written.add(f"{prefix}.parquet")
     for file in folder.iterdir():
-        if file.name not in wanted:
+        if file.name not in written:
             file.unlink()
 
 
@@ -242,11 +236,11 @@ def _check_complete(
 
 
 def _positions(labels: pd.Series, classes: Sequence[str]) -> npt.NDArray[np.int64]:
-    positions = pd.Index(classes).get_indexer(pd.Index(labels)).astype(np.int64)
+    positions: npt.NDArray[np.int64] = pd.Index(classes).get_indexer(pd.Index(labels))
     if (positions < 0).any():
         stranger = labels.iloc[int(np.argmin(positions))]
         raise DataError(
             f"the label {stranger!r} is not among the classes {', '.join(classes)}; "
             "run the train stage again"
         )
-    return positions
+    return positions.astype(np.int64)

@@ -17,7 +17,7 @@ What is promised, and by what:
 - Damage: every vector has a CRC-32 over key and value, and one that fails counts as missing.
   A file that SQLite finds damaged is set aside and a new one begun, in the midst of a run too.
 - Other layouts: the file's name holds the layout's number, so another is never opened.
-- Several processes: readers never wait; writers take turns, for up to `PATIENCE_S`.
+- Several processes: reading waits for nobody; opening and writing take turns, by a lock file.
 - A full disk: `put` raises a `StoreError` and changes nothing; reading goes on, and writing does
   once there is room. A folder that cannot be written is read, and `put` is a `StoreError`.
 - The limit is on the file, which reuses the room of evicted entries and is cut when it is longer
@@ -59,13 +59,18 @@ LAYOUT = 1  # raise when the tables, the checksum or the form of the key change
 VIEW_CODE = 1  # raise when pictures.py or views.py come to give other pixels
 DEFAULT_LIMIT = "20GB"
 
-PATIENCE_S = 300  # how long to wait for another process to finish writing
+PATIENCE_S = 300.0  # how long to wait for other processes to finish writing
+READERS_PATIENCE_S = 30.0  # and for a reader, or another process that closes the file
 KEYS_A_QUERY = 500
 STAMPS_HELD = 10_000  # uses noted in memory before they are written
-LOG_PAGES = 4096  # write-ahead log after which pages move to the file: 16 MB
+LOG_BYTES = 2**24  # write-ahead log after which its pages move to the file
 EVICT_DOWN_TO = 0.95  # of the limit, so that not every put evicts
 EVICT_AT_ONCE = 5_000  # entries a transaction, so that other processes get their turn
+PAGE_BYTES = 4096  # larger ones waste most of a page on features just over half of it
 DAY_US = 86_400_000_000
+
+# SQLite calls a disk full only by its plain name; quotas and its own files show as these.
+NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 APPLICATION_ID = 0x48535446  # "HSTF", in SQLite's header
 SCHEMA = f"""
@@ -169,13 +174,16 @@ class FeatureStore:
         self.folder = folder
         self.limit_bytes = limit_bytes
         self.path = folder / f"features-v{LAYOUT}.sqlite"
+        self._log = folder / f"{self.path.name}-wal"
         self.damaged = 0  # entries whose checksum failed so far
         self._began = _now()
         self._turn = threading.RLock()
         self._read: set[bytes] = set()  # keys whose use is not yet written down
         self._bad: list[tuple[bytes, int]] = []  # key and id of damaged entries to delete
         self._refusal: Exception | None = None  # why the store can only be read
-        self._open()
+        self._exceeds = False  # whether all there is was used by this run, and is too much
+        self._inode: int | None = None  # of the file that is open
+        self._database = self._open()
 
     def __enter__(self) -> "FeatureStore":
         """The store itself."""
@@ -189,7 +197,8 @@ class FeatureStore:
         """Write down what was used and close the file."""
         with self._turn:
             try:
-                self._attempt(self._write_notes)
+                if self._read or self._bad:
+                    self._attempt(self._write_notes)
             finally:
                 self._database.close()
 
@@ -220,8 +229,8 @@ class FeatureStore:
                 raise ValueError(f"a feature is a float32 vector, not {value.dtype} {value.shape}")
             blobs[key] = value.astype("<f4", copy=False).tobytes()
         with self._turn:
-            if self._refusal:
-                self._open()  # it may have become writable
+            if self._refusal:  # perhaps no longer
+                self._reopen()
             if self._refusal:
                 raise self._problem(self._refusal)
             self._attempt(lambda: self._put(blobs))
@@ -233,7 +242,10 @@ class FeatureStore:
         with self._turn:
             (entries,) = self._attempt(lambda: self._one("SELECT count(*) FROM entries"))
             oldest, newest = self._attempt(lambda: self._one(stamps, _now() + DAY_US))
-        size = sum(file.stat().st_size for file in self.folder.glob(f"{self.path.name}*"))
+        size = 0
+        for file in self.folder.glob(f"{self.path.name}*"):
+            with contextlib.suppress(FileNotFoundError):  # the log comes and goes
+                size += file.stat().st_size
         return Statistics(entries, size, _moment(oldest), _moment(newest))
 
     def clear(self) -> None:
@@ -248,73 +260,103 @@ class FeatureStore:
             except OSError as error:
                 raise self._problem(error) from error
             self._read.clear()
-            self._open()
+            self._reopen()
 
     # Opening, and what happens when something is wrong with the file.
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Only one process at a time opens, replaces or deletes the file."""
-        with (self.folder / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        """Only one process at a time writes to the file, opens it or replaces it.
 
-    def _open(self, set_aside: str = "") -> None:
-        """Open the file, or only read it; `set_aside` says what was found damaged about it."""
+        SQLite has a lock for writers, but its wait is unfair, and not made before a checkpoint.
+        """
+        with (self.folder / "lock").open("a") as lock:
+            until = time.monotonic() + PATIENCE_S
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > until:
+                        raise TimeoutError from None
+                    time.sleep(0.002)
+            try:
+                yield
+            finally:  # closing the file is not enough where a fork has inherited it
+                fcntl.flock(lock, fcntl.LOCK_UN)
+
+    def _reopen(self, damage: str = "") -> None:
+        self._database.close()
+        self._database = self._open(damage)
+
+    def _open(self, damage: str = "") -> sqlite3.Connection:
+        """Open the file, or only read it; `damage` says what was found wrong with the last one."""
+        last, self._inode = self._inode, None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._alone():
-                if set_aside and not self._replaced():
-                    self._set_aside(set_aside)
+                if damage and last == self._inode_there():
+                    self._set_aside(damage)
                 try:
-                    self._database = self._attach()
+                    database = self._attach()
                 except _DamagedError as error:
                     self._set_aside(str(error))
-                    self._database = self._attach()
-                self._inode = self.path.stat().st_ino
+                    database = self._attach()
+                self._inode = self._inode_there()
             self._refusal = None
         except (OSError, sqlite3.OperationalError) as error:
-            self._open_read_only(error)
+            database = self._open_read_only(error)
+            self._inode = self._inode_there()
+            self._refusal = error
+        return database
 
     def _attach(self) -> sqlite3.Connection:
         if not self.path.exists():
-            # A log without its file would be replayed into the new one.
+            # Processes that still have the last file open must not share these with the new one.
             for ending in ("-wal", "-shm"):
                 self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
         database = self._connect(f"{self.path.absolute().as_uri()}?mode=rwc")
         try:
-            tables = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if not tables:
+                database.execute(f"PRAGMA page_size = {PAGE_BYTES}")
                 database.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 database.execute("PRAGMA journal_mode = WAL")
                 database.executescript(SCHEMA)
             _check_layout(database)
             database.execute("PRAGMA synchronous = NORMAL")
-            database.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
-            database.execute(f"PRAGMA journal_size_limit = {LOG_PAGES * 4096}")
+            database.execute("PRAGMA wal_autocheckpoint = 0")
+            database.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         except BaseException as error:
             database.close()
-            if _is_damage(error):
+            if self._is_damage(error):
                 raise _DamagedError(" ".join(str(error).split())) from error
             raise
         return database
 
-    def _open_read_only(self, refusal: Exception) -> None:
+    def _open_read_only(self, refusal: Exception) -> sqlite3.Connection:
         """For a folder that cannot be written, or a disk too full for SQLite's working files."""
-        log = self.path.with_name(self.path.name + "-wal")
-        # Without a log the file is whole, and reading it needs no working files.
-        mode = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
         try:
-            self._database = self._connect(f"{self.path.absolute().as_uri()}?{mode}")
-            _check_layout(self._database)
-            self._inode = self.path.stat().st_ino
-        except (OSError, sqlite3.DatabaseError, UnicodeDecodeError, _DamagedError):
+            # Without a log the file is whole, and reading it needs no working files.
+            logged = self._log.exists() and self._log.stat().st_size
+            mode = "mode=ro" if logged else "immutable=1"
+            database = self._connect(f"{self.path.absolute().as_uri()}?{mode}")
+        except (OSError, sqlite3.OperationalError):
             raise self._problem(refusal) from refusal
-        self._refusal = refusal
+        try:
+            _check_layout(database)
+        except (sqlite3.DatabaseError, UnicodeDecodeError, _DamagedError):
+            database.close()
+            raise self._problem(refusal) from refusal
+        return database
 
     def _connect(self, address: str) -> sqlite3.Connection:
         database = sqlite3.connect(
-            address, uri=True, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False
+            address,
+            uri=True,
+            timeout=READERS_PATIENCE_S,
+            isolation_level=None,
+            check_same_thread=False,
         )
         database.text_factory = bytes  # a flipped bit may turn a value into broken text
         database.execute("PRAGMA cell_size_check = ON")
@@ -324,46 +366,59 @@ class FeatureStore:
         aside = self.path.with_suffix(".damaged")
         self.path.replace(aside)
         print(
-            f"store: {self.path} is damaged ({reason}); set aside as {aside.name}, a new one begun",
+            f"store: {self.path} is damaged ({reason}); a new one is begun, the old one is set "
+            f"aside as {aside.name}, to be deleted at will",
             file=sys.stderr,
         )
 
-    def _replaced(self) -> bool:
-        """Whether another process has cleared the store or set the file aside."""
+    def _inode_there(self) -> int:
         try:
-            return self.path.stat().st_ino != self._inode
+            return self.path.stat().st_ino
         except FileNotFoundError:
-            return True
+            return 0
 
     def _attempt(self, work: Callable[[], Result]) -> Result:
         """Do `work` on the file; where that is damaged, do it again on a new one."""
         try:
-            if self._replaced():
-                self._database.close()
-                self._open()
+            if self._inode != self._inode_there():  # another process cleared or replaced it
+                self._reopen()
             try:
                 return work()
             except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-                if not _is_damage(error) or self._refusal:
+                if not self._is_damage(error) or self._refusal:
                     raise
-                self._database.close()
-                self._open(set_aside=str(error))
+                self._reopen(damage=" ".join(str(error).split()))
                 return work()
         except (OSError, sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise self._problem(error) from error
 
+    def _is_damage(self, error: BaseException) -> bool:
+        """Whether the file is broken; on a sound one this module's statements break no rule."""
+        if isinstance(error, UnicodeDecodeError):
+            return True  # SQLite quotes a damaged schema in its message
+        code = getattr(error, "sqlite_errorcode", 0)
+        if code == sqlite3.SQLITE_READONLY:
+            return os.access(self.path, os.W_OK)  # by its header, of a later SQLite
+        return code & 0xFF in (
+            sqlite3.SQLITE_ERROR,
+            sqlite3.SQLITE_CORRUPT,
+            sqlite3.SQLITE_NOTADB,
+            sqlite3.SQLITE_CONSTRAINT,
+            sqlite3.SQLITE_MISMATCH,
+        )
+
     def _problem(self, error: Exception) -> StoreError:
         """The one line for a failure of SQLite or the operating system."""
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_FULL or getattr(error, "errno", 0) == errno.ENOSPC:
+        code = getattr(error, "sqlite_errorcode", 0)
+        if code in NO_ROOM or getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT):
             return StoreError(
-                f"no room to write to the feature store in {self.folder}; free some disk space, "
-                "run `make clean-store`, or set HEADSTART_STORE to a folder on another disk"
+                f"no room to write to the feature store in {self.folder} ({error}); free some disk "
+                "space, run `make clean-store`, or set HEADSTART_STORE to a folder on another disk"
             )
-        if code == sqlite3.SQLITE_BUSY:
+        if isinstance(error, TimeoutError) or code & 0xFF == sqlite3.SQLITE_BUSY:
             return StoreError(
-                f"the feature store in {self.folder} was kept locked by another process for "
-                f"{PATIENCE_S} s; stop that process or set HEADSTART_STORE to another folder"
+                f"another process keeps the feature store in {self.folder} locked; stop that "
+                "process or set HEADSTART_STORE to another folder"
             )
         return StoreError(
             f"the feature store in {self.folder} cannot be used: {error}; make the folder "
@@ -373,16 +428,26 @@ class FeatureStore:
     # Reading and writing.
 
     @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._alone():
+            yield
+            # SQLite's own checkpoints give way to readers; under enough of them the log would
+            # grow for ever. This one waits for those that read at this moment.
+            with contextlib.suppress(OSError, sqlite3.OperationalError):
+                if self._log.stat().st_size > LOG_BYTES:
+                    self._database.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+
+    @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            # Taking the write lock at the start waits; upgrading to it later would fail.
-            self._database.execute("BEGIN IMMEDIATE")
-            yield self._database
-            self._database.execute("COMMIT")
-        except BaseException:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise
+        with self._writing():
+            try:
+                self._database.execute("BEGIN IMMEDIATE")
+                yield self._database
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
 
     def _one(self, query: str, *values: int) -> tuple[Any, ...]:
         row: tuple[Any, ...] = self._database.execute(query, values).fetchone()
@@ -417,10 +482,12 @@ class FeatureStore:
         if self._refusal:
             self._read.clear()
             self._bad.clear()
-        if not (self._read or self._bad):
             return
         # On a full disk reading goes on: what is lost is when these entries were last used.
-        with contextlib.suppress(sqlite3.OperationalError), self._transaction() as database:
+        with (
+            contextlib.suppress(OSError, sqlite3.OperationalError),
+            self._transaction() as database,
+        ):
             self._stamp(database)
             _delete(database, self._bad)
         self._read.clear()
@@ -433,45 +500,53 @@ class FeatureStore:
         )
 
     def _put(self, blobs: dict[bytes, bytes]) -> None:
-        self._write_notes()
+        if self._read or self._bad:
+            self._write_notes()
         if self.limit_bytes is not None:
             # An entry takes 7 % more than its bytes at 1280 numbers; small ones take more.
             coming = sum(len(blob) * 9 // 8 + 128 for blob in blobs.values()) + 65536
             self._make_room(coming, self.limit_bytes)
         with self._transaction() as database:
-            ids = dict(self._rows("SELECT key, id FROM entries WHERE key IN ({})", list(blobs)))
-            free = self._one("SELECT coalesce(max(id), 0) + 1 FROM vectors")[0]
-            for key in blobs:
-                if key not in ids:
-                    ids[key] = free
-                    free += 1
+            query = "SELECT key, id FROM entries WHERE key IN ({})"
+            _delete(database, list(self._rows(query, list(blobs))))
+            (last,) = self._one("SELECT coalesce(max(id), 0) FROM vectors")
+            ids = range(last + 1, last + 1 + len(blobs))
             database.executemany(
-                "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)",
-                [(ids[key], _checksum(key, blob), blob) for key, blob in blobs.items()],
+                "INSERT INTO vectors VALUES (?, ?, ?)",
+                [
+                    (i, _checksum(*blob), blob[1])
+                    for i, blob in zip(ids, blobs.items(), strict=True)
+                ],
             )
             now = _now()
             database.executemany(
-                "INSERT OR REPLACE INTO entries VALUES (?, ?, ?)",
-                [(key, ids[key], now) for key in blobs],
+                "INSERT INTO entries VALUES (?, ?, ?)",
+                [(key, i, now) for i, key in zip(ids, blobs, strict=True)],
             )
 
     def _make_room(self, coming: int, limit: int) -> None:
         """Evict the least recently used until `coming` bytes more stay within the limit."""
-        size = self._one("PRAGMA page_size")[0]
-        taken = (self._pages("page") - self._pages("freelist")) * size
-        while taken + coming > limit:
+        taken = self._bytes("page") - self._bytes("freelist")
+        while taken + coming > limit and not self._exceeds:
             share = min(1.0, (taken + coming - limit * EVICT_DOWN_TO) / taken)
             if not self._evict(share):
-                break
-            taken = (self._pages("page") - self._pages("freelist")) * size
+                # What is used stays so: there is no need to look again at each put.
+                self._exceeds = True
+                print(
+                    f"store: this run alone uses more than the limit of {limit / 1e9:g} GB, which "
+                    "is exceeded; HEADSTART_STORE_LIMIT sets another",
+                    file=sys.stderr,
+                )
+            taken = self._bytes("page") - self._bytes("freelist")
         # Longer than the limit is a file whose limit was lowered.
-        while self._pages("page") * size > limit and self._pages("freelist"):
-            # Only executescript runs this statement to its end; execute frees a single page.
-            self._database.executescript(f"PRAGMA incremental_vacuum({LOG_PAGES})")
+        while self._bytes("page") > limit and self._bytes("freelist"):
+            with self._writing():  # by executescript: execute would free a single page
+                pages = LOG_BYTES // PAGE_BYTES
+                self._database.executescript(f"PRAGMA incremental_vacuum({pages})")
 
-    def _pages(self, kind: str) -> int:
-        count: int = self._one(f"PRAGMA {kind}_count")[0]
-        return count
+    def _bytes(self, pages: str) -> int:
+        count: int = self._one(f"PRAGMA {pages}_count")[0]
+        return count * PAGE_BYTES
 
     def _evict(self, share: float) -> int:
         """Delete this share of the entries, the least recently used; none that this run used."""
@@ -488,9 +563,11 @@ class FeatureStore:
 
 
 def _delete(database: sqlite3.Connection, rows: Sequence[tuple[bytes, int]]) -> None:
-    """Delete the entries of these keys and ids."""
+    """Delete the entries of these keys and ids, but not what came under either since."""
+    database.executemany(
+        "DELETE FROM vectors WHERE id = (SELECT id FROM entries WHERE key = ? AND id = ?)", rows
+    )
     database.executemany("DELETE FROM entries WHERE key = ? AND id = ?", rows)
-    database.executemany("DELETE FROM vectors WHERE id = ?", [(id_,) for _, id_ in rows])
 
 
 def _check_layout(database: sqlite3.Connection) -> None:
@@ -500,27 +577,8 @@ def _check_layout(database: sqlite3.Connection) -> None:
     ]
     if found != [APPLICATION_ID, LAYOUT]:
         raise _DamagedError(f"it is not a feature store of layout {LAYOUT}")
-    try:
-        database.execute(
-            "SELECT key, id, used, checksum, value FROM entries JOIN vectors USING (id)"
-        )
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
-            raise _DamagedError(str(error)) from error
-        raise
-
-
-def _is_damage(error: BaseException) -> bool:
-    """Whether the file is broken; this module's statements break no rule on a sound one."""
-    # Of a damaged schema SQLite's very message may be no text.
-    return isinstance(error, UnicodeDecodeError) or getattr(
-        error, "sqlite_errorcode", 0
-    ) & 0xFF in (
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_CONSTRAINT,
-        sqlite3.SQLITE_MISMATCH,
-    )
+    database.execute("SELECT key, id, used FROM entries JOIN vectors USING (id) LIMIT 0")
+    database.execute("SELECT id, checksum, value FROM vectors LIMIT 0")
 
 
 def _checksum(key: bytes, value: bytes) -> int:

@@ -5,6 +5,7 @@ A picture is decoded and scaled once (its base); each of its views is warped fro
 
 import os
 import sys
+from importlib.metadata import version
 from typing import NamedTuple
 
 import cv2
@@ -46,6 +47,11 @@ class View(NamedTuple):
 
 
 ORIGINAL = View()
+
+# The libraries that make the pixels: another version may make others.
+LIBRARIES = " ".join(
+    f"{name} {version(name)}" for name in ("pillow", "opencv-python-headless", "albumentations")
+)
 
 
 def base(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:

@@ -84,9 +84,11 @@ def test_the_files_declared_are_those_that_the_code_names(stage: str) -> None:
     kinds = ("deps", "outs", "metrics", "plots")
     declared = set().union(*(names(entry.get(kind, [])) for kind in kinds))
     declared = {d for d in declared if not d.startswith(("pipeline/", "${"))}
-    assert {d for d in declared if not any(inside(d, u) for u in used)} == set()
-    assert {u for u in used if not any(inside(u, d) for d in declared)} == set()
+    assert {d for d in declared if not any(overlap(d, u) for u in used)} == set()
+    assert {u for u in used if not any(overlap(u, d) for d in declared)} == set()
 
 
-def inside(path: str, folder: str) -> bool:
-    return Path(path) == Path(folder) or Path(folder) in Path(path).parents
+def overlap(one: str, other: str) -> bool:
+    """Whether they are the same, or one is a folder that holds the other."""
+    first, second = Path(one), Path(other)
+    return first == second or first in second.parents or second in first.parents

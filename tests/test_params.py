@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline import params
 from pipeline.errors import ParamsError
@@ -55,3 +56,10 @@ def test_a_file_that_is_no_yaml_or_not_there_is_a_clear_word(tmp_path: Path) -> 
     file.write_text("just words")
     with pytest.raises(ParamsError, match="must hold the sections ingest, augment"):
         params.load(file)
+
+
+def test_the_readme_names_every_parameter() -> None:
+    readme = (ROOT / "README.md").read_text()
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    names = {f"{section}.{knob}" for section, knobs in document.items() for knob in knobs}
+    assert {name for name in names if f"`{name}`" not in readme} == set()

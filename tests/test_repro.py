@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class Repository:
         self.folder = folder
         files = self.run("git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard")
         for name in files.splitlines():
-            if name.startswith(("pipeline/", "data/")) or name in ("params.yaml", "dvc.yaml"):
+            if name.startswith(("pipeline/", "flows/", "data/")) or name in ("params.yaml", "dvc.yaml"):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, folder / name)
         self.run("git", "init", "-q")
@@ -40,6 +41,9 @@ class Repository:
     def repro(self, *arguments: str) -> list[str]:
         """Run `dvc repro`; the names of the stages that ran."""
         return re.findall(r"Running stage '(\w+)'", self.run("dvc", "repro", *arguments))
+
+    def why(self) -> list[str]:
+        return self.run(sys.executable, "-m", "flows.cli", "why").splitlines()
 
     def set(self, **knobs: object) -> None:
         file = self.folder / "params.yaml"
@@ -159,6 +163,37 @@ def test_a_changed_label_computes_nothing(done: Repository) -> None:
     assert "ingest" in ran
     assert "train" in ran
     assert " 0 computed" in shown
+
+
+def test_why_foretells_what_a_run_then_does(
+    done: Repository, draw_picture: Callable[..., Image.Image]
+) -> None:
+    done.repro()
+    assert done.why() == [f"{stage}: up to date" for stage in STAGES]
+
+    raw = done.folder / "data" / "raw" / "shapes"
+    for i in range(2000, 2005):
+        draw_picture(i).save(raw / "disc" / f"{i}.png")
+    (raw / "disc" / "4.png").rename(raw / "square" / "4.png")
+    (raw / "disc" / "6.png").rename(raw / "disc" / "6 again.png")
+    (raw / "disc" / "8.png").unlink()
+    done.set(**{"augment.hflip": 0.25})
+    done.edit("pipeline/scores.py", '"""', '"""Changed. ')
+    before = done.outputs()
+    said = "\n".join(done.why())
+    assert done.outputs() == before
+    assert "5 pictures added: data/raw/shapes/disc/2000.png" in said
+    assert "1 picture removed: data/raw/shapes/disc/8.png" in said
+    assert "1 picture renamed: data/raw/shapes/disc/6 again.png" in said
+    assert "1 picture relabelled: data/raw/shapes/square/4.png (disc → square)" in said
+    assert "augment: would run: augment.hflip 0.5 → 0.25" in said
+    assert "train: runs if the output of" in said
+    assert "pipeline/scores.py modified" in said
+    foretold = re.search(r"(\d+) views would be computed, (\d+) reused", said).groups()
+
+    shown = done.run("dvc", "repro")
+    assert re.search(r"(\d+) reused, (\d+) computed", shown).groups() == foretold[::-1]
+    assert done.why() == [f"{stage}: up to date" for stage in STAGES]
 
 
 def test_switching_back_and_forth_runs_nothing(done: Repository) -> None:

@@ -1,0 +1,89 @@
+"""The head: what is trained on the features, how it is saved and what it answers.
+
+A head is linear (`features @ weight.T + bias`) or has one hidden ReLU layer before that. It answers
+with numpy alone, so that whatever only asks it need not load torch.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from pipeline.errors import DataError
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Head:
+    """Weights in the shapes of `torch.nn.Linear`, for d features, w hidden units and c classes.
+
+    `weight` is [c, d] and `bias` [c] for a linear head. With a hidden layer `hidden_weight` is
+    [w, d], `hidden_bias` [w] and `weight` [c, w].
+    """
+
+    weight: Floats
+    bias: Floats
+    hidden_weight: Floats | None = None
+    hidden_bias: Floats | None = None
+
+    @property
+    def dimension(self) -> int:
+        """Number of features it takes."""
+        first = self.weight if self.hidden_weight is None else self.hidden_weight
+        return int(first.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Units of the hidden layer, 0 for a linear head."""
+        return 0 if self.hidden_weight is None else len(self.hidden_weight)
+
+    def logits(self, features: Floats) -> Floats:
+        """Scores [n, c] of features [n, d]; `probabilities` turns them into shares of 1."""
+        if self.hidden_weight is not None and self.hidden_bias is not None:
+            features = np.maximum(features @ self.hidden_weight.T + self.hidden_bias, 0)
+        return features @ self.weight.T + self.bias
+
+
+def probabilities(logits: Floats) -> npt.NDArray[np.float64]:
+    """Softmax over the last axis."""
+    powers = np.exp((logits - logits.max(axis=-1, keepdims=True)).astype(np.float64))
+    shares: npt.NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
+    return shares
+
+
+def save_head(head: Head, description: dict[str, Any], weights: Path, about: Path) -> None:
+    """Write the tensors to `weights` (safetensors) and `description` to `about` (JSON)."""
+    tensors = {name: tensor for name, tensor in vars(head).items() if tensor is not None}
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, weights)
+    text = json.dumps(description, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    about.write_text(text + "\n", encoding="utf-8")
+
+
+def load_head(weights: Path, about: Path) -> tuple[Head, dict[str, Any]]:
+    """Read what `save_head` wrote.
+
+    Raises:
+        DataError: a file is missing or damaged, or the two do not belong together.
+    """
+    try:
+        head = Head(**load_file(weights))
+        description: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
+        matches = len(head.bias) == len(description["classes"])
+    except FileNotFoundError as error:
+        raise DataError(f"{error.filename or weights} is not here; run the train stage") from None
+    except (SafetensorError, TypeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{weights} and {about} hold no head: {reason}") from None
+    if not matches:
+        raise DataError(
+            f"{weights} tells {len(head.bias)} classes apart but {about} names "
+            f"{len(description['classes'])}; run the train stage again"
+        )
+    return head, description

@@ -1,0 +1,126 @@
+"""Measures of a classifier on labelled pictures, with bootstrap intervals.
+
+Every measure is a function of weighted sums over pictures. The measure itself is the one where
+each picture weighs 1; in a bootstrap resample a picture weighs as often as it was drawn. One
+matrix product therefore gives a measure on all resamples at once.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+# Weights computed at once, resamples x pictures: bounds the memory.
+AT_ONCE = 2**24
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Measures by name, of one or of B weightings of the pictures.
+
+    `overall` holds loss, accuracy, balanced_accuracy, top_<k>_accuracy, macro_f1 and
+    calibration_error, each [B]; `of_class` holds precision, recall and f1, each [B, c]. What is
+    not defined (the recall of a class without pictures, the precision of a class that is never
+    predicted) is NaN.
+    """
+
+    overall: dict[str, Array]
+    of_class: dict[str, Array]
+
+
+def scores(labels: npt.NDArray[np.int64], shares: Array, top_k: int, bins: int) -> Scores:
+    """The measures, B = 1.
+
+    Args:
+        labels: [n], the true class of each picture.
+        shares: [n, c], the probability given to each class; a row adds up to 1.
+        top_k: a picture counts when its label is among the k most probable.
+        bins: of equal width, for the expected calibration error.
+    """
+    return _weighted(np.ones((1, len(labels))), labels, shares, top_k, bins)
+
+
+def bootstrap(
+    labels: npt.NDArray[np.int64], shares: Array, top_k: int, bins: int, resamples: int, seed: int
+) -> Scores:
+    """The measures on `resamples` draws of n pictures with replacement (Efron, 1979)."""
+    generator = np.random.default_rng(seed)
+    pictures = len(labels)
+    parts = []
+    for start in range(0, resamples, max(1, AT_ONCE // pictures)):
+        size = min(max(1, AT_ONCE // pictures), resamples - start)
+        drawn = generator.integers(pictures, size=(size, pictures))
+        drawn += np.arange(size)[:, None] * pictures
+        times = np.bincount(drawn.ravel(), minlength=size * pictures).reshape(size, pictures)
+        parts.append(_weighted(times.astype(np.float64), labels, shares, top_k, bins))
+    return Scores(
+        {name: np.concatenate([p.overall[name] for p in parts]) for name in parts[0].overall},
+        {name: np.concatenate([p.of_class[name] for p in parts]) for name in parts[0].of_class},
+    )
+
+
+def interval(resampled: Array, confidence: float) -> tuple[Array, Array]:
+    """Low and high end of the percentile interval over the first axis.
+
+    Where all pictures agree (accuracy 1.0, say) the bootstrap cannot see that others might not:
+    the interval has no width. Resamples in which a measure is undefined are left out.
+    """
+    tail = (1 - confidence) / 2
+    defined = ~np.isnan(resampled).all(axis=0)
+    ends = np.full((2, *resampled.shape[1:]), np.nan)
+    ends[:, defined] = np.nanquantile(resampled[:, defined], [tail, 1 - tail], axis=0)
+    return ends[0], ends[1]
+
+
+def _weighted(
+    weights: Array, labels: npt.NDArray[np.int64], shares: Array, top_k: int, bins: int
+) -> Scores:
+    """The measures under each of the weightings [B, n]."""
+    rows, classes = np.arange(len(labels)), shares.shape[1]
+    predicted, of_label = shares.argmax(axis=1), shares[rows, labels]
+    correct = predicted == labels
+    total = weights.sum(axis=1)
+
+    # Equal shares rank in the order of the classes, as argmax has it.
+    before = np.arange(classes) < labels[:, None]
+    tied = (shares == of_label[:, None]) & before
+    rank = ((shares > of_label[:, None]) | tied).sum(axis=1)
+
+    # [B, c]: pictures of a class, predictions of it, and both at once.
+    support = weights @ _one_hot(labels, classes)
+    predictions = weights @ _one_hot(predicted, classes)
+    hits = weights @ (_one_hot(labels, classes) * correct[:, None])
+    recall = _ratio(hits, support)
+    f1 = _ratio(2 * hits, support + predictions)
+
+    # Guo et al., arXiv:1706.04599: pictures in bins (low, high] of the winner's share.
+    confidence = shares.max(axis=1)
+    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = weights @ (_one_hot(which, bins) * (confidence - correct)[:, None])
+
+    # The mean over classes with pictures; F1 is NaN besides where neither drawn nor predicted.
+    seen = np.bincount(labels, minlength=classes) > 0
+    overall = {
+        "loss": weights @ -np.log(np.maximum(of_label, 1e-300)) / total,
+        "accuracy": weights @ correct / total,
+        "balanced_accuracy": np.nanmean(recall[:, seen], axis=1),
+        f"top_{top_k}_accuracy": weights @ (rank < top_k) / total,
+        "macro_f1": np.nanmean(f1[:, seen], axis=1),
+        "calibration_error": np.abs(gaps).sum(axis=1) / total,
+    }
+    f1[:, ~seen] = np.nan
+    of_class = {"precision": _ratio(hits, predictions), "recall": recall, "f1": f1}
+    return Scores(overall, of_class)
+
+
+def _one_hot(positions: npt.NDArray[np.int64], size: int) -> Array:
+    table = np.zeros((len(positions), size))
+    table[np.arange(len(positions)), positions] = 1
+    return table
+
+
+def _ratio(above: Array, below: Array) -> Array:
+    """above / below, NaN where below is 0."""
+    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)

@@ -1,0 +1,116 @@
+"""Closed forms reach the optimum that they are named for, in the units that descent uses."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+from sklearn.neighbors import NearestCentroid
+
+from pipeline.features import Split
+from pipeline.sweep import Knobs, Schedule, train_heads
+from tests.test_sweep import CPU, NO_VAL, TRAIN, VAL, blobs
+
+LBFGS = Knobs("lbfgs", 0, 0.1, 0, 0, 0, 0)
+
+
+def schedule(classes, weights=None):
+    weights = np.ones(classes) if weights is None else np.array(weights)
+    return Schedule(epochs=1, batch_size=1, patience=0, class_weights=weights.astype(np.float32))
+
+
+def standardised(split, by=TRAIN):
+    deviation = by.features.std(axis=0)
+    deviation[0] = 1
+    return (split.features - by.features.mean(axis=0)) / deviation
+
+
+def fit(name, decay=0.1, train=TRAIN, val=VAL, classes=3, weights=None):
+    knobs = replace(LBFGS, optimizer=name, weight_decay=decay)
+    return train_heads(train, val, [knobs], schedule(classes, weights), CPU)[0]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("decay", [0.01, 1.0])
+def test_lbfgs_is_the_minimum_of_the_loss_that_descent_lowers(classes, decay):
+    train = blobs(100, 0, classes)
+    weights = [1.0, 2.0, 0.5][:classes]
+    head = fit("lbfgs", decay, train, blobs(0, 0, classes), classes, weights).head
+    features = torch.from_numpy(standardised(train, train)).double()
+    deviation = torch.from_numpy(train.features.std(axis=0)).double()
+    deviation[0] = 1
+    # Back to standardised features, where the penalty is measured.
+    weight = (torch.from_numpy(head.weight) * deviation).requires_grad_()
+    bias = torch.from_numpy(head.logits(train.features.mean(axis=0)[None])[0]).double()
+    bias.requires_grad_()
+    loss = torch.nn.functional.cross_entropy(
+        features @ weight.T + bias,
+        torch.from_numpy(train.labels),
+        torch.tensor(weights, dtype=torch.float64),
+    )
+    (loss + decay / 2 * weight.square().sum()).backward()
+    assert weight.grad.abs().max() < 2e-3
+    assert bias.grad.abs().max() < 2e-3
+
+
+@pytest.mark.parametrize("decay", [0.001, 0.1, 10.0])
+def test_ridge_is_scikit_learns_up_to_one_scale(decay):
+    weights = np.array([1.0, 2.0, 0.5])
+    head = fit("ridge", decay, weights=weights).head
+    importance = weights[TRAIN.labels]
+    model = Ridge(alpha=decay * importance.sum()).fit(
+        standardised(TRAIN), np.eye(3)[TRAIN.labels], sample_weight=importance
+    )
+    wanted = model.predict(standardised(VAL))
+    got = head.logits(VAL.features)
+    scale = np.std(got) / np.std(wanted)
+    np.testing.assert_allclose(got, scale * wanted, rtol=1e-2, atol=1e-3 * np.abs(got).max())
+
+
+def test_ridge_without_a_penalty_and_with_fewer_rows_than_features_is_finite():
+    few = blobs(6, 3, dimension=20)
+    head = fit("ridge", 0.0, few, blobs(0, 0, dimension=20)).head
+    assert np.isfinite(head.weight).all()
+    assert (head.logits(few.features).argmax(axis=1) == few.labels).all()
+
+
+def test_nearest_mean_chooses_as_scikit_learn_does():
+    head = fit("nearest_mean").head
+    model = NearestCentroid().fit(standardised(TRAIN), TRAIN.labels)
+    np.testing.assert_array_equal(
+        head.logits(VAL.features).argmax(axis=1), model.predict(standardised(VAL))
+    )
+
+
+@pytest.mark.parametrize("name", ["ridge", "nearest_mean"])
+def test_the_scale_of_the_logits_is_fair_on_the_validation_pictures(name):
+    logits = torch.from_numpy(fit(name).head.logits(VAL.features))
+    losses = [
+        float(torch.nn.functional.cross_entropy(scale * logits, torch.from_numpy(VAL.labels)))
+        for scale in (1 / 3, 1, 3)
+    ]
+    assert losses[1] == min(losses)
+
+
+@pytest.mark.parametrize("name", ["ridge", "nearest_mean"])
+def test_a_few_validation_pictures_that_are_all_right_do_not_mean_certainty(name):
+    train, val = blobs(100, 0, distance=20), blobs(12, 1, distance=20)
+    one = fit(name, train=train, val=val)
+    assert one.kept.val_accuracy == 1
+    assert 0.02 < one.kept.val_loss < 0.5
+
+
+@pytest.mark.parametrize("name", ["lbfgs", "ridge", "nearest_mean"])
+def test_one_picture_a_class_is_enough(name):
+    three = Split(*(array[:3] for array in vars(TRAIN).values()))
+    one = fit(name, 1.0, three, NO_VAL)
+    assert one.kept.train_accuracy == 1
+    assert np.isfinite(one.head.weight).all()
+
+
+def test_heads_of_several_decays_are_those_of_single_runs():
+    knobs = [replace(LBFGS, optimizer="ridge", weight_decay=decay) for decay in (0.01, 1.0)]
+    together = train_heads(TRAIN, VAL, knobs, schedule(3), CPU)
+    for one, decay in zip(together, (0.01, 1.0), strict=True):
+        np.testing.assert_array_equal(one.head.weight, fit("ridge", decay).head.weight)

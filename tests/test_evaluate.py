@@ -1,0 +1,225 @@
+"""The evaluate stage: its metrics, tables and plots, as people, DVC and spreadsheets read them."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn import metrics
+
+from pipeline.errors import DataError
+from pipeline.evaluate import draw_confusion, evaluate
+from pipeline.heads import Head, save_head
+from pipeline.paths import (
+    CLASSES,
+    FEATURES,
+    HEAD,
+    HEAD_WEIGHTS,
+    MANIFEST,
+    METRICS,
+    PLOTS,
+    PREDICTIONS,
+)
+from pipeline.train import train
+from tests.conftest import ROOT
+from tests.test_train import COUNTS, make_features
+
+PNG = PLOTS / "confusion_matrix.png"
+
+
+@pytest.fixture
+def evaluated(project):
+    """A project in which a head is trained and evaluated."""
+    make_features(COUNTS)
+    project.set(**{"train.epochs": 5, "train.device": "cpu", "evaluate.bootstrap": 200})
+    train()
+    evaluate()
+    return project
+
+
+def test_metrics_are_those_of_the_predictions(evaluated):
+    reported = json.loads(METRICS.read_text())
+    predictions = pd.read_csv(PREDICTIONS)
+    assert len(predictions) == reported["test"]["pictures"] == 30
+    label, predicted = predictions["label"], predictions["predicted"]
+    shares = predictions[["p(ants)", "p(bees)", "p(wasps)"]].to_numpy()
+    test = reported["test"]
+    assert test["accuracy"] == pytest.approx(metrics.accuracy_score(label, predicted), abs=1e-5)
+    assert test["loss"] == pytest.approx(metrics.log_loss(label, shares), abs=1e-4)
+    assert test["macro_f1"] == pytest.approx(
+        metrics.f1_score(label, predicted, average="macro"), abs=1e-5
+    )
+    assert set(reported["interval"]) == set(test) - {"pictures"}
+    for name, ends in reported["interval"].items():
+        assert ends["low"] <= ends["high"]
+        if name != "calibration_error":  # resampling can only add to it, so it may lie below
+            assert ends["low"] <= test[name] <= ends["high"]
+
+
+def test_predictions_are_sorted_by_path_and_complete(evaluated):
+    predictions = pd.read_csv(PREDICTIONS)
+    manifest = pd.read_parquet(MANIFEST)
+    wanted = manifest[manifest["split"] == "test"].sort_values("path")
+    assert list(predictions.columns) == [
+        "path", "label", "predicted", "probability", "correct", "p(ants)", "p(bees)", "p(wasps)"
+    ]  # fmt: skip
+    assert predictions["path"].tolist() == wanted["path"].tolist()
+    assert predictions["label"].tolist() == wanted["label"].tolist()
+    shares = predictions[["p(ants)", "p(bees)", "p(wasps)"]]
+    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-4)
+    np.testing.assert_allclose(shares.max(axis=1), predictions["probability"])
+    assert (predictions["correct"] == (predictions["label"] == predictions["predicted"])).all()
+
+
+def test_classes_have_their_measures_with_intervals(evaluated):
+    classes, predictions = pd.read_csv(CLASSES), pd.read_csv(PREDICTIONS)
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(
+        predictions["label"], predictions["predicted"]
+    )
+    assert classes["class"].tolist() == ["ants", "bees", "wasps"]
+    assert classes["pictures"].tolist() == support.tolist()
+    for name, wanted in (("precision", precision), ("recall", recall), ("f1", f1)):
+        np.testing.assert_allclose(classes[name], wanted, atol=1e-5)
+        assert (classes[f"{name}_low"] <= classes[name]).all()
+        assert (classes[name] <= classes[f"{name}_high"]).all()
+
+
+def test_plot_tables_hold_what_they_say(evaluated):
+    predictions = pd.read_csv(PREDICTIONS)
+    confusion = pd.read_csv(PLOTS / "confusion.csv")
+    wanted = predictions.groupby(["label", "predicted"]).size()
+    assert confusion.groupby(["actual", "predicted"]).size().tolist() == wanted.tolist()
+    roc = pd.read_csv(PLOTS / "roc.csv")
+    curve = roc[roc["class"] == "bees"]
+    area = np.trapezoid(curve["true_positive_rate"], curve["false_positive_rate"])
+    wanted = metrics.roc_auc_score(predictions["label"] == "bees", predictions["p(bees)"])
+    assert area == pytest.approx(wanted, abs=1e-4)
+    assert set(roc["class"]) == {"ants", "bees", "wasps", "(macro mean)"}
+    recall = pd.read_csv(PLOTS / "precision_recall.csv")
+    for _, curve in recall.groupby("class"):
+        assert (np.diff(curve["recall"]) <= 0).all()
+    reliability = pd.read_csv(PLOTS / "reliability.csv")
+    assert reliability["pictures"].sum() == 30
+    assert (reliability["low"] < reliability["confidence"]).all()
+    assert (reliability["confidence"] <= reliability["high"]).all()
+    gap = (reliability["confidence"] - reliability["accuracy"]).abs() * reliability["pictures"]
+    error = json.loads(METRICS.read_text())["test"]["calibration_error"]
+    assert gap.sum() / 30 == pytest.approx(error, abs=1e-4)
+
+
+def test_two_runs_write_the_same_bytes(evaluated):
+    files = [METRICS, PREDICTIONS, CLASSES, *sorted(PLOTS.iterdir())]
+    before = [file.read_bytes() for file in files]
+    evaluate()
+    assert [file.read_bytes() for file in files] == before
+    assert len(files) == 8
+
+
+def test_the_seed_draws_other_resamples_and_nothing_else(evaluated):
+    before, table = json.loads(METRICS.read_text()), PREDICTIONS.read_bytes()
+    evaluated.set(**{"evaluate.seed": 1})
+    evaluate()
+    after = json.loads(METRICS.read_text())
+    assert after["test"] == before["test"]
+    assert after["interval"] != before["interval"]
+    assert PREDICTIONS.read_bytes() == table
+
+
+def test_a_class_without_test_pictures_is_named_and_left_out(evaluated, capsys, recwarn):
+    make_features(COUNTS | {"test": {"ants": 6, "bees": 6}})
+    evaluate()
+    assert "warning: no test picture of wasps" in capsys.readouterr().out
+    assert [str(warning.message) for warning in recwarn] == []
+    with CLASSES.open(newline="") as stream:
+        wasps = list(csv.DictReader(stream))[2]
+    assert wasps["pictures"] == "0"
+    assert (wasps["recall"], wasps["recall_low"], wasps["f1"]) == ("", "", "")
+    assert "wasps" not in set(pd.read_csv(PLOTS / "roc.csv")["class"])
+
+
+def test_no_test_picture_is_told_in_words(evaluated):
+    make_features(COUNTS | {"test": {}})
+    with pytest.raises(DataError, match=r"no test picture.*ingest\.shares\.test"):
+        evaluate()
+
+
+def test_features_of_another_backbone_are_told_in_words(evaluated):
+    shutil.rmtree(FEATURES)
+    make_features(COUNTS, dimension=7)
+    with pytest.raises(DataError, match=r"takes 12 numbers a picture .* has 7"):
+        evaluate()
+
+
+def test_only_pictures_of_one_class_can_be_measured(evaluated):
+    make_features(COUNTS | {"test": {"ants": 4}})
+    evaluate()
+    assert json.loads(METRICS.read_text())["test"]["pictures"] == 4
+    assert pd.read_csv(PLOTS / "roc.csv").columns.tolist()[0] == "class"
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_the_confusion_matrix_can_be_looked_at(classes, tmp_path):
+    generator = np.random.default_rng(0)
+    labels = generator.integers(classes, size=20 * classes)
+    predicted = np.where(generator.random(len(labels)) < 0.8, labels, labels[::-1])
+    names = [f"class number {number}" for number in range(classes)]
+    draw_confusion(labels, predicted, names, tmp_path / "confusion.png")
+    picture = Image.open(tmp_path / "confusion.png")
+    assert "Software" not in picture.info
+    assert min(picture.size) >= 400
+    assert max(picture.size) <= 2600
+    pixels = np.asarray(picture.convert("RGB"))
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+
+
+def dvc(*arguments):
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_dvc_shows_the_metrics_their_change_and_the_plots(evaluated):
+    shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, check=True)
+    shutil.copytree(ROOT / ".dvc" / "plots", Path(".dvc") / "plots", dirs_exist_ok=True)
+    shown = json.loads(dvc("metrics", "show", "--json"))
+    reported = json.loads(METRICS.read_text())
+    assert shown[""]["data"][METRICS.as_posix()]["data"] == reported
+
+    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    subprocess.run(["git", "add", "-f", METRICS, "dvc.yaml", "params.yaml"], check=True)
+    subprocess.run(["git", *identity, "commit", "-q", "-m", "measured"], check=True)
+    changed = reported | {"test": reported["test"] | {"accuracy": 0.5}}
+    METRICS.write_text(json.dumps(changed))
+    change = json.loads(dvc("metrics", "diff", "--json"))[METRICS.as_posix()]
+    assert change["test.accuracy"]["new"] == 0.5
+    assert change["test.accuracy"]["old"] == reported["test"]["accuracy"]
+
+    page = Path(dvc("plots", "show", "-o", "plots").strip().removeprefix("file://"))
+    html = page.read_text()
+    titles = ["Loss by epoch", "Accuracy by epoch", "Confusion", "ROC", "Precision and recall"]
+    assert [title for title in titles if title not in html] == []
+    assert "confusion_matrix.png" in html
+    drawn = json.loads(dvc("plots", "show", "--json"))
+    assert not drawn.get("errors")
+    roc = drawn["data"]["ROC"][0]["content"]
+    assert {point["class"] for point in roc["data"]["values"]} >= {"ants", "(macro mean)"}
+
+
+def test_a_head_that_knows_nothing_is_measured_honestly(evaluated):
+    classes = ["ants", "bees", "wasps"]
+    nothing = Head(np.zeros((3, 12), np.float32), np.zeros(3, np.float32))
+    save_head(nothing, {"classes": classes}, HEAD_WEIGHTS, HEAD)
+    evaluate()
+    test = json.loads(METRICS.read_text())["test"]
+    assert test["loss"] == pytest.approx(np.log(3), abs=1e-5)
+    assert test["balanced_accuracy"] == pytest.approx(1 / 3, abs=1e-5)

@@ -1,0 +1,90 @@
+"""A head answers as torch's layers do, and comes back from its files as it went in."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import DataError
+from pipeline.heads import Head, load_head, probabilities, save_head
+
+GENERATOR = np.random.default_rng(0)
+
+
+def floats(*shape):
+    return GENERATOR.standard_normal(shape).astype(np.float32)
+
+
+LINEAR = Head(floats(3, 8), floats(3))
+TWO_LAYERS = Head(floats(3, 5), floats(3), floats(5, 8), floats(5))
+
+
+def as_torch(head):
+    tensors = {name: torch.from_numpy(array) for name, array in vars(head).items() if head.width}
+    if not head.width:
+        return lambda x: torch.nn.functional.linear(
+            x, *map(torch.from_numpy, (head.weight, head.bias))
+        )
+    hidden = torch.nn.Linear(head.dimension, head.width)
+    last = torch.nn.Linear(head.width, len(head.bias))
+    hidden.load_state_dict({"weight": tensors["hidden_weight"], "bias": tensors["hidden_bias"]})
+    last.load_state_dict({"weight": tensors["weight"], "bias": tensors["bias"]})
+    return torch.nn.Sequential(hidden, torch.nn.ReLU(), last)
+
+
+@pytest.mark.parametrize("head", [LINEAR, TWO_LAYERS], ids=["linear", "hidden layer"])
+def test_it_answers_as_the_layers_of_torch(head):
+    features = floats(20, 8)
+    with torch.no_grad():
+        logits = as_torch(head)(torch.from_numpy(features))
+        shares = logits.softmax(dim=1).numpy()
+    np.testing.assert_allclose(head.logits(features), logits.numpy(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(probabilities(head.logits(features)), shares, rtol=1e-4, atol=1e-6)
+
+
+def test_probabilities_of_huge_logits_are_still_shares_of_one():
+    shares = probabilities(np.array([[1e4, -1e4, 0], [-1e4, -1e4, -1e4]], dtype=np.float32))
+    np.testing.assert_allclose(shares, [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]])
+
+
+@pytest.mark.parametrize("head", [LINEAR, TWO_LAYERS], ids=["linear", "hidden layer"])
+def test_it_comes_back_as_it_was_saved(head, tmp_path):
+    weights, about = tmp_path / "models" / "head.safetensors", tmp_path / "models" / "head.json"
+    save_head(head, {"classes": ["a", "b", "ü"]}, weights, about)
+    again, description = load_head(weights, about)
+    assert description == {"classes": ["a", "b", "ü"]}
+    assert (again.dimension, again.width) == (8, head.width)
+    for name, array in vars(head).items():
+        np.testing.assert_array_equal(getattr(again, name), array)
+
+
+def test_the_same_head_is_the_same_bytes(tmp_path):
+    files = []
+    for name in ("one", "two"):
+        weights, about = tmp_path / f"{name}.safetensors", tmp_path / f"{name}.json"
+        save_head(TWO_LAYERS, {"classes": ["a", "b", "c"], "width": 5}, weights, about)
+        files.append((weights.read_bytes(), about.read_bytes()))
+    assert files[0] == files[1]
+
+
+def test_a_missing_file_says_which_stage_to_run(tmp_path):
+    with pytest.raises(DataError, match="run the train stage"):
+        load_head(tmp_path / "head.safetensors", tmp_path / "head.json")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("head.safetensors", b"no tensors"),
+        ("head.json", b"{"),
+        ("head.json", b"{}"),
+        ("head.json", json.dumps({"classes": ["a", "b"]}).encode()),
+    ],
+)
+def test_a_damaged_file_is_told_in_words(tmp_path, file, content):
+    weights, about = tmp_path / "head.safetensors", tmp_path / "head.json"
+    save_head(LINEAR, {"classes": ["a", "b", "c"]}, weights, about)
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(DataError, match=r"head\.safetensors"):
+        load_head(weights, about)

@@ -1,0 +1,268 @@
+"""Heads trained together are the heads that one gets alone, and those that torch gets."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import sweep
+from pipeline.features import Split
+from pipeline.sweep import RULES, Knobs, Schedule, train_heads
+
+CPU = torch.device("cpu")
+ADAMW = Knobs("adamw", 0.01, 0.1, 0, 0.0, 0.0, 0)
+SCHEDULE = Schedule(epochs=6, batch_size=16, patience=0, class_weights=np.ones(3, np.float32))
+
+
+def blobs(rows, seed, classes=3, dimension=10, distance=1.0):
+    """Overlapping classes, with features of unequal scale and one that never changes."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(rows) % classes
+    centres = np.random.default_rng(99).standard_normal((classes, dimension)) * distance
+    features = generator.standard_normal((rows, dimension)) + centres[labels]
+    features = features * np.linspace(0.1, 5, dimension) + 3
+    features[:, 0] = 7
+    names = np.array([f"{row:04}" for row in range(rows)])
+    views = np.zeros(rows, np.int32)
+    return Split(names, names, views, labels.astype(np.int64), features.astype(np.float32))
+
+
+TRAIN, VAL = blobs(100, 0), blobs(50, 1)
+NO_VAL = blobs(0, 2)
+
+
+def combinations(**listed):
+    lists = {name: listed.get(name, [value]) for name, value in vars(ADAMW).items()}
+    return [Knobs(*values) for values in itertools.product(*lists.values())]
+
+
+def arrays(head):
+    return {name: array for name, array in vars(head).items() if array is not None}
+
+
+def assert_same(one, other, tolerance=2e-5):
+    assert arrays(one).keys() == arrays(other).keys()
+    for name, array in arrays(one).items():
+        np.testing.assert_allclose(array, arrays(other)[name], rtol=tolerance, atol=tolerance)
+
+
+def torch_head(knobs, schedule, train=TRAIN):
+    """The same head by torch's own layers, loss and optimizers, one picture order and all."""
+    mean = train.features.mean(axis=0, dtype=np.float64).astype(np.float32)
+    deviation = train.features.std(axis=0)
+    deviation[0] = 1
+    features = torch.from_numpy((train.features - mean) / deviation)
+    labels = torch.from_numpy(train.labels)
+    classes = len(schedule.class_weights)
+    if knobs.width:
+        generator = torch.Generator().manual_seed(knobs.seed)
+        layers = [torch.nn.Linear(10, knobs.width), torch.nn.Linear(knobs.width, classes)]
+        with torch.no_grad():
+            for layer in layers:
+                bound = layer.in_features**-0.5
+                for tensor in (layer.weight, layer.bias):
+                    shape = tensor.shape[::-1]
+                    drawn = torch.empty(shape).uniform_(-bound, bound, generator=generator)
+                    tensor.copy_(drawn.mT if len(shape) == 2 else drawn)
+        model = torch.nn.Sequential(layers[0], torch.nn.ReLU(), layers[1])
+    else:
+        layers = [torch.nn.Linear(10, classes)]
+        model = layers[0]
+        with torch.no_grad():
+            model.weight.zero_()
+            model.bias.zero_()
+    groups = [
+        {"params": [layer.weight for layer in layers], "weight_decay": knobs.weight_decay},
+        {"params": [layer.bias for layer in layers], "weight_decay": 0.0},
+    ]
+    optimizer = torch_optimizer(knobs.optimizer, groups, knobs.learning_rate)
+    loss = torch.nn.CrossEntropyLoss(
+        torch.from_numpy(schedule.class_weights), label_smoothing=knobs.label_smoothing
+    )
+    shuffle = torch.Generator().manual_seed(knobs.seed)
+    for _ in range(schedule.epochs):
+        for rows in torch.randperm(len(labels), generator=shuffle).split(schedule.batch_size):
+            optimizer.zero_grad()
+            loss(model(features[rows]), labels[rows]).backward()
+            optimizer.step()
+    return model, torch.from_numpy(mean), torch.from_numpy(deviation)
+
+
+def torch_optimizer(name, parameters, rate, **options):
+    if name in ("sgd", "momentum"):
+        momentum = 0.9 if name == "momentum" else 0
+        return torch.optim.SGD(parameters, lr=rate, momentum=momentum, **options)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
+    return kind(parameters, lr=rate, **options)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_update_rules_equal_torch_optim_for_each_head(name):
+    rates, decays = [0.001, 0.01, 0.1], [0.0, 0.01, 0.5]
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(2, 7, 3, 4, generator=generator)
+    alone = [weight[:, :, head].clone().requires_grad_() for head in range(3)]
+    optimizers = [
+        torch_optimizer(name, [tensor], rate, weight_decay=decay)
+        for tensor, rate, decay in zip(alone, rates, decays, strict=True)
+    ]
+    rate, decay = torch.tensor(rates).view(1, 1, 3, 1), torch.tensor(decays).view(1, 1, 3, 1)
+    moments = {}
+    for step in range(1, 21):
+        gradient = torch.randn(weight.shape, generator=generator)
+        for head, (tensor, optimizer) in enumerate(zip(alone, optimizers, strict=True)):
+            tensor.grad = gradient[:, :, head].clone()
+            optimizer.step()
+        RULES[name](weight, gradient.clone(), moments, step, rate, decay)
+    for head, tensor in enumerate(alone):
+        torch.testing.assert_close(weight[:, :, head], tensor.detach(), rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        replace(ADAMW, optimizer="sgd"),
+        replace(ADAMW, optimizer="momentum"),
+        replace(ADAMW, optimizer="adam", label_smoothing=0.2),
+        replace(ADAMW, seed=5),
+        replace(ADAMW, width=16, seed=3),
+        replace(ADAMW, optimizer="momentum", width=16, label_smoothing=0.1),
+    ],
+    ids=lambda knobs: f"{knobs.optimizer}-{knobs.width}",
+)
+@pytest.mark.parametrize("weights", [[1, 1, 1], [0.5, 2, 1]], ids=["even", "weighted"])
+def test_a_head_equals_the_one_that_torch_trains(knobs, weights):
+    schedule = replace(SCHEDULE, class_weights=np.array(weights, dtype=np.float32))
+    model, mean, deviation = torch_head(knobs, schedule)
+    trained = train_heads(TRAIN, NO_VAL, [knobs], schedule, CPU)[0]
+    with torch.no_grad():
+        wanted = model((torch.from_numpy(VAL.features) - mean) / deviation).numpy()
+    np.testing.assert_allclose(trained.head.logits(VAL.features), wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_a_sweep_gives_the_heads_that_single_runs_give():
+    knobs = combinations(
+        optimizer=["sgd", "momentum", "adam", "adamw"],
+        learning_rate=[0.003, 0.03],
+        weight_decay=[0.0, 0.1],
+        width=[0, 8],
+        dropout=[0.0, 0.3],
+        label_smoothing=[0.0, 0.1],
+        seed=[0, 1],
+    )
+    together = train_heads(TRAIN, VAL, knobs, SCHEDULE, CPU)
+    assert [one.knobs for one in together] == knobs
+    for one in together[::7]:
+        alone = train_heads(TRAIN, VAL, [one.knobs], SCHEDULE, CPU)[0]
+        assert alone.kept.epoch == one.kept.epoch
+        assert_same(one.head, alone.head, 2e-4)
+
+
+def test_stacks_too_large_for_memory_are_divided_without_a_difference(monkeypatch):
+    knobs = combinations(learning_rate=[0.001, 0.003, 0.01, 0.03, 0.1], seed=[0, 1])
+    whole = train_heads(TRAIN, VAL, knobs, SCHEDULE, CPU)
+    monkeypatch.setattr(sweep, "STACK_LIMIT", 150)
+    assert len(sweep.stacks(knobs, 10, 3)) == 3
+    for one, other in zip(whole, train_heads(TRAIN, VAL, knobs, SCHEDULE, CPU), strict=True):
+        assert one.kept.epoch == other.kept.epoch
+        assert_same(one.head, other.head)
+
+
+def test_two_runs_give_the_same_bytes():
+    knobs = combinations(width=[0, 8], dropout=[0.0, 0.5], seed=[0, 1])
+    runs = [train_heads(TRAIN, VAL, knobs, SCHEDULE, CPU) for _ in range(2)]
+    for one, other in zip(*runs, strict=True):
+        assert one.curve == other.curve
+        for name, array in arrays(one.head).items():
+            np.testing.assert_array_equal(array, arrays(other.head)[name])
+
+
+def test_the_seed_makes_a_difference():
+    one, other = train_heads(TRAIN, VAL, combinations(width=[8], seed=[0, 1]), SCHEDULE, CPU)
+    assert not np.allclose(one.head.weight, other.head.weight)
+
+
+def test_knobs_in_any_order_come_back_in_that_order():
+    knobs = combinations(optimizer=["sgd", "lbfgs", "adamw"], width=[0], seed=[1, 0])
+    knobs = [one for one in knobs if one.optimizer != "lbfgs" or one.seed == 0][::-1]
+    assert [one.knobs for one in train_heads(TRAIN, VAL, knobs, SCHEDULE, CPU)] == knobs
+
+
+def test_the_best_epoch_is_kept_and_figures_are_those_of_its_weights():
+    schedule = replace(SCHEDULE, epochs=40)
+    knobs = combinations(learning_rate=[0.1, 0.3], width=[0, 32])
+    for one in train_heads(TRAIN, VAL, knobs, schedule, CPU):
+        losses = [point.val_loss for point in one.curve]
+        assert len(losses) == 40
+        assert one.kept.epoch == 1 + int(np.argmin(losses))
+        logits = torch.from_numpy(one.head.logits(VAL.features))
+        labels = torch.from_numpy(VAL.labels)
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        assert one.kept.val_loss == pytest.approx(float(loss), rel=1e-3)
+        assert one.kept.val_accuracy == float((logits.argmax(dim=1) == labels).double().mean())
+
+
+def test_each_head_stops_when_its_own_patience_ends():
+    schedule = replace(SCHEDULE, epochs=200, patience=3)
+    quick, slow = train_heads(TRAIN, VAL, combinations(learning_rate=[0.3, 1e-4]), schedule, CPU)
+    assert len(quick.curve) == quick.kept.epoch + 3 < 200
+    assert quick.status == "stopped early"
+    assert len(slow.curve) == 200
+    assert slow.status == "all epochs"
+
+
+def test_without_validation_the_last_epoch_is_kept():
+    one = train_heads(TRAIN, NO_VAL, [ADAMW], replace(SCHEDULE, patience=1), CPU)[0]
+    assert one.kept.epoch == SCHEDULE.epochs
+    assert np.isnan(one.kept.val_loss)
+    assert one.head is not None
+
+
+@pytest.mark.parametrize("val", [VAL, NO_VAL], ids=["with validation", "without"])
+def test_a_head_that_diverges_is_lost_and_the_others_stay(val):
+    knobs = combinations(optimizer=["sgd"], learning_rate=[0.01, 1e30], width=[8])
+    fine, lost = train_heads(TRAIN, val, knobs, SCHEDULE, CPU)
+    alone = train_heads(TRAIN, val, knobs[:1], SCHEDULE, CPU)[0]
+    assert_same(fine.head, alone.head)
+    assert lost.head is None
+    assert lost.kept is None
+    assert lost.status.startswith("lost: the training loss became nan in epoch 1")
+
+
+def test_weights_that_overflow_in_the_last_step_are_lost_too():
+    one_step = replace(SCHEDULE, epochs=1, batch_size=100)
+    knobs = replace(ADAMW, optimizer="sgd", learning_rate=3e38)
+    assert train_heads(TRAIN, NO_VAL, [knobs], one_step, CPU)[0].head is None
+
+
+def test_class_weights_lift_the_rare_class():
+    rows = np.concatenate(
+        [np.flatnonzero(TRAIN.labels == 0)[:4], np.flatnonzero(TRAIN.labels != 0)]
+    )
+    rare = Split(*(array[rows] for array in vars(TRAIN).values()))
+    counts = np.bincount(rare.labels)
+    balanced = replace(SCHEDULE, class_weights=(len(rows) / (3 * counts)).astype(np.float32))
+    even = train_heads(rare, NO_VAL, [ADAMW], SCHEDULE, CPU)[0].head
+    lifted = train_heads(rare, NO_VAL, [ADAMW], balanced, CPU)[0].head
+    of_class = VAL.features[VAL.labels == 0]
+    assert (lifted.logits(of_class).argmax(1) == 0).mean() > (
+        even.logits(of_class).argmax(1) == 0
+    ).mean()
+
+
+def test_the_heads_learn():
+    for one in train_heads(
+        TRAIN, VAL, combinations(width=[0, 16]), replace(SCHEDULE, epochs=30), CPU
+    ):
+        assert one.kept.val_accuracy > 0.8
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_gives_the_heads_of_the_cpu():
+    knobs = combinations(optimizer=["sgd", "adamw"], width=[0, 8])
+    here = train_heads(TRAIN, VAL, knobs, SCHEDULE, CPU)
+    there = train_heads(TRAIN, VAL, knobs, SCHEDULE, torch.device("cuda"))
+    for one, other in zip(here, there, strict=True):
+        assert_same(one.head, other.head, 5e-3)

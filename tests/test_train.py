@@ -1,0 +1,233 @@
+"""The train stage: every combination of knobs, the best by validation, and its files."""
+
+import csv
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.errors import DataError, DeviceError, ParamsError, TrainingError
+from pipeline.features import write_shards
+from pipeline.heads import load_head
+from pipeline.params import load
+from pipeline.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, SWEEP, TRAINING
+from pipeline.train import class_weights, every_combination, train
+
+
+def make_features(counts, dimension=12, views=1, seed=0):
+    """A manifest and its features: `counts` is pictures of each class, by split.
+
+    Picture n has the digest n; classes overlap a little.
+    """
+    generator = np.random.default_rng(seed)
+    names = sorted({name for of_class in counts.values() for name in of_class})
+    centres = np.random.default_rng(1).standard_normal((len(names), dimension))
+    pictures, rows = [], []
+    for split, of_class in counts.items():
+        for label, count in of_class.items():
+            for _ in range(count):
+                digest = f"{7919 * len(pictures) % 256:02x}{len(pictures):062x}"
+                path = f"data/raw/{label}/{len(pictures):04}.jpg"
+                pictures.append({"digest": digest, "path": path, "label": label, "split": split})
+                for view in range(views + 1 if split == "train" else 1):
+                    noise = generator.standard_normal(dimension)
+                    rows.append((digest, view, centres[names.index(label)] + 1.5 * noise))
+    MANIFEST.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(pictures).sort_values("path").to_parquet(MANIFEST)
+    digests, numbers, features = zip(*sorted(rows, key=lambda row: row[:2]), strict=True)
+    write_shards(FEATURES, [(digests, numbers, np.stack(features).astype(np.float32))])
+
+
+COUNTS = {
+    "train": {"ants": 30, "bees": 30, "wasps": 20},
+    "val": {"ants": 10, "bees": 10, "wasps": 8},
+    "test": {"ants": 12, "bees": 12, "wasps": 6},
+}
+
+
+@pytest.fixture
+def trained_project(project):
+    """Where `train()` can run: features are there, and the sweep is small."""
+    make_features(COUNTS)
+    project.set(**{"train.epochs": 12, "train.batch_size": 32, "train.device": "cpu"})
+    project.set(**{"train.optimizer": "adamw", "train.learning_rate": 0.003})
+    project.set(**{"train.weight_decay": 0.01, "train.width": 0, "train.label_smoothing": 0.0})
+    return project
+
+
+def table(file):
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_it_writes_the_head_the_curve_and_the_sweep(trained_project, capsys):
+    trained_project.set(**{"train.learning_rate": [0.001, 0.01], "train.width": [0, 8]})
+    train()
+    head, about = load_head(HEAD_WEIGHTS, HEAD)
+    sweep = table(SWEEP)
+    assert about["classes"] == ["ants", "bees", "wasps"]
+    assert (about["dimension"], about["width"]) == (12, head.width)
+    assert len(sweep) == 4
+    best = sweep[0]
+    assert float(best["val_loss"]) == min(float(row["val_loss"]) for row in sweep)
+    assert about["knobs"]["learning_rate"] == float(best["learning_rate"])
+    assert about["validation"] == {
+        "pictures": 28,
+        "loss": float(best["val_loss"]),
+        "accuracy": float(best["val_accuracy"]),
+    }
+    curve = table(TRAINING)
+    assert [int(row["epoch"]) for row in curve] == list(range(1, int(best["epochs"]) + 1))
+    kept = curve[int(best["epoch"]) - 1]
+    assert kept["val_loss"] == best["val_loss"]
+    assert min(float(row["val_loss"]) for row in curve) == float(kept["val_loss"])
+    assert "160 training views; the best of 4 heads is adamw" in capsys.readouterr().out
+
+
+def test_the_json_is_sorted_and_says_nothing_of_other_stages(trained_project):
+    train()
+    text = HEAD.read_text()
+    about = json.loads(text)
+    assert text == json.dumps(about, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    assert set(about) == {
+        "classes", "dimension", "epoch", "knobs", "training", "validation", "width"
+    }  # fmt: skip
+
+
+def test_two_runs_write_the_same_bytes(trained_project):
+    trained_project.set(**{"train.width": [0, 16], "train.dropout": [0.0, 0.5]})
+    runs = []
+    for _ in range(2):
+        train()
+        runs.append([file.read_bytes() for file in (HEAD, HEAD_WEIGHTS, SWEEP, TRAINING)])
+    assert runs[0] == runs[1]
+
+
+def test_the_classic_recipe_can_be_said(trained_project):
+    """1,024 ReLU units, softmax, Adam, cross-entropy, ten epochs."""
+    trained_project.set(
+        **{
+            "train.optimizer": "adam",
+            "train.learning_rate": 0.001,
+            "train.weight_decay": 0.0,
+            "train.width": 1024,
+            "train.epochs": 10,
+            "train.patience": 0,
+        }
+    )
+    train()
+    head, about = load_head(HEAD_WEIGHTS, HEAD)
+    assert head.hidden_weight.shape == (1024, 12)
+    assert about["knobs"]["optimizer"] == "adam"
+    assert len(table(TRAINING)) == 10
+
+
+def test_closed_forms_compete_with_descent_and_leave_unread_knobs_empty(trained_project):
+    names = ["adamw", "lbfgs", "ridge", "nearest_mean"]
+    trained_project.set(**{"train.optimizer": names, "train.seed": [0, 1]})
+    trained_project.set(**{"train.weight_decay": [0.1, 1.0]})
+    train()
+    sweep = table(SWEEP)
+    counts = {name: sum(row["optimizer"] == name for row in sweep) for name in names}
+    assert counts == {"adamw": 4, "lbfgs": 2, "ridge": 2, "nearest_mean": 1}
+    nearest = next(row for row in sweep if row["optimizer"] == "nearest_mean")
+    knobs = ("learning_rate", "weight_decay", "width", "dropout", "label_smoothing", "seed")
+    assert [nearest[name] for name in knobs] == [""] * 6
+
+
+@pytest.mark.parametrize("name", ["lbfgs", "ridge", "nearest_mean"])
+def test_a_closed_form_alone_is_saved_like_any_head(trained_project, name):
+    trained_project.set(**{"train.optimizer": name})
+    train()
+    head, about = load_head(HEAD_WEIGHTS, HEAD)
+    assert head.width == 0
+    assert about["validation"]["accuracy"] > 0.6
+    assert len(table(TRAINING)) == 1
+
+
+def test_a_head_that_diverges_is_told_and_another_is_saved(trained_project, capsys):
+    trained_project.set(**{"train.optimizer": "sgd", "train.width": 8})
+    trained_project.set(**{"train.learning_rate": [0.01, 1e30]})
+    train()
+    assert load_head(HEAD_WEIGHTS, HEAD)[1]["knobs"]["learning_rate"] == 0.01
+    assert table(SWEEP)[-1]["status"] == "lost: the training loss became nan in epoch 1"
+    warning = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert len(warning) == 1
+    assert "learning_rate 1e+30" in warning[0]
+
+
+def test_all_heads_lost_is_an_error(trained_project):
+    trained_project.set(**{"train.optimizer": "sgd", "train.width": 8})
+    trained_project.set(**{"train.learning_rate": [1e20, 1e30]})
+    with pytest.raises(TrainingError, match=r"no head came out of 2.*learning_rate"):
+        train()
+    assert not HEAD.exists()
+
+
+def test_without_validation_the_last_epoch_is_kept_with_a_warning(trained_project, capsys):
+    make_features(COUNTS | {"val": {}})
+    train()
+    about = load_head(HEAD_WEIGHTS, HEAD)[1]
+    assert about["epoch"] == 12
+    assert about["validation"] == {"pictures": 0, "loss": None, "accuracy": None}
+    assert "warning: no validation picture" in capsys.readouterr().out
+
+
+def test_without_validation_there_is_no_choosing(trained_project):
+    make_features(COUNTS | {"val": {}})
+    trained_project.set(**{"train.seed": [0, 1]})
+    with pytest.raises(DataError, match=r"no validation picture to choose among 2 heads"):
+        train()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"train": {"ants": 5}, "val": {"ants": 2}, "test": {}}, "labelled 'ants'"),
+        ({"train": {}}, "no training picture"),
+        ({"test": {"hornets": 3}}, "no training picture shows hornets"),
+    ],
+)
+def test_impossible_data_is_told_in_words(trained_project, changed, message):
+    make_features(COUNTS | changed)
+    with pytest.raises(DataError, match=message):
+        train()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_gpu_that_is_not_there_is_an_error(trained_project):
+    trained_project.set(**{"train.device": "cuda"})
+    with pytest.raises(DeviceError, match=r"train\.device is cuda"):
+        train()
+
+
+def combinations(project, **knobs):
+    project.set(**{f"train.{name}": value for name, value in knobs.items()})
+    return every_combination(load().train)
+
+
+def test_a_value_given_twice_is_one_head(trained_project):
+    assert len(combinations(trained_project, seed=[1, 1, 2])) == 2
+
+
+def test_too_many_heads_are_refused(trained_project):
+    with pytest.raises(ParamsError, match="asks for 10,200 heads"):
+        combinations(
+            trained_project, seed=list(range(102)), weight_decay=[i / 7 for i in range(100)]
+        )
+
+
+def test_a_closed_form_with_a_hidden_layer_is_refused(trained_project):
+    with pytest.raises(ParamsError, match="lbfgs makes linear heads"):
+        combinations(trained_project, optimizer=["adamw", "lbfgs"], width=64)
+
+
+def test_balanced_class_weights_are_scikit_learns():
+    from sklearn.utils.class_weight import compute_class_weight
+
+    labels = np.array([0] * 6 + [1] * 3 + [2])
+    wanted = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    np.testing.assert_allclose(class_weights("balanced", labels, 3), wanted, rtol=1e-6)
+    np.testing.assert_array_equal(class_weights("none", labels, 3), np.ones(3))
