@@ -142,18 +142,19 @@ def coming_manifest(
     None for a source that makes its pictures, or where ingest has never run. Only touched files
     are read; a file that was refused before and is the same is taken to be refused again.
     """
-    if manifest is None or settings.ingest.source not in ("folder", "csv"):
+    listings = {"folder": sources.folder, "csv": sources.table}
+    if manifest is None or settings.ingest.source not in listings:
         return None
     known = dict(zip(manifest["path"], manifest["digest"], strict=True))
     root = Path(settings.ingest.path)
     passed = []
     with contextlib.redirect_stdout(io.StringIO()):  # what ingest would say is not asked for
-        for found in sources.listing(settings.ingest).found:
+        for found in listings[settings.ingest.source](root).found:
             digest = known.get(found.path.as_posix())
             if found.path.relative_to(root).as_posix() in touched:
                 digest = pictures.digest(found.path.read_bytes())
             if digest:
-                passed.append(Picture(found, Inspection(digest, 0, 0, "")))
+                passed.append(Picture(found, digest, Inspection(0, 0, "")))
         kept, _ = ingest.drop_repeats(passed)
         return ingest.split(kept, settings.ingest)
 

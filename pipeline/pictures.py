@@ -1,29 +1,63 @@
 """Pictures: bytes in, upright sRGB pixels out, or a reason why not.
 
-Only formats named in `FORMATS` are ever opened, told by content and not by file name: some of
-Pillow's other formats start programs (EPS) or hold documents rather than photographs.
+`docs/pictures.md` has the outcome for every kind of file. Only formats named in `FORMATS` are ever
+opened, told by content and not by file name: some of Pillow's other formats start programs (EPS)
+or hold documents rather than photographs.
+
+What bounds the time and memory that one file can take, however it was made: `MAX_BYTES`,
+`MAX_PIXELS` and `MAX_SCANS`, all checked before any pixel is decoded.
 """
 
+import contextlib
 import hashlib
 import io
+import os
+import re
+import stat
+import threading
+import warnings
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from pipeline.errors import DataError
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+MAX_BYTES = 200_000_000
 MAX_PIXELS = 120_000_000  # a 108-megapixel telephone picture passes; a decompression bomb does not
+MAX_SCANS = 100  # of a JPEG of MAX_PIXELS; a smaller one may have as many more (real ones have 10)
+MAX_PROFILE_BYTES = 4_000_000  # of an embedded colour profile; a printer's have one or two million
 MIN_SIDE = 4
 REDUCING_GAP = 2.0  # a JPEG is decoded at a half, quarter or eighth only if this much is left over
 
-# The limit above is checked before any pixel is decoded and gives its own words.
-Image.MAX_IMAGE_PIXELS = None
-Image.init()
+# Larger ones take hundreds of megabytes each, so these are read and decoded one at a time.
+LARGE_PIXELS = 25_000_000
+LARGE_BYTES = 32_000_000
+_one_large = threading.RLock()
+
+# Pillow raises at twice its limit, also for sizes that turn up while it reads, and warns before.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
+# What it says in warnings is either in the reason or of no matter (damaged EXIF).
+warnings.filterwarnings("ignore", module=r"PIL\.")
+# Pillow's own reader takes 100 µs a strip, and a small file may name millions; libtiff does not.
+TiffImagePlugin.READ_LIBTIFF = True
+Image.init()  # two threads must not do it at once
+
+TURNS = {  # EXIF orientation → what sets the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # but no restart marker
+START_OF_IMAGE, END_OF_IMAGE, START_OF_SCAN = 0xD8, 0xD9, 0xDA
 
 
 class RefusedError(DataError):
@@ -31,9 +65,8 @@ class RefusedError(DataError):
 
 
 class Inspection(NamedTuple):
-    """What ingest knows of a picture: SHA-256, upright size in pixels, Pillow's format name."""
+    """What is known of a picture without its pixels: upright size, and a name of `FORMATS`."""
 
-    digest: str
     width: int
     height: int
     format: str
@@ -44,8 +77,47 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def load(path: Path) -> bytes:
+    """The bytes of a file, if it is a regular one of at most `MAX_BYTES`; never waits for a writer.
+
+    Raises:
+        RefusedError: with the reason, in a few words.
+    """
+
+    def without_waiting(name: str, flags: int) -> int:
+        # Opening a named pipe would wait until somebody writes to it.
+        return os.open(name, flags | os.O_NONBLOCK)
+
+    try:
+        with open(path, "rb", opener=without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise RefusedError("not a regular file")
+            if status.st_size > MAX_BYTES:
+                raise RefusedError(
+                    f"too large a file: {status.st_size / 1e6:,.0f} MB, at most"
+                    f" {MAX_BYTES / 1e6:.0f} MB"
+                )
+            # A file of /proc has no size, and reading it may wait for ever.
+            data = file.read(status.st_size)
+    except OSError as error:
+        raise RefusedError(f"cannot be read ({error.strerror or error})") from None
+    if not data:
+        raise RefusedError("empty file")
+    return data
+
+
+def large(path: Path) -> contextlib.AbstractContextManager[object]:
+    """What to read and decode `path` in, so that only one large file is held at a time."""
+    try:
+        size = path.stat().st_size
+    except OSError:
+        size = 0  # `load` will say what is wrong
+    return _one_large if size > LARGE_BYTES else contextlib.nullcontext()
+
+
 def inspect(data: bytes) -> Inspection:
-    """Check that `data` is a picture that can be decoded to its end.
+    """Check that `data` is a picture that `decode` takes.
 
     A JPEG is decoded at an eighth of its size: every bit of it is read, few pixels are made.
 
@@ -53,10 +125,15 @@ def inspect(data: bytes) -> Inspection:
         RefusedError: with the reason, in a few words.
     """
     image = _open(data)
-    width, height = _upright_size(image)
-    image.draft(None, (1, 1))  # no effect on other formats
-    _load(image)
-    return Inspection(digest(data), width, height, str(image.format))
+    if image.format == "PNG":
+        _verify(image)  # its pixels' checksums, which decoding leaves out
+        image = _open(data)
+    width, height = image.size
+    _pixels(image, shorter_side=1)
+    if _orientation(image) in (5, 6, 7, 8):
+        width, height = height, width
+    name = "JPEG" if image.format == "MPO" else str(image.format)  # an MPO is several JPEGs
+    return Inspection(width, height, name)
 
 
 def decode(data: bytes, shorter_side: int | None = None) -> Image.Image:
@@ -74,13 +151,7 @@ def decode(data: bytes, shorter_side: int | None = None) -> Image.Image:
     Raises:
         RefusedError: as `inspect`.
     """
-    image = _open(data)
-    if shorter_side is not None:
-        wanted = round(shorter_side * REDUCING_GAP)
-        image.draft(None, (wanted, wanted))
-    _load(image)
-    upright = ImageOps.exif_transpose(image)
-    return _to_srgb(upright)
+    return _pixels(_open(data), shorter_side)
 
 
 def read(path: Path, expected_digest: str) -> bytes:
@@ -90,22 +161,27 @@ def read(path: Path, expected_digest: str) -> bytes:
         DataError: the file is gone or is another than the one that was ingested.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or "cannot be read"
-        raise DataError(f"{path}: {reason}; run ingest again (dvc repro)") from None
+        data = load(path)
+    except RefusedError as error:
+        raise DataError(f"{path}: {error}; run ingest again (dvc repro)") from None
     if digest(data) != expected_digest:
         raise DataError(f"{path} changed after it was ingested; run dvc repro again")
     return data
 
 
-def _open(data: bytes) -> Image.Image:
-    if not data:
-        raise RefusedError("empty file")
+def pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """The picture as an array [height, width, 3] of 8-bit values."""
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    """The picture with its header read and no pixel decoded."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise RefusedError(f"not a picture in a known format ({_looks_like(data)})") from None
+    except Image.DecompressionBombError:
+        raise RefusedError(f"too large: over {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # Pillow's readers raise many kinds on hostile bytes
         raise RefusedError(f"damaged header ({_reason(error)})") from None
     width, height = image.size
@@ -115,14 +191,34 @@ def _open(data: bytes) -> Image.Image:
         raise RefusedError(f"too small: {width} × {height}, at least {MIN_SIDE} a side")
     if image.mode == "F":
         raise RefusedError("floating-point pixels have no stated range")
+    if image.format in ("JPEG", "MPO") and _too_many_scans(data, width * height):
+        raise RefusedError("a JPEG of too many scans, each a pass over all its pixels")
     return image
 
 
-def _load(image: Image.Image) -> None:
+def _verify(image: ImageFile.ImageFile) -> None:
     try:
-        image.load()
-    except Exception as error:  # as above: the kind depends on the format and the damage
+        image.verify()
+    except Exception as error:  # as above: the kind depends on the damage
         raise RefusedError(f"damaged or cut short ({_reason(error)})") from None
+
+
+def _pixels(image: ImageFile.ImageFile, shorter_side: int | None) -> Image.Image:
+    """The opened picture's pixels, upright 8-bit sRGB."""
+    is_large = image.width * image.height > LARGE_PIXELS
+    with _one_large if is_large else contextlib.nullcontext():
+        try:
+            if shorter_side is not None:
+                wanted = round(shorter_side * REDUCING_GAP)
+                image.draft(None, (wanted, wanted))  # no effect on formats other than JPEG
+            image.load()
+            picture = _to_srgb(image)
+            turn = TURNS.get(_orientation(image))
+            return picture if turn is None else picture.transpose(turn)
+        except RefusedError:
+            raise
+        except Exception as error:  # as above
+            raise RefusedError(f"damaged or cut short ({_reason(error)})") from None
 
 
 def _reason(error: Exception) -> str:
@@ -138,41 +234,90 @@ def _looks_like(data: bytes) -> str:
     return "its first bytes are " + data[:8].hex(" ")
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    width, height = image.size
-    return (height, width) if turned else (width, height)
+def _too_many_scans(data: bytes, pixel_count: int) -> bool:
+    """Whether decoding the JPEG passes over its pixels so often that it takes minutes.
+
+    A scan of a few bytes may refine nothing in a hundred million pixels; libjpeg-turbo's authors
+    describe the trick (https://libjpeg-turbo.org/pmwiki/uploads/About/TwoIssueswiththeJPEGStandard.pdf).
+    """
+    allowed = MAX_SCANS * MAX_PIXELS / pixel_count
+    if data.count(bytes([0xFF, START_OF_SCAN])) <= allowed:  # quick, and never too few
+        return False
+    scans = position = 0
+    while found := JPEG_MARKER.search(data, position):
+        marker, position = found[1][0], found.end()
+        if marker == END_OF_IMAGE:
+            break
+        if marker not in (0x01, START_OF_IMAGE):  # the others give their segment's length
+            position += int.from_bytes(data[position : position + 2], "big")
+        scans += marker == START_OF_SCAN
+    return scans > allowed
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; 1 where there is none, it makes no sense, or EXIF is damaged."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation)
+        return int(value) if value in TURNS else 1
+    except Exception:  # of many kinds; the pixels are sound all the same
+        return 1
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I"):
-        levels = np.asarray(image).astype(np.int64) >> 8
-        image = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
-    if "A" in image.mode or "transparency" in image.info:
-        picture = image.convert("RGBA")
-        image = Image.new("RGBA", picture.size, "white")
-        image.alpha_composite(picture)
+        image = _eight_bits(image)
+    alpha = None
+    if image.has_transparency_data:
+        grey = image.mode in ("1", "L", "LA", "La")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        alpha = image.getchannel("A")
+        image = image.convert("L" if grey else "RGB")
+    if image.mode not in ("RGB", "CMYK", "L"):
         image = image.convert("RGB")
-    if profile and image.mode in ("RGB", "CMYK", "L"):
-        transform = _transform(profile, image.mode)
-        if transform is not None:
-            image = ImageCms.applyTransform(image, transform) or image
-    return image if image.mode == "RGB" else image.convert("RGB")
+    transform = _transform(profile, image.mode) if isinstance(profile, bytes) else None
+    if transform is not None:
+        image = transform.apply(image)
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    if alpha is not None:
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=alpha)
+        image = white
+    return image
 
 
-@lru_cache(maxsize=64)
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey divided by 256."""
+    levels = np.asarray(image)
+    if levels.min() < 0 or levels.max() > 65535:
+        raise RefusedError("integer pixels beyond 16 bits have no stated range")
+    grey = Image.fromarray((levels >> 8).astype(np.uint8))
+    see_through = image.info.get("transparency")  # a PNG may name one level
+    if see_through is not None:
+        grey.putalpha(Image.fromarray(np.where(levels == see_through, 0, 255).astype(np.uint8)))
+    return grey
+
+
+@lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From an embedded profile to sRGB; None where it is sRGB already or does not fit."""
+    """From an embedded profile to sRGB; None where it is sRGB already or cannot be used.
+
+    Pixels of a damaged profile, or of one for another kind of pixel, are taken as sRGB, as
+    browsers take them.
+    """
+    if len(profile) > MAX_PROFILE_BYTES:
+        return None
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "srgb" in ImageCms.getProfileDescription(source).lower():
-            return None
-        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
     except (ImageCms.PyCMSError, OSError):
-        return None  # a damaged or foreign profile: the pixels are taken as sRGB, as browsers do
-
-
-def pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """The picture as an array [height, width, 3] of 8-bit values."""
-    return np.asarray(image, dtype=np.uint8)
+        return None
+    if mode == "RGB":
+        # Many profiles describe sRGB, under many names; what they do to colours tells them.
+        steps = np.arange(0, 256, 15, dtype=np.uint8)
+        colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
+        moved = pixels(transform.apply(Image.fromarray(colours)))
+        if np.abs(moved.astype(int) - colours).max() <= 2:
+            return None
+    return transform

@@ -1,0 +1,124 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import fuzz
+from pipeline import pictures
+from pipeline.errors import DataError
+from pipeline.pictures import RefusedError
+from tests import picture_cases
+from tests.picture_cases import REFUSED, TAKEN, Taken
+
+# Pillow's remarks on damaged files
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
+
+
+@pytest.mark.parametrize("case", TAKEN.values(), ids=TAKEN.keys())
+def test_taken_upright_in_srgb(case: Taken) -> None:
+    data = case.data()
+    seen = pictures.inspect(data)
+    assert (seen.width, seen.height, seen.format) == (*case.size, case.format)
+    picture = pictures.decode(data)
+    assert picture.size == case.size
+    assert picture.mode == "RGB"
+    np.testing.assert_allclose(picture_cases.fields_of(picture), case.fields, atol=case.near)
+
+
+@pytest.mark.parametrize("name", REFUSED.keys() - {"empty.jpg"})
+def test_refused_with_a_reason(name: str) -> None:
+    with pytest.raises(RefusedError, match=REFUSED[name].reason) as refused:
+        pictures.inspect(REFUSED[name].data())
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_what_inspect_takes_decode_takes_at_any_size() -> None:
+    for case in TAKEN.values():
+        data = case.data()
+        for shorter_side in (1, 8, 64, None):
+            assert pictures.decode(data, shorter_side).mode == "RGB"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(mode: str) -> None:
+    data = picture_cases.jpeg(picture_cases.colour(mode).resize((4800, 3200)))
+    picture = pictures.decode(data, shorter_side=224)
+    assert picture.size == (1200, 800)  # the half of it would be less than twice 224
+    whole = pictures.decode(data).resize((48, 32), Image.Resampling.BOX)
+    part = picture.resize((48, 32), Image.Resampling.BOX)
+    np.testing.assert_allclose(pictures.pixels(part), pictures.pixels(whole), atol=4)
+    assert pictures.inspect(data)[:2] == (4800, 3200)
+
+
+def test_sixteen_bit_colour_keeps_its_upper_bits() -> None:
+    random = np.random.default_rng(0).integers(0, 65536, (32, 48), dtype=np.uint16)
+    for data in (
+        picture_cases.png(Image.fromarray(random)),
+        picture_cases.tiff(random),
+        picture_cases.tiff(random, byteorder=">", compression="zlib"),
+    ):
+        decoded = pictures.pixels(pictures.decode(data))
+        np.testing.assert_array_equal(decoded, np.repeat((random >> 8)[..., None], 3, axis=2))
+
+
+@pytest.mark.timeout(120)  # minutes if every strip were read by itself
+def test_a_tiff_of_two_million_strips_does_not_hang() -> None:
+    seen = pictures.inspect(picture_cases.tiff_of_strips(2_000_000))
+    assert (seen.width, seen.height) == (64, 64)
+
+
+def test_many_scans_of_a_small_jpeg_are_taken() -> None:
+    data = picture_cases.jpeg(progressive=True)
+    second, third = picture_cases.jpeg_scans(data)[1:3]
+    many = data[:-2] + data[second:third] * 200 + b"\xff\xd9"
+    assert pictures.inspect(many) == pictures.inspect(data)
+
+
+def test_load_gives_the_bytes_of_a_regular_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(b"some bytes")
+    (tmp_path / "link").symlink_to(file)
+    assert pictures.load(file) == pictures.load(tmp_path / "link") == b"some bytes"
+
+
+def test_load_refuses_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RefusedError, match="not a regular file"):
+        pictures.load(tmp_path / "pipe")  # without waiting for a writer
+    with pytest.raises(RefusedError, match="not a regular file"):
+        pictures.load(Path("/dev/zero"))
+    with pytest.raises(RefusedError, match=r"cannot be read \(Is a directory"):
+        pictures.load(tmp_path)
+    with pytest.raises(RefusedError, match=r"cannot be read \(No such file"):
+        pictures.load(tmp_path / "gone")
+    with pytest.raises(RefusedError, match="empty file"):
+        pictures.load(Path("/proc/kmsg"))  # reading it would wait for the kernel
+
+
+def test_load_refuses_a_huge_file_unread(tmp_path: Path) -> None:
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(5_000_000_000)  # takes no room on the disk
+    with pytest.raises(RefusedError, match="too large a file: 5,000 MB, at most 200 MB"):
+        pictures.load(tmp_path / "huge.jpg")
+
+
+def test_read_compares_with_the_manifest(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(b"as it was")
+    digest = pictures.digest(b"as it was")
+    assert pictures.read(file, digest) == b"as it was"
+    file.write_bytes(b"as it is now")
+    with pytest.raises(DataError, match=r"a\.jpg changed after it was ingested"):
+        pictures.read(file, digest)
+    file.unlink()
+    with pytest.raises(DataError, match=r"a\.jpg: .*No such file"):
+        pictures.read(file, digest)
+
+
+def test_damaged_pictures_are_taken_or_refused() -> None:
+    """A slice of `benchmarks/fuzz.py`, whose page has the figures of a whole run."""
+    sound = fuzz.seeds()
+    outcomes = [fuzz.outcome(fuzz.damaged(number, sound)[1]) for number in range(400)]
+    assert set(outcomes) == {"taken", "refused"}

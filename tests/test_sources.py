@@ -1,0 +1,325 @@
+import contextlib
+import os
+import shutil
+import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import pictures, sources
+from pipeline.errors import DataError
+from pipeline.params import IngestParams, Shares
+from pipeline.pictures import RefusedError
+from tests.conftest import Project
+from tests.picture_cases import jpeg
+
+
+def params(source: str, path: str) -> IngestParams:
+    shares = Shares(train=0.6, val=0.2, test=0.2)
+    return IngestParams(source=source, path=path, shares=shares, seed=0, max_refused=1.0)
+
+
+def touch(*paths: str) -> None:
+    for path in map(Path, paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def labelled(listing: sources.Listing) -> set[tuple[str, str, str]]:
+    return {(row.path.as_posix(), row.label, row.split) for row in listing.found}
+
+
+def reasons(listing: sources.Listing) -> dict[str, str]:
+    return {row.path.as_posix(): row.reason for row in listing.refused}
+
+
+# Folders
+
+
+def test_a_folder_of_classes(project: Project) -> None:
+    touch("data/raw/x/ant/1.jpg", "data/raw/x/ant/deep/er/2.jpg", "data/raw/x/bee/1.jpg")
+    listing = sources.listing(params("folder", "data/raw/x"))
+    assert labelled(listing) == {
+        ("data/raw/x/ant/1.jpg", "ant", ""),
+        ("data/raw/x/ant/deep/er/2.jpg", "ant", ""),
+        ("data/raw/x/bee/1.jpg", "bee", ""),
+    }
+
+
+@pytest.mark.parametrize("held_out", [["val", "test"], ["val"], ["test"], []])
+def test_folders_of_splits(project: Project, held_out: list[str]) -> None:
+    touch(*(f"data/raw/x/{split}/ant/1.jpg" for split in ["train", *held_out]))
+    listing = sources.listing(params("folder", "data/raw/x"))
+    assert {(row.label, row.split) for row in listing.found} == {
+        ("ant", split) for split in ["train", *held_out]
+    }
+
+
+def test_a_class_may_be_called_like_a_split(project: Project) -> None:
+    touch("data/raw/x/train/1.jpg", "data/raw/x/bus/1.jpg", "data/raw/x/test/1.jpg")
+    listing = sources.listing(params("folder", "data/raw/x"))
+    assert {row.label for row in listing.found} == {"train", "bus", "test"}
+
+
+@pytest.mark.parametrize("names", [["Train", "Test"], ["training", "validation"], ["train", "dev"]])
+def test_other_names_for_splits_are_not_taken_for_classes(
+    project: Project, names: list[str]
+) -> None:
+    touch(*(f"data/raw/x/{name}/ant/1.jpg" for name in names))
+    with pytest.raises(DataError, match="name them train, val and test"):
+        sources.listing(params("folder", "data/raw/x"))
+
+
+def test_an_empty_class_is_named(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    touch("data/raw/x/train/ant/1.jpg", "data/raw/x/test/ant/2.jpg")
+    Path("data/raw/x/train/wasp").mkdir()
+    Path("data/raw/x/train/.hidden").mkdir()
+    sources.listing(params("folder", "data/raw/x"))
+    assert capsys.readouterr().out == (
+        "ingest: warning: class 'wasp' has no pictures and is left out\n"
+    )
+
+
+def test_labels_of_one_unicode_form(project: Project) -> None:
+    touch("data/raw/x/caf\u00e9/1.jpg", "data/raw/x/cafe\u0301/2.jpg", "data/raw/x/ two  words /3")
+    listing = sources.listing(params("folder", "data/raw/x"))
+    assert {row.label for row in listing.found} == {"caf\u00e9", "two words"}
+
+
+def test_the_folder_itself_may_be_a_link(project: Project, tmp_path: Path) -> None:
+    touch("data/raw/x/ant/1.jpg")
+    shutil.move("data/raw/x", tmp_path / "elsewhere")
+    Path("data/raw/x").symlink_to(tmp_path / "elsewhere")
+    listing = sources.listing(params("folder", "data/raw/x"))
+    assert labelled(listing) == {("data/raw/x/ant/1.jpg", "ant", "")}
+
+
+@contextlib.contextmanager
+def powerless() -> Iterator[Path]:
+    """A folder to work in as a user whom file permissions bind; root may read everything."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    root = os.geteuid() == 0
+    try:
+        (folder / "ant").mkdir()
+        for name in ("open.jpg", "closed.jpg"):
+            (folder / "ant" / name).write_bytes(jpeg())
+        (folder / "ant" / "closed.jpg").chmod(0)
+        (folder / "bee").mkdir()
+        (folder / "bee").chmod(0)
+        if root:
+            os.seteuid(65534)
+        yield folder
+    finally:
+        if root:
+            os.seteuid(0)
+        (folder / "bee").chmod(0o700)
+        shutil.rmtree(folder)
+
+
+def test_what_may_not_be_read_is_refused() -> None:
+    with powerless() as root:
+        listing = sources.folder(root)
+        assert {row.path.name for row in listing.found} == {"open.jpg", "closed.jpg"}
+        assert reasons(listing) == {f"{root}/bee": "folder cannot be listed (Permission denied)"}
+        with pytest.raises(RefusedError, match=r"^cannot be read \(Permission denied\)$"):
+            pictures.load(root / "ant" / "closed.jpg")
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "words"),
+    [
+        ("folder", "data/raw/nowhere", "data/raw/nowhere does not exist"),
+        ("folder", "params.yaml", "params.yaml is not a folder"),
+        ("folder", "data/pictures/mine", "lie in each other"),
+        ("folder", ".", "lie in each other"),
+        ("csv", "data/raw", r"needs the file data/raw/labels\.csv"),
+    ],
+)
+def test_a_path_that_cannot_be_a_source(
+    project: Project, source: str, path: str, words: str
+) -> None:
+    touch("data/pictures/mine/ant/1.jpg")
+    with pytest.raises(DataError, match=words):
+        sources.listing(params(source, path))
+    if "each other" in words:
+        assert Path("data/pictures/mine/ant/1.jpg").exists()
+
+
+# Tables
+
+
+def table(text: str | bytes) -> sources.Listing:
+    touch(
+        "data/raw/x/1.jpg", "data/raw/x/2.jpg", "data/raw/x/sub/3.jpg", "data/raw/x/new\nline.jpg"
+    )
+    data = text.encode() if isinstance(text, str) else text
+    Path("data/raw/x/labels.csv").write_bytes(data)
+    return sources.listing(params("csv", "data/raw/x"))
+
+
+def test_a_table_of_all_columns_in_any_order(project: Project) -> None:
+    listing = table("group,split,label,path,note\nnest 1,train,ant,1.jpg,-\n,,bee,sub/3.jpg,\n")
+    assert listing.refused == []
+    assert listing.found == [
+        sources.Found(Path("data/raw/x/1.jpg"), "ant", "train", "nest 1"),
+        sources.Found(Path("data/raw/x/sub/3.jpg"), "bee"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '\ufeffpath,label\n1.jpg,ant\n"new\nline.jpg",bee\n',
+        'path, label \r\n1.jpg,ant\r\n\r\n"new\nline.jpg","bee"\r\n',
+        '"path","label"\n"1.jpg","a\u006et"\n"new\nline.jpg"," bee\t"',
+    ],
+)
+def test_marks_quotes_and_line_ends_of_other_programs(project: Project, text: str) -> None:
+    assert labelled(table(text)) == {
+        ("data/raw/x/1.jpg", "ant", ""),
+        ("data/raw/x/new\nline.jpg", "bee", ""),
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("../outside.jpg,ant,", "path leaves the folder data/raw/x"),
+        ("sub/../../x/1.jpg,ant,", "path leaves the folder data/raw/x"),
+        ("/etc/hostname,ant,", "path leaves the folder data/raw/x"),
+        ("away/outside.jpg,ant,", "path leaves the folder data/raw/x through a link"),
+        ("away,ant,", "link to a folder"),
+        ("sub,ant,", "a folder"),
+        (".,ant,", "a folder"),
+        (",ant,", "no path"),
+        ("nothing.jpg,ant,", "cannot be read (No such file or directory)"),
+        (f"{'long' * 100}.jpg,ant,", "cannot be read (File name too long)"),
+        ("1\0.jpg,ant,", "name holds a zero byte"),
+        ("1.jpg/2.jpg,ant,", "cannot be read (Not a directory)"),
+        ("1.jpg,,", "no label"),
+        ("1.jpg,  ,", "no label"),
+        ("1.jpg,a\0nt,", "label holds a control character"),
+        ("1.jpg,a\x1b[31mnt,", "label holds a control character"),
+        ("1.jpg,ant,dev", "split 'dev' is none of train, val, test"),
+        ("1.jpg", "its row has another number of fields than the header"),
+        ("1.jpg,ant,train,more", "its row has another number of fields than the header"),
+    ],
+)
+def test_rows_that_are_refused(project: Project, row: str, reason: str) -> None:
+    touch("data/raw/outside.jpg")
+    Path("data/raw/x").mkdir()
+    Path("data/raw/x/away").symlink_to("..")
+    listing = table(f"path,label,split\n2.jpg,bee,\n{row}\n")
+    assert labelled(listing) == {("data/raw/x/2.jpg", "bee", "")}
+    assert list(reasons(listing).values()) == [reason]
+
+
+@pytest.mark.parametrize("label", ["..", "a/b", "/etc/passwd", "=1+1", "-rf", "漢字 😀"])
+def test_a_label_is_text_and_no_path(project: Project, label: str) -> None:
+    assert labelled(table(f"path,label\n1.jpg,{label}\n")) == {("data/raw/x/1.jpg", label, "")}
+
+
+def test_a_file_of_the_table_may_be_a_link_as_dvc_makes_them(project: Project) -> None:
+    touch("cache/ab/cd")
+    Path("data/raw/x").mkdir()
+    Path("data/raw/x/linked.jpg").symlink_to(Path("cache/ab/cd").resolve())
+    assert labelled(table("path,label\nlinked.jpg,ant\n")) == {("data/raw/x/linked.jpg", "ant", "")}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", r"labels\.csv has no column path or label"),
+        ("path,class\n1.jpg,ant\n", "has no column label; it has path, class"),
+        ("path;label\n1.jpg;ant\n", "no column path or label.*separate the columns by commas"),
+        ("1.jpg,ant\n", "has no column path or label; it has 1.jpg, ant"),
+        ("path,label,label\n1.jpg,ant,bee\n", "two columns of one name: path, label, label"),
+        ('path,label\n1.jpg,"ant\n2.jpg,bee\n', "cannot be read as CSV in UTF-8: unexpected end"),
+        ('path,label\n1.jpg,"ant"s\n', r"labels\.csv, near line 2, cannot be read as CSV"),
+        ("path,label\n1.jpg,caf\u00e9\n".encode("cp1252"), "cannot be read as CSV in UTF-8"),
+        ("path,label\n1.jpg,ant\n".encode("utf-16"), "cannot be read as CSV in UTF-8"),
+        (f"path,label\n1.jpg,{'a' * 200_000}\n", "field larger than field limit"),
+    ],
+)
+def test_tables_that_cannot_be_read(project: Project, text: str | bytes, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        table(text)
+
+
+def test_pictures_beside_the_table_are_counted(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table("path,label\n1.jpg,ant\n")
+    assert capsys.readouterr().out == (
+        "ingest: 3 other files in data/raw/x are not named in labels.csv\n"
+    )
+
+
+# torchvision
+
+
+def idx(array: np.ndarray[Any, Any]) -> bytes:
+    """The format of MNIST's files."""
+    head = struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
+    return head + array.astype(np.uint8).tobytes()
+
+
+def test_a_torchvision_set_that_is_there_already(project: Project) -> None:
+    random = np.random.default_rng(0)
+    raw = Path("data/raw/torchvision/FashionMNIST/raw")
+    raw.mkdir(parents=True)
+    made = {}
+    for split, name, count in (("train", "train", 20), ("test", "t10k", 6)):
+        made[split] = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        (raw / f"{name}-images-idx3-ubyte").write_bytes(idx(made[split]))
+        (raw / f"{name}-labels-idx1-ubyte").write_bytes(idx(np.arange(count) % 10))
+    listing = sources.listing(params("torchvision:FashionMNIST", "data/raw/torchvision"))
+    assert listing.refused == []
+    assert [row.split for row in listing.found].count("train") == 20
+    assert [row.split for row in listing.found].count("test") == 6
+    ankle_boot = next(row for row in listing.found if row.path.stem == "000009")
+    assert ankle_boot.label == "Ankle boot"
+    assert ankle_boot.path == Path("data/pictures/train/0009-Ankle-boot/000009.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(ankle_boot.path)), made["train"][9])
+    shirt = next(row for row in listing.found if row.label == "T-shirt/top")
+    assert shirt.path.parent == Path(f"data/pictures/{shirt.split}/0000-T-shirt-top")
+
+
+def test_a_damaged_picture_of_a_torchvision_set_is_refused(project: Project) -> None:
+    for label in ("Forest", "River"):
+        folder = Path("data/raw/torchvision/eurosat/2750") / label
+        folder.mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (64, 64), (40 * number, 99, len(label))).save(folder / f"{number}.jpg")
+    (folder / "0.jpg").write_bytes(b"no picture")
+    listing = sources.listing(params("torchvision:EuroSAT", "data/raw/torchvision"))
+    assert [row.label for row in listing.found] == ["Forest", "Forest", "River"]
+    assert [row.reason[:27] for row in listing.refused] == ["torchvision cannot read it "]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Nothing", "torchvision has no data set 'Nothing'"),
+        ("wrap_dataset_for_transforms_v2", "torchvision has no data set"),
+        ("FakeData", "torchvision has no data set"),
+        ("MNIST", "cannot download MNIST into data/raw .*; without a network, copy the set there"),
+        ("CIFAR10", "cannot download CIFAR10 into data/raw .*copy the set there"),
+        ("CocoDetection", "cannot download CocoDetection into data/raw .*annFile"),
+        ("EMNIST", "cannot download EMNIST into data/raw .*argument split"),
+    ],
+)
+def test_a_torchvision_set_that_cannot_be_had(
+    project: Project, monkeypatch: pytest.MonkeyPatch, name: str, words: str
+) -> None:
+    for protocol in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(protocol, "http://127.0.0.1:9")  # nobody listens: as without a network
+    with pytest.raises(DataError, match=words) as error:
+        sources.listing(params(f"torchvision:{name}", "data/raw"))
+    assert len(str(error.value).splitlines()) == 1
