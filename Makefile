@@ -22,6 +22,18 @@ setup: .venv/ready  ## .venv with every package of requirements.lock, checked by
 repro: setup  ## run what changed, from pictures to metrics (dvc repro)
 	dvc repro
 
+flow: setup  ## the same as a Prefect flow (ARGS="--force" and more: make flow ARGS=--help)
+	python -m flows.run $(ARGS)
+
+serve: setup  ## a Prefect server, nightly retraining, and a run whenever the data changes
+	python -m flows.serve
+
+dashboard: setup  ## Prefect's own page (PORT=4200)
+	python -m flows.dashboard $(if $(PORT),--port $(PORT))
+
+why: setup  ## what make repro would run, because of what
+	headstart why
+
 test: setup  ## the tests
 	pytest
 
@@ -43,4 +55,4 @@ lock: setup  ## pin the newest versions that fit pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
 		--generate-hashes --no-emit-index-url --no-annotate --no-header --output-file requirements.lock
 
-.PHONY: help setup repro test test-slow check store clean-store lock
+.PHONY: help setup repro flow serve dashboard why test test-slow check store clean-store lock

@@ -1,6 +1,6 @@
 """Heads that are solved for instead of descended to, in the form that every head is saved in.
 
-All take standardised features and measure weight decay alike: an L2 penalty of
+All take features of mean zero and of one scale, and measure weight decay alike: an L2 penalty of
 `weight_decay / 2 * |weight|^2` beside the mean loss of a row; biases are free.
 """
 
@@ -23,7 +23,7 @@ def lbfgs(train: Split, val: Split, class_weights: Floats, decays: Sequence[floa
     """Multinomial logistic regression by L-BFGS (scikit-learn), one head for each decay.
 
     Args:
-        train: standardised features of n rows.
+        train: n rows.
         val: not looked at.
         class_weights: [c], weighing each row by its label.
         decays: L2 penalties.
@@ -78,7 +78,7 @@ def ridge(train: Split, val: Split, class_weights: Floats, decays: Sequence[floa
 def nearest_mean(
     train: Split, val: Split, class_weights: Floats, decays: Sequence[float]
 ) -> list[Head]:
-    """The class whose mean is nearest in standardised features; it has no knob.
+    """The class whose mean is nearest; it has no knob.
 
     The negative squared distance to a mean m, less what all classes share, is `2 m·x - |m|²`: a
     linear head, scaled as `_scaled` says.

@@ -5,7 +5,7 @@ opened, told by content and not by file name: some of Pillow's other formats sta
 or hold documents rather than photographs.
 
 What bounds the time and memory that one file can take, however it was made: `MAX_BYTES`,
-`MAX_PIXELS` and `MAX_SCANS`, all checked before any pixel is decoded.
+`MAX_PIXELS`, `MAX_SCANS` and `MAX_READS`; `benchmarks/fuzz.md` has the slowest files within them.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_BYTES = 200_000_000
 MAX_PIXELS = 120_000_000  # a 108-megapixel telephone picture passes; a decompression bomb does not
 MAX_SCANS = 100  # of a JPEG of MAX_PIXELS; a smaller one may have as many more (real ones have 10)
+MAX_READS = 5_000_000  # of a file while it is decoded; more only where it consists of tiny pieces
 MAX_PROFILE_BYTES = 4_000_000  # of an embedded colour profile; a printer's have one or two million
 MIN_SIDE = 4
 REDUCING_GAP = 2.0  # a JPEG is decoded at a half, quarter or eighth only if this much is left over
@@ -43,7 +44,8 @@ _one_large = threading.RLock()
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 # What it says in warnings is either in the reason or of no matter (damaged EXIF).
 warnings.filterwarnings("ignore", module=r"PIL\.")
-# Pillow's own reader takes 100 µs a strip, and a small file may name millions; libtiff does not.
+# Pillow's own reader takes 100 µs a strip, of which a small file may name millions, and mixes up
+# 16-bit colours that are stored plane by plane; libtiff does neither.
 TiffImagePlugin.READ_LIBTIFF = True
 Image.init()  # two threads must not do it at once
 
@@ -56,6 +58,8 @@ TURNS = {  # EXIF orientation → what sets the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Forced, since DVC notes the pictures' state after the stage: it may have seen the change already.
+INGEST_AGAIN = "run `dvc repro --force ingest`, then `dvc repro`"
 JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # but no restart marker
 START_OF_IMAGE, END_OF_IMAGE, START_OF_SCAN = 0xD8, 0xD9, 0xDA
 
@@ -70,6 +74,22 @@ class Inspection(NamedTuple):
     width: int
     height: int
     format: str
+
+
+class _Reader(io.BytesIO):
+    """The bytes of a file, to be read in at most `MAX_READS` pieces.
+
+    Pillow takes most headers apart in Python, a few microseconds and a hundred bytes of memory a
+    piece, of which a file can hold a hundred million.
+    """
+
+    reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise RefusedError(f"made of over {MAX_READS:,} pieces")
+        return super().read(size)
 
 
 def digest(data: bytes) -> str:
@@ -163,9 +183,9 @@ def read(path: Path, expected_digest: str) -> bytes:
     try:
         data = load(path)
     except RefusedError as error:
-        raise DataError(f"{path}: {error}; run ingest again (dvc repro)") from None
+        raise DataError(f"{path}: {error}; {INGEST_AGAIN}") from None
     if digest(data) != expected_digest:
-        raise DataError(f"{path} changed after it was ingested; run dvc repro again")
+        raise DataError(f"{path} changed after it was ingested; {INGEST_AGAIN}")
     return data
 
 
@@ -177,7 +197,9 @@ def pixels(image: Image.Image) -> NDArray[np.uint8]:
 def _open(data: bytes) -> ImageFile.ImageFile:
     """The picture with its header read and no pixel decoded."""
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(_Reader(data), formats=FORMATS)
+    except RefusedError:
+        raise
     except UnidentifiedImageError:
         raise RefusedError(f"not a picture in a known format ({_looks_like(data)})") from None
     except Image.DecompressionBombError:
@@ -185,12 +207,13 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     except Exception as error:  # Pillow's readers raise many kinds on hostile bytes
         raise RefusedError(f"damaged header ({_reason(error)})") from None
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise RefusedError(f"too large: {width} × {height} is over {MAX_PIXELS:,} pixels")
     if min(width, height) < MIN_SIDE:
         raise RefusedError(f"too small: {width} × {height}, at least {MIN_SIDE} a side")
     if image.mode == "F":
         raise RefusedError("floating-point pixels have no stated range")
+    in_letters = image.format == "PPM" and data[:2] in (b"P1", b"P2", b"P3")
+    if in_letters and width * height > MAX_READS:
+        raise RefusedError(f"made of over {MAX_READS:,} pieces")
     if image.format in ("JPEG", "MPO") and _too_many_scans(data, width * height):
         raise RefusedError("a JPEG of too many scans, each a pass over all its pixels")
     return image
@@ -199,6 +222,8 @@ def _open(data: bytes) -> ImageFile.ImageFile:
 def _verify(image: ImageFile.ImageFile) -> None:
     try:
         image.verify()
+    except RefusedError:
+        raise
     except Exception as error:  # as above: the kind depends on the damage
         raise RefusedError(f"damaged or cut short ({_reason(error)})") from None
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from math import sqrt
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -87,8 +88,10 @@ def train_heads(
 ) -> list[Trained]:
     """Train one head for each of `knobs`, which must differ from each other.
 
-    Features are standardised by the mean and standard deviation of the training rows, and the
-    weights that come back take that in. Losses are weighted by the class weights, on validation
+    Features are moved to mean zero and scaled to a mean square of 1 by the training rows, and the
+    weights that come back take that in. All features are scaled by one number: those that vary
+    most keep saying most, which was better on every set of `benchmarks/heads.md` than giving each
+    a variance of 1. Losses are weighted by the class weights, on validation
     pictures too. With validation pictures, a head keeps the epoch of its lowest validation loss
     and stops after `patience` epochs without a lower one; without, it keeps its last epoch.
 
@@ -100,43 +103,42 @@ def train_heads(
         device: where the gradient descent is computed; the closed forms use the CPU.
         on_epoch: called after every epoch of every stack of heads.
     """
-    mean, deviation = _standard(train.features)
-    train = replace(train, features=(train.features - mean) / deviation)
-    val = replace(val, features=(val.features - mean) / deviation)
+    mean, scale = _centre_and_scale(train.features)
+    train, val = (replace(rows, features=(rows.features - mean) / scale) for rows in (train, val))
 
     trained = []
     for name in closed_forms.SOLVERS:
-        alike = [one for one in knobs if one.optimizer == name]
-        trained += _solve(name, alike, train, val, schedule)
-    if together := stacks(knobs, train.features.shape[1], len(schedule.class_weights)):
+        if alike := [one for one in knobs if one.optimizer == name]:
+            trained += _solve(name, alike, train, val, schedule)
+    if together := stacks(knobs, train.features.shape[1], schedule):
         rows = _Rows.of(train, schedule, device), _Rows.of(val, schedule, device)
         for seeds, combinations in together:
             trained += _descend(seeds, combinations, *rows, schedule, on_epoch)
 
     of_knobs = {one.knobs: one for one in trained}
-    return [_on_raw_features(of_knobs[one], mean, deviation) for one in knobs]
+    return [_on_raw_features(of_knobs[one], mean, scale) for one in knobs]
 
 
-def _standard(features: Floats) -> tuple[Floats, Floats]:
+def _centre_and_scale(features: Floats) -> tuple[Floats, np.float32]:
+    """Mean [d] of the rows, and the root of the mean square around it over all numbers."""
     mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
-    deviation = features.std(axis=0, dtype=np.float64).astype(np.float32)
-    # A feature that never changes tells nothing apart; it must not become a division by zero.
-    deviation[deviation < 1e-6] = 1
-    return mean, deviation
+    centred = features - mean
+    square = np.einsum("nd,nd->n", centred, centred).mean(dtype=np.float64) / len(mean)
+    return mean, np.float32(np.sqrt(square)) if square > 0 else np.float32(1)
 
 
-def _on_raw_features(trained: Trained, mean: Floats, deviation: Floats) -> Trained:
-    """Fold the standardisation into the first layer; weights that overflow are a lost head."""
+def _on_raw_features(trained: Trained, mean: Floats, scale: np.float32) -> Trained:
+    """Fold centre and scale into the first layer; weights that overflow are a lost head."""
     head = trained.head
     if head is None:
         return trained
     with np.errstate(over="ignore", invalid="ignore"):
         if head.hidden_weight is None or head.hidden_bias is None:
-            weight = head.weight / deviation
+            weight = head.weight / scale
             bias = (head.bias - weight @ mean).astype(np.float32)
             folded = replace(head, weight=weight, bias=bias)
         else:
-            weight = head.hidden_weight / deviation
+            weight = head.hidden_weight / scale
             bias = (head.hidden_bias - weight @ mean).astype(np.float32)
             folded = replace(head, hidden_weight=weight, hidden_bias=bias)
     if not all(np.isfinite(array).all() for array in vars(folded).values() if array is not None):
@@ -187,7 +189,7 @@ class _Rows:
 
 
 def stacks(
-    knobs: Sequence[Knobs], dimension: int, classes: int
+    knobs: Sequence[Knobs], dimension: int, schedule: Schedule
 ) -> list[tuple[list[int], list[Knobs]]]:
     """Divide the heads that descend into stacks of equal shape that fit into memory.
 
@@ -202,13 +204,22 @@ def stacks(
         # Sorting puts those of one optimizer side by side, so that its rule takes one slice.
         seeds_of[tuple(sorted(combinations))].append(seed)
     found = []
+    classes, batch = len(schedule.class_weights), schedule.batch_size
     for together, seeds in seeds_of.items():
-        width = together[0].width
-        size = (dimension + classes) * width if width else dimension * classes
-        at_once = max(1, STACK_LIMIT // (size * len(seeds)))
-        for start in range(0, len(together), at_once):
-            found.append((seeds, list(together[start : start + at_once])))
+        width, dropout = together[0].width, together[0].dropout > 0
+        weights = (dimension + classes) * width if width else dimension * classes
+        # Dropout on the features of a linear head makes a copy of them for each head.
+        activations = batch * max(width, classes, dimension if dropout and not width else 0)
+        head = max(weights, activations)
+        for some in _chunks(seeds, STACK_LIMIT // max(head, batch * dimension)):
+            for part in _chunks(together, STACK_LIMIT // (head * len(some))):
+                found.append((list(some), list(part)))
     return found
+
+
+def _chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    size = max(1, size)
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _descend(
@@ -257,16 +268,25 @@ def _descend(
     trained = []
     arrays = [tensor.cpu().numpy() for tensor in best]
     for s, m in np.ndindex(shape):
+        knobs = replace(combinations[m], seed=seeds[s])
         points = [
             Figures(number, *map(float, figures[:, s, m]))
             for number, figures in enumerate(curve[: last_epoch[s, m]], start=1)
         ]
+        last = points[-1]
+        losses = {"training": last.train_loss, "validation": last.val_loss}
+        if not len(val.labels):
+            del losses["validation"]
+        if broken := [name for name, loss in losses.items() if not np.isfinite(loss)]:
+            became = f"the {broken[0]} loss became {losses[broken[0]]} in epoch {last.epoch}"
+            trained.append(Trained(knobs, None, None, points, f"lost: {became}"))
+            continue
         # [in, out] to torch's [out, in]; a bias is [1, out].
         matrices = [np.ascontiguousarray(array[s, :, m].T) for array in arrays[0::2]]
         biases = [array[s, 0, m].copy() for array in arrays[1::2]]
         head = Head(matrices[-1], biases[-1], *matrices[:-1], *biases[:-1])
-        knobs = replace(combinations[m], seed=seeds[s])
-        trained.append(_outcome(knobs, head, points, int(best_epoch[s, m]), schedule.epochs))
+        status = "all epochs" if last.epoch == schedule.epochs else "stopped early"
+        trained.append(Trained(knobs, head, points[best_epoch[s, m] - 1], points, status))
     return trained
 
 
@@ -276,17 +296,6 @@ def _means(totals: Tensor, rows: _Rows) -> npt.NDArray[np.float64]:
     means = torch.stack([totals[0] / rows.importance.sum(), totals[1] / len(rows.labels)])
     array: npt.NDArray[np.float64] = means.cpu().numpy()
     return array
-
-
-def _outcome(knobs: Knobs, head: Head, curve: list[Figures], kept: int, epochs: int) -> Trained:
-    last = curve[-1]
-    for name, loss in (("training", last.train_loss), ("validation", last.val_loss)):
-        # Without validation pictures that loss is NaN in every epoch, and no sign of anything.
-        if not np.isfinite(loss) and (name == "training" or not np.isnan(curve[0].val_loss)):
-            status = f"lost: the {name} loss became {loss} in epoch {last.epoch}"
-            return Trained(knobs, None, None, curve, status)
-    status = "all epochs" if last.epoch == epochs else "stopped early"
-    return Trained(knobs, head, curve[kept - 1], curve, status)
 
 
 class _Stack:

@@ -44,7 +44,7 @@ def train() -> None:
         patience=settings.patience,
         class_weights=class_weights(settings.class_weights, rows.labels, len(classes)),
     )
-    stacks = sweep.stacks(combinations, rows.features.shape[1], len(classes))
+    stacks = sweep.stacks(combinations, rows.features.shape[1], schedule)
     with Progress("train", settings.epochs * len(stacks), "epochs") as progress:
         trained = sweep.train_heads(
             rows, val, combinations, schedule, device, lambda: progress.advance(1)

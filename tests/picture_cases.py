@@ -351,6 +351,9 @@ TAKEN: dict[str, Taken] = {
     "damaged_profile.jpg": Taken(
         lambda: jpeg(icc_profile=swapped_profile()[:200]), COLOURS, "JPEG", 3
     ),
+    "profile_of_5_megabytes.jpg": Taken(
+        lambda: jpeg(icc_profile=swapped_profile() + bytes(5_000_000)), COLOURS, "JPEG", 3
+    ),
     "no_profile_at_all.jpg": Taken(lambda: jpeg(icc_profile=b"junk" * 99), COLOURS, "JPEG", 3),
     **{
         f"exif_{turn}.jpg": Taken(

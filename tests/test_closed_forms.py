@@ -20,10 +20,10 @@ def schedule(classes, weights=None):
     return Schedule(epochs=1, batch_size=1, patience=0, class_weights=weights.astype(np.float32))
 
 
-def standardised(split, by=TRAIN):
-    deviation = by.features.std(axis=0)
-    deviation[0] = 1
-    return (split.features - by.features.mean(axis=0)) / deviation
+def scaled(split, by=TRAIN):
+    """What the solvers see of a split: centred, and of one scale."""
+    centred = by.features - by.features.mean(axis=0)
+    return (split.features - by.features.mean(axis=0)) / np.sqrt((centred**2).mean())
 
 
 def fit(name, decay=0.1, train=TRAIN, val=VAL, classes=3, weights=None):
@@ -37,11 +37,10 @@ def test_lbfgs_is_the_minimum_of_the_loss_that_descent_lowers(classes, decay):
     train = blobs(100, 0, classes)
     weights = [1.0, 2.0, 0.5][:classes]
     head = fit("lbfgs", decay, train, blobs(0, 0, classes), classes, weights).head
-    features = torch.from_numpy(standardised(train, train)).double()
-    deviation = torch.from_numpy(train.features.std(axis=0)).double()
-    deviation[0] = 1
-    # Back to standardised features, where the penalty is measured.
-    weight = (torch.from_numpy(head.weight) * deviation).requires_grad_()
+    features = torch.from_numpy(scaled(train, train)).double()
+    # Back to scaled features, where the penalty is measured.
+    scale = float(np.sqrt(train.features.var(axis=0).mean()))
+    weight = (torch.from_numpy(head.weight).double() * scale).requires_grad_()
     bias = torch.from_numpy(head.logits(train.features.mean(axis=0)[None])[0]).double()
     bias.requires_grad_()
     loss = torch.nn.functional.cross_entropy(
@@ -60,9 +59,9 @@ def test_ridge_is_scikit_learns_up_to_one_scale(decay):
     head = fit("ridge", decay, weights=weights).head
     importance = weights[TRAIN.labels]
     model = Ridge(alpha=decay * importance.sum()).fit(
-        standardised(TRAIN), np.eye(3)[TRAIN.labels], sample_weight=importance
+        scaled(TRAIN), np.eye(3)[TRAIN.labels], sample_weight=importance
     )
-    wanted = model.predict(standardised(VAL))
+    wanted = model.predict(scaled(VAL))
     got = head.logits(VAL.features)
     scale = np.std(got) / np.std(wanted)
     np.testing.assert_allclose(got, scale * wanted, rtol=1e-2, atol=1e-3 * np.abs(got).max())
@@ -77,9 +76,9 @@ def test_ridge_without_a_penalty_and_with_fewer_rows_than_features_is_finite():
 
 def test_nearest_mean_chooses_as_scikit_learn_does():
     head = fit("nearest_mean").head
-    model = NearestCentroid().fit(standardised(TRAIN), TRAIN.labels)
+    model = NearestCentroid().fit(scaled(TRAIN), TRAIN.labels)
     np.testing.assert_array_equal(
-        head.logits(VAL.features).argmax(axis=1), model.predict(standardised(VAL))
+        head.logits(VAL.features).argmax(axis=1), model.predict(scaled(VAL))
     )
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks import fuzz
 from pipeline import ingest, pictures, sources, splits, store
-from pipeline.errors import DataError
+from pipeline.errors import DataError, StoreError
 from pipeline.paths import MANIFEST, REFUSED
 from pipeline.pictures import Inspection
 from pipeline.sources import Found
@@ -527,3 +527,29 @@ def test_no_store_at_all_costs_time_only(
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "a file"))
     assert run() == first
     assert "ingest: warning: pictures seen before are decoded again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("deed", ["get", "put", "close"])
+def test_a_store_that_fails_on_the_way_costs_time_only(
+    folder: Project,
+    draw_picture: Draw,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    deed: str,
+) -> None:
+    put_classes(draw_picture)
+    first = run()
+    put("ant/new.png", picture_cases.png(draw_picture(99)))
+    second = run()
+    Path(ROOT, "ant/new.png").unlink()
+    assert run() == first
+    put("ant/new.png", picture_cases.png(draw_picture(99)))
+
+    def fail(*_: object) -> None:
+        raise StoreError("no room")
+
+    # A disk that is full, or fails, cannot be had in a test.
+    monkeypatch.setattr(store.FeatureStore, deed, fail)
+    monkeypatch.setattr(ingest, "INSPECTION_CODE", 99)  # so that there is something to put
+    assert run() == second
+    assert "pictures seen before are decoded again: no room" in capsys.readouterr().out

@@ -76,6 +76,40 @@ def test_many_scans_of_a_small_jpeg_are_taken() -> None:
     assert pictures.inspect(many) == pictures.inspect(data)
 
 
+def test_scans_are_counted_in_the_picture_and_not_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pictures, "MAX_SCANS", 20 * 48 * 32 / pictures.MAX_PIXELS)
+    data = picture_cases.jpeg(progressive=True)
+    pictures.inspect(data + b"\xff\xda" * 99)
+    second, third = picture_cases.jpeg_scans(data)[1:3]
+    with pytest.raises(RefusedError, match="too many scans"):
+        pictures.inspect(data[:-2] + data[second:third] * 20 + b"\xff\xd9")
+
+
+def in_pieces(count: int) -> dict[str, bytes]:
+    """Sound pictures that hold that many tiny pieces beside."""
+    jpeg, gif = picture_cases.jpeg(), TAKEN["still.gif"].data()
+    png = picture_cases.png(picture_cases.colour())
+    return {
+        "chunks": picture_cases.with_chunks(png, picture_cases.chunk(b"abCd", b"") * count),
+        "chunks behind": png[:-12] + picture_cases.chunk(b"abCd", b"") * count + png[-12:],
+        "segments": jpeg[:2] + b"\xff\xe1\0\2" * count + jpeg[2:],
+        "blocks": gif[:25] + b"!\xfe" + b"\x02ab" * count + b"\0" + gif[25:],
+        "spaces": b"P5 " + b" " * count + b"48 32 255\n" + bytes(48 * 32),
+        "letters": b"P2 48 %d 255\n" % (count // 48 + 1) + b"7 " * (count + 48),
+    }
+
+
+@pytest.mark.parametrize("kind", in_pieces(1).keys())
+def test_a_file_of_too_many_pieces(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = in_pieces(3000)[kind]
+    pictures.inspect(data)
+    monkeypatch.setattr(pictures, "MAX_READS", 2000)
+    with pytest.raises(RefusedError, match=r"^made of over 2,000 pieces$"):
+        pictures.inspect(data)
+
+
 def test_load_gives_the_bytes_of_a_regular_file(tmp_path: Path) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(b"some bytes")

@@ -24,7 +24,10 @@ class Repository:
         self.folder = folder
         files = self.run("git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard")
         for name in files.splitlines():
-            if name.startswith(("pipeline/", "flows/", "data/")) or name in ("params.yaml", "dvc.yaml"):
+            if name.startswith(("pipeline/", "flows/", "data/")) or name in (
+                "params.yaml",
+                "dvc.yaml",
+            ):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, folder / name)
         self.run("git", "init", "-q")
@@ -32,9 +35,7 @@ class Repository:
         self.run("dvc", "config", "core.analytics", "false")
 
     def run(self, *command: str) -> str:
-        done = subprocess.run(
-            command, cwd=self.folder, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

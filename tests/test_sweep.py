@@ -51,9 +51,8 @@ def assert_same(one, other, tolerance=2e-5):
 def torch_head(knobs, schedule, train=TRAIN):
     """The same head by torch's own layers, loss and optimizers, one picture order and all."""
     mean = train.features.mean(axis=0, dtype=np.float64).astype(np.float32)
-    deviation = train.features.std(axis=0)
-    deviation[0] = 1
-    features = torch.from_numpy((train.features - mean) / deviation)
+    scale = float(np.sqrt(((train.features - mean) ** 2).mean()))
+    features = torch.from_numpy((train.features - mean) / scale)
     labels = torch.from_numpy(train.labels)
     classes = len(schedule.class_weights)
     if knobs.width:
@@ -87,7 +86,7 @@ def torch_head(knobs, schedule, train=TRAIN):
             optimizer.zero_grad()
             loss(model(features[rows]), labels[rows]).backward()
             optimizer.step()
-    return model, torch.from_numpy(mean), torch.from_numpy(deviation)
+    return model, mean, scale
 
 
 def torch_optimizer(name, parameters, rate, **options):
@@ -132,13 +131,13 @@ def test_update_rules_equal_torch_optim_for_each_head(name):
     ],
     ids=lambda knobs: f"{knobs.optimizer}-{knobs.width}",
 )
-@pytest.mark.parametrize("weights", [[1, 1, 1], [0.5, 2, 1]], ids=["even", "weighted"])
+@pytest.mark.parametrize("weights", [[1, 1, 1], [0.53, 1.9, 1.07]], ids=["even", "weighted"])
 def test_a_head_equals_the_one_that_torch_trains(knobs, weights):
     schedule = replace(SCHEDULE, class_weights=np.array(weights, dtype=np.float32))
-    model, mean, deviation = torch_head(knobs, schedule)
+    model, mean, scale = torch_head(knobs, schedule)
     trained = train_heads(TRAIN, NO_VAL, [knobs], schedule, CPU)[0]
     with torch.no_grad():
-        wanted = model((torch.from_numpy(VAL.features) - mean) / deviation).numpy()
+        wanted = model(torch.from_numpy((VAL.features - mean) / scale)).numpy()
     np.testing.assert_allclose(trained.head.logits(VAL.features), wanted, rtol=1e-3, atol=1e-4)
 
 
@@ -163,8 +162,13 @@ def test_a_sweep_gives_the_heads_that_single_runs_give():
 def test_stacks_too_large_for_memory_are_divided_without_a_difference(monkeypatch):
     knobs = combinations(learning_rate=[0.001, 0.003, 0.01, 0.03, 0.1], seed=[0, 1])
     whole = train_heads(TRAIN, VAL, knobs, SCHEDULE, CPU)
-    monkeypatch.setattr(sweep, "STACK_LIMIT", 150)
-    assert len(sweep.stacks(knobs, 10, 3)) == 3
+    monkeypatch.setattr(sweep, "STACK_LIMIT", 330)
+    assert [(len(seeds), len(some)) for seeds, some in sweep.stacks(knobs, 10, SCHEDULE)] == [
+        (2, 3),
+        (2, 2),
+    ]
+    monkeypatch.setattr(sweep, "STACK_LIMIT", 170)
+    assert len(sweep.stacks(knobs, 10, SCHEDULE)) == 4
     for one, other in zip(whole, train_heads(TRAIN, VAL, knobs, SCHEDULE, CPU), strict=True):
         assert one.kept.epoch == other.kept.epoch
         assert_same(one.head, other.head)
@@ -234,7 +238,10 @@ def test_a_head_that_diverges_is_lost_and_the_others_stay(val):
 def test_weights_that_overflow_in_the_last_step_are_lost_too():
     one_step = replace(SCHEDULE, epochs=1, batch_size=100)
     knobs = replace(ADAMW, optimizer="sgd", learning_rate=3e38)
-    assert train_heads(TRAIN, NO_VAL, [knobs], one_step, CPU)[0].head is None
+    tiny = replace(TRAIN, features=TRAIN.features / 1e6)
+    lost = train_heads(tiny, NO_VAL, [knobs], one_step, CPU)[0]
+    assert lost.head is None
+    assert lost.status == "lost: a weight overflowed in epoch 1"
 
 
 def test_class_weights_lift_the_rare_class():

@@ -1,0 +1,154 @@
+"""Which head is the best default? Candidates on three sets of pictures, five seeds each.
+
+    python benchmarks/heads.py ../shared/data/hymenoptera
+
+The sets: ants and bees (its own `val` is the test split), the surfaces, and 600 of scikit-learn's
+handwritten digits, which no ImageNet backbone has seen. A seed is that of the split, of the
+augmentation and of the head. The pictures go through `ingest`, `augment` and `extract` with the
+parameters of `params.yaml`. A default is chosen by the validation columns; the test columns only
+report. Writes `benchmarks/heads.md`.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+from PIL import Image
+from sklearn.datasets import load_digits
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+
+from pipeline import scores, sweep  # noqa: E402
+from pipeline.features import Split, read_manifest, read_splits  # noqa: E402
+from pipeline.heads import probabilities  # noqa: E402
+from pipeline.sweep import Knobs, Schedule, train_heads  # noqa: E402
+
+SEEDS = range(5)
+SETS = ("hymenoptera", "surfaces", "digits")
+EPOCHS = 60
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+ADAMW = Knobs("adamw", 0.003, 1.0, 0, 0.0, 0.0, 0)
+
+
+def candidates() -> list[Knobs]:
+    found = [Knobs("nearest_mean", 0, 0, 0, 0, 0, 0)]
+    found += [Knobs("ridge", 0, decay, 0, 0, 0, 0) for decay in (0.03, 0.1, 0.3, 1.0, 3.0)]
+    found += [Knobs("lbfgs", 0, decay, 0, 0, 0, 0) for decay in (0.003, 0.01, 0.03, 0.1)]
+    for rate in (0.0003, 0.001, 0.003, 0.01):
+        for decay in (0.01, 1.0, 3.0):
+            for smoothing in (0.0, 0.05, 0.1, 0.2):
+                changed = {"weight_decay": decay, "label_smoothing": smoothing}
+                found.append(replace(ADAMW, learning_rate=rate, **changed))
+    for name, rate in (("momentum", 0.003), ("momentum", 0.01), ("sgd", 0.03), ("sgd", 0.1)):
+        for smoothing in (0.0, 0.1):
+            changed = {"weight_decay": 0.01, "label_smoothing": smoothing}
+            found.append(replace(ADAMW, optimizer=name, learning_rate=rate, **changed))
+    for smoothing in (0.0, 0.1):
+        changed = {"width": 256, "dropout": 0.5, "label_smoothing": smoothing}
+        found.append(replace(ADAMW, learning_rate=0.001, **changed))
+    return found
+
+
+def digits(folder: Path) -> None:
+    """600 digits, 60 a class, as pictures of 64 x 64 pixels."""
+    table = load_digits()
+    for digit in range(10):
+        (folder / str(digit)).mkdir(parents=True)
+        for number in np.flatnonzero(table.target == digit)[:60]:
+            grey = np.rint(table.images[number] * 255 / 16).astype(np.uint8)
+            picture = Image.fromarray(grey).resize((64, 64), Image.Resampling.BICUBIC)
+            picture.save(folder / str(digit) / f"{number:04}.png")
+
+
+def features(name: str, seed: int, pictures: Path, folder: Path) -> tuple[list[str], list[Split]]:
+    """The splits of one set under one seed, from the pipeline's own stages."""
+    project = folder / f"{name}-{seed}"
+    (project / "reports").mkdir(parents=True)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["ingest"] |= {"source": "folder", "path": str(pictures), "seed": seed}
+    if name == "surfaces":
+        params["ingest"] |= {"source": "surfaces", "path": str(ROOT / "data/raw/surfaces.csv")}
+    params["augment"]["seed"] = seed
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    for stage in ("ingest", "augment", "extract"):
+        command = [sys.executable, "-m", f"pipeline.{stage}"]
+        subprocess.run(command, cwd=project, check=True, env=ENVIRONMENT)
+    manifest = read_manifest(project / "data" / "manifest.parquet")
+    classes = sorted(manifest["label"].unique())
+    splits = read_splits(project / "data/features", manifest, classes, ["train", "val", "test"])
+    return classes, [splits["train"], splits["val"], splits["test"]]
+
+
+def row(knobs: Knobs, seen: dict[str, list[tuple[float, float, float, float]]]) -> str:
+    """Means over the seeds, for each set and over the sets."""
+    means = np.array([np.mean(seen[name], axis=0) for name in SETS])  # [sets, measures]
+    val_loss, val_accuracy, test_loss, test_accuracy = means.T
+    cells = [f"{value:.4f}" for value in (val_loss.mean(), val_accuracy.mean())]
+    cells += [f"{loss:.3f}, {acc:.4f}" for loss, acc in zip(val_loss, val_accuracy, strict=True)]
+    cells += [f"{value:.4f}" for value in (test_loss.mean(), test_accuracy.mean(), *test_accuracy)]
+    return f"| {words(knobs)} | " + " | ".join(cells) + " |"
+
+
+def words(knobs: Knobs) -> str:
+    if knobs.optimizer == "nearest_mean":
+        return "nearest_mean"
+    if knobs.optimizer in ("ridge", "lbfgs"):
+        return f"{knobs.optimizer}, decay {knobs.weight_decay:g}"
+    text = f"{knobs.optimizer}, rate {knobs.learning_rate:g}, decay {knobs.weight_decay:g}"
+    text += f", smoothing {knobs.label_smoothing:g}" if knobs.label_smoothing else ""
+    return text + (f", width {knobs.width}, dropout {knobs.dropout:g}" if knobs.width else "")
+
+
+def main() -> None:
+    given = Path(sys.argv[1]).resolve()
+    heads = candidates()
+    seen = {one: {name: [] for name in SETS} for one in heads}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        digits(folder / "pictures of digits")
+        pictures = {"hymenoptera": given, "digits": folder / "pictures of digits"}
+        for name in SETS:
+            for seed in SEEDS:
+                classes, splits = features(name, seed, pictures.get(name, ROOT), folder)
+                train, val, test = splits
+                schedule = Schedule(EPOCHS, 256, 10, np.ones(len(classes), np.float32))
+                seeded = [
+                    replace(one, seed=seed) if one.optimizer in sweep.RULES else one
+                    for one in heads
+                ]
+                trained = train_heads(train, val, seeded, schedule, torch.device("cpu"))
+                for one, result in zip(heads, trained, strict=True):
+                    shares = probabilities(result.head.logits(test.features))
+                    got = scores.scores(test.labels, shares, 1, 15).overall
+                    kept = result.kept
+                    measures = kept.val_loss, kept.val_accuracy, got["loss"][0], got["accuracy"][0]
+                    seen[one][name].append(measures)
+    ranked = sorted(heads, key=lambda one: np.mean([np.array(seen[one][n])[:, 0] for n in SETS]))
+    header = ["head", "val loss", "val acc", *(f"val {name}" for name in SETS)]
+    header += ["test loss", "test acc", *(f"test {name}" for name in SETS)]
+    lines = [
+        "# Which head is the best default?",
+        "",
+        "Made by `python benchmarks/heads.py ../shared/data/hymenoptera`: means over five seeds, "
+        f"at most {EPOCHS} epochs, minibatches of 256 views, patience 10. Sorted by the mean "
+        "validation loss of the three sets.",
+        "",
+        "| " + " | ".join(header) + " |",
+        "|" + " --- |" * len(header),
+        *(row(one, seen[one]) for one in ranked),
+        "",
+    ]
+    (ROOT / "benchmarks" / "heads.md").write_text("\n".join(lines), encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

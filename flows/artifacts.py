@@ -1,0 +1,171 @@
+"""What a flow run leaves on the dashboard: its outcome, the metrics and the pictures.
+
+Each function makes an artifact as Prefect's API takes it: its `key`, `type`, `data` and
+`description`.
+"""
+
+import base64
+import io
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+COLOURS = {"ran": "#0072b2", "cached": "#009e73", "failed": "#d55e00", "not run": "#8a8a8a"}
+PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
+MANY = 12  # a folder with more pictures than this holds data, not figures
+LARGE = 300_000  # bytes above which a picture is made smaller before it goes to the server
+
+
+def key(*words: str) -> str:
+    """An artifact's key, of lower-case letters, digits and dashes as Prefect wants it."""
+    return re.sub("[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
+
+
+def outcome(project: str, steps: dict[str, dict[str, Any]], report: Path | None) -> dict[str, Any]:
+    """Show what was reused and what was computed: the graph as a picture, then as a table.
+
+    `steps` has for each stage its `upstream` stages, its `outcome` and a `message`.
+    """
+    drawing = base64.b64encode(graph(steps).encode()).decode()
+    rows = "\n".join(
+        f"| {name} | {', '.join(step['upstream'])} | {step['outcome']} | {_cell(step['message'])} |"
+        for name, step in steps.items()
+    )
+    link = f"\n\n[The report]({report.resolve().as_uri()}): `{report}`" if report else ""
+    text = (
+        f"![graph](data:image/svg+xml;base64,{drawing})\n\n"
+        f"| stage | after | outcome | |\n| --- | --- | --- | --- |\n{rows}{link}"
+    )
+    return _markdown(text, key(project, "outcome"), "What was reused and what was computed")
+
+
+def _markdown(text: str, key: str, description: str) -> dict[str, Any]:
+    return {"key": key, "type": "markdown", "data": text, "description": description}
+
+
+def _cell(text: str) -> str:
+    return (text.splitlines() or [""])[-1].replace("|", "\\|")
+
+
+def graph(steps: dict[str, dict[str, Any]]) -> str:
+    """The stages as an SVG drawing, each below what it needs and in its outcome's colour."""
+    depths: dict[str, int] = {}
+    for name, step in steps.items():  # upstream stages come first
+        depths[name] = 1 + max((depths[up] for up in step["upstream"]), default=-1)
+    rows: dict[int, list[str]] = defaultdict(list)
+    for name, depth in depths.items():
+        rows[depth].append(name)
+    width = 20 + 12 * max((len(name) for name in steps), default=0) + 60
+    places = {
+        name: (20 + column * (width + 30), 20 + depth * 80)
+        for depth, names in rows.items()
+        for column, name in enumerate(names)
+    }
+    shapes = []
+    for name, step in steps.items():
+        x, y = places[name]
+        for up in step["upstream"]:
+            from_x, from_y = places[up]
+            shapes.append(
+                f'<line x1="{from_x + width / 2}" y1="{from_y + 50}" x2="{x + width / 2}" '
+                f'y2="{y}" stroke="#8a8a8a" stroke-width="2"/>'
+            )
+    for name, step in steps.items():
+        x, y = places[name]
+        colour = COLOURS.get(step["outcome"], COLOURS["not run"])
+        shapes.append(
+            f'<rect x="{x}" y="{y}" width="{width}" height="50" rx="8" fill="{colour}"/>'
+            f'<text x="{x + width / 2}" y="{y + 22}" font-weight="bold">{escape(name)}</text>'
+            f'<text x="{x + width / 2}" y="{y + 40}" font-size="13">{step["outcome"]}</text>'
+        )
+    right = max((x for x, _ in places.values()), default=0) + width + 20
+    bottom = max((y for _, y in places.values()), default=0) + 70
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{right}" height="{bottom}" '
+        f'font-family="sans-serif" font-size="16" text-anchor="middle" fill="white">'
+        f'<rect width="100%" height="100%" fill="white"/>{"".join(shapes)}</svg>'
+    )
+
+
+def metrics(project: str, before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Show the metrics beside those that stood there before the run."""
+    old, new = flat(before), flat(now)
+    table = [
+        {
+            "metric": name,
+            "last run": old.get(name, ""),
+            "this run": new.get(name, ""),
+            "change": _change(old.get(name), new.get(name)),
+        }
+        for name in {**new, **old}
+    ]
+    return {
+        "key": key(project, "metrics"),
+        "type": "table",
+        "data": json.dumps(table),
+        "description": "The metrics against the last run's",
+    }
+
+
+def flat(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics of all files by dotted name; the file's name goes first if there are several."""
+    several = len(metrics) > 1
+    return {
+        f"{file}: {name}" if several else name: figure
+        for file, content in metrics.items()
+        for name, figure in leaves(content)
+    }
+
+
+def leaves(metrics: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested metrics as dotted names and values, such as `test.accuracy`, 0.95."""
+    if isinstance(metrics, dict):
+        for name, value in metrics.items():
+            yield from leaves(value, f"{above}.{name}" if above else name)
+    else:
+        yield above, metrics
+
+
+def _change(old: Any, new: Any) -> Any:
+    if isinstance(old, int | float) and isinstance(new, int | float):
+        return f"{new - old:+.4g}" if new != old else "none"
+    return ""
+
+
+def gate(project: str, objection: str) -> dict[str, Any]:
+    """Say that the result that was there has been kept, and why."""
+    text = f"The result that was there has been kept: {objection}."
+    return _markdown(text, key(project, "gate"), "Why the new result was not taken")
+
+
+def pictures(project: str, root: Path, outs: list[str]) -> list[dict[str, Any]]:
+    """Show the pictures among the stages' outputs; no artifact if there are none."""
+    found = [picture for out in outs for picture in _pictures(root / out)]
+    shown = [f"## {p.stem.replace('_', ' ')}\n\n![{p.name}]({data_uri(p)})" for p in found]
+    text = "\n\n".join(shown)
+    return [_markdown(text, key(project, "pictures"), "The stages' pictures")] if found else []
+
+
+def _pictures(out: Path) -> list[Path]:
+    files = sorted(out.iterdir()) if out.is_dir() else [out]
+    pictures = [f for f in files if f.suffix in PICTURES and f.is_file()]
+    return pictures if len(pictures) <= MANY else []
+
+
+def data_uri(picture: Path) -> str:
+    """A picture as an address that holds it: Prefect's page may not read files."""
+    content, kind = picture.read_bytes(), PICTURES[picture.suffix]
+    if len(content) > LARGE and kind != PICTURES[".svg"]:
+        from PIL import Image  # here, for it takes time and small pictures do without
+
+        with Image.open(picture) as large:
+            small = large.convert("RGB")
+            small.thumbnail((1200, 1200))
+            buffer = io.BytesIO()
+            small.save(buffer, "JPEG", quality=85)
+        content, kind = buffer.getvalue(), PICTURES[".jpg"]
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

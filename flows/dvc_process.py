@@ -1,0 +1,261 @@
+"""The process that talks to DVC: it answers one request at a time, and dies with its parent.
+
+`flows.stages` starts it as `python dvc_process.py TOKEN GRACE`. A request is a line of JSON on
+stdin; the answer is the token followed by a line of JSON on stdout, after whatever the stage
+itself has printed there. It lives in a session of its own, so that it and the stage it runs are
+one process group. The end of stdin means that the parent is gone or wants an end (the kernel
+closes the pipe even after kill -9): the stage is then asked to stop and, if need be, killed.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from dvc.dvcfile import PROJECT_FILE
+from dvc.exceptions import (
+    DvcException,
+    FileTransferError,
+    InvalidArgumentError,
+    ReproductionError,
+)
+from dvc.lock import LockError
+from dvc.repo import Repo, lock_repo
+from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+from dvc.stage import Stage
+from dvc.stage.exceptions import StageCmdFailedError
+from dvc.stage.serialize import to_single_stage_lockfile
+from dvc.ui import ui
+from dvc.utils.hydra import apply_overrides
+
+
+def plan(repo: Repo, targets: list[str], force: bool) -> dict[str, Any]:
+    """What a run of `targets` (all of dvc.yaml when empty) is made of, in DVC's own order.
+
+    `changed` is DVC's answer to "would repro do anything here?". It is asked only where nothing
+    upstream changed: below a changed stage the answer has to wait until that stage has run.
+    """
+    with lock_repo(repo):
+        graph = get_active_graph(repo.index.graph)
+        steps = plan_repro(graph, collect_stages(repo, targets or [PROJECT_FILE]))
+        changed: dict[Stage, bool] = {}
+        for stage in steps:
+            above = any(changed[upstream] for upstream in graph.successors(stage))
+            changed[stage] = force or above or stage.changed()
+        # A `.dvc` file has no command; it is a step only when its data is new.
+        shown = [stage for stage in steps if stage.cmd or changed[stage]]
+        return {
+            "stages": [
+                {
+                    "name": stage.addressing,
+                    "upstream": [up.addressing for up in graph.successors(stage) if up in shown],
+                    "tags": list((stage.meta or {}).get("tags", [])),
+                    "lock": lock_file(repo, stage),
+                    "outs": [relative(repo, out.fs_path) for out in stage.outs],
+                    "uncached": [
+                        relative(repo, out.fs_path) for out in stage.outs if not out.use_cache
+                    ],
+                    "changed": changed[stage],
+                    "digest": digest(stage),
+                }
+                for stage in shown
+            ],
+            "metrics": metrics(repo),
+        }
+
+
+def reproduce(repo: Repo, stage: str, force: bool) -> dict[str, Any]:
+    """Let DVC bring one stage up to date; says whether its command ran and how long it took."""
+    seen = _CommandSeen()
+    logging.getLogger("dvc.stage.run").addHandler(seen)
+    try:
+        start = time.monotonic()
+        done = repo.reproduce(stage, single_item=True, force=force)
+        seconds = time.monotonic() - start
+    finally:
+        logging.getLogger("dvc.stage.run").removeHandler(seen)
+    if not done:
+        return {"outcome": "unchanged"}
+    outcome = "ran" if seen.command else "restored" if done[0].cmd else "tracked"
+    return {"outcome": outcome, "seconds": seconds, "digest": digest(done[0])}
+
+
+class _CommandSeen(logging.Handler):
+    """Notices that DVC starts a stage's command, which it does not tell in any other way."""
+
+    command = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.command = self.command or record.funcName == "cmd_run"
+
+
+def digest(stage: Stage) -> str:
+    """16 hex digits that stand for the stage's entry in dvc.lock."""
+    entry = to_single_stage_lockfile(stage) if stage.cmd else stage.dumpd()
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def lock_file(repo: Repo, stage: Stage) -> str:
+    """Where DVC notes the stage's result: dvc.lock, or the `.dvc` file itself."""
+    path = Path(relative(repo, stage.path))
+    return str(path if path.suffix == ".dvc" else path.with_suffix(".lock"))
+
+
+def relative(repo: Repo, path: str) -> str:
+    """A path in the repository, from its root."""
+    return os.path.relpath(path, repo.root_dir)
+
+
+def metrics(repo: Repo) -> dict[str, Any]:
+    """The metrics files of the working copy: path to its content."""
+    shown = repo.metrics.show().get("", {})
+    return {path: entry.get("data", {}) for path, entry in shown.get("data", {}).items()}
+
+
+def pull(repo: Repo, remote: str | None) -> None:
+    """Fetch what dvc.lock and the `.dvc` files name; outputs never pushed are no error."""
+    repo.pull(remote=remote, allow_missing=True)
+
+
+def push(repo: Repo, remote: str | None) -> None:
+    """Send what dvc.lock and the `.dvc` files name."""
+    repo.push(remote=remote)
+
+
+def update(repo: Repo) -> None:
+    """Bring what `dvc import` and `dvc import-url` took from elsewhere to its newest version."""
+    for stage in imports(repo):
+        repo.update([stage.path])
+
+
+def outdated(repo: Repo) -> dict[str, Any]:
+    """Which imports have a newer version where they came from."""
+    with lock_repo(repo):
+        stale = [stage for stage in imports(repo) if stage.status(check_updates=True)]
+        return {"imports": [relative(repo, stage.path) for stage in stale]}
+
+
+def imports(repo: Repo) -> list[Stage]:
+    """The `.dvc` files whose data comes from elsewhere."""
+    return [stage for stage in repo.index.stages if stage.is_import]
+
+
+def checkout(repo: Repo, targets: list[str]) -> None:
+    """Make outputs what dvc.lock and the `.dvc` files say; those of all stages if none is named."""
+    repo.checkout(targets or None, force=True, allow_missing=True)
+
+
+def cache_dir(repo: Repo) -> dict[str, Any]:
+    """Where DVC's cache is."""
+    return {"path": repo.cache.local_cache_dir}
+
+
+def share_cache(repo: Repo, path: str) -> None:
+    """Use the DVC cache at `path` from now on."""
+    with repo.config.edit("local") as config:
+        config["cache"]["dir"] = path
+
+
+def override(repo: Repo, overrides: list[str]) -> None:
+    """Write overrides such as `train.optimizer=sgd` into params.yaml."""
+    try:
+        apply_overrides(str(Path(repo.root_dir, "params.yaml")), overrides)
+    except InvalidArgumentError as error:
+        raise DvcException(str(error.__cause__ or error)) from None
+
+
+def save(repo: Repo, name: str) -> None:
+    """Save the working copy as the DVC experiment `name`."""
+    repo.experiments.save(name=name)
+
+
+REQUESTS: dict[str, Callable[..., dict[str, Any] | None]] = {
+    function.__name__: function
+    for function in (
+        *(plan, reproduce, metrics, pull, push, update, outdated),
+        *(checkout, cache_dir, share_cache, override, save),
+    )
+}
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """The answer to one request; a failure is an answer too, told by its kind."""
+    function = REQUESTS[request.pop("do")]
+    try:
+        # Waits for DVC's lock: another stage's commit holds it for a moment.
+        with Repo(_wait_for_lock=True) as repo:
+            repo.scm_context.quiet = True  # no advice on `git add` after each stage
+            return {"result": function(repo, **request) or {}}
+    except Exception as error:
+        return {"failure": failure(error)}
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """What went wrong, in words, and whether it may pass if tried again."""
+    chain = list(_chain(error))
+    for cause in chain:
+        if isinstance(cause, StageCmdFailedError):
+            return {"kind": "command", "message": str(cause)}
+    # DVC's own words are meant for people; what lies beneath is often a bare errno.
+    own = [e for e in chain if isinstance(e, DvcException) and not isinstance(e, ReproductionError)]
+    cause = own[-1] if own else chain[-1]
+    words = " ".join(str(cause).split()) or type(cause).__name__
+    passing = any(_may_pass(cause) for cause in chain)
+    return {"kind": "passing" if passing else "dvc", "message": words}
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        hidden = None if error.__suppress_context__ else error.__context__
+        error = error.__cause__ or hidden
+
+
+def _may_pass(error: BaseException) -> bool:
+    # Clients of remotes raise their own classes; their package tells them apart.
+    client = type(error).__module__.partition(".")[0] in {"aiohttp", "botocore", "requests"}
+    passing = (LockError, FileTransferError, ConnectionError, TimeoutError, socket.gaierror)
+    return client or isinstance(error, passing)
+
+
+def main(token: str, grace: float) -> None:
+    """Answer requests until stdin ends; a stage then has `grace` seconds to stop."""
+    requests = os.fdopen(os.dup(0), encoding="utf-8")
+    # The stage must not read the requests: it gets an empty stdin, as from a scheduler.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    # A handler (not SIG_IGN, which the stage would inherit) lets this process outlive the
+    # SIGTERM to its group, so that DVC notices the stage's end and gives its locks back.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    logging.getLogger("dvc").setLevel(logging.INFO)
+    ui.enable()
+    waiting: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=_listen, args=(requests, waiting, grace), daemon=True).start()
+    while True:
+        reply = answer(json.loads(waiting.get()))
+        print(f"{token}{json.dumps(reply)}", flush=True)
+        waiting.task_done()
+
+
+def _listen(requests: TextIO, waiting: "queue.Queue[str]", grace: float) -> None:
+    for line in requests:
+        waiting.put(line)
+    if not waiting.unfinished_tasks:
+        os._exit(0)
+    deadline = time.monotonic() + grace
+    while waiting.unfinished_tasks and time.monotonic() < deadline:
+        os.killpg(0, signal.SIGTERM)
+        time.sleep(0.2)
+    os.killpg(0, signal.SIGKILL)  # whoever did not listen, and this process
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], float(sys.argv[2]))

@@ -1,0 +1,77 @@
+"""How flow runs end that do not end by themselves."""
+
+import contextvars
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any, Self
+from uuid import UUID
+
+from prefect import State
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
+from prefect.states import Crashed
+
+SECONDS_BETWEEN_LOOKS = 2.0
+
+
+class Cancellation:
+    """Calls `stop` when the flow run is cancelled on the dashboard; use it in a `with` block.
+
+    A worker ends the runs that it started by SIGTERM; a run that a person started at a terminal
+    has to look for itself. In turn, a run whose worker died ends as if the worker had told it.
+    """
+
+    def __init__(self) -> None:
+        """Get ready to look."""
+        self.asked = threading.Event()
+        self.stop: Callable[[], None] = lambda: None
+        self._over = threading.Event()
+        self._worker = os.getppid() if "PREFECT__FLOW_RUN_ID" in os.environ else None
+        in_this_run = contextvars.copy_context()
+        self._thread = threading.Thread(target=in_this_run.run, args=(self._look,), daemon=True)
+
+    def _look(self) -> None:
+        client = None
+        while not self._over.wait(SECONDS_BETWEEN_LOOKS):
+            if self._worker and os.getppid() != self._worker:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            client = client or get_client(sync_client=True)
+            state = client.read_flow_run(flow_run.id).state
+            if state and state.type is StateType.CANCELLING:
+                self.asked.set()
+                self.stop()
+                return
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+
+def bury(died: dict[str, Any]) -> None:
+    """Say of a flow run that its process died, for it could not say so itself.
+
+    `died` is what it wrote into its claim (see `flows.claim`). Another server's run is left be.
+    """
+    message = f"its process {died.get('pid')} died; the next run found its claim"
+    crashed: State[Any] = Crashed(message=message)
+    with get_client(sync_client=True) as client:
+        try:
+            run = client.read_flow_run(UUID(died["id"]))
+        except (KeyError, ObjectNotFound):
+            return
+        if run.state and run.state.is_final():
+            return
+        of_it = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+        for task_run in client.read_task_runs(flow_run_filter=of_it):
+            if task_run.state and task_run.state.is_running():
+                client.set_task_run_state(task_run.id, crashed, force=True)
+        client.set_flow_run_state(run.id, crashed, force=True)

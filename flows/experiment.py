@@ -1,0 +1,73 @@
+"""Running with other parameters, aside: a copy of the working copy, kept as a DVC experiment."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class ExperimentError(Exception):
+    """The experiment cannot be made under this name or from this working copy."""
+
+
+@contextmanager
+def copy_of(root: Path, name: str) -> Iterator[Path]:
+    """A copy of the working copy as it stands, committed or not, for the experiment `name`.
+
+    It is a git clone that shares the git objects of `root`, without DVC's data and outputs. What
+    git ignores is not in it. It is deleted at the end.
+
+    Raises ExperimentError when `root` has no commit or already has an experiment of that name.
+    """
+    if _git(root, "for-each-ref", f"refs/exps/*/*/{name}"):
+        raise ExperimentError(
+            f"there is an experiment {name!r} already: choose another name, or remove it with "
+            f"`dvc exp remove {name}`"
+        )
+    copies = root / ".dvc" / "tmp" / "headstart"
+    shutil.rmtree(copies, ignore_errors=True)  # left by a run that died
+    copy = copies / name
+    try:
+        _git(root, "clone", "--quiet", "--shared", "--no-checkout", str(root), str(copy))
+        # Detached, as the experiment belongs to no branch of the copy.
+        _git(copy, "checkout", "--quiet", "--detach", _git(root, "rev-parse", "HEAD"))
+        if changes := _git(root, *_SOMEBODY, "stash", "create"):
+            _git(copy, "read-tree", "--reset", "-u", changes)
+        for new in _git(root, "ls-files", "--others", "--exclude-standard", "-z").split("\0"):
+            if new:
+                (copy / new).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(root / new, copy / new)
+        for knob in ("user.name", "user.email"):
+            _git(copy, "config", knob, _git(root, "config", "--default", "headstart", knob))
+        local = root / ".dvc" / "config.local"
+        if local.exists():
+            shutil.copy2(local, copy / ".dvc")
+        yield copy
+    finally:
+        shutil.rmtree(copies, ignore_errors=True)
+
+
+def bring_home(root: Path, copy: Path, name: str) -> str:
+    """Take the saved experiment from the copy into `root`'s git; returns the commit."""
+    (reference,) = _git(
+        copy, "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name}"
+    ).splitlines()
+    _git(root, "fetch", "--quiet", str(copy), f"{reference}:{reference}")
+    return _git(root, "rev-parse", reference)
+
+
+# A stash wants an author; this one is never seen.
+_SOMEBODY = ["-c", "user.name=headstart", "-c", "user.email=headstart@localhost"]
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(  # noqa: S603
+        ["git", *arguments],  # noqa: S607
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise ExperimentError(f"git {arguments[0]}: {done.stderr.strip().splitlines()[-1]}")
+    return done.stdout.strip()

@@ -1,0 +1,142 @@
+"""The flow: brings the pipeline up to date, a task run for each stage of dvc.yaml."""
+
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect import State, flow, get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactCreate
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed, Failed
+
+from flows import artifacts
+from flows.claim import BusyError, Claim
+from flows.durations import Durations
+from flows.ends import Cancellation, bury
+from flows.experiment import ExperimentError, bring_home, copy_of
+from flows.gate import Gate, Guard
+from flows.stages import Pool, StageError, StoppedError, working_copy
+from flows.steps import Run, make_plan, run_stages, submit
+
+REPORT = Path("reports/report.html")
+
+
+@flow(name="headstart", persist_result=False)
+def headstart(
+    targets: list[str] | None = None,
+    force: bool = False,
+    overrides: list[str] | None = None,
+    name: str | None = None,
+    update: bool = False,
+    pull: bool = False,
+    push: bool = False,
+    remote: str | None = None,
+    gate: Gate | None = None,
+    when_busy: Literal["wait", "refuse"] = "wait",
+) -> State[Any]:
+    """Bring the pipeline up to date.
+
+    Args:
+        targets: stages to bring up to date, with what they need; all when empty.
+        force: run stages even if nothing changed.
+        overrides: other values for params.yaml, such as `train.optimizer=sgd`; the run is then
+            made aside and saved as a DVC experiment, and the working copy stays as it is.
+        name: name of that experiment; the flow run's when empty.
+        update: bring what `dvc import` and `dvc import-url` took from elsewhere up to date first.
+        pull: fetch data and outputs from the DVC remote first.
+        push: send data and outputs to the DVC remote afterwards.
+        remote: name of the DVC remote; its default one when empty.
+        gate: when to keep the result that was there instead of the new one; never when empty.
+        when_busy: what to do when another run is at work in this working copy.
+    """
+    root = working_copy()
+    name = name or flow_run.name or "experiment"
+    with ExitStack() as stack:
+        cancellation = stack.enter_context(Cancellation())
+        try:
+            claim = stack.enter_context(Claim(root, when_busy, cancellation.asked))
+            claim.sign(run=flow_run.name or "", id=str(flow_run.id))
+            if claim.died:
+                bury(claim.died)
+            place = stack.enter_context(copy_of(root, name)) if overrides else root
+            pool = stack.enter_context(Pool(place))
+            cancellation.stop = pool.stop
+            if overrides:
+                furnish(root, pool, overrides)
+            run = Run(place, pool, Durations(root), force)
+            if update:
+                submit(run, "update", "update", []).wait()
+            if pull:
+                submit(run, "pull", "pull", [], remote=remote).wait()
+            if run.failed():
+                return verdict(run, gate, None)
+            make_plan(run, targets or [])
+            # An experiment takes nothing's place.
+            guard = Guard(gate, root, run.plan, run.before) if gate and not overrides else None
+            run_stages(run)
+            now = pool.ask("metrics")
+            objection = guard.objection(run.failed(), now) if guard else None
+            if guard and objection:
+                guard.bring_back()
+                pool.ask("checkout", targets=guard.stages)
+            if push and not run.failed() and not objection:
+                submit(run, "push", "push", [], remote=remote).wait()
+            publish(root.name, run, now, objection)
+            if overrides and not run.failed():
+                pool.ask("save", name=name)
+                commit = bring_home(root, place, name)
+                get_run_logger().info("saved as experiment %r (%s)", name, commit[:7])
+        except (BusyError, ExperimentError, StageError) as error:
+            return Failed(message=str(error))
+        except StoppedError:
+            return Cancelled(message="cancelled")
+    return verdict(run, gate, objection)
+
+
+def furnish(root: Path, pool: Pool, overrides: list[str]) -> None:
+    """Make the copy that `pool` is in ready: the cache of `root`, its data, the overrides."""
+    with Pool(root) as here:
+        cache = here.ask("cache_dir")["path"]
+    pool.ask("share_cache", path=cache)
+    pool.ask("checkout", targets=[])
+    pool.ask("override", overrides=overrides)
+
+
+def publish(project: str, run: Run, now: dict[str, Any], objection: str | None) -> None:
+    """Leave the run's outcome, metrics and pictures on the dashboard."""
+    steps = {
+        name: {
+            "upstream": stage["upstream"],
+            "outcome": run.outcome(name),
+            "message": run.messages.get(name, ""),
+        }
+        for name, stage in run.plan.items()
+    }
+    report = run.root / REPORT
+    made = [artifacts.outcome(project, steps, report if report.exists() else None)]
+    if now:
+        made.append(artifacts.metrics(project, run.before, now))
+    if objection:
+        made.append(artifacts.gate(project, objection))
+    elif any(step["outcome"] != "cached" for step in steps.values()):
+        outs = [out for stage in run.plan.values() for out in stage["outs"]]
+        made.extend(artifacts.pictures(project, run.root, outs))
+    with get_client(sync_client=True) as client:
+        for artifact in made:
+            client.create_artifact(ArtifactCreate(flow_run_id=flow_run.id, **artifact))
+
+
+def verdict(run: Run, gate: Gate | None, objection: str | None) -> State[Any]:
+    """The flow run's own state: what came of its steps, in a line."""
+    counts = Counter(run.outcome(name) for name in {**run.plan, **run.outcomes})
+    words = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+    for name in run.failed():
+        return Failed(message=f"{words}; {name}: {run.messages[name].splitlines()[-1]}")
+    if objection and gate:
+        words = f"kept the result that was there: {objection}"
+        if gate.when_worse == "fail":
+            return Failed(message=words)
+        return Completed(name="Kept", message=words)
+    return Completed(message=words)

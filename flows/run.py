@@ -1,0 +1,66 @@
+"""Run the pipeline as a Prefect flow: `python -m flows.run [STAGE ...]`."""
+
+import argparse
+import gc
+import json
+import os
+import sys
+
+from flows import server, uptodate
+from flows.stages import warm_up, working_copy
+
+
+def main() -> int:
+    """Run the flow; 0 when everything is up to date, 1 when something failed or was cancelled."""
+    parser = argparse.ArgumentParser(prog="python -m flows.run", description=__doc__)
+    parser.add_argument("targets", nargs="*", metavar="STAGE", help="default: all of dvc.yaml")
+    parser.add_argument("--force", action="store_true", help="run even what did not change")
+    parser.add_argument(
+        "--set",
+        action="append",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="another value for params.yaml; the run becomes a DVC experiment",
+    )
+    parser.add_argument("--name", help="of the experiment")
+    parser.add_argument("--update", action="store_true", help="bring imported data up to date")
+    parser.add_argument("--pull", action="store_true", help="fetch from the DVC remote first")
+    parser.add_argument("--push", action="store_true", help="send to the DVC remote afterwards")
+    parser.add_argument("--remote", metavar="NAME", help="the DVC remote, if not the default one")
+    parser.add_argument(
+        "--gate",
+        type=json.loads,
+        metavar="JSON",
+        help='keep the old result if the new one is worse, as in {"margin": 0.01}',
+    )
+    parser.add_argument("--when-busy", choices=["wait", "refuse"], default="wait")
+    asked = parser.parse_args()
+
+    os.environ |= server.QUIET
+    root = working_copy()
+    if api := server.find(root):
+        os.environ["PREFECT_API_URL"] = api
+    # A server for this run alone may have to make its database first.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "300")
+    if not asked.overrides:
+        warm_up(root)
+    unusual = asked.force or asked.overrides or asked.update or asked.pull or asked.push
+    if api and not unusual and uptodate.noted(root, api, asked.targets):
+        return 0
+    # Only now, for Prefect reads its settings when it is imported. An import makes much and frees
+    # nothing, so that looking for garbage meanwhile would only take time.
+    gc.disable()
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from flows.headstart import headstart
+
+    gc.enable()
+    # The end of a run waits up to a second for its heartbeat. That is for a team's automations,
+    # which look after the runs of workers; at a terminal there is a person.
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        state = headstart(**vars(asked), return_state=True)
+    return 0 if state.is_completed() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Serve the deployments of prefect.yaml, and watch the data: `python -m flows.serve`."""
+
+import argparse
+import os
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from flows import server, watch
+from flows.stages import working_copy
+
+if TYPE_CHECKING:
+    from prefect.deployments.runner import RunnerDeployment
+
+
+def main() -> None:
+    """Start a Prefect server if none answers, then run what is due until interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__)
+    server.add_arguments(parser)
+    watch.add_arguments(parser)
+    asked = parser.parse_args()
+    root = working_copy()
+    with ExitStack() as stack:
+        api = stack.enter_context(server.running(root, asked.host, asked.port))
+        os.environ |= server.QUIET | {"PREFECT_API_URL": api}
+        # Only now, for Prefect reads its settings when it is imported.
+        from prefect import serve
+
+        found = deployments(root / "prefect.yaml")
+        end = threading.Event()
+        stack.callback(end.set)
+        looking = threading.Thread(
+            target=watch.watch,
+            args=(root, asked.look_at, asked.look_every, watch.start_run, end),
+            daemon=True,
+        )
+        looking.start()
+        print(f"serving {', '.join(d.name for d in found)}; see {api.removesuffix('/api')}")
+        # It pauses the schedules when it ends, so that missed nights are not made up for at once.
+        serve(*found)
+
+
+def deployments(declared: Path) -> "list[RunnerDeployment]":
+    """The deployments that prefect.yaml declares, to be run by this process."""
+    from prefect.schedules import Schedule
+
+    from flows.headstart import headstart
+
+    content: dict[str, Any] = yaml.safe_load(declared.read_text())
+    to_deployment: Any = headstart.to_deployment  # in the face of its being async as well
+    return [
+        to_deployment(
+            name=one["name"],
+            description=one.get("description"),
+            parameters=one.get("parameters"),
+            schedules=[Schedule(**schedule) for schedule in one.get("schedules", [])],
+        )
+        for one in content["deployments"]
+    ]
+
+
+if __name__ == "__main__":
+    main()

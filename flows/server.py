@@ -1,0 +1,99 @@
+"""Finding and starting the Prefect server that flow runs report to."""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+HOST, PORT = "127.0.0.1", 4200
+PATIENCE_SECONDS = 300.0  # the first start makes the database; Prefect's own 20 s can be too few
+# Neither the server nor its clients send figures about their use to anyone.
+QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+ADDRESS = Path(".headstart") / "server"
+
+
+def answers(api: str) -> bool:
+    """Whether a Prefect server is up at `api`, such as `http://127.0.0.1:4200/api`."""
+    try:
+        with urllib.request.urlopen(f"{api}/health", timeout=2) as reply:  # noqa: S310
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def find(root: Path) -> str | None:
+    """The server to use: PREFECT_API_URL, or one started from the working copy `root` and up.
+
+    None leaves it to Prefect: the address in its profile, or a server for one run alone.
+    """
+    api = os.environ.get("PREFECT_API_URL")
+    if api is None and (root / ADDRESS).exists():
+        noted = (root / ADDRESS).read_text()
+        api = noted if answers(noted) else None
+    return api
+
+
+@contextmanager
+def running(root: Path, host: str, port: int) -> Iterator[str]:
+    """The address of a server that is up: one found, or one started at `host` and `port`.
+
+    One that was started here is ended here, and is found by runs in `root` until then. Its
+    database is SQLite in PREFECT_HOME, or what PREFECT_API_DATABASE_CONNECTION_URL says.
+
+    Raises ChildProcessError or TimeoutError when it does not start.
+    """
+    api = os.environ.get("PREFECT_API_URL", f"http://{host}:{port}/api")
+    if answers(api):
+        yield api
+        return
+    api = f"http://{host}:{port}/api"
+    process = _start(host, port)
+    try:
+        _wait_for(api, process)
+        (root / ADDRESS).parent.mkdir(exist_ok=True)
+        (root / ADDRESS).write_text(api)
+        yield api
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _start(host: str, port: int) -> subprocess.Popen[bytes]:
+    page = {
+        # The page asks this address for its data: its own, whatever host and port that is.
+        "PREFECT_SERVER_UI_API_URL": "/api",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        # The second version of the page calls an analytics service whatever it is told.
+        "PREFECT_SERVER_UI_V2_ENABLED": "false",
+        # How long a stage waits before it asks again for a slot that was taken; 30 by default.
+        "PREFECT_SERVER_TASKS_TAG_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
+    }
+    print(f"starting a Prefect server on {host}:{port}; the first start takes longest", flush=True)
+    return subprocess.Popen(  # noqa: S603 (a fixed command)
+        [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)],
+        env=QUIET | page | os.environ,
+        start_new_session=True,  # Ctrl-C is for us; we end the server when we are done
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def _wait_for(api: str, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not answers(api):
+        if process.poll() is not None:
+            raise ChildProcessError(f"the Prefect server at {api} ended: is its port taken?")
+        if time.monotonic() > end:
+            raise TimeoutError(f"the Prefect server did not answer in {PATIENCE_SECONDS:.0f} s")
+        time.sleep(0.2)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where a server is to be started, for the commands that start one."""
+    parser.add_argument("--host", default=HOST, help=f"default: {HOST}, this machine only")
+    parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}")

@@ -1,0 +1,197 @@
+"""Running stages through DVC: a few processes that hold DVC, each with one stage at a time.
+
+Importing DVC takes longer than most of what it is asked, so a process is kept and used again:
+a chain of stages needs one, stages side by side need one each. Each process is the leader of
+a group that its stage's command belongs to, and ends that group when its stdin ends.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+GRACE_SECONDS = 10.0  # between asking a stage to stop and killing it
+TAIL = 20  # lines of a failed stage's output that its failure shows
+LINE = 2000  # characters of a line that are passed on
+
+
+class StageError(Exception):
+    """A stage failed, and another try would fail again; the text ends with its last lines."""
+
+
+class MayPassError(Exception):
+    """Something is in the way that may soon be gone: a lock held, a remote not answering."""
+
+
+class StoppedError(Exception):
+    """The run ended while DVC was at work."""
+
+
+class DvcProcess:
+    """One process of `flows/dvc_process.py` in the DVC repository `root`."""
+
+    def __init__(self, root: Path) -> None:
+        """Start it; it imports DVC and waits."""
+        self._token = f"\x1e{uuid.uuid4()} "
+        script = Path(__file__).with_name("dvc_process.py")
+        # Stages say `python`; they shall get the one that runs this, whatever the PATH was.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        self._process = subprocess.Popen(  # noqa: S603 (a fixed command)
+            # -P: the folder of flows/ must not shadow anything that DVC imports.
+            [sys.executable, "-P", str(script), self._token, str(GRACE_SECONDS)],
+            cwd=root,
+            env=os.environ | {"PATH": path},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+        # A stage whose DVC process was killed would go on, and hold the pipe that `ask` reads.
+        threading.Thread(target=self._bury, daemon=True).start()
+
+    def _bury(self) -> None:
+        self._process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def ask(self, request: dict[str, Any], on_line: Callable[[str], None]) -> dict[str, Any]:
+        """The answer to `request`; each line printed meanwhile goes to `on_line`.
+
+        Raises StageError, MayPassError or, when the process was stopped meanwhile, StoppedError.
+        """
+        lines: deque[str] = deque(maxlen=TAIL)
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None  # noqa: S101 (both are pipes)
+        assert stdout is not None  # noqa: S101
+        with contextlib.suppress(BrokenPipeError):  # then stdout has ended as well
+            stdin.write(json.dumps(request) + "\n")
+            stdin.flush()
+        for line in stdout:
+            text, answered, answer = line.rstrip("\n").partition(self._token)
+            if text.strip():
+                lines.append(text[:LINE])
+                on_line(text[:LINE])
+            if answered:
+                return self._result(json.loads(answer), lines)
+        code = self._process.wait()
+        if stdin.closed:
+            raise StoppedError("stopped before it was done")
+        raise StageError(_with_lines(f"DVC's process ended unasked (exit code {code})", lines))
+
+    def _result(self, answer: dict[str, Any], lines: deque[str]) -> dict[str, Any]:
+        failure = answer.get("failure")
+        if failure is None:
+            result: dict[str, Any] = answer["result"]
+            return result
+        if self._process.stdin is None or self._process.stdin.closed:
+            raise StoppedError("stopped before it was done")
+        if failure["kind"] == "passing":
+            raise MayPassError(failure["message"])
+        raise StageError(_with_lines(failure["message"], lines))
+
+    def alive(self) -> bool:
+        """Whether it can be asked again."""
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        """Ask the process and its stage to end; returns at once."""
+        if self._process.stdin and not self._process.stdin.closed:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+
+    def kill(self) -> None:
+        """Wait until the process has ended, a little longer than it gives its stage; then kill."""
+        try:
+            self._process.wait(GRACE_SECONDS + 5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _with_lines(message: str, lines: deque[str]) -> str:
+    return "\n".join([message, *lines])
+
+
+_warm: dict[Path, DvcProcess] = {}
+
+
+def warm_up(root: Path) -> None:
+    """Start the first process of the next pool in `root`: it imports DVC while others import."""
+    _warm[root] = DvcProcess(root)
+
+
+def ask_warm(root: Path, do: str, **request: Any) -> dict[str, Any]:
+    """Ask the process that `warm_up` started, which the next pool still gets."""
+    return _warm[root].ask({"do": do, **request}, lambda line: None)
+
+
+class Pool:
+    """As many DVC processes as there are stages at work; use it in a `with` block.
+
+    Leaving the block ends them all, with the stages they run.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Start the first process, in the DVC repository `root`."""
+        self._root = root
+        self._lock = threading.Lock()
+        self._all: list[DvcProcess] = []
+        self._idle: list[DvcProcess] = []
+        self._stopped = False
+        self._idle.append(self._start())
+
+    def _start(self) -> DvcProcess:
+        warm = _warm.pop(self._root, None)
+        process = warm if warm and warm.alive() else DvcProcess(self._root)
+        self._all.append(process)
+        return process
+
+    def ask(
+        self, do: str, on_line: Callable[[str], None] = lambda line: None, **request: Any
+    ) -> dict[str, Any]:
+        """Have an idle process answer `do`, one of `flows.dvc_process.REQUESTS`."""
+        with self._lock:
+            if self._stopped:
+                raise StoppedError("stopped before it was begun")
+            process = self._idle.pop() if self._idle else self._start()
+        try:
+            return process.ask({"do": do, **request}, on_line)
+        finally:
+            with self._lock:
+                if process.alive():
+                    self._idle.append(process)
+
+    def stop(self) -> None:
+        """End all processes and the stages they run; returns at once, later requests fail."""
+        with self._lock:
+            self._stopped = True
+        for process in self._all:
+            process.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        for process in self._all:
+            process.kill()
+
+
+def working_copy() -> Path:
+    """The DVC repository that the current folder is in."""
+    here = Path.cwd()
+    for folder in [here, *here.parents]:
+        if (folder / ".dvc").is_dir():
+            return folder
+    raise FileNotFoundError(f"{here} is in no DVC repository: change to one, or run `dvc init`")

@@ -1,0 +1,182 @@
+"""The steps of a flow run: what DVC does, each as a task run whose state tells how it went."""
+
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect import State, get_run_logger, task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import TaskRun
+from prefect.exceptions import ObjectNotFound
+from prefect.futures import PrefectFuture
+from prefect.states import Cancelled, Completed, Failed
+from prefect.tasks import Task
+
+from flows.artifacts import key
+from flows.durations import Durations
+from flows.stages import MayPassError, Pool, StageError, StoppedError
+
+RETRY_DELAYS = [1.0, 2.0, 4.0, 8.0, 16.0]  # seconds between tries of what may pass
+GPU_TAG = "gpu"  # one stage with this tag at a time, unless the limit is changed in Prefect
+PROGRESS = re.compile(r"(?P<name>.+?): (?P<done>\d+)/(?P<total>\d+) (?P<unit>.+), .+ a second")
+
+
+@dataclass
+class Run:
+    """What one flow run knows. Its steps share it; from step to step pass only names."""
+
+    root: Path
+    pool: Pool
+    durations: Durations
+    force: bool
+    plan: dict[str, dict[str, Any]] = field(default_factory=dict)  # `dvc_process.plan`'s stages
+    before: dict[str, Any] = field(default_factory=dict)  # the metrics that it found
+    # A stage has an outcome of `dvc_process.reproduce`, or failed, or was stopped, or was not run
+    # because of another that was. Other steps are done or failed.
+    outcomes: dict[str, str] = field(default_factory=dict)
+    messages: dict[str, str] = field(default_factory=dict)
+
+    def outcome(self, name: str) -> str:
+        """What became of the step `name`, in a word for people."""
+        word = self.outcomes.get(name, "not run")
+        return "cached" if word in {"unchanged", "restored"} else word
+
+    def failed(self) -> list[str]:
+        """The steps that failed."""
+        return [name for name, outcome in self.outcomes.items() if outcome == "failed"]
+
+
+def make_plan(run: Run, targets: list[str]) -> None:
+    """Have DVC say what there is to do, with a step's patience for what may pass."""
+    for delay in [*RETRY_DELAYS, None]:
+        try:
+            answer = run.pool.ask("plan", targets=targets, force=run.force)
+            break
+        except MayPassError as error:
+            if delay is None:
+                raise StageError(str(error)) from None
+            get_run_logger().warning("%s; another try in %.0f s", error, delay)
+            time.sleep(delay)
+    run.before = answer["metrics"]
+    run.plan = {stage["name"]: stage for stage in answer["stages"]}
+
+
+def run_stages(run: Run) -> None:
+    """Run the plan, stages that do not need each other side by side; returns when all is over."""
+    if any(GPU_TAG in stage["tags"] for stage in run.plan.values() if stage["changed"]):
+        _limit_gpu_stages()
+    steps: dict[str, PrefectFuture[Any]] = {}
+    for name, stage in run.plan.items():
+        upstream = [steps[up] for up in stage["upstream"]]
+        steps[name] = submit(run, name, "reproduce", upstream, stage=name, force=run.force)
+    for future in steps.values():
+        future.wait()
+
+
+def submit(
+    run: Run, name: str, do: str, upstream: list[PrefectFuture[Any]], **request: Any
+) -> PrefectFuture[Any]:
+    """Start a task run called `name`, behind those in `upstream`."""
+    stage = run.plan.get(name, {})
+    named = step.with_options(
+        name=name,
+        task_run_name=name,
+        # Asking Prefect for a slot takes time, and a stage that will not run needs none.
+        tags=stage["tags"] if stage.get("changed") else None,
+    )
+    return named.submit(run, name, do, request, return_state=False, wait_for=upstream)
+
+
+def _limit_gpu_stages() -> None:
+    """Make Prefect's limit of one for tasks tagged `gpu`, unless there is a limit already."""
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_concurrency_limit_by_tag(GPU_TAG)
+        except ObjectNotFound:
+            client.create_concurrency_limit(GPU_TAG, 1)
+
+
+def _may_pass(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    return MayPassError.__name__ in (state.message or "")
+
+
+@task(
+    # DVC alone says what is cached; Prefect keeps no result.
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=len(RETRY_DELAYS),
+    retry_delay_seconds=RETRY_DELAYS,
+    retry_condition_fn=_may_pass,
+)
+def step(run: Run, name: str, do: str, request: dict[str, Any]) -> State[Any]:
+    """Have DVC `do` what `request` says; the state tells what came of it.
+
+    A stage of which DVC has already said that nothing changed, below others of the same kind,
+    is not asked for again.
+    """
+    logger = get_run_logger()
+    stage = run.plan.get(name, {"changed": True, "upstream": [], "digest": ""})
+    result: dict[str, Any] = {"outcome": "unchanged"}
+    if stage["changed"] or any(run.outcomes[up] != "unchanged" for up in stage["upstream"]):
+        progress = _Progress()
+
+        def on_line(line: str) -> None:
+            logger.info("%s", line)
+            progress.see(line)
+
+        try:
+            result = run.pool.ask(do, on_line, **request)
+        except StageError as error:
+            run.outcomes[name], run.messages[name] = "failed", str(error)
+            return Failed(message=str(error))
+        except StoppedError as error:
+            run.outcomes[name], run.messages[name] = "stopped", str(error)
+            return Cancelled(message=str(error))
+        except MayPassError as error:
+            run.outcomes[name], run.messages[name] = "failed", str(error)
+            raise
+    return _note(run, name, result, stage["digest"])
+
+
+def _note(run: Run, name: str, result: dict[str, Any], digest: str) -> State[Any]:
+    run.outcomes[name] = outcome = result.get("outcome", "done")
+    if outcome == "ran":
+        run.durations.note(name, result["digest"], result["seconds"])
+        run.messages[name] = f"ran in {result['seconds']:.1f} s"
+        return Completed(message=run.messages[name])
+    if outcome not in {"unchanged", "restored"}:
+        run.messages[name] = outcome
+        return Completed(message=outcome)
+    what = "nothing to do" if outcome == "unchanged" else "brought back from DVC's run cache"
+    took = run.durations.words(name, result.get("digest", digest))
+    run.messages[name] = f"{what}; {took}"
+    return Completed(name="Cached", message=run.messages[name])
+
+
+class _Progress:
+    """A Prefect progress artifact, from lines such as `extract: 128/1000 views, 96.4 a second`."""
+
+    def __init__(self) -> None:
+        self._artifact: Any = None
+        self._last = 0.0
+
+    def see(self, line: str) -> None:
+        """Show `line` if it tells of progress; at most one a second, and the last in any case."""
+        found = PROGRESS.fullmatch(line)
+        if not found:
+            return
+        done, total = int(found["done"]), int(found["total"])
+        if done < total and time.monotonic() - self._last < 1:
+            return
+        self._last = time.monotonic()
+        percent = 100 * done / max(total, 1)
+        if self._artifact is None:
+            self._artifact = create_progress_artifact(
+                percent, key=key(found["name"], "progress"), description=line
+            )
+        else:
+            update_progress_artifact(self._artifact, percent, description=line)

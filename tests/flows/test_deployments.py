@@ -1,0 +1,148 @@
+"""Deployments: served here or run by a worker elsewhere, on a schedule or when data changes."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from toys import PROJECT, Toy, alive, free_port, wait_for
+
+GATE = {"metric": "test.accuracy", "margin": 0.01}
+
+
+def declare(toy: Toy, **schedule: str) -> None:
+    """A prefect.yaml as the project's, whose nightly run has the given schedule.
+
+    The deployments of the tests before are forgotten, with the runs still due.
+    """
+    for deployment in toy.post("deployments/filter"):
+        httpx.delete(f"{toy.api}/deployments/{deployment['id']}").raise_for_status()
+    declared = yaml.safe_load((PROJECT / "prefect.yaml").read_text())
+    for deployment in declared["deployments"]:
+        deployment.pop("schedules", None)
+    declared["deployments"][0]["schedules"] = [schedule] if schedule else []
+    (toy.root / "prefect.yaml").write_text(yaml.safe_dump(declared))
+    (toy.root / "flows").symlink_to(PROJECT / "flows")
+
+
+def deployment_runs(toy: Toy, name: str) -> list[dict[str, Any]]:
+    """The flow runs of a deployment that have begun, the oldest first."""
+    runs: list[dict[str, Any]] = toy.post(
+        "flow_runs/filter", deployments={"name": {"any_": [name]}}, sort="START_TIME_ASC"
+    )
+    return [run for run in runs if run["start_time"]]
+
+
+@contextmanager
+def background(toy: Toy, *command: str, **env: str) -> Iterator["subprocess.Popen[bytes]"]:
+    process = subprocess.Popen(command, cwd=toy.root, env=toy.env | env, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+
+
+def test_a_served_schedule_fires(toy: Toy) -> None:
+    toy.stages(a={})
+    declare(toy, rrule="FREQ=SECONDLY;INTERVAL=15", timezone="Europe/Berlin")
+    with background(toy, sys.executable, "-m", "flows.serve"):
+        wait_for(
+            lambda: "COMPLETED" in [r["state"]["type"] for r in deployment_runs(toy, "nightly")],
+            120,
+        )
+    done = [r for r in deployment_runs(toy, "nightly") if r["state"]["type"] == "COMPLETED"]
+    # Two may have been due at once: then one of them waited, and found nothing left to do.
+    assert {"update": "Completed", "a": "Completed"} in [toy.heard(r["id"]).states() for r in done]
+    assert toy.get("deployments/name/headstart/nightly")["paused"]  # nobody is there to run it
+    with background(toy, sys.executable, "-m", "flows.serve"):
+        wait_for(lambda: not toy.get("deployments/name/headstart/nightly")["paused"])
+
+
+def test_on_change_fires_once_on_a_change_and_not_without_one(toy: Toy) -> None:
+    toy.stages(a={"reads": ["data/raw/pictures"]})
+    data = toy.root / "data" / "raw" / "pictures"
+    data.mkdir(parents=True)
+    (data / "one").write_text("1")
+    toy.run("dvc", "add", "data/raw/pictures")
+    toy.run("dvc", "repro")
+    declare(toy)
+    looks = ["--look-every", "1"]
+    with background(toy, sys.executable, "-m", "flows.serve", *looks) as serve:
+        noted = toy.root / ".headstart" / "data-seen"
+        wait_for(noted.exists, 120)
+        (data / "two").write_text("2")
+        wait_for(lambda: bool(deployment_runs(toy, "on-change")), 120)
+        first = deployment_runs(toy, "on-change")[0]["id"]
+        wait_for(lambda: toy.get(f"flow_runs/{first}")["state"]["type"] == "COMPLETED")
+        seen = noted.read_text()
+        # The run has rewritten the `.dvc` file; it is taken note of without another run.
+        wait_for(lambda: noted.read_text() != seen)
+        (toy.root / "elsewhere").write_text("no data")
+        assert serve.poll() is None
+    assert len(deployment_runs(toy, "on-change")) == 1
+    states = {"update": "Completed", "data/raw/pictures.dvc": "Completed", "a": "Completed"}
+    assert toy.heard(first).states() == states
+
+
+def test_a_worker_runs_the_deployments_and_its_death_ends_the_stage(toy: Toy) -> None:
+    toy.stages(slow={"seconds": 600})
+    declare(toy)
+    prefect = [sys.executable, "-m", "prefect"]
+    toy.run(*prefect, "work-pool", "create", "headstart", "--type", "process")
+    toy.run(*prefect, "--no-prompt", "deploy", "--all")
+    deployed = toy.get("deployments/name/headstart/nightly")
+    (step,) = deployed["pull_steps"]
+    assert list(step.values()) == [{"directory": str(toy.root)}]
+    with background(toy, *prefect, "worker", "start", "--pool", "headstart") as worker:
+        toy.run(*prefect, "deployment", "run", "headstart/nightly", "-p", "gate=null")
+        stage = toy.pid("slow")
+        os.kill(worker.pid, signal.SIGKILL)
+        wait_for(lambda: not alive(stage))
+    toy.tell("slow", value="whole")
+    (toy.root / "slow.pid").unlink()
+    with background(toy, *prefect, "worker", "start", "--pool", "headstart"):
+        toy.run(*prefect, "deployment", "run", "headstart/nightly", "-p", "gate=null")
+        toy.pid("slow")
+        last = deployment_runs(toy, "nightly")[-1]["id"]
+        wait_for(lambda: toy.get(f"flow_runs/{last}")["state"]["type"] == "COMPLETED")
+    assert toy.heard(last).states() == {"update": "Completed", "slow": "Completed"}
+
+
+@pytest.mark.slow
+def test_the_death_of_what_serves_ends_the_stage(toy: Toy) -> None:
+    toy.stages(slow={"seconds": 600})
+    declare(toy)
+    prefect = [sys.executable, "-m", "prefect"]
+    with background(toy, sys.executable, "-m", "flows.serve") as serve:
+        ready = "deployments/name/headstart/nightly"
+        wait_for(lambda: httpx.get(f"{toy.api}/{ready}").is_success, 120)
+        toy.run(*prefect, "deployment", "run", "headstart/nightly", "-p", "gate=null")
+        stage = toy.pid("slow")
+        os.kill(serve.pid, signal.SIGKILL)
+        wait_for(lambda: not alive(stage))
+    toy.tell("slow", value="whole")
+    assert toy.flow().states() == {"slow": "Completed"}
+
+
+def test_a_dashboard_on_another_port_is_up_after_its_first_start(toy: Toy, tmp_path: Path) -> None:
+    toy.env.pop("PREFECT_API_URL")
+    page = f"http://127.0.0.1:{free_port()}"
+    home = {"PREFECT_HOME": str(tmp_path / "fresh")}
+    command = [sys.executable, "-m", "flows.dashboard", "--port", page.rpartition(":")[2]]
+    address = toy.root / ".headstart" / "server"
+    with background(toy, *command, **home):
+        wait_for(address.exists, 120)
+        assert httpx.get(f"{page}/ui-settings").json()["api_url"] == "/api"
+        settings = httpx.get(f"{page}/api/admin/settings").json()
+        assert settings["server"]["analytics_enabled"] is False
+        toy.stages(a={})
+        assert f"{page}/runs/flow-run/" in toy.start().communicate()[0]

@@ -1,0 +1,90 @@
+"""However a run ends, its stages end with it and the next run works."""
+
+import os
+import signal
+import subprocess
+
+import psutil
+import pytest
+from toys import Toy, alive, wait_for
+
+
+def next_run_is_clean(toy: Toy) -> None:
+    """What was half-written is made anew, by either door, and nothing is locked."""
+    toy.tell("slow", seconds=0, value="whole")
+    assert toy.flow().states() == {"slow": "Completed", "below": "Completed"}
+    assert (toy.root / "slow.out").read_text() == "whole"
+    toy.run("dvc", "repro", "--force")
+
+
+def begin(toy: Toy, **more: object) -> "tuple[subprocess.Popen[str], int]":
+    toy.stages(slow={"seconds": 600, **more}, below={"needs": ["slow"]})
+    flow = toy.start()
+    return flow, toy.pid("slow")
+
+
+def test_kill_9_ends_the_stage_and_the_next_run_says_that_the_last_one_died(toy: Toy) -> None:
+    flow, stage = begin(toy)
+    died = toy.latest()
+    os.kill(flow.pid, signal.SIGKILL)
+    wait_for(lambda: not alive(stage), seconds=30)
+    flow.wait(60)
+    next_run_is_clean(toy)
+    run = toy.heard(died)
+    assert run.state["type"] == "CRASHED"
+    assert run.tasks["slow"]["state"]["type"] == "CRASHED"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_stage_too(toy: Toy, how: signal.Signals) -> None:
+    flow, stage = begin(toy)
+    os.kill(flow.pid, how)
+    wait_for(lambda: not alive(stage), seconds=30)
+    flow.wait(60)
+    next_run_is_clean(toy)
+
+
+@pytest.mark.slow
+def test_a_stage_that_does_not_listen_is_killed(toy: Toy) -> None:
+    flow, stage = begin(toy, deaf=True)
+    os.kill(flow.pid, signal.SIGKILL)
+    wait_for(lambda: not alive(stage), seconds=30)
+    next_run_is_clean(toy)
+
+
+def test_cancelled_on_the_dashboard(toy: Toy) -> None:
+    flow, stage = begin(toy)
+    run_id = toy.latest()
+    cancelling = {"type": "CANCELLING", "name": "Cancelling"}
+    toy.post(f"flow_runs/{run_id}/set_state", state=cancelling)
+    wait_for(lambda: not alive(stage))
+    run = toy.finish(flow)
+    assert run.state["type"] == "CANCELLED"
+    assert run.states() == {"slow": "Cancelled", "below": "NotReady"}
+    next_run_is_clean(toy)
+
+
+@pytest.mark.slow
+def test_a_dvc_process_that_is_killed_fails_its_stage(toy: Toy) -> None:
+    flow, stage = begin(toy)
+    dvc = psutil.Process(stage).parent()
+    assert dvc
+    dvc.kill()
+    run = toy.finish(flow)
+    assert run.states() == {"slow": "Failed", "below": "NotReady"}
+    assert not alive(stage)
+    next_run_is_clean(toy)
+
+
+def test_a_second_run_waits_or_is_refused(toy: Toy) -> None:
+    toy.stages(a={"seconds": 8})
+    first = toy.start()
+    toy.pid("a")
+    refused = toy.flow("--when-busy", "refuse")
+    assert refused.state["type"] == "FAILED"
+    assert "another run" in refused.state["message"]
+    assert refused.tasks == {}
+    waited = toy.flow()
+    assert first.wait(60) == 0
+    assert waited.states() == {"a": "Cached"}

@@ -1,0 +1,176 @@
+"""What a task run shows is what happened, read back from Prefect's API."""
+
+import json
+import os
+import shutil
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import ClassVar
+
+import pytest
+import zc.lockfile
+from toys import Toy, free_port
+
+
+def test_a_stage_is_completed_then_cached_with_how_long_it_took(toy: Toy) -> None:
+    toy.stages(a={"seconds": 0.3}, b={"needs": ["a"]})
+    first, second = toy.flow(), toy.flow()
+    assert first.states() == {"a": "Completed", "b": "Completed"}
+    assert second.states() == {"a": "Cached", "b": "Cached"}
+    assert second.tasks["a"]["state"]["type"] == "COMPLETED"
+    took = first.tasks["a"]["state"]["message"].removeprefix("ran in ")
+    assert second.tasks["a"]["state"]["message"] == f"nothing to do; it took {took}"
+    assert (first.state["name"], second.state["name"]) == ("Completed", "Completed")
+
+
+def test_flow_and_repro_leave_each_other_nothing_to_do(toy: Toy) -> None:
+    toy.stages(a={}, b={"needs": ["a"]})
+    toy.run("dvc", "repro")
+    assert toy.flow().states() == {"a": "Cached", "b": "Cached"}
+    toy.tell("a", value="new")
+    assert toy.flow().states() == {"a": "Completed", "b": "Completed"}
+    assert "Running" not in toy.run("dvc", "repro")
+
+
+def test_a_stage_below_one_that_ran_to_the_same_result_is_cached(toy: Toy) -> None:
+    toy.stages(a={"value": "same"}, b={"needs": ["a"]})
+    toy.flow()
+    toy.tell("a", value="same", seconds=0.01)
+    assert toy.flow().states() == {"a": "Completed", "b": "Cached"}
+
+
+@pytest.mark.slow
+def test_what_the_run_cache_brings_back_is_cached(toy: Toy) -> None:
+    toy.stages(a={"value": "one"}, b={"needs": ["a"]})
+    toy.flow()
+    toy.tell("a", value="two")
+    toy.flow()
+    toy.tell("a", value="one")
+    run = toy.flow()
+    assert run.states() == {"a": "Cached", "b": "Cached"}
+    assert "run cache" in run.tasks["b"]["state"]["message"]
+    assert (toy.root / "b.out").read_text() == "bone"
+
+
+def test_a_failed_stage_tells_its_last_lines_and_stops_only_what_is_below(toy: Toy) -> None:
+    toy.stages(
+        a={"lines": ["all is well"], "fail": "a: error: no luck today"},
+        b={"needs": ["a"]},
+        c={"needs": ["b"]},
+        d={},
+    )
+    run = toy.flow()
+    assert run.states() == {"a": "Failed", "b": "NotReady", "c": "NotReady", "d": "Completed"}
+    assert run.tasks["a"]["state"]["message"].endswith("all is well\na: error: no luck today")
+    assert run.tasks["a"]["run_count"] == 1  # not tried again
+    assert run.state["name"] == "Failed"
+    assert run.state["message"].endswith("a: a: error: no luck today")
+    assert run.code == 1
+
+
+def test_stages_side_by_side_overlap_and_gpu_stages_do_not(toy: Toy) -> None:
+    toy.stages(
+        a={"seconds": 3}, b={"seconds": 3},
+        g={"seconds": 3, "tags": ["gpu"]}, h={"seconds": 3, "tags": ["gpu"]},
+        last={"needs": ["a", "b", "g", "h"]},
+    )  # fmt: skip
+    run = toy.flow()
+    assert set(run.states().values()) == {"Completed"}
+
+    def overlap(one: str, two: str) -> bool:
+        first, second = run.tasks[one], run.tasks[two]
+        return bool(
+            first["start_time"] < second["end_time"] and second["start_time"] < first["end_time"]
+        )
+
+    assert overlap("a", "b")
+    assert not overlap("g", "h")
+    assert overlap("a", "g") or overlap("a", "h")
+
+
+@pytest.mark.slow
+def test_force_runs_everything_and_targets_run_what_they_need(toy: Toy) -> None:
+    toy.stages(a={}, b={"needs": ["a"]}, c={"needs": ["b"]}, other={})
+    assert toy.flow("b").states() == {"a": "Completed", "b": "Completed"}
+    assert toy.flow("--force", "b").states() == {"a": "Completed", "b": "Completed"}
+
+
+def test_a_stage_added_to_the_graph_is_in_the_next_run(toy: Toy) -> None:
+    toy.stages(a={})
+    toy.flow()
+    toy.stages(a={}, sixth={"needs": ["a"]})
+    run = toy.flow()
+    assert run.states() == {"a": "Cached", "sixth": "Completed"}
+
+
+def test_a_stage_whose_output_another_reads_is_tried_again(toy: Toy) -> None:
+    toy.stages(a={})
+    # DVC's own note of a reader (this test's process) of an output: who writes it has to wait.
+    note = toy.root / ".dvc" / "tmp" / "rwlock"
+    reader = {"pid": os.getpid(), "cmd": "dvc push"}
+    note.write_text(json.dumps({"read": {str(toy.root / "a.out"): [reader]}}))
+    flow = toy.start()
+    seen = next(line for line in flow.stdout or [] if "Retry 1/" in line)
+    note.write_text("{}")
+    run = toy.finish(flow)
+    assert "is busy" in seen
+    assert run.states() == {"a": "Completed"}
+    assert run.tasks["a"]["run_count"] > 1
+
+
+@pytest.mark.slow
+def test_a_lock_held_by_another_is_waited_for_at_the_start_too(toy: Toy) -> None:
+    toy.stages(a={})
+    lock = zc.lockfile.LockFile(str(toy.root / ".dvc" / "tmp" / "rwlock.lock"))
+    flow = toy.start()
+    seen = next(line for line in flow.stdout or [] if "another try" in line)
+    lock.close()
+    assert "Unable to acquire lock" in seen
+    assert toy.finish(flow).states() == {"a": "Completed"}
+
+
+class Store(BaseHTTPRequestHandler):
+    """A DVC remote that keeps what it is sent."""
+
+    kept: ClassVar[dict[str, bytes]] = {}
+
+    def do_POST(self) -> None:
+        content = b""
+        while size := int(self.rfile.readline(), base=16):  # it comes in chunks
+            content += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        self.kept[self.path] = content
+        self.send_response(201)
+        self.end_headers()
+
+    def do_HEAD(self) -> None:
+        self.send_response(200 if self.path in self.kept else 404)
+        self.end_headers()
+
+
+@pytest.mark.slow
+def test_a_remote_that_does_not_answer_is_tried_again(toy: Toy) -> None:
+    toy.stages(a={})
+    port = free_port()
+    toy.run("dvc", "remote", "add", "--default", "away", f"http://127.0.0.1:{port}")
+    flow = toy.start("--push")
+    seen = next(line for line in flow.stdout or [] if "Retry 1/" in line)
+    with HTTPServer(("127.0.0.1", port), Store) as store:
+        Thread(target=store.serve_forever, daemon=True).start()
+        run = toy.finish(flow)
+        store.shutdown()
+    assert "'push'" in seen
+    assert run.states() == {"a": "Completed", "push": "Completed"}
+    assert len(Store.kept) == 1
+
+
+def test_push_and_pull_carry_results_to_another_working_copy(toy: Toy, tmp_path: Path) -> None:
+    toy.stages(a={}, b={"needs": ["a"]})
+    toy.run("dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
+    assert toy.flow("--push").states()["push"] == "Completed"
+    shutil.rmtree(toy.root / ".dvc" / "cache")
+    (toy.root / "a.out").unlink()
+    (toy.root / "b.out").unlink()
+    assert toy.flow("--pull").states() == {"pull": "Completed", "a": "Cached", "b": "Cached"}
