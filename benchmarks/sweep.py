@@ -190,7 +190,8 @@ def main() -> None:
             f"On {what} ({len(train.labels):,} training rows, {len(val.labels):,} validation, "
             f"{len(test.labels):,} test, {classes} classes), on "
             f"{device_name(torch.device('cpu'))}. A grid of 4 learning rates and 16 weight decays "
-            "for at most 50 epochs, against as many L2 penalties; each chooses by the validation loss.",
+            "for at most 50 epochs, against as many L2 penalties; "
+            "each chooses by the validation loss.",
             "",
             "| how | seconds | validation accuracy | test accuracy |",
             "| --- | --- | --- | --- |",

@@ -35,7 +35,8 @@ def evaluate() -> None:
     knobs = params.load().evaluate
     head, description = load_head(HEAD_WEIGHTS, HEAD)
     classes = description["classes"]
-    test = read_splits(FEATURES, read_manifest(MANIFEST), classes, ["test"])["test"]
+    manifest, power = read_manifest(MANIFEST), description["power"]
+    test = read_splits(FEATURES, manifest, classes, ["test"], power)["test"]
     _check(test, head.dimension)
     _warn_of_absent(test, classes)
 

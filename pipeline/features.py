@@ -125,7 +125,11 @@ def read_manifest(path: Path) -> pd.DataFrame:
 
 
 def read_splits(
-    folder: Path, manifest: pd.DataFrame, classes: Sequence[str], splits: Sequence[str]
+    folder: Path,
+    manifest: pd.DataFrame,
+    classes: Sequence[str],
+    splits: Sequence[str],
+    power: float = 1.0,
 ) -> dict[str, Split]:
     """Join the features in `folder` with the manifest; only the rows of `splits` are kept.
 
@@ -136,6 +140,8 @@ def read_splits(
         manifest: as `read_manifest` gives it.
         classes: the label at each position.
         splits: any of train, val and test.
+        power: exponent of a power normalisation, `sign(x) |x|^power`, which keeps a few strong
+            features from drowning the others (Perronnin et al., ECCV 2010, section 3.2).
 
     Raises:
         DataError: a shard is damaged, a row is missing or surplus, a number is not finite, or a
@@ -185,7 +191,7 @@ def read_splits(
             paths=pictures["path"].to_numpy(dtype=str),
             views=views,
             labels=_positions(pictures["label"], classes),
-            features=features,
+            features=features if power == 1 else np.sign(features) * np.abs(features) ** power,
         )
     return joined
 

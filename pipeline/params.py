@@ -109,6 +109,8 @@ class TrainParams(Section):
     dropout: Dropout | Annotated[list[Dropout], Field(min_length=1)]
     label_smoothing: Smoothing | Annotated[list[Smoothing], Field(min_length=1)]
     seed: Seed | Annotated[list[Seed], Field(min_length=1)]
+    power: Annotated[float, Field(gt=0, le=1)]
+    refit: bool
     epochs: Annotated[int, Field(ge=1, le=100_000)]
     batch_size: Annotated[int, Field(ge=1)]
     patience: Annotated[int, Field(ge=0)]

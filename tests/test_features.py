@@ -239,3 +239,15 @@ def test_a_split_without_pictures_has_no_rows(tmp_path):
     val = read_splits(tmp_path, table, ["ants", "bees"], ["train", "val"])["val"]
     assert val.features.shape == (0, 5)
     assert val.labels.shape == (0,)
+
+
+def test_the_power_keeps_signs_and_flattens(tmp_path):
+    rows = np.array([[4.0, -9.0], [0.0, 0.25]], dtype=np.float32)
+    digests = ["aa" + "0" * 62, "bb" + "0" * 62]
+    write_shards(tmp_path, [(digests, [0, 0], rows)])
+    table = pd.DataFrame(
+        {"digest": digests, "path": ["a", "b"], "label": ["ants", "bees"], "split": "val"}
+    )
+    val = read_splits(tmp_path, table, ["ants", "bees"], ["val"], power=0.5)["val"]
+    np.testing.assert_array_equal(val.features, [[2.0, -3.0], [0.0, 0.5]])
+    assert val.features.dtype == np.float32

@@ -11,7 +11,7 @@ MISTAKES = [
     ("views: 4", "views: -1", "augment.views is -1; should be greater than or equal to 0"),
     ("rotate: 15", "rotat: 15", "augment.rotat is not a parameter; augment takes views, rotate"),
     ("vflip: 0.0", "", "augment.vflip is missing"),
-    ("optimizer: adamw", "optimizer: adamx", "train.optimizer is 'adamx'; should be 'sgd', "),
+    ("optimizer: lbfgs", "optimizer: adamx", "train.optimizer is 'adamx'; should be 'sgd', "),
     ("seed: 0", "seed: zero", "ingest.seed is 'zero'; should be a valid integer"),
     ("train: 0.6", "train: 0.7", "the three shares must add up to 1, not 1.1"),
     ("source: surfaces", "source: kaggle", "ingest.source is 'kaggle'; should be "),

@@ -54,6 +54,7 @@ def trained_project(project):
     project.set(**{"train.epochs": 12, "train.batch_size": 32, "train.device": "cpu"})
     project.set(**{"train.optimizer": "adamw", "train.learning_rate": 0.003})
     project.set(**{"train.weight_decay": 0.01, "train.width": 0, "train.label_smoothing": 0.0})
+    project.set(**{"train.power": 1.0, "train.refit": False})
     return project
 
 
@@ -91,9 +92,8 @@ def test_the_json_is_sorted_and_says_nothing_of_other_stages(trained_project):
     text = HEAD.read_text()
     about = json.loads(text)
     assert text == json.dumps(about, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    assert set(about) == {
-        "classes", "dimension", "epoch", "knobs", "training", "validation", "width"
-    }  # fmt: skip
+    figures = {"epoch", "knobs", "power", "refit", "training", "validation"}
+    assert set(about) == {"classes", "dimension", "width"} | figures
 
 
 def test_two_runs_write_the_same_bytes(trained_project):
@@ -222,6 +222,21 @@ def test_too_many_heads_are_refused(trained_project):
 def test_a_closed_form_with_a_hidden_layer_is_refused(trained_project):
     with pytest.raises(ParamsError, match="lbfgs makes linear heads"):
         combinations(trained_project, optimizer=["adamw", "lbfgs"], width=64)
+
+
+@pytest.mark.parametrize("name", ["lbfgs", "adamw", "nearest_mean"])
+def test_the_chosen_head_learns_from_validation_pictures_too(trained_project, name):
+    trained_project.set(**{"train.optimizer": name})
+    train()
+    chosen, about = load_head(HEAD_WEIGHTS, HEAD)
+    sweep = SWEEP.read_bytes()
+    trained_project.set(**{"train.refit": True})
+    train()
+    again, about_again = load_head(HEAD_WEIGHTS, HEAD)
+    assert SWEEP.read_bytes() == sweep
+    assert about_again == {**about, "refit": True}
+    assert chosen.weight.shape == again.weight.shape
+    assert not np.allclose(chosen.weight, again.weight)
 
 
 def test_balanced_class_weights_are_scikit_learns():
