@@ -50,7 +50,8 @@ def why() -> list[str]:
             if not stage.cmd:
                 continue
             own = own_reasons(stage)
-            above = [up.name for up in graph.successors(stage) if up.name in reasons]
+            stages_above = [up for up in graph.successors(stage) if up.cmd]  # not `.dvc` files
+            above = [up.name for up in stages_above if up.name in reasons]
             if own or above:
                 reasons[stage.name] = Reasons(own, above)
             if stage.name == "ingest" and own:

@@ -46,7 +46,14 @@ def plan(digests: list[str], settings: AugmentParams) -> pd.DataFrame:
         for number in range(1, settings.views + 1)
     ]
     columns = ["digest", "view", "angle", "scale", "hflip", "vflip"]
-    types = {"view": "int32", "angle": float, "scale": float, "hflip": bool, "vflip": bool}
+    types = {
+        "digest": "str",
+        "view": "int32",
+        "angle": float,
+        "scale": float,
+        "hflip": bool,
+        "vflip": bool,
+    }
     return pd.DataFrame(rows, columns=columns).astype(types)
 
 

@@ -72,7 +72,7 @@ def test_weights_that_cannot_be_had_are_one_error_naming_the_offline_choice(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("urllib.request.urlopen", _no_network)
     with pytest.raises(WeightsError, match="efficientnet_lite0") as caught:
         backbones.load(name)

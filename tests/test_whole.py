@@ -1,0 +1,61 @@
+"""All five stages in a row, without DVC: the classic recipe, and the default picture set."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from pipeline.augment import augment
+from pipeline.evaluate import evaluate
+from pipeline.extract import extract
+from pipeline.heads import load_head
+from pipeline.ingest import ingest
+from pipeline.paths import HEAD, HEAD_WEIGHTS, METRICS, TRAINING
+from pipeline.train import train
+from tests.conftest import ROOT, Project
+
+STAGES = (ingest, augment, extract, train, evaluate)
+
+
+def test_the_classic_recipe_as_documented(
+    project: Project, draw_picture: Callable[..., Image.Image]
+) -> None:
+    recipe = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / "classic.md").read_text(), re.S)
+    assert recipe
+    document = yaml.safe_load(Path("params.yaml").read_text())
+    document |= yaml.safe_load(recipe[1])
+    document["extract"]["weights"] = "random"  # there is no network
+    document["ingest"] |= {"source": "folder", "path": "data/raw/shapes"}
+    document["augment"]["views"] = 0
+    Path("params.yaml").write_text(yaml.safe_dump(document))
+    for i in range(40):
+        path = Path("data/raw/shapes") / ("disc", "square")[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_picture(i, square=bool(i % 2)).save(path)
+
+    for stage in STAGES:
+        stage()
+
+    head, about = load_head(HEAD_WEIGHTS, HEAD)
+    assert (head.dimension, head.width, len(head.bias)) == (2048, 1024, 2)
+    assert about["knobs"]["optimizer"] == "adam"
+    assert len(pd.read_csv(TRAINING)) == 10
+    measured = json.loads(METRICS.read_text())["test"]
+    assert measured["loss"] > 0
+    assert 0 <= measured["accuracy"] <= 1
+
+
+@pytest.mark.slow
+def test_the_default_set_is_learnt_and_leaves_something_to_confuse(project: Project) -> None:
+    table = Path("data/raw/surfaces.csv")
+    table.write_bytes((ROOT / table).read_bytes())
+    for stage in STAGES:
+        stage()
+    measured = json.loads(METRICS.read_text())["test"]
+    assert measured["pictures"] == 128
+    assert 0.9 <= measured["accuracy"] < 1
