@@ -92,10 +92,12 @@ def _onnx_engine(settings: ExtractParams) -> Engine:
     if settings.precision != "float32":
         raise ParamsError(f"extract.precision {settings.precision} needs engine torch")
     file = _exported(settings.backbone, settings.weights)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    try:
+        session = _session(file)
+    except Exception as error:  # ONNX Runtime has a class for each way a file can be damaged
+        print(f"extract: {file} is damaged ({type(error).__name__}) and is exported again")
+        file.unlink()
+        session = _session(_exported(settings.backbone, settings.weights))
     notes = session.get_modelmeta().custom_metadata_map
     size = json.loads(notes["preprocessing"])
     preprocessing = Preprocessing(size[0], size[1], size[2], tuple(size[3]), tuple(size[4]))
@@ -112,6 +114,13 @@ def _onnx_engine(settings: ExtractParams) -> Engine:
         session.get_outputs()[0].shape[1],
         f"{notes['fingerprint']} onnxruntime {onnxruntime.__version__} cpu float32",
     )
+
+
+def _session(file: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4  # what it has to say is in the exception
+    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
 def is_ready(settings: ExtractParams) -> bool:
@@ -145,9 +154,9 @@ def _exported(name: str, weights: str) -> Path:
     print(f"extract: exporting {name} to ONNX, once", flush=True)
     backbone = backbones.load(name, weights)
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.partial")
-    backbones.export(backbone, partial)
-    model = onnx.load(partial)
+    unfinished = file.with_suffix(f".{os.getpid()}.partial")
+    backbones.export(backbone, unfinished)
+    model = onnx.load(unfinished)
     onnx.helper.set_model_props(
         model,
         {
@@ -155,8 +164,8 @@ def _exported(name: str, weights: str) -> Path:
             "fingerprint": backbone.fingerprint,
         },
     )
-    onnx.save(model, partial)
-    partial.replace(file)
+    onnx.save(model, unfinished)
+    unfinished.replace(file)
     return file
 
 

@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -71,6 +73,17 @@ def test_a_second_run_needs_no_torch(project: Project) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert shown.stdout.strip() == "False"
+
+
+def test_a_damaged_export_is_made_again(
+    project: Project, pictures: NDArray[np.uint8], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound = engines.open_engine(settings(engine="onnxruntime")).run(pictures)
+    (file,) = Path(os.environ["HEADSTART_STORE"]).with_name("backbones").glob("*.onnx")
+    file.write_bytes(file.read_bytes()[:100_000])
+    again = engines.open_engine(settings(engine="onnxruntime")).run(pictures)
+    assert "is damaged" in capsys.readouterr().out
+    np.testing.assert_array_equal(sound, again)
 
 
 @pytest.mark.skipif(engines._has_cuda(), reason="this machine has what the test wants missing")
