@@ -20,7 +20,11 @@ def next_run_is_clean(toy: Toy) -> None:
 def begin(toy: Toy, **more: object) -> "tuple[subprocess.Popen[str], int]":
     toy.stages(slow={"seconds": 600, **more}, below={"needs": ["slow"]})
     flow = toy.start()
-    return flow, toy.pid("slow")
+    stage = toy.pid("slow")
+    # Prefect's client tells the server of a task run in the background: killed before that, the
+    # run never had the task.
+    wait_for(lambda: "slow" in toy.tasks(toy.latest()))
+    return flow, stage
 
 
 def test_kill_9_ends_the_stage_and_the_next_run_says_that_the_last_one_died(toy: Toy) -> None:

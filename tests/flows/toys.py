@@ -139,18 +139,23 @@ class Toy:
 
     def heard(self, run_id: str, output: str = "", code: int = 0) -> FlowRun:
         """Read the run back from the API; task runs' states reach it a moment after the fact."""
+        said = set(re.findall(r"Task run '([^']+)' - Finished in state", output))
+        settled = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
         end = time.monotonic() + 20
         while True:
             run = self.get(f"flow_runs/{run_id}")
-            tasks = self.post("task_runs/filter", flow_runs={"id": {"any_": [run_id]}})
-            settled = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
-            names = {"NotReady"}  # the state of what is below a failed stage
-            if (
-                all(t["state"]["type"] in settled or t["state"]["name"] in names for t in tasks)
-                or time.monotonic() > end
-            ):
-                return FlowRun(run_id, run["state"], {t["name"]: t for t in tasks}, output, code)
+            tasks = self.tasks(run_id)
+            states = [task["state"] for task in tasks.values()]
+            # NotReady is the state of what is below a failed stage.
+            over = all(s["type"] in settled or s["name"] == "NotReady" for s in states)
+            if (over and said <= set(tasks)) or time.monotonic() > end:
+                return FlowRun(run_id, run["state"], tasks, output, code)
             time.sleep(0.2)
+
+    def tasks(self, run_id: str) -> dict[str, dict[str, Any]]:
+        """The task runs of a flow run that the server knows of by now."""
+        found = self.post("task_runs/filter", flow_runs={"id": {"any_": [run_id]}})
+        return {task["name"]: task for task in found}
 
     def get(self, path: str) -> Any:
         return httpx.get(f"{self.api}/{path}").raise_for_status().json()
