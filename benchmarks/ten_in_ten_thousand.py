@@ -139,8 +139,8 @@ def main() -> None:
         step("nothing changed")
         step("ten pictures added (after `dvc add`)", add_ten)
         step(
-            "`train.learning_rate` changed",
-            lambda: parameter("learning_rate: 0.003", "learning_rate: 0.002"),
+            "`train.weight_decay` changed",
+            lambda: parameter("weight_decay: 0.003", "weight_decay: 0.005"),
         )
         step("`augment.rotate` changed", lambda: parameter("rotate: 15", "rotate: 30"))
         step(
