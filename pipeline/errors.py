@@ -6,7 +6,8 @@
     ├── WeightsError (4)     a backbone's weights cannot be had
     ├── StoreError (5)       the feature store cannot be read or written
     ├── TrainingError (6)    no head came out of training
-    └── DeviceError (7)      a device was asked for that is not there
+    ├── DeviceError (7)      a device was asked for that is not there
+    └── DiskError (8)        a file cannot be read or written; the disk may be full
 
 A message is one line: what is wrong, where, and what to do about it.
 """
@@ -52,3 +53,9 @@ class DeviceError(HeadstartError):
     """A device was asked for that this machine does not have."""
 
     exit_code = 7
+
+
+class DiskError(HeadstartError):
+    """A file cannot be read or written; the disk may be full."""
+
+    exit_code = 8

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from pipeline.errors import DataError
 
@@ -61,7 +61,8 @@ def save_head(head: Head, description: dict[str, Any], weights: Path, about: Pat
     """Write the tensors to `weights` (safetensors) and `description` to `about` (JSON)."""
     tensors = {name: tensor for name, tensor in vars(head).items() if tensor is not None}
     weights.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, weights)
+    # Its own `save_file` tells of a full disk in another way than the rest of Python.
+    weights.write_bytes(save({name: np.ascontiguousarray(t) for name, t in tensors.items()}))
     text = json.dumps(description, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     about.write_text(text + "\n", encoding="utf-8")
 

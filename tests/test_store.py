@@ -12,7 +12,6 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
 from hashlib import blake2b, sha256
 from pathlib import Path
 
@@ -99,22 +98,6 @@ def finish(process: "subprocess.Popen[str]", told: str = "") -> str:
     out, err = process.communicate(told, timeout=120)
     assert process.returncode == 0, err
     return out
-
-
-def can_mount() -> bool:
-    return os.geteuid() == 0 and shutil.which("mount") is not None
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(disk)]
-    if not can_mount() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def fill(store: FeatureStore) -> list[int]:
