@@ -297,7 +297,7 @@ def _is_srgb(segment: bytes) -> bool:
     if not segment.startswith(b"ICC_PROFILE\0"):
         return True
     in_one_piece = segment[12:14] == b"\1\1"  # else it is not worth joining here
-    return in_one_piece and pictures._transform(segment[14:], "RGB") is None
+    return in_one_piece and pictures.srgb_transform(segment[14:], "RGB") is None
 
 
 def decode(files: Sequence[bytes], device: torch.device) -> list[Tensor | None]:

@@ -300,7 +300,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         image = image.convert("L" if grey else "RGB")
     if image.mode not in ("RGB", "CMYK", "L"):
         image = image.convert("RGB")
-    transform = _transform(profile, image.mode) if isinstance(profile, bytes) else None
+    transform = srgb_transform(profile, image.mode) if isinstance(profile, bytes) else None
     if transform is not None:
         image = transform.apply(image)
     if image.mode != "RGB":
@@ -325,7 +325,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 @lru_cache(maxsize=16)
-def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+def srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """From an embedded profile to sRGB; None where it is sRGB already or cannot be used.
 
     Pixels of a damaged profile, or of one for another kind of pixel, are taken as sRGB, as
