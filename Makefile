@@ -40,6 +40,9 @@ test: setup  ## the tests
 test-slow: setup  ## the tests that take long
 	pytest -m slow
 
+coverage: setup  ## what the tests reach, branches too, in the stages and flows that they start as well
+	pytest -m "slow or not slow" --cov --cov-report=term-missing:skip-covered
+
 check: setup  ## lint, format, types, security
 	ruff check
 	ruff format --check
@@ -55,4 +58,4 @@ lock: setup  ## pin the newest versions that fit pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
 		--generate-hashes --no-emit-index-url --no-annotate --no-header --output-file requirements.lock
 
-.PHONY: help setup repro flow serve dashboard why test test-slow check store clean-store lock
+.PHONY: help setup repro flow serve dashboard why test test-slow coverage check store clean-store lock
