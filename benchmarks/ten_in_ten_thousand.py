@@ -155,7 +155,8 @@ def main() -> None:
     lines = [
         f"# Ten pictures added to {asked.pictures:,}, {asked.views} views a training picture",
         "",
-        "Made by `python benchmarks/ten_in_ten_thousand.py`; seconds of one `dvc repro` each.",
+        f"Made by `python benchmarks/ten_in_ten_thousand.py --views {asked.views}`; seconds of one"
+        " `dvc repro` each.",
         "",
         "| change | in all | " + " | ".join(stages) + " | DVC itself | views |",
         "| --- |" + " --- |" * (len(stages) + 3),
