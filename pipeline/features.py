@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import DataError
+from pipeline.power import raised
 
 
 def write_shards(
@@ -140,8 +141,7 @@ def read_splits(
         manifest: as `read_manifest` gives it.
         classes: the label at each position.
         splits: any of train, val and test.
-        power: exponent of a power normalisation, `sign(x) |x|^power`, which keeps a few strong
-            features from drowning the others (Perronnin et al., ECCV 2010, section 3.2).
+        power: the exponent of `power.raised`.
 
     Raises:
         DataError: a shard is damaged, a row is missing or surplus, a number is not finite, or a
@@ -191,7 +191,7 @@ def read_splits(
             paths=pictures["path"].to_numpy(dtype=str),
             views=views,
             labels=_positions(pictures["label"], classes),
-            features=features if power == 1 else np.sign(features) * np.abs(features) ** power,
+            features=raised(features, power),
         )
     return joined
 
