@@ -103,7 +103,7 @@ def _onnx_engine(settings: ExtractParams) -> Engine:
     preprocessing = Preprocessing(size[0], size[1], size[2], tuple(size[3]), tuple(size[4]))
 
     def run(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        features: NDArray[np.float32] = session.run(None, {"pictures": pictures})[0]
+        features: NDArray[np.float32] = session.run(["features"], {"pictures": pictures})[0]
         return features
 
     return Engine(

@@ -67,6 +67,30 @@ def test_any_model_of_torchvision_and_timm_loads_by_name(
     assert backbone.preprocessing[:3] == preprocessing
 
 
+@pytest.mark.parametrize(
+    ("name", "has_maps"),
+    [
+        ("efficientnet_lite0", True),
+        ("torchvision:resnet18", True),
+        ("torchvision:mobilenet_v3_small", True),
+        ("timm:resnet10t", True),
+        ("timm:mobilenetv3_small_050.lamb_in1k", False),  # it goes on after pooling
+        ("torchvision:vit_b_16", False),  # a transformer
+    ],
+)
+def test_the_maps_are_found_whose_mean_the_features_are(name: str, has_maps: bool) -> None:
+    backbone = backbones.load(name, weights="random")
+    source = backbones.map_source(backbone)
+    assert (source is not None) == has_maps
+    if source is not None:
+        side = backbone.preprocessing.crop
+        pictures = torch.randint(256, (2, side, side, 3), dtype=torch.uint8)
+        with torch.inference_mode():
+            features, maps = backbones.WithMaps(backbone.module, source)(pictures)
+            assert torch.equal(features, backbone.module(pictures))
+        torch.testing.assert_close(maps.mean(dim=(2, 3)), features)
+
+
 @pytest.mark.parametrize("name", ["torchvision:resnet18", "timm:resnet10t.c3_in1k"])
 def test_weights_that_cannot_be_had_are_one_error_naming_the_offline_choice(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: object

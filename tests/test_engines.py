@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
@@ -26,11 +27,11 @@ def pictures() -> NDArray[np.uint8]:
 
 
 def test_onnxruntime_and_pytorch_agree(project: Project, pictures: NDArray[np.uint8]) -> None:
-    onnx, torch = (engines.open_engine(settings(engine=e)) for e in ("onnxruntime", "torch"))
-    assert onnx.preprocessing == torch.preprocessing
-    assert onnx.dimension == torch.dimension == 1280
-    np.testing.assert_allclose(onnx.run(pictures), torch.run(pictures), atol=1e-4)
-    assert onnx.fingerprint != torch.fingerprint
+    fast, sure = (engines.open_engine(settings(engine=e)) for e in ("onnxruntime", "torch"))
+    assert fast.preprocessing == sure.preprocessing
+    assert fast.dimension == sure.dimension == 1280
+    np.testing.assert_allclose(fast.run(pictures), sure.run(pictures), atol=1e-4)
+    assert fast.fingerprint != sure.fingerprint
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "torch"])
@@ -61,6 +62,20 @@ def test_onnxruntime_gives_the_same_bits_on_any_number_of_threads(
     monkeypatch.setattr(onnxruntime, "InferenceSession", on_four_threads)
     four = engines.open_engine(settings(engine="onnxruntime")).run(pictures)
     np.testing.assert_array_equal(one, four)
+
+
+def test_the_maps_in_the_export_do_not_change_a_bit_of_the_features(
+    project: Project, pictures: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    features = engines.open_engine(settings(engine="onnxruntime")).run(pictures)
+    file = engines._export_file(settings().backbone, settings().weights)
+    (maps,) = onnxruntime.InferenceSession(file).run(["maps"], {"pictures": pictures})
+    np.testing.assert_allclose(maps.mean(axis=(2, 3)), features, atol=1e-5)
+    model = onnx.load(file)
+    del model.graph.output[1]
+    onnx.save(model, tmp_path / "without.onnx")
+    without = engines._session(tmp_path / "without.onnx")
+    np.testing.assert_array_equal(without.run(None, {"pictures": pictures})[0], features)
 
 
 def test_a_second_run_needs_no_torch(project: Project) -> None:
