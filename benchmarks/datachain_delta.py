@@ -25,7 +25,7 @@ from ten_in_ten_thousand import Repository, draw
 ROOT = Path(__file__).parent.parent
 DRAWN = 1_000
 
-# Run by DataChain's Python with the folder of pictures and a file that notes each one computed.
+# Run by DataChain's Python; its own processes know the environment but no arguments.
 PEER = """
 import os, sys
 sys.path.append(os.environ["OUR_PACKAGES"])
@@ -40,13 +40,13 @@ def feature(file: datachain.File) -> list[float]:
     from pipeline.views import ORIGINAL
     if ENGINE is None:
         ENGINE = engines.open_engine(params.load().extract)
-    with open(sys.argv[2], "a") as note:
+    with open(os.environ["NOTES"], "a") as note:
         note.write(file.path + "\\n")
     return ENGINE.run(ENGINE.make_views([(file.read(), [ORIGINAL])]))[0].tolist()
 
 if __name__ == "__main__":
     pictures = datachain.read_storage(
-        "file://" + sys.argv[1], update=True, delta=True, delta_on="file.path"
+        "file://" + os.environ["PICTURES"], update=True, delta=True, delta_on="file.path"
     )
     pictures = pictures.filter(C("file.path").glob("*.jpg")).settings(parallel=os.cpu_count())
     print(pictures.map(feature=feature).save("features").count())
@@ -60,8 +60,10 @@ class Peer:
         self.repository, self.notes = repository, folder / "computed"
         script = folder / "peer.py"
         script.write_text(PEER)
-        self.command = [python, str(script), str(repository.raw), str(self.notes)]
+        self.command = [python, str(script)]
         self.environment = repository.environment | {
+            "PICTURES": str(repository.raw),
+            "NOTES": str(self.notes),
             "OUR_PACKAGES": sysconfig.get_paths()["purelib"],
             "PYTHONPATH": str(ROOT),
             "DATACHAIN_ROOT_DIR": str(folder / "datachain"),

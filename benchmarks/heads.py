@@ -24,9 +24,8 @@ from sklearn.datasets import load_digits
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import torch  # noqa: E402
 
-from pipeline import scores, sweep  # noqa: E402
+from pipeline import descent, scores  # noqa: E402
 from pipeline.features import Split, read_manifest, read_splits  # noqa: E402
 from pipeline.heads import probabilities  # noqa: E402
 from pipeline.sweep import Knobs, Schedule, train_heads  # noqa: E402
@@ -121,10 +120,10 @@ def main() -> None:
                 train, val, test = splits
                 schedule = Schedule(EPOCHS, 256, 10, np.ones(len(classes), np.float32))
                 seeded = [
-                    replace(one, seed=seed) if one.optimizer in sweep.RULES else one
+                    replace(one, seed=seed) if one.optimizer in descent.RULES else one
                     for one in heads
                 ]
-                trained = train_heads(train, val, seeded, schedule, torch.device("cpu"))
+                trained = train_heads(train, val, seeded, schedule, "cpu")
                 for one, result in zip(heads, trained, strict=True):
                     shares = probabilities(result.head.logits(test.features))
                     got = scores.scores(test.labels, shares, 1, 15).overall

@@ -62,7 +62,7 @@ def timed(work: Callable[[], list[Trained]], repeats: int) -> tuple[float, list[
     return statistics.median(seconds), result
 
 
-def one_against_many(arguments: argparse.Namespace, device: torch.device) -> list[str]:
+def one_against_many(arguments: argparse.Namespace, device: str) -> list[str]:
     """Rows of the first table: seconds of 1 head, of all together and of a loop over them."""
     train = made_up(arguments.rows, arguments.dimension, arguments.classes, 0)
     val = made_up(max(100, arguments.rows // 10), arguments.dimension, arguments.classes, 1)
@@ -94,7 +94,7 @@ def against_scikit_learn(train: Split, val: Split, test: Split, classes: int) ->
     from sklearn.model_selection import PredefinedSplit
 
     schedule = Schedule(50, 256, 10, np.ones(classes, np.float32))
-    heads, cpu = grid(4, HEADS // 4), torch.device("cpu")
+    heads, cpu = grid(4, HEADS // 4), "cpu"
 
     def best(trained: list[Trained]) -> Trained:
         return min(trained, key=lambda one: one.kept.val_loss)
@@ -132,8 +132,8 @@ def against_scikit_learn(train: Split, val: Split, test: Split, classes: int) ->
     return rows
 
 
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
+def device_name(device: str) -> str:
+    if device == "cuda":
         return torch.cuda.get_device_name()
     return f"{torch.get_num_threads()} threads of a CPU ({platform.machine()})"
 
@@ -176,7 +176,7 @@ def main() -> None:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name in arguments.device or found:
-        lines += one_against_many(arguments, torch.device(name))
+        lines += one_against_many(arguments, name)
     if not arguments.no_scikit_learn:
         data = pictures()
         what = "the features of the pipeline's pictures"
@@ -189,7 +189,7 @@ def main() -> None:
             "",
             f"On {what} ({len(train.labels):,} training rows, {len(val.labels):,} validation, "
             f"{len(test.labels):,} test, {classes} classes), on "
-            f"{device_name(torch.device('cpu'))}. A grid of 4 learning rates and 16 weight decays "
+            f"{device_name('cpu')}. A grid of 4 learning rates and 16 weight decays "
             "for at most 50 epochs, against as many L2 penalties; "
             "each chooses by the validation loss.",
             "",

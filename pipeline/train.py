@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
 from pipeline import command, params, sweep
 from pipeline.errors import DataError, DeviceError, ParamsError, TrainingError
@@ -32,7 +31,8 @@ def train() -> None:
     """Train a head for each combination of knobs; save the best on the validation pictures."""
     settings = params.load().train
     combinations = every_combination(settings)
-    device = device_for(settings.device)
+    descending = [one for one in combinations if one.optimizer not in CLOSED_FORMS]
+    device = device_for(settings.device, bool(descending))
     manifest = read_manifest(MANIFEST)
     classes = class_names(manifest)
     splits = read_splits(FEATURES, manifest, classes, ["train", "val"], settings.power)
@@ -45,8 +45,12 @@ def train() -> None:
         patience=settings.patience,
         class_weights=class_weights(settings.class_weights, rows.labels, len(classes)),
     )
-    stacks = sweep.stacks(combinations, rows.features.shape[1], schedule)
-    with Progress("train", settings.epochs * len(stacks), "epochs") as progress:
+    stacks = 0
+    if descending:
+        from pipeline import descent  # imports PyTorch
+
+        stacks = len(descent.stacks(descending, rows.features.shape[1], schedule))
+    with Progress("train", settings.epochs * stacks, "epochs") as progress:
         trained = sweep.train_heads(
             rows, val, combinations, schedule, device, lambda: progress.advance(1)
         )
@@ -68,9 +72,7 @@ def train() -> None:
     _print_summary(ranked, kept, len(rows.labels), len(val.labels))
 
 
-def refit(
-    chosen: Trained, rows: Split, val: Split, schedule: Schedule, device: torch.device
-) -> Head:
+def refit(chosen: Trained, rows: Split, val: Split, schedule: Schedule, device: str) -> Head:
     """Train the chosen head again, on training and validation pictures together.
 
     Validation has done its work once the head is chosen, and with few pictures a fifth more of
@@ -124,17 +126,24 @@ def every_combination(settings: TrainParams) -> list[Knobs]:
     return list(combinations)
 
 
-def device_for(asked: str) -> torch.device:
-    """The device that `train.device` means on this machine.
+def device_for(asked: str, descends: bool) -> str:
+    """`cpu` or `cuda`: what `train.device` means on this machine.
+
+    Where no head descends, `auto` is the CPU, and PyTorch need not be imported to see what else
+    there is.
 
     Raises:
         DeviceError: cuda is asked for and is not there.
     """
-    if asked == "cuda" and not torch.cuda.is_available():
+    if asked == "cpu" or (asked == "auto" and not descends):
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if asked == "cuda":
         raise DeviceError("train.device is cuda, but PyTorch sees no CUDA device; use auto or cpu")
-    if asked == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda")
+    return "cpu"
 
 
 def class_names(manifest: pd.DataFrame) -> list[str]:

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import sweep
+from pipeline import descent
+from pipeline.descent import RULES
 from pipeline.features import Split
-from pipeline.sweep import RULES, Knobs, Schedule, train_heads
+from pipeline.sweep import Knobs, Schedule, train_heads
 
-CPU = torch.device("cpu")
+CPU = "cpu"
 ADAMW = Knobs("adamw", 0.01, 0.1, 0, 0.0, 0.0, 0)
 SCHEDULE = Schedule(epochs=6, batch_size=16, patience=0, class_weights=np.ones(3, np.float32))
 
@@ -162,13 +163,13 @@ def test_a_sweep_gives_the_heads_that_single_runs_give():
 def test_stacks_too_large_for_memory_are_divided_without_a_difference(monkeypatch):
     knobs = combinations(learning_rate=[0.001, 0.003, 0.01, 0.03, 0.1], seed=[0, 1])
     whole = train_heads(TRAIN, VAL, knobs, SCHEDULE, CPU)
-    monkeypatch.setattr(sweep, "STACK_LIMIT", 330)
-    assert [(len(seeds), len(some)) for seeds, some in sweep.stacks(knobs, 10, SCHEDULE)] == [
+    monkeypatch.setattr(descent, "STACK_LIMIT", 330)
+    assert [(len(seeds), len(some)) for seeds, some in descent.stacks(knobs, 10, SCHEDULE)] == [
         (2, 3),
         (2, 2),
     ]
-    monkeypatch.setattr(sweep, "STACK_LIMIT", 170)
-    assert len(sweep.stacks(knobs, 10, SCHEDULE)) == 4
+    monkeypatch.setattr(descent, "STACK_LIMIT", 170)
+    assert len(descent.stacks(knobs, 10, SCHEDULE)) == 4
     for one, other in zip(whole, train_heads(TRAIN, VAL, knobs, SCHEDULE, CPU), strict=True):
         assert one.kept.epoch == other.kept.epoch
         assert_same(one.head, other.head)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -246,3 +248,12 @@ def test_balanced_class_weights_are_scikit_learns():
     wanted = compute_class_weight("balanced", classes=np.arange(3), y=labels)
     np.testing.assert_allclose(class_weights("balanced", labels, 3), wanted, rtol=1e-6)
     np.testing.assert_array_equal(class_weights("none", labels, 3), np.ones(3))
+
+
+def test_torch_is_imported_only_where_a_head_descends(trained_project):
+    """Importing it takes longer than all of a head in closed form."""
+    code = "import sys; from pipeline.train import train; train(); print('torch' in sys.modules)"
+    for optimizer, imported in (("lbfgs", "False"), ("adam", "True")):
+        trained_project.set(**{"train.optimizer": optimizer, "train.width": 0})
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout.splitlines()[-1] == imported, done.stderr
