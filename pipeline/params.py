@@ -39,6 +39,13 @@ BackboneName = Annotated[
         "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME or timm:NAME",
     ),
 ]
+Candidate = Annotated[
+    str,
+    _form(
+        r"(random:)?(efficientnet_lite[012]|(torchvision|timm):[\w.\-/]+)",
+        "a backbone's name, or random: and the name for the same network untrained",
+    ),
+]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Optimizer = Literal["sgd", "momentum", "adam", "adamw", "lbfgs", "ridge", "nearest_mean"]
@@ -128,6 +135,27 @@ class EvaluateParams(Section):
     seed: Seed
 
 
+# An optional stage is in the graph when its list `run` has this word: dvc.yaml makes one stage
+# for each item, so none of an empty list.
+Run = Annotated[list[Literal["asked"]], Field(max_length=1)]
+
+
+class FewParams(Section):
+    """The curve of accuracy against pictures per class."""
+
+    run: Run
+    draws: Annotated[int, Field(ge=1, le=1000)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+
+
+class RankParams(Section):
+    """The backbones to compare on the user's pictures."""
+
+    run: Run
+    backbones: Annotated[list[Candidate], Field(min_length=1)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+
+
 class Params(Section):
     """The whole of `params.yaml`."""
 
@@ -136,6 +164,8 @@ class Params(Section):
     extract: ExtractParams
     train: TrainParams
     evaluate: EvaluateParams
+    few: FewParams
+    rank: RankParams
 
 
 def load(path: Path = PARAMS) -> Params:

@@ -22,3 +22,9 @@ METRICS = Path("reports/metrics.json")
 PREDICTIONS = Path("reports/predictions.csv")
 CLASSES = Path("reports/classes.csv")
 PLOTS = Path("reports/plots")
+
+FEW = Path("reports/few.csv")
+FEW_PLOT = Path("reports/few.png")
+
+RANK = Path("reports/rank.csv")
+RANK_SPEED = Path("reports/rank_speed.csv")

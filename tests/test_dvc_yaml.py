@@ -9,7 +9,10 @@ import yaml
 from pipeline import paths
 from tests.conftest import ROOT
 
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+ENTRIES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+# An optional stage is written once for each item of a list of its section.
+OPTIONAL = {name: entry["foreach"] for name, entry in ENTRIES.items() if "foreach" in entry}
+STAGES = {name: entry.get("do", entry) for name, entry in ENTRIES.items()}
 
 # These cannot change a byte of any output: they check, name, report. A change in one of them
 # would rerun everything for nothing, so no stage lists them.
@@ -59,15 +62,38 @@ def test_the_modules_declared_are_those_imported(stage: str) -> None:
     assert declared == modules_of(stage) - PLUMBING
 
 
+def own_modules(stage: str) -> set[str]:
+    """Those whose files and parameters are the stage's own.
+
+    The module of another stage lends functions: its section and its files are read in the one of
+    its name, which is not called.
+    """
+    return modules_of(stage) - (set(STAGES) - {stage}) - {"params"}
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_parameters_declared_are_the_section_that_is_read(stage: str) -> None:
+def test_the_parameters_declared_are_the_sections_that_are_read(stage: str) -> None:
     sections = {
         node.attr
-        for module in modules_of(stage) - {"params"}
+        for module in own_modules(stage)
         for node in ast.walk(tree(module))
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "params.load()"
     }
-    assert sections == set(STAGES[stage]["params"]) == {stage}
+    declared = {name.partition(".")[0] for name in STAGES[stage]["params"]}
+    assert sections == declared
+    assert stage in declared if stage in OPTIONAL else declared == {stage}
+
+
+def test_an_optional_stage_is_off_unless_its_parameters_ask_for_it() -> None:
+    sections = yaml.safe_load((ROOT / "params.yaml").read_text())
+    switched = [name for name in sections if "run" in sections[name]]
+    assert {name: f"${{{name}.run}}" for name in switched} == OPTIONAL
+    assert [name for name in switched if sections[name]["run"]] == []
+
+
+@pytest.mark.parametrize("stage", OPTIONAL)
+def test_an_optional_stage_has_a_plot_that_is_drawn_only_with_it(stage: str) -> None:
+    assert STAGES[stage]["plots"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -75,7 +101,7 @@ def test_the_files_declared_are_those_that_the_code_names(stage: str) -> None:
     places = {name: str(value) for name, value in vars(paths).items() if name.isupper()}
     used = {
         places[alias.name]
-        for module in modules_of(stage) - {"params"}
+        for module in own_modules(stage)
         for node in ast.walk(tree(module))
         if isinstance(node, ast.ImportFrom) and node.module == "pipeline.paths"
         for alias in node.names

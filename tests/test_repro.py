@@ -39,7 +39,7 @@ class Repository:
 
     def repro(self, *arguments: str) -> list[str]:
         """Run `dvc repro`; the names of the stages that ran."""
-        return re.findall(r"Running stage '(\w+)'", self.run("dvc", "repro", *arguments))
+        return re.findall(r"Running stage '([\w@]+)'", self.run("dvc", "repro", *arguments))
 
     def why(self) -> list[str]:
         return self.run(sys.executable, "-m", "flows.cli", "why").splitlines()
@@ -206,6 +206,19 @@ def test_switching_back_and_forth_runs_nothing(done: Repository) -> None:
     done.run("git", "checkout", "-q", "-")
     done.run("dvc", "checkout", "-q")
     assert done.repro() == []
+
+
+def test_an_optional_stage_comes_and_goes_with_its_parameter(done: Repository) -> None:
+    done.repro()
+    done.set(**{"few.run": ["asked"], "few.draws": 2})
+    assert done.why()[-1] == "few@asked: would run: it has never run here"
+    assert done.repro() == ["few@asked"]
+    assert done.repro() == []
+    done.run("dvc", "plots", "show", "--out", "plots")
+    assert "Accuracy by pictures per class" in (done.folder / "plots" / "index.html").read_text()
+    done.set(**{"few.run": []})
+    assert done.repro() == []
+    assert done.why() == [f"{stage}: up to date" for stage in STAGES]
 
 
 def test_two_runs_from_scratch_give_the_same_bytes(

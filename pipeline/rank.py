@@ -1,0 +1,176 @@
+"""Optional stage, rank: which backbone suits these pictures, from the feature store.
+
+Each candidate gets a linear head whose L2 penalty is tuned for it: with one penalty for all, the
+order says more about the penalty than about the backbones (Kornblith et al., CVPR 2019). Views that
+the store has are not computed again, so that a second look is free.
+"""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.metadata import metadata
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import timm
+import torch
+
+from pipeline import backbones, command, engines, extract, params, store, sweep, train, views
+from pipeline.engines import Engine
+from pipeline.errors import DataError
+from pipeline.features import Split, read_manifest
+from pipeline.heads import probabilities
+from pipeline.params import ExtractParams
+from pipeline.paths import MANIFEST, RANK, RANK_SPEED
+from pipeline.power import raised
+from pipeline.scores import bootstrap, interval
+from pipeline.store import FeatureStore
+from pipeline.sweep import Knobs, Schedule, Trained
+from pipeline.transferability import logme
+
+DECAYS = np.geomspace(1e-4, 10, 11).tolist()  # L2 penalties that each candidate's head may have
+RESAMPLES = 1000
+CPU = torch.device("cpu")
+
+
+def rank() -> None:
+    """Look at the training and validation pictures through each backbone and write two tables."""
+    settings, extracting = params.load().rank, params.load().extract
+    power = params.load().train.power
+    manifest = read_manifest(MANIFEST)
+    classes = train.class_names(manifest)
+    pictures = manifest[manifest["split"].isin(["train", "val"])]
+    if not (pictures["split"] == "val").any():
+        raise DataError(
+            f"{MANIFEST} has no validation picture to rank by; give ingest.shares.val more than 0"
+        )
+    rows, speeds = [], []
+    for candidate in dict.fromkeys(settings.backbones):
+        weights, name = parted(candidate)
+        asked = extracting.model_copy(update={"backbone": name, "weights": weights})
+        engine = engines.open_engine(asked)
+        splits = look(pictures, classes, engine, asked, power)
+        head = quick_head(splits["train"], splits["val"], len(classes))
+        rows.append(
+            {"backbone": candidate}
+            | measured(head, splits, len(classes), settings.confidence)
+            | described(name, weights, engine)
+        )
+        speeds.append((candidate, speed(pictures, engine, asked.batch_size), engine.name))
+        print(
+            f"rank: {candidate}: validation accuracy {rows[-1]['val_accuracy']:.4f}, "
+            f"LogME {rows[-1]['logme']:.3f}, {speeds[-1][1]} views a second"
+        )
+    # Of equal accuracies the lower loss is better: it also says by how much each was right.
+    table = pd.DataFrame(rows).sort_values(["val_accuracy", "val_loss"], ascending=[False, True])
+    RANK.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(RANK, index=False, float_format="%.6g", lineterminator="\n")
+    timings = pd.DataFrame(speeds, columns=["backbone", "views_per_second", "engine"])
+    timings.to_csv(RANK_SPEED, index=False, lineterminator="\n")
+
+
+def parted(candidate: str) -> tuple[str, str]:
+    """`random:NAME` as `random` and the name, another as `pretrained` and the name."""
+    if candidate.startswith("random:"):
+        return "random", candidate.removeprefix("random:")
+    return "pretrained", candidate
+
+
+def look(
+    pictures: pd.DataFrame, classes: list[str], engine: Engine, asked: ExtractParams, power: float
+) -> dict[str, Split]:
+    """View 0 of each picture through the backbone, by split; what the store lacks is computed."""
+    no_plan = pd.DataFrame(columns=["digest", "view", *views.View._fields])
+    table = extract.every_view(pictures, no_plan, engine)
+    keys = table["key"].tolist()
+    with FeatureStore(store.default_folder(), store.default_limit()) as cache:
+        missing = extract.without(table, cache.held(keys))
+        extract.compute(missing, engine, cache, asked.batch_size)
+        found = cache.get(keys)
+        damaged = extract.without(table, found)  # which shows only on reading
+        for batch in extract.batches(damaged, asked.batch_size):
+            found |= extract.features_of(batch, engine, asked.batch_size)
+    print(
+        f"rank: {asked.backbone}: {len(keys) - len(missing)} views reused, {len(missing)} computed"
+    )
+    features = raised(np.stack([found[key] for key in keys]), power)
+    table = table.merge(pictures[["digest", "label", "split"]], on="digest")
+    splits = {}
+    for split in ("train", "val"):
+        chosen = table["split"] == split
+        rows = table[chosen]
+        splits[split] = Split(
+            rows["digest"].to_numpy(dtype=str),
+            rows["path"].to_numpy(dtype=str),
+            rows["view"].to_numpy(),
+            pd.Index(classes).get_indexer(rows["label"]).astype(np.int64),
+            features[chosen.to_numpy()],
+        )
+    return splits
+
+
+def quick_head(rows: Split, val: Split, classes: int) -> Trained:
+    """Logistic regression with the penalty of the lowest validation loss."""
+    knobs = [Knobs("lbfgs", 0, decay, 0, 0, 0, 0) for decay in DECAYS]
+    schedule = Schedule(1, 1, 0, np.ones(classes, np.float32))
+    return min(sweep.train_heads(rows, val, knobs, schedule, CPU), key=train.rank)
+
+
+def measured(
+    best: Trained, splits: dict[str, Split], classes: int, confidence: float
+) -> dict[str, Any]:
+    """The head's validation figures, with the accuracy's interval, and the features' LogME."""
+    rows, val = splits["train"], splits["val"]
+    assert best.head is not None and best.kept is not None  # noqa: S101, PT018 (L-BFGS loses none)
+    shares = probabilities(best.head.logits(val.features))
+    resampled = bootstrap(val.labels, shares, 1, 1, RESAMPLES, 0).overall["accuracy"]
+    low, high = interval(resampled, confidence)
+    return {
+        "val_accuracy": best.kept.val_accuracy,
+        "low": float(low),
+        "high": float(high),
+        "val_loss": best.kept.val_loss,
+        "weight_decay": best.knobs.weight_decay,
+        "logme": logme(rows.features, rows.labels, classes),
+    }
+
+
+def described(name: str, weights: str, engine: Engine) -> dict[str, Any]:
+    """What the backbone is: features, side of its pictures, parameters, megabytes, licence."""
+    module = backbones.load(name, weights).module
+    parameters = sum(tensor.numel() for tensor in module.parameters())
+    return {
+        "features": engine.dimension,
+        "pixels": engine.preprocessing.crop,
+        "parameters": parameters,
+        "megabytes": round(4 * parameters / 1e6, 1),  # as float32
+        "licence": licence(name),
+    }
+
+
+def licence(name: str) -> str:
+    """The weights' licence as timm's configuration states it; torchvision states only its own."""
+    family, _, model = name.rpartition(":")
+    if family == "torchvision":
+        return f"{metadata('torchvision')['License']} (the code)"
+    stated = timm.get_pretrained_cfg(model if family else f"tf_{name}")
+    return getattr(stated, "license", None) or "not stated"
+
+
+def speed(pictures: pd.DataFrame, engine: Engine, batch_size: int) -> float:
+    """Views a second from decoding to feature on all cores, as `extract` goes about it."""
+    cores = os.cpu_count() or 1
+    some = pictures.head(cores * batch_size).assign(view=0, **views.ORIGINAL._asdict(), key=b"")
+    parts = list(extract.batches(some, -(-len(some) // cores)))
+    work = partial(extract.features_of, engine=engine, batch_size=batch_size)
+    work(some.head(1))  # wakes the libraries up
+    with ThreadPoolExecutor(cores) as pool:
+        start = time.monotonic()
+        list(pool.map(work, parts))
+        return round(len(some) / (time.monotonic() - start), 1)
+
+
+if __name__ == "__main__":
+    command.run(rank)
