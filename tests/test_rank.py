@@ -1,0 +1,74 @@
+"""The rank stage: real backbones side by side, from the feature store."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from pipeline import backbones
+from pipeline.errors import DataError, ParamsError
+from pipeline.ingest import ingest
+from pipeline.params import load
+from pipeline.paths import RANK, RANK_SPEED
+from pipeline.rank import licence, parted, rank
+
+
+@pytest.fixture
+def shapes(project, draw_picture):
+    """Forty pictures of two classes, ingested."""
+    for i in range(40):
+        path = project.folder / "data/raw/shapes" / ("disc", "square")[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_picture(i, square=bool(i % 2)).save(path)
+    project.set(**{"ingest.source": "folder", "ingest.path": "data/raw/shapes"})
+    project.set(**{"rank.run": ["asked"]})
+    ingest()
+    return project
+
+
+def test_backbones_are_ranked_and_a_second_look_computes_nothing(shapes, capsys):
+    shapes.set(**{"rank.backbones": ["random:efficientnet_lite0", "efficientnet_lite0"]})
+    rank()
+    first = RANK.read_bytes()
+    table = pd.read_csv(RANK).set_index("backbone")
+    assert set(table.index) == {"random:efficientnet_lite0", "efficientnet_lite0"}
+    assert table["val_accuracy"].is_monotonic_decreasing
+    assert (table["low"] <= table["val_accuracy"]).all()
+    assert (table["val_accuracy"] <= table["high"]).all()
+    of_weights = sum(p.numel() for p in backbones.load("efficientnet_lite0").module.parameters())
+    assert table["parameters"].tolist() == [of_weights] * 2
+    assert table.loc["efficientnet_lite0", "features"] == 1280
+    assert table["pixels"].tolist() == [224] * 2
+    # Trained features tell discs from squares better than random ones, by both measures.
+    trained, floor = table.loc["efficientnet_lite0"], table.loc["random:efficientnet_lite0"]
+    assert trained["val_loss"] < floor["val_loss"]
+    assert trained["logme"] > floor["logme"]
+    assert (pd.read_csv(RANK_SPEED)["views_per_second"] > 0).all()
+    computed = re.findall(r"(\d+) views reused, (\d+) computed", capsys.readouterr().out)
+    assert [of[0] for of in computed] == ["0", "0"]
+
+    rank()
+    assert RANK.read_bytes() == first
+    again = re.findall(r"(\d+) views reused, (\d+) computed", capsys.readouterr().out)
+    assert again == [(count, "0") for _, count in computed]
+
+
+def test_a_candidate_is_a_backbone_or_one_untrained(shapes):
+    assert parted("random:timm:resnet18") == ("random", "timm:resnet18")
+    assert parted("efficientnet_lite1") == ("pretrained", "efficientnet_lite1")
+    shapes.set(**{"rank.backbones": ["random:resnet"]})
+    with pytest.raises(ParamsError, match=r"rank.backbones.0 is 'random:resnet'"):
+        load()
+
+
+def test_the_licence_is_the_one_that_is_stated():
+    assert licence("efficientnet_lite2") == "apache-2.0"
+    assert licence("timm:vit_base_patch14_dinov2.lvd142m") == "apache-2.0"
+    assert licence("torchvision:resnet18").startswith("BSD")
+
+
+def test_without_validation_pictures_it_says_what_to_do(shapes):
+    shapes.set(**{"ingest.shares": {"train": 0.8, "val": 0.0, "test": 0.2}})
+    ingest()
+    with pytest.raises(DataError, match=r"ingest.shares.val more than 0"):
+        rank()
