@@ -156,6 +156,28 @@ class RankParams(Section):
     confidence: Annotated[float, Field(gt=0, lt=1)]
 
 
+class ThawParams(Section):
+    """Training the last blocks of the backbone with the head."""
+
+    run: Run
+    blocks: Annotated[int, Field(ge=1)]
+    epochs: Annotated[int, Field(ge=1, le=100_000)]
+    batch_size: Annotated[int, Field(ge=1)]
+    learning_rate: Positive
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
+    weight_decay: NotNegative
+    batch_norm: Literal["kept", "updated"]
+    seed: Seed
+    device: Device
+
+
+class ScratchParams(Section):
+    """Training the same network from random weights; the rest of the budget is `thaw`'s."""
+
+    run: Run
+    learning_rate: Positive
+
+
 class Params(Section):
     """The whole of `params.yaml`."""
 
@@ -166,6 +188,8 @@ class Params(Section):
     evaluate: EvaluateParams
     few: FewParams
     rank: RankParams
+    thaw: ThawParams
+    scratch: ScratchParams
 
 
 def load(path: Path = PARAMS) -> Params:

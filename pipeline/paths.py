@@ -28,3 +28,10 @@ FEW_PLOT = Path("reports/few.png")
 
 RANK = Path("reports/rank.csv")
 RANK_SPEED = Path("reports/rank_speed.csv")
+
+THAWED = Path("data/thawed")
+THAW = Path("reports/thaw.json")
+THAW_CURVE = Path("reports/thaw.csv")
+
+SCRATCH = Path("reports/scratch.json")
+SCRATCH_CURVE = Path("reports/scratch.csv")

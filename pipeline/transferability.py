@@ -2,11 +2,12 @@
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize_scalar
 
 from pipeline.heads import Floats
 
-ITERATIONS = 100
-TOLERANCE = 1e-5  # relative, of weight precision over noise precision
+# Noise over signal that is searched, as a share of the features' largest variance.
+LEAST, MOST = 1e-9, 1e9
 
 
 def logme(features: Floats, labels: npt.NDArray[np.int64], classes: int) -> float:
@@ -14,45 +15,43 @@ def logme(features: Floats, labels: npt.NDArray[np.int64], classes: int) -> floa
 
     For each class it is the log evidence, by picture, of a Bayesian linear model from the features
     to 1 for the class and 0 for the others; weights ~ N(0, 1/α), noise ~ N(0, 1/β), both at the
-    values of highest evidence, found by MacKay's fixed-point iteration. The mean over classes.
+    values of highest evidence. The mean over classes. The paper finds α and β by an iteration,
+    which divides by zero where features fit the labels exactly; here the best β is written down
+    for each α/β, and that one number is searched.
 
     Args:
         features: [n, d].
         labels: [n], from 0 to `classes` - 1.
         classes: at least 2.
     """
-    wide = features.astype(np.float64)
-    left, singular, _ = np.linalg.svd(wide, full_matrices=False)
+    left, singular, _ = np.linalg.svd(features.astype(np.float64), full_matrices=False)
     wanted = np.eye(classes)[labels]
-    evidences = [_evidence(left, singular, wanted[:, c], wide.shape[1]) for c in range(classes)]
-    return float(np.mean(evidences))
+    return float(np.mean([_evidence(left.T @ w, w @ w, singular**2, len(w)) for w in wanted.T]))
 
 
 def _evidence(
-    left: npt.NDArray[np.float64],
-    singular: npt.NDArray[np.float64],
-    wanted: npt.NDArray[np.float64],
-    dimension: int,
+    along: npt.NDArray[np.float64], total: float, squares: npt.NDArray[np.float64], count: int
 ) -> float:
-    """Highest log evidence by picture, of features with this decomposition for targets [n]."""
-    count = len(wanted)
-    along = left.T @ wanted
-    outside = max(float(wanted @ wanted - along @ along), 0.0)  # what no weights can reach
-    squares = singular**2
-    alpha = beta = 1.0
-    for _ in range(ITERATIONS):
-        ratio = alpha / beta
-        share = squares / (squares + ratio)  # how far the data decide each direction
-        weights = float(np.sum(squares * along**2 / (squares + ratio) ** 2))
-        misfit = float(np.sum(((1 - share) * along) ** 2)) + outside
-        free = float(share.sum())
-        alpha = free / max(weights, 1e-300)
-        beta = (count - free) / max(misfit, 1e-300)
-        if abs(alpha / beta - ratio) <= TOLERANCE * ratio:
-            break
-    spread = np.sum(np.log(alpha + beta * squares)) + (dimension - len(squares)) * np.log(alpha)
-    total = count * np.log(beta) + dimension * np.log(alpha) - count * np.log(2 * np.pi)
-    ratio = alpha / beta
-    weights = float(np.sum(squares * along**2 / (squares + ratio) ** 2))
-    misfit = float(np.sum((ratio / (squares + ratio) * along) ** 2)) + outside
-    return float((total - spread - beta * misfit - alpha * weights) / (2 * count))
+    """Highest log evidence by picture.
+
+    Args:
+        along: [k], the targets along each left singular vector of the features.
+        total: sum of the squared targets.
+        squares: [k], the squared singular values.
+        count: of pictures.
+    """
+    outside = max(total - along @ along, 0.0)  # what no weights can reach
+
+    def negative(power: float) -> float:
+        ratio = np.exp(power)
+        # Targets ~ N(0, (I + F Fᵀ / ratio) / β), and the likeliest β is count / misfit.
+        misfit = max(np.sum(along**2 * ratio / (squares + ratio)) + outside, 1e-300)
+        spread = np.sum(np.log1p(squares / ratio))
+        return float((count * np.log(2 * np.pi * misfit / count) + spread + count) / 2)
+
+    ends = np.log(LEAST * squares[0]), np.log(MOST * squares[0])
+    grid = np.linspace(*ends, 100)
+    middle = int(np.argmin([negative(power) for power in grid]))
+    bounds = grid[max(0, middle - 1)], grid[min(len(grid) - 1, middle + 1)]
+    best = minimize_scalar(negative, bounds=bounds, method="bounded")
+    return -float(best.fun) / count

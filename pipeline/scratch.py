@@ -1,0 +1,82 @@
+"""Optional stage, scratch: the same network from random weights, to see what transfer is worth.
+
+It gets the budget of `thaw`: the same pictures, augmented alike, as many epochs, the same batches.
+All of it learns, and its statistics follow the pictures, since there are none to keep.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from pipeline import backbones, command, end_to_end, params
+from pipeline.end_to_end import Labelled, Network, Recipe
+from pipeline.errors import DataError, TrainingError
+from pipeline.features import read_manifest
+from pipeline.heads import Head
+from pipeline.paths import MANIFEST, SCRATCH, SCRATCH_CURVE
+from pipeline.sweep import Figures
+from pipeline.train import class_names, device_for
+
+
+def scratch() -> None:
+    """Train all of the network from random weights; write its figures and its curve."""
+    settings, budget = params.load().scratch, params.load().thaw
+    ranges, extracting = params.load().augment, params.load().extract
+    confidence = params.load().evaluate.confidence
+    device = device_for(budget.device, "thaw.device")
+    manifest = read_manifest(MANIFEST)
+    classes = class_names(manifest)
+    pictures = {name: Labelled.of(manifest, classes, name) for name in ("train", "val", "test")}
+    if not pictures["val"].digests:
+        raise DataError(
+            f"{MANIFEST} has no validation picture to judge by; give ingest.shares.val more than 0"
+        )
+    backbone = backbones.load(extracting.backbone, "random")
+    head = Head(
+        np.zeros((len(classes), backbone.dimension), np.float32),
+        np.zeros(len(classes), np.float32),
+    )
+    network = Network(backbone.module, head, power=1)
+    unknown = Figures(0, *[float("nan")] * 4)
+    trained = end_to_end.train_network(
+        network,
+        pictures["train"],
+        pictures["val"],
+        unknown,
+        backbone.preprocessing,
+        ranges,
+        Recipe(
+            None,
+            budget.epochs,
+            budget.batch_size,
+            settings.learning_rate,
+            1.0,
+            budget.weight_decay,
+            "updated",
+            budget.seed,
+        ),
+        device,
+        "scratch",
+    )
+    if not trained.best:
+        raise TrainingError(f"nothing came of training from random weights: {trained.status}")
+    report: dict[str, Any] = {"epoch": trained.best, "status": trained.status}
+    for split, name in (("val", "validation"), ("test", "test")):
+        labels = pictures[split].labels
+        report[name] = {"pictures": len(labels)}
+        if len(labels):
+            logits = end_to_end.answers(
+                network, pictures[split], backbone.preprocessing, budget.batch_size
+            )
+            report[name] |= end_to_end.figures_of(logits, labels, confidence)
+    SCRATCH.parent.mkdir(parents=True, exist_ok=True)
+    SCRATCH.write_text(json.dumps({"from_scratch": report}, indent=2) + "\n", encoding="utf-8")
+    end_to_end.write_curve(trained.curve[1:], SCRATCH_CURVE)
+    trained.checkpoint.unlink(missing_ok=True)
+    kept = report["validation"]
+    print(f"scratch: validation loss {kept['loss']:.4f}, accuracy {kept['accuracy']:.4f}")
+
+
+if __name__ == "__main__":
+    command.run(scratch)

@@ -1,0 +1,122 @@
+"""Optional stage, thaw: the last blocks of the backbone learn too, once the head has converged.
+
+The chosen head, trained on training pictures alone, and the backbone go on together from pictures.
+What comes of it is taken only where validation says that it is better.
+"""
+
+import json
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from pipeline import backbones, command, end_to_end, params, sweep
+from pipeline.end_to_end import Labelled, Network, Recipe
+from pipeline.errors import DataError, TrainingError
+from pipeline.features import Split, read_manifest, read_splits
+from pipeline.heads import Head, load_head
+from pipeline.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, THAW, THAW_CURVE, THAWED
+from pipeline.sweep import Figures, Knobs, Schedule
+from pipeline.train import class_weights, device_for
+
+
+def thaw() -> None:
+    """Train the head, then its network; compare the two and keep the better."""
+    settings, ranges = params.load().thaw, params.load().augment
+    extracting, weighing = params.load().extract, params.load().train
+    confidence = params.load().evaluate.confidence
+    device = device_for(settings.device, "thaw.device")
+    manifest = read_manifest(MANIFEST)
+    _, about = load_head(HEAD_WEIGHTS, HEAD)
+    classes, power = about["classes"], about["power"]
+    splits = read_splits(FEATURES, manifest, classes, ["train", "val", "test"], power)
+    rows, val = splits["train"], splits["val"]
+    if not len(val.labels):
+        raise DataError(
+            f"{MANIFEST} has no validation picture to judge by; give ingest.shares.val more than 0"
+        )
+    weights = class_weights(weighing.class_weights, rows.labels, len(classes))
+    schedule = Schedule(about["epoch"], weighing.batch_size, 0, weights)
+    head = converged(about, rows, val, schedule)
+    frozen = {name: head.logits(splits[name].features) for name in ("val", "test")}
+    loss, accuracy = end_to_end.measure(frozen["val"], val.labels)
+
+    backbone = backbones.load(extracting.backbone, extracting.weights)
+    network = Network(backbone.module, head, power)
+    pictures = {name: Labelled.of(manifest, classes, name) for name in splits}
+    trained = end_to_end.train_network(
+        network,
+        pictures["train"],
+        pictures["val"],
+        Figures(0, float("nan"), float("nan"), loss, accuracy),
+        backbone.preprocessing,
+        ranges,
+        Recipe(
+            settings.blocks,
+            settings.epochs,
+            settings.batch_size,
+            settings.learning_rate,
+            settings.layer_decay,
+            settings.weight_decay,
+            settings.batch_norm,
+            settings.seed,
+        ),
+        device,
+        "thaw",
+    )
+    thawed = {
+        name: end_to_end.answers(
+            network, pictures[name], backbone.preprocessing, settings.batch_size
+        )
+        for name in ("val", "test")
+    }
+
+    kept = trained.curve[trained.best]
+    taken = kept.val_loss < loss and kept.val_accuracy >= accuracy
+    report: dict[str, Any] = {"taken": taken, "epoch": trained.best, "status": trained.status}
+    for split, name in (("val", "validation"), ("test", "test")):
+        labels = splits[split].labels
+        report[name] = {"pictures": len(labels)}
+        if len(labels):
+            for kind, logits in (("frozen", frozen[split]), ("thawed", thawed[split])):
+                report[name][kind] = end_to_end.figures_of(logits, labels, confidence)
+    THAW.parent.mkdir(parents=True, exist_ok=True)
+    THAW.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    end_to_end.write_curve(trained.curve, THAW_CURVE)
+    description = {"backbone": extracting.backbone, "classes": classes, "power": power}
+    save(network, description | {"taken": taken})
+    trained.checkpoint.unlink(missing_ok=True)
+    words = "taken" if taken else "not taken"
+    print(
+        f"thaw: {words}: on {len(val.labels)} validation pictures loss {loss:.4f} frozen, "
+        f"{kept.val_loss:.4f} thawed (epoch {trained.best}), accuracy {accuracy:.4f} and "
+        f"{kept.val_accuracy:.4f}"
+    )
+
+
+def converged(about: dict[str, Any], rows: Split, val: Split, schedule: Schedule) -> Head:
+    """The head that `models/head.json` tells of, as it was before it saw validation pictures.
+
+    Those are what the thawed network will be judged by, so `train.refit` must not help the other.
+    """
+    knobs = Knobs(**dict.fromkeys(Knobs.__dataclass_fields__, 0) | about["knobs"])
+    (one,) = sweep.train_heads(rows, val, [knobs], schedule, torch.device("cpu"))
+    if one.head is None:
+        raise TrainingError(f"the head to begin with was {one.status}; lower train.learning_rate")
+    return one.head
+
+
+def save(network: Network, about: dict[str, Any]) -> None:
+    """Write what the network is, and its weights where it was taken."""
+    THAWED.mkdir(parents=True, exist_ok=True)
+    weights = THAWED / "network.safetensors"
+    weights.unlink(missing_ok=True)
+    if about["taken"]:
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+        save_file(tensors, weights)
+    text = json.dumps(about, indent=2, sort_keys=True, ensure_ascii=False)
+    (THAWED / "network.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    command.run(thaw)

@@ -1,0 +1,201 @@
+"""Training from pictures to logits: what learns, what stays, and going on after a kill."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from pipeline import backbones, end_to_end, power
+from pipeline.end_to_end import Labelled, Network, Recipe, blocks, train_network
+from pipeline.heads import Head
+from pipeline.params import AugmentParams
+from pipeline.pictures import digest
+from pipeline.store import default_folder
+from pipeline.sweep import Figures
+from pipeline.views import Preprocessing
+
+SIZE = Preprocessing(24, 24, "bilinear", (0.5,) * 3, (0.5,) * 3)
+RANGES = AugmentParams(views=1, rotate=15.0, scale=0.1, hflip=0.5, vflip=0.0, seed=0)
+RECIPE = Recipe(2, 3, 8, 0.01, 0.5, 0.01, "kept", 0)
+UNKNOWN = Figures(0, *[math.nan] * 4)
+CPU = torch.device("cpu")
+
+
+class Tiny(nn.Module):
+    """Three blocks of convolution and normalisation, from 8-bit pixels to 8 features."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(*(self.block(a, b) for a, b in ((3, 8), (8, 8), (8, 8))))
+
+    @staticmethod
+    def block(inputs, outputs):
+        layers = nn.Conv2d(inputs, outputs, 3, stride=2), nn.BatchNorm2d(outputs), nn.ReLU()
+        block = nn.Module()
+        block.layers, block.forward = nn.Sequential(*layers), None
+        block.forward = block.layers.forward
+        return block
+
+    def forward(self, seen):
+        return self.layers(seen.permute(0, 3, 1, 2).float() / 255).mean(dim=(2, 3))
+
+
+def tiny(outputs=2):
+    head = Head(np.zeros((outputs, 8), np.float32), np.zeros(outputs, np.float32))
+    return Network(Tiny(), head, power=0.5)
+
+
+def labelled(folder, count, seed):
+    """Light and dark pictures, written where the working folder is."""
+    random = np.random.default_rng(seed)
+    paths = []
+    for number in range(count):
+        path = Path(folder) / f"{seed}-{number:03}.png"
+        if not path.exists():
+            pixels = random.integers(0, 200, (24, 30, 3)) + 55 * (number % 2)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+        paths.append(str(path))
+    digests = [digest(Path(path).read_bytes()) for path in paths]
+    return Labelled(paths, digests, np.arange(count) % 2)
+
+
+def run(network, **changes):
+    recipe = Recipe(**vars(RECIPE) | changes)
+    train, val = labelled("data/raw/light", 24, 1), labelled("data/raw/light", 10, 2)
+    return train_network(network, train, val, UNKNOWN, SIZE, RANGES, recipe, CPU, "thaw")
+
+
+def run_and_print(epochs):
+    """For a process of its own: what came of it, in words that only equal weights give."""
+    network = tiny()
+    result = run(network, epochs=epochs)
+    weights = {
+        name: tensor.numpy().tobytes().hex() for name, tensor in network.state_dict().items()
+    }
+    print("RESULT", hash_of(weights), result.curve)
+
+
+def hash_of(weights):
+    return digest(repr(sorted(weights.items())).encode())
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "torchvision:resnet18", "timm:resnet26"])
+def test_blocks_hold_every_weight_once_in_the_order_of_the_forward_pass(name):
+    module = backbones.load(name, "random").module
+    found = blocks(module)
+    of_blocks = [id(p) for block in found for part in block for p in part.parameters()]
+    assert sorted(of_blocks) == sorted(id(p) for p in module.parameters())
+    met = []
+    for number, block in enumerate(found):
+        block[0].register_forward_hook(lambda *_, number=number: met.append(number))
+    with torch.inference_mode():
+        module(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+    assert met == list(range(len(found)))
+    assert len(found) >= 9
+
+
+def test_raising_to_a_power_is_that_of_the_frozen_head_with_a_finite_slope_at_zero():
+    features = torch.tensor([[-2.0, -0.002, 0.0, 0.0005, 0.3, 4.0]], requires_grad=True)
+    raised = end_to_end._raised(features, 0.5)
+    wanted = power.raised(features.detach().numpy(), 0.5)
+    np.testing.assert_allclose(raised.detach().numpy(), wanted, atol=0.01)
+    np.testing.assert_allclose(raised.detach().numpy()[:, [0, 4, 5]], wanted[:, [0, 4, 5]])
+    raised.sum().backward()
+    assert torch.isfinite(features.grad).all()
+
+
+def test_only_the_last_blocks_and_the_head_learn(project):
+    network, before = tiny(), tiny().state_dict()
+    run(network, epochs=1, blocks=1)
+    changed = {n for n, t in network.state_dict().items() if not torch.equal(t, before[n])}
+    assert changed == {
+        *("backbone.layers.2.layers.0.weight", "backbone.layers.2.layers.0.bias"),
+        *("backbone.layers.2.layers.1.weight", "backbone.layers.2.layers.1.bias"),
+        *("head.0.weight", "head.0.bias"),
+    }
+
+
+def test_statistics_follow_the_pictures_only_where_asked_and_only_in_blocks_that_learn(project):
+    network, before = tiny(), tiny().state_dict()
+    run(network, epochs=1, blocks=1, batch_norm="updated")
+    after = network.state_dict()
+    means = [f"backbone.layers.{number}.layers.1.running_mean" for number in range(3)]
+    assert [torch.equal(after[name], before[name]) for name in means] == [True, True, False]
+
+
+def test_blocks_farther_down_learn_more_slowly(project):
+    moved = {}
+    for decay in (1.0, 0.01):
+        network, before = tiny(), tiny().state_dict()
+        run(network, epochs=1, blocks=2, layer_decay=decay)
+        name = "backbone.layers.1.layers.0.weight"
+        moved[decay] = (network.state_dict()[name] - before[name]).abs().max()
+    assert moved[0.01] < 0.01 * moved[1.0]
+
+
+def test_it_learns_and_keeps_the_epoch_of_the_lowest_validation_loss(project):
+    network = tiny()
+    result = run(network, epochs=6, blocks=None)
+    losses = [figures.val_loss for figures in result.curve[1:]]
+    assert result.curve[result.best].val_loss == min(losses) < math.log(2)
+    logits = end_to_end.answers(network, labelled("data/raw/light", 10, 2), SIZE, 4)
+    loss, _ = end_to_end.measure(logits, np.arange(10) % 2)
+    assert loss == pytest.approx(min(losses), abs=1e-6)
+
+
+def test_a_loss_that_is_no_number_ends_it_with_a_line_and_keeps_what_was(project, capsys):
+    network, before = tiny(), tiny().state_dict()
+    result = run(network, learning_rate=1e30)
+    assert "lost: the training loss became nan in epoch 1" in result.status
+    assert "lower thaw.learning_rate" in capsys.readouterr().out
+    assert result.best == 0
+    assert all(torch.equal(t, before[n]) for n, t in network.state_dict().items())
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_after_its_last_whole_epoch_to_the_same_bytes(project, monkeypatch):
+    # As many threads and the same start for all three, so that rounding is no excuse.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    script = "from tests.test_end_to_end import run_and_print; run_and_print(12)"
+    command = [sys.executable, "-u", "-c", script]
+
+    def result_of(output):
+        return [line for line in output.splitlines() if line.startswith("RESULT")]
+
+    whole = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for file in default_folder().with_name("checkpoints").iterdir():
+        file.unlink()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if "epoch 3 of 12" in line:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+    assert process.returncode == -signal.SIGKILL
+    resumed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "going on after epoch" in resumed
+    assert len(result_of(whole)) == 1
+    assert result_of(resumed) == result_of(whole)
+
+
+def test_a_damaged_checkpoint_is_begun_anew(project, capsys):
+    first = run(tiny())
+    content = bytearray(first.checkpoint.read_bytes())
+    first.checkpoint.write_bytes(content[: len(content) // 2])
+    again = run(tiny())
+    assert "is damaged" in capsys.readouterr().out
+    assert again.curve[1:] == first.curve[1:]
+
+
+def test_another_recipe_has_another_checkpoint(project):
+    files = {run(tiny(), epochs=1, seed=seed).checkpoint for seed in (0, 1)}
+    assert len(files) == 2

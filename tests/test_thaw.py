@@ -1,0 +1,136 @@
+"""The thaw and scratch stages on real weights: the decision, what it leaves, a kill in between."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from pipeline import backbones, end_to_end
+from pipeline.augment import augment
+from pipeline.end_to_end import Labelled, Network
+from pipeline.errors import DataError
+from pipeline.extract import extract
+from pipeline.features import read_manifest
+from pipeline.heads import Head
+from pipeline.ingest import ingest
+from pipeline.paths import MANIFEST, SCRATCH, SCRATCH_CURVE, THAW, THAW_CURVE, THAWED
+from pipeline.scratch import scratch
+from pipeline.store import default_folder
+from pipeline.thaw import thaw
+from pipeline.train import train
+from tests.test_repro import Repository
+
+WEIGHTS = THAWED / "network.safetensors"
+# A head held so short that there is something left to learn, and a rate to learn it in few epochs.
+UNSURE = {"train.weight_decay": 3.0, "thaw.learning_rate": 0.003}
+
+
+def draw_shapes(folder, draw_picture, count):
+    for i in range(count):
+        path = folder / "data/raw/shapes" / ("disc", "square")[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_picture(i, square=bool(i % 2)).save(path)
+
+
+@pytest.fixture
+def shapes(project, draw_picture):
+    """A project with a trained head on pictures of two classes."""
+    draw_shapes(project.folder, draw_picture, 36)
+    project.set(**{"ingest.source": "folder", "ingest.path": "data/raw/shapes"})
+    project.set(**{"augment.views": 1, "thaw.epochs": 2, "thaw.blocks": 1, "thaw.batch_size": 8})
+    project.set(**UNSURE)
+    for stage in (ingest, augment, extract, train):
+        stage()
+    return project
+
+
+def test_thawing_is_taken_only_when_validation_says_so(shapes, capsys):
+    thaw()
+    report, curve = json.loads(THAW.read_text()), pd.read_csv(THAW_CURVE)
+    frozen, thawed = report["validation"]["frozen"], report["validation"]["thawed"]
+    assert curve["epoch"].tolist() == [0, 1, 2]
+    assert curve["val_loss"][0] == pytest.approx(frozen["loss"], rel=1e-4)
+    assert report["epoch"] == curve["val_loss"].idxmin()
+    better = thawed["loss"] < frozen["loss"] and thawed["accuracy"] >= frozen["accuracy"]
+    assert report["taken"] is better is WEIGHTS.exists() is True
+    assert set(report["test"]) == {"pictures", "frozen", "thawed"}
+    assert not list(default_folder().with_name("checkpoints").iterdir())
+    manifest, about = read_manifest(MANIFEST), json.loads((THAWED / "network.json").read_text())
+    test = Labelled.of(manifest, about["classes"], "test")
+    backbone = backbones.load(about["backbone"], "random")
+    tensors = load_file(WEIGHTS)
+    blank = Head(*(np.zeros(tuple(tensors[f"head.0.{n}"].shape), "f4") for n in ("weight", "bias")))
+    network = Network(backbone.module, blank, about["power"])
+    network.load_state_dict(tensors)
+    logits = end_to_end.answers(network, test, backbone.preprocessing, 8)
+    loss, _ = end_to_end.measure(logits, test.labels)
+    assert loss == pytest.approx(report["test"]["thawed"]["loss"], rel=1e-4)
+
+    # A rate at which everything bursts leaves the frozen head in its place.
+    shapes.set(**{"thaw.learning_rate": 1e30})
+    thaw()
+    report = json.loads(THAW.read_text())
+    assert (report["taken"], report["epoch"], WEIGHTS.exists()) == (False, 0, False)
+    assert "the training loss became nan in epoch 1" in report["status"]
+    assert report["validation"]["frozen"] == frozen
+    assert "lower thaw.learning_rate" in capsys.readouterr().out
+
+
+def test_from_scratch_has_the_budget_of_thawing(shapes):
+    scratch()
+    report = json.loads(SCRATCH.read_text())["from_scratch"]
+    curve = pd.read_csv(SCRATCH_CURVE)
+    assert curve["epoch"].tolist() == [1, 2]
+    assert report["epoch"] in (1, 2)
+    assert report["validation"]["loss"] == pytest.approx(curve["val_loss"].min(), rel=1e-4)
+    assert 0 <= report["test"]["low"] <= report["test"]["accuracy"] <= report["test"]["high"] <= 1
+
+
+def test_without_validation_pictures_there_is_nothing_to_judge_by(shapes):
+    shapes.set(**{"ingest.shares": {"train": 0.7, "val": 0.0, "test": 0.3}})
+    ingest()
+    with pytest.raises(DataError, match=r"ingest.shares.val more than 0"):
+        scratch()
+
+
+@pytest.mark.slow
+def test_killed_in_the_midst_dvc_repro_goes_on_to_the_same_weights(
+    draw_picture, tmp_path, exported, monkeypatch
+):
+    """Kill -9 of DVC and its stage, early and late."""
+    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "cache" / "features"))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "backbones").symlink_to(exported)
+    (tmp_path / "repository").mkdir()
+    repository = Repository(tmp_path / "repository")
+    draw_shapes(repository.folder, draw_picture, 36)
+    repository.set(**{"ingest.source": "folder", "ingest.path": "data/raw/shapes"})
+    repository.set(**{"augment.views": 1, "thaw.run": ["asked"], "thaw.epochs": 4})
+    repository.set(**{"thaw.blocks": 2, "thaw.batch_size": 8, **UNSURE})
+    repository.run("dvc", "repro")
+    thawed = repository.folder / "data" / "thawed"
+
+    def results():
+        return [file.read_bytes() for file in sorted(thawed.iterdir())], repository.outputs()
+
+    undisturbed = results()
+    assert (thawed / "network.safetensors").exists()
+    for epoch in (1, 3):
+        (thawed / "network.safetensors").unlink()
+        command = ["dvc", "repro", "--no-run-cache"]
+        with subprocess.Popen(
+            command, cwd=repository.folder, stdout=subprocess.PIPE, text=True, process_group=0
+        ) as process:
+            for line in process.stdout:
+                if f"thaw: epoch {epoch} of 4" in line:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    break
+        shown = repository.run("dvc", "repro", "--no-run-cache")
+        assert int(re.search(r"going on after epoch (\d)", shown)[1]) >= epoch
+        assert results() == undisturbed
