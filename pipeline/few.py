@@ -10,7 +10,6 @@ from dataclasses import fields
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 
 from pipeline import command, params, sweep
@@ -23,7 +22,6 @@ from pipeline.sweep import Knobs, Schedule
 from pipeline.train import class_weights
 
 RESAMPLES = 1000  # behind each interval
-CPU = torch.device("cpu")  # a few pictures are nothing to move to a GPU
 COLOURS = {"original": "#0072b2", "augmented": "#d55e00"}
 
 
@@ -104,7 +102,7 @@ def trained(rows: Split, knobs: Knobs, schedule: Schedule) -> Head:
         TrainingError: it was lost.
     """
     none = Split(*(getattr(rows, field.name)[:0] for field in fields(Split)))
-    (one,) = sweep.train_heads(rows, none, [knobs], schedule, CPU)
+    (one,) = sweep.train_heads(rows, none, [knobs], schedule, "cpu")
     if one.head is None:
         raise TrainingError(f"a head was {one.status}; lower train.learning_rate")
     return one.head

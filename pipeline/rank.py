@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import timm
-import torch
 
 from pipeline import backbones, command, engines, extract, params, store, sweep, train, views
 from pipeline.engines import Engine
@@ -32,7 +31,6 @@ from pipeline.transferability import logme
 
 DECAYS = np.geomspace(1e-4, 10, 11).tolist()  # L2 penalties that each candidate's head may have
 RESAMPLES = 1000
-CPU = torch.device("cpu")
 
 
 def rank() -> None:
@@ -115,7 +113,7 @@ def quick_head(rows: Split, val: Split, classes: int) -> Trained:
     """Logistic regression with the penalty of the lowest validation loss."""
     knobs = [Knobs("lbfgs", 0, decay, 0, 0, 0, 0) for decay in DECAYS]
     schedule = Schedule(1, 1, 0, np.ones(classes, np.float32))
-    return min(sweep.train_heads(rows, val, knobs, schedule, CPU), key=train.rank)
+    return min(sweep.train_heads(rows, val, knobs, schedule, "cpu"), key=train.rank)
 
 
 def measured(

@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 import numpy as np
+import torch
 
 from pipeline import backbones, command, end_to_end, params
 from pipeline.end_to_end import Labelled, Network, Recipe
@@ -24,7 +25,7 @@ def scratch() -> None:
     settings, budget = params.load().scratch, params.load().thaw
     ranges, extracting = params.load().augment, params.load().extract
     confidence = params.load().evaluate.confidence
-    device = device_for(budget.device, "thaw.device")
+    device = torch.device(device_for(budget.device, descends=True, parameter="thaw.device"))
     manifest = read_manifest(MANIFEST)
     classes = class_names(manifest)
     pictures = {name: Labelled.of(manifest, classes, name) for name in ("train", "val", "test")}

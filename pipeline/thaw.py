@@ -25,7 +25,7 @@ def thaw() -> None:
     settings, ranges = params.load().thaw, params.load().augment
     extracting, weighing = params.load().extract, params.load().train
     confidence = params.load().evaluate.confidence
-    device = device_for(settings.device, "thaw.device")
+    device = torch.device(device_for(settings.device, descends=True, parameter="thaw.device"))
     manifest = read_manifest(MANIFEST)
     _, about = load_head(HEAD_WEIGHTS, HEAD)
     classes, power = about["classes"], about["power"]
@@ -100,7 +100,7 @@ def converged(about: dict[str, Any], rows: Split, val: Split, schedule: Schedule
     Those are what the thawed network will be judged by, so `train.refit` must not help the other.
     """
     knobs = Knobs(**dict.fromkeys(Knobs.__dataclass_fields__, 0) | about["knobs"])
-    (one,) = sweep.train_heads(rows, val, [knobs], schedule, torch.device("cpu"))
+    (one,) = sweep.train_heads(rows, val, [knobs], schedule, "cpu")
     if one.head is None:
         raise TrainingError(f"the head to begin with was {one.status}; lower train.learning_rate")
     return one.head

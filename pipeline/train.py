@@ -126,8 +126,8 @@ def every_combination(settings: TrainParams) -> list[Knobs]:
     return list(combinations)
 
 
-def device_for(asked: str, descends: bool) -> str:
-    """`cpu` or `cuda`: what `train.device` means on this machine.
+def device_for(asked: str, descends: bool, parameter: str = "train.device") -> str:
+    """`cpu` or `cuda`: what a `parameter` asks for, as it can be had on this machine.
 
     Where no head descends, `auto` is the CPU, and PyTorch need not be imported to see what else
     there is.
@@ -142,7 +142,7 @@ def device_for(asked: str, descends: bool) -> str:
     if torch.cuda.is_available():
         return "cuda"
     if asked == "cuda":
-        raise DeviceError("train.device is cuda, but PyTorch sees no CUDA device; use auto or cpu")
+        raise DeviceError(f"{parameter} is cuda, but PyTorch sees no CUDA device; use auto or cpu")
     return "cpu"
 
 
