@@ -9,6 +9,7 @@ from threading import Thread
 from typing import ClassVar
 
 import pytest
+import yaml
 import zc.lockfile
 from toys import Toy, free_port
 
@@ -102,6 +103,19 @@ def test_a_stage_added_to_the_graph_is_in_the_next_run(toy: Toy) -> None:
     toy.stages(a={}, sixth={"needs": ["a"]})
     run = toy.flow()
     assert run.states() == {"a": "Cached", "sixth": "Completed"}
+
+
+def test_a_stage_for_each_item_of_a_list_is_in_the_run_while_there_are_items(toy: Toy) -> None:
+    toy.stages(a={}, extra={"needs": ["a"]})
+    declared = yaml.safe_load((toy.root / "dvc.yaml").read_text())
+    extra = declared["stages"].pop("extra")
+    declared["stages"]["extra"] = {"foreach": "${extra.run}", "do": extra}
+    (toy.root / "dvc.yaml").write_text(yaml.safe_dump(declared))
+    (toy.root / "params.yaml").write_text("extra: {run: []}")
+    assert toy.flow().states() == {"a": "Completed"}
+    (toy.root / "params.yaml").write_text("extra: {run: [asked]}")
+    assert toy.flow().states() == {"a": "Cached", "extra@asked": "Completed"}
+    assert toy.flow("extra@asked").states() == {"a": "Cached", "extra@asked": "Cached"}
 
 
 def test_a_stage_whose_output_another_reads_is_tried_again(toy: Toy) -> None:
