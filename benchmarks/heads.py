@@ -24,7 +24,6 @@ from sklearn.datasets import load_digits
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import torch  # noqa: E402
 
 from pipeline import scores, sweep  # noqa: E402
 from pipeline.features import Split, read_manifest, read_splits  # noqa: E402
@@ -92,7 +91,7 @@ def measured(
     schedule = Schedule(EPOCHS, 256, 10, np.ones(classes, np.float32))
     seeded = [replace(one, seed=seed) if one.optimizer in sweep.RULES else one for one in heads]
     found = []
-    for result in train_heads(train, val, seeded, schedule, torch.device("cpu")):
+    for result in train_heads(train, val, seeded, schedule, "cpu"):
         shares = probabilities(result.head.logits(test.features))
         got = scores.scores(test.labels, shares, 1, 15).overall
         kept = result.kept
