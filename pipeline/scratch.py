@@ -5,6 +5,7 @@ All of it learns, and its statistics follow the pictures, since there are none t
 """
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,14 @@ def scratch() -> None:
         np.zeros(len(classes), np.float32),
     )
     network = Network(backbone.module, head, power=1)
+    recipe = Recipe(**budget.model_dump(exclude={"run", "device"}))
+    recipe = replace(
+        recipe,
+        blocks=None,
+        learning_rate=settings.learning_rate,
+        layer_decay=1.0,
+        batch_norm="updated",
+    )
     unknown = Figures(0, *[float("nan")] * 4)
     trained = end_to_end.train_network(
         network,
@@ -47,16 +56,7 @@ def scratch() -> None:
         unknown,
         backbone.preprocessing,
         ranges,
-        Recipe(
-            None,
-            budget.epochs,
-            budget.batch_size,
-            settings.learning_rate,
-            1.0,
-            budget.weight_decay,
-            "updated",
-            budget.seed,
-        ),
+        recipe,
         device,
         "scratch",
     )

@@ -51,26 +51,10 @@ def thaw() -> None:
         Figures(0, float("nan"), float("nan"), loss, accuracy),
         backbone.preprocessing,
         ranges,
-        Recipe(
-            settings.blocks,
-            settings.epochs,
-            settings.batch_size,
-            settings.learning_rate,
-            settings.layer_decay,
-            settings.weight_decay,
-            settings.batch_norm,
-            settings.seed,
-        ),
+        Recipe(**settings.model_dump(exclude={"run", "device"})),
         device,
         "thaw",
     )
-    thawed = {
-        name: end_to_end.answers(
-            network, pictures[name], backbone.preprocessing, settings.batch_size
-        )
-        for name in ("val", "test")
-    }
-
     kept = trained.curve[trained.best]
     taken = kept.val_loss < loss and kept.val_accuracy >= accuracy
     report: dict[str, Any] = {"taken": taken, "epoch": trained.best, "status": trained.status}
@@ -78,8 +62,11 @@ def thaw() -> None:
         labels = splits[split].labels
         report[name] = {"pictures": len(labels)}
         if len(labels):
-            for kind, logits in (("frozen", frozen[split]), ("thawed", thawed[split])):
-                report[name][kind] = end_to_end.figures_of(logits, labels, confidence)
+            logits = end_to_end.answers(
+                network, pictures[split], backbone.preprocessing, settings.batch_size
+            )
+            report[name]["frozen"] = end_to_end.figures_of(frozen[split], labels, confidence)
+            report[name]["thawed"] = end_to_end.figures_of(logits, labels, confidence)
     THAW.parent.mkdir(parents=True, exist_ok=True)
     THAW.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     end_to_end.write_curve(trained.curve, THAW_CURVE)

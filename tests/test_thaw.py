@@ -92,6 +92,15 @@ def test_from_scratch_has_the_budget_of_thawing(shapes):
     assert 0 <= report["test"]["low"] <= report["test"]["accuracy"] <= report["test"]["high"] <= 1
 
 
+def test_without_test_pictures_the_decision_stands_alone(shapes):
+    shapes.set(**{"ingest.shares": {"train": 0.7, "val": 0.3, "test": 0.0}, "thaw.epochs": 1})
+    for stage in (ingest, augment, extract, train, thaw):
+        stage()
+    report = json.loads(THAW.read_text())
+    assert report["test"] == {"pictures": 0}
+    assert report["taken"] in (True, False)
+
+
 def test_without_validation_pictures_there_is_nothing_to_judge_by(shapes):
     shapes.set(**{"ingest.shares": {"train": 0.7, "val": 0.0, "test": 0.3}})
     ingest()
