@@ -56,14 +56,14 @@ def parts_alone(table: pd.DataFrame, engine: Engine, batch_size: int) -> dict[st
 
     def decode(file: tuple[str, str]) -> None:
         path, digest = file
-        bases[digest] = views.base(pictures.read(Path(path), digest), engine.preprocessing)
+        bases[digest] = bases.base(pictures.read(Path(path), digest), engine.preprocessing)
 
     planned = [(row.digest, View(*row[2:6])) for row in table.itertuples(index=False)]
     seen = np.empty((len(planned), side, side, 3), np.uint8)
 
     def transform(number: int) -> None:
         digest, view = planned[number]
-        seen[number] = views.crop(views.apply(bases[digest], view), side)
+        seen[number] = bases.crop(views.apply(bases[digest], view), side)
 
     spent = {"decode": on_all_cores(decode, files)}
     spent["transform"] = on_all_cores(transform, range(len(planned)))

@@ -39,7 +39,7 @@ sys.path.insert(0, str(ROOT))
 
 from ten_in_ten_thousand import draw  # noqa: E402
 
-from pipeline import backbones, engines, extract, params, pictures, views  # noqa: E402
+from pipeline import backbones, bases, engines, extract, params, pictures  # noqa: E402
 from pipeline.engines import Engine  # noqa: E402
 from pipeline.params import ExtractParams  # noqa: E402
 from pipeline.store import FeatureStore  # noqa: E402
@@ -227,7 +227,7 @@ def estimate_without_gpu(files: list[Path]) -> list[str]:
     def view_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "PNG")
-        return views.crop(views.base(file.getvalue(), size), size.crop)
+        return bases.crop(bases.base(file.getvalue(), size), size.crop)
 
     data = [file.read_bytes() for file in files[:SAMPLE]]
     plain = np.stack([view_of(simplejpeg.decode_jpeg(d)) for d in data])

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline import command, params, pictures, views
+from pipeline import bases, command, params, pictures, views
+from pipeline.bases import Preprocessing
 from pipeline.params import AugmentParams
 from pipeline.paths import CONTACT_SHEET, MANIFEST, PLAN
-from pipeline.views import Preprocessing, View
+from pipeline.views import View
 
 TILE = 128  # pixels of a picture on the contact sheet
 GAP = 6
@@ -92,7 +93,7 @@ def contact_sheet(training: pd.DataFrame, table: pd.DataFrame, file: Path) -> No
     font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 11)
     for row, picture in enumerate(chosen.itertuples(index=False)):
         data = pictures.read(Path(picture.path), picture.digest)
-        base = views.base(data, SHEET)
+        base = bases.base(data, SHEET)
         tiles: list[tuple[str, np.ndarray]] = [(picture.label, base)]
         if picture.digest in by_digest:
             for planned in by_digest[picture.digest].itertuples(index=False):
@@ -100,7 +101,7 @@ def contact_sheet(training: pd.DataFrame, table: pd.DataFrame, file: Path) -> No
                 tiles.append((_words(view), views.apply(base, view)))
         for column, (words, tile) in enumerate(tiles):
             corner = (GAP + column * cell_width, GAP + row * cell_height)
-            sheet.paste(Image.fromarray(views.crop(tile, TILE)), corner)
+            sheet.paste(Image.fromarray(bases.crop(tile, TILE)), corner)
             below = (corner[0], corner[1] + TILE + 2)
             pen.text(below, _fitted(words, pen, font), fill="black", font=font)
     sheet.save(file, optimize=False)

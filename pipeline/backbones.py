@@ -6,6 +6,7 @@ Each carries its own preprocessing, so that no caller has to know it.
 import hashlib
 import importlib
 import json
+import os
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 import timm
 import torch
 import torchvision
+from safetensors.torch import save_file
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
+from pipeline.bases import Preprocessing
 from pipeline.errors import ParamsError, WeightsError
-from pipeline.views import Preprocessing
 
 OFFLINE = "offline, choose backbone: efficientnet_lite0 (its weights are installed)"
 RANDOM_SEED = 0
@@ -230,6 +232,14 @@ def map_source(backbone: Backbone) -> nn.Module | None:
             if torch.allclose(means, features, rtol=1e-4, atol=1e-5):
                 return part
     return None
+
+
+def save_weights(backbone: Backbone, file: Path) -> None:
+    """Write the network's tensors, under their names in `backbone.module`, as safetensors."""
+    tensors = {name: tensor.clone() for name, tensor in backbone.module.state_dict().items()}
+    unfinished = file.with_suffix(f".{os.getpid()}.unfinished")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished)
+    unfinished.replace(file)
 
 
 def export(backbone: Backbone, file: Path) -> None:

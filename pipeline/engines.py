@@ -5,14 +5,11 @@ the same bits for every batch size and thread count (tests/test_engines.py), and
 batches of one size, filled up with black pictures.
 """
 
-import hashlib
-import json
 import os
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +17,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from pipeline import store, views
+from pipeline import bases, exports, views
+from pipeline.bases import Preprocessing
 from pipeline.errors import DeviceError, ParamsError
 from pipeline.params import ExtractParams
-from pipeline.views import Preprocessing, View
+from pipeline.views import View
 
 Asked = Iterable[tuple[bytes, list[View]]]  # pictures' bytes, and the views wanted of each
 Pictures = Any  # uint8 [n, side, side, 3]: a NumPy array, or on a GPU a PyTorch tensor
@@ -82,8 +80,8 @@ def _has_cuda() -> bool:
 def _views_on_cpu(preprocessing: Preprocessing, asked: Asked) -> NDArray[np.uint8]:
     seen = []
     for data, wanted in asked:
-        base = views.base(data, preprocessing)
-        seen += [views.crop(views.apply(base, view), preprocessing.crop) for view in wanted]
+        base = bases.base(data, preprocessing)
+        seen += [bases.crop(views.apply(base, view), preprocessing.crop) for view in wanted]
     return np.stack(seen)
 
 
@@ -91,16 +89,15 @@ def _onnx_engine(settings: ExtractParams) -> Engine:
     """ONNX Runtime on one thread a call: the callers' threads share the cores without waiting."""
     if settings.precision != "float32":
         raise ParamsError(f"extract.precision {settings.precision} needs engine torch")
-    file = _exported(settings.backbone, settings.weights)
+    file = exports.exported(settings.backbone, settings.weights)
     try:
         session = _session(file)
     except Exception as error:  # ONNX Runtime has a class for each way a file can be damaged
         print(f"extract: {file} is damaged ({type(error).__name__}) and is exported again")
         file.unlink()
-        session = _session(_exported(settings.backbone, settings.weights))
+        session = _session(exports.exported(settings.backbone, settings.weights))
     notes = session.get_modelmeta().custom_metadata_map
-    size = json.loads(notes["preprocessing"])
-    preprocessing = Preprocessing(size[0], size[1], size[2], tuple(size[3]), tuple(size[4]))
+    preprocessing = exports.preprocessing_of(notes)
 
     def run(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         features: NDArray[np.float32] = session.run(["features"], {"pictures": pictures})[0]
@@ -126,47 +123,7 @@ def _session(file: Path) -> onnxruntime.InferenceSession:
 def is_ready(settings: ExtractParams) -> bool:
     """Whether `open_engine` is quick: ONNX Runtime on a backbone that was exported before."""
     onnx = settings.engine == "onnxruntime" or (settings.engine == "auto" and not _has_cuda())
-    return onnx and _export_file(settings.backbone, settings.weights).exists()
-
-
-def _export_file(name: str, weights: str) -> Path:
-    """Where the backbone's ONNX file is kept; its name stands for all that the export depends on.
-
-    A later run then needs neither torch nor the weights, only ONNX Runtime.
-    """
-    sha = hashlib.sha256(f"{name} {weights}".encode())
-    for library in ("torch", "torchvision", "timm"):
-        sha.update(f"{library} {version(library)}".encode())
-    sha.update(Path(__file__).with_name("backbones.py").read_bytes())
-    return store.default_folder().with_name("backbones") / f"{sha.hexdigest()}.onnx"
-
-
-def _exported(name: str, weights: str) -> Path:
-    """The backbone as an ONNX file, from the cache or exported now."""
-    file = _export_file(name, weights)
-    if file.exists():
-        return file
-
-    import onnx
-
-    from pipeline import backbones  # slow to import, and not needed when the file is there
-
-    print(f"extract: exporting {name} to ONNX, once", flush=True)
-    backbone = backbones.load(name, weights)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(f".{os.getpid()}.partial")
-    backbones.export(backbone, unfinished)
-    model = onnx.load(unfinished)
-    onnx.helper.set_model_props(
-        model,
-        {
-            "preprocessing": json.dumps(backbone.preprocessing),
-            "fingerprint": backbone.fingerprint,
-        },
-    )
-    onnx.save(model, unfinished)
-    unfinished.replace(file)
-    return file
+    return onnx and exports.file_of(settings.backbone, settings.weights).exists()
 
 
 def _torch_engine(settings: ExtractParams) -> Engine:

@@ -2,7 +2,7 @@
 
 Plain JPEGs are decoded by nvJPEG (`decode`), pictures of any sizes are scaled together by one
 kernel (`scale`), and their views are warped together by another (`warp`). Every other picture is
-decoded and scaled on the CPU, by `views.base`. Which way a picture takes is decided by its bytes
+decoded and scaled on the CPU, by `bases.base`. Which way a picture takes is decided by its bytes
 alone. Scaling follows Pillow to the bit, and warping follows OpenCV to a grey level. nvJPEG
 differs from libjpeg where colours change sharply: it repeats halved colour channels where libjpeg
 interpolates them.
@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from torch import Tensor, nn
 
-from pipeline import pictures, views
+from pipeline import bases, pictures
+from pipeline.bases import Preprocessing
 from pipeline.errors import DeviceError
-from pipeline.views import ORIGINAL, Preprocessing, View
+from pipeline.views import ORIGINAL, View
 
 GPU_VIEW_CODE = 1  # raise when this module comes to give other pixels
 
@@ -212,7 +213,7 @@ def _bases(files: list[bytes], preprocessing: Preprocessing, device: torch.devic
     decoded = zip(suited, decode([files[i] for i in suited], device), strict=True)
     on_gpu = {i: picture for i, picture in decoded if picture is not None}
     parts = [scale(list(on_gpu.values()), preprocessing)] if on_gpu else []
-    on_cpu = {i: views.base(data, preprocessing) for i, data in enumerate(files) if i not in on_gpu}
+    on_cpu = {i: bases.base(data, preprocessing) for i, data in enumerate(files) if i not in on_gpu}
     if on_cpu:
         planes = [torch.from_numpy(base.copy()).permute(2, 0, 1) for base in on_cpu.values()]
         height, width = np.array([plane.shape[1:] for plane in planes]).T
@@ -241,7 +242,7 @@ def suits_nvjpeg(data: bytes, shorter_side: int) -> bool:
 
     It can for an upright sRGB JPEG of three 8-bit channels in YCbCr with usual subsampling. It is
     for baseline ones, as the GPU's decoding engine does no progressive ones, and for those that
-    `pictures.decode` would not decode at reduced size. Panoramas, which `views.base` cuts, are
+    `pictures.decode` would not decode at reduced size. Panoramas, which `bases.base` cuts, are
     left to it. Only the header is read (ITU-T T.81, annex B).
     """
     suits, at = False, 2
@@ -336,7 +337,7 @@ def decode(files: Sequence[bytes], device: torch.device) -> list[Tensor | None]:
 
 
 def scale(decoded: Sequence[Tensor], preprocessing: Preprocessing) -> Bases:
-    """Scale pictures as `views.base` does those that `suits_nvjpeg` takes, to the bit.
+    """Scale pictures as `bases.base` does those that `suits_nvjpeg` takes, to the bit.
 
     Args:
         decoded: uint8 [3, height, width], all on one device, of any sizes; at least one.
@@ -484,7 +485,7 @@ def _scale_kernel(
 
 
 def warp(bases: Bases, wanted: Sequence[Sequence[View]], side: int) -> Tensor:
-    """The square of `side` pixels in the middle of each view, as `views.apply` and `views.crop`.
+    """The square of `side` pixels in the middle of each view, as `views.apply` and `bases.crop`.
 
     Args:
         bases: the scaled pictures.

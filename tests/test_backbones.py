@@ -5,9 +5,9 @@ import skimage
 import torch
 from PIL import Image
 
-from pipeline import backbones, views
+from pipeline import backbones, bases
+from pipeline.bases import Preprocessing
 from pipeline.errors import ParamsError, WeightsError
-from pipeline.views import Preprocessing
 
 IMAGENET = {"coffee": 967, "camera": 872, "rocket": 657}  # espresso, tripod, missile
 
@@ -15,8 +15,8 @@ IMAGENET = {"coffee": 967, "camera": 872, "rocket": 657}  # espresso, tripod, mi
 def seen_by(name: str, preprocessing: Preprocessing) -> torch.Tensor:
     file = io.BytesIO()
     Image.fromarray(getattr(skimage.data, name)()).save(file, "PNG")
-    base = views.base(file.getvalue(), preprocessing)
-    return torch.from_numpy(views.crop(base, preprocessing.crop).copy())[None]
+    base = bases.base(file.getvalue(), preprocessing)
+    return torch.from_numpy(bases.crop(base, preprocessing.crop).copy())[None]
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from pipeline import engines, params
+from pipeline import engines, exports, params
 from pipeline.errors import DeviceError, ParamsError
 from pipeline.params import ExtractParams
 from tests.conftest import Project
@@ -68,7 +68,7 @@ def test_the_maps_in_the_export_do_not_change_a_bit_of_the_features(
     project: Project, pictures: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     features = engines.open_engine(settings(engine="onnxruntime")).run(pictures)
-    file = engines._export_file(settings().backbone, settings().weights)
+    file = exports.file_of(settings().backbone, settings().weights)
     (maps,) = onnxruntime.InferenceSession(file).run(["maps"], {"pictures": pictures})
     np.testing.assert_allclose(maps.mean(axis=(2, 3)), features, atol=1e-5)
     model = onnx.load(file)

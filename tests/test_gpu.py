@@ -24,9 +24,10 @@ HAS_CUDA = torch.cuda.is_available()
 if not HAS_CUDA:
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
 
-from pipeline import engines, gpu, params, pictures, views  # noqa: E402
+from pipeline import bases, engines, gpu, params, pictures, views  # noqa: E402
+from pipeline.bases import Preprocessing  # noqa: E402
 from pipeline.errors import DeviceError  # noqa: E402
-from pipeline.views import ORIGINAL, Preprocessing, View  # noqa: E402
+from pipeline.views import ORIGINAL, View  # noqa: E402
 from tests import picture_cases  # noqa: E402
 from tests.conftest import Project  # noqa: E402
 
@@ -60,8 +61,8 @@ def on_device(picture: Image.Image) -> torch.Tensor:
 
 
 def on_cpu(data: bytes, wanted: list[View], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    base = views.base(data, preprocessing)
-    return np.stack([views.crop(views.apply(base, v), preprocessing.crop) for v in wanted])
+    base = bases.base(data, preprocessing)
+    return np.stack([bases.crop(views.apply(base, v), preprocessing.crop) for v in wanted])
 
 
 @pytest.mark.parametrize("kind", ["bicubic", "bilinear"])
@@ -73,7 +74,7 @@ def test_pictures_of_any_sizes_are_scaled_together_to_pillows_bits(
     resized = [photograph.resize(size) for size in sizes]
     bases = gpu.scale([on_device(picture) for picture in resized], asked)
     for i, picture in enumerate(resized):
-        wanted = views.base(encoded(picture, "PNG"), asked)
+        wanted = bases.base(encoded(picture, "PNG"), asked)
         height, width, start = bases.height[i], bases.width[i], bases.start[i]
         pixels = bases.pixels[start : start + 3 * height * width].view(3, height, width)
         np.testing.assert_array_equal(pixels.permute(1, 2, 0).cpu(), wanted, f"{sizes[i]}")
@@ -88,7 +89,7 @@ def test_views_are_warped_as_opencv_does_to_a_grey_level(photograph: Image.Image
     plans = [PLAN, PLAN[2:], [View(45, 1.3, False, True), View(-180), View(0.1)]]
     seen = gpu.warp(bases, plans, 56).cpu().numpy()
     wanted = [
-        views.crop(views.apply(np.asarray(picture), view), 56)
+        bases.crop(views.apply(np.asarray(picture), view), 56)
         for picture, plan in zip(resized, plans, strict=True)
         for view in plan
     ]
