@@ -40,7 +40,7 @@ def evaluate() -> None:
     _check(test, head.dimension)
     _warn_of_absent(test, classes)
 
-    shares = probabilities(head.logits(test.features))
+    shares = probabilities(head.logits(test.features), description["temperature"])
     measured = scores(test.labels, shares, knobs.top_k, knobs.calibration_bins)
     resampled = bootstrap(
         test.labels, shares, knobs.top_k, knobs.calibration_bins, knobs.bootstrap, knobs.seed

@@ -15,7 +15,7 @@ import pandas as pd
 from pipeline import command, params, sweep
 from pipeline.errors import DataError, DeviceError, ParamsError, TrainingError
 from pipeline.features import Split, read_manifest, read_splits
-from pipeline.heads import Floats, Head, save_head
+from pipeline.heads import Floats, Head, fit_temperature, save_head
 from pipeline.params import TrainParams
 from pipeline.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, SWEEP, TRAINING
 from pipeline.progress import Progress
@@ -64,10 +64,13 @@ def train() -> None:
 
     _write_sweep(ranked)
     _write_curve(best.curve)
+    # Before the head has seen the validation pictures: of those it would be too sure.
+    temperature = fit_temperature(head.logits(val.features), val.labels)
     if settings.refit and len(val.labels):
         head = refit(best, rows, val, schedule, device)
     about = _description(best.knobs, head, kept, classes, len(val.labels))
     about |= {"power": settings.power, "refit": settings.refit and len(val.labels) > 0}
+    about["temperature"] = temperature
     save_head(head, about, HEAD_WEIGHTS, HEAD)
     _print_summary(ranked, kept, len(rows.labels), len(val.labels))
 

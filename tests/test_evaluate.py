@@ -218,7 +218,7 @@ def test_dvc_shows_the_metrics_their_change_and_the_plots(evaluated):
 def test_a_head_that_knows_nothing_is_measured_honestly(evaluated):
     classes = ["ants", "bees", "wasps"]
     nothing = Head(np.zeros((3, 12), np.float32), np.zeros(3, np.float32))
-    save_head(nothing, {"classes": classes, "power": 1.0}, HEAD_WEIGHTS, HEAD)
+    save_head(nothing, {"classes": classes, "power": 1.0, "temperature": 1.0}, HEAD_WEIGHTS, HEAD)
     evaluate()
     test = json.loads(METRICS.read_text())["test"]
     assert test["loss"] == pytest.approx(np.log(3), abs=1e-5)

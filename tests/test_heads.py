@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.errors import DataError
-from pipeline.heads import Head, load_head, probabilities, save_head
+from pipeline.heads import Head, fit_temperature, load_head, probabilities, save_head
 
 GENERATOR = np.random.default_rng(0)
 
@@ -88,3 +88,30 @@ def test_a_damaged_file_is_told_in_words(tmp_path, file, content):
     (tmp_path / file).write_bytes(content)
     with pytest.raises(DataError, match=r"head\.safetensors"):
         load_head(weights, about)
+
+
+def loss(logits, labels, temperature):
+    shares = probabilities(logits, temperature)[np.arange(len(labels)), labels]
+    return -np.log(shares).mean()
+
+
+def test_the_temperature_is_the_one_with_the_least_loss():
+    labels = GENERATOR.integers(0, 4, 3000)
+    told = floats(3000, 4) + 1.5 * np.eye(4, dtype=np.float32)[labels]
+    for factor in (0.2, 1.0, 5.0):  # a head that is too timid, right, and too sure
+        logits = told * np.float32(factor)
+        fitted = fit_temperature(logits, labels)
+        assert loss(logits, labels, fitted) < loss(logits, labels, 0.9 * fitted)
+        assert loss(logits, labels, fitted) < loss(logits, labels, 1.1 * fitted)
+        assert fitted == pytest.approx(factor * fit_temperature(told, labels), rel=1e-4)
+
+
+def test_a_few_pictures_that_are_all_right_make_no_head_certain():
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    logits = 5 * np.eye(3, dtype=np.float32)[labels]
+    fitted = fit_temperature(logits, labels)
+    assert 0.9 < probabilities(logits, fitted).max() < 0.99
+
+
+def test_without_a_validation_picture_the_temperature_is_one():
+    assert fit_temperature(np.zeros((0, 3), np.float32), np.zeros(0, np.int64)) == 1

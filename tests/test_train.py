@@ -94,7 +94,7 @@ def test_the_json_is_sorted_and_says_nothing_of_other_stages(trained_project):
     text = HEAD.read_text()
     about = json.loads(text)
     assert text == json.dumps(about, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    figures = {"epoch", "knobs", "power", "refit", "training", "validation"}
+    figures = {"epoch", "knobs", "power", "refit", "temperature", "training", "validation"}
     assert set(about) == {"classes", "dimension", "width"} | figures
 
 
