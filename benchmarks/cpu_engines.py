@@ -23,7 +23,7 @@ from onnxruntime import quantization
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from pipeline import backbones, views
+from pipeline import backbones, bases
 from pipeline.errors import DataError
 
 ROOT = Path(__file__).parent.parent
@@ -37,15 +37,15 @@ Features = NDArray[np.float32]
 Engine = Callable[[Pixels], Features]
 
 
-def read(folder: Path, preprocessing: views.Preprocessing) -> tuple[Pixels, list[str]]:
+def read(folder: Path, preprocessing: bases.Preprocessing) -> tuple[Pixels, list[str]]:
     seen, labels = [], []
     for file in sorted(folder.rglob("*.jpg")):
         try:
-            base = views.base(file.read_bytes(), preprocessing)
+            base = bases.base(file.read_bytes(), preprocessing)
         except DataError as error:
             print(file, error)
             continue
-        seen.append(views.crop(base, preprocessing.crop))
+        seen.append(bases.crop(base, preprocessing.crop))
         labels.append(file.parent.name)
     return np.stack(seen), labels
 

@@ -52,18 +52,18 @@ def parts_alone(table: pd.DataFrame, engine: Engine, batch_size: int) -> dict[st
     """Seconds for reading and decoding, for the views, and for the backbone, each on its own."""
     files = list(dict.fromkeys(zip(table["path"], table["digest"], strict=True)))
     side = engine.preprocessing.crop
-    bases: dict[str, np.ndarray] = {}
+    scaled: dict[str, np.ndarray] = {}
 
     def decode(file: tuple[str, str]) -> None:
         path, digest = file
-        bases[digest] = bases.base(pictures.read(Path(path), digest), engine.preprocessing)
+        scaled[digest] = bases.base(pictures.read(Path(path), digest), engine.preprocessing)
 
     planned = [(row.digest, View(*row[2:6])) for row in table.itertuples(index=False)]
     seen = np.empty((len(planned), side, side, 3), np.uint8)
 
     def transform(number: int) -> None:
         digest, view = planned[number]
-        seen[number] = bases.crop(views.apply(bases[digest], view), side)
+        seen[number] = bases.crop(views.apply(scaled[digest], view), side)
 
     spent = {"decode": on_all_cores(decode, files)}
     spent["transform"] = on_all_cores(transform, range(len(planned)))

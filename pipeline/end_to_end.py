@@ -26,15 +26,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipeline import pictures, views
+from pipeline import bases, pictures, views
 from pipeline.augment import draw
+from pipeline.bases import Preprocessing
 from pipeline.heads import Floats, Head, probabilities
 from pipeline.params import AugmentParams
 from pipeline.progress import Progress
 from pipeline.scores import bootstrap, interval
 from pipeline.store import default_folder
 from pipeline.sweep import Figures
-from pipeline.views import ORIGINAL, Preprocessing, View
+from pipeline.views import ORIGINAL, View
 
 LINEAR_BELOW = 1e-3  # features smaller than this are not raised to a power but scaled
 AUTOCAST = torch.bfloat16  # has the range of float32, so that no loss need be scaled
@@ -329,8 +330,8 @@ def loaded(
     """Batches of views, uint8 [n, side, side, 3]; the next is made while one is trained on."""
 
     def one(path: str, digest: str, view: View) -> npt.NDArray[np.uint8]:
-        base = views.base(pictures.read(Path(path), digest), preprocessing)
-        return views.crop(views.apply(base, view), preprocessing.crop)
+        base = bases.base(pictures.read(Path(path), digest), preprocessing)
+        return bases.crop(views.apply(base, view), preprocessing.crop)
 
     def stacked(batch: "list[Future[npt.NDArray[np.uint8]]]") -> Tensor:
         return torch.from_numpy(np.stack([future.result() for future in batch]))

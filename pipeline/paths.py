@@ -35,3 +35,5 @@ THAW_CURVE = Path("reports/thaw.csv")
 
 SCRATCH = Path("reports/scratch.json")
 SCRATCH_CURVE = Path("reports/scratch.csv")
+
+BUNDLE = Path("bundle")

@@ -1,5 +1,6 @@
 """What most tests stand on: an empty project folder, and pictures made for the purpose."""
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -50,6 +51,32 @@ def project(tmp_path: Path, exported: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "backbones").symlink_to(exported)
     return Project(folder)
+
+
+@pytest.fixture(scope="session")
+def bundled(
+    tmp_path_factory: pytest.TempPathFactory,
+    exported: Path,
+    draw_picture: Callable[..., Image.Image],
+) -> Path:
+    """A project in which all stages ran on drawn pictures, up to `bundle/`."""
+    folder = tmp_path_factory.mktemp("bundled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("HEADSTART_STORE", str(folder / "cache" / "features"))
+        (folder / "cache").mkdir()
+        (folder / "cache" / "backbones").symlink_to(exported)
+        project = Project(folder)
+        knobs = {"ingest.source": "folder", "ingest.path": "data/raw/shapes", "augment.views": 0}
+        project.set(**knobs, **{"evaluate.bootstrap": 10})
+        for i in range(60):
+            path = Path("data/raw/shapes") / ("disc", "square")[i % 2] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw_picture(i, 80 + 7 * i, 60 + 5 * i, square=bool(i % 2)).save(path)
+        for stage in ("ingest", "augment", "extract", "train", "evaluate", "bundle"):
+            module = importlib.import_module(f"pipeline.{stage}")
+            getattr(module, stage)()
+    return folder
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ from PIL import Image
 from torch import nn
 
 from pipeline import backbones, end_to_end, power
+from pipeline.bases import Preprocessing
 from pipeline.end_to_end import Labelled, Network, Recipe, blocks, train_network
 from pipeline.heads import Head
 from pipeline.params import AugmentParams
 from pipeline.pictures import digest
 from pipeline.store import default_folder
 from pipeline.sweep import Figures
-from pipeline.views import Preprocessing
 
 SIZE = Preprocessing(24, 24, "bilinear", (0.5,) * 3, (0.5,) * 3)
 RANGES = AugmentParams(views=1, rotate=15.0, scale=0.1, hflip=0.5, vflip=0.0, seed=0)

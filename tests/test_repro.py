@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.conftest import ROOT
 
-STAGES = ["ingest", "augment", "extract", "train", "evaluate"]
+STAGES = ["ingest", "augment", "extract", "train", "evaluate", "bundle"]
 
 
 class Repository:
@@ -60,7 +60,7 @@ class Repository:
 
     def outputs(self) -> dict[str, bytes]:
         """The bytes of every file that the stages wrote."""
-        folders = ("data/features", "data/pictures", "models", "reports")
+        folders = ("bundle", "data/features", "data/pictures", "models", "reports")
         files = [f for name in folders for f in (self.folder / name).rglob("*") if f.is_file()]
         files += (self.folder / "data").glob("*.*")
         return {str(f.relative_to(self.folder)): f.read_bytes() for f in sorted(files)}
@@ -108,9 +108,9 @@ def test_a_second_run_runs_nothing(done: Repository) -> None:
 @pytest.mark.parametrize(
     ("section", "knob", "value", "rerun"),
     [
-        ("evaluate", "bootstrap", 60, ["evaluate"]),
-        ("train", "weight_decay", 0.1, ["train", "evaluate"]),
-        ("augment", "rotate", 25, ["augment", "extract", "train", "evaluate"]),
+        ("evaluate", "bootstrap", 60, ["evaluate", "bundle"]),
+        ("train", "weight_decay", 0.1, ["train", "evaluate", "bundle"]),
+        ("augment", "rotate", 25, ["augment", "extract", "train", "evaluate", "bundle"]),
     ],
 )
 def test_a_parameter_reruns_what_depends_on_it(
@@ -129,7 +129,7 @@ def test_a_changed_batch_size_changes_no_feature_and_nothing_after(done: Reposit
     ("module", "rerun"),
     [
         ("evaluate", ["evaluate"]),
-        ("heads", ["train", "evaluate"]),
+        ("heads", ["train", "evaluate", "bundle"]),
         ("engines", ["extract"]),
         ("splits", ["ingest"]),
         ("params", []),
@@ -200,7 +200,7 @@ def test_switching_back_and_forth_runs_nothing(done: Repository) -> None:
     done.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "before")
     done.run("git", "checkout", "-qb", "other")
     done.set(**{"train.weight_decay": 1.0})
-    assert done.repro() == ["train", "evaluate"]
+    assert done.repro() == ["train", "evaluate", "bundle"]
     done.run("git", "add", "-A")
     done.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "after")
     done.run("git", "checkout", "-q", "-")
@@ -228,7 +228,7 @@ def test_two_runs_from_scratch_give_the_same_bytes(
     first = done.outputs()
     (tmp_path / "backbones").symlink_to(exported)
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "features"))
-    for folder in ("data/features", "data/pictures", "models", "reports"):
+    for folder in ("bundle", "data/features", "data/pictures", "models", "reports"):
         shutil.rmtree(done.folder / folder)
     done.run("dvc", "repro", "--force", "--no-run-cache")
     second = done.outputs()

@@ -14,7 +14,7 @@ from toys import Toy
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-STAGES = ["ingest", "augment", "extract", "train", "evaluate"]
+STAGES = ["ingest", "augment", "extract", "train", "evaluate", "bundle"]
 MEASURE = """
 import json, pathlib
 from PIL import Image

@@ -1,0 +1,136 @@
+"""A bundle answers as the stages did, in ONNX and in PyTorch, and says what it was made of."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from pipeline import pictures, torch_form
+from pipeline.classifier import Classifier
+from pipeline.errors import DataError
+from pipeline.paths import MANIFEST, METRICS
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def project(bundled, monkeypatch):
+    monkeypatch.chdir(bundled)
+    monkeypatch.setenv("HEADSTART_STORE", str(bundled / "cache" / "features"))
+    return bundled
+
+
+@pytest.fixture(scope="module")
+def evaluated(bundled):
+    """What `evaluate` said of each test picture: files, and probabilities [n, classes]."""
+    table = pd.read_csv(bundled / "reports" / "predictions.csv")
+    return [bundled / path for path in table["path"]], table.filter(like="p(").to_numpy()
+
+
+def test_it_answers_as_evaluate_did(project, evaluated):
+    files, wanted = evaluated
+    classifier = Classifier(Path("bundle"))
+    answers = [classifier.answer(file.read_bytes()) for file in files]
+    found = np.stack([answer.probabilities for answer in answers])
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert [answer.best for answer in answers] == wanted.argmax(axis=1).tolist()
+
+
+def test_raw_pixels_of_any_size_give_the_same_answers_in_onnx_and_in_pytorch(project, evaluated):
+    files, wanted = evaluated
+    session = onnxruntime.InferenceSession("bundle/model.onnx")
+    model = torch_form.load(Path("bundle"))
+    sizes = set()
+    for file, evaluated_as in zip(files, wanted, strict=True):
+        pixels = pictures.pixels(pictures.decode(file.read_bytes())).copy()
+        sizes.add(pixels.shape)
+        (in_onnx,) = session.run(["probabilities"], {"picture": pixels})
+        with torch.inference_mode():
+            in_torch = model(torch.from_numpy(pixels)).numpy()
+        np.testing.assert_allclose(in_onnx, in_torch, atol=1e-4)
+        np.testing.assert_allclose(in_onnx, evaluated_as, atol=2e-3)
+    assert len(sizes) > 5
+
+
+def test_features_and_maps_come_out_of_the_model(project, evaluated):
+    session = onnxruntime.InferenceSession("bundle/model.onnx")
+    pixels = pictures.pixels(pictures.decode(evaluated[0][0].read_bytes()))
+    features, maps = session.run(["features", "maps"], {"picture": pixels})
+    assert maps.shape == (1280, 7, 7)
+    np.testing.assert_allclose(maps.mean(axis=(1, 2)) ** 0.5, features, atol=1e-4)
+
+
+def test_a_training_picture_is_its_own_nearest_neighbour(project):
+    manifest = pd.read_parquet(MANIFEST)
+    row = manifest[manifest["split"] == "train"].iloc[3]
+    classifier = Classifier(Path("bundle"), reasons=True)
+    answer = classifier.answer(Path(row["path"]).read_bytes(), heat=True, neighbours=3)
+    nearest = answer.neighbours[0]
+    assert (nearest.path, nearest.label) == (row["path"], row["label"])
+    assert nearest.cosine == pytest.approx(1, abs=1e-3)
+    cosines = [neighbour.cosine for neighbour in answer.neighbours]
+    assert cosines == sorted(cosines, reverse=True)
+    assert answer.heat.shape == (224, 224, 3)
+
+
+def test_it_says_what_it_was_made_of(project):
+    about = json.loads(Path("bundle/bundle.json").read_text())
+    assert about["classes"] == ["disc", "square"]
+    assert about["data"]["manifest"] == hashlib.sha256(MANIFEST.read_bytes()).hexdigest()
+    assert sum(about["data"]["pictures"].values()) == 60
+    assert about["metrics"] == json.loads(METRICS.read_text())
+    assert about["calibration"]["temperature"] > 0
+    code = hashlib.sha256((ROOT / "pipeline" / "bases.py").read_bytes()).hexdigest()
+    assert about["code"]["pipeline/bases.py"] == code
+    notes = onnxruntime.InferenceSession("bundle/model.onnx").get_modelmeta().custom_metadata_map
+    assert json.loads(notes["classes"]) == about["classes"]
+
+
+def test_nothing_in_it_is_a_pickle(project):
+    names = {file.name for file in Path("bundle").iterdir()}
+    tensors = {"backbone.safetensors", "head.safetensors", "neighbours.safetensors"}
+    assert names == tensors | {"bundle.json", "model.onnx", "neighbours.json"}
+    for name in tensors:
+        assert load_file(Path("bundle") / name)
+
+
+def test_a_second_run_writes_the_same_bytes_and_loads_no_torch(project):
+    before = {file.name: file.read_bytes() for file in Path("bundle").iterdir()}
+    script = (
+        "import sys; from pipeline.bundle import bundle; bundle(); print('torch' in sys.modules)"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.splitlines()[-1] == "False"
+    assert {file.name: file.read_bytes() for file in Path("bundle").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("bundle.json", None, "is no bundle"),
+        ("bundle.json", b"{", "is damaged"),
+        ("bundle.json", b'{"schema": 99}', "of schema 99"),
+        ("model.onnx", None, "cannot be opened"),
+        ("model.onnx", b"\x08\x0a", "cannot be opened"),
+        ("head.safetensors", b"", "hold no head"),
+        ("neighbours.safetensors", b"\x00", "cannot be read"),
+        ("neighbours.json", b"[]", "is damaged"),
+    ],
+)
+def test_a_damaged_bundle_is_one_line(project, tmp_path, file, content, said):
+    broken = tmp_path / "broken"
+    shutil.copytree("bundle", broken)
+    (broken / file).unlink() if content is None else (broken / file).write_bytes(content)
+    with pytest.raises(DataError, match=said) as raised:
+        Classifier(broken, reasons=True)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,77 @@
+"""The graphs before and behind the backbone do what Pillow and the head do; PyTorch's form too."""
+
+import io
+
+import numpy as np
+import onnxruntime
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+from pipeline import bases, onnx_model, torch_form
+from pipeline.bases import Preprocessing
+from pipeline.heads import Head, probabilities
+from pipeline.power import raised
+
+GENERATOR = np.random.default_rng(0)
+EVEN = (0.5,) * 3
+BICUBIC = Preprocessing(256, 224, "bicubic", EVEN, EVEN)
+BILINEAR = Preprocessing(232, 224, "bilinear", EVEN, EVEN)
+CROP_IS_LARGER = Preprocessing(200, 240, "bicubic", EVEN, EVEN)
+# Width and height: enlarged and shrunk, wide and tall, cut as panoramas, and of a base's own size.
+SIZES = [
+    (224, 224), (256, 256), (341, 256), (256, 767), (769, 256), (5, 7), (64, 48), (500, 375),
+    (375, 500), (768, 1000), (511, 513), (255, 257), (1000, 100), (100, 1000), (4, 900), (900, 300),
+    (257, 900), (285, 832), (404, 875), (572, 900), (26, 554),
+]  # fmt: skip
+
+
+def session(model):
+    return onnxruntime.InferenceSession(model.SerializeToString())
+
+
+def seen_by_pillow(picture, preprocessing):
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return bases.crop(bases.base(file.getvalue(), preprocessing), preprocessing.crop).astype(int)
+
+
+@pytest.mark.parametrize("preprocessing", [BICUBIC, BILINEAR, CROP_IS_LARGER])
+def test_any_size_is_scaled_and_cropped_as_by_pillow(preprocessing):
+    graph = session(onnx_model.preprocess_graph(preprocessing))
+    whole = Image.fromarray(skimage.data.coffee())
+    for size in SIZES:
+        picture = whole.resize(size)
+        pixels = np.asarray(picture)
+        (found,) = graph.run(None, {"picture": pixels})[0].astype(int)
+        wrong = np.abs(found - seen_by_pillow(picture, preprocessing))
+        assert wrong.max() <= 1, size
+        # Two bytes mixed half and half may be rounded either way.
+        assert (wrong > 0).mean() < (0.02 if preprocessing is BILINEAR else 0.001), size
+        in_torch = torch_form.preprocess(torch.from_numpy(pixels.copy()), preprocessing).numpy()
+        assert (in_torch != found).mean() < 0.001, size
+        assert np.abs(in_torch - found).max() <= 1, size
+
+
+@pytest.mark.parametrize("size", [(256, 256), (300, 256), (256, 768)])
+def test_a_base_is_only_cropped(size):
+    pixels = GENERATOR.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    (found,) = session(onnx_model.preprocess_graph(BICUBIC)).run(None, {"picture": pixels})[0]
+    np.testing.assert_array_equal(found, bases.crop(pixels, 224))
+
+
+@pytest.mark.parametrize("width", [0, 6])
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_features_become_the_probabilities_of_the_head(width, power):
+    def floats(*shape):
+        return GENERATOR.standard_normal(shape).astype(np.float32)
+
+    hidden = (floats(width, 8), floats(width)) if width else ()
+    head = Head(floats(5, width or 8), floats(5), *hidden)
+    pooled = floats(1, 8)
+    graph = session(onnx_model.answer_graph(head, power, 1.7))
+    shares, features = graph.run(["probabilities", "features"], {"pooled": pooled})
+    np.testing.assert_allclose(features, raised(pooled, power)[0], rtol=1e-5)
+    wanted = probabilities(head.logits(raised(pooled, power)), 1.7)[0]
+    np.testing.assert_allclose(shares, wanted, atol=1e-6)
