@@ -24,7 +24,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline import augment, backbones, engines, extract, params, pictures, store, views
+from pipeline import augment, backbones, bases, engines, extract, params, pictures, store, views
 from pipeline.engines import Engine
 from pipeline.store import FeatureStore
 from pipeline.views import View

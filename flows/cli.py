@@ -1,8 +1,14 @@
-"""The command `headstart`."""
+"""The command `headstart`.
+
+Each subcommand imports what it needs when it is called: `predict` and `serve` neither DVC nor
+Prefect nor PyTorch.
+"""
 
 import argparse
+from pathlib import Path
 
 from pipeline import command
+from pipeline import predict as answers
 
 
 def main() -> None:
@@ -11,8 +17,30 @@ def main() -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subcommands = parser.add_subparsers(dest="subcommand", required=True)
     subcommands.add_parser("why", help="what dvc repro would run, and because of what")
-    parser.parse_args()
-    command.run(why)
+    answers.add_arguments(subcommands.add_parser("predict", help="ask a bundle about pictures"))
+    # What is not given is left to `serve.run`.
+    serving = subcommands.add_parser(
+        "serve", help="answer pictures over HTTP", argument_default=argparse.SUPPRESS
+    )
+    serving.add_argument("bundle", type=Path, help="folder that the bundle stage wrote")
+    serving.add_argument("--host", help="127.0.0.1; 0.0.0.0 for other machines as well")
+    serving.add_argument("--port", type=int, help="8000")
+    serving.add_argument("--megabytes", type=float, help="20; the largest picture taken")
+    serving.add_argument("--waiting", type=int, help="128; the most pictures at a time")
+    serving.add_argument("--seconds", type=float, help="30; from a picture's arrival to its answer")
+    asked = vars(parser.parse_args())
+    subcommand = asked.pop("subcommand")
+    asked.pop("debug")
+
+    def predict() -> None:
+        answers.run(**asked)
+
+    def serve() -> None:
+        from pipeline import serve  # imports FastAPI, which takes a while
+
+        serve.run(**asked)
+
+    command.run({"why": why, "predict": predict, "serve": serve}[subcommand])
 
 
 def why() -> None:

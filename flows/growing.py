@@ -1,0 +1,102 @@
+"""The flow over a folder that keeps growing: asks a bundle about each picture once.
+
+Each content is asked about once for each bundle: another name, or a copy, gets the answer that is
+there. What was answered stands in one file of JSON lines, a line a file. It is the memory as well,
+so a run that is killed goes on where it was.
+"""
+
+import fcntl
+import json
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from prefect import State, flow
+from prefect.states import Completed
+
+from pipeline import pictures
+from pipeline.classifier import Classifier
+from pipeline.predict import files, rows
+
+
+class Seen(NamedTuple):
+    """A file as it was when it was read: another size or time, and it is read again."""
+
+    path: str
+    size: int
+    changed_ns: int
+
+
+@flow(name="predict", description="Asks about each picture of a folder once.")
+def predict(bundle: Path, folder: Path, answers: Path) -> State[None]:
+    """Ask about the pictures in `folder` that `answers` has no line of, and add their lines."""
+    answers.parent.mkdir(parents=True, exist_ok=True)
+    with answers.open("a+", encoding="utf-8") as lines:
+        try:
+            fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return Completed(name="Busy", message=f"another run is at work on {answers}")
+        asked, copies = answer_new(bundle, folder, lines)
+    if asked or copies:
+        return Completed(message=f"{asked} pictures asked about, {copies} copies")
+    return Completed(name="Cached", message="no new picture")
+
+
+def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
+    """Add a line for each file of `folder` that has none; how many were asked about, and copies."""
+    version = pictures.digest((bundle / "bundle.json").read_bytes())
+    seen, known = _remembered(lines, version)
+    waiting: deque[tuple[Seen, str]] = deque()
+    copies: list[tuple[Seen, str]] = []
+
+    def new() -> Iterator[Path]:
+        for path in files([str(folder)]) if any(folder.iterdir()) else ():
+            status = path.stat()
+            now = Seen(str(path), status.st_size, status.st_mtime_ns)
+            if now in seen:
+                continue
+            digest = _digest(path)
+            if digest in known or any(digest == other for _, other in waiting):
+                copies.append((now, digest))
+                continue
+            waiting.append((now, digest))
+            yield path
+
+    def note(now: Seen, digest: str) -> None:
+        line = {**now._asdict(), **known[digest], "digest": digest, "bundle": version}
+        print(json.dumps(line, ensure_ascii=False), file=lines, flush=True)
+
+    asked = 0
+    # The bundle is opened for the first new picture: mostly there is none.
+    for row in rows(Classifier(bundle), new(), None, 0):
+        now, digest = waiting.popleft()
+        known[digest] = {name: row[name] for name in ("class", "probability", "error")}
+        note(now, digest)
+        asked += 1
+    for now, digest in copies:
+        note(now, digest)
+    return asked, len(copies)
+
+
+def _digest(path: Path) -> str:
+    try:
+        return pictures.digest(pictures.load(path))
+    except pictures.RefusedError as error:
+        return f"{error}: {path}"  # its row will say so
+
+
+def _remembered(lines: TextIO, version: str) -> tuple[set[Seen], dict[str, dict[str, Any]]]:
+    """The files that this bundle was asked about, and its answer to each content."""
+    lines.seek(0)
+    text = lines.read()
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:  # a run was killed while it wrote the last line
+        lines.truncate(len(whole.encode()))
+    seen, known = set(), {}
+    for line in whole.splitlines():
+        row = json.loads(line)
+        if row["bundle"] == version:
+            seen.add(Seen(*(row[name] for name in Seen._fields)))
+            known[row["digest"]] = {n: row[n] for n in ("class", "probability", "error")}
+    return seen, known

@@ -1,0 +1,86 @@
+"""The flow over a folder that grows asks once about each picture."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows import growing
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def inbox(bundled: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    arrive(bundled, folder, "disc/0.png", "square/1.png")
+    return folder
+
+
+def arrive(bundled: Path, folder: Path, *names: str) -> None:
+    for name in names:
+        shutil.copy2(bundled / "data" / "raw" / "shapes" / name, folder / Path(name).name)
+
+
+def look(bundle: Path, folder: Path, answers: Path) -> tuple[int, int]:
+    with answers.open("a+", encoding="utf-8") as lines:
+        return growing.answer_new(bundle, folder, lines)
+
+
+def test_each_content_is_asked_about_once(bundled: Path, inbox: Path, tmp_path: Path) -> None:
+    bundle, answers = bundled / "bundle", tmp_path / "answers.jsonl"
+    assert look(bundle, inbox, answers) == (2, 0)
+    assert look(bundle, inbox, answers) == (0, 0)
+    arrive(bundled, inbox, "disc/2.png")
+    shutil.copy(inbox / "0.png", inbox / "copy.png")
+    shutil.copy(inbox / "2.png", inbox / "again.png")
+    assert look(bundle, inbox, answers) == (1, 2)
+    assert look(bundle, inbox, answers) == (0, 0)
+    (inbox / "1.png").write_bytes(b"half of a pict")  # another content under an old name
+    assert look(bundle, inbox, answers) == (1, 0)
+    rows = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert len(rows) == 6
+    said = {Path(row["path"]).name: row for row in rows}
+    assert (said["0.png"]["class"], said["copy.png"]["class"]) == ("disc", "disc")
+    assert said["again.png"]["digest"] == said["2.png"]["digest"]
+    assert said["1.png"]["error"].startswith("not a picture")
+
+    other = tmp_path / "other"
+    shutil.copytree(bundle, other)
+    (other / "bundle.json").write_text((bundle / "bundle.json").read_text() + "\n")
+    assert look(other, inbox, answers)[0] == 4  # contents, in five files
+
+
+def test_a_run_that_was_killed_goes_on(bundled: Path, inbox: Path, tmp_path: Path) -> None:
+    answers = tmp_path / "answers.jsonl"
+    look(bundled / "bundle", inbox, answers)
+    whole = answers.read_bytes()
+    answers.write_bytes(whole[:-40])
+    assert look(bundled / "bundle", inbox, answers) == (1, 0)
+    assert answers.read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_as_a_flow(bundled: Path, inbox: Path, tmp_path: Path, server: str) -> None:
+    answers = tmp_path / "answers.jsonl"
+    command = [sys.executable, "-m", "flows.predict", bundled / "bundle", inbox]
+    environment = {**os.environ, "PREFECT_API_URL": server, "PYTHONPATH": str(ROOT)}
+
+    def run() -> str:
+        done = subprocess.run(
+            [*command, "--answers", answers],
+            env=environment, cwd=tmp_path, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    assert "2 pictures asked about, 0 copies" in run()
+    assert "Cached" in run()
+    with answers.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert "Busy" in run()

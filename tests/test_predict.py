@@ -1,0 +1,180 @@
+"""`headstart predict` on real files: what it names, what it writes, and what a bad file does."""
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline import predict
+from pipeline.errors import ParamsError
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def project(bundled, monkeypatch):
+    monkeypatch.chdir(bundled)
+    return bundled
+
+
+def headstart(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", "predict", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_evaluate_and_predict_say_the_same_of_the_test_pictures(project, tmp_path):
+    evaluated = pd.read_csv("reports/predictions.csv")
+    predict.run(Path("bundle"), evaluated["path"], csv=tmp_path / "said.csv")
+    said = pd.read_csv(tmp_path / "said.csv")
+    assert said["path"].tolist() == evaluated["path"].tolist()
+    assert said["class"].tolist() == evaluated["predicted"].tolist()
+    np.testing.assert_allclose(said["probability"], evaluated["probability"], atol=1e-5)
+    assert said["error"].isna().all()
+
+
+def test_all_tables_tell_the_same_and_a_bad_file_is_a_row(project, tmp_path):
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "a.png").write_bytes(Path("data/raw/shapes/disc/0.png").read_bytes())
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff but not for long")
+    (folder / "empty.png").touch()
+    (folder / ".hidden").write_text("not a picture")
+    tables = {kind: tmp_path / f"said.{kind}" for kind in ("csv", "jsonl", "parquet")}
+    predict.run(Path("bundle"), [str(folder)], **tables, heat_maps=tmp_path / "maps", neighbours=2)
+    lines = [json.loads(line) for line in tables["jsonl"].read_text().splitlines()]
+    assert [Path(row["path"]).name for row in lines] == ["broken.jpg", "empty.png", "a.png"]
+    assert [row["class"] for row in lines[:2]] == [None, None]
+    assert lines[1]["error"] == "empty file"
+    good = lines[2]
+    assert good["error"] is None
+    assert 0.5 <= good["probability"] <= 1
+    assert [one["label"] for one in good["neighbours"]] == ["disc", "disc"]
+    assert Image.open(good["heat_map"]).size == (224, 224)
+
+    in_parquet = pq.read_table(tables["parquet"]).to_pylist()
+    in_csv = pd.read_csv(tables["csv"], keep_default_na=False).to_dict("records")
+    for name in ("path", "class", "error", "heat_map"):
+        assert [row[name] for row in in_parquet] == [row.get(name) for row in lines]
+        assert [row[name] or None for row in in_csv] == [row.get(name) for row in lines]
+    assert json.loads(in_csv[2]["neighbours"]) == good["neighbours"]
+    assert in_parquet[2]["neighbours"][0]["path"] == good["neighbours"][0]["path"]
+
+
+def test_the_command_prints_a_table_and_goes_on_after_a_bad_file(project, tmp_path):
+    bad = tmp_path / "notes.txt"
+    bad.write_text("<html>")
+    said = headstart("bundle", bad, "data/raw/shapes/*/1*.png", "data/raw/shapes/disc/0.png")
+    assert said.returncode == 0, said.stderr
+    lines = said.stdout.splitlines()
+    assert lines[0].split() == ["probability", "class", "path"]
+    assert "it is a web page" in lines[1]
+    assert len(lines) == 1 + 1 + 11 + 1
+    assert lines[-1].endswith("disc  data/raw/shapes/disc/0.png".replace("disc  ", "disc    "))
+    assert "1 of 13 could not be read" in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["bundle", "nothing/*.jpg"], "names no file"),
+        (["bundle", "params.yaml", "--neighbours", "-1"], "should be 0 or more"),
+        (["models", "params.yaml"], "is no bundle"),
+    ],
+)
+def test_a_mistake_is_one_line(project, arguments, said):
+    done = headstart(*arguments)
+    assert done.returncode in (2, 3)
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_predict_loads_neither_torch_nor_dvc_nor_prefect(project):
+    script = (
+        "import sys; from flows import cli; sys.argv[1:] = ['predict', 'bundle', 'data/raw'];"
+        "cli.main(); print(sorted({'torch', 'dvc', 'prefect', 'cv2', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_files_are_never_far_ahead_of_answers():
+    from concurrent.futures import ThreadPoolExecutor
+
+    taken = []
+
+    def items():
+        for number in range(50):
+            taken.append(number)
+            yield number
+
+    with ThreadPoolExecutor(2) as pool:
+        for done, found in enumerate(predict.in_order(pool, lambda x: x * x, items(), ahead=5)):
+            assert found == done**2
+            assert len(taken) <= done + 6
+    assert len(taken) == 50
+
+
+@pytest.mark.slow
+def test_a_fresh_environment_with_three_libraries_answers(project, tmp_path):
+    """The script of docs/bundle.md, then `pipeline.predict` with its two small libraries more."""
+    text = (ROOT / "docs" / "bundle.md").read_text()
+    script = text.split("```python\n")[1].split("```")[0]
+    (tmp_path / "ask.py").write_text(script)
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+
+    def run(*command, **more):
+        done = subprocess.run(command, capture_output=True, text=True, **more)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    wanted = [f"{name}=={__import__(module).__version__}" for name, module in
+              (("numpy", "numpy"), ("onnxruntime", "onnxruntime"), ("pillow", "PIL"))]  # fmt: skip
+    run(*pip, *wanted)
+    site = next((tmp_path / "env" / "lib").glob("python*/site-packages"))
+    names = {path.name for path in site.iterdir()}
+    assert not names & {"torch", "timm", "onnx", "pandas"}
+    # pip itself is in every environment, and none of ours.
+    size = sum(
+        file.stat().st_size for file in site.rglob("*")
+        if file.is_file() and file.relative_to(site).parts[0] not in ("pip", "setuptools")
+    )  # fmt: skip
+    print(f"{size / 1e6:.0f} MB")
+    assert size < 250e6
+
+    evaluated = pd.read_csv("reports/predictions.csv").iloc[0]
+    alone = {"cwd": tmp_path, "env": {"PATH": os.environ["PATH"]}}
+    said = run(python, "ask.py", project / "bundle", project / evaluated["path"], **alone)
+    found, name = said.split()
+    assert name == evaluated["predicted"]
+    assert float(found) == pytest.approx(evaluated["probability"], abs=2e-3)
+
+    run(*pip, "safetensors", "tqdm")
+    alone["env"]["PYTHONPATH"] = str(ROOT)
+    said = run(
+        python, "-m", "pipeline.predict", project / "bundle", project / evaluated["path"],
+        "--jsonl", tmp_path / "said.jsonl", "--neighbours", "1", "--heat-maps", tmp_path, **alone,
+    )  # fmt: skip
+    row = json.loads((tmp_path / "said.jsonl").read_text())
+    assert row["class"] == evaluated["predicted"]
+    assert row["probability"] == pytest.approx(evaluated["probability"], abs=1e-5)
+
+
+def test_a_folder_without_a_file_is_named(tmp_path):
+    with pytest.raises(ParamsError, match="names no file"):
+        list(predict.files([str(tmp_path)]))
