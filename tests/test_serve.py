@@ -1,0 +1,251 @@
+"""`headstart serve` over real HTTP: answers, limits, floods, garbage, and its page in Chromium."""
+
+import asyncio
+import base64
+import io
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT
+
+
+@contextmanager
+def serving(folder, *arguments):
+    """A server in a process of its own; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "serve", "bundle", "--port", str(port), *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            try:
+                httpx.get(f"{address}/health")
+                break
+            except httpx.TransportError:
+                assert process.poll() is None, process.stdout.read()
+                time.sleep(0.1)
+        yield address
+    finally:
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=20)[0]
+    assert "Traceback" not in said, said
+
+
+@pytest.fixture(scope="module")
+def address(bundled):
+    with serving(bundled) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def picture(bundled):
+    return (bundled / "data" / "raw" / "shapes" / "disc" / "0.png").read_bytes()
+
+
+def test_it_answers_as_evaluate_did(bundled, address):
+    evaluated = pd.read_csv(bundled / "reports" / "predictions.csv")
+    shares = evaluated.filter(like="p(").to_numpy()
+    for row, wanted in zip(evaluated.itertuples(), shares, strict=True):
+        body = (bundled / row.path).read_bytes()
+        reply = httpx.post(f"{address}/predict", content=body).raise_for_status().json()
+        assert reply["best"] == row.predicted
+        np.testing.assert_allclose(list(reply["probabilities"].values()), wanted, atol=1e-5)
+
+
+def test_bytes_and_forms_are_answered_alike_and_with_reasons(address, picture):
+    asked = f"{address}/predict?heat_map=true&neighbours=3"
+    raw = httpx.post(asked, content=picture, headers={"Content-Type": "image/png"}).json()
+    form = httpx.post(asked, files={"picture": ("a.png", picture)}).json()
+    assert raw == form
+    assert raw["best"] == "disc"
+    assert len(raw["neighbours"]) == 3
+    kind, _, data = raw["heat_map"].partition(",")
+    assert kind == "data:image/png;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (224, 224)
+    small = httpx.get(f"{address}/training/{raw['neighbours'][0]['number']}")
+    assert max(Image.open(io.BytesIO(small.content)).size) <= 160
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status", "said"),
+    [
+        (b"", "image/png", 422, "empty"),
+        (b"\x89PNG\r\n\x1a\n cut short", "image/png", 422, "damaged|known format"),
+        (b"<!doctype html>", "application/octet-stream", 422, "web page"),
+        (b"{}", "application/json", 415, "is no picture"),
+        (b"no form", "multipart/form-data", 400, "form"),
+        (b"--x\r\n\r\n", "multipart/form-data; boundary=x", 400, "form"),
+        (b"x" * 20_000_001, "image/png", 413, "20 MB"),
+    ],
+)
+def test_what_is_no_picture_is_told_why(address, content, kind, status, said):
+    reply = httpx.post(f"{address}/predict", content=content, headers={"Content-Type": kind})
+    assert reply.status_code == status, reply.text
+    assert re.search(said, reply.json()["detail"])
+
+
+def test_a_body_of_unknown_length_is_cut_off(address):
+    def endless():
+        for _ in range(30):
+            yield bytes(1_000_000)
+
+    try:
+        status = httpx.post(f"{address}/predict", content=endless()).status_code
+    except httpx.WriteError:  # it hung up before all was sent
+        status = 413
+    assert status == 413
+    assert httpx.get(f"{address}/health").json()["waiting"] == 0
+
+
+def test_it_tells_of_its_health_its_figures_and_its_interface(address, picture):
+    before = httpx.get(f"{address}/metrics").text
+    httpx.post(f"{address}/predict", content=picture)
+    httpx.post(f"{address}/predict", content=b"nothing")
+    after = httpx.get(f"{address}/metrics").text
+
+    def count(text, status):
+        found = re.search(rf'headstart_answers_total{{status="{status}"}} (\S+)', text)
+        return float(found[1]) if found else 0
+
+    assert count(after, 200) == count(before, 200) + 1
+    assert count(after, 422) == count(before, 422) + 1
+    health = httpx.get(f"{address}/health").json()
+    assert (health["status"], health["classes"]) == ("ok", ["disc", "square"])
+    described = httpx.get(f"{address}/openapi.json").json()
+    assert {"/predict", "/health", "/metrics", "/training/{number}"} == set(described["paths"])
+
+
+def test_a_flood_is_answered_or_refused_and_then_it_is_as_before(bundled, picture):
+    async def flood(address):
+        limits = httpx.Limits(max_connections=200)
+        async with httpx.AsyncClient(limits=limits, timeout=60) as client:
+            asked = (client.post(f"{address}/predict", content=picture) for _ in range(200))
+            return [reply.status_code for reply in await asyncio.gather(*asked)]
+
+    with serving(bundled, "--waiting", "8") as address:
+        statuses = asyncio.run(flood(address))
+        assert set(statuses) == {200, 429}
+        assert statuses.count(200) >= 8
+        assert httpx.get(f"{address}/health").json()["waiting"] == 0
+        assert httpx.post(f"{address}/predict", content=picture).status_code == 200
+
+
+def test_what_is_not_answered_in_time_is_told_so(bundled, picture):
+    with serving(bundled, "--seconds", "0.2") as address:
+
+        def slow():
+            yield picture[:100]
+            time.sleep(0.5)
+            yield picture[100:]
+
+        assert httpx.post(f"{address}/predict", content=slow()).status_code == 408
+        with ThreadPoolExecutor(60) as pool:
+            statuses = set(pool.map(
+                lambda _: httpx.post(f"{address}/predict", content=picture, timeout=60).status_code,
+                range(120),
+            ))  # fmt: skip
+        assert statuses <= {200, 408, 503}
+        assert httpx.get(f"{address}/health").json()["waiting"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["nothing"], "is no bundle"), (["bundle", "--waiting", "0"], "should be above 0")],
+)
+def test_a_mistake_is_one_line(bundled, arguments, said):
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "serve", *arguments],
+        cwd=bundled, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode in (2, 3)
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_nothing_that_the_interface_allows_or_forbids_is_an_error_of_the_server(address, tmp_path):
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json",
+            "--checks", "not_a_server_error,response_schema_conformance,content_type_conformance",
+            "--max-examples", "60", "--seed", "1", "--no-color",
+        ],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+
+
+@pytest.mark.slow
+def test_truncated_and_changed_pictures_are_never_an_error_of_the_server(address):
+    chance = np.random.default_rng(0)
+    whole = Image.fromarray(chance.integers(0, 256, (60, 80, 3), dtype=np.uint8))
+    statuses = set()
+    with httpx.Client(timeout=60) as client:
+        for kind in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF"):
+            file = io.BytesIO()
+            whole.save(file, kind)
+            data = file.getvalue()
+            for _ in range(40):
+                piece = bytearray(data[: chance.integers(1, len(data) + 1)])
+                for place in chance.integers(0, len(piece), 5):
+                    piece[place] = chance.integers(256)
+                statuses.add(client.post(f"{address}/predict", content=bytes(piece)).status_code)
+    assert statuses <= {200, 422}
+
+
+SIZES = {"desktop": (1200, 850), "phone": (390, 844)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIZES)
+def test_the_page_shows_classes_heat_map_and_neighbours(bundled, address, tmp_path, name):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    width, height = SIZES[name]
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"<html>")
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch()
+        page = browser.new_page(viewport={"width": width, "height": height})
+        elsewhere, problems = [], []
+        page.on("request", lambda r: elsewhere.append(r.url) if address not in r.url else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(address)
+        page.wait_for_function("document.getElementById('about').textContent.includes('2 classes')")
+        page.set_input_files("#file", bad)
+        page.wait_for_function("document.getElementById('state').textContent.includes('web page')")
+        assert not page.is_visible("#answer")
+        page.set_input_files("#file", bundled / "data" / "raw" / "shapes" / "disc" / "0.png")
+        page.wait_for_selector("#near li")
+        page.wait_for_load_state("networkidle")
+        assert page.inner_text("#classes li:first-child").startswith("disc")
+        assert page.evaluate("document.getElementById('map').naturalWidth") == 224
+        assert page.locator("#near li").count() == 6
+        assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert problems == []
+        assert [url for url in elsewhere if not url.startswith("blob:")] == []
+        if folder := os.environ.get("HEADSTART_SCREENSHOTS"):
+            page.screenshot(path=str(Path(folder) / f"serve_{name}.png"), full_page=True)
+        browser.close()
