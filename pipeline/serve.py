@@ -26,6 +26,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from pydantic import BaseModel, Field
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 from pipeline import pictures
 from pipeline.classifier import Answer, Classifier
@@ -169,6 +170,8 @@ class Desk:
                 if form:
                     return await self._first_file(request)
                 return b"".join([piece async for piece in self._pieces(request)])
+        except ClientDisconnect:
+            raise HTTPException(400, "the sender hung up") from None
         except TimeoutError:
             problem = f"the body did not come within {self.limits.seconds:g} seconds"
             raise HTTPException(408, problem) from None

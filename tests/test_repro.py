@@ -245,3 +245,16 @@ def test_metrics_and_plots_are_those_that_dvc_shows(done: Repository) -> None:
     assert shown[""]["data"]["reports/metrics.json"]["data"] == metrics
     done.run("dvc", "plots", "show", "--out", "plots")
     assert "confusion" in (done.folder / "plots" / "index.html").read_text()
+
+
+@pytest.mark.slow
+def test_dvc_and_gto_find_the_bundle_as_an_artifact(done: Repository, tmp_path: Path) -> None:
+    done.repro()
+    done.run("git", "add", "-A")
+    name = ("-c", "user.name=t", "-c", "user.email=t@t")
+    done.run("git", *name, "commit", "-qm", "with a bundle")
+    done.run("git", *name, "tag", "-a", "classifier@v1.0.0", "-m", "the first one")
+    asked = ("dvc", "artifacts", "get", str(done.folder), "classifier", "--rev", "v1.0.0")
+    done.run(*asked, "--out", str(tmp_path / "got"))
+    got = {file.name: file.read_bytes() for file in (tmp_path / "got").iterdir()}
+    assert got == {file.name: file.read_bytes() for file in (done.folder / "bundle").iterdir()}

@@ -119,6 +119,17 @@ def test_a_body_of_unknown_length_is_cut_off(address):
     assert httpx.get(f"{address}/health").json()["waiting"] == 0
 
 
+def test_a_sender_that_hangs_up_leaves_nothing_behind(address):
+    host, port = address.removeprefix("http://").split(":")
+    for _ in range(3):
+        with socket.create_connection((host, int(port))) as line:
+            line.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\nabc")
+            time.sleep(0.1)
+            assert httpx.get(f"{address}/health").json()["waiting"] == 1
+    time.sleep(0.2)
+    assert httpx.get(f"{address}/health").json()["waiting"] == 0
+
+
 def test_it_tells_of_its_health_its_figures_and_its_interface(address, picture):
     before = httpx.get(f"{address}/metrics").text
     httpx.post(f"{address}/predict", content=picture)
