@@ -17,7 +17,7 @@ from prefect.states import Completed
 
 from pipeline import pictures
 from pipeline.classifier import Classifier
-from pipeline.predict import files, rows
+from pipeline.predict import inside, rows
 
 
 class Seen(NamedTuple):
@@ -51,7 +51,7 @@ def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
     copies: list[tuple[Seen, str]] = []
 
     def new() -> Iterator[Path]:
-        for path in files([str(folder)]) if any(folder.iterdir()) else ():
+        for path in inside(folder):
             status = path.stat()
             now = Seen(str(path), status.st_size, status.st_mtime_ns)
             if now in seen:

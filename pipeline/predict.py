@@ -101,7 +101,7 @@ def run(
 
 
 def files(asked: Iterable[str]) -> Iterator[Path]:
-    """The files that the arguments name: a folder stands for all in it that are not hidden, sorted.
+    """The files that the arguments name: a folder stands for those in it.
 
     Raises:
         ParamsError: an argument names no file.
@@ -109,7 +109,7 @@ def files(asked: Iterable[str]) -> Iterator[Path]:
     for text in asked:
         path = Path(text)
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p, path))
+            found = inside(path)
         elif path.exists():
             found = [path]
         else:
@@ -119,8 +119,12 @@ def files(asked: Iterable[str]) -> Iterator[Path]:
         yield from found
 
 
-def _hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+def inside(folder: Path) -> list[Path]:
+    """The files in a folder and in those below it, sorted, without hidden ones."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        p for p in found if not any(q.startswith(".") for q in p.relative_to(folder).parts)
+    )
 
 
 def rows(
