@@ -52,7 +52,10 @@ def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
 
     def new() -> Iterator[Path]:
         for path in inside(folder):
-            status = path.stat()
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # it was put elsewhere meanwhile
+                continue
             now = Seen(str(path), status.st_size, status.st_mtime_ns)
             if now in seen:
                 continue
@@ -68,7 +71,6 @@ def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
         print(json.dumps(line, ensure_ascii=False), file=lines, flush=True)
 
     asked = 0
-    # The bundle is opened for the first new picture: mostly there is none.
     for row in rows(Classifier(bundle), new(), None, 0):
         now, digest = waiting.popleft()
         known[digest] = {name: row[name] for name in ("class", "probability", "error")}
