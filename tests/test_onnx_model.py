@@ -46,9 +46,10 @@ def test_any_size_is_scaled_and_cropped_as_by_pillow(preprocessing):
         pixels = np.asarray(picture)
         (found,) = graph.run(None, {"picture": pixels})[0].astype(int)
         wrong = np.abs(found - seen_by_pillow(picture, preprocessing))
-        assert wrong.max() <= 1, size
-        # Two bytes mixed half and half may be rounded either way.
-        assert (wrong > 0).mean() < (0.02 if preprocessing is BILINEAR else 0.001), size
+        # Bilinear weights can mix bytes half and half, which may be rounded either way, twice.
+        most, share = (2, 0.03) if preprocessing is BILINEAR else (1, 0.001)
+        assert wrong.max() <= most, size
+        assert (wrong > 0).mean() < share, size
         in_torch = torch_form.preprocess(torch.from_numpy(pixels.copy()), preprocessing).numpy()
         assert (in_torch != found).mean() < 0.001, size
         assert np.abs(in_torch - found).max() <= 1, size
