@@ -264,8 +264,8 @@ def preprocess_graph(preprocessing: Preprocessing) -> onnx.ModelProto:
     """`bases.base` and `bases.crop`: uint8 `picture` [height, width, 3] to [1, crop, crop, 3].
 
     Its levels differ from Pillow's by 1 here and there, for Pillow's weights are whole numbers, and
-    now and then by 2 where bilinear weights mix bytes half and half. A picture of more than four times the size, which `bases.base` shrinks in two steps, is scaled
-    in one here.
+    now and then by 2 where bilinear weights mix bytes half and half. A picture of more than four
+    times the size, which `bases.base` shrinks in two steps, is scaled in one here.
     """
     shorter = max(preprocessing.resize, preprocessing.crop)
     numbers = {
