@@ -169,12 +169,15 @@ class Desk:
             async with asyncio.timeout_at(until):
                 if form:
                     return await self._first_file(request)
-                return b"".join([piece async for piece in self._pieces(request)])
+                data = b"".join([piece async for piece in self._pieces(request)])
         except ClientDisconnect:
             raise HTTPException(400, "the sender hung up") from None
         except TimeoutError:
             problem = f"the body did not come within {self.limits.seconds:g} seconds"
             raise HTTPException(408, problem) from None
+        if not data:
+            raise HTTPException(422, "the body is empty")
+        return data
 
     async def _pieces(self, request: Request) -> AsyncGenerator[bytes, None]:
         most = int(self.limits.megabytes * 1e6)

@@ -163,6 +163,7 @@ def test_a_flood_is_answered_or_refused_and_then_it_is_as_before(bundled, pictur
         assert httpx.post(f"{address}/predict", content=picture).status_code == 200
 
 
+@pytest.mark.slow
 def test_what_is_not_answered_in_time_is_told_so(bundled, picture):
     with serving(bundled, "--seconds", "0.2") as address:
 
