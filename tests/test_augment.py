@@ -9,9 +9,11 @@ from PIL import Image
 from pipeline import augment, params
 from pipeline.params import AugmentParams
 from pipeline.paths import CONTACT_SHEET, MANIFEST, PLAN
+from pipeline.views import View
 from tests.conftest import Project
 
 DIGESTS = [hashlib.sha256(bytes([i])).hexdigest() for i in range(200)]
+DRAWN = {1: View(1.4992, 0.964506, True, False), 3: View(11.8788, 0.948526, False, True)}
 
 
 def settings(**changes: float) -> AugmentParams:
@@ -34,6 +36,16 @@ def test_a_view_depends_on_its_own_picture_alone() -> None:
     few, many = augment.plan(DIGESTS[:5], settings()), augment.plan(DIGESTS, settings(views=5))
     kept = many[many["digest"].isin(DIGESTS[:5]) & (many["view"] <= 3)].reset_index(drop=True)
     pd.testing.assert_frame_equal(few, kept)
+
+
+def test_the_views_of_a_picture_differ() -> None:
+    table = augment.plan(DIGESTS, settings())
+    assert (table.groupby("digest")[["angle", "scale"]].nunique() == 3).all(axis=None)
+
+
+def test_the_form_of_a_draw_is_fixed() -> None:
+    """Another one would make every view anew; the numbers are those of version 0.1."""
+    assert {number: augment.draw(DIGESTS[0], number, settings()) for number in DRAWN} == DRAWN
 
 
 def test_another_range_for_one_thing_leaves_the_others() -> None:

@@ -232,10 +232,12 @@ def test_of_copies_in_several_splits_the_held_out_one_stays(
         for j, label in enumerate(("ant", "bee")):
             put(f"{split}/{label}/{i}.png", picture_cases.png(draw_picture(2 * i + j)))
     put("train/bee/copy.png", Path(ROOT, "test/bee/2.png").read_bytes())
+    put("train/ant/copy.png", Path(ROOT, "val/ant/1.png").read_bytes())
     ingest.ingest()
-    assert f"{ROOT}/train/bee/copy.png" in refusals()
+    assert set(refusals()) == {f"{ROOT}/train/bee/copy.png", f"{ROOT}/train/ant/copy.png"}
     manifest = pd.read_parquet(MANIFEST).set_index("path")
     assert manifest.loc[f"{ROOT}/test/bee/2.png", "split"] == "test"
+    assert manifest.loc[f"{ROOT}/val/ant/1.png", "split"] == "val"
 
 
 def test_a_path_named_twice(project: Project, draw_picture: Draw) -> None:
@@ -328,7 +330,49 @@ def test_no_picture_moves_when_others_come_or_go(folder: Project, draw_picture: 
     assert (before[both] == after[both]).all()
 
 
+def test_the_seed_draws_another_split(folder: Project, draw_picture: Draw) -> None:
+    put_classes(draw_picture, 30)
+    drawn = []
+    for seed in (0, 1):
+        folder.set(**{"ingest.seed": seed})
+        ingest.ingest()
+        drawn.append(pd.read_parquet(MANIFEST)["split"].tolist())
+    assert drawn[0] != drawn[1]
+
+
 # Words for people
+
+
+def test_of_a_set_in_order_only_the_counts_are_said(
+    project: Project, draw_picture: Draw, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.set(**{"ingest.source": "csv", "ingest.path": ROOT})
+    put_classes(draw_picture, 12)
+    places = ("train", "val", "test")
+    rows = [
+        f"{('ant', 'bee')[i % 2]}/{i}.png,{('ant', 'bee')[i % 2]},{places[i // 4]},nest {i // 4}"
+        for i in range(12)
+    ]
+    put("labels.csv", "\n".join(["path,label,split,group", *rows]).encode())
+    ingest.ingest()
+    said = capsys.readouterr().out
+    assert "ingest: 12 of 12 files taken: 2 classes, 4 train, 4 val, 4 test" in said
+    assert "warning" not in said
+
+
+def test_of_many_classes_that_a_split_misses_ten_are_named(
+    folder: Project, draw_picture: Draw, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(12):
+        for j, place in enumerate(("train", "test")):
+            put(f"{place}/class {i:02}/{i}.png", picture_cases.png(draw_picture(2 * i + j)))
+    put("val/class 00/0.png", picture_cases.png(draw_picture(99)))
+    put("train/class 00/page.jpg", picture_cases.HTML)
+    ingest.ingest()
+    named = ", ".join(f"class {i:02}" for i in range(1, 11))
+    said = capsys.readouterr().out.splitlines()
+    assert f"ingest: warning: no val pictures of {named} and 1 more" in said
+    assert b"\r" not in REFUSED.read_bytes()
 
 
 def test_what_a_person_should_look_at_is_said(
