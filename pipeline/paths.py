@@ -23,6 +23,8 @@ PREDICTIONS = Path("reports/predictions.csv")
 CLASSES = Path("reports/classes.csv")
 PLOTS = Path("reports/plots")
 
+CHECKS = Path("reports/checks")
+
 FEW = Path("reports/few.csv")
 FEW_PLOT = Path("reports/few.png")
 
@@ -37,3 +39,5 @@ SCRATCH = Path("reports/scratch.json")
 SCRATCH_CURVE = Path("reports/scratch.csv")
 
 BUNDLE = Path("bundle")
+
+REPORT = Path("reports/report.html")
