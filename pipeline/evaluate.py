@@ -1,9 +1,11 @@
 """Stage 5, evaluate: measure the head on the test pictures; metrics, tables and plots."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -202,6 +204,7 @@ def _reliability_table(test: Split, shares: Array, bins: int) -> pd.DataFrame:
     return means
 
 
+@matplotlib.rc_context({"text.parse_math": False})  # a class may be called $a$
 def draw_confusion(
     labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], classes: list[str], file: Path
 ) -> None:
@@ -229,7 +232,10 @@ def draw_confusion(
     right = int(np.trace(counts))
     axes.set_title(f"{right} of {counts.sum()} test pictures right")
     figure.colorbar(image, label="share of the actual class", shrink=0.8)
-    figure.savefig(file, metadata={"Software": None})
+    with warnings.catch_warnings():
+        # Of letters that Matplotlib's font lacks; the report has the reader's own fonts.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(file, metadata={"Software": None})
 
 
 def _write(file: Path, table: pd.DataFrame) -> None:

@@ -178,6 +178,14 @@ def test_the_confusion_matrix_can_be_looked_at(classes, tmp_path):
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_class_may_have_any_name(tmp_path):
+    ones = np.array([0, 1, 2])
+    draw_confusion(ones, ones, ["$x^$", "日本", "<b>\\frac{"], tmp_path / "confusion.png")
+    with Image.open(tmp_path / "confusion.png") as picture:
+        assert picture.width >= 400
+
+
 def dvc(*arguments):
     command = [sys.executable, "-m", "dvc", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
