@@ -1,29 +1,55 @@
-"""Running a stage as a command: an error is one line on stderr and an exit code."""
+"""Running something as a command: an error is one line on stderr and an exit code."""
 
+import argparse
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
 
 from pipeline.errors import DiskError, HeadstartError
 
 
-def run(stage: Callable[[], None]) -> None:
-    """Run `stage`; turn a `HeadstartError`, or a failing disk, into one line and an exit code.
+def debug_option() -> argparse.ArgumentParser:
+    """The option `--debug`, as a parent of a parser."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--debug",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="show the traceback of an error",
+    )
+    return parser
 
-    With `--debug` on the command line, or `HEADSTART_DEBUG` set, the traceback is kept.
+
+def run(stage: Callable[[], None]) -> None:
+    """Run `stage`; turn whatever it raises into one line and an exit code.
+
+    A `HeadstartError` has its own exit code, a failing disk that of `DiskError`, and anything
+    else, which is a mistake of ours, 1. With `--debug` on the command line, or `HEADSTART_DEBUG`
+    set, the traceback is kept.
     """
-    debug = "--debug" in sys.argv or bool(os.environ.get("HEADSTART_DEBUG"))
+    if "--debug" in sys.argv or os.environ.get("HEADSTART_DEBUG"):
+        stage()
+        return
     try:
         stage()
     except HeadstartError as error:
-        if debug:
-            raise
         _end(stage, error)
     except OSError as error:
-        if debug:
-            raise
         _end(stage, _disk_error(error))
+    except KeyboardInterrupt:
+        print(f"{stage.__name__}: interrupted", file=sys.stderr)
+        # Whoever started this is to see that it ended by the signal.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    except Exception as error:
+        said = " ".join(str(error).split())[:300]
+        mistake = HeadstartError(
+            f"{type(error).__name__}: {said}; this was not foreseen, please report it;"
+            " HEADSTART_DEBUG=1 shows where it happened"
+        )
+        _end(stage, mistake)
 
 
 def _disk_error(error: OSError) -> DiskError:
