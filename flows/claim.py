@@ -7,14 +7,10 @@ import threading
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from flows.stages import StoppedError
+from pipeline.errors import BusyError, StoppedError
 
 LOCK = Path(".dvc/tmp/headstart.lock")
 SECONDS_BETWEEN_TRIES = 0.5
-
-
-class BusyError(Exception):
-    """Another run has the working copy, and this one was told not to wait."""
 
 
 class Claim:

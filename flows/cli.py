@@ -13,14 +13,22 @@ from pipeline import predict as answers
 
 def main() -> None:
     """Run the subcommand named on the command line."""
-    parser = argparse.ArgumentParser(prog="headstart", description="A picture classifier's kit.")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    either = [command.debug_option()]  # before the subcommand or behind it
+    parser = argparse.ArgumentParser(
+        prog="headstart", description="A picture classifier's kit.", parents=either
+    )
     subcommands = parser.add_subparsers(dest="subcommand", required=True)
-    subcommands.add_parser("why", help="what dvc repro would run, and because of what")
-    answers.add_arguments(subcommands.add_parser("predict", help="ask a bundle about pictures"))
+    subcommands.add_parser(
+        "why", help="what dvc repro would run, and because of what", parents=either
+    )
+    asking = subcommands.add_parser("predict", help="ask a bundle about pictures", parents=either)
+    answers.add_arguments(asking)
     # What is not given is left to `serve.run`.
     serving = subcommands.add_parser(
-        "serve", help="answer pictures over HTTP", argument_default=argparse.SUPPRESS
+        "serve",
+        help="answer pictures over HTTP",
+        argument_default=argparse.SUPPRESS,
+        parents=either,
     )
     serving.add_argument("bundle", type=Path, help="folder that the bundle stage wrote")
     serving.add_argument("--host", help="127.0.0.1; 0.0.0.0 for other machines as well")
@@ -30,7 +38,7 @@ def main() -> None:
     serving.add_argument("--seconds", type=float, help="30; from a picture's arrival to its answer")
     asked = vars(parser.parse_args())
     subcommand = asked.pop("subcommand")
-    asked.pop("debug")
+    asked.pop("debug", None)
 
     def predict() -> None:
         answers.run(**asked)

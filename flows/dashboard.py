@@ -8,21 +8,28 @@ import webbrowser
 
 from flows import server
 from flows.stages import working_copy
+from pipeline import command
 
 
 def main() -> None:
     """Start a Prefect server, unless one is up at this address, until interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m flows.dashboard", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.dashboard", description=__doc__, parents=[command.debug_option()]
+    )
     server.add_arguments(parser)
     asked = parser.parse_args()
-    with server.running(working_copy(), asked.host, asked.port) as api:
-        page = api.removesuffix("/api")
-        print(f"the dashboard is at {page}; Ctrl-C ends it", flush=True)
-        if sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
-            webbrowser.open(page)
-        ends = {signal.SIGINT, signal.SIGTERM}
-        signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # or they would end us, not our waiting
-        signal.sigwait(ends)
+
+    def dashboard() -> None:
+        with server.running(working_copy(), asked.host, asked.port) as api:
+            page = api.removesuffix("/api")
+            print(f"the dashboard is at {page}; Ctrl-C ends it", flush=True)
+            if sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
+                webbrowser.open(page)
+            ends = {signal.SIGINT, signal.SIGTERM}
+            signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # or they would end us, not our waiting
+            signal.sigwait(ends)
+
+    command.run(dashboard)
 
 
 if __name__ == "__main__":

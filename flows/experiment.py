@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-
-class ExperimentError(Exception):
-    """The experiment cannot be made under this name or from this working copy."""
+from pipeline.errors import ExperimentError
 
 
 @contextmanager

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from prefect import State, flow
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 
 from pipeline import pictures
 from pipeline.classifier import Classifier
+from pipeline.errors import HeadstartError
 from pipeline.predict import inside, rows
 
 
@@ -37,7 +38,10 @@ def predict(bundle: Path, folder: Path, answers: Path) -> State[None]:
             fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return Completed(name="Busy", message=f"another run is at work on {answers}")
-        asked, copies = answer_new(bundle, folder, lines)
+        try:
+            asked, copies = answer_new(bundle, folder, lines)
+        except HeadstartError as error:
+            return Failed(message=str(error))
     if asked or copies:
         return Completed(message=f"{asked} pictures asked about, {copies} copies")
     return Completed(name="Cached", message="no new picture")
@@ -45,6 +49,7 @@ def predict(bundle: Path, folder: Path, answers: Path) -> State[None]:
 
 def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
     """Add a line for each file of `folder` that has none; how many were asked about, and copies."""
+    classifier = Classifier(bundle)
     version = pictures.digest((bundle / "bundle.json").read_bytes())
     seen, known = _remembered(lines, version)
     waiting: deque[tuple[Seen, str]] = deque()
@@ -71,7 +76,7 @@ def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
         print(json.dumps(line, ensure_ascii=False), file=lines, flush=True)
 
     asked = 0
-    for row in rows(Classifier(bundle), new(), None, 0):
+    for row in rows(classifier, new(), None, 0):
         now, digest = waiting.popleft()
         known[digest] = {name: row[name] for name in ("class", "probability", "error")}
         note(now, digest)

@@ -12,13 +12,14 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
 from flows import artifacts
-from flows.claim import BusyError, Claim
+from flows.claim import Claim
 from flows.durations import Durations
 from flows.ends import Cancellation, bury
-from flows.experiment import ExperimentError, bring_home, copy_of
+from flows.experiment import bring_home, copy_of
 from flows.gate import Gate, Guard
-from flows.stages import Pool, StageError, StoppedError, working_copy
+from flows.stages import Pool, working_copy
 from flows.steps import Run, make_plan, run_stages, submit
+from pipeline.errors import BusyError, ExperimentError, StageError, StoppedError
 
 REPORT = Path("reports/report.html")
 

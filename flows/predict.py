@@ -7,13 +7,16 @@ from pathlib import Path
 
 from flows import server
 from flows.stages import working_copy
+from pipeline import command
 
 ANSWERS = Path("reports/answers.jsonl")
 
 
-def main() -> int:
+def main() -> None:
     """Run the flow once, or again every so many seconds until interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m flows.predict", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.predict", description=__doc__, parents=[command.debug_option()]
+    )
     parser.add_argument("bundle", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--answers", type=Path, default=ANSWERS, help=f"default: {ANSWERS}")
@@ -21,20 +24,33 @@ def main() -> int:
     server.add_arguments(parser)
     asked = parser.parse_args()
     where = {name: getattr(asked, name).absolute() for name in ("bundle", "folder", "answers")}
+
+    def run() -> None:
+        sys.exit(0 if ask(where, asked.every, asked.host, asked.port) else 1)
+
+    command.run(run)
+
+
+def ask(where: dict[str, Path], every: float | None, host: str, port: int) -> bool:
+    """Run the flow over the three paths, once or `every` so many seconds; whether all went well.
+
+    Raises:
+        RunError: a server is needed and this is no DVC repository, or it does not start.
+    """
     os.environ |= server.QUIET
-    if asked.every is None:
+    if every is None:
         # Only now, for Prefect reads its settings when it is imported.
         from flows.growing import predict
 
-        return 0 if predict(**where, return_state=True).is_completed() else 1
-    with server.running(working_copy(), asked.host, asked.port) as api:
+        return bool(predict(**where, return_state=True).is_completed())
+    with server.running(working_copy(), host, port) as api:
         os.environ["PREFECT_API_URL"] = api
         from flows.growing import predict
 
         parameters = {name: str(path) for name, path in where.items()}
-        predict.serve("predict", interval=asked.every, parameters=parameters, limit=1)
-    return 0
+        predict.serve("predict", interval=every, parameters=parameters, limit=1)
+    return True
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,14 +5,18 @@ import gc
 import json
 import os
 import sys
+from typing import Any
 
 from flows import server, uptodate
 from flows.stages import warm_up, working_copy
+from pipeline import command
 
 
-def main() -> int:
+def main() -> None:
     """Run the flow; 0 when everything is up to date, 1 when something failed or was cancelled."""
-    parser = argparse.ArgumentParser(prog="python -m flows.run", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.run", description=__doc__, parents=[command.debug_option()]
+    )
     parser.add_argument("targets", nargs="*", metavar="STAGE", help="default: all of dvc.yaml")
     parser.add_argument("--force", action="store_true", help="run even what did not change")
     parser.add_argument(
@@ -34,19 +38,32 @@ def main() -> int:
         help='keep the old result if the new one is worse, as in {"margin": 0.01}',
     )
     parser.add_argument("--when-busy", choices=["wait", "refuse"], default="wait")
-    asked = parser.parse_args()
+    asked = vars(parser.parse_args())
+    asked.pop("debug", None)
 
+    def run() -> None:
+        sys.exit(0 if bring_up_to_date(asked) else 1)
+
+    command.run(run)
+
+
+def bring_up_to_date(asked: dict[str, Any]) -> bool:
+    """Run the flow with these arguments, unless nothing is to be done; whether all went well.
+
+    Raises:
+        RunError: this is no DVC repository.
+    """
     os.environ |= server.QUIET
     root = working_copy()
     if api := server.find(root):
         os.environ["PREFECT_API_URL"] = api
     # A server for this run alone may have to make its database first.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "300")
-    if not asked.overrides:
+    if not asked["overrides"]:
         warm_up(root)
-    unusual = asked.force or asked.overrides or asked.update or asked.pull or asked.push
-    if api and not unusual and uptodate.noted(root, api, asked.targets):
-        return 0
+    unusual = any(asked[knob] for knob in ("force", "overrides", "update", "pull", "push"))
+    if api and not unusual and uptodate.noted(root, api, asked["targets"]):
+        return True
     # Only now, for Prefect reads its settings when it is imported. An import makes much and frees
     # nothing, so that looking for garbage meanwhile would only take time.
     gc.disable()
@@ -58,9 +75,9 @@ def main() -> int:
     # The end of a run waits up to a second for its heartbeat. That is for a team's automations,
     # which look after the runs of workers; at a terminal there is a person.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        state = headstart(**vars(asked), return_state=True)
-    return 0 if state.is_completed() else 1
+        state = headstart(**asked, return_state=True)
+    return bool(state.is_completed())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

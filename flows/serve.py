@@ -11,6 +11,7 @@ import yaml
 
 from flows import server, watch
 from flows.stages import working_copy
+from pipeline import command
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
@@ -18,13 +19,28 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Start a Prefect server if none answers, then run what is due until interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.serve", description=__doc__, parents=[command.debug_option()]
+    )
     server.add_arguments(parser)
     watch.add_arguments(parser)
     asked = parser.parse_args()
+
+    def serve() -> None:
+        run(asked.host, asked.port, asked.look_at, asked.look_every)
+
+    command.run(serve)
+
+
+def run(host: str, port: int, look_at: list[Path], look_every: float) -> None:
+    """Serve the deployments and look at the data, until interrupted.
+
+    Raises:
+        RunError: this is no DVC repository, or a server does not start.
+    """
     root = working_copy()
     with ExitStack() as stack:
-        api = stack.enter_context(server.running(root, asked.host, asked.port))
+        api = stack.enter_context(server.running(root, host, port))
         os.environ |= server.QUIET | {"PREFECT_API_URL": api}
         # Only now, for Prefect reads its settings when it is imported.
         from prefect import serve
@@ -34,7 +50,7 @@ def main() -> None:
         stack.callback(end.set)
         looking = threading.Thread(
             target=watch.watch,
-            args=(root, asked.look_at, asked.look_every, watch.start_run, end),
+            args=(root, look_at, look_every, watch.start_run, end),
             daemon=True,
         )
         looking.start()

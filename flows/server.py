@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.errors import RunError
+
 HOST, PORT = "127.0.0.1", 4200
 PATIENCE_SECONDS = 300.0  # the first start makes the database; Prefect's own 20 s can be too few
 # Neither the server nor its clients send figures about their use to anyone.
@@ -46,7 +48,8 @@ def running(root: Path, host: str, port: int) -> Iterator[str]:
     One that was started here is ended here, and is found by runs in `root` until then. Its
     database is SQLite in PREFECT_HOME, or what PREFECT_API_DATABASE_CONNECTION_URL says.
 
-    Raises ChildProcessError or TimeoutError when it does not start.
+    Raises:
+        RunError: it does not start.
     """
     api = os.environ.get("PREFECT_API_URL", f"http://{host}:{port}/api")
     if answers(api):
@@ -87,9 +90,9 @@ def _wait_for(api: str, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + PATIENCE_SECONDS
     while not answers(api):
         if process.poll() is not None:
-            raise ChildProcessError(f"the Prefect server at {api} ended: is its port taken?")
+            raise RunError(f"the Prefect server at {api} ended: is its port taken?")
         if time.monotonic() > end:
-            raise TimeoutError(f"the Prefect server did not answer in {PATIENCE_SECONDS:.0f} s")
+            raise RunError(f"the Prefect server did not answer in {PATIENCE_SECONDS:.0f} s")
         time.sleep(0.2)
 
 

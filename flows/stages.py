@@ -18,21 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+from pipeline.errors import MayPassError, RunError, StageError, StoppedError
+
 GRACE_SECONDS = 10.0  # between asking a stage to stop and killing it
 TAIL = 20  # lines of a failed stage's output that its failure shows
 LINE = 2000  # characters of a line that are passed on
-
-
-class StageError(Exception):
-    """A stage failed, and another try would fail again; the text ends with its last lines."""
-
-
-class MayPassError(Exception):
-    """Something is in the way that may soon be gone: a lock held, a remote not answering."""
-
-
-class StoppedError(Exception):
-    """The run ended while DVC was at work."""
 
 
 class DvcProcess:
@@ -189,9 +179,13 @@ class Pool:
 
 
 def working_copy() -> Path:
-    """The DVC repository that the current folder is in."""
+    """The DVC repository that the current folder is in.
+
+    Raises:
+        RunError: it is in none.
+    """
     here = Path.cwd()
     for folder in [here, *here.parents]:
         if (folder / ".dvc").is_dir():
             return folder
-    raise FileNotFoundError(f"{here} is in no DVC repository: change to one, or run `dvc init`")
+    raise RunError(f"{here} is in no DVC repository: change to one, or run `dvc init`")

@@ -11,9 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flows import artifacts
-from flows.claim import BusyError, Claim
+from flows.claim import Claim
 from flows.durations import Durations
-from flows.stages import MayPassError, StageError, ask_warm
+from flows.stages import ask_warm
+from pipeline.errors import BusyError, MayPassError, StageError
 
 
 def noted(root: Path, api: str, targets: list[str]) -> bool:

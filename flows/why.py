@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from dvc.dependency import Dependency
 from dvc.dependency.param import ParamsDependency
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.reproduce import get_active_graph, plan_repro
 from dvc.stage import Stage
@@ -19,6 +20,7 @@ from dvc_data.hashfile.build import build
 from dvc_data.hashfile.tree import Tree
 
 from pipeline import augment, engines, extract, ingest, params, pictures, sources, store
+from pipeline.errors import RunError
 from pipeline.ingest import Picture
 from pipeline.params import Params
 from pipeline.paths import MANIFEST, PLAN
@@ -39,9 +41,17 @@ def why() -> list[str]:
     """What a run would do: a line a stage in the order of the graph, and one on views.
 
     Raises:
-        HeadstartError: `params.yaml` is wrong, or the pictures cannot be listed.
+        HeadstartError: `params.yaml` or `dvc.yaml` is wrong, there is no DVC repository, or the
+            pictures cannot be listed.
     """
     settings = params.load()
+    try:
+        return _why(settings)
+    except DvcException as error:
+        raise RunError(f"DVC: {' '.join(str(error).split())}") from error
+
+
+def _why(settings: Params) -> list[str]:
     reasons: dict[str, Reasons] = {}
     touched: set[str] | None = set()
     with Repo() as repo:

@@ -259,11 +259,12 @@ def _printer(classes: list[str]) -> Write:
 
 def main() -> None:
     """Run as a command of its own, where Headstart's others are not installed."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.predict", description=__doc__)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.predict", description=__doc__, parents=[command.debug_option()]
+    )
     add_arguments(parser)
     asked = vars(parser.parse_args())
-    asked.pop("debug")
+    asked.pop("debug", None)
 
     def predict() -> None:
         run(**asked)
