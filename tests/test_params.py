@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -58,8 +59,20 @@ def test_a_file_that_is_no_yaml_or_not_there_is_a_clear_word(tmp_path: Path) -> 
         params.load(file)
 
 
-def test_the_readme_names_every_parameter() -> None:
+def test_the_readme_has_every_parameter_with_its_default() -> None:
     readme = (ROOT / "README.md").read_text()
+    told: dict[str, str] = {}
+    for names, defaults in re.findall(r"^\| (`\w+\.\w+`.*?) \| (.*?) \|", readme, re.M):
+        knobs = re.findall(r"`(\w+\.\w+)`", names)
+        one_for_all = len(knobs) == 1 or defaults == "[]"
+        each = [defaults] * len(knobs) if one_for_all else defaults.split(", ")
+        told |= zip(knobs, each, strict=True)
+
     document = yaml.safe_load((ROOT / "params.yaml").read_text())
-    names = {f"{section}.{knob}" for section, knobs in document.items() for knob in knobs}
-    assert {name for name in names if f"`{name}`" not in readme} == set()
+    document["ingest"]["shares"] = ", ".join(map(str, document["ingest"]["shares"].values()))
+    for section, knobs in document.items():
+        for knob, value in knobs.items():
+            default = told.pop(f"{section}.{knob}").strip("`")
+            if (section, knob) != ("rank", "backbones"):  # it is told in words
+                assert (knob, yaml.safe_load(default)) == (knob, value)
+    assert told == {}
