@@ -230,34 +230,30 @@ def test_truncated_and_changed_pictures_are_never_an_error_of_the_server(address
 SIZES = {"desktop": (1200, 850), "phone": (390, 844)}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
-def test_the_page_shows_classes_heat_map_and_neighbours(bundled, address, tmp_path, name):
-    sync_api = pytest.importorskip("playwright.sync_api")
+def test_the_page_shows_classes_heat_map_and_neighbours(bundled, address, browser, tmp_path, name):
     width, height = SIZES[name]
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"<html>")
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch()
-        page = browser.new_page(viewport={"width": width, "height": height})
-        elsewhere, problems = [], []
-        page.on("request", lambda r: elsewhere.append(r.url) if address not in r.url else None)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(address)
-        page.wait_for_function("document.getElementById('about').textContent.includes('2 classes')")
-        page.set_input_files("#file", bad)
-        page.wait_for_function("document.getElementById('state').textContent.includes('web page')")
-        assert not page.is_visible("#answer")
-        page.set_input_files("#file", bundled / "data" / "raw" / "shapes" / "disc" / "0.png")
-        page.wait_for_selector("#near li")
-        page.wait_for_load_state("networkidle")
-        assert page.inner_text("#classes li:first-child").startswith("disc")
-        assert page.evaluate("document.getElementById('map').naturalWidth") == 224
-        assert page.locator("#near li").count() == 6
-        assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert problems == []
-        assert [url for url in elsewhere if not url.startswith("blob:")] == []
-        if folder := os.environ.get("HEADSTART_SCREENSHOTS"):
-            page.screenshot(path=str(Path(folder) / f"serve_{name}.png"), full_page=True)
-        browser.close()
+    page = browser.new_page(viewport={"width": width, "height": height})
+    elsewhere, problems = [], []
+    page.on("request", lambda r: elsewhere.append(r.url) if address not in r.url else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(address)
+    page.locator("#about", has_text="2 classes").wait_for()  # its policy forbids waiting by script
+    page.set_input_files("#file", bad)
+    page.locator("#state", has_text="web page").wait_for()
+    assert not page.is_visible("#answer")
+    page.set_input_files("#file", bundled / "data" / "raw" / "shapes" / "disc" / "0.png")
+    page.wait_for_selector("#near li")
+    page.wait_for_load_state("networkidle")
+    assert page.inner_text("#classes li:first-child").startswith("disc")
+    assert page.evaluate("document.getElementById('map').naturalWidth") == 224
+    assert page.locator("#near li").count() == 6
+    assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert problems == []
+    assert [url for url in elsewhere if not url.startswith("blob:")] == []
+    if folder := os.environ.get("HEADSTART_SCREENSHOTS"):
+        page.screenshot(path=str(Path(folder) / f"serve_{name}.png"), full_page=True)
+    page.close()
