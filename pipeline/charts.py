@@ -1,0 +1,142 @@
+"""The report's charts, as SVG that takes its colours from the page it stands in.
+
+Matplotlib draws them with stand-in colours, in whose place the page's CSS variables are put, so
+that one drawing serves a light and a dark page. Letters stay letters: they can be searched, and
+take the page's font.
+"""
+
+import io
+import warnings
+from typing import Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+# Stand-ins, and the variables of `report.html` that take their place.
+INK, FAINT, FIRST, SECOND, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505"
+VARIABLES = {
+    INK: "var(--ink)",
+    FAINT: "var(--faint)",
+    FIRST: "var(--first)",
+    SECOND: "var(--second)",
+    PAPER: "var(--paper)",
+}
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "headstart",  # names of parts would be random
+    "text.parse_math": False,  # a class may be called $a$
+    "font.size": 10.0,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": FAINT,
+    "grid.alpha": 0.35,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+}
+INCHES = 4.2  # a chart's width; on a telephone its letters then come out as large as the text's
+
+
+def confusion(counts: npt.NDArray[np.int64], classes: list[str]) -> str:
+    """The matrix of counts [c, c], rows the actual class; a cell's depth is its share of the row.
+
+    One colour at several depths looks alike to every kind of colour vision.
+    """
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    size = max(INCHES, 1.6 + 0.3 * len(classes))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(size, size), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_xlim(-0.5, len(classes) - 0.5)
+        axes.set_ylim(len(classes) - 0.5, -0.5)
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            share = float(shares[row, column])
+            colour = FIRST if row == column else SECOND
+            cell = Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, color=colour, linewidth=0)
+            cell.set_alpha(0.15 + 0.85 * share)
+            axes.add_patch(cell)
+            axes.text(
+                column, row, str(counts[row, column]), ha="center", va="center",
+                color=PAPER if share > 0.5 else INK,
+            )  # fmt: skip
+        positions = range(len(classes))
+        axes.set_xticks(positions, classes, rotation=90)
+        axes.set_yticks(positions, classes)
+        axes.tick_params(length=0)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("actual")
+        return _svg(figure)
+
+
+def reliability(table: pd.DataFrame) -> str:
+    """How often the model was right, against how sure it was.
+
+    Args:
+        table: as `reports/plots/reliability.csv`: a row a bin with `pictures`, `confidence`
+            (mean) and `accuracy`.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(INCHES, 3.6), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color=FAINT, linestyle="--", label="as sure as right")
+        share = table["pictures"] / max(table["pictures"].sum(), 1)
+        axes.scatter(
+            table["confidence"], table["accuracy"], s=30 + 400 * share, color=FIRST, alpha=0.75,
+            linewidths=0, label="pictures of a bin (area: how many)",
+        )  # fmt: skip
+        axes.set(xlim=(0, 1.03), ylim=(0, 1.05), xlabel="probability given", ylabel="share right")
+        axes.grid(True)
+        legend = axes.legend(loc="lower right", fontsize=9)
+        for handle in legend.legend_handles:
+            if isinstance(handle, PathCollection):
+                handle.set_sizes([40])
+        return _svg(figure)
+
+
+def curves(table: pd.DataFrame, measure: str) -> str:
+    """A measure of training and validation by epoch.
+
+    Args:
+        table: as `reports/training.csv`: a row an epoch with `train_<measure>` and
+            `val_<measure>`.
+        measure: `loss` or `accuracy`.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(INCHES, 2.8), layout="constrained")
+        axes = figure.add_subplot()
+        lines = (("train", "training", FIRST, "-"), ("val", "validation", SECOND, "--"))
+        for prefix, words, colour, style in lines:
+            values = table[f"{prefix}_{measure}"]
+            if values.notna().any():
+                axes.plot(table["epoch"], values, color=colour, linestyle=style, label=words)
+        axes.set(xlabel="epoch", ylabel=measure)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(True)
+        axes.legend(fontsize=9)
+        return _svg(figure)
+
+
+def _svg(figure: Figure) -> str:
+    """The drawing as an `svg` element, without a date."""
+    buffer = io.StringIO()
+    with warnings.catch_warnings():
+        # Of letters that Matplotlib's font lacks; the page has the reader's own fonts.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        nothing = {"Date": None, "Creator": None}
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    for stand_in, variable in VARIABLES.items():
+        text = text.replace(stand_in, variable)
+    return text
