@@ -43,6 +43,12 @@ def outcome(project: str, steps: dict[str, dict[str, Any]], report: Path | None)
     return _markdown(text, key(project, "outcome"), "What was reused and what was computed")
 
 
+def report(root: Path, outs: list[str]) -> Path | None:
+    """The page for people to read among the stages' outputs; None where there is none."""
+    pages = (root / out for out in outs if out.endswith(".html"))
+    return next((page for page in pages if page.is_file()), None)
+
+
 def _markdown(text: str, key: str, description: str) -> dict[str, Any]:
     return {"key": key, "type": "markdown", "data": text, "description": description}
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Self
 from uuid import UUID
 
+import httpx
 from prefect import State
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
@@ -41,8 +42,11 @@ class Cancellation:
             if self._worker and os.getppid() != self._worker:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
-            client = client or get_client(sync_client=True)
-            state = client.read_flow_run(flow_run.id).state
+            try:
+                client = client or get_client(sync_client=True)
+                state = client.read_flow_run(flow_run.id).state
+            except httpx.HTTPError:  # the server is not there at this moment
+                continue
             if state and state.type is StateType.CANCELLING:
                 self.asked.set()
                 self.stop()

@@ -16,8 +16,13 @@ def copy_of(root: Path, name: str) -> Iterator[Path]:
     It is a git clone that shares the git objects of `root`, without DVC's data and outputs. What
     git ignores is not in it. It is deleted at the end.
 
-    Raises ExperimentError when `root` has no commit or already has an experiment of that name.
+    Raises ExperimentError when `root` has no commit or already has an experiment of that name, or
+    DVC would not save one under it.
     """
+    if "/" in name or _fails(root, "check-ref-format", f"refs/exps/{name}"):
+        raise ExperimentError(
+            f"{name!r} cannot name an experiment: take letters, digits, - and _ for --name"
+        )
     if _git(root, "for-each-ref", f"refs/exps/*/*/{name}"):
         raise ExperimentError(
             f"there is an experiment {name!r} already: choose another name, or remove it with "
@@ -30,6 +35,8 @@ def copy_of(root: Path, name: str) -> Iterator[Path]:
         _git(root, "clone", "--quiet", "--shared", "--no-checkout", str(root), str(copy))
         # Detached, as the experiment belongs to no branch of the copy.
         _git(copy, "checkout", "--quiet", "--detach", _git(root, "rev-parse", "HEAD"))
+        # Else git takes a file that was only written again for a change, and finds none to stash.
+        _git(root, "update-index", "-q", "--refresh")
         if changes := _git(root, *_SOMEBODY, "stash", "create"):
             _git(copy, "read-tree", "--reset", "-u", changes)
         for new in _git(root, "ls-files", "--others", "--exclude-standard", "-z").split("\0"):
@@ -59,6 +66,10 @@ def bring_home(root: Path, copy: Path, name: str) -> str:
 _SOMEBODY = ["-c", "user.name=headstart", "-c", "user.email=headstart@localhost"]
 
 
+def _fails(folder: Path, *arguments: str) -> bool:
+    return subprocess.run(["git", *arguments], cwd=folder).returncode != 0  # noqa: S603, S607
+
+
 def _git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(  # noqa: S603
         ["git", *arguments],  # noqa: S607
@@ -67,5 +78,6 @@ def _git(folder: Path, *arguments: str) -> str:
         text=True,
     )
     if done.returncode:
-        raise ExperimentError(f"git {arguments[0]}: {done.stderr.strip().splitlines()[-1]}")
+        said = done.stderr.strip() or f"exit code {done.returncode}"
+        raise ExperimentError(f"git {arguments[0]}: {said.splitlines()[-1]}")
     return done.stdout.strip()

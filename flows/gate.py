@@ -1,16 +1,22 @@
 """The gate of unattended runs: a result that is worse does not take the old one's place."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from flows.artifacts import leaves
+
+KEPT = Path(".headstart/before")  # there while a guarded run has come to no end
+METRICS = ".metrics"  # in KEPT: those of before
 
 
 class Gate(BaseModel):
     """When a run's result is worse than what was there, and what becomes of the run then."""
+
+    model_config = ConfigDict(extra="forbid")
 
     metric: str = "test.accuracy"
     better: Literal["higher", "lower"] = "higher"
@@ -45,21 +51,26 @@ class Guard:
 
     It copies what `dvc checkout` cannot bring back: dvc.lock, and outputs that DVC does not cache.
     Where the gate's metric is not known from before there is nothing to lose, and it lets pass.
+    What a run that was killed or cancelled had begun with is still the result that was there.
     """
 
     def __init__(
         self, gate: Gate, root: Path, plan: dict[str, dict[str, Any]], before: dict[str, Any]
     ) -> None:
         """Copy what is there now; `plan` and `before` are as in `flows.steps.Run`."""
-        self._gate, self._before, self._root = gate, before, root
-        self._kept = root / ".headstart" / "before"
+        self._gate, self._root, self._kept = gate, root, root / KEPT
         self.stages = [name for name in plan if not name.endswith(".dvc")]
         # A changed `.dvc` file comes back too, but never the user's data that it describes.
         self._paths = {stage["lock"] for stage in plan.values()}
         self._paths |= {path for name in self.stages for path in plan[name]["uncached"]}
-        shutil.rmtree(self._kept, ignore_errors=True)
-        for path in self._paths:
-            _copy(root / path, self._kept / path)
+        metrics = self._kept / METRICS
+        if not metrics.exists():  # written last: the copies are whole where it is
+            forget(root)
+            for path in self._paths:
+                _copy(root / path, self._kept / path)
+            self._kept.mkdir(parents=True, exist_ok=True)
+            metrics.write_text(json.dumps(before))
+        self._before: dict[str, Any] = json.loads(metrics.read_text())
 
     def objection(self, failed: list[str], now: dict[str, Any]) -> str | None:
         """Why the result that was there has to come back; None when it need not."""
@@ -73,6 +84,11 @@ class Guard:
         """Put the copies back; `dvc checkout` of `stages` has to follow."""
         for path in self._paths:
             _copy(self._kept / path, self._root / path)
+
+
+def forget(root: Path) -> None:
+    """The result in `root` is taken, whatever was there before."""
+    shutil.rmtree(root / KEPT, ignore_errors=True)
 
 
 def _copy(source: Path, target: Path) -> None:

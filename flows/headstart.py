@@ -16,12 +16,10 @@ from flows.claim import Claim
 from flows.durations import Durations
 from flows.ends import Cancellation, bury
 from flows.experiment import bring_home, copy_of
-from flows.gate import Gate, Guard
+from flows.gate import Gate, Guard, forget
 from flows.stages import Pool, working_copy
 from flows.steps import Run, make_plan, run_stages, submit
-from pipeline.errors import BusyError, ExperimentError, StageError, StoppedError
-
-REPORT = Path("reports/report.html")
+from pipeline.errors import BusyError, ExperimentError, MayPassError, StageError, StoppedError
 
 
 @flow(name="headstart", persist_result=False)
@@ -82,14 +80,16 @@ def headstart(
             if guard and objection:
                 guard.bring_back()
                 pool.ask("checkout", targets=guard.stages)
+            if guard or not (overrides or run.failed()):
+                forget(root)
             if push and not run.failed() and not objection:
                 submit(run, "push", "push", [], remote=remote).wait()
-            publish(root.name, run, now, objection)
+            publish(root, run, now, objection)
             if overrides and not run.failed():
                 pool.ask("save", name=name)
                 commit = bring_home(root, place, name)
                 get_run_logger().info("saved as experiment %r (%s)", name, commit[:7])
-        except (BusyError, ExperimentError, StageError) as error:
+        except (BusyError, ExperimentError, MayPassError, StageError) as error:
             return Failed(message=str(error))
         except StoppedError:
             return Cancelled(message="cancelled")
@@ -105,8 +105,9 @@ def furnish(root: Path, pool: Pool, overrides: list[str]) -> None:
     pool.ask("override", overrides=overrides)
 
 
-def publish(project: str, run: Run, now: dict[str, Any], objection: str | None) -> None:
-    """Leave the run's outcome, metrics and pictures on the dashboard."""
+def publish(root: Path, run: Run, now: dict[str, Any], objection: str | None) -> None:
+    """Leave the run's outcome, metrics and pictures on the dashboard of the project in `root`."""
+    project = root.name
     steps = {
         name: {
             "upstream": stage["upstream"],
@@ -115,14 +116,15 @@ def publish(project: str, run: Run, now: dict[str, Any], objection: str | None) 
         }
         for name, stage in run.plan.items()
     }
-    report = run.root / REPORT
-    made = [artifacts.outcome(project, steps, report if report.exists() else None)]
+    outs = [out for stage in run.plan.values() for out in stage["outs"]]
+    # The copy that an experiment is made in is gone when somebody follows the link.
+    report = artifacts.report(root, outs) if run.root == root else None
+    made = [artifacts.outcome(project, steps, report)]
     if now:
         made.append(artifacts.metrics(project, run.before, now))
     if objection:
         made.append(artifacts.gate(project, objection))
     elif any(step["outcome"] != "cached" for step in steps.values()):
-        outs = [out for stage in run.plan.values() for out in stage["outs"]]
         made.extend(artifacts.pictures(project, run.root, outs))
     with get_client(sync_client=True) as client:
         for artifact in made:

@@ -61,7 +61,7 @@ def bring_up_to_date(asked: dict[str, Any]) -> bool:
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "300")
     if not asked["overrides"]:
         warm_up(root)
-    unusual = any(asked[knob] for knob in ("force", "overrides", "update", "pull", "push"))
+    unusual = any(asked[knob] for knob in ("force", "overrides", "update", "pull", "push", "gate"))
     if api and not unusual and uptodate.noted(root, api, asked["targets"]):
         return True
     # Only now, for Prefect reads its settings when it is imported. An import makes much and frees

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ PATIENCE_SECONDS = 300.0  # the first start makes the database; Prefect's own 20
 # Neither the server nor its clients send figures about their use to anyone.
 QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 ADDRESS = Path(".headstart") / "server"
+ASK_PREFECT = "from prefect.settings import get_current_settings as s; print(s().api.url or '')"
 
 
 def answers(api: str) -> bool:
@@ -43,19 +45,25 @@ def find(root: Path) -> str | None:
 
 @contextmanager
 def running(root: Path, host: str, port: int) -> Iterator[str]:
-    """The address of a server that is up: one found, or one started at `host` and `port`.
+    """The address of a server that is up: the one that is configured, or was started in `root`.
 
-    One that was started here is ended here, and is found by runs in `root` until then. Its
-    database is SQLite in PREFECT_HOME, or what PREFECT_API_DATABASE_CONNECTION_URL says.
+    Where there is none, one is started at `host` and `port`; it is found by runs in `root` until
+    it is ended here. Its database is SQLite in PREFECT_HOME, or what
+    PREFECT_API_DATABASE_CONNECTION_URL says.
 
     Raises:
-        RunError: it does not start.
+        RunError: it does not start, or the one that is configured does not answer.
     """
-    api = os.environ.get("PREFECT_API_URL", f"http://{host}:{port}/api")
-    if answers(api):
-        yield api
-        return
     api = f"http://{host}:{port}/api"
+    known = find(root) or _in_profile() or api
+    if answers(known):
+        yield known
+        return
+    if known != api:
+        raise RunError(
+            f"the Prefect server at {known} does not answer: start it, or take it out of"
+            " PREFECT_API_URL or Prefect's profile to have one started here"
+        )
     process = _start(host, port)
     try:
         _wait_for(api, process)
@@ -63,8 +71,19 @@ def running(root: Path, host: str, port: int) -> Iterator[str]:
         (root / ADDRESS).write_text(api)
         yield api
     finally:
+        (root / ADDRESS).unlink(missing_ok=True)
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(PATIENCE_SECONDS / 5)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _in_profile() -> str:
+    """The server that Prefect's profile names; Prefect takes long to import, hence in a process."""
+    command = [sys.executable, "-c", ASK_PREFECT]
+    asked = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    return asked.stdout.strip()
 
 
 def _start(host: str, port: int) -> subprocess.Popen[bytes]:
@@ -90,9 +109,15 @@ def _wait_for(api: str, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + PATIENCE_SECONDS
     while not answers(api):
         if process.poll() is not None:
-            raise RunError(f"the Prefect server at {api} ended: is its port taken?")
+            raise RunError(
+                f"the Prefect server at {api} ended as it started: if its port is taken, choose"
+                " another with --port"
+            )
         if time.monotonic() > end:
-            raise RunError(f"the Prefect server did not answer in {PATIENCE_SECONDS:.0f} s")
+            raise RunError(
+                f"the Prefect server at {api} did not answer in {PATIENCE_SECONDS:.0f} s; try"
+                " again, or see what `prefect server start` says"
+            )
         time.sleep(0.2)
 
 

@@ -78,7 +78,9 @@ def _note(root: Path, server: _Server, targets: list[str], plan: dict[str, Any])
         )["id"]
         steps[name] = {"upstream": upstream, "outcome": "cached", "message": message}
         print(f"{name}: cached; {message}")
-    server.post("artifacts/", flow_run_id=run["id"], **artifacts.outcome(root.name, steps, None))
+    report = artifacts.report(root, [out for stage in plan["stages"] for out in stage["outs"]])
+    outcome = artifacts.outcome(root.name, steps, report)
+    server.post("artifacts/", flow_run_id=run["id"], **outcome)
     if plan["metrics"]:
         same = artifacts.metrics(root.name, plan["metrics"], plan["metrics"])
         server.post("artifacts/", flow_run_id=run["id"], **same)

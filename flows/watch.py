@@ -11,11 +11,15 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from flows import server
 from flows.claim import at_work
-from flows.stages import MayPassError, Pool, StageError, working_copy
+from flows.stages import Pool, working_copy
+from pipeline import command
+from pipeline.errors import MayPassError, StageError
 
 DEPLOYMENT = "headstart/on-change"
 DATA = Path("data/raw")
+SEEN = Path(".headstart/data-seen")  # what was told of last
 SECONDS_BETWEEN_LOOKS = 30.0
 
 
@@ -25,30 +29,36 @@ class Watch:
     def __init__(self, root: Path, data: list[Path], pool: Pool) -> None:
         """Get ready; `pool` is in `root`, and `data` are files or folders in it."""
         self._root, self._data, self._pool = root, data, pool
-        self._noted = root / ".headstart" / "data-seen"
+        self._noted = root / SEEN
         self._last: str | None = None
 
-    def changed(self) -> bool:
-        """Whether there is new data for a run; told once, and not while a run is at work.
+    def look(self, start_run: Callable[[], None]) -> None:
+        """Call `start_run` where there is new data for a run, unless one is at work: once.
 
         Data has to come to rest first: two looks see the same. Whether a difference is one that
         matters, or a run that somebody made has dealt with it, is DVC's to say. The first look
-        ever in a working copy only takes note.
+        ever in a working copy only takes note. Where `start_run` fails, the next look tries again.
         """
         if at_work(self._root):
-            return False
+            return
         files = [line for path in self._data for line in signature(self._root / path)]
         imported = any(".dvc " in line for line in files)
         newer = self._pool.ask("outdated")["imports"] if imported else []
-        now = hashlib.sha256("\n".join([*files, *newer]).encode(errors="replace")).hexdigest()
+        now = digest([*files, *newer])
         rested, self._last = now == self._last, now
         noted = self._noted.read_text() if self._noted.exists() else None
         if now == noted or (noted and not rested):
-            return False
+            return
         plan = self._pool.ask("plan", targets=[], force=False)["stages"] if noted else []
+        if noted and (newer or any(stage["changed"] for stage in plan)):
+            start_run()
         self._noted.parent.mkdir(exist_ok=True)
         self._noted.write_text(now)
-        return bool(noted and (newer or any(stage["changed"] for stage in plan)))
+
+
+def digest(lines: list[str]) -> str:
+    """What stands for all that a look saw."""
+    return hashlib.sha256("\n".join(lines).encode(errors="replace")).hexdigest()
 
 
 def signature(path: Path) -> Iterator[str]:
@@ -75,17 +85,26 @@ def watch(
         looking = Watch(root, data, pool)
         while not end.wait(every):
             try:
-                if looking.changed():
-                    start_run()
-            except (MayPassError, StageError) as error:  # the source does not answer: look again
-                print(f"flows.watch: could not look: {error}", flush=True)
+                looking.look(start_run)
+            except (MayPassError, StageError) as error:  # the source does not answer, say
+                print(f"flows.watch: {error}; looking again", flush=True)
 
 
 def start_run() -> None:
-    """Start a run of the deployment `on-change`, and do not wait for it."""
-    from prefect.deployments import run_deployment
+    """Start a run of the deployment `on-change`, and do not wait for it.
 
-    run_deployment(DEPLOYMENT, timeout=0)
+    Raises:
+        MayPassError: the server does not answer, or has no such deployment yet.
+    """
+    import httpx
+    from prefect.deployments import run_deployment
+    from prefect.exceptions import PrefectException
+
+    try:
+        run_deployment(DEPLOYMENT, timeout=0)
+    except (httpx.HTTPError, PrefectException) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise MayPassError(f"{DEPLOYMENT} was not started: {said}") from None
     print(f"flows.watch: the data has changed; started {DEPLOYMENT}", flush=True)
 
 
@@ -101,10 +120,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main() -> None:
     """Look until interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m flows.watch", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.watch", description=__doc__, parents=[command.debug_option()]
+    )
     add_arguments(parser)
     asked = parser.parse_args()
-    watch(working_copy(), asked.look_at, asked.look_every, start_run, threading.Event())
+
+    def look() -> None:
+        root = working_copy()
+        os.environ |= server.QUIET
+        if api := server.find(root):
+            os.environ["PREFECT_API_URL"] = api
+        watch(root, asked.look_at, asked.look_every, start_run, threading.Event())
+
+    command.run(look)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from toys import PROJECT, Toy, alive, free_port, wait_for
+from toys import PATIENCE, PROJECT, Toy, alive, free_port, wait_for
+
+from flows import watch
 
 GATE = {"metric": "test.accuracy", "margin": 0.01}
 
@@ -48,20 +50,22 @@ def background(toy: Toy, *command: str, **env: str) -> Iterator["subprocess.Pope
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-            process.wait(60)
+            process.wait(PATIENCE)
 
 
 def test_a_served_schedule_fires(toy: Toy) -> None:
     toy.stages(a={})
     declare(toy, rrule="FREQ=SECONDLY;INTERVAL=15", timezone="Europe/Berlin")
+    wanted = {"update": "Completed", "a": "Completed"}
+
+    def done() -> bool:
+        # Two may have been due at once: then one of them waits, and finds nothing left to do.
+        runs = deployment_runs(toy, "nightly")
+        ended = [run["id"] for run in runs if run["state"]["type"] == "COMPLETED"]
+        return wanted in [toy.heard(run_id).states() for run_id in ended]
+
     with background(toy, sys.executable, "-m", "flows.serve"):
-        wait_for(
-            lambda: "COMPLETED" in [r["state"]["type"] for r in deployment_runs(toy, "nightly")],
-            120,
-        )
-    done = [r for r in deployment_runs(toy, "nightly") if r["state"]["type"] == "COMPLETED"]
-    # Two may have been due at once: then one of them waited, and found nothing left to do.
-    assert {"update": "Completed", "a": "Completed"} in [toy.heard(r["id"]).states() for r in done]
+        wait_for(done)
     assert toy.get("deployments/name/headstart/nightly")["paused"]  # nobody is there to run it
     with background(toy, sys.executable, "-m", "flows.serve"):
         wait_for(lambda: not toy.get("deployments/name/headstart/nightly")["paused"])
@@ -78,15 +82,14 @@ def test_on_change_fires_once_on_a_change_and_not_without_one(toy: Toy) -> None:
     looks = ["--look-every", "1"]
     with background(toy, sys.executable, "-m", "flows.serve", *looks) as serve:
         noted = toy.root / ".headstart" / "data-seen"
-        wait_for(noted.exists, 120)
+        wait_for(noted.exists)
         (data / "two").write_text("2")
-        wait_for(lambda: bool(deployment_runs(toy, "on-change")), 120)
+        wait_for(lambda: bool(deployment_runs(toy, "on-change")))
         first = deployment_runs(toy, "on-change")[0]["id"]
         wait_for(lambda: toy.get(f"flow_runs/{first}")["state"]["type"] == "COMPLETED")
-        seen = noted.read_text()
         # The run has rewritten the `.dvc` file; it is taken note of without another run.
-        wait_for(lambda: noted.read_text() != seen)
-        (toy.root / "elsewhere").write_text("no data")
+        seen = watch.digest(list(watch.signature(toy.root / "data" / "raw")))
+        wait_for(lambda: noted.read_text() == seen)
         assert serve.poll() is None
     assert len(deployment_runs(toy, "on-change")) == 1
     states = {"update": "Completed", "data/raw/pictures.dvc": "Completed", "a": "Completed"}
@@ -124,7 +127,7 @@ def test_the_death_of_what_serves_ends_the_stage(toy: Toy) -> None:
     prefect = [sys.executable, "-m", "prefect"]
     with background(toy, sys.executable, "-m", "flows.serve") as serve:
         ready = "deployments/name/headstart/nightly"
-        wait_for(lambda: httpx.get(f"{toy.api}/{ready}").is_success, 120)
+        wait_for(lambda: httpx.get(f"{toy.api}/{ready}").is_success)
         toy.run(*prefect, "deployment", "run", "headstart/nightly", "-p", "gate=null")
         stage = toy.pid("slow")
         os.kill(serve.pid, signal.SIGKILL)
@@ -140,7 +143,7 @@ def test_a_dashboard_on_another_port_is_up_after_its_first_start(toy: Toy, tmp_p
     command = [sys.executable, "-m", "flows.dashboard", "--port", page.rpartition(":")[2]]
     address = toy.root / ".headstart" / "server"
     with background(toy, *command, **home):
-        wait_for(address.exists, 120)
+        wait_for(address.exists)
         assert httpx.get(f"{page}/ui-settings").json()["api_url"] == "/api"
         settings = httpx.get(f"{page}/api/admin/settings").json()
         assert settings["server"]["analytics_enabled"] is False

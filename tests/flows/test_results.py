@@ -2,10 +2,15 @@
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
-from toys import Toy
+import yaml
+from toys import PATIENCE, FlowRun, Toy
+
+from flows.experiment import copy_of
+from pipeline.errors import ExperimentError
 
 SCORE = """
 import json, pathlib, yaml
@@ -54,6 +59,25 @@ def test_artifacts_show_progress_outcome_metrics_and_pictures(toy: Toy) -> None:
     assert "train: 1/2 things, 1.0 a second" in toy.logs(run, "train")
 
 
+def test_the_outcome_leads_to_the_page_among_the_outputs(toy: Toy) -> None:
+    toy.stages(train={}, told={"needs": ["train"]})
+    graph = (toy.root / "dvc.yaml").read_text().replace("told.out", "told.html")
+    (toy.root / "dvc.yaml").write_text(graph)
+    stage = (toy.root / "stage.py").read_text()
+    (toy.root / "stage.py").write_text(stage + "if name == 'told': out.rename('told.html')\n")
+    page = toy.root / "told.html"
+    for run in (toy.flow(), toy.flow()):  # also where there is nothing to do
+        assert f"[The report]({page.as_uri()}): `{page}`" in outcome_of(toy, run)
+    (toy.root / "params.yaml").write_text("wanted: 0")
+    toy.commit()
+    aside = toy.flow("--set", "wanted=1")
+    assert "The report" not in outcome_of(toy, aside)
+
+
+def outcome_of(toy: Toy, run: FlowRun) -> str:
+    return str(toy.artifacts(run)["toy-outcome"]["data"])
+
+
 def test_overrides_become_an_experiment_and_leave_the_working_copy_alone(toy: Toy) -> None:
     trained(toy, 0.5)
     toy.flow()
@@ -71,11 +95,24 @@ def test_overrides_become_an_experiment_and_leave_the_working_copy_alone(toy: To
     assert metrics == {"test": {"accuracy": 0.875}}
     again = toy.flow("--set", "train.score=0.9", "--name", "better")
     assert "already" in again.state["message"]
+    params = (toy.root / "params.yaml").read_text()
+    (toy.root / "params.yaml").write_text(params)  # written again, and nothing changed
     wrong = toy.flow("--set", "train.scare=1", "--name", "typo")
     assert wrong.state["type"] == "FAILED"
     assert "train.scare" in wrong.state["message"]
     toy.run("dvc", "exp", "apply", "better")
     assert (toy.root / "model").read_text() == "model of 0.875"
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b", "*", "..", ""])
+def test_a_name_that_dvc_would_not_save_is_refused_before_any_work(
+    tmp_path: Path, name: str
+) -> None:
+    with (
+        pytest.raises(ExperimentError, match="cannot name an experiment"),
+        copy_of(tmp_path, name),
+    ):
+        pass
 
 
 def test_a_worse_result_does_not_take_the_old_ones_place(toy: Toy) -> None:
@@ -94,6 +131,32 @@ def test_a_worse_result_does_not_take_the_old_ones_place(toy: Toy) -> None:
     assert (toy.root / "dvc.lock").read_text() == lock
     assert gated(toy, margin=0.25).state["name"] == "Completed"
     assert (toy.root / "model").read_text() == "model of 0.5"
+
+
+def test_what_a_killed_run_left_does_not_become_the_result_to_beat(toy: Toy) -> None:
+    trained(toy, 0.75)
+    gated(toy)
+    score_is(toy, 0.5)
+    declared = yaml.safe_load((toy.root / "dvc.yaml").read_text())
+    late = {"cmd": "python stage.py late model", "deps": ["model"], "outs": ["late.out"]}
+    declared["stages"]["late"] = late
+    (toy.root / "dvc.yaml").write_text(yaml.safe_dump(declared))
+    toy.tell("late", until=["go"])
+    killed = toy.start("--gate", "{}")
+    toy.pid("late")
+    killed.kill()
+    killed.wait(PATIENCE)
+    assert (toy.root / "model").read_text() == "model of 0.5"
+    (toy.root / "go").touch()
+    assert "was 0.75: worse by 0.25" in gated(toy).state["message"]
+    assert (toy.root / "model").read_text() == "model of 0.75"
+
+
+def test_a_gate_of_an_unknown_form_is_refused(toy: Toy) -> None:
+    run = gated(trained(toy, 0.75), margn=0.125)
+    assert run.state["type"] == "FAILED"
+    assert "margn" in run.state["message"]
+    assert not (toy.root / "model").exists()
 
 
 @pytest.mark.slow
