@@ -6,7 +6,7 @@ import subprocess
 
 import psutil
 import pytest
-from toys import Toy, alive, wait_for
+from toys import PATIENCE, Toy, alive, wait_for
 
 
 def next_run_is_clean(toy: Toy) -> None:
@@ -31,8 +31,8 @@ def test_kill_9_ends_the_stage_and_the_next_run_says_that_the_last_one_died(toy:
     flow, stage = begin(toy)
     died = toy.latest()
     os.kill(flow.pid, signal.SIGKILL)
-    wait_for(lambda: not alive(stage), seconds=30)
-    flow.wait(60)
+    wait_for(lambda: not alive(stage))
+    flow.wait(PATIENCE)
     next_run_is_clean(toy)
     run = toy.heard(died)
     assert run.state["type"] == "CRASHED"
@@ -44,8 +44,8 @@ def test_kill_9_ends_the_stage_and_the_next_run_says_that_the_last_one_died(toy:
 def test_a_signal_ends_the_stage_too(toy: Toy, how: signal.Signals) -> None:
     flow, stage = begin(toy)
     os.kill(flow.pid, how)
-    wait_for(lambda: not alive(stage), seconds=30)
-    flow.wait(60)
+    wait_for(lambda: not alive(stage))
+    flow.wait(PATIENCE)
     next_run_is_clean(toy)
 
 
@@ -53,7 +53,7 @@ def test_a_signal_ends_the_stage_too(toy: Toy, how: signal.Signals) -> None:
 def test_a_stage_that_does_not_listen_is_killed(toy: Toy) -> None:
     flow, stage = begin(toy, deaf=True)
     os.kill(flow.pid, signal.SIGKILL)
-    wait_for(lambda: not alive(stage), seconds=30)
+    wait_for(lambda: not alive(stage))
     next_run_is_clean(toy)
 
 
@@ -82,13 +82,19 @@ def test_a_dvc_process_that_is_killed_fails_its_stage(toy: Toy) -> None:
 
 
 def test_a_second_run_waits_or_is_refused(toy: Toy) -> None:
-    toy.stages(a={"seconds": 8})
+    toy.stages(a={"until": ["go"]})
     first = toy.start()
     toy.pid("a")
     refused = toy.flow("--when-busy", "refuse")
     assert refused.state["type"] == "FAILED"
     assert "another run" in refused.state["message"]
     assert refused.tasks == {}
-    waited = toy.flow()
-    assert first.wait(60) == 0
+    second = toy.start()
+    wait_for(lambda: toy.latest() != refused.id)  # it has begun, and has nothing yet
+    waiting = toy.latest()
+    assert toy.tasks(waiting) == {}
+    (toy.root / "go").touch()
+    assert toy.finish(first).states() == {"a": "Completed"}
+    waited = toy.finish(second)
+    assert waited.id == waiting
     assert waited.states() == {"a": "Cached"}

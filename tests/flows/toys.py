@@ -18,8 +18,12 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
 
+# Seconds to wait for anything: it costs nothing where all is well, and a slow machine that does
+# other things besides needs its time.
+PATIENCE = 240.0
+
 # A stage of the toy pipelines: it does what `NAME.json` says, then writes `NAME.out` from it and
-# from its inputs. It leaves its process id in `NAME.pid`.
+# from its inputs. It leaves its process id in `NAME.pid`, and waits until the files `until` exist.
 STAGE = """
 import json, os, pathlib, signal, sys, time
 name, *inputs = sys.argv[1:]
@@ -32,6 +36,8 @@ out.write_text("half")
 for line in do.get("lines", []):
     print(line, flush=True)
 time.sleep(do.get("seconds", 0))
+while not all(pathlib.Path(file).exists() for file in do.get("until", [])):
+    time.sleep(0.05)
 if "fail" in do:
     sys.exit(do["fail"])
 out.write_text(do.get("value", name) + "".join(pathlib.Path(i).read_text() for i in inputs))
@@ -128,7 +134,7 @@ class Toy:
 
     def finish(self, process: "subprocess.Popen[str]") -> FlowRun:
         """Wait for a run of `start`, of whose output a test may have read a part."""
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=PATIENCE)
         found = re.search(r"flow-run/([0-9a-f-]{36})", output)
         return self.heard(found[1] if found else self.latest(), output, process.returncode)
 
@@ -141,7 +147,7 @@ class Toy:
         """Read the run back from the API; task runs' states reach it a moment after the fact."""
         said = set(re.findall(r"Task run '([^']+)' - Finished in state", output))
         settled = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE / 4
         while True:
             run = self.get(f"flow_runs/{run_id}")
             tasks = self.tasks(run_id)
@@ -158,10 +164,10 @@ class Toy:
         return {task["name"]: task for task in found}
 
     def get(self, path: str) -> Any:
-        return httpx.get(f"{self.api}/{path}").raise_for_status().json()
+        return httpx.get(f"{self.api}/{path}", timeout=60).raise_for_status().json()
 
     def post(self, path: str, **body: Any) -> Any:
-        reply = httpx.post(f"{self.api}/{path}", json=body).raise_for_status()
+        reply = httpx.post(f"{self.api}/{path}", json=body, timeout=60).raise_for_status()
         return reply.json() if reply.content else None
 
     def artifacts(self, run: FlowRun) -> dict[str, dict[str, Any]]:
@@ -179,7 +185,7 @@ class Toy:
         return int((self.root / f"{name}.pid").read_text())
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
