@@ -3,6 +3,7 @@
 import importlib
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,6 +35,15 @@ class Project:
             section, knob = name.split(".")
             document[section][knob] = value
         file.write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_heard() -> None:
+    """A shell has what it starts in the background ignore Ctrl-C, and so do the children of that.
+
+    Tests that send it to a process they started would wait in vain.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +88,20 @@ def bundled(
             module = importlib.import_module(f"pipeline.{stage}")
             getattr(module, stage)()
     return folder
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, headless, which asks nobody for anything by itself.
+
+    For one test each: while it is there, no other event loop can run.
+    """
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
+        yield found
+        found.close()
 
 
 @pytest.fixture
