@@ -140,9 +140,9 @@ def main() -> None:
         "# Time to a model, beside fastai",
         "",
         "Made by `python benchmarks/against_fastai.py ../shared/data/hymenoptera --python …` in one"
-        f" run on {os.cpu_count()} CPU cores: EfficientNet-Lite0 with the same weights, the 244"
-        " training and 153 test pictures of the set's own split. Seconds of the whole command, from"
-        " starting Python to the model and its figures.",
+        f" run on {os.cpu_count()} CPU cores, load {os.getloadavg()[1]:.1f}: EfficientNet-Lite0"
+        " with the same weights, the 244 training and 153 test pictures of the set's own split."
+        " Seconds of the whole command, from starting Python to the model and its figures.",
         "",
         "| what | seconds | accuracy on the 153 | fastai's time over it |",
         "| --- | --- | --- | --- |",

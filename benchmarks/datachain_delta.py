@@ -98,6 +98,8 @@ def main() -> None:
     parser.add_argument("--python", required=True, help="of an environment with DataChain")
     parser.add_argument("--pictures", type=int, default=10_000)
     asked = parser.parse_args()
+    ask = "import datachain; print(datachain.__version__)"
+    version = subprocess.check_output([asked.python, "-c", ask], text=True).strip()
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -139,7 +141,8 @@ def main() -> None:
         "# `dvc repro extract` beside DataChain's `delta=True`",
         "",
         "Made by `python benchmarks/datachain_delta.py`; originals only, the same code for a",
-        "picture's feature and the same cores. Headstart's seconds include `ingest` (every file",
+        f"picture's feature and the same {os.cpu_count()} cores, DataChain {version}; load"
+        f" {os.getloadavg()[1]:.1f}. Headstart's seconds include `ingest` (every file",
         "is hashed), `augment` and DVC; DataChain looks at names, sizes and times.",
         "",
         "| change | Headstart, s | computed | DataChain, s | computed | Headstart over DataChain |",

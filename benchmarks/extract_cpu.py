@@ -117,7 +117,8 @@ def main() -> None:
         "",
         f"Made by `python benchmarks/extract_cpu.py ../shared/data/hymenoptera`; {engine.name},",
         f"EfficientNet-Lite0 at 224 pixels, timm {timm.__version__} and PyTorch"
-        f" {torch.__version__} beside it. Views per second, the best of {ROUNDS} rounds.",
+        f" {torch.__version__} beside it. Views per second, the best of {ROUNDS} rounds; load"
+        f" {os.getloadavg()[0]:.1f} at their end.",
         "",
         "| views a picture | decode alone | transform alone | backbone alone | the three added up"
         " | Headstart | Headstart over the three | timm, DataLoader, eager | Headstart over timm |",

@@ -101,13 +101,14 @@ def main() -> None:
                 os.environ["PREFECT_API_URL"] = api
                 nothing = row("nothing to do", copy, TURNS, flow, clear=False)
                 everything = row("everything", copy, FULL_TURNS, flow, "--force", clear=True)
+                load = os.getloadavg()[1]
                 locked = parallel(scratch / "parallel", flow)
         locked += log.read_text().count("database is locked")
     table = f"""# What Prefect costs
 
 Written by `benchmarks/flow_cost.py`: medians of {TURNS} turns (nothing to do) and of
 {FULL_TURNS} turns (everything, from an empty feature store), with the server up, on
-{os.cpu_count()} cores. The load was {os.getloadavg()[1]:.1f}; above the number of cores, others
+{os.cpu_count()} cores. The load was {load:.1f}; above the number of cores, others
 were at work too, and processor time tells more than the clock. The ratio is to be at most 2 with
 nothing to do and 1.1 with everything.
 

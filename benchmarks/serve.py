@@ -133,6 +133,7 @@ def main() -> None:
             assert set(statuses) == {200}, statuses
             plural = "s" * (clients > 1)
             lines.append(line(f"served, {clients} client{plural}", latencies, took, base))
+    load = os.getloadavg()[0]
     with serving(asked.project, "--waiting", "64") as address:
         _, statuses, _ = asyncio.run(ask(address, bodies, 500, asked.seconds / 2))
         after, recovered, took = asyncio.run(ask(address, bodies, 8, asked.seconds / 2))
@@ -146,7 +147,7 @@ def main() -> None:
 
 Made by `python benchmarks/serve.py {asked.project} {asked.folder}`; onnxruntime
 {onnxruntime.__version__}, EfficientNet-Lite0 at 224 pixels, {asked.seconds:g} seconds a line, in
-one run. The clients run on the same cores.
+one run, load {load:.1f} before the flood. The clients run on the same cores.
 
 | | pictures a second | over one at a time | median ms | 95 % ms | 99 % ms |
 | --- | --- | --- | --- | --- | --- |

@@ -138,6 +138,7 @@ def main() -> None:
         step("everything, cold store")
         step("nothing changed")
         step("ten pictures added (after `dvc add`)", add_ten)
+        load = os.getloadavg()[1]
         step(
             "`train.weight_decay` changed",
             lambda: parameter("weight_decay: 0.003", "weight_decay: 0.005"),
@@ -151,12 +152,13 @@ def main() -> None:
         step("back to the first branch", first_branch)
 
     first, ten = rows[0], rows[2]
-    stages = ("ingest", "augment", "extract", "train", "evaluate")
+    stages = list(first[2])
     lines = [
         f"# Ten pictures added to {asked.pictures:,}, {asked.views} views a training picture",
         "",
         f"Made by `python benchmarks/ten_in_ten_thousand.py --views {asked.views}`; seconds of one"
-        " `dvc repro` each.",
+        f" `dvc repro` each, on {os.cpu_count()} CPU cores; the load was {load:.1f} when the ten"
+        " were done.",
         "",
         "| change | in all | " + " | ".join(stages) + " | DVC itself | views |",
         "| --- |" + " --- |" * (len(stages) + 3),
