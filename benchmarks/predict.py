@@ -86,9 +86,9 @@ def main() -> None:
     TABLE.write_text(
         f"""# Prediction on {os.cpu_count()} CPU cores, {pictures} pictures
 
-Made by `{command}`; onnxruntime {onnxruntime.__version__}, EfficientNet-Lite0 at 224 pixels, a view
-a picture. Pictures per second, the best of {asked.rounds} rounds taken in turns;
-load {os.getloadavg()[0]:.1f} at their end.
+Made by `{command}`; onnxruntime {onnxruntime.__version__},
+EfficientNet-Lite0 at 224 pixels, a view a picture. Pictures per second, the best of {asked.rounds}
+rounds taken in turns; load {os.getloadavg()[0]:.1f} at their end.
 
 | | pictures a second | over extract |
 | --- | --- | --- |
