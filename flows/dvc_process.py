@@ -29,6 +29,7 @@ from dvc.exceptions import (
     ReproductionError,
 )
 from dvc.lock import LockError
+from dvc.parsing import ResolveError
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.stage import Stage
@@ -207,7 +208,9 @@ def failure(error: Exception) -> dict[str, Any]:
             return {"kind": "command", "message": str(cause)}
     # DVC's own words are meant for people; what lies beneath is often a bare errno.
     own = [e for e in chain if isinstance(e, DvcException) and not isinstance(e, ReproductionError)]
-    cause = own[-1] if own else chain[-1]
+    # But what is wrong in dvc.yaml is said with its place by the outermost.
+    placed = [e for e in own if isinstance(e, ResolveError)]
+    cause = [*chain[-1:], *own[-1:], *placed[:1]][-1]
     words = " ".join(str(cause).split()) or type(cause).__name__
     passing = any(_may_pass(cause) for cause in chain)
     return {"kind": "passing" if passing else "dvc", "message": words}

@@ -11,7 +11,10 @@ from typing import ClassVar
 import pytest
 import yaml
 import zc.lockfile
-from toys import Toy, free_port
+from toys import PROJECT, Toy, free_port
+
+from flows.stages import Pool
+from pipeline.errors import StageError
 
 
 def test_a_stage_is_completed_then_cached_with_how_long_it_took(toy: Toy) -> None:
@@ -70,6 +73,27 @@ def test_a_failed_stage_tells_its_last_lines_and_stops_only_what_is_below(toy: T
     assert run.code == 1
 
 
+def test_what_is_asked_for_in_vain_is_told_with_its_place(toy: Toy) -> None:
+    toy.stages(a={})
+    with Pool(toy.root) as pool:
+
+        def complaint(*targets: str) -> str:
+            with pytest.raises(StageError) as raised:
+                pool.ask("plan", targets=list(targets), force=False)
+            return str(raised.value)
+
+        assert "'nonsuch'" in complaint("nonsuch")
+        graph = (toy.root / "dvc.yaml").read_text()
+        (toy.root / "dvc.yaml").write_text(graph.replace("a.json", "${a.file}"))
+        assert "dvc.yaml" in complaint()
+        assert "a.file" in complaint()
+        (toy.root / "params.yaml").write_text("a: [")
+        assert "params.yaml" in complaint()
+    refused = toy.flow("nonsuch")
+    assert (refused.state["type"], refused.tasks, refused.code) == ("FAILED", {}, 1)
+    assert "params.yaml" in refused.state["message"]
+
+
 def test_stages_side_by_side_overlap_and_gpu_stages_do_not(toy: Toy) -> None:
     toy.stages(
         # a and b, and a and g, end only after both have begun.
@@ -90,12 +114,44 @@ def test_force_runs_everything_and_targets_run_what_they_need(toy: Toy) -> None:
     assert toy.flow("--force", "b").states() == {"a": "Completed", "b": "Completed"}
 
 
-def test_a_stage_added_to_the_graph_is_in_the_next_run(toy: Toy) -> None:
-    toy.stages(a={})
-    toy.flow()
-    toy.stages(a={}, sixth={"needs": ["a"]})
+# Writes what a stage would write, in no time.
+STAND_IN = """
+import pathlib, sys
+for out in map(pathlib.Path, sys.argv[1:]):
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not out.suffix:  # a folder
+        out.mkdir(exist_ok=True)
+        out /= "file.txt"
+    out.write_text('{"test": {"accuracy": 1}}')
+"""
+
+
+def test_a_stage_added_to_the_projects_own_graph_is_in_the_next_run(toy: Toy) -> None:
+    graph = yaml.safe_load((PROJECT / "dvc.yaml").read_text())
+    for stage in (entry.get("do", entry) for entry in graph["stages"].values()):
+        outs = [out for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
+        names = [next(iter(out)) if isinstance(out, dict) else out for out in outs]
+        stage["cmd"] = " ".join(["python stand_in.py", *names])
+    (toy.root / "stand_in.py").write_text(STAND_IN)
+    (toy.root / "pipeline").symlink_to(PROJECT / "pipeline")
+    for file in ("params.yaml", "data/raw/surfaces.csv"):
+        (toy.root / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PROJECT / file, toy.root / file)
+    (toy.root / "dvc.yaml").write_text(yaml.safe_dump(graph, sort_keys=False))
+    first = toy.flow()
+    stages = [name for name, entry in graph["stages"].items() if "foreach" not in entry]
+    assert first.states() == dict.fromkeys(stages, "Completed")
+
+    graph["stages"]["added"] = {
+        "cmd": "python stand_in.py added.txt",
+        "deps": ["reports/metrics.json", "data/plan.parquet"],
+        "outs": ["added.txt"],
+    }
+    (toy.root / "dvc.yaml").write_text(yaml.safe_dump(graph, sort_keys=False))
     run = toy.flow()
-    assert run.states() == {"a": "Cached", "sixth": "Completed"}
+    assert run.states() == {**dict.fromkeys(stages, "Cached"), "added": "Completed"}
+    above = {one["id"] for one in run.tasks["added"]["task_inputs"]["wait_for"]}
+    assert above == {run.tasks[name]["id"] for name in ("augment", "evaluate")}
 
 
 def test_a_stage_for_each_item_of_a_list_is_in_the_run_while_there_are_items(toy: Toy) -> None:
