@@ -135,6 +135,16 @@ class EvaluateParams(Section):
     seed: Seed
 
 
+class ChecksParams(Section):
+    """From where on the checks of pictures and labels say something."""
+
+    duplicate_cosine: Annotated[float, Field(ge=0, le=1)]
+    suspect_margin: Annotated[float, Field(ge=0, le=1)]
+    least_pictures: Annotated[int, Field(ge=0)]
+    drift_level: Annotated[float, Field(ge=0.001, lt=1)]  # 999 permutations tell no smaller ones
+    seed: Seed
+
+
 # An optional stage is in the graph when its list `run` has this word: dvc.yaml makes one stage
 # for each item, so none of an empty list.
 Run = Annotated[list[Literal["asked"]], Field(max_length=1)]
@@ -186,6 +196,7 @@ class Params(Section):
     extract: ExtractParams
     train: TrainParams
     evaluate: EvaluateParams
+    checks: ChecksParams
     few: FewParams
     rank: RankParams
     thaw: ThawParams

@@ -25,6 +25,9 @@ PLOTS = Path("reports/plots")
 
 CHECKS = Path("reports/checks")
 
+CHECKS = Path("reports/checks")
+CHECKS_COUNTS = Path("reports/checks.json")
+
 FEW = Path("reports/few.csv")
 FEW_PLOT = Path("reports/few.png")
 

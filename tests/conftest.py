@@ -84,7 +84,7 @@ def bundled(
             path = Path("data/raw/shapes") / ("disc", "square")[i % 2] / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             draw_picture(i, 80 + 7 * i, 60 + 5 * i, square=bool(i % 2)).save(path)
-        for stage in ("ingest", "augment", "extract", "train", "evaluate", "bundle"):
+        for stage in ("ingest", "augment", "extract", "train", "evaluate", "checks", "bundle"):
             module = importlib.import_module(f"pipeline.{stage}")
             getattr(module, stage)()
     return folder

@@ -1,0 +1,194 @@
+"""Stage checks: what could make the figures dishonest, found in the features; a table each."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline import command, drift, duplicates, params, pictures, suspects
+from pipeline.features import read_manifest, read_splits
+from pipeline.params import ChecksParams
+from pipeline.paths import CHECKS, CHECKS_COUNTS, FEATURES, MANIFEST
+from pipeline.power import raised
+from pipeline.splits import SPLITS
+
+# Features are raised to it, as those that heads are trained on by default.
+POWER = 0.5
+# Decimals in tables: more would only show how the machine rounds.
+DIGITS = 6
+# Pictures or classes named in a line; the table has all.
+NAMED = 3
+
+
+def checks() -> None:
+    """Look for near-duplicates, wrong labels, scarce classes and drift; write what was found."""
+    knobs = params.load().checks
+    manifest = read_manifest(MANIFEST)
+    rows, features = originals(manifest)
+    found = {
+        "near_duplicates": near_duplicates(rows, features, knobs.duplicate_cosine),
+        "label_suspects": label_suspects(rows, features, knobs),
+        "few_pictures": few_pictures(manifest, knobs.least_pictures),
+        "drift": drifts(rows, features, knobs),
+    }
+    CHECKS.mkdir(parents=True, exist_ok=True)
+    for name, table in found.items():
+        file = CHECKS / f"{name}.csv"
+        table.to_csv(file, index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
+    drifted = found["drift"][found["drift"]["drifted"]]
+    counts = {name: len(table) for name, table in found.items() if name != "drift"}
+    counts["drifted_splits"] = len(drifted)
+    CHECKS_COUNTS.write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
+
+    pairs = found["near_duplicates"]
+    _say(
+        "near_duplicates",
+        "near-duplicate across splits",
+        "near-duplicates across splits",
+        [f"{one} ~ {other}" for one, other in zip(pairs["path"], pairs["other_path"], strict=True)],
+    )
+    doubted = found["label_suspects"][["path", "label", "suggested"]].itertuples(index=False)
+    _say(
+        "label_suspects",
+        "label suspect",
+        "label suspects",
+        [f"{path} ({label}, or {suggested}?)" for path, label, suggested in doubted],
+    )
+    scarce = found["few_pictures"][["class", "train"]].itertuples(index=False)
+    scarcely = f"fewer than {knobs.least_pictures} training pictures"
+    _say(
+        "few_pictures",
+        f"class with {scarcely}",
+        f"classes with {scarcely}",
+        [f"{name} ({count})" for name, count in scarce],
+    )
+    _say(
+        "drift",
+        "split unlike the training pictures",
+        "splits unlike the training pictures",
+        [f"{row.split} (p {row.p_value:g})" for row in drifted.itertuples()],
+    )
+
+
+def _say(name: str, one: str, many: str, found: list[str]) -> None:
+    if not found:
+        print(f"checks: no {many}")
+        return
+    named = ", ".join(found[:NAMED]) + (", …" if len(found) > NAMED else "")
+    what = one if len(found) == 1 else many
+    print(f"checks: {len(found)} {what}: {named}; see {CHECKS / name}.csv")
+
+
+def originals(manifest: pd.DataFrame) -> tuple[pd.DataFrame, suspects.Floats]:
+    """View 0 of every picture: its row of the manifest and its features [n, d], by digest.
+
+    The rows' column `number` is the position of the label among the sorted labels.
+    """
+    classes = sorted(manifest["label"].unique())
+    digests, features = [], []
+    for split in read_splits(FEATURES, manifest, classes, SPLITS).values():
+        first = split.views == 0
+        digests.append(split.digests[first])
+        features.append(split.features[first])
+    joined = np.concatenate(digests)
+    order = np.argsort(joined)
+    rows = manifest.set_index("digest").loc[joined[order]].reset_index()
+    rows["number"] = pd.Index(classes).get_indexer(rows["label"])
+    return rows, raised(np.concatenate(features)[order], POWER)
+
+
+def near_duplicates(rows: pd.DataFrame, features: suspects.Floats, least: float) -> pd.DataFrame:
+    """A row a pair of pictures of different splits that show the same, the most alike first.
+
+    Args:
+        rows: as `originals` gives them, n of them.
+        features: [n, d].
+        least: cosine of two features, less their mean, from which on the pixels are compared.
+    """
+    # The mean of few pictures would be these pictures; it counts ten more, of zeros.
+    centred = features - features.sum(axis=0) / (len(features) + 10)
+    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+    directions = centred / np.maximum(lengths, np.finfo(np.float32).tiny)
+    place = rows["split"].map(SPLITS.index).to_numpy()
+    pairs = []
+    for later in range(1, len(SPLITS)):
+        ours, earlier = np.flatnonzero(place == later), np.flatnonzero(place < later)
+        if len(ours) and len(earlier):
+            near = duplicates.candidates(directions[ours], directions[earlier], least)
+            pairs += [(ours[i], earlier[j], cosine) for i, j, cosine in near]
+    files = sorted({int(row) for pair in pairs for row in pair[:2]})
+    with ThreadPoolExecutor() as threads:
+        paths, digests = rows["path"].to_numpy(), rows["digest"].to_numpy()
+
+        def thumbnail(row: int) -> suspects.Floats:
+            return duplicates.thumbnail(pictures.read(Path(paths[row]), digests[row]))
+
+        small = dict(zip(files, threads.map(thumbnail, files), strict=True))
+
+        def alike(pair: tuple[int, int, float]) -> float:
+            return duplicates.likeness(small[pair[0]], small[pair[1]])
+
+        likeness = list(threads.map(alike, pairs))
+    kept = [pairs[i] for i in np.flatnonzero(np.array(likeness) >= duplicates.LEAST_LIKENESS)]
+    columns = ["path", "split", "label"]
+    one = rows[columns].iloc[[pair[0] for pair in kept]].reset_index(drop=True)
+    other = rows[columns].iloc[[pair[1] for pair in kept]].reset_index(drop=True)
+    table = pd.concat([one, other.add_prefix("other_")], axis=1)
+    table["cosine"] = np.array([pair[2] for pair in kept], dtype=float)
+    return table.sort_values(["cosine", "path", "other_path"], ascending=[False, True, True])
+
+
+def label_suspects(
+    rows: pd.DataFrame, features: suspects.Floats, knobs: ChecksParams
+) -> pd.DataFrame:
+    """A row a picture whose label a head trained on the others doubts, the most doubtful first.
+
+    `probability` is the suggested label's, `given_probability` that of the label it has. Pictures
+    of one group are judged together, by a head that saw none of them.
+    """
+    classes, labels = rows.groupby("number")["label"].first(), rows["number"].to_numpy()
+    keys = rows["group"].where(rows["group"] != "", rows["digest"])
+    fold = suspects.folds(keys.tolist(), knobs.seed)
+    shares, judged = suspects.held_out(features, labels, len(classes), fold)
+    doubted, suggested = suspects.off_diagonal(shares, labels)
+    every = np.arange(len(labels))
+    table = rows[["path", "split", "label"]].assign(
+        suggested=classes.to_numpy()[suggested],
+        probability=shares[every, suggested],
+        given_probability=shares[every, labels],
+    )
+    margin = table["probability"] - table["given_probability"]
+    chosen = table.assign(margin=margin)[doubted & judged & (margin >= knobs.suspect_margin)]
+    chosen = chosen.sort_values(["margin", "path"], ascending=[False, True])
+    return chosen.drop(columns="margin")
+
+
+def few_pictures(manifest: pd.DataFrame, least: int) -> pd.DataFrame:
+    """A row a class with fewer than `least` training pictures: its pictures in each split."""
+    counts = manifest.groupby(["label", "split"]).size().unstack(fill_value=0)
+    counts = counts.reindex(columns=SPLITS, fill_value=0)
+    scarce = counts[counts["train"] < least].sort_index()
+    return scarce.rename_axis("class").rename_axis(columns=None).reset_index()
+
+
+def drifts(rows: pd.DataFrame, features: suspects.Floats, knobs: ChecksParams) -> pd.DataFrame:
+    """A row for val and for test: whether their pictures look like the training pictures."""
+    labels, split = rows["number"].to_numpy(), rows["split"].to_numpy()
+    train = split == "train"
+    table: list[dict[str, Any]] = []
+    for name in SPLITS[1:]:
+        ours = split == name
+        found = drift.test(features[train], labels[train], features[ours], labels[ours], knobs.seed)
+        table.append(
+            {"split": name, "pictures": int(ours.sum())}
+            | found._asdict()
+            | {"drifted": found.p_value <= knobs.drift_level}
+        )
+    return pd.DataFrame(table)
+
+
+if __name__ == "__main__":
+    command.run(checks)
