@@ -4,22 +4,26 @@
 pictures of the docs in the same way.
 """
 
+import json
 import sys
 from pathlib import Path
 
 import httpx
+import yaml
 from playwright.sync_api import Page, sync_playwright
-from toys import Toy
+from toys import PATIENCE, PROJECT, Toy
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-STAGES = ["ingest", "augment", "extract", "train", "evaluate", "bundle"]
+DECLARED = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
+STAGES = [name for name, stage in DECLARED.items() if "foreach" not in stage]  # not the optional
 MEASURE = """
 import json, pathlib
 from PIL import Image
 pathlib.Path("metrics.json").write_text(json.dumps({"test": {"accuracy": 0.96875}}))
 Image.new("RGB", (300, 200), "orange").save("confusion_matrix.png")
+pathlib.Path("report.html").write_text("<p>what came of it</p>")
 """
 
 
@@ -28,24 +32,33 @@ def visit(page: str, run_id: str, into: Path) -> dict[str, str]:
     artifacts = httpx.post(
         f"{page}/api/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [run_id]}}}
     ).json()
+    tasks = httpx.post(
+        f"{page}/api/task_runs/filter", json={"flow_runs": {"id": {"any_": [run_id]}}}
+    ).json()
+    names = [task["name"] for task in tasks]
     texts: dict[str, str] = {}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         tab = browser.new_page(viewport={"width": 1400, "height": 900})
+        tab.set_default_timeout(1000 * PATIENCE)
         outside: list[str] = []
         tab.on(
             "request",
             lambda r: None if r.url.startswith((page, "blob:", "data:")) else outside.append(r.url),
         )
-        texts["run"] = _read(tab, f"{page}/runs/flow-run/{run_id}", "Task Runs", into / "run.png")
+        address, awaited = f"{page}/runs/flow-run/{run_id}", f"{len(names)} Task runs"
+        texts["run"] = _read(tab, address, into / "run.png", "Task Runs", awaited)
         tab.get_by_text("Task Runs", exact=True).click()
-        tab.get_by_text("Newest to Oldest").wait_for()
-        tab.wait_for_load_state("networkidle")
+        _wait_for_texts(tab, "Newest to Oldest", *names)
         texts["tasks"] = tab.inner_text("body")
         for artifact in artifacts:
             name = artifact["key"].rpartition("-")[2]
             address = f"{page}/artifacts/artifact/{artifact['id']}"
-            texts[name] = _read(tab, address, "Show raw data", into / f"{name}.png")
+            rows = json.loads(artifact["data"]) if artifact["type"] == "table" else []
+            shown = [row["metric"] for row in rows]
+            texts[name] = _read(tab, address, into / f"{name}.png", "Show raw data", *shown)
+            texts[f"{name} links"] = str(tab.evaluate("[...document.links].map(a => a.href)"))
+            tab.wait_for_function("[...document.images].every(i => i.complete)")
             texts[f"{name} pictures"] = str(
                 tab.evaluate("[...document.images].filter(i => i.naturalWidth > 100).length")
             )
@@ -54,10 +67,14 @@ def visit(page: str, run_id: str, into: Path) -> dict[str, str]:
     return texts
 
 
-def _read(tab: Page, address: str, awaited: str, picture: Path) -> str:
+def _wait_for_texts(tab: Page, *awaited: str) -> None:
+    seen = "awaited => awaited.every(text => document.body.innerText.includes(text))"
+    tab.wait_for_function(seen, arg=list(awaited))
+
+
+def _read(tab: Page, address: str, picture: Path, *awaited: str) -> str:
     tab.goto(address)
-    seen = "awaited => document.body.innerText.includes(awaited)"
-    tab.wait_for_function(seen, arg=awaited, timeout=60_000)
+    _wait_for_texts(tab, *awaited)
     tab.wait_for_load_state("networkidle")
     tab.wait_for_timeout(1500)  # the graph moves to its place
     tab.screenshot(path=picture)
@@ -65,21 +82,21 @@ def _read(tab: Page, address: str, awaited: str, picture: Path) -> str:
 
 
 def test_the_page_shows_the_stages_the_metrics_and_the_pictures(toy: Toy, tmp_path: Path) -> None:
-    stages = {name: {"needs": STAGES[:number][-1:]} for number, name in enumerate(STAGES)}
-    toy.stages(**stages)
+    toy.stages(**{name: {"needs": STAGES[:number][-1:]} for number, name in enumerate(STAGES)})
     (toy.root / "measure.py").write_text(MEASURE)
-    graph = (toy.root / "dvc.yaml").read_text().replace(
-        "cmd: python stage.py evaluate train.out",
-        "cmd: [python stage.py evaluate train.out, python measure.py]\n"
-        "    metrics: [metrics.json]\n    plots: [confusion_matrix.png]",
-    )  # fmt: skip
-    (toy.root / "dvc.yaml").write_text(graph)
+    graph = yaml.safe_load((toy.root / "dvc.yaml").read_text())
+    evaluate = graph["stages"]["evaluate"]
+    evaluate["cmd"] = [evaluate["cmd"], "python measure.py"]
+    evaluate |= {"metrics": ["metrics.json"], "plots": ["confusion_matrix.png", "report.html"]}
+    (toy.root / "dvc.yaml").write_text(yaml.safe_dump(graph))
     run = toy.flow()
     seen = visit(toy.api.removesuffix("/api"), run.id, tmp_path)
-    assert "5 Task runs" in seen["run"]
+    assert f"{len(STAGES)} Task runs" in seen["run"]
     assert [name for name in STAGES if name not in seen["tasks"]] == []
     assert "test.accuracy" in seen["metrics"]
     assert "0.96875" in seen["metrics"]
+    assert str(toy.root / "report.html") in seen["outcome"]
+    assert (toy.root / "report.html").as_uri() in seen["outcome links"]
     assert seen["pictures pictures"] == "1"  # the confusion matrix
     assert seen["outcome pictures"] == "1"  # the graph
     assert seen["outside"] == ""  # the page asks nobody but its own server
