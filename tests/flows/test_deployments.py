@@ -15,6 +15,8 @@ import yaml
 from toys import PATIENCE, PROJECT, Toy, alive, free_port, wait_for
 
 from flows import watch
+from flows.server import running
+from pipeline.errors import RunError
 
 GATE = {"metric": "test.accuracy", "margin": 0.01}
 
@@ -149,3 +151,30 @@ def test_a_dashboard_on_another_port_is_up_after_its_first_start(toy: Toy, tmp_p
         assert settings["server"]["analytics_enabled"] is False
         toy.stages(a={})
         assert f"{page}/runs/flow-run/" in toy.start().communicate()[0]
+    assert not address.exists()
+
+
+def test_a_run_without_any_server_has_one_for_itself(toy: Toy, tmp_path: Path) -> None:
+    toy.stages(a={})
+    toy.env.pop("PREFECT_API_URL")
+    flow = toy.start(PREFECT_HOME=str(tmp_path / "fresh"))  # whose database has to be made first
+    said = flow.communicate()[0]
+    assert flow.returncode == 0, said
+    assert "Finished in state Completed('1 ran')" in said
+
+
+def test_a_configured_server_is_used_and_not_replaced_where_it_does_not_answer(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    profile = tmp_path / "profiles.toml"
+    profile.write_text(f'active = "team"\n[profiles.team]\nPREFECT_API_URL = "{server}"\n')
+    with running(tmp_path, "127.0.0.1", free_port()) as api:
+        assert api == server
+    profile.write_text(profile.read_text().replace(server, "http://127.0.0.1:9/api"))
+    with (
+        pytest.raises(RunError, match=r"127\.0\.0\.1:9/api does not answer"),
+        running(tmp_path, "127.0.0.1", free_port()),
+    ):
+        pass
