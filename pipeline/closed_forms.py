@@ -29,12 +29,15 @@ def lbfgs(train: Split, val: Split, class_weights: Floats, decays: Sequence[floa
         decays: L2 penalties.
     """
     classes, importance = len(class_weights), class_weights[train.labels]
-    heads = []
-    for decay in decays:
+    model = LogisticRegression(max_iter=MOST_ITERATIONS, tol=1e-4, warm_start=True)
+    heads: dict[float, Head] = {}
+    # From the strongest penalty to the weakest, each from where the one before ended: a third of
+    # the iterations (Friedman, Hastie and Tibshirani, 2010).
+    for decay in sorted(set(decays), reverse=True):
         # scikit-learn sums the losses and scales them by C. With two classes it learns one column
         # of weights, twice the softmax's: the same penalty is then half as strong.
         strength = (2 if classes == 2 else 1) / (importance.sum() * decay) if decay else np.inf
-        model = LogisticRegression(C=strength, max_iter=MOST_ITERATIONS, tol=1e-4)
+        model.set_params(C=strength)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(train.features, train.labels, sample_weight=importance)
@@ -46,8 +49,8 @@ def lbfgs(train: Split, val: Split, class_weights: Floats, decays: Sequence[floa
         weight, bias = model.coef_, model.intercept_
         if classes == 2:
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-        heads.append(Head(weight.astype(np.float32), bias.astype(np.float32)))
-    return heads
+        heads[decay] = Head(weight.astype(np.float32), bias.astype(np.float32))
+    return [heads[decay] for decay in decays]
 
 
 def ridge(train: Split, val: Split, class_weights: Floats, decays: Sequence[float]) -> list[Head]:
