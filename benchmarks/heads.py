@@ -69,7 +69,8 @@ def features(name: str, seed: int, pictures: Path, folder: Path) -> tuple[list[s
     project = folder / f"{name}-{seed}"
     (project / "reports").mkdir(parents=True)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["ingest"] |= {"source": "folder", "path": str(pictures), "seed": seed}
+    params["ingest"] |= {"source": "folder", "path": "pictures", "seed": seed}
+    (project / "pictures").symlink_to(pictures)
     if name == "surfaces":
         params["ingest"] |= {"source": "surfaces", "path": str(ROOT / "data/raw/surfaces.csv")}
     params["augment"]["seed"] = seed

@@ -53,9 +53,10 @@ def figures(part: str, name: str, seed: int, given: Path, project: Path) -> dict
         params["ingest"]["path"] = str(ROOT / "data/raw/surfaces.csv")
     else:
         if name == "digits":
-            given = project / "pictures"
-            digits(given)
-        params["ingest"] |= {"source": "folder", "path": str(given)}
+            digits(project / "pictures")
+        else:
+            (project / "pictures").symlink_to(given)
+        params["ingest"] |= {"source": "folder", "path": "pictures"}
     for section in ("ingest", "augment", "train", "thaw"):
         params[section]["seed"] = seed
     accuracy, seconds = {}, {}

@@ -34,8 +34,9 @@ def peaks(pictures: Path, folder: Path) -> dict[str, float]:
     """Megabytes that each stage held at most, with a cold store."""
     (folder / "data").mkdir(parents=True)
     (folder / "reports").mkdir()
+    (folder / "pictures").symlink_to(pictures)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["ingest"] |= {"source": "folder", "path": str(pictures)}
+    params["ingest"] |= {"source": "folder", "path": "pictures"}
     params["augment"]["views"] = 1
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     environment = os.environ | {

@@ -18,9 +18,10 @@ from safetensors.numpy import load_file
 from pipeline import bases
 from pipeline.bases import Preprocessing
 from pipeline.errors import DataError
-from pipeline.heads import load_head
+from pipeline.heads import class_names, load_head
 from pipeline.reasons import class_map, directions, neighbours, overlay
 
+MOST_PIXELS_A_SIDE = 4096  # of what a backbone sees
 SCHEMA = 1  # raised when a reader of older bundles would read a newer one wrongly
 
 Floats = npt.NDArray[np.float32]
@@ -67,12 +68,18 @@ class Classifier:
         about = _read_json(folder / "bundle.json")
         if about.get("schema") != SCHEMA:
             raise DataError(
-                f"{folder} is a bundle of schema {about.get('schema')} and this code reads "
+                f"{folder} is a bundle of schema {about.get('schema')!r:.40} and this code reads "
                 f"schema {SCHEMA}; take the version of Headstart that made it"
             )
         self.about: dict[str, Any] = about
-        self.classes: list[str] = about["classes"]
-        self.preprocessing = Preprocessing(**about["preprocessing"])
+        try:
+            self.classes = class_names(about)
+            self.preprocessing = _preprocessing(about["preprocessing"])
+            # What the server tells of itself.
+            _ = str(about["backbone"]["name"]), str(about["data"]["manifest"])
+        except (KeyError, TypeError, ValueError) as error:
+            missing = " is missing" * isinstance(error, KeyError)
+            raise DataError(f"{folder / 'bundle.json'} is damaged: {error}{missing}") from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4  # what it has to say is in the exception
@@ -83,11 +90,17 @@ class Classifier:
         except Exception as error:  # ONNX Runtime has a class for each way a file can be damaged
             reason = " ".join(str(error).split())[:160]
             raise DataError(f"{folder / 'model.onnx'} cannot be opened: {reason}") from None
-        self.has_maps = "maps" in {output.name for output in self._session.get_outputs()}
+        outputs = {output.name: output.shape for output in self._session.get_outputs()}
+        self.has_maps = "maps" in outputs
+        if outputs.get("probabilities") != [len(self.classes)]:
+            raise DataError(
+                f"{folder / 'model.onnx'} does not answer with {len(self.classes)} probabilities"
+            )
         if reasons:
-            self._head, _ = load_head(folder / "head.safetensors", folder / "bundle.json")
+            weights, about_head = folder / "head.safetensors", folder / "bundle.json"
+            self._head, _ = load_head(weights, about_head, numbers=("power",))
             self._bank = _read_bank(folder / "neighbours.safetensors")
-            self.known = _read_json(folder / "neighbours.json")
+            self.known = _read_known(folder / "neighbours.json", len(self._bank))
 
     def answer(self, data: bytes, heat: bool = False, neighbours: int = 0) -> Answer:
         """What the classifier says of a picture, given as its file's bytes.
@@ -140,8 +153,36 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content
 
 
+def _preprocessing(told: dict[str, Any]) -> Preprocessing:
+    """The preprocessing that a bundle tells, within what a picture can be scaled to."""
+    preprocessing = Preprocessing(**told)
+    sides = (preprocessing.resize, preprocessing.crop)
+    if not all(isinstance(side, int) and 1 <= side <= MOST_PIXELS_A_SIDE for side in sides):
+        raise ValueError(f"preprocessing.resize and crop are {sides!r:.40}")
+    if preprocessing.interpolation not in ("bicubic", "bilinear"):
+        raise ValueError(f"preprocessing.interpolation is {preprocessing.interpolation!r:.40}")
+    return preprocessing
+
+
 def _read_bank(file: Path) -> Floats:
     try:
-        return load_file(file)["features"].astype(np.float32)
+        features = load_file(file)["features"].astype(np.float32)
     except (OSError, SafetensorError, KeyError) as error:
         raise DataError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+    if features.ndim != 2:
+        raise DataError(f"{file} is damaged: its features are no table")
+    return features
+
+
+def _read_known(file: Path, pictures: int) -> dict[str, list[str]]:
+    """Paths and labels of the training pictures, a text for each."""
+    known = _read_json(file)
+    for name in ("paths", "labels"):
+        texts = known.get(name)
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise DataError(f"{file} is damaged: {name} is no list of texts")
+        if len(texts) != pictures:
+            raise DataError(
+                f"{file} is damaged: it has {len(texts)} {name} for {pictures} pictures"
+            )
+    return known

@@ -3,6 +3,7 @@
     HeadstartError (1)
     ├── ParamsError (2)      params.yaml or an argument holds something impossible
     ├── DataError (3)        pictures, labels or tables that cannot be used as they are
+    │   └── RefusedError     a file that is not taken as a picture (`pipeline/pictures.py`)
     ├── WeightsError (4)     a backbone's weights cannot be had
     ├── StoreError (5)       the feature store cannot be read or written
     ├── TrainingError (6)    no head came out of training

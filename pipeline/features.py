@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 from pipeline.errors import DataError
 from pipeline.power import raised
 
+COLUMNS = ("digest", "path", "label", "split")  # of the manifest, that stages after ingest read
+
 
 def write_shards(
     folder: Path,
@@ -114,7 +116,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
     """Read the manifest, a row a picture.
 
     Raises:
-        DataError: it is not there or is not readable.
+        DataError: it is not there or is not readable, or lacks a column.
     """
     try:
         manifest: pd.DataFrame = pq.read_table(path).to_pandas()
@@ -122,6 +124,9 @@ def read_manifest(path: Path) -> pd.DataFrame:
         raise DataError(f"{path} is not here; run the ingest stage first") from None
     except pa.ArrowException as error:
         raise DataError(f"{path} is not readable: {' '.join(str(error).split())}") from None
+    lacking = [name for name in COLUMNS if name not in manifest]
+    if lacking:
+        raise DataError(f"{path} has no column {lacking[0]}; run the ingest stage again")
     return manifest
 
 

@@ -99,8 +99,15 @@ def save_head(head: Head, description: dict[str, Any], weights: Path, about: Pat
     about.write_text(text + "\n", encoding="utf-8")
 
 
-def load_head(weights: Path, about: Path) -> tuple[Head, dict[str, Any]]:
-    """Read what `save_head` wrote.
+def load_head(
+    weights: Path, about: Path, numbers: tuple[str, ...] = ("power", "temperature")
+) -> tuple[Head, dict[str, Any]]:
+    """Read what `save_head` wrote, and check that a head can be made of it, whoever wrote it.
+
+    Args:
+        weights: the tensors.
+        about: the description; it names the classes.
+        numbers: what else the description has to hold, each a number above 0.
 
     Raises:
         DataError: a file is missing or damaged, or the two do not belong together.
@@ -108,15 +115,55 @@ def load_head(weights: Path, about: Path) -> tuple[Head, dict[str, Any]]:
     try:
         head = Head(**load_file(weights))
         description: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
-        matches = len(head.bias) == len(description["classes"])
+        classes = class_names(description)
+        wrong = _misfit(head)
+        for name in numbers:
+            if not (isinstance(description[name], float | int) and 0 < description[name] < 1e6):
+                wrong = f"{name} is {description[name]!r:.40}"
     except FileNotFoundError as error:
         raise DataError(f"{error.filename or weights} is not here; run the train stage") from None
-    except (SafetensorError, TypeError, ValueError, KeyError) as error:
+    except KeyError as error:
+        raise DataError(f"{weights} and {about} hold no head: {error} is missing") from None
+    except (SafetensorError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{weights} and {about} hold no head: {reason}") from None
-    if not matches:
+    if wrong:
+        raise DataError(f"{weights} and {about} hold no head: {wrong}; run the train stage again")
+    if len(head.bias) != len(classes):
         raise DataError(
             f"{weights} tells {len(head.bias)} classes apart but {about} names "
-            f"{len(description['classes'])}; run the train stage again"
+            f"{len(classes)}; run the train stage again"
         )
     return head, description
+
+
+def class_names(description: dict[str, Any]) -> list[str]:
+    """The classes that a description names.
+
+    Raises:
+        KeyError, TypeError, ValueError: it names none, or not as texts, or one twice.
+    """
+    classes = description["classes"]
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise TypeError("classes is no list of texts")
+    if not classes or len(set(classes)) < len(classes):
+        raise ValueError("classes is empty or names one twice")
+    return classes
+
+
+def _misfit(head: Head) -> str:
+    """Why the tensors are none of a head; empty where they are."""
+    tensors = {name: tensor for name, tensor in vars(head).items() if tensor is not None}
+    for name, tensor in tensors.items():
+        if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
+            return f"{name} is not of finite float32 numbers"
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    if len(shapes) in (2, 4) and all(len(s) == 2 - ("bias" in n) for n, s in shapes.items()):
+        outer = head.weight.shape[0] == len(head.bias)
+        inner = head.hidden_weight is None or (
+            head.hidden_bias is not None
+            and head.weight.shape[1] == len(head.hidden_weight) == len(head.hidden_bias)
+        )
+        if outer and inner:
+            return ""
+    return f"its tensors {shapes} do not fit together"

@@ -97,6 +97,14 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def leads_out(path: Path) -> bool:
+    """Whether a path that somebody wrote into a table may end outside of the current folder.
+
+    Links are followed all the same: DVC links pictures from its cache.
+    """
+    return path.is_absolute() or ".." in path.parts
+
+
 def load(path: Path) -> bytes:
     """The bytes of a file, if it is a regular one of at most `MAX_BYTES`; never waits for a writer.
 
@@ -178,8 +186,11 @@ def read(path: Path, expected_digest: str) -> bytes:
     """The bytes of a picture of the manifest, checked against the digest it has there.
 
     Raises:
-        DataError: the file is gone or is another than the one that was ingested.
+        DataError: the path leads out of the project, or the file is gone or is another than the
+            one that was ingested.
     """
+    if leads_out(path):
+        raise DataError(f"{path} leads out of the project; no manifest of ingest's names it")
     try:
         data = load(path)
     except RefusedError as error:

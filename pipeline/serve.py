@@ -10,10 +10,11 @@ import asyncio
 import base64
 import io
 import os
+import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -275,6 +276,8 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
         if not 0 <= number < len(paths):
             raise HTTPException(404, f"the training pictures have numbers below {len(paths)}")
         path = Path(paths[number])
+        if pictures.leads_out(path):
+            raise HTTPException(404, "its path leads out of the folder that the server runs in")
         try:
             picture = pictures.decode(pictures.load(path), THUMBNAIL)
         except pictures.RefusedError as error:
@@ -325,10 +328,20 @@ def run(
 
     Raises:
         DataError: the bundle cannot be opened.
-        ParamsError: a limit is not above 0.
+        ParamsError: a limit is not above 0, or the port is taken.
     """
     if min(megabytes, waiting, seconds) <= 0:
         raise ParamsError("--megabytes, --waiting and --seconds should be above 0")
     app = application(Classifier(bundle, reasons=True), Limits(megabytes, waiting, seconds))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ParamsError(
+            f"cannot listen at {host}, port {port} ({reason}); give another --host or --port"
+        ) from None
     print(f"serve: answering with {bundle} at http://{host}:{port}", flush=True)
-    uvicorn.run(app, host=host, port=port, log_level="warning", limit_concurrency=MOST_CONNECTIONS)
+    config = uvicorn.Config(app, log_level="warning", limit_concurrency=MOST_CONNECTIONS)
+    with listening, suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listening])

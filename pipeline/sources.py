@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from pipeline import surfaces
+from pipeline import pictures, surfaces
 from pipeline.errors import DataError
 from pipeline.params import IngestParams
 from pipeline.paths import PICTURES
@@ -71,6 +71,11 @@ def listing(params: IngestParams) -> Listing:
         DataError: the source is not there, or cannot be understood as a whole.
     """
     path = Path(params.path)
+    if params.source in ("folder", "csv") and pictures.leads_out(path):
+        raise DataError(
+            f"ingest.path {path} leads out of the project; put your pictures into data/raw, or"
+            " link their folder there"
+        )
     if not path.exists():
         raise DataError(
             f"ingest.path {path} does not exist; name your pictures in params.yaml"

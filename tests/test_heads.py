@@ -51,9 +51,10 @@ def test_probabilities_of_huge_logits_are_still_shares_of_one():
 @pytest.mark.parametrize("head", [LINEAR, TWO_LAYERS], ids=["linear", "hidden layer"])
 def test_it_comes_back_as_it_was_saved(head, tmp_path):
     weights, about = tmp_path / "models" / "head.safetensors", tmp_path / "models" / "head.json"
-    save_head(head, {"classes": ["a", "b", "ü"]}, weights, about)
+    told = {"classes": ["a", "b", "ü"], "power": 0.5, "temperature": 1.25}
+    save_head(head, told, weights, about)
     again, description = load_head(weights, about)
-    assert description == {"classes": ["a", "b", "ü"]}
+    assert description == told
     assert (again.dimension, again.width) == (8, head.width)
     for name, array in vars(head).items():
         np.testing.assert_array_equal(getattr(again, name), array)

@@ -138,8 +138,9 @@ def test_load_refuses_a_huge_file_unread(tmp_path: Path) -> None:
         pictures.load(tmp_path / "huge.jpg")
 
 
-def test_read_compares_with_the_manifest(tmp_path: Path) -> None:
-    file = tmp_path / "a.jpg"
+def test_read_compares_with_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("a.jpg")
     file.write_bytes(b"as it was")
     digest = pictures.digest(b"as it was")
     assert pictures.read(file, digest) == b"as it was"
@@ -149,6 +150,20 @@ def test_read_compares_with_the_manifest(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(DataError, match=r"a\.jpg: .*No such file"):
         pictures.read(file, digest)
+
+
+def test_a_manifest_names_no_picture_outside_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "secret.jpg").write_bytes(b"of somebody else")
+    (tmp_path / "project" / "link.jpg").symlink_to(tmp_path / "secret.jpg")
+    monkeypatch.chdir(tmp_path / "project")
+    digest = pictures.digest(b"of somebody else")
+    for path in (tmp_path / "secret.jpg", Path("../secret.jpg"), Path("data/../../secret.jpg")):
+        with pytest.raises(DataError, match="leads out of the project"):
+            pictures.read(path, digest)
+    assert pictures.read(Path("link.jpg"), digest)  # as DVC links pictures from its cache
 
 
 def test_damaged_pictures_are_taken_or_refused() -> None:
