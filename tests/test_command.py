@@ -1,0 +1,153 @@
+"""A mistake ends every command with one line and its kind's exit code; `--debug` shows more."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import command, errors
+from pipeline.errors import HeadstartError
+from pipeline.pictures import RefusedError
+from tests.conftest import ROOT, Project
+
+
+def kinds(of: type[HeadstartError] = HeadstartError) -> list[type[HeadstartError]]:
+    assert RefusedError  # else it would not yet be there
+    return [of, *(kind for below in of.__subclasses__() for kind in kinds(below))]
+
+
+def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+    )
+
+
+def assert_one_line(done: "subprocess.CompletedProcess[str]", code: int, said: str) -> None:
+    assert done.returncode == code, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert re.search(said, done.stderr), done.stderr
+
+
+def test_the_tree_is_drawn_as_it_is() -> None:
+    drawn = re.findall(r"^    [ │├└─]*(\w+Error)(?: \((\d)\))?(?: |$)", errors.__doc__, re.M)
+    assert [name for name, _ in drawn] == [kind.__name__ for kind in kinds()]
+    codes = {name: int(code) for name, code in drawn if code}
+    assert codes == {kind.__name__: kind.exit_code for kind in kinds() if "exit_code" in vars(kind)}
+    assert len(set(codes.values())) == len(codes)
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_each_kind_is_one_line_and_its_exit_code(
+    kind: type[HeadstartError], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stage() -> None:
+        raise kind("a.png is no picture; remove it")
+
+    with pytest.raises(SystemExit) as ended:
+        command.run(stage)
+    assert ended.value.code == kind.exit_code
+    assert capsys.readouterr().err == "stage: error: a.png is no picture; remove it\n"
+
+
+COMMANDS = {
+    **{stage: ("-m", f"pipeline.{stage}") for stage in ("ingest", "extract", "bundle")},
+    "why": ("-m", "flows.cli", "why"),
+    "predict": ("-m", "flows.cli", "predict", "bundle", "params.yaml"),
+    "serve": ("-m", "flows.cli", "serve", "bundle"),
+    "run": ("-m", "flows.run"),
+    "dashboard": ("-m", "flows.dashboard"),
+    "look": ("-m", "flows.watch"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_outside_of_a_project(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run(*COMMANDS[name])
+    assert_one_line(done, done.returncode, f"^{name}: error: ")
+    assert done.returncode == {"serve": 3, "run": 9, "dashboard": 9, "look": 9}.get(name, 2)
+
+
+@pytest.mark.parametrize("name", ["ingest", "bundle", "why"])
+def test_broken_parameters(name: str, project: Project) -> None:
+    Path("params.yaml").write_text("ingest: [")
+    assert_one_line(run(*COMMANDS[name]), 2, f"^{name}: error: params.yaml is not readable YAML")
+
+
+@pytest.mark.parametrize(("name", "needs"), [("predict", "bundle"), ("serve", "bundle")])
+def test_a_missing_bundle(name: str, needs: str, project: Project) -> None:
+    assert_one_line(run(*COMMANDS[name]), 3, f"^{name}: error: {needs}/bundle.json cannot be read")
+
+
+def test_a_project_without_dvc_and_one_whose_graph_is_broken(project: Project) -> None:
+    assert_one_line(run(*COMMANDS["why"]), 9, "^why: error: DVC: ")
+    dvc = str(Path(sys.executable).with_name("dvc"))
+    for arguments in (("git", "init", "-q"), (dvc, "init", "-q")):
+        subprocess.run(arguments, check=True)
+    Path("dvc.yaml").write_text("stages: 3")
+    assert_one_line(run(*COMMANDS["why"]), 9, r"^why: error: DVC: '\./dvc\.yaml' validation failed")
+
+
+def test_a_store_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a file").touch()
+    done = run("-m", "pipeline.store", HEADSTART_STORE=str(tmp_path / "a file"))
+    assert_one_line(done, 5, "^store: error: ")
+
+
+def test_a_port_that_is_taken(bundled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(bundled)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert_one_line(run(*COMMANDS["serve"], "--port", port), 2, f"^serve: error: .*port {port}")
+
+
+def test_debug_shows_where_it_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ("-m", "flows.cli", "predict", "bundle", "nothing.png")
+    for done in (
+        run("-m", "pipeline.ingest", "--debug"),
+        run("-m", "pipeline.ingest", HEADSTART_DEBUG="1"),
+        run(*asked, "--debug"),
+        run(*asked[:2], "--debug", *asked[2:]),
+        run("-m", "flows.run", "--debug"),
+    ):
+        assert done.returncode == 1
+        assert "Traceback" in done.stderr
+        assert "Error: " in done.stderr.splitlines()[-1]
+
+
+def test_what_was_not_foreseen_is_one_line_too() -> None:
+    script = "from pipeline import command\ndef stage(): return {}['a\\nkey']\ncommand.run(stage)"
+    assert_one_line(run("-c", script), 1, r"^stage: error: KeyError: .*; this was not foreseen")
+    assert "Traceback" in run("-c", script, HEADSTART_DEBUG="1").stderr
+
+
+def test_ctrl_c_is_one_line_and_ends_by_the_signal(tmp_path: Path) -> None:
+    script = (
+        "import signal, time\nfrom pipeline import command\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "def stage():\n    print('at work', flush=True)\n    time.sleep(60)\ncommand.run(stage)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout
+    assert process.stdout.readline() == "at work\n"
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert said == "stage: interrupted\n"
+    assert process.returncode == -signal.SIGINT
