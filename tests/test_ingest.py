@@ -2,18 +2,20 @@ import csv
 import os
 import re
 import socket
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from benchmarks import fuzz
 from pipeline import ingest, pictures, sources, splits, store
-from pipeline.errors import DataError, StoreError
+from pipeline.errors import DataError, ParamsError, StoreError
 from pipeline.paths import MANIFEST, REFUSED
 from pipeline.pictures import Inspection
 from pipeline.sources import Found
@@ -179,7 +181,7 @@ def test_the_manifest_has_its_columns_and_order(folder: Project, draw_picture: D
     ingest.ingest()
     manifest = pd.read_parquet(MANIFEST)
     columns = ["digest", "path", "label", "split", "width", "height", "format", "group"]
-    assert list(manifest.columns) == columns
+    assert pq.read_schema(MANIFEST).names == columns  # and none for an index
     assert list(manifest["path"]) == sorted(manifest["path"])
     assert set(manifest["split"]) <= set(splits.SPLITS)
     assert set(manifest["group"]) == {""}
@@ -278,9 +280,14 @@ def test_three_given_splits_stay(project: Project) -> None:
 
 
 @pytest.mark.parametrize("held_out", ["val", "test"])
-def test_of_two_given_splits_the_other_is_the_test(project: Project, held_out: str) -> None:
+def test_of_two_given_splits_the_other_is_the_test(
+    project: Project, held_out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     names = [*["train"] * 400, *[held_out] * 100]
     drawn = split(project, *(picture(f"{i}", name) for i, name in enumerate(names)))
+    assert capsys.readouterr().out == (
+        f"ingest: {held_out} of the source is the test split; val is drawn from its train\n"
+    )
     assert {drawn[f"{i}"] for i in range(400, 500)} == {"test"}
     rest = [drawn[f"{i}"] for i in range(400)]
     assert set(rest) == {"train", "val"}
@@ -350,28 +357,30 @@ def test_of_a_set_in_order_only_the_counts_are_said(
     put_classes(draw_picture, 12)
     places = ("train", "val", "test")
     rows = [
-        f"{('ant', 'bee')[i % 2]}/{i}.png,{('ant', 'bee')[i % 2]},{places[i // 4]},nest {i // 4}"
-        for i in range(12)
+        f"{label}/{i}.png,{label},{places[i // 4]},{f'nest {i // 4}' if i % 3 else ''}"
+        for i, label in enumerate(("ant", "bee") * 6)
     ]
     put("labels.csv", "\n".join(["path,label,split,group", *rows]).encode())
     ingest.ingest()
     said = capsys.readouterr().out
     assert "ingest: 12 of 12 files taken: 2 classes, 4 train, 4 val, 4 test" in said
+    assert "ingest: 12/12 pictures, " in said
     assert "warning" not in said
 
 
 def test_of_many_classes_that_a_split_misses_ten_are_named(
     folder: Project, draw_picture: Draw, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for i in range(12):
-        for j, place in enumerate(("train", "test")):
-            put(f"{place}/class {i:02}/{i}.png", picture_cases.png(draw_picture(2 * i + j)))
-    put("val/class 00/0.png", picture_cases.png(draw_picture(99)))
+    for place, classes in (("train", 12), ("val", 1), ("test", 2)):
+        for i in range(classes):
+            name = f"{place}/class {i:02}/{i}.png"
+            put(name, picture_cases.png(draw_picture(i, width=40 + len(place))))
     put("train/class 00/page.jpg", picture_cases.HTML)
     ingest.ingest()
-    named = ", ".join(f"class {i:02}" for i in range(1, 11))
+    names = [f"class {i:02}" for i in range(12)]
     said = capsys.readouterr().out.splitlines()
-    assert f"ingest: warning: no val pictures of {named} and 1 more" in said
+    assert f"ingest: warning: no val pictures of {', '.join(names[1:11])} and 1 more" in said
+    assert f"ingest: warning: no test pictures of {', '.join(names[2:])}" in said
     assert b"\r" not in REFUSED.read_bytes()
 
 
@@ -488,7 +497,9 @@ def test_a_picture_that_changes_while_ingest_runs_stops_it(
 
     monkeypatch.setattr(pictures, "inspect", at_the_first)
     with pytest.raises(
-        DataError, match=r"changed while ingest read them, the first data/raw/x/ant"
+        DataError,
+        match=r"^[12] files changed while ingest read them, the first data/raw/x/ant/0\.png;"
+        " run it again when nothing writes there any more$",
     ):
         ingest.ingest()
     assert not MANIFEST.exists()
@@ -558,6 +569,18 @@ def test_a_damaged_store_costs_time_only(
     assert len(decoded) == 24
 
 
+def test_what_was_seen_is_kept_as_the_store_wants_it(
+    folder: Project, draw_picture: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_classes(draw_picture)
+    ingest.ingest()
+    with sqlite3.connect(store.default_folder() / f"features-v{store.LAYOUT}.sqlite") as database:
+        assert database.execute("SELECT DISTINCT length(key) FROM entries").fetchall() == [(16,)]
+    monkeypatch.setenv("HEADSTART_STORE_LIMIT", "much")
+    with pytest.raises(ParamsError, match="HEADSTART_STORE_LIMIT is 'much'"):
+        ingest.ingest()
+
+
 def test_no_store_at_all_costs_time_only(
     folder: Project,
     draw_picture: Draw,
@@ -570,7 +593,8 @@ def test_no_store_at_all_costs_time_only(
     (tmp_path / "a file").touch()
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "a file"))
     assert run() == first
-    assert "ingest: warning: pictures seen before are decoded again" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert re.search("ingest: warning: pictures seen before are decoded again: .*a file", said)
 
 
 @pytest.mark.parametrize("deed", ["get", "put", "close"])

@@ -36,6 +36,14 @@ def test_the_form_of_a_draw_is_fixed() -> None:
 def test_a_split_without_a_share_gets_nothing(key: str) -> None:
     assert splits.draw(key, {"train": 0.5, "val": 0.5, "test": 0.0}, 0) in ("train", "val")
     assert splits.draw(key, {"train": 1.0}, 0) == "train"
+    assert splits.draw(key, {"test": 1.0}, 0) == "test"
+
+
+@given(st.text())
+def test_what_shares_leave_over_by_rounding_falls_to_the_last(key: str) -> None:
+    little = {"train": 1e-12, "val": 1e-12, "test": 1e-12}
+    assert splits.draw(key, little, 0) == "test"
+    assert splits.draw(key, little | {"test": 0.0}, 0) == "val"
 
 
 def test_missing_names_each_label_that_a_split_lacks() -> None:
