@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 
-from pipeline import scores, sweep  # noqa: E402
+from pipeline import descent, scores  # noqa: E402
 from pipeline.features import Split, read_manifest, read_splits  # noqa: E402
 from pipeline.heads import probabilities  # noqa: E402
 from pipeline.power import raised  # noqa: E402
@@ -90,7 +90,7 @@ def measured(
     """Validation loss and accuracy, test loss and accuracy of each head."""
     train, val, test = (replace(rows, features=raised(rows.features, power)) for rows in splits)
     schedule = Schedule(EPOCHS, 256, 10, np.ones(classes, np.float32))
-    seeded = [replace(one, seed=seed) if one.optimizer in sweep.RULES else one for one in heads]
+    seeded = [replace(one, seed=seed) if one.optimizer in descent.RULES else one for one in heads]
     found = []
     for result in train_heads(train, val, seeded, schedule, "cpu"):
         shares = probabilities(result.head.logits(test.features))
