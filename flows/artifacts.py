@@ -14,7 +14,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-COLOURS = {"ran": "#0072b2", "cached": "#009e73", "failed": "#d55e00", "not run": "#8a8a8a"}
+COLOURS = {
+    "ran": "#0072b2",
+    "tracked": "#0072b2",
+    "cached": "#009e73",
+    "failed": "#d55e00",
+    "not run": "#8a8a8a",
+}
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
 MANY = 12  # a folder with more pictures than this holds data, not figures
 LARGE = 300_000  # bytes above which a picture is made smaller before it goes to the server

@@ -38,7 +38,8 @@ class DvcProcess:
             # -P: the folder of flows/ must not shadow anything that DVC imports.
             [sys.executable, "-P", str(script), self._token, str(GRACE_SECONDS)],
             cwd=root,
-            env=os.environ | {"PATH": path},
+            # Unbuffered, for people shall see a line when a stage prints it.
+            env=os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

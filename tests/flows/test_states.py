@@ -11,7 +11,7 @@ from typing import ClassVar
 import pytest
 import yaml
 import zc.lockfile
-from toys import PROJECT, Toy, free_port
+from toys import PROJECT, Toy, free_port, wait_for
 
 from flows.stages import Pool
 from pipeline.errors import StageError
@@ -71,6 +71,18 @@ def test_a_failed_stage_tells_its_last_lines_and_stops_only_what_is_below(toy: T
     assert run.state["name"] == "Failed"
     assert run.state["message"].endswith("a: a: error: no luck today")
     assert run.code == 1
+
+
+def test_a_line_is_seen_while_its_stage_is_still_at_work(toy: Toy) -> None:
+    toy.stages(a={"lines": ["half the way"], "until": ["go"]})
+    flow = toy.start()
+    toy.hear(flow, "half the way")
+    run_id = toy.latest()
+    wait_for(lambda: "a" in toy.tasks(run_id))
+    wait_for(lambda: "half the way" in toy.logs(toy.tasks(run_id)["a"]["id"]))
+    assert toy.tasks(run_id)["a"]["state"]["name"] == "Running"
+    (toy.root / "go").touch()
+    assert toy.finish(flow).states() == {"a": "Completed"}
 
 
 def test_what_is_asked_for_in_vain_is_told_with_its_place(toy: Toy) -> None:
@@ -174,7 +186,7 @@ def test_a_stage_whose_output_another_reads_is_tried_again(toy: Toy) -> None:
     reader = {"pid": os.getpid(), "cmd": "dvc push"}
     note.write_text(json.dumps({"read": {str(toy.root / "a.out"): [reader]}}))
     flow = toy.start()
-    seen = next(line for line in flow.stdout or [] if "Retry 1/" in line)
+    seen = toy.hear(flow, "Retry 1/")
     free = note.with_suffix(".free")
     free.write_text("{}")
     free.replace(note)  # whole at every moment
@@ -189,7 +201,7 @@ def test_a_lock_held_by_another_is_waited_for_at_the_start_too(toy: Toy) -> None
     toy.stages(a={})
     lock = zc.lockfile.LockFile(str(toy.root / ".dvc" / "tmp" / "rwlock.lock"))
     flow = toy.start()
-    seen = next(line for line in flow.stdout or [] if "another try" in line)
+    seen = toy.hear(flow, "another try")
     lock.close()
     assert "Unable to acquire lock" in seen
     assert toy.finish(flow).states() == {"a": "Completed"}
@@ -221,7 +233,7 @@ def test_a_remote_that_does_not_answer_is_tried_again(toy: Toy) -> None:
     port = free_port()
     toy.run("dvc", "remote", "add", "--default", "away", f"http://127.0.0.1:{port}")
     flow = toy.start("--push")
-    seen = next(line for line in flow.stdout or [] if "Retry 1/" in line)
+    seen = toy.hear(flow, "Retry 1/")
     with HTTPServer(("127.0.0.1", port), Store) as store:
         Thread(target=store.serve_forever, daemon=True).start()
         run = toy.finish(flow)

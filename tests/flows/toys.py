@@ -34,7 +34,7 @@ if do.get("deaf"):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 out.write_text("half")
 for line in do.get("lines", []):
-    print(line, flush=True)
+    print(line)
 time.sleep(do.get("seconds", 0))
 while not all(pathlib.Path(file).exists() for file in do.get("until", [])):
     time.sleep(0.05)
@@ -132,6 +132,15 @@ class Toy:
     def flow(self, *arguments: str, **env: str) -> FlowRun:
         return self.finish(self.start(*arguments, **env))
 
+    def hear(self, process: "subprocess.Popen[str]", words: str) -> str:
+        """The line with these words, once a run of `start` prints it."""
+        heard = []
+        for line in process.stdout or []:
+            heard.append(line)
+            if words in line:
+                return line
+        raise AssertionError("".join([f"never said {words!r}:\n", *heard]))
+
     def finish(self, process: "subprocess.Popen[str]") -> FlowRun:
         """Wait for a run of `start`, of whose output a test may have read a part."""
         output, _ = process.communicate(timeout=PATIENCE)
@@ -174,8 +183,8 @@ class Toy:
         found = self.post("artifacts/filter", artifacts={"flow_run_id": {"any_": [run.id]}})
         return {artifact["key"]: artifact for artifact in found}
 
-    def logs(self, run: FlowRun, task: str) -> list[str]:
-        wanted = {"task_run_id": {"any_": [run.tasks[task]["id"]]}}
+    def logs(self, task_run_id: str) -> list[str]:
+        wanted = {"task_run_id": {"any_": [task_run_id]}}
         return [entry["message"] for entry in self.post("logs/filter", logs=wanted)]
 
     def pid(self, name: str) -> int:
