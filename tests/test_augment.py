@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image, ImageDraw, ImageFont
 
-from pipeline import augment, params
+from pipeline import augment, bases, params, pictures, views
 from pipeline.params import AugmentParams
 from pipeline.paths import CONTACT_SHEET, MANIFEST, PLAN
 from pipeline.views import View
@@ -66,8 +68,11 @@ def test_no_views_make_an_empty_plan_of_the_same_columns() -> None:
 
 
 def test_the_stage_plans_training_pictures_only_and_draws_a_sheet(
-    project: Project, draw_picture: Callable[..., Image.Image]
+    project: Project,
+    draw_picture: Callable[..., Image.Image],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    CONTACT_SHEET.parent.rmdir()
     rows = []
     for i in range(6):
         path = Path(f"data/raw/{i}.png")
@@ -80,6 +85,10 @@ def test_the_stage_plans_training_pictures_only_and_draws_a_sheet(
 
     augment.augment()
 
+    said = "augment: 4 views planned of each of 4 training pictures\n"
+    assert capsys.readouterr().out == said
+    columns = ["digest", "view", "angle", "scale", "hflip", "vflip"]
+    assert pq.read_schema(PLAN).names == columns  # and none for an index
     planned = pd.read_parquet(PLAN)
     training = set(manifest.loc[manifest["split"] == "train", "digest"])
     assert set(planned["digest"]) == training
@@ -90,3 +99,84 @@ def test_the_stage_plans_training_pictures_only_and_draws_a_sheet(
     first = CONTACT_SHEET.read_bytes()
     augment.augment()
     assert CONTACT_SHEET.read_bytes() == first
+
+
+# The contact sheet
+
+
+CAPTION = 18  # pixels beneath a tile
+
+
+@pytest.fixture
+def training(project: Project, draw_picture: Callable[..., Image.Image]) -> pd.DataFrame:
+    """Ten pictures of one class and two of each of two others, in no order."""
+    rows = []
+    for i, label in enumerate([*["ant"] * 10, "bee", "bee", "a wasp", "a wasp"]):
+        path = Path(f"data/raw/{i}.png")
+        draw_picture(i).save(path)
+        rows.append((pictures.digest(path.read_bytes()), str(path), label))
+    table = pd.DataFrame(rows, columns=["digest", "path", "label"])
+    return table.sample(frac=1, random_state=0)
+
+
+def drawn_sheet(training: pd.DataFrame, number_of_views: int) -> Image.Image:
+    table = augment.plan(training["digest"].tolist(), settings(views=number_of_views, vflip=0.5))
+    augment.contact_sheet(training, table, Path("sheet.png"))
+    return Image.open("sheet.png")
+
+
+def tile(sheet: Image.Image, row: int, column: int) -> np.ndarray:
+    """A tile, its caption and the gap that follow it."""
+    side, gap = augment.TILE, augment.GAP
+    left, top = gap + column * (side + gap), gap + row * (side + CAPTION + gap)
+    return np.asarray(sheet)[top : top + side + CAPTION + gap, left : left + side + gap]
+
+
+def test_the_sheet_shows_as_many_classes_as_it_can_each_picture_with_its_views(
+    training: pd.DataFrame,
+) -> None:
+    sheet = drawn_sheet(training, number_of_views=7)
+    side, gap = augment.TILE, augment.GAP
+    rows, columns = 12, 1 + 6
+    assert sheet.size == (columns * (side + gap) + gap, rows * (side + CAPTION + gap) + gap)
+    assert (np.asarray(sheet)[:gap] == 255).all()
+    assert (np.asarray(sheet)[:, :gap] == 255).all()
+
+    by_class = {label: sorted(part["digest"]) for label, part in training.groupby("label")}
+    shown = [*by_class["a wasp"], *by_class["ant"][:8], *by_class["bee"]]
+    paths = dict(zip(training["digest"], training["path"], strict=True))
+    for row, digest in enumerate(shown):
+        base = bases.base(Path(paths[digest]).read_bytes(), augment.SHEET)
+        for column in range(columns):
+            view = augment.draw(digest, column, settings(vflip=0.5)) if column else View()
+            seen = tile(sheet, row, column)
+            expected = bases.crop(views.apply(base, view), side)
+            np.testing.assert_array_equal(seen[:side, :side], expected)
+            assert seen[side : side + CAPTION, :side].min() < 100  # the caption
+            assert (seen[side + CAPTION :] == 255).all()
+            assert (seen[:, side:] == 255).all()
+
+
+@pytest.mark.parametrize("count", [0, 14])
+def test_a_sheet_without_views_has_one_column(training: pd.DataFrame, count: int) -> None:
+    sheet = drawn_sheet(training.head(count), number_of_views=0)
+    side, gap = augment.TILE, augment.GAP
+    assert sheet.size == (side + 2 * gap, (12 if count else 1) * (side + CAPTION + gap) + gap)
+
+
+def test_a_caption_tells_the_view() -> None:
+    assert augment._words(View(-4.6, 1.096, True, True)) == "-5° ×1.10 ↔ ↕"
+    assert augment._words(View()) == "+0° ×1.00"
+
+
+@pytest.mark.parametrize("label", ["W" * 60, "ill" * 40, "a rather long name of a class"])
+def test_a_long_caption_is_cut_as_late_as_it_can_be(label: str) -> None:
+    pen = ImageDraw.Draw(Image.new("RGB", (8, 8)))
+    font = ImageFont.load_default(11)
+    assert augment._fitted("ant", pen, font) == "ant"
+    fitted = augment._fitted(label, pen, font)
+    kept = fitted.removesuffix("…")
+    assert label.startswith(kept)
+    assert fitted == f"{kept}…"
+    assert pen.textlength(fitted, font=font) <= augment.TILE
+    assert pen.textlength(label[: len(kept) + 1] + "…", font=font) > augment.TILE
