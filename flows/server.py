@@ -22,11 +22,16 @@ ADDRESS = Path(".headstart") / "server"
 ASK_PREFECT = "from prefect.settings import get_current_settings as s; print(s().api.url or '')"
 
 
-def answers(api: str) -> bool:
-    """Whether a Prefect server is up at `api`, such as `http://127.0.0.1:4200/api`."""
+def answers(api: str, with_anything: bool = False) -> bool:
+    """Whether a Prefect server is up at `api`, such as `http://127.0.0.1:4200/api`.
+
+    One that wants to know who asks, as Prefect Cloud does, answers `with_anything` else.
+    """
     try:
         with urllib.request.urlopen(f"{api}/health", timeout=2) as reply:  # noqa: S310
             return bool(reply.status == 200)
+    except urllib.error.HTTPError:
+        return with_anything
     except (urllib.error.URLError, OSError):
         return False
 
@@ -56,7 +61,7 @@ def running(root: Path, host: str, port: int) -> Iterator[str]:
     """
     api = f"http://{host}:{port}/api"
     known = find(root) or _in_profile() or api
-    if answers(known):
+    if answers(known, with_anything=known != api):
         yield known
         return
     if known != api:
@@ -82,7 +87,10 @@ def running(root: Path, host: str, port: int) -> Iterator[str]:
 def _in_profile() -> str:
     """The server that Prefect's profile names; Prefect takes long to import, hence in a process."""
     command = [sys.executable, "-c", ASK_PREFECT]
-    asked = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    asked = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
+    if asked.returncode:
+        said = asked.stderr.strip().splitlines()[-1:]
+        raise RunError(f"Prefect cannot read its settings: {' '.join(said)}")
     return asked.stdout.strip()
 
 

@@ -172,9 +172,19 @@ def test_a_configured_server_is_used_and_not_replaced_where_it_does_not_answer(
     profile.write_text(f'active = "team"\n[profiles.team]\nPREFECT_API_URL = "{server}"\n')
     with running(tmp_path, "127.0.0.1", free_port()) as api:
         assert api == server
-    profile.write_text(profile.read_text().replace(server, "http://127.0.0.1:9/api"))
+    stranger = f"{server}/elsewhere"  # it answers, but not what a server would
+    profile.write_text(profile.read_text().replace(server, stranger))
+    with running(tmp_path, "127.0.0.1", free_port()) as api:
+        assert api == stranger
+    profile.write_text(profile.read_text().replace(stranger, "http://127.0.0.1:9/api"))
     with (
         pytest.raises(RunError, match=r"127\.0\.0\.1:9/api does not answer"),
+        running(tmp_path, "127.0.0.1", free_port()),
+    ):
+        pass
+    profile.write_text("active = ")
+    with (
+        pytest.raises(RunError, match="cannot read its settings"),
         running(tmp_path, "127.0.0.1", free_port()),
     ):
         pass
