@@ -1,0 +1,123 @@
+"""What a stored feature is found by changes with everything that decides its numbers."""
+
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from pipeline import backbones, exports, extract, views
+from pipeline.bases import Preprocessing
+from pipeline.store import view_key
+from pipeline.views import View
+
+DIGESTS = sorted(hashlib.sha256(bytes([i])).hexdigest() for i in range(3))
+PREPROCESSING = Preprocessing(256, 224, "bicubic", (0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
+FINGERPRINT = "8461656ce354f3ad949a9af44d017cd545304f707544342e1a8656eb0a43c23a"
+
+
+def every_view(fingerprint: str) -> pd.DataFrame:
+    """Views of three pictures, whose rows come in no order."""
+    manifest = pd.DataFrame(
+        {"digest": DIGESTS[::-1], "path": ["c.png", "b.png", "a.png"], "label": "ant"}
+    )
+    planned = [(DIGESTS[1], 2, 3.5, 1.1, False, True), (DIGESTS[1], 1, -2.0, 0.9, True, False)]
+    plan = pd.DataFrame(planned, columns=["digest", "view", *View._fields])
+    return extract.every_view(manifest, plan, SimpleNamespace(fingerprint=fingerprint))
+
+
+def test_every_view_has_the_key_of_what_it_is_made_of() -> None:
+    table = every_view("lite0")
+    assert list(table["digest"]) == [DIGESTS[0], *[DIGESTS[1]] * 3, DIGESTS[2]]
+    assert list(table["view"]) == [0, 0, 1, 2, 0]
+    assert list(table["path"]) == ["a.png", "b.png", "b.png", "b.png", "c.png"]
+    assert list(table.index) == list(range(5))
+    wanted = [View(), View(), View(-2.0, 0.9, True, False), View(3.5, 1.1, False, True), View()]
+    assert list(table[list(View._fields)].itertuples(index=False, name=None)) == wanted
+    made_by = f"lite0 {views.LIBRARIES}"
+    keys = [view_key(d, v, made_by) for d, v in zip(table["digest"], wanted, strict=True)]
+    assert list(table["key"]) == keys
+    assert len(set(keys)) == 5
+
+
+def test_another_backbone_or_library_gives_every_view_another_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, other = set(every_view("lite0")["key"]), set(every_view("lite1")["key"])
+    monkeypatch.setattr(views, "LIBRARIES", "pillow 99")
+    assert not first & other
+    assert not first & set(every_view("lite0")["key"])
+
+
+def test_the_libraries_that_make_pixels_are_named_with_their_versions() -> None:
+    names = views.LIBRARIES.split()
+    assert names[::2] == ["pillow", "opencv-python-headless", "albumentations"]
+
+
+def test_a_picture_listed_twice_is_an_error() -> None:
+    manifest = pd.DataFrame({"digest": [DIGESTS[0]] * 2, "path": ["a.png", "b.png"]})
+    plan = pd.DataFrame(columns=["digest", "view", *View._fields])
+    with pytest.raises(pd.errors.MergeError):
+        extract.every_view(manifest, plan, SimpleNamespace(fingerprint=""))
+
+
+def small(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Linear(3, 2)
+
+
+def test_a_fingerprint_changes_with_all_that_it_stands_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def of(
+        name: str = "lite0", module: nn.Module | None = None, told: Preprocessing = PREPROCESSING
+    ) -> str:
+        return backbones._fingerprint(name, module or small(), told)
+
+    renamed, reshaped = nn.Module(), nn.Linear(2, 3)
+    renamed.other_weight, renamed.bias = small().weight, small().bias
+    reshaped.weight = nn.Parameter(small().weight.reshape(3, 2))
+    reshaped.bias = small().bias
+    found = [of(), of("lite1"), of(module=small(1)), of(module=renamed), of(module=reshaped)]
+    found.append(of(module=small().half()))
+    found += [of(told=PREPROCESSING._replace(crop=192)), of(told=PREPROCESSING._replace(resize=9))]
+    assert of() == found[0]
+    for library in ("timm", "torchvision"):
+        with monkeypatch.context() as patch:
+            patch.setattr(backbones, "version", lambda n, of=library: "99" if n == of else "1")
+            found.append(of())
+    assert len(set(found)) == 10
+    assert all(len(one) == 64 for one in found)
+
+
+def test_the_form_of_a_fingerprint_is_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one would have every feature computed again."""
+    monkeypatch.setattr(backbones, "version", lambda name: f"{name} 1")
+    module = nn.Linear(2, 1)
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([[1.0, 2.0]]))
+        module.bias.zero_()
+    assert backbones._fingerprint("lite0", module, PREPROCESSING) == FINGERPRINT
+
+
+def test_an_export_is_named_for_all_that_it_depends_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store" / "features"))
+    first = exports.file_of("lite0", "pretrained")
+    assert first.parent == tmp_path / "store" / "backbones"
+    assert first.suffix == ".onnx"
+    found = {first, exports.file_of("lite1", "pretrained"), exports.file_of("lite0", "random")}
+    for library in ("torch", "torchvision", "timm"):
+        with monkeypatch.context() as patch:
+            patch.setattr(exports, "version", lambda n, of=library: "99" if n == of else "1")
+            found.add(exports.file_of("lite0", "pretrained"))
+    (tmp_path / "backbones.py").write_text("# another way to export\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(exports, "__file__", str(tmp_path / "exports.py"))
+        found.add(exports.file_of("lite0", "pretrained"))
+    assert len(found) == 7
+    assert exports.file_of("lite0", "pretrained") == first
