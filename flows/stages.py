@@ -156,11 +156,20 @@ class Pool:
             if self._stopped:
                 raise StoppedError("stopped before it was begun")
             process = self._idle.pop() if self._idle else self._start()
+        in_the_midst = True
         try:
-            return process.ask({"do": do, **request}, on_line)
+            answer = process.ask({"do": do, **request}, on_line)
+            in_the_midst = False
+            return answer
+        except RunError:
+            in_the_midst = False
+            raise
         finally:
-            with self._lock:
-                if process.alive():
+            # One whose answer is still to come, for `on_line` failed, would give it to the next.
+            if in_the_midst:
+                process.stop()
+            elif process.alive():
+                with self._lock:
                     self._idle.append(process)
 
     def stop(self) -> None:

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 from prefect import State, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import TaskRun
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.futures import PrefectFuture
 from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import Task
@@ -175,9 +176,12 @@ class _Progress:
             return
         self._last = time.monotonic()
         percent = 100 * done / max(total, 1)
-        if self._artifact is None:
-            self._artifact = create_progress_artifact(
-                percent, key=key(found["name"], "progress"), description=line
-            )
-        else:
-            update_progress_artifact(self._artifact, percent, description=line)
+        try:
+            if self._artifact is None:
+                self._artifact = create_progress_artifact(
+                    percent, key=key(found["name"], "progress"), description=line
+                )
+            else:
+                update_progress_artifact(self._artifact, percent, description=line)
+        except (httpx.HTTPError, PrefectException) as error:  # no reason to fail the stage
+            get_run_logger().warning("the progress is not shown: %s", error)

@@ -11,7 +11,7 @@ from typing import ClassVar
 import pytest
 import yaml
 import zc.lockfile
-from toys import PROJECT, Toy, free_port, wait_for
+from toys import PROJECT, Toy, alive, free_port, wait_for
 
 from flows.stages import Pool
 from pipeline.errors import StageError
@@ -83,6 +83,21 @@ def test_a_line_is_seen_while_its_stage_is_still_at_work(toy: Toy) -> None:
     assert toy.tasks(run_id)["a"]["state"]["name"] == "Running"
     (toy.root / "go").touch()
     assert toy.finish(flow).states() == {"a": "Completed"}
+
+
+def test_an_answer_that_nobody_waits_for_any_more_is_given_to_nobody(toy: Toy) -> None:
+    toy.stages(a={"lines": ["half the way"], "until": ["never"]})
+
+    def stumble(line: str) -> None:
+        if "half the way" in line:
+            raise ValueError(line)
+
+    with Pool(toy.root) as pool:
+        with pytest.raises(ValueError, match="half the way"):
+            pool.ask("reproduce", stumble, stage="a", force=False)
+        wait_for(lambda: not alive(toy.pid("a")))
+        (stage,) = pool.ask("plan", targets=[], force=False)["stages"]
+        assert (stage["name"], stage["changed"]) == ("a", True)
 
 
 def test_what_is_asked_for_in_vain_is_told_with_its_place(toy: Toy) -> None:
