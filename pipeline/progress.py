@@ -19,7 +19,8 @@ class Progress:
         """Begin counting `total` of `unit` for the stage `name`."""
         self.name, self.total, self.unit = name, total, unit
         self.done = 0
-        self._bar = tqdm(total=total, desc=name, unit=f" {unit}", disable=not sys.stderr.isatty())
+        self._plain = not sys.stderr.isatty()
+        self._bar = tqdm(total=total, desc=name, unit=f" {unit}", disable=self._plain)
         self._start = self._last_line = time.monotonic()
 
     def advance(self, count: int) -> None:
@@ -27,7 +28,7 @@ class Progress:
         self.done += count
         self._bar.update(count)
         now = time.monotonic()
-        if self._bar.disable and now - self._last_line >= SECONDS_BETWEEN_LINES:
+        if self._plain and now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
             self._line(now)
 
@@ -41,5 +42,5 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
-        if self._bar.disable and self.total:
+        if self._plain and self.total:
             self._line(time.monotonic())
