@@ -1,9 +1,11 @@
 """Progress is a bar on a terminal, and lines that the flow understands elsewhere."""
 
+import contextlib
 import os
 import pty
 import subprocess
 import sys
+import termios
 
 from flows.steps import PROGRESS
 from tests.conftest import ROOT
@@ -39,9 +41,13 @@ def test_elsewhere_it_is_a_line_that_the_flow_understands() -> None:
 
 def test_on_a_terminal_it_is_a_bar() -> None:
     terminal, end = pty.openpty()
+    termios.tcsetwinsize(end, (25, 100))
     done = count(end)
-    shown = os.read(terminal, 100_000).decode()
     os.close(end)
+    shown = ""
+    with contextlib.suppress(OSError):  # which says that there is no more
+        while True:
+            shown += os.read(terminal, 100_000).decode()
     os.close(terminal)
     assert done.stdout == ""
     assert "extract: 100%" in shown
