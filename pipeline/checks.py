@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import command, drift, duplicates, params, pictures, suspects
+from pipeline.errors import DataError
 from pipeline.features import read_manifest, read_splits
 from pipeline.params import ChecksParams
 from pipeline.paths import CHECKS, CHECKS_COUNTS, FEATURES, MANIFEST
@@ -27,6 +28,8 @@ def checks() -> None:
     """Look for near-duplicates, wrong labels, scarce classes and drift; write what was found."""
     knobs = params.load().checks
     manifest = read_manifest(MANIFEST)
+    if "group" not in manifest:
+        raise DataError(f"{MANIFEST} has no column group; run the ingest stage again")
     rows, features = originals(manifest)
     found = {
         "near_duplicates": near_duplicates(rows, features, knobs.duplicate_cosine),

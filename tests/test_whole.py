@@ -1,4 +1,4 @@
-"""All five stages in a row, without DVC: the classic recipe, and the default picture set."""
+"""The stages up to the checks, without DVC: the classic recipe, and the default pictures."""
 
 import json
 import re
@@ -11,15 +11,16 @@ import yaml
 from PIL import Image
 
 from pipeline.augment import augment
+from pipeline.checks import checks
 from pipeline.evaluate import evaluate
 from pipeline.extract import extract
 from pipeline.heads import load_head
 from pipeline.ingest import ingest
-from pipeline.paths import HEAD, HEAD_WEIGHTS, METRICS, TRAINING
+from pipeline.paths import CHECKS_COUNTS, HEAD, HEAD_WEIGHTS, METRICS, TRAINING
 from pipeline.train import train
 from tests.conftest import ROOT, Project
 
-STAGES = (ingest, augment, extract, train, evaluate)
+STAGES = (ingest, augment, extract, train, evaluate, checks)
 
 
 def test_the_classic_recipe_as_documented(
@@ -59,3 +60,8 @@ def test_the_default_set_is_learnt_and_leaves_something_to_confuse(project: Proj
     measured = json.loads(METRICS.read_text())["test"]
     assert measured["pictures"] == 128
     assert 0.9 <= measured["accuracy"] < 1
+    doubts = json.loads(CHECKS_COUNTS.read_text())
+    assert doubts["near_duplicates"] <= 5  # of bricks and coins, which repeat themselves
+    assert doubts["label_suspects"] <= 2
+    assert doubts["few_pictures"] == 0
+    assert doubts["drifted_splits"] == 2  # they are other parts of the photographs

@@ -1,0 +1,298 @@
+"""The checks stage on features of real patches: what is planted is found, clean data are quiet."""
+
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageEnhance, ImageOps
+
+from pipeline import drift, duplicates, suspects
+from pipeline.checks import checks
+from pipeline.errors import DataError
+from pipeline.paths import CHECKS, CHECKS_COUNTS, MANIFEST
+from pipeline.surfaces import PATCH, cut
+from tests.conftest import ROOT, Project
+
+CLASSES = ("galaxies", "grass", "gravel", "moon")
+HEADERS = {
+    "near_duplicates": "path,split,label,other_path,other_split,other_label,cosine",
+    "label_suspects": "path,split,label,suggested,probability,given_probability",
+    "few_pictures": "class,train,val,test",
+    "drift": "split,pictures,compared,distance,by_chance,p_value,drifted",
+}
+QUIET = {"near_duplicates": 0, "label_suspects": 0, "few_pictures": 0, "drifted_splits": 0}
+RAW = Path("data/raw/patches")
+
+
+def prepare() -> None:
+    """Run the stages that come before."""
+    for stage in ("ingest", "augment", "extract"):
+        getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> Path:
+    """A project of patches of four surfaces, up to their features; splits are drawn."""
+    folder = tmp_path_factory.mktemp("clean")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("HEADSTART_STORE", str(folder / "cache" / "features"))
+        (folder / "cache").mkdir()
+        (folder / "cache" / "backbones").symlink_to(exported)
+        project = Project(folder)
+        project.set(**{"ingest.source": "folder", "ingest.path": str(RAW), "augment.views": 0})
+        recipe = pd.read_csv(ROOT / "data/raw/surfaces.csv")
+        wide = recipe["right"] - recipe["left"] >= PATCH * recipe["across"]
+        high = recipe["bottom"] - recipe["top"] >= PATCH * recipe["down"]
+        # In the other boxes patches overlap, and two that overlap may fall into two splits.
+        recipe[recipe["label"].isin(CLASSES) & wide & high].to_csv("recipe.csv", index=False)
+        for path, label, _ in cut(Path("recipe.csv"), Path("cut")):
+            (RAW / label).mkdir(parents=True, exist_ok=True)
+            path.rename(RAW / label / path.name)
+        prepare()
+    return folder
+
+
+@pytest.fixture
+def planted(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A copy of `clean` to plant something in."""
+    folder = tmp_path / "project"
+    shutil.copytree(clean, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HEADSTART_STORE", str(folder / "cache" / "features"))
+    project = Project.__new__(Project)
+    project.folder = folder
+    return project
+
+
+def found(name: str) -> pd.DataFrame:
+    return pd.read_csv(CHECKS / f"{name}.csv")
+
+
+def counts() -> dict[str, int]:
+    return json.loads(CHECKS_COUNTS.read_text())
+
+
+def of_split(split: str) -> pd.DataFrame:
+    manifest = pd.read_parquet(MANIFEST)
+    return manifest[manifest["split"] == split]
+
+
+def relabel(paths: list[str], label: str) -> None:
+    manifest = pd.read_parquet(MANIFEST)
+    manifest.loc[manifest["path"].isin(paths), "label"] = label
+    manifest.to_parquet(MANIFEST)
+
+
+def test_clean_data_are_quiet_and_empty_tables_have_their_header(planted, capsys):
+    checks()
+    assert counts() == QUIET
+    for name, header in HEADERS.items():
+        lines = (CHECKS / f"{name}.csv").read_text().splitlines()
+        assert lines[0] == header
+        assert len(lines) == (3 if name == "drift" else 1)
+    assert capsys.readouterr().out.splitlines() == [
+        "checks: no near-duplicates across splits",
+        "checks: no label suspects",
+        "checks: no classes with fewer than 10 training pictures",
+        "checks: no splits unlike the training pictures",
+    ]
+
+
+def test_twice_the_same_bytes_and_no_torch(planted):
+    relabel(of_split("train")["path"].tolist()[:3], "moon")
+    written = []
+    for _ in range(2):
+        script = "import sys, pipeline.checks as c; c.checks(); assert 'torch' not in sys.modules"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+        files = [*CHECKS.iterdir(), CHECKS_COUNTS]
+        written.append({file.name: file.read_bytes() for file in files})
+        shutil.rmtree(CHECKS)
+    assert written[0] == written[1]
+    assert written[0].keys() == {f"{name}.csv" for name in HEADERS} | {"checks.json"}
+
+
+def test_copies_in_another_split_are_found_whatever_was_done_to_them(planted, capsys):
+    originals = of_split("train").groupby("label").first()["path"]
+    # In folders of their own, so that the copies' split is given and no draw decides it.
+    for split in ("train", "val", "test"):
+        for row in of_split(split).itertuples():
+            into = Path("data/raw/given") / split / row.label
+            into.mkdir(parents=True, exist_ok=True)
+            shutil.copy(row.path, into / Path(row.path).name)
+    planted.set(**{"ingest.path": "data/raw/given"})
+    done_to = {
+        "galaxies": lambda picture: ImageEnhance.Brightness(picture).enhance(1.2),
+        "grass": ImageOps.mirror,
+        "moon": lambda picture: picture.resize((96, 96), Image.Resampling.LANCZOS),
+        "gravel": lambda picture: picture.crop((3, 3, 61, 61)),
+    }
+    wanted = set()
+    for i, (label, change) in enumerate(done_to.items()):
+        original, split = Path(originals[label]), ("val", "test")[i % 2]
+        copy = Path("data/raw/given") / split / label / "copy.jpg"
+        change(Image.open(original)).save(copy, quality=80)
+        wanted.add((str(copy), f"data/raw/given/train/{label}/{original.name}"))
+    prepare()
+    checks()
+    pairs = found("near_duplicates")
+    assert set(zip(pairs["path"], pairs["other_path"], strict=True)) == wanted
+    assert pairs["cosine"].is_monotonic_decreasing
+    assert (pairs["label"] == pairs["other_label"]).all()
+    assert set(pairs["other_split"]) == {"train"}
+    assert counts()["near_duplicates"] == 4
+    assert "checks: 4 near-duplicates across splits: data/raw/given/" in capsys.readouterr().out
+
+
+def test_wrong_labels_are_found_with_the_right_ones_suggested(planted, capsys):
+    wrong = of_split("train").query("label == 'grass'")["path"].tolist()[:2]
+    wrong += of_split("test").query("label == 'grass'")["path"].tolist()[:1]
+    relabel(wrong, "moon")
+    checks()
+    doubted = found("label_suspects")
+    assert set(doubted["path"]) == set(wrong)
+    assert set(doubted["label"]) == {"moon"}
+    assert set(doubted["suggested"]) == {"grass"}
+    margin = doubted["probability"] - doubted["given_probability"]
+    assert (margin >= 0.5).all()
+    assert margin.is_monotonic_decreasing
+    said = capsys.readouterr().out
+    assert "checks: 3 label suspects: data/raw/patches/grass/" in said
+    assert "(moon, or grass?)" in said
+
+
+def test_scarce_classes_are_counted(planted, capsys):
+    least = len(of_split("train").query("label == 'gravel'")) + 1
+    sizes = pd.read_parquet(MANIFEST).groupby(["label", "split"]).size()
+    scarce = [label for label in CLASSES if sizes[label, "train"] < least]
+    planted.set(**{"checks.least_pictures": least})
+    checks()
+    table = found("few_pictures")
+    assert table["class"].tolist() == scarce
+    for row in table.itertuples():
+        assert (row.train, row.val, row.test) == tuple(sizes[row[1]][["train", "val", "test"]])
+    assert f"with fewer than {least} training pictures: " in capsys.readouterr().out
+
+
+def test_a_split_of_darker_pictures_is_drift_and_the_other_is_not(planted):
+    for path in of_split("test")["path"]:
+        dark = ImageEnhance.Brightness(Image.open(path)).enhance(0.4)
+        into = Path("data/raw/given/test") / Path(path).parent.name
+        into.mkdir(parents=True, exist_ok=True)
+        dark.save(into / Path(path).name)
+    for split in ("train", "val"):
+        for path in of_split(split)["path"]:
+            into = Path("data/raw/given") / split / Path(path).parent.name
+            into.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, into)
+    planted.set(**{"ingest.path": "data/raw/given"})
+    prepare()
+    checks()
+    assert found("drift").set_index("split")["drifted"].to_dict() == {"val": False, "test": True}
+    assert counts()["drifted_splits"] == 1
+
+
+def test_another_mix_of_classes_is_no_drift(planted):
+    manifest = pd.read_parquet(MANIFEST)
+    rare = manifest.query("split == 'test' and label in ['galaxies', 'grass']")["path"][2:]
+    manifest.loc[manifest["path"].isin(rare), "split"] = "train"
+    manifest.to_parquet(MANIFEST)
+    checks()
+    assert not found("drift")["drifted"].any()
+
+
+def test_a_class_of_one_split_and_an_empty_split_are_no_trouble(planted):
+    manifest = pd.read_parquet(MANIFEST)
+    manifest.loc[manifest["label"] == "moon", "split"] = "train"
+    manifest.loc[(manifest["label"] != "moon") & (manifest["split"] == "test"), "split"] = "val"
+    manifest.to_parquet(MANIFEST)
+    checks()
+    val, test = found("drift").to_dict("records")
+    assert val["compared"] == val["pictures"] == len(of_split("val"))
+    assert (test["pictures"], test["compared"], test["drifted"]) == (0, 0, False)
+    assert np.isnan(test["p_value"])
+
+
+@pytest.mark.parametrize("other", ["copy", "stranger"])
+def test_two_pictures(project, draw_picture, other):
+    for folder in ("train/disc", "test/square"):
+        Path("data/raw/two", folder).mkdir(parents=True)
+    draw_picture(1, 200, 150).save("data/raw/two/train/disc/one.png")
+    second = draw_picture(1 if other == "copy" else 2, 200, 150)
+    second.save("data/raw/two/test/square/two.jpg", quality=85)
+    project.set(**{"ingest.source": "folder", "ingest.path": "data/raw/two", "augment.views": 0})
+    prepare()
+    checks()
+    assert counts() == {
+        "near_duplicates": int(other == "copy"),
+        "label_suspects": 0,
+        "few_pictures": 2,
+        "drifted_splits": 0,
+    }
+
+
+def test_a_manifest_without_groups_is_an_error(planted):
+    pd.read_parquet(MANIFEST).drop(columns="group").to_parquet(MANIFEST)
+    with pytest.raises(DataError, match="no column group"):
+        checks()
+
+
+def test_pictures_of_a_group_are_in_one_fold():
+    fold = suspects.folds(["herd"] * 4 + [str(number) for number in range(400)], 0)
+    assert len(set(fold[:4])) == 1
+    assert np.bincount(fold[4:], minlength=suspects.FOLDS).min() > 50
+
+
+def test_candidates_are_the_nearest_of_every_block():
+    random = np.random.default_rng(0)
+    rows = random.standard_normal((2 * duplicates.ROWS + 5, 8)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    bank = rows[::-1][:700]
+    cosines = rows @ bank.T
+    wanted = {
+        (row, int(column))
+        for row in range(len(rows))
+        for column in np.argsort(-cosines[row])[: duplicates.NEAREST]
+        if cosines[row, column] >= 0.8
+    }
+    assert {(i, j) for i, j, _ in duplicates.candidates(rows, bank, 0.8)} == wanted
+
+
+def test_held_out_probabilities_are_alike_by_either_system_of_equations():
+    """More features than pictures, or more pictures than features: one ridge."""
+    random = np.random.default_rng(0)
+    features = random.standard_normal((100, 90)).astype(np.float32)
+    narrow = suspects._ridge(features, features[:, :3])
+    wide = suspects._ridge(
+        np.concatenate([features, np.zeros((100, 20), np.float32)], 1), features[:, :3]
+    )
+    penalised = np.linalg.solve(
+        features.T @ features + suspects.PENALTY * 100 * 90 * np.eye(90),
+        features.T @ features[:, :3],
+    )
+    np.testing.assert_allclose(narrow, penalised, atol=1e-4)
+    again = np.linalg.solve(
+        features.T @ features + suspects.PENALTY * 100 * 110 * np.eye(90),
+        features.T @ features[:, :3],
+    )
+    np.testing.assert_allclose(wide[:90], again, atol=1e-4)
+    np.testing.assert_array_equal(wide[90:], 0)
+
+
+def test_p_values_of_no_drift_are_spread_evenly():
+    p_values = []
+    for seed in range(60):
+        features = np.random.default_rng(seed).standard_normal((60, 5)).astype(np.float32)
+        labels = np.arange(60) % 3
+        outcome = drift.test(features[:40], labels[:40], features[40:], labels[40:], seed)
+        p_values.append(outcome.p_value)
+    assert 0.35 < np.mean(p_values) < 0.65
+    assert np.mean(np.array(p_values) <= 0.1) < 0.25
