@@ -48,6 +48,12 @@ check: setup  ## lint, format, types, security
 	ruff format --check
 	mypy
 
+audit: setup  ## known holes in the packages of requirements.lock (asks an advisory service)
+	@$(PYTHON) -m venv .venv/audit
+	@.venv/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
+	@.venv/audit/bin/pip-audit --strict --disable-pip --requirement requirements.lock || { \
+		echo "audit: a hole was found, or a package had no answer: see above"; exit 1; }
+
 store: setup  ## what is in the feature store
 	python -m pipeline.store
 
@@ -58,4 +64,4 @@ lock: setup  ## pin the newest versions that fit pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
 		--generate-hashes --no-emit-index-url --no-annotate --no-header --output-file requirements.lock
 
-.PHONY: help setup repro flow serve dashboard why test test-slow coverage check store clean-store lock
+.PHONY: help setup repro flow serve dashboard why test test-slow coverage check audit store clean-store lock

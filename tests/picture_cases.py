@@ -5,6 +5,7 @@ and `REFUSED` are the tables that the tests of pictures and ingest go through an
 `benchmarks/fuzz.py` starts from; `docs/pictures.md` is their version for people.
 """
 
+import base64
 import functools
 import io
 import struct
@@ -323,7 +324,16 @@ LAST_WHITE_GREYS: Fields = (*GREYS[:3], WHITE)
 HTML = b"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>"
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 48 32\n(x) run\nshowpage\n%%EOF\n"
 MP4 = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(100)
-HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+# Red, 48 x 32 pixels, as libheif writes it; Pillow cannot.
+HEIC = base64.b64decode(
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAX1tZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAA"
+    "AAAAAAAAACJpbG9jAAAAAERAAAEAAQAAAAABoQABAAAAAAAAABoAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABo"
+    "dmMxAAAAAA5waXRtAAAAAAABAAAA/WlwcnAAAADdaXBjbwAAAHZodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEA"
+    "GEABDAH//wNwAAADAJAAAAMAAAMAHroCQGEAAQAqQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbq5Ka5uAhoMCAAAAMDIAAA"
+    "AwAhYgABAAZEAcFzwIkAAAATY29scm5jbHgAAQANAAaAAAAAFGlzcGUAAAAAAAAAQAAAAEAAAAAoY2xhcAAAADAAAAAB"
+    "AAAAIAAAAAH////wAAAAAv///+AAAAACAAAAEHBpeGkAAAAAAwgICAAAABhpcG1hAAAAAAAAAAEAAQWBAgMFhAAAACJt"
+    "ZGF0AAAAFigBrxmA70mlv//cOZ/1Ni/5JrWmPm4="
+)
 
 TAKEN: dict[str, Taken] = {
     # JPEG
@@ -498,6 +508,9 @@ REFUSED: dict[str, Refused] = {
     "archive.jpg": Refused(archive, "known format .its first bytes are 50 4b 03 04"),
     "film.jpg": Refused(lambda: MP4, "^not a picture in a known format"),
     "photo.heic": Refused(lambda: HEIC, r"\(HEIC; convert it to JPEG\)$"),
+    "photo_of_a_telephone.jpg": Refused(
+        lambda: HEIC.replace(b"heic", b"mif1", 1), r"\(HEIC; convert it to JPEG\)$"
+    ),
     "program.eps": Refused(lambda: EPS, "^not a picture in a known format"),
     "icon.ico": Refused(lambda: file(colour(), "ICO"), "^not a picture in a known format"),
     # Cut short or damaged
