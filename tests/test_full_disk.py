@@ -24,6 +24,9 @@ OUTPUTS = {
         "reports/plots",
         "reports/predictions.csv",
     ),
+    "checks": ("reports/checks.json", "reports/checks"),
+    "bundle": ("bundle",),
+    "report": ("reports/report.html",),
 }
 
 
@@ -53,6 +56,8 @@ def fill(disk: Path) -> Path:
 def test_every_stage_says_so_and_works_once_there_is_room(
     project: Project, small_disk: Path, draw_picture: Callable[..., Image.Image]
 ) -> None:
+    # A bundle holds the backbone twice.
+    subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
     project.set(**{"ingest.source": "folder", "ingest.path": "data/raw/shapes"})
     for i in range(30):
         path = Path("data/raw/shapes") / ("disc", "square")[i % 2] / f"{i}.png"
