@@ -1,14 +1,17 @@
 """Does a run that is killed in the midst of a stage leave anything behind that a repro keeps?
 
-For every stage, many times: change a parameter that the stage uses, start `dvc repro`, wait until
-DVC says that the stage runs, wait a random part of the time it takes, and kill DVC and all that it
-started with SIGKILL. Then `dvc repro` again, and compare every output's bytes with those of an
-undisturbed run with the same parameters. DVC's run cache is emptied before each round, so that no
-stage is spared; every other round the feature store and the shards of features go as well.
+For every stage of dvc.yaml, many times: change a parameter that has the stage run, start
+`dvc repro`, wait until DVC says that the stage runs, wait a random part of the time it takes, and
+kill DVC and all that it started with SIGKILL. Then `dvc repro` again, and compare every output's
+bytes with those of an undisturbed run with the same parameters. DVC's run cache is emptied before
+each round, so that no stage is spared; up to extract, every other round the feature store and the
+shards of features go as well.
 
-    python benchmarks/kill_matrix.py [kills in each stage: 21]
+    python benchmarks/kill_matrix.py [kills in each stage: 21] [STAGE ...]
 
-writes benchmarks/kill_matrix.md. About an hour on two cores.
+writes benchmarks/kill_matrix.md, where the rows of stages not named stay as they were. A minute a
+kill on two cores. `few` is asked for where it is named; `rank` and `scratch` write how long they
+took, and `thaw` has a test of its own (tests/test_thaw.py).
 """
 
 import itertools
@@ -25,6 +28,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,17 +39,25 @@ from PIL import Image
 
 PROJECT = Path(__file__).resolve().parent.parent
 
-# For each stage, a parameter of it and the two values that it is changed between.
-KNOBS: dict[str, tuple[str, int, int]] = {
-    "ingest": ("seed", 0, 1),
-    "augment": ("seed", 0, 1),
-    "extract": ("batch_size", 32, 16),
-    "train": ("seed", 0, 1),
-    "evaluate": ("seed", 0, 1),
+# For each stage, a parameter that has it run and the two values that it is changed between.
+KNOBS: dict[str, tuple[str, str, int, int]] = {
+    "ingest": ("ingest", "seed", 0, 1),
+    "augment": ("augment", "seed", 0, 1),
+    "extract": ("extract", "batch_size", 32, 16),
+    "train": ("train", "seed", 0, 1),
+    "evaluate": ("evaluate", "seed", 0, 1),
+    "checks": ("checks", "seed", 0, 1),
+    "bundle": ("evaluate", "seed", 0, 1),  # by way of the metrics
+    "report": ("checks", "seed", 0, 1),  # it is of parameters too
+    "few": ("few", "draws", 1, 2),
 }
+UP_TO_EXTRACT = ("ingest", "augment", "extract")
+OPTIONAL = ("few", "rank", "thaw", "scratch")
 PICTURES = 60
 OUTPUTS = ("data/manifest.parquet", "data/refused.csv", "data/plan.parquet", "data/features",
-           "data/pictures", "models", "reports")  # fmt: skip
+           "data/pictures", "models", "reports", "bundle")  # fmt: skip
+PAGE = PROJECT / "benchmarks/kill_matrix.md"
+ROW = re.compile(r"^\| (\w+) \| (\d+) \| (.*?) \| (\d+) \| (\d+) \| (.*?) \|$", re.M)
 
 
 class Kill(NamedTuple):
@@ -158,7 +170,7 @@ class Repro:
     def _listen(self) -> None:
         assert self.process.stdout
         for line in self.process.stdout:
-            if named := re.match(r"Running stage '(\w+)'", line):
+            if named := re.match(r"Running stage '(\w+)(?:@\w+)?'", line):
                 self._begun.put(Started(named[1], time.monotonic()))
         self._begun.put(None)
 
@@ -213,58 +225,90 @@ def kill_once(
         trouble += status
     found = repository.outputs()
     different = [name for name in found | reference if found.get(name) != reference.get(name)]
-    ran = re.findall(r"Running stage '(\w+)'", again.stdout)
+    ran = re.findall(r"Running stage '(\w+)", again.stdout)
     return Kill(stage, after, ran, different, trouble)
 
 
-def matrix(repository: Repository, kills: int) -> Iterator[Kill]:
-    for stage, (knob, *values) in KNOBS.items():
-        references: dict[int, dict[str, bytes]] = {}
-        for value in reversed(values):
-            repository.set(stage, **{knob: value})
-            repository.forget(everything=True)
-            seconds = time_stages(repository)[stage]
-            references[value] = repository.outputs()
-        print(f"{stage}: {seconds:.1f} s, {len(references[values[0]])} files", flush=True)
-        done = 0
-        for round_ in itertools.count(1):
-            if done == kills:
-                break
-            value = values[round_ % 2]
-            repository.set(stage, **{knob: value})
-            result = kill_once(repository, stage, seconds, references[value], round_ % 4 < 2)
-            if result is None:
-                seconds *= 0.9  # the machine is faster now
-                continue
-            done += 1
-            print(done, result, flush=True)
-            yield result
+def matrix(repository: Repository, stage: str, kills: int) -> Iterator[Kill]:
+    section, knob, *values = KNOBS[stage]
+    if stage in OPTIONAL:
+        repository.set(stage, run=["asked"])
+    references: dict[int, dict[str, bytes]] = {}
+    repository.set(section, **{knob: values[0]})
+    repository.run("dvc", "repro")  # so that the next value is another
+    for value in reversed(values):
+        repository.set(section, **{knob: value})
+        repository.forget(everything=True)
+        seconds = time_stages(repository)[stage]
+        references[value] = repository.outputs()
+    print(f"{stage}: {seconds:.1f} s, {len(references[values[0]])} files", flush=True)
+    done = 0
+    for round_ in itertools.count(1):
+        if done == kills:
+            break
+        value = values[round_ % 2]
+        repository.set(section, **{knob: value})
+        everything = stage in UP_TO_EXTRACT and round_ % 4 < 2
+        result = kill_once(repository, stage, seconds, references[value], everything)
+        if result is None:
+            seconds *= 0.9  # the machine is faster now
+            continue
+        done += 1
+        print(done, result, flush=True)
+        yield result
 
 
-def page(kills: list[Kill], pictures: int) -> Iterator[str]:
+class Row(NamedTuple):
+    """What the table says of a stage."""
+
+    stage: str
+    kills: int
+    span: str
+    again: int
+    right: int
+    made: str
+
+
+def row(stage: str, kills: list[Kill]) -> Row:
+    times = [kill.after_s for kill in kills]
+    span = f"{min(times):.1f} – {statistics.median(times):.1f} – {max(times):.1f}"
+    again = sum(stage in kill.lines for kill in kills)
+    right = sum(not kill.different and not kill.trouble for kill in kills)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=PROJECT, check=True, capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
+    return Row(stage, len(kills), span, again, right, f"{datetime.now(UTC):%F %H:%M}, {commit}")
+
+
+def rows_there() -> dict[str, Row]:
+    """The rows of the page as it is."""
+    found = ROW.findall(PAGE.read_text()) if PAGE.exists() else []
+    return {
+        stage: Row(stage, int(kills), span, int(again), int(right), made)
+        for stage, kills, span, again, right, made in found
+    }
+
+
+def page(rows: list[Row], pictures: int) -> Iterator[str]:
     yield "# Runs killed in the midst of each stage"
     yield ""
     yield "Written by `benchmarks/kill_matrix.py`, which says what is done."
     yield ""
-    same = sum(not kill.different and not kill.trouble for kill in kills)
+    kills, same = sum(one.kills for one in rows), sum(one.right for one in rows)
     yield (
-        f"{len(kills)} runs of `dvc repro` on {pictures} pictures were killed (SIGKILL, the whole"
-        f" process group); after another `dvc repro`, {same} of {len(kills)} had every output's"
+        f"{kills} runs of `dvc repro` on {pictures} pictures were killed (SIGKILL, the whole"
+        f" process group); after another `dvc repro`, {same} of {kills} had every output's"
         " bytes as an undisturbed run leaves them, and `dvc status` found nothing to do."
     )
     yield ""
     yield (
         "| killed in | kills | seconds into the stage, from – median – to"
-        " | killed stage ran again | same bytes |"
+        " | killed stage ran again | same bytes | made (UTC), at commit |"
     )
-    yield "| --- | --- | --- | --- | --- |"
-    for stage in KNOBS:
-        mine = [kill for kill in kills if kill.stage == stage]
-        times = [kill.after_s for kill in mine]
-        again = sum(stage in kill.lines for kill in mine)
-        right = sum(not kill.different and not kill.trouble for kill in mine)
-        span = f"{min(times):.1f} – {statistics.median(times):.1f} – {max(times):.1f}"
-        yield f"| {stage} | {len(mine)} | {span} | {again} | {right} |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for one in rows:
+        yield f"| {' | '.join(map(str, one))} |"
     yield ""
     yield (
         "Where the killed stage did not run again, the kill came after its end, while DVC took in"
@@ -274,12 +318,18 @@ def page(kills: list[Kill], pictures: int) -> Iterator[str]:
 
 def main() -> None:
     kills = int(sys.argv[1]) if len(sys.argv) > 1 else 21
+    declared = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
+    stages = sys.argv[2:] or [name for name in declared if name not in OPTIONAL]
+    if unknown := set(stages) - KNOBS.keys():
+        sys.exit(f"name in KNOBS a parameter that has {', '.join(sorted(unknown))} run")
     random.seed(0)
+    rows = rows_there()
     with tempfile.TemporaryDirectory() as folder:
         repository = Repository(Path(folder))
-        results = list(matrix(repository, kills))
-    text = "\n".join(page(results, PICTURES)) + "\n"
-    (PROJECT / "benchmarks/kill_matrix.md").write_text(text)
+        for stage in stages:
+            rows[stage] = row(stage, list(matrix(repository, stage, kills)))
+            in_order = [rows[name] for name in declared if name in rows]
+            PAGE.write_text("\n".join(page(in_order, PICTURES)) + "\n")
 
 
 if __name__ == "__main__":

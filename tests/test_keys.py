@@ -43,6 +43,11 @@ def test_every_view_has_the_key_of_what_it_is_made_of() -> None:
     assert len(set(keys)) == 5
 
 
+def test_a_zero_has_one_key_whatever_its_sign() -> None:
+    ways = {view_key(DIGESTS[0], View(a, s), "") for a in (0.0, -0.0) for s in (0.0, -0.0)}
+    assert len(ways) == 1
+
+
 def test_another_backbone_or_library_gives_every_view_another_key(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -85,11 +90,11 @@ def test_a_fingerprint_changes_with_all_that_it_stands_for(
     found.append(of(module=small().half()))
     found += [of(told=PREPROCESSING._replace(crop=192)), of(told=PREPROCESSING._replace(resize=9))]
     assert of() == found[0]
-    for library in ("timm", "torchvision"):
+    for library in ("", "timm", "torchvision"):
         with monkeypatch.context() as patch:
             patch.setattr(backbones, "version", lambda n, of=library: "99" if n == of else "1")
             found.append(of())
-    assert len(set(found)) == 10
+    assert len(set(found)) == 11
     assert all(len(one) == 64 for one in found)
 
 
@@ -111,7 +116,7 @@ def test_an_export_is_named_for_all_that_it_depends_on(
     assert first.parent == tmp_path / "store" / "backbones"
     assert first.suffix == ".onnx"
     found = {first, exports.file_of("lite1", "pretrained"), exports.file_of("lite0", "random")}
-    for library in ("torch", "torchvision", "timm"):
+    for library in ("", "torch", "torchvision", "timm"):
         with monkeypatch.context() as patch:
             patch.setattr(exports, "version", lambda n, of=library: "99" if n == of else "1")
             found.add(exports.file_of("lite0", "pretrained"))
@@ -119,5 +124,5 @@ def test_an_export_is_named_for_all_that_it_depends_on(
     with monkeypatch.context() as patch:
         patch.setattr(exports, "__file__", str(tmp_path / "exports.py"))
         found.add(exports.file_of("lite0", "pretrained"))
-    assert len(found) == 7
+    assert len(found) == 8
     assert exports.file_of("lite0", "pretrained") == first
