@@ -30,7 +30,6 @@ from pipeline.paths import (
     CONTACT_SHEET,
     MANIFEST,
     METRICS,
-    PARAMS,
     PLOTS,
     PREDICTIONS,
     REFUSED,
@@ -45,6 +44,7 @@ MOST_DRAWN = 40  # classes; a larger matrix is no longer legible on a page
 MOST_ROWS = 20  # of the tables of confused classes and of heads
 THUMBNAIL = 160  # pixels of a side
 WITHOUT_PERCENT = ("loss", "calibration_error")
+NAMES = ("class", "label", "predicted", "other_label", "suggested")  # columns of classes
 FOUND = ("near_duplicates", "label_suspects", "few_pictures", "drift")
 
 
@@ -231,7 +231,11 @@ def check_lines(found: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
         (few, "No class has few training pictures.", f"Classes with few training pictures: {few}."),
     ]
     for row in found["drift"].itertuples():
-        words = f"{row.split} and training pictures (p = {row.p_value:.3g})"
+        words = f"{row.split} and training pictures"
+        if pd.isna(row.p_value):
+            lines.append((False, f"No class has both {words}: drift was not looked for.", ""))
+            continue
+        words += f" (p = {row.p_value:.3g})"
         lines.append((row.drifted, f"No drift seen between {words}.", f"Drift between {words}."))
     return [{"found": bool(n), "words": some if n else none} for n, none, some in lines]
 
@@ -265,31 +269,48 @@ def since_last_commit(metrics: dict[str, Any]) -> dict[str, Any]:
         words = f"{METRICS} is not in the last commit. Commit it, and here stands what has changed."
         return {"known": False, "why_not": words}
     commit, _, subject = last.partition("\n")
+    now = parameters()
     try:
-        before = json.loads(committed)
-        knobs = yaml.safe_load(_git("show", f"HEAD:./{PARAMS}") or "{}")
-        now = yaml.safe_load(_text(PARAMS))
-    except (ValueError, yaml.YAMLError):
-        words = f"{METRICS} or {PARAMS} of the last commit, {commit}, cannot be read."
+        before = dict(json.loads(committed))
+        knobs = dict(yaml.safe_load(_git("show", "HEAD:./params.yaml") or "{}"))
+    except (ValueError, TypeError, yaml.YAMLError):
+        words = f"{METRICS} or params.yaml of the last commit, {commit}, cannot be read."
         return {"known": False, "why_not": words}
     return {
         "known": True,
         "hash": commit,
         "subject": subject.strip(),
-        "parameters": list(differences(knobs, now)),
+        "parameters": list(differences({name: knobs.get(name, {}) for name in now}, now)),
         "metrics": list(differences(before, metrics)),
     }
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The leaves of two nested documents that differ: name, before, now, change of a number."""
+
+    def shown(value: Any) -> str:
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
     old, new = (pd.json_normalize(document).to_dict("records")[0] for document in (before, now))
     for name in [*new, *(name for name in old if name not in new)]:
         one, other = old.get(name, "–"), new.get(name, "–")
         if one != other:
             numbers = isinstance(one, int | float) and isinstance(other, int | float)
             change = f"{other - one:+.4g}" if numbers else ""
-            yield {"name": name, "before": one, "now": other, "change": change}
+            yield {"name": name, "before": shown(one), "now": shown(other), "change": change}
+
+
+def parameters() -> dict[str, Any]:
+    """Those of the stages before; an optional stage's say nothing of this run."""
+    sections = {
+        "ingest": params.load().ingest,
+        "augment": params.load().augment,
+        "extract": params.load().extract,
+        "train": params.load().train,
+        "evaluate": params.load().evaluate,
+        "checks": params.load().checks,
+    }
+    return {name: section.model_dump() for name, section in sections.items()}
 
 
 def _git(*arguments: str) -> str | None:
@@ -328,8 +349,9 @@ def _text(file: Path) -> str:
 
 
 def _table(file: Path) -> pd.DataFrame:
-    # A class may be called NA or null.
-    return pd.read_csv(io.StringIO(_text(file)), keep_default_na=False, na_values=[""])
+    # A class may be called 7, or NA.
+    text = dict.fromkeys(NAMES, str)
+    return pd.read_csv(io.StringIO(_text(file)), dtype=text, keep_default_na=False, na_values=[""])
 
 
 if __name__ == "__main__":

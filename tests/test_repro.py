@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.conftest import ROOT
 
-STAGES = ["ingest", "augment", "extract", "train", "evaluate", "bundle"]
+STAGES = ["ingest", "augment", "extract", "train", "evaluate", "checks", "bundle", "report"]
 
 
 class Repository:
@@ -108,9 +108,10 @@ def test_a_second_run_runs_nothing(done: Repository) -> None:
 @pytest.mark.parametrize(
     ("section", "knob", "value", "rerun"),
     [
-        ("evaluate", "bootstrap", 60, ["evaluate", "bundle"]),
-        ("train", "weight_decay", 0.1, ["train", "evaluate", "bundle"]),
-        ("augment", "rotate", 25, ["augment", "extract", "train", "evaluate", "bundle"]),
+        ("evaluate", "bootstrap", 60, ["evaluate", "bundle", "report"]),
+        ("train", "weight_decay", 0.1, ["train", "evaluate", "bundle", "report"]),
+        ("augment", "rotate", 25, STAGES[1:]),
+        ("checks", "least_pictures", 5, ["checks", "report"]),
     ],
 )
 def test_a_parameter_reruns_what_depends_on_it(
@@ -122,16 +123,17 @@ def test_a_parameter_reruns_what_depends_on_it(
 
 def test_a_changed_batch_size_changes_no_feature_and_nothing_after(done: Repository) -> None:
     done.set(**{"extract.batch_size": 8})
-    assert done.repro() == ["extract"]
+    assert done.repro() == ["extract", "report"]  # which tells of changed parameters
 
 
 @pytest.mark.parametrize(
     ("module", "rerun"),
     [
         ("evaluate", ["evaluate"]),
-        ("heads", ["train", "evaluate", "bundle"]),
+        ("heads", ["train", "evaluate", "checks", "bundle", "report"]),
+        ("drift", ["checks"]),
         ("engines", ["extract"]),
-        ("splits", ["ingest"]),
+        ("splits", ["ingest", "checks"]),
         ("params", []),
     ],
 )
@@ -200,7 +202,7 @@ def test_switching_back_and_forth_runs_nothing(done: Repository) -> None:
     done.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "before")
     done.run("git", "checkout", "-qb", "other")
     done.set(**{"train.weight_decay": 1.0})
-    assert done.repro() == ["train", "evaluate", "bundle"]
+    assert done.repro() == ["train", "evaluate", "bundle", "report"]
     done.run("git", "add", "-A")
     done.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "after")
     done.run("git", "checkout", "-q", "-")
@@ -219,6 +221,8 @@ def test_an_optional_stage_comes_and_goes_with_its_parameter(done: Repository) -
     done.set(**{"few.run": []})
     assert done.repro() == []
     assert done.why() == [f"{stage}: up to date" for stage in STAGES]
+    for left in (done.folder / "reports").glob("few.*"):  # DVC deletes nothing of a stage now gone
+        left.unlink()
 
 
 def test_two_runs_from_scratch_give_the_same_bytes(

@@ -1,0 +1,255 @@
+"""The report: what it says is what the stages left, and a browser shows all of it by itself."""
+
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser
+
+from pipeline import charts, report
+from pipeline.errors import DataError
+from pipeline.paths import BUNDLE, CHECKS, METRICS, PREDICTIONS, REPORT
+from tests.conftest import Project
+
+
+@pytest.fixture
+def finished(bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of a project in which all stages before the report ran."""
+    folder = tmp_path / "finished"
+    shutil.copytree(bundled, folder, ignore=shutil.ignore_patterns("cache"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def make() -> str:
+    report.report()
+    return REPORT.read_text(encoding="utf-8")
+
+
+def mistake(*rows: int) -> pd.DataFrame:
+    """Have the model be wrong, and sure, about some rows of its predictions."""
+    table = pd.read_csv(PREDICTIONS)
+    for place, row in enumerate(rows):
+        label = table.loc[row, "label"]
+        table.loc[row, "predicted"] = {"disc": "square", "square": "disc"}[label]
+        table.loc[row, "correct"] = False
+        table.loc[row, "probability"] = 0.99 - place / 10
+    table.to_csv(PREDICTIONS, index=False)
+    return table.loc[list(rows)]
+
+
+def test_the_figures_are_those_of_the_metrics(finished: Path) -> None:
+    page = make()
+    metrics = json.loads(METRICS.read_text())
+    for name, value in metrics["test"].items():
+        if name == "pictures":
+            assert f"On {value} test pictures" in page
+        elif name in report.WITHOUT_PERCENT:
+            assert f"<b>{value:.3f}</b>" in page
+        else:
+            assert f"<b>{100 * value:.1f} %</b>" in page
+    low, high = metrics["interval"]["loss"].values()
+    assert f"{low:.3f} to {high:.3f}" in page
+
+
+def test_two_runs_give_the_same_bytes(finished: Path) -> None:
+    mistake(0, 1)
+    assert make() == make()
+
+
+def test_the_surest_mistakes_come_first_with_their_reasons(finished: Path) -> None:
+    wrong = mistake(3, 1)
+    page = make()
+    cards = page.split('id="mistakes"')[1].split('id="confusion"')[0].split('class="card"')[1:]
+    for path, probability in zip(wrong["path"], ("0.990", "0.890"), strict=True):
+        card = next(card for card in cards if path in card)
+        assert probability in card
+        assert card.count("<img") == 2 + report.NEAR  # picture, heat map, nearest in training
+    places = [next(i for i, card in enumerate(cards) if path in card) for path in wrong["path"]]
+    assert places == sorted(places)
+    nearest = re.findall(r'alt="(data/raw/shapes/[^"]+)" title=', cards[0])
+    known = json.loads((BUNDLE / "neighbours.json").read_text())["paths"]
+    assert len(nearest) == report.NEAR
+    assert set(nearest) <= set(known)
+
+
+def test_a_picture_that_changed_after_ingest_is_named(finished: Path) -> None:
+    changed = mistake(0).iloc[0]["path"]
+    Image.new("RGB", (60, 60), "red").save(changed)
+    with pytest.raises(DataError, match=f"{changed} changed after it was ingested"):
+        make()
+
+
+def test_a_stage_that_has_not_run_is_one_line(finished: Path) -> None:
+    METRICS.unlink()
+    with pytest.raises(DataError, match=r"reports/metrics.json is not here; run `dvc repro`"):
+        make()
+
+
+def test_each_check_has_its_line(finished: Path) -> None:
+    clean = {name: pd.read_csv(CHECKS / f"{name}.csv") for name in report.FOUND}
+    for name in ("near_duplicates", "label_suspects", "few_pictures"):
+        clean[name] = clean[name].head(0)
+    drift = {"split": ["val", "test"], "p_value": [np.nan, 0.001], "drifted": [False, True]}
+    lines = report.check_lines(clean | {"drift": pd.DataFrame(drift)})
+    assert [line["found"] for line in lines] == [False, False, False, False, True]
+    assert "was not looked for" in lines[3]["words"]
+    assert lines[4]["words"] == "Drift between test and training pictures (p = 0.001)."
+
+
+def test_what_the_checks_found_is_shown_with_its_pictures(finished: Path) -> None:
+    first, second = pd.read_csv(PREDICTIONS)["path"].head(2)
+    pair = {"path": first, "split": "test", "label": "disc", "other_path": second}
+    pair |= {"other_split": "train", "other_label": "square", "cosine": 0.98765}
+    pd.DataFrame([pair]).to_csv(CHECKS / "near_duplicates.csv", index=False)
+    suspect = {"path": second, "split": "val", "label": "disc", "suggested": "square"}
+    suspect |= {"probability": 0.91, "given_probability": 0.02}
+    pd.DataFrame([suspect]).to_csv(CHECKS / "label_suspects.csv", index=False)
+    pd.DataFrame([{"class": "disc", "train": 3, "val": 2, "test": 1}]).to_csv(
+        CHECKS / "few_pictures.csv", index=False
+    )
+    part = make().split('id="checks"')[1].split('id="mistakes"')[0]
+    assert "Near-duplicates across splits: 1." in part
+    assert "Labels that look wrong: 1." in part
+    assert "Classes with few training pictures: 1." in part
+    assert part.count('<img src="data:image/jpeg;base64,') == 3
+    assert f"{first} ~ {second}, cosine 0.9877" in part
+    assert "rather <b>square</b> (0.910)" in part
+
+
+# Since the last commit
+
+
+def commit(*files: Path) -> None:
+    name = ("-c", "user.name=t", "-c", "user.email=t@localhost")
+    subprocess.run(["git", "add", "--force", *files], check=True)
+    subprocess.run(["git", *name, "commit", "-qm", "<i>before</i>"], check=True)
+
+
+def test_what_has_changed_since_the_last_commit(finished: Path) -> None:
+    metrics = json.loads(METRICS.read_text())
+    assert "There is no commit" in report.since_last_commit(metrics)["why_not"]
+    subprocess.run(["git", "init", "-q"], check=True)
+    commit(Path("params.yaml"))
+    assert "is not in the last commit" in report.since_last_commit(metrics)["why_not"]
+    commit(METRICS)
+    same = report.since_last_commit(metrics)
+    assert (same["parameters"], same["metrics"]) == ([], [])
+
+    metrics["test"]["loss"] += 0.25
+    METRICS.write_text(json.dumps(metrics))
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("vflip: 0.0", "vflip: 0.5"))
+    changed = report.since_last_commit(metrics)
+    assert [(p["name"], p["before"], p["now"]) for p in changed["parameters"]] == [
+        ("augment.vflip", "0", "0.5")
+    ]
+    assert [(m["name"], m["change"]) for m in changed["metrics"]] == [("test.loss", "+0.25")]
+    page = make()
+    assert "<td>augment.vflip<td>0<td>0.5" in page
+    assert "&lt;i&gt;before&lt;/i&gt;" in page
+
+
+def test_a_damaged_file_in_the_last_commit_is_said(finished: Path) -> None:
+    metrics = json.loads(METRICS.read_text())
+    subprocess.run(["git", "init", "-q"], check=True)
+    METRICS.write_text("{half")
+    commit(METRICS)
+    assert "cannot be read" in report.since_last_commit(metrics)["why_not"]
+
+
+def test_differences_name_what_came_and_what_went() -> None:
+    before, now = {"a": {"b": 1, "gone": 2}}, {"a": {"b": 1, "new": [1, 2]}}
+    assert list(report.differences(before, now)) == [
+        {"name": "a.new", "before": "–", "now": "[1, 2]", "change": ""},
+        {"name": "a.gone", "before": "2", "now": "–", "change": ""},
+    ]
+
+
+# What data could do to a page
+
+
+def test_names_from_data_are_letters_and_nothing_else(
+    project: Project, draw_picture: Callable[..., Image.Image]
+) -> None:
+    names = ("<script>$x^$", '"><img src=x onerror=alert(1)>', "7", "NA")
+    project.set(**{"ingest.source": "folder", "ingest.path": "data/raw/named"})
+    project.set(**{"augment.views": 0, "evaluate.bootstrap": 10})
+    for i in range(80):
+        path = Path("data/raw/named") / names[i % 4] / f"<i>{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_picture(i, square=bool(i % 2)).save(path)
+    for stage in ("ingest", "augment", "extract", "train", "evaluate", "checks", "bundle"):
+        getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
+    page = make()
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert "<i>" not in page
+    assert "&lt;script&gt;$x^$" in page  # as it is written, not as mathematics
+    assert all(page.count(f">{name}</text>") >= 2 for name in ("7", "NA"))  # both axes
+
+
+def test_every_name_stands_in_the_matrix_and_no_colour_is_fixed() -> None:
+    classes = [f"class {number}" for number in range(report.MOST_DRAWN)]
+    drawing = charts.confusion(np.eye(len(classes), dtype=np.int64) * 7, classes)
+    assert all(drawing.count(f">{name}</text>") == 2 for name in classes)
+    assert drawing.count(">7</text>") == len(classes)
+    colours = set(re.findall(r"(?:fill|stroke): ?(#\w+|[a-z]+)", drawing))
+    assert colours <= {"none", "var"}
+
+
+def test_a_head_that_descends_has_curves(finished: Path) -> None:
+    curve = {"epoch": [1, 2, 3], "train_loss": [1.0, 0.5, 0.4], "train_accuracy": [0.5, 0.8, 0.9]}
+    table = pd.DataFrame(curve | {"val_loss": [1.1, 0.7, 0.6], "val_accuracy": [0.5, 0.7, 0.8]})
+    assert "it has no curves" in make()
+    table.to_csv("reports/training.csv", index=False)
+    page = make()
+    assert "it has no curves" not in page
+    assert page.count(">epoch</text>") == 2
+
+
+# In a browser
+
+# Of the letters in the charts: their size on the screen, in pixels.
+LETTERS = """[...document.querySelectorAll('svg text')].map(letters => {
+    const {a, b} = letters.getScreenCTM();
+    return parseFloat(getComputedStyle(letters).fontSize) * Math.hypot(a, b);
+})"""
+SIZES = {"desktop": (1200, 900, "light"), "phone": (390, 844, "dark")}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_browser_shows_it_whole_and_asks_nobody(
+    finished: Path, browser: Browser, name: str
+) -> None:
+    mistake(0, 1, 2)
+    make()
+    width, height, scheme = SIZES[name]
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(REPORT.resolve().as_uri())
+    headings = page.locator("h2").all_inner_texts()
+    assert "The surest mistakes" in headings
+    assert "Since the last commit" in headings
+    assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
+    assert page.locator("img").count() >= 3 * (2 + report.NEAR) + 1
+    assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(f"Math.min(...{LETTERS})") >= 9
+    ink = page.evaluate("getComputedStyle(document.querySelector('svg text')).fill")
+    assert ink == page.evaluate("getComputedStyle(document.body).color")
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 24, 28)"
+    assert dark == (scheme == "dark")
+    if folder := os.environ.get("HEADSTART_SCREENSHOTS"):
+        page.screenshot(path=str(Path(folder) / f"report_{name}.png"), full_page=True)
+    page.close()
