@@ -88,6 +88,15 @@ def test_the_parameters_declared_are_the_sections_that_are_read(stage: str) -> N
         assert declared == {stage}
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_may_use_a_gpu_is_tagged(stage: str) -> None:
+    knobs = yaml.safe_load((ROOT / "params.yaml").read_text())
+    own = [f"{stage}.{knob}" for knob in knobs.get(stage, {})]
+    tags = STAGES[stage].get("meta", {}).get("tags", [])
+    named = any(name.endswith(".device") for name in [*own, *STAGES[stage]["params"]])
+    assert tags == (["gpu"] if named else [])
+
+
 def test_an_optional_stage_is_off_unless_its_parameters_ask_for_it() -> None:
     sections = yaml.safe_load((ROOT / "params.yaml").read_text())
     switched = [name for name in sections if "run" in sections[name]]
