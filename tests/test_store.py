@@ -27,6 +27,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 ORIGINAL = (0.0, 1.0, False, False)
 DIGEST = sha256(b"a picture").hexdigest()
 WIDTH = 1280
+PATIENCE = 600  # seconds for a process to end: a busy machine needs its time
 
 
 def key(number: int) -> bytes:
@@ -95,7 +96,7 @@ def start(code: str, *arguments: object) -> "subprocess.Popen[str]":
 
 
 def finish(process: "subprocess.Popen[str]", told: str = "") -> str:
-    out, err = process.communicate(told, timeout=120)
+    out, err = process.communicate(told, timeout=PATIENCE)
     assert process.returncode == 0, err
     return out
 
@@ -492,7 +493,7 @@ def test_a_file_damaged_under_several_processes_is_set_aside_once(harm, tmp_path
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in processes:
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, err
         errors += err.splitlines()
     assert len(errors) == 1
