@@ -146,7 +146,7 @@ def _read_json(file: Path) -> dict[str, Any]:
             f"{file} cannot be read ({error.strerror}); {file.parent} is no bundle: name a folder "
             "that the bundle stage wrote"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is damaged: {error}") from None
     if not isinstance(content, dict):
         raise DataError(f"{file} is damaged: it holds no table")

@@ -124,7 +124,7 @@ def load_head(
         raise DataError(f"{error.filename or weights} is not here; run the train stage") from None
     except KeyError as error:
         raise DataError(f"{weights} and {about} hold no head: {error} is missing") from None
-    except (SafetensorError, TypeError, ValueError) as error:
+    except (SafetensorError, TypeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{weights} and {about} hold no head: {reason}") from None
     if wrong:

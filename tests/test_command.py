@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -95,6 +96,23 @@ def test_a_project_without_dvc_and_one_whose_graph_is_broken(project: Project) -
         subprocess.run(arguments, check=True)
     Path("dvc.yaml").write_text("stages: 3")
     assert_one_line(run(*COMMANDS["why"]), 9, r"^why: error: DVC: '\./dvc\.yaml' validation failed")
+
+
+@pytest.mark.slow
+def test_a_flow_run_of_broken_parameters_is_no_traceback(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    dvc = str(Path(sys.executable).with_name("dvc"))
+    for arguments in (("git", "init", "-q"), (dvc, "init", "-q")):
+        subprocess.run(arguments, check=True)
+    shutil.copy(ROOT / "dvc.yaml", ".")
+    Path("params.yaml").write_text("ingest: [")
+    done = run(*COMMANDS["run"])
+    assert done.returncode == 1
+    assert "Failed(\"unable to read: 'params.yaml'" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_a_store_that_is_none(tmp_path: Path) -> None:

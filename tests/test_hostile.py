@@ -131,6 +131,15 @@ def test_parquet_of_a_pickled_type_is_read_without_it(copied: Path) -> None:
 # Bundles
 
 
+def test_brackets_without_end_are_one_line(copied: Path) -> None:
+    for file in (Path("bundle/bundle.json"), HEAD):
+        file.write_text("[" * 200_000)
+    with pytest.raises(DataError, match=r"is damaged: .*recursion"):
+        Classifier(Path("bundle"))
+    with pytest.raises(DataError, match=r"hold no head: .*recursion"):
+        load_head(HEAD_WEIGHTS, HEAD)
+
+
 HOSTILE: dict[str, tuple[dict[str, object], str]] = {
     "nothing else": ({"classes": None}, "'classes' is missing"),
     "classes of numbers": ({"classes": [1, 2]}, "no list of texts"),
