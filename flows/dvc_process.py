@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from dvc.dvcfile import PROJECT_FILE
+from dvc.dvcfile import LOCK_FILE, PROJECT_FILE, Lockfile
 from dvc.exceptions import (
     DvcException,
     FileTransferError,
@@ -37,6 +37,7 @@ from dvc.stage.exceptions import StageCmdFailedError
 from dvc.stage.serialize import to_single_stage_lockfile
 from dvc.ui import ui
 from dvc.utils.hydra import apply_overrides
+from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError
 
 
 def plan(repo: Repo, targets: list[str], force: bool) -> dict[str, Any]:
@@ -46,6 +47,7 @@ def plan(repo: Repo, targets: list[str], force: bool) -> dict[str, Any]:
     upstream changed: below a changed stage the answer has to wait until that stage has run.
     """
     with lock_repo(repo):
+        mend_lock(repo)
         graph = get_active_graph(repo.index.graph)
         steps = plan_repro(graph, collect_stages(repo, targets or [PROJECT_FILE]))
         changed: dict[Stage, bool] = {}
@@ -72,6 +74,20 @@ def plan(repo: Repo, targets: list[str], force: bool) -> dict[str, Any]:
             ],
             "metrics": metrics(repo),
         }
+
+
+def mend_lock(repo: Repo) -> None:
+    """Delete a dvc.lock that DVC cannot read.
+
+    DVC writes it in place, so that one killed while it did leaves half of it. What is lost is
+    little: a stage whose inputs did not change has its result in DVC's run cache.
+    """
+    file = Path(repo.root_dir, LOCK_FILE)
+    try:
+        Lockfile(repo, str(file)).load()
+    except (YAMLSyntaxError, YAMLValidationError) as error:
+        print(f"{error}: it is deleted, and what it told is looked up in DVC's run cache")
+        file.unlink()
 
 
 def reproduce(repo: Repo, stage: str, force: bool) -> dict[str, Any]:
