@@ -24,8 +24,6 @@ CLASSES = Path("reports/classes.csv")
 PLOTS = Path("reports/plots")
 
 CHECKS = Path("reports/checks")
-
-CHECKS = Path("reports/checks")
 CHECKS_COUNTS = Path("reports/checks.json")
 
 FEW = Path("reports/few.csv")
