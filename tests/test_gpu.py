@@ -72,11 +72,11 @@ def test_pictures_of_any_sizes_are_scaled_together_to_pillows_bits(
     sizes = [(100, 75), (75, 101), (64, 64), (40, 33), (64, 90), (245, 200), (150, 50), (30, 80)]
     asked = SMALL._replace(interpolation=kind)
     resized = [photograph.resize(size) for size in sizes]
-    bases = gpu.scale([on_device(picture) for picture in resized], asked)
+    scaled = gpu.scale([on_device(picture) for picture in resized], asked)
     for i, picture in enumerate(resized):
         wanted = bases.base(encoded(picture, "PNG"), asked)
-        height, width, start = bases.height[i], bases.width[i], bases.start[i]
-        pixels = bases.pixels[start : start + 3 * height * width].view(3, height, width)
+        height, width, start = scaled.height[i], scaled.width[i], scaled.start[i]
+        pixels = scaled.pixels[start : start + 3 * height * width].view(3, height, width)
         np.testing.assert_array_equal(pixels.permute(1, 2, 0).cpu(), wanted, f"{sizes[i]}")
 
 
@@ -85,9 +85,9 @@ def test_views_are_warped_as_opencv_does_to_a_grey_level(photograph: Image.Image
     planes = [on_device(picture) for picture in resized]
     sizes = np.array([plane.shape[1:] for plane in planes])
     start = np.array([0, planes[0].numel(), planes[0].numel() + planes[1].numel()])
-    bases = gpu.Bases(torch.cat([p.flatten() for p in planes]), start, sizes[:, 0], sizes[:, 1])
+    scaled = gpu.Bases(torch.cat([p.flatten() for p in planes]), start, sizes[:, 0], sizes[:, 1])
     plans = [PLAN, PLAN[2:], [View(45, 1.3, False, True), View(-180), View(0.1)]]
-    seen = gpu.warp(bases, plans, 56).cpu().numpy()
+    seen = gpu.warp(scaled, plans, 56).cpu().numpy()
     wanted = [
         bases.crop(views.apply(np.asarray(picture), view), 56)
         for picture, plan in zip(resized, plans, strict=True)
