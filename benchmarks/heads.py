@@ -148,9 +148,9 @@ def main() -> None:
         f"at most {EPOCHS} epochs, minibatches of 256 views, patience 10. Sorted by the mean "
         "validation loss of the three sets. Features are raised to the power, sign kept.",
         "",
-        "The default, lbfgs with decay 0.003 and power 0.5, was chosen by the validation columns: of"
-        " the heads within 0.01 of the lowest loss it has the highest accuracy, and it needs neither"
-        " a rate nor a seed.",
+        "The default, lbfgs with decay 0.003 and power 0.5, was chosen by the validation columns:"
+        " of the heads within 0.01 of the lowest loss it has the highest accuracy, and it needs"
+        " neither a rate nor a seed.",
         "",
         "| " + " | ".join(header) + " |",
         "|" + " --- |" * len(header),
