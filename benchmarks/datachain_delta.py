@@ -28,7 +28,6 @@ DRAWN = 1_000
 # Run by DataChain's Python; its own processes know the environment but no arguments.
 PEER = """
 import os, sys
-sys.path.append(os.environ["OUR_PACKAGES"])
 import datachain
 from datachain import C
 
@@ -36,6 +35,8 @@ ENGINE = None
 
 def feature(file: datachain.File) -> list[float]:
     global ENGINE
+    if os.environ["OUR_PACKAGES"] not in sys.path:
+        sys.path.append(os.environ["OUR_PACKAGES"])
     from pipeline import engines, params
     from pipeline.views import ORIGINAL
     if ENGINE is None:
