@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 
@@ -132,6 +133,7 @@ def test_killed_in_the_midst_dvc_repro_goes_on_to_the_same_weights(
     assert (thawed / "network.safetensors").exists()
     for epoch in (1, 3):
         (thawed / "network.safetensors").unlink()
+        shutil.rmtree(repository.folder / ".dvc" / "cache")  # or DVC would bring it back from there
         command = ["dvc", "repro", "--no-run-cache"]
         with subprocess.Popen(
             command, cwd=repository.folder, stdout=subprocess.PIPE, text=True, process_group=0
