@@ -3,9 +3,10 @@
 For every stage of dvc.yaml, many times: change a parameter that has the stage run, start
 `dvc repro`, wait until DVC says that the stage runs, wait a random part of the time it takes, and
 kill DVC and all that it started with SIGKILL. Then `dvc repro` again, and compare every output's
-bytes with those of an undisturbed run with the same parameters. DVC's run cache is emptied before
-each round, so that no stage is spared; up to extract, every other round the feature store and the
-shards of features go as well.
+bytes with those of an undisturbed run with the same parameters (except `rank_speed.csv`, which is
+timings). DVC's run cache is emptied before each round, so that no stage is spared. Every other
+round of the stages up to extract the feature store and the shards of features go as well, and of
+rank the store.
 
 DVC writes dvc.lock in place. Where the kill came while it did, DVC refuses to go on until the file
 is brought back from git or deleted; such a round is counted, the file deleted, and `dvc repro` run.
@@ -13,8 +14,7 @@ is brought back from git or deleted; such a round is counted, the file deleted, 
     python benchmarks/kill_matrix.py [kills in each stage: 21] [STAGE ...]
 
 writes benchmarks/kill_matrix.md, where the rows of stages not named stay as they were. A minute a
-kill on two cores. `few` is asked for where it is named; `rank` and `scratch` write how long they
-took, and `thaw` has a test of its own (tests/test_thaw.py).
+kill on two cores. The optional stages are asked for where they are named.
 """
 
 import itertools
@@ -43,7 +43,7 @@ from PIL import Image
 PROJECT = Path(__file__).resolve().parent.parent
 
 # For each stage, a parameter that has it run and the two values that it is changed between.
-KNOBS: dict[str, tuple[str, str, int, int]] = {
+KNOBS: dict[str, tuple[str, str, float, float]] = {
     "ingest": ("ingest", "seed", 0, 1),
     "augment": ("augment", "seed", 0, 1),
     "extract": ("extract", "batch_size", 32, 16),
@@ -53,12 +53,16 @@ KNOBS: dict[str, tuple[str, str, int, int]] = {
     "bundle": ("evaluate", "seed", 0, 1),  # by way of the metrics
     "report": ("checks", "seed", 0, 1),  # it is of parameters too
     "few": ("few", "draws", 1, 2),
+    "rank": ("rank", "confidence", 0.95, 0.9),
+    "thaw": ("thaw", "seed", 0, 1),
+    "scratch": ("scratch", "learning_rate", 0.003, 0.002),
 }
 UP_TO_EXTRACT = ("ingest", "augment", "extract")
 OPTIONAL = ("few", "rank", "thaw", "scratch")
 PICTURES = 60
 OUTPUTS = ("data/manifest.parquet", "data/refused.csv", "data/plan.parquet", "data/features",
-           "data/pictures", "models", "reports", "bundle")  # fmt: skip
+           "data/pictures", "data/thawed", "models", "reports", "bundle")  # fmt: skip
+TIMINGS = "rank_speed.csv"
 PAGE = PROJECT / "benchmarks/kill_matrix.md"
 ROW = re.compile(r"^\| (\w+) \| (\d+) \| (.*?) \| (\d+) \| (\d+) \| (\d+) \| (.*?) \|$", re.M)
 
@@ -103,6 +107,8 @@ class Repository:
         self.set("augment", views=2)
         self.set("evaluate", bootstrap=50)
         self.set("train", epochs=8)
+        self.set("rank", backbones=["efficientnet_lite0", "random:efficientnet_lite0"])
+        self.set("thaw", epochs=3)  # and so scratch
 
     def draw_pictures(self) -> None:
         """Discs and squares, and two files that ingest refuses."""
@@ -145,13 +151,15 @@ class Repository:
         for name in OUTPUTS:
             path = self.folder / name
             files += [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file()]
-        return {str(file.relative_to(self.folder)): file.read_bytes() for file in sorted(files)}
+        kept = [file for file in sorted(files) if file.name != TIMINGS]
+        return {str(file.relative_to(self.folder)): file.read_bytes() for file in kept}
 
-    def forget(self, everything: bool) -> None:
-        """Empty DVC's run cache, and perhaps all that would spare `extract` its work."""
+    def forget(self, store: bool = False, shards: bool = False) -> None:
+        """Empty DVC's run cache, and perhaps what would spare `extract` and `rank` their work."""
         shutil.rmtree(self.folder / ".dvc/cache/runs", ignore_errors=True)
-        if everything:
+        if store:
             shutil.rmtree(self.store, ignore_errors=True)
+        if shards:
             shutil.rmtree(self.folder / "data/features", ignore_errors=True)
 
 
@@ -216,7 +224,8 @@ def kill_once(
     everything: bool,
 ) -> Kill | None:
     """One round; None where DVC was done before the kill came."""
-    repository.forget(everything)
+    early = stage in UP_TO_EXTRACT
+    repository.forget(store=everything and (early or stage == "rank"), shards=everything and early)
     repro = Repro(repository)
     begun = next((named for named in repro.stages() if named.stage == stage), None)
     assert begun, f"{stage} did not run"
@@ -250,7 +259,7 @@ def matrix(repository: Repository, stage: str, kills: int) -> Iterator[Kill]:
     repository.run("dvc", "repro")  # so that the next value is another
     for value in reversed(values):
         repository.set(section, **{knob: value})
-        repository.forget(everything=True)
+        repository.forget(store=True, shards=True)
         seconds = time_stages(repository)[stage]
         references[value] = repository.outputs()
     print(f"{stage}: {seconds:.1f} s, {len(references[values[0]])} files", flush=True)
@@ -260,8 +269,7 @@ def matrix(repository: Repository, stage: str, kills: int) -> Iterator[Kill]:
             break
         value = values[round_ % 2]
         repository.set(section, **{knob: value})
-        everything = stage in UP_TO_EXTRACT and round_ % 4 < 2
-        result = kill_once(repository, stage, seconds, references[value], everything)
+        result = kill_once(repository, stage, seconds, references[value], round_ % 4 < 2)
         if result is None:
             seconds *= 0.9  # the machine is faster now
             continue
