@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline import bases, command, params, pictures, views
 from pipeline.bases import Preprocessing
+from pipeline.features import read_manifest
 from pipeline.params import AugmentParams
 from pipeline.paths import CONTACT_SHEET, MANIFEST, PLAN
 from pipeline.views import View
@@ -24,7 +25,7 @@ SHEET = Preprocessing(TILE, TILE, "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 def augment() -> None:
     """Read the manifest, write the plan, draw the contact sheet."""
     settings = params.load().augment
-    manifest = pd.read_parquet(MANIFEST)
+    manifest = read_manifest(MANIFEST)
     training = manifest[manifest["split"] == "train"]
 
     table = plan(training["digest"].tolist(), settings)

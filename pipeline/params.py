@@ -188,6 +188,43 @@ class ScratchParams(Section):
     learning_rate: Positive
 
 
+def absolute(folder: str) -> str:
+    """`folder`, with `~` for the user's home made out.
+
+    Raises:
+        ValueError: it is relative, so every clone and temporary experiment would look elsewhere.
+    """
+    if not Path(folder).expanduser().is_absolute():
+        raise ValueError("should be an absolute path, the same for every clone and experiment")
+    return str(Path(folder).expanduser())
+
+
+def size(text: str) -> int | None:
+    """Bytes in a text such as `500MB` or `20GB`; None for `none`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text.strip().lower() == "none":
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip().upper())
+    if found is None:
+        raise ValueError("should be a size such as 500MB or 20GB, or none")
+    return int(float(found[1]) * 1000 ** " KMGT".index(found[2] or " "))
+
+
+def _checked_size(text: str) -> str:
+    size(text)
+    return text
+
+
+class StoreParams(Section):
+    """Where the features are kept, and how much of them. No stage's result depends on it."""
+
+    folder: Annotated[str, AfterValidator(absolute)] | None = None
+    limit: Annotated[str, AfterValidator(_checked_size)] = "20GB"
+
+
 class Params(Section):
     """The whole of `params.yaml`."""
 
@@ -201,6 +238,7 @@ class Params(Section):
     rank: RankParams
     thaw: ThawParams
     scratch: ScratchParams
+    store: StoreParams
 
 
 def load(path: Path = PARAMS) -> Params:

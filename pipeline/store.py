@@ -32,7 +32,6 @@ import errno
 import fcntl
 import math
 import os
-import re
 import sqlite3
 import struct
 import sys
@@ -49,15 +48,16 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import command
+from pipeline import command, params
 from pipeline.errors import ParamsError, StoreError
+from pipeline.params import StoreParams
+from pipeline.paths import PARAMS
 
 Feature = npt.NDArray[np.float32]
 Result = TypeVar("Result")
 
 LAYOUT = 1  # raise when the tables, the checksum or the form of the key change
 VIEW_CODE = 1  # raise when pictures.py or views.py come to give other pixels
-DEFAULT_LIMIT = "20GB"
 
 PATIENCE_S = 300.0  # how long to wait for other processes to finish writing
 READERS_PATIENCE_S = 30.0  # and for a reader, or another process that closes the file
@@ -85,39 +85,45 @@ COMMIT;
 
 
 def default_folder() -> Path:
-    """The folder of the store: `HEADSTART_STORE`, else `headstart/features` in the user's cache.
+    """The folder of the store: `HEADSTART_STORE`, else `store.folder` of `params.yaml`.
+
+    Where neither says one it is `headstart/features` in the user's cache, for all their clones.
 
     Raises:
-        ParamsError: `HEADSTART_STORE` is relative, so every clone would look elsewhere.
+        ParamsError: the folder is relative, so every clone would look elsewhere.
     """
     chosen = os.environ.get("HEADSTART_STORE")
     if chosen:
-        folder = Path(chosen).expanduser()
-        if not folder.is_absolute():
-            raise ParamsError(
-                f"HEADSTART_STORE is {chosen!r}; give an absolute path, so that clones and "
-                "temporary experiments find the same store"
-            )
-        return folder
+        try:
+            return Path(params.absolute(chosen))
+        except ValueError as error:
+            raise ParamsError(f"HEADSTART_STORE is {chosen!r}; {error}") from None
+    if folder := _settings().folder:
+        return Path(folder)
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (cache if cache.is_absolute() else Path.home() / ".cache") / "headstart" / "features"
 
 
 def default_limit() -> int | None:
-    """The store's limit in bytes: `HEADSTART_STORE_LIMIT`, else 20 GB; None where it is `none`.
+    """The store's limit in bytes: `HEADSTART_STORE_LIMIT`, else `store.limit` of `params.yaml`.
+
+    None stands for no limit.
 
     Raises:
         ParamsError: it is neither `none` nor a size such as `500MB` or `20GB`.
     """
-    chosen = os.environ.get("HEADSTART_STORE_LIMIT") or DEFAULT_LIMIT
-    if chosen.strip().lower() == "none":
-        return None
-    size = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", chosen.strip().upper())
-    if size is None:
-        raise ParamsError(
-            f"HEADSTART_STORE_LIMIT is {chosen!r}; give a size such as 500MB or 20GB, or none"
-        )
-    return int(float(size[1]) * 1000 ** " KMGT".index(size[2] or " "))
+    chosen = os.environ.get("HEADSTART_STORE_LIMIT")
+    if not chosen:
+        return params.size(_settings().limit)
+    try:
+        return params.size(chosen)
+    except ValueError as error:
+        raise ParamsError(f"HEADSTART_STORE_LIMIT is {chosen!r}; {error}") from None
+
+
+def _settings() -> StoreParams:
+    """Those of the project; outside of one, where somebody looks into the store, the usual ones."""
+    return params.load().store if PARAMS.exists() else StoreParams()
 
 
 def view_key(

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline import augment, bases, params, pictures, views
+from pipeline.errors import DataError
 from pipeline.params import AugmentParams
 from pipeline.paths import CONTACT_SHEET, MANIFEST, PLAN
 from pipeline.views import View
@@ -130,6 +131,11 @@ def tile(sheet: Image.Image, row: int, column: int) -> np.ndarray:
     side, gap = augment.TILE, augment.GAP
     left, top = gap + column * (side + gap), gap + row * (side + CAPTION + gap)
     return np.asarray(sheet)[top : top + side + CAPTION + gap, left : left + side + gap]
+
+
+def test_without_a_manifest_it_names_the_stage_that_makes_one(project: Project) -> None:
+    with pytest.raises(DataError, match=r"data/manifest.parquet is not here; run the ingest stage"):
+        augment.augment()
 
 
 def test_the_sheet_shows_as_many_classes_as_it_can_each_picture_with_its_views(

@@ -81,7 +81,8 @@ def test_the_parameters_declared_are_the_sections_that_are_read(stage: str) -> N
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "params.load()"
     }
     declared = {name.partition(".")[0] for name in STAGES[stage]["params"]}
-    assert sections == declared
+    # Where the features are kept changes none of them.
+    assert sections - {"store"} == declared
     if stage in OPTIONAL:
         assert stage in declared
     elif stage in Params.model_fields:  # else it is told what others were told
@@ -118,6 +119,7 @@ def test_the_files_declared_are_those_that_the_code_names(stage: str) -> None:
         for node in ast.walk(tree(module))
         if isinstance(node, ast.ImportFrom) and node.module == "pipeline.paths"
         for alias in node.names
+        if alias.name != "PARAMS"  # told section by section
     }
     entry = STAGES[stage]
     kinds = ("deps", "outs", "metrics", "plots")

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ParamsError, StoreError
 from pipeline.store import LAYOUT, FeatureStore, default_folder, default_limit, view_key
+from tests.conftest import Project
 
 PROJECT = Path(__file__).resolve().parent.parent
 ORIGINAL = (0.0, 1.0, False, False)
@@ -858,8 +859,27 @@ def test_the_folder_is_one_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("HEADSTART_STORE", "~/shared")
     assert default_folder() == tmp_path / "shared"
     monkeypatch.setenv("HEADSTART_STORE", "store")
-    with pytest.raises(ParamsError, match="'store'; give an absolute path"):
+    with pytest.raises(ParamsError, match="HEADSTART_STORE is 'store'; should be an absolute"):
         default_folder()
+
+
+def test_the_setting_in_params_yaml_counts_where_the_environment_has_none(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    project.set(**{"store.folder": str(tmp_path / "shared"), "store.limit": "3MB"})
+    assert default_folder() != tmp_path / "shared"
+    monkeypatch.delenv("HEADSTART_STORE")
+    monkeypatch.delenv("HEADSTART_STORE_LIMIT", raising=False)
+    assert default_folder() == tmp_path / "shared"
+    assert default_limit() == 3_000_000
+    project.set(**{"store.folder": "~/shared"})
+    assert default_folder() == Path.home() / "shared"
+    project.set(**{"store.folder": "shared"})
+    with pytest.raises(ParamsError, match=r"store.folder is 'shared'; should be an absolute"):
+        default_folder()
+    project.set(**{"store.folder": None, "store.limit": "lots"})
+    with pytest.raises(ParamsError, match=r"store.limit is 'lots'; should be a size such as"):
+        default_limit()
 
 
 def test_the_limit_is_one_setting(monkeypatch: pytest.MonkeyPatch) -> None:
