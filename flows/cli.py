@@ -48,7 +48,8 @@ def main() -> None:
 
         serve.run(**asked)
 
-    command.run({"why": why, "predict": predict, "serve": serve}[subcommand])
+    run = {"why": why, "predict": predict, "serve": serve}[subcommand]
+    command.run(run, takes_arguments=True)
 
 
 def why() -> None:

@@ -29,7 +29,7 @@ def main() -> None:
             signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # or they would end us, not our waiting
             signal.sigwait(ends)
 
-    command.run(dashboard)
+    command.run(dashboard, takes_arguments=True)
 
 
 if __name__ == "__main__":

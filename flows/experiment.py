@@ -42,7 +42,7 @@ def copy_of(root: Path, name: str) -> Iterator[Path]:
         for new in _git(root, "ls-files", "--others", "--exclude-standard", "-z").split("\0"):
             if new:
                 (copy / new).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(root / new, copy / new)
+                _copy(root / new, copy / new)
         for knob in ("user.name", "user.email"):
             _git(copy, "config", knob, _git(root, "config", "--default", "headstart", knob))
         local = root / ".dvc" / "config.local"
@@ -60,6 +60,14 @@ def bring_home(root: Path, copy: Path, name: str) -> str:
     ).splitlines()
     _git(root, "fetch", "--quiet", str(copy), f"{reference}:{reference}")
     return _git(root, "rev-parse", reference)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file; where it is a link to a folder (pictures that lie elsewhere), the link."""
+    if source.is_symlink() and not source.is_file():
+        target.symlink_to(source.parent / source.readlink())  # a relative one leads from `source`
+    else:
+        shutil.copy2(source, target)
 
 
 # A stash wants an author; this one is never seen.

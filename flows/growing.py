@@ -17,8 +17,8 @@ from prefect.states import Completed, Failed
 
 from pipeline import pictures
 from pipeline.classifier import Classifier
-from pipeline.errors import HeadstartError
-from pipeline.predict import inside, rows
+from pipeline.errors import HeadstartError, ParamsError
+from pipeline.predict import inside, rows, spelt
 
 
 class Seen(NamedTuple):
@@ -48,7 +48,14 @@ def predict(bundle: Path, folder: Path, answers: Path) -> State[None]:
 
 
 def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
-    """Add a line for each file of `folder` that has none; how many were asked about, and copies."""
+    """Add a line for each file of `folder` that has none; how many were asked about, and copies.
+
+    Raises:
+        ParamsError: there is no such folder.
+        DataError: the bundle cannot be opened.
+    """
+    if not folder.is_dir():
+        raise ParamsError(f"{folder} is no folder; name the one that the pictures come into")
     classifier = Classifier(bundle)
     version = pictures.digest((bundle / "bundle.json").read_bytes())
     seen, known = _remembered(lines, version)
@@ -61,7 +68,7 @@ def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
                 status = path.stat()
             except FileNotFoundError:  # it was put elsewhere meanwhile
                 continue
-            now = Seen(str(path), status.st_size, status.st_mtime_ns)
+            now = Seen(spelt(path), status.st_size, status.st_mtime_ns)
             if now in seen:
                 continue
             digest = _digest(path)
@@ -90,7 +97,7 @@ def _digest(path: Path) -> str:
     try:
         return pictures.digest(pictures.load(path))
     except pictures.RefusedError as error:
-        return f"{error}: {path}"  # its row will say so
+        return f"{error}: {spelt(path)}"  # its row will say so
 
 
 def _remembered(lines: TextIO, version: str) -> tuple[set[Seen], dict[str, dict[str, Any]]]:
@@ -101,7 +108,7 @@ def _remembered(lines: TextIO, version: str) -> tuple[set[Seen], dict[str, dict[
     if whole != text:  # a run was killed while it wrote the last line
         lines.truncate(len(whole.encode()))
     seen, known = set(), {}
-    for line in whole.splitlines():
+    for line in whole.split("\n")[:-1]:  # a name may hold what else `splitlines` takes for an end
         row = json.loads(line)
         if row["bundle"] == version:
             seen.add(Seen(*(row[name] for name in Seen._fields)))

@@ -19,7 +19,14 @@ from flows.experiment import bring_home, copy_of
 from flows.gate import Gate, Guard, forget
 from flows.stages import Pool, working_copy
 from flows.steps import Run, make_plan, run_stages, submit
-from pipeline.errors import BusyError, ExperimentError, MayPassError, StageError, StoppedError
+from pipeline.errors import (
+    BusyError,
+    ExperimentError,
+    MayPassError,
+    ParamsError,
+    StageError,
+    StoppedError,
+)
 
 
 @flow(name="headstart", persist_result=False)
@@ -42,19 +49,21 @@ def headstart(
         force: run stages even if nothing changed.
         overrides: other values for params.yaml, such as `train.optimizer=sgd`; the run is then
             made aside and saved as a DVC experiment, and the working copy stays as it is.
-        name: name of that experiment; the flow run's when empty.
+        name: name of that experiment; the flow run's when empty. Only with `overrides`.
         update: bring what `dvc import` and `dvc import-url` took from elsewhere up to date first.
         pull: fetch data and outputs from the DVC remote first.
         push: send data and outputs to the DVC remote afterwards.
-        remote: name of the DVC remote; its default one when empty.
-        gate: when to keep the result that was there instead of the new one; never when empty.
+        remote: name of the DVC remote; its default one when empty. Only with `pull` or `push`.
+        gate: when to keep the result that was there instead of the new one; never when empty. Not
+            with `overrides`.
         when_busy: what to do when another run is at work in this working copy.
     """
     root = working_copy()
-    name = name or flow_run.name or "experiment"
     with ExitStack() as stack:
         cancellation = stack.enter_context(Cancellation())
         try:
+            refuse_idle(overrides, name, pull or push, remote, gate)
+            name = name or flow_run.name or "experiment"
             claim = stack.enter_context(Claim(root, when_busy, cancellation.asked))
             claim.sign(run=flow_run.name or "", id=str(flow_run.id))
             if claim.died:
@@ -72,8 +81,7 @@ def headstart(
             if run.failed():
                 return verdict(run, gate, None)
             make_plan(run, targets or [])
-            # An experiment takes nothing's place.
-            guard = Guard(gate, root, run.plan, run.before) if gate and not overrides else None
+            guard = Guard(gate, root, run.plan, run.before) if gate else None
             run_stages(run)
             now = pool.ask("metrics")
             objection = guard.objection(run.failed(), now) if guard else None
@@ -89,11 +97,27 @@ def headstart(
                 pool.ask("save", name=name)
                 commit = bring_home(root, place, name)
                 get_run_logger().info("saved as experiment %r (%s)", name, commit[:7])
-        except (BusyError, ExperimentError, MayPassError, StageError) as error:
+        except (BusyError, ExperimentError, MayPassError, ParamsError, StageError) as error:
             return Failed(message=str(error))
         except StoppedError:
             return Cancelled(message="cancelled")
     return verdict(run, gate, objection)
+
+
+def refuse_idle(
+    overrides: list[str] | None,
+    name: str | None,
+    transfers: bool,
+    remote: str | None,
+    gate: Gate | None,
+) -> None:
+    """Raise `ParamsError` where a parameter would do nothing beside the others."""
+    if name and not overrides:
+        raise ParamsError("name is for an experiment: give overrides (--set) too, or no name")
+    if gate and overrides:
+        raise ParamsError("an experiment takes no result's place: give no gate with overrides")
+    if remote and not transfers:
+        raise ParamsError("remote does nothing without pull or push: give one too, or no remote")
 
 
 def furnish(root: Path, pool: Pool, overrides: list[str]) -> None:

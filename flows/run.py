@@ -44,7 +44,7 @@ def main() -> None:
     def run() -> None:
         sys.exit(0 if bring_up_to_date(asked) else 1)
 
-    command.run(run)
+    command.run(run, takes_arguments=True)
 
 
 def bring_up_to_date(asked: dict[str, Any]) -> bool:
@@ -61,7 +61,8 @@ def bring_up_to_date(asked: dict[str, Any]) -> bool:
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "300")
     if not asked["overrides"]:
         warm_up(root)
-    unusual = any(asked[knob] for knob in ("force", "overrides", "update", "pull", "push", "gate"))
+    usual = {"targets", "when_busy"}
+    unusual = any(value for knob, value in asked.items() if knob not in usual)
     if api and not unusual and uptodate.noted(root, api, asked["targets"]):
         return True
     # Only now, for Prefect reads its settings when it is imported. An import makes much and frees

@@ -61,15 +61,19 @@ def digest(lines: list[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode(errors="replace")).hexdigest()
 
 
-def signature(path: Path) -> Iterator[str]:
+def signature(path: Path, with_links: bool = True) -> Iterator[str]:
     """A line for each file at or under `path`: its name, size and time of change.
 
-    A `.dvc` file, which runs write too, is known by its content instead.
+    A `.dvc` file, which runs write too, is known by its content instead. A link to a folder is
+    followed where it is `path` or, `with_links`, lies right in it: so is brought into data/raw
+    what lies elsewhere. Further down `ingest` refuses it, and it may lead back up.
     """
     if path.is_dir():
         with os.scandir(path) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                yield from signature(Path(entry.path))
+            inside = sorted(Path(entry.path) for entry in entries)
+        for one in inside:
+            if with_links or not (one.is_symlink() and one.is_dir()):
+                yield from signature(one, with_links=False)
     elif path.suffix == ".dvc":
         yield f"{path} {hashlib.sha256(path.read_bytes()).hexdigest()}"
     elif path.exists():
@@ -86,7 +90,8 @@ def watch(
         while not end.wait(every):
             try:
                 looking.look(start_run)
-            except (MayPassError, StageError) as error:  # the source does not answer, say
+            # The source does not answer, say, or a folder cannot be listed.
+            except (MayPassError, StageError, OSError) as error:
                 print(f"flows.watch: {error}; looking again", flush=True)
 
 
@@ -133,7 +138,7 @@ def main() -> None:
             os.environ["PREFECT_API_URL"] = api
         watch(root, asked.look_at, asked.look_every, start_run, threading.Event())
 
-    command.run(look)
+    command.run(look, takes_arguments=True)
 
 
 if __name__ == "__main__":

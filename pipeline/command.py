@@ -6,8 +6,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
-from pipeline.errors import DiskError, HeadstartError
+from pipeline.errors import DiskError, HeadstartError, ParamsError
 
 
 def debug_option() -> argparse.ArgumentParser:
@@ -22,13 +23,20 @@ def debug_option() -> argparse.ArgumentParser:
     return parser
 
 
-def run(stage: Callable[[], None]) -> None:
+def run(stage: Callable[[], None], takes_arguments: bool = False) -> None:
     """Run `stage`; turn whatever it raises into one line and an exit code.
+
+    A stage is told everything by params.yaml: unless it `takes_arguments`, and reads them itself,
+    one on the command line is refused before any work, which would delete the last results.
 
     A `HeadstartError` has its own exit code, a failing disk that of `DiskError`, and anything
     else, which is a mistake of ours, 1. With `--debug` on the command line, or `HEADSTART_DEBUG`
     set, the traceback is kept.
     """
+    unknown = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    if unknown and not takes_arguments:
+        said = " ".join(unknown)
+        _end(stage, ParamsError(f"{said!r} is not understood; give nothing, or --debug"))
     if "--debug" in sys.argv or os.environ.get("HEADSTART_DEBUG"):
         stage()
         return
@@ -61,6 +69,6 @@ def _disk_error(error: OSError) -> DiskError:
     return DiskError(f"{file}{said}; see that it can be read and written, and run again")
 
 
-def _end(stage: Callable[[], None], error: HeadstartError) -> None:
+def _end(stage: Callable[[], None], error: HeadstartError) -> NoReturn:
     print(f"{stage.__name__}: error: {error}", file=sys.stderr)
     sys.exit(error.exit_code)

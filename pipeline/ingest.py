@@ -4,6 +4,7 @@ import contextlib
 import csv
 import itertools
 import os
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -72,16 +73,18 @@ class Memory:
         """Open the feature store."""
         self._store: FeatureStore | None = None
         self._new: dict[bytes, Inspection] = {}
+        self._giving_up = threading.Lock()
         try:
             self._store = FeatureStore(store.default_folder(), store.default_limit())
         except StoreError as error:
-            self._do_without(error)
+            _warn(error)
 
     def inspect(self, data: bytes, digest: str) -> Inspection:
         """`pictures.inspect`, or what it found in the same bytes before; only pictures are kept."""
         key = _key(digest)
+        opened = self._store  # read once, for another thread may give it up meanwhile
         try:
-            kept = self._store.get([key]) if self._store else {}
+            kept = opened.get([key]) if opened else {}
         except StoreError as error:
             self._do_without(error)
             kept = {}
@@ -113,8 +116,17 @@ class Memory:
             self._do_without(error)
 
     def _do_without(self, error: StoreError) -> None:
-        self._store = None
-        print(f"ingest: warning: pictures seen before are decoded again: {error}")
+        """Give the store up; of several threads that it fails, the first says so."""
+        with self._giving_up:
+            opened, self._store = self._store, None
+        if opened:
+            _warn(error)
+            with contextlib.suppress(StoreError):
+                opened.close()
+
+
+def _warn(error: StoreError) -> None:
+    print(f"ingest: warning: pictures seen before are decoded again: {error}")
 
 
 def _key(digest: str) -> bytes:

@@ -1,5 +1,6 @@
 """The typed schema of `params.yaml`: checked whole before any work, read section by section."""
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -284,8 +285,22 @@ def _explain(error: ValidationError, document: dict[str, Any]) -> str:
     if first["type"] == "missing":
         return f"{key} is missing"
     same_place = [p for p in problems if p["loc"][: len(where)] == first["loc"][: len(where)]]
+    texts = [p["input"] for p in same_place if p["type"] == "float_type" and _is_number(p["input"])]
+    if texts:
+        return (
+            f"{key} is {value!r}; YAML takes {texts[0]!r} for text: write a number without quotes,"
+            " such as 0.001 or 1.0e-3"
+        )
     allowed = " or ".join(dict.fromkeys(_wanted(p["msg"]) for p in same_place))
     return f"{key} is {value!r}; {allowed}"
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a text that Python takes for a number."""
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 def _wanted(message: str) -> str:

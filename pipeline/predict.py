@@ -127,6 +127,11 @@ def inside(folder: Path) -> list[Path]:
     )
 
 
+def spelt(path: Path) -> str:
+    """The path as a table has it: of a name that is no UTF-8 the odd bytes are spelt out."""
+    return path.as_posix().encode("utf-8", "backslashreplace").decode()
+
+
 def rows(
     classifier: "Classifier", paths: Iterable[Path], heat_maps: Path | None, neighbours: int
 ) -> Iterator[Row]:
@@ -168,7 +173,7 @@ def _row(classifier: "Classifier", heat_maps: Path | None, neighbours: int, path
     from pipeline import pictures
 
     row: Row = dict.fromkeys(COLUMNS)
-    row["path"] = path.as_posix()
+    row["path"] = spelt(path)
     try:
         with pictures.large(path):
             data = pictures.load(path)
@@ -179,9 +184,9 @@ def _row(classifier: "Classifier", heat_maps: Path | None, neighbours: int, path
     row["probability"] = float(answer.probabilities[answer.best])
     if heat_maps is not None and answer.heat is not None:
         # Pictures of one name in two folders have two maps.
-        name = f"{path.stem}-{pictures.digest(row['path'].encode())[:8]}.png"
+        name = f"{Path(row['path']).stem}-{pictures.digest(os.fsencode(path))[:8]}.png"
         Image.fromarray(answer.heat).save(heat_maps / name)
-        row["heat_map"] = (heat_maps / name).as_posix()
+        row["heat_map"] = spelt(heat_maps / name)
     if neighbours:
         row["neighbours"] = [
             {"path": one.path, "label": one.label, "cosine": one.cosine}
@@ -269,7 +274,7 @@ def main() -> None:
     def predict() -> None:
         run(**asked)
 
-    command.run(predict)
+    command.run(predict, takes_arguments=True)
 
 
 if __name__ == "__main__":

@@ -328,10 +328,12 @@ def run(
 
     Raises:
         DataError: the bundle cannot be opened.
-        ParamsError: a limit is not above 0, or the port is taken.
+        ParamsError: a limit is not above 0, or the port is none or taken.
     """
     if min(megabytes, waiting, seconds) <= 0:
         raise ParamsError("--megabytes, --waiting and --seconds should be above 0")
+    if not 0 <= port <= 65535:
+        raise ParamsError(f"--port is {port}; it should be 0 to 65535")
     app = application(Classifier(bundle, reasons=True), Limits(megabytes, waiting, seconds))
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

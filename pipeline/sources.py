@@ -113,7 +113,7 @@ def folder(root: Path) -> Listing:
     if not root.is_dir():
         raise DataError(f"ingest.path {root} is not a folder; source: folder needs one")
     paths, folders, refused = _walk(root)
-    top = {path.name for path in folders if path.parent == root}
+    top = {path.name for path in folders if path.parent == root and not path.is_symlink()}
     depth = 1 if "train" in top and top <= set(SPLITS) else 0
     if not depth and top and {name.casefold() for name in top} <= LIKE_SPLITS:
         raise DataError(
@@ -126,7 +126,7 @@ def folder(root: Path) -> Listing:
         reason = _why_not(path, root)
         if not reason and len(parts) < depth + 2:
             reason = "not in a class's folder"
-        label = _text(parts[depth])
+        label = _text(parts[depth]) if len(parts) > depth else ""  # beside the splits' folders
         reason = reason or _why_no_label(label)
         if reason:
             refused.append(Refused(path, reason))

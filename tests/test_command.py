@@ -48,8 +48,10 @@ def test_the_tree_is_drawn_as_it_is() -> None:
 
 @pytest.mark.parametrize("kind", kinds())
 def test_each_kind_is_one_line_and_its_exit_code(
-    kind: type[HeadstartError], capsys: pytest.CaptureFixture[str]
+    kind: type[HeadstartError], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "argv", ["stage"])  # pytest's own are none of a stage's
+
     def stage() -> None:
         raise kind("a.png is no picture; remove it")
 
@@ -87,6 +89,17 @@ def test_broken_parameters(name: str, project: Project) -> None:
 @pytest.mark.parametrize(("name", "needs"), [("predict", "bundle"), ("serve", "bundle")])
 def test_a_missing_bundle(name: str, needs: str, project: Project) -> None:
     assert_one_line(run(*COMMANDS[name]), 3, f"^{name}: error: {needs}/bundle.json cannot be read")
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--debgu",), ("--debug", "data/raw/mine")])
+def test_an_argument_of_a_stage_is_refused_before_any_work(
+    arguments: tuple[str, ...], project: Project
+) -> None:
+    manifest = Path("data/manifest.parquet")
+    manifest.write_text("of the last run")
+    done = run("-m", "pipeline.ingest", *arguments)
+    assert_one_line(done, 2, f"^ingest: error: '{arguments[-1]}' is not understood")
+    assert manifest.read_text() == "of the last run"
 
 
 def test_a_project_without_dvc_and_one_whose_graph_is_broken(project: Project) -> None:

@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import os
 import re
@@ -5,6 +6,7 @@ import socket
 import sqlite3
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -595,6 +597,30 @@ def test_no_store_at_all_costs_time_only(
     assert run() == first
     said = capsys.readouterr().out
     assert re.search("ingest: warning: pictures seen before are decoded again: .*a file", said)
+
+
+def test_a_store_that_fails_several_threads_is_given_up_once(
+    folder: Project,
+    draw_picture: Draw,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    together = threading.Barrier(4)
+
+    def fail(*_: object) -> None:
+        together.wait(60)
+        raise StoreError("no room")
+
+    # As below; and the threads are to have asked before the first of them is told.
+    monkeypatch.setattr(store.FeatureStore, "get", fail)
+    with contextlib.closing(ingest.Memory()) as memory, ThreadPoolExecutor(4) as pool:
+        data = [picture_cases.png(draw_picture(i)) for i in range(4)]
+        seen = list(pool.map(memory.inspect, data, map(pictures.digest, data)))
+        assert [one.format for one in seen] == ["PNG"] * 4
+        open_files = [os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()]
+        assert not any(file.startswith(str(store.default_folder())) for file in open_files)
+    said = capsys.readouterr().out
+    assert said.count("pictures seen before are decoded again: no room") == 1
 
 
 @pytest.mark.parametrize("deed", ["get", "put", "close"])

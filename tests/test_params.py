@@ -19,6 +19,15 @@ MISTAKES = [
     ("precision: float32", "precision: float64", "extract.precision is 'float64'; should be "),
     ("views: 4", "views: 4.5", "augment.views is 4.5; should be a valid integer"),
     ("views: 4", "views: yes", "augment.views is True; should be a valid integer"),
+    (
+        "learning_rate: 0.001",
+        "learning_rate: 1e-3",
+        "train.learning_rate is '1e-3'; YAML takes '1e-3' for text: write a number without quotes,"
+        " such as 0.001 or 1.0e-3",
+    ),
+    ("learning_rate: 0.001", "learning_rate: [0.1, 1e-3]", "YAML takes '1e-3' for text"),
+    ("power: 0.5", "power: 5e-1", "train.power is '5e-1'; YAML takes '5e-1' for text"),
+    ("learning_rate: 0.001", "learning_rate: fast", "is 'fast'; should be a valid number"),
     ("evaluate:", "evaluat:", "evaluat is not a parameter; the file takes ingest, augment"),
 ]
 

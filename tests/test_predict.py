@@ -71,6 +71,33 @@ def test_all_tables_tell_the_same_and_a_bad_file_is_a_row(project, tmp_path):
     assert in_parquet[2]["neighbours"][0]["path"] == good["neighbours"][0]["path"]
 
 
+def test_of_a_name_that_is_no_utf_8_the_odd_bytes_are_spelt_out(project, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    good = Path("data/raw/shapes/disc/0.png").read_bytes()
+    (folder / os.fsdecode(b"a\xff.png")).write_bytes(good)
+    (folder / os.fsdecode(b"b\xff.png")).write_bytes(b"no picture")
+    tables = {kind: tmp_path / f"said.{kind}" for kind in ("csv", "jsonl", "parquet")}
+    maps = tmp_path / os.fsdecode(b"maps\xff")
+    predict.run(Path("bundle"), [str(folder)], **tables, heat_maps=maps)
+    read = [
+        pd.read_csv(tables["csv"]).to_dict("records"),
+        [json.loads(line) for line in tables["jsonl"].read_text().splitlines()],
+        pq.read_table(tables["parquet"]).to_pylist(),
+    ]
+    for first, second in read:
+        assert first["path"] == f"{folder}/a\\udcff.png"
+        assert first["class"] == "disc"
+        assert second["path"] == f"{folder}/b\\udcff.png"
+        assert second["error"].startswith("not a picture")
+        (drawn,) = maps.iterdir()
+        assert first["heat_map"] == f"{tmp_path}/maps\\udcff/{drawn.name}"
+        assert drawn.name.startswith("a\\udcff-")
+    said = headstart("bundle", folder)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.splitlines()[1].endswith("a\\udcff.png")
+
+
 def test_the_command_prints_a_table_and_goes_on_after_a_bad_file(project, tmp_path):
     bad = tmp_path / "notes.txt"
     bad.write_text("<html>")

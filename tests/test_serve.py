@@ -215,7 +215,11 @@ def test_what_is_not_answered_in_time_is_told_so(bundled, picture):
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["nothing"], "is no bundle"), (["bundle", "--waiting", "0"], "should be above 0")],
+    [
+        (["nothing"], "is no bundle"),
+        (["bundle", "--waiting", "0"], "should be above 0"),
+        (["bundle", "--port", "70000"], "--port is 70000; it should be 0 to 65535"),
+    ],
 )
 def test_a_mistake_is_one_line(bundled, arguments, said):
     done = subprocess.run(

@@ -60,6 +60,18 @@ def test_folders_of_splits(project: Project, held_out: list[str]) -> None:
     }
 
 
+def test_a_file_beside_the_folders_of_splits_is_refused(project: Project) -> None:
+    touch("data/raw/x/train/ant/1.jpg", "data/raw/x/.DS_Store", "data/raw/x/notes.txt")
+    Path("data/raw/x/more").symlink_to("train")
+    listing = sources.listing(params("folder", "data/raw/x"))
+    assert labelled(listing) == {("data/raw/x/train/ant/1.jpg", "ant", "train")}
+    assert reasons(listing) == {
+        "data/raw/x/.DS_Store": "hidden or system file",
+        "data/raw/x/more": "link to a folder",
+        "data/raw/x/notes.txt": "not in a class's folder",
+    }
+
+
 def test_a_class_may_be_called_like_a_split(project: Project) -> None:
     touch("data/raw/x/train/1.jpg", "data/raw/x/bus/1.jpg", "data/raw/x/test/1.jpg")
     listing = sources.listing(params("folder", "data/raw/x"))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows import growing
+from pipeline.errors import ParamsError
 from tests.conftest import ROOT
 
 
@@ -63,6 +64,26 @@ def test_a_run_that_was_killed_goes_on(bundled: Path, inbox: Path, tmp_path: Pat
     answers.write_bytes(whole[:-40])
     assert look(bundled / "bundle", inbox, answers) == (1, 0)
     assert answers.read_bytes() == whole
+
+
+def test_any_name_is_remembered(bundled: Path, tmp_path: Path) -> None:
+    folder, answers = tmp_path / "inbox", tmp_path / "answers.jsonl"
+    folder.mkdir()
+    shapes = bundled / "data" / "raw" / "shapes"
+    names = [os.fsdecode(b"\xff.png"), "two\u2028lines\x85.png"]
+    shutil.copy(shapes / "disc" / "0.png", folder / names[0])
+    shutil.copy(shapes / "square" / "1.png", folder / names[1])
+    (folder / os.fsdecode(b"empty\xff")).touch()
+    assert look(bundled / "bundle", folder, answers) == (3, 0)
+    assert look(bundled / "bundle", folder, answers) == (0, 0)
+    rows = [json.loads(line) for line in answers.read_text(encoding="utf-8").split("\n")[:-1]]
+    said = {Path(row["path"]).name: row["class"] or row["error"] for row in rows}
+    assert said == {"\\udcff.png": "disc", names[1]: "square", "empty\\udcff": "empty file"}
+
+
+def test_a_folder_that_is_not_there_is_named(bundled: Path, tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="inbocks is no folder"):
+        look(bundled / "bundle", tmp_path / "inbocks", tmp_path / "answers.jsonl")
 
 
 @pytest.mark.slow

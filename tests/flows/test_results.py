@@ -2,6 +2,7 @@
 
 import base64
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,42 @@ def test_a_name_that_dvc_would_not_save_is_refused_before_any_work(
         copy_of(tmp_path, name),
     ):
         pass
+
+
+def test_pictures_linked_in_from_elsewhere_are_in_the_copy(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    for folder in (root / ".dvc", root / "data" / "raw", elsewhere):
+        folder.mkdir(parents=True)
+    (elsewhere / "1.jpg").write_text("a picture")
+    (root / ".dvc" / ".gitignore").write_text("/tmp\n")
+    somebody = ("-c", "user.name=t", "-c", "user.email=t@t")
+    for command in (("init", "-q"), ("add", "."), (*somebody, "commit", "-qm", "as it is")):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    (root / "data" / "raw" / "relative").symlink_to("../../../elsewhere")
+    (root / "data" / "raw" / "absolute").symlink_to(elsewhere)
+    (root / "data" / "raw" / "nowhere").symlink_to("gone")
+    (root / "data" / "raw" / "labels.csv").symlink_to(elsewhere / "1.jpg")
+    with copy_of(root, "aside") as copy:
+        for name in ("relative", "absolute"):
+            assert (copy / "data" / "raw" / name).is_symlink()
+            assert (copy / "data" / "raw" / name / "1.jpg").read_text() == "a picture"
+        assert (copy / "data" / "raw" / "nowhere").is_symlink()
+        assert (copy / "data" / "raw" / "labels.csv").read_text() == "a picture"
+    assert (elsewhere / "1.jpg").exists()  # the copy was deleted, not what it led to
+
+
+def test_a_parameter_that_would_do_nothing_is_refused(toy: Toy) -> None:
+    toy.stages(a={})
+    toy.flow()  # so that nothing is to be done: a run that is usual would not start the flow
+    for arguments, said in (
+        (["--name", "better"], "name is for an experiment"),
+        (["--set", "a=1", "--gate", "{}"], "give no gate with overrides"),
+        (["--remote", "store"], "remote does nothing without pull or push"),
+    ):
+        run = toy.flow(*arguments)
+        assert (run.state["type"], run.code) == ("FAILED", 1)
+        assert said in run.state["message"]
+        assert run.tasks == {}
 
 
 def test_a_worse_result_does_not_take_the_old_ones_place(toy: Toy) -> None:
