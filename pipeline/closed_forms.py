@@ -1,30 +1,28 @@
 """Heads that are solved for instead of descended to, in the form that every head is saved in.
 
 All take features of mean zero and of one scale, and measure weight decay alike: an L2 penalty of
-`weight_decay / 2 * |weight|^2` beside the mean loss of a row; biases are free.
+`weight_decay / 2 * |weight|^2` beside the mean loss of a row; biases are free. The logits of ridge
+and nearest mean are right in order only: `fair_scale` makes probabilities of them.
 """
 
 import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
-from scipy.optimize import minimize_scalar
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from pipeline.features import Split
-from pipeline.heads import Floats, Head, probabilities
+from pipeline.heads import Floats, Head, fit_temperature
 
 MOST_ITERATIONS = 1000
 
 
-def lbfgs(train: Split, val: Split, class_weights: Floats, decays: Sequence[float]) -> list[Head]:
+def lbfgs(train: Split, class_weights: Floats, decays: Sequence[float]) -> list[Head]:
     """Multinomial logistic regression by L-BFGS (scikit-learn), one head for each decay.
 
     Args:
         train: n rows.
-        val: not looked at.
         class_weights: [c], weighing each row by its label.
         decays: L2 penalties.
     """
@@ -53,8 +51,8 @@ def lbfgs(train: Split, val: Split, class_weights: Floats, decays: Sequence[floa
     return [heads[decay] for decay in decays]
 
 
-def ridge(train: Split, val: Split, class_weights: Floats, decays: Sequence[float]) -> list[Head]:
-    """Least squares to one-hot labels, one head for each decay, scaled as `_scaled` says.
+def ridge(train: Split, class_weights: Floats, decays: Sequence[float]) -> list[Head]:
+    """Least squares to one-hot labels, one head for each decay.
 
     One eigendecomposition of the features' covariance [d, d] serves all decays.
     """
@@ -74,48 +72,33 @@ def ridge(train: Split, val: Split, class_weights: Floats, decays: Sequence[floa
         inverse = np.where(damped > 1e-7 * values[-1], 1 / np.maximum(damped, 1e-300), 0)
         weight = (vectors @ (inverse[:, None] * rotated)).T
         bias = wanted_mean - weight @ features_mean
-        heads.append(_scaled(weight, bias, train, val))
+        heads.append(Head(weight.astype(np.float32), bias.astype(np.float32)))
     return heads
 
 
-def nearest_mean(
-    train: Split, val: Split, class_weights: Floats, decays: Sequence[float]
-) -> list[Head]:
+def nearest_mean(train: Split, class_weights: Floats, decays: Sequence[float]) -> list[Head]:
     """The class whose mean is nearest; it has no knob.
 
     The negative squared distance to a mean m, less what all classes share, is `2 m·x - |m|²`: a
-    linear head, scaled as `_scaled` says.
+    linear head.
     """
     classes = len(class_weights)
     means = np.stack([train.features[train.labels == c].mean(axis=0) for c in range(classes)])
-    head = _scaled(2 * means, -np.square(means).sum(axis=1), train, val)
+    head = Head((2 * means).astype(np.float32), -np.square(means).sum(axis=1).astype(np.float32))
     return [head for _ in decays]
 
 
-def _scaled(
-    weight: npt.NDArray[np.float64], bias: npt.NDArray[np.float64], train: Split, val: Split
-) -> Head:
-    """Scale logits that are right in order only, so that their softmax is a fair probability.
+def fair_scale(head: Head, rows: Split) -> float:
+    """By what to multiply logits, so that their softmax is a fair probability.
 
-    Temperature scaling (Guo et al., arXiv:1706.04599): the scale with the lowest cross-entropy on
-    the validation rows, or on the training rows where there are none; the latter leaves a head
-    surer of itself than it should be. As in Platt's scaling (1999), labels are believed a little
-    less than wholly, here as if one row more had been seen that could be any class: a few rows that
-    are all right must not mean certainty.
+    `heads.fit_temperature` on the rows; of those that the head was solved for it makes a head that
+    is surer of itself than it should be.
     """
-    rows = val if len(val.labels) else train
-    logits = rows.features @ weight.T + bias
-    count, classes = logits.shape
-    wanted = (np.eye(classes)[rows.labels] * count + 1 / classes) / (count + 1)
-    unit = np.abs(logits - logits.mean(axis=1, keepdims=True)).mean()
-
-    def loss(power: float) -> float:
-        shares = probabilities(np.exp(power) / unit * logits)
-        return float(-(wanted * np.log(np.maximum(shares, 1e-300))).sum())
-
-    scale = np.exp(minimize_scalar(loss, bounds=(-7, 7), method="bounded").x) / unit
-    return Head((scale * weight).astype(np.float32), (scale * bias).astype(np.float32))
+    logits = head.logits(rows.features)
+    unit = np.abs(logits - logits.mean(axis=1, keepdims=True)).mean() or 1.0
+    return 1 / float(unit * fit_temperature(logits / unit, rows.labels))
 
 
-Solver = Callable[[Split, Split, Floats, Sequence[float]], list[Head]]
+Solver = Callable[[Split, Floats, Sequence[float]], list[Head]]
 SOLVERS: dict[str, Solver] = {"lbfgs": lbfgs, "ridge": ridge, "nearest_mean": nearest_mean}
+OF_NO_SCALE = (ridge, nearest_mean)

@@ -6,7 +6,7 @@ with numpy alone, so that whatever only asks it need not load torch.
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,10 @@ class Head:
         if self.hidden_weight is not None and self.hidden_bias is not None:
             features = np.maximum(features @ self.hidden_weight.T + self.hidden_bias, 0)
         return features @ self.weight.T + self.bias
+
+    def scaled(self, factor: float) -> "Head":
+        """The head whose logits are `factor` times as large."""
+        return replace(self, weight=self.weight * factor, bias=self.bias * factor)
 
 
 def probabilities(logits: Floats, temperature: float = 1.0) -> npt.NDArray[np.float64]:

@@ -57,13 +57,17 @@ class Figures:
 
 @dataclass(frozen=True)
 class Trained:
-    """What became of one head: `head` and `kept` (its figures) are None when it was lost."""
+    """What became of one head: `head` and `kept` (its figures) are None when it was lost.
+
+    `scale` is what its logits were multiplied by, as `closed_forms.fair_scale` found.
+    """
 
     knobs: Knobs
     head: Head | None
     kept: Figures | None
     curve: list[Figures]
     status: str
+    scale: float = 1.0
 
 
 def train_heads(
@@ -139,13 +143,16 @@ def _solve(
     name: str, knobs: list[Knobs], train: Split, val: Split, schedule: Schedule
 ) -> list[Trained]:
     """Heads in closed form; their curve is one point."""
-    heads = closed_forms.SOLVERS[name](
-        train, val, schedule.class_weights, [one.weight_decay for one in knobs]
-    )
+    solve = closed_forms.SOLVERS[name]
+    heads = solve(train, schedule.class_weights, [one.weight_decay for one in knobs])
     trained = []
     for one, head in zip(knobs, heads, strict=True):
+        scale = 1.0
+        if solve in closed_forms.OF_NO_SCALE:
+            scale = closed_forms.fair_scale(head, val if len(val.labels) else train)
+            head = head.scaled(scale)
         figures = Figures(1, *_figures(head, train, schedule), *_figures(head, val, schedule))
-        trained.append(Trained(one, head, figures, [figures], "solved"))
+        trained.append(Trained(one, head, figures, [figures], "solved", scale))
     return trained
 
 

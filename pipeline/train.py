@@ -79,22 +79,21 @@ def refit(chosen: Trained, rows: Split, val: Split, schedule: Schedule, device: 
     """Train the chosen head again, on training and validation pictures together.
 
     Validation has done its work once the head is chosen, and with few pictures a fifth more of
-    them is worth more than a figure. A head that descends gets as many epochs as it had kept.
+    them is worth more than a figure. A head that descends gets as many epochs as it had kept. One
+    in closed form keeps the scale that was fair when the validation pictures were new to it.
     """
     names = [field.name for field in fields(Split)]
     both = Split(*(np.concatenate([getattr(rows, n), getattr(val, n)]) for n in names))
     none = Split(*(getattr(val, name)[:0] for name in names))
     epochs = chosen.kept.epoch if chosen.kept else schedule.epochs
-    # Ridge and nearest mean fit their one scale on validation pictures; the others want none.
-    seen = val if chosen.knobs.optimizer in CLOSED_FORMS else none
     again = replace(schedule, epochs=epochs, patience=0)
-    (trained,) = sweep.train_heads(both, seen, [chosen.knobs], again, device)
+    (trained,) = sweep.train_heads(both, none, [chosen.knobs], again, device)
     if trained.head is None:
         raise TrainingError(
             f"the chosen head was {trained.status} when it was trained again on"
             " train and validation pictures; set train.refit to false"
         )
-    return trained.head
+    return trained.head.scaled(chosen.scale / trained.scale)
 
 
 def every_combination(settings: TrainParams) -> list[Knobs]:

@@ -12,10 +12,12 @@ import torch
 
 from pipeline.errors import DataError, DeviceError, ParamsError, TrainingError
 from pipeline.features import write_shards
-from pipeline.heads import load_head
+from pipeline.heads import load_head, probabilities
 from pipeline.params import load
 from pipeline.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, SWEEP, TRAINING
-from pipeline.train import class_weights, every_combination, train
+from pipeline.sweep import Knobs, Schedule, train_heads
+from pipeline.train import class_weights, every_combination, refit, train
+from tests.test_sweep import blobs
 
 
 def make_features(counts, dimension=12, views=1, seed=0):
@@ -239,6 +241,22 @@ def test_the_chosen_head_learns_from_validation_pictures_too(trained_project, na
     assert about_again == {**about, "refit": True}
     assert chosen.weight.shape == again.weight.shape
     assert not np.allclose(chosen.weight, again.weight)
+
+
+@pytest.mark.parametrize("name", ["ridge", "nearest_mean"])
+def test_learning_the_validation_pictures_does_not_make_a_head_certain(name):
+    """With more features than pictures it has them all right, as soon as it has learnt them."""
+    rows, val, fresh = (blobs(count, seed, 3, 200, 0.3) for seed, count in enumerate((60, 30, 300)))
+    knobs = Knobs(name, 0, 1.0, 0, 0, 0, 0)
+    schedule = Schedule(1, 1, 0, np.ones(3, np.float32))
+    (chosen,) = train_heads(rows, val, [knobs], schedule, "cpu")
+    both = refit(chosen, rows, val, schedule, "cpu")
+
+    def loss(head):
+        shares = probabilities(head.logits(fresh.features))
+        return -np.log(shares[np.arange(len(shares)), fresh.labels]).mean()
+
+    assert loss(both) < loss(chosen.head)
 
 
 def test_balanced_class_weights_are_scikit_learns():
