@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline.errors import RunError
 
 HOST, PORT = "127.0.0.1", 4200
-PATIENCE_SECONDS = 300.0  # the first start makes the database; Prefect's own 20 s can be too few
+PATIENCE_SECONDS = 150.0  # the first start makes the database; Prefect's own 20 s can be too few
 # Neither the server nor its clients send figures about their use to anyone.
 QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 ADDRESS = Path(".headstart") / "server"
@@ -71,17 +71,30 @@ def running(root: Path, host: str, port: int) -> Iterator[str]:
         )
     process = _start(host, port)
     try:
-        _wait_for(api, process)
+        if not _is_up(api, process):  # it has been seen to hang as it started
+            print("it does not answer; starting it again", flush=True)
+            _end(process)
+            process = _start(host, port)
+            if not _is_up(api, process):
+                raise RunError(
+                    f"the Prefect server at {api} did not answer in {PATIENCE_SECONDS:.0f} s,"
+                    " twice; try again, or see what `prefect server start` says"
+                )
         (root / ADDRESS).parent.mkdir(exist_ok=True)
         (root / ADDRESS).write_text(api)
         yield api
     finally:
         (root / ADDRESS).unlink(missing_ok=True)
-        process.terminate()
-        try:
-            process.wait(PATIENCE_SECONDS / 5)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _in_profile() -> str:
@@ -113,20 +126,19 @@ def _start(host: str, port: int) -> subprocess.Popen[bytes]:
     )
 
 
-def _wait_for(api: str, process: subprocess.Popen[bytes]) -> None:
+def _is_up(api: str, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until the server that was started answers; whether it did, in good time."""
     end = time.monotonic() + PATIENCE_SECONDS
-    while not answers(api):
+    while time.monotonic() < end:
+        if answers(api):
+            return True
         if process.poll() is not None:
             raise RunError(
                 f"the Prefect server at {api} ended as it started: if its port is taken, choose"
                 " another with --port"
             )
-        if time.monotonic() > end:
-            raise RunError(
-                f"the Prefect server at {api} did not answer in {PATIENCE_SECONDS:.0f} s; try"
-                " again, or see what `prefect server start` says"
-            )
         time.sleep(0.2)
+    return False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -121,7 +121,7 @@ def test_pictures_linked_in_from_elsewhere_are_in_the_copy(tmp_path: Path) -> No
     for folder in (root / ".dvc", root / "data" / "raw", elsewhere):
         folder.mkdir(parents=True)
     (elsewhere / "1.jpg").write_text("a picture")
-    (root / ".dvc" / ".gitignore").write_text("/tmp\n")
+    (root / ".dvc" / ".gitignore").write_text("/tmp\n")  # noqa: S108 (of .dvc)
     somebody = ("-c", "user.name=t", "-c", "user.email=t@t")
     for command in (("init", "-q"), ("add", "."), (*somebody, "commit", "-qm", "as it is")):
         subprocess.run(["git", *command], cwd=root, check=True)

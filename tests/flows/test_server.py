@@ -1,0 +1,51 @@
+"""A Prefect server that hangs as it starts. What hangs is a stand-in: the real one seldom does."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toys import free_port
+
+from flows import server
+from pipeline.errors import RunError
+
+HANGS = ["sleep", "1000"]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Commands to start one after another in the place of a server, soon given up."""
+    commands: list[list[str]] = []
+
+    def start(host: str, port: int) -> subprocess.Popen[bytes]:
+        command = [word.replace("PORT", str(port)) for word in commands.pop(0)]
+        return subprocess.Popen(command, start_new_session=True)
+
+    monkeypatch.setattr(server, "_start", start)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    return commands
+
+
+def test_it_is_started_again(
+    started: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "api" / "health").mkdir(parents=True)
+    answering = [sys.executable, "-m", "http.server", "PORT", "--directory", str(tmp_path)]
+    started += [HANGS, answering]
+    monkeypatch.setattr(server, "PATIENCE_SECONDS", 5.0)
+    with server.running(tmp_path, "127.0.0.1", free_port()) as api:
+        assert server.answers(api)
+    assert not server.answers(api)
+
+
+def test_twice_is_an_error(
+    started: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started += [HANGS, HANGS]
+    monkeypatch.setattr(server, "PATIENCE_SECONDS", 0.5)
+    with (
+        pytest.raises(RunError, match="did not answer in 0 s, twice"),
+        server.running(tmp_path, "127.0.0.1", free_port()),
+    ):
+        pass
