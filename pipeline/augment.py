@@ -82,7 +82,9 @@ def contact_sheet(training: pd.DataFrame, table: pd.DataFrame, file: Path) -> No
     chosen = training.sort_values(["label", "digest"])
     chosen = chosen.assign(turn=chosen.groupby("label").cumcount())
     chosen = chosen.sort_values(["turn", "label"]).head(MAX_ROWS).sort_values(["label", "digest"])
-    by_digest = {digest: rows.head(MAX_VIEWS) for digest, rows in table.groupby("digest")}
+    planned_of = table[table["digest"].isin(chosen["digest"])].groupby("digest")
+    # Every training picture has as many views as another, so these stand for all.
+    by_digest = {digest: rows.head(MAX_VIEWS) for digest, rows in planned_of}
     columns = 1 + max((len(rows) for rows in by_digest.values()), default=0)
 
     caption = 18

@@ -1,14 +1,14 @@
 """Stage checks: what could make the figures dishonest, found in the features; a table each."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
-from pipeline import command, drift, duplicates, params, pictures, suspects
+from pipeline import command, drift, duplicates, params, suspects
+from pipeline.duplicates import Picture
 from pipeline.errors import DataError
 from pipeline.features import read_manifest, read_splits
 from pipeline.params import ChecksParams
@@ -31,12 +31,16 @@ def checks() -> None:
     if "group" not in manifest:
         raise DataError(f"{MANIFEST} has no column group; run the ingest stage again")
     rows, features = originals(manifest)
-    found = {
-        "near_duplicates": near_duplicates(rows, features, knobs.duplicate_cosine),
-        "label_suspects": label_suspects(rows, features, knobs),
-        "few_pictures": few_pictures(manifest, knobs.least_pictures),
-        "drift": drifts(rows, features, knobs),
-    }
+    # With one thread no digit hangs on how many cores there are. It is also the faster way to solve
+    # many small systems, above all beside `train`.
+    with threadpool_limits(limits=1, user_api="blas"):
+        pairs, compared, known = near_duplicates(rows, features, knobs.duplicate_cosine)
+        found = {
+            "near_duplicates": pairs,
+            "label_suspects": label_suspects(rows, features, knobs),
+            "few_pictures": few_pictures(manifest, knobs.least_pictures),
+            "drift": drifts(rows, features, knobs),
+        }
     CHECKS.mkdir(parents=True, exist_ok=True)
     for name, table in found.items():
         file = CHECKS / f"{name}.csv"
@@ -46,7 +50,6 @@ def checks() -> None:
     counts["drifted_splits"] = len(drifted)
     CHECKS_COUNTS.write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
 
-    pairs = found["near_duplicates"]
     _say(
         "near_duplicates",
         "near-duplicate across splits",
@@ -74,6 +77,7 @@ def checks() -> None:
         "splits unlike the training pictures",
         [f"{row.split} (p {row.p_value:g})" for row in drifted.itertuples()],
     )
+    print(f"checks: {compared} pairs of pictures compared, {known} of them in earlier runs")
 
 
 def _say(name: str, one: str, many: str, found: list[str]) -> None:
@@ -103,8 +107,12 @@ def originals(manifest: pd.DataFrame) -> tuple[pd.DataFrame, suspects.Floats]:
     return rows, raised(np.concatenate(features)[order], POWER)
 
 
-def near_duplicates(rows: pd.DataFrame, features: suspects.Floats, least: float) -> pd.DataFrame:
+def near_duplicates(
+    rows: pd.DataFrame, features: suspects.Floats, least: float
+) -> tuple[pd.DataFrame, int, int]:
     """A row a pair of pictures of different splits that show the same, the most alike first.
+
+    Beside the table, how many pairs' pixels were compared, and how many of these in earlier runs.
 
     Args:
         rows: as `originals` gives them, n of them.
@@ -122,26 +130,16 @@ def near_duplicates(rows: pd.DataFrame, features: suspects.Floats, least: float)
         if len(ours) and len(earlier):
             near = duplicates.candidates(directions[ours], directions[earlier], least)
             pairs += [(ours[i], earlier[j], cosine) for i, j, cosine in near]
-    files = sorted({int(row) for pair in pairs for row in pair[:2]})
-    with ThreadPoolExecutor() as threads:
-        paths, digests = rows["path"].to_numpy(), rows["digest"].to_numpy()
-
-        def thumbnail(row: int) -> suspects.Floats:
-            return duplicates.thumbnail(pictures.read(Path(paths[row]), digests[row]))
-
-        small = dict(zip(files, threads.map(thumbnail, files), strict=True))
-
-        def alike(pair: tuple[int, int, float]) -> float:
-            return duplicates.likeness(small[pair[0]], small[pair[1]])
-
-        likeness = list(threads.map(alike, pairs))
-    kept = [pairs[i] for i in np.flatnonzero(np.array(likeness) >= duplicates.LEAST_LIKENESS)]
+    files = [Picture(*row) for row in zip(rows["path"], rows["digest"], strict=True)]
+    alike, known = duplicates.compare([(files[one], files[other]) for one, other, _ in pairs])
+    kept = [pairs[i] for i in np.flatnonzero(alike)]
     columns = ["path", "split", "label"]
     one = rows[columns].iloc[[pair[0] for pair in kept]].reset_index(drop=True)
     other = rows[columns].iloc[[pair[1] for pair in kept]].reset_index(drop=True)
     table = pd.concat([one, other.add_prefix("other_")], axis=1)
     table["cosine"] = np.array([pair[2] for pair in kept], dtype=float)
-    return table.sort_values(["cosine", "path", "other_path"], ascending=[False, True, True])
+    table = table.sort_values(["cosine", "path", "other_path"], ascending=[False, True, True])
+    return table, len(pairs), known
 
 
 def label_suspects(

@@ -1,8 +1,11 @@
-"""The two rules that keep work and orchestration apart."""
+"""The two rules that keep work and orchestration apart, and that nothing is imported by chance."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -42,3 +45,22 @@ def test_flows_brings_no_torch_in_by_a_back_door(file: Path) -> None:
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert shown.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize("folder", ["pipeline", "flows", "tests"])
+def test_what_is_imported_is_asked_for_in_pyproject(folder: str) -> None:
+    """Not only brought by something else, which may stop bringing it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = list(project["dependencies"])
+    if folder == "tests":
+        lines += project["optional-dependencies"]["dev"]
+    asked = {plain(re.split("[^A-Za-z0-9._-]", line)[0]) for line in lines}
+    ours = {"pipeline", "flows", "tests", "benchmarks", "toys"}
+    brings = packages_distributions()
+    for file, roots in libraries(folder).items():
+        for root in roots - ours - sys.stdlib_module_names:
+            assert {plain(name) for name in brings[root]} & asked, f"{file} imports {root}"
+
+
+def plain(name: str) -> str:
+    return re.sub("[._-]+", "-", name).lower()

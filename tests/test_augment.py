@@ -170,6 +170,17 @@ def test_a_sheet_without_views_has_one_column(training: pd.DataFrame, count: int
     assert sheet.size == (side + 2 * gap, (12 if count else 1) * (side + CAPTION + gap) + gap)
 
 
+def test_the_sheet_is_drawn_from_the_rows_of_the_pictures_that_it_shows(
+    training: pd.DataFrame,
+) -> None:
+    shown = training.groupby("label").head(4)
+    table = augment.plan(training["digest"].tolist(), settings())
+    augment.contact_sheet(shown, table, Path("all.png"))
+    of_shown = table[table["digest"].isin(shown["digest"])]
+    augment.contact_sheet(shown, of_shown, Path("shown.png"))
+    assert Path("all.png").read_bytes() == Path("shown.png").read_bytes()
+
+
 def test_a_caption_tells_the_view() -> None:
     assert augment._words(View(-4.6, 1.096, True, True)) == "-5° ×1.10 ↔ ↕"
     assert augment._words(View()) == "+0° ×1.00"

@@ -1,9 +1,12 @@
 """The checks stage on features of real patches: what is planted is found, clean data are quiet."""
 
 import importlib
+import io
 import json
 import os
+import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import skimage
 from PIL import Image, ImageEnhance, ImageOps
 
-from pipeline import drift, duplicates, suspects
+from pipeline import drift, duplicates, pictures, store, suspects
 from pipeline.checks import checks
-from pipeline.errors import DataError
+from pipeline.duplicates import Picture
+from pipeline.errors import DataError, StoreError
 from pipeline.paths import CHECKS, CHECKS_COUNTS, MANIFEST
 from pipeline.surfaces import PATCH, cut
 from tests.conftest import ROOT, Project
@@ -44,8 +49,8 @@ def clean(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("HEADSTART_STORE", str(folder / "cache" / "features"))
-        (folder / "cache").mkdir()
-        (folder / "cache" / "backbones").symlink_to(exported)
+        (folder / "cache" / "features").mkdir(parents=True)
+        (folder / "cache" / "features" / "backbones").symlink_to(exported)
         project = Project(folder)
         project.set(**{"ingest.source": "folder", "ingest.path": str(RAW), "augment.views": 0})
         recipe = pd.read_csv(ROOT / "data/raw/surfaces.csv")
@@ -98,20 +103,22 @@ def test_clean_data_are_quiet_and_empty_tables_have_their_header(planted, capsys
         lines = (CHECKS / f"{name}.csv").read_text().splitlines()
         assert lines[0] == header
         assert len(lines) == (3 if name == "drift" else 1)
-    assert capsys.readouterr().out.splitlines() == [
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert lines == [
         "checks: no near-duplicates across splits",
         "checks: no label suspects",
         "checks: no classes with fewer than 10 training pictures",
         "checks: no splits unlike the training pictures",
     ]
+    assert re.fullmatch(r"checks: \d+ pairs of pictures compared, 0 of them in earlier runs", last)
 
 
-def test_twice_the_same_bytes_and_no_torch(planted):
+def test_twice_the_same_bytes_whatever_cores_are_allowed_and_no_torch(planted):
     relabel(of_split("train")["path"].tolist()[:3], "moon")
     written = []
-    for _ in range(2):
+    for threads in ("1", "2"):
         script = "import sys, pipeline.checks as c; c.checks(); assert 'torch' not in sys.modules"
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": threads}
         subprocess.run([sys.executable, "-c", script], check=True, env=environment)
         files = [*CHECKS.iterdir(), CHECKS_COUNTS]
         written.append({file.name: file.read_bytes() for file in files})
@@ -150,6 +157,166 @@ def test_copies_in_another_split_are_found_whatever_was_done_to_them(planted, ca
     assert set(pairs["other_split"]) == {"train"}
     assert counts()["near_duplicates"] == 4
     assert "checks: 4 near-duplicates across splits: data/raw/given/" in capsys.readouterr().out
+
+
+def written() -> dict[str, bytes]:
+    """The stage's outputs, which it then has to make anew."""
+    files = {file.name: file.read_bytes() for file in [*CHECKS.iterdir(), CHECKS_COUNTS]}
+    shutil.rmtree(CHECKS)
+    return files
+
+
+def compared(capsys: pytest.CaptureFixture[str]) -> tuple[int, int]:
+    """How many pairs the stage says it compared, and how many of these in earlier runs."""
+    said = capsys.readouterr().out.splitlines()[-1]
+    now, before = re.findall(r"\d+", said)
+    return int(now), int(before)
+
+
+@pytest.fixture
+def with_a_copy(planted: Project) -> dict[str, bytes]:
+    """What the stage writes where a training picture has a copy in the test split, cold store."""
+    row = of_split("train").iloc[0]
+    copy = Path(row["path"]).with_name("copy.jpg")
+    ImageOps.mirror(Image.open(row["path"])).save(copy, quality=90)
+    prepare()
+    manifest = pd.read_parquet(MANIFEST)
+    manifest.loc[manifest["path"] == str(copy), "split"] = "test"
+    manifest.to_parquet(MANIFEST)
+    checks()
+    assert counts()["near_duplicates"] == 1
+    return written()
+
+
+def test_pairs_are_compared_once(with_a_copy, capsys):
+    with store.FeatureStore(store.default_folder(), None) as cache:
+        cache.clear()
+    checks()
+    pairs, known = compared(capsys)
+    assert (pairs > 100, known) == (True, 0)
+    assert written() == with_a_copy
+    RAW.rename("elsewhere")  # the pictures of known pairs are not even opened
+    checks()
+    assert compared(capsys) == (pairs, pairs)
+    assert written() == with_a_copy
+
+    Path("elsewhere").rename(RAW)
+    with sqlite3.connect(store.features_file(store.default_folder())) as database:
+        database.execute("DELETE FROM entries WHERE id % 2")
+    checks()
+    assert 0 < compared(capsys)[1] < pairs
+    assert written() == with_a_copy
+    checks()
+    assert compared(capsys) == (pairs, pairs)
+
+
+@pytest.mark.parametrize("name", ["VERDICT_CODE", "PIL.__version__", "cv2.__version__"])
+def test_other_code_compares_anew(with_a_copy, capsys, monkeypatch, name):
+    monkeypatch.setattr(f"pipeline.duplicates.{name}", "99")
+    checks()
+    assert compared(capsys)[1] == 0
+    assert written() == with_a_copy
+
+
+def test_no_store_at_all_costs_time_only(with_a_copy, capsys, monkeypatch, tmp_path):
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "a file"))
+    checks()
+    said = capsys.readouterr().out
+    assert re.search("warning: pairs that were compared are compared again .*a file", said)
+    assert said.endswith(" pairs of pictures compared, 0 of them in earlier runs\n")
+    assert written() == with_a_copy
+
+
+@pytest.mark.parametrize("deed", ["get", "put", "close"])
+def test_a_store_that_fails_on_the_way_costs_time_only(with_a_copy, capsys, monkeypatch, deed):
+    def fail(*_: object) -> None:
+        raise StoreError("no room")
+
+    # A disk that is full, or fails, cannot be had in a test.
+    monkeypatch.setattr(store.FeatureStore, deed, fail)
+    monkeypatch.setattr(duplicates, "VERDICT_CODE", 99)  # so that there is something to put
+    checks()
+    assert capsys.readouterr().out.count("compared again next time: no room") == 1
+    assert written() == with_a_copy
+
+
+def test_a_picture_that_changed_is_an_error(planted):
+    Path(of_split("test")["path"].iloc[0]).write_bytes(b"another")
+    with pytest.raises(DataError, match="changed after it was ingested"):
+        checks()
+
+
+def crops() -> list[Image.Image]:
+    """Crops of three photographs, of which many overlap by about as much as a copy may lack."""
+    random = np.random.default_rng(0)
+    made = []
+    for name in ("chelsea", "coffee", "brick"):
+        photograph = Image.fromarray(getattr(skimage.data, name)())
+        for _ in range(23):
+            side = int(random.integers(200, 256))
+            left, top = (int(number) for number in random.integers(0, 45, 2))
+            crop = photograph.crop((left, top, left + side, top + side))
+            made.append(ImageOps.mirror(crop) if random.random() < 0.5 else crop)
+    return made
+
+
+def plain_likeness(one: np.ndarray, other: np.ndarray) -> float:
+    """As `likeness`, in NumPy alone: the correlation at each size and place, one by one."""
+    best = 0.0
+    for whole, part in ((one, other), (one, other[:, ::-1]), (other, one), (other, one[:, ::-1])):
+        for size in duplicates.SIZES:
+            steps = np.linspace(0, duplicates.SIDE, size + 1)
+            # The share of each pixel that falls between two steps.
+            edges = np.clip(steps[:, None] - np.arange(duplicates.SIDE), 0, 1)
+            shares = np.diff(edges, axis=0) * size / duplicates.SIDE
+            small = (shares @ part @ shares.T).ravel()
+            for down in range(duplicates.SIDE - size + 1):
+                for right in range(duplicates.SIDE - size + 1):
+                    window = whole[down : down + size, right : right + size].ravel()
+                    best = max(best, np.corrcoef(window, small)[0, 1])
+    return best
+
+
+def test_pairs_looked_at_together_are_those_that_are_alike_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = [*crops(), Image.new("RGB", (80, 80), "white"), Image.new("RGB", (80, 80), "grey")]
+    listed = []
+    for number, picture in enumerate(made):
+        picture.save(f"{number}.png")
+        data = Path(f"{number}.png").read_bytes()
+        listed.append(Picture(f"{number}.png", pictures.digest(data)))
+    small = [duplicates.thumbnail(Path(name).read_bytes()) for name, _ in listed]
+    places = [(i, j) for i in range(len(made)) for j in range(i)]
+    likeness = np.array([duplicates.likeness(small[i], small[j]) for i, j in places])
+    alike = likeness >= duplicates.LEAST_LIKENESS
+    assert len(made) > duplicates.IN_A_ROW
+    assert min(alike.sum(), (~alike).sum()) > 100
+    assert (abs(likeness - duplicates.LEAST_LIKENESS) < duplicates.ROUNDING).any()
+    assert duplicates.look([(listed[i], listed[j]) for i, j in places]) == alike.tolist()
+    for at in np.random.default_rng(1).choice(np.flatnonzero(likeness), 12, replace=False):
+        i, j = places[at]
+        assert likeness[at] == pytest.approx(plain_likeness(small[i], small[j]), abs=1e-4)
+
+
+def test_a_thumbnail_in_a_row_fits_as_it_does_alone():
+    """A tenth of the rounding that is allowed for, and no place across two of them counts."""
+    small = [duplicates.thumbnail(picture_bytes(picture)) for picture in crops()[::5]]
+    for one in small:
+        together = duplicates.fits(one, small)
+        alone = [duplicates.fits(one, [other])[0] for other in small]
+        back = [duplicates.fits(other, [one])[0] for other in small]
+        np.testing.assert_allclose(together, alone, atol=duplicates.ROUNDING / 10)
+        likeness = [duplicates.likeness(one, other) for other in small]
+        np.testing.assert_allclose(
+            np.maximum(together, back), likeness, atol=duplicates.ROUNDING / 10
+        )
+
+
+def picture_bytes(picture: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()
 
 
 def test_wrong_labels_are_found_with_the_right_ones_suggested(planted, capsys):
