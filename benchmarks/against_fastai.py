@@ -37,7 +37,7 @@ def headstart(pictures: Path, folder: Path, backbones: Path | None) -> tuple[flo
     clone, cache = folder / "clone", folder / "cache"
     cache.mkdir(parents=True)
     if backbones:
-        shutil.copytree(backbones, cache / "backbones")
+        shutil.copytree(backbones, cache / "features" / "backbones")
     subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
     for module in ("pipeline", "dvc.yaml", "params.yaml"):  # as they are, committed or not
         source = ROOT / module
@@ -126,7 +126,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cold = headstart(pictures, folder / "cold", None)
-        exported = folder / "cold" / "cache" / "backbones"
+        exported = folder / "cold" / "cache" / "features" / "backbones"
         warm = headstart(pictures, folder / "exported", exported)
     other = fastai(pictures, arguments.python)
     rows = [

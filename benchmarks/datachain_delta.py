@@ -11,6 +11,7 @@ Runtime session; DataChain on as many processes as there are cores. Writes
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -123,9 +124,10 @@ def main() -> None:
 
         # Both may look at the backbone's export as a thing that is there.
         warm = Repository(folder / "warm", views=0)
-        warm.environment["HEADSTART_STORE"] = str(folder / "cache" / "warm")
         draw(warm.raw, range(60))
         ours(warm)
+        warm_store, store = (of / "cache" / "features" for of in (folder / "warm", folder))
+        shutil.copytree(warm_store / "backbones", store / "backbones")
         changes: list[tuple[str, Callable[[], object]]] = [
             (f"{asked.pictures:,} pictures, nothing computed yet", lambda: None),
             ("nothing changed", lambda: None),

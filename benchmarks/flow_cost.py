@@ -21,6 +21,8 @@ sys.path.insert(0, str(PROJECT))
 from flows import server  # noqa: E402
 
 TURNS, FULL_TURNS, PARALLEL_RUNS = 9, 3, 50
+# Not `pipeline.store clear`, which deletes the exported backbone too.
+CLEAR = "from pipeline import store; store.FeatureStore(store.default_folder(), None).clear()"
 STAGE = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.argv[1])"
 
 
@@ -46,7 +48,7 @@ def row(name: str, folder: Path, turns: int, flow: list[str], *more: str, clear:
     for _ in range(turns):
         for column, command in zip(costs, (["dvc", "repro"], flow), strict=True):
             if clear:
-                seconds(folder, sys.executable, "-m", "pipeline.store", "clear")
+                seconds(folder, sys.executable, "-c", CLEAR)
             column.append(cost(folder, [*command, *more]))
     (repro, repro_cpu), (flowed, flowed_cpu) = (
         [statistics.median(figures) for figures in zip(*column, strict=True)] for column in costs

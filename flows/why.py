@@ -215,7 +215,7 @@ def views_to_compute(
     engine = engines.open_engine(settings.extract)
     keys = extract.every_view(manifest, planned, engine)["key"].tolist()
     held = set()
-    if store.default_folder().exists():
+    if store.features_file(store.default_folder()).exists():  # opening it would begin one
         with FeatureStore(store.default_folder(), limit_bytes=None) as cache:
             held = cache.held(keys)
     reused = sum(key in held for key in keys)

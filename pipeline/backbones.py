@@ -6,8 +6,7 @@ Each carries its own preprocessing, so that no caller has to know it.
 import hashlib
 import importlib
 import json
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ from typing import Any
 import timm
 import torch
 import torchvision
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from pipeline.bases import Preprocessing
-from pipeline.errors import ParamsError, WeightsError
+from pipeline.errors import DataError, ParamsError, WeightsError
 
 OFFLINE = "offline, choose backbone: efficientnet_lite0 (its weights are installed)"
 RANDOM_SEED = 0
@@ -75,6 +75,24 @@ def load(name: str, weights: str = "pretrained") -> Backbone:
     )
 
 
+def with_weights(name: str, file: Path) -> Backbone:
+    """The backbone `name` with the weights in `file`, which `thaw` wrote.
+
+    Raises:
+        DataError: they are damaged, or of another network.
+    """
+    backbone = load(name, "random")
+    try:
+        backbone.module.load_state_dict(load_file(file))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(
+            f"{file} holds no weights of {name}: {reason}; run the thaw stage again"
+        ) from None
+    fingerprint = _fingerprint(name, backbone.module, backbone.preprocessing)
+    return replace(backbone, fingerprint=fingerprint)
+
+
 class _Frozen(nn.Module):
     """A network from 8-bit pixels to one feature vector a picture."""
 
@@ -122,7 +140,7 @@ def lite_classifier(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessi
         if shapes != [tuple(t.shape) for t in own.values()]:
             raise WeightsError(f"the package of {name} holds other tensors than timm's network")
         network.load_state_dict(dict(zip(own, tensors.values(), strict=True)))
-    return network.eval(), _timm_preprocessing(network)
+    return network.eval(), _timm_preprocessing(name, network)
 
 
 def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
@@ -167,16 +185,31 @@ def _timm(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
         raise WeightsError(
             f"the weights of timm:{name} cannot be downloaded ({reason}); {OFFLINE}"
         ) from None
-    return network, _timm_preprocessing(network)
+    return network, _timm_preprocessing(f"timm:{name}", network)
 
 
-def _timm_preprocessing(network: nn.Module) -> Preprocessing:
+def _timm_preprocessing(name: str, network: nn.Module) -> Preprocessing:
+    """The preprocessing that a timm network was trained for, by its configuration.
+
+    Raises:
+        ParamsError: it is none that `bases.py` does: another would give poor features unnoticed.
+    """
     config = resolve_model_data_config(network)
     side = config["input_size"][-1]
-    interpolation = "bicubic" if config["interpolation"] == "bicubic" else "bilinear"
+    done = {
+        "crop_mode": ("center",),
+        "interpolation": ("bicubic", "bilinear"),
+        "input_size": ((3, side, side),),
+    }
+    for knob, known in done.items():
+        if config[knob] not in known:
+            raise ParamsError(
+                f"{name} was trained on pictures prepared with {knob} {config[knob]}, which"
+                " Headstart does not do; take another backbone"
+            )
     resize = int(side / config["crop_pct"])
     mean, std = tuple(config["mean"]), tuple(config["std"])
-    return Preprocessing(resize, side, interpolation, mean, std)
+    return Preprocessing(resize, side, config["interpolation"], mean, std)
 
 
 def _fingerprint(name: str, module: nn.Module, preprocessing: Preprocessing) -> str:
@@ -237,9 +270,8 @@ def map_source(backbone: Backbone) -> nn.Module | None:
 def save_weights(backbone: Backbone, file: Path) -> None:
     """Write the network's tensors, under their names in `backbone.module`, as safetensors."""
     tensors = {name: tensor.clone() for name, tensor in backbone.module.state_dict().items()}
-    unfinished = file.with_suffix(f".{os.getpid()}.unfinished")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished)
-    unfinished.replace(file)
+    # Its own `save_file` tells of a full disk in another way than the rest of Python.
+    file.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
 
 
 def export(backbone: Backbone, file: Path) -> None:

@@ -5,7 +5,6 @@ the same bits for every batch size and thread count (tests/test_engines.py), and
 batches of one size, filled up with black pictures.
 """
 
-import os
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -25,6 +24,8 @@ from pipeline.views import View
 
 Asked = Iterable[tuple[bytes, list[View]]]  # pictures' bytes, and the views wanted of each
 Pictures = Any  # uint8 [n, side, side, 3]: a NumPy array, or on a GPU a PyTorch tensor
+
+DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # NVIDIA's, and Windows' under WSL
 
 
 @dataclass(frozen=True)
@@ -52,25 +53,34 @@ def open_engine(settings: ExtractParams) -> Engine:
         DeviceError: CUDA was asked for and is not there.
         ParamsError: the combination of engine, device and precision does not exist.
     """
-    wants_cuda = settings.device == "cuda"
-    if settings.engine == "onnxruntime" or (settings.engine == "auto" and settings.device == "cpu"):
-        if wants_cuda:
+    if _takes_onnxruntime(settings):
+        if settings.device == "cuda":
             raise ParamsError("extract.engine onnxruntime runs on the CPU; for CUDA take torch")
         return _onnx_engine(settings)
-    has_cuda = _has_cuda()
-    if wants_cuda and not has_cuda:
+    import torch
+
+    on_cuda = settings.device != "cpu" and torch.cuda.is_available()
+    if settings.device == "cuda" and not on_cuda:
         raise DeviceError(
             "extract.device is cuda, but PyTorch sees no CUDA device; use auto or cpu"
         )
-    if settings.engine == "auto" and not has_cuda:
-        return _onnx_engine(settings)
-    on_cuda = has_cuda and settings.device != "cpu"
     return _cuda_engine(settings) if on_cuda else _torch_engine(settings)
 
 
+def is_ready(settings: ExtractParams) -> bool:
+    """Whether `open_engine` is quick: ONNX Runtime on a backbone that was exported before."""
+    return _takes_onnxruntime(settings) and exports.is_exported(settings.backbone, settings.weights)
+
+
+def _takes_onnxruntime(settings: ExtractParams) -> bool:
+    if settings.engine != "auto":
+        return settings.engine == "onnxruntime"
+    return settings.device == "cpu" or (settings.device == "auto" and not _has_cuda())
+
+
 def _has_cuda() -> bool:
-    # Where there is no NVIDIA driver there is no CUDA, and importing torch to learn that is slow.
-    if not (Path("/dev/nvidiactl").exists() or os.name == "nt"):
+    # Where nothing shows of a driver there is no CUDA, and to ask PyTorch takes seconds.
+    if not any(device.exists() for device in DRIVERS):
         return False
     import torch
 
@@ -86,16 +96,26 @@ def _views_on_cpu(preprocessing: Preprocessing, asked: Asked) -> NDArray[np.uint
 
 
 def _onnx_engine(settings: ExtractParams) -> Engine:
-    """ONNX Runtime on one thread a call: the callers' threads share the cores without waiting."""
     if settings.precision != "float32":
         raise ParamsError(f"extract.precision {settings.precision} needs engine torch")
     file = exports.exported(settings.backbone, settings.weights)
     try:
-        session = _session(file)
+        return on_export(file)
     except Exception as error:  # ONNX Runtime has a class for each way a file can be damaged
         print(f"extract: {file} is damaged ({type(error).__name__}) and is exported again")
         file.unlink()
-        session = _session(exports.exported(settings.backbone, settings.weights))
+        return on_export(exports.exported(settings.backbone, settings.weights))
+
+
+def on_export(file: Path) -> Engine:
+    """ONNX Runtime on the CPU, on a backbone as `exports.write` leaves it.
+
+    On one thread a call: the callers' threads share the cores without waiting.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4  # what it has to say is in the exception
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     notes = session.get_modelmeta().custom_metadata_map
     preprocessing = exports.preprocessing_of(notes)
 
@@ -111,19 +131,6 @@ def _onnx_engine(settings: ExtractParams) -> Engine:
         session.get_outputs()[0].shape[1],
         f"{notes['fingerprint']} onnxruntime {onnxruntime.__version__} cpu float32",
     )
-
-
-def _session(file: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4  # what it has to say is in the exception
-    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-
-
-def is_ready(settings: ExtractParams) -> bool:
-    """Whether `open_engine` is quick: ONNX Runtime on a backbone that was exported before."""
-    onnx = settings.engine == "onnxruntime" or (settings.engine == "auto" and not _has_cuda())
-    return onnx and exports.file_of(settings.backbone, settings.weights).exists()
 
 
 def _torch_engine(settings: ExtractParams) -> Engine:

@@ -1,16 +1,21 @@
-"""Exports: a backbone as an ONNX file and its weights, each made once and kept beside the store.
+"""Exports: a backbone as an ONNX file and its weights, made once and kept in the store's folder.
 
 Whatever runs on an export imports no PyTorch.
 """
 
 import hashlib
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline import store
 from pipeline.bases import Preprocessing
+
+if TYPE_CHECKING:
+    from pipeline.backbones import Backbone
+
+LIBRARIES = ("torch", "torchvision", "timm", "onnx", "onnxscript")  # that make an export
 
 
 def file_of(name: str, weights: str) -> Path:
@@ -19,10 +24,17 @@ def file_of(name: str, weights: str) -> Path:
     A later run then needs neither torch nor the weights, only ONNX Runtime.
     """
     sha = hashlib.sha256(f"{name} {weights}".encode())
-    for library in ("torch", "torchvision", "timm"):
+    for library in LIBRARIES:
         sha.update(f"{library} {version(library)}".encode())
-    sha.update(Path(__file__).with_name("backbones.py").read_bytes())
-    return store.default_folder().with_name("backbones") / f"{sha.hexdigest()}.onnx"
+    for module in ("backbones.py", "exports.py"):
+        sha.update(Path(__file__).with_name(module).read_bytes())
+    return store.backbones_folder() / f"{sha.hexdigest()}.onnx"
+
+
+def is_exported(name: str, weights: str) -> bool:
+    """Whether the backbone's ONNX file and the weights beside it are there."""
+    file = file_of(name, weights)
+    return file.exists() and file.with_suffix(".safetensors").exists()
 
 
 def exported(name: str, weights: str) -> Path:
@@ -31,30 +43,35 @@ def exported(name: str, weights: str) -> Path:
     Its weights for PyTorch lie beside it, as `.safetensors`.
     """
     file = file_of(name, weights)
-    if file.exists() and file.with_suffix(".safetensors").exists():
+    if is_exported(name, weights):
         return file
-
-    import onnx
 
     from pipeline import backbones  # slow to import, and not needed when the file is there
 
     print(f"extract: exporting {name} to ONNX, once", flush=True)
-    backbone = backbones.load(name, weights)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(f".{os.getpid()}.partial")
-    backbones.export(backbone, unfinished)
-    model = onnx.load(unfinished)
-    onnx.helper.set_model_props(
-        model,
-        {
-            "preprocessing": json.dumps(backbone.preprocessing),
-            "fingerprint": backbone.fingerprint,
-        },
-    )
-    onnx.save(model, unfinished)
-    backbones.save_weights(backbone, file.with_suffix(".safetensors"))
-    unfinished.replace(file)
+    write(backbones.load(name, weights), file)
     return file
+
+
+def write(backbone: "Backbone", file: Path) -> None:
+    """Write the backbone as an ONNX file, and its weights beside it."""
+    import onnx
+
+    from pipeline import backbones
+
+    notes = {
+        "preprocessing": json.dumps(backbone.preprocessing),
+        "fingerprint": backbone.fingerprint,
+    }
+    with store.replacing(file) as unfinished:
+        backbones.export(backbone, unfinished)
+        model = onnx.load(unfinished)
+        onnx.helper.set_model_props(model, notes)
+        for node in model.graph.node:  # tells in which folder the code lay: other bytes in a clone
+            del node.metadata_props[:]
+        onnx.save(model, unfinished)
+    with store.replacing(file.with_suffix(".safetensors")) as unfinished:
+        backbones.save_weights(backbone, unfinished)
 
 
 def preprocessing_of(notes: dict[str, str]) -> Preprocessing:

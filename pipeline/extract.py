@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from pipeline import command, engines, features, params, pictures, store, views
 from pipeline.engines import Engine
+from pipeline.features import Split
 from pipeline.paths import FEATURES, MANIFEST, PLAN
+from pipeline.power import raised
 from pipeline.progress import Progress
 from pipeline.store import FeatureStore, view_key
 from pipeline.views import View
@@ -82,6 +84,47 @@ def compute(missing: pd.DataFrame, engine: Engine, cache: FeatureStore, batch_si
     ):
         for count in pool.map(task, batches(missing, batch_size)):
             progress.advance(count)
+
+
+def originals(
+    manifest: pd.DataFrame, classes: list[str], engine: Engine, batch_size: int, power: float
+) -> tuple[dict[str, Split], int]:
+    """View 0 of every picture, for a stage that looks through a backbone of its own.
+
+    Args:
+        manifest: the pictures.
+        classes: the label at each position.
+        engine: the backbone; what the store has of it is not computed again.
+        batch_size: views that the engine takes at once.
+        power: that features are raised to.
+
+    Returns:
+        the features by split, as `features.read_splits` gives them; how many were computed.
+    """
+    no_plan = pd.DataFrame(columns=["digest", "view", *View._fields])
+    table = every_view(manifest, no_plan, engine)
+    keys = table["key"].tolist()
+    with FeatureStore(store.default_folder(), store.default_limit()) as cache:
+        missing = without(table, cache.held(keys))
+        compute(missing, engine, cache, batch_size)
+        found = cache.get(keys)
+    damaged = without(table, found)  # which shows only on reading
+    for batch in batches(damaged, batch_size):
+        found |= features_of(batch, engine, batch_size)
+    vectors = raised(np.stack([found[key] for key in keys]), power)
+    table = table.merge(manifest[["digest", "label", "split"]], on="digest")
+    splits = {}
+    for name in table["split"].unique():
+        chosen = table["split"] == name
+        rows = table[chosen]
+        splits[name] = Split(
+            rows["digest"].to_numpy(dtype=str),
+            rows["path"].to_numpy(dtype=str),
+            rows["view"].to_numpy(),
+            pd.Index(classes).get_indexer(rows["label"]).astype(np.int64),
+            vectors[chosen.to_numpy()],
+        )
+    return splits, len(missing) + len(damaged)
 
 
 def batches(table: pd.DataFrame, batch_size: int) -> Iterator[pd.DataFrame]:

@@ -16,16 +16,13 @@ import numpy as np
 import pandas as pd
 import timm
 
-from pipeline import backbones, command, engines, extract, params, store, sweep, train, views
+from pipeline import backbones, command, engines, extract, params, sweep, train, views
 from pipeline.engines import Engine
 from pipeline.errors import DataError
 from pipeline.features import Split, read_manifest
 from pipeline.heads import probabilities
-from pipeline.params import ExtractParams
 from pipeline.paths import MANIFEST, RANK, RANK_SPEED
-from pipeline.power import raised
 from pipeline.scores import bootstrap, interval
-from pipeline.store import FeatureStore
 from pipeline.sweep import Knobs, Schedule, Trained
 from pipeline.transferability import logme
 
@@ -49,7 +46,9 @@ def rank() -> None:
         weights, name = parted(candidate)
         asked = extracting.model_copy(update={"backbone": name, "weights": weights})
         engine = engines.open_engine(asked)
-        splits = look(pictures, classes, engine, asked, power)
+        splits, computed = extract.originals(pictures, classes, engine, asked.batch_size, power)
+        reused = len(pictures) - computed
+        print(f"rank: {candidate}: {reused} views reused, {computed} computed")
         head = quick_head(splits["train"], splits["val"], len(classes))
         rows.append(
             {"backbone": candidate}
@@ -74,40 +73,6 @@ def parted(candidate: str) -> tuple[str, str]:
     if candidate.startswith("random:"):
         return "random", candidate.removeprefix("random:")
     return "pretrained", candidate
-
-
-def look(
-    pictures: pd.DataFrame, classes: list[str], engine: Engine, asked: ExtractParams, power: float
-) -> dict[str, Split]:
-    """View 0 of each picture through the backbone, by split; what the store lacks is computed."""
-    no_plan = pd.DataFrame(columns=["digest", "view", *views.View._fields])
-    table = extract.every_view(pictures, no_plan, engine)
-    keys = table["key"].tolist()
-    with FeatureStore(store.default_folder(), store.default_limit()) as cache:
-        missing = extract.without(table, cache.held(keys))
-        extract.compute(missing, engine, cache, asked.batch_size)
-        found = cache.get(keys)
-        damaged = extract.without(table, found)  # which shows only on reading
-        for batch in extract.batches(damaged, asked.batch_size):
-            found |= extract.features_of(batch, engine, asked.batch_size)
-    print(
-        f"rank: {asked.weights} {asked.backbone}: {len(keys) - len(missing)} views reused,"
-        f" {len(missing)} computed"
-    )
-    features = raised(np.stack([found[key] for key in keys]), power)
-    table = table.merge(pictures[["digest", "label", "split"]], on="digest")
-    splits = {}
-    for split in ("train", "val"):
-        chosen = table["split"] == split
-        rows = table[chosen]
-        splits[split] = Split(
-            rows["digest"].to_numpy(dtype=str),
-            rows["path"].to_numpy(dtype=str),
-            rows["view"].to_numpy(),
-            pd.Index(classes).get_indexer(rows["label"]).astype(np.int64),
-            features[chosen.to_numpy()],
-        )
-    return splits
 
 
 def quick_head(rows: Split, val: Split, classes: int) -> Trained:

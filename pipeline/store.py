@@ -21,10 +21,15 @@ What is promised, and by what:
 - A full disk: `put` raises a `StoreError` and changes nothing; reading goes on, and writing does
   once there is room. A folder that cannot be written is read, and `put` is a `StoreError`.
 - The limit is on the file, which reuses the room of evicted entries and is cut when it is longer
-  than the limit. What the current run has used is never evicted, so a run that uses more than
-  the limit exceeds it. The write-ahead log comes on top, some 20 MB while the store is open.
+  than the limit. What the current run has used or found is never evicted, so a run that uses
+  more than the limit exceeds it. The write-ahead log comes on top, some 20 MB while the store is
+  open.
 
 WAL mode needs a disk of this machine: not NFS.
+
+Two other caches lie in folders of the store's: the backbones that `exports.py` exports and the
+checkpoints of `end_to_end.py`. They are few, so the limit does not count them; `make clean-store`
+deletes them too.
 """
 
 import contextlib
@@ -32,13 +37,14 @@ import errno
 import fcntl
 import math
 import os
+import re
 import sqlite3
 import struct
 import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -71,6 +77,9 @@ DAY_US = 86_400_000_000
 
 # SQLite calls a disk full only by its plain name; quotas and its own files show as these.
 NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+# Exports and checkpoints, and what `replacing` calls unfinished ones; no other file there is ours.
+KEPT = re.compile(r"[0-9a-f]{64}\.(onnx|safetensors)(\.\d+\.partial)?")
 
 APPLICATION_ID = 0x48535446  # "HSTF", in SQLite's header
 SCHEMA = f"""
@@ -126,6 +135,36 @@ def _settings() -> StoreParams:
     return params.load().store if PARAMS.exists() else StoreParams()
 
 
+def backbones_folder() -> Path:
+    """Where exported backbones are kept, each an `.onnx` and a `.safetensors`."""
+    return default_folder() / "backbones"
+
+
+def checkpoints_folder() -> Path:
+    """Where unfinished trainings are kept, each a `.safetensors`."""
+    return default_folder() / "checkpoints"
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Where to write what takes the place of `file` once all of it is there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    try:
+        yield unfinished
+        unfinished.replace(file)
+    except OSError as error:
+        error.filename = error.filename or str(file)  # writing to a file that is open names none
+        raise
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def features_file(folder: Path) -> Path:
+    """The store's own file in its folder."""
+    return folder / f"features-v{LAYOUT}.sqlite"
+
+
 def view_key(
     digest: str, view: tuple[float, float, bool, bool], backbone_fingerprint: str
 ) -> bytes:
@@ -179,12 +218,13 @@ class FeatureStore:
         """Open the store in `folder`, begun where there is none; `limit_bytes` None: no limit."""
         self.folder = folder
         self.limit_bytes = limit_bytes
-        self.path = folder / f"features-v{LAYOUT}.sqlite"
+        self.path = features_file(folder)
         self._log = folder / f"{self.path.name}-wal"
         self.damaged = 0  # entries whose checksum failed so far
         self._began = _now()
         self._turn = threading.RLock()
         self._read: set[bytes] = set()  # keys whose use is not yet written down
+        self._found: set[bytes] = set()  # keys that `held` found, which this run will read
         self._bad: list[tuple[bytes, int]] = []  # key and id of damaged entries to delete
         self._refusal: Exception | None = None  # why the store can only be read
         self._exceeds = False  # whether all there is was used by this run, and is too much
@@ -217,10 +257,16 @@ class FeatureStore:
             return self._attempt(lambda: self._get(keys))
 
     def held(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Those of `keys` that have an entry, without checking it or counting it as used."""
+        """Those of `keys` that have an entry, without checking it.
+
+        A `put` that follows does not evict them, for they will be read; a look that nothing
+        follows does not count as a use.
+        """
         query = "SELECT key FROM entries WHERE key IN ({})"
         with self._turn:
-            return self._attempt(lambda: {key for (key,) in self._rows(query, keys)})
+            found = self._attempt(lambda: {key for (key,) in self._rows(query, keys)})
+            self._found |= found
+        return found
 
     def put(self, entries: Mapping[bytes, Feature]) -> None:
         """Store float32 vectors of any length under their keys, all of them or none.
@@ -266,6 +312,7 @@ class FeatureStore:
             except OSError as error:
                 raise self._problem(error) from error
             self._read.clear()
+            self._found.clear()
             self._reopen()
 
     # Opening, and what happens when something is wrong with the file.
@@ -419,16 +466,17 @@ class FeatureStore:
         if code in NO_ROOM or getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT):
             return StoreError(
                 f"no room to write to the feature store in {self.folder} ({error}); free some disk "
-                "space, run `make clean-store`, or set HEADSTART_STORE to a folder on another disk"
+                "space, run `make clean-store`, or set store.folder in params.yaml (or "
+                "HEADSTART_STORE) to a folder on another disk"
             )
         if isinstance(error, TimeoutError) or code & 0xFF == sqlite3.SQLITE_BUSY:
             return StoreError(
                 f"another process keeps the feature store in {self.folder} locked; stop that "
-                "process or set HEADSTART_STORE to another folder"
+                "process or set store.folder in params.yaml (or HEADSTART_STORE) to another folder"
             )
         return StoreError(
             f"the feature store in {self.folder} cannot be used: {error}; make the folder "
-            "writable or set HEADSTART_STORE to another"
+            "writable or set store.folder in params.yaml (or HEADSTART_STORE) to another"
         )
 
     # Reading and writing.
@@ -494,16 +542,10 @@ class FeatureStore:
             contextlib.suppress(OSError, sqlite3.OperationalError),
             self._transaction() as database,
         ):
-            self._stamp(database)
+            _stamp(database, self._read)
             _delete(database, self._bad)
         self._read.clear()
         self._bad.clear()
-
-    def _stamp(self, database: sqlite3.Connection) -> None:
-        now = _now()
-        database.executemany(
-            "UPDATE entries SET used = ? WHERE key = ?", [(now, key) for key in self._read]
-        )
 
     def _put(self, blobs: dict[bytes, bytes]) -> None:
         if self._read or self._bad:
@@ -540,7 +582,8 @@ class FeatureStore:
                 self._exceeds = True
                 print(
                     f"store: this run alone uses more than the limit of {limit / 1e9:g} GB, which "
-                    "is exceeded; HEADSTART_STORE_LIMIT sets another",
+                    "is exceeded; store.limit in params.yaml (or HEADSTART_STORE_LIMIT) sets "
+                    "another",
                     file=sys.stderr,
                 )
             taken = self._bytes("page") - self._bytes("freelist")
@@ -556,6 +599,11 @@ class FeatureStore:
 
     def _evict(self, share: float) -> int:
         """Delete this share of the entries, the least recently used; none that this run used."""
+        found = sorted(self._found)  # in the table's order, so that each page is written once
+        for start in range(0, len(found), STAMPS_HELD):
+            with self._transaction() as database:
+                _stamp(database, found[start : start + STAMPS_HELD])
+        self._found.clear()
         entries = self._one("SELECT count(*) FROM entries")[0]
         # A stamp from the future comes of a clock set back, not of the current run.
         oldest = self._database.execute(
@@ -566,6 +614,12 @@ class FeatureStore:
             with self._transaction() as database:
                 _delete(database, oldest[start : start + EVICT_AT_ONCE])
         return len(oldest)
+
+
+def _stamp(database: sqlite3.Connection, keys: Iterable[bytes]) -> None:
+    """Write down that these entries were used now."""
+    now = _now()
+    database.executemany("UPDATE entries SET used = ? WHERE key = ?", [(now, key) for key in keys])
 
 
 def _delete(database: sqlite3.Connection, rows: Sequence[tuple[bytes, int]]) -> None:
@@ -600,24 +654,37 @@ def _moment(stamp: int | None) -> datetime | None:
     return None if stamp is None else datetime.fromtimestamp(stamp / 1e6, UTC)
 
 
+def _kept(folder: Path) -> list[Path]:
+    """The exports or checkpoints in a folder, and what a killed process left of one."""
+    return [file for file in folder.glob("*") if KEPT.fullmatch(file.name)]
+
+
 def store() -> None:
-    """Print what is in the store; with the argument `clear`, empty it first."""
+    """Print what is in the store and the folders in it; with the argument `clear`, empty them."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if arguments not in ([], ["clear"]):
         raise ParamsError(f"{' '.join(arguments)!r} is not understood; give nothing, or clear")
     with FeatureStore(default_folder(), default_limit()) as opened:
         if arguments:
             opened.clear()
+            for file in [*_kept(backbones_folder()), *_kept(checkpoints_folder())]:
+                file.unlink(missing_ok=True)
         held = opened.statistics()
         limit = "none" if opened.limit_bytes is None else f"{opened.limit_bytes / 1e6:,.1f} MB"
-        print(f"path     {opened.path}")
-        print(f"entries  {held.entries:,}")
-        print(f"size     {held.bytes / 1e6:,.1f} MB")
-        print(f"limit    {limit}")
+        print(f"path         {opened.path}")
+        print(f"entries      {held.entries:,}")
+        print(f"size         {held.bytes / 1e6:,.1f} MB")
+        print(f"limit        {limit}")
         for name, moment in (("oldest", held.oldest), ("newest", held.newest)):
             if moment:
-                print(f"{name}   last used {moment:%Y-%m-%d %H:%M} UTC")
+                print(f"{name}       last used {moment:%Y-%m-%d %H:%M} UTC")
+    # A backbone's weights lie beside its graph, so each kind is counted by one ending.
+    for folder, ending in ((backbones_folder(), ".onnx"), (checkpoints_folder(), ".safetensors")):
+        files = _kept(folder)
+        count = sum(file.suffix == ending for file in files)
+        size = sum(file.stat().st_size for file in files) / 1e6
+        print(f"{folder.name:<11}  {count:,}, {size:,.1f} MB")
 
 
 if __name__ == "__main__":
-    command.run(store)
+    command.run(store, takes_arguments=True)

@@ -60,8 +60,8 @@ def project(tmp_path: Path, exported: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "cache" / "features"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for stages run as processes
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "backbones").symlink_to(exported)
+    (tmp_path / "cache" / "features").mkdir(parents=True)
+    (tmp_path / "cache" / "features" / "backbones").symlink_to(exported)
     return Project(folder)
 
 
@@ -76,8 +76,8 @@ def bundled(
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("HEADSTART_STORE", str(folder / "cache" / "features"))
-        (folder / "cache").mkdir()
-        (folder / "cache" / "backbones").symlink_to(exported)
+        (folder / "cache" / "features").mkdir(parents=True)
+        (folder / "cache" / "features" / "backbones").symlink_to(exported)
         project = Project(folder)
         knobs = {"ingest.source": "folder", "ingest.path": "data/raw/shapes", "augment.views": 0}
         project.set(**knobs, **{"evaluate.bootstrap": 10})

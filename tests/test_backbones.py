@@ -2,6 +2,7 @@ import io
 
 import pytest
 import skimage
+import timm
 import torch
 from PIL import Image
 
@@ -113,6 +114,29 @@ def test_a_model_that_does_not_exist_is_named() -> None:
         backbones.load("torchvision:resnet51", weights="random")
     with pytest.raises(ParamsError, match="no model 'resnet51'"):
         backbones.load("timm:resnet51", weights="random")
+
+
+@pytest.mark.parametrize(
+    ("configured", "said"),
+    [
+        ({"crop_mode": "squash"}, "crop_mode squash"),
+        ({"crop_mode": "border"}, "crop_mode border"),
+        ({"interpolation": "nearest"}, "interpolation nearest"),
+        ({"input_size": (3, 64, 96)}, r"input_size \(3, 64, 96\)"),
+        ({"input_size": (1, 64, 64)}, r"input_size \(1, 64, 64\)"),
+    ],
+)
+def test_pictures_that_timm_prepares_in_another_way_are_no_silent_loss(
+    configured: dict[str, object], said: str
+) -> None:
+    network = timm.create_model("resnet10t", pretrained_cfg_overlay=configured)
+    with pytest.raises(ParamsError, match=f"timm:resnet10t was .* {said}.* another backbone$"):
+        backbones._timm_preprocessing("timm:resnet10t", network)
+
+
+def test_a_model_of_timm_that_is_trained_on_squashed_pictures_is_refused() -> None:
+    with pytest.raises(ParamsError, match=r"tf_efficientnetv2_b3 .* crop_mode squash"):
+        backbones.load("timm:tf_efficientnetv2_b3", weights="random")
 
 
 def test_the_fingerprint_changes_with_the_weights_alone() -> None:

@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,12 +6,15 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from numpy.typing import NDArray
 
-from pipeline import engines, exports, params
+from pipeline import engines, exports, params, store
 from pipeline.errors import DeviceError, ParamsError
 from pipeline.params import ExtractParams
 from tests.conftest import Project
+
+HAS_CUDA = torch.cuda.is_available()
 
 
 def settings(**changes: object) -> ExtractParams:
@@ -74,8 +76,32 @@ def test_the_maps_in_the_export_do_not_change_a_bit_of_the_features(
     model = onnx.load(file)
     del model.graph.output[1]
     onnx.save(model, tmp_path / "without.onnx")
-    without = engines._session(tmp_path / "without.onnx")
-    np.testing.assert_array_equal(without.run(None, {"pictures": pictures})[0], features)
+    without = engines.on_export(tmp_path / "without.onnx")
+    np.testing.assert_array_equal(without.run(pictures), features)
+
+
+def test_an_export_has_the_same_bytes_from_every_folder(project: Project) -> None:
+    written = exports.exported(settings().backbone, settings().weights).read_bytes()
+    assert b"backbones.py" not in written  # as a traceback would name it
+
+
+def test_a_backbone_is_ready_once_both_its_files_are_there(project: Project) -> None:
+    on_cpu = [settings(device="cpu"), settings(engine="onnxruntime")]
+    file = exports.exported(settings().backbone, settings().weights)
+    assert set(store._kept(store.backbones_folder())) >= {file, file.with_suffix(".safetensors")}
+    assert store._kept(store.backbones_folder()) == list(store.backbones_folder().iterdir())
+    assert [engines.is_ready(asked) for asked in on_cpu] == [True, True]
+    assert not engines.is_ready(settings(engine="torch", device="cpu"))
+    assert not engines.is_ready(settings(device="cuda"))
+    aside = file.rename(file.with_suffix(".aside"))
+    assert [engines.is_ready(asked) for asked in on_cpu] == [False, False]
+    aside.rename(file)
+    weights = file.with_suffix(".safetensors").read_bytes()
+    file.with_suffix(".safetensors").unlink()
+    assert [engines.is_ready(asked) for asked in on_cpu] == [False, False]
+    exports.exported(settings().backbone, settings().weights)
+    assert [engines.is_ready(asked) for asked in on_cpu] == [True, True]
+    assert file.with_suffix(".safetensors").read_bytes() == weights
 
 
 def test_a_second_run_needs_no_torch(project: Project) -> None:
@@ -94,17 +120,23 @@ def test_a_damaged_export_is_made_again(
     project: Project, pictures: NDArray[np.uint8], capsys: pytest.CaptureFixture[str]
 ) -> None:
     sound = engines.open_engine(settings(engine="onnxruntime")).run(pictures)
-    (file,) = Path(os.environ["HEADSTART_STORE"]).with_name("backbones").glob("*.onnx")
+    file = exports.file_of(settings().backbone, settings().weights)
     file.write_bytes(file.read_bytes()[:100_000])
     again = engines.open_engine(settings(engine="onnxruntime")).run(pictures)
     assert "is damaged" in capsys.readouterr().out
     np.testing.assert_array_equal(sound, again)
 
 
-@pytest.mark.skipif(engines._has_cuda(), reason="this machine has what the test wants missing")
-def test_cuda_asked_for_and_absent_is_a_clear_word(project: Project) -> None:
-    with pytest.raises(DeviceError, match=r"extract\.device is cuda, but"):
-        engines.open_engine(settings(device="cuda"))
+@pytest.mark.skipif(HAS_CUDA, reason="this machine has what the test wants missing")
+@pytest.mark.parametrize("driver", ["absent", "there"])
+def test_cuda_asked_for_and_absent_is_a_clear_word(
+    project: Project, monkeypatch: pytest.MonkeyPatch, driver: str
+) -> None:
+    monkeypatch.setattr(engines, "DRIVERS", (Path("params.yaml" if driver == "there" else "none"),))
+    for engine in ("auto", "torch"):
+        with pytest.raises(DeviceError, match=r"extract\.device is cuda, but"):
+            engines.open_engine(settings(engine=engine, device="cuda"))
+    assert engines.open_engine(settings()).name.startswith("onnxruntime")
 
 
 def test_combinations_that_do_not_exist_are_refused(project: Project) -> None:

@@ -22,8 +22,8 @@ def test_an_experiment_in_a_folder_of_its_own_shares_the_features(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "cache" / "features"))
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "backbones").symlink_to(exported)
+    (tmp_path / "cache" / "features").mkdir(parents=True)
+    (tmp_path / "cache" / "features" / "backbones").symlink_to(exported)
     (tmp_path / "repository").mkdir()
     repository = Repository(tmp_path / "repository")
     draw_shapes(repository.folder, draw_picture, 24)

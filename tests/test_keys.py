@@ -1,6 +1,7 @@
 """What a stored feature is found by changes with everything that decides its numbers."""
 
 import hashlib
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -113,16 +114,19 @@ def test_an_export_is_named_for_all_that_it_depends_on(
 ) -> None:
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store" / "features"))
     first = exports.file_of("lite0", "pretrained")
-    assert first.parent == tmp_path / "store" / "backbones"
+    assert first.parent == tmp_path / "store" / "features" / "backbones"
     assert first.suffix == ".onnx"
     found = {first, exports.file_of("lite1", "pretrained"), exports.file_of("lite0", "random")}
-    for library in ("", "torch", "torchvision", "timm"):
+    for library in ("", "torch", "torchvision", "timm", "onnx", "onnxscript"):
         with monkeypatch.context() as patch:
             patch.setattr(exports, "version", lambda n, of=library: "99" if n == of else "1")
             found.add(exports.file_of("lite0", "pretrained"))
-    (tmp_path / "backbones.py").write_text("# another way to export\n")
-    with monkeypatch.context() as patch:
-        patch.setattr(exports, "__file__", str(tmp_path / "exports.py"))
-        found.add(exports.file_of("lite0", "pretrained"))
-    assert len(found) == 8
+    for module in ("backbones.py", "exports.py"):
+        shutil.copy(Path(backbones.__file__).with_name("backbones.py"), tmp_path)
+        shutil.copy(Path(backbones.__file__).with_name("exports.py"), tmp_path)
+        (tmp_path / module).write_text("# another way to export\n")
+        with monkeypatch.context() as patch:
+            patch.setattr(exports, "__file__", str(tmp_path / "exports.py"))
+            found.add(exports.file_of("lite0", "pretrained"))
+    assert len(found) == 11
     assert exports.file_of("lite0", "pretrained") == first

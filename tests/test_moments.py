@@ -57,8 +57,8 @@ def repository(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Repository:
     """A repository in which nothing has run yet."""
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "backbones").symlink_to(exported)
+    (tmp_path / "cache" / "features").mkdir(parents=True)
+    (tmp_path / "cache" / "features" / "backbones").symlink_to(exported)
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "cache" / "features"))
     monkeypatch.delenv("PYTHONPATH", raising=False)
     (tmp_path / "repository").mkdir()

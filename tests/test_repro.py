@@ -74,7 +74,8 @@ def repository(
 ) -> Iterator[Repository]:
     with pytest.MonkeyPatch.context() as patch:
         cache = tmp_path_factory.mktemp("cache")
-        (cache / "backbones").symlink_to(exported)
+        (cache / "features").mkdir()
+        (cache / "features" / "backbones").symlink_to(exported)
         patch.setenv("HEADSTART_STORE", str(cache / "features"))
         patch.delenv("PYTHONPATH", raising=False)
         yield Repository(tmp_path_factory.mktemp("repository"))
@@ -233,7 +234,8 @@ def test_two_runs_from_scratch_give_the_same_bytes(
     # Against git's last commit, as below: the one thing of a page that DVC does not watch.
     done.run("dvc", "repro", "--force", "--single-item", "report")
     first = done.outputs()
-    (tmp_path / "backbones").symlink_to(exported)
+    (tmp_path / "features").mkdir()
+    (tmp_path / "features" / "backbones").symlink_to(exported)
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "features"))
     for folder in ("bundle", "data/features", "data/pictures", "models", "reports"):
         shutil.rmtree(done.folder / folder)

@@ -21,7 +21,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ParamsError, StoreError
-from pipeline.store import LAYOUT, FeatureStore, default_folder, default_limit, view_key
+from pipeline.store import (
+    LAYOUT,
+    FeatureStore,
+    default_folder,
+    default_limit,
+    replacing,
+    view_key,
+)
 from tests.conftest import Project
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -807,6 +814,27 @@ def test_what_this_run_used_is_never_evicted(
     assert file_of(tmp_path).stat().st_size <= LIMIT
 
 
+def test_what_this_run_found_and_will_read_is_not_evicted_by_what_it_puts_first(
+    tmp_path: Path,
+) -> None:
+    put_all(tmp_path, range(300))
+    with FeatureStore(tmp_path, LIMIT) as store:
+        assert len(store.held([key(i) for i in range(100)])) == 100  # the oldest
+        for first in range(300, 500, 10):
+            store.put(some(*range(first, first + 10)))
+        assert_holds(store, some(*range(100), *range(300, 500)))
+        assert len(store.held([key(i) for i in range(100, 300)])) < 100
+
+
+def test_a_look_that_nothing_follows_is_no_use(tmp_path: Path) -> None:
+    put_all(tmp_path, range(300))
+    with FeatureStore(tmp_path, LIMIT) as store:
+        assert len(store.held([key(i) for i in range(100)])) == 100
+    put_all(tmp_path, range(300, 500))
+    with FeatureStore(tmp_path, LIMIT) as store:
+        assert store.held([key(i) for i in range(100)]) == set()
+
+
 def test_stamps_from_a_clock_set_back_do_not_keep_entries(tmp_path: Path) -> None:
     put_all(tmp_path, range(300))
     with sqlite3.connect(file_of(tmp_path)) as database:
@@ -847,6 +875,16 @@ def test_clear_frees_the_disk(tmp_path: Path) -> None:
         file_of(tmp_path).name,
     }
     assert file_of(tmp_path).stat().st_size < 50_000
+
+
+def test_a_file_that_cannot_be_replaced_is_named_and_stays(small_disk: Path) -> None:
+    file = small_disk / "file"
+    file.write_text("first")
+    with pytest.raises(OSError, match=r"No space left on device: .*/file'$"):  # noqa: SIM117
+        with replacing(file) as unfinished:
+            unfinished.write_bytes(bytes(10_000_000))
+    assert file.read_text() == "first"
+    assert list(small_disk.iterdir()) == [file]
 
 
 def test_the_folder_is_one_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -896,26 +934,63 @@ def test_the_limit_is_one_setting(monkeypatch: pytest.MonkeyPatch) -> None:
             default_limit()
 
 
+def command(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    settings = {**os.environ, "HEADSTART_STORE": str(folder), "HEADSTART_STORE_LIMIT": "3MB"}
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline.store", *arguments],
+        cwd=PROJECT,
+        env=settings,
+        capture_output=True,
+        text=True,
+    )
+
+
 def test_the_command_prints_what_is_in_it_and_clears_it(tmp_path: Path) -> None:
-    settings = {**os.environ, "HEADSTART_STORE": str(tmp_path), "HEADSTART_STORE_LIMIT": "3MB"}
-
-    def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "pipeline.store", *arguments],
-            cwd=PROJECT,
-            env=settings,
-            capture_output=True,
-            text=True,
-        )
-
     put_all(tmp_path, range(120))
-    printed = command().stdout
+    printed = command(tmp_path).stdout
     assert str(file_of(tmp_path)) in printed
-    assert "entries  120\n" in printed
-    assert "limit    3.0 MB\n" in printed
-    assert "oldest   last used 20" in printed
-    assert "entries  0\n" in command("clear").stdout
-    assert "oldest" not in command().stdout
-    wrong = command("empty")
+    assert "entries      120\n" in printed
+    assert "limit        3.0 MB\n" in printed
+    assert "oldest       last used 20" in printed
+    assert "backbones    0, 0.0 MB\n" in printed
+    assert "entries      0\n" in command(tmp_path, "clear").stdout
+    assert "oldest" not in command(tmp_path).stdout
+    wrong = command(tmp_path, "empty")
     assert wrong.returncode == ParamsError.exit_code
     assert wrong.stderr == "store: error: 'empty' is not understood; give nothing, or clear\n"
+
+
+def test_the_command_tells_of_backbones_and_checkpoints_and_clears_them(tmp_path: Path) -> None:
+    # Two backbones, a checkpoint, and what was killed while it wrote another of each.
+    backbones, checkpoints = tmp_path / "backbones", tmp_path / "checkpoints"
+    name, other = DIGEST, DIGEST[::-1]
+    ours = [backbones / f"{of}{end}" for of in (name, other) for end in (".onnx", ".safetensors")]
+    ours += [checkpoints / f"{name}.safetensors"]
+    for file in ours:
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(bytes(1_000_000))
+    for killed in (backbones / f"{name}.onnx", checkpoints / f"{name}.safetensors"):
+        killed_in = f"""
+        import os, signal
+        from pipeline.store import replacing
+        with replacing(folder / "{killed.relative_to(tmp_path)}") as unfinished:
+            unfinished.write_bytes(bytes(1_000_000))
+            os.kill(os.getpid(), signal.SIGKILL)
+        """
+        assert start(killed_in, tmp_path).wait() == -signal.SIGKILL
+    foreign = [backbones / "mine.onnx", backbones / f"{name}.pkl", checkpoints / f"{name}.partial"]
+    foreign += [tmp_path / f"{name}.onnx"]
+    for file in foreign:
+        file.write_bytes(bytes(1_000_000))
+    assert len(list(tmp_path.rglob("*.*.*.partial"))) == 2
+    printed = command(tmp_path).stdout
+    assert "backbones    2, 5.0 MB\n" in printed
+    assert "checkpoints  1, 2.0 MB\n" in printed
+    printed = command(tmp_path, "clear").stdout
+    assert "backbones    0, 0.0 MB\n" in printed
+    assert "checkpoints  0, 0.0 MB\n" in printed
+    assert {file for file in tmp_path.rglob("*") if file.is_file()} == {
+        *foreign,
+        tmp_path / "lock",
+        file_of(tmp_path),
+    }
