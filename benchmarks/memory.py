@@ -16,7 +16,7 @@ import yaml
 from ten_in_ten_thousand import draw
 
 ROOT = Path(__file__).parent.parent
-STAGES = ("ingest", "augment", "extract", "train", "evaluate")
+STAGES = ("ingest", "augment", "extract", "train", "evaluate", "checks", "bundle", "report")
 FEW, MANY = 1_000, 20_000
 
 
@@ -35,13 +35,16 @@ def peaks(pictures: Path, folder: Path) -> dict[str, float]:
     (folder / "data").mkdir(parents=True)
     (folder / "reports").mkdir()
     (folder / "pictures").symlink_to(pictures)
+    (folder / "store").mkdir()
+    exported = folder.parent / "backbones"  # the same for all three
+    exported.mkdir(exist_ok=True)
+    (folder / "store" / "backbones").symlink_to(exported)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["ingest"] |= {"source": "folder", "path": "pictures"}
     params["augment"]["views"] = 1
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     environment = os.environ | {
-        # Beside each other, so that all three use the same exported backbone.
-        "HEADSTART_STORE": str(folder.parent / "stores" / folder.name),
+        "HEADSTART_STORE": str(folder / "store"),
         "PYTHONPATH": str(ROOT),
     }
     found = {}

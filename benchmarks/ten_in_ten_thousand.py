@@ -84,6 +84,11 @@ class Repository:
             sys.exit(output)
         return time.perf_counter() - start, own, output
 
+    def cached(self) -> float:
+        """Megabytes in DVC's cache."""
+        files = (self.folder / ".dvc" / "cache").rglob("*")
+        return sum(file.stat().st_size for file in files if file.is_file()) / 1e6
+
     def repro(self) -> tuple[float, dict[str, float], str]:
         return self.run("dvc", "repro")
 
@@ -100,7 +105,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=10_000)
     parser.add_argument("--views", type=int, default=4)
     asked = parser.parse_args()
-    rows: list[tuple[str, float, dict[str, float], str]] = []
+    rows: list[tuple[str, float, dict[str, float], str, float]] = []
 
     with tempfile.TemporaryDirectory() as name:
         repository = Repository(Path(name), asked.views)
@@ -108,7 +113,9 @@ def main() -> None:
 
         def step(title: str, change: Callable[[], object] = lambda: None) -> None:
             change()
-            rows.append((title, *repository.repro()))
+            before = repository.cached()
+            took = repository.repro()
+            rows.append((title, *took, repository.cached() - before))
             print(title, f"{rows[-1][1]:.1f} s,", computed(rows[-1][3]), flush=True)
 
         def parameter(before: str, after: str) -> None:
@@ -160,14 +167,17 @@ def main() -> None:
         f" `dvc repro` each, on {os.cpu_count()} CPU cores; the load was {load:.1f} when the ten"
         " were done.",
         "",
-        "| change | in all | " + " | ".join(stages) + " | DVC itself | views |",
-        "| --- |" + " --- |" * (len(stages) + 3),
+        "| change | in all | "
+        + " | ".join(stages)
+        + " | DVC itself | new in its cache, MB | views |",
+        "| --- |" + " --- |" * (len(stages) + 4),
     ]
-    for title, whole, own, output in rows:
+    for title, whole, own, output, new in rows:
         cells = [f"{own[stage]:.1f}" if stage in own else "–" for stage in stages]
         rest = whole - sum(own.values())
         lines.append(
-            f"| {title} | {whole:.1f} | {' | '.join(cells)} | {rest:.1f} | {computed(output)} |"
+            f"| {title} | {whole:.1f} | {' | '.join(cells)} | {rest:.1f} | {new:.1f}"
+            f" | {computed(output)} |"
         )
     lines += [
         "",

@@ -19,7 +19,8 @@ from pipeline import command, exports, onnx_model, params
 from pipeline.classifier import SCHEMA
 from pipeline.errors import DataError
 from pipeline.features import Split, read_manifest, read_splits
-from pipeline.heads import load_head
+from pipeline.heads import Head, as_bytes, load_head
+from pipeline.params import ExtractParams
 from pipeline.paths import BUNDLE, FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, METRICS
 from pipeline.reasons import directions
 
@@ -32,11 +33,36 @@ def bundle() -> None:
     """Put the backbone, the head and what is known of them into one folder."""
     settings = params.load().extract
     head, about = load_head(HEAD_WEIGHTS, HEAD)
-    manifest, metrics = read_manifest(MANIFEST), _read_metrics()
-    classes, power, temperature = (about.pop(n) for n in ("classes", "power", "temperature"))
-    train = read_splits(FEATURES, manifest, classes, ["train"], power)["train"]
-
+    manifest, metrics = read_manifest(MANIFEST), read_figures(METRICS, "evaluate")
+    train = read_splits(FEATURES, manifest, about["classes"], ["train"], about["power"])["train"]
     file = exports.exported(settings.backbone, settings.weights)
+    write(BUNDLE, file, settings, head, about, metrics, manifest, train)
+
+
+def write(
+    folder: Path,
+    file: Path,
+    settings: ExtractParams,
+    head: Head,
+    about: dict[str, Any],
+    metrics: dict[str, Any],
+    manifest: pd.DataFrame,
+    train: Split,
+) -> None:
+    """Write a bundle.
+
+    Args:
+        folder: where; made if it is not there.
+        file: the backbone as `exports.write` leaves it.
+        settings: which backbone that is.
+        head: what answers on its features.
+        about: what `heads.save_head` was told of the head.
+        metrics: how good it is.
+        manifest: the pictures.
+        train: the training pictures' features, as the head takes them; views but 0 are left out.
+    """
+    about = dict(about)
+    classes, power, temperature = (about.pop(n) for n in ("classes", "power", "temperature"))
     backbone = onnx.load(file)
     notes = {entry.key: entry.value for entry in backbone.metadata_props}
     preprocessing = exports.preprocessing_of(notes)
@@ -60,28 +86,33 @@ def bundle() -> None:
         "libraries": {name: version(name) for name in LIBRARIES},
     }
 
-    BUNDLE.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     onnx.helper.set_model_props(
         model, {"classes": json.dumps(classes), "fingerprint": notes["fingerprint"]}
     )
-    (BUNDLE / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
-    shutil.copyfile(file.with_suffix(".safetensors"), BUNDLE / "backbone.safetensors")
-    shutil.copyfile(HEAD_WEIGHTS, BUNDLE / "head.safetensors")
-    _save_neighbours(train, classes)
+    (folder / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
+    shutil.copyfile(file.with_suffix(".safetensors"), folder / "backbone.safetensors")
+    (folder / "head.safetensors").write_bytes(as_bytes(head))
+    _save_neighbours(train, classes, folder)
     text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
-    (BUNDLE / "bundle.json").write_text(text, encoding="utf-8")
-    size = sum(f.stat().st_size for f in BUNDLE.iterdir()) / 1e6
-    print(f"bundle: {len(classes)} classes, {size:.1f} MB in {BUNDLE}, temperature {temperature:g}")
+    (folder / "bundle.json").write_text(text, encoding="utf-8")
+    size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
+    print(f"bundle: {len(classes)} classes, {size:.1f} MB in {folder}, temperature {temperature:g}")
 
 
-def _read_metrics() -> dict[str, Any]:
+def read_figures(file: Path, stage: str) -> dict[str, Any]:
+    """Read the figures that a stage left.
+
+    Raises:
+        DataError: they are not there or are not readable.
+    """
     try:
-        metrics: dict[str, Any] = json.loads(METRICS.read_text(encoding="utf-8"))
+        figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{METRICS} is not here; run the evaluate stage first") from None
+        raise DataError(f"{file} is not here; run the {stage} stage first") from None
     except ValueError as error:
-        raise DataError(f"{METRICS} is not readable: {error}; run evaluate again") from None
-    return metrics
+        raise DataError(f"{file} is not readable: {error}; run {stage} again") from None
+    return figures
 
 
 def _data(manifest: pd.DataFrame) -> dict[str, Any]:
@@ -101,7 +132,7 @@ def _digests() -> dict[str, str]:
     }
 
 
-def _save_neighbours(train: Split, classes: list[str]) -> None:
+def _save_neighbours(train: Split, classes: list[str], folder: Path) -> None:
     """The training pictures' features, of length 1 in half precision, with paths and labels.
 
     A cosine moves by less than 0.001 for it.
@@ -109,10 +140,10 @@ def _save_neighbours(train: Split, classes: list[str]) -> None:
     originals = train.views == 0
     names = np.array(classes)[train.labels[originals]]
     features = directions(train.features[originals]).astype(np.float16)
-    (BUNDLE / "neighbours.safetensors").write_bytes(save({"features": features}))
+    (folder / "neighbours.safetensors").write_bytes(save({"features": features}))
     table = {"paths": train.paths[originals].tolist(), "labels": names.tolist()}
     text = json.dumps(table, indent=0, ensure_ascii=False) + "\n"
-    (BUNDLE / "neighbours.json").write_text(text, encoding="utf-8")
+    (folder / "neighbours.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pipeline.errors import DeviceError
 from pipeline.features import Split
 from pipeline.heads import Floats, Head
 from pipeline.sweep import Figures, Knobs, Schedule, Trained
@@ -37,11 +38,20 @@ def descend(
     """Train one head for each of `knobs`; what is what, `pipeline.sweep.train_heads` says.
 
     The features are centred and scaled already.
+
+    Raises:
+        DeviceError: the GPU's memory does not hold features and heads.
     """
     trained = []
-    rows = _Rows.of(train, schedule, device), _Rows.of(val, schedule, device)
-    for seeds, combinations in stacks(knobs, train.features.shape[1], schedule):
-        trained += _descend(seeds, combinations, *rows, schedule, on_epoch)
+    try:
+        rows = _Rows.of(train, schedule, device), _Rows.of(val, schedule, device)
+        for seeds, combinations in stacks(knobs, train.features.shape[1], schedule):
+            trained += _descend(seeds, combinations, *rows, schedule, on_epoch)
+    except torch.OutOfMemoryError:
+        raise DeviceError(
+            f"GPU memory ran out with {len(train.labels):,} training views and {len(knobs)} heads;"
+            " set train.device to cpu"
+        ) from None
     return trained
 
 

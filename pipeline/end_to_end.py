@@ -1,7 +1,7 @@
 """Training a network from pictures to logits: the last blocks of a backbone with the head, or all.
 
 Every epoch sees each training picture once, augmented anew. After every epoch the state is written
-to a checkpoint beside the feature store, so that a killed run goes on from its last whole epoch.
+to a checkpoint in the feature store's folder: a killed run goes on from its last whole epoch.
 On the CPU two runs with as many threads give the same bytes, resumed or not; on a GPU they do not,
 for its sums come in no fixed order.
 """
@@ -13,7 +13,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,24 +23,25 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipeline import bases, pictures, views
 from pipeline.augment import draw
 from pipeline.bases import Preprocessing
+from pipeline.errors import DeviceError
 from pipeline.heads import Floats, Head, probabilities
 from pipeline.params import AugmentParams
 from pipeline.progress import Progress
 from pipeline.scores import bootstrap, interval
-from pipeline.store import default_folder
+from pipeline.store import checkpoints_folder, replacing
 from pipeline.sweep import Figures
 from pipeline.views import ORIGINAL, View
 
 LINEAR_BELOW = 1e-3  # features smaller than this are not raised to a power but scaled
 AUTOCAST = torch.bfloat16  # has the range of float32, so that no loss need be scaled
 RESAMPLES = 1000  # behind each interval
-SAME_RUN = 1  # raise when this module comes to train otherwise: old checkpoints are then left alone
+SAME_RUN = 2  # raise when this module comes to train otherwise: old checkpoints are then left alone
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,19 @@ class Network(nn.Module):
 
     def forward(self, seen: Tensor) -> Tensor:
         """Logits [n, c] of uint8 views [n, side, side, 3]."""
-        logits: Tensor = self.head(_raised(self.backbone(seen), self.power))
+        features = self.backbone(seen)
+        if torch.is_grad_enabled():
+            raised = _raised(features, self.power)
+        else:  # as every other place raises them, so that a bundle answers alike
+            raised = features.sign() * features.abs() ** self.power
+        logits: Tensor = self.head(raised)
         return logits
+
+    def as_head(self) -> Head:
+        """The head, as the frozen one is saved."""
+        layers = [layer for layer in self.head if isinstance(layer, nn.Linear)]
+        last_first = [array for layer in reversed(layers) for array in (layer.weight, layer.bias)]
+        return Head(*(array.detach().cpu().numpy() for array in last_first))
 
 
 def _linear(weight: Floats, bias: Floats) -> nn.Linear:
@@ -168,6 +180,7 @@ def train_network(
     start: Figures,
     preprocessing: Preprocessing,
     ranges: AugmentParams,
+    class_weights: Floats,
     recipe: Recipe,
     device: torch.device,
     name: str,
@@ -183,13 +196,14 @@ def train_network(
         start: the figures of the network as it comes, epoch 0 of the curve.
         preprocessing: the backbone's.
         ranges: of the augmentation, which each epoch draws anew; none with `views` 0.
+        class_weights: [c], of each class's pictures in the losses, of validation too.
         recipe: how to train.
         device: where.
         name: of the stage, for its progress.
     """
     network.to(device).to(memory_format=torch.channels_last)
     changing, optimizer = _thawed(network, recipe)
-    checkpoint = checkpoint_file(network, train, val, ranges, recipe, device)
+    checkpoint = checkpoint_file(network, train, val, ranges, class_weights, recipe, device)
     curve, best = [start], 0
     weights = {key: tensor.detach().clone() for key, tensor in changing.items()}
     if resumed := _resume(checkpoint, changing, optimizer):
@@ -201,10 +215,18 @@ def train_network(
         progress.advance(curve[-1].epoch * len(train.labels))
         for epoch in range(curve[-1].epoch + 1, recipe.epochs + 1):
             trained = _epoch(
-                network, optimizer, train, preprocessing, ranges, recipe, epoch, progress
+                network,
+                optimizer,
+                train,
+                preprocessing,
+                ranges,
+                class_weights,
+                recipe,
+                epoch,
+                progress,
             )
             logits = answers(network, val, preprocessing, recipe.batch_size)
-            loss, accuracy = measure(logits, val.labels)
+            loss, accuracy = measure(logits, val.labels, class_weights)
             figures = Figures(epoch, *trained, loss, accuracy)
             if not math.isfinite(figures.train_loss) or not math.isfinite(figures.val_loss):
                 which = "training" if not math.isfinite(figures.train_loss) else "validation"
@@ -268,6 +290,7 @@ def _epoch(
     train: Labelled,
     preprocessing: Preprocessing,
     ranges: AugmentParams,
+    class_weights: Floats,
     recipe: Recipe,
     epoch: int,
     progress: Progress,
@@ -275,6 +298,7 @@ def _epoch(
     """One pass over the training pictures; mean loss and accuracy as they were met."""
     device = next(network.parameters()).device
     count = len(train.labels)
+    weights = torch.from_numpy(class_weights).to(device)
     order = np.random.default_rng([recipe.seed, epoch]).permutation(count)
     # Of nearly equal sizes: statistics of a last batch of one picture would be none.
     batches = np.array_split(order, -(-count // recipe.batch_size))
@@ -296,14 +320,14 @@ def _epoch(
         labels = torch.from_numpy(train.labels[rows]).to(device)
         with _precision(device):
             logits = network(seen.to(device))
-        loss = nn.functional.cross_entropy(logits.float(), labels)
+        loss = nn.functional.cross_entropy(logits.float(), labels, weights)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        total += loss.detach() * len(rows)
+        total += loss.detach() * weights[labels].sum()
         right += (logits.detach().argmax(dim=1) == labels).sum()
         progress.advance(len(rows))
-    return float(total) / count, float(right) / count
+    return float(total) / float(class_weights[train.labels].sum()), float(right) / count
 
 
 def _mode(network: Network, recipe: Recipe) -> None:
@@ -317,6 +341,23 @@ def _mode(network: Network, recipe: Recipe) -> None:
             learns = any(tensor.requires_grad for tensor in part.parameters(recurse=False))
             if learns and isinstance(part, nn.modules.batchnorm._BatchNorm):
                 part.train()
+
+
+@contextmanager
+def within_memory() -> Iterator[None]:
+    """Say what to do where the GPU's memory does not suffice.
+
+    Half the batch, as in `extract`, would train another network.
+
+    Raises:
+        DeviceError: it did not.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise DeviceError(
+            "GPU memory ran out: lower thaw.batch_size or thaw.blocks, or set thaw.device to cpu"
+        ) from None
 
 
 def _precision(device: torch.device) -> "torch.autocast | nullcontext[None]":
@@ -360,9 +401,14 @@ def answers(
     return logits
 
 
-def measure(logits: Floats, labels: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy; NaN without pictures."""
-    loss = nn.functional.cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(labels))
+def measure(
+    logits: Floats, labels: npt.NDArray[np.int64], class_weights: Floats | None = None
+) -> tuple[float, float]:
+    """Mean cross-entropy, weighted by the labels' classes, and accuracy; NaN without pictures."""
+    weights = None if class_weights is None else torch.from_numpy(class_weights).double()
+    loss = nn.functional.cross_entropy(
+        torch.from_numpy(logits).double(), torch.from_numpy(labels), weights
+    )
     return float(loss), float((logits.argmax(axis=1) == labels).mean())
 
 
@@ -388,21 +434,22 @@ def checkpoint_file(
     train: Labelled,
     val: Labelled,
     ranges: AugmentParams,
+    class_weights: Floats,
     recipe: Recipe,
     device: torch.device,
 ) -> Path:
     """Where a run's checkpoint is: its name stands for all that decides what the run does.
 
-    It is beside the feature store and not among DVC's outputs, which DVC deletes before a run.
+    It is in the feature store's folder, not among DVC's outputs, which DVC deletes before a run.
     """
     told = [SAME_RUN, torch.__version__, device.type, torch.get_num_threads()]
-    told += [asdict(recipe), ranges.model_dump()]
+    told += [asdict(recipe), ranges.model_dump(), class_weights.tolist()]
     told += [[split.digests, split.labels.tolist()] for split in (train, val)]
     sha = hashlib.sha256(json.dumps(told).encode())
     for name, tensor in network.state_dict().items():
         sha.update(name.encode())
         sha.update(tensor.cpu().contiguous().numpy().tobytes())
-    return default_folder().with_name("checkpoints") / f"{sha.hexdigest()}.safetensors"
+    return checkpoints_folder() / f"{sha.hexdigest()}.safetensors"
 
 
 def _save(
@@ -420,11 +467,10 @@ def _save(
         for moment, value in optimizer.state.get(tensor, {}).items():
             tensors[f"{moment}/{key}"] = value
     notes = {"curve": [asdict(figures) for figures in curve], "best": best}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(f".{os.getpid()}.partial")
     plain = {key: tensor.cpu().contiguous() for key, tensor in tensors.items()}
-    save_file(plain, unfinished, metadata={"notes": json.dumps(notes)})
-    unfinished.replace(file)
+    with replacing(file) as unfinished:
+        # Its own `save_file` tells of a full disk in another way than the rest of Python.
+        unfinished.write_bytes(save(plain, metadata={"notes": json.dumps(notes)}))
 
 
 def _resume(

@@ -95,12 +95,19 @@ def fit_temperature(logits: Floats, labels: npt.NDArray[np.int64]) -> float:
 
 def save_head(head: Head, description: dict[str, Any], weights: Path, about: Path) -> None:
     """Write the tensors to `weights` (safetensors) and `description` to `about` (JSON)."""
-    tensors = {name: tensor for name, tensor in vars(head).items() if tensor is not None}
     weights.parent.mkdir(parents=True, exist_ok=True)
-    # Its own `save_file` tells of a full disk in another way than the rest of Python.
-    weights.write_bytes(save({name: np.ascontiguousarray(t) for name, t in tensors.items()}))
+    weights.write_bytes(as_bytes(head))
     text = json.dumps(description, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     about.write_text(text + "\n", encoding="utf-8")
+
+
+def as_bytes(head: Head) -> bytes:
+    """The head's tensors as a safetensors file.
+
+    To be written by Python: the library's own `save_file` tells of a full disk in another way.
+    """
+    tensors = {name: tensor for name, tensor in vars(head).items() if tensor is not None}
+    return save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
 
 
 def load_head(

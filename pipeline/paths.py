@@ -36,6 +36,8 @@ THAWED = Path("data/thawed")
 THAW = Path("reports/thaw.json")
 THAW_CURVE = Path("reports/thaw.csv")
 
+BEST = Path("best")
+
 SCRATCH = Path("reports/scratch.json")
 SCRATCH_CURVE = Path("reports/scratch.csv")
 

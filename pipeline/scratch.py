@@ -18,13 +18,15 @@ from pipeline.features import read_manifest
 from pipeline.heads import Head
 from pipeline.paths import MANIFEST, SCRATCH, SCRATCH_CURVE
 from pipeline.sweep import Figures
-from pipeline.train import class_names, device_for
+from pipeline.train import class_names, class_weights, device_for
 
 
+@end_to_end.within_memory()
 def scratch() -> None:
     """Train all of the network from random weights; write its figures and its curve."""
     settings, budget = params.load().scratch, params.load().thaw
     ranges, extracting = params.load().augment, params.load().extract
+    weighing = params.load().train.class_weights
     confidence = params.load().evaluate.confidence
     device = torch.device(device_for(budget.device, descends=True, parameter="thaw.device"))
     manifest = read_manifest(MANIFEST)
@@ -56,6 +58,7 @@ def scratch() -> None:
         unknown,
         backbone.preprocessing,
         ranges,
+        class_weights(weighing, pictures["train"].labels, len(classes)),
         recipe,
         device,
         "scratch",

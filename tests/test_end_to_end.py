@@ -16,10 +16,11 @@ from torch import nn
 from pipeline import backbones, end_to_end, power
 from pipeline.bases import Preprocessing
 from pipeline.end_to_end import Labelled, Network, Recipe, blocks, train_network
+from pipeline.errors import DeviceError
 from pipeline.heads import Head
 from pipeline.params import AugmentParams
 from pipeline.pictures import digest
-from pipeline.store import default_folder
+from pipeline.store import checkpoints_folder
 from pipeline.sweep import Figures
 
 SIZE = Preprocessing(24, 24, "bilinear", (0.5,) * 3, (0.5,) * 3)
@@ -69,10 +70,11 @@ def labelled(folder, count, seed):
     return Labelled(paths, digests, np.arange(count) % 2)
 
 
-def run(network, **changes):
+def run(network, class_weights=(1, 1), **changes):
     recipe = Recipe(**vars(RECIPE) | changes)
     train, val = labelled("data/raw/light", 24, 1), labelled("data/raw/light", 10, 2)
-    return train_network(network, train, val, UNKNOWN, SIZE, RANGES, recipe, CPU, "thaw")
+    weights = np.array(class_weights, np.float32)
+    return train_network(network, train, val, UNKNOWN, SIZE, RANGES, weights, recipe, CPU, "thaw")
 
 
 def run_and_print(epochs):
@@ -114,6 +116,17 @@ def test_raising_to_a_power_is_that_of_the_frozen_head_with_a_finite_slope_at_ze
     assert torch.isfinite(features.grad).all()
 
 
+def test_asked_and_not_trained_it_raises_features_as_the_frozen_head_has_them():
+    network = tiny().eval()
+    with torch.no_grad():
+        network.head[0].weight.copy_(torch.randn(2, 8, generator=torch.Generator().manual_seed(1)))
+    seen = torch.zeros(1, 24, 24, 3, dtype=torch.uint8)
+    with torch.inference_mode():
+        raised = power.raised(network.backbone(seen).numpy(), network.power)
+        wanted = network.head(torch.from_numpy(raised))
+        np.testing.assert_allclose(network(seen), wanted, atol=1e-6)
+
+
 def test_only_the_last_blocks_and_the_head_learn(project):
     network, before = tiny(), tiny().state_dict()
     run(network, epochs=1, blocks=1)
@@ -153,6 +166,27 @@ def test_it_learns_and_keeps_the_epoch_of_the_lowest_validation_loss(project):
     assert loss == pytest.approx(min(losses), abs=1e-6)
 
 
+def test_a_class_that_weighs_nothing_is_not_learnt(project):
+    network = tiny()
+    result = run(network, class_weights=(1, 1e-6), epochs=6, blocks=None)
+    logits = end_to_end.answers(network, labelled("data/raw/light", 10, 2), SIZE, 4)
+    assert (logits.argmax(axis=1) == 0).all()
+    loss, _ = end_to_end.measure(logits[::2], np.zeros(5, np.int64))  # of the other class alone
+    assert result.curve[result.best].val_loss == pytest.approx(loss, abs=1e-4)
+
+
+def test_a_gpu_without_enough_memory_is_one_line_that_says_what_to_lower(project):
+    """What PyTorch raises then; no GPU is to be had here."""
+
+    class Large(Tiny):
+        def forward(self, seen):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    network = Network(Large(), Head(np.zeros((2, 8), "f4"), np.zeros(2, "f4")), power=0.5)
+    with pytest.raises(DeviceError, match="lower thaw.batch_size"), end_to_end.within_memory():
+        run(network)
+
+
 def test_a_loss_that_is_no_number_ends_it_with_a_line_and_keeps_what_was(project, capsys):
     network, before = tiny(), tiny().state_dict()
     result = run(network, learning_rate=1e30)
@@ -173,7 +207,7 @@ def test_a_killed_run_goes_on_after_its_last_whole_epoch_to_the_same_bytes(proje
         return [line for line in output.splitlines() if line.startswith("RESULT")]
 
     whole = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    for file in default_folder().with_name("checkpoints").iterdir():
+    for file in checkpoints_folder().iterdir():
         file.unlink()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
@@ -197,5 +231,6 @@ def test_a_damaged_checkpoint_is_begun_anew(project, capsys):
 
 
 def test_another_recipe_has_another_checkpoint(project):
-    files = {run(tiny(), epochs=1, seed=seed).checkpoint for seed in (0, 1)}
-    assert len(files) == 2
+    changes = ({"seed": 0}, {"seed": 1}, {"class_weights": (1, 2)})
+    files = {run(tiny(), epochs=1, **change).checkpoint for change in changes}
+    assert len(files) == 3

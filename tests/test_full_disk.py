@@ -7,10 +7,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
+from pipeline.end_to_end import Network
 from pipeline.errors import DiskError
+from pipeline.heads import Head
+from pipeline.paths import THAWED
+from pipeline.thaw import save
 from tests.conftest import Project
 
 OUTPUTS = {
@@ -27,6 +33,11 @@ OUTPUTS = {
     "checks": ("reports/checks.json", "reports/checks"),
     "bundle": ("bundle",),
     "report": ("reports/report.html",),
+    "few": ("reports/few.csv", "reports/few.png"),
+    "rank": ("reports/rank.csv",),  # no two runs write the same timings beside it
+    "thaw": ("data/thawed", "reports/thaw.json", "reports/thaw.csv"),
+    "best": ("best",),
+    "scratch": ("reports/scratch.json", "reports/scratch.csv"),
 }
 
 
@@ -52,32 +63,74 @@ def fill(disk: Path) -> Path:
     return ballast
 
 
-@pytest.mark.slow
-def test_every_stage_says_so_and_works_once_there_is_room(
-    project: Project, small_disk: Path, draw_picture: Callable[..., Image.Image]
-) -> None:
-    # A bundle holds the backbone twice.
-    subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
+def assert_full(stopped: "subprocess.CompletedProcess[str]", stage: str) -> None:
+    """It ended with the one line for a full disk."""
+    assert stopped.returncode == DiskError.exit_code, stopped.stderr
+    assert stopped.stderr.splitlines()[-1].startswith(f"{stage}: error: ")
+    assert "No space left on device" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+
+
+@pytest.fixture
+def shapes(project: Project, draw_picture: Callable[..., Image.Image]) -> Project:
+    """Thirty pictures of two classes."""
     project.set(**{"ingest.source": "folder", "ingest.path": "data/raw/shapes"})
     for i in range(30):
         path = Path("data/raw/shapes") / ("disc", "square")[i % 2] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         draw_picture(i, square=bool(i % 2)).save(path)
+    return project
+
+
+@pytest.mark.slow
+def test_every_stage_says_so_and_works_once_there_is_room(
+    shapes: Project, small_disk: Path
+) -> None:
+    # A bundle holds the backbone twice.
+    subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
+    shapes.set(**{"rank.backbones": ["efficientnet_lite0", "random:efficientnet_lite0"]})
+    shapes.set(**{"few.draws": 2, "thaw.epochs": 1, "thaw.blocks": 1})
     other = small_disk / "project"
     for stage in OUTPUTS:
         # A copy of the project as it is before the stage, on the small disk.
-        shutil.copytree(project.folder, other)
+        shutil.copytree(shapes.folder, other)
         ballast = fill(small_disk)
-        stopped = run(stage, other)
-        assert stopped.returncode == DiskError.exit_code, stopped.stderr
-        assert stopped.stderr.splitlines()[-1].startswith(f"{stage}: error: ")
-        assert "No space left on device" in stopped.stderr
-        assert "Traceback" not in stopped.stderr
+        assert_full(run(stage, other), stage)
 
         ballast.unlink()
-        undisturbed, again = run(stage, project.folder), run(stage, other)
+        undisturbed, again = run(stage, shapes.folder), run(stage, other)
         assert undisturbed.returncode == 0, undisturbed.stderr
         assert again.returncode == 0, again.stderr
-        assert made(stage, other) == made(stage, project.folder)
+        assert made(stage, other) == made(stage, shapes.folder)
         assert made(stage, other)
         shutil.rmtree(other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "kept"), [("extract", "backbones"), ("scratch", "checkpoints")])
+def test_a_full_disk_under_the_folder_of_the_store(
+    shapes: Project, small_disk: Path, monkeypatch: pytest.MonkeyPatch, stage: str, kept: str
+) -> None:
+    shapes.set(**{"augment.views": 0, "thaw.epochs": 1})
+    for before in ("ingest", "augment"):
+        assert run(before, shapes.folder).returncode == 0
+    store = small_disk / "features"
+    monkeypatch.setenv("HEADSTART_STORE", str(store))
+    stopped = run(stage, shapes.folder)  # a backbone takes more than there is
+    assert_full(stopped, stage)
+    assert f"{store}/{kept}/" in stopped.stderr
+    assert list((store / kept).iterdir()) == []
+    subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
+    again = run(stage, shapes.folder)
+    assert again.returncode == 0, again.stderr
+
+
+def test_weights_that_were_thawed_are_written_or_a_full_disk_is_told(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(3000, 1000))  # 12 MB
+    head = Head(np.zeros((2, 1000), np.float32), np.zeros(2, np.float32))
+    monkeypatch.chdir(small_disk)
+    with pytest.raises(OSError, match="No space left on device"):
+        save(Network(backbone, head, 1.0), True, {})
+    assert not (THAWED / "head.json").exists()

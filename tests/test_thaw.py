@@ -6,28 +6,42 @@ import re
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.torch import load_file
+import torch
 
-from pipeline import backbones, end_to_end
+from pipeline import backbones, end_to_end, pictures, torch_form
 from pipeline.augment import augment
+from pipeline.best import best
+from pipeline.bundle import bundle
+from pipeline.classifier import Classifier
 from pipeline.end_to_end import Labelled, Network
 from pipeline.errors import DataError
+from pipeline.evaluate import evaluate
 from pipeline.extract import extract
 from pipeline.features import read_manifest
-from pipeline.heads import Head
+from pipeline.heads import load_head, probabilities
 from pipeline.ingest import ingest
-from pipeline.paths import MANIFEST, SCRATCH, SCRATCH_CURVE, THAW, THAW_CURVE, THAWED
+from pipeline.paths import (
+    BEST,
+    BUNDLE,
+    MANIFEST,
+    SCRATCH,
+    SCRATCH_CURVE,
+    THAW,
+    THAW_CURVE,
+    THAWED,
+)
 from pipeline.scratch import scratch
-from pipeline.store import default_folder
+from pipeline.store import checkpoints_folder
 from pipeline.thaw import thaw
 from pipeline.train import train
 from tests.test_repro import Repository
 
-WEIGHTS = THAWED / "network.safetensors"
+WEIGHTS = THAWED / "backbone.safetensors"
 # A head held so short that there is something left to learn, and a rate to learn it in few epochs.
 UNSURE = {"train.weight_decay": 3.0, "thaw.learning_rate": 0.003}
 
@@ -61,17 +75,32 @@ def test_thawing_is_taken_only_when_validation_says_so(shapes, capsys):
     better = thawed["loss"] < frozen["loss"] and thawed["accuracy"] >= frozen["accuracy"]
     assert report["taken"] is better is WEIGHTS.exists() is True
     assert set(report["test"]) == {"pictures", "frozen", "thawed"}
-    assert not list(default_folder().with_name("checkpoints").iterdir())
-    manifest, about = read_manifest(MANIFEST), json.loads((THAWED / "network.json").read_text())
-    test = Labelled.of(manifest, about["classes"], "test")
-    backbone = backbones.load(about["backbone"], "random")
-    tensors = load_file(WEIGHTS)
-    blank = Head(*(np.zeros(tuple(tensors[f"head.0.{n}"].shape), "f4") for n in ("weight", "bias")))
-    network = Network(backbone.module, blank, about["power"])
-    network.load_state_dict(tensors)
+    assert not list(checkpoints_folder().iterdir())
+    head, about = load_head(THAWED / "head.safetensors", THAWED / "head.json")
+    test = Labelled.of(read_manifest(MANIFEST), about["classes"], "test")
+    backbone = backbones.with_weights("efficientnet_lite0", WEIGHTS)
+    network = Network(backbone.module, head, about["power"])
     logits = end_to_end.answers(network, test, backbone.preprocessing, 8)
     loss, _ = end_to_end.measure(logits, test.labels)
     assert loss == pytest.approx(report["test"]["thawed"]["loss"], rel=1e-4)
+
+    best()  # its bundle answers as the network did that was measured
+    classifier = Classifier(BEST, reasons=True)
+    answers = [classifier.answer(Path(path).read_bytes(), True, 1) for path in test.paths]
+    wanted = probabilities(logits, about["temperature"])
+    np.testing.assert_allclose([a.probabilities for a in answers], wanted, atol=1e-3)
+    assert classifier.about["metrics"]["test"] == report["test"]
+    assert answers[0].heat.shape == (224, 224, 3)
+    train = Labelled.of(read_manifest(MANIFEST), about["classes"], "train")
+    (nearest,) = classifier.answer(Path(train.paths[2]).read_bytes(), neighbours=1).neighbours
+    assert (nearest.path, nearest.cosine) == (train.paths[2], pytest.approx(1, abs=1e-3))
+    model = torch_form.load(BEST)
+    pixels = pictures.pixels(pictures.decode(Path(test.paths[0]).read_bytes())).copy()
+    np.testing.assert_allclose(model(torch.from_numpy(pixels)).detach(), wanted[0], atol=5e-3)
+    before = {file.name: file.read_bytes() for file in BEST.iterdir()}
+    best()
+    assert {file.name: file.read_bytes() for file in BEST.iterdir()} == before
+    assert "reused, 0 computed" in capsys.readouterr().out
 
     # A rate at which everything bursts leaves the frozen head in its place.
     shapes.set(**{"thaw.learning_rate": 1e30})
@@ -81,6 +110,11 @@ def test_thawing_is_taken_only_when_validation_says_so(shapes, capsys):
     assert "the training loss became nan in epoch 1" in report["status"]
     assert report["validation"]["frozen"] == frozen
     assert "lower thaw.learning_rate" in capsys.readouterr().out
+    shutil.rmtree(BEST)
+    for stage in (evaluate, bundle, best):
+        stage()
+    assert "best is a copy of bundle" in capsys.readouterr().out
+    assert (BEST / "model.onnx").read_bytes() == (BUNDLE / "model.onnx").read_bytes()
 
 
 def test_from_scratch_has_the_budget_of_thawing(shapes):
@@ -115,8 +149,8 @@ def test_killed_in_the_midst_dvc_repro_goes_on_to_the_same_weights(
 ):
     """Kill -9 of DVC and its stage, early and late."""
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "cache" / "features"))
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "backbones").symlink_to(exported)
+    (tmp_path / "cache" / "features").mkdir(parents=True)
+    (tmp_path / "cache" / "features" / "backbones").symlink_to(exported)
     (tmp_path / "repository").mkdir()
     repository = Repository(tmp_path / "repository")
     draw_shapes(repository.folder, draw_picture, 36)
@@ -130,9 +164,9 @@ def test_killed_in_the_midst_dvc_repro_goes_on_to_the_same_weights(
         return [file.read_bytes() for file in sorted(thawed.iterdir())], repository.outputs()
 
     undisturbed = results()
-    assert (thawed / "network.safetensors").exists()
+    assert (thawed / "backbone.safetensors").exists()
     for epoch in (1, 3):
-        (thawed / "network.safetensors").unlink()
+        (thawed / "backbone.safetensors").unlink()
         shutil.rmtree(repository.folder / ".dvc" / "cache")  # or DVC would bring it back from there
         command = ["dvc", "repro", "--no-run-cache"]
         with subprocess.Popen(

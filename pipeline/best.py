@@ -1,0 +1,36 @@
+"""Optional stage, best: the bundle of the better network, the thawed one where thaw took it."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from pipeline import backbones, bundle, command, engines, exports, extract, params
+from pipeline.features import read_manifest
+from pipeline.heads import load_head
+from pipeline.paths import BEST, BUNDLE, MANIFEST, THAW, THAWED
+
+
+def best() -> None:
+    """Make a bundle of the thawed network, or copy that of the frozen one."""
+    settings = params.load().extract
+    figures = bundle.read_figures(THAW, "thaw")
+    if not figures["taken"]:
+        shutil.copytree(BUNDLE, BEST, dirs_exist_ok=True)
+        print(f"best: the frozen network is the better one; {BEST} is a copy of {BUNDLE}")
+        return
+    manifest = read_manifest(MANIFEST)
+    head, about = load_head(THAWED / "head.safetensors", THAWED / "head.json")
+    backbone = backbones.with_weights(settings.backbone, THAWED / "backbone.safetensors")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "thawed.onnx"
+        exports.write(backbone, file)
+        train = manifest[manifest["split"] == "train"]
+        splits, computed = extract.originals(
+            train, about["classes"], engines.on_export(file), settings.batch_size, about["power"]
+        )
+        print(f"best: {len(train) - computed} training pictures reused, {computed} computed")
+        bundle.write(BEST, file, settings, head, about, figures, manifest, splits["train"])
+
+
+if __name__ == "__main__":
+    command.run(best)
