@@ -7,7 +7,7 @@
     ├── WeightsError (4)     a backbone's weights cannot be had
     ├── StoreError (5)       the feature store cannot be read or written
     ├── TrainingError (6)    no head came out of training
-    ├── DeviceError (7)      a device was asked for that is not there
+    ├── DeviceError (7)      a device was asked for that is not there, or its memory is too small
     ├── DiskError (8)        a file cannot be read or written; the disk may be full
     └── RunError (9)         DVC, Prefect or git cannot do what a run asks of it
         ├── StageError       a stage failed, and another try would fail again

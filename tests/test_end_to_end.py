@@ -183,7 +183,7 @@ def test_a_gpu_without_enough_memory_is_one_line_that_says_what_to_lower(project
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     network = Network(Large(), Head(np.zeros((2, 8), "f4"), np.zeros(2, "f4")), power=0.5)
-    with pytest.raises(DeviceError, match="lower thaw.batch_size"), end_to_end.within_memory():
+    with pytest.raises(DeviceError, match=r"lower thaw\.batch_size"), end_to_end.within_memory():
         run(network)
 
 
