@@ -32,7 +32,9 @@ ROOT = Path(__file__).resolve().parent.parent
 EPOCHS = 3
 
 
-def headstart(pictures: Path, folder: Path, backbones: Path | None) -> tuple[float, float]:
+def headstart(
+    pictures: Path, folder: Path, backbones: Path | None, target: str = "", views: int | None = None
+) -> tuple[float, float]:
     """Seconds of `dvc repro` in a fresh clone, and the accuracy on the set's own `val`."""
     clone, cache = folder / "clone", folder / "cache"
     cache.mkdir(parents=True)
@@ -47,11 +49,13 @@ def headstart(pictures: Path, folder: Path, backbones: Path | None) -> tuple[flo
     shutil.copytree(pictures, clone / "data" / "raw" / "hymenoptera")
     params = yaml.safe_load((clone / "params.yaml").read_text())
     params["ingest"] |= {"source": "folder", "path": "data/raw/hymenoptera"}
+    if views is not None:
+        params["augment"]["views"] = views
     (clone / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     environment = os.environ | {"HEADSTART_STORE": str(cache / "features")}
     environment.pop("PYTHONPATH", None)
     start = time.monotonic()
-    subprocess.run(["dvc", "repro"], cwd=clone, check=True, env=environment)
+    subprocess.run(["dvc", "repro", *target.split()], cwd=clone, check=True, env=environment)
     seconds = time.monotonic() - start
     metrics = json.loads((clone / "reports" / "metrics.json").read_text())
     return seconds, metrics["test"]["accuracy"]
@@ -128,15 +132,19 @@ def main() -> None:
         cold = headstart(pictures, folder / "cold", None)
         exported = folder / "cold" / "cache" / "features" / "backbones"
         warm = headstart(pictures, folder / "exported", exported)
+        model = headstart(pictures, folder / "model", exported, "evaluate")
+        plain = headstart(pictures, folder / "plain", exported, "evaluate", views=0)
     other = fastai(pictures, arguments.python)
     rows = [
         ("`dvc repro`, cold store, backbone to be exported", *cold),
         ("`dvc repro`, cold store, backbone exported before", *warm),
+        ("`dvc repro evaluate`, the same: no checks, bundle, report", *model),
+        ("the same with `augment.views: 0`", *plain),
         (f"fastai, frozen body, {EPOCHS} epochs, its own augmentation", *other),
     ]
-    ratios = [other[0] / seconds for seconds in (cold[0], warm[0])]
-    good = cold[1] >= other[1]
-    met = "reached" if good and ratios[1] >= 10 else "missed"
+    ratios = [other[0] / seconds for seconds, _ in (cold, warm, model, plain)]
+    good = min(accuracy for _, accuracy in (cold, warm, model, plain)) >= other[1]
+    met = [("reached" if good and ratio >= 10 else "missed") for ratio in ratios]
     lines = [
         "# Time to a model, beside fastai",
         "",
@@ -152,10 +160,13 @@ def main() -> None:
             for what, seconds, accuracy in rows
         ),
         "",
-        f"The goal was ten times sooner to the same or better accuracy: {ratios[0]:.1f} times from"
-        f" nothing, {ratios[1]:.1f} times once the backbone is exported, accuracy"
-        f" {'no lower' if good else 'lower'}: {met}. About 8 s of it are the views; the"
-        " rest is every other stage, each a Python of its own, and DVC.",
+        f"The goal was ten times sooner to the same or better accuracy, which was"
+        f" {'no lower' if good else 'lower'}. Of all the pipeline, report and all: {ratios[0]:.1f}"
+        f" times from nothing ({met[0]}), {ratios[1]:.1f} times once the backbone is exported"
+        f" ({met[1]}). To the model and its figures, which is where fastai ends: {ratios[2]:.1f}"
+        f" times ({met[2]}), and {ratios[3]:.1f} times without augmented views ({met[3]}). Seven to"
+        " nine seconds are the views with augmentation; the rest is every other stage, each a"
+        " Python of its own, and DVC.",
         "",
         "One picture is 0.0065. `dvc repro` holds a quarter of the training pictures back to"
         " validate and then trains on all; fastai trains on all. One seed each; fastai was seen to"
