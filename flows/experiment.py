@@ -40,9 +40,21 @@ def copy_of(root: Path, name: str) -> Iterator[Path]:
         if changes := _git(root, *_SOMEBODY, "stash", "create"):
             _git(copy, "read-tree", "--reset", "-u", changes)
         for new in _git(root, "ls-files", "--others", "--exclude-standard", "-z").split("\0"):
+            if new.endswith("/"):
+                raise ExperimentError(
+                    f"{new} is a git repository of its own, which no experiment can hold: have git"
+                    " ignore it, or move it out of the working copy"
+                )
             if new:
                 (copy / new).parent.mkdir(parents=True, exist_ok=True)
                 _copy(root / new, copy / new)
+        for entry in _git(root, "ls-files", "--stage", "-z").split("\0"):
+            link = entry.partition("\t")[2]
+            if entry.startswith("120000") and (root / link).exists() > (copy / link).exists():
+                # It leads out of the working copy, and from the copy elsewhere.
+                (copy / link).unlink()
+                _copy(root / link, copy / link)
+                _git(copy, "update-index", "--skip-worktree", link)
         for knob in ("user.name", "user.email"):
             _git(copy, "config", knob, _git(root, "config", "--default", "headstart", knob))
         local = root / ".dvc" / "config.local"

@@ -55,14 +55,19 @@ def headstart(
         push: send data and outputs to the DVC remote afterwards.
         remote: name of the DVC remote; its default one when empty. Only with `pull` or `push`.
         gate: when to keep the result that was there instead of the new one; never when empty. Not
-            with `overrides`.
+            asked with `overrides`, as an experiment takes no result's place.
         when_busy: what to do when another run is at work in this working copy.
     """
     root = working_copy()
     with ExitStack() as stack:
         cancellation = stack.enter_context(Cancellation())
         try:
-            refuse_idle(overrides, name, pull or push, remote, gate)
+            refuse_idle(overrides, name, pull or push, remote)
+            if gate and overrides:  # a deployment brings its gate along
+                get_run_logger().info(
+                    "an experiment takes no result's place: the gate is not asked"
+                )
+                gate = None
             name = name or flow_run.name or "experiment"
             claim = stack.enter_context(Claim(root, when_busy, cancellation.asked))
             claim.sign(run=flow_run.name or "", id=str(flow_run.id))
@@ -109,13 +114,10 @@ def refuse_idle(
     name: str | None,
     transfers: bool,
     remote: str | None,
-    gate: Gate | None,
 ) -> None:
     """Raise `ParamsError` where a parameter would do nothing beside the others."""
     if name and not overrides:
         raise ParamsError("name is for an experiment: give overrides (--set) too, or no name")
-    if gate and overrides:
-        raise ParamsError("an experiment takes no result's place: give no gate with overrides")
     if remote and not transfers:
         raise ParamsError("remote does nothing without pull or push: give one too, or no remote")
 

@@ -1,6 +1,7 @@
 """Finding and starting the Prefect server that flow runs report to."""
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 from pipeline.errors import RunError
 
 HOST, PORT = "127.0.0.1", 4200
-PATIENCE_SECONDS = 150.0  # the first start makes the database; Prefect's own 20 s can be too few
+PATIENCE_SECONDS = 300.0  # the first start makes the database; Prefect's own 20 s can be too few
 # Neither the server nor its clients send figures about their use to anyone.
 QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 ADDRESS = Path(".headstart") / "server"
@@ -93,8 +94,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(60)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
+    with contextlib.suppress(ProcessLookupError):  # of its own processes none is to keep the port
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _in_profile() -> str:

@@ -61,19 +61,20 @@ def digest(lines: list[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode(errors="replace")).hexdigest()
 
 
-def signature(path: Path, with_links: bool = True) -> Iterator[str]:
+def signature(path: Path, above: tuple[Path, ...] = ()) -> Iterator[str]:
     """A line for each file at or under `path`: its name, size and time of change.
 
-    A `.dvc` file, which runs write too, is known by its content instead. A link to a folder is
-    followed where it is `path` or, `with_links`, lies right in it: so is brought into data/raw
-    what lies elsewhere. Further down `ingest` refuses it, and it may lead back up.
+    A `.dvc` file, which runs write too, is known by its content instead. Links to folders are
+    followed, but none that leads back to a folder `above`.
     """
     if path.is_dir():
+        here = path.resolve()
+        if here in above:
+            return
         with os.scandir(path) as entries:
             inside = sorted(Path(entry.path) for entry in entries)
         for one in inside:
-            if with_links or not (one.is_symlink() and one.is_dir()):
-                yield from signature(one, with_links=False)
+            yield from signature(one, (*above, here))
     elif path.suffix == ".dvc":
         yield f"{path} {hashlib.sha256(path.read_bytes()).hexdigest()}"
     elif path.exists():

@@ -158,6 +158,14 @@ def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]
         raise WeightsError(
             f"the weights of torchvision:{name} cannot be downloaded ({error}); {OFFLINE}"
         ) from None
+    # Inception and GoogLeNet are built otherwise with weights than without: made alike, so that
+    # weights can be loaded into either.
+    for part, always in {"transform_input": True, "aux_logits": False}.items():
+        if hasattr(network, part):
+            setattr(network, part, always)
+    for auxiliary in ("aux1", "aux2", "AuxLogits"):
+        if hasattr(network, auxiliary):
+            setattr(network, auxiliary, None)
     for last in ("fc", "classifier", "heads", "head"):
         if isinstance(getattr(network, last, None), nn.Module):
             setattr(network, last, nn.Identity())

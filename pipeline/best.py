@@ -29,7 +29,8 @@ def best() -> None:
             train, about["classes"], engines.on_export(file), settings.batch_size, about["power"]
         )
         print(f"best: {len(train) - computed} training pictures reused, {computed} computed")
-        bundle.write(BEST, file, settings, head, about, figures, manifest, splits["train"])
+        thawed = settings.model_copy(update={"weights": "thawed"})
+        bundle.write(BEST, file, thawed, head, about, figures, manifest, splits["train"])
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from pipeline.store import FeatureStore
 
 Floats = npt.NDArray[np.float32]
 
-VERDICT_CODE = 1  # raise when pictures.py or this module come to call other pairs alike
+VERDICT_CODE = 2  # raise when pictures.py or this module come to call other pairs alike
 
 # Pairs compared at a time are at most this many rows against all of the other split.
 ROWS = 512
@@ -42,8 +42,11 @@ BLUR = 0.8
 # Least correlation of a copy's thumbnail. Pairs that are none reach 0.85 among photographs and 0.97
 # among patches of one brick wall; copies cut to nine tenths have 0.96 and more in the middle.
 LEAST_LIKENESS = 0.95
-# Grey levels (standard deviation) below which a thumbnail shows nothing to compare.
+# Grey levels (standard deviation) below which a picture shows nothing to compare.
 FLAT = 1.0
+# Standard deviation that others are brought to: with faint pictures beside strong ones in a row,
+# OpenCV's float32 sums would miss by up to 0.01.
+CONTRAST = 50.0
 # By how much `fits` may miss `likeness`, with room to spare: 0.0002 is the most that was seen.
 ROUNDING = 0.002
 # Thumbnails in a row.
@@ -143,7 +146,7 @@ def _likenesses(
     pairs: Sequence[Pair], small: Mapping[Picture, Floats], threads: ThreadPoolExecutor
 ) -> npt.NDArray[np.float64]:
     """The `likeness` [n] of each pair but for `ROUNDING`, every thumbnail laid on many at once."""
-    flat = {picture for picture, grey in small.items() if grey.std() < FLAT}
+    flat = {picture for picture, grey in small.items() if not grey.any()}
     partners: dict[Picture, list[tuple[int, Picture]]] = defaultdict(list)
     for number, (one, other) in enumerate(pairs):
         if not {one, other} & flat:
@@ -167,10 +170,15 @@ def _likenesses(
 
 
 def thumbnail(data: bytes) -> Floats:
-    """The grey picture of `data`, squeezed to [SIDE, SIDE] and blurred a little."""
+    """The grey picture of `data`, squeezed to [SIDE, SIDE] and blurred a little.
+
+    Its mean is 0 and its standard deviation `CONTRAST`; all of a flat one is 0.
+    """
     picture = pictures.decode(data, shorter_side=SIDE).convert("L")
     small = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32)
-    return cv2.GaussianBlur(small, (3, 3), BLUR).astype(np.float32)
+    grey = cv2.GaussianBlur(small, (3, 3), BLUR).astype(np.float32)
+    spread = grey.std()
+    return np.zeros_like(grey) if spread < FLAT else (grey - grey.mean()) * (CONTRAST / spread)
 
 
 def likeness(one: Floats, other: Floats) -> float:
@@ -179,7 +187,7 @@ def likeness(one: Floats, other: Floats) -> float:
     The best normalised correlation over all places at which either, at one of `SIZES`, lies within
     the other: 1 for a copy, whatever its brightness and contrast; 0 where one of them is flat.
     """
-    if min(one.std(), other.std()) < FLAT:
+    if not (one.any() and other.any()):
         return 0.0
     best = 0.0
     for turned in (one, np.ascontiguousarray(one[:, ::-1])):

@@ -260,15 +260,21 @@ def _thawed(network: Network, recipe: Recipe) -> tuple[dict[str, Tensor], torch.
     count = len(all_blocks) if recipe.blocks is None else recipe.blocks
     last = all_blocks[max(0, len(all_blocks) - count) :]
     groups: list[dict[str, Any]] = []
+    listed: set[int] = set()
     learning: list[nn.Module] = []
     from_the_end: list[list[nn.Module]] = [[network.head], *reversed(last)]
     for depth, modules in enumerate(from_the_end):
         rate = recipe.learning_rate * recipe.layer_decay**depth
-        weights = [tensor for module in modules for tensor in module.parameters()]
+        weights = [
+            tensor
+            for module in modules
+            for tensor in module.parameters()
+            if id(tensor) not in listed  # a module may stand in several blocks
+        ]
+        listed |= {id(tensor) for tensor in weights}
         groups.append({"params": weights, "rate": rate, "lr": rate})
         learning += modules
     if recipe.blocks is None:  # weights that stand in no module, such as a class token
-        listed = {id(tensor) for group in groups for tensor in group["params"]}
         rest = [tensor for tensor in network.parameters() if id(tensor) not in listed]
         if rest:
             groups.append({"params": rest, "rate": groups[-1]["rate"], "lr": groups[-1]["lr"]})
@@ -344,8 +350,8 @@ def _mode(network: Network, recipe: Recipe) -> None:
 
 
 @contextmanager
-def within_memory() -> Iterator[None]:
-    """Say what to do where the GPU's memory does not suffice.
+def within_memory(knobs: str) -> Iterator[None]:
+    """Name the `knobs` to lower where the GPU's memory does not suffice.
 
     Half the batch, as in `extract`, would train another network.
 
@@ -355,9 +361,7 @@ def within_memory() -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError:
-        raise DeviceError(
-            "GPU memory ran out: lower thaw.batch_size or thaw.blocks, or set thaw.device to cpu"
-        ) from None
+        raise DeviceError(f"GPU memory ran out: lower {knobs}, or set thaw.device to cpu") from None
 
 
 def _precision(device: torch.device) -> "torch.autocast | nullcontext[None]":
@@ -467,7 +471,8 @@ def _save(
         for moment, value in optimizer.state.get(tensor, {}).items():
             tensors[f"{moment}/{key}"] = value
     notes = {"curve": [asdict(figures) for figures in curve], "best": best}
-    plain = {key: tensor.cpu().contiguous() for key, tensor in tensors.items()}
+    # A copy of each, for modules that stand in several places share theirs.
+    plain = {key: tensor.cpu().contiguous().clone() for key, tensor in tensors.items()}
     with replacing(file) as unfinished:
         # Its own `save_file` tells of a full disk in another way than the rest of Python.
         unfinished.write_bytes(save(plain, metadata={"notes": json.dumps(notes)}))

@@ -184,7 +184,8 @@ def _row(classifier: "Classifier", heat_maps: Path | None, neighbours: int, path
     row["probability"] = float(answer.probabilities[answer.best])
     if heat_maps is not None and answer.heat is not None:
         # Pictures of one name in two folders have two maps.
-        name = f"{Path(row['path']).stem}-{pictures.digest(os.fsencode(path))[:8]}.png"
+        stem = Path(row["path"]).stem.encode()[:200].decode(errors="ignore")  # a name has 255 bytes
+        name = f"{stem}-{pictures.digest(os.fsencode(path))[:8]}.png"
         Image.fromarray(answer.heat).save(heat_maps / name)
         row["heat_map"] = spelt(heat_maps / name)
     if neighbours:

@@ -21,7 +21,7 @@ from pipeline.sweep import Figures
 from pipeline.train import class_names, class_weights, device_for
 
 
-@end_to_end.within_memory()
+@end_to_end.within_memory("thaw.batch_size")
 def scratch() -> None:
     """Train all of the network from random weights; write its figures and its curve."""
     settings, budget = params.load().scratch, params.load().thaw

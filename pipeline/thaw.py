@@ -21,7 +21,7 @@ from pipeline.sweep import Figures, Knobs, Schedule
 from pipeline.train import class_weights, device_for
 
 
-@end_to_end.within_memory()
+@end_to_end.within_memory("thaw.batch_size or thaw.blocks")
 def thaw() -> None:
     """Train the head, then its network; compare the two and keep the better."""
     settings, ranges = params.load().thaw, params.load().augment
@@ -129,7 +129,8 @@ def save(network: Network, taken: bool, about: dict[str, Any]) -> None:
     (THAWED / "taken.json").write_text(json.dumps(taken) + "\n", encoding="utf-8")
     if taken:
         tensors = network.backbone.state_dict()
-        plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        # A copy of each, for modules that stand in several places share theirs.
+        plain = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
         # Its own `save_file` tells of a full disk in another way than the rest of Python.
         (THAWED / "backbone.safetensors").write_bytes(as_bytes(plain))
         save_head(network.as_head(), about, THAWED / "head.safetensors", THAWED / "head.json")

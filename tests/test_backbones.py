@@ -1,14 +1,16 @@
 import io
+from pathlib import Path
 
 import pytest
 import skimage
 import timm
 import torch
+import torchvision
 from PIL import Image
 
 from pipeline import backbones, bases
 from pipeline.bases import Preprocessing
-from pipeline.errors import ParamsError, WeightsError
+from pipeline.errors import DataError, ParamsError, WeightsError
 
 IMAGENET = {"coffee": 967, "camera": 872, "rocket": 657}  # espresso, tripod, missile
 
@@ -66,6 +68,29 @@ def test_any_model_of_torchvision_and_timm_loads_by_name(
     backbone = backbones.load(name, weights="random")
     assert backbone.dimension == dimension
     assert backbone.preprocessing[:3] == preprocessing
+
+
+@pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
+def test_a_network_is_the_same_whether_its_weights_come_from_the_hub_or_from_a_file(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """torchvision builds these two otherwise with weights than without."""
+    made = torchvision.models.get_model(name, weights=None, init_weights=False)
+    of_hub = {key: tensor.clone() for key, tensor in made.state_dict().items()}
+    enum = torchvision.models.get_model_weights(name)
+    monkeypatch.setattr(enum, "get_state_dict", lambda *_, **__: of_hub)  # no hub is to be had
+    pretrained = backbones.load(f"torchvision:{name}")
+    file = tmp_path / "weights.safetensors"
+    backbones.save_weights(pretrained, file)
+    again = backbones.with_weights(f"torchvision:{name}", file)
+    side = pretrained.preprocessing.crop
+    pictures = torch.randint(256, (1, side, side, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.equal(again.module(pictures), pretrained.module(pictures))
+    assert again.fingerprint == pretrained.fingerprint
+    file.write_bytes(b"no weights")
+    with pytest.raises(DataError, match="holds no weights of torchvision:"):
+        backbones.with_weights(f"torchvision:{name}", file)
 
 
 @pytest.mark.parametrize(

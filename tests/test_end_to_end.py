@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
-from pipeline import backbones, end_to_end, power
+from pipeline import backbones, end_to_end, power, thaw
 from pipeline.bases import Preprocessing
 from pipeline.end_to_end import Labelled, Network, Recipe, blocks, train_network
 from pipeline.errors import DeviceError
 from pipeline.heads import Head
 from pipeline.params import AugmentParams
+from pipeline.paths import THAWED
 from pipeline.pictures import digest
 from pipeline.store import checkpoints_folder
 from pipeline.sweep import Figures
@@ -48,6 +50,14 @@ class Tiny(nn.Module):
 
     def forward(self, seen):
         return self.layers(seen.permute(0, 3, 1, 2).float() / 255).mean(dim=(2, 3))
+
+
+class Shared(Tiny):
+    """The last two blocks, each a module of its own, have one convolution between them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers[2].layers[0] = self.layers[1].layers[0]
 
 
 def tiny(outputs=2):
@@ -183,7 +193,10 @@ def test_a_gpu_without_enough_memory_is_one_line_that_says_what_to_lower(project
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     network = Network(Large(), Head(np.zeros((2, 8), "f4"), np.zeros(2, "f4")), power=0.5)
-    with pytest.raises(DeviceError, match=r"lower thaw\.batch_size"), end_to_end.within_memory():
+    with (
+        pytest.raises(DeviceError, match=r"lower thaw\.batch_size"),
+        end_to_end.within_memory("thaw.batch_size"),
+    ):
         run(network)
 
 
@@ -228,6 +241,21 @@ def test_a_damaged_checkpoint_is_begun_anew(project, capsys):
     again = run(tiny())
     assert "is damaged" in capsys.readouterr().out
     assert again.curve[1:] == first.curve[1:]
+
+
+def test_a_convolution_that_stands_in_two_blocks_learns_once_and_is_kept(project, capsys):
+    def shared():
+        return Network(Shared(), tiny().as_head(), power=0.5)
+
+    first = run(shared(), epochs=2, blocks=2)
+    again = run(network := shared(), epochs=2, blocks=2)  # goes on where the first ended
+    assert "going on after epoch 2" in capsys.readouterr().out
+    assert again.curve[1:] == first.curve[1:]
+    thaw.save(network, True, {})
+    found = load_file(THAWED / "backbone.safetensors")
+    weights = [found[f"layers.{block}.layers.0.weight"] for block in (1, 2)]
+    assert torch.equal(*weights)
+    assert not torch.equal(weights[0], shared().backbone.layers[1].layers[0].weight)
 
 
 def test_another_recipe_has_another_checkpoint(project):

@@ -77,6 +77,7 @@ def test_of_a_name_that_is_no_utf_8_the_odd_bytes_are_spelt_out(project, tmp_pat
     good = Path("data/raw/shapes/disc/0.png").read_bytes()
     (folder / os.fsdecode(b"a\xff.png")).write_bytes(good)
     (folder / os.fsdecode(b"b\xff.png")).write_bytes(b"no picture")
+    (folder / f"{'č' * 120}.png").write_bytes(good)  # as long as a name may be, in bytes
     tables = {kind: tmp_path / f"said.{kind}" for kind in ("csv", "jsonl", "parquet")}
     maps = tmp_path / os.fsdecode(b"maps\xff")
     predict.run(Path("bundle"), [str(folder)], **tables, heat_maps=maps)
@@ -85,12 +86,14 @@ def test_of_a_name_that_is_no_utf_8_the_odd_bytes_are_spelt_out(project, tmp_pat
         [json.loads(line) for line in tables["jsonl"].read_text().splitlines()],
         pq.read_table(tables["parquet"]).to_pylist(),
     ]
-    for first, second in read:
+    for first, second, long in read:
         assert first["path"] == f"{folder}/a\\udcff.png"
         assert first["class"] == "disc"
         assert second["path"] == f"{folder}/b\\udcff.png"
         assert second["error"].startswith("not a picture")
-        (drawn,) = maps.iterdir()
+        drawn, cut = sorted(maps.iterdir())
+        assert Path(long["heat_map"]).name == cut.name
+        assert cut.name.startswith("č" * 100 + "-")
         assert first["heat_map"] == f"{tmp_path}/maps\\udcff/{drawn.name}"
         assert drawn.name.startswith("a\\udcff-")
     said = headstart("bundle", folder)

@@ -85,24 +85,25 @@ def test_overrides_become_an_experiment_and_leave_the_working_copy_alone(toy: To
     toy.commit()
     (toy.root / "notes.txt").write_text("not committed yet")
     before = {p: p.read_bytes() for p in toy.root.iterdir() if p.is_file()}
-    run = toy.flow("--set", "train.score=0.875", "--name", "better")
+    # The gate that a deployment brings along is not asked, or this would not be saved.
+    run = toy.flow("--set", "train.score=0.375", "--name", "worse", "--gate", "{}")
     assert run.states() == {"train": "Completed"}
     assert {p: p.read_bytes() for p in toy.root.iterdir() if p.is_file()} == before
     assert toy.run("git", "status", "--porcelain") == "?? notes.txt\n"
     shown = json.loads(toy.run("dvc", "exp", "show", "--json"))
-    (better,) = (e for rev in shown for e in rev["experiments"] or [])
-    assert better["name"] == "better"
-    metrics = better["revs"][0]["data"]["metrics"]["metrics.json"]["data"]
-    assert metrics == {"test": {"accuracy": 0.875}}
-    again = toy.flow("--set", "train.score=0.9", "--name", "better")
+    (worse,) = (e for rev in shown for e in rev["experiments"] or [])
+    assert worse["name"] == "worse"
+    metrics = worse["revs"][0]["data"]["metrics"]["metrics.json"]["data"]
+    assert metrics == {"test": {"accuracy": 0.375}}
+    again = toy.flow("--set", "train.score=0.9", "--name", "worse")
     assert "already" in again.state["message"]
     params = (toy.root / "params.yaml").read_text()
     (toy.root / "params.yaml").write_text(params)  # written again, and nothing changed
     wrong = toy.flow("--set", "train.scare=1", "--name", "typo")
     assert wrong.state["type"] == "FAILED"
     assert "train.scare" in wrong.state["message"]
-    toy.run("dvc", "exp", "apply", "better")
-    assert (toy.root / "model").read_text() == "model of 0.875"
+    toy.run("dvc", "exp", "apply", "worse")
+    assert (toy.root / "model").read_text() == "model of 0.375"
 
 
 @pytest.mark.parametrize("name", ["a b", "a/b", "*", "..", ""])
@@ -122,6 +123,8 @@ def test_pictures_linked_in_from_elsewhere_are_in_the_copy(tmp_path: Path) -> No
         folder.mkdir(parents=True)
     (elsewhere / "1.jpg").write_text("a picture")
     (root / ".dvc" / ".gitignore").write_text("/tmp\n")  # noqa: S108 (of .dvc)
+    (root / "data" / "raw" / "committed").symlink_to("../../../elsewhere")
+    (root / "data" / "raw" / "inside").symlink_to("../../.dvc")
     somebody = ("-c", "user.name=t", "-c", "user.email=t@t")
     for command in (("init", "-q"), ("add", "."), (*somebody, "commit", "-qm", "as it is")):
         subprocess.run(["git", *command], cwd=root, check=True)
@@ -130,11 +133,21 @@ def test_pictures_linked_in_from_elsewhere_are_in_the_copy(tmp_path: Path) -> No
     (root / "data" / "raw" / "nowhere").symlink_to("gone")
     (root / "data" / "raw" / "labels.csv").symlink_to(elsewhere / "1.jpg")
     with copy_of(root, "aside") as copy:
-        for name in ("relative", "absolute"):
+        for name in ("relative", "absolute", "committed"):
             assert (copy / "data" / "raw" / name).is_symlink()
             assert (copy / "data" / "raw" / name / "1.jpg").read_text() == "a picture"
         assert (copy / "data" / "raw" / "nowhere").is_symlink()
         assert (copy / "data" / "raw" / "labels.csv").read_text() == "a picture"
+        assert (copy / "data" / "raw" / "inside").readlink() == Path("../../.dvc")
+        status = ["git", "status", "--porcelain", "--untracked-files=no"]
+        assert subprocess.run(status, cwd=copy, check=True, capture_output=True).stdout == b""
+    subprocess.run(["git", "init", "-q", root / "data" / "nested"], check=True)
+    (root / "data" / "nested" / "1.jpg").touch()
+    with (
+        pytest.raises(ExperimentError, match="data/nested/ is a git repository of its own"),
+        copy_of(root, "aside"),
+    ):
+        pass
     assert (elsewhere / "1.jpg").exists()  # the copy was deleted, not what it led to
 
 
@@ -143,7 +156,6 @@ def test_a_parameter_that_would_do_nothing_is_refused(toy: Toy) -> None:
     toy.flow()  # so that nothing is to be done: a run that is usual would not start the flow
     for arguments, said in (
         (["--name", "better"], "name is for an experiment"),
-        (["--set", "a=1", "--gate", "{}"], "give no gate with overrides"),
         (["--remote", "store"], "remote does nothing without pull or push"),
     ):
         run = toy.flow(*arguments)

@@ -13,7 +13,7 @@ def seen(path: Path) -> list[str]:
     return [line.split()[0] for line in watch.signature(path)]
 
 
-def test_a_folder_linked_into_data_is_looked_at_and_no_circle_is_walked(tmp_path: Path) -> None:
+def test_folders_linked_into_data_are_looked_at_and_no_circle_is_walked(tmp_path: Path) -> None:
     elsewhere, real = tmp_path / "elsewhere", tmp_path / "real"
     for picture in (elsewhere / "ant" / "1.jpg", real / "sub" / "2.jpg"):
         picture.parent.mkdir(parents=True)
@@ -21,14 +21,14 @@ def test_a_folder_linked_into_data_is_looked_at_and_no_circle_is_walked(tmp_path
     data = tmp_path / "raw"  # which may be a link itself
     data.symlink_to(real)
     (data / "mine").symlink_to(elsewhere)
+    (data / "sub" / "deeper").symlink_to(elsewhere / "ant")
     for name in ("up", "back"):
         (elsewhere / "ant" / name).symlink_to(elsewhere)
         (data / "sub" / name).symlink_to(real)
     (data / "3.jpg").symlink_to(data / "sub" / "2.jpg")  # as DVC makes them
-    names = ["3.jpg", "mine/ant/1.jpg", "sub/2.jpg"]
-    assert seen(data) == [str(data / name) for name in names]
     (data / "all").symlink_to(data)
-    assert len(seen(data)) == 5
+    names = ["3.jpg", "mine/ant/1.jpg", "sub/2.jpg", "sub/deeper/1.jpg"]
+    assert seen(data) == [str(data / name) for name in names]
 
 
 def test_what_cannot_be_looked_at_is_said_and_looked_at_again(
