@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from pipeline import pictures, torch_form
 from pipeline.classifier import Classifier
 from pipeline.errors import DataError
+from pipeline.heads import Head, as_bytes
 from pipeline.paths import MANIFEST, METRICS
 from tests.conftest import ROOT
 
@@ -58,6 +59,17 @@ def test_raw_pixels_of_any_size_give_the_same_answers_in_onnx_and_in_pytorch(pro
         np.testing.assert_allclose(in_onnx, in_torch, atol=1e-4)
         np.testing.assert_allclose(in_onnx, evaluated_as, atol=2e-3)
     assert len(sizes) > 5
+
+
+def test_a_head_with_a_hidden_layer_is_read_for_pytorch(project, tmp_path):
+    shutil.copytree("bundle", tmp_path / "bundle")
+    random = np.random.default_rng(0)
+    shapes = (2, 16), (2,), (16, 1280), (16,)
+    head = Head(*(random.standard_normal(shape).astype(np.float32) for shape in shapes))
+    (tmp_path / "bundle" / "head.safetensors").write_bytes(as_bytes(head))
+    features = random.standard_normal((3, 1280)).astype(np.float32)
+    answered = torch_form.load(tmp_path / "bundle").head(torch.from_numpy(features))
+    np.testing.assert_allclose(answered, head.logits(features), rtol=1e-4, atol=1e-4)
 
 
 def test_features_and_maps_come_out_of_the_model(project, evaluated):

@@ -137,6 +137,20 @@ def test_asked_and_not_trained_it_raises_features_as_the_frozen_head_has_them():
         np.testing.assert_allclose(network(seen), wanted, atol=1e-6)
 
 
+def test_a_head_with_a_hidden_layer_goes_in_and_comes_out_as_it_was():
+    random = np.random.default_rng(0)
+    shapes = (2, 5), (2,), (5, 8), (5,)
+    head = Head(*(random.standard_normal(shape).astype(np.float32) for shape in shapes))
+    network = Network(Tiny(), head, power=1.0).eval()
+    again = network.as_head()
+    for name, array in vars(head).items():
+        np.testing.assert_array_equal(getattr(again, name), array)
+    seen = torch.randint(256, (3, 24, 24, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        features = network.backbone(seen).numpy()
+        np.testing.assert_allclose(network(seen), head.logits(features), atol=1e-5)
+
+
 def test_only_the_last_blocks_and_the_head_learn(project):
     network, before = tiny(), tiny().state_dict()
     run(network, epochs=1, blocks=1)
