@@ -190,7 +190,8 @@ def saved(known: dict[str, dict[str, Any]]) -> Iterator[str]:
                 f" all {of_all:.0f} training pictures came of {enough:.0f} of them on the frozen"
                 " backbone (the smallest number that `few` tried: one a class, two, four and so"
                 f" on; {len(rows)} seeds, medians), and all of them took {frozen:.0f} s frozen"
-                f" (augment, extract and train) beside {scratch:.0f} s from scratch."
+                " (augment, extract and train; the originals were in the store but for the first"
+                f" seed) beside {scratch:.0f} s from scratch."
             )
             yield ""
 
