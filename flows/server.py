@@ -70,6 +70,8 @@ def running(root: Path, host: str, port: int) -> Iterator[str]:
             f"the Prefect server at {known} does not answer: start it, or take it out of"
             " PREFECT_API_URL or Prefect's profile to have one started here"
         )
+    # SIGTERM as Ctrl-C: it would end us without our ending the server.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     process = _start(host, port)
     try:
         if not _is_up(api, process):  # it has been seen to hang as it started
@@ -87,6 +89,7 @@ def running(root: Path, host: str, port: int) -> Iterator[str]:
     finally:
         (root / ADDRESS).unlink(missing_ok=True)
         _end(process)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

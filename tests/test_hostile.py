@@ -308,7 +308,7 @@ def listening(process: psutil.Process) -> set[str]:
 
 
 def addresses(*arguments: str, seconds: float = 300) -> set[str]:
-    """Where a server started without a word on its host listens."""
+    """Where a server started without a word on its host listens; nothing outlives its end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -326,8 +326,10 @@ def addresses(*arguments: str, seconds: float = 300) -> set[str]:
             time.sleep(0.1)
         return found
     finally:
+        started = psutil.Process(process.pid).children(recursive=True)
         process.terminate()
         process.wait(60)
+        assert psutil.wait_procs(started, 10)[1] == []
 
 
 def test_the_server_of_a_bundle_listens_on_loopback(
