@@ -28,7 +28,7 @@ class Durations:
         with self._lock:
             results = self._seconds.setdefault(stage, {})
             results.pop(digest, None)
-            results[digest] = round(seconds, 2)
+            results[digest] = seconds  # rounded once, where it is shown
             for old in list(results)[:-KEPT]:
                 del results[old]
             self._path.parent.mkdir(exist_ok=True)
