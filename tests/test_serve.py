@@ -135,11 +135,14 @@ def test_a_body_of_unknown_length_is_cut_off(address):
     wait_for(lambda: waiting(address) == 0)
 
 
-def test_a_sender_that_hangs_up_leaves_nothing_behind(address):
+def test_a_sender_that_hangs_up_leaves_nothing_behind(address, picture):
     for _ in range(3):
         with half_sent(address):
             wait_for(lambda: waiting(address) == 1)
         wait_for(lambda: waiting(address) == 0)
+    reply = HTTP.post(f"{address}/predict", content=picture)
+    assert (reply.status_code, reply.json()["best"]) == (200, "disc")
+    assert waiting(address) == 0
 
 
 def half_sent(address):

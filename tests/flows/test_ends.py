@@ -45,16 +45,24 @@ def test_a_signal_ends_the_stage_too(toy: Toy, how: signal.Signals) -> None:
     flow, stage = begin(toy)
     os.kill(flow.pid, how)
     wait_for(lambda: not alive(stage))
-    flow.wait(PATIENCE)
+    run = toy.finish(flow)
+    assert (run.code, run.state["type"]) == (-how, "CRASHED")
+    assert run.states()["slow"] == "Cancelled"
+    assert not (toy.root / "below.out").exists()
     next_run_is_clean(toy)
 
 
 @pytest.mark.slow
 def test_a_stage_that_does_not_listen_is_killed(toy: Toy) -> None:
     flow, stage = begin(toy, deaf=True)
+    died = toy.latest()
     os.kill(flow.pid, signal.SIGKILL)
     wait_for(lambda: not alive(stage))
+    assert flow.wait(PATIENCE) == -signal.SIGKILL
+    assert (toy.root / "slow.out").read_text() == "half"
     next_run_is_clean(toy)
+    run = toy.heard(died)
+    assert (run.state["type"], run.tasks["slow"]["state"]["type"]) == ("CRASHED", "CRASHED")
 
 
 def test_cancelled_on_the_dashboard(toy: Toy) -> None:
