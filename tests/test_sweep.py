@@ -9,6 +9,7 @@ import torch
 
 from pipeline import descent
 from pipeline.descent import RULES
+from pipeline.errors import DeviceError
 from pipeline.features import Split
 from pipeline.sweep import Knobs, Schedule, train_heads
 
@@ -265,6 +266,17 @@ def test_the_heads_learn():
         TRAIN, VAL, combinations(width=[0, 16]), replace(SCHEDULE, epochs=30), CPU
     ):
         assert one.kept.val_accuracy > 0.8
+
+
+def test_a_gpu_without_enough_memory_is_one_line_that_names_the_cpu(monkeypatch):
+    """What PyTorch raises then; no GPU is to be had here."""
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(descent, "_descend", full)
+    with pytest.raises(DeviceError, match=r"100 training views .* set train\.device to cpu"):
+        train_heads(TRAIN, VAL, [ADAMW], SCHEDULE, CPU)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
