@@ -94,13 +94,11 @@ def running(root: Path, host: str, port: int) -> Iterator[str]:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(60)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
     with contextlib.suppress(ProcessLookupError):  # of its own processes none is to keep the port
         os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _in_profile() -> str:
