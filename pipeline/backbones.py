@@ -6,6 +6,7 @@ Each carries its own preprocessing, so that no caller has to know it.
 import hashlib
 import importlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -76,7 +77,7 @@ def load(name: str, weights: str = "pretrained") -> Backbone:
 
 
 def with_weights(name: str, file: Path) -> Backbone:
-    """The backbone `name` with the weights in `file`, which `thaw` wrote.
+    """The backbone `name` with the weights in `file`, as `save_tensors` wrote them.
 
     Raises:
         DataError: they are damaged, or of another network.
@@ -87,7 +88,7 @@ def with_weights(name: str, file: Path) -> Backbone:
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:160]
         raise DataError(
-            f"{file} holds no weights of {name}: {reason}; run the thaw stage again"
+            f"{file} holds no weights of {name}: {reason}; run again the stage that wrote it"
         ) from None
     fingerprint = _fingerprint(name, backbone.module, backbone.preprocessing)
     return replace(backbone, fingerprint=fingerprint)
@@ -275,11 +276,14 @@ def map_source(backbone: Backbone) -> nn.Module | None:
     return None
 
 
-def save_weights(backbone: Backbone, file: Path) -> None:
-    """Write the network's tensors, under their names in `backbone.module`, as safetensors."""
-    tensors = {name: tensor.clone() for name, tensor in backbone.module.state_dict().items()}
-    # Its own `save_file` tells of a full disk in another way than the rest of Python.
-    file.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+def save_tensors(
+    tensors: Mapping[str, Tensor], file: Path, notes: dict[str, str] | None = None
+) -> None:
+    """Write tensors as a safetensors file, such as a module's `state_dict()`, with notes beside."""
+    # A copy of each, for modules that stand in several places share theirs. The library's own
+    # `save_file` tells of a full disk in another way than the rest of Python.
+    plain = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
+    file.write_bytes(save(plain, metadata=notes))
 
 
 def export(backbone: Backbone, file: Path) -> None:

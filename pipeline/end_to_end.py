@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -23,10 +23,9 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from pipeline import bases, pictures, views
+from pipeline import backbones, bases, pictures, views
 from pipeline.augment import draw
 from pipeline.bases import Preprocessing
 from pipeline.errors import DeviceError
@@ -51,7 +50,8 @@ class Recipe:
     A block's learning rate is `layer_decay` times that of the block above it, the head's is
     `learning_rate` (discriminative fine-tuning: Howard and Ruder, ACL 2018); all fall to 0 on a
     cosine. `batch_norm` is `kept` (the statistics stay those of the weights that were loaded) or
-    `updated` (those of the blocks that learn follow the new pictures).
+    `updated` (those of the blocks that learn follow the new pictures). `class_weights` [c] weigh
+    each class's pictures in the losses, of validation too.
     """
 
     blocks: int | None
@@ -62,6 +62,7 @@ class Recipe:
     weight_decay: float
     batch_norm: str
     seed: int
+    class_weights: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,6 @@ def train_network(
     start: Figures,
     preprocessing: Preprocessing,
     ranges: AugmentParams,
-    class_weights: Floats,
     recipe: Recipe,
     device: torch.device,
     name: str,
@@ -196,14 +196,13 @@ def train_network(
         start: the figures of the network as it comes, epoch 0 of the curve.
         preprocessing: the backbone's.
         ranges: of the augmentation, which each epoch draws anew; none with `views` 0.
-        class_weights: [c], of each class's pictures in the losses, of validation too.
         recipe: how to train.
         device: where.
         name: of the stage, for its progress.
     """
     network.to(device).to(memory_format=torch.channels_last)
     changing, optimizer = _thawed(network, recipe)
-    checkpoint = checkpoint_file(network, train, val, ranges, class_weights, recipe, device)
+    checkpoint = checkpoint_file(network, train, val, ranges, recipe, device)
     curve, best = [start], 0
     weights = {key: tensor.detach().clone() for key, tensor in changing.items()}
     if resumed := _resume(checkpoint, changing, optimizer):
@@ -215,18 +214,10 @@ def train_network(
         progress.advance(curve[-1].epoch * len(train.labels))
         for epoch in range(curve[-1].epoch + 1, recipe.epochs + 1):
             trained = _epoch(
-                network,
-                optimizer,
-                train,
-                preprocessing,
-                ranges,
-                class_weights,
-                recipe,
-                epoch,
-                progress,
+                network, optimizer, train, preprocessing, ranges, recipe, epoch, progress
             )
             logits = answers(network, val, preprocessing, recipe.batch_size)
-            loss, accuracy = measure(logits, val.labels, class_weights)
+            loss, accuracy = measure(logits, val.labels, recipe.class_weights)
             figures = Figures(epoch, *trained, loss, accuracy)
             if not math.isfinite(figures.train_loss) or not math.isfinite(figures.val_loss):
                 which = "training" if not math.isfinite(figures.train_loss) else "validation"
@@ -296,7 +287,6 @@ def _epoch(
     train: Labelled,
     preprocessing: Preprocessing,
     ranges: AugmentParams,
-    class_weights: Floats,
     recipe: Recipe,
     epoch: int,
     progress: Progress,
@@ -304,12 +294,12 @@ def _epoch(
     """One pass over the training pictures; mean loss and accuracy as they were met."""
     device = next(network.parameters()).device
     count = len(train.labels)
-    weights = torch.from_numpy(class_weights).to(device)
+    weights = torch.tensor(recipe.class_weights, device=device)
     order = np.random.default_rng([recipe.seed, epoch]).permutation(count)
     # Of nearly equal sizes: statistics of a last batch of one picture would be none.
     batches = np.array_split(order, -(-count // recipe.batch_size))
     _mode(network, recipe)
-    total, right = torch.zeros((), device=device), torch.zeros((), device=device)
+    total, right, weight = (torch.zeros((), device=device) for _ in range(3))
     wanted = (
         [
             (train.paths[i], train.digests[i], draw(train.digests[i], epoch, ranges))
@@ -331,9 +321,10 @@ def _epoch(
         loss.backward()
         optimizer.step()
         total += loss.detach() * weights[labels].sum()
+        weight += weights[labels].sum()
         right += (logits.detach().argmax(dim=1) == labels).sum()
         progress.advance(len(rows))
-    return float(total) / float(class_weights[train.labels].sum()), float(right) / count
+    return float(total / weight), float(right) / count
 
 
 def _mode(network: Network, recipe: Recipe) -> None:
@@ -406,10 +397,10 @@ def answers(
 
 
 def measure(
-    logits: Floats, labels: npt.NDArray[np.int64], class_weights: Floats | None = None
+    logits: Floats, labels: npt.NDArray[np.int64], class_weights: Sequence[float] | None = None
 ) -> tuple[float, float]:
     """Mean cross-entropy, weighted by the labels' classes, and accuracy; NaN without pictures."""
-    weights = None if class_weights is None else torch.from_numpy(class_weights).double()
+    weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float64)
     loss = nn.functional.cross_entropy(
         torch.from_numpy(logits).double(), torch.from_numpy(labels), weights
     )
@@ -438,7 +429,6 @@ def checkpoint_file(
     train: Labelled,
     val: Labelled,
     ranges: AugmentParams,
-    class_weights: Floats,
     recipe: Recipe,
     device: torch.device,
 ) -> Path:
@@ -447,7 +437,7 @@ def checkpoint_file(
     It is in the feature store's folder, not among DVC's outputs, which DVC deletes before a run.
     """
     told = [SAME_RUN, torch.__version__, device.type, torch.get_num_threads()]
-    told += [asdict(recipe), ranges.model_dump(), class_weights.tolist()]
+    told += [asdict(recipe), ranges.model_dump()]
     told += [[split.digests, split.labels.tolist()] for split in (train, val)]
     sha = hashlib.sha256(json.dumps(told).encode())
     for name, tensor in network.state_dict().items():
@@ -471,11 +461,8 @@ def _save(
         for moment, value in optimizer.state.get(tensor, {}).items():
             tensors[f"{moment}/{key}"] = value
     notes = {"curve": [asdict(figures) for figures in curve], "best": best}
-    # A copy of each, for modules that stand in several places share theirs.
-    plain = {key: tensor.cpu().contiguous().clone() for key, tensor in tensors.items()}
     with replacing(file) as unfinished:
-        # Its own `save_file` tells of a full disk in another way than the rest of Python.
-        unfinished.write_bytes(save(plain, metadata={"notes": json.dumps(notes)}))
+        backbones.save_tensors(tensors, unfinished, {"notes": json.dumps(notes)})
 
 
 def _resume(

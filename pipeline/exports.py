@@ -71,7 +71,7 @@ def write(backbone: "Backbone", file: Path) -> None:
             del node.metadata_props[:]
         onnx.save(model, unfinished)
     with store.replacing(file.with_suffix(".safetensors")) as unfinished:
-        backbones.save_weights(backbone, unfinished)
+        backbones.save_tensors(backbone.module.state_dict(), unfinished)
 
 
 def preprocessing_of(notes: dict[str, str]) -> Preprocessing:

@@ -42,7 +42,10 @@ def scratch() -> None:
         np.zeros(len(classes), np.float32),
     )
     network = Network(backbone.module, head, power=1)
-    recipe = Recipe(**budget.model_dump(exclude={"run", "device"}))
+    weights = class_weights(weighing, pictures["train"].labels, len(classes))
+    recipe = Recipe(
+        **budget.model_dump(exclude={"run", "device"}), class_weights=tuple(weights.tolist())
+    )
     recipe = replace(
         recipe,
         blocks=None,
@@ -58,7 +61,6 @@ def scratch() -> None:
         unknown,
         backbone.preprocessing,
         ranges,
-        class_weights(weighing, pictures["train"].labels, len(classes)),
         recipe,
         device,
         "scratch",

@@ -5,20 +5,18 @@ What comes of it is taken only where validation says that it is better.
 """
 
 import json
-import math
 from typing import Any
 
 import torch
-from safetensors.torch import save as as_bytes
 
 from pipeline import backbones, command, end_to_end, params, sweep
 from pipeline.end_to_end import Labelled, Network, Recipe
 from pipeline.errors import DataError, TrainingError
 from pipeline.features import Split, read_manifest, read_splits
-from pipeline.heads import Head, fit_temperature, load_head, save_head
+from pipeline.heads import Floats, Head, fit_temperature, load_head, save_head
 from pipeline.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, THAW, THAW_CURVE, THAWED
 from pipeline.sweep import Figures, Knobs, Schedule
-from pipeline.train import class_weights, device_for
+from pipeline.train import class_weights, device_for, kept_figures
 
 
 @end_to_end.within_memory("thaw.batch_size or thaw.blocks")
@@ -41,7 +39,7 @@ def thaw() -> None:
     schedule = Schedule(about["epoch"], weighing.batch_size, 0, weights)
     head = converged(about, rows, val, schedule)
     frozen = {name: head.logits(splits[name].features) for name in ("val", "test")}
-    loss, accuracy = end_to_end.measure(frozen["val"], val.labels, weights)
+    loss, accuracy = end_to_end.measure(frozen["val"], val.labels, weights.tolist())
 
     backbone = backbones.load(extracting.backbone, extracting.weights)
     network = Network(backbone.module, head, power)
@@ -53,30 +51,32 @@ def thaw() -> None:
         Figures(0, float("nan"), float("nan"), loss, accuracy),
         backbone.preprocessing,
         ranges,
-        weights,
-        Recipe(**settings.model_dump(exclude={"run", "device"})),
+        Recipe(
+            **settings.model_dump(exclude={"run", "device"}), class_weights=tuple(weights.tolist())
+        ),
         device,
         "thaw",
     )
     kept = trained.curve[trained.best]
     taken = kept.val_loss < loss and kept.val_accuracy >= accuracy
     report: dict[str, Any] = {"taken": taken, "epoch": trained.best, "status": trained.status}
-    temperature = 1.0
+    thawed: dict[str, Floats] = {}
     for split, name in (("val", "validation"), ("test", "test")):
         labels = splits[split].labels
         report[name] = {"pictures": len(labels)}
         if len(labels):
-            logits = end_to_end.answers(
+            thawed[split] = end_to_end.answers(
                 network, pictures[split], backbone.preprocessing, settings.batch_size
             )
-            if split == "val":
-                temperature = fit_temperature(logits, labels)
             report[name]["frozen"] = end_to_end.figures_of(frozen[split], labels, confidence)
-            report[name]["thawed"] = end_to_end.figures_of(logits, labels, confidence)
+            report[name]["thawed"] = end_to_end.figures_of(thawed[split], labels, confidence)
     THAW.parent.mkdir(parents=True, exist_ok=True)
     THAW.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     end_to_end.write_curve(trained.curve, THAW_CURVE)
-    save(network, taken, _description(about, kept, temperature, len(val.labels)))
+    if taken:
+        about |= kept_figures(kept, len(val.labels)) | {"refit": False, "thawed": True}
+        about["temperature"] = fit_temperature(thawed["val"], val.labels)
+    save(network, taken, about)
     trained.checkpoint.unlink(missing_ok=True)
     words = "taken" if taken else "not taken"
     print(
@@ -98,41 +98,17 @@ def converged(about: dict[str, Any], rows: Split, val: Split, schedule: Schedule
     return one.head
 
 
-def _description(
-    about: dict[str, Any], kept: Figures, temperature: float, val: int
-) -> dict[str, Any]:
-    """What `data/thawed/head.json` says: as `models/head.json`, but of the thawed network."""
-    training = {"loss": kept.train_loss, "accuracy": kept.train_accuracy}
-    return about | {
-        "epoch": kept.epoch,
-        "refit": False,
-        "temperature": temperature,
-        "thawed": True,
-        "training": {name: _number(value) for name, value in training.items()},
-        "validation": {
-            "pictures": val,
-            "loss": _number(kept.val_loss),
-            "accuracy": _number(kept.val_accuracy),
-        },
-    }
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(f"{value:.6g}")
-
-
 def save(network: Network, taken: bool, about: dict[str, Any]) -> None:
-    """Write whether the network was taken, and its backbone and head where it was."""
+    """Write whether the network was taken, and its backbone and head where it was.
+
+    `about` describes the head, as `models/head.json` does that of the frozen network.
+    """
     THAWED.mkdir(parents=True, exist_ok=True)
     for file in THAWED.iterdir():
         file.unlink()
     (THAWED / "taken.json").write_text(json.dumps(taken) + "\n", encoding="utf-8")
     if taken:
-        tensors = network.backbone.state_dict()
-        # A copy of each, for modules that stand in several places share theirs.
-        plain = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
-        # Its own `save_file` tells of a full disk in another way than the rest of Python.
-        (THAWED / "backbone.safetensors").write_bytes(as_bytes(plain))
+        backbones.save_tensors(network.backbone.state_dict(), THAWED / "backbone.safetensors")
         save_head(network.as_head(), about, THAWED / "head.safetensors", THAWED / "head.json")
 
 

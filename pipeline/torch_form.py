@@ -45,8 +45,8 @@ def load(folder: Path) -> TorchClassifier:
     """The bundle in `folder`, in evaluation mode on the CPU."""
     about = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
     preprocessing = Preprocessing(**about["preprocessing"])
-    backbone = backbones.load(about["backbone"]["name"], "random").module
-    backbone.load_state_dict(load_file(folder / "backbone.safetensors"))
+    weights = folder / "backbone.safetensors"
+    backbone = backbones.with_weights(about["backbone"]["name"], weights).module
     tensors = load_file(folder / "head.safetensors")
     layers = [_linear(tensors["weight"], tensors["bias"])]
     if "hidden_weight" in tensors:

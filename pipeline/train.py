@@ -252,12 +252,23 @@ def _description(
     knobs: Knobs, head: Head, kept: Figures, classes: list[str], val: int
 ) -> dict[str, Any]:
     """What `models/head.json` says of the weights beside it."""
-    figures = _losses(kept)
     return {
         "classes": classes,
         "dimension": head.dimension,
         "width": head.width,
         "knobs": _knobs_read(knobs),
+    } | kept_figures(kept, val)
+
+
+def kept_figures(kept: Figures, val: int) -> dict[str, Any]:
+    """The figures of the epoch that was kept, as a head's description has them.
+
+    Args:
+        kept: those of the epoch.
+        val: how many validation pictures there are.
+    """
+    figures = _losses(kept)
+    return {
         "epoch": kept.epoch,
         "training": {"loss": figures["train_loss"], "accuracy": figures["train_accuracy"]},
         "validation": {

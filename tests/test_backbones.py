@@ -81,7 +81,7 @@ def test_a_network_is_the_same_whether_its_weights_come_from_the_hub_or_from_a_f
     monkeypatch.setattr(enum, "get_state_dict", lambda *_, **__: of_hub)  # no hub is to be had
     pretrained = backbones.load(f"torchvision:{name}")
     file = tmp_path / "weights.safetensors"
-    backbones.save_weights(pretrained, file)
+    backbones.save_tensors(pretrained.module.state_dict(), file)
     again = backbones.with_weights(f"torchvision:{name}", file)
     side = pretrained.preprocessing.crop
     pictures = torch.randint(256, (1, side, side, 3), dtype=torch.uint8)

@@ -27,7 +27,7 @@ from pipeline.sweep import Figures
 
 SIZE = Preprocessing(24, 24, "bilinear", (0.5,) * 3, (0.5,) * 3)
 RANGES = AugmentParams(views=1, rotate=15.0, scale=0.1, hflip=0.5, vflip=0.0, seed=0)
-RECIPE = Recipe(2, 3, 8, 0.01, 0.5, 0.01, "kept", 0)
+RECIPE = Recipe(2, 3, 8, 0.01, 0.5, 0.01, "kept", 0, (1.0, 1.0))
 UNKNOWN = Figures(0, *[math.nan] * 4)
 CPU = torch.device("cpu")
 
@@ -80,11 +80,10 @@ def labelled(folder, count, seed):
     return Labelled(paths, digests, np.arange(count) % 2)
 
 
-def run(network, class_weights=(1, 1), **changes):
+def run(network, **changes):
     recipe = Recipe(**vars(RECIPE) | changes)
     train, val = labelled("data/raw/light", 24, 1), labelled("data/raw/light", 10, 2)
-    weights = np.array(class_weights, np.float32)
-    return train_network(network, train, val, UNKNOWN, SIZE, RANGES, weights, recipe, CPU, "thaw")
+    return train_network(network, train, val, UNKNOWN, SIZE, RANGES, recipe, CPU, "thaw")
 
 
 def run_and_print(epochs):
@@ -192,7 +191,7 @@ def test_it_learns_and_keeps_the_epoch_of_the_lowest_validation_loss(project):
 
 def test_a_class_that_weighs_nothing_is_not_learnt(project):
     network = tiny()
-    result = run(network, class_weights=(1, 1e-6), epochs=6, blocks=None)
+    result = run(network, class_weights=(1.0, 1e-6), epochs=6, blocks=None)
     logits = end_to_end.answers(network, labelled("data/raw/light", 10, 2), SIZE, 4)
     assert (logits.argmax(axis=1) == 0).all()
     loss, _ = end_to_end.measure(logits[::2], np.zeros(5, np.int64))  # of the other class alone
@@ -273,6 +272,6 @@ def test_a_convolution_that_stands_in_two_blocks_learns_once_and_is_kept(project
 
 
 def test_another_recipe_has_another_checkpoint(project):
-    changes = ({"seed": 0}, {"seed": 1}, {"class_weights": (1, 2)})
+    changes = ({"seed": 0}, {"seed": 1}, {"class_weights": (1.0, 2.0)})
     files = {run(tiny(), epochs=1, **change).checkpoint for change in changes}
     assert len(files) == 3
