@@ -51,7 +51,8 @@ class Recipe:
     `learning_rate` (discriminative fine-tuning: Howard and Ruder, ACL 2018); all fall to 0 on a
     cosine. `batch_norm` is `kept` (the statistics stay those of the weights that were loaded) or
     `updated` (those of the blocks that learn follow the new pictures). `class_weights` [c] weigh
-    each class's pictures in the losses, of validation too.
+    each class's pictures in the losses, of validation too. `last` ends the training after that
+    epoch, with the learning rates of one that goes on to `epochs`; None is all of them.
     """
 
     blocks: int | None
@@ -63,6 +64,7 @@ class Recipe:
     batch_norm: str
     seed: int
     class_weights: tuple[float, ...]
+    last: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,11 @@ class Labelled:
         rows = manifest[manifest["split"] == split].sort_values("digest")
         labels = pd.Index(classes).get_indexer(rows["label"]).astype(np.int64)
         return cls(rows["path"].tolist(), rows["digest"].tolist(), labels)
+
+    def __add__(self, other: "Labelled") -> "Labelled":
+        """Both, one after the other."""
+        labels = np.concatenate([self.labels, other.labels])
+        return Labelled(self.paths + other.paths, self.digests + other.digests, labels)
 
 
 class Network(nn.Module):
@@ -185,14 +192,14 @@ def train_network(
     device: torch.device,
     name: str,
 ) -> Trained:
-    """Train in place, and keep the epoch of the lowest validation loss.
+    """Train in place, and keep the epoch of the lowest validation loss, or the last without any.
 
     A loss that is no longer finite ends the training; what was best until then is kept.
 
     Args:
         network: what to train; afterwards it has the weights of the best epoch.
         train: pictures to learn from.
-        val: pictures to judge by.
+        val: pictures to judge by; may be none.
         start: the figures of the network as it comes, epoch 0 of the curve.
         preprocessing: the backbone's.
         ranges: of the augmentation, which each epoch draws anew; none with `views` 0.
@@ -210,31 +217,34 @@ def train_network(
         print(f"{name}: going on after epoch {curve[-1].epoch}, from {checkpoint}", flush=True)
 
     status = "all epochs"
-    with Progress(name, recipe.epochs * len(train.labels), "pictures") as progress:
+    last = recipe.epochs if recipe.last is None else recipe.last
+    with Progress(name, last * len(train.labels), "pictures") as progress:
         progress.advance(curve[-1].epoch * len(train.labels))
-        for epoch in range(curve[-1].epoch + 1, recipe.epochs + 1):
+        for epoch in range(curve[-1].epoch + 1, last + 1):
             trained = _epoch(
                 network, optimizer, train, preprocessing, ranges, recipe, epoch, progress
             )
-            logits = answers(network, val, preprocessing, recipe.batch_size)
-            loss, accuracy = measure(logits, val.labels, recipe.class_weights)
-            figures = Figures(epoch, *trained, loss, accuracy)
-            if not math.isfinite(figures.train_loss) or not math.isfinite(figures.val_loss):
-                which = "training" if not math.isfinite(figures.train_loss) else "validation"
-                bad = figures.train_loss if which == "training" else figures.val_loss
-                status = f"lost: the {which} loss became {bad} in epoch {epoch}"
+            judged = (math.nan, math.nan)
+            losses = {"training": trained[0]}
+            if len(val.labels):
+                logits = answers(network, val, preprocessing, recipe.batch_size)
+                judged = measure(logits, val.labels, recipe.class_weights)
+                losses["validation"] = judged[0]
+            figures = Figures(epoch, *trained, *judged)
+            bad = [which for which, loss in losses.items() if not math.isfinite(loss)]
+            if bad:
+                status = f"lost: the {bad[0]} loss became {losses[bad[0]]} in epoch {epoch}"
                 print(f"{name}: warning: {status}; lower {name}.learning_rate", flush=True)
                 break
             curve.append(figures)
-            if not curve[best].val_loss <= figures.val_loss:  # epoch 0 may have none (NaN)
+            if not curve[best].val_loss <= figures.val_loss:  # may be NaN, which is no better
                 best = epoch
                 weights = {key: tensor.detach().clone() for key, tensor in changing.items()}
             _save(checkpoint, curve, best, changing, weights, optimizer)
-            print(
-                f"{name}: epoch {epoch} of {recipe.epochs}: training loss {trained[0]:.4f}, "
-                f"validation loss {loss:.4f}, accuracy {accuracy:.4f}",
-                flush=True,
-            )
+            told = ", ".join(f"{which} loss {loss:.4f}" for which, loss in losses.items())
+            if len(val.labels):
+                told += f", accuracy {judged[1]:.4f}"
+            print(f"{name}: epoch {epoch} of {last}: {told}", flush=True)
     with torch.no_grad():
         for key, tensor in changing.items():
             tensor.copy_(weights[key])

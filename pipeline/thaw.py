@@ -1,19 +1,25 @@
 """Optional stage, thaw: the last blocks of the backbone learn too, once the head has converged.
 
 The chosen head, trained on training pictures alone, and the backbone go on together from pictures.
-What comes of it is taken only where validation says that it is better.
+What comes of it is taken only where validation says that it is better; then both learn once more,
+from validation pictures too.
 """
 
 import json
+import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from pipeline import backbones, command, end_to_end, params, sweep
+from pipeline.bases import Preprocessing
 from pipeline.end_to_end import Labelled, Network, Recipe
 from pipeline.errors import DataError, TrainingError
 from pipeline.features import Split, read_manifest, read_splits
 from pipeline.heads import Floats, Head, fit_temperature, load_head, save_head
+from pipeline.params import AugmentParams
 from pipeline.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, THAW, THAW_CURVE, THAWED
 from pipeline.sweep import Figures, Knobs, Schedule
 from pipeline.train import class_weights, device_for, kept_figures
@@ -44,16 +50,17 @@ def thaw() -> None:
     backbone = backbones.load(extracting.backbone, extracting.weights)
     network = Network(backbone.module, head, power)
     pictures = {name: Labelled.of(manifest, classes, name) for name in splits}
+    recipe = Recipe(
+        **settings.model_dump(exclude={"run", "device"}), class_weights=tuple(weights.tolist())
+    )
     trained = end_to_end.train_network(
         network,
         pictures["train"],
         pictures["val"],
-        Figures(0, float("nan"), float("nan"), loss, accuracy),
+        Figures(0, math.nan, math.nan, loss, accuracy),
         backbone.preprocessing,
         ranges,
-        Recipe(
-            **settings.model_dump(exclude={"run", "device"}), class_weights=tuple(weights.tolist())
-        ),
+        recipe,
         device,
         "thaw",
     )
@@ -70,14 +77,27 @@ def thaw() -> None:
             )
             report[name]["frozen"] = end_to_end.figures_of(frozen[split], labels, confidence)
             report[name]["thawed"] = end_to_end.figures_of(thawed[split], labels, confidence)
+    checkpoints = [trained.checkpoint]
+    if taken:
+        about |= kept_figures(kept, len(val.labels)) | {"thawed": True}
+        about["temperature"] = fit_temperature(thawed["val"], val.labels)
+    if taken and about["refit"]:
+        backbone = backbones.load(extracting.backbone, extracting.weights)
+        network = Network(backbone.module, load_head(HEAD_WEIGHTS, HEAD)[0], power)
+        both, recipe = pictures["train"] + pictures["val"], replace(recipe, last=trained.best)
+        checkpoints.append(refit(network, both, backbone.preprocessing, ranges, recipe, device))
+        if len(splits["test"].labels):
+            logits = end_to_end.answers(
+                network, pictures["test"], backbone.preprocessing, settings.batch_size
+            )
+            measured = end_to_end.figures_of(logits, splits["test"].labels, confidence)
+            report["test"]["refit"] = measured
     THAW.parent.mkdir(parents=True, exist_ok=True)
     THAW.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     end_to_end.write_curve(trained.curve, THAW_CURVE)
-    if taken:
-        about |= kept_figures(kept, len(val.labels)) | {"refit": False, "thawed": True}
-        about["temperature"] = fit_temperature(thawed["val"], val.labels)
     save(network, taken, about)
-    trained.checkpoint.unlink(missing_ok=True)
+    for checkpoint in checkpoints:
+        checkpoint.unlink(missing_ok=True)
     words = "taken" if taken else "not taken"
     print(
         f"thaw: {words}: on {len(val.labels)} validation pictures loss {loss:.4f} frozen, "
@@ -96,6 +116,44 @@ def converged(about: dict[str, Any], rows: Split, val: Split, schedule: Schedule
     if one.head is None:
         raise TrainingError(f"the head to begin with was {one.status}; lower train.learning_rate")
     return one.head
+
+
+def refit(
+    network: Network,
+    both: Labelled,
+    preprocessing: Preprocessing,
+    ranges: AugmentParams,
+    recipe: Recipe,
+    device: torch.device,
+) -> Path:
+    """Train on training and validation pictures together, as `train.refit` does with the head.
+
+    Args:
+        network: with the head that has learned from both; trained in place.
+        both: training and validation pictures.
+        preprocessing: the backbone's.
+        ranges: of the augmentation.
+        recipe: its `last` is the epoch that validation had chosen.
+        device: where.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        TrainingError: the loss did not stay finite.
+    """
+    print("thaw: taken, so it learns from validation pictures too, as train.refit asks", flush=True)
+    none = Labelled([], [], both.labels[:0])
+    start = Figures(0, *[math.nan] * 4)
+    trained = end_to_end.train_network(
+        network, both, none, start, preprocessing, ranges, recipe, device, "thaw"
+    )
+    if trained.best != recipe.last:
+        raise TrainingError(
+            f"the thawed network was {trained.status} when it was trained again on train and"
+            " validation pictures; set train.refit to false"
+        )
+    return trained.checkpoint
 
 
 def save(network: Network, taken: bool, about: dict[str, Any]) -> None:
