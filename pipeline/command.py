@@ -1,7 +1,9 @@
 """Running something as a command: an error is one line on stderr and an exit code."""
 
 import argparse
+import atexit
 import errno
+import gc
 import os
 import signal
 import sys
@@ -33,6 +35,8 @@ def run(stage: Callable[[], None], takes_arguments: bool = False) -> None:
     else, which is a mistake of ours, 1. With `--debug` on the command line, or `HEADSTART_DEBUG`
     set, the traceback is kept.
     """
+    # As it ends, Python would look through all it holds for cycles to free: 0.4 s for nothing.
+    atexit.register(gc.freeze)
     unknown = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if unknown and not takes_arguments:
         said = " ".join(unknown)

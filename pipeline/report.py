@@ -17,7 +17,6 @@ import pandas as pd
 import yaml
 from markupsafe import Markup
 from PIL import Image, ImageOps
-from sklearn.metrics import confusion_matrix
 
 from pipeline import charts, command, params, pictures
 from pipeline.classifier import Classifier
@@ -187,7 +186,8 @@ def confused(predictions: pd.DataFrame) -> list[dict[str, Any]]:
 def _confusion(predictions: pd.DataFrame, classes: list[str]) -> Markup | None:
     if len(classes) > MOST_DRAWN:
         return None
-    counts = confusion_matrix(predictions["label"], predictions["predicted"], labels=classes)
+    counted = pd.crosstab(predictions["label"], predictions["predicted"])
+    counts = counted.reindex(index=classes, columns=classes, fill_value=0).to_numpy()
     return _drawing(charts.confusion(counts, classes))
 
 
