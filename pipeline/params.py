@@ -94,7 +94,7 @@ class ExtractParams(Section):
 
     backbone: BackboneName
     weights: Literal["pretrained", "random"]
-    engine: Literal["auto", "onnxruntime", "torch"]
+    engine: Literal["auto", "onnxruntime", "openvino", "torch"]
     device: Device
     precision: Literal["float32", "bfloat16"]
     batch_size: Annotated[int, Field(ge=1, le=4096)]

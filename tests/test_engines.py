@@ -1,10 +1,13 @@
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
+import openvino
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -15,6 +18,17 @@ from pipeline.params import ExtractParams
 from tests.conftest import Project
 
 HAS_CUDA = torch.cuda.is_available()
+CAPABILITIES = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+IN_BFLOAT16 = {"engine": "openvino", "precision": "bfloat16"}
+ON_CPU = [
+    {"engine": "onnxruntime"},
+    {"engine": "torch"},
+    {"engine": "openvino"},
+    pytest.param(
+        IN_BFLOAT16,
+        marks=pytest.mark.skipif("BF16" not in CAPABILITIES, reason="a processor without bfloat16"),
+    ),
+]
 
 
 def settings(**changes: object) -> ExtractParams:
@@ -28,25 +42,77 @@ def pictures() -> NDArray[np.uint8]:
     return coarse.repeat(16, axis=1).repeat(16, axis=2)
 
 
-def test_onnxruntime_and_pytorch_agree(project: Project, pictures: NDArray[np.uint8]) -> None:
-    fast, sure = (engines.open_engine(settings(engine=e)) for e in ("onnxruntime", "torch"))
-    assert fast.preprocessing == sure.preprocessing
-    assert fast.dimension == sure.dimension == 1280
-    np.testing.assert_allclose(fast.run(pictures), sure.run(pictures), atol=1e-4)
-    assert fast.fingerprint != sure.fingerprint
-
-
-@pytest.mark.parametrize("engine", ["onnxruntime", "torch"])
-def test_a_picture_has_the_same_bits_in_any_company(
-    project: Project, pictures: NDArray[np.uint8], engine: str
+def test_onnxruntime_openvino_and_pytorch_agree(
+    project: Project, pictures: NDArray[np.uint8]
 ) -> None:
-    run = engines.open_engine(settings(engine=engine)).run
+    fast, other, sure = (
+        engines.open_engine(settings(engine=e)) for e in ("onnxruntime", "openvino", "torch")
+    )
+    assert fast.preprocessing == other.preprocessing == sure.preprocessing
+    assert fast.dimension == other.dimension == sure.dimension == 1280
+    np.testing.assert_allclose(fast.run(pictures), sure.run(pictures), atol=1e-4)
+    np.testing.assert_allclose(other.run(pictures), sure.run(pictures), atol=1e-4)
+    assert len({engine.fingerprint for engine in (fast, other, sure)}) == 3
+
+
+@pytest.mark.skipif("BF16" not in CAPABILITIES, reason="a processor without bfloat16")
+def test_bfloat16_on_a_cpu_is_openvino_and_moves_features_by_hundredths(
+    project: Project, pictures: NDArray[np.uint8]
+) -> None:
+    sure = engines.open_engine(settings(engine="openvino"))
+    fast = engines.open_engine(settings(device="cpu", precision="bfloat16"))
+    assert fast.name.startswith("OpenVINO")
+    assert fast.name.endswith("bfloat16")
+    assert fast.fingerprint == engines.open_engine(settings(**IN_BFLOAT16)).fingerprint
+    assert fast.fingerprint != sure.fingerprint
+    moved, whole = fast.run(pictures), sure.run(pictures)
+    apart = np.linalg.norm(moved - whole, axis=1) / np.linalg.norm(whole, axis=1)
+    assert 1e-4 < apart.max() < 0.1
+
+
+def test_a_processor_without_bfloat16_is_a_clear_word(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Older:
+        """An OpenVINO that finds an older processor; this machine has only its own."""
+
+        def get_property(self, device: str, name: str) -> list[str]:
+            return [one for one in CAPABILITIES if one != "BF16"]
+
+    monkeypatch.setattr(openvino, "Core", Older)
+    with pytest.raises(DeviceError, match=r"no bfloat16; set extract\.precision to float32"):
+        engines.open_engine(settings(**IN_BFLOAT16))
+    assert engines.is_ready(settings(**IN_BFLOAT16))  # and its file is not taken for damaged
+
+
+@pytest.mark.parametrize("asked", ON_CPU)
+def test_a_picture_has_the_same_bits_in_any_company(
+    project: Project, pictures: NDArray[np.uint8], asked: dict[str, str]
+) -> None:
+    run = engines.open_engine(settings(**asked)).run
     together = run(pictures)
     alone = np.concatenate([run(pictures[i : i + 1]) for i in range(len(pictures))])
     threes = np.concatenate([run(pictures[i : i + 3]) for i in range(0, len(pictures), 3)])
     backwards = run(pictures[::-1].copy())[::-1]
-    for other in (alone, threes, backwards):
+    with ThreadPoolExecutor(4) as pool:
+        at_once = np.concatenate(list(pool.map(run, np.split(pictures, 4))))
+    for other in (alone, threes, backwards, at_once):
         np.testing.assert_array_equal(together, other)
+
+
+@pytest.mark.parametrize("asked", ON_CPU[2:])
+def test_openvino_gives_the_same_bits_on_any_number_of_threads(
+    project: Project,
+    pictures: NDArray[np.uint8],
+    monkeypatch: pytest.MonkeyPatch,
+    asked: dict[str, str],
+) -> None:
+    found = []
+    for cores in (1, 2, 4):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        found.append(engines.open_engine(settings(**asked)).run(pictures))
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
 
 
 def test_onnxruntime_gives_the_same_bits_on_any_number_of_threads(
@@ -86,7 +152,7 @@ def test_an_export_has_the_same_bytes_from_every_folder(project: Project) -> Non
 
 
 def test_a_backbone_is_ready_once_both_its_files_are_there(project: Project) -> None:
-    on_cpu = [settings(device="cpu"), settings(engine="onnxruntime")]
+    on_cpu = [settings(device="cpu"), settings(engine="openvino")]
     file = exports.exported(settings().backbone, settings().weights)
     assert set(store._kept(store.backbones_folder())) >= {file, file.with_suffix(".safetensors")}
     assert store._kept(store.backbones_folder()) == list(store.backbones_folder().iterdir())
@@ -104,25 +170,32 @@ def test_a_backbone_is_ready_once_both_its_files_are_there(project: Project) -> 
     assert file.with_suffix(".safetensors").read_bytes() == weights
 
 
-def test_a_second_run_needs_no_torch(project: Project) -> None:
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_second_run_needs_no_torch_and_tells_nobody(project: Project, engine: str) -> None:
     engines.open_engine(settings(engine="onnxruntime"))
     script = (
         "import sys; from pipeline import engines, extract, params;"
-        "engines.open_engine(params.load().extract); print('torch' in sys.modules)"
+        f"asked = params.load().extract.model_copy(update={{'engine': {engine!r}}});"
+        "engines.open_engine(asked); print([name for name in ('torch', 'openvino_telemetry')"
+        " if sys.modules.get(name)])"
     )
     shown = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert shown.stdout.strip() == "False"
+    assert shown.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_a_damaged_export_is_made_again(
-    project: Project, pictures: NDArray[np.uint8], capsys: pytest.CaptureFixture[str]
+    project: Project,
+    pictures: NDArray[np.uint8],
+    capsys: pytest.CaptureFixture[str],
+    engine: str,
 ) -> None:
-    sound = engines.open_engine(settings(engine="onnxruntime")).run(pictures)
+    sound = engines.open_engine(settings(engine=engine)).run(pictures)
     file = exports.file_of(settings().backbone, settings().weights)
     file.write_bytes(file.read_bytes()[:100_000])
-    again = engines.open_engine(settings(engine="onnxruntime")).run(pictures)
+    again = engines.open_engine(settings(engine=engine)).run(pictures)
     assert "is damaged" in capsys.readouterr().out
     np.testing.assert_array_equal(sound, again)
 
@@ -140,7 +213,8 @@ def test_cuda_asked_for_and_absent_is_a_clear_word(
 
 
 def test_combinations_that_do_not_exist_are_refused(project: Project) -> None:
-    with pytest.raises(ParamsError, match="for CUDA take torch"):
-        engines.open_engine(settings(engine="onnxruntime", device="cuda"))
-    with pytest.raises(ParamsError, match="needs engine torch"):
+    for engine in ("onnxruntime", "openvino"):
+        with pytest.raises(ParamsError, match=f"{engine} runs on the CPU; for CUDA take torch"):
+            engines.open_engine(settings(engine=engine, device="cuda"))
+    with pytest.raises(ParamsError, match="needs engine auto, openvino or torch"):
         engines.open_engine(settings(engine="onnxruntime", precision="bfloat16"))
