@@ -128,7 +128,7 @@ def measure(files: list[Path]) -> None:
         try:
             engine = engines.open_engine(asked)
         except DeviceError as error:
-            lines.append(f"| {precision}: {error} |")
+            print(f"{precision} is left out: {error}")
             continue
         plan_settings = settings.augment.model_copy(update={"views": count})
         plan = augment.plan(manifest["digest"].tolist(), plan_settings)

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline import bases, exports, views
 from pipeline.bases import Preprocessing
-from pipeline.errors import DeviceError, HeadstartError, ParamsError
+from pipeline.errors import DeviceError, ParamsError
 from pipeline.params import ExtractParams
 from pipeline.views import View
 
@@ -59,10 +59,12 @@ def open_engine(settings: ExtractParams) -> Engine:
         ParamsError: the combination of engine, device and precision does not exist.
     """
     kind = _kind(settings)
-    if kind != "torch":
-        if settings.device == "cuda":
-            raise ParamsError(f"extract.engine {kind} runs on the CPU; for CUDA take torch")
-        return _export_engine(settings, kind)
+    if kind != "torch" and settings.device == "cuda":
+        raise ParamsError(f"extract.engine {kind} runs on the CPU; for CUDA take torch")
+    if kind == "onnxruntime":
+        return _onnx_engine(settings)
+    if kind == "openvino":
+        return _openvino_engine(settings)
     import torch
 
     on_cuda = settings.device != "cpu" and torch.cuda.is_available()
@@ -104,21 +106,18 @@ def _views_on_cpu(preprocessing: Preprocessing, asked: Asked) -> NDArray[np.uint
     return np.stack(seen)
 
 
-def _export_engine(settings: ExtractParams, kind: str) -> Engine:
-    if kind == "onnxruntime" and settings.precision != "float32":
+def _onnx_engine(settings: ExtractParams) -> Engine:
+    if settings.precision != "float32":
         raise ParamsError(
             f"extract.precision {settings.precision} needs engine auto, openvino or torch"
         )
-    start = on_export if kind == "onnxruntime" else partial(_openvino, precision=settings.precision)
     file = exports.exported(settings.backbone, settings.weights)
     try:
-        return start(file)
-    except HeadstartError:
-        raise
-    except Exception as error:  # each library has its classes for the ways a file can be damaged
+        return on_export(file)
+    except Exception as error:  # ONNX Runtime has a class for each way a file can be damaged
         print(f"extract: {file} is damaged ({type(error).__name__}) and is exported again")
         file.unlink()
-        return start(exports.exported(settings.backbone, settings.weights))
+        return on_export(exports.exported(settings.backbone, settings.weights))
 
 
 def on_export(file: Path) -> Engine:
@@ -147,51 +146,55 @@ def on_export(file: Path) -> Engine:
     )
 
 
-def _openvino(file: Path, precision: str) -> Engine:
-    """OpenVINO on the CPU, on a backbone as `exports.write` leaves it; as many calls as cores.
+def _openvino_engine(settings: ExtractParams) -> Engine:
+    """OpenVINO on the CPU, on the same export; as many calls at once as cores, a thread each.
 
     In bfloat16 it is twice as fast as ONNX Runtime, where the processor has it.
     """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # tells nobody
     import openvino
 
-    core, cores = openvino.Core(), os.cpu_count() or 1
-    if precision == "bfloat16" and "BF16" not in core.get_property(
-        "CPU", "OPTIMIZATION_CAPABILITIES"
-    ):
-        raise DeviceError("this processor has no bfloat16; set extract.precision to float32")
-    model = core.read_model(file)
-    for result in model.results:  # the maps would be copied at every call
-        if "features" not in result.output(0).names:
-            model.remove_result(result)
-    compiled = core.compile_model(
-        model,
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
-            "NUM_STREAMS": cores,
-            "INFERENCE_NUM_THREADS": cores,
-            "ENABLE_CPU_PINNING": False,  # the callers, who decode, are to move freely
-        },
-    )
-    notes = {
-        name: value.astype(str)
-        for name, value in model.get_rt_info(["framework"]).astype(dict).items()
-    }
-    preprocessing = exports.preprocessing_of(notes)
+    core, cores, precision = openvino.Core(), os.cpu_count() or 1, settings.precision
+    made_by = f"openvino {version('openvino')} cpu {precision}"
+    if precision == "bfloat16":
+        if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise DeviceError("this processor has no bfloat16; set extract.precision to float32")
+        # Which instructions there are for it, and so the last bits, differ between processors.
+        made_by += f" {core.get_property('CPU', 'FULL_DEVICE_NAME')}"
+    # Makes a damaged export anew, so that what OpenVINO refuses is not damaged.
+    sure = _onnx_engine(settings.model_copy(update={"precision": "float32"}))
+    try:
+        model = core.read_model(exports.file_of(settings.backbone, settings.weights))
+        for result in model.results:  # the maps would be copied at every call
+            if "features" not in result.output(0).names:
+                model.remove_result(result)
+        compiled = core.compile_model(
+            model,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+                "NUM_STREAMS": cores,
+                "INFERENCE_NUM_THREADS": cores,
+                "ENABLE_CPU_PINNING": False,  # the callers, who decode, are to move freely
+            },
+        )
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[:300]
+        raise ParamsError(
+            f"OpenVINO cannot run {settings.backbone}: {said}; set extract.precision to float32"
+            " and extract.engine to auto"
+        ) from None
 
     def run(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         features: NDArray[np.float32] = compiled.infer_new_request({"pictures": pictures})[0]
         return features
 
-    release = version("openvino")
-    return Engine(
-        f"OpenVINO {release} on the CPU in {precision}",
-        partial(_views_on_cpu, preprocessing),
-        run,
-        preprocessing,
-        model.output("features").partial_shape[1].get_length(),
-        f"{notes['fingerprint']} openvino {release} cpu {precision}",
+    fingerprint = model.get_rt_info(["framework", "fingerprint"]).astype(str)
+    return replace(
+        sure,
+        name=f"OpenVINO {version('openvino')} on the CPU in {precision}",
+        run=run,
+        fingerprint=f"{fingerprint} {made_by}",
     )
 
 

@@ -33,7 +33,7 @@ def thaw() -> None:
     confidence = params.load().evaluate.confidence
     device = torch.device(device_for(settings.device, descends=True, parameter="thaw.device"))
     manifest = read_manifest(MANIFEST)
-    _, about = load_head(HEAD_WEIGHTS, HEAD)
+    chosen, about = load_head(HEAD_WEIGHTS, HEAD)
     classes, power = about["classes"], about["power"]
     splits = read_splits(FEATURES, manifest, classes, ["train", "val", "test"], power)
     rows, val = splits["train"], splits["val"]
@@ -82,8 +82,8 @@ def thaw() -> None:
         about |= kept_figures(kept, len(val.labels)) | {"thawed": True}
         about["temperature"] = fit_temperature(thawed["val"], val.labels)
     if taken and about["refit"]:
-        backbone = backbones.load(extracting.backbone, extracting.weights)
-        network = Network(backbone.module, load_head(HEAD_WEIGHTS, HEAD)[0], power)
+        backbone = backbones.load(extracting.backbone, extracting.weights)  # as it came
+        network = Network(backbone.module, chosen, power)
         both, recipe = pictures["train"] + pictures["val"], replace(recipe, last=trained.best)
         checkpoints.append(refit(network, both, backbone.preprocessing, ranges, recipe, device))
         if len(splits["test"].labels):
@@ -149,9 +149,10 @@ def refit(
         network, both, none, start, preprocessing, ranges, recipe, device, "thaw"
     )
     if trained.best != recipe.last:
+        trained.checkpoint.unlink(missing_ok=True)
         raise TrainingError(
-            f"the thawed network was {trained.status} when it was trained again on train and"
-            " validation pictures; set train.refit to false"
+            "the thawed network was lost when it was trained again on train and validation"
+            f" pictures ({trained.status}); set train.refit to false"
         )
     return trained.checkpoint
 

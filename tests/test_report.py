@@ -207,6 +207,13 @@ def test_every_name_stands_in_the_matrix_and_no_colour_is_fixed() -> None:
     assert colours <= {"none", "var"}
 
 
+def test_the_matrix_has_the_actual_class_in_rows_and_absent_classes_too() -> None:
+    classes = ["0", "7", "NA"]
+    table = pd.DataFrame({"label": ["NA", "NA", "NA", "7"], "predicted": ["7", "7", "NA", "7"]})
+    wanted = np.array([[0, 0, 0], [0, 1, 0], [0, 2, 1]])
+    assert report._confusion(table, classes) == report._drawing(charts.confusion(wanted, classes))
+
+
 def test_a_head_that_descends_has_curves(finished: Path) -> None:
     curve = {"epoch": [1, 2, 3], "train_loss": [1.0, 0.5, 0.4], "train_accuracy": [0.5, 0.8, 0.9]}
     table = pd.DataFrame(curve | {"val_loss": [1.1, 0.7, 0.6], "val_accuracy": [0.5, 0.7, 0.8]})

@@ -6,20 +6,22 @@ import re
 import shutil
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from pipeline import backbones, end_to_end, pictures, torch_form
+from pipeline import backbones, end_to_end, params, pictures, torch_form
 from pipeline.augment import augment
 from pipeline.best import best
 from pipeline.bundle import bundle
 from pipeline.classifier import Classifier
-from pipeline.end_to_end import Labelled, Network
-from pipeline.errors import DataError
+from pipeline.end_to_end import Labelled, Network, Recipe
+from pipeline.errors import DataError, TrainingError
 from pipeline.evaluate import evaluate
 from pipeline.extract import extract
 from pipeline.features import read_manifest
@@ -28,6 +30,8 @@ from pipeline.ingest import ingest
 from pipeline.paths import (
     BEST,
     BUNDLE,
+    HEAD,
+    HEAD_WEIGHTS,
     MANIFEST,
     SCRATCH,
     SCRATCH_CURVE,
@@ -37,7 +41,8 @@ from pipeline.paths import (
 )
 from pipeline.scratch import scratch
 from pipeline.store import checkpoints_folder
-from pipeline.thaw import thaw
+from pipeline.sweep import Figures
+from pipeline.thaw import refit, thaw
 from pipeline.train import train
 from tests.test_repro import Repository
 
@@ -125,6 +130,81 @@ def test_thawing_is_taken_only_when_validation_says_so(shapes, capsys):
         stage()
     assert "best is a copy of bundle" in capsys.readouterr().out
     assert (BEST / "model.onnx").read_bytes() == (BUNDLE / "model.onnx").read_bytes()
+
+
+def parts_of_thawing(shapes):
+    """What `thaw` trains with: pictures, classes, the chosen head, its power and the recipe."""
+    settings = params.load().thaw
+    manifest = read_manifest(MANIFEST)
+    head, about = load_head(HEAD_WEIGHTS, HEAD)
+    train, val = (Labelled.of(manifest, about["classes"], name) for name in ("train", "val"))
+    knobs = settings.model_dump(exclude={"run", "device"})
+    return train, val, head, about["power"], Recipe(**knobs, class_weights=(1.0, 1.0))
+
+
+def test_what_is_taken_learns_again_from_the_weights_that_came_for_the_epochs_kept(shapes):
+    shapes.set(**{"thaw.epochs": 3})
+    thaw()
+    kept = json.loads(THAW.read_text())["epoch"]
+    train, val, head, power, recipe = parts_of_thawing(shapes)
+    backbone = backbones.load("efficientnet_lite0")
+    network = Network(backbone.module, head, power)
+    none = Labelled([], [], val.labels[:0])
+    trained = end_to_end.train_network(
+        network,
+        train + val,
+        none,
+        Figures(0, *[float("nan")] * 4),
+        backbone.preprocessing,
+        params.load().augment,
+        replace(recipe, last=kept),
+        torch.device("cpu"),
+        "thaw",
+    )
+    assert [figures.epoch for figures in trained.curve] == list(range(kept + 1))
+    found = load_file(WEIGHTS)
+    assert all(torch.equal(found[name], w) for name, w in backbone.module.state_dict().items())
+    learned, _ = load_head(THAWED / "head.safetensors", THAWED / "head.json")
+    np.testing.assert_array_equal(learned.weight, network.as_head().weight)
+
+
+def test_an_early_end_changes_nothing_before_it(shapes):
+    train, val, head, power, recipe = parts_of_thawing(shapes)
+    curves = []
+    for last in (1, None):
+        backbone = backbones.load("efficientnet_lite0")
+        trained = end_to_end.train_network(
+            Network(backbone.module, head, power),
+            train,
+            val,
+            Figures(0, *[float("nan")] * 4),
+            backbone.preprocessing,
+            params.load().augment,
+            replace(recipe, last=last),
+            torch.device("cpu"),
+            "thaw",
+        )
+        curves.append(trained.curve[1:])
+    assert [len(curve) for curve in curves] == [1, 2]
+    assert curves[0][0] == curves[1][0]
+
+
+def test_a_loss_that_bursts_when_it_learns_again_is_an_error_that_leaves_no_checkpoint(shapes):
+    train, val, head, power, recipe = parts_of_thawing(shapes)
+    backbone = backbones.load("efficientnet_lite0")
+    recipe = replace(recipe, learning_rate=1e30, batch_size=64, last=2)  # a step an epoch
+    with pytest.raises(
+        TrainingError, match=r"lost when it was trained again .*train\.refit to fal"
+    ):
+        refit(
+            Network(backbone.module, head, power),
+            train + val,
+            backbone.preprocessing,
+            params.load().augment,
+            recipe,
+            torch.device("cpu"),
+        )
+    assert not list(checkpoints_folder().iterdir())  # of the first epoch
 
 
 def test_from_scratch_has_the_budget_of_thawing(shapes):
