@@ -5,6 +5,7 @@ Prefect nor PyTorch.
 """
 
 import argparse
+import gc
 from pathlib import Path
 
 from pipeline import command
@@ -56,6 +57,9 @@ def why() -> None:
     """Print what `dvc repro` would run, because of what, and how many views that costs."""
     from flows import why as answer  # imports DVC, which takes a while
 
+    # Of 100,000 pictures millions of objects are made that all stay: to look for cycles among them
+    # would take a third of the time.
+    gc.disable()
     print("\n".join(answer.why()))
 
 

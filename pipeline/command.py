@@ -35,7 +35,9 @@ def run(stage: Callable[[], None], takes_arguments: bool = False) -> None:
     else, which is a mistake of ours, 1. With `--debug` on the command line, or `HEADSTART_DEBUG`
     set, the traceback is kept.
     """
-    # As it ends, Python would look through all it holds for cycles to free: 0.4 s for nothing.
+    # Python looks for cycles to free in all it holds, modules too, again and again and as it ends:
+    # with 100,000 pictures a sixth of `extract`, and 0.4 s of every stage. What is frozen it skips.
+    gc.freeze()
     atexit.register(gc.freeze)
     unknown = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if unknown and not takes_arguments:

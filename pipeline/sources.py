@@ -122,7 +122,7 @@ def folder(root: Path) -> Listing:
         )
     found: list[Found] = []
     for path in paths:
-        parts = path.relative_to(root).parts
+        parts = path.parts[len(root.parts) :]
         reason = _why_not(path, root)
         if not reason and len(parts) < depth + 2:
             reason = "not in a class's folder"
@@ -266,7 +266,7 @@ def _walk(root: Path) -> tuple[list[Path], list[Path], list[Refused]]:
         paths += [here / name for name in files]
         paths += [here / name for name in folders if (here / name).is_symlink()]
         visible += [here / name for name in folders if not _is_hidden(name)]
-    return sorted(paths), visible, closed
+    return sorted(paths, key=lambda path: path.parts), visible, closed  # as paths, but faster
 
 
 def _why_not_in_table(row: dict[str | None, Any], path: Path, root: Path) -> str:
@@ -291,7 +291,7 @@ def _why_not(path: Path, root: Path) -> str:
         str(path).encode()
     except UnicodeEncodeError:
         return "name is not valid UTF-8"
-    if any(_is_hidden(part) for part in path.relative_to(root).parts):
+    if any(_is_hidden(part) for part in path.parts[len(root.parts) :]):
         return "hidden or system file"
     try:
         mode = path.stat().st_mode
