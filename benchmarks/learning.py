@@ -152,9 +152,8 @@ def write(known: dict[str, dict[str, Any]]) -> None:
         " interval is Wilson's for one set of test pictures of this size; it is what 153 pictures"
         " can tell, and wider than what seeds do. Seconds are the median of a seed: for the frozen"
         " rows augment to evaluate with whatever the store has, for the others the stage alone."
-        " All ran beside other work: compare the accuracies, the seconds are upper bounds. Where"
-        " a row is missing or has fewer seeds than five, there was no time for more. Only the"
-        " digits' test pictures change with the seed.",
+        " All ran beside other work: compare the accuracies, the seconds are upper bounds. Only"
+        " the digits' test pictures change with the seed.",
         "",
         *table(known),
         "",
