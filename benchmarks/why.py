@@ -83,8 +83,7 @@ def main() -> None:
         *rows,
         "",
         "DVC hashes new files, and the folder's list anew, for whoever asks first: in the last line"
-        " that is `headstart why`, and `dvc status` finds it done. So the goal is for questions"
-        " about the same pictures; after some were added it is missed.",
+        " that is `headstart why`, and `dvc status` finds it done.",
         "",
     ]
     (ROOT / "benchmarks" / "why.md").write_text("\n".join(lines))
