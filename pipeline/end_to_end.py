@@ -30,7 +30,7 @@ from pipeline.augment import draw
 from pipeline.bases import Preprocessing
 from pipeline.errors import DeviceError
 from pipeline.heads import Floats, Head, probabilities
-from pipeline.params import AugmentParams
+from pipeline.params import AugmentParams, ThawParams
 from pipeline.progress import Progress
 from pipeline.scores import bootstrap, interval
 from pipeline.store import checkpoints_folder, replacing
@@ -40,6 +40,7 @@ from pipeline.views import ORIGINAL, View
 LINEAR_BELOW = 1e-3  # features smaller than this are not raised to a power but scaled
 AUTOCAST = torch.bfloat16  # has the range of float32, so that no loss need be scaled
 RESAMPLES = 1000  # behind each interval
+UNMEASURED = Figures(0, *[math.nan] * 4)  # epoch 0 of a network that nobody has asked yet
 SAME_RUN = 2  # raise when this module comes to train otherwise: old checkpoints are then left alone
 
 
@@ -65,6 +66,12 @@ class Recipe:
     seed: int
     class_weights: tuple[float, ...]
     last: int | None = None
+
+    @classmethod
+    def of(cls, settings: ThawParams, class_weights: Floats) -> "Recipe":
+        """What the section `thaw` asks for."""
+        knobs = settings.model_dump(exclude={"run", "device"})
+        return cls(**knobs, class_weights=tuple(class_weights.tolist()))
 
 
 @dataclass(frozen=True)

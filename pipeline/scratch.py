@@ -12,12 +12,11 @@ import numpy as np
 import torch
 
 from pipeline import backbones, command, end_to_end, params
-from pipeline.end_to_end import Labelled, Network, Recipe
+from pipeline.end_to_end import UNMEASURED, Labelled, Network, Recipe
 from pipeline.errors import DataError, TrainingError
 from pipeline.features import read_manifest
 from pipeline.heads import Head
 from pipeline.paths import MANIFEST, SCRATCH, SCRATCH_CURVE
-from pipeline.sweep import Figures
 from pipeline.train import class_names, class_weights, device_for
 
 
@@ -43,22 +42,18 @@ def scratch() -> None:
     )
     network = Network(backbone.module, head, power=1)
     weights = class_weights(weighing, pictures["train"].labels, len(classes))
-    recipe = Recipe(
-        **budget.model_dump(exclude={"run", "device"}), class_weights=tuple(weights.tolist())
-    )
     recipe = replace(
-        recipe,
+        Recipe.of(budget, weights),
         blocks=None,
         learning_rate=settings.learning_rate,
         layer_decay=1.0,
         batch_norm="updated",
     )
-    unknown = Figures(0, *[float("nan")] * 4)
     trained = end_to_end.train_network(
         network,
         pictures["train"],
         pictures["val"],
-        unknown,
+        UNMEASURED,
         backbone.preprocessing,
         ranges,
         recipe,

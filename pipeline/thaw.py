@@ -15,7 +15,7 @@ import torch
 
 from pipeline import backbones, command, end_to_end, params, sweep
 from pipeline.bases import Preprocessing
-from pipeline.end_to_end import Labelled, Network, Recipe
+from pipeline.end_to_end import UNMEASURED, Labelled, Network, Recipe
 from pipeline.errors import DataError, TrainingError
 from pipeline.features import Split, read_manifest, read_splits
 from pipeline.heads import Floats, Head, fit_temperature, load_head, save_head
@@ -50,9 +50,7 @@ def thaw() -> None:
     backbone = backbones.load(extracting.backbone, extracting.weights)
     network = Network(backbone.module, head, power)
     pictures = {name: Labelled.of(manifest, classes, name) for name in splits}
-    recipe = Recipe(
-        **settings.model_dump(exclude={"run", "device"}), class_weights=tuple(weights.tolist())
-    )
+    recipe = Recipe.of(settings, weights)
     trained = end_to_end.train_network(
         network,
         pictures["train"],
@@ -144,9 +142,8 @@ def refit(
     """
     print("thaw: taken, so it learns from validation pictures too, as train.refit asks", flush=True)
     none = Labelled([], [], both.labels[:0])
-    start = Figures(0, *[math.nan] * 4)
     trained = end_to_end.train_network(
-        network, both, none, start, preprocessing, ranges, recipe, device, "thaw"
+        network, both, none, UNMEASURED, preprocessing, ranges, recipe, device, "thaw"
     )
     if trained.best != recipe.last:
         trained.checkpoint.unlink(missing_ok=True)

@@ -16,19 +16,24 @@ from torch import nn
 
 from pipeline import backbones, end_to_end, power, thaw
 from pipeline.bases import Preprocessing
-from pipeline.end_to_end import Labelled, Network, Recipe, blocks, train_network
+from pipeline.end_to_end import (
+    UNMEASURED,
+    Labelled,
+    Network,
+    Recipe,
+    blocks,
+    train_network,
+)
 from pipeline.errors import DeviceError
 from pipeline.heads import Head
 from pipeline.params import AugmentParams
 from pipeline.paths import THAWED
 from pipeline.pictures import digest
 from pipeline.store import checkpoints_folder
-from pipeline.sweep import Figures
 
 SIZE = Preprocessing(24, 24, "bilinear", (0.5,) * 3, (0.5,) * 3)
 RANGES = AugmentParams(views=1, rotate=15.0, scale=0.1, hflip=0.5, vflip=0.0, seed=0)
 RECIPE = Recipe(2, 3, 8, 0.01, 0.5, 0.01, "kept", 0, (1.0, 1.0))
-UNKNOWN = Figures(0, *[math.nan] * 4)
 CPU = torch.device("cpu")
 
 
@@ -83,7 +88,7 @@ def labelled(folder, count, seed):
 def run(network, **changes):
     recipe = Recipe(**vars(RECIPE) | changes)
     train, val = labelled("data/raw/light", 24, 1), labelled("data/raw/light", 10, 2)
-    return train_network(network, train, val, UNKNOWN, SIZE, RANGES, recipe, CPU, "thaw")
+    return train_network(network, train, val, UNMEASURED, SIZE, RANGES, recipe, CPU, "thaw")
 
 
 def run_and_print(epochs):

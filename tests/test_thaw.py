@@ -20,7 +20,7 @@ from pipeline.augment import augment
 from pipeline.best import best
 from pipeline.bundle import bundle
 from pipeline.classifier import Classifier
-from pipeline.end_to_end import Labelled, Network, Recipe
+from pipeline.end_to_end import UNMEASURED, Labelled, Network, Recipe
 from pipeline.errors import DataError, TrainingError
 from pipeline.evaluate import evaluate
 from pipeline.extract import extract
@@ -41,7 +41,6 @@ from pipeline.paths import (
 )
 from pipeline.scratch import scratch
 from pipeline.store import checkpoints_folder
-from pipeline.sweep import Figures
 from pipeline.thaw import refit, thaw
 from pipeline.train import train
 from tests.test_repro import Repository
@@ -132,78 +131,48 @@ def test_thawing_is_taken_only_when_validation_says_so(shapes, capsys):
     assert (BEST / "model.onnx").read_bytes() == (BUNDLE / "model.onnx").read_bytes()
 
 
-def parts_of_thawing(shapes):
-    """What `thaw` trains with: pictures, classes, the chosen head, its power and the recipe."""
-    settings = params.load().thaw
-    manifest = read_manifest(MANIFEST)
+def parts_of_thawing(**changes):
+    """A fresh network with the chosen head, both sets of pictures, and how `thaw` trains it."""
+    settings, manifest = params.load().thaw, read_manifest(MANIFEST)
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     train, val = (Labelled.of(manifest, about["classes"], name) for name in ("train", "val"))
-    knobs = settings.model_dump(exclude={"run", "device"})
-    return train, val, head, about["power"], Recipe(**knobs, class_weights=(1.0, 1.0))
+    backbone = backbones.load("efficientnet_lite0")
+    recipe = replace(Recipe.of(settings, np.ones(2, np.float32)), **changes)
+    network = Network(backbone.module, head, about["power"])
+    how = backbone.preprocessing, params.load().augment, recipe, torch.device("cpu")
+    return network, train, val, how
 
 
 def test_what_is_taken_learns_again_from_the_weights_that_came_for_the_epochs_kept(shapes):
     shapes.set(**{"thaw.epochs": 3})
     thaw()
     kept = json.loads(THAW.read_text())["epoch"]
-    train, val, head, power, recipe = parts_of_thawing(shapes)
-    backbone = backbones.load("efficientnet_lite0")
-    network = Network(backbone.module, head, power)
+    network, train, val, how = parts_of_thawing(last=kept)
     none = Labelled([], [], val.labels[:0])
-    trained = end_to_end.train_network(
-        network,
-        train + val,
-        none,
-        Figures(0, *[float("nan")] * 4),
-        backbone.preprocessing,
-        params.load().augment,
-        replace(recipe, last=kept),
-        torch.device("cpu"),
-        "thaw",
-    )
+    trained = end_to_end.train_network(network, train + val, none, UNMEASURED, *how, "thaw")
     assert [figures.epoch for figures in trained.curve] == list(range(kept + 1))
     found = load_file(WEIGHTS)
-    assert all(torch.equal(found[name], w) for name, w in backbone.module.state_dict().items())
+    assert all(torch.equal(found[name], w) for name, w in network.backbone.state_dict().items())
     learned, _ = load_head(THAWED / "head.safetensors", THAWED / "head.json")
     np.testing.assert_array_equal(learned.weight, network.as_head().weight)
 
 
 def test_an_early_end_changes_nothing_before_it(shapes):
-    train, val, head, power, recipe = parts_of_thawing(shapes)
     curves = []
     for last in (1, None):
-        backbone = backbones.load("efficientnet_lite0")
-        trained = end_to_end.train_network(
-            Network(backbone.module, head, power),
-            train,
-            val,
-            Figures(0, *[float("nan")] * 4),
-            backbone.preprocessing,
-            params.load().augment,
-            replace(recipe, last=last),
-            torch.device("cpu"),
-            "thaw",
-        )
+        network, train, val, how = parts_of_thawing(last=last)
+        trained = end_to_end.train_network(network, train, val, UNMEASURED, *how, "thaw")
         curves.append(trained.curve[1:])
     assert [len(curve) for curve in curves] == [1, 2]
     assert curves[0][0] == curves[1][0]
 
 
 def test_a_loss_that_bursts_when_it_learns_again_is_an_error_that_leaves_no_checkpoint(shapes):
-    train, val, head, power, recipe = parts_of_thawing(shapes)
-    backbone = backbones.load("efficientnet_lite0")
-    recipe = replace(recipe, learning_rate=1e36, batch_size=64, last=2)  # a step an epoch
-    with pytest.raises(
-        TrainingError, match=r"lost when it was trained again .*train\.refit to fal"
-    ):
-        refit(
-            Network(backbone.module, head, power),
-            train + val,
-            backbone.preprocessing,
-            params.load().augment,
-            recipe,
-            torch.device("cpu"),
-        )
+    a_step_an_epoch = {"batch_size": 64, "last": 2}
+    network, train, val, how = parts_of_thawing(learning_rate=1e36, **a_step_an_epoch)
+    words = r"lost when it was trained again .*set train\.refit to false"
+    with pytest.raises(TrainingError, match=words):
+        refit(network, train + val, *how)
     assert not list(checkpoints_folder().iterdir())  # of the first epoch
 
 
