@@ -99,10 +99,10 @@ def train_with_fastai(pictures: Path, epochs: int) -> float:
         vision_learner,
     )
 
-    from pipeline import backbones
+    from pipeline.backbones import catalogue
 
     set_seed(0, reproducible=True)
-    found = backbones.load("efficientnet_lite0")
+    found = catalogue.load("efficientnet_lite0")
     network, size = found.module.network, found.preprocessing
     scaled = Normalize.from_stats(size.mean, size.std, cuda=False)
     data = DataBlock(

@@ -23,11 +23,11 @@ import pandas as pd
 import yaml
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from pipeline import pictures
 from pipeline.checks import checks
-from pipeline.paths import CHECKS, MANIFEST
-from pipeline.splits import draw
-from pipeline.surfaces import PATCH, cut
+from pipeline.core.paths import CHECKS, MANIFEST
+from pipeline.kinds.image import decode
+from pipeline.sources.splits import draw
+from pipeline.sources.surfaces import PATCH, cut
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -121,14 +121,14 @@ def redrawn(manifest: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def picture_of(path: str) -> Image.Image:
-    return pictures.decode(Path(path).read_bytes())
+    return decode.decode(Path(path).read_bytes())
 
 
 def planted(row: dict[str, object], picture: Image.Image, file: Path, **more: object) -> dict:
     """The manifest's row of a picture that is written to `file`."""
     file.parent.mkdir(parents=True, exist_ok=True)
     picture.save(file, quality=90)
-    return {**row, "path": str(file), "digest": pictures.digest(file.read_bytes()), **more}
+    return {**row, "path": str(file), "digest": decode.digest(file.read_bytes()), **more}
 
 
 def tables(manifest: pd.DataFrame, extract: bool) -> dict[str, pd.DataFrame]:

@@ -23,8 +23,9 @@ from onnxruntime import quantization
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from pipeline import backbones, bases
-from pipeline.errors import DataError
+from pipeline.backbones import catalogue
+from pipeline.core.errors import DataError
+from pipeline.kinds.image import preprocess
 
 ROOT = Path(__file__).parent.parent
 WHY_NOT = (
@@ -44,15 +45,15 @@ Features = NDArray[np.float32]
 Engine = Callable[[Pixels], Features]
 
 
-def read(folder: Path, preprocessing: bases.Preprocessing) -> tuple[Pixels, list[str]]:
+def read(folder: Path, preprocessing: preprocess.Preprocessing) -> tuple[Pixels, list[str]]:
     seen, labels = [], []
     for file in sorted(folder.rglob("*.jpg")):
         try:
-            base = bases.base(file.read_bytes(), preprocessing)
+            base = preprocess.base(file.read_bytes(), preprocessing)
         except DataError as error:
             print(file, error)
             continue
-        seen.append(bases.crop(base, preprocessing.crop))
+        seen.append(preprocess.crop(base, preprocessing.crop))
         labels.append(file.parent.name)
     return np.stack(seen), labels
 
@@ -138,12 +139,12 @@ def accuracy(train: Features, labels: Sequence[str], test: Features, truth: Sequ
 
 def main() -> None:
     root = Path(sys.argv[1])
-    backbone = backbones.load(NAME)
+    backbone = catalogue.load(NAME)
     train, labels = read(root / "train", backbone.preprocessing)
     test, truth = read(root / "val", backbone.preprocessing)
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "backbone.onnx"
-        backbones.export(backbone, file)
+        catalogue.export(backbone, file)
         engines: dict[str, Engine] = {
             f"ONNX Runtime, {CORES} callers of one thread (the default)": onnx(file, 1, CORES),
             f"ONNX Runtime, one caller of {CORES} threads": onnx(file, CORES, 1),

@@ -25,11 +25,15 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline import augment, backbones, bases, engines, extract, params, pictures, store, views
-from pipeline.engines import Engine
-from pipeline.errors import DeviceError
-from pipeline.store import FeatureStore
-from pipeline.views import View
+from pipeline import augment, extract
+from pipeline.backbones import catalogue, engines
+from pipeline.backbones.engines import Engine
+from pipeline.core import params
+from pipeline.core.errors import DeviceError
+from pipeline.kinds.image import decode, preprocess, views
+from pipeline.kinds.image.views import View
+from pipeline.store import local
+from pipeline.store.local import FeatureStore
 
 ROOT = Path(__file__).resolve().parent.parent
 CORES = os.cpu_count() or 1
@@ -58,14 +62,14 @@ def parts_alone(table: pd.DataFrame, engine: Engine, batch_size: int) -> dict[st
 
     def decode(file: tuple[str, str]) -> None:
         path, digest = file
-        scaled[digest] = bases.base(pictures.read(Path(path), digest), engine.preprocessing)
+        scaled[digest] = preprocess.base(decode.read(Path(path), digest), engine.preprocessing)
 
     planned = [(row.digest, View(*row[2:6])) for row in table.itertuples(index=False)]
     seen = np.empty((len(planned), side, side, 3), np.uint8)
 
     def transform(number: int) -> None:
         digest, view = planned[number]
-        seen[number] = bases.crop(views.apply(scaled[digest], view), side)
+        seen[number] = preprocess.crop(views.apply(scaled[digest], view), side)
 
     spent = {"decode": on_all_cores(decode, files)}
     spent["transform"] = on_all_cores(transform, range(len(planned)))
@@ -93,7 +97,7 @@ class Folder(Dataset[torch.Tensor]):
 
 
 def peer(paths: Sequence[str]) -> float:
-    network, _ = backbones.lite_classifier("efficientnet_lite0", pretrained=True)
+    network, _ = catalogue.lite_classifier("efficientnet_lite0", pretrained=True)
     network.reset_classifier(0)
     transform = create_transform(**resolve_model_data_config(network), is_training=False)
     loader = DataLoader(Folder(paths, transform), batch_size=32, num_workers=2)
@@ -118,7 +122,7 @@ def main() -> None:
 def measure(files: list[Path]) -> None:
     """Measure all three and write the table."""
     settings = params.load(ROOT / "params.yaml")
-    rows = [(pictures.digest(file.read_bytes()), str(file)) for file in files]
+    rows = [(decode.digest(file.read_bytes()), str(file)) for file in files]
     manifest = pd.DataFrame(rows, columns=["digest", "path"]).drop_duplicates("digest")
     batch_size = settings.extract.batch_size
     lines = []
@@ -181,5 +185,5 @@ def measure(files: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("HEADSTART_STORE", str(store.default_folder()))
+    os.environ.setdefault("HEADSTART_STORE", str(local.default_folder()))
     main()

@@ -21,7 +21,7 @@ sys.path.insert(0, str(PROJECT))
 from flows import server  # noqa: E402
 
 TURNS, FULL_TURNS, PARALLEL_RUNS = 9, 3, 50
-# Not `pipeline.store clear`, which deletes the exported backbone too.
+# Not `pipeline.store.local clear`, which deletes the exported backbone too.
 CLEAR = "from pipeline import store; store.FeatureStore(store.default_folder(), None).clear()"
 STAGE = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.argv[1])"
 

@@ -44,7 +44,7 @@ from PIL import Image, features
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from pipeline import pictures  # noqa: E402
+from pipeline.kinds.image import decode  # noqa: E402
 from tests import picture_cases  # noqa: E402
 
 LIMIT_S = 20  # a picture that takes longer counts as a hang
@@ -163,11 +163,11 @@ def damaged(number: int, sound: dict[str, bytes]) -> tuple[str, bytes]:
 def outcome(data: bytes) -> str:
     """`taken` or `refused`; an error of any other kind is a crash."""
     try:
-        seen = pictures.inspect(data)
-    except pictures.RefusedError as error:
+        seen = decode.inspect(data)
+    except decode.RefusedError as error:
         return "refused" if len(str(error).splitlines()) == 1 else "refused without one line"
     for shorter_side in (224, None):
-        picture = pictures.decode(data, shorter_side)
+        picture = decode.decode(data, shorter_side)
         assert picture.mode == "RGB"
         assert picture.size == (seen.width, seen.height) or shorter_side
     return "taken"
@@ -290,7 +290,7 @@ def most_scans() -> bytes:
     side = 10_950
     data = picture_cases.file(Image.new("RGB", (side, side), "white"), "JPEG", progressive=True)
     scans = picture_cases.jpeg_scans(data)
-    allowed = int(pictures.MAX_SCANS * pictures.MAX_PIXELS / side**2)
+    allowed = int(decode.MAX_SCANS * decode.MAX_PIXELS / side**2)
     whole = data[scans[0] : scans[1]]
     return data[:-2] + whole * (allowed - len(scans)) + b"\xff\xd9"
 
@@ -299,13 +299,13 @@ def most_chunks() -> bytes:
     """A PNG of sixteen million empty chunks."""
     data = picture_cases.png(picture_cases.colour())
     empty = picture_cases.chunk(b"abCd", b"")
-    return picture_cases.with_chunks(data, empty * ((pictures.MAX_BYTES - len(data)) // len(empty)))
+    return picture_cases.with_chunks(data, empty * ((decode.MAX_BYTES - len(data)) // len(empty)))
 
 
 def most_blocks() -> bytes:
     """A GIF with a comment in pieces of two letters."""
     head, rest = (data := picture_cases.TAKEN["still.gif"].data())[:25], data[25:]
-    pieces = (pictures.MAX_BYTES - len(data) - 10) // 3
+    pieces = (decode.MAX_BYTES - len(data) - 10) // 3
     return head + b"!\xfe" + b"\x02ab" * pieces + b"\0" + rest
 
 
@@ -313,13 +313,13 @@ def most_segments() -> bytes:
     """A JPEG with fifty million empty notes."""
     data = picture_cases.jpeg()
     empty = b"\xff\xe1\0\2"
-    return data[:2] + empty * ((pictures.MAX_BYTES - len(data)) // 4) + data[2:]
+    return data[:2] + empty * ((decode.MAX_BYTES - len(data)) // 4) + data[2:]
 
 
 def most_spaces() -> bytes:
     """A portable map with two hundred million spaces in its header."""
     data = b"P5 48 32 255\n" + bytes(48 * 32)
-    return data[:3] + b" " * (pictures.MAX_BYTES - len(data)) + data[3:]
+    return data[:3] + b" " * (decode.MAX_BYTES - len(data)) + data[3:]
 
 
 def most_letters() -> bytes:
@@ -332,7 +332,7 @@ def odd_depth(width: int, height: int) -> bytes:
 
 
 def most_strips() -> bytes:
-    return picture_cases.tiff_of_strips((pictures.MAX_BYTES - 200) // 8)
+    return picture_cases.tiff_of_strips((decode.MAX_BYTES - 200) // 8)
 
 
 SLOWEST: dict[str, Callable[[], bytes]] = {

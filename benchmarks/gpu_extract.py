@@ -39,11 +39,14 @@ sys.path.insert(0, str(ROOT))
 
 from ten_in_ten_thousand import draw  # noqa: E402
 
-from pipeline import backbones, bases, engines, extract, params, pictures  # noqa: E402
-from pipeline.engines import Engine  # noqa: E402
-from pipeline.params import ExtractParams  # noqa: E402
-from pipeline.store import FeatureStore  # noqa: E402
-from pipeline.views import ORIGINAL, View  # noqa: E402
+from pipeline import extract  # noqa: E402
+from pipeline.backbones import catalogue, engines  # noqa: E402
+from pipeline.backbones.engines import Engine  # noqa: E402
+from pipeline.core import params  # noqa: E402
+from pipeline.core.params import ExtractParams  # noqa: E402
+from pipeline.kinds.image import decode, preprocess  # noqa: E402
+from pipeline.kinds.image.views import ORIGINAL, View  # noqa: E402
+from pipeline.store.local import FeatureStore  # noqa: E402
 
 CORES = os.cpu_count() or 1
 BATCH = 256
@@ -67,7 +70,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def table_of(files: list[Path], views_each: int, engine: Engine) -> pd.DataFrame:
     """`views_each` views of each picture, the first of them the picture itself."""
-    digests = [pictures.digest(file.read_bytes()) for file in files]
+    digests = [decode.digest(file.read_bytes()) for file in files]
     manifest = pd.DataFrame({"digest": digests, "path": [str(file) for file in files]})
     random = np.random.default_rng(0)
     rows = [
@@ -100,7 +103,7 @@ def extract_rate(files: list[Path], views_each: int, engine: Engine) -> float:
 
 def decoder_rate(files: list[Path], threads: int) -> float:
     """Pictures a second through nvJPEG alone, from memory, on so many threads."""
-    from pipeline import gpu
+    from pipeline.kinds.image import gpu
 
     data = [file.read_bytes() for file in files]
     lists = [data[i : i + BATCH] for i in range(0, len(data), BATCH)]
@@ -130,9 +133,9 @@ def backbone_rate(engine: Engine) -> float:
 
 def compiled_rate(name: str, precision: str) -> tuple[float, float]:
     """Views a second of the backbone compiled by `torch.compile`, and the seconds that cost."""
-    from pipeline import gpu
+    from pipeline.kinds.image import gpu
 
-    backbone = backbones.load(name, "random")
+    backbone = catalogue.load(name, "random")
     module = backbone.module.to("cuda", getattr(torch, precision))
     module = torch.compile(module.to(memory_format=torch.channels_last), dynamic=False)
     side = backbone.preprocessing.crop
@@ -221,20 +224,20 @@ def estimate_without_gpu(files: list[Path]) -> list[str]:
     """The same by the CPU: PyTorch in each precision, and libjpeg repeating colours as nvJPEG."""
     import simplejpeg
 
-    backbone = backbones.load("efficientnet_lite0")
+    backbone = catalogue.load("efficientnet_lite0")
     size = backbone.preprocessing
 
     def view_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "PNG")
-        return bases.crop(bases.base(file.getvalue(), size), size.crop)
+        return preprocess.crop(preprocess.base(file.getvalue(), size), size.crop)
 
     data = [file.read_bytes() for file in files[:SAMPLE]]
     plain = np.stack([view_of(simplejpeg.decode_jpeg(d)) for d in data])
     repeated = np.stack([view_of(simplejpeg.decode_jpeg(d, fastupsample=True)) for d in data])
 
     def features(seen: NDArray[np.uint8], precision: str) -> NDArray[np.float32]:
-        module = backbones.load("efficientnet_lite0").module.to(getattr(torch, precision))
+        module = catalogue.load("efficientnet_lite0").module.to(getattr(torch, precision))
         with torch.inference_mode():
             parts = [module(part) for part in torch.from_numpy(seen).split(16)]
         return torch.cat(parts).numpy()

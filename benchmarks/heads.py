@@ -25,11 +25,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 
-from pipeline import descent, scores  # noqa: E402
-from pipeline.features import Split, read_manifest, read_splits  # noqa: E402
-from pipeline.heads import probabilities  # noqa: E402
-from pipeline.power import raised  # noqa: E402
-from pipeline.sweep import Knobs, Schedule, train_heads  # noqa: E402
+from pipeline.heads import gradient_descent  # noqa: E402
+from pipeline.heads.fit import Knobs, Schedule, train_heads  # noqa: E402
+from pipeline.heads.head import probabilities  # noqa: E402
+from pipeline.tables.features import Split, read_manifest, read_splits  # noqa: E402
+from pipeline.tables.power import raised  # noqa: E402
+from pipeline.tasks import metrics  # noqa: E402
 
 SEEDS = range(5)
 SETS = ("hymenoptera", "surfaces", "digits")
@@ -90,11 +91,13 @@ def measured(
     """Validation loss and accuracy, test loss and accuracy of each head."""
     train, val, test = (replace(rows, features=raised(rows.features, power)) for rows in splits)
     schedule = Schedule(EPOCHS, 256, 10, np.ones(classes, np.float32))
-    seeded = [replace(one, seed=seed) if one.optimizer in descent.RULES else one for one in heads]
+    seeded = [
+        replace(one, seed=seed) if one.optimizer in gradient_descent.RULES else one for one in heads
+    ]
     found = []
     for result in train_heads(train, val, seeded, schedule, "cpu"):
         shares = probabilities(result.head.logits(test.features))
-        got = scores.scores(test.labels, shares, 1, 15).overall
+        got = metrics.scores(test.labels, shares, 1, 15).overall
         kept = result.kept
         found.append((kept.val_loss, kept.val_accuracy, got["loss"][0], got["accuracy"][0]))
     return found

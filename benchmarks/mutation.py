@@ -50,8 +50,8 @@ TARGETS = {
         "store key",
         ("store", "extract", "exports", "backbones"),
         ("tests/test_keys.py", "tests/test_store.py", "-k", "key"),
-        ("pipeline.store.x_view_key__*", "pipeline.extract.x_every_view__*",
-         "pipeline.exports.x_file_of__*", "pipeline.backbones.x__fingerprint__*"),
+        ("pipeline.store.local.x_view_key__*", "pipeline.extract.x_every_view__*",
+         "pipeline.backbones.exports.x_file_of__*", "pipeline.backbones.catalogue.x__fingerprint__*"),
     ),
 }  # fmt: skip
 

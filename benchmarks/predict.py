@@ -18,11 +18,14 @@ import onnxruntime
 import pandas as pd
 import yaml
 
-from pipeline import engines, extract, params, predict
-from pipeline.classifier import Classifier
-from pipeline.features import read_manifest
-from pipeline.paths import MANIFEST, PLAN
-from pipeline.store import FeatureStore
+from pipeline import extract
+from pipeline.backbones import engines
+from pipeline.core import params
+from pipeline.core.paths import MANIFEST, PLAN
+from pipeline.serving import predict
+from pipeline.serving.classifier import Classifier
+from pipeline.store.local import FeatureStore
+from pipeline.tables.features import read_manifest
 
 PROJECT = Path(__file__).resolve().parent.parent
 STAGES = ("ingest", "augment", "extract", "train", "evaluate", "bundle")

@@ -23,8 +23,8 @@ import httpx
 import numpy as np
 import onnxruntime
 
-from pipeline import exports
-from pipeline.classifier import Classifier
+from pipeline.backbones import exports
+from pipeline.serving.classifier import Classifier
 
 TABLE = Path(__file__).with_suffix(".md")
 ROOT = Path(__file__).resolve().parent.parent

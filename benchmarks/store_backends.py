@@ -35,7 +35,7 @@ import numpy as np
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from pipeline.store import FeatureStore  # noqa: E402
+from pipeline.store.local import FeatureStore  # noqa: E402
 
 ENTRIES, WIDTH = 50_000, 1280
 BATCHES = (32, 1024)

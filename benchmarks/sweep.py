@@ -32,9 +32,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.heads import digits, features  # noqa: E402
-from pipeline.features import Split  # noqa: E402
-from pipeline.power import raised  # noqa: E402
-from pipeline.sweep import Knobs, Schedule, Trained, train_heads  # noqa: E402
+from pipeline.heads.fit import Knobs, Schedule, Trained, train_heads  # noqa: E402
+from pipeline.tables.features import Split  # noqa: E402
+from pipeline.tables.power import raised  # noqa: E402
 
 DIMENSION, BATCH, REPEATS = 1280, 256, 3
 SIZES = ((10_000, 10, 3), (100_000, 100, 1))  # rows, classes, epochs

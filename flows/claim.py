@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pipeline.errors import BusyError, StoppedError
+from pipeline.core.errors import BusyError, StoppedError
 
 LOCK = Path(".dvc/tmp/headstart.lock")
 SECONDS_BETWEEN_TRIES = 0.5

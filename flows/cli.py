@@ -8,8 +8,8 @@ import argparse
 import gc
 from pathlib import Path
 
-from pipeline import command
-from pipeline import predict as answers
+from pipeline.core import command
+from pipeline.serving import predict as answers
 
 
 def main() -> None:
@@ -45,9 +45,9 @@ def main() -> None:
         answers.run(**asked)
 
     def serve() -> None:
-        from pipeline import serve  # imports FastAPI, which takes a while
+        from pipeline.serving import server  # imports FastAPI, which takes a while
 
-        serve.run(**asked)
+        server.run(**asked)
 
     run = {"why": why, "predict": predict, "serve": serve}[subcommand]
     command.run(run, takes_arguments=True)

@@ -8,7 +8,7 @@ import webbrowser
 
 from flows import server
 from flows.stages import working_copy
-from pipeline import command
+from pipeline.core import command
 
 
 def main() -> None:

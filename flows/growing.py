@@ -15,10 +15,10 @@ from typing import Any, NamedTuple, TextIO
 from prefect import State, flow
 from prefect.states import Completed, Failed
 
-from pipeline import pictures
-from pipeline.classifier import Classifier
-from pipeline.errors import HeadstartError, ParamsError
-from pipeline.predict import inside, rows, spelt
+from pipeline.core.errors import HeadstartError, ParamsError
+from pipeline.kinds.image import decode
+from pipeline.serving.classifier import Classifier
+from pipeline.serving.predict import inside, rows, spelt
 
 
 class Seen(NamedTuple):
@@ -57,7 +57,7 @@ def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
     if not folder.is_dir():
         raise ParamsError(f"{folder} is no folder; name the one that the pictures come into")
     classifier = Classifier(bundle)
-    version = pictures.digest((bundle / "bundle.json").read_bytes())
+    version = decode.digest((bundle / "bundle.json").read_bytes())
     seen, known = _remembered(lines, version)
     waiting: deque[tuple[Seen, str]] = deque()
     copies: list[tuple[Seen, str]] = []
@@ -95,8 +95,8 @@ def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
 
 def _digest(path: Path) -> str:
     try:
-        return pictures.digest(pictures.load(path))
-    except pictures.RefusedError as error:
+        return decode.digest(decode.load(path))
+    except decode.RefusedError as error:
         return f"{error}: {spelt(path)}"  # its row will say so
 
 

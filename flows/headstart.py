@@ -19,7 +19,7 @@ from flows.experiment import bring_home, copy_of
 from flows.gate import Gate, Guard, forget
 from flows.stages import Pool, working_copy
 from flows.steps import Run, make_plan, run_stages, submit
-from pipeline.errors import (
+from pipeline.core.errors import (
     BusyError,
     ExperimentError,
     MayPassError,

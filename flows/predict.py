@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flows import server
 from flows.stages import working_copy
-from pipeline import command
+from pipeline.core import command
 
 ANSWERS = Path("reports/answers.jsonl")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from flows import server, uptodate
 from flows.stages import warm_up, working_copy
-from pipeline import command
+from pipeline.core import command
 
 
 def main() -> None:

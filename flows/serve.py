@@ -11,7 +11,7 @@ import yaml
 
 from flows import server, watch
 from flows.stages import working_copy
-from pipeline import command
+from pipeline.core import command
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import RunError
+from pipeline.core.errors import RunError
 
 HOST, PORT = "127.0.0.1", 4200
 PATIENCE_SECONDS = 300.0  # the first start makes the database; Prefect's own 20 s can be too few

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.errors import MayPassError, RunError, StageError, StoppedError
+from pipeline.core.errors import MayPassError, RunError, StageError, StoppedError
 
 GRACE_SECONDS = 10.0  # between asking a stage to stop and killing it
 TAIL = 20  # lines of a failed stage's output that its failure shows

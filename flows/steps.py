@@ -20,7 +20,7 @@ from prefect.tasks import Task
 from flows.artifacts import key
 from flows.durations import Durations
 from flows.stages import Pool
-from pipeline.errors import MayPassError, StageError, StoppedError
+from pipeline.core.errors import MayPassError, StageError, StoppedError
 
 RETRY_DELAYS = [1.0, 2.0, 4.0, 8.0, 16.0]  # seconds between tries of what may pass
 GPU_TAG = "gpu"  # one stage with this tag at a time, unless the limit is changed in Prefect

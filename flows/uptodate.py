@@ -14,7 +14,7 @@ from flows import artifacts
 from flows.claim import Claim
 from flows.durations import Durations
 from flows.stages import ask_warm
-from pipeline.errors import BusyError, MayPassError, StageError
+from pipeline.core.errors import BusyError, MayPassError, StageError
 
 
 def noted(root: Path, api: str, targets: list[str]) -> bool:

@@ -14,8 +14,8 @@ from pathlib import Path
 from flows import server
 from flows.claim import at_work
 from flows.stages import Pool, working_copy
-from pipeline import command
-from pipeline.errors import MayPassError, StageError
+from pipeline.core import command
+from pipeline.core.errors import MayPassError, StageError
 
 DEPLOYMENT = "headstart/on-change"
 DATA = Path("data/raw")

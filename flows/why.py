@@ -20,13 +20,18 @@ from dvc_data.hashfile.build import build
 from dvc_data.hashfile.obj import HashFile
 from dvc_data.hashfile.tree import Tree
 
-from pipeline import augment, engines, extract, ingest, params, pictures, sources, store
-from pipeline.errors import RunError
+from pipeline import augment, extract, ingest
+from pipeline.backbones import engines
+from pipeline.core import params
+from pipeline.core.errors import RunError
+from pipeline.core.params import Params
+from pipeline.core.paths import MANIFEST, PLAN
 from pipeline.ingest import Picture
-from pipeline.params import Params
-from pipeline.paths import MANIFEST, PLAN
-from pipeline.pictures import Inspection
-from pipeline.store import FeatureStore
+from pipeline.kinds.image import decode
+from pipeline.kinds.image.decode import Inspection
+from pipeline.sources import find
+from pipeline.store import local
+from pipeline.store.local import FeatureStore
 
 NAMED = 3  # pictures named one by one; the rest are counted
 
@@ -182,7 +187,7 @@ def coming_manifest(
     None for a source that makes its pictures, or where ingest has never run. Only touched files
     are read; a file that was refused before and is the same is taken to be refused again.
     """
-    listings = {"folder": sources.folder, "csv": sources.table}
+    listings = {"folder": find.folder, "csv": find.table}
     if manifest is None or settings.ingest.source not in listings:
         return None
     known = dict(zip(manifest["path"], manifest["digest"], strict=True))
@@ -193,7 +198,7 @@ def coming_manifest(
             path = found.path.as_posix()
             digest = known.get(path)
             if path in touched:
-                digest = pictures.digest(found.path.read_bytes())
+                digest = decode.digest(found.path.read_bytes())
             if digest:
                 passed.append(Picture(found, digest, Inspection(0, 0, "")))
         kept, _ = ingest.drop_repeats(passed)
@@ -245,8 +250,8 @@ def views_to_compute(
     engine = engines.open_engine(settings.extract)
     keys = extract.every_view(manifest, planned, engine)["key"].tolist()
     held = set()
-    if store.features_file(store.default_folder()).exists():  # opening it would begin one
-        with FeatureStore(store.default_folder(), limit_bytes=None) as cache:
+    if local.features_file(local.default_folder()).exists():  # opening it would begin one
+        with FeatureStore(local.default_folder(), limit_bytes=None) as cache:
             held = cache.held(keys)
     reused = sum(key in held for key in keys)
     return f"{total - reused:,} views would be computed, {reused:,} reused"

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline import bases, command, params, pictures, views
-from pipeline.bases import Preprocessing
-from pipeline.features import read_manifest
-from pipeline.params import AugmentParams
-from pipeline.paths import CONTACT_SHEET, MANIFEST, PLAN
-from pipeline.views import View
+from .core import command, params
+from .core.params import AugmentParams
+from .core.paths import CONTACT_SHEET, MANIFEST, PLAN
+from .kinds.image import decode, preprocess, views
+from .kinds.image.preprocess import Preprocessing
+from .kinds.image.views import View
+from .tables.features import read_manifest
 
 TILE = 128  # pixels of a picture on the contact sheet
 GAP = 6
@@ -95,8 +96,8 @@ def contact_sheet(training: pd.DataFrame, table: pd.DataFrame, file: Path) -> No
     # Pillow's own font lacks most scripts and signs; matplotlib carries DejaVu.
     font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 11)
     for row, picture in enumerate(chosen.itertuples(index=False)):
-        data = pictures.read(Path(picture.path), picture.digest)
-        base = bases.base(data, SHEET)
+        data = decode.read(Path(picture.path), picture.digest)
+        base = preprocess.base(data, SHEET)
         tiles: list[tuple[str, np.ndarray]] = [(picture.label, base)]
         if picture.digest in by_digest:
             for planned in by_digest[picture.digest].itertuples(index=False):
@@ -104,7 +105,7 @@ def contact_sheet(training: pd.DataFrame, table: pd.DataFrame, file: Path) -> No
                 tiles.append((_words(view), views.apply(base, view)))
         for column, (words, tile) in enumerate(tiles):
             corner = (GAP + column * cell_width, GAP + row * cell_height)
-            sheet.paste(Image.fromarray(bases.crop(tile, TILE)), corner)
+            sheet.paste(Image.fromarray(preprocess.crop(tile, TILE)), corner)
             below = (corner[0], corner[1] + TILE + 2)
             pen.text(below, _fitted(words, pen, font), fill="black", font=font)
     sheet.save(file, optimize=False)

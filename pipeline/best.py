@@ -4,10 +4,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from pipeline import backbones, bundle, command, engines, exports, extract, params
-from pipeline.features import read_manifest
-from pipeline.heads import load_head
-from pipeline.paths import BEST, BUNDLE, MANIFEST, THAW, THAWED
+from . import bundle, extract
+from .backbones import catalogue, engines, exports
+from .core import command, params
+from .core.paths import BEST, BUNDLE, MANIFEST, THAW, THAWED
+from .heads.head import load_head
+from .tables.features import read_manifest
 
 
 def best() -> None:
@@ -20,7 +22,7 @@ def best() -> None:
         return
     manifest = read_manifest(MANIFEST)
     head, about = load_head(THAWED / "head.safetensors", THAWED / "head.json")
-    backbone = backbones.with_weights(settings.backbone, THAWED / "backbone.safetensors")
+    backbone = catalogue.with_weights(settings.backbone, THAWED / "backbone.safetensors")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "thawed.onnx"
         exports.write(backbone, file)

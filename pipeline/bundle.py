@@ -1,6 +1,6 @@
 """Stage 6, bundle: all that answering needs, in one folder that needs neither us nor PyTorch.
 
-What lies in it is described in docs/bundle.md; `pipeline/classifier.py` opens it.
+What lies in it is described in docs/bundle.md; `pipeline/serving/classifier.py` opens it.
 """
 
 import hashlib
@@ -15,14 +15,16 @@ import onnx
 import pandas as pd
 from safetensors.numpy import save
 
-from pipeline import command, exports, onnx_model, params
-from pipeline.classifier import SCHEMA
-from pipeline.errors import DataError
-from pipeline.features import Split, read_manifest, read_splits
-from pipeline.heads import Head, as_bytes, load_head
-from pipeline.params import ExtractParams
-from pipeline.paths import BUNDLE, FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, METRICS
-from pipeline.reasons import directions
+from .backbones import exports
+from .core import command, params
+from .core.errors import DataError
+from .core.params import ExtractParams
+from .core.paths import BUNDLE, FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, METRICS
+from .heads.head import Head, as_bytes, load_head
+from .serving import onnx_graph
+from .serving.classifier import SCHEMA
+from .serving.explain import directions
+from .tables.features import Split, read_manifest, read_splits
 
 # What decides an answer: these modules and these libraries are named with their versions.
 CODE = ("backbones", "bases", "heads", "onnx_model", "pictures", "power")
@@ -66,7 +68,7 @@ def write(
     backbone = onnx.load(file)
     notes = {entry.key: entry.value for entry in backbone.metadata_props}
     preprocessing = exports.preprocessing_of(notes)
-    model = onnx_model.whole(backbone, preprocessing, head, power, temperature)
+    model = onnx_graph.whole(backbone, preprocessing, head, power, temperature)
     described = {
         "schema": SCHEMA,
         "classes": classes,

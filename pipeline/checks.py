@@ -7,14 +7,15 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from pipeline import command, drift, duplicates, params, suspects
-from pipeline.duplicates import Picture
-from pipeline.errors import DataError
-from pipeline.features import read_manifest, read_splits
-from pipeline.params import ChecksParams
-from pipeline.paths import CHECKS, CHECKS_COUNTS, FEATURES, MANIFEST
-from pipeline.power import raised
-from pipeline.splits import SPLITS
+from .core import command, params
+from .core.errors import DataError
+from .core.params import ChecksParams
+from .core.paths import CHECKS, CHECKS_COUNTS, FEATURES, MANIFEST
+from .quality import drift, duplicates, label_issues
+from .quality.duplicates import Picture
+from .sources.splits import SPLITS
+from .tables.features import read_manifest, read_splits
+from .tables.power import raised
 
 # Features are raised to it, as those that heads are trained on by default.
 POWER = 0.5
@@ -89,7 +90,7 @@ def _say(name: str, one: str, many: str, found: list[str]) -> None:
     print(f"checks: {len(found)} {what}: {named}; see {CHECKS / name}.csv")
 
 
-def originals(manifest: pd.DataFrame) -> tuple[pd.DataFrame, suspects.Floats]:
+def originals(manifest: pd.DataFrame) -> tuple[pd.DataFrame, label_issues.Floats]:
     """View 0 of every picture: its row of the manifest and its features [n, d], by digest.
 
     The rows' column `number` is the position of the label among the sorted labels.
@@ -108,7 +109,7 @@ def originals(manifest: pd.DataFrame) -> tuple[pd.DataFrame, suspects.Floats]:
 
 
 def near_duplicates(
-    rows: pd.DataFrame, features: suspects.Floats, least: float
+    rows: pd.DataFrame, features: label_issues.Floats, least: float
 ) -> tuple[pd.DataFrame, int, int]:
     """A row a pair of pictures of different splits that show the same, the most alike first.
 
@@ -143,7 +144,7 @@ def near_duplicates(
 
 
 def label_suspects(
-    rows: pd.DataFrame, features: suspects.Floats, knobs: ChecksParams
+    rows: pd.DataFrame, features: label_issues.Floats, knobs: ChecksParams
 ) -> pd.DataFrame:
     """A row a picture whose label a head trained on the others doubts, the most doubtful first.
 
@@ -152,9 +153,9 @@ def label_suspects(
     """
     classes, labels = rows.groupby("number")["label"].first(), rows["number"].to_numpy()
     keys = rows["group"].where(rows["group"] != "", rows["digest"])
-    fold = suspects.folds(keys.tolist(), knobs.seed)
-    shares, judged = suspects.held_out(features, labels, len(classes), fold)
-    doubted, suggested = suspects.off_diagonal(shares, labels)
+    fold = label_issues.folds(keys.tolist(), knobs.seed)
+    shares, judged = label_issues.held_out(features, labels, len(classes), fold)
+    doubted, suggested = label_issues.off_diagonal(shares, labels)
     every = np.arange(len(labels))
     table = rows[["path", "split", "label"]].assign(
         suggested=classes.to_numpy()[suggested],
@@ -175,7 +176,7 @@ def few_pictures(manifest: pd.DataFrame, least: int) -> pd.DataFrame:
     return scarce.rename_axis("class").rename_axis(columns=None).reset_index()
 
 
-def drifts(rows: pd.DataFrame, features: suspects.Floats, knobs: ChecksParams) -> pd.DataFrame:
+def drifts(rows: pd.DataFrame, features: label_issues.Floats, knobs: ChecksParams) -> pd.DataFrame:
     """A row for val and for test: whether their pictures look like the training pictures."""
     labels, split = rows["number"].to_numpy(), rows["split"].to_numpy()
     train = split == "train"

@@ -12,11 +12,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from pipeline import command, params
-from pipeline.errors import DataError
-from pipeline.features import Split, read_manifest, read_splits
-from pipeline.heads import load_head, probabilities
-from pipeline.paths import (
+from .core import command, params
+from .core.errors import DataError
+from .core.paths import (
     CLASSES,
     FEATURES,
     HEAD,
@@ -26,7 +24,9 @@ from pipeline.paths import (
     PLOTS,
     PREDICTIONS,
 )
-from pipeline.scores import Array, Scores, bootstrap, interval, scores
+from .heads.head import load_head, probabilities
+from .tables.features import Split, read_manifest, read_splits
+from .tasks.metrics import Array, Scores, bootstrap, interval, scores
 
 # Decimals in tables: more would only show how the machine rounds.
 DIGITS = 6

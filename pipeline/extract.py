@@ -12,14 +12,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline import command, engines, features, params, pictures, store, views
-from pipeline.engines import Engine
-from pipeline.features import Split
-from pipeline.paths import FEATURES, MANIFEST, PLAN
-from pipeline.power import raised
-from pipeline.progress import Progress
-from pipeline.store import FeatureStore, view_key
-from pipeline.views import View
+from .backbones import engines
+from .backbones.engines import Engine
+from .core import command, params
+from .core.paths import FEATURES, MANIFEST, PLAN
+from .core.progress import Progress
+from .kinds.image import decode, views
+from .kinds.image.views import View
+from .store import local
+from .store.local import FeatureStore, view_key
+from .tables import features
+from .tables.features import Split
+from .tables.power import raised
 
 
 def extract() -> None:
@@ -28,7 +32,7 @@ def extract() -> None:
     manifest = features.read_manifest(MANIFEST)
     engine = engines.open_engine(settings)
     table = every_view(manifest, pd.read_parquet(PLAN), engine)
-    with FeatureStore(store.default_folder(), store.default_limit()) as cache:
+    with FeatureStore(local.default_folder(), local.default_limit()) as cache:
         held = cache.held(table["key"].tolist())
         missing = without(table, held)
         start = time.monotonic()
@@ -104,7 +108,7 @@ def originals(
     no_plan = pd.DataFrame(columns=["digest", "view", *View._fields])
     table = every_view(manifest, no_plan, engine)
     keys = table["key"].tolist()
-    with FeatureStore(store.default_folder(), store.default_limit()) as cache:
+    with FeatureStore(local.default_folder(), local.default_limit()) as cache:
         missing = without(table, cache.held(keys))
         compute(missing, engine, cache, batch_size)
         found = cache.get(keys)
@@ -153,7 +157,7 @@ def features_of(
         the feature, float32 [dimension], under each row's key.
     """
     asked = (
-        (pictures.read(Path(path), digest), [View(*row[2:]) for row in rows])
+        (decode.read(Path(path), digest), [View(*row[2:]) for row in rows])
         for (path, digest), rows in itertools.groupby(
             batch[["path", "digest", *View._fields]].itertuples(index=False, name=None),
             key=itemgetter(0, 1),

@@ -16,14 +16,17 @@ import numpy as np
 import pandas as pd
 import PIL
 
-from pipeline import command, params, pictures, sources, splits, store
-from pipeline.errors import DataError, StoreError
-from pipeline.params import IngestParams
-from pipeline.paths import MANIFEST, REFUSED
-from pipeline.pictures import Inspection, RefusedError
-from pipeline.progress import Progress
-from pipeline.sources import Found, Refused
-from pipeline.store import FeatureStore
+from .core import command, params
+from .core.errors import DataError, StoreError
+from .core.params import IngestParams
+from .core.paths import MANIFEST, REFUSED
+from .core.progress import Progress
+from .kinds.image import decode
+from .kinds.image.decode import Inspection, RefusedError
+from .sources import find, splits
+from .sources.find import Found, Refused
+from .store import local
+from .store.local import FeatureStore
 
 INSPECTION_CODE = 1  # raise when pictures.py comes to take or refuse other files
 NAMED_AT_MOST = 10  # classes in a warning
@@ -46,7 +49,7 @@ def ingest() -> None:
     for old in (MANIFEST, REFUSED):
         old.unlink(missing_ok=True)
 
-    listing = sources.listing(settings)
+    listing = find.listing(settings)
     before = [_stamp(row.path) for row in listing.found]
     passed, refused = check(listing.found)
     stop_if_changed(listing.found, before)
@@ -75,7 +78,7 @@ class Memory:
         self._new: dict[bytes, Inspection] = {}
         self._giving_up = threading.Lock()
         try:
-            self._store = FeatureStore(store.default_folder(), store.default_limit())
+            self._store = FeatureStore(local.default_folder(), local.default_limit())
         except StoreError as error:
             _warn(error)
 
@@ -90,14 +93,14 @@ class Memory:
             kept = {}
         if key in kept:
             width, height, form = (int(number) for number in kept[key])
-            return Inspection(width, height, pictures.FORMATS[form])
-        seen = self._new[key] = pictures.inspect(data)
+            return Inspection(width, height, decode.FORMATS[form])
+        seen = self._new[key] = decode.inspect(data)
         return seen
 
     def keep(self) -> None:
         """Write down what is new."""
         entries = {
-            key: np.array([width, height, pictures.FORMATS.index(form)], dtype=np.float32)
+            key: np.array([width, height, decode.FORMATS.index(form)], dtype=np.float32)
             for key, (width, height, form) in self._new.items()
         }
         self._new.clear()
@@ -139,9 +142,9 @@ def check(found: list[Found]) -> tuple[list[Picture], list[Refused]]:
 
     def outcome(row: Found) -> Picture | Refused:
         try:
-            with pictures.large(row.path):
-                data = pictures.load(row.path)
-                digest = pictures.digest(data)
+            with decode.large(row.path):
+                data = decode.load(row.path)
+                digest = decode.digest(data)
                 return Picture(row, digest, memory.inspect(data, digest))
         except RefusedError as error:
             return Refused(row.path, str(error))

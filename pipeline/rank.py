@@ -16,15 +16,19 @@ import numpy as np
 import pandas as pd
 import timm
 
-from pipeline import backbones, command, engines, extract, params, sweep, train, views
-from pipeline.engines import Engine
-from pipeline.errors import DataError
-from pipeline.features import Split, read_manifest
-from pipeline.heads import probabilities
-from pipeline.paths import MANIFEST, RANK, RANK_SPEED
-from pipeline.scores import bootstrap, interval
-from pipeline.sweep import Knobs, Schedule, Trained
-from pipeline.transferability import logme
+from . import extract, train
+from .backbones import catalogue, engines
+from .backbones.engines import Engine
+from .core import command, params
+from .core.errors import DataError
+from .core.paths import MANIFEST, RANK, RANK_SPEED
+from .heads import fit
+from .heads.fit import Knobs, Schedule, Trained
+from .heads.head import probabilities
+from .kinds.image import views
+from .tables.features import Split, read_manifest
+from .tasks.metrics import bootstrap, interval
+from .transfer.logme import logme
 
 DECAYS = np.geomspace(1e-4, 10, 11).tolist()  # L2 penalties that each candidate's head may have
 RESAMPLES = 1000
@@ -79,7 +83,7 @@ def quick_head(rows: Split, val: Split, classes: int) -> Trained:
     """Logistic regression with the penalty of the lowest validation loss."""
     knobs = [Knobs("lbfgs", 0, decay, 0, 0, 0, 0) for decay in DECAYS]
     schedule = Schedule(1, 1, 0, np.ones(classes, np.float32))
-    return min(sweep.train_heads(rows, val, knobs, schedule, "cpu"), key=train.rank)
+    return min(fit.train_heads(rows, val, knobs, schedule, "cpu"), key=train.rank)
 
 
 def measured(
@@ -103,7 +107,7 @@ def measured(
 
 def described(name: str, weights: str, engine: Engine) -> dict[str, Any]:
     """What the backbone is: features, side of its pictures, parameters, megabytes, licence."""
-    module = backbones.load(name, weights).module
+    module = catalogue.load(name, weights).module
     parameters = sum(tensor.numel() for tensor in module.parameters())
     return {
         "features": engine.dimension,

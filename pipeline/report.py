@@ -18,11 +18,9 @@ import yaml
 from markupsafe import Markup
 from PIL import Image, ImageOps
 
-from pipeline import charts, command, params, pictures
-from pipeline.classifier import Classifier
-from pipeline.errors import DataError
-from pipeline.features import read_manifest
-from pipeline.paths import (
+from .core import command, params
+from .core.errors import DataError
+from .core.paths import (
     BUNDLE,
     CHECKS,
     CLASSES,
@@ -36,6 +34,10 @@ from pipeline.paths import (
     SWEEP,
     TRAINING,
 )
+from .kinds.image import decode
+from .pages import charts
+from .serving.classifier import Classifier
+from .tables.features import read_manifest
 
 SHOWN = 12  # mistakes, suspects and pairs that have their pictures on the page
 NEAR = 3  # training pictures beside a mistake
@@ -58,7 +60,7 @@ def report() -> None:
     with Image.open(CONTACT_SHEET) as sheet:
         contact_sheet = _inline(sheet.convert("RGB"), "WEBP", quality=80)
 
-    template = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
+    template = (Path(__file__).parent / "pages" / "report.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -106,12 +108,12 @@ class Thumbnails:
         """
         if path not in self._digests:
             raise DataError(f"{path} is not in {MANIFEST}; run `dvc repro`")
-        return pictures.read(Path(path), self._digests[path])
+        return decode.read(Path(path), self._digests[path])
 
     def __call__(self, path: str) -> str:
         """The picture at `path`, cut to a square."""
         if path not in self._made:
-            picture = pictures.decode(self.data(path), shorter_side=THUMBNAIL)
+            picture = decode.decode(self.data(path), shorter_side=THUMBNAIL)
             self._made[path] = _inline(ImageOps.fit(picture, (THUMBNAIL, THUMBNAIL)))
         return self._made[path]
 

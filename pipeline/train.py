@@ -12,14 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline import command, params, sweep
-from pipeline.errors import DataError, DeviceError, ParamsError, TrainingError
-from pipeline.features import Split, read_manifest, read_splits
-from pipeline.heads import Floats, Head, fit_temperature, save_head
-from pipeline.params import TrainParams
-from pipeline.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, SWEEP, TRAINING
-from pipeline.progress import Progress
-from pipeline.sweep import Figures, Knobs, Schedule, Trained
+from .core import command, params
+from .core.errors import DataError, DeviceError, ParamsError, TrainingError
+from .core.params import TrainParams
+from .core.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, SWEEP, TRAINING
+from .core.progress import Progress
+from .heads import fit
+from .heads.fit import Figures, Knobs, Schedule, Trained
+from .heads.head import Floats, Head, fit_temperature, save_head
+from .tables.features import Split, read_manifest, read_splits
 
 MOST_HEADS = 10_000
 
@@ -47,11 +48,11 @@ def train() -> None:
     )
     stacks = 0
     if descending:
-        from pipeline import descent  # imports PyTorch
+        from .heads import gradient_descent  # imports PyTorch
 
-        stacks = len(descent.stacks(descending, rows.features.shape[1], schedule))
+        stacks = len(gradient_descent.stacks(descending, rows.features.shape[1], schedule))
     with Progress("train", settings.epochs * stacks, "epochs") as progress:
-        trained = sweep.train_heads(
+        trained = fit.train_heads(
             rows, val, combinations, schedule, device, lambda: progress.advance(1)
         )
     ranked = sorted(trained, key=rank)
@@ -87,7 +88,7 @@ def refit(chosen: Trained, rows: Split, val: Split, schedule: Schedule, device: 
     none = Split(*(getattr(val, name)[:0] for name in names))
     epochs = chosen.kept.epoch if chosen.kept else schedule.epochs
     again = replace(schedule, epochs=epochs, patience=0)
-    (trained,) = sweep.train_heads(both, none, [chosen.knobs], again, device)
+    (trained,) = fit.train_heads(both, none, [chosen.knobs], again, device)
     if trained.head is None:
         raise TrainingError(
             f"the chosen head was {trained.status} when it was trained again on"

@@ -8,11 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline import augment, bases, params, pictures, views
-from pipeline.errors import DataError
-from pipeline.params import AugmentParams
-from pipeline.paths import CONTACT_SHEET, MANIFEST, PLAN
-from pipeline.views import View
+from pipeline import augment
+from pipeline.core import params
+from pipeline.core.errors import DataError
+from pipeline.core.params import AugmentParams
+from pipeline.core.paths import CONTACT_SHEET, MANIFEST, PLAN
+from pipeline.kinds.image import decode, preprocess, views
+from pipeline.kinds.image.views import View
 from tests.conftest import Project
 
 DIGESTS = [hashlib.sha256(bytes([i])).hexdigest() for i in range(200)]
@@ -115,7 +117,7 @@ def training(project: Project, draw_picture: Callable[..., Image.Image]) -> pd.D
     for i, label in enumerate([*["ant"] * 10, "bee", "bee", "a wasp", "a wasp"]):
         path = Path(f"data/raw/{i}.png")
         draw_picture(i).save(path)
-        rows.append((pictures.digest(path.read_bytes()), str(path), label))
+        rows.append((decode.digest(path.read_bytes()), str(path), label))
     table = pd.DataFrame(rows, columns=["digest", "path", "label"])
     return table.sample(frac=1, random_state=0)
 
@@ -152,11 +154,11 @@ def test_the_sheet_shows_as_many_classes_as_it_can_each_picture_with_its_views(
     shown = [*by_class["a wasp"], *by_class["ant"][:8], *by_class["bee"]]
     paths = dict(zip(training["digest"], training["path"], strict=True))
     for row, digest in enumerate(shown):
-        base = bases.base(Path(paths[digest]).read_bytes(), augment.SHEET)
+        base = preprocess.base(Path(paths[digest]).read_bytes(), augment.SHEET)
         for column in range(columns):
             view = augment.draw(digest, column, settings(vflip=0.5)) if column else View()
             seen = tile(sheet, row, column)
-            expected = bases.crop(views.apply(base, view), side)
+            expected = preprocess.crop(views.apply(base, view), side)
             np.testing.assert_array_equal(seen[:side, :side], expected)
             assert seen[side : side + CAPTION, :side].min() < 100  # the caption
             assert (seen[side + CAPTION :] == 255).all()

@@ -8,9 +8,10 @@ import torch
 import torchvision
 from PIL import Image
 
-from pipeline import backbones, bases
-from pipeline.bases import Preprocessing
-from pipeline.errors import DataError, ParamsError, WeightsError
+from pipeline.backbones import catalogue
+from pipeline.core.errors import DataError, ParamsError, WeightsError
+from pipeline.kinds.image import preprocess
+from pipeline.kinds.image.preprocess import Preprocessing
 
 IMAGENET = {"coffee": 967, "camera": 872, "rocket": 657}  # espresso, tripod, missile
 
@@ -18,13 +19,13 @@ IMAGENET = {"coffee": 967, "camera": 872, "rocket": 657}  # espresso, tripod, mi
 def seen_by(name: str, preprocessing: Preprocessing) -> torch.Tensor:
     file = io.BytesIO()
     Image.fromarray(getattr(skimage.data, name)()).save(file, "PNG")
-    base = bases.base(file.getvalue(), preprocessing)
-    return torch.from_numpy(bases.crop(base, preprocessing.crop).copy())[None]
+    base = preprocess.base(file.getvalue(), preprocessing)
+    return torch.from_numpy(preprocess.crop(base, preprocessing.crop).copy())[None]
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
 def test_the_weights_are_real(name: str) -> None:
-    network, preprocessing = backbones.lite_classifier(name, pretrained=True)
+    network, preprocessing = catalogue.lite_classifier(name, pretrained=True)
     for photograph in ("coffee", "camera"):
         pixels = seen_by(photograph, preprocessing).permute(0, 3, 1, 2) / 255
         with torch.inference_mode():
@@ -35,8 +36,8 @@ def test_the_weights_are_real(name: str) -> None:
 
 
 def test_the_backbone_is_the_same_network_without_its_classifier() -> None:
-    network, preprocessing = backbones.lite_classifier("efficientnet_lite0", pretrained=True)
-    backbone = backbones.load("efficientnet_lite0")
+    network, preprocessing = catalogue.lite_classifier("efficientnet_lite0", pretrained=True)
+    backbone = catalogue.load("efficientnet_lite0")
     picture = seen_by("coffee", preprocessing)
     assert preprocessing == Preprocessing(256, 224, "bicubic", (0.5,) * 3, (0.5,) * 3)
     with torch.inference_mode():
@@ -46,7 +47,7 @@ def test_the_backbone_is_the_same_network_without_its_classifier() -> None:
 
 
 def test_nothing_of_a_backbone_trains() -> None:
-    backbone = backbones.load("efficientnet_lite0")
+    backbone = catalogue.load("efficientnet_lite0")
     assert not backbone.module.training
     assert not any(parameter.requires_grad for parameter in backbone.module.parameters())
 
@@ -65,7 +66,7 @@ def test_nothing_of_a_backbone_trains() -> None:
 def test_any_model_of_torchvision_and_timm_loads_by_name(
     name: str, dimension: int, preprocessing: tuple[int, int, str]
 ) -> None:
-    backbone = backbones.load(name, weights="random")
+    backbone = catalogue.load(name, weights="random")
     assert backbone.dimension == dimension
     assert backbone.preprocessing[:3] == preprocessing
 
@@ -79,10 +80,10 @@ def test_a_network_is_the_same_whether_its_weights_come_from_the_hub_or_from_a_f
     of_hub = {key: tensor.clone() for key, tensor in made.state_dict().items()}
     enum = torchvision.models.get_model_weights(name)
     monkeypatch.setattr(enum, "get_state_dict", lambda *_, **__: of_hub)  # no hub is to be had
-    pretrained = backbones.load(f"torchvision:{name}")
+    pretrained = catalogue.load(f"torchvision:{name}")
     file = tmp_path / "weights.safetensors"
-    backbones.save_tensors(pretrained.module.state_dict(), file)
-    again = backbones.with_weights(f"torchvision:{name}", file)
+    catalogue.save_tensors(pretrained.module.state_dict(), file)
+    again = catalogue.with_weights(f"torchvision:{name}", file)
     side = pretrained.preprocessing.crop
     pictures = torch.randint(256, (1, side, side, 3), dtype=torch.uint8)
     with torch.inference_mode():
@@ -90,7 +91,7 @@ def test_a_network_is_the_same_whether_its_weights_come_from_the_hub_or_from_a_f
     assert again.fingerprint == pretrained.fingerprint
     file.write_bytes(b"no weights")
     with pytest.raises(DataError, match="holds no weights of torchvision:"):
-        backbones.with_weights(f"torchvision:{name}", file)
+        catalogue.with_weights(f"torchvision:{name}", file)
 
 
 @pytest.mark.parametrize(
@@ -105,14 +106,14 @@ def test_a_network_is_the_same_whether_its_weights_come_from_the_hub_or_from_a_f
     ],
 )
 def test_the_maps_are_found_whose_mean_the_features_are(name: str, has_maps: bool) -> None:
-    backbone = backbones.load(name, weights="random")
-    source = backbones.map_source(backbone)
+    backbone = catalogue.load(name, weights="random")
+    source = catalogue.map_source(backbone)
     assert (source is not None) == has_maps
     if source is not None:
         side = backbone.preprocessing.crop
         pictures = torch.randint(256, (2, side, side, 3), dtype=torch.uint8)
         with torch.inference_mode():
-            features, maps = backbones.WithMaps(backbone.module, source)(pictures)
+            features, maps = catalogue.WithMaps(backbone.module, source)(pictures)
             assert torch.equal(features, backbone.module(pictures))
         torch.testing.assert_close(maps.mean(dim=(2, 3)), features)
 
@@ -125,7 +126,7 @@ def test_weights_that_cannot_be_had_are_one_error_naming_the_offline_choice(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("urllib.request.urlopen", _no_network)
     with pytest.raises(WeightsError, match="efficientnet_lite0") as caught:
-        backbones.load(name)
+        catalogue.load(name)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -136,9 +137,9 @@ def _no_network(*_: object, **__: object) -> None:
 
 def test_a_model_that_does_not_exist_is_named() -> None:
     with pytest.raises(ParamsError, match="no classifier 'resnet51'"):
-        backbones.load("torchvision:resnet51", weights="random")
+        catalogue.load("torchvision:resnet51", weights="random")
     with pytest.raises(ParamsError, match="no model 'resnet51'"):
-        backbones.load("timm:resnet51", weights="random")
+        catalogue.load("timm:resnet51", weights="random")
 
 
 @pytest.mark.parametrize(
@@ -156,16 +157,16 @@ def test_pictures_that_timm_prepares_in_another_way_are_no_silent_loss(
 ) -> None:
     network = timm.create_model("resnet10t", pretrained_cfg_overlay=configured)
     with pytest.raises(ParamsError, match=f"timm:resnet10t was .* {said}.* another backbone$"):
-        backbones._timm_preprocessing("timm:resnet10t", network)
+        catalogue._timm_preprocessing("timm:resnet10t", network)
 
 
 def test_a_model_of_timm_that_is_trained_on_squashed_pictures_is_refused() -> None:
     with pytest.raises(ParamsError, match=r"tf_efficientnetv2_b3 .* crop_mode squash"):
-        backbones.load("timm:tf_efficientnetv2_b3", weights="random")
+        catalogue.load("timm:tf_efficientnetv2_b3", weights="random")
 
 
 def test_the_fingerprint_changes_with_the_weights_alone() -> None:
-    first, again = (backbones.load("efficientnet_lite0", "random") for _ in range(2))
-    real = backbones.load("efficientnet_lite0")
+    first, again = (catalogue.load("efficientnet_lite0", "random") for _ in range(2))
+    real = catalogue.load("efficientnet_lite0")
     assert first.fingerprint == again.fingerprint
     assert first.fingerprint != real.fingerprint

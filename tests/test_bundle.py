@@ -14,11 +14,12 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from pipeline import pictures, torch_form
-from pipeline.classifier import Classifier
-from pipeline.errors import DataError
-from pipeline.heads import Head, as_bytes
-from pipeline.paths import MANIFEST, METRICS
+from pipeline.core.errors import DataError
+from pipeline.core.paths import MANIFEST, METRICS
+from pipeline.heads.head import Head, as_bytes
+from pipeline.kinds.image import decode
+from pipeline.serving import torch_module
+from pipeline.serving.classifier import Classifier
 from tests.conftest import ROOT
 
 
@@ -48,10 +49,10 @@ def test_it_answers_as_evaluate_did(project, evaluated):
 def test_raw_pixels_of_any_size_give_the_same_answers_in_onnx_and_in_pytorch(project, evaluated):
     files, wanted = evaluated
     session = onnxruntime.InferenceSession("bundle/model.onnx")
-    model = torch_form.load(Path("bundle"))
+    model = torch_module.load(Path("bundle"))
     sizes = set()
     for file, evaluated_as in zip(files, wanted, strict=True):
-        pixels = pictures.pixels(pictures.decode(file.read_bytes())).copy()
+        pixels = decode.pixels(decode.decode(file.read_bytes())).copy()
         sizes.add(pixels.shape)
         (in_onnx,) = session.run(["probabilities"], {"picture": pixels})
         with torch.inference_mode():
@@ -68,13 +69,13 @@ def test_a_head_with_a_hidden_layer_is_read_for_pytorch(project, tmp_path):
     head = Head(*(random.standard_normal(shape).astype(np.float32) for shape in shapes))
     (tmp_path / "bundle" / "head.safetensors").write_bytes(as_bytes(head))
     features = random.standard_normal((3, 1280)).astype(np.float32)
-    answered = torch_form.load(tmp_path / "bundle").head(torch.from_numpy(features))
+    answered = torch_module.load(tmp_path / "bundle").head(torch.from_numpy(features))
     np.testing.assert_allclose(answered, head.logits(features), rtol=1e-4, atol=1e-4)
 
 
 def test_features_and_maps_come_out_of_the_model(project, evaluated):
     session = onnxruntime.InferenceSession("bundle/model.onnx")
-    pixels = pictures.pixels(pictures.decode(evaluated[0][0].read_bytes()))
+    pixels = decode.pixels(decode.decode(evaluated[0][0].read_bytes()))
     features, maps = session.run(["features", "maps"], {"picture": pixels})
     assert maps.shape == (1280, 7, 7)
     np.testing.assert_allclose(maps.mean(axis=(1, 2)) ** 0.5, features, atol=1e-4)
@@ -101,7 +102,7 @@ def test_it_says_what_it_was_made_of(project):
     assert about["metrics"] == json.loads(METRICS.read_text())
     assert about["calibration"]["temperature"] > 0
     code = hashlib.sha256((ROOT / "pipeline" / "bases.py").read_bytes()).hexdigest()
-    assert about["code"]["pipeline/bases.py"] == code
+    assert about["code"]["pipeline/kinds/image/preprocess.py"] == code
     notes = onnxruntime.InferenceSession("bundle/model.onnx").get_modelmeta().custom_metadata_map
     assert json.loads(notes["classes"]) == about["classes"]
 

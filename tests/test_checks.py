@@ -17,12 +17,14 @@ import pytest
 import skimage
 from PIL import Image, ImageEnhance, ImageOps
 
-from pipeline import drift, duplicates, pictures, store, suspects
 from pipeline.checks import checks
-from pipeline.duplicates import Picture
-from pipeline.errors import DataError, StoreError
-from pipeline.paths import CHECKS, CHECKS_COUNTS, MANIFEST
-from pipeline.surfaces import PATCH, cut
+from pipeline.core.errors import DataError, StoreError
+from pipeline.core.paths import CHECKS, CHECKS_COUNTS, MANIFEST
+from pipeline.kinds.image import decode
+from pipeline.quality import drift, duplicates, label_issues
+from pipeline.quality.duplicates import Picture
+from pipeline.sources.surfaces import PATCH, cut
+from pipeline.store import local
 from tests.conftest import ROOT, Project
 
 CLASSES = ("galaxies", "grass", "gravel", "moon")
@@ -189,7 +191,7 @@ def with_a_copy(planted: Project) -> dict[str, bytes]:
 
 
 def test_pairs_are_compared_once(with_a_copy, capsys):
-    with store.FeatureStore(store.default_folder(), None) as cache:
+    with local.FeatureStore(local.default_folder(), None) as cache:
         cache.clear()
     checks()
     pairs, known = compared(capsys)
@@ -201,7 +203,7 @@ def test_pairs_are_compared_once(with_a_copy, capsys):
     assert written() == with_a_copy
 
     Path("elsewhere").rename(RAW)
-    with sqlite3.connect(store.features_file(store.default_folder())) as database:
+    with sqlite3.connect(local.features_file(local.default_folder())) as database:
         database.execute("DELETE FROM entries WHERE id % 2")
     checks()
     assert 0 < compared(capsys)[1] < pairs
@@ -212,7 +214,7 @@ def test_pairs_are_compared_once(with_a_copy, capsys):
 
 @pytest.mark.parametrize("name", ["VERDICT_CODE", "PIL.__version__", "cv2.__version__"])
 def test_other_code_compares_anew(with_a_copy, capsys, monkeypatch, name):
-    monkeypatch.setattr(f"pipeline.duplicates.{name}", "99")
+    monkeypatch.setattr(f"pipeline.quality.duplicates.{name}", "99")
     checks()
     assert compared(capsys)[1] == 0
     assert written() == with_a_copy
@@ -234,7 +236,7 @@ def test_a_store_that_fails_on_the_way_costs_time_only(with_a_copy, capsys, monk
         raise StoreError("no room")
 
     # A disk that is full, or fails, cannot be had in a test.
-    monkeypatch.setattr(store.FeatureStore, deed, fail)
+    monkeypatch.setattr(local.FeatureStore, deed, fail)
     monkeypatch.setattr(duplicates, "VERDICT_CODE", 99)  # so that there is something to put
     checks()
     assert capsys.readouterr().out.count("compared again next time: no room") == 1
@@ -285,7 +287,7 @@ def test_pairs_looked_at_together_are_those_that_are_alike_one_by_one(tmp_path, 
     for number, picture in enumerate(made):
         picture.save(f"{number}.png")
         data = Path(f"{number}.png").read_bytes()
-        listed.append(Picture(f"{number}.png", pictures.digest(data)))
+        listed.append(Picture(f"{number}.png", decode.digest(data)))
     small = [duplicates.thumbnail(Path(name).read_bytes()) for name, _ in listed]
     places = [(i, j) for i in range(len(made)) for j in range(i)]
     likeness = np.array([duplicates.likeness(small[i], small[j]) for i, j in places])
@@ -420,9 +422,9 @@ def test_a_manifest_without_groups_is_an_error(planted):
 
 
 def test_pictures_of_a_group_are_in_one_fold():
-    fold = suspects.folds(["herd"] * 4 + [str(number) for number in range(400)], 0)
+    fold = label_issues.folds(["herd"] * 4 + [str(number) for number in range(400)], 0)
     assert len(set(fold[:4])) == 1
-    assert np.bincount(fold[4:], minlength=suspects.FOLDS).min() > 50
+    assert np.bincount(fold[4:], minlength=label_issues.FOLDS).min() > 50
 
 
 def test_candidates_are_the_nearest_of_every_block():
@@ -444,17 +446,17 @@ def test_held_out_probabilities_are_alike_by_either_system_of_equations():
     """More features than pictures, or more pictures than features: one ridge."""
     random = np.random.default_rng(0)
     features = random.standard_normal((100, 90)).astype(np.float32)
-    narrow = suspects._ridge(features, features[:, :3])
-    wide = suspects._ridge(
+    narrow = label_issues._ridge(features, features[:, :3])
+    wide = label_issues._ridge(
         np.concatenate([features, np.zeros((100, 20), np.float32)], 1), features[:, :3]
     )
     penalised = np.linalg.solve(
-        features.T @ features + suspects.PENALTY * 100 * 90 * np.eye(90),
+        features.T @ features + label_issues.PENALTY * 100 * 90 * np.eye(90),
         features.T @ features[:, :3],
     )
     np.testing.assert_allclose(narrow, penalised, atol=1e-4)
     again = np.linalg.solve(
-        features.T @ features + suspects.PENALTY * 100 * 110 * np.eye(90),
+        features.T @ features + label_issues.PENALTY * 100 * 110 * np.eye(90),
         features.T @ features[:, :3],
     )
     np.testing.assert_allclose(wide[:90], again, atol=1e-4)

@@ -8,8 +8,8 @@ import torch
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import NearestCentroid
 
-from pipeline.features import Split
-from pipeline.sweep import Knobs, Schedule, train_heads
+from pipeline.heads.fit import Knobs, Schedule, train_heads
+from pipeline.tables.features import Split
 from tests.test_sweep import CPU, NO_VAL, TRAIN, VAL, blobs
 
 LBFGS = Knobs("lbfgs", 0, 0.1, 0, 0, 0, 0)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import command, errors
-from pipeline.errors import HeadstartError
-from pipeline.pictures import RefusedError
+from pipeline.core import command, errors
+from pipeline.core.errors import HeadstartError
+from pipeline.kinds.image.decode import RefusedError
 from tests.conftest import ROOT, Project
 
 
@@ -130,7 +130,7 @@ def test_a_flow_run_of_broken_parameters_is_no_traceback(
 
 def test_a_store_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "a file").touch()
-    done = run("-m", "pipeline.store", HEADSTART_STORE=str(tmp_path / "a file"))
+    done = run("-m", "pipeline.store.local", HEADSTART_STORE=str(tmp_path / "a file"))
     assert_one_line(done, 5, "^store: error: ")
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import paths
-from pipeline.params import Params
+from pipeline.core import paths
+from pipeline.core.params import Params
 from tests.conftest import ROOT
 
 ENTRIES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -119,7 +119,7 @@ def test_the_files_declared_are_those_that_the_code_names(stage: str) -> None:
         places[alias.name]
         for module in own_modules(stage)
         for node in ast.walk(tree(module))
-        if isinstance(node, ast.ImportFrom) and node.module == "pipeline.paths"
+        if isinstance(node, ast.ImportFrom) and node.module == "pipeline.core.paths"
         for alias in node.names
         if alias.name != "PARAMS"  # told section by section
     }

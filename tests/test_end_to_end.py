@@ -14,9 +14,18 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from pipeline import backbones, end_to_end, power, thaw
-from pipeline.bases import Preprocessing
-from pipeline.end_to_end import (
+from pipeline import finetune
+from pipeline.backbones import catalogue
+from pipeline.core.errors import DeviceError
+from pipeline.core.params import AugmentParams
+from pipeline.core.paths import THAWED
+from pipeline.heads.head import Head
+from pipeline.kinds.image.decode import digest
+from pipeline.kinds.image.preprocess import Preprocessing
+from pipeline.store.local import checkpoints_folder
+from pipeline.tables import power
+from pipeline.transfer import finetuning
+from pipeline.transfer.finetuning import (
     UNMEASURED,
     Labelled,
     Network,
@@ -24,12 +33,6 @@ from pipeline.end_to_end import (
     blocks,
     train_network,
 )
-from pipeline.errors import DeviceError
-from pipeline.heads import Head
-from pipeline.params import AugmentParams
-from pipeline.paths import THAWED
-from pipeline.pictures import digest
-from pipeline.store import checkpoints_folder
 
 SIZE = Preprocessing(24, 24, "bilinear", (0.5,) * 3, (0.5,) * 3)
 RANGES = AugmentParams(views=1, rotate=15.0, scale=0.1, hflip=0.5, vflip=0.0, seed=0)
@@ -107,7 +110,7 @@ def hash_of(weights):
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "torchvision:resnet18", "timm:resnet26"])
 def test_blocks_hold_every_weight_once_in_the_order_of_the_forward_pass(name):
-    module = backbones.load(name, "random").module
+    module = catalogue.load(name, "random").module
     found = blocks(module)
     of_blocks = [id(p) for block in found for part in block for p in part.parameters()]
     assert sorted(of_blocks) == sorted(id(p) for p in module.parameters())
@@ -122,7 +125,7 @@ def test_blocks_hold_every_weight_once_in_the_order_of_the_forward_pass(name):
 
 def test_raising_to_a_power_is_that_of_the_frozen_head_with_a_finite_slope_at_zero():
     features = torch.tensor([[-2.0, -0.002, 0.0, 0.0005, 0.3, 4.0]], requires_grad=True)
-    raised = end_to_end._raised(features, 0.5)
+    raised = finetuning._raised(features, 0.5)
     wanted = power.raised(features.detach().numpy(), 0.5)
     np.testing.assert_allclose(raised.detach().numpy(), wanted, atol=0.01)
     np.testing.assert_allclose(raised.detach().numpy()[:, [0, 4, 5]], wanted[:, [0, 4, 5]])
@@ -189,17 +192,17 @@ def test_it_learns_and_keeps_the_epoch_of_the_lowest_validation_loss(project):
     result = run(network, epochs=6, blocks=None)
     losses = [figures.val_loss for figures in result.curve[1:]]
     assert result.curve[result.best].val_loss == min(losses) < math.log(2)
-    logits = end_to_end.answers(network, labelled("data/raw/light", 10, 2), SIZE, 4)
-    loss, _ = end_to_end.measure(logits, np.arange(10) % 2)
+    logits = finetuning.answers(network, labelled("data/raw/light", 10, 2), SIZE, 4)
+    loss, _ = finetuning.measure(logits, np.arange(10) % 2)
     assert loss == pytest.approx(min(losses), abs=1e-6)
 
 
 def test_a_class_that_weighs_nothing_is_not_learnt(project):
     network = tiny()
     result = run(network, class_weights=(1.0, 1e-6), epochs=6, blocks=None)
-    logits = end_to_end.answers(network, labelled("data/raw/light", 10, 2), SIZE, 4)
+    logits = finetuning.answers(network, labelled("data/raw/light", 10, 2), SIZE, 4)
     assert (logits.argmax(axis=1) == 0).all()
-    loss, _ = end_to_end.measure(logits[::2], np.zeros(5, np.int64))  # of the other class alone
+    loss, _ = finetuning.measure(logits[::2], np.zeros(5, np.int64))  # of the other class alone
     assert result.curve[result.best].val_loss == pytest.approx(loss, abs=1e-4)
 
 
@@ -213,7 +216,7 @@ def test_a_gpu_without_enough_memory_is_one_line_that_says_what_to_lower(project
     network = Network(Large(), Head(np.zeros((2, 8), "f4"), np.zeros(2, "f4")), power=0.5)
     with (
         pytest.raises(DeviceError, match=r"lower thaw\.batch_size"),
-        end_to_end.within_memory("thaw.batch_size"),
+        finetuning.within_memory("thaw.batch_size"),
     ):
         run(network)
 
@@ -269,7 +272,7 @@ def test_a_convolution_that_stands_in_two_blocks_learns_once_and_is_kept(project
     again = run(network := shared(), epochs=2, blocks=2)  # goes on where the first ended
     assert "going on after epoch 2" in capsys.readouterr().out
     assert again.curve[1:] == first.curve[1:]
-    thaw.save(network, True, {})
+    finetune.save(network, True, {})
     found = load_file(THAWED / "backbone.safetensors")
     weights = [found[f"layers.{block}.layers.0.weight"] for block in (1, 2)]
     assert torch.equal(*weights)

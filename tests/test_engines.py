@@ -11,9 +11,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pipeline import engines, exports, params, store
-from pipeline.errors import DeviceError, ParamsError
-from pipeline.params import ExtractParams
+from pipeline.backbones import engines, exports
+from pipeline.core import params
+from pipeline.core.errors import DeviceError, ParamsError
+from pipeline.core.params import ExtractParams
+from pipeline.store import local
 from tests.conftest import Project
 
 HAS_CUDA = torch.cuda.is_available()
@@ -180,8 +182,8 @@ def test_an_export_has_the_same_bytes_from_every_folder(project: Project) -> Non
 def test_a_backbone_is_ready_once_both_its_files_are_there(project: Project) -> None:
     on_cpu = [settings(device="cpu"), settings(engine="openvino")]
     file = exports.exported(settings().backbone, settings().weights)
-    assert set(store._kept(store.backbones_folder())) >= {file, file.with_suffix(".safetensors")}
-    assert store._kept(store.backbones_folder()) == list(store.backbones_folder().iterdir())
+    assert set(local._kept(local.backbones_folder())) >= {file, file.with_suffix(".safetensors")}
+    assert local._kept(local.backbones_folder()) == list(local.backbones_folder().iterdir())
     assert [engines.is_ready(asked) for asked in on_cpu] == [True, True]
     assert not engines.is_ready(settings(engine="torch", device="cpu"))
     assert not engines.is_ready(settings(device="cuda"))

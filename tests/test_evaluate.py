@@ -13,10 +13,8 @@ import pytest
 from PIL import Image
 from sklearn import metrics
 
-from pipeline.errors import DataError
-from pipeline.evaluate import draw_confusion, evaluate
-from pipeline.heads import Head, save_head
-from pipeline.paths import (
+from pipeline.core.errors import DataError
+from pipeline.core.paths import (
     CLASSES,
     FEATURES,
     HEAD,
@@ -26,6 +24,8 @@ from pipeline.paths import (
     PLOTS,
     PREDICTIONS,
 )
+from pipeline.evaluate import draw_confusion, evaluate
+from pipeline.heads.head import Head, save_head
 from pipeline.train import train
 from tests.conftest import ROOT
 from tests.test_train import COUNTS, make_features

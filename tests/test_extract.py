@@ -12,9 +12,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline import augment, extract, features, pictures, store
-from pipeline.errors import DataError
-from pipeline.paths import FEATURES, MANIFEST, PLAN
+from pipeline import augment, extract
+from pipeline.core.errors import DataError
+from pipeline.core.paths import FEATURES, MANIFEST, PLAN
+from pipeline.kinds.image import decode
+from pipeline.store import local
+from pipeline.tables import features
 from tests.conftest import Project
 
 
@@ -32,7 +35,7 @@ def list_pictures(numbers: range) -> None:
     rows = []
     for i in numbers:
         path = Path(f"data/raw/{i}.jpg")
-        digest = pictures.digest(path.read_bytes())
+        digest = decode.digest(path.read_bytes())
         rows.append((digest, str(path), ("disc", "ring")[i % 2], "test" if i % 3 == 2 else "train"))
     manifest = pd.DataFrame(rows, columns=["digest", "path", "label", "split"])
     manifest.to_parquet(MANIFEST)
@@ -77,14 +80,14 @@ def test_warm_cold_and_half_filled_stores_give_the_same_bytes(
     cold = shards()
     capsys.readouterr()
 
-    with sqlite3.connect(store.default_folder() / f"features-v{store.LAYOUT}.sqlite") as database:
+    with sqlite3.connect(local.default_folder() / f"features-v{local.LAYOUT}.sqlite") as database:
         database.execute("DELETE FROM entries WHERE id % 2")
     extract.extract()
     reused, computed = (int(words) for words in said(capsys).split(" reused, "))
     assert min(reused, computed) > 0
     assert shards() == cold
 
-    with store.FeatureStore(store.default_folder(), None) as cache:
+    with local.FeatureStore(local.default_folder(), None) as cache:
         cache.clear()
     extract.extract()
     assert said(capsys) == "0 reused, 28"
@@ -150,7 +153,7 @@ def test_a_damaged_entry_is_computed_again(
 ) -> None:
     extract.extract()
     whole = shards()
-    with sqlite3.connect(store.default_folder() / f"features-v{store.LAYOUT}.sqlite") as database:
+    with sqlite3.connect(local.default_folder() / f"features-v{local.LAYOUT}.sqlite") as database:
         ids = database.execute("SELECT id, value FROM vectors LIMIT 3").fetchall()
         for number, value in ids:
             torn = bytes([value[0] ^ 1]) + value[1:]
@@ -170,12 +173,12 @@ def test_killed_in_the_middle_it_keeps_what_was_finished(
         draw_picture(i).save(f"data/raw/{i}.jpg")
     list_pictures(range(120))
     run = subprocess.Popen([sys.executable, "-m", "pipeline.extract"], start_new_session=True)
-    database = store.default_folder() / f"features-v{store.LAYOUT}.sqlite"
+    database = local.default_folder() / f"features-v{local.LAYOUT}.sqlite"
     kept = 0
     while run.poll() is None and kept < 40:
         time.sleep(0.05)
         if database.exists():
-            with store.FeatureStore(store.default_folder(), None) as cache:
+            with local.FeatureStore(local.default_folder(), None) as cache:
                 kept = cache.statistics().entries
     os.killpg(run.pid, signal.SIGKILL)
     assert run.wait() == -signal.SIGKILL
@@ -186,7 +189,7 @@ def test_killed_in_the_middle_it_keeps_what_was_finished(
     reused = int(said(capsys).partition(" ")[0])
     assert reused >= kept
     resumed = shards()
-    with store.FeatureStore(store.default_folder(), None) as cache:
+    with local.FeatureStore(local.default_folder(), None) as cache:
         cache.clear()
     extract.extract()
     assert shards() == resumed

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import DataError
-from pipeline.features import read_manifest, read_splits, write_shards
+from pipeline.core.errors import DataError
+from pipeline.tables.features import read_manifest, read_splits, write_shards
 
 
 def digest(number: int) -> str:

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline.errors import DataError
-from pipeline.features import read_manifest, read_splits
-from pipeline.few import drawn, few, interval, numbers
-from pipeline.heads import load_head
-from pipeline.paths import FEATURES, FEW, FEW_PLOT, HEAD, HEAD_WEIGHTS, MANIFEST
+from pipeline.core.errors import DataError
+from pipeline.core.paths import FEATURES, FEW, FEW_PLOT, HEAD, HEAD_WEIGHTS, MANIFEST
+from pipeline.heads.head import load_head
+from pipeline.learning_curve import drawn, few, interval, numbers
+from pipeline.tables.features import read_manifest, read_splits
 from pipeline.train import train
 from tests.test_train import COUNTS, make_features
 

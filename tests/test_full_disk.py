@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from torch import nn
 
-from pipeline.end_to_end import Network
-from pipeline.errors import DiskError
-from pipeline.heads import Head
-from pipeline.paths import THAWED
-from pipeline.thaw import save
+from pipeline.core.errors import DiskError
+from pipeline.core.paths import THAWED
+from pipeline.finetune import save
+from pipeline.heads.head import Head
+from pipeline.transfer.finetuning import Network
 from tests.conftest import Project
 
 OUTPUTS = {

@@ -24,10 +24,12 @@ HAS_CUDA = torch.cuda.is_available()
 if not HAS_CUDA:
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
 
-from pipeline import bases, engines, gpu, params, pictures, views  # noqa: E402
-from pipeline.bases import Preprocessing  # noqa: E402
-from pipeline.errors import DeviceError  # noqa: E402
-from pipeline.views import ORIGINAL, View  # noqa: E402
+from pipeline.backbones import engines  # noqa: E402
+from pipeline.core import params  # noqa: E402
+from pipeline.core.errors import DeviceError  # noqa: E402
+from pipeline.kinds.image import decode, gpu, preprocess, views  # noqa: E402
+from pipeline.kinds.image.preprocess import Preprocessing  # noqa: E402
+from pipeline.kinds.image.views import ORIGINAL, View  # noqa: E402
 from tests import picture_cases  # noqa: E402
 from tests.conftest import Project  # noqa: E402
 
@@ -61,8 +63,8 @@ def on_device(picture: Image.Image) -> torch.Tensor:
 
 
 def on_cpu(data: bytes, wanted: list[View], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    base = bases.base(data, preprocessing)
-    return np.stack([bases.crop(views.apply(base, v), preprocessing.crop) for v in wanted])
+    base = preprocess.base(data, preprocessing)
+    return np.stack([preprocess.crop(views.apply(base, v), preprocessing.crop) for v in wanted])
 
 
 @pytest.mark.parametrize("kind", ["bicubic", "bilinear"])
@@ -74,7 +76,7 @@ def test_pictures_of_any_sizes_are_scaled_together_to_pillows_bits(
     resized = [photograph.resize(size) for size in sizes]
     scaled = gpu.scale([on_device(picture) for picture in resized], asked)
     for i, picture in enumerate(resized):
-        wanted = bases.base(encoded(picture, "PNG"), asked)
+        wanted = preprocess.base(encoded(picture, "PNG"), asked)
         height, width, start = scaled.height[i], scaled.width[i], scaled.start[i]
         pixels = scaled.pixels[start : start + 3 * height * width].view(3, height, width)
         np.testing.assert_array_equal(pixels.permute(1, 2, 0).cpu(), wanted, f"{sizes[i]}")
@@ -89,7 +91,7 @@ def test_views_are_warped_as_opencv_does_to_a_grey_level(photograph: Image.Image
     plans = [PLAN, PLAN[2:], [View(45, 1.3, False, True), View(-180), View(0.1)]]
     seen = gpu.warp(scaled, plans, 56).cpu().numpy()
     wanted = [
-        bases.crop(views.apply(np.asarray(picture), view), 56)
+        preprocess.crop(views.apply(np.asarray(picture), view), 56)
         for picture, plan in zip(resized, plans, strict=True)
         for view in plan
     ]
@@ -128,7 +130,7 @@ def test_what_goes_to_nvjpeg_needs_only_a_plain_decoder(name: str) -> None:
     if gpu.suits_nvjpeg(data, 64):
         (plain,) = gpu.decode([data], torch.device("cpu"))
         assert plain is not None
-        whole = pictures.pixels(pictures.decode(data, 64)).astype(int)
+        whole = decode.pixels(decode.decode(data, 64)).astype(int)
         assert np.abs(plain.permute(1, 2, 0).numpy() - whole).max() <= 2
 
 

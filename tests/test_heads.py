@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import DataError
-from pipeline.heads import Head, fit_temperature, load_head, probabilities, save_head
+from pipeline.core.errors import DataError
+from pipeline.heads.head import Head, fit_temperature, load_head, probabilities, save_head
 
 GENERATOR = np.random.default_rng(0)
 

@@ -23,12 +23,16 @@ from onnx import TensorProto, helper
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from pipeline import augment, extract, features, ingest, serve, sources, store
-from pipeline.classifier import Classifier
-from pipeline.errors import DataError
-from pipeline.heads import load_head
-from pipeline.paths import HEAD, HEAD_WEIGHTS, MANIFEST, PLAN
-from pipeline.serve import Limits
+from pipeline import augment, extract, ingest
+from pipeline.core.errors import DataError
+from pipeline.core.paths import HEAD, HEAD_WEIGHTS, MANIFEST, PLAN
+from pipeline.heads.head import load_head
+from pipeline.serving import server
+from pipeline.serving.classifier import Classifier
+from pipeline.serving.server import Limits
+from pipeline.sources import find
+from pipeline.store import local
+from pipeline.tables import features
 from tests import picture_cases
 from tests.conftest import ROOT, Project
 
@@ -81,7 +85,7 @@ READERS: dict[str, Callable[[], object]] = {
     "data/features/00.parquet": lambda: features.read_splits(
         Path("data/features"), features.read_manifest(MANIFEST), ["disc", "square"], ["train"]
     ),
-    "data/raw/shapes/labels.csv": lambda: sources.table(Path("data/raw/shapes")),
+    "data/raw/shapes/labels.csv": lambda: find.table(Path("data/raw/shapes")),
 }
 
 
@@ -108,9 +112,9 @@ def test_a_pickle_among_the_pictures_is_refused(project: Project) -> None:
 
 
 def test_a_pickle_in_place_of_the_store_is_set_aside(tmp_path: Path) -> None:
-    file = tmp_path / f"features-v{store.LAYOUT}.sqlite"
+    file = tmp_path / f"features-v{local.LAYOUT}.sqlite"
     file.write_bytes(PICKLE)
-    with store.FeatureStore(tmp_path, None) as cache:
+    with local.FeatureStore(tmp_path, None) as cache:
         assert cache.statistics().entries == 0
     assert not Path("it was run").exists()
 
@@ -258,7 +262,7 @@ def test_no_stage_reads_a_picture_outside_of_the_project(copied: Path) -> None:
         hostile.to_parquet(MANIFEST)
         with pytest.raises(DataError, match="leads out of the project"):
             augment.augment()
-        with store.FeatureStore(store.default_folder(), None) as cache:
+        with local.FeatureStore(local.default_folder(), None) as cache:
             cache.clear()  # or extract would need no picture
         pd.read_parquet(PLAN).to_parquet(PLAN)
         with pytest.raises(DataError, match="leads out of the project"):
@@ -286,7 +290,7 @@ def test_the_server_shows_no_picture_outside_of_its_folder(copied: Path) -> None
     for number, path in enumerate((str(secret), "../secret.png", "/etc/passwd", "params.yaml")):
         known["paths"][number] = path
     Path("bundle/neighbours.json").write_text(json.dumps(known))
-    app = serve.application(Classifier(Path("bundle"), reasons=True), Limits())
+    app = server.application(Classifier(Path("bundle"), reasons=True), Limits())
     with TestClient(app) as client:
         told = [client.get(f"/training/{number}") for number in range(5)]
     assert [reply.status_code for reply in told] == [404, 404, 404, 404, 200]

@@ -16,11 +16,14 @@ import pytest
 from PIL import Image
 
 from benchmarks import fuzz
-from pipeline import ingest, pictures, sources, splits, store
-from pipeline.errors import DataError, ParamsError, StoreError
-from pipeline.paths import MANIFEST, REFUSED
-from pipeline.pictures import Inspection
-from pipeline.sources import Found
+from pipeline import ingest
+from pipeline.core.errors import DataError, ParamsError, StoreError
+from pipeline.core.paths import MANIFEST, REFUSED
+from pipeline.kinds.image import decode
+from pipeline.kinds.image.decode import Inspection
+from pipeline.sources import find, splits
+from pipeline.sources.find import Found
+from pipeline.store import local
 from tests import picture_cases
 from tests.conftest import Project
 from tests.picture_cases import TAKEN
@@ -156,12 +159,12 @@ def test_every_file_of_a_dirty_folder_has_its_outcome(folder: Project, tmp_path:
     for path, reason in refused.items():
         assert re.search(outcome[path], reason), (path, reason)
     for path, row in manifest.iterrows():
-        assert row["digest"] == pictures.digest(Path(str(path)).read_bytes())
+        assert row["digest"] == decode.digest(Path(str(path)).read_bytes())
         name = Path(str(path)).name
         if name in TAKEN:
             assert (row["width"], row["height"]) == TAKEN[name].size
             assert row["format"] == TAKEN[name].format
-            picture = pictures.decode(pictures.read(Path(str(path)), row["digest"]))
+            picture = decode.decode(decode.read(Path(str(path)), row["digest"]))
             seen = picture_cases.fields_of(picture)
             np.testing.assert_allclose(seen, TAKEN[name].fields, atol=TAKEN[name].near)
     assert set(manifest["label"]) == {"ant", "bee", "caf\u00e9", "link"}
@@ -262,7 +265,7 @@ def test_a_path_named_twice(project: Project, draw_picture: Draw) -> None:
 
 def picture(name: str, split: str = "", group: str = "") -> ingest.Picture:
     found = Found(Path(name), "ant", split, group)
-    return ingest.Picture(found, pictures.digest(name.encode()), Inspection(8, 8, "PNG"))
+    return ingest.Picture(found, decode.digest(name.encode()), Inspection(8, 8, "PNG"))
 
 
 def split(project: Project, *kept: ingest.Picture) -> dict[str, str]:
@@ -464,14 +467,14 @@ def test_a_picture_that_vanishes_before_it_is_read_is_refused(
     folder: Project, draw_picture: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_classes(draw_picture)
-    listing = sources.listing
+    listing = find.listing
 
-    def vanish_after(params: ingest.IngestParams) -> sources.Listing:
+    def vanish_after(params: ingest.IngestParams) -> find.Listing:
         listed = listing(params)
         Path(ROOT, "ant/0.png").unlink()
         return listed
 
-    monkeypatch.setattr(sources, "listing", vanish_after)
+    monkeypatch.setattr(find, "listing", vanish_after)
     ingest.ingest()
     assert refusals() == {f"{ROOT}/ant/0.png": "cannot be read (No such file or directory)"}
 
@@ -481,7 +484,7 @@ def test_a_picture_that_changes_while_ingest_runs_stops_it(
     folder: Project, draw_picture: Draw, monkeypatch: pytest.MonkeyPatch, deed: str
 ) -> None:
     put_classes(draw_picture)
-    inspect = pictures.inspect
+    inspect = decode.inspect
     path = Path(ROOT, "ant/0.png")
     other = path.with_name("other").write_bytes(path.read_bytes())
     done = threading.Event()
@@ -497,7 +500,7 @@ def test_a_picture_that_changes_while_ingest_runs_stops_it(
                 path.with_name("other").replace(path)
         return inspect(data)
 
-    monkeypatch.setattr(pictures, "inspect", at_the_first)
+    monkeypatch.setattr(decode, "inspect", at_the_first)
     with pytest.raises(
         DataError,
         match=r"^[12] files changed while ingest read them, the first data/raw/x/ant/0\.png;"
@@ -513,14 +516,14 @@ def test_a_picture_that_changes_while_ingest_runs_stops_it(
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The digests of what was decoded, as it happens."""
-    inspect = pictures.inspect
+    inspect = decode.inspect
     digests: list[str] = []
 
     def noting(data: bytes) -> Inspection:
-        digests.append(pictures.digest(data))
+        digests.append(decode.digest(data))
         return inspect(data)
 
-    monkeypatch.setattr(pictures, "inspect", noting)
+    monkeypatch.setattr(decode, "inspect", noting)
     return digests
 
 
@@ -539,13 +542,13 @@ def test_only_new_pictures_are_decoded(
     assert len(decoded) == 22
     decoded.clear()
     assert run() == first
-    assert decoded == [pictures.digest(picture_cases.HTML)]  # what was refused is looked at again
+    assert decoded == [decode.digest(picture_cases.HTML)]  # what was refused is looked at again
     decoded.clear()
     new = put("bee/new.png", picture_cases.png(draw_picture(99)))
     put("bee/1.png", picture_cases.png(draw_picture(98)))
     ingest.ingest()
     assert len(decoded) == 3
-    assert pictures.digest(new.read_bytes()) in decoded
+    assert decode.digest(new.read_bytes()) in decoded
 
 
 def test_another_pillow_decodes_all_again(
@@ -563,7 +566,7 @@ def test_a_damaged_store_costs_time_only(
 ) -> None:
     put_classes(draw_picture)
     first = run()
-    for file in store.default_folder().glob("features-v*"):
+    for file in local.default_folder().glob("features-v*"):
         file.write_bytes(b"junk" * 3000)
     assert run() == first
     assert len(decoded) == 24
@@ -576,7 +579,7 @@ def test_what_was_seen_is_kept_as_the_store_wants_it(
 ) -> None:
     put_classes(draw_picture)
     ingest.ingest()
-    with sqlite3.connect(store.default_folder() / f"features-v{store.LAYOUT}.sqlite") as database:
+    with sqlite3.connect(local.default_folder() / f"features-v{local.LAYOUT}.sqlite") as database:
         assert database.execute("SELECT DISTINCT length(key) FROM entries").fetchall() == [(16,)]
     monkeypatch.setenv("HEADSTART_STORE_LIMIT", "much")
     with pytest.raises(ParamsError, match="HEADSTART_STORE_LIMIT is 'much'"):
@@ -612,13 +615,13 @@ def test_a_store_that_fails_several_threads_is_given_up_once(
         raise StoreError("no room")
 
     # As below; and the threads are to have asked before the first of them is told.
-    monkeypatch.setattr(store.FeatureStore, "get", fail)
+    monkeypatch.setattr(local.FeatureStore, "get", fail)
     with contextlib.closing(ingest.Memory()) as memory, ThreadPoolExecutor(4) as pool:
         data = [picture_cases.png(draw_picture(i)) for i in range(4)]
-        seen = list(pool.map(memory.inspect, data, map(pictures.digest, data)))
+        seen = list(pool.map(memory.inspect, data, map(decode.digest, data)))
         assert [one.format for one in seen] == ["PNG"] * 4
         open_files = [os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()]
-        assert not any(file.startswith(str(store.default_folder())) for file in open_files)
+        assert not any(file.startswith(str(local.default_folder())) for file in open_files)
     said = capsys.readouterr().out
     assert said.count("pictures seen before are decoded again: no room") == 1
 
@@ -643,7 +646,7 @@ def test_a_store_that_fails_on_the_way_costs_time_only(
         raise StoreError("no room")
 
     # A disk that is full, or fails, cannot be had in a test.
-    monkeypatch.setattr(store.FeatureStore, deed, fail)
+    monkeypatch.setattr(local.FeatureStore, deed, fail)
     monkeypatch.setattr(ingest, "INSPECTION_CODE", 99)  # so that there is something to put
     assert run() == second
     assert "pictures seen before are decoded again: no room" in capsys.readouterr().out

@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import backbones, exports, extract, views
-from pipeline.bases import Preprocessing
-from pipeline.store import view_key
-from pipeline.views import View
+from pipeline import extract
+from pipeline.backbones import catalogue, exports
+from pipeline.kinds.image import views
+from pipeline.kinds.image.preprocess import Preprocessing
+from pipeline.kinds.image.views import View
+from pipeline.store.local import view_key
 
 DIGESTS = sorted(hashlib.sha256(bytes([i])).hexdigest() for i in range(3))
 PREPROCESSING = Preprocessing(256, 224, "bicubic", (0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
@@ -81,7 +83,7 @@ def test_a_fingerprint_changes_with_all_that_it_stands_for(
     def of(
         name: str = "lite0", module: nn.Module | None = None, told: Preprocessing = PREPROCESSING
     ) -> str:
-        return backbones._fingerprint(name, module or small(), told)
+        return catalogue._fingerprint(name, module or small(), told)
 
     renamed, reshaped = nn.Module(), nn.Linear(2, 3)
     renamed.other_weight, renamed.bias = small().weight, small().bias
@@ -93,7 +95,7 @@ def test_a_fingerprint_changes_with_all_that_it_stands_for(
     assert of() == found[0]
     for library in ("", "timm", "torchvision"):
         with monkeypatch.context() as patch:
-            patch.setattr(backbones, "version", lambda n, of=library: "99" if n == of else "1")
+            patch.setattr(catalogue, "version", lambda n, of=library: "99" if n == of else "1")
             found.append(of())
     assert len(set(found)) == 11
     assert all(len(one) == 64 for one in found)
@@ -101,12 +103,12 @@ def test_a_fingerprint_changes_with_all_that_it_stands_for(
 
 def test_the_form_of_a_fingerprint_is_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another one would have every feature computed again."""
-    monkeypatch.setattr(backbones, "version", lambda name: f"{name} 1")
+    monkeypatch.setattr(catalogue, "version", lambda name: f"{name} 1")
     module = nn.Linear(2, 1)
     with torch.no_grad():
         module.weight.copy_(torch.tensor([[1.0, 2.0]]))
         module.bias.zero_()
-    assert backbones._fingerprint("lite0", module, PREPROCESSING) == FINGERPRINT
+    assert catalogue._fingerprint("lite0", module, PREPROCESSING) == FINGERPRINT
 
 
 def test_an_export_is_named_for_all_that_it_depends_on(
@@ -122,8 +124,8 @@ def test_an_export_is_named_for_all_that_it_depends_on(
             patch.setattr(exports, "version", lambda n, of=library: "99" if n == of else "1")
             found.add(exports.file_of("lite0", "pretrained"))
     for module in ("backbones.py", "exports.py"):
-        shutil.copy(Path(backbones.__file__).with_name("backbones.py"), tmp_path)
-        shutil.copy(Path(backbones.__file__).with_name("exports.py"), tmp_path)
+        shutil.copy(Path(catalogue.__file__).with_name("backbones.py"), tmp_path)
+        shutil.copy(Path(catalogue.__file__).with_name("exports.py"), tmp_path)
         (tmp_path / module).write_text("# another way to export\n")
         with monkeypatch.context() as patch:
             patch.setattr(exports, "__file__", str(tmp_path / "exports.py"))

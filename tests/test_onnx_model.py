@@ -9,10 +9,11 @@ import skimage.data
 import torch
 from PIL import Image
 
-from pipeline import bases, onnx_model, torch_form
-from pipeline.bases import Preprocessing
-from pipeline.heads import Head, probabilities
-from pipeline.power import raised
+from pipeline.heads.head import Head, probabilities
+from pipeline.kinds.image import preprocess
+from pipeline.kinds.image.preprocess import Preprocessing
+from pipeline.serving import onnx_graph, torch_module
+from pipeline.tables.power import raised
 
 GENERATOR = np.random.default_rng(0)
 EVEN = (0.5,) * 3
@@ -33,12 +34,14 @@ def session(model):
 def seen_by_pillow(picture, preprocessing):
     file = io.BytesIO()
     picture.save(file, "PNG")
-    return bases.crop(bases.base(file.getvalue(), preprocessing), preprocessing.crop).astype(int)
+    return preprocess.crop(
+        preprocess.base(file.getvalue(), preprocessing), preprocessing.crop
+    ).astype(int)
 
 
 @pytest.mark.parametrize("preprocessing", [BICUBIC, BILINEAR, CROP_IS_LARGER])
 def test_any_size_is_scaled_and_cropped_as_by_pillow(preprocessing):
-    graph = session(onnx_model.preprocess_graph(preprocessing))
+    graph = session(onnx_graph.preprocess_graph(preprocessing))
     whole = Image.fromarray(skimage.data.coffee())
     for size in SIZES:
         picture = whole.resize(size)
@@ -49,7 +52,7 @@ def test_any_size_is_scaled_and_cropped_as_by_pillow(preprocessing):
         most, share = (2, 0.03) if preprocessing is BILINEAR else (1, 0.001)
         assert wrong.max() <= most, size
         assert (wrong > 0).mean() < share, size
-        in_torch = torch_form.preprocess(torch.from_numpy(pixels.copy()), preprocessing).numpy()
+        in_torch = torch_module.preprocess(torch.from_numpy(pixels.copy()), preprocessing).numpy()
         assert (in_torch != found).mean() < 0.001, size
         assert np.abs(in_torch - found).max() <= 1, size
 
@@ -57,8 +60,8 @@ def test_any_size_is_scaled_and_cropped_as_by_pillow(preprocessing):
 @pytest.mark.parametrize("size", [(256, 256), (300, 256), (256, 768)])
 def test_a_base_is_only_cropped(size):
     pixels = GENERATOR.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    (found,) = session(onnx_model.preprocess_graph(BICUBIC)).run(None, {"picture": pixels})[0]
-    np.testing.assert_array_equal(found, bases.crop(pixels, 224))
+    (found,) = session(onnx_graph.preprocess_graph(BICUBIC)).run(None, {"picture": pixels})[0]
+    np.testing.assert_array_equal(found, preprocess.crop(pixels, 224))
 
 
 @pytest.mark.parametrize("width", [0, 6])
@@ -70,7 +73,7 @@ def test_features_become_the_probabilities_of_the_head(width, power):
     hidden = (floats(width, 8), floats(width)) if width else ()
     head = Head(floats(5, width or 8), floats(5), *hidden)
     pooled = floats(1, 8)
-    graph = session(onnx_model.answer_graph(head, power, 1.7))
+    graph = session(onnx_graph.answer_graph(head, power, 1.7))
     shares, features = graph.run(["probabilities", "features"], {"pooled": pooled})
     np.testing.assert_allclose(features, raised(pooled, power)[0], rtol=1e-5)
     wanted = probabilities(head.logits(raised(pooled, power)), 1.7)[0]

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import params
-from pipeline.errors import ParamsError
+from pipeline.core import params
+from pipeline.core.errors import ParamsError
 from tests.conftest import ROOT
 
 MISTAKES = [

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from benchmarks import fuzz
-from pipeline import pictures
-from pipeline.errors import DataError
-from pipeline.pictures import RefusedError
+from pipeline.core.errors import DataError
+from pipeline.kinds.image import decode
+from pipeline.kinds.image.decode import RefusedError
 from tests import picture_cases
 from tests.picture_cases import REFUSED, TAKEN, Taken
 
@@ -19,9 +19,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 @pytest.mark.parametrize("case", TAKEN.values(), ids=TAKEN.keys())
 def test_taken_upright_in_srgb(case: Taken) -> None:
     data = case.data()
-    seen = pictures.inspect(data)
+    seen = decode.inspect(data)
     assert (seen.width, seen.height, seen.format) == (*case.size, case.format)
-    picture = pictures.decode(data)
+    picture = decode.decode(data)
     assert picture.size == case.size
     assert picture.mode == "RGB"
     np.testing.assert_allclose(picture_cases.fields_of(picture), case.fields, atol=case.near)
@@ -30,7 +30,7 @@ def test_taken_upright_in_srgb(case: Taken) -> None:
 @pytest.mark.parametrize("name", REFUSED.keys() - {"empty.jpg"})
 def test_refused_with_a_reason(name: str) -> None:
     with pytest.raises(RefusedError, match=REFUSED[name].reason) as refused:
-        pictures.inspect(REFUSED[name].data())
+        decode.inspect(REFUSED[name].data())
     assert len(str(refused.value).splitlines()) == 1
 
 
@@ -38,18 +38,18 @@ def test_what_inspect_takes_decode_takes_at_any_size() -> None:
     for case in TAKEN.values():
         data = case.data()
         for shorter_side in (1, 8, 64, None):
-            assert pictures.decode(data, shorter_side).mode == "RGB"
+            assert decode.decode(data, shorter_side).mode == "RGB"
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(mode: str) -> None:
     data = picture_cases.jpeg(picture_cases.colour(mode).resize((4800, 3200)))
-    picture = pictures.decode(data, shorter_side=224)
+    picture = decode.decode(data, shorter_side=224)
     assert picture.size == (1200, 800)  # the half of it would be less than twice 224
-    whole = pictures.decode(data).resize((48, 32), Image.Resampling.BOX)
+    whole = decode.decode(data).resize((48, 32), Image.Resampling.BOX)
     part = picture.resize((48, 32), Image.Resampling.BOX)
-    np.testing.assert_allclose(pictures.pixels(part), pictures.pixels(whole), atol=4)
-    assert pictures.inspect(data)[:2] == (4800, 3200)
+    np.testing.assert_allclose(decode.pixels(part), decode.pixels(whole), atol=4)
+    assert decode.inspect(data)[:2] == (4800, 3200)
 
 
 def test_sixteen_bit_colour_keeps_its_upper_bits() -> None:
@@ -59,13 +59,13 @@ def test_sixteen_bit_colour_keeps_its_upper_bits() -> None:
         picture_cases.tiff(random),
         picture_cases.tiff(random, byteorder=">", compression="zlib"),
     ):
-        decoded = pictures.pixels(pictures.decode(data))
+        decoded = decode.pixels(decode.decode(data))
         np.testing.assert_array_equal(decoded, np.repeat((random >> 8)[..., None], 3, axis=2))
 
 
 @pytest.mark.timeout(120)  # minutes if every strip were read by itself
 def test_a_tiff_of_two_million_strips_does_not_hang() -> None:
-    seen = pictures.inspect(picture_cases.tiff_of_strips(2_000_000))
+    seen = decode.inspect(picture_cases.tiff_of_strips(2_000_000))
     assert (seen.width, seen.height) == (64, 64)
 
 
@@ -73,18 +73,18 @@ def test_many_scans_of_a_small_jpeg_are_taken() -> None:
     data = picture_cases.jpeg(progressive=True)
     second, third = picture_cases.jpeg_scans(data)[1:3]
     many = data[:-2] + data[second:third] * 200 + b"\xff\xd9"
-    assert pictures.inspect(many) == pictures.inspect(data)
+    assert decode.inspect(many) == decode.inspect(data)
 
 
 def test_scans_are_counted_in_the_picture_and_not_behind_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pictures, "MAX_SCANS", 20 * 48 * 32 / pictures.MAX_PIXELS)
+    monkeypatch.setattr(decode, "MAX_SCANS", 20 * 48 * 32 / decode.MAX_PIXELS)
     data = picture_cases.jpeg(progressive=True)
-    pictures.inspect(data + b"\xff\xda" * 99)
+    decode.inspect(data + b"\xff\xda" * 99)
     second, third = picture_cases.jpeg_scans(data)[1:3]
     with pytest.raises(RefusedError, match="too many scans"):
-        pictures.inspect(data[:-2] + data[second:third] * 20 + b"\xff\xd9")
+        decode.inspect(data[:-2] + data[second:third] * 20 + b"\xff\xd9")
 
 
 def in_pieces(count: int) -> dict[str, bytes]:
@@ -104,52 +104,52 @@ def in_pieces(count: int) -> dict[str, bytes]:
 @pytest.mark.parametrize("kind", in_pieces(1).keys())
 def test_a_file_of_too_many_pieces(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = in_pieces(3000)[kind]
-    pictures.inspect(data)
-    monkeypatch.setattr(pictures, "MAX_READS", 2000)
+    decode.inspect(data)
+    monkeypatch.setattr(decode, "MAX_READS", 2000)
     with pytest.raises(RefusedError, match=r"^made of over 2,000 pieces$"):
-        pictures.inspect(data)
+        decode.inspect(data)
 
 
 def test_load_gives_the_bytes_of_a_regular_file(tmp_path: Path) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(b"some bytes")
     (tmp_path / "link").symlink_to(file)
-    assert pictures.load(file) == pictures.load(tmp_path / "link") == b"some bytes"
+    assert decode.load(file) == decode.load(tmp_path / "link") == b"some bytes"
 
 
 def test_load_refuses_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(RefusedError, match="not a regular file"):
-        pictures.load(tmp_path / "pipe")  # without waiting for a writer
+        decode.load(tmp_path / "pipe")  # without waiting for a writer
     with pytest.raises(RefusedError, match="not a regular file"):
-        pictures.load(Path("/dev/zero"))
+        decode.load(Path("/dev/zero"))
     with pytest.raises(RefusedError, match=r"cannot be read \(Is a directory"):
-        pictures.load(tmp_path)
+        decode.load(tmp_path)
     with pytest.raises(RefusedError, match=r"cannot be read \(No such file"):
-        pictures.load(tmp_path / "gone")
+        decode.load(tmp_path / "gone")
     with pytest.raises(RefusedError, match="empty file"):
-        pictures.load(Path("/proc/kmsg"))  # reading it would wait for the kernel
+        decode.load(Path("/proc/kmsg"))  # reading it would wait for the kernel
 
 
 def test_load_refuses_a_huge_file_unread(tmp_path: Path) -> None:
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate(5_000_000_000)  # takes no room on the disk
     with pytest.raises(RefusedError, match="too large a file: 5,000 MB, at most 200 MB"):
-        pictures.load(tmp_path / "huge.jpg")
+        decode.load(tmp_path / "huge.jpg")
 
 
 def test_read_compares_with_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     file = Path("a.jpg")
     file.write_bytes(b"as it was")
-    digest = pictures.digest(b"as it was")
-    assert pictures.read(file, digest) == b"as it was"
+    digest = decode.digest(b"as it was")
+    assert decode.read(file, digest) == b"as it was"
     file.write_bytes(b"as it is now")
     with pytest.raises(DataError, match=r"a\.jpg changed after it was ingested"):
-        pictures.read(file, digest)
+        decode.read(file, digest)
     file.unlink()
     with pytest.raises(DataError, match=r"a\.jpg: .*No such file"):
-        pictures.read(file, digest)
+        decode.read(file, digest)
 
 
 def test_a_manifest_names_no_picture_outside_of_the_project(
@@ -159,11 +159,11 @@ def test_a_manifest_names_no_picture_outside_of_the_project(
     (tmp_path / "secret.jpg").write_bytes(b"of somebody else")
     (tmp_path / "project" / "link.jpg").symlink_to(tmp_path / "secret.jpg")
     monkeypatch.chdir(tmp_path / "project")
-    digest = pictures.digest(b"of somebody else")
+    digest = decode.digest(b"of somebody else")
     for path in (tmp_path / "secret.jpg", Path("../secret.jpg"), Path("data/../../secret.jpg")):
         with pytest.raises(DataError, match="leads out of the project"):
-            pictures.read(path, digest)
-    assert pictures.read(Path("link.jpg"), digest)  # as DVC links pictures from its cache
+            decode.read(path, digest)
+    assert decode.read(Path("link.jpg"), digest)  # as DVC links pictures from its cache
 
 
 def test_damaged_pictures_are_taken_or_refused() -> None:

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline import predict
-from pipeline.errors import ParamsError
+from pipeline.core.errors import ParamsError
+from pipeline.serving import predict
 from tests.conftest import ROOT
 
 
@@ -160,7 +160,7 @@ def test_files_are_never_far_ahead_of_answers():
 
 @pytest.mark.slow
 def test_a_fresh_environment_with_three_libraries_answers(project, tmp_path):
-    """The script of docs/bundle.md, then `pipeline.predict` with its two small libraries more."""
+    """The script of docs/bundle.md, then the command with its two small libraries more."""
     text = (ROOT / "docs" / "bundle.md").read_text()
     script = text.split("```python\n")[1].split("```")[0]
     (tmp_path / "ask.py").write_text(script)
@@ -197,7 +197,7 @@ def test_a_fresh_environment_with_three_libraries_answers(project, tmp_path):
     run(*pip, "safetensors", "tqdm")
     alone["env"]["PYTHONPATH"] = str(ROOT)
     said = run(
-        python, "-m", "pipeline.predict", project / "bundle", project / evaluated["path"],
+        python, "-m", "pipeline.serving.predict", project / "bundle", project / evaluated["path"],
         "--jsonl", tmp_path / "said.jsonl", "--neighbours", "1", "--heat-maps", tmp_path, **alone,
     )  # fmt: skip
     row = json.loads((tmp_path / "said.jsonl").read_text())

@@ -5,11 +5,11 @@ import re
 import pandas as pd
 import pytest
 
-from pipeline import backbones
-from pipeline.errors import DataError, ParamsError
+from pipeline.backbones import catalogue
+from pipeline.core.errors import DataError, ParamsError
+from pipeline.core.params import load
+from pipeline.core.paths import RANK, RANK_SPEED
 from pipeline.ingest import ingest
-from pipeline.params import load
-from pipeline.paths import RANK, RANK_SPEED
 from pipeline.rank import licence, parted, rank
 
 
@@ -35,7 +35,7 @@ def test_backbones_are_ranked_and_a_second_look_computes_nothing(shapes, capsys)
     assert table["val_accuracy"].is_monotonic_decreasing
     assert (table["low"] <= table["val_accuracy"]).all()
     assert (table["val_accuracy"] <= table["high"]).all()
-    of_weights = sum(p.numel() for p in backbones.load("efficientnet_lite0").module.parameters())
+    of_weights = sum(p.numel() for p in catalogue.load("efficientnet_lite0").module.parameters())
     assert table["parameters"].tolist() == [of_weights] * 2
     assert table.loc["efficientnet_lite0", "features"] == 1280
     assert table["pixels"].tolist() == [224] * 2

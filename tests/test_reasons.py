@@ -7,9 +7,10 @@ import skimage.data
 import torch
 from PIL import Image
 
-from pipeline import backbones, reasons
-from pipeline.heads import Head
-from pipeline.power import raised
+from pipeline.backbones import catalogue
+from pipeline.heads.head import Head
+from pipeline.serving import explain
+from pipeline.tables.power import raised
 
 CATS, ESPRESSO = range(281, 286), 967  # of ImageNet's 1,000 classes
 GENERATOR = np.random.default_rng(0)
@@ -22,7 +23,7 @@ def floats(*shape):
 @pytest.fixture(scope="module")
 def imagenet():
     """EfficientNet-Lite0 with its own 1,000 classes: pictures [224, 224, 3] to maps, and a head."""
-    network, preprocessing = backbones.lite_classifier("efficientnet_lite0", True)
+    network, preprocessing = catalogue.lite_classifier("efficientnet_lite0", True)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in preprocessing[3:])
 
     def maps_of(picture):
@@ -43,7 +44,7 @@ def square(picture, side):
 @pytest.mark.parametrize("power", [1.0, 0.5])
 def test_the_heat_is_on_the_cup(imagenet, power):
     maps_of, head = imagenet
-    heat = reasons.class_map(maps_of(square(skimage.data.coffee(), 224)), head, power, ESPRESSO)
+    heat = explain.class_map(maps_of(square(skimage.data.coffee(), 224)), head, power, ESPRESSO)
     assert heat.shape == (7, 7)
     assert (heat.min(), heat.max()) >= (0, 1)
     row, column = np.unravel_index(heat.argmax(), heat.shape)
@@ -60,7 +61,7 @@ def test_of_two_things_in_a_picture_each_class_sees_its_own(imagenet, power):
     for label, own, other in [(ESPRESSO, slice(4, 7), slice(0, 3))] + [
         (label, slice(0, 3), slice(4, 7)) for label in CATS
     ]:
-        heat = reasons.class_map(maps, head, power, label)
+        heat = explain.class_map(maps, head, power, label)
         assert heat[:, own].mean() > 1.2 * heat[:, other].mean(), label
 
 
@@ -77,14 +78,14 @@ def test_the_weights_are_the_gradients_that_torch_finds(power, width):
     (units @ torch.from_numpy(head.weight[2])).backward()
     heat = np.maximum((means.grad.numpy()[:, None, None] * maps).sum(axis=0), 0)
     np.testing.assert_allclose(
-        reasons.class_map(maps, head, power, 2), heat / heat.max(), rtol=1e-4, atol=1e-6
+        explain.class_map(maps, head, power, 2), heat / heat.max(), rtol=1e-4, atol=1e-6
     )
 
 
 def test_maps_with_nothing_in_them_give_no_heat():
     head = Head(floats(3, 4), floats(3))
     for power in (1.0, 0.5):
-        heat = reasons.class_map(np.zeros((4, 7, 7), np.float32), head, power, 0)
+        heat = explain.class_map(np.zeros((4, 7, 7), np.float32), head, power, 0)
         np.testing.assert_array_equal(heat, 0)
 
 
@@ -99,7 +100,7 @@ def test_an_overlay_is_the_grey_picture_and_cividis_half_and_half():
     picture = square(skimage.data.coffee(), 96)
     cividis = matplotlib.colormaps["cividis"]
     for level in (0.0, 0.3, 1.0):
-        seen = reasons.overlay(picture, np.full((7, 7), level, np.float32))
+        seen = explain.overlay(picture, np.full((7, 7), level, np.float32))
         assert seen.shape == picture.shape
         assert seen.dtype == np.uint8
         grey = np.asarray(Image.fromarray(picture).convert("L"))[..., None]
@@ -110,7 +111,7 @@ def test_an_overlay_is_the_grey_picture_and_cividis_half_and_half():
 def test_an_overlay_is_lighter_where_there_is_more_heat():
     heat = np.zeros((5, 5), np.float32)
     heat[1, 3] = 1
-    seen = reasons.overlay(np.full((50, 100, 3), 128, np.uint8), heat).mean(axis=2)
+    seen = explain.overlay(np.full((50, 100, 3), 128, np.uint8), heat).mean(axis=2)
     row, column = np.unravel_index(seen.argmax(), seen.shape)
     assert (row // 10, column // 20) == (1, 3)
     steps = np.abs(np.diff(seen, axis=1)).max()
@@ -118,18 +119,18 @@ def test_an_overlay_is_lighter_where_there_is_more_heat():
 
 
 def test_neighbours_are_the_nearest_and_come_in_order():
-    bank, features = reasons.directions(floats(700, 16)), reasons.directions(floats(300, 16))
-    positions, cosines = reasons.neighbours(features, bank, 5)
+    bank, features = explain.directions(floats(700, 16)), explain.directions(floats(300, 16))
+    positions, cosines = explain.neighbours(features, bank, 5)
     everything = features @ bank.T
     np.testing.assert_array_equal(positions, np.argsort(-everything, axis=1)[:, :5])
     np.testing.assert_allclose(cosines, -np.sort(-everything, axis=1)[:, :5], rtol=1e-6)
-    itself, one = reasons.neighbours(bank, bank, 1)
+    itself, one = explain.neighbours(bank, bank, 1)
     np.testing.assert_array_equal(itself[:, 0], np.arange(700))
     np.testing.assert_allclose(one, 1, rtol=1e-5)
 
 
 def test_of_a_small_bank_all_are_neighbours_and_equals_come_as_they_stand():
-    bank = reasons.directions(np.array([[1, 1], [0, 0], [2, 2], [1, 0]], np.float32))
-    positions, cosines = reasons.neighbours(bank[:1], bank, 9)
+    bank = explain.directions(np.array([[1, 1], [0, 0], [2, 2], [1, 0]], np.float32))
+    positions, cosines = explain.neighbours(bank[:1], bank, 9)
     assert positions.tolist() == [[0, 2, 3, 1]]
     assert cosines[0, 3] == 0

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser
 
-from pipeline import charts, report
-from pipeline.errors import DataError
-from pipeline.paths import BUNDLE, CHECKS, METRICS, PREDICTIONS, REPORT
+from pipeline import report
+from pipeline.core.errors import DataError
+from pipeline.core.paths import BUNDLE, CHECKS, METRICS, PREDICTIONS, REPORT
+from pipeline.pages import charts
 from tests.conftest import Project
 
 

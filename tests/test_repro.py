@@ -181,7 +181,7 @@ def test_why_foretells_what_a_run_then_does(
     (raw / "disc" / "6.png").rename(raw / "disc" / "6 again.png")
     (raw / "disc" / "8.png").unlink()
     done.set(**{"augment.hflip": 0.25})
-    done.edit("pipeline/scores.py", '"""', '"""Changed. ')
+    done.edit("pipeline/tasks/metrics.py", '"""', '"""Changed. ')
     before = done.outputs()
     said = "\n".join(done.why())
     assert done.outputs() == before
@@ -191,7 +191,7 @@ def test_why_foretells_what_a_run_then_does(
     assert "1 picture relabelled: data/raw/shapes/square/4.png (disc → square)" in said
     assert "augment: would run: augment.hflip 0.5 → 0.25" in said
     assert "train: runs if the output of" in said
-    assert "pipeline/scores.py modified" in said
+    assert "pipeline/tasks/metrics.py modified" in said
     foretold = re.search(r"(\d+) views would be computed, (\d+) reused", said).groups()
 
     shown = done.run("dvc", "repro")

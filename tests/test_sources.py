@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import pictures, sources
-from pipeline.errors import DataError
-from pipeline.params import IngestParams, Shares
-from pipeline.pictures import RefusedError
+from pipeline.core.errors import DataError
+from pipeline.core.params import IngestParams, Shares
+from pipeline.kinds.image import decode
+from pipeline.kinds.image.decode import RefusedError
+from pipeline.sources import find
 from tests.conftest import Project
 from tests.picture_cases import jpeg
 
@@ -30,11 +31,11 @@ def touch(*paths: str) -> None:
         path.write_bytes(b"x")
 
 
-def labelled(listing: sources.Listing) -> set[tuple[str, str, str]]:
+def labelled(listing: find.Listing) -> set[tuple[str, str, str]]:
     return {(row.path.as_posix(), row.label, row.split) for row in listing.found}
 
 
-def reasons(listing: sources.Listing) -> dict[str, str]:
+def reasons(listing: find.Listing) -> dict[str, str]:
     return {row.path.as_posix(): row.reason for row in listing.refused}
 
 
@@ -43,7 +44,7 @@ def reasons(listing: sources.Listing) -> dict[str, str]:
 
 def test_a_folder_of_classes(project: Project) -> None:
     touch("data/raw/x/ant/1.jpg", "data/raw/x/ant/deep/er/2.jpg", "data/raw/x/bee/1.jpg")
-    listing = sources.listing(params("folder", "data/raw/x"))
+    listing = find.listing(params("folder", "data/raw/x"))
     assert labelled(listing) == {
         ("data/raw/x/ant/1.jpg", "ant", ""),
         ("data/raw/x/ant/deep/er/2.jpg", "ant", ""),
@@ -54,7 +55,7 @@ def test_a_folder_of_classes(project: Project) -> None:
 @pytest.mark.parametrize("held_out", [["val", "test"], ["val"], ["test"], []])
 def test_folders_of_splits(project: Project, held_out: list[str]) -> None:
     touch(*(f"data/raw/x/{split}/ant/1.jpg" for split in ["train", *held_out]))
-    listing = sources.listing(params("folder", "data/raw/x"))
+    listing = find.listing(params("folder", "data/raw/x"))
     assert {(row.label, row.split) for row in listing.found} == {
         ("ant", split) for split in ["train", *held_out]
     }
@@ -63,7 +64,7 @@ def test_folders_of_splits(project: Project, held_out: list[str]) -> None:
 def test_a_file_beside_the_folders_of_splits_is_refused(project: Project) -> None:
     touch("data/raw/x/train/ant/1.jpg", "data/raw/x/.DS_Store", "data/raw/x/notes.txt")
     Path("data/raw/x/more").symlink_to("train")
-    listing = sources.listing(params("folder", "data/raw/x"))
+    listing = find.listing(params("folder", "data/raw/x"))
     assert labelled(listing) == {("data/raw/x/train/ant/1.jpg", "ant", "train")}
     assert reasons(listing) == {
         "data/raw/x/.DS_Store": "hidden or system file",
@@ -74,7 +75,7 @@ def test_a_file_beside_the_folders_of_splits_is_refused(project: Project) -> Non
 
 def test_a_class_may_be_called_like_a_split(project: Project) -> None:
     touch("data/raw/x/train/1.jpg", "data/raw/x/bus/1.jpg", "data/raw/x/test/1.jpg")
-    listing = sources.listing(params("folder", "data/raw/x"))
+    listing = find.listing(params("folder", "data/raw/x"))
     assert {row.label for row in listing.found} == {"train", "bus", "test"}
 
 
@@ -84,14 +85,14 @@ def test_other_names_for_splits_are_not_taken_for_classes(
 ) -> None:
     touch(*(f"data/raw/x/{name}/ant/1.jpg" for name in names))
     with pytest.raises(DataError, match="name them train, val and test"):
-        sources.listing(params("folder", "data/raw/x"))
+        find.listing(params("folder", "data/raw/x"))
 
 
 def test_an_empty_class_is_named(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     touch("data/raw/x/train/ant/1.jpg", "data/raw/x/test/ant/2.jpg")
     Path("data/raw/x/train/wasp").mkdir()
     Path("data/raw/x/train/.hidden").mkdir()
-    sources.listing(params("folder", "data/raw/x"))
+    find.listing(params("folder", "data/raw/x"))
     assert capsys.readouterr().out == (
         "ingest: warning: class 'wasp' has no pictures and is left out\n"
     )
@@ -99,7 +100,7 @@ def test_an_empty_class_is_named(project: Project, capsys: pytest.CaptureFixture
 
 def test_labels_of_one_unicode_form(project: Project) -> None:
     touch("data/raw/x/caf\u00e9/1.jpg", "data/raw/x/cafe\u0301/2.jpg", "data/raw/x/ two  words /3")
-    listing = sources.listing(params("folder", "data/raw/x"))
+    listing = find.listing(params("folder", "data/raw/x"))
     assert {row.label for row in listing.found} == {"caf\u00e9", "two words"}
 
 
@@ -107,7 +108,7 @@ def test_the_folder_itself_may_be_a_link(project: Project, tmp_path: Path) -> No
     touch("data/raw/x/ant/1.jpg")
     shutil.move("data/raw/x", tmp_path / "elsewhere")
     Path("data/raw/x").symlink_to(tmp_path / "elsewhere")
-    listing = sources.listing(params("folder", "data/raw/x"))
+    listing = find.listing(params("folder", "data/raw/x"))
     assert labelled(listing) == {("data/raw/x/ant/1.jpg", "ant", "")}
 
 
@@ -136,11 +137,11 @@ def powerless() -> Iterator[Path]:
 
 def test_what_may_not_be_read_is_refused() -> None:
     with powerless() as root:
-        listing = sources.folder(root)
+        listing = find.folder(root)
         assert {row.path.name for row in listing.found} == {"open.jpg", "closed.jpg"}
         assert reasons(listing) == {f"{root}/bee": "folder cannot be listed (Permission denied)"}
         with pytest.raises(RefusedError, match=r"^cannot be read \(Permission denied\)$"):
-            pictures.load(root / "ant" / "closed.jpg")
+            decode.load(root / "ant" / "closed.jpg")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def test_a_path_that_cannot_be_a_source(
 ) -> None:
     touch("data/pictures/mine/ant/1.jpg")
     with pytest.raises(DataError, match=words):
-        sources.listing(params(source, path))
+        find.listing(params(source, path))
     if "each other" in words:
         assert Path("data/pictures/mine/ant/1.jpg").exists()
 
@@ -166,21 +167,21 @@ def test_a_path_that_cannot_be_a_source(
 # Tables
 
 
-def table(text: str | bytes) -> sources.Listing:
+def table(text: str | bytes) -> find.Listing:
     touch(
         "data/raw/x/1.jpg", "data/raw/x/2.jpg", "data/raw/x/sub/3.jpg", "data/raw/x/new\nline.jpg"
     )
     data = text.encode() if isinstance(text, str) else text
     Path("data/raw/x/labels.csv").write_bytes(data)
-    return sources.listing(params("csv", "data/raw/x"))
+    return find.listing(params("csv", "data/raw/x"))
 
 
 def test_a_table_of_all_columns_in_any_order(project: Project) -> None:
     listing = table("group,split,label,path,note\nnest 1,train,ant,1.jpg,-\n,,bee,sub/3.jpg,\n")
     assert listing.refused == []
     assert listing.found == [
-        sources.Found(Path("data/raw/x/1.jpg"), "ant", "train", "nest 1"),
-        sources.Found(Path("data/raw/x/sub/3.jpg"), "bee"),
+        find.Found(Path("data/raw/x/1.jpg"), "ant", "train", "nest 1"),
+        find.Found(Path("data/raw/x/sub/3.jpg"), "bee"),
     ]
 
 
@@ -291,7 +292,7 @@ def test_a_torchvision_set_that_is_there_already(project: Project) -> None:
         made[split] = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
         (raw / f"{name}-images-idx3-ubyte").write_bytes(idx(made[split]))
         (raw / f"{name}-labels-idx1-ubyte").write_bytes(idx(np.arange(count) % 10))
-    listing = sources.listing(params("torchvision:FashionMNIST", "data/raw/torchvision"))
+    listing = find.listing(params("torchvision:FashionMNIST", "data/raw/torchvision"))
     assert listing.refused == []
     assert [row.split for row in listing.found].count("train") == 20
     assert [row.split for row in listing.found].count("test") == 6
@@ -310,7 +311,7 @@ def test_a_damaged_picture_of_a_torchvision_set_is_refused(project: Project) -> 
         for number in range(2):
             Image.new("RGB", (64, 64), (40 * number, 99, len(label))).save(folder / f"{number}.jpg")
     (folder / "0.jpg").write_bytes(b"no picture")
-    listing = sources.listing(params("torchvision:EuroSAT", "data/raw/torchvision"))
+    listing = find.listing(params("torchvision:EuroSAT", "data/raw/torchvision"))
     assert [row.label for row in listing.found] == ["Forest", "Forest", "River"]
     assert [row.reason[:27] for row in listing.refused] == ["torchvision cannot read it "]
 
@@ -333,5 +334,5 @@ def test_a_torchvision_set_that_cannot_be_had(
     for protocol in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(protocol, "http://127.0.0.1:9")  # nobody listens: as without a network
     with pytest.raises(DataError, match=words) as error:
-        sources.listing(params(f"torchvision:{name}", "data/raw"))
+        find.listing(params(f"torchvision:{name}", "data/raw"))
     assert len(str(error.value).splitlines()) == 1

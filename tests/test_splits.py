@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import splits
+from pipeline.sources import splits
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 DRAWN = {"0": "test", "1": "test", "2": "test", "3": "train", "4": "train", "10": "val"}

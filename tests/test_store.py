@@ -20,8 +20,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import ParamsError, StoreError
-from pipeline.store import (
+from pipeline.core.errors import ParamsError, StoreError
+from pipeline.store.local import (
     LAYOUT,
     FeatureStore,
     default_folder,
@@ -262,7 +262,9 @@ def test_threads_share_a_store(tmp_path: Path) -> None:
 
 
 def test_importing_the_store_is_cheap() -> None:
-    code = "import pipeline.store, sys; print('torch' in sys.modules or 'pandas' in sys.modules)"
+    code = (
+        "import pipeline.store.local, sys; print('torch' in sys.modules or 'pandas' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
     assert done.stdout == "False\n"
 
@@ -663,7 +665,7 @@ def test_four_writers_and_four_readers_at_once(tmp_path: Path) -> None:
 def test_a_lock_that_is_never_let_go_is_one_clear_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.store.PATIENCE_S", 0.1)
+    monkeypatch.setattr("pipeline.store.local.PATIENCE_S", 0.1)
     with FeatureStore(tmp_path, None) as store:
         store.put(some(1))
         with (tmp_path / "lock").open("a") as lock:
@@ -678,7 +680,7 @@ def test_a_lock_that_is_never_let_go_is_one_clear_error(
 def test_a_fork_that_inherited_the_lock_does_not_keep_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.store.PATIENCE_S", 1)
+    monkeypatch.setattr("pipeline.store.local.PATIENCE_S", 1)
     with FeatureStore(tmp_path, None) as store:
         with store._alone():
             child = os.fork()
@@ -937,7 +939,7 @@ def test_the_limit_is_one_setting(monkeypatch: pytest.MonkeyPatch) -> None:
 def command(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     settings = {**os.environ, "HEADSTART_STORE": str(folder), "HEADSTART_STORE_LIMIT": "3MB"}
     return subprocess.run(
-        [sys.executable, "-m", "pipeline.store", *arguments],
+        [sys.executable, "-m", "pipeline.store.local", *arguments],
         cwd=PROJECT,
         env=settings,
         capture_output=True,

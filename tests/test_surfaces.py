@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.errors import DataError
-from pipeline.splits import SPLITS
-from pipeline.surfaces import COLUMNS, PATCH, PHOTOGRAPHS, cut, read_recipe
+from pipeline.core.errors import DataError
+from pipeline.sources.splits import SPLITS
+from pipeline.sources.surfaces import COLUMNS, PATCH, PHOTOGRAPHS, cut, read_recipe
 
 RECIPE = Path(__file__).parents[1] / "data/raw/surfaces.csv"
 HEADER = ",".join(COLUMNS)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import descent
-from pipeline.descent import RULES
-from pipeline.errors import DeviceError
-from pipeline.features import Split
-from pipeline.sweep import Knobs, Schedule, train_heads
+from pipeline.core.errors import DeviceError
+from pipeline.heads import gradient_descent
+from pipeline.heads.fit import Knobs, Schedule, train_heads
+from pipeline.heads.gradient_descent import RULES
+from pipeline.tables.features import Split
 
 CPU = "cpu"
 ADAMW = Knobs("adamw", 0.01, 0.1, 0, 0.0, 0.0, 0)
@@ -164,13 +164,15 @@ def test_a_sweep_gives_the_heads_that_single_runs_give():
 def test_stacks_too_large_for_memory_are_divided_without_a_difference(monkeypatch):
     knobs = combinations(learning_rate=[0.001, 0.003, 0.01, 0.03, 0.1], seed=[0, 1])
     whole = train_heads(TRAIN, VAL, knobs, SCHEDULE, CPU)
-    monkeypatch.setattr(descent, "STACK_LIMIT", 330)
-    assert [(len(seeds), len(some)) for seeds, some in descent.stacks(knobs, 10, SCHEDULE)] == [
+    monkeypatch.setattr(gradient_descent, "STACK_LIMIT", 330)
+    assert [
+        (len(seeds), len(some)) for seeds, some in gradient_descent.stacks(knobs, 10, SCHEDULE)
+    ] == [
         (2, 3),
         (2, 2),
     ]
-    monkeypatch.setattr(descent, "STACK_LIMIT", 170)
-    assert len(descent.stacks(knobs, 10, SCHEDULE)) == 4
+    monkeypatch.setattr(gradient_descent, "STACK_LIMIT", 170)
+    assert len(gradient_descent.stacks(knobs, 10, SCHEDULE)) == 4
     for one, other in zip(whole, train_heads(TRAIN, VAL, knobs, SCHEDULE, CPU), strict=True):
         assert one.kept.epoch == other.kept.epoch
         assert_same(one.head, other.head)
@@ -274,7 +276,7 @@ def test_a_gpu_without_enough_memory_is_one_line_that_names_the_cpu(monkeypatch)
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(descent, "_descend", full)
+    monkeypatch.setattr(gradient_descent, "_descend", full)
     with pytest.raises(DeviceError, match=r"100 training views .* set train\.device to cpu"):
         train_heads(TRAIN, VAL, [ADAMW], SCHEDULE, CPU)
 

@@ -15,19 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline import backbones, end_to_end, params, pictures, torch_form
 from pipeline.augment import augment
+from pipeline.backbones import catalogue
 from pipeline.best import best
 from pipeline.bundle import bundle
-from pipeline.classifier import Classifier
-from pipeline.end_to_end import UNMEASURED, Labelled, Network, Recipe
-from pipeline.errors import DataError, TrainingError
-from pipeline.evaluate import evaluate
-from pipeline.extract import extract
-from pipeline.features import read_manifest
-from pipeline.heads import load_head, probabilities
-from pipeline.ingest import ingest
-from pipeline.paths import (
+from pipeline.core import params
+from pipeline.core.errors import DataError, TrainingError
+from pipeline.core.paths import (
     BEST,
     BUNDLE,
     HEAD,
@@ -39,10 +33,20 @@ from pipeline.paths import (
     THAW_CURVE,
     THAWED,
 )
-from pipeline.scratch import scratch
-from pipeline.store import checkpoints_folder
-from pipeline.thaw import refit, thaw
+from pipeline.evaluate import evaluate
+from pipeline.extract import extract
+from pipeline.finetune import refit, thaw
+from pipeline.from_scratch import scratch
+from pipeline.heads.head import load_head, probabilities
+from pipeline.ingest import ingest
+from pipeline.kinds.image import decode
+from pipeline.serving import torch_module
+from pipeline.serving.classifier import Classifier
+from pipeline.store.local import checkpoints_folder
+from pipeline.tables.features import read_manifest
 from pipeline.train import train
+from pipeline.transfer import finetuning
+from pipeline.transfer.finetuning import UNMEASURED, Labelled, Network, Recipe
 from tests.test_repro import Repository
 
 WEIGHTS = THAWED / "backbone.safetensors"
@@ -92,10 +96,10 @@ def test_thawing_is_taken_only_when_validation_says_so(shapes, capsys):
     assert not list(checkpoints_folder().iterdir())
     head, about = load_head(THAWED / "head.safetensors", THAWED / "head.json")
     test = Labelled.of(read_manifest(MANIFEST), about["classes"], "test")
-    backbone = backbones.with_weights("efficientnet_lite0", WEIGHTS)
+    backbone = catalogue.with_weights("efficientnet_lite0", WEIGHTS)
     network = Network(backbone.module, head, about["power"])
-    logits = end_to_end.answers(network, test, backbone.preprocessing, 8)
-    loss, _ = end_to_end.measure(logits, test.labels)
+    logits = finetuning.answers(network, test, backbone.preprocessing, 8)
+    loss, _ = finetuning.measure(logits, test.labels)
     assert loss == pytest.approx(report["test"]["refit"]["loss"], rel=1e-4)
 
     best()  # its bundle answers as the network did that was measured
@@ -108,8 +112,8 @@ def test_thawing_is_taken_only_when_validation_says_so(shapes, capsys):
     seen = Labelled.of(read_manifest(MANIFEST), about["classes"], "train").paths[2]
     (nearest,) = classifier.answer(Path(seen).read_bytes(), neighbours=1).neighbours
     assert (nearest.path, nearest.cosine) == (seen, pytest.approx(1, abs=1e-3))
-    model = torch_form.load(BEST)
-    pixels = pictures.pixels(pictures.decode(Path(test.paths[0]).read_bytes())).copy()
+    model = torch_module.load(BEST)
+    pixels = decode.pixels(decode.decode(Path(test.paths[0]).read_bytes())).copy()
     np.testing.assert_allclose(model(torch.from_numpy(pixels)).detach(), wanted[0], atol=5e-3)
     before = {file.name: file.read_bytes() for file in BEST.iterdir()}
     best()
@@ -136,7 +140,7 @@ def parts_of_thawing(**changes):
     settings, manifest = params.load().thaw, read_manifest(MANIFEST)
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     train, val = (Labelled.of(manifest, about["classes"], name) for name in ("train", "val"))
-    backbone = backbones.load("efficientnet_lite0")
+    backbone = catalogue.load("efficientnet_lite0")
     recipe = replace(Recipe.of(settings, np.ones(2, np.float32)), **changes)
     network = Network(backbone.module, head, about["power"])
     how = backbone.preprocessing, params.load().augment, recipe, torch.device("cpu")
@@ -149,7 +153,7 @@ def test_what_is_taken_learns_again_from_the_weights_that_came_for_the_epochs_ke
     kept = json.loads(THAW.read_text())["epoch"]
     network, train, val, how = parts_of_thawing(last=kept)
     none = Labelled([], [], val.labels[:0])
-    trained = end_to_end.train_network(network, train + val, none, UNMEASURED, *how, "thaw")
+    trained = finetuning.train_network(network, train + val, none, UNMEASURED, *how, "thaw")
     assert [figures.epoch for figures in trained.curve] == list(range(kept + 1))
     found = load_file(WEIGHTS)
     assert all(torch.equal(found[name], w) for name, w in network.backbone.state_dict().items())
@@ -161,7 +165,7 @@ def test_an_early_end_changes_nothing_before_it(shapes):
     curves = []
     for last in (1, None):
         network, train, val, how = parts_of_thawing(last=last)
-        trained = end_to_end.train_network(network, train, val, UNMEASURED, *how, "thaw")
+        trained = finetuning.train_network(network, train, val, UNMEASURED, *how, "thaw")
         curves.append(trained.curve[1:])
     assert [len(curve) for curve in curves] == [1, 2]
     assert curves[0][0] == curves[1][0]

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.errors import DataError, DeviceError, ParamsError, TrainingError
-from pipeline.features import write_shards
-from pipeline.heads import load_head, probabilities
-from pipeline.params import load
-from pipeline.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, SWEEP, TRAINING
-from pipeline.sweep import Knobs, Schedule, train_heads
+from pipeline.core.errors import DataError, DeviceError, ParamsError, TrainingError
+from pipeline.core.params import load
+from pipeline.core.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, SWEEP, TRAINING
+from pipeline.heads.fit import Knobs, Schedule, train_heads
+from pipeline.heads.head import load_head, probabilities
+from pipeline.tables.features import write_shards
 from pipeline.train import class_weights, every_combination, refit, train
 from tests.test_sweep import blobs
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
-from pipeline.transferability import logme
+from pipeline.transfer.logme import logme
 
 
 def made_up(apart, rows=40, dimension=6, seed=0):

@@ -6,9 +6,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline import bases, views
-from pipeline.bases import Preprocessing
-from pipeline.views import ORIGINAL, View
+from pipeline.kinds.image import preprocess, views
+from pipeline.kinds.image.preprocess import Preprocessing
+from pipeline.kinds.image.views import ORIGINAL, View
 
 SMALL = Preprocessing(64, 56, "bicubic", (0.5,) * 3, (0.5,) * 3)
 
@@ -59,20 +59,20 @@ def test_the_identity_changes_nothing(draw_picture: Callable[..., Image.Image]) 
 def test_a_base_has_its_shorter_side_and_its_shape(
     draw_picture: Callable[..., Image.Image], size: tuple[int, int]
 ) -> None:
-    base = bases.base(encoded(draw_picture(1, *size)), SMALL)
+    base = preprocess.base(encoded(draw_picture(1, *size)), SMALL)
     assert min(base.shape[:2]) == 64
     if max(size) < 3 * min(size):
         assert base.shape[1] / base.shape[0] == pytest.approx(size[0] / size[1], rel=0.03)
-    assert bases.crop(base, SMALL.crop).shape == (56, 56, 3)
+    assert preprocess.crop(base, SMALL.crop).shape == (56, 56, 3)
 
 
 def test_a_panorama_is_cut_to_its_middle_without_being_squeezed(
     draw_picture: Callable[..., Image.Image],
 ) -> None:
     wide = draw_picture(2, 4000, 100)
-    base = bases.base(encoded(wide), SMALL)
+    base = preprocess.base(encoded(wide), SMALL)
     middle = wide.crop((1950, 0, 2050, 100)).resize((64, 64), Image.Resampling.BICUBIC)
-    difference = bases.crop(base, 56).astype(int) - np.asarray(middle)[4:60, 4:60]
+    difference = preprocess.crop(base, 56).astype(int) - np.asarray(middle)[4:60, 4:60]
     assert base.shape[1] <= 3 * 64
     assert np.abs(difference).mean() < 3
 
@@ -81,8 +81,8 @@ def test_a_large_jpeg_decoded_at_reduced_size_gives_nearly_the_same_pixels(
     draw_picture: Callable[..., Image.Image],
 ) -> None:
     photograph = draw_picture(3, 1600, 1200)
-    reduced = bases.base(encoded(photograph, "JPEG"), SMALL)
+    reduced = preprocess.base(encoded(photograph, "JPEG"), SMALL)
     lossless = io.BytesIO()
     Image.open(io.BytesIO(encoded(photograph, "JPEG"))).save(lossless, "PNG")
-    whole = bases.base(lossless.getvalue(), SMALL)
+    whole = preprocess.base(lossless.getvalue(), SMALL)
     assert np.abs(reduced.astype(int) - whole).mean() < 2

@@ -12,11 +12,11 @@ from PIL import Image
 
 from pipeline.augment import augment
 from pipeline.checks import checks
+from pipeline.core.paths import CHECKS_COUNTS, HEAD, HEAD_WEIGHTS, METRICS, TRAINING
 from pipeline.evaluate import evaluate
 from pipeline.extract import extract
-from pipeline.heads import load_head
+from pipeline.heads.head import load_head
 from pipeline.ingest import ingest
-from pipeline.paths import CHECKS_COUNTS, HEAD, HEAD_WEIGHTS, METRICS, TRAINING
 from pipeline.train import train
 from tests.conftest import ROOT, Project
 

@@ -16,7 +16,7 @@ from toys import PATIENCE, PROJECT, Toy, alive, free_port, wait_for
 
 from flows import watch
 from flows.server import running
-from pipeline.errors import RunError
+from pipeline.core.errors import RunError
 
 GATE = {"metric": "test.accuracy", "margin": 0.01}
 

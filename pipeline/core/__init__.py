@@ -1,0 +1,4 @@
+"""What every room stands on: errors, parameters, file names, running as a command, progress.
+
+Nothing here changes a byte of an output, so no stage lists this room in `dvc.yaml`.
+"""

@@ -1,0 +1,104 @@
+"""Heads that are solved for instead of descended to, in the form that every head is saved in.
+
+All take features of mean zero and of one scale, and measure weight decay alike: an L2 penalty of
+`weight_decay / 2 * |weight|^2` beside the mean loss of a row; biases are free. The logits of ridge
+and nearest mean are right in order only: `fair_scale` makes probabilities of them.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from ..tables.features import Split
+from .head import Floats, Head, fit_temperature
+
+MOST_ITERATIONS = 1000
+
+
+def lbfgs(train: Split, class_weights: Floats, decays: Sequence[float]) -> list[Head]:
+    """Multinomial logistic regression by L-BFGS (scikit-learn), one head for each decay.
+
+    Args:
+        train: n rows.
+        class_weights: [c], weighing each row by its label.
+        decays: L2 penalties.
+    """
+    classes, importance = len(class_weights), class_weights[train.labels]
+    model = LogisticRegression(max_iter=MOST_ITERATIONS, tol=1e-4, warm_start=True)
+    heads: dict[float, Head] = {}
+    # From the strongest penalty to the weakest, each from where the one before ended: a third of
+    # the iterations (Friedman, Hastie and Tibshirani, 2010).
+    for decay in sorted(set(decays), reverse=True):
+        # scikit-learn sums the losses and scales them by C. With two classes it learns one column
+        # of weights, twice the softmax's: the same penalty is then half as strong.
+        strength = (2 if classes == 2 else 1) / (importance.sum() * decay) if decay else np.inf
+        model.set_params(C=strength)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(train.features, train.labels, sample_weight=importance)
+        if model.n_iter_.max() >= MOST_ITERATIONS:
+            print(
+                f"train: warning: lbfgs with weight_decay {decay:g} had not converged after "
+                f"{MOST_ITERATIONS} iterations; more weight decay makes it easier"
+            )
+        weight, bias = model.coef_, model.intercept_
+        if classes == 2:
+            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        heads[decay] = Head(weight.astype(np.float32), bias.astype(np.float32))
+    return [heads[decay] for decay in decays]
+
+
+def ridge(train: Split, class_weights: Floats, decays: Sequence[float]) -> list[Head]:
+    """Least squares to one-hot labels, one head for each decay.
+
+    One eigendecomposition of the features' covariance [d, d] serves all decays.
+    """
+    importance = class_weights[train.labels].astype(np.float64)
+    importance /= importance.sum()
+    wanted = np.eye(len(class_weights))[train.labels]
+    features_mean, wanted_mean = importance @ train.features, importance @ wanted
+    weighted = train.features * np.sqrt(importance, dtype=np.float32)[:, None]
+    covariance = (weighted.T @ weighted).astype(np.float64) - np.outer(features_mean, features_mean)
+    cross = (train.features * importance[:, None]).T @ (wanted - wanted_mean)
+    values, vectors = np.linalg.eigh(covariance)
+    rotated = vectors.T @ cross
+    heads = []
+    for decay in decays:
+        damped = values + decay
+        # Without a penalty, directions in which the features do not vary keep weight zero.
+        inverse = np.where(damped > 1e-7 * values[-1], 1 / np.maximum(damped, 1e-300), 0)
+        weight = (vectors @ (inverse[:, None] * rotated)).T
+        bias = wanted_mean - weight @ features_mean
+        heads.append(Head(weight.astype(np.float32), bias.astype(np.float32)))
+    return heads
+
+
+def nearest_mean(train: Split, class_weights: Floats, decays: Sequence[float]) -> list[Head]:
+    """The class whose mean is nearest; it has no knob.
+
+    The negative squared distance to a mean m, less what all classes share, is `2 m·x - |m|²`: a
+    linear head.
+    """
+    classes = len(class_weights)
+    means = np.stack([train.features[train.labels == c].mean(axis=0) for c in range(classes)])
+    head = Head((2 * means).astype(np.float32), -np.square(means).sum(axis=1).astype(np.float32))
+    return [head for _ in decays]
+
+
+def fair_scale(head: Head, rows: Split) -> float:
+    """By what to multiply logits, so that their softmax is a fair probability.
+
+    `heads.fit_temperature` on the rows; of those that the head was solved for it makes a head that
+    is surer of itself than it should be.
+    """
+    logits = head.logits(rows.features)
+    unit = np.abs(logits - logits.mean(axis=1, keepdims=True)).mean() or 1.0
+    return 1 / float(unit * fit_temperature(logits / unit, rows.labels))
+
+
+Solver = Callable[[Split, Floats, Sequence[float]], list[Head]]
+SOLVERS: dict[str, Solver] = {"lbfgs": lbfgs, "ridge": ridge, "nearest_mean": nearest_mean}
+OF_NO_SCALE = (ridge, nearest_mean)

@@ -1,0 +1,395 @@
+"""Heads trained by gradient descent, many at once on the same features.
+
+Heads that are equal in shape stand side by side in one tensor [seed, in, head, out], so that a
+minibatch meets all of them in one batched product. Each has its own optimizer, learning rate,
+weight decay, dropout, label smoothing and seed, and its own early stopping; training one of them
+alone gives the same head up to rounding.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from math import sqrt
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..core.errors import DeviceError
+from ..tables.features import Split
+from .fit import Figures, Knobs, Schedule, Trained
+from .head import Floats, Head
+
+# Numbers in one tensor of a stack of heads, and in the validation logits computed at once.
+STACK_LIMIT = 2**26
+
+
+def descend(
+    knobs: Sequence[Knobs],
+    train: Split,
+    val: Split,
+    schedule: Schedule,
+    device: str,
+    on_epoch: Callable[[], None],
+) -> list[Trained]:
+    """Train one head for each of `knobs`; what is what, `pipeline.heads.fit.train_heads` says.
+
+    The features are centred and scaled already.
+
+    Raises:
+        DeviceError: the GPU's memory does not hold features and heads.
+    """
+    trained = []
+    try:
+        rows = _Rows.of(train, schedule, device), _Rows.of(val, schedule, device)
+        for seeds, combinations in stacks(knobs, train.features.shape[1], schedule):
+            trained += _descend(seeds, combinations, *rows, schedule, on_epoch)
+    except torch.OutOfMemoryError:
+        raise DeviceError(
+            f"GPU memory ran out with {len(train.labels):,} training views and {len(knobs)} heads;"
+            " set train.device to cpu"
+        ) from None
+    return trained
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A split on the device: `features` [n, d], `labels` [n], `importance` [n] by class weight."""
+
+    features: Tensor
+    labels: Tensor
+    importance: Tensor
+
+    @classmethod
+    def of(cls, split: Split, schedule: Schedule, device: str) -> "_Rows":
+        labels = torch.from_numpy(split.labels).to(device)
+        weights = torch.from_numpy(schedule.class_weights).to(device)
+        return cls(torch.from_numpy(split.features).to(device), labels, weights[labels])
+
+
+def stacks(
+    knobs: Sequence[Knobs], dimension: int, schedule: Schedule
+) -> list[tuple[list[int], list[Knobs]]]:
+    """Divide the heads into stacks of equal shape that fit into memory.
+
+    Each is a list of seeds and a list of the knobs that every one of these seeds is combined with.
+    """
+    of_seed: dict[tuple[int, bool, int], list[Knobs]] = defaultdict(list)
+    for one in knobs:
+        of_seed[one.width, one.dropout > 0, one.seed].append(replace(one, seed=0))
+    seeds_of: dict[tuple[Knobs, ...], list[int]] = defaultdict(list)
+    for (_, _, seed), combinations in of_seed.items():
+        # Sorting puts those of one optimizer side by side, so that its rule takes one slice.
+        seeds_of[tuple(sorted(combinations))].append(seed)
+    found = []
+    classes, batch = len(schedule.class_weights), schedule.batch_size
+    for together, seeds in seeds_of.items():
+        width, dropout = together[0].width, together[0].dropout > 0
+        weights = (dimension + classes) * width if width else dimension * classes
+        # Dropout on the features of a linear head makes a copy of them for each head.
+        activations = batch * max(width, classes, dimension if dropout and not width else 0)
+        head = max(weights, activations)
+        for some in _chunks(seeds, STACK_LIMIT // max(head, batch * dimension)):
+            for part in _chunks(together, STACK_LIMIT // (head * len(some))):
+                found.append((list(some), list(part)))
+    return found
+
+
+def _chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    size = max(1, size)
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _descend(
+    seeds: list[int],
+    combinations: list[Knobs],
+    train: _Rows,
+    val: _Rows,
+    schedule: Schedule,
+    on_epoch: Callable[[], None],
+) -> list[Trained]:
+    """Train a stack by gradient descent: each of S seeds with each of M combinations of knobs."""
+    device, shape = train.features.device, (len(seeds), len(combinations))
+    stack = _Stack(seeds, combinations, train.features.shape[1], schedule.class_weights, device)
+    # Drawn on the CPU, so that the pictures come in the same order on every device.
+    shuffles = [torch.Generator().manual_seed(seed) for seed in seeds]
+    best = [tensor.clone() for tensor in stack.weights]
+    best_loss, best_epoch = np.full(shape, np.inf), np.zeros(shape, dtype=int)
+    running, last_epoch = np.ones(shape, dtype=bool), np.zeros(shape, dtype=int)
+    curve: list[npt.NDArray[np.float64]] = []
+
+    for epoch in range(1, schedule.epochs + 1):
+        order = torch.stack([torch.randperm(len(train.labels), generator=g) for g in shuffles])
+        totals = torch.zeros(2, *shape, device=device)
+        for rows in order.to(device).split(schedule.batch_size, dim=1):
+            totals += stack.step(train.features[rows], train.labels[rows], train.importance[rows])
+        figures = np.concatenate([_means(totals, train), _means(stack.measure(val), val)])
+        curve.append(figures)
+        last_epoch[running] = epoch
+        on_epoch()
+
+        train_loss, _, val_loss, _ = figures
+        running &= np.isfinite(train_loss)
+        better = running.copy()
+        if len(val.labels):
+            running &= np.isfinite(val_loss)
+            better = running & (val_loss < best_loss)
+        best_loss[better], best_epoch[better] = val_loss[better], epoch
+        chosen = torch.from_numpy(better).to(device)[:, None, :, None]
+        for kept, now in zip(best, stack.weights, strict=True):
+            torch.where(chosen, now, kept, out=kept)
+        if len(val.labels) and schedule.patience:
+            running &= epoch - best_epoch < schedule.patience
+        if not running.any():
+            break
+
+    trained = []
+    arrays = [tensor.cpu().numpy() for tensor in best]
+    for s, m in np.ndindex(shape):
+        knobs = replace(combinations[m], seed=seeds[s])
+        points = [
+            Figures(number, *map(float, figures[:, s, m]))
+            for number, figures in enumerate(curve[: last_epoch[s, m]], start=1)
+        ]
+        last = points[-1]
+        losses = {"training": last.train_loss, "validation": last.val_loss}
+        if not len(val.labels):
+            del losses["validation"]
+        if broken := [name for name, loss in losses.items() if not np.isfinite(loss)]:
+            became = f"the {broken[0]} loss became {losses[broken[0]]} in epoch {last.epoch}"
+            trained.append(Trained(knobs, None, None, points, f"lost: {became}"))
+            continue
+        # [in, out] to torch's [out, in]; a bias is [1, out].
+        matrices = [np.ascontiguousarray(array[s, :, m].T) for array in arrays[0::2]]
+        biases = [array[s, 0, m].copy() for array in arrays[1::2]]
+        head = Head(matrices[-1], biases[-1], *matrices[:-1], *biases[:-1])
+        status = "all epochs" if last.epoch == schedule.epochs else "stopped early"
+        trained.append(Trained(knobs, head, points[best_epoch[s, m] - 1], points, status))
+    return trained
+
+
+def _means(totals: Tensor, rows: _Rows) -> npt.NDArray[np.float64]:
+    """Loss and accuracy, [2, S, M], of their totals; NaN where there are no rows."""
+    totals = totals.double()
+    means = torch.stack([totals[0] / rows.importance.sum(), totals[1] / len(rows.labels)])
+    array: npt.NDArray[np.float64] = means.cpu().numpy()
+    return array
+
+
+class _Stack:
+    """S x M heads side by side: their weights, what they answer and how they learn.
+
+    `weights` are matrix and bias of each layer by turns, [S, in, M, out], with in = 1 for a bias.
+    """
+
+    def __init__(
+        self,
+        seeds: list[int],
+        combinations: list[Knobs],
+        dimension: int,
+        class_weights: Floats,
+        device: torch.device,
+    ) -> None:
+        def knob(name: str) -> Tensor:
+            values = [getattr(one, name) for one in combinations]
+            return torch.tensor(values, dtype=torch.float32, device=device).view(1, 1, -1, 1)
+
+        self.rate, self.decay = knob("learning_rate"), knob("weight_decay")
+        self.smoothing, self.dropout = knob("label_smoothing"), knob("dropout")
+        # The heads of a stack agree on whether there is any.
+        self.has_smoothing = any(one.label_smoothing for one in combinations)
+        self.has_dropout = combinations[0].dropout > 0
+        self.class_weights = torch.from_numpy(class_weights).to(device)
+        self.masks = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        width, classes = combinations[0].width, len(class_weights)
+        drawn = [_initial_weights(seed, dimension, width, classes) for seed in seeds]
+        self.weights = [
+            torch.stack(tensors)[:, :, None].repeat(1, 1, len(combinations), 1).to(device)
+            for tensors in zip(*drawn, strict=True)
+        ]
+        self.steps = 0
+        # Heads of one optimizer are neighbours; moments are kept for each tensor of weights.
+        self.optimizers: list[tuple[Rule, slice, list[Moments]]] = []
+        start = 0
+        for name, alike in groupby(one.optimizer for one in combinations):
+            end = start + len(list(alike))
+            self.optimizers.append((RULES[name], slice(start, end), [{} for _ in self.weights]))
+            start = end
+
+    def step(self, features: Tensor, labels: Tensor, importance: Tensor) -> Tensor:
+        """One step of every head on its minibatch; [2, S, M]: summed loss, number correct.
+
+        Args:
+            features: [S, b, d]
+            labels: [S, b]
+            importance: [S, b], the class weight of each label
+        """
+        inputs = features
+        if len(self.weights) == 4:
+            inputs = _layer(features, *self.weights[:2]).relu_()
+        if self.has_dropout:
+            keep = self._keep(inputs)
+            inputs = (inputs if inputs.dim() == 4 else inputs[:, :, None]) * keep
+        logits = _layer(inputs, *self.weights[-2:])
+        surprise, correct, log_shares = _judge(logits, labels)
+
+        # The gradient of the cross-entropy by the logits is the given shares less the wanted ones.
+        wanted = (1 - self.smoothing[0, 0, :, 0]) * importance[:, :, None]
+        spread = self.smoothing * self.class_weights / len(self.class_weights)
+        gradient = log_shares.exp_() * (wanted + spread.sum(dim=-1)[0])[..., None]
+        if self.has_smoothing:
+            gradient -= spread
+        at = labels[:, :, None, None].expand(*wanted.shape, 1)
+        gradient.scatter_add_(-1, at, -wanted[..., None])
+        gradient /= importance.sum(dim=1)[:, None, None, None]
+
+        gradients = _weight_gradients(inputs, gradient)
+        if len(self.weights) == 4:
+            backward = torch.einsum("sbmo,simo->sbmi", gradient, self.weights[2])
+            if self.has_dropout:
+                backward *= keep
+            gradients = [*_weight_gradients(features, backward * (inputs > 0)), *gradients]
+        self._update(gradients)
+        totals = (surprise * importance[:, :, None]).sum(dim=1), correct.sum(dim=1)
+        return torch.stack(totals)
+
+    def measure(self, rows: _Rows) -> Tensor:
+        """[2, S, M]: summed loss and number correct of every head on all of `rows`."""
+        seeds, _, heads, _ = self.weights[-1].shape
+        totals = torch.zeros(2, seeds, heads, device=rows.features.device)
+        widest = max(tensor[0, 0].numel() for tensor in self.weights)
+        at_once = max(1, STACK_LIMIT // (seeds * widest))
+        for some in torch.arange(len(rows.labels), device=totals.device).split(at_once):
+            outputs = rows.features[None, some]
+            for layer in range(0, len(self.weights), 2):
+                outputs = _layer(
+                    outputs.relu_() if layer else outputs, *self.weights[layer : layer + 2]
+                )
+            surprise, correct, _ = _judge(outputs, rows.labels[None, some].expand(seeds, -1))
+            totals[0] += (surprise * rows.importance[None, some, None]).sum(dim=1)
+            totals[1] += correct.sum(dim=1)
+        return totals
+
+    def _keep(self, inputs: Tensor) -> Tensor:
+        """What dropout multiplies [S, b, (M,) in] by; heads of one seed see one draw."""
+        shape = inputs.shape[1], 1, inputs.shape[-1]
+        device = inputs.device
+        draws = [torch.rand(shape, generator=mask, device=device) for mask in self.masks]
+        return (torch.stack(draws) >= self.dropout) / (1 - self.dropout)
+
+    def _update(self, gradients: list[Tensor]) -> None:
+        self.steps += 1
+        for rule, heads, moments in self.optimizers:
+            rate, decay = self.rate[:, :, heads], self.decay[:, :, heads]
+            for number, (weight, gradient) in enumerate(zip(self.weights, gradients, strict=True)):
+                rule(
+                    weight[:, :, heads],
+                    gradient[:, :, heads],
+                    moments[number],
+                    self.steps,
+                    rate,
+                    decay if number % 2 == 0 else torch.zeros_like(decay),  # biases do not decay
+                )
+
+
+def _initial_weights(seed: int, dimension: int, width: int, classes: int) -> list[Tensor]:
+    """Zeros for a linear head; for two layers the draw of `torch.nn.Linear`, one per seed."""
+    if not width:
+        return [torch.zeros(dimension, classes), torch.zeros(1, classes)]
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(inputs: int, *shape: int) -> Tensor:
+        bound = 1 / sqrt(inputs)
+        return torch.empty(*shape).uniform_(-bound, bound, generator=generator)
+
+    return [
+        draw(dimension, dimension, width),
+        draw(dimension, 1, width),
+        draw(width, width, classes),
+        draw(width, 1, classes),
+    ]
+
+
+def _layer(inputs: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
+    """[S, b, M, out]: one batched product, of inputs [S, b, in] that the M heads share if may be.
+
+    Inputs [1, b, in] are shared by the S seeds as well; inputs [S, b, M, in] are each head's own.
+    """
+    seeds, _, heads, outputs = matrix.shape
+    if inputs.dim() == 4:
+        return torch.einsum("sbmi,simo->sbmo", inputs, matrix).add_(bias)
+    shared = inputs.expand(seeds, -1, -1)
+    products = torch.baddbmm(bias.flatten(2), shared, matrix.flatten(2))
+    return products.view(seeds, -1, heads, outputs)
+
+
+def _weight_gradients(inputs: Tensor, gradient: Tensor) -> list[Tensor]:
+    """Gradients of a layer's matrix and bias, from its inputs and the gradient by its outputs."""
+    if inputs.dim() == 4:
+        matrix = torch.einsum("sbmi,sbmo->simo", inputs, gradient)
+    else:
+        products = torch.bmm(inputs.transpose(1, 2), gradient.flatten(2))
+        matrix = products.view(*products.shape[:2], *gradient.shape[2:])
+    return [matrix, gradient.sum(dim=1, keepdim=True)]
+
+
+def _judge(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy [S, b, M], whether correct [S, b, M], and log shares [S, b, M, c]."""
+    log_shares = logits.log_softmax(dim=-1)
+    at = labels[:, :, None, None].expand(*logits.shape[:3], 1)
+    correct = logits.argmax(dim=-1) == labels[:, :, None]
+    return -log_shares.gather(-1, at).squeeze(-1), correct, log_shares
+
+
+Moments = dict[str, Tensor]
+# weight, gradient (may be overwritten), moments, number of the step, learning rate, weight decay.
+# Weight and gradient are [S, in, m, out]; rate and decay are [1, 1, m, 1], one for each head.
+Rule = Callable[[Tensor, Tensor, Moments, int, Tensor, Tensor], None]
+
+
+def _sgd(
+    weight: Tensor, gradient: Tensor, moments: Moments, step: int, rate: Tensor, decay: Tensor
+) -> None:
+    weight.mul_(1 - rate * decay).addcmul_(gradient, -rate)
+
+
+def _momentum(
+    weight: Tensor, gradient: Tensor, moments: Moments, step: int, rate: Tensor, decay: Tensor
+) -> None:
+    """Heavy ball with momentum 0.9, as `torch.optim.SGD` has it."""
+    if not moments:
+        moments["velocity"] = torch.zeros_like(gradient)
+    velocity = moments["velocity"].mul_(0.9).add_(gradient).addcmul_(weight, decay)
+    weight.addcmul_(velocity, -rate)
+
+
+def _adam(
+    weight: Tensor, gradient: Tensor, moments: Moments, step: int, rate: Tensor, decay: Tensor
+) -> None:
+    """Kingma and Ba, arXiv:1412.6980; decay is an L2 penalty, part of the gradient."""
+    _adam_step(weight, gradient.addcmul_(weight, decay), moments, step, rate)
+
+
+def _adamw(
+    weight: Tensor, gradient: Tensor, moments: Moments, step: int, rate: Tensor, decay: Tensor
+) -> None:
+    """Loshchilov and Hutter, arXiv:1711.05101: decay shrinks the weights beside the gradient."""
+    weight.mul_(1 - rate * decay)
+    _adam_step(weight, gradient, moments, step, rate)
+
+
+def _adam_step(weight: Tensor, gradient: Tensor, moments: Moments, step: int, rate: Tensor) -> None:
+    if not moments:
+        moments.update(mean=torch.zeros_like(gradient), square=torch.zeros_like(gradient))
+    mean = moments["mean"].lerp_(gradient, 0.1)
+    square = moments["square"].mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+    # Both bias corrections go into the rate, which is a number a head and not a number a weight.
+    correction = sqrt(1 - 0.999**step)
+    divisor = square.sqrt().add_(1e-8 * correction)
+    weight.addcmul_(mean.div(divisor), -rate * correction / (1 - 0.9**step))
+
+
+RULES: dict[str, Rule] = {"sgd": _sgd, "momentum": _momentum, "adam": _adam, "adamw": _adamw}

@@ -1,0 +1,180 @@
+"""The head: what is trained on the features, how it is saved and what it answers.
+
+A head is linear (`features @ weight.T + bias`) or has one hidden ReLU layer before that. It answers
+with numpy alone, so that whatever only asks it need not load torch.
+"""
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from ..core.errors import DataError
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Head:
+    """Weights in the shapes of `torch.nn.Linear`, for d features, w hidden units and c classes.
+
+    `weight` is [c, d] and `bias` [c] for a linear head. With a hidden layer `hidden_weight` is
+    [w, d], `hidden_bias` [w] and `weight` [c, w].
+    """
+
+    weight: Floats
+    bias: Floats
+    hidden_weight: Floats | None = None
+    hidden_bias: Floats | None = None
+
+    @property
+    def dimension(self) -> int:
+        """Number of features it takes."""
+        first = self.weight if self.hidden_weight is None else self.hidden_weight
+        return int(first.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Units of the hidden layer, 0 for a linear head."""
+        return 0 if self.hidden_weight is None else len(self.hidden_weight)
+
+    def logits(self, features: Floats) -> Floats:
+        """Scores [n, c] of features [n, d]; `probabilities` turns them into shares of 1."""
+        if self.hidden_weight is not None and self.hidden_bias is not None:
+            features = np.maximum(features @ self.hidden_weight.T + self.hidden_bias, 0)
+        return features @ self.weight.T + self.bias
+
+    def scaled(self, factor: float) -> "Head":
+        """The head whose logits are `factor` times as large."""
+        return replace(self, weight=self.weight * factor, bias=self.bias * factor)
+
+
+def probabilities(logits: Floats, temperature: float = 1.0) -> npt.NDArray[np.float64]:
+    """Softmax over the last axis of the logits divided by `temperature`."""
+    scaled = (logits - logits.max(axis=-1, keepdims=True)).astype(np.float64) / temperature
+    powers = np.exp(scaled)
+    shares: npt.NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
+    return shares
+
+
+def fit_temperature(logits: Floats, labels: npt.NDArray[np.int64]) -> float:
+    """The temperature with which the probabilities fit the labels best.
+
+    It minimises the negative log-likelihood (Guo et al., ICML 2017), which never changes which
+    class is first. The labels are softened by one part in n + 1, as Platt (1999) does: of a few
+    pictures that are all right, the best temperature would else be 0, and every answer certain.
+
+    Args:
+        logits: [n, c] of pictures that the head was not trained on.
+        labels: [n], the position of each one's class.
+
+    Returns:
+        the temperature, to six significant digits; 1 where there is no picture.
+    """
+    pictures, classes = logits.shape
+    if not pictures:
+        return 1.0
+    scores = logits.astype(np.float64)
+    softened = np.full(scores.shape, 1 / (classes * (pictures + 1)))
+    softened[np.arange(pictures), labels] += pictures / (pictures + 1)
+    told = float((softened * scores).sum())
+    # The loss is convex in the inverse of the temperature, so its slope changes sign once.
+    low, high = math.log(1e-3), math.log(1e3)
+    for _ in range(60):
+        middle = (low + high) / 2
+        believed = float((probabilities(logits, math.exp(-middle)) * scores).sum())
+        low, high = (middle, high) if believed < told else (low, middle)
+    return float(f"{math.exp(-middle):.6g}")
+
+
+def save_head(head: Head, description: dict[str, Any], weights: Path, about: Path) -> None:
+    """Write the tensors to `weights` (safetensors) and `description` to `about` (JSON)."""
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    weights.write_bytes(as_bytes(head))
+    text = json.dumps(description, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    about.write_text(text + "\n", encoding="utf-8")
+
+
+def as_bytes(head: Head) -> bytes:
+    """The head's tensors as a safetensors file.
+
+    To be written by Python: the library's own `save_file` tells of a full disk in another way.
+    """
+    tensors = {name: tensor for name, tensor in vars(head).items() if tensor is not None}
+    return save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+
+
+def load_head(
+    weights: Path, about: Path, numbers: tuple[str, ...] = ("power", "temperature")
+) -> tuple[Head, dict[str, Any]]:
+    """Read what `save_head` wrote, and check that a head can be made of it, whoever wrote it.
+
+    Args:
+        weights: the tensors.
+        about: the description; it names the classes.
+        numbers: what else the description has to hold, each a number above 0.
+
+    Raises:
+        DataError: a file is missing or damaged, or the two do not belong together.
+    """
+    try:
+        head = Head(**load_file(weights))
+        description: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
+        classes = class_names(description)
+        wrong = _misfit(head)
+        for name in numbers:
+            if not (isinstance(description[name], float | int) and 0 < description[name] < 1e6):
+                wrong = f"{name} is {description[name]!r:.40}"
+    except FileNotFoundError as error:
+        raise DataError(f"{error.filename or weights} is not here; run the train stage") from None
+    except KeyError as error:
+        raise DataError(f"{weights} and {about} hold no head: {error} is missing") from None
+    except (SafetensorError, TypeError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{weights} and {about} hold no head: {reason}") from None
+    if wrong:
+        raise DataError(f"{weights} and {about} hold no head: {wrong}; run the train stage again")
+    if len(head.bias) != len(classes):
+        raise DataError(
+            f"{weights} tells {len(head.bias)} classes apart but {about} names "
+            f"{len(classes)}; run the train stage again"
+        )
+    return head, description
+
+
+def class_names(description: dict[str, Any]) -> list[str]:
+    """The classes that a description names.
+
+    Raises:
+        KeyError, TypeError, ValueError: it names none, or not as texts, or one twice.
+    """
+    classes = description["classes"]
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise TypeError("classes is no list of texts")
+    if not classes or len(set(classes)) < len(classes):
+        raise ValueError("classes is empty or names one twice")
+    return classes
+
+
+def _misfit(head: Head) -> str:
+    """Why the tensors are none of a head; empty where they are."""
+    tensors = {name: tensor for name, tensor in vars(head).items() if tensor is not None}
+    for name, tensor in tensors.items():
+        if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
+            return f"{name} is not of finite float32 numbers"
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    if len(shapes) in (2, 4) and all(len(s) == 2 - ("bias" in n) for n, s in shapes.items()):
+        outer = head.weight.shape[0] == len(head.bias)
+        inner = head.hidden_weight is None or (
+            head.hidden_bias is not None
+            and head.weight.shape[1] == len(head.hidden_weight) == len(head.hidden_bias)
+        )
+        if outer and inner:
+            return ""
+    return f"its tensors {shapes} do not fit together"

@@ -1,0 +1,1 @@
+"""Images: bytes to pixels, pixels to views."""

@@ -1,0 +1,1 @@
+"""What people look at: the report's template and its charts."""

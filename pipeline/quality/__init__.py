@@ -1,0 +1,1 @@
+"""What could make the figures dishonest: duplicates, label issues, drift."""

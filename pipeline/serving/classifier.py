@@ -1,0 +1,188 @@
+"""A bundle, opened to answer: what `predict`, `serve` and anybody's own script ask.
+
+It needs ONNX Runtime, NumPy, Pillow and safetensors. A picture takes the way that it takes in
+`extract` (`bases.base`), so the answers are those that were evaluated.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from ..core.errors import DataError
+from ..heads.head import class_names, load_head
+from ..kinds.image import preprocess
+from ..kinds.image.preprocess import Preprocessing
+from .explain import class_map, directions, neighbours, overlay
+
+MOST_PIXELS_A_SIDE = 4096  # of what a backbone sees
+SCHEMA = 1  # raised when a reader of older bundles would read a newer one wrongly
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A training picture like the one asked about; a `cosine` of 1 is the same direction.
+
+    `number` is its position in the bundle's list.
+    """
+
+    path: str
+    label: str
+    cosine: float
+    number: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the classifier says of a picture.
+
+    `probabilities` [classes] are calibrated. Where they were asked for, `heat` is the picture as
+    the backbone saw it under the map of the first class, uint8 [crop, crop, 3], and `neighbours`
+    the nearest training pictures. `heat` is None where the backbone has no maps to make it from.
+    """
+
+    probabilities: Floats
+    best: int
+    heat: Bytes | None = None
+    neighbours: tuple[Neighbour, ...] = ()
+
+
+class Classifier:
+    """A bundle in memory. Any number of threads may ask it at once, each on one core."""
+
+    def __init__(self, folder: Path, reasons: bool = False) -> None:
+        """Open the bundle in `folder`; with `reasons` also what heat maps and neighbours need.
+
+        Raises:
+            DataError: it is no bundle, or one that is damaged or of another schema.
+        """
+        about = _read_json(folder / "bundle.json")
+        if about.get("schema") != SCHEMA:
+            raise DataError(
+                f"{folder} is a bundle of schema {about.get('schema')!r:.40} and this code reads "
+                f"schema {SCHEMA}; take the version of Headstart that made it"
+            )
+        self.about: dict[str, Any] = about
+        try:
+            self.classes = class_names(about)
+            self.preprocessing = _preprocessing(about["preprocessing"])
+            # What the server tells of itself.
+            _ = str(about["backbone"]["name"]), str(about["data"]["manifest"])
+        except (KeyError, TypeError, ValueError) as error:
+            missing = " is missing" * isinstance(error, KeyError)
+            raise DataError(f"{folder / 'bundle.json'} is damaged: {error}{missing}") from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 4  # what it has to say is in the exception
+        try:
+            self._session = onnxruntime.InferenceSession(
+                folder / "model.onnx", options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime has a class for each way a file can be damaged
+            reason = " ".join(str(error).split())[:160]
+            raise DataError(f"{folder / 'model.onnx'} cannot be opened: {reason}") from None
+        outputs = {output.name: output.shape for output in self._session.get_outputs()}
+        self.has_maps = "maps" in outputs
+        if outputs.get("probabilities") != [len(self.classes)]:
+            raise DataError(
+                f"{folder / 'model.onnx'} does not answer with {len(self.classes)} probabilities"
+            )
+        if reasons:
+            weights, about_head = folder / "head.safetensors", folder / "bundle.json"
+            self._head, _ = load_head(weights, about_head, numbers=("power",))
+            self._bank = _read_bank(folder / "neighbours.safetensors")
+            self.known = _read_known(folder / "neighbours.json", len(self._bank))
+
+    def answer(self, data: bytes, heat: bool = False, neighbours: int = 0) -> Answer:
+        """What the classifier says of a picture, given as its file's bytes.
+
+        Args:
+            data: of any format that `pictures` takes.
+            heat: whether the heat map of the most probable class is wanted.
+            neighbours: how many of the nearest training pictures are wanted.
+
+        Raises:
+            RefusedError: the bytes are not taken as a picture; the text says why.
+        """
+        picture = preprocess.base(data, self.preprocessing)
+        heat = heat and self.has_maps
+        wanted = ["probabilities"] + ["maps"] * heat + ["features"] * (neighbours > 0)
+        got = dict(zip(wanted, self._session.run(wanted, {"picture": picture}), strict=True))
+        best = int(got["probabilities"].argmax())
+        return Answer(
+            got["probabilities"],
+            best,
+            self._heat(picture, got["maps"], best) if heat else None,
+            self._nearest(got["features"], neighbours) if neighbours else (),
+        )
+
+    def _heat(self, picture: Bytes, maps: Floats, label: int) -> Bytes:
+        heat = class_map(maps, self._head, self.about["power"], label)
+        return overlay(preprocess.crop(picture, self.preprocessing.crop), heat)
+
+    def _nearest(self, features: Floats, k: int) -> tuple[Neighbour, ...]:
+        positions, cosines = neighbours(directions(features[None]), self._bank, k)
+        paths, labels = self.known["paths"], self.known["labels"]
+        return tuple(
+            Neighbour(paths[position], labels[position], float(cosine), int(position))
+            for position, cosine in zip(positions[0], cosines[0], strict=True)
+        )
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(
+            f"{file} cannot be read ({error.strerror}); {file.parent} is no bundle: name a folder "
+            "that the bundle stage wrote"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file} is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{file} is damaged: it holds no table")
+    return content
+
+
+def _preprocessing(told: dict[str, Any]) -> Preprocessing:
+    """The preprocessing that a bundle tells, within what a picture can be scaled to."""
+    preprocessing = Preprocessing(**told)
+    sides = (preprocessing.resize, preprocessing.crop)
+    if not all(isinstance(side, int) and 1 <= side <= MOST_PIXELS_A_SIDE for side in sides):
+        raise ValueError(f"preprocessing.resize and crop are {sides!r:.40}")
+    if preprocessing.interpolation not in ("bicubic", "bilinear"):
+        raise ValueError(f"preprocessing.interpolation is {preprocessing.interpolation!r:.40}")
+    return preprocessing
+
+
+def _read_bank(file: Path) -> Floats:
+    try:
+        features = load_file(file)["features"].astype(np.float32)
+    except (OSError, SafetensorError, KeyError) as error:
+        raise DataError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+    if features.ndim != 2:
+        raise DataError(f"{file} is damaged: its features are no table")
+    return features
+
+
+def _read_known(file: Path, pictures: int) -> dict[str, list[str]]:
+    """Paths and labels of the training pictures, a text for each."""
+    known = _read_json(file)
+    for name in ("paths", "labels"):
+        texts = known.get(name)
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise DataError(f"{file} is damaged: {name} is no list of texts")
+        if len(texts) != pictures:
+            raise DataError(
+                f"{file} is damaged: it has {len(texts)} {name} for {pictures} pictures"
+            )
+    return known

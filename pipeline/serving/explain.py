@@ -1,0 +1,124 @@
+"""Reasons for an answer: where in the picture a class is seen, and which pictures are like it.
+
+NumPy and Pillow only, so that whatever shows a reason need not load torch.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ..heads.head import Head
+from ..tables.power import raised
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+# Nine colours of cividis, from no heat to most: it looks alike to every kind of colour vision, and
+# lighter is always more (Nuñez et al., 2018).
+CIVIDIS = np.array(
+    [
+        (0, 34, 78),
+        (26, 56, 111),
+        (67, 78, 108),
+        (97, 101, 111),
+        (125, 124, 120),
+        (155, 148, 118),
+        (188, 174, 108),
+        (222, 201, 88),
+        (254, 232, 56),
+    ],
+    dtype=np.float32,
+)
+
+TINY = float(np.finfo(np.float32).tiny)
+
+# Rows of similarities held at a time.
+ROWS = 256
+
+
+def class_map(maps: Floats, head: Head, power: float, label: int) -> Floats:
+    """Where in a picture a class is seen: its class activation map.
+
+    The backbone's last maps are summed, each weighted by the gradient of the class's logit with
+    respect to the map's mean, through the power and the head; what speaks against the class is cut
+    off. For a linear head and power 1 that is CAM (Zhou et al., CVPR 2016), else Grad-CAM
+    (Selvaraju et al., ICCV 2017).
+
+    Args:
+        maps: the backbone's last feature maps of the picture, [d, h, w]; their means over h and w
+            are its features.
+        head: as it was trained.
+        power: that its features were raised to.
+        label: position of the class.
+
+    Returns:
+        [h, w], from 0 to 1; all 0 where nothing speaks for the class.
+    """
+    means = maps.mean(axis=(1, 2))
+    weights = head.weight[label]
+    if head.hidden_weight is not None and head.hidden_bias is not None:
+        units = raised(means, power) @ head.hidden_weight.T + head.hidden_bias
+        weights = (weights * (units > 0)) @ head.hidden_weight
+    if power != 1:
+        # The slope of a root grows without bound towards 0. Means a hundred times below the
+        # average one get the slope at that place.
+        size = np.abs(means)
+        least = max(float(size.mean()) / 100, TINY)
+        weights = weights * power * np.maximum(size, least) ** (power - 1)
+    heat: Floats = np.maximum(np.tensordot(weights, maps, axes=1), 0).astype(np.float32)
+    heat /= max(float(heat.max()), TINY)
+    return heat
+
+
+def overlay(picture: Bytes, heat: Floats) -> Bytes:
+    """The picture in grey with the heat laid over it in colour, half and half.
+
+    Args:
+        picture: uint8 [height, width, 3], what the backbone saw.
+        heat: [h, w] from 0 to 1, of any size; it is scaled to the picture smoothly.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    height, width = picture.shape[:2]
+    smooth = Image.fromarray(heat.astype(np.float32)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
+    level = np.clip(np.asarray(smooth), 0, 1)
+    steps = np.linspace(0, 1, len(CIVIDIS))
+    colours = np.stack([np.interp(level, steps, channel) for channel in CIVIDIS.T], axis=-1)
+    grey = np.asarray(Image.fromarray(picture).convert("L"))[..., None]
+    mixed: Bytes = np.round((grey + colours) / 2).astype(np.uint8)
+    return mixed
+
+
+def directions(features: Floats) -> Floats:
+    """Rows [n, d] scaled to length 1, as `neighbours` wants them; a row of zeros stays."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    scaled: Floats = features / np.maximum(lengths, TINY)
+    return scaled
+
+
+def neighbours(features: Floats, bank: Floats, k: int) -> tuple[npt.NDArray[np.int64], Floats]:
+    """The rows of `bank` most like each row of `features`, by the cosine of the angle between them.
+
+    Args:
+        features: [n, d], as `directions` gives them.
+        bank: [m, d], likewise.
+        k: how many are wanted of each; fewer come back where m is smaller.
+
+    Returns:
+        positions in the bank [n, k] and cosine similarities [n, k], the nearest first.
+    """
+    k = min(k, len(bank))
+    positions = np.empty((len(features), k), dtype=np.int64)
+    cosines = np.empty((len(features), k), dtype=np.float32)
+    for start in range(0, len(features), ROWS):
+        rows = slice(start, start + ROWS)
+        likeness = features[rows] @ bank.T
+        nearest = np.sort(np.argpartition(-likeness, k - 1, axis=1)[:, :k], axis=1)
+        values = np.take_along_axis(likeness, nearest, axis=1)
+        order = np.argsort(-values, axis=1, kind="stable")  # of equals the first in the bank
+        positions[rows] = np.take_along_axis(nearest, order, axis=1)
+        cosines[rows] = np.take_along_axis(values, order, axis=1)
+    return positions, cosines

@@ -1,0 +1,284 @@
+"""Ask a bundle about pictures: `headstart predict BUNDLE PICTURES…`.
+
+Every core takes whole pictures, from decoding to answer. Answers are written as they come, in the
+order of the pictures, so memory does not grow with their number.
+"""
+
+import argparse
+import glob
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from csv import DictWriter
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..core import command
+from ..core.errors import ParamsError
+from ..core.progress import Progress
+
+if TYPE_CHECKING:  # it takes a while to import, and --help should not
+    from .classifier import Classifier
+
+Row = dict[str, Any]
+Write = Callable[[Row], None]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+COLUMNS = ("path", "class", "probability", "error")
+ROWS_A_GROUP = 10_000  # of Parquet, held in memory at once
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What can be said on the command line."""
+    parser.add_argument("bundle", type=Path, help="folder that the bundle stage wrote")
+    parser.add_argument(
+        "asked", metavar="PICTURES", nargs="+", help="files, folders, or patterns such as 'a/*.jpg'"
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a table there")
+    parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write JSON lines there")
+    parser.add_argument("--parquet", type=Path, metavar="FILE", help="write Parquet there")
+    parser.add_argument("--heat-maps", type=Path, metavar="FOLDER", help="where each class is seen")
+    parser.add_argument(
+        "--neighbours", type=int, default=0, metavar="K", help="the K nearest training pictures"
+    )
+
+
+def run(
+    bundle: Path,
+    asked: Iterable[str],
+    csv: Path | None = None,
+    jsonl: Path | None = None,
+    parquet: Path | None = None,
+    heat_maps: Path | None = None,
+    neighbours: int = 0,
+) -> None:
+    """Answer for every picture; print a table, or write those that were asked for.
+
+    Raises:
+        ParamsError: an argument names nothing, or is impossible.
+        DataError: the bundle cannot be opened.
+    """
+    from .classifier import Classifier
+
+    if neighbours < 0:
+        raise ParamsError(f"--neighbours is {neighbours}; it should be 0 or more")
+    paths = list(files(asked))
+    reasons = bool(heat_maps or neighbours)
+    classifier = Classifier(bundle, reasons)
+    if heat_maps and not classifier.has_maps:
+        raise ParamsError(
+            f"--heat-maps: the backbone {classifier.about['backbone']['name']} has no feature maps"
+        )
+    columns = [*COLUMNS, *["heat_map"] * bool(heat_maps)]
+    columns += ["neighbours"] * (neighbours > 0)
+    tables = [csv, jsonl, parquet]
+    failed = 0
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(table(file, columns))
+            for table, file in zip((_csv, _jsonl, _parquet), tables, strict=True)
+            if file
+        ]
+        progress = None
+        if writers:
+            progress = stack.enter_context(Progress("predict", len(paths), "pictures"))
+        else:  # a printed table is its own progress
+            writers = [_printer(classifier.classes)]
+        for row in rows(classifier, paths, heat_maps, neighbours):
+            for write in writers:
+                write(row)
+            failed += row["error"] is not None
+            if progress:
+                progress.advance(1)
+    if failed:
+        print(f"predict: {failed} of {len(paths)} could not be read as pictures", file=sys.stderr)
+
+
+def files(asked: Iterable[str]) -> Iterator[Path]:
+    """The files that the arguments name: a folder stands for those in it.
+
+    Raises:
+        ParamsError: an argument names no file.
+    """
+    for text in asked:
+        path = Path(text)
+        if path.is_dir():
+            found = inside(path)
+        elif path.exists():
+            found = [path]
+        else:
+            found = [Path(p) for p in sorted(glob.glob(text, recursive=True)) if Path(p).is_file()]  # noqa: PTH207
+        if not found:
+            raise ParamsError(f"{text} names no file")
+        yield from found
+
+
+def inside(folder: Path) -> list[Path]:
+    """The files in a folder and in those below it, sorted, without hidden ones."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        p for p in found if not any(q.startswith(".") for q in p.relative_to(folder).parts)
+    )
+
+
+def spelt(path: Path) -> str:
+    """The path as a table has it: of a name that is no UTF-8 the odd bytes are spelt out."""
+    return path.as_posix().encode("utf-8", "backslashreplace").decode()
+
+
+def rows(
+    classifier: "Classifier", paths: Iterable[Path], heat_maps: Path | None, neighbours: int
+) -> Iterator[Row]:
+    """A row a picture, in order: `path`, `class`, `probability`, `error` and what else is asked.
+
+    A picture that cannot be read has its reason in `error` and None elsewhere.
+    """
+    cores = os.cpu_count() or 1
+    if heat_maps:
+        heat_maps.mkdir(parents=True, exist_ok=True)
+    ask = partial(_row, classifier, heat_maps, neighbours)
+    with ThreadPoolExecutor(cores) as pool:
+        yield from in_order(pool, ask, paths, ahead=4 * cores)
+
+
+def in_order(
+    pool: ThreadPoolExecutor,
+    do: Callable[[Item], Result],
+    items: Iterable[Item],
+    ahead: int,
+) -> Iterator[Result]:
+    """As `pool.map`, but never more than `ahead` items further than what has been taken."""
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(do, item))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _row(classifier: "Classifier", heat_maps: Path | None, neighbours: int, path: Path) -> Row:
+    from PIL import Image
+
+    from ..kinds.image import decode
+
+    row: Row = dict.fromkeys(COLUMNS)
+    row["path"] = spelt(path)
+    try:
+        with decode.large(path):
+            data = decode.load(path)
+            answer = classifier.answer(data, heat_maps is not None, neighbours)
+    except decode.RefusedError as error:
+        return row | {"error": str(error)}
+    row["class"] = classifier.classes[answer.best]
+    row["probability"] = float(answer.probabilities[answer.best])
+    if heat_maps is not None and answer.heat is not None:
+        # Pictures of one name in two folders have two maps.
+        stem = Path(row["path"]).stem.encode()[:200].decode(errors="ignore")  # a name has 255 bytes
+        name = f"{stem}-{decode.digest(os.fsencode(path))[:8]}.png"
+        Image.fromarray(answer.heat).save(heat_maps / name)
+        row["heat_map"] = spelt(heat_maps / name)
+    if neighbours:
+        row["neighbours"] = [
+            {"path": one.path, "label": one.label, "cosine": one.cosine}
+            for one in answer.neighbours
+        ]
+    return row
+
+
+@contextmanager
+def _csv(file: Path, columns: list[str]) -> Iterator[Write]:
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+
+        def write(row: Row) -> None:
+            # Six digits: more would only show how the machine rounds.
+            shown = dict(row)
+            if row["probability"] is not None:
+                shown["probability"] = f"{row['probability']:.6g}"
+            if row.get("neighbours"):
+                shown["neighbours"] = json.dumps(row["neighbours"], ensure_ascii=False)
+            writer.writerow(shown)
+
+        yield write
+
+
+@contextmanager
+def _jsonl(file: Path, columns: list[str]) -> Iterator[Write]:
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        yield lambda row: print(
+            json.dumps({name: row.get(name) for name in columns}, ensure_ascii=False), file=stream
+        )
+
+
+@contextmanager
+def _parquet(file: Path, columns: list[str]) -> Iterator[Write]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise ParamsError("--parquet needs pyarrow: pip install pyarrow") from None
+    neighbour = pa.struct({"path": pa.string(), "label": pa.string(), "cosine": pa.float32()})
+    kinds = {"probability": pa.float32(), "neighbours": pa.list_(neighbour)}
+    schema = pa.schema({name: kinds.get(name, pa.string()) for name in columns})
+    held: list[Row] = []
+    with pq.ParquetWriter(file, schema) as writer:
+
+        def flush() -> None:
+            writer.write_table(pa.Table.from_pylist(held, schema))
+            held.clear()
+
+        def write(row: Row) -> None:
+            held.append(row)
+            if len(held) >= ROWS_A_GROUP:
+                flush()
+
+        yield write
+        flush()
+
+
+def _printer(classes: list[str]) -> Write:
+    width = max(len("class"), *map(len, classes))
+    print(f"{'probability':>11}  {'class':{width}}  path")
+
+    def write(row: Row) -> None:
+        if row["error"] is not None:
+            print(f"{'–':>11}  {'–':{width}}  {row['path']}: {row['error']}", flush=True)
+            return
+        print(f"{row['probability']:11.4f}  {row['class']:{width}}  {row['path']}", flush=True)
+        for one in row.get("neighbours") or ():
+            print(f"{one['cosine']:11.4f}    like {one['label']}  {one['path']}", flush=True)
+
+    return write
+
+
+def main() -> None:
+    """Run as a command of its own, where Headstart's others are not installed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.serving.predict",
+        description=__doc__,
+        parents=[command.debug_option()],
+    )
+    add_arguments(parser)
+    asked = vars(parser.parse_args())
+    asked.pop("debug", None)
+
+    def predict() -> None:
+        run(**asked)
+
+    command.run(predict, takes_arguments=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,349 @@
+"""Answer pictures over HTTP: `headstart serve BUNDLE`.
+
+A picture is answered by one thread on one core, from decoding to answer, as `predict` does it; the
+threads are as many as cores. Waiting requests are not put together into batches: a core answers as
+many pictures a second one by one as in batches (benchmarks/serve.md), and nobody waits for others.
+What comes in is limited in size, kind, number and time (`Limits`).
+"""
+
+import asyncio
+import base64
+import io
+import os
+import socket
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import uvicorn
+from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse
+from PIL import Image
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from pydantic import BaseModel, Field
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+
+from ..core.errors import ParamsError
+from ..kinds.image import decode
+from .classifier import Answer, Classifier
+
+PAGE = Path(__file__).with_name("server.html")
+THUMBNAIL = 160  # pixels of a neighbour's longer side
+MOST_NEIGHBOURS = 20
+MOST_CONNECTIONS = 1000  # beyond these uvicorn itself answers 503
+# The page holds its own style and script, and no other site's is ever run in it.
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline';"
+    " img-src 'self' data: blob:; connect-src 'self'"
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is taken in: bytes a picture, pictures at a time, seconds from arrival to answer."""
+
+    megabytes: float = 20.0
+    waiting: int = 128
+    seconds: float = 30.0
+
+
+class Like(BaseModel):
+    """A training picture that is like the one asked about."""
+
+    path: str
+    label: str
+    cosine: float = Field(description="of the angle between their features; 1 is the same")
+    number: int = Field(description="for /training/{number}, its thumbnail")
+
+
+class Reply(BaseModel):
+    """What the classifier says of a picture."""
+
+    best: str = Field(description="the most probable class")
+    probability: float = Field(description="of that class, calibrated")
+    probabilities: dict[str, float] = Field(description="of each class; together 1")
+    neighbours: list[Like] = Field(description="the nearest training pictures, nearest first")
+    heat_map: str | None = Field(description="a PNG as a data URL: where that class is seen")
+
+
+class Problem(BaseModel):
+    """Why there is no answer."""
+
+    detail: str
+
+
+class Health(BaseModel):
+    """That the server answers, and with what."""
+
+    status: str
+    classes: list[str]
+    backbone: str
+    manifest: str = Field(description="SHA-256 of the manifest that the model was trained on")
+    waiting: int = Field(description="pictures taken in and not yet answered")
+
+
+BINARY = {"type": "string", "format": "binary"}
+BODY = {
+    "required": True,
+    "description": "the bytes of a picture, or a form with a picture as its first file",
+    "content": {
+        "application/octet-stream": {"schema": BINARY},
+        "image/*": {"schema": BINARY},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {"picture": BINARY},
+                "required": ["picture"],
+            }
+        },
+    },
+}
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "a form that cannot be read"},
+    408: {"model": Problem, "description": "the body did not come in time"},
+    413: {"model": Problem, "description": "too large"},
+    415: {"model": Problem, "description": "another type of body"},
+    422: {"description": "not taken as a picture, with the reason; or an impossible parameter"},
+    429: {"model": Problem, "description": "too many pictures are waiting; try again"},
+    503: {"model": Problem, "description": "not answered in time; try again"},
+}
+
+
+THUMBNAILS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/jpeg": {"schema": BINARY}}},
+    404: {"model": Problem, "description": "no such number, or its file is not here"},
+}
+
+
+class Desk:
+    """Takes pictures in, up to the limits, and has them answered by a thread a core."""
+
+    def __init__(self, classifier: Classifier, limits: Limits) -> None:
+        """Start the threads."""
+        self.classifier, self.limits = classifier, limits
+        self.waiting = 0
+        self.threads = ThreadPoolExecutor(os.cpu_count() or 1)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold one of the places, which are taken before a body is read."""
+        if self.waiting >= self.limits.waiting:
+            problem = f"{self.waiting} pictures are waiting already"
+            raise HTTPException(429, problem, headers={"Retry-After": "1"})
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+
+    async def answer(self, data: bytes, heat_map: bool, neighbours: int, until: float) -> Answer:
+        """The answer, if it is there `until` then, by the event loop's clock."""
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(
+            self.threads, self.classifier.answer, data, heat_map, neighbours
+        )
+        try:
+            async with asyncio.timeout_at(until):
+                return await work
+        except TimeoutError:
+            problem = f"no answer within {self.limits.seconds:g} seconds"
+            raise HTTPException(503, problem, headers={"Retry-After": "1"}) from None
+        except decode.RefusedError as error:
+            raise HTTPException(422, str(error)) from None
+
+    async def body(self, request: Request, until: float) -> bytes:
+        """The picture's bytes: the body itself, or the first file of a form."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        form = kind == "multipart/form-data"
+        if not (form or kind in ("", "application/octet-stream") or kind.startswith("image/")):
+            problem = (
+                f"{kind[:100]} is no picture; send image/*, application/octet-stream or a form"
+            )
+            raise HTTPException(415, problem)
+        try:
+            async with asyncio.timeout_at(until):
+                if form:
+                    return await self._first_file(request)
+                data = b"".join([piece async for piece in self._pieces(request)])
+        except ClientDisconnect:
+            raise HTTPException(400, "the sender hung up") from None
+        except TimeoutError:
+            problem = f"the body did not come within {self.limits.seconds:g} seconds"
+            raise HTTPException(408, problem) from None
+        if not data:
+            raise HTTPException(422, "the body is empty")
+        return data
+
+    async def _pieces(self, request: Request) -> AsyncGenerator[bytes, None]:
+        most = int(self.limits.megabytes * 1e6)
+        declared = request.headers.get("content-length", "")
+        size = int(declared) if declared.isdecimal() else 0
+        problem = HTTPException(413, f"too large: at most {self.limits.megabytes:g} MB are taken")
+        if size > most:
+            raise problem
+        taken = 0
+        async for piece in request.stream():
+            taken += len(piece)
+            if taken > most:
+                raise problem
+            yield piece
+
+    async def _first_file(self, request: Request) -> bytes:
+        parser = MultiPartParser(request.headers, self._pieces(request), max_files=1, max_fields=10)
+        try:
+            form = await parser.parse()
+        except (MultiPartException, ValueError, KeyError) as error:
+            raise HTTPException(400, f"the form cannot be read: {error}") from None
+        for value in form.values():
+            if isinstance(value, UploadFile):
+                return await value.read()
+        raise HTTPException(400, "the form has no file")
+
+
+def application(classifier: Classifier, limits: Limits) -> FastAPI:
+    """The web application that answers with `classifier`, opened with its reasons."""
+    desk = Desk(classifier, limits)
+    registry = CollectorRegistry()
+    answered = Counter(
+        "headstart_answers", "Answers, by HTTP status", ["status"], registry=registry
+    )
+    seconds = Histogram("headstart_seconds", "From arrival to answer", registry=registry)
+    waiting = Gauge("headstart_waiting", "Pictures not yet answered", registry=registry)
+    waiting.set_function(lambda: desk.waiting)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        desk.threads.shutdown(cancel_futures=True)
+
+    # Its usual pages of documentation fetch their scripts from another site.
+    app = FastAPI(title="Headstart", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
+
+    @app.post("/predict", responses=PROBLEMS, openapi_extra={"requestBody": BODY})
+    async def predict(
+        request: Request,
+        heat_map: Annotated[bool, Query(description="whether one is wanted")] = False,
+        neighbours: Annotated[int, Query(ge=0, le=MOST_NEIGHBOURS)] = 0,
+    ) -> Reply:
+        """The classes of a picture and, if wanted, the reasons."""
+        start = time.monotonic()
+        until = asyncio.get_running_loop().time() + limits.seconds
+        status = 500
+        try:
+            with desk.place():
+                data = await desk.body(request, until)
+                answer = await desk.answer(data, heat_map, neighbours, until)
+            status = 200
+            return reply(answer, classifier.classes)
+        except HTTPException as error:
+            status = error.status_code
+            raise
+        finally:
+            answered.labels(status).inc()
+            seconds.observe(time.monotonic() - start)
+
+    @app.get("/health")
+    async def health() -> Health:
+        """That the server answers, and with what."""
+        about = classifier.about
+        return Health(
+            status="ok",
+            classes=classifier.classes,
+            backbone=about["backbone"]["name"],
+            manifest=about["data"]["manifest"],
+            waiting=desk.waiting,
+        )
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Figures for Prometheus."""
+        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
+
+    @app.get(
+        "/training/{number}",
+        responses=THUMBNAILS,
+        response_class=Response,
+    )
+    def training(number: int) -> Response:
+        """A training picture, small; where the server runs beside them."""
+        paths = classifier.known["paths"]
+        if not 0 <= number < len(paths):
+            raise HTTPException(404, f"the training pictures have numbers below {len(paths)}")
+        path = Path(paths[number])
+        if decode.leads_out(path):
+            raise HTTPException(404, "its path leads out of the folder that the server runs in")
+        try:
+            picture = decode.decode(decode.load(path), THUMBNAIL)
+        except decode.RefusedError as error:
+            raise HTTPException(404, f"not here: {error}") from None
+        picture.thumbnail((THUMBNAIL, THUMBNAIL))
+        return Response(_encoded(picture, "JPEG"), media_type="image/jpeg")
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> Response:
+        return HTMLResponse(
+            PAGE.read_text(encoding="utf-8"), headers={"Content-Security-Policy": POLICY}
+        )
+
+    return app
+
+
+def reply(answer: Answer, classes: list[str]) -> Reply:
+    """An answer as it is sent."""
+    heat_map = None
+    if answer.heat is not None:
+        png = _encoded(Image.fromarray(answer.heat), "PNG")
+        heat_map = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    shares = [float(share) for share in answer.probabilities]
+    return Reply(
+        best=classes[answer.best],
+        probability=shares[answer.best],
+        probabilities=dict(zip(classes, shares, strict=True)),
+        neighbours=[Like(**vars(neighbour)) for neighbour in answer.neighbours],
+        heat_map=heat_map,
+    )
+
+
+def _encoded(picture: Image.Image, kind: str) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind)
+    return file.getvalue()
+
+
+def run(
+    bundle: Path,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    megabytes: float = Limits.megabytes,
+    waiting: int = Limits.waiting,
+    seconds: float = Limits.seconds,
+) -> None:
+    """Serve until interrupted.
+
+    Raises:
+        DataError: the bundle cannot be opened.
+        ParamsError: a limit is not above 0, or the port is none or taken.
+    """
+    if min(megabytes, waiting, seconds) <= 0:
+        raise ParamsError("--megabytes, --waiting and --seconds should be above 0")
+    if not 0 <= port <= 65535:
+        raise ParamsError(f"--port is {port}; it should be 0 to 65535")
+    app = application(Classifier(bundle, reasons=True), Limits(megabytes, waiting, seconds))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ParamsError(
+            f"cannot listen at {host}, port {port} ({reason}); give another --host or --port"
+        ) from None
+    print(f"serve: answering with {bundle} at http://{host}:{port}", flush=True)
+    config = uvicorn.Config(app, log_level="warning", limit_concurrency=MOST_CONNECTIONS)
+    with listening, suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listening])

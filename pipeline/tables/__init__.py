@@ -1,0 +1,1 @@
+"""What passes between stages: the manifest, the plan and the shards of features."""

@@ -1,0 +1,257 @@
+"""The features table between `extract` and the stages that read it: shards of Parquet.
+
+A row is a view: `digest` of the picture, `view` number, `feature` (fixed-size list of float32).
+Shard `<two hex digits>.parquet` holds the digests that begin with those digits, sorted by digest
+and view.
+"""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..core.errors import DataError
+from .power import raised
+
+COLUMNS = ("digest", "path", "label", "split")  # of the manifest, that stages after ingest read
+
+
+def write_shards(
+    folder: Path,
+    parts: Iterable[tuple[Sequence[str], npt.ArrayLike, npt.NDArray[np.float32]]],
+) -> None:
+    """Make `folder` hold exactly these rows, replacing only the shards whose bytes differ.
+
+    Args:
+        folder: made if it is not there; files in it that are no shard of these rows are removed.
+        parts: rows in any order, all of a shard's in the same part, so that no more than a part
+            is in memory: digests (SHA-256 of each row's picture, 64 hex digits, length n), view
+            numbers (length n) and features [n, d].
+
+    Raises:
+        DataError: the lengths differ, or a (digest, view) stands there twice.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written: set[str] = set()
+    for digests, views, features in parts:
+        names = np.asarray(digests, dtype=str)
+        numbers = np.asarray(views, dtype=np.int32)
+        if features.ndim != 2 or not len(names) == len(numbers) == len(features):
+            raise DataError(
+                f"{folder}: {len(names)} digests, {len(numbers)} views and features of shape "
+                f"{features.shape} do not belong together"
+            )
+        order = np.lexsort((numbers, names))
+        names, numbers = names[order], numbers[order]
+        twice = (names[1:] == names[:-1]) & (numbers[1:] == numbers[:-1])
+        if twice.any():
+            first = int(np.argmax(twice))
+            raise DataError(f"{folder}: view {numbers[first]} of {names[first]} is given twice")
+
+        prefixes, starts = np.unique(names.astype("U2"), return_index=True)
+        for prefix, start, end in zip(prefixes, starts, [*starts[1:], len(names)], strict=True):
+            content = _parquet(names[start:end], numbers[start:end], features[order[start:end]])
+            _replace_if_different(folder / f"{prefix}.parquet", content)
+            written.add(f"{prefix}.parquet")
+    for file in folder.iterdir():
+        if file.name not in written:
+            file.unlink()
+
+
+def _parquet(
+    digests: npt.NDArray[np.str_],
+    views: npt.NDArray[np.int32],
+    features: npt.NDArray[np.float32],
+) -> pa.Buffer:
+    """One shard as bytes; float32 features hardly compress, so they are stored plain."""
+    values = pa.array(np.ascontiguousarray(features, dtype=np.float32).reshape(-1))
+    table = pa.table(
+        {
+            "digest": pa.array(digests.tolist(), type=pa.string()),
+            "view": pa.array(views),
+            "feature": pa.FixedSizeListArray.from_arrays(values, features.shape[1]),
+        }
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="none", use_dictionary=False, write_statistics=False)
+    return sink.getvalue()
+
+
+def _replace_if_different(file: Path, content: pa.Buffer) -> None:
+    """Leave an equal file alone: DVC then need not hash it again."""
+    if file.exists() and pa.py_buffer(file.read_bytes()).equals(content):
+        return
+    # A reader never sees half a shard, and a link into DVC's cache is not written through.
+    temporary = file.with_suffix(".partial")
+    temporary.write_bytes(content)
+    temporary.replace(file)
+
+
+# Row in the manifest, view number and feature of some views.
+_Rows = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of one split, sorted by digest and view.
+
+    `digests` and `paths` are strings of length n, `views` int32 [n], `labels` int64 [n] (positions
+    in the list of classes), `features` float32 [n, d].
+    """
+
+    digests: npt.NDArray[np.str_]
+    paths: npt.NDArray[np.str_]
+    views: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.int64]
+    features: npt.NDArray[np.float32]
+
+
+def read_manifest(path: Path) -> pd.DataFrame:
+    """Read the manifest, a row a picture.
+
+    Raises:
+        DataError: it is not there or is not readable, or lacks a column.
+    """
+    try:
+        manifest: pd.DataFrame = pq.read_table(path).to_pandas()
+    except FileNotFoundError:
+        raise DataError(f"{path} is not here; run the ingest stage first") from None
+    except pa.ArrowException as error:
+        raise DataError(f"{path} is not readable: {' '.join(str(error).split())}") from None
+    lacking = [name for name in COLUMNS if name not in manifest]
+    if lacking:
+        raise DataError(f"{path} has no column {lacking[0]}; run the ingest stage again")
+    return manifest
+
+
+def read_splits(
+    folder: Path,
+    manifest: pd.DataFrame,
+    classes: Sequence[str],
+    splits: Sequence[str],
+    power: float = 1.0,
+) -> dict[str, Split]:
+    """Join the features in `folder` with the manifest; only the rows of `splits` are kept.
+
+    The training split has every view, the others view 0 only. A split without pictures has n = 0.
+
+    Args:
+        folder: as `write_shards` leaves it.
+        manifest: as `read_manifest` gives it.
+        classes: the label at each position.
+        splits: any of train, val and test.
+        power: the exponent of `power.raised`.
+
+    Raises:
+        DataError: a shard is damaged, a row is missing or surplus, a number is not finite, or a
+            label of `splits` is not among the classes.
+    """
+    shards = sorted(folder.glob("*.parquet"))
+    if not shards:
+        raise DataError(f"{folder} holds no features; run the extract stage first")
+    row_of = pd.Index(manifest["digest"])
+    split_of_row = manifest["split"].to_numpy()
+
+    def read(shard: Path) -> dict[str, _Rows]:
+        digests, views, features = _read_shard(shard)
+        rows = row_of.get_indexer(digests)
+        if (rows < 0).any():
+            raise DataError(
+                f"{shard} has features of {digests[int(np.argmin(rows))]}, a picture that is not "
+                "in the manifest; run the extract stage again"
+            )
+        chosen = {split: split_of_row[rows] == split for split in splits}
+        return {split: (rows[mask], views[mask], features[mask]) for split, mask in chosen.items()}
+
+    with ThreadPoolExecutor() as threads:
+        parts = list(threads.map(read, shards))
+    lengths = {part[split][2].shape[1] for part in parts for split in splits}
+    if len(lengths) > 1:
+        raise DataError(
+            f"{folder} mixes features of {' and '.join(map(str, sorted(lengths)))} numbers; "
+            "delete it and run the extract stage again"
+        )
+    joined = {}
+    for split in splits:
+        rows, views, features = (
+            np.concatenate(arrays)
+            for arrays in zip(*(part.pop(split) for part in parts), strict=True)
+        )
+        _check_complete(folder, split, manifest, rows, views)
+        if not np.isfinite(features).all():
+            bad = int(np.argmin(np.isfinite(features).all(axis=1)))
+            raise DataError(
+                f"{folder}: the features of {manifest['path'].iloc[rows[bad]]}, view {views[bad]}, "
+                "are not finite numbers; the backbone or its precision is at fault"
+            )
+        pictures = manifest.iloc[rows]
+        joined[split] = Split(
+            digests=pictures["digest"].to_numpy(dtype=str),
+            paths=pictures["path"].to_numpy(dtype=str),
+            views=views,
+            labels=_positions(pictures["label"], classes),
+            features=raised(features, power),
+        )
+    return joined
+
+
+def _read_shard(
+    shard: Path,
+) -> tuple["pd.Index[str]", npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    try:
+        table = pq.read_table(shard, use_threads=False)  # each shard has a thread already
+        digests = pd.Index(table["digest"].to_pandas())
+        views = table["view"].to_numpy()
+        column = table["feature"].combine_chunks()
+        features = column.flatten().to_numpy().reshape(len(column), column.type.list_size)
+    except (pa.ArrowException, KeyError, AttributeError, OSError) as error:
+        raise DataError(
+            f"{shard} is damaged ({' '.join(str(error).split())}); "
+            "delete it and run the extract stage again"
+        ) from None
+    return digests, views, features
+
+
+def _check_complete(
+    folder: Path,
+    split: str,
+    manifest: pd.DataFrame,
+    rows: npt.NDArray[np.int64],
+    views: npt.NDArray[np.int32],
+) -> None:
+    """Every picture has views 0, 1, …, V once, with V = 0 outside the training split."""
+    last = int(views.max(initial=0)) if split == "train" else 0
+    wanted = np.flatnonzero(manifest["split"] == split)
+    present = np.zeros((len(manifest), last + 1), dtype=np.int64)
+    if (views < 0).any() or (views > last).any():
+        surplus = int(np.argmax((views < 0) | (views > last)))
+        raise DataError(
+            f"{folder} has view {views[surplus]} of {manifest['path'].iloc[rows[surplus]]}, "
+            f"a {split} picture; only training pictures have views beside 0"
+        )
+    np.add.at(present, (rows, views), 1)
+    wrong = np.argwhere(present[wanted] != 1)
+    if len(wrong):
+        row, view = wanted[wrong[0, 0]], wrong[0, 1]
+        found = "is missing from" if present[row, view] == 0 else "stands more than once in"
+        raise DataError(
+            f"view {view} of {manifest['path'].iloc[row]} {found} {folder} "
+            f"({len(wrong)} such views); run the extract stage again"
+        )
+
+
+def _positions(labels: pd.Series, classes: Sequence[str]) -> npt.NDArray[np.int64]:
+    positions: npt.NDArray[np.int64] = pd.Index(classes).get_indexer(pd.Index(labels))
+    if (positions < 0).any():
+        stranger = labels.iloc[int(np.argmin(positions))]
+        raise DataError(
+            f"the label {stranger!r} is not among the classes {', '.join(classes)}; "
+            "run the train stage again"
+        )
+    return positions.astype(np.int64)

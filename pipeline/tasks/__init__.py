@@ -1,0 +1,1 @@
+"""What is learned: labels to targets, and the metrics of the answers."""

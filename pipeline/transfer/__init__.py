@@ -1,0 +1,1 @@
+"""Networks that are trained with their heads, and how well features transfer."""
