@@ -55,10 +55,10 @@ audit: setup  ## known holes in the packages of requirements.lock (asks an advis
 		echo "audit: a hole was found, or a package had no answer: see above"; exit 1; }
 
 store: setup  ## what is in the feature store
-	python -m pipeline.store.local
+	python -m pipeline.store
 
 clean-store: setup  ## empty the feature store: costs time, never correctness
-	python -m pipeline.store.local clear
+	python -m pipeline.store clear
 
 lock: setup  ## pin the newest versions that fit pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \

@@ -19,24 +19,37 @@ def main() -> None:
         prog="headstart", description="A picture classifier's kit.", parents=either
     )
     subcommands = parser.add_subparsers(dest="subcommand", required=True)
-    subcommands.add_parser(
-        "why", help="what dvc repro would run, and because of what", parents=either
+    subcommands.add_parser("why", help="Show what dvc repro would run, and why.", parents=either)
+    asking = subcommands.add_parser(
+        "predict", help="Predict the classes of examples with a trained bundle.", parents=either
     )
-    asking = subcommands.add_parser("predict", help="ask a bundle about pictures", parents=either)
     answers.add_arguments(asking)
     # What is not given is left to `serve.run`.
     serving = subcommands.add_parser(
         "serve",
-        help="answer pictures over HTTP",
+        help="Serve predictions of a trained bundle over HTTP.",
         argument_default=argparse.SUPPRESS,
         parents=either,
     )
-    serving.add_argument("bundle", type=Path, help="folder that the bundle stage wrote")
-    serving.add_argument("--host", help="127.0.0.1; 0.0.0.0 for other machines as well")
-    serving.add_argument("--port", type=int, help="8000")
-    serving.add_argument("--megabytes", type=float, help="20; the largest picture taken")
-    serving.add_argument("--waiting", type=int, help="128; the most pictures at a time")
-    serving.add_argument("--seconds", type=float, help="30; from a picture's arrival to its answer")
+    serving.add_argument("bundle", type=Path, help="Folder that the bundle stage wrote.")
+    serving.add_argument(
+        "--host",
+        help="Address to listen on (default: 127.0.0.1, this machine only).",
+    )
+    serving.add_argument("--port", type=int, help="Port to listen on (default: 8000).")
+    serving.add_argument(
+        "--megabytes", type=float, help="Largest request in megabytes (default: 20)."
+    )
+    serving.add_argument(
+        "--waiting",
+        type=int,
+        help="Largest number of requests in the queue (default: 128).",
+    )
+    serving.add_argument(
+        "--seconds",
+        type=float,
+        help="Seconds from a request's arrival to its answer (default: 30).",
+    )
     asked = vars(parser.parse_args())
     subcommand = asked.pop("subcommand")
     asked.pop("debug", None)

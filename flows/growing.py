@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, TextIO
 from prefect import State, flow
 from prefect.states import Completed, Failed
 
-from pipeline.core.errors import HeadstartError, ParamsError
-from pipeline.kinds.image import decode
+from pipeline.core import files
+from pipeline.core.errors import HeadstartError, ParamsError, RefusedError
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.predict import inside, rows, spelt
 
@@ -43,8 +43,8 @@ def predict(bundle: Path, folder: Path, answers: Path) -> State[None]:
         except HeadstartError as error:
             return Failed(message=str(error))
     if asked or copies:
-        return Completed(message=f"{asked} pictures asked about, {copies} copies")
-    return Completed(name="Cached", message="no new picture")
+        return Completed(message=f"{asked} files predicted, {copies} copies")
+    return Completed(name="Cached", message="no new file")
 
 
 def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
@@ -55,9 +55,9 @@ def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
         DataError: the bundle cannot be opened.
     """
     if not folder.is_dir():
-        raise ParamsError(f"{folder} is no folder; name the one that the pictures come into")
+        raise ParamsError(f"{folder} is no folder; name the one that the files come into")
     classifier = Classifier(bundle)
-    version = decode.digest((bundle / "bundle.json").read_bytes())
+    version = files.digest((bundle / "bundle.json").read_bytes())
     seen, known = _remembered(lines, version)
     waiting: deque[tuple[Seen, str]] = deque()
     copies: list[tuple[Seen, str]] = []
@@ -71,7 +71,7 @@ def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
             now = Seen(spelt(path), status.st_size, status.st_mtime_ns)
             if now in seen:
                 continue
-            digest = _digest(path)
+            digest = _digest(path, classifier.kind.most_bytes)
             if digest in known or any(digest == other for _, other in waiting):
                 copies.append((now, digest))
                 continue
@@ -93,10 +93,10 @@ def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
     return asked, len(copies)
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, most_bytes: int) -> str:
     try:
-        return decode.digest(decode.load(path))
-    except decode.RefusedError as error:
+        return files.digest(files.load(path, most_bytes))
+    except RefusedError as error:
         return f"{error}: {spelt(path)}"  # its row will say so
 
 

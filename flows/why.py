@@ -1,7 +1,7 @@
 """`headstart why`: what `dvc repro` would run, because of what, and how many views that costs.
 
-It only reads. What changed is DVC's to say; what that means for single pictures is worked out by
-the stages' own functions, from the manifest that is there and the files that DVC finds changed.
+It only reads. What changed is DVC's to say; what that means for single examples is worked out by
+the rooms' own functions, from the manifest that is there and the files that DVC finds changed.
 """
 
 import contextlib
@@ -20,24 +20,27 @@ from dvc_data.hashfile.build import build
 from dvc_data.hashfile.obj import HashFile
 from dvc_data.hashfile.tree import Tree
 
-from pipeline import augment, extract, ingest
+from pipeline import kinds
 from pipeline.backbones import engines
-from pipeline.core import params
+from pipeline.core import files, params
 from pipeline.core.errors import RunError
 from pipeline.core.params import Params
 from pipeline.core.paths import MANIFEST, PLAN
-from pipeline.ingest import Picture
-from pipeline.kinds.image import decode
-from pipeline.kinds.image.decode import Inspection
-from pipeline.sources import find
-from pipeline.store import local
-from pipeline.store.local import FeatureStore
+from pipeline.kinds import Kind
+from pipeline.runners.wanted import every_view
+from pipeline.sources.checked import Checked, drop_repeats
+from pipeline.sources.folder import folder as folder_listing
+from pipeline.sources.splits import split
+from pipeline.sources.table import table as table_listing
+from pipeline.store.database import features_file
+from pipeline.store.places import default_folder
+from pipeline.store.vectors import FeatureStore
 
-NAMED = 3  # pictures named one by one; the rest are counted
+NAMED = 3  # examples named one by one; the rest are counted
 
 
 class Folder(NamedTuple):
-    """The pictures' folder as a dependency, and what DVC finds in it now."""
+    """The examples' folder as a dependency, and what DVC finds in it now."""
 
     dep: Dependency
     now: HashFile
@@ -55,9 +58,9 @@ def why() -> list[str]:
 
     Raises:
         HeadstartError: `params.yaml` or `dvc.yaml` is wrong, there is no DVC repository, or the
-            pictures cannot be listed.
+            examples cannot be listed.
     """
-    settings = params.load()
+    settings = params.load(kinds.schema)
     try:
         return _why(settings)
     except DvcException as error:
@@ -65,6 +68,7 @@ def why() -> list[str]:
 
 
 def _why(settings: Params) -> list[str]:
+    kind = kinds.named(settings.ingest.kind)
     reasons: dict[str, Reasons] = {}
     touched: set[str] | None = set()
     with Repo() as repo:
@@ -72,7 +76,7 @@ def _why(settings: Params) -> list[str]:
         for stage in plan_repro(graph):
             if not stage.cmd:
                 continue
-            folder = picture_folder(stage, settings) if stage.name == "ingest" else None
+            folder = example_folder(stage, settings) if stage.name == "ingest" else None
             own = own_reasons(stage, folder)
             stages_above = [up for up in graph.successors(stage) if up.cmd]  # not `.dvc` files
             above = [up.name for up in stages_above if up.name in reasons]
@@ -84,9 +88,9 @@ def _why(settings: Params) -> list[str]:
 
     manifest = pd.read_parquet(MANIFEST) if MANIFEST.exists() else None
     if "ingest" in reasons:
-        coming = None if touched is None else coming_manifest(settings, manifest, touched)
+        coming = None if touched is None else coming_manifest(settings, manifest, touched, kind)
         if coming is not None and manifest is not None:
-            reasons["ingest"].own.extend(picture_changes(manifest, coming))
+            reasons["ingest"].own.extend(example_changes(manifest, coming, kind))
         manifest = coming
 
     lines = []
@@ -94,7 +98,7 @@ def _why(settings: Params) -> list[str]:
         lines.append(f"{name}: {in_words(reasons.get(name))}")
         if name == "extract" and name in reasons:
             planned = None if {"ingest", "augment"} & reasons.keys() else pd.read_parquet(PLAN)
-            lines.append(f"  {views_to_compute(settings, manifest, planned)}")
+            lines.append(f"  {views_to_compute(settings, manifest, planned, kind)}")
     return lines
 
 
@@ -107,7 +111,7 @@ def in_words(reasons: Reasons | None) -> str:
     return f"runs if the output of {' or '.join(reasons.above)} changes"
 
 
-def picture_folder(stage: Stage, settings: Params) -> Folder | None:
+def example_folder(stage: Stage, settings: Params) -> Folder | None:
     """What ingest reads; None where it has not run on it, or it is not there."""
     path = settings.ingest.path
     for dep in stage.deps:
@@ -127,7 +131,7 @@ def picture_folder(stage: Stage, settings: Params) -> Folder | None:
 def own_reasons(stage: Stage, folder: Folder | None) -> list[str]:
     """What of a stage's inputs, command and outputs differs from `dvc.lock`.
 
-    Where the stage reads `folder`, DVC need not look through it again: with 100,000 pictures that
+    Where the stage reads `folder`, DVC need not look through it again: with 100,000 files that
     takes seconds.
     """
     if not any(out.hash_info for out in stage.outs):
@@ -167,7 +171,7 @@ def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def touched_files(folder: Folder | None) -> set[str] | None:
-    """Paths of the files in the pictures' folder that are new or have other bytes.
+    """Paths of the files in the examples' folder that are new or have other bytes.
 
     None where DVC does not hold the list of the earlier files.
     """
@@ -180,14 +184,14 @@ def touched_files(folder: Folder | None) -> set[str] | None:
 
 
 def coming_manifest(
-    settings: Params, manifest: pd.DataFrame | None, touched: set[str]
+    settings: Params, manifest: pd.DataFrame | None, touched: set[str], kind: Kind
 ) -> pd.DataFrame | None:
-    """The manifest that ingest would write, as far as it can be told without decoding pictures.
+    """The manifest that ingest would write, as far as it can be told without decoding them.
 
-    None for a source that makes its pictures, or where ingest has never run. Only touched files
+    None for a source that makes its examples, or where ingest has never run. Only touched files
     are read; a file that was refused before and is the same is taken to be refused again.
     """
-    listings = {"folder": find.folder, "csv": find.table}
+    listings = {"folder": folder_listing, "csv": table_listing}
     if manifest is None or settings.ingest.source not in listings:
         return None
     known = dict(zip(manifest["path"], manifest["digest"], strict=True))
@@ -198,15 +202,15 @@ def coming_manifest(
             path = found.path.as_posix()
             digest = known.get(path)
             if path in touched:
-                digest = decode.digest(found.path.read_bytes())
+                digest = files.digest(found.path.read_bytes())
             if digest:
-                passed.append(Picture(found, digest, Inspection(0, 0, "")))
-        kept, _ = ingest.drop_repeats(passed)
-        return ingest.split(kept, settings.ingest)
+                passed.append(Checked(found, digest, tuple(None for _ in kind.columns)))
+        kept, _ = drop_repeats(passed, kind)
+        return split(kept, settings.ingest, kind)
 
 
-def picture_changes(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
-    """Pictures added, changed, removed, renamed, with another label or in another split."""
+def example_changes(before: pd.DataFrame, after: pd.DataFrame, kind: Kind) -> list[str]:
+    """Examples added, changed, removed, renamed, with another label or in another split."""
     both = before.merge(after, on="digest", suffixes=("_old", ""))
     new = after[~after["digest"].isin(before["digest"])]
     gone = before[~before["digest"].isin(after["digest"])]
@@ -226,32 +230,32 @@ def picture_changes(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
             f"{row.path} ({row.split_old} → {row.split})" for row in resplit.itertuples()
         ],
     }
-    return [_named(kind, paths) for kind, paths in groups.items() if paths]
+    return [_named(change, paths, kind) for change, paths in groups.items() if paths]
 
 
-def _named(kind: str, paths: list[str]) -> str:
+def _named(change: str, paths: list[str], kind: Kind) -> str:
     more = f" and {len(paths) - NAMED:,} more" if len(paths) > NAMED else ""
-    noun = "picture" if len(paths) == 1 else "pictures"
-    return f"{len(paths):,} {noun} {kind}: {', '.join(paths[:NAMED])}{more}"
+    noun = kind.noun if len(paths) == 1 else kind.nouns
+    return f"{len(paths):,} {noun} {change}: {', '.join(paths[:NAMED])}{more}"
 
 
 def views_to_compute(
-    settings: Params, manifest: pd.DataFrame | None, planned: pd.DataFrame | None
+    settings: Params, manifest: pd.DataFrame | None, planned: pd.DataFrame | None, kind: Kind
 ) -> str:
     """How many views extract would look up, and how many of them it would have to compute."""
     if manifest is None:
         return "how many views is known once ingest has run"
     if planned is None:
         training = manifest.loc[manifest["split"] == "train", "digest"]
-        planned = augment.plan(training.tolist(), settings.augment)
+        planned = kind.plan(training.tolist(), settings.augment)
     total = len(manifest) + len(planned)
     if not engines.is_ready(settings.extract):
         return f"{total:,} views; how many are computed is known once the backbone is loaded"
-    engine = engines.open_engine(settings.extract)
-    keys = extract.every_view(manifest, planned, engine)["key"].tolist()
+    engine = engines.open_engine(settings.extract, kind)
+    keys = every_view(manifest, planned, engine)["key"].tolist()
     held = set()
-    if local.features_file(local.default_folder()).exists():  # opening it would begin one
-        with FeatureStore(local.default_folder(), limit_bytes=None) as cache:
+    if features_file(default_folder()).exists():  # opening it would begin one
+        with FeatureStore(default_folder(), limit_bytes=None) as cache:
             held = cache.held(keys)
     reused = sum(key in held for key in keys)
     return f"{total - reused:,} views would be computed, {reused:,} reused"

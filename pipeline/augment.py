@@ -1,125 +1,27 @@
-"""Stage 2, augment: the plan of every training picture's views, and a sheet to look at."""
+"""Stage 2, augment: the plan of every training example's views, and a sheet to look at."""
 
-import hashlib
-from pathlib import Path
-
-import matplotlib
-import numpy as np
 import pandas as pd
-from PIL import Image, ImageDraw, ImageFont
 
+from . import kinds
 from .core import command, params
-from .core.params import AugmentParams
 from .core.paths import CONTACT_SHEET, MANIFEST, PLAN
-from .kinds.image import decode, preprocess, views
-from .kinds.image.preprocess import Preprocessing
-from .kinds.image.views import View
-from .tables.features import read_manifest
-
-TILE = 128  # pixels of a picture on the contact sheet
-GAP = 6
-MAX_ROWS = 12
-MAX_VIEWS = 6
-SHEET = Preprocessing(TILE, TILE, "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+from .tables.manifest import kind_in, read_manifest
 
 
 def augment() -> None:
     """Read the manifest, write the plan, draw the contact sheet."""
-    settings = params.load().augment
+    settings = params.load(kinds.schema).augment
     manifest = read_manifest(MANIFEST)
-    training = manifest[manifest["split"] == "train"]
+    kind = kinds.named(kind_in(MANIFEST))
+    training: pd.DataFrame = manifest[manifest["split"] == "train"]
 
-    table = plan(training["digest"].tolist(), settings)
-    table.to_parquet(PLAN, index=False)
+    plan = kind.plan(training["digest"].tolist(), settings)
+    plan.to_parquet(PLAN, index=False)
     CONTACT_SHEET.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(training, table, CONTACT_SHEET)
-    print(f"augment: {settings.views} views planned of each of {len(training)} training pictures")
-
-
-def plan(digests: list[str], settings: AugmentParams) -> pd.DataFrame:
-    """The views of each picture, a row a view, sorted by digest and view number.
-
-    A view's random numbers come from its picture's digest, its own number and the seed, so that no
-    other picture and no number of views changes it; each number has its fixed use, so that another
-    range for the rotation leaves scale and flips as they were.
-    """
-    rows = [
-        (digest, number, *draw(digest, number, settings))
-        for digest in sorted(digests)
-        for number in range(1, settings.views + 1)
-    ]
-    columns = ["digest", "view", "angle", "scale", "hflip", "vflip"]
-    types = {
-        "digest": "str",
-        "view": "int32",
-        "angle": float,
-        "scale": float,
-        "hflip": bool,
-        "vflip": bool,
-    }
-    return pd.DataFrame(rows, columns=columns).astype(types)
-
-
-def draw(digest: str, number: int, settings: AugmentParams) -> View:
-    """The view `number` of the picture `digest`."""
-    seed = hashlib.blake2b(f"{settings.seed}:{digest}:{number}".encode(), digest_size=32).digest()
-    angle, scale, hflip, vflip = (
-        int.from_bytes(seed[i : i + 8], "big") / 2**64 for i in range(0, 32, 8)
+    kind.contact_sheet(training, plan, CONTACT_SHEET)
+    print(
+        f"augment: {settings.views} views planned of each of {len(training)} training {kind.nouns}"
     )
-    return View(
-        angle=round((2 * angle - 1) * settings.rotate, 4),
-        scale=round(1 + (2 * scale - 1) * settings.scale, 6),
-        hflip=hflip < settings.hflip,
-        vflip=vflip < settings.vflip,
-    )
-
-
-def contact_sheet(training: pd.DataFrame, table: pd.DataFrame, file: Path) -> None:
-    """Draw some pictures, each followed by its views, their parameters beneath.
-
-    At most `MAX_ROWS` pictures, from as many classes as there is room for; they are picked by
-    digest, so that the sheet does not depend on names or order.
-    """
-    chosen = training.sort_values(["label", "digest"])
-    chosen = chosen.assign(turn=chosen.groupby("label").cumcount())
-    chosen = chosen.sort_values(["turn", "label"]).head(MAX_ROWS).sort_values(["label", "digest"])
-    planned_of = table[table["digest"].isin(chosen["digest"])].groupby("digest")
-    # Every training picture has as many views as another, so these stand for all.
-    by_digest = {digest: rows.head(MAX_VIEWS) for digest, rows in planned_of}
-    columns = 1 + max((len(rows) for rows in by_digest.values()), default=0)
-
-    caption = 18
-    cell_width, cell_height = TILE + GAP, TILE + caption + GAP
-    size = (columns * cell_width + GAP, max(1, len(chosen)) * cell_height + GAP)
-    sheet = Image.new("RGB", size, "white")
-    pen = ImageDraw.Draw(sheet)
-    # Pillow's own font lacks most scripts and signs; matplotlib carries DejaVu.
-    font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 11)
-    for row, picture in enumerate(chosen.itertuples(index=False)):
-        data = decode.read(Path(picture.path), picture.digest)
-        base = preprocess.base(data, SHEET)
-        tiles: list[tuple[str, np.ndarray]] = [(picture.label, base)]
-        if picture.digest in by_digest:
-            for planned in by_digest[picture.digest].itertuples(index=False):
-                view = View(planned.angle, planned.scale, planned.hflip, planned.vflip)
-                tiles.append((_words(view), views.apply(base, view)))
-        for column, (words, tile) in enumerate(tiles):
-            corner = (GAP + column * cell_width, GAP + row * cell_height)
-            sheet.paste(Image.fromarray(preprocess.crop(tile, TILE)), corner)
-            below = (corner[0], corner[1] + TILE + 2)
-            pen.text(below, _fitted(words, pen, font), fill="black", font=font)
-    sheet.save(file, optimize=False)
-
-
-def _words(view: View) -> str:
-    flips = [mark for mark, on in (("↔", view.hflip), ("↕", view.vflip)) if on]
-    return " ".join([f"{view.angle:+.0f}°", f"×{view.scale:.2f}", *flips])
-
-
-def _fitted(words: str, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont) -> str:
-    while words and pen.textlength(words, font=font) > TILE:
-        words = words[:-2] + "…"
-    return words
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Optional stage, thaw: the last blocks of the backbone learn too, once the head has converged.
+"""Optional stage, finetune: the last blocks of the backbone learn too, once the head has converged.
 
-The chosen head, trained on training pictures alone, and the backbone go on together from pictures.
+The chosen head, trained on training examples alone, and the backbone go on together from examples.
 What comes of it is taken only where validation says that it is better; then both learn once more,
-from validation pictures too.
+from validation examples too.
 """
 
 import json
@@ -13,107 +13,118 @@ from typing import Any
 
 import torch
 
+from . import kinds
 from .backbones import catalogue
 from .core import command, params
-from .core.errors import DataError, TrainingError
-from .core.params import AugmentParams
-from .core.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, THAW, THAW_CURVE, THAWED
-from .heads import fit
-from .heads.fit import Figures, Knobs, Schedule
+from .core.errors import TrainingError
+from .core.paths import (
+    FEATURES,
+    FINETUNE,
+    FINETUNE_CURVE,
+    FINETUNED,
+    HEAD,
+    HEAD_WEIGHTS,
+    MANIFEST,
+)
+from .heads.fit import class_weights, device_for, fit_heads
 from .heads.head import Floats, Head, fit_temperature, load_head, save_head
-from .kinds.image.preprocess import Preprocessing
-from .tables.features import Split, read_manifest, read_splits
-from .train import class_weights, device_for, kept_figures
+from .heads.hyperparameters import from_used
+from .heads.trained import Figures, Schedule, kept_figures
+from .tables.features import Split, read_splits
+from .tables.labels import require
+from .tables.manifest import kind_in, read_manifest
 from .transfer import finetuning
-from .transfer.finetuning import UNMEASURED, Labelled, Network, Recipe
+from .transfer.examples import Feed, Labelled
+from .transfer.finetuning import UNMEASURED
+from .transfer.measure import figures_of, measure, write_curve
+from .transfer.network import Network
+from .transfer.recipe import Recipe
 
 
-@finetuning.within_memory("thaw.batch_size or thaw.blocks")
-def thaw() -> None:
+@finetuning.within_memory("finetune.batch_size or finetune.blocks")
+def finetune() -> None:
     """Train the head, then its network; compare the two and keep the better."""
-    settings, ranges = params.load().thaw, params.load().augment
-    extracting, weighing = params.load().extract, params.load().train
-    confidence = params.load().evaluate.confidence
-    device = torch.device(device_for(settings.device, descends=True, parameter="thaw.device"))
+    settings = params.load(kinds.schema).finetune
+    ranges = params.load(kinds.schema).augment
+    extracting = params.load(kinds.schema).extract
+    weighing = params.load(kinds.schema).train
+    confidence = params.load(kinds.schema).evaluate.confidence
+    device = torch.device(device_for(settings.device, descends=True, parameter="finetune.device"))
     manifest = read_manifest(MANIFEST)
+    require(manifest, "finetune")
     chosen, about = load_head(HEAD_WEIGHTS, HEAD)
     classes, power = about["classes"], about["power"]
     splits = read_splits(FEATURES, manifest, classes, ["train", "val", "test"], power)
     rows, val = splits["train"], splits["val"]
-    if not len(val.labels):
-        raise DataError(
-            f"{MANIFEST} has no validation picture to judge by; give ingest.shares.val more than 0"
-        )
     weights = class_weights(weighing.class_weights, rows.labels, len(classes))
     schedule = Schedule(about["epoch"], weighing.batch_size, 0, weights)
     head = converged(about, rows, val, schedule)
     frozen = {name: head.logits(splits[name].features) for name in ("val", "test")}
-    loss, accuracy = finetuning.measure(frozen["val"], val.labels, weights.tolist())
+    loss, accuracy = measure(frozen["val"], val.labels, weights.tolist())
 
     backbone = catalogue.load(extracting.backbone, extracting.weights)
+    feed = Feed(kinds.named(kind_in(MANIFEST)), backbone.preprocessing, ranges)
     network = Network(backbone.module, head, power)
-    pictures = {name: Labelled.of(manifest, classes, name) for name in splits}
+    examples = {name: Labelled.of(manifest, classes, name) for name in splits}
     recipe = Recipe.of(settings, weights)
     trained = finetuning.train_network(
         network,
-        pictures["train"],
-        pictures["val"],
+        examples["train"],
+        examples["val"],
         Figures(0, math.nan, math.nan, loss, accuracy),
-        backbone.preprocessing,
-        ranges,
+        feed,
         recipe,
         device,
-        "thaw",
+        "finetune",
     )
     kept = trained.curve[trained.best]
     taken = kept.val_loss < loss and kept.val_accuracy >= accuracy
     report: dict[str, Any] = {"taken": taken, "epoch": trained.best, "status": trained.status}
-    thawed: dict[str, Floats] = {}
+    finetuned: dict[str, Floats] = {}
     for split, name in (("val", "validation"), ("test", "test")):
         labels = splits[split].labels
         report[name] = {"pictures": len(labels)}
         if len(labels):
-            thawed[split] = finetuning.answers(
-                network, pictures[split], backbone.preprocessing, settings.batch_size
+            finetuned[split] = finetuning.answers(
+                network, examples[split], feed, settings.batch_size
             )
-            report[name]["frozen"] = finetuning.figures_of(frozen[split], labels, confidence)
-            report[name]["thawed"] = finetuning.figures_of(thawed[split], labels, confidence)
+            report[name]["frozen"] = figures_of(frozen[split], labels, confidence)
+            report[name]["finetuned"] = figures_of(finetuned[split], labels, confidence)
     checkpoints = [trained.checkpoint]
     if taken:
-        about |= kept_figures(kept, len(val.labels)) | {"thawed": True}
-        about["temperature"] = fit_temperature(thawed["val"], val.labels)
+        about |= kept_figures(kept, len(val.labels)) | {"finetuned": True}
+        about["temperature"] = fit_temperature(finetuned["val"], val.labels)
     if taken and about["refit"]:
         backbone = catalogue.load(extracting.backbone, extracting.weights)  # as it came
         network = Network(backbone.module, chosen, power)
-        both, recipe = pictures["train"] + pictures["val"], replace(recipe, last=trained.best)
-        checkpoints.append(refit(network, both, backbone.preprocessing, ranges, recipe, device))
+        both, recipe = examples["train"] + examples["val"], replace(recipe, last=trained.best)
+        checkpoints.append(refit(network, both, feed, recipe, device))
         if len(splits["test"].labels):
-            logits = finetuning.answers(
-                network, pictures["test"], backbone.preprocessing, settings.batch_size
-            )
-            measured = finetuning.figures_of(logits, splits["test"].labels, confidence)
+            logits = finetuning.answers(network, examples["test"], feed, settings.batch_size)
+            measured = figures_of(logits, splits["test"].labels, confidence)
             report["test"]["refit"] = measured
-    THAW.parent.mkdir(parents=True, exist_ok=True)
-    THAW.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    finetuning.write_curve(trained.curve, THAW_CURVE)
+    FINETUNE.parent.mkdir(parents=True, exist_ok=True)
+    FINETUNE.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_curve(trained.curve, FINETUNE_CURVE)
     save(network, taken, about)
     for checkpoint in checkpoints:
         checkpoint.unlink(missing_ok=True)
     words = "taken" if taken else "not taken"
     print(
-        f"thaw: {words}: on {len(val.labels)} validation pictures loss {loss:.4f} frozen, "
-        f"{kept.val_loss:.4f} thawed (epoch {trained.best}), accuracy {accuracy:.4f} and "
+        f"finetune: {words}: on {len(val.labels)} validation examples loss {loss:.4f} frozen, "
+        f"{kept.val_loss:.4f} finetuned (epoch {trained.best}), accuracy {accuracy:.4f} and "
         f"{kept.val_accuracy:.4f}"
     )
 
 
 def converged(about: dict[str, Any], rows: Split, val: Split, schedule: Schedule) -> Head:
-    """The head that `models/head.json` tells of, as it was before it saw validation pictures.
+    """The head that `models/head.json` tells of, as it was before it saw validation examples.
 
-    Those are what the thawed network will be judged by, so `train.refit` must not help the other.
+    Those are what the finetuned network will be judged by, so `train.refit` must not help the
+    other.
     """
-    knobs = Knobs(**dict.fromkeys(Knobs.__dataclass_fields__, 0) | about["knobs"])
-    (one,) = fit.train_heads(rows, val, [knobs], schedule, "cpu")
+    hyperparameters = from_used(about["hyperparameters"])
+    (one,) = fit_heads(rows, val, [hyperparameters], schedule, "cpu")
     if one.head is None:
         raise TrainingError(f"the head to begin with was {one.status}; lower train.learning_rate")
     return one.head
@@ -122,18 +133,16 @@ def converged(about: dict[str, Any], rows: Split, val: Split, schedule: Schedule
 def refit(
     network: Network,
     both: Labelled,
-    preprocessing: Preprocessing,
-    ranges: AugmentParams,
+    feed: Feed,
     recipe: Recipe,
     device: torch.device,
 ) -> Path:
-    """Train on training and validation pictures together, as `train.refit` does with the head.
+    """Train on training and validation examples together, as `train.refit` does with the head.
 
     Args:
         network: with the head that has learned from both; trained in place.
-        both: training and validation pictures.
-        preprocessing: the backbone's.
-        ranges: of the augmentation.
+        both: training and validation examples.
+        feed: what makes the examples' views.
         recipe: its `last` is the epoch that validation had chosen.
         device: where.
 
@@ -143,16 +152,19 @@ def refit(
     Raises:
         TrainingError: the loss did not stay finite.
     """
-    print("thaw: taken, so it learns from validation pictures too, as train.refit asks", flush=True)
+    print(
+        "finetune: taken, so it learns from validation examples too, as train.refit asks",
+        flush=True,
+    )
     none = Labelled([], [], both.labels[:0])
     trained = finetuning.train_network(
-        network, both, none, UNMEASURED, preprocessing, ranges, recipe, device, "thaw"
+        network, both, none, UNMEASURED, feed, recipe, device, "finetune"
     )
     if trained.best != recipe.last:
         trained.checkpoint.unlink(missing_ok=True)
         raise TrainingError(
-            "the thawed network was lost when it was trained again on train and validation"
-            f" pictures ({trained.status}); set train.refit to false"
+            "the finetuned network was lost when it was trained again on train and validation"
+            f" examples ({trained.status}); set train.refit to false"
         )
     return trained.checkpoint
 
@@ -162,14 +174,14 @@ def save(network: Network, taken: bool, about: dict[str, Any]) -> None:
 
     `about` describes the head, as `models/head.json` does that of the frozen network.
     """
-    THAWED.mkdir(parents=True, exist_ok=True)
-    for file in THAWED.iterdir():
+    FINETUNED.mkdir(parents=True, exist_ok=True)
+    for file in FINETUNED.iterdir():
         file.unlink()
-    (THAWED / "taken.json").write_text(json.dumps(taken) + "\n", encoding="utf-8")
+    (FINETUNED / "taken.json").write_text(json.dumps(taken) + "\n", encoding="utf-8")
     if taken:
-        catalogue.save_tensors(network.backbone.state_dict(), THAWED / "backbone.safetensors")
-        save_head(network.as_head(), about, THAWED / "head.safetensors", THAWED / "head.json")
+        catalogue.save_tensors(network.backbone.state_dict(), FINETUNED / "backbone.safetensors")
+        save_head(network.as_head(), about, FINETUNED / "head.safetensors", FINETUNED / "head.json")
 
 
 if __name__ == "__main__":
-    command.run(thaw)
+    command.run(finetune)

@@ -1,7 +1,7 @@
-"""Optional stage, scratch: the same network from random weights, to see what transfer is worth.
+"""Optional stage, from_scratch: the same network from random weights, to measure transfer.
 
-It gets the budget of `thaw`: the same pictures, augmented alike, as many epochs, the same batches.
-All of it learns, and its statistics follow the pictures, since there are none to keep.
+It gets the budget of `finetune`: the same examples, augmented alike, as many epochs, and the same
+batches. All of it learns, and its statistics follow the examples, since there are none to keep.
 """
 
 import json
@@ -11,39 +11,45 @@ from typing import Any
 import numpy as np
 import torch
 
+from . import kinds
 from .backbones import catalogue
 from .core import command, params
-from .core.errors import DataError, TrainingError
-from .core.paths import MANIFEST, SCRATCH, SCRATCH_CURVE
+from .core.errors import TrainingError
+from .core.paths import FROM_SCRATCH, FROM_SCRATCH_CURVE, MANIFEST
+from .heads.fit import class_weights, device_for
 from .heads.head import Head
-from .tables.features import read_manifest
-from .train import class_names, class_weights, device_for
+from .tables.labels import class_names, require
+from .tables.manifest import kind_in, read_manifest
 from .transfer import finetuning
-from .transfer.finetuning import UNMEASURED, Labelled, Network, Recipe
+from .transfer.examples import Feed, Labelled
+from .transfer.finetuning import UNMEASURED
+from .transfer.measure import figures_of, write_curve
+from .transfer.network import Network
+from .transfer.recipe import Recipe
 
 
-@finetuning.within_memory("thaw.batch_size")
-def scratch() -> None:
+@finetuning.within_memory("finetune.batch_size")
+def from_scratch() -> None:
     """Train all of the network from random weights; write its figures and its curve."""
-    settings, budget = params.load().scratch, params.load().thaw
-    ranges, extracting = params.load().augment, params.load().extract
-    weighing = params.load().train.class_weights
-    confidence = params.load().evaluate.confidence
-    device = torch.device(device_for(budget.device, descends=True, parameter="thaw.device"))
+    settings = params.load(kinds.schema).from_scratch
+    budget = params.load(kinds.schema).finetune
+    ranges = params.load(kinds.schema).augment
+    extracting = params.load(kinds.schema).extract
+    weighing = params.load(kinds.schema).train.class_weights
+    confidence = params.load(kinds.schema).evaluate.confidence
+    device = torch.device(device_for(budget.device, descends=True, parameter="finetune.device"))
     manifest = read_manifest(MANIFEST)
     classes = class_names(manifest)
-    pictures = {name: Labelled.of(manifest, classes, name) for name in ("train", "val", "test")}
-    if not pictures["val"].digests:
-        raise DataError(
-            f"{MANIFEST} has no validation picture to judge by; give ingest.shares.val more than 0"
-        )
+    require(manifest, "from_scratch")
+    examples = {name: Labelled.of(manifest, classes, name) for name in ("train", "val", "test")}
     backbone = catalogue.load(extracting.backbone, "random")
     head = Head(
         np.zeros((len(classes), backbone.dimension), np.float32),
         np.zeros(len(classes), np.float32),
     )
+    feed = Feed(kinds.named(kind_in(MANIFEST)), backbone.preprocessing, ranges)
     network = Network(backbone.module, head, power=1)
-    weights = class_weights(weighing, pictures["train"].labels, len(classes))
+    weights = class_weights(weighing, examples["train"].labels, len(classes))
     recipe = replace(
         Recipe.of(budget, weights),
         blocks=None,
@@ -53,33 +59,30 @@ def scratch() -> None:
     )
     trained = finetuning.train_network(
         network,
-        pictures["train"],
-        pictures["val"],
+        examples["train"],
+        examples["val"],
         UNMEASURED,
-        backbone.preprocessing,
-        ranges,
+        feed,
         recipe,
         device,
-        "scratch",
+        "from_scratch",
     )
     if not trained.best:
         raise TrainingError(f"nothing came of training from random weights: {trained.status}")
     report: dict[str, Any] = {"epoch": trained.best, "status": trained.status}
     for split, name in (("val", "validation"), ("test", "test")):
-        labels = pictures[split].labels
+        labels = examples[split].labels
         report[name] = {"pictures": len(labels)}
         if len(labels):
-            logits = finetuning.answers(
-                network, pictures[split], backbone.preprocessing, budget.batch_size
-            )
-            report[name] |= finetuning.figures_of(logits, labels, confidence)
-    SCRATCH.parent.mkdir(parents=True, exist_ok=True)
-    SCRATCH.write_text(json.dumps({"from_scratch": report}, indent=2) + "\n", encoding="utf-8")
-    finetuning.write_curve(trained.curve[1:], SCRATCH_CURVE)
+            logits = finetuning.answers(network, examples[split], feed, budget.batch_size)
+            report[name] |= figures_of(logits, labels, confidence)
+    FROM_SCRATCH.parent.mkdir(parents=True, exist_ok=True)
+    FROM_SCRATCH.write_text(json.dumps({"from_scratch": report}, indent=2) + "\n", encoding="utf-8")
+    write_curve(trained.curve[1:], FROM_SCRATCH_CURVE)
     trained.checkpoint.unlink(missing_ok=True)
     kept = report["validation"]
-    print(f"scratch: validation loss {kept['loss']:.4f}, accuracy {kept['accuracy']:.4f}")
+    print(f"from_scratch: validation loss {kept['loss']:.4f}, accuracy {kept['accuracy']:.4f}")
 
 
 if __name__ == "__main__":
-    command.run(scratch)
+    command.run(from_scratch)

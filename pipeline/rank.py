@@ -1,4 +1,4 @@
-"""Optional stage, rank: which backbone suits these pictures, from the feature store.
+"""Optional stage, rank: which backbone suits these examples, from the feature store.
 
 Each candidate gets a linear head whose L2 penalty is tuned for it: with one penalty for all, the
 order says more about the penalty than about the backbones (Kornblith et al., CVPR 2019). Views that
@@ -16,17 +16,20 @@ import numpy as np
 import pandas as pd
 import timm
 
-from . import extract, train
-from .backbones import catalogue, engines
-from .backbones.engines import Engine
+from . import kinds
+from .backbones import catalogue
+from .backbones.engines import Engine, open_engine
 from .core import command, params
-from .core.errors import DataError
 from .core.paths import MANIFEST, RANK, RANK_SPEED
-from .heads import fit
-from .heads.fit import Knobs, Schedule, Trained
+from .heads.fit import fit_heads
 from .heads.head import probabilities
-from .kinds.image import views
-from .tables.features import Split, read_manifest
+from .heads.hyperparameters import from_used
+from .heads.trained import Schedule, Trained, order
+from .runners.threads import batches, features_of
+from .runners.wanted import originals
+from .tables.features import Split
+from .tables.labels import class_names, require
+from .tables.manifest import kind_in, read_manifest
 from .tasks.metrics import bootstrap, interval
 from .transfer.logme import logme
 
@@ -35,23 +38,22 @@ RESAMPLES = 1000
 
 
 def rank() -> None:
-    """Look at the training and validation pictures through each backbone and write two tables."""
-    settings, extracting = params.load().rank, params.load().extract
-    power = params.load().train.power
+    """Look at the training and validation examples through each backbone and write two tables."""
+    settings = params.load(kinds.schema).rank
+    extracting = params.load(kinds.schema).extract
+    power = params.load(kinds.schema).train.power
+    kind = kinds.named(kind_in(MANIFEST))
     manifest = read_manifest(MANIFEST)
-    classes = train.class_names(manifest)
-    pictures = manifest[manifest["split"].isin(["train", "val"])]
-    if not (pictures["split"] == "val").any():
-        raise DataError(
-            f"{MANIFEST} has no validation picture to rank by; give ingest.shares.val more than 0"
-        )
+    classes = class_names(manifest)
+    require(manifest, "rank")
+    examples = manifest[manifest["split"].isin(["train", "val"])]
     rows, speeds = [], []
     for candidate in dict.fromkeys(settings.backbones):
         weights, name = parted(candidate)
         asked = extracting.model_copy(update={"backbone": name, "weights": weights})
-        engine = engines.open_engine(asked)
-        splits, computed = extract.originals(pictures, classes, engine, asked.batch_size, power)
-        reused = len(pictures) - computed
+        engine = open_engine(asked, kind)
+        splits, computed = originals(examples, classes, engine, asked.batch_size, power)
+        reused = len(examples) - computed
         print(f"rank: {candidate}: {reused} views reused, {computed} computed")
         head = quick_head(splits["train"], splits["val"], len(classes))
         rows.append(
@@ -59,7 +61,7 @@ def rank() -> None:
             | measured(head, splits, len(classes), settings.confidence)
             | described(name, weights, engine)
         )
-        speeds.append((candidate, speed(pictures, engine, asked.batch_size), engine.name))
+        speeds.append((candidate, speed(examples, engine, asked.batch_size), engine.name))
         print(
             f"rank: {candidate}: validation accuracy {rows[-1]['val_accuracy']:.4f}, "
             f"LogME {rows[-1]['logme']:.3f}, {speeds[-1][1]} views a second"
@@ -81,9 +83,9 @@ def parted(candidate: str) -> tuple[str, str]:
 
 def quick_head(rows: Split, val: Split, classes: int) -> Trained:
     """Logistic regression with the penalty of the lowest validation loss."""
-    knobs = [Knobs("lbfgs", 0, decay, 0, 0, 0, 0) for decay in DECAYS]
+    choices = [from_used({"optimizer": "lbfgs", "weight_decay": decay}) for decay in DECAYS]
     schedule = Schedule(1, 1, 0, np.ones(classes, np.float32))
-    return min(fit.train_heads(rows, val, knobs, schedule, "cpu"), key=train.rank)
+    return min(fit_heads(rows, val, choices, schedule, "cpu"), key=order)
 
 
 def measured(
@@ -100,13 +102,13 @@ def measured(
         "low": float(low),
         "high": float(high),
         "val_loss": best.kept.val_loss,
-        "weight_decay": best.knobs.weight_decay,
+        "weight_decay": best.hyperparameters.weight_decay,
         "logme": logme(rows.features, rows.labels, classes),
     }
 
 
 def described(name: str, weights: str, engine: Engine) -> dict[str, Any]:
-    """What the backbone is: features, side of its pictures, parameters, megabytes, licence."""
+    """What the backbone is: features, side of its input, parameters, megabytes, licence."""
     module = catalogue.load(name, weights).module
     parameters = sum(tensor.numel() for tensor in module.parameters())
     return {
@@ -127,15 +129,16 @@ def licence(name: str) -> str:
     return getattr(stated, "license", None) or "not stated"
 
 
-def speed(pictures: pd.DataFrame, engine: Engine, batch_size: int) -> float:
+def speed(examples: pd.DataFrame, engine: Engine, batch_size: int) -> float:
     """Views a second from decoding to feature on all cores, as `extract` goes about it.
 
     The best of three goes: what else the machine does can only make one slower.
     """
     cores = os.cpu_count() or 1
-    some = pictures.head(cores * batch_size).assign(view=0, **views.ORIGINAL._asdict(), key=b"")
-    parts = list(extract.batches(some, -(-len(some) // cores)))
-    work = partial(extract.features_of, engine=engine, batch_size=batch_size)
+    original = dict(zip(engine.kind.view_columns, engine.kind.original, strict=True))
+    some = examples.head(cores * batch_size).assign(view=0, **original, key=b"")
+    parts = list(batches(some, -(-len(some) // cores)))
+    work = partial(features_of, engine=engine, batch_size=batch_size)
     seconds = []
     with ThreadPoolExecutor(cores) as pool:
         for _ in range(3):

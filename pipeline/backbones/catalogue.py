@@ -21,7 +21,7 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from ..core.errors import DataError, ParamsError, WeightsError
-from ..kinds.image.preprocess import Preprocessing
+from ..kinds import Preprocessing
 
 OFFLINE = "offline, choose backbone: efficientnet_lite0 (its weights are installed)"
 RANDOM_SEED = 0
@@ -31,9 +31,10 @@ RANDOM_SEED = 0
 class Backbone:
     """A frozen network in evaluation mode.
 
-    `module` maps uint8 pictures [n, side, side, 3] to float32 features [n, dimension]; scaling to
-    mean and std is its first step, so that it is exported with the network. `fingerprint` changes
-    with the weights, the architecture and the preprocessing.
+    `takes` is the input that it wants, which a kind of example has to feed. `module` maps uint8
+    pictures [n, side, side, 3] to float32 features [n, dimension]; scaling to mean and std is its
+    first step, so that it is exported with the network. `fingerprint` changes with the weights,
+    the architecture and the preprocessing.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Backbone:
     preprocessing: Preprocessing
     dimension: int
     fingerprint: str
+    takes: str = "pixels"
 
 
 def load(name: str, weights: str = "pretrained") -> Backbone:
@@ -231,51 +233,6 @@ def _fingerprint(name: str, module: nn.Module, preprocessing: Preprocessing) -> 
     return sha.hexdigest()
 
 
-class WithMaps(nn.Module):
-    """A backbone that gives its features and the maps that they are the mean of."""
-
-    def __init__(self, backbone: nn.Module, source: nn.Module) -> None:
-        """Listen to `source`, a part of `backbone`, as `map_source` finds it."""
-        super().__init__()
-        self.backbone, self.source = backbone, source
-
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """From uint8 [n, side, side, 3] to [n, dimension] and [n, dimension, h, w]."""
-        seen: list[Tensor] = []
-        hook = self.source.register_forward_hook(lambda _part, _inputs, maps: seen.append(maps))
-        features: Tensor = self.backbone(pictures)
-        hook.remove()
-        return features, seen[-1].float()
-
-
-def map_source(backbone: Backbone) -> nn.Module | None:
-    """The part of the network whose output [n, dimension, h, w] has the features as its mean.
-
-    With such a part a class activation map is exact (Zhou et al., arXiv:1512.04150). Networks that
-    go on after pooling, or never pool (transformers), have none. It is found by trying: any
-    library's network will do.
-    """
-    side = backbone.preprocessing.crop
-    drawn = torch.Generator().manual_seed(RANDOM_SEED)
-    pictures = torch.randint(256, (1, side, side, 3), dtype=torch.uint8, generator=drawn)
-    outputs: list[tuple[nn.Module, Tensor]] = []
-    hooks = [
-        part.register_forward_hook(lambda part, _inputs, output: outputs.append((part, output)))
-        for part in backbone.module.modules()
-    ]
-    with torch.inference_mode():
-        features = backbone.module(pictures)
-    for hook in hooks:
-        hook.remove()
-    for part, output in reversed(outputs):
-        is_map = isinstance(output, Tensor) and output.ndim == 4 and output[0, 0].numel() > 1
-        if is_map and output.shape[1] == backbone.dimension:
-            means = output.float().mean(dim=(2, 3))
-            if torch.allclose(means, features, rtol=1e-4, atol=1e-5):
-                return part
-    return None
-
-
 def save_tensors(
     tensors: Mapping[str, Tensor], file: Path, notes: dict[str, str] | None = None
 ) -> None:
@@ -284,24 +241,3 @@ def save_tensors(
     # `save_file` tells of a full disk in another way than the rest of Python.
     plain = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
     file.write_bytes(save(plain, metadata=notes))
-
-
-def export(backbone: Backbone, file: Path) -> None:
-    """Write the backbone as ONNX: uint8 `pictures` [n, side, side, 3] to float32 `features`.
-
-    Where `map_source` finds one there is a second output, float32 `maps` [n, dimension, h, w].
-    """
-    side = backbone.preprocessing.crop
-    example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
-    source = map_source(backbone)
-    torch.onnx.export(
-        WithMaps(backbone.module, source).eval() if source else backbone.module,
-        (example,),
-        str(file),
-        input_names=["pictures"],
-        output_names=["features", "maps"] if source else ["features"],
-        dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )

@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..kinds.image.preprocess import Preprocessing
-from ..store import local
+from ..kinds import Preprocessing
+from ..store.places import backbones_folder, replacing
 
 if TYPE_CHECKING:
     from .catalogue import Backbone
@@ -26,9 +26,9 @@ def file_of(name: str, weights: str) -> Path:
     sha = hashlib.sha256(f"{name} {weights}".encode())
     for library in LIBRARIES:
         sha.update(f"{library} {version(library)}".encode())
-    for module in ("backbones.py", "exports.py"):
+    for module in ("catalogue.py", "exports.py", "onnx_export.py"):
         sha.update(Path(__file__).with_name(module).read_bytes())
-    return local.backbones_folder() / f"{sha.hexdigest()}.onnx"
+    return backbones_folder() / f"{sha.hexdigest()}.onnx"
 
 
 def is_exported(name: str, weights: str) -> bool:
@@ -57,20 +57,20 @@ def write(backbone: "Backbone", file: Path) -> None:
     """Write the backbone as an ONNX file, and its weights beside it."""
     import onnx
 
-    from . import catalogue
+    from . import catalogue, onnx_export
 
     notes = {
         "preprocessing": json.dumps(backbone.preprocessing),
         "fingerprint": backbone.fingerprint,
     }
-    with local.replacing(file) as unfinished:
-        catalogue.export(backbone, unfinished)
+    with replacing(file) as unfinished:
+        onnx_export.export(backbone, unfinished)
         model = onnx.load(unfinished)
         onnx.helper.set_model_props(model, notes)
         for node in model.graph.node:  # tells in which folder the code lay: other bytes in a clone
             del node.metadata_props[:]
         onnx.save(model, unfinished)
-    with local.replacing(file.with_suffix(".safetensors")) as unfinished:
+    with replacing(file.with_suffix(".safetensors")) as unfinished:
         catalogue.save_tensors(backbone.module.state_dict(), unfinished)
 
 

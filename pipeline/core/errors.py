@@ -2,7 +2,7 @@
 
     HeadstartError (1)
     ├── ParamsError (2)      params.yaml or an argument holds something impossible
-    ├── DataError (3)        pictures, labels or tables that cannot be used as they are
+    ├── DataError (3)        examples, labels or tables that cannot be used as they are
     │   └── RefusedError     a file that is not taken as an example
     ├── WeightsError (4)     a backbone's weights cannot be had
     ├── StoreError (5)       the feature store cannot be read or written
@@ -18,7 +18,7 @@
 
 `RunError` and what is below it are raised in `flows/` alone. A message is one line: what is wrong,
 where, and what to do about it; only a `StageError` is followed by the stage's last lines. Whatever
-is no `HeadstartError` is a mistake of ours, and ends a command with 1 (`pipeline/core/command.py`).
+is no `HeadstartError` is a mistake of ours, and ends a command with 1 (`command.py`).
 """
 
 
@@ -35,9 +35,13 @@ class ParamsError(HeadstartError):
 
 
 class DataError(HeadstartError):
-    """Pictures, labels or tables cannot be used as they are."""
+    """Examples, labels or tables cannot be used as they are."""
 
     exit_code = 3
+
+
+class RefusedError(DataError):
+    """A file that is not taken as an example; the text is the reason."""
 
 
 class WeightsError(HeadstartError):

@@ -2,11 +2,22 @@
 
 import math
 import re
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from .errors import ParamsError
 from .paths import PARAMS
@@ -27,6 +38,11 @@ def _form(pattern: str, words: str) -> AfterValidator:
         return text
 
     return AfterValidator(check)
+
+
+def told(default: Any, words: str) -> Any:
+    """A parameter's default, and what it does, for docs/parameters.md."""
+    return Field(default=default, description=words)
 
 
 Source = Annotated[
@@ -54,11 +70,11 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 class Shares(Section):
-    """The asked share of pictures in each split; they add up to 1."""
+    """The asked share of examples in each split; they add up to 1."""
 
-    train: Annotated[float, Field(gt=0, le=1)]
-    val: Share
-    test: Share
+    train: Annotated[float, Field(gt=0, le=1)] = 0.6
+    val: Share = 0.2
+    test: Share = 0.2
 
     @model_validator(mode="after")
     def _add_up(self) -> "Shares":
@@ -69,35 +85,53 @@ class Shares(Section):
 
 
 class IngestParams(Section):
-    """Where the pictures come from and how they are split."""
+    """Where the examples come from and how they are split."""
 
-    source: Source
-    path: Annotated[str, Field(min_length=1)]
-    shares: Shares
-    seed: Seed
-    max_refused: Share
+    kind: str = told("image", "what an example is: image")
+    source: Source = told("surfaces", "surfaces, folder, csv or torchvision:NAME")
+    path: Annotated[str, Field(min_length=1)] = told(
+        "data/raw/surfaces.csv", "the folder or table to read; for torchvision data/raw/torchvision"
+    )
+    shares: Shares = told(Shares(), "of train, val and test, used where the source gives no split")
+    seed: Seed = told(0, "draws another split")
+    max_refused: Share = told(0.1, "stop when more than this share of the files is refused")
 
 
-class AugmentParams(Section):
-    """The ranges from which each training view's rotation, scale and flips are drawn."""
+class Augmentation(Section):
+    """What every kind's section `augment` has; the rest is the kind's own."""
 
-    views: Annotated[int, Field(ge=0, le=1000)]
-    rotate: Annotated[float, Field(ge=0, le=180)]
-    scale: Annotated[float, Field(ge=0, lt=1)]
-    hflip: Share
-    vflip: Share
-    seed: Seed
+    views: Annotated[int, Field(ge=0, le=1000)] = told(
+        4, "augmented views of each training example; 0 for none"
+    )
+    seed: Seed = told(0, "draws other views")
 
 
 class ExtractParams(Section):
     """The backbone, and what runs it."""
 
-    backbone: BackboneName
-    weights: Literal["pretrained", "random"]
-    engine: Literal["auto", "onnxruntime", "openvino", "torch"]
-    device: Device
-    precision: Literal["float32", "bfloat16"]
-    batch_size: Annotated[int, Field(ge=1, le=4096)]
+    backbone: BackboneName = told(
+        "efficientnet_lite0",
+        "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME or timm:NAME",
+    )
+    weights: Literal["pretrained", "random"] = told("pretrained", "pretrained or random")
+    engine: Literal["auto", "onnxruntime", "openvino", "torch"] = told(
+        "auto", "auto, onnxruntime or openvino (CPU), or torch"
+    )
+    device: Device = told("auto", "auto, cpu or cuda")
+    precision: Literal["float32", "bfloat16"] = told(
+        "float32", "float32, or bfloat16 where the processor or GPU has it"
+    )
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = told(
+        32, "views that the backbone takes at once"
+    )
+
+    @model_validator(mode="after")
+    def _exist_together(self) -> "ExtractParams":
+        if self.engine in ("onnxruntime", "openvino") and self.device == "cuda":
+            raise ValueError(f"engine {self.engine} runs on the CPU; for device cuda take torch")
+        if self.engine == "onnxruntime" and self.precision != "float32":
+            raise ValueError(f"precision {self.precision} needs engine auto, openvino or torch")
+        return self
 
 
 Positive = Annotated[float, Field(gt=0)]
@@ -106,87 +140,176 @@ Width = Annotated[int, Field(ge=0, le=65536)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Smoothing = Annotated[float, Field(ge=0, lt=1)]
 
+MOST_HEADS = 10_000  # that are trained together
+CLOSED_FORMS = ("lbfgs", "ridge", "nearest_mean")  # the optimizers whose heads are linear
+
 
 class TrainParams(Section):
-    """The heads to train; a list for a knob stands for one head per value."""
+    """The heads to train; a list for a hyperparameter stands for one head per value."""
 
-    optimizer: Optimizer | Annotated[list[Optimizer], Field(min_length=1)]
-    learning_rate: Positive | Annotated[list[Positive], Field(min_length=1)]
-    weight_decay: NotNegative | Annotated[list[NotNegative], Field(min_length=1)]
-    width: Width | Annotated[list[Width], Field(min_length=1)]
-    dropout: Dropout | Annotated[list[Dropout], Field(min_length=1)]
-    label_smoothing: Smoothing | Annotated[list[Smoothing], Field(min_length=1)]
-    seed: Seed | Annotated[list[Seed], Field(min_length=1)]
-    power: Annotated[float, Field(gt=0, le=1)]
-    refit: bool
-    epochs: Annotated[int, Field(ge=1, le=100_000)]
-    batch_size: Annotated[int, Field(ge=1)]
-    patience: Annotated[int, Field(ge=0)]
-    class_weights: Literal["none", "balanced"]
-    device: Device
+    optimizer: Optimizer | Annotated[list[Optimizer], Field(min_length=1)] = told(
+        "lbfgs", "sgd, momentum, adam, adamw, lbfgs, ridge or nearest_mean"
+    )
+    learning_rate: Positive | Annotated[list[Positive], Field(min_length=1)] = told(
+        0.001, "lbfgs, ridge and nearest_mean do not use it"
+    )
+    weight_decay: NotNegative | Annotated[list[NotNegative], Field(min_length=1)] = told(
+        0.003, "strength of the L2 penalty; nearest_mean does not use it"
+    )
+    width: Width | Annotated[list[Width], Field(min_length=1)] = told(
+        0, "units of the hidden ReLU layer; 0 for a linear head"
+    )
+    dropout: Dropout | Annotated[list[Dropout], Field(min_length=1)] = told(
+        0.0, "before the last layer"
+    )
+    label_smoothing: Smoothing | Annotated[list[Smoothing], Field(min_length=1)] = told(
+        0.0, "share of the target that is spread over all classes"
+    )
+    seed: Seed | Annotated[list[Seed], Field(min_length=1)] = told(
+        0, "of the initial weights, the order of the examples and dropout"
+    )
+    power: Annotated[float, Field(gt=0, le=1)] = told(
+        0.5, "features are raised to this power, sign kept; 1.0 leaves them as they are"
+    )
+    refit: bool = told(
+        True, "train the chosen head again on train and validation examples together"
+    )
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = told(
+        50, "for the heads that are trained by gradient descent"
+    )
+    batch_size: Annotated[int, Field(ge=1)] = told(256, "likewise")
+    patience: Annotated[int, Field(ge=0)] = told(
+        10, "epochs without a better validation loss before training stops; 0: never"
+    )
+    class_weights: Literal["none", "balanced"] = told("none", "none or balanced")
+    device: Device = told("auto", "auto, cpu or cuda")
+
+    @model_validator(mode="after")
+    def _go_together(self) -> "TrainParams":
+        product = math.prod(self._values().values())
+        if product > MOST_HEADS:
+            raise ValueError(
+                f"the lists stand for {product:,} heads, their product; at most {MOST_HEADS:,} are"
+                " trained together, so shorten a list"
+            )
+        solved = [name for name in self.optimizers() if name in CLOSED_FORMS]
+        widths = self.width if isinstance(self.width, list) else [self.width]
+        if solved and 0 not in widths:
+            raise ValueError(
+                f"width is {self.width}, but {solved[0]} makes linear heads; add 0 to the widths or"
+                " take another optimizer"
+            )
+        return self
+
+    def optimizers(self) -> list[Optimizer]:
+        """Those that are listed."""
+        return self.optimizer if isinstance(self.optimizer, list) else [self.optimizer]
+
+    def heads(self) -> int:
+        """How many different heads are asked for; `every_combination` says which."""
+        values = self._values()
+        decays, others = values.get("weight_decay", 1), math.prod(values.values())
+        each = others // values.get("optimizer", 1)
+        of = {"nearest_mean": 1, "lbfgs": decays, "ridge": decays}
+        return sum(of.get(optimizer, each) for optimizer in set(self.optimizers()))
+
+    def _values(self) -> dict[str, int]:
+        """How many different values each list has; only hyperparameters may be lists."""
+        return {name: len(set(value)) for name, value in self if isinstance(value, list)}
 
 
 class EvaluateParams(Section):
     """What is measured on the test split."""
 
-    top_k: Annotated[int, Field(ge=1)]
-    bootstrap: Annotated[int, Field(ge=1, le=1_000_000)]
-    confidence: Annotated[float, Field(gt=0, lt=1)]
-    calibration_bins: Annotated[int, Field(ge=1, le=1000)]
-    seed: Seed
+    top_k: Annotated[int, Field(ge=1)] = told(
+        3, "an example counts when its label is among the k most probable"
+    )
+    bootstrap: Annotated[int, Field(ge=1, le=1_000_000)] = told(
+        1000, "resamples behind each interval"
+    )
+    confidence: Annotated[float, Field(gt=0, lt=1)] = told(0.95, "of the intervals")
+    calibration_bins: Annotated[int, Field(ge=1, le=1000)] = told(
+        15, "bins of the expected calibration error"
+    )
+    seed: Seed = told(0, "of the resampling")
 
 
 class ChecksParams(Section):
-    """From where on the checks of pictures and labels say something."""
+    """From where on the checks of examples and labels report something."""
 
-    duplicate_cosine: Annotated[float, Field(ge=0, le=1)]
-    suspect_margin: Annotated[float, Field(ge=0, le=1)]
-    least_pictures: Annotated[int, Field(ge=0)]
-    drift_level: Annotated[float, Field(ge=0.001, lt=1)]  # 999 permutations tell no smaller ones
-    seed: Seed
+    duplicate_cosine: Annotated[float, Field(ge=0, le=1)] = told(
+        0.5, "cosine of two examples' features, from which on the examples are compared"
+    )
+    label_issue_margin: Annotated[float, Field(ge=0, le=1)] = told(
+        0.5, "by how much another label must be more probable than the given one"
+    )
+    least_examples: Annotated[int, Field(ge=0)] = told(
+        10, "a class with fewer training examples is reported"
+    )
+    drift_level: Annotated[float, Field(ge=0.001, lt=1)] = told(  # 999 permutations tell no less
+        0.01, "significance level of the test of each split, 0.001 or more"
+    )
+    seed: Seed = told(0, "draws other folds and permutations")
 
 
 # An optional stage is in the graph when its list `run` has this word: dvc.yaml makes one stage
 # for each item, so none of an empty list.
 Run = Annotated[list[Literal["asked"]], Field(max_length=1)]
+RUN = "[asked] adds the stage to the graph"
 
 
-class FewParams(Section):
-    """The curve of accuracy against pictures per class."""
+class LearningCurveParams(Section):
+    """The curve of accuracy against examples per class."""
 
-    run: Run
-    draws: Annotated[int, Field(ge=1, le=1000)]
-    confidence: Annotated[float, Field(gt=0, lt=1)]
+    run: Run = told([], RUN)
+    draws: Annotated[int, Field(ge=1, le=1000)] = told(
+        5, "draws of the examples, for each number of them"
+    )
+    confidence: Annotated[float, Field(gt=0, lt=1)] = told(0.95, "of the intervals")
 
 
 class RankParams(Section):
-    """The backbones to compare on the user's pictures."""
+    """The backbones to compare on the user's examples."""
 
-    run: Run
-    backbones: Annotated[list[Candidate], Field(min_length=1)]
-    confidence: Annotated[float, Field(gt=0, lt=1)]
+    run: Run = told([], RUN)
+    backbones: Annotated[list[Candidate], Field(min_length=1)] = told(
+        [
+            "efficientnet_lite0",
+            "efficientnet_lite1",
+            "efficientnet_lite2",
+            "random:efficientnet_lite0",
+        ],
+        "the candidates; random:NAME is the same network untrained",
+    )
+    confidence: Annotated[float, Field(gt=0, lt=1)] = told(0.95, "of the intervals")
 
 
-class ThawParams(Section):
+class FinetuneParams(Section):
     """Training the last blocks of the backbone with the head."""
 
-    run: Run
-    blocks: Annotated[int, Field(ge=1)]
-    epochs: Annotated[int, Field(ge=1, le=100_000)]
-    batch_size: Annotated[int, Field(ge=1)]
-    learning_rate: Positive
-    layer_decay: Annotated[float, Field(gt=0, le=1)]
-    weight_decay: NotNegative
-    batch_norm: Literal["kept", "updated"]
-    seed: Seed
-    device: Device
+    run: Run = told([], RUN)
+    blocks: Annotated[int, Field(ge=1)] = told(3, "last blocks of the backbone that are trained")
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = told(
+        10, "each sees every training example once, augmented anew"
+    )
+    batch_size: Annotated[int, Field(ge=1)] = told(32, "examples in a batch")
+    learning_rate: Positive = told(0.00003, "of the head")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = told(
+        0.7, "a block's learning rate is this times that of the block above it"
+    )
+    weight_decay: NotNegative = told(0.01, "of AdamW")
+    batch_norm: Literal["kept", "updated"] = told(
+        "kept", "statistics of the trained blocks: kept or updated"
+    )
+    seed: Seed = told(0, "of the order of the examples")
+    device: Device = told("auto", "auto, cpu or cuda")
 
 
-class ScratchParams(Section):
-    """Training the same network from random weights; the rest of the budget is `thaw`'s."""
+class FromScratchParams(Section):
+    """Training the same network from random weights; the rest of the budget is `finetune`'s."""
 
-    run: Run
-    learning_rate: Positive
+    run: Run = told([], RUN)
+    learning_rate: Positive = told(0.003, "of all of the network")
 
 
 def absolute(folder: str) -> str:
@@ -222,32 +345,114 @@ def _checked_size(text: str) -> str:
 class StoreParams(Section):
     """Where the features are kept, and how much of them. No stage's result depends on it."""
 
-    folder: Annotated[str, AfterValidator(absolute)] | None = None
-    limit: Annotated[str, AfterValidator(_checked_size)] = "20GB"
+    folder: Annotated[str, AfterValidator(absolute)] | None = told(
+        None, "an absolute path; null: headstart/features in the user's cache"
+    )
+    limit: Annotated[str, AfterValidator(_checked_size)] = told(
+        "20GB", "what was used longest ago is deleted first; none: no limit"
+    )
 
 
 class Params(Section):
-    """The whole of `params.yaml`."""
+    """The whole of `params.yaml`; what the file lacks has its default."""
 
-    ingest: IngestParams
-    augment: AugmentParams
-    extract: ExtractParams
-    train: TrainParams
-    evaluate: EvaluateParams
-    checks: ChecksParams
-    few: FewParams
-    rank: RankParams
-    thaw: ThawParams
-    scratch: ScratchParams
-    store: StoreParams
+    ingest: IngestParams = IngestParams()
+    augment: SerializeAsAny[Augmentation] = Augmentation()
+    extract: ExtractParams = ExtractParams()
+    train: TrainParams = TrainParams()
+    evaluate: EvaluateParams = EvaluateParams()
+    checks: ChecksParams = ChecksParams()
+    learning_curve: LearningCurveParams = LearningCurveParams()
+    rank: RankParams = RankParams()
+    finetune: FinetuneParams = FinetuneParams()
+    from_scratch: FromScratchParams = FromScratchParams()
+    store: StoreParams = StoreParams()
 
 
-def load(path: Path = PARAMS) -> Params:
+# What older files call a section or a parameter, and what it is called now.
+RENAMED = {
+    "few": "learning_curve",
+    "thaw": "finetune",
+    "scratch": "from_scratch",
+    "checks.suspect_margin": "checks.label_issue_margin",
+    "checks.least_pictures": "checks.least_examples",
+}
+
+Schema = Callable[[str], type[Augmentation]]
+
+
+def load(schema: Schema, path: Path = PARAMS) -> Params:
     """Read and check all of `params.yaml`.
+
+    Args:
+        schema: from the kind of the examples to the schema of `augment`, which is the kind's.
+        path: the file.
 
     Raises:
         ParamsError: the first thing that is wrong, with its key, its value and what is allowed.
     """
+    document = _document(path)
+    if old := _outdated(document):
+        raise ParamsError(f"{path}: {old} is now called {RENAMED[old]}; rename it there")
+    kind = (document.get("ingest") or {}).get("kind", "image")
+    whole = _with_schema(schema(kind) if isinstance(kind, str) else Augmentation)
+    try:
+        return whole.model_validate(document)
+    except ValidationError as error:
+        raise ParamsError(f"{path}: {_explain(error, document, whole)}") from None
+
+
+def stages_that_need_validation(schema: Schema) -> list[str]:
+    """The stages in the graph that cannot do without validation examples.
+
+    For a check that changes no output: who makes it does not declare the parameters that this
+    reads, since the stage itself checks again.
+    """
+    settings = load(schema)
+    names = ("learning_curve", "rank", "finetune", "from_scratch")
+    optional = [name for name in names if getattr(settings, name).run]
+    return ["train"] * (settings.train.heads() > 1) + optional
+
+
+def store_section(path: Path = PARAMS) -> StoreParams:
+    """The section `store` by itself; its defaults outside of a project."""
+    if not path.exists():
+        return StoreParams()
+    section = _document(path).get("store", {})
+    try:
+        return StoreParams.model_validate(section)
+    except ValidationError as error:
+        raise ParamsError(f"{path}: {_explain(error, {'store': section}, Params)}") from None
+
+
+def check_file(schema: Schema, root: Path = Path()) -> None:
+    """See that `params.yaml` is right and has what `dvc.yaml` asks of it by name.
+
+    For these DVC knows no default, and its own error does not say what to write.
+
+    Raises:
+        ParamsError: what to write, in one line.
+    """
+    load(schema, root / PARAMS)
+    document = _document(root / PARAMS)
+    graph = (root / "dvc.yaml").read_text(encoding="utf-8")
+    stages = yaml.safe_load(graph)["stages"]
+    asked = re.findall(r"\$\{([\w.]+)\}", graph)
+    for stage in stages.values():
+        asked += stage.get("do", stage).get("params", [])
+    for name in dict.fromkeys(asked):
+        section, _, key = name.partition(".")
+        if section not in Params.model_fields or section == "item":
+            continue
+        inside = document.get(section)
+        if inside is None or (key and key not in inside):
+            default = getattr(Params.model_fields[section].default, key) if key else "{}"
+            shown = yaml.safe_dump(default, default_flow_style=True).removesuffix("...\n").strip()
+            line = f"`{key}: {shown}` under `{section}:`" if key else f"`{section}: {{}}`"
+            raise ParamsError(f"{root / PARAMS} has no {name}, which dvc.yaml asks for; add {line}")
+
+
+def _document(path: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -257,13 +462,27 @@ def load(path: Path = PARAMS) -> Params:
         raise ParamsError(f"{path} is not readable YAML: {reason}") from None
     if not isinstance(document, dict):
         raise ParamsError(f"{path} must hold the sections {', '.join(Params.model_fields)}")
-    try:
-        return Params.model_validate(document)
-    except ValidationError as error:
-        raise ParamsError(f"{path}: {_explain(error, document)}") from None
+    return document
 
 
-def _explain(error: ValidationError, document: dict[str, Any]) -> str:
+def _outdated(document: dict[str, Any]) -> str | None:
+    """The first name in the file that has another one now."""
+    for name in RENAMED:
+        section, _, key = name.partition(".")
+        inside = document.get(section)
+        if inside is not None and (not key or (isinstance(inside, dict) and key in inside)):
+            return name
+    return None
+
+
+@cache
+def _with_schema(augment: type[Augmentation]) -> type[Params]:
+    """`Params` with the kind's own section `augment`."""
+    fields: dict[str, Any] = {"augment": (augment, augment())}
+    return create_model("Params", __base__=Params, **fields)
+
+
+def _explain(error: ValidationError, document: dict[str, Any], whole: type[Params]) -> str:
     """One line for the first thing wrong: key, value, what is allowed."""
     # A misspelt key is both unknown and missing; the unknown one is what the person wrote.
     problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
@@ -280,7 +499,7 @@ def _explain(error: ValidationError, document: dict[str, Any]) -> str:
         where.append(str(step))
     key = ".".join(where)
     if first["type"] == "extra_forbidden":
-        section = _section(where[:-1])
+        section = _section(where[:-1], whole)
         return f"{key} is not a parameter; {_home(where[:-1])} takes {', '.join(section)}"
     if first["type"] == "missing":
         return f"{key} is missing"
@@ -292,6 +511,8 @@ def _explain(error: ValidationError, document: dict[str, Any]) -> str:
             " such as 0.001 or 1.0e-3"
         )
     allowed = " or ".join(dict.fromkeys(_wanted(p["msg"]) for p in same_place))
+    if len(where) == 1 and isinstance(value, dict):
+        return f"{key}: {allowed}"  # parameters that do not go together; the message names them
     return f"{key} is {value!r}; {allowed}"
 
 
@@ -312,8 +533,8 @@ def _home(where: list[str]) -> str:
     return ".".join(where) or "the file"
 
 
-def _section(where: list[str]) -> list[str]:
-    model: type[BaseModel] = Params
+def _section(where: list[str], whole: type[Params]) -> list[str]:
+    model: type[BaseModel] = whole
     for step in where:
         model = cast(type[BaseModel], model.model_fields[step].annotation)
     return list(model.model_fields)

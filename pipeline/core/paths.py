@@ -6,7 +6,7 @@ PARAMS = Path("params.yaml")
 
 MANIFEST = Path("data/manifest.parquet")
 REFUSED = Path("data/refused.csv")
-PICTURES = Path("data/pictures")  # pictures that ingest itself makes (surfaces, torchvision)
+PICTURES = Path("data/pictures")  # examples that ingest itself makes (surfaces, torchvision)
 
 PLAN = Path("data/plan.parquet")
 CONTACT_SHEET = Path("reports/contact_sheet.png")
@@ -26,20 +26,20 @@ PLOTS = Path("reports/plots")
 CHECKS = Path("reports/checks")
 CHECKS_COUNTS = Path("reports/checks.json")
 
-FEW = Path("reports/few.csv")
-FEW_PLOT = Path("reports/few.png")
+LEARNING_CURVE = Path("reports/learning_curve.csv")
+LEARNING_CURVE_PLOT = Path("reports/learning_curve.png")
 
 RANK = Path("reports/rank.csv")
 RANK_SPEED = Path("reports/rank_speed.csv")
 
-THAWED = Path("data/thawed")
-THAW = Path("reports/thaw.json")
-THAW_CURVE = Path("reports/thaw.csv")
+FINETUNED = Path("data/finetuned")
+FINETUNE = Path("reports/finetune.json")
+FINETUNE_CURVE = Path("reports/finetune.csv")
 
 BEST = Path("best")
 
-SCRATCH = Path("reports/scratch.json")
-SCRATCH_CURVE = Path("reports/scratch.csv")
+FROM_SCRATCH = Path("reports/from_scratch.json")
+FROM_SCRATCH_CURVE = Path("reports/from_scratch.csv")
 
 BUNDLE = Path("bundle")
 

@@ -3,82 +3,33 @@
 Those that descend are trained side by side in `gradient_descent`, the others are solved for in
 `closed_forms`. PyTorch is imported only where a head descends: that takes seconds.
 
-On the CPU two runs give the same bytes, given the same number of threads: linear algebra libraries
-may round differently when they divide a product among another number of threads. On a GPU the
-bytes also depend on the card and on its libraries.
+On the CPU everything is computed on one thread, so that the number of cores changes no byte. On a
+GPU the bytes depend on the card and on its libraries.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import fields, replace
 
 import numpy as np
+import numpy.typing as npt
 
+from ..core.errors import DeviceError, TrainingError
 from ..tables.features import Split
 from . import closed_forms
-from .head import Floats, Head, probabilities
+from .head import Floats, Head, one_thread, probabilities
+from .hyperparameters import Hyperparameters
+from .trained import Figures, Schedule, Trained
 
 
-@dataclass(frozen=True, order=True)
-class Knobs:
-    """What may differ from head to head; `params.yaml` says what each is."""
-
-    optimizer: str
-    learning_rate: float
-    weight_decay: float
-    width: int
-    dropout: float
-    label_smoothing: float
-    seed: int
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """What all heads of a sweep share; `class_weights` has shape [c]."""
-
-    epochs: int
-    batch_size: int
-    patience: int
-    class_weights: Floats
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Mean cross-entropy and accuracy after `epoch` epochs; NaN where there are no pictures.
-
-    Those of training are running means over the epoch, without label smoothing.
-    """
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What became of one head: `head` and `kept` (its figures) are None when it was lost.
-
-    `scale` is what its logits were multiplied by, as `closed_forms.fair_scale` found.
-    """
-
-    knobs: Knobs
-    head: Head | None
-    kept: Figures | None
-    curve: list[Figures]
-    status: str
-    scale: float = 1.0
-
-
-def train_heads(
+def fit_heads(
     train: Split,
     val: Split,
-    knobs: Sequence[Knobs],
+    hyperparameters: Sequence[Hyperparameters],
     schedule: Schedule,
     device: str,
     on_epoch: Callable[[], None] = lambda: None,
 ) -> list[Trained]:
-    """Train one head for each of `knobs`, which must differ from each other.
+    """Train one head for each of `hyperparameters`, which must differ from each other.
 
     Features are moved to mean zero and scaled to a mean square of 1 by the training rows, and the
     weights that come back take that in. All features are scaled by one number: those that vary
@@ -90,7 +41,7 @@ def train_heads(
     Args:
         train: n rows; an epoch passes over all of them, whichever views they are.
         val: rows to stop by, or none.
-        knobs: heads whose optimizer is lbfgs, ridge or nearest_mean read only their weight decay.
+        hyperparameters: of each head; lbfgs, ridge and nearest_mean use only the weight decay.
         schedule: what the heads share.
         device: `cpu` or `cuda`, for the gradient descent; the closed forms use the CPU.
         on_epoch: called after every epoch of every stack of heads.
@@ -99,16 +50,17 @@ def train_heads(
     train, val = (replace(rows, features=(rows.features - mean) / scale) for rows in (train, val))
 
     trained = []
-    for name in closed_forms.SOLVERS:
-        if alike := [one for one in knobs if one.optimizer == name]:
-            trained += _solve(name, alike, train, val, schedule)
-    if alike := [one for one in knobs if one.optimizer not in closed_forms.SOLVERS]:
-        from . import gradient_descent
+    with one_thread():
+        for name in closed_forms.SOLVERS:
+            if alike := [one for one in hyperparameters if one.optimizer == name]:
+                trained += _solve(name, alike, train, val, schedule)
+        if alike := [one for one in hyperparameters if one.optimizer not in closed_forms.SOLVERS]:
+            from . import gradient_descent  # imports PyTorch
 
-        trained += gradient_descent.descend(alike, train, val, schedule, device, on_epoch)
+            trained += gradient_descent.descend(alike, train, val, schedule, device, on_epoch)
 
-    of_knobs = {one.knobs: one for one in trained}
-    return [_on_raw_features(of_knobs[one], mean, scale) for one in knobs]
+        found = {one.hyperparameters: one for one in trained}
+        return [_on_raw_features(found[one], mean, scale) for one in hyperparameters]
 
 
 def _centre_and_scale(features: Floats) -> tuple[Floats, np.float32]:
@@ -140,13 +92,13 @@ def _on_raw_features(trained: Trained, mean: Floats, scale: np.float32) -> Train
 
 
 def _solve(
-    name: str, knobs: list[Knobs], train: Split, val: Split, schedule: Schedule
+    name: str, hyperparameters: list[Hyperparameters], train: Split, val: Split, schedule: Schedule
 ) -> list[Trained]:
     """Heads in closed form; their curve is one point."""
     solve = closed_forms.SOLVERS[name]
-    heads = solve(train, schedule.class_weights, [one.weight_decay for one in knobs])
+    heads = solve(train, schedule.class_weights, [one.weight_decay for one in hyperparameters])
     trained = []
-    for one, head in zip(knobs, heads, strict=True):
+    for one, head in zip(hyperparameters, heads, strict=True):
         scale = 1.0
         if solve in closed_forms.OF_NO_SCALE:
             scale = closed_forms.fair_scale(head, val if len(val.labels) else train)
@@ -166,3 +118,56 @@ def _figures(head: Head, split: Split, schedule: Schedule) -> tuple[float, float
     importance = schedule.class_weights[split.labels]
     correct = logits.argmax(axis=1) == split.labels
     return float(surprise @ importance / importance.sum()), float(correct.mean())
+
+
+def refit(chosen: Trained, rows: Split, val: Split, schedule: Schedule, device: str) -> Head:
+    """Train the chosen head again, on training and validation examples together.
+
+    Validation has done its work once the head is chosen, and with few examples a fifth more of
+    them is worth more than a figure. A head that descends gets as many epochs as it had kept. One
+    in closed form keeps the scale that was fair when the validation examples were new to it.
+    """
+    names = [field.name for field in fields(Split)]
+    both = Split(*(np.concatenate([getattr(rows, n), getattr(val, n)]) for n in names))
+    none = Split(*(getattr(val, name)[:0] for name in names))
+    epochs = chosen.kept.epoch if chosen.kept else schedule.epochs
+    again = replace(schedule, epochs=epochs, patience=0)
+    (trained,) = fit_heads(both, none, [chosen.hyperparameters], again, device)
+    if trained.head is None:
+        raise TrainingError(
+            f"the chosen head was {trained.status} when it was trained again on"
+            " train and validation examples; set train.refit to false"
+        )
+    return trained.head.scaled(chosen.scale / trained.scale)
+
+
+def class_weights(kind: str, labels: npt.NDArray[np.int64], classes: int) -> Floats:
+    """Weight [c] of each class's examples in the loss.
+
+    `none`: 1 for all. `balanced`: n / (c * n of the class), so that every class weighs alike
+    (King and Zeng, 2001, as in scikit-learn).
+    """
+    if kind == "none":
+        return np.ones(classes, dtype=np.float32)
+    counts = np.bincount(labels, minlength=classes)
+    return (len(labels) / (classes * counts)).astype(np.float32)
+
+
+def device_for(asked: str, descends: bool, parameter: str = "train.device") -> str:
+    """`cpu` or `cuda`: what a `parameter` asks for, as it can be had on this machine.
+
+    Where no head descends, `auto` is the CPU, and PyTorch need not be imported to see what else
+    there is.
+
+    Raises:
+        DeviceError: cuda is asked for and is not there.
+    """
+    if asked == "cpu" or (asked == "auto" and not descends):
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if asked == "cuda":
+        raise DeviceError(f"{parameter} is cuda, but PyTorch sees no CUDA device; use auto or cpu")
+    return "cpu"

@@ -20,22 +20,23 @@ from torch import Tensor
 
 from ..core.errors import DeviceError
 from ..tables.features import Split
-from .fit import Figures, Knobs, Schedule, Trained
 from .head import Floats, Head
+from .hyperparameters import Hyperparameters
+from .trained import Figures, Schedule, Trained
 
 # Numbers in one tensor of a stack of heads, and in the validation logits computed at once.
 STACK_LIMIT = 2**26
 
 
 def descend(
-    knobs: Sequence[Knobs],
+    hyperparameters: Sequence[Hyperparameters],
     train: Split,
     val: Split,
     schedule: Schedule,
     device: str,
     on_epoch: Callable[[], None],
 ) -> list[Trained]:
-    """Train one head for each of `knobs`; what is what, `pipeline.heads.fit.train_heads` says.
+    """Train one head for each of `hyperparameters`; what is what, `fit.fit_heads` says.
 
     The features are centred and scaled already.
 
@@ -43,15 +44,19 @@ def descend(
         DeviceError: the GPU's memory does not hold features and heads.
     """
     trained = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # for the reasons that `head.one_thread` gives
     try:
         rows = _Rows.of(train, schedule, device), _Rows.of(val, schedule, device)
-        for seeds, combinations in stacks(knobs, train.features.shape[1], schedule):
+        for seeds, combinations in stacks(hyperparameters, train.features.shape[1], schedule):
             trained += _descend(seeds, combinations, *rows, schedule, on_epoch)
     except torch.OutOfMemoryError:
         raise DeviceError(
-            f"GPU memory ran out with {len(train.labels):,} training views and {len(knobs)} heads;"
-            " set train.device to cpu"
+            f"GPU memory ran out with {len(train.labels):,} training views and"
+            f" {len(hyperparameters)} heads; set train.device to cpu"
         ) from None
+    finally:
+        torch.set_num_threads(threads)
     return trained
 
 
@@ -71,16 +76,16 @@ class _Rows:
 
 
 def stacks(
-    knobs: Sequence[Knobs], dimension: int, schedule: Schedule
-) -> list[tuple[list[int], list[Knobs]]]:
+    hyperparameters: Sequence[Hyperparameters], dimension: int, schedule: Schedule
+) -> list[tuple[list[int], list[Hyperparameters]]]:
     """Divide the heads into stacks of equal shape that fit into memory.
 
-    Each is a list of seeds and a list of the knobs that every one of these seeds is combined with.
+    Each is a list of seeds, and a list of the hyperparameters that each of them is combined with.
     """
-    of_seed: dict[tuple[int, bool, int], list[Knobs]] = defaultdict(list)
-    for one in knobs:
+    of_seed: dict[tuple[int, bool, int], list[Hyperparameters]] = defaultdict(list)
+    for one in hyperparameters:
         of_seed[one.width, one.dropout > 0, one.seed].append(replace(one, seed=0))
-    seeds_of: dict[tuple[Knobs, ...], list[int]] = defaultdict(list)
+    seeds_of: dict[tuple[Hyperparameters, ...], list[int]] = defaultdict(list)
     for (_, _, seed), combinations in of_seed.items():
         # Sorting puts those of one optimizer side by side, so that its rule takes one slice.
         seeds_of[tuple(sorted(combinations))].append(seed)
@@ -105,13 +110,13 @@ def _chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
 
 def _descend(
     seeds: list[int],
-    combinations: list[Knobs],
+    combinations: list[Hyperparameters],
     train: _Rows,
     val: _Rows,
     schedule: Schedule,
     on_epoch: Callable[[], None],
 ) -> list[Trained]:
-    """Train a stack by gradient descent: each of S seeds with each of M combinations of knobs."""
+    """Train a stack by gradient descent: each of S seeds with each of M combinations."""
     device, shape = train.features.device, (len(seeds), len(combinations))
     stack = _Stack(seeds, combinations, train.features.shape[1], schedule.class_weights, device)
     # Drawn on the CPU, so that the pictures come in the same order on every device.
@@ -149,7 +154,7 @@ def _descend(
     trained = []
     arrays = [tensor.cpu().numpy() for tensor in best]
     for s, m in np.ndindex(shape):
-        knobs = replace(combinations[m], seed=seeds[s])
+        hyperparameters = replace(combinations[m], seed=seeds[s])
         points = [
             Figures(number, *map(float, figures[:, s, m]))
             for number, figures in enumerate(curve[: last_epoch[s, m]], start=1)
@@ -160,14 +165,14 @@ def _descend(
             del losses["validation"]
         if broken := [name for name, loss in losses.items() if not np.isfinite(loss)]:
             became = f"the {broken[0]} loss became {losses[broken[0]]} in epoch {last.epoch}"
-            trained.append(Trained(knobs, None, None, points, f"lost: {became}"))
+            trained.append(Trained(hyperparameters, None, None, points, f"lost: {became}"))
             continue
         # [in, out] to torch's [out, in]; a bias is [1, out].
         matrices = [np.ascontiguousarray(array[s, :, m].T) for array in arrays[0::2]]
         biases = [array[s, 0, m].copy() for array in arrays[1::2]]
         head = Head(matrices[-1], biases[-1], *matrices[:-1], *biases[:-1])
         status = "all epochs" if last.epoch == schedule.epochs else "stopped early"
-        trained.append(Trained(knobs, head, points[best_epoch[s, m] - 1], points, status))
+        trained.append(Trained(hyperparameters, head, points[best_epoch[s, m] - 1], points, status))
     return trained
 
 
@@ -188,7 +193,7 @@ class _Stack:
     def __init__(
         self,
         seeds: list[int],
-        combinations: list[Knobs],
+        combinations: list[Hyperparameters],
         dimension: int,
         class_weights: Floats,
         device: torch.device,

@@ -6,6 +6,7 @@ with numpy alone, so that whatever only asks it need not load torch.
 
 import json
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,22 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
+from threadpoolctl import threadpool_limits
 
 from ..core.errors import DataError
 
 Floats = npt.NDArray[np.float32]
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """NumPy and SciPy do linear algebra on one thread inside it.
+
+    The last bits of a product depend on the number of threads that share it, so they would differ
+    from machine to machine. One thread is also faster where a problem is small or other processes
+    use the cores: the threads wait for each other at every product.
+    """
+    limit: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
+    return limit
 
 
 @dataclass(frozen=True)
@@ -46,9 +59,10 @@ class Head:
 
     def logits(self, features: Floats) -> Floats:
         """Scores [n, c] of features [n, d]; `probabilities` turns them into shares of 1."""
-        if self.hidden_weight is not None and self.hidden_bias is not None:
-            features = np.maximum(features @ self.hidden_weight.T + self.hidden_bias, 0)
-        return features @ self.weight.T + self.bias
+        with one_thread():
+            if self.hidden_weight is not None and self.hidden_bias is not None:
+                features = np.maximum(features @ self.hidden_weight.T + self.hidden_bias, 0)
+            return features @ self.weight.T + self.bias
 
     def scaled(self, factor: float) -> "Head":
         """The head whose logits are `factor` times as large."""
@@ -126,7 +140,7 @@ def load_head(
     try:
         head = Head(**load_file(weights))
         description: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
-        classes = class_names(description)
+        classes = named_classes(description)
         wrong = _misfit(head)
         for name in numbers:
             if not (isinstance(description[name], float | int) and 0 < description[name] < 1e6):
@@ -148,7 +162,7 @@ def load_head(
     return head, description
 
 
-def class_names(description: dict[str, Any]) -> list[str]:
+def named_classes(description: dict[str, Any]) -> list[str]:
     """The classes that a description names.
 
     Raises:

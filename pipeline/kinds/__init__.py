@@ -1,1 +1,180 @@
-"""What an example is: one folder for each kind."""
+"""What an example is: one folder for each kind, and what every kind has to answer.
+
+`ingest.kind` in `params.yaml` names the kind. A kind is a package in this folder with a `KIND`, an
+object that answers what `Kind` asks. Its methods import the package's other modules when they are
+called, so that a stage imports no more than it asks for. To add a kind, add its folder and its line
+in `KINDS`.
+
+No stage lists this file in `dvc.yaml`: it hands over a kind, and changes no byte itself.
+"""
+
+import importlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import ParamsError
+
+if TYPE_CHECKING:  # slow to import, or not there where a bundle only answers
+    import onnx
+    import pandas as pd
+    import torch
+
+    from ..core.params import Augmentation
+
+KINDS = {
+    "image": "image",
+}  # name in params.yaml: folder beside this file
+
+# The version of the operators in the ONNX graphs that a bundle is put together from.
+OPSET = 20
+IR_VERSION = 10
+
+View = tuple[Any, ...]  # one augmentation, a value for each of a kind's view_columns
+Asked = Iterable[tuple[bytes, list[View]]]  # examples' bytes, and the views wanted of each
+Inputs = Any  # [n, …], what a backbone takes: a NumPy array, or on a GPU a PyTorch tensor
+Example = tuple[str, str]  # path and digest, as the manifest has them
+
+
+class Preprocessing(NamedTuple):
+    """What a backbone that takes pixels wants: uint8 [crop, crop, 3] of sRGB.
+
+    resize: pixels of the shorter side before cropping; crop: side of the square cut from the
+    middle; interpolation: `bicubic` or `bilinear`; mean and std: of each channel, for values
+    from 0 to 1.
+    """
+
+    resize: int
+    crop: int
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Shown(NamedTuple):
+    """Something for people to look at, as a small file: its media type and its bytes."""
+
+    media_type: str  # such as image/png; pages show image/*, audio/* and text/plain
+    data: bytes
+
+
+class Maker(Protocol):
+    """What makes the views of examples into a backbone's input."""
+
+    made_by: str  # what else than the libraries could change an input; empty on a CPU
+
+    def __call__(self, asked: Asked) -> Inputs:
+        """The views, one after another."""
+
+
+class Kind(Protocol):
+    """What a kind of example answers. An example is its bytes; a view is a row of the plan."""
+
+    # In words.
+    noun: str  # "picture"
+    nouns: str  # "pictures"
+
+    # What ingest asks.
+    most_bytes: int  # of a file that is read
+    columns: tuple[str, ...]  # of the manifest, that only this kind has
+
+    def inspect(self, data: bytes) -> tuple[Any, ...]:
+        """A value for each of `columns`. Raises `RefusedError` with the reason why not."""
+
+    def inspected_by(self) -> str:
+        """Changes with whatever could change the outcome of `inspect`."""
+
+    def remember(self, seen: tuple[Any, ...]) -> NDArray[np.float32]:
+        """What `inspect` returned, as numbers that the feature store can keep."""
+
+    def recall(self, numbers: NDArray[np.float32]) -> tuple[Any, ...]:
+        """The other way round."""
+
+    def alone(self, path: Path) -> Any:
+        """A context in which to read and inspect `path`: one large file at a time."""
+
+    # What augment asks.
+    def schema(self) -> "type[Augmentation]":
+        """The schema of the section `augment` of `params.yaml`."""
+
+    def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":
+        """The views of training examples: `digest`, `view` (from 1 on) and `view_columns`.
+
+        A view is decided by its example's digest, its number and the settings alone.
+        """
+
+    def draw(self, digest: str, number: int, settings: "Augmentation") -> View:
+        """One view of the plan."""
+
+    def contact_sheet(self, training: "pd.DataFrame", plan: "pd.DataFrame", file: Path) -> None:
+        """A picture (PNG) of some training examples beside their views."""
+
+    # What extract asks.
+    view_columns: tuple[str, ...]
+    original: View  # the example itself
+    view_code: int  # raise when the same view comes to give another input
+
+    def pack_view(self, view: View) -> bytes:
+        """The view in bytes of a fixed width, for the store's key."""
+
+    def views_made_by(self) -> str:
+        """The libraries that could change an input."""
+
+    feeds: frozenset[str]  # what inputs of backbones it can make, such as pixels
+
+    def inputs(self, preprocessing: Preprocessing, device: str) -> Maker:
+        """What makes views on `cpu` or `cuda`; any number of threads may call it."""
+
+    # What checks asks.
+    def copies(self, pairs: Sequence[tuple[Example, Example]]) -> list[bool]:
+        """Whether the two examples of each pair show the same."""
+
+    def copies_by(self) -> str:
+        """Changes with whatever could change the outcome of `copies`."""
+
+    # What a bundle, `predict`, `serve` and the report ask.
+    accepts: tuple[str, ...]  # media types of an example that is sent, such as image/*
+
+    def graph(self, preprocessing: Preprocessing) -> "onnx.ModelProto":
+        """The ONNX graph from what `read` returns to the backbone's input, named `input`."""
+
+    def torch_input(self, example: "torch.Tensor", preprocessing: Preprocessing) -> "torch.Tensor":
+        """The same in PyTorch, for one example."""
+
+    def read(self, data: bytes, preprocessing: Preprocessing) -> NDArray[Any]:
+        """An example as the input of a bundle's graph. Raises `RefusedError`."""
+
+    def explain(
+        self,
+        example: NDArray[Any],
+        heat: NDArray[np.float32],
+        preprocessing: Preprocessing,
+        side: int | None,
+    ) -> Shown:
+        """Which part of an example, as `read` gave it, speaks for a class.
+
+        `heat` [h, w], from 0 to 1, is the class's map over the backbone's input. With a `side` it
+        is made small for a page.
+        """
+
+    def show(self, data: bytes, side: int) -> Shown:
+        """The example, small: at most `side` pixels wide and high. Raises `RefusedError`."""
+
+
+def named(name: str) -> Kind:
+    """The kind that `ingest.kind` names.
+
+    Raises:
+        ParamsError: there is none of this name.
+    """
+    if name not in KINDS:
+        raise ParamsError(f"ingest.kind is {name!r}; it should be {' or '.join(KINDS)}")
+    return cast(Kind, importlib.import_module(f".{KINDS[name]}", __name__).KIND)
+
+
+def schema(name: str) -> "type[Augmentation]":
+    """The schema of the section `augment` for that kind, as `params.load` asks for it."""
+    return named(name).schema()

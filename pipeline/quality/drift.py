@@ -1,19 +1,23 @@
-"""Drift: whether another split's pictures look like the training pictures, class by class.
+"""Drift: whether another split's examples look like the training examples, class by class.
 
 A kernel two-sample test (Gretton et al., "A Kernel Two-Sample Test", JMLR 13, 2012) on features.
-Pictures are compared, and permuted, within their class only, so another mix of classes is no drift.
+Examples are compared, and permuted, within their class only, so another mix of classes is no drift.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+
+from ..core.params import ChecksParams
+from ..tables.manifest import SPLITS
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
 PERMUTATIONS = 999
-# Pictures of a class and split that are looked at; rows sorted by digest are in random order.
+# Examples of a class and split that are looked at; rows sorted by digest are in random order.
 MOST = 500
 
 
@@ -35,7 +39,7 @@ def test(
 ) -> Drift:
     """Compare two sets of features [n, d] and [m, d] with labels [n] and [m].
 
-    The classes' discrepancies are added up, weighted by the other side's pictures. The kernel is
+    The classes' discrepancies are added up, weighted by the other side's examples. The kernel is
     Gaussian, as wide as the median distance within the class.
     """
     random = np.random.default_rng(seed)
@@ -65,3 +69,19 @@ def _kernel(features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     width = float(np.median(apart[np.triu_indices(len(apart), 1)]))
     kernel: npt.NDArray[np.float64] = np.exp(-apart / max(width, 1e-12))
     return kernel
+
+
+def drifts(rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> pd.DataFrame:
+    """A row for val and for test: whether their examples look like the training examples."""
+    labels, split = rows["number"].to_numpy(), rows["split"].to_numpy()
+    train = split == "train"
+    table: list[dict[str, Any]] = []
+    for name in SPLITS[1:]:
+        ours = split == name
+        found = test(features[train], labels[train], features[ours], labels[ours], settings.seed)
+        table.append(
+            {"split": name, "pictures": int(ours.sum())}
+            | found._asdict()
+            | {"drifted": found.p_value <= settings.drift_level}
+        )
+    return pd.DataFrame(table)

@@ -1,4 +1,4 @@
-"""Label suspects by confident learning: pictures that a head trained on the others sees otherwise.
+"""Label issues by confident learning: examples that a head trained on the others sees otherwise.
 
 After Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels"
 (JAIR 70, 2021).
@@ -9,8 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.linalg import solve
 
+from ..core.params import ChecksParams
 from ..heads.head import fit_temperature, probabilities
 
 Floats = npt.NDArray[np.float32]
@@ -22,8 +24,31 @@ FOLDS = 5
 PENALTY = 0.01
 
 
+def label_issues(rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> pd.DataFrame:
+    """A row an example whose label a head trained on the others doubts, the most doubtful first.
+
+    `probability` is the suggested label's, `given_probability` that of the label it has. Examples
+    of one group are judged together, by a head that saw none of them.
+    """
+    classes, labels = rows.groupby("number")["label"].first(), rows["number"].to_numpy()
+    keys = rows["group"].where(rows["group"] != "", rows["digest"])
+    fold = folds(keys.tolist(), settings.seed)
+    shares, judged = held_out(features, labels, len(classes), fold)
+    doubted, suggested = off_diagonal(shares, labels)
+    every = np.arange(len(labels))
+    table = rows[["path", "split", "label"]].assign(
+        suggested=classes.to_numpy()[suggested],
+        probability=shares[every, suggested],
+        given_probability=shares[every, labels],
+    )
+    margin = table["probability"] - table["given_probability"]
+    chosen = table.assign(margin=margin)[doubted & judged & (margin >= settings.label_issue_margin)]
+    chosen = chosen.sort_values(["margin", "path"], ascending=[False, True])
+    return chosen.drop(columns="margin")
+
+
 def folds(keys: Sequence[str], seed: int) -> Integers:
-    """The fold [n] of each picture, drawn from its key alone (its digest or its group's name)."""
+    """The fold [n] of each example, drawn from its key alone (its digest or its group's name)."""
     drawn = [hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest() for key in keys]
     return np.array([int.from_bytes(hashed, "big") % FOLDS for hashed in drawn], dtype=np.int64)
 
@@ -31,7 +56,7 @@ def folds(keys: Sequence[str], seed: int) -> Integers:
 def held_out(
     features: Floats, labels: Integers, classes: int, fold: Integers
 ) -> tuple[Doubles, npt.NDArray[np.bool_]]:
-    """What a ridge classifier trained on the other folds says of each picture.
+    """What a ridge classifier trained on the other folds says of each example.
 
     Its scores become probabilities by one temperature, fitted to all of them.
 
@@ -42,8 +67,8 @@ def held_out(
         fold: [n], as `folds` gives it.
 
     Returns:
-        probabilities [n, classes], and which pictures [n] were judged: those whose label some
-        picture of another fold has.
+        probabilities [n, classes], and which examples [n] were judged: those whose label some
+        example of another fold has.
     """
     centred = features - features.mean(axis=0)
     centred /= max(float(np.sqrt(np.square(centred).mean())), 1e-12)
@@ -78,18 +103,18 @@ def _ridge(features: Floats, wanted: Floats) -> Floats:
 
 
 def off_diagonal(shares: Doubles, labels: Integers) -> tuple[npt.NDArray[np.bool_], Integers]:
-    """The pictures that the confident joint counts under another class than their label.
+    """The examples that the confident joint counts under another class than their label.
 
-    A class's threshold is the mean probability that pictures with that label get for it. A picture
+    A class's threshold is the mean probability that examples with that label get for it. An example
     counts for the most probable of the classes whose threshold it reaches, and for none where it
     reaches none.
 
     Args:
         shares: held-out probabilities [n, c].
-        labels: [n]; every class has a picture.
+        labels: [n]; every class has an example.
 
     Returns:
-        which pictures are suspect [n], and the class that each counts for [n].
+        which examples are in doubt [n], and the class that each counts for [n].
     """
     thresholds = np.array([shares[labels == c, c].mean() for c in range(shares.shape[1])])
     reached = shares >= thresholds

@@ -1,7 +1,7 @@
 """A bundle, opened to answer: what `predict`, `serve` and anybody's own script ask.
 
-It needs ONNX Runtime, NumPy, Pillow and safetensors. A picture takes the way that it takes in
-`extract` (`bases.base`), so the answers are those that were evaluated.
+It needs ONNX Runtime, NumPy, safetensors and what the kind of example needs: Pillow for images. An
+example takes the way that it takes in `extract`, so the answers are those that were evaluated.
 """
 
 import json
@@ -16,21 +16,19 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from ..core.errors import DataError
-from ..heads.head import class_names, load_head
-from ..kinds.image import preprocess
-from ..kinds.image.preprocess import Preprocessing
-from .explain import class_map, directions, neighbours, overlay
+from ..heads.head import load_head, named_classes
+from ..kinds import Preprocessing, Shown, named
+from .explain import class_map, directions, neighbours
 
 MOST_PIXELS_A_SIDE = 4096  # of what a backbone sees
 SCHEMA = 1  # raised when a reader of older bundles would read a newer one wrongly
 
 Floats = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training picture like the one asked about; a `cosine` of 1 is the same direction.
+    """A training example like the one asked about; a `cosine` of 1 is the same direction.
 
     `number` is its position in the bundle's list.
     """
@@ -43,24 +41,24 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the classifier says of a picture.
+    """What the classifier says of an example.
 
-    `probabilities` [classes] are calibrated. Where they were asked for, `heat` is the picture as
-    the backbone saw it under the map of the first class, uint8 [crop, crop, 3], and `neighbours`
-    the nearest training pictures. `heat` is None where the backbone has no maps to make it from.
+    `probabilities` [classes] are calibrated. Where they were asked for, `heat` shows which part of
+    the example speaks for the first class, and `neighbours` are the nearest training examples.
+    `heat` is None where the backbone has no maps to make it from.
     """
 
     probabilities: Floats
     best: int
-    heat: Bytes | None = None
+    heat: Shown | None = None
     neighbours: tuple[Neighbour, ...] = ()
 
 
 class Classifier:
     """A bundle in memory. Any number of threads may ask it at once, each on one core."""
 
-    def __init__(self, folder: Path, reasons: bool = False) -> None:
-        """Open the bundle in `folder`; with `reasons` also what heat maps and neighbours need.
+    def __init__(self, folder: Path, explains: bool = False) -> None:
+        """Open the bundle in `folder`; with `explains` also what heat maps and neighbours need.
 
         Raises:
             DataError: it is no bundle, or one that is damaged or of another schema.
@@ -73,8 +71,9 @@ class Classifier:
             )
         self.about: dict[str, Any] = about
         try:
-            self.classes = class_names(about)
+            self.classes = named_classes(about)
             self.preprocessing = _preprocessing(about["preprocessing"])
+            self.kind = named(about.get("kind", "image"))  # older bundles are of images
             # What the server tells of itself.
             _ = str(about["backbone"]["name"]), str(about["data"]["manifest"])
         except (KeyError, TypeError, ValueError) as error:
@@ -92,42 +91,42 @@ class Classifier:
             raise DataError(f"{folder / 'model.onnx'} cannot be opened: {reason}") from None
         outputs = {output.name: output.shape for output in self._session.get_outputs()}
         self.has_maps = "maps" in outputs
+        self._input = self._session.get_inputs()[0].name
         if outputs.get("probabilities") != [len(self.classes)]:
             raise DataError(
                 f"{folder / 'model.onnx'} does not answer with {len(self.classes)} probabilities"
             )
-        if reasons:
+        if explains:
             weights, about_head = folder / "head.safetensors", folder / "bundle.json"
             self._head, _ = load_head(weights, about_head, numbers=("power",))
             self._bank = _read_bank(folder / "neighbours.safetensors")
             self.known = _read_known(folder / "neighbours.json", len(self._bank))
 
-    def answer(self, data: bytes, heat: bool = False, neighbours: int = 0) -> Answer:
-        """What the classifier says of a picture, given as its file's bytes.
+    def answer(
+        self, data: bytes, heat: bool = False, neighbours: int = 0, side: int | None = None
+    ) -> Answer:
+        """What the classifier says of an example, given as its file's bytes.
 
         Args:
-            data: of any format that `pictures` takes.
+            data: of any format that the kind takes.
             heat: whether the heat map of the most probable class is wanted.
-            neighbours: how many of the nearest training pictures are wanted.
+            neighbours: how many of the nearest training examples are wanted.
+            side: pixels of a small heat map; None for one as large as the backbone's input.
 
         Raises:
-            RefusedError: the bytes are not taken as a picture; the text says why.
+            RefusedError: the bytes are not taken as an example; the text says why.
         """
-        picture = preprocess.base(data, self.preprocessing)
+        example = self.kind.read(data, self.preprocessing)
         heat = heat and self.has_maps
         wanted = ["probabilities"] + ["maps"] * heat + ["features"] * (neighbours > 0)
-        got = dict(zip(wanted, self._session.run(wanted, {"picture": picture}), strict=True))
+        got = dict(zip(wanted, self._session.run(wanted, {self._input: example}), strict=True))
         best = int(got["probabilities"].argmax())
-        return Answer(
-            got["probabilities"],
-            best,
-            self._heat(picture, got["maps"], best) if heat else None,
-            self._nearest(got["features"], neighbours) if neighbours else (),
-        )
-
-    def _heat(self, picture: Bytes, maps: Floats, label: int) -> Bytes:
-        heat = class_map(maps, self._head, self.about["power"], label)
-        return overlay(preprocess.crop(picture, self.preprocessing.crop), heat)
+        shown = None
+        if heat:
+            map_of_best = class_map(got["maps"], self._head, self.about["power"], best)
+            shown = self.kind.explain(example, map_of_best, self.preprocessing, side)
+        nearest = self._nearest(got["features"], neighbours) if neighbours else ()
+        return Answer(got["probabilities"], best, shown, nearest)
 
     def _nearest(self, features: Floats, k: int) -> tuple[Neighbour, ...]:
         positions, cosines = neighbours(directions(features[None]), self._bank, k)
@@ -154,7 +153,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _preprocessing(told: dict[str, Any]) -> Preprocessing:
-    """The preprocessing that a bundle tells, within what a picture can be scaled to."""
+    """The preprocessing that a bundle tells, within what an example can be scaled to."""
     preprocessing = Preprocessing(**told)
     sides = (preprocessing.resize, preprocessing.crop)
     if not all(isinstance(side, int) and 1 <= side <= MOST_PIXELS_A_SIDE for side in sides):
@@ -174,15 +173,15 @@ def _read_bank(file: Path) -> Floats:
     return features
 
 
-def _read_known(file: Path, pictures: int) -> dict[str, list[str]]:
-    """Paths and labels of the training pictures, a text for each."""
+def _read_known(file: Path, examples: int) -> dict[str, list[str]]:
+    """Paths and labels of the training examples, a text for each."""
     known = _read_json(file)
     for name in ("paths", "labels"):
         texts = known.get(name)
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise DataError(f"{file} is damaged: {name} is no list of texts")
-        if len(texts) != pictures:
+        if len(texts) != examples:
             raise DataError(
-                f"{file} is damaged: it has {len(texts)} {name} for {pictures} pictures"
+                f"{file} is damaged: it has {len(texts)} {name} for {examples} examples"
             )
     return known

@@ -1,34 +1,15 @@
-"""Reasons for an answer: where in the picture a class is seen, and which pictures are like it.
+"""Explanations of an answer: where in an example a class is seen, and which examples are like it.
 
-NumPy and Pillow only, so that whatever shows a reason need not load torch.
+NumPy only, so that whatever shows a reason need not load torch.
 """
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from ..heads.head import Head
 from ..tables.power import raised
 
 Floats = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
-
-# Nine colours of cividis, from no heat to most: it looks alike to every kind of colour vision, and
-# lighter is always more (Nuñez et al., 2018).
-CIVIDIS = np.array(
-    [
-        (0, 34, 78),
-        (26, 56, 111),
-        (67, 78, 108),
-        (97, 101, 111),
-        (125, 124, 120),
-        (155, 148, 118),
-        (188, 174, 108),
-        (222, 201, 88),
-        (254, 232, 56),
-    ],
-    dtype=np.float32,
-)
 
 TINY = float(np.finfo(np.float32).tiny)
 
@@ -37,7 +18,7 @@ ROWS = 256
 
 
 def class_map(maps: Floats, head: Head, power: float, label: int) -> Floats:
-    """Where in a picture a class is seen: its class activation map.
+    """Where in an example a class is seen: its class activation map.
 
     The backbone's last maps are summed, each weighted by the gradient of the class's logit with
     respect to the map's mean, through the power and the head; what speaks against the class is cut
@@ -45,7 +26,7 @@ def class_map(maps: Floats, head: Head, power: float, label: int) -> Floats:
     (Selvaraju et al., ICCV 2017).
 
     Args:
-        maps: the backbone's last feature maps of the picture, [d, h, w]; their means over h and w
+        maps: the backbone's last feature maps of the example, [d, h, w]; their means over h and w
             are its features.
         head: as it was trained.
         power: that its features were raised to.
@@ -68,28 +49,6 @@ def class_map(maps: Floats, head: Head, power: float, label: int) -> Floats:
     heat: Floats = np.maximum(np.tensordot(weights, maps, axes=1), 0).astype(np.float32)
     heat /= max(float(heat.max()), TINY)
     return heat
-
-
-def overlay(picture: Bytes, heat: Floats) -> Bytes:
-    """The picture in grey with the heat laid over it in colour, half and half.
-
-    Args:
-        picture: uint8 [height, width, 3], what the backbone saw.
-        heat: [h, w] from 0 to 1, of any size; it is scaled to the picture smoothly.
-
-    Returns:
-        uint8 [height, width, 3].
-    """
-    height, width = picture.shape[:2]
-    smooth = Image.fromarray(heat.astype(np.float32)).resize(
-        (width, height), Image.Resampling.BICUBIC
-    )
-    level = np.clip(np.asarray(smooth), 0, 1)
-    steps = np.linspace(0, 1, len(CIVIDIS))
-    colours = np.stack([np.interp(level, steps, channel) for channel in CIVIDIS.T], axis=-1)
-    grey = np.asarray(Image.fromarray(picture).convert("L"))[..., None]
-    mixed: Bytes = np.round((grey + colours) / 2).astype(np.uint8)
-    return mixed
 
 
 def directions(features: Floats) -> Floats:

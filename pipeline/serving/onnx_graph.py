@@ -1,209 +1,19 @@
-"""The whole classifier as one ONNX graph: any picture's pixels in, calibrated probabilities out.
+"""The whole classifier as one ONNX graph: an example in, calibrated probabilities out.
 
-Before the backbone, as it was exported for the features, stands a graph that scales and crops, and
-behind it one that does what the head does. Both are written in ONNX's own notation, so that no
+Before the backbone, as it was exported for the features, stands the graph of the example's kind,
+and behind it one that does what the head does. Both are written in ONNX's own notation, so that no
 PyTorch is needed here, nor where the file is used.
 """
 
 import onnx
-from onnx import compose, helper, inliner, numpy_helper, parser
+from onnx import compose, helper, numpy_helper, parser
 
 from ..heads.head import Head
-from ..kinds.image.preprocess import REACH, Preprocessing
+from ..kinds import IR_VERSION, OPSET
 
-OPSET = 20
-IR_VERSION = 10
 FLOAT = onnx.TensorProto.FLOAT
 
-# Per axis: the weights [crop, length] with which Pillow's `resize` makes each of the pixels that
-# `bases.base` and `bases.crop` leave of an axis, from the picture's pixels. A filter of the
-# interpolation is laid over each new pixel's place, stretched by the factor when shrinking
-# (Pillow, src/libImaging/Resample.c). `shorter` is the picture's shorter side; the box that cuts a
-# panorama is rounded to float32 as Pillow's is. All else is in float64.
-AXIS = """
-<opset_import: ["" : {opset}], domain: "headstart">
-axis_weights (length, shorter) => (weights, fewer)
-{{
-    size = Cast<to = 11>(length)
-    side = Cast<to = 11>(shorter)
-    resize = Constant<value = double {{{resize}.0}}>()
-    crop = Constant<value = double {{{crop}.0}}>()
-    reach = Constant<value = double {{{reach}.0}}>()
-    support = Constant<value = double {{{support}.0}}>()
-    half = Constant<value = double {{0.5}}>()
-    zero = Constant<value = double {{0.0}}>()
-    one = Constant<value = double {{1.0}}>()
-    two = Constant<value = double {{2.0}}>()
-
-    factor = Div(resize, side)
-    exact = Mul(size, factor)
-    rounded = Round(exact)
-    scaled = Max(rounded, resize)
-    surplus = Sub(scaled, reach)
-    surplus_half = Div(surplus, two)
-    surplus_floor = Floor(surplus_half)
-    cut = Max(surplus_floor, zero)
-    start_exact = Div(cut, factor)
-    kept = Sub(scaled, cut)
-    end_scaled = Div(kept, factor)
-    end_exact = Min(end_scaled, size)
-    start_float = Cast<to = 1>(start_exact)
-    end_float = Cast<to = 1>(end_exact)
-    span_float = Sub(end_float, start_float)
-    start = Cast<to = 11>(start_float)
-    span = Cast<to = 11>(span_float)
-    left_out = Add(cut, cut)
-    pixels = Sub(scaled, left_out)
-    scale = Div(span, pixels)
-    fewer = Sub(size, pixels)
-    stretch = Max(scale, one)
-    radius = Mul(support, stretch)
-
-    margin = Sub(pixels, crop)
-    margin_half = Div(margin, two)
-    first = Floor(margin_half)
-    last = Add(first, crop)
-    numbers = Range(first, last, one)
-    middles = Add(numbers, half)
-    places = Mul(middles, scale)
-    centres_flat = Add(places, start)
-    down = Constant<value = int64[1] {{1}}>()
-    centres = Unsqueeze(centres_flat, down)
-    left = Sub(centres, radius)
-    left_half = Add(left, half)
-    left_floor = Floor(left_half)
-    right = Add(centres, radius)
-    right_half = Add(right, half)
-    right_floor = Floor(right_half)
-
-    sources = Range(zero, size, one)
-    source_middles = Add(sources, half)
-    offsets = Sub(source_middles, centres)
-    distances = Abs(offsets)
-    x = Div(distances, stretch)
-{filter}
-    not_before = GreaterOrEqual(sources, left_floor)
-    before_end = Less(sources, right_floor)
-    within = And(not_before, before_end)
-    inside = Where(within, y, zero)
-    across = Constant<value = int64[1] {{1}}>()
-    total = ReduceSum(inside, across)
-    share = Div(inside, total)
-    weights = Cast<to = 1>(share)
-}}
-"""
-
-# What Pillow's filters are at the distance x ≥ 0. Bicubic is Keys' (1981) with a = -0.5.
-FILTERS = {
-    "bilinear": """
-    falling = Sub(one, x)
-    y = Max(falling, zero)
-""",
-    "bicubic": """
-    near_3 = Constant<value = double {1.5}>()
-    near_2 = Constant<value = double {2.5}>()
-    near_a = Mul(near_3, x)
-    near_b = Sub(near_a, near_2)
-    near_c = Mul(near_b, x)
-    near_d = Mul(near_c, x)
-    near = Add(near_d, one)
-    far_0 = Constant<value = double {2.0}>()
-    far_1 = Constant<value = double {4.0}>()
-    far_2 = Constant<value = double {2.5}>()
-    far_a = Mul(half, x)
-    far_b = Sub(far_2, far_a)
-    far_c = Mul(far_b, x)
-    far_d = Sub(far_c, far_1)
-    far_e = Mul(far_d, x)
-    far_f = Add(far_e, far_0)
-    is_near = Less(x, one)
-    is_far = Less(x, far_0)
-    beyond = Where(is_far, far_f, zero)
-    y = Where(is_near, near, beyond)
-""",
-}
-
-# Scale the first axis of a picture, then the second, each rounded to bytes as Pillow does:
-# [length, other, 3] to float [crop, crop, 3].
-SCALE = """
-<opset_import: ["" : {opset}], domain: "headstart">
-scale (picture, first, second) => (square)
-{{
-    half = Constant<value = float {{0.5}}>()
-    zero = Constant<value = float {{0.0}}>()
-    most = Constant<value = float {{255.0}}>()
-    rest = Constant<value = int64[2] {{0, -1}}>()
-    pixels = Constant<value = int64[3] {{0, -1, 3}}>()
-    levels = Cast<to = 1>(picture)
-    lines = Reshape(levels, rest)
-    exact = MatMul(first, lines)
-    exact_half = Add(exact, half)
-    whole = Floor(exact_half)
-    bytes = Clip(whole, zero, most)
-    narrow = Reshape(bytes, pixels)
-    by_channel = Transpose<perm = [0, 2, 1]>(narrow)
-    second_t = Transpose<perm = [1, 0]>(second)
-    small = MatMul(by_channel, second_t)
-    small_half = Add(small, half)
-    small_whole = Floor(small_half)
-    small_bytes = Clip(small_whole, zero, most)
-    square = Transpose<perm = [0, 2, 1]>(small_bytes)
-}}
-"""
-
-# One picture to what the backbone takes. A picture that has the wanted size already is only
-# cropped. Pillow 13 scales down first, then across, where that shortens the picture by more than
-# twice as many pixels, else across first: which of the two is rounded first can be seen.
-PREPROCESS = """
-<ir_version: {ir_version}, opset_import: ["" : {opset}, "headstart" : 1]>
-preprocess (uint8[height, width, 3] picture) => (uint8[1, {crop}, {crop}, 3] pictures)
-<int64 resize = {{{resize}}}, int64 reach = {{{reach}}}, int64[1] crop = {{{crop}}},
- int64[1] two = {{2}}, int64[2] sides = {{0, 1}}, int64[1] one_picture = {{0}},
- double zero = {{0.0}}, double twice = {{2.0}}>
-{{
-    height = Shape<start = 0, end = 1>(picture)
-    width = Shape<start = 1, end = 2>(picture)
-    rows = Squeeze(height)
-    columns = Squeeze(width)
-    shorter = Min(rows, columns)
-    longer = Max(rows, columns)
-    as_wanted = Equal(shorter, resize)
-    not_cut = LessOrEqual(longer, reach)
-    is_base = And(as_wanted, not_cut)
-    square = If (is_base) <
-        then_branch = middle () => (uint8[{crop}, {crop}, 3] cut_out) {{
-            size = Concat<axis = 0>(height, width)
-            around = Sub(size, crop)
-            begin = Div(around, two)
-            end = Add(begin, crop)
-            cut_out = Slice(picture, begin, end, sides)
-        }},
-        else_branch = scaled () => (uint8[{crop}, {crop}, 3] made) {{
-            down, fewer_rows = headstart.axis_weights(rows, shorter)
-            across, fewer_columns = headstart.axis_weights(columns, shorter)
-            twice_fewer_columns = Mul(fewer_columns, twice)
-            most_down = Greater(fewer_rows, twice_fewer_columns)
-            shrinks = Greater(fewer_rows, zero)
-            down_first = And(most_down, shrinks)
-            levels = If (down_first) <
-                then_branch = tall () => (float[{crop}, {crop}, 3] tall_levels) {{
-                    tall_levels = headstart.scale(picture, down, across)
-                }},
-                else_branch = wide () => (float[{crop}, {crop}, 3] wide_levels) {{
-                    turned = Transpose<perm = [1, 0, 2]>(picture)
-                    turned_levels = headstart.scale(turned, across, down)
-                    wide_levels = Transpose<perm = [1, 0, 2]>(turned_levels)
-                }}
-            >
-            made = Cast<to = 2>(levels)
-        }}
-    >
-    pictures = Unsqueeze(square, one_picture)
-}}
-"""
-
-
-# Features to answers, for a picture at a time; the names of the layers are those of `Head`.
+# Features to answers, for an example at a time; the names of the layers are those of `Head`.
 ANSWER = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
 answer (float[n, {dimension}] pooled)
@@ -230,55 +40,34 @@ HIDDEN = """
 
 
 def whole(
+    before: onnx.ModelProto,
     backbone: onnx.ModelProto,
-    preprocessing: Preprocessing,
     head: Head,
     power: float,
     temperature: float,
 ) -> onnx.ModelProto:
-    """The classifier from a picture's pixels to its probabilities.
+    """The classifier from an example to its probabilities.
 
-    Its input is `picture`, uint8 [height, width, 3], of any size. Its outputs are `probabilities`
-    [classes], `features` [dimension] as the head sees them and, if the backbone has them, `maps`
-    [dimension, h, w], whose means over h and w the features are powers of.
+    Its input is that of `before`: for images `picture`, uint8 [height, width, 3], of any size. Its
+    outputs are `probabilities` [classes], `features` [dimension] as the head sees them and, if the
+    backbone has them, `maps` [dimension, h, w], whose means over h and w the features are powers
+    of.
 
     Args:
-        backbone: `pictures` to `features` and perhaps `maps`, as `backbones.export` writes it.
-        preprocessing: the backbone's.
+        before: from an example to the backbone's input, as `Kind.graph` makes it.
+        backbone: its input to `features` and perhaps `maps`, as `exports.write` leaves it.
         head: as it was trained.
         power: that its features were raised to.
         temperature: by which its logits are divided.
     """
-    before = preprocess_graph(preprocessing)
     # Of the backbone's names only those at its ends could be taken for others.
     backbone = compose.add_prefix(_at_versions(backbone), "backbone/")
-    seen = compose.merge_models(before, backbone, [("pictures", "backbone/pictures")])
+    seen = compose.merge_models(before, backbone, [("input", backbone.graph.input[0].name)])
     after = answer_graph(head, power, temperature)
     model = compose.merge_models(seen, after, [("backbone/features", "pooled")])
     _name_maps(model)
     onnx.checker.check_model(model)
     return model
-
-
-def preprocess_graph(preprocessing: Preprocessing) -> onnx.ModelProto:
-    """`bases.base` and `bases.crop`: uint8 `picture` [height, width, 3] to [1, crop, crop, 3].
-
-    Its levels differ from Pillow's by 1 here and there, for Pillow's weights are whole numbers, and
-    now and then by 2 where bilinear weights mix bytes half and half. A picture of more than four
-    times the size, which `bases.base` shrinks in two steps, is scaled in one here.
-    """
-    shorter = max(preprocessing.resize, preprocessing.crop)
-    numbers = {
-        "opset": OPSET,
-        "ir_version": IR_VERSION,
-        "resize": shorter,
-        "crop": preprocessing.crop,
-        "reach": REACH * shorter,
-        "support": {"bilinear": 1, "bicubic": 2}[preprocessing.interpolation],
-        "filter": FILTERS[preprocessing.interpolation],
-    }
-    text = "".join(part.format(**numbers) for part in (PREPROCESS, AXIS, SCALE))
-    return inliner.inline_local_functions(parser.parse_model(text))
 
 
 def answer_graph(head: Head, power: float, temperature: float) -> onnx.ModelProto:
@@ -308,7 +97,7 @@ def _at_versions(backbone: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _name_maps(model: onnx.ModelProto) -> None:
-    """Give the backbone's second output its plain name, and one picture's shape."""
+    """Give the backbone's second output its plain name, and one example's shape."""
     for output in list(model.graph.output):
         if output.name == "backbone/maps":
             shape = [side.dim_value for side in output.type.tensor_type.shape.dim][1:]

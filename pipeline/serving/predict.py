@@ -1,7 +1,7 @@
-"""Ask a bundle about pictures: `headstart predict BUNDLE PICTURES…`.
+"""Predict the classes of examples with a trained bundle: `headstart predict BUNDLE FILES…`.
 
-Every core takes whole pictures, from decoding to answer. Answers are written as they come, in the
-order of the pictures, so memory does not grow with their number.
+Every core takes whole examples, from decoding to answer. Answers are written as they come, in the
+order of the files, so memory does not grow with their number.
 """
 
 import argparse
@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core import command
-from ..core.errors import ParamsError
+from ..core.errors import ParamsError, RefusedError
+from ..core.files import digest, load
 from ..core.progress import Progress
 
 if TYPE_CHECKING:  # it takes a while to import, and --help should not
@@ -36,16 +37,27 @@ ROWS_A_GROUP = 10_000  # of Parquet, held in memory at once
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What can be said on the command line."""
-    parser.add_argument("bundle", type=Path, help="folder that the bundle stage wrote")
+    parser.add_argument("bundle", type=Path, help="Folder that the bundle stage wrote.")
     parser.add_argument(
-        "asked", metavar="PICTURES", nargs="+", help="files, folders, or patterns such as 'a/*.jpg'"
+        "asked", metavar="FILES", nargs="+", help="Files, folders, or patterns such as 'a/*.jpg'."
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a table there")
-    parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write JSON lines there")
-    parser.add_argument("--parquet", type=Path, metavar="FILE", help="write Parquet there")
-    parser.add_argument("--heat-maps", type=Path, metavar="FOLDER", help="where each class is seen")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="Write a CSV table to this file.")
+    parser.add_argument("--jsonl", type=Path, metavar="FILE", help="Write JSON lines to this file.")
     parser.add_argument(
-        "--neighbours", type=int, default=0, metavar="K", help="the K nearest training pictures"
+        "--parquet", type=Path, metavar="FILE", help="Write a Parquet table to this file."
+    )
+    parser.add_argument(
+        "--heat-maps",
+        type=Path,
+        metavar="FOLDER",
+        help="Write a heat map for each file to this folder.",
+    )
+    parser.add_argument(
+        "--neighbours",
+        type=int,
+        default=0,
+        metavar="K",
+        help="Name the K nearest training examples (default: 0).",
     )
 
 
@@ -58,7 +70,7 @@ def run(
     heat_maps: Path | None = None,
     neighbours: int = 0,
 ) -> None:
-    """Answer for every picture; print a table, or write those that were asked for.
+    """Answer for every file; print a table, or write those that were asked for.
 
     Raises:
         ParamsError: an argument names nothing, or is impossible.
@@ -69,8 +81,8 @@ def run(
     if neighbours < 0:
         raise ParamsError(f"--neighbours is {neighbours}; it should be 0 or more")
     paths = list(files(asked))
-    reasons = bool(heat_maps or neighbours)
-    classifier = Classifier(bundle, reasons)
+    explains = bool(heat_maps or neighbours)
+    classifier = Classifier(bundle, explains)
     if heat_maps and not classifier.has_maps:
         raise ParamsError(
             f"--heat-maps: the backbone {classifier.about['backbone']['name']} has no feature maps"
@@ -87,7 +99,7 @@ def run(
         ]
         progress = None
         if writers:
-            progress = stack.enter_context(Progress("predict", len(paths), "pictures"))
+            progress = stack.enter_context(Progress("predict", len(paths), classifier.kind.nouns))
         else:  # a printed table is its own progress
             writers = [_printer(classifier.classes)]
         for row in rows(classifier, paths, heat_maps, neighbours):
@@ -97,7 +109,10 @@ def run(
             if progress:
                 progress.advance(1)
     if failed:
-        print(f"predict: {failed} of {len(paths)} could not be read as pictures", file=sys.stderr)
+        print(
+            f"predict: {failed} of {len(paths)} could not be read as {classifier.kind.nouns}",
+            file=sys.stderr,
+        )
 
 
 def files(asked: Iterable[str]) -> Iterator[Path]:
@@ -135,9 +150,9 @@ def spelt(path: Path) -> str:
 def rows(
     classifier: "Classifier", paths: Iterable[Path], heat_maps: Path | None, neighbours: int
 ) -> Iterator[Row]:
-    """A row a picture, in order: `path`, `class`, `probability`, `error` and what else is asked.
+    """A row a file, in order: `path`, `class`, `probability`, `error` and what else is asked.
 
-    A picture that cannot be read has its reason in `error` and None elsewhere.
+    A file that cannot be read has its reason in `error` and None elsewhere.
     """
     cores = os.cpu_count() or 1
     if heat_maps:
@@ -168,25 +183,22 @@ def in_order(
 
 
 def _row(classifier: "Classifier", heat_maps: Path | None, neighbours: int, path: Path) -> Row:
-    from PIL import Image
-
-    from ..kinds.image import decode
-
     row: Row = dict.fromkeys(COLUMNS)
     row["path"] = spelt(path)
     try:
-        with decode.large(path):
-            data = decode.load(path)
+        with classifier.kind.alone(path):
+            data = load(path, classifier.kind.most_bytes)
             answer = classifier.answer(data, heat_maps is not None, neighbours)
-    except decode.RefusedError as error:
+    except RefusedError as error:
         return row | {"error": str(error)}
     row["class"] = classifier.classes[answer.best]
     row["probability"] = float(answer.probabilities[answer.best])
     if heat_maps is not None and answer.heat is not None:
-        # Pictures of one name in two folders have two maps.
+        # Files of one name in two folders have two maps.
         stem = Path(row["path"]).stem.encode()[:200].decode(errors="ignore")  # a name has 255 bytes
-        name = f"{stem}-{decode.digest(os.fsencode(path))[:8]}.png"
-        Image.fromarray(answer.heat).save(heat_maps / name)
+        ending = answer.heat.media_type.rpartition("/")[2]
+        name = f"{stem}-{digest(os.fsencode(path))[:8]}.{ending}"
+        (heat_maps / name).write_bytes(answer.heat.data)
         row["heat_map"] = spelt(heat_maps / name)
     if neighbours:
         row["neighbours"] = [

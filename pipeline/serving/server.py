@@ -1,14 +1,13 @@
-"""Answer pictures over HTTP: `headstart serve BUNDLE`.
+"""Answer over HTTP: `headstart serve BUNDLE`.
 
-A picture is answered by one thread on one core, from decoding to answer, as `predict` does it; the
+An example is answered by one thread on one core, from decoding to answer, as `predict` does it; the
 threads are as many as cores. Waiting requests are not put together into batches: a core answers as
-many pictures a second one by one as in batches (benchmarks/serve.md), and nobody waits for others.
+many examples a second one by one as in batches (benchmarks/serve.md), and nobody waits for others.
 What comes in is limited in size, kind, number and time (`Limits`).
 """
 
 import asyncio
 import base64
-import io
 import os
 import socket
 import time
@@ -16,21 +15,21 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
-from PIL import Image
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, Field
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from ..core.errors import ParamsError
-from ..kinds.image import decode
+from ..core.errors import ParamsError, RefusedError
+from ..core.files import leads_out, load
 from .classifier import Answer, Classifier
 
 PAGE = Path(__file__).with_name("server.html")
@@ -40,13 +39,13 @@ MOST_CONNECTIONS = 1000  # beyond these uvicorn itself answers 503
 # The page holds its own style and script, and no other site's is ever run in it.
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline';"
-    " img-src 'self' data: blob:; connect-src 'self'"
+    " img-src 'self' data: blob:; media-src blob:; connect-src 'self'"
 )
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is taken in: bytes a picture, pictures at a time, seconds from arrival to answer."""
+    """What is taken in: bytes an example, requests at a time, seconds from arrival to answer."""
 
     megabytes: float = 20.0
     waiting: int = 128
@@ -54,7 +53,7 @@ class Limits:
 
 
 class Like(BaseModel):
-    """A training picture that is like the one asked about."""
+    """A training example that is like the one asked about."""
 
     path: str
     label: str
@@ -63,13 +62,13 @@ class Like(BaseModel):
 
 
 class Reply(BaseModel):
-    """What the classifier says of a picture."""
+    """What the classifier says of an example."""
 
     best: str = Field(description="the most probable class")
     probability: float = Field(description="of that class, calibrated")
     probabilities: dict[str, float] = Field(description="of each class; together 1")
-    neighbours: list[Like] = Field(description="the nearest training pictures, nearest first")
-    heat_map: str | None = Field(description="a PNG as a data URL: where that class is seen")
+    neighbours: list[Like] = Field(description="the nearest training examples, nearest first")
+    heat_map: str | None = Field(description="a picture as a data URL: where that class is seen")
 
 
 class Problem(BaseModel):
@@ -84,45 +83,43 @@ class Health(BaseModel):
     status: str
     classes: list[str]
     backbone: str
+    accepts: list[str] = Field(description="media types of an example")
     manifest: str = Field(description="SHA-256 of the manifest that the model was trained on")
-    waiting: int = Field(description="pictures taken in and not yet answered")
+    waiting: int = Field(description="requests taken in and not yet answered")
 
 
 BINARY = {"type": "string", "format": "binary"}
-BODY = {
-    "required": True,
-    "description": "the bytes of a picture, or a form with a picture as its first file",
-    "content": {
-        "application/octet-stream": {"schema": BINARY},
-        "image/*": {"schema": BINARY},
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "properties": {"picture": BINARY},
-                "required": ["picture"],
-            }
-        },
-    },
-}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "a form that cannot be read"},
     408: {"model": Problem, "description": "the body did not come in time"},
     413: {"model": Problem, "description": "too large"},
     415: {"model": Problem, "description": "another type of body"},
-    422: {"description": "not taken as a picture, with the reason; or an impossible parameter"},
-    429: {"model": Problem, "description": "too many pictures are waiting; try again"},
+    422: {"description": "not taken as an example, with the reason; or an impossible parameter"},
+    429: {"model": Problem, "description": "too many requests are waiting; try again"},
     503: {"model": Problem, "description": "not answered in time; try again"},
 }
 
 
 THUMBNAILS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"image/jpeg": {"schema": BINARY}}},
+    200: {"content": {"*/*": {"schema": BINARY}}},
     404: {"model": Problem, "description": "no such number, or its file is not here"},
 }
 
 
+def body_of(accepts: tuple[str, ...]) -> dict[str, Any]:
+    """What OpenAPI says of a request's body, for media types such as image/*."""
+    form = {"type": "object", "properties": {"file": BINARY}, "required": ["file"]}
+    kinds = ("application/octet-stream", *accepts)
+    return {
+        "required": True,
+        "description": "the bytes of an example, or a form with one as its first file",
+        "content": {kind: {"schema": BINARY} for kind in kinds}
+        | {"multipart/form-data": {"schema": form}},
+    }
+
+
 class Desk:
-    """Takes pictures in, up to the limits, and has them answered by a thread a core."""
+    """Takes examples in, up to the limits, and has them answered by a thread a core."""
 
     def __init__(self, classifier: Classifier, limits: Limits) -> None:
         """Start the threads."""
@@ -134,7 +131,7 @@ class Desk:
     def place(self) -> Iterator[None]:
         """Hold one of the places, which are taken before a body is read."""
         if self.waiting >= self.limits.waiting:
-            problem = f"{self.waiting} pictures are waiting already"
+            problem = f"{self.waiting} requests are waiting already"
             raise HTTPException(429, problem, headers={"Retry-After": "1"})
         self.waiting += 1
         try:
@@ -154,18 +151,19 @@ class Desk:
         except TimeoutError:
             problem = f"no answer within {self.limits.seconds:g} seconds"
             raise HTTPException(503, problem, headers={"Retry-After": "1"}) from None
-        except decode.RefusedError as error:
+        except RefusedError as error:
             raise HTTPException(422, str(error)) from None
 
     async def body(self, request: Request, until: float) -> bytes:
-        """The picture's bytes: the body itself, or the first file of a form."""
+        """The example's bytes: the body itself, or the first file of a form."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         form = kind == "multipart/form-data"
-        if not (form or kind in ("", "application/octet-stream") or kind.startswith("image/")):
-            problem = (
-                f"{kind[:100]} is no picture; send image/*, application/octet-stream or a form"
-            )
-            raise HTTPException(415, problem)
+        accepts = self.classifier.kind.accepts
+        plain = kind in ("", "application/octet-stream")
+        if not (form or plain or any(fnmatch(kind, one) for one in accepts)):
+            takes = ", ".join([*accepts, "application/octet-stream"])
+            noun = self.classifier.kind.noun
+            raise HTTPException(415, f"{kind[:100]} is no {noun}; send {takes} or a form")
         try:
             async with asyncio.timeout_at(until):
                 if form:
@@ -207,14 +205,14 @@ class Desk:
 
 
 def application(classifier: Classifier, limits: Limits) -> FastAPI:
-    """The web application that answers with `classifier`, opened with its reasons."""
+    """The web application that answers with `classifier`, opened to explain."""
     desk = Desk(classifier, limits)
     registry = CollectorRegistry()
     answered = Counter(
         "headstart_answers", "Answers, by HTTP status", ["status"], registry=registry
     )
     seconds = Histogram("headstart_seconds", "From arrival to answer", registry=registry)
-    waiting = Gauge("headstart_waiting", "Pictures not yet answered", registry=registry)
+    waiting = Gauge("headstart_waiting", "Requests not yet answered", registry=registry)
     waiting.set_function(lambda: desk.waiting)
 
     @asynccontextmanager
@@ -225,13 +223,17 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
     # Its usual pages of documentation fetch their scripts from another site.
     app = FastAPI(title="Headstart", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
 
-    @app.post("/predict", responses=PROBLEMS, openapi_extra={"requestBody": BODY})
+    @app.post(
+        "/predict",
+        responses=PROBLEMS,
+        openapi_extra={"requestBody": body_of(classifier.kind.accepts)},
+    )
     async def predict(
         request: Request,
         heat_map: Annotated[bool, Query(description="whether one is wanted")] = False,
         neighbours: Annotated[int, Query(ge=0, le=MOST_NEIGHBOURS)] = 0,
     ) -> Reply:
-        """The classes of a picture and, if wanted, the reasons."""
+        """The classes of an example and, if wanted, an explanation."""
         start = time.monotonic()
         until = asyncio.get_running_loop().time() + limits.seconds
         status = 500
@@ -256,6 +258,7 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
             status="ok",
             classes=classifier.classes,
             backbone=about["backbone"]["name"],
+            accepts=list(classifier.kind.accepts),
             manifest=about["data"]["manifest"],
             waiting=desk.waiting,
         )
@@ -271,19 +274,18 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
         response_class=Response,
     )
     def training(number: int) -> Response:
-        """A training picture, small; where the server runs beside them."""
+        """A training example, small; where the server runs beside them."""
         paths = classifier.known["paths"]
         if not 0 <= number < len(paths):
-            raise HTTPException(404, f"the training pictures have numbers below {len(paths)}")
+            raise HTTPException(404, f"the training examples have numbers below {len(paths)}")
         path = Path(paths[number])
-        if decode.leads_out(path):
+        if leads_out(path):
             raise HTTPException(404, "its path leads out of the folder that the server runs in")
         try:
-            picture = decode.decode(decode.load(path), THUMBNAIL)
-        except decode.RefusedError as error:
+            shown = classifier.kind.show(load(path, classifier.kind.most_bytes), THUMBNAIL)
+        except RefusedError as error:
             raise HTTPException(404, f"not here: {error}") from None
-        picture.thumbnail((THUMBNAIL, THUMBNAIL))
-        return Response(_encoded(picture, "JPEG"), media_type="image/jpeg")
+        return Response(shown.data, media_type=shown.media_type)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> Response:
@@ -298,8 +300,8 @@ def reply(answer: Answer, classes: list[str]) -> Reply:
     """An answer as it is sent."""
     heat_map = None
     if answer.heat is not None:
-        png = _encoded(Image.fromarray(answer.heat), "PNG")
-        heat_map = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        data = base64.b64encode(answer.heat.data).decode()
+        heat_map = f"data:{answer.heat.media_type};base64,{data}"
     shares = [float(share) for share in answer.probabilities]
     return Reply(
         best=classes[answer.best],
@@ -308,12 +310,6 @@ def reply(answer: Answer, classes: list[str]) -> Reply:
         neighbours=[Like(**vars(neighbour)) for neighbour in answer.neighbours],
         heat_map=heat_map,
     )
-
-
-def _encoded(picture: Image.Image, kind: str) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, kind)
-    return file.getvalue()
 
 
 def run(
@@ -334,7 +330,7 @@ def run(
         raise ParamsError("--megabytes, --waiting and --seconds should be above 0")
     if not 0 <= port <= 65535:
         raise ParamsError(f"--port is {port}; it should be 0 to 65535")
-    app = application(Classifier(bundle, reasons=True), Limits(megabytes, waiting, seconds))
+    app = application(Classifier(bundle, explains=True), Limits(megabytes, waiting, seconds))
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family, backlog=2048)

@@ -15,7 +15,7 @@ import skimage
 from PIL import Image
 
 from ..core.errors import DataError
-from .splits import SPLITS
+from ..tables.manifest import SPLITS
 
 PATCH = 64  # pixels, the side of a patch
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"

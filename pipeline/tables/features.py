@@ -19,8 +19,6 @@ import pyarrow.parquet as pq
 from ..core.errors import DataError
 from .power import raised
 
-COLUMNS = ("digest", "path", "label", "split")  # of the manifest, that stages after ingest read
-
 
 def write_shards(
     folder: Path,
@@ -110,24 +108,6 @@ class Split:
     views: npt.NDArray[np.int32]
     labels: npt.NDArray[np.int64]
     features: npt.NDArray[np.float32]
-
-
-def read_manifest(path: Path) -> pd.DataFrame:
-    """Read the manifest, a row a picture.
-
-    Raises:
-        DataError: it is not there or is not readable, or lacks a column.
-    """
-    try:
-        manifest: pd.DataFrame = pq.read_table(path).to_pandas()
-    except FileNotFoundError:
-        raise DataError(f"{path} is not here; run the ingest stage first") from None
-    except pa.ArrowException as error:
-        raise DataError(f"{path} is not readable: {' '.join(str(error).split())}") from None
-    lacking = [name for name in COLUMNS if name not in manifest]
-    if lacking:
-        raise DataError(f"{path} has no column {lacking[0]}; run the ingest stage again")
-    return manifest
 
 
 def read_splits(

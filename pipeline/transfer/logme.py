@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 
-from ..heads.head import Floats
+from ..heads.head import Floats, one_thread
 
 # Noise over signal that is searched, as a share of the features' largest variance.
 LEAST, MOST = 1e-9, 1e9
@@ -24,9 +24,10 @@ def logme(features: Floats, labels: npt.NDArray[np.int64], classes: int) -> floa
         labels: [n], from 0 to `classes` - 1.
         classes: at least 2.
     """
-    left, singular, _ = np.linalg.svd(features.astype(np.float64), full_matrices=False)
     wanted = np.eye(classes)[labels]
-    return float(np.mean([_evidence(left.T @ w, w @ w, singular**2, len(w)) for w in wanted.T]))
+    with one_thread():
+        left, singular, _ = np.linalg.svd(features.astype(np.float64), full_matrices=False)
+        return float(np.mean([_evidence(left.T @ w, w @ w, singular**2, len(w)) for w in wanted.T]))
 
 
 def _evidence(

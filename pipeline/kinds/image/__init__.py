@@ -1,1 +1,174 @@
-"""Images: bytes to pixels, pixels to views."""
+"""Images: bytes to pixels, pixels to views.
+
+The modules are imported where they are used, since a stage needs few of them.
+"""
+
+import contextlib
+import math
+import struct
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import Example, Maker, Preprocessing, Shown, View
+
+if TYPE_CHECKING:
+    import onnx
+    import pandas as pd
+    import torch
+
+    from ...core.params import Augmentation
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # that are ever opened
+ORIGINAL = (0.0, 1.0, False, False)  # angle, scale and the flips of a picture as it is
+
+INSPECTION_CODE = 1  # raise when decode.py comes to take or refuse other files
+COPIES_CODE = 2  # raise when decode.py or copies.py come to call other pairs copies
+VIEW_CODE = 1  # raise when decode.py, preprocess.py or views.py come to give other pixels
+
+
+class Image:
+    """What the rooms ask of a kind of example; `Kind` says what each answer means."""
+
+    noun, nouns = "picture", "pictures"
+    most_bytes = 200_000_000
+    columns = ("width", "height", "format")
+    view_columns = ("angle", "scale", "hflip", "vflip")
+    original = ORIGINAL
+    view_code = VIEW_CODE
+    feeds = frozenset({"pixels"})
+    accepts = ("image/*",)
+
+    def schema(self) -> "type[Augmentation]":
+        """The section `augment`."""
+        from .parameters import Augment
+
+        return Augment
+
+    def inspect(self, data: bytes) -> tuple[Any, ...]:
+        """Upright width and height in pixels, and the format, one of `FORMATS`."""
+        from . import decode
+
+        return decode.inspect(data)
+
+    def inspected_by(self) -> str:
+        """This code and Pillow."""
+        return f"inspection {INSPECTION_CODE}, Pillow {version('pillow')}"
+
+    def remember(self, seen: tuple[Any, ...]) -> NDArray[np.float32]:
+        """Width, height and the format's place in `FORMATS`."""
+        width, height, form = seen
+        return np.array([width, height, FORMATS.index(form)], dtype=np.float32)
+
+    def recall(self, numbers: NDArray[np.float32]) -> tuple[Any, ...]:
+        """What `remember` was given."""
+        width, height, form = (int(number) for number in numbers)
+        return width, height, FORMATS[form]
+
+    def alone(self, path: Path) -> contextlib.AbstractContextManager[object]:
+        """Large files take hundreds of megabytes each, so one is read and decoded at a time."""
+        from . import decode
+
+        return decode.large(path)
+
+    def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":
+        """The plan, as `Kind.plan`."""
+        from . import plan as plans
+
+        return plans.plan(digests, plans.as_augment(settings))
+
+    def draw(self, digest: str, number: int, settings: "Augmentation") -> View:
+        """A view, as `Kind.draw`."""
+        from . import plan as plans
+
+        return plans.draw(digest, number, plans.as_augment(settings))
+
+    def contact_sheet(self, training: "pd.DataFrame", plan: "pd.DataFrame", file: Path) -> None:
+        """Pictures beside their views."""
+        from .contact_sheet import contact_sheet
+
+        contact_sheet(training, plan, file)
+
+    def pack_view(self, view: View) -> bytes:
+        """Angle and scale as IEEE doubles (-0.0 as 0.0), and the flips.
+
+        Raises:
+            ValueError: angle or scale is not finite.
+        """
+        angle, scale, hflip, vflip = view
+        if not (math.isfinite(angle) and math.isfinite(scale)):
+            raise ValueError(f"a view's angle and scale must be finite, not {angle} and {scale}")
+        return struct.pack(
+            ">dd??", float(angle) + 0.0, float(scale) + 0.0, bool(hflip), bool(vflip)
+        )
+
+    def views_made_by(self) -> str:
+        """The libraries that decode, scale and warp."""
+        names = ("pillow", "opencv-python-headless", "albumentations")
+        return " ".join(f"{name} {version(name)}" for name in names)
+
+    def inputs(self, preprocessing: Preprocessing, device: str) -> Maker:
+        """Views, uint8 [n, side, side, 3]."""
+        if device == "cuda":
+            from .gpu import ViewMaker
+
+            return ViewMaker(preprocessing)
+        from .views import ViewMaker as OnCpu
+
+        return OnCpu(preprocessing)
+
+    def copies(self, pairs: Sequence[tuple[Example, Example]]) -> list[bool]:
+        """Whether pictures show the same, by their pixels."""
+        from .copies import copies
+
+        return copies(pairs)
+
+    def copies_by(self) -> str:
+        """This code, Pillow and OpenCV."""
+        libraries = f"Pillow {version('pillow')}, OpenCV {version('opencv-python-headless')}"
+        return f"alike {COPIES_CODE}, {libraries}"
+
+    def graph(self, preprocessing: Preprocessing) -> "onnx.ModelProto":
+        """From a picture, uint8 [height, width, 3] of any size, to the backbone's pixels."""
+        from .onnx_input import graph
+
+        return graph(preprocessing)
+
+    def torch_input(self, example: "torch.Tensor", preprocessing: Preprocessing) -> "torch.Tensor":
+        """The same in PyTorch: uint8 [height, width, 3] to [crop, crop, 3]."""
+        from .torch_input import preprocess
+
+        return preprocess(example, preprocessing)
+
+    def read(self, data: bytes, preprocessing: Preprocessing) -> NDArray[Any]:
+        """A picture, uint8 [height, width, 3], scaled by the function that `extract` uses."""
+        from .preprocess import base
+
+        return base(data, preprocessing)
+
+    def explain(
+        self,
+        example: NDArray[Any],
+        heat: NDArray[np.float32],
+        preprocessing: Preprocessing,
+        side: int | None,
+    ) -> Shown:
+        """The picture as the backbone saw it, under the map of a class."""
+        from .heat import overlay
+        from .preprocess import crop
+        from .show import encoded
+
+        return encoded(overlay(crop(example, preprocessing.crop), heat), side)
+
+    def show(self, data: bytes, side: int) -> Shown:
+        """A thumbnail."""
+        from .show import thumbnail
+
+        return thumbnail(data, side)
+
+
+KIND = Image()

@@ -4,16 +4,13 @@
 opened, told by content and not by file name: some of Pillow's other formats start programs (EPS)
 or hold documents rather than photographs.
 
-What bounds the time and memory that one file can take, however it was made: `MAX_BYTES`,
+What bounds the time and memory that one file can take, however it was made: `most_bytes`,
 `MAX_PIXELS`, `MAX_SCANS` and `MAX_READS`; `benchmarks/fuzz.md` has the slowest files within them.
 """
 
 import contextlib
-import hashlib
 import io
-import os
 import re
-import stat
 import threading
 import warnings
 from functools import lru_cache
@@ -24,10 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from ...core.errors import DataError
+from ...core.errors import RefusedError
+from . import FORMATS
 
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-MAX_BYTES = 200_000_000
 MAX_PIXELS = 120_000_000  # a 108-megapixel telephone picture passes; a decompression bomb does not
 MAX_SCANS = 100  # of a JPEG of MAX_PIXELS; a smaller one may have as many more (real ones have 10)
 MAX_READS = 5_000_000  # of a file while it is decoded; more only where it consists of tiny pieces
@@ -58,14 +54,8 @@ TURNS = {  # EXIF orientation → what sets the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Forced, since DVC notes the pictures' state after the stage: it may have seen the change already.
-INGEST_AGAIN = "run `dvc repro --force ingest`, then `dvc repro`"
 JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # but no restart marker
 START_OF_IMAGE, END_OF_IMAGE, START_OF_SCAN = 0xD8, 0xD9, 0xDA
-
-
-class RefusedError(DataError):
-    """A file that is not taken as a picture; the text is the reason."""
 
 
 class Inspection(NamedTuple):
@@ -90,49 +80,6 @@ class _Reader(io.BytesIO):
         if self.reads > MAX_READS:
             raise RefusedError(f"made of over {MAX_READS:,} pieces")
         return super().read(size)
-
-
-def digest(data: bytes) -> str:
-    """The SHA-256 of `data`, as 64 hexadecimal digits."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def leads_out(path: Path) -> bool:
-    """Whether a path that somebody wrote into a table may end outside of the current folder.
-
-    Links are followed all the same: DVC links pictures from its cache.
-    """
-    return path.is_absolute() or ".." in path.parts
-
-
-def load(path: Path) -> bytes:
-    """The bytes of a file, if it is a regular one of at most `MAX_BYTES`; never waits for a writer.
-
-    Raises:
-        RefusedError: with the reason, in a few words.
-    """
-
-    def without_waiting(name: str, flags: int) -> int:
-        # Opening a named pipe would wait until somebody writes to it.
-        return os.open(name, flags | os.O_NONBLOCK)
-
-    try:
-        with open(path, "rb", opener=without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise RefusedError("not a regular file")
-            if status.st_size > MAX_BYTES:
-                raise RefusedError(
-                    f"too large a file: {status.st_size / 1e6:,.0f} MB, at most"
-                    f" {MAX_BYTES / 1e6:.0f} MB"
-                )
-            # A file of /proc has no size, and reading it may wait for ever.
-            data = file.read(status.st_size)
-    except OSError as error:
-        raise RefusedError(f"cannot be read ({error.strerror or error})") from None
-    if not data:
-        raise RefusedError("empty file")
-    return data
 
 
 def large(path: Path) -> contextlib.AbstractContextManager[object]:
@@ -180,24 +127,6 @@ def decode(data: bytes, shorter_side: int | None = None) -> Image.Image:
         RefusedError: as `inspect`.
     """
     return _pixels(_open(data), shorter_side)
-
-
-def read(path: Path, expected_digest: str) -> bytes:
-    """The bytes of a picture of the manifest, checked against the digest it has there.
-
-    Raises:
-        DataError: the path leads out of the project, or the file is gone or is another than the
-            one that was ingested.
-    """
-    if leads_out(path):
-        raise DataError(f"{path} leads out of the project; no manifest of ingest's names it")
-    try:
-        data = load(path)
-    except RefusedError as error:
-        raise DataError(f"{path}: {error}; {INGEST_AGAIN}") from None
-    if digest(data) != expected_digest:
-        raise DataError(f"{path} changed after it was ingested; {INGEST_AGAIN}")
-    return data
 
 
 def pixels(image: Image.Image) -> NDArray[np.uint8]:

@@ -1,9 +1,9 @@
-"""The work of `views`, and of a backbone, on a CUDA device: many pictures at once.
+"""The work of `views` on a CUDA device: many pictures at once.
 
 Plain JPEGs are decoded by nvJPEG (`decode`), pictures of any sizes are scaled together by one
 kernel (`scale`), and their views are warped together by another (`warp`). Every other picture is
-decoded and scaled on the CPU, by `bases.base`. Which way a picture takes is decided by its bytes
-alone. Scaling follows Pillow to the bit, and warping follows OpenCV to a grey level. nvJPEG
+decoded and scaled on the CPU, by `preprocess.base`. Which way a picture takes is decided by its
+bytes alone. Scaling follows Pillow to the bit, and warping follows OpenCV to a grey level. nvJPEG
 differs from libjpeg where colours change sharply: it repeats halved colour channels where libjpeg
 interpolates them.
 
@@ -12,8 +12,7 @@ Each thread works on a CUDA stream of its own, so that one's decoding overlaps a
 
 import io
 import re
-import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -24,12 +23,13 @@ import triton
 import triton.language as tl
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
-from torch import Tensor, nn
+from torch import Tensor
 
+from ...core.cuda import NO_MEMORY, own_stream
 from ...core.errors import DeviceError
+from .. import Asked, Preprocessing
 from . import preprocess
 from .decode import REDUCING_GAP, TURNS, srgb_transform
-from .preprocess import Preprocessing
 from .views import ORIGINAL, View
 
 GPU_VIEW_CODE = 1  # raise when this module comes to give other pixels
@@ -42,99 +42,13 @@ BLOCK = 512  # pixels a program of a kernel
 BASELINE_FRAME, START_OF_SCAN = 0xC0, 0xDA
 EXIF_OR_XMP, COLOUR_PROFILE, ADOBE = 0xE1, 0xE2, 0xEE
 
-NO_MEMORY = (
-    "GPU memory does not suffice for one picture; free some of it or set extract.device: cpu"
-)
-
-
-_local = threading.local()
-
-
-def _own_stream() -> torch.cuda.Stream:
-    """The calling thread's stream."""
-    if not hasattr(_local, "stream"):
-        _local.stream = torch.cuda.Stream()
-    stream: torch.cuda.Stream = _local.stream
-    return stream
-
-
-# --- the backbone ---------------------------------------------------------------------------------
-
-
-class Graph:
-    """A network recorded as a CUDA graph, for batches of one size.
-
-    A graph is started by one call. Started layer by layer, a network would wait some hundred times
-    a batch for Python's lock, which the threads hold that read pictures. And as batches are filled
-    up with black pictures to one size, a picture's features do not depend on its company.
-    """
-
-    def __init__(self, module: nn.Module, side: int, batch_size: int) -> None:
-        """Record `module`, which takes uint8 [batch_size, side, side, 3] on the GPU.
-
-        Raises:
-            torch.cuda.OutOfMemoryError: GPU memory ran out.
-        """
-        self.batch_size = batch_size
-        self._turn = threading.Lock()
-        self._stream = torch.cuda.Stream()
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.inference_mode(), torch.cuda.stream(self._stream):
-            self._input = torch.zeros((batch_size, side, side, 3), dtype=torch.uint8, device="cuda")
-            for _ in range(2):  # libraries set themselves up, which cannot be recorded
-                module(self._input)
-            with torch.cuda.graph(self._graph, stream=self._stream):
-                self._output: Tensor = module(self._input)
-
-    def __call__(self, pictures: Tensor | NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features, float32 [n, dimension], of uint8 pictures [n, side, side, 3], for any n."""
-        parts = torch.as_tensor(pictures).split(self.batch_size)
-        return np.concatenate([self._run(part) for part in parts])
-
-    def _run(self, pictures: Tensor) -> NDArray[np.float32]:
-        count = len(pictures)
-        done = torch.cuda.Event(blocking=True)
-        # The next batch may overwrite input and output only after this one: one stream sees to it.
-        with self._turn, torch.inference_mode(), torch.cuda.stream(self._stream):
-            self._stream.wait_stream(_own_stream())
-            self._input[:count].copy_(pictures)
-            self._input[count:].zero_()
-            self._graph.replay()
-            features = self._output[:count].clone()
-            done.record()
-        done.synchronize()
-        vectors: NDArray[np.float32] = features.cpu().numpy()
-        return vectors
-
-
-def record(module: nn.Module, side: int, batch_size: int) -> Graph:
-    """The network for batches of `batch_size`, or of half of that, a quarter, … if memory runs out.
-
-    Another batch size may give other last bits, so it is part of the engine's fingerprint.
-
-    Raises:
-        DeviceError: memory does not suffice for a single picture.
-    """
-    # Else float32 convolutions are rounded to 10 bits. Deterministic: the same bits in every run.
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
-    torch.backends.cudnn.deterministic = True
-    while True:
-        try:
-            return Graph(module, side, batch_size)
-        except torch.cuda.OutOfMemoryError:
-            batch_size //= 2
-        if batch_size == 0:
-            raise DeviceError(NO_MEMORY)
-        torch.cuda.empty_cache()
-        print(f"extract: GPU memory ran out; now {batch_size} views at a time", flush=True)
-
-
 # --- views ----------------------------------------------------------------------------------------
 
 
 class ViewMaker:
     """Makes views on the GPU for a backbone's preprocessing, on the calling thread's stream."""
+
+    made_by = f" gpu views {GPU_VIEW_CODE}"
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         """Make one view, so that the kernels are compiled before threads ask for them.
@@ -156,10 +70,11 @@ class ViewMaker:
         if decoded[0] is None:
             raise DeviceError("torchvision has no nvJPEG here; set extract.device: cpu")
 
-    def __call__(self, asked: Iterable[tuple[bytes, list[View]]]) -> Tensor:
+    def __call__(self, asked: Asked) -> Tensor:
         """As `make_views`, on the GPU."""
-        with torch.inference_mode(), torch.cuda.stream(_own_stream()):
-            return make_views(list(asked), self.preprocessing, torch.device("cuda"))
+        listed = [(data, [View(*view) for view in wanted]) for data, wanted in asked]
+        with torch.inference_mode(), torch.cuda.stream(own_stream()):
+            return make_views(listed, self.preprocessing, torch.device("cuda"))
 
 
 def make_views(
@@ -179,7 +94,7 @@ def make_views(
 
     Raises:
         DeviceError: memory does not suffice for a single picture.
-        RefusedError: as `pictures.decode`.
+        RefusedError: as `decode.decode`.
     """
     try:
         bases = _bases([data for data, _ in asked], preprocessing, device)
@@ -241,11 +156,11 @@ def _starts(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def suits_nvjpeg(data: bytes, shorter_side: int) -> bool:
-    """Whether nvJPEG can stand in for `pictures.decode(data, shorter_side)`, and is faster.
+    """Whether nvJPEG can stand in for `decode.decode(data, shorter_side)`, and is faster.
 
     It can for an upright sRGB JPEG of three 8-bit channels in YCbCr with usual subsampling. It is
     for baseline ones, as the GPU's decoding engine does no progressive ones, and for those that
-    `pictures.decode` would not decode at reduced size. Panoramas, which `bases.base` cuts, are
+    `decode.decode` would not decode at reduced size. Panoramas, which `preprocess.base` cuts, are
     left to it. Only the header is read (ITU-T T.81, annex B).
     """
     suits, at = False, 2
@@ -292,7 +207,7 @@ def _is_upright(segment: bytes) -> bool:
         try:
             exif.load(segment)
             return exif.get(ExifTags.Base.Orientation) not in TURNS
-        except Exception:  # of many kinds; `pictures.decode` knows what to do with it
+        except Exception:  # of many kinds; `decode.decode` knows what to do with it
             return False
     return b"tiff:Orientation" not in segment  # XMP, where Pillow looks as well
 
@@ -340,7 +255,7 @@ def decode(files: Sequence[bytes], device: torch.device) -> list[Tensor | None]:
 
 
 def scale(decoded: Sequence[Tensor], preprocessing: Preprocessing) -> Bases:
-    """Scale pictures as `bases.base` does those that `suits_nvjpeg` takes, to the bit.
+    """Scale pictures as `preprocess.base` does those that `suits_nvjpeg` takes, to the bit.
 
     Args:
         decoded: uint8 [3, height, width], all on one device, of any sizes; at least one.
@@ -488,7 +403,7 @@ def _scale_kernel(
 
 
 def warp(bases: Bases, wanted: Sequence[Sequence[View]], side: int) -> Tensor:
-    """The square of `side` pixels in the middle of each view, as `views.apply` and `bases.crop`.
+    """The square of `side` pixels in the middle of each view, as `views.ViewMaker` makes it.
 
     Args:
         bases: the scaled pictures.

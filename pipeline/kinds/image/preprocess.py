@@ -1,32 +1,16 @@
-"""Bases: a picture decoded and scaled once to what a backbone wants; its views come from that.
+"""A picture is decoded and scaled once, to its base; all its views are made from that.
 
 NumPy and Pillow only, so that whatever asks a finished model need not load what augments.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from .. import Preprocessing
 from . import decode
 
 REACH = 3  # a base is at most this many times as long as its shorter side
-
-
-class Preprocessing(NamedTuple):
-    """How a backbone wants its pictures.
-
-    resize: pixels of the shorter side before cropping; crop: side of the square cut from the
-    middle; interpolation: `bicubic` or `bilinear`; mean and std: of each channel, for values
-    from 0 to 1.
-    """
-
-    resize: int
-    crop: int
-    interpolation: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
 
 def base(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:

@@ -1,11 +1,10 @@
 """Views: what the backbone sees of a picture. View 0 is the picture; the plan makes the others.
 
-Each view of a picture is warped from its base (`pipeline/kinds/image/preprocess.py`).
+Each view of a picture is warped from its base (`preprocess.py`).
 """
 
 import os
 import sys
-from importlib.metadata import version
 from typing import NamedTuple
 
 import cv2
@@ -18,6 +17,10 @@ sys.modules.setdefault("albumentations.pytorch", None)  # type: ignore[arg-type]
 
 import albumentations  # noqa: E402
 
+from .. import Asked, Preprocessing  # noqa: E402
+from . import ORIGINAL as UNCHANGED
+from . import preprocess  # noqa: E402
+
 
 class View(NamedTuple):
     """One augmentation: degrees counter-clockwise, a factor, and two flips."""
@@ -28,12 +31,7 @@ class View(NamedTuple):
     vflip: bool = False
 
 
-ORIGINAL = View()
-
-# The libraries that make the pixels: another version may make others.
-LIBRARIES = " ".join(
-    f"{name} {version(name)}" for name in ("pillow", "opencv-python-headless", "albumentations")
-)
+ORIGINAL = View(*UNCHANGED)
 
 
 def apply(picture: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
@@ -59,3 +57,22 @@ def apply(picture: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
     for step in steps:
         picture = step(image=picture)["image"]
     return picture
+
+
+class ViewMaker:
+    """Makes views on the CPU for a backbone's preprocessing; any number of threads may call it."""
+
+    made_by = ""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        """Remember how the backbone wants its pictures."""
+        self.preprocessing = preprocessing
+
+    def __call__(self, asked: Asked) -> NDArray[np.uint8]:
+        """The asked views of each picture, cropped, uint8 [views, side, side, 3]."""
+        side = self.preprocessing.crop
+        seen = []
+        for data, wanted in asked:
+            base = preprocess.base(data, self.preprocessing)
+            seen += [preprocess.crop(apply(base, View(*view)), side) for view in wanted]
+        return np.stack(seen)

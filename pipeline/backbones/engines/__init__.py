@@ -1,0 +1,94 @@
+"""Engines: what runs a backbone. ONNX Runtime or OpenVINO on the CPU, PyTorch on a GPU or to check.
+
+A name is resolved in one direction: catalogue, export, engine; each engine has a file of its own.
+
+The features of an example do not depend on what else is in its batch: ONNX Runtime and OpenVINO
+were seen to give the same bits for every batch size and thread count (tests/backbones), and PyTorch
+always gets batches of one size, filled up with zeros.
+"""
+
+from pathlib import Path
+
+from ...core.errors import ParamsError
+from ...core.params import ExtractParams
+from ...kinds import Kind
+from .. import exports
+from .engine import Engine
+
+__all__ = ["Engine", "is_ready", "open_engine"]
+
+DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # NVIDIA's, and Windows' under WSL
+
+
+def open_engine(settings: ExtractParams, kind: Kind) -> Engine:
+    """The engine that the parameters ask for, with what makes this kind's views.
+
+    `auto` is CUDA where there is one, else ONNX Runtime, and in bfloat16 OpenVINO.
+
+    Raises:
+        DeviceError: CUDA or bfloat16 was asked for and is not there.
+        ParamsError: the backbone does not exist, takes an input that the kind cannot make, or
+            OpenVINO cannot run it.
+    """
+    engine = _opened(settings, kind)
+    if engine.takes not in kind.feeds:
+        raise ParamsError(
+            f"extract.backbone {settings.backbone} takes {engine.takes}, and a {kind.noun} gives"
+            f" {' or '.join(sorted(kind.feeds))}; take another backbone"
+        )
+    return engine
+
+
+def _opened(settings: ExtractParams, kind: Kind) -> Engine:
+    runs_it = _runs_it(settings)
+    if runs_it == "torch":
+        from ..catalogue import load
+        from .on_torch import is_on_cuda, on_cpu, on_cuda
+
+        cuda = is_on_cuda(settings.device)
+        backbone = load(settings.backbone, settings.weights)
+        return (on_cuda if cuda else on_cpu)(backbone, settings, kind)
+    # Makes a damaged export anew, so that what OpenVINO refuses is not damaged.
+    file, engine = _sound(settings, kind)
+    if runs_it == "openvino":
+        from .on_openvino import on_openvino
+
+        return on_openvino(file, engine, settings)
+    return engine
+
+
+def is_ready(settings: ExtractParams) -> bool:
+    """Whether `open_engine` is quick: no PyTorch, and a backbone that was exported before."""
+    exported = exports.is_exported(settings.backbone, settings.weights)
+    return _runs_it(settings) != "torch" and exported
+
+
+def _runs_it(settings: ExtractParams) -> str:
+    if settings.engine != "auto":
+        return settings.engine
+    if settings.device == "cuda" or (settings.device == "auto" and _has_cuda()):
+        return "torch"
+    return "onnxruntime" if settings.precision == "float32" else "openvino"
+
+
+def _has_cuda() -> bool:
+    # Where nothing shows of a driver there is no CUDA, and to ask PyTorch takes seconds.
+    if not any(device.exists() for device in DRIVERS):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _sound(settings: ExtractParams, kind: Kind) -> tuple[Path, Engine]:
+    """The backbone's export, and ONNX Runtime on it; a damaged one is exported again."""
+    from .on_onnxruntime import on_export
+
+    file = exports.exported(settings.backbone, settings.weights)
+    try:
+        return file, on_export(file, kind)
+    except Exception as error:  # ONNX Runtime has a class for each way a file can be damaged
+        print(f"extract: {file} is damaged ({type(error).__name__}) and is exported again")
+        file.unlink()
+        file = exports.exported(settings.backbone, settings.weights)
+        return file, on_export(file, kind)

@@ -1,0 +1,38 @@
+"""ONNX Runtime on the CPU: the usual engine."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from ...kinds import Kind
+from ..exports import preprocessing_of
+from .engine import Engine
+
+
+def on_export(file: Path, kind: Kind) -> Engine:
+    """ONNX Runtime on a backbone as `exports.write` leaves it.
+
+    On one thread a call: the callers' threads share the cores without waiting.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4  # what it has to say is in the exception
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    notes = session.get_modelmeta().custom_metadata_map
+    preprocessing = preprocessing_of(notes)
+
+    def run(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = session.run(["features"], {"pictures": pictures})[0]
+        return features
+
+    return Engine(
+        f"onnxruntime {onnxruntime.__version__} on the CPU",
+        kind,
+        kind.inputs(preprocessing, "cpu"),
+        run,
+        preprocessing,
+        session.get_outputs()[0].shape[1],
+        f"{notes['fingerprint']} onnxruntime {onnxruntime.__version__} cpu float32",
+    )

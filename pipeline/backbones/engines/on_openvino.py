@@ -1,0 +1,71 @@
+"""OpenVINO on the CPU, on the same export: in bfloat16 twice as fast as ONNX Runtime."""
+
+import os
+import sys
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.errors import DeviceError, ParamsError
+from ...core.params import ExtractParams
+from .engine import Engine
+
+
+def on_openvino(file: Path, sure: Engine, settings: ExtractParams) -> Engine:
+    """As many calls at once as cores, a thread each.
+
+    Args:
+        file: the export.
+        sure: ONNX Runtime's engine on it; the export is therefore sound.
+        settings: the precision, and the backbone's name for messages.
+
+    Raises:
+        DeviceError: the processor has no bfloat16.
+        ParamsError: OpenVINO cannot run the backbone.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # tells nobody
+    import openvino
+
+    core, cores, precision = openvino.Core(), os.cpu_count() or 1, settings.precision
+    made_by = f"openvino {version('openvino')} cpu {precision}"
+    if precision == "bfloat16":
+        if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise DeviceError("this processor has no bfloat16; set extract.precision to float32")
+        # Which instructions there are for it, and so the last bits, differ between processors.
+        made_by += f" {core.get_property('CPU', 'FULL_DEVICE_NAME')}"
+    try:
+        model = core.read_model(file)
+        for result in model.results:  # the maps would be copied at every call
+            if "features" not in result.output(0).names:
+                model.remove_result(result)
+        compiled = core.compile_model(
+            model,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+                "NUM_STREAMS": cores,
+                "INFERENCE_NUM_THREADS": cores,
+                "ENABLE_CPU_PINNING": False,  # the callers, who decode, are to move freely
+            },
+        )
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[:300]
+        raise ParamsError(
+            f"OpenVINO cannot run {settings.backbone}: {said}; set extract.precision to float32"
+            " and extract.engine to auto"
+        ) from None
+
+    def run(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = compiled.infer_new_request({"pictures": pictures})[0]
+        return features
+
+    fingerprint = model.get_rt_info(["framework", "fingerprint"]).astype(str)
+    return replace(
+        sure,
+        name=f"OpenVINO {version('openvino')} on the CPU in {precision}",
+        run=run,
+        fingerprint=f"{fingerprint} {made_by}",
+    )

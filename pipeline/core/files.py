@@ -1,0 +1,79 @@
+"""Reading the files of examples: whole, bounded, and checked against what was ingested.
+
+What a file may be is for its kind to say: the bounds come as arguments.
+"""
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from .errors import DataError, RefusedError
+
+# Forced, since DVC notes the files' state after the stage: it may have seen the change already.
+INGEST_AGAIN = "run `dvc repro --force ingest`, then `dvc repro`"
+
+MOST_BYTES = 1_000_000_000  # no kind takes larger files
+
+
+def digest(data: bytes) -> str:
+    """The SHA-256 of `data`, as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def leads_out(path: Path) -> bool:
+    """Whether a path that somebody wrote into a table may end outside of the current folder.
+
+    Links are followed all the same: DVC links files from its cache.
+    """
+    return path.is_absolute() or ".." in path.parts
+
+
+def load(path: Path, most_bytes: int) -> bytes:
+    """The bytes of a file, if it is a regular one of at most `most_bytes`.
+
+    It never waits for a writer.
+
+    Raises:
+        RefusedError: with the reason, in a few words.
+    """
+
+    def without_waiting(name: str, flags: int) -> int:
+        # Opening a named pipe would wait until somebody writes to it.
+        return os.open(name, flags | os.O_NONBLOCK)
+
+    try:
+        with open(path, "rb", opener=without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise RefusedError("not a regular file")
+            if status.st_size > most_bytes:
+                raise RefusedError(
+                    f"too large a file: {status.st_size / 1e6:,.0f} MB, at most"
+                    f" {most_bytes / 1e6:.0f} MB"
+                )
+            # A file of /proc has no size, and reading it may wait for ever.
+            data = file.read(status.st_size)
+    except OSError as error:
+        raise RefusedError(f"cannot be read ({error.strerror or error})") from None
+    if not data:
+        raise RefusedError("empty file")
+    return data
+
+
+def read(path: Path, expected_digest: str) -> bytes:
+    """The bytes of an example of the manifest, checked against the digest it has there.
+
+    Raises:
+        DataError: the path leads out of the project, or the file is gone or is another than the
+            one that was ingested.
+    """
+    if leads_out(path):
+        raise DataError(f"{path} leads out of the project; no manifest of ingest's names it")
+    try:
+        data = load(path, MOST_BYTES)
+    except RefusedError as error:
+        raise DataError(f"{path}: {error}; {INGEST_AGAIN}") from None
+    if digest(data) != expected_digest:
+        raise DataError(f"{path} changed after it was ingested; {INGEST_AGAIN}")
+    return data

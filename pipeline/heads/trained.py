@@ -1,0 +1,87 @@
+"""What training is told beside the hyperparameters, and what comes of it."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from .head import Floats, Head
+from .hyperparameters import Hyperparameters
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What all heads of a sweep share; `class_weights` has shape [c]."""
+
+    epochs: int
+    batch_size: int
+    patience: int
+    class_weights: Floats
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Mean cross-entropy and accuracy after `epoch` epochs; NaN where there are no pictures.
+
+    Those of training are running means over the epoch, without label smoothing.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What became of one head: `head` and `kept` (its figures) are None when it was lost.
+
+    `scale` is what its logits were multiplied by, as `closed_forms.fair_scale` found.
+    """
+
+    hyperparameters: Hyperparameters
+    head: Head | None
+    kept: Figures | None
+    curve: list[Figures]
+    status: str
+    scale: float = 1.0
+
+
+def order(trained: Trained) -> tuple[bool, float, float]:
+    """Sorts heads from best to worst; equals stay in the order of the parameters.
+
+    The lowest validation loss is best, and of equal ones the highest validation accuracy. With few
+    validation examples many heads get the same number of them right, and the next example may
+    well tell them apart; the loss also says by how much each was right or wrong.
+    """
+    if trained.kept is None:
+        return True, math.inf, 0
+    return False, trained.kept.val_loss, -trained.kept.val_accuracy
+
+
+FIGURES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+
+
+def losses(figures: Figures) -> dict[str, float]:
+    """The figures that are numbers, to six significant digits: more only shows how CPUs round."""
+    values = {name: getattr(figures, name) for name in FIGURES}
+    return {name: float(f"{value:.6g}") for name, value in values.items() if not math.isnan(value)}
+
+
+def kept_figures(kept: Figures, val: int) -> dict[str, Any]:
+    """The figures of the epoch that was kept, as a head's description has them.
+
+    Args:
+        kept: those of the epoch.
+        val: how many validation examples there are.
+    """
+    figures = losses(kept)
+    return {
+        "epoch": kept.epoch,
+        "training": {"loss": figures["train_loss"], "accuracy": figures["train_accuracy"]},
+        "validation": {
+            "pictures": val,
+            "loss": figures.get("val_loss"),
+            "accuracy": figures.get("val_accuracy"),
+        },
+    }

@@ -1,0 +1,67 @@
+"""The contact sheet: training pictures beside their augmented views."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
+
+from ...core.files import read
+from .. import Preprocessing
+from . import preprocess, views
+from .views import View
+
+TILE = 128  # pixels of a picture on the contact sheet
+GAP = 6
+MAX_ROWS = 12
+MAX_VIEWS = 6
+SHEET = Preprocessing(TILE, TILE, "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def contact_sheet(training: pd.DataFrame, table: pd.DataFrame, file: Path) -> None:
+    """Draw some pictures, each followed by its views, their parameters beneath.
+
+    At most `MAX_ROWS` pictures, from as many classes as there is room for; they are picked by
+    digest, so that the sheet does not depend on names or order.
+    """
+    chosen = training.sort_values(["label", "digest"])
+    chosen = chosen.assign(turn=chosen.groupby("label").cumcount())
+    chosen = chosen.sort_values(["turn", "label"]).head(MAX_ROWS).sort_values(["label", "digest"])
+    planned_of = table[table["digest"].isin(chosen["digest"])].groupby("digest")
+    # Every training picture has as many views as another, so these stand for all.
+    by_digest = {digest: rows.head(MAX_VIEWS) for digest, rows in planned_of}
+    columns = 1 + max((len(rows) for rows in by_digest.values()), default=0)
+
+    caption = 18
+    cell_width, cell_height = TILE + GAP, TILE + caption + GAP
+    size = (columns * cell_width + GAP, max(1, len(chosen)) * cell_height + GAP)
+    sheet = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(sheet)
+    # Pillow's own font lacks most scripts and signs; matplotlib carries DejaVu.
+    font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 11)
+    for row, picture in enumerate(chosen.itertuples(index=False)):
+        data = read(Path(picture.path), picture.digest)
+        base = preprocess.base(data, SHEET)
+        tiles: list[tuple[str, np.ndarray]] = [(picture.label, base)]
+        if picture.digest in by_digest:
+            for planned in by_digest[picture.digest].itertuples(index=False):
+                view = View(planned.angle, planned.scale, planned.hflip, planned.vflip)
+                tiles.append((_words(view), views.apply(base, view)))
+        for column, (words, tile) in enumerate(tiles):
+            corner = (GAP + column * cell_width, GAP + row * cell_height)
+            sheet.paste(Image.fromarray(preprocess.crop(tile, TILE)), corner)
+            below = (corner[0], corner[1] + TILE + 2)
+            pen.text(below, _fitted(words, pen, font), fill="black", font=font)
+    sheet.save(file, optimize=False)
+
+
+def _words(view: View) -> str:
+    flips = [mark for mark, on in (("↔", view.hflip), ("↕", view.vflip)) if on]
+    return " ".join([f"{view.angle:+.0f}°", f"×{view.scale:.2f}", *flips])
+
+
+def _fitted(words: str, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont) -> str:
+    while words and pen.textlength(words, font=font) > TILE:
+        words = words[:-2] + "…"
+    return words

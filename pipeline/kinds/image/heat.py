@@ -1,0 +1,50 @@
+"""A heat map laid over a picture.
+
+NumPy and Pillow only, so that whatever shows a reason need not load torch.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+# Nine colours of cividis, from no heat to most: it looks alike to every kind of colour vision, and
+# lighter is always more (Nuñez et al., 2018).
+CIVIDIS = np.array(
+    [
+        (0, 34, 78),
+        (26, 56, 111),
+        (67, 78, 108),
+        (97, 101, 111),
+        (125, 124, 120),
+        (155, 148, 118),
+        (188, 174, 108),
+        (222, 201, 88),
+        (254, 232, 56),
+    ],
+    dtype=np.float32,
+)
+
+
+def overlay(picture: Bytes, heat: Floats) -> Bytes:
+    """The picture in grey with the heat laid over it in colour, half and half.
+
+    Args:
+        picture: uint8 [height, width, 3], what the backbone saw.
+        heat: [h, w] from 0 to 1, of any size; it is scaled to the picture smoothly.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    height, width = picture.shape[:2]
+    smooth = Image.fromarray(heat.astype(np.float32)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
+    level = np.clip(np.asarray(smooth), 0, 1)
+    steps = np.linspace(0, 1, len(CIVIDIS))
+    colours = np.stack([np.interp(level, steps, channel) for channel in CIVIDIS.T], axis=-1)
+    grey = np.asarray(Image.fromarray(picture).convert("L"))[..., None]
+    mixed: Bytes = np.round((grey + colours) / 2).astype(np.uint8)
+    return mixed

@@ -1,0 +1,53 @@
+"""The plan of augmentation: which views each training picture has, before there are pixels."""
+
+import hashlib
+from typing import cast
+
+import pandas as pd
+
+from ...core.params import Augmentation
+from .parameters import Augment
+from .views import View
+
+
+def as_augment(settings: Augmentation) -> Augment:
+    """The section `augment`, which `params.load` has checked against this kind's schema."""
+    return cast(Augment, settings)
+
+
+def plan(digests: list[str], settings: Augment) -> pd.DataFrame:
+    """The views of each picture, a row a view, sorted by digest and view number.
+
+    A view's random numbers come from its picture's digest, its own number and the seed, so that no
+    other picture and no number of views changes it; each number has its fixed use, so that another
+    range for the rotation leaves scale and flips as they were.
+    """
+    rows = [
+        (digest, number, *draw(digest, number, settings))
+        for digest in sorted(digests)
+        for number in range(1, settings.views + 1)
+    ]
+    columns = ["digest", "view", "angle", "scale", "hflip", "vflip"]
+    types = {
+        "digest": "str",
+        "view": "int32",
+        "angle": float,
+        "scale": float,
+        "hflip": bool,
+        "vflip": bool,
+    }
+    return pd.DataFrame(rows, columns=columns).astype(types)
+
+
+def draw(digest: str, number: int, settings: Augment) -> View:
+    """The view `number` of the picture `digest`."""
+    seed = hashlib.blake2b(f"{settings.seed}:{digest}:{number}".encode(), digest_size=32).digest()
+    angle, scale, hflip, vflip = (
+        int.from_bytes(seed[i : i + 8], "big") / 2**64 for i in range(0, 32, 8)
+    )
+    return View(
+        angle=round((2 * angle - 1) * settings.rotate, 4),
+        scale=round(1 + (2 * scale - 1) * settings.scale, 6),
+        hflip=hflip < settings.hflip,
+        vflip=vflip < settings.vflip,
+    )

@@ -1,0 +1,35 @@
+"""A picture as a page shows it: small, as a JPEG; or whole, as a PNG."""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .. import Shown
+from .decode import decode
+
+QUALITY = 85
+
+
+def thumbnail(data: bytes, side: int) -> Shown:
+    """The picture, at most `side` pixels wide and high.
+
+    Raises:
+        RefusedError: as `decode.decode`.
+    """
+    picture = decode(data, shorter_side=side)
+    picture.thumbnail((side, side))
+    return _file(picture, "JPEG")
+
+
+def encoded(pixels: NDArray[np.uint8], side: int | None) -> Shown:
+    """Pixels [height, width, 3] as a PNG; with a `side` as a square JPEG of that size."""
+    picture = Image.fromarray(pixels)
+    return _file(picture, "PNG") if side is None else _file(picture.resize((side, side)), "JPEG")
+
+
+def _file(picture: Image.Image, form: str) -> Shown:
+    buffer = io.BytesIO()
+    picture.save(buffer, form, quality=QUALITY)
+    return Shown(f"image/{form.lower()}", buffer.getvalue())

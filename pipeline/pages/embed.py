@@ -1,0 +1,33 @@
+"""What a kind of example shows, as HTML that holds it."""
+
+import base64
+import io
+from pathlib import Path
+
+from markupsafe import Markup
+from PIL import Image
+
+from ..kinds import Shown
+
+
+def embedded(shown: Shown, alt: str) -> Markup:
+    """An `img` of a picture, an `audio` of a sound, a `pre` of a text.
+
+    Args:
+        shown: a small file.
+        alt: what stands for it where it cannot be seen.
+    """
+    if shown.media_type.startswith("text/"):
+        return Markup("<pre>{}</pre>").format(shown.data.decode(errors="replace"))
+    address = f"data:{shown.media_type};base64,{base64.b64encode(shown.data).decode()}"
+    if shown.media_type.startswith("audio/"):
+        return Markup('<audio controls src="{}" title="{}"></audio>').format(address, alt)
+    return Markup('<img src="{}" alt="{}">').format(address, alt)
+
+
+def contact_sheet(file: Path) -> str:
+    """The contact sheet as an address that holds it."""
+    buffer = io.BytesIO()
+    with Image.open(file) as sheet:
+        sheet.convert("RGB").save(buffer, "WEBP", quality=80)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

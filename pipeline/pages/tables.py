@@ -1,0 +1,230 @@
+"""The tables and cards of the report, from what the stages before have left."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from ..core.errors import DataError
+from ..core.files import read
+from ..core.paths import BUNDLE, MANIFEST
+from ..kinds import Kind
+from ..serving.classifier import Classifier
+from . import charts
+from .embed import embedded
+
+SHOWN = 12  # mistakes, label issues and pairs that are shown on the page
+NEAR = 3  # training examples beside a mistake
+MOST_DRAWN = 40  # classes; a larger matrix is no longer legible on a page
+MOST_ROWS = 20  # of the tables of confused classes and of heads
+THUMBNAIL = 160  # pixels of a heat map's side
+SHOWN_SIDE = 240  # pixels of an example's longer side; the page cuts it to a square
+WITHOUT_PERCENT = ("loss", "calibration_error")
+NAMES = ("class", "label", "predicted", "other_label", "suggested")  # columns of classes
+FOUND = ("near_duplicates", "label_issues", "few_examples", "drift")
+
+
+class Thumbnails:
+    """Examples of the manifest, small, as HTML that holds them."""
+
+    def __init__(self, manifest: pd.DataFrame, kind: Kind) -> None:
+        """Know each example's digest by its path."""
+        self._digests = dict(zip(manifest["path"], manifest["digest"], strict=True))
+        self._kind = kind
+        self._made: dict[str, Markup] = {}
+
+    def data(self, path: str) -> bytes:
+        """The bytes of an example's file, which are those that were ingested.
+
+        Raises:
+            DataError: they are not, or the manifest does not have it.
+        """
+        if path not in self._digests:
+            raise DataError(f"{path} is not in {MANIFEST}; run `dvc repro`")
+        return read(Path(path), self._digests[path])
+
+    def __call__(self, path: str) -> Markup:
+        """The example at `path`."""
+        if path not in self._made:
+            self._made[path] = embedded(self._kind.show(self.data(path), SHOWN_SIDE), path)
+        return self._made[path]
+
+
+def headline(metrics: dict[str, Any]) -> list[dict[str, str]]:
+    """Name, value and interval of each measure on the test examples, accuracy first."""
+    test, ends = metrics["test"], metrics["interval"]
+    order = sorted(ends, key=lambda name: name != "accuracy")
+    return [
+        {
+            "name": name.replace("_", " ").replace("f1", "F1"),
+            "value": _figure(name, test[name]),
+            "low": _figure(name, ends[name]["low"]),
+            "high": _figure(name, ends[name]["high"]),
+        }
+        for name in order
+    ]
+
+
+def _figure(name: str, value: float) -> str:
+    return f"{value:.3f}" if name in WITHOUT_PERCENT else f"{100 * value:.1f} %"
+
+
+def mistakes(predictions: pd.DataFrame, shown: Thumbnails) -> list[dict[str, Any]]:
+    """The wrong answers of the highest probability, with their explanations."""
+    wrong = predictions[~predictions["correct"]].sort_values(
+        ["probability", "path"], ascending=[False, True]
+    )
+    if not len(wrong):
+        return []
+    classifier = Classifier(BUNDLE, explains=True)
+    found = []
+    for row in wrong.head(SHOWN).itertuples():
+        data = shown.data(row.path)
+        answer = classifier.answer(data, heat=True, neighbours=NEAR, side=THUMBNAIL)
+        found.append(
+            {
+                "path": row.path,
+                "label": row.label,
+                "predicted": row.predicted,
+                "probability": f"{row.probability:.3f}",
+                "shown": shown(row.path),
+                "heat": embedded(answer.heat, f"heat map of {row.predicted}")
+                if answer.heat
+                else None,
+                "neighbours": [
+                    {
+                        "path": near.path,
+                        "label": near.label,
+                        "cosine": near.cosine,
+                        "shown": shown(near.path),
+                    }
+                    for near in answer.neighbours
+                ],
+            }
+        )
+    return found
+
+
+def confused(predictions: pd.DataFrame) -> list[dict[str, Any]]:
+    """Which class is taken for which other, the most frequent first."""
+    wrong = predictions[~predictions["correct"]]
+    counts = wrong.groupby(["label", "predicted"]).size().reset_index(name="pictures")
+    counts = counts.sort_values(["pictures", "label", "predicted"], ascending=[False, True, True])
+    return rows(counts.rename(columns={"label": "actual"}).head(MOST_ROWS))
+
+
+def confusion(predictions: pd.DataFrame, classes: list[str]) -> Markup | None:
+    """The confusion matrix; None of more classes than can be drawn legibly."""
+    if len(classes) > MOST_DRAWN:
+        return None
+    counted = pd.crosstab(predictions["label"], predictions["predicted"])
+    counts = counted.reindex(index=classes, columns=classes, fill_value=0).to_numpy()
+    return drawing(charts.confusion(counts, classes))
+
+
+def curves(table: pd.DataFrame) -> list[Markup]:
+    """Loss and accuracy by epoch; none of a head that was solved for, whose table has one row."""
+    if len(table) < 2:
+        return []
+    return [drawing(charts.curves(table, measure)) for measure in ("loss", "accuracy")]
+
+
+def drawing(svg: str) -> Markup:
+    """An SVG of `charts`, which has escaped the names in it, to be taken as it is."""
+    return Markup(svg)  # noqa: S704
+
+
+def of_class(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table of classes with each measure in per cent, a dash where it is not defined."""
+    shown = table.astype(object)
+    for name in table.columns.difference(["class", "pictures", "predicted"]):
+        shown[name] = table[name].map(lambda share: f"{100 * share:.0f} %", na_action="ignore")
+    return rows(shown.fillna("–"))
+
+
+def heads(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The best of the heads that were tried, with the hyperparameters that they use."""
+    if len(table) < 2:
+        return []
+    return rows(table.dropna(axis="columns", how="all").head(MOST_ROWS).fillna(""))
+
+
+def check_lines(found: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
+    """What each check of `reports/checks/` found, in a sentence."""
+    pairs, issues, few, _ = (len(found[name]) for name in FOUND)
+    lines = [
+        (
+            pairs,
+            "No example has a near-duplicate in another split.",
+            f"Near-duplicates across splits: {pairs}.",
+        ),
+        (issues, "No label looks wrong.", f"Labels that look wrong: {issues}."),
+        (few, "No class has few training examples.", f"Classes with few training examples: {few}."),
+    ]
+    for row in found["drift"].itertuples():
+        words = f"{row.split} and training examples"
+        if pd.isna(row.p_value):
+            lines.append((False, f"No class has both {words}: drift was not looked for.", ""))
+            continue
+        words += f" (p = {row.p_value:.3g})"
+        lines.append((row.drifted, f"No drift seen between {words}.", f"Drift between {words}."))
+    return [{"found": bool(n), "words": some if n else none} for n, none, some in lines]
+
+
+def duplicates(table: pd.DataFrame, shown: Thumbnails) -> list[dict[str, Any]]:
+    """The first pairs of near-duplicates, shown."""
+    return [
+        row | {"shown": shown(row["path"]), "other_shown": shown(row["other_path"])}
+        for row in rows(table.head(SHOWN))
+    ]
+
+
+def label_issues(table: pd.DataFrame, shown: Thumbnails) -> list[dict[str, Any]]:
+    """The first label issues, shown."""
+    return [
+        row
+        | {
+            "shown": shown(row["path"]),
+            "given": f"{row['given_probability']:.3f}",
+            "probability": f"{row['probability']:.3f}",
+        }
+        for row in rows(table.head(SHOWN))
+    ]
+
+
+def counts(manifest: pd.DataFrame) -> dict[str, int]:
+    """How many examples there are in all and in each split."""
+    counts = manifest["split"].value_counts()
+    return {"total": len(manifest)} | {s: int(counts.get(s, 0)) for s in ("train", "val", "test")}
+
+
+def made_of(about: dict[str, Any]) -> dict[str, str]:
+    """Versions of data, weights and libraries, as the bundle has them."""
+    return {
+        "manifest": about["data"]["manifest"][:12],
+        "backbone": about["backbone"]["fingerprint"][:12],
+        "temperature": f"{about['calibration']['temperature']:g}",
+        **about["libraries"],
+    }
+
+
+def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A dictionary a row."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def text(file: Path) -> str:
+    """The text of a stage's output."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(f"{file} is not here; run `dvc repro`") from None
+
+
+def table(file: Path) -> pd.DataFrame:
+    """A stage's table."""
+    # A class may be called 7, or NA.
+    texts = dict.fromkeys(NAMES, str)
+    return pd.read_csv(io.StringIO(text(file)), dtype=texts, keep_default_na=False, na_values=[""])

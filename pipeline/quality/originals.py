@@ -1,0 +1,31 @@
+"""The features that the checks look at: view 0 of every example."""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ..core.paths import FEATURES
+from ..tables.features import read_splits
+from ..tables.manifest import SPLITS
+from ..tables.power import raised
+
+# Features are raised to it, as those that heads are trained on by default.
+POWER = 0.5
+
+
+def originals(manifest: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
+    """View 0 of every example: its row of the manifest and its features [n, d], by digest.
+
+    The rows' column `number` is the position of the label among the sorted labels.
+    """
+    classes = sorted(manifest["label"].unique())
+    digests, features = [], []
+    for split in read_splits(FEATURES, manifest, classes, SPLITS).values():
+        first = split.views == 0
+        digests.append(split.digests[first])
+        features.append(split.features[first])
+    joined = np.concatenate(digests)
+    order = np.argsort(joined)
+    rows = manifest.set_index("digest").loc[joined[order]].reset_index()
+    rows["number"] = pd.Index(classes).get_indexer(rows["label"])
+    return rows, raised(np.concatenate(features)[order], POWER)

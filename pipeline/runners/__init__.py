@@ -1,0 +1,1 @@
+"""Where `extract` runs: threads of this machine."""

@@ -1,0 +1,74 @@
+"""Missing views to vectors in the store, on threads of this machine."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..backbones.engines import Engine
+from ..core.files import read
+from ..core.progress import Progress
+from ..store.vectors import FeatureStore
+
+
+def compute(missing: pd.DataFrame, engine: Engine, cache: FeatureStore, batch_size: int) -> None:
+    """Compute the features of the missing views and put them into the store as they come.
+
+    Every core takes whole examples from decoding to store, so there are never more in memory than
+    a batch a core.
+    """
+
+    def task(batch: pd.DataFrame) -> int:
+        cache.put(features_of(batch, engine, batch_size))
+        return len(batch)
+
+    cores = os.cpu_count() or 1
+    with (
+        ThreadPoolExecutor(cores) as pool,
+        Progress("extract", len(missing), "views") as progress,
+    ):
+        for count in pool.map(task, batches(missing, batch_size)):
+            progress.advance(count)
+
+
+def batches(table: pd.DataFrame, batch_size: int) -> Iterator[pd.DataFrame]:
+    """The table in pieces of whole examples, each of about `batch_size` views."""
+    start = size = 0
+    for count in table.groupby("digest", sort=False).size():
+        if size and size + count > batch_size:
+            yield table.iloc[start : start + size]
+            start, size = start + size, 0
+        size += count
+    if size:
+        yield table.iloc[start : start + size]
+
+
+def features_of(
+    batch: pd.DataFrame, engine: Engine, batch_size: int
+) -> dict[bytes, NDArray[np.float32]]:
+    """Read the batch's examples, make their views and run the backbone on their views.
+
+    Args:
+        batch: rows of `wanted.every_view`, whole examples.
+        engine: the backbone.
+        batch_size: views that the engine takes at once.
+
+    Returns:
+        the feature, float32 [dimension], under each row's key.
+    """
+    asked = (
+        (read(Path(path), digest), [row[2:] for row in rows])
+        for (path, digest), rows in itertools.groupby(
+            batch[["path", "digest", *engine.kind.view_columns]].itertuples(index=False, name=None),
+            key=itemgetter(0, 1),
+        )
+    )
+    seen = engine.make_views(asked)
+    parts = [engine.run(seen[i : i + batch_size]) for i in range(0, len(seen), batch_size)]
+    return dict(zip(batch["key"], np.concatenate(parts), strict=True))

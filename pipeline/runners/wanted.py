@@ -1,0 +1,79 @@
+"""Which views are wanted, which of them the store has, and what is computed of the rest."""
+
+from collections.abc import Container
+
+import numpy as np
+import pandas as pd
+
+from ..backbones.engines import Engine
+from ..store.keys import view_key
+from ..store.vectors import open_store
+from ..tables.features import Split
+from ..tables.power import raised
+from .threads import batches, compute, features_of
+
+
+def every_view(manifest: pd.DataFrame, plan: pd.DataFrame, engine: Engine) -> pd.DataFrame:
+    """View 0 of every example and the planned views, sorted by digest and view number.
+
+    Columns: `digest`, `view`, the kind's `view_columns`, `path` and, for the store, `key`.
+    """
+    kind = engine.kind
+    original = dict(zip(kind.view_columns, kind.original, strict=True))
+    originals = manifest[["digest"]].assign(view=0, **original)
+    table = pd.concat([originals, plan], ignore_index=True)
+    table = table.merge(manifest[["digest", "path"]], on="digest", validate="many_to_one")
+    table = table.sort_values(["digest", "view"], ignore_index=True)
+    views = table[list(kind.view_columns)].itertuples(index=False, name=None)
+    made_by = f"{engine.fingerprint} {kind.views_made_by()}"
+    table["key"] = [
+        view_key(digest, kind.pack_view(view), kind.view_code, made_by)
+        for digest, view in zip(table["digest"], views, strict=True)
+    ]
+    return table
+
+
+def without(table: pd.DataFrame, held: Container[bytes]) -> pd.DataFrame:
+    """The rows whose key is not in `held`; pandas' `isin` takes bytes that end in 0 for others."""
+    return table[[key not in held for key in table["key"]]]
+
+
+def originals(
+    manifest: pd.DataFrame, classes: list[str], engine: Engine, batch_size: int, power: float
+) -> tuple[dict[str, Split], int]:
+    """View 0 of every example, for a stage that looks through a backbone of its own.
+
+    Args:
+        manifest: the examples.
+        classes: the label at each position.
+        engine: the backbone; what the store has of it is not computed again.
+        batch_size: views that the engine takes at once.
+        power: that features are raised to.
+
+    Returns:
+        the features by split, as `features.read_splits` gives them; how many were computed.
+    """
+    no_plan = pd.DataFrame(columns=["digest", "view", *engine.kind.view_columns])
+    table = every_view(manifest, no_plan, engine)
+    keys = table["key"].tolist()
+    with open_store() as cache:
+        missing = without(table, cache.held(keys))
+        compute(missing, engine, cache, batch_size)
+        found = cache.get(keys)
+    damaged = without(table, found)  # which shows only on reading
+    for batch in batches(damaged, batch_size):
+        found |= features_of(batch, engine, batch_size)
+    vectors = raised(np.stack([found[key] for key in keys]), power)
+    table = table.merge(manifest[["digest", "label", "split"]], on="digest")
+    splits = {}
+    for name in table["split"].unique():
+        chosen = table["split"] == name
+        rows = table[chosen]
+        splits[name] = Split(
+            rows["digest"].to_numpy(dtype=str),
+            rows["path"].to_numpy(dtype=str),
+            rows["view"].to_numpy(),
+            pd.Index(classes).get_indexer(rows["label"]).astype(np.int64),
+            vectors[chosen.to_numpy()],
+        )
+    return splits, len(missing) + len(damaged)

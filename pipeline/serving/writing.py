@@ -1,0 +1,146 @@
+"""Writing a bundle: all that answering needs, in one folder that needs neither us nor PyTorch.
+
+What lies in it is described in docs/bundle.md; `classifier.py` opens it.
+"""
+
+import hashlib
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pandas as pd
+from safetensors.numpy import save
+
+from ..backbones.exports import preprocessing_of
+from ..core.errors import DataError
+from ..core.params import ExtractParams
+from ..core.paths import MANIFEST
+from ..heads.head import Head, as_bytes
+from ..kinds import named
+from ..tables.features import Split
+from .classifier import SCHEMA
+from .explain import directions
+from .onnx_graph import whole
+
+# What decides an answer: these rooms and these libraries are named with their versions.
+CODE = ("backbones", "heads", "serving", "tables")
+LIBRARIES = ("numpy", "onnxruntime", "pillow", "timm", "torch", "torchvision")
+
+
+def write(
+    folder: Path,
+    file: Path,
+    kind: str,
+    settings: ExtractParams,
+    head: Head,
+    about: dict[str, Any],
+    metrics: dict[str, Any],
+    manifest: pd.DataFrame,
+    train: Split,
+) -> None:
+    """Write a bundle.
+
+    Args:
+        folder: where; made if it is not there.
+        file: the backbone as `exports.write` leaves it.
+        kind: of the examples.
+        settings: which backbone that is.
+        head: what answers on its features.
+        about: what `head.save_head` was told of the head.
+        metrics: how good it is.
+        manifest: the examples.
+        train: the training examples' features, as the head takes them; views but 0 are left out.
+    """
+    about = dict(about)
+    classes, power, temperature = (about.pop(n) for n in ("classes", "power", "temperature"))
+    backbone = onnx.load(file)
+    notes = {entry.key: entry.value for entry in backbone.metadata_props}
+    preprocessing = preprocessing_of(notes)
+    before = named(kind).graph(preprocessing)
+    model = whole(before, backbone, head, power, temperature)
+    described = {
+        "schema": SCHEMA,
+        "kind": kind,
+        "classes": classes,
+        "preprocessing": preprocessing._asdict(),
+        "backbone": {
+            "name": settings.backbone,
+            "weights": settings.weights,
+            "dimension": head.dimension,
+            "fingerprint": notes["fingerprint"],
+        },
+        "head": about,
+        "power": power,
+        "calibration": {"temperature": temperature, "pictures": about["validation"]["pictures"]},
+        "metrics": metrics,
+        "data": _data(manifest),
+        "code": _digests(kind),
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }
+
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.helper.set_model_props(
+        model, {"classes": json.dumps(classes), "fingerprint": notes["fingerprint"]}
+    )
+    (folder / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
+    shutil.copyfile(file.with_suffix(".safetensors"), folder / "backbone.safetensors")
+    (folder / "head.safetensors").write_bytes(as_bytes(head))
+    _save_neighbours(train, classes, folder)
+    text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
+    (folder / "bundle.json").write_text(text, encoding="utf-8")
+    size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
+    print(f"bundle: {len(classes)} classes, {size:.1f} MB in {folder}, temperature {temperature:g}")
+
+
+def read_figures(file: Path, stage: str) -> dict[str, Any]:
+    """Read the figures that a stage left.
+
+    Raises:
+        DataError: they are not there or are not readable.
+    """
+    try:
+        figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{file} is not here; run the {stage} stage first") from None
+    except ValueError as error:
+        raise DataError(f"{file} is not readable: {error}; run {stage} again") from None
+    return figures
+
+
+def _data(manifest: pd.DataFrame) -> dict[str, Any]:
+    """The data's version: the digest of the manifest, and how many examples each split has."""
+    counts = manifest["split"].value_counts()
+    return {
+        "manifest": hashlib.sha256(MANIFEST.read_bytes()).hexdigest(),
+        "pictures": {split: int(counts.get(split, 0)) for split in ("train", "val", "test")},
+    }
+
+
+def _digests(kind: str) -> dict[str, str]:
+    """Of the code in each room that decides an answer, a digest."""
+    root = Path(__file__).parent.parent
+    digests = {}
+    for room in (*CODE, f"kinds/{kind}"):
+        sha = hashlib.sha256()
+        for file in sorted((root / room).rglob("*.py")):
+            sha.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
+        digests[f"pipeline/{room}"] = sha.hexdigest()
+    return digests
+
+
+def _save_neighbours(train: Split, classes: list[str], folder: Path) -> None:
+    """The training examples' features, of length 1 in half precision, with paths and labels.
+
+    A cosine moves by less than 0.001 for it.
+    """
+    originals = train.views == 0
+    names = np.array(classes)[train.labels[originals]]
+    features = directions(train.features[originals]).astype(np.float16)
+    (folder / "neighbours.safetensors").write_bytes(save({"features": features}))
+    table = {"paths": train.paths[originals].tolist(), "labels": names.tolist()}
+    text = json.dumps(table, indent=0, ensure_ascii=False) + "\n"
+    (folder / "neighbours.json").write_text(text, encoding="utf-8")

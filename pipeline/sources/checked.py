@@ -1,0 +1,187 @@
+"""Every file of a source is opened and looked at once; what an earlier run saw is remembered."""
+
+import contextlib
+import itertools
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..core import files
+from ..core.errors import DataError, RefusedError, StoreError
+from ..core.progress import Progress
+from ..kinds import Kind
+from ..store.vectors import FeatureStore, open_store
+from .found import Found, Refused
+
+Stamp = tuple[int, int, int]  # inode, size, time of the last change in nanoseconds
+
+
+class Checked(NamedTuple):
+    """An example that passed: where it was found, its bytes' SHA-256, and what they hold.
+
+    `seen` has a value for each of the kind's `columns`.
+    """
+
+    found: Found
+    digest: str
+    seen: tuple[Any, ...]
+
+
+class Memory:
+    """What was seen in examples of earlier runs, so that these are hashed but not decoded again.
+
+    It is kept in the feature store, an entry an example. Where the store cannot be used, that is
+    said and examples are decoded. Threads may share it.
+    """
+
+    def __init__(self, kind: Kind) -> None:
+        """Open the feature store."""
+        self._kind = kind
+        self._store: FeatureStore | None = None
+        self._new: dict[bytes, tuple[Any, ...]] = {}
+        self._giving_up = threading.Lock()
+        try:
+            self._store = open_store()
+        except StoreError as error:
+            self._warn(error)
+
+    def inspect(self, data: bytes, digest: str) -> tuple[Any, ...]:
+        """`Kind.inspect`, or what it found in the same bytes before; refusals are not kept."""
+        made_by = f"{self._kind.inspected_by()}, {digest}"
+        key = blake2b(made_by.encode(), digest_size=16).digest()
+        opened = self._store  # read once, for another thread may give it up meanwhile
+        try:
+            kept = opened.get([key]) if opened else {}
+        except StoreError as error:
+            self._do_without(error)
+            kept = {}
+        if key in kept:
+            return self._kind.recall(kept[key])
+        seen = self._new[key] = self._kind.inspect(data)
+        return seen
+
+    def keep(self) -> None:
+        """Write down what is new."""
+        entries = {key: self._kind.remember(seen) for key, seen in self._new.items()}
+        self._new.clear()
+        try:
+            if self._store and entries:
+                self._store.put(entries)
+        except StoreError as error:
+            self._do_without(error)
+
+    def close(self) -> None:
+        """Close the store."""
+        try:
+            if self._store:
+                self._store.close()
+        except StoreError as error:
+            self._do_without(error)
+
+    def _do_without(self, error: StoreError) -> None:
+        """Give the store up; of several threads that it fails, the first says so."""
+        with self._giving_up:
+            opened, self._store = self._store, None
+        if opened:
+            self._warn(error)
+            with contextlib.suppress(StoreError):
+                opened.close()
+
+    def _warn(self, error: StoreError) -> None:
+        print(f"ingest: warning: {self._kind.nouns} seen before are decoded again: {error}")
+
+
+def check(found: list[Found], kind: Kind) -> tuple[list[Checked], list[Refused]]:
+    """Open and decode every file, some at a time; each is passed or refused."""
+
+    def outcome(row: Found) -> Checked | Refused:
+        try:
+            with kind.alone(row.path):
+                data = files.load(row.path, kind.most_bytes)
+                digest = files.digest(data)
+                return Checked(row, digest, memory.inspect(data, digest))
+        except RefusedError as error:
+            return Refused(row.path, str(error))
+
+    passed: list[Checked] = []
+    refused: list[Refused] = []
+    workers = os.cpu_count() or 1
+    with (
+        contextlib.closing(Memory(kind)) as memory,
+        ThreadPoolExecutor(workers) as pool,
+        Progress("ingest", len(found), kind.nouns) as progress,
+    ):
+        for chunk in _chunks(found, 64 * workers):
+            for result in pool.map(outcome, chunk):
+                if isinstance(result, Checked):
+                    passed.append(result)
+                else:
+                    refused.append(result)
+            memory.keep()
+            progress.advance(len(chunk))
+    return passed, refused
+
+
+def stop_if_changed(found: list[Found], before: list[Stamp | None]) -> None:
+    """Raise `DataError` where a file is not what it was when it was listed.
+
+    DVC notes the files' state after the stage: it would take them for what was ingested.
+    """
+    now = stamps(found)
+    changed = [row.path for row, old, new in zip(found, before, now, strict=True) if old != new]
+    if changed:
+        raise DataError(
+            f"{len(changed)} files changed while ingest read them, the first {changed[0]};"
+            " run it again when nothing writes there any more"
+        )
+
+
+def stamps(found: list[Found]) -> list[Stamp | None]:
+    """What changes with each file's content; None where there is no file."""
+    return [_stamp(row.path) for row in found]
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def drop_repeats(passed: list[Checked], kind: Kind) -> tuple[list[Checked], list[Refused]]:
+    """Keep one of several identical files, so that none is both learnt from and tested on.
+
+    Under one label, the one in the most held-out split stays (test, then val, then train). Under
+    two labels none stays: at least one of the labels is wrong.
+    """
+    by_digest: dict[str, list[Checked]] = {}
+    for example in passed:
+        by_digest.setdefault(example.digest, []).append(example)
+    held_out_first = ("test", "val", "train", "")
+    kept: list[Checked] = []
+    refused: list[Refused] = []
+    for copies in by_digest.values():
+        labels = sorted({example.found.label for example in copies})
+        if len(labels) > 1:
+            reason = f"the same {kind.noun} has the labels " + " and ".join(labels)
+            refused += [Refused(example.found.path, reason) for example in copies]
+            continue
+        copies.sort(key=lambda example: (held_out_first.index(example.found.split), example.found))
+        first = copies[0].found.path
+        kept.append(copies[0])
+        for example in copies[1:]:
+            path = example.found.path
+            reason = "named twice" if path == first else f"the same {kind.noun} as {first}"
+            refused.append(Refused(path, reason))
+    return kept, refused
+
+
+def _chunks(rows: Iterable[Found], size: int) -> Iterator[list[Found]]:
+    iterator = iter(rows)
+    while chunk := list(itertools.islice(iterator, size)):
+        yield chunk

@@ -1,0 +1,48 @@
+"""Source `folder`: a folder for each class, perhaps below a folder for each split."""
+
+from pathlib import Path
+
+from ..core.errors import DataError
+from ..tables.manifest import SPLITS
+from .found import Found, Listing, Refused, tidy, walk, why_no_label, why_not
+
+LIKE_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+
+
+def folder(root: Path) -> Listing:
+    """`<class>/<picture>` folders, or `train|val|test/<class>/<picture>`.
+
+    It is the second layout when `train` is there and every other folder has a split's name too.
+    Folders below a class belong to it. A link to a file is followed (DVC may link files from its
+    cache); a link to a folder is refused, so that no circle is walked.
+
+    Raises:
+        DataError: it is no folder, or its folders have other names for splits.
+    """
+    if not root.is_dir():
+        raise DataError(f"ingest.path {root} is not a folder; source: folder needs one")
+    paths, folders, refused = walk(root)
+    top = {path.name for path in folders if path.parent == root and not path.is_symlink()}
+    depth = 1 if "train" in top and top <= set(SPLITS) else 0
+    if not depth and top and {name.casefold() for name in top} <= LIKE_SPLITS:
+        raise DataError(
+            f"the folders of {root} are {', '.join(sorted(top))}; name them train, val and test,"
+            " or, if they are classes, use source: csv"
+        )
+    found: list[Found] = []
+    for path in paths:
+        parts = path.parts[len(root.parts) :]
+        reason = why_not(path, root)
+        if not reason and len(parts) < depth + 2:
+            reason = "not in a class's folder"
+        label = tidy(parts[depth]) if len(parts) > depth else ""  # beside the splits' folders
+        reason = reason or why_no_label(label)
+        if reason:
+            refused.append(Refused(path, reason))
+        else:
+            found.append(Found(path, label, parts[0] if depth else ""))
+    levels = len(root.parts) + depth + 1
+    classes = {tidy(path.name) for path in folders if len(path.parts) == levels}
+    for label in sorted(classes - {row.label for row in found}):
+        print(f"ingest: warning: class {label!r} has no pictures and is left out")
+    return Listing(found, sorted(refused))

@@ -1,0 +1,93 @@
+"""What a source finds: files with label and split, or the reason why one is not taken.
+
+None is left out in silence.
+"""
+
+import os
+import stat
+import unicodedata
+from pathlib import Path
+from typing import NamedTuple
+
+SYSTEM_NAMES = {"thumbs.db", "desktop.ini", "__macosx", "@eadir"}  # Windows, macOS, Synology
+
+
+class Found(NamedTuple):
+    """A file that may be an example; `split` and `group` are empty where none is given."""
+
+    path: Path
+    label: str
+    split: str = ""
+    group: str = ""
+
+
+class Refused(NamedTuple):
+    """A file that is not taken, and why."""
+
+    path: Path
+    reason: str
+
+
+class Listing(NamedTuple):
+    """Everything a source holds."""
+
+    found: list[Found]
+    refused: list[Refused]
+
+
+def walk(root: Path) -> tuple[list[Path], list[Path], list[Refused]]:
+    """All files and links below `root`, sorted; its visible folders; folders it cannot list."""
+    paths: list[Path] = []
+    visible: list[Path] = []
+    closed: list[Refused] = []
+
+    def refuse(error: OSError) -> None:
+        closed.append(Refused(Path(error.filename), f"folder cannot be listed ({error.strerror})"))
+
+    for directory, folders, files in os.walk(root, onerror=refuse):
+        here = Path(directory)
+        paths += [here / name for name in files]
+        paths += [here / name for name in folders if (here / name).is_symlink()]
+        visible += [here / name for name in folders if not is_hidden(name)]
+    return sorted(paths, key=lambda path: path.parts), visible, closed  # as paths, but faster
+
+
+def why_not(path: Path, root: Path) -> str:
+    """Why a file below `root` is not worth opening; empty where it is."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return "name is not valid UTF-8"
+    if any(is_hidden(part) for part in path.parts[len(root.parts) :]):
+        return "hidden or system file"
+    try:
+        mode = path.stat().st_mode
+    except ValueError:
+        return "name holds a zero byte"
+    except OSError as error:
+        # Path's own way to ask raises where a name is too long.
+        if os.path.islink(path):  # noqa: PTH114
+            return "link that leads nowhere"
+        return f"cannot be read ({error.strerror})"
+    if stat.S_ISDIR(mode):
+        return "link to a folder" if path.is_symlink() else "a folder"
+    return "" if stat.S_ISREG(mode) else "not a regular file"
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a system made the file for itself."""
+    return name.startswith(".") or name.casefold() in SYSTEM_NAMES
+
+
+def tidy(text: str) -> str:
+    """In Unicode's composed form, so that two ways to write an é are one; spaces made single."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def why_no_label(label: str) -> str:
+    """Why a text is no label; empty where it is one."""
+    if not label:
+        return "no label"
+    if any(unicodedata.category(character) == "Cc" for character in label):
+        return "label holds a control character"
+    return ""

@@ -1,0 +1,81 @@
+"""Source `csv`: a folder with a table that names its files and their labels."""
+
+import csv
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..core.errors import DataError
+from ..tables.manifest import SPLITS
+from .found import Found, Listing, Refused, tidy, walk, why_no_label, why_not
+
+TABLE = "labels.csv"
+
+
+def table(root: Path) -> Listing:
+    """A folder that holds `labels.csv`: columns path, label, and perhaps split and group.
+
+    Paths are relative to the folder and may not leave it; but a file in it may be a link, as DVC
+    makes them.
+
+    Raises:
+        DataError: the table is not there, is not CSV in UTF-8, or lacks a column.
+    """
+    file = root / TABLE
+    if not file.is_file():
+        raise DataError(f"source: csv needs the file {file} with the columns path and label")
+    found: list[Found] = []
+    refused: list[Refused] = []
+    for row in rows_of(file):
+        path = root / (row["path"] or "")
+        label, split, group = (tidy(row.get(name) or "") for name in ("label", "split", "group"))
+        reason = _why_not_in_table(row, path, root) or why_no_label(label)
+        if not reason and split and split not in SPLITS:
+            reason = f"split {split!r} is none of {', '.join(SPLITS)}"
+        if reason:
+            refused.append(Refused(path, reason))
+        else:
+            found.append(Found(path, label, split, group))
+    named = {file} | {row.path for row in found} | {row.path for row in refused}
+    others = len(set(walk(root)[0]) - named)
+    if others:
+        print(f"ingest: {others} other files in {root} are not named in {TABLE}")
+    return Listing(sorted(found), sorted(refused))
+
+
+def rows_of(file: Path) -> list[dict[str | None, Any]]:
+    """The table's rows; under the key None what a row has beyond the columns."""
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines, strict=True)
+        try:
+            columns = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = columns
+            rows = list(reader)
+        except (csv.Error, UnicodeDecodeError) as error:
+            where = f"{file}, near line {reader.line_num + 1},"
+            raise DataError(f"{where} cannot be read as CSV in UTF-8: {error}") from None
+    absent = [column for column in ("path", "label") if column not in columns]
+    if absent:
+        hint = "; separate the columns by commas" if len(columns) == 1 else ""
+        raise DataError(
+            f"{file} has no column {' or '.join(absent)}; it has {', '.join(columns)}{hint}"
+        )
+    if len(set(columns)) < len(columns):
+        raise DataError(f"{file} has two columns of one name: {', '.join(columns)}")
+    return rows
+
+
+def _why_not_in_table(row: dict[str | None, Any], path: Path, root: Path) -> str:
+    """Why a row of the table names no file to open; empty where it does."""
+    if None in row or None in row.values():
+        return "its row has another number of fields than the header"
+    given = PurePosixPath(row["path"])
+    if not row["path"].strip():
+        return "no path"
+    if given.is_absolute() or ".." in given.parts:
+        return f"path leaves the folder {root}"
+    if reason := why_not(path, root):
+        return reason
+    if not Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(root)):
+        return f"path leaves the folder {root} through a link"
+    return ""

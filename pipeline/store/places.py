@@ -1,0 +1,80 @@
+"""Where the store's folder is, how large the store may grow, and what else lies in the folder."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..core import params
+from ..core.errors import ParamsError
+
+# Exports and checkpoints, and what `replacing` calls unfinished ones; no other file there is ours.
+KEPT = re.compile(r"[0-9a-f]{64}\.(onnx|safetensors)(\.\d+\.partial)?")
+
+
+def default_folder() -> Path:
+    """The folder of the store: `HEADSTART_STORE`, else `store.folder` of `params.yaml`.
+
+    Where neither says one it is `headstart/features` in the user's cache, for all their clones.
+
+    Raises:
+        ParamsError: the folder is relative, so every clone would look elsewhere.
+    """
+    chosen = os.environ.get("HEADSTART_STORE")
+    if chosen:
+        try:
+            return Path(params.absolute(chosen))
+        except ValueError as error:
+            raise ParamsError(f"HEADSTART_STORE is {chosen!r}; {error}") from None
+    if folder := params.store_section().folder:
+        return Path(folder)
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (cache if cache.is_absolute() else Path.home() / ".cache") / "headstart" / "features"
+
+
+def default_limit() -> int | None:
+    """The store's limit in bytes: `HEADSTART_STORE_LIMIT`, else `store.limit` of `params.yaml`.
+
+    None stands for no limit.
+
+    Raises:
+        ParamsError: it is neither `none` nor a size such as `500MB` or `20GB`.
+    """
+    chosen = os.environ.get("HEADSTART_STORE_LIMIT")
+    if not chosen:
+        return params.size(params.store_section().limit)
+    try:
+        return params.size(chosen)
+    except ValueError as error:
+        raise ParamsError(f"HEADSTART_STORE_LIMIT is {chosen!r}; {error}") from None
+
+
+def backbones_folder() -> Path:
+    """Where exported backbones are kept, each an `.onnx` and a `.safetensors`."""
+    return default_folder() / "backbones"
+
+
+def checkpoints_folder() -> Path:
+    """Where unfinished trainings are kept, each a `.safetensors`."""
+    return default_folder() / "checkpoints"
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Where to write what takes the place of `file` once all of it is there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    try:
+        yield unfinished
+        unfinished.replace(file)
+    except OSError as error:
+        error.filename = error.filename or str(file)  # writing to a file that is open names none
+        raise
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def kept(folder: Path) -> list[Path]:
+    """The exports or checkpoints in a folder, and what a killed process left of one."""
+    return [file for file in folder.glob("*") if KEPT.fullmatch(file.name)]

@@ -1,0 +1,79 @@
+"""What the stages need of a manifest's labels and splits.
+
+`ingest` asks too, so that what a later stage would refuse is refused before a feature is computed.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from ..core.errors import DataError
+from .manifest import SPLITS
+
+NAMED_AT_MOST = 10  # labels in a line
+
+# The split that a stage cannot do without, what for, and what else helps than examples of it.
+NEEDS = {
+    "train": ("val", "to choose a head by", ", or give each hyperparameter of train one value"),
+    "evaluate": ("test", "to measure on", ""),
+    "learning_curve": ("val", "to measure on", ", or set learning_curve.run to []"),
+    "rank": ("val", "to rank by", ", or set rank.run to []"),
+    "finetune": ("val", "to judge by", ", or set finetune.run to []"),
+    "from_scratch": ("val", "to judge by", ", or set from_scratch.run to []"),
+}
+
+
+def require(manifest: pd.DataFrame, stage: str) -> None:
+    """See that the split that `stage` cannot do without has examples.
+
+    Raises:
+        DataError: it has none.
+    """
+    split, purpose, otherwise = NEEDS[stage]
+    if not (manifest["split"] == split).any():
+        word = {"val": "validation", "test": "test"}[split]
+        raise DataError(
+            f"{stage} has no {word} example {purpose}; raise ingest.shares.{split} or add examples"
+            f" of that split{otherwise}"
+        )
+
+
+def class_names(manifest: pd.DataFrame) -> list[str]:
+    """The labels of the training examples, sorted; a head's outputs come in this order.
+
+    Raises:
+        DataError: there are fewer than two, or another split has a label that is not among them.
+    """
+    classes = sorted(manifest.loc[manifest["split"] == "train", "label"].unique())
+    if not classes:
+        raise DataError("there is no training example; check ingest.shares or the folders")
+    if len(classes) == 1:
+        raise DataError(
+            f"every training example is labelled {classes[0]!r}; "
+            "a classifier needs examples of at least two classes"
+        )
+    others = sorted(set(manifest["label"]) - set(classes))
+    if others:
+        raise DataError(
+            f"no training example is labelled {listed(others)}, but other splits have such; "
+            "add training examples of it, or try another ingest.seed"
+        )
+    return classes
+
+
+def listed(labels: Sequence[str]) -> str:
+    """Some labels in a line."""
+    more = f" and {len(labels) - NAMED_AT_MOST} more" if len(labels) > NAMED_AT_MOST else ""
+    return ", ".join(labels[:NAMED_AT_MOST]) + more
+
+
+def missing(rows: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """For each split, the labels that have no example in it; splits that miss none are left out.
+
+    Args:
+        rows: (label, split) of every example.
+    """
+    seen = set(rows)
+    labels = sorted({label for label, _ in seen})
+    gaps = {split: [label for label in labels if (label, split) not in seen] for split in SPLITS}
+    return {split: gap for split, gap in gaps.items() if gap}

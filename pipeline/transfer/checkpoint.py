@@ -1,0 +1,91 @@
+"""Checkpoints of a training: a killed run goes on from its last whole epoch.
+
+They lie in the feature store's folder, not among DVC's outputs, which DVC deletes before a run.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..backbones.catalogue import save_tensors
+from ..core.params import Augmentation
+from ..heads.trained import Figures
+from ..store.places import checkpoints_folder, replacing
+from .examples import Labelled
+from .network import Network
+from .recipe import Recipe
+
+SAME_RUN = 2  # raise when the training comes to go otherwise: old checkpoints are then left alone
+
+
+def checkpoint_file(
+    network: Network,
+    train: Labelled,
+    val: Labelled,
+    ranges: Augmentation,
+    recipe: Recipe,
+    device: torch.device,
+) -> Path:
+    """Where a run's checkpoint is: its name stands for all that decides what the run does.
+
+    It is in the feature store's folder, not among DVC's outputs, which DVC deletes before a run.
+    """
+    told = [SAME_RUN, torch.__version__, device.type, torch.get_num_threads()]
+    told += [asdict(recipe), ranges.model_dump()]
+    told += [[split.digests, split.labels.tolist()] for split in (train, val)]
+    sha = hashlib.sha256(json.dumps(told).encode())
+    for name, tensor in network.state_dict().items():
+        sha.update(name.encode())
+        sha.update(tensor.cpu().contiguous().numpy().tobytes())
+    return checkpoints_folder() / f"{sha.hexdigest()}.safetensors"
+
+
+def save(
+    file: Path,
+    curve: list[Figures],
+    best: int,
+    changing: dict[str, Tensor],
+    weights: dict[str, Tensor],
+    optimizer: torch.optim.AdamW,
+) -> None:
+    """Write all that the next epoch needs, whole or not at all."""
+    tensors = {f"now/{key}": tensor.detach() for key, tensor in changing.items()}
+    tensors |= {f"best/{key}": tensor for key, tensor in weights.items()}
+    for key, tensor in changing.items():
+        for moment, value in optimizer.state.get(tensor, {}).items():
+            tensors[f"{moment}/{key}"] = value
+    notes = {"curve": [asdict(figures) for figures in curve], "best": best}
+    with replacing(file) as unfinished:
+        save_tensors(tensors, unfinished, {"notes": json.dumps(notes)})
+
+
+def resume(
+    file: Path, changing: dict[str, Tensor], optimizer: torch.optim.AdamW
+) -> tuple[list[Figures], int, dict[str, Tensor]] | None:
+    """Take up what `save` wrote; None where there is no checkpoint, or a damaged one."""
+    if not file.exists():
+        return None
+    try:
+        with safe_open(file, "pt") as opened:
+            notes = json.loads(opened.metadata()["notes"])
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        print(f"{file} is damaged ({type(error).__name__}), so training begins anew")
+        return None
+    weights = {}
+    with torch.no_grad():
+        for key, tensor in changing.items():
+            tensor.copy_(tensors[f"now/{key}"])
+            weights[key] = torch.empty_like(tensor).copy_(tensors[f"best/{key}"])
+            if f"step/{key}" in tensors:
+                optimizer.state[tensor] = {
+                    "step": tensors[f"step/{key}"],
+                    "exp_avg": torch.empty_like(tensor).copy_(tensors[f"exp_avg/{key}"]),
+                    "exp_avg_sq": torch.empty_like(tensor).copy_(tensors[f"exp_avg_sq/{key}"]),
+                }
+    return [Figures(**figures) for figures in notes["curve"]], notes["best"], weights

@@ -1,0 +1,78 @@
+"""Labelled examples of a split, and what makes their views into batches."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..core.files import read
+from ..core.params import Augmentation
+from ..kinds import Kind, Maker, Preprocessing, View
+
+
+@dataclass(frozen=True)
+class Feed:
+    """How examples become a backbone's input: their kind, its views and the augmentation."""
+
+    kind: Kind
+    preprocessing: Preprocessing
+    ranges: Augmentation
+
+    def training_view(self, digest: str, epoch: int) -> View:
+        """The view of an example in an epoch, drawn anew; the example itself with `views` 0."""
+        if not self.ranges.views:
+            return self.kind.original
+        return self.kind.draw(digest, epoch, self.ranges)
+
+    def batches(self, wanted: Iterable[list[tuple[str, str, View]]]) -> Iterator[Tensor]:
+        """Batches of views of examples, each a path, a digest and a view."""
+        return loaded(wanted, self.kind.inputs(self.preprocessing, "cpu"))
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Examples of one split: `paths` and `digests` of length n, `labels` int64 [n]."""
+
+    paths: list[str]
+    digests: list[str]
+    labels: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, manifest: pd.DataFrame, classes: list[str], split: str) -> "Labelled":
+        """The examples of `split`, sorted by digest."""
+        rows = manifest[manifest["split"] == split].sort_values("digest")
+        labels = pd.Index(classes).get_indexer(rows["label"]).astype(np.int64)
+        return cls(rows["path"].tolist(), rows["digest"].tolist(), labels)
+
+    def __add__(self, other: "Labelled") -> "Labelled":
+        """Both, one after the other."""
+        labels = np.concatenate([self.labels, other.labels])
+        return Labelled(self.paths + other.paths, self.digests + other.digests, labels)
+
+
+def loaded(wanted: Iterable[list[tuple[str, str, View]]], make_views: Maker) -> Iterator[Tensor]:
+    """Batches of views as the backbone takes them; the next is made while one is trained on."""
+
+    def one(path: str, digest: str, view: View) -> npt.NDArray[np.uint8]:
+        made: npt.NDArray[np.uint8] = make_views([(read(Path(path), digest), [view])])[0]
+        return made
+
+    def stacked(batch: "list[Future[npt.NDArray[np.uint8]]]") -> Tensor:
+        return torch.from_numpy(np.stack([future.result() for future in batch]))
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        coming: deque[list[Future[npt.NDArray[np.uint8]]]] = deque()
+        for batch in wanted:
+            coming.append([pool.submit(one, *asked) for asked in batch])
+            if len(coming) > 1:
+                yield stacked(coming.popleft())
+        while coming:
+            yield stacked(coming.popleft())

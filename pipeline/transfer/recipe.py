@@ -1,0 +1,36 @@
+"""How a network is trained with its head."""
+
+from dataclasses import dataclass
+
+from ..core.params import FinetuneParams
+from ..heads.head import Floats
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. `blocks` is how many of the last ones learn beside the head, None for all.
+
+    A block's learning rate is `layer_decay` times that of the block above it, the head's is
+    `learning_rate` (discriminative fine-tuning: Howard and Ruder, ACL 2018); all fall to 0 on a
+    cosine. `batch_norm` is `kept` (the statistics stay those of the weights that were loaded) or
+    `updated` (those of the blocks that learn follow the new examples). `class_weights` [c] weigh
+    each class's examples in the losses, of validation too. `last` ends the training after that
+    epoch, with the learning rates of one that goes on to `epochs`; None is all of them.
+    """
+
+    blocks: int | None
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    layer_decay: float
+    weight_decay: float
+    batch_norm: str
+    seed: int
+    class_weights: tuple[float, ...]
+    last: int | None = None
+
+    @classmethod
+    def of(cls, settings: FinetuneParams, class_weights: Floats) -> "Recipe":
+        """What the section `finetune` asks for."""
+        asked = settings.model_dump(exclude={"run", "device"})
+        return cls(**asked, class_weights=tuple(class_weights.tolist()))
