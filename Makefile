@@ -43,10 +43,11 @@ test-slow: setup  ## the tests that take long
 coverage: setup  ## what the tests reach, branches too, in the stages and flows that they start as well
 	pytest -m "slow or not slow" --cov --cov-report=term-missing:skip-covered
 
-check: setup  ## lint, format, types, security
+check: setup  ## lint, format, types, security, and which room imports which
 	ruff check
 	ruff format --check
 	mypy
+	lint-imports
 
 audit: setup  ## known holes in the packages of requirements.lock (asks an advisory service)
 	@$(PYTHON) -m venv .venv/audit

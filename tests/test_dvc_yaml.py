@@ -1,8 +1,10 @@
 """`dvc.yaml` says what the stages truly import, read and write."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
+import grimp
 import pytest
 import yaml
 
@@ -15,37 +17,50 @@ ENTRIES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 OPTIONAL = {name: entry["foreach"] for name, entry in ENTRIES.items() if "foreach" in entry}
 SWITCHED = {name: items for name, items in OPTIONAL.items() if items == f"${{{name}.run}}"}
 STAGES = {name: entry.get("do", entry) for name, entry in ENTRIES.items()}
-
-# These cannot change a byte of any output: they check, name, report. A change in one of them
-# would rerun everything for nothing, so no stage lists them.
-PLUMBING = {"__init__", "command", "errors", "params", "paths", "progress"}
+KIND = "pipeline/kinds/${ingest.kind}"
 
 
+@cache
+def imports() -> grimp.ImportGraph:
+    return grimp.build_graph("pipeline", cache_dir=None)
+
+
+@cache
+def modules_of(stage: str) -> frozenset[str]:
+    """Everything of `pipeline` that a run of the stage can execute, but for the kind's folder."""
+    module = f"pipeline.{stage}"
+    return frozenset({module, *imports().find_upstream_modules(module)})
+
+
+@cache
 def tree(module: str) -> ast.Module:
-    return ast.parse((ROOT / "pipeline" / f"{module}.py").read_text())
+    file = ROOT / Path(*module.split("."))
+    file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
+    return ast.parse(file.read_text())
 
 
-def imported(module: str) -> set[str]:
-    """The modules of `pipeline` that `module` imports, at its top or inside a function."""
-    names = set()
-    for node in ast.walk(tree(module)):
-        if isinstance(node, ast.ImportFrom) and node.module == "pipeline":
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline."):
-            names.add(node.module.split(".")[1])
-        elif isinstance(node, ast.Import):
-            names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("pipeline.")}
-    return names
+def opens_a_kind(module: str) -> bool:
+    """Whether it asks for a kind by the name that it read, and then for what the kind does."""
+    return any(
+        isinstance(node, ast.Call) and ast.unparse(node.func) in ("kinds.named", "named")
+        for node in ast.walk(tree(module))
+    )
 
 
-def modules_of(stage: str) -> set[str]:
-    """Everything of `pipeline` that a run of the stage can execute."""
-    reached, waiting = set(), {stage}
-    while waiting:
-        module = waiting.pop()
-        reached.add(module)
-        waiting |= imported(module) - reached
-    return reached
+def rooms_of(stage: str) -> set[str]:
+    """What of `pipeline/` decides the stage's outputs: its file, and rooms as folders.
+
+    `core/` and the door of `kinds/` change no byte of any output: they check, name, report. A
+    change in one of them would rerun everything for nothing, so no stage lists them.
+    """
+    found = {f"pipeline/{stage}.py"}
+    for module in modules_of(stage):
+        room = module.split(".")[1] if "." in module else "core"
+        if room not in ("core", "kinds", stage):
+            found.add(f"pipeline/{room}")
+        if room != "kinds" and opens_a_kind(module):
+            found.add(KIND)
+    return found
 
 
 def names(entries: list[str | dict[str, object]]) -> set[str]:
@@ -59,31 +74,23 @@ def test_the_command_of_a_stage_is_the_module_of_its_name() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_modules_declared_are_those_imported(stage: str) -> None:
-    declared = {Path(d).stem for d in STAGES[stage]["deps"] if d.startswith("pipeline/")}
-    assert declared == modules_of(stage) - PLUMBING
-
-
-def own_modules(stage: str) -> set[str]:
-    """Those whose files and parameters are the stage's own.
-
-    The module of another stage lends functions: its section and its files are read in the one of
-    its name, which is not called.
-    """
-    return modules_of(stage) - (set(STAGES) - {stage}) - {"params"}
+def test_the_rooms_declared_are_those_imported(stage: str) -> None:
+    declared = {dep for dep in STAGES[stage]["deps"] if dep.startswith("pipeline/")}
+    assert declared == rooms_of(stage)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_parameters_declared_are_the_sections_that_are_read(stage: str) -> None:
     sections = {
         node.attr
-        for module in own_modules(stage)
-        for node in ast.walk(tree(module))
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "params.load()"
+        for node in ast.walk(tree(f"pipeline.{stage}"))
+        if isinstance(node, ast.Attribute)
+        and ast.unparse(node.value) == "params.load(kinds.schema)"
     }
+    for module in modules_of(stage) - {f"pipeline.{stage}"}:  # only stages read parameters
+        assert "params.load(" not in ast.unparse(tree(module)) or module == "pipeline.core.params"
     declared = {name.partition(".")[0] for name in STAGES[stage]["params"]}
-    # Where the features are kept changes none of them.
-    assert sections - {"store"} == declared
+    assert sections == declared
     if stage in SWITCHED:
         assert stage in declared
     elif stage in Params.model_fields:  # else it is told what others were told
@@ -92,8 +99,8 @@ def test_the_parameters_declared_are_the_sections_that_are_read(stage: str) -> N
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_that_may_use_a_gpu_is_tagged(stage: str) -> None:
-    knobs = yaml.safe_load((ROOT / "params.yaml").read_text())
-    own = [f"{stage}.{knob}" for knob in knobs.get(stage, {})]
+    parameters = yaml.safe_load((ROOT / "params.yaml").read_text())
+    own = [f"{stage}.{name}" for name in parameters.get(stage, {})]
     tags = STAGES[stage].get("meta", {}).get("tags", [])
     named = any(name.endswith(".device") for name in [*own, *STAGES[stage]["params"]])
     assert tags == (["gpu"] if named else [])
@@ -102,7 +109,7 @@ def test_a_stage_that_may_use_a_gpu_is_tagged(stage: str) -> None:
 def test_an_optional_stage_is_off_unless_its_parameters_ask_for_it() -> None:
     sections = yaml.safe_load((ROOT / "params.yaml").read_text())
     switched = {name: f"${{{name}.run}}" for name in sections if "run" in sections[name]}
-    assert {"best": "${thaw.run}"} | switched == OPTIONAL
+    assert {"best": "${finetune.run}"} | switched == OPTIONAL
     assert switched == SWITCHED
     assert [name for name in switched if sections[name]["run"]] == []
 
@@ -117,11 +124,11 @@ def test_the_files_declared_are_those_that_the_code_names(stage: str) -> None:
     places = {name: str(value) for name, value in vars(paths).items() if name.isupper()}
     used = {
         places[alias.name]
-        for module in own_modules(stage)
+        for module in modules_of(stage)
         for node in ast.walk(tree(module))
-        if isinstance(node, ast.ImportFrom) and node.module == "pipeline.core.paths"
+        if isinstance(node, ast.ImportFrom) and (node.module or "").endswith("paths")
         for alias in node.names
-        if alias.name != "PARAMS"  # told section by section
+        if alias.name in places and alias.name != "PARAMS"  # told section by section
     }
     entry = STAGES[stage]
     kinds = ("deps", "outs", "metrics", "plots")
