@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from . import kinds
-from .backbones.engines import Engine, open_engine
+from .backbones.engines import Engine, open_engine, stop_without_cuda
 from .core import command, params
 from .core.paths import FEATURES, MANIFEST, PLAN
 from .runners.threads import batches, compute, features_of
@@ -21,6 +21,8 @@ from .tables.manifest import kind_in, read_manifest
 def extract() -> None:
     """Look every view up in the feature store, compute the missing ones, write the shards."""
     settings = params.load(kinds.schema).extract
+    for parameter in params.later_stages_on_cuda(kinds.schema):
+        stop_without_cuda(parameter)
     kind = kinds.named(kind_in(MANIFEST))
     manifest = read_manifest(MANIFEST)
     engine = open_engine(settings, kind)

@@ -59,7 +59,8 @@ def report(manifest: pd.DataFrame, refused: int, files: int, kind: Kind) -> None
         print(f"ingest: {refused} files refused, each with its reason in {REFUSED}")
     gaps = missing(zip(manifest["label"], manifest["split"], strict=True))
     for name, lacking in gaps.items():
-        print(f"ingest: warning: no {name} {kind.nouns} of {listed(lacking)}")
+        if name != "train":  # which ends the run
+            print(f"ingest: warning: no {name} {kind.nouns} of {listed(lacking)}")
     by_case: dict[str, list[str]] = {}
     for label in labels:
         by_case.setdefault(label.casefold(), []).append(label)

@@ -47,8 +47,11 @@ def rank() -> None:
     classes = class_names(manifest)
     require(manifest, "rank")
     examples = manifest[manifest["split"].isin(["train", "val"])]
+    candidates = list(dict.fromkeys(settings.backbones))
+    for candidate in candidates:  # before any is computed
+        catalogue.stop_if_unknown(parted(candidate)[1])
     rows, speeds = [], []
-    for candidate in dict.fromkeys(settings.backbones):
+    for candidate in candidates:
         weights, name = parted(candidate)
         asked = extracting.model_copy(update={"backbone": name, "weights": weights})
         engine = open_engine(asked, kind)

@@ -238,11 +238,3 @@ def test_cuda_asked_for_and_absent_is_a_clear_word(
         with pytest.raises(DeviceError, match=r"extract\.device is cuda, but"):
             engines.open_engine(settings(engine=engine, device="cuda"))
     assert engines.open_engine(settings()).name.startswith("onnxruntime")
-
-
-def test_combinations_that_do_not_exist_are_refused(project: Project) -> None:
-    for engine in ("onnxruntime", "openvino"):
-        with pytest.raises(ParamsError, match=f"{engine} runs on the CPU; for CUDA take torch"):
-            engines.open_engine(settings(engine=engine, device="cuda"))
-    with pytest.raises(ParamsError, match="needs engine auto, openvino or torch"):
-        engines.open_engine(settings(engine="onnxruntime", precision="bfloat16"))

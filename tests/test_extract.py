@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from pipeline import augment, extract
-from pipeline.core.errors import DataError
+from pipeline.backbones import engines
+from pipeline.core import params
+from pipeline.core.errors import DataError, DeviceError
 from pipeline.core.paths import FEATURES, MANIFEST, PLAN
 from pipeline.kinds.image import decode
 from pipeline.store import local
@@ -50,6 +52,22 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     """What extract says about its views, without the rate and the engine."""
     last = capsys.readouterr().out.strip().splitlines()[-1]
     return last.partition(" computed")[0].partition("views: ")[2]
+
+
+def test_a_device_that_a_later_stage_will_miss_is_told_before_anything_is_computed(
+    drawn: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "DRIVERS", ())
+    drawn.set(**{"thaw.device": "cuda"})
+    assert params.later_stages_on_cuda() == []  # thaw is not in the graph
+    for knobs, parameter in (
+        ({"scratch.run": ["asked"]}, r"thaw\.device"),
+        ({"train.device": "cuda"}, r"train\.device"),
+    ):
+        drawn.set(**knobs)
+        with pytest.raises(DeviceError, match=rf"^{parameter} is cuda, but PyTorch sees no CUDA"):
+            extract.extract()
+    assert not FEATURES.exists()
 
 
 def test_every_original_and_every_planned_view_has_one_feature(drawn: Project) -> None:

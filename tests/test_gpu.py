@@ -24,10 +24,10 @@ HAS_CUDA = torch.cuda.is_available()
 if not HAS_CUDA:
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
 
-from pipeline.backbones import engines  # noqa: E402
+from pipeline.backbones import engines
 from pipeline.core import params  # noqa: E402
 from pipeline.core.errors import DeviceError  # noqa: E402
-from pipeline.kinds.image import decode, gpu, preprocess, views  # noqa: E402
+from pipeline.kinds.image import decode, gpu, preprocess, views
 from pipeline.kinds.image.preprocess import Preprocessing  # noqa: E402
 from pipeline.kinds.image.views import ORIGINAL, View  # noqa: E402
 from tests import picture_cases  # noqa: E402

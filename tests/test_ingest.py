@@ -413,6 +413,7 @@ def test_a_group_that_the_source_divides_is_named(
     project.set(**{"ingest.source": "csv", "ingest.path": ROOT})
     put_classes(draw_picture, 6)
     rows = ["ant/0.png,ant,train,nest", "ant/2.png,ant,test,nest", "bee/1.png,bee,train,other"]
+    rows += ["bee/3.png,bee,val,"]
     put("labels.csv", "\n".join(["path,label,split,group", *rows]).encode())
     ingest.ingest()
     assert "the source itself divides group 'nest' between splits" in capsys.readouterr().out
@@ -443,8 +444,47 @@ def test_no_training_picture(project: Project, draw_picture: Draw) -> None:
     put_classes(draw_picture, 4)
     rows = [f"{('ant', 'bee')[i % 2]}/{i}.png,{('ant', 'bee')[i % 2]},test" for i in range(4)]
     put("labels.csv", "\n".join(["path,label,split", *rows]).encode())
-    with pytest.raises(DataError, match="gives no picture to the train split"):
+    with pytest.raises(DataError, match=r"^there is no training picture"):
         ingest.ingest()
+
+
+@pytest.mark.parametrize(
+    ("labels", "knobs", "words"),
+    [
+        ("ab|ab|abc", {}, r"^no training picture shows c, but other splits do;"),
+        ("a|a|ab", {}, r"^every training picture is labelled 'a'"),
+        ("ab||", {}, r"^evaluate has no test picture"),
+        ("ab||ab", {"train.optimizer": ["sgd", "lbfgs"]}, r"^train has no validation picture"),
+        *(
+            ("ab||ab", {f"{stage}.run": ["asked"]}, rf"^{stage} has no val.* set {stage}\.run to")
+            for stage in ("few", "rank", "thaw", "scratch")
+        ),
+    ],
+)
+def test_what_a_later_stage_would_refuse_is_refused_at_once(
+    project: Project, draw_picture: Draw, labels: str, knobs: dict[str, object], words: str
+) -> None:
+    project.set(**{"ingest.source": "csv", "ingest.path": ROOT}, **knobs)
+    project.set(**{"ingest.shares": {"train": 1.0, "val": 0.0, "test": 0.0}})
+    rows = []
+    for split_name, of_split in zip(splits.SPLITS, labels.split("|"), strict=True):
+        for label in of_split:
+            put(f"{len(rows)}.png", picture_cases.png(draw_picture(len(rows))))
+            rows.append(f"{len(rows)}.png,{label},{split_name}")
+    put("labels.csv", "\n".join(["path,label,split", *rows]).encode())
+    with pytest.raises(DataError, match=words):
+        ingest.ingest()
+    assert not MANIFEST.exists()
+
+
+def test_without_validation_pictures_one_head_can_be_trained(
+    folder: Project, draw_picture: Draw
+) -> None:
+    folder.set(**{"ingest.shares": {"train": 0.6, "val": 0.0, "test": 0.4}})
+    folder.set(**{"train.optimizer": "lbfgs", "train.seed": [0, 1]})  # which lbfgs does not read
+    put_classes(draw_picture)
+    ingest.ingest()
+    assert set(pd.read_parquet(MANIFEST)["split"]) == {"train", "test"}
 
 
 def test_too_many_refusals_stop_the_run(folder: Project, draw_picture: Draw) -> None:

@@ -46,6 +46,34 @@ def test_a_mistake_is_one_line_naming_key_value_and_what_is_allowed(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"engine": "openvino", "device": "cuda"}, "openvino runs on the CPU; for device cuda"),
+        ({"engine": "onnxruntime", "device": "cuda"}, "onnxruntime runs on the CPU; for device"),
+        (
+            {"engine": "onnxruntime", "precision": "bfloat16"},
+            "bfloat16 needs engine auto, openvino",
+        ),
+        ({"seed": list(range(10_001))}, "the sweep asks for 10,001 heads"),
+        ({"width": [8, 16], "optimizer": ["adamw", "ridge"]}, "width is [8, 16], but ridge makes"),
+    ],
+)
+def test_parameters_that_do_not_go_together_are_a_line(
+    tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    section = "extract" if "engine" in changes else "train"
+    document[section] |= changes
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(document))
+    with pytest.raises(ParamsError) as caught:
+        params.load(file)
+    assert str(caught.value).startswith(f"{file}: {section}: ")
+    assert words in str(caught.value)
+    assert len(str(caught.value).removeprefix(str(file))) < 160
+
+
 def test_every_list_in_a_sweep_is_checked_value_by_value(tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
     good = (ROOT / "params.yaml").read_text()

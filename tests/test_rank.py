@@ -69,6 +69,16 @@ def test_the_licence_is_the_one_that_is_stated():
 
 def test_without_validation_pictures_it_says_what_to_do(shapes):
     shapes.set(**{"ingest.shares": {"train": 0.8, "val": 0.0, "test": 0.2}})
+    shapes.set(**{"rank.run": []})
     ingest()
-    with pytest.raises(DataError, match=r"ingest.shares.val more than 0"):
+    with pytest.raises(DataError, match=r"rank has no validation picture.*ingest\.shares\.val"):
+        rank()
+
+
+def test_every_name_is_looked_up_before_a_backbone_is_run(shapes, monkeypatch):
+    monkeypatch.setattr(
+        "pipeline.backbones.engines.open_engine", lambda _: pytest.fail("it was run")
+    )
+    shapes.set(**{"rank.backbones": ["efficientnet_lite0", "timm:no_such_model"]})
+    with pytest.raises(ParamsError, match=r"timm has no model 'no_such_model'"):
         rank()

@@ -176,6 +176,23 @@ def table(text: str | bytes) -> find.Listing:
     return find.listing(params("csv", "data/raw/x"))
 
 
+@pytest.mark.parametrize(
+    ("name", "todo"),
+    [("labels.csv", ""), ("my.csv", " and rename the table to labels.csv")],
+)
+def test_the_path_of_the_table_itself_is_answered_with_what_to_write(
+    project: Project, name: str, todo: str
+) -> None:
+    table("path,label\n1.jpg,ant\n")
+    Path("data/raw/x/my.csv").write_bytes(b"path,label\n")
+    with pytest.raises(DataError) as caught:
+        find.listing(params("csv", f"data/raw/x/{name}"))
+    assert str(caught.value) == (
+        f"ingest.path data/raw/x/{name} is a file; source: csv needs its folder, so that DVC sees"
+        f" changes to the pictures too: write ingest.path: data/raw/x{todo}"
+    )
+
+
 def test_a_table_of_all_columns_in_any_order(project: Project) -> None:
     listing = table("group,split,label,path,note\nnest 1,train,ant,1.jpg,-\n,,bee,sub/3.jpg,\n")
     assert listing.refused == []

@@ -182,7 +182,7 @@ def test_without_validation_the_last_epoch_is_kept_with_a_warning(trained_projec
 def test_without_validation_there_is_no_choosing(trained_project):
     make_features(COUNTS | {"val": {}})
     trained_project.set(**{"train.seed": [0, 1]})
-    with pytest.raises(DataError, match=r"no validation picture to choose among 2 heads"):
+    with pytest.raises(DataError, match=r"no validation picture to choose a head by"):
         train()
 
 
@@ -214,6 +214,21 @@ def combinations(project, **knobs):
 
 def test_a_value_given_twice_is_one_head(trained_project):
     assert len(combinations(trained_project, seed=[1, 1, 2])) == 2
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "count"),
+    [
+        ("adamw", 2 * 2 * 3),
+        (["lbfgs", "lbfgs"], 2),
+        (["lbfgs", "nearest_mean", "ridge"], 2 + 1 + 2),
+        (["sgd", "nearest_mean", "ridge"], 2 * 2 * 3 + 1 + 2),
+    ],
+)
+def test_ingest_is_told_how_many_heads_there_will_be(trained_project, optimizer, count):
+    knobs = {"weight_decay": [0.1, 0.2, 0.1], "width": [0, 4], "seed": [1, 2, 3]}
+    assert len(combinations(trained_project, optimizer=optimizer, **knobs)) == count
+    assert load().train.heads() == count
 
 
 def test_too_many_heads_are_refused(trained_project):

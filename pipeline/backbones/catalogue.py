@@ -57,6 +57,7 @@ def load(name: str, weights: str = "pretrained") -> Backbone:
         ParamsError: there is no such model.
         WeightsError: the weights cannot be had, for want of a network or a package.
     """
+    stop_if_unknown(name)
     if weights == "random":
         torch.manual_seed(RANDOM_SEED)
     pretrained = weights == "pretrained"
@@ -76,6 +77,21 @@ def load(name: str, weights: str = "pretrained") -> Backbone:
     return Backbone(
         name, module, preprocessing, features.shape[1], _fingerprint(name, module, preprocessing)
     )
+
+
+def stop_if_unknown(name: str) -> None:
+    """Raise `ParamsError` where no library has a backbone of that name."""
+    family, _, model = name.rpartition(":")
+    if family == "torchvision":
+        try:
+            _ = torchvision.models.get_model_weights(model)["DEFAULT"]
+        except (ValueError, KeyError):
+            raise ParamsError(
+                f"backbone {name}: torchvision has no classifier {model!r};"
+                " see torchvision.models.list_models()"
+            ) from None
+    elif family == "timm" and not timm.is_model(model.partition(".")[0]):
+        raise ParamsError(f"backbone {name}: timm has no model {model!r}; see timm.list_models()")
 
 
 def with_weights(name: str, file: Path) -> Backbone:
@@ -148,13 +164,7 @@ def lite_classifier(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessi
 
 def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
     """A torchvision classifier without its last layers; its weights decide the preprocessing."""
-    try:
-        weights = torchvision.models.get_model_weights(name)["DEFAULT"]
-    except (ValueError, KeyError):
-        raise ParamsError(
-            f"extract.backbone: torchvision has no classifier {name!r};"
-            " see torchvision.models.list_models()"
-        ) from None
+    weights = torchvision.models.get_model_weights(name)["DEFAULT"]
     try:
         network = torchvision.models.get_model(name, weights=weights if pretrained else None)
     except OSError as error:
@@ -174,7 +184,7 @@ def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]
             setattr(network, last, nn.Identity())
             break
     else:
-        raise ParamsError(f"extract.backbone: torchvision:{name} has no known last layer to drop")
+        raise ParamsError(f"backbone torchvision:{name} has no known last layer to drop")
     preset = weights.transforms()
     return network, Preprocessing(
         preset.resize_size[0],
@@ -187,8 +197,6 @@ def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]
 
 def _timm(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
     """A timm model without its classifier; its pretrained configuration is its preprocessing."""
-    if not timm.is_model(name.partition(".")[0]):
-        raise ParamsError(f"extract.backbone: timm has no model {name!r}; see timm.list_models()")
     try:
         network = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except (OSError, RuntimeError) as error:

@@ -189,8 +189,8 @@ class TrainParams(Section):
         product = math.prod(self._values().values())
         if product > MOST_HEADS:
             raise ValueError(
-                f"the lists stand for {product:,} heads, their product; at most {MOST_HEADS:,} are"
-                " trained together, so shorten a list"
+                f"the sweep asks for {product:,} heads, the product of its lists; at most"
+                f" {MOST_HEADS:,} are trained together, so shorten a list"
             )
         solved = [name for name in self.optimizers() if name in CLOSED_FORMS]
         widths = self.width if isinstance(self.width, list) else [self.width]
@@ -208,10 +208,9 @@ class TrainParams(Section):
     def heads(self) -> int:
         """How many different heads are asked for; `every_combination` says which."""
         values = self._values()
-        decays, others = values.get("weight_decay", 1), math.prod(values.values())
-        each = others // values.get("optimizer", 1)
-        of = {"nearest_mean": 1, "lbfgs": decays, "ridge": decays}
-        return sum(of.get(optimizer, each) for optimizer in set(self.optimizers()))
+        each = math.prod(values.values()) // values.get("optimizer", 1)
+        solved = dict.fromkeys(CLOSED_FORMS, values.get("weight_decay", 1)) | {"nearest_mean": 1}
+        return sum(solved.get(optimizer, each) for optimizer in set(self.optimizers()))
 
     def _values(self) -> dict[str, int]:
         """How many different values each list has; only hyperparameters may be lists."""
@@ -412,6 +411,15 @@ def stages_that_need_validation(schema: Schema) -> list[str]:
     names = ("learning_curve", "rank", "finetune", "from_scratch")
     optional = [name for name in names if getattr(settings, name).run]
     return ["train"] * (settings.train.heads() > 1) + optional
+
+
+def later_stages_on_cuda(schema: Schema) -> list[str]:
+    """The parameters that ask for CUDA in the stages after `extract`; for a check, as above."""
+    settings = load(schema)
+    devices = {"train.device": settings.train.device}
+    if settings.finetune.run or settings.from_scratch.run:
+        devices["finetune.device"] = settings.finetune.device
+    return [name for name, device in devices.items() if device == "cuda"]
 
 
 def store_section(path: Path = PARAMS) -> StoreParams:

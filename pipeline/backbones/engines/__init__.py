@@ -9,13 +9,13 @@ always gets batches of one size, filled up with zeros.
 
 from pathlib import Path
 
-from ...core.errors import ParamsError
+from ...core.errors import DeviceError, ParamsError
 from ...core.params import ExtractParams
 from ...kinds import Kind
 from .. import exports
 from .engine import Engine
 
-__all__ = ["Engine", "is_ready", "open_engine"]
+__all__ = ["Engine", "is_ready", "open_engine", "stop_without_cuda"]
 
 DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # NVIDIA's, and Windows' under WSL
 
@@ -41,13 +41,15 @@ def open_engine(settings: ExtractParams, kind: Kind) -> Engine:
 
 def _opened(settings: ExtractParams, kind: Kind) -> Engine:
     runs_it = _runs_it(settings)
+    if settings.device == "cuda":
+        stop_without_cuda("extract.device")
     if runs_it == "torch":
         from ..catalogue import load
-        from .on_torch import is_on_cuda, on_cpu, on_cuda
+        from .on_torch import on_cpu, on_cuda
 
-        cuda = is_on_cuda(settings.device)
+        on_gpu = settings.device != "cpu" and _has_cuda()
         backbone = load(settings.backbone, settings.weights)
-        return (on_cuda if cuda else on_cpu)(backbone, settings, kind)
+        return (on_cuda if on_gpu else on_cpu)(backbone, settings, kind)
     # Makes a damaged export anew, so that what OpenVINO refuses is not damaged.
     file, engine = _sound(settings, kind)
     if runs_it == "openvino":
@@ -61,6 +63,12 @@ def is_ready(settings: ExtractParams) -> bool:
     """Whether `open_engine` is quick: no PyTorch, and a backbone that was exported before."""
     exported = exports.is_exported(settings.backbone, settings.weights)
     return _runs_it(settings) != "torch" and exported
+
+
+def stop_without_cuda(parameter: str) -> None:
+    """Raise `DeviceError` where `parameter` asks for CUDA and there is no such device."""
+    if not _has_cuda():
+        raise DeviceError(f"{parameter} is cuda, but PyTorch sees no CUDA device; use auto or cpu")
 
 
 def _runs_it(settings: ExtractParams) -> str:

@@ -6,25 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...core.errors import DeviceError
 from ...core.params import ExtractParams
 from ...kinds import Kind
 from ..catalogue import Backbone
 from .engine import Engine
-
-
-def is_on_cuda(device: str) -> bool:
-    """Whether PyTorch is to run on CUDA.
-
-    Raises:
-        DeviceError: it was asked to and there is none.
-    """
-    there = device != "cpu" and torch.cuda.is_available()
-    if device == "cuda" and not there:
-        raise DeviceError(
-            "extract.device is cuda, but PyTorch sees no CUDA device; use auto or cpu"
-        )
-    return there
 
 
 def on_cpu(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engine:
