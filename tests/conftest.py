@@ -1,13 +1,24 @@
-"""What most tests stand on: an empty project folder, and pictures made for the purpose."""
+"""What most tests stand on: an empty project folder, and pictures made for the purpose.
 
+Tests may run side by side (`pytest -n 2 --dist loadgroup`). What is dear to make is made by one
+worker for all, in the folder `shared`, where no test changes anything.
+"""
+
+import contextlib
+import fcntl
 import importlib
 import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+# Threads that wait for a core spin: beside another worker a test took up to ten times as long.
+# NumPy and PyTorch read it as they are imported, and so do the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -17,6 +28,24 @@ from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM = shutil.which("chromium")  # .ci/run installs it
+SMALL = {"extract.backbone": "timm:test_resnet", "extract.weights": "random"}
+FIRST = ("flows", "test_repro")  # groups that take long: begun last, one would be left alone
+
+
+def group_of(item: pytest.Item) -> str:
+    """Tests of one name run on one worker: those of a file, and all of flows.
+
+    So the fixtures of a module are made once, and one Prefect server is enough.
+    """
+    folder = item.path.parent
+    return item.path.stem if folder == ROOT / "tests" else folder.name
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: group_of(item) not in FIRST)
 
 
 class Project:
@@ -48,9 +77,85 @@ def ctrl_c_is_heard() -> None:
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where backbones exported to ONNX are kept for all tests: an export takes seconds."""
-    return tmp_path_factory.mktemp("exported")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers have in common."""
+    own = tmp_path_factory.getbasetemp()
+    folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    (folder / "shared").mkdir(exist_ok=True)
+    return folder / "shared"
+
+
+@contextlib.contextmanager
+def one_at_a_time(file: Path) -> Iterator[None]:
+    """Of all workers, one at a time is let in."""
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """The folder as `make` fills it: the first worker makes it, the others wait for it."""
+    with one_at_a_time(folder):
+        if not folder.exists():
+            unfinished = folder.with_suffix(".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)  # of one that failed
+            unfinished.mkdir()
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported(shared: Path) -> Path:
+    """Where backbones exported to ONNX are kept for all tests: an export takes seconds.
+
+    Tests may add to it. One that harms an export does so in a store of its own.
+    """
+    folder = shared / "store" / "backbones"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def export_once(exported: Path, name: str, weights: str) -> Path:
+    """The backbone's export among those for all tests: not made by each worker in one moment."""
+    from pipeline.backbones import exports  # not before coverage is measured
+
+    with one_at_a_time(exported), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_STORE", str(exported.parent))
+        return exports.exported(name, weights)
+
+
+@pytest.fixture(scope="session")
+def lite0(exported: Path) -> Path:
+    """The default backbone, exported."""
+    return export_once(exported, "efficientnet_lite0", "pretrained")
+
+
+@pytest.fixture(scope="session")
+def small_backbone(exported: Path) -> Path:
+    """The export of `SMALL`, a network of half a million weights that looks at 160 × 160 pixels."""
+    return export_once(exported, SMALL["extract.backbone"], SMALL["extract.weights"])
+
+
+def begin_store(folder: Path, exported: Path) -> Path:
+    """A new feature store in a cache in `folder`, in which backbones are exported already."""
+    store = folder / "cache" / "features"
+    store.mkdir(parents=True)
+    (store / "backbones").symlink_to(exported)
+    return store
+
+
+@pytest.fixture(scope="session")
+def dvc_template(shared: Path) -> Path:
+    """A fresh repository of git and DVC, to be copied: `dvc init` takes seconds."""
+
+    def make(folder: Path) -> None:
+        dvc = str(Path(sys.executable).with_name("dvc"))
+        config = (dvc, "config", "core.analytics", "false")
+        for command in (("git", "init", "-q"), (dvc, "init", "-q"), config):
+            subprocess.run(command, cwd=folder, check=True)
+
+    return made_once(shared / "template", make)
 
 
 @pytest.fixture
@@ -58,37 +163,31 @@ def project(tmp_path: Path, exported: Path, monkeypatch: pytest.MonkeyPatch) -> 
     folder = tmp_path / "project"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "cache" / "features"))
+    monkeypatch.setenv("HEADSTART_STORE", str(begin_store(tmp_path, exported)))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for stages run as processes
-    (tmp_path / "cache" / "features").mkdir(parents=True)
-    (tmp_path / "cache" / "features" / "backbones").symlink_to(exported)
     return Project(folder)
 
 
 @pytest.fixture(scope="session")
-def bundled(
-    tmp_path_factory: pytest.TempPathFactory,
-    exported: Path,
-    draw_picture: Callable[..., Image.Image],
-) -> Path:
-    """A project in which all stages ran on drawn pictures, up to `bundle/`."""
-    folder = tmp_path_factory.mktemp("bundled")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("HEADSTART_STORE", str(folder / "cache" / "features"))
-        (folder / "cache" / "features").mkdir(parents=True)
-        (folder / "cache" / "features" / "backbones").symlink_to(exported)
-        project = Project(folder)
-        knobs = {"ingest.source": "folder", "ingest.path": "data/raw/shapes", "augment.views": 0}
-        project.set(**knobs, **{"evaluate.bootstrap": 10})
-        for i in range(60):
-            path = Path("data/raw/shapes") / ("disc", "square")[i % 2] / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draw_picture(i, 80 + 7 * i, 60 + 5 * i, square=bool(i % 2)).save(path)
-        for stage in ("ingest", "augment", "extract", "train", "evaluate", "checks", "bundle"):
-            module = importlib.import_module(f"pipeline.{stage}")
-            getattr(module, stage)()
-    return folder
+def bundled(shared: Path, lite0: Path, draw_picture: Callable[..., Image.Image]) -> Path:
+    """A project in which all stages ran on drawn pictures, up to `bundle/`; not to be changed."""
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setenv("HEADSTART_STORE", str(begin_store(folder, lite0.parent)))
+            project = Project(folder)
+            knobs = {"ingest.source": "folder", "ingest.path": "data/raw/shapes"}
+            project.set(**knobs, **{"augment.views": 0, "evaluate.bootstrap": 10})
+            for i in range(60):
+                path = Path("data/raw/shapes") / ("disc", "square")[i % 2] / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                draw_picture(i, 80 + 7 * i, 60 + 5 * i, square=bool(i % 2)).save(path)
+            for stage in ("ingest", "augment", "extract", "train", "evaluate", "checks", "bundle"):
+                module = importlib.import_module(f"pipeline.{stage}")
+                getattr(module, stage)()
+
+    return made_once(shared / "bundled", make)
 
 
 @pytest.fixture

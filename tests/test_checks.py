@@ -25,7 +25,7 @@ from pipeline.quality import drift, duplicates, label_issues
 from pipeline.quality.duplicates import Picture
 from pipeline.sources.surfaces import PATCH, cut
 from pipeline.store import local
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, begin_store
 
 CLASSES = ("galaxies", "grass", "gravel", "moon")
 HEADERS = {
@@ -45,14 +45,12 @@ def prepare() -> None:
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> Path:
+def clean(tmp_path_factory: pytest.TempPathFactory, lite0: Path) -> Path:
     """A project of patches of four surfaces, up to their features; splits are drawn."""
     folder = tmp_path_factory.mktemp("clean")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("HEADSTART_STORE", str(folder / "cache" / "features"))
-        (folder / "cache" / "features").mkdir(parents=True)
-        (folder / "cache" / "features" / "backbones").symlink_to(exported)
+        patch.setenv("HEADSTART_STORE", str(begin_store(folder, lite0.parent)))
         project = Project(folder)
         project.set(**{"ingest.source": "folder", "ingest.path": str(RAW), "augment.views": 0})
         recipe = pd.read_csv(ROOT / "data/raw/surfaces.csv")

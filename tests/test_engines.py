@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +17,16 @@ from pipeline.core import params
 from pipeline.core.errors import DeviceError, ParamsError
 from pipeline.core.params import ExtractParams
 from pipeline.store import local
-from tests.conftest import Project
+from tests.conftest import SMALL, Project
+
+pytestmark = pytest.mark.usefixtures("lite0")
 
 HAS_CUDA = torch.cuda.is_available()
 CAPABILITIES = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 IN_BFLOAT16 = {"engine": "openvino", "precision": "bfloat16"}
 ON_CPU = [
     {"engine": "onnxruntime"},
-    {"engine": "torch"},
+    {"engine": "torch", "batch_size": 6},  # it always computes a whole batch
     {"engine": "openvino"},
     pytest.param(
         IN_BFLOAT16,
@@ -36,23 +39,51 @@ def settings(**changes: object) -> ExtractParams:
     return params.load().extract.model_copy(update=changes)
 
 
+def drawn(side: int) -> NDArray[np.uint8]:
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (12, side // 16, side // 16, 3), dtype=np.uint8)
+    return coarse.repeat(16, axis=1).repeat(16, axis=2)
+
+
 @pytest.fixture
 def pictures() -> NDArray[np.uint8]:
-    random = np.random.default_rng(0)
-    coarse = random.integers(0, 256, (12, 14, 14, 3), dtype=np.uint8)
-    return coarse.repeat(16, axis=1).repeat(16, axis=2)
+    return drawn(224)
+
+
+@pytest.fixture
+def small(
+    project: Project, small_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> ExtractParams:
+    """Asks for a small backbone, whose export is in a store of its own, for tests that harm it."""
+    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "own"))
+    local.backbones_folder().mkdir(parents=True)
+    for file in (small_backbone, small_backbone.with_suffix(".safetensors")):
+        shutil.copy(file, local.backbones_folder())
+    project.set(**SMALL)
+    return settings()
+
+
+def on(engine: str, asked: ExtractParams) -> ExtractParams:
+    return asked.model_copy(update={"engine": engine})
+
+
+def which(file: Path) -> tuple[int, int]:
+    """Tells a file from another of its name."""
+    return file.stat().st_ino, file.stat().st_mtime_ns
 
 
 def test_onnxruntime_openvino_and_pytorch_agree(
     project: Project, pictures: NDArray[np.uint8]
 ) -> None:
     fast, other, sure = (
-        engines.open_engine(settings(engine=e)) for e in ("onnxruntime", "openvino", "torch")
+        engines.open_engine(settings(engine=e, batch_size=len(pictures)))
+        for e in ("onnxruntime", "openvino", "torch")
     )
     assert fast.preprocessing == other.preprocessing == sure.preprocessing
     assert fast.dimension == other.dimension == sure.dimension == 1280
-    np.testing.assert_allclose(fast.run(pictures), sure.run(pictures), atol=1e-4)
-    np.testing.assert_allclose(other.run(pictures), sure.run(pictures), atol=1e-4)
+    wanted = sure.run(pictures)
+    np.testing.assert_allclose(fast.run(pictures), wanted, atol=1e-4)
+    np.testing.assert_allclose(other.run(pictures), wanted, atol=1e-4)
     assert len({engine.fingerprint for engine in (fast, other, sure)}) == 3
 
 
@@ -81,24 +112,25 @@ def test_a_processor_without_bfloat16_is_a_clear_word(
             return [one for one in CAPABILITIES if one != "BF16"]
 
     file = exports.exported(settings().backbone, settings().weights)
-    before = file.stat()
+    before = which(file)
     monkeypatch.setattr(openvino, "Core", Older)
     with pytest.raises(DeviceError, match=r"no bfloat16; set extract\.precision to float32"):
         engines.open_engine(settings(**IN_BFLOAT16))
-    assert file.stat() == before  # it is not taken for damaged
+    assert which(file) == before  # it is not taken for damaged
 
 
 @pytest.mark.parametrize("asked", ON_CPU)
 def test_a_picture_has_the_same_bits_in_any_company(
-    project: Project, pictures: NDArray[np.uint8], asked: dict[str, str]
+    project: Project, pictures: NDArray[np.uint8], asked: dict[str, object]
 ) -> None:
     run = engines.open_engine(settings(**asked)).run
+    pictures = pictures[: settings(**asked).batch_size]
     together = run(pictures)
     alone = np.concatenate([run(pictures[i : i + 1]) for i in range(len(pictures))])
     threes = np.concatenate([run(pictures[i : i + 3]) for i in range(0, len(pictures), 3)])
     backwards = run(pictures[::-1].copy())[::-1]
     with ThreadPoolExecutor(4) as pool:
-        at_once = np.concatenate(list(pool.map(run, np.split(pictures, 4))))
+        at_once = np.concatenate(list(pool.map(run, np.array_split(pictures, 4))))
     for other in (alone, threes, backwards, at_once):
         np.testing.assert_array_equal(together, other)
 
@@ -108,7 +140,7 @@ def test_openvino_gives_the_same_bits_on_any_number_of_streams_and_threads(
     project: Project,
     pictures: NDArray[np.uint8],
     monkeypatch: pytest.MonkeyPatch,
-    asked: dict[str, str],
+    asked: dict[str, object],
 ) -> None:
     found = engines.open_engine(settings(**asked)).run(pictures)
     real = openvino.Core.compile_model
@@ -132,7 +164,7 @@ def test_what_openvino_cannot_run_is_a_clear_word_and_no_damage(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = exports.exported(settings().backbone, settings().weights)
-    before = file.stat()
+    before = which(file)
     # No network at hand is beyond OpenVINO; it fails here for a device that it does not know.
     real = openvino.Core.compile_model
     monkeypatch.setattr(
@@ -140,7 +172,7 @@ def test_what_openvino_cannot_run_is_a_clear_word_and_no_damage(
     )
     with pytest.raises(ParamsError, match=r"OpenVINO cannot run efficientnet_lite0: .*NONE"):
         engines.open_engine(settings(engine="openvino"))
-    assert file.stat() == before
+    assert which(file) == before
 
 
 def test_onnxruntime_gives_the_same_bits_on_any_number_of_threads(
@@ -179,21 +211,22 @@ def test_an_export_has_the_same_bytes_from_every_folder(project: Project) -> Non
     assert b"backbones.py" not in written  # as a traceback would name it
 
 
-def test_a_backbone_is_ready_once_both_its_files_are_there(project: Project) -> None:
-    on_cpu = [settings(device="cpu"), settings(engine="openvino")]
-    file = exports.exported(settings().backbone, settings().weights)
-    assert set(local._kept(local.backbones_folder())) >= {file, file.with_suffix(".safetensors")}
+def test_a_backbone_is_ready_once_both_its_files_are_there(small: ExtractParams) -> None:
+    on_cpu = [small.model_copy(update={"device": "cpu"}), on("openvino", small)]
+    on_gpu = small.model_copy(update={"device": "cuda"})
+    file = exports.exported(small.backbone, small.weights)
+    assert set(local._kept(local.backbones_folder())) == {file, file.with_suffix(".safetensors")}
     assert local._kept(local.backbones_folder()) == list(local.backbones_folder().iterdir())
     assert [engines.is_ready(asked) for asked in on_cpu] == [True, True]
-    assert not engines.is_ready(settings(engine="torch", device="cpu"))
-    assert not engines.is_ready(settings(device="cuda"))
+    assert not engines.is_ready(on("torch", on_cpu[0]))
+    assert not engines.is_ready(on_gpu)
     aside = file.rename(file.with_suffix(".aside"))
     assert [engines.is_ready(asked) for asked in on_cpu] == [False, False]
     aside.rename(file)
     weights = file.with_suffix(".safetensors").read_bytes()
     file.with_suffix(".safetensors").unlink()
     assert [engines.is_ready(asked) for asked in on_cpu] == [False, False]
-    exports.exported(settings().backbone, settings().weights)
+    exports.exported(small.backbone, small.weights)
     assert [engines.is_ready(asked) for asked in on_cpu] == [True, True]
     assert file.with_suffix(".safetensors").read_bytes() == weights
 
@@ -215,15 +248,13 @@ def test_a_second_run_needs_no_torch_and_tells_nobody(project: Project, engine: 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_a_damaged_export_is_made_again(
-    project: Project,
-    pictures: NDArray[np.uint8],
-    capsys: pytest.CaptureFixture[str],
-    engine: str,
+    small: ExtractParams, capsys: pytest.CaptureFixture[str], engine: str
 ) -> None:
-    sound = engines.open_engine(settings(engine=engine)).run(pictures)
-    file = exports.file_of(settings().backbone, settings().weights)
+    pictures = drawn(160)
+    sound = engines.open_engine(on(engine, small)).run(pictures)
+    file = exports.file_of(small.backbone, small.weights)
     file.write_bytes(file.read_bytes()[:100_000])
-    again = engines.open_engine(settings(engine=engine)).run(pictures)
+    again = engines.open_engine(on(engine, small)).run(pictures)
     assert "is damaged" in capsys.readouterr().out
     np.testing.assert_array_equal(sound, again)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.conftest import begin_store
 from tests.test_repro import Repository
 from tests.test_thaw import draw_shapes
 
@@ -19,13 +20,11 @@ def test_an_experiment_in_a_folder_of_its_own_shares_the_features(
     draw_picture: Callable[..., Image.Image],
     tmp_path: Path,
     exported: Path,
+    dvc_template: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "cache" / "features"))
-    (tmp_path / "cache" / "features").mkdir(parents=True)
-    (tmp_path / "cache" / "features" / "backbones").symlink_to(exported)
-    (tmp_path / "repository").mkdir()
-    repository = Repository(tmp_path / "repository")
+    monkeypatch.setenv("HEADSTART_STORE", str(begin_store(tmp_path, exported)))
+    repository = Repository(tmp_path / "repository", dvc_template)
     draw_shapes(repository.folder, draw_picture, 24)
     repository.set(**{"ingest.source": "folder", "ingest.path": "data/raw/shapes"})
     repository.set(**{"augment.views": 1, "augment.hflip": 0.0})

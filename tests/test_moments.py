@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.conftest import begin_store
 from tests.test_repro import Repository
 
 # Every look at the time of day sees another decade; the monotonic clock is left alone.
@@ -53,16 +54,14 @@ time_t time(time_t *told) {
 def repository(
     tmp_path: Path,
     exported: Path,
+    dvc_template: Path,
     draw_picture: Callable[..., Image.Image],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Repository:
     """A repository in which nothing has run yet."""
-    (tmp_path / "cache" / "features").mkdir(parents=True)
-    (tmp_path / "cache" / "features" / "backbones").symlink_to(exported)
-    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "cache" / "features"))
+    monkeypatch.setenv("HEADSTART_STORE", str(begin_store(tmp_path, exported)))
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    (tmp_path / "repository").mkdir()
-    repository = Repository(tmp_path / "repository")
+    repository = Repository(tmp_path / "repository", dvc_template)
     for i in range(40):
         path = repository.folder / "data/raw/shapes" / ("disc", "square")[i % 2] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

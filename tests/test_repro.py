@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, begin_store
 
 STAGES = ["ingest", "augment", "extract", "train", "evaluate", "checks", "bundle", "report"]
 
@@ -20,11 +20,9 @@ STAGES = ["ingest", "augment", "extract", "train", "evaluate", "checks", "bundle
 class Repository:
     """A copy of the project, with git and DVC, and a folder of pictures tracked by DVC."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, template: Path) -> None:
         self.folder = folder
-        self.run("git", "init", "-q")
-        self.run("dvc", "init", "-q")
-        self.run("dvc", "config", "core.analytics", "false")
+        shutil.copytree(template, folder)
         files = self.run("git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard")
         wanted = ("pipeline/", "flows/", "data/", ".dvc/plots/", "params.yaml", "dvc.yaml")
         for name in files.splitlines():
@@ -69,16 +67,13 @@ class Repository:
 
 @pytest.fixture(scope="module")
 def repository(
-    tmp_path_factory: pytest.TempPathFactory,
-    exported: Path,
+    tmp_path_factory: pytest.TempPathFactory, lite0: Path, dvc_template: Path
 ) -> Iterator[Repository]:
+    folder = tmp_path_factory.mktemp("repro")
     with pytest.MonkeyPatch.context() as patch:
-        cache = tmp_path_factory.mktemp("cache")
-        (cache / "features").mkdir()
-        (cache / "features" / "backbones").symlink_to(exported)
-        patch.setenv("HEADSTART_STORE", str(cache / "features"))
+        patch.setenv("HEADSTART_STORE", str(begin_store(folder, lite0.parent)))
         patch.delenv("PYTHONPATH", raising=False)
-        yield Repository(tmp_path_factory.mktemp("repository"))
+        yield Repository(folder / "repository", dvc_template)
 
 
 @pytest.fixture(scope="module")
@@ -234,9 +229,7 @@ def test_two_runs_from_scratch_give_the_same_bytes(
     # Against git's last commit, as below: the one thing of a page that DVC does not watch.
     done.run("dvc", "repro", "--force", "--single-item", "report")
     first = done.outputs()
-    (tmp_path / "features").mkdir()
-    (tmp_path / "features" / "backbones").symlink_to(exported)
-    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "features"))
+    monkeypatch.setenv("HEADSTART_STORE", str(begin_store(tmp_path, exported)))
     for folder in ("bundle", "data/features", "data/pictures", "models", "reports"):
         shutil.rmtree(done.folder / folder)
     done.run("dvc", "repro", "--force", "--no-run-cache")

@@ -1,4 +1,7 @@
-"""The thaw and scratch stages on real weights: the decision, what it leaves, a kill in between."""
+"""The thaw and scratch stages: the decision, what it leaves, a kill in between.
+
+On a small network; the slow tests do the same on the real weights of the default one.
+"""
 
 import json
 import os
@@ -47,11 +50,20 @@ from pipeline.tables.features import read_manifest
 from pipeline.train import train
 from pipeline.transfer import finetuning
 from pipeline.transfer.finetuning import UNMEASURED, Labelled, Network, Recipe
+from tests.conftest import SMALL, begin_store
 from tests.test_repro import Repository
 
 WEIGHTS = THAWED / "backbone.safetensors"
 # A head held so short that there is something left to learn, and a rate to learn it in few epochs.
 UNSURE = {"train.weight_decay": 3.0, "thaw.learning_rate": 0.003}
+# Features of random weights leave enough.
+UNTRAINED = SMALL | {"train.weight_decay": 0.1, "thaw.learning_rate": 0.01}
+of_both_networks = pytest.mark.parametrize(
+    "shapes",
+    [UNTRAINED, pytest.param(UNSURE, marks=pytest.mark.slow)],
+    ids=["small", "real"],
+    indirect=True,
+)
 
 
 def draw_shapes(folder, draw_picture, count):
@@ -62,17 +74,18 @@ def draw_shapes(folder, draw_picture, count):
 
 
 @pytest.fixture
-def shapes(project, draw_picture):
+def shapes(request, project, small_backbone, draw_picture):
     """A project with a trained head on pictures of two classes."""
     draw_shapes(project.folder, draw_picture, 36)
     project.set(**{"ingest.source": "folder", "ingest.path": "data/raw/shapes"})
     project.set(**{"augment.views": 1, "thaw.epochs": 2, "thaw.blocks": 1, "thaw.batch_size": 8})
-    project.set(**UNSURE)
+    project.set(**getattr(request, "param", UNTRAINED))
     for stage in (ingest, augment, extract, train):
         stage()
     return project
 
 
+@of_both_networks
 def test_thawing_is_taken_only_when_validation_says_so(shapes, capsys):
     shapes.set(**{"train.refit": False})
     train()
@@ -96,7 +109,7 @@ def test_thawing_is_taken_only_when_validation_says_so(shapes, capsys):
     assert not list(checkpoints_folder().iterdir())
     head, about = load_head(THAWED / "head.safetensors", THAWED / "head.json")
     test = Labelled.of(read_manifest(MANIFEST), about["classes"], "test")
-    backbone = catalogue.with_weights("efficientnet_lite0", WEIGHTS)
+    backbone = catalogue.with_weights(params.load().extract.backbone, WEIGHTS)
     network = Network(backbone.module, head, about["power"])
     logits = finetuning.answers(network, test, backbone.preprocessing, 8)
     loss, _ = finetuning.measure(logits, test.labels)
@@ -108,7 +121,8 @@ def test_thawing_is_taken_only_when_validation_says_so(shapes, capsys):
     wanted = probabilities(logits, about["temperature"])
     np.testing.assert_allclose([a.probabilities for a in answers], wanted, atol=1e-3)
     assert classifier.about["metrics"]["test"] == report["test"]
-    assert answers[0].heat.shape == (224, 224, 3)
+    side = backbone.preprocessing.crop
+    assert answers[0].heat.shape == (side, side, 3)
     seen = Labelled.of(read_manifest(MANIFEST), about["classes"], "train").paths[2]
     (nearest,) = classifier.answer(Path(seen).read_bytes(), neighbours=1).neighbours
     assert (nearest.path, nearest.cosine) == (seen, pytest.approx(1, abs=1e-3))
@@ -137,16 +151,17 @@ def test_thawing_is_taken_only_when_validation_says_so(shapes, capsys):
 
 def parts_of_thawing(**changes):
     """A fresh network with the chosen head, both sets of pictures, and how `thaw` trains it."""
-    settings, manifest = params.load().thaw, read_manifest(MANIFEST)
+    asked, settings, manifest = params.load().extract, params.load().thaw, read_manifest(MANIFEST)
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     train, val = (Labelled.of(manifest, about["classes"], name) for name in ("train", "val"))
-    backbone = catalogue.load("efficientnet_lite0")
+    backbone = catalogue.load(asked.backbone, asked.weights)
     recipe = replace(Recipe.of(settings, np.ones(2, np.float32)), **changes)
     network = Network(backbone.module, head, about["power"])
     how = backbone.preprocessing, params.load().augment, recipe, torch.device("cpu")
     return network, train, val, how
 
 
+@of_both_networks
 def test_what_is_taken_learns_again_from_the_weights_that_came_for_the_epochs_kept(shapes):
     shapes.set(**{"thaw.epochs": 3})
     thaw()
@@ -210,14 +225,11 @@ def test_without_validation_pictures_there_is_nothing_to_judge_by(shapes):
 
 @pytest.mark.slow
 def test_killed_in_the_midst_dvc_repro_goes_on_to_the_same_weights(
-    draw_picture, tmp_path, exported, monkeypatch
+    draw_picture, tmp_path, exported, dvc_template, monkeypatch
 ):
     """Kill -9 of DVC and its stage, early, late, and as it trains once more on all pictures."""
-    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "cache" / "features"))
-    (tmp_path / "cache" / "features").mkdir(parents=True)
-    (tmp_path / "cache" / "features" / "backbones").symlink_to(exported)
-    (tmp_path / "repository").mkdir()
-    repository = Repository(tmp_path / "repository")
+    monkeypatch.setenv("HEADSTART_STORE", str(begin_store(tmp_path, exported)))
+    repository = Repository(tmp_path / "repository", dvc_template)
     draw_shapes(repository.folder, draw_picture, 36)
     repository.set(**{"ingest.source": "folder", "ingest.path": "data/raw/shapes"})
     repository.set(**{"augment.views": 1, "thaw.run": ["asked"], "thaw.epochs": 4})
