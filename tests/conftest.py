@@ -118,7 +118,7 @@ def exported(shared: Path) -> Path:
 
 def export_once(exported: Path, name: str, weights: str) -> Path:
     """The backbone's export among those for all tests: not made by each worker in one moment."""
-    from pipeline.backbones import exports  # not before coverage is measured
+    from pipeline.backbones import exports
 
     with one_at_a_time(exported), pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADSTART_STORE", str(exported.parent))

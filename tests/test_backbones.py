@@ -9,9 +9,10 @@ import torchvision
 from PIL import Image
 
 from pipeline.backbones import catalogue
+from pipeline.backbones.onnx_export import WithMaps, map_source
 from pipeline.core.errors import DataError, ParamsError, WeightsError
+from pipeline.kinds import Preprocessing
 from pipeline.kinds.image import preprocess
-from pipeline.kinds.image.preprocess import Preprocessing
 
 IMAGENET = {"coffee": 967, "camera": 872, "rocket": 657}  # espresso, tripod, missile
 
@@ -107,13 +108,13 @@ def test_a_network_is_the_same_whether_its_weights_come_from_the_hub_or_from_a_f
 )
 def test_the_maps_are_found_whose_mean_the_features_are(name: str, has_maps: bool) -> None:
     backbone = catalogue.load(name, weights="random")
-    source = catalogue.map_source(backbone)
+    source = map_source(backbone)
     assert (source is not None) == has_maps
     if source is not None:
         side = backbone.preprocessing.crop
         pictures = torch.randint(256, (2, side, side, 3), dtype=torch.uint8)
         with torch.inference_mode():
-            features, maps = catalogue.WithMaps(backbone.module, source)(pictures)
+            features, maps = WithMaps(backbone.module, source)(pictures)
             assert torch.equal(features, backbone.module(pictures))
         torch.testing.assert_close(maps.mean(dim=(2, 3)), features)
 

@@ -84,7 +84,7 @@ def test_features_and_maps_come_out_of_the_model(project, evaluated):
 def test_a_training_picture_is_its_own_nearest_neighbour(project):
     manifest = pd.read_parquet(MANIFEST)
     row = manifest[manifest["split"] == "train"].iloc[3]
-    classifier = Classifier(Path("bundle"), reasons=True)
+    classifier = Classifier(Path("bundle"), explains=True)
     answer = classifier.answer(Path(row["path"]).read_bytes(), heat=True, neighbours=3)
     nearest = answer.neighbours[0]
     assert (nearest.path, nearest.label) == (row["path"], row["label"])
@@ -145,5 +145,5 @@ def test_a_damaged_bundle_is_one_line(project, tmp_path, file, content, said):
     shutil.copytree("bundle", broken)
     (broken / file).unlink() if content is None else (broken / file).write_bytes(content)
     with pytest.raises(DataError, match=said) as raised:
-        Classifier(broken, reasons=True)
+        Classifier(broken, explains=True)
     assert "\n" not in str(raised.value)

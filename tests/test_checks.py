@@ -19,22 +19,37 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from pipeline.checks import checks
 from pipeline.core.errors import DataError, StoreError
+from pipeline.core.files import digest
 from pipeline.core.paths import CHECKS, CHECKS_COUNTS, MANIFEST
-from pipeline.kinds.image import decode
+from pipeline.kinds.image import copies
+from pipeline.kinds.image.copies import (
+    IN_A_ROW,
+    LEAST_LIKENESS,
+    ROUNDING,
+    SIDE,
+    SIZES,
+    copies,
+    fits,
+    thumbnail,
+)
 from pipeline.quality import drift, duplicates, label_issues
-from pipeline.quality.duplicates import Picture
+from pipeline.sources.checked import Checked
 from pipeline.sources.surfaces import PATCH, cut
-from pipeline.store import local
+from pipeline.store.database import features_file
+from pipeline.store.places import default_folder
+from pipeline.store.vectors import FeatureStore
+
+pass  # ported
 from tests.conftest import ROOT, Project, begin_store
 
 CLASSES = ("galaxies", "grass", "gravel", "moon")
 HEADERS = {
     "near_duplicates": "path,split,label,other_path,other_split,other_label,cosine",
-    "label_suspects": "path,split,label,suggested,probability,given_probability",
-    "few_pictures": "class,train,val,test",
+    "label_issues": "path,split,label,suggested,probability,given_probability",
+    "few_examples": "class,train,val,test",
     "drift": "split,pictures,compared,distance,by_chance,p_value,drifted",
 }
-QUIET = {"near_duplicates": 0, "label_suspects": 0, "few_pictures": 0, "drifted_splits": 0}
+QUIET = {"near_duplicates": 0, "label_issues": 0, "few_examples": 0, "drifted_splits": 0}
 RAW = Path("data/raw/patches")
 
 
@@ -189,7 +204,7 @@ def with_a_copy(planted: Project) -> dict[str, bytes]:
 
 
 def test_pairs_are_compared_once(with_a_copy, capsys):
-    with local.FeatureStore(local.default_folder(), None) as cache:
+    with FeatureStore(default_folder(), None) as cache:
         cache.clear()
     checks()
     pairs, known = compared(capsys)
@@ -201,7 +216,7 @@ def test_pairs_are_compared_once(with_a_copy, capsys):
     assert written() == with_a_copy
 
     Path("elsewhere").rename(RAW)
-    with sqlite3.connect(local.features_file(local.default_folder())) as database:
+    with sqlite3.connect(features_file(default_folder())) as database:
         database.execute("DELETE FROM entries WHERE id % 2")
     checks()
     assert 0 < compared(capsys)[1] < pairs
@@ -234,7 +249,7 @@ def test_a_store_that_fails_on_the_way_costs_time_only(with_a_copy, capsys, monk
         raise StoreError("no room")
 
     # A disk that is full, or fails, cannot be had in a test.
-    monkeypatch.setattr(local.FeatureStore, deed, fail)
+    monkeypatch.setattr(FeatureStore, deed, fail)
     monkeypatch.setattr(duplicates, "VERDICT_CODE", 99)  # so that there is something to put
     checks()
     assert capsys.readouterr().out.count("compared again next time: no room") == 1
@@ -265,14 +280,14 @@ def plain_likeness(one: np.ndarray, other: np.ndarray) -> float:
     """As `likeness`, in NumPy alone: the correlation at each size and place, one by one."""
     best = 0.0
     for whole, part in ((one, other), (one, other[:, ::-1]), (other, one), (other, one[:, ::-1])):
-        for size in duplicates.SIZES:
-            steps = np.linspace(0, duplicates.SIDE, size + 1)
+        for size in SIZES:
+            steps = np.linspace(0, SIDE, size + 1)
             # The share of each pixel that falls between two steps.
-            edges = np.clip(steps[:, None] - np.arange(duplicates.SIDE), 0, 1)
-            shares = np.diff(edges, axis=0) * size / duplicates.SIDE
+            edges = np.clip(steps[:, None] - np.arange(SIDE), 0, 1)
+            shares = np.diff(edges, axis=0) * size / SIDE
             small = (shares @ part @ shares.T).ravel()
-            for down in range(duplicates.SIDE - size + 1):
-                for right in range(duplicates.SIDE - size + 1):
+            for down in range(SIDE - size + 1):
+                for right in range(SIDE - size + 1):
                     window = whole[down : down + size, right : right + size].ravel()
                     best = max(best, np.corrcoef(window, small)[0, 1])
     return best
@@ -285,15 +300,15 @@ def test_pairs_looked_at_together_are_those_that_are_alike_one_by_one(tmp_path, 
     for number, picture in enumerate(made):
         picture.save(f"{number}.png")
         data = Path(f"{number}.png").read_bytes()
-        listed.append(Picture(f"{number}.png", decode.digest(data)))
-    small = [duplicates.thumbnail(Path(name).read_bytes()) for name, _ in listed]
+        listed.append(Checked(f"{number}.png", digest(data)))
+    small = [thumbnail(Path(name).read_bytes()) for name, _ in listed]
     places = [(i, j) for i in range(len(made)) for j in range(i)]
-    likeness = np.array([duplicates.likeness(small[i], small[j]) for i, j in places])
-    alike = likeness >= duplicates.LEAST_LIKENESS
-    assert len(made) > duplicates.IN_A_ROW
+    likeness = np.array([copies.likeness(small[i], small[j]) for i, j in places])
+    alike = likeness >= LEAST_LIKENESS
+    assert len(made) > IN_A_ROW
     assert min(alike.sum(), (~alike).sum()) > 100
-    assert (abs(likeness - duplicates.LEAST_LIKENESS) < duplicates.ROUNDING).any()
-    assert duplicates.look([(listed[i], listed[j]) for i, j in places]) == alike.tolist()
+    assert (abs(likeness - LEAST_LIKENESS) < ROUNDING).any()
+    assert copies([(listed[i], listed[j]) for i, j in places]) == alike.tolist()
     for at in np.random.default_rng(1).choice(np.flatnonzero(likeness), 12, replace=False):
         i, j = places[at]
         assert likeness[at] == pytest.approx(plain_likeness(small[i], small[j]), abs=1e-4)
@@ -306,18 +321,16 @@ def test_a_thumbnail_in_a_row_fits_as_it_does_alone():
     """
     strong = crops()[::10]
     faint = [ImageEnhance.Contrast(picture).enhance(0.05) for picture in crops()[5::10]]
-    small = [duplicates.thumbnail(picture_bytes(picture)) for picture in [*strong, *faint]]
+    small = [thumbnail(picture_bytes(picture)) for picture in [*strong, *faint]]
     small = [grey for grey in small if grey.any()]  # flat ones are compared with nothing
     assert len(small) > len(strong)
     for one in small:
-        together = duplicates.fits(one, small)
-        alone = [duplicates.fits(one, [other])[0] for other in small]
-        back = [duplicates.fits(other, [one])[0] for other in small]
-        np.testing.assert_allclose(together, alone, atol=duplicates.ROUNDING / 10)
-        likeness = [duplicates.likeness(one, other) for other in small]
-        np.testing.assert_allclose(
-            np.maximum(together, back), likeness, atol=duplicates.ROUNDING / 10
-        )
+        together = fits(one, small)
+        alone = [fits(one, [other])[0] for other in small]
+        back = [fits(other, [one])[0] for other in small]
+        np.testing.assert_allclose(together, alone, atol=ROUNDING / 10)
+        likeness = [copies.likeness(one, other) for other in small]
+        np.testing.assert_allclose(np.maximum(together, back), likeness, atol=ROUNDING / 10)
 
 
 def picture_bytes(picture: Image.Image) -> bytes:
@@ -331,7 +344,7 @@ def test_wrong_labels_are_found_with_the_right_ones_suggested(planted, capsys):
     wrong += of_split("test").query("label == 'grass'")["path"].tolist()[:1]
     relabel(wrong, "moon")
     checks()
-    doubted = found("label_suspects")
+    doubted = found("label_issues")
     assert set(doubted["path"]) == set(wrong)
     assert set(doubted["label"]) == {"moon"}
     assert set(doubted["suggested"]) == {"grass"}
@@ -347,9 +360,9 @@ def test_scarce_classes_are_counted(planted, capsys):
     least = len(of_split("train").query("label == 'gravel'")) + 1
     sizes = pd.read_parquet(MANIFEST).groupby(["label", "split"]).size()
     scarce = [label for label in CLASSES if sizes[label, "train"] < least]
-    planted.set(**{"checks.least_pictures": least})
+    planted.set(**{"checks.least_examples": least})
     checks()
-    table = found("few_pictures")
+    table = found("few_examples")
     assert table["class"].tolist() == scarce
     for row in table.itertuples():
         assert (row.train, row.val, row.test) == tuple(sizes[row[1]][["train", "val", "test"]])
@@ -409,8 +422,8 @@ def test_two_pictures(project, draw_picture, monkeypatch, other):
     checks()
     assert counts() == {
         "near_duplicates": int(other == "copy"),
-        "label_suspects": 0,
-        "few_pictures": 2,
+        "label_issues": 0,
+        "few_examples": 2,
         "drifted_splits": 0,
     }
 

@@ -8,11 +8,13 @@ import torch
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import NearestCentroid
 
-from pipeline.heads.fit import Knobs, Schedule, train_heads
+from pipeline.heads.fit import fit_heads
+from pipeline.heads.hyperparameters import Hyperparameters
+from pipeline.heads.trained import Schedule
 from pipeline.tables.features import Split
 from tests.test_sweep import CPU, NO_VAL, TRAIN, VAL, blobs
 
-LBFGS = Knobs("lbfgs", 0, 0.1, 0, 0, 0, 0)
+LBFGS = Hyperparameters("lbfgs", 0, 0.1, 0, 0, 0, 0)
 
 
 def schedule(classes, weights=None):
@@ -28,7 +30,7 @@ def scaled(split, by=TRAIN):
 
 def fit(name, decay=0.1, train=TRAIN, val=VAL, classes=3, weights=None):
     knobs = replace(LBFGS, optimizer=name, weight_decay=decay)
-    return train_heads(train, val, [knobs], schedule(classes, weights), CPU)[0]
+    return fit_heads(train, val, [knobs], schedule(classes, weights), CPU)[0]
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -110,6 +112,6 @@ def test_one_picture_a_class_is_enough(name):
 
 def test_heads_of_several_decays_are_those_of_single_runs():
     knobs = [replace(LBFGS, optimizer="ridge", weight_decay=decay) for decay in (0.01, 1.0)]
-    together = train_heads(TRAIN, VAL, knobs, schedule(3), CPU)
+    together = fit_heads(TRAIN, VAL, knobs, schedule(3), CPU)
     for one, decay in zip(together, (0.01, 1.0), strict=True):
         np.testing.assert_array_equal(one.head.weight, fit("ridge", decay).head.weight)

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core import command, errors
-from pipeline.core.errors import HeadstartError
-from pipeline.kinds.image.decode import RefusedError
+from pipeline.core.errors import HeadstartError, RefusedError
 from tests.conftest import ROOT, Project
 
 

@@ -17,25 +17,22 @@ from torch import nn
 from pipeline import finetune
 from pipeline.backbones import catalogue
 from pipeline.core.errors import DeviceError
-from pipeline.core.params import AugmentParams
-from pipeline.core.paths import THAWED
+from pipeline.core.files import digest
+from pipeline.core.paths import FINETUNED
 from pipeline.heads.head import Head
-from pipeline.kinds.image.decode import digest
-from pipeline.kinds.image.preprocess import Preprocessing
-from pipeline.store.local import checkpoints_folder
+from pipeline.kinds import Preprocessing
+from pipeline.kinds.image.parameters import Augment
+from pipeline.store.places import checkpoints_folder
 from pipeline.tables import power
 from pipeline.transfer import finetuning
-from pipeline.transfer.finetuning import (
-    UNMEASURED,
-    Labelled,
-    Network,
-    Recipe,
-    blocks,
-    train_network,
-)
+from pipeline.transfer.examples import Labelled
+from pipeline.transfer.finetuning import UNMEASURED, train_network
+from pipeline.transfer.measure import measure
+from pipeline.transfer.network import Network, _raised, blocks
+from pipeline.transfer.recipe import Recipe
 
 SIZE = Preprocessing(24, 24, "bilinear", (0.5,) * 3, (0.5,) * 3)
-RANGES = AugmentParams(views=1, rotate=15.0, scale=0.1, hflip=0.5, vflip=0.0, seed=0)
+RANGES = Augment(views=1, rotate=15.0, scale=0.1, hflip=0.5, vflip=0.0, seed=0)
 RECIPE = Recipe(2, 3, 8, 0.01, 0.5, 0.01, "kept", 0, (1.0, 1.0))
 CPU = torch.device("cpu")
 
@@ -125,7 +122,7 @@ def test_blocks_hold_every_weight_once_in_the_order_of_the_forward_pass(name):
 
 def test_raising_to_a_power_is_that_of_the_frozen_head_with_a_finite_slope_at_zero():
     features = torch.tensor([[-2.0, -0.002, 0.0, 0.0005, 0.3, 4.0]], requires_grad=True)
-    raised = finetuning._raised(features, 0.5)
+    raised = _raised(features, 0.5)
     wanted = power.raised(features.detach().numpy(), 0.5)
     np.testing.assert_allclose(raised.detach().numpy(), wanted, atol=0.01)
     np.testing.assert_allclose(raised.detach().numpy()[:, [0, 4, 5]], wanted[:, [0, 4, 5]])
@@ -193,7 +190,7 @@ def test_it_learns_and_keeps_the_epoch_of_the_lowest_validation_loss(project):
     losses = [figures.val_loss for figures in result.curve[1:]]
     assert result.curve[result.best].val_loss == min(losses) < math.log(2)
     logits = finetuning.answers(network, labelled("data/raw/light", 10, 2), SIZE, 4)
-    loss, _ = finetuning.measure(logits, np.arange(10) % 2)
+    loss, _ = measure(logits, np.arange(10) % 2)
     assert loss == pytest.approx(min(losses), abs=1e-6)
 
 
@@ -202,7 +199,7 @@ def test_a_class_that_weighs_nothing_is_not_learnt(project):
     result = run(network, class_weights=(1.0, 1e-6), epochs=6, blocks=None)
     logits = finetuning.answers(network, labelled("data/raw/light", 10, 2), SIZE, 4)
     assert (logits.argmax(axis=1) == 0).all()
-    loss, _ = finetuning.measure(logits[::2], np.zeros(5, np.int64))  # of the other class alone
+    loss, _ = measure(logits[::2], np.zeros(5, np.int64))  # of the other class alone
     assert result.curve[result.best].val_loss == pytest.approx(loss, abs=1e-4)
 
 
@@ -216,7 +213,7 @@ def test_a_gpu_without_enough_memory_is_one_line_that_says_what_to_lower(project
     network = Network(Large(), Head(np.zeros((2, 8), "f4"), np.zeros(2, "f4")), power=0.5)
     with (
         pytest.raises(DeviceError, match=r"lower thaw\.batch_size"),
-        finetuning.within_memory("thaw.batch_size"),
+        finetuning.within_memory("finetune.batch_size"),
     ):
         run(network)
 
@@ -225,7 +222,7 @@ def test_a_loss_that_is_no_number_ends_it_with_a_line_and_keeps_what_was(project
     network, before = tiny(), tiny().state_dict()
     result = run(network, learning_rate=1e30)
     assert "lost: the training loss became nan in epoch 1" in result.status
-    assert "lower thaw.learning_rate" in capsys.readouterr().out
+    assert "lower finetune.learning_rate" in capsys.readouterr().out
     assert result.best == 0
     assert all(torch.equal(t, before[n]) for n, t in network.state_dict().items())
 
@@ -273,7 +270,7 @@ def test_a_convolution_that_stands_in_two_blocks_learns_once_and_is_kept(project
     assert "going on after epoch 2" in capsys.readouterr().out
     assert again.curve[1:] == first.curve[1:]
     finetune.save(network, True, {})
-    found = load_file(THAWED / "backbone.safetensors")
+    found = load_file(FINETUNED / "backbone.safetensors")
     weights = [found[f"layers.{block}.layers.0.weight"] for block in (1, 2)]
     assert torch.equal(*weights)
     assert not torch.equal(weights[0], shared().backbone.layers[1].layers[0].weight)

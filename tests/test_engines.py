@@ -12,11 +12,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from pipeline import kinds
 from pipeline.backbones import engines, exports
+from pipeline.backbones.engines.on_onnxruntime import on_export
 from pipeline.core import params
 from pipeline.core.errors import DeviceError, ParamsError
 from pipeline.core.params import ExtractParams
-from pipeline.store import local
+from pipeline.store.places import backbones_folder
+
+pass  # ported
 from tests.conftest import SMALL, Project
 
 pytestmark = pytest.mark.usefixtures("lite0")
@@ -36,7 +40,7 @@ ON_CPU = [
 
 
 def settings(**changes: object) -> ExtractParams:
-    return params.load().extract.model_copy(update=changes)
+    return params.load(kinds.schema).extract.model_copy(update=changes)
 
 
 def drawn(side: int) -> NDArray[np.uint8]:
@@ -56,9 +60,9 @@ def small(
 ) -> ExtractParams:
     """Asks for a small backbone, whose export is in a store of its own, for tests that harm it."""
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "own"))
-    local.backbones_folder().mkdir(parents=True)
+    backbones_folder().mkdir(parents=True)
     for file in (small_backbone, small_backbone.with_suffix(".safetensors")):
-        shutil.copy(file, local.backbones_folder())
+        shutil.copy(file, backbones_folder())
     project.set(**SMALL)
     return settings()
 
@@ -76,7 +80,7 @@ def test_onnxruntime_openvino_and_pytorch_agree(
     project: Project, pictures: NDArray[np.uint8]
 ) -> None:
     fast, other, sure = (
-        engines.open_engine(settings(engine=e, batch_size=len(pictures)))
+        engines.open_engine(settings(engine=e, batch_size=len(pictures)), IMAGE)
         for e in ("onnxruntime", "openvino", "torch")
     )
     assert fast.preprocessing == other.preprocessing == sure.preprocessing
@@ -91,11 +95,11 @@ def test_onnxruntime_openvino_and_pytorch_agree(
 def test_bfloat16_on_a_cpu_is_openvino_and_moves_features_by_hundredths(
     project: Project, pictures: NDArray[np.uint8]
 ) -> None:
-    sure = engines.open_engine(settings(engine="openvino"))
-    fast = engines.open_engine(settings(device="cpu", precision="bfloat16"))
+    sure = engines.open_engine(settings(engine="openvino"), IMAGE)
+    fast = engines.open_engine(settings(device="cpu", precision="bfloat16"), IMAGE)
     assert fast.name.startswith("OpenVINO")
     assert fast.name.endswith("bfloat16")
-    assert fast.fingerprint == engines.open_engine(settings(**IN_BFLOAT16)).fingerprint
+    assert fast.fingerprint == engines.open_engine(settings(**IN_BFLOAT16), IMAGE).fingerprint
     assert fast.fingerprint != sure.fingerprint
     moved, whole = fast.run(pictures), sure.run(pictures)
     apart = np.linalg.norm(moved - whole, axis=1) / np.linalg.norm(whole, axis=1)
@@ -115,7 +119,7 @@ def test_a_processor_without_bfloat16_is_a_clear_word(
     before = which(file)
     monkeypatch.setattr(openvino, "Core", Older)
     with pytest.raises(DeviceError, match=r"no bfloat16; set extract\.precision to float32"):
-        engines.open_engine(settings(**IN_BFLOAT16))
+        engines.open_engine(settings(**IN_BFLOAT16), IMAGE)
     assert which(file) == before  # it is not taken for damaged
 
 
@@ -123,7 +127,7 @@ def test_a_processor_without_bfloat16_is_a_clear_word(
 def test_a_picture_has_the_same_bits_in_any_company(
     project: Project, pictures: NDArray[np.uint8], asked: dict[str, object]
 ) -> None:
-    run = engines.open_engine(settings(**asked)).run
+    run = engines.open_engine(settings(**asked), IMAGE).run
     pictures = pictures[: settings(**asked).batch_size]
     together = run(pictures)
     alone = np.concatenate([run(pictures[i : i + 1]) for i in range(len(pictures))])
@@ -142,7 +146,7 @@ def test_openvino_gives_the_same_bits_on_any_number_of_streams_and_threads(
     monkeypatch: pytest.MonkeyPatch,
     asked: dict[str, object],
 ) -> None:
-    found = engines.open_engine(settings(**asked)).run(pictures)
+    found = engines.open_engine(settings(**asked), IMAGE).run(pictures)
     real = openvino.Core.compile_model
 
     def compile_model(
@@ -156,7 +160,7 @@ def test_openvino_gives_the_same_bits_on_any_number_of_streams_and_threads(
     monkeypatch.setattr(openvino.Core, "compile_model", compile_model)
     for streams, threads in ((1, 1), (1, 2)):
         changed = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads}
-        other = engines.open_engine(settings(**asked)).run(pictures)
+        other = engines.open_engine(settings(**asked), IMAGE).run(pictures)
         np.testing.assert_array_equal(found, other)
 
 
@@ -171,14 +175,14 @@ def test_what_openvino_cannot_run_is_a_clear_word_and_no_damage(
         openvino.Core, "compile_model", lambda core, model, *_: real(core, model, "NONE")
     )
     with pytest.raises(ParamsError, match=r"OpenVINO cannot run efficientnet_lite0: .*NONE"):
-        engines.open_engine(settings(engine="openvino"))
+        engines.open_engine(settings(engine="openvino"), IMAGE)
     assert which(file) == before
 
 
 def test_onnxruntime_gives_the_same_bits_on_any_number_of_threads(
     project: Project, pictures: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = engines.open_engine(settings(engine="onnxruntime")).run(pictures)
+    one = engines.open_engine(settings(engine="onnxruntime"), IMAGE).run(pictures)
     real = onnxruntime.InferenceSession
 
     def on_four_threads(
@@ -188,21 +192,21 @@ def test_onnxruntime_gives_the_same_bits_on_any_number_of_threads(
         return real(file, options, **more)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", on_four_threads)
-    four = engines.open_engine(settings(engine="onnxruntime")).run(pictures)
+    four = engines.open_engine(settings(engine="onnxruntime"), IMAGE).run(pictures)
     np.testing.assert_array_equal(one, four)
 
 
 def test_the_maps_in_the_export_do_not_change_a_bit_of_the_features(
     project: Project, pictures: NDArray[np.uint8], tmp_path: Path
 ) -> None:
-    features = engines.open_engine(settings(engine="onnxruntime")).run(pictures)
+    features = engines.open_engine(settings(engine="onnxruntime"), IMAGE).run(pictures)
     file = exports.file_of(settings().backbone, settings().weights)
     (maps,) = onnxruntime.InferenceSession(file).run(["maps"], {"pictures": pictures})
     np.testing.assert_allclose(maps.mean(axis=(2, 3)), features, atol=1e-5)
     model = onnx.load(file)
     del model.graph.output[1]
     onnx.save(model, tmp_path / "without.onnx")
-    without = engines.on_export(tmp_path / "without.onnx")
+    without = on_export(tmp_path / "without.onnx", IMAGE)
     np.testing.assert_array_equal(without.run(pictures), features)
 
 
@@ -215,8 +219,8 @@ def test_a_backbone_is_ready_once_both_its_files_are_there(small: ExtractParams)
     on_cpu = [small.model_copy(update={"device": "cpu"}), on("openvino", small)]
     on_gpu = small.model_copy(update={"device": "cuda"})
     file = exports.exported(small.backbone, small.weights)
-    assert set(local._kept(local.backbones_folder())) == {file, file.with_suffix(".safetensors")}
-    assert local._kept(local.backbones_folder()) == list(local.backbones_folder().iterdir())
+    assert set(local._kept(backbones_folder())) == {file, file.with_suffix(".safetensors")}
+    assert local._kept(backbones_folder()) == list(backbones_folder().iterdir())
     assert [engines.is_ready(asked) for asked in on_cpu] == [True, True]
     assert not engines.is_ready(on("torch", on_cpu[0]))
     assert not engines.is_ready(on_gpu)
@@ -233,11 +237,11 @@ def test_a_backbone_is_ready_once_both_its_files_are_there(small: ExtractParams)
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_a_second_run_needs_no_torch_and_tells_nobody(project: Project, engine: str) -> None:
-    engines.open_engine(settings(engine="onnxruntime"))
+    engines.open_engine(settings(engine="onnxruntime"), IMAGE)
     script = (
         "import sys; from pipeline import engines, extract, params;"
-        f"asked = params.load().extract.model_copy(update={{'engine': {engine!r}}});"
-        "engines.open_engine(asked); print([name for name in ('torch', 'openvino_telemetry')"
+        f"asked = params.load(kinds.schema).extract.model_copy(update={{'engine': {engine!r}}});"
+        "engines.open_engine(asked, IMAGE); print([name for name in ('torch', 'openvino_telemetry')"
         " if sys.modules.get(name)])"
     )
     shown = subprocess.run(
@@ -251,10 +255,10 @@ def test_a_damaged_export_is_made_again(
     small: ExtractParams, capsys: pytest.CaptureFixture[str], engine: str
 ) -> None:
     pictures = drawn(160)
-    sound = engines.open_engine(on(engine, small)).run(pictures)
+    sound = engines.open_engine(on(engine, small), IMAGE).run(pictures)
     file = exports.file_of(small.backbone, small.weights)
     file.write_bytes(file.read_bytes()[:100_000])
-    again = engines.open_engine(on(engine, small)).run(pictures)
+    again = engines.open_engine(on(engine, small), IMAGE).run(pictures)
     assert "is damaged" in capsys.readouterr().out
     np.testing.assert_array_equal(sound, again)
 
@@ -267,5 +271,5 @@ def test_cuda_asked_for_and_absent_is_a_clear_word(
     monkeypatch.setattr(engines, "DRIVERS", (Path("params.yaml" if driver == "there" else "none"),))
     for engine in ("auto", "torch"):
         with pytest.raises(DeviceError, match=r"extract\.device is cuda, but"):
-            engines.open_engine(settings(engine=engine, device="cuda"))
-    assert engines.open_engine(settings()).name.startswith("onnxruntime")
+            engines.open_engine(settings(engine=engine, device="cuda"), IMAGE)
+    assert engines.open_engine(settings(), IMAGE).name.startswith("onnxruntime")

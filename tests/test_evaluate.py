@@ -24,8 +24,9 @@ from pipeline.core.paths import (
     PLOTS,
     PREDICTIONS,
 )
-from pipeline.evaluate import draw_confusion, evaluate
+from pipeline.evaluate import evaluate
 from pipeline.heads.head import Head, save_head
+from pipeline.tasks.plots import draw_confusion
 from pipeline.train import train
 from tests.conftest import ROOT
 from tests.test_train import COUNTS, make_features

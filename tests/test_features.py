@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.errors import DataError
-from pipeline.tables.features import read_manifest, read_splits, write_shards
+from pipeline.tables.features import read_splits, write_shards
+from pipeline.tables.manifest import read_manifest
 
 
 def digest(number: int) -> str:

@@ -8,10 +8,18 @@ import pytest
 from PIL import Image
 
 from pipeline.core.errors import DataError
-from pipeline.core.paths import FEATURES, FEW, FEW_PLOT, HEAD, HEAD_WEIGHTS, MANIFEST
+from pipeline.core.paths import (
+    FEATURES,
+    HEAD,
+    HEAD_WEIGHTS,
+    LEARNING_CURVE,
+    LEARNING_CURVE_PLOT,
+    MANIFEST,
+)
 from pipeline.heads.head import load_head
-from pipeline.learning_curve import drawn, few, interval, numbers
-from pipeline.tables.features import read_manifest, read_splits
+from pipeline.learning_curve import drawn, interval, learning_curve, numbers
+from pipeline.tables.features import read_splits
+from pipeline.tables.manifest import read_manifest
 from pipeline.train import train
 from tests.test_train import COUNTS, make_features
 
@@ -20,7 +28,9 @@ from tests.test_train import COUNTS, make_features
 def asked_project(project):
     """Features of three classes and a trained head."""
     make_features(COUNTS, views=2)
-    project.set(**{"train.device": "cpu", "few.run": ["asked"], "few.draws": 3})
+    project.set(
+        **{"train.device": "cpu", "learning_curve.run": ["asked"], "learning_curve.draws": 3}
+    )
     train()
     return project
 
@@ -30,17 +40,17 @@ def split(name):
 
 
 def test_more_pictures_help_and_the_table_says_so(asked_project):
-    few()
-    table = pd.read_csv(FEW)
-    assert table["pictures_per_class"].tolist() == sorted([1, 2, 4, 8, 16, 30] * 2)
+    learning_curve()
+    table = pd.read_csv(LEARNING_CURVE)
+    assert table["examples_per_class"].tolist() == sorted([1, 2, 4, 8, 16, 30] * 2)
     assert set(table["views"]) == {"original", "augmented"}
     assert (table["low"] <= table["accuracy"]).all()
     assert (table["accuracy"] <= table["high"]).all()
     # A class that has but 20 pictures gives them all.
     assert table["pictures"].tolist()[-1] == 80
-    of_one, of_all = (table.loc[table["pictures_per_class"] == n, "accuracy"] for n in (1, 30))
+    of_one, of_all = (table.loc[table["examples_per_class"] == n, "accuracy"] for n in (1, 30))
     assert of_one.mean() < of_all.mean()
-    with Image.open(FEW_PLOT) as picture:
+    with Image.open(LEARNING_CURVE_PLOT) as picture:
         assert picture.format == "PNG"
 
 
@@ -50,38 +60,38 @@ def test_all_pictures_give_the_head_of_the_train_stage(asked_project):
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     val = read_splits(FEATURES, read_manifest(MANIFEST), about["classes"], ["val"], about["power"])
     right = head.logits(val["val"].features).argmax(axis=1) == val["val"].labels
-    few()
-    table = pd.read_csv(FEW)
+    learning_curve()
+    table = pd.read_csv(LEARNING_CURVE)
     assert table["accuracy"].iloc[-1] == pytest.approx(right.mean(), abs=1e-6)
 
 
 def test_a_second_run_gives_the_same_bytes(asked_project):
-    few()
-    first = FEW.read_bytes(), FEW_PLOT.read_bytes()
-    few()
-    assert (FEW.read_bytes(), FEW_PLOT.read_bytes()) == first
+    learning_curve()
+    first = LEARNING_CURVE.read_bytes(), LEARNING_CURVE_PLOT.read_bytes()
+    learning_curve()
+    assert (LEARNING_CURVE.read_bytes(), LEARNING_CURVE_PLOT.read_bytes()) == first
 
 
 def test_without_augmented_views_there_is_one_curve(project):
     make_features(COUNTS, views=0)
-    project.set(**{"few.run": ["asked"], "few.draws": 2})
+    project.set(**{"learning_curve.run": ["asked"], "learning_curve.draws": 2})
     train()
-    few()
-    assert set(pd.read_csv(FEW)["views"]) == {"original"}
+    learning_curve()
+    assert set(pd.read_csv(LEARNING_CURVE)["views"]) == {"original"}
 
 
 def test_without_validation_pictures_it_says_what_to_do(asked_project):
     make_features({split: of for split, of in COUNTS.items() if split != "val"})
     with pytest.raises(DataError, match=r"few has no validation picture.*ingest\.shares\.val"):
-        few()
+        learning_curve()
 
 
 def test_a_head_that_descends_gets_the_epochs_that_were_kept(asked_project):
     asked_project.set(**{"train.optimizer": "adamw", "train.epochs": 3, "train.batch_size": 16})
     train()
     assert json.loads(HEAD.read_text())["epoch"] <= 3
-    few()
-    assert pd.read_csv(FEW)["accuracy"].iloc[-1] > 0.4
+    learning_curve()
+    assert pd.read_csv(LEARNING_CURVE)["accuracy"].iloc[-1] > 0.4
 
 
 def test_draws_are_nested_balanced_and_differ(project):

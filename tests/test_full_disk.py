@@ -13,10 +13,10 @@ from PIL import Image
 from torch import nn
 
 from pipeline.core.errors import DiskError
-from pipeline.core.paths import THAWED
+from pipeline.core.paths import FINETUNED
 from pipeline.finetune import save
 from pipeline.heads.head import Head
-from pipeline.transfer.finetuning import Network
+from pipeline.transfer.network import Network
 from tests.conftest import Project
 
 OUTPUTS = {
@@ -89,7 +89,7 @@ def test_every_stage_says_so_and_works_once_there_is_room(
     # A bundle holds the backbone twice.
     subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
     shapes.set(**{"rank.backbones": ["efficientnet_lite0", "random:efficientnet_lite0"]})
-    shapes.set(**{"few.draws": 2, "thaw.epochs": 1, "thaw.blocks": 1})
+    shapes.set(**{"learning_curve.draws": 2, "finetune.epochs": 1, "finetune.blocks": 1})
     other = small_disk / "project"
     for stage in OUTPUTS:
         # A copy of the project as it is before the stage, on the small disk.
@@ -111,7 +111,7 @@ def test_every_stage_says_so_and_works_once_there_is_room(
 def test_a_full_disk_under_the_folder_of_the_store(
     shapes: Project, small_disk: Path, monkeypatch: pytest.MonkeyPatch, stage: str, kept: str
 ) -> None:
-    shapes.set(**{"augment.views": 0, "thaw.epochs": 1})
+    shapes.set(**{"augment.views": 0, "finetune.epochs": 1})
     for before in ("ingest", "augment"):
         assert run(before, shapes.folder).returncode == 0
     store = small_disk / "features"
@@ -133,4 +133,4 @@ def test_weights_that_were_thawed_are_written_or_a_full_disk_is_told(
     monkeypatch.chdir(small_disk)
     with pytest.raises(OSError, match="No space left on device"):
         save(Network(backbone, head, 1.0), True, {})
-    assert not (THAWED / "head.json").exists()
+    assert not (FINETUNED / "head.json").exists()

@@ -24,11 +24,13 @@ HAS_CUDA = torch.cuda.is_available()
 if not HAS_CUDA:
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
 
+from pipeline import kinds  # noqa: E402
 from pipeline.backbones import engines
+from pipeline.backbones.engines.engine import Engine  # noqa: E402
 from pipeline.core import params  # noqa: E402
 from pipeline.core.errors import DeviceError  # noqa: E402
+from pipeline.kinds import Preprocessing  # noqa: E402
 from pipeline.kinds.image import decode, gpu, preprocess, views
-from pipeline.kinds.image.preprocess import Preprocessing  # noqa: E402
 from pipeline.kinds.image.views import ORIGINAL, View  # noqa: E402
 from tests import picture_cases  # noqa: E402
 from tests.conftest import Project  # noqa: E402
@@ -234,9 +236,9 @@ def test_the_kernels_compile_for_a_gpu_that_is_not_there(
 # --- on a GPU -------------------------------------------------------------------------------------
 
 
-def cuda_engine(**changes: object) -> engines.Engine:
+def cuda_engine(**changes: object) -> Engine:
     asked = {"device": "cuda", "batch_size": 16} | changes
-    return engines.open_engine(params.load().extract.model_copy(update=asked))
+    return engines.open_engine(params.load(kinds.schema).extract.model_copy(update=asked))
 
 
 @pytest.fixture
@@ -267,7 +269,9 @@ def test_a_picture_has_the_same_bits_on_a_gpu_in_any_company(
 @needs_cuda
 def test_a_gpu_and_the_cpu_agree(project: Project, files: list[bytes]) -> None:
     """On the same views to 1e-4 in float32; from the same files as nvJPEG and precision allow."""
-    plain = engines.open_engine(params.load().extract.model_copy(update={"device": "cpu"}))
+    plain = engines.open_engine(
+        params.load(kinds.schema).extract.model_copy(update={"device": "cpu"})
+    )
     asked = [(data, PLAN[:2]) for data in files]
     seen = plain.make_views(asked)
     wanted = plain.run(seen)
@@ -299,6 +303,8 @@ def test_gpu_memory_that_runs_out_halves_the_batch(
 @needs_cuda
 def test_what_changes_numbers_on_a_gpu_is_in_the_fingerprint(project: Project) -> None:
     told = [cuda_engine(), cuda_engine(precision="bfloat16"), cuda_engine(batch_size=8)]
-    told += [engines.open_engine(params.load().extract.model_copy(update={"device": "cpu"}))]
+    told += [
+        engines.open_engine(params.load(kinds.schema).extract.model_copy(update={"device": "cpu"}))
+    ]
     assert len({engine.fingerprint for engine in told}) == 4
     assert cuda_engine().fingerprint == told[0].fingerprint

@@ -107,7 +107,7 @@ def test_the_temperature_is_the_one_with_the_least_loss():
         assert fitted == pytest.approx(factor * fit_temperature(told, labels), rel=1e-4)
 
 
-def test_a_few_pictures_that_are_all_right_make_no_head_certain():
+def test_a_few_examples_that_are_all_right_make_no_head_certain():
     labels = np.array([0, 1, 2, 0, 1, 2])
     logits = 5 * np.eye(3, dtype=np.float32)[labels]
     fitted = fit_temperature(logits, labels)

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import extract
 from pipeline.backbones import catalogue, exports
+from pipeline.kinds import Preprocessing
 from pipeline.kinds.image import views
-from pipeline.kinds.image.preprocess import Preprocessing
 from pipeline.kinds.image.views import View
-from pipeline.store.local import view_key
+from pipeline.runners import wanted as wanted_room
+from pipeline.store.keys import view_key
 
 DIGESTS = sorted(hashlib.sha256(bytes([i])).hexdigest() for i in range(3))
 PREPROCESSING = Preprocessing(256, 224, "bicubic", (0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
@@ -29,7 +29,7 @@ def every_view(fingerprint: str) -> pd.DataFrame:
     )
     planned = [(DIGESTS[1], 2, 3.5, 1.1, False, True), (DIGESTS[1], 1, -2.0, 0.9, True, False)]
     plan = pd.DataFrame(planned, columns=["digest", "view", *View._fields])
-    return extract.every_view(manifest, plan, SimpleNamespace(fingerprint=fingerprint))
+    return wanted_room.every_view(manifest, plan, SimpleNamespace(fingerprint=fingerprint))
 
 
 def test_every_view_has_the_key_of_what_it_is_made_of() -> None:
@@ -69,7 +69,7 @@ def test_a_picture_listed_twice_is_an_error() -> None:
     manifest = pd.DataFrame({"digest": [DIGESTS[0]] * 2, "path": ["a.png", "b.png"]})
     plan = pd.DataFrame(columns=["digest", "view", *View._fields])
     with pytest.raises(pd.errors.MergeError):
-        extract.every_view(manifest, plan, SimpleNamespace(fingerprint=""))
+        wanted_room.every_view(manifest, plan, SimpleNamespace(fingerprint=""))
 
 
 def small(seed: int = 0) -> nn.Module:

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from pipeline.heads.head import Head, probabilities
-from pipeline.kinds.image import preprocess
-from pipeline.kinds.image.preprocess import Preprocessing
-from pipeline.serving import onnx_graph, torch_module
+from pipeline.kinds import Preprocessing
+from pipeline.kinds.image import onnx_input, preprocess, torch_input
+from pipeline.serving import onnx_graph
 from pipeline.tables.power import raised
 
 GENERATOR = np.random.default_rng(0)
@@ -41,7 +41,7 @@ def seen_by_pillow(picture, preprocessing):
 
 @pytest.mark.parametrize("preprocessing", [BICUBIC, BILINEAR, CROP_IS_LARGER])
 def test_any_size_is_scaled_and_cropped_as_by_pillow(preprocessing):
-    graph = session(onnx_graph.preprocess_graph(preprocessing))
+    graph = session(onnx_input.graph(preprocessing))
     whole = Image.fromarray(skimage.data.coffee())
     for size in SIZES:
         picture = whole.resize(size)
@@ -52,7 +52,7 @@ def test_any_size_is_scaled_and_cropped_as_by_pillow(preprocessing):
         most, share = (2, 0.03) if preprocessing is BILINEAR else (1, 0.001)
         assert wrong.max() <= most, size
         assert (wrong > 0).mean() < share, size
-        in_torch = torch_module.preprocess(torch.from_numpy(pixels.copy()), preprocessing).numpy()
+        in_torch = torch_input.preprocess(torch.from_numpy(pixels.copy()), preprocessing).numpy()
         assert (in_torch != found).mean() < 0.001, size
         assert np.abs(in_torch - found).max() <= 1, size
 
@@ -60,7 +60,7 @@ def test_any_size_is_scaled_and_cropped_as_by_pillow(preprocessing):
 @pytest.mark.parametrize("size", [(256, 256), (300, 256), (256, 768)])
 def test_a_base_is_only_cropped(size):
     pixels = GENERATOR.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    (found,) = session(onnx_graph.preprocess_graph(BICUBIC)).run(None, {"picture": pixels})[0]
+    (found,) = session(onnx_input.graph(BICUBIC)).run(None, {"picture": pixels})[0]
     np.testing.assert_array_equal(found, preprocess.crop(pixels, 224))
 
 

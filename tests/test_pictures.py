@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 
 from benchmarks import fuzz
-from pipeline.core.errors import DataError
+from pipeline.core import files
+from pipeline.core.errors import DataError, RefusedError
+from pipeline.core.files import load, read
 from pipeline.kinds.image import decode
-from pipeline.kinds.image.decode import RefusedError
 from tests import picture_cases
 from tests.picture_cases import REFUSED, TAKEN, Taken
 
@@ -114,42 +115,42 @@ def test_load_gives_the_bytes_of_a_regular_file(tmp_path: Path) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(b"some bytes")
     (tmp_path / "link").symlink_to(file)
-    assert decode.load(file) == decode.load(tmp_path / "link") == b"some bytes"
+    assert load(file) == load(tmp_path / "link") == b"some bytes"
 
 
 def test_load_refuses_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(RefusedError, match="not a regular file"):
-        decode.load(tmp_path / "pipe")  # without waiting for a writer
+        load(tmp_path / "pipe")  # without waiting for a writer
     with pytest.raises(RefusedError, match="not a regular file"):
-        decode.load(Path("/dev/zero"))
+        load(Path("/dev/zero"))
     with pytest.raises(RefusedError, match=r"cannot be read \(Is a directory"):
-        decode.load(tmp_path)
+        load(tmp_path)
     with pytest.raises(RefusedError, match=r"cannot be read \(No such file"):
-        decode.load(tmp_path / "gone")
+        load(tmp_path / "gone")
     with pytest.raises(RefusedError, match="empty file"):
-        decode.load(Path("/proc/kmsg"))  # reading it would wait for the kernel
+        load(Path("/proc/kmsg"))  # reading it would wait for the kernel
 
 
 def test_load_refuses_a_huge_file_unread(tmp_path: Path) -> None:
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate(5_000_000_000)  # takes no room on the disk
     with pytest.raises(RefusedError, match="too large a file: 5,000 MB, at most 200 MB"):
-        decode.load(tmp_path / "huge.jpg")
+        load(tmp_path / "huge.jpg")
 
 
 def test_read_compares_with_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     file = Path("a.jpg")
     file.write_bytes(b"as it was")
-    digest = decode.digest(b"as it was")
-    assert decode.read(file, digest) == b"as it was"
+    digest = files.digest(b"as it was")
+    assert read(file, digest) == b"as it was"
     file.write_bytes(b"as it is now")
     with pytest.raises(DataError, match=r"a\.jpg changed after it was ingested"):
-        decode.read(file, digest)
+        read(file, digest)
     file.unlink()
     with pytest.raises(DataError, match=r"a\.jpg: .*No such file"):
-        decode.read(file, digest)
+        read(file, digest)
 
 
 def test_a_manifest_names_no_picture_outside_of_the_project(
@@ -159,11 +160,11 @@ def test_a_manifest_names_no_picture_outside_of_the_project(
     (tmp_path / "secret.jpg").write_bytes(b"of somebody else")
     (tmp_path / "project" / "link.jpg").symlink_to(tmp_path / "secret.jpg")
     monkeypatch.chdir(tmp_path / "project")
-    digest = decode.digest(b"of somebody else")
+    digest = files.digest(b"of somebody else")
     for path in (tmp_path / "secret.jpg", Path("../secret.jpg"), Path("data/../../secret.jpg")):
         with pytest.raises(DataError, match="leads out of the project"):
-            decode.read(path, digest)
-    assert decode.read(Path("link.jpg"), digest)  # as DVC links pictures from its cache
+            read(path, digest)
+    assert read(Path("link.jpg"), digest)  # as DVC links pictures from its cache
 
 
 def test_damaged_pictures_are_taken_or_refused() -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from pipeline.backbones import catalogue
 from pipeline.heads.head import Head
+from pipeline.kinds.image.heat import overlay
 from pipeline.serving import explain
 from pipeline.tables.power import raised
 
@@ -100,7 +101,7 @@ def test_an_overlay_is_the_grey_picture_and_cividis_half_and_half():
     picture = square(skimage.data.coffee(), 96)
     cividis = matplotlib.colormaps["cividis"]
     for level in (0.0, 0.3, 1.0):
-        seen = explain.overlay(picture, np.full((7, 7), level, np.float32))
+        seen = overlay(picture, np.full((7, 7), level, np.float32))
         assert seen.shape == picture.shape
         assert seen.dtype == np.uint8
         grey = np.asarray(Image.fromarray(picture).convert("L"))[..., None]
@@ -111,7 +112,7 @@ def test_an_overlay_is_the_grey_picture_and_cividis_half_and_half():
 def test_an_overlay_is_lighter_where_there_is_more_heat():
     heat = np.zeros((5, 5), np.float32)
     heat[1, 3] = 1
-    seen = explain.overlay(np.full((50, 100, 3), 128, np.uint8), heat).mean(axis=2)
+    seen = overlay(np.full((50, 100, 3), 128, np.uint8), heat).mean(axis=2)
     row, column = np.unravel_index(seen.argmax(), seen.shape)
     assert (row // 10, column // 20) == (1, 3)
     steps = np.abs(np.diff(seen, axis=1)).max()

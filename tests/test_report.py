@@ -18,7 +18,9 @@ from playwright.sync_api import Browser
 from pipeline import report
 from pipeline.core.errors import DataError
 from pipeline.core.paths import BUNDLE, CHECKS, METRICS, PREDICTIONS, REPORT
-from pipeline.pages import charts
+from pipeline.pages import charts, tables
+from pipeline.pages.comparison import differences, since_last_commit
+from pipeline.pages.tables import FOUND, MOST_DRAWN, NEAR, WITHOUT_PERCENT, check_lines, confusion
 from tests.conftest import Project
 
 
@@ -54,7 +56,7 @@ def test_the_figures_are_those_of_the_metrics(finished: Path) -> None:
     for name, value in metrics["test"].items():
         if name == "pictures":
             assert f"On {value} test pictures" in page
-        elif name in report.WITHOUT_PERCENT:
+        elif name in WITHOUT_PERCENT:
             assert f"<b>{value:.3f}</b>" in page
         else:
             assert f"<b>{100 * value:.1f} %</b>" in page
@@ -74,12 +76,12 @@ def test_the_surest_mistakes_come_first_with_their_reasons(finished: Path) -> No
     for path, probability in zip(wrong["path"], ("0.990", "0.890"), strict=True):
         card = next(card for card in cards if path in card)
         assert probability in card
-        assert card.count("<img") == 2 + report.NEAR  # picture, heat map, nearest in training
+        assert card.count("<img") == 2 + NEAR  # picture, heat map, nearest in training
     places = [next(i for i, card in enumerate(cards) if path in card) for path in wrong["path"]]
     assert places == sorted(places)
     nearest = re.findall(r'alt="(data/raw/shapes/[^"]+)" title=', cards[0])
     known = json.loads((BUNDLE / "neighbours.json").read_text())["paths"]
-    assert len(nearest) == report.NEAR
+    assert len(nearest) == NEAR
     assert set(nearest) <= set(known)
 
 
@@ -97,11 +99,11 @@ def test_a_stage_that_has_not_run_is_one_line(finished: Path) -> None:
 
 
 def test_each_check_has_its_line(finished: Path) -> None:
-    clean = {name: pd.read_csv(CHECKS / f"{name}.csv") for name in report.FOUND}
-    for name in ("near_duplicates", "label_suspects", "few_pictures"):
+    clean = {name: pd.read_csv(CHECKS / f"{name}.csv") for name in FOUND}
+    for name in ("near_duplicates", "label_issues", "few_examples"):
         clean[name] = clean[name].head(0)
     drift = {"split": ["val", "test"], "p_value": [np.nan, 0.001], "drifted": [False, True]}
-    lines = report.check_lines(clean | {"drift": pd.DataFrame(drift)})
+    lines = check_lines(clean | {"drift": pd.DataFrame(drift)})
     assert [line["found"] for line in lines] == [False, False, False, False, True]
     assert "was not looked for" in lines[3]["words"]
     assert lines[4]["words"] == "Drift between test and training pictures (p = 0.001)."
@@ -114,9 +116,9 @@ def test_what_the_checks_found_is_shown_with_its_pictures(finished: Path) -> Non
     pd.DataFrame([pair]).to_csv(CHECKS / "near_duplicates.csv", index=False)
     suspect = {"path": second, "split": "val", "label": "disc", "suggested": "square"}
     suspect |= {"probability": 0.91, "given_probability": 0.02}
-    pd.DataFrame([suspect]).to_csv(CHECKS / "label_suspects.csv", index=False)
+    pd.DataFrame([suspect]).to_csv(CHECKS / "label_issues.csv", index=False)
     pd.DataFrame([{"class": "disc", "train": 3, "val": 2, "test": 1}]).to_csv(
-        CHECKS / "few_pictures.csv", index=False
+        CHECKS / "few_examples.csv", index=False
     )
     part = make().split('id="checks"')[1].split('id="mistakes"')[0]
     assert "Near-duplicates across splits: 1." in part
@@ -138,19 +140,19 @@ def commit(*files: Path) -> None:
 
 def test_what_has_changed_since_the_last_commit(finished: Path) -> None:
     metrics = json.loads(METRICS.read_text())
-    assert "There is no commit" in report.since_last_commit(metrics)["why_not"]
+    assert "There is no commit" in since_last_commit(metrics)["why_not"]
     subprocess.run(["git", "init", "-q"], check=True)
     commit(Path("params.yaml"))
-    assert "is not in the last commit" in report.since_last_commit(metrics)["why_not"]
+    assert "is not in the last commit" in since_last_commit(metrics)["why_not"]
     commit(METRICS)
-    same = report.since_last_commit(metrics)
+    same = since_last_commit(metrics)
     assert (same["parameters"], same["metrics"]) == ([], [])
 
     metrics["test"]["loss"] += 0.25
     METRICS.write_text(json.dumps(metrics))
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("vflip: 0.0", "vflip: 0.5"))
-    changed = report.since_last_commit(metrics)
+    changed = since_last_commit(metrics)
     assert [(p["name"], p["before"], p["now"]) for p in changed["parameters"]] == [
         ("augment.vflip", "0", "0.5")
     ]
@@ -165,12 +167,12 @@ def test_a_damaged_file_in_the_last_commit_is_said(finished: Path) -> None:
     subprocess.run(["git", "init", "-q"], check=True)
     METRICS.write_text("{half")
     commit(METRICS)
-    assert "cannot be read" in report.since_last_commit(metrics)["why_not"]
+    assert "cannot be read" in since_last_commit(metrics)["why_not"]
 
 
 def test_differences_name_what_came_and_what_went() -> None:
     before, now = {"a": {"b": 1, "gone": 2}}, {"a": {"b": 1, "new": [1, 2]}}
-    assert list(report.differences(before, now)) == [
+    assert list(differences(before, now)) == [
         {"name": "a.new", "before": "–", "now": "[1, 2]", "change": ""},
         {"name": "a.gone", "before": "2", "now": "–", "change": ""},
     ]
@@ -200,7 +202,7 @@ def test_names_from_data_are_letters_and_nothing_else(
 
 
 def test_every_name_stands_in_the_matrix_and_no_colour_is_fixed() -> None:
-    classes = [f"class {number}" for number in range(report.MOST_DRAWN)]
+    classes = [f"class {number}" for number in range(MOST_DRAWN)]
     drawing = charts.confusion(np.eye(len(classes), dtype=np.int64) * 7, classes)
     assert all(drawing.count(f">{name}</text>") == 2 for name in classes)
     assert drawing.count(">7</text>") == len(classes)
@@ -212,7 +214,7 @@ def test_the_matrix_has_the_actual_class_in_rows_and_absent_classes_too() -> Non
     classes = ["0", "7", "NA"]
     table = pd.DataFrame({"label": ["NA", "NA", "NA", "7"], "predicted": ["7", "7", "NA", "7"]})
     wanted = np.array([[0, 0, 0], [0, 1, 0], [0, 2, 1]])
-    assert report._confusion(table, classes) == report._drawing(charts.confusion(wanted, classes))
+    assert confusion(table, classes) == tables.drawing(charts.confusion(wanted, classes))
 
 
 def test_a_head_that_descends_has_curves(finished: Path) -> None:
@@ -250,7 +252,7 @@ def test_a_browser_shows_it_whole_and_asks_nobody(
     assert "The surest mistakes" in headings
     assert "Since the last commit" in headings
     assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
-    assert page.locator("img").count() >= 3 * (2 + report.NEAR) + 1
+    assert page.locator("img").count() >= 3 * (2 + NEAR) + 1
     assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate(f"Math.min(...{LETTERS})") >= 9

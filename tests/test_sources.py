@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.core.errors import DataError
+from pipeline.core.errors import DataError, RefusedError
+from pipeline.core.files import load
 from pipeline.core.params import IngestParams, Shares
-from pipeline.kinds.image import decode
-from pipeline.kinds.image.decode import RefusedError
 from pipeline.sources import find
+from pipeline.sources import folder as folder_room
+from pipeline.sources.found import Found, Listing
 from tests.conftest import Project
 from tests.picture_cases import jpeg
 
@@ -31,11 +32,11 @@ def touch(*paths: str) -> None:
         path.write_bytes(b"x")
 
 
-def labelled(listing: find.Listing) -> set[tuple[str, str, str]]:
+def labelled(listing: Listing) -> set[tuple[str, str, str]]:
     return {(row.path.as_posix(), row.label, row.split) for row in listing.found}
 
 
-def reasons(listing: find.Listing) -> dict[str, str]:
+def reasons(listing: Listing) -> dict[str, str]:
     return {row.path.as_posix(): row.reason for row in listing.refused}
 
 
@@ -137,11 +138,11 @@ def powerless() -> Iterator[Path]:
 
 def test_what_may_not_be_read_is_refused() -> None:
     with powerless() as root:
-        listing = find.folder(root)
+        listing = folder_room.folder(root)
         assert {row.path.name for row in listing.found} == {"open.jpg", "closed.jpg"}
         assert reasons(listing) == {f"{root}/bee": "folder cannot be listed (Permission denied)"}
         with pytest.raises(RefusedError, match=r"^cannot be read \(Permission denied\)$"):
-            decode.load(root / "ant" / "closed.jpg")
+            load(root / "ant" / "closed.jpg")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_a_path_that_cannot_be_a_source(
 # Tables
 
 
-def table(text: str | bytes) -> find.Listing:
+def table(text: str | bytes) -> Listing:
     touch(
         "data/raw/x/1.jpg", "data/raw/x/2.jpg", "data/raw/x/sub/3.jpg", "data/raw/x/new\nline.jpg"
     )
@@ -197,8 +198,8 @@ def test_a_table_of_all_columns_in_any_order(project: Project) -> None:
     listing = table("group,split,label,path,note\nnest 1,train,ant,1.jpg,-\n,,bee,sub/3.jpg,\n")
     assert listing.refused == []
     assert listing.found == [
-        find.Found(Path("data/raw/x/1.jpg"), "ant", "train", "nest 1"),
-        find.Found(Path("data/raw/x/sub/3.jpg"), "bee"),
+        Found(Path("data/raw/x/1.jpg"), "ant", "train", "nest 1"),
+        Found(Path("data/raw/x/sub/3.jpg"), "bee"),
     ]
 
 

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.sources import splits
+from pipeline.tables.labels import missing
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 DRAWN = {"0": "test", "1": "test", "2": "test", "3": "train", "4": "train", "10": "val"}
@@ -48,4 +49,4 @@ def test_what_shares_leave_over_by_rounding_falls_to_the_last(key: str) -> None:
 
 def test_missing_names_each_label_that_a_split_lacks() -> None:
     rows = [("ant", "train"), ("ant", "test"), ("bee", "train"), ("bee", "val"), ("bee", "test")]
-    assert splits.missing(rows) == {"val": ["ant"]}
+    assert missing(rows) == {"val": ["ant"]}

@@ -21,14 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import ParamsError, StoreError
-from pipeline.store.local import (
-    LAYOUT,
-    FeatureStore,
-    default_folder,
-    default_limit,
-    replacing,
-    view_key,
-)
+from pipeline.store.database import LAYOUT
+from pipeline.store.keys import view_key
+from pipeline.store.places import default_folder, default_limit, replacing
+from pipeline.store.vectors import FeatureStore
 from tests.conftest import Project
 
 PROJECT = Path(__file__).resolve().parent.parent

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from pipeline.core.errors import DataError
-from pipeline.sources.splits import SPLITS
 from pipeline.sources.surfaces import COLUMNS, PATCH, PHOTOGRAPHS, cut, read_recipe
+from pipeline.tables.manifest import SPLITS
 
 RECIPE = Path(__file__).parents[1] / "data/raw/surfaces.csv"
 HEADER = ",".join(COLUMNS)

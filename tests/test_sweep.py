@@ -10,12 +10,14 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.core.errors import DeviceError
 from pipeline.heads import gradient_descent
-from pipeline.heads.fit import Knobs, Schedule, train_heads
+from pipeline.heads.fit import fit_heads
 from pipeline.heads.gradient_descent import RULES
+from pipeline.heads.hyperparameters import Hyperparameters
+from pipeline.heads.trained import Schedule
 from pipeline.tables.features import Split
 
 CPU = "cpu"
-ADAMW = Knobs("adamw", 0.01, 0.1, 0, 0.0, 0.0, 0)
+ADAMW = Hyperparameters("adamw", 0.01, 0.1, 0, 0.0, 0.0, 0)
 SCHEDULE = Schedule(epochs=6, batch_size=16, patience=0, class_weights=np.ones(3, np.float32))
 
 
@@ -38,7 +40,7 @@ NO_VAL = blobs(0, 2)
 
 def combinations(**listed):
     lists = {name: listed.get(name, [value]) for name, value in vars(ADAMW).items()}
-    return [Knobs(*values) for values in itertools.product(*lists.values())]
+    return [Hyperparameters(*values) for values in itertools.product(*lists.values())]
 
 
 def arrays(head):
@@ -138,7 +140,7 @@ def test_update_rules_equal_torch_optim_for_each_head(name):
 def test_a_head_equals_the_one_that_torch_trains(knobs, weights):
     schedule = replace(SCHEDULE, class_weights=np.array(weights, dtype=np.float32))
     model, mean, scale = torch_head(knobs, schedule)
-    trained = train_heads(TRAIN, NO_VAL, [knobs], schedule, CPU)[0]
+    trained = fit_heads(TRAIN, NO_VAL, [knobs], schedule, CPU)[0]
     with torch.no_grad():
         wanted = model(torch.from_numpy((VAL.features - mean) / scale)).numpy()
     np.testing.assert_allclose(trained.head.logits(VAL.features), wanted, rtol=1e-3, atol=1e-4)
@@ -154,17 +156,17 @@ def test_a_sweep_gives_the_heads_that_single_runs_give():
         label_smoothing=[0.0, 0.1],
         seed=[0, 1],
     )
-    together = train_heads(TRAIN, VAL, knobs, SCHEDULE, CPU)
-    assert [one.knobs for one in together] == knobs
+    together = fit_heads(TRAIN, VAL, knobs, SCHEDULE, CPU)
+    assert [one.hyperparameters for one in together] == knobs
     for one in together[::7]:
-        alone = train_heads(TRAIN, VAL, [one.knobs], SCHEDULE, CPU)[0]
+        alone = fit_heads(TRAIN, VAL, [one.hyperparameters], SCHEDULE, CPU)[0]
         assert alone.kept.epoch == one.kept.epoch
         assert_same(one.head, alone.head, 2e-4)
 
 
 def test_stacks_too_large_for_memory_are_divided_without_a_difference(monkeypatch):
     knobs = combinations(learning_rate=[0.001, 0.003, 0.01, 0.03, 0.1], seed=[0, 1])
-    whole = train_heads(TRAIN, VAL, knobs, SCHEDULE, CPU)
+    whole = fit_heads(TRAIN, VAL, knobs, SCHEDULE, CPU)
     monkeypatch.setattr(gradient_descent, "STACK_LIMIT", 330)
     assert [
         (len(seeds), len(some)) for seeds, some in gradient_descent.stacks(knobs, 10, SCHEDULE)
@@ -174,14 +176,14 @@ def test_stacks_too_large_for_memory_are_divided_without_a_difference(monkeypatc
     ]
     monkeypatch.setattr(gradient_descent, "STACK_LIMIT", 170)
     assert len(gradient_descent.stacks(knobs, 10, SCHEDULE)) == 4
-    for one, other in zip(whole, train_heads(TRAIN, VAL, knobs, SCHEDULE, CPU), strict=True):
+    for one, other in zip(whole, fit_heads(TRAIN, VAL, knobs, SCHEDULE, CPU), strict=True):
         assert one.kept.epoch == other.kept.epoch
         assert_same(one.head, other.head)
 
 
 def test_two_runs_give_the_same_bytes():
     knobs = combinations(width=[0, 8], dropout=[0.0, 0.5], seed=[0, 1])
-    runs = [train_heads(TRAIN, VAL, knobs, SCHEDULE, CPU) for _ in range(2)]
+    runs = [fit_heads(TRAIN, VAL, knobs, SCHEDULE, CPU) for _ in range(2)]
     for one, other in zip(*runs, strict=True):
         assert one.curve == other.curve
         for name, array in arrays(one.head).items():
@@ -198,7 +200,7 @@ def test_the_number_of_threads_changes_no_byte():
     for threads in (1, 2, 4):
         torch.set_num_threads(threads)
         with threadpool_limits(limits=threads, user_api="blas"):
-            heads = [one.head for one in train_heads(train, val, knobs, schedule, CPU)]
+            heads = [one.head for one in fit_heads(train, val, knobs, schedule, CPU)]
         assert torch.get_num_threads() == threads
         found.append([array.tobytes() for head in heads for array in arrays(head).values()])
     torch.set_num_threads(before)
@@ -206,20 +208,20 @@ def test_the_number_of_threads_changes_no_byte():
 
 
 def test_the_seed_makes_a_difference():
-    one, other = train_heads(TRAIN, VAL, combinations(width=[8], seed=[0, 1]), SCHEDULE, CPU)
+    one, other = fit_heads(TRAIN, VAL, combinations(width=[8], seed=[0, 1]), SCHEDULE, CPU)
     assert not np.allclose(one.head.weight, other.head.weight)
 
 
 def test_knobs_in_any_order_come_back_in_that_order():
     knobs = combinations(optimizer=["sgd", "lbfgs", "adamw"], width=[0], seed=[1, 0])
     knobs = [one for one in knobs if one.optimizer != "lbfgs" or one.seed == 0][::-1]
-    assert [one.knobs for one in train_heads(TRAIN, VAL, knobs, SCHEDULE, CPU)] == knobs
+    assert [one.hyperparameters for one in fit_heads(TRAIN, VAL, knobs, SCHEDULE, CPU)] == knobs
 
 
 def test_the_best_epoch_is_kept_and_figures_are_those_of_its_weights():
     schedule = replace(SCHEDULE, epochs=40)
     knobs = combinations(learning_rate=[0.1, 0.3], width=[0, 32])
-    for one in train_heads(TRAIN, VAL, knobs, schedule, CPU):
+    for one in fit_heads(TRAIN, VAL, knobs, schedule, CPU):
         losses = [point.val_loss for point in one.curve]
         assert len(losses) == 40
         assert one.kept.epoch == 1 + int(np.argmin(losses))
@@ -232,7 +234,7 @@ def test_the_best_epoch_is_kept_and_figures_are_those_of_its_weights():
 
 def test_each_head_stops_when_its_own_patience_ends():
     schedule = replace(SCHEDULE, epochs=200, patience=3)
-    quick, slow = train_heads(TRAIN, VAL, combinations(learning_rate=[0.3, 1e-4]), schedule, CPU)
+    quick, slow = fit_heads(TRAIN, VAL, combinations(learning_rate=[0.3, 1e-4]), schedule, CPU)
     assert len(quick.curve) == quick.kept.epoch + 3 < 200
     assert quick.status == "stopped early"
     assert len(slow.curve) == 200
@@ -240,7 +242,7 @@ def test_each_head_stops_when_its_own_patience_ends():
 
 
 def test_without_validation_the_last_epoch_is_kept():
-    one = train_heads(TRAIN, NO_VAL, [ADAMW], replace(SCHEDULE, patience=1), CPU)[0]
+    one = fit_heads(TRAIN, NO_VAL, [ADAMW], replace(SCHEDULE, patience=1), CPU)[0]
     assert one.kept.epoch == SCHEDULE.epochs
     assert np.isnan(one.kept.val_loss)
     assert one.head is not None
@@ -249,8 +251,8 @@ def test_without_validation_the_last_epoch_is_kept():
 @pytest.mark.parametrize("val", [VAL, NO_VAL], ids=["with validation", "without"])
 def test_a_head_that_diverges_is_lost_and_the_others_stay(val):
     knobs = combinations(optimizer=["sgd"], learning_rate=[0.01, 1e30], width=[8])
-    fine, lost = train_heads(TRAIN, val, knobs, SCHEDULE, CPU)
-    alone = train_heads(TRAIN, val, knobs[:1], SCHEDULE, CPU)[0]
+    fine, lost = fit_heads(TRAIN, val, knobs, SCHEDULE, CPU)
+    alone = fit_heads(TRAIN, val, knobs[:1], SCHEDULE, CPU)[0]
     assert_same(fine.head, alone.head)
     assert lost.head is None
     assert lost.kept is None
@@ -261,7 +263,7 @@ def test_weights_that_overflow_in_the_last_step_are_lost_too():
     one_step = replace(SCHEDULE, epochs=1, batch_size=100)
     knobs = replace(ADAMW, optimizer="sgd", learning_rate=3e38)
     tiny = replace(TRAIN, features=TRAIN.features / 1e6)
-    lost = train_heads(tiny, NO_VAL, [knobs], one_step, CPU)[0]
+    lost = fit_heads(tiny, NO_VAL, [knobs], one_step, CPU)[0]
     assert lost.head is None
     assert lost.status == "lost: a weight overflowed in epoch 1"
 
@@ -273,8 +275,8 @@ def test_class_weights_lift_the_rare_class():
     rare = Split(*(array[rows] for array in vars(TRAIN).values()))
     counts = np.bincount(rare.labels)
     balanced = replace(SCHEDULE, class_weights=(len(rows) / (3 * counts)).astype(np.float32))
-    even = train_heads(rare, NO_VAL, [ADAMW], SCHEDULE, CPU)[0].head
-    lifted = train_heads(rare, NO_VAL, [ADAMW], balanced, CPU)[0].head
+    even = fit_heads(rare, NO_VAL, [ADAMW], SCHEDULE, CPU)[0].head
+    lifted = fit_heads(rare, NO_VAL, [ADAMW], balanced, CPU)[0].head
     of_class = VAL.features[VAL.labels == 0]
     assert (lifted.logits(of_class).argmax(1) == 0).mean() > (
         even.logits(of_class).argmax(1) == 0
@@ -282,7 +284,7 @@ def test_class_weights_lift_the_rare_class():
 
 
 def test_the_heads_learn():
-    for one in train_heads(
+    for one in fit_heads(
         TRAIN, VAL, combinations(width=[0, 16]), replace(SCHEDULE, epochs=30), CPU
     ):
         assert one.kept.val_accuracy > 0.8
@@ -296,13 +298,13 @@ def test_a_gpu_without_enough_memory_is_one_line_that_names_the_cpu(monkeypatch)
 
     monkeypatch.setattr(gradient_descent, "_descend", full)
     with pytest.raises(DeviceError, match=r"100 training views .* set train\.device to cpu"):
-        train_heads(TRAIN, VAL, [ADAMW], SCHEDULE, CPU)
+        fit_heads(TRAIN, VAL, [ADAMW], SCHEDULE, CPU)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_gives_the_heads_of_the_cpu():
     knobs = combinations(optimizer=["sgd", "adamw"], width=[0, 8])
-    here = train_heads(TRAIN, VAL, knobs, SCHEDULE, CPU)
-    there = train_heads(TRAIN, VAL, knobs, SCHEDULE, torch.device("cuda"))
+    here = fit_heads(TRAIN, VAL, knobs, SCHEDULE, CPU)
+    there = fit_heads(TRAIN, VAL, knobs, SCHEDULE, torch.device("cuda"))
     for one, other in zip(here, there, strict=True):
         assert_same(one.head, other.head, 5e-3)

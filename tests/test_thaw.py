@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipeline import kinds
 from pipeline.augment import augment
 from pipeline.backbones import catalogue
 from pipeline.best import best
@@ -27,37 +28,41 @@ from pipeline.core.errors import DataError, TrainingError
 from pipeline.core.paths import (
     BEST,
     BUNDLE,
+    FINETUNE,
+    FINETUNE_CURVE,
+    FINETUNED,
+    FROM_SCRATCH,
+    FROM_SCRATCH_CURVE,
     HEAD,
     HEAD_WEIGHTS,
     MANIFEST,
-    SCRATCH,
-    SCRATCH_CURVE,
-    THAW,
-    THAW_CURVE,
-    THAWED,
 )
 from pipeline.evaluate import evaluate
 from pipeline.extract import extract
-from pipeline.finetune import refit, thaw
-from pipeline.from_scratch import scratch
+from pipeline.finetune import finetune, refit
+from pipeline.from_scratch import from_scratch
 from pipeline.heads.head import load_head, probabilities
 from pipeline.ingest import ingest
 from pipeline.kinds.image import decode
 from pipeline.serving import torch_module
 from pipeline.serving.classifier import Classifier
-from pipeline.store.local import checkpoints_folder
-from pipeline.tables.features import read_manifest
+from pipeline.store.places import checkpoints_folder
+from pipeline.tables.manifest import read_manifest
 from pipeline.train import train
 from pipeline.transfer import finetuning
-from pipeline.transfer.finetuning import UNMEASURED, Labelled, Network, Recipe
+from pipeline.transfer.examples import Labelled
+from pipeline.transfer.finetuning import UNMEASURED
+from pipeline.transfer.measure import measure
+from pipeline.transfer.network import Network
+from pipeline.transfer.recipe import Recipe
 from tests.conftest import SMALL, begin_store
 from tests.test_repro import Repository
 
-WEIGHTS = THAWED / "backbone.safetensors"
+WEIGHTS = FINETUNED / "backbone.safetensors"
 # A head held so short that there is something left to learn, and a rate to learn it in few epochs.
-UNSURE = {"train.weight_decay": 3.0, "thaw.learning_rate": 0.003}
+UNSURE = {"train.weight_decay": 3.0, "finetune.learning_rate": 0.003}
 # Features of random weights leave enough.
-UNTRAINED = SMALL | {"train.weight_decay": 0.1, "thaw.learning_rate": 0.01}
+UNTRAINED = SMALL | {"train.weight_decay": 0.1, "finetune.learning_rate": 0.01}
 of_both_networks = pytest.mark.parametrize(
     "shapes",
     [UNTRAINED, pytest.param(UNSURE, marks=pytest.mark.slow)],
@@ -78,7 +83,9 @@ def shapes(request, project, small_backbone, draw_picture):
     """A project with a trained head on pictures of two classes."""
     draw_shapes(project.folder, draw_picture, 36)
     project.set(**{"ingest.source": "folder", "ingest.path": "data/raw/shapes"})
-    project.set(**{"augment.views": 1, "thaw.epochs": 2, "thaw.blocks": 1, "thaw.batch_size": 8})
+    project.set(
+        **{"augment.views": 1, "finetune.epochs": 2, "finetune.blocks": 1, "finetune.batch_size": 8}
+    )
     project.set(**getattr(request, "param", UNTRAINED))
     for stage in (ingest, augment, extract, train):
         stage()
@@ -89,34 +96,34 @@ def shapes(request, project, small_backbone, draw_picture):
 def test_thawing_is_taken_only_when_validation_says_so(shapes, capsys):
     shapes.set(**{"train.refit": False})
     train()
-    thaw()
-    assert set(json.loads(THAW.read_text())["test"]) == {"pictures", "frozen", "thawed"}
+    finetune()
+    assert set(json.loads(FINETUNE.read_text())["test"]) == {"pictures", "frozen", "finetuned"}
     alone = WEIGHTS.read_bytes()
     shapes.set(**{"train.refit": True})
     train()
     capsys.readouterr()
-    thaw()
+    finetune()
     assert "it learns from validation pictures too" in capsys.readouterr().out
-    report, curve = json.loads(THAW.read_text()), pd.read_csv(THAW_CURVE)
-    frozen, thawed = report["validation"]["frozen"], report["validation"]["thawed"]
+    report, curve = json.loads(FINETUNE.read_text()), pd.read_csv(FINETUNE_CURVE)
+    frozen, thawed = report["validation"]["frozen"], report["validation"]["finetuned"]
     assert curve["epoch"].tolist() == [0, 1, 2]
     assert curve["val_loss"][0] == pytest.approx(frozen["loss"], rel=1e-4)
     assert report["epoch"] == curve["val_loss"].idxmin()
     better = thawed["loss"] < frozen["loss"] and thawed["accuracy"] >= frozen["accuracy"]
     assert report["taken"] is better is WEIGHTS.exists() is True
     assert WEIGHTS.read_bytes() != alone
-    assert set(report["test"]) == {"pictures", "frozen", "thawed", "refit"}
+    assert set(report["test"]) == {"pictures", "frozen", "finetuned", "refit"}
     assert not list(checkpoints_folder().iterdir())
-    head, about = load_head(THAWED / "head.safetensors", THAWED / "head.json")
+    head, about = load_head(FINETUNED / "head.safetensors", FINETUNED / "head.json")
     test = Labelled.of(read_manifest(MANIFEST), about["classes"], "test")
-    backbone = catalogue.with_weights(params.load().extract.backbone, WEIGHTS)
+    backbone = catalogue.with_weights(params.load(kinds.schema).extract.backbone, WEIGHTS)
     network = Network(backbone.module, head, about["power"])
     logits = finetuning.answers(network, test, backbone.preprocessing, 8)
-    loss, _ = finetuning.measure(logits, test.labels)
+    loss, _ = measure(logits, test.labels)
     assert loss == pytest.approx(report["test"]["refit"]["loss"], rel=1e-4)
 
     best()  # its bundle answers as the network did that was measured
-    classifier = Classifier(BEST, reasons=True)
+    classifier = Classifier(BEST, explains=True)
     answers = [classifier.answer(Path(path).read_bytes(), True, 1) for path in test.paths]
     wanted = probabilities(logits, about["temperature"])
     np.testing.assert_allclose([a.probabilities for a in answers], wanted, atol=1e-3)
@@ -135,13 +142,13 @@ def test_thawing_is_taken_only_when_validation_says_so(shapes, capsys):
     assert "reused, 0 computed" in capsys.readouterr().out
 
     # A rate at which everything bursts leaves the frozen head in its place.
-    shapes.set(**{"thaw.learning_rate": 1e30})
-    thaw()
-    report = json.loads(THAW.read_text())
+    shapes.set(**{"finetune.learning_rate": 1e30})
+    finetune()
+    report = json.loads(FINETUNE.read_text())
     assert (report["taken"], report["epoch"], WEIGHTS.exists()) == (False, 0, False)
     assert "the training loss became nan in epoch 1" in report["status"]
     assert report["validation"]["frozen"] == frozen
-    assert "lower thaw.learning_rate" in capsys.readouterr().out
+    assert "lower finetune.learning_rate" in capsys.readouterr().out
     shutil.rmtree(BEST)
     for stage in (evaluate, bundle, best):
         stage()
@@ -151,28 +158,32 @@ def test_thawing_is_taken_only_when_validation_says_so(shapes, capsys):
 
 def parts_of_thawing(**changes):
     """A fresh network with the chosen head, both sets of pictures, and how `thaw` trains it."""
-    asked, settings, manifest = params.load().extract, params.load().thaw, read_manifest(MANIFEST)
+    asked, settings, manifest = (
+        params.load(kinds.schema).extract,
+        params.load(kinds.schema).finetune,
+        read_manifest(MANIFEST),
+    )
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     train, val = (Labelled.of(manifest, about["classes"], name) for name in ("train", "val"))
     backbone = catalogue.load(asked.backbone, asked.weights)
     recipe = replace(Recipe.of(settings, np.ones(2, np.float32)), **changes)
     network = Network(backbone.module, head, about["power"])
-    how = backbone.preprocessing, params.load().augment, recipe, torch.device("cpu")
+    how = backbone.preprocessing, params.load(kinds.schema).augment, recipe, torch.device("cpu")
     return network, train, val, how
 
 
 @of_both_networks
 def test_what_is_taken_learns_again_from_the_weights_that_came_for_the_epochs_kept(shapes):
-    shapes.set(**{"thaw.epochs": 3})
-    thaw()
-    kept = json.loads(THAW.read_text())["epoch"]
+    shapes.set(**{"finetune.epochs": 3})
+    finetune()
+    kept = json.loads(FINETUNE.read_text())["epoch"]
     network, train, val, how = parts_of_thawing(last=kept)
     none = Labelled([], [], val.labels[:0])
     trained = finetuning.train_network(network, train + val, none, UNMEASURED, *how, "thaw")
     assert [figures.epoch for figures in trained.curve] == list(range(kept + 1))
     found = load_file(WEIGHTS)
     assert all(torch.equal(found[name], w) for name, w in network.backbone.state_dict().items())
-    learned, _ = load_head(THAWED / "head.safetensors", THAWED / "head.json")
+    learned, _ = load_head(FINETUNED / "head.safetensors", FINETUNED / "head.json")
     np.testing.assert_array_equal(learned.weight, network.as_head().weight)
 
 
@@ -196,9 +207,9 @@ def test_a_loss_that_bursts_when_it_learns_again_is_an_error_that_leaves_no_chec
 
 
 def test_from_scratch_has_the_budget_of_thawing(shapes):
-    scratch()
-    report = json.loads(SCRATCH.read_text())["from_scratch"]
-    curve = pd.read_csv(SCRATCH_CURVE)
+    from_scratch()
+    report = json.loads(FROM_SCRATCH.read_text())["from_scratch"]
+    curve = pd.read_csv(FROM_SCRATCH_CURVE)
     assert curve["epoch"].tolist() == [1, 2]
     assert report["epoch"] in (1, 2)
     assert report["validation"]["loss"] == pytest.approx(curve["val_loss"].min(), rel=1e-4)
@@ -206,12 +217,12 @@ def test_from_scratch_has_the_budget_of_thawing(shapes):
 
 
 def test_without_test_pictures_the_decision_stands_alone(shapes):
-    shapes.set(**{"thaw.epochs": 1})
+    shapes.set(**{"finetune.epochs": 1})
     manifest = pd.read_parquet(MANIFEST)  # ingest would refuse to write such a one
     manifest[manifest["split"] != "test"].to_parquet(MANIFEST)
-    for stage in (augment, extract, train, thaw):
+    for stage in (augment, extract, train, finetune):
         stage()
-    report = json.loads(THAW.read_text())
+    report = json.loads(FINETUNE.read_text())
     assert report["test"] == {"pictures": 0}
     assert report["taken"] in (True, False)
 
@@ -220,7 +231,7 @@ def test_without_validation_pictures_there_is_nothing_to_judge_by(shapes):
     shapes.set(**{"ingest.shares": {"train": 0.7, "val": 0.0, "test": 0.3}})
     ingest()
     with pytest.raises(DataError, match=r"scratch has no validation picture.*ingest\.shares\.val"):
-        scratch()
+        from_scratch()
 
 
 @pytest.mark.slow
@@ -232,10 +243,10 @@ def test_killed_in_the_midst_dvc_repro_goes_on_to_the_same_weights(
     repository = Repository(tmp_path / "repository", dvc_template)
     draw_shapes(repository.folder, draw_picture, 36)
     repository.set(**{"ingest.source": "folder", "ingest.path": "data/raw/shapes"})
-    repository.set(**{"augment.views": 1, "thaw.run": ["asked"], "thaw.epochs": 4})
-    repository.set(**{"thaw.blocks": 2, "thaw.batch_size": 8, **UNSURE})
+    repository.set(**{"augment.views": 1, "finetune.run": ["asked"], "finetune.epochs": 4})
+    repository.set(**{"finetune.blocks": 2, "finetune.batch_size": 8, **UNSURE})
     repository.run("dvc", "repro")
-    thawed = repository.folder / "data" / "thawed"
+    thawed = repository.folder / "data" / "finetuned"
 
     def results():
         return [file.read_bytes() for file in sorted(thawed.iterdir())], repository.outputs()

@@ -13,10 +13,12 @@ import torch
 from pipeline.core.errors import DataError, DeviceError, ParamsError, TrainingError
 from pipeline.core.params import load
 from pipeline.core.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, SWEEP, TRAINING
-from pipeline.heads.fit import Knobs, Schedule, train_heads
+from pipeline.heads.fit import class_weights, fit_heads
 from pipeline.heads.head import load_head, probabilities
+from pipeline.heads.hyperparameters import Hyperparameters, every_combination
+from pipeline.heads.trained import Schedule
 from pipeline.tables.features import write_shards
-from pipeline.train import class_weights, every_combination, refit, train
+from pipeline.train import refit, train
 from tests.test_sweep import blobs
 
 
@@ -77,7 +79,7 @@ def test_it_writes_the_head_the_curve_and_the_sweep(trained_project, capsys):
     assert len(sweep) == 4
     best = sweep[0]
     assert float(best["val_loss"]) == min(float(row["val_loss"]) for row in sweep)
-    assert about["knobs"]["learning_rate"] == float(best["learning_rate"])
+    assert about["hyperparameters"]["learning_rate"] == float(best["learning_rate"])
     assert about["validation"] == {
         "pictures": 28,
         "loss": float(best["val_loss"]),
@@ -124,7 +126,7 @@ def test_the_classic_recipe_can_be_said(trained_project):
     train()
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     assert head.hidden_weight.shape == (1024, 12)
-    assert about["knobs"]["optimizer"] == "adam"
+    assert about["hyperparameters"]["optimizer"] == "adam"
     assert len(table(TRAINING)) == 10
 
 
@@ -155,7 +157,7 @@ def test_a_head_that_diverges_is_told_and_another_is_saved(trained_project, caps
     trained_project.set(**{"train.optimizer": "sgd", "train.width": 8})
     trained_project.set(**{"train.learning_rate": [0.01, 1e30]})
     train()
-    assert load_head(HEAD_WEIGHTS, HEAD)[1]["knobs"]["learning_rate"] == 0.01
+    assert load_head(HEAD_WEIGHTS, HEAD)[1]["hyperparameters"]["learning_rate"] == 0.01
     assert table(SWEEP)[-1]["status"] == "lost: the training loss became nan in epoch 1"
     warning = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
     assert len(warning) == 1
@@ -262,9 +264,9 @@ def test_the_chosen_head_learns_from_validation_pictures_too(trained_project, na
 def test_learning_the_validation_pictures_does_not_make_a_head_certain(name):
     """With more features than pictures it has them all right, as soon as it has learnt them."""
     rows, val, fresh = (blobs(count, seed, 3, 200, 0.3) for seed, count in enumerate((60, 30, 300)))
-    knobs = Knobs(name, 0, 1.0, 0, 0, 0, 0)
+    knobs = Hyperparameters(name, 0, 1.0, 0, 0, 0, 0)
     schedule = Schedule(1, 1, 0, np.ones(3, np.float32))
-    (chosen,) = train_heads(rows, val, [knobs], schedule, "cpu")
+    (chosen,) = fit_heads(rows, val, [knobs], schedule, "cpu")
     both = refit(chosen, rows, val, schedule, "cpu")
 
     def loss(head):

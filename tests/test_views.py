@@ -6,8 +6,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.kinds import Preprocessing
 from pipeline.kinds.image import preprocess, views
-from pipeline.kinds.image.preprocess import Preprocessing
 from pipeline.kinds.image.views import ORIGINAL, View
 
 SMALL = Preprocessing(64, 56, "bicubic", (0.5,) * 3, (0.5,) * 3)

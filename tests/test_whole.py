@@ -44,7 +44,7 @@ def test_the_classic_recipe_as_documented(
 
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     assert (head.dimension, head.width, len(head.bias)) == (2048, 1024, 2)
-    assert about["knobs"]["optimizer"] == "adam"
+    assert about["hyperparameters"]["optimizer"] == "adam"
     assert len(pd.read_csv(TRAINING)) == 10
     measured = json.loads(METRICS.read_text())["test"]
     assert measured["loss"] > 0
@@ -62,6 +62,6 @@ def test_the_default_set_is_learnt_and_leaves_something_to_confuse(project: Proj
     assert 0.9 <= measured["accuracy"] < 1
     doubts = json.loads(CHECKS_COUNTS.read_text())
     assert doubts["near_duplicates"] <= 5  # of bricks and coins, which repeat themselves
-    assert doubts["label_suspects"] <= 2
-    assert doubts["few_pictures"] == 0
+    assert doubts["label_issues"] <= 2
+    assert doubts["few_examples"] == 0
     assert doubts["drifted_splits"] == 2  # they are other parts of the photographs
