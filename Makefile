@@ -19,7 +19,8 @@ setup: .venv/ready  ## .venv with every package of requirements.lock, checked by
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-repro: setup  ## run what changed, from pictures to metrics (dvc repro)
+repro: setup  ## run what changed, from examples to metrics (dvc repro)
+	headstart check
 	dvc repro
 
 flow: setup  ## the same as a Prefect flow (ARGS="--force" and more: make flow ARGS=--help)
@@ -49,6 +50,9 @@ check: setup  ## lint, format, types, security, and which room imports which
 	mypy
 	lint-imports
 
+docs: setup  ## write docs/parameters.md from the schema of params.yaml
+	python -m docs.make_parameters
+
 audit: setup  ## known holes in the packages of requirements.lock (asks an advisory service)
 	@$(PYTHON) -m venv .venv/audit
 	@.venv/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
@@ -65,4 +69,4 @@ lock: setup  ## pin the newest versions that fit pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
 		--generate-hashes --no-emit-index-url --no-annotate --no-header --output-file requirements.lock
 
-.PHONY: help setup repro flow serve dashboard why test test-slow coverage check audit store clean-store lock
+.PHONY: help setup repro flow serve dashboard why test test-slow coverage check docs audit store clean-store lock

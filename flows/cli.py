@@ -16,10 +16,11 @@ def main() -> None:
     """Run the subcommand named on the command line."""
     either = [command.debug_option()]  # before the subcommand or behind it
     parser = argparse.ArgumentParser(
-        prog="headstart", description="A picture classifier's kit.", parents=either
+        prog="headstart", description="Train an image classifier from few pictures.", parents=either
     )
     subcommands = parser.add_subparsers(dest="subcommand", required=True)
     subcommands.add_parser("why", help="Show what dvc repro would run, and why.", parents=either)
+    subcommands.add_parser("check", help="Check params.yaml before a run.", parents=either)
     asking = subcommands.add_parser(
         "predict", help="Predict the classes of examples with a trained bundle.", parents=either
     )
@@ -62,7 +63,7 @@ def main() -> None:
 
         server.run(**asked)
 
-    run = {"why": why, "predict": predict, "serve": serve}[subcommand]
+    run = {"why": why, "check": check, "predict": predict, "serve": serve}[subcommand]
     command.run(run, takes_arguments=True)
 
 
@@ -74,6 +75,14 @@ def why() -> None:
     # would take a third of the time.
     gc.disable()
     print("\n".join(answer.why()))
+
+
+def check() -> None:
+    """See that `params.yaml` is right and has all that `dvc.yaml` asks of it."""
+    from pipeline import kinds
+    from pipeline.core import params
+
+    params.check_file(kinds.schema)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from flows import server, uptodate
-from flows.stages import warm_up, working_copy
+from flows.stages import check_parameters, warm_up, working_copy
 from pipeline.core import command
 
 
@@ -52,9 +52,11 @@ def bring_up_to_date(asked: dict[str, Any]) -> bool:
 
     Raises:
         RunError: this is no DVC repository.
+        ParamsError: params.yaml is wrong, or older than the code.
     """
     os.environ |= server.QUIET
     root = working_copy()
+    check_parameters(root)
     if api := server.find(root):
         os.environ["PREFECT_API_URL"] = api
     # A server for this run alone may have to make its database first.

@@ -18,7 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+from pipeline import kinds
+from pipeline.core import params
 from pipeline.core.errors import MayPassError, RunError, StageError, StoppedError
+from pipeline.core.paths import PARAMS
 
 GRACE_SECONDS = 10.0  # between asking a stage to stop and killing it
 TAIL = 20  # lines of a failed stage's output that its failure shows
@@ -199,3 +202,15 @@ def working_copy() -> Path:
         if (folder / ".dvc").is_dir():
             return folder
     raise RunError(f"{here} is in no DVC repository: change to one, or run `dvc init`")
+
+
+def check_parameters(root: Path) -> None:
+    """See that `params.yaml` in `root` is right and has all that `dvc.yaml` asks of it.
+
+    DVC's own words for what is missing do not say what to write.
+
+    Raises:
+        ParamsError: what to write, in one line.
+    """
+    if (root / PARAMS).exists():
+        params.check_file(kinds.schema, root)

@@ -36,7 +36,7 @@ def run(stage: Callable[[], None], takes_arguments: bool = False) -> None:
     set, the traceback is kept.
     """
     # Python looks for cycles to free in all it holds, modules too, again and again and as it ends:
-    # with 100,000 pictures a sixth of `extract`, and 0.4 s of every stage. What is frozen it skips.
+    # with 100,000 examples a sixth of `extract`, and 0.4 s of every stage. What is frozen it skips.
     gc.freeze()
     atexit.register(gc.freeze)
     unknown = [argument for argument in sys.argv[1:] if argument != "--debug"]

@@ -392,8 +392,10 @@ def load(schema: Schema, path: Path = PARAMS) -> Params:
     """
     document = _document(path)
     if old := _outdated(document):
-        raise ParamsError(f"{path}: {old} is now called {RENAMED[old]}; rename it there")
-    kind = (document.get("ingest") or {}).get("kind", "image")
+        renames = ", ".join(f"{name} to {RENAMED[name]}" for name in old)
+        raise ParamsError(f"{path} is of an older version: rename {renames}")
+    ingest = document.get("ingest")
+    kind = ingest.get("kind", "image") if isinstance(ingest, dict) else "image"
     whole = _with_schema(schema(kind) if isinstance(kind, str) else Augmentation)
     try:
         return whole.model_validate(document)
@@ -448,16 +450,22 @@ def check_file(schema: Schema, root: Path = Path()) -> None:
     asked = re.findall(r"\$\{([\w.]+)\}", graph)
     for stage in stages.values():
         asked += stage.get("do", stage).get("params", [])
+    lacking: dict[str, list[str]] = {}
     for name in dict.fromkeys(asked):
         section, _, key = name.partition(".")
-        if section not in Params.model_fields or section == "item":
+        if section not in Params.model_fields:
             continue
         inside = document.get(section)
-        if inside is None or (key and key not in inside):
-            default = getattr(Params.model_fields[section].default, key) if key else "{}"
-            shown = yaml.safe_dump(default, default_flow_style=True).removesuffix("...\n").strip()
-            line = f"`{key}: {shown}` under `{section}:`" if key else f"`{section}: {{}}`"
-            raise ParamsError(f"{root / PARAMS} has no {name}, which dvc.yaml asks for; add {line}")
+        if isinstance(inside, dict) and (not key or key in inside):
+            continue
+        default = getattr(Params.model_fields[section].default, key) if key else {}
+        shown = yaml.safe_dump(default, default_flow_style=True).removesuffix("...\n").strip()
+        lacking.setdefault(section, []).append(f"{key}: {shown}" if key else "")
+    if lacking:
+        lines = "; ".join(
+            f"`{section}: {{{', '.join(filter(None, keys))}}}`" for section, keys in lacking.items()
+        )
+        raise ParamsError(f"{root / PARAMS} lacks what dvc.yaml asks for by name; add {lines}")
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -473,14 +481,15 @@ def _document(path: Path) -> dict[str, Any]:
     return document
 
 
-def _outdated(document: dict[str, Any]) -> str | None:
-    """The first name in the file that has another one now."""
+def _outdated(document: dict[str, Any]) -> list[str]:
+    """The names in the file that are others now."""
+    found = []
     for name in RENAMED:
         section, _, key = name.partition(".")
         inside = document.get(section)
         if inside is not None and (not key or (isinstance(inside, dict) and key in inside)):
-            return name
-    return None
+            found.append(name)
+    return found
 
 
 @cache
@@ -534,6 +543,7 @@ def _is_number(value: Any) -> bool:
 
 def _wanted(message: str) -> str:
     message = message.removeprefix("Value error, ").removeprefix("Input ")
+    message = re.sub(r"should be a valid dictionary.*", "should hold parameters", message)
     return message[0].lower() + message[1:]
 
 

@@ -35,7 +35,7 @@ def fit_heads(
     weights that come back take that in. All features are scaled by one number: those that vary
     most keep saying most, which was better on every set of `benchmarks/heads.md` than giving each
     a variance of 1. Losses are weighted by the class weights, on validation
-    pictures too. With validation pictures, a head keeps the epoch of its lowest validation loss
+    examples too. With validation examples, a head keeps the epoch of its lowest validation loss
     and stops after `patience` epochs without a lower one; without, it keeps its last epoch.
 
     Args:

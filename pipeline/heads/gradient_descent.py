@@ -119,7 +119,7 @@ def _descend(
     """Train a stack by gradient descent: each of S seeds with each of M combinations."""
     device, shape = train.features.device, (len(seeds), len(combinations))
     stack = _Stack(seeds, combinations, train.features.shape[1], schedule.class_weights, device)
-    # Drawn on the CPU, so that the pictures come in the same order on every device.
+    # Drawn on the CPU, so that the examples come in the same order on every device.
     shuffles = [torch.Generator().manual_seed(seed) for seed in seeds]
     best = [tensor.clone() for tensor in stack.weights]
     best_loss, best_epoch = np.full(shape, np.inf), np.zeros(shape, dtype=int)

@@ -82,21 +82,21 @@ def fit_temperature(logits: Floats, labels: npt.NDArray[np.int64]) -> float:
 
     It minimises the negative log-likelihood (Guo et al., ICML 2017), which never changes which
     class is first. The labels are softened by one part in n + 1, as Platt (1999) does: of a few
-    pictures that are all right, the best temperature would else be 0, and every answer certain.
+    examples that are all right, the best temperature would else be 0, and every answer certain.
 
     Args:
-        logits: [n, c] of pictures that the head was not trained on.
+        logits: [n, c] of examples that the head was not trained on.
         labels: [n], the position of each one's class.
 
     Returns:
-        the temperature, to six significant digits; 1 where there is no picture.
+        the temperature, to six significant digits; 1 where there is no example.
     """
-    pictures, classes = logits.shape
-    if not pictures:
+    examples, classes = logits.shape
+    if not examples:
         return 1.0
     scores = logits.astype(np.float64)
-    softened = np.full(scores.shape, 1 / (classes * (pictures + 1)))
-    softened[np.arange(pictures), labels] += pictures / (pictures + 1)
+    softened = np.full(scores.shape, 1 / (classes * (examples + 1)))
+    softened[np.arange(examples), labels] += examples / (examples + 1)
     told = float((softened * scores).sum())
     # The loss is convex in the inverse of the temperature, so its slope changes sign once.
     low, high = math.log(1e-3), math.log(1e3)

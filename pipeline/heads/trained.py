@@ -20,7 +20,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Figures:
-    """Mean cross-entropy and accuracy after `epoch` epochs; NaN where there are no pictures.
+    """Mean cross-entropy and accuracy after `epoch` epochs; NaN where there are no examples.
 
     Those of training are running means over the epoch, without label smoothing.
     """

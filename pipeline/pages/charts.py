@@ -93,7 +93,7 @@ def reliability(table: pd.DataFrame) -> str:
         share = table["pictures"] / max(table["pictures"].sum(), 1)
         axes.scatter(
             table["confidence"], table["accuracy"], s=30 + 400 * share, color=FIRST, alpha=0.75,
-            linewidths=0, label="pictures of a bin (area: how many)",
+            linewidths=0, label="examples in a bin (area: how many)",
         )  # fmt: skip
         axes.set(xlim=(0, 1.03), ylim=(0, 1.05), xlabel="probability given", ylabel="share right")
         axes.grid(True)

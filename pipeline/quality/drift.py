@@ -22,7 +22,7 @@ MOST = 500
 
 
 class Drift(NamedTuple):
-    """The outcome of a test; `compared` counts the pictures of classes that both sides have.
+    """The outcome of a test; `compared` counts the examples of classes that both sides have.
 
     `distance` is the squared maximum mean discrepancy, and `by_chance` its mean when the two sides
     are shuffled. All but `compared` are NaN where there is nothing to compare.

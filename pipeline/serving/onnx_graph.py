@@ -60,11 +60,13 @@ def whole(
         power: that its features were raised to.
         temperature: by which its logits are divided.
     """
-    # Of the backbone's names only those at its ends could be taken for others.
+    # No name of one part can be taken for another's; those of the outputs stay as they are.
     backbone = compose.add_prefix(_at_versions(backbone), "backbone/")
+    after = compose.add_prefix(
+        answer_graph(head, power, temperature), "head/", rename_outputs=False
+    )
     seen = compose.merge_models(before, backbone, [("input", backbone.graph.input[0].name)])
-    after = answer_graph(head, power, temperature)
-    model = compose.merge_models(seen, after, [("backbone/features", "pooled")])
+    model = compose.merge_models(seen, after, [("backbone/features", "head/pooled")])
     _name_maps(model)
     onnx.checker.check_model(model)
     return model
@@ -103,4 +105,6 @@ def _name_maps(model: onnx.ModelProto) -> None:
             shape = [side.dim_value for side in output.type.tensor_type.shape.dim][1:]
             model.graph.output.remove(output)
             model.graph.output.append(helper.make_tensor_value_info("maps", FLOAT, shape))
-            model.graph.node.append(helper.make_node("Squeeze", [output.name, "front"], ["maps"]))
+            model.graph.node.append(
+                helper.make_node("Squeeze", [output.name, "head/front"], ["maps"])
+            )

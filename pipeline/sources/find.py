@@ -21,19 +21,19 @@ def listing(params: IngestParams) -> Listing:
     path = Path(params.path)
     if params.source in ("folder", "csv") and leads_out(path):
         raise DataError(
-            f"ingest.path {path} leads out of the project; put your pictures into data/raw, or"
+            f"ingest.path {path} leads out of the project; put your examples into data/raw, or"
             " link their folder there"
         )
     if not path.exists():
         raise DataError(
-            f"ingest.path {path} does not exist; name your pictures in params.yaml"
+            f"ingest.path {path} does not exist; name your examples in params.yaml"
             " (for torchvision an empty folder)"
         )
     whole, made_here = path.resolve(), PICTURES.resolve()
     if made_here.is_relative_to(whole) or whole.is_relative_to(made_here):
         raise DataError(
             f"ingest.path {path} and {PICTURES}, where ingest writes, lie in each other;"
-            " put your pictures in a folder of data/raw"
+            " put your examples in a folder of data/raw"
         )
     if PICTURES.exists():
         shutil.rmtree(PICTURES)
@@ -42,7 +42,7 @@ def listing(params: IngestParams) -> Listing:
         from . import surfaces
 
         rows = surfaces.cut(path, PICTURES)
-        return Listing([Found(picture, label, split) for picture, label, split in rows], [])
+        return Listing([Found(example, label, split) for example, label, split in rows], [])
     if params.source == "folder":
         return folder(path)
     if params.source == "csv":

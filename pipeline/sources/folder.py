@@ -10,7 +10,7 @@ LIKE_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test",
 
 
 def folder(root: Path) -> Listing:
-    """`<class>/<picture>` folders, or `train|val|test/<class>/<picture>`.
+    """`<class>/<file>` folders, or `train|val|test/<class>/<file>`.
 
     It is the second layout when `train` is there and every other folder has a split's name too.
     Folders below a class belong to it. A link to a file is followed (DVC may link files from its
@@ -44,5 +44,5 @@ def folder(root: Path) -> Listing:
     levels = len(root.parts) + depth + 1
     classes = {tidy(path.name) for path in folders if len(path.parts) == levels}
     for label in sorted(classes - {row.label for row in found}):
-        print(f"ingest: warning: class {label!r} has no pictures and is left out")
+        print(f"ingest: warning: class {label!r} has no examples and is left out")
     return Listing(found, sorted(refused))

@@ -1,6 +1,6 @@
 """The features table between `extract` and the stages that read it: shards of Parquet.
 
-A row is a view: `digest` of the picture, `view` number, `feature` (fixed-size list of float32).
+A row is a view: `digest` of the example, `view` number, `feature` (fixed-size list of float32).
 Shard `<two hex digits>.parquet` holds the digests that begin with those digits, sorted by digest
 and view.
 """
@@ -29,7 +29,7 @@ def write_shards(
     Args:
         folder: made if it is not there; files in it that are no shard of these rows are removed.
         parts: rows in any order, all of a shard's in the same part, so that no more than a part
-            is in memory: digests (SHA-256 of each row's picture, 64 hex digits, length n), view
+            is in memory: digests (SHA-256 of each row's example, 64 hex digits, length n), view
             numbers (length n) and features [n, d].
 
     Raises:
@@ -119,7 +119,7 @@ def read_splits(
 ) -> dict[str, Split]:
     """Join the features in `folder` with the manifest; only the rows of `splits` are kept.
 
-    The training split has every view, the others view 0 only. A split without pictures has n = 0.
+    The training split has every view, the others view 0 only. A split without examples has n = 0.
 
     Args:
         folder: as `write_shards` leaves it.
@@ -143,7 +143,7 @@ def read_splits(
         rows = row_of.get_indexer(digests)
         if (rows < 0).any():
             raise DataError(
-                f"{shard} has features of {digests[int(np.argmin(rows))]}, a picture that is not "
+                f"{shard} has features of {digests[int(np.argmin(rows))]}, an example that is not "
                 "in the manifest; run the extract stage again"
             )
         chosen = {split: split_of_row[rows] == split for split in splits}
@@ -170,12 +170,12 @@ def read_splits(
                 f"{folder}: the features of {manifest['path'].iloc[rows[bad]]}, view {views[bad]}, "
                 "are not finite numbers; the backbone or its precision is at fault"
             )
-        pictures = manifest.iloc[rows]
+        examples = manifest.iloc[rows]
         joined[split] = Split(
-            digests=pictures["digest"].to_numpy(dtype=str),
-            paths=pictures["path"].to_numpy(dtype=str),
+            digests=examples["digest"].to_numpy(dtype=str),
+            paths=examples["path"].to_numpy(dtype=str),
             views=views,
-            labels=_positions(pictures["label"], classes),
+            labels=_positions(examples["label"], classes),
             features=raised(features, power),
         )
     return joined
@@ -205,7 +205,7 @@ def _check_complete(
     rows: npt.NDArray[np.int64],
     views: npt.NDArray[np.int32],
 ) -> None:
-    """Every picture has views 0, 1, …, V once, with V = 0 outside the training split."""
+    """Every example has views 0, 1, …, V once, with V = 0 outside the training split."""
     last = int(views.max(initial=0)) if split == "train" else 0
     wanted = np.flatnonzero(manifest["split"] == split)
     present = np.zeros((len(manifest), last + 1), dtype=np.int64)
@@ -213,7 +213,7 @@ def _check_complete(
         surplus = int(np.argmax((views < 0) | (views > last)))
         raise DataError(
             f"{folder} has view {views[surplus]} of {manifest['path'].iloc[rows[surplus]]}, "
-            f"a {split} picture; only training pictures have views beside 0"
+            f"a {split} example; only training examples have views beside 0"
         )
     np.add.at(present, (rows, views), 1)
     wrong = np.argwhere(present[wanted] != 1)

@@ -1,7 +1,7 @@
-"""Measures of a classifier on labelled pictures, with bootstrap intervals.
+"""Measures of a classifier on labelled examples, with bootstrap intervals.
 
-Every measure is a function of weighted sums over pictures. The measure itself is the one where
-each picture weighs 1; in a bootstrap resample a picture weighs as often as it was drawn. One
+Every measure is a function of weighted sums over examples. The measure itself is the one where
+each example weighs 1; in a bootstrap resample an example weighs as often as it was drawn. One
 matrix product therefore gives a measure on all resamples at once.
 """
 
@@ -12,17 +12,17 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-# Weights computed at once, resamples x pictures: bounds the memory.
+# Weights computed at once, resamples x examples: bounds the memory.
 AT_ONCE = 2**24
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Measures by name, of one or of B weightings of the pictures.
+    """Measures by name, of one or of B weightings of the examples.
 
     `overall` holds loss, accuracy, balanced_accuracy, top_<k>_accuracy, macro_f1 and
     calibration_error, each [B]; `of_class` holds precision, recall and f1, each [B, c]. What is
-    not defined (the recall of a class without pictures, the precision of a class that is never
+    not defined (the recall of a class without examples, the precision of a class that is never
     predicted) is NaN.
     """
 
@@ -34,9 +34,9 @@ def scores(labels: npt.NDArray[np.int64], shares: Array, top_k: int, bins: int) 
     """The measures, B = 1.
 
     Args:
-        labels: [n], the true class of each picture.
+        labels: [n], the true class of each example.
         shares: [n, c], the probability given to each class; a row adds up to 1.
-        top_k: a picture counts when its label is among the k most probable.
+        top_k: an example counts when its label is among the k most probable.
         bins: of equal width, for the expected calibration error.
     """
     return _weighted(np.ones((1, len(labels))), labels, shares, top_k, bins)
@@ -45,15 +45,15 @@ def scores(labels: npt.NDArray[np.int64], shares: Array, top_k: int, bins: int) 
 def bootstrap(
     labels: npt.NDArray[np.int64], shares: Array, top_k: int, bins: int, resamples: int, seed: int
 ) -> Scores:
-    """The measures on `resamples` draws of n pictures with replacement (Efron, 1979)."""
+    """The measures on `resamples` draws of n examples with replacement (Efron, 1979)."""
     generator = np.random.default_rng(seed)
-    pictures = len(labels)
+    examples = len(labels)
     parts = []
-    for start in range(0, resamples, max(1, AT_ONCE // pictures)):
-        size = min(max(1, AT_ONCE // pictures), resamples - start)
-        drawn = generator.integers(pictures, size=(size, pictures))
-        drawn += np.arange(size)[:, None] * pictures
-        times = np.bincount(drawn.ravel(), minlength=size * pictures).reshape(size, pictures)
+    for start in range(0, resamples, max(1, AT_ONCE // examples)):
+        size = min(max(1, AT_ONCE // examples), resamples - start)
+        drawn = generator.integers(examples, size=(size, examples))
+        drawn += np.arange(size)[:, None] * examples
+        times = np.bincount(drawn.ravel(), minlength=size * examples).reshape(size, examples)
         parts.append(_weighted(times.astype(np.float64), labels, shares, top_k, bins))
     return Scores(
         {name: np.concatenate([p.overall[name] for p in parts]) for name in parts[0].overall},
@@ -64,7 +64,7 @@ def bootstrap(
 def interval(resampled: Array, confidence: float) -> tuple[Array, Array]:
     """Low and high end of the percentile interval over the first axis.
 
-    Where all pictures agree (accuracy 1.0, say) the bootstrap cannot see that others might not:
+    Where all examples agree (accuracy 1.0, say) the bootstrap cannot see that others might not:
     the interval has no width. Resamples in which a measure is undefined are left out.
     """
     tail = (1 - confidence) / 2
@@ -88,19 +88,19 @@ def _weighted(
     tied = (shares == of_label[:, None]) & before
     rank = ((shares > of_label[:, None]) | tied).sum(axis=1)
 
-    # [B, c]: pictures of a class, predictions of it, and both at once.
+    # [B, c]: examples of a class, predictions of it, and both at once.
     support = weights @ _one_hot(labels, classes)
     predictions = weights @ _one_hot(predicted, classes)
     hits = weights @ (_one_hot(labels, classes) * correct[:, None])
     recall = _ratio(hits, support)
     f1 = _ratio(2 * hits, support + predictions)
 
-    # Guo et al., arXiv:1706.04599: pictures in bins (low, high] of the winner's share.
+    # Guo et al., arXiv:1706.04599: examples in bins (low, high] of the winner's share.
     confidence = shares.max(axis=1)
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = weights @ (_one_hot(which, bins) * (confidence - correct)[:, None])
 
-    # The mean over classes with pictures; F1 is NaN besides where neither drawn nor predicted.
+    # The mean over classes with examples; F1 is NaN besides where neither drawn nor predicted.
     seen = np.bincount(labels, minlength=classes) > 0
     overall = {
         "loss": weights @ -np.log(np.maximum(of_label, 1e-300)) / total,

@@ -15,7 +15,7 @@ DIGITS = 6
 
 
 def metrics(
-    measured: Scores, resampled: Scores, confidence: float, pictures: int
+    measured: Scores, resampled: Scores, confidence: float, examples: int
 ) -> dict[str, dict[str, Any]]:
     """What `reports/metrics.json` holds: measures under `test`, their ends under `interval`."""
     test: dict[str, Any] = {
@@ -25,7 +25,7 @@ def metrics(
     for name, values in resampled.overall.items():
         low, high = interval(values, confidence)
         ends[name] = {"low": round(float(low), DIGITS), "high": round(float(high), DIGITS)}
-    return {"test": {**test, "pictures": pictures}, "interval": ends}
+    return {"test": {**test, "pictures": examples}, "interval": ends}
 
 
 def class_table(

@@ -13,7 +13,7 @@ LEAST, MOST = 1e-9, 1e9
 def logme(features: Floats, labels: npt.NDArray[np.int64], classes: int) -> float:
     """LogME (You et al., ICML 2021, arXiv:2102.11005): the higher, the better the features.
 
-    For each class it is the log evidence, by picture, of a Bayesian linear model from the features
+    For each class it is the log evidence, by example, of a Bayesian linear model from the features
     to 1 for the class and 0 for the others; weights ~ N(0, 1/α), noise ~ N(0, 1/β), both at the
     values of highest evidence. The mean over classes. The paper finds α and β by an iteration,
     which divides by zero where features fit the labels exactly; here the best β is written down
@@ -33,13 +33,13 @@ def logme(features: Floats, labels: npt.NDArray[np.int64], classes: int) -> floa
 def _evidence(
     along: npt.NDArray[np.float64], total: float, squares: npt.NDArray[np.float64], count: int
 ) -> float:
-    """Highest log evidence by picture.
+    """Highest log evidence by example.
 
     Args:
         along: [k], the targets along each left singular vector of the features.
         total: sum of the squared targets.
         squares: [k], the squared singular values.
-        count: of pictures.
+        count: of examples.
     """
     outside = max(total - along @ along, 0.0)  # what no weights can reach
 

@@ -15,8 +15,8 @@ class Graph:
     """A network recorded as a CUDA graph, for batches of one size.
 
     A graph is started by one call. Started layer by layer, a network would wait some hundred times
-    a batch for Python's lock, which the threads hold that read pictures. And as batches are filled
-    up with black pictures to one size, a picture's features do not depend on its company.
+    a batch for Python's lock, which the threads hold that read examples. And as batches are filled
+    up with black examples to one size, an example's features do not depend on its company.
     """
 
     def __init__(self, module: nn.Module, side: int, batch_size: int) -> None:
@@ -36,18 +36,18 @@ class Graph:
             with torch.cuda.graph(self._graph, stream=self._stream):
                 self._output: Tensor = module(self._input)
 
-    def __call__(self, pictures: Tensor | NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features, float32 [n, dimension], of uint8 pictures [n, side, side, 3], for any n."""
-        parts = torch.as_tensor(pictures).split(self.batch_size)
+    def __call__(self, examples: Tensor | NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features, float32 [n, dimension], of uint8 examples [n, side, side, 3], for any n."""
+        parts = torch.as_tensor(examples).split(self.batch_size)
         return np.concatenate([self._run(part) for part in parts])
 
-    def _run(self, pictures: Tensor) -> NDArray[np.float32]:
-        count = len(pictures)
+    def _run(self, examples: Tensor) -> NDArray[np.float32]:
+        count = len(examples)
         done = torch.cuda.Event(blocking=True)
         # The next batch may overwrite input and output only after this one: one stream sees to it.
         with self._turn, torch.inference_mode(), torch.cuda.stream(self._stream):
             self._stream.wait_stream(own_stream())
-            self._input[:count].copy_(pictures)
+            self._input[:count].copy_(examples)
             self._input[count:].zero_()
             self._graph.replay()
             features = self._output[:count].clone()
@@ -63,7 +63,7 @@ def record(module: nn.Module, side: int, batch_size: int) -> Graph:
     Another batch size may give other last bits, so it is part of the engine's fingerprint.
 
     Raises:
-        DeviceError: memory does not suffice for a single picture.
+        DeviceError: memory does not suffice for a single example.
     """
     # Else float32 convolutions are rounded to 10 bits. Deterministic: the same bits in every run.
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]

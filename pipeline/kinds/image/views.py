@@ -18,7 +18,7 @@ sys.modules.setdefault("albumentations.pytorch", None)  # type: ignore[arg-type]
 import albumentations  # noqa: E402
 
 from .. import Asked, Preprocessing  # noqa: E402
-from . import ORIGINAL as UNCHANGED
+from . import ORIGINAL as UNCHANGED  # noqa: E402
 from . import preprocess  # noqa: E402
 
 

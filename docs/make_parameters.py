@@ -1,0 +1,56 @@
+"""Writes docs/parameters.md from the schema of params.yaml: `make docs`."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from pipeline import kinds
+from pipeline.core.params import Params
+
+HEAD = """# Parameters
+
+All parameters are in `params.yaml`. A mistake there is one line, before any work. A parameter that
+the file leaves out has its default, except those that `dvc.yaml` asks for by name: `headstart check`
+(which `make repro` runs first) says which lines to add.
+
+`make docs` writes this page from the schema in `pipeline/core/params.py` and from the schema of
+`augment` of each kind of example in `pipeline/kinds/`."""
+
+
+def page() -> str:
+    """The page, a table for each section."""
+    parts = [HEAD]
+    for name, field in Params.model_fields.items():
+        model = type(field.default)
+        if name == "augment":
+            for kind in kinds.KINDS:
+                parts += section(f"augment`, for `ingest.kind: {kind}", kinds.schema(kind), name)
+        else:
+            parts += section(name, model, name)
+    return "\n".join(parts)
+
+
+def section(title: str, model: type[BaseModel], name: str) -> list[str]:
+    """The heading, what the section is for, and its table."""
+    words = (model.__doc__ or "").strip().splitlines()[0]
+    rows = [
+        f"\n## `{title}`\n\n{words}\n",
+        "| parameter | default | what it does |",
+        "| --- | --- | --- |",
+    ]
+    for key, field in model.model_fields.items():
+        rows.append(f"| `{name}.{key}` | {shown(field.default)} | {field.description or ''} |")
+    return rows
+
+
+def shown(default: Any) -> str:
+    """A default as `params.yaml` has it."""
+    value = default.model_dump() if isinstance(default, BaseModel) else default
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+    return f"`{text}`"
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("parameters.md").write_text(page() + "\n", encoding="utf-8")

@@ -1,0 +1,158 @@
+"""A kind of example is a folder and a line: a toy goes the whole way, and no other file changes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from tests.flows.toys import free_port, wait_for
+
+TOY = Path(__file__).parent / "grid"
+
+
+def write_grids(folder: Path) -> None:
+    """Grids with a bright row or a bright column, a class each, and one that is no grid."""
+    random = np.random.default_rng(0)
+    for number in range(60):
+        label = ("row", "column")[number % 2]
+        grid = random.integers(0, 5, (8, 8))
+        grid[random.integers(8)] = 9
+        text = "\n".join("".join(map(str, line)) for line in (grid if number % 2 == 0 else grid.T))
+        file = folder / label / f"{number}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    (folder / "row" / "odd.txt").write_text("12\n345")
+
+
+class Clone:
+    """A copy of the project with the toy in it."""
+
+    def __init__(self, folder: Path, exported: Path) -> None:
+        self.folder = folder
+        for name in ("pipeline", "flows", ".dvc/plots"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("dvc.yaml", ".dvcignore"):
+            shutil.copy(ROOT / name, folder)
+        shutil.copytree(TOY, folder / "pipeline" / "kinds" / "grid")
+        door = folder / "pipeline" / "kinds" / "__init__.py"
+        line = '    "image": "image",\n'
+        assert door.read_text().count(line) == 1
+        door.write_text(door.read_text().replace(line, line + '    "grid": "grid",\n'))
+        store = folder / "cache" / "features"
+        store.mkdir(parents=True)
+        (store / "backbones").symlink_to(exported)
+        self.environment = os.environ | {
+            "HEADSTART_STORE": str(store),
+            "PYTHONPATH": str(folder),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        parameters = yaml.safe_load((ROOT / "params.yaml").read_text())
+        parameters["ingest"] |= {"kind": "grid", "source": "folder", "path": "data/raw/grids"}
+        parameters["augment"] = {"views": 1, "turned": 0.0}
+        parameters["evaluate"]["bootstrap"] = 10
+        (folder / "params.yaml").write_text(yaml.safe_dump(parameters))
+        write_grids(folder / "data" / "raw" / "grids")
+        (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def headstart(self, *arguments: str) -> str:
+        return self.run(sys.executable, "-m", "flows.cli", *arguments)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> Clone:
+    made = Clone(tmp_path_factory.mktemp("grids"), exported)
+    made.headstart("check")
+    made.run("dvc", "repro")
+    return made
+
+
+def test_every_stage_takes_it(clone: Clone) -> None:
+    manifest = pd.read_parquet(clone.folder / "data" / "manifest.parquet")
+    assert {"rows", "across"} <= set(manifest.columns)
+    assert len(manifest) == 60
+    refused = pd.read_csv(clone.folder / "data" / "refused.csv")
+    assert refused["reason"].tolist() == ["its rows are not of one length"]
+    plan = pd.read_parquet(clone.folder / "data" / "plan.parquet")
+    assert set(plan.columns) == {"digest", "view", "turned"}
+    metrics = json.loads((clone.folder / "reports" / "metrics.json").read_text())
+    assert metrics["test"]["accuracy"] > 0.8
+    checks = json.loads((clone.folder / "reports" / "checks.json").read_text())
+    assert checks["near_duplicates"] == 0
+
+
+def test_the_report_speaks_of_it_and_shows_it(clone: Clone) -> None:
+    page = (clone.folder / "reports" / "report.html").read_text()
+    assert "60 grids" in page
+    assert "picture" not in page
+
+
+def test_predict_answers_and_refuses(clone: Clone) -> None:
+    clone.headstart(
+        *("predict", "bundle", "data/raw/grids/column/1.txt", "data/raw/grids/row/odd.txt"),
+        *("--jsonl", "out.jsonl", "--heat-maps", "heat", "--neighbours", "1"),
+    )
+    lines = (clone.folder / "out.jsonl").read_text().splitlines()
+    answered, refused = (json.loads(line) for line in lines)
+    assert answered["class"] == "column"
+    assert answered["neighbours"][0]["path"].startswith("data/raw/grids/")
+    assert (clone.folder / answered["heat_map"]).read_text().count("\n") > 2
+    assert refused["error"] == "its rows are not of one length"
+
+
+def test_serve_answers(clone: Clone) -> None:
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "serve", "bundle", "--port", str(port)],
+        cwd=clone.folder,
+        env=clone.environment,
+    )
+    address = f"http://127.0.0.1:{port}"
+
+    def is_up() -> bool:
+        try:
+            return httpx.get(f"{address}/health").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    try:
+        wait_for(is_up)
+        assert httpx.get(f"{address}/health").json()["accepts"] == ["text/plain"]
+        grid = (clone.folder / "data" / "raw" / "grids" / "row" / "0.txt").read_bytes()
+        plain = {"Content-Type": "text/plain"}
+        asked = f"{address}/predict?neighbours=1&heat_map=true"
+        reply = httpx.post(asked, content=grid, headers=plain).json()
+        assert reply["best"] == "row"
+        assert reply["heat_map"].startswith("data:text/plain;base64,")
+        near = httpx.get(f"{address}/training/{reply['neighbours'][0]['number']}")
+        assert near.headers["content-type"].startswith("text/plain")
+        refused = httpx.post(asked, content=b"no grid", headers=plain)
+        assert refused.status_code == 422
+        other = httpx.post(asked, content=grid, headers={"Content-Type": "image/png"})
+        assert other.status_code == 415
+        assert other.json()["detail"].startswith("image/png is no grid")
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_why_speaks_of_it(clone: Clone) -> None:
+    assert "ingest: up to date" in clone.headstart("why")
+    (clone.folder / "data" / "raw" / "grids" / "row" / "new.txt").write_text("9999\n1111\n0000\n1111")
+    said = clone.headstart("why")
+    assert "1 grid added: data/raw/grids/row/new.txt" in said
