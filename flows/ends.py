@@ -4,6 +4,7 @@ import contextvars
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Self
 from uuid import UUID
@@ -15,9 +16,11 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed
 
 SECONDS_BETWEEN_LOOKS = 2.0
+PATIENCE_SECONDS = 10.0  # for a server of this run alone to note how the task runs ended
 
 
 class Cancellation:
@@ -58,6 +61,27 @@ class Cancellation:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
+
+
+def wait_until_recorded(names: set[str]) -> None:
+    """Wait until the server that Prefect started for this run alone knows how task runs ended.
+
+    Prefect sends that in the background, and ends its server by SIGTERM as soon as the flow has
+    ended. The server then drops what it has not noted yet, with a traceback on the screen, and
+    shows those task runs as Running from then on. `names` are those that it has to know of.
+    """
+    if PREFECT_API_URL.value():  # a server that goes on
+        return
+    end = time.monotonic() + PATIENCE_SECONDS
+    of_this = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run.id)]))
+    with get_client(sync_client=True) as client:
+        while time.monotonic() < end:
+            states = {run.name: run.state for run in client.read_task_runs(flow_run_filter=of_this)}
+            # NotReady is no final state, but the last one of what is below a failed stage.
+            over = {n for n, s in states.items() if s and (s.is_final() or s.name == "NotReady")}
+            if names <= over:
+                return
+            time.sleep(0.1)
 
 
 def bury(died: dict[str, Any]) -> None:

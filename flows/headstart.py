@@ -14,7 +14,7 @@ from prefect.states import Cancelled, Completed, Failed
 from flows import artifacts
 from flows.claim import Claim
 from flows.durations import Durations
-from flows.ends import Cancellation, bury
+from flows.ends import Cancellation, bury, wait_until_recorded
 from flows.experiment import bring_home, copy_of
 from flows.gate import Gate, Guard, forget
 from flows.stages import Pool, check_parameters, working_copy
@@ -98,7 +98,7 @@ def headstart(
                 forget(root)
             if push and not run.failed() and not objection:
                 submit(run, "push", "push", [], remote=remote).wait()
-            publish(root, run, now, objection)
+            report = publish(root, run, now, objection)
             if overrides and not run.failed():
                 pool.ask("save", name=name)
                 commit = bring_home(root, place, name)
@@ -107,7 +107,7 @@ def headstart(
             return Failed(message=str(error))
         except StoppedError:
             return Cancelled(message="cancelled")
-    return verdict(run, gate, objection)
+    return verdict(run, gate, objection, report)
 
 
 def refuse_idle(
@@ -132,8 +132,11 @@ def furnish(root: Path, pool: Pool, overrides: list[str]) -> None:
     pool.ask("override", overrides=overrides)
 
 
-def publish(root: Path, run: Run, now: dict[str, Any], objection: str | None) -> None:
-    """Leave the run's outcome, metrics and pictures on the dashboard of the project in `root`."""
+def publish(root: Path, run: Run, now: dict[str, Any], objection: str | None) -> Path | None:
+    """Leave the run's outcome, metrics and pictures on the dashboard of the project in `root`.
+
+    Returns the report that the outcome leads to, if there is one.
+    """
     project = root.name
     steps = {
         name: {
@@ -156,10 +159,14 @@ def publish(root: Path, run: Run, now: dict[str, Any], objection: str | None) ->
     with get_client(sync_client=True) as client:
         for artifact in made:
             client.create_artifact(ArtifactCreate(flow_run_id=flow_run.id, **artifact))
+    return report
 
 
-def verdict(run: Run, gate: Gate | None, objection: str | None) -> State[Any]:
-    """The flow run's own state: what came of its steps, in a line."""
+def verdict(
+    run: Run, gate: Gate | None, objection: str | None, report: Path | None = None
+) -> State[Any]:
+    """The flow run's own state: what came of its steps, in a line; its result is the report."""
+    wait_until_recorded({*run.plan, *run.outcomes})
     counts = Counter(run.outcome(name) for name in {**run.plan, **run.outcomes})
     words = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
     for name in run.failed():
@@ -168,5 +175,5 @@ def verdict(run: Run, gate: Gate | None, objection: str | None) -> State[Any]:
         words = f"kept the result that was there: {objection}"
         if gate.when_worse == "fail":
             return Failed(message=words)
-        return Completed(name="Kept", message=words)
-    return Completed(message=words)
+        return Completed(name="Kept", message=words, data=report)
+    return Completed(message=words, data=report)

@@ -1,10 +1,12 @@
 """Run the pipeline as a Prefect flow: `python -m flows.run [STAGE ...]`."""
 
 import argparse
+import atexit
 import gc
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from flows import server, uptodate
@@ -14,6 +16,20 @@ from pipeline.core import command
 
 def main() -> None:
     """Run the flow; 0 when everything is up to date, 1 when something failed or was cancelled."""
+    asked = arguments()
+    last: list[str] = []
+    # A server that Prefect starts for a run alone is ended, with a line on the screen, by an exit
+    # handler of later date, which comes before this one: these lines are the last.
+    atexit.register(lambda: [print(line) for line in last])
+
+    def run() -> None:
+        sys.exit(0 if bring_up_to_date(asked, last.append) else 1)
+
+    command.run(run, takes_arguments=True)
+
+
+def arguments(given: list[str] | None = None) -> dict[str, Any]:
+    """The flow's parameters, as they are `given` or stand on the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.run", description=__doc__, parents=[command.debug_option()]
     )
@@ -38,17 +54,15 @@ def main() -> None:
         help='keep the old result if the new one is worse, as in {"margin": 0.01}',
     )
     parser.add_argument("--when-busy", choices=["wait", "refuse"], default="wait")
-    asked = vars(parser.parse_args())
+    asked = vars(parser.parse_args(given))
     asked.pop("debug", None)
-
-    def run() -> None:
-        sys.exit(0 if bring_up_to_date(asked) else 1)
-
-    command.run(run, takes_arguments=True)
+    return asked
 
 
-def bring_up_to_date(asked: dict[str, Any]) -> bool:
+def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> bool:
     """Run the flow with these arguments, unless nothing is to be done; whether all went well.
+
+    `say` is for a person: called at the end with each line on what was done and where to look.
 
     Raises:
         RunError: this is no DVC repository.
@@ -65,12 +79,13 @@ def bring_up_to_date(asked: dict[str, Any]) -> bool:
         warm_up(root)
     usual = {"targets", "when_busy"}
     unusual = any(value for knob, value in asked.items() if knob not in usual)
-    if api and not unusual and uptodate.noted(root, api, asked["targets"]):
+    if api and not unusual and uptodate.noted(root, api, asked["targets"], say):
         return True
     # Only now, for Prefect reads its settings when it is imported. An import makes much and frees
     # nothing, so that looking for garbage meanwhile would only take time.
     gc.disable()
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.utilities.urls import url_for
 
     from flows.headstart import headstart
 
@@ -79,7 +94,13 @@ def bring_up_to_date(asked: dict[str, Any]) -> bool:
     # which look after the runs of workers; at a terminal there is a person.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         state = headstart(**asked, return_state=True)
-    return bool(state.is_completed())
+    done = bool(state.is_completed())
+    page = url_for("flow-run", obj_id=state.state_details.flow_run_id)
+    say(f"{state.name}: {state.message}")
+    report: Any = state.result() if done else None
+    for line in server.where_to_look(report, page):
+        say(line)
+    return done
 
 
 if __name__ == "__main__":

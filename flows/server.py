@@ -145,6 +145,12 @@ def _is_up(api: str, process: subprocess.Popen[bytes]) -> bool:
     return False
 
 
+def where_to_look(report: Path | None, page: str | None) -> list[str]:
+    """The last lines on the screen of a run; `page` is its own on the dashboard, if that is up."""
+    lines = [f"Report: {report}"] if report else []
+    return [*lines, f"Dashboard: {page or 'make dashboard'}"]
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where a server is to be started, for the commands that start one."""
     parser.add_argument("--host", default=HOST, help=f"default: {HOST}, this machine only")

@@ -6,20 +6,22 @@ little, such a run is told to Prefect's server over its REST API, as the flow wo
 
 import http.client
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flows import artifacts
+from flows import artifacts, server
 from flows.claim import Claim
 from flows.durations import Durations
 from flows.stages import ask_warm
 from pipeline.core.errors import BusyError, MayPassError, StageError
 
 
-def noted(root: Path, api: str, targets: list[str]) -> bool:
+def noted(root: Path, api: str, targets: list[str], say: Callable[[str], object]) -> bool:
     """Whether DVC has nothing to do for `targets`; if so, that is noted as a flow run.
 
+    `say` is then called with each of the last lines for a person, as in `flows.run`.
     Where anything is out of the ordinary the answer is no, and the flow is to see to it.
     """
     try:
@@ -30,7 +32,7 @@ def noted(root: Path, api: str, targets: list[str]) -> bool:
             plan = ask_warm(root, "plan", targets=targets, force=False)
             if any(stage["changed"] for stage in plan["stages"]):
                 return False
-            _note(root, _Server(api), targets, plan)
+            _note(root, api, targets, plan, say)
             return True
     except (BusyError, MayPassError, StageError, OSError, http.client.HTTPException):
         return False
@@ -55,17 +57,24 @@ class _Server:
         return answer
 
 
-def _note(root: Path, server: _Server, targets: list[str], plan: dict[str, Any]) -> None:
-    flow = server.post("flows/", name="headstart")["id"]
+def _note(
+    root: Path,
+    api: str,
+    targets: list[str],
+    plan: dict[str, Any],
+    say: Callable[[str], object],
+) -> None:
+    prefect = _Server(api)
+    flow = prefect.post("flows/", name="headstart")["id"]
     begun = {"type": "RUNNING", "name": "Running"}
-    run = server.post("flow_runs/", flow_id=flow, parameters={"targets": targets}, state=begun)
+    run = prefect.post("flow_runs/", flow_id=flow, parameters={"targets": targets}, state=begun)
     durations = Durations(root)
     ids: dict[str, str] = {}
     steps: dict[str, dict[str, Any]] = {}
     for stage in plan["stages"]:
         name, upstream = stage["name"], stage["upstream"]
         message = f"nothing to do; {durations.words(name, stage['digest'])}"
-        ids[name] = server.post(
+        ids[name] = prefect.post(
             "task_runs/",
             flow_run_id=run["id"],
             name=name,
@@ -80,10 +89,13 @@ def _note(root: Path, server: _Server, targets: list[str], plan: dict[str, Any])
         print(f"{name}: cached; {message}")
     report = artifacts.report(root, [out for stage in plan["stages"] for out in stage["outs"]])
     outcome = artifacts.outcome(root.name, steps, report)
-    server.post("artifacts/", flow_run_id=run["id"], **outcome)
+    prefect.post("artifacts/", flow_run_id=run["id"], **outcome)
     if plan["metrics"]:
         same = artifacts.metrics(root.name, plan["metrics"], plan["metrics"])
-        server.post("artifacts/", flow_run_id=run["id"], **same)
+        prefect.post("artifacts/", flow_run_id=run["id"], **same)
     done = {"type": "COMPLETED", "name": "Completed", "message": f"{len(ids)} cached"}
-    server.post(f"flow_runs/{run['id']}/set_state", state=done, force=True)
-    print(f"flow run {run['name']!r}: {len(ids)} cached")
+    prefect.post(f"flow_runs/{run['id']}/set_state", state=done, force=True)
+    say(f"Completed: {len(ids)} cached")
+    page = f"{api.removesuffix('/api')}/runs/flow-run/{run['id']}" if api.endswith("/api") else None
+    for line in server.where_to_look(report, page):
+        say(line)

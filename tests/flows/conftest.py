@@ -2,30 +2,66 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 import pytest
-from toys import Toy, alive, free_port
+from toys import PATIENCE, PROJECT, Toy, free_port, wait_for
 
-from flows import server as prefect_server
+from flows.server import ADDRESS, QUIET
+
+os.environ |= QUIET  # before any test's module imports Prefect
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect server with a fresh PREFECT_HOME; its address for the API."""
-    home = tmp_path_factory.mktemp("prefect")
-    port = free_port()
-    with mock.patch.dict(os.environ, {"PREFECT_HOME": str(home)}):
-        os.environ.pop("PREFECT_API_URL", None)
-        with prefect_server.running(home, "127.0.0.1", port) as api:
-            yield api
+def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The working copy in which `python -m flows.dashboard` was started, on another port than its
+    own, with a fresh PREFECT_HOME."""
+    root = tmp_path_factory.mktemp("dashboard")
+    (root / ".dvc").mkdir()
+    unwanted = {"PREFECT_API_URL", "DISPLAY", "WAYLAND_DISPLAY"}
+    env = {name: value for name, value in os.environ.items() if name not in unwanted}
+    env |= {"PREFECT_HOME": str(root / "home"), "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "-m", "flows.dashboard", "--port", str(free_port())]
+    process = subprocess.Popen(command, cwd=root, env=env, start_new_session=True)
+    try:
+        wait_for((root / ADDRESS).exists)
+        yield root
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(PATIENCE)
+    assert not (root / ADDRESS).exists()
+
+
+@pytest.fixture(scope="session")
+def server(dashboard: Path) -> Iterator[str]:
+    """The address of a Prefect server's API, which Prefect uses in this process too."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+    api = (dashboard / ADDRESS).read_text()
+    with temporary_settings({PREFECT_API_URL: api, PREFECT_HOME: dashboard / "client"}):
+        yield api
+        for worker in (EventsWorker, APILogWorker):  # what they still hold is for this server
+            worker.drain_all(timeout=PATIENCE, at_exit=False)
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty DVC repository to copy: to make one takes longer than a small run in it."""
+    root = tmp_path_factory.mktemp("template") / "toy"
+    root.mkdir()
+    for command in ("git init --quiet --template=", "dvc init --quiet"):
+        subprocess.run([*command.split()], cwd=root, check=True)
+    with (root / ".dvc" / "config").open("a") as config:
+        config.write("[core]\n    analytics = false\n")
+    return root
 
 
 @pytest.fixture
-def toy(tmp_path: Path, server: str) -> Iterator[Toy]:
-    yield Toy(tmp_path / "toy", server)
-    for note in (tmp_path / "toy").glob("*.pid"):  # a test that failed leaves nothing behind
-        if note.read_text() and alive(int(note.read_text())):
-            os.kill(int(note.read_text()), signal.SIGKILL)
+def toy(tmp_path: Path, server: str, template: Path) -> Iterator[Toy]:
+    with Toy(tmp_path / "toy", server, template) as toy:
+        yield toy

@@ -100,12 +100,12 @@ def test_a_second_run_waits_or_is_refused(toy: Toy) -> None:
     assert refused.state["type"] == "FAILED"
     assert "another run" in refused.state["message"]
     assert refused.tasks == {}
-    second = toy.start()
+    second = toy.begin()
     wait_for(lambda: toy.latest() != refused.id)  # it has begun, and has nothing yet
     waiting = toy.latest()
     assert toy.tasks(waiting) == {}
     (toy.root / "go").touch()
     assert toy.finish(first).states() == {"a": "Completed"}
-    waited = toy.finish(second)
+    waited = second.finish()
     assert waited.id == waiting
     assert waited.states() == {"a": "Cached"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from toys import PATIENCE, FlowRun, Toy
+from toys import PATIENCE, FlowRun, Toy, wait_for
 
 from flows.experiment import copy_of
 from pipeline.core.errors import ExperimentError
@@ -57,7 +57,8 @@ def test_artifacts_show_progress_outcome_metrics_and_pictures(toy: Toy) -> None:
     assert "| train |  | ran |" in artifacts["toy-outcome"]["data"]
     picture = base64.b64encode((toy.root / "sheet.png").read_bytes()).decode()
     assert picture in artifacts["toy-pictures"]["data"]
-    assert "train: 1/2 things, 1.0 a second" in toy.logs(run.tasks["train"]["id"])
+    train = run.tasks["train"]["id"]
+    wait_for(lambda: "train: 1/2 things, 1.0 a second" in toy.logs(train))
 
 
 def test_the_outcome_leads_to_the_page_among_the_outputs(toy: Toy) -> None:

@@ -64,13 +64,16 @@ def test_a_failed_stage_tells_its_last_lines_and_stops_only_what_is_below(toy: T
         c={"needs": ["b"]},
         d={},
     )
-    run = toy.flow()
+    run = toy.finish(toy.start())
     assert run.states() == {"a": "Failed", "b": "NotReady", "c": "NotReady", "d": "Completed"}
     assert run.tasks["a"]["state"]["message"].endswith("all is well\na: error: no luck today")
     assert run.tasks["a"]["run_count"] == 1  # not tried again
     assert run.state["name"] == "Failed"
     assert run.state["message"].endswith("a: a: error: no luck today")
     assert run.code == 1
+    page = f"{toy.api.removesuffix('/api')}/runs/flow-run/{run.id}"
+    last = [f"Failed: {run.state['message']}", f"Dashboard: {page}"]
+    assert run.output.splitlines()[-2:] == last
 
 
 def test_a_line_is_seen_while_its_stage_is_still_at_work(toy: Toy) -> None:
@@ -88,14 +91,19 @@ def test_a_line_is_seen_while_its_stage_is_still_at_work(toy: Toy) -> None:
 def test_an_answer_that_nobody_waits_for_any_more_is_given_to_nobody(toy: Toy) -> None:
     toy.stages(a={"lines": ["half the way"], "until": ["never"]})
 
+    asked: list[int] = []  # processes
+
     def stumble(line: str) -> None:
         if "half the way" in line:
+            asked.append(os.getsid(toy.pid("a")))
             raise ValueError(line)
 
     with Pool(toy.root) as pool:
         with pytest.raises(ValueError, match="half the way"):
             pool.ask("reproduce", stumble, stage="a", force=False)
         wait_for(lambda: not alive(toy.pid("a")))
+        # It lives on for a moment, and has the outputs locked until then.
+        wait_for(lambda: not alive(*asked))
         (stage,) = pool.ask("plan", targets=[], force=False)["stages"]
         assert (stage["name"], stage["changed"]) == ("a", True)
 
@@ -125,7 +133,7 @@ def test_stages_side_by_side_overlap_and_gpu_stages_do_not(toy: Toy) -> None:
     toy.stages(
         # a and b, and a and g, end only after both have begun.
         a={"until": ["b.pid", "g.pid"]}, b={"until": ["a.pid"]},
-        g={"until": ["a.pid"], "seconds": 2, "tags": ["gpu"]}, h={"seconds": 2, "tags": ["gpu"]},
+        g={"until": ["a.pid"], "seconds": 1, "tags": ["gpu"]}, h={"seconds": 1, "tags": ["gpu"]},
         last={"needs": ["a", "b", "g", "h"]},
     )  # fmt: skip
     run = toy.flow()
@@ -200,12 +208,12 @@ def test_a_stage_whose_output_another_reads_is_tried_again(toy: Toy) -> None:
     note = toy.root / ".dvc" / "tmp" / "rwlock"
     reader = {"pid": os.getpid(), "cmd": "dvc push"}
     note.write_text(json.dumps({"read": {str(toy.root / "a.out"): [reader]}}))
-    flow = toy.start()
-    seen = toy.hear(flow, "Retry 1/")
+    flow = toy.begin()
+    seen = flow.hear("Retry 1/")
     free = note.with_suffix(".free")
     free.write_text("{}")
     free.replace(note)  # whole at every moment
-    run = toy.finish(flow)
+    run = flow.finish()
     assert "is busy" in seen
     assert run.states() == {"a": "Completed"}
     assert run.tasks["a"]["run_count"] > 1
@@ -215,11 +223,11 @@ def test_a_stage_whose_output_another_reads_is_tried_again(toy: Toy) -> None:
 def test_a_lock_held_by_another_is_waited_for_at_the_start_too(toy: Toy) -> None:
     toy.stages(a={})
     lock = zc.lockfile.LockFile(str(toy.root / ".dvc" / "tmp" / "rwlock.lock"))
-    flow = toy.start()
-    seen = toy.hear(flow, "another try")
+    flow = toy.begin()
+    seen = flow.hear("another try")
     lock.close()
     assert "Unable to acquire lock" in seen
-    assert toy.finish(flow).states() == {"a": "Completed"}
+    assert flow.finish().states() == {"a": "Completed"}
 
 
 class Store(BaseHTTPRequestHandler):
@@ -247,11 +255,11 @@ def test_a_remote_that_does_not_answer_is_tried_again(toy: Toy) -> None:
     toy.stages(a={})
     port = free_port()
     toy.run("dvc", "remote", "add", "--default", "away", f"http://127.0.0.1:{port}")
-    flow = toy.start("--push")
-    seen = toy.hear(flow, "Retry 1/")
+    flow = toy.begin("--push")
+    seen = flow.hear("Retry 1/")
     with HTTPServer(("127.0.0.1", port), Store) as store:
         Thread(target=store.serve_forever, daemon=True).start()
-        run = toy.finish(flow)
+        run = flow.finish()
         store.shutdown()
     assert "'push'" in seen
     assert run.states() == {"a": "Completed", "push": "Completed"}
