@@ -78,11 +78,10 @@ def why() -> None:
 
 
 def check() -> None:
-    """See that `params.yaml` is right and has all that `dvc.yaml` asks of it."""
-    from pipeline import kinds
-    from pipeline.core import params
+    """See that `params.yaml` and git agree with `dvc.yaml`."""
+    from flows.stages import check_project, working_copy
 
-    params.check_file(kinds.schema)
+    check_project(working_copy())
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from flows.durations import Durations
 from flows.ends import Cancellation, bury, wait_until_recorded
 from flows.experiment import bring_home, copy_of
 from flows.gate import Gate, Guard, forget
-from flows.stages import Pool, check_parameters, working_copy
+from flows.stages import Pool, check_project, working_copy
 from flows.steps import Run, make_plan, run_stages, submit
 from pipeline.core.errors import (
     BusyError,
@@ -63,7 +63,7 @@ def headstart(
         cancellation = stack.enter_context(Cancellation())
         try:
             refuse_idle(overrides, name, pull or push, remote)
-            check_parameters(root)
+            check_project(root)
             if gate and overrides:  # a deployment brings its gate along
                 get_run_logger().info(
                     "an experiment takes no result's place: the gate is not asked"

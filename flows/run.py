@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flows import server, uptodate
-from flows.stages import check_parameters, warm_up, working_copy
+from flows.stages import check_project, warm_up, working_copy
 from pipeline.core import command
 
 
@@ -70,7 +70,7 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
     """
     os.environ |= server.QUIET
     root = working_copy()
-    check_parameters(root)
+    check_project(root)
     if api := server.find(root):
         os.environ["PREFECT_API_URL"] = api
     # A server for this run alone may have to make its database first.

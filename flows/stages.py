@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+import yaml
+
 from pipeline import kinds
 from pipeline.core import params
 from pipeline.core.errors import MayPassError, RunError, StageError, StoppedError
@@ -204,13 +206,25 @@ def working_copy() -> Path:
     raise RunError(f"{here} is in no DVC repository: change to one, or run `dvc init`")
 
 
-def check_parameters(root: Path) -> None:
-    """See that `params.yaml` in `root` is right and has all that `dvc.yaml` asks of it.
+def check_project(root: Path) -> None:
+    """See that `params.yaml` and git agree with the `dvc.yaml` in `root`.
 
-    DVC's own words for what is missing do not say what to write.
+    DVC's own words for what is wrong there do not say what to write.
 
     Raises:
         ParamsError: what to write, in one line.
+        RunError: git tracks an output that DVC keeps.
     """
-    if (root / PARAMS).exists():
-        params.check_file(kinds.schema, root)
+    if not (root / PARAMS).exists():
+        return
+    params.check_file(kinds.schema, root)
+    stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    entries = [out for stage in stages.values() for out in stage.get("do", stage).get("outs", [])]
+    outs = [out for entry in entries for out in (entry if isinstance(entry, dict) else [entry])]
+    try:
+        asked = ["git", "ls-files", "--", *outs]
+        told = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603
+    except FileNotFoundError:  # no git
+        return
+    if names := " ".join(told.stdout.split("\n")).strip():
+        raise RunError(f"git tracks what DVC keeps: run `git rm -r --cached {names}`, then commit")
