@@ -175,9 +175,9 @@ class TrainParams(Section):
         True, "train the chosen head again on train and validation examples together"
     )
     epochs: Annotated[int, Field(ge=1, le=100_000)] = told(
-        50, "for the heads that are trained by gradient descent"
+        50, "of the heads that are trained by gradient descent"
     )
-    batch_size: Annotated[int, Field(ge=1)] = told(256, "likewise")
+    batch_size: Annotated[int, Field(ge=1)] = told(256, "examples in a batch of those heads")
     patience: Annotated[int, Field(ge=0)] = told(
         10, "epochs without a better validation loss before training stops; 0: never"
     )
@@ -428,11 +428,11 @@ def store_section(path: Path = PARAMS) -> StoreParams:
     """The section `store` by itself; its defaults outside of a project."""
     if not path.exists():
         return StoreParams()
-    section = _document(path).get("store", {})
+    alone = {"store": _document(path).get("store", {})}
     try:
-        return StoreParams.model_validate(section)
+        return Params.model_validate(alone).store
     except ValidationError as error:
-        raise ParamsError(f"{path}: {_explain(error, {'store': section}, Params)}") from None
+        raise ParamsError(f"{path}: {_explain(error, alone, Params)}") from None
 
 
 def check_file(schema: Schema, root: Path = Path()) -> None:
