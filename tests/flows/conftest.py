@@ -50,7 +50,7 @@ def server(dashboard: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dvc_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty DVC repository to copy: to make one takes longer than a small run in it."""
     root = tmp_path_factory.mktemp("template") / "toy"
     root.mkdir()
@@ -62,6 +62,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def toy(tmp_path: Path, server: str, template: Path) -> Iterator[Toy]:
-    with Toy(tmp_path / "toy", server, template) as toy:
+def toy(tmp_path: Path, server: str, dvc_template: Path) -> Iterator[Toy]:
+    with Toy(tmp_path / "toy", server, dvc_template) as toy:
         yield toy
