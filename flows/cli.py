@@ -79,7 +79,7 @@ def why() -> None:
 
 def check() -> None:
     """See that `params.yaml` and git agree with `dvc.yaml`."""
-    from flows.stages import check_project, working_copy
+    from flows.dvc.project import check_project, working_copy
 
     check_project(working_copy())
 

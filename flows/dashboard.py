@@ -7,7 +7,7 @@ import sys
 import webbrowser
 
 from flows import server
-from flows.stages import working_copy
+from flows.dvc.project import working_copy
 from pipeline.core import command
 
 

@@ -87,7 +87,7 @@ def wait_until_recorded(names: set[str]) -> None:
 def bury(died: dict[str, Any]) -> None:
     """Say of a flow run that its process died, for it could not say so itself.
 
-    `died` is what it wrote into its claim (see `flows.claim`). Another server's run is left be.
+    `died` is what it wrote into its claim (see `flows.dvc.claim`). Another server's run is left be.
     """
     message = f"its process {died.get('pid')} died; the next run found its claim"
     crashed: State[Any] = Crashed(message=message)

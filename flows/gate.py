@@ -26,7 +26,7 @@ class Gate(BaseModel):
     def objection(self, before: dict[str, Any], now: dict[str, Any]) -> str | None:
         """Why the metrics `now` are not to replace those of `before`; None when they may.
 
-        Both are as `dvc_process.metrics` gives them; `before` has the metric.
+        Both are as `process.metrics` gives them; `before` has the metric.
         """
         old, new = value(before, self.metric), value(now, self.metric)
         if old is None or new is None:

@@ -12,12 +12,13 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
 from flows import artifacts
-from flows.claim import Claim
-from flows.durations import Durations
+from flows.dvc.claim import Claim
+from flows.dvc.durations import Durations
+from flows.dvc.experiment import bring_home, copy_of
+from flows.dvc.pool import Pool
+from flows.dvc.project import check_project, working_copy
 from flows.ends import Cancellation, bury, wait_until_recorded
-from flows.experiment import bring_home, copy_of
 from flows.gate import Gate, Guard, forget
-from flows.stages import Pool, check_project, working_copy
 from flows.steps import Run, make_plan, run_stages, submit
 from pipeline.core.errors import (
     BusyError,

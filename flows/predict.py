@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from flows import server
-from flows.stages import working_copy
+from flows.dvc.project import working_copy
 from pipeline.core import command
 
 ANSWERS = Path("reports/answers.jsonl")

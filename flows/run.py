@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from flows import server, uptodate
-from flows.stages import check_project, warm_up, working_copy
+from flows.dvc.pool import warm_up
+from flows.dvc.project import working_copy
 from pipeline.core import command
 
 
@@ -66,11 +67,9 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
 
     Raises:
         RunError: this is no DVC repository.
-        ParamsError: params.yaml is wrong, or older than the code.
     """
     os.environ |= server.QUIET
     root = working_copy()
-    check_project(root)
     if api := server.find(root):
         os.environ["PREFECT_API_URL"] = api
     # A server for this run alone may have to make its database first.

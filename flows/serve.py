@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from flows import server, watch
-from flows.stages import working_copy
+from flows.dvc.project import working_copy
 from pipeline.core import command
 
 if TYPE_CHECKING:

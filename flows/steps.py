@@ -18,8 +18,8 @@ from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import Task
 
 from flows.artifacts import key
-from flows.durations import Durations
-from flows.stages import Pool
+from flows.dvc.durations import Durations
+from flows.dvc.pool import Pool
 from pipeline.core.errors import MayPassError, StageError, StoppedError
 
 RETRY_DELAYS = [1.0, 2.0, 4.0, 8.0, 16.0]  # seconds between tries of what may pass
@@ -35,9 +35,9 @@ class Run:
     pool: Pool
     durations: Durations
     force: bool
-    plan: dict[str, dict[str, Any]] = field(default_factory=dict)  # `dvc_process.plan`'s stages
+    plan: dict[str, dict[str, Any]] = field(default_factory=dict)  # `process.plan`'s stages
     before: dict[str, Any] = field(default_factory=dict)  # the metrics that it found
-    # A stage has an outcome of `dvc_process.reproduce`, or failed, or was stopped, or was not run
+    # A stage has an outcome of `process.reproduce`, or failed, or was stopped, or was not run
     # because of another that was. Other steps are done or failed.
     outcomes: dict[str, str] = field(default_factory=dict)
     messages: dict[str, str] = field(default_factory=dict)

@@ -12,9 +12,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flows import artifacts, server
-from flows.claim import Claim
-from flows.durations import Durations
-from flows.stages import ask_warm
+from flows.dvc.claim import Claim
+from flows.dvc.durations import Durations
+from flows.dvc.pool import ask_warm
 from pipeline.core.errors import BusyError, MayPassError, StageError
 
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flows import server
-from flows.claim import at_work
-from flows.stages import Pool, working_copy
+from flows.dvc.claim import at_work
+from flows.dvc.pool import Pool
+from flows.dvc.project import working_copy
 from pipeline.core import command
 from pipeline.core.errors import MayPassError, StageError
 

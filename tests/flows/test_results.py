@@ -10,7 +10,7 @@ import pytest
 import yaml
 from toys import PATIENCE, FlowRun, Toy, wait_for
 
-from flows.experiment import copy_of
+from flows.dvc.experiment import copy_of
 from pipeline.core.errors import ExperimentError
 
 SCORE = """

@@ -13,7 +13,7 @@ import yaml
 import zc.lockfile
 from toys import PROJECT, Toy, alive, free_port, wait_for
 
-from flows.stages import Pool
+from flows.dvc.pool import Pool
 from pipeline.core.errors import StageError
 
 

@@ -23,7 +23,7 @@ import httpx
 import yaml
 
 from flows import run as command
-from flows import stages
+from flows.dvc import pool
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -95,7 +95,7 @@ class Inside(threading.Thread):
         finally:
             logging.getLogger("prefect").removeHandler(listener)
             # A process takes it along when it ends.
-            if unused := stages._warm.pop(self._toy.root, None):
+            if unused := pool._warm.pop(self._toy.root, None):
                 unused.stop()
 
     def _note(self, record: logging.LogRecord) -> None:

@@ -1,6 +1,6 @@
 """The process that talks to DVC: it answers one request at a time, and dies with its parent.
 
-`flows.stages` starts it as `python dvc_process.py TOKEN GRACE`. A request is a line of JSON on
+`flows.dvc.pool` starts it as `python process.py TOKEN GRACE`. A request is a line of JSON on
 stdin; the answer is the token followed by a line of JSON on stdout, after whatever the stage
 itself has printed there. It lives in a session of its own, so that it and the stage it runs are
 one process group. The end of stdin means that the parent is gone or wants an end (the kernel

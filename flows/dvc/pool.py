@@ -18,12 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-
-from pipeline import kinds
-from pipeline.core import params
 from pipeline.core.errors import MayPassError, RunError, StageError, StoppedError
-from pipeline.core.paths import PARAMS
 
 GRACE_SECONDS = 10.0  # between asking a stage to stop and killing it
 TAIL = 20  # lines of a failed stage's output that its failure shows
@@ -31,12 +26,12 @@ LINE = 2000  # characters of a line that are passed on
 
 
 class DvcProcess:
-    """One process of `flows/dvc_process.py` in the DVC repository `root`."""
+    """One process of `flows/dvc/process.py` in the DVC repository `root`."""
 
     def __init__(self, root: Path) -> None:
         """Start it; it imports DVC and waits."""
         self._token = f"\x1e{uuid.uuid4()} "
-        script = Path(__file__).with_name("dvc_process.py")
+        script = Path(__file__).with_name("process.py")
         # Stages say `python`; they shall get the one that runs this, whatever the PATH was.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         self._process = subprocess.Popen(  # noqa: S603 (a fixed command)
@@ -156,7 +151,7 @@ class Pool:
     def ask(
         self, do: str, on_line: Callable[[str], None] = lambda line: None, **request: Any
     ) -> dict[str, Any]:
-        """Have an idle process answer `do`, one of `flows.dvc_process.REQUESTS`."""
+        """Have an idle process answer `do`, one of `flows.dvc.process.REQUESTS`."""
         with self._lock:
             if self._stopped:
                 raise StoppedError("stopped before it was begun")
@@ -191,40 +186,3 @@ class Pool:
         self.stop()
         for process in self._all:
             process.kill()
-
-
-def working_copy() -> Path:
-    """The DVC repository that the current folder is in.
-
-    Raises:
-        RunError: it is in none.
-    """
-    here = Path.cwd()
-    for folder in [here, *here.parents]:
-        if (folder / ".dvc").is_dir():
-            return folder
-    raise RunError(f"{here} is in no DVC repository: change to one, or run `dvc init`")
-
-
-def check_project(root: Path) -> None:
-    """See that `params.yaml` and git agree with the `dvc.yaml` in `root`.
-
-    DVC's own words for what is wrong there do not say what to write.
-
-    Raises:
-        ParamsError: what to write, in one line.
-        RunError: git tracks an output that DVC keeps.
-    """
-    if not (root / PARAMS).exists():
-        return
-    params.check_file(kinds.schema, root)
-    stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    entries = [out for stage in stages.values() for out in stage.get("do", stage).get("outs", [])]
-    outs = [out for entry in entries for out in (entry if isinstance(entry, dict) else [entry])]
-    try:
-        asked = ["git", "ls-files", "--", *outs]
-        told = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603
-    except FileNotFoundError:  # no git
-        return
-    if names := " ".join(told.stdout.split("\n")).strip():
-        raise RunError(f"git tracks what DVC keeps: run `git rm -r --cached {names}`, then commit")

@@ -8,7 +8,7 @@ KEPT = 20  # results of a stage that are remembered, the newest
 
 
 class Durations:
-    """Seconds by stage and by the digest of the result that they made (see `dvc_process.digest`).
+    """Seconds by stage and by the digest of the result that they made (see `process.digest`).
 
     A result that DVC's run cache brings back, or that a run of plain `dvc repro` left as it was,
     thus finds its own time; the time of another result is never shown for it.

@@ -1,0 +1,48 @@
+"""The working copy that a run is about, and whether it is in order."""
+
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from pipeline import kinds
+from pipeline.core import params
+from pipeline.core.errors import RunError
+
+
+def working_copy() -> Path:
+    """The DVC repository that the current folder is in.
+
+    Raises:
+        RunError: it is in none.
+    """
+    here = Path.cwd()
+    for folder in [here, *here.parents]:
+        if (folder / ".dvc").is_dir():
+            return folder
+    raise RunError(f"{here} is in no DVC repository: change to one, or run `dvc init`")
+
+
+def check_project(root: Path) -> None:
+    """See that `params.yaml` and git agree with the `dvc.yaml` in `root`.
+
+    DVC's own words for what is wrong there do not say what to write.
+
+    Raises:
+        ParamsError: what to write, in one line.
+        RunError: git tracks an output that DVC keeps.
+    """
+    graph = (root / "dvc.yaml").read_text(encoding="utf-8")
+    if "python -m pipeline." not in graph:  # another project's, with parameters of its own
+        return
+    params.check_file(kinds.schema, root)
+    stages = yaml.safe_load(graph)["stages"]
+    entries = [out for stage in stages.values() for out in stage.get("do", stage).get("outs", [])]
+    outs = [out for entry in entries for out in (entry if isinstance(entry, dict) else [entry])]
+    try:
+        asked = ["git", "ls-files", "--", *outs]
+        told = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603
+    except FileNotFoundError:  # no git
+        return
+    if names := " ".join(told.stdout.split("\n")).strip():
+        raise RunError(f"git tracks what DVC keeps: run `git rm -r --cached {names}`, then commit")
