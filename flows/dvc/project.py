@@ -32,7 +32,8 @@ def check_project(root: Path) -> None:
         ParamsError: what to write, in one line.
         RunError: git tracks an output that DVC keeps.
     """
-    graph = (root / "dvc.yaml").read_text(encoding="utf-8")
+    file = root / "dvc.yaml"
+    graph = file.read_text(encoding="utf-8") if file.exists() else ""
     if "python -m pipeline." not in graph:  # another project's, with parameters of its own
         return
     params.check_file(kinds.schema, root)
