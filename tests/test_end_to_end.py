@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from pipeline import finetune
+from pipeline import finetune, kinds
 from pipeline.backbones import catalogue
 from pipeline.core.errors import DeviceError
 from pipeline.core.files import digest
@@ -25,7 +25,7 @@ from pipeline.kinds.image.parameters import Augment
 from pipeline.store.places import checkpoints_folder
 from pipeline.tables import power
 from pipeline.transfer import finetuning
-from pipeline.transfer.examples import Labelled
+from pipeline.transfer.examples import Feed, Labelled
 from pipeline.transfer.finetuning import UNMEASURED, train_network
 from pipeline.transfer.measure import measure
 from pipeline.transfer.network import Network, _raised, blocks
@@ -33,6 +33,7 @@ from pipeline.transfer.recipe import Recipe
 
 SIZE = Preprocessing(24, 24, "bilinear", (0.5,) * 3, (0.5,) * 3)
 RANGES = Augment(views=1, rotate=15.0, scale=0.1, hflip=0.5, vflip=0.0, seed=0)
+FEED = Feed(kinds.named("image"), SIZE, RANGES)
 RECIPE = Recipe(2, 3, 8, 0.01, 0.5, 0.01, "kept", 0, (1.0, 1.0))
 CPU = torch.device("cpu")
 
@@ -88,7 +89,7 @@ def labelled(folder, count, seed):
 def run(network, **changes):
     recipe = Recipe(**vars(RECIPE) | changes)
     train, val = labelled("data/raw/light", 24, 1), labelled("data/raw/light", 10, 2)
-    return train_network(network, train, val, UNMEASURED, SIZE, RANGES, recipe, CPU, "thaw")
+    return train_network(network, train, val, UNMEASURED, FEED, recipe, CPU, "finetune")
 
 
 def run_and_print(epochs):
@@ -189,7 +190,7 @@ def test_it_learns_and_keeps_the_epoch_of_the_lowest_validation_loss(project):
     result = run(network, epochs=6, blocks=None)
     losses = [figures.val_loss for figures in result.curve[1:]]
     assert result.curve[result.best].val_loss == min(losses) < math.log(2)
-    logits = finetuning.answers(network, labelled("data/raw/light", 10, 2), SIZE, 4)
+    logits = finetuning.answers(network, labelled("data/raw/light", 10, 2), FEED, 4)
     loss, _ = measure(logits, np.arange(10) % 2)
     assert loss == pytest.approx(min(losses), abs=1e-6)
 
@@ -197,7 +198,7 @@ def test_it_learns_and_keeps_the_epoch_of_the_lowest_validation_loss(project):
 def test_a_class_that_weighs_nothing_is_not_learnt(project):
     network = tiny()
     result = run(network, class_weights=(1.0, 1e-6), epochs=6, blocks=None)
-    logits = finetuning.answers(network, labelled("data/raw/light", 10, 2), SIZE, 4)
+    logits = finetuning.answers(network, labelled("data/raw/light", 10, 2), FEED, 4)
     assert (logits.argmax(axis=1) == 0).all()
     loss, _ = measure(logits[::2], np.zeros(5, np.int64))  # of the other class alone
     assert result.curve[result.best].val_loss == pytest.approx(loss, abs=1e-4)
@@ -212,7 +213,7 @@ def test_a_gpu_without_enough_memory_is_one_line_that_says_what_to_lower(project
 
     network = Network(Large(), Head(np.zeros((2, 8), "f4"), np.zeros(2, "f4")), power=0.5)
     with (
-        pytest.raises(DeviceError, match=r"lower thaw\.batch_size"),
+        pytest.raises(DeviceError, match=r"lower finetune\.batch_size"),
         finetuning.within_memory("finetune.batch_size"),
     ):
         run(network)

@@ -135,7 +135,7 @@ def test_the_seed_draws_other_resamples_and_nothing_else(evaluated):
 def test_a_class_without_test_pictures_is_named_and_left_out(evaluated, capsys, recwarn):
     make_features(COUNTS | {"test": {"ants": 6, "bees": 6}})
     evaluate()
-    assert "warning: no test picture of wasps" in capsys.readouterr().out
+    assert "warning: no test example of wasps" in capsys.readouterr().out
     assert [str(warning.message) for warning in recwarn] == []
     with CLASSES.open(newline="") as stream:
         wasps = list(csv.DictReader(stream))[2]
@@ -146,14 +146,14 @@ def test_a_class_without_test_pictures_is_named_and_left_out(evaluated, capsys, 
 
 def test_no_test_picture_is_told_in_words(evaluated):
     make_features(COUNTS | {"test": {}})
-    with pytest.raises(DataError, match=r"no test picture.*ingest\.shares\.test"):
+    with pytest.raises(DataError, match=r"no test example.*ingest\.shares\.test"):
         evaluate()
 
 
 def test_features_of_another_backbone_are_told_in_words(evaluated):
     shutil.rmtree(FEATURES)
     make_features(COUNTS, dimension=7)
-    with pytest.raises(DataError, match=r"takes 12 numbers a picture .* has 7"):
+    with pytest.raises(DataError, match=r"takes 12 numbers an example .* has 7"):
         evaluate()
 
 

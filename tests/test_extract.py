@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline import augment, extract
+from pipeline import augment, extract, kinds
 from pipeline.backbones import engines
 from pipeline.core import files, params
 from pipeline.core.errors import DataError, DeviceError
@@ -20,8 +20,6 @@ from pipeline.core.paths import FEATURES, MANIFEST, PLAN
 from pipeline.store.database import LAYOUT
 from pipeline.store.places import default_folder
 from pipeline.store.vectors import FeatureStore
-
-pass  # ported
 from pipeline.tables import features
 from tests.conftest import Project
 
@@ -62,9 +60,9 @@ def test_a_device_that_a_later_stage_will_miss_is_told_before_anything_is_comput
 ) -> None:
     monkeypatch.setattr(engines, "DRIVERS", ())
     drawn.set(**{"finetune.device": "cuda"})
-    assert params.later_stages_on_cuda() == []  # thaw is not in the graph
+    assert params.later_stages_on_cuda(kinds.schema) == []  # finetune is not in the graph
     for knobs, parameter in (
-        ({"from_scratch.run": ["asked"]}, r"thaw\.device"),
+        ({"from_scratch.run": ["asked"]}, r"finetune\.device"),
         ({"train.device": "cuda"}, r"train\.device"),
     ):
         drawn.set(**knobs)

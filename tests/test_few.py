@@ -1,4 +1,4 @@
-"""The few stage: nested draws, heads that see no validation picture, and its table."""
+"""The learning curve: nested draws, heads that see no validation picture, and its table."""
 
 import json
 
@@ -47,7 +47,7 @@ def test_more_pictures_help_and_the_table_says_so(asked_project):
     assert (table["low"] <= table["accuracy"]).all()
     assert (table["accuracy"] <= table["high"]).all()
     # A class that has but 20 pictures gives them all.
-    assert table["pictures"].tolist()[-1] == 80
+    assert table["examples"].tolist()[-1] == 80
     of_one, of_all = (table.loc[table["examples_per_class"] == n, "accuracy"] for n in (1, 30))
     assert of_one.mean() < of_all.mean()
     with Image.open(LEARNING_CURVE_PLOT) as picture:
@@ -82,7 +82,9 @@ def test_without_augmented_views_there_is_one_curve(project):
 
 def test_without_validation_pictures_it_says_what_to_do(asked_project):
     make_features({split: of for split, of in COUNTS.items() if split != "val"})
-    with pytest.raises(DataError, match=r"few has no validation picture.*ingest\.shares\.val"):
+    with pytest.raises(
+        DataError, match=r"learning_curve has no validation example.*ingest\.shares\.val"
+    ):
         learning_curve()
 
 

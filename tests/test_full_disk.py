@@ -33,11 +33,11 @@ OUTPUTS = {
     "checks": ("reports/checks.json", "reports/checks"),
     "bundle": ("bundle",),
     "report": ("reports/report.html",),
-    "few": ("reports/few.csv", "reports/few.png"),
+    "learning_curve": ("reports/learning_curve.csv", "reports/learning_curve.png"),
     "rank": ("reports/rank.csv",),  # no two runs write the same timings beside it
-    "thaw": ("data/thawed", "reports/thaw.json", "reports/thaw.csv"),
+    "finetune": ("data/finetuned", "reports/finetune.json", "reports/finetune.csv"),
     "best": ("best",),
-    "scratch": ("reports/scratch.json", "reports/scratch.csv"),
+    "from_scratch": ("reports/from_scratch.json", "reports/from_scratch.csv"),
 }
 
 
@@ -107,7 +107,9 @@ def test_every_stage_says_so_and_works_once_there_is_room(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "kept"), [("extract", "backbones"), ("scratch", "checkpoints")])
+@pytest.mark.parametrize(
+    ("stage", "kept"), [("extract", "backbones"), ("from_scratch", "checkpoints")]
+)
 def test_a_full_disk_under_the_folder_of_the_store(
     shapes: Project, small_disk: Path, monkeypatch: pytest.MonkeyPatch, stage: str, kept: str
 ) -> None:
@@ -125,7 +127,7 @@ def test_a_full_disk_under_the_folder_of_the_store(
     assert again.returncode == 0, again.stderr
 
 
-def test_weights_that_were_thawed_are_written_or_a_full_disk_is_told(
+def test_weights_that_were_finetuned_are_written_or_a_full_disk_is_told(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = nn.Sequential(nn.Flatten(), nn.Linear(3000, 1000))  # 12 MB

@@ -25,18 +25,19 @@ if not HAS_CUDA:
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
 
 from pipeline import kinds  # noqa: E402
-from pipeline.backbones import engines
+from pipeline.backbones import engines  # noqa: E402
 from pipeline.backbones.engines.engine import Engine  # noqa: E402
 from pipeline.core import params  # noqa: E402
 from pipeline.core.errors import DeviceError  # noqa: E402
 from pipeline.kinds import Preprocessing  # noqa: E402
-from pipeline.kinds.image import decode, gpu, preprocess, views
+from pipeline.kinds.image import decode, gpu, preprocess, views  # noqa: E402
 from pipeline.kinds.image.views import ORIGINAL, View  # noqa: E402
 from tests import picture_cases  # noqa: E402
 from tests.conftest import Project  # noqa: E402
 
 DEVICE = torch.device("cuda" if HAS_CUDA else "cpu")
 SMALL = Preprocessing(64, 56, "bicubic", (0.5,) * 3, (0.5,) * 3)
+IMAGE = kinds.named("image")
 PLAN = [ORIGINAL, View(hflip=True), View(13, 1.08), View(-7.5, 0.93, True, True), View(90, 0.6)]
 
 needs_cuda = pytest.mark.skipif(not HAS_CUDA, reason="needs a CUDA device")
@@ -212,7 +213,7 @@ def test_half_the_pictures_are_taken_where_memory_runs_out(
     assert torch.equal(gpu.make_views(asked, SMALL, DEVICE), whole)
     assert "GPU memory ran out; now 2 pictures at a time" in capsys.readouterr().out
     limit = 0
-    with pytest.raises(DeviceError, match="GPU memory does not suffice for one picture"):
+    with pytest.raises(DeviceError, match="GPU memory does not suffice for one example"):
         gpu.make_views(asked, SMALL, DEVICE)
 
 
@@ -238,7 +239,7 @@ def test_the_kernels_compile_for_a_gpu_that_is_not_there(
 
 def cuda_engine(**changes: object) -> Engine:
     asked = {"device": "cuda", "batch_size": 16} | changes
-    return engines.open_engine(params.load(kinds.schema).extract.model_copy(update=asked))
+    return engines.open_engine(params.load(kinds.schema).extract.model_copy(update=asked), IMAGE)
 
 
 @pytest.fixture
@@ -270,7 +271,7 @@ def test_a_picture_has_the_same_bits_on_a_gpu_in_any_company(
 def test_a_gpu_and_the_cpu_agree(project: Project, files: list[bytes]) -> None:
     """On the same views to 1e-4 in float32; from the same files as nvJPEG and precision allow."""
     plain = engines.open_engine(
-        params.load(kinds.schema).extract.model_copy(update={"device": "cpu"})
+        params.load(kinds.schema).extract.model_copy(update={"device": "cpu"}), IMAGE
     )
     asked = [(data, PLAN[:2]) for data in files]
     seen = plain.make_views(asked)
@@ -304,7 +305,9 @@ def test_gpu_memory_that_runs_out_halves_the_batch(
 def test_what_changes_numbers_on_a_gpu_is_in_the_fingerprint(project: Project) -> None:
     told = [cuda_engine(), cuda_engine(precision="bfloat16"), cuda_engine(batch_size=8)]
     told += [
-        engines.open_engine(params.load(kinds.schema).extract.model_copy(update={"device": "cpu"}))
+        engines.open_engine(
+            params.load(kinds.schema).extract.model_copy(update={"device": "cpu"}), IMAGE
+        )
     ]
     assert len({engine.fingerprint for engine in told}) == 4
     assert cuda_engine().fingerprint == told[0].fingerprint

@@ -34,10 +34,8 @@ from pipeline.sources import table as table_room
 from pipeline.store.database import LAYOUT
 from pipeline.store.places import default_folder
 from pipeline.store.vectors import FeatureStore
-from pipeline.tables.manifest import read_manifest
-
-pass  # ported
 from pipeline.tables import features
+from pipeline.tables.manifest import read_manifest
 from tests import picture_cases
 from tests.conftest import ROOT, Project
 
@@ -188,7 +186,7 @@ def test_a_bundle_that_tells_nonsense_is_one_line(name: str, copied: Path) -> No
     [
         ({"paths": None}, "paths is no list"),
         ({"labels": [1] * 36}, "labels is no list"),
-        ({"paths": ["one"]}, "1 paths for 36 pictures"),
+        ({"paths": ["one"]}, "1 paths for 36 examples"),
     ],
 )
 def test_neighbours_that_do_not_belong_together(
@@ -284,7 +282,7 @@ def test_ingest_takes_no_folder_outside_of_the_project(
     (outside / inside if inside else outside / "ant/1.jpg").write_text("path,label\n")
     path = str(outside) if absolute else "../photos"
     project.set(**{"ingest.source": source, "ingest.path": path})
-    with pytest.raises(DataError, match="leads out of the project; put your pictures into data"):
+    with pytest.raises(DataError, match="leads out of the project; put your examples into data"):
         ingest.ingest()
 
 

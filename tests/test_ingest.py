@@ -17,6 +17,7 @@ from PIL import Image
 
 from benchmarks import fuzz
 from pipeline import ingest, kinds
+from pipeline.core import params
 from pipeline.core.errors import DataError, ParamsError, StoreError
 from pipeline.core.files import digest, read
 from pipeline.core.params import IngestParams
@@ -31,8 +32,6 @@ from pipeline.store.database import LAYOUT
 from pipeline.store.places import default_folder
 from pipeline.store.vectors import FeatureStore
 from pipeline.tables.manifest import SPLITS
-
-pass  # ported
 from tests import picture_cases
 from tests.conftest import Project
 from tests.picture_cases import TAKEN
@@ -42,6 +41,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
 Draw = Callable[..., Image.Image]
 ROOT = "data/raw/x"
+IMAGE = kinds.named("image")
 
 
 @pytest.fixture
@@ -278,13 +278,9 @@ def picture(name: str, split: str = "", group: str = "") -> Checked:
 
 
 def split(project: Project, *kept: Checked) -> dict[str, str]:
-    settings = sources_params(project)
-    manifest = splits.split(list(kept), settings)
+    settings = params.load(kinds.schema).ingest
+    manifest = splits.split(list(kept), settings, IMAGE)
     return dict(zip(manifest["path"], manifest["split"], strict=True))
-
-
-def sources_params(project: Project) -> IngestParams:
-    return ingest.params.load(kinds.schema).ingest
 
 
 def test_three_given_splits_stay(project: Project) -> None:
@@ -409,7 +405,7 @@ def test_what_a_person_should_look_at_is_said(
     Path(ROOT, "train/wasp").mkdir()
     ingest.ingest()
     said = capsys.readouterr().out.splitlines()
-    assert "ingest: warning: class 'wasp' has no pictures and is left out" in said
+    assert "ingest: warning: class 'wasp' has no examples and is left out" in said
     assert "ingest: 5 of 6 files taken: 2 classes, 2 train, 1 val, 2 test" in said
     assert "ingest: 1 files refused, each with its reason in data/refused.csv" in said
     assert "ingest: warning: no val pictures of Ant" in said
@@ -432,9 +428,9 @@ def test_a_group_that_the_source_divides_is_named(
     ("names", "words"),
     [
         ([], f"^{ROOT} holds no files$"),
-        (["ant/0.png"], r"^data/raw/x holds pictures of 1 class \(ant\); a classifier needs two"),
-        (["ant/0.png", "ant/1.png"], r"^data/raw/x holds pictures of 1 class \(ant\)"),
-        (["0.png"], r"^data/raw/x holds pictures of 0 class \(none\)"),
+        (["ant/0.png"], r"^data/raw/x holds examples of 1 class \(ant\); a classifier needs two"),
+        (["ant/0.png", "ant/1.png"], r"^data/raw/x holds examples of 1 class \(ant\)"),
+        (["0.png"], r"^data/raw/x holds examples of 0 class \(none\)"),
     ],
 )
 def test_a_folder_that_nothing_can_be_learnt_from(
@@ -453,20 +449,20 @@ def test_no_training_picture(project: Project, draw_picture: Draw) -> None:
     put_classes(draw_picture, 4)
     rows = [f"{('ant', 'bee')[i % 2]}/{i}.png,{('ant', 'bee')[i % 2]},test" for i in range(4)]
     put("labels.csv", "\n".join(["path,label,split", *rows]).encode())
-    with pytest.raises(DataError, match=r"^there is no training picture"):
+    with pytest.raises(DataError, match=r"^there is no training example"):
         ingest.ingest()
 
 
 @pytest.mark.parametrize(
     ("labels", "knobs", "words"),
     [
-        ("ab|ab|abc", {}, r"^no training picture shows c, but other splits do;"),
-        ("a|a|ab", {}, r"^every training picture is labelled 'a'"),
-        ("ab||", {}, r"^evaluate has no test picture"),
-        ("ab||ab", {"train.optimizer": ["sgd", "lbfgs"]}, r"^train has no validation picture"),
+        ("ab|ab|abc", {}, r"^no training example is labelled c, but other splits have such;"),
+        ("a|a|ab", {}, r"^every training example is labelled 'a'"),
+        ("ab||", {}, r"^evaluate has no test example"),
+        ("ab||ab", {"train.optimizer": ["sgd", "lbfgs"]}, r"^train has no validation example"),
         *(
             ("ab||ab", {f"{stage}.run": ["asked"]}, rf"^{stage} has no val.* set {stage}\.run to")
-            for stage in ("few", "rank", "thaw", "scratch")
+            for stage in ("learning_curve", "rank", "finetune", "from_scratch")
         ),
     ],
 )
@@ -523,7 +519,7 @@ def test_a_picture_that_vanishes_before_it_is_read_is_refused(
         Path(ROOT, "ant/0.png").unlink()
         return listed
 
-    monkeypatch.setattr(find, "listing", vanish_after)
+    monkeypatch.setattr(ingest, "listing", vanish_after)
     ingest.ingest()
     assert refusals() == {f"{ROOT}/ant/0.png": "cannot be read (No such file or directory)"}
 
@@ -605,7 +601,7 @@ def test_another_pillow_decodes_all_again(
 ) -> None:
     put_classes(draw_picture)
     first = run()
-    monkeypatch.setattr(ingest.PIL, "__version__", "99.9")
+    monkeypatch.setattr(image, "version", lambda name: "99.9")
     assert run() == first
     assert len(decoded) == 24
 
@@ -665,10 +661,10 @@ def test_a_store_that_fails_several_threads_is_given_up_once(
 
     # As below; and the threads are to have asked before the first of them is told.
     monkeypatch.setattr(FeatureStore, "get", fail)
-    with contextlib.closing(Memory()) as memory, ThreadPoolExecutor(4) as pool:
+    with contextlib.closing(Memory(IMAGE)) as memory, ThreadPoolExecutor(4) as pool:
         data = [picture_cases.png(draw_picture(i)) for i in range(4)]
         seen = list(pool.map(memory.inspect, data, map(digest, data)))
-        assert [one.format for one in seen] == ["PNG"] * 4
+        assert [form for _, _, form in seen] == ["PNG"] * 4
         open_files = [os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()]
         assert not any(file.startswith(str(default_folder())) for file in open_files)
     said = capsys.readouterr().out

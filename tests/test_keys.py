@@ -3,23 +3,34 @@
 import hashlib
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 from torch import nn
 
+from pipeline import kinds
 from pipeline.backbones import catalogue, exports
-from pipeline.kinds import Preprocessing
-from pipeline.kinds.image import views
+from pipeline.backbones.engines import Engine
+from pipeline.kinds import Preprocessing, image
 from pipeline.kinds.image.views import View
 from pipeline.runners import wanted as wanted_room
 from pipeline.store.keys import view_key
 
 DIGESTS = sorted(hashlib.sha256(bytes([i])).hexdigest() for i in range(3))
 PREPROCESSING = Preprocessing(256, 224, "bicubic", (0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
+IMAGE = kinds.named("image")
 FINGERPRINT = "8461656ce354f3ad949a9af44d017cd545304f707544342e1a8656eb0a43c23a"
+
+
+def engine(fingerprint: str = "") -> Engine:
+    """One that nobody runs."""
+    maker = IMAGE.inputs(PREPROCESSING, "cpu")
+    return Engine("none", IMAGE, maker, lambda seen: seen, PREPROCESSING, 2, fingerprint)
+
+
+def key(digest: str, view: View, made_by: str) -> bytes:
+    return view_key(digest, IMAGE.pack_view(view), IMAGE.view_code, made_by)
 
 
 def every_view(fingerprint: str) -> pd.DataFrame:
@@ -29,7 +40,7 @@ def every_view(fingerprint: str) -> pd.DataFrame:
     )
     planned = [(DIGESTS[1], 2, 3.5, 1.1, False, True), (DIGESTS[1], 1, -2.0, 0.9, True, False)]
     plan = pd.DataFrame(planned, columns=["digest", "view", *View._fields])
-    return wanted_room.every_view(manifest, plan, SimpleNamespace(fingerprint=fingerprint))
+    return wanted_room.every_view(manifest, plan, engine(fingerprint))
 
 
 def test_every_view_has_the_key_of_what_it_is_made_of() -> None:
@@ -40,14 +51,14 @@ def test_every_view_has_the_key_of_what_it_is_made_of() -> None:
     assert list(table.index) == list(range(5))
     wanted = [View(), View(), View(-2.0, 0.9, True, False), View(3.5, 1.1, False, True), View()]
     assert list(table[list(View._fields)].itertuples(index=False, name=None)) == wanted
-    made_by = f"lite0 {views.LIBRARIES}"
-    keys = [view_key(d, v, made_by) for d, v in zip(table["digest"], wanted, strict=True)]
+    made_by = f"lite0 {IMAGE.views_made_by()}"
+    keys = [key(d, v, made_by) for d, v in zip(table["digest"], wanted, strict=True)]
     assert list(table["key"]) == keys
     assert len(set(keys)) == 5
 
 
 def test_a_zero_has_one_key_whatever_its_sign() -> None:
-    ways = {view_key(DIGESTS[0], View(a, s), "") for a in (0.0, -0.0) for s in (0.0, -0.0)}
+    ways = {key(DIGESTS[0], View(a, s), "") for a in (0.0, -0.0) for s in (0.0, -0.0)}
     assert len(ways) == 1
 
 
@@ -55,13 +66,13 @@ def test_another_backbone_or_library_gives_every_view_another_key(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first, other = set(every_view("lite0")["key"]), set(every_view("lite1")["key"])
-    monkeypatch.setattr(views, "LIBRARIES", "pillow 99")
+    monkeypatch.setattr(image, "version", lambda name: "99")
     assert not first & other
     assert not first & set(every_view("lite0")["key"])
 
 
 def test_the_libraries_that_make_pixels_are_named_with_their_versions() -> None:
-    names = views.LIBRARIES.split()
+    names = IMAGE.views_made_by().split()
     assert names[::2] == ["pillow", "opencv-python-headless", "albumentations"]
 
 
@@ -69,7 +80,7 @@ def test_a_picture_listed_twice_is_an_error() -> None:
     manifest = pd.DataFrame({"digest": [DIGESTS[0]] * 2, "path": ["a.png", "b.png"]})
     plan = pd.DataFrame(columns=["digest", "view", *View._fields])
     with pytest.raises(pd.errors.MergeError):
-        wanted_room.every_view(manifest, plan, SimpleNamespace(fingerprint=""))
+        wanted_room.every_view(manifest, plan, engine())
 
 
 def small(seed: int = 0) -> nn.Module:
@@ -123,12 +134,13 @@ def test_an_export_is_named_for_all_that_it_depends_on(
         with monkeypatch.context() as patch:
             patch.setattr(exports, "version", lambda n, of=library: "99" if n == of else "1")
             found.add(exports.file_of("lite0", "pretrained"))
-    for module in ("backbones.py", "exports.py"):
-        shutil.copy(Path(catalogue.__file__).with_name("backbones.py"), tmp_path)
-        shutil.copy(Path(catalogue.__file__).with_name("exports.py"), tmp_path)
+    modules = ("catalogue.py", "exports.py", "onnx_export.py")
+    for module in modules:
+        for name in modules:
+            shutil.copy(Path(exports.__file__).with_name(name), tmp_path)
         (tmp_path / module).write_text("# another way to export\n")
         with monkeypatch.context() as patch:
             patch.setattr(exports, "__file__", str(tmp_path / "exports.py"))
             found.add(exports.file_of("lite0", "pretrained"))
-    assert len(found) == 11
+    assert len(found) == 12
     assert exports.file_of("lite0", "pretrained") == first

@@ -1,17 +1,22 @@
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 import yaml
 
+from pipeline import kinds
 from pipeline.core import params
 from pipeline.core.errors import ParamsError
 from tests.conftest import ROOT
 
 MISTAKES = [
     ("views: 4", "views: -1", "augment.views is -1; should be greater than or equal to 0"),
-    ("rotate: 15", "rotat: 15", "augment.rotat is not a parameter; augment takes views, rotate"),
-    ("vflip: 0.0", "", "augment.vflip is missing"),
+    (
+        "rotate: 15",
+        "rotat: 15",
+        "augment.rotat is not a parameter; augment takes views, seed, rotate",
+    ),
     ("optimizer: lbfgs", "optimizer: adamx", "train.optimizer is 'adamx'; should be 'sgd', "),
     ("seed: 0", "seed: zero", "ingest.seed is 'zero'; should be a valid integer"),
     ("train: 0.6", "train: 0.7", "the three shares must add up to 1, not 1.1"),
@@ -29,6 +34,9 @@ MISTAKES = [
     ("power: 0.5", "power: 5e-1", "train.power is '5e-1'; YAML takes '5e-1' for text"),
     ("learning_rate: 0.001", "learning_rate: fast", "is 'fast'; should be a valid number"),
     ("evaluate:", "evaluat:", "evaluat is not a parameter; the file takes ingest, augment"),
+    ("kind: image", "kind: smell", "ingest.kind is 'smell'; it should be image"),
+    ("learning_curve:", "few:", "is of an older version: rename few to learning_curve"),
+    ("least_examples", "least_pictures", "rename checks.least_pictures to checks.least_examples"),
 ]
 
 
@@ -41,9 +49,20 @@ def test_a_mistake_is_one_line_naming_key_value_and_what_is_allowed(
     file = tmp_path / "params.yaml"
     file.write_text(good.replace(before, after, 1))
     with pytest.raises(ParamsError) as caught:
-        params.load(file)
+        params.load(kinds.schema, file)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_the_file_leaves_out_has_its_default(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    whole = params.load(kinds.schema, ROOT / "params.yaml")
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    del document["augment"]["vflip"], document["train"], document["ingest"]["kind"]
+    file.write_text(yaml.safe_dump(document))
+    assert params.load(kinds.schema, file) == whole
+    file.write_text("{}")
+    assert params.load(kinds.schema, file) == whole
 
 
 @pytest.mark.parametrize(
@@ -68,7 +87,7 @@ def test_parameters_that_do_not_go_together_are_a_line(
     file = tmp_path / "params.yaml"
     file.write_text(yaml.safe_dump(document))
     with pytest.raises(ParamsError) as caught:
-        params.load(file)
+        params.load(kinds.schema, file)
     assert str(caught.value).startswith(f"{file}: {section}: ")
     assert words in str(caught.value)
     assert len(str(caught.value).removeprefix(str(file))) < 160
@@ -78,38 +97,35 @@ def test_every_list_in_a_sweep_is_checked_value_by_value(tmp_path: Path) -> None
     file = tmp_path / "params.yaml"
     good = (ROOT / "params.yaml").read_text()
     file.write_text(good.replace("dropout: 0.0", "dropout: [0.0, 0.5]", 1))
-    assert params.load(file).train.dropout == [0.0, 0.5]
+    assert params.load(kinds.schema, file).train.dropout == [0.0, 0.5]
     file.write_text(good.replace("dropout: 0.0", "dropout: [0.0, 1.5]", 1))
     with pytest.raises(ParamsError, match="less than 1"):
-        params.load(file)
+        params.load(kinds.schema, file)
 
 
 def test_a_file_that_is_no_yaml_or_not_there_is_a_clear_word(tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
     with pytest.raises(ParamsError, match="run from the project's root"):
-        params.load(file)
+        params.load(kinds.schema, file)
     file.write_text("ingest: [")
     with pytest.raises(ParamsError, match="not readable YAML"):
-        params.load(file)
+        params.load(kinds.schema, file)
     file.write_text("just words")
     with pytest.raises(ParamsError, match="must hold the sections ingest, augment"):
-        params.load(file)
+        params.load(kinds.schema, file)
 
 
-def test_the_readme_has_every_parameter_with_its_default() -> None:
-    readme = (ROOT / "README.md").read_text()
-    told: dict[str, str] = {}
-    for names, defaults in re.findall(r"^\| (`\w+\.\w+`.*?) \| (.*?) \|", readme, re.M):
-        knobs = re.findall(r"`(\w+\.\w+)`", names)
-        one_for_all = len(knobs) == 1 or defaults == "[]"
-        each = [defaults] * len(knobs) if one_for_all else defaults.split(", ")
-        told |= zip(knobs, each, strict=True)
-
+def test_the_page_of_parameters_has_each_with_its_default() -> None:
+    docs = ROOT / "docs"
+    page = (docs / "parameters.md").read_text()
+    rows = re.findall(r"^\| `(\w+\.\w+)` \| `(.*?)` \|", page, re.M)
     document = yaml.safe_load((ROOT / "params.yaml").read_text())
-    document["ingest"]["shares"] = ", ".join(map(str, document["ingest"]["shares"].values()))
-    for section, knobs in document.items():
-        for knob, value in knobs.items():
-            default = told.pop(f"{section}.{knob}").strip("`")
-            if (section, knob) != ("rank", "backbones"):  # it is told in words
-                assert (knob, yaml.safe_load(default)) == (knob, value)
-    assert told == {}
+    default = {
+        f"{section}.{knob}": value
+        for section in document
+        for knob, value in document[section].items()
+    }
+    assert {name: yaml.safe_load(shown) for name, shown in rows} == default
+    assert len(rows) == len(default)
+    # `make docs` would change nothing.
+    assert page == runpy.run_path(str(docs / "make_parameters.py"))["page"]() + "\n"

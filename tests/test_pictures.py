@@ -9,7 +9,7 @@ from benchmarks import fuzz
 from pipeline.core import files
 from pipeline.core.errors import DataError, RefusedError
 from pipeline.core.files import load, read
-from pipeline.kinds.image import decode
+from pipeline.kinds.image import KIND, decode
 from tests import picture_cases
 from tests.picture_cases import REFUSED, TAKEN, Taken
 
@@ -115,28 +115,28 @@ def test_load_gives_the_bytes_of_a_regular_file(tmp_path: Path) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(b"some bytes")
     (tmp_path / "link").symlink_to(file)
-    assert load(file) == load(tmp_path / "link") == b"some bytes"
+    assert load(file, 10) == load(tmp_path / "link", 10) == b"some bytes"
 
 
 def test_load_refuses_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(RefusedError, match="not a regular file"):
-        load(tmp_path / "pipe")  # without waiting for a writer
+        load(tmp_path / "pipe", 10)  # without waiting for a writer
     with pytest.raises(RefusedError, match="not a regular file"):
-        load(Path("/dev/zero"))
+        load(Path("/dev/zero"), 10)
     with pytest.raises(RefusedError, match=r"cannot be read \(Is a directory"):
-        load(tmp_path)
+        load(tmp_path, 10)
     with pytest.raises(RefusedError, match=r"cannot be read \(No such file"):
-        load(tmp_path / "gone")
+        load(tmp_path / "gone", 10)
     with pytest.raises(RefusedError, match="empty file"):
-        load(Path("/proc/kmsg"))  # reading it would wait for the kernel
+        load(Path("/proc/kmsg"), 10)  # reading it would wait for the kernel
 
 
 def test_load_refuses_a_huge_file_unread(tmp_path: Path) -> None:
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate(5_000_000_000)  # takes no room on the disk
     with pytest.raises(RefusedError, match="too large a file: 5,000 MB, at most 200 MB"):
-        load(tmp_path / "huge.jpg")
+        load(tmp_path / "huge.jpg", KIND.most_bytes)
 
 
 def test_read_compares_with_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from flows.steps import PROGRESS
 from tests.conftest import ROOT
 
 COUNT = """
-from pipeline.progress import Progress
+from pipeline.core.progress import Progress
 with Progress("extract", 2176, "views") as progress:
     progress.advance(2000)
     progress.advance(176)

@@ -5,6 +5,7 @@ import re
 import pandas as pd
 import pytest
 
+from pipeline import kinds
 from pipeline.backbones import catalogue
 from pipeline.core.errors import DataError, ParamsError
 from pipeline.core.params import load
@@ -58,7 +59,7 @@ def test_a_candidate_is_a_backbone_or_one_untrained(shapes):
     assert parted("efficientnet_lite1") == ("pretrained", "efficientnet_lite1")
     shapes.set(**{"rank.backbones": ["random:resnet"]})
     with pytest.raises(ParamsError, match=r"rank.backbones.0 is 'random:resnet'"):
-        load()
+        load(kinds.schema)
 
 
 def test_the_licence_is_the_one_that_is_stated():
@@ -71,14 +72,12 @@ def test_without_validation_pictures_it_says_what_to_do(shapes):
     shapes.set(**{"ingest.shares": {"train": 0.8, "val": 0.0, "test": 0.2}})
     shapes.set(**{"rank.run": []})
     ingest()
-    with pytest.raises(DataError, match=r"rank has no validation picture.*ingest\.shares\.val"):
+    with pytest.raises(DataError, match=r"rank has no validation example.*ingest\.shares\.val"):
         rank()
 
 
 def test_every_name_is_looked_up_before_a_backbone_is_run(shapes, monkeypatch):
-    monkeypatch.setattr(
-        "pipeline.backbones.engines.open_engine", lambda _: pytest.fail("it was run")
-    )
+    monkeypatch.setattr("pipeline.rank.open_engine", lambda *_: pytest.fail("it was run"))
     shapes.set(**{"rank.backbones": ["efficientnet_lite0", "timm:no_such_model"]})
     with pytest.raises(ParamsError, match=r"timm has no model 'no_such_model'"):
         rank()

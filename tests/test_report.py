@@ -55,7 +55,7 @@ def test_the_figures_are_those_of_the_metrics(finished: Path) -> None:
     metrics = json.loads(METRICS.read_text())
     for name, value in metrics["test"].items():
         if name == "pictures":
-            assert f"On {value} test pictures" in page
+            assert f"Measured on {value} test pictures" in page
         elif name in WITHOUT_PERCENT:
             assert f"<b>{value:.3f}</b>" in page
         else:
@@ -79,7 +79,7 @@ def test_the_surest_mistakes_come_first_with_their_reasons(finished: Path) -> No
         assert card.count("<img") == 2 + NEAR  # picture, heat map, nearest in training
     places = [next(i for i, card in enumerate(cards) if path in card) for path in wrong["path"]]
     assert places == sorted(places)
-    nearest = re.findall(r'alt="(data/raw/shapes/[^"]+)" title=', cards[0])
+    nearest = re.findall(r'<figure title="([^"]+)"><img src="[^"]+" alt="\1">', cards[0])
     known = json.loads((BUNDLE / "neighbours.json").read_text())["paths"]
     assert len(nearest) == NEAR
     assert set(nearest) <= set(known)
@@ -106,7 +106,7 @@ def test_each_check_has_its_line(finished: Path) -> None:
     lines = check_lines(clean | {"drift": pd.DataFrame(drift)})
     assert [line["found"] for line in lines] == [False, False, False, False, True]
     assert "was not looked for" in lines[3]["words"]
-    assert lines[4]["words"] == "Drift between test and training pictures (p = 0.001)."
+    assert lines[4]["words"] == "Drift between test and training examples (p = 0.001)."
 
 
 def test_what_the_checks_found_is_shown_with_its_pictures(finished: Path) -> None:
@@ -123,7 +123,7 @@ def test_what_the_checks_found_is_shown_with_its_pictures(finished: Path) -> Non
     part = make().split('id="checks"')[1].split('id="mistakes"')[0]
     assert "Near-duplicates across splits: 1." in part
     assert "Labels that look wrong: 1." in part
-    assert "Classes with few training pictures: 1." in part
+    assert "Classes with few training examples: 1." in part
     assert part.count('<img src="data:image/jpeg;base64,') == 3
     assert f"{first} ~ {second}, cosine 0.9877" in part
     assert "rather <b>square</b> (0.910)" in part
@@ -140,19 +140,19 @@ def commit(*files: Path) -> None:
 
 def test_what_has_changed_since_the_last_commit(finished: Path) -> None:
     metrics = json.loads(METRICS.read_text())
-    assert "There is no commit" in since_last_commit(metrics)["why_not"]
+    assert "There is no commit" in since_last_commit(metrics, report.parameters())["why_not"]
     subprocess.run(["git", "init", "-q"], check=True)
     commit(Path("params.yaml"))
-    assert "is not in the last commit" in since_last_commit(metrics)["why_not"]
+    assert "is not in the last commit" in since_last_commit(metrics, report.parameters())["why_not"]
     commit(METRICS)
-    same = since_last_commit(metrics)
+    same = since_last_commit(metrics, report.parameters())
     assert (same["parameters"], same["metrics"]) == ([], [])
 
     metrics["test"]["loss"] += 0.25
     METRICS.write_text(json.dumps(metrics))
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("vflip: 0.0", "vflip: 0.5"))
-    changed = since_last_commit(metrics)
+    changed = since_last_commit(metrics, report.parameters())
     assert [(p["name"], p["before"], p["now"]) for p in changed["parameters"]] == [
         ("augment.vflip", "0", "0.5")
     ]
@@ -167,7 +167,7 @@ def test_a_damaged_file_in_the_last_commit_is_said(finished: Path) -> None:
     subprocess.run(["git", "init", "-q"], check=True)
     METRICS.write_text("{half")
     commit(METRICS)
-    assert "cannot be read" in since_last_commit(metrics)["why_not"]
+    assert "cannot be read" in since_last_commit(metrics, report.parameters())["why_not"]
 
 
 def test_differences_name_what_came_and_what_went() -> None:
@@ -220,10 +220,10 @@ def test_the_matrix_has_the_actual_class_in_rows_and_absent_classes_too() -> Non
 def test_a_head_that_descends_has_curves(finished: Path) -> None:
     curve = {"epoch": [1, 2, 3], "train_loss": [1.0, 0.5, 0.4], "train_accuracy": [0.5, 0.8, 0.9]}
     table = pd.DataFrame(curve | {"val_loss": [1.1, 0.7, 0.6], "val_accuracy": [0.5, 0.7, 0.8]})
-    assert "it has no curves" in make()
+    assert "it has no training curves" in make()
     table.to_csv("reports/training.csv", index=False)
     page = make()
-    assert "it has no curves" not in page
+    assert "it has no training curves" not in page
     assert page.count(">epoch</text>") == 2
 
 

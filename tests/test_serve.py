@@ -90,10 +90,10 @@ def test_it_answers_as_evaluate_did(bundled, address):
         np.testing.assert_allclose(list(reply["probabilities"].values()), wanted, atol=1e-5)
 
 
-def test_bytes_and_forms_are_answered_alike_and_with_reasons(address, picture):
+def test_bytes_and_forms_are_answered_alike_and_explained(address, picture):
     asked = f"{address}/predict?heat_map=true&neighbours=3"
     raw = HTTP.post(asked, content=picture, headers={"Content-Type": "image/png"}).json()
-    form = HTTP.post(asked, files={"picture": ("a.png", picture)}).json()
+    form = HTTP.post(asked, files={"file": ("a.png", picture)}).json()
     assert raw == form
     assert raw["best"] == "disc"
     assert len(raw["neighbours"]) == 3
@@ -284,15 +284,45 @@ def test_the_page_shows_classes_heat_map_and_neighbours(bundled, address, browse
     page.locator("#state", has_text="web page").wait_for()
     assert not page.is_visible("#answer")
     page.set_input_files("#file", bundled / "data" / "raw" / "shapes" / "disc" / "0.png")
-    page.wait_for_selector("#near li")
+    page.locator("#near img").nth(5).wait_for()
     page.wait_for_load_state("networkidle")
     assert page.inner_text("#classes li:first-child").startswith("disc")
     assert page.evaluate("document.getElementById('map').naturalWidth") == 224
-    assert page.locator("#near li").count() == 6
+    assert page.locator("#near li").count() == page.locator("#near img").count() == 6
+    assert page.locator("#example img").count() == 1
     assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert problems == []
     assert [url for url in elsewhere if not url.startswith("blob:")] == []
     if folder := os.environ.get("HEADSTART_SCREENSHOTS"):
         page.screenshot(path=str(Path(folder) / f"serve_{name}.png"), full_page=True)
+    page.close()
+
+
+def test_the_page_shows_sounds_and_texts_too(address, browser, tmp_path):
+    """As a bundle of another kind of example would send them; answers come from the test."""
+    near = [{"path": f"{i}", "label": "disc", "cosine": 1, "number": i} for i in range(3)]
+    answer = {"best": "disc", "probability": 1, "probabilities": {"disc": 1}, "heat_map": None}
+    sound = {"content_type": "audio/wav", "body": b"RIFF"}
+    text = {"content_type": "text/plain", "body": b"<b>a text</b>"}
+    shown = {"0": sound, "1": text, "2": {"status": 404}}
+
+    def training(route):
+        route.fulfill(**shown[route.request.url.rpartition("/")[2]])
+
+    page = browser.new_page()
+    page.set_default_timeout(1000 * PATIENCE)
+    page.route("**/predict?*", lambda route: route.fulfill(json=answer | {"neighbours": near}))
+    page.route("**/training/*", training)
+    page.goto(address)
+    notes = tmp_path / "notes.txt"
+    notes.write_text("<i>what was sent</i>")
+    page.set_input_files("#file", notes)
+    page.locator("#example pre", has_text="<i>what was sent</i>").wait_for()
+    page.locator("#near li:nth-child(1) audio[controls][src^='blob:']").wait_for()
+    page.locator("#near li:nth-child(2) pre", has_text="<b>a text</b>").wait_for()
+    page.locator("#near li:nth-child(3) .place").wait_for(state="detached")
+    assert page.locator("#near li").all_inner_texts()[2].split() == ["disc", "likeness", "1.00"]
+    assert page.inner_text("#noheat") == "This backbone has no heat maps."
+    assert not page.is_visible("#heat")
     page.close()

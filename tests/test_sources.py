@@ -95,7 +95,7 @@ def test_an_empty_class_is_named(project: Project, capsys: pytest.CaptureFixture
     Path("data/raw/x/train/.hidden").mkdir()
     find.listing(params("folder", "data/raw/x"))
     assert capsys.readouterr().out == (
-        "ingest: warning: class 'wasp' has no pictures and is left out\n"
+        "ingest: warning: class 'wasp' has no examples and is left out\n"
     )
 
 
@@ -142,7 +142,7 @@ def test_what_may_not_be_read_is_refused() -> None:
         assert {row.path.name for row in listing.found} == {"open.jpg", "closed.jpg"}
         assert reasons(listing) == {f"{root}/bee": "folder cannot be listed (Permission denied)"}
         with pytest.raises(RefusedError, match=r"^cannot be read \(Permission denied\)$"):
-            load(root / "ant" / "closed.jpg")
+            load(root / "ant" / "closed.jpg", most_bytes=10**6)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_the_path_of_the_table_itself_is_answered_with_what_to_write(
         find.listing(params("csv", f"data/raw/x/{name}"))
     assert str(caught.value) == (
         f"ingest.path data/raw/x/{name} is a file; source: csv needs its folder, so that DVC sees"
-        f" changes to the pictures too: write ingest.path: data/raw/x{todo}"
+        f" changes to the examples too: write ingest.path: data/raw/x{todo}"
     )
 
 

@@ -14,12 +14,14 @@ import threading
 import time
 from hashlib import blake2b, sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import kinds
 from pipeline.core.errors import ParamsError, StoreError
 from pipeline.store.database import LAYOUT
 from pipeline.store.keys import view_key
@@ -74,8 +76,8 @@ import sys
 from hashlib import blake2b
 from pathlib import Path
 import numpy as np
-from pipeline.errors import StoreError
-from pipeline.store import FeatureStore
+from pipeline.core.errors import StoreError
+from pipeline.store.vectors import FeatureStore
 
 WIDTH = 1280
 folder = Path(sys.argv[1])
@@ -124,29 +126,44 @@ def use_up(file: Path) -> None:
 # Keys
 
 
+IMAGE = kinds.named("image")
+
+
+def key_of(
+    digest: str, view: tuple[Any, ...], backbone: str, view_code: int = IMAGE.view_code
+) -> bytes:
+    """The key of a view of a picture."""
+    return view_key(digest, IMAGE.pack_view(view), view_code, backbone)
+
+
 finite = st.floats(allow_nan=False, allow_infinity=False)
 fields = st.tuples(
     st.binary(min_size=32, max_size=32).map(bytes.hex),
     st.tuples(finite, finite, st.booleans(), st.booleans()),
     st.text(st.characters(exclude_categories=["Cs"])),
+    st.integers(0, 2**32 - 1),
 )
 
 
 @given(fields, fields)
-def test_keys_are_equal_only_where_every_field_is(one: tuple, other: tuple) -> None:
-    assert (view_key(*one) == view_key(*other)) == (one == other)
+def test_keys_are_equal_only_where_every_field_is(
+    one: tuple[Any, ...], other: tuple[Any, ...]
+) -> None:
+    assert (key_of(*one) == key_of(*other)) == (one == other)
 
 
-@given(fields, st.integers(0, 2), st.data())
-def test_changing_one_field_changes_the_key(one: tuple, place: int, data: st.DataObject) -> None:
+@given(fields, st.integers(0, 3), st.data())
+def test_changing_one_field_changes_the_key(
+    one: tuple[Any, ...], place: int, data: st.DataObject
+) -> None:
     other = list(one)
     other[place] = data.draw(fields)[place]
-    assert (view_key(*one) == view_key(*other)) == (one == tuple(other))
+    assert (key_of(*one) == key_of(*other)) == (one == tuple(other))
 
 
 def test_characters_moved_between_fields_change_the_key() -> None:
     names = [
-        view_key(DIGEST, (angle, 1.0, False, False), name)
+        key_of(DIGEST, (angle, 1.0, False, False), name)
         for angle, name in [
             (1.0, "2.0"),
             (12.0, ".0"),
@@ -156,24 +173,24 @@ def test_characters_moved_between_fields_change_the_key() -> None:
         ]
     ]
     assert len(set(names)) == 5
-    assert view_key(DIGEST, (2.0, 3.0, False, True), "") != view_key(
+    assert key_of(DIGEST, (2.0, 3.0, False, True), "") != key_of(
         DIGEST, (3.0, 2.0, True, False), ""
     )
 
 
 def test_numbers_that_are_equal_give_the_same_key() -> None:
-    wanted = view_key(DIGEST, ORIGINAL, "backbone")
+    wanted = key_of(DIGEST, ORIGINAL, "backbone")
     assert len(wanted) == 16
-    assert view_key(DIGEST.upper(), (-0.0, 1, 0, 0), "backbone") == wanted
+    assert key_of(DIGEST.upper(), (-0.0, 1, 0, 0), "backbone") == wanted
     numpy = (np.float64(0), np.float32(1), np.bool_(False), np.bool_(False))
-    assert view_key(DIGEST, numpy, "backbone") == wanted
-    assert view_key(DIGEST, (0.0, 1.0, True, False), "backbone") != wanted
+    assert key_of(DIGEST, numpy, "backbone") == wanted
+    assert key_of(DIGEST, (0.0, 1.0, True, False), "backbone") != wanted
 
 
 def test_the_form_of_a_key_is_fixed() -> None:
     # Another value here makes every store worthless: raise VIEW_CODE or LAYOUT knowingly.
     assert (
-        view_key(DIGEST, (12.5, 0.9, True, False), "b0").hex() == "1189c39bda2260725caaea95691353cd"
+        key_of(DIGEST, (12.5, 0.9, True, False), "b0").hex() == "1189c39bda2260725caaea95691353cd"
     )
 
 
@@ -187,9 +204,9 @@ def test_the_form_of_a_key_is_fixed() -> None:
         (DIGEST, (0.0, float("inf"), False, False)),
     ],
 )
-def test_a_key_of_something_impossible_is_refused(digest: str, view: tuple) -> None:
+def test_a_key_of_something_impossible_is_refused(digest: str, view: tuple[Any, ...]) -> None:
     with pytest.raises(ValueError, match=r"hex|finite"):
-        view_key(digest, view, "backbone")
+        key_of(digest, view, "backbone")
 
 
 # Putting and getting
@@ -259,7 +276,8 @@ def test_threads_share_a_store(tmp_path: Path) -> None:
 
 def test_importing_the_store_is_cheap() -> None:
     code = (
-        "import pipeline.store.local, sys; print('torch' in sys.modules or 'pandas' in sys.modules)"
+        "import pipeline.store.vectors, sys;"
+        "print('torch' in sys.modules or 'pandas' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
     assert done.stdout == "False\n"
@@ -661,7 +679,7 @@ def test_four_writers_and_four_readers_at_once(tmp_path: Path) -> None:
 def test_a_lock_that_is_never_let_go_is_one_clear_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.store.local.PATIENCE_S", 0.1)
+    monkeypatch.setattr("pipeline.store.database.PATIENCE_S", 0.1)
     with FeatureStore(tmp_path, None) as store:
         store.put(some(1))
         with (tmp_path / "lock").open("a") as lock:
@@ -676,9 +694,9 @@ def test_a_lock_that_is_never_let_go_is_one_clear_error(
 def test_a_fork_that_inherited_the_lock_does_not_keep_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.store.local.PATIENCE_S", 1)
+    monkeypatch.setattr("pipeline.store.database.PATIENCE_S", 1)
     with FeatureStore(tmp_path, None) as store:
-        with store._alone():
+        with store._file.alone():
             child = os.fork()
             if child == 0:  # as a worker process forked while a thread puts
                 time.sleep(60)
@@ -935,7 +953,7 @@ def test_the_limit_is_one_setting(monkeypatch: pytest.MonkeyPatch) -> None:
 def command(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     settings = {**os.environ, "HEADSTART_STORE": str(folder), "HEADSTART_STORE_LIMIT": "3MB"}
     return subprocess.run(
-        [sys.executable, "-m", "pipeline.store.local", *arguments],
+        [sys.executable, "-m", "pipeline.store", *arguments],
         cwd=PROJECT,
         env=settings,
         capture_output=True,
@@ -970,7 +988,7 @@ def test_the_command_tells_of_backbones_and_checkpoints_and_clears_them(tmp_path
     for killed in (backbones / f"{name}.onnx", checkpoints / f"{name}.safetensors"):
         killed_in = f"""
         import os, signal
-        from pipeline.store import replacing
+        from pipeline.store.places import replacing
         with replacing(folder / "{killed.relative_to(tmp_path)}") as unfinished:
             unfinished.write_bytes(bytes(1_000_000))
             os.kill(os.getpid(), signal.SIGKILL)

@@ -305,6 +305,6 @@ def test_a_gpu_without_enough_memory_is_one_line_that_names_the_cpu(monkeypatch)
 def test_a_gpu_gives_the_heads_of_the_cpu():
     knobs = combinations(optimizer=["sgd", "adamw"], width=[0, 8])
     here = fit_heads(TRAIN, VAL, knobs, SCHEDULE, CPU)
-    there = fit_heads(TRAIN, VAL, knobs, SCHEDULE, torch.device("cuda"))
+    there = fit_heads(TRAIN, VAL, knobs, SCHEDULE, "cuda")
     for one, other in zip(here, there, strict=True):
         assert_same(one.head, other.head, 5e-3)

@@ -1,8 +1,9 @@
-"""The thaw and scratch stages: the decision, what it leaves, a kill in between.
+"""The finetune and from_scratch stages: the decision, what it leaves, a kill in between.
 
 On a small network; the slow tests do the same on the real weights of the default one.
 """
 
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from pipeline import kinds
@@ -50,7 +52,7 @@ from pipeline.store.places import checkpoints_folder
 from pipeline.tables.manifest import read_manifest
 from pipeline.train import train
 from pipeline.transfer import finetuning
-from pipeline.transfer.examples import Labelled
+from pipeline.transfer.examples import Feed, Labelled
 from pipeline.transfer.finetuning import UNMEASURED
 from pipeline.transfer.measure import measure
 from pipeline.transfer.network import Network
@@ -58,6 +60,7 @@ from pipeline.transfer.recipe import Recipe
 from tests.conftest import SMALL, begin_store
 from tests.test_repro import Repository
 
+IMAGE = kinds.named("image")
 WEIGHTS = FINETUNED / "backbone.safetensors"
 # A head held so short that there is something left to learn, and a rate to learn it in few epochs.
 UNSURE = {"train.weight_decay": 3.0, "finetune.learning_rate": 0.003}
@@ -93,7 +96,7 @@ def shapes(request, project, small_backbone, draw_picture):
 
 
 @of_both_networks
-def test_thawing_is_taken_only_when_validation_says_so(shapes, capsys):
+def test_a_finetuned_network_is_taken_only_when_validation_says_so(shapes, capsys):
     shapes.set(**{"train.refit": False})
     train()
     finetune()
@@ -103,13 +106,13 @@ def test_thawing_is_taken_only_when_validation_says_so(shapes, capsys):
     train()
     capsys.readouterr()
     finetune()
-    assert "it learns from validation pictures too" in capsys.readouterr().out
+    assert "it learns from validation examples too" in capsys.readouterr().out
     report, curve = json.loads(FINETUNE.read_text()), pd.read_csv(FINETUNE_CURVE)
-    frozen, thawed = report["validation"]["frozen"], report["validation"]["finetuned"]
+    frozen, finetuned = report["validation"]["frozen"], report["validation"]["finetuned"]
     assert curve["epoch"].tolist() == [0, 1, 2]
     assert curve["val_loss"][0] == pytest.approx(frozen["loss"], rel=1e-4)
     assert report["epoch"] == curve["val_loss"].idxmin()
-    better = thawed["loss"] < frozen["loss"] and thawed["accuracy"] >= frozen["accuracy"]
+    better = finetuned["loss"] < frozen["loss"] and finetuned["accuracy"] >= frozen["accuracy"]
     assert report["taken"] is better is WEIGHTS.exists() is True
     assert WEIGHTS.read_bytes() != alone
     assert set(report["test"]) == {"pictures", "frozen", "finetuned", "refit"}
@@ -118,7 +121,7 @@ def test_thawing_is_taken_only_when_validation_says_so(shapes, capsys):
     test = Labelled.of(read_manifest(MANIFEST), about["classes"], "test")
     backbone = catalogue.with_weights(params.load(kinds.schema).extract.backbone, WEIGHTS)
     network = Network(backbone.module, head, about["power"])
-    logits = finetuning.answers(network, test, backbone.preprocessing, 8)
+    logits = finetuning.answers(network, test, feed_of(backbone), 8)
     loss, _ = measure(logits, test.labels)
     assert loss == pytest.approx(report["test"]["refit"]["loss"], rel=1e-4)
 
@@ -129,7 +132,8 @@ def test_thawing_is_taken_only_when_validation_says_so(shapes, capsys):
     np.testing.assert_allclose([a.probabilities for a in answers], wanted, atol=1e-3)
     assert classifier.about["metrics"]["test"] == report["test"]
     side = backbone.preprocessing.crop
-    assert answers[0].heat.shape == (side, side, 3)
+    assert answers[0].heat.media_type == "image/png"
+    assert Image.open(io.BytesIO(answers[0].heat.data)).size == (side, side)
     seen = Labelled.of(read_manifest(MANIFEST), about["classes"], "train").paths[2]
     (nearest,) = classifier.answer(Path(seen).read_bytes(), neighbours=1).neighbours
     assert (nearest.path, nearest.cosine) == (seen, pytest.approx(1, abs=1e-3))
@@ -156,8 +160,13 @@ def test_thawing_is_taken_only_when_validation_says_so(shapes, capsys):
     assert (BEST / "model.onnx").read_bytes() == (BUNDLE / "model.onnx").read_bytes()
 
 
-def parts_of_thawing(**changes):
-    """A fresh network with the chosen head, both sets of pictures, and how `thaw` trains it."""
+def feed_of(backbone):
+    """What makes the pictures' views for that backbone."""
+    return Feed(IMAGE, backbone.preprocessing, params.load(kinds.schema).augment)
+
+
+def parts_of_finetuning(**changes):
+    """A fresh network with the chosen head, both sets of pictures, and how `finetune` trains it."""
     asked, settings, manifest = (
         params.load(kinds.schema).extract,
         params.load(kinds.schema).finetune,
@@ -168,7 +177,7 @@ def parts_of_thawing(**changes):
     backbone = catalogue.load(asked.backbone, asked.weights)
     recipe = replace(Recipe.of(settings, np.ones(2, np.float32)), **changes)
     network = Network(backbone.module, head, about["power"])
-    how = backbone.preprocessing, params.load(kinds.schema).augment, recipe, torch.device("cpu")
+    how = feed_of(backbone), recipe, torch.device("cpu")
     return network, train, val, how
 
 
@@ -177,9 +186,9 @@ def test_what_is_taken_learns_again_from_the_weights_that_came_for_the_epochs_ke
     shapes.set(**{"finetune.epochs": 3})
     finetune()
     kept = json.loads(FINETUNE.read_text())["epoch"]
-    network, train, val, how = parts_of_thawing(last=kept)
+    network, train, val, how = parts_of_finetuning(last=kept)
     none = Labelled([], [], val.labels[:0])
-    trained = finetuning.train_network(network, train + val, none, UNMEASURED, *how, "thaw")
+    trained = finetuning.train_network(network, train + val, none, UNMEASURED, *how, "finetune")
     assert [figures.epoch for figures in trained.curve] == list(range(kept + 1))
     found = load_file(WEIGHTS)
     assert all(torch.equal(found[name], w) for name, w in network.backbone.state_dict().items())
@@ -190,8 +199,8 @@ def test_what_is_taken_learns_again_from_the_weights_that_came_for_the_epochs_ke
 def test_an_early_end_changes_nothing_before_it(shapes):
     curves = []
     for last in (1, None):
-        network, train, val, how = parts_of_thawing(last=last)
-        trained = finetuning.train_network(network, train, val, UNMEASURED, *how, "thaw")
+        network, train, val, how = parts_of_finetuning(last=last)
+        trained = finetuning.train_network(network, train, val, UNMEASURED, *how, "finetune")
         curves.append(trained.curve[1:])
     assert [len(curve) for curve in curves] == [1, 2]
     assert curves[0][0] == curves[1][0]
@@ -199,14 +208,14 @@ def test_an_early_end_changes_nothing_before_it(shapes):
 
 def test_a_loss_that_bursts_when_it_learns_again_is_an_error_that_leaves_no_checkpoint(shapes):
     a_step_an_epoch = {"batch_size": 64, "last": 2}
-    network, train, val, how = parts_of_thawing(learning_rate=1e36, **a_step_an_epoch)
+    network, train, val, how = parts_of_finetuning(learning_rate=1e36, **a_step_an_epoch)
     words = r"lost when it was trained again .*set train\.refit to false"
     with pytest.raises(TrainingError, match=words):
         refit(network, train + val, *how)
     assert not list(checkpoints_folder().iterdir())  # of the first epoch
 
 
-def test_from_scratch_has_the_budget_of_thawing(shapes):
+def test_from_scratch_has_the_budget_of_finetuning(shapes):
     from_scratch()
     report = json.loads(FROM_SCRATCH.read_text())["from_scratch"]
     curve = pd.read_csv(FROM_SCRATCH_CURVE)
@@ -230,7 +239,7 @@ def test_without_test_pictures_the_decision_stands_alone(shapes):
 def test_without_validation_pictures_there_is_nothing_to_judge_by(shapes):
     shapes.set(**{"ingest.shares": {"train": 0.7, "val": 0.0, "test": 0.3}})
     ingest()
-    with pytest.raises(DataError, match=r"scratch has no validation picture.*ingest\.shares\.val"):
+    with pytest.raises(DataError, match=r"scratch has no validation example.*ingest\.shares\.val"):
         from_scratch()
 
 
@@ -246,23 +255,23 @@ def test_killed_in_the_midst_dvc_repro_goes_on_to_the_same_weights(
     repository.set(**{"augment.views": 1, "finetune.run": ["asked"], "finetune.epochs": 4})
     repository.set(**{"finetune.blocks": 2, "finetune.batch_size": 8, **UNSURE})
     repository.run("dvc", "repro")
-    thawed = repository.folder / "data" / "finetuned"
+    finetuned = repository.folder / "data" / "finetuned"
 
     def results():
-        return [file.read_bytes() for file in sorted(thawed.iterdir())], repository.outputs()
+        return [file.read_bytes() for file in sorted(finetuned.iterdir())], repository.outputs()
 
     undisturbed = results()
-    assert (thawed / "backbone.safetensors").exists()
+    assert (finetuned / "backbone.safetensors").exists()
     judged, refitted = ": training loss .*, validation loss", r": training loss \S+$"
     for epoch, told in ((1, judged), (3, judged), (2, refitted)):
-        (thawed / "backbone.safetensors").unlink()
+        (finetuned / "backbone.safetensors").unlink()
         shutil.rmtree(repository.folder / ".dvc" / "cache")  # or DVC would bring it back from there
         command = ["dvc", "repro", "--no-run-cache"]
         with subprocess.Popen(
             command, cwd=repository.folder, stdout=subprocess.PIPE, text=True, process_group=0
         ) as process:
             for line in process.stdout:
-                if re.search(rf"thaw: epoch {epoch} of \d{told}", line):
+                if re.search(rf"finetune: epoch {epoch} of \d{told}", line):
                     os.killpg(process.pid, signal.SIGKILL)
                     break
         shown = repository.run("dvc", "repro", "--no-run-cache")

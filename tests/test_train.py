@@ -10,15 +10,16 @@ import pandas as pd
 import pytest
 import torch
 
+from pipeline import kinds
 from pipeline.core.errors import DataError, DeviceError, ParamsError, TrainingError
 from pipeline.core.params import load
 from pipeline.core.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, SWEEP, TRAINING
-from pipeline.heads.fit import class_weights, fit_heads
+from pipeline.heads.fit import class_weights, fit_heads, refit
 from pipeline.heads.head import load_head, probabilities
 from pipeline.heads.hyperparameters import Hyperparameters, every_combination
 from pipeline.heads.trained import Schedule
 from pipeline.tables.features import write_shards
-from pipeline.train import refit, train
+from pipeline.train import train
 from tests.test_sweep import blobs
 
 
@@ -98,8 +99,8 @@ def test_the_json_is_sorted_and_says_nothing_of_other_stages(trained_project):
     text = HEAD.read_text()
     about = json.loads(text)
     assert text == json.dumps(about, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    figures = {"epoch", "knobs", "power", "refit", "temperature", "training", "validation"}
-    assert set(about) == {"classes", "dimension", "width"} | figures
+    figures = {"epoch", "power", "refit", "temperature", "training", "validation"}
+    assert set(about) == {"classes", "dimension", "hyperparameters", "width"} | figures
 
 
 def test_two_runs_write_the_same_bytes(trained_project):
@@ -178,13 +179,13 @@ def test_without_validation_the_last_epoch_is_kept_with_a_warning(trained_projec
     about = load_head(HEAD_WEIGHTS, HEAD)[1]
     assert about["epoch"] == 12
     assert about["validation"] == {"pictures": 0, "loss": None, "accuracy": None}
-    assert "warning: no validation picture" in capsys.readouterr().out
+    assert "warning: no validation example" in capsys.readouterr().out
 
 
 def test_without_validation_there_is_no_choosing(trained_project):
     make_features(COUNTS | {"val": {}})
     trained_project.set(**{"train.seed": [0, 1]})
-    with pytest.raises(DataError, match=r"no validation picture to choose a head by"):
+    with pytest.raises(DataError, match=r"no validation example to choose a head by"):
         train()
 
 
@@ -192,8 +193,8 @@ def test_without_validation_there_is_no_choosing(trained_project):
     ("changed", "message"),
     [
         ({"train": {"ants": 5}, "val": {"ants": 2}, "test": {}}, "labelled 'ants'"),
-        ({"train": {}}, "no training picture"),
-        ({"test": {"hornets": 3}}, "no training picture shows hornets"),
+        ({"train": {}}, "no training example"),
+        ({"test": {"hornets": 3}}, "no training example is labelled hornets"),
     ],
 )
 def test_impossible_data_is_told_in_words(trained_project, changed, message):
@@ -211,7 +212,7 @@ def test_a_gpu_that_is_not_there_is_an_error(trained_project):
 
 def combinations(project, **knobs):
     project.set(**{f"train.{name}": value for name, value in knobs.items()})
-    return every_combination(load().train)
+    return every_combination(load(kinds.schema).train)
 
 
 def test_a_value_given_twice_is_one_head(trained_project):
@@ -230,7 +231,7 @@ def test_a_value_given_twice_is_one_head(trained_project):
 def test_ingest_is_told_how_many_heads_there_will_be(trained_project, optimizer, count):
     knobs = {"weight_decay": [0.1, 0.2, 0.1], "width": [0, 4], "seed": [1, 2, 3]}
     assert len(combinations(trained_project, optimizer=optimizer, **knobs)) == count
-    assert load().train.heads() == count
+    assert load(kinds.schema).train.heads() == count
 
 
 def test_too_many_heads_are_refused(trained_project):

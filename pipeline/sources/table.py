@@ -16,11 +16,18 @@ def table(root: Path) -> Listing:
     """A folder that holds `labels.csv`: columns path, label, and perhaps split and group.
 
     Paths are relative to the folder and may not leave it; but a file in it may be a link, as DVC
-    makes them.
+    makes them. The table's own path is no `root`: DVC watches what `ingest.path` names, and would
+    not see that an example changed.
 
     Raises:
         DataError: the table is not there, is not CSV in UTF-8, or lacks a column.
     """
+    if root.is_file():
+        renamed = "" if root.name == TABLE else f" and rename the table to {TABLE}"
+        raise DataError(
+            f"ingest.path {root} is a file; source: csv needs its folder, so that DVC sees changes"
+            f" to the examples too: write ingest.path: {root.parent}{renamed}"
+        )
     file = root / TABLE
     if not file.is_file():
         raise DataError(f"source: csv needs the file {file} with the columns path and label")

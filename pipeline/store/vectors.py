@@ -31,10 +31,6 @@ class Statistics:
     newest: datetime | None
 
 
-class _DamagedError(Exception):
-    """The database file cannot be this store's; its text says why."""
-
-
 class FeatureStore:
     """A store of features on disk; use it in a `with` block.
 
