@@ -3,9 +3,13 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+SETUP_LOG := .venv/setup.log
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+# Of a file, tests share a worker (tests/conftest.py).
+SIDE_BY_SIDE := -n 2 --durations=10
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -14,9 +18,19 @@ setup: .venv/ready  ## .venv with every package of requirements.lock, checked by
 
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Headstart is pinned for Python 3.11; set PYTHON=/path/to/python3.11")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@echo "setup: installing $$(grep -c == requirements.lock) packages into .venv"
+	@$(PYTHON) -m venv .venv
+	@set -o pipefail; pip="$(BIN)/pip install --disable-pip-version-check --progress-bar off --no-deps"; \
+	count=0; { \
+		$$pip --require-hashes --requirement requirements.lock && \
+		$$pip --no-build-isolation --editable .; \
+	} 2>&1 | tee $(SETUP_LOG) | while read -r word rest; do \
+		if [ "$$word" = Collecting ] && (( ++count % 50 == 0 )); then echo "setup: $$count fetched"; fi; \
+		case "$$word $$rest" in "Installing collected packages: "*,*) echo "setup: unpacking them";; esac; \
+	done || { \
+		tail -n 8 $(SETUP_LOG) >&2; \
+		echo "setup: error: pip failed; all that it said is in $(SETUP_LOG)" >&2; \
+		exit 1; }
 	@touch $@
 
 repro: setup  ## run what changed, from examples to metrics (dvc repro)
@@ -36,13 +50,13 @@ why: setup  ## what make repro would run, because of what
 	headstart why
 
 test: setup  ## the tests
-	pytest
+	pytest $(SIDE_BY_SIDE)
 
 test-slow: setup  ## the tests that take long
-	pytest -m slow
+	pytest $(SIDE_BY_SIDE) -m slow
 
 coverage: setup  ## what the tests reach, branches too, in the stages and flows that they start as well
-	pytest -m "slow or not slow" --cov --cov-report=term-missing:skip-covered
+	pytest $(SIDE_BY_SIDE) -m "slow or not slow" --cov --cov-report=term-missing:skip-covered
 
 check: setup  ## lint, format, types, security, and which room imports which
 	ruff check

@@ -1,7 +1,7 @@
 """What most tests stand on: an empty project folder, and pictures made for the purpose.
 
-Tests may run side by side (`pytest -n 2 --dist loadgroup`). What is dear to make is made by one
-worker for all, in the folder `shared`, where no test changes anything.
+Tests may run side by side (`pytest -n 2`). What is dear to make is made by one worker for all, in
+the folder `shared`, where no test changes anything.
 """
 
 import contextlib
@@ -29,23 +29,34 @@ from playwright.sync_api import Browser, sync_playwright
 ROOT = Path(__file__).parent.parent
 CHROMIUM = shutil.which("chromium")  # .ci/run installs it
 SMALL = {"extract.backbone": "timm:test_resnet", "extract.weights": "random"}
-FIRST = ("flows", "test_repro")  # groups that take long: begun last, one would be left alone
+FIRST = ("tests/flows", "tests/test_repro.py")  # they take long: begun last, one is left alone
 
 
-def group_of(item: pytest.Item) -> str:
-    """Tests of one name run on one worker: those of a file, and all of flows.
+def together(test: str) -> str:
+    """Tests of which this is the same run on one worker: those of a file, and all of flows.
 
     So the fixtures of a module are made once, and one Prefect server is enough.
     """
-    folder = item.path.parent
-    return item.path.stem if folder == ROOT / "tests" else folder.name
+    file = test.partition("::")[0]
+    return "tests/flows" if file.startswith("tests/flows/") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """In place of `--dist loadgroup`, which pytest-xdist 3.8 does not do with pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return together(nodeid)
+
+    config.option.loadscopereorder = False  # or what has most tests came first
+    return Together(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: group_of(item) not in FIRST)
+        items.sort(key=lambda item: together(item.nodeid) not in FIRST)
 
 
 class Project:

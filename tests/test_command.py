@@ -100,24 +100,22 @@ def test_an_argument_of_a_stage_is_refused_before_any_work(
     assert manifest.read_text() == "of the last run"
 
 
-def test_a_project_without_dvc_and_one_whose_graph_is_broken(project: Project) -> None:
+def test_a_project_without_dvc_and_one_whose_graph_is_broken(
+    project: Project, dvc_template: Path
+) -> None:
     assert_one_line(run(*COMMANDS["why"]), 9, "^why: error: DVC: ")
-    dvc = str(Path(sys.executable).with_name("dvc"))
-    for arguments in (("git", "init", "-q"), (dvc, "init", "-q")):
-        subprocess.run(arguments, check=True)
+    shutil.copytree(dvc_template, ".", dirs_exist_ok=True)
     Path("dvc.yaml").write_text("stages: 3")
     assert_one_line(run(*COMMANDS["why"]), 9, r"^why: error: DVC: '\./dvc\.yaml' validation failed")
 
 
 @pytest.mark.slow
 def test_a_flow_run_of_broken_parameters_is_no_traceback(
-    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, dvc_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    dvc = str(Path(sys.executable).with_name("dvc"))
-    for arguments in (("git", "init", "-q"), (dvc, "init", "-q")):
-        subprocess.run(arguments, check=True)
+    shutil.copytree(dvc_template, ".", dirs_exist_ok=True)
     shutil.copy(ROOT / "dvc.yaml", ".")
     Path("params.yaml").write_text("ingest: [")
     done = run(*COMMANDS["run"])

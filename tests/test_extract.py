@@ -25,7 +25,7 @@ from tests.conftest import Project
 
 
 @pytest.fixture
-def drawn(project: Project, draw_picture: Callable[..., Image.Image]) -> Project:
+def drawn(project: Project, lite0: Path, draw_picture: Callable[..., Image.Image]) -> Project:
     """A project whose manifest lists twelve pictures, eight of them for training."""
     project.set(**{"augment.views": 2})
     for i in range(12):
@@ -188,13 +188,13 @@ def test_killed_in_the_middle_it_keeps_what_was_finished(
     draw_picture: Callable[..., Image.Image],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for i in range(12, 120):
+    for i in range(12, 72):
         draw_picture(i).save(f"data/raw/{i}.jpg")
-    list_pictures(range(120))
+    list_pictures(range(72))
     run = subprocess.Popen([sys.executable, "-m", "pipeline.extract"], start_new_session=True)
     database = default_folder() / f"features-v{LAYOUT}.sqlite"
     kept = 0
-    while run.poll() is None and kept < 40:
+    while run.poll() is None and kept < 20:
         time.sleep(0.05)
         if database.exists():
             with FeatureStore(default_folder(), None) as cache:

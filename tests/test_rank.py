@@ -12,6 +12,7 @@ from pipeline.core.params import load
 from pipeline.core.paths import RANK, RANK_SPEED
 from pipeline.ingest import ingest
 from pipeline.rank import licence, parted, rank
+from tests.conftest import SMALL
 
 
 @pytest.fixture
@@ -27,21 +28,27 @@ def shapes(project, draw_picture):
     return project
 
 
-def test_backbones_are_ranked_and_a_second_look_computes_nothing(shapes, capsys):
-    shapes.set(**{"rank.backbones": ["random:efficientnet_lite0", "efficientnet_lite0"]})
+def test_backbones_are_ranked_and_a_second_look_computes_nothing(
+    shapes, lite0, small_backbone, capsys
+):
+    untrained = f"{SMALL['extract.weights']}:{SMALL['extract.backbone']}"
+    shapes.set(**{"rank.backbones": [untrained, "efficientnet_lite0"]})
     rank()
     first = RANK.read_bytes()
     table = pd.read_csv(RANK).set_index("backbone")
-    assert set(table.index) == {"random:efficientnet_lite0", "efficientnet_lite0"}
+    assert set(table.index) == {untrained, "efficientnet_lite0"}
     assert table["val_accuracy"].is_monotonic_decreasing
     assert (table["low"] <= table["val_accuracy"]).all()
     assert (table["val_accuracy"] <= table["high"]).all()
-    of_weights = sum(p.numel() for p in catalogue.load("efficientnet_lite0").module.parameters())
-    assert table["parameters"].tolist() == [of_weights] * 2
+    for candidate, of in table.iterrows():
+        weights, name = parted(candidate)
+        network = catalogue.load(name, weights)
+        assert of["parameters"] == sum(p.numel() for p in network.module.parameters())
+        assert of["features"] == network.dimension
+        assert of["pixels"] == network.preprocessing.crop
     assert table.loc["efficientnet_lite0", "features"] == 1280
-    assert table["pixels"].tolist() == [224] * 2
     # Trained features tell discs from squares better than random ones, by both measures.
-    trained, floor = table.loc["efficientnet_lite0"], table.loc["random:efficientnet_lite0"]
+    trained, floor = table.loc["efficientnet_lite0"], table.loc[untrained]
     assert trained["val_loss"] < floor["val_loss"]
     assert trained["logme"] > floor["logme"]
     assert (pd.read_csv(RANK_SPEED)["views_per_second"] > 0).all()

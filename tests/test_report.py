@@ -182,7 +182,7 @@ def test_differences_name_what_came_and_what_went() -> None:
 
 
 def test_names_from_data_are_letters_and_nothing_else(
-    project: Project, draw_picture: Callable[..., Image.Image]
+    project: Project, lite0: Path, draw_picture: Callable[..., Image.Image]
 ) -> None:
     names = ("<script>$x^$", '"><img src=x onerror=alert(1)>', "7", "NA")
     project.set(**{"ingest.source": "folder", "ingest.path": "data/raw/named"})

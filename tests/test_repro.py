@@ -1,5 +1,6 @@
 """The whole pipeline in a real DVC repository: what runs again, and that the bytes are the same."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from flows.why import why
 from tests.conftest import ROOT, begin_store
 
 STAGES = ["ingest", "augment", "extract", "train", "evaluate", "checks", "bundle", "report"]
@@ -40,7 +42,9 @@ class Repository:
         return re.findall(r"Running stage '([\w@]+)'", self.run("dvc", "repro", *arguments))
 
     def why(self) -> list[str]:
-        return self.run(sys.executable, "-m", "flows.cli", "why").splitlines()
+        """What `headstart why` prints, without starting it."""
+        with contextlib.chdir(self.folder):
+            return why()
 
     def set(self, **knobs: object) -> None:
         file = self.folder / "params.yaml"
@@ -124,30 +128,32 @@ def test_a_changed_batch_size_changes_no_feature_and_nothing_after(done: Reposit
 
 
 @pytest.mark.parametrize(
-    ("module", "rerun"),
+    ("file", "rerun"),
     [
-        ("evaluate", ["evaluate"]),
-        ("heads", ["train", "evaluate", "checks", "bundle", "report"]),
-        ("drift", ["checks"]),
-        ("engines", ["extract"]),
-        ("splits", ["ingest", "checks"]),
-        ("params", []),
+        ("evaluate.py", ["evaluate"]),
+        ("heads/head.py", ["train", "evaluate", "checks", "bundle", "report"]),
+        ("quality/drift.py", ["checks"]),
+        ("backbones/engines/__init__.py", ["extract", "bundle", "report"]),
+        ("sources/splits.py", ["ingest"]),
+        ("tasks/metrics.py", ["evaluate"]),
+        ("core/params.py", []),
+        ("kinds/__init__.py", []),
     ],
 )
-def test_a_changed_line_reruns_the_stages_of_its_module(
-    done: Repository, module: str, rerun: list[str]
+def test_a_changed_line_reruns_the_stages_of_its_room(
+    done: Repository, file: str, rerun: list[str]
 ) -> None:
     # The line is a comment, so what runs again gives the same bytes and stops there, but for
-    # `models`, whose reader lists the module too.
-    done.edit(f"pipeline/{module}.py", '"""', '"""Changed. ')
+    # `models`, whose reader lists the room too, and for the bundle, which names the code.
+    done.edit(f"pipeline/{file}", '"""', '"""Changed. ')
     assert done.repro() == rerun
 
 
-def test_changed_bytes_of_one_picture_rerun_everything_and_compute_one_picture(
+def test_changed_bytes_of_one_picture_rerun_ingest_and_compute_one_picture(
     done: Repository, draw_picture: Callable[..., Image.Image]
 ) -> None:
     draw_picture(1000).save(done.folder / "data" / "raw" / "shapes" / "disc" / "0.png")
-    shown = done.run("dvc", "repro")
+    shown = done.run("dvc", "repro", "extract")
     assert re.findall(r"Running stage '(\w+)'", shown)[0] == "ingest"
     computed = int(re.search(r"(\d+) computed", shown)[1])
     assert 1 <= computed <= 2
@@ -156,7 +162,7 @@ def test_changed_bytes_of_one_picture_rerun_everything_and_compute_one_picture(
 def test_a_changed_label_computes_nothing(done: Repository) -> None:
     raw = done.folder / "data" / "raw" / "shapes"
     (raw / "disc" / "2.png").rename(raw / "square" / "2.png")
-    shown = done.run("dvc", "repro")
+    shown = done.run("dvc", "repro", "train")
     ran = re.findall(r"Running stage '(\w+)'", shown)
     assert "ingest" in ran
     assert "train" in ran
@@ -167,7 +173,9 @@ def test_why_foretells_what_a_run_then_does(
     done: Repository, draw_picture: Callable[..., Image.Image]
 ) -> None:
     done.repro()
-    assert done.why() == [f"{stage}: up to date" for stage in STAGES]
+    up_to_date = [f"{stage}: up to date" for stage in STAGES]
+    assert done.why() == up_to_date
+    assert done.run(sys.executable, "-m", "flows.cli", "why").splitlines() == up_to_date
 
     raw = done.folder / "data" / "raw" / "shapes"
     for i in range(2000, 2005):
@@ -191,7 +199,7 @@ def test_why_foretells_what_a_run_then_does(
 
     shown = done.run("dvc", "repro")
     assert re.search(r"(\d+) reused, (\d+) computed", shown).groups() == foretold[::-1]
-    assert done.why() == [f"{stage}: up to date" for stage in STAGES]
+    assert done.why() == up_to_date
 
 
 def test_switching_back_and_forth_runs_nothing(done: Repository) -> None:
@@ -209,16 +217,17 @@ def test_switching_back_and_forth_runs_nothing(done: Repository) -> None:
 
 def test_an_optional_stage_comes_and_goes_with_its_parameter(done: Repository) -> None:
     done.repro()
-    done.set(**{"few.run": ["asked"], "few.draws": 2})
-    assert done.why()[-1] == "few@asked: would run: it has never run here"
-    assert done.repro() == ["few@asked"]
+    done.set(**{"learning_curve.run": ["asked"], "learning_curve.draws": 2})
+    assert done.why()[-1] == "learning_curve@asked: would run: it has never run here"
+    assert done.repro() == ["learning_curve@asked"]
     assert done.repro() == []
     done.run("dvc", "plots", "show", "--out", "plots")
-    assert "Accuracy by pictures per class" in (done.folder / "plots" / "index.html").read_text()
-    done.set(**{"few.run": []})
+    assert "Accuracy by examples per class" in (done.folder / "plots" / "index.html").read_text()
+    done.set(**{"learning_curve.run": []})
     assert done.repro() == []
     assert done.why() == [f"{stage}: up to date" for stage in STAGES]
-    for left in (done.folder / "reports").glob("few.*"):  # DVC deletes nothing of a stage now gone
+    # DVC deletes nothing of a stage that is gone.
+    for left in (done.folder / "reports").glob("learning_curve.*"):
         left.unlink()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import itertools
 import os
 import re
 import signal
@@ -268,6 +269,28 @@ def test_truncated_and_changed_pictures_are_never_an_error_of_the_server(address
 SIZES = {"desktop": (1200, 850), "phone": (390, 844)}
 
 
+ONE_WORD, SEVERAL = "Donaudampfschifffahrtsgesellschaftskapitän"[:40], "great " * 6 + "disc"
+TEXT_BOXES = """selector => [...document.querySelectorAll(selector)].map(element => {
+  const range = document.createRange();
+  range.selectNodeContents(element);
+  const {left, top, right, bottom} = range.getBoundingClientRect();
+  return [left, top, right, bottom];
+})"""
+
+
+def with_long_names(route):
+    reply = route.fetch()
+    text = reply.text().replace('"square"', f'"{ONE_WORD}"').replace('"disc"', f'"{SEVERAL}"')
+    route.fulfill(response=reply, body=text)
+
+
+def overlap(one, other):
+    """Whether two boxes of left, top, right, bottom share more than an edge."""
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    down = min(one[3], other[3]) - max(one[1], other[1])
+    return across > 0.5 and down > 0.5
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_the_page_shows_classes_heat_map_and_neighbours(bundled, address, browser, tmp_path, name):
     width, height = SIZES[name]
@@ -296,6 +319,15 @@ def test_the_page_shows_classes_heat_map_and_neighbours(bundled, address, browse
     assert [url for url in elsewhere if not url.startswith("blob:")] == []
     if folder := os.environ.get("HEADSTART_SCREENSHOTS"):
         page.screenshot(path=str(Path(folder) / f"serve_{name}.png"), full_page=True)
+
+    page.route("**/predict*", with_long_names)
+    page.set_input_files("#file", bundled / "data" / "raw" / "shapes" / "square" / "1.png")
+    page.locator("#classes", has_text=ONE_WORD).wait_for()
+    for selector in ("#near li", "#classes span"):
+        boxes = page.evaluate(TEXT_BOXES, selector)
+        overlapping = [(a, b) for a, b in itertools.combinations(boxes, 2) if overlap(a, b)]
+        assert overlapping == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
 
 

@@ -34,7 +34,7 @@ def test_the_classic_recipe_as_documented(
     document["ingest"] |= {"source": "folder", "path": "data/raw/shapes"}
     document["augment"]["views"] = 0
     Path("params.yaml").write_text(yaml.safe_dump(document))
-    for i in range(40):
+    for i in range(24):
         path = Path("data/raw/shapes") / ("disc", "square")[i % 2] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         draw_picture(i, square=bool(i % 2)).save(path)

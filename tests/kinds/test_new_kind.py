@@ -39,7 +39,9 @@ class Clone:
     def __init__(self, folder: Path, exported: Path) -> None:
         self.folder = folder
         for name in ("pipeline", "flows", ".dvc/plots"):
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
         for name in ("dvc.yaml", ".dvcignore"):
             shutil.copy(ROOT / name, folder)
         shutil.copytree(TOY, folder / "pipeline" / "kinds" / "grid")
@@ -61,7 +63,9 @@ class Clone:
         parameters["evaluate"]["bootstrap"] = 10
         (folder / "params.yaml").write_text(yaml.safe_dump(parameters))
         write_grids(folder / "data" / "raw" / "grids")
-        (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+        (folder / ".dvc" / "config").write_text(
+            "[core]\n    no_scm = true\n    analytics = false\n"
+        )
 
     def run(self, *command: str) -> str:
         done = subprocess.run(
