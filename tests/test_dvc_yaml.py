@@ -18,6 +18,7 @@ OPTIONAL = {name: entry["foreach"] for name, entry in ENTRIES.items() if "foreac
 SWITCHED = {name: items for name, items in OPTIONAL.items() if items == f"${{{name}.run}}"}
 STAGES = {name: entry.get("do", entry) for name, entry in ENTRIES.items()}
 KIND = "pipeline/kinds/${ingest.kind}"
+OUTPUTS = ("outs", "metrics", "plots")
 
 
 @cache
@@ -95,6 +96,17 @@ def test_the_parameters_declared_are_the_sections_that_are_read(stage: str) -> N
         assert stage in declared
     elif stage in Params.model_fields:  # else it is told what others were told
         assert declared == {stage}
+
+
+def test_dvc_can_give_every_stage_back_but_extract() -> None:
+    # `dvc/stage/cache.py` and `Stage.run` of DVC: what keeps a stage out of the run cache.
+    def kept_out(stage: dict[str, list[str | dict[str, dict[str, bool]]]]) -> bool:
+        of = {kind: [e for e in stage.get(kind, []) if isinstance(e, dict)] for kind in OUTPUTS}
+        options = [(kind, given) for kind in of for entry in of[kind] for given in entry.values()]
+        uncached = any(kind == "outs" and not given.get("cache", True) for kind, given in options)
+        return uncached or any(given.get("persist", False) for _, given in options)
+
+    assert [name for name, stage in STAGES.items() if kept_out(stage)] == ["extract"]
 
 
 @pytest.mark.parametrize("stage", STAGES)

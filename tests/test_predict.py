@@ -160,7 +160,7 @@ def test_files_are_never_far_ahead_of_answers():
 
 @pytest.mark.slow
 def test_a_fresh_environment_with_three_libraries_answers(project, tmp_path):
-    """The script of docs/bundle.md, then `pipeline.serving.predict` with two small libraries more."""
+    """The script of docs/bundle.md, then the command with two small libraries more."""
     text = (ROOT / "docs" / "bundle.md").read_text()
     script = text.split("```python\n")[1].split("```")[0]
     (tmp_path / "ask.py").write_text(script)

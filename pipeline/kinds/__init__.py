@@ -25,9 +25,10 @@ if TYPE_CHECKING:  # slow to import, or not there where a bundle only answers
 
     from ..core.params import Augmentation
 
-KINDS = {
-    "image": "image",
-}  # name in params.yaml: folder beside this file
+# In params.yaml and of the folder beside this file.
+KINDS = (
+    "image",
+)  # fmt: skip
 
 # The version of the operators in the ONNX graphs that a bundle is put together from.
 OPSET = 20
@@ -172,7 +173,7 @@ def named(name: str) -> Kind:
     """
     if name not in KINDS:
         raise ParamsError(f"ingest.kind is {name!r}; it should be {' or '.join(KINDS)}")
-    return cast(Kind, importlib.import_module(f".{KINDS[name]}", __name__).KIND)
+    return cast(Kind, importlib.import_module(f".{name}", __name__).KIND)
 
 
 def schema(name: str) -> "type[Augmentation]":

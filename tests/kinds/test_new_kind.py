@@ -46,9 +46,9 @@ class Clone:
             shutil.copy(ROOT / name, folder)
         shutil.copytree(TOY, folder / "pipeline" / "kinds" / "grid")
         door = folder / "pipeline" / "kinds" / "__init__.py"
-        line = '    "image": "image",\n'
+        line = '    "image",\n'
         assert door.read_text().count(line) == 1
-        door.write_text(door.read_text().replace(line, line + '    "grid": "grid",\n'))
+        door.write_text(door.read_text().replace(line, line + '    "grid",\n'))
         store = folder / "cache" / "features"
         store.mkdir(parents=True)
         (store / "backbones").symlink_to(exported)
