@@ -1,39 +1,35 @@
 """How much of what is planted the checks find, and how many false alarms they raise.
 
-    python benchmarks/checks.py ../shared/data/hymenoptera
-
 Two sets, real pictures both: the ants and bees of PyTorch's tutorial, and the default surfaces
 (the boxes whose patches do not overlap). Splits are drawn anew for each seed. Planted are copies
 of training pictures in the test split, wrong labels, and test splits of which every picture, or
-three in ten, was changed. Writes `benchmarks/checks.md`.
+three in ten, was changed.
 """
 
 import importlib
 import io
-import os
 import shutil
-import sys
-import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from benchmarks.harness import ROOT, Project, table
 from pipeline.checks import checks
+from pipeline.core import files as files_room
 from pipeline.core.paths import CHECKS, MANIFEST
 from pipeline.kinds.image import decode
 from pipeline.sources.splits import draw
 from pipeline.sources.surfaces import PATCH, cut
 
-ROOT = Path(__file__).resolve().parent.parent
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
-SEEDS = range(3)
+SETS = ("hymenoptera", "surfaces")
 COPIES = 10  # of each kind, in each run
 Change = Callable[[Image.Image], Image.Image]
+Rows = dict[str, tuple[int, ...]]  # of a table, by their first cells
 
 
 def as_jpeg(picture: Image.Image, quality: int) -> Image.Image:
@@ -91,29 +87,21 @@ def run(*stages: str) -> None:
         getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
 
 
-def prepare(name: str, source: Path, folder: Path) -> pd.DataFrame:
-    """All pictures of a set in one folder a class, and the manifest of them after `ingest`."""
-    raw = folder / "data" / "raw" / "pictures"
+def gather(name: str, source: Path, folder: Path) -> Path:
+    """All pictures of a set in one folder a class."""
     if name == "surfaces":
         recipe = pd.read_csv(ROOT / "data/raw/surfaces.csv")
         wide = recipe["right"] - recipe["left"] >= PATCH * recipe["across"]
         high = recipe["bottom"] - recipe["top"] >= PATCH * recipe["down"]
+        folder.mkdir()
         recipe[wide & high].to_csv(folder / "recipe.csv", index=False)
-        for path, label, _ in cut(folder / "recipe.csv", folder / "cut"):
-            (raw / label).mkdir(parents=True, exist_ok=True)
-            path.rename(raw / label / path.name)
+        files = [(path, label) for path, label, _ in cut(folder / "recipe.csv", folder / "cut")]
     else:
-        for file in source.glob("*/*/*"):
-            (raw / file.parent.name).mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, raw / file.parent.name)
-    document = yaml.safe_load((ROOT / "params.yaml").read_text())
-    document["ingest"] |= {"source": "folder", "path": "data/raw/pictures"}
-    document["augment"]["views"] = 0
-    (folder / "params.yaml").write_text(yaml.safe_dump(document))
-    (folder / "reports").mkdir()
-    os.chdir(folder)
-    run("ingest", "augment", "extract")
-    return pd.read_parquet(MANIFEST)
+        files = [(file, file.parent.name) for file in source.glob("*/*/*")]
+    for file, label in files:
+        (folder / "raw" / label).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder / "raw" / label)
+    return folder / "raw"
 
 
 def redrawn(manifest: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -128,7 +116,7 @@ def planted(row: dict[str, object], picture: Image.Image, file: Path, **more: ob
     """The manifest's row of a picture that is written to `file`."""
     file.parent.mkdir(parents=True, exist_ok=True)
     picture.save(file, quality=90)
-    return {**row, "path": str(file), "digest": decode.digest(file.read_bytes()), **more}
+    return {**row, "path": str(file), "digest": files_room.digest(file.read_bytes()), **more}
 
 
 def tables(manifest: pd.DataFrame, extract: bool) -> dict[str, pd.DataFrame]:
@@ -139,25 +127,25 @@ def tables(manifest: pd.DataFrame, extract: bool) -> dict[str, pd.DataFrame]:
     return {file.stem: pd.read_csv(file) for file in CHECKS.glob("*.csv")}
 
 
-def clean(manifest: pd.DataFrame) -> Counter:
-    """Alarms over ten drawings of the splits, nothing planted."""
-    alarms: Counter = Counter()
-    for seed in range(10):
+def clean(manifest: pd.DataFrame, seeds: int) -> Rows:
+    """Alarms over some drawings of the splits, nothing planted."""
+    total: Counter = Counter()
+    for seed in range(seeds):
         found = tables(redrawn(manifest, seed), extract=False)
-        alarms["pairs"] += len(found["near_duplicates"])
-        alarms["suspects"] += len(found["label_suspects"])
-        alarms["drifted"] += int(found["drift"]["drifted"].sum())
-    return alarms
+        total["pairs called near-duplicates"] += len(found["near_duplicates"])
+        total["pictures called suspects"] += len(found["label_suspects"])
+        total[f"splits called drifted, of {2 * seeds}"] += int(found["drift"]["drifted"].sum())
+    return {alarm: (count,) for alarm, count in total.items()}
 
 
-def copies(manifest: pd.DataFrame) -> tuple[Counter, int]:
+def copies(manifest: pd.DataFrame, seeds: int) -> Rows:
     """How many of each kind were found, and pairs that nobody planted."""
-    hits, others = Counter(), 0
-    for seed in SEEDS:
+    nobody = f"pairs that nobody planted, {seeds} runs"
+    hits = Counter(dict.fromkeys([*DUPLICATES, nobody], 0))
+    for seed in range(seeds):
         drawn = redrawn(manifest, seed)
-        chosen = drawn[drawn["split"] == "train"].sample(
-            COPIES * len(DUPLICATES), random_state=seed
-        )
+        trained = drawn[drawn["split"] == "train"]
+        chosen = trained.sample(COPIES * len(DUPLICATES), random_state=seed)
         more, kind_of = [], {}
         for i, row in enumerate(chosen.to_dict("records")):
             kind = list(DUPLICATES)[i % len(DUPLICATES)]
@@ -166,17 +154,16 @@ def copies(manifest: pd.DataFrame) -> tuple[Counter, int]:
             more.append(planted(row, copy, file, split="test"))
             kind_of[str(file), row["path"]] = kind
         found = tables(pd.concat([drawn, pd.DataFrame(more)]), extract=True)["near_duplicates"]
-        for pair in zip(found["path"], found["other_path"], strict=True):
-            hits[kind_of.get(pair, "")] += 1
-    others = hits.pop("", 0)
-    return hits, others
+        pairs = zip(found["path"], found["other_path"], strict=True)
+        hits.update(kind_of.get(pair, nobody) for pair in pairs)
+    return {kind: (count,) for kind, count in hits.items()}
 
 
-def labels(manifest: pd.DataFrame, rate: float) -> Counter:
+def labels(manifest: pd.DataFrame, rate: float, seeds: int) -> Counter:
     """Labels made wrong, found, found with the right one suggested, and false alarms."""
     total: Counter = Counter()
     names = sorted(manifest["label"].unique())
-    for seed in range(20) if rate == 0 else SEEDS:
+    for seed in range(seeds):
         drawn = redrawn(manifest, seed)
         random = np.random.default_rng(seed)
         wrong = random.choice(len(drawn), max(1, int(rate * len(drawn))), replace=False)
@@ -194,121 +181,77 @@ def labels(manifest: pd.DataFrame, rate: float) -> Counter:
     return total
 
 
-def drifted(manifest: pd.DataFrame, change: Change, share: float, name: str) -> Counter:
-    """Test splits changed, found, and validation splits, which were not, that were called so."""
-    total: Counter = Counter()
-    for seed in SEEDS:
+def drifted(manifest: pd.DataFrame, kind: str, seeds: int) -> tuple[int, int]:
+    """Changed test splits that were found; unchanged validation splits that were called so."""
+    change, share = DRIFTS[kind]
+    found = []
+    for seed in range(seeds):
         drawn = redrawn(manifest, seed)
         random = np.random.default_rng(seed)
-        is_test = (drawn["split"] == "test").to_numpy()
-        changes = is_test & (random.random(len(drawn)) < share)
+        changes = (drawn["split"] == "test").to_numpy() & (random.random(len(drawn)) < share)
+        folder = Path(f"data/raw/drift/{list(DRIFTS).index(kind)}/{seed}")
         new = [
-            planted(
-                row, change(picture_of(row["path"])), Path(f"data/raw/drift/{name}/{seed}/{i}.png")
-            )
+            planted(row, change(picture_of(row["path"])), folder / f"{i}.png")
             for i, row in enumerate(drawn[changes].to_dict("records"))
         ]
-        found = tables(pd.concat([drawn[~changes], pd.DataFrame(new)]), extract=True)["drift"]
-        is_drifted = found.set_index("split")["drifted"]
-        total += Counter(planted=1, found=int(is_drifted["test"]), false=int(is_drifted["val"]))
-    return total
+        table = tables(pd.concat([drawn[~changes], pd.DataFrame(new)]), extract=True)["drift"]
+        found.append(table.set_index("split")["drifted"])
+    return sum(int(one["test"]) for one in found), sum(int(one["val"]) for one in found)
 
 
-def main() -> None:
-    source = Path(sys.argv[1]).resolve()
-    sets = ("hymenoptera", "surfaces")
-    results: dict[str, dict] = {}
-    for name in sets:
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
-            os.environ["HEADSTART_STORE"] = str(folder / "store")
-            manifest = prepare(name, source, folder)
-            found = {"pictures": len(manifest), "clean": clean(manifest)}
-            found["labels"] = {rate: labels(manifest, share) for rate, share in RATES.items()}
-            found["copies"] = copies(manifest)
-            found["drift"] = {
-                kind: drifted(manifest, change, share, str(i))
-                for i, (kind, (change, share)) in enumerate(DRIFTS.items())
-            }
-            results[name] = found
-            print(name, found, flush=True)
-            os.chdir(ROOT)
-    write(results)
+def measure(
+    scratch: Path, pictures: Path, seeds: int = 3, drawings: int = 10, single: int = 20
+) -> str:
+    sizes, right = [], Counter()
+    kinds = ("clean", "copies", "labels", "drift")
+    rows: dict[str, dict[str, tuple]] = {kind: defaultdict(tuple) for kind in kinds}
+    for name in SETS:
+        project = Project(
+            scratch / name, gather(name, pictures, scratch / f"{name} raw"), augment={"views": 0}
+        )
+        with project.inside():
+            run("ingest", "augment", "extract")
+            manifest = pd.read_parquet(MANIFEST)
+            sizes.append(f"{name} {len(manifest)} pictures")
+            found = {"clean": clean(manifest, drawings), "labels": {}}
+            for rate, share in RATES.items():
+                runs = seeds if share else single
+                total = labels(manifest, share, runs)
+                shown = f"{total['found']} / {total['planted']}"
+                found["labels"][f"{rate}, {runs} runs"] = (shown, total["false"])
+                right += total
+            # After these the features of planted pictures lie beside those of the set.
+            found["copies"] = copies(manifest, seeds)
+            found["drift"] = {kind: drifted(manifest, kind, seeds) for kind in DRIFTS}
+        for kind, of_set in found.items():
+            for title, cells in of_set.items():
+                rows[kind][title] += cells
 
+    def shown(kind: str, columns: str) -> str:
+        return table(columns, [(title, *cells) for title, cells in rows[kind].items()])
 
-def row(*cells: object) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
+    of_kind, each = COPIES * seeds, f"| {' | '.join(SETS)}"
+    alarms = "| " + " | ".join(f"{name} | false alarms" for name in SETS)
+    return f"""# Checks: what is found of what was planted
 
+Default parameters; EfficientNet-Lite0; {", ".join(sizes)}. Splits drawn anew for each seed.
 
-def share_found(result: dict, what: str, kind: str) -> float:
-    if what == "copies":
-        return result["copies"][0][kind] / (COPIES * len(SEEDS))
-    return result["drift"][kind]["found"] / len(SEEDS)
+## Nothing planted, {drawings} drawings of the splits
 
+{shown("clean", each)}
 
-def write(results: dict[str, dict]) -> None:
-    sets = list(results)
-    of_kind = COPIES * len(SEEDS)
-    counts = ", ".join(f"{name} {results[name]['pictures']} pictures" for name in sets)
-    lines = [
-        "# Checks: what is found of what was planted",
-        "",
-        "Made by `python benchmarks/checks.py ../shared/data/hymenoptera`, default parameters;",
-        f"EfficientNet-Lite0; {counts}. Splits drawn anew for each seed.",
-        "",
-        "## Nothing planted, ten drawings of the splits",
-        "",
-        row("", *sets),
-        row("---", *["---"] * len(sets)),
-        row("pairs called near-duplicates", *(results[s]["clean"]["pairs"] for s in sets)),
-        row("pictures called suspects", *(results[s]["clean"]["suspects"] for s in sets)),
-        row("splits called drifted, of 20", *(results[s]["clean"]["drifted"] for s in sets)),
-        "",
-        f"## Copies of training pictures in the test split: found, of {of_kind} of each kind",
-        "",
-        row("", *sets),
-        row("---", *["---"] * len(sets)),
-        *(row(kind, *(results[s]["copies"][0][kind] for s in sets)) for kind in DUPLICATES),
-        row("pairs that nobody planted, three runs", *(results[s]["copies"][1] for s in sets)),
-        "",
-        "## Wrong labels: found / planted, and false alarms",
-        "",
-        row("", *(cell for s in sets for cell in (s, "false alarms"))),
-        row("---", *["---"] * 2 * len(sets)),
-    ]
-    for rate in RATES:
-        cells = []
-        for name in sets:
-            found = results[name]["labels"][rate]
-            cells += [f"{found['found']} / {found['planted']}", found["false"]]
-        runs = 20 if rate == "one picture" else len(SEEDS)
-        lines.append(row(f"{rate}, {runs} runs", *cells))
-    right = sum(found["right"] for name in sets for found in results[name]["labels"].values())
-    found = sum(found["found"] for name in sets for found in results[name]["labels"].values())
-    lines += [
-        "",
-        f"Of the {found} found, the right label was suggested for {right}. The real pictures may",
-        "hold wrong labels of their own; those count as false alarms here.",
-        "",
-        f"## Changed test splits: found, of {len(SEEDS)}; unchanged validation splits called so",
-        "",
-        row("", *(cell for s in sets for cell in (s, "false alarms"))),
-        row("---", *["---"] * 2 * len(sets)),
-    ]
-    for kind in DRIFTS:
-        cells = [results[name]["drift"][kind][what] for name in sets for what in ("found", "false")]
-        lines.append(row(kind, *cells))
-    missed = [
-        f"{what} {kind} ({', '.join(name for name, share in of_set if share < 0.5)})"
-        for what, kinds in (("copies", DUPLICATES), ("a split", DRIFTS))
-        for kind in kinds
-        for of_set in [[(name, share_found(results[name], what, kind)) for name in sets]]
-        if any(share < 0.5 for _, share in of_set)
-    ]
-    lines += ["", "Mostly not found:", "", *(f"- {line}" for line in missed), ""]
-    (ROOT / "benchmarks" / "checks.md").write_text("\n".join(lines))
-    print("\n".join(lines))
+## Copies of training pictures in the test split: found, of {of_kind} of each kind
 
+{shown("copies", each)}
 
-if __name__ == "__main__":
-    main()
+## Wrong labels: found / planted, and false alarms
+
+{shown("labels", alarms)}
+
+Of the {right["found"]} found, the right label was suggested for {right["right"]}. The real pictures
+may hold wrong labels of their own; those count as false alarms here.
+
+## Changed test splits: found, of {seeds}; unchanged validation splits called so
+
+{shown("drift", alarms)}
+"""

@@ -1,18 +1,12 @@
 """What else could run the backbone on a CPU: rates, how far features move, what it costs.
 
-    python benchmarks/cpu_engines.py ../shared/data/hymenoptera
-
 All engines get the same views and as many threads as there are cores. Accuracy is that of a
-logistic regression on the features of the set's `train`, on its `val`. Writes
-`benchmarks/cpu_engines.md`.
+logistic regression on the features of the set's `train`, on its `val`.
 """
 
-import os
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,23 +15,16 @@ import torch
 from numpy.typing import NDArray
 from onnxruntime import quantization
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.harness import CORES, in_turns, table
 from pipeline.backbones import catalogue
-from pipeline.core.errors import DataError
+from pipeline.backbones.onnx_export import export
+from pipeline.kinds import Preprocessing
 from pipeline.kinds.image import preprocess
 
-ROOT = Path(__file__).parent.parent
-WHY_NOT = (
-    "OpenVINO is not the default because it is much faster than ONNX Runtime in bfloat16 only,",
-    "which moves features by some hundredths, on processors that have it: who asks for it, by",
-    "`extract.precision: bfloat16`, gets it. int8 moves features by half their length and has to",
-    "be calibrated on pictures: a stored feature would depend on others than its own, and that",
-    "accuracy did not fall on so few pictures does not say that it never does.",
-)
-CORES = os.cpu_count() or 1
 BATCH = 32
-ROUNDS = 3
 NAME = "efficientnet_lite0"
 
 Pixels = NDArray[np.uint8]
@@ -45,17 +32,10 @@ Features = NDArray[np.float32]
 Engine = Callable[[Pixels], Features]
 
 
-def read(folder: Path, preprocessing: preprocess.Preprocessing) -> tuple[Pixels, list[str]]:
-    seen, labels = [], []
-    for file in sorted(folder.rglob("*.jpg")):
-        try:
-            base = preprocess.base(file.read_bytes(), preprocessing)
-        except DataError as error:
-            print(file, error)
-            continue
-        seen.append(preprocess.crop(base, preprocessing.crop))
-        labels.append(file.parent.name)
-    return np.stack(seen), labels
+def read(folder: Path, size: Preprocessing) -> tuple[Pixels, list[str]]:
+    files = sorted(folder.rglob("*.jpg"))
+    seen = [preprocess.crop(preprocess.base(file.read_bytes(), size), size.crop) for file in files]
+    return np.stack(seen), [file.parent.name for file in files]
 
 
 def batches(seen: Pixels) -> list[Pixels]:
@@ -78,13 +58,11 @@ def onnx(file: Path, threads: int, callers: int) -> Engine:
 def int8(file: Path, sample: Pixels, folder: Path) -> Path:
     """ONNX Runtime's static quantization, calibrated on `sample`."""
 
-    class Reader(quantization.CalibrationDataReader):
-        def __init__(self) -> None:
-            self.left: Iterator[Pixels] = iter(batches(sample))
+    left = iter([{"pictures": batch} for batch in batches(sample)])
 
+    class Reader(quantization.CalibrationDataReader):
         def get_next(self) -> dict[str, Pixels] | None:
-            batch = next(self.left, None)
-            return None if batch is None else {"pictures": batch}
+            return next(left, None)
 
     prepared, quantized = folder / "prepared.onnx", folder / "int8.onnx"
     quantization.quant_pre_process(file, prepared, skip_symbolic_shape=True)
@@ -132,74 +110,47 @@ def pytorch(module: torch.nn.Module, precision: torch.dtype) -> Engine:
 
 
 def accuracy(train: Features, labels: Sequence[str], test: Features, truth: Sequence[str]) -> float:
-    scaler = StandardScaler().fit(train)
-    head = LogisticRegression(C=0.01, max_iter=2000).fit(scaler.transform(train), labels)
-    return float(head.score(scaler.transform(test), truth))
+    head = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+    return float(head.fit(train, labels).score(test, truth))
 
 
-def main() -> None:
-    root = Path(sys.argv[1])
+def measure(scratch: Path, pictures: Path, rounds: int = 3) -> str:
     backbone = catalogue.load(NAME)
-    train, labels = read(root / "train", backbone.preprocessing)
-    test, truth = read(root / "val", backbone.preprocessing)
-    with tempfile.TemporaryDirectory() as name:
-        file = Path(name) / "backbone.onnx"
-        catalogue.export(backbone, file)
-        engines: dict[str, Engine] = {
-            f"ONNX Runtime, {CORES} callers of one thread (the default)": onnx(file, 1, CORES),
-            f"ONNX Runtime, one caller of {CORES} threads": onnx(file, CORES, 1),
-            "ONNX Runtime, int8 (static, per channel)": onnx(
-                int8(file, train[:128], Path(name)), 1, CORES
-            ),
-            "PyTorch, channels last": pytorch(backbone.module, torch.float32),
-            "PyTorch, channels last, bfloat16": pytorch(backbone.module, torch.bfloat16),
-        }
-        most = {"PERFORMANCE_HINT": "THROUGHPUT"}
-        engines["OpenVINO, defaults"] = openvino(file, {})
-        engines["OpenVINO, throughput, float32"] = openvino(
-            file, most | {"INFERENCE_PRECISION_HINT": "f32"}
-        )
-        engines["OpenVINO, throughput, bfloat16"] = openvino(
-            file, most | {"INFERENCE_PRECISION_HINT": "bf16"}
-        )
-        rows = []
-        reference = None
-        for title, run in engines.items():
-            run(test[:BATCH])
-            seconds = []
-            for _ in range(ROUNDS):
-                start = time.perf_counter()
-                of_test = run(test)
-                seconds.append(time.perf_counter() - start)
-            of_train = run(train)
-            rate = len(test) / min(seconds)
-            if reference is None:
-                reference, base_rate = of_test, rate
-            moved = np.abs(of_test - reference).max()
-            apart = np.linalg.norm(of_test - reference) / np.linalg.norm(reference)
-            right = accuracy(of_train, labels, of_test, truth)
-            rows.append(
-                f"| {title} | {rate:.0f} | {rate / base_rate:.2f} | {moved:.1e} | {apart:.1e}"
-                f" | {right:.4f} |"
-            )
-            print(rows[-1], flush=True)
-    lines = [
-        f"# EfficientNet-Lite0 at 224 pixels on {CORES} CPU cores",
-        "",
-        "Made by `python benchmarks/cpu_engines.py ../shared/data/hymenoptera`; backbone alone,",
-        f"batches of {BATCH}, the best of {ROUNDS} rounds. Features against the first row's.",
-        "",
-        "| engine | views a second | over the default | largest difference | relative (L2) |"
-        f" accuracy on {len(test)} |",
-        "| --- | --- | --- | --- | --- | --- |",
-        *rows,
-        "",
-        *WHY_NOT,
-        "",
-    ]
-    (ROOT / "benchmarks" / "cpu_engines.md").write_text("\n".join(lines))
-    print("\n".join(lines))
+    train, labels = read(pictures / "train", backbone.preprocessing)
+    test, truth = read(pictures / "val", backbone.preprocessing)
+    file = scratch / "backbone.onnx"
+    export(backbone, file)
+    most = {"PERFORMANCE_HINT": "THROUGHPUT"}
+    in_full, short = (most | {"INFERENCE_PRECISION_HINT": form} for form in ("f32", "bf16"))
+    engines = {
+        f"ONNX Runtime, {CORES} callers of one thread (the default)": onnx(file, 1, CORES),
+        f"ONNX Runtime, one caller of {CORES} threads": onnx(file, CORES, 1),
+        "ONNX Runtime, int8 (static, per channel)": onnx(
+            int8(file, train[:128], scratch), 1, CORES
+        ),
+        "PyTorch, channels last": pytorch(backbone.module, torch.float32),
+        "PyTorch, channels last, bfloat16": pytorch(backbone.module, torch.bfloat16),
+        "OpenVINO, defaults": openvino(file, {}),
+        "OpenVINO, throughput, float32": openvino(file, in_full),
+        "OpenVINO, throughput, bfloat16": openvino(file, short),
+    }
+    of_train = {title: run(train) for title, run in engines.items()}  # wakes them up too
+    costs = in_turns(rounds, {title: partial(run, test) for title, run in engines.items()})
+    first, rows = next(iter(costs.values())), []
+    reference = first[0].gave
+    for title, took in costs.items():
+        features = took[0].gave
+        fastest, default = (min(cost.wall for cost in each) for each in (took, first))
+        apart = np.linalg.norm(features - reference) / np.linalg.norm(reference)
+        right = accuracy(of_train[title], labels, features, truth)
+        moved = np.abs(features - reference).max()
+        rows.append((title, len(test) / fastest, default / fastest, moved, apart, right))
+    columns = "engine | views a second {:.0f} | over the default {:.2f} | largest difference {:.1e}"
+    columns += f" | relative (L2) {{:.1e}} | accuracy on {len(test)} {{:.4f}}"
+    return f"""# EfficientNet-Lite0 at 224 pixels on {CORES} CPU cores
 
+Backbone alone, batches of {BATCH}, the best of {rounds} rounds in turns. Features against the first
+row's.
 
-if __name__ == "__main__":
-    main()
+{table(columns, rows)}
+"""

@@ -1,54 +1,37 @@
 """Extraction on a CUDA GPU against its parts alone, and against what a user would write.
 
-    python benchmarks/gpu_extract.py [--pictures 8192]
-
 JPEGs of 500×375 are cut from scikit-image's photographs. In one run: nvJPEG alone, each backbone
 alone, and `extract` from a cold store at one and at five views a picture; then torchvision's model
 behind a `DataLoader` of sixteen workers; then how far features on the GPU are from the CPU's.
-Writes `benchmarks/gpu_extract.md`.
 
 Without a GPU it writes what can be had without: how far features move by a lower precision, and by
 colours decoded as nvJPEG does (that needs simplejpeg, installed for the benchmark only).
 """
 
-import argparse
 import io
-import os
-import platform
-import resource
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
-from itertools import chain, repeat
+from contextlib import chdir
+from itertools import product, repeat
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 import torchvision
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from benchmarks.extract_cpu import Files, end_to_end, views_of
+from benchmarks.harness import CORES, ROOT, cost, draw, seconds, table
+from pipeline import kinds
+from pipeline.backbones import catalogue, engines
+from pipeline.backbones.engines.cuda_graph import record
+from pipeline.backbones.engines.engine import Engine
+from pipeline.core import params
+from pipeline.core.params import ExtractParams
+from pipeline.kinds.image import preprocess
+from pipeline.kinds.image.views import ORIGINAL, View
 
-from ten_in_ten_thousand import draw  # noqa: E402
-
-from pipeline import extract  # noqa: E402
-from pipeline.backbones import catalogue, engines  # noqa: E402
-from pipeline.backbones.engines import Engine  # noqa: E402
-from pipeline.core import params  # noqa: E402
-from pipeline.core.params import ExtractParams  # noqa: E402
-from pipeline.kinds.image import decode, preprocess  # noqa: E402
-from pipeline.kinds.image.views import ORIGINAL, View  # noqa: E402
-from pipeline.store.local import FeatureStore  # noqa: E402
-
-CORES = os.cpu_count() or 1
 BATCH = 256
 ROUNDS = 3  # of which the best counts
 BACKBONES = ("torchvision:resnet50", "efficientnet_lite0")
@@ -62,43 +45,10 @@ def settings(backbone: str, precision: str, device: str, weights: str = "random"
     return params.load(ROOT / "params.yaml").extract.model_copy(update=changes)
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def table_of(files: list[Path], views_each: int, engine: Engine) -> pd.DataFrame:
-    """`views_each` views of each picture, the first of them the picture itself."""
-    digests = [decode.digest(file.read_bytes()) for file in files]
-    manifest = pd.DataFrame({"digest": digests, "path": [str(file) for file in files]})
-    random = np.random.default_rng(0)
-    rows = [
-        (digest, view, random.uniform(-15, 15), random.uniform(0.9, 1.1), view % 2 == 0, False)
-        for digest in digests
-        for view in range(1, views_each)
-    ]
-    plan = pd.DataFrame(rows, columns=["digest", "view", *View._fields])
-    return extract.every_view(manifest, plan, engine)
-
-
-@contextmanager
-def peak_memory() -> Iterator[dict[str, float]]:
-    """The most GPU memory in use at once within the block, in gigabytes."""
-    found: dict[str, float] = {}
-    torch.cuda.reset_peak_memory_stats()
-    yield found
-    found["GB"] = torch.cuda.max_memory_reserved() / 1e9
-
-
 def extract_rate(files: list[Path], views_each: int, engine: Engine) -> float:
     """Views a second, end to end: reading, checking, decoding, views, backbone, store."""
-    table = table_of(files, views_each, engine)
-    best = float("inf")
-    for _ in range(ROUNDS):
-        with tempfile.TemporaryDirectory() as name, FeatureStore(Path(name), None) as cache:
-            best = min(best, seconds(partial(extract.compute, table, engine, cache, BATCH)))
-    return len(table) / best
+    wanted = views_of(files, views_each - 1, engine)
+    return len(wanted) / min(end_to_end(wanted, engine, BATCH) for _ in range(ROUNDS))
 
 
 def decoder_rate(files: list[Path], threads: int) -> float:
@@ -115,12 +65,11 @@ def decoder_rate(files: list[Path], threads: int) -> float:
         torch.cuda.synchronize()
 
     run()
-    return len(data) / min(seconds(run) for _ in range(ROUNDS))
+    return len(data) / seconds(run, ROUNDS)
 
 
-def backbone_rate(engine: Engine) -> float:
-    """Views a second through the recorded backbone alone, on views that are on the GPU."""
-    graph = engine.run._graph  # type: ignore[attr-defined]
+def replayed(graph: torch.cuda.CUDAGraph) -> float:
+    """Views a second through a recorded backbone alone, on views that are on the GPU."""
 
     def run() -> None:
         for _ in range(100):
@@ -128,47 +77,24 @@ def backbone_rate(engine: Engine) -> float:
         torch.cuda.synchronize()
 
     run()
-    return 100 * BATCH / min(seconds(run) for _ in range(ROUNDS))
+    return 100 * BATCH / seconds(run, ROUNDS)
 
 
-def compiled_rate(name: str, precision: str) -> tuple[float, float]:
+def compiled(name: str, precision: str) -> str:
     """Views a second of the backbone compiled by `torch.compile`, and the seconds that cost."""
-    from pipeline.kinds.image import gpu
 
     backbone = catalogue.load(name, "random")
     module = backbone.module.to("cuda", getattr(torch, precision))
     module = torch.compile(module.to(memory_format=torch.channels_last), dynamic=False)
-    side = backbone.preprocessing.crop
-    graphs = []
-    cost = seconds(lambda: graphs.append(gpu.record(module, side, BATCH)))
-
-    def run() -> None:
-        for _ in range(100):
-            graphs[0]._graph.replay()
-        torch.cuda.synchronize()
-
-    run()
-    return 100 * BATCH / min(seconds(run) for _ in range(ROUNDS)), cost
-
-
-class Files(Dataset[torch.Tensor]):
-    """What a user would write: Pillow, torchvision's transforms of the model's own weights."""
-
-    def __init__(self, files: list[Path]) -> None:
-        self.files = files
-        self.transform = torchvision.models.ResNet50_Weights.DEFAULT.transforms()
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, number: int) -> torch.Tensor:
-        with Image.open(self.files[number]) as picture:
-            return self.transform(picture.convert("RGB"))
+    recorded = cost(lambda: record(module, backbone.preprocessing.crop, BATCH))
+    return f"{replayed(recorded.gave._graph):,.0f} ({recorded.wall:.0f} s)"
 
 
 def peer_rate(files: list[Path], precision: torch.dtype) -> float:
     model = torchvision.models.resnet50(weights=None).eval().to("cuda", precision)
-    loader = DataLoader(Files(files), batch_size=BATCH, num_workers=16, pin_memory=True)
+    transform = torchvision.models.ResNet50_Weights.DEFAULT.transforms()
+    seen = Files(list(map(str, files)), transform)
+    loader = DataLoader(seen, batch_size=BATCH, num_workers=16, pin_memory=True)
 
     def run() -> None:
         with torch.inference_mode():
@@ -178,46 +104,50 @@ def peer_rate(files: list[Path], precision: torch.dtype) -> float:
     return len(files) / seconds(run)
 
 
-def distance(name: str, got: NDArray[np.float32], wanted: NDArray[np.float32]) -> str:
+def distance(
+    name: str, got: NDArray[np.float32], wanted: NDArray[np.float32]
+) -> tuple[str, float, float, float, float]:
+    """A row: least and median cosine, largest distance over the length, largest difference."""
     norm = np.linalg.norm(got, axis=1) * np.linalg.norm(wanted, axis=1)
     cosine = (got * wanted).sum(axis=1) / norm
     apart = np.linalg.norm(got - wanted, axis=1) / np.linalg.norm(wanted, axis=1)
+    return name, cosine.min(), float(np.median(cosine)), apart.max(), np.abs(got - wanted).max()
+
+
+DISTANCES = (
+    "features of EfficientNet-Lite0 | least cosine {:.6f} | median cosine {:.6f}"
+    " | largest relative distance {:.4f} | largest difference {:.4f}"
+)
+
+
+def grey_levels(between: str, some: NDArray[np.uint8], others: NDArray[np.uint8]) -> str:
+    """A sentence on how far pixels are apart."""
+    levels = np.abs(some.astype(int) - others)
     return (
-        f"| {name} | {cosine.min():.6f} | {np.median(cosine):.6f} | {apart.max():.4f}"
-        f" | {np.abs(got - wanted).max():.4f} |"
+        f"Grey levels between {between}: mean {levels.mean():.2f}, largest {levels.max()}, over 8"
+        f" in {(levels > 8).mean():.3%} of the values."
     )
-
-
-DISTANCE_HEAD = [
-    "| features of EfficientNet-Lite0 | least cosine | median cosine | largest relative distance"
-    " | largest difference |",
-    "| --- | --- | --- | --- | --- |",
-]
 
 
 def agreement_on_gpu(files: list[Path]) -> list[str]:
     """Features made on the GPU beside those of the CPU: of the same views, and from the files."""
-    plain = engines.open_engine(settings("efficientnet_lite0", "float32", "cpu", "pretrained"))
-    asked = [(file.read_bytes(), [ORIGINAL, View(10, 1.05)]) for file in files[:SAMPLE]]
-    seen = plain.make_views(asked)
+    plain = engines.open_engine(
+        settings("efficientnet_lite0", "float32", "cpu", "pretrained"), kinds.named("image")
+    )
+    both = [ORIGINAL, View(10, 1.05)]
+    files_and_views = [(file.read_bytes(), both) for file in files[:SAMPLE]]
+    seen = plain.make_views(files_and_views)
     parts = np.array_split(seen, -(-len(seen) // BATCH))
     wanted = np.concatenate([plain.run(part) for part in parts])
-    lines = []
+    rows = []
     for precision in PRECISIONS:
-        engine = engines.open_engine(
-            settings("efficientnet_lite0", precision, "cuda", "pretrained")
-        )
-        lines.append(distance(f"{precision}, the CPU's views", engine.run(seen), wanted))
-        made = engine.make_views(asked)
-        lines.append(distance(f"{precision}, from the files", engine.run(made), wanted))
-    levels = np.abs(made.cpu().numpy().astype(int) - seen)
-    return [
-        *DISTANCE_HEAD,
-        *lines,
-        "",
-        f"Grey levels between views made on the GPU and on the CPU: mean {levels.mean():.2f},"
-        f" largest {levels.max()}, over 8 in {(levels > 8).mean():.3%} of the values.",
-    ]
+        asked = settings("efficientnet_lite0", precision, "cuda", "pretrained")
+        engine = engines.open_engine(asked, kinds.named("image"))
+        made = engine.make_views(files_and_views)
+        for what, views in (("the CPU's views", seen), ("from the files", made)):
+            rows.append(distance(f"{precision}, {what}", engine.run(views), wanted))
+    between = "views made on the GPU and on the CPU"
+    return [table(DISTANCES, rows), grey_levels(between, made.cpu().numpy(), seen)]
 
 
 def estimate_without_gpu(files: list[Path]) -> list[str]:
@@ -242,95 +172,66 @@ def estimate_without_gpu(files: list[Path]) -> list[str]:
             parts = [module(part) for part in torch.from_numpy(seen).split(16)]
         return torch.cat(parts).numpy()
 
-    wanted = features(plain, "float32")
-    lines = [distance("float32, colours repeated", features(repeated, "float32"), wanted)]
-    for precision in ("float16", "bfloat16"):
-        lines.append(distance(f"{precision}, the same views", features(plain, precision), wanted))
-        name = f"{precision}, colours repeated"
-        lines.append(distance(name, features(repeated, precision), wanted))
-    levels = np.abs(plain.astype(int) - repeated)
-    return [
-        *DISTANCE_HEAD,
-        *lines,
-        "",
-        f"Grey levels between views by repeated and by interpolated colours: mean"
-        f" {levels.mean():.2f}, largest {levels.max()}, over 8 in {(levels > 8).mean():.3%} of the"
-        " values.",
+    wanted, both = (
+        features(plain, "float32"),
+        {"the same views": plain, "colours repeated": repeated},
+    )
+    rows = [
+        distance(f"{precision}, {what}", features(both[what], precision), wanted)
+        for precision, what in list(product(("float32", "float16", "bfloat16"), both))[1:]
     ]
+    between = "views by repeated and by interpolated colours"
+    return [table(DISTANCES, rows), grey_levels(between, plain, repeated)]
 
 
 def speed(files: list[Path]) -> list[str]:
     decoder = max(decoder_rate(files, threads) for threads in (1, 4))
-    lines = [
-        f"nvJPEG alone: {decoder:,.0f} pictures a second.",
-        "",
-        "| backbone | precision | backbone alone | compiled (cost) | 1 view | of the slower"
-        " | 5 views | of the slower | GPU memory |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name in BACKBONES:
-        for precision in PRECISIONS:
-            engine = engines.open_engine(settings(name, precision, "cuda"))
-            alone = backbone_rate(engine)
-            with peak_memory() as memory:
-                one = extract_rate(files, 1, engine)
-                five = extract_rate(files[: len(files) // 2], 5, engine)
-            del engine
-            torch.cuda.empty_cache()
-            compiled, cost = compiled_rate(name, precision)
-            lines.append(
-                f"| {name} | {precision} | {alone:,.0f} | {compiled:,.0f} ({cost:.0f} s)"
-                f" | {one:,.0f} | {one / min(alone, decoder):.2f}"
-                f" | {five:,.0f} | {five / min(alone, 5 * decoder):.2f} | {memory['GB']:.1f} GB |"
-            )
-            print(lines[-1], flush=True)
-    return lines
-
-
-def peers(files: list[Path]) -> list[str]:
+    rows = []
+    for name, precision in product(BACKBONES, PRECISIONS):
+        engine = engines.open_engine(settings(name, precision, "cuda"), kinds.named("image"))
+        alone = replayed(engine.run._graph)  # type: ignore[attr-defined]
+        torch.cuda.reset_peak_memory_stats()
+        one = extract_rate(files, 1, engine)
+        five = extract_rate(files[: len(files) // 2], 5, engine)
+        memory = torch.cuda.max_memory_reserved() / 1e9
+        del engine
+        torch.cuda.empty_cache()
+        rates = (one, one / min(alone, decoder), five, five / min(alone, 5 * decoder))
+        rows.append((name, precision, alone, compiled(name, precision), *rates, memory))
+        print(rows[-1], flush=True)
+    columns = "backbone | precision | backbone alone {:,.0f} | compiled (cost) | 1 view {:,.0f}"
+    columns += " | of the slower {:.2f} | 5 views {:,.0f} | of the slower {:.2f}"
     plain, reduced = (peer_rate(files, precision) for precision in (torch.float32, torch.bfloat16))
     return [
+        f"nvJPEG alone: {decoder:,.0f} pictures a second.",
+        table(columns + " | GPU memory {:.1f} GB", rows),
         "What a user would write, torchvision's ResNet-50 in eager mode behind a `DataLoader` of"
         f" 16 workers: {plain:,.0f} pictures a second in float32, {reduced:,.0f} in bfloat16.",
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=8192)
+def measure(scratch: Path, pictures: int = 8192) -> str:
     has_cuda = torch.cuda.is_available()
-    count = parser.parse_args().pictures if has_cuda else SAMPLE
-    with tempfile.TemporaryDirectory() as name:
+    count = pictures if has_cuda else SAMPLE
+    with chdir(scratch):  # pictures are read from within a project only
         numbers = [range(i, count, CORES) for i in range(CORES)]
         with ProcessPoolExecutor(CORES) as pool:
-            list(pool.map(draw, repeat(Path(name)), numbers))
-        files = sorted(Path(name).rglob("*.jpg"))
-        machine = (
-            f"PyTorch {torch.__version__}, torchvision {torchvision.__version__}, {CORES} cores"
-        )
+            list(pool.map(draw, repeat(Path()), numbers))
+        files = sorted(Path().rglob("*.jpg"))
         if has_cuda:
-            lines = [
-                f"{torch.cuda.get_device_name()}, {machine}; {count:,} JPEGs of 500×375, batches of"
-                f" {BATCH}, random weights; rates are views a second, the best of {ROUNDS}.",
-                "",
-                *chain(speed(files), [""], peers(files), [""], agreement_on_gpu(files)),
-                "",
-                "The most memory of the process at any time:"
-                f" {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB.",
+            blocks = [
+                f"{torch.cuda.get_device_name()}; {count:,} JPEGs of 500×375, batches of {BATCH},"
+                f" random weights; rates are views a second, the best of {ROUNDS}.",
+                *speed(files),
+                *agreement_on_gpu(files),
             ]
+            peak = cost(lambda: None).peak
+            blocks.append(f"The most memory of the process at any time: {peak / 1e3:.1f} GB.")
         else:
-            lines = [
-                f"**No GPU was there, so no speed was measured.** {platform.machine()}, {machine}.",
-                "",
-                "How far the features of 64 pictures are from those in float32 of views decoded by"
-                " libjpeg, computed on the CPU:",
-                "",
+            blocks = [
+                "**No GPU was there, so no speed was measured.**",
+                f"How far the features of {count} pictures are from those in float32 of views"
+                " decoded by libjpeg, computed on the CPU:",
                 *estimate_without_gpu(files),
             ]
-    title = ["# Extraction on a GPU", "", "Made by `python benchmarks/gpu_extract.py`.", ""]
-    Path(__file__).with_suffix(".md").write_text("\n".join([*title, *lines, ""]))
-    print("\n".join(lines))
-
-
-if __name__ == "__main__":
-    main()
+    return "\n\n".join(["# Extraction on a GPU", *blocks]) + "\n"

@@ -1,51 +1,43 @@
 """Which head is the best default? Candidates on three sets of pictures, five seeds each.
 
-    python benchmarks/heads.py ../shared/data/hymenoptera
-
 The sets: ants and bees (its own `val` is the test split), the surfaces, and 600 of scikit-learn's
 handwritten digits, which no ImageNet backbone has seen. A seed is that of the split, of the
 augmentation and of the head. The pictures go through `ingest`, `augment` and `extract` with the
 parameters of `params.yaml`. A default is chosen by the validation columns; the test columns only
-report. Writes `benchmarks/heads.md`.
+report.
 """
 
-import os
-import subprocess
-import sys
-import tempfile
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
-import yaml
-from PIL import Image
-from sklearn.datasets import load_digits
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from benchmarks.harness import Project, digits, table
+from pipeline.heads import gradient_descent
+from pipeline.heads.fit import fit_heads
+from pipeline.heads.head import probabilities
+from pipeline.heads.hyperparameters import Hyperparameters
+from pipeline.heads.trained import Schedule
+from pipeline.tables.features import Split, read_splits
+from pipeline.tables.manifest import read_manifest
+from pipeline.tables.power import raised
+from pipeline.tasks import metrics
 
-
-from pipeline.heads import gradient_descent  # noqa: E402
-from pipeline.heads.fit import Knobs, Schedule, train_heads  # noqa: E402
-from pipeline.heads.head import probabilities  # noqa: E402
-from pipeline.tables.features import Split, read_manifest, read_splits  # noqa: E402
-from pipeline.tables.power import raised  # noqa: E402
-from pipeline.tasks import metrics  # noqa: E402
-
-SEEDS = range(5)
 SETS = ("hymenoptera", "surfaces", "digits")
 EPOCHS = 60
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 # Validation loss and accuracy, test loss and accuracy.
 Figures = tuple[float, float, float, float]
-ADAMW = Knobs("adamw", 0.003, 1.0, 0, 0.0, 0.0, 0)
+ADAMW = Hyperparameters("adamw", 0.003, 1.0, 0, 0.0, 0.0, 0)
 
 
-def candidates() -> list[tuple[float, Knobs]]:
+def candidates() -> list[tuple[float, Hyperparameters]]:
     """Heads, each on features raised to either power."""
-    found = [Knobs("nearest_mean", 0, 0, 0, 0, 0, 0)]
-    found += [Knobs("ridge", 0, decay, 0, 0, 0, 0) for decay in (0.03, 0.1, 0.3)]
-    found += [Knobs("lbfgs", 0, decay, 0, 0, 0, 0) for decay in (0.001, 0.003, 0.01, 0.03)]
+    found = [Hyperparameters("nearest_mean", 0, 0, 0, 0, 0, 0)]
+    found += [Hyperparameters("ridge", 0, decay, 0, 0, 0, 0) for decay in (0.03, 0.1, 0.3)]
+    found += [
+        Hyperparameters("lbfgs", 0, decay, 0, 0, 0, 0) for decay in (0.001, 0.003, 0.01, 0.03)
+    ]
     for rate, decay in ((0.001, 0.01), (0.003, 0.01), (0.003, 1.0), (0.01, 3.0)):
         found.append(replace(ADAMW, learning_rate=rate, weight_decay=decay))
     found.append(replace(ADAMW, label_smoothing=0.05))
@@ -54,39 +46,29 @@ def candidates() -> list[tuple[float, Knobs]]:
     return [(power, one) for one in found for power in (0.5, 1.0)]
 
 
-def digits(folder: Path) -> None:
-    """600 digits, 60 a class, as pictures of 64 x 64 pixels."""
-    table = load_digits()
-    for digit in range(10):
-        (folder / str(digit)).mkdir(parents=True)
-        for number in np.flatnonzero(table.target == digit)[:60]:
-            grey = np.rint(table.images[number] * 255 / 16).astype(np.uint8)
-            picture = Image.fromarray(grey).resize((64, 64), Image.Resampling.BICUBIC)
-            picture.save(folder / str(digit) / f"{number:04}.png")
+def pictures_of(name: str, given: Path, folder: Path) -> Path | None:
+    """The pictures of a set; None for the surfaces, which the pipeline cuts itself."""
+    if name == "digits":
+        made = folder / "pictures of digits"
+        return made if made.exists() else digits(made)
+    return given if name == "hymenoptera" else None
 
 
-def features(name: str, seed: int, pictures: Path, folder: Path) -> tuple[list[str], list[Split]]:
+def features(name: str, seed: int, given: Path, folder: Path) -> tuple[list[str], list[Split]]:
     """The splits of one set under one seed, from the pipeline's own stages."""
-    project = folder / f"{name}-{seed}"
-    (project / "reports").mkdir(parents=True)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["ingest"] |= {"source": "folder", "path": "pictures", "seed": seed}
-    (project / "pictures").symlink_to(pictures)
-    if name == "surfaces":
-        params["ingest"] |= {"source": "surfaces", "path": str(ROOT / "data/raw/surfaces.csv")}
-    params["augment"]["seed"] = seed
-    (project / "params.yaml").write_text(yaml.safe_dump(params))
-    for stage in ("ingest", "augment", "extract"):
-        command = [sys.executable, "-m", f"pipeline.{stage}"]
-        subprocess.run(command, cwd=project, check=True, env=ENVIRONMENT)
-    manifest = read_manifest(project / "data" / "manifest.parquet")
+    seeded = {"ingest": {"seed": seed}, "augment": {"seed": seed}}
+    own, exported = folder / f"{name}-{seed}", folder / "backbones"
+    project = Project(own, pictures_of(name, given, folder), exported, **seeded)
+    project.stages("ingest", "augment", "extract")
+    data = project.folder / "data"
+    manifest = read_manifest(data / "manifest.parquet")
     classes = sorted(manifest["label"].unique())
-    splits = read_splits(project / "data/features", manifest, classes, ["train", "val", "test"])
+    splits = read_splits(data / "features", manifest, classes, ["train", "val", "test"])
     return classes, [splits["train"], splits["val"], splits["test"]]
 
 
 def measured(
-    heads: list[Knobs], power: float, seed: int, classes: int, splits: list[Split]
+    heads: list[Hyperparameters], power: float, seed: int, classes: int, splits: list[Split]
 ) -> list[Figures]:
     """Validation loss and accuracy, test loss and accuracy of each head."""
     train, val, test = (replace(rows, features=raised(rows.features, power)) for rows in splits)
@@ -95,7 +77,7 @@ def measured(
         replace(one, seed=seed) if one.optimizer in gradient_descent.RULES else one for one in heads
     ]
     found = []
-    for result in train_heads(train, val, seeded, schedule, "cpu"):
+    for result in fit_heads(train, val, seeded, schedule, "cpu"):
         shares = probabilities(result.head.logits(test.features))
         got = metrics.scores(test.labels, shares, 1, 15).overall
         kept = result.kept
@@ -103,19 +85,16 @@ def measured(
     return found
 
 
-def row(
-    power: float, knobs: Knobs, seen: dict[str, list[tuple[float, float, float, float]]]
-) -> str:
+def row(power: float, knobs: Hyperparameters, seen: dict[str, list[Figures]]) -> tuple[object, ...]:
     """Means over the seeds, for each set and over the sets."""
     means = np.array([np.mean(seen[name], axis=0) for name in SETS])  # [sets, measures]
     val_loss, val_accuracy, test_loss, test_accuracy = means.T
-    cells = [f"{value:.4f}" for value in (val_loss.mean(), val_accuracy.mean())]
-    cells += [f"{loss:.3f}, {acc:.4f}" for loss, acc in zip(val_loss, val_accuracy, strict=True)]
-    cells += [f"{value:.4f}" for value in (test_loss.mean(), test_accuracy.mean(), *test_accuracy)]
-    return f"| {words(knobs)} | {power:g} | " + " | ".join(cells) + " |"
+    each = (f"{loss:.3f}, {acc:.4f}" for loss, acc in zip(val_loss, val_accuracy, strict=True))
+    val = (val_loss.mean(), val_accuracy.mean(), *each)
+    return words(knobs), power, *val, test_loss.mean(), test_accuracy.mean(), *test_accuracy
 
 
-def words(knobs: Knobs) -> str:
+def words(knobs: Hyperparameters) -> str:
     if knobs.optimizer == "nearest_mean":
         return "nearest_mean"
     if knobs.optimizer in ("ridge", "lbfgs"):
@@ -125,44 +104,25 @@ def words(knobs: Knobs) -> str:
     return text + (f", width {knobs.width}, dropout {knobs.dropout:g}" if knobs.width else "")
 
 
-def main() -> None:
-    given = Path(sys.argv[1]).resolve()
+def measure(scratch: Path, pictures: Path, seeds: int = 5) -> str:
     heads = candidates()
+    seen: dict[tuple[float, Hyperparameters], dict[str, list[Figures]]]
     seen = {one: {name: [] for name in SETS} for one in heads}
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        digits(folder / "pictures of digits")
-        pictures = {"hymenoptera": given, "digits": folder / "pictures of digits"}
-        for name in SETS:
-            for seed in SEEDS:
-                classes, splits = features(name, seed, pictures.get(name, ROOT), folder)
-                for power in (0.5, 1.0):
-                    alike = [one for of, one in heads if of == power]
-                    measures = measured(alike, power, seed, len(classes), splits)
-                    for one, four in zip(alike, measures, strict=True):
-                        seen[power, one][name].append(four)
+    for name, seed in product(SETS, range(seeds)):
+        classes, splits = features(name, seed, pictures, scratch)
+        for power in (0.5, 1.0):
+            alike = [one for of, one in heads if of == power]
+            found = measured(alike, power, seed, len(classes), splits)
+            for one, four in zip(alike, found, strict=True):
+                seen[power, one][name].append(four)
     ranked = sorted(heads, key=lambda one: np.mean([np.array(seen[one][n])[:, 0] for n in SETS]))
-    header = ["head", "power", "val loss", "val acc", *(f"val {name}" for name in SETS)]
-    header += ["test loss", "test acc", *(f"test {name}" for name in SETS)]
-    lines = [
-        "# Which head is the best default?",
-        "",
-        "Made by `python benchmarks/heads.py ../shared/data/hymenoptera`: means over five seeds, "
-        f"at most {EPOCHS} epochs, minibatches of 256 views, patience 10. Sorted by the mean "
-        "validation loss of the three sets. Features are raised to the power, sign kept.",
-        "",
-        "The default, lbfgs with decay 0.003 and power 0.5, was chosen by the validation columns:"
-        " of the heads within 0.01 of the lowest loss it has the highest accuracy, and it needs"
-        " neither a rate nor a seed.",
-        "",
-        "| " + " | ".join(header) + " |",
-        "|" + " --- |" * len(header),
-        *(row(power, one, seen[power, one]) for power, one in ranked),
-        "",
-    ]
-    (ROOT / "benchmarks" / "heads.md").write_text("\n".join(lines), encoding="utf-8")
-    print("\n".join(lines))
+    rows = [row(power, one, seen[power, one]) for power, one in ranked]
+    val, test = (" | ".join(f"{of} {name} {{:.4f}}" for name in SETS) for of in ("val", "test"))
+    columns = f"head | power {{:g}} | val loss {{:.4f}} | val acc {{:.4f}} | {val}"
+    return f"""# Which head is the best default?
 
+Means over {seeds} seeds, at most {EPOCHS} epochs, minibatches of 256 views, patience 10. Sorted by
+the mean validation loss of the three sets. Features are raised to the power, sign kept.
 
-if __name__ == "__main__":
-    main()
+{table(f"{columns} | test loss {{:.4f}} | test acc {{:.4f}} | {test}", rows)}
+"""

@@ -1,4 +1,6 @@
-"""Throughput and latency of `headstart serve`: `python benchmarks/serve.py PROJECT FOLDER`.
+"""Throughput and latency of `headstart serve`.
+
+    python -m benchmarks serve PROJECT FOLDER
 
 PROJECT is a folder in which `bundle/` lies, FOLDER holds pictures. A server in a process of its own
 is asked by 1, 8 and 64 clients at once, each of which asks again as soon as it is answered, over
@@ -7,27 +9,26 @@ connections that stay open. Beside it, in this process: the same pictures one at
 flood of 500 clients against 64 places.
 """
 
-import argparse
 import asyncio
-import os
+import itertools
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
 import numpy as np
 import onnxruntime
 
+from benchmarks.harness import CORES, ENVIRONMENT, cost, table
 from pipeline.backbones import exports
 from pipeline.serving.classifier import Classifier
 
-TABLE = Path(__file__).with_suffix(".md")
-ROOT = Path(__file__).resolve().parent.parent
 CLIENTS = (1, 8, 64)
 
 
@@ -37,9 +38,7 @@ def serving(project: Path, *arguments: str) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "flows.cli", "serve", "bundle", "--port", str(port)]
-    process = subprocess.Popen(
-        [*command, *arguments], cwd=project, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
+    process = subprocess.Popen([*command, *arguments], cwd=project, env=ENVIRONMENT)
     address = f"http://127.0.0.1:{port}"
     try:
         while True:
@@ -79,14 +78,12 @@ async def ask(
         return latencies, statuses, time.perf_counter() - begin
 
 
-def one_at_a_time(classifier: Classifier, bodies: list[bytes], seconds: float) -> list[float]:
-    latencies = []
-    begin = time.perf_counter()
-    while time.perf_counter() < begin + seconds:
-        start = time.perf_counter()
-        classifier.answer(bodies[len(latencies) % len(bodies)])
-        latencies.append(time.perf_counter() - start)
-    return latencies
+def repeated(work: Callable[[], object], long: float) -> list[float]:
+    """Seconds of each call, one after the other for so long."""
+    begin, found = time.perf_counter(), []
+    while time.perf_counter() < begin + long:
+        found.append(cost(work).wall)
+    return found
 
 
 def batched(classifier: Classifier, seconds: float) -> dict[int, float]:
@@ -100,58 +97,44 @@ def batched(classifier: Classifier, seconds: float) -> dict[int, float]:
     rates = {}
     for size in (1, 8, 32):
         views = np.random.default_rng(0).integers(0, 256, (size, side, side, 3), dtype=np.uint8)
-        session.run(["features"], {"pictures": views})
-        start, done = time.perf_counter(), 0
-        while time.perf_counter() < start + seconds:
-            session.run(["features"], {"pictures": views})
-            done += size
-        rates[size] = done / (time.perf_counter() - start)
+        took = repeated(partial(session.run, ["features"], {"pictures": views}), seconds)
+        rates[size] = size * len(took) / sum(took)
     return rates
 
 
-def line(name: str, latencies: list[float], took: float, base: float) -> str:
+def row(name: str, latencies: list[float], took: float, base: float) -> tuple[object, ...]:
     rate = len(latencies) / took
-    marks = (f"{1000 * mark:.0f}" for mark in np.percentile(latencies, (50, 95, 99)))
-    return f"| {name} | {rate:.1f} | {rate / base:.2f} | {' | '.join(marks)} |"
+    return name, rate, rate / base, *(1000 * np.percentile(latencies, (50, 95, 99)))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("project", type=Path)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--seconds", type=float, default=10)
-    asked = parser.parse_args()
-    files = sorted(f for f in asked.folder.rglob("*") if f.suffix.lower() in (".jpg", ".png"))[:200]
-    bodies = [file.read_bytes() for file in files]
-    classifier = Classifier(asked.project / "bundle")
-    alone = one_at_a_time(classifier, bodies, asked.seconds)
+def measure(project: Path, folder: Path, seconds: float = 10.0) -> str:
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in (".jpg", ".png"))
+    bodies = [file.read_bytes() for file in files[:200]]
+    classifier = Classifier(project / "bundle")
+    again = itertools.cycle(bodies)
+    alone = repeated(lambda: classifier.answer(next(again)), seconds)
     base = len(alone) / sum(alone)
-    lines = [line("in the process, one at a time", alone, sum(alone), base)]
-    with serving(asked.project) as address:
+    rows = [row("in the process, one at a time", alone, sum(alone), base)]
+    with serving(project) as address:
         for clients in CLIENTS:
-            latencies, statuses, took = asyncio.run(ask(address, bodies, clients, asked.seconds))
+            latencies, statuses, took = asyncio.run(ask(address, bodies, clients, seconds))
             assert set(statuses) == {200}, statuses
             plural = "s" * (clients > 1)
-            lines.append(line(f"served, {clients} client{plural}", latencies, took, base))
-    load = os.getloadavg()[0]
-    with serving(asked.project, "--waiting", "64") as address:
-        _, statuses, _ = asyncio.run(ask(address, bodies, 500, asked.seconds / 2))
-        after, recovered, took = asyncio.run(ask(address, bodies, 8, asked.seconds / 2))
+            rows.append(row(f"served, {clients} client{plural}", latencies, took, base))
+    with serving(project, "--waiting", "64") as address:
+        _, statuses, _ = asyncio.run(ask(address, bodies, 500, seconds / 2))
+        after, recovered, took = asyncio.run(ask(address, bodies, 8, seconds / 2))
     assert set(statuses) == {200, 429}, statuses
     assert set(recovered) == {200}, recovered
-    sizes = batched(classifier, asked.seconds / 4)
+    sizes = batched(classifier, seconds / 4)
     batches = ", ".join(f"{rate:.1f} in batches of {size}" for size, rate in sizes.items())
-    table = "\n".join(lines)
-    TABLE.write_text(
-        f"""# Serving on {os.cpu_count()} CPU cores, {len(files)} pictures
+    columns = "| pictures a second {:.1f} | over one at a time {:.2f}"
+    return f"""# Serving on {CORES} CPU cores, {len(bodies)} pictures
 
-Made by `python benchmarks/serve.py {asked.project} {asked.folder}`; onnxruntime
-{onnxruntime.__version__}, EfficientNet-Lite0 at 224 pixels, {asked.seconds:g} seconds a line, in
-one run, load {load:.1f} before the flood. The clients run on the same cores.
+EfficientNet-Lite0 at 224 pixels, {seconds:g} seconds a line, in one run. The clients run on the
+same cores.
 
-| | pictures a second | over one at a time | median ms | 95 % ms | 99 % ms |
-| --- | --- | --- | --- | --- | --- |
-{table}
+{table(columns + " | median ms {:.0f} | 95 % ms {:.0f} | 99 % ms {:.0f}", rows)}
 
 A flood of 500 clients against 64 places: {statuses[200]} answered, {statuses[429]:,} refused with
 429, no other status; right after it 8 clients get {len(after) / took:.1f} a second, all with 200.
@@ -159,9 +142,3 @@ A flood of 500 clients against 64 places: {statuses[200]} answered, {statuses[42
 Putting requests into batches would win nothing: on one core the backbone makes {batches}
 a second.
 """
-    )
-    print(TABLE.read_text())
-
-
-if __name__ == "__main__":
-    main()

@@ -1,40 +1,35 @@
 """What a sweep costs: 64 heads together, against one head, a loop over them, and scikit-learn.
 
-    python benchmarks/sweep.py
+    python -m benchmarks sweep [--rows ROWS, instead of both sizes of the first table]
 
 The first table is 64 linear heads by AdamW for the same number of epochs as one head, on made-up
 features. The second is a grid of 64 heads on features of the surfaces and of scikit-learn's digits
 (`benchmarks/heads.py`) as `train` reads them: together, one after the other, and scikit-learn's
 LogisticRegressionCV over as many penalties; each chooses by the loss on the same validation rows.
-Writes `benchmarks/sweep.md`.
 """
 
-import os
 import statistics
-import sys
-import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sklearn
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import PredefinedSplit
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.heads import digits, features  # noqa: E402
-from pipeline.heads.fit import Knobs, Schedule, Trained, train_heads  # noqa: E402
-from pipeline.tables.features import Split  # noqa: E402
-from pipeline.tables.power import raised  # noqa: E402
+from benchmarks.harness import in_turns, table
+from benchmarks.heads import features
+from pipeline.heads.fit import fit_heads
+from pipeline.heads.hyperparameters import Hyperparameters
+from pipeline.heads.trained import Schedule, Trained
+from pipeline.tables.features import Split
+from pipeline.tables.power import raised
 
 DIMENSION, BATCH, REPEATS = 1280, 256, 3
 SIZES = ((10_000, 10, 3), (100_000, 100, 1))  # rows, classes, epochs
@@ -53,48 +48,38 @@ def made_up(rows: int, dimension: int, classes: int, seed: int) -> Split:
     return Split(names, names, views, labels, noise + 0.12 * centres[labels])
 
 
-def grid() -> list[Knobs]:
+def grid() -> list[Hyperparameters]:
     """8 learning rates x 8 weight decays: linear heads by AdamW."""
     rate, decay = np.geomspace(1e-3, 0.1, 8).tolist(), np.geomspace(0.01, 10, 8).tolist()
-    return [Knobs("adamw", r, d, 0, 0.0, 0.0, 0) for r, d in product(rate, decay)]
+    return [Hyperparameters("adamw", r, d, 0, 0.0, 0.0, 0) for r, d in product(rate, decay)]
 
 
-def timed(work: Callable[[], Any], repeats: int) -> tuple[float, Any]:
+def timed(work: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
     """Median wall-clock seconds, and what the last of them gave."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = work()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds), result
+    costs = in_turns(repeats, {"": work})[""]
+    return statistics.median(cost.wall for cost in costs), costs[-1].gave
 
 
-def one_against_many(rows: int, classes: int, epochs: int, device: str) -> str:
+def one_against_many(rows: int, classes: int, epochs: int, device: str) -> tuple[object, ...]:
     """A row of the first table: seconds of one head and of all together."""
     train, val = (made_up(n, DIMENSION, classes, seed) for seed, n in enumerate((rows, rows // 10)))
     schedule = Schedule(epochs, BATCH, 0, np.ones(classes, np.float32))
     heads = grid()
 
-    def run(knobs: list[Knobs]) -> list[Trained]:
-        return train_heads(train, val, knobs, schedule, device)
+    def run(knobs: list[Hyperparameters]) -> list[Trained]:
+        return fit_heads(train, val, knobs, schedule, device)
 
     run(heads[:1])  # wakes the device and its libraries up
-    one, _ = timed(lambda: run(heads[:1]), REPEATS)
-    many, _ = timed(lambda: run(heads), REPEATS)
     # Standardising the rows and placing them on the device is done once for any number of heads.
-    fixed, _ = timed(lambda: run([]), REPEATS)
-    return (
-        f"| {device} | {rows:,}, {classes} classes | {epochs} | {one:.2f} | {many:.2f} "
-        f"| {many / one:.1f} | {one - fixed:.2f} | {many - fixed:.2f} "
-        f"| {(many - fixed) / (one - fixed):.1f} |"
-    )
+    some = {"one": heads[:1], "many": heads, "fixed": []}
+    costs = in_turns(REPEATS, {name: partial(run, knobs) for name, knobs in some.items()})
+    one, many, fixed = (statistics.median(cost.wall for cost in each) for each in costs.values())
+    size, alone, together = f"{rows:,}, {classes} classes", one - fixed, many - fixed
+    return device, size, epochs, one, many, many / one, alone, together, together / alone
 
 
-def grids(name: str, classes: int, splits: list[Split]) -> list[str]:
-    """Rows of the second table: seconds, and accuracies of the head that validation chooses.
-
-    The last is a sentence.
-    """
+def grids(name: str, classes: int, splits: list[Split]) -> list[tuple[object, ...]]:
+    """Rows of the second table: seconds, and accuracies of the head that validation chooses."""
     train, val, test = (replace(split, features=raised(split.features, POWER)) for split in splits)
     schedule = Schedule(50, BATCH, 10, np.ones(classes, np.float32))
     cells = f"{name}, {len(train.labels):,} rows, {classes} classes"
@@ -106,15 +91,15 @@ def grids(name: str, classes: int, splits: list[Split]) -> list[str]:
         rows.append((how, seconds, chosen.kept.val_accuracy, right))
 
     heads = grid()
-    add("together", *timed(lambda: train_heads(train, val, heads, schedule, "cpu"), REPEATS))
-    one_by_one = [[one] for one in heads]
-    add(
-        "one after the other",
-        *timed(lambda: [train_heads(train, val, h, schedule, "cpu")[0] for h in one_by_one], 1),
-    )
+
+    def run(knobs: list[Hyperparameters]) -> list[Trained]:
+        return fit_heads(train, val, knobs, schedule, "cpu")
+
+    add("together", *timed(lambda: run(heads), REPEATS))
+    add("one after the other", *timed(lambda: [run([one])[0] for one in heads]))
     penalties = np.geomspace(1e-5, 1, HEADS).tolist()  # of the mean loss of a row
-    solved = [Knobs("lbfgs", 0, penalty, 0, 0.0, 0.0, 0) for penalty in penalties]
-    add("`optimizer: lbfgs`", *timed(lambda: train_heads(train, val, solved, schedule, "cpu"), 1))
+    solved = [Hyperparameters("lbfgs", 0, penalty, 0, 0.0, 0.0, 0) for penalty in penalties]
+    add("`optimizer: lbfgs`", *timed(lambda: run(solved)))
 
     # Features scaled as `train_heads` scales them, so that the penalties mean the same.
     mean = train.features.mean(axis=0)
@@ -130,68 +115,42 @@ def grids(name: str, classes: int, splits: list[Split]) -> list[str]:
         use_legacy_attributes=False,
     )
     joined = np.concatenate(scaled[:2]), np.concatenate([train.labels, val.labels])
-    seconds, _ = timed(lambda: model.fit(*joined), 1)
+    seconds, _ = timed(lambda: model.fit(*joined))
     pairs = zip(scaled[1:], (val.labels, test.labels), strict=True)
     rows.append(
         ("LogisticRegressionCV", seconds, *((model.predict(x) == y).mean() for x, y in pairs))
     )
-    (_, took, val_of, _), *others = rows
-    said = ", ".join(
-        f"{how} {seconds / took:.1f} ({'no better' if accuracy <= val_of else 'better'})"
-        for how, seconds, accuracy, _ in others
-    )
-    return [
-        f"| {cells} | {how} | {seconds:.2f} | {seconds / took:.1f} | {val:.4f} | {test:.4f} |"
-        for how, seconds, val, test in rows
-    ] + [f"{name}, times as long as together, and its validation accuracy: {said}."]
+    return [(cells, how, took, took / rows[0][1], *of) for how, took, *of in rows]
 
 
-def main() -> None:
+def measure(scratch: Path, rows: int = 0) -> str:
     warnings.simplefilter("ignore", ConvergenceWarning)
+    sizes = [(rows, 10, 1)] if rows else SIZES
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    many = [one_against_many(*size, device) for device in devices for size in SIZES]
-    rows, said = [], []
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        digits(folder / "pictures of digits")
-        for name in ("surfaces", "digits"):
-            classes, splits = features(name, 0, folder / "pictures of digits", folder)
-            *more, sentence = grids(name, len(classes), splits)
-            rows += more
-            said.append(sentence)
+    many = [one_against_many(*size, device) for device in devices for size in sizes]
+    found: list[tuple[object, ...]] = []
+    for name in ("surfaces", "digits"):
+        classes, splits = features(name, 0, Path(), scratch)
+        found += grids(name, len(classes), splits)
     card = torch.cuda.get_device_name() if len(devices) > 1 else "no GPU was lent, so none is here"
-    lines = [
-        f"# {HEADS} heads for the price of one",
-        "",
-        f"Made by `python benchmarks/sweep.py` on {torch.get_num_threads()} CPU cores ({card}),",
-        f"load {os.getloadavg()[1]:.1f}, torch {torch.__version__}, scikit-learn"
-        f" {sklearn.__version__}.",
-        "",
-        f"Linear heads by AdamW on {DIMENSION:,} made-up features, minibatches of {BATCH}; seconds,"
-        f" the median of {REPEATS}. The last three columns leave out what is done once for any"
-        " number of heads. The goal, at most 3, is for a GPU. On a CPU the products themselves"
-        " take the time, and 64 heads have 64 times as many.",
-        "",
-        f"| device | rows | epochs | 1 head | {HEADS} heads | ratio | 1, training | {HEADS},"
-        " training | ratio |",
-        "|" + " --- |" * 9,
-        *many,
-        "",
-        f"The same grid of {HEADS} heads (8 learning rates, 8 weight decays, at most 50 epochs,"
-        f" patience 10), and {HEADS} L2 penalties by L-BFGS, all on the pipeline's features (seed"
-        f" 0, power {POWER}). Each chooses by the loss on the same validation pictures.",
-        "",
-        "| training rows | how | seconds | over together | validation accuracy | test accuracy |",
-        "|" + " --- |" * 6,
-        *rows,
-        "",
-        *said,
-        "The goal is to be faster at the same or better validation accuracy.",
-        "",
-    ]
-    (ROOT / "benchmarks" / "sweep.md").write_text("\n".join(lines), encoding="utf-8")
-    print("\n".join(lines))
+    columns = f"device | rows | epochs | 1 head {{:.2f}} | {HEADS} heads {{:.2f}} | ratio {{:.1f}}"
+    columns += f" | 1, training {{:.2f}} | {HEADS}, training {{:.2f}} | ratio {{:.1f}}"
+    of_grid = "training rows | how | seconds {:.2f} | over together {:.1f}"
+    of_grid += " | validation accuracy {:.4f} | test accuracy {:.4f}"
+    return f"""# {HEADS} heads for the price of one
 
+Linear heads by AdamW on {DIMENSION:,} made-up features, minibatches of {BATCH}; seconds, the median
+of {REPEATS} ({card}). The last three columns leave out what is done once for any number of heads.
+The goal, at most 3, is for a GPU. On a CPU the products themselves take the time, and {HEADS} heads
+have {HEADS} times as many.
 
-if __name__ == "__main__":
-    main()
+{table(columns, many)}
+
+The same grid of {HEADS} heads (8 learning rates, 8 weight decays, at most 50 epochs, patience 10),
+and {HEADS} L2 penalties by L-BFGS, all on the pipeline's features (seed 0, power {POWER}). Each
+chooses by the loss on the same validation pictures.
+
+{table(of_grid, found)}
+
+The goal is to be faster at the same or better validation accuracy.
+"""

@@ -1,31 +1,23 @@
 """How long `headstart why` takes with 100,000 pictures, beside `dvc status` there.
 
-    python benchmarks/why.py
-
 The pictures are small JPEGs that differ by a comment. Their features are made up and put into the
-store under their true keys, since computing them would take longer than all the rest. Writes
-`benchmarks/why.md`.
+store under their true keys, since computing them would take longer than all the rest.
 """
 
-import os
 import sys
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
-from memory import multiply
-from PIL import Image
-from ten_in_ten_thousand import Repository, draw
+from benchmarks.harness import Repository, draw, multiply, table
 
-ROOT = Path(__file__).parent.parent
-PICTURES, DRAWN = 100_000, 1_000
+DRAWN, SIZE = 1_000, (64, 48)
 
 FILL = """
 import numpy as np, pandas as pd
 from pathlib import Path
+from pipeline import kinds
 from pipeline import engines, extract, features, params, store
 from pipeline.paths import MANIFEST, PLAN
-engine = engines.open_engine(params.load().extract)
+engine = engines.open_engine(params.load(kinds.schema).extract)
 table = extract.every_view(features.read_manifest(MANIFEST), pd.read_parquet(PLAN), engine)
 keys, random = table["key"].tolist(), np.random.default_rng(0)
 with store.FeatureStore(store.default_folder(), None) as cache:
@@ -36,59 +28,30 @@ with store.FeatureStore(store.default_folder(), None) as cache:
 """
 
 
-def small(folder: Path) -> None:
-    for file in folder.rglob("*.jpg"):
-        Image.open(file).resize((64, 48)).save(file, quality=85)
-
-
-def main() -> None:
+def measure(scratch: Path, pictures: int = 100_000) -> str:
+    draw(scratch / "drawn", range(DRAWN), SIZE)
+    multiply(scratch / "drawn", pictures // DRAWN)
+    repository = Repository(scratch, scratch / "drawn", augment={"views": 1})
+    repository.run("dvc", "add", "-q", "data/raw/pictures")
+    repository.run("dvc", "repro", "augment")
+    repository.run(sys.executable, "-c", FILL)
+    repository.run("dvc", "repro", "extract")
+    changes = {
+        "nothing": lambda: None,
+        "`augment.rotate`": lambda: repository.set(augment={"rotate": 20}),
+        "and ten pictures added": lambda: draw(repository.raw, range(DRAWN, DRAWN + 10), SIZE),
+    }
     rows = []
-    with tempfile.TemporaryDirectory() as name:
-        repository = Repository(Path(name), views=1)
-        draw(repository.raw, range(DRAWN))
-        small(repository.raw)
-        multiply(repository.raw, PICTURES // DRAWN)
-        repository.run("dvc", "add", "-q", "data/raw/photographs")
-        repository.run("dvc", "repro", "augment")
-        repository.run(sys.executable, "-c", FILL)
-        repository.run("dvc", "repro", "extract")
+    for title, change in changes.items():
+        change()
+        # DVC remembers files that it has hashed; who asks first pays for the new ones.
+        answer = repository.run(sys.executable, "-m", "flows.cli", "why")
+        status = repository.run("dvc", "status")
+        rows.append((title, answer.wall, status.wall, answer.wall / status.wall))
+        print(rows[-1], answer.gave, flush=True)
+    return f"""# `headstart why` with {pictures:,} pictures, one augmented view each
 
-        def rotate() -> None:
-            file = repository.folder / "params.yaml"
-            file.write_text(file.read_text().replace("rotate: 15", "rotate: 20"))
+Seconds. The goal is a few.
 
-        def add_ten() -> None:
-            draw(repository.raw, range(DRAWN, DRAWN + 10))
-
-        changes: list[tuple[str, Callable[[], object]]] = [
-            ("nothing", lambda: None),
-            ("`augment.rotate`", rotate),
-            ("and ten pictures added", add_ten),
-        ]
-        for title, change in changes:
-            change()
-            # DVC remembers files that it has hashed; who asks first pays for the new ones.
-            answer, _, output = repository.run(sys.executable, "-m", "flows.cli", "why")
-            status, _, _ = repository.run("dvc", "status")
-            rows.append(f"| {title} | {answer:.1f} | {status:.1f} | {answer / status:.2f} |")
-            print(rows[-1], output, flush=True)
-    lines = [
-        f"# `headstart why` with {PICTURES:,} pictures, one augmented view each",
-        "",
-        f"Made by `python benchmarks/why.py` on {os.cpu_count()} CPU cores, load"
-        f" {os.getloadavg()[0]:.1f}; seconds. The goal is a few.",
-        "",
-        "| what changed | `headstart why` | `dvc status` | ratio |",
-        "| --- | --- | --- | --- |",
-        *rows,
-        "",
-        "DVC hashes new files, and the folder's list anew, for whoever asks first: in the last line"
-        " that is `headstart why`, and `dvc status` finds it done.",
-        "",
-    ]
-    (ROOT / "benchmarks" / "why.md").write_text("\n".join(lines))
-    print("\n".join(lines))
-
-
-if __name__ == "__main__":
-    main()
+{table("what changed | `headstart why` {:.1f} | `dvc status` {:.1f} | ratio {:.2f}", rows)}
+"""

@@ -12,8 +12,8 @@ from pipeline.core.params import Params
 HEAD = """# Parameters
 
 All parameters are in `params.yaml`. A mistake there is one line, before any work. A parameter that
-the file leaves out has its default, except those that `dvc.yaml` asks for by name: `headstart check`
-(which `make repro` runs first) says which lines to add.
+the file leaves out has its default, except those that `dvc.yaml` asks for by name:
+`headstart check`, which `make repro` runs first, says which lines to add.
 
 `make docs` writes this page from the schema in `pipeline/core/params.py` and from the schema of
 `augment` of each kind of example in `pipeline/kinds/`."""

@@ -2,7 +2,7 @@
 
 The upright picture is 48 × 32 pixels in four fields: red and green above blue and grey. `TAKEN`
 and `REFUSED` are the tables that the tests of pictures and ingest go through and that
-`benchmarks/fuzz.py` starts from; `docs/pictures.md` is their version for people.
+`tests/faults/fuzz.py` starts from; `docs/pictures.md` is their version for people.
 """
 
 import base64

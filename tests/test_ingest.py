@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from benchmarks import fuzz
 from pipeline import ingest, kinds
 from pipeline.core import params
 from pipeline.core.errors import DataError, ParamsError, StoreError
@@ -34,6 +33,7 @@ from pipeline.store.vectors import FeatureStore
 from pipeline.tables.manifest import SPLITS
 from tests import picture_cases
 from tests.conftest import Project
+from tests.faults import fuzz
 from tests.picture_cases import TAKEN
 
 # Pillow's remarks on damaged files
@@ -180,8 +180,7 @@ def test_every_file_of_a_dirty_folder_has_its_outcome(folder: Project, tmp_path:
 
 
 def test_no_damaged_picture_is_lost(tmp_path: Path) -> None:
-    """A slice of `benchmarks/fuzz.py`, whose page has the figures of a whole run."""
-    (tmp_path / "data").mkdir()
+    """A slice of `tests/faults/fuzz.py`, whose page has the figures of a whole run."""
     ingested = fuzz.ingest_all(200, fuzz.seeds(), tmp_path)
     assert len(ingested.taken) > 20
     assert ingested.taken | ingested.refused.keys() == set(range(200))

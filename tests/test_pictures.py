@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import fuzz
 from pipeline.core import files
 from pipeline.core.errors import DataError, RefusedError
 from pipeline.core.files import load, read
 from pipeline.kinds.image import KIND, decode
 from tests import picture_cases
+from tests.faults import fuzz
 from tests.picture_cases import REFUSED, TAKEN, Taken
 
 # Pillow's remarks on damaged files
@@ -168,7 +168,7 @@ def test_a_manifest_names_no_picture_outside_of_the_project(
 
 
 def test_damaged_pictures_are_taken_or_refused() -> None:
-    """A slice of `benchmarks/fuzz.py`, whose page has the figures of a whole run."""
+    """A slice of `tests/faults/fuzz.py`, whose page has the figures of a whole run."""
     sound = fuzz.seeds()
     outcomes = [fuzz.outcome(fuzz.damaged(number, sound)[1]) for number in range(400)]
     assert set(outcomes) == {"taken", "refused"}

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
-from threadpoolctl import threadpool_limits
 
 from ..core.errors import DataError
 
@@ -29,6 +28,8 @@ def one_thread() -> AbstractContextManager[Any]:
     from machine to machine. One thread is also faster where a problem is small or other processes
     use the cores: the threads wait for each other at every product.
     """
+    from threadpoolctl import threadpool_limits  # which answering with a bundle does without
+
     limit: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
     return limit
 

@@ -70,10 +70,12 @@ def test_the_outcome_leads_to_the_page_among_the_outputs(toy: Toy) -> None:
     page = toy.root / "told.html"
     for run in (toy.flow(), toy.flow()):  # also where there is nothing to do
         assert f"[The report]({page.as_uri()}): `{page}`" in outcome_of(toy, run)
+        assert run.output.splitlines()[-2] == f"Report: {page}"
     (toy.root / "params.yaml").write_text("wanted: 0")
     toy.commit()
     aside = toy.flow("--set", "wanted=1")
     assert "The report" not in outcome_of(toy, aside)
+    assert "Report:" not in aside.output
 
 
 def outcome_of(toy: Toy, run: FlowRun) -> str:

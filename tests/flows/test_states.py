@@ -26,6 +26,8 @@ def test_a_stage_is_completed_then_cached_with_how_long_it_took(toy: Toy) -> Non
     took = first.tasks["a"]["state"]["message"].removeprefix("ran in ")
     assert second.tasks["a"]["state"]["message"] == f"nothing to do; it took {took}"
     assert (first.state["name"], second.state["name"]) == ("Completed", "Completed")
+    for run, words in ((first, "2 ran"), (second, "2 cached")):
+        assert run.output.splitlines()[-2:] == [f"Completed: {words}", f"Dashboard: {run.page}"]
 
 
 def test_flow_and_repro_leave_each_other_nothing_to_do(toy: Toy) -> None:
@@ -71,8 +73,7 @@ def test_a_failed_stage_tells_its_last_lines_and_stops_only_what_is_below(toy: T
     assert run.state["name"] == "Failed"
     assert run.state["message"].endswith("a: a: error: no luck today")
     assert run.code == 1
-    page = f"{toy.api.removesuffix('/api')}/runs/flow-run/{run.id}"
-    last = [f"Failed: {run.state['message']}", f"Dashboard: {page}"]
+    last = [f"Failed: {run.state['message']}", f"Dashboard: {run.page}"]
     assert run.output.splitlines()[-2:] == last
 
 

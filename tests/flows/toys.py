@@ -65,6 +65,7 @@ class FlowRun:
     """What Prefect's API says of a flow run, once it has heard all of it."""
 
     id: str
+    page: str
     state: dict[str, Any]
     tasks: dict[str, dict[str, Any]]
     output: str
@@ -240,7 +241,8 @@ class Toy:
             left = {"NotReady", *(["Pending"] if run["state"]["type"] == "CRASHED" else [])}
             over = all(s["type"] in settled or s["name"] in left for s in states)
             if (over and said <= set(tasks)) or time.monotonic() > end:
-                return FlowRun(run_id, run["state"], tasks, output, code)
+                page = f"{self.api.removesuffix('/api')}/runs/flow-run/{run_id}"
+                return FlowRun(run_id, page, run["state"], tasks, output, code)
             time.sleep(0.1)
 
     def tasks(self, run_id: str) -> dict[str, dict[str, Any]]:

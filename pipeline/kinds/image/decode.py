@@ -5,7 +5,7 @@ opened, told by content and not by file name: some of Pillow's other formats sta
 or hold documents rather than photographs.
 
 What bounds the time and memory that one file can take, however it was made: `most_bytes`,
-`MAX_PIXELS`, `MAX_SCANS` and `MAX_READS`; `benchmarks/fuzz.md` has the slowest files within them.
+`MAX_PIXELS`, `MAX_SCANS` and `MAX_READS`; `tests/faults/fuzz.md` has the slowest files within them.
 """
 
 import contextlib

@@ -8,28 +8,23 @@ a process that is watched, and then all of them through one run of `ingest`. Las
 that take longest of all that are known. (Two of the sound files hold the time of their making, so
 that the counts of two runs differ by a few.)
 
-    python benchmarks/fuzz.py [how many: 30000]
+    python -m benchmarks tests.faults.fuzz [--count 30000]
 
-writes benchmarks/fuzz.md. It needs 4 GB of memory and, for 100,000, a quarter of an hour.
+It needs 4 GB of memory and, for 100,000, a quarter of an hour.
 """
 
 import csv
-import itertools
 import multiprocessing
-import os
-import platform
 import random
 import re
 import resource
-import shutil
 import struct
-import subprocess
 import sys
 import tempfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
@@ -38,19 +33,18 @@ import numpy as np
 import pandas as pd
 import PIL
 import skimage
-import yaml
 from PIL import Image, features
 
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT))
+from benchmarks.harness import Project, run, table
+from pipeline import kinds
+from pipeline.core.errors import RefusedError
+from pipeline.kinds.image import decode
+from tests import picture_cases
 
-from pipeline.kinds.image import decode  # noqa: E402
-from tests import picture_cases  # noqa: E402
+IMAGE = kinds.named("image")
 
 LIMIT_S = 20  # a picture that takes longer counts as a hang
 MEMORY_BYTES = 4_000_000_000
-# What a process prints of the memory it took; getrusage would count its parent's in.
-TELL_PEAK = "print(open('/proc/self/status').read())"
 NUMBERS = (0, 1, 2, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1)
 
 
@@ -164,18 +158,13 @@ def outcome(data: bytes) -> str:
     """`taken` or `refused`; an error of any other kind is a crash."""
     try:
         seen = decode.inspect(data)
-    except decode.RefusedError as error:
+    except RefusedError as error:
         return "refused" if len(str(error).splitlines()) == 1 else "refused without one line"
     for shorter_side in (224, None):
         picture = decode.decode(data, shorter_side)
         assert picture.mode == "RGB"
         assert picture.size == (seen.width, seen.height) or shorter_side
     return "taken"
-
-
-def peak_of(text: str) -> int:
-    """The most memory, in bytes, that a process took, from its /proc/self/status."""
-    return int(re.findall(r"VmHWM:\s+(\d+) kB", text)[0]) * 1024
 
 
 class Result(NamedTuple):
@@ -193,11 +182,14 @@ def decode_all(numbers: range, sound: dict[str, bytes], out: Connection) -> None
         start = time.perf_counter()
         word = outcome(data)
         out.send(Result(number, word, time.perf_counter() - start))
-    out.send(peak_of(Path("/proc/self/status").read_text()))
+    out.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
-def watch(count: int, sound: dict[str, bytes]) -> tuple[list[Result], int]:
-    """Decode all, a process at a time; a new one goes on behind a picture that stopped the last."""
+def watch(count: int, sound: dict[str, bytes]) -> tuple[list[Result], float]:
+    """Decode all, a process at a time; a new one goes on behind a picture that stopped the last.
+
+    And the most megabytes that one took.
+    """
     results: list[Result] = []
     peak = 0
     while len(results) < count:
@@ -223,7 +215,7 @@ def watch(count: int, sound: dict[str, bytes]) -> tuple[list[Result], int]:
         process.join()
         if len(results) < count:
             results.append(Result(len(results), word, float(LIMIT_S)))
-    return results, peak
+    return results, peak / 1024
 
 
 # Ingest
@@ -232,40 +224,24 @@ def watch(count: int, sound: dict[str, bytes]) -> tuple[list[Result], int]:
 class Ingested(NamedTuple):
     """What `ingest` made of the same pictures."""
 
-    files: int
     taken: set[int]
     refused: dict[int, str]
     seconds: float
-    peak: int
+    peak: float  # megabytes
 
 
 def ingest_all(count: int, sound: dict[str, bytes], folder: Path) -> Ingested:
     """One run of the stage on all of them, in two classes."""
-    document = yaml.safe_load((PROJECT / "params.yaml").read_text())
-    document["ingest"] |= {"source": "folder", "path": "data/raw/fuzz", "max_refused": 1.0}
-    (folder / "params.yaml").write_text(yaml.safe_dump(document))
-    files = 0
     for number in range(count):
         name, data = damaged(number, sound)
-        path = folder / "data/raw/fuzz" / f"class {number % 2}" / f"{number} {name}"
+        path = folder / "damaged" / f"class {number % 2}" / f"{number} {name}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-        files += 1
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(PROJECT),
-        "HEADSTART_STORE": str(folder / "store"),
-    }
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", "from pipeline.ingest import ingest; ingest()\n" + TELL_PEAK],
-        cwd=folder, env=environment, check=True, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    seconds = time.perf_counter() - start
-    manifest = pd.read_parquet(folder / "data/manifest.parquet")
-    with (folder / "data/refused.csv").open(newline="") as table:
-        rows = list(csv.DictReader(table))
+    project = Project(folder, folder / "damaged", ingest={"max_refused": 1.0})
+    took = project.stages("ingest")["ingest"]
+    manifest = pd.read_parquet(project.folder / "data/manifest.parquet")
+    with (project.folder / "data/refused.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
 
     def number_of(path: str) -> int:
         return int(Path(path).name.split()[0])
@@ -274,7 +250,7 @@ def ingest_all(count: int, sound: dict[str, bytes], folder: Path) -> Ingested:
     taken = {number_of(path) for path in manifest["path"]}
     assert len(rows) == len(refused)
     assert not taken & refused.keys()
-    return Ingested(files, taken, refused, seconds, peak_of(done.stdout))
+    return Ingested(taken, refused, took.wall, took.peak)
 
 
 # The slowest files that are taken, and those made to be slow
@@ -299,13 +275,13 @@ def most_chunks() -> bytes:
     """A PNG of sixteen million empty chunks."""
     data = picture_cases.png(picture_cases.colour())
     empty = picture_cases.chunk(b"abCd", b"")
-    return picture_cases.with_chunks(data, empty * ((decode.MAX_BYTES - len(data)) // len(empty)))
+    return picture_cases.with_chunks(data, empty * ((IMAGE.most_bytes - len(data)) // len(empty)))
 
 
 def most_blocks() -> bytes:
     """A GIF with a comment in pieces of two letters."""
     head, rest = (data := picture_cases.TAKEN["still.gif"].data())[:25], data[25:]
-    pieces = (decode.MAX_BYTES - len(data) - 10) // 3
+    pieces = (IMAGE.most_bytes - len(data) - 10) // 3
     return head + b"!\xfe" + b"\x02ab" * pieces + b"\0" + rest
 
 
@@ -313,13 +289,13 @@ def most_segments() -> bytes:
     """A JPEG with fifty million empty notes."""
     data = picture_cases.jpeg()
     empty = b"\xff\xe1\0\2"
-    return data[:2] + empty * ((decode.MAX_BYTES - len(data)) // 4) + data[2:]
+    return data[:2] + empty * ((IMAGE.most_bytes - len(data)) // 4) + data[2:]
 
 
 def most_spaces() -> bytes:
     """A portable map with two hundred million spaces in its header."""
     data = b"P5 48 32 255\n" + bytes(48 * 32)
-    return data[:3] + b" " * (decode.MAX_BYTES - len(data)) + data[3:]
+    return data[:3] + b" " * (IMAGE.most_bytes - len(data)) + data[3:]
 
 
 def most_letters() -> bytes:
@@ -332,7 +308,7 @@ def odd_depth(width: int, height: int) -> bytes:
 
 
 def most_strips() -> bytes:
-    return picture_cases.tiff_of_strips((decode.MAX_BYTES - 200) // 8)
+    return picture_cases.tiff_of_strips((IMAGE.most_bytes - 200) // 8)
 
 
 SLOWEST: dict[str, Callable[[], bytes]] = {
@@ -353,122 +329,87 @@ SLOWEST: dict[str, Callable[[], bytes]] = {
 }
 
 
-def measure(make: Callable[[], bytes]) -> tuple[int, str, float, int]:
-    """Bytes, what came of it, seconds and peak memory of `inspect` in a process of its own."""
+INSPECT = """
+import sys, time; from pathlib import Path; from pipeline import pictures
+start = time.perf_counter()
+try: pictures.inspect(pictures.load(Path(sys.argv[1]))); word = "taken"
+except pictures.RefusedError as error: word = f"refused: {error}"
+print(word, time.perf_counter() - start, sep="|")
+"""
+
+
+def slow(name: str, make: Callable[[], bytes]) -> tuple[str, int, str, float, float]:
+    """Its name, bytes, what came of it, seconds and peak memory of `inspect` in a new process."""
     data = make()
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
-        code = (
-            "import sys, time; from pathlib import Path; from pipeline import pictures\n"
-            "start = time.perf_counter()\n"
-            "try: pictures.inspect(pictures.load(Path(sys.argv[1]))); word = 'taken'\n"
-            "except pictures.RefusedError as error: word = f'refused: {error}'\n"
-            "print(word, time.perf_counter() - start, sep='|')\n" + TELL_PEAK
-        )
-        result = subprocess.run(
-            [sys.executable, "-c", code, file.name],
-            cwd=PROJECT, check=True, capture_output=True, text=True,
-        )  # fmt: skip
-    word, seconds = result.stdout.splitlines()[0].split("|")
-    return len(data), word, float(seconds), peak_of(result.stdout)
+        told = run(sys.executable, "-c", INSPECT, file.name)
+    word, seconds = told.gave.split("|")
+    print(name, word, seconds, flush=True)
+    return name, len(data), word, float(seconds), told.peak
 
 
 # The page
 
-
-def page(
-    count: int, sound: dict[str, bytes], results: list[Result], peak: int, ingested: Ingested
-) -> Iterator[str]:
-    words = Counter(result.word for result in results)
-    slowest = max(results, key=lambda result: result.seconds)
-    differ = [
-        result.number
-        for result in results
-        if (result.word == "taken") != (result.number in ingested.taken)
-        and "the same picture" not in ingested.refused.get(result.number, "")
-    ]
-    versions = ", ".join(
-        f"{name} {features.version(key)}"
-        for name, key in {
-            "libjpeg-turbo": "libjpeg_turbo", "libtiff": "libtiff", "WebP": "webp", "AVIF": "avif",
-            "LittleCMS": "littlecms2", "zlib-ng": "zlib_ng",
-        }.items()
-    )  # fmt: skip
-    yield "# Damaged pictures through the decoder and through ingest"
-    yield ""
-    yield "Written by `benchmarks/fuzz.py`, which says what is done."
-    yield ""
-    yield f"- {count:,} damaged pictures, made of {len(sound)} sound ones of every format"
-    yield f"- Python {platform.python_version()}, Pillow {PIL.__version__} ({versions})"
-    yield f"- {os.cpu_count()} cores, used by other work as well"
-    yield ""
-    yield "| decoder | |"
-    yield "| --- | --- |"
-    for word in ("taken", "refused", "crashed", "hung"):
-        meaning = f" (over {LIMIT_S} s)" if word == "hung" else ""
-        yield f"| {word}{meaning} | {words[word]:,} |"
-    yield f"| slowest | {slowest.seconds:.2f} s (number {slowest.number}) |"
-    yield f"| peak memory of the process | {peak / 1e6:,.0f} MB |"
-    yield ""
-    yield "| ingest, one run | |"
-    yield "| --- | --- |"
-    yield f"| files | {ingested.files:,} |"
-    yield f"| rows of the manifest | {len(ingested.taken):,} |"
-    yield f"| rows of refused.csv | {len(ingested.refused):,} |"
-    repeats = sum("the same picture" in reason for reason in ingested.refused.values())
-    yield f"| of them repeats | {repeats:,} |"
-    lost = ingested.files - len(ingested.taken) - len(ingested.refused)
-    yield f"| lost | {lost} |"
-    yield f"| another outcome than the decoder's | {len(differ)} |"
-    yield f"| time | {ingested.seconds:.0f} s |"
-    yield f"| peak memory | {ingested.peak / 1e6:,.0f} MB |"
-    yield ""
-    by_format: dict[str, Counter[str]] = {}
-    for result in results:
-        name, _ = damaged(result.number, sound)
-        by_format.setdefault(Path(name).suffix or "none", Counter())[result.word] += 1
-    yield "| ending of the sound file | taken | refused | crashed | hung |"
-    yield "| --- | --- | --- | --- | --- |"
-    for ending, counts in sorted(by_format.items()):
-        cells = (f"{counts[word]:,}" for word in ("taken", "refused", "crashed", "hung"))
-        yield f"| {ending} | {' | '.join(cells)} |"
-    yield ""
-    reasons = Counter(
-        re.split(r" as | [(]|:| the labels", reason)[0] for reason in ingested.refused.values()
-    )
-    yield "| reason, by its first words | files |"
-    yield "| --- | --- |"
-    for reason, times in reasons.most_common(12):
-        yield f"| {reason} | {times:,} |"
-    yield ""
+LIBRARIES = {
+    "libjpeg-turbo": "libjpeg_turbo", "libtiff": "libtiff", "WebP": "webp", "AVIF": "avif",
+    "LittleCMS": "littlecms2", "zlib-ng": "zlib_ng",
+}  # fmt: skip
+WORDS = ("taken", "refused", "crashed", "hung")
 
 
-def slow_page() -> Iterator[str]:
-    yield "## The slowest files"
-    yield ""
-    yield "One file, one process: sound pictures at the limits, and files made to be slow."
-    yield ""
-    yield "| file | bytes | outcome | seconds | peak memory |"
-    yield "| --- | --- | --- | --- | --- |"
-    for name, make in SLOWEST.items():
-        size, word, seconds, peak = measure(make)
-        print(name, word, f"{seconds:.1f} s", flush=True)
-        yield f"| {name} | {size:,} | {word} | {seconds:.1f} | {peak / 1e6:,.0f} MB |"
-
-
-def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 30_000
+def measure(scratch: Path, count: int = 30_000) -> str:
     sound = seeds()
     results, peak = watch(count, sound)
-    folder = Path(tempfile.mkdtemp())
-    try:
-        ingested = ingest_all(count, sound, folder)
-    finally:
-        shutil.rmtree(folder)
-    lines = itertools.chain(page(count, sound, results, peak, ingested), slow_page())
-    (PROJECT / "benchmarks/fuzz.md").write_text("\n".join(lines) + "\n")
+    ingested = ingest_all(count, sound, scratch)
+    taken, refused = ingested.taken, ingested.refused
+    slowest = max(results, key=lambda result: result.seconds)
+    repeats = {number for number, reason in refused.items() if "the same picture" in reason}
+    differ = [r for r in results if (r.word == "taken") != (r.number in taken)]
+    differ = [result for result in differ if result.number not in repeats]
+    words = Counter(result.word for result in results)
+    decoder = [
+        (f"hung (over {LIMIT_S} s)" if word == "hung" else word, words[word]) for word in WORDS
+    ]
+    decoder += [
+        ("slowest", f"{slowest.seconds:.2f} s (number {slowest.number})"),
+        ("peak memory of the process", f"{peak:,.0f} MB"),
+    ]
+    once = [
+        ("files", count),
+        ("rows of the manifest", len(taken)),
+        ("rows of refused.csv", len(refused)),
+        ("of them repeats", len(repeats)),
+        ("lost", count - len(taken) - len(refused)),
+        ("another outcome than the decoder's", len(differ)),
+        ("time", f"{ingested.seconds:.0f} s"),
+        ("peak memory", f"{ingested.peak:,.0f} MB"),
+    ]
+    by_ending: dict[str, Counter[str]] = {}
+    for result in results:
+        name, _ = damaged(result.number, sound)
+        by_ending.setdefault(Path(name).suffix or "none", Counter())[result.word] += 1
+    endings = [(end, *(of[word] for word in WORDS)) for end, of in sorted(by_ending.items())]
+    reasons = Counter(re.split(r" as | [(]|:| the labels", one)[0] for one in refused.values())
+    slow_files = [slow(name, make) for name, make in SLOWEST.items()]
+    versions = ", ".join(f"{name} {features.version(key)}" for name, key in LIBRARIES.items())
+    return f"""# Damaged pictures through the decoder and through ingest
 
+{count:,} damaged pictures, made of {len(sound)} sound ones of every format, Pillow
+{PIL.__version__} ({versions}).
 
-if __name__ == "__main__":
-    main()
+{table("decoder | {:,}", decoder)}
+
+{table("ingest, one run | {:,}", once)}
+
+{table("ending of the sound file | taken {:,} | refused {:,} | crashed {:,} | hung {:,}", endings)}
+
+{table("reason, by its first words | files {:,}", reasons.most_common(12))}
+
+## The slowest files
+
+One file, one process: sound pictures at the limits, and files made to be slow.
+
+{table("file | bytes {:,} | outcome | seconds {:.1f} | peak memory {:,.0f} MB", slow_files)}
+"""

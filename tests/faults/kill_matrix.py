@@ -1,0 +1,266 @@
+"""Does a run that is killed in the midst of a stage leave anything behind that a repro keeps?
+
+For every stage of dvc.yaml, many times: change a parameter that has the stage run, start
+`dvc repro`, wait until DVC says that the stage runs, wait a random part of the time it takes, and
+kill DVC and all that it started with SIGKILL. Then `dvc repro` again, and compare every output's
+bytes with those of an undisturbed run with the same parameters (except `rank_speed.csv`, which is
+timings). DVC's run cache is emptied before each round, so that no stage is spared. Every other
+round of the stages up to extract the feature store and the shards of features go as well, and of
+rank the store.
+
+DVC writes dvc.lock in place. Where the kill came while it did, DVC refuses to go on until the file
+is brought back from git or deleted; such a round is counted, the file deleted, and `dvc repro` run.
+
+    python -m benchmarks tests.faults.kill_matrix [--kills 21] [--stages STAGE,STAGE]
+
+The rows are kept in kill_matrix.json beside the page; those of stages not named stay as they were.
+A minute a kill on two cores. The optional stages are asked for where they are named.
+"""
+
+import itertools
+import json
+import os
+import queue
+import random
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import yaml
+
+from benchmarks.harness import ROOT, Repository, commit, digits, table
+
+# For each stage, a parameter that has it run and the two values that it is changed between.
+KNOBS: dict[str, tuple[str, str, float, float]] = {
+    "ingest": ("ingest", "seed", 0, 1),
+    "augment": ("augment", "seed", 0, 1),
+    "extract": ("extract", "batch_size", 32, 16),
+    "train": ("train", "seed", 0, 1),
+    "evaluate": ("evaluate", "seed", 0, 1),
+    "checks": ("checks", "seed", 0, 1),
+    "bundle": ("evaluate", "seed", 0, 1),  # by way of the metrics
+    "report": ("checks", "seed", 0, 1),  # it is of parameters too
+    "few": ("few", "draws", 1, 2),
+    "rank": ("rank", "confidence", 0.95, 0.9),
+    "thaw": ("thaw", "seed", 0, 1),
+    "best": ("thaw", "seed", 0, 1),  # by way of the thawed network
+    "scratch": ("scratch", "learning_rate", 0.003, 0.002),
+}
+UP_TO_EXTRACT = ("ingest", "augment", "extract")
+OPTIONAL = {"few": "few", "rank": "rank", "thaw": "thaw", "best": "thaw", "scratch": "scratch"}
+# What makes each stage short.
+SMALL = {
+    "augment": {"views": 2},
+    "evaluate": {"bootstrap": 50},
+    "train": {"epochs": 8},
+    "rank": {"backbones": ["efficientnet_lite0", "random:efficientnet_lite0"]},
+    "thaw": {"epochs": 3},  # and so scratch
+}
+OUTPUTS = ("data/manifest.parquet", "data/refused.csv", "data/plan.parquet", "data/features",
+           "data/pictures", "data/thawed", "models", "reports", "bundle", "best")  # fmt: skip
+TIMINGS = "rank_speed.csv"
+PICTURES = 60
+
+
+class Kill(NamedTuple):
+    """One round: when the kill came, what was left, and whether the outputs are the same."""
+
+    stage: str
+    after_s: float  # since DVC said that the stage runs
+    lines: list[str]  # of stages that the second repro ran
+    different: list[str]  # files
+    trouble: str  # of the second repro, or processes that outlived the kill
+    lock_cut: bool  # whether DVC could not read dvc.lock before it was deleted
+
+
+def again(repository: Repository) -> tuple[bool, str, str]:
+    """Another `dvc repro`: whether it failed, what it wrote, and the errors."""
+    process = repository.start("dvc", "repro", stderr=subprocess.PIPE)
+    said, errors = process.communicate()
+    return process.returncode != 0, said, errors
+
+
+def outputs(repository: Repository) -> dict[str, bytes]:
+    """The bytes of every file that the stages wrote."""
+    found = {}
+    for path in (repository.folder / name for name in OUTPUTS):
+        for file in [path, *path.rglob("*")]:
+            if file.is_file() and file.name != TIMINGS:
+                found[str(file.relative_to(repository.folder))] = file.read_bytes()
+    return found
+
+
+def forget(repository: Repository, store: bool = False, shards: bool = False) -> None:
+    """Empty DVC's run cache, and perhaps what would spare `extract` and `rank` their work."""
+    shutil.rmtree(repository.folder / ".dvc/cache/runs", ignore_errors=True)
+    if store:  # but not the exported backbones
+        for file in repository.store.glob("features-v*"):
+            file.unlink()
+    if shards:
+        shutil.rmtree(repository.folder / "data/features", ignore_errors=True)
+
+
+class Started(NamedTuple):
+    """A stage that DVC said it runs, and when."""
+
+    stage: str
+    at: float
+
+
+class Repro:
+    """A `dvc repro` under way, in a process group of its own."""
+
+    def __init__(self, repository: Repository) -> None:
+        self.process = repository.start("dvc", "repro", start_new_session=True)
+        self._begun: queue.Queue[Started | None] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            if named := re.match(r"Running stage '(\w+)(?:@\w+)?'", line):
+                self._begun.put(Started(named[1], time.monotonic()))
+        self._begun.put(None)
+
+    def stages(self) -> Iterator[Started]:
+        """The stages as DVC names them, until it ends."""
+        while begun := self._begun.get():
+            yield begun
+
+    def kill(self) -> str:
+        """End DVC and all its children at once; what is still alive after that."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        _, alive = psutil.wait_procs(children, timeout=5)
+        return ", ".join(str(child) for child in alive)
+
+
+def time_stages(repository: Repository) -> dict[str, float]:
+    """Seconds from one stage's beginning to the next one's, in an undisturbed run."""
+    repro = Repro(repository)
+    begun = list(repro.stages())
+    assert repro.process.wait() == 0
+    ends = [*(stage.at for stage in begun[1:]), time.monotonic()]
+    return {stage.stage: end - stage.at for stage, end in zip(begun, ends, strict=True)}
+
+
+def kill_once(
+    repository: Repository,
+    stage: str,
+    seconds: float,
+    reference: dict[str, bytes],
+    everything: bool,
+) -> Kill | None:
+    """One round; None where DVC was done before the kill came."""
+    early = stage in UP_TO_EXTRACT
+    forget(repository, everything and (early or stage == "rank"), everything and early)
+    repro = Repro(repository)
+    begun = next((named for named in repro.stages() if named.stage == stage), None)
+    assert begun, f"{stage} did not run"
+    after = random.uniform(0, seconds)  # noqa: S311
+    time.sleep(max(0, begun.at + after - time.monotonic()))
+    if repro.process.poll() is not None:
+        return None
+    trouble = repro.kill()
+    failed, said, errors = again(repository)
+    lock_cut = failed and "dvc.lock" in errors
+    if lock_cut:
+        (repository.folder / "dvc.lock").unlink()
+        failed, said, errors = again(repository)
+    if failed:
+        trouble += said[-2000:] + errors[-2000:]
+    status = repository.run("dvc", "status").gave
+    if "up to date" not in status:
+        trouble += status
+    found = outputs(repository)
+    different = [name for name in found | reference if found.get(name) != reference.get(name)]
+    ran = re.findall(r"Running stage '(\w+)", said)
+    return Kill(stage, after, ran, different, trouble, lock_cut)
+
+
+def matrix(repository: Repository, stage: str, kills: int) -> Iterator[Kill]:
+    section, knob, *values = KNOBS[stage]
+    if stage in OPTIONAL:
+        repository.set(**{OPTIONAL[stage]: {"run": ["asked"]}})
+    references: dict[float, dict[str, bytes]] = {}
+    repository.set(**{section: {knob: values[0]}})
+    repository.run("dvc", "repro")  # so that the next value is another
+    for value in reversed(values):
+        repository.set(**{section: {knob: value}})
+        forget(repository, store=True, shards=True)
+        seconds = time_stages(repository)[stage]
+        references[value] = outputs(repository)
+    print(f"{stage}: {seconds:.1f} s, {len(references[values[0]])} files", flush=True)
+    done = 0
+    for round_ in itertools.count(1):
+        if done == kills:
+            break
+        value = values[round_ % 2]
+        repository.set(**{section: {knob: value}})
+        result = kill_once(repository, stage, seconds, references[value], round_ % 4 < 2)
+        if result is None:
+            seconds *= 0.9  # the machine is faster now
+            continue
+        done += 1
+        print(done, result, flush=True)
+        yield result
+
+
+def row(stage: str, kills: list[Kill]) -> list[object]:
+    """What the table says of a stage."""
+    times = [kill.after_s for kill in kills]
+    span = f"{min(times):.1f} – {statistics.median(times):.1f} – {max(times):.1f}"
+    again = sum(stage in kill.lines for kill in kills)
+    right = sum(not kill.different and not kill.trouble for kill in kills)
+    cut = sum(kill.lock_cut for kill in kills)
+    made = f"{datetime.now(UTC):%F %H:%M}, {commit()}"
+    return [stage, len(kills), span, again, right, cut, made]
+
+
+def measure(scratch: Path, page: Path, kills: int = 21, stages: str = "") -> str:
+    declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    asked = stages.split(",") if stages else [name for name in declared if name not in OPTIONAL]
+    if unknown := set(asked) - KNOBS.keys():
+        sys.exit(f"name in KNOBS a parameter that has {', '.join(sorted(unknown))} run")
+    random.seed(0)
+    drawn = digits(scratch / "drawn", classes=2, each=PICTURES // 2)
+    one = min(drawn.rglob("*.png"))
+    shutil.copy(one, one.with_name("copy.png"))
+    one.with_name("broken.png").write_bytes(b"no picture")
+    repository = Repository(scratch, drawn, **SMALL)
+    repository.run("dvc", "add", "-q", "data/raw/pictures")
+    kept = page.with_suffix(".json")
+    known = json.loads(kept.read_text()) if kept.exists() else {}
+    for stage in asked:
+        known[stage] = row(stage, list(matrix(repository, stage, kills)))
+        kept.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+    rows = [known[stage] for stage in declared if stage in known]
+    count, same = (sum(one[at] for one in rows) for at in (1, 4))
+    columns = "killed in | kills | seconds into the stage, from – median – to"
+    columns += " | killed stage ran again | same bytes | of them `dvc.lock` cut"
+    return f"""# Runs killed in the midst of each stage
+
+{count} runs of `dvc repro` on {PICTURES} pictures were killed (SIGKILL, the whole process
+group); after another `dvc repro`, {same} of {count} had every output's bytes as
+an undisturbed run leaves them, and `dvc status` found nothing to do.
+
+{table(columns + " | made (UTC), at commit", rows)}
+
+Where the killed stage did not run again, the kill came after its end, while DVC took in its outputs
+or began the next stage.
+
+`dvc.lock` cut: the kill came while DVC wrote that file, which it does in place. `dvc repro` then
+ends with "'./dvc.lock' validation failed" until the file is brought back from git or deleted, as
+was done here; the run after that is the one compared.
+"""
