@@ -19,7 +19,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from benchmarks.harness import ROOT, Project, table
 from pipeline.checks import checks
-from pipeline.core import files as files_room
+from pipeline.core.files import digest
 from pipeline.core.paths import CHECKS, MANIFEST
 from pipeline.kinds.image import decode
 from pipeline.sources.splits import draw
@@ -116,7 +116,7 @@ def planted(row: dict[str, object], picture: Image.Image, file: Path, **more: ob
     """The manifest's row of a picture that is written to `file`."""
     file.parent.mkdir(parents=True, exist_ok=True)
     picture.save(file, quality=90)
-    return {**row, "path": str(file), "digest": files_room.digest(file.read_bytes()), **more}
+    return {**row, "path": str(file), "digest": digest(file.read_bytes()), **more}
 
 
 def tables(manifest: pd.DataFrame, extract: bool) -> dict[str, pd.DataFrame]:
@@ -133,7 +133,7 @@ def clean(manifest: pd.DataFrame, seeds: int) -> Rows:
     for seed in range(seeds):
         found = tables(redrawn(manifest, seed), extract=False)
         total["pairs called near-duplicates"] += len(found["near_duplicates"])
-        total["pictures called suspects"] += len(found["label_suspects"])
+        total["pictures called label issues"] += len(found["label_issues"])
         total[f"splits called drifted, of {2 * seeds}"] += int(found["drift"]["drifted"].sum())
     return {alarm: (count,) for alarm, count in total.items()}
 
@@ -172,7 +172,7 @@ def labels(manifest: pd.DataFrame, rate: float, seeds: int) -> Counter:
         changed = drawn.copy()
         changed.iloc[wrong, changed.columns.get_loc("label")] = given
         truth = dict(zip(drawn["path"].iloc[wrong], right, strict=True))
-        found = tables(changed, extract=False)["label_suspects"]
+        found = tables(changed, extract=False)["label_issues"]
         total["planted"] += len(wrong)
         for path, suggested in zip(found["path"], found["suggested"], strict=True):
             total["found"] += path in truth

@@ -27,13 +27,15 @@ def feature(file: datachain.File) -> list[float]:
     global ENGINE
     if os.environ["OUR_PACKAGES"] not in sys.path:
         sys.path.append(os.environ["OUR_PACKAGES"])
-    from pipeline import engines, params
-    from pipeline.views import ORIGINAL
+    from pipeline import kinds
+    from pipeline.backbones.engines import open_engine
+    from pipeline.core import params
+    kind = kinds.named("image")
     if ENGINE is None:
-        ENGINE = engines.open_engine(params.load(kinds.schema).extract)
+        ENGINE = open_engine(params.load(kinds.schema).extract, kind)
     with open(os.environ["NOTES"], "a") as note:
         note.write(file.path + "\\n")
-    return ENGINE.run(ENGINE.make_views([(file.read(), [ORIGINAL])]))[0].tolist()
+    return ENGINE.run(ENGINE.make_views([(file.read(), [kind.original])]))[0].tolist()
 
 if __name__ == "__main__":
     pictures = datachain.read_storage(

@@ -27,7 +27,6 @@ from pipeline.backbones.engines.engine import Engine
 from pipeline.core import params
 from pipeline.core.errors import DeviceError
 from pipeline.core.files import digest, read
-from pipeline.kinds.image import plan as plan_room
 from pipeline.kinds.image import preprocess, views
 from pipeline.kinds.image.views import View
 from pipeline.runners.threads import compute
@@ -40,7 +39,7 @@ def views_of(files: Sequence[Path], count: int, engine: Engine) -> pd.DataFrame:
     digests = [digest(file.read_bytes()) for file in files]
     manifest = pd.DataFrame({"digest": digests, "path": map(str, files)}).drop_duplicates("digest")
     settings = params.load(ROOT / "params.yaml").augment.model_copy(update={"views": count})
-    plan = plan_room.plan(manifest["digest"].tolist(), settings)
+    plan = kinds.named("image").plan(manifest["digest"].tolist(), settings)
     return every_view(manifest, plan, engine)
 
 

@@ -16,7 +16,7 @@ from benchmarks.harness import Cost, Repository, in_turns, ratios, run, spread, 
 from flows import server
 
 # Not `pipeline.store.local clear`, which deletes the exported backbone too.
-CLEAR = "from pipeline import store; store.FeatureStore(store.default_folder(), None).clear()"
+CLEAR = "from pipeline.store.vectors import open_store; open_store().clear()"
 STAGE = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.argv[1])"
 FLOW = (sys.executable, "-m", "flows.run")
 LOCKED = "database is locked"

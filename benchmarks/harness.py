@@ -240,8 +240,8 @@ class Project:
         """Change parameters: `set(augment={"views": 2})`."""
         file = self.folder / "params.yaml"
         document = yaml.safe_load(file.read_text())
-        for section, knobs in sections.items():
-            document[section] |= knobs
+        for section, values in sections.items():
+            document[section] |= values
         file.write_text(yaml.safe_dump(document, sort_keys=False))
 
     def run(self, *command: str | Path, **environment: str) -> Cost:

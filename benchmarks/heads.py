@@ -85,23 +85,25 @@ def measured(
     return found
 
 
-def row(power: float, knobs: Hyperparameters, seen: dict[str, list[Figures]]) -> tuple[object, ...]:
+def row(
+    power: float, chosen: Hyperparameters, seen: dict[str, list[Figures]]
+) -> tuple[object, ...]:
     """Means over the seeds, for each set and over the sets."""
     means = np.array([np.mean(seen[name], axis=0) for name in SETS])  # [sets, measures]
     val_loss, val_accuracy, test_loss, test_accuracy = means.T
     each = (f"{loss:.3f}, {acc:.4f}" for loss, acc in zip(val_loss, val_accuracy, strict=True))
     val = (val_loss.mean(), val_accuracy.mean(), *each)
-    return words(knobs), power, *val, test_loss.mean(), test_accuracy.mean(), *test_accuracy
+    return words(chosen), power, *val, test_loss.mean(), test_accuracy.mean(), *test_accuracy
 
 
-def words(knobs: Hyperparameters) -> str:
-    if knobs.optimizer == "nearest_mean":
+def words(chosen: Hyperparameters) -> str:
+    if chosen.optimizer == "nearest_mean":
         return "nearest_mean"
-    if knobs.optimizer in ("ridge", "lbfgs"):
-        return f"{knobs.optimizer}, decay {knobs.weight_decay:g}"
-    text = f"{knobs.optimizer}, rate {knobs.learning_rate:g}, decay {knobs.weight_decay:g}"
-    text += f", smoothing {knobs.label_smoothing:g}" if knobs.label_smoothing else ""
-    return text + (f", width {knobs.width}, dropout {knobs.dropout:g}" if knobs.width else "")
+    if chosen.optimizer in ("ridge", "lbfgs"):
+        return f"{chosen.optimizer}, decay {chosen.weight_decay:g}"
+    text = f"{chosen.optimizer}, rate {chosen.learning_rate:g}, decay {chosen.weight_decay:g}"
+    text += f", smoothing {chosen.label_smoothing:g}" if chosen.label_smoothing else ""
+    return text + (f", width {chosen.width}, dropout {chosen.dropout:g}" if chosen.width else "")
 
 
 def measure(scratch: Path, pictures: Path, seeds: int = 5) -> str:

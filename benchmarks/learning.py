@@ -1,4 +1,4 @@
-"""What each way of learning is worth: frozen, augmented, thawed, from scratch; three picture sets.
+"""What each way of learning is worth: frozen, augmented, finetuned, from scratch; three picture sets.
 
     python -m benchmarks learning ../shared/data/hymenoptera --part frozen --set digits --seed 3
 
@@ -24,15 +24,15 @@ FROZEN = ("augment", "extract", "train", "evaluate")
 WAYS = {
     "original": "frozen, pictures as they are",
     "augmented": "frozen, four augmented views",
-    "thawed": "last blocks thawed, training pictures alone",
-    "chosen": "thawed where validation says so",
+    "thawed": "last blocks finetuned, training pictures alone",
+    "chosen": "finetuned where validation says so",
     "scratch": "from scratch, the same epochs, training pictures alone",
 }
 
 
 def figures(part: str, name: str, seed: int, given: Path, folder: Path) -> dict[str, Any]:
     """Test accuracy of the ways in one part on one set under one seed, and seconds of each."""
-    seeded = {section: {"seed": seed} for section in ("ingest", "augment", "train", "thaw")}
+    seeded = {section: {"seed": seed} for section in ("ingest", "augment", "train", "finetune")}
     project = Project(folder, pictures_of(name, given, folder), **seeded)
     del project.environment["HEADSTART_STORE"]  # the user's own: other seeds' originals are there
 
@@ -53,20 +53,20 @@ def figures(part: str, name: str, seed: int, given: Path, folder: Path) -> dict[
         found["pictures"] = measured()["pictures"]
     if part == "thaw":
         project.stages(*FROZEN)
-        seconds["thawed"] = took("thaw")
-        thawed = project.report("thaw")
-        accuracy["thawed"] = thawed["test"]["thawed"]["accuracy"]
-        found["taken"] = taken = thawed["taken"]
-        accuracy["chosen"] = (thawed["test"]["refit"] if taken else measured())["accuracy"]
+        seconds["thawed"] = took("finetune")
+        tuned = project.report("finetune")
+        accuracy["thawed"] = tuned["test"]["finetuned"]["accuracy"]
+        found["taken"] = taken = tuned["taken"]
+        accuracy["chosen"] = (tuned["test"]["refit"] if taken else measured())["accuracy"]
     if part == "scratch":
-        seconds["scratch"] = took("scratch")
-        scratch = project.report("scratch")["from_scratch"]
+        seconds["scratch"] = took("from_scratch")
+        scratch = project.report("from_scratch")["from_scratch"]
         accuracy["scratch"] = scratch["test"]["accuracy"]
         found["pictures"] = scratch["test"]["pictures"]
         # How many pictures a class the frozen backbone needs to be as good on the same validation.
         seconds["frozen, alone"] = took("augment", "extract", "train")
-        project.stages("few")
-        tried = pd.read_csv(project.folder / "reports" / "few.csv")
+        project.stages("learning_curve")
+        tried = pd.read_csv(project.folder / "reports" / "learning_curve.csv")
         as_good = tried[tried["accuracy"] >= scratch["validation"]["accuracy"]]
         found |= {"enough": int(as_good["pictures"].min()), "all": int(tried["pictures"].max())}
     return found
@@ -125,7 +125,7 @@ def measure(
     times = " | seconds frozen {:.0f} | from scratch {:.0f}"
     return f"""# What each way of learning is worth
 
-EfficientNet-Lite0, the parameters of `params.yaml`, `train.refit` on: frozen heads, and thawed
+EfficientNet-Lite0, the parameters of `params.yaml`, `train.refit` on: frozen heads, and finetuned
 networks that were taken, have learned from validation pictures too once those had been chosen by,
 the rows `training pictures alone` have not. The interval is Wilson's for one set of test pictures
 of this size. Seconds are the median of a seed: for the frozen rows augment to evaluate with
@@ -134,12 +134,12 @@ the seed.
 
 {table(columns + " | 95 % interval | seconds", rows(known))}
 
-What transfer saved: on how many training pictures (the smallest number that `few` tried) the frozen
+What transfer saved: on how many training pictures (the smallest number that `learning_curve` tried) the frozen
 backbone is as good on the validation pictures as training from scratch on all of them, and the
 seconds of both on all (frozen: augment, extract and train; the originals were in the store but for
 the first seed). Medians.
 
 {table("set | seeds | training pictures {:.0f} | enough frozen {:.0f}" + times, saved(known))}
 
-Thawing was taken in {len(taken)} of {len(thawed)} runs: {", ".join(taken)}.
+Finetuning was taken in {len(taken)} of {len(thawed)} runs: {", ".join(taken)}.
 """

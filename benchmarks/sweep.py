@@ -66,13 +66,15 @@ def one_against_many(rows: int, classes: int, epochs: int, device: str) -> tuple
     schedule = Schedule(epochs, BATCH, 0, np.ones(classes, np.float32))
     heads = grid()
 
-    def run(knobs: list[Hyperparameters]) -> list[Trained]:
-        return fit_heads(train, val, knobs, schedule, device)
+    def run(hyperparameters: list[Hyperparameters]) -> list[Trained]:
+        return fit_heads(train, val, hyperparameters, schedule, device)
 
     run(heads[:1])  # wakes the device and its libraries up
     # Standardising the rows and placing them on the device is done once for any number of heads.
     some = {"one": heads[:1], "many": heads, "fixed": []}
-    costs = in_turns(REPEATS, {name: partial(run, knobs) for name, knobs in some.items()})
+    costs = in_turns(
+        REPEATS, {name: partial(run, hyperparameters) for name, hyperparameters in some.items()}
+    )
     one, many, fixed = (statistics.median(cost.wall for cost in each) for each in costs.values())
     size, alone, together = f"{rows:,}, {classes} classes", one - fixed, many - fixed
     return device, size, epochs, one, many, many / one, alone, together, together / alone
@@ -92,8 +94,8 @@ def grids(name: str, classes: int, splits: list[Split]) -> list[tuple[object, ..
 
     heads = grid()
 
-    def run(knobs: list[Hyperparameters]) -> list[Trained]:
-        return fit_heads(train, val, knobs, schedule, "cpu")
+    def run(hyperparameters: list[Hyperparameters]) -> list[Trained]:
+        return fit_heads(train, val, hyperparameters, schedule, "cpu")
 
     add("together", *timed(lambda: run(heads), REPEATS))
     add("one after the other", *timed(lambda: [run([one])[0] for one in heads]))

@@ -15,12 +15,17 @@ FILL = """
 import numpy as np, pandas as pd
 from pathlib import Path
 from pipeline import kinds
-from pipeline import engines, extract, features, params, store
-from pipeline.paths import MANIFEST, PLAN
-engine = engines.open_engine(params.load(kinds.schema).extract)
-table = extract.every_view(features.read_manifest(MANIFEST), pd.read_parquet(PLAN), engine)
+from pipeline.backbones.engines import open_engine
+from pipeline.core import params
+from pipeline.core.paths import MANIFEST, PLAN
+from pipeline.runners.wanted import every_view
+from pipeline.store.places import default_folder
+from pipeline.store.vectors import FeatureStore
+from pipeline.tables.manifest import read_manifest
+engine = open_engine(params.load(kinds.schema).extract, kinds.named("image"))
+table = every_view(read_manifest(MANIFEST), pd.read_parquet(PLAN), engine)
 keys, random = table["key"].tolist(), np.random.default_rng(0)
-with store.FeatureStore(store.default_folder(), None) as cache:
+with FeatureStore(default_folder(), None) as cache:
     for i in range(0, len(keys), 1000):
         part = keys[i : i + 1000]
         made_up = random.standard_normal((len(part), engine.dimension), dtype=np.float32)

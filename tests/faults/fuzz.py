@@ -330,10 +330,12 @@ SLOWEST: dict[str, Callable[[], bytes]] = {
 
 
 INSPECT = """
-import sys, time; from pathlib import Path; from pipeline import pictures
+import sys, time; from pathlib import Path; from pipeline import kinds
+from pipeline.core.errors import RefusedError; from pipeline.core.files import load
+image = kinds.named("image")
 start = time.perf_counter()
-try: pictures.inspect(pictures.load(Path(sys.argv[1]))); word = "taken"
-except pictures.RefusedError as error: word = f"refused: {error}"
+try: image.inspect(load(Path(sys.argv[1]), image.most_bytes)); word = "taken"
+except RefusedError as error: word = f"refused: {error}"
 print(word, time.perf_counter() - start, sep="|")
 """
 

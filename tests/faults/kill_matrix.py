@@ -50,24 +50,26 @@ KNOBS: dict[str, tuple[str, str, float, float]] = {
     "checks": ("checks", "seed", 0, 1),
     "bundle": ("evaluate", "seed", 0, 1),  # by way of the metrics
     "report": ("checks", "seed", 0, 1),  # it is of parameters too
-    "few": ("few", "draws", 1, 2),
+    "learning_curve": ("learning_curve", "draws", 1, 2),
     "rank": ("rank", "confidence", 0.95, 0.9),
-    "thaw": ("thaw", "seed", 0, 1),
-    "best": ("thaw", "seed", 0, 1),  # by way of the thawed network
-    "scratch": ("scratch", "learning_rate", 0.003, 0.002),
+    "finetune": ("finetune", "seed", 0, 1),
+    "best": ("finetune", "seed", 0, 1),  # by way of the finetuned network
+    "from_scratch": ("from_scratch", "learning_rate", 0.003, 0.002),
 }
 UP_TO_EXTRACT = ("ingest", "augment", "extract")
-OPTIONAL = {"few": "few", "rank": "rank", "thaw": "thaw", "best": "thaw", "scratch": "scratch"}
+OPTIONAL = {"best": "finetune"} | {
+    name: name for name in ("learning_curve", "rank", "finetune", "from_scratch")
+}
 # What makes each stage short.
 SMALL = {
     "augment": {"views": 2},
     "evaluate": {"bootstrap": 50},
     "train": {"epochs": 8},
     "rank": {"backbones": ["efficientnet_lite0", "random:efficientnet_lite0"]},
-    "thaw": {"epochs": 3},  # and so scratch
+    "finetune": {"epochs": 3},  # and so from_scratch
 }
 OUTPUTS = ("data/manifest.parquet", "data/refused.csv", "data/plan.parquet", "data/features",
-           "data/pictures", "data/thawed", "models", "reports", "bundle", "best")  # fmt: skip
+           "data/pictures", "data/finetuned", "models", "reports", "bundle", "best")  # fmt: skip
 TIMINGS = "rank_speed.csv"
 PICTURES = 60
 
