@@ -22,7 +22,8 @@ circles = sum((b, a) in pairs for a, b in pairs) // 2
 stages = [m for m in modules if m.count(".") == 1 and not graph.find_children(m)]
 stages = [m for m in stages if "command.run(" in open(m.replace(".", "/") + ".py").read()]
 between = sum((a, b) in pairs for a in stages for b in stages)
-print(top, len({room(m) for m in modules}), sum(map(len, of.values())), len(pairs), circles, between)
+rooms, imports = len({room(m) for m in modules}), sum(map(len, of.values()))
+print(top, rooms, imports, len(pairs), circles, between)
 """
 ROWS = (
     "modules on the top floor",
@@ -57,8 +58,8 @@ def measure(scratch: Path, before: str = "e2d6aa9", after: str = "HEAD") -> str:
     rows = zip(names, *columns, strict=True)
     return f"""# The house before and after
 
-`{before}` is the last commit in which `pipeline/` was a flat floor. Lines are of Python; the drivers
-of kills, fuzzing and mutation have moved from `benchmarks/` to `tests/`.
+`{before}` is the last commit in which `pipeline/` was a flat floor. Lines are of Python. The
+drivers of kills, fuzzing and mutation have moved from `benchmarks/` to `tests/`.
 
 {table("of `pipeline/` | before {:,} | after {:,}", list(rows))}
 """

@@ -1,4 +1,4 @@
-"""What each way of learning is worth: frozen, augmented, finetuned, from scratch; three picture sets.
+"""What each way of learning is worth: frozen, augmented, finetuned, from scratch; three sets.
 
     python -m benchmarks learning ../shared/data/hymenoptera --part frozen --set digits --seed 3
 
@@ -134,8 +134,8 @@ the seed.
 
 {table(columns + " | 95 % interval | seconds", rows(known))}
 
-What transfer saved: on how many training pictures (the smallest number that `learning_curve` tried) the frozen
-backbone is as good on the validation pictures as training from scratch on all of them, and the
+What transfer saved: on how many training pictures (the smallest number that `learning_curve`
+tried) the frozen backbone is as good on the validation pictures as training from scratch on all of them, and the
 seconds of both on all (frozen: augment, extract and train; the originals were in the store but for
 the first seed). Medians.
 

@@ -72,9 +72,7 @@ def one_against_many(rows: int, classes: int, epochs: int, device: str) -> tuple
     run(heads[:1])  # wakes the device and its libraries up
     # Standardising the rows and placing them on the device is done once for any number of heads.
     some = {"one": heads[:1], "many": heads, "fixed": []}
-    costs = in_turns(
-        REPEATS, {name: partial(run, hyperparameters) for name, hyperparameters in some.items()}
-    )
+    costs = in_turns(REPEATS, {name: partial(run, these) for name, these in some.items()})
     one, many, fixed = (statistics.median(cost.wall for cost in each) for each in costs.values())
     size, alone, together = f"{rows:,}, {classes} classes", one - fixed, many - fixed
     return device, size, epochs, one, many, many / one, alone, together, together / alone

@@ -41,7 +41,7 @@ import yaml
 from benchmarks.harness import ROOT, Repository, commit, digits, table
 
 # For each stage, a parameter that has it run and the two values that it is changed between.
-KNOBS: dict[str, tuple[str, str, float, float]] = {
+PARAMETERS: dict[str, tuple[str, str, float, float]] = {
     "ingest": ("ingest", "seed", 0, 1),
     "augment": ("augment", "seed", 0, 1),
     "extract": ("extract", "batch_size", 32, 16),
@@ -192,14 +192,14 @@ def kill_once(
 
 
 def matrix(repository: Repository, stage: str, kills: int) -> Iterator[Kill]:
-    section, knob, *values = KNOBS[stage]
+    section, name, *values = PARAMETERS[stage]
     if stage in OPTIONAL:
         repository.set(**{OPTIONAL[stage]: {"run": ["asked"]}})
     references: dict[float, dict[str, bytes]] = {}
-    repository.set(**{section: {knob: values[0]}})
+    repository.set(**{section: {name: values[0]}})
     repository.run("dvc", "repro")  # so that the next value is another
     for value in reversed(values):
-        repository.set(**{section: {knob: value}})
+        repository.set(**{section: {name: value}})
         forget(repository, store=True, shards=True)
         seconds = time_stages(repository)[stage]
         references[value] = outputs(repository)
@@ -209,7 +209,7 @@ def matrix(repository: Repository, stage: str, kills: int) -> Iterator[Kill]:
         if done == kills:
             break
         value = values[round_ % 2]
-        repository.set(**{section: {knob: value}})
+        repository.set(**{section: {name: value}})
         result = kill_once(repository, stage, seconds, references[value], round_ % 4 < 2)
         if result is None:
             seconds *= 0.9  # the machine is faster now
@@ -233,8 +233,8 @@ def row(stage: str, kills: list[Kill]) -> list[object]:
 def measure(scratch: Path, page: Path, kills: int = 21, stages: str = "") -> str:
     declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     asked = stages.split(",") if stages else [name for name in declared if name not in OPTIONAL]
-    if unknown := set(asked) - KNOBS.keys():
-        sys.exit(f"name in KNOBS a parameter that has {', '.join(sorted(unknown))} run")
+    if unknown := set(asked) - PARAMETERS.keys():
+        sys.exit(f"name in PARAMETERS a parameter that has {', '.join(sorted(unknown))} run")
     random.seed(0)
     drawn = digits(scratch / "drawn", classes=2, each=PICTURES // 2)
     one = min(drawn.rglob("*.png"))
