@@ -170,7 +170,7 @@ def test_a_picture_that_the_manifest_does_not_name_is_an_error(tmp_path):
 def test_an_augmented_view_of_a_test_picture_is_an_error(tmp_path):
     table = manifest()
     write(tmp_path, [*rows(table), (table["digest"].iloc[-1], 1)])
-    with pytest.raises(DataError, match=r"view 1 of pictures/011.png, a test picture"):
+    with pytest.raises(DataError, match=r"view 1 of pictures/011.png, a test example"):
         read_splits(tmp_path, table, ["ants", "bees"], ["test"])
 
 
