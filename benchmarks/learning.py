@@ -136,8 +136,8 @@ the seed.
 
 What transfer saved: on how many training pictures (the smallest number that `learning_curve`
 tried) the frozen backbone is as good on the validation pictures as training from scratch on all of
-them, and the seconds of both on all (frozen: augment, extract and train; the originals were in the store but for
-the first seed). Medians.
+them, and the seconds of both on all (frozen: augment, extract and train; the originals were in the
+store but for the first seed). Medians.
 
 {table("set | seeds | training pictures {:.0f} | enough frozen {:.0f}" + times, saved(known))}
 

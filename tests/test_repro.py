@@ -112,7 +112,7 @@ def test_a_second_run_runs_nothing(done: Repository) -> None:
         ("evaluate", "bootstrap", 60, ["evaluate", "bundle", "report"]),
         ("train", "weight_decay", 0.1, ["train", "evaluate", "bundle", "report"]),
         ("augment", "rotate", 25, STAGES[1:]),
-        ("checks", "least_pictures", 5, ["checks", "report"]),
+        ("checks", "least_examples", 5, ["checks", "report"]),
     ],
 )
 def test_a_parameter_reruns_what_depends_on_it(
@@ -200,7 +200,7 @@ def test_why_foretells_what_a_run_then_does(
     assert "1 picture relabelled: data/raw/shapes/square/4.png (disc → square)" in said
     assert "augment: would run: augment.hflip 0.5 → 0.25" in said
     assert "train: runs if the output of" in said
-    assert "pipeline/tasks/metrics.py modified" in said
+    assert "pipeline/tasks modified" in said
     foretold = re.search(r"(\d+) views would be computed, (\d+) reused", said).groups()
 
     shown = done.run("dvc", "repro")
