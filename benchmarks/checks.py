@@ -194,8 +194,8 @@ def drifted(manifest: pd.DataFrame, kind: str, seeds: int) -> tuple[int, int]:
             planted(row, change(picture_of(row["path"])), folder / f"{i}.png")
             for i, row in enumerate(drawn[changes].to_dict("records"))
         ]
-        table = tables(pd.concat([drawn[~changes], pd.DataFrame(new)]), extract=True)["drift"]
-        found.append(table.set_index("split")["drifted"])
+        drift = tables(pd.concat([drawn[~changes], pd.DataFrame(new)]), extract=True)["drift"]
+        found.append(drift.set_index("split")["drifted"])
     return sum(int(one["test"]) for one in found), sum(int(one["val"]) for one in found)
 
 
@@ -206,9 +206,8 @@ def measure(
     kinds = ("clean", "copies", "labels", "drift")
     rows: dict[str, dict[str, tuple]] = {kind: defaultdict(tuple) for kind in kinds}
     for name in SETS:
-        project = Project(
-            scratch / name, gather(name, pictures, scratch / f"{name} raw"), augment={"views": 0}
-        )
+        raw = gather(name, pictures, scratch / f"{name} raw")
+        project = Project(scratch / name, raw, augment={"views": 0})
         with project.inside():
             run("ingest", "augment", "extract")
             manifest = pd.read_parquet(MANIFEST)
@@ -217,8 +216,8 @@ def measure(
             for rate, share in RATES.items():
                 runs = seeds if share else single
                 total = labels(manifest, share, runs)
-                shown = f"{total['found']} / {total['planted']}"
-                found["labels"][f"{rate}, {runs} runs"] = (shown, total["false"])
+                hits = f"{total['found']} / {total['planted']}"
+                found["labels"][f"{rate}, {runs} runs"] = (hits, total["false"])
                 right += total
             # After these the features of planted pictures lie beside those of the set.
             found["copies"] = copies(manifest, seeds)

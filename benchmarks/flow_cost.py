@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks.harness import Cost, Repository, in_turns, ratios, run, spread, table
+from benchmarks.harness import ENVIRONMENT, Cost, Repository, in_turns, ratios, run, spread, table
 from flows import server
 
 # Not `pipeline.store.local clear`, which deletes the exported backbone too.
@@ -47,18 +47,19 @@ def side_by_side(folder: Path, rounds: int, **environment: str) -> int:
 
 
 def measure(scratch: Path, turns: int = 9, full: int = 3, parallel: int = 50) -> str:
-    os.environ.pop("PREFECT_API_URL", None)
-    os.environ["PREFECT_HOME"] = home = str(scratch / "home")
+    for environment in (os.environ, ENVIRONMENT):
+        environment.pop("PREFECT_API_URL", None)
+        environment["PREFECT_HOME"] = str(scratch / "home")
     copy = Repository(scratch)
     copy.run("dvc", "repro")
-    alone = copy.run(*FLOW, "--force", PREFECT_HOME=home).wall
+    alone = copy.run(*FLOW, "--force").wall
     log = scratch / "server.log"
     with log.open("wb") as errors:
         os.dup2(errors.fileno(), 2)  # the server's complaints
     begun = time.perf_counter()
     with server.running(scratch, "127.0.0.1", 4299) as api:
         first_start = time.perf_counter() - begun
-        known = {"PREFECT_API_URL": api, "PREFECT_HOME": home}
+        known = {"PREFECT_API_URL": api}
 
         def cold(*command: str) -> Cost:
             copy.run(sys.executable, "-c", CLEAR)

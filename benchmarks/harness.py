@@ -68,12 +68,13 @@ def main(module: ModuleType, arguments: list[str]) -> None:
             parser.add_argument(f"--{name}", type=type(default), default=default)
     asked = vars(parser.parse_args(arguments))
     asked |= {name: value.resolve() for name, value in asked.items() if isinstance(value, Path)}
+    measured = commit()  # before the hours in which another may come
     with tempfile.TemporaryDirectory() as scratch:
         given = asked | {"scratch": Path(scratch)}
         text = module.measure(**{name: given[name] for name in parameters})
     title, rest = text.split("\n", 1)
     command = re.sub(r" --page \S+", "", f"{parser.prog} {shlex.join(arguments)}").strip()
-    made = f"Made by `{command}` at commit {commit()}; {machine()}."
+    made = f"Made by `{command}` at commit {measured}; {machine()}."
     page = asked["page"]
     _, mark, by_hand = (page.read_text() if page.exists() else "").partition(BY_HAND)
     page.write_text(f"{title}\n\n{made}\n{rest}" + ("\n" + mark + by_hand if mark else ""))
