@@ -20,7 +20,7 @@ from pipeline.heads.hyperparameters import Hyperparameters, every_combination
 from pipeline.heads.trained import Schedule
 from pipeline.tables.features import write_shards
 from pipeline.train import train
-from tests.test_sweep import blobs
+from tests.heads.test_fit import blobs
 
 
 def make_features(counts, dimension=12, views=1, seed=0):

@@ -43,7 +43,7 @@ class Target(NamedTuple):
 
 
 TARGETS = {
-    "splits": Target("split", ("sources/splits",), ("tests/test_splits.py",)),
+    "splits": Target("split", ("sources/splits",), ("tests/sources/test_splits.py",)),
     "augment": Target(
         "plan",
         ("augment", "kinds/image/plan", "kinds/image/contact_sheet"),
@@ -54,7 +54,7 @@ TARGETS = {
         "store key",
         ("store/keys", "kinds/image/__init__", "runners/wanted", "backbones/exports",
          "backbones/catalogue"),
-        ("tests/test_keys.py", "tests/test_store.py", "-k", "key"),
+        ("tests/store/test_keys.py", "tests/store/test_store.py", "-k", "key"),
         ("pipeline.store.keys.x_view_key__*", "pipeline.kinds.image.*pack_view__*",
          "pipeline.runners.wanted.x_every_view__*", "pipeline.backbones.exports.x_file_of__*",
          "pipeline.backbones.catalogue.x__fingerprint__*"),

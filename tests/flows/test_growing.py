@@ -100,7 +100,7 @@ def test_as_a_flow(bundled: Path, inbox: Path, tmp_path: Path, server: str) -> N
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 
-    assert "2 pictures asked about, 0 copies" in run()
+    assert "2 files predicted, 0 copies" in run()
     assert "Cached" in run()
     with answers.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)

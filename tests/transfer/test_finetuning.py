@@ -232,7 +232,7 @@ def test_a_loss_that_is_no_number_ends_it_with_a_line_and_keeps_what_was(project
 def test_a_killed_run_goes_on_after_its_last_whole_epoch_to_the_same_bytes(project, monkeypatch):
     # As many threads and the same start for all three, so that rounding is no excuse.
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    script = "from tests.test_end_to_end import run_and_print; run_and_print(12)"
+    script = "from tests.transfer.test_finetuning import run_and_print; run_and_print(12)"
     command = [sys.executable, "-u", "-c", script]
 
     def result_of(output):

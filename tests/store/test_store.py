@@ -29,7 +29,7 @@ from pipeline.store.places import default_folder, default_limit, replacing
 from pipeline.store.vectors import FeatureStore
 from tests.conftest import Project
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 ORIGINAL = (0.0, 1.0, False, False)
 DIGEST = sha256(b"a picture").hexdigest()
 WIDTH = 1280

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import begin_store
+from tests.test_finetune import draw_shapes
 from tests.test_repro import Repository
-from tests.test_thaw import draw_shapes
 
 AS_SOMEBODY = ("git", "-c", "user.name=t", "-c", "user.email=t@t")
 

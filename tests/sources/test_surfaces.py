@@ -12,7 +12,7 @@ from pipeline.core.errors import DataError
 from pipeline.sources.surfaces import COLUMNS, PATCH, PHOTOGRAPHS, cut, read_recipe
 from pipeline.tables.manifest import SPLITS
 
-RECIPE = Path(__file__).parents[1] / "data/raw/surfaces.csv"
+RECIPE = Path(__file__).parents[2] / "data/raw/surfaces.csv"
 HEADER = ",".join(COLUMNS)
 BRICK = "brick,brick.png,train,0,0,512,192,8,3"
 

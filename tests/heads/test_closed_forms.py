@@ -12,7 +12,7 @@ from pipeline.heads.fit import fit_heads
 from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.trained import Schedule
 from pipeline.tables.features import Split
-from tests.test_sweep import CPU, NO_VAL, TRAIN, VAL, blobs
+from tests.heads.test_fit import CPU, NO_VAL, TRAIN, VAL, blobs
 
 LBFGS = Hyperparameters("lbfgs", 0, 0.1, 0, 0, 0, 0)
 
