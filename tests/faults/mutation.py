@@ -43,13 +43,24 @@ class Target(NamedTuple):
 
 
 TARGETS = {
-    "splits": Target("split", ("sources/splits",), ("tests/sources/test_splits.py",)),
+    "splits": Target(
+        "split",
+        ("sources/splits", "tables/labels"),
+        ("tests/sources/test_splits.py",),
+        ("pipeline.sources.splits.x_draw__*", "pipeline.tables.labels.x_missing__*"),
+    ),
     "augment": Target(
         "plan",
         ("augment", "kinds/image/plan", "kinds/image/contact_sheet"),
         ("tests/test_augment.py",),
     ),
-    "ingest": Target("manifest", ("ingest", "sources/checked"), ("tests/test_ingest.py",)),
+    "ingest": Target(
+        "manifest",
+        ("ingest", "sources/checked", "sources/splits"),
+        ("tests/test_ingest.py",),
+        ("pipeline.ingest.*", "pipeline.sources.checked.*", "pipeline.sources.splits.x_split__*",
+         "pipeline.sources.splits.x_fate_of_splits__*"),
+    ),
     "key": Target(
         "store key",
         ("store/keys", "kinds/image/__init__", "runners/wanted", "backbones/exports",
