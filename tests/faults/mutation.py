@@ -83,7 +83,7 @@ WHY: dict[str, str] = {
     r"<= (reached|settings)": "a draw falls on the bound itself once in 2^64",
     r"to_parquet\(.*(, \)|index=None)": "the same columns; pandas' note on the index differs",
     r"mkdir\(": "the folder's parent is the project, which is there",
-    r"itertuples\(index=None\)": "the same: None is false",
+    r"itertuples\(index=(None|False, \))": "None is false, and rows with names hold the same",
     r"itertuples\(index=True\)": "the columns are read by their names",
     r"default=|max\(\(len\(rows\)": "never reached: without views there are no rows to take it of",
     r'"WHITE"|"BLACK"|"UTF-8"': "the same: such names are read in any case",
