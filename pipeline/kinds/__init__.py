@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # slow to import, or not there where a bundle only answers
 
     from ..core.params import Augmentation
 
-# In params.yaml and of the folder beside this file.
+# The name of a kind in params.yaml is that of its folder beside this file.
 KINDS = (
     "image",
 )  # fmt: skip
