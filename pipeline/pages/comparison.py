@@ -23,7 +23,7 @@ def since_last_commit(metrics: dict[str, Any], now: dict[str, Any]) -> dict[str,
         return {"known": False, "why_not": "There is no commit to compare with yet."}
     committed = _git("show", f"HEAD:./{METRICS}")
     if committed is None:
-        words = f"{METRICS} is not in the last commit. Commit it, and here stands what has changed."
+        words = f"{METRICS} is not in the last commit. Commit it to see here what changes."
         return {"known": False, "why_not": words}
     commit, _, subject = last.partition("\n")
     try:
