@@ -37,7 +37,7 @@ def assert_one_line(done: "subprocess.CompletedProcess[str]", code: int, said: s
 
 
 def test_the_tree_is_drawn_as_it_is() -> None:
-    drawn = re.findall(r"^    [ │├└─]*(\w+Error)(?: \((\d)\))?(?: |$)", errors.__doc__, re.M)
+    drawn = re.findall(r"^    [ │├└─]*(\w+Error)(?: \((\d+)\))?(?: |$)", errors.__doc__, re.M)
     assert [name for name, _ in drawn] == [kind.__name__ for kind in kinds()]
     codes = {name: int(code) for name, code in drawn if code}
     assert codes == {kind.__name__: kind.exit_code for kind in kinds() if "exit_code" in vars(kind)}
