@@ -9,6 +9,10 @@ from .errors import MissingSetError
 
 # A set of packages to the modules that show that it is installed.
 SETS: dict[str, tuple[str, ...]] = {
+    "base": (
+        "numpy", "onnxruntime", "PIL", "safetensors", "tqdm", "pydantic", "yaml", "fastapi",
+        "python_multipart", "prometheus_client", "uvicorn",
+    ),
     "pipeline": (
         "pandas", "pyarrow", "sklearn", "scipy", "onnx", "matplotlib", "albumentations", "dvc",
         "prefect",
@@ -17,7 +21,12 @@ SETS: dict[str, tuple[str, ...]] = {
     "openvino": ("openvino",),
 }  # fmt: skip
 
-NAMES = {"pipeline": "the pipeline's packages", "torch": "PyTorch", "openvino": "OpenVINO"}
+NAMES = {
+    "base": "the base set's packages",
+    "pipeline": "the pipeline's packages",
+    "torch": "PyTorch",
+    "openvino": "OpenVINO",
+}
 
 
 def absent(set_name: str) -> list[str]:
@@ -46,7 +55,7 @@ def need(set_name: str, who: str) -> None:
     name = NAMES[set_name]
     if len(modules) < len(SETS[set_name]):
         name += f" ({', '.join(modules)})"
-    are = "are" if set_name == "pipeline" else "is"
+    are = "are" if set_name in ("base", "pipeline") else "is"
     raise MissingSetError(
         f"{who} needs {name}, which {are} not installed: {how_to_install(set_name)}"
     )
@@ -54,6 +63,8 @@ def need(set_name: str, who: str) -> None:
 
 def how_to_install(set_name: str) -> str:
     """The commands that install a set, in the clone and beside the wheel."""
+    if set_name == "base":
+        return "run `make setup`, or pip install headstart"
     return f"run `make setup EXTRAS={set_name}`, or pip install 'headstart[{set_name}]'"
 
 
