@@ -111,7 +111,7 @@ def machine() -> str:
 
 def commit() -> str:
     """The commit that is measured, and whether its code was changed since."""
-    changed = run("git", "status", "--porcelain", "--", "pipeline", "flows").gave
+    changed = run("git", "status", "--porcelain", "--", "pipeline", "flows", "headstart").gave
     return run("git", "rev-parse", "--short", "HEAD").gave.strip() + " and changes" * bool(changed)
 
 

@@ -33,7 +33,7 @@ ROWS = (
     "pairs of rooms that import each other",
     "imports of a stage by a stage",
 )
-FOLDERS = ("pipeline", "flows", "tests", "benchmarks")
+FOLDERS = ("pipeline", "flows", "headstart", "tests", "benchmarks")
 
 
 def figures(commit: str, folder: Path) -> list[int]:

@@ -37,7 +37,7 @@ def serving(project: Path, *arguments: str) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "flows.cli", "serve", "bundle", "--port", str(port)]
+    command = [sys.executable, "-m", "headstart", "serve", "bundle", "--port", str(port)]
     process = subprocess.Popen([*command, *arguments], cwd=project, env=ENVIRONMENT)
     address = f"http://127.0.0.1:{port}"
     try:

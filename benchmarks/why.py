@@ -50,7 +50,7 @@ def measure(scratch: Path, pictures: int = 100_000) -> str:
     for title, change in changes.items():
         change()
         # DVC remembers files that it has hashed; who asks first pays for the new ones.
-        answer = repository.run(sys.executable, "-m", "flows.cli", "why")
+        answer = repository.run(sys.executable, "-m", "headstart", "why")
         status = repository.run("dvc", "status")
         rows.append((title, answer.wall, status.wall, answer.wall / status.wall))
         print(rows[-1], answer.gave, flush=True)

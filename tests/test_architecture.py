@@ -45,7 +45,7 @@ def test_flows_brings_no_torch_in_by_a_back_door() -> None:
     assert shown.stdout.splitlines()[-1:] == ["none"], shown.stderr
 
 
-@pytest.mark.parametrize("folder", ["pipeline", "flows", "tests"])
+@pytest.mark.parametrize("folder", ["pipeline", "flows", "headstart", "tests"])
 def test_what_is_imported_is_asked_for_in_pyproject(folder: str) -> None:
     """Not only brought by something else, which may stop bringing it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -53,7 +53,7 @@ def test_what_is_imported_is_asked_for_in_pyproject(folder: str) -> None:
     if folder == "tests":
         lines += project["optional-dependencies"]["dev"]
     asked = {plain(re.split("[^A-Za-z0-9._-]", line)[0]) for line in lines}
-    ours = {"pipeline", "flows", "tests", "benchmarks", "toys"}
+    ours = {"pipeline", "flows", "headstart", "tests", "benchmarks", "toys"}
     brings = packages_distributions()
     for file, roots in libraries(folder).items():
         for root in roots - ours - sys.stdlib_module_names:

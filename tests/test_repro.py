@@ -181,7 +181,7 @@ def test_why_foretells_what_a_run_then_does(
     done.repro()
     up_to_date = [f"{stage}: up to date" for stage in STAGES]
     assert done.why() == up_to_date
-    assert done.run(sys.executable, "-m", "flows.cli", "why").splitlines() == up_to_date
+    assert done.run(sys.executable, "-m", "headstart", "why").splitlines() == up_to_date
 
     raw = done.folder / "data" / "raw" / "shapes"
     for i in range(2000, 2005):

@@ -9,12 +9,13 @@
     ├── TrainingError (6)    no head came out of training
     ├── DeviceError (7)      a device was asked for that is not there, or its memory is too small
     ├── DiskError (8)        a file cannot be read or written; the disk may be full
-    └── RunError (9)         DVC, Prefect or git cannot do what a run asks of it
-        ├── StageError       a stage failed, and another try would fail again
-        ├── MayPassError     something is in the way that may soon be gone
-        ├── StoppedError     the run ended while DVC was at work
-        ├── BusyError        another run has the working copy
-        └── ExperimentError  the experiment cannot be made
+    ├── RunError (9)         DVC, Prefect or git cannot do what a run asks of it
+    │   ├── StageError       a stage failed, and another try would fail again
+    │   ├── MayPassError     something is in the way that may soon be gone
+    │   ├── StoppedError     the run ended while DVC was at work
+    │   ├── BusyError        another run has the working copy
+    │   └── ExperimentError  the experiment cannot be made
+    └── MissingSetError (10) a set of packages is needed that is not installed
 
 `RunError` and what is below it are raised in `flows/` alone. A message is one line: what is wrong,
 where, and what to do about it; only a `StageError` is followed by the stage's last lines. Whatever
@@ -98,3 +99,9 @@ class BusyError(RunError):
 
 class ExperimentError(RunError):
     """The experiment cannot be made under this name or from this working copy."""
+
+
+class MissingSetError(HeadstartError):
+    """A set of packages is needed that is not installed; the text says what installs it."""
+
+    exit_code = 10

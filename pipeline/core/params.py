@@ -435,6 +435,20 @@ def store_section(path: Path = PARAMS) -> StoreParams:
         raise ParamsError(f"{path}: {_explain(error, alone, Params)}") from None
 
 
+def extract_section(values: dict[str, Any], who: str) -> ExtractParams:
+    """The section `extract` from values that `who` was given in code.
+
+    Raises:
+        ParamsError: the first thing that is wrong, as `load`.
+    """
+    document = {"extract": values}
+    try:
+        return Params.model_validate(document).extract
+    except ValidationError as error:
+        said = _explain(error, document, Params).removeprefix("extract.")
+        raise ParamsError(f"{who}: {said}") from None
+
+
 def check_file(schema: Schema, root: Path = Path()) -> None:
     """See that `params.yaml` is right and has what `dvc.yaml` asks of it by name.
 

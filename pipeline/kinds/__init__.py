@@ -121,8 +121,8 @@ class Kind(Protocol):
     def pack_view(self, view: View) -> bytes:
         """The view in bytes of a fixed width, for the store's key."""
 
-    def views_made_by(self) -> str:
-        """The libraries that could change an input."""
+    def views_made_by(self, augmented: bool) -> str:
+        """The libraries that could change an input: an augmented view, or the example itself."""
 
     feeds: frozenset[str]  # what inputs of backbones it can make, such as pixels
 
@@ -136,7 +136,7 @@ class Kind(Protocol):
     def copies_by(self) -> str:
         """Changes with whatever could change the outcome of `copies`."""
 
-    # What a bundle, `predict`, `serve` and the report ask.
+    # What a bundle, `predict`, `serve`, the report and `headstart/` ask.
     accepts: tuple[str, ...]  # media types of an example that is sent, such as image/*
 
     def graph(self, preprocessing: Preprocessing) -> "onnx.ModelProto":
@@ -144,6 +144,9 @@ class Kind(Protocol):
 
     def torch_input(self, example: "torch.Tensor", preprocessing: Preprocessing) -> "torch.Tensor":
         """The same in PyTorch, for one example."""
+
+    def encode(self, array: NDArray[Any]) -> bytes:
+        """An example that is an array, as the bytes of a file. Raises `RefusedError`."""
 
     def read(self, data: bytes, preprocessing: Preprocessing) -> NDArray[Any]:
         """An example as the input of a bundle's graph. Raises `RefusedError`."""

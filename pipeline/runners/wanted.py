@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from ..backbones.engines import Engine
-from ..store.keys import view_key
 from ..store.vectors import open_store
 from ..tables.features import Split
 from ..tables.power import raised
+from .keys import view_keys
 from .threads import batches, compute, features_of
 
 
@@ -25,11 +25,8 @@ def every_view(manifest: pd.DataFrame, plan: pd.DataFrame, engine: Engine) -> pd
     table = table.merge(manifest[["digest", "path"]], on="digest", validate="many_to_one")
     table = table.sort_values(["digest", "view"], ignore_index=True)
     views = table[list(kind.view_columns)].itertuples(index=False, name=None)
-    made_by = f"{engine.fingerprint} {kind.views_made_by()}"
-    table["key"] = [
-        view_key(digest, kind.pack_view(view), kind.view_code, made_by)
-        for digest, view in zip(table["digest"], views, strict=True)
-    ]
+    wanted = zip(table["digest"], views, strict=True)
+    table["key"] = view_keys(wanted, kind, engine.fingerprint)
     return table
 
 

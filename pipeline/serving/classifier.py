@@ -96,11 +96,24 @@ class Classifier:
             raise DataError(
                 f"{folder / 'model.onnx'} does not answer with {len(self.classes)} probabilities"
             )
+        self._folder = folder
+        self._bank: Floats | None = None
         if explains:
-            weights, about_head = folder / "head.safetensors", folder / "bundle.json"
-            self._head, _ = load_head(weights, about_head, numbers=("power",))
-            self._bank = _read_bank(folder / "neighbours.safetensors")
-            self.known = _read_known(folder / "neighbours.json", len(self._bank))
+            self.read_reasons()
+
+    def read_reasons(self) -> None:
+        """Read what heat maps and neighbours need, once.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        if self._bank is not None:
+            return
+        weights, about_head = self._folder / "head.safetensors", self._folder / "bundle.json"
+        self._head, _ = load_head(weights, about_head, numbers=("power",))
+        bank = _read_bank(self._folder / "neighbours.safetensors")
+        self.known = _read_known(self._folder / "neighbours.json", len(bank))
+        self._bank = bank
 
     def answer(
         self, data: bytes, heat: bool = False, neighbours: int = 0, side: int | None = None
@@ -128,7 +141,18 @@ class Classifier:
         nearest = self._nearest(got["features"], neighbours) if neighbours else ()
         return Answer(got["probabilities"], best, shown, nearest)
 
+    def features(self, data: bytes) -> Floats:
+        """The features [dimension] of an example, as the head sees them.
+
+        Raises:
+            RefusedError: as `answer`.
+        """
+        example = self.kind.read(data, self.preprocessing)
+        features: Floats = self._session.run(["features"], {self._input: example})[0]
+        return features
+
     def _nearest(self, features: Floats, k: int) -> tuple[Neighbour, ...]:
+        assert self._bank is not None  # noqa: S101 (`read_reasons` was called)
         positions, cosines = neighbours(directions(features[None]), self._bank, k)
         paths, labels = self.known["paths"], self.known["labels"]
         return tuple(

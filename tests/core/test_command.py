@@ -37,7 +37,7 @@ def assert_one_line(done: "subprocess.CompletedProcess[str]", code: int, said: s
 
 
 def test_the_tree_is_drawn_as_it_is() -> None:
-    drawn = re.findall(r"^    [ │├└─]*(\w+Error)(?: \((\d)\))?(?: |$)", errors.__doc__, re.M)
+    drawn = re.findall(r"^    [ │├└─]*(\w+Error)(?: \((\d+)\))?(?: |$)", errors.__doc__, re.M)
     assert [name for name, _ in drawn] == [kind.__name__ for kind in kinds()]
     codes = {name: int(code) for name, code in drawn if code}
     assert codes == {kind.__name__: kind.exit_code for kind in kinds() if "exit_code" in vars(kind)}
@@ -61,9 +61,9 @@ def test_each_kind_is_one_line_and_its_exit_code(
 
 COMMANDS = {
     **{stage: ("-m", f"pipeline.{stage}") for stage in ("ingest", "extract", "bundle")},
-    "why": ("-m", "flows.cli", "why"),
-    "predict": ("-m", "flows.cli", "predict", "bundle", "params.yaml"),
-    "serve": ("-m", "flows.cli", "serve", "bundle"),
+    "why": ("-m", "headstart", "why"),
+    "predict": ("-m", "headstart", "predict", "bundle", "params.yaml"),
+    "serve": ("-m", "headstart", "serve", "bundle"),
     "run": ("-m", "flows.run"),
     "dashboard": ("-m", "flows.dashboard"),
     "look": ("-m", "flows.watch"),
@@ -141,7 +141,7 @@ def test_a_port_that_is_taken(bundled: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_debug_shows_where_it_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    asked = ("-m", "flows.cli", "predict", "bundle", "nothing.png")
+    asked = ("-m", "headstart", "predict", "bundle", "nothing.png")
     for done in (
         run("-m", "pipeline.ingest", "--debug"),
         run("-m", "pipeline.ingest", HEADSTART_DEBUG="1"),

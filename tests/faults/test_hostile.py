@@ -343,7 +343,7 @@ def test_the_server_of_a_bundle_listens_on_loopback(
     bundled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(bundled)
-    assert addresses("flows.cli", "serve", "bundle") == {"127.0.0.1"}
+    assert addresses("headstart", "serve", "bundle") == {"127.0.0.1"}
 
 
 @pytest.mark.slow

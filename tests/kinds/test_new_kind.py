@@ -38,7 +38,7 @@ class Clone:
 
     def __init__(self, folder: Path, exported: Path) -> None:
         self.folder = folder
-        for name in ("pipeline", "flows", ".dvc/plots"):
+        for name in ("pipeline", "flows", "headstart", ".dvc/plots"):
             shutil.copytree(
                 ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
             )
@@ -75,7 +75,7 @@ class Clone:
         return done.stdout
 
     def headstart(self, *arguments: str) -> str:
-        return self.run(sys.executable, "-m", "flows.cli", *arguments)
+        return self.run(sys.executable, "-m", "headstart", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_predict_answers_and_refuses(clone: Clone) -> None:
 def test_serve_answers(clone: Clone) -> None:
     port = free_port()
     server = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "serve", "bundle", "--port", str(port)],
+        [sys.executable, "-m", "headstart", "serve", "bundle", "--port", str(port)],
         cwd=clone.folder,
         env=clone.environment,
     )

@@ -26,7 +26,7 @@ def project(bundled, monkeypatch):
 
 def headstart(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "flows.cli", "predict", *map(str, arguments)],
+        [sys.executable, "-m", "headstart", "predict", *map(str, arguments)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -131,7 +131,7 @@ def test_a_mistake_is_one_line(project, arguments, said):
 
 def test_predict_loads_neither_torch_nor_dvc_nor_prefect(project):
     script = (
-        "import sys; from flows import cli; sys.argv[1:] = ['predict', 'bundle', 'data/raw'];"
+        "import sys; from headstart import cli; sys.argv[1:] = ['predict', 'bundle', 'data/raw'];"
         "cli.main(); print(sorted({'torch', 'dvc', 'prefect', 'cv2', 'pandas', 'threadpoolctl'}"
         " & set(sys.modules)))"
     )

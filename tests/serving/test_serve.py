@@ -45,7 +45,7 @@ def serving(folder, *arguments):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "serve", "bundle", "--port", str(port), *arguments],
+        [sys.executable, "-m", "headstart", "serve", "bundle", "--port", str(port), *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -227,7 +227,7 @@ def test_what_is_not_answered_in_time_is_told_so(bundled, picture):
 )
 def test_a_mistake_is_one_line(bundled, arguments, said):
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "serve", *arguments],
+        [sys.executable, "-m", "headstart", "serve", *arguments],
         cwd=bundled, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode in (2, 3)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core.errors import RefusedError
 from .. import Example, Maker, Preprocessing, Shown, View
 
 if TYPE_CHECKING:
@@ -106,10 +107,10 @@ class Image:
             ">dd??", float(angle) + 0.0, float(scale) + 0.0, bool(hflip), bool(vflip)
         )
 
-    def views_made_by(self) -> str:
-        """The libraries that decode, scale and warp."""
+    def views_made_by(self, augmented: bool) -> str:
+        """The library that decodes and scales, and those that warp."""
         names = ("pillow", "opencv-python-headless", "albumentations")
-        return " ".join(f"{name} {version(name)}" for name in names)
+        return " ".join(f"{name} {version(name)}" for name in names[: 3 if augmented else 1])
 
     def inputs(self, preprocessing: Preprocessing, device: str) -> Maker:
         """Views, uint8 [n, side, side, 3]."""
@@ -143,6 +144,15 @@ class Image:
         from .torch_input import preprocess
 
         return preprocess(example, preprocessing)
+
+    def encode(self, array: NDArray[Any]) -> bytes:
+        """Pixels, uint8 [height, width, 3] of sRGB, as a binary PPM."""
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+            raise RefusedError(
+                f"an array of {array.dtype} {list(array.shape)}; pixels are uint8"
+                " [height, width, 3]"
+            )
+        return b"P6\n%d %d\n255\n" % (array.shape[1], array.shape[0]) + array.tobytes()
 
     def read(self, data: bytes, preprocessing: Preprocessing) -> NDArray[Any]:
         """A picture, uint8 [height, width, 3], scaled by the function that `extract` uses."""

@@ -115,7 +115,7 @@ class Grid:
     def pack_view(self, view: View) -> bytes:
         return struct.pack("?", *view)
 
-    def views_made_by(self) -> str:
+    def views_made_by(self, augmented: bool) -> str:
         return "grid 1"
 
     def inputs(self, preprocessing: Preprocessing, device: str) -> Maker:
@@ -138,6 +138,9 @@ class Grid:
 
     def torch_input(self, example: Any, preprocessing: Preprocessing) -> Any:
         return example
+
+    def encode(self, array: NDArray[Any]) -> bytes:
+        return "\n".join("".join(map(str, row)) for row in array.tolist()).encode()
 
     def read(self, data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
         return pixels(data, preprocessing.crop)

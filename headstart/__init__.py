@@ -1,0 +1,82 @@
+"""Headstart as a library: open a trained bundle, or embed examples with a pretrained backbone.
+
+    import headstart
+
+    model = headstart.load("bundle")
+    for prediction in model.predict(["one.jpg", "two.jpg"]):
+        print(prediction.label, prediction.probability)
+
+What is public is in `__all__`; docs/api.md describes it and says what a version number promises.
+Importing this module imports nothing that takes a while: that is left to `load` and `Embedder`.
+"""
+
+import os
+from typing import TYPE_CHECKING
+
+from ._rooms import errors
+
+if TYPE_CHECKING:
+    from .embedder import Embedder
+    from .examples import Example
+    from .model import Model, Neighbour, Prediction
+
+__version__ = "0.2.0"
+
+__all__ = [
+    "DataError",
+    "DeviceError",
+    "Embedder",
+    "Example",
+    "HeadstartError",
+    "MissingSetError",
+    "Model",
+    "Neighbour",
+    "ParamsError",
+    "Prediction",
+    "RefusedError",
+    "StoreError",
+    "WeightsError",
+    "__version__",
+    "load",
+]
+
+HeadstartError = errors.HeadstartError
+ParamsError = errors.ParamsError
+DataError = errors.DataError
+RefusedError = errors.RefusedError
+WeightsError = errors.WeightsError
+StoreError = errors.StoreError
+DeviceError = errors.DeviceError
+MissingSetError = errors.MissingSetError
+
+
+def load(bundle: "str | os.PathLike[str]") -> "Model":
+    """Open a trained bundle: the folder `bundle/` that `make repro` leaves.
+
+    Raises:
+        DataError: it is no bundle, or one that is damaged or of a later version.
+    """
+    from .model import Model
+
+    return Model(bundle)
+
+
+if not TYPE_CHECKING:  # a checker knows these names from above
+    LATER = {
+        "Embedder": "embedder",
+        "Example": "examples",
+        "Model": "model",
+        "Neighbour": "model",
+        "Prediction": "model",
+    }
+
+    def __getattr__(name):  # noqa: ANN001, ANN202
+        """The names that take a while to import, when they are first asked for."""
+        from importlib import import_module
+
+        if name not in LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f".{LATER[name]}", __name__), name)
+
+    def __dir__():  # noqa: ANN202
+        return sorted({*globals(), *LATER})

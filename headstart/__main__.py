@@ -1,0 +1,6 @@
+"""`python -m headstart` is the command `headstart`."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    main()

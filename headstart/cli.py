@@ -1,0 +1,154 @@
+"""The command `headstart`.
+
+Each subcommand imports what it needs when it is called: `predict` and `serve` neither DVC nor
+Prefect nor PyTorch.
+"""
+
+import argparse
+import gc
+from pathlib import Path
+
+from . import __version__
+from ._rooms import IN_WHEEL, command, errors, packages
+from ._rooms import predict as answers
+
+SHELLS = ("bash", "zsh", "tcsh")
+
+
+def main() -> None:
+    """Run the subcommand named on the command line."""
+    parser = _parser()
+    asked = vars(parser.parse_args())
+    subcommand = asked.pop("subcommand")
+    asked.pop("debug", None)
+
+    def predict() -> None:
+        answers.run(**asked)
+
+    def serve() -> None:
+        from ._rooms import server  # imports FastAPI, which takes a while
+
+        server.run(**asked)
+
+    def completion() -> None:
+        print(_completion(parser, **asked))
+
+    def doctor() -> None:
+        from .doctor import examine
+
+        examine()
+
+    run = {
+        "predict": predict,
+        "serve": serve,
+        "why": why,
+        "check": check,
+        "doctor": doctor,
+        "completion": completion,
+    }[subcommand]
+    command.run(run, takes_arguments=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    either = [command.debug_option()]  # before the subcommand or behind it
+    parser = argparse.ArgumentParser(
+        prog="headstart", description="Train an image classifier from few pictures.", parents=either
+    )
+    parser.add_argument("--version", action="version", version=f"headstart {__version__}")
+    subcommands = parser.add_subparsers(dest="subcommand", required=True)
+    asking = subcommands.add_parser(
+        "predict", help="Predict the classes of examples with a trained bundle.", parents=either
+    )
+    answers.add_arguments(asking)
+    # What is not given is left to `serve.run`.
+    serving = subcommands.add_parser(
+        "serve",
+        help="Serve predictions of a trained bundle over HTTP.",
+        argument_default=argparse.SUPPRESS,
+        parents=either,
+    )
+    serving.add_argument("bundle", type=Path, help="Folder that the bundle stage wrote.")
+    serving.add_argument(
+        "--host",
+        help="Address to listen on (default: 127.0.0.1, this machine only).",
+    )
+    serving.add_argument("--port", type=int, help="Port to listen on (default: 8000).")
+    serving.add_argument(
+        "--megabytes", type=float, help="Largest request in megabytes (default: 20)."
+    )
+    serving.add_argument(
+        "--waiting",
+        type=int,
+        help="Largest number of requests in the queue (default: 128).",
+    )
+    serving.add_argument(
+        "--seconds",
+        type=float,
+        help="Seconds from a request's arrival to its answer (default: 30).",
+    )
+    subcommands.add_parser("why", help="Show what dvc repro would run, and why.", parents=either)
+    subcommands.add_parser("check", help="Check params.yaml before a run.", parents=either)
+    subcommands.add_parser(
+        "doctor", help="Show what is installed, what is missing and how to get it.", parents=either
+    )
+    completing = subcommands.add_parser(
+        "completion", help="Print a script that completes this command in a shell.", parents=either
+    )
+    completing.add_argument("shell", choices=SHELLS, help="Shell that the script is for.")
+    return parser
+
+
+def why() -> None:
+    """Print what `dvc repro` would run, because of what, and how many views that costs."""
+    _need_the_clone("why")
+    from flows import why as answer  # imports DVC, which takes a while
+
+    # Of 100,000 pictures millions of objects are made that all stay: to look for cycles among them
+    # would take a third of the time.
+    gc.disable()
+    print("\n".join(answer.why()))
+
+
+def check() -> None:
+    """See that `params.yaml` and git agree with `dvc.yaml`."""
+    _need_the_clone("check")
+    from flows.dvc.project import check_project, working_copy
+
+    check_project(working_copy())
+
+
+def _need_the_clone(subcommand: str) -> None:
+    """Stop where `flows/` is not: it is about a project, which is a clone of the repository.
+
+    Raises:
+        MissingSetError: this is a wheel, or the pipeline's packages are not installed.
+    """
+    if IN_WHEEL:
+        raise errors.MissingSetError(
+            f"{subcommand} needs a clone of Headstart's repository, which this installation is not:"
+            " clone it, and run `make setup` there"
+        )
+    packages.need("pipeline", subcommand)
+
+
+def _completion(parser: argparse.ArgumentParser, shell: str) -> str:
+    """The script that completes `headstart` in a shell.
+
+    Raises:
+        MissingSetError: shtab, which writes it, is not installed.
+    """
+    try:
+        import shtab
+    except ImportError:
+        raise errors.MissingSetError(
+            "completion needs shtab, which is not installed: pip install shtab"
+        ) from None
+    subcommands = next(iter(parser._subparsers._group_actions)).choices  # type: ignore[union-attr]
+    for subparser in subcommands.values():  # type: ignore[union-attr]
+        for action in subparser._actions:
+            if action.dest in ("bundle", "heat_maps"):
+                action.complete = shtab.DIRECTORY
+            elif action.dest in ("asked", "csv", "jsonl", "parquet"):
+                action.complete = shtab.FILE
+    script: str = shtab.complete(parser, shell)
+    return script

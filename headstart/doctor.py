@@ -1,0 +1,135 @@
+"""`headstart doctor`: what is installed, what is missing and how to get it.
+
+It only reads, and none of what it looks at has to be in order: each line tells what is wrong by
+itself.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from . import __version__
+from ._rooms import IN_WHEEL, errors, packages
+
+DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # NVIDIA's, and Windows' under WSL
+
+
+def examine() -> None:
+    """Print a line for each thing.
+
+    Raises:
+        MissingSetError: `headstart predict` cannot work, for want of packages.
+    """
+    for name, line in lines():
+        print(f"{name:<12} {line}")
+    packages.need("base", "headstart predict")
+
+
+def lines() -> Iterator[tuple[str, str]]:
+    """What each line is about, and what it says."""
+    here = "a wheel" if IN_WHEEL else "a clone"
+    yield "headstart", f"{__version__}, {here} in {Path(__file__).parents[1]}"
+    yield "python", f"{platform.python_version()}, {sys.executable}"
+    yield "platform", f"{platform.platform()}, {os.cpu_count()} cores"
+    for name in packages.SETS:
+        shown = name if name == "base" else f"[{name}]"
+        yield shown, _set(name)
+    for name in ("onnxruntime", "openvino", "torch"):
+        yield name, _version(name)
+    yield "gpu", _gpu()
+    yield "auto engine", _engine()
+    yield "store", _told(_store)
+    yield "disk", _told(_disk)
+    if not IN_WHEEL:
+        for name in ("dvc", "prefect"):
+            yield name, _version(name)
+        yield "git", _git()
+
+
+def _set(name: str) -> str:
+    absent = packages.absent(name)
+    if not absent:
+        return "installed"
+    some = f" (without {', '.join(absent)})" * (len(absent) < len(packages.SETS[name]))
+    return f"not installed{some}: {packages.how_to_install(name)}"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _gpu() -> str:
+    if not any(driver.exists() for driver in DRIVERS):
+        return "no NVIDIA driver seen"
+    if packages.missing("torch"):
+        return f"an NVIDIA driver, and no PyTorch to use it: {packages.how_to_install('torch')}"
+    import torch
+
+    if not torch.cuda.is_available():
+        return "an NVIDIA driver, but PyTorch sees no CUDA device"
+    return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
+
+
+def _engine() -> str:
+    """What `extract.engine: auto` takes, as `backbones/engines` has it."""
+    if _gpu().rpartition("CUDA ")[2][:1].isdigit():
+        return "torch, on the GPU"
+    if packages.missing("openvino"):
+        return "onnxruntime; bfloat16 needs OpenVINO or a GPU"
+    return "onnxruntime; for bfloat16 openvino"
+
+
+def _store() -> str:
+    from ._rooms import database, places
+
+    folder, limit = places.default_folder(), places.default_limit()
+    most = "no limit" if limit is None else f"limit {limit / 1e9:g} GB"
+    file = database.features_file(folder)
+    size = sum(part.stat().st_size for part in folder.glob(f"{file.name}*"))
+    said = f"{folder}, {size / 1e6:,.1f} MB, {most}"
+    if not file.exists():
+        said += "; begun by the first run"
+    elif file.open("rb").read(16) not in (b"SQLite format 3\0", b""):
+        return f"{said}; damaged: the next run sets it aside and begins a new one"
+    if not os.access(_nearest(folder), os.W_OK):
+        return (
+            f"{said}; cannot be written: set store.folder in params.yaml (or HEADSTART_STORE) to"
+            " another folder"
+        )
+    return said
+
+
+def _disk() -> str:
+    from ._rooms import places
+
+    folder = _nearest(places.default_folder())
+    return f"{shutil.disk_usage(folder).free / 1e9:,.1f} GB free in {folder}"
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
+def _told(look: Callable[[], str]) -> str:
+    """What `look` says, or what is in its way, in one line."""
+    try:
+        return look()
+    except (errors.HeadstartError, OSError, ImportError, RuntimeError) as error:
+        return f"cannot be read: {' '.join(str(error).split())}"
+
+
+def _git() -> str:
+    git = shutil.which("git")
+    if git is None:
+        return "not installed: DVC needs it"
+    told = subprocess.run([git, "--version"], capture_output=True, text=True, check=False)  # noqa: S603
+    return told.stdout.strip().removeprefix("git version ") or "cannot be run"

@@ -1,0 +1,161 @@
+"""A trained bundle, opened: what `headstart.load` returns, and its answers."""
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import examples as given
+from ._rooms import classifier as rooms
+from ._rooms import errors
+from ._rooms import predict as predicting
+from .examples import Example, Given
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one example, or why the example was refused.
+
+    `error` is the reason for a refusal, else None. Of a refused example `label`, `probability` and
+    `probabilities` raise `RefusedError` with that reason, so that none is overlooked.
+    """
+
+    path: str | None  # None for an example that was given as bytes or as an array
+    error: str | None = None
+    _shares: dict[str, float] = field(default_factory=dict, repr=False)
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        shares = self.probabilities
+        return max(shares, key=shares.__getitem__)
+
+    @property
+    def probability(self) -> float:
+        """Of that class, calibrated."""
+        return max(self.probabilities.values())
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """Of every class, in the order of `Model.classes`; together 1."""
+        if self.error is not None:
+            name = f"{self.path}: " if self.path else ""
+            raise errors.RefusedError(name + self.error)
+        return dict(self._shares)
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A training example like the one asked about; a `cosine` of 1 is the same direction."""
+
+    path: str
+    label: str
+    cosine: float
+
+
+class Model:
+    """A bundle in memory. Any number of threads may use it at once.
+
+    Where many examples are given, each core takes whole ones, from decoding to answer.
+    """
+
+    def __init__(self, bundle: str | os.PathLike[str]) -> None:
+        """As `headstart.load`."""
+        self._classifier = rooms.Classifier(Path(bundle))
+        self._first = threading.Lock()  # one thread reads what explanations need
+
+    @property
+    def classes(self) -> list[str]:
+        """The labels, in the order of every answer's probabilities."""
+        return list(self._classifier.classes)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What `bundle.json` tells: backbone, head, metrics, versions of data and libraries."""
+        return dict(self._classifier.about)
+
+    def __repr__(self) -> str:
+        backbone = self._classifier.about["backbone"]["name"]
+        return f"<headstart.Model: {len(self.classes)} classes on {backbone}>"
+
+    def predict(self, examples: Example | Iterable[Example]) -> list[Prediction]:
+        """A prediction for each example, in order; a refused one tells its `error`."""
+
+        def ask(example: Given) -> Prediction:
+            try:
+                shares = self._read(example, self._classifier.answer).probabilities
+            except errors.RefusedError as error:
+                return Prediction(example.path, str(error))
+            known = zip(self._classifier.classes, map(float, shares), strict=True)
+            return Prediction(example.path, None, dict(known))
+
+        return self._each(examples, ask)
+
+    def embed(self, examples: Example | Iterable[Example]) -> NDArray[np.float32]:
+        """The features of each example, float32 [examples, dimension], as the head sees them.
+
+        Raises:
+            RefusedError: an example is not taken; the text names it and the reason.
+        """
+
+        def ask(example: Given) -> NDArray[np.float32]:
+            try:
+                return self._read(example, self._classifier.features)
+            except errors.RefusedError as error:
+                raise errors.RefusedError(f"{example.name}: {error}") from None
+
+        found = self._each(examples, ask)
+        dimension = int(self._classifier.about["backbone"]["dimension"])
+        return np.stack(found) if found else np.empty((0, dimension), np.float32)
+
+    def explain(self, example: Example) -> bytes:
+        """Where the most probable class is seen: the picture under its heat map, as a PNG.
+
+        Raises:
+            RefusedError: the example is not taken.
+            ParamsError: the backbone has no feature maps to make a heat map of.
+        """
+        if not self._classifier.has_maps:
+            name = self._classifier.about["backbone"]["name"]
+            raise errors.ParamsError(f"the backbone {name} has no feature maps to explain from")
+        heat = self._reasons(example, heat=True).heat
+        assert heat is not None  # noqa: S101 (it has maps)
+        return heat.data
+
+    def neighbours(self, example: Example, k: int = 3) -> list[Neighbour]:
+        """The `k` training examples most like this one, the nearest first.
+
+        Raises:
+            RefusedError: the example is not taken.
+            ParamsError: `k` is below 1.
+        """
+        if k < 1:
+            raise errors.ParamsError(f"k is {k}; it should be 1 or more")
+        found = self._reasons(example, neighbours=k).neighbours
+        return [Neighbour(one.path, one.label, one.cosine) for one in found]
+
+    def _reasons(self, example: Example, heat: bool = False, neighbours: int = 0) -> rooms.Answer:
+        with self._first:
+            self._classifier.read_reasons()
+        data = given.one(example, self._classifier.kind)
+        return self._classifier.answer(data, heat, neighbours)
+
+    def _read(self, example: Given, ask: Callable[[bytes], Answer]) -> Answer:
+        with self._classifier.kind.alone(Path(example.path or "")):
+            return ask(example.load())
+
+    def _each(
+        self, examples: Example | Iterable[Example], ask: Callable[[Given], Answer]
+    ) -> list[Answer]:
+        listed = given.listed(examples, self._classifier.kind)
+        cores = os.cpu_count() or 1
+        with ThreadPoolExecutor(cores) as pool:
+            return list(predicting.in_order(pool, ask, listed, ahead=4 * cores))

@@ -1,0 +1,74 @@
+"""The sets of packages, and whether one is installed.
+
+The base set predicts, serves and embeds. Each other set is an extra of `pyproject.toml`.
+"""
+
+from importlib.util import find_spec
+
+from .errors import MissingSetError
+
+# A set of packages to the modules that show that it is installed.
+SETS: dict[str, tuple[str, ...]] = {
+    "base": (
+        "numpy", "onnxruntime", "PIL", "safetensors", "tqdm", "pydantic", "yaml", "fastapi",
+        "python_multipart", "prometheus_client", "uvicorn",
+    ),
+    "pipeline": (
+        "pandas", "pyarrow", "sklearn", "scipy", "onnx", "matplotlib", "albumentations", "dvc",
+        "prefect",
+    ),
+    "torch": ("torch", "torchvision", "timm"),
+    "openvino": ("openvino",),
+}  # fmt: skip
+
+NAMES = {
+    "base": "the base set's packages",
+    "pipeline": "the pipeline's packages",
+    "torch": "PyTorch",
+    "openvino": "OpenVINO",
+}
+
+
+def absent(set_name: str) -> list[str]:
+    """The modules of a set that cannot be imported; none is imported to see that."""
+    return [module for module in SETS[set_name] if not _found(module)]
+
+
+def missing(set_name: str) -> bool:
+    """Whether a set is not installed, or not all of it."""
+    return bool(absent(set_name))
+
+
+def need(set_name: str, who: str) -> None:
+    """See that a set is installed.
+
+    Args:
+        set_name: of `SETS`.
+        who: what needs it, such as a stage; the message begins with it.
+
+    Raises:
+        MissingSetError: it is not; the message says what installs it.
+    """
+    modules = absent(set_name)
+    if not modules:
+        return
+    name = NAMES[set_name]
+    if len(modules) < len(SETS[set_name]):
+        name += f" ({', '.join(modules)})"
+    are = "are" if set_name in ("base", "pipeline") else "is"
+    raise MissingSetError(
+        f"{who} needs {name}, which {are} not installed: {how_to_install(set_name)}"
+    )
+
+
+def how_to_install(set_name: str) -> str:
+    """The commands that install a set, in the clone and beside the wheel."""
+    if set_name == "base":
+        return "run `make setup`, or pip install headstart"
+    return f"run `make setup EXTRAS={set_name}`, or pip install 'headstart[{set_name}]'"
+
+
+def _found(module: str) -> bool:
+    """Whether a module can be imported; a folder of its name without code is none."""
+    spec = find_spec(module)
+    return spec is not None and spec.origin is not None

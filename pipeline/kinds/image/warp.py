@@ -1,0 +1,46 @@
+"""A planned view of a picture, by Albumentations.
+
+Apart from `views.py`, so that whatever looks at pictures as they are need not install it.
+"""
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network
+# Its optional part for tensors imports PyTorch: seconds, for something that no view needs.
+sys.modules.setdefault("albumentations.pytorch", None)  # type: ignore[arg-type]
+
+import albumentations  # noqa: E402
+
+if TYPE_CHECKING:
+    from .views import View
+
+
+def warp(picture: NDArray[np.uint8], view: "View") -> NDArray[np.uint8]:
+    """Turn, scale and flip a picture about its middle; same shape out.
+
+    What the warp pulls in from outside is the picture mirrored at its edge.
+    """
+    steps: list[albumentations.DualTransform] = []
+    if (view.angle, view.scale) != (0.0, 1.0):
+        steps.append(
+            albumentations.Affine(
+                rotate=(view.angle, view.angle),
+                scale=(view.scale, view.scale),
+                interpolation=cv2.INTER_LINEAR,
+                border_mode=cv2.BORDER_REFLECT_101,
+                p=1,
+            )
+        )
+    if view.hflip:
+        steps.append(albumentations.HorizontalFlip(p=1))
+    if view.vflip:
+        steps.append(albumentations.VerticalFlip(p=1))
+    for step in steps:
+        picture = step(image=picture)["image"]
+    return picture

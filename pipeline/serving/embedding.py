@@ -1,0 +1,109 @@
+"""Feature vectors of examples that somebody hands over, each computed once ever.
+
+The store and its keys are those of `extract`: what one of them computed, the other finds. A machine
+that only embeds needs neither pandas nor what augments.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backbones.engines import Engine, open_engine
+from ..core.errors import DataError, RefusedError
+from ..core.files import digest
+from ..core.params import ExtractParams
+from ..kinds import named
+from ..runners.keys import view_keys
+from ..store.vectors import FeatureStore, open_store
+
+Floats = NDArray[np.float32]
+Example = tuple[str, Callable[[], bytes]]  # what messages call it, and what reads its file
+
+
+class Embedded(NamedTuple):
+    """Features [examples, dimension] in order, and how many of them the store did not have."""
+
+    features: Floats
+    computed: int
+
+
+@lru_cache(maxsize=1)  # opening one takes as long as some ten pictures
+def opened(settings: ExtractParams, kind: str) -> Engine:
+    """The engine, as `open_engine`."""
+    return open_engine(settings, named(kind))
+
+
+def embed(examples: Sequence[Example], engine: Engine, batch_size: int) -> Embedded:
+    """Look every example up in the feature store, and compute and store what is missing.
+
+    Each core takes whole examples, and holds the files of none that it only looks up.
+
+    Args:
+        examples: each is read once, and a second time where it is missing.
+        engine: the backbone.
+        batch_size: examples that it takes at once.
+
+    Raises:
+        RefusedError: one is not taken as an example; the text names it and the reason.
+        DataError: one changed while it was read.
+        StoreError: the store cannot be read or written.
+    """
+    cores = os.cpu_count() or 1
+    size = max(1, min(batch_size, -(-len(examples) // cores)))
+    batches = [examples[start : start + size] for start in range(0, len(examples), size)]
+    vectors, computed = [np.empty((0, engine.dimension), np.float32)], 0
+    with open_store() as cache, ThreadPoolExecutor(cores) as pool:
+        for part in pool.map(lambda batch: _batch(batch, engine, cache), batches):
+            vectors.append(part.features)
+            computed += part.computed
+    return Embedded(np.concatenate(vectors), computed)
+
+
+def _batch(batch: Sequence[Example], engine: Engine, cache: FeatureStore) -> Embedded:
+    digests = [digest(_read(example)) for example in batch]
+    wanted = ((one, engine.kind.original) for one in digests)
+    keys = view_keys(wanted, engine.kind, engine.fingerprint)
+    found = cache.get(keys)
+    missing = {
+        key: (example, digest)
+        for key, example, digest in zip(keys, batch, digests, strict=True)
+        if key not in found
+    }
+    if missing:
+        new = dict(zip(missing, _features(list(missing.values()), engine), strict=True))
+        cache.put(new)
+        found |= new
+    return Embedded(np.stack([found[key] for key in keys]), len(missing))
+
+
+def _features(missing: Sequence[tuple[Example, str]], engine: Engine) -> Floats:
+    def asked() -> Iterator[tuple[bytes, list[tuple[object, ...]]]]:
+        for example, expected in missing:
+            data = _read(example)
+            if digest(data) != expected:
+                raise DataError(f"{example[0]} changed while it was read; ask again")
+            yield data, [engine.kind.original]
+
+    try:
+        return engine.run(engine.make_views(asked()))
+    except RefusedError:
+        for example, _ in missing:  # which of them it was
+            data = _read(example)
+            try:
+                engine.make_views([(data, [engine.kind.original])])
+            except RefusedError as error:
+                raise RefusedError(f"{example[0]}: {error}") from None
+        raise
+
+
+def _read(example: Example) -> bytes:
+    name, read = example
+    try:
+        return read()
+    except RefusedError as error:
+        raise RefusedError(f"{name}: {error}") from None
