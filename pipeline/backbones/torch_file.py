@@ -35,7 +35,10 @@ def read(file: Path) -> dict[str, NDArray[Any]]:
         for storage in _unpickle(stream):
             elements = int.from_bytes(stream.read(8), "little")
             size = elements * dtypes[storage].itemsize
-            storages[storage] = np.frombuffer(stream.read(size), dtypes[storage])
+            data = stream.read(size)
+            if len(data) != size:
+                raise ValueError(f"{file} is cut short")
+            storages[storage] = np.frombuffer(data, dtypes[storage])
     return {key: place.in_storage(storages[place.storage]) for key, place in placed.items()}
 
 
