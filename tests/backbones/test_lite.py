@@ -35,7 +35,7 @@ def test_weights_and_preprocessing_are_those_that_timm_has(name: str) -> None:
     assert resolve_model_data_config(network)["crop_mode"] == "center"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [NAMES[0], NAMES[2]])  # of even maps, and of odd ones
 def test_the_graph_gives_each_bit_that_the_exporter_gives(name: str) -> None:
     side = lite.PREPROCESSING[name].crop
     file = io.BytesIO()
@@ -118,5 +118,5 @@ def test_what_is_no_tensor_is_not_called(
     assert capsys.readouterr().out == ""
     cut = old(tmp_path / "cut", {"weight": torch.ones(100)})
     cut.write_bytes(cut.read_bytes()[:-8])
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises(ValueError, match="cut short"):
         torch_file.read(cut)

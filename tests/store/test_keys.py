@@ -143,7 +143,8 @@ def test_an_export_is_named_for_all_that_it_depends_on(
     for library in (*origins, "torch", "onnx", "onnxscript"):
         with monkeypatch.context() as patch:
             told = exports.version
-            patch.setattr(exports, "version", lambda n, of=library: "99" if n == of else told(n))
+            told_now = {n: "99" if n == library else told(n) for n in origins}
+            patch.setattr(exports, "version", told_now.__getitem__)
             changed = [name for name in names if of(name) not in found]
             assert changed == [
                 n for n, origin in zip(names, origins, strict=True) if origin == library
