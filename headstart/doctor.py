@@ -99,7 +99,8 @@ def _store() -> str:
         said += "; begun by the first run"
     elif file.open("rb").read(16) not in (b"SQLite format 3\0", b""):
         return f"{said}; damaged: the next run sets it aside and begins a new one"
-    if not os.access(_nearest(folder), os.W_OK):
+    above = _nearest(folder)
+    if not (above.is_dir() and os.access(above, os.W_OK)):
         return (
             f"{said}; cannot be written: set store.folder in params.yaml (or HEADSTART_STORE) to"
             " another folder"
