@@ -122,3 +122,10 @@ def test_mypy_strict_passes_on_a_users_script(
     said = python(*mypy).stdout
     for line in ("Unsupported operand types for +", 'Module has no attribute "lod"', "arg-type"):
         assert line in said
+
+
+def test_of_an_editable_installation_all_code_is_the_clones(tmp_path: Path) -> None:
+    (file,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["editable"])
+    opened = zipfile.ZipFile(file)
+    outside = [name for name in opened.namelist() if ".dist-info/" not in name]
+    assert [opened.read(name).decode() for name in outside] == [str(ROOT)]
