@@ -92,6 +92,11 @@ def test_beside_a_module_named_pipeline_it_predicts(elsewhere: Path, bundled: Pa
     assert none == "[]"
 
 
+def test_what_is_missing_comes_with_pip_alone(elsewhere: Path) -> None:
+    script = "from headstart._rooms import packages; print(packages.how_to_install('torch'))"
+    assert python("-c", script).stdout == "pip install 'headstart[torch]'\n"
+
+
 @pytest.mark.parametrize("subcommand", ["why", "check"])
 def test_what_needs_a_clone_says_so(subcommand: str, elsewhere: Path) -> None:
     done = python("-m", "headstart", subcommand)
