@@ -59,6 +59,10 @@ def test_a_refused_example_is_an_answer_that_nobody_overlooks(
     bad = [broken, tmp_path / "nothing.png", b"", np.zeros((9, 9), np.uint8)]
     good, *refused = model.predict([disc, *bad, np.zeros((9, 9, 3), np.float32)])
     assert good.error is None
+    assert f"{good!r} {refused[2]!r}" == (
+        f"Prediction(path={str(disc)!r}, label='disc', probability={good.probability:.4f})"
+        " Prediction(path=None, error='no bytes')"
+    )
     assert [str(one.error)[:20] for one in refused] == [
         "not a picture in a k",
         "cannot be read (No s",
@@ -97,7 +101,7 @@ def test_embed_gives_the_features_that_the_head_sees(
 
 
 def test_explain_is_a_png_and_neighbours_come_nearest_first(
-    model: headstart.Model, disc: Path
+    model: headstart.Model, disc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = Image.open(io.BytesIO(model.explain(disc)))
     assert (shown.format, shown.size) == ("PNG", (224, 224))
@@ -107,6 +111,9 @@ def test_explain_is_a_png_and_neighbours_come_nearest_first(
     assert len(near) == 4
     with pytest.raises(headstart.ParamsError, match="k is 0; it should be 1 or more"):
         model.neighbours(disc, k=0)
+    monkeypatch.setattr(model._classifier, "has_maps", False)
+    with pytest.raises(headstart.ParamsError, match="efficientnet_lite0 has no feature maps"):
+        model.explain(disc)
 
 
 def test_a_folder_that_is_no_bundle_is_one_line(tmp_path: Path) -> None:

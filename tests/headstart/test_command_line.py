@@ -10,6 +10,7 @@ import pytest
 
 import headstart
 from headstart import cli, doctor
+from pipeline.backbones import engines
 from pipeline.core import packages
 from pipeline.store.database import features_file
 from pipeline.store.vectors import FeatureStore
@@ -120,6 +121,7 @@ def test_what_is_missing_comes_with_what_installs_it(
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path))
     for name in ("torch", "openvino"):
         monkeypatch.setitem(packages.SETS, name, (f"no_{name}",))
+    assert doctor.DRIVERS == engines.DRIVERS
     monkeypatch.setattr(doctor, "DRIVERS", (tmp_path,))
     lines = told(capsys)
     install = "run `make setup EXTRAS=torch`, or pip install 'headstart[torch]'"

@@ -108,6 +108,8 @@ def test_arrays_have_a_feature_of_their_own_that_is_kept(
     np.testing.assert_array_equal(first, small().transform(paths[:3]))  # a PNG loses nothing
     np.testing.assert_array_equal(first, small().transform(np.stack(pixels)))
     assert computed == [3, 3, 0]
+    for many in (np.array(paths), pd.Series(paths), (Path(path) for path in paths)):
+        assert small().transform(many).shape == (12, 96)
     assert small().transform([]).shape == (0, 96)
 
 
