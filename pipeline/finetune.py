@@ -5,6 +5,10 @@ What comes of it is taken only where validation says that it is better; then bot
 from validation examples too.
 """
 
+from .core import command
+
+command.need("torch", "finetune")
+
 import json
 import math
 from dataclasses import replace
@@ -15,7 +19,7 @@ import torch
 
 from . import kinds
 from .backbones import catalogue
-from .core import command, params
+from .core import params
 from .core.errors import TrainingError
 from .core.paths import (
     FEATURES,

@@ -4,6 +4,10 @@ It gets the budget of `finetune`: the same examples, augmented alike, as many ep
 batches. All of it learns, and its statistics follow the examples, since there are none to keep.
 """
 
+from .core import command
+
+command.need("torch", "from_scratch")
+
 import json
 from dataclasses import replace
 from typing import Any
@@ -13,7 +17,7 @@ import torch
 
 from . import kinds
 from .backbones import catalogue
-from .core import command, params
+from .core import params
 from .core.errors import TrainingError
 from .core.paths import FROM_SCRATCH, FROM_SCRATCH_CURVE, MANIFEST
 from .heads.fit import class_weights, device_for

@@ -5,6 +5,10 @@ order says more about the penalty than about the backbones (Kornblith et al., CV
 the store has are not computed again, so that a second look is free.
 """
 
+from .core import command
+
+command.need("torch", "rank")
+
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +23,7 @@ import timm
 from . import kinds
 from .backbones import catalogue
 from .backbones.engines import Engine, open_engine
-from .core import command, params
+from .core import params
 from .core.paths import MANIFEST, RANK, RANK_SPEED
 from .heads.fit import fit_heads
 from .heads.head import probabilities

@@ -1,87 +1,175 @@
-"""`make setup` with a pip that is not one: what a person sees of an installation."""
+"""What a person sees of `make setup`, with Pythons, a pip and a uv that only pretend."""
 
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 
-# Stands for Python: it says that it is 3.11, and makes a `.venv` with the pip below.
+# Pretends to be a Python of some version; its venv is a folder with a copy of itself.
 PYTHON = """#!/bin/bash
-if [ "$1" = -c ]; then exit 0; fi
-mkdir -p .venv/bin && cp pip .venv/bin/pip
+version=VERSION
+case "$1 $2" in
+    "-c "*print*) echo $version.1;;
+    "-c "*) [[ $version =~ ^3\\.1[1-4]$ ]];;
+    "-m venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python;;
+    "-m pip") shift 2; . ./pip;;
+esac
 """
-PIP = """#!/bin/bash
-case "$*" in *--editable*) echo "Installing collected packages: headstart"; exit 0;; esac
+PIP = """
+case "$*" in
+    *--version*) exit 0;;
+    *--editable*) echo "Installing collected packages: headstart"; exit 0;;
+esac
 for number in {1..120}; do
-    echo "Collecting package-$number==1.0 (from -r requirements.lock (line $number))"
+    echo "Collecting package-$number==1.0 (from -r pipeline.lock (line $number))"
     echo "WARNING: this goes on and on" >&2
 done
 echo "Installing collected packages: package-1, package-2"
-if [ -e broken ]; then echo "ERROR: no space left" >&2; exit 2; fi
+if [ -e broken ]; then cat broken >&2; exit 2; fi
+"""
+UV = """#!/bin/bash
+case "$1 $2" in
+    "cache dir") echo /proc/no-folder;;
+    "pip install") echo "$*" >> asked; if [ -e broken ]; then cat broken >&2; exit 2; fi;;
+esac
 """
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    for name, text in {"python": PYTHON, "pip": PIP}.items():
-        (tmp_path / name).write_text(text)
-        (tmp_path / name).chmod(0o755)
-    (tmp_path / "requirements.lock").write_text("one==1.0\ntwo==1.0\n")
-    (tmp_path / "pyproject.toml").touch()
-    return tmp_path
+    clone = tmp_path / "größe und mehr"
+    clone.mkdir()
+    shutil.copy(ROOT / "Makefile", clone)
+    (clone / "requirements").mkdir()
+    shutil.copy(ROOT / "requirements" / "install", clone / "requirements")
+    for name in ("pipeline", "torch", "dev"):
+        (clone / "requirements" / f"{name}.lock").write_text("one==1.0\ntwo==1.0\n")
+    (clone / "pyproject.toml").touch()
+    (clone / "pip").write_text(PIP)
+    (clone / "bin").mkdir()
+    # No Python and no uv but those that a test asks for.
+    tools = "bash cat cp df dirname grep make mkdir rm tail tee touch tr uname"
+    for tool in tools.split():
+        (clone / "bin" / tool).symlink_to(str(shutil.which(tool)))
+    return clone
 
 
-def setup(clone: Path, python: str = "./python") -> subprocess.CompletedProcess[str]:
-    command = ["make", "setup", f"PYTHON={python}"]
+def has(clone: Path, *versions: str, uv: bool = False) -> None:
+    for version in versions:
+        file = clone / "bin" / f"python{version}"
+        file.write_text(PYTHON.replace("VERSION", version))
+        file.chmod(0o755)
+    if versions:
+        shutil.copy(clone / "bin" / f"python{versions[0]}", clone / "bin" / "python3")
+    if uv:
+        (clone / "bin" / "uv").write_text(UV)
+        (clone / "bin" / "uv").chmod(0o755)
+
+
+def setup(clone: Path, *more: str) -> subprocess.CompletedProcess[str]:
     # `make test` tells a make below it what it is in; this one is to be like a person's.
-    plain = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFL"))
-    }
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFL", "PYTHON"))}
     return subprocess.run(
-        command, cwd=clone, env=plain, capture_output=True, text=True, check=False
-    )
+        ["make", "setup", "GPU=", *more],
+        cwd=clone, env=plain | {"PATH": str(clone / "bin")}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def said(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line for line in done.stderr.splitlines() if not line.startswith("make")]
 
 
 def test_progress_is_a_few_lines_and_what_pip_says_is_in_the_log(clone: Path) -> None:
+    has(clone, "3.11", "3.13", "3.9")
     done = setup(clone)
-    assert done.returncode == 0
-    assert done.stderr == ""
+    assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "setup: installing 2 packages into .venv",
+        "setup: a new .venv with Python 3.13.1",
+        "setup: pip installs 2 packages (pipeline) into .venv",
         "setup: 50 fetched",
         "setup: 100 fetched",
         "setup: unpacking them",
     ]
-    log = (clone / ".venv" / "setup.log").read_text()
-    assert log.count("WARNING") == 120
     assert "nothing to be done" in setup(clone).stdout.lower()
+    more = setup(clone, "EXTRAS=torch").stdout
+    assert "(torch)" in more
+    assert "(pipeline)" not in more
+    assert "new .venv" not in more
 
 
-def test_where_pip_fails_the_end_of_the_log_and_its_path_are_told(clone: Path) -> None:
-    (clone / "broken").touch()
+def test_uv_installs_where_it_is_found(clone: Path) -> None:
+    has(clone, "3.12", uv=True)
+    done = setup(clone)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1:] == [
+        "setup: uv installs 2 packages (pipeline) into .venv",
+    ]
+    packages, itself = (clone / "asked").read_text().splitlines()
+    assert "--require-hashes --requirement requirements/pipeline.lock" in packages
+    assert "--no-cache" in packages  # its folder cannot be written to, as in a read-only home
+    assert itself.endswith("--editable .")
+
+
+@pytest.mark.parametrize("uv", [False, True])
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [
+        ("ERROR: [Errno 28] No space left on device", "the disk is full ("),
+        ("error: Failed to fetch: `x`\n  Caused by: dns error", "the network failed; run it again"),
+        ("Max retries exceeded: Connection refused", "the network failed; run it again"),
+        ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM", "a package is not the one that req"),
+        (
+            "ERROR: No matching distribution found for one==1.0",
+            "a package of requirements/pipeline",
+        ),
+    ],
+)
+def test_a_known_cause_is_one_line(clone: Path, uv: bool, told: str, line: str) -> None:
+    has(clone, "3.12", uv=uv)
+    (clone / "broken").write_text(told + "\n")
     done = setup(clone)
     assert done.returncode == 2
-    said = done.stderr.splitlines()
-    assert said[-3:-1] == [
-        "ERROR: no space left",
-        "setup: error: pip failed; all that it said is in .venv/setup.log",
-    ]
-    assert not (clone / ".venv" / "ready").exists()
+    (only,) = said(done)
+    assert only.startswith(f"setup: error: {line}")
+    assert not (clone / ".venv" / "sets" / "pipeline").exists()
     (clone / "broken").unlink()
     assert setup(clone).returncode == 0
 
 
+def test_of_another_cause_the_end_of_the_log_and_its_path_are_told(clone: Path) -> None:
+    has(clone, "3.12")
+    (clone / "broken").write_text("ERROR: the moon is full\n")
+    told = said(setup(clone))
+    assert told[-2:] == [
+        "ERROR: the moon is full",
+        "setup: error: pip failed; all that it said is in .venv/setup.log",
+    ]
+
+
 def test_another_python_is_refused_before_anything_is_made(clone: Path) -> None:
-    older = "import sys; sys.version_info = (3, 10, 0); exec(sys.argv[1])"
-    (clone / "python").write_text(f"#!/bin/bash\n{sys.executable} -c '{older}' \"$2\"\n")
-    done = setup(clone)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("Headstart is pinned for Python 3.11; set PYTHON=/path/to/")
+    has(clone, "3.10", "3.15")
+    assert said(setup(clone)) == [
+        "setup: error: no Python 3.11 to 3.14 is on the PATH (python3 is 3.10.1); install one, or"
+        " set PYTHON=/path/to/python3.13"
+    ]
+    assert said(setup(clone, "PYTHON=python3.15")) == [
+        "setup: error: PYTHON=python3.15 is 3.15.1, and Headstart needs Python 3.11 to 3.14"
+    ]
     assert not (clone / ".venv").exists()
+
+
+def test_the_sets_are_cut_from_one_resolution() -> None:
+    """So that no version, and no byte, depends on which sets are installed."""
+    pinned = {
+        file.stem: {line.split()[0] for line in file.read_text().splitlines() if "==" in line}
+        for file in (ROOT / "requirements").glob("*.lock")
+    }
+    assert set(pinned) == {"base", "pipeline", "torch", "openvino", "dev"}
+    for name, packages in pinned.items():
+        assert pinned["base"] <= packages <= pinned["dev"], name
+    heavy = ("torch", "nvidia-", "triton", "openvino", "timm", "onnxscript")
+    assert not [one for one in pinned["pipeline"] if one.startswith(heavy)]

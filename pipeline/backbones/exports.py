@@ -1,34 +1,53 @@
 """Exports: a backbone as an ONNX file and its weights, made once and kept in the store's folder.
 
-Whatever runs on an export imports no PyTorch.
+Whatever runs on an export imports no PyTorch. The default backbones are exported without it too.
 """
 
 import hashlib
 import json
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core import packages
 from ..kinds import Preprocessing
 from ..store.places import backbones_folder, replacing
+from . import lite
 
 if TYPE_CHECKING:
+    import onnx
+
     from .catalogue import Backbone
 
-LIBRARIES = ("torch", "torchvision", "timm", "onnx", "onnxscript")  # that make an export
+CODE = ("catalogue.py", "exports.py", "lite.py", "onnx_export.py", "torch_file.py")
 
 
 def file_of(name: str, weights: str) -> Path:
     """Where the backbone's ONNX file is kept; its name stands for all that the export depends on.
 
-    A later run then needs neither torch nor the weights, only ONNX Runtime.
+    A later run then needs neither PyTorch nor the weights, only ONNX Runtime.
     """
-    sha = hashlib.sha256(f"{name} {weights}".encode())
-    for library in LIBRARIES:
-        sha.update(f"{library} {version(library)}".encode())
-    for module in ("catalogue.py", "exports.py", "onnx_export.py"):
+    sha = hashlib.sha256(f"{name} {weights} {_origin(name, weights)}".encode())
+    for module in CODE:
         sha.update(Path(__file__).with_name(module).read_bytes())
     return backbones_folder() / f"{sha.hexdigest()}.onnx"
+
+
+def _origin(name: str, weights: str) -> str:
+    """The package that the network and its weights are from, with its version if it is there."""
+    family = name.partition(":")[0]
+    if _is_lite(name, weights):
+        package = lite.distribution(name)
+    else:
+        package = "torchvision" if family == "torchvision" else "timm"
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return package
+
+
+def _is_lite(name: str, weights: str) -> bool:
+    return name in lite.PREPROCESSING and weights == "pretrained"
 
 
 def is_exported(name: str, weights: str) -> bool:
@@ -41,11 +60,20 @@ def exported(name: str, weights: str) -> Path:
     """The backbone as an ONNX file, from the cache or exported now.
 
     Its weights for PyTorch lie beside it, as `.safetensors`.
+
+    Raises:
+        MissingSetError: it takes PyTorch to export this one, and that is not installed.
+        ParamsError: there is no such model.
+        WeightsError: the weights cannot be had, for want of a network or a package.
     """
     file = file_of(name, weights)
     if is_exported(name, weights):
         return file
+    if _is_lite(name, weights):
+        _write_lite(name, file)
+        return file
 
+    packages.need("torch", f"extract.backbone {name} (weights: {weights})")
     from . import catalogue  # slow to import, and not needed when the file is there
 
     print(f"extract: exporting {name} to ONNX, once", flush=True)
@@ -55,23 +83,58 @@ def exported(name: str, weights: str) -> Path:
 
 def write(backbone: "Backbone", file: Path) -> None:
     """Write the backbone as an ONNX file, and its weights beside it."""
-    import onnx
+    from . import onnx_export
 
-    from . import catalogue, onnx_export
+    model = onnx_export.export(backbone)
+    for node in model.graph.node:  # tells in which folder the code lay: other bytes in a clone
+        del node.metadata_props[:]
+    tensors = {key: tensor.cpu().numpy() for key, tensor in backbone.module.state_dict().items()}
+    made_by = ("onnx", "onnxscript", "timm", "torch", "torchvision")
+    _save(model, backbone.preprocessing, tensors, made_by, file)
 
-    notes = {
-        "preprocessing": json.dumps(backbone.preprocessing),
-        "fingerprint": backbone.fingerprint,
+
+def _write_lite(name: str, file: Path) -> None:
+    tensors = lite.weights(name)
+    model = lite.graph(name, tensors)
+    network = {
+        f"network.{key}": tensor
+        for key, tensor in tensors.items()
+        if not key.startswith("classifier.")
     }
+    made_by = (lite.distribution(name), "onnx")
+    _save(model, lite.PREPROCESSING[name], lite.buffers(name) | network, made_by, file)
+
+
+def _save(
+    model: "onnx.ModelProto",
+    preprocessing: Preprocessing,
+    tensors: lite.Tensors,
+    made_by: tuple[str, ...],
+    file: Path,
+) -> None:
+    """Write a graph with what is to be known of it, and the weights under PyTorch's names.
+
+    The fingerprint is a digest of graph and preprocessing, which decide the features but for the
+    engine that computes them.
+    """
+    import onnx
+    from safetensors.numpy import save
+
+    del model.metadata_props[:]
+    model.producer_version = ""  # it decides no number
+    sha = hashlib.sha256(json.dumps(preprocessing).encode())
+    sha.update(model.SerializeToString(deterministic=True))
+    notes = {
+        "preprocessing": json.dumps(preprocessing),
+        "fingerprint": sha.hexdigest(),
+        "libraries": json.dumps({package: version(package) for package in made_by}),
+    }
+    onnx.helper.set_model_props(model, notes)
     with replacing(file) as unfinished:
-        onnx_export.export(backbone, unfinished)
-        model = onnx.load(unfinished)
-        onnx.helper.set_model_props(model, notes)
-        for node in model.graph.node:  # tells in which folder the code lay: other bytes in a clone
-            del node.metadata_props[:]
-        onnx.save(model, unfinished)
+        unfinished.write_bytes(model.SerializeToString(deterministic=True))
+    plain = {key: tensor.copy("C") for key, tensor in tensors.items()}
     with replacing(file.with_suffix(".safetensors")) as unfinished:
-        catalogue.save_tensors(backbone.module.state_dict(), unfinished)
+        unfinished.write_bytes(save(plain))
 
 
 def preprocessing_of(notes: dict[str, str]) -> Preprocessing:

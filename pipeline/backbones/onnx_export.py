@@ -1,7 +1,6 @@
 """Writing a backbone as ONNX, with the maps that its features are the mean of."""
 
-from pathlib import Path
-
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -53,22 +52,22 @@ def map_source(backbone: Backbone) -> nn.Module | None:
     return None
 
 
-def export(backbone: Backbone, file: Path) -> None:
-    """Write the backbone as ONNX: uint8 `pictures` [n, side, side, 3] to float32 `features`.
+def export(backbone: Backbone) -> onnx.ModelProto:
+    """The backbone as ONNX: uint8 `pictures` [n, side, side, 3] to float32 `features`.
 
     Where `map_source` finds one there is a second output, float32 `maps` [n, dimension, h, w].
     """
     side = backbone.preprocessing.crop
     example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
     source = map_source(backbone)
-    torch.onnx.export(
+    exported = torch.onnx.export(
         WithMaps(backbone.module, source).eval() if source else backbone.module,
         (example,),
-        str(file),
         input_names=["pictures"],
         output_names=["features", "maps"] if source else ["features"],
         dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
         dynamo=True,
-        external_data=False,
         verbose=False,
     )
+    assert exported is not None  # noqa: S101 (it is where `dynamo` is asked for)
+    return exported.model_proto

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from .errors import DiskError, HeadstartError, ParamsError
+from . import packages
+from .errors import DiskError, HeadstartError, MissingSetError, ParamsError
 
 
 def debug_option() -> argparse.ArgumentParser:
@@ -23,6 +24,18 @@ def debug_option() -> argparse.ArgumentParser:
         help="show the traceback of an error",
     )
     return parser
+
+
+def need(set_name: str, stage: str) -> None:
+    """End with one line where `stage` needs a set of packages that is not installed.
+
+    A stage calls it before it imports what it needs.
+    """
+    try:
+        packages.need(set_name, stage)
+    except MissingSetError as error:
+        print(f"{stage}: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 def run(stage: Callable[[], None], takes_arguments: bool = False) -> None:

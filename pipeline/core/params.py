@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from . import packages
 from .errors import ParamsError
 from .paths import PARAMS
 
@@ -424,6 +425,24 @@ def later_stages_on_cuda(schema: Schema) -> list[str]:
     return [name for name, device in devices.items() if device == "cuda"]
 
 
+def _check_sets(settings: Params) -> None:
+    """See that the sets of packages are installed that stages will ask for; they check again.
+
+    Raises:
+        MissingSetError: which stage or parameter needs which set.
+    """
+    optimizers = settings.train.optimizer
+    if not set(optimizers if isinstance(optimizers, list) else [optimizers]) <= set(CLOSED_FORMS):
+        packages.need("torch", f"train.optimizer {optimizers}")
+    if settings.ingest.source.startswith("torchvision:"):
+        packages.need("torch", f"ingest.source {settings.ingest.source}")
+    if settings.extract.engine in ("openvino", "torch"):
+        packages.need(settings.extract.engine, f"extract.engine {settings.extract.engine}")
+    for stage in ("rank", "finetune", "from_scratch"):
+        if getattr(settings, stage).run:
+            packages.need("torch", stage)
+
+
 def store_section(path: Path = PARAMS) -> StoreParams:
     """The section `store` by itself; its defaults outside of a project."""
     if not path.exists():
@@ -455,9 +474,10 @@ def check_file(schema: Schema, root: Path = Path()) -> None:
     For these DVC knows no default, and its own error does not say what to write.
 
     Raises:
+        MissingSetError: a set of packages that it asks for is not installed.
         ParamsError: what to write, in one line.
     """
-    load(schema, root / PARAMS)
+    settings = load(schema, root / PARAMS)
     document = _document(root / PARAMS)
     graph = (root / "dvc.yaml").read_text(encoding="utf-8")
     stages = yaml.safe_load(graph)["stages"]
@@ -480,6 +500,7 @@ def check_file(schema: Schema, root: Path = Path()) -> None:
             f"`{section}: {{{', '.join(filter(None, keys))}}}`" for section, keys in lacking.items()
         )
         raise ParamsError(f"{root / PARAMS} lacks what dvc.yaml asks for by name; add {lines}")
+    _check_sets(settings)
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dataclasses import fields, replace
 import numpy as np
 import numpy.typing as npt
 
+from ..core import packages
 from ..core.errors import DeviceError, TrainingError
 from ..tables.features import Split
 from . import closed_forms
@@ -161,7 +162,10 @@ def device_for(asked: str, descends: bool, parameter: str = "train.device") -> s
 
     Raises:
         DeviceError: cuda is asked for and is not there.
+        MissingSetError: PyTorch is needed and is not installed.
     """
+    if descends:
+        packages.need("torch", "a head that is trained by gradient descent")
     if asked == "cpu" or (asked == "auto" and not descends):
         return "cpu"
     import torch

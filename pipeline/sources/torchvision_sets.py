@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..core import packages
 from ..core.errors import DataError
 from ..core.paths import PICTURES
 from .found import Found, Listing, Refused, tidy
@@ -36,6 +37,7 @@ def torchvision_dataset(name: str, root: Path) -> Listing:
         DataError: there is no such set, it is not one of pictures with a class each, or it cannot
             be had.
     """
+    packages.need("torch", f"ingest.source torchvision:{name}")
     import torchvision  # slow to import, and only this source needs it
 
     dataset_class: Any = getattr(torchvision.datasets, name, None)

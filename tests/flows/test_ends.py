@@ -53,7 +53,9 @@ def test_a_signal_ends_the_stage_too(toy: Toy, how: signal.Signals) -> None:
 
 
 @pytest.mark.slow
-def test_a_stage_that_does_not_listen_is_killed(toy: Toy) -> None:
+@pytest.mark.parametrize("shell", ["/bin/bash", "/bin/sh"])  # one becomes the stage, one waits
+def test_a_stage_that_does_not_listen_is_killed(toy: Toy, shell: str) -> None:
+    toy.env["SHELL"] = shell  # DVC runs a stage's command in it
     flow, stage = begin(toy, deaf=True)
     died = toy.latest()
     os.kill(flow.pid, signal.SIGKILL)

