@@ -66,12 +66,14 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
     `say` is for a person: called at the end with each line on what was done and where to look.
 
     Raises:
-        RunError: this is no DVC repository.
+        RunError: this is no DVC repository, or Prefect has no folder to write to.
     """
     os.environ |= server.QUIET
     root = working_copy()
     if api := server.find(root):
         os.environ["PREFECT_API_URL"] = api
+    else:
+        server.stop_without_home()
     # A server for this run alone may have to make its database first.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "300")
     if not asked["overrides"]:

@@ -49,6 +49,21 @@ def find(root: Path) -> str | None:
     return api
 
 
+def stop_without_home() -> None:
+    """See that a server started here can keep its database.
+
+    Raises:
+        RunError: its folder cannot be written to.
+    """
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    nearest = next(folder for folder in (home, *home.parents) if folder.exists())
+    if not os.access(nearest, os.W_OK):
+        raise RunError(
+            f"Prefect keeps its database in {home}, which cannot be written to: set PREFECT_HOME to"
+            " another folder"
+        )
+
+
 @contextmanager
 def running(root: Path, host: str, port: int) -> Iterator[str]:
     """The address of a server that is up: the one that is configured, or was started in `root`.
@@ -70,6 +85,7 @@ def running(root: Path, host: str, port: int) -> Iterator[str]:
             f"the Prefect server at {known} does not answer: start it, or take it out of"
             " PREFECT_API_URL or Prefect's profile to have one started here"
         )
+    stop_without_home()
     # SIGTERM as Ctrl-C: it would end us without our ending the server.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     process = _start(host, port)

@@ -82,7 +82,8 @@ def replacing(file: Path) -> Iterator[Path]:
         error.filename = error.filename or str(file)  # writing to a file that is open names none
         raise
     finally:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where nothing can be written nothing is left
+            unfinished.unlink()
 
 
 def kept(folder: Path) -> list[Path]:

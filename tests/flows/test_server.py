@@ -49,3 +49,13 @@ def test_twice_is_an_error(
         server.running(tmp_path, "127.0.0.1", free_port()),
     ):
         pass
+
+
+def test_a_home_that_cannot_be_written_to_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "not" / "yet"))
+    server.stop_without_home()
+    monkeypatch.setenv("PREFECT_HOME", "/proc/none")
+    with pytest.raises(RunError, match="database in /proc/none, .*set PREFECT_HOME to another"):
+        server.stop_without_home()
