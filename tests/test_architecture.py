@@ -50,8 +50,8 @@ def test_what_is_imported_is_asked_for_in_pyproject(folder: str) -> None:
     """Not only brought by something else, which may stop bringing it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = list(project["dependencies"])
-    if folder == "tests":
-        lines += project["optional-dependencies"]["dev"]
+    for name, more in project["optional-dependencies"].items():
+        lines += more if name != "dev" or folder == "tests" else []
     asked = {plain(re.split("[^A-Za-z0-9._-]", line)[0]) for line in lines}
     ours = {"pipeline", "flows", "headstart", "tests", "benchmarks", "toys"}
     brings = packages_distributions()
