@@ -54,7 +54,7 @@ def test_bash_completes(capsys: pytest.CaptureFixture[str]) -> None:
 
 def told(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     """The lines of `headstart doctor`, by what they are about."""
-    code, _, err = run("doctor", capsys=capsys)
+    code, out, err = run("doctor", capsys=capsys)
     assert (code, err) == (0, "")
     return {line[:12].strip(): line[13:] for line in out.splitlines()}
 
