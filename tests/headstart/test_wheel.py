@@ -1,12 +1,15 @@
 """The wheel, built and unpacked: it takes no name but `headstart`, predicts, and has types."""
 
 import os
+import socket
 import subprocess
 import sys
 import venv
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pandas as pd
 import pytest
 from hatchling.builders.wheel import WheelBuilder
@@ -132,3 +135,55 @@ def test_of_an_editable_installation_all_code_is_the_clones(tmp_path: Path) -> N
     opened = zipfile.ZipFile(file)
     outside = [name for name in opened.namelist() if ".dist-info/" not in name]
     assert [opened.read(name).decode() for name in outside] == [str(ROOT)]
+
+
+EMBEDS = """
+import sys
+import headstart
+print(headstart.Embedder("efficientnet_lite0").transform(sys.argv[1:]).shape)
+print([name for name in ("torch", "pandas", "sklearn", "dvc", "prefect") if name in sys.modules])
+"""
+
+
+@pytest.mark.slow
+def test_with_the_base_set_alone_it_predicts_serves_and_embeds(
+    wheel: Path, bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store"))
+    venv.create("env", with_pip=True)
+    pip = ("env/bin/python", "-m", "pip", "install", "--quiet", "--no-deps")
+    lock = str(ROOT / "requirements" / "base.lock")
+    subprocess.run([*pip, "--require-hashes", "--requirement", lock], check=True)
+    subprocess.run([*pip, str(wheel)], check=True)
+    bundle = str(bundled / "bundle")
+    row = pd.read_csv(bundled / "reports/predictions.csv").iloc[0]
+    picture = str(bundled / row["path"])
+
+    done = subprocess.run(
+        ["env/bin/headstart", "predict", bundle, picture], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert row["predicted"] in done.stdout.splitlines()[1]
+
+    done = subprocess.run(
+        ["env/bin/python", "-c", EMBEDS, picture, picture], capture_output=True, text=True
+    )
+    assert done.stdout == "(2, 1280)\n[]\n", done.stderr
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
+        port = probe.getsockname()[1]
+    serve = ["env/bin/headstart", "serve", bundle, "--port", str(port)]
+    with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout
+            assert "answering" in server.stdout.readline()
+            asked = httpx.post(
+                f"http://127.0.0.1:{port}/predict",
+                content=Path(picture).read_bytes(),
+                headers={"Content-Type": "image/png"},
+            )
+            assert row["predicted"] in asked.raise_for_status().text
+        finally:
+            server.terminate()
