@@ -17,6 +17,7 @@ from . import __version__
 from ._rooms import IN_WHEEL, errors, packages
 
 DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # NVIDIA's, and Windows' under WSL
+PREDICT = {"numpy", "onnxruntime", "PIL", "safetensors", "tqdm"}  # what it cannot do without
 
 
 def examine() -> None:
@@ -27,7 +28,8 @@ def examine() -> None:
     """
     for name, line in lines():
         print(f"{name:<12} {line}")
-    packages.need("base", "headstart predict")
+    if PREDICT & set(packages.absent("base")):
+        packages.need("base", "headstart predict")
 
 
 def lines() -> Iterator[tuple[str, str]]:

