@@ -61,7 +61,9 @@ def _opened(settings: ExtractParams, kind: Kind) -> Engine:
     # Makes a damaged export anew, so that what OpenVINO refuses is not damaged.
     file, engine = _sound(settings, kind)
     if runs_it == "openvino":
-        packages.need("openvino", f"extract.precision {settings.precision} on the CPU")
+        asked = settings.engine == "openvino"
+        why = "engine openvino" if asked else f"precision {settings.precision} on the CPU"
+        packages.need("openvino", f"extract.{why}")
         from .on_openvino import on_openvino
 
         return on_openvino(file, engine, settings)
