@@ -19,6 +19,7 @@ from ..kinds import Preprocessing
 if TYPE_CHECKING:
     import onnx
 
+TRIED = 3  # pictures that a graph is tried on, so any number will do
 MOST_PIXELS = 4096  # a side of what a backbone sees
 LIBRARIES = ("onnx", "timm", "torch", "torchvision")  # of which a plugin may make its network
 
@@ -95,7 +96,7 @@ def _preprocessing(name: str, told: Any) -> Preprocessing:
 
 
 def _graph(name: str, network: Any, preprocessing: Preprocessing) -> "onnx.ModelProto":
-    """The graph, looked through and run once on two black pictures."""
+    """The graph, looked through and run once on black pictures; its outputs' sides are numbers."""
     import onnx
     import onnxruntime
 
@@ -126,21 +127,24 @@ def _graph(name: str, network: Any, preprocessing: Preprocessing) -> "onnx.Model
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-        black = np.zeros((2, side, side, 3), np.uint8)
+        black = np.zeros((TRIED, side, side, 3), np.uint8)
         answers = session.run(outputs, {"pictures": black})
-    shapes = [one.shape for one in session.get_outputs()]
-    known = all(isinstance(length, int) for shape in shapes for length in shape[1:])
     features = answers[0]
-    fits = features.ndim == 2 and len(features) == 2 and features.dtype == np.float32
+    fits = features.ndim == 2 and len(features) == TRIED
     for maps in answers[1:]:
         fits = fits and maps.ndim == 4 and maps.shape[:2] == features.shape
-    if not (fits and known):
+    if not fits or any(answer.dtype != np.float32 for answer in answers):
         shown = " and ".join(f"{answer.dtype} {list(answer.shape)}" for answer in answers)
         raise _wrong(
             name,
-            f"makes {shown} of two pictures, declared as {shapes}; it should make float32 features"
-            " [n, dimension] and perhaps maps [n, dimension, h, w], all but n as numbers",
+            f"makes {shown} of {TRIED} pictures; it should make float32 features [n, dimension],"
+            " and perhaps maps [n, dimension, h, w]",
         )
+    del model.graph.output[:]  # which may leave a side open
+    model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, ["n", *answer.shape[1:]])
+        for output, answer in zip(outputs, answers, strict=True)
+    )
     return model
 
 

@@ -7,12 +7,14 @@ folder is the package `plugins` while it runs: its files import each other as `f
 A plugin is code, and runs with the rights of whoever runs the pipeline.
 """
 
+import ast
 import contextlib
 import hashlib
 import importlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +29,8 @@ PATTERN = r"python:[^\W\d]\w*(\.[^\W\d]\w*)+"
 FOLDER = "plugins"
 REQUIREMENTS = "requirements.txt"
 
+# What of `pipeline/` stages do not declare, since it changes no byte of their outputs.
+_DECIDES_NO_BYTE = r"pipeline\.(core\b|kinds$)"
 _NOT_CODE = ("__pycache__", "README.md")  # which `.dvcignore` names too
 
 
@@ -73,7 +77,7 @@ def check(name: str, asked_by: str) -> None:
             raise ParamsError(f"{asked_by}: {_file(module)} is not here")
         return
     top = module.partition(".")[0]
-    distributions = sorted(set(packages_distributions().get(top, [])))
+    distributions = sorted(set(_distributions().get(top, [])))
     pins = _pins()
     if not distributions:
         known = f", which {FOLDER}/{REQUIREMENTS} names," if plain(top) in pins else ""
@@ -181,6 +185,12 @@ def _file(module: str) -> Path:
     return path / "__init__.py" if (folder() / inside).exists() else path.with_suffix(".py")
 
 
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Of each top-level module that is installed, its distributions; it takes half a second."""
+    return packages_distributions()
+
+
 def _pins() -> dict[str, str]:
     """The lines `name==version` of `plugins/requirements.txt`.
 
@@ -218,9 +228,36 @@ def _package() -> ModuleType:
     if package is None or getattr(package, "state", None) != state:
         for name in [name for name in sys.modules if name.partition(".")[0] == FOLDER]:
             del sys.modules[name]
+        for file in _files():
+            if file.suffix == ".py":
+                _stop_if_undeclared(file)
         importlib.invalidate_caches()
         package = ModuleType(FOLDER, "The code of the project's own.")
         package.__path__ = [str(folder())]
         vars(package)["state"] = state
         sys.modules[FOLDER] = package
     return package
+
+
+def _stop_if_undeclared(file: Path) -> None:
+    """See that a plugin imports no room that changes bytes: no stage would run again for it.
+
+    Raises:
+        ParamsError: it imports one; the text names file and line.
+        SyntaxError: it is no Python.
+    """
+    for node in ast.walk(ast.parse(file.read_bytes(), file)):
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            below = node.module == "pipeline"
+            names = [f"pipeline.{one.name}" if below else node.module or "" for one in node.names]
+        elif isinstance(node, ast.Import):
+            names = [one.name for one in node.names]
+        else:
+            continue
+        for name in names:
+            if name.startswith("pipeline.") and not re.match(_DECIDES_NO_BYTE, name):
+                place = f"{FOLDER}/{file.relative_to(folder()).as_posix()}, line {node.lineno}"
+                raise ParamsError(
+                    f"{place}: it imports {name}, and no stage declares that for plugins: of"
+                    " pipeline it may import core and kinds alone; copy what else it needs"
+                )
