@@ -126,16 +126,13 @@ def test_its_bundle_answers_and_says_that_it_has_no_pytorch_form(shapes: Project
         torch_module.load(BUNDLE)
 
 
-def test_rank_takes_both_forms(shapes: Project) -> None:
+def test_rank_takes_it(shapes: Project) -> None:
     write(graph())
-    Path("plugins/other.py").write_text(MODULE)
-    shapes.set(**{"rank.run": ["asked"], "rank.backbones": [NAME, "python:other.network"]})
+    shapes.set(**{"rank.run": ["asked"], "rank.backbones": [NAME]})
     rank()
     table = pd.read_csv(RANK).set_index("backbone")
-    assert table.loc[NAME, ["features", "pixels", "licence"]].tolist() == [48, 16, "not stated"]
-    of_module = table.loc["python:other.network"]
-    assert of_module["parameters"] == 3 * 8 * 25 + 8 + 8 * 16 * 9 + 16
-    assert of_module["features"] == 16
+    told = table.loc[NAME, ["features", "pixels", "parameters", "licence"]]
+    assert told.tolist() == [48, 16, 1, "not stated"]
 
 
 def test_a_module_is_exported_agrees_with_pytorch_and_loads_weights(

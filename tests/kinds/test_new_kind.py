@@ -177,14 +177,12 @@ def test_a_kind_of_the_repository_is_a_folder_and_a_line(tmp_path: Path) -> None
     line = '    "image",\n'
     assert door.read_text().count(line) == 1
     door.write_text(door.read_text().replace(line, line + '    "grid",\n'))
-    asked = (
-        "from pipeline import kinds as k; print(k.named('grid').nouns, k.schema('grid')().turned)"
-    )
+    asked = "from pipeline import kinds; print(kinds.named('grid').nouns, kinds.schema('grid')())"
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     told = subprocess.run(
         [sys.executable, "-c", asked], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
-    assert told.stdout == "grids 0.5\n", told.stderr
+    assert told.stdout == "grids views=4 seed=0 turned=0.5\n", told.stderr
 
 
 @pytest.mark.parametrize(
