@@ -71,16 +71,23 @@ def _gpu() -> str:
         return "no NVIDIA driver seen"
     if packages.missing("torch"):
         return f"an NVIDIA driver, and no PyTorch to use it: {packages.how_to_install('torch')}"
-    import torch
+    return _card() or "an NVIDIA driver, but PyTorch sees no CUDA device"
+
+
+def _card() -> str | None:
+    """The GPU that PyTorch would use."""
+    if packages.missing("torch") or not any(driver.exists() for driver in DRIVERS):
+        return None
+    import torch  # takes seconds
 
     if not torch.cuda.is_available():
-        return "an NVIDIA driver, but PyTorch sees no CUDA device"
+        return None
     return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
 
 
 def _engine() -> str:
     """What `extract.engine: auto` takes, as `backbones/engines` has it."""
-    if _gpu().rpartition("CUDA ")[2][:1].isdigit():
+    if _card():
         return "torch, on the GPU"
     if packages.missing("openvino"):
         return "onnxruntime; bfloat16 needs OpenVINO or a GPU"
@@ -99,7 +106,8 @@ def _store() -> str:
         said += "; begun by the first run"
     elif file.open("rb").read(16) not in (b"SQLite format 3\0", b""):
         return f"{said}; damaged: the next run sets it aside and begins a new one"
-    if not os.access(_nearest(folder), os.W_OK):
+    above = _nearest(folder)
+    if not (above.is_dir() and os.access(above, os.W_OK)):
         return (
             f"{said}; cannot be written: set store.folder in params.yaml (or HEADSTART_STORE) to"
             " another folder"

@@ -3,18 +3,15 @@
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._rooms import errors, files
-
-if TYPE_CHECKING:
-    from ._rooms import kinds
+from ._rooms import errors, files, kinds
 
 # A path, the bytes of a file, or for a picture its pixels: uint8 [height, width, 3], RGB.
-Example: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[Any]"
+Example: TypeAlias = str | os.PathLike[str] | bytes | NDArray[Any]
 
 
 class Given(NamedTuple):
@@ -25,7 +22,7 @@ class Given(NamedTuple):
     load: Callable[[], bytes]
 
 
-def listed(examples: "Example | Iterable[Example]", kind: "kinds.Kind") -> list[Given]:
+def listed(examples: Example | Iterable[Example], kind: kinds.Kind) -> list[Given]:
     """One or many examples as a list, none of them read yet.
 
     An array of texts, or of one dimension more than an example has, stands for many.
@@ -33,14 +30,14 @@ def listed(examples: "Example | Iterable[Example]", kind: "kinds.Kind") -> list[
     Raises:
         TypeError: something is neither a path, bytes nor an array.
     """
-    if isinstance(examples, str | os.PathLike | bytes | bytearray | memoryview):
+    if isinstance(examples, str | os.PathLike | bytes):
         return [_given(0, examples, kind)]
     if isinstance(examples, np.ndarray) and examples.dtype.kind not in "OUS" and examples.ndim <= 3:
         return [_given(0, examples, kind)]
     return [_given(position, example, kind) for position, example in enumerate(examples)]
 
 
-def one(example: "Example", kind: "kinds.Kind") -> bytes:
+def one(example: Example, kind: kinds.Kind) -> bytes:
     """The bytes of one example.
 
     Raises:
@@ -50,12 +47,12 @@ def one(example: "Example", kind: "kinds.Kind") -> bytes:
     return _given(0, example, kind).load()
 
 
-def _given(position: int, example: Any, kind: "kinds.Kind") -> Given:
+def _given(position: int, example: Any, kind: kinds.Kind) -> Given:
     if isinstance(example, str | os.PathLike):
         path = os.fsdecode(example)
         return Given(path, path, lambda: files.load(Path(path), kind.most_bytes))
     name = f"example {position}"
-    if isinstance(example, bytes | bytearray | memoryview):
+    if isinstance(example, bytes):
         return Given(name, None, lambda: _bytes(example, kind))
     if isinstance(example, np.ndarray):
         return Given(name, None, lambda: kind.encode(example))
@@ -64,10 +61,9 @@ def _given(position: int, example: Any, kind: "kinds.Kind") -> Given:
     )
 
 
-def _bytes(example: "bytes | bytearray | memoryview", kind: "kinds.Kind") -> bytes:
-    data = bytes(example)
-    if not data:
+def _bytes(example: bytes, kind: kinds.Kind) -> bytes:
+    if not example:
         raise errors.RefusedError("no bytes")
-    if len(data) > kind.most_bytes:
+    if len(example) > kind.most_bytes:
         raise errors.RefusedError(f"too large: at most {kind.most_bytes / 1e6:.0f} MB")
-    return data
+    return example

@@ -20,7 +20,7 @@ from .examples import Example, Given
 Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """What a model says of one example, or why the example was refused.
 
@@ -30,7 +30,7 @@ class Prediction:
 
     path: str | None  # None for an example that was given as bytes or as an array
     error: str | None = None
-    _shares: dict[str, float] = field(default_factory=dict, repr=False)
+    _shares: dict[str, float] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -50,6 +50,12 @@ class Prediction:
             name = f"{self.path}: " if self.path else ""
             raise errors.RefusedError(name + self.error)
         return dict(self._shares)
+
+    def __repr__(self) -> str:
+        if self.error is not None:
+            return f"Prediction(path={self.path!r}, error={self.error!r})"
+        said = f"label={self.label!r}, probability={self.probability:.4f}"
+        return f"Prediction(path={self.path!r}, {said})"
 
 
 @dataclass(frozen=True)

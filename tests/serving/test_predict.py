@@ -209,3 +209,20 @@ def test_a_fresh_environment_with_three_libraries_answers(project, tmp_path):
 def test_a_folder_without_a_file_is_named(tmp_path):
     with pytest.raises(ParamsError, match="names no file"):
         list(predict.files([str(tmp_path)]))
+
+
+def test_onnx_runtime_tells_nobody(tmp_path: Path) -> None:
+    """By itself it would keep an identifier of the machine, and send what it runs to its makers."""
+    script = (
+        "from pipeline.serving import classifier; import os, onnxruntime;"
+        "onnxruntime.get_available_providers(); onnxruntime.SessionOptions();"
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    quiet = ("ORT_DISABLE_TELEMETRY", "CI")
+    plain = {name: value for name, value in os.environ.items() if name not in quiet}
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=plain | home, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout == "1\n", done.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,144 @@
+"""`headstart --version`, `completion` and `doctor`; `tests/serving` has `predict` and `serve`."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import headstart
+from headstart import cli, doctor
+from pipeline.backbones import engines
+from pipeline.core import packages
+from pipeline.store.database import features_file
+from pipeline.store.vectors import FeatureStore
+
+
+def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the command, in this process."""
+    code = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["headstart", *arguments])
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version", capsys=capsys) == (0, f"headstart {headstart.__version__}\n", "")
+
+
+@pytest.mark.parametrize("shell", cli.SHELLS)
+def test_the_completion_of_each_shell_knows_the_subcommands(
+    shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, script, _ = run("completion", shell, capsys=capsys)
+    assert code == 0
+    for word in ("predict", "serve", "doctor", "completion", "--heat-maps"):
+        assert word in script
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=script, text=True, check=True)
+
+
+def test_bash_completes(capsys: pytest.CaptureFixture[str]) -> None:
+    _, script, _ = run("completion", "bash", capsys=capsys)
+    script += "\nCOMP_WORDS=(headstart pre); COMP_CWORD=1; _shtab_headstart; echo $COMPREPLY"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "predict"
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """The lines of `headstart doctor`, by what they are about."""
+    code, out, err = run("doctor", capsys=capsys)
+    assert (code, err) == (0, "")
+    return {line[:12].strip(): line[13:] for line in out.splitlines()}
+
+
+def test_the_doctor_tells_what_is_here_and_begins_no_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    monkeypatch.setenv("HEADSTART_STORE", str(store))
+    monkeypatch.setenv("HEADSTART_STORE_LIMIT", "none")
+    lines = told(capsys)
+    assert lines["headstart"].startswith(f"{headstart.__version__}, a clone in ")
+    for name in ("base", "[pipeline]"):
+        assert lines[name] == "installed"
+    assert lines["store"] == f"{store}, 0.0 MB, no limit; begun by the first run"
+    assert lines["disk"].endswith(f" GB free in {tmp_path}")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("HEADSTART_STORE_LIMIT", "5GB")
+    with FeatureStore(store, None):
+        assert told(capsys)["store"].endswith(" MB, limit 5 GB")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("damaged", "damaged: the next run sets it aside and begins a new one"),
+        ("below a file", "cannot be written: set store.folder in params.yaml (or HEADSTART_STORE)"),
+        ("relative", "cannot be read: HEADSTART_STORE is 'relative'; should be an absolute path"),
+        ("limit", "cannot be read: HEADSTART_STORE_LIMIT is 'much'; should be a size such as"),
+    ],
+)
+def test_a_store_that_is_out_of_order_is_a_line(
+    name: str,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "store"
+    folder.mkdir()
+    features_file(folder).write_bytes(b"no database at all")
+    (tmp_path / "a file").touch()
+    folders = {"below a file": str(tmp_path / "a file" / "store"), "relative": "relative"}
+    monkeypatch.setenv("HEADSTART_STORE", folders.get(name, str(folder)))
+    if name == "limit":
+        monkeypatch.setenv("HEADSTART_STORE_LIMIT", "much")
+    assert said in told(capsys)["store"]
+    assert features_file(folder).read_bytes() == b"no database at all"
+
+
+def test_a_home_that_cannot_be_written_is_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HEADSTART_STORE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    assert "cannot be written: set store.folder" in told(capsys)["store"]
+
+
+def test_what_is_missing_comes_with_what_installs_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path))
+    for name in ("torch", "openvino"):
+        monkeypatch.setitem(packages.SETS, name, (f"no_{name}",))
+    assert doctor.DRIVERS == engines.DRIVERS
+    monkeypatch.setattr(doctor, "DRIVERS", (tmp_path,))
+    lines = told(capsys)
+    install = "run `make setup EXTRAS=torch`, or pip install 'headstart[torch]'"
+    assert lines["[torch]"] == f"not installed: {install}"
+    assert lines["gpu"] == f"an NVIDIA driver, and no PyTorch to use it: {install}"
+    assert lines["auto engine"] == "onnxruntime; bfloat16 needs OpenVINO or a GPU"
+    monkeypatch.setitem(packages.SETS, "base", ("numpy", "no_onnxruntime"))
+    code, out, err = run("doctor", capsys=capsys)
+    assert code == headstart.MissingSetError.exit_code
+    assert "base         not installed (without no_onnxruntime): run `make setup`, or pip" in out
+    assert err.startswith("doctor: error: headstart predict needs the base set's packages (no_onn")
+
+
+def test_why_without_the_pipelines_packages_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(packages.SETS, "pipeline", ("no_dvc",))
+    code, _, err = run("why", capsys=capsys)
+    assert code == headstart.MissingSetError.exit_code
+    assert err.startswith("why: error: why needs the pipeline's packages, which are not installed")

@@ -1,0 +1,128 @@
+"""`headstart.Embedder`: a transformer of scikit-learn's, on the feature store of `extract`."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+
+import headstart
+from pipeline import augment, extract
+from pipeline.core import files
+from pipeline.core.paths import FEATURES, MANIFEST
+from pipeline.serving import embedding
+from pipeline.tables import features
+from tests.conftest import SMALL, Project
+
+BACKBONE, WEIGHTS = SMALL["extract.backbone"], SMALL["extract.weights"]
+
+
+def small() -> headstart.Embedder:
+    return headstart.Embedder(BACKBONE, weights=WEIGHTS)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def paths(
+    project: Project, small_backbone: Path, draw_picture: Callable[..., Image.Image]
+) -> list[str]:
+    """Twelve pictures and a manifest of them, in a project with a store of its own."""
+    project.set(**SMALL, **{"augment.views": 1})
+    found = [f"data/raw/{number}.png" for number in range(12)]
+    rows = []
+    for number, path in enumerate(found):
+        draw_picture(number, square=bool(number % 2)).save(path)
+        label = ("disc", "square")[number % 2]
+        rows.append((files.digest(Path(path).read_bytes()), path, label, "train"))
+    table = pd.DataFrame(rows, columns=["digest", "path", "label", "split"])
+    table.to_parquet(MANIFEST)
+    augment.augment()
+    return found
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many examples each call of the embedder computed."""
+    counts: list[int] = []
+    embed = embedding.embed
+
+    def counted(*arguments: object) -> embedding.Embedded:
+        done = embed(*arguments)  # type: ignore[arg-type]
+        counts.append(done.computed)
+        return done
+
+    monkeypatch.setattr(embedding, "embed", counted)
+    return counts
+
+
+def extracted(paths: list[str]) -> np.ndarray:
+    """View 0 of each path, as `extract` wrote it."""
+    manifest = pd.read_parquet(MANIFEST)
+    split = features.read_splits(FEATURES, manifest, ["disc", "square"], ["train"])["train"]
+    originals = split.views == 0
+    known = dict(zip(split.paths[originals], split.features[originals], strict=True))
+    return np.stack([known[path] for path in paths])
+
+
+def test_what_extract_computed_is_not_computed_again(paths: list[str], computed: list[int]) -> None:
+    extract.extract()
+    np.testing.assert_array_equal(small().transform(paths), extracted(paths))
+    assert computed == [0]
+
+
+def test_what_the_embedder_computed_extract_finds(
+    paths: list[str], computed: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    got = small().transform([Path(path).read_bytes() for path in paths])
+    assert computed == [12]
+    extract.extract()
+    assert "24 views: 12 reused, 12 computed" in capsys.readouterr().out
+    np.testing.assert_array_equal(got, extracted(paths))
+
+
+def test_it_is_a_step_of_a_pipeline(paths: list[str], computed: list[int]) -> None:
+    labels = ["disc", "square"] * 6
+    learner = make_pipeline(small(), LogisticRegression())
+    assert cross_val_score(learner, paths, labels, cv=3).shape == (3,)
+    said = learner.fit(paths, labels).predict(paths).tolist()
+    assert set(said) == {"disc", "square"}
+    again = clone(learner)
+    assert again[0].get_params() == small().get_params()
+    assert again[0].set_params(batch_size=5).fit_transform(paths).shape == (12, 96)
+    saved = pickle.loads(pickle.dumps(learner))  # noqa: S301 (our own)
+    assert saved.predict(paths).tolist() == said
+    assert sum(computed) == 12
+
+
+def test_arrays_have_a_feature_of_their_own_that_is_kept(
+    paths: list[str], computed: list[int]
+) -> None:
+    pixels = [np.asarray(Image.open(path)) for path in paths[:3]]
+    first = small().transform(pixels)
+    np.testing.assert_array_equal(first, small().transform(paths[:3]))  # a PNG loses nothing
+    np.testing.assert_array_equal(first, small().transform(np.stack(pixels)))
+    assert computed == [3, 3, 0]
+    for many in (np.array(paths), pd.Series(paths), (Path(path) for path in paths)):
+        assert small().transform(many).shape == (12, 96)
+    assert small().transform([]).shape == (0, 96)
+
+
+def test_a_bad_picture_among_good_ones_is_named(paths: list[str]) -> None:
+    Path("bad.png").write_bytes(Path(paths[0]).read_bytes()[:-40])
+    with pytest.raises(headstart.RefusedError, match=r"^bad\.png: damaged or cut short"):
+        small().transform([*paths, "bad.png"])
+    with pytest.raises(headstart.RefusedError, match=r"^nothing\.png: cannot be read"):
+        small().transform([*paths, "nothing.png"])
+
+
+def test_an_impossible_parameter_is_one_line(paths: list[str]) -> None:
+    with pytest.raises(headstart.ParamsError, match=r"^Embedder: backbone is 'resnet'; should be"):
+        headstart.Embedder("resnet").fit(paths)
+    with pytest.raises(headstart.ParamsError, match=r"^Embedder: batch_size is 0; "):
+        headstart.Embedder(batch_size=0).fit(paths)

@@ -1,0 +1,189 @@
+"""The wheel, built and unpacked: it takes no name but `headstart`, predicts, and has types."""
+
+import os
+import socket
+import subprocess
+import sys
+import venv
+import zipfile
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pandas as pd
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+import headstart
+from tests.conftest import ROOT
+
+USERS = """
+import sys
+from pathlib import Path
+
+import headstart
+
+model = headstart.load(sys.argv[1])
+for prediction in model.predict(sorted(Path(sys.argv[2]).glob("*.png"))):
+    label: str = prediction.label.upper()
+    print(label, max(prediction.probabilities.values()), prediction.path)
+size: tuple[int, ...] = model.embed(sys.argv[2]).shape
+near: list[str] = [one.label for one in model.neighbours(sys.argv[2], k=2)]
+Path("why.png").write_bytes(model.explain(sys.argv[2]))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    (file,) = WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"])
+    return Path(file)
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, unpacked as pip does it."""
+    site = tmp_path_factory.mktemp("site")
+    zipfile.ZipFile(wheel).extractall(site)
+    return site
+
+
+@pytest.fixture
+def elsewhere(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a module `pipeline` of its own; what is started there finds the wheel."""
+    (tmp_path / "pipeline.py").write_text("MINE = True\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(installed)]))
+    return tmp_path
+
+
+def python(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+def test_all_that_is_in_the_wheel(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.partition("/")[0] for name in names}
+    assert tops == {"headstart", f"headstart-{headstart.__version__}.dist-info"}
+    files = [file for room in ("headstart", "pipeline") for file in (ROOT / room).rglob("*.*")]
+    tracked = {f.relative_to(ROOT).as_posix() for f in files if "__pycache__" not in f.parts}
+    wanted = {name.replace("pipeline/", "headstart/pipeline/", 1) for name in tracked}
+    assert {name for name in names if name.startswith("headstart/")} == wanted
+    assert {"headstart/py.typed", "headstart/pipeline/serving/server.html"} <= wanted
+
+
+def test_beside_a_module_named_pipeline_it_predicts(elsewhere: Path, bundled: Path) -> None:
+    row = pd.read_csv(bundled / "reports/predictions.csv").iloc[0]
+    done = python("-m", "headstart", "predict", bundled / "bundle", bundled / row["path"])
+    assert done.returncode == 0, done.stderr
+    assert row["predicted"] in done.stdout.splitlines()[1]
+    script = (
+        "import sys, pipeline, headstart\n"
+        "assert pipeline.MINE\n"
+        "model = headstart.load(sys.argv[1])\n"
+        "from headstart import _rooms\n"
+        "for name in _rooms.__all__: getattr(_rooms, name)\n"
+        "print(headstart.__file__, model.predict(sys.argv[2])[0].label)\n"
+        "print([name for name in sys.modules if name.startswith('pipeline.')])"
+    )
+    done = python("-c", script, bundled / "bundle", bundled / row["path"])
+    assert done.returncode == 0, done.stderr
+    where, none = done.stdout.splitlines()
+    assert where.endswith(f"site0/headstart/__init__.py {row['predicted']}")
+    assert none == "[]"
+
+
+def test_what_is_missing_comes_with_pip_alone(elsewhere: Path) -> None:
+    script = "from headstart._rooms import packages; print(packages.how_to_install('torch'))"
+    assert python("-c", script).stdout == "pip install 'headstart[torch]'\n"
+
+
+@pytest.mark.parametrize("subcommand", ["why", "check"])
+def test_what_needs_a_clone_says_so(subcommand: str, elsewhere: Path) -> None:
+    done = python("-m", "headstart", subcommand)
+    assert done.returncode == headstart.MissingSetError.exit_code
+    assert done.stderr == (
+        f"{subcommand}: error: {subcommand} needs a clone of Headstart's repository, which this"
+        " installation is not: clone it, and run `make setup` there\n"
+    )
+
+
+def test_mypy_strict_passes_on_a_users_script(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    venv.create("env", with_pip=False, symlinks=True)
+    site = next(Path("env/lib").glob("python*/site-packages"))
+    for package in (installed / "headstart", Path(pd.__file__).parents[1] / "numpy"):
+        (site / package.name).symlink_to(package)
+    Path("users.py").write_text(USERS)
+    mypy = ("-m", "mypy", "--strict", "--python-executable", "env/bin/python", "users.py")
+    done = python(*mypy)
+    assert done.returncode == 0, done.stdout
+    wrong = USERS.replace(".label.upper()", ".label + 1")
+    Path("users.py").write_text(wrong + "\nheadstart.lod('bundle')\nmodel.predict(3)\n")
+    said = python(*mypy).stdout
+    for line in ("Unsupported operand types for +", 'Module has no attribute "lod"', "arg-type"):
+        assert line in said
+
+
+def test_of_an_editable_installation_all_code_is_the_clones(tmp_path: Path) -> None:
+    (file,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["editable"])
+    opened = zipfile.ZipFile(file)
+    outside = [name for name in opened.namelist() if ".dist-info/" not in name]
+    assert [opened.read(name).decode() for name in outside] == [str(ROOT)]
+
+
+EMBEDS = """
+import sys
+import headstart
+print(headstart.Embedder("efficientnet_lite0").transform(sys.argv[1:]).shape)
+print([name for name in ("torch", "pandas", "sklearn", "dvc", "prefect") if name in sys.modules])
+"""
+
+
+@pytest.mark.slow
+def test_with_the_base_set_alone_it_predicts_serves_and_embeds(
+    wheel: Path, bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store"))
+    venv.create("env", with_pip=True)
+    pip = ("env/bin/python", "-m", "pip", "install", "--quiet", "--no-deps")
+    lock = str(ROOT / "requirements" / "base.lock")
+    subprocess.run([*pip, "--require-hashes", "--requirement", lock], check=True)
+    subprocess.run([*pip, str(wheel)], check=True)
+    bundle = str(bundled / "bundle")
+    row = pd.read_csv(bundled / "reports/predictions.csv").iloc[0]
+    picture = str(bundled / row["path"])
+
+    done = subprocess.run(
+        ["env/bin/headstart", "predict", bundle, picture], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert row["predicted"] in done.stdout.splitlines()[1]
+
+    done = subprocess.run(
+        ["env/bin/python", "-c", EMBEDS, picture, picture], capture_output=True, text=True
+    )
+    assert done.stdout == "(2, 1280)\n[]\n", done.stderr
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
+        port = probe.getsockname()[1]
+    serve = ["env/bin/headstart", "serve", bundle, "--port", str(port)]
+    with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout
+            assert "answering" in server.stdout.readline()
+            asked = httpx.post(
+                f"http://127.0.0.1:{port}/predict",
+                content=Path(picture).read_bytes(),
+                headers={"Content-Type": "image/png"},
+            )
+            assert row["predicted"] in asked.raise_for_status().text
+        finally:
+            server.terminate()
