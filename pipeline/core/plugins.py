@@ -246,10 +246,12 @@ def _stop_if_undeclared(file: Path) -> None:
         ParamsError: it imports one; the text names file and line.
         SyntaxError: it is no Python.
     """
+    root = Path(__file__).parents[2]
     for node in ast.walk(ast.parse(file.read_bytes(), file)):
-        if isinstance(node, ast.ImportFrom) and not node.level:
-            below = node.module == "pipeline"
-            names = [f"pipeline.{one.name}" if below else node.module or "" for one in node.names]
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            inside = [f"{node.module}.{one.name}" for one in node.names]
+            folders = [one for one in inside if (root / one.replace(".", "/")).is_dir()]
+            names = [node.module, *folders]
         elif isinstance(node, ast.Import):
             names = [one.name for one in node.names]
         else:

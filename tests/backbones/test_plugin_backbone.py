@@ -161,6 +161,21 @@ def test_a_module_is_exported_agrees_with_pytorch_and_loads_weights(
         catalogue.load(NAME, "random")
 
 
+def test_on_a_gpu_a_graph_is_left_to_the_cpu(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "_has_cuda", lambda: True)
+    project.set(**{"extract.backbone": NAME})
+    write(graph())
+    assert engines._runs_it(params.load(kinds.schema).extract) == "onnxruntime"
+    project.set(**{"extract.device": "cuda"})
+    with pytest.raises(ParamsError, match=r"is an ONNX graph and has no PyTorch form"):
+        engines.open_engine(params.load(kinds.schema).extract, IMAGE)
+    write(MODULE)
+    project.set(**{"extract.device": "auto"})
+    assert engines._runs_it(params.load(kinds.schema).extract) == "torch"
+
+
 def test_an_export_is_named_for_the_code_and_the_versions(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

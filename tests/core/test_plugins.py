@@ -121,6 +121,7 @@ def test_what_a_module_raises_is_a_line_that_says_where(
     [
         "from pipeline.kinds.image import decode",
         "import pipeline.sources.table",
+        "from pipeline.kinds import KINDS, image",
         "from pipeline import store",
         "def late():\n    from pipeline.kinds.image.decode import pixels",
     ],
