@@ -26,6 +26,8 @@ def page() -> str:
         model = type(field.default)
         if name == "augment":
             for kind in kinds.KINDS:
+                if kind == "plugin":  # whose schema is in the user's own file
+                    continue
                 parts += section(f"augment`, for `ingest.kind: {kind}", kinds.schema(kind), name)
         else:
             parts += section(name, model, name)

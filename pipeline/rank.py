@@ -21,7 +21,7 @@ import pandas as pd
 import timm
 
 from . import kinds
-from .backbones import catalogue
+from .backbones import catalogue, exports, plugin
 from .backbones.engines import Engine, open_engine
 from .core import params
 from .core.paths import MANIFEST, RANK, RANK_SPEED
@@ -116,8 +116,11 @@ def measured(
 
 def described(name: str, weights: str, engine: Engine) -> dict[str, Any]:
     """What the backbone is: features, side of its input, parameters, megabytes, licence."""
-    module = catalogue.load(name, weights).module
-    parameters = sum(tensor.numel() for tensor in module.parameters())
+    if plugin.is_graph(name):
+        parameters = exports.parameters(exports.exported(name, weights))
+    else:
+        module = catalogue.load(name, weights).module
+        parameters = sum(tensor.numel() for tensor in module.parameters())
     return {
         "features": engine.dimension,
         "pixels": engine.preprocessing.crop,
@@ -130,6 +133,8 @@ def described(name: str, weights: str, engine: Engine) -> dict[str, Any]:
 def licence(name: str) -> str:
     """The weights' licence as timm's configuration states it; torchvision states only its own."""
     family, _, model = name.rpartition(":")
+    if family == "python":
+        return "not stated"
     if family == "torchvision":
         return f"{metadata('torchvision')['License']} (the code)"
     stated = timm.get_pretrained_cfg(model if family else f"tf_{name}")

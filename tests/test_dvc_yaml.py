@@ -8,7 +8,7 @@ import grimp
 import pytest
 import yaml
 
-from pipeline.core import paths
+from pipeline.core import paths, plugins
 from pipeline.core.params import Params
 from tests.conftest import ROOT
 
@@ -48,8 +48,16 @@ def opens_a_kind(module: str) -> bool:
     )
 
 
+def runs_plugins(module: str) -> bool:
+    """Whether it runs code of `plugins/`: loads it, or asks for a kind, which may be there."""
+    return opens_a_kind(module) or any(
+        isinstance(node, ast.Call) and ast.unparse(node.func) == "plugins.load"
+        for node in ast.walk(tree(module))
+    )
+
+
 def rooms_of(stage: str) -> set[str]:
-    """What of `pipeline/` decides the stage's outputs: its file, and rooms as folders.
+    """What decides the stage's outputs: its file, rooms as folders, and code of the user's own.
 
     `core/` and the door of `kinds/` change no byte of any output: they check, name, report. A
     change in one of them would rerun everything for nothing, so no stage lists them.
@@ -61,6 +69,8 @@ def rooms_of(stage: str) -> set[str]:
             found.add(f"pipeline/{room}")
         if room != "kinds" and opens_a_kind(module):
             found.add(KIND)
+        if room != "kinds" and runs_plugins(module):
+            found.add("plugins")
     return found
 
 
@@ -76,8 +86,15 @@ def test_the_command_of_a_stage_is_the_module_of_its_name() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_rooms_declared_are_those_imported(stage: str) -> None:
-    declared = {dep for dep in STAGES[stage]["deps"] if dep.startswith("pipeline/")}
+    code = ("pipeline/", "plugins")
+    declared = {dep for dep in STAGES[stage]["deps"] if dep.startswith(code)}
     assert declared == rooms_of(stage)
+
+
+def test_the_folder_of_plugins_is_there_in_every_clone() -> None:
+    assert (ROOT / plugins.FOLDER / plugins.REQUIREMENTS).is_file()
+    ignored = (ROOT / ".dvcignore").read_text().splitlines()
+    assert {"__pycache__", f"/{plugins.FOLDER}/README.md"} <= set(ignored)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -145,7 +162,7 @@ def test_the_files_declared_are_those_that_the_code_names(stage: str) -> None:
     entry = STAGES[stage]
     kinds = ("deps", "outs", "metrics", "plots")
     declared = set().union(*(names(entry.get(kind, [])) for kind in kinds))
-    declared = {d for d in declared if not d.startswith(("pipeline/", "${"))}
+    declared = {d for d in declared if not d.startswith(("pipeline/", "plugins", "${"))}
     assert {d for d in declared if not any(overlap(d, u) for u in used)} == set()
     assert {u for u in used if not any(overlap(u, d) for d in declared)} == set()
 

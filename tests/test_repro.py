@@ -26,8 +26,8 @@ class Repository:
         self.folder = folder
         shutil.copytree(template, folder)
         files = self.run("git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard")
-        code = ("pipeline/", "flows/", "headstart/")
-        wanted = (*code, "data/", ".dvc/plots/", "params.yaml", "dvc.yaml")
+        code = ("pipeline/", "plugins/", "flows/", "headstart/")
+        wanted = (*code, "data/", ".dvc/plots/", ".dvcignore", "params.yaml", "dvc.yaml")
         for name in files.splitlines():
             if name.startswith(wanted):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)

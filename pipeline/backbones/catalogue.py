@@ -19,9 +19,10 @@ from safetensors.torch import load_file, save
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
+from ..core import plugins
 from ..core.errors import DataError, ParamsError, WeightsError
 from ..kinds import Preprocessing
-from . import lite
+from . import lite, plugin
 
 OFFLINE = "offline, choose backbone: efficientnet_lite0 (its weights are installed)"
 RANDOM_SEED = 0
@@ -50,11 +51,12 @@ def load(name: str, weights: str = "pretrained") -> Backbone:
 
     Args:
         name: `efficientnet_lite0`, `_lite1` or `_lite2` (weights from their packages),
-            `torchvision:NAME` or `timm:NAME` (weights from those libraries' hubs).
+            `torchvision:NAME` or `timm:NAME` (weights from those libraries' hubs), or
+            `python:module.function` (whatever that returns).
         weights: `pretrained`, or `random` for the same network untrained, seeded.
 
     Raises:
-        ParamsError: there is no such model.
+        ParamsError: there is no such model, or it has no PyTorch form.
         WeightsError: the weights cannot be had, for want of a network or a package.
     """
     stop_if_unknown(name)
@@ -63,7 +65,9 @@ def load(name: str, weights: str = "pretrained") -> Backbone:
     pretrained = weights == "pretrained"
     family, _, model = name.rpartition(":")
     network: Any
-    if family == "torchvision":
+    if plugins.is_plugin(name):
+        network, preprocessing = _plugin(name, pretrained)
+    elif family == "torchvision":
         network, preprocessing = _torchvision(model, pretrained)
     elif family == "timm":
         network, preprocessing = _timm(model, pretrained)
@@ -71,7 +75,7 @@ def load(name: str, weights: str = "pretrained") -> Backbone:
         network, preprocessing = lite_classifier(name, pretrained)
         network.reset_classifier(0)
     module = _Frozen(network, preprocessing).eval().requires_grad_(requires_grad=False)
-    with torch.inference_mode():
+    with torch.inference_mode(), plugins.blamed(f"backbone {name}"):
         side = preprocessing.crop
         features = module(torch.zeros(1, side, side, 3, dtype=torch.uint8))
     return Backbone(
@@ -80,7 +84,10 @@ def load(name: str, weights: str = "pretrained") -> Backbone:
 
 
 def stop_if_unknown(name: str) -> None:
-    """Raise `ParamsError` where no library has a backbone of that name."""
+    """Raise `ParamsError` where no library and no plugin has a backbone of that name."""
+    if plugins.is_plugin(name):
+        plugins.check(name, plugin.asked_by(name))
+        return
     family, _, model = name.rpartition(":")
     if family == "torchvision":
         try:
@@ -100,7 +107,7 @@ def with_weights(name: str, file: Path) -> Backbone:
     Raises:
         DataError: they are damaged, or of another network.
     """
-    backbone = load(name, "random")
+    backbone = load(name, "pretrained" if plugins.is_plugin(name) else "random")
     try:
         backbone.module.load_state_dict(load_file(file))
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -177,6 +184,19 @@ def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]
         tuple(preset.mean),
         tuple(preset.std),
     )
+
+
+def _plugin(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
+    """What a plugin's function returns: normalised pictures [n, 3, side, side] to features."""
+    if not pretrained:
+        raise ParamsError(
+            f"backbone {name} comes with its own weights; what needs random ones, such as"
+            " from_scratch, takes another backbone"
+        )
+    network, preprocessing = plugin.opened(name)
+    if not isinstance(network, nn.Module):
+        raise plugin.no_pytorch(name)
+    return network, preprocessing
 
 
 def _timm(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:

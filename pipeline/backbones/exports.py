@@ -1,25 +1,27 @@
 """Exports: a backbone as an ONNX file and its weights, made once and kept in the store's folder.
 
-Whatever runs on an export imports no PyTorch. The default backbones are exported without it too.
+Whatever runs on an export imports no PyTorch. The default backbones are exported without it too,
+and so are those of plugins that are ONNX graphs.
 """
 
 import hashlib
 import json
+import math
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core import packages
+from ..core import packages, plugins
 from ..kinds import Preprocessing
 from ..store.places import backbones_folder, replacing
-from . import lite
+from . import lite, plugin
 
 if TYPE_CHECKING:
     import onnx
 
     from .catalogue import Backbone
 
-CODE = ("catalogue.py", "exports.py", "lite.py", "onnx_export.py", "torch_file.py")
+CODE = ("catalogue.py", "exports.py", "lite.py", "onnx_export.py", "plugin.py", "torch_file.py")
 
 
 def file_of(name: str, weights: str) -> Path:
@@ -34,7 +36,12 @@ def file_of(name: str, weights: str) -> Path:
 
 
 def _origin(name: str, weights: str) -> str:
-    """The package that the network and its weights are from, with its version if it is there."""
+    """The package that the network and its weights are from, with its version if it is there.
+
+    Of a plugin, all that may decide what its function returns.
+    """
+    if plugins.is_plugin(name):
+        return plugin.origin(name)
     family = name.partition(":")[0]
     if _is_lite(name, weights):
         package = lite.distribution(name)
@@ -63,7 +70,7 @@ def exported(name: str, weights: str) -> Path:
 
     Raises:
         MissingSetError: it takes PyTorch to export this one, and that is not installed.
-        ParamsError: there is no such model.
+        ParamsError: there is no such model, or a plugin does not return one.
         WeightsError: the weights cannot be had, for want of a network or a package.
     """
     file = file_of(name, weights)
@@ -72,6 +79,11 @@ def exported(name: str, weights: str) -> Path:
     if _is_lite(name, weights):
         _write_lite(name, file)
         return file
+    if plugins.is_plugin(name):
+        network, preprocessing = plugin.opened(name)
+        if not hasattr(network, "state_dict"):
+            _save(network, preprocessing, {}, ("onnx",), file)
+            return file
 
     packages.need("torch", f"extract.backbone {name} (weights: {weights})")
     from . import catalogue  # slow to import, and not needed when the file is there
@@ -79,6 +91,23 @@ def exported(name: str, weights: str) -> Path:
     print(f"extract: exporting {name} to ONNX, once", flush=True)
     write(catalogue.load(name, weights), file)
     return file
+
+
+def fingerprint(file: Path) -> str:
+    """The fingerprint of a backbone that was exported."""
+    import onnx
+
+    notes = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+    return str(notes["fingerprint"])
+
+
+def parameters(file: Path) -> int:
+    """How many numbers of float type an exported backbone holds."""
+    import onnx
+
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+    constants = onnx.load(file).graph.initializer
+    return sum(math.prod(one.dims) for one in constants if one.data_type in floats)
 
 
 def write(backbone: "Backbone", file: Path) -> None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from . import packages
+from . import packages, plugins
 from .errors import DiskError, HeadstartError, MissingSetError, ParamsError
 
 
@@ -44,9 +44,9 @@ def run(stage: Callable[[], None], takes_arguments: bool = False) -> None:
     A stage is told everything by params.yaml: unless it `takes_arguments`, and reads them itself,
     one on the command line is refused before any work, which would delete the last results.
 
-    A `HeadstartError` has its own exit code, a failing disk that of `DiskError`, and anything
-    else, which is a mistake of ours, 1. With `--debug` on the command line, or `HEADSTART_DEBUG`
-    set, the traceback is kept.
+    A `HeadstartError` has its own exit code, a failing disk that of `DiskError`, code in `plugins/`
+    that of `ParamsError`, and anything else, which is a mistake of ours, 1. With `--debug` on the
+    command line, or `HEADSTART_DEBUG` set, the traceback is kept.
     """
     # Python looks for cycles to free in all it holds, modules too, again and again and as it ends:
     # with 100,000 examples a sixth of `extract`, and 0.4 s of every stage. What is frozen it skips.
@@ -74,6 +74,8 @@ def run(stage: Callable[[], None], takes_arguments: bool = False) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     except Exception as error:
+        if plugins.raised_in(error):
+            _end(stage, ParamsError(plugins.in_words(error)))
         said = " ".join(str(error).split())[:300]
         mistake = HeadstartError(
             f"{type(error).__name__}: {said}; this was not foreseen, please report it;"

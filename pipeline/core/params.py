@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from . import packages
+from . import packages, plugins
 from .errors import ParamsError
 from .paths import PARAMS
 
@@ -48,20 +48,25 @@ def told(default: Any, words: str) -> Any:
 
 Source = Annotated[
     str,
-    _form(r"surfaces|folder|csv|torchvision:\w+", "surfaces, folder, csv or torchvision:NAME"),
+    _form(
+        rf"surfaces|folder|csv|torchvision:\w+|{plugins.PATTERN}",
+        "surfaces, folder, csv, torchvision:NAME or python:MODULE.FUNCTION",
+    ),
 ]
 BackboneName = Annotated[
     str,
     _form(
-        r"efficientnet_lite[012]|(torchvision|timm):[\w.\-/]+",
-        "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME or timm:NAME",
+        rf"efficientnet_lite[012]|(torchvision|timm):[\w.\-/]+|{plugins.PATTERN}",
+        "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME, timm:NAME or"
+        " python:MODULE.FUNCTION",
     ),
 ]
 Candidate = Annotated[
     str,
     _form(
-        r"(random:)?(efficientnet_lite[012]|(torchvision|timm):[\w.\-/]+)",
-        "a backbone's name, or random: and the name for the same network untrained",
+        rf"(random:)?(efficientnet_lite[012]|(torchvision|timm):[\w.\-/]+)|{plugins.PATTERN}",
+        "a backbone's name, or random: and the name for the same network untrained (but for python:"
+        " there is none)",
     ),
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -88,8 +93,10 @@ class Shares(Section):
 class IngestParams(Section):
     """Where the examples come from and how they are split."""
 
-    kind: str = told("image", "what an example is: image")
-    source: Source = told("surfaces", "surfaces, folder, csv or torchvision:NAME")
+    kind: str = told("image", "what an example is: image, or plugin for plugins/kind.py")
+    source: Source = told(
+        "surfaces", "surfaces, folder, csv, torchvision:NAME or python:MODULE.FUNCTION"
+    )
     path: Annotated[str, Field(min_length=1)] = told(
         "data/raw/surfaces.csv", "the folder or table to read; for torchvision data/raw/torchvision"
     )
@@ -112,7 +119,8 @@ class ExtractParams(Section):
 
     backbone: BackboneName = told(
         "efficientnet_lite0",
-        "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME or timm:NAME",
+        "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME, timm:NAME or"
+        " python:MODULE.FUNCTION",
     )
     weights: Literal["pretrained", "random"] = told("pretrained", "pretrained or random")
     engine: Literal["auto", "onnxruntime", "openvino", "torch"] = told(
@@ -132,6 +140,10 @@ class ExtractParams(Section):
             raise ValueError(f"engine {self.engine} runs on the CPU; for device cuda take torch")
         if self.engine == "onnxruntime" and self.precision != "float32":
             raise ValueError(f"precision {self.precision} needs engine auto, openvino or torch")
+        if self.weights == "random" and plugins.is_plugin(self.backbone):
+            raise ValueError(
+                f"backbone {self.backbone} comes with its own weights; set weights to pretrained"
+            )
         return self
 
 
@@ -443,6 +455,25 @@ def _check_sets(settings: Params) -> None:
             packages.need("torch", stage)
 
 
+def _check_plugins(settings: Params) -> None:
+    """See that the code of one's own that is named is there; no backbone or source is imported.
+
+    Raises:
+        ParamsError: what to write or to install, or that a stage cannot do with it.
+    """
+    named = {"ingest.source": [settings.ingest.source], "backbone": [settings.extract.backbone]}
+    if settings.rank.run:
+        named["backbone"] += settings.rank.backbones
+    for parameter, names in named.items():
+        for name in filter(plugins.is_plugin, names):
+            plugins.check(name, f"{parameter} {name}")
+    if settings.from_scratch.run and plugins.is_plugin(settings.extract.backbone):
+        raise ParamsError(
+            f"from_scratch needs random weights, which backbone {settings.extract.backbone} has"
+            " none of: set from_scratch.run to [], or take another backbone"
+        )
+
+
 def store_section(path: Path = PARAMS) -> StoreParams:
     """The section `store` by itself; its defaults outside of a project."""
     if not path.exists():
@@ -481,6 +512,12 @@ def check_file(schema: Schema, root: Path = Path()) -> None:
     document = _document(root / PARAMS)
     graph = (root / "dvc.yaml").read_text(encoding="utf-8")
     stages = yaml.safe_load(graph)["stages"]
+    deps = [dep for stage in stages.values() for dep in stage.get("do", stage).get("deps", [])]
+    if plugins.FOLDER in deps and not (root / plugins.FOLDER).is_dir():
+        raise ParamsError(
+            f"{root / plugins.FOLDER} is not here, and dvc.yaml declares it: run `mkdir"
+            f" {plugins.FOLDER} && touch {plugins.FOLDER}/{plugins.REQUIREMENTS}`, and commit it"
+        )
     asked = re.findall(r"\$\{([\w.]+)\}", graph)
     for stage in stages.values():
         asked += stage.get("do", stage).get("params", [])
@@ -500,6 +537,7 @@ def check_file(schema: Schema, root: Path = Path()) -> None:
             f"`{section}: {{{', '.join(filter(None, keys))}}}`" for section, keys in lacking.items()
         )
         raise ParamsError(f"{root / PARAMS} lacks what dvc.yaml asks for by name; add {lines}")
+    _check_plugins(settings)
     _check_sets(settings)
 
 

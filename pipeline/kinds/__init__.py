@@ -3,7 +3,7 @@
 `ingest.kind` in `params.yaml` names the kind. A kind is a package in this folder with a `KIND`, an
 object that answers what `Kind` asks. Its methods import the package's other modules when they are
 called, so that a stage imports no more than it asks for. To add a kind, add its folder and its line
-in `KINDS`.
+in `KINDS`; or, as code of a project's own, write `plugins/kind.py` (`plugin/` here finds it).
 
 No stage lists this file in `dvc.yaml`: it hands over a kind, and changes no byte itself.
 """
@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # slow to import, or not there where a bundle only answers
 # The name of a kind in params.yaml is that of its folder beside this file.
 KINDS = (
     "image",
+    "plugin",
 )  # fmt: skip
 
 # The version of the operators in the ONNX graphs that a bundle is put together from.

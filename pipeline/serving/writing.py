@@ -16,6 +16,7 @@ import pandas as pd
 from safetensors.numpy import save
 
 from ..backbones.exports import preprocessing_of
+from ..core import plugins
 from ..core.errors import DataError
 from ..core.params import ExtractParams
 from ..core.paths import MANIFEST
@@ -78,7 +79,7 @@ def write(
         "calibration": {"temperature": temperature, "pictures": about["validation"]["pictures"]},
         "metrics": metrics,
         "data": _data(manifest),
-        "code": _digests(kind),
+        "code": _digests(kind, settings.backbone),
         "libraries": {name: version(name) for name in LIBRARIES} | json.loads(notes["libraries"]),
     }
 
@@ -120,7 +121,7 @@ def _data(manifest: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _digests(kind: str) -> dict[str, str]:
+def _digests(kind: str, backbone: str) -> dict[str, str]:
     """Of the code in each room that decides an answer, a digest."""
     root = Path(__file__).parent.parent
     digests = {}
@@ -129,6 +130,8 @@ def _digests(kind: str) -> dict[str, str]:
         for file in sorted((root / room).rglob("*.py")):
             sha.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
         digests[f"pipeline/{room}"] = sha.hexdigest()
+    if kind == "plugin" or plugins.is_plugin(backbone):
+        digests[plugins.FOLDER] = plugins.digest()
     return digests
 
 

@@ -3,12 +3,14 @@
 import shutil
 from pathlib import Path
 
+from ..core import plugins
 from ..core.errors import DataError
 from ..core.files import leads_out
 from ..core.params import IngestParams
 from ..core.paths import PICTURES
 from .folder import folder
 from .found import Found, Listing
+from .plugin import plugin
 from .table import table
 
 
@@ -17,9 +19,11 @@ def listing(params: IngestParams) -> Listing:
 
     Raises:
         DataError: the source is not there, or cannot be understood as a whole.
+        ParamsError: a function of a plugin is not there, or not what it should be.
     """
     path = Path(params.path)
-    if params.source in ("folder", "csv") and leads_out(path):
+    own = plugins.is_plugin(params.source)
+    if (own or params.source in ("folder", "csv")) and leads_out(path):
         raise DataError(
             f"ingest.path {path} leads out of the project; put your examples into data/raw, or"
             " link their folder there"
@@ -47,6 +51,8 @@ def listing(params: IngestParams) -> Listing:
         return folder(path)
     if params.source == "csv":
         return table(path)
+    if own:
+        return plugin(params.source, path)
     from .torchvision_sets import torchvision_dataset
 
     return torchvision_dataset(params.source.removeprefix("torchvision:"), path)

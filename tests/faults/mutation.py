@@ -112,7 +112,15 @@ def prepare(folder: Path, target: Target) -> None:
     settings = {
         "source_paths": ["pipeline"],
         "only_mutate": [f"pipeline/{name}.py" for name in target.files],
-        "also_copy": ["benchmarks", "data", "flows", "headstart", "params.yaml", "dvc.yaml"],
+        "also_copy": [
+            "benchmarks",
+            "data",
+            "flows",
+            "headstart",
+            "plugins",
+            "params.yaml",
+            "dvc.yaml",
+        ],
         "pytest_add_cli_args": [
             *("-p", "no:cacheprovider", "--hypothesis-profile=ci", f"--deselect={NOT_RUN}"),
         ],

@@ -1,4 +1,7 @@
-"""A kind of example is a folder and a line: a toy goes the whole way, and no other file changes."""
+"""A kind of one's own is a file in plugins/: a toy goes the whole way, and no other file changes.
+
+The same file is a kind of the repository as a folder of pipeline/kinds/ and a line.
+"""
 
 import json
 import os
@@ -13,10 +16,12 @@ import pandas as pd
 import pytest
 import yaml
 
+from pipeline import kinds
+from pipeline.core.errors import ParamsError
 from tests.conftest import ROOT
 from tests.flows.toys import free_port, wait_for
 
-TOY = Path(__file__).parent / "grid"
+TOY = Path(__file__).parent / "grid" / "__init__.py"
 
 
 def write_grids(folder: Path) -> None:
@@ -38,17 +43,13 @@ class Clone:
 
     def __init__(self, folder: Path, exported: Path) -> None:
         self.folder = folder
-        for name in ("pipeline", "flows", "headstart", ".dvc/plots"):
+        for name in ("pipeline", "plugins", "flows", "headstart", ".dvc/plots"):
             shutil.copytree(
                 ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
             )
         for name in ("dvc.yaml", ".dvcignore"):
             shutil.copy(ROOT / name, folder)
-        shutil.copytree(TOY, folder / "pipeline" / "kinds" / "grid")
-        door = folder / "pipeline" / "kinds" / "__init__.py"
-        line = '    "image",\n'
-        assert door.read_text().count(line) == 1
-        door.write_text(door.read_text().replace(line, line + '    "grid",\n'))
+        shutil.copy(TOY, folder / "plugins" / "kind.py")
         store = folder / "cache" / "features"
         store.mkdir(parents=True)
         (store / "backbones").symlink_to(exported)
@@ -58,7 +59,7 @@ class Clone:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
         parameters = yaml.safe_load((ROOT / "params.yaml").read_text())
-        parameters["ingest"] |= {"kind": "grid", "source": "folder", "path": "data/raw/grids"}
+        parameters["ingest"] |= {"kind": "plugin", "source": "folder", "path": "data/raw/grids"}
         parameters["augment"] = {"views": 1, "turned": 0.0}
         parameters["evaluate"]["bootstrap"] = 10
         (folder / "params.yaml").write_text(yaml.safe_dump(parameters))
@@ -159,5 +160,47 @@ def test_serve_answers(clone: Clone) -> None:
 def test_why_speaks_of_it(clone: Clone) -> None:
     assert "ingest: up to date" in clone.headstart("why")
     (clone.folder / "data" / "raw" / "grids" / "row" / "new.txt").write_text("9999\n1111\n")
+    with (clone.folder / "plugins" / "kind.py").open("a") as file:
+        file.write("# a word more\n")
     said = clone.headstart("why")
+    assert "plugins modified" in said
+    assert "train: runs if the output of extract or ingest changes" in said
     assert "1 grid added: data/raw/grids/row/new.txt" in said
+
+
+def test_a_kind_of_the_repository_is_a_folder_and_a_line(tmp_path: Path) -> None:
+    code = tmp_path / "pipeline"
+    shutil.copytree(ROOT / "pipeline", code, ignore=shutil.ignore_patterns("__pycache__"))
+    (code / "kinds" / "grid").mkdir()
+    shutil.copy(TOY, code / "kinds" / "grid")
+    door = code / "kinds" / "__init__.py"
+    line = '    "image",\n'
+    assert door.read_text().count(line) == 1
+    door.write_text(door.read_text().replace(line, line + '    "grid",\n'))
+    asked = "from pipeline import kinds; print(kinds.named('grid').nouns, kinds.schema('grid')())"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    told = subprocess.run(
+        [sys.executable, "-c", asked], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert told.stdout == "grids views=4 seed=0 turned=0.5\n", told.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (None, "plugins/kind.py is not here; write it, with an object KIND"),
+        ("kind = 1", "plugins/kind.py has no 'KIND'"),
+        ("class KIND: noun = 'x'", "KIND of plugins/kind.py has no nouns, most_bytes, columns,"),
+        ("KIND = 1 / 0", "plugins/kind.py, line 1: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_is_no_kind_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str | None, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if code:
+        Path("plugins").mkdir()
+        Path("plugins/kind.py").write_text(code)
+    with pytest.raises(ParamsError) as caught:
+        kinds.named("plugin")
+    assert str(caught.value).startswith(f"ingest.kind plugin: {words}")

@@ -7,13 +7,14 @@ were seen to give the same bits for every batch size and thread count (tests/bac
 always gets batches of one size, filled up with zeros.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
-from ...core import packages
+from ...core import packages, plugins
 from ...core.errors import DeviceError, ParamsError
 from ...core.params import ExtractParams
 from ...kinds import Kind
-from .. import exports
+from .. import exports, plugin
 from .engine import Engine
 
 __all__ = ["Engine", "is_ready", "open_engine", "stop_without_cuda"]
@@ -51,6 +52,9 @@ def _opened(settings: ExtractParams, kind: Kind) -> Engine:
 
         on_gpu = settings.device != "cpu" and _has_cuda()
         backbone = load(settings.backbone, settings.weights)
+        if plugins.is_plugin(settings.backbone):  # whose code may change without the network
+            file = exports.exported(settings.backbone, settings.weights)
+            backbone = replace(backbone, fingerprint=exports.fingerprint(file))
         return (on_cuda if on_gpu else on_cpu)(backbone, settings, kind)
     if settings.engine == settings.device == "auto" and _sees_gpu() and packages.missing("torch"):
         print(
@@ -86,7 +90,9 @@ def stop_without_cuda(parameter: str) -> None:
 def _runs_it(settings: ExtractParams) -> str:
     if settings.engine != "auto":
         return settings.engine
-    if settings.device == "cuda" or (settings.device == "auto" and _has_cuda()):
+    if settings.device == "cuda":
+        return "torch"
+    if settings.device == "auto" and _has_cuda() and not plugin.is_graph(settings.backbone):
         return "torch"
     return "onnxruntime" if settings.precision == "float32" else "openvino"
 

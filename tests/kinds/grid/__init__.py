@@ -1,6 +1,6 @@
 """A toy kind: a grid of digits in a text file, shown to an image backbone as levels of grey.
 
-`tests/kinds/test_new_kind.py` puts this folder into a copy of `pipeline/kinds/`.
+`tests/kinds/test_new_kind.py` copies it to `plugins/kind.py`, and as a folder to `pipeline/kinds/`.
 """
 
 import contextlib
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.errors import RefusedError
-from ...core.files import read
-from .. import IR_VERSION, OPSET, Asked, Example, Preprocessing, Shown, View
+from pipeline.core.errors import RefusedError
+from pipeline.core.files import read
+from pipeline.kinds import IR_VERSION, OPSET, Asked, Example, Preprocessing, Shown, View
 
 GRAPH = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
@@ -81,7 +81,7 @@ class Grid:
         return contextlib.nullcontext()
 
     def schema(self) -> Any:
-        from ...core.params import Augmentation, Share, told
+        from pipeline.core.params import Augmentation, Share, told
 
         class Augment(Augmentation):
             """How many training views are turned."""

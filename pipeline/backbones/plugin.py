@@ -1,0 +1,159 @@
+"""Backbones of somebody's own: what a function of a plugin returns, checked.
+
+The function takes nothing and returns `(network, preprocessing)`. The network is an ONNX graph (a
+path or an `onnx.ModelProto`), which needs no PyTorch, or a `torch.nn.Module`. A graph maps uint8
+`pictures` [n, crop, crop, 3] to float32 `features` [n, dimension], and perhaps to the `maps`
+[n, dimension, h, w] that these are the means of.
+"""
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core import plugins
+from ..core.errors import ParamsError
+from ..kinds import Preprocessing
+
+if TYPE_CHECKING:
+    import onnx
+
+TRIED = 3  # pictures that a graph is tried on, so any number will do
+MOST_PIXELS = 4096  # a side of what a backbone sees
+LIBRARIES = ("onnx", "timm", "torch", "torchvision")  # of which a plugin may make its network
+
+
+def origin(name: str) -> str:
+    """What decides the network: the code in `plugins/`, pinned versions and libraries.
+
+    Raises:
+        ParamsError: the code is not there, or its package is not pinned.
+    """
+    plugins.check(name, asked_by(name))
+    return " ".join([f"plugins {plugins.digest()}", *map(_installed, LIBRARIES)])
+
+
+def asked_by(name: str) -> str:
+    """What messages about the backbone begin with."""
+    return f"backbone {name}"
+
+
+def opened(name: str) -> tuple[Any, Preprocessing]:
+    """The network, an `onnx.ModelProto` or a `torch.nn.Module`, and its preprocessing.
+
+    Raises:
+        MissingSetError: it needs PyTorch, which is not installed.
+        ParamsError: there is no such function, it raises, or it returns something else.
+    """
+    function = plugins.load(name, asked_by(name))
+    with plugins.blamed(asked_by(name)):
+        returned = function()
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        raise _wrong(name, f"returned {returned!r:.60}, and should return (network, preprocessing)")
+    network, told = returned
+    preprocessing = _preprocessing(name, told)
+    if hasattr(network, "state_dict"):
+        return network, preprocessing
+    return _graph(name, network, preprocessing), preprocessing
+
+
+def is_graph(name: str) -> bool:
+    """Whether the backbone is a plugin's whose network is an ONNX graph."""
+    return plugins.is_plugin(name) and not hasattr(opened(name)[0], "state_dict")
+
+
+def no_pytorch(name: str) -> ParamsError:
+    """The error where PyTorch is to run or to train a backbone that is an ONNX graph."""
+    return _wrong(
+        name,
+        "is an ONNX graph and has no PyTorch form: what runs or trains it with PyTorch needs a"
+        " function that returns a torch.nn.Module",
+    )
+
+
+def _preprocessing(name: str, told: Any) -> Preprocessing:
+    """What the function told, whether as our `Preprocessing` or as a tuple of its five values."""
+    try:
+        resize, crop, interpolation, means, stds = told
+        mean, std = [float(one) for one in means], [float(one) for one in stds]
+    except (TypeError, ValueError):
+        raise _wrong(
+            name,
+            f"has the preprocessing {told!r:.60}, and should have (resize, crop, interpolation,"
+            " mean, std)",
+        ) from None
+    for side in (resize, crop):
+        if not isinstance(side, int) or not 1 <= side <= MOST_PIXELS:
+            raise _wrong(name, f"has a side of {side!r:.40}; 1 to {MOST_PIXELS} pixels will do")
+    if interpolation not in ("bicubic", "bilinear"):
+        raise _wrong(name, f"has interpolation {interpolation!r:.40}; take bicubic or bilinear")
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise _wrong(name, "needs a mean and a std above 0 for each of three channels")
+    return Preprocessing(
+        resize, crop, interpolation, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+    )
+
+
+def _graph(name: str, network: Any, preprocessing: Preprocessing) -> "onnx.ModelProto":
+    """The graph, looked through and run once on black pictures; its outputs' sides are numbers."""
+    import onnx
+    import onnxruntime
+
+    if isinstance(network, str | os.PathLike):
+        with plugins.blamed(asked_by(name)):
+            network = onnx.load(network)
+    if not isinstance(network, onnx.ModelProto):
+        raise _wrong(
+            name,
+            f"returned the network {network!r:.60}; it should be a path to an ONNX file, an"
+            " onnx.ModelProto or a torch.nn.Module",
+        )
+    model = onnx.ModelProto()
+    model.CopyFrom(network)
+    inputs = [one.name for one in model.graph.input]
+    outputs = [one.name for one in model.graph.output]
+    if inputs != ["pictures"] or outputs not in (["features"], ["features", "maps"]):
+        raise _wrong(
+            name,
+            f"is a graph from {', '.join(inputs)} to {', '.join(outputs)}; it should be from"
+            " pictures to features, or to features and maps",
+        )
+    side = preprocessing.crop
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what it has to say is in the exception
+    with plugins.blamed(asked_by(name)):
+        onnx.checker.check_model(model)
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        black = np.zeros((TRIED, side, side, 3), np.uint8)
+        answers = session.run(outputs, {"pictures": black})
+    features = answers[0]
+    fits = features.ndim == 2 and len(features) == TRIED
+    for maps in answers[1:]:
+        fits = fits and maps.ndim == 4 and maps.shape[:2] == features.shape
+    if not fits or any(answer.dtype != np.float32 for answer in answers):
+        shown = " and ".join(f"{answer.dtype} {list(answer.shape)}" for answer in answers)
+        raise _wrong(
+            name,
+            f"makes {shown} of {TRIED} pictures; it should make float32 features [n, dimension],"
+            " and perhaps maps [n, dimension, h, w]",
+        )
+    del model.graph.output[:]  # which may leave a side open
+    model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, ["n", *answer.shape[1:]])
+        for output, answer in zip(outputs, answers, strict=True)
+    )
+    return model
+
+
+def _wrong(name: str, words: str) -> ParamsError:
+    return ParamsError(f"{asked_by(name)} {words}")
+
+
+def _installed(library: str) -> str:
+    try:
+        return f"{library} {version(library)}"
+    except PackageNotFoundError:
+        return library

@@ -1,0 +1,265 @@
+"""Code of somebody's own, named in `params.yaml` as `python:module.function`.
+
+It comes from the project's folder `plugins/`, or from an installed package that
+`plugins/requirements.txt` pins. `dvc.yaml` declares the folder, so that nothing is undeclared. The
+folder is the package `plugins` while it runs: its files import each other as `from . import other`.
+
+A plugin is code, and runs with the rights of whoever runs the pipeline.
+"""
+
+import ast
+import contextlib
+import hashlib
+import importlib
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from . import packages
+from .errors import HeadstartError, ParamsError
+from .paths import PARAMS
+
+PREFIX = "python:"
+PATTERN = r"python:[^\W\d]\w*(\.[^\W\d]\w*)+"
+FOLDER = "plugins"
+REQUIREMENTS = "requirements.txt"
+
+# What of `pipeline/` stages do not declare, since it changes no byte of their outputs.
+_DECIDES_NO_BYTE = r"pipeline\.(core\b|kinds$)"
+_NOT_CODE = ("__pycache__", "README.md")  # which `.dvcignore` names too
+
+
+def is_plugin(name: str) -> bool:
+    """Whether `name`, of a backbone or a source, stands for code of somebody's own."""
+    return name.startswith(PREFIX)
+
+
+def load(name: str, asked_by: str) -> Any:
+    """What `name` stands for: `python:module.function`, or another attribute of a module.
+
+    The module is imported anew when a file of `plugins/` changed.
+
+    Args:
+        name: as in `params.yaml`.
+        asked_by: what messages begin with, such as `ingest.source python:tables.rows`.
+
+    Raises:
+        MissingSetError: the module needs a set of packages that is not installed.
+        ParamsError: there is no such module or function, its package is not pinned, or the module
+            raises while it is imported.
+    """
+    check(name, asked_by)
+    module, _, attribute = name.removeprefix(PREFIX).rpartition(".")
+    own = _is_own(module)
+    with blamed(asked_by):
+        found = importlib.import_module(f"{_package().__name__}.{module}" if own else module)
+    try:
+        return getattr(found, attribute)
+    except AttributeError:
+        where = _file(module) if own else f"the module {module}"
+        raise ParamsError(f"{asked_by}: {where} has no {attribute!r}") from None
+
+
+def check(name: str, asked_by: str) -> None:
+    """See that the module is in `plugins/`, or in a pinned package; nothing is imported.
+
+    Raises:
+        ParamsError: what to write or to install, in one line.
+    """
+    module = name.removeprefix(PREFIX).rpartition(".")[0]
+    if _is_own(module):
+        if not (folder() / _file(module).relative_to(FOLDER)).exists():
+            raise ParamsError(f"{asked_by}: {_file(module)} is not here")
+        return
+    top = module.partition(".")[0]
+    distributions = sorted(set(_distributions().get(top, [])))
+    pins = _pins()
+    if not distributions:
+        known = f", which {FOLDER}/{REQUIREMENTS} names," if plain(top) in pins else ""
+        raise ParamsError(
+            f"{asked_by}: {FOLDER}/{top}.py is not here, and no package that has a module"
+            f" {top!r}{known} is installed: write the file, or install the package"
+        )
+    for distribution in distributions:  # several, where they share a namespace
+        installed = version(distribution)
+        pinned = pins.get(plain(distribution))
+        if pinned is None:
+            raise ParamsError(
+                f"{asked_by}: {top} is of an installed package, and nothing declares its version:"
+                f" write the line {distribution}=={installed} into {FOLDER}/{REQUIREMENTS}"
+            )
+        if pinned != installed:
+            raise ParamsError(
+                f"{asked_by}: {FOLDER}/{REQUIREMENTS} asks for {distribution}=={pinned}, and"
+                f" {installed} is installed: run `pip install {distribution}=={pinned}`, or write"
+                f" {distribution}=={installed} there"
+            )
+
+
+@contextlib.contextmanager
+def blamed(asked_by: str) -> Iterator[None]:
+    """Where code of a plugin runs: what it raises becomes one line that says where.
+
+    An error of ours passes as it is, so a plugin may raise one with words of its own.
+
+    Raises:
+        MissingSetError: it imports what a set of packages has that is not installed.
+        ParamsError: anything else.
+    """
+    try:
+        yield
+    except HeadstartError:
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError):
+            for name, modules in packages.SETS.items():
+                if error.name in modules:
+                    packages.need(name, asked_by)
+        raise ParamsError(f"{asked_by}: {in_words(error)}") from error
+
+
+def in_words(error: BaseException) -> str:
+    """The file and line of a plugin that raised `error`, and what it says."""
+    said = " ".join(str(error).split())[:300]
+    line = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    if place := raised_in(error):
+        line = f"{place}: {line}"
+    if isinstance(error, ModuleNotFoundError) and _is_own(str(error.name)):
+        line += f"; files of {FOLDER}/ import each other as `from . import {error.name}`"
+    return line
+
+
+def raised_in(error: BaseException) -> str:
+    """The last file and line of `plugins/` on the way to `error`; empty where there is none."""
+    here, found = folder(), ""
+    if isinstance(error, SyntaxError) and error.filename:
+        places = [(error.filename, error.lineno)]
+    else:
+        places = []
+        trace = error.__traceback__
+        while trace:
+            places.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+            trace = trace.tb_next
+    for file, line in places:
+        if Path(file).is_relative_to(here):
+            found = f"{FOLDER}/{Path(file).relative_to(here).as_posix()}, line {line}"
+    return found
+
+
+def digest() -> str:
+    """Of all files in `plugins/`, so of the pinned versions too."""
+    sha = hashlib.sha256()
+    for file in _files():
+        data = file.read_bytes()
+        sha.update(f"{file.relative_to(folder()).as_posix()} {len(data)} ".encode() + data)
+    return sha.hexdigest()
+
+
+def folder() -> Path:
+    """The folder `plugins/` of the project that the current folder is in."""
+    here = Path.cwd()
+    root = next((one for one in (here, *here.parents) if (one / PARAMS).is_file()), here)
+    return root / FOLDER
+
+
+def plain(distribution: str) -> str:
+    """A distribution's name, as all ways to write it are compared."""
+    return re.sub("[._-]+", "-", distribution).lower()
+
+
+def _is_own(module: str) -> bool:
+    """Whether `module` begins with a file or folder of `plugins/`."""
+    top = folder() / module.partition(".")[0]
+    return top.is_dir() or top.with_suffix(".py").is_file()
+
+
+def _file(module: str) -> Path:
+    """The file of a module of `plugins/`, from the project's root."""
+    path = Path(FOLDER, *module.split("."))
+    inside = path.relative_to(FOLDER) / "__init__.py"
+    return path / "__init__.py" if (folder() / inside).exists() else path.with_suffix(".py")
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Of each top-level module that is installed, its distributions; it takes half a second."""
+    return packages_distributions()
+
+
+def _pins() -> dict[str, str]:
+    """The lines `name==version` of `plugins/requirements.txt`.
+
+    Raises:
+        ParamsError: a line is something else.
+    """
+    file = folder() / REQUIREMENTS
+    pins = {}
+    for number, line in enumerate(file.read_text("utf-8").splitlines() if file.exists() else [], 1):
+        wanted = line.partition("#")[0].strip()
+        if not wanted:
+            continue
+        found = re.fullmatch(r"([A-Za-z0-9][\w.-]*)\s*==\s*([\w.!+-]+)", wanted)
+        if found is None:
+            raise ParamsError(
+                f"{FOLDER}/{REQUIREMENTS}, line {number}: {wanted!r} should be name==version"
+            )
+        pins[plain(found[1])] = found[2]
+    return pins
+
+
+def _files() -> list[Path]:
+    return [
+        file
+        for file in sorted(folder().rglob("*"))
+        if file.is_file() and not set(_NOT_CODE) & set(file.relative_to(folder()).parts)
+    ]
+
+
+def _package() -> ModuleType:
+    """The package `plugins`, new where it is of another folder or a file of it changed."""
+    status = [(str(file), file.stat()) for file in _files()]
+    state = [str(folder()), *((name, one.st_mtime_ns, one.st_size) for name, one in status)]
+    package = sys.modules.get(FOLDER)
+    if package is None or getattr(package, "state", None) != state:
+        for name in [name for name in sys.modules if name.partition(".")[0] == FOLDER]:
+            del sys.modules[name]
+        for file in _files():
+            if file.suffix == ".py":
+                _stop_if_undeclared(file)
+        importlib.invalidate_caches()
+        package = ModuleType(FOLDER, "The code of the project's own.")
+        package.__path__ = [str(folder())]
+        vars(package)["state"] = state
+        sys.modules[FOLDER] = package
+    return package
+
+
+def _stop_if_undeclared(file: Path) -> None:
+    """See that a plugin imports no room that changes bytes: no stage would run again for it.
+
+    Raises:
+        ParamsError: it imports one; the text names file and line.
+        SyntaxError: it is no Python.
+    """
+    root = Path(__file__).parents[2]
+    for node in ast.walk(ast.parse(file.read_bytes(), file)):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            inside = [f"{node.module}.{one.name}" for one in node.names]
+            folders = [one for one in inside if (root / one.replace(".", "/")).is_dir()]
+            names = [node.module, *folders]
+        elif isinstance(node, ast.Import):
+            names = [one.name for one in node.names]
+        else:
+            continue
+        for name in names:
+            if name.startswith("pipeline.") and not re.match(_DECIDES_NO_BYTE, name):
+                place = f"{FOLDER}/{file.relative_to(folder()).as_posix()}, line {node.lineno}"
+                raise ParamsError(
+                    f"{place}: it imports {name}, and no stage declares that for plugins: of"
+                    " pipeline it may import core and kinds alone; copy what else it needs"
+                )

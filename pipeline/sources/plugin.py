@@ -1,0 +1,71 @@
+"""Source `python:module.function`: what a function of somebody's own finds.
+
+The function gets `ingest.path` and returns rows, or yields them: the path of a file and its label,
+and perhaps its split and its group, each None or empty where there is none. A file lies in
+`ingest.path`, which DVC watches, or in `data/pictures`, where the function may make files.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ..core import plugins
+from ..core.errors import ParamsError
+from ..core.files import leads_out
+from ..core.paths import PICTURES
+from ..tables.manifest import SPLITS
+from .found import Found, Listing, Refused, tidy, why_no_label, why_not
+
+
+def plugin(name: str, root: Path) -> Listing:
+    """What the function that `name` stands for finds in `root`; each row is taken or refused.
+
+    Raises:
+        MissingSetError: it needs packages that are not installed.
+        ParamsError: there is no such function, it raises, or it returns something else than rows.
+    """
+    asked_by = f"ingest.source {name}"
+    function = plugins.load(name, asked_by)
+    with plugins.blamed(asked_by):
+        rows = list(function(root))
+    found: list[Found] = []
+    refused: list[Refused] = []
+    for number, row in enumerate(rows, 1):
+        path, label, split, group = _parted(row, f"{asked_by}: row {number}")
+        reason = _why_not(path, root) or why_no_label(label)
+        if not reason and split and split not in SPLITS:
+            reason = f"split {split!r} is none of {', '.join(SPLITS)}"
+        if reason:
+            refused.append(Refused(path, reason))
+        else:
+            found.append(Found(path, label, split, group))
+    return Listing(sorted(found), sorted(refused))
+
+
+def _parted(row: Any, place: str) -> tuple[Path, str, str, str]:
+    """Path, label, split and group of a row."""
+    if not isinstance(row, tuple | list) or not 2 <= len(row) <= 4:
+        raise ParamsError(
+            f"{place} is {row!r:.80}; it should be (path, label), (path, label, split) or"
+            " (path, label, split, group)"
+        )
+    path, *texts = row
+    if not isinstance(path, str | os.PathLike):
+        raise ParamsError(f"{place} has the path {path!r:.80}; it should be a path")
+    for name, text in zip(("label", "split", "group"), texts, strict=False):
+        if not isinstance(text, str) and (text is not None or name == "label"):
+            raise ParamsError(f"{place} has the {name} {text!r:.80}; it should be a text")
+    label, split, group = (tidy(text or "") for text in (*texts, "", "")[:3])
+    return Path(os.fspath(path)), label, split, group
+
+
+def _why_not(path: Path, root: Path) -> str:
+    """Why a row names no file to open; empty where it does."""
+    homes = [home for home in (root, PICTURES) if home in path.parents]
+    if leads_out(path) or not homes:
+        return f"path is not in {root} or {PICTURES}, as seen from the project's root"
+    if reason := why_not(path, homes[0]):
+        return reason
+    if not Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(homes[0])):
+        return f"path leaves the folder {homes[0]} through a link"
+    return ""
