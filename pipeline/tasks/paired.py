@@ -192,7 +192,7 @@ def _bootstrapped(
         return Comparison("worse" if rose == lower_is_better else "better", *figures)
 
     def needed(size: float) -> float:
-        return examples * (sum(REACH) * error / size) ** 2 * (1 + 2 / math.sqrt(examples))
+        return examples * (sum(REACH) * error / size) ** 2 * (1 + 3 / math.sqrt(examples))
 
     wanted = _wanted(needed, difference, examples) if error else (0, difference)
     return Comparison("cannot tell", *figures, *wanted)
