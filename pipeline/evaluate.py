@@ -24,10 +24,11 @@ from .core.paths import (
 from .heads.head import load_head, probabilities
 from .tables.features import Split, read_splits, view_0
 from .tables.labels import listed, require
-from .tables.manifest import SPLITS, read_manifest
+from .tables.manifest import SPLITS, read_manifest, slices
 from .tasks import repeats, tables
 from .tasks.metrics import bootstrap, scores
 from .tasks.plots import draw_confusion
+from .tasks.slices import slice_table, worst
 
 
 def evaluate() -> None:
@@ -55,7 +56,10 @@ def evaluate() -> None:
     METRICS.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     of_class = tables.class_table(measured, resampled, confidence, test, shares, classes)
     _write(CLASSES, of_class)
-    _write(PREDICTIONS, tables.prediction_table(test, shares, classes))
+    of_test = slices(manifest.set_index("digest").loc[test.digests].reset_index(drop=True))
+    _write(PREDICTIONS, tables.prediction_table(test, shares, classes, of_test))
+    by_slice = slice_table(of_test, shares.argmax(axis=1) == test.labels, confidence)
+    _write(SLICES, by_slice)
     _write(PLOTS / "confusion.csv", tables.confusion_table(test, shares, classes))
     _write(PLOTS / "roc.csv", tables.roc_table(test, shares, classes))
     precision_recall = tables.precision_recall_table(test, shares, classes)
@@ -71,6 +75,8 @@ def evaluate() -> None:
             f"evaluate: {name} {metrics['test'][name]:.4f} on {len(test.labels)} test examples, "
             f"{100 * confidence:g} % interval {low:.4f} to {high:.4f}"
         )
+    if said := worst(by_slice):
+        print(f"evaluate: {said[0].lower()}{said[1:].removesuffix('.')}")
     for row in again[again["measure"] == "accuracy"].itertuples():
         print(
             f"evaluate: accuracy {row.mean:.4f} on average over {row.repeats} other splits, "

@@ -24,6 +24,7 @@ from pipeline.core.paths import (
     PLOTS,
     PREDICTIONS,
     REPEATS,
+    SLICES,
 )
 from pipeline.evaluate import evaluate
 from pipeline.heads.head import Head, save_head
@@ -131,6 +132,27 @@ def test_the_seed_draws_other_resamples_and_nothing_else(evaluated):
     assert after["test"] == before["test"]
     assert after["interval"] != before["interval"]
     assert PREDICTIONS.read_bytes() == table
+
+
+def test_slices_are_carried_to_the_predictions_and_change_no_figure(evaluated, capsys):
+    before, plain = METRICS.read_bytes(), pd.read_csv(PREDICTIONS)
+    assert SLICES.read_text().startswith("column,value,examples,accuracy,low,high,other_accuracy,")
+    assert len(pd.read_csv(SLICES)) == 0
+    manifest = pd.read_parquet(MANIFEST)
+    manifest["slice:camera"] = ["A", "B"] * (len(manifest) // 2)
+    manifest.to_parquet(MANIFEST)
+    evaluate()
+    assert METRICS.read_bytes() == before
+    table = pd.read_csv(PREDICTIONS)
+    assert table.columns[:6].tolist() == [*plain.columns[:5], "camera"]
+    assert table.drop(columns="camera").equals(plain)
+    of_path = dict(zip(manifest["path"], manifest["slice:camera"], strict=True))
+    assert table["camera"].tolist() == [of_path[path] for path in table["path"]]
+    by_camera = pd.read_csv(SLICES, index_col="value")
+    accuracy = table.groupby("camera")["correct"].mean()
+    assert by_camera["accuracy"].to_dict() == pytest.approx(accuracy.to_dict(), abs=1e-5)
+    said = "evaluate: the worst slice is camera = "
+    assert (said in capsys.readouterr().out) == (accuracy.nunique() > 1)
 
 
 def test_repeats_are_written_beside_the_figures_and_change_none(evaluated, capsys):

@@ -5,11 +5,17 @@ import pandas as pd
 from ..core.params import IngestParams
 from ..kinds import Kind
 from ..tables.draw import draw
+from ..tables.manifest import SLICE
 from .checked import Checked
 
 
-def split(kept: list[Checked], settings: IngestParams, kind: Kind) -> pd.DataFrame:
-    """The manifest: a row an example, its split given by the source or drawn from its content."""
+def split(
+    kept: list[Checked], settings: IngestParams, kind: Kind, slices: tuple[str, ...] = ()
+) -> pd.DataFrame:
+    """The manifest: a row an example, its split given by the source or drawn from its content.
+
+    The columns `slices` of the source come last.
+    """
     given = {found.split for found, _, _ in kept} - {""}
     fates = fate_of_splits(given, settings.shares.model_dump())
     # Where the source places some of a group, the rest of it follows.
@@ -18,8 +24,11 @@ def split(kept: list[Checked], settings: IngestParams, kind: Kind) -> pd.DataFra
     for found, digest, seen in kept:
         fate = fates[found.split or places.get(found.group, "")]
         drawn = fate if isinstance(fate, str) else draw(found.group or digest, fate, settings.seed)
-        rows.append((digest, found.path.as_posix(), found.label, drawn, *seen, found.group))
+        rows.append(
+            (digest, found.path.as_posix(), found.label, drawn, *seen, found.group, *found.slices)
+        )
     columns = ["digest", "path", "label", "split", *kind.columns, "group"]
+    columns += [SLICE + name for name in slices]
     return pd.DataFrame(rows, columns=columns).sort_values("path", ignore_index=True)
 
 
