@@ -71,7 +71,7 @@ def test_repeats_stand_beside_the_figures_and_overrule_a_given_split(finished: P
     for given in (True, False):
         pd.DataFrame([row | {"given_split": given}]).to_csv(REPEATS, index=False)
         page = make()
-        assert "<small>repeats: <strong>91.0 %</strong>, 85.0 % to 97.0 %</small>" in page
+        assert "<small>repeats: <strong>91.0 %</strong><br>85.0 % to 97.0 %</small>" in page
         assert "again on 50 other splits of the same pictures" in page
         assert ("The repeats overrule the split of the source." in page) == given
 
