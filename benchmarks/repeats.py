@@ -64,13 +64,27 @@ def beside_brute_force(
             for stage in (ingest, augment, extract, train, evaluate):
                 stage()
             found.append(project.report("metrics")["test"]["accuracy"])
+        costs = in_turns(3, {"train": train, "none": evaluate})
         project.set(evaluate={"repeats": REPEATS})
-        evaluate()
+        costs |= in_turns(3, {"repeats": evaluate})
+        seconds = {name: statistics.median(c.wall for c in each) for name, each in costs.items()}
         lines = (project.folder / "reports" / "repeats.csv").read_text().splitlines()
     mean, low, high = (float(text) for text in lines[1].split(",")[1:4])
     brute = statistics.mean(found)
     spread = f"{min(found):.3f}–{max(found):.3f}"
-    return optimizer, runs, brute, spread, mean, f"{low:.4f}–{high:.4f}", str(low < brute < high)
+    took = seconds["repeats"] - seconds["none"]
+    said = f"{low:.4f}–{high:.4f}", str(low < brute < high)
+    return (
+        optimizer,
+        runs,
+        brute,
+        spread,
+        mean,
+        *said,
+        seconds["train"],
+        took,
+        took / seconds["train"],
+    )
 
 
 def times(views: int) -> list[tuple[object, ...]]:
@@ -113,7 +127,8 @@ def measure(scratch: Path, pictures: Path, runs: int = 50) -> str:
         for optimizer, decay in (("lbfgs", 0.003), ("ridge", 0.1))
     ]
     columns = "head | runs | their mean accuracy {:.4f} | lowest–highest | mean of repeats {:.4f}"
-    columns += " | its interval | brute force lies in it"
+    columns += " | its interval | brute force lies in it | train, s {:.2f}"
+    columns += " | what repeats add to evaluate, s {:.2f} | repeats / train {:.1f}"
     of_time = "head | augmented views | one training, s {:.2f} | 50 repeats, s {:.2f}"
     of_time += " | repeats / training {:.1f}"
     return f"""# `evaluate.repeats` beside brute force

@@ -90,41 +90,49 @@ def _squares(features: Floats, importance: Floats, dimension: int) -> npt.NDArra
 def _by_ridge(pool: Split, importance: Floats, classes: int, decay: float) -> Iterator[Floats]:
     """`closed_forms.ridge` by a Cholesky decomposition for each subset.
 
-    It is one of the rows' products where there are fewer rows than features, else of the features'.
+    Where there are fewer rows than features it is one of the rows' products K, which all subsets
+    share: with K of a subset, (K + diag(penalty / weights)) x = targets - bias, and x adds up to 0,
+    as the bias is free (Saunders, Gammerman and Vovk, 1998).
     """
     features = (pool.features - pool.features.mean(axis=0)).astype(np.float64)
     wanted, dual = np.eye(classes)[pool.labels], len(features) <= features.shape[1]
-    products = features @ features.T if dual else features
+    products = features @ features.T if dual else None
     penalties = decay * _squares(features, importance, features.shape[1])
 
     def solve(number: int) -> Floats:
         weights = importance[number] / importance[number].sum(dtype=np.float64)
         rows = np.flatnonzero(weights)
-        of_row, target_mean = np.sqrt(weights[rows]), weights @ wanted
-        targets = (wanted[rows] - target_mean) * of_row[:, None]
-        mean = weights @ products
-        if dual:
-            centred = products[:, rows] - mean[:, None] - mean[rows] + weights @ mean
-            inputs = centred * of_row
-            solved = _solved(inputs[rows] * of_row[:, None], penalties[number], targets)
-        else:
-            inputs = features - mean
-            scaled = inputs[rows] * of_row[:, None]
+        if products is None:
+            mean, target_mean = weights @ features, weights @ wanted
+            of_row = np.sqrt(weights[rows])[:, None]
+            scaled, targets = (
+                (features[rows] - mean) * of_row,
+                (wanted[rows] - target_mean) * of_row,
+            )
             solved = _solved(scaled.T @ scaled, penalties[number], scaled.T @ targets)
-        logits: Floats = (inputs @ solved + target_mean).astype(np.float32)
-        return logits
+            logits = (features - mean) @ solved + target_mean
+        else:
+            right = np.column_stack([wanted[rows], np.ones(len(rows))])
+            solved = _solved(products[np.ix_(rows, rows)], penalties[number] / weights[rows], right)
+            of_targets, of_ones = solved[:, :-1], solved[:, -1:]
+            bias = of_targets.sum(axis=0) / of_ones.sum()
+            of_all = np.zeros((len(features), classes))
+            of_all[rows] = of_targets - of_ones * bias
+            logits = products @ of_all + bias
+        return np.asarray(logits, dtype=np.float32)
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         yield from threads.map(solve, range(len(importance)))
 
 
-def _solved(
-    matrix: npt.NDArray[np.float64], penalty: float, right: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """The solution x of `(matrix + penalty) x = right`; without a penalty a tiny one stands in."""
-    matrix[np.diag_indices(len(matrix))] += max(penalty, 1e-9 * np.trace(matrix))
-    factor = cho_factor(matrix, overwrite_a=True, check_finite=False)
-    solution: npt.NDArray[np.float64] = cho_solve(factor, right, check_finite=False)
+Floats64 = npt.NDArray[np.float64]
+
+
+def _solved(matrix: Floats64, penalty: float | Floats64, right: Floats64) -> Floats64:
+    """The x of `(matrix + diag(penalty)) x = right`; without a penalty a tiny one stands in."""
+    matrix[np.diag_indices(len(matrix))] += np.maximum(penalty, 1e-9 * np.trace(matrix))
+    factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+    solution: Floats64 = cho_solve(factor, right, check_finite=False)
     return solution
 
 
@@ -142,25 +150,25 @@ def _by_nearest_mean(
 def _by_lbfgs(pool: Split, importance: Floats, classes: int, decay: float) -> Iterator[Floats]:
     """`closed_forms.lbfgs` on the principal axes of the rows, of which there are no more than rows.
 
-    A turn changes neither the penalty nor the loss. What all heads share is scaled with the
-    features of each subset, so that the penalty means the same.
+    A turn changes neither the penalty nor the loss. `fit_heads` scales the features of each subset
+    by a number of its own; here the penalty is scaled instead.
     """
     features = pool.features - pool.features.mean(axis=0)
     if len(features) < features.shape[1]:
         values, vectors = np.linalg.eigh(features @ features.T)
         kept = values > 1e-6 * values[-1]
         features = vectors[:, kept] * np.sqrt(values[kept])
-    scales = np.sqrt(_squares(features, importance, pool.features.shape[1]))
+    squares = _squares(features, importance, pool.features.shape[1])
+    scaled = (features / np.sqrt(squares.mean())).astype(np.float32)
 
     def solve(number: int) -> Floats:
         rows = importance[number] > 0
-        scaled = (features / scales[number]).astype(np.float32)
         inside = Split(*(getattr(pool, field.name)[rows] for field in fields(Split)))
         weights = np.ones(classes, np.float32)
         weights[pool.labels[rows]] = importance[number, rows]
-        (head,) = closed_forms.lbfgs(replace(inside, features=scaled[rows]), weights, [decay])
-        logits: Floats = scaled @ head.weight.T + head.bias
-        return logits
+        penalty = decay * float(squares[number] / squares.mean())
+        (head,) = closed_forms.lbfgs(replace(inside, features=scaled[rows]), weights, [penalty])
+        return np.asarray(scaled @ head.weight.T + head.bias)
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         yield from threads.map(solve, range(len(importance)))
