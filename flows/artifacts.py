@@ -148,10 +148,10 @@ def _change(old: Any, new: Any) -> Any:
     return ""
 
 
-def gate(project: str, objection: str) -> dict[str, Any]:
-    """Say that the result that was there has been kept, and why."""
-    text = f"The result that was there has been kept: {objection}."
-    return _markdown(text, key(project, "gate"), "Why the new result was not taken")
+def gate(project: str, words: str, *, taken: bool) -> dict[str, Any]:
+    """Say what the gate found, and whether the new result has taken the old one's place."""
+    became = "The new result was taken" if taken else "The result that was there has been kept"
+    return _markdown(f"{became}: {words}.", key(project, "gate"), "What the gate says")
 
 
 def pictures(project: str, root: Path, outs: list[str]) -> list[dict[str, Any]]:

@@ -3,41 +3,103 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from flows.artifacts import leaves
+from pipeline import kinds
+from pipeline.core import params
+from pipeline.core.paths import MANIFEST, PARAMS, PREDICTIONS
 
 KEPT = Path(".headstart/before")  # there while a guarded run has come to no end
 METRICS = ".metrics"  # in KEPT: those of before
+ANSWERS = ".answers"  # in KEPT: what the model of before said of each test example
+
+What = Literal["take", "keep", "fail"]
+
+
+class Judgement(NamedTuple):
+    """What the gate says of a run's result, and what becomes of that.
+
+    `take`: it takes the old result's place. `keep` and `fail`: the old result comes back, and the
+    run is Completed as "Kept", or Failed.
+    """
+
+    words: str
+    does: What
 
 
 class Gate(BaseModel):
-    """When a run's result is worse than what was there, and what becomes of the run then."""
+    """How a run's result is compared with what was there, and what becomes of it then."""
 
     model_config = ConfigDict(extra="forbid")
 
     metric: str = "test.accuracy"
     better: Literal["higher", "lower"] = "higher"
-    margin: float = 0.0  # worse by up to this much is let through
-    when_worse: Literal["fail", "keep"] = "fail"  # the run's state: Failed, or Completed as "Kept"
+    difference: float = Field(default=0.03, gt=0)  # for which "cannot tell" foretells examples
+    when_better: What = "take"
+    when_worse: What = "fail"
+    when_cannot_tell: What = "take"
+    margin: float | None = None  # given: figures are compared, and worse by so much is no matter
 
-    def objection(self, before: dict[str, Any], now: dict[str, Any]) -> str | None:
-        """Why the metrics `now` are not to replace those of `before`; None when they may.
+    def by_answers(self, before: Path, root: Path) -> Judgement | None:
+        """Compare two models by their answers about the test examples that both were asked about.
 
-        Both are as `process.metrics` gives them; `before` has the metric.
+        Args:
+            before: a folder with the answers of the model that was there.
+            root: the project, with those of the new one.
+
+        Returns:
+            None where the answers do not tell the metric.
+        """
+        measure = self.metric.removeprefix("test.")
+        if self.margin is not None or measure == self.metric:
+            return None
+        from pipeline.tasks import paired  # pandas and SciPy take a second to import
+
+        old, new = (
+            paired.read_answers(folder / PREDICTIONS, folder / MANIFEST)
+            for folder in (before, root)
+        )
+        if old is None or new is None:
+            return None
+        bins = params.load(kinds.schema, root / PARAMS).evaluate.calibration_bins
+        lower = self.better == "lower"
+        found = paired.compare(old, new, measure, lower, self.difference, bins)
+        if found is None:
+            return None
+        words: str = found.answer
+        if found.more:
+            words += f": about {found.more:,} more test examples would tell"
+            words += f" a difference of {found.difference:g}"
+        if found.shared:
+            words += f"; {self.metric} is {found.new:.4f} and was {found.old:.4f} on the"
+            words += f" {found.shared:,} test examples that both runs share"
+        does = {
+            "better": self.when_better,
+            "worse": self.when_worse,
+            "cannot tell": self.when_cannot_tell,
+        }
+        return Judgement(f"{words} ({found.found})", does[found.answer])
+
+    def by_figures(self, before: dict[str, Any], now: dict[str, Any]) -> Judgement | None:
+        """Compare the metrics of `before`, which have the gate's, with those of `now`.
+
+        Both are as `process.metrics` gives them. None where the new figure is not worse.
         """
         old, new = value(before, self.metric), value(now, self.metric)
         if old is None or new is None:
-            return f"the metrics of this run have no {self.metric}"
+            return Judgement(f"the metrics of this run have no {self.metric}", self.when_worse)
         loss = old - new if self.better == "higher" else new - old
-        if loss <= self.margin:
+        margin = self.margin or 0.0
+        if loss <= margin:
             return None
-        return (
+        words = (
             f"{self.metric} is {new:.6g} and was {old:.6g}: worse by {loss:.6g}, "
-            f"which is more than the margin of {self.margin:g}"
+            f"which is more than the margin of {margin:g}"
         )
+        return Judgement(words, self.when_worse)
 
 
 def value(metrics: dict[str, Any], name: str) -> float | None:
@@ -68,17 +130,29 @@ class Guard:
             forget(root)
             for path in self._paths:
                 _copy(root / path, self._kept / path)
+            if gate.margin is None:
+                for file in (PREDICTIONS, MANIFEST):
+                    _copy(root / file, self._kept / ANSWERS / file)
             self._kept.mkdir(parents=True, exist_ok=True)
             metrics.write_text(json.dumps(before))
         self._before: dict[str, Any] = json.loads(metrics.read_text())
 
-    def objection(self, failed: list[str], now: dict[str, Any]) -> str | None:
-        """Why the result that was there has to come back; None when it need not."""
+    def judge(self, failed: list[str], now: dict[str, Any]) -> Judgement | None:
+        """What becomes of the run's result; None where there is nothing to say against it.
+
+        Args:
+            failed: the stages that failed.
+            now: the metrics, as `process.metrics` gives them.
+        """
         if value(self._before, self._gate.metric) is None:
             return None
         if failed:
-            return f"{', '.join(failed)} failed"
-        return self._gate.objection(self._before, now)
+            return Judgement(f"{', '.join(failed)} failed", "fail")
+        if now == self._before:
+            return None
+        told = value(now, self._gate.metric) is not None
+        answers = self._gate.by_answers(self._kept / ANSWERS, self._root) if told else None
+        return answers or self._gate.by_figures(self._before, now)
 
     def bring_back(self) -> None:
         """Put the copies back; `dvc checkout` of `stages` has to follow."""

@@ -18,7 +18,7 @@ from flows.dvc.experiment import bring_home, copy_of
 from flows.dvc.pool import Pool
 from flows.dvc.project import check_project, working_copy
 from flows.ends import Cancellation, bury, wait_until_recorded
-from flows.gate import Gate, Guard, forget
+from flows.gate import Gate, Guard, Judgement, forget
 from flows.steps import Run, make_plan, run_stages, submit
 from pipeline.core.errors import (
     BusyError,
@@ -86,20 +86,21 @@ def headstart(
             if pull:
                 submit(run, "pull", "pull", [], remote=remote).wait()
             if run.failed():
-                return verdict(run, gate, None)
+                return verdict(run, None)
             make_plan(run, targets or [])
             guard = Guard(gate, root, run.plan, run.before) if gate else None
             run_stages(run)
             now = pool.ask("metrics")
-            objection = guard.objection(run.failed(), now) if guard else None
-            if guard and objection:
+            judged = guard.judge(run.failed(), now) if guard else None
+            turned_down = judged is not None and judged.does != "take"
+            if guard and turned_down:
                 guard.bring_back()
                 pool.ask("checkout", targets=guard.stages)
             if guard or not (overrides or run.failed()):
                 forget(root)
-            if push and not run.failed() and not objection:
+            if push and not run.failed() and not turned_down:
                 submit(run, "push", "push", [], remote=remote).wait()
-            report = publish(root, run, now, objection)
+            report = publish(root, run, now, judged)
             if overrides and not run.failed():
                 pool.ask("save", name=name)
                 commit = bring_home(root, place, name)
@@ -108,7 +109,7 @@ def headstart(
             return Failed(message=str(error))
         except StoppedError:
             return Cancelled(message="cancelled")
-    return verdict(run, gate, objection, report)
+    return verdict(run, judged, report)
 
 
 def refuse_idle(
@@ -133,7 +134,7 @@ def furnish(root: Path, pool: Pool, overrides: list[str]) -> None:
     pool.ask("override", overrides=overrides)
 
 
-def publish(root: Path, run: Run, now: dict[str, Any], objection: str | None) -> Path | None:
+def publish(root: Path, run: Run, now: dict[str, Any], judged: Judgement | None) -> Path | None:
     """Leave the run's outcome, metrics and pictures on the dashboard of the project in `root`.
 
     Returns the report that the outcome leads to, if there is one.
@@ -153,9 +154,11 @@ def publish(root: Path, run: Run, now: dict[str, Any], objection: str | None) ->
     made = [artifacts.outcome(project, steps, report)]
     if now:
         made.append(artifacts.metrics(project, run.before, now))
-    if objection:
-        made.append(artifacts.gate(project, objection))
-    elif any(step["outcome"] != "cached" for step in steps.values()):
+    if judged:
+        made.append(artifacts.gate(project, judged.words, taken=judged.does == "take"))
+    if (not judged or judged.does == "take") and any(
+        step["outcome"] != "cached" for step in steps.values()
+    ):
         made.extend(artifacts.pictures(project, run.root, outs))
     with get_client(sync_client=True) as client:
         for artifact in made:
@@ -163,18 +166,18 @@ def publish(root: Path, run: Run, now: dict[str, Any], objection: str | None) ->
     return report
 
 
-def verdict(
-    run: Run, gate: Gate | None, objection: str | None, report: Path | None = None
-) -> State[Any]:
+def verdict(run: Run, judged: Judgement | None, report: Path | None = None) -> State[Any]:
     """The flow run's own state: what came of its steps, in a line; its result is the report."""
     wait_until_recorded({*run.plan, *run.outcomes})
     counts = Counter(run.outcome(name) for name in {**run.plan, **run.outcomes})
     words = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
     for name in run.failed():
         return Failed(message=f"{words}; {name}: {run.messages[name].splitlines()[-1]}")
-    if objection and gate:
-        words = f"kept the result that was there: {objection}"
-        if gate.when_worse == "fail":
+    if judged and judged.does != "take":
+        words = f"kept the result that was there: {judged.words}"
+        if judged.does == "fail":
             return Failed(message=words)
         return Completed(name="Kept", message=words, data=report)
+    if judged:
+        words = f"{words}; {judged.words}"
     return Completed(message=words, data=report)

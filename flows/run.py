@@ -52,7 +52,7 @@ def arguments(given: list[str] | None = None) -> dict[str, Any]:
         "--gate",
         type=json.loads,
         metavar="JSON",
-        help='keep the old result if the new one is worse, as in {"margin": 0.01}',
+        help='keep the old result if the new one is worse, as in {"when_worse": "keep"}',
     )
     parser.add_argument("--when-busy", choices=["wait", "refuse"], default="wait")
     asked = vars(parser.parse_args(given))

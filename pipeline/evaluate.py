@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -17,14 +18,17 @@ from .core.paths import (
     METRICS,
     PLOTS,
     PREDICTIONS,
+    REPEATS,
+    SLICES,
 )
 from .heads.head import load_head, probabilities
-from .tables.features import Split, read_splits
+from .tables.features import Split, read_splits, view_0
 from .tables.labels import listed, require
-from .tables.manifest import read_manifest
-from .tasks import tables
+from .tables.manifest import SPLITS, read_manifest, slices
+from .tasks import repeats, tables
 from .tasks.metrics import bootstrap, scores
 from .tasks.plots import draw_confusion
+from .tasks.slices import slice_table, worst
 
 
 def evaluate() -> None:
@@ -52,12 +56,17 @@ def evaluate() -> None:
     METRICS.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     of_class = tables.class_table(measured, resampled, confidence, test, shares, classes)
     _write(CLASSES, of_class)
-    _write(PREDICTIONS, tables.prediction_table(test, shares, classes))
+    of_test = slices(manifest.set_index("digest").loc[test.digests].reset_index(drop=True))
+    _write(PREDICTIONS, tables.prediction_table(test, shares, classes, of_test))
+    by_slice = slice_table(of_test, shares.argmax(axis=1) == test.labels, confidence)
+    _write(SLICES, by_slice)
     _write(PLOTS / "confusion.csv", tables.confusion_table(test, shares, classes))
     _write(PLOTS / "roc.csv", tables.roc_table(test, shares, classes))
     precision_recall = tables.precision_recall_table(test, shares, classes)
     _write(PLOTS / "precision_recall.csv", precision_recall)
     _write(PLOTS / "reliability.csv", tables.reliability_table(test, shares, bins))
+    again = _repeated(manifest, description)
+    _write(REPEATS, again)
     draw_confusion(test.labels, shares.argmax(axis=1), classes, PLOTS / "confusion_matrix.png")
 
     for name in ("accuracy", "loss"):
@@ -66,6 +75,23 @@ def evaluate() -> None:
             f"evaluate: {name} {metrics['test'][name]:.4f} on {len(test.labels)} test examples, "
             f"{100 * confidence:g} % interval {low:.4f} to {high:.4f}"
         )
+    if said := worst(by_slice):
+        print(f"evaluate: {said[0].lower()}{said[1:].removesuffix('.')}")
+    for row in again[again["measure"] == "accuracy"].itertuples():
+        print(
+            f"evaluate: accuracy {row.mean:.4f} on average over {row.repeats} other splits, "
+            f"{100 * confidence:g} % interval {row.low:.4f} to {row.high:.4f}"
+        )
+
+
+def _repeated(manifest: pd.DataFrame, about: dict[str, Any]) -> pd.DataFrame:
+    """The table of the repeats; without rows where none is asked for."""
+    settings = params.load(kinds.schema).evaluate
+    if not settings.repeats:
+        return pd.DataFrame(columns=repeats.COLUMNS)
+    splits = read_splits(FEATURES, manifest, about["classes"], SPLITS, about["power"])
+    drawing, training = params.load(kinds.schema).ingest, params.load(kinds.schema).train
+    return repeats.repeated(manifest, view_0(splits), about, settings, drawing, training)
 
 
 def _warn_of_absent(test: Split, classes: list[str]) -> None:

@@ -32,7 +32,7 @@ def ingest() -> None:
     stop_if_changed(found.found, before)
     kept, repeated = drop_repeats(passed, kind)
     refused = sorted([*found.refused, *refused, *repeated])
-    manifest = split(kept, settings, kind)
+    manifest = split(kept, settings, kind, found.columns)
 
     write_refused(refused)
     files = len(found.found) + len(found.refused)

@@ -21,7 +21,9 @@ from .core.paths import (
     PLOTS,
     PREDICTIONS,
     REFUSED,
+    REPEATS,
     REPORT,
+    SLICES,
     SWEEP,
     TRAINING,
 )
@@ -29,6 +31,7 @@ from .pages import charts, tables
 from .pages.comparison import since_last_commit
 from .pages.embed import contact_sheet
 from .tables.manifest import kind_in, read_manifest
+from .tasks.slices import worst
 
 
 def report() -> None:
@@ -38,6 +41,7 @@ def report() -> None:
     manifest, metrics = read_manifest(MANIFEST), json.loads(tables.text(METRICS))
     about = json.loads(tables.text(BUNDLE / "bundle.json"))
     predictions, classes = tables.table(PREDICTIONS), about["classes"]
+    repeats = tables.table(REPEATS)
     checked = {name: tables.table(CHECKS / f"{name}.csv") for name in tables.FOUND}
     shown = tables.Thumbnails(manifest, kind)
     head = about["head"]["hyperparameters"]
@@ -59,7 +63,10 @@ def report() -> None:
         refused_file=REFUSED,
         backbone=about["backbone"],
         head=", ".join(f"{name} {value}" for name, value in head.items()),
-        headline=tables.headline(metrics),
+        headline=tables.headline(metrics, repeats),
+        repeats=tables.rows(repeats),
+        slices=tables.of_slice(tables.table(SLICES)),
+        worst_slice=worst(tables.table(SLICES)),
         commit=since_last_commit(metrics, parameters()),
         checks=tables.check_lines(checked),
         duplicates=tables.duplicates(checked["near_duplicates"], shown),

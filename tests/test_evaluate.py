@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from sklearn import metrics
 
-from pipeline.core.errors import DataError
+from pipeline.core.errors import DataError, ParamsError
 from pipeline.core.paths import (
     CLASSES,
     FEATURES,
@@ -23,6 +23,8 @@ from pipeline.core.paths import (
     METRICS,
     PLOTS,
     PREDICTIONS,
+    REPEATS,
+    SLICES,
 )
 from pipeline.evaluate import evaluate
 from pipeline.heads.head import Head, save_head
@@ -130,6 +132,47 @@ def test_the_seed_draws_other_resamples_and_nothing_else(evaluated):
     assert after["test"] == before["test"]
     assert after["interval"] != before["interval"]
     assert PREDICTIONS.read_bytes() == table
+
+
+def test_slices_are_carried_to_the_predictions_and_change_no_figure(evaluated, capsys):
+    before, plain = METRICS.read_bytes(), pd.read_csv(PREDICTIONS)
+    assert SLICES.read_text().startswith("column,value,examples,accuracy,low,high,other_accuracy,")
+    assert len(pd.read_csv(SLICES)) == 0
+    manifest = pd.read_parquet(MANIFEST)
+    manifest["slice:camera"] = ["A", "B"] * (len(manifest) // 2)
+    manifest.to_parquet(MANIFEST)
+    evaluate()
+    assert METRICS.read_bytes() == before
+    table = pd.read_csv(PREDICTIONS)
+    assert table.columns[:6].tolist() == [*plain.columns[:5], "camera"]
+    assert table.drop(columns="camera").equals(plain)
+    of_path = dict(zip(manifest["path"], manifest["slice:camera"], strict=True))
+    assert table["camera"].tolist() == [of_path[path] for path in table["path"]]
+    by_camera = pd.read_csv(SLICES, index_col="value")
+    accuracy = table.groupby("camera")["correct"].mean()
+    assert by_camera["accuracy"].to_dict() == pytest.approx(accuracy.to_dict(), abs=1e-5)
+    said = "evaluate: the worst slice is camera = "
+    assert (said in capsys.readouterr().out) == (accuracy.nunique() > 1)
+
+
+def test_repeats_are_written_beside_the_figures_and_change_none(evaluated, capsys):
+    before = METRICS.read_bytes(), PREDICTIONS.read_bytes()
+    assert REPEATS.read_text() == "measure,mean,low,high,repeats,given_split\n"
+    evaluated.set(**{"evaluate.repeats": 6})
+    evaluate()
+    table = pd.read_csv(REPEATS, index_col="measure")
+    assert (METRICS.read_bytes(), PREDICTIONS.read_bytes()) == before
+    mean, low, high, repeats, given = table.loc["accuracy"]
+    assert 0.4 < low < mean < high <= 1
+    assert (repeats, given) == (6, True)  # these splits are nobody's draw
+    said = f"evaluate: accuracy {mean:.4f} on average over 6 other splits, 95 % interval {low:.4f}"
+    assert said in capsys.readouterr().out
+    again = REPEATS.read_bytes()
+    evaluate()
+    assert REPEATS.read_bytes() == again
+    evaluated.set(**{"evaluate.repeats": 1})
+    with pytest.raises(ParamsError, match=r"evaluate\.repeats is 1; should be 0, or 2 or more"):
+        evaluate()
 
 
 def test_a_class_without_test_pictures_is_named_and_left_out(evaluated, capsys, recwarn):

@@ -30,7 +30,7 @@ from pipeline.sources.found import Found, Listing
 from pipeline.store.database import LAYOUT
 from pipeline.store.places import default_folder
 from pipeline.store.vectors import FeatureStore
-from pipeline.tables.manifest import SPLITS
+from pipeline.tables.manifest import SPLITS, read_manifest, slices
 from tests import picture_cases
 from tests.conftest import Project
 from tests.faults import fuzz
@@ -375,6 +375,29 @@ def test_of_a_set_in_order_only_the_counts_are_said(
     assert "ingest: 12 of 12 files taken: 2 classes, 4 train, 4 val, 4 test" in said
     assert "ingest: 12/12 pictures, " in said
     assert "warning" not in said
+
+
+def test_further_columns_of_a_table_are_the_last_of_the_manifest(
+    project: Project, draw_picture: Draw
+) -> None:
+    project.set(**{"ingest.source": "csv", "ingest.path": ROOT})
+    put_classes(draw_picture, 12)
+    places, labels = ("train", "val", "test"), ("ant", "bee") * 6
+    rows = [f"{label}/{i}.png,{label},{places[i // 4]}" for i, label in enumerate(labels)]
+    put("labels.csv", "\n".join(["path,label,split", *rows]).encode())
+    ingest.ingest()
+    plain, without = read_manifest(MANIFEST), MANIFEST.read_bytes()
+    # A name of the manifest's own is no clash.
+    sliced = [f"{row},{number % 3}," for number, row in enumerate(rows)]
+    put("labels.csv", "\n".join(["path,label,split,width,site", *sliced]).encode())
+    ingest.ingest()
+    manifest = read_manifest(MANIFEST)
+    assert manifest.columns.tolist() == [*plain.columns, "slice:site", "slice:width"]
+    assert manifest[plain.columns].equals(plain)
+    assert slices(manifest)["width"].value_counts().to_dict() == {"0": 4, "1": 4, "2": 4}
+    put("labels.csv", "\n".join(["path,label,split", *rows]).encode())
+    ingest.ingest()
+    assert MANIFEST.read_bytes() == without
 
 
 def test_of_many_classes_that_a_split_misses_ten_are_named(

@@ -17,10 +17,11 @@ from playwright.sync_api import Browser
 
 from pipeline import report
 from pipeline.core.errors import DataError
-from pipeline.core.paths import BUNDLE, CHECKS, METRICS, PREDICTIONS, REPORT
+from pipeline.core.paths import BUNDLE, CHECKS, METRICS, PREDICTIONS, REPEATS, REPORT, SLICES
 from pipeline.pages import charts, tables
 from pipeline.pages.comparison import differences, since_last_commit
 from pipeline.pages.tables import FOUND, MOST_DRAWN, NEAR, WITHOUT_PERCENT, check_lines, confusion
+from pipeline.tasks.slices import slice_table
 from tests.conftest import Project
 
 
@@ -62,6 +63,28 @@ def test_the_figures_are_those_of_the_metrics(finished: Path) -> None:
             assert f"<b>{100 * value:.1f} %</b>" in page
     low, high = metrics["interval"]["loss"].values()
     assert f"{low:.3f} to {high:.3f}" in page
+
+
+def test_repeats_stand_beside_the_figures_and_overrule_a_given_split(finished: Path) -> None:
+    assert "repeats" not in make().lower().split("</style>")[1]
+    row = {"measure": "accuracy", "mean": 0.91, "low": 0.85, "high": 0.97, "repeats": 50}
+    for given in (True, False):
+        pd.DataFrame([row | {"given_split": given}]).to_csv(REPEATS, index=False)
+        page = make()
+        assert "<small>repeats: <strong>91.0 %</strong><br>85.0 % to 97.0 %</small>" in page
+        assert "again on 50 other splits of the same pictures" in page
+        assert ("The repeats overrule the split of the source." in page) == given
+
+
+def test_the_worst_slice_is_named_above_all_slices(finished: Path) -> None:
+    assert 'id="slices"' not in make()
+    cameras = pd.DataFrame({"camera": ["<A>"] * 40 + ["07"] * 40})
+    table = slice_table(cameras, np.array([True] * 60 + [False] * 20), 0.95)
+    table.to_csv(SLICES, index=False)
+    part = make().split('id="slices"')[1].split('id="training"')[0]
+    assert "The worst slice is camera = 07: accuracy 0.5000 on 40 test examples" in part
+    assert part.index("<td>07") < part.index("<td>&lt;A&gt;")
+    assert "100.0 %" in part
 
 
 def test_two_runs_give_the_same_bytes(finished: Path) -> None:

@@ -230,6 +230,15 @@ class TrainParams(Section):
         return {name: len(set(value)) for name, value in self if isinstance(value, list)}
 
 
+def _not_one(repeats: int) -> int:
+    if repeats == 1:
+        raise ValueError("should be 0, or 2 or more: one repeat has no interval")
+    return repeats
+
+
+Repeats = Annotated[int, Field(ge=0, le=1000), AfterValidator(_not_one)]
+
+
 class EvaluateParams(Section):
     """What is measured on the test split."""
 
@@ -244,6 +253,9 @@ class EvaluateParams(Section):
         15, "bins of the expected calibration error"
     )
     seed: Seed = told(0, "of the resampling")
+    repeats: Repeats = told(
+        0, "other splits on which the chosen head is trained and measured again; 0: none"
+    )
 
 
 class ChecksParams(Section):

@@ -22,6 +22,8 @@ METRICS = Path("reports/metrics.json")
 PREDICTIONS = Path("reports/predictions.csv")
 CLASSES = Path("reports/classes.csv")
 PLOTS = Path("reports/plots")
+REPEATS = Path("reports/repeats.csv")
+SLICES = Path("reports/slices.csv")
 
 CHECKS = Path("reports/checks")
 CHECKS_COUNTS = Path("reports/checks.json")

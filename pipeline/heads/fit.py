@@ -47,7 +47,7 @@ def fit_heads(
         device: `cpu` or `cuda`, for the gradient descent; the closed forms use the CPU.
         on_epoch: called after every epoch of every stack of heads.
     """
-    mean, scale = _centre_and_scale(train.features)
+    mean, scale = centre_and_scale(train.features)
     train, val = (replace(rows, features=(rows.features - mean) / scale) for rows in (train, val))
 
     trained = []
@@ -64,7 +64,7 @@ def fit_heads(
         return [_on_raw_features(found[one], mean, scale) for one in hyperparameters]
 
 
-def _centre_and_scale(features: Floats) -> tuple[Floats, np.float32]:
+def centre_and_scale(features: Floats) -> tuple[Floats, np.float32]:
     """Mean [d] of the rows, and the root of the mean square around it over all numbers."""
     mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
     centred = features - mean

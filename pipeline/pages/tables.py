@@ -22,7 +22,8 @@ MOST_ROWS = 20  # of the tables of confused classes and of heads
 THUMBNAIL = 160  # pixels of a heat map's side
 SHOWN_SIDE = 240  # pixels of an example's longer side; the page cuts it to a square
 WITHOUT_PERCENT = ("loss", "calibration_error")
-NAMES = ("class", "label", "predicted", "other_label", "suggested")  # columns of classes
+# Columns of classes, and of slices
+NAMES = ("class", "label", "predicted", "other_label", "suggested", "column", "value")
 FOUND = ("near_duplicates", "label_issues", "few_examples", "drift")
 
 
@@ -52,9 +53,18 @@ class Thumbnails:
         return self._made[path]
 
 
-def headline(metrics: dict[str, Any]) -> list[dict[str, str]]:
-    """Name, value and interval of each measure on the test examples, accuracy first."""
+def headline(metrics: dict[str, Any], repeats: pd.DataFrame) -> list[dict[str, Any]]:
+    """Name, value and interval of each measure on the test examples, accuracy first.
+
+    Beside them the mean over the repeats and its interval, as far as there are any.
+    """
     test, ends = metrics["test"], metrics["interval"]
+    again = {
+        row["measure"]: {
+            name: _figure(row["measure"], row[name]) for name in ("mean", "low", "high")
+        }
+        for row in rows(repeats)
+    }
     order = sorted(ends, key=lambda name: name != "accuracy")
     return [
         {
@@ -62,6 +72,7 @@ def headline(metrics: dict[str, Any]) -> list[dict[str, str]]:
             "value": _figure(name, test[name]),
             "low": _figure(name, ends[name]["low"]),
             "high": _figure(name, ends[name]["high"]),
+            "again": again.get(name),
         }
         for name in order
     ]
@@ -141,6 +152,16 @@ def of_class(table: pd.DataFrame) -> list[dict[str, Any]]:
     shown = table.astype(object)
     for name in table.columns.difference(["class", "pictures", "predicted"]):
         shown[name] = table[name].map(lambda share: f"{100 * share:.0f} %", na_action="ignore")
+    return rows(shown.fillna("–"))
+
+
+def of_slice(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The first slices, the worst first; a dash where there is nothing to compare with."""
+    shown = table.head(MOST_ROWS).astype(object)
+    for name in ("accuracy", "low", "high", "other_accuracy"):
+        shown[name] = shown[name].map(lambda share: f"{100 * share:.1f} %", na_action="ignore")
+    p_values = shown["corrected_p_value"]
+    shown["corrected_p_value"] = p_values.map(lambda p: f"{p:.2g}", na_action="ignore")
     return rows(shown.fillna("–"))
 
 

@@ -13,12 +13,16 @@ SYSTEM_NAMES = {"thumbs.db", "desktop.ini", "__macosx", "@eadir"}  # Windows, ma
 
 
 class Found(NamedTuple):
-    """A file that may be an example; `split` and `group` are empty where none is given."""
+    """A file that may be an example; `split` and `group` are empty where none is given.
+
+    `slices` has its value in each of the listing's `columns`.
+    """
 
     path: Path
     label: str
     split: str = ""
     group: str = ""
+    slices: tuple[str, ...] = ()
 
 
 class Refused(NamedTuple):
@@ -29,10 +33,11 @@ class Refused(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """Everything a source holds."""
+    """Everything a source holds; `columns` are those by which examples are sliced."""
 
     found: list[Found]
     refused: list[Refused]
+    columns: tuple[str, ...] = ()
 
 
 def walk(root: Path) -> tuple[list[Path], list[Path], list[Refused]]:

@@ -1,39 +1,21 @@
 """Splits that stay put: each example's is drawn from its own content, or its group's name."""
 
-import hashlib
-
 import pandas as pd
 
 from ..core.params import IngestParams
 from ..kinds import Kind
-from ..tables.manifest import SPLITS
+from ..tables.draw import draw
+from ..tables.manifest import SLICE
 from .checked import Checked
 
 
-def draw(key: str, shares: dict[str, float], seed: int) -> str:
-    """The split of the example or group that `key` names.
+def split(
+    kept: list[Checked], settings: IngestParams, kind: Kind, slices: tuple[str, ...] = ()
+) -> pd.DataFrame:
+    """The manifest: a row an example, its split given by the source or drawn from its content.
 
-    A hash of `key` and `seed`, read as a number from 0 to 1, falls into one split's share. No
-    other example has a say, so none changes its split when examples come or go.
-
-    Args:
-        key: an example's digest, or its group's name.
-        shares: the share of each split, adding up to 1; a split without a share gets nothing.
-        seed: draws another split.
+    The columns `slices` of the source come last.
     """
-    hashed = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest()
-    position = int.from_bytes(hashed, "big") / 2**64
-    reached = 0.0
-    drawable = [split for split in SPLITS if shares.get(split, 0) > 0]
-    for split in drawable:
-        reached += shares[split]
-        if position < reached:
-            return split
-    return drawable[-1]  # the shares' sum may be a rounding below 1
-
-
-def split(kept: list[Checked], settings: IngestParams, kind: Kind) -> pd.DataFrame:
-    """The manifest: a row an example, its split given by the source or drawn from its content."""
     given = {found.split for found, _, _ in kept} - {""}
     fates = fate_of_splits(given, settings.shares.model_dump())
     # Where the source places some of a group, the rest of it follows.
@@ -42,8 +24,11 @@ def split(kept: list[Checked], settings: IngestParams, kind: Kind) -> pd.DataFra
     for found, digest, seen in kept:
         fate = fates[found.split or places.get(found.group, "")]
         drawn = fate if isinstance(fate, str) else draw(found.group or digest, fate, settings.seed)
-        rows.append((digest, found.path.as_posix(), found.label, drawn, *seen, found.group))
+        rows.append(
+            (digest, found.path.as_posix(), found.label, drawn, *seen, found.group, *found.slices)
+        )
     columns = ["digest", "path", "label", "split", *kind.columns, "group"]
+    columns += [SLICE + name for name in slices]
     return pd.DataFrame(rows, columns=columns).sort_values("path", ignore_index=True)
 
 

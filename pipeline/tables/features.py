@@ -7,7 +7,7 @@ and view.
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +179,17 @@ def read_splits(
             features=raised(features, power),
         )
     return joined
+
+
+def view_0(splits: dict[str, Split]) -> Split:
+    """View 0 of the examples of all splits, sorted by digest."""
+    joined = {
+        field.name: np.concatenate([getattr(split, field.name) for split in splits.values()])
+        for field in fields(Split)
+    }
+    first = np.flatnonzero(joined["views"] == 0)
+    order = first[np.argsort(joined["digests"][first])]
+    return Split(**{name: array[order] for name, array in joined.items()})
 
 
 def _read_shard(

@@ -11,6 +11,7 @@ from ..core.errors import DataError
 SPLITS = ("train", "val", "test")
 COLUMNS = ("digest", "path", "label", "split")  # that stages after ingest read
 KIND = b"headstart.kind"  # in the file's metadata
+SLICE = "slice:"  # before the name of a column by which the user's table slices the examples
 
 
 def write_manifest(manifest: pd.DataFrame, kind: str, path: Path) -> None:
@@ -51,3 +52,9 @@ def read_manifest(path: Path) -> pd.DataFrame:
     if lacking:
         raise DataError(f"{path} has no column {lacking[0]}; run the ingest stage again")
     return manifest
+
+
+def slices(manifest: pd.DataFrame) -> pd.DataFrame:
+    """The columns by which the user's table slices the examples, under the names that it has."""
+    columns = [name for name in manifest.columns if name.startswith(SLICE)]
+    return manifest[columns].rename(columns=lambda name: name.removeprefix(SLICE))

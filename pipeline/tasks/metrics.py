@@ -39,7 +39,7 @@ def scores(labels: npt.NDArray[np.int64], shares: Array, top_k: int, bins: int) 
         top_k: an example counts when its label is among the k most probable.
         bins: of equal width, for the expected calibration error.
     """
-    return _weighted(np.ones((1, len(labels))), labels, shares, top_k, bins)
+    return weighted(np.ones((1, len(labels))), labels, shares, top_k, bins)
 
 
 def bootstrap(
@@ -54,7 +54,7 @@ def bootstrap(
         drawn = generator.integers(examples, size=(size, examples))
         drawn += np.arange(size)[:, None] * examples
         times = np.bincount(drawn.ravel(), minlength=size * examples).reshape(size, examples)
-        parts.append(_weighted(times.astype(np.float64), labels, shares, top_k, bins))
+        parts.append(weighted(times.astype(np.float64), labels, shares, top_k, bins))
     return Scores(
         {name: np.concatenate([p.overall[name] for p in parts]) for name in parts[0].overall},
         {name: np.concatenate([p.of_class[name] for p in parts]) for name in parts[0].of_class},
@@ -74,10 +74,10 @@ def interval(resampled: Array, confidence: float) -> tuple[Array, Array]:
     return ends[0], ends[1]
 
 
-def _weighted(
+def weighted(
     weights: Array, labels: npt.NDArray[np.int64], shares: Array, top_k: int, bins: int
 ) -> Scores:
-    """The measures under each of the weightings [B, n]."""
+    """The measures under each of the weightings [B, n]; the rest is as in `scores`."""
     rows, classes = np.arange(len(labels)), shares.shape[1]
     predicted, of_label = shares.argmax(axis=1), shares[rows, labels]
     correct = predicted == labels

@@ -51,8 +51,13 @@ def class_table(
     return pd.DataFrame(table)
 
 
-def prediction_table(test: Split, shares: Array, classes: list[str]) -> pd.DataFrame:
-    """A row an example, by path; the last columns are the probability of each class."""
+def prediction_table(
+    test: Split, shares: Array, classes: list[str], slices: pd.DataFrame
+) -> pd.DataFrame:
+    """A row an example, by path; the last columns are the probability of each class.
+
+    Before them stand the columns of the user's table, `slices`, which has a row an example too.
+    """
     names, predicted = np.array(classes), shares.argmax(axis=1)
     table = pd.DataFrame(
         {
@@ -64,7 +69,7 @@ def prediction_table(test: Split, shares: Array, classes: list[str]) -> pd.DataF
         }
     )
     of_class = pd.DataFrame(shares, columns=[f"p({name})" for name in classes])
-    return pd.concat([table, of_class], axis=1).sort_values("path")
+    return pd.concat([table, slices, of_class], axis=1).sort_values("path")
 
 
 def confusion_table(test: Split, shares: Array, classes: list[str]) -> pd.DataFrame:

@@ -45,9 +45,9 @@ class Target(NamedTuple):
 TARGETS = {
     "splits": Target(
         "split",
-        ("sources/splits", "tables/labels"),
+        ("tables/draw", "tables/labels"),
         ("tests/sources/test_splits.py",),
-        ("pipeline.sources.splits.x_draw__*", "pipeline.tables.labels.x_missing__*"),
+        ("pipeline.tables.draw.x_draw__*", "pipeline.tables.labels.x_missing__*"),
     ),
     "augment": Target(
         "plan",

@@ -29,6 +29,8 @@ OUTPUTS = {
         "reports/classes.csv",
         "reports/plots",
         "reports/predictions.csv",
+        "reports/repeats.csv",
+        "reports/slices.csv",
     ),
     "checks": ("reports/checks.json", "reports/checks"),
     "bundle": ("bundle",),

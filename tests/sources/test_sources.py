@@ -195,12 +195,33 @@ def test_the_path_of_the_table_itself_is_answered_with_what_to_write(
 
 
 def test_a_table_of_all_columns_in_any_order(project: Project) -> None:
-    listing = table("group,split,label,path,note\nnest 1,train,ant,1.jpg,-\n,,bee,sub/3.jpg,\n")
+    text = ",group,site,split,label,path,camera,_note\n0,nest 1,,train,ant,1.jpg, A ,-\n"
+    listing = table(text + "1,,hill,,bee,sub/3.jpg,B,\n")
     assert listing.refused == []
+    assert listing.columns == ("camera", "site")  # not the index of pandas, nor what is left out
     assert listing.found == [
-        Found(Path("data/raw/x/1.jpg"), "ant", "train", "nest 1"),
-        Found(Path("data/raw/x/sub/3.jpg"), "bee"),
+        Found(Path("data/raw/x/1.jpg"), "ant", "train", "nest 1", ("A", "")),
+        Found(Path("data/raw/x/sub/3.jpg"), "bee", slices=("B", "hill")),
     ]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "words"),
+    [
+        ("id", 10_000, "id has 10,000 values, too many to slice by (at most 100); remove it, or"),
+        ("correct", 2, "correct has a name that reports/predictions.csv uses for something else;"),
+        ("p(ant)", 2, "p(ant) has a name that reports/predictions.csv uses for something else;"),
+    ],
+)
+def test_a_column_that_cannot_slice_is_refused_with_what_to_do(
+    project: Project, column: str, values: int, words: str
+) -> None:
+    rows = "".join(f"1.jpg,ant,{number}\n" for number in range(values))
+    with pytest.raises(DataError) as caught:
+        table(f"path,label,{column}\n{rows}")
+    assert str(caught.value).startswith(f"data/raw/x/labels.csv: the column {words}")
+    assert str(caught.value).endswith(f"rename it to _{column} to have it left out")
+    assert table(f"path,label,_{column}\n{rows}").columns == ()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,182 @@
+"""The same head trained on many subsets of the same rows, for far less than as many trainings.
+
+The subsets overlap, so that much of the work is the same for all. Of each head only its answers are
+kept. No head starts from one that has seen all rows: before it has converged from there, it would
+still know the rows that were held out. Heads are trained side by side, each on one thread, so that
+the number of cores changes no byte.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import cho_factor, cho_solve
+
+from ..core.errors import TrainingError
+from ..tables.features import Split
+from . import closed_forms
+from .fit import centre_and_scale, class_weights
+from .head import Floats, one_thread
+from .hyperparameters import Hyperparameters
+from .trained import Schedule
+
+Mask = npt.NDArray[np.bool_]
+
+
+def on_subsets(
+    pool: Split,
+    subsets: Sequence[Mask],
+    asked: Sequence[Mask],
+    hyperparameters: Hyperparameters,
+    schedule: Schedule,
+    weighing: str,
+) -> Iterator[Floats]:
+    """Train a head on each subset, as `fit.fit_heads` without validation examples would.
+
+    Args:
+        pool: n rows.
+        subsets: each [n], the rows to learn from; each has rows of every class.
+        asked: each [n], the rows that its head is asked about.
+        hyperparameters: of each head.
+        schedule: of heads that descend; its class weights are those of the pool.
+        weighing: `train.class_weights`.
+
+    Yields:
+        for each subset, scores [m, c] of the rows that are asked about, right in order only.
+
+    Raises:
+        TrainingError: a head was lost.
+    """
+    classes = len(schedule.class_weights)
+    importance = np.stack(
+        [
+            mask * class_weights(weighing, pool.labels[mask], classes)[pool.labels]
+            for mask in subsets
+        ]
+    ).astype(np.float32)
+    with one_thread():
+        if hyperparameters.optimizer in SOLVERS:
+            solve = SOLVERS[hyperparameters.optimizer]
+            found = solve(pool, importance, classes, hyperparameters.weight_decay)
+        else:
+            from . import gradient_descent  # imports PyTorch
+
+            mean, scale = centre_and_scale(pool.features)
+            scaled = replace(pool, features=(pool.features - mean) / scale)
+            found = iter(gradient_descent.on_subsets(hyperparameters, scaled, importance, schedule))
+        for logits, rows in zip(found, asked, strict=True):
+            if not np.isfinite(logits).all():
+                raise TrainingError("a repeat diverged; lower train.learning_rate")
+            yield logits[rows]
+
+
+def _squares(features: Floats, importance: Floats, dimension: int) -> npt.NDArray[np.float64]:
+    """The mean square of the features around their mean in each subset, [R].
+
+    `fit_heads` scales the features by its root.
+    """
+    square = np.einsum("nd,nd->n", features, features)
+    inside = importance > 0
+    counts = inside.sum(axis=1)
+    means = (inside @ features) / counts[:, None]
+    spread = (inside @ square) / counts - np.einsum("rd,rd->r", means, means)
+    mean: npt.NDArray[np.float64] = spread.astype(np.float64) / dimension
+    return mean
+
+
+def _by_ridge(pool: Split, importance: Floats, classes: int, decay: float) -> Iterator[Floats]:
+    """`closed_forms.ridge` by a Cholesky decomposition for each subset.
+
+    Where there are fewer rows than features it is one of the rows' products K, which all subsets
+    share: with K of a subset, (K + diag(penalty / weights)) x = targets - bias, and x adds up to 0,
+    as the bias is free (Saunders, Gammerman and Vovk, 1998).
+    """
+    features = (pool.features - pool.features.mean(axis=0)).astype(np.float64)
+    wanted, dual = np.eye(classes)[pool.labels], len(features) <= features.shape[1]
+    products = features @ features.T if dual else None
+    penalties = decay * _squares(features, importance, features.shape[1])
+
+    def solve(number: int) -> Floats:
+        weights = importance[number] / importance[number].sum(dtype=np.float64)
+        rows = np.flatnonzero(weights)
+        if products is None:
+            mean, target_mean = weights @ features, weights @ wanted
+            of_row = np.sqrt(weights[rows])[:, None]
+            scaled, targets = (
+                (features[rows] - mean) * of_row,
+                (wanted[rows] - target_mean) * of_row,
+            )
+            solved = _solved(scaled.T @ scaled, penalties[number], scaled.T @ targets)
+            logits = (features - mean) @ solved + target_mean
+        else:
+            right = np.column_stack([wanted[rows], np.ones(len(rows))])
+            solved = _solved(products[np.ix_(rows, rows)], penalties[number] / weights[rows], right)
+            of_targets, of_ones = solved[:, :-1], solved[:, -1:]
+            bias = of_targets.sum(axis=0) / of_ones.sum()
+            of_all = np.zeros((len(features), classes))
+            of_all[rows] = of_targets - of_ones * bias
+            logits = products @ of_all + bias
+        return np.asarray(logits, dtype=np.float32)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        yield from threads.map(solve, range(len(importance)))
+
+
+Floats64 = npt.NDArray[np.float64]
+
+
+def _solved(matrix: Floats64, penalty: float | Floats64, right: Floats64) -> Floats64:
+    """The x of `(matrix + diag(penalty)) x = right`; without a penalty a tiny one stands in."""
+    matrix[np.diag_indices(len(matrix))] += np.maximum(penalty, 1e-9 * np.trace(matrix))
+    factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+    solution: Floats64 = cho_solve(factor, right, check_finite=False)
+    return solution
+
+
+def _by_nearest_mean(
+    pool: Split, importance: Floats, classes: int, decay: float
+) -> Iterator[Floats]:
+    """`closed_forms.nearest_mean`."""
+    of_class = np.eye(classes, dtype=np.float32)[pool.labels]
+    for weights in importance:
+        inside = of_class * (weights > 0)[:, None]
+        means = (inside / inside.sum(axis=0)).T @ pool.features
+        yield 2 * pool.features @ means.T - np.square(means).sum(axis=1)
+
+
+def _by_lbfgs(pool: Split, importance: Floats, classes: int, decay: float) -> Iterator[Floats]:
+    """`closed_forms.lbfgs` on the principal axes of the rows, of which there are no more than rows.
+
+    A turn changes neither the penalty nor the loss. `fit_heads` scales the features of each subset
+    by a number of its own; here the penalty is scaled instead.
+    """
+    features = pool.features - pool.features.mean(axis=0)
+    if len(features) < features.shape[1]:
+        values, vectors = np.linalg.eigh(features @ features.T)
+        kept = values > 1e-6 * values[-1]
+        features = vectors[:, kept] * np.sqrt(values[kept])
+    squares = _squares(features, importance, pool.features.shape[1])
+    scaled = (features / np.sqrt(squares.mean())).astype(np.float32)
+
+    def solve(number: int) -> Floats:
+        rows = importance[number] > 0
+        inside = Split(*(getattr(pool, field.name)[rows] for field in fields(Split)))
+        weights = np.ones(classes, np.float32)
+        weights[pool.labels[rows]] = importance[number, rows]
+        penalty = decay * float(squares[number] / squares.mean())
+        (head,) = closed_forms.lbfgs(replace(inside, features=scaled[rows]), weights, [penalty])
+        return np.asarray(scaled @ head.weight.T + head.bias)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        yield from threads.map(solve, range(len(importance)))
+
+
+Solver = Callable[[Split, Floats, int, float], Iterator[Floats]]
+SOLVERS: dict[str, Solver] = {
+    "lbfgs": _by_lbfgs,
+    "ridge": _by_ridge,
+    "nearest_mean": _by_nearest_mean,
+}

@@ -1,0 +1,27 @@
+"""How a split is drawn: by `ingest`, and again for each repeat of `evaluate`."""
+
+import hashlib
+
+from .manifest import SPLITS
+
+
+def draw(key: str, shares: dict[str, float], seed: int) -> str:
+    """The split of the example or group that `key` names.
+
+    A hash of `key` and `seed`, read as a number from 0 to 1, falls into one split's share. No
+    other example has a say, so none changes its split when examples come or go.
+
+    Args:
+        key: an example's digest, or its group's name.
+        shares: the share of each split, adding up to 1; a split without a share gets nothing.
+        seed: draws another split.
+    """
+    hashed = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest()
+    position = int.from_bytes(hashed, "big") / 2**64
+    reached = 0.0
+    drawable = [split for split in SPLITS if shares.get(split, 0) > 0]
+    for split in drawable:
+        reached += shares[split]
+        if position < reached:
+            return split
+    return drawable[-1]  # the shares' sum may be a rounding below 1

@@ -1,0 +1,123 @@
+"""The chosen head on many other splits of the same examples, for one split is a lottery.
+
+Each repeat draws train, val and test anew from the examples' content, as `ingest` draws them where
+the source gives no split; groups are not divided. The head is trained on what it would be trained
+on, and measured on the test examples of the draw.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from ..core.errors import DataError
+from ..core.params import EvaluateParams, IngestParams, TrainParams
+from ..heads.fit import class_weights
+from ..heads.head import probabilities
+from ..heads.hyperparameters import from_used
+from ..heads.subsets import Mask, on_subsets
+from ..heads.trained import Schedule
+from ..tables.draw import draw
+from ..tables.features import Split
+from .metrics import scores
+
+COLUMNS = ["measure", "mean", "low", "high", "repeats", "given_split"]
+MOST_DRAWS = 20  # for each repeat that is asked for
+
+
+def repeated(
+    manifest: pd.DataFrame,
+    pool: Split,
+    about: dict[str, Any],
+    settings: EvaluateParams,
+    drawing: IngestParams,
+    training: TrainParams,
+) -> pd.DataFrame:
+    """A row a measure: its mean over the repeats, and the interval of that.
+
+    Loss and calibration error are left out: they depend on a temperature that a repeat does not
+    find. `given_split` says whether the split of the manifest is another than would be drawn.
+
+    Args:
+        manifest: of the examples.
+        pool: view 0 of all of them.
+        about: the head's description, as `models/head.json` has it.
+        settings: how many repeats, and what is measured.
+        drawing: how splits are drawn.
+        training: how heads are trained.
+
+    Raises:
+        DataError: too few draws have every class among the training examples.
+    """
+    groups = manifest.get("group", pd.Series("", index=manifest.index))
+    keys = groups.where(groups != "", manifest["digest"])
+    shares = drawing.shares.model_dump()
+    now = [draw(key, shares, drawing.seed) for key in keys]
+    of_digest = dict(zip(manifest["digest"], keys, strict=True))
+    keys_of_pool = [of_digest[digest] for digest in pool.digests.tolist()]
+    learnt, asked = _drawn(pool, keys_of_pool, shares, settings, refit=about["refit"])
+
+    classes = len(about["classes"])
+    weights = class_weights(training.class_weights, pool.labels, classes)
+    schedule = Schedule(about["epoch"], training.batch_size, 0, weights)
+    head = from_used(about["hyperparameters"])
+    answers = on_subsets(pool, learnt, asked, head, schedule, training.class_weights)
+    found = [
+        scores(pool.labels[rows], probabilities(logits), settings.top_k, 1).overall
+        for rows, logits in zip(asked, answers, strict=True)
+    ]
+    ratio = float(np.sum(asked) / np.sum(learnt))
+    table = []
+    for measure in [name for name in found[0] if name not in ("loss", "calibration_error")]:
+        values = np.array([one[measure][0] for one in found])
+        table.append((measure, *interval(values, ratio, settings.confidence), len(found)))
+    given = (manifest["split"] != now).any()
+    return pd.DataFrame(table, columns=COLUMNS[:-1]).assign(given_split=given)
+
+
+def _drawn(
+    pool: Split, keys: list[str], shares: dict[str, float], settings: EvaluateParams, refit: bool
+) -> tuple[list[Mask], list[Mask]]:
+    """For each repeat the examples to learn from, [n], and those to be asked about."""
+    names, classes = sorted(set(keys)), len(np.unique(pool.labels))
+    learnt, asked = [], []
+    most = MOST_DRAWS * settings.repeats
+    for number in range(most):
+        of_key = {name: draw(f"{number}:{name}", shares, settings.seed) for name in names}
+        split = np.array([of_key[key] for key in keys])
+        # What `ingest` would refuse is not a split that anybody could have had.
+        whole = len(np.unique(pool.labels[split == "train"])) == classes
+        if whole and (split == "test").any():
+            learnt.append(split != "test" if refit else split == "train")
+            asked.append(split == "test")
+        if len(learnt) == settings.repeats:
+            break
+    if len(learnt) < 2:
+        raise DataError(
+            f"evaluate.repeats is {settings.repeats}, but of {most} drawn splits {len(learnt)} had"
+            " a test example and training examples of every class; add examples or set it to 0"
+        )
+    return learnt, asked
+
+
+def interval(
+    values: npt.NDArray[np.float64], ratio: float, confidence: float
+) -> tuple[float, float, float]:
+    """The mean of a share over repeats, and the ends of its interval.
+
+    The repeats share examples, so their spread alone would promise too much. Nadeau and Bengio
+    (2003, "Inference for the generalization error") add the ratio of test to training examples to
+    the variance of the mean.
+
+    Args:
+        values: [R], of each repeat.
+        ratio: test examples for each training example.
+        confidence: of the interval.
+    """
+    mean, repeats = float(values.mean()), len(values)
+    error = math.sqrt((1 / repeats + ratio) * float(values.var(ddof=1)))
+    reach = error * float(stats.t.ppf((1 + confidence) / 2, repeats - 1))
+    return mean, max(0.0, mean - reach), min(1.0, mean + reach)
