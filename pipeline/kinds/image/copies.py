@@ -7,6 +7,7 @@ what is found.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -36,12 +37,12 @@ FLAT = 1.0
 # Standard deviation that others are brought to: with faint pictures beside strong ones in a row,
 # OpenCV's float32 sums would miss by up to 0.01.
 CONTRAST = 50.0
-# By how much `fits` may miss `likeness`, with room to spare: 0.0002 is the most that was seen.
+# By how much `fits` may miss a fit by itself, with room to spare: 0.0002 is the most that was seen.
 ROUNDING = 0.002
 # Thumbnails in a row.
 IN_A_ROW = 64
-# Pairs whose pictures are held in detail at a time, 50 kB each.
-AT_A_TIME = 512
+# Pictures that are held in detail, 50 kB each.
+HELD = 2048
 
 
 def copies(pairs: Sequence[Pair]) -> list[bool]:
@@ -51,64 +52,56 @@ def copies(pairs: Sequence[Pair]) -> list[bool]:
         path, digest = picture
         return read(Path(path), digest)
 
+    @lru_cache(HELD)
+    def opened(picture: Example) -> detail.Opened:
+        return detail.opened(data(picture))
+
     with ThreadPoolExecutor() as threads:
         every = list(dict.fromkeys(picture for pair in pairs for picture in pair))
         thumbnails = threads.map(lambda picture: thumbnail(data(picture)), every)
         small = dict(zip(every, thumbnails, strict=True))
-        alike = from_afar(pairs, small, threads)
-        verdicts: dict[int, bool] = {}
-        for start in range(0, len(alike), AT_A_TIME):
-            some = alike[start : start + AT_A_TIME]
-            seen = list(dict.fromkeys(picture for number in some for picture in pairs[number]))
-            opened = threads.map(lambda picture: detail.opened(data(picture)), seen)
-            large = dict(zip(seen, opened, strict=True))
+        best = fits_of_pairs(pairs, small, threads)
 
-            def same(number: int, large: Mapping[Example, detail.Opened] = large) -> bool:
-                one, other = pairs[number]
-                _, place = best_fit(small[one], small[other])
-                return detail.same(large[one], large[other], place, SIDE)
+        def same(number: int) -> bool:
+            one, other = pairs[number]
+            fit, place = best_fit(small[one], small[other], best[number])
+            return fit >= LEAST_LIKENESS and detail.same(opened(one), opened(other), place, SIDE)
 
-            verdicts.update(zip(some, threads.map(same, some), strict=True))
+        alike = np.flatnonzero(best.max(axis=(1, 2, 3)) >= LEAST_LIKENESS - ROUNDING).tolist()
+        # Pairs of one picture, or of one folder, follow each other, so few are opened twice.
+        alike.sort(key=lambda number: pairs[number])
+        verdicts = dict(zip(alike, threads.map(same, alike), strict=True))
     return [verdicts.get(number, False) for number in range(len(pairs))]
 
 
-def from_afar(
+def fits_of_pairs(
     pairs: Sequence[Pair], small: Mapping[Example, Floats], threads: ThreadPoolExecutor
-) -> list[int]:
-    """The numbers of the pairs whose `likeness` reaches `LEAST_LIKENESS`."""
-    best = _likenesses(pairs, small, threads)
-    # Near the limit a pair is looked at by itself: no verdict hangs on the others by a rounding.
-    for doubtful in np.flatnonzero(abs(best - LEAST_LIKENESS) < ROUNDING).tolist():
-        one, other = pairs[doubtful]
-        best[doubtful] = likeness(small[one], small[other])
-    alike: list[int] = np.flatnonzero(best >= LEAST_LIKENESS).tolist()
-    return alike
+) -> Floats:
+    """How well each pair's thumbnails fit but for `ROUNDING`, every one laid on many at once.
 
-
-def _likenesses(
-    pairs: Sequence[Pair], small: Mapping[Example, Floats], threads: ThreadPoolExecutor
-) -> npt.NDArray[np.float64]:
-    """The `likeness` [n] of each pair but for `ROUNDING`, every thumbnail laid on many at once."""
+    Returns:
+        [n, 2, sizes, 2]: the second of the pair laid on the first, or the first on the second; at
+        each of `SIZES`; as they are, or one of them mirrored. 0 where one is flat.
+    """
     flat = {picture for picture, grey in small.items() if not grey.any()}
-    partners: dict[Example, list[tuple[int, Example]]] = defaultdict(list)
+    partners: dict[Example, list[tuple[int, int, Example]]] = defaultdict(list)
     for number, (one, other) in enumerate(pairs):
         if not {one, other} & flat:
-            partners[one].append((number, other))
-            partners[other].append((number, one))
+            partners[one].append((number, 1, other))
+            partners[other].append((number, 0, one))
     rows = [
         (picture, others[start : start + IN_A_ROW])
         for picture, others in partners.items()
         for start in range(0, len(others), IN_A_ROW)
     ]
 
-    def laid(row: tuple[Example, list[tuple[int, Example]]]) -> Floats:
+    def laid(row: tuple[Example, list[tuple[int, int, Example]]]) -> Floats:
         picture, others = row
-        return fits(small[picture], [small[other] for _, other in others])
+        return fits(small[picture], [small[other] for _, _, other in others])
 
-    best = np.zeros(len(pairs))
+    best = np.zeros((len(pairs), 2, len(SIZES), 2), dtype=np.float32)
     for (_, others), fit in zip(rows, threads.map(laid, rows), strict=True):
-        numbers = [number for number, _ in others]
-        best[numbers] = np.maximum(best[numbers], fit)
+        best[[number for number, _, _ in others], [way for _, way, _ in others]] = fit
     return best
 
 
@@ -124,44 +117,42 @@ def thumbnail(data: bytes) -> Floats:
     return np.zeros_like(grey) if spread < FLAT else (grey - grey.mean()) * (CONTRAST / spread)
 
 
-def likeness(one: Floats, other: Floats) -> float:
-    """How well one thumbnail, or its mirror image, lies on the other or on a part of it.
+def best_fit(one: Floats, other: Floats, fits: Floats) -> tuple[float, detail.Place]:
+    """How well one thumbnail, or its mirror image, lies on the other or on a part of it, and where.
 
     The best normalised correlation over all places at which either, at one of `SIZES`, lies within
-    the other: 1 for a copy, whatever its brightness and contrast; 0 where one of them is flat.
+    the other: 1 for a copy, whatever its brightness and contrast. `fits` [2, sizes, 2], as
+    `fits_of_pairs` gives it, tells where to look: no verdict hangs on other pairs by a rounding.
     """
-    return best_fit(one, other)[0] if one.any() and other.any() else 0.0
-
-
-def best_fit(one: Floats, other: Floats) -> tuple[float, detail.Place]:
-    """The best correlation of two thumbnails, neither flat, and where it is."""
     best, place = 0.0, detail.Place(False, False, SIDE, 0, 0)
-    for mirrored, turned in ((False, one), (True, np.ascontiguousarray(one[:, ::-1]))):
-        for size in SIZES:
-            for swapped, whole, part in ((False, turned, other), (True, other, turned)):
-                laid = cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA)
-                fit = cv2.matchTemplate(whole, laid, cv2.TM_CCOEFF_NORMED)
-                fit = np.nan_to_num(fit, posinf=0, neginf=0)
-                top, left = (int(at) for at in np.unravel_index(int(fit.argmax()), fit.shape))
-                if fit[top, left] > best:
-                    best = float(fit[top, left])
-                    place = detail.Place(mirrored, swapped, size, left, top)
+    for swapped, at, mirrored in np.argwhere(fits >= fits.max() - 2 * ROUNDING).tolist():
+        turned = np.ascontiguousarray(one[:, ::-1]) if mirrored else one
+        whole, part = (other, turned) if swapped else (turned, other)
+        size = SIZES[at]
+        laid = cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA)
+        fit = cv2.matchTemplate(whole, laid, cv2.TM_CCOEFF_NORMED)
+        fit = np.nan_to_num(fit, posinf=0, neginf=0)
+        top, left = (int(at) for at in np.unravel_index(int(fit.argmax()), fit.shape))
+        if fit[top, left] > best:
+            best = float(fit[top, left])
+            place = detail.Place(bool(mirrored), bool(swapped), size, left, top)
     return best, place
 
 
 def fits(part: Floats, wholes: Sequence[Floats]) -> Floats:
-    """The best correlations [n] of a thumbnail with n others on which it is laid, also mirrored.
+    """The best correlations [n, sizes, 2] of a thumbnail with n others on which it is laid.
 
-    These stand in a row, so that OpenCV is called once a size and not once a pair and size; places
-    where the thumbnail would lie across two of them are left out.
+    At each of `SIZES`, on the other as it is and mirrored. These stand in a row, so that OpenCV is
+    called once a size and not once a pair and size; places where the thumbnail would lie across two
+    of them are left out.
     """
     row = np.concatenate([side for whole in wholes for side in (whole, whole[:, ::-1])], axis=1)
-    best = np.zeros(len(wholes), dtype=np.float32)
-    for size in SIZES:
+    best = np.zeros((len(wholes), len(SIZES), 2), dtype=np.float32)
+    for at, size in enumerate(SIZES):
         laid = cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA)
         places = SIDE - size + 1
         fit = np.zeros((places, row.shape[1]), dtype=np.float32)
         fit[:, : 1 - size] = cv2.matchTemplate(row, laid, cv2.TM_CCOEFF_NORMED)
         inside = fit.reshape(places, len(wholes), 2, SIDE)[..., :places]
-        best = np.maximum(best, np.nan_to_num(inside, posinf=0, neginf=0).max(axis=(0, 2, 3)))
+        best[:, at] = np.nan_to_num(inside, posinf=0, neginf=0).max(axis=(0, 3))
     return best

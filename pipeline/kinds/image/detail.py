@@ -12,12 +12,15 @@ Two questions tell them from copies:
 `benchmarks/alarms.md` has what is found, and on which sets the limits were chosen.
 """
 
+import math
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy.fft import fft2
 
 from .decode import decode, pixels
 
@@ -25,10 +28,10 @@ Floats = npt.NDArray[np.float32]
 
 # Pixels a side of a picture as it is laid over another, and of the two as they are compared.
 SIDE, GRID = 128, 64
-# By how many pixels of `SIDE` a place or size that thumbnails gave may be moved to fit better.
-MOVE, RESIZE = 4, 3
-# Smallest part of a picture that is laid over another, in pixels of `SIDE`: about four fifths.
-SMALLEST = 100
+# By how many pixels of `GRID`, then of `SIDE`, a place or size may be moved to fit better.
+MOVES = {GRID: 2, SIDE: 2}
+# Smallest part of a picture that is laid over another: about four fifths of a side.
+SMALLEST = 0.78
 # Weights of red, green and blue in grey.
 GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -94,43 +97,61 @@ def opened(data: bytes) -> Opened:
 
 def same(one: Opened, other: Opened, place: Place, thumbnail: int) -> bool:
     """Whether two pictures are one; `place` is in pixels of thumbnails of that side."""
-    first, second = laid(one, other, place, thumbnail)
-    if information(first @ GREY, second @ GREY) < LEAST_INFORMATION:
-        return False
     tiny = max(one.shorter_side, other.shorter_side) < TINY
-    return agree(first, second, TINY_DETAIL if tiny else DETAIL)
+    limits = TINY_DETAIL if tiny else DETAIL
+    return any(
+        agree(first, second, limits)
+        and information(first @ GREY, second @ GREY) >= LEAST_INFORMATION
+        for first, second in laid(one, other, place, thumbnail)
+    )
 
 
-def laid(one: Opened, other: Opened, place: Place, thumbnail: int) -> tuple[Floats, Floats]:
-    """What the two show both, as [GRID, GRID, 3] each, laid as well as `MOVE` and `RESIZE` let."""
-    first, second = one.squeezed.astype(np.float32), other.squeezed.astype(np.float32)
+def laid(
+    one: Opened, other: Opened, place: Place, thumbnail: int
+) -> Iterator[tuple[Floats, Floats]]:
+    """What the two show both, as [GRID, GRID, 3] each, laid as well as each of `MOVES` lets."""
+    first, second = one.squeezed, other.squeezed
     if place.mirrored:
         first = np.ascontiguousarray(first[:, ::-1])
     whole, part = (second, first) if place.swapped else (first, second)
-    grey_whole, grey_part = whole @ GREY, part @ GREY
-    times = SIDE // thumbnail
+    greys = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (whole, part)]
+    grey_whole, grey_part = (grey.astype(np.float32) for grey in greys)
+    size, left, top, known = place.size, place.left, place.top, thumbnail
+    for side, move in MOVES.items():
+        times = side // known
+        wholes, parts = _scaled(grey_whole, side), _scaled(grey_part, side)
+        size, left, top = _fit(wholes, parts, times * size, times * left, times * top, move)
+        known = side
+        fine = SIDE // side
+        seen = whole[fine * top : fine * (top + size), fine * left : fine * (left + size)]
+        yield _scaled(part, GRID), _scaled(np.ascontiguousarray(seen), GRID)
+
+
+def _fit(
+    whole: Floats, part: Floats, size: int, left: int, top: int, move: int
+) -> tuple[int, int, int]:
+    """Size and place (left, top) of the part on the whole, the best within `move` of the given."""
+    side = len(whole)
     best = (-2.0, 0, 0, 0)
-    middle = times * place.size
-    for size in range(max(SMALLEST, middle - RESIZE), min(SIDE, middle + RESIZE) + 1):
-        small = cv2.resize(grey_part, (size, size), interpolation=cv2.INTER_AREA)
-        left, right = _window(times * place.left, size)
-        top, bottom = _window(times * place.top, size)
-        fit = cv2.matchTemplate(grey_whole[top:bottom, left:right], small, cv2.TM_CCOEFF_NORMED)
-        down, across = np.unravel_index(int(np.nan_to_num(fit, posinf=0).argmax()), fit.shape)
-        best = max(best, (float(fit[down, across]), size, left + int(across), top + int(down)))
-    _, size, left, top = best
-    seen = np.ascontiguousarray(whole[top : top + size, left : left + size])
-    return _scaled(part, GRID), _scaled(seen, GRID)
+    least = max(round(SMALLEST * side), size - move)
+    for tried in range(least, max(least, min(side, size + move)) + 1):
+        small = cv2.resize(part, (tried, tried), interpolation=cv2.INTER_AREA)
+        (x, right), (y, bottom) = (_window(at, tried, move, side) for at in (left, top))
+        fit = cv2.matchTemplate(whole[y:bottom, x:right], small, cv2.TM_CCOEFF_NORMED)
+        _, value, _, (across, down) = cv2.minMaxLoc(np.nan_to_num(fit, posinf=0))
+        best = max(best, (value, tried, x + across, y + down))
+    return best[1:]
 
 
-def _window(start: int, size: int) -> tuple[int, int]:
+def _window(start: int, size: int, move: int, side: int) -> tuple[int, int]:
     """From where to where a part of `size` may lie that should start near `start`."""
-    first = min(max(0, start - MOVE), SIDE - size)
-    return first, max(first + size, min(SIDE, start + size + MOVE + 1))
+    first = min(max(0, start - move), side - size)
+    return first, max(first + size, min(side, start + size + move))
 
 
-def _scaled(picture: Floats, side: int) -> Floats:
-    return cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
+def _scaled(picture: Floats | npt.NDArray[np.uint8], side: int) -> Floats:
+    wide = picture.astype(np.float32)
+    return cv2.resize(wide, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
 def information(one: Floats, other: Floats) -> float:
@@ -139,32 +160,36 @@ def information(one: Floats, other: Floats) -> float:
     An octave adds -n/2 ln(1 - r²): r is the correlation of its frequencies, and n how many of them
     there are, counted by their power (the participation ratio), so that a stripe has few.
     """
-    first, second = (np.fft.fft2((grey - grey.mean()) * TAPER)[RINGS] for grey in (one, other))
+    first, second = (fft2((grey - grey.mean()) * TAPER).ravel()[RINGS] for grey in (one, other))
+    powers, others = (np.square(part.real) + np.square(part.imag) for part in (first, second))
+    common = first.real * second.real + first.imag * second.imag
     total = 0.0
-    for octave in OCTAVE:
-        here, there = first[octave], second[octave]
-        power, powers = np.square(np.abs(here)), np.square(np.abs(there))
-        noise = len(here) * float(np.square(TAPER).sum()) * NOISE**2
-        common = float((here * there.conj()).real.sum())
-        agreement = common / float(np.sqrt((power.sum() + noise) * (powers.sum() + noise)))
+    for start, end in pairwise(STARTS):
+        power, other_power = powers[start:end], others[start:end]
+        noise = (end - start) * FLOOR
+        level, other_level = float(power.sum()), float(other_power.sum())
+        agreement = float(common[start:end].sum()) / math.sqrt(
+            (level + noise) * (other_level + noise)
+        )
         if agreement > 0:
-            freedom = float(power.sum() * powers.sum() / (power * powers).sum())
-            total -= freedom / 2 * np.log(1 - min(agreement**2, MOST_AGREEMENT))
+            freedom = level * other_level / float(power @ other_power)
+            total -= freedom / 2 * math.log(1 - min(agreement**2, MOST_AGREEMENT))
     return total
 
 
-def _octaves() -> tuple[Floats, npt.NDArray[np.bool_], list[npt.NDArray[np.bool_]]]:
-    """A taper [GRID, GRID] to the edges; which frequencies count; of these, each octave's."""
+def _octaves() -> tuple[Floats, npt.NDArray[np.int64], list[int]]:
+    """A taper [GRID, GRID] to the edges; where the frequencies lie, by octave; each one's start."""
     slope = np.sqrt(np.hanning(GRID + 2)[1:-1])
     periods = np.fft.fftfreq(GRID) * GRID
-    radius = np.hypot(periods[:, None], periods)
-    counted = (radius >= OCTAVES[0]) & (radius < OCTAVES[-1])
-    steps = pairwise(OCTAVES)
-    each = [(radius[counted] >= low) & (radius[counted] < high) for low, high in steps]
-    return np.outer(slope, slope).astype(np.float32), counted, each
+    octave = np.digitize(np.hypot(periods[:, None], periods).ravel(), OCTAVES)
+    places = np.argsort(octave, kind="stable")
+    starts = np.searchsorted(octave[places], range(1, len(OCTAVES) + 1)).tolist()
+    taper = np.outer(slope, slope).astype(np.float32)
+    return taper, places[: starts[-1]], starts
 
 
-TAPER, RINGS, OCTAVE = _octaves()
+TAPER, RINGS, STARTS = _octaves()
+FLOOR = float(np.square(TAPER).sum()) * NOISE**2  # power of the noise, a frequency
 
 
 def agree(one: Floats, other: Floats, limits: Limits) -> bool:
