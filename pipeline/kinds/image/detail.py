@@ -60,13 +60,13 @@ class Limits(NamedTuple):
 # A JPEG of quality 30 differs by 5 levels. Tiny pictures are seldom saved so, and a digit may be
 # as like another as that, so of these only nearly identical ones are copies.
 DETAIL, TINY_DETAIL, TINY = Limits(5.0, 0.3), Limits(2.5, 0.2), 48
-# The same for colours, on a grid of `COLOURS` a side.
-COLOUR, COLOURS = Limits(5.0, 0.2), 12
+# The same for grey levels and colours on a grid of `COLOURS` a side: hearts of two colours differ.
+LEVEL, COLOUR, COLOURS = Limits(5.0, 0.1), Limits(5.0, 0.1), 12
 # A picture whose colours are fainter (root mean square) is grey.
 COLOURLESS = 2.0
-# Contrast of a copy over that of the other: what a brightened picture has. Of a picture made grey
-# the contrast stays, and grey levels too.
-MOST_GAIN, MADE_GREY = 2.0, (1.1, 12.0)
+# Contrast of a copy over that of the other, and the grey levels that are added. Of a picture made
+# grey both stay.
+BRIGHTER, MADE_GREY = (2.0, 60.0), (1.1, 12.0)
 
 
 class Place(NamedTuple):
@@ -201,13 +201,16 @@ def agree(one: Floats, other: Floats, limits: Limits) -> bool:
         one, other = other, one
     grey, plain = one @ GREY, other @ GREY
     gain, offset = _brightening(plain, grey)
-    if gain > MOST_GAIN:
+    if gain > BRIGHTER[0] or abs(offset) > BRIGHTER[1]:
         return False
     fitted = np.clip(gain * plain + offset, 0, 255).astype(np.float32)
     sharp, fitted_sharp = _detail(grey), _detail(fitted)
     apart = _fields(np.square(sharp - fitted_sharp))
     there = (_fields(np.square(sharp)) + _fields(np.square(fitted_sharp))) / 2
     if (apart > limits.levels**2 + limits.share**2 * there).any():
+        return False
+    level = float(np.sqrt(np.square(_scaled(grey - fitted, COLOURS)).mean()))
+    if level > LEVEL.levels + LEVEL.share * float(grey.std()):
         return False
     tint = _scaled(one - grey[..., None], COLOURS)
     fitted_tint = _scaled(np.clip(gain * other + offset, 0, 255) - fitted[..., None], COLOURS)
