@@ -60,6 +60,8 @@ class Limits(NamedTuple):
 # A JPEG of quality 30 differs by 5 levels. Tiny pictures are seldom saved so, and a digit may be
 # as like another as that, so of these only nearly identical ones are copies.
 DETAIL, TINY_DETAIL, TINY = Limits(5.0, 0.3), Limits(2.5, 0.2), 48
+# Differences over the most that copies have: where levels disagree; that no better place cures.
+OTHERWISE, HOPELESS = 2.0, 12.0
 # The same for grey levels and colours on a grid of `COLOURS` a side: hearts of two colours differ.
 LEVEL, COLOUR, COLOURS = Limits(5.0, 0.1), Limits(5.0, 0.1), 12
 # A picture whose colours are fainter (root mean square) is grey.
@@ -88,7 +90,8 @@ class Opened(NamedTuple):
 
 def opened(data: bytes) -> Opened:
     """The picture as it is laid over another."""
-    picture = pixels(decode(data, shorter_side=SIDE))
+    # A JPEG may be decoded at a half, a quarter or an eighth that still has SIDE pixels a side.
+    picture = pixels(decode(data, shorter_side=SIDE // 2))
     shorter = min(picture.shape[:2])
     how = cv2.INTER_AREA if shorter >= SIDE else cv2.INTER_CUBIC
     squeezed = cv2.resize(picture, (SIDE, SIDE), interpolation=how)
@@ -99,11 +102,13 @@ def same(one: Opened, other: Opened, place: Place, thumbnail: int) -> bool:
     """Whether two pictures are one; `place` is in pixels of thumbnails of that side."""
     tiny = max(one.shorter_side, other.shorter_side) < TINY
     limits = TINY_DETAIL if tiny else DETAIL
-    return any(
-        agree(first, second, limits)
-        and information(first @ GREY, second @ GREY) >= LEAST_INFORMATION
-        for first, second in laid(one, other, place, thumbnail)
-    )
+    for first, second in laid(one, other, place, thumbnail):
+        apart = disagreement(first, second, limits)
+        if apart > HOPELESS:
+            return False
+        if apart <= 1:
+            return information(first @ GREY, second @ GREY) >= LEAST_INFORMATION
+    return False
 
 
 def laid(
@@ -192,33 +197,36 @@ TAPER, RINGS, STARTS = _octaves()
 FLOOR = float(np.square(TAPER).sum()) * NOISE**2  # power of the noise, a frequency
 
 
-def agree(one: Floats, other: Floats, limits: Limits) -> bool:
-    """Whether one picture [GRID, GRID, 3] is the other, but for brightness, contrast and noise.
+def disagreement(one: Floats, other: Floats, limits: Limits) -> float:
+    """By how much two pictures [GRID, GRID, 3] differ, but for brightness and contrast.
 
-    The one of less contrast is brightened to fit, and cut off at white as a brightened one is.
+    At most 1 where saving and scaling explain it, `OTHERWISE` where grey levels or colours do not
+    agree. The one of less contrast is brightened to fit, and cut off at white as a brightened one.
     """
     if (one @ GREY).std() < (other @ GREY).std():
         one, other = other, one
     grey, plain = one @ GREY, other @ GREY
     gain, offset = _brightening(plain, grey)
     if gain > BRIGHTER[0] or abs(offset) > BRIGHTER[1]:
-        return False
+        return OTHERWISE
     fitted = np.clip(gain * plain + offset, 0, 255).astype(np.float32)
     sharp, fitted_sharp = _detail(grey), _detail(fitted)
     apart = _fields(np.square(sharp - fitted_sharp))
     there = (_fields(np.square(sharp)) + _fields(np.square(fitted_sharp))) / 2
-    if (apart > limits.levels**2 + limits.share**2 * there).any():
-        return False
+    worst = float((apart / (limits.levels**2 + limits.share**2 * there)).max())
+    if worst > 1:
+        return worst
     level = float(np.sqrt(np.square(_scaled(grey - fitted, COLOURS)).mean()))
     if level > LEVEL.levels + LEVEL.share * float(grey.std()):
-        return False
+        return OTHERWISE
     tint = _scaled(one - grey[..., None], COLOURS)
     fitted_tint = _scaled(np.clip(gain * other + offset, 0, 255) - fitted[..., None], COLOURS)
     strong, weak = sorted((_strength(tint), _strength(fitted_tint)), reverse=True)
     if _strength(tint - fitted_tint) <= COLOUR.levels + COLOUR.share * strong:
-        return True
+        return worst
     most_gain, most_offset = MADE_GREY
-    return weak < COLOURLESS and gain < most_gain and abs(offset) < most_offset
+    made_grey = weak < COLOURLESS and gain < most_gain and abs(offset) < most_offset
+    return worst if made_grey else OTHERWISE
 
 
 def _brightening(plain: Floats, bright: Floats) -> tuple[float, float]:
