@@ -131,7 +131,7 @@ def best_fit(one: Floats, other: Floats, fits: Floats) -> tuple[float, detail.Pl
         size = SIZES[at]
         laid = cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA)
         fit = cv2.matchTemplate(whole, laid, cv2.TM_CCOEFF_NORMED)
-        fit = np.nan_to_num(fit, posinf=0, neginf=0)
+        fit[~np.isfinite(fit)] = 0
         top, left = (int(at) for at in np.unravel_index(int(fit.argmax()), fit.shape))
         if fit[top, left] > best:
             best = float(fit[top, left])
@@ -154,5 +154,5 @@ def fits(part: Floats, wholes: Sequence[Floats]) -> Floats:
         fit = np.zeros((places, row.shape[1]), dtype=np.float32)
         fit[:, : 1 - size] = cv2.matchTemplate(row, laid, cv2.TM_CCOEFF_NORMED)
         inside = fit.reshape(places, len(wholes), 2, SIDE)[..., :places]
-        best[:, at] = np.nan_to_num(inside, posinf=0, neginf=0).max(axis=(0, 3))
+        best[:, at] = np.where(np.isfinite(inside), inside, 0).max(axis=(0, 3))
     return best

@@ -143,7 +143,8 @@ def _fit(
         small = cv2.resize(part, (tried, tried), interpolation=cv2.INTER_AREA)
         (x, right), (y, bottom) = (_window(at, tried, move, side) for at in (left, top))
         fit = cv2.matchTemplate(whole[y:bottom, x:right], small, cv2.TM_CCOEFF_NORMED)
-        _, value, _, (across, down) = cv2.minMaxLoc(np.nan_to_num(fit, posinf=0))
+        fit[~np.isfinite(fit)] = 0  # where the window is flat
+        _, value, _, (across, down) = cv2.minMaxLoc(fit)
         best = max(best, (value, tried, x + across, y + down))
     return best[1:]
 
