@@ -14,7 +14,7 @@ from .kinds import Kind
 from .sources.checked import check, drop_repeats, stamps, stop_if_changed
 from .sources.find import listing
 from .sources.found import Refused
-from .sources.splits import split
+from .sources.splits import origins, split
 from .tables.labels import class_names, listed, missing, require
 from .tables.manifest import SPLITS, write_manifest
 
@@ -38,7 +38,7 @@ def ingest() -> None:
     files = len(found.found) + len(found.refused)
     report(manifest, len(refused), files, kind)
     stop_if_unusable(manifest, len(refused), files, settings)
-    write_manifest(manifest, settings.kind, MANIFEST)
+    write_manifest(manifest, settings.kind, MANIFEST, origins(kept, manifest, settings))
 
 
 def write_refused(refused: list[Refused]) -> None:

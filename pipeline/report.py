@@ -69,6 +69,7 @@ def report() -> None:
         worst_slice=worst(tables.table(SLICES)),
         commit=since_last_commit(metrics, parameters()),
         checks=tables.check_lines(checked),
+        by_place=tables.by_place(checked["drift"]),
         duplicates=tables.duplicates(checked["near_duplicates"], shown),
         label_issues=tables.label_issues(checked["label_issues"], shown),
         few=tables.rows(checked["few_examples"]),

@@ -126,10 +126,27 @@ def test_each_check_has_its_line(finished: Path) -> None:
     for name in ("near_duplicates", "label_issues", "few_examples"):
         clean[name] = clean[name].head(0)
     drift = {"split": ["val", "test"], "p_value": [np.nan, 0.001], "drifted": [False, True]}
+    drift |= {"origin": ["given", "given"]}
     lines = check_lines(clean | {"drift": pd.DataFrame(drift)})
     assert [line["found"] for line in lines] == [False, False, False, False, True]
     assert "was not looked for" in lines[3]["words"]
     assert lines[4]["words"] == "Drift between test and training examples (p = 0.001)."
+
+
+def test_splits_drawn_or_by_place_are_told_once_and_are_no_alarm(finished: Path) -> None:
+    drift = pd.read_csv(CHECKS / "drift.csv")
+    drift["drifted"], drift["p_value"] = False, np.nan
+    drift["origin"] = "drawn"
+    drift.to_csv(CHECKS / "drift.csv", index=False)
+    page = make()
+    assert "val and test were drawn at random, so drift was not looked for." in page
+    assert "by place" not in page
+    drift["origin"] = "place"
+    drift.to_csv(CHECKS / "drift.csv", index=False)
+    page = make()
+    figures, checked = page.split('id="checks"')
+    assert figures.count("The source divides its splits by place") == 1
+    assert "rift" not in checked.split('id="mistakes"')[0]
 
 
 def test_what_the_checks_found_is_shown_with_its_pictures(finished: Path) -> None:

@@ -61,7 +61,4 @@ def test_the_default_set_is_learnt_and_leaves_something_to_confuse(project: Proj
     assert measured["pictures"] == 128
     assert 0.9 <= measured["accuracy"] < 1
     doubts = json.loads(CHECKS_COUNTS.read_text())
-    assert doubts["near_duplicates"] <= 5  # of bricks and coins, which repeat themselves
-    assert doubts["label_issues"] <= 2
-    assert doubts["few_examples"] == 0
-    assert doubts["drifted_splits"] == 2  # they are other parts of the photographs
+    assert set(doubts.values()) == {0}

@@ -270,8 +270,8 @@ class ChecksParams(Section):
     least_examples: Annotated[int, Field(ge=0)] = told(
         10, "a class with fewer training examples is reported"
     )
-    drift_level: Annotated[float, Field(ge=0.001, lt=1)] = told(  # 999 permutations tell no less
-        0.01, "significance level of the test of each split, 0.001 or more"
+    drift_level: Annotated[float, Field(ge=0.001, lt=1)] = told(  # the permutations tell no less
+        0.01, "significance level of the tests of all given splits together, 0.001 or more"
     )
     seed: Seed = told(0, "draws other folds and permutations")
 

@@ -12,6 +12,7 @@ from ..core.files import read
 from ..core.paths import BUNDLE, MANIFEST
 from ..kinds import Kind
 from ..serving.classifier import Classifier
+from ..tables.manifest import DRAWN, GIVEN, PLACE
 from . import charts
 from .embed import embedded
 
@@ -184,7 +185,11 @@ def check_lines(found: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
         (issues, "No label looks wrong.", f"Labels that look wrong: {issues}."),
         (few, "No class has few training examples.", f"Classes with few training examples: {few}."),
     ]
-    for row in found["drift"].itertuples():
+    drawn = found["drift"]["split"][found["drift"]["origin"] == DRAWN]
+    if len(drawn):
+        splits = " and ".join(drawn)
+        lines.append((False, f"{splits} were drawn at random, so drift was not looked for.", ""))
+    for row in found["drift"][found["drift"]["origin"] == GIVEN].itertuples():
         words = f"{row.split} and training examples"
         if pd.isna(row.p_value):
             lines.append((False, f"No class has both {words}: drift was not looked for.", ""))
@@ -192,6 +197,17 @@ def check_lines(found: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
         words += f" (p = {row.p_value:.3g})"
         lines.append((row.drifted, f"No drift seen between {words}.", f"Drift between {words}."))
     return [{"found": bool(n), "words": some if n else none} for n, none, some in lines]
+
+
+def by_place(drift: pd.DataFrame) -> str:
+    """What a reader of the figures has to know of a source that divides its splits by place."""
+    places = drift["split"][drift["origin"] == PLACE]
+    if places.empty:
+        return ""
+    return (
+        f"The source divides its splits by place: examples of {' and '.join(places)} show other"
+        " places than training examples, so the figures are those for new places."
+    )
 
 
 def duplicates(table: pd.DataFrame, shown: Thumbnails) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 Features alone tell copies of photographs, but not of textures: patches of one wall are as alike to
 a backbone as a patch and its own copy as a JPEG. So features only name candidates, and the kind of
-example decides. `benchmarks/checks.md` has what is found.
+example decides. `benchmarks/alarms.md` has what is found.
 
 A pair is compared once: verdicts are kept in the feature store.
 """

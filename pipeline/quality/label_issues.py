@@ -1,10 +1,13 @@
-"""Label issues by confident learning: examples that a head trained on the others sees otherwise.
+"""Label issues: examples whose label is rather wrong than hard, by heads that had not seen them.
 
-After Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels"
-(JAIR 70, 2021).
+Where classes overlap, a head contradicts many labels that are right. So the held-out scores are
+fitted by a model of both: classes that overlap, and a share of labels that are wrong (after
+Lawrence and Schölkopf, "Estimating a kernel Fisher discriminant in the presence of label noise",
+ICML 2001). A label is an issue where the overlap does not explain it.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +16,7 @@ import pandas as pd
 from scipy.linalg import solve
 
 from ..core.params import ChecksParams
-from ..heads.head import fit_temperature, probabilities
+from ..heads.head import probabilities
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -22,27 +25,41 @@ Integers = npt.NDArray[np.int64]
 FOLDS = 5
 # L2 penalty over the mean square of a feature. A third of it or three times as much finds as many.
 PENALTY = 0.01
+# Wrong labels that a set is taken to have before it is looked at, however large it is.
+EXPECTED = 2.0
+# From this probability on that a label is wrong, it is an issue.
+LEAST_WRONG = 0.2
+# Shares of wrong labels to start the fit from; the likeliest of its outcomes counts.
+STARTS = (0.001, 0.03, 0.15)
+# The fit ends after so many rounds, or when one adds less to the log-likelihood.
+ROUNDS, ENOUGH = 200, 1e-5
+# Scores that it looks at; rows sorted by digest are in random order.
+MOST_SCORES = 4_000_000
 
 
 def label_issues(rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> pd.DataFrame:
-    """A row an example whose label a head trained on the others doubts, the most doubtful first.
+    """A row an example whose label is an issue, the most doubtful first.
 
-    `probability` is the suggested label's, `given_probability` that of the label it has. Examples
-    of one group are judged together, by a head that saw none of them.
+    `probability` is the suggested label's by the features alone, `given_probability` that of the
+    label it has, `wrong` how probable it is that this label is wrong. Examples of one group are
+    judged together, by a head that saw none of them.
     """
     classes, labels = rows.groupby("number")["label"].first(), rows["number"].to_numpy()
     keys = rows["group"].where(rows["group"] != "", rows["digest"])
     fold = folds(keys.tolist(), settings.seed)
-    shares, judged = held_out(features, labels, len(classes), fold)
-    doubted, suggested = off_diagonal(shares, labels)
-    every = np.arange(len(labels))
+    scores, judged = held_out(features, labels, len(classes), fold)
+    scale, share = noise(scores[judged], labels[judged])
+    shares = probabilities(scores, 1 / scale)
+    every, suggested = np.arange(len(labels)), shares.argmax(axis=1)
     table = rows[["path", "split", "label"]].assign(
         suggested=classes.to_numpy()[suggested],
         probability=shares[every, suggested],
         given_probability=shares[every, labels],
+        wrong=wrong(shares[every, labels], share, len(classes)),
     )
     margin = table["probability"] - table["given_probability"]
-    chosen = table.assign(margin=margin)[doubted & judged & (margin >= settings.label_issue_margin)]
+    issue = judged & (margin >= settings.label_issue_margin) & (table["wrong"] >= LEAST_WRONG)
+    chosen = table.assign(margin=margin)[issue]
     chosen = chosen.sort_values(["margin", "path"], ascending=[False, True])
     return chosen.drop(columns="margin")
 
@@ -55,10 +72,8 @@ def folds(keys: Sequence[str], seed: int) -> Integers:
 
 def held_out(
     features: Floats, labels: Integers, classes: int, fold: Integers
-) -> tuple[Doubles, npt.NDArray[np.bool_]]:
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """What a ridge classifier trained on the other folds says of each example.
-
-    Its scores become probabilities by one temperature, fitted to all of them.
 
     Args:
         features: [n, d].
@@ -67,7 +82,7 @@ def held_out(
         fold: [n], as `folds` gives it.
 
     Returns:
-        probabilities [n, classes], and which examples [n] were judged: those whose label some
+        scores [n, classes], and which examples [n] were judged: those whose label some
         example of another fold has.
     """
     centred = features - features.mean(axis=0)
@@ -83,8 +98,7 @@ def held_out(
         weights = _ridge(centred[~out] - mean, wanted[~out] - shares)
         scores[out] = (centred[out] - mean) @ weights + shares
         judged[out] = shares[labels[out]] > 0
-    temperature = fit_temperature(scores[judged], labels[judged])
-    return probabilities(scores, temperature), judged
+    return scores, judged
 
 
 def _ridge(features: Floats, wanted: Floats) -> Floats:
@@ -102,21 +116,57 @@ def _ridge(features: Floats, wanted: Floats) -> Floats:
     return weights
 
 
-def off_diagonal(shares: Doubles, labels: Integers) -> tuple[npt.NDArray[np.bool_], Integers]:
-    """The examples that the confident joint counts under another class than their label.
+def noise(scores: Floats, labels: Integers) -> tuple[float, float]:
+    """By what to multiply scores so that they are logits, and the share of wrong labels.
 
-    A class's threshold is the mean probability that examples with that label get for it. An example
-    counts for the most probable of the classes whose threshold it reaches, and for none where it
-    reaches none.
+    A label is right with the probability that softmax gives it; a share of labels was then drawn
+    from the other classes. Both are fitted by expectation and maximisation.
 
     Args:
-        shares: held-out probabilities [n, c].
-        labels: [n]; every class has an example.
+        scores: [n, c] of examples that the head was not trained on.
+        labels: [n].
 
     Returns:
-        which examples are in doubt [n], and the class that each counts for [n].
+        both to six significant digits; 1 and 0 where there is nothing to fit.
     """
-    thresholds = np.array([shares[labels == c, c].mean() for c in range(shares.shape[1])])
-    reached = shares >= thresholds
-    counted: Integers = np.where(reached, shares, -1).argmax(axis=1)
-    return reached.any(axis=1) & (counted != labels), counted
+    examples, classes = scores.shape
+    if not examples or classes < 2:
+        return 1.0, 0.0
+    scores, labels = scores[: MOST_SCORES // classes], labels[: MOST_SCORES // classes]
+    below = scores - scores.max(axis=1, keepdims=True)
+    found = max(_fitted(below, labels, start) for start in STARTS)
+    return float(f"{found[1]:.6g}"), float(f"{found[2]:.6g}")
+
+
+def _fitted(below: Floats, labels: Integers, share: float) -> tuple[float, float, float]:
+    """Log-likelihood, scale and share after the fit from this share."""
+    examples, classes = below.shape
+    every, exact = np.arange(examples), below.astype(np.float64)
+    # As Platt (1999) does: where all labels are right, the best scale would be infinite.
+    soft = 1 / (examples + 1)
+    scale, likelihood = 1 / max(float(exact.std()), 1e-12), -np.inf
+    for _ in range(ROUNDS):
+        shares = probabilities(below, 1 / scale)
+        given = shares[every, labels]
+        seen = (1 - share) * given + share * (1 - given) / (classes - 1)
+        before, likelihood = likelihood, float(np.log(seen + 1e-300).sum())
+        likelihood += EXPECTED * math.log(share)
+        if abs(likelihood - before) < ENOUGH:
+            break
+        doubt = wrong(given, share, classes)
+        share = float((doubt.sum() + EXPECTED) / (examples + EXPECTED))
+        target = shares * (doubt / np.maximum(1 - given, 1e-300))[:, None]
+        target[every, labels] = 1 - doubt
+        target = (1 - soft) * target + soft / classes
+        mean = (shares * exact).sum(axis=1)
+        slope = float((target * exact).sum() - mean.sum())
+        bend = float((shares * np.square(exact)).sum() - np.square(mean).sum())
+        scale = max(scale + max(slope / max(bend, 1e-9), -scale / 2), 1e-3)
+    return likelihood, scale, share
+
+
+def wrong(given: Doubles, share: float, classes: int) -> Doubles:
+    """How probable it is that labels are wrong, of which softmax gave `given` to each."""
+    drawn = share * (1 - given) / max(classes - 1, 1)
+    probable: Doubles = drawn / np.maximum((1 - share) * given + drawn, 1e-300)
+    return probable

@@ -5,8 +5,11 @@ import pandas as pd
 from ..core.params import IngestParams
 from ..kinds import Kind
 from ..tables.draw import draw
-from ..tables.manifest import SLICE
+from ..tables.manifest import DRAWN, GIVEN, PLACE, SLICE, SPLITS
 from .checked import Checked
+
+# Sources whose splits are other places than their training examples.
+BY_PLACE = ("surfaces",)
 
 
 def split(
@@ -30,6 +33,22 @@ def split(
     columns = ["digest", "path", "label", "split", *kind.columns, "group"]
     columns += [SLICE + name for name in slices]
     return pd.DataFrame(rows, columns=columns).sort_values("path", ignore_index=True)
+
+
+def origins(kept: list[Checked], manifest: pd.DataFrame, settings: IngestParams) -> dict[str, str]:
+    """Where val and test come from: `DRAWN`, or where the source placed any of them the rest.
+
+    What the source calls train and `split` did not leave there was drawn.
+    """
+    groups = {found.group: found.split for found, _, _ in kept if found.group and found.split}
+    placed = {
+        found.path.as_posix()
+        for found, _, _ in kept
+        if (found.split or groups.get(found.group, "")) not in ("", "train")
+    }
+    given = set(manifest["split"][manifest["path"].isin(placed)])
+    by_source = PLACE if settings.source in BY_PLACE else GIVEN
+    return {name: by_source if name in given else DRAWN for name in SPLITS[1:]}
 
 
 def fate_of_splits(given: set[str], shares: dict[str, float]) -> dict[str, str | dict[str, float]]:

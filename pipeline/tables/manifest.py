@@ -1,5 +1,6 @@
 """The manifest: a row an example, with its digest, path, label and split."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -10,15 +11,22 @@ from ..core.errors import DataError
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("digest", "path", "label", "split")  # that stages after ingest read
-KIND = b"headstart.kind"  # in the file's metadata
+# In the file's metadata.
+KIND = b"headstart.kind"
+ORIGINS = b"headstart.splits"
+# Where a split that is held out comes from: at random from the examples that train was drawn from;
+# given by the source; given by a source whose splits are other places than train.
+DRAWN, GIVEN, PLACE = "drawn", "given", "place"
 SLICE = "slice:"  # before the name of a column by which the user's table slices the examples
 
 
-def write_manifest(manifest: pd.DataFrame, kind: str, path: Path) -> None:
-    """Write the manifest, and in its metadata what kind of example its rows are."""
+def write_manifest(
+    manifest: pd.DataFrame, kind: str, path: Path, origins: dict[str, str] | None = None
+) -> None:
+    """Write the manifest; in its metadata the kind of its examples, and where splits come from."""
     table = pa.Table.from_pandas(manifest, preserve_index=False)
-    noted = table.replace_schema_metadata({**(table.schema.metadata or {}), KIND: kind.encode()})
-    pq.write_table(noted, path)
+    notes = {KIND: kind.encode(), ORIGINS: json.dumps(origins or {}).encode()}
+    pq.write_table(table.replace_schema_metadata((table.schema.metadata or {}) | notes), path)
 
 
 def kind_in(path: Path) -> str:
@@ -27,13 +35,27 @@ def kind_in(path: Path) -> str:
     Raises:
         DataError: as `read_manifest`.
     """
+    return _notes(path).get(KIND, b"image").decode()
+
+
+def origins_in(path: Path) -> dict[str, str]:
+    """`DRAWN`, `GIVEN` or `PLACE` for val and test; a manifest that does not tell has given ones.
+
+    Raises:
+        DataError: as `read_manifest`.
+    """
+    told = json.loads(_notes(path).get(ORIGINS, b"{}"))
+    return {name: str(told.get(name, GIVEN)) for name in SPLITS[1:]}
+
+
+def _notes(path: Path) -> dict[bytes, bytes]:
+    """The file's metadata."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        return pq.read_schema(path).metadata or {}
     except FileNotFoundError:
         raise DataError(f"{path} is not here; run the ingest stage first") from None
     except pa.ArrowException as error:
         raise DataError(f"{path} is not readable: {' '.join(str(error).split())}") from None
-    return str(metadata.get(KIND, b"image").decode())
 
 
 def read_manifest(path: Path) -> pd.DataFrame:

@@ -1,9 +1,17 @@
+from pathlib import Path
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import kinds
+from pipeline.core.params import IngestParams
 from pipeline.sources import splits
+from pipeline.sources.checked import Checked
+from pipeline.sources.found import Found
 from pipeline.tables.labels import missing
+from pipeline.tables.manifest import origins_in, write_manifest
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 DRAWN = {"0": "test", "1": "test", "2": "test", "3": "train", "4": "train", "10": "val"}
@@ -45,6 +53,45 @@ def test_what_shares_leave_over_by_rounding_falls_to_the_last(key: str) -> None:
     little = {"train": 1e-12, "val": 1e-12, "test": 1e-12}
     assert splits.draw(key, little, 0) == "test"
     assert splits.draw(key, little | {"test": 0.0}, 0) == "val"
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "val", "test"),
+    [
+        ("folder", [""], "drawn", "drawn"),
+        ("folder", ["train"], "drawn", "drawn"),
+        ("folder", ["train", "val"], "drawn", "given"),
+        ("folder", ["train", "test"], "drawn", "given"),
+        ("folder", ["train", "val", "test"], "given", "given"),
+        ("csv", ["", "test"], "drawn", "given"),
+        ("surfaces", ["train", "val", "test"], "place", "place"),
+    ],
+)
+def test_the_manifest_tells_where_its_splits_come_from(tmp_path, source, given, val, test):
+    kept = [
+        Checked(Found(Path(f"{i}.png"), "a", given[i % len(given)]), f"{i}", (1, 1, "PNG"))
+        for i in range(60)
+    ]
+    settings, kind = IngestParams(source=source), kinds.named("image")
+    manifest = splits.split(kept, settings, kind)
+    told = splits.origins(kept, manifest, settings)
+    assert told == {"val": val, "test": test}
+    write_manifest(manifest, "image", tmp_path / "manifest.parquet", told)
+    assert origins_in(tmp_path / "manifest.parquet") == told
+    manifest.to_parquet(tmp_path / "old.parquet")
+    assert origins_in(tmp_path / "old.parquet") == {"val": "given", "test": "given"}
+
+
+def test_an_example_follows_its_group_to_where_the_source_placed_that():
+    placed = Found(Path("1.png"), "a", "test", "herd")
+    kept = [
+        Checked(placed, "1", (1, 1, "PNG")),
+        Checked(placed._replace(path=Path("2.png"), split=""), "2", (1, 1, "PNG")),
+    ]
+    settings = IngestParams(source="csv")
+    manifest = splits.split(kept, settings, kinds.named("image"))
+    told = splits.origins(kept, manifest, settings)
+    assert told == {"val": "drawn", "test": "given"}
 
 
 def test_missing_names_each_label_that_a_split_lacks() -> None:

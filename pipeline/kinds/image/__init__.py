@@ -28,7 +28,7 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # that a
 ORIGINAL = (0.0, 1.0, False, False)  # angle, scale and the flips of a picture as it is
 
 INSPECTION_CODE = 1  # raise when decode.py comes to take or refuse other files
-COPIES_CODE = 2  # raise when decode.py or copies.py come to call other pairs copies
+COPIES_CODE = 3  # raise when decode.py, copies.py or detail.py come to call other pairs copies
 VIEW_CODE = 1  # raise when decode.py, preprocess.py or views.py come to give other pixels
 
 

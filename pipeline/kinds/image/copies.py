@@ -1,11 +1,13 @@
 """Copies: whether two pictures show the same, by laying one thumbnail over the other.
 
-`benchmarks/checks.md` has what is found.
+Where thumbnails fit, the pictures are compared in detail (`detail.py`). `benchmarks/alarms.md` has
+what is found.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -15,6 +17,7 @@ from PIL import Image
 
 from ...core.files import read
 from .. import Example
+from . import detail
 from .decode import decode
 
 Floats = npt.NDArray[np.float32]
@@ -26,63 +29,79 @@ SIDE = 32
 SIZES = range(26, SIDE + 1)
 # Standard deviation, in pixels, of a blur that lets crops agree that are cut between two pixels.
 BLUR = 0.8
-# Least correlation of a copy's thumbnail. Pairs that are none reach 0.85 among photographs and 0.97
-# among patches of one brick wall; copies cut to nine tenths have 0.96 and more in the middle.
-LEAST_LIKENESS = 0.95
+# Least correlation of a copy's thumbnail. Of pairs that are none few photographs reach it, but most
+# handwritten digits; copies brightened to white have 0.92.
+LEAST_LIKENESS = 0.9
 # Grey levels (standard deviation) below which a picture shows nothing to compare.
 FLAT = 1.0
 # Standard deviation that others are brought to: with faint pictures beside strong ones in a row,
 # OpenCV's float32 sums would miss by up to 0.01.
 CONTRAST = 50.0
-# By how much `fits` may miss `likeness`, with room to spare: 0.0002 is the most that was seen.
+# By how much `fits` may miss a fit by itself, with room to spare: 0.0002 is the most that was seen.
 ROUNDING = 0.002
 # Thumbnails in a row.
 IN_A_ROW = 64
+# Pictures that are held in detail, 50 kB each.
+HELD = 2048
 
 
 def copies(pairs: Sequence[Pair]) -> list[bool]:
-    """Open the pictures; whether the `likeness` of each pair reaches `LEAST_LIKENESS`."""
+    """Open the pictures; whether those of each pair are one, from afar and in detail."""
 
-    def opened(picture: Example) -> Floats:
+    def data(picture: Example) -> bytes:
         path, digest = picture
-        return thumbnail(read(Path(path), digest))
+        return read(Path(path), digest)
+
+    @lru_cache(HELD)
+    def opened(picture: Example) -> detail.Opened:
+        return detail.opened(data(picture))
 
     with ThreadPoolExecutor() as threads:
         every = list(dict.fromkeys(picture for pair in pairs for picture in pair))
-        small = dict(zip(every, threads.map(opened, every), strict=True))
-        best = _likenesses(pairs, small, threads)
-    # Near the limit a pair is looked at by itself: no verdict hangs on the others by a rounding.
-    for doubtful in np.flatnonzero(abs(best - LEAST_LIKENESS) < ROUNDING).tolist():
-        one, other = pairs[doubtful]
-        best[doubtful] = likeness(small[one], small[other])
-    alike: list[bool] = (best >= LEAST_LIKENESS).tolist()
-    return alike
+        thumbnails = threads.map(lambda picture: thumbnail(data(picture)), every)
+        small = dict(zip(every, thumbnails, strict=True))
+        best = fits_of_pairs(pairs, small, threads)
+
+        def same(number: int) -> bool:
+            one, other = pairs[number]
+            fit, place = best_fit(small[one], small[other], best[number])
+            return fit >= LEAST_LIKENESS and detail.same(opened(one), opened(other), place, SIDE)
+
+        alike = np.flatnonzero(best.max(axis=(1, 2, 3)) >= LEAST_LIKENESS - ROUNDING).tolist()
+        # Pairs of one picture, or of one folder, follow each other, so few are opened twice.
+        alike.sort(key=lambda number: pairs[number])
+        verdicts = dict(zip(alike, threads.map(same, alike), strict=True))
+    return [verdicts.get(number, False) for number in range(len(pairs))]
 
 
-def _likenesses(
+def fits_of_pairs(
     pairs: Sequence[Pair], small: Mapping[Example, Floats], threads: ThreadPoolExecutor
-) -> npt.NDArray[np.float64]:
-    """The `likeness` [n] of each pair but for `ROUNDING`, every thumbnail laid on many at once."""
+) -> Floats:
+    """How well each pair's thumbnails fit but for `ROUNDING`, every one laid on many at once.
+
+    Returns:
+        [n, 2, sizes, 2]: the second of the pair laid on the first, or the first on the second; at
+        each of `SIZES`; as they are, or one of them mirrored. 0 where one is flat.
+    """
     flat = {picture for picture, grey in small.items() if not grey.any()}
-    partners: dict[Example, list[tuple[int, Example]]] = defaultdict(list)
+    partners: dict[Example, list[tuple[int, int, Example]]] = defaultdict(list)
     for number, (one, other) in enumerate(pairs):
         if not {one, other} & flat:
-            partners[one].append((number, other))
-            partners[other].append((number, one))
+            partners[one].append((number, 1, other))
+            partners[other].append((number, 0, one))
     rows = [
         (picture, others[start : start + IN_A_ROW])
         for picture, others in partners.items()
         for start in range(0, len(others), IN_A_ROW)
     ]
 
-    def laid(row: tuple[Example, list[tuple[int, Example]]]) -> Floats:
+    def laid(row: tuple[Example, list[tuple[int, int, Example]]]) -> Floats:
         picture, others = row
-        return fits(small[picture], [small[other] for _, other in others])
+        return fits(small[picture], [small[other] for _, _, other in others])
 
-    best = np.zeros(len(pairs))
+    best = np.zeros((len(pairs), 2, len(SIZES), 2), dtype=np.float32)
     for (_, others), fit in zip(rows, threads.map(laid, rows), strict=True):
-        numbers = [number for number, _ in others]
-        best[numbers] = np.maximum(best[numbers], fit)
+        best[[number for number, _, _ in others], [way for _, way, _ in others]] = fit
     return best
 
 
@@ -98,37 +117,42 @@ def thumbnail(data: bytes) -> Floats:
     return np.zeros_like(grey) if spread < FLAT else (grey - grey.mean()) * (CONTRAST / spread)
 
 
-def likeness(one: Floats, other: Floats) -> float:
-    """How well one thumbnail, or its mirror image, lies on the other or on a part of it.
+def best_fit(one: Floats, other: Floats, fits: Floats) -> tuple[float, detail.Place]:
+    """How well one thumbnail, or its mirror image, lies on the other or on a part of it, and where.
 
     The best normalised correlation over all places at which either, at one of `SIZES`, lies within
-    the other: 1 for a copy, whatever its brightness and contrast; 0 where one of them is flat.
+    the other: 1 for a copy, whatever its brightness and contrast. `fits` [2, sizes, 2], as
+    `fits_of_pairs` gives it, tells where to look: no verdict hangs on other pairs by a rounding.
     """
-    if not (one.any() and other.any()):
-        return 0.0
-    best = 0.0
-    for turned in (one, np.ascontiguousarray(one[:, ::-1])):
-        for size in SIZES:
-            for whole, part in ((turned, other), (other, turned)):
-                laid = cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA)
-                fit = cv2.matchTemplate(whole, laid, cv2.TM_CCOEFF_NORMED)
-                best = max(best, float(np.nan_to_num(fit, posinf=0, neginf=0).max()))
-    return best
+    best, place = 0.0, detail.Place(False, False, SIDE, 0, 0)
+    for swapped, at, mirrored in np.argwhere(fits >= fits.max() - 2 * ROUNDING).tolist():
+        turned = np.ascontiguousarray(one[:, ::-1]) if mirrored else one
+        whole, part = (other, turned) if swapped else (turned, other)
+        size = SIZES[at]
+        laid = cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA)
+        fit = cv2.matchTemplate(whole, laid, cv2.TM_CCOEFF_NORMED)
+        fit[~np.isfinite(fit)] = 0
+        top, left = (int(at) for at in np.unravel_index(int(fit.argmax()), fit.shape))
+        if fit[top, left] > best:
+            best = float(fit[top, left])
+            place = detail.Place(bool(mirrored), bool(swapped), size, left, top)
+    return best, place
 
 
 def fits(part: Floats, wholes: Sequence[Floats]) -> Floats:
-    """The best correlations [n] of a thumbnail with n others on which it is laid, also mirrored.
+    """The best correlations [n, sizes, 2] of a thumbnail with n others on which it is laid.
 
-    These stand in a row, so that OpenCV is called once a size and not once a pair and size; places
-    where the thumbnail would lie across two of them are left out.
+    At each of `SIZES`, on the other as it is and mirrored. These stand in a row, so that OpenCV is
+    called once a size and not once a pair and size; places where the thumbnail would lie across two
+    of them are left out.
     """
     row = np.concatenate([side for whole in wholes for side in (whole, whole[:, ::-1])], axis=1)
-    best = np.zeros(len(wholes), dtype=np.float32)
-    for size in SIZES:
+    best = np.zeros((len(wholes), len(SIZES), 2), dtype=np.float32)
+    for at, size in enumerate(SIZES):
         laid = cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA)
         places = SIDE - size + 1
         fit = np.zeros((places, row.shape[1]), dtype=np.float32)
         fit[:, : 1 - size] = cv2.matchTemplate(row, laid, cv2.TM_CCOEFF_NORMED)
         inside = fit.reshape(places, len(wholes), 2, SIDE)[..., :places]
-        best = np.maximum(best, np.nan_to_num(inside, posinf=0, neginf=0).max(axis=(0, 2, 3)))
+        best[:, at] = np.where(np.isfinite(inside), inside, 0).max(axis=(0, 3))
     return best
