@@ -28,7 +28,7 @@ PENALTY = 0.01
 # Wrong labels that a set is taken to have before it is looked at, however large it is.
 EXPECTED = 2.0
 # From this probability on that a label is wrong, it is an issue.
-LEAST_WRONG = 0.2
+LEAST_WRONG = 0.22
 # Shares of wrong labels to start the fit from; the likeliest of its outcomes counts.
 STARTS = (0.001, 0.03, 0.15)
 # The fit ends after so many rounds, or when one adds less to the log-likelihood.
