@@ -142,7 +142,7 @@ def test_a_changed_batch_size_changes_no_feature_and_nothing_after(done: Reposit
         ("quality/drift.py", ["checks"]),
         ("backbones/engines/__init__.py", ["extract", "bundle", "report"]),
         ("sources/splits.py", ["ingest"]),
-        ("tasks/metrics.py", ["evaluate"]),
+        ("tasks/metrics.py", ["evaluate", "report"]),
         ("core/params.py", []),
         ("kinds/__init__.py", []),
     ],
