@@ -17,6 +17,7 @@ from .core.paths import (
     METRICS,
     PLOTS,
     PREDICTIONS,
+    PROBABILITIES,
 )
 from .heads.head import load_head, probabilities
 from .tables.features import Split, read_splits
@@ -52,7 +53,10 @@ def evaluate() -> None:
     METRICS.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     of_class = tables.class_table(measured, resampled, confidence, test, shares, classes)
     _write(CLASSES, of_class)
-    _write(PREDICTIONS, tables.prediction_table(test, shares, classes))
+    _write(PREDICTIONS, tables.prediction_table(test, shares, classes, top_k))
+    PROBABILITIES.unlink(missing_ok=True)
+    if settings.all_probabilities:
+        tables.write_probabilities(PROBABILITIES, test, shares, classes)
     _write(PLOTS / "confusion.csv", tables.confusion_table(test, shares, classes))
     _write(PLOTS / "roc.csv", tables.roc_table(test, shares, classes))
     precision_recall = tables.precision_recall_table(test, shares, classes)
