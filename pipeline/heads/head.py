@@ -119,7 +119,7 @@ def _temperature_of_many(logits: Floats, labels: npt.NDArray[np.int64]) -> float
     size = max(1, MANY_LOGITS // classes)
     chunks = [logits[start : start + size] for start in range(0, examples, size)]
     of_label = float(logits[np.arange(examples), labels].sum(dtype=np.float64))
-    told = float(logits.sum(dtype=np.float64)) / (classes * (examples + 1))
+    told: float = float(logits.sum(dtype=np.float64)) / (classes * (examples + 1))
     told += of_label * examples / (examples + 1)
 
     def excess(logarithm: float) -> float:
@@ -135,7 +135,8 @@ def _temperature_of_many(logits: Floats, labels: npt.NDArray[np.int64]) -> float
         root = high
     else:
         root = float(brentq(excess, low, high, xtol=1e-9))
-    return float(f"{math.exp(-root):.6g}")
+    temperature = math.exp(-root)
+    return float(f"{temperature:.6g}")
 
 
 def save_head(head: Head, description: dict[str, Any], weights: Path, about: Path) -> None:
