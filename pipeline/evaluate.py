@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from . import kinds
-from .core import command, params
+from .core import command, memory, params
 from .core.errors import DataError
 from .core.paths import (
     CLASSES,
@@ -19,7 +19,7 @@ from .core.paths import (
     PREDICTIONS,
     PROBABILITIES,
 )
-from .heads.head import load_head, probabilities
+from .heads.head import load_head
 from .tables.features import Split, read_splits
 from .tables.labels import listed, require
 from .tables.manifest import read_manifest
@@ -35,6 +35,12 @@ def evaluate() -> None:
     classes = description["classes"]
     manifest, power = read_manifest(MANIFEST), description["power"]
     require(manifest, "evaluate")
+    examples = int((manifest["split"] == "test").sum())
+    memory.require(
+        8 * len(classes) * (examples + 10 * settings.bootstrap),
+        f"evaluate: {examples:,} test examples of {len(classes):,} classes",
+        "put fewer examples into the test split, or lower evaluate.bootstrap",
+    )
     test = read_splits(FEATURES, manifest, classes, ["test"], power)["test"]
     if test.features.shape[1] != head.dimension:
         raise DataError(
@@ -43,7 +49,7 @@ def evaluate() -> None:
         )
     _warn_of_absent(test, classes)
 
-    shares = probabilities(head.logits(test.features), description["temperature"])
+    shares = head.answers(test.features, description["temperature"])
     top_k, bins, confidence = settings.top_k, settings.calibration_bins, settings.confidence
     measured = scores(test.labels, shares, top_k, bins)
     resampled = bootstrap(test.labels, shares, top_k, bins, settings.bootstrap, settings.seed)

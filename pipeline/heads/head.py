@@ -66,6 +66,17 @@ class Head:
                 features = np.maximum(features @ self.hidden_weight.T + self.hidden_bias, 0)
             return features @ self.weight.T + self.bias
 
+    def answers(self, features: Floats, temperature: float) -> npt.NDArray[np.float64]:
+        """Probabilities [n, c]; of many the logits are computed by chunks of rows."""
+        size = max(1, 16 * MANY_LOGITS // len(self.bias))
+        if len(features) <= size:
+            return probabilities(self.logits(features), temperature)
+        shares = np.empty((len(features), len(self.bias)))
+        for start in range(0, len(features), size):
+            some = slice(start, start + size)
+            shares[some] = probabilities(self.logits(features[some]), temperature)
+        return shares
+
     def scaled(self, factor: float) -> "Head":
         """The head whose logits are `factor` times as large."""
         return replace(self, weight=self.weight * factor, bias=self.bias * factor)
