@@ -153,7 +153,7 @@ def objective(rows: Split, decay: float, weight: Floats, bias: Floats) -> float:
     return loss / len(rows.labels) + decay / 2 * float(np.square(weight, dtype=np.float64).sum())
 
 
-def made_up(classes: int, dimension: int = 1280) -> str:
+def made_up(classes: int, dimension: int = 320) -> str:
     """A process that fits one head of so many classes, of one row each, on made-up features."""
     return f"""
 import numpy as np
@@ -223,6 +223,6 @@ the scaled features; scikit-learn stops by its own default rule (`tol=1e-4`).
 
 `predictions.csv` has {table_of:.2f} MB. Peak memory: `LogisticRegression`
 {stage["scikit-learn"]:,.0f} MB, `train` {stage["train"]:,.0f} MB, `evaluate`
-{stage["evaluate"]:,.0f} MB. One iteration with 20,000 classes of 1,280 features, one row each, on
+{stage["evaluate"]:,.0f} MB. One iteration with 20,000 classes of 320 features, one row each, on
 made-up features: {large.peak:,.0f} MB, {large.wall:.0f} s.
 """

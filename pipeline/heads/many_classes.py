@@ -24,7 +24,7 @@ MOST_ITERATIONS = 500
 # The objective may lie above its minimum by this share of itself, as estimated by a Newton step;
 # where scikit-learn stops by its own rule it lay 0.003 above (benchmarks/many_classes.md).
 TOLERANCE = 1e-3
-COARSE = 4  # times the tolerance, while only some axes are seen
+COARSE = 10  # times the tolerance, while only some axes are seen
 PARTS = (6, 2, 1)  # of the axes, one level after the other
 PLAIN = 12  # first steps without the curvature: far from the minimum it changes too quickly
 PAIRS, PAIRS_BYTES = 10, 10**9  # the last steps that L-BFGS knows, and what they may take
