@@ -21,9 +21,11 @@ from .head import Floats, Head
 # Where all classes are fewer, scikit-learn is quick, and the bytes of older heads stay the same.
 MANY = 100
 MOST_ITERATIONS = 500
-# The objective may lie above its minimum by this share of itself, as estimated by a Newton step;
-# where scikit-learn stops by its own rule it lay 0.003 above (benchmarks/many_classes.md).
-TOLERANCE = 1e-3
+# The objective may lie above its minimum by this share of itself, as a Newton step estimates, which
+# tells about half. Where scikit-learn stops by its own rule, it lay 0.004 above with 1,200 classes
+# (benchmarks/many_classes.md), and far less on small sets; there a pass costs nothing.
+TOLERANCE, TOLERANCE_OF_SMALL = 1e-3, 2e-5
+SMALL = 2**32  # rows x classes x features
 COARSE = 10  # times the tolerance, while only some axes are seen
 PARTS = (6, 2, 1)  # of the axes, one level after the other
 PLAIN = 12  # first steps without the curvature: far from the minimum it changes too quickly
@@ -64,12 +66,13 @@ def minimum(
     if start is not None:
         weights[:, 0], weights[:, 1:] = start.bias, start.weight @ axes
         levels = levels[-1:]
+    finest = TOLERANCE if len(share) * weights.size > SMALL else TOLERANCE_OF_SMALL
     converged = True
     for axes_seen in levels:
         seen = slice(0, axes_seen + 1)
         rows = Rows(np.ascontiguousarray(turned[:, seen]), train.labels, share, decay)
         # What the next axes will change need not be found here to the last bit.
-        tolerance = TOLERANCE if axes_seen == dimension else COARSE * TOLERANCE
+        tolerance = finest if axes_seen == dimension else COARSE * TOLERANCE
         plain = PLAIN if start is None and axes_seen == levels[0] else 0
         scale = np.append(np.float32(1), variances[:axes_seen])
         weights[:, seen], converged = descend(rows, weights[:, seen], scale, tolerance, plain)
