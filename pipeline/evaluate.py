@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from . import kinds
-from .core import command, params
+from .core import command, memory, params
 from .core.errors import DataError
 from .core.paths import (
     CLASSES,
@@ -18,10 +18,11 @@ from .core.paths import (
     METRICS,
     PLOTS,
     PREDICTIONS,
+    PROBABILITIES,
     REPEATS,
     SLICES,
 )
-from .heads.head import load_head, probabilities
+from .heads.head import load_head
 from .tables.features import Split, read_splits, view_0
 from .tables.labels import listed, require
 from .tables.manifest import SPLITS, read_manifest, slices
@@ -38,6 +39,12 @@ def evaluate() -> None:
     classes = description["classes"]
     manifest, power = read_manifest(MANIFEST), description["power"]
     require(manifest, "evaluate")
+    examples = int((manifest["split"] == "test").sum())
+    memory.require(
+        8 * len(classes) * (examples + 10 * settings.bootstrap),
+        f"evaluate: {examples:,} test examples of {len(classes):,} classes",
+        "put fewer examples into the test split, or lower evaluate.bootstrap",
+    )
     test = read_splits(FEATURES, manifest, classes, ["test"], power)["test"]
     if test.features.shape[1] != head.dimension:
         raise DataError(
@@ -46,7 +53,7 @@ def evaluate() -> None:
         )
     _warn_of_absent(test, classes)
 
-    shares = probabilities(head.logits(test.features), description["temperature"])
+    shares = head.answers(test.features, description["temperature"])
     top_k, bins, confidence = settings.top_k, settings.calibration_bins, settings.confidence
     measured = scores(test.labels, shares, top_k, bins)
     resampled = bootstrap(test.labels, shares, top_k, bins, settings.bootstrap, settings.seed)
@@ -57,7 +64,10 @@ def evaluate() -> None:
     of_class = tables.class_table(measured, resampled, confidence, test, shares, classes)
     _write(CLASSES, of_class)
     of_test = slices(manifest.set_index("digest").loc[test.digests].reset_index(drop=True))
-    _write(PREDICTIONS, tables.prediction_table(test, shares, classes, of_test))
+    _write(PREDICTIONS, tables.prediction_table(test, shares, classes, of_test, top_k))
+    PROBABILITIES.unlink(missing_ok=True)
+    if settings.all_probabilities:
+        tables.write_probabilities(PROBABILITIES, test, shares, classes)
     by_slice = slice_table(of_test, shares.argmax(axis=1) == test.labels, confidence)
     _write(SLICES, by_slice)
     _write(PLOTS / "confusion.csv", tables.confusion_table(test, shares, classes))

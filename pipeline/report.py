@@ -45,6 +45,8 @@ def report() -> None:
     checked = {name: tables.table(CHECKS / f"{name}.csv") for name in tables.FOUND}
     shown = tables.Thumbnails(manifest, kind)
     head = about["head"]["hyperparameters"]
+    in_matrix = tables.in_matrix(predictions, classes)
+    few = checked["few_examples"]
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__ or "pipeline", "pages"),
@@ -72,10 +74,12 @@ def report() -> None:
         by_place=tables.by_place(checked["drift"]),
         duplicates=tables.duplicates(checked["near_duplicates"], shown),
         label_issues=tables.label_issues(checked["label_issues"], shown),
-        few=tables.rows(checked["few_examples"]),
+        few=tables.few(few, len(classes)),
+        all_few=len(few),
         mistakes=tables.mistakes(predictions, shown),
-        confusion=tables.confusion(predictions, classes),
-        confused=tables.confused(predictions),
+        in_matrix=len(in_matrix),
+        confusion=tables.confusion(predictions, in_matrix),
+        confused=tables.confused(predictions, len(classes)),
         of_class=tables.of_class(tables.table(CLASSES)),
         curves=tables.curves(tables.table(TRAINING)),
         reliability=tables.drawing(charts.reliability(tables.table(PLOTS / "reliability.csv"))),

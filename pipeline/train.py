@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from . import kinds
-from .core import command, params
+from .core import command, memory, params
 from .core.errors import TrainingError
 from .core.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, SWEEP, TRAINING
 from .core.progress import Progress
@@ -33,6 +33,17 @@ def train() -> None:
     rows, val = splits["train"], splits["val"]
     if not len(val.labels):
         print("train: warning: no validation example, so the last epoch is kept, good or bad")
+
+    # Features in four forms, ten tables of a head's weights beside past steps, validation logits.
+    head_bytes = 4 * len(classes) * (rows.features.shape[1] + 1)
+    memory.require(
+        16 * (rows.features.size + val.features.size)
+        + 10 * head_bytes
+        + min(20 * head_bytes, 10**9)
+        + 8 * len(classes) * len(val.labels),
+        f"train: {len(rows.labels):,} views of {len(classes):,} classes",
+        "take fewer views (augment.views) or a backbone with fewer features",
+    )
 
     schedule = Schedule(
         epochs=settings.epochs,

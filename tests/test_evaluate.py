@@ -23,11 +23,13 @@ from pipeline.core.paths import (
     METRICS,
     PLOTS,
     PREDICTIONS,
+    PROBABILITIES,
     REPEATS,
     SLICES,
 )
 from pipeline.evaluate import evaluate
 from pipeline.heads.head import Head, save_head
+from pipeline.tasks import tables
 from pipeline.tasks.plots import draw_confusion
 from pipeline.train import train
 from tests.conftest import ROOT
@@ -227,6 +229,31 @@ def test_a_class_may_have_any_name(tmp_path):
     draw_confusion(ones, ones, ["$x^$", "日本", "<b>\\frac{"], tmp_path / "confusion.png")
     with Image.open(tmp_path / "confusion.png") as picture:
         assert picture.width >= 400
+
+
+def test_of_many_classes_the_whole_table_is_written_where_it_is_asked_for(evaluated, monkeypatch):
+    monkeypatch.setattr(tables, "MANY", 2)
+    whole = pd.read_csv(PREDICTIONS)
+    evaluated.set(**{"evaluate.all_probabilities": True, "evaluate.top_k": 2})
+    evaluate()
+    short, every = pd.read_csv(PREDICTIONS), pd.read_parquet(PROBABILITIES)
+    same = ["path", "label", "predicted", "probability", "correct"]
+    pd.testing.assert_frame_equal(short[same], whole[same])
+    added = ["label_probability", "class_1", "probability_1", "class_2", "probability_2"]
+    assert list(short.columns) == same + added
+    names = ["p(ants)", "p(bees)", "p(wasps)"]
+    np.testing.assert_allclose(every[names], whole[names], atol=1e-6)
+    assert every["path"].tolist() == whole["path"].tolist()
+    evaluated.set(**{"evaluate.all_probabilities": False})
+    evaluate()
+    assert not PROBABILITIES.exists()
+
+
+@pytest.mark.parametrize("stage", [train, evaluate])
+def test_too_little_memory_is_told_before_it_is_used_up(evaluated, monkeypatch, stage):
+    monkeypatch.setattr("os.sysconf", lambda name: 1)
+    with pytest.raises(DataError, match=r"of 3 classes needs about .* GB of memory, and this"):
+        stage()
 
 
 def dvc(*arguments):

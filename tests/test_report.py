@@ -257,6 +257,36 @@ def test_the_matrix_has_the_actual_class_in_rows_and_absent_classes_too() -> Non
     assert confusion(table, classes) == tables.drawing(charts.confusion(wanted, classes))
 
 
+def test_of_many_classes_the_worst_are_shown(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "MOST_DRAWN", 1)
+    monkeypatch.setattr(tables, "MOST_ROWS", 1)
+    monkeypatch.setattr(tables, "DRAWN_OF_MANY", 1)
+    scarce = {"class": ["disc", "square"], "train": [3, 2], "val": [1, 1], "test": [1, 1]}
+    pd.DataFrame(scarce).to_csv(CHECKS / "few_examples.csv", index=False)
+    mistake(0)
+    page = make()
+    assert "The 1 classes with the fewest. All 2 are in reports/checks/few_examples.csv" in page
+    assert "The 1 classes of the lowest F1. All 2 are in reports/classes.csv" in page
+    assert page.index("The most confused pairs") < page.index("The 1 most confused of 2 classes")
+    table = pd.read_csv(PREDICTIONS)
+    right = table.assign(predicted=table["label"], correct=True)
+    right.to_csv(PREDICTIONS, index=False)
+    assert "No class was taken for another." in make()
+
+
+def test_pairs_in_both_directions_come_first_where_classes_are_many() -> None:
+    pairs = [("a", "b", 0.9), ("c", "d", 0.3), ("d", "c", 0.2), ("e", "f", 0.8), ("e", "f", 0.1)]
+    table = pd.DataFrame(pairs, columns=["label", "predicted", "probability"])
+    table["correct"] = False
+    shown = [(row["actual"], row["predicted"]) for row in tables.confused(table, MOST_DRAWN + 1)]
+    assert shown == [("e", "f"), ("c", "d"), ("d", "c"), ("a", "b")]
+    names = [f"{number}" for number in range(MOST_DRAWN)] + ["a", "b", "c"]
+    assert tables.in_matrix(table, names)[:2] == ["e", "f"]
+    assert tables.in_matrix(table, names[:3]) == names[:3]
+
+
 def test_a_head_that_descends_has_curves(finished: Path) -> None:
     curve = {"epoch": [1, 2, 3], "train_loss": [1.0, 0.5, 0.4], "train_accuracy": [0.5, 0.8, 0.9]}
     table = pd.DataFrame(curve | {"val_loss": [1.1, 0.7, 0.6], "val_accuracy": [0.5, 0.7, 0.8]})

@@ -252,6 +252,11 @@ class EvaluateParams(Section):
     calibration_bins: Annotated[int, Field(ge=1, le=1000)] = told(
         15, "bins of the expected calibration error"
     )
+    all_probabilities: bool = told(
+        False,
+        "write the probability of every class to reports/plots/probabilities.parquet;"
+        " predictions.csv has the top_k most probable where there are more than 100 classes",
+    )
     seed: Seed = told(0, "of the resampling")
     repeats: Repeats = told(
         0, "other splits on which the chosen head is trained and measured again; 0: none"

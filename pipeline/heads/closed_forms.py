@@ -13,13 +13,19 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from ..tables.features import Split
+from . import many_classes
 from .head import Floats, Head, fit_temperature
 
 MOST_ITERATIONS = 1000
+AT_ONCE = 2**26  # numbers of a table of rows and classes
 
 
-def lbfgs(train: Split, class_weights: Floats, decays: Sequence[float]) -> list[Head]:
+def lbfgs(
+    train: Split, class_weights: Floats, decays: Sequence[float], start: Head | None = None
+) -> list[Head]:
     """Multinomial logistic regression by L-BFGS (scikit-learn), one head for each decay.
+
+    Of more than `many_classes.MANY` classes it is solved for by `many_classes`, from `start` on.
 
     Args:
         train: n rows.
@@ -27,6 +33,8 @@ def lbfgs(train: Split, class_weights: Floats, decays: Sequence[float]) -> list[
         decays: L2 penalties.
     """
     classes, importance = len(class_weights), class_weights[train.labels]
+    if classes > many_classes.MANY:
+        return _of_many(train, importance, classes, decays, start)
     model = LogisticRegression(max_iter=MOST_ITERATIONS, tol=1e-4, warm_start=True)
     heads: dict[float, Head] = {}
     # From the strongest penalty to the weakest, each from where the one before ended: a third of
@@ -40,15 +48,31 @@ def lbfgs(train: Split, class_weights: Floats, decays: Sequence[float]) -> list[
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(train.features, train.labels, sample_weight=importance)
         if model.n_iter_.max() >= MOST_ITERATIONS:
-            print(
-                f"train: warning: lbfgs with weight_decay {decay:g} had not converged after "
-                f"{MOST_ITERATIONS} iterations; more weight decay makes it easier"
-            )
+            _warn(decay, MOST_ITERATIONS)
         weight, bias = model.coef_, model.intercept_
         if classes == 2:
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
         heads[decay] = Head(weight.astype(np.float32), bias.astype(np.float32))
     return [heads[decay] for decay in decays]
+
+
+def _of_many(
+    train: Split, importance: Floats, classes: int, decays: Sequence[float], start: Head | None
+) -> list[Head]:
+    heads: dict[float, Head] = {}
+    for decay in sorted(set(decays), reverse=True):
+        heads[decay], converged = many_classes.minimum(train, importance, classes, decay, start)
+        if not converged:
+            _warn(decay, many_classes.MOST_ITERATIONS)
+        start = heads[decay]
+    return [heads[decay] for decay in decays]
+
+
+def _warn(decay: float, iterations: int) -> None:
+    print(
+        f"train: warning: lbfgs with weight_decay {decay:g} had not converged after "
+        f"{iterations} iterations; more weight decay makes it easier"
+    )
 
 
 def ridge(train: Split, class_weights: Floats, decays: Sequence[float]) -> list[Head]:
@@ -58,11 +82,17 @@ def ridge(train: Split, class_weights: Floats, decays: Sequence[float]) -> list[
     """
     importance = class_weights[train.labels].astype(np.float64)
     importance /= importance.sum()
-    wanted = np.eye(len(class_weights))[train.labels]
-    features_mean, wanted_mean = importance @ train.features, importance @ wanted
+    features_mean = importance @ train.features
+    wanted_mean = np.bincount(train.labels, importance, minlength=len(class_weights))
     weighted = train.features * np.sqrt(importance, dtype=np.float32)[:, None]
     covariance = (weighted.T @ weighted).astype(np.float64) - np.outer(features_mean, features_mean)
-    cross = (train.features * importance[:, None]).T @ (wanted - wanted_mean)
+    cross = np.empty((train.features.shape[1], len(class_weights)))
+    important = (train.features * importance[:, None]).T
+    size = max(1, AT_ONCE // len(importance))
+    for start in range(0, len(class_weights), size):
+        some = np.arange(start, min(start + size, len(class_weights)))
+        wanted = (train.labels[:, None] == some).astype(np.float64)
+        cross[:, some] = important @ (wanted - wanted_mean[some])
     values, vectors = np.linalg.eigh(covariance)
     rotated = vectors.T @ cross
     heads = []

@@ -21,6 +21,8 @@ from .head import Floats, Head, one_thread, probabilities
 from .hyperparameters import Hyperparameters
 from .trained import Figures, Schedule, Trained
 
+AT_ONCE = 2**24  # logits computed at once
+
 
 def fit_heads(
     train: Split,
@@ -29,6 +31,7 @@ def fit_heads(
     schedule: Schedule,
     device: str,
     on_epoch: Callable[[], None] = lambda: None,
+    start: Head | None = None,
 ) -> list[Trained]:
     """Train one head for each of `hyperparameters`, which must differ from each other.
 
@@ -46,6 +49,7 @@ def fit_heads(
         schedule: what the heads share.
         device: `cpu` or `cuda`, for the gradient descent; the closed forms use the CPU.
         on_epoch: called after every epoch of every stack of heads.
+        start: a linear head near the result, which lbfgs begins with where classes are many.
     """
     mean, scale = centre_and_scale(train.features)
     train, val = (replace(rows, features=(rows.features - mean) / scale) for rows in (train, val))
@@ -54,7 +58,8 @@ def fit_heads(
     with one_thread():
         for name in closed_forms.SOLVERS:
             if alike := [one for one in hyperparameters if one.optimizer == name]:
-                trained += _solve(name, alike, train, val, schedule)
+                near = _on_scaled_features(start, mean, scale) if start else None
+                trained += _solve(name, alike, train, val, schedule, near)
         if alike := [one for one in hyperparameters if one.optimizer not in closed_forms.SOLVERS]:
             from . import gradient_descent  # imports PyTorch
 
@@ -70,6 +75,11 @@ def centre_and_scale(features: Floats) -> tuple[Floats, np.float32]:
     centred = features - mean
     square = np.einsum("nd,nd->n", centred, centred).mean(dtype=np.float64) / len(mean)
     return mean, np.float32(np.sqrt(square)) if square > 0 else np.float32(1)
+
+
+def _on_scaled_features(head: Head, mean: Floats, scale: np.float32) -> Head:
+    """A linear head on raw features as the one on centred and scaled ones."""
+    return replace(head, weight=head.weight * scale, bias=head.bias + head.weight @ mean)
 
 
 def _on_raw_features(trained: Trained, mean: Floats, scale: np.float32) -> Trained:
@@ -93,11 +103,20 @@ def _on_raw_features(trained: Trained, mean: Floats, scale: np.float32) -> Train
 
 
 def _solve(
-    name: str, hyperparameters: list[Hyperparameters], train: Split, val: Split, schedule: Schedule
+    name: str,
+    hyperparameters: list[Hyperparameters],
+    train: Split,
+    val: Split,
+    schedule: Schedule,
+    start: Head | None,
 ) -> list[Trained]:
     """Heads in closed form; their curve is one point."""
     solve = closed_forms.SOLVERS[name]
-    heads = solve(train, schedule.class_weights, [one.weight_decay for one in hyperparameters])
+    decays = [one.weight_decay for one in hyperparameters]
+    if solve is closed_forms.lbfgs:
+        heads = closed_forms.lbfgs(train, schedule.class_weights, decays, start)
+    else:
+        heads = solve(train, schedule.class_weights, decays)
     trained = []
     for one, head in zip(hyperparameters, heads, strict=True):
         scale = 1.0
@@ -113,11 +132,15 @@ def _figures(head: Head, split: Split, schedule: Schedule) -> tuple[float, float
     """Weighted cross-entropy and accuracy; NaN where there are no rows."""
     if not len(split.labels):
         return np.nan, np.nan
-    logits = head.logits(split.features)
-    rows = np.arange(len(logits))
-    surprise = -np.log(np.maximum(probabilities(logits)[rows, split.labels], 1e-300))
+    size = max(1, AT_ONCE // len(head.bias))
+    surprise, correct = np.empty(len(split.labels)), np.empty(len(split.labels), dtype=bool)
+    for start in range(0, len(split.labels), size):
+        some = slice(start, start + size)
+        logits, labels = head.logits(split.features[some]), split.labels[some]
+        given = probabilities(logits)[np.arange(len(labels)), labels]
+        surprise[some] = -np.log(np.maximum(given, 1e-300))
+        correct[some] = logits.argmax(axis=1) == labels
     importance = schedule.class_weights[split.labels]
-    correct = logits.argmax(axis=1) == split.labels
     return float(surprise @ importance / importance.sum()), float(correct.mean())
 
 
@@ -133,7 +156,8 @@ def refit(chosen: Trained, rows: Split, val: Split, schedule: Schedule, device: 
     none = Split(*(getattr(val, name)[:0] for name in names))
     epochs = chosen.kept.epoch if chosen.kept else schedule.epochs
     again = replace(schedule, epochs=epochs, patience=0)
-    (trained,) = fit_heads(both, none, [chosen.hyperparameters], again, device)
+    start = chosen.head if chosen.hyperparameters.optimizer == "lbfgs" else None
+    (trained,) = fit_heads(both, none, [chosen.hyperparameters], again, device, start=start)
     if trained.head is None:
         raise TrainingError(
             f"the chosen head was {trained.status} when it was trained again on"

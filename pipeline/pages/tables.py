@@ -19,7 +19,8 @@ from .embed import embedded
 SHOWN = 12  # mistakes, label issues and pairs that are shown on the page
 NEAR = 3  # training examples beside a mistake
 MOST_DRAWN = 40  # classes; a larger matrix is no longer legible on a page
-MOST_ROWS = 20  # of the tables of confused classes and of heads
+DRAWN_OF_MANY = 24  # the most confused classes, in the matrix where there are more than that
+MOST_ROWS = 20  # of the tables of confused classes, of heads and, where they are many, of classes
 THUMBNAIL = 160  # pixels of a heat map's side
 SHOWN_SIDE = 240  # pixels of an example's longer side; the page cuts it to a square
 WITHOUT_PERCENT = ("loss", "calibration_error")
@@ -119,17 +120,43 @@ def mistakes(predictions: pd.DataFrame, shown: Thumbnails) -> list[dict[str, Any
     return found
 
 
-def confused(predictions: pd.DataFrame) -> list[dict[str, Any]]:
+def confused(predictions: pd.DataFrame, classes: int) -> list[dict[str, Any]]:
     """Which class is taken for which other, the most frequent first."""
+    return rows(_pairs(predictions, classes).head(MOST_ROWS))
+
+
+def _pairs(predictions: pd.DataFrame, classes: int) -> pd.DataFrame:
+    """A row a pair of classes: `actual`, `predicted` and `pictures`.
+
+    Of many classes most have few test examples, so that most pairs are equally frequent: there
+    those come first that are taken for each other in both directions, then the surest.
+    """
     wrong = predictions[~predictions["correct"]]
-    counts = wrong.groupby(["label", "predicted"]).size().reset_index(name="pictures")
-    counts = counts.sort_values(["pictures", "label", "predicted"], ascending=[False, True, True])
-    return rows(counts.rename(columns={"label": "actual"}).head(MOST_ROWS))
+    grouped = wrong.groupby(["label", "predicted"])
+    counts = grouped["probability"].agg(["size", "mean"]).reset_index()
+    counts = counts.rename(columns={"label": "actual", "size": "pictures"})
+    names = ["actual", "predicted"]
+    if classes <= MOST_DRAWN:
+        order, upwards = ["pictures", *names], [False, True, True]
+    else:
+        turned = counts.rename(columns={"actual": "predicted", "predicted": "actual"})
+        back = counts.merge(turned[[*names, "pictures"]], on=names, how="left", suffixes=("", "_b"))
+        counts["both"] = counts["pictures"] + back["pictures_b"].fillna(0).astype(int)
+        order, upwards = ["both", "pictures", "mean", *names], [False, False, False, True, True]
+    return counts.sort_values(order, ascending=upwards)[[*names, "pictures"]]
+
+
+def in_matrix(predictions: pd.DataFrame, classes: list[str]) -> list[str]:
+    """The classes of the confusion matrix: all, or of many those of the most confused pairs."""
+    if len(classes) <= MOST_DRAWN:
+        return classes
+    pairs = _pairs(predictions, len(classes))[["actual", "predicted"]]
+    return list(dict.fromkeys(pairs.to_numpy().ravel()))[:DRAWN_OF_MANY]
 
 
 def confusion(predictions: pd.DataFrame, classes: list[str]) -> Markup | None:
-    """The confusion matrix; None of more classes than can be drawn legibly."""
-    if len(classes) > MOST_DRAWN:
+    """The confusion matrix of these classes; None of no class."""
+    if not classes:
         return None
     counted = pd.crosstab(predictions["label"], predictions["predicted"])
     counts = counted.reindex(index=classes, columns=classes, fill_value=0).to_numpy()
@@ -149,7 +176,13 @@ def drawing(svg: str) -> Markup:
 
 
 def of_class(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The table of classes with each measure in per cent, a dash where it is not defined."""
+    """The table of classes with each measure in per cent, a dash where it is not defined.
+
+    Of many classes those of the lowest F1 are shown, the ones with the most examples first.
+    """
+    if len(table) > MOST_DRAWN:
+        order = ["f1", "recall", "pictures", "class"]
+        table = table.sort_values(order, ascending=[True, True, False, True]).head(MOST_ROWS)
     shown = table.astype(object)
     for name in table.columns.difference(["class", "pictures", "predicted"]):
         shown[name] = table[name].map(lambda share: f"{100 * share:.0f} %", na_action="ignore")
@@ -229,6 +262,13 @@ def label_issues(table: pd.DataFrame, shown: Thumbnails) -> list[dict[str, Any]]
         }
         for row in rows(table.head(SHOWN))
     ]
+
+
+def few(table: pd.DataFrame, classes: int) -> list[dict[str, Any]]:
+    """The classes with few training examples; of many classes those with the fewest."""
+    if classes > MOST_DRAWN:
+        table = table.sort_values(["train", "class"]).head(MOST_ROWS)
+    return rows(table)
 
 
 def counts(manifest: pd.DataFrame) -> dict[str, int]:

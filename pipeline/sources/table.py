@@ -12,7 +12,10 @@ from .found import Found, Listing, Refused, tidy, walk, why_no_label, why_not
 
 TABLE = "labels.csv"
 OWN = ("path", "label", "split", "group")
-RESERVED = ("predicted", "probability", "correct")  # columns of the predictions
+# Columns of the predictions.
+RESERVED = re.compile(
+    r"predicted|probability|correct|label_probability|(class|probability)_\d+|p\(.*\)"
+)
 LEFT_OUT = "_"  # a column of such a first letter is not looked at
 MOST_VALUES = 100  # of a column by which examples are sliced
 
@@ -80,7 +83,7 @@ def slicing(file: Path, rows: list[dict[str | None, Any]]) -> tuple[str, ...]:
                 f"{file}: the column {name} has {len(values):,} values, too many to slice by"
                 f" (at most {MOST_VALUES}); {what_to_do.format(name=name)}"
             )
-        if name in RESERVED or re.fullmatch(r"p\(.*\)", name):
+        if RESERVED.fullmatch(name):
             raise DataError(
                 f"{file}: the column {name} has a name that reports/predictions.csv uses for"
                 f" something else; {what_to_do.format(name=name)}"

@@ -9,6 +9,28 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
+from .tables import MANY
+
+MOST_CONFUSED = 40  # classes in the matrix where there are many
+
+
+def most_confused(
+    labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], most: int
+) -> npt.NDArray[np.int64]:
+    """The classes of the pairs that are most often taken for each other, sorted.
+
+    Args:
+        labels: [n].
+        predicted: [n].
+        most: how many classes; where hardly any is confused, those of the first labels.
+    """
+    wrong = labels != predicted
+    pairs = np.sort(np.stack([labels[wrong], predicted[wrong]], axis=1), axis=1)
+    pairs, counts = np.unique(pairs, axis=0, return_counts=True)
+    ranked = pairs[np.argsort(-counts, kind="stable")].ravel()
+    found = list(dict.fromkeys([*ranked.tolist(), *labels.tolist()]))
+    return np.sort(np.array(found[:most], dtype=np.int64))
+
 
 @matplotlib.rc_context({"text.parse_math": False})  # a class may be called $a$
 def draw_confusion(
@@ -16,8 +38,20 @@ def draw_confusion(
 ) -> None:
     """A picture (PNG) of the counts, shaded by the share of each actual class.
 
-    Cividis looks alike to every kind of colour vision (Nuñez et al., 2018).
+    Cividis looks alike to every kind of colour vision (Nuñez et al., 2018). Of more than `MANY`
+    classes the `MOST_CONFUSED` are drawn.
     """
+    examples, right = len(labels), int((labels == predicted).sum())
+    title = f"{right} of {examples} test examples right"
+    if len(classes) > MANY:
+        chosen = most_confused(labels, predicted, MOST_CONFUSED)
+        number = np.full(len(classes), -1)
+        number[chosen] = np.arange(len(chosen))
+        title += f"; the {len(chosen)} most confused of {len(classes):,} classes"
+        labels, predicted = number[labels], number[predicted]
+        among = (labels >= 0) & (predicted >= 0)
+        labels, predicted = labels[among], predicted[among]
+        classes = [classes[c] for c in chosen]
     counts = confusion_matrix(labels, predicted, labels=range(len(classes)))
     of_row = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     # Cells stay legible with many classes: the figure grows, up to what a page can hold.
@@ -35,8 +69,7 @@ def draw_confusion(
     axes.set_yticks(positions, classes, fontsize=size)
     axes.set_xlabel("predicted")
     axes.set_ylabel("actual")
-    right = int(np.trace(counts))
-    axes.set_title(f"{right} of {counts.sum()} test examples right")
+    axes.set_title(title)
     figure.colorbar(image, label="share of the actual class", shrink=0.8)
     with warnings.catch_warnings():
         # Of letters that Matplotlib's font lacks; the report has the reader's own fonts.
