@@ -1,7 +1,7 @@
 """Multinomial logistic regression for many classes: L-BFGS with a preconditioner, in float32.
 
-The objective is that of `closed_forms.lbfgs`. scikit-learn starts from zero and knows nothing of the
-curvature. Here the features are turned to their principal axes, and the first steps see only those
+The objective is that of `closed_forms.lbfgs`. scikit-learn starts from zero and knows nothing of
+the curvature. Here the features are turned to their principal axes; the first steps see only those
 that vary most, at a fifth of the cost. L-BFGS (Nocedal, 1980) then starts each direction from an
 approximate Newton step: of the Hessian only the block of each class is taken, and of that the rows
 of the class itself as they are and all others by their covariance.
