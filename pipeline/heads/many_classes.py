@@ -1,10 +1,10 @@
 """Multinomial logistic regression for many classes: L-BFGS with a preconditioner, in float32.
 
-The objective is that of `closed_forms.lbfgs`. scikit-learn starts from zero, knows nothing of the
-curvature and computes in float64. Here the features are turned to their principal axes: the first
-steps see only those that vary most, at a fifth of the cost. L-BFGS (Nocedal, 1980) then starts each
-direction from an approximate Newton step: of the Hessian only the block of each class is taken,
-and of that the rows of the class itself as they are and all others by their covariance.
+The objective is that of `closed_forms.lbfgs`. scikit-learn starts from zero and knows nothing of
+the curvature. Here the features are turned to their principal axes; the first steps see only those
+that vary most, at a fifth of the cost. L-BFGS (Nocedal, 1980) then starts each direction from an
+approximate Newton step: of the Hessian only the block of each class is taken, and of that the rows
+of the class itself as they are and all others by their covariance.
 Rows are taken in chunks, so that the logits of all rows never lie in memory at once.
 """
 
