@@ -599,6 +599,7 @@ def default(tmp_path_factory: pytest.TempPathFactory, lite0: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_default_run_ends_without_an_alarm(default, monkeypatch, capsys):
     monkeypatch.chdir(default)
     monkeypatch.setenv("HEADSTART_STORE", str(default / "cache" / "features"))
@@ -608,6 +609,7 @@ def test_the_default_run_ends_without_an_alarm(default, monkeypatch, capsys):
     assert "drift of val and test not tested: the source divides" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_copies_and_wrong_labels_planted_in_the_default_set_are_found(default, monkeypatch):
     monkeypatch.chdir(default)
     monkeypatch.setenv("HEADSTART_STORE", str(default / "cache" / "features"))

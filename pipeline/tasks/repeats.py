@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
 from ..core.errors import DataError
 from ..core.params import EvaluateParams, IngestParams, TrainParams
@@ -119,5 +118,7 @@ def interval(
     """
     mean, repeats = float(values.mean()), len(values)
     error = math.sqrt((1 / repeats + ratio) * float(values.var(ddof=1)))
+    from scipy import stats  # takes a second to import, and is asked for by few
+
     reach = error * float(stats.t.ppf((1 + confidence) / 2, repeats - 1))
     return mean, max(0.0, mean - reach), min(1.0, mean + reach)

@@ -9,7 +9,6 @@ small slice are right.
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
 COLUMNS = [
     "column", "value", "examples", "accuracy", "low", "high", "other_accuracy", "p_value",
@@ -30,6 +29,10 @@ def slice_table(
         correct: [n], whether each was answered correctly.
         confidence: of the intervals.
     """
+    if slices.empty:
+        return pd.DataFrame(columns=COLUMNS)
+    from scipy import stats  # takes a second to import, and most tables have no such column
+
     rows: list[dict[str, object]] = []
     compared: list[bytes] = []
     for column in slices:
