@@ -2,7 +2,7 @@
 
 Those of a page run in order, as one program, in a folder that has a trained `bundle` and pictures
 in `photos`; `sys.argv` names the bundle and a picture. One that cannot run has a comment above it:
-`<!-- not run: the reason -->`.
+`<!-- not run: the reason -->`. A comment behind a `print` says what it prints.
 """
 
 import re
@@ -16,6 +16,7 @@ from PIL import Image
 from tests.conftest import ROOT, begin_store
 
 EXAMPLE = re.compile(r"^(?P<above>[^\n]*)\n```(?:python|py)\n(?P<code>.*?)^```$", re.M | re.S)
+PRINTS = re.compile(r"^ *print\(.*\)  # (.+)$", re.M)  # "…" stands for anything
 NOT_RUN = re.compile(r"^<!-- not run: \S.* -->$")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -31,13 +32,14 @@ def examples(page: Path) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("page", [p.name for p in PAGES if examples(p)])
-def test_the_examples_of_a_page_run(
+def test_the_examples_of_a_page_run_and_print_what_their_comments_say(
     page: str,
     bundled: Path,
     lite0: Path,
     draw_picture: Callable[..., Image.Image],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HEADSTART_STORE", str(begin_store(tmp_path, lite0.parent)))
@@ -52,6 +54,10 @@ def test_the_examples_of_a_page_run(
     for line, code in examples(path):
         # With the page's own line numbers in a traceback.
         exec(compile("\n" * line + code, str(path), "exec"), names)  # noqa: S102
+        printed = capsys.readouterr().out.splitlines()
+        for told in PRINTS.findall(code):
+            wanted = re.compile(".*".join(map(re.escape, told.split("…"))))
+            assert any(map(wanted.fullmatch, printed)), f"{page} tells {told!r}, not {printed}"
 
 
 def test_every_example_is_found() -> None:
