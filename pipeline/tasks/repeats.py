@@ -116,9 +116,9 @@ def interval(
         ratio: test examples for each training example.
         confidence: of the interval.
     """
-    mean, repeats = float(values.mean()), len(values)
-    error = math.sqrt((1 / repeats + ratio) * float(values.var(ddof=1)))
     from scipy import stats  # takes a second to import, and is asked for by few
 
+    mean, repeats = float(values.mean()), len(values)
+    error = math.sqrt((1 / repeats + ratio) * float(values.var(ddof=1)))
     reach = error * float(stats.t.ppf((1 + confidence) / 2, repeats - 1))
     return mean, max(0.0, mean - reach), min(1.0, mean + reach)
