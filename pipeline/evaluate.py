@@ -26,7 +26,7 @@ from .heads.head import load_head
 from .tables.features import Split, read_splits, view_0
 from .tables.labels import listed, require
 from .tables.manifest import SPLITS, read_manifest, slices
-from .tasks import repeats, tables
+from .tasks import tables
 from .tasks.metrics import bootstrap, scores
 from .tasks.plots import draw_confusion
 from .tasks.slices import slice_table, worst
@@ -98,7 +98,9 @@ def _repeated(manifest: pd.DataFrame, about: dict[str, Any]) -> pd.DataFrame:
     """The table of the repeats; without rows where none is asked for."""
     settings = params.load(kinds.schema).evaluate
     if not settings.repeats:
-        return pd.DataFrame(columns=repeats.COLUMNS)
+        return pd.DataFrame(columns=tables.OF_REPEATS)
+    from .tasks import repeats  # brings all that trains a head
+
     splits = read_splits(FEATURES, manifest, about["classes"], SPLITS, about["power"])
     drawing, training = params.load(kinds.schema).ingest, params.load(kinds.schema).train
     return repeats.repeated(manifest, view_0(splits), about, settings, drawing, training)

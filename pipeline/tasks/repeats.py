@@ -22,8 +22,8 @@ from ..heads.trained import Schedule
 from ..tables.draw import draw
 from ..tables.features import Split
 from .metrics import scores
+from .tables import OF_REPEATS
 
-COLUMNS = ["measure", "mean", "low", "high", "repeats", "given_split"]
 MOST_DRAWS = 20  # for each repeat that is asked for
 
 
@@ -74,7 +74,7 @@ def repeated(
         values = np.array([one[measure][0] for one in found])
         table.append((measure, *interval(values, ratio, settings.confidence), len(found)))
     given = (manifest["split"] != now).any()
-    return pd.DataFrame(table, columns=COLUMNS[:-1]).assign(given_split=given)
+    return pd.DataFrame(table, columns=OF_REPEATS[:-1]).assign(given_split=given)
 
 
 def _drawn(

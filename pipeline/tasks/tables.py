@@ -18,6 +18,8 @@ from .metrics import AT_ONCE, Array, Scores, interval
 DIGITS = 6
 # Classes; of more than these, a table has no longer a column or a curve for each.
 MANY = 100
+# The columns of `repeats.repeated`, of whose table there is a header where none is asked for.
+OF_REPEATS = ["measure", "mean", "low", "high", "repeats", "given_split"]
 DRAWN = 20  # curves where classes are many
 
 

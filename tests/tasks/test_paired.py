@@ -93,7 +93,8 @@ def test_answers_are_found_again_by_digest_wherever_the_file_lies(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("measure", "examples", "draws"), [("accuracy", 153, 200), ("loss", 100, 60)]
+    ("measure", "examples", "draws"),
+    [("accuracy", 153, 200), pytest.param("loss", 100, 60, marks=pytest.mark.slow)],
 )
 def test_equal_models_pass_for_equal_and_a_better_one_is_seen_with_the_examples_foretold(
     measure: str, examples: int, draws: int
