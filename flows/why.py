@@ -22,8 +22,8 @@ from dvc_data.hashfile.tree import Tree
 
 from pipeline import kinds
 from pipeline.backbones import engines
-from pipeline.core import files, params
-from pipeline.core.errors import RunError
+from pipeline.core import files, params, rows
+from pipeline.core.errors import RefusedError, RunError
 from pipeline.core.params import Params
 from pipeline.core.paths import MANIFEST, PLAN
 from pipeline.kinds import Kind
@@ -175,6 +175,8 @@ def touched_files(folder: Folder | None) -> set[str] | None:
 
     None where DVC does not hold the list of the earlier files.
     """
+    if folder and not isinstance(folder.now, Tree) and Path(folder.dep.def_path).is_file():
+        return {folder.dep.def_path}  # a table that holds the examples
     before = folder.dep.get_obj() if folder else None
     if folder is None or not (isinstance(before, Tree) and isinstance(folder.now, Tree)):
         return None
@@ -191,22 +193,32 @@ def coming_manifest(
     None for a source that makes its examples, or where ingest has never run. Only touched files
     are read; a file that was refused before and is the same is taken to be refused again.
     """
-    listings = {"folder": folder_listing, "csv": table_listing}
-    if manifest is None or settings.ingest.source not in listings:
+    source = settings.ingest.source
+    if manifest is None or source not in ("folder", "csv", "parquet"):
         return None
     known = dict(zip(manifest["path"], manifest["digest"], strict=True))
     root = Path(settings.ingest.path)
     passed = []
     with contextlib.redirect_stdout(io.StringIO()):  # what ingest would say is not asked for
-        for found in listings[settings.ingest.source](root).found:
+        listed = folder_listing(root) if source == "folder" else table_listing(root, source, kind)
+        for found in listed.found:
             path = found.path.as_posix()
             digest = known.get(path)
-            if path in touched:
-                digest = files.digest(found.path.read_bytes())
+            with contextlib.suppress(RefusedError):
+                if touched & in_files(found.path):
+                    digest = files.digest(files.load(found.path, kind.most_bytes))
             if digest:
                 passed.append(Checked(found, digest, tuple(None for _ in kind.columns)))
         kept, _ = drop_repeats(passed, kind)
         return split(kept, settings.ingest, kind)
+
+
+def in_files(example: Path) -> set[str]:
+    """The files that hold the example: one, or a table and the matrix beside it."""
+    table = rows.parted(example)
+    if table is None:
+        return {example.as_posix()}
+    return {table[0].as_posix(), table[0].with_name(rows.MATRIX).as_posix()}
 
 
 def example_changes(before: pd.DataFrame, after: pd.DataFrame, kind: Kind) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._rooms import errors, files, kinds
+from ._rooms import predict as predicting
 
 # A path, the bytes of a file, or for a picture its pixels: uint8 [height, width, 3], RGB.
 Example: TypeAlias = str | os.PathLike[str] | bytes | NDArray[Any]
@@ -31,8 +32,15 @@ def listed(examples: Example | Iterable[Example], kind: kinds.Kind) -> list[Give
         TypeError: something is neither a path, bytes nor an array.
     """
     if isinstance(examples, str | os.PathLike | bytes):
+        if isinstance(examples, os.PathLike):
+            inside = predicting.examples_in(Path(examples), kind)
+            return [_given(0, one, kind) for one in inside]
         return [_given(0, examples, kind)]
-    if isinstance(examples, np.ndarray) and examples.dtype.kind not in "OUS" and examples.ndim <= 3:
+    if (
+        isinstance(examples, np.ndarray)
+        and examples.dtype.kind not in "OUS"
+        and examples.ndim <= kind.dimensions
+    ):
         return [_given(0, examples, kind)]
     return [_given(position, example, kind) for position, example in enumerate(examples)]
 
@@ -48,6 +56,8 @@ def one(example: Example, kind: kinds.Kind) -> bytes:
 
 
 def _given(position: int, example: Any, kind: kinds.Kind) -> Given:
+    if isinstance(example, str) and kind.texts:
+        return Given(f"example {position}", None, lambda: _bytes(example.encode(), kind))
     if isinstance(example, str | os.PathLike):
         path = os.fsdecode(example)
         return Given(path, path, lambda: files.load(Path(path), kind.most_bytes))

@@ -129,11 +129,10 @@ class Model:
             RefusedError: the example is not taken.
             ParamsError: the backbone has no feature maps to make a heat map of.
         """
-        if not self._classifier.has_maps:
-            name = self._classifier.about["backbone"]["name"]
-            raise errors.ParamsError(f"the backbone {name} has no feature maps to explain from")
+        if not self._classifier.explains:
+            raise errors.ParamsError(predicting.no_explanation(self._classifier))
         heat = self._reasons(example, heat=True).heat
-        assert heat is not None  # noqa: S101 (it has maps)
+        assert heat is not None  # noqa: S101 (it explains)
         return heat.data
 
     def neighbours(self, example: Example, k: int = 3) -> list[Neighbour]:

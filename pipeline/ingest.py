@@ -11,7 +11,7 @@ from .core.errors import DataError
 from .core.params import IngestParams
 from .core.paths import MANIFEST, REFUSED
 from .kinds import Kind
-from .sources.checked import check, drop_repeats, stamps, stop_if_changed
+from .sources.checked import check, drop_odd, drop_repeats, stamps, stop_if_changed
 from .sources.find import listing
 from .sources.found import Refused
 from .sources.splits import origins, split
@@ -26,12 +26,13 @@ def ingest() -> None:
     for old in (MANIFEST, REFUSED):
         old.unlink(missing_ok=True)
 
-    found = listing(settings)
+    found = listing(settings, kind)
     before = stamps(found.found)
     passed, refused = check(found.found, kind)
     stop_if_changed(found.found, before)
-    kept, repeated = drop_repeats(passed, kind)
-    refused = sorted([*found.refused, *refused, *repeated])
+    agreeing, odd = drop_odd(passed, kind)
+    kept, repeated = drop_repeats(agreeing, kind)
+    refused = sorted([*found.refused, *refused, *odd, *repeated])
     manifest = split(kept, settings, kind, found.columns)
 
     write_refused(refused)

@@ -5,10 +5,6 @@ order says more about the penalty than about the backbones (Kornblith et al., CV
 the store has are not computed again, so that a second look is free.
 """
 
-from .core import command
-
-command.need("torch", "rank")
-
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import timm
 
 from . import kinds
-from .backbones import catalogue, exports, plugin
+from .backbones import exports
 from .backbones.engines import Engine, open_engine
-from .core import params
+from .core import command, packages, params
 from .core.paths import MANIFEST, RANK, RANK_SPEED
 from .heads.fit import fit_heads
 from .heads.head import probabilities
@@ -52,7 +47,10 @@ def rank() -> None:
     require(manifest, "rank")
     examples = manifest[manifest["split"].isin(["train", "val"])]
     candidates = list(dict.fromkeys(settings.backbones))
-    for candidate in candidates:  # before any is computed
+    for candidate in filter(params.takes_torch, candidates):  # before any is computed
+        packages.need("torch", "rank")
+        from .backbones import catalogue
+
         catalogue.stop_if_unknown(parted(candidate)[1])
     rows, speeds = [], []
     for candidate in candidates:
@@ -66,7 +64,7 @@ def rank() -> None:
         rows.append(
             {"backbone": candidate}
             | measured(head, splits, len(classes), settings.confidence)
-            | described(name, weights, engine)
+            | described(name, weights, engine, splits["train"].features.shape[1])
         )
         speeds.append((candidate, speed(examples, engine, asked.batch_size), engine.name))
         print(
@@ -114,16 +112,18 @@ def measured(
     }
 
 
-def described(name: str, weights: str, engine: Engine) -> dict[str, Any]:
+def described(name: str, weights: str, engine: Engine, dimension: int) -> dict[str, Any]:
     """What the backbone is: features, side of its input, parameters, megabytes, licence."""
-    if plugin.is_graph(name):
+    if exports.is_graph(name):
         parameters = exports.parameters(exports.exported(name, weights))
     else:
+        from .backbones import catalogue
+
         module = catalogue.load(name, weights).module
         parameters = sum(tensor.numel() for tensor in module.parameters())
     return {
-        "features": engine.dimension,
-        "pixels": engine.preprocessing.crop,
+        "features": dimension,
+        "pixels": getattr(engine.preprocessing, "crop", ""),
         "parameters": parameters,
         "megabytes": round(4 * parameters / 1e6, 1),  # as float32
         "licence": licence(name),
@@ -132,11 +132,15 @@ def described(name: str, weights: str, engine: Engine) -> dict[str, Any]:
 
 def licence(name: str) -> str:
     """The weights' licence as timm's configuration states it; torchvision states only its own."""
+    if name in exports.OWN:
+        return str(exports.own(name).licence(name))
     family, _, model = name.rpartition(":")
     if family == "python":
         return "not stated"
     if family == "torchvision":
         return f"{metadata('torchvision')['License']} (the code)"
+    import timm  # which takes a while
+
     stated = timm.get_pretrained_cfg(model if family else f"tf_{name}")
     return getattr(stated, "license", None) or "not stated"
 

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from ..core import plugins
 from ..core.errors import DataError, ParamsError, WeightsError
-from ..kinds import Preprocessing
-from . import lite, plugin
+from ..kinds import Pixels
+from . import exports, lite, plugin
 
 OFFLINE = "offline, choose backbone: efficientnet_lite0 (its weights are installed)"
 RANDOM_SEED = 0
@@ -32,18 +32,16 @@ RANDOM_SEED = 0
 class Backbone:
     """A frozen network in evaluation mode.
 
-    `takes` is the input that it wants, which a kind of example has to feed. `module` maps uint8
-    pictures [n, side, side, 3] to float32 features [n, dimension]; scaling to mean and std is its
-    first step, so that it is exported with the network. `fingerprint` changes with the weights,
-    the architecture and the preprocessing.
+    `module` maps uint8 pictures [n, side, side, 3] to float32 features [n, dimension]; scaling to
+    mean and std is its first step, so that it is exported with the network. `fingerprint` changes
+    with the weights, the architecture and the preprocessing.
     """
 
     name: str
     module: nn.Module
-    preprocessing: Preprocessing
+    preprocessing: Pixels
     dimension: int
     fingerprint: str
-    takes: str = "pixels"
 
 
 def load(name: str, weights: str = "pretrained") -> Backbone:
@@ -60,6 +58,8 @@ def load(name: str, weights: str = "pretrained") -> Backbone:
         WeightsError: the weights cannot be had, for want of a network or a package.
     """
     stop_if_unknown(name)
+    if name in exports.OWN:
+        raise plugin.no_pytorch(name)
     if weights == "random":
         torch.manual_seed(RANDOM_SEED)
     pretrained = weights == "pretrained"
@@ -126,7 +126,7 @@ class _Frozen(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+    def __init__(self, network: nn.Module, preprocessing: Pixels) -> None:
         super().__init__()
         self.network = network
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
@@ -140,7 +140,7 @@ class _Frozen(nn.Module):
         return features.flatten(1).float()
 
 
-def lite_classifier(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
+def lite_classifier(name: str, pretrained: bool) -> tuple[nn.Module, Pixels]:
     """EfficientNet-Lite with its 1,000 ImageNet classes, as timm's `tf_efficientnet_lite*`.
 
     Raises:
@@ -153,7 +153,7 @@ def lite_classifier(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessi
     return network.eval(), lite.PREPROCESSING[name]
 
 
-def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
+def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Pixels]:
     """A torchvision classifier without its last layers; its weights decide the preprocessing."""
     weights = torchvision.models.get_model_weights(name)["DEFAULT"]
     try:
@@ -177,7 +177,7 @@ def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]
     else:
         raise ParamsError(f"backbone torchvision:{name} has no known last layer to drop")
     preset = weights.transforms()
-    return network, Preprocessing(
+    return network, Pixels(
         preset.resize_size[0],
         preset.crop_size[0],
         preset.interpolation.value,
@@ -186,7 +186,7 @@ def _torchvision(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]
     )
 
 
-def _plugin(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
+def _plugin(name: str, pretrained: bool) -> tuple[nn.Module, Pixels]:
     """What a plugin's function returns: normalised pictures [n, 3, side, side] to features."""
     if not pretrained:
         raise ParamsError(
@@ -199,7 +199,7 @@ def _plugin(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
     return network, preprocessing
 
 
-def _timm(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
+def _timm(name: str, pretrained: bool) -> tuple[nn.Module, Pixels]:
     """A timm model without its classifier; its pretrained configuration is its preprocessing."""
     try:
         network = timm.create_model(name, pretrained=pretrained, num_classes=0)
@@ -211,7 +211,7 @@ def _timm(name: str, pretrained: bool) -> tuple[nn.Module, Preprocessing]:
     return network, _timm_preprocessing(f"timm:{name}", network)
 
 
-def _timm_preprocessing(name: str, network: nn.Module) -> Preprocessing:
+def _timm_preprocessing(name: str, network: nn.Module) -> Pixels:
     """The preprocessing that a timm network was trained for, by its configuration.
 
     Raises:
@@ -232,10 +232,10 @@ def _timm_preprocessing(name: str, network: nn.Module) -> Preprocessing:
             )
     resize = int(side / config["crop_pct"])
     mean, std = tuple(config["mean"]), tuple(config["std"])
-    return Preprocessing(resize, side, config["interpolation"], mean, std)
+    return Pixels(resize, side, config["interpolation"], mean, std)
 
 
-def _fingerprint(name: str, module: nn.Module, preprocessing: Preprocessing) -> str:
+def _fingerprint(name: str, module: nn.Module, preprocessing: Pixels) -> str:
     """A digest of all that decides the features but the engine that computes them."""
     sha = hashlib.sha256(json.dumps([name, *preprocessing]).encode())
     sha.update(f"timm {version('timm')} torchvision {version('torchvision')}".encode())

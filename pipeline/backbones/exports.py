@@ -7,12 +7,13 @@ and so are those of plugins that are ONNX graphs.
 import hashlib
 import json
 import math
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core import packages, plugins
-from ..kinds import Preprocessing
+from ..kinds import INPUTS, Input, takes
 from ..store.places import backbones_folder, replacing
 from . import lite, plugin
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     import onnx
 
     from .catalogue import Backbone
+
+# Backbones of which the module named here writes the graph itself: they need no PyTorch, and have
+# no other weights than their own. Each module has the function `opened(name) -> Opened`, the text
+# `licence(name)`, and the package `distribution(name)` that the weights are from, or None.
+OWN = {"identity": "identity"}
 
 CODE = ("catalogue.py", "exports.py", "lite.py", "onnx_export.py", "plugin.py", "torch_file.py")
 
@@ -30,7 +36,7 @@ def file_of(name: str, weights: str) -> Path:
     A later run then needs neither PyTorch nor the weights, only ONNX Runtime.
     """
     sha = hashlib.sha256(f"{name} {weights} {_origin(name, weights)}".encode())
-    for module in CODE:
+    for module in (*CODE, *[f"{OWN[name]}.py"] * (name in OWN)):
         sha.update(Path(__file__).with_name(module).read_bytes())
     return backbones_folder() / f"{sha.hexdigest()}.onnx"
 
@@ -43,14 +49,29 @@ def _origin(name: str, weights: str) -> str:
     if plugins.is_plugin(name):
         return plugin.origin(name)
     family = name.partition(":")[0]
+    package: str | None
     if _is_lite(name, weights):
         package = lite.distribution(name)
+    elif name in OWN:
+        package = own(name).distribution(name)
+        if package is None:
+            return name
     else:
         package = "torchvision" if family == "torchvision" else "timm"
     try:
         return f"{package} {version(package)}"
     except PackageNotFoundError:
         return package
+
+
+def own(name: str) -> Any:
+    """The module of `OWN` that writes this backbone's graph."""
+    return import_module(f".{OWN[name]}", __package__)
+
+
+def is_graph(name: str) -> bool:
+    """Whether the backbone is a graph that PyTorch cannot run."""
+    return name in OWN or plugin.is_graph(name)
 
 
 def _is_lite(name: str, weights: str) -> bool:
@@ -78,6 +99,10 @@ def exported(name: str, weights: str) -> Path:
         return file
     if _is_lite(name, weights):
         _write_lite(name, file)
+        return file
+    if name in OWN:
+        made = own(name).opened(name)
+        _save(made.model, made.preprocessing, made.tensors, made.made_by, file)
         return file
     if plugins.is_plugin(name):
         network, preprocessing = plugin.opened(name)
@@ -136,7 +161,7 @@ def _write_lite(name: str, file: Path) -> None:
 
 def _save(
     model: "onnx.ModelProto",
-    preprocessing: Preprocessing,
+    preprocessing: Input,
     tensors: lite.Tensors,
     made_by: tuple[str, ...],
     file: Path,
@@ -155,6 +180,7 @@ def _save(
     sha.update(model.SerializeToString(deterministic=True))
     notes = {
         "preprocessing": json.dumps(preprocessing),
+        "takes": takes(preprocessing),
         "fingerprint": sha.hexdigest(),
         "libraries": json.dumps({package: version(package) for package in made_by}),
     }
@@ -166,7 +192,8 @@ def _save(
         unfinished.write_bytes(save(plain))
 
 
-def preprocessing_of(notes: dict[str, str]) -> Preprocessing:
+def preprocessing_of(notes: dict[str, str]) -> Input:
     """The preprocessing of a backbone, from the metadata of its ONNX file."""
-    resize, crop, interpolation, mean, std = json.loads(notes["preprocessing"])
-    return Preprocessing(resize, crop, interpolation, tuple(mean), tuple(std))
+    values = json.loads(notes["preprocessing"])
+    form = INPUTS[notes["takes"]]
+    return form(*(tuple(value) if isinstance(value, list) else value for value in values))

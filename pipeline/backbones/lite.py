@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import WeightsError
-from ..kinds import IR_VERSION, OPSET, Preprocessing
+from ..kinds import IR_VERSION, OPSET, Pixels
 from . import torch_file
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ Tensors = dict[str, NDArray[Any]]
 # As in timm's configuration of the same checkpoints.
 HALF = (0.5, 0.5, 0.5)
 PREPROCESSING = {
-    "efficientnet_lite0": Preprocessing(256, 224, "bicubic", HALF, HALF),
-    "efficientnet_lite1": Preprocessing(272, 240, "bicubic", HALF, HALF),
-    "efficientnet_lite2": Preprocessing(292, 260, "bicubic", HALF, HALF),
+    "efficientnet_lite0": Pixels(256, 224, "bicubic", HALF, HALF),
+    "efficientnet_lite1": Pixels(272, 240, "bicubic", HALF, HALF),
+    "efficientnet_lite2": Pixels(292, 260, "bicubic", HALF, HALF),
 }
 DIMENSION = 1280
 STRIDES = (1, 2, 2, 2, 1, 2, 1)  # of the first block in each of the seven stages

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core import plugins
 from ..core.errors import ParamsError
-from ..kinds import Preprocessing
+from ..kinds import Pixels
 
 if TYPE_CHECKING:
     import onnx
@@ -39,7 +39,7 @@ def asked_by(name: str) -> str:
     return f"backbone {name}"
 
 
-def opened(name: str) -> tuple[Any, Preprocessing]:
+def opened(name: str) -> tuple[Any, Pixels]:
     """The network, an `onnx.ModelProto` or a `torch.nn.Module`, and its preprocessing.
 
     Raises:
@@ -72,7 +72,7 @@ def no_pytorch(name: str) -> ParamsError:
     )
 
 
-def _preprocessing(name: str, told: Any) -> Preprocessing:
+def _preprocessing(name: str, told: Any) -> Pixels:
     """What the function told, whether as our `Preprocessing` or as a tuple of its five values."""
     try:
         resize, crop, interpolation, means, stds = told
@@ -90,12 +90,12 @@ def _preprocessing(name: str, told: Any) -> Preprocessing:
         raise _wrong(name, f"has interpolation {interpolation!r:.40}; take bicubic or bilinear")
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise _wrong(name, "needs a mean and a std above 0 for each of three channels")
-    return Preprocessing(
+    return Pixels(
         resize, crop, interpolation, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
     )
 
 
-def _graph(name: str, network: Any, preprocessing: Preprocessing) -> "onnx.ModelProto":
+def _graph(name: str, network: Any, preprocessing: Pixels) -> "onnx.ModelProto":
     """The graph, looked through and run once on black pictures; its outputs' sides are numbers."""
     import onnx
     import onnxruntime

@@ -8,6 +8,7 @@ import os
 import stat
 from pathlib import Path
 
+from . import rows
 from .errors import DataError, RefusedError
 
 # Forced, since DVC notes the files' state after the stage: it may have seen the change already.
@@ -30,13 +31,23 @@ def leads_out(path: Path) -> bool:
 
 
 def load(path: Path, most_bytes: int) -> bytes:
-    """The bytes of a file, if it is a regular one of at most `most_bytes`.
+    """The bytes of a file, if it is a regular one of at most `most_bytes`, or of a table's row.
 
     It never waits for a writer.
 
     Raises:
         RefusedError: with the reason, in a few words.
     """
+
+    if table := rows.parted(path):
+        data = rows.load(*table)
+        if len(data) > most_bytes:
+            raise RefusedError(
+                f"too large: {len(data) / 1e6:,.1f} MB, at most {most_bytes / 1e6:g} MB"
+            )
+        if not data:
+            raise RefusedError("empty")
+        return data
 
     def without_waiting(name: str, flags: int) -> int:
         # Opening a named pipe would wait until somebody writes to it.

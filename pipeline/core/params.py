@@ -49,24 +49,25 @@ def told(default: Any, words: str) -> Any:
 Source = Annotated[
     str,
     _form(
-        rf"surfaces|folder|csv|torchvision:\w+|{plugins.PATTERN}",
-        "surfaces, folder, csv, torchvision:NAME or python:MODULE.FUNCTION",
+        rf"surfaces|folder|csv|parquet|torchvision:\w+|{plugins.PATTERN}",
+        "surfaces, folder, csv, parquet, torchvision:NAME or python:MODULE.FUNCTION",
     ),
 ]
-BackboneName = Annotated[
-    str,
-    _form(
-        rf"efficientnet_lite[012]|(torchvision|timm):[\w.\-/]+|{plugins.PATTERN}",
-        "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME, timm:NAME or"
-        " python:MODULE.FUNCTION",
-    ),
-]
+# Backbones that have a graph of their own here and no PyTorch form, by the kind that they suit.
+OF_VECTORS = ("identity",)
+GRAPHS = OF_VECTORS
+NETWORKS = r"efficientnet_lite[012]|(torchvision|timm):[\w.\-/]+"  # that have a PyTorch form
+NAMES = (
+    "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME, timm:NAME,"
+    f" {', '.join(GRAPHS)} or python:MODULE.FUNCTION"
+)
+BackboneName = Annotated[str, _form(rf"{NETWORKS}|{'|'.join(GRAPHS)}|{plugins.PATTERN}", NAMES)]
 Candidate = Annotated[
     str,
     _form(
-        rf"(random:)?(efficientnet_lite[012]|(torchvision|timm):[\w.\-/]+)|{plugins.PATTERN}",
-        "a backbone's name, or random: and the name for the same network untrained (but for python:"
-        " there is none)",
+        rf"(random:)?({NETWORKS})|{'|'.join(GRAPHS)}|{plugins.PATTERN}",
+        "a backbone's name, or random: and a picture network's name for the same untrained (but"
+        " for python: there is none)",
     ),
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -93,9 +94,9 @@ class Shares(Section):
 class IngestParams(Section):
     """Where the examples come from and how they are split."""
 
-    kind: str = told("image", "what an example is: image, or plugin for plugins/kind.py")
+    kind: str = told("image", "what an example is: image, vector, or plugin for plugins/kind.py")
     source: Source = told(
-        "surfaces", "surfaces, folder, csv, torchvision:NAME or python:MODULE.FUNCTION"
+        "surfaces", "surfaces, folder, csv, parquet, torchvision:NAME or python:MODULE.FUNCTION"
     )
     path: Annotated[str, Field(min_length=1)] = told(
         "data/raw/surfaces.csv", "the folder or table to read; for torchvision data/raw/torchvision"
@@ -119,8 +120,7 @@ class ExtractParams(Section):
 
     backbone: BackboneName = told(
         "efficientnet_lite0",
-        "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME, timm:NAME or"
-        " python:MODULE.FUNCTION",
+        NAMES,
     )
     weights: Literal["pretrained", "random"] = told("pretrained", "pretrained or random")
     engine: Literal["auto", "onnxruntime", "openvino", "torch"] = told(
@@ -140,7 +140,7 @@ class ExtractParams(Section):
             raise ValueError(f"engine {self.engine} runs on the CPU; for device cuda take torch")
         if self.engine == "onnxruntime" and self.precision != "float32":
             raise ValueError(f"precision {self.precision} needs engine auto, openvino or torch")
-        if self.weights == "random" and plugins.is_plugin(self.backbone):
+        if self.weights == "random" and not re.fullmatch(NETWORKS, self.backbone):
             raise ValueError(
                 f"backbone {self.backbone} comes with its own weights; set weights to pretrained"
             )
@@ -454,6 +454,11 @@ def later_stages_on_cuda(schema: Schema) -> list[str]:
     return [name for name, device in devices.items() if device == "cuda"]
 
 
+def takes_torch(candidate: str) -> bool:
+    """Whether a candidate of `rank` is a network that PyTorch describes and exports."""
+    return candidate not in GRAPHS
+
+
 def _check_sets(settings: Params) -> None:
     """See that the sets of packages are installed that stages will ask for; they check again.
 
@@ -467,9 +472,16 @@ def _check_sets(settings: Params) -> None:
         packages.need("torch", f"ingest.source {settings.ingest.source}")
     if settings.extract.engine in ("openvino", "torch"):
         packages.need(settings.extract.engine, f"extract.engine {settings.extract.engine}")
-    for stage in ("rank", "finetune", "from_scratch"):
+    for stage in ("finetune", "from_scratch"):
         if getattr(settings, stage).run:
             packages.need("torch", stage)
+            if settings.extract.backbone in GRAPHS:
+                raise ParamsError(
+                    f"{stage} trains networks that have a PyTorch form, and extract.backbone"
+                    f" {settings.extract.backbone} has none: set {stage}.run to []"
+                )
+    if settings.rank.run and any(map(takes_torch, settings.rank.backbones)):
+        packages.need("torch", "rank")
 
 
 def _check_plugins(settings: Params) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # slow to import, or not there where a bundle only answers
 # The name of a kind in params.yaml is that of its folder beside this file.
 KINDS = (
     "image",
+    "vector",
     "plugin",
 )  # fmt: skip
 
@@ -37,11 +38,13 @@ IR_VERSION = 10
 
 View = tuple[Any, ...]  # one augmentation, a value for each of a kind's view_columns
 Asked = Iterable[tuple[bytes, list[View]]]  # examples' bytes, and the views wanted of each
-Inputs = Any  # [n, …], what a backbone takes: a NumPy array, or on a GPU a PyTorch tensor
+# What a backbone takes, for views [n, …]: a NumPy array; on a GPU a PyTorch tensor; or a list of n
+# arrays whose shapes may differ.
+Inputs = Any
 Example = tuple[str, str]  # path and digest, as the manifest has them
 
 
-class Preprocessing(NamedTuple):
+class Pixels(NamedTuple):
     """What a backbone that takes pixels wants: uint8 [crop, crop, 3] of sRGB.
 
     resize: pixels of the shorter side before cropping; crop: side of the square cut from the
@@ -56,11 +59,38 @@ class Preprocessing(NamedTuple):
     std: tuple[float, float, float]
 
 
+Preprocessing = Pixels  # its name for plugins of before there were other inputs
+
+
+class Vector(NamedTuple):
+    """What the identity takes: float32 [length].
+
+    length: how many numbers a vector has; 0 for any number, where the examples are not known.
+    """
+
+    length: int = 0
+
+
+# What a backbone takes, and what it says of it: how examples have to be prepared. The fields are
+# values that JSON has; a text of them is a file of its own in a bundle.
+INPUTS: dict[str, type] = {"pixels": Pixels, "vector": Vector}
+Input = Any  # an instance of one of these
+
+
+def takes(preprocessing: Input) -> str:
+    """The name in `INPUTS` of what is prepared in this way."""
+    return next(name for name, form in INPUTS.items() if isinstance(preprocessing, form))
+
+
 class Shown(NamedTuple):
-    """Something for people to look at, as a small file: its media type and its bytes."""
+    """Something for people to look at, as a small file: its media type and its bytes.
+
+    `also` is shown beside it, such as the sound beside its picture.
+    """
 
     media_type: str  # such as image/png; pages show image/*, audio/* and text/plain
     data: bytes
+    also: "Shown | None" = None
 
 
 class Maker(Protocol):
@@ -98,6 +128,9 @@ class Kind(Protocol):
     def alone(self, path: Path) -> Any:
         """A context in which to read and inspect `path`: one large file at a time."""
 
+    rows: str  # the column of a table whose cells are examples, such as text; empty for none
+    same: str  # the one of `columns` in which all examples have to agree; empty for none
+
     # What augment asks.
     def schema(self) -> "type[Augmentation]":
         """The schema of the section `augment` of `params.yaml`."""
@@ -127,7 +160,11 @@ class Kind(Protocol):
 
     feeds: frozenset[str]  # what inputs of backbones it can make, such as pixels
 
-    def inputs(self, preprocessing: Preprocessing, device: str) -> Maker:
+    # Whether a view becomes several inputs, [w, …], over whose features the mean is taken. Then
+    # `inputs` makes a list of such arrays, and `read` returns one.
+    windowed: bool
+
+    def inputs(self, preprocessing: Input, device: str) -> Maker:
         """What makes views on `cpu` or `cuda`; any number of threads may call it."""
 
     # What checks asks.
@@ -139,24 +176,26 @@ class Kind(Protocol):
 
     # What a bundle, `predict`, `serve`, the report and `headstart/` ask.
     accepts: tuple[str, ...]  # media types of an example that is sent, such as image/*
+    dimensions: int  # of the array that `encode` takes
+    texts: bool  # whether a text that is handed over is an example itself, and no path
 
-    def graph(self, preprocessing: Preprocessing) -> "onnx.ModelProto":
+    def graph(self, preprocessing: Input) -> "onnx.ModelProto":
         """The ONNX graph from what `read` returns to the backbone's input, named `input`."""
 
-    def torch_input(self, example: "torch.Tensor", preprocessing: Preprocessing) -> "torch.Tensor":
+    def torch_input(self, example: "torch.Tensor", preprocessing: Input) -> "torch.Tensor":
         """The same in PyTorch, for one example."""
 
     def encode(self, array: NDArray[Any]) -> bytes:
         """An example that is an array, as the bytes of a file. Raises `RefusedError`."""
 
-    def read(self, data: bytes, preprocessing: Preprocessing) -> NDArray[Any]:
+    def read(self, data: bytes, preprocessing: Input) -> NDArray[Any]:
         """An example as the input of a bundle's graph. Raises `RefusedError`."""
 
     def explain(
         self,
         example: NDArray[Any],
         heat: NDArray[np.float32],
-        preprocessing: Preprocessing,
+        preprocessing: Input,
         side: int | None,
     ) -> Shown:
         """Which part of an example, as `read` gave it, speaks for a class.
@@ -165,8 +204,34 @@ class Kind(Protocol):
         is made small for a page.
         """
 
+    hides: bool  # whether it can hide parts of an example: `hidden` and `explain_parts`
+
+    def hidden(self, data: bytes, preprocessing: Input) -> Sequence[NDArray[Any]]:
+        """Inputs as `read` returns them, each with another part of the example hidden."""
+
+    def explain_parts(
+        self, data: bytes, preprocessing: Input, weights: NDArray[np.float32], side: int | None
+    ) -> Shown:
+        """Which of the parts that `hidden` hides speak for a class.
+
+        `weights` [parts], from 0 to 1, tell by how much less probable the class is without each.
+        """
+
     def show(self, data: bytes, side: int) -> Shown:
         """The example, small: at most `side` pixels wide and high. Raises `RefusedError`."""
+
+
+# Answers that were asked for later. A kind of a plugin that lacks one is taken to answer so.
+LATER: dict[str, Any] = {
+    "rows": "",
+    "same": "",
+    "windowed": False,
+    "dimensions": 3,
+    "texts": False,
+    "hides": False,
+    "hidden": None,  # never asked for, then
+    "explain_parts": None,
+}
 
 
 def named(name: str) -> Kind:

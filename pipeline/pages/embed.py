@@ -11,12 +11,17 @@ from ..kinds import Shown
 
 
 def embedded(shown: Shown, alt: str) -> Markup:
-    """An `img` of a picture, an `audio` of a sound, a `pre` of a text.
+    """An `img` of a picture, an `audio` of a sound, a `pre` of a text, and what is shown beside it.
 
     Args:
         shown: a small file.
         alt: what stands for it where it cannot be seen.
     """
+    beside = embedded(shown.also, alt) if shown.also else Markup()
+    return _element(shown, alt) + beside
+
+
+def _element(shown: Shown, alt: str) -> Markup:
     if shown.media_type.startswith("text/"):
         return Markup("<pre>{}</pre>").format(shown.data.decode(errors="replace"))
     address = f"data:{shown.media_type};base64,{base64.b64encode(shown.data).decode()}"

@@ -69,6 +69,5 @@ def features_of(
             key=itemgetter(0, 1),
         )
     )
-    seen = engine.make_views(asked)
-    parts = [engine.run(seen[i : i + batch_size]) for i in range(0, len(seen), batch_size)]
-    return dict(zip(batch["key"], np.concatenate(parts), strict=True))
+    features = engine.features(engine.make_views(asked), batch_size)
+    return dict(zip(batch["key"], features, strict=True))

@@ -17,8 +17,8 @@ from safetensors.numpy import load_file
 
 from ..core.errors import DataError
 from ..heads.head import load_head, named_classes
-from ..kinds import Preprocessing, Shown, named
-from .explain import class_map, directions, neighbours
+from ..kinds import INPUTS, Input, Pixels, Shown, named
+from .explain import class_map, directions, falls, neighbours
 
 MOST_PIXELS_A_SIDE = 4096  # of what a backbone sees
 SCHEMA = 1  # raised when a reader of older bundles would read a newer one wrongly
@@ -72,11 +72,11 @@ class Classifier:
         self.about: dict[str, Any] = about
         try:
             self.classes = named_classes(about)
-            self.preprocessing = _preprocessing(about["preprocessing"])
+            self.preprocessing = _preprocessing(folder, about)
             self.kind = named(about.get("kind", "image"))  # older bundles are of images
             # What the server tells of itself.
             _ = str(about["backbone"]["name"]), str(about["data"]["manifest"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OSError) as error:
             missing = " is missing" * isinstance(error, KeyError)
             raise DataError(f"{folder / 'bundle.json'} is damaged: {error}{missing}") from None
         options = onnxruntime.SessionOptions()
@@ -91,6 +91,8 @@ class Classifier:
             raise DataError(f"{folder / 'model.onnx'} cannot be opened: {reason}") from None
         outputs = {output.name: output.shape for output in self._session.get_outputs()}
         self.has_maps = "maps" in outputs
+        # A kind that can hide parts of an example needs no maps.
+        self.explains = self.has_maps or self.kind.hides
         self._input = self._session.get_inputs()[0].name
         if outputs.get("probabilities") != [len(self.classes)]:
             raise DataError(
@@ -130,16 +132,27 @@ class Classifier:
             RefusedError: the bytes are not taken as an example; the text says why.
         """
         example = self.kind.read(data, self.preprocessing)
-        heat = heat and self.has_maps
-        wanted = ["probabilities"] + ["maps"] * heat + ["features"] * (neighbours > 0)
+        maps = heat and self.has_maps
+        wanted = ["probabilities"] + ["maps"] * maps + ["features"] * (neighbours > 0)
         got = dict(zip(wanted, self._session.run(wanted, {self._input: example}), strict=True))
         best = int(got["probabilities"].argmax())
         shown = None
-        if heat:
+        if maps:
             map_of_best = class_map(got["maps"], self._head, self.about["power"], best)
             shown = self.kind.explain(example, map_of_best, self.preprocessing, side)
+        elif heat and self.kind.hides:
+            shown = self._by_hiding(data, got["probabilities"], best, side)
         nearest = self._nearest(got["features"], neighbours) if neighbours else ()
         return Answer(got["probabilities"], best, shown, nearest)
+
+    def _by_hiding(self, data: bytes, shares: Floats, best: int, side: int | None) -> Shown:
+        """Which parts of the example speak for the class: it is less probable without them."""
+        hidden = self.kind.hidden(data, self.preprocessing)
+        without = [
+            self._session.run(["probabilities"], {self._input: one})[0][best] for one in hidden
+        ]
+        weights = falls(float(shares[best]), np.array(without, np.float64))
+        return self.kind.explain_parts(data, self.preprocessing, weights, side)
 
     def features(self, data: bytes) -> Floats:
         """The features [dimension] of an example, as the head sees them.
@@ -176,9 +189,19 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _preprocessing(told: dict[str, Any]) -> Preprocessing:
-    """The preprocessing that a bundle tells, within what an example can be scaled to."""
-    preprocessing = Preprocessing(**told)
+def _preprocessing(folder: Path, about: dict[str, Any]) -> Input:
+    """The preprocessing that a bundle tells; its long texts are files of the bundle.
+
+    Pixels are within what an example can be scaled to.
+    """
+    told = dict(about["preprocessing"])
+    for name, file in about.get("files", {}).items():
+        told[name] = (folder / Path(file).name).read_text(encoding="utf-8")
+    form = INPUTS[about.get("takes", "pixels")]
+    values = {n: tuple(v) if isinstance(v, list) else v for n, v in told.items()}
+    if form is not Pixels:
+        return form(**values)
+    preprocessing = Pixels(**told)
     sides = (preprocessing.resize, preprocessing.crop)
     if not all(isinstance(side, int) and 1 <= side <= MOST_PIXELS_A_SIDE for side in sides):
         raise ValueError(f"preprocessing.resize and crop are {sides!r:.40}")

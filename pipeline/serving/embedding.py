@@ -90,7 +90,7 @@ def _features(missing: Sequence[tuple[Example, str]], engine: Engine) -> Floats:
             yield data, [engine.kind.original]
 
     try:
-        return engine.run(engine.make_views(asked()))
+        return engine.features(engine.make_views(asked()), len(missing))
     except RefusedError:
         for example, _ in missing:  # which of them it was
             data = _read(example)

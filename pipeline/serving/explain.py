@@ -51,6 +51,25 @@ def class_map(maps: Floats, head: Head, power: float, label: int) -> Floats:
     return heat
 
 
+def falls(before: float, without: npt.NDArray[np.float64]) -> Floats:
+    """By how much less probable a class is without each part, from 0 to 1.
+
+    The fall is that of the log-odds: of an answer that is nearly certain, the probability itself
+    hardly moves. Parts without which the class is more probable have 0. To hide parts and to look
+    at the answer is occlusion (Zeiler and Fergus, ECCV 2014).
+
+    Args:
+        before: the class's probability for the whole example.
+        without: [parts], its probability without each.
+    """
+    least = 1e-7
+    shares = np.clip(np.append(without, before), least, 1 - least)
+    odds = np.log(shares) - np.log1p(-shares)
+    fall = np.maximum(odds[-1] - odds[:-1], 0)
+    weights: Floats = (fall / max(float(fall.max(initial=0)), TINY)).astype(np.float32)
+    return weights
+
+
 def directions(features: Floats) -> Floats:
     """Rows [n, d] scaled to length 1, as `neighbours` wants them; a row of zeros stays."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)

@@ -31,6 +31,15 @@ answer (float[n, {dimension}] pooled)
     probabilities = Squeeze(shares, front)
 }}
 """
+# Of several windows to that of their example.
+MEAN = f"""
+<ir_version: {IR_VERSION}, opset_import: ["" : {OPSET}]>
+mean (float[w, dimension] windows) => (float[n, dimension] mean)
+<int64[1] over_windows = {{0}}>
+{{
+    mean = ReduceMean <keepdims = 1> (windows, over_windows)
+}}
+"""
 LINEAR = "    logits = Gemm<transB = 1>(raised, weight, bias)"
 HIDDEN = """
     sums = Gemm<transB = 1>(raised, hidden_weight, hidden_bias)
@@ -45,6 +54,7 @@ def whole(
     head: Head,
     power: float,
     temperature: float,
+    windowed: bool = False,
 ) -> onnx.ModelProto:
     """The classifier from an example to its probabilities.
 
@@ -59,6 +69,7 @@ def whole(
         head: as it was trained.
         power: that its features were raised to.
         temperature: by which its logits are divided.
+        windowed: whether an example is several inputs, over whose features the mean is taken.
     """
     # No name of one part can be taken for another's; those of the outputs stay as they are.
     backbone = compose.add_prefix(_at_versions(backbone), "backbone/")
@@ -66,7 +77,11 @@ def whole(
         answer_graph(head, power, temperature), "head/", rename_outputs=False
     )
     seen = compose.merge_models(before, backbone, [("input", backbone.graph.input[0].name)])
-    model = compose.merge_models(seen, after, [("backbone/features", "head/pooled")])
+    if windowed:
+        after = compose.merge_models(parser.parse_model(MEAN), after, [("mean", "head/pooled")])
+        model = compose.merge_models(seen, after, [("backbone/features", "windows")])
+    else:
+        model = compose.merge_models(seen, after, [("backbone/features", "head/pooled")])
     _name_maps(model)
     onnx.checker.check_model(model)
     return model

@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core import command
+from ..core import rows as rows_of
 from ..core.errors import ParamsError, RefusedError
 from ..core.files import digest, load
 from ..core.progress import Progress
 
 if TYPE_CHECKING:  # it takes a while to import, and --help should not
+    from ..kinds import Kind
     from .classifier import Classifier
 
 Row = dict[str, Any]
@@ -83,10 +85,9 @@ def run(
     paths = list(files(asked))
     explains = bool(heat_maps or neighbours)
     classifier = Classifier(bundle, explains)
-    if heat_maps and not classifier.has_maps:
-        raise ParamsError(
-            f"--heat-maps: the backbone {classifier.about['backbone']['name']} has no feature maps"
-        )
+    paths = [one for path in paths for one in examples_in(path, classifier.kind)]
+    if heat_maps and not classifier.explains:
+        raise ParamsError(f"--heat-maps: {no_explanation(classifier)}")
     columns = [*COLUMNS, *["heat_map"] * bool(heat_maps)]
     columns += ["neighbours"] * (neighbours > 0)
     tables = [csv, jsonl, parquet]
@@ -125,13 +126,29 @@ def files(asked: Iterable[str]) -> Iterator[Path]:
         path = Path(text)
         if path.is_dir():
             found = inside(path)
-        elif path.exists():
+        elif path.exists() or rows_of.parted(path):
             found = [path]
         else:
             found = [Path(p) for p in sorted(glob.glob(text, recursive=True)) if Path(p).is_file()]  # noqa: PTH207
         if not found:
             raise ParamsError(f"{text} names no file")
         yield from found
+
+
+def examples_in(path: Path, kind: "Kind") -> list[Path]:
+    """The examples in a table, if the kind's may be rows of one; else the file itself.
+
+    Raises:
+        DataError: it is a table that cannot be read.
+    """
+    if not kind.rows or path.suffix not in rows_of.ENDINGS or rows_of.parted(path):
+        return [path]
+    return rows_of.examples(path) or [path]
+
+
+def no_explanation(classifier: "Classifier") -> str:
+    """Why answers of this bundle cannot be explained."""
+    return f"the backbone {classifier.about['backbone']['name']} has no feature maps"
 
 
 def inside(folder: Path) -> list[Path]:

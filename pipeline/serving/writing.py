@@ -21,7 +21,7 @@ from ..core.errors import DataError
 from ..core.params import ExtractParams
 from ..core.paths import MANIFEST
 from ..heads.head import Head, as_bytes
-from ..kinds import named
+from ..kinds import Input, Vector, named, takes
 from ..tables.features import Split
 from .classifier import SCHEMA
 from .explain import directions
@@ -29,6 +29,7 @@ from .onnx_graph import whole
 
 # What decides an answer, beside what the backbone was made by.
 CODE = ("backbones", "heads", "serving", "tables")
+LONG_TEXT = 1000  # characters
 LIBRARIES = ("numpy", "onnxruntime", "pillow")
 
 
@@ -61,13 +62,16 @@ def write(
     backbone = onnx.load(file)
     notes = {entry.key: entry.value for entry in backbone.metadata_props}
     preprocessing = preprocessing_of(notes)
-    before = named(kind).graph(preprocessing)
-    model = whole(before, backbone, head, power, temperature)
+    if isinstance(preprocessing, Vector):  # known only now
+        preprocessing = Vector(head.dimension)
+    what = named(kind)
+    model = whole(what.graph(preprocessing), backbone, head, power, temperature, what.windowed)
+    fields, texts = _parted(preprocessing)
     described = {
         "schema": SCHEMA,
         "kind": kind,
         "classes": classes,
-        "preprocessing": preprocessing._asdict(),
+        "preprocessing": fields,
         "backbone": {
             "name": settings.backbone,
             "weights": settings.weights,
@@ -83,7 +87,13 @@ def write(
         "libraries": {name: version(name) for name in LIBRARIES} | json.loads(notes["libraries"]),
     }
 
+    if takes(preprocessing) != "pixels":
+        described["takes"] = takes(preprocessing)
+        described["files"] = {name: f"{name}.json" for name in texts}
+
     folder.mkdir(parents=True, exist_ok=True)
+    for name, content in texts.items():
+        (folder / f"{name}.json").write_text(content, encoding="utf-8")
     onnx.helper.set_model_props(
         model, {"classes": json.dumps(classes), "fingerprint": notes["fingerprint"]}
     )
@@ -95,6 +105,16 @@ def write(
     (folder / "bundle.json").write_text(text, encoding="utf-8")
     size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
     print(f"bundle: {len(classes)} classes, {size:.1f} MB in {folder}, temperature {temperature:g}")
+
+
+def _parted(preprocessing: Input) -> tuple[dict[str, Any], dict[str, str]]:
+    """The fields of a preprocessing: those for `bundle.json`, and long texts for files.
+
+    Such a text is JSON, as a tokenizer is.
+    """
+    fields = preprocessing._asdict()
+    texts = {n: v for n, v in fields.items() if isinstance(v, str) and len(v) > LONG_TEXT}
+    return {name: value for name, value in fields.items() if name not in texts}, texts
 
 
 def read_figures(file: Path, stage: str) -> dict[str, Any]:

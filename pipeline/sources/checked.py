@@ -4,13 +4,14 @@ import contextlib
 import itertools
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..core import files
+from ..core import files, rows
 from ..core.errors import DataError, RefusedError, StoreError
 from ..core.progress import Progress
 from ..kinds import Kind
@@ -147,10 +148,33 @@ def stamps(found: list[Found]) -> list[Stamp | None]:
 
 def _stamp(path: Path) -> Stamp | None:
     try:
-        status = path.stat()
+        status = rows.file_of(path).stat()
     except OSError:
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def drop_odd(passed: list[Checked], kind: Kind) -> tuple[list[Checked], list[Refused]]:
+    """Keep the examples that agree in the kind's column `same` with the most others.
+
+    So of vectors of two lengths those of the more frequent one stay.
+    """
+    if not kind.same or not passed:
+        return passed, []
+    place = kind.columns.index(kind.same)
+    counts = Counter(example.seen[place] for example in passed)
+    # Of two that are equally frequent the larger, in whatever order they were found.
+    usual = max(counts, key=lambda value: (counts[value], value))
+    kept = [example for example in passed if example.seen[place] == usual]
+    refused = [
+        Refused(
+            example.found.path,
+            f"{kind.same} {example.seen[place]}, where {counts[usual]:,} {kind.nouns} have {usual}",
+        )
+        for example in passed
+        if example.seen[place] != usual
+    ]
+    return kept, refused
 
 
 def drop_repeats(passed: list[Checked], kind: Kind) -> tuple[list[Checked], list[Refused]]:

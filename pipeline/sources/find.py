@@ -8,13 +8,14 @@ from ..core.errors import DataError
 from ..core.files import leads_out
 from ..core.params import IngestParams
 from ..core.paths import PICTURES
+from ..kinds import Kind
 from .folder import folder
 from .found import Found, Listing
 from .plugin import plugin
 from .table import table
 
 
-def listing(params: IngestParams) -> Listing:
+def listing(params: IngestParams, kind: Kind) -> Listing:
     """All files of the source that `params` names, sorted by path; `data/pictures/` is made anew.
 
     Raises:
@@ -23,7 +24,7 @@ def listing(params: IngestParams) -> Listing:
     """
     path = Path(params.path)
     own = plugins.is_plugin(params.source)
-    if (own or params.source in ("folder", "csv")) and leads_out(path):
+    if (own or params.source in ("folder", "csv", "parquet")) and leads_out(path):
         raise DataError(
             f"ingest.path {path} leads out of the project; put your examples into data/raw, or"
             " link their folder there"
@@ -49,8 +50,8 @@ def listing(params: IngestParams) -> Listing:
         return Listing([Found(example, label, split) for example, label, split in rows], [])
     if params.source == "folder":
         return folder(path)
-    if params.source == "csv":
-        return table(path)
+    if params.source in ("csv", "parquet"):
+        return table(path, params.source, kind)
     if own:
         return plugin(params.source, path)
     from .torchvision_sets import torchvision_dataset

@@ -1,16 +1,17 @@
-"""Source `csv`: a folder with a table that names its files and their labels."""
+"""Sources `csv` and `parquet`: a table that names files and their labels, or holds the examples."""
 
-import csv
 import os
 import re
 from pathlib import Path, PurePosixPath
-from typing import Any
 
+from ..core import rows as examples
 from ..core.errors import DataError
+from ..core.rows import Row
+from ..kinds import Kind
 from ..tables.manifest import SPLITS
 from .found import Found, Listing, Refused, tidy, walk, why_no_label, why_not
 
-TABLE = "labels.csv"
+TABLE = "labels"  # and the source as its ending
 OWN = ("path", "label", "split", "group")
 # Columns of the predictions.
 RESERVED = re.compile(
@@ -20,36 +21,54 @@ LEFT_OUT = "_"  # a column of such a first letter is not looked at
 MOST_VALUES = 100  # of a column by which examples are sliced
 
 
-def table(root: Path) -> Listing:
-    """A folder that holds `labels.csv`: columns path, label, and perhaps split and group.
+def table(root: Path, source: str, kind: Kind) -> Listing:
+    """What `labels.csv` or `labels.parquet` tells of examples: label, and perhaps split and group.
 
-    Any further column slices the examples (`camera`, `site`), and is carried to the predictions.
+    A table names files in its column `path`, relative to its folder. They may not leave it, but a
+    file in it may be a link, as DVC makes them. Or, for a kind whose examples are rows, it holds
+    the examples themselves (`core/rows.py`). Any further column slices the examples (`camera`,
+    `site`), and is carried to the predictions.
 
-    Paths are relative to the folder and may not leave it; but a file in it may be a link, as DVC
-    makes them. The table's own path is no `root`: DVC watches what `ingest.path` names, and would
-    not see that an example changed.
+    Args:
+        root: the folder of the table, or a table that holds the examples. Of a table that names
+            files the path is no `root`: DVC watches what `ingest.path` names, and would not see
+            that an example changed.
+        source: `csv` or `parquet`.
+        kind: of the examples.
 
     Raises:
-        DataError: the table is not there, is not CSV in UTF-8, lacks a column, or has one by which
+        DataError: the table is not there or cannot be read, lacks a column, or has one by which
             examples cannot be sliced.
     """
-    if root.is_file():
-        renamed = "" if root.name == TABLE else f" and rename the table to {TABLE}"
+    file = root if root.is_file() else root / f"{TABLE}.{source}"
+    if not file.is_file() or file.suffix != f".{source}":
+        place = file if root.is_dir() else f"a folder with {TABLE}.{source}, not {root}"
+        raise DataError(f"source: {source} needs {place}")
+    whole = examples.read(file, bool(kind.rows))
+    holds = bool(kind.rows) and whole.column == kind.rows
+    _stop_if_lacking(file, whole, kind, holds)
+    if root.is_file() and not holds:
+        renamed = "" if root.stem == TABLE else f" and rename the table to {TABLE}.{source}"
         raise DataError(
-            f"ingest.path {root} is a file; source: csv needs its folder, so that DVC sees changes"
+            f"ingest.path {root} is a file; it needs to be its folder, so that DVC sees changes"
             f" to the examples too: write ingest.path: {root.parent}{renamed}"
         )
-    file = root / TABLE
-    if not file.is_file():
-        raise DataError(f"source: csv needs the file {file} with the columns path and label")
+    folder = file.parent
+    own = {*OWN, examples.KEY, kind.rows} if holds else {*OWN}
+    columns = slicing(file, whole.rows, own)
     found: list[Found] = []
     refused: list[Refused] = []
-    rows = rows_of(file)
-    columns = slicing(file, rows)
-    for row in rows:
-        path = root / (row["path"] or "")
+    known: set[str] = set()
+    for key, row in zip(whole.keys(), whole.rows, strict=True):
+        if holds:
+            path = examples.address(file, key)
+            reason = _why_not_an_example(row, key, known)
+            known.add(key)
+        else:
+            path = folder / (row["path"] or "")
+            reason = _why_not_in_table(row, path, folder)
         label, split, group = (tidy(row.get(name) or "") for name in ("label", "split", "group"))
-        reason = _why_not_in_table(row, path, root) or why_no_label(label)
+        reason = reason or why_no_label(label)
         if not reason and split and split not in SPLITS:
             reason = f"split {split!r} is none of {', '.join(SPLITS)}"
         if reason:
@@ -57,15 +76,38 @@ def table(root: Path) -> Listing:
         else:
             slices = tuple(tidy(row[name]) for name in columns)
             found.append(Found(path, label, split, group, slices))
-    named = {file} | {row.path for row in found} | {row.path for row in refused}
-    others = len(set(walk(root)[0]) - named)
-    if others:
-        print(f"ingest: {others} other files in {root} are not named in {TABLE}")
+    if root.is_dir():
+        _count_others(root, file, {row.path for row in found} | {row.path for row in refused})
     return Listing(sorted(found), sorted(refused), columns)
 
 
-def slicing(file: Path, rows: list[dict[str | None, Any]]) -> tuple[str, ...]:
-    """The columns by which examples are sliced, sorted: all but the table's own.
+def _stop_if_lacking(file: Path, whole: examples.Table, kind: Kind, holds: bool) -> None:
+    """Raise `DataError` where the table has no label, or nothing that tells of an example."""
+    needed = ["label"] if holds else ["path", "label"]
+    absent = [column for column in needed if column not in whole.columns]
+    if not absent:
+        return
+    has = ", ".join(whole.columns)
+    if kind.rows and "path" in absent:
+        beside = f" (or {examples.MATRIX} beside a CSV)" if kind.rows == examples.VECTOR else ""
+        labels = " and no column label" if "label" in absent else ""
+        raise DataError(
+            f"{file} has no column {kind.rows}{beside} or path that tells of"
+            f" {kind.nouns}{labels}; it has {has}"
+        )
+    hint = "; separate the columns by commas" if len(whole.columns) == 1 else ""
+    raise DataError(f"{file} has no column {' or '.join(absent)}; it has {has}{hint}")
+
+
+def _count_others(root: Path, file: Path, named: set[Path]) -> None:
+    """Say how many files lie there of which the table knows nothing."""
+    others = len(set(walk(root)[0]) - named - {file, file.with_name(examples.MATRIX)})
+    if others:
+        print(f"ingest: {others} other files in {root} are not named in {file.name}")
+
+
+def slicing(file: Path, rows: list[Row], own: set[str]) -> tuple[str, ...]:
+    """The columns by which examples are sliced, sorted: all but the table's `own`.
 
     A column without a name (an index that pandas wrote) is left out, and one whose name begins
     with `_`.
@@ -73,7 +115,7 @@ def slicing(file: Path, rows: list[dict[str | None, Any]]) -> tuple[str, ...]:
     Raises:
         DataError: one has more values than slices can have, or a name that predictions have.
     """
-    names = sorted({name for row in rows[:1] for name in row if name} - {*OWN})
+    names = sorted({name for row in rows[:1] for name in row if name} - own)
     columns = tuple(name for name in names if not name.startswith(LEFT_OUT))
     what_to_do = f"remove it, or rename it to {LEFT_OUT}{{name}} to have it left out"
     for name in columns:
@@ -91,29 +133,16 @@ def slicing(file: Path, rows: list[dict[str | None, Any]]) -> tuple[str, ...]:
     return columns
 
 
-def rows_of(file: Path) -> list[dict[str | None, Any]]:
-    """The table's rows; under the key None what a row has beyond the columns."""
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines, strict=True)
-        try:
-            columns = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = columns
-            rows = list(reader)
-        except (csv.Error, UnicodeDecodeError) as error:
-            where = f"{file}, near line {reader.line_num + 1},"
-            raise DataError(f"{where} cannot be read as CSV in UTF-8: {error}") from None
-    absent = [column for column in ("path", "label") if column not in columns]
-    if absent:
-        hint = "; separate the columns by commas" if len(columns) == 1 else ""
-        raise DataError(
-            f"{file} has no column {' or '.join(absent)}; it has {', '.join(columns)}{hint}"
-        )
-    if len(set(columns)) < len(columns):
-        raise DataError(f"{file} has two columns of one name: {', '.join(columns)}")
-    return rows
+def _why_not_an_example(row: Row, key: str, known: set[str]) -> str:
+    """Why a row that should hold an example does not; empty where it does."""
+    if None in row or None in row.values():
+        return "its row has another number of fields than the header"
+    if not key:
+        return "no key"
+    return f"the key {key} stands there twice" if key in known else ""
 
 
-def _why_not_in_table(row: dict[str | None, Any], path: Path, root: Path) -> str:
+def _why_not_in_table(row: Row, path: Path, root: Path) -> str:
     """Why a row of the table names no file to open; empty where it does."""
     if None in row or None in row.values():
         return "its row has another number of fields than the header"

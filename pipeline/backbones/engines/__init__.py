@@ -14,7 +14,7 @@ from ...core import packages, plugins
 from ...core.errors import DeviceError, ParamsError
 from ...core.params import ExtractParams
 from ...kinds import Kind
-from .. import exports, plugin
+from .. import exports
 from .engine import Engine
 
 __all__ = ["Engine", "is_ready", "open_engine", "stop_without_cuda"]
@@ -45,6 +45,10 @@ def _opened(settings: ExtractParams, kind: Kind) -> Engine:
     runs_it = _runs_it(settings)
     if settings.device == "cuda":
         stop_without_cuda("extract.device")
+    if runs_it == "torch" and exports.is_graph(settings.backbone) and settings.engine != "torch":
+        raise ParamsError(
+            f"extract.backbone {settings.backbone} runs on the CPU; set extract.device to auto"
+        )
     if runs_it == "torch":
         packages.need("torch", "extract.engine torch")
         from ..catalogue import load
@@ -92,7 +96,7 @@ def _runs_it(settings: ExtractParams) -> str:
         return settings.engine
     if settings.device == "cuda":
         return "torch"
-    if settings.device == "auto" and _has_cuda() and not plugin.is_graph(settings.backbone):
+    if settings.device == "auto" and _has_cuda() and not exports.is_graph(settings.backbone):
         return "torch"
     return "onnxruntime" if settings.precision == "float32" else "openvino"
 

@@ -1,29 +1,62 @@
 """What an engine is to those who use it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...kinds import Inputs, Kind, Maker, Preprocessing
+from ...kinds import Input, Inputs, Kind, Maker, takes
+
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Engine:
     """A backbone ready to run, and what makes views where the backbone runs.
 
-    `make_views` maps examples and their views to the backbone's input [n, …]. `run` maps such an
-    input, n at most the batch size, to float32 features [n, dimension]. Several threads may call
-    either at once. `fingerprint` changes with everything that could change a bit of the features
-    but the libraries that make the views. `takes` names the input that the backbone wants.
+    `make_views` maps examples and their views to the backbone's input. `run` maps an array of such
+    inputs [n, …], n at most the batch size, to float32 features [n, dimension]; `features` takes
+    whatever `make_views` made. Several threads may call them at once. `dimension` is 0 where it is
+    the examples'. `fingerprint` changes with everything that could change a bit of the features but
+    the libraries that make the views.
     """
 
     name: str
     kind: Kind
     make_views: Maker
-    run: Callable[[Inputs], NDArray[np.float32]]
-    preprocessing: Preprocessing
+    run: Callable[[Inputs], Floats]
+    preprocessing: Input
     dimension: int
     fingerprint: str
-    takes: str = "pixels"
+
+    @property
+    def takes(self) -> str:
+        """The input that the backbone wants, such as pixels."""
+        return takes(self.preprocessing)
+
+    def features(self, views: Inputs, batch_size: int) -> Floats:
+        """The features [n, dimension] of n views, at most `batch_size` inputs at a time."""
+        if self.kind.windowed:
+            lengths = [len(view) for view in views]
+            of_windows = self._of_list([window for view in views for window in view], batch_size)
+            parts = np.split(of_windows, np.cumsum(lengths)[:-1])
+            return np.stack([part.mean(axis=0) for part in parts])
+        if isinstance(views, list):
+            return self._of_list(views, batch_size)
+        starts = range(0, len(views), batch_size)
+        return np.concatenate([self.run(views[start : start + batch_size]) for start in starts])
+
+    def _of_list(self, inputs: Sequence[NDArray[Any]], batch_size: int) -> Floats:
+        """Inputs of one shape are run together: none is filled up to the length of another."""
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for position, one in enumerate(inputs):
+            by_shape.setdefault(one.shape, []).append(position)
+        found: dict[int, Floats] = {}
+        for positions in by_shape.values():
+            for start in range(0, len(positions), batch_size):
+                some = positions[start : start + batch_size]
+                rows = self.run(np.stack([inputs[position] for position in some]))
+                found |= dict(zip(some, rows, strict=True))
+        return np.stack([found[position] for position in range(len(inputs))])

@@ -1,6 +1,7 @@
 """ONNX Runtime on the CPU: the usual engine."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -23,8 +24,10 @@ def on_export(file: Path, kind: Kind) -> Engine:
     notes = session.get_modelmeta().custom_metadata_map
     preprocessing = preprocessing_of(notes)
 
-    def run(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        features: NDArray[np.float32] = session.run(["features"], {"pictures": pictures})[0]
+    wanted, dimension = session.get_inputs()[0].name, session.get_outputs()[0].shape[1]
+
+    def run(inputs: NDArray[Any]) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = session.run(["features"], {wanted: inputs})[0]
         return features
 
     return Engine(
@@ -33,6 +36,6 @@ def on_export(file: Path, kind: Kind) -> Engine:
         kind.inputs(preprocessing, "cpu"),
         run,
         preprocessing,
-        session.get_outputs()[0].shape[1],
+        dimension if isinstance(dimension, int) else 0,
         f"{notes['fingerprint']} onnxruntime {onnxruntime.__version__} cpu float32",
     )

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,8 +59,8 @@ def on_openvino(file: Path, sure: Engine, settings: ExtractParams) -> Engine:
             " and extract.engine to auto"
         ) from None
 
-    def run(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        features: NDArray[np.float32] = compiled.infer_new_request({"pictures": pictures})[0]
+    def run(inputs: NDArray[Any]) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = compiled.infer_new_request({0: inputs})[0]
         return features
 
     fingerprint = model.get_rt_info(["framework", "fingerprint"]).astype(str)

@@ -36,7 +36,6 @@ def on_cpu(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engine:
         backbone.dimension,
         f"{backbone.fingerprint} torch {torch.__version__} cpu {settings.precision}"
         f" batch {batch_size}",
-        backbone.takes,
     )
 
 
@@ -59,5 +58,4 @@ def on_cuda(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engine:
         f"{backbone.fingerprint} torch {torch.__version__} cuda {torch.version.cuda}"
         f" cudnn {torch.backends.cudnn.version()} {card} {settings.precision}"
         f" batch {run.batch_size}{make_views.made_by}",
-        backbone.takes,
     )

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import RefusedError
-from .. import Example, Maker, Preprocessing, Shown, View
+from .. import Example, Maker, Pixels, Shown, View
 
 if TYPE_CHECKING:
     import onnx
@@ -38,6 +38,9 @@ class Image:
     noun, nouns = "picture", "pictures"
     most_bytes = 200_000_000
     columns = ("width", "height", "format")
+    rows = same = ""
+    windowed = texts = hides = False
+    dimensions = 3
     view_columns = ("angle", "scale", "hflip", "vflip")
     original = ORIGINAL
     view_code = VIEW_CODE
@@ -112,7 +115,7 @@ class Image:
         names = ("pillow", "opencv-python-headless", "albumentations")
         return " ".join(f"{name} {version(name)}" for name in names[: 3 if augmented else 1])
 
-    def inputs(self, preprocessing: Preprocessing, device: str) -> Maker:
+    def inputs(self, preprocessing: Pixels, device: str) -> Maker:
         """Views, uint8 [n, side, side, 3]."""
         if device == "cuda":
             from .gpu import ViewMaker
@@ -133,13 +136,13 @@ class Image:
         libraries = f"Pillow {version('pillow')}, OpenCV {version('opencv-python-headless')}"
         return f"alike {COPIES_CODE}, {libraries}"
 
-    def graph(self, preprocessing: Preprocessing) -> "onnx.ModelProto":
+    def graph(self, preprocessing: Pixels) -> "onnx.ModelProto":
         """From a picture, uint8 [height, width, 3] of any size, to the backbone's pixels."""
         from .onnx_input import graph
 
         return graph(preprocessing)
 
-    def torch_input(self, example: "torch.Tensor", preprocessing: Preprocessing) -> "torch.Tensor":
+    def torch_input(self, example: "torch.Tensor", preprocessing: Pixels) -> "torch.Tensor":
         """The same in PyTorch: uint8 [height, width, 3] to [crop, crop, 3]."""
         from .torch_input import preprocess
 
@@ -154,7 +157,7 @@ class Image:
             )
         return b"P6\n%d %d\n255\n" % (array.shape[1], array.shape[0]) + array.tobytes()
 
-    def read(self, data: bytes, preprocessing: Preprocessing) -> NDArray[Any]:
+    def read(self, data: bytes, preprocessing: Pixels) -> NDArray[Any]:
         """A picture, uint8 [height, width, 3], scaled by the function that `extract` uses."""
         from .preprocess import base
 
@@ -164,7 +167,7 @@ class Image:
         self,
         example: NDArray[Any],
         heat: NDArray[np.float32],
-        preprocessing: Preprocessing,
+        preprocessing: Pixels,
         side: int | None,
     ) -> Shown:
         """The picture as the backbone saw it, under the map of a class."""
@@ -173,6 +176,16 @@ class Image:
         from .show import encoded
 
         return encoded(overlay(crop(example, preprocessing.crop), heat), side)
+
+    def hidden(self, data: bytes, preprocessing: Pixels) -> Sequence[NDArray[Any]]:
+        """Never asked for: the default backbones have maps."""
+        raise NotImplementedError
+
+    def explain_parts(
+        self, data: bytes, preprocessing: Pixels, weights: NDArray[np.float32], side: int | None
+    ) -> Shown:
+        """Never asked for either."""
+        raise NotImplementedError
 
     def show(self, data: bytes, side: int) -> Shown:
         """A thumbnail."""

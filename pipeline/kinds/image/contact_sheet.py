@@ -8,7 +8,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from ...core.files import read
-from .. import Preprocessing
+from .. import Pixels
 from . import preprocess, views
 from .views import View
 
@@ -16,7 +16,7 @@ TILE = 128  # pixels of a picture on the contact sheet
 GAP = 6
 MAX_ROWS = 12
 MAX_VIEWS = 6
-SHEET = Preprocessing(TILE, TILE, "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+SHEET = Pixels(TILE, TILE, "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def contact_sheet(training: pd.DataFrame, table: pd.DataFrame, file: Path) -> None:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ...core.cuda import NO_MEMORY, own_stream
 from ...core.errors import DeviceError
-from .. import Asked, Preprocessing
+from .. import Asked, Pixels
 from . import preprocess
 from .decode import REDUCING_GAP, TURNS, srgb_transform
 from .views import ORIGINAL, View
@@ -50,7 +50,7 @@ class ViewMaker:
 
     made_by = f" gpu views {GPU_VIEW_CODE}"
 
-    def __init__(self, preprocessing: Preprocessing) -> None:
+    def __init__(self, preprocessing: Pixels) -> None:
         """Make one view, so that the kernels are compiled before threads ask for them.
 
         Raises:
@@ -78,7 +78,7 @@ class ViewMaker:
 
 
 def make_views(
-    asked: Sequence[tuple[bytes, list[View]]], preprocessing: Preprocessing, device: torch.device
+    asked: Sequence[tuple[bytes, list[View]]], preprocessing: Pixels, device: torch.device
 ) -> Tensor:
     """The asked views of each picture, cropped as the backbone wants them.
 
@@ -122,7 +122,7 @@ class Bases(NamedTuple):
     width: NDArray[np.int64]
 
 
-def _bases(files: list[bytes], preprocessing: Preprocessing, device: torch.device) -> Bases:
+def _bases(files: list[bytes], preprocessing: Pixels, device: torch.device) -> Bases:
     """The base of each picture, from nvJPEG where it takes the file and from the CPU elsewhere."""
     shorter = max(preprocessing.resize, preprocessing.crop)
     suited = [i for i, data in enumerate(files) if suits_nvjpeg(data, shorter)]
@@ -254,7 +254,7 @@ def decode(files: Sequence[bytes], device: torch.device) -> list[Tensor | None]:
 # --- scaling --------------------------------------------------------------------------------------
 
 
-def scale(decoded: Sequence[Tensor], preprocessing: Preprocessing) -> Bases:
+def scale(decoded: Sequence[Tensor], preprocessing: Pixels) -> Bases:
     """Scale pictures as `preprocess.base` does those that `suits_nvjpeg` takes, to the bit.
 
     Args:

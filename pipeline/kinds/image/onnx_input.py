@@ -6,7 +6,7 @@ It is written in ONNX's own notation, so that no PyTorch is needed here, nor whe
 import onnx
 from onnx import inliner, parser
 
-from .. import IR_VERSION, OPSET, Preprocessing
+from .. import IR_VERSION, OPSET, Pixels
 from .preprocess import REACH
 
 # Per axis: the weights [crop, length] with which Pillow's `resize` makes each of the pixels that
@@ -197,7 +197,7 @@ preprocess (uint8[height, width, 3] picture) => (uint8[1, {crop}, {crop}, 3] inp
 """
 
 
-def graph(preprocessing: Preprocessing) -> onnx.ModelProto:
+def graph(preprocessing: Pixels) -> onnx.ModelProto:
     """What `preprocess.py` does: uint8 `picture` [height, width, 3] to `input` [1, crop, crop, 3].
 
     Its levels differ from Pillow's by 1 here and there, for Pillow's weights are whole numbers, and

@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .. import Preprocessing
+from .. import Pixels
 from . import decode
 
 REACH = 3  # a base is at most this many times as long as its shorter side
 
 
-def base(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def base(data: bytes, preprocessing: Pixels) -> NDArray[np.uint8]:
     """Decode a picture and scale its shorter side to `preprocessing.resize`.
 
     Returns:

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from .. import Preprocessing
+from .. import Pixels
 from .preprocess import REACH
 
 
-def preprocess(picture: Tensor, preprocessing: Preprocessing) -> Tensor:
+def preprocess(picture: Tensor, preprocessing: Pixels) -> Tensor:
     """What `preprocess.py` does with a picture: uint8 [height, width, 3] to [crop, crop, 3].
 
     As `onnx_input.graph`, which says how it differs from Pillow.
@@ -21,7 +21,7 @@ def preprocess(picture: Tensor, preprocessing: Preprocessing) -> Tensor:
     return turned.transpose(0, 1).to(torch.uint8)
 
 
-def axis_weights(length: int, shorter: int, preprocessing: Preprocessing) -> tuple[Tensor, int]:
+def axis_weights(length: int, shorter: int, preprocessing: Pixels) -> tuple[Tensor, int]:
     """What each pixel that is left of an axis is made of, and how many fewer there are.
 
     Args:

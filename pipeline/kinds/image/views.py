@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import Asked, Preprocessing
+from .. import Asked, Pixels
 from . import ORIGINAL as UNCHANGED
 from . import preprocess
 
@@ -39,7 +39,7 @@ class ViewMaker:
 
     made_by = ""
 
-    def __init__(self, preprocessing: Preprocessing) -> None:
+    def __init__(self, preprocessing: Pixels) -> None:
         """Remember how the backbone wants its pictures."""
         self.preprocessing = preprocessing
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...core import plugins
 from ...core.errors import ParamsError
-from .. import Kind
+from .. import LATER, Kind
 
 ASKED_BY = "ingest.kind plugin"
 
@@ -26,6 +26,10 @@ def __getattr__(name: str) -> Any:
         raise ParamsError(f"{ASKED_BY}: plugins/kind.py is not here; write it, with an object KIND")
     kind = plugins.load("python:kind.KIND", ASKED_BY)
     asked = [one for one in (*Kind.__annotations__, *vars(Kind)) if not one.startswith("_")]
-    if lacking := [one for one in asked if not hasattr(kind, one)]:
+    lacking = [one for one in asked if not hasattr(kind, one)]
+    for one in LATER.keys() & set(lacking):
+        setattr(kind, one, LATER[one])
+        lacking.remove(one)
+    if lacking:
         raise ParamsError(f"{ASKED_BY}: KIND of plugins/kind.py has no {', '.join(lacking)}")
     return kind

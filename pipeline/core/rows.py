@@ -1,0 +1,227 @@
+"""Examples that are rows of a table: texts or vectors, many in one file.
+
+The path of such an example is that of the table, `#` and the row's key: its cell in the column
+`key`, or the row's number from 1 where there is no such column. `data/raw/news.csv#12` is an
+example. A CSV has texts in its column `text`, or vectors as the rows of the matrix `vectors.npy`
+beside it, in the same order. A Parquet file has them in its column `text` or `vector`.
+"""
+
+import csv
+import io
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import unquote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError, MissingSetError, RefusedError
+
+ENDINGS = (".csv", ".parquet")
+MATRIX = "vectors.npy"
+KEY, TEXT, VECTOR = "key", "text", "vector"
+LONGEST = 2**27  # characters of a cell
+
+Row: TypeAlias = dict[str | None, Any]
+
+
+class Table(NamedTuple):
+    """A table in memory.
+
+    `rows` are its cells but for vectors, texts under the names of the columns (under None what a
+    row of a CSV has beyond them). `column` is TEXT or VECTOR, or empty where no cell is an example;
+    `cells` are the examples, a text or a vector a row.
+    """
+
+    columns: list[str]
+    rows: list[Row]
+    column: str
+    cells: Any  # a sequence
+
+    def keys(self) -> list[str]:
+        """Each row's key."""
+        if KEY not in self.columns:
+            return [str(number) for number in range(1, len(self.rows) + 1)]
+        return [str(row[KEY] or "") for row in self.rows]
+
+
+def address(file: Path, key: str) -> Path:
+    """The path of the example with this key in a table."""
+    spelt = re.sub(r"[%/\x00-\x1f\x7f]", lambda found: f"%{ord(found[0]):02X}", key)
+    return file.with_name(f"{file.name}#{spelt}")
+
+
+def parted(path: Path) -> tuple[Path, str] | None:
+    """The table and the key that `path` names; None where it is the path of a file."""
+    found = re.fullmatch(r"(.+?\.(?:csv|parquet))#(.+)", path.name, flags=re.DOTALL)
+    if found is None or os.path.exists(path):  # noqa: PTH110 (Path's own raises on a long name)
+        return None
+    return path.with_name(found[1]), unquote(found[2])
+
+
+def file_of(path: Path) -> Path:
+    """The file that holds the example."""
+    table = parted(path)
+    return table[0] if table else path
+
+
+def load(file: Path, key: str) -> bytes:
+    """The bytes of an example in a table: a text in UTF-8, or a vector as an NPY file of float32.
+
+    Raises:
+        RefusedError: there is no such row, or no such table.
+    """
+    try:
+        table, places = _opened(file, _stamp(file))
+    except OSError as error:
+        raise RefusedError(f"cannot be read ({error.strerror or error})") from None
+    except DataError as error:
+        raise RefusedError(str(error)) from None
+    if key not in places or not table.column:
+        raise RefusedError(f"{file} has no example {key}")
+    return _bytes(table.cells[places[key]])
+
+
+def examples(file: Path) -> list[Path]:
+    """The paths of all examples in a table; none where its cells are no examples.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    table, places = _opened(file, _stamp(file))
+    return [address(file, key) for key in places if key] if table.column else []
+
+
+def read(file: Path, holds: bool = True) -> Table:
+    """A table, read whole.
+
+    Args:
+        file: CSV or Parquet.
+        holds: whether its cells may be examples; else no column is taken for them.
+
+    Raises:
+        DataError: it is not CSV in UTF-8 or not Parquet, or it cannot be told where its examples
+            are.
+        MissingSetError: it takes a library that is not installed.
+    """
+    try:
+        return (_parquet if file.suffix == ".parquet" else _csv)(file, holds)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror or error})") from None
+
+
+def _bytes(cell: Any) -> bytes:
+    if isinstance(cell, str):
+        return cell.encode("utf-8", "surrogatepass")
+    if cell is None:
+        return b""
+    buffer = io.BytesIO()
+    with np.errstate(over="ignore"):  # what is too large is infinite, and refused
+        vector = np.asarray(cell).astype("<f4")
+    np.lib.format.write_array(buffer, vector, version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+@lru_cache(maxsize=4)
+def _opened(file: Path, stamp: tuple[int, int]) -> tuple[Table, dict[str, int]]:
+    """A table and the place of each key; of a key that stands there twice the first."""
+    table = read(file)
+    places: dict[str, int] = {}
+    for place, key in enumerate(table.keys()):
+        places.setdefault(key, place)
+    return table, places
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+def _csv(file: Path, holds: bool) -> Table:
+    csv.field_size_limit(LONGEST)
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines, strict=True)
+        try:
+            columns = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = columns
+            rows: list[Row] = list(reader)
+        except (csv.Error, UnicodeDecodeError) as error:
+            where = f"{file}, near line {reader.line_num + 1},"
+            raise DataError(f"{where} cannot be read as CSV in UTF-8: {error}") from None
+    if len(set(columns)) < len(columns):
+        raise DataError(f"{file} has two columns of one name: {', '.join(columns)}")
+    matrix = file.with_name(MATRIX)
+    if not holds or not (TEXT in columns or matrix.exists()):
+        return Table(columns, rows, "", ())
+    if TEXT in columns and matrix.exists():
+        raise DataError(f"{file} has a column {TEXT}, and {MATRIX} lies beside it; remove one")
+    if TEXT in columns:
+        return Table(columns, rows, TEXT, [row[TEXT] for row in rows])
+    vectors = _matrix(matrix)
+    if len(vectors) != len(rows):
+        raise DataError(
+            f"{matrix} has {len(vectors):,} rows and {file} has {len(rows):,}; they have to be the"
+            " same examples in the same order"
+        )
+    return Table(columns, rows, VECTOR, vectors)
+
+
+def _matrix(file: Path) -> NDArray[Any]:
+    try:
+        vectors: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{file} cannot be read as an NPY matrix: {error}") from None
+    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
+        raise DataError(
+            f"{file} is {vectors.dtype} {list(vectors.shape)}; it should be a matrix of numbers, a"
+            " row an example"
+        )
+    return vectors
+
+
+def _parquet(file: Path, holds: bool) -> Table:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise MissingSetError(f"{file} needs pyarrow, which is not installed") from None
+    try:
+        table = pq.read_table(file)
+    except pa.ArrowException as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{file} cannot be read as Parquet: {reason}") from None
+    columns = table.column_names
+    if len(set(columns)) < len(columns):
+        raise DataError(f"{file} has two columns of one name: {', '.join(columns)}")
+    both = [name for name in (TEXT, VECTOR) if name in columns and holds]
+    if len(both) == 2:
+        raise DataError(f"{file} has a column {TEXT} and a column {VECTOR}; remove one")
+    others = table.drop_columns([VECTOR]) if VECTOR in both else table
+    rows: list[Row] = [
+        {name: "" if value is None else str(value) for name, value in row.items()}
+        for row in others.to_pylist()
+    ]
+    if not both:
+        return Table(columns, rows, "", ())
+    (column,) = both
+    form = table.schema.field(column).type
+    if column == TEXT:
+        if not (pa.types.is_string(form) or pa.types.is_large_string(form)):
+            raise DataError(f"{file}: the column {TEXT} is {form}; it should be text")
+        return Table(columns, rows, TEXT, table[TEXT].to_pylist())
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    numbers = (pa.types.is_floating, pa.types.is_integer)
+    if not any(is_list(form) for is_list in lists) or not any(
+        is_number(form.value_type) for is_number in numbers
+    ):
+        raise DataError(f"{file}: the column {VECTOR} is {form}; it should be a list of numbers")
+    chunks = table[VECTOR].chunks
+    vectors = [
+        None if one.as_py() is None else one.values.to_numpy(zero_copy_only=False)
+        for chunk in chunks
+        for one in chunk
+    ]
+    return Table(columns, rows, VECTOR, vectors)

@@ -1,0 +1,211 @@
+"""Vectors: features that another model made, such as an encoder or a recommender.
+
+A vector is the bytes of an NPY file of one axis, or a JSON list of numbers. Rows of tables are
+vectors too (`core/rows.py`). The backbone is the identity, and there is no augmentation.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.errors import ParamsError, RefusedError
+from ...core.files import read as read_file
+from .. import IR_VERSION, OPSET, Asked, Example, Maker, Shown, Vector, View
+
+if TYPE_CHECKING:
+    import onnx
+    import pandas as pd
+    import torch
+
+    from ...core.params import Augmentation
+
+INSPECTION_CODE = 1  # raise when bytes.py comes to take or refuse other vectors
+COPIES_CODE = 1  # raise when other pairs come to be called copies
+VIEW_CODE = 1  # raise when the same bytes come to give another vector
+SHOWN = 8  # numbers of a vector that a page shows
+ALIKE = 1e-3  # distance of two copies at most, as a share of the shorter one's length
+
+GRAPH = """
+<ir_version: {ir_version}, opset_import: ["" : {opset}]>
+vector (float[{length}] vector) => (float[1, {length}] input)
+<int64[1] front = {{0}}>
+{{
+    input = Unsqueeze(vector, front)
+}}
+"""
+
+
+class Rows:
+    """Makes vectors into the identity's input."""
+
+    made_by = ""
+
+    def __call__(self, asked: Asked) -> NDArray[np.float32]:
+        """The vectors, float32 [n, length]."""
+        from .parse import vector
+
+        return np.stack([vector(data) for data, views in asked for _ in views])
+
+
+class OfNumbers:
+    """What the rooms ask of a kind of example; `Kind` says what each answer means."""
+
+    noun, nouns = "vector", "vectors"
+    most_bytes = 10_000_000
+    columns = ("length",)
+    rows, same = "vector", "length"
+    view_columns: tuple[str, ...] = ()
+    original: View = ()
+    view_code = VIEW_CODE
+    feeds = frozenset({"vector"})
+    windowed = texts = hides = False
+    accepts = ("application/json", "application/x-npy")
+    dimensions = 1
+
+    def schema(self) -> "type[Augmentation]":
+        """The section `augment`, in which `views` can only be 0."""
+        from .parameters import Augment
+
+        return Augment
+
+    def inspect(self, data: bytes) -> tuple[Any, ...]:
+        """How many numbers there are."""
+        from .parse import vector
+
+        return (len(vector(data)),)
+
+    def inspected_by(self) -> str:
+        """This code."""
+        return f"vector inspection {INSPECTION_CODE}"
+
+    def remember(self, seen: tuple[Any, ...]) -> NDArray[np.float32]:
+        """The length."""
+        return np.array(seen, dtype=np.float32)
+
+    def recall(self, numbers: NDArray[np.float32]) -> tuple[Any, ...]:
+        """What `remember` was given."""
+        return (int(numbers[0]),)
+
+    def alone(self, path: Path) -> contextlib.AbstractContextManager[object]:
+        """A vector is small."""
+        return contextlib.nullcontext()
+
+    def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":
+        """A plan without views."""
+        import pandas as pd
+
+        return pd.DataFrame({"digest": [], "view": []}).astype({"digest": "str", "view": "int32"})
+
+    def draw(self, digest: str, number: int, settings: "Augmentation") -> View:
+        """The vector itself."""
+        return self.original
+
+    def contact_sheet(self, training: "pd.DataFrame", plan: "pd.DataFrame", file: Path) -> None:
+        """Vectors of each class as rows of colours."""
+        from .contact_sheet import contact_sheet
+
+        contact_sheet(training, file)
+
+    def pack_view(self, view: View) -> bytes:
+        """Nothing: there is one view."""
+        return b""
+
+    def views_made_by(self, augmented: bool) -> str:
+        """No library: the numbers are taken as they are."""
+        return "vector"
+
+    def inputs(self, preprocessing: Vector, device: str) -> Maker:
+        """Vectors, float32 [n, length]."""
+        return Rows()
+
+    def copies(self, pairs: Sequence[tuple[Example, Example]]) -> list[bool]:
+        """Whether vectors are equal but for rounding."""
+        from .parse import vector
+
+        def of(example: Example) -> NDArray[np.float64]:
+            return vector(read_file(Path(example[0]), example[1])).astype(np.float64)
+
+        alike = []
+        for one, other in ((of(first), of(second)) for first, second in pairs):
+            shorter = min(np.linalg.norm(one), np.linalg.norm(other))
+            alike.append(
+                one.shape == other.shape and bool(np.linalg.norm(one - other) <= ALIKE * shorter)
+            )
+        return alike
+
+    def copies_by(self) -> str:
+        """This code."""
+        return f"vectors alike {COPIES_CODE}"
+
+    def graph(self, preprocessing: Vector) -> "onnx.ModelProto":
+        """From a vector, float32 [length], to a batch of one."""
+        from onnx import parser
+
+        return parser.parse_model(
+            GRAPH.format(ir_version=IR_VERSION, opset=OPSET, length=preprocessing.length)
+        )
+
+    def torch_input(self, example: "torch.Tensor", preprocessing: Vector) -> "torch.Tensor":
+        """None: the identity has no PyTorch form.
+
+        Raises:
+            ParamsError: always.
+        """
+        raise ParamsError("vectors have no PyTorch form: their backbone is the identity")
+
+    def encode(self, array: NDArray[Any]) -> bytes:
+        """Numbers [length], as the bytes of an NPY file."""
+        from .parse import npy
+
+        if array.ndim != 1 or array.dtype.kind not in "fiu":
+            raise RefusedError(
+                f"an array of {array.dtype} {list(array.shape)}; a vector has numbers [length]"
+            )
+        return npy(array)
+
+    def read(self, data: bytes, preprocessing: Vector) -> NDArray[np.float32]:
+        """A vector, float32 [length], of the bundle's length."""
+        from .parse import vector
+
+        found = vector(data)
+        if preprocessing.length not in (0, len(found)):
+            raise RefusedError(
+                f"length {len(found)}, where the bundle takes {preprocessing.length}"
+            )
+        return found
+
+    def explain(
+        self,
+        example: NDArray[Any],
+        heat: NDArray[np.float32],
+        preprocessing: Vector,
+        side: int | None,
+    ) -> Shown:
+        """Never asked for: the identity has no maps."""
+        raise NotImplementedError
+
+    def hidden(self, data: bytes, preprocessing: Vector) -> Sequence[NDArray[Any]]:
+        """Never asked for: a vector's numbers mean nothing to people."""
+        raise NotImplementedError
+
+    def explain_parts(
+        self, data: bytes, preprocessing: Vector, weights: NDArray[np.float32], side: int | None
+    ) -> Shown:
+        """Never asked for either."""
+        raise NotImplementedError
+
+    def show(self, data: bytes, side: int) -> Shown:
+        """The first numbers."""
+        from .parse import vector
+
+        found = vector(data)
+        some = ", ".join(f"{number:.3g}" for number in found[:SHOWN])
+        more = ", …" if len(found) > SHOWN else ""
+        return Shown("text/plain", f"[{some}{more}]\n{len(found)} numbers".encode())
+
+
+KIND = OfNumbers()

@@ -1,0 +1,22 @@
+"""The section `augment` of `params.yaml`, for vectors."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from ...core.params import Augmentation, told
+
+
+def _none(views: int) -> int:
+    if views:
+        raise ValueError(
+            "should be 0: vectors are not augmented, since nobody knows what leaves"
+            " the meaning of another model's numbers as it is"
+        )
+    return views
+
+
+class Augment(Augmentation):
+    """Vectors are not augmented."""
+
+    views: Annotated[int, AfterValidator(_none)] = told(0, "0: vectors are not augmented")
