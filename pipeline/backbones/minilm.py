@@ -1,8 +1,8 @@
 """MiniLM-L6: an encoder of texts whose weights are packages, written as ONNX without PyTorch.
 
 Wang et al., MiniLM, NeurIPS 2020 (arXiv:2002.10957), trained for similarity of sentences by
-sentence-transformers as `all-MiniLM-L6-v2` (Apache-2.0): the BERT of Devlin et al. (NAACL 2019) with
-6 layers of width 384. A text's features are the mean over its tokens, of length 1 (Reimers and
+sentence-transformers as `all-MiniLM-L6-v2` (Apache-2.0): the BERT of Devlin et al. (NAACL 2019), of
+6 layers and width 384. A text's features are the mean over its tokens, of length 1 (Reimers and
 Gurevych, EMNLP 2019). Tests compare them with what `transformers` computes from the same weights.
 
 `minilm_l6_v2_int8` holds the same weights rounded to 8 bits. They are widened to float32 before
@@ -74,9 +74,9 @@ def opened(name: str) -> Opened:
         WeightsError: a package is not installed, or holds other files than it did.
     """
     tokenizer = _file(name, *TOKENIZER).read_text(encoding="utf-8")
-    tensors = weights(name)
-    made_by = tuple(dict.fromkeys((distribution(name), TOKENIZER[0], "onnx")))
-    return Opened(graph(tensors), Tokens(tokenizer, LONGEST, PAD), tensors, made_by)
+    made_by = tuple(dict.fromkeys((distribution(name), TOKENIZER[0], "onnx", "tokenizers")))
+    # The weights are in the graph alone: there is no PyTorch form that would want them beside it.
+    return Opened(graph(weights(name)), Tokens(tokenizer, LONGEST, PAD), {}, made_by)
 
 
 def weights(name: str) -> Tensors:
@@ -169,10 +169,11 @@ def graph(tensors: Tensors) -> "onnx.ModelProto":
     for layer in range(LAYERS):
         at = f"encoder.layer.{layer}"
         heads = []
-        for part, turned in (("query", [0, 2, 1, 3]), ("key", [0, 2, 3, 1]), ("value", [0, 2, 1, 3])):
+        for part in ("query", "key", "value"):
             # Of the query, so that no product of the scores is needed.
             factor = (WIDTH / HEADS) ** -0.5 if part == "query" else 1.0
             one = net.dense(x, f"{at}.attention.self.{part}", factor)
+            turned = [0, 2, 3, 1] if part == "key" else [0, 2, 1, 3]
             heads.append(add("Transpose", [add("Reshape", [one, split])], perm=turned))
         query, key, value = heads
         weighed = add("Add", [add("MatMul", [query, key]), scores])
@@ -210,6 +211,7 @@ class _Network:
         self._tensors = tensors
 
     def constant(self, name: str, value: Any) -> str:
+        """Add a constant; returns its name."""
         from onnx import numpy_helper
 
         self.constants.append(numpy_helper.from_array(np.array(value, order="C"), name))
@@ -243,6 +245,6 @@ class _Network:
 
     def normalised(self, x: str, layer: str) -> str:
         """Layer normalisation."""
-        tensors = [self._tensors[f"{layer}.{part}"] for part in ("weight", "bias")]
-        names = [self.constant(f"{layer}.{part}", one) for part, one in zip("wb", tensors)]
+        parts = [f"{layer}.weight", f"{layer}.bias"]
+        names = [self.constant(part, self._tensors[part]) for part in parts]
         return self.add("LayerNormalization", [x, *names], axis=-1, epsilon=EPSILON)

@@ -50,6 +50,7 @@ class Text:
     view_code = VIEW_CODE
     feeds = frozenset({"tokens", "terms"})
     windowed = False
+    texts = hides = True
     accepts = ("text/plain",)
     dimensions = 0
 

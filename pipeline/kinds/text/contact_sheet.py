@@ -1,4 +1,4 @@
-"""The contact sheet: some training texts of each class, to see that they are what they should be."""
+"""The contact sheet: some training texts under each class, to be looked at."""
 
 import textwrap
 from pathlib import Path

@@ -46,6 +46,6 @@ class Maker:
         if not self._cut:
             return ""
         return (
-            f"{self._cut:,} of {self._made:,} texts are longer than the {self._wanted.longest} tokens"
-            " that the backbone takes; what is beyond is cut off"
+            f"{self._cut:,} of {self._made:,} texts have more than the {self._wanted.longest} tokens"
+            ", the most that the backbone takes; what is beyond is cut off"
         )
