@@ -108,7 +108,9 @@ class Shown(NamedTuple):
     `also` is shown beside it, such as the sound beside its picture.
     """
 
-    media_type: str  # such as image/png; pages show image/*, audio/* and text/plain
+    # Such as image/png; pages show image/*, audio/*, text/plain and text/html, a piece of HTML in
+    # which the kind has escaped what is the example's.
+    media_type: str
     data: bytes
     also: "Shown | None" = None
 

@@ -45,7 +45,8 @@ class Maker:
         """How many texts were cut off; empty where none was."""
         if not self._cut:
             return ""
+        most = self._wanted.longest
         return (
-            f"{self._cut:,} of {self._made:,} texts have more than the {self._wanted.longest} tokens"
-            ", the most that the backbone takes; what is beyond is cut off"
+            f"{self._cut:,} of {self._made:,} texts have more than {most} tokens, the most that the"
+            " backbone takes; what is beyond is cut off"
         )

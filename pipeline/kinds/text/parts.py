@@ -11,7 +11,8 @@ from .reading import WORD, text_of
 
 MOST_PARTS = 64  # of a longer text, so many words stand in a part that it has no more
 MOST_SHOWN = 400  # characters that a page shows of a text, and `show` of any
-MARKED = (242, 169, 0)  # behind a word that speaks for the class
+MARKED = "242 169 0"  # the colour behind a word that speaks for the class
+LEAST_MARKED = 0.05  # of the most that a part counts
 
 
 def hidden(data: bytes, wanted: Input) -> list[NDArray[np.int64]] | list[NDArray[np.float32]]:
@@ -35,11 +36,13 @@ def marked(data: bytes, wanted: Input, weights: NDArray[np.float32], side: int |
     for (start, end), weight in zip(_parts(text, wanted), weights.tolist(), strict=True):
         if start >= len(shown.rstrip("…")):
             break
-        words = escape(shown[start : min(end, len(shown))])
-        colour = f"rgb({' '.join(map(str, MARKED))} / {max(weight, 0):.2f})"
-        pieces += [escape(shown[at:start])]
-        pieces += [f'<mark style="background: {colour}; color: inherit">{words}</mark>']
-        at = min(end, len(shown))
+        end = min(end, len(shown))
+        words = escape(shown[start:end])
+        if weight >= LEAST_MARKED:
+            colour = f"rgb({MARKED} / {weight:.2f})"
+            words = f'<mark style="background: {colour}; color: inherit">{words}</mark>'
+        pieces += [escape(shown[at:start]), words]
+        at = end
     pieces.append(escape(shown[at:]))
     return Shown("text/html", f"<p>{''.join(pieces)}</p>".encode())
 
