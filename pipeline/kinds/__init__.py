@@ -76,13 +76,11 @@ class Tokens(NamedTuple):
     """What an encoder of texts takes: int64 [length], the numbers of pieces of words.
 
     tokenizer: the text of a tokenizer.json, as the library `tokenizers` reads it; longest: the most
-    tokens, beyond which a text is cut off; pad: the token that fills a text up, which the encoder
-    leaves out of account.
+    tokens, beyond which a text is cut off. No text is filled up to the length of another.
     """
 
     tokenizer: str
     longest: int
-    pad: int = 0
 
 
 class Terms(NamedTuple):

@@ -16,7 +16,7 @@ def read(data: bytes, wanted: Input) -> NDArray[Any]:
     text = text_of(data)
     if isinstance(wanted, Terms):
         return terms.counts(text, wanted.width)
-    return tokens.padded(tokens.encoded(text, wanted), wanted.pad)
+    return tokens.numbers(tokens.encoded(text, wanted))
 
 
 class Maker:
@@ -39,7 +39,7 @@ class Maker:
         with self._turn:
             self._made += len(texts)
             self._cut += sum(map(tokens.was_cut, encodings))
-        return [tokens.padded(encoding, self._wanted.pad) for encoding in encodings]
+        return [tokens.numbers(encoding) for encoding in encodings]
 
     def told(self) -> str:
         """How many texts were cut off; empty where none was."""

@@ -21,7 +21,7 @@ def hidden(data: bytes, wanted: Input) -> list[NDArray[np.int64]] | list[NDArray
     places = _parts(text, wanted)
     rest = [text[:start] + text[end:] for start, end in places]
     if isinstance(wanted, Tokens):
-        return [tokens.padded(tokens.encoded(one, wanted), wanted.pad) for one in rest]
+        return [tokens.numbers(tokens.encoded(one, wanted)) for one in rest]
     return [terms.counts(one, wanted.width) for one in rest]
 
 

@@ -1,12 +1,13 @@
 """Texts to the numbers of an encoder's tokens."""
 
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.errors import MissingSetError
+from ...core import packages
 from .. import Tokens
 
 if TYPE_CHECKING:
@@ -23,24 +24,13 @@ def was_cut(encoding: "Encoding") -> bool:
     return bool(encoding.overflowing)
 
 
-def padded(encoding: "Encoding", pad: int) -> NDArray[np.int64]:
-    """The tokens, filled up to the length of their bucket.
+def numbers(encoding: "Encoding") -> NDArray[np.int64]:
+    """The tokens' numbers, [length].
 
-    The bucket depends on the text's own length alone, and so do the bits of its features.
+    The length is the text's own, never that of others beside it, and so are the bits of its
+    features. Texts of one length are run together.
     """
-    ids = encoding.ids
-    filled = np.full(bucket(len(ids)), pad, dtype=np.int64)
-    filled[: len(ids)] = ids
-    return filled
-
-
-def bucket(length: int) -> int:
-    """The length rounded up to four binary digits: 1 to 16, 18, … 32, 36, … 64, 72, … 256.
-
-    Texts of one bucket are run together, and at most an eighth of it is padding.
-    """
-    step = 1 << max(0, (length - 1).bit_length() - 4)
-    return -(-length // step) * step
+    return np.array(encoding.ids, dtype=np.int64)
 
 
 def seen(text: str, tokens: Tokens) -> int:
@@ -52,13 +42,10 @@ def seen(text: str, tokens: Tokens) -> int:
 @lru_cache(maxsize=4)
 def _tokenizer(described: str, longest: int) -> "Tokenizer":
     """Any number of threads may use it. What the file says of cutting and filling is left out."""
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        raise MissingSetError(
-            "a backbone that reads tokens needs the package tokenizers, which is not installed:"
-            " run `make setup EXTRAS=text`, or pip install tokenizers"
-        ) from None
+    if find_spec("tokenizers") is None:
+        packages.need("text", "a backbone that reads texts in tokens")
+    from tokenizers import Tokenizer
+
     tokenizer: Tokenizer = Tokenizer.from_str(described)
     tokenizer.no_padding()
     tokenizer.enable_truncation(longest)
