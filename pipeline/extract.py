@@ -41,6 +41,9 @@ def extract() -> None:
         f"extract: {len(manifest)} {kind.nouns}, {len(table)} views:"
         f" {len(table) - computed} reused, {computed} computed{rate} ({engine.name})"
     )
+    told = getattr(engine.make_views, "told", None)  # not every kind has something to tell
+    if told and (said := told()):
+        print(f"extract: of those computed, {said}")
 
 
 def write(table: pd.DataFrame, engine: Engine, cache: FeatureStore, batch_size: int) -> int:
@@ -62,7 +65,7 @@ def write(table: pd.DataFrame, engine: Engine, cache: FeatureStore, batch_size: 
             vectors = np.stack([found[key] for key in rows["key"]])
             yield rows["digest"].tolist(), rows["view"], vectors
 
-    write_shards(FEATURES, shards())
+    write_shards(FEATURES, shards(), counts=engine.takes == "terms")
     return recomputed
 
 

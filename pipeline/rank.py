@@ -60,7 +60,8 @@ def rank() -> None:
         splits, computed = originals(examples, classes, engine, asked.batch_size, power)
         reused = len(examples) - computed
         print(f"rank: {candidate}: {reused} views reused, {computed} computed")
-        head = quick_head(splits["train"], splits["val"], len(classes))
+        counts = engine.takes == "terms"
+        head = quick_head(splits["train"], splits["val"], len(classes), counts)
         rows.append(
             {"backbone": candidate}
             | measured(head, splits, len(classes), settings.confidence)
@@ -86,10 +87,10 @@ def parted(candidate: str) -> tuple[str, str]:
     return "pretrained", candidate
 
 
-def quick_head(rows: Split, val: Split, classes: int) -> Trained:
+def quick_head(rows: Split, val: Split, classes: int, counts: bool = False) -> Trained:
     """Logistic regression with the penalty of the lowest validation loss."""
     choices = [from_used({"optimizer": "lbfgs", "weight_decay": decay}) for decay in DECAYS]
-    schedule = Schedule(1, 1, 0, np.ones(classes, np.float32))
+    schedule = Schedule(1, 1, 0, np.ones(classes, np.float32), counts)
     return min(fit_heads(rows, val, choices, schedule, "cpu"), key=order)
 
 
@@ -108,7 +109,7 @@ def measured(
         "high": float(high),
         "val_loss": best.kept.val_loss,
         "weight_decay": best.hyperparameters.weight_decay,
-        "logme": logme(rows.features, rows.labels, classes),
+        "logme": logme(best.head.seen(rows.features), rows.labels, classes),
     }
 
 

@@ -55,7 +55,8 @@ Source = Annotated[
 ]
 # Backbones that have a graph of their own here and no PyTorch form, by the kind that they suit.
 OF_VECTORS = ("identity",)
-GRAPHS = OF_VECTORS
+OF_TEXTS = ("minilm_l6_v2", "minilm_l6_v2_int8", "tf_idf")
+GRAPHS = OF_VECTORS + OF_TEXTS
 NETWORKS = r"efficientnet_lite[012]|(torchvision|timm):[\w.\-/]+"  # that have a PyTorch form
 NAMES = (
     "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME, timm:NAME,"

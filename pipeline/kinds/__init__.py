@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # slow to import, or not there where a bundle only answers
 # The name of a kind in params.yaml is that of its folder beside this file.
 KINDS = (
     "image",
+    "text",
     "vector",
     "plugin",
 )  # fmt: skip
@@ -71,9 +72,28 @@ class Vector(NamedTuple):
     length: int = 0
 
 
+class Tokens(NamedTuple):
+    """What an encoder of texts takes: int64 [length], the numbers of pieces of words.
+
+    tokenizer: the text of a tokenizer.json, as the library `tokenizers` reads it; longest: the most
+    tokens, beyond which a text is cut off; pad: the token that fills a text up, which the encoder
+    leaves out of account.
+    """
+
+    tokenizer: str
+    longest: int
+    pad: int = 0
+
+
+class Terms(NamedTuple):
+    """What TF-IDF takes: float32 [width], how often the terms of each column stand in a text."""
+
+    width: int
+
+
 # What a backbone takes, and what it says of it: how examples have to be prepared. The fields are
 # values that JSON has; a text of them is a file of its own in a bundle.
-INPUTS: dict[str, type] = {"pixels": Pixels, "vector": Vector}
+INPUTS: dict[str, type] = {"pixels": Pixels, "vector": Vector, "tokens": Tokens, "terms": Terms}
 Input = Any  # an instance of one of these
 
 
@@ -88,7 +108,9 @@ class Shown(NamedTuple):
     `also` is shown beside it, such as the sound beside its picture.
     """
 
-    media_type: str  # such as image/png; pages show image/*, audio/* and text/plain
+    # Such as image/png; pages show image/*, audio/*, text/plain and text/html, a piece of HTML in
+    # which the kind has escaped what is the example's.
+    media_type: str
     data: bytes
     also: "Shown | None" = None
 
@@ -99,7 +121,11 @@ class Maker(Protocol):
     made_by: str  # what else than the libraries could change an input; empty on a CPU
 
     def __call__(self, asked: Asked) -> Inputs:
-        """The views, one after another."""
+        """The views, one after another.
+
+        What is to be told of those made so far, such as how many were cut off, a maker may say in a
+        method `told() -> str`; `extract` prints it.
+        """
 
 
 class Kind(Protocol):

@@ -24,7 +24,8 @@ answer (float[n, {dimension}] pooled)
     sizes = Abs(pooled)
     roots = Pow(sizes, power)
     raised = Mul(signs, roots)
-    features = Squeeze(raised, front)
+{weighing}
+    features = Squeeze({seen}, front)
 {layers}
     evened = Div(logits, temperature)
     shares = Softmax<axis = -1>(evened)
@@ -40,9 +41,18 @@ mean (float[w, dimension] windows) => (float[n, dimension] mean)
     mean = ReduceMean <keepdims = 1> (windows, over_windows)
 }}
 """
-LINEAR = "    logits = Gemm<transB = 1>(raised, weight, bias)"
+# Counts of terms as `tf_idf.weighed` weighs them.
+WEIGHED = """
+    products = Mul(raised, idf)
+    last = Constant<value_ints = [-1]>()
+    length = ReduceL2(products, last)
+    least = Constant<value_float = 1e-37>()
+    divisor = Max(length, least)
+    weighed = Div(products, divisor)
+"""
+LINEAR = "    logits = Gemm<transB = 1>({seen}, weight, bias)"
 HIDDEN = """
-    sums = Gemm<transB = 1>(raised, hidden_weight, hidden_bias)
+    sums = Gemm<transB = 1>({seen}, hidden_weight, hidden_bias)
     units = Relu(sums)
     logits = Gemm<transB = 1>(units, weight, bias)
 """
@@ -89,6 +99,7 @@ def whole(
 
 def answer_graph(head: Head, power: float, temperature: float) -> onnx.ModelProto:
     """Power, head, temperature and softmax: `pooled` [1, dimension] to the answers of `whole`."""
+    seen = "raised" if head.idf is None else "weighed"
     model = parser.parse_model(
         ANSWER.format(
             ir_version=IR_VERSION,
@@ -97,7 +108,9 @@ def answer_graph(head: Head, power: float, temperature: float) -> onnx.ModelProt
             classes=len(head.bias),
             power=float(power),
             temperature=float(temperature),
-            layers=HIDDEN if head.width else LINEAR,
+            seen=seen,
+            weighing="" if head.idf is None else WEIGHED,
+            layers=(HIDDEN if head.width else LINEAR).format(seen=seen),
         )
     )
     tensors = {name: tensor for name, tensor in vars(head).items() if tensor is not None}

@@ -6,6 +6,7 @@ What lies in it is described in docs/bundle.md; `classifier.py` opens it.
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def write(
     (folder / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
     shutil.copyfile(file.with_suffix(".safetensors"), folder / "backbone.safetensors")
     (folder / "head.safetensors").write_bytes(as_bytes(head))
-    _save_neighbours(train, classes, folder)
+    _save_neighbours(replace(train, features=head.seen(train.features)), classes, folder)
     text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
     (folder / "bundle.json").write_text(text, encoding="utf-8")
     size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
