@@ -1,11 +1,12 @@
 """Stage 6, bundle: all that answering needs, in one folder that needs neither us nor PyTorch."""
 
 from . import kinds
-from .backbones import exports, joined
+from .backbones import exports
 from .core import command, params
 from .core.paths import BUNDLE, FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, METRICS
 from .heads.head import load_head
 from .serving.writing import read_figures, write
+from .tables import joined
 from .tables.features import read_splits
 from .tables.manifest import kind_in, read_manifest
 

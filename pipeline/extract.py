@@ -8,13 +8,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from . import kinds
-from .backbones import joined
 from .backbones.engines import Engine, open_engines, stop_without_cuda
 from .core import command, params
 from .core.paths import FEATURES, MANIFEST, PLAN
 from .runners.threads import batches, compute, features_of
 from .runners.wanted import every_view, without
 from .store.vectors import FeatureStore, open_store
+from .tables import joined
 from .tables.features import write_shards
 from .tables.manifest import kind_in, read_manifest
 

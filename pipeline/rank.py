@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from . import kinds
-from .backbones import exports, joined
+from .backbones import exports
 from .backbones.engines import Engine, open_engines
 from .core import command, packages, params
 from .core.paths import MANIFEST, RANK, RANK_SPEED
@@ -26,6 +26,7 @@ from .heads.hyperparameters import from_used
 from .heads.trained import Schedule, Trained, order
 from .runners.threads import batches, features_of
 from .runners.wanted import originals
+from .tables import joined
 from .tables.features import Split
 from .tables.labels import class_names, require
 from .tables.manifest import kind_in, read_manifest

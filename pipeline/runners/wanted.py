@@ -5,9 +5,9 @@ from collections.abc import Container
 import numpy as np
 import pandas as pd
 
-from ..backbones import joined
 from ..backbones.engines import Engine
 from ..store.vectors import open_store
+from ..tables import joined
 from ..tables.features import Split
 from ..tables.power import raised
 from .keys import view_keys

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backbones import joined
 from ..backbones.engines import Engine, open_engines
 from ..core.errors import DataError, RefusedError
 from ..core.files import digest
@@ -21,6 +20,7 @@ from ..core.params import ExtractParams
 from ..kinds import named
 from ..runners.keys import view_keys
 from ..store.vectors import FeatureStore, open_store
+from ..tables import joined
 
 Floats = NDArray[np.float32]
 Example = tuple[str, Callable[[], bytes]]  # what messages call it, and what reads its file

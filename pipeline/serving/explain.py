@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..backbones import joined
 from ..heads.head import Head
+from ..tables import joined
 from ..tables.power import raised
 
 Floats = npt.NDArray[np.float32]

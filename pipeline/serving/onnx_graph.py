@@ -58,7 +58,7 @@ HIDDEN = """
 """
 
 
-# Features of several networks side by side, as `backbones/joined.py` puts them on one scale.
+# Features of several networks side by side, as `tables/joined.py` puts them on one scale.
 SCALED = """
     squares_{n} = Mul(part_{n}, part_{n})
     square_{n} = ReduceMean<keepdims = 1>(squares_{n}, last)

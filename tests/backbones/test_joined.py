@@ -13,10 +13,10 @@ from PIL import Image
 
 import headstart
 from pipeline import kinds
-from pipeline.backbones import joined
 from pipeline.core.errors import DataError, ParamsError
 from pipeline.core.params import ExtractParams, Params, extract_section
 from pipeline.serving.classifier import Classifier
+from pipeline.tables import joined
 from tests.conftest import Project
 
 BOTH = "efficientnet_lite0+efficientnet_lite1"
@@ -109,7 +109,7 @@ def test_a_bundle_of_joined_backbones_answers_as_evaluate_did(shapes: Project) -
 
     told["further"] = []
     Path("bundle/bundle.json").write_text(json.dumps(told))
-    with pytest.raises(DataError, match="takes 2 inputs, and bundle.json tells of 1"):
+    with pytest.raises(DataError, match=r"takes 2 inputs, and bundle\.json tells of 1"):
         Classifier(Path("bundle"))
 
 

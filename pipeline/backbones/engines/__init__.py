@@ -14,7 +14,8 @@ from ...core import packages, plugins
 from ...core.errors import DeviceError, ParamsError
 from ...core.params import ExtractParams
 from ...kinds import Kind
-from .. import exports, joined
+from ...tables import joined
+from .. import exports
 from .engine import Engine
 
 __all__ = ["Engine", "is_ready", "open_engine", "open_engines", "stop_without_cuda"]
