@@ -13,6 +13,7 @@ from importlib.metadata import metadata
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from . import kinds
@@ -31,6 +32,7 @@ from .tables.features import Split
 from .tables.labels import class_names, require
 from .tables.manifest import kind_in, read_manifest
 from .tasks.metrics import bootstrap, interval
+from .transfer.choice import difference
 from .transfer.logme import logme
 
 DECAYS = np.geomspace(1e-4, 10, 11).tolist()  # L2 penalties that each candidate's head may have
@@ -55,6 +57,7 @@ def rank() -> None:
         for name in joined.names(parted(candidate)[1]):
             catalogue.stop_if_unknown(name)
     rows, speeds = [], []
+    losses: dict[str, npt.NDArray[np.float64]] = {}
     for candidate in candidates:
         weights, name = parted(candidate)
         asked = extracting.model_copy(update={"backbone": name, "weights": weights})
@@ -69,6 +72,7 @@ def rank() -> None:
             | measured(head, splits, len(classes), settings.confidence)
             | described(name, weights, engines, splits["train"].features.shape[1])
         )
+        losses[candidate] = surprise(head, splits["val"])
         speeds.append((candidate, speed(examples, engines, asked.batch_size), engines[0].name))
         print(
             f"rank: {candidate}: validation accuracy {rows[-1]['val_accuracy']:.4f}, "
@@ -78,8 +82,33 @@ def rank() -> None:
     table = pd.DataFrame(rows).sort_values(["val_accuracy", "val_loss"], ascending=[False, True])
     RANK.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(RANK, index=False, float_format="%.6g", lineterminator="\n")
+    say_if_better(losses, extracting.backbone, settings.confidence)
     timings = pd.DataFrame(speeds, columns=["backbone", "views_per_second", "engine"])
     timings.to_csv(RANK_SPEED, index=False, lineterminator="\n")
+
+
+def surprise(head: Trained, val: Split) -> npt.NDArray[np.float64]:
+    """The log loss of each validation example, [n]."""
+    assert head.head is not None  # noqa: S101 (L-BFGS loses none)
+    shares = probabilities(head.head.logits(val.features))
+    losses: npt.NDArray[np.float64] = -np.log(shares[np.arange(len(shares)), val.labels])
+    return losses
+
+
+def say_if_better(
+    losses: dict[str, npt.NDArray[np.float64]], current: str, confidence: float
+) -> None:
+    """Say which candidate, if any, loses significantly less than `extract.backbone` does."""
+    if current not in losses:
+        return
+    best = min(losses, key=lambda name: losses[name].mean())
+    apart = difference(losses[current], losses[best], confidence)
+    if apart.low > 0:
+        print(
+            f"rank: {best} would now be significantly better than extract.backbone {current}: its"
+            f" validation loss is lower by {apart.low:.4f} to {apart.high:.4f}; `headstart choose`"
+            " compares both by cross-validation"
+        )
 
 
 def parted(candidate: str) -> tuple[str, str]:
