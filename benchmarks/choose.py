@@ -3,11 +3,11 @@
     python -m benchmarks choose ../shared/data/hymenoptera STAMPS [--seeds SEEDS]
 
 STAMPS is the folder `stamps` of Debian's package tuxpaint-stamps-default, with a folder for each
-class: a set that nobody looked at while `choose` was written. The other sets are the pictures of the
-default run, and 500 of scikit-learn's handwritten digits. For each seed a fifth of a set is put aside.
-`choose` takes a backbone by cross-validation on the rest. A head is then trained on the rest, and
-asked about the fifth. Each other candidate is measured in the same way, with the penalty of its own
-cross-validation. Features are view 0.
+class: a set that nobody looked at while `choose` was written. The other sets are the pictures of
+the default run, and 500 of scikit-learn's handwritten digits. For each seed a fifth of a set is put
+aside. `choose` takes a backbone by cross-validation on the rest. A head is then trained on the
+rest, and asked about the fifth. Each other candidate is measured in the same way, with the penalty
+of its own cross-validation. Features are view 0.
 
 Intervals of differences are Student's over the seeds, corrected for what the training sets of two
 seeds have in common (Nadeau and Bengio, 2003).
