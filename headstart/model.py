@@ -127,7 +127,7 @@ class Model:
 
         Raises:
             RefusedError: the example is not taken.
-            ParamsError: the backbone has no feature maps to make a heat map of.
+            ParamsError: nothing shows it, such as of a vector.
         """
         if not self._classifier.explains:
             raise errors.ParamsError(predicting.no_explanation(self._classifier))

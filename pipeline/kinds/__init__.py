@@ -232,16 +232,24 @@ class Kind(Protocol):
 
     evidence: str  # what shows which part of an example speaks for a class; empty if nothing does
     hides: bool  # whether it can hide parts of an example: `hidden` and `explain_parts`
+    maps_first: bool  # whether a backbone's maps, where it has some, explain better than hiding
 
     def hidden(self, data: bytes, preprocessing: Input) -> Sequence[NDArray[Any]]:
-        """Inputs as `read` returns them, each with another part of the example hidden."""
+        """Inputs as `read` returns them, each with another part of the example hidden.
+
+        Or with several, as `hidden_together` says.
+        """
+
+    def hidden_together(self) -> NDArray[np.bool_] | None:
+        """Which parts each of the inputs of `hidden` hides, [inputs, parts]; None: one each."""
 
     def explain_parts(
         self, data: bytes, preprocessing: Input, weights: NDArray[np.float32], side: int | None
     ) -> Shown:
         """Which of the parts that `hidden` hides speak for a class.
 
-        `weights` [parts], from 0 to 1, tell by how much less probable the class is without each.
+        `weights` [parts], from 0 to 1, tell by how much less probable the class is without each,
+        as `serving/explain.py` makes them.
         """
 
     def show(self, data: bytes, side: int) -> Shown:
@@ -258,7 +266,9 @@ LATER: dict[str, Any] = {
     "texts": False,
     "evidence": "a heat map of the predicted class (lighter means more evidence)",
     "hides": False,
+    "maps_first": True,
     "hidden": None,  # never asked for, then
+    "hidden_together": lambda: None,
     "explain_parts": None,
 }
 

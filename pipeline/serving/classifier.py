@@ -5,7 +5,9 @@ example takes the way that it takes in `extract`, so the answers are those that 
 """
 
 import json
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from safetensors.numpy import load_file
 from ..core.errors import DataError
 from ..heads.head import load_head, named_classes
 from ..kinds import INPUTS, Input, Pixels, Shown, named
-from .explain import class_map, directions, falls, neighbours
+from .explain import class_map, directions, effects, falls, neighbours, odds
 
 MOST_PIXELS_A_SIDE = 4096  # of what a backbone sees
 SCHEMA = 1  # raised when a reader of older bundles would read a newer one wrongly
@@ -47,7 +49,7 @@ class Answer:
 
     `probabilities` [classes] are calibrated. Where they were asked for, `heat` shows which part of
     the example speaks for the first class, and `neighbours` are the nearest training examples.
-    `heat` is None where the backbone has no maps to make it from.
+    `heat` is None where there is nothing to make it from: no maps, and no parts to hide.
     """
 
     probabilities: Floats
@@ -108,6 +110,7 @@ class Classifier:
             raise DataError(
                 f"{folder / 'model.onnx'} does not answer with {len(self.classes)} probabilities"
             )
+        self._hands = ThreadPoolExecutor(os.cpu_count() or 1)  # no thread until it is needed
         self._folder = folder
         self._bank: Floats | None = None
         if explains:
@@ -142,7 +145,7 @@ class Classifier:
             RefusedError: the bytes are not taken as an example; the text says why.
         """
         example = self._read(data)
-        maps = heat and self.has_maps
+        maps = heat and self.has_maps and (self.kind.maps_first or not self.kind.hides)
         wanted = ["probabilities"] + self._maps * maps + ["features"] * (neighbours > 0)
         got = dict(zip(wanted, self._session.run(wanted, example), strict=True))
         best = int(got["probabilities"].argmax())
@@ -160,13 +163,16 @@ class Classifier:
     def _by_hiding(self, data: bytes, shares: Floats, best: int, side: int | None) -> Shown:
         """Which parts of the example speak for the class: it is less probable without them."""
         hidden = [self.kind.hidden(data, prepared) for prepared in self._prepared]
-        without = [
-            self._session.run(["probabilities"], dict(zip(self._inputs, some, strict=True)))[0][
-                best
-            ]
-            for some in zip(*hidden, strict=True)
-        ]
-        weights = falls(float(shares[best]), np.array(without, np.float64))
+
+        def ask(of_each: tuple[npt.NDArray[Any], ...]) -> float:
+            example = dict(zip(self._inputs, of_each, strict=True))
+            return odds(self._session.run(["probabilities"], example)[0], best)
+
+        # Those of all answers share the cores: one that is asked for alone has every one of them.
+        without = np.array(list(self._hands.map(ask, zip(*hidden, strict=True))), np.float64)
+        hides = self.kind.hidden_together()
+        before = odds(shares, best)
+        weights = falls(before, without) if hides is None else effects(without, hides)
         return self.kind.explain_parts(data, self._prepared[0], weights, side)
 
     def features(self, data: bytes) -> Floats:

@@ -16,6 +16,7 @@ from ..tables.power import raised
 Floats = npt.NDArray[np.float32]
 
 TINY = float(np.finfo(np.float32).tiny)
+NOTHING = 1e-5  # of log-odds, which come from probabilities of seven digits
 
 # Rows of similarities held at a time.
 ROWS = 256
@@ -79,6 +80,20 @@ def _resized(table: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any
     return table
 
 
+def odds(shares: Floats, label: int) -> float:
+    """The logarithm of how much more probable a class is than all others together.
+
+    Of an answer that is nearly certain it is told from what the others have: they are known to
+    seven digits where the class's own probability is rounded to 1.
+
+    Args:
+        shares: [classes], the probabilities.
+        label: position of the class.
+    """
+    others = np.delete(shares, label).sum(dtype=np.float64)
+    return float(np.log(max(float(shares[label]), TINY)) - np.log(max(float(others), TINY)))
+
+
 def falls(before: float, without: npt.NDArray[np.float64]) -> Floats:
     """By how much less probable a class is without each part, from 0 to 1.
 
@@ -87,14 +102,32 @@ def falls(before: float, without: npt.NDArray[np.float64]) -> Floats:
     at the answer is occlusion (Zeiler and Fergus, ECCV 2014).
 
     Args:
-        before: the class's probability for the whole example.
-        without: [parts], its probability without each.
+        before: the class's log-odds for the whole example.
+        without: [parts], its log-odds without each.
     """
-    least = 1e-7
-    shares = np.clip(np.append(without, before), least, 1 - least)
-    odds = np.log(shares) - np.log1p(-shares)
-    fall = np.maximum(odds[-1] - odds[:-1], 0)
-    weights: Floats = (fall / max(float(fall.max(initial=0)), TINY)).astype(np.float32)
+    return _from_0_to_1(before - without)
+
+
+def effects(without: npt.NDArray[np.float64], hides: npt.NDArray[np.bool_]) -> Floats:
+    """The same where each input hides several parts: each part's mean effect on the log-odds.
+
+    That is the mean over inputs which keep a part less that over inputs which hide it. With many
+    random inputs it is RISE (Petsiuk et al., BMVC 2018).
+
+    Args:
+        without: [inputs], the class's log-odds for each.
+        hides: [inputs, parts]; each part is hidden by some inputs and kept by others.
+    """
+    hidden = hides.astype(np.float64)
+    kept = 1 - hidden
+    return _from_0_to_1(without @ kept / kept.sum(axis=0) - without @ hidden / hidden.sum(axis=0))
+
+
+def _from_0_to_1(fall: npt.NDArray[np.float64]) -> Floats:
+    """Of the largest fall; all 0 where none is more than what rounding makes of nothing."""
+    above = np.maximum(fall, 0)
+    most = float(above.max(initial=0))
+    weights: Floats = (above / most if most > NOTHING else 0 * above).astype(np.float32)
     return weights
 
 

@@ -83,6 +83,7 @@ class Health(BaseModel):
     status: str
     classes: list[str]
     backbone: str
+    weights: str = Field(description="of the backbone, such as pretrained, or random")
     accepts: list[str] = Field(description="media types of an example")
     manifest: str = Field(description="SHA-256 of the manifest that the model was trained on")
     waiting: int = Field(description="requests taken in and not yet answered")
@@ -258,6 +259,7 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
             status="ok",
             classes=classifier.classes,
             backbone=about["backbone"]["name"],
+            weights=str(about["backbone"].get("weights", "pretrained")),
             accepts=list(classifier.kind.accepts),
             manifest=about["data"]["manifest"],
             waiting=desk.waiting,

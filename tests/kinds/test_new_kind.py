@@ -24,6 +24,14 @@ from tests.flows.toys import free_port, wait_for
 TOY = Path(__file__).parent / "grid" / "__init__.py"
 
 
+@pytest.mark.parametrize("name", [name for name in kinds.KINDS if name != "plugin"])
+def test_each_kind_answers_all_that_is_asked(name: str) -> None:
+    asked = {*kinds.Kind.__annotations__, *vars(kinds.Kind)}
+    kind = kinds.named(name)
+    lacking = [one for one in asked if not one.startswith("_") and not hasattr(kind, one)]
+    assert not lacking
+
+
 def write_grids(folder: Path) -> None:
     """Grids with a bright row or a bright column, a class each, and one that is no grid."""
     random = np.random.default_rng(0)

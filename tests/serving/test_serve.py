@@ -179,6 +179,7 @@ def test_it_tells_of_its_health_its_figures_and_its_interface(address, picture):
     assert count(after, 422) == count(before, 422) + 1
     health = HTTP.get(f"{address}/health").json()
     assert (health["status"], health["classes"]) == ("ok", ["disc", "square"])
+    assert health["weights"] == "pretrained"
     described = HTTP.get(f"{address}/openapi.json").json()
     assert {"/predict", "/health", "/metrics", "/training/{number}"} == set(described["paths"])
 
@@ -346,7 +347,10 @@ def test_the_page_shows_sounds_and_texts_too(address, browser, tmp_path):
     page.set_default_timeout(1000 * PATIENCE)
     page.route("**/predict?*", lambda route: route.fulfill(json=answer | {"neighbours": near}))
     page.route("**/training/*", training)
+    health = HTTP.get(f"{address}/health").json() | {"weights": "random"}
+    page.route("**/health", lambda route: route.fulfill(json=health))
     page.goto(address)
+    page.locator("#about", has_text="with random weights, trained on nothing").wait_for()
     notes = tmp_path / "notes.txt"
     notes.write_text("<i>what was sent</i>")
     page.set_input_files("#file", notes)

@@ -39,7 +39,8 @@ class Image:
     most_bytes = 200_000_000
     columns = ("width", "height", "format")
     rows = same = ""
-    windowed = texts = hides = False
+    windowed = texts = False
+    hides, maps_first = True, False  # benchmarks/reasons.md compares them
     dimensions = 3
     libraries = ("pillow",)
     evidence = "a heat map of the predicted class (lighter means more evidence)"
@@ -180,14 +181,25 @@ class Image:
         return encoded(overlay(crop(example, preprocessing.crop), heat), side)
 
     def hidden(self, data: bytes, preprocessing: Pixels) -> Sequence[NDArray[Any]]:
-        """Never asked for: the default backbones have maps."""
-        raise NotImplementedError
+        """The picture with about half of its cells blurred, other ones each time."""
+        from .hiding import hidden
+
+        return hidden(data, preprocessing)
+
+    def hidden_together(self) -> NDArray[np.bool_]:
+        """Which cells that are."""
+        from .hiding import together
+
+        return together()
 
     def explain_parts(
         self, data: bytes, preprocessing: Pixels, weights: NDArray[np.float32], side: int | None
     ) -> Shown:
-        """Never asked for either."""
-        raise NotImplementedError
+        """The picture as the backbone saw it, under a map of its cells."""
+        from .hiding import as_map
+        from .preprocess import base
+
+        return self.explain(base(data, preprocessing), as_map(weights), preprocessing, side)
 
     def show(self, data: bytes, side: int) -> Shown:
         """A thumbnail."""

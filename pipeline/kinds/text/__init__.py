@@ -50,7 +50,7 @@ class Text:
     view_code = VIEW_CODE
     feeds = frozenset({"tokens", "terms"})
     windowed = False
-    texts = hides = True
+    texts = hides = maps_first = True
     accepts = ("text/plain",)
     dimensions = 0
 
@@ -156,6 +156,9 @@ class Text:
         from .parts import hidden
 
         return hidden(data, preprocessing)
+
+    def hidden_together(self) -> None:
+        """One part each."""
 
     def explain(
         self,

@@ -63,6 +63,7 @@ class OfNumbers:
     view_code = VIEW_CODE
     feeds = frozenset({"vector"})
     windowed = texts = hides = False
+    maps_first = True
     accepts = ("application/json", "application/x-npy")
     dimensions = 1
     libraries: tuple[str, ...] = ()
@@ -193,6 +194,9 @@ class OfNumbers:
     def hidden(self, data: bytes, preprocessing: Vector) -> Sequence[NDArray[Any]]:
         """Never asked for: a vector's numbers mean nothing to people."""
         raise NotImplementedError
+
+    def hidden_together(self) -> None:
+        """Never asked for either."""
 
     def explain_parts(
         self, data: bytes, preprocessing: Vector, weights: NDArray[np.float32], side: int | None

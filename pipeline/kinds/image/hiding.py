@@ -1,0 +1,63 @@
+"""Cells of a picture, half of them blurred at a time: which of them speak for a class.
+
+RISE (Petsiuk et al., BMVC 2018) draws at random which places of a picture are hidden, and asks
+about thousands of such pictures. Here a design says which: that of Plackett and Burman (Biometrika,
+1946), in which each cell is hidden in half of the pictures, and any two together in a quarter. So
+no cell's effect is taken for another's, few pictures are enough, and nothing is drawn. The edges
+are soft, as RISE's are: hard ones are things that no picture has. benchmarks/reasons.md compares.
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from .. import Pixels
+from .preprocess import base, crop
+
+CELLS = 7  # a side
+PRIME = 59  # 4 k + 3, and at least the number of cells; there is a picture more than this
+BLUR = 0.1  # the standard deviation, of the picture's side
+
+
+@functools.cache
+def together() -> NDArray[np.bool_]:
+    """The cells, row by row, that each of the pictures hides, [pictures, cells].
+
+    Paley's construction (1933): the first row tells which numbers are squares modulo the prime, the
+    others are its rotations, and the last one hides nothing.
+    """
+    squares = {number * number % PRIME for number in range(PRIME)}
+    first = np.array([number in squares for number in range(PRIME)])
+    rows = [np.roll(first, places) for places in range(PRIME)]
+    return np.stack([*rows, np.zeros_like(first)])[:, : CELLS * CELLS]
+
+
+def hidden(data: bytes, preprocessing: Pixels) -> list[NDArray[np.uint8]]:
+    """The picture, uint8 [resize, resize, 3], with the cells of each row of `together` blurred.
+
+    Raises:
+        RefusedError: as `decode.decode`.
+    """
+    whole, side = base(data, preprocessing), preprocessing.crop
+    # The square around what the backbone sees, out of which the graph cuts the same pixels.
+    shorter = min(whole.shape[:2])
+    top, left = ((length - side) // 2 - (shorter - side) // 2 for length in whole.shape[:2])
+    square = whole[top : top + shorter, left : left + shorter]
+    seen = Image.fromarray(crop(square, side))
+    blurred = seen.filter(ImageFilter.GaussianBlur(BLUR * side))
+    found = []
+    for cells in together():
+        mask = Image.fromarray(255 * as_map(cells).astype(np.uint8))
+        soft = mask.resize((side, side), Image.Resampling.BILINEAR)
+        one = square.copy()
+        crop(one, side)[:] = np.asarray(Image.composite(blurred, seen, soft))
+        found.append(one)
+    return found
+
+
+def as_map(cells: NDArray[Any]) -> NDArray[Any]:
+    """What is known of each cell, [cells], as a map [h, w]."""
+    return cells.reshape(CELLS, CELLS)
