@@ -133,7 +133,7 @@ def described(name: str, weights: str, engine: Engine, dimension: int) -> dict[s
 
 def licence(name: str) -> str:
     """The weights' licence as timm's configuration states it; torchvision states only its own."""
-    if name in exports.OWN:
+    if exports.is_own(name):
         return str(exports.own(name).licence(name))
     family, _, model = name.rpartition(":")
     if family == "python":

@@ -57,16 +57,17 @@ Source = Annotated[
 OF_VECTORS = ("identity",)
 OF_TEXTS = ("minilm_l6_v2", "minilm_l6_v2_int8", "tf_idf")
 GRAPHS = OF_VECTORS + OF_TEXTS
+OWN_GRAPHS = "|".join([*GRAPHS, r"transformers:[\w.\-/]+"])
 NETWORKS = r"efficientnet_lite[012]|(torchvision|timm):[\w.\-/]+"  # that have a PyTorch form
 NAMES = (
     "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME, timm:NAME,"
-    f" {', '.join(GRAPHS)} or python:MODULE.FUNCTION"
+    f" {', '.join(GRAPHS)}, transformers:NAME or python:MODULE.FUNCTION"
 )
-BackboneName = Annotated[str, _form(rf"{NETWORKS}|{'|'.join(GRAPHS)}|{plugins.PATTERN}", NAMES)]
+BackboneName = Annotated[str, _form(rf"{NETWORKS}|{OWN_GRAPHS}|{plugins.PATTERN}", NAMES)]
 Candidate = Annotated[
     str,
     _form(
-        rf"(random:)?({NETWORKS})|{'|'.join(GRAPHS)}|{plugins.PATTERN}",
+        rf"(random:)?({NETWORKS})|{OWN_GRAPHS}|{plugins.PATTERN}",
         "a backbone's name, or random: and a picture network's name for the same untrained (but"
         " for python: there is none)",
     ),
@@ -455,9 +456,14 @@ def later_stages_on_cuda(schema: Schema) -> list[str]:
     return [name for name, device in devices.items() if device == "cuda"]
 
 
+def has_graph(name: str) -> bool:
+    """Whether a backbone has a graph of its own and no PyTorch form."""
+    return re.fullmatch(OWN_GRAPHS, name) is not None
+
+
 def takes_torch(candidate: str) -> bool:
     """Whether a candidate of `rank` is a network that PyTorch describes and exports."""
-    return candidate not in GRAPHS
+    return not has_graph(candidate)
 
 
 def _check_sets(settings: Params) -> None:
@@ -478,7 +484,7 @@ def _check_sets(settings: Params) -> None:
     for stage in ("finetune", "from_scratch"):
         if getattr(settings, stage).run:
             packages.need("torch", stage)
-            if settings.extract.backbone in GRAPHS:
+            if has_graph(settings.extract.backbone):
                 raise ParamsError(
                     f"{stage} trains networks that have a PyTorch form, and extract.backbone"
                     f" {settings.extract.backbone} has none: set {stage}.run to []"

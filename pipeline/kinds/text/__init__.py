@@ -51,7 +51,9 @@ class Text:
     feeds = frozenset({"tokens", "terms"})
     windowed = False
     texts = hides = True
+    evidence = "the words that speak for the predicted class (a stronger colour is more evidence)"
     accepts = ("text/plain",)
+    libraries: tuple[str, ...] = ()  # a backbone that takes tokens names tokenizers
     dimensions = 0
 
     def schema(self) -> "type[Augmentation]":
