@@ -58,6 +58,8 @@ def report(manifest: pd.DataFrame, refused: int, files: int, kind: Kind) -> None
     print(f"ingest: {len(manifest)} of {files} files taken: {len(labels)} classes, {shares}")
     if refused:
         print(f"ingest: {refused} files refused, each with its reason in {REFUSED}")
+    for remark in kind.remarks(manifest):
+        print(f"ingest: {remark}")
     gaps = missing(zip(manifest["label"], manifest["split"], strict=True))
     for name, lacking in gaps.items():
         if name != "train":  # which ends the run
