@@ -28,6 +28,11 @@ repro: setup  ## run what changed, from examples to metrics (dvc repro)
 flow: setup  ## the same as a Prefect flow (ARGS="--force" and more: make flow ARGS=--help)
 	python -m flows.run $(ARGS)
 
+example:  ## a project of vectors, texts or sounds, made and run (KIND=vector, text or audio)
+	@[ -n "$(KIND)" ] || { echo "example: error: say which: make example KIND=text" >&2; exit 2; }
+	@$(MAKE) --no-print-directory setup EXTRAS="$(filter text audio,$(KIND))"
+	@examples/run $(KIND) $(ARGS)
+
 serve: setup  ## a Prefect server, nightly retraining, and a run whenever the data changes
 	python -m flows.serve
 
@@ -70,4 +75,4 @@ clean-store: setup  ## empty the feature store: costs time, never correctness
 lock:  ## pin the newest versions that fit pyproject.toml, for every set (needs uv)
 	requirements/compile --upgrade
 
-.PHONY: help setup repro flow serve dashboard why test test-slow coverage check docs audit store clean-store lock
+.PHONY: help setup repro flow example serve dashboard why test test-slow coverage check docs audit store clean-store lock

@@ -24,8 +24,9 @@ except ImportError:  # the base set goes without; `transform` works all the same
 class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
     """Turns examples into feature vectors with a frozen, pretrained backbone.
 
-    The parameters are those of the section `extract` of `params.yaml`, and mean the same. So are
-    the features: view 0, as the backbone gives them, found in the feature store or put there.
+    The parameters are those of the section `extract` of `params.yaml`, and mean the same; `kind` is
+    `ingest.kind`, what an example is. The features are the same too: view 0, as the backbone gives
+    them, found in the feature store or put there.
 
         make_pipeline(headstart.Embedder("efficientnet_lite0"), LogisticRegression())
     """
@@ -39,6 +40,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklear
         device: Literal["auto", "cpu", "cuda"] = "auto",
         precision: Literal["float32", "bfloat16"] = "float32",
         batch_size: int = 32,
+        kind: str = "image",
     ) -> None:
         """Remember the parameters; they are checked when they are first used."""
         self.backbone = backbone
@@ -47,6 +49,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklear
         self.device = device
         self.precision = precision
         self.batch_size = batch_size
+        self.kind = kind
 
     def fit(self, examples: Iterable[Example], y: Any = None) -> "Embedder":
         """Check the parameters; nothing is learned.
@@ -72,7 +75,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklear
     def _opened(self) -> engines.Engine:
         names = ("backbone", "weights", "engine", "device", "precision", "batch_size")
         asked = {name: getattr(self, name) for name in names}
-        return embedding.opened(params.extract_section(asked, "Embedder"), "image")
+        return embedding.opened(params.extract_section(asked, "Embedder"), self.kind)
 
     def __sklearn_is_fitted__(self) -> bool:
         """Always: there is nothing to learn."""

@@ -536,8 +536,8 @@ def test_a_picture_that_vanishes_before_it_is_read_is_refused(
     put_classes(draw_picture)
     listing = find.listing
 
-    def vanish_after(params: IngestParams) -> Listing:
-        listed = listing(params)
+    def vanish_after(params: IngestParams, kind: kinds.Kind) -> Listing:
+        listed = listing(params, kind)
         Path(ROOT, "ant/0.png").unlink()
         return listed
 

@@ -41,7 +41,8 @@ def file_of(name: str, weights: str) -> Path:
     A later run then needs neither PyTorch nor the weights, only ONNX Runtime.
     """
     sha = hashlib.sha256(f"{name} {weights} {_origin(name, weights)}".encode())
-    for module in (*CODE, *[f"{OWN[name]}.py"] * (name in OWN)):
+    code = [*CODE, f"{OWN[name]}.py"] if name in OWN else CODE
+    for module in code:
         sha.update(Path(__file__).with_name(module).read_bytes())
     return backbones_folder() / f"{sha.hexdigest()}.onnx"
 

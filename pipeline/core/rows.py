@@ -141,7 +141,7 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 
 def _csv(file: Path, holds: bool) -> Table:
-    csv.field_size_limit(LONGEST)
+    csv.field_size_limit(LONGEST if holds else 2**17)
     with file.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines, strict=True)
         try:

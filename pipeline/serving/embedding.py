@@ -56,11 +56,14 @@ def embed(examples: Sequence[Example], engine: Engine, batch_size: int) -> Embed
     cores = os.cpu_count() or 1
     size = max(1, min(batch_size, -(-len(examples) // cores)))
     batches = [examples[start : start + size] for start in range(0, len(examples), size)]
-    vectors, computed = [np.empty((0, engine.dimension), np.float32)], 0
+    vectors: list[Floats] = []
+    computed = 0
     with open_store() as cache, ThreadPoolExecutor(cores) as pool:
         for part in pool.map(lambda batch: _batch(batch, engine, cache), batches):
             vectors.append(part.features)
             computed += part.computed
+    if not vectors:
+        return Embedded(np.empty((0, engine.dimension), np.float32), 0)
     return Embedded(np.concatenate(vectors), computed)
 
 

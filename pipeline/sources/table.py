@@ -40,19 +40,8 @@ def table(root: Path, source: str, kind: Kind) -> Listing:
         DataError: the table is not there or cannot be read, lacks a column, or has one by which
             examples cannot be sliced.
     """
-    file = root if root.is_file() else root / f"{TABLE}.{source}"
-    if not file.is_file() or file.suffix != f".{source}":
-        place = file if root.is_dir() else f"a folder with {TABLE}.{source}, not {root}"
-        raise DataError(f"source: {source} needs {place}")
-    whole = examples.read(file, bool(kind.rows))
+    file, whole = _opened(root, source, kind)
     holds = bool(kind.rows) and whole.column == kind.rows
-    _stop_if_lacking(file, whole, kind, holds)
-    if root.is_file() and not holds:
-        renamed = "" if root.stem == TABLE else f" and rename the table to {TABLE}.{source}"
-        raise DataError(
-            f"ingest.path {root} is a file; it needs to be its folder, so that DVC sees changes"
-            f" to the examples too: write ingest.path: {root.parent}{renamed}"
-        )
     folder = file.parent
     own = {*OWN, examples.KEY, kind.rows} if holds else {*OWN}
     columns = slicing(file, whole.rows, own)
@@ -81,21 +70,34 @@ def table(root: Path, source: str, kind: Kind) -> Listing:
     return Listing(sorted(found), sorted(refused), columns)
 
 
-def _stop_if_lacking(file: Path, whole: examples.Table, kind: Kind, holds: bool) -> None:
-    """Raise `DataError` where the table has no label, or nothing that tells of an example."""
-    needed = ["label"] if holds else ["path", "label"]
-    absent = [column for column in needed if column not in whole.columns]
+def _opened(root: Path, source: str, kind: Kind) -> tuple[Path, examples.Table]:
+    """The table and its path; it has labels, and examples or their paths."""
+    named = f"{TABLE}.{source}"
+    file = root if root.is_file() else root / named
+    if not file.is_file() or (kind.rows and file.suffix != f".{source}"):
+        columns = f"{kind.rows or 'path'} and label"
+        raise DataError(f"source: {source} needs the file {file} with the columns {columns}")
+    renamed = f" and rename the table to {named}" * (file.name != named)
+    needs_folder = DataError(
+        f"ingest.path {root} is a file; source: {source} needs its folder, so that DVC sees"
+        f" changes to the examples too: write ingest.path: {root.parent}{renamed}"
+    )
+    if root.is_file() and not kind.rows:
+        raise needs_folder
+    whole = examples.read(file, bool(kind.rows))
+    holds = bool(kind.rows) and whole.column == kind.rows
+    absent = [name for name in ("path", "label") if name not in whole.columns]
+    if holds:
+        absent = [name for name in absent if name != "path"]
+    elif root.is_file() and not absent:
+        raise needs_folder
     if not absent:
-        return
-    has = ", ".join(whole.columns)
-    if kind.rows and "path" in absent:
-        beside = f" (or {examples.MATRIX} beside a CSV)" if kind.rows == examples.VECTOR else ""
-        labels = " and no column label" if "label" in absent else ""
-        raise DataError(
-            f"{file} has no column {kind.rows}{beside} or path that tells of"
-            f" {kind.nouns}{labels}; it has {has}"
-        )
+        return file, whole
+    if "path" in absent and kind.rows:
+        beside = f", {examples.MATRIX} beside it" * (kind.rows == examples.VECTOR)
+        absent[0] = f"{kind.rows} (nor path{beside})"
     hint = "; separate the columns by commas" if len(whole.columns) == 1 else ""
+    has = ", ".join(whole.columns)
     raise DataError(f"{file} has no column {' or '.join(absent)}; it has {has}{hint}")
 
 

@@ -8,7 +8,7 @@ from pipeline.core.errors import DataError, ParamsError
 from pipeline.sources import find
 from pipeline.sources.found import Found, Listing
 from tests.conftest import Project
-from tests.sources.test_sources import labelled, params, reasons, touch
+from tests.sources.test_sources import IMAGE, labelled, params, reasons, touch
 
 ROOT = "data/raw/x"
 OUTSIDE = f"path is not in {ROOT} or data/pictures, as seen from the project's root"
@@ -18,7 +18,7 @@ def found(rows: str) -> Listing:
     """What a function finds whose body is `rows`."""
     Path("plugins").mkdir(exist_ok=True)
     Path("plugins/mine.py").write_text(f"def rows(path):\n    {rows}\n")
-    return find.listing(params("python:mine.rows", ROOT))
+    return find.listing(params("python:mine.rows", ROOT), IMAGE)
 
 
 def test_rows_are_files_with_label_split_and_group(project: Project) -> None:
@@ -96,4 +96,4 @@ def test_its_path_is_in_the_project_and_is_there(project: Project) -> None:
     with pytest.raises(DataError, match=r"ingest\.path data/raw/x does not exist"):
         found("return []")
     with pytest.raises(DataError, match=r"ingest\.path \.\./x leads out of the project"):
-        find.listing(params("python:mine.rows", "../x"))
+        find.listing(params("python:mine.rows", "../x"), IMAGE)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline import kinds
 from pipeline.core.errors import DataError, RefusedError
 from pipeline.core.files import load
 from pipeline.core.params import IngestParams, Shares
@@ -19,6 +20,8 @@ from pipeline.sources import folder as folder_room
 from pipeline.sources.found import Found, Listing
 from tests.conftest import Project
 from tests.picture_cases import jpeg
+
+IMAGE = kinds.named("image")
 
 
 def params(source: str, path: str) -> IngestParams:
@@ -45,7 +48,7 @@ def reasons(listing: Listing) -> dict[str, str]:
 
 def test_a_folder_of_classes(project: Project) -> None:
     touch("data/raw/x/ant/1.jpg", "data/raw/x/ant/deep/er/2.jpg", "data/raw/x/bee/1.jpg")
-    listing = find.listing(params("folder", "data/raw/x"))
+    listing = find.listing(params("folder", "data/raw/x"), IMAGE)
     assert labelled(listing) == {
         ("data/raw/x/ant/1.jpg", "ant", ""),
         ("data/raw/x/ant/deep/er/2.jpg", "ant", ""),
@@ -56,7 +59,7 @@ def test_a_folder_of_classes(project: Project) -> None:
 @pytest.mark.parametrize("held_out", [["val", "test"], ["val"], ["test"], []])
 def test_folders_of_splits(project: Project, held_out: list[str]) -> None:
     touch(*(f"data/raw/x/{split}/ant/1.jpg" for split in ["train", *held_out]))
-    listing = find.listing(params("folder", "data/raw/x"))
+    listing = find.listing(params("folder", "data/raw/x"), IMAGE)
     assert {(row.label, row.split) for row in listing.found} == {
         ("ant", split) for split in ["train", *held_out]
     }
@@ -65,7 +68,7 @@ def test_folders_of_splits(project: Project, held_out: list[str]) -> None:
 def test_a_file_beside_the_folders_of_splits_is_refused(project: Project) -> None:
     touch("data/raw/x/train/ant/1.jpg", "data/raw/x/.DS_Store", "data/raw/x/notes.txt")
     Path("data/raw/x/more").symlink_to("train")
-    listing = find.listing(params("folder", "data/raw/x"))
+    listing = find.listing(params("folder", "data/raw/x"), IMAGE)
     assert labelled(listing) == {("data/raw/x/train/ant/1.jpg", "ant", "train")}
     assert reasons(listing) == {
         "data/raw/x/.DS_Store": "hidden or system file",
@@ -76,7 +79,7 @@ def test_a_file_beside_the_folders_of_splits_is_refused(project: Project) -> Non
 
 def test_a_class_may_be_called_like_a_split(project: Project) -> None:
     touch("data/raw/x/train/1.jpg", "data/raw/x/bus/1.jpg", "data/raw/x/test/1.jpg")
-    listing = find.listing(params("folder", "data/raw/x"))
+    listing = find.listing(params("folder", "data/raw/x"), IMAGE)
     assert {row.label for row in listing.found} == {"train", "bus", "test"}
 
 
@@ -86,14 +89,14 @@ def test_other_names_for_splits_are_not_taken_for_classes(
 ) -> None:
     touch(*(f"data/raw/x/{name}/ant/1.jpg" for name in names))
     with pytest.raises(DataError, match="name them train, val and test"):
-        find.listing(params("folder", "data/raw/x"))
+        find.listing(params("folder", "data/raw/x"), IMAGE)
 
 
 def test_an_empty_class_is_named(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     touch("data/raw/x/train/ant/1.jpg", "data/raw/x/test/ant/2.jpg")
     Path("data/raw/x/train/wasp").mkdir()
     Path("data/raw/x/train/.hidden").mkdir()
-    find.listing(params("folder", "data/raw/x"))
+    find.listing(params("folder", "data/raw/x"), IMAGE)
     assert capsys.readouterr().out == (
         "ingest: warning: class 'wasp' has no examples and is left out\n"
     )
@@ -101,7 +104,7 @@ def test_an_empty_class_is_named(project: Project, capsys: pytest.CaptureFixture
 
 def test_labels_of_one_unicode_form(project: Project) -> None:
     touch("data/raw/x/caf\u00e9/1.jpg", "data/raw/x/cafe\u0301/2.jpg", "data/raw/x/ two  words /3")
-    listing = find.listing(params("folder", "data/raw/x"))
+    listing = find.listing(params("folder", "data/raw/x"), IMAGE)
     assert {row.label for row in listing.found} == {"caf\u00e9", "two words"}
 
 
@@ -109,7 +112,7 @@ def test_the_folder_itself_may_be_a_link(project: Project, tmp_path: Path) -> No
     touch("data/raw/x/ant/1.jpg")
     shutil.move("data/raw/x", tmp_path / "elsewhere")
     Path("data/raw/x").symlink_to(tmp_path / "elsewhere")
-    listing = find.listing(params("folder", "data/raw/x"))
+    listing = find.listing(params("folder", "data/raw/x"), IMAGE)
     assert labelled(listing) == {("data/raw/x/ant/1.jpg", "ant", "")}
 
 
@@ -160,7 +163,7 @@ def test_a_path_that_cannot_be_a_source(
 ) -> None:
     touch("data/pictures/mine/ant/1.jpg")
     with pytest.raises(DataError, match=words):
-        find.listing(params(source, path))
+        find.listing(params(source, path), IMAGE)
     if "each other" in words:
         assert Path("data/pictures/mine/ant/1.jpg").exists()
 
@@ -174,7 +177,7 @@ def table(text: str | bytes) -> Listing:
     )
     data = text.encode() if isinstance(text, str) else text
     Path("data/raw/x/labels.csv").write_bytes(data)
-    return find.listing(params("csv", "data/raw/x"))
+    return find.listing(params("csv", "data/raw/x"), IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +190,7 @@ def test_the_path_of_the_table_itself_is_answered_with_what_to_write(
     table("path,label\n1.jpg,ant\n")
     Path("data/raw/x/my.csv").write_bytes(b"path,label\n")
     with pytest.raises(DataError) as caught:
-        find.listing(params("csv", f"data/raw/x/{name}"))
+        find.listing(params("csv", f"data/raw/x/{name}"), IMAGE)
     assert str(caught.value) == (
         f"ingest.path data/raw/x/{name} is a file; source: csv needs its folder, so that DVC sees"
         f" changes to the examples too: write ingest.path: data/raw/x{todo}"
@@ -331,7 +334,7 @@ def test_a_torchvision_set_that_is_there_already(project: Project) -> None:
         made[split] = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
         (raw / f"{name}-images-idx3-ubyte").write_bytes(idx(made[split]))
         (raw / f"{name}-labels-idx1-ubyte").write_bytes(idx(np.arange(count) % 10))
-    listing = find.listing(params("torchvision:FashionMNIST", "data/raw/torchvision"))
+    listing = find.listing(params("torchvision:FashionMNIST", "data/raw/torchvision"), IMAGE)
     assert listing.refused == []
     assert [row.split for row in listing.found].count("train") == 20
     assert [row.split for row in listing.found].count("test") == 6
@@ -350,7 +353,7 @@ def test_a_damaged_picture_of_a_torchvision_set_is_refused(project: Project) -> 
         for number in range(2):
             Image.new("RGB", (64, 64), (40 * number, 99, len(label))).save(folder / f"{number}.jpg")
     (folder / "0.jpg").write_bytes(b"no picture")
-    listing = find.listing(params("torchvision:EuroSAT", "data/raw/torchvision"))
+    listing = find.listing(params("torchvision:EuroSAT", "data/raw/torchvision"), IMAGE)
     assert [row.label for row in listing.found] == ["Forest", "Forest", "River"]
     assert [row.reason[:27] for row in listing.refused] == ["torchvision cannot read it "]
 
@@ -373,5 +376,5 @@ def test_a_torchvision_set_that_cannot_be_had(
     for protocol in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(protocol, "http://127.0.0.1:9")  # nobody listens: as without a network
     with pytest.raises(DataError, match=words) as error:
-        find.listing(params(f"torchvision:{name}", "data/raw"))
+        find.listing(params(f"torchvision:{name}", "data/raw"), IMAGE)
     assert len(str(error.value).splitlines()) == 1

@@ -2,6 +2,7 @@
 
 import io
 import json
+import tokenize
 from functools import lru_cache
 
 import numpy as np
@@ -11,6 +12,8 @@ from ...core.errors import RefusedError
 
 MAGIC = b"\x93NUMPY"
 MOST_NUMBERS = 1_000_000
+# What NumPy raises of a header that is none: it reads it as Python's tokens.
+UNREADABLE = (ValueError, TypeError, SyntaxError, EOFError, tokenize.TokenError, RecursionError)
 
 
 def vector(data: bytes) -> NDArray[np.float32]:
@@ -59,7 +62,7 @@ def _header(header: bytes) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
     try:
         np.lib.format.read_magic(file)
         shape, _, form = np.lib.format.read_array_header_1_0(file)
-    except (ValueError, TypeError, SyntaxError, EOFError) as error:
+    except UNREADABLE as error:
         raise RefusedError(f"damaged NPY file: {' '.join(str(error).split())[:100]}") from None
     return shape, form
 
