@@ -1,11 +1,11 @@
 """Make the sounds of an example project: `python examples/audio/data.py [digits|letters|drums]`.
 
-Writes `data/raw/<set>/` of the project that it is run in: the sounds, and `labels.csv` with the
+Writes `data/raw/sounds/` of the project that it is run in: the sounds, and `labels.csv` with the
 columns path, label and group. A group (voice, language, drum kit) is never divided between splits.
 
 - digits (the default): English digits that eSpeak NG speaks, 24 voices in four ways each. The
-  synthesiser is a tool that makes the data (`pip install espeakng-loader`; GPL-3), and no part of
-  the pipeline.
+  synthesiser (package espeakng-loader, GPL-3) is a tool that makes the data, and no part of the
+  pipeline: where it is not installed, it is fetched into a folder that is deleted again.
 - letters: the letters that people speak in KLettres, of Debian's package klettres-data (GPL-2+).
 - drums: the sounds of Debian's package hydrogen-drumkits (GPL-2 and Creative Commons, by kit).
 
@@ -24,23 +24,34 @@ import wave
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 Row = tuple[str, str, str]  # path, label, group
 
 LEAST = 8  # sounds of a label; those of rarer labels are left out
 
+PACKAGE = "espeakng_loader"
 # Voices of eSpeak NG, as variants of its English; the way a voice speaks: accent, words a minute,
 # pitch (0 to 99).
-VOICES = (
-    "Alex Andrea Annie Denis Diogo Gene Henrique Hugo Jacky Lee Marco Michael f1 f2 f3 f4 f5"
-    " m1 m2 m3 m4 m5 m7 m8"
-).split()
-WAYS = (("en-us", 150, 50), ("en-gb-x-rp", 190, 40), ("en-gb-scotland", 130, 60), ("en-029", 170, 70))
-DIGITS = "zero one two three four five six seven eight nine".split()
+VOICES = [
+    *("Alex", "Andrea", "Annie", "Denis", "Diogo", "Gene", "Jacky", "Lee", "Marco", "Michael"),
+    *("linda", "paul", "f1", "f2", "f3", "f4", "f5", "m1", "m2", "m3", "m4", "m5", "m7", "m8"),
+]
+WAYS = (
+    ("en-us", 150, 50),
+    ("en-gb-x-rp", 190, 40),
+    ("en-gb-scotland", 130, 60),
+    ("en-029", 170, 70),
+)
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 # Languages of KLettres that are written with Latin letters.
-LANGUAGES = "cs da de en en_GB es fr hu it lt nb nds nl pt_BR".split()
+LANGUAGES = [
+    *("cs", "da", "de", "en", "en_GB", "es", "fr", "hu", "it", "lt", "nb", "nds", "nl", "pt_BR")
+]
 
 # What a drum is, by its file's name; the first that fits. Abbreviations are those of the kits.
 DRUMS = {
@@ -53,18 +64,41 @@ DRUMS = {
     "hand drum": r"bongo|conga|djembe|cajon|dununba\d head|kenkeni\d head|sangban\d head",
     "bell": r"bell|agogo|mc_cb|cowbell|^cb",
 }
+# Kits of one maker that share recordings are one group.
+MAKERS = {
+    "Gimme A Hand 1.0": "MacArthur",
+    "The Black Pearl 1.0": "MacArthur",
+    "Millo-Drums_v.1": "Millo",
+    "Millo_MultiLayered2": "Millo",
+    "Millo_MultiLayered3": "Millo",
+}
 ENDINGS = (".wav", ".flac", ".ogg", ".aiff")
 
 
 def digits(folder: Path) -> list[Row]:
     """Spoken digits, 16-bit mono WAV at the synthesiser's rate."""
-    try:
-        import espeakng_loader
-    except ImportError:
-        sys.exit("data.py: the synthesiser is not installed: pip install espeakng-loader")
-    speaks = ctypes.CDLL(espeakng_loader.get_library_path())
-    data_path = str(Path(espeakng_loader.get_data_path()).parent).encode()
-    rate = speaks.espeak_Initialize(2, 0, data_path, 0)  # 2: synchronous, no sound card
+    with tempfile.TemporaryDirectory() as tools:
+        return speak(folder, *synthesiser(tools))
+
+
+def synthesiser(tools: str) -> tuple[str, str]:
+    """The library of eSpeak NG, and the folder that holds its data."""
+    if not find_spec(PACKAGE):
+        command = [sys.executable, "-m", "pip"] if find_spec("pip") else ["uv", "pip"]
+        command += ["install", "--quiet", "--no-deps", "--target", tools, "espeakng-loader==0.2.4"]
+        try:
+            subprocess.run(command, check=True)  # noqa: S603
+        except (OSError, subprocess.CalledProcessError) as error:
+            sys.exit(f"data.py: the synthesiser espeakng-loader cannot be had: {error}")
+        sys.path.append(tools)
+    package: Any = import_module(PACKAGE)
+    return package.get_library_path(), str(Path(package.get_data_path()).parent)
+
+
+def speak(folder: Path, library: str, data: str) -> list[Row]:
+    """Have each voice say each digit in each way."""
+    speaks = ctypes.CDLL(library)
+    rate = speaks.espeak_Initialize(2, 0, data.encode(), 0)  # 2: synchronous, no sound card
     spoken = bytearray()
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
@@ -120,19 +154,19 @@ def drums(folder: Path) -> list[Row]:
             stem = path.stem.lower()
             label = next((name for name, form in DRUMS.items() if re.search(form, stem)), "")
             if label:
-                kit = re.sub(r"\W+", "_", path.parent.name)
-                name = f"{kit}_{re.sub(r'[^A-Za-z0-9_-]+', '_', path.stem)}{path.suffix.lower()}"
+                kit = path.parent.name
+                name = re.sub(r"[^A-Za-z0-9_-]+", "_", f"{kit}_{path.stem}") + path.suffix.lower()
                 shutil.copyfile(path, folder / name)
-                rows.append((name, label, kit))
+                rows.append((name, label, MAKERS.get(kit, kit)))
     return rows
 
 
 def fetch(package: str, folder: Path) -> Path:
     """A package of Debian, unpacked in the folder."""
     try:
-        subprocess.run(["apt-get", "-q", "download", package], cwd=folder, check=True)
+        subprocess.run(["apt-get", "-q", "download", package], cwd=folder, check=True)  # noqa: S603, S607
         (archive,) = folder.glob(f"{package}_*.deb")
-        subprocess.run(["dpkg", "-x", archive.name, "."], cwd=folder, check=True)
+        subprocess.run(["dpkg", "-x", archive.name, "."], cwd=folder, check=True)  # noqa: S603, S607
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
         sys.exit(f"data.py: Debian's package {package} cannot be had: {error}")
     return folder
@@ -150,7 +184,7 @@ def main(arguments: list[str]) -> None:
     name = arguments[0] if arguments else "digits"
     if name not in SETS or len(arguments) > 1:
         sys.exit(f"usage: python examples/audio/data.py [{'|'.join(SETS)}]")
-    folder = Path("data/raw") / name
+    folder = Path("data/raw/sounds")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     rows = SETS[name](folder)

@@ -1,4 +1,4 @@
-"""Floors for sounds, without pretraining: what a spectrum is like on the average, and how it varies.
+"""Floors for sounds, without pretraining: what a spectrum is like on average, and how it varies.
 
 `log_mel`: mean and standard deviation over the frames of each of 64 mel bands, in decibels.
 `mfcc`: those of 20 mel-frequency cepstral coefficients (Davis and Mermelstein, 1980), which are a
@@ -51,7 +51,7 @@ def licence(name: str) -> str:
 
 
 def opened(name: str) -> Opened:
-    """The graph: `spectrum` float32 [n, bands, frames] to `features` [n, 2 · numbers of a frame]."""
+    """The graph: `spectrum` float32 [n, bands, frames] to `features` [n, dimension]."""
     preprocessing = Spectrum(RATE, WINDOW, FRAME, FRAME, HOP, BANDS[name])
     return Opened(_graph(name, BANDS[name]), preprocessing, {}, ("onnx",))
 
@@ -82,4 +82,5 @@ def cosines(coefficients: int, bands: int) -> NDArray[np.float32]:
     numbers, places = np.arange(coefficients)[:, None], np.arange(bands) + 0.5
     rows = np.sqrt(2 / bands) * np.cos(np.pi / bands * numbers * places)
     rows[0] /= np.sqrt(2)
-    return rows.astype(np.float32)
+    matrix: NDArray[np.float32] = rows.astype(np.float32)
+    return matrix

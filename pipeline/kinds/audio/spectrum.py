@@ -26,8 +26,8 @@ FAINTEST = 1e-10  # power, as in librosa: -100 dB
 def log_mel(samples: Floats, wanted: Spectrum) -> Floats:
     """Mel bands in decibels, float32 [bands, frames], as librosa's `melspectrogram` has them.
 
-    Frames are centred on each `hop`-th sample, with silence beyond the ends; a periodic Hann window;
-    the bands are Slaney's, each of the same area. `librosa.power_to_db` with `top_db=None`.
+    Frames are centred on each `hop`-th sample, with silence beyond the ends, under a periodic Hann
+    window. The bands are Slaney's, each of the same area. As `power_to_db` with `top_db=None`.
     """
     bands = filters(wanted.rate, wanted.frame, wanted.bands, True)
     return decibels(powers(samples, wanted.frame, wanted.hop), bands).T
@@ -107,4 +107,5 @@ def levels(samples: Floats, rate: int, frame: int, hop: int, bands: int) -> NDAr
     power = powers(samples, frame, hop, longer) / (frame / 4) ** 2  # a sine of full scale has 1
     loud = decibels(power, filters(rate, longer * frame, bands, False))
     grey = np.clip((loud + RANGE) * (255 / RANGE), 0, 255)
-    return np.round(grey).astype(np.uint8).T[::-1]
+    upside_down: NDArray[np.uint8] = np.round(grey).astype(np.uint8).T[::-1]
+    return upside_down
