@@ -1,7 +1,9 @@
 """Make the sounds of an example project: `python examples/audio/data.py [digits|letters|drums]`.
 
 Writes `data/raw/sounds/` of the project that it is run in: the sounds, and `labels.csv` with the
-columns path, label and group. A group (voice, language, drum kit) is never divided between splits.
+columns path, label, group and split. A group (voice, language, drum kit) is never divided between
+splits. Letters and drums have so few groups that a draw could leave a split without any: there the
+split is given, three fifths of the groups for training. That of digits is left to `ingest`.
 
 - digits (the default): English digits that eSpeak NG speaks, 24 voices in four ways each. The
   synthesiser (package espeakng-loader, GPL-3) is a tool that makes the data, and no part of the
@@ -15,6 +17,7 @@ again; nothing is installed.
 
 import csv
 import ctypes
+import hashlib
 import re
 import shutil
 import subprocess
@@ -31,6 +34,7 @@ from typing import Any
 
 Row = tuple[str, str, str]  # path, label, group
 
+ENOUGH = 20  # groups, of which `ingest` may draw the splits
 LEAST = 8  # sounds of a label; those of rarer labels are left out
 
 PACKAGE = "espeakng_loader"
@@ -197,10 +201,23 @@ def main(arguments: list[str]) -> None:
         if label in few:
             (folder / path).unlink()
     kept = sorted(row for row in rows if row[1] not in few)
+    places = splits({group for *_, group in kept})
     with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("path", "label", "group"), *kept])
-    groups = len({group for *_, group in kept})
-    print(f"{folder}: {len(kept)} sounds, {len(counts) - len(few)} labels, {groups} groups")
+        table = csv.writer(file)
+        table.writerow(("path", "label", "group", "split"))
+        table.writerows((*row, places[row[2]]) for row in kept)
+    print(f"{folder}: {len(kept)} sounds, {len(counts) - len(few)} labels, {len(places)} groups")
+
+
+def splits(groups: set[str]) -> dict[str, str]:
+    """The split of each group, in an order that names alone decide; empty where `ingest` draws."""
+    if len(groups) >= ENOUGH:
+        return dict.fromkeys(groups, "")
+    order = sorted(groups, key=lambda group: hashlib.sha256(group.encode()).digest())
+    fifth = round(len(order) / 5)
+    cut = len(order) - 2 * fifth
+    names = ["train"] * cut + ["val"] * fifth + ["test"] * fifth
+    return dict(zip(order, names, strict=True))
 
 
 if __name__ == "__main__":

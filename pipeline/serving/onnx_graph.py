@@ -5,6 +5,7 @@ and behind it one that does what the head does. Both are written in ONNX's own n
 PyTorch is needed here, nor where the file is used.
 """
 
+import numpy as np
 import onnx
 from onnx import compose, helper, numpy_helper, parser
 
@@ -82,7 +83,7 @@ def whole(
         model = compose.merge_models(seen, after, [("backbone/features", "windows")])
     else:
         model = compose.merge_models(seen, after, [("backbone/features", "head/pooled")])
-    _name_maps(model)
+    _name_maps(model, windowed)
     onnx.checker.check_model(model)
     return model
 
@@ -113,13 +114,26 @@ def _at_versions(backbone: onnx.ModelProto) -> onnx.ModelProto:
     return backbone
 
 
-def _name_maps(model: onnx.ModelProto) -> None:
-    """Give the backbone's second output its plain name, and one example's shape."""
+def _name_maps(model: onnx.ModelProto, windowed: bool) -> None:
+    """Give the backbone's second output its plain name, and one example's shape.
+
+    Maps of several windows are laid beside each other, [d, h, w · columns]: their means are the
+    means over the windows.
+    """
     for output in list(model.graph.output):
-        if output.name == "backbone/maps":
-            shape = [side.dim_value for side in output.type.tensor_type.shape.dim][1:]
-            model.graph.output.remove(output)
-            model.graph.output.append(helper.make_tensor_value_info("maps", FLOAT, shape))
-            model.graph.node.append(
-                helper.make_node("Squeeze", [output.name, "head/front"], ["maps"])
-            )
+        if output.name != "backbone/maps":
+            continue
+        sides = [side.dim_value for side in output.type.tensor_type.shape.dim][1:]
+        model.graph.output.remove(output)
+        if not windowed:
+            node = helper.make_node("Squeeze", [output.name, "head/front"], ["maps"])
+            model.graph.node.append(node)
+        else:
+            depth, height, _ = sides
+            beside = helper.make_node("Transpose", [output.name], ["beside"], perm=[1, 2, 0, 3])
+            joined = helper.make_node("Reshape", ["beside", "across"], ["maps"])
+            model.graph.node.extend([beside, joined])
+            shape = numpy_helper.from_array(np.array([depth, height, -1]), "across")
+            model.graph.initializer.append(shape)
+            sides = [depth, height, "columns"]
+        model.graph.output.append(helper.make_tensor_value_info("maps", FLOAT, sides))

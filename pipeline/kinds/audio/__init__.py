@@ -56,6 +56,8 @@ class Audio:
     texts = False
     accepts = ("audio/*",)
     dimensions = 1
+    libraries = ("soundfile", "soxr")
+    evidence = "its spectrogram, reddest where the predicted class is heard"
 
     def schema(self) -> "type[Augmentation]":
         """The section `augment`."""
@@ -93,17 +95,18 @@ class Audio:
 
     def remarks(self, manifest: "pd.DataFrame") -> list[str]:
         """How many sounds are silent, and how many are clipped."""
-        silent, clipped = manifest["peak"] < SILENT, manifest["clipped"] >= MUCH
+        silent = manifest["path"][manifest["peak"] < SILENT]
+        clipped = manifest["path"][manifest["clipped"] >= MUCH]
         told = []
-        if silent.any():
+        if len(silent):
             told.append(
-                f"warning: {silent.sum()} sounds are silent (peak below {SILENT:g} dBFS),"
-                f" the first is {manifest['path'][silent].iloc[0]}"
+                f"warning: {_count(silent)} silent (peak below {SILENT:g} dBFS), the first is"
+                f" {silent.iloc[0]}"
             )
-        if clipped.any():
+        if len(clipped):
             told.append(
-                f"{clipped.sum()} sounds are clipped ({MUCH:.1%} of their samples or more are at"
-                f" full scale), the first is {manifest['path'][clipped].iloc[0]}"
+                f"{_count(clipped)} clipped ({MUCH:.1%} of the samples or more are at full scale),"
+                f" the first is {clipped.iloc[0]}"
             )
         return told
 
@@ -220,6 +223,10 @@ class Audio:
         from .show import shown
 
         return shown(data, side)
+
+
+def _count(some: "pd.Series[str]") -> str:
+    return f"{len(some)} sounds are" if len(some) > 1 else "1 sound is"
 
 
 def libsndfile() -> str:
