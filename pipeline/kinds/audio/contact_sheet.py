@@ -13,7 +13,7 @@ from .decode import decode
 from .show import RATE, picture
 from .views import ORIGINAL, View, heard
 
-TILE = 128  # pixels of a sound on the contact sheet
+TILE = 144  # pixels of a sound on the contact sheet
 GAP = 6
 CAPTION = 18
 MAX_ROWS = 12
@@ -39,7 +39,7 @@ def contact_sheet(training: pd.DataFrame, table: pd.DataFrame, file: Path) -> No
     sheet = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(sheet)
     # Pillow's own font lacks most scripts and signs; matplotlib carries DejaVu.
-    font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 10)
+    font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 9)
     for row, example in enumerate(chosen.itertuples(index=False)):
         sound = decode(read(Path(example.path), example.digest))
         wanted = [(example.label, ORIGINAL)]
@@ -60,9 +60,9 @@ def contact_sheet(training: pd.DataFrame, table: pd.DataFrame, file: Path) -> No
 
 
 def words(view: View) -> str:
-    """What was done, such as "×0.97 +0.12 s 31 dB noise +4 dB"."""
-    noise = [] if view.snr == QUIET else [f"noise −{view.snr:.0f}"]
-    return " ".join([f"×{view.speed:.2f}", f"{view.shift:+.2f} s", f"{view.gain:+.0f} dB", *noise])
+    """What was done, such as "×0.97 +0.12s +4dB noise −31dB"."""
+    noise = [] if view.snr == QUIET else [f"noise −{view.snr:.0f}dB"]
+    return " ".join([f"×{view.speed:.2f}", f"{view.shift:+.2f}s", f"{view.gain:+.0f}dB", *noise])
 
 
 def fitted(text: str, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont) -> str:

@@ -516,6 +516,13 @@ def test_a_picture_network_hears_by_its_spectrogram(sounds: Project) -> None:
         assert answer.heat.media_type == "image/png"
 
 
+def test_networks_are_not_trained_on_sounds() -> None:
+    from pipeline.transfer.examples import Feed
+
+    with pytest.raises(ParamsError, match=r"sounds become several: set finetune\.run"):
+        Feed(AUDIO, PICTURE, Augment())
+
+
 def test_arrays_and_torch_are_told_that_they_are_not_taken() -> None:
     with pytest.raises(RefusedError, match="sample rate"):
         AUDIO.encode(np.zeros(100, np.float32))
