@@ -30,6 +30,9 @@ OWN = {
     "minilm_l6_v2": "minilm",
     "minilm_l6_v2_int8": "minilm",
     "tf_idf": "terms",
+    "speech_embedding": "speech",
+    "mfcc": "spectra",
+    "log_mel": "spectra",
 }
 
 CODE = ("catalogue.py", "exports.py", "lite.py", "onnx_export.py", "plugin.py", "torch_file.py")

@@ -56,7 +56,8 @@ Source = Annotated[
 # Backbones that have a graph of their own here and no PyTorch form, by the kind that they suit.
 OF_VECTORS = ("identity",)
 OF_TEXTS = ("minilm_l6_v2", "minilm_l6_v2_int8", "tf_idf")
-GRAPHS = OF_VECTORS + OF_TEXTS
+OF_SOUNDS = ("speech_embedding", "mfcc", "log_mel")
+GRAPHS = OF_VECTORS + OF_TEXTS + OF_SOUNDS
 NETWORKS = r"efficientnet_lite[012]|(torchvision|timm):[\w.\-/]+"  # that have a PyTorch form
 NAMES = (
     "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME, timm:NAME,"
@@ -108,7 +109,9 @@ class Shares(Section):
 class IngestParams(Section):
     """Where the examples come from and how they are split."""
 
-    kind: str = told("image", "what an example is: image, vector, or plugin for plugins/kind.py")
+    kind: str = told(
+        "image", "what an example is: image, text, audio, vector, or plugin for plugins/kind.py"
+    )
     source: Source = told(
         "surfaces", "surfaces, folder, csv, parquet, torchvision:NAME or python:MODULE.FUNCTION"
     )
