@@ -31,6 +31,9 @@ OWN = {
     "minilm_l6_v2_int8": "minilm",
     "tf_idf": "terms",
     "transformers": "encoder",  # and the name of the weights
+    "speech_embedding": "speech",
+    "mfcc": "spectra",
+    "log_mel": "spectra",
 }
 
 CODE = ("catalogue.py", "exports.py", "lite.py", "onnx_export.py", "plugin.py", "torch_file.py")

@@ -30,6 +30,7 @@ KINDS = (
     "image",
     "text",
     "vector",
+    "audio",
     "plugin",
 )  # fmt: skip
 
@@ -89,9 +90,43 @@ class Terms(NamedTuple):
     width: int
 
 
+class Waveform(NamedTuple):
+    """What a backbone that takes sound wants: float32 [samples], mono, full scale from -1 to 1.
+
+    rate: samples a second; window: samples of one input at most, a longer sound is cut into
+    several; least: samples of one input at least, a shorter sound is laid in the middle of silence.
+    """
+
+    rate: int
+    window: int
+    least: int
+
+
+class Spectrum(NamedTuple):
+    """What takes a spectrum wants: float32 [bands, frames] of decibels, bands of the mel scale.
+
+    rate, window and least: as for a waveform; frame: samples under one frame; hop: samples from
+    one frame to the next; bands: how many, from 0 Hz to half the rate.
+    """
+
+    rate: int
+    window: int
+    least: int
+    frame: int
+    hop: int
+    bands: int
+
+
 # What a backbone takes, and what it says of it: how examples have to be prepared. The fields are
 # values that JSON has; a text of them is a file of its own in a bundle.
-INPUTS: dict[str, type] = {"pixels": Pixels, "vector": Vector, "tokens": Tokens, "terms": Terms}
+INPUTS: dict[str, type] = {
+    "pixels": Pixels,
+    "vector": Vector,
+    "tokens": Tokens,
+    "terms": Terms,
+    "waveform": Waveform,
+    "spectrum": Spectrum,
+}
 Input = Any  # an instance of one of these
 
 
@@ -154,6 +189,9 @@ class Kind(Protocol):
 
     rows: str  # the column of a table whose cells are examples, such as text; empty for none
     same: str  # the one of `columns` in which all examples have to agree; empty for none
+
+    def remarks(self, manifest: "pd.DataFrame") -> list[str]:
+        """What a person should know of the examples that were taken, a sentence each."""
 
     # What augment asks.
     def schema(self) -> "type[Augmentation]":
@@ -252,6 +290,7 @@ class Kind(Protocol):
 LATER: dict[str, Any] = {
     "rows": "",
     "same": "",
+    "remarks": lambda manifest: [],
     "windowed": False,
     "dimensions": 3,
     "libraries": ("pillow",),

@@ -81,6 +81,10 @@ class Image:
 
         return decode.large(path)
 
+    def remarks(self, manifest: "pd.DataFrame") -> list[str]:
+        """None."""
+        return []
+
     def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":
         """The plan, as `Kind.plan`."""
         from . import plan as plans

@@ -63,7 +63,8 @@ def same(one: list[str], other: list[str]) -> bool:
 
 def _alike(one: str, other: str) -> float:
     # The order matters to difflib, and must not to a pair.
-    return SequenceMatcher(None, *sorted((one, other)), autojunk=False).ratio()
+    first, second = sorted((one, other))
+    return SequenceMatcher(None, first, second, autojunk=False).ratio()
 
 
 def _runs(of: list[str]) -> set[tuple[str, ...]]:
