@@ -84,6 +84,10 @@ class Text:
         """No text is so long that it has to be read by itself."""
         return contextlib.nullcontext()
 
+    def remarks(self, manifest: "pd.DataFrame") -> list[str]:
+        """Nothing: which texts are cut off depends on the backbone, so `extract` tells it."""
+        return []
+
     def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":
         """A plan without a view."""
         import pandas as pd
