@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 # `licence(name)`, and the package `distribution(name)` that the weights are from, or None.
 OWN = {
     "identity": "identity",
+    "minilm_l6_v2": "minilm",
+    "minilm_l6_v2_int8": "minilm",
+    "tf_idf": "terms",
     "speech_embedding": "speech",
     "mfcc": "spectra",
     "log_mel": "spectra",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # slow to import, or not there where a bundle only answers
 # The name of a kind in params.yaml is that of its folder beside this file.
 KINDS = (
     "image",
+    "text",
     "vector",
     "audio",
     "plugin",
@@ -72,6 +73,23 @@ class Vector(NamedTuple):
     length: int = 0
 
 
+class Tokens(NamedTuple):
+    """What an encoder of texts takes: int64 [length], the numbers of pieces of words.
+
+    tokenizer: the text of a tokenizer.json, as the library `tokenizers` reads it; longest: the most
+    tokens, beyond which a text is cut off. No text is filled up to the length of another.
+    """
+
+    tokenizer: str
+    longest: int
+
+
+class Terms(NamedTuple):
+    """What TF-IDF takes: float32 [width], how often the terms of each column stand in a text."""
+
+    width: int
+
+
 class Waveform(NamedTuple):
     """What a backbone that takes sound wants: float32 [samples], mono, full scale from -1 to 1.
 
@@ -104,6 +122,8 @@ class Spectrum(NamedTuple):
 INPUTS: dict[str, type] = {
     "pixels": Pixels,
     "vector": Vector,
+    "tokens": Tokens,
+    "terms": Terms,
     "waveform": Waveform,
     "spectrum": Spectrum,
 }
@@ -121,7 +141,9 @@ class Shown(NamedTuple):
     `also` is shown beside it, such as the sound beside its picture.
     """
 
-    media_type: str  # such as image/png; pages show image/*, audio/* and text/plain
+    # Such as image/png; pages show image/*, audio/*, text/plain and text/html, a piece of HTML in
+    # which the kind has escaped what is the example's.
+    media_type: str
     data: bytes
     also: "Shown | None" = None
 
@@ -132,7 +154,11 @@ class Maker(Protocol):
     made_by: str  # what else than the libraries could change an input; empty on a CPU
 
     def __call__(self, asked: Asked) -> Inputs:
-        """The views, one after another."""
+        """The views, one after another.
+
+        What is to be told of those made so far, such as how many were cut off, a maker may say in a
+        method `told() -> str`; `extract` prints it.
+        """
 
 
 class Kind(Protocol):
