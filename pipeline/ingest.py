@@ -10,6 +10,7 @@ from .core import command, params
 from .core.errors import DataError
 from .core.params import IngestParams
 from .core.paths import MANIFEST, REFUSED
+from .core.rows import parted
 from .kinds import Kind
 from .sources.checked import check, drop_odd, drop_repeats, stamps, stop_if_changed
 from .sources.find import listing
@@ -38,8 +39,11 @@ def ingest() -> None:
 
     write_refused(refused)
     files = len(found.found) + len(found.refused)
-    report(manifest, len(refused), files, kind)
-    stop_if_unusable(manifest, len(refused), files, settings)
+    first = [row.path for row in found.found[:1]] + [row.path for row in found.refused[:1]]
+    in_table = any(parted(path) for path in first)
+    unit = "row" if in_table else "file"
+    report(manifest, len(refused), files, unit, kind)
+    stop_if_unusable(manifest, len(refused), files, unit, settings)
     write_manifest(manifest, name, MANIFEST, origins(kept, manifest, settings))
 
 
@@ -51,14 +55,15 @@ def write_refused(refused: list[Refused]) -> None:
         writer.writerows((path.as_posix(), reason) for path, reason in refused)
 
 
-def report(manifest: pd.DataFrame, refused: int, files: int, kind: Kind) -> None:
-    """Say what was taken and what a person should look at."""
+def report(manifest: pd.DataFrame, refused: int, files: int, unit: str, kind: Kind) -> None:
+    """Say what was taken of how many units (file or row), and what a person should look at."""
     counts = Counter(manifest["split"])
     shares = ", ".join(f"{counts[name]} {name}" for name in SPLITS)
     labels = sorted(set(manifest["label"]))
-    print(f"ingest: {len(manifest)} of {files} files taken: {len(labels)} classes, {shares}")
+    print(f"ingest: {len(manifest)} of {files} {unit}s taken: {len(labels)} classes, {shares}")
     if refused:
-        print(f"ingest: {refused} files refused, each with its reason in {REFUSED}")
+        units = f"{unit} refused, with its" if refused == 1 else f"{unit}s refused, each with its"
+        print(f"ingest: {refused} {units} reason in {REFUSED}")
     gaps = missing(zip(manifest["label"], manifest["split"], strict=True))
     for name, lacking in gaps.items():
         if name != "train":  # which ends the run
@@ -75,14 +80,14 @@ def report(manifest: pd.DataFrame, refused: int, files: int, kind: Kind) -> None
 
 
 def stop_if_unusable(
-    manifest: pd.DataFrame, refused: int, files: int, settings: IngestParams
+    manifest: pd.DataFrame, refused: int, files: int, unit: str, settings: IngestParams
 ) -> None:
     """Raise `DataError` where too much was refused, or a later stage would refuse what is there."""
     if files == 0:
-        raise DataError(f"{settings.path} holds no files")
+        raise DataError(f"{settings.path} holds no {unit}s")
     if refused > settings.max_refused * files:
         raise DataError(
-            f"{refused} of {files} files refused, more than ingest.max_refused"
+            f"{refused} of {files} {unit}s refused, more than ingest.max_refused"
             f" ({settings.max_refused:g}) allows; see {REFUSED}"
         )
     labels = sorted(set(manifest["label"]))

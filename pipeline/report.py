@@ -57,6 +57,8 @@ def report() -> None:
     )
     page = environment.get_template("report.html").render(
         noun=kind.noun,
+        evidence=kind.evidence,
+        augmented=params.load(kinds.schema).augment.views > 0,
         nouns=kind.nouns,
         classes=classes,
         confidence=confidence,

@@ -432,7 +432,7 @@ def test_what_a_person_should_look_at_is_said(
     said = capsys.readouterr().out.splitlines()
     assert "ingest: warning: class 'wasp' has no examples and is left out" in said
     assert "ingest: 5 of 6 files taken: 2 classes, 2 train, 1 val, 2 test" in said
-    assert "ingest: 1 files refused, each with its reason in data/refused.csv" in said
+    assert "ingest: 1 file refused, with its reason in data/refused.csv" in said
     assert "ingest: warning: no val pictures of Ant" in said
     assert "ingest: warning: classes differ only in case: Ant, ant" in said
 

@@ -1,4 +1,4 @@
-"""Writes data/raw/digits.parquet: scikit-learn's 1,797 handwritten digits, a vector of 64 numbers each.
+"""Writes data/raw/digits.parquet: scikit-learn's 1,797 handwritten digits, 64 numbers each.
 
 They stand for whatever another model made: factors of a recommender's items, or embeddings.
 """

@@ -186,6 +186,8 @@ class Kind(Protocol):
     dimensions: int  # of the array that `encode` takes
     texts: bool  # whether a text that is handed over is an example itself, and no path
 
+    libraries: tuple[str, ...]  # that `read` uses, whose versions a bundle names
+
     def graph(self, preprocessing: Input) -> "onnx.ModelProto":
         """The ONNX graph from what `read` returns to the backbone's input, named `input`."""
 
@@ -211,6 +213,7 @@ class Kind(Protocol):
         is made small for a page.
         """
 
+    evidence: str  # what shows which part of an example speaks for a class; empty if nothing does
     hides: bool  # whether it can hide parts of an example: `hidden` and `explain_parts`
 
     def hidden(self, data: bytes, preprocessing: Input) -> Sequence[NDArray[Any]]:
@@ -235,7 +238,9 @@ LATER: dict[str, Any] = {
     "same": "",
     "windowed": False,
     "dimensions": 3,
+    "libraries": ("pillow",),
     "texts": False,
+    "evidence": "a heat map of the predicted class (lighter means more evidence)",
     "hides": False,
     "hidden": None,  # never asked for, then
     "explain_parts": None,

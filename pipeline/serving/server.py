@@ -273,7 +273,12 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
         responses=THUMBNAILS,
         response_class=Response,
     )
-    def training(number: int) -> Response:
+    def training(
+        number: int,
+        beside: Annotated[
+            bool, Query(description="what is shown beside it, such as a sound")
+        ] = False,
+    ) -> Response:
         """A training example, small; where the server runs beside them."""
         paths = classifier.known["paths"]
         if not 0 <= number < len(paths):
@@ -285,6 +290,10 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
             shown = classifier.kind.show(load(path, classifier.kind.most_bytes), THUMBNAIL)
         except RefusedError as error:
             raise HTTPException(404, f"not here: {error}") from None
+        if beside:
+            if shown.also is None:
+                raise HTTPException(404, "nothing is shown beside it")
+            shown = shown.also
         return Response(shown.data, media_type=shown.media_type)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)

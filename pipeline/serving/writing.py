@@ -30,7 +30,7 @@ from .onnx_graph import whole
 # What decides an answer, beside what the backbone was made by.
 CODE = ("backbones", "heads", "serving", "tables")
 LONG_TEXT = 1000  # characters
-LIBRARIES = ("numpy", "onnxruntime", "pillow")
+LIBRARIES = ("numpy", "onnxruntime")
 
 
 def write(
@@ -84,7 +84,8 @@ def write(
         "metrics": metrics,
         "data": _data(manifest),
         "code": _digests(kind, settings.backbone),
-        "libraries": {name: version(name) for name in LIBRARIES} | json.loads(notes["libraries"]),
+        "libraries": {name: version(name) for name in (*LIBRARIES, *what.libraries)}
+        | json.loads(notes["libraries"]),
     }
 
     if takes(preprocessing) != "pixels":

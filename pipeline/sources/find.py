@@ -43,6 +43,13 @@ def listing(params: IngestParams, kind: Kind) -> Listing:
     if PICTURES.exists():
         shutil.rmtree(PICTURES)
     PICTURES.mkdir(parents=True)
+    found = _listing(params, path, kind)
+    if not any(PICTURES.iterdir()):  # of an empty folder DVC warns at each run
+        (PICTURES / "README").write_text("The source has its examples itself; none is made here.\n")
+    return found
+
+
+def _listing(params: IngestParams, path: Path, kind: Kind) -> Listing:
     if params.source == "surfaces":
         from . import surfaces
 
@@ -52,7 +59,7 @@ def listing(params: IngestParams, kind: Kind) -> Listing:
         return folder(path)
     if params.source in ("csv", "parquet"):
         return table(path, params.source, kind)
-    if own:
+    if plugins.is_plugin(params.source):
         return plugin(params.source, path)
     from .torchvision_sets import torchvision_dataset
 

@@ -310,7 +310,7 @@ def test_the_page_shows_classes_heat_map_and_neighbours(bundled, address, browse
     page.locator("#near img").nth(5).wait_for()
     page.wait_for_load_state("networkidle")
     assert page.inner_text("#classes li:first-child").startswith("disc")
-    assert page.evaluate("document.getElementById('map').naturalWidth") == 224
+    assert page.evaluate("document.querySelector('#map img').naturalWidth") == 224
     assert page.locator("#near li").count() == page.locator("#near img").count() == 6
     assert page.locator("#example img").count() == 1
     assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")

@@ -46,6 +46,8 @@ class Image:
     rows = same = ""
     windowed = texts = hides = False
     dimensions = 3
+    libraries = ("pillow",)
+    evidence = "a heat map of the predicted class (lighter means more evidence)"
     view_columns = ("angle", "scale", "hflip", "vflip")
     original = ORIGINAL
     view_code = VIEW_CODE

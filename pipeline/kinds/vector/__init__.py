@@ -65,6 +65,8 @@ class OfNumbers:
     windowed = texts = hides = False
     accepts = ("application/json", "application/x-npy")
     dimensions = 1
+    libraries: tuple[str, ...] = ()
+    evidence = ""
 
     def schema(self) -> "type[Augmentation]":
         """The section `augment`, in which `views` can only be 0."""
