@@ -57,7 +57,7 @@ class ViewMaker:
         Raises:
             DeviceError: something is missing: nvJPEG, or the C compiler that Triton needs once.
         """
-        self.preprocessing, self.reading = preprocessing, reading
+        self.preprocessing, self.reading = preprocessing, PLAIN
         file = io.BytesIO()
         Image.new("RGB", (64, 64)).save(file, "JPEG")
         try:
@@ -70,6 +70,7 @@ class ViewMaker:
             ) from error
         if decoded[0] is None:
             raise DeviceError("torchvision has no nvJPEG here; set extract.device: cpu")
+        self.reading = reading
 
     def __call__(self, asked: Asked) -> Tensor:
         """As `make_views`, on the GPU."""

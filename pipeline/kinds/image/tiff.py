@@ -78,7 +78,7 @@ def pages(data: bytes) -> list[int]:
                 break
             places[at] = None
             (at,) = struct.unpack_from(order + offset, data, at + before + fields * entry)
-    except struct.error:  # the rest is cut off
+    except (struct.error, OverflowError):  # the rest is cut off
         pass
     return list(places)
 
@@ -100,7 +100,7 @@ def page(data: bytes, place: int) -> Page:
         bits, form = set(tags.get(BITS, (1,))), set(tags.get(FORMAT, (1,)))
         photometric = tags.get(PHOTOMETRIC, (BLACK_IS_ZERO,))[0]
         compression = tags.get(COMPRESSION, (1,))[0]
-    except (struct.error, KeyError, IndexError):
+    except (struct.error, OverflowError, KeyError, IndexError):
         raise RefusedError("damaged header (of a TIFF's page)") from None
     order = "<" if data[:2] == b"II" else ">"
     dtype = None
@@ -240,7 +240,10 @@ def _plane(data: bytes, one: Page, samples: int, pieces: slice) -> NDArray[np.ge
         fields[TILE_LENGTH] = (LONG, [tags[TILE_LENGTH][0]])
     else:
         fields[STRIP_ROWS] = (LONG, [min(tags.get(STRIP_ROWS, (one.height,))[0], one.height)])
-    for field in (TILES, TILE_BYTES) if tiled else (STRIPS, STRIP_BYTES):
+    pieces_of = (TILES, TILE_BYTES) if tiled else (STRIPS, STRIP_BYTES)
+    if not all(tags.get(field) for field in pieces_of):
+        raise RefusedError("damaged header (a TIFF's page that does not say where its pixels are)")
+    for field in pieces_of:
         fields[field] = (LONG, list(tags[field])[pieces])
     shown = TiffImagePlugin.TiffImageFile(io.BytesIO(_with_header(data, fields)))
     shown.load()
