@@ -93,7 +93,7 @@ def batched(classifier: Classifier, seconds: float) -> dict[int, float]:
     options.intra_op_num_threads = 1
     file = exports.exported(backbone["name"], backbone["weights"])
     session = onnxruntime.InferenceSession(file, options)
-    side = classifier.preprocessing.crop
+    side = classifier.about["preprocessing"]["crop"]
     rates = {}
     for size in (1, 8, 32):
         views = np.random.default_rng(0).integers(0, 256, (size, side, side, 3), dtype=np.uint8)

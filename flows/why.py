@@ -263,11 +263,13 @@ def views_to_compute(
     total = len(manifest) + len(planned)
     if not engines.is_ready(settings.extract):
         return f"{total:,} views; how many are computed is known once the backbone is loaded"
-    engine = engines.open_engine(settings.extract, kind)
-    keys = every_view(manifest, planned, engine)["key"].tolist()
+    opened = engines.open_engines(settings.extract, kind)
+    keys = [
+        key for engine in opened for key in every_view(manifest, planned, engine)["key"].tolist()
+    ]
     held = set()
     if features_file(default_folder()).exists():  # opening it would begin one
         with FeatureStore(default_folder(), limit_bytes=None) as cache:
             held = cache.held(keys)
     reused = sum(key in held for key in keys)
-    return f"{total - reused:,} views would be computed, {reused:,} reused"
+    return f"{len(keys) - reused:,} views would be computed, {reused:,} reused"

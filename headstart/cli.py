@@ -33,6 +33,9 @@ def main() -> None:
     def completion() -> None:
         print(_completion(parser, **asked))
 
+    def choosing() -> None:
+        choose(**asked)
+
     def doctor() -> None:
         from .doctor import examine
 
@@ -43,6 +46,7 @@ def main() -> None:
         "serve": serve,
         "why": why,
         "check": check,
+        "choose": choosing,
         "doctor": doctor,
         "completion": completion,
     }[subcommand]
@@ -87,6 +91,23 @@ def _parser() -> argparse.ArgumentParser:
         help="Seconds from a request's arrival to its answer (default: 30).",
     )
     subcommands.add_parser("why", help="Show what dvc repro would run, and why.", parents=either)
+    chooser = subcommands.add_parser(
+        "choose",
+        help="Compare backbones and joins of them, and write the best into params.yaml.",
+        parents=either,
+    )
+    chooser.add_argument(
+        "--networks",
+        nargs="+",
+        metavar="NAME",
+        help="Backbones to choose from (default: those of extract.backbone and rank.backbones).",
+    )
+    chooser.add_argument(
+        "--budget",
+        type=float,
+        metavar="MS",
+        help="Most milliseconds that an example may take when predicting (default: any).",
+    )
     subcommands.add_parser("check", help="Check params.yaml before a run.", parents=either)
     subcommands.add_parser(
         "doctor", help="Show what is installed, what is missing and how to get it.", parents=either
@@ -107,6 +128,14 @@ def why() -> None:
     # would take a third of the time.
     gc.disable()
     print("\n".join(answer.why()))
+
+
+def choose(networks: list[str] | None, budget: float | None) -> None:
+    """Compare backbones by cross-validation, and write the best into `params.yaml`."""
+    _need_the_clone("choose")
+    from flows.choose import choose as comparing
+
+    comparing(networks, budget)
 
 
 def check() -> None:

@@ -68,11 +68,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklear
             RefusedError: an example is not taken; the text names it and the reason.
             StoreError: the feature store cannot be read or written.
         """
-        engine = self._opened()
-        wanted = [(one.name, one.load) for one in given.listed(examples, engine.kind)]
-        return embedding.embed(wanted, engine, self.batch_size).features
+        opened = self._opened()
+        wanted = [(one.name, one.load) for one in given.listed(examples, opened[0].kind)]
+        return embedding.embed(wanted, opened, self.batch_size).features
 
-    def _opened(self) -> engines.Engine:
+    def _opened(self) -> list[engines.Engine]:
         names = ("backbone", "weights", "engine", "device", "precision", "batch_size")
         asked = {name: getattr(self, name) for name in names}
         return embedding.opened(params.extract_section(asked, "Embedder"), self.kind)

@@ -32,11 +32,11 @@ def best() -> None:
         train = manifest[manifest["split"] == "train"]
         engine = on_export(file, kinds.named(kind))
         splits, computed = originals(
-            train, about["classes"], engine, settings.batch_size, about["power"]
+            train, about["classes"], [engine], settings.batch_size, about["power"]
         )
         print(f"best: {len(train) - computed} training examples reused, {computed} computed")
         finetuned = settings.model_copy(update={"weights": "finetuned"})
-        write(BEST, file, kind, finetuned, head, about, figures, manifest, splits["train"])
+        write(BEST, [file], kind, finetuned, head, about, figures, manifest, splits["train"])
 
 
 if __name__ == "__main__":

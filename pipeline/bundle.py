@@ -1,11 +1,12 @@
 """Stage 6, bundle: all that answering needs, in one folder that needs neither us nor PyTorch."""
 
 from . import kinds
-from .backbones.exports import exported
+from .backbones import exports
 from .core import command, params
 from .core.paths import BUNDLE, FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, METRICS
 from .heads.head import load_head
 from .serving.writing import read_figures, write
+from .tables import joined
 from .tables.features import read_splits
 from .tables.manifest import kind_in, read_manifest
 
@@ -16,8 +17,9 @@ def bundle() -> None:
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     manifest, metrics = read_manifest(MANIFEST), read_figures(METRICS, "evaluate")
     train = read_splits(FEATURES, manifest, about["classes"], ["train"], about["power"])["train"]
-    file = exported(settings.backbone, settings.weights)
-    write(BUNDLE, file, kind_in(MANIFEST), settings, head, about, metrics, manifest, train)
+    names = joined.names(settings.backbone)
+    files = [exports.exported(name, settings.weights) for name in names]
+    write(BUNDLE, files, kind_in(MANIFEST), settings, head, about, metrics, manifest, train)
 
 
 if __name__ == "__main__":

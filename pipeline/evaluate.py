@@ -75,7 +75,7 @@ def evaluate() -> None:
     precision_recall = tables.precision_recall_table(test, shares, classes)
     _write(PLOTS / "precision_recall.csv", precision_recall)
     _write(PLOTS / "reliability.csv", tables.reliability_table(test, shares, bins))
-    again = _repeated(manifest, description)
+    again = _repeated(manifest, description, counts=head.idf is not None)
     _write(REPEATS, again)
     draw_confusion(test.labels, shares.argmax(axis=1), classes, PLOTS / "confusion_matrix.png")
 
@@ -94,7 +94,7 @@ def evaluate() -> None:
         )
 
 
-def _repeated(manifest: pd.DataFrame, about: dict[str, Any]) -> pd.DataFrame:
+def _repeated(manifest: pd.DataFrame, about: dict[str, Any], counts: bool) -> pd.DataFrame:
     """The table of the repeats; without rows where none is asked for."""
     settings = params.load(kinds.schema).evaluate
     if not settings.repeats:
@@ -103,7 +103,8 @@ def _repeated(manifest: pd.DataFrame, about: dict[str, Any]) -> pd.DataFrame:
 
     splits = read_splits(FEATURES, manifest, about["classes"], SPLITS, about["power"])
     drawing, training = params.load(kinds.schema).ingest, params.load(kinds.schema).train
-    return repeats.repeated(manifest, view_0(splits), about, settings, drawing, training)
+    pool = view_0(splits)
+    return repeats.repeated(manifest, pool, about, settings, drawing, training, counts)
 
 
 def _warn_of_absent(test: Split, classes: list[str]) -> None:

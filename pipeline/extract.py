@@ -8,12 +8,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from . import kinds
-from .backbones.engines import Engine, open_engine, stop_without_cuda
+from .backbones.engines import Engine, open_engines, stop_without_cuda
 from .core import command, params
 from .core.paths import FEATURES, MANIFEST, PLAN
 from .runners.threads import batches, compute, features_of
 from .runners.wanted import every_view, without
 from .store.vectors import FeatureStore, open_store
+from .tables import joined
 from .tables.features import write_shards
 from .tables.manifest import kind_in, read_manifest
 
@@ -25,44 +26,65 @@ def extract() -> None:
         stop_without_cuda(parameter)
     kind = kinds.named(kind_in(MANIFEST))
     manifest = read_manifest(MANIFEST)
-    engine = open_engine(settings, kind)
-    table = every_view(manifest, pd.read_parquet(PLAN), engine)
+    engines, plan = open_engines(settings, kind), pd.read_parquet(PLAN)
+    tables = [every_view(manifest, plan, engine) for engine in engines]
+    missing = 0
     with open_store() as cache:
-        held = cache.held(table["key"].tolist())
-        missing = without(table, held)
         start = time.monotonic()
-        compute(missing, engine, cache, settings.batch_size)
+        for table, engine in zip(tables, engines, strict=True):
+            new = without(table, cache.held(table["key"].tolist()))
+            compute(new, engine, cache, settings.batch_size)
+            missing += len(new)
         seconds = time.monotonic() - start
-        recomputed = write(table, engine, cache, settings.batch_size)
+        recomputed = write(tables, engines, cache, settings.batch_size)
 
-    computed = len(missing) + recomputed
-    rate = f", {len(missing) / seconds:.1f} views a second" if len(missing) else ""
+    views, computed = sum(map(len, tables)), missing + recomputed
+    rate = f", {missing / seconds:.1f} views a second" if missing else ""
+    by = f" by {len(engines)} networks" if len(engines) > 1 else ""
     print(
-        f"extract: {len(manifest)} {kind.nouns}, {len(table)} views:"
-        f" {len(table) - computed} reused, {computed} computed{rate} ({engine.name})"
+        f"extract: {len(manifest)} {kind.nouns}, {len(tables[0])} views{by}:"
+        f" {views - computed} reused, {computed} computed{rate} ({engines[0].name})"
     )
+    for engine in engines:
+        told = getattr(engine.make_views, "told", None)  # not every kind has something to tell
+        if told and (said := told()):
+            print(f"extract: of those computed, {said}")
 
 
-def write(table: pd.DataFrame, engine: Engine, cache: FeatureStore, batch_size: int) -> int:
+def write(
+    tables: list[pd.DataFrame], engines: list[Engine], cache: FeatureStore, batch_size: int
+) -> int:
     """Write the shards from the store, one at a time; return how many views had to be recomputed.
 
     That happens where the store finds an entry damaged only on reading it.
+
+    Args:
+        tables: as `every_view` makes them, one for each network; they differ in their keys alone.
+        engines: of the networks.
+        cache: the store.
+        batch_size: views that an engine takes at once.
     """
     recomputed = 0
 
-    def shards() -> Iterator[tuple[list[str], pd.Series, NDArray[np.float32]]]:
+    def vectors(rows: pd.DataFrame, engine: Engine) -> NDArray[np.float32]:
         nonlocal recomputed
-        for _, rows in table.groupby(table["digest"].str[:2]):
-            found = cache.get(rows["key"].tolist())
-            for batch in batches(without(rows, found), batch_size):
-                again = features_of(batch, engine, batch_size)
-                cache.put(again)
-                found |= again
-                recomputed += len(batch)
-            vectors = np.stack([found[key] for key in rows["key"]])
-            yield rows["digest"].tolist(), rows["view"], vectors
+        found = cache.get(rows["key"].tolist())
+        for batch in batches(without(rows, found), batch_size):
+            again = features_of(batch, engine, batch_size)
+            cache.put(again)
+            found |= again
+            recomputed += len(batch)
+        return np.stack([found[key] for key in rows["key"]])
 
-    write_shards(FEATURES, shards())
+    def shards() -> Iterator[tuple[list[str], pd.Series, NDArray[np.float32]]]:
+        for _, rows in tables[0].groupby(tables[0]["digest"].str[:2]):
+            parts = [
+                vectors(table.loc[rows.index], engine)
+                for table, engine in zip(tables, engines, strict=True)
+            ]
+            yield rows["digest"].tolist(), rows["view"], joined.beside(parts)
+
+    write_shards(FEATURES, shards(), counts=engines[0].takes == "terms")
     return recomputed
 
 

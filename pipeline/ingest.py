@@ -64,6 +64,8 @@ def report(manifest: pd.DataFrame, refused: int, files: int, unit: str, kind: Ki
     if refused:
         units = f"{unit} refused, with its" if refused == 1 else f"{unit}s refused, each with its"
         print(f"ingest: {refused} {units} reason in {REFUSED}")
+    for remark in kind.remarks(manifest):
+        print(f"ingest: {remark}")
     gaps = missing(zip(manifest["label"], manifest["split"], strict=True))
     for name, lacking in gaps.items():
         if name != "train":  # which ends the run

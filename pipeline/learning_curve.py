@@ -40,7 +40,8 @@ def learning_curve() -> None:
     """Draw, train and measure for each number of examples; write the table and its plot."""
     settings = params.load(kinds.schema).learning_curve
     weighing = params.load(kinds.schema).train
-    _, about = load_head(HEAD_WEIGHTS, HEAD)
+    known, about = load_head(HEAD_WEIGHTS, HEAD)
+    of_terms = known.idf is not None
     classes, manifest = about["classes"], read_manifest(MANIFEST)
     require(manifest, "learning_curve")
     splits = read_splits(FEATURES, manifest, classes, ["train", "val"], about["power"])
@@ -58,7 +59,7 @@ def learning_curve() -> None:
                     chosen = drawn(train, count, draw, augmented=way == "augmented")
                     weights = class_weights(weighing.class_weights, chosen.labels, len(classes))
                     # As many epochs as the chosen head kept, since nothing tells when to stop.
-                    schedule = Schedule(about["epoch"], weighing.batch_size, 0, weights)
+                    schedule = Schedule(about["epoch"], weighing.batch_size, 0, weights, of_terms)
                     head = trained(chosen, hyperparameters, schedule)
                     right.append(head.logits(val.features).argmax(axis=1) == val.labels)
                     progress.advance(1)

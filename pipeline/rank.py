@@ -13,11 +13,12 @@ from importlib.metadata import metadata
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from . import kinds
 from .backbones import exports
-from .backbones.engines import Engine, open_engine
+from .backbones.engines import Engine, open_engines
 from .core import command, packages, params
 from .core.paths import MANIFEST, RANK, RANK_SPEED
 from .heads.fit import fit_heads
@@ -26,10 +27,12 @@ from .heads.hyperparameters import from_used
 from .heads.trained import Schedule, Trained, order
 from .runners.threads import batches, features_of
 from .runners.wanted import originals
+from .tables import joined
 from .tables.features import Split
 from .tables.labels import class_names, require
 from .tables.manifest import kind_in, read_manifest
 from .tasks.metrics import bootstrap, interval
+from .transfer.choice import difference
 from .transfer.logme import logme
 
 DECAYS = np.geomspace(1e-4, 10, 11).tolist()  # L2 penalties that each candidate's head may have
@@ -51,22 +54,26 @@ def rank() -> None:
         packages.need("torch", "rank")
         from .backbones import catalogue
 
-        catalogue.stop_if_unknown(parted(candidate)[1])
+        for name in joined.names(parted(candidate)[1]):
+            catalogue.stop_if_unknown(name)
     rows, speeds = [], []
+    losses: dict[str, npt.NDArray[np.float64]] = {}
     for candidate in candidates:
         weights, name = parted(candidate)
         asked = extracting.model_copy(update={"backbone": name, "weights": weights})
-        engine = open_engine(asked, kind)
-        splits, computed = originals(examples, classes, engine, asked.batch_size, power)
-        reused = len(examples) - computed
+        engines = open_engines(asked, kind)
+        splits, computed = originals(examples, classes, engines, asked.batch_size, power)
+        reused = len(examples) * len(engines) - computed
         print(f"rank: {candidate}: {reused} views reused, {computed} computed")
-        head = quick_head(splits["train"], splits["val"], len(classes))
+        counts = engines[0].takes == "terms"
+        head = quick_head(splits["train"], splits["val"], len(classes), counts)
         rows.append(
             {"backbone": candidate}
             | measured(head, splits, len(classes), settings.confidence)
-            | described(name, weights, engine, splits["train"].features.shape[1])
+            | described(name, weights, engines, splits["train"].features.shape[1])
         )
-        speeds.append((candidate, speed(examples, engine, asked.batch_size), engine.name))
+        losses[candidate] = surprise(head, splits["val"])
+        speeds.append((candidate, speed(examples, engines, asked.batch_size), engines[0].name))
         print(
             f"rank: {candidate}: validation accuracy {rows[-1]['val_accuracy']:.4f}, "
             f"LogME {rows[-1]['logme']:.3f}, {speeds[-1][1]} views a second"
@@ -75,8 +82,33 @@ def rank() -> None:
     table = pd.DataFrame(rows).sort_values(["val_accuracy", "val_loss"], ascending=[False, True])
     RANK.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(RANK, index=False, float_format="%.6g", lineterminator="\n")
+    say_if_better(losses, extracting.backbone, settings.confidence)
     timings = pd.DataFrame(speeds, columns=["backbone", "views_per_second", "engine"])
     timings.to_csv(RANK_SPEED, index=False, lineterminator="\n")
+
+
+def surprise(head: Trained, val: Split) -> npt.NDArray[np.float64]:
+    """The log loss of each validation example, [n]."""
+    assert head.head is not None  # noqa: S101 (L-BFGS loses none)
+    shares = probabilities(head.head.logits(val.features))
+    losses: npt.NDArray[np.float64] = -np.log(shares[np.arange(len(shares)), val.labels])
+    return losses
+
+
+def say_if_better(
+    losses: dict[str, npt.NDArray[np.float64]], current: str, confidence: float
+) -> None:
+    """Say which candidate, if any, loses significantly less than `extract.backbone` does."""
+    if current not in losses:
+        return
+    best = min(losses, key=lambda name: losses[name].mean())
+    apart = difference(losses[current], losses[best], confidence)
+    if apart.low > 0:
+        print(
+            f"rank: {best} would now be significantly better than extract.backbone {current}: its"
+            f" validation loss is lower by {apart.low:.4f} to {apart.high:.4f}; `headstart choose`"
+            " compares both by cross-validation"
+        )
 
 
 def parted(candidate: str) -> tuple[str, str]:
@@ -86,10 +118,10 @@ def parted(candidate: str) -> tuple[str, str]:
     return "pretrained", candidate
 
 
-def quick_head(rows: Split, val: Split, classes: int) -> Trained:
+def quick_head(rows: Split, val: Split, classes: int, counts: bool = False) -> Trained:
     """Logistic regression with the penalty of the lowest validation loss."""
     choices = [from_used({"optimizer": "lbfgs", "weight_decay": decay}) for decay in DECAYS]
-    schedule = Schedule(1, 1, 0, np.ones(classes, np.float32))
+    schedule = Schedule(1, 1, 0, np.ones(classes, np.float32), counts)
     return min(fit_heads(rows, val, choices, schedule, "cpu"), key=order)
 
 
@@ -108,26 +140,32 @@ def measured(
         "high": float(high),
         "val_loss": best.kept.val_loss,
         "weight_decay": best.hyperparameters.weight_decay,
-        "logme": logme(rows.features, rows.labels, classes),
+        "logme": logme(best.head.seen(rows.features), rows.labels, classes),
     }
 
 
-def described(name: str, weights: str, engine: Engine, dimension: int) -> dict[str, Any]:
+def described(backbone: str, weights: str, engines: list[Engine], dimension: int) -> dict[str, Any]:
     """What the backbone is: features, side of its input, parameters, megabytes, licence."""
-    if exports.is_graph(name):
-        parameters = exports.parameters(exports.exported(name, weights))
-    else:
-        from .backbones import catalogue
-
-        module = catalogue.load(name, weights).module
-        parameters = sum(tensor.numel() for tensor in module.parameters())
+    names = joined.names(backbone)
+    parameters = sum(size(name, weights) for name in names)
+    sides = [getattr(engine.preprocessing, "crop", "") for engine in engines]
     return {
         "features": dimension,
-        "pixels": getattr(engine.preprocessing, "crop", ""),
+        "pixels": sides[0] if len(sides) == 1 else "+".join(map(str, sides)),
         "parameters": parameters,
         "megabytes": round(4 * parameters / 1e6, 1),  # as float32
-        "licence": licence(name),
+        "licence": ", ".join(dict.fromkeys(map(licence, names))),
     }
+
+
+def size(name: str, weights: str) -> int:
+    """How many parameters a network has."""
+    if exports.is_graph(name):
+        return exports.parameters(exports.exported(name, weights))
+    from .backbones import catalogue
+
+    module = catalogue.load(name, weights).module
+    return sum(tensor.numel() for tensor in module.parameters())
 
 
 def licence(name: str) -> str:
@@ -145,21 +183,23 @@ def licence(name: str) -> str:
     return getattr(stated, "license", None) or "not stated"
 
 
-def speed(examples: pd.DataFrame, engine: Engine, batch_size: int) -> float:
+def speed(examples: pd.DataFrame, engines: list[Engine], batch_size: int) -> float:
     """Views a second from decoding to feature on all cores, as `extract` goes about it.
 
     The best of three goes: what else the machine does can only make one slower.
     """
     cores = os.cpu_count() or 1
-    original = dict(zip(engine.kind.view_columns, engine.kind.original, strict=True))
+    kind = engines[0].kind
+    original = dict(zip(kind.view_columns, kind.original, strict=True))
     some = examples.head(cores * batch_size).assign(view=0, **original, key=b"")
     parts = list(batches(some, -(-len(some) // cores)))
-    work = partial(features_of, engine=engine, batch_size=batch_size)
+    work = [partial(features_of, engine=engine, batch_size=batch_size) for engine in engines]
     seconds = []
     with ThreadPoolExecutor(cores) as pool:
         for _ in range(3):
             start = time.monotonic()
-            list(pool.map(work, parts))
+            for look in work:
+                list(pool.map(look, parts))
             seconds.append(time.monotonic() - start)
     return round(len(some) / min(seconds), 1)
 

@@ -14,7 +14,7 @@ from .heads.fit import class_weights, device_for, fit_heads, refit
 from .heads.head import Head, fit_temperature, save_head
 from .heads.hyperparameters import CLOSED_FORMS, Hyperparameters, every_combination, used
 from .heads.trained import FIGURES, Figures, Schedule, Trained, kept_figures, losses, order
-from .tables.features import read_splits
+from .tables.features import are_counts, read_splits
 from .tables.labels import class_names, require
 from .tables.manifest import read_manifest
 
@@ -50,6 +50,7 @@ def train() -> None:
         batch_size=settings.batch_size,
         patience=settings.patience,
         class_weights=class_weights(settings.class_weights, rows.labels, len(classes)),
+        counts=are_counts(FEATURES),
     )
     stacks = 0
     if descending:

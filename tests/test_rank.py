@@ -84,7 +84,7 @@ def test_without_validation_pictures_it_says_what_to_do(shapes):
 
 
 def test_every_name_is_looked_up_before_a_backbone_is_run(shapes, monkeypatch):
-    monkeypatch.setattr("pipeline.rank.open_engine", lambda *_: pytest.fail("it was run"))
+    monkeypatch.setattr("pipeline.rank.open_engines", lambda *_: pytest.fail("it was run"))
     shapes.set(**{"rank.backbones": ["efficientnet_lite0", "timm:no_such_model"]})
     with pytest.raises(ParamsError, match=r"timm has no model 'no_such_model'"):
         rank()

@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 # Backbones of which the module named here writes the graph itself: they need no PyTorch, and have
 # no other weights than their own. Each module has the function `opened(name) -> Opened`, the text
 # `licence(name)`, and the package `distribution(name)` that the weights are from, or None.
-OWN = {"identity": "identity"}
+OWN = {
+    "identity": "identity",
+    "minilm_l6_v2": "minilm",
+    "minilm_l6_v2_int8": "minilm",
+    "tf_idf": "terms",
+    "speech_embedding": "speech",
+    "mfcc": "spectra",
+    "log_mel": "spectra",
+}
 
 CODE = ("catalogue.py", "exports.py", "lite.py", "onnx_export.py", "plugin.py", "torch_file.py")
 

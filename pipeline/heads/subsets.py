@@ -17,7 +17,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from ..core.errors import TrainingError
 from ..tables.features import Split
-from . import closed_forms
+from . import closed_forms, tf_idf
 from .fit import centre_and_scale, class_weights
 from .head import Floats, one_thread
 from .hyperparameters import Hyperparameters
@@ -58,19 +58,33 @@ def on_subsets(
         ]
     ).astype(np.float32)
     with one_thread():
-        if hyperparameters.optimizer in SOLVERS:
-            solve = SOLVERS[hyperparameters.optimizer]
-            found = solve(pool, importance, classes, hyperparameters.weight_decay)
-        else:
-            from . import gradient_descent  # imports PyTorch
-
-            mean, scale = centre_and_scale(pool.features)
-            scaled = replace(pool, features=(pool.features - mean) / scale)
-            found = iter(gradient_descent.on_subsets(hyperparameters, scaled, importance, schedule))
+        found = _answers(pool, importance, hyperparameters, schedule)
         for logits, rows in zip(found, asked, strict=True):
             if not np.isfinite(logits).all():
                 raise TrainingError("a repeat diverged; lower train.learning_rate")
             yield logits[rows]
+
+
+def _answers(
+    pool: Split, importance: Floats, hyperparameters: Hyperparameters, schedule: Schedule
+) -> Iterator[Floats]:
+    """Scores [n, c] for each subset, whose rows `importance` [R, n] weighs above 0."""
+    if schedule.counts:  # each subset has term weights of its own, so nothing is shared
+        plain = replace(schedule, counts=False)
+        for one in importance:
+            idf = tf_idf.fitted(pool.features[one > 0])
+            own = replace(pool, features=tf_idf.weighed(pool.features, idf))
+            yield from _answers(own, one[None], hyperparameters, plain)
+    elif hyperparameters.optimizer in SOLVERS:
+        solve = SOLVERS[hyperparameters.optimizer]
+        classes = len(schedule.class_weights)
+        yield from solve(pool, importance, classes, hyperparameters.weight_decay)
+    else:
+        from . import gradient_descent  # imports PyTorch
+
+        mean, scale = centre_and_scale(pool.features)
+        scaled = replace(pool, features=(pool.features - mean) / scale)
+        yield from gradient_descent.on_subsets(hyperparameters, scaled, importance, schedule)
 
 
 def _squares(features: Floats, importance: Floats, dimension: int) -> npt.NDArray[np.float64]:

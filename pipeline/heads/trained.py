@@ -10,12 +10,16 @@ from .hyperparameters import Hyperparameters
 
 @dataclass(frozen=True)
 class Schedule:
-    """What all heads of a sweep share; `class_weights` has shape [c]."""
+    """What all heads of a sweep share; `class_weights` has shape [c].
+
+    `counts` says whether features are counts of terms, which each head weighs by TF-IDF.
+    """
 
     epochs: int
     batch_size: int
     patience: int
     class_weights: Floats
+    counts: bool = False
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,9 @@ if TYPE_CHECKING:  # slow to import, or not there where a bundle only answers
 # The name of a kind in params.yaml is that of its folder beside this file.
 KINDS = (
     "image",
+    "text",
     "vector",
+    "audio",
     "plugin",
 )  # fmt: skip
 
@@ -71,9 +73,60 @@ class Vector(NamedTuple):
     length: int = 0
 
 
+class Tokens(NamedTuple):
+    """What an encoder of texts takes: int64 [length], the numbers of pieces of words.
+
+    tokenizer: the text of a tokenizer.json, as the library `tokenizers` reads it; longest: the most
+    tokens, beyond which a text is cut off. No text is filled up to the length of another.
+    """
+
+    tokenizer: str
+    longest: int
+
+
+class Terms(NamedTuple):
+    """What TF-IDF takes: float32 [width], how often the terms of each column stand in a text."""
+
+    width: int
+
+
+class Waveform(NamedTuple):
+    """What a backbone that takes sound wants: float32 [samples], mono, full scale from -1 to 1.
+
+    rate: samples a second; window: samples of one input at most, a longer sound is cut into
+    several; least: samples of one input at least, a shorter sound is laid in the middle of silence.
+    """
+
+    rate: int
+    window: int
+    least: int
+
+
+class Spectrum(NamedTuple):
+    """What takes a spectrum wants: float32 [bands, frames] of decibels, bands of the mel scale.
+
+    rate, window and least: as for a waveform; frame: samples under one frame; hop: samples from
+    one frame to the next; bands: how many, from 0 Hz to half the rate.
+    """
+
+    rate: int
+    window: int
+    least: int
+    frame: int
+    hop: int
+    bands: int
+
+
 # What a backbone takes, and what it says of it: how examples have to be prepared. The fields are
 # values that JSON has; a text of them is a file of its own in a bundle.
-INPUTS: dict[str, type] = {"pixels": Pixels, "vector": Vector}
+INPUTS: dict[str, type] = {
+    "pixels": Pixels,
+    "vector": Vector,
+    "tokens": Tokens,
+    "terms": Terms,
+    "waveform": Waveform,
+    "spectrum": Spectrum,
+}
 Input = Any  # an instance of one of these
 
 
@@ -88,7 +141,9 @@ class Shown(NamedTuple):
     `also` is shown beside it, such as the sound beside its picture.
     """
 
-    media_type: str  # such as image/png; pages show image/*, audio/* and text/plain
+    # Such as image/png; pages show image/*, audio/*, text/plain and text/html, a piece of HTML in
+    # which the kind has escaped what is the example's.
+    media_type: str
     data: bytes
     also: "Shown | None" = None
 
@@ -99,7 +154,11 @@ class Maker(Protocol):
     made_by: str  # what else than the libraries could change an input; empty on a CPU
 
     def __call__(self, asked: Asked) -> Inputs:
-        """The views, one after another."""
+        """The views, one after another.
+
+        What is to be told of those made so far, such as how many were cut off, a maker may say in a
+        method `told() -> str`; `extract` prints it.
+        """
 
 
 class Kind(Protocol):
@@ -137,6 +196,9 @@ class Kind(Protocol):
         It changes what `inspected_by`, `views_made_by` and `copies_by` say. Only a kind for which
         `declared` tells anything is asked.
         """
+
+    def remarks(self, manifest: "pd.DataFrame") -> list[str]:
+        """What a person should know of the examples that were taken, a sentence each."""
 
     # What augment asks.
     def schema(self) -> "type[Augmentation]":
@@ -236,6 +298,7 @@ LATER: dict[str, Any] = {
     "reading": None,  # never asked for, then
     "rows": "",
     "same": "",
+    "remarks": lambda manifest: [],
     "windowed": False,
     "dimensions": 3,
     "libraries": ("pillow",),

@@ -13,6 +13,8 @@ from ..kinds import Shown
 def embedded(shown: Shown, alt: str) -> Markup:
     """An `img` of a picture, an `audio` of a sound, a `pre` of a text, and what is shown beside it.
 
+    HTML is taken as it is: the kind that wrote it has escaped what is an example's.
+
     Args:
         shown: a small file.
         alt: what stands for it where it cannot be seen.
@@ -22,6 +24,8 @@ def embedded(shown: Shown, alt: str) -> Markup:
 
 
 def _element(shown: Shown, alt: str) -> Markup:
+    if shown.media_type == "text/html":
+        return Markup(shown.data.decode(errors="replace"))  # noqa: S704 (as said above)
     if shown.media_type.startswith("text/"):
         return Markup("<pre>{}</pre>").format(shown.data.decode(errors="replace"))
     address = f"data:{shown.media_type};base64,{base64.b64encode(shown.data).decode()}"

@@ -5,7 +5,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..core.paths import FEATURES
-from ..tables.features import read_splits
+from ..heads.tf_idf import fitted, weighed
+from ..tables.features import are_counts, read_splits
 from ..tables.manifest import SPLITS
 from ..tables.power import raised
 
@@ -28,4 +29,5 @@ def originals(manifest: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray[np.floa
     order = np.argsort(joined)
     rows = manifest.set_index("digest").loc[joined[order]].reset_index()
     rows["number"] = pd.Index(classes).get_indexer(rows["label"])
-    return rows, raised(np.concatenate(features)[order], POWER)
+    powers = raised(np.concatenate(features)[order], POWER)
+    return rows, weighed(powers, fitted(powers)) if are_counts(FEATURES) else powers

@@ -7,6 +7,7 @@ import pandas as pd
 
 from ..backbones.engines import Engine
 from ..store.vectors import open_store
+from ..tables import joined
 from ..tables.features import Split
 from ..tables.power import raised
 from .keys import view_keys
@@ -36,31 +37,36 @@ def without(table: pd.DataFrame, held: Container[bytes]) -> pd.DataFrame:
 
 
 def originals(
-    manifest: pd.DataFrame, classes: list[str], engine: Engine, batch_size: int, power: float
+    manifest: pd.DataFrame, classes: list[str], engines: list[Engine], batch_size: int, power: float
 ) -> tuple[dict[str, Split], int]:
     """View 0 of every example, for a stage that looks through a backbone of its own.
 
     Args:
         manifest: the examples.
         classes: the label at each position.
-        engine: the backbone; what the store has of it is not computed again.
+        engines: of the backbone, or of those that are joined; what the store has of them is not
+            computed again.
         batch_size: views that the engine takes at once.
         power: that features are raised to.
 
     Returns:
         the features by split, as `features.read_splits` gives them; how many were computed.
     """
-    no_plan = pd.DataFrame(columns=["digest", "view", *engine.kind.view_columns])
-    table = every_view(manifest, no_plan, engine)
-    keys = table["key"].tolist()
-    with open_store() as cache:
-        missing = without(table, cache.held(keys))
-        compute(missing, engine, cache, batch_size)
-        found = cache.get(keys)
-    damaged = without(table, found)  # which shows only on reading
-    for batch in batches(damaged, batch_size):
-        found |= features_of(batch, engine, batch_size)
-    vectors = raised(np.stack([found[key] for key in keys]), power)
+    no_plan = pd.DataFrame(columns=["digest", "view", *engines[0].kind.view_columns])
+    computed, parts = 0, []
+    for engine in engines:
+        table = every_view(manifest, no_plan, engine)
+        keys = table["key"].tolist()
+        with open_store() as cache:
+            missing = without(table, cache.held(keys))
+            compute(missing, engine, cache, batch_size)
+            found = cache.get(keys)
+        damaged = without(table, found)  # which shows only on reading
+        for batch in batches(damaged, batch_size):
+            found |= features_of(batch, engine, batch_size)
+        computed += len(missing) + len(damaged)
+        parts.append(np.stack([found[key] for key in keys]))
+    vectors = raised(joined.beside(parts), power)
     table = table.merge(manifest[["digest", "label", "split"]], on="digest")
     splits = {}
     for name in table["split"].unique():
@@ -73,4 +79,4 @@ def originals(
             pd.Index(classes).get_indexer(rows["label"]).astype(np.int64),
             vectors[chosen.to_numpy()],
         )
-    return splits, len(missing) + len(damaged)
+    return splits, computed

@@ -5,6 +5,7 @@ example takes the way that it takes in `extract`, so the answers are those that 
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from .explain import class_map, directions, falls, neighbours
 
 MOST_PIXELS_A_SIDE = 4096  # of what a backbone sees
 SCHEMA = 1  # raised when a reader of older bundles would read a newer one wrongly
+SCHEMA_OF_JOINED = 2  # of a bundle whose backbones are joined
 
 Floats = npt.NDArray[np.float32]
 
@@ -64,15 +66,16 @@ class Classifier:
             DataError: it is no bundle, or one that is damaged or of another schema.
         """
         about = _read_json(folder / "bundle.json")
-        if about.get("schema") != SCHEMA:
+        if about.get("schema") not in (SCHEMA, SCHEMA_OF_JOINED):
             raise DataError(
                 f"{folder} is a bundle of schema {about.get('schema')!r:.40} and this code reads "
-                f"schema {SCHEMA}; take the version of Headstart that made it"
+                f"schemas {SCHEMA} and {SCHEMA_OF_JOINED}; take the Headstart that made it"
             )
         self.about: dict[str, Any] = about
         try:
             self.classes = named_classes(about)
-            self.preprocessing = _preprocessing(folder, about)
+            of_each = [about, *about.get("further", [])]
+            self._prepared = [_preprocessing(folder, one) for one in of_each]
             self.kind = named(about.get("kind", "image"))  # older bundles are of images
             # What the server tells of itself.
             _ = str(about["backbone"]["name"]), str(about["data"]["manifest"])
@@ -90,10 +93,17 @@ class Classifier:
             reason = " ".join(str(error).split())[:160]
             raise DataError(f"{folder / 'model.onnx'} cannot be opened: {reason}") from None
         outputs = {output.name: output.shape for output in self._session.get_outputs()}
-        self.has_maps = "maps" in outputs
+        self._maps = [name for name in outputs if name.rpartition("/")[2].startswith("maps")]
+        self.has_maps = len(self._maps) == len(self._prepared)
         # A kind that can hide parts of an example needs no maps.
         self.explains = self.has_maps or self.kind.hides
-        self._input = self._session.get_inputs()[0].name
+        given = [one.name for one in self._session.get_inputs()]
+        if len(given) != len(self._prepared):
+            raise DataError(
+                f"{folder / 'model.onnx'} takes {len(given)} inputs, and bundle.json tells of"
+                f" {len(self._prepared)}"
+            )
+        self._inputs = sorted(given, key=_number)
         if outputs.get("probabilities") != [len(self.classes)]:
             raise DataError(
                 f"{folder / 'model.onnx'} does not answer with {len(self.classes)} probabilities"
@@ -131,15 +141,17 @@ class Classifier:
         Raises:
             RefusedError: the bytes are not taken as an example; the text says why.
         """
-        example = self.kind.read(data, self.preprocessing)
+        example = self._read(data)
         maps = heat and self.has_maps
-        wanted = ["probabilities"] + ["maps"] * maps + ["features"] * (neighbours > 0)
-        got = dict(zip(wanted, self._session.run(wanted, {self._input: example}), strict=True))
+        wanted = ["probabilities"] + self._maps * maps + ["features"] * (neighbours > 0)
+        got = dict(zip(wanted, self._session.run(wanted, example), strict=True))
         best = int(got["probabilities"].argmax())
         shown = None
         if maps:
-            map_of_best = class_map(got["maps"], self._head, self.about["power"], best)
-            shown = self.kind.explain(example, map_of_best, self.preprocessing, side)
+            found = [got[name] for name in sorted(self._maps, key=_number)]
+            map_of_best = class_map(found, self._head, self.about["power"], best)
+            first = example[self._inputs[0]]
+            shown = self.kind.explain(first, map_of_best, self._prepared[0], side)
         elif heat and self.kind.hides:
             shown = self._by_hiding(data, got["probabilities"], best, side)
         nearest = self._nearest(got["features"], neighbours) if neighbours else ()
@@ -147,12 +159,15 @@ class Classifier:
 
     def _by_hiding(self, data: bytes, shares: Floats, best: int, side: int | None) -> Shown:
         """Which parts of the example speak for the class: it is less probable without them."""
-        hidden = self.kind.hidden(data, self.preprocessing)
+        hidden = [self.kind.hidden(data, prepared) for prepared in self._prepared]
         without = [
-            self._session.run(["probabilities"], {self._input: one})[0][best] for one in hidden
+            self._session.run(["probabilities"], dict(zip(self._inputs, some, strict=True)))[0][
+                best
+            ]
+            for some in zip(*hidden, strict=True)
         ]
         weights = falls(float(shares[best]), np.array(without, np.float64))
-        return self.kind.explain_parts(data, self.preprocessing, weights, side)
+        return self.kind.explain_parts(data, self._prepared[0], weights, side)
 
     def features(self, data: bytes) -> Floats:
         """The features [dimension] of an example, as the head sees them.
@@ -160,9 +175,13 @@ class Classifier:
         Raises:
             RefusedError: as `answer`.
         """
-        example = self.kind.read(data, self.preprocessing)
-        features: Floats = self._session.run(["features"], {self._input: example})[0]
+        features: Floats = self._session.run(["features"], self._read(data))[0]
         return features
+
+    def _read(self, data: bytes) -> dict[str, npt.NDArray[Any]]:
+        """An example as the graph takes it, prepared for each network."""
+        inputs = zip(self._inputs, self._prepared, strict=True)
+        return {name: self.kind.read(data, prepared) for name, prepared in inputs}
 
     def _nearest(self, features: Floats, k: int) -> tuple[Neighbour, ...]:
         assert self._bank is not None  # noqa: S101 (`read_reasons` was called)
@@ -187,6 +206,12 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{file} is damaged: it holds no table")
     return content
+
+
+def _number(name: str) -> int:
+    """Which of the joined networks an input or an output of the graph belongs to, from 1."""
+    found = re.match(r"network_(\d+)/", name)
+    return int(found[1]) if found else 1
 
 
 def _preprocessing(folder: Path, about: dict[str, Any]) -> Input:

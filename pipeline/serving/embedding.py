@@ -13,13 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backbones.engines import Engine, open_engine
+from ..backbones.engines import Engine, open_engines
 from ..core.errors import DataError, RefusedError
 from ..core.files import digest
 from ..core.params import ExtractParams
 from ..kinds import named
 from ..runners.keys import view_keys
 from ..store.vectors import FeatureStore, open_store
+from ..tables import joined
 
 Floats = NDArray[np.float32]
 Example = tuple[str, Callable[[], bytes]]  # what messages call it, and what reads its file
@@ -33,19 +34,19 @@ class Embedded(NamedTuple):
 
 
 @lru_cache(maxsize=1)  # opening one takes as long as some ten pictures
-def opened(settings: ExtractParams, kind: str) -> Engine:
-    """The engine, as `open_engine`."""
-    return open_engine(settings, named(kind))
+def opened(settings: ExtractParams, kind: str) -> list[Engine]:
+    """The engines, as `open_engines`."""
+    return open_engines(settings, named(kind))
 
 
-def embed(examples: Sequence[Example], engine: Engine, batch_size: int) -> Embedded:
+def embed(examples: Sequence[Example], engines: list[Engine], batch_size: int) -> Embedded:
     """Look every example up in the feature store, and compute and store what is missing.
 
     Each core takes whole examples, and holds the files of none that it only looks up.
 
     Args:
         examples: each is read once, and a second time where it is missing.
-        engine: the backbone.
+        engines: of the backbone, or of those that are joined.
         batch_size: examples that it takes at once.
 
     Raises:
@@ -56,15 +57,16 @@ def embed(examples: Sequence[Example], engine: Engine, batch_size: int) -> Embed
     cores = os.cpu_count() or 1
     size = max(1, min(batch_size, -(-len(examples) // cores)))
     batches = [examples[start : start + size] for start in range(0, len(examples), size)]
-    vectors: list[Floats] = []
+    vectors: list[list[Floats]] = [[] for _ in engines]
     computed = 0
     with open_store() as cache, ThreadPoolExecutor(cores) as pool:
-        for part in pool.map(lambda batch: _batch(batch, engine, cache), batches):
-            vectors.append(part.features)
-            computed += part.computed
-    if not vectors:
-        return Embedded(np.empty((0, engine.dimension), np.float32), 0)
-    return Embedded(np.concatenate(vectors), computed)
+        for engine, found in zip(engines, vectors, strict=True):
+            for part in pool.map(lambda batch, by=engine: _batch(batch, by, cache), batches):
+                found.append(part.features)
+                computed += part.computed
+    if not examples:
+        return Embedded(np.empty((0, sum(one.dimension for one in engines)), np.float32), 0)
+    return Embedded(joined.beside([np.concatenate(found) for found in vectors]), computed)
 
 
 def _batch(batch: Sequence[Example], engine: Engine, cache: FeatureStore) -> Embedded:

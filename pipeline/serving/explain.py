@@ -3,10 +3,14 @@
 NumPy only, so that whatever shows a reason need not load torch.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from ..heads.head import Head
+from ..tables import joined
 from ..tables.power import raised
 
 Floats = npt.NDArray[np.float32]
@@ -17,17 +21,17 @@ TINY = float(np.finfo(np.float32).tiny)
 ROWS = 256
 
 
-def class_map(maps: Floats, head: Head, power: float, label: int) -> Floats:
+def class_map(maps: Sequence[Floats], head: Head, power: float, label: int) -> Floats:
     """Where in an example a class is seen: its class activation map.
 
     The backbone's last maps are summed, each weighted by the gradient of the class's logit with
     respect to the map's mean, through the power and the head; what speaks against the class is cut
     off. For a linear head and power 1 that is CAM (Zhou et al., CVPR 2016), else Grad-CAM
-    (Selvaraju et al., ICCV 2017).
+    (Selvaraju et al., ICCV 2017). Of joined backbones the sums are added, at the finest's size.
 
     Args:
-        maps: the backbone's last feature maps of the example, [d, h, w]; their means over h and w
-            are its features.
+        maps: of each backbone the last feature maps of the example, [d, h, w]; their means over h
+            and w are its features.
         head: as it was trained.
         power: that its features were raised to.
         label: position of the class.
@@ -35,7 +39,9 @@ def class_map(maps: Floats, head: Head, power: float, label: int) -> Floats:
     Returns:
         [h, w], from 0 to 1; all 0 where nothing speaks for the class.
     """
-    means = maps.mean(axis=(1, 2))
+    of_each = [one.mean(axis=(1, 2)) for one in maps]
+    scales = [float(joined.scale(one[None])[0, 0]) if len(maps) > 1 else 1.0 for one in of_each]
+    means = np.concatenate([one / by for one, by in zip(of_each, scales, strict=True)])
     weights = head.weight[label]
     if head.hidden_weight is not None and head.hidden_bias is not None:
         units = raised(means, power) @ head.hidden_weight.T + head.hidden_bias
@@ -46,9 +52,31 @@ def class_map(maps: Floats, head: Head, power: float, label: int) -> Floats:
         size = np.abs(means)
         least = max(float(size.mean()) / 100, TINY)
         weights = weights * power * np.maximum(size, least) ** (power - 1)
-    heat: Floats = np.maximum(np.tensordot(weights, maps, axes=1), 0).astype(np.float32)
+    ends = np.cumsum([len(one) for one in maps])[:-1]
+    sums = [
+        np.tensordot(some / by, one, axes=1)
+        for some, by, one in zip(np.split(weights, ends), scales, maps, strict=True)
+    ]
+    finest = max((one.shape for one in sums), key=lambda shape: shape[0] * shape[1])
+    heat: Floats = np.maximum(np.sum([_resized(one, finest) for one in sums], axis=0), 0).astype(
+        np.float32
+    )
     heat /= max(float(heat.max()), TINY)
     return heat
+
+
+def _resized(table: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """A table [h, w] at another size, by linear interpolation between the middles of its cells."""
+    for axis, size in enumerate(shape):
+        length = table.shape[axis]
+        if length == size:
+            continue
+        places = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, length - 1)
+        low = np.floor(places).astype(int)
+        high = np.minimum(low + 1, length - 1)
+        share = (places - low).reshape((-1, 1) if axis == 0 else (1, -1))
+        table = table.take(low, axis) * (1 - share) + table.take(high, axis) * share
+    return table
 
 
 def falls(before: float, without: npt.NDArray[np.float64]) -> Floats:

@@ -5,6 +5,7 @@ and behind it one that does what the head does. Both are written in ONNX's own n
 PyTorch is needed here, nor where the file is used.
 """
 
+import numpy as np
 import onnx
 from onnx import compose, helper, numpy_helper, parser
 
@@ -24,7 +25,8 @@ answer (float[n, {dimension}] pooled)
     sizes = Abs(pooled)
     roots = Pow(sizes, power)
     raised = Mul(signs, roots)
-    features = Squeeze(raised, front)
+{weighing}
+    features = Squeeze({seen}, front)
 {layers}
     evened = Div(logits, temperature)
     shares = Softmax<axis = -1>(evened)
@@ -40,17 +42,35 @@ mean (float[w, dimension] windows) => (float[n, dimension] mean)
     mean = ReduceMean <keepdims = 1> (windows, over_windows)
 }}
 """
-LINEAR = "    logits = Gemm<transB = 1>(raised, weight, bias)"
+# Counts of terms as `tf_idf.weighed` weighs them.
+WEIGHED = """
+    products = Mul(raised, idf)
+    last = Constant<value_ints = [-1]>()
+    length = ReduceL2(products, last)
+    least = Constant<value_float = 1e-37>()
+    divisor = Max(length, least)
+    weighed = Div(products, divisor)
+"""
+LINEAR = "    logits = Gemm<transB = 1>({seen}, weight, bias)"
 HIDDEN = """
-    sums = Gemm<transB = 1>(raised, hidden_weight, hidden_bias)
+    sums = Gemm<transB = 1>({seen}, hidden_weight, hidden_bias)
     units = Relu(sums)
     logits = Gemm<transB = 1>(units, weight, bias)
 """
 
 
+# Features of several networks side by side, as `tables/joined.py` puts them on one scale.
+SCALED = """
+    squares_{n} = Mul(part_{n}, part_{n})
+    square_{n} = ReduceMean<keepdims = 1>(squares_{n}, last)
+    root_{n} = Sqrt(square_{n})
+    scale_{n} = Max(root_{n}, least)
+    scaled_{n} = Div(part_{n}, scale_{n})
+"""
+
+
 def whole(
-    before: onnx.ModelProto,
-    backbone: onnx.ModelProto,
+    networks: list[tuple[onnx.ModelProto, onnx.ModelProto]],
     head: Head,
     power: float,
     temperature: float,
@@ -58,37 +78,59 @@ def whole(
 ) -> onnx.ModelProto:
     """The classifier from an example to its probabilities.
 
-    Its input is that of `before`: for images `picture`, uint8 [height, width, 3], of any size. Its
+    Its input is that of the first graph: for images `picture`, uint8 [height, width, 3], of any
+    size. Of joined backbones each further one has an input of its own, `network_2/picture`, for the
+    same example prepared as that network wants it. Its
     outputs are `probabilities` [classes], `features` [dimension] as the head sees them and, if the
     backbone has them, `maps` [dimension, h, w], whose means over h and w the features are powers
     of.
 
     Args:
-        before: from an example to the backbone's input, as `Kind.graph` makes it.
-        backbone: its input to `features` and perhaps `maps`, as `exports.write` leaves it.
+        networks: of each backbone that is joined, the graph from an example to its input, as
+            `Kind.graph` makes it, and that from its input to `features` and perhaps `maps`, as
+            `exports.write` leaves it.
         head: as it was trained.
         power: that its features were raised to.
         temperature: by which its logits are divided.
         windowed: whether an example is several inputs, over whose features the mean is taken.
     """
     # No name of one part can be taken for another's; those of the outputs stay as they are.
-    backbone = compose.add_prefix(_at_versions(backbone), "backbone/")
     after = compose.add_prefix(
         answer_graph(head, power, temperature), "head/", rename_outputs=False
     )
-    seen = compose.merge_models(before, backbone, [("input", backbone.graph.input[0].name)])
-    if windowed:
-        after = compose.merge_models(parser.parse_model(MEAN), after, [("mean", "head/pooled")])
-        model = compose.merge_models(seen, after, [("backbone/features", "windows")])
+    features = []
+    seen = []
+    for number, (before, backbone) in enumerate(networks, 1):
+        prefix = "backbone/" if number == 1 else f"network_{number}/"
+        network = compose.add_prefix(_at_versions(backbone), prefix)
+        del network.metadata_props[:]  # they differ between networks, and say nothing of the whole
+        if number > 1:
+            before = _prefixed(before, prefix)
+        given = before.graph.output[0].name
+        one = compose.merge_models(before, network, [(given, network.graph.input[0].name)])
+        found = f"{prefix}features"
+        if windowed:
+            mean = compose.add_prefix(parser.parse_model(MEAN), f"{prefix}windows/")
+            one = compose.merge_models(one, mean, [(found, f"{prefix}windows/windows")])
+            found = f"{prefix}windows/mean"
+        seen.append(one)
+        features.append(found)
+    if len(networks) == 1:
+        model = compose.merge_models(seen[0], after, [(features[0], "head/pooled")])
     else:
-        model = compose.merge_models(seen, after, [("backbone/features", "head/pooled")])
-    _name_maps(model)
+        sizes = [_width(backbone) for _, backbone in networks]
+        model = compose.merge_models(_join(sizes), after, [("join/joined", "head/pooled")])
+        for number in range(len(networks), 0, -1):
+            ends = [(features[number - 1], f"join/part_{number}")]
+            model = compose.merge_models(seen[number - 1], model, ends)
+    _name_maps(model, windowed)
     onnx.checker.check_model(model)
     return model
 
 
 def answer_graph(head: Head, power: float, temperature: float) -> onnx.ModelProto:
     """Power, head, temperature and softmax: `pooled` [1, dimension] to the answers of `whole`."""
+    seen = "raised" if head.idf is None else "weighed"
     model = parser.parse_model(
         ANSWER.format(
             ir_version=IR_VERSION,
@@ -97,12 +139,58 @@ def answer_graph(head: Head, power: float, temperature: float) -> onnx.ModelProt
             classes=len(head.bias),
             power=float(power),
             temperature=float(temperature),
-            layers=HIDDEN if head.width else LINEAR,
+            seen=seen,
+            weighing="" if head.idf is None else WEIGHED,
+            layers=(HIDDEN if head.width else LINEAR).format(seen=seen),
         )
     )
     tensors = {name: tensor for name, tensor in vars(head).items() if tensor is not None}
     model.graph.initializer.extend(numpy_helper.from_array(t, name) for name, t in tensors.items())
     return model
+
+
+def _prefixed(model: onnx.ModelProto, prefix: str) -> onnx.ModelProto:
+    """The graph with a prefix before every name.
+
+    `compose.add_prefix` leaves names of the outer graph as they are inside the branches of an `If`.
+    """
+
+    def rename(graph: onnx.GraphProto) -> None:
+        for told in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            told.name = prefix + told.name
+        for node in graph.node:
+            for names in (node.input, node.output):
+                names[:] = [prefix + name if name else "" for name in names]
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.GRAPH:
+                    rename(attribute.g)
+
+    renamed = onnx.ModelProto()
+    renamed.CopyFrom(model)
+    rename(renamed.graph)
+    return renamed
+
+
+def _join(sizes: list[int]) -> onnx.ModelProto:
+    """Features [n, d] of several networks, `part_1` …, on one scale side by side, as `joined`."""
+    numbers = range(1, len(sizes) + 1)
+    parts = ", ".join(f"float[n, {d}] part_{n}" for n, d in zip(numbers, sizes, strict=True))
+    scaled = "".join(SCALED.format(n=n) for n in numbers)
+    text = f"""
+<ir_version: {IR_VERSION}, opset_import: ["" : {OPSET}]>
+join ({parts}) => (float[n, {sum(sizes)}] joined)
+<int64[1] last = {{-1}}, float least = {{1e-12}}>
+{{
+{scaled}
+    joined = Concat<axis = 1>({", ".join(f"scaled_{n}" for n in numbers)})
+}}
+"""
+    return compose.add_prefix(parser.parse_model(text), "join/")
+
+
+def _width(backbone: onnx.ModelProto) -> int:
+    """How many features a network gives."""
+    return int(backbone.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
 
 
 def _at_versions(backbone: onnx.ModelProto) -> onnx.ModelProto:
@@ -113,13 +201,32 @@ def _at_versions(backbone: onnx.ModelProto) -> onnx.ModelProto:
     return backbone
 
 
-def _name_maps(model: onnx.ModelProto) -> None:
-    """Give the backbone's second output its plain name, and one example's shape."""
+def _name_maps(model: onnx.ModelProto, windowed: bool) -> None:
+    """Give the networks' second outputs their plain names, and one example's shape.
+
+    Maps of several windows are laid beside each other, [d, h, w · columns]: their means are the
+    means over the windows.
+    """
     for output in list(model.graph.output):
-        if output.name == "backbone/maps":
-            shape = [side.dim_value for side in output.type.tensor_type.shape.dim][1:]
-            model.graph.output.remove(output)
-            model.graph.output.append(helper.make_tensor_value_info("maps", FLOAT, shape))
-            model.graph.node.append(
-                helper.make_node("Squeeze", [output.name, "head/front"], ["maps"])
+        prefix, _, name = output.name.rpartition("/")
+        if name != "maps":
+            continue
+        plain = "maps" if prefix == "backbone" else f"{prefix}/maps of one"
+        sides = [side.dim_value for side in output.type.tensor_type.shape.dim][1:]
+        model.graph.output.remove(output)
+        if not windowed:
+            node = helper.make_node("Squeeze", [output.name, "head/front"], [plain])
+            model.graph.node.append(node)
+        else:
+            depth, height, _ = sides
+            beside, across = f"{prefix}/beside", f"{prefix}/across"
+            model.graph.node.extend(
+                [
+                    helper.make_node("Transpose", [output.name], [beside], perm=[1, 2, 0, 3]),
+                    helper.make_node("Reshape", [beside, across], [plain]),
+                ]
             )
+            shape = numpy_helper.from_array(np.array([depth, height, -1]), across)
+            model.graph.initializer.append(shape)
+            sides = [depth, height, "columns"]
+        model.graph.output.append(helper.make_tensor_value_info(plain, FLOAT, sides))

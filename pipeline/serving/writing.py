@@ -6,6 +6,7 @@ What lies in it is described in docs/bundle.md; `classifier.py` opens it.
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from ..core.paths import MANIFEST
 from ..heads.head import Head, as_bytes
 from ..kinds import Input, Vector, folder_of, named, takes
 from ..tables.features import Split
-from .classifier import SCHEMA
+from .classifier import SCHEMA, SCHEMA_OF_JOINED
 from .explain import directions
 from .onnx_graph import whole
 
@@ -35,7 +36,7 @@ LIBRARIES = ("numpy", "onnxruntime")
 
 def write(
     folder: Path,
-    file: Path,
+    files: list[Path],
     kind: str,
     settings: ExtractParams,
     head: Head,
@@ -48,7 +49,7 @@ def write(
 
     Args:
         folder: where; made if it is not there.
-        file: the backbone as `exports.write` leaves it.
+        files: the backbone as `exports.write` leaves it, or those that are joined.
         kind: of the examples.
         settings: which backbone that is.
         head: what answers on its features.
@@ -59,14 +60,18 @@ def write(
     """
     about = dict(about)
     classes, power, temperature = (about.pop(n) for n in ("classes", "power", "temperature"))
-    backbone = onnx.load(file)
-    notes = {entry.key: entry.value for entry in backbone.metadata_props}
-    preprocessing = preprocessing_of(notes)
-    if isinstance(preprocessing, Vector):  # known only now
-        preprocessing = Vector(head.dimension)
-    what = named(kind)
-    model = whole(what.graph(preprocessing), backbone, head, power, temperature, what.windowed)
-    fields, texts = _parted(preprocessing)
+    what, backbones = named(kind), [onnx.load(file) for file in files]
+    told = [{entry.key: entry.value for entry in one.metadata_props} for one in backbones]
+    prepared = [preprocessing_of(notes) for notes in told]
+    if isinstance(prepared[0], Vector):  # known only now
+        prepared = [Vector(head.dimension)]
+    before = [what.graph(preprocessing) for preprocessing in prepared]
+    networks = list(zip(before, backbones, strict=True))
+    model = whole(networks, head, power, temperature, what.windowed)
+    fingerprint = " ".join(notes["fingerprint"] for notes in told)
+    (fields, texts), *others = [
+        _parted(preprocessing, number) for number, preprocessing in enumerate(prepared, 1)
+    ]
     described = {
         "schema": SCHEMA,
         "kind": kind,
@@ -76,7 +81,7 @@ def write(
             "name": settings.backbone,
             "weights": settings.weights,
             "dimension": head.dimension,
-            "fingerprint": notes["fingerprint"],
+            "fingerprint": fingerprint,
         },
         "head": about,
         "power": power,
@@ -85,37 +90,55 @@ def write(
         "data": _data(manifest),
         "code": _digests(kind, settings.backbone),
         "libraries": {name: version(name) for name in (*LIBRARIES, *what.libraries)}
-        | json.loads(notes["libraries"]),
+        | {name: found for notes in told for name, found in json.loads(notes["libraries"]).items()},
     }
 
-    if takes(preprocessing) != "pixels":
-        described["takes"] = takes(preprocessing)
-        described["files"] = {name: f"{name}.json" for name in texts}
+    described |= _further(prepared[0], texts)
+    if others:
+        described["schema"] = SCHEMA_OF_JOINED
+        described["further"] = [
+            {"preprocessing": of_one} | _further(preprocessing, long)
+            for preprocessing, (of_one, long) in zip(prepared[1:], others, strict=True)
+        ]
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in texts.items():
-        (folder / f"{name}.json").write_text(content, encoding="utf-8")
-    onnx.helper.set_model_props(
-        model, {"classes": json.dumps(classes), "fingerprint": notes["fingerprint"]}
-    )
+    for long in (texts, *(long for _, long in others)):
+        for file_name, content in long.values():
+            (folder / file_name).write_text(content, encoding="utf-8")
+    onnx.helper.set_model_props(model, {"classes": json.dumps(classes), "fingerprint": fingerprint})
     (folder / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
-    shutil.copyfile(file.with_suffix(".safetensors"), folder / "backbone.safetensors")
+    for number, file in enumerate(files, 1):
+        weights = "backbone" if number == 1 else f"network_{number}"
+        shutil.copyfile(file.with_suffix(".safetensors"), folder / f"{weights}.safetensors")
     (folder / "head.safetensors").write_bytes(as_bytes(head))
-    _save_neighbours(train, classes, folder)
+    _save_neighbours(replace(train, features=head.seen(train.features)), classes, folder)
     text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
     (folder / "bundle.json").write_text(text, encoding="utf-8")
     size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
     print(f"bundle: {len(classes)} classes, {size:.1f} MB in {folder}, temperature {temperature:g}")
 
 
-def _parted(preprocessing: Input) -> tuple[dict[str, Any], dict[str, str]]:
+Texts = dict[str, tuple[str, str]]  # of a field the file that it is in, and its content
+
+
+def _parted(preprocessing: Input, number: int) -> tuple[dict[str, Any], Texts]:
     """The fields of a preprocessing: those for `bundle.json`, and long texts for files.
 
     Such a text is JSON, as a tokenizer is.
     """
     fields = preprocessing._asdict()
-    texts = {n: v for n, v in fields.items() if isinstance(v, str) and len(v) > LONG_TEXT}
-    return {name: value for name, value in fields.items() if name not in texts}, texts
+    long = [n for n, value in fields.items() if isinstance(value, str) and len(value) > LONG_TEXT]
+    of_network = "" if number == 1 else f"_{number}"
+    texts = {name: (f"{name}{of_network}.json", fields.pop(name)) for name in long}
+    return fields, texts
+
+
+def _further(preprocessing: Input, texts: Texts) -> dict[str, Any]:
+    """What `bundle.json` says of an input other than pixels."""
+    if takes(preprocessing) == "pixels":
+        return {}
+    files = {name: file for name, (file, _) in texts.items()}
+    return {"takes": takes(preprocessing), "files": files}
 
 
 def read_figures(file: Path, stage: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Shard `<two hex digits>.parquet` holds the digests that begin with those digits,
 and view.
 """
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -19,10 +20,13 @@ import pyarrow.parquet as pq
 from ..core.errors import DataError
 from .power import raised
 
+COUNTS = b"headstart.counts"  # in the metadata of a shard of counts of terms
+
 
 def write_shards(
     folder: Path,
     parts: Iterable[tuple[Sequence[str], npt.ArrayLike, npt.NDArray[np.float32]]],
+    counts: bool = False,
 ) -> None:
     """Make `folder` hold exactly these rows, replacing only the shards whose bytes differ.
 
@@ -31,6 +35,7 @@ def write_shards(
         parts: rows in any order, all of a shard's in the same part, so that no more than a part
             is in memory: digests (SHA-256 of each row's example, 64 hex digits, length n), view
             numbers (length n) and features [n, d].
+        counts: whether the features are counts of terms; each shard's metadata says so.
 
     Raises:
         DataError: the lengths differ, or a (digest, view) stands there twice.
@@ -54,7 +59,8 @@ def write_shards(
 
         prefixes, starts = np.unique(names.astype("U2"), return_index=True)
         for prefix, start, end in zip(prefixes, starts, [*starts[1:], len(names)], strict=True):
-            content = _parquet(names[start:end], numbers[start:end], features[order[start:end]])
+            some = order[start:end]
+            content = _parquet(names[start:end], numbers[start:end], features[some], counts)
             _replace_if_different(folder / f"{prefix}.parquet", content)
             written.add(f"{prefix}.parquet")
     for file in folder.iterdir():
@@ -66,6 +72,7 @@ def _parquet(
     digests: npt.NDArray[np.str_],
     views: npt.NDArray[np.int32],
     features: npt.NDArray[np.float32],
+    counts: bool,
 ) -> pa.Buffer:
     """One shard as bytes; float32 features hardly compress, so they are stored plain."""
     values = pa.array(np.ascontiguousarray(features, dtype=np.float32).reshape(-1))
@@ -76,9 +83,22 @@ def _parquet(
             "feature": pa.FixedSizeListArray.from_arrays(values, features.shape[1]),
         }
     )
+    if counts:
+        table = table.replace_schema_metadata({COUNTS: b"yes"})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="none", use_dictionary=False, write_statistics=False)
     return sink.getvalue()
+
+
+def are_counts(folder: Path) -> bool:
+    """Whether the features in `folder` are counts of terms, which a head weighs by TF-IDF.
+
+    What is wrong with a shard, `read_splits` tells.
+    """
+    for shard in sorted(folder.glob("*.parquet")):
+        with contextlib.suppress(pa.ArrowException, OSError):
+            return COUNTS in (pq.read_schema(shard).metadata or {})
+    return False
 
 
 def _replace_if_different(file: Path, content: pa.Buffer) -> None:

@@ -34,6 +34,7 @@ def repeated(
     settings: EvaluateParams,
     drawing: IngestParams,
     training: TrainParams,
+    counts: bool = False,
 ) -> pd.DataFrame:
     """A row a measure: its mean over the repeats, and the interval of that.
 
@@ -47,6 +48,7 @@ def repeated(
         settings: how many repeats, and what is measured.
         drawing: how splits are drawn.
         training: how heads are trained.
+        counts: whether the features are counts of terms.
 
     Raises:
         DataError: too few draws have every class among the training examples.
@@ -61,7 +63,7 @@ def repeated(
 
     classes = len(about["classes"])
     weights = class_weights(training.class_weights, pool.labels, classes)
-    schedule = Schedule(about["epoch"], training.batch_size, 0, weights)
+    schedule = Schedule(about["epoch"], training.batch_size, 0, weights, counts)
     head = from_used(about["hyperparameters"])
     answers = on_subsets(pool, learnt, asked, head, schedule, training.class_weights)
     found = [

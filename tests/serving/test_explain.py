@@ -45,7 +45,7 @@ def square(picture, side):
 @pytest.mark.parametrize("power", [1.0, 0.5])
 def test_the_heat_is_on_the_cup(imagenet, power):
     maps_of, head = imagenet
-    heat = explain.class_map(maps_of(square(skimage.data.coffee(), 224)), head, power, ESPRESSO)
+    heat = explain.class_map([maps_of(square(skimage.data.coffee(), 224))], head, power, ESPRESSO)
     assert heat.shape == (7, 7)
     assert (heat.min(), heat.max()) >= (0, 1)
     row, column = np.unravel_index(heat.argmax(), heat.shape)
@@ -62,7 +62,7 @@ def test_of_two_things_in_a_picture_each_class_sees_its_own(imagenet, power):
     for label, own, other in [(ESPRESSO, slice(4, 7), slice(0, 3))] + [
         (label, slice(0, 3), slice(4, 7)) for label in CATS
     ]:
-        heat = explain.class_map(maps, head, power, label)
+        heat = explain.class_map([maps], head, power, label)
         assert heat[:, own].mean() > 1.2 * heat[:, other].mean(), label
 
 
@@ -79,14 +79,14 @@ def test_the_weights_are_the_gradients_that_torch_finds(power, width):
     (units @ torch.from_numpy(head.weight[2])).backward()
     heat = np.maximum((means.grad.numpy()[:, None, None] * maps).sum(axis=0), 0)
     np.testing.assert_allclose(
-        explain.class_map(maps, head, power, 2), heat / heat.max(), rtol=1e-4, atol=1e-6
+        explain.class_map([maps], head, power, 2), heat / heat.max(), rtol=1e-4, atol=1e-6
     )
 
 
 def test_maps_with_nothing_in_them_give_no_heat():
     head = Head(floats(3, 4), floats(3))
     for power in (1.0, 0.5):
-        heat = explain.class_map(np.zeros((4, 7, 7), np.float32), head, power, 0)
+        heat = explain.class_map([np.zeros((4, 7, 7), np.float32)], head, power, 0)
         np.testing.assert_array_equal(heat, 0)
 
 

@@ -14,12 +14,35 @@ from ...core import packages, plugins
 from ...core.errors import DeviceError, ParamsError
 from ...core.params import ExtractParams
 from ...kinds import Kind
+from ...tables import joined
 from .. import exports
 from .engine import Engine
 
-__all__ = ["Engine", "is_ready", "open_engine", "stop_without_cuda"]
+__all__ = ["Engine", "is_ready", "open_engine", "open_engines", "stop_without_cuda"]
 
 DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # NVIDIA's, and Windows' under WSL
+
+
+def open_engines(settings: ExtractParams, kind: Kind) -> list[Engine]:
+    """The engine of each network that `settings.backbone` joins, as `open_engine`.
+
+    Raises:
+        ParamsError: also where one cannot be joined.
+    """
+    engines = [open_engine(one, kind) for one in _each(settings)]
+    if len(engines) > 1 and any(engine.takes == "terms" for engine in engines):
+        raise ParamsError(
+            f"extract.backbone {settings.backbone}: counts of terms cannot be joined with other"
+            " features, since the head weighs them by TF-IDF"
+        )
+    return engines
+
+
+def _each(settings: ExtractParams) -> list[ExtractParams]:
+    """The settings for each network that is joined."""
+    return [
+        settings.model_copy(update={"backbone": name}) for name in joined.names(settings.backbone)
+    ]
 
 
 def open_engine(settings: ExtractParams, kind: Kind) -> Engine:
@@ -79,9 +102,11 @@ def _opened(settings: ExtractParams, kind: Kind) -> Engine:
 
 
 def is_ready(settings: ExtractParams) -> bool:
-    """Whether `open_engine` is quick: no PyTorch, and a backbone that was exported before."""
-    exported = exports.is_exported(settings.backbone, settings.weights)
-    return _runs_it(settings) != "torch" and exported
+    """Whether `open_engines` is quick: no PyTorch, and a backbone that was exported before."""
+    return all(
+        _runs_it(one) != "torch" and exports.is_exported(one.backbone, one.weights)
+        for one in _each(settings)
+    )
 
 
 def stop_without_cuda(parameter: str) -> None:

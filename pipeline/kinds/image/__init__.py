@@ -97,6 +97,10 @@ class Image:
 
         return decode.large(path, self.most_bytes)
 
+    def remarks(self, manifest: "pd.DataFrame") -> list[str]:
+        """None."""
+        return []
+
     def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":
         """The plan, as `Kind.plan`."""
         from . import plan as plans

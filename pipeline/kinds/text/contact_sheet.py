@@ -1,0 +1,60 @@
+"""The contact sheet: some training texts under each class, to be looked at."""
+
+import textwrap
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
+
+from ...core.files import read
+from .reading import text_of
+
+WIDTH, MARGIN, LINE = 900, 16, 20  # pixels
+MOST_CLASSES = 12
+MOST_TEXTS = 24  # on the sheet
+LINES = 2  # of a text
+CHARACTERS = 100  # in a line, at most
+
+
+def contact_sheet(training: pd.DataFrame, file: Path) -> None:
+    """Draw the beginnings of some texts under their classes.
+
+    They are picked by digest, so that the sheet does not depend on names or order.
+    """
+    classes = sorted(training["label"].unique())
+    shown = classes[:MOST_CLASSES]
+    each = max(1, MOST_TEXTS // max(1, len(shown)))
+    lines: list[tuple[str, bool]] = []
+    for name in shown:
+        rows = training[training["label"] == name].sort_values("digest")
+        lines.append((f"{name} ({len(rows):,})", True))
+        for row in rows.head(each).itertuples(index=False):
+            words = " ".join(text_of(read(Path(row.path), row.digest))[:2000].split())
+            lines += [
+                (line, False)
+                for line in textwrap.wrap(
+                    words, CHARACTERS, max_lines=LINES, placeholder=" …", initial_indent="• "
+                )
+            ]
+    if len(classes) > len(shown):
+        lines.append((f"and {len(classes) - len(shown):,} more classes", True))
+
+    sheet = Image.new("RGB", (WIDTH, 2 * MARGIN + LINE * max(1, len(lines))), "white")
+    pen = ImageDraw.Draw(sheet)
+    # Pillow's own font lacks most scripts and signs; matplotlib carries DejaVu.
+    fonts = f"{matplotlib.get_data_path()}/fonts/ttf"
+    plain = ImageFont.truetype(f"{fonts}/DejaVuSans.ttf", 14)
+    bold = ImageFont.truetype(f"{fonts}/DejaVuSans-Bold.ttf", 14)
+    for number, (line, is_class) in enumerate(lines):
+        indent = 0 if is_class else MARGIN
+        font = bold if is_class else plain
+        line = _fitted(line, pen, font, WIDTH - 2 * MARGIN - indent)
+        pen.text((MARGIN + indent, MARGIN + LINE * number), line, fill="black", font=font)
+    sheet.save(file, optimize=False)
+
+
+def _fitted(words: str, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont, most: int) -> str:
+    while words and pen.textlength(words, font=font) > most:
+        words = words[:-2] + "…"
+    return words

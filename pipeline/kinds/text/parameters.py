@@ -1,0 +1,24 @@
+"""The section `augment` of `params.yaml`, for texts."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from ...core.params import Augmentation, told
+
+
+def _none(views: int) -> int:
+    if views:
+        raise ValueError(
+            "should be 0: a text has no views, since other words may say something else"
+            " (docs/text.md)"
+        )
+    return views
+
+
+class Augment(Augmentation):
+    """Nothing to choose: there is no change of a text that is sure to keep what it says."""
+
+    views: Annotated[int, Field(ge=0), AfterValidator(_none)] = told(
+        0, "always 0: other words may say something else"
+    )
