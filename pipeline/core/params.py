@@ -87,6 +87,7 @@ Candidate = Annotated[
     ),
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Channel = Annotated[int, Field(ge=1, le=10_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Optimizer = Literal["sgd", "momentum", "adam", "adamw", "lbfgs", "ridge", "nearest_mean"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -122,6 +123,33 @@ class IngestParams(Section):
     shares: Shares = told(Shares(), "of train, val and test, used where the source gives no split")
     seed: Seed = told(0, "draws another split")
     max_refused: Share = told(0.1, "stop when more than this share of the files is refused")
+    range: (
+        Literal["file", "type"]
+        | Annotated[
+            list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=2, max_length=2)
+        ]
+        | None
+    ) = told(
+        None,
+        "values of pictures of more than 8 bits that become black and white: file (each file's"
+        " smallest and largest), type (the data type's; 0 and 1 for floats), or two numbers; null:"
+        " 16 bits are divided by 256, floats refused (docs/pictures.md)",
+    )
+    channels: Channel | Annotated[list[Channel], Field(min_length=3, max_length=3)] | None = told(
+        None,
+        "channels of pictures that become red, green and blue, counted from 1, or the one that"
+        " becomes grey; null: as the file says",
+    )
+
+    @model_validator(mode="after")
+    def _of_pictures(self) -> "IngestParams":
+        if self.kind != "image" and (self.range is not None or self.channels is not None):
+            raise ValueError(f"range and channels are of pictures, and kind is {self.kind}")
+        if isinstance(self.range, list) and not self.range[0] < self.range[1]:
+            raise ValueError(
+                f"range is {self.range}; the first number becomes black and should be the smaller"
+            )
+        return self
 
 
 class Augmentation(Section):
