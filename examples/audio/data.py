@@ -7,7 +7,7 @@ split is given, three fifths of the groups for training. That of digits is left 
 
 - digits (the default): English digits that eSpeak NG speaks, 24 voices in four ways each. The
   synthesiser (package espeakng-loader, GPL-3) is a tool that makes the data, and no part of the
-  pipeline: where it is not installed, it is fetched into a folder that is deleted again.
+  pipeline. `make example` installs it.
 - letters: the letters that people speak in KLettres, of Debian's package klettres-data (GPL-2+).
 - drums: the sounds of Debian's package hydrogen-drumkits (GPL-2 and Creative Commons, by kit).
 
