@@ -68,7 +68,7 @@ def why() -> list[str]:
 
 
 def _why(settings: Params) -> list[str]:
-    kind = kinds.named(settings.ingest.kind)
+    kind = kinds.named(kinds.declared(settings.ingest))
     reasons: dict[str, Reasons] = {}
     touched: set[str] | None = set()
     with Repo() as repo:

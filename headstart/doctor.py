@@ -27,7 +27,7 @@ def examine() -> None:
         MissingSetError: `headstart predict` cannot work, for want of packages.
     """
     for name, line in lines():
-        print(f"{name:<12} {line}")
+        print(f"{name:<13} {line}")
     if PREDICT & set(packages.absent("base")):
         packages.need("base", "headstart predict")
 

@@ -23,7 +23,8 @@ from .tables.manifest import SPLITS, write_manifest
 def ingest() -> None:
     """Read the source, refuse what cannot be used, split the rest, write the two tables."""
     settings = params.load(kinds.schema).ingest
-    kind = kinds.named(settings.kind)
+    name = kinds.declared(settings)
+    kind = kinds.named(name)
     for old in (MANIFEST, REFUSED):
         old.unlink(missing_ok=True)
 
@@ -43,7 +44,7 @@ def ingest() -> None:
     unit = "row" if in_table else "file"
     report(manifest, len(refused), files, unit, kind)
     stop_if_unusable(manifest, len(refused), files, unit, settings)
-    write_manifest(manifest, settings.kind, MANIFEST, origins(kept, manifest, settings))
+    write_manifest(manifest, name, MANIFEST, origins(kept, manifest, settings))
 
 
 def write_refused(refused: list[Refused]) -> None:
@@ -63,6 +64,8 @@ def report(manifest: pd.DataFrame, refused: int, files: int, unit: str, kind: Ki
     if refused:
         units = f"{unit} refused, with its" if refused == 1 else f"{unit}s refused, each with its"
         print(f"ingest: {refused} {units} reason in {REFUSED}")
+    for remark in kind.remarks(manifest):
+        print(f"ingest: {remark}")
     gaps = missing(zip(manifest["label"], manifest["split"], strict=True))
     for name, lacking in gaps.items():
         if name != "train":  # which ends the run

@@ -170,7 +170,7 @@ def size(name: str, weights: str) -> int:
 
 def licence(name: str) -> str:
     """The weights' licence as timm's configuration states it; torchvision states only its own."""
-    if name in exports.OWN:
+    if exports.is_own(name):
         return str(exports.own(name).licence(name))
     family, _, model = name.rpartition(":")
     if family == "python":

@@ -24,6 +24,7 @@ from pipeline.core.paths import MANIFEST, REFUSED
 from pipeline.kinds import image
 from pipeline.kinds.image import decode
 from pipeline.kinds.image.decode import Inspection
+from pipeline.kinds.image.reading import Reading
 from pipeline.sources import find, splits
 from pipeline.sources.checked import Checked, Memory
 from pipeline.sources.found import Found, Listing
@@ -151,7 +152,9 @@ def fill_dirty_folder(outside: Path) -> dict[str, str]:
     outcome[f"{ROOT}/ant/socket.jpg"] = "^not a regular file$"
     with Path(ROOT, "ant/huge.jpg").open("wb") as file:
         file.truncate(5_000_000_000)
-    outcome[f"{ROOT}/ant/huge.jpg"] = "^too large a file: 5,000 MB, at most 200 MB$"
+    outcome[f"{ROOT}/ant/huge.jpg"] = (
+        "^too large a file: 5,000 MB, at most 200 MB; cut it into tiles"
+    )
     return outcome
 
 
@@ -556,7 +559,7 @@ def test_a_picture_that_changes_while_ingest_runs_stops_it(
     other = path.with_name("other").write_bytes(path.read_bytes())
     done = threading.Event()
 
-    def at_the_first(data: bytes) -> Inspection:
+    def at_the_first(data: bytes, reading: Reading) -> Inspection:
         if not done.is_set():
             done.set()
             if deed == "change":
@@ -565,7 +568,7 @@ def test_a_picture_that_changes_while_ingest_runs_stops_it(
                 path.unlink()
             else:
                 path.with_name("other").replace(path)
-        return inspect(data)
+        return inspect(data, reading)
 
     monkeypatch.setattr(decode, "inspect", at_the_first)
     with pytest.raises(
@@ -586,9 +589,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     inspect = decode.inspect
     digests: list[str] = []
 
-    def noting(data: bytes) -> Inspection:
+    def noting(data: bytes, reading: Reading) -> Inspection:
         digests.append(digest(data))
-        return inspect(data)
+        return inspect(data, reading)
 
     monkeypatch.setattr(decode, "inspect", noting)
     return digests
@@ -686,7 +689,7 @@ def test_a_store_that_fails_several_threads_is_given_up_once(
     with contextlib.closing(Memory(IMAGE)) as memory, ThreadPoolExecutor(4) as pool:
         data = [picture_cases.png(draw_picture(i)) for i in range(4)]
         seen = list(pool.map(memory.inspect, data, map(digest, data)))
-        assert [form for _, _, form in seen] == ["PNG"] * 4
+        assert [form for _, _, form, _ in seen] == ["PNG"] * 4
         open_files = [os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()]
         assert not any(file.startswith(str(default_folder())) for file in open_files)
     said = capsys.readouterr().out

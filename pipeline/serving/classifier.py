@@ -97,8 +97,6 @@ class Classifier:
         outputs = {output.name: output.shape for output in self._session.get_outputs()}
         self._maps = [name for name in outputs if name.rpartition("/")[2].startswith("maps")]
         self.has_maps = len(self._maps) == len(self._prepared)
-        # A kind that can hide parts of an example needs no maps.
-        self.explains = self.has_maps or self.kind.hides
         given = [one.name for one in self._session.get_inputs()]
         if len(given) != len(self._prepared):
             raise DataError(
@@ -115,6 +113,11 @@ class Classifier:
         self._bank: Floats | None = None
         if explains:
             self.read_reasons()
+
+    @property
+    def explains(self) -> bool:
+        """Whether an answer can be explained; a kind that can hide parts needs no maps."""
+        return self.has_maps or self.kind.hides
 
     def read_reasons(self) -> None:
         """Read what heat maps and neighbours need, once.

@@ -5,6 +5,7 @@ and behind it one that does what the head does. Both are written in ONNX's own n
 PyTorch is needed here, nor where the file is used.
 """
 
+import numpy as np
 import onnx
 from onnx import compose, helper, numpy_helper, parser
 
@@ -122,7 +123,7 @@ def whole(
         for number in range(len(networks), 0, -1):
             ends = [(features[number - 1], f"join/part_{number}")]
             model = compose.merge_models(seen[number - 1], model, ends)
-    _name_maps(model)
+    _name_maps(model, windowed)
     onnx.checker.check_model(model)
     return model
 
@@ -200,15 +201,32 @@ def _at_versions(backbone: onnx.ModelProto) -> onnx.ModelProto:
     return backbone
 
 
-def _name_maps(model: onnx.ModelProto) -> None:
-    """Give the networks' second outputs their plain names, and one example's shape."""
+def _name_maps(model: onnx.ModelProto, windowed: bool) -> None:
+    """Give the networks' second outputs their plain names, and one example's shape.
+
+    Maps of several windows are laid beside each other, [d, h, w · columns]: their means are the
+    means over the windows.
+    """
     for output in list(model.graph.output):
         prefix, _, name = output.name.rpartition("/")
-        if name == "maps":
-            plain = "maps" if prefix == "backbone" else f"{prefix}/maps of one"
-            shape = [side.dim_value for side in output.type.tensor_type.shape.dim][1:]
-            model.graph.output.remove(output)
-            model.graph.output.append(helper.make_tensor_value_info(plain, FLOAT, shape))
-            model.graph.node.append(
-                helper.make_node("Squeeze", [output.name, "head/front"], [plain])
+        if name != "maps":
+            continue
+        plain = "maps" if prefix == "backbone" else f"{prefix}/maps of one"
+        sides = [side.dim_value for side in output.type.tensor_type.shape.dim][1:]
+        model.graph.output.remove(output)
+        if not windowed:
+            node = helper.make_node("Squeeze", [output.name, "head/front"], [plain])
+            model.graph.node.append(node)
+        else:
+            depth, height, _ = sides
+            beside, across = f"{prefix}/beside", f"{prefix}/across"
+            model.graph.node.extend(
+                [
+                    helper.make_node("Transpose", [output.name], [beside], perm=[1, 2, 0, 3]),
+                    helper.make_node("Reshape", [beside, across], [plain]),
+                ]
             )
+            shape = numpy_helper.from_array(np.array([depth, height, -1]), across)
+            model.graph.initializer.append(shape)
+            sides = [depth, height, "columns"]
+        model.graph.output.append(helper.make_tensor_value_info(plain, FLOAT, sides))

@@ -22,7 +22,7 @@ from ..core.errors import DataError
 from ..core.params import ExtractParams
 from ..core.paths import MANIFEST
 from ..heads.head import Head, as_bytes
-from ..kinds import Input, Vector, named, takes
+from ..kinds import Input, Vector, folder_of, named, takes
 from ..tables.features import Split
 from .classifier import SCHEMA, SCHEMA_OF_JOINED
 from .explain import directions
@@ -169,12 +169,12 @@ def _digests(kind: str, backbone: str) -> dict[str, str]:
     """Of the code in each room that decides an answer, a digest."""
     root = Path(__file__).parent.parent
     digests = {}
-    for room in (*CODE, f"kinds/{kind}"):
+    for room in (*CODE, f"kinds/{folder_of(kind)}"):
         sha = hashlib.sha256()
         for file in sorted((root / room).rglob("*.py")):
             sha.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
         digests[f"pipeline/{room}"] = sha.hexdigest()
-    if kind == "plugin" or plugins.is_plugin(backbone):
+    if folder_of(kind) == "plugin" or plugins.is_plugin(backbone):
         digests[plugins.FOLDER] = plugins.digest()
     return digests
 

@@ -60,8 +60,8 @@ class Memory:
         except StoreError as error:
             self._do_without(error)
             kept = {}
-        if key in kept:
-            return self._kind.recall(kept[key])
+        if key in kept and (known := self._kind.recall(kept[key])) is not None:
+            return known
         seen = self._new[key] = self._kind.inspect(data)
         return seen
 

@@ -32,7 +32,10 @@ def split(
         )
     columns = ["digest", "path", "label", "split", *kind.columns, "group"]
     columns += [SLICE + name for name in slices]
-    return pd.DataFrame(rows, columns=columns).sort_values("path", ignore_index=True)
+    manifest = pd.DataFrame(rows, columns=columns).sort_values("path", ignore_index=True)
+    # A column of the kind that tells nothing of any example is left out.
+    silent = [name for name in kind.columns if rows and (manifest[name] == "").all()]
+    return manifest.drop(columns=silent)
 
 
 def origins(kept: list[Checked], manifest: pd.DataFrame, settings: IngestParams) -> dict[str, str]:

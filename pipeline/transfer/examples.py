@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..core.errors import ParamsError
 from ..core.files import read
 from ..core.params import Augmentation
 from ..kinds import Kind, Maker, Preprocessing, View
@@ -25,6 +26,18 @@ class Feed:
     kind: Kind
     preprocessing: Preprocessing
     ranges: Augmentation
+
+    def __post_init__(self) -> None:
+        """Refuse a kind whose views become several inputs: a network is trained on one.
+
+        Raises:
+            ParamsError: it is such a kind.
+        """
+        if self.kind.windowed:
+            raise ParamsError(
+                f"a network is trained on one input of each view, and {self.kind.nouns} become"
+                " several: set finetune.run and from_scratch.run to []"
+            )
 
     def training_view(self, digest: str, epoch: int) -> View:
         """The view of an example in an epoch, drawn anew; the example itself with `views` 0."""

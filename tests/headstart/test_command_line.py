@@ -56,7 +56,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     """The lines of `headstart doctor`, by what they are about."""
     code, out, err = run("doctor", capsys=capsys)
     assert (code, err) == (0, "")
-    return {line[:12].strip(): line[13:] for line in out.splitlines()}
+    return {line[:13].strip(): line[14:] for line in out.splitlines()}
 
 
 def test_the_doctor_tells_what_is_here_and_begins_no_store(

@@ -69,7 +69,7 @@ def test_what_shares_leave_over_by_rounding_falls_to_the_last(key: str) -> None:
 )
 def test_the_manifest_tells_where_its_splits_come_from(tmp_path, source, given, val, test):
     kept = [
-        Checked(Found(Path(f"{i}.png"), "a", given[i % len(given)]), f"{i}", (1, 1, "PNG"))
+        Checked(Found(Path(f"{i}.png"), "a", given[i % len(given)]), f"{i}", (1, 1, "PNG", ""))
         for i in range(60)
     ]
     settings, kind = IngestParams(source=source), kinds.named("image")
@@ -85,8 +85,8 @@ def test_the_manifest_tells_where_its_splits_come_from(tmp_path, source, given, 
 def test_an_example_follows_its_group_to_where_the_source_placed_that():
     placed = Found(Path("1.png"), "a", "test", "herd")
     kept = [
-        Checked(placed, "1", (1, 1, "PNG")),
-        Checked(placed._replace(path=Path("2.png"), split=""), "2", (1, 1, "PNG")),
+        Checked(placed, "1", (1, 1, "PNG", "")),
+        Checked(placed._replace(path=Path("2.png"), split=""), "2", (1, 1, "PNG", "")),
     ]
     settings = IngestParams(source="csv")
     manifest = splits.split(kept, settings, kinds.named("image"))

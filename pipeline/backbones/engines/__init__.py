@@ -68,7 +68,7 @@ def _opened(settings: ExtractParams, kind: Kind) -> Engine:
     runs_it = _runs_it(settings)
     if settings.device == "cuda":
         stop_without_cuda("extract.device")
-    if runs_it == "torch" and exports.is_graph(settings.backbone) and settings.engine != "torch":
+    if runs_it == "torch" and settings.backbone in exports.OWN and settings.engine != "torch":
         raise ParamsError(
             f"extract.backbone {settings.backbone} runs on the CPU; set extract.device to auto"
         )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import RefusedError
 from .. import Example, Maker, Pixels, Shown, View
+from .reading import PLAIN, Reading, parsed
 
 if TYPE_CHECKING:
     import onnx
@@ -24,8 +25,20 @@ if TYPE_CHECKING:
 
     from ...core.params import Augmentation
 
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # that are ever opened
+FORMATS = (  # that are ever opened; a place in this list is remembered, so new ones come last
+    "AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", "DICOM", "HEIF",
+)  # fmt: skip
+# Of these `read_as` may be told, which entries of before it was do not do.
+TOLD = ("PNG", "PPM", "TIFF", "DICOM")
 ORIGINAL = (0.0, 1.0, False, False)  # angle, scale and the flips of a picture as it is
+
+# What a person is told of whose `read_as` has these words.
+REMARKS = {
+    "page 1 of": "the first of several pages is taken",
+    "channel 1 of": "the first channel is taken (ingest.channels picks others)",
+    "channels 1, 2, 3 of": "the first three channels are taken (ingest.channels picks others)",
+    "16 bits divided": "16-bit values are divided by 256 (ingest.range stretches them)",
+}
 
 INSPECTION_CODE = 1  # raise when decode.py comes to take or refuse other files
 COPIES_CODE = 3  # raise when decode.py, copies.py or detail.py come to call other pairs copies
@@ -37,7 +50,7 @@ class Image:
 
     noun, nouns = "picture", "pictures"
     most_bytes = 200_000_000
-    columns = ("width", "height", "format")
+    columns = ("width", "height", "format", "read_as")
     rows = same = ""
     windowed = texts = False
     hides, maps_first = True, False  # benchmarks/reasons.md compares them
@@ -48,7 +61,15 @@ class Image:
     original = ORIGINAL
     view_code = VIEW_CODE
     feeds = frozenset({"pixels"})
-    accepts = ("image/*",)
+    accepts = ("image/*", "application/dicom")
+
+    def __init__(self, declared: Reading = PLAIN) -> None:
+        """With what is declared of pictures of instruments."""
+        self.declared = declared
+
+    def reading(self, told: dict[str, str]) -> "Image":
+        """The kind that reads pictures as declared: `range` and `channels`."""
+        return Image(parsed(told))
 
     def schema(self) -> "type[Augmentation]":
         """The section `augment`."""
@@ -57,30 +78,45 @@ class Image:
         return Augment
 
     def inspect(self, data: bytes) -> tuple[Any, ...]:
-        """Upright width and height in pixels, and the format, one of `FORMATS`."""
+        """Upright width and height in pixels, the format, one of `FORMATS`, and what was done."""
         from . import decode
 
-        return decode.inspect(data)
+        return decode.inspect(data, self.declared)
 
     def inspected_by(self) -> str:
-        """This code and Pillow."""
-        return f"inspection {INSPECTION_CODE}, Pillow {version('pillow')}"
+        """This code and Pillow, and what is declared."""
+        return f"inspection {INSPECTION_CODE}, Pillow {version('pillow')}{self.declared}"
 
     def remember(self, seen: tuple[Any, ...]) -> NDArray[np.float32]:
-        """Width, height and the format's place in `FORMATS`."""
-        width, height, form = seen
-        return np.array([width, height, FORMATS.index(form)], dtype=np.float32)
+        """Width, height and the format's place in `FORMATS`; the letters of what was done."""
+        width, height, form, read_as = seen
+        letters = [0, *read_as.encode()] if form in TOLD else []
+        return np.array([width, height, FORMATS.index(form), *letters], dtype=np.float32)
 
-    def recall(self, numbers: NDArray[np.float32]) -> tuple[Any, ...]:
-        """What `remember` was given."""
-        width, height, form = (int(number) for number in numbers)
-        return width, height, FORMATS[form]
+    def recall(self, numbers: NDArray[np.float32]) -> tuple[Any, ...] | None:
+        """What `remember` was given; None for an entry of before it told what was done."""
+        width, height, form, *letters = (int(number) for number in numbers)
+        if FORMATS[form] in TOLD and not letters:
+            return None
+        return width, height, FORMATS[form], bytes(letters[1:]).decode()
 
     def alone(self, path: Path) -> contextlib.AbstractContextManager[object]:
         """Large files take hundreds of megabytes each, so one is read and decoded at a time."""
         from . import decode
 
-        return decode.large(path)
+        return decode.large(path, self.most_bytes)
+
+    def remarks(self, manifest: "pd.DataFrame") -> list[str]:
+        """How many pictures have more in them than is taken, as `read_as` tells."""
+        if "read_as" not in manifest:
+            return []
+        told = []
+        for sign, what in REMARKS.items():
+            having = manifest["path"][manifest["read_as"].str.contains(sign, regex=False)]
+            if len(having) and not (self.declared.channels and sign.startswith("channel")):
+                count = f"{len(having)} picture{'s' * (len(having) > 1)}"
+                told.append(f"of {count} {what}, the first is {having.iloc[0]}")
+        return told
 
     def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":
         """The plan, as `Kind.plan`."""
@@ -98,7 +134,7 @@ class Image:
         """Pictures beside their views."""
         from .contact_sheet import contact_sheet
 
-        contact_sheet(training, plan, file)
+        contact_sheet(training, plan, file, self.declared)
 
     def pack_view(self, view: View) -> bytes:
         """Angle and scale as IEEE doubles (-0.0 as 0.0), and the flips.
@@ -114,30 +150,31 @@ class Image:
         )
 
     def views_made_by(self, augmented: bool) -> str:
-        """The library that decodes and scales, and those that warp."""
+        """The library that decodes and scales, those that warp, and what is declared."""
         names = ("pillow", "opencv-python-headless", "albumentations")
-        return " ".join(f"{name} {version(name)}" for name in names[: 3 if augmented else 1])
+        made_by = " ".join(f"{name} {version(name)}" for name in names[: 3 if augmented else 1])
+        return f"{made_by}{self.declared}"
 
     def inputs(self, preprocessing: Pixels, device: str) -> Maker:
         """Views, uint8 [n, side, side, 3]."""
         if device == "cuda":
             from .gpu import ViewMaker
 
-            return ViewMaker(preprocessing)
+            return ViewMaker(preprocessing, self.declared)
         from .views import ViewMaker as OnCpu
 
-        return OnCpu(preprocessing)
+        return OnCpu(preprocessing, self.declared)
 
     def copies(self, pairs: Sequence[tuple[Example, Example]]) -> list[bool]:
         """Whether pictures show the same, by their pixels."""
         from .copies import copies
 
-        return copies(pairs)
+        return copies(pairs, self.declared)
 
     def copies_by(self) -> str:
-        """This code, Pillow and OpenCV."""
+        """This code, Pillow and OpenCV, and what is declared."""
         libraries = f"Pillow {version('pillow')}, OpenCV {version('opencv-python-headless')}"
-        return f"alike {COPIES_CODE}, {libraries}"
+        return f"alike {COPIES_CODE}, {libraries}{self.declared}"
 
     def graph(self, preprocessing: Pixels) -> "onnx.ModelProto":
         """From a picture, uint8 [height, width, 3] of any size, to the backbone's pixels."""
@@ -164,7 +201,7 @@ class Image:
         """A picture, uint8 [height, width, 3], scaled by the function that `extract` uses."""
         from .preprocess import base
 
-        return base(data, preprocessing)
+        return base(data, preprocessing, self.declared)
 
     def explain(
         self,
@@ -181,10 +218,10 @@ class Image:
         return encoded(overlay(crop(example, preprocessing.crop), heat), side)
 
     def hidden(self, data: bytes, preprocessing: Pixels) -> Sequence[NDArray[Any]]:
-        """The picture with about half of its cells blurred, other ones each time."""
+        """The picture with half of its cells blurred, other ones each time."""
         from .hiding import hidden
 
-        return hidden(data, preprocessing)
+        return hidden(self.read(data, preprocessing), preprocessing.crop)
 
     def hidden_together(self) -> NDArray[np.bool_]:
         """Which cells that are."""
@@ -197,15 +234,15 @@ class Image:
     ) -> Shown:
         """The picture as the backbone saw it, under a map of its cells."""
         from .hiding import as_map
-        from .preprocess import base
 
-        return self.explain(base(data, preprocessing), as_map(weights), preprocessing, side)
+        example = self.read(data, preprocessing)
+        return self.explain(example, as_map(weights), preprocessing, side)
 
     def show(self, data: bytes, side: int) -> Shown:
         """A thumbnail."""
         from .show import thumbnail
 
-        return thumbnail(data, side)
+        return thumbnail(data, side, self.declared)
 
 
 KIND = Image()

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ...core.files import read
 from .. import Pixels
 from . import preprocess, views
+from .reading import PLAIN, Reading
 from .views import View
 
 TILE = 128  # pixels of a picture on the contact sheet
@@ -19,7 +20,9 @@ MAX_VIEWS = 6
 SHEET = Pixels(TILE, TILE, "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-def contact_sheet(training: pd.DataFrame, table: pd.DataFrame, file: Path) -> None:
+def contact_sheet(
+    training: pd.DataFrame, table: pd.DataFrame, file: Path, reading: Reading = PLAIN
+) -> None:
     """Draw some pictures, each followed by its views, their parameters beneath.
 
     At most `MAX_ROWS` pictures, from as many classes as there is room for; they are picked by
@@ -42,7 +45,7 @@ def contact_sheet(training: pd.DataFrame, table: pd.DataFrame, file: Path) -> No
     font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 11)
     for row, picture in enumerate(chosen.itertuples(index=False)):
         data = read(Path(picture.path), picture.digest)
-        base = preprocess.base(data, SHEET)
+        base = preprocess.base(data, SHEET, reading)
         tiles: list[tuple[str, np.ndarray]] = [(picture.label, base)]
         if picture.digest in by_digest:
             for planned in by_digest[picture.digest].itertuples(index=False):

@@ -19,6 +19,7 @@ from ...core.files import read
 from .. import Example
 from . import detail
 from .decode import decode
+from .reading import PLAIN, Reading
 
 Floats = npt.NDArray[np.float32]
 Pair = tuple[Example, Example]
@@ -45,7 +46,7 @@ IN_A_ROW = 64
 HELD = 2048
 
 
-def copies(pairs: Sequence[Pair]) -> list[bool]:
+def copies(pairs: Sequence[Pair], reading: Reading = PLAIN) -> list[bool]:
     """Open the pictures; whether those of each pair are one, from afar and in detail."""
 
     def data(picture: Example) -> bytes:
@@ -54,11 +55,11 @@ def copies(pairs: Sequence[Pair]) -> list[bool]:
 
     @lru_cache(HELD)
     def opened(picture: Example) -> detail.Opened:
-        return detail.opened(data(picture))
+        return detail.opened(data(picture), reading)
 
     with ThreadPoolExecutor() as threads:
         every = list(dict.fromkeys(picture for pair in pairs for picture in pair))
-        thumbnails = threads.map(lambda picture: thumbnail(data(picture)), every)
+        thumbnails = threads.map(lambda picture: thumbnail(data(picture), reading), every)
         small = dict(zip(every, thumbnails, strict=True))
         best = fits_of_pairs(pairs, small, threads)
 
@@ -105,12 +106,12 @@ def fits_of_pairs(
     return best
 
 
-def thumbnail(data: bytes) -> Floats:
+def thumbnail(data: bytes, reading: Reading = PLAIN) -> Floats:
     """The grey picture of `data`, squeezed to [SIDE, SIDE] and blurred a little.
 
     Its mean is 0 and its standard deviation `CONTRAST`; all of a flat one is 0.
     """
-    picture = decode(data, shorter_side=SIDE).convert("L")
+    picture = decode(data, SIDE, reading).convert("L")
     small = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32)
     grey = cv2.GaussianBlur(small, (3, 3), BLUR).astype(np.float32)
     spread = grey.std()

@@ -2,7 +2,8 @@
 
 `docs/pictures.md` has the outcome for every kind of file. Only formats named in `FORMATS` are ever
 opened, told by content and not by file name: some of Pillow's other formats start programs (EPS)
-or hold documents rather than photographs.
+or hold documents rather than photographs. A `Reading` says what becomes of values that are no
+colours (`reading.py`); the modules `tiff`, `png` and `dicom` read them.
 
 What bounds the time and memory that one file can take, however it was made: `most_bytes`,
 `MAX_PIXELS`, `MAX_SCANS` and `MAX_READS`; `tests/faults/fuzz.md` has the slowest files within them.
@@ -10,10 +11,12 @@ What bounds the time and memory that one file can take, however it was made: `mo
 
 import contextlib
 import io
+import logging
 import re
+import stat
 import threading
 import warnings
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,14 +24,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
+from ...core import packages
 from ...core.errors import RefusedError
-from . import FORMATS
+from . import FORMATS, dicom, png, tiff
+from .reading import PLAIN, Reading, check, eight_bits, listed
+
+OPENED = tuple(name for name in FORMATS if name not in ("DICOM", "HEIF"))  # by Pillow itself
 
 MAX_PIXELS = 120_000_000  # a 108-megapixel telephone picture passes; a decompression bomb does not
 MAX_SCANS = 100  # of a JPEG of MAX_PIXELS; a smaller one may have as many more (real ones have 10)
 MAX_READS = 5_000_000  # of a file while it is decoded; more only where it consists of tiny pieces
 MAX_PROFILE_BYTES = 4_000_000  # of an embedded colour profile; a printer's have one or two million
 MIN_SIDE = 4
+TOO_LARGE = (
+    f"too large: over {MAX_PIXELS:,} pixels; cut it into tiles first, such as with OpenSlide,"
+    " tiatoolbox or `vips dzsave`"
+)
 REDUCING_GAP = 2.0  # a JPEG is decoded at a half, quarter or eighth only if this much is left over
 
 # Larger ones take hundreds of megabytes each, so these are read and decoded one at a time.
@@ -40,6 +51,7 @@ _one_large = threading.RLock()
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 # What it says in warnings is either in the reason or of no matter (damaged EXIF).
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 # Pillow's own reader takes 100 µs a strip, of which a small file may name millions, and mixes up
 # 16-bit colours that are stored plane by plane; libtiff does neither.
 TiffImagePlugin.READ_LIBTIFF = True
@@ -55,15 +67,21 @@ TURNS = {  # EXIF orientation → what sets the picture upright
     8: Image.Transpose.ROTATE_90,
 }
 JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # but no restart marker
+DIVIDED = "16 bits divided by 256"
 START_OF_IMAGE, END_OF_IMAGE, START_OF_SCAN = 0xD8, 0xD9, 0xDA
 
 
 class Inspection(NamedTuple):
-    """What is known of a picture without its pixels: upright size, and a name of `FORMATS`."""
+    """What is known of a picture without its pixels: upright size, and a name of `FORMATS`.
+
+    read_as: in words, what of the file the pixels are and how its values became theirs; empty for
+    an ordinary picture.
+    """
 
     width: int
     height: int
     format: str
+    read_as: str = ""
 
 
 class _Reader(io.BytesIO):
@@ -82,16 +100,26 @@ class _Reader(io.BytesIO):
         return super().read(size)
 
 
-def large(path: Path) -> contextlib.AbstractContextManager[object]:
-    """What to read and decode `path` in, so that only one large file is held at a time."""
+def large(path: Path, most_bytes: int) -> contextlib.AbstractContextManager[object]:
+    """What to read and decode `path` in, so that only one large file is held at a time.
+
+    Raises:
+        RefusedError: it is larger than any picture that is taken.
+    """
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        size = status.st_size if stat.S_ISREG(status.st_mode) else 0
     except OSError:
         size = 0  # `load` will say what is wrong
+    if size > most_bytes:
+        raise RefusedError(
+            f"too large a file: {size / 1e6:,.0f} MB, at most {most_bytes / 1e6:.0f} MB; cut it"
+            " into tiles first, such as with OpenSlide, tiatoolbox or `vips dzsave`"
+        )
     return _one_large if size > LARGE_BYTES else contextlib.nullcontext()
 
 
-def inspect(data: bytes) -> Inspection:
+def inspect(data: bytes, reading: Reading = PLAIN) -> Inspection:
     """Check that `data` is a picture that `decode` takes.
 
     A JPEG is decoded at an eighth of its size: every bit of it is read, few pixels are made.
@@ -99,34 +127,41 @@ def inspect(data: bytes) -> Inspection:
     Raises:
         RefusedError: with the reason, in a few words.
     """
-    image = _open(data)
+    if (measured := _measured(data, reading)) is not None:
+        return Inspection(*measured.picture.size, measured.format, measured.words)
+    image = _open(data, reading)
     if image.format == "PNG":
         _verify(image)  # its pixels' checksums, which decoding leaves out
-        image = _open(data)
+        image = _open(data, reading)
     width, height = image.size
-    _pixels(image, shorter_side=1)
+    words = _words(image, data, reading)
+    _, told = _pixels(image, 1, data, reading)
     if _orientation(image) in (5, 6, 7, 8):
         width, height = height, width
     name = "JPEG" if image.format == "MPO" else str(image.format)  # an MPO is several JPEGs
-    return Inspection(width, height, name)
+    return Inspection(width, height, name, _joined(words, told))
 
 
-def decode(data: bytes, shorter_side: int | None = None) -> Image.Image:
+def decode(data: bytes, shorter_side: int | None = None, reading: Reading = PLAIN) -> Image.Image:
     """The picture as upright 8-bit sRGB.
 
     Turned by its EXIF orientation, converted by its embedded colour profile, transparency laid on
-    white, the first frame of an animation, 16-bit values divided by 256.
+    white, the first frame of an animation. 16-bit values are divided by 256 where no range is
+    declared.
 
     Args:
         data: the file's bytes.
         shorter_side: pixels that the caller will scale the shorter side to. A JPEG at least
             `2 * REDUCING_GAP` times as large is decoded at a half, a quarter or an eighth, in the
             frequency domain (Pillow's `draft`).
+        reading: what is declared of pictures whose values are no colours.
 
     Raises:
         RefusedError: as `inspect`.
     """
-    return _pixels(_open(data), shorter_side)
+    if (measured := _measured(data, reading)) is not None:
+        return measured.picture
+    return _pixels(_open(data, reading), shorter_side, data, reading)[0]
 
 
 def pixels(image: Image.Image) -> NDArray[np.uint8]:
@@ -134,29 +169,147 @@ def pixels(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image, dtype=np.uint8)
 
 
-def _open(data: bytes) -> ImageFile.ImageFile:
+class Measured(NamedTuple):
+    """A picture that Pillow did not read: upright RGB, its name in `FORMATS`, `read_as`."""
+
+    picture: Image.Image
+    format: str
+    words: str
+
+
+def _measured(data: bytes, reading: Reading) -> Measured | None:
+    """A DICOM file, or a TIFF with values other than colours; None for all else."""
+    if dicom.is_dicom(data):
+        with _one_large if len(data) > LARGE_BYTES else contextlib.nullcontext():
+            levels, words = dicom.picture(_Reader(data), reading, MAX_PIXELS)
+        _check_size(levels.shape[1], levels.shape[0])
+        grey = levels.ndim == 2
+        picture, told = _picked(Image.fromarray(levels).convert("RGB"), grey, reading)
+        return Measured(picture, "DICOM", _joined(words, told))
+    if reading == PLAIN or not tiff.is_tiff(data):
+        return None
+    places = tiff.pages(data)
+    if not places:
+        return None
+    page = tiff.page(data, places[0])
+    deep = page.bits > 8
+    if tiff.holds_colours(page) or not (reading.channels or deep):
+        return None
+    if page.photometric == tiff.CMYK and not reading.channels:
+        raise RefusedError("a range for 16-bit CMYK makes no sense: save it as 16-bit RGB")
+    _check_size(page.width, page.height)
+    if page.width * page.height > MAX_PIXELS:
+        raise RefusedError(TOO_LARGE)
+    with _one_large if len(data) > LARGE_BYTES else contextlib.nullcontext():
+        try:
+            values, words = tiff.channels(data, reading.channels)
+            inverted = page.photometric == tiff.WHITE_IS_ZERO
+            levels, told = _levels(values, reading, inverted)
+        except RefusedError:
+            raise
+        except Exception as error:  # libtiff's, of many kinds on hostile bytes
+            raise RefusedError(f"damaged or cut short ({_reason(error)})") from None
+    picture = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels).convert("RGB")
+    turn = TURNS.get(page.tags.get(tiff.ORIENTATION, (1,))[0])
+    picture = picture if turn is None else picture.transpose(turn)
+    return Measured(picture, "TIFF", _joined(words, told))
+
+
+def _levels(
+    values: NDArray[np.generic], reading: Reading, inverted: bool
+) -> tuple[NDArray[np.uint8], str]:
+    """A TIFF's values as grey levels, and what was done; inverted where 0 is white."""
+    kind = values.dtype
+    if kind == np.uint8:
+        plain = values.astype(np.uint8)
+        return 255 - plain if inverted else plain, ""
+    if reading.range is not None:
+        whole = (0.0, 1.0)
+        if kind.kind in "ui":
+            ends = np.iinfo(str(kind))
+            whole = (float(ends.min), float(ends.max))
+        levels, words = eight_bits(values, reading.range, whole, inverted=inverted)
+        return levels, f"{kind} {words}"
+    if kind == np.uint16:
+        upper = (values.astype(np.uint16) >> 8).astype(np.uint8)
+        return 255 - upper if inverted else upper, DIVIDED
+    raise RefusedError(f"values of {kind} have no stated range; set ingest.range")
+
+
+def _joined(*words: str) -> str:
+    return ", ".join(filter(None, words))
+
+
+def _open(data: bytes, reading: Reading = PLAIN) -> ImageFile.ImageFile:
     """The picture with its header read and no pixel decoded."""
     try:
-        image = Image.open(_Reader(data), formats=FORMATS)
+        image = _opened(data)
     except RefusedError:
         raise
     except UnidentifiedImageError:
-        raise RefusedError(f"not a picture in a known format ({_looks_like(data)})") from None
+        raise RefusedError(_unknown(data)) from None
     except Image.DecompressionBombError:
-        raise RefusedError(f"too large: over {MAX_PIXELS:,} pixels") from None
+        raise RefusedError(TOO_LARGE) from None
     except Exception as error:  # Pillow's readers raise many kinds on hostile bytes
         raise RefusedError(f"damaged header ({_reason(error)})") from None
     width, height = image.size
-    if min(width, height) < MIN_SIDE:
-        raise RefusedError(f"too small: {width} × {height}, at least {MIN_SIDE} a side")
-    if image.mode == "F":
-        raise RefusedError("floating-point pixels have no stated range")
+    _check_size(width, height)
+    if image.mode == "F" and reading.range is None:
+        raise RefusedError("floating-point pixels have no stated range; set ingest.range")
     in_letters = image.format == "PPM" and data[:2] in (b"P1", b"P2", b"P3")
     if in_letters and width * height > MAX_READS:
         raise RefusedError(f"made of over {MAX_READS:,} pieces")
     if image.format in ("JPEG", "MPO") and _too_many_scans(data, width * height):
         raise RefusedError("a JPEG of too many scans, each a pass over all its pixels")
     return image
+
+
+def _opened(data: bytes) -> ImageFile.ImageFile:
+    try:
+        return Image.open(_Reader(data), formats=OPENED)
+    except UnidentifiedImageError:
+        if not _is_heic(data):
+            raise
+    _learn_heic()
+    return Image.open(_Reader(data), formats=("HEIF",))
+
+
+def _is_heic(data: bytes) -> bool:
+    return data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc")
+
+
+@cache
+def _learn_heic() -> None:
+    """Have Pillow open HEIC."""
+    try:
+        import pi_heif
+    except ImportError:
+        raise RefusedError(
+            "HEIC, which needs pi-heif: convert it to JPEG, or"
+            f" {packages.how_to_install('instruments')}"
+        ) from None
+    pi_heif.register_heif_opener()
+
+
+def _check_size(width: int, height: int) -> None:
+    if min(width, height) < MIN_SIDE:
+        raise RefusedError(f"too small: {width} × {height}, at least {MIN_SIDE} a side")
+
+
+def _words(image: ImageFile.ImageFile, data: bytes, reading: Reading) -> str:
+    """What of an opened file is taken, and of how many bits."""
+    many = len(tiff.pages(data)) if image.format == "TIFF" else 1
+    deep = image.mode.startswith("I") or (image.format == "PNG" and data[24] == 16)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        deep = deep or 16 in image.tag_v2.get(tiff.BITS, ())
+    told = [f"page 1 of {many}"] if many > 1 else []
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # Of more channels than a picture has Pillow takes the first.
+        there, taken = int(image.tag_v2.get(tiff.SAMPLES, 1)), len(image.getbands())
+        if there > taken:
+            first = listed(tuple(range(1, taken + 1)))
+            told.append(f"channel{'s' * (taken > 1)} {first} of {there}")
+    return _joined(*told, DIVIDED * (deep and reading.range is None))
 
 
 def _verify(image: ImageFile.ImageFile) -> None:
@@ -168,35 +321,111 @@ def _verify(image: ImageFile.ImageFile) -> None:
         raise RefusedError(f"damaged or cut short ({_reason(error)})") from None
 
 
-def _pixels(image: ImageFile.ImageFile, shorter_side: int | None) -> Image.Image:
-    """The opened picture's pixels, upright 8-bit sRGB."""
+def _pixels(
+    image: ImageFile.ImageFile, shorter_side: int | None, data: bytes, reading: Reading
+) -> tuple[Image.Image, str]:
+    """The opened picture's pixels, upright 8-bit sRGB; what was declared of it and done."""
     is_large = image.width * image.height > LARGE_PIXELS
     with _one_large if is_large else contextlib.nullcontext():
         try:
             if shorter_side is not None:
                 wanted = round(shorter_side * REDUCING_GAP)
                 image.draft(None, (wanted, wanted))  # no effect on formats other than JPEG
+            ranged, words = _ranged(image, data, reading)
             image.load()
-            picture = _to_srgb(image)
+            grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
+            picture, told = _picked(_to_srgb(image if ranged is None else ranged), grey, reading)
             turn = TURNS.get(_orientation(image))
-            return picture if turn is None else picture.transpose(turn)
+            picture = picture if turn is None else picture.transpose(turn)
+            return picture, _joined(words, told)
         except RefusedError:
             raise
         except Exception as error:  # as above
             raise RefusedError(f"damaged or cut short ({_reason(error)})") from None
 
 
+def _ranged(
+    image: ImageFile.ImageFile, data: bytes, reading: Reading
+) -> tuple[Image.Image | None, str]:
+    """A picture of more than 8 bits by the declared range; None for others, or without one.
+
+    Its colour profile is left out, as its values are measured.
+    """
+    if reading.range is None:
+        return None, ""
+    if png.is_deep(data):
+        values, key = png.values(data, _Reader(data))
+        colours = values[..., : 1 if values.shape[2] == 2 else 3]
+        levels, words = eight_bits(colours, reading.range, (0.0, 65535.0))
+        picture = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels)
+        opacity = values[..., -1] // 256 if values.shape[2] in (2, 4) else None
+        seen = opacity if key is None else ~key
+        return _with_opacity(picture, seen), f"uint16 {words}"
+    most = 65535
+    if image.format == "PPM":  # Pillow stretches values to all of 8 or 16 bits, but these
+        arguments = image.tile[0].args
+        if isinstance(arguments, tuple) and isinstance(arguments[-1], int):
+            most = arguments[-1]
+            if most > 255 and image.mode == "RGB":
+                raise RefusedError("16-bit colours in a PPM, of which 8 are read: save it as PNG")
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return None, ""
+    image.load()
+    numbers = np.asarray(image)
+    if image.mode == "F":
+        levels, words = eight_bits(numbers, reading.range, (0.0, 1.0))
+        return Image.fromarray(levels), f"{numbers.dtype} {words}"
+    key = image.info.get("transparency")  # a PNG may name one level
+    seen = None if key is None else numbers != key
+    if image.format == "PPM":
+        numbers = np.rint(numbers * (most / 65535))
+    levels, words = eight_bits(numbers.astype(np.uint16), reading.range, (0.0, float(most)))
+    return _with_opacity(Image.fromarray(levels), seen), f"uint16 {words}"
+
+
+def _with_opacity(picture: Image.Image, seen: NDArray[np.generic] | None) -> Image.Image:
+    """The picture with its opacity, from 0 to 255 or a truth value; as it is without any."""
+    if seen is None:
+        return picture
+    opacity = np.where(seen, 255, 0) if seen.dtype == bool else seen
+    picture.putalpha(Image.fromarray(opacity.astype(np.uint8)))
+    return picture
+
+
+def _picked(picture: Image.Image, grey: bool, reading: Reading) -> tuple[Image.Image, str]:
+    """The declared channels of red, green and blue, or of grey alone."""
+    if not reading.channels:
+        return picture, ""
+    there = 1 if grey else 3
+    check(reading.channels, there)
+    chosen = [picture.getchannel(channel - 1) for channel in reading.channels]
+    bands = chosen if len(chosen) == 3 else chosen * 3
+    return Image.merge("RGB", bands), f"channels {listed(reading.channels)} of {there}"
+
+
 def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
-def _looks_like(data: bytes) -> str:
+def _unknown(data: bytes) -> str:
+    """Why a file is refused that nothing opens."""
+    if tiff.is_tiff(data) and (places := tiff.pages(data)):
+        page = tiff.page(data, places[0])
+        if page.samples not in (1, 3, 4):
+            return (
+                f"a TIFF of {tiff.in_words(page)}: set ingest.channels to those that become red,"
+                " green and blue, or to the one that becomes grey"
+            )
+        if page.dtype is not None and page.bits > 8 and page.dtype != np.uint16:
+            return f"a TIFF of {tiff.in_words(page)}, which have no stated range; set ingest.range"
+        return f"a TIFF of {tiff.in_words(page)} in a form that is not read"
     start = data[:256].lstrip().lower()
+    if _is_heic(data):
+        return "damaged header (of HEIC)"
+    looks = "its first bytes are " + data[:8].hex(" ")
     if start.startswith((b"<!doctype html", b"<html")):
-        return "it is a web page"
-    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
-        return "HEIC; convert it to JPEG"
-    return "its first bytes are " + data[:8].hex(" ")
+        looks = "it is a web page"
+    return f"not a picture in a known format ({looks})"
 
 
 def _too_many_scans(data: bytes, pixel_count: int) -> bool:
@@ -256,7 +485,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """16-bit grey divided by 256."""
     levels = np.asarray(image)
     if levels.min() < 0 or levels.max() > 65535:
-        raise RefusedError("integer pixels beyond 16 bits have no stated range")
+        raise RefusedError("integer pixels beyond 16 bits have no stated range; set ingest.range")
     grey = Image.fromarray((levels >> 8).astype(np.uint8))
     see_through = image.info.get("transparency")  # a PNG may name one level
     if see_through is not None:

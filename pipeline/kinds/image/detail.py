@@ -23,6 +23,7 @@ import numpy.typing as npt
 from scipy.fft import fft2
 
 from .decode import decode, pixels
+from .reading import PLAIN, Reading
 
 Floats = npt.NDArray[np.float32]
 
@@ -88,10 +89,10 @@ class Opened(NamedTuple):
     shorter_side: int
 
 
-def opened(data: bytes) -> Opened:
+def opened(data: bytes, reading: Reading = PLAIN) -> Opened:
     """The picture as it is laid over another."""
     # A JPEG may be decoded at a half, a quarter or an eighth that still has SIDE pixels a side.
-    picture = pixels(decode(data, shorter_side=SIDE // 2))
+    picture = pixels(decode(data, SIDE // 2, reading))
     shorter = min(picture.shape[:2])
     how = cv2.INTER_AREA if shorter >= SIDE else cv2.INTER_CUBIC
     squeezed = cv2.resize(picture, (SIDE, SIDE), interpolation=how)

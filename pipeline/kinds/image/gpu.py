@@ -30,6 +30,7 @@ from ...core.errors import DeviceError
 from .. import Asked, Pixels
 from . import preprocess
 from .decode import REDUCING_GAP, TURNS, srgb_transform
+from .reading import PLAIN, Reading
 from .views import ORIGINAL, View
 
 GPU_VIEW_CODE = 1  # raise when this module comes to give other pixels
@@ -50,13 +51,13 @@ class ViewMaker:
 
     made_by = f" gpu views {GPU_VIEW_CODE}"
 
-    def __init__(self, preprocessing: Pixels) -> None:
+    def __init__(self, preprocessing: Pixels, reading: Reading = PLAIN) -> None:
         """Make one view, so that the kernels are compiled before threads ask for them.
 
         Raises:
             DeviceError: something is missing: nvJPEG, or the C compiler that Triton needs once.
         """
-        self.preprocessing = preprocessing
+        self.preprocessing, self.reading = preprocessing, PLAIN
         file = io.BytesIO()
         Image.new("RGB", (64, 64)).save(file, "JPEG")
         try:
@@ -69,16 +70,20 @@ class ViewMaker:
             ) from error
         if decoded[0] is None:
             raise DeviceError("torchvision has no nvJPEG here; set extract.device: cpu")
+        self.reading = reading
 
     def __call__(self, asked: Asked) -> Tensor:
         """As `make_views`, on the GPU."""
         listed = [(data, [View(*view) for view in wanted]) for data, wanted in asked]
         with torch.inference_mode(), torch.cuda.stream(own_stream()):
-            return make_views(listed, self.preprocessing, torch.device("cuda"))
+            return make_views(listed, self.preprocessing, torch.device("cuda"), self.reading)
 
 
 def make_views(
-    asked: Sequence[tuple[bytes, list[View]]], preprocessing: Pixels, device: torch.device
+    asked: Sequence[tuple[bytes, list[View]]],
+    preprocessing: Pixels,
+    device: torch.device,
+    reading: Reading = PLAIN,
 ) -> Tensor:
     """The asked views of each picture, cropped as the backbone wants them.
 
@@ -88,6 +93,7 @@ def make_views(
         asked: the bytes of each picture and its views.
         preprocessing: how the backbone wants its pictures.
         device: where to make them.
+        reading: what is declared of the pictures.
 
     Returns:
         uint8 [views, side, side, 3] on the device, in the order asked.
@@ -97,7 +103,7 @@ def make_views(
         RefusedError: as `decode.decode`.
     """
     try:
-        bases = _bases([data for data, _ in asked], preprocessing, device)
+        bases = _bases([data for data, _ in asked], preprocessing, device, reading)
         return warp(bases, [wanted for _, wanted in asked], preprocessing.crop)
     except torch.cuda.OutOfMemoryError:
         half = len(asked) // 2
@@ -106,7 +112,7 @@ def make_views(
     torch.cuda.empty_cache()
     print(f"extract: GPU memory ran out; now {half} pictures at a time", flush=True)
     parts = (asked[:half], asked[half:])
-    return torch.cat([make_views(part, preprocessing, device) for part in parts])
+    return torch.cat([make_views(part, preprocessing, device, reading) for part in parts])
 
 
 class Bases(NamedTuple):
@@ -122,15 +128,20 @@ class Bases(NamedTuple):
     width: NDArray[np.int64]
 
 
-def _bases(files: list[bytes], preprocessing: Pixels, device: torch.device) -> Bases:
+def _bases(
+    files: list[bytes], preprocessing: Pixels, device: torch.device, reading: Reading
+) -> Bases:
     """The base of each picture, from nvJPEG where it takes the file and from the CPU elsewhere."""
     shorter = max(preprocessing.resize, preprocessing.crop)
     suited = [i for i, data in enumerate(files) if suits_nvjpeg(data, shorter)]
+    suited = [] if reading.channels else suited  # which colours are taken is told the CPU alone
     decoded = zip(suited, decode([files[i] for i in suited], device), strict=True)
     on_gpu = {i: picture for i, picture in decoded if picture is not None}
     parts = [scale(list(on_gpu.values()), preprocessing)] if on_gpu else []
     on_cpu = {
-        i: preprocess.base(data, preprocessing) for i, data in enumerate(files) if i not in on_gpu
+        i: preprocess.base(data, preprocessing, reading)
+        for i, data in enumerate(files)
+        if i not in on_gpu
     }
     if on_cpu:
         planes = [torch.from_numpy(base.copy()).permute(2, 0, 1) for base in on_cpu.values()]

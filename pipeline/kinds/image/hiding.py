@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from .. import Pixels
-from .preprocess import base, crop
+from .preprocess import crop
 
 CELLS = 7  # a side
 PRIME = 59  # 4 k + 3, and at least the number of cells; there is a picture more than this
@@ -35,17 +34,19 @@ def together() -> NDArray[np.bool_]:
     return np.stack([*rows, np.zeros_like(first)])[:, : CELLS * CELLS]
 
 
-def hidden(data: bytes, preprocessing: Pixels) -> list[NDArray[np.uint8]]:
-    """The picture, uint8 [resize, resize, 3], with the cells of each row of `together` blurred.
+def hidden(picture: NDArray[np.uint8], side: int) -> list[NDArray[np.uint8]]:
+    """The picture with the cells of each row of `together` blurred.
 
-    Raises:
-        RefusedError: as `decode.decode`.
+    Args:
+        picture: uint8 [height, width, 3], as the graph takes it.
+        side: of the square in its middle that the backbone sees, in pixels.
+
+    Returns:
+        pictures as high as wide, of whose middle the graph makes the same as of the whole one's.
     """
-    whole, side = base(data, preprocessing), preprocessing.crop
-    # The square around what the backbone sees, out of which the graph cuts the same pixels.
-    shorter = min(whole.shape[:2])
-    top, left = ((length - side) // 2 - (shorter - side) // 2 for length in whole.shape[:2])
-    square = whole[top : top + shorter, left : left + shorter]
+    shorter = min(picture.shape[:2])
+    top, left = ((length - side) // 2 - (shorter - side) // 2 for length in picture.shape[:2])
+    square = picture[top : top + shorter, left : left + shorter]
     seen = Image.fromarray(crop(square, side))
     blurred = seen.filter(ImageFilter.GaussianBlur(BLUR * side))
     found = []

@@ -9,18 +9,19 @@ from PIL import Image
 
 from .. import Pixels
 from . import decode
+from .reading import PLAIN, Reading
 
 REACH = 3  # a base is at most this many times as long as its shorter side
 
 
-def base(data: bytes, preprocessing: Pixels) -> NDArray[np.uint8]:
-    """Decode a picture and scale its shorter side to `preprocessing.resize`.
+def base(data: bytes, preprocessing: Pixels, reading: Reading = PLAIN) -> NDArray[np.uint8]:
+    """Decode a picture as declared and scale its shorter side to `preprocessing.resize`.
 
     Returns:
         [height, width, 3] of 8-bit sRGB; the shorter side is at least the crop.
     """
     shorter = max(preprocessing.resize, preprocessing.crop)
-    picture = decode.decode(data, shorter_side=shorter)
+    picture = decode.decode(data, shorter, reading)
     factor = shorter / min(picture.size)
     width, height = (max(shorter, round(side * factor)) for side in picture.size)
     # A panorama is cut to its middle before it is scaled: nothing else of it is ever seen.

@@ -8,17 +8,18 @@ from PIL import Image
 
 from .. import Shown
 from .decode import decode
+from .reading import PLAIN, Reading
 
 QUALITY = 85
 
 
-def thumbnail(data: bytes, side: int) -> Shown:
+def thumbnail(data: bytes, side: int, reading: Reading = PLAIN) -> Shown:
     """The picture, at most `side` pixels wide and high.
 
     Raises:
         RefusedError: as `decode.decode`.
     """
-    picture = decode(data, shorter_side=side)
+    picture = decode(data, side, reading)
     picture.thumbnail((side, side))
     return _file(picture, "JPEG")
 

@@ -51,7 +51,9 @@ class Text:
     feeds = frozenset({"tokens", "terms"})
     windowed = False
     texts = hides = maps_first = True
+    evidence = "the words that speak for the predicted class (a stronger colour is more evidence)"
     accepts = ("text/plain",)
+    libraries: tuple[str, ...] = ()  # a backbone that takes tokens names tokenizers
     dimensions = 0
 
     def schema(self) -> "type[Augmentation]":
@@ -81,6 +83,10 @@ class Text:
     def alone(self, path: Path) -> contextlib.AbstractContextManager[object]:
         """No text is so long that it has to be read by itself."""
         return contextlib.nullcontext()
+
+    def remarks(self, manifest: "pd.DataFrame") -> list[str]:
+        """Nothing: which texts are cut off depends on the backbone, so `extract` tells it."""
+        return []
 
     def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":
         """A plan without a view."""

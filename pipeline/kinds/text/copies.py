@@ -16,9 +16,11 @@ from .reading import text_of
 LEAST_SHARED = 0.8
 RUN = 3  # words of such a run
 LEAST_RUNS = 8  # of the shorter text; of fewer, other texts may share most
-# Least likeness of texts that are shorter, by the characters in their longest common blocks: a
-# slip of the pen, a word in the plural. Titles of other news were seen at 0.9.
-LEAST_ALIKE = 0.92
+# Of texts that are shorter, word for word: least likeness of two words by the characters in their
+# longest common blocks, as of a plural or a slip of the pen, and of the texts in whole. "Won" is no
+# spelling of "lost".
+LEAST_OF_WORDS = 0.7
+LEAST_ALIKE = 0.9
 LEAST_CHARACTERS = 15
 HELD = 4096  # texts that are held
 NUMBER = re.compile(r"\d+")
@@ -45,17 +47,24 @@ def same(one: list[str], other: list[str]) -> bool:
     """Whether two texts, as `words` gives them, say the same."""
     if one == other:
         return bool(one)  # of texts without a word nothing is known
-    short, long = sorted((one, other), key=len)
+    short, long = sorted((one, other), key=lambda its: (len(its), its))
     runs = _runs(short)
     if len(runs) >= LEAST_RUNS:
         return len(runs & _runs(long)) >= LEAST_SHARED * len(runs)
-    first, second = " ".join(short), " ".join(long)
-    if min(len(first), len(second)) < LEAST_CHARACTERS:
+    if len(one) != len(other) or len(" ".join(one)) < LEAST_CHARACTERS:
         return False
-    if NUMBER.findall(first) != NUMBER.findall(second):  # the next result, the next year
+    differ = [(word, its) for word, its in zip(one, other, strict=True) if word != its]
+    if any(NUMBER.search(word + its) for word, its in differ):  # the next result, the next year
         return False
-    matcher = SequenceMatcher(None, first, second, autojunk=False)
-    return matcher.quick_ratio() >= LEAST_ALIKE and matcher.ratio() >= LEAST_ALIKE
+    return _alike(" ".join(one), " ".join(other)) >= LEAST_ALIKE and all(
+        _alike(word, its) >= LEAST_OF_WORDS for word, its in differ
+    )
+
+
+def _alike(one: str, other: str) -> float:
+    # The order matters to difflib, and must not to a pair.
+    first, second = sorted((one, other))
+    return SequenceMatcher(None, first, second, autojunk=False).ratio()
 
 
 def _runs(of: list[str]) -> set[tuple[str, ...]]:

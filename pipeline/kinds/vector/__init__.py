@@ -97,6 +97,10 @@ class OfNumbers:
         """A vector is small."""
         return contextlib.nullcontext()
 
+    def remarks(self, manifest: "pd.DataFrame") -> list[str]:
+        """None."""
+        return []
+
     def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":
         """A plan without views."""
         import pandas as pd

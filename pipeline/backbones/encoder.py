@@ -1,0 +1,99 @@
+"""Encoders of texts by their names on the hub of `transformers`, exported to ONNX by PyTorch.
+
+`transformers:NAME` is any encoder that the library's `AutoModel` opens. Weights are read from
+safetensors alone, and no code of the hub is run. A text's features are the mean over its tokens, of
+length 1, as in `minilm.py`.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import WeightsError
+from ..kinds import Tokens
+from .opened import Opened
+
+if TYPE_CHECKING:
+    import onnx
+
+LONGEST = 512  # tokens, of encoders that take more: the time for a text grows with their square
+NEEDED = ("torch", "onnxscript", "transformers")
+
+
+def distribution(name: str) -> str:
+    """The library that opens the weights."""
+    return "transformers"
+
+
+def licence(name: str) -> str:
+    """What the page of the weights states, which is not looked up."""
+    return "not stated"
+
+
+def opened(name: str) -> Opened:
+    """The encoder as a graph, from int64 `tokens` [n, length] to float32 `features` [n, width].
+
+    Raises:
+        WeightsError: a library is not installed, there is no network, or the hub has no encoder of
+            this name with a tokenizer and safetensors.
+    """
+    lacking = [library for library in NEEDED if find_spec(library) is None]
+    if lacking:
+        raise WeightsError(
+            f"the backbone {name} needs {' and '.join(lacking)}: pip install {' '.join(lacking)},"
+            " or take minilm_l6_v2"
+        )
+    asked = name.partition(":")[2]
+    if Path(asked).exists():
+        raise WeightsError(f"the backbone {name} is a path here; it should be a name of the hub")
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(asked, trust_remote_code=False)
+        network = AutoModel.from_pretrained(asked, use_safetensors=True, trust_remote_code=False)
+        described: str = tokenizer.backend_tokenizer.to_str()
+    except Exception as error:  # the library has many ways to say that something is not to be had
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(f"the weights of {name} cannot be had: {reason}") from None
+    longest = min(tokenizer.model_max_length, most_tokens(network.config))
+    made_by = ("onnx", "onnxscript", "tokenizers", "torch", "transformers")
+    return Opened(graph(network), Tokens(described, longest), {}, made_by)
+
+
+def most_tokens(config: Any) -> int:
+    """How many tokens an encoder takes; RoBERTa's positions begin behind that of its padding."""
+    positions = getattr(config, "max_position_embeddings", LONGEST)
+    if "roberta" in config.model_type:
+        positions -= config.pad_token_id + 1
+    return int(min(positions, LONGEST))
+
+
+def graph(network: Any) -> "onnx.ModelProto":
+    """An encoder of `transformers` and what pools its tokens, as ONNX."""
+    import torch
+    from torch import Tensor, nn
+
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            every = torch.ones_like(tokens)
+            states = self.network(input_ids=tokens, attention_mask=every).last_hidden_state
+            return nn.functional.normalize(states.float().mean(dim=1))
+
+    some = {0: torch.export.Dim("n", min=1), 1: torch.export.Dim("length", min=2, max=LONGEST)}
+    exported = torch.onnx.export(
+        Pooled().eval(),
+        (torch.ones(2, 7, dtype=torch.int64),),
+        input_names=["tokens"],
+        output_names=["features"],
+        dynamic_shapes=(some,),
+        dynamo=True,
+        verbose=False,
+    )
+    assert exported is not None  # noqa: S101 (it is where `dynamo` is asked for)
+    for node in exported.model_proto.graph.node:  # as `exports.write` has it
+        del node.metadata_props[:]
+    return exported.model_proto

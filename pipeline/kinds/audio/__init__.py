@@ -1,0 +1,242 @@
+"""Sounds: bytes to samples, samples to what a backbone hears or sees of them.
+
+A backbone may take a waveform, a spectrum, or the spectrogram as the pixels of a picture. A long
+sound becomes several inputs. The modules are imported where they are used, since a stage needs few
+of them.
+"""
+
+import contextlib
+import math
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.errors import ParamsError, RefusedError
+from .. import Example, Input, Maker, Shown, View
+
+if TYPE_CHECKING:
+    import onnx
+    import pandas as pd
+    import torch
+
+    from ...core.params import Augmentation
+
+QUIET = 100.0  # decibels from the noise to the sound from which on there is no noise
+ORIGINAL = (1.0, 0.0, QUIET, 0, 0.0)  # speed, shift, noise, its seed and gain of a sound as it is
+
+INSPECTION_CODE = 1  # raise when decode.py comes to take or refuse other files, or tells otherwise
+COPIES_CODE = 1  # raise when decode.py or copies.py come to call other pairs copies
+VIEW_CODE = 1  # raise when decode.py, views.py, windows.py or spectrum.py give other inputs
+
+LARGE = 20_000_000  # bytes of a file that is read and decoded alone
+SILENT = -60.0  # dBFS of a peak below which a sound is told to be silent
+MUCH = 0.001  # share of samples at full scale from which on a sound is told to be clipped
+
+_one_at_a_time = threading.Lock()
+
+
+class Audio:
+    """What the rooms ask of a kind of example; `Kind` says what each answer means."""
+
+    noun, nouns = "sound", "sounds"
+    most_bytes = 200_000_000
+    columns = ("seconds", "rate", "channels", "peak", "clipped")
+    rows = same = ""
+    view_columns = ("speed", "shift", "snr", "seed", "gain")
+    original: View = ORIGINAL
+    view_code = VIEW_CODE
+    feeds = frozenset({"waveform", "spectrum", "pixels"})
+    windowed = hides = maps_first = True
+    texts = False
+    accepts = ("audio/*",)
+    dimensions = 1
+    libraries = ("soundfile", "soxr")
+    evidence = "its spectrogram, reddest where the predicted class is heard"
+
+    def schema(self) -> "type[Augmentation]":
+        """The section `augment`."""
+        from .parameters import Augment
+
+        return Augment
+
+    def inspect(self, data: bytes) -> tuple[Any, ...]:
+        """Seconds, rate, channels, peak (dBFS) and the share of clipped samples."""
+        from . import decode
+
+        return tuple(decode.inspect(data))
+
+    def inspected_by(self) -> str:
+        """This code and libsndfile."""
+        return f"sound inspection {INSPECTION_CODE}, {libsndfile()}"
+
+    def remember(self, seen: tuple[Any, ...]) -> NDArray[np.float32]:
+        """The numbers as they are; they were rounded, so that float32 tells them apart."""
+        return np.array(seen, dtype=np.float32)
+
+    def recall(self, numbers: NDArray[np.float32]) -> tuple[Any, ...]:
+        """What `remember` was given."""
+        seconds, rate, channels, peak, clipped = (float(number) for number in numbers)
+        return round(seconds, 3), int(rate), int(channels), round(peak, 1), round(clipped, 6)
+
+    @contextlib.contextmanager
+    def alone(self, path: Path) -> Iterator[None]:
+        """Large files take hundreds of megabytes each, so one is read and decoded at a time."""
+        if path.stat().st_size < LARGE:
+            yield
+            return
+        with _one_at_a_time:
+            yield
+
+    def remarks(self, manifest: "pd.DataFrame") -> list[str]:
+        """How many sounds are silent, and how many are clipped."""
+        silent = manifest["path"][manifest["peak"] < SILENT]
+        clipped = manifest["path"][manifest["clipped"] >= MUCH]
+        told = []
+        if len(silent):
+            told.append(
+                f"warning: {_count(silent)} silent (peak below {SILENT:g} dBFS), the first is"
+                f" {silent.iloc[0]}"
+            )
+        if len(clipped):
+            told.append(
+                f"{_count(clipped)} clipped ({MUCH:.1%} of the samples or more are at full scale),"
+                f" the first is {clipped.iloc[0]}"
+            )
+        return told
+
+    def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":
+        """The plan, as `Kind.plan`."""
+        from . import plan as plans
+
+        return plans.plan(digests, plans.as_augment(settings))
+
+    def draw(self, digest: str, number: int, settings: "Augmentation") -> View:
+        """A view, as `Kind.draw`."""
+        from . import plan as plans
+
+        return plans.draw(digest, number, plans.as_augment(settings))
+
+    def contact_sheet(self, training: "pd.DataFrame", plan: "pd.DataFrame", file: Path) -> None:
+        """Spectrograms of sounds beside those of their views."""
+        from .contact_sheet import contact_sheet
+
+        contact_sheet(training, plan, file)
+
+    def pack_view(self, view: View) -> bytes:
+        """Speed, shift, noise and gain as IEEE doubles (-0.0 as 0.0), and the seed.
+
+        Raises:
+            ValueError: one of them is not finite.
+        """
+        speed, shift, snr, seed, gain = view
+        numbers = [float(number) + 0.0 for number in (speed, shift, snr, gain)]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError(f"a view's speed, shift, noise and gain must be finite, not {view}")
+        return struct.pack(">ddddQ", *numbers, int(seed))
+
+    def views_made_by(self, augmented: bool) -> str:
+        """The libraries that decode, resample and transform; the same for augmented views."""
+        return f"{libsndfile()} soxr {version('soxr')} numpy {version('numpy')}"
+
+    def inputs(self, preprocessing: Input, device: str) -> Maker:
+        """Inputs of each view, [w, …]; they are made on the CPU whatever the device is."""
+        from .windows import ViewMaker
+
+        return ViewMaker(preprocessing)
+
+    def copies(self, pairs: Sequence[tuple[Example, Example]]) -> list[bool]:
+        """Whether sounds are one recording."""
+        from .copies import copies
+
+        return copies(pairs)
+
+    def copies_by(self) -> str:
+        """This code and the libraries."""
+        return f"sounds alike {COPIES_CODE}, {self.views_made_by(False)}"
+
+    def graph(self, preprocessing: Input) -> "onnx.ModelProto":
+        """From windows of a sound to the backbone's input: the identity."""
+        from .onnx_input import graph
+
+        return graph(preprocessing)
+
+    def torch_input(self, example: "torch.Tensor", preprocessing: Input) -> "torch.Tensor":
+        """The same in PyTorch: for pixels, which are the only input of a PyTorch backbone.
+
+        Raises:
+            ParamsError: the backbone takes another input.
+        """
+        raise ParamsError("sounds have no PyTorch form: their bundle runs in ONNX Runtime")
+
+    def encode(self, array: NDArray[Any]) -> bytes:
+        """Never possible: an array does not tell how many samples a second has.
+
+        Raises:
+            RefusedError: always.
+        """
+        raise RefusedError(
+            "an array does not tell its sample rate; hand over the bytes of a WAV file instead"
+        )
+
+    def read(self, data: bytes, preprocessing: Input) -> NDArray[Any]:
+        """A sound's inputs, [w, …], made by the functions that `extract` uses."""
+        from .decode import decode
+        from .views import heard
+        from .windows import inputs, rate_of
+
+        return inputs(heard(decode(data), rate_of(preprocessing)), preprocessing)
+
+    def explain(
+        self,
+        example: NDArray[Any],
+        heat: NDArray[np.float32],
+        preprocessing: Input,
+        side: int | None,
+    ) -> Shown:
+        """The spectrogram as a picture network saw it, under the map of a class."""
+        from .parts import overlaid
+
+        return overlaid(example, heat, side)
+
+    def hidden(self, data: bytes, preprocessing: Input) -> Sequence[NDArray[Any]]:
+        """The sound with one stretch of time after the other silent."""
+        from .parts import hidden
+
+        return hidden(data, preprocessing)
+
+    def hidden_together(self) -> None:
+        """One stretch each."""
+
+    def explain_parts(
+        self, data: bytes, preprocessing: Input, weights: NDArray[np.float32], side: int | None
+    ) -> Shown:
+        """The spectrogram, with the stretches of time marked that speak for the class."""
+        from .parts import marked
+
+        return marked(data, weights, side)
+
+    def show(self, data: bytes, side: int) -> Shown:
+        """The spectrogram, and the sound to listen to."""
+        from .show import shown
+
+        return shown(data, side)
+
+
+def _count(some: "pd.Series[str]") -> str:
+    return f"{len(some)} sounds are" if len(some) > 1 else "1 sound is"
+
+
+def libsndfile() -> str:
+    """The library that decodes, and its door."""
+    import soundfile
+
+    return f"soundfile {version('soundfile')} libsndfile {soundfile.__libsndfile_version__}"
+
+
+KIND = Audio()

@@ -1,0 +1,198 @@
+"""A sound file's bytes to samples: what is taken, and what is refused and why.
+
+The kind of a file is told by its first bytes, and libsndfile (through soundfile) decodes it from
+memory. libsndfile takes the rest of a file that was cut short for the whole sound, so what a header
+promises is compared here with what is there.
+"""
+
+import io
+import math
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.errors import RefusedError
+
+if TYPE_CHECKING:
+    from soundfile import SoundFile
+
+Floats = NDArray[np.float32]
+
+MOST_SECONDS = 600
+LEAST_SECONDS = 0.01
+RATES = (1_000, 400_000)  # samples a second
+MOST_CHANNELS = 64
+LOUDEST = 10.0  # full scale is 1; lossy formats go over it a little, wrong units by far
+BLOCK = 1 << 18  # samples of all channels that are decoded at a time
+CLIPPED = 0.999  # a sample from here on is at full scale
+SILENCE = -120.0  # dB, stands for no sound at all
+UNKNOWN = 0xFFFFFFFF  # the length that a stream's header gives
+
+
+class Sound(NamedTuple):
+    """Mono samples, float32 [samples], full scale from -1 to 1, and how many there are a second."""
+
+    samples: Floats
+    rate: int
+
+
+class About(NamedTuple):
+    """What the manifest tells of a sound.
+
+    peak: the greatest sample of any channel, in decibels of full scale (dBFS); clipped: the share
+    of samples that are at full scale.
+    """
+
+    seconds: float
+    rate: int
+    channels: int
+    peak: float
+    clipped: float
+
+
+def inspect(data: bytes) -> About:
+    """Decode the whole sound once and tell what it is.
+
+    Raises:
+        RefusedError: it is not taken; the text says why.
+    """
+    with _opened(data) as file:
+        frames, peak, clipped = 0, 0.0, 0
+        for block in _blocks(file):
+            sizes = np.abs(block)
+            peak = max(peak, float(sizes.max()))
+            clipped += int((sizes >= CLIPPED).sum())
+            frames += len(block)
+        rate, channels = file.samplerate, file.channels
+    decibels = 20 * math.log10(peak) if peak > 0 else SILENCE
+    return About(
+        round(frames / rate, 3),
+        rate,
+        channels,
+        round(max(decibels, SILENCE), 1),
+        round(clipped / (frames * channels), 6),
+    )
+
+
+def decode(data: bytes) -> Sound:
+    """The mean of the channels, at the file's own rate.
+
+    Raises:
+        RefusedError: as `inspect`.
+    """
+    with _opened(data) as file:
+        parts = [block.mean(axis=1, dtype=np.float32) for block in _blocks(file)]
+        return Sound(np.concatenate(parts), file.samplerate)
+
+
+def _opened(data: bytes) -> "SoundFile":
+    import soundfile
+
+    _refuse_by_content(data)
+    try:
+        file = soundfile.SoundFile(io.BytesIO(data))
+    except soundfile.LibsndfileError as error:
+        raise RefusedError(f"damaged: {error.error_string}") from None
+    least, most = RATES
+    if not least <= file.samplerate <= most:
+        raise RefusedError(f"{file.samplerate} samples a second; taken are {least} to {most}")
+    if file.channels > MOST_CHANNELS:
+        raise RefusedError(f"{file.channels} channels; at most {MOST_CHANNELS} are taken")
+    return file
+
+
+def _blocks(file: "SoundFile") -> Iterator[Floats]:
+    """All samples, some [frames, channels] at a time, checked."""
+    import soundfile
+
+    promised = file.frames
+    most = MOST_SECONDS * file.samplerate
+    if promised > most:
+        _refuse_length(promised / file.samplerate)
+    got = 0
+    while True:
+        try:
+            block = file.read(max(1, BLOCK // file.channels), dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise RefusedError(f"damaged: {error.error_string}") from None
+        if not len(block):
+            break
+        got += len(block)
+        if got > most:
+            _refuse_length(got / file.samplerate)
+        if not np.isfinite(block).all():
+            raise RefusedError("a sample is not a number, or infinite")
+        loudest = float(np.abs(block).max())
+        if loudest > LOUDEST:
+            raise RefusedError(f"a sample of {loudest:.4g}, where full scale is 1")
+        yield block
+    if got < promised:
+        raise RefusedError(f"cut short: {got} of {promised} samples are there")
+    if got < LEAST_SECONDS * file.samplerate:
+        raise RefusedError(
+            f"too short: {1000 * got / file.samplerate:.3g} ms; at least"
+            f" {1000 * LEAST_SECONDS:g} ms are needed"
+            if got
+            else "it has no samples"
+        )
+
+
+def _refuse_length(seconds: float) -> None:
+    raise RefusedError(f"too long: {seconds:.0f} s; at most {MOST_SECONDS} s are taken")
+
+
+def _refuse_by_content(data: bytes) -> None:
+    """Refuse what is no sound file of a known format, or one that was cut short."""
+    if not data:
+        raise RefusedError("empty file")
+    if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
+        _refuse_cut(data, "<", b"data")
+    elif data[:4] == b"FORM" and data[8:12] in (b"AIFF", b"AIFC"):
+        _refuse_cut(data, ">", b"SSND")
+    elif data[:4] == b"OggS":
+        _refuse_cut_ogg(data)
+    elif data[:4] == b"fLaC" or data[:3] == b"ID3" or _is_mpeg(data):
+        return
+    else:
+        raise RefusedError("no sound: taken are WAV, FLAC, Ogg (Vorbis, Opus), MP3 and AIFF")
+
+
+def _is_mpeg(data: bytes) -> bool:
+    """Whether an MPEG audio frame (layers 1 to 3) begins here."""
+    if len(data) < 4 or data[0] != 0xFF or data[1] & 0xE0 != 0xE0:
+        return False
+    version, layer = data[1] >> 3 & 3, data[1] >> 1 & 3
+    return version != 1 and layer != 0 and data[2] >> 4 != 15 and data[2] >> 2 & 3 != 3
+
+
+def _refuse_cut(data: bytes, order: str, wanted: bytes) -> None:
+    """Walk the chunks of WAV or AIFF to the samples; see that as many are there as it says."""
+    place = 12
+    while place + 8 <= len(data):
+        name, size = struct.unpack_from(f"{order}4sI", data, place)
+        there = len(data) - place - 8
+        if name == wanted:
+            if size > there and size != UNKNOWN:
+                raise RefusedError(f"cut short: {there} of {size} bytes of samples are there")
+            return
+        place += 8 + size + size % 2
+    raise RefusedError("cut short: it ends before its samples begin")
+
+
+def _refuse_cut_ogg(data: bytes) -> None:
+    """Walk the pages of Ogg; see that the last one is whole and says that it is the last."""
+    place, last = 0, False
+    while data[place : place + 4] == b"OggS":
+        if place + 27 > len(data):
+            raise RefusedError("cut short: its last page is not whole")
+        segments = data[place + 26]
+        size = 27 + segments + sum(data[place + 27 : place + 27 + segments])
+        if place + size > len(data):
+            raise RefusedError("cut short: its last page is not whole")
+        last = bool(data[place + 5] & 4)
+        place += size
+    if not last:
+        raise RefusedError("cut short: its last page is missing")

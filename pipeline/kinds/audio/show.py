@@ -1,0 +1,83 @@
+"""A sound as a page shows it: its spectrogram, and a small file to listen to."""
+
+import io
+import wave
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+from PIL import Image
+
+from .. import Shown
+from .decode import Sound, decode
+from .spectrum import levels
+from .views import QUALITY, heard
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+RATE = 16_000  # of what is shown and played
+LONGEST = 4  # seconds that are played; a longer sound is played from its beginning
+FRAME = 512  # samples of a frame
+BACKGROUND, LINE = (250, 250, 247), (198, 60, 20)
+
+# From silence to full scale. Lighter is always less, so that it can be printed, and seen with any
+# colour vision.
+COLOURS = np.array(
+    [(255, 255, 255), (203, 219, 236), (129, 170, 209), (58, 111, 170), (22, 58, 112), (6, 20, 48)]
+)
+
+
+def shown(data: bytes, side: int) -> Shown:
+    """The spectrogram (PNG), at most `side` pixels wide and high, and the sound (WAV).
+
+    Raises:
+        RefusedError: as `decode.decode`.
+    """
+    sound = decode(data)
+    drawn = picture(heard(sound, RATE), side, side)
+    return Shown("image/png", png(drawn), Shown("audio/wav", small(sound)))
+
+
+def small(sound: Sound) -> bytes:
+    """Mono, 16 bits, 16 kHz; no louder than full scale."""
+    cut = sound.samples[: LONGEST * sound.rate]
+    samples = cut if sound.rate == RATE else soxr.resample(cut, sound.rate, RATE, quality=QUALITY)
+    whole = np.round(np.clip(samples, -1, 1) * 32767).astype("<i2")
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setparams((1, 2, RATE, 0, "NONE", ""))
+        file.writeframes(whole.tobytes())
+    return buffer.getvalue()
+
+
+def picture(samples: Floats, width: int, height: int) -> Bytes:
+    """The spectrogram of samples at `RATE` in colours, uint8 [height, width, 3].
+
+    The whole sound is as wide as the picture, however long it is. Of a long one each column is the
+    loudest of its stretch of time.
+    """
+    hop = max(FRAME // 4, len(samples) // (8 * width))
+    grey = levels(samples, RATE, FRAME, hop, min(height, 128))
+    columns = np.linspace(0, grey.shape[1], width + 1)
+    first = np.minimum(columns[:-1].astype(int), grey.shape[1] - 1)
+    last = np.maximum(np.ceil(columns[1:]).astype(int), first + 1)
+    wide = np.stack(
+        [grey[:, start:end].max(axis=1) for start, end in zip(first, last, strict=True)], axis=1
+    )
+    rows = np.arange(height) * len(grey) // height
+    return coloured(wide[rows])
+
+
+def coloured(grey: Bytes) -> Bytes:
+    """Levels [height, width] in `COLOURS`, uint8 [height, width, 3]."""
+    at = grey / 255 * (len(COLOURS) - 1)
+    parts = [np.interp(at, range(len(COLOURS)), COLOURS[:, channel]) for channel in range(3)]
+    return np.round(np.stack(parts, axis=2)).astype(np.uint8)
+
+
+def png(pixels: Bytes) -> bytes:
+    """Pixels [height, width, 3] as a PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=False)
+    return buffer.getvalue()

@@ -1,0 +1,62 @@
+"""Views: what the backbone hears of a sound. View 0 is the sound; the plan makes the others."""
+
+from typing import NamedTuple
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from . import ORIGINAL as UNCHANGED
+from . import QUIET
+from .decode import Sound
+
+Floats = NDArray[np.float32]
+
+QUALITY = "HQ"  # of soxr: 20 bits
+
+
+class View(NamedTuple):
+    """One augmentation, in the order in which it is made.
+
+    speed: a factor, which changes the pitch too, as a tape that runs faster; shift: seconds of
+    silence that are put before the sound, or after it if negative; snr: decibels by which white
+    noise lies under the sound, `QUIET` for no noise; seed: of the noise; gain: decibels.
+    """
+
+    speed: float = 1.0
+    shift: float = 0.0
+    snr: float = QUIET
+    seed: int = 0
+    gain: float = 0.0
+
+
+ORIGINAL = View(*UNCHANGED)
+
+
+def heard(sound: Sound, rate: int, view: View = ORIGINAL) -> Floats:
+    """A view of a sound, float32 [samples] at `rate` samples a second."""
+    played = sound.rate * view.speed
+    samples = sound.samples
+    if played != rate:
+        samples = soxr.resample(samples, played, rate, quality=QUALITY)
+    if view == ORIGINAL:
+        return samples
+    power = float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0
+    silence = np.zeros(round(abs(view.shift) * rate), np.float32)
+    parts = [silence, samples] if view.shift > 0 else [samples, silence]
+    samples = np.concatenate(parts)
+    if view.snr < QUIET:
+        # Of evenly spread noise from -1 to 1 the power is 1/3.
+        level = np.float32(np.sqrt(3 * power) * 10 ** (-view.snr / 20))
+        samples = samples + level * noise(len(samples), view.seed)
+    return samples * np.float32(10 ** (view.gain / 20))
+
+
+def noise(count: int, seed: int) -> Floats:
+    """White noise, evenly spread from -1 to 1.
+
+    Made of the generator's own bits, which NumPy promises never to change, where the numbers of its
+    distributions may change with a version.
+    """
+    bits = np.random.PCG64(seed).random_raw(count)
+    return ((bits >> np.uint64(40)).astype(np.float32) / np.float32(1 << 23)) - np.float32(1)

@@ -1,0 +1,68 @@
+"""A sound of any length to inputs of a backbone: windows of waveform, of spectrum, or of pixels."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import Asked, Input, Pixels, Spectrum, Waveform
+from .decode import decode
+from .spectrum import PICTURE_HOP, PICTURE_RATE, log_mel, pixels
+from .views import View, heard
+
+Floats = NDArray[np.float32]
+
+
+def rate_of(preprocessing: Input) -> int:
+    """Samples a second that the backbone wants."""
+    return PICTURE_RATE if isinstance(preprocessing, Pixels) else int(preprocessing.rate)
+
+
+def inputs(samples: Floats, preprocessing: Input) -> NDArray[np.float32] | NDArray[np.uint8]:
+    """The inputs that become of a sound, at the backbone's rate.
+
+    Returns:
+        [w, samples] of a waveform, [w, bands, frames] of a spectrum, or uint8 [w, crop, crop, 3].
+    """
+    if isinstance(preprocessing, Waveform):
+        return windows(samples, preprocessing.window, preprocessing.least)
+    if isinstance(preprocessing, Spectrum):
+        cut = windows(samples, preprocessing.window, preprocessing.least)
+        return np.stack([log_mel(window, preprocessing) for window in cut])
+    length = preprocessing.crop * PICTURE_HOP
+    cut = windows(samples, length, length)
+    return np.stack([pixels(window, preprocessing.crop) for window in cut])
+
+
+def windows(samples: Floats, window: int, least: int) -> Floats:
+    """Pieces of one length, [w, samples].
+
+    A sound shorter than `least` is laid in the middle of silence. One longer than `window` is cut
+    into as few pieces as hold all of it, evenly spread: they overlap by what is over.
+    """
+    count = len(samples)
+    if count < least:
+        before = (least - count) // 2
+        return np.pad(samples, (before, least - count - before))[None]
+    if count <= window:
+        return samples[None]
+    pieces = -(-count // window)
+    starts = [round(piece * (count - window) / (pieces - 1)) for piece in range(pieces)]
+    return np.stack([samples[start : start + window] for start in starts])
+
+
+class ViewMaker:
+    """Makes views for a backbone's preprocessing; any number of threads may call it."""
+
+    made_by = ""
+
+    def __init__(self, preprocessing: Input) -> None:
+        """Remember how the backbone wants its sounds."""
+        self.preprocessing = preprocessing
+
+    def __call__(self, asked: Asked) -> list[NDArray[np.float32] | NDArray[np.uint8]]:
+        """The inputs of each view, one array [w, …] a view."""
+        rate = rate_of(self.preprocessing)
+        return [
+            inputs(heard(sound, rate, View(*view)), self.preprocessing)
+            for sound, wanted in ((decode(data), views) for data, views in asked)
+            for view in wanted
+        ]

@@ -1,0 +1,148 @@
+"""How pictures of instruments are read, as `ingest.range` and `ingest.channels` declare it.
+
+A photograph says itself what its values mean. A microscope's counts do not: which become black and
+which white, and which of forty channels are shown, is somebody's choice. It is a part of the
+kind's name, in the manifest and in a bundle, so that all who read a picture read it alike.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.errors import ParamsError, RefusedError
+
+ROWS = 1 << 18  # values that are scaled at once, in double precision
+
+
+class Reading(NamedTuple):
+    """What is declared.
+
+    range: which values become black and white: `file`, the smallest and largest of each file;
+    `type`, those of the data type (0 and 1 for floats); two numbers; or None where nothing is
+    declared. channels: those that become red, green and blue, or grey, counted from 1; empty where
+    nothing is declared.
+    """
+
+    range: str | tuple[float, float] | None = None
+    channels: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        """As in the kind's name, with a space before each: ` range=0.0,4095.0 channels=3,2,1`."""
+        limits = self.range if isinstance(self.range, tuple) else (self.range,) * bool(self.range)
+        told = {"range": limits, "channels": self.channels}
+        return "".join(f" {key}={','.join(map(str, of))}" for key, of in told.items() if of)
+
+
+PLAIN = Reading()
+
+
+def parsed(told: dict[str, str]) -> Reading:
+    """What stands in a kind's name.
+
+    Raises:
+        ParamsError: it makes no sense.
+    """
+    try:
+        text = told.pop("range", None)
+        limits: str | tuple[float, ...] | None = text
+        if text not in (None, "file", "type"):
+            limits = tuple(float(number) for number in str(text).split(","))
+        channels = tuple(int(c) for c in told.pop("channels", "").split(",") if c)
+        if told or (isinstance(limits, tuple) and (len(limits) != 2 or not limits[0] < limits[1])):
+            raise ValueError
+        if len(channels) not in (0, 1, 3) or not all(channel >= 1 for channel in channels):
+            raise ValueError
+    except ValueError:
+        raise ParamsError(
+            "how pictures are read makes no sense: take a kind's name as ingest wrote it"
+        ) from None
+    return Reading(limits, channels)
+
+
+def listed(channels: tuple[int, ...]) -> str:
+    """`3, 2, 1`."""
+    return ", ".join(map(str, channels))
+
+
+def check(channels: tuple[int, ...], there: int) -> None:
+    """Raise `RefusedError` where a declared channel is not there."""
+    if max(channels) > there:
+        has = f"{there} channel" + "s" * (there > 1)
+        raise RefusedError(f"has {has}, and ingest.channels asks for number {max(channels)}")
+
+
+def eight_bits(
+    values: NDArray[np.generic],
+    declared: str | tuple[float, float],
+    whole: tuple[float, float],
+    absent: NDArray[np.bool_] | None = None,
+    inverted: bool = False,
+) -> tuple[NDArray[np.uint8], str]:
+    """Values as grey levels: `low` becomes 0, `high` 255, what is beyond is cut off.
+
+    All channels have one range, so colours keep their balance. What is no number, and what is
+    `absent`, becomes black.
+
+    Args:
+        values: [height, width] or [height, width, channels], integers or floats.
+        declared: as `Reading.range`.
+        whole: the data type's smallest and largest value.
+        absent: of `values`' shape, True where no value is.
+        inverted: whether high values are dark: `low` becomes 255, `high` 0.
+
+    Returns:
+        the levels, and the range, in words.
+
+    Raises:
+        RefusedError: there is no value, one value alone, or none within the range.
+    """
+    flat = np.ascontiguousarray(values).reshape(-1)
+    gone = None if absent is None else np.ascontiguousarray(absent).reshape(-1)
+    least, most, black = np.inf, -np.inf, 0
+    for part, missing in _parts(flat, gone):
+        there = part[~missing]
+        black += int(missing.sum())
+        if there.size:
+            least, most = min(least, float(there.min())), max(most, float(there.max()))
+    if black == flat.size:
+        raise RefusedError("no pixel has a value: all are NaN, infinite or absent")
+    if least == most:
+        raise RefusedError(f"constant: every value is {_number(least)}")
+    if isinstance(declared, tuple):
+        low, high = declared
+    else:
+        low, high = (least, most) if declared == "file" else whole
+    if most <= low or least >= high:
+        raise RefusedError(
+            f"no value is between {_number(low)} and {_number(high)}, its black and its white:"
+            f" they go from {_number(least)} to {_number(most)}"
+        )
+    levels = np.zeros(flat.size, np.uint8)
+    at = 0
+    for part, missing in _parts(flat, gone):
+        with np.errstate(over="ignore", invalid="ignore"):  # of floats near the largest there are
+            share = (np.where(missing, low, part).astype(np.float64) - low) / (high - low)
+        grey = np.nan_to_num(np.clip(share * 255 + 0.5, 0, 255)).astype(np.uint8)
+        grey = 255 - grey if inverted else grey
+        levels[at : at + part.size] = np.where(missing, np.uint8(0), grey)
+        at += part.size
+    words = f"from {_number(low)} to {_number(high)}"
+    if black:
+        words += f", {black:,} without a value black"
+    return levels.reshape(values.shape), words
+
+
+def _parts(
+    flat: NDArray[np.generic], gone: NDArray[np.bool_] | None
+) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
+    """Pieces of the values, and where each has none."""
+    for start in range(0, flat.size, ROWS):
+        part = flat[start : start + ROWS]
+        missing = ~np.isfinite(part) if part.dtype.kind == "f" else np.zeros(part.size, bool)
+        yield part, missing if gone is None else missing | gone[start : start + ROWS]
+
+
+def _number(value: float) -> str:
+    return f"{value:.9g}"
