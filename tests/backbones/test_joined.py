@@ -81,10 +81,11 @@ def test_a_bundle_of_joined_backbones_answers_as_evaluate_did(shapes: Project) -
     predictions = pd.read_csv("reports/predictions.csv")
     classifier = Classifier(Path("bundle"), explains=True)
     for row in predictions.itertuples():
-        answer = classifier.answer(Path(row.path).read_bytes(), heat=True, neighbours=1, side=64)
+        first = row.Index == 0  # a heat map takes 120 answers of both
+        answer = classifier.answer(Path(row.path).read_bytes(), first, neighbours=1, side=64)
         assert classifier.classes[answer.best] == row.predicted
         assert answer.probabilities[answer.best] == pytest.approx(row.probability, abs=1e-4)
-        assert answer.heat is not None
+        assert (answer.heat is not None) == first
     training = headstart.load("bundle").neighbours(Path(row.path), 1)[0]
     assert 0.2 < training.cosine <= 1.001
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageFilter
 from .preprocess import crop
 
 CELLS = 7  # a side
-PRIME = 59  # 4 k + 3, and at least the number of cells; there is a picture more than this
+PRIME = 59  # 4 k + 3, and at least the number of cells
 BLUR = 0.1  # the standard deviation, of the picture's side
 
 
@@ -26,12 +26,14 @@ def together() -> NDArray[np.bool_]:
     """The cells, row by row, that each of the pictures hides, [pictures, cells].
 
     Paley's construction (1933): the first row tells which numbers are squares modulo the prime, the
-    others are its rotations, and the last one hides nothing.
+    others are its rotations, and the last one hides nothing. The opposites of all follow: what two
+    cells do together is then not taken for what a third one does.
     """
     squares = {number * number % PRIME for number in range(PRIME)}
     first = np.array([number in squares for number in range(PRIME)])
     rows = [np.roll(first, places) for places in range(PRIME)]
-    return np.stack([*rows, np.zeros_like(first)])[:, : CELLS * CELLS]
+    design = np.stack([*rows, np.zeros_like(first)])[:, : CELLS * CELLS]
+    return np.concatenate([design, ~design])
 
 
 def hidden(picture: NDArray[np.uint8], side: int) -> list[NDArray[np.uint8]]:
