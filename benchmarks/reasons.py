@@ -173,11 +173,10 @@ with what insertion is ahead of deletion, compared picture by picture (mean and 
 
 {table(columns, rows)}
 
-The first is the default. It asks {len(hiding.together())} times, the three below it half as often, \
-one cell at a time
-{hiding.CELLS**2} times. {MISTAKES} answers with heat maps, one after another, took {times[0]:.0f} s of
-processors' time, and {times[1]:.1f} s without: over {CORES} cores, that is how long one waits where
-nobody else is at work.
+The first is the default, and asks {len(hiding.together())} times; the three below it ask half as
+often, one cell at a time {hiding.CELLS**2} times. {MISTAKES} answers with heat maps, one after
+another, took {times[0]:.0f} s of processors' time, and {times[1]:.1f} s without: over {CORES}
+cores, that is how long one waits where nobody else is at work.
 """
 
 
