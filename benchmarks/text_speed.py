@@ -50,7 +50,7 @@ def mixed(every: list[str]) -> list[str]:
     ]
 
 
-def measure(scratch: Path, rounds: int = 5, some: int = 512) -> str:
+def measure(scratch: Path, rounds: int = 5, some: int = 256) -> str:
     with contextlib.chdir(scratch):
         return measured(rounds, some)
 
