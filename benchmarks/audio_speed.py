@@ -1,6 +1,7 @@
 """Sounds a second, from files to features, beside a plain loop of librosa and the same network.
 
-Takes librosa in the environment, which the pipeline does without.
+Takes librosa in the environment, which the pipeline does without, the set of packages
+example-audio, and Debian's apt-get.
 """
 
 import os
