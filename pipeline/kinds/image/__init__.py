@@ -32,6 +32,14 @@ FORMATS = (  # that are ever opened; a place in this list is remembered, so new 
 TOLD = ("PNG", "PPM", "TIFF", "DICOM")
 ORIGINAL = (0.0, 1.0, False, False)  # angle, scale and the flips of a picture as it is
 
+# What a person is told of whose `read_as` has these words.
+REMARKS = {
+    "page 1 of": "the first of several pages is taken",
+    "channel 1 of": "the first channel is taken (ingest.channels picks others)",
+    "channels 1, 2, 3 of": "the first three channels are taken (ingest.channels picks others)",
+    "16 bits divided": "16-bit values are divided by 256 (ingest.range stretches them)",
+}
+
 INSPECTION_CODE = 1  # raise when decode.py comes to take or refuse other files
 COPIES_CODE = 3  # raise when decode.py, copies.py or detail.py come to call other pairs copies
 VIEW_CODE = 1  # raise when decode.py, preprocess.py or views.py come to give other pixels
@@ -98,8 +106,16 @@ class Image:
         return decode.large(path, self.most_bytes)
 
     def remarks(self, manifest: "pd.DataFrame") -> list[str]:
-        """None."""
-        return []
+        """How many pictures have more in them than is taken, as `read_as` tells."""
+        if "read_as" not in manifest:
+            return []
+        told = []
+        for sign, what in REMARKS.items():
+            having = manifest["path"][manifest["read_as"].str.contains(sign, regex=False)]
+            if len(having) and not (self.declared.channels and sign.startswith("channel")):
+                count = f"{len(having)} picture{'s' * (len(having) > 1)}"
+                told.append(f"of {count} {what}, the first is {having.iloc[0]}")
+        return told
 
     def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":
         """The plan, as `Kind.plan`."""

@@ -203,33 +203,36 @@ def _measured(data: bytes, reading: Reading) -> Measured | None:
     with _one_large if len(data) > LARGE_BYTES else contextlib.nullcontext():
         try:
             values, words = tiff.channels(data, reading.channels)
-            levels, told = _levels(values, reading)
+            inverted = page.photometric == tiff.WHITE_IS_ZERO
+            levels, told = _levels(values, reading, inverted)
         except RefusedError:
             raise
         except Exception as error:  # libtiff's, of many kinds on hostile bytes
             raise RefusedError(f"damaged or cut short ({_reason(error)})") from None
-    if page.photometric == tiff.WHITE_IS_ZERO:
-        levels = 255 - levels
     picture = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels).convert("RGB")
     turn = TURNS.get(page.tags.get(tiff.ORIENTATION, (1,))[0])
     picture = picture if turn is None else picture.transpose(turn)
     return Measured(picture, "TIFF", _joined(words, told))
 
 
-def _levels(values: NDArray[np.generic], reading: Reading) -> tuple[NDArray[np.uint8], str]:
-    """A TIFF's values as grey levels, and what was done."""
+def _levels(
+    values: NDArray[np.generic], reading: Reading, inverted: bool
+) -> tuple[NDArray[np.uint8], str]:
+    """A TIFF's values as grey levels, and what was done; inverted where 0 is white."""
     kind = values.dtype
     if kind == np.uint8:
-        return values.astype(np.uint8), ""
+        plain = values.astype(np.uint8)
+        return 255 - plain if inverted else plain, ""
     if reading.range is not None:
         whole = (0.0, 1.0)
         if kind.kind in "ui":
             ends = np.iinfo(str(kind))
             whole = (float(ends.min), float(ends.max))
-        levels, words = eight_bits(values, reading.range, whole)
+        levels, words = eight_bits(values, reading.range, whole, inverted=inverted)
         return levels, f"{kind} {words}"
     if kind == np.uint16:
-        return (values.astype(np.uint16) >> 8).astype(np.uint8), DIVIDED
+        upper = (values.astype(np.uint16) >> 8).astype(np.uint8)
+        return 255 - upper if inverted else upper, DIVIDED
     raise RefusedError(f"values of {kind} have no stated range; set ingest.range")
 
 

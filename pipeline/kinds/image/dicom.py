@@ -120,9 +120,11 @@ def _levels(dataset: "Dataset", reading: Reading) -> tuple[NDArray[np.uint8], st
         return stored, form
     if form not in ("MONOCHROME1", "MONOCHROME2"):
         raise RefusedError(f"a DICOM file of photometric interpretation {form}, which is not read")
-    values = apply_modality_lut(stored, dataset)
+    rescale = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
+    measured = dataset.get("ModalityLUTSequence") or rescale != (1, 0)
+    values = apply_modality_lut(stored, dataset) if measured else stored
     levels, words = _grey(dataset, values, _padding(dataset, stored), reading)
-    return (255 - levels if form == "MONOCHROME1" else levels), f"{form}, {words}"
+    return levels, f"{form}, {words}"
 
 
 def _grey(
@@ -134,8 +136,15 @@ def _grey(
     """Measured values as levels: by the declared range, else as the file itself says."""
     from pydicom.pixels.processing import apply_voi
 
+    inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
+
+    def levels(
+        of: NDArray[Any], declared: str | tuple[float, float], whole: tuple[float, float]
+    ) -> tuple[NDArray[np.uint8], str]:
+        return eight_bits(of, declared, whole, absent, inverted)
+
     if reading.range is not None:
-        return eight_bits(values, reading.range, _whole(dataset), absent)
+        return levels(values, reading.range, _whole(dataset))
     if dataset.get("WindowCenter") is not None and dataset.get("WindowWidth") is not None:
         centre, width = (_first(dataset[name].value) for name in ("WindowCenter", "WindowWidth"))
         function = str(dataset.get("VOILUTFunction") or "LINEAR")
@@ -145,18 +154,17 @@ def _grey(
         words = f"window {centre:g} width {width:g}"
         if function == "SIGMOID":
             curve = 1 / (1 + np.exp(-4 * (values.astype(np.float64) - centre) / width))
-            return eight_bits(curve, (0.0, 1.0), (0.0, 1.0), absent)[0], f"{words} sigmoid"
+            return levels(curve, (0.0, 1.0), (0.0, 1.0))[0], f"{words} sigmoid"
         # LINEAR means pixels of a whole number each, and so is a half and a one less.
         half = (width - least) / 2
         middle = centre - least / 2
-        levels, _ = eight_bits(values, (middle - half, middle + half), (0.0, 1.0), absent)
-        return levels, words
+        return levels(values, (middle - half, middle + half), (0.0, 1.0))[0], words
     if dataset.get("VOILUTSequence"):
         table = apply_voi(values.astype(np.int64), dataset)
         bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-        return eight_bits(table, (0.0, 2.0**bits - 1), (0.0, 1.0), absent)[0], "table of levels"
+        return levels(table, (0.0, 2.0**bits - 1), (0.0, 1.0))[0], "table of levels"
     if values.dtype.kind == "u" and dataset.get("BitsStored") == 8:
-        return eight_bits(values, "type", (0.0, 255.0), absent)
+        return levels(values, "type", (0.0, 255.0))
     raise RefusedError(
         "a DICOM file without a window: set ingest.range to file, type or two numbers"
     )

@@ -29,7 +29,7 @@ class Reading(NamedTuple):
     channels: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        """As in the kind's name, with a space before each: ` range=0,4095 channels=3,2,1`."""
+        """As in the kind's name, with a space before each: ` range=0.0,4095.0 channels=3,2,1`."""
         limits = self.range if isinstance(self.range, tuple) else (self.range,) * bool(self.range)
         told = {"range": limits, "channels": self.channels}
         return "".join(f" {key}={','.join(map(str, of))}" for key, of in told.items() if of)
@@ -78,6 +78,7 @@ def eight_bits(
     declared: str | tuple[float, float],
     whole: tuple[float, float],
     absent: NDArray[np.bool_] | None = None,
+    inverted: bool = False,
 ) -> tuple[NDArray[np.uint8], str]:
     """Values as grey levels: `low` becomes 0, `high` 255, what is beyond is cut off.
 
@@ -89,6 +90,7 @@ def eight_bits(
         declared: as `Reading.range`.
         whole: the data type's smallest and largest value.
         absent: of `values`' shape, True where no value is.
+        inverted: whether high values are dark: `low` becomes 255, `high` 0.
 
     Returns:
         the levels, and the range, in words.
@@ -122,8 +124,9 @@ def eight_bits(
     for part, missing in _parts(flat, gone):
         with np.errstate(over="ignore", invalid="ignore"):  # of floats near the largest there are
             share = (np.where(missing, low, part).astype(np.float64) - low) / (high - low)
-        grey = np.nan_to_num(np.clip(share * 255 + 0.5, 0, 255))
-        levels[at : at + part.size] = grey.astype(np.uint8)
+        grey = np.nan_to_num(np.clip(share * 255 + 0.5, 0, 255)).astype(np.uint8)
+        grey = 255 - grey if inverted else grey
+        levels[at : at + part.size] = np.where(missing, np.uint8(0), grey)
         at += part.size
     words = f"from {_number(low)} to {_number(high)}"
     if black:

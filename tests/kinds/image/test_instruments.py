@@ -316,6 +316,35 @@ def test_pages_of_a_tiff_are_told() -> None:
     assert "differ in size or type" in refused(differing.getvalue(), Reading("file", (1, 2, 2)))
 
 
+def test_whole_slides_are_told_what_cuts_them() -> None:
+    for reading in (PLAIN, FILE, Reading("file", (1,))):
+        data = bytearray(picture_cases.tiff(counts()))
+        for tag, number, side in ((256, 48, 90_000), (257, 32, 60_000)):
+            for form in ("<HHLL", "<HHLH"):
+                entry = struct.pack(form, tag, 4 if form[-1] == "L" else 3, 1, number)
+                if entry in data:
+                    at = data.index(entry)
+                    data[at : at + 12] = struct.pack("<HHLL", tag, 4, 1, side)
+        assert refused(bytes(data), reading) == (
+            "too large: over 120,000,000 pixels; cut it into tiles first, such as with OpenSlide,"
+            " tiatoolbox or `vips dzsave`"
+        )
+
+
+def test_what_is_left_of_a_file_is_remarked() -> None:
+    manifest = pd.DataFrame({"path": ["a.tif", "b.tif", "c.tif"]})
+    assert KIND.remarks(manifest) == []
+    manifest["read_as"] = ["page 1 of 3", "", "page 1 of 2, 16 bits divided by 256"]
+    assert KIND.remarks(manifest) == [
+        "of 2 pictures the first of several pages is taken, the first is a.tif",
+        "of 1 picture 16-bit values are divided by 256 (ingest.range stretches them), the first is"
+        " c.tif",
+    ]
+    manifest["read_as"] = "channels 1, 2, 3 of 5, uint16 from 0 to 9"
+    assert "ingest.channels" in KIND.remarks(manifest)[0]
+    assert kinds.named("image channels=1,2,3").remarks(manifest) == []
+
+
 def test_pages_that_go_in_a_circle_are_counted_once() -> None:
     data = bytearray(picture_cases.TAKEN["pages.tif"].data())
     places = tiff.pages(bytes(data))
@@ -449,12 +478,16 @@ def test_a_sigmoid_and_a_table_of_levels() -> None:
     assert words == "MONOCHROME2, table of levels"
 
 
-def test_what_fills_a_picture_up_is_black() -> None:
+@pytest.mark.parametrize("form", ["MONOCHROME1", "MONOCHROME2"])
+def test_what_fills_a_picture_up_is_black(form: str) -> None:
     values = ct() + 1
     values[:4] = -2000
-    pixels, words = grey(dicom(values, PixelPaddingValue=-2000), FILE)
+    padded = dicom(values, PixelPaddingValue=-2000, PhotometricInterpretation=form)
+    pixels, words = grey(padded, FILE)
     assert (pixels[:4] == 0).all()
-    np.testing.assert_array_equal(pixels[4:], scaled(values[4:], values[4:].min(), 3001))
+    expected = scaled(values[4:], values[4:].min(), 3001)
+    expected = 255 - expected if form == "MONOCHROME1" else expected
+    np.testing.assert_array_equal(pixels[4:], expected)
     assert words.endswith(f"{4 * 48} without a value black")
 
 
@@ -477,6 +510,18 @@ def test_colours_of_dicom() -> None:
     np.testing.assert_allclose(read(data)[0].astype(int), colours, atol=4)
     eight = (RAMP * 255).astype(np.uint8)
     np.testing.assert_array_equal(grey(dicom(eight))[0], eight)
+    same = dicom(eight, RescaleSlope=1, RescaleIntercept=0)
+    np.testing.assert_array_equal(grey(same)[0], eight)
+    palette = {}
+    for number, name in enumerate(("Red", "Green", "Blue")):
+        column = (np.array(picture_cases.COLOURS)[:, number] * 256).astype("<u2")
+        palette[f"{name}PaletteColorLookupTableDescriptor"] = [4, 0, 16]
+        palette[f"{name}PaletteColorLookupTableData"] = column.tobytes()
+    numbers = np.repeat(np.repeat(np.array([[0, 1], [2, 3]], np.uint8), 16, 0), 24, 1)
+    data = dicom(numbers, PhotometricInterpretation="PALETTE COLOR", **palette)
+    pixels, words = read(data)
+    np.testing.assert_array_equal(pixels, colours)
+    assert words == "PALETTE COLOR"
     np.testing.assert_array_equal(read(dicom(colours), Reading(None, (3, 2, 1)))[0],
                                   colours[..., ::-1])  # fmt: skip
 
@@ -664,11 +709,10 @@ def test_from_five_channels_to_answers(
     raw = model.predict("data/raw/cells/disc/0.tif")[0]
     assert raw.label == "disc"
     classifier = Classifier(Path("bundle"))
+    seen = kinds.Pixels(64, 64, "bicubic", (0.0,) * 3, (1.0,) * 3)
     np.testing.assert_array_equal(
-        classifier.kind.read(
-            Path("data/raw/cells/disc/0.tif").read_bytes(), classifier.preprocessing
-        ),
-        KIND.read(same.read_bytes(), classifier.preprocessing),
+        classifier.kind.read(Path("data/raw/cells/disc/0.tif").read_bytes(), seen),
+        KIND.read(same.read_bytes(), seen),
     )
     with pytest.raises(RefusedError, match=r"^has 3 channels, .* asks for number 5$"):
         classifier.answer(same.read_bytes())
