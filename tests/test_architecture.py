@@ -48,10 +48,25 @@ def test_flows_brings_no_torch_in_by_a_back_door() -> None:
 @pytest.mark.parametrize(
     ("folder", "sets"),
     [
-        ("pipeline", ["pipeline", "torch", "openvino", "text", "audio", "instruments"]),
+        (
+            "pipeline",
+            ["pipeline", "torch", "openvino", "text", "audio", "transformers", "instruments"],
+        ),
         ("flows", ["pipeline"]),
         ("headstart", ["pipeline", "torch"]),  # where they are; tests/headstart does without
-        ("tests", ["pipeline", "torch", "openvino", "text", "audio", "instruments", "dev"]),
+        (
+            "tests",
+            [
+                "pipeline",
+                "torch",
+                "openvino",
+                "text",
+                "audio",
+                "transformers",
+                "instruments",
+                "dev",
+            ],
+        ),
     ],
 )
 def test_what_is_imported_is_asked_for_in_pyproject(folder: str, sets: list[str]) -> None:
