@@ -1,8 +1,8 @@
 """Texts a second: `extract`'s way beside sentence-transformers' `encode`, with the same weights.
 
 Both on one thread, taking turns in one process, and OpenVINO in bfloat16 beside them. Seconds are
-those of the processor, so that other work on the machine matters little: with more threads than free
-cores, PyTorch would wait for itself and look slower than it is. The texts are the titles of
+those of the processor, so that other work on the machine matters little: with more threads than
+free cores, PyTorch would wait for itself and look slower than it is. The texts are the titles of
 `examples/text/data.py` and, for the mixed lengths, beginnings of the same articles of up to 256
 tokens. sentence-transformers is in no set of packages: install it beside.
 """
@@ -105,8 +105,8 @@ def measured(rounds: int, some: int) -> str:
     columns += "".join(f" | Headstart over batches of {size}" for size in THEIR_BATCHES)
     return f"""# Texts a second, beside sentence-transformers
 
-{some} texts in float32, from bytes to features, with the same weights; texts a second of the processor,
-one thread each. sentence-transformers {sentence_transformers.__version__}, PyTorch
+{some} texts in float32, from bytes to features, with the same weights; texts a second of the
+processor, one thread each. sentence-transformers {sentence_transformers.__version__}, PyTorch
 {torch.__version__}. Medians of {rounds} rounds in turns, with the least and the most. The features
 differ by at most {furthest:.1e}.
 
