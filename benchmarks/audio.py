@@ -1,7 +1,8 @@
 """Sounds: a speech embedding, a picture network on spectrograms, and floors without pretraining.
 
 On the three sets that examples/audio/data.py makes, five splits by group each. A head is chosen on
-validation groups alone, trained again with them, and measured on the test groups.
+validation groups alone, trained again with them, and measured on the test groups. Takes the set of
+packages example-audio, and Debian's apt-get.
 """
 
 import csv

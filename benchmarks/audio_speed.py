@@ -1,6 +1,7 @@
 """Sounds a second, from files to features, beside a plain loop of librosa and the same network.
 
-Takes librosa in the environment, which the pipeline does without.
+Takes librosa in the environment, which the pipeline does without, the set of packages
+example-audio, and Debian's apt-get.
 """
 
 import os
@@ -22,7 +23,7 @@ AUDIO = kinds.named("audio")
 SETS = ("digits", "letters", "drums")
 ROUNDS = 3
 MOST = 200  # sounds of a set
-SOME = 16  # sounds that a thread takes at once
+SOME = 8  # sounds that a thread takes at once, as extract.batch_size of examples/audio
 
 
 def ours(paths: list[Path]) -> np.ndarray:
@@ -31,7 +32,7 @@ def ours(paths: list[Path]) -> np.ndarray:
 
     def of(start: int) -> np.ndarray:
         asked = [(path.read_bytes(), [AUDIO.original]) for path in paths[start : start + SOME]]
-        return engine.features(engine.make_views(asked), 32)
+        return engine.features(engine.make_views(asked), SOME)
 
     with ThreadPoolExecutor(CORES) as pool:
         return np.concatenate(list(pool.map(of, range(0, len(paths), SOME))))

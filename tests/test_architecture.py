@@ -11,6 +11,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+OF_KINDS = ("text", "audio", "transformers", "instruments")
+
 
 def libraries(folder: str) -> dict[str, set[str]]:
     """The top-level packages that each module of `folder` imports, anywhere in it."""
@@ -48,10 +50,10 @@ def test_flows_brings_no_torch_in_by_a_back_door() -> None:
 @pytest.mark.parametrize(
     ("folder", "sets"),
     [
-        ("pipeline", ["pipeline", "torch", "openvino", "text", "audio", "instruments"]),
+        ("pipeline", ["pipeline", "torch", "openvino", *OF_KINDS]),
         ("flows", ["pipeline"]),
         ("headstart", ["pipeline", "torch"]),  # where they are; tests/headstart does without
-        ("tests", ["pipeline", "torch", "openvino", "text", "audio", "instruments", "dev"]),
+        ("tests", ["pipeline", "torch", "openvino", *OF_KINDS, "dev"]),
     ],
 )
 def test_what_is_imported_is_asked_for_in_pyproject(folder: str, sets: list[str]) -> None:

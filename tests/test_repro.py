@@ -145,6 +145,9 @@ def test_a_changed_batch_size_changes_no_feature_and_nothing_after(done: Reposit
         ("tasks/metrics.py", ["evaluate", "report"]),
         ("core/params.py", []),
         ("kinds/__init__.py", []),
+        ("kinds/audio/decode.py", []),  # another kind than this project's
+        ("kinds/text/__init__.py", []),
+        ("kinds/vector/parse.py", []),
     ],
 )
 def test_a_changed_line_reruns_the_stages_of_its_room(

@@ -5,10 +5,10 @@ safetensors alone, and no code of the hub is run. A text's features are the mean
 length 1, as in `minilm.py`.
 """
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core import packages
 from ..core.errors import WeightsError
 from ..kinds import Tokens
 from .opened import Opened
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import onnx
 
 LONGEST = 512  # tokens, of encoders that take more: the time for a text grows with their square
-NEEDED = ("torch", "onnxscript", "transformers")
 
 
 def distribution(name: str) -> str:
@@ -34,15 +33,11 @@ def opened(name: str) -> Opened:
     """The encoder as a graph, from int64 `tokens` [n, length] to float32 `features` [n, width].
 
     Raises:
-        WeightsError: a library is not installed, there is no network, or the hub has no encoder of
-            this name with a tokenizer and safetensors.
+        MissingSetError: the packages for it are not installed.
+        WeightsError: there is no network, or the hub has no encoder of this name with a tokenizer
+            and safetensors.
     """
-    lacking = [library for library in NEEDED if find_spec(library) is None]
-    if lacking:
-        raise WeightsError(
-            f"the backbone {name} needs {' and '.join(lacking)}: pip install {' '.join(lacking)},"
-            " or take minilm_l6_v2"
-        )
+    packages.need("transformers", f"the backbone {name}")
     asked = name.partition(":")[2]
     if Path(asked).exists():
         raise WeightsError(f"the backbone {name} is a path here; it should be a name of the hub")

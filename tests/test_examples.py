@@ -1,0 +1,142 @@
+"""The examples of other kinds, as a newcomer runs them: one command, then ten examples more."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import yaml
+
+from tests.conftest import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+# What the last stage but one says at least.
+ACCURACY = {"vector": 0.94, "text": 0.8, "audio": 0.97}
+
+
+class Example:
+    """The project that an example makes."""
+
+    def __init__(self, kind: str, clone: Path, store: Path) -> None:
+        self.kind, self.clone = kind, clone
+        self.project = clone / "examples" / kind / "project"
+        self.environment = os.environ | {
+            "HEADSTART_STORE": str(store),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+
+    def run(self, *command: str) -> str:
+        inside = self.project if self.project.exists() else self.clone
+        environment = self.environment | {"PYTHONPATH": str(inside)}
+        done = subprocess.run(
+            command, cwd=inside, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def example(self) -> str:
+        return self.run(str(self.clone / "examples" / "run"), self.kind)
+
+    def set(self, section: str, **values: object) -> None:
+        file = self.project / "params.yaml"
+        document = yaml.safe_load(file.read_text())
+        document[section] |= values
+        file.write_text(yaml.safe_dump(document, sort_keys=False))
+
+    def add_ten(self) -> None:
+        """Ten examples that were not there, in training."""
+        raw = self.project / "data" / "raw"
+        if self.kind == "vector":
+            table = pq.read_table(raw / "digits.parquet").to_pandas()
+            some = table.head(10).copy()
+            some["vector"] = [[number + 0.5 for number in vector] for vector in some["vector"]]
+            some["key"] = [f"new {number}" for number in range(10)]
+            whole = pa.Table.from_pandas(pd.concat([table, some]), preserve_index=False)
+            pq.write_table(whole, raw / "digits.parquet")
+        elif self.kind == "text":
+            with (raw / "titles.csv").open("a", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerows(
+                    (f"Club number {number} wins the cup", "sports") for number in range(10)
+                )
+        else:
+            table = pd.read_csv(raw / "sounds" / "labels.csv")
+            rows = table.head(10).copy()
+            for number, path in enumerate(rows["path"]):
+                sound, rate = soundfile.read(raw / "sounds" / path)
+                soundfile.write(raw / "sounds" / f"new_{number}.wav", sound * 0.5, rate)
+            rows["path"] = [f"new_{number}.wav" for number in range(10)]
+            pd.concat([table, rows]).to_csv(raw / "sounds" / "labels.csv", index=False)
+
+
+@pytest.fixture(scope="module", params=ACCURACY)
+def example(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Example:
+    folder = tmp_path_factory.mktemp(request.param)
+    subprocess.run(["git", "clone", "--quiet", ROOT, folder / "clone"], check=True)
+    return Example(request.param, folder / "clone", folder / "store")
+
+
+def test_an_example_runs_and_does_nothing_twice(example: Example) -> None:
+    said = example.example()
+    assert "example: the report is" in said.splitlines()[-1]
+    assert "Traceback" not in said
+    metrics = pd.read_json(example.project / "reports" / "metrics.json", typ="series")
+    assert metrics["test"]["accuracy"] > ACCURACY[example.kind]
+    page = (example.project / "reports" / "report.html").read_text()
+    assert "picture" not in page
+
+    again = example.example()
+    assert "Running stage" not in again
+    assert "Data and pipelines are up to date." in again
+
+
+def test_ten_more_compute_ten_originals_and_their_views(example: Example) -> None:
+    document = yaml.safe_load((example.project / "params.yaml").read_text())
+    views = document["augment"].get("views", 4)
+    example.add_ten()
+    foretold = example.run(sys.executable, "-m", "headstart", "why")
+    assert "ingest: would run:" in foretold
+    assert " added: " in foretold
+    said = example.example()
+    (line,) = [
+        line for line in said.splitlines() if line.startswith("extract: ") and "reused" in line
+    ]
+    computed = int(line.partition(" reused, ")[2].split()[0])
+    assert computed in range(10, 10 + 10 * views + 1)
+    assert "10 computed" in line or views
+
+
+def test_the_other_doors_answer_or_say_why_not(example: Example) -> None:
+    backbone = yaml.safe_load((example.project / "params.yaml").read_text())["extract"]["backbone"]
+    example.set("learning_curve", run=["asked"], draws=1)
+    example.set("rank", run=["asked"], backbones=[backbone])
+    example.example()
+    assert len(pd.read_csv(example.project / "reports" / "learning_curve.csv")) > 3
+    assert pd.read_csv(example.project / "reports" / "rank.csv")["backbone"].tolist() == [backbone]
+
+    manifest = pd.read_parquet(example.project / "data" / "manifest.parquet")
+    some = manifest[manifest["split"] == "train"]["path"].head(3).tolist()
+    headstart = (sys.executable, "-m", "headstart")
+    example.run(*headstart, "predict", "bundle", *some, "--csv", "out.csv", "--neighbours", "1")
+    answers = pd.read_csv(example.project / "out.csv")
+    assert answers["path"].tolist() == some
+    assert answers["error"].isna().all()
+
+    example.set("finetune", run=["asked"])
+    done = subprocess.run(
+        [*headstart, "check"],
+        cwd=example.project,
+        env=example.environment | {"PYTHONPATH": str(example.project)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("\n") == 1
+    assert "finetune" in done.stderr
