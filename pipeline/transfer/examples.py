@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..core.files import read
 from ..core.params import Augmentation
-from ..kinds import Kind, Maker, Preprocessing, View
+from ..kinds import Input, Kind, Maker, View
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Feed:
     """How examples become a backbone's input: their kind, its views and the augmentation."""
 
     kind: Kind
-    preprocessing: Preprocessing
+    preprocessing: Input
     ranges: Augmentation
 
     def training_view(self, digest: str, epoch: int) -> View:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import RefusedError
-from .. import Example, Maker, Pixels, Shown, View
+from .. import Example, Fitted, Maker, Pixels, Shown, View
 
 if TYPE_CHECKING:
     import onnx
@@ -46,7 +46,7 @@ class Image:
     view_columns = ("angle", "scale", "hflip", "vflip")
     original = ORIGINAL
     view_code = VIEW_CODE
-    feeds = frozenset({"pixels"})
+    feeds = frozenset({"pixels", "fitted"})
     accepts = ("image/*",)
 
     def schema(self) -> "type[Augmentation]":
@@ -117,7 +117,7 @@ class Image:
         names = ("pillow", "opencv-python-headless", "albumentations")
         return " ".join(f"{name} {version(name)}" for name in names[: 3 if augmented else 1])
 
-    def inputs(self, preprocessing: Pixels, device: str) -> Maker:
+    def inputs(self, preprocessing: Pixels | Fitted, device: str) -> Maker:
         """Views, uint8 [n, side, side, 3]."""
         if device == "cuda":
             from .gpu import ViewMaker
@@ -138,13 +138,15 @@ class Image:
         libraries = f"Pillow {version('pillow')}, OpenCV {version('opencv-python-headless')}"
         return f"alike {COPIES_CODE}, {libraries}"
 
-    def graph(self, preprocessing: Pixels) -> "onnx.ModelProto":
+    def graph(self, preprocessing: Pixels | Fitted) -> "onnx.ModelProto":
         """From a picture, uint8 [height, width, 3] of any size, to the backbone's pixels."""
         from .onnx_input import graph
 
         return graph(preprocessing)
 
-    def torch_input(self, example: "torch.Tensor", preprocessing: Pixels) -> "torch.Tensor":
+    def torch_input(
+        self, example: "torch.Tensor", preprocessing: Pixels | Fitted
+    ) -> "torch.Tensor":
         """The same in PyTorch: uint8 [height, width, 3] to [crop, crop, 3]."""
         from .torch_input import preprocess
 
@@ -159,7 +161,7 @@ class Image:
             )
         return b"P6\n%d %d\n255\n" % (array.shape[1], array.shape[0]) + array.tobytes()
 
-    def read(self, data: bytes, preprocessing: Pixels) -> NDArray[Any]:
+    def read(self, data: bytes, preprocessing: Pixels | Fitted) -> NDArray[Any]:
         """A picture, uint8 [height, width, 3], scaled by the function that `extract` uses."""
         from .preprocess import base
 
@@ -169,7 +171,7 @@ class Image:
         self,
         example: NDArray[Any],
         heat: NDArray[np.float32],
-        preprocessing: Pixels,
+        preprocessing: Pixels | Fitted,
         side: int | None,
     ) -> Shown:
         """The picture as the backbone saw it, under the map of a class."""
@@ -177,14 +179,19 @@ class Image:
         from .preprocess import crop
         from .show import encoded
 
-        return encoded(overlay(crop(example, preprocessing.crop), heat), side)
+        seen = crop(example, preprocessing.crop, isinstance(preprocessing, Fitted))
+        return encoded(overlay(seen, heat), side)
 
-    def hidden(self, data: bytes, preprocessing: Pixels) -> Sequence[NDArray[Any]]:
+    def hidden(self, data: bytes, preprocessing: Pixels | Fitted) -> Sequence[NDArray[Any]]:
         """Never asked for: the default backbones have maps."""
         raise NotImplementedError
 
     def explain_parts(
-        self, data: bytes, preprocessing: Pixels, weights: NDArray[np.float32], side: int | None
+        self,
+        data: bytes,
+        preprocessing: Pixels | Fitted,
+        weights: NDArray[np.float32],
+        side: int | None,
     ) -> Shown:
         """Never asked for either."""
         raise NotImplementedError
