@@ -152,9 +152,15 @@ def _foreign(graph: "onnx.GraphProto") -> set[str]:
     }
     for node in graph.node:
         for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
+            for inner in _inside(attribute):
                 found |= _foreign(inner)
     return found
+
+
+def _inside(attribute: "onnx.AttributeProto") -> "list[onnx.GraphProto]":
+    """The graphs of a branch or loop; to ask others for theirs would give them an empty one."""
+    branches = [attribute.g] if attribute.HasField("g") else []
+    return [*branches, *attribute.graphs]
 
 
 def _versions(name: str, model: "onnx.ModelProto") -> "onnx.ModelProto":
@@ -223,10 +229,10 @@ def _from_pictures(
             name,
             f"makes numbers of {rank} axes; it should make features [n, d], or maps [n, d, h, w]",
         )
-    for output in ("features", "maps")[: rank // 2]:
-        whole.graph.output.append(
-            helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None)
-        )
+    for output, axes in (("features", 2), ("maps", 4))[: rank // 2]:
+        shape = ["n", *[None] * (axes - 1)]
+        told = helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, shape)
+        whole.graph.output.append(told)
     return whole
 
 
@@ -266,7 +272,7 @@ def _prefixed(model: "onnx.ModelProto") -> "onnx.ModelProto":
             for names in (node.input, node.output):
                 names[:] = [f"network/{name}" if name else "" for name in names]
             for attribute in node.attribute:
-                for inner in (attribute.g, *attribute.graphs):
+                for inner in _inside(attribute):
                     rename(inner)
 
     renamed = onnx.ModelProto()
