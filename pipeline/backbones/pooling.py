@@ -60,7 +60,7 @@ def pooled(name: str, network: nn.Module, pooling: str, side: int) -> nn.Module:
     if pooling == "auto":
         return network
     with torch.inference_mode():
-        found = _last(network.eval(), torch.zeros(1, 3, side, side))
+        found = last(network.eval(), torch.zeros(1, 3, side, side))
     lacking = ""
     if pooling == "gem":
         if found is None or found.ndim != 4:
@@ -78,7 +78,7 @@ def pooled(name: str, network: nn.Module, pooling: str, side: int) -> nn.Module:
     return Pooled(network, pooling)
 
 
-def _last(network: Any, pictures: Tensor) -> Tensor | None:
+def last(network: Any, pictures: Tensor) -> Tensor | None:
     """The last tokens [n, t, d] or maps [n, d, h, w]; None of a network that tells neither."""
     if hasattr(network, "forward_features"):  # timm's
         found = network.forward_features(pictures)
@@ -105,7 +105,7 @@ def _last(network: Any, pictures: Tensor) -> Tensor | None:
 
 
 def _maps(network: nn.Module, pictures: Tensor) -> Tensor:
-    maps = _last(network, pictures)
+    maps = last(network, pictures)
     assert maps is not None  # noqa: S101 (`pooled` has tried it)
     return maps
 
