@@ -10,18 +10,19 @@ import pytest
 import yaml
 from sklearn.datasets import load_digits
 
-from flows import choose
+from flows import choose as choosing
 from pipeline import ingest
 from pipeline.core.errors import DataError, ParamsError
 from pipeline.tables.features import Split
 from pipeline.tables.power import raised
+from pipeline.transfer import choice
 from pipeline.transfer.choice import Candidate, difference, folds, judged, unions, winner
 from tests.conftest import Project
 
 
 def candidate(name: str, losses: list[float], milliseconds: float) -> Candidate:
     array = np.array(losses * 20)
-    return Candidate(name, array, array < 0.5, milliseconds)
+    return Candidate(name, array, array < 0.5, milliseconds, 0.1)
 
 
 def test_all_joins_of_up_to_three_are_candidates() -> None:
@@ -63,6 +64,23 @@ def test_a_loss_is_that_of_examples_that_the_head_has_not_seen() -> None:
     assert judged("told", [telling], labels, held_out, 1.0, False, 1.0).losses.mean() < 0.1
 
 
+def test_fewer_numbers_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = load_digits()
+    labels = table.target[:150]
+    wide = np.tile(table.data[:150], 4).astype(np.float32)  # 256 numbers of 150 examples
+    held_out = folds(labels, [str(number) for number in range(150)])
+    turned = choice.rotated(wide)
+    assert turned.shape == (150, 150)
+    centred = wide - wide.mean(axis=0)
+    np.testing.assert_allclose(turned @ turned.T, centred @ centred.T, atol=0.05)
+    few = judged("few", [wide], labels, held_out, 1.0, False, 1.0)
+    monkeypatch.setattr(choice, "rotated", lambda features: features)
+    monkeypatch.setattr(choice, "DECAYS", [decay * 256 / 150 for decay in choice.DECAYS])
+    many = judged("many", [wide], labels, held_out, 1.0, False, 1.0)
+    assert few.losses.mean() == pytest.approx(many.losses.mean(), rel=0.02)
+    assert (few.right == many.right).mean() > 0.98
+
+
 @pytest.fixture
 def digits(project: Project) -> Project:
     """Vectors of which nothing has to be computed."""
@@ -92,7 +110,7 @@ def test_the_winner_is_written_into_params_yaml_and_nothing_else_changes(
     file = digits.folder / "params.yaml"
     before = file.read_text()
     ingest.ingest()
-    choose.choose(["identity"])
+    choosing.choose(["identity"])
     said = capsys.readouterr().out
     assert "identity: 0 views reused" in said
     assert "<- taken" in said
@@ -100,7 +118,7 @@ def test_the_winner_is_written_into_params_yaml_and_nothing_else_changes(
     after = file.read_text()
     assert after == before.replace("backbone: efficientnet_lite0", "backbone: identity", 1)
     assert "# _lite1, _lite2" in after  # comments stay
-    choose.choose(["identity"])
+    choosing.choose(["identity"])
     said = capsys.readouterr().out
     assert "0 computed" in said
     assert "has extract.backbone identity already" in said
@@ -114,7 +132,7 @@ def test_features_are_those_of_their_examples(digits: Project) -> None:
     split = Split(names, names, np.zeros(3, int), np.zeros(3, int), rows)
     parts = {"train": Split(*(getattr(split, n)[:1] for n in split.__dataclass_fields__))}
     parts["val"] = Split(*(getattr(split, n)[1:] for n in split.__dataclass_fields__))
-    assert choose._in_order(parts, examples).ravel().tolist() == [2.0, 1.0, 3.0]
+    assert choosing._in_order(parts, examples).ravel().tolist() == [2.0, 1.0, 3.0]
     assert raised(rows, 1.0) is rows
 
 
@@ -124,11 +142,11 @@ def test_what_cannot_be_written_is_told(digits: Project) -> None:
     del document["extract"]["backbone"]
     file.write_text(yaml.safe_dump(document))
     with pytest.raises(ParamsError, match=r"write this into params\.yaml: .*backbone: a\+b"):
-        choose.write("a+b")
+        choosing.write("a+b")
     assert Path("params.yaml").read_text() == file.read_text()
 
 
 def test_a_name_that_is_none_is_one_line(digits: Project) -> None:
     ingest.ingest()
     with pytest.raises(ParamsError, match="choose: backbone is 'lite9'"):
-        choose.choose(["lite9"])
+        choosing.choose(["lite9"])

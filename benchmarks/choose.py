@@ -1,0 +1,168 @@
+"""What `headstart choose` gains, judged on examples that it did not see: nested cross-validation.
+
+    python -m benchmarks choose ../shared/data/hymenoptera STAMPS [--seeds SEEDS]
+
+STAMPS is the folder `stamps` of Debian's package tuxpaint-stamps-default, with a folder for each
+class: a set that nobody looked at while `choose` was written. The other sets are the pictures of
+the default run, and 500 of scikit-learn's handwritten digits. For each seed a fifth of a set is put
+aside. `choose` takes a backbone by cross-validation on the rest. A head is then trained on the
+rest, and asked about the fifth. Each other candidate is measured in the same way, with the penalty
+of its own cross-validation. Features are view 0.
+
+Intervals of differences are Student's over the seeds, corrected for what the training sets of two
+seeds have in common (Nadeau and Bengio, 2003).
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy import stats
+from sklearn.datasets import load_digits
+from sklearn.model_selection import StratifiedGroupKFold
+
+import headstart
+from benchmarks.harness import Project, table
+from pipeline import ingest
+from pipeline.core.paths import MANIFEST
+from pipeline.heads.fit import fit_heads
+from pipeline.heads.hyperparameters import from_used
+from pipeline.heads.trained import Schedule
+from pipeline.tables import joined
+from pipeline.tables.manifest import read_manifest
+from pipeline.tables.power import raised
+from pipeline.transfer.choice import _rows, folds, judged, unions, winner
+
+NETWORKS = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
+POWER = 0.5
+LEAST_STAMPS = 20  # of a class that is taken
+Set = tuple[list[Path], npt.NDArray[np.int64], list[str]]  # files, labels, groups
+
+
+def measure(hymenoptera: Path, stamps: Path, scratch: Path, seeds: int = 5) -> str:
+    sets: dict[str, Set] = {
+        "hymenoptera": of_folders(sorted(hymenoptera.glob("*/*/*.jpg"))),
+        "surfaces": surfaces(scratch),
+        "digits": digits(scratch / "digits"),
+        "stamps (not looked at)": of_folders(sorted(stamps.glob("*/**/*.png")), stamps),
+    }
+    rows, gains = [], []
+    for name, one in sets.items():
+        found, taken = nested(one, seeds)
+        base = found["efficientnet_lite0"]
+        for candidate, accuracies in found.items():
+            low, high = interval(np.subtract(accuracies, base))
+            gained = f"{low:+.3f} to {high:+.3f}" if candidate != "efficientnet_lite0" else "–"
+            shown = short(candidate)
+            if candidate == "choose":
+                counts = [f"{short(one)} {taken.count(one)}" for one in sorted(set(taken))]
+                shown = f"**choose** ({', '.join(counts)})"
+                gains.append(float(np.mean(accuracies) - np.mean(base)))
+            rows.append((name, shown, f"{np.mean(accuracies):.3f}", gained))
+    words = f"Mean gain of `choose` over Lite0 alone, over the sets: {np.mean(gains):+.4f}.\n\n"
+    columns = ("set", "backbone", f"accuracy, mean of {seeds}", "more than Lite0 alone, 95 %")
+    return words + table(columns, rows)
+
+
+def nested(one: Set, seeds: int) -> tuple[dict[str, list[float]], list[str]]:
+    """Accuracies by candidate, a number a seed, `choose` among them; and what `choose` took."""
+    files, labels, groups = one
+    features, costs = {}, {}
+    for network in NETWORKS:
+        embedder = headstart.Embedder(network)
+        features[network] = embedder.transform([str(file) for file in files])
+        costs[network] = cost(embedder, files)
+    found: dict[str, list[float]] = {}
+    taken: list[str] = []
+    for seed in range(seeds):
+        divide = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
+        rest, aside = next(divide.split(labels, labels, groups))
+        held_out = folds(labels[rest], [groups[row] for row in rest])
+        candidates = []
+        for name in unions(NETWORKS):
+            parts = joined.names(name)
+            mine = [features[part][rest] for part in parts]
+            price = sum(costs[part] for part in parts)
+            candidates.append(judged(name, mine, labels[rest], held_out, POWER, False, price))
+            decay = candidates[-1].weight_decay
+            whole = [features[part] for part in parts]
+            found.setdefault(name, []).append(accuracy(whole, labels, rest, aside, decay))
+        chosen, _ = winner(candidates, None)
+        taken.append(chosen.name)
+        found.setdefault("choose", []).append(found[chosen.name][-1])
+    return found, taken
+
+
+def accuracy(
+    parts: Sequence[npt.NDArray[np.float32]],
+    labels: npt.NDArray[np.int64],
+    rest: npt.NDArray[np.int64],
+    aside: npt.NDArray[np.int64],
+    decay: float,
+) -> float:
+    """Of a head that is trained on `rest`, on the examples put `aside`."""
+    rows = raised(joined.beside(parts), POWER)
+    mask = np.zeros(len(labels), dtype=bool)
+    mask[rest] = True
+    head = from_used({"optimizer": "lbfgs", "weight_decay": decay})
+    schedule = Schedule(1, 1, 0, np.ones(int(labels.max()) + 1, np.float32))
+    learnt, none = _rows(rows, labels, mask), _rows(rows, labels, mask & ~mask)
+    (trained,) = fit_heads(learnt, none, [head], schedule, "cpu")
+    assert trained.head is not None
+    return float((trained.head.logits(rows[aside]).argmax(axis=1) == labels[aside]).mean())
+
+
+def interval(differences: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Of the mean difference, for a fifth put aside each time."""
+    count = len(differences)
+    error = float(differences.std(ddof=1)) * np.sqrt(1 / count + 0.2 / 0.8)
+    reach = float(stats.t.ppf(0.975, count - 1)) * error
+    return float(differences.mean()) - reach, float(differences.mean()) + reach
+
+
+def cost(embedder: headstart.Embedder, files: list[Path]) -> float:
+    """Milliseconds that eight pictures take to be looked at again, on an engine of their own."""
+    (engine,) = embedder._opened()
+    some = [(file.read_bytes(), [engine.kind.original]) for file in files[:8]]
+    start = time.monotonic()
+    engine.features(engine.make_views(some), 1)
+    return 1000 * (time.monotonic() - start) / len(some)
+
+
+def short(name: str) -> str:
+    """Without the words that all have in common."""
+    return name.replace("efficientnet_lite", "Lite").replace("+", " + ")
+
+
+def of_folders(files: list[Path], root: Path | None = None) -> Set:
+    """Pictures whose class is the folder that they are in, or the one just below `root`."""
+    names = [file.relative_to(root).parts[0] if root else file.parent.name for file in files]
+    kept = [row for row, name in enumerate(names) if names.count(name) >= LEAST_STAMPS]
+    labels = np.unique([names[row] for row in kept], return_inverse=True)[1].astype(np.int64)
+    return [files[row] for row in kept], labels, [str(row) for row in kept]
+
+
+def surfaces(scratch: Path) -> Set:
+    """The pictures of the default run; places are not kept apart, as the source keeps them."""
+    project = Project(scratch / "surfaces", None, scratch / "backbones")
+    with project.inside():
+        ingest.ingest()
+        manifest = read_manifest(MANIFEST)
+        files = [Path(path).absolute() for path in manifest["path"]]
+    labels = np.unique(manifest["label"], return_inverse=True)[1].astype(np.int64)
+    return files, labels, manifest["path"].tolist()
+
+
+def digits(folder: Path) -> Set:
+    """500 handwritten digits as pictures of 64 pixels a side."""
+    folder.mkdir()
+    found = load_digits()
+    files = []
+    for number, image in enumerate(found.images[:500]):
+        files.append(folder / f"{number:03d}.png")
+        grey = Image.fromarray((image * 255 / 16).astype(np.uint8))
+        grey.resize((64, 64), Image.Resampling.BICUBIC).convert("RGB").save(files[-1])
+    return files, found.target[:500].astype(np.int64), [file.name for file in files]
