@@ -43,6 +43,13 @@ def choose(networks: list[str] | None = None, budget: float | None = None) -> No
         ParamsError: there is no such network.
     """
     settings = params.load(kinds.schema)
+    for name, usual in (("weights", "pretrained"), ("pooling", "auto")):
+        value = getattr(settings.extract, name)
+        if value not in (usual, "random"):  # which would then be asked of the winner too
+            raise ParamsError(
+                f"choose compares networks with their own weights and pooling: set extract.{name},"
+                f" which is {value}, to {usual}; rank compares yours with others"
+            )
     kind, manifest = kinds.named(kind_in(MANIFEST)), read_manifest(MANIFEST)
     examples = manifest[manifest["split"].isin(["train", "val"])]
     examples = examples.sort_values("digest", ignore_index=True)

@@ -35,7 +35,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklear
         self,
         backbone: str = "efficientnet_lite0",
         *,
-        weights: Literal["pretrained", "random"] = "pretrained",
+        weights: str = "pretrained",
+        pooling: Literal["auto", "class", "mean", "class_mean", "gem"] = "auto",
         engine: Literal["auto", "onnxruntime", "openvino", "torch"] = "auto",
         device: Literal["auto", "cpu", "cuda"] = "auto",
         precision: Literal["float32", "bfloat16"] = "float32",
@@ -45,6 +46,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklear
         """Remember the parameters; they are checked when they are first used."""
         self.backbone = backbone
         self.weights = weights
+        self.pooling = pooling
         self.engine = engine
         self.device = device
         self.precision = precision
@@ -73,7 +75,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklear
         return embedding.embed(wanted, opened, self.batch_size).features
 
     def _opened(self) -> list[engines.Engine]:
-        names = ("backbone", "weights", "engine", "device", "precision", "batch_size")
+        names = ("backbone", "weights", "pooling", "engine", "device", "precision", "batch_size")
         asked = {name: getattr(self, name) for name in names}
         return embedding.opened(params.extract_section(asked, "Embedder"), self.kind)
 

@@ -25,10 +25,12 @@ def best() -> None:
         return
     manifest, kind = read_manifest(MANIFEST), kind_in(MANIFEST)
     head, about = load_head(FINETUNED / "head.safetensors", FINETUNED / "head.json")
-    backbone = catalogue.with_weights(settings.backbone, FINETUNED / "backbone.safetensors")
+    weights = FINETUNED / "backbone.safetensors"
+    backbone = catalogue.with_weights(settings.backbone, weights, settings.pooling)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "finetuned.onnx"
-        exports.write(backbone, file)
+        licence = read_figures(BUNDLE / "bundle.json", "bundle")["backbone"].get("licence")
+        exports.write(backbone, file, licence or exports.UNKNOWN)
         train = manifest[manifest["split"] == "train"]
         engine = on_export(file, kinds.named(kind))
         splits, computed = originals(

@@ -18,7 +18,7 @@ def bundle() -> None:
     manifest, metrics = read_manifest(MANIFEST), read_figures(METRICS, "evaluate")
     train = read_splits(FEATURES, manifest, about["classes"], ["train"], about["power"])["train"]
     names = joined.names(settings.backbone)
-    files = [exports.exported(name, settings.weights) for name in names]
+    files = [exports.exported(name, settings.weights, settings.pooling) for name in names]
     write(BUNDLE, files, kind_in(MANIFEST), settings, head, about, metrics, manifest, train)
 
 

@@ -66,7 +66,8 @@ def finetune() -> None:
     frozen = {name: head.logits(splits[name].features) for name in ("val", "test")}
     loss, accuracy = measure(frozen["val"], val.labels, weights.tolist())
 
-    backbone = catalogue.load(extracting.backbone, extracting.weights)
+    named = (extracting.backbone, extracting.weights, extracting.pooling)
+    backbone = catalogue.load(*named)
     feed = Feed(kinds.named(kind_in(MANIFEST)), backbone.preprocessing, ranges)
     network = Network(backbone.module, head, power)
     examples = {name: Labelled.of(manifest, classes, name) for name in splits}
@@ -99,7 +100,7 @@ def finetune() -> None:
         about |= kept_figures(kept, len(val.labels)) | {"finetuned": True}
         about["temperature"] = fit_temperature(finetuned["val"], val.labels)
     if taken and about["refit"]:
-        backbone = catalogue.load(extracting.backbone, extracting.weights)  # as it came
+        backbone = catalogue.load(*named)  # as it came
         network = Network(backbone.module, chosen, power)
         both, recipe = examples["train"] + examples["val"], replace(recipe, last=trained.best)
         checkpoints.append(refit(network, both, feed, recipe, device))

@@ -9,7 +9,6 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib.metadata import metadata
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ import pandas as pd
 from . import kinds
 from .backbones import exports
 from .backbones.engines import Engine, open_engines
-from .core import command, packages, params
+from .core import command, packages, params, plugins
 from .core.paths import MANIFEST, RANK, RANK_SPEED
 from .heads.fit import fit_heads
 from .heads.head import probabilities
@@ -60,7 +59,11 @@ def rank() -> None:
     losses: dict[str, npt.NDArray[np.float64]] = {}
     for candidate in candidates:
         weights, name = parted(candidate)
-        asked = extracting.model_copy(update={"backbone": name, "weights": weights})
+        pooling = "auto"
+        if candidate == extracting.backbone and extracting.weights != "random":
+            weights, pooling = extracting.weights, extracting.pooling  # as it is used
+        changes = {"backbone": name, "weights": weights, "pooling": pooling}
+        asked = extracting.model_copy(update=changes)
         engines = open_engines(asked, kind)
         splits, computed = originals(examples, classes, engines, asked.batch_size, power)
         reused = len(examples) * len(engines) - computed
@@ -147,40 +150,26 @@ def measured(
 def described(backbone: str, weights: str, engines: list[Engine], dimension: int) -> dict[str, Any]:
     """What the backbone is: features, side of its input, parameters, megabytes, licence."""
     names = joined.names(backbone)
-    parameters = sum(size(name, weights) for name in names)
+    parameters = sum(size(name) for name in names)
     sides = [getattr(engine.preprocessing, "crop", "") for engine in engines]
     return {
         "features": dimension,
         "pixels": sides[0] if len(sides) == 1 else "+".join(map(str, sides)),
         "parameters": parameters,
         "megabytes": round(4 * parameters / 1e6, 1),  # as float32
-        "licence": ", ".join(dict.fromkeys(map(licence, names))),
+        "licence": ", ".join(dict.fromkeys(exports.licence(name, weights) for name in names)),
     }
 
 
-def size(name: str, weights: str) -> int:
-    """How many parameters a network has."""
+def size(name: str) -> int:
+    """How many parameters a network has, whatever its weights."""
     if exports.is_graph(name):
-        return exports.parameters(exports.exported(name, weights))
+        return exports.parameters(exports.exported(name, "pretrained"))
     from .backbones import catalogue
 
+    weights = "pretrained" if plugins.is_plugin(name) else "random"
     module = catalogue.load(name, weights).module
     return sum(tensor.numel() for tensor in module.parameters())
-
-
-def licence(name: str) -> str:
-    """The weights' licence as timm's configuration states it; torchvision states only its own."""
-    if exports.is_own(name):
-        return str(exports.own(name).licence(name))
-    family, _, model = name.rpartition(":")
-    if family == "python":
-        return "not stated"
-    if family == "torchvision":
-        return f"{metadata('torchvision')['License']} (the code)"
-    import timm  # which takes a while
-
-    stated = timm.get_pretrained_cfg(model if family else f"tf_{name}")
-    return getattr(stated, "license", None) or "not stated"
 
 
 def speed(examples: pd.DataFrame, engines: list[Engine], batch_size: int) -> float:

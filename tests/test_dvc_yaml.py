@@ -97,6 +97,13 @@ def test_the_folder_of_plugins_is_there_in_every_clone() -> None:
     assert {"__pycache__", f"/{plugins.FOLDER}/README.md"} <= set(ignored)
 
 
+def test_the_folder_of_weights_is_there_in_every_clone_and_git_keeps_out_of_it() -> None:
+    weights = ROOT / paths.WEIGHTS
+    kept = {line for line in (weights / ".gitignore").read_text().splitlines() if line[0] != "#"}
+    assert kept == {"*", "!.gitignore", "!*/", "!*.dvc", "!*.yaml"}
+    assert f"/{paths.WEIGHTS.as_posix()}/**/.gitignore" in (ROOT / ".dvcignore").read_text()
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_parameters_declared_are_the_sections_that_are_read(stage: str) -> None:
     sections = {
@@ -134,6 +141,7 @@ def test_a_stage_that_may_use_a_gpu_is_tagged(stage: str) -> None:
     own = [f"{stage}.{name}" for name in parameters.get(stage, {})]
     tags = STAGES[stage].get("meta", {}).get("tags", [])
     named = any(name.endswith(".device") for name in [*own, *STAGES[stage]["params"]])
+    named = named or "open_engines" in ast.unparse(tree(f"pipeline.{stage}"))
     assert tags == (["gpu"] if named else [])
 
 

@@ -11,7 +11,7 @@ from pipeline.core.errors import DataError, ParamsError
 from pipeline.core.params import load
 from pipeline.core.paths import RANK, RANK_SPEED
 from pipeline.ingest import ingest
-from pipeline.rank import licence, parted, rank
+from pipeline.rank import parted, rank
 from tests.conftest import SMALL
 
 
@@ -67,12 +67,6 @@ def test_a_candidate_is_a_backbone_or_one_untrained(shapes):
     shapes.set(**{"rank.backbones": ["random:resnet"]})
     with pytest.raises(ParamsError, match=r"rank.backbones.0 is 'random:resnet'"):
         load(kinds.schema)
-
-
-def test_the_licence_is_the_one_that_is_stated():
-    assert licence("efficientnet_lite2") == "apache-2.0"
-    assert licence("timm:vit_base_patch14_dinov2.lvd142m") == "apache-2.0"
-    assert licence("torchvision:resnet18").startswith("BSD")
 
 
 def test_without_validation_pictures_it_says_what_to_do(shapes):

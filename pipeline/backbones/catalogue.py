@@ -21,8 +21,10 @@ from torch import Tensor, nn
 
 from ..core import plugins
 from ..core.errors import DataError, ParamsError, WeightsError
-from ..kinds import Pixels
-from . import exports, lite, plugin
+from ..core.paths import WEIGHTS
+from ..kinds import FITS, INTERPOLATIONS, Fitted, Pixels
+from . import exports, given, lite, own_weights, plugin
+from .pooling import pooled
 
 OFFLINE = "offline, choose backbone: efficientnet_lite0 (its weights are installed)"
 RANDOM_SEED = 0
@@ -39,32 +41,37 @@ class Backbone:
 
     name: str
     module: nn.Module
-    preprocessing: Pixels
+    preprocessing: Pixels | Fitted
     dimension: int
     fingerprint: str
 
 
-def load(name: str, weights: str = "pretrained") -> Backbone:
+def load(name: str, weights: str = "pretrained", pooling: str = "auto") -> Backbone:
     """The backbone that `name` stands for.
 
     Args:
         name: `efficientnet_lite0`, `_lite1` or `_lite2` (weights from their packages),
-            `torchvision:NAME` or `timm:NAME` (weights from those libraries' hubs), or
+            `torchvision:NAME` or `timm:NAME` (weights from those libraries' hubs),
+            `timm:data/weights/FOLDER` (laid out as on timm's hub), or
             `python:module.function` (whatever that returns).
-        weights: `pretrained`, or `random` for the same network untrained, seeded.
+        weights: `pretrained`, `random` for the same network untrained, seeded, or a file in
+            `data/weights`.
+        pooling: as `extract.pooling`.
 
     Raises:
-        ParamsError: there is no such model, or it has no PyTorch form.
-        WeightsError: the weights cannot be had, for want of a network or a package.
+        ParamsError: there is no such model, it has no PyTorch form, or cannot be pooled so.
+        WeightsError: the weights cannot be had, for want of a network or a package, or are of
+            another network.
     """
     stop_if_unknown(name)
-    if exports.is_own(name):
+    if exports.module_of(name):
         raise plugin.no_pytorch(name)
     if weights == "random":
         torch.manual_seed(RANDOM_SEED)
     pretrained = weights == "pretrained"
-    family, _, model = name.rpartition(":")
+    family, _, model = name.rpartition(":") if plugins.is_plugin(name) else parted(name)
     network: Any
+    preprocessing: Pixels | Fitted
     if plugins.is_plugin(name):
         network, preprocessing = _plugin(name, pretrained)
     elif family == "torchvision":
@@ -74,13 +81,25 @@ def load(name: str, weights: str = "pretrained") -> Backbone:
     else:
         network, preprocessing = lite_classifier(name, pretrained)
         network.reset_classifier(0)
+    if given.is_file(weights):
+        own_weights.put_into(network, name, Path(weights))
+    network = pooled(name, network, pooling, preprocessing.crop)
     module = _Frozen(network, preprocessing).eval().requires_grad_(requires_grad=False)
     with torch.inference_mode(), plugins.blamed(f"backbone {name}"):
         side = preprocessing.crop
         features = module(torch.zeros(1, side, side, 3, dtype=torch.uint8))
-    return Backbone(
-        name, module, preprocessing, features.shape[1], _fingerprint(name, module, preprocessing)
-    )
+    known_as = _known_as(name, pooling)
+    fingerprint = _fingerprint(known_as, module, preprocessing)
+    return Backbone(name, module, preprocessing, features.shape[1], fingerprint)
+
+
+def parted(name: str) -> tuple[str, str, str]:
+    """The library, a colon, and what it calls the network; those of none have empty ones."""
+    return name.partition(":") if ":" in name else ("", "", name)
+
+
+def _known_as(name: str, pooling: str) -> str:
+    return name if pooling == "auto" else f"{name} {pooling}"
 
 
 def stop_if_unknown(name: str) -> None:
@@ -88,7 +107,7 @@ def stop_if_unknown(name: str) -> None:
     if plugins.is_plugin(name):
         plugins.check(name, plugin.asked_by(name))
         return
-    family, _, model = name.rpartition(":")
+    family, _, model = parted(name)
     if family == "torchvision":
         try:
             _ = torchvision.models.get_model_weights(model)["DEFAULT"]
@@ -97,17 +116,21 @@ def stop_if_unknown(name: str) -> None:
                 f"backbone {name}: torchvision has no classifier {model!r};"
                 " see torchvision.models.list_models()"
             ) from None
-    elif family == "timm" and not timm.is_model(model.partition(".")[0]):
+    elif folder := given.folder(name):
+        given.digest(folder / "config.json", f"backbone {name}")
+    elif family == "timm" and not (
+        model.startswith(given.HUB) or timm.is_model(model.partition(".")[0])
+    ):
         raise ParamsError(f"backbone {name}: timm has no model {model!r}; see timm.list_models()")
 
 
-def with_weights(name: str, file: Path) -> Backbone:
+def with_weights(name: str, file: Path, pooling: str = "auto") -> Backbone:
     """The backbone `name` with the weights in `file`, as `save_tensors` wrote them.
 
     Raises:
         DataError: they are damaged, or of another network.
     """
-    backbone = load(name, "pretrained" if plugins.is_plugin(name) else "random")
+    backbone = load(name, "pretrained" if plugins.is_plugin(name) else "random", pooling)
     try:
         backbone.module.load_state_dict(load_file(file))
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -115,7 +138,8 @@ def with_weights(name: str, file: Path) -> Backbone:
         raise DataError(
             f"{file} holds no weights of {name}: {reason}; run again the stage that wrote it"
         ) from None
-    fingerprint = _fingerprint(name, backbone.module, backbone.preprocessing)
+    known_as = _known_as(name, pooling)
+    fingerprint = _fingerprint(known_as, backbone.module, backbone.preprocessing)
     return replace(backbone, fingerprint=fingerprint)
 
 
@@ -126,7 +150,7 @@ class _Frozen(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, preprocessing: Pixels) -> None:
+    def __init__(self, network: nn.Module, preprocessing: Pixels | Fitted) -> None:
         super().__init__()
         self.network = network
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
@@ -199,29 +223,54 @@ def _plugin(name: str, pretrained: bool) -> tuple[nn.Module, Pixels]:
     return network, preprocessing
 
 
-def _timm(name: str, pretrained: bool) -> tuple[nn.Module, Pixels]:
+def _timm(name: str, pretrained: bool) -> tuple[nn.Module, Pixels | Fitted]:
     """A timm model without its classifier; its pretrained configuration is its preprocessing."""
+    folder = given.folder(f"timm:{name}")
+    source = f"local-dir:{folder}" if folder else name
     try:
-        network = timm.create_model(name, pretrained=pretrained, num_classes=0)
-    except (OSError, RuntimeError) as error:
+        network = timm.create_model(source, pretrained=pretrained and not folder, num_classes=0)
+    except Exception as error:  # a hub's client has classes of its own
         reason = " ".join(str(error).split())[:160]
+        if folder:
+            raise WeightsError(
+                f"timm:{name} is no folder as timm's hub has them, with a config.json: {reason}"
+            ) from None
+        described = " and its description" if name.startswith(given.HUB) else ""
         raise WeightsError(
-            f"the weights of timm:{name} cannot be downloaded ({reason}); {OFFLINE}"
+            f"the weights of timm:{name}{described} cannot be downloaded ({reason}); {OFFLINE}, or"
+            f" put a file of weights into {WEIGHTS} (extract.weights)"
         ) from None
+    if folder and pretrained:
+        own_weights.put_into(network, f"timm:{name}", _weights_in(folder))
     return network, _timm_preprocessing(f"timm:{name}", network)
 
 
-def _timm_preprocessing(name: str, network: nn.Module) -> Pixels:
+def _weights_in(folder: Path) -> Path:
+    """The file of weights in a folder as on timm's hub.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    names = ("model.safetensors", "pytorch_model.bin")
+    for name in names:
+        if (folder / name).exists():
+            return folder / name
+    raise WeightsError(f"{folder} has no weights: neither {' nor '.join(names)} is in it")
+
+
+def _timm_preprocessing(name: str, network: nn.Module) -> Pixels | Fitted:
     """The preprocessing that a timm network was trained for, by its configuration.
 
     Raises:
-        ParamsError: it is none that `bases.py` does: another would give poor features unnoticed.
+        ParamsError: it is none that `preprocess.py` does: another would give poor features
+            unnoticed.
     """
     config = resolve_model_data_config(network)
+    config["input_size"] = tuple(config["input_size"])  # a list where it was JSON
     side = config["input_size"][-1]
     done = {
-        "crop_mode": ("center",),
-        "interpolation": ("bicubic", "bilinear"),
+        "crop_mode": ("center", *FITS),
+        "interpolation": INTERPOLATIONS,
         "input_size": ((3, side, side),),
     }
     for knob, known in done.items():
@@ -231,11 +280,14 @@ def _timm_preprocessing(name: str, network: nn.Module) -> Pixels:
                 " Headstart does not do; take another backbone"
             )
     resize = int(side / config["crop_pct"])
-    mean, std = tuple(config["mean"]), tuple(config["std"])
-    return Pixels(resize, side, config["interpolation"], mean, std)
+    prepared = Pixels(
+        resize, side, config["interpolation"], tuple(config["mean"]), tuple(config["std"])
+    )
+    mode = config["crop_mode"]
+    return prepared if mode == "center" else Fitted(*prepared, mode)
 
 
-def _fingerprint(name: str, module: nn.Module, preprocessing: Pixels) -> str:
+def _fingerprint(name: str, module: nn.Module, preprocessing: Pixels | Fitted) -> str:
     """A digest of all that decides the features but the engine that computes them."""
     sha = hashlib.sha256(json.dumps([name, *preprocessing]).encode())
     sha.update(f"timm {version('timm')} torchvision {version('torchvision')}".encode())

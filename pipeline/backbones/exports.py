@@ -8,14 +8,14 @@ import hashlib
 import json
 import math
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import packages, plugins
 from ..kinds import INPUTS, Input, takes
 from ..store.places import backbones_folder, replacing
-from . import lite, plugin
+from . import given, lite, onnx_file, plugin
 
 if TYPE_CHECKING:
     import onnx
@@ -36,17 +36,38 @@ OWN = {
     "log_mel": "spectra",
 }
 
-CODE = ("catalogue.py", "exports.py", "lite.py", "onnx_export.py", "plugin.py", "torch_file.py")
+UNKNOWN = "not stated"  # of a licence
+
+CODE = (
+    "catalogue.py",
+    "exports.py",
+    "given.py",
+    "lite.py",
+    "onnx_export.py",
+    "own_weights.py",
+    "plugin.py",
+    "pooling.py",
+    "torch_file.py",
+)
 
 
-def file_of(name: str, weights: str) -> Path:
+def file_of(name: str, weights: str, pooling: str = "auto") -> Path:
     """Where the backbone's ONNX file is kept; its name stands for all that the export depends on.
 
-    A later run then needs neither PyTorch nor the weights, only ONNX Runtime.
+    A later run then needs neither PyTorch nor the weights, only ONNX Runtime. Of files in
+    `data/weights` it stands for the content.
+
+    Raises:
+        WeightsError: such a file is not there.
     """
-    sha = hashlib.sha256(f"{name} {weights} {_origin(name, weights)}".encode())
-    code = [*CODE, f"{_module(name)}.py"] if is_own(name) else CODE
-    for module in code:
+    told = weights
+    if given.is_file(weights):
+        told = given.digest(Path(weights), f"extract.weights {weights}")
+    if pooling != "auto":
+        told = f"{told} {pooling}"
+    sha = hashlib.sha256(f"{name} {told} {_origin(name, weights)}".encode())
+    own_module = module_of(name)
+    for module in [*CODE, f"{own_module}.py"] if own_module else CODE:
         sha.update(Path(__file__).with_name(module).read_bytes())
     return backbones_folder() / f"{sha.hexdigest()}.onnx"
 
@@ -58,82 +79,108 @@ def _origin(name: str, weights: str) -> str:
     """
     if plugins.is_plugin(name):
         return plugin.origin(name)
+    if given.is_graph(name):
+        return onnx_file.digest(name)
     family = name.partition(":")[0]
     package: str | None
     if _is_lite(name, weights):
         package = lite.distribution(name)
-    elif is_own(name):
+    elif module_of(name):
         package = own(name).distribution(name)
         if package is None:
             return name
     else:
         package = "torchvision" if family == "torchvision" else "timm"
+    folder = given.folder(name)
+    inside = f" {given.digest(folder, f'backbone {name}')}" if folder else ""
     try:
-        return f"{package} {version(package)}"
+        return f"{package} {version(package)}{inside}"
     except PackageNotFoundError:
-        return package
+        return f"{package}{inside}"
+
+
+def module_of(name: str) -> str | None:
+    """The module of this room that writes the backbone's graph itself, if one does."""
+    return "onnx_file" if given.is_graph(name) else OWN.get(name.partition(":")[0])
 
 
 def own(name: str) -> Any:
-    """The module of `OWN` that writes this backbone's graph."""
-    return import_module(f".{_module(name)}", __package__)
-
-
-def is_own(name: str) -> bool:
-    """Whether a module of `OWN` writes this backbone's graph."""
-    return name.partition(":")[0] in OWN
-
-
-def _module(name: str) -> str:
-    return OWN[name.partition(":")[0]]
+    """That module."""
+    return import_module(f".{module_of(name)}", __package__)
 
 
 def is_graph(name: str) -> bool:
     """Whether the backbone is a graph that PyTorch cannot run."""
-    return is_own(name) or plugin.is_graph(name)
+    return module_of(name) is not None or plugin.is_graph(name)
+
+
+def licence(name: str, weights: str = "pretrained") -> str:
+    """The licence of a backbone's weights, as whoever gives them out states it.
+
+    timm states one for each set of weights, torchvision only its own, and the YAML beside an ONNX
+    file may.
+    """
+    if weights == "random":
+        return "none needed"
+    if given.is_file(weights):
+        return UNKNOWN
+    if module_of(name):
+        return str(own(name).licence(name))
+    if name in lite.PREPROCESSING:
+        return lite.LICENCE
+    family, _, model = name.partition(":")
+    if family == "torchvision":
+        return f"{metadata('torchvision')['License']} (the code)"
+    if family != "timm" or model.startswith(given.HUB) or given.folder(name):
+        return UNKNOWN
+    import timm  # which takes a while
+
+    return getattr(timm.get_pretrained_cfg(model), "license", None) or UNKNOWN
 
 
 def _is_lite(name: str, weights: str) -> bool:
     return name in lite.PREPROCESSING and weights == "pretrained"
 
 
-def is_exported(name: str, weights: str) -> bool:
+def is_exported(name: str, weights: str, pooling: str = "auto") -> bool:
     """Whether the backbone's ONNX file and the weights beside it are there."""
-    file = file_of(name, weights)
+    file = file_of(name, weights, pooling)
     return file.exists() and file.with_suffix(".safetensors").exists()
 
 
-def exported(name: str, weights: str) -> Path:
+def exported(name: str, weights: str, pooling: str = "auto") -> Path:
     """The backbone as an ONNX file, from the cache or exported now.
 
     Its weights for PyTorch lie beside it, as `.safetensors`.
 
     Raises:
         MissingSetError: it takes PyTorch to export this one, and that is not installed.
-        ParamsError: there is no such model, or a plugin does not return one.
+        ParamsError: there is no such model, a plugin does not return one, or it cannot be pooled
+            as asked.
         WeightsError: the weights cannot be had, for want of a network or a package.
     """
-    file = file_of(name, weights)
-    if is_exported(name, weights):
+    file = file_of(name, weights, pooling)
+    if is_exported(name, weights, pooling):
         return file
-    if _is_lite(name, weights):
+    if _is_lite(name, weights) and pooling == "auto":
         _write_lite(name, file)
         return file
-    if is_own(name):
+    if module_of(name):
         made = own(name).opened(name)
-        _save(made.model, made.preprocessing, made.tensors, made.made_by, file)
+        stated = licence(name)
+        _save(made.model, made.preprocessing, made.tensors, made.made_by, stated, file)
         return file
     if plugins.is_plugin(name):
         network, preprocessing = plugin.opened(name)
         if not hasattr(network, "state_dict"):
-            _save(network, preprocessing, {}, ("onnx",), file)
+            _save(network, preprocessing, {}, ("onnx",), UNKNOWN, file)
             return file
 
     packages.need("torch", f"extract.backbone {name} (weights: {weights})")
     from . import catalogue  # slow to import, and not needed when the file is there
 
     print(f"extract: exporting {name} to ONNX, once", flush=True)
-    write(catalogue.load(name, weights), file)
+    write(catalogue.load(name, weights, pooling), file, licence(name, weights))
     return file
 
 
@@ -154,8 +201,8 @@ def parameters(file: Path) -> int:
     return sum(math.prod(one.dims) for one in constants if one.data_type in floats)
 
 
-def write(backbone: "Backbone", file: Path) -> None:
-    """Write the backbone as an ONNX file, and its weights beside it."""
+def write(backbone: "Backbone", file: Path, stated: str = UNKNOWN) -> None:
+    """Write the backbone as an ONNX file, and its weights beside it; `stated` is the licence."""
     from . import onnx_export
 
     model = onnx_export.export(backbone)
@@ -163,7 +210,7 @@ def write(backbone: "Backbone", file: Path) -> None:
         del node.metadata_props[:]
     tensors = {key: tensor.cpu().numpy() for key, tensor in backbone.module.state_dict().items()}
     made_by = ("onnx", "onnxscript", "timm", "torch", "torchvision")
-    _save(model, backbone.preprocessing, tensors, made_by, file)
+    _save(model, backbone.preprocessing, tensors, made_by, stated, file)
 
 
 def _write_lite(name: str, file: Path) -> None:
@@ -175,7 +222,8 @@ def _write_lite(name: str, file: Path) -> None:
         if not key.startswith("classifier.")
     }
     made_by = (lite.distribution(name), "onnx")
-    _save(model, lite.PREPROCESSING[name], lite.buffers(name) | network, made_by, file)
+    tensors = lite.buffers(name) | network
+    _save(model, lite.PREPROCESSING[name], tensors, made_by, lite.LICENCE, file)
 
 
 def _save(
@@ -183,6 +231,7 @@ def _save(
     preprocessing: Input,
     tensors: lite.Tensors,
     made_by: tuple[str, ...],
+    stated: str,
     file: Path,
 ) -> None:
     """Write a graph with what is to be known of it, and the weights under PyTorch's names.
@@ -201,6 +250,7 @@ def _save(
         "preprocessing": json.dumps(preprocessing),
         "takes": takes(preprocessing),
         "fingerprint": sha.hexdigest(),
+        "licence": stated,
         "libraries": json.dumps({package: version(package) for package in made_by}),
     }
     onnx.helper.set_model_props(model, notes)

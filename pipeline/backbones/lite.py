@@ -25,6 +25,8 @@ Tensors = dict[str, NDArray[Any]]
 
 # As in timm's configuration of the same checkpoints.
 HALF = (0.5, 0.5, 0.5)
+LICENCE = "apache-2.0"  # as timm states it for the same weights
+
 PREPROCESSING = {
     "efficientnet_lite0": Pixels(256, 224, "bicubic", HALF, HALF),
     "efficientnet_lite1": Pixels(272, 240, "bicubic", HALF, HALF),

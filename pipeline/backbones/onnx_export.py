@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from .catalogue import RANDOM_SEED, Backbone
+from .pooling import Pooled
 
 
 class WithMaps(nn.Module):
@@ -31,6 +32,10 @@ def map_source(backbone: Backbone) -> nn.Module | None:
     go on after pooling, or never pool (transformers), have none. It is found by trying: any
     library's network will do.
     """
+    if any(
+        isinstance(part, Pooled) and part.pooling == "gem" for part in backbone.module.modules()
+    ):
+        return None
     side = backbone.preprocessing.crop
     drawn = torch.Generator().manual_seed(RANDOM_SEED)
     pictures = torch.randint(256, (1, side, side, 3), dtype=torch.uint8, generator=drawn)

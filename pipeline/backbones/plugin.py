@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core import plugins
 from ..core.errors import ParamsError
-from ..kinds import Pixels
+from ..kinds import INTERPOLATIONS, Fitted, Pixels
 
 if TYPE_CHECKING:
     import onnx
@@ -50,12 +50,12 @@ def opened(name: str) -> tuple[Any, Pixels]:
     with plugins.blamed(asked_by(name)):
         returned = function()
     if not isinstance(returned, tuple) or len(returned) != 2:
-        raise _wrong(name, f"returned {returned!r:.60}, and should return (network, preprocessing)")
+        raise wrong(name, f"returned {returned!r:.60}, and should return (network, preprocessing)")
     network, told = returned
-    preprocessing = _preprocessing(name, told)
+    preprocessing = preprocessing_of(name, told)
     if hasattr(network, "state_dict"):
         return network, preprocessing
-    return _graph(name, network, preprocessing), preprocessing
+    return graph(name, network, preprocessing), preprocessing
 
 
 def is_graph(name: str) -> bool:
@@ -65,37 +65,38 @@ def is_graph(name: str) -> bool:
 
 def no_pytorch(name: str) -> ParamsError:
     """The error where PyTorch is to run or to train a backbone that is an ONNX graph."""
-    return _wrong(
+    return wrong(
         name,
         "is an ONNX graph and has no PyTorch form: what runs or trains it with PyTorch needs a"
         " function that returns a torch.nn.Module",
     )
 
 
-def _preprocessing(name: str, told: Any) -> Pixels:
+def preprocessing_of(name: str, told: Any) -> Pixels:
     """What the function told, whether as our `Preprocessing` or as a tuple of its five values."""
     try:
         resize, crop, interpolation, means, stds = told
         mean, std = [float(one) for one in means], [float(one) for one in stds]
     except (TypeError, ValueError):
-        raise _wrong(
+        raise wrong(
             name,
             f"has the preprocessing {told!r:.60}, and should have (resize, crop, interpolation,"
             " mean, std)",
         ) from None
     for side in (resize, crop):
         if not isinstance(side, int) or not 1 <= side <= MOST_PIXELS:
-            raise _wrong(name, f"has a side of {side!r:.40}; 1 to {MOST_PIXELS} pixels will do")
-    if interpolation not in ("bicubic", "bilinear"):
-        raise _wrong(name, f"has interpolation {interpolation!r:.40}; take bicubic or bilinear")
+            raise wrong(name, f"has a side of {side!r:.40}; 1 to {MOST_PIXELS} pixels will do")
+    if interpolation not in INTERPOLATIONS:
+        known = f"{', '.join(INTERPOLATIONS[:-1])} or {INTERPOLATIONS[-1]}"
+        raise wrong(name, f"has interpolation {interpolation!r:.40}; take {known}")
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise _wrong(name, "needs a mean and a std above 0 for each of three channels")
+        raise wrong(name, "needs a mean and a std above 0 for each of three channels")
     return Pixels(
         resize, crop, interpolation, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
     )
 
 
-def _graph(name: str, network: Any, preprocessing: Pixels) -> "onnx.ModelProto":
+def graph(name: str, network: Any, preprocessing: Pixels | Fitted) -> "onnx.ModelProto":
     """The graph, looked through and run once on black pictures; its outputs' sides are numbers."""
     import onnx
     import onnxruntime
@@ -104,7 +105,7 @@ def _graph(name: str, network: Any, preprocessing: Pixels) -> "onnx.ModelProto":
         with plugins.blamed(asked_by(name)):
             network = onnx.load(network)
     if not isinstance(network, onnx.ModelProto):
-        raise _wrong(
+        raise wrong(
             name,
             f"returned the network {network!r:.60}; it should be a path to an ONNX file, an"
             " onnx.ModelProto or a torch.nn.Module",
@@ -114,7 +115,7 @@ def _graph(name: str, network: Any, preprocessing: Pixels) -> "onnx.ModelProto":
     inputs = [one.name for one in model.graph.input]
     outputs = [one.name for one in model.graph.output]
     if inputs != ["pictures"] or outputs not in (["features"], ["features", "maps"]):
-        raise _wrong(
+        raise wrong(
             name,
             f"is a graph from {', '.join(inputs)} to {', '.join(outputs)}; it should be from"
             " pictures to features, or to features and maps",
@@ -135,11 +136,13 @@ def _graph(name: str, network: Any, preprocessing: Pixels) -> "onnx.ModelProto":
         fits = fits and maps.ndim == 4 and maps.shape[:2] == features.shape
     if not fits or any(answer.dtype != np.float32 for answer in answers):
         shown = " and ".join(f"{answer.dtype} {list(answer.shape)}" for answer in answers)
-        raise _wrong(
+        raise wrong(
             name,
             f"makes {shown} of {TRIED} pictures; it should make float32 features [n, dimension],"
             " and perhaps maps [n, dimension, h, w]",
         )
+    if not all(np.isfinite(answer).all() for answer in answers):
+        raise wrong(name, "makes numbers that are not finite of black pictures")
     del model.graph.output[:]  # which may leave a side open
     model.graph.output.extend(
         onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, ["n", *answer.shape[1:]])
@@ -148,7 +151,8 @@ def _graph(name: str, network: Any, preprocessing: Pixels) -> "onnx.ModelProto":
     return model
 
 
-def _wrong(name: str, words: str) -> ParamsError:
+def wrong(name: str, words: str) -> ParamsError:
+    """The error that says what is wrong with a backbone."""
     return ParamsError(f"{asked_by(name)} {words}")
 
 

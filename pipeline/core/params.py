@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from . import packages, plugins
+from . import packages, paths, plugins
 from .errors import ParamsError
 from .paths import PARAMS
 
@@ -58,11 +58,13 @@ OF_VECTORS = ("identity",)
 OF_TEXTS = ("minilm_l6_v2", "minilm_l6_v2_int8", "tf_idf")
 OF_SOUNDS = ("speech_embedding", "mfcc", "log_mel")
 GRAPHS = OF_VECTORS + OF_TEXTS + OF_SOUNDS
-OWN_GRAPHS = "|".join([*GRAPHS, r"transformers:[\w.\-/]+"])
-NETWORKS = r"efficientnet_lite[012]|(torchvision|timm):[\w.\-/]+"  # that have a PyTorch form
+OWN = f"{paths.WEIGHTS.as_posix()}/"  # what networks and weights of somebody's own begin with
+OWN_GRAPHS = "|".join([*GRAPHS, r"transformers:[\w.\-/]+", rf"onnx:{OWN}[\w.\-/]+\.onnx"])
+# Of those that have a PyTorch form; timm also takes hf-hub:OWNER/NAME and data/weights/FOLDER.
+NETWORKS = r"efficientnet_lite[012]|torchvision:[\w.\-/]+|timm:(?:hf-hub:)?[\w.\-/@]+"
 NAMES = (
     "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME, timm:NAME,"
-    f" {', '.join(GRAPHS)}, transformers:NAME or python:MODULE.FUNCTION"
+    f" onnx:{OWN}NAME.onnx, {', '.join(GRAPHS)}, transformers:NAME or python:MODULE.FUNCTION"
 )
 ONE = rf"(?:{NETWORKS}|{OWN_GRAPHS}|{plugins.PATTERN})"
 SEVERAL = rf"{ONE}(?:\+{ONE})*"
@@ -72,7 +74,13 @@ def _differ(name: str) -> str:
     parts = name.removeprefix("random:").split("+")
     if len(set(parts)) < len(parts):
         raise ValueError("names a network twice")
-    return name
+    return _inside(name)
+
+
+def _inside(path: str) -> str:
+    if ".." in path.split("/"):
+        raise ValueError(f"should lead to a file in {OWN}, without ..")
+    return path
 
 
 BackboneName = Annotated[
@@ -85,6 +93,14 @@ Candidate = Annotated[
         "a backbone's name, or random: and a picture network's name for the same untrained (but"
         " for python: there is none)",
     ),
+]
+Weights = Annotated[
+    str,
+    _form(
+        rf"pretrained|random|{OWN}[\w.\-/]+\.(safetensors|pt|pth)",
+        f"pretrained, random or {OWN}FILE, with a FILE that ends in .safetensors, .pt or .pth",
+    ),
+    AfterValidator(_inside),
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Channel = Annotated[int, Field(ge=1, le=10_000)]
@@ -168,7 +184,13 @@ class ExtractParams(Section):
         "efficientnet_lite0",
         NAMES,
     )
-    weights: Literal["pretrained", "random"] = told("pretrained", "pretrained or random")
+    weights: Weights = told(
+        "pretrained", f"pretrained, random or {OWN}FILE (.safetensors, .pt or .pth)"
+    )
+    pooling: Literal["auto", "class", "mean", "class_mean", "gem"] = told(
+        "auto",
+        "auto (the network's own); class token, mean of the patch tokens, or both; gem for maps",
+    )
     engine: Literal["auto", "onnxruntime", "openvino", "torch"] = told(
         "auto", "auto, onnxruntime or openvino (CPU), or torch"
     )
@@ -187,9 +209,22 @@ class ExtractParams(Section):
         if self.engine == "onnxruntime" and self.precision != "float32":
             raise ValueError(f"precision {self.precision} needs engine auto, openvino or torch")
         known = all(re.fullmatch(NETWORKS, name) for name in self.backbone.split("+"))
-        if self.weights == "random" and not known:
+        if self.weights != "pretrained" and (not known or f"timm:{OWN}" in self.backbone):
             raise ValueError(
                 f"backbone {self.backbone} comes with its own weights; set weights to pretrained"
+            )
+        if self.pooling != "auto" and not known:
+            raise ValueError(f"backbone {self.backbone} pools by itself; set pooling to auto")
+        joined = "+" in self.backbone
+        if joined and self.weights.startswith(OWN):
+            raise ValueError(
+                f"weights {self.weights} are of one network, and backbone {self.backbone} joins"
+                " several; set weights to pretrained"
+            )
+        if joined and self.pooling != "auto":
+            raise ValueError(
+                f"pooling {self.pooling} is of one network, and backbone {self.backbone} joins"
+                " several; set pooling to auto"
             )
         return self
 
@@ -600,6 +635,11 @@ def check_file(schema: Schema, root: Path = Path()) -> None:
         raise ParamsError(
             f"{root / plugins.FOLDER} is not here, and dvc.yaml declares it: run `mkdir"
             f" {plugins.FOLDER} && touch {plugins.FOLDER}/{plugins.REQUIREMENTS}`, and commit it"
+        )
+    if paths.WEIGHTS.as_posix() in deps and not (root / paths.WEIGHTS).is_dir():
+        raise ParamsError(
+            f"{root / paths.WEIGHTS} is not here, and dvc.yaml declares it: run `mkdir"
+            f" {paths.WEIGHTS}`"
         )
     asked = re.findall(r"\$\{([\w.]+)\}", graph)
     for stage in stages.values():

@@ -11,6 +11,8 @@ PICTURES = Path("data/pictures")  # examples that ingest itself makes (surfaces,
 PLAN = Path("data/plan.parquet")
 CONTACT_SHEET = Path("reports/contact_sheet.png")
 
+WEIGHTS = Path("data/weights")  # networks and weights of somebody's own
+
 FEATURES = Path("data/features")
 
 HEAD_WEIGHTS = Path("models/head.safetensors")

@@ -50,7 +50,7 @@ class Pixels(NamedTuple):
     """What a backbone that takes pixels wants: uint8 [crop, crop, 3] of sRGB.
 
     resize: pixels of the shorter side before cropping; crop: side of the square cut from the
-    middle; interpolation: `bicubic` or `bilinear`; mean and std: of each channel, for values
+    middle; interpolation: one of `INTERPOLATIONS`; mean and std: of each channel, for values
     from 0 to 1.
     """
 
@@ -62,6 +62,24 @@ class Pixels(NamedTuple):
 
 
 Preprocessing = Pixels  # its name for plugins of before there were other inputs
+
+INTERPOLATIONS = ("bicubic", "bilinear", "lanczos", "nearest")
+FITS = ("squash", "border")
+
+
+class Fitted(NamedTuple):
+    """The same for a backbone that is to see whole pictures, as timm's `crop_mode` says.
+
+    The fields are those of `Pixels`, and fit: `squash`, where both sides are scaled to `resize`, or
+    `border`, where the longer one is, and the rest of the square has the colour `mean`.
+    """
+
+    resize: int
+    crop: int
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    fit: str
 
 
 class Vector(NamedTuple):
@@ -121,6 +139,7 @@ class Spectrum(NamedTuple):
 # values that JSON has; a text of them is a file of its own in a bundle.
 INPUTS: dict[str, type] = {
     "pixels": Pixels,
+    "fitted": Fitted,
     "vector": Vector,
     "tokens": Tokens,
     "terms": Terms,

@@ -282,6 +282,7 @@ def made_of(about: dict[str, Any]) -> dict[str, str]:
     return {
         "manifest": about["data"]["manifest"][:12],
         "backbone": about["backbone"]["fingerprint"][:12],
+        "licence of its weights": about["backbone"].get("licence", "not stated"),
         "temperature": f"{about['calibration']['temperature']:g}",
         **about["libraries"],
     }

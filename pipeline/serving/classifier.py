@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from ..core.errors import DataError
 from ..heads.head import load_head, named_classes
-from ..kinds import INPUTS, Input, Pixels, Shown, named
+from ..kinds import FITS, INPUTS, INTERPOLATIONS, Fitted, Input, Pixels, Shown, named
 from .explain import class_map, directions, effects, falls, neighbours, odds
 
 MOST_PIXELS_A_SIDE = 4096  # of what a backbone sees
@@ -231,16 +231,18 @@ def _preprocessing(folder: Path, about: dict[str, Any]) -> Input:
     told = dict(about["preprocessing"])
     for name, file in about.get("files", {}).items():
         told[name] = (folder / Path(file).name).read_text(encoding="utf-8")
-    form = INPUTS[about.get("takes", "pixels")]
+    form: Any = INPUTS[about.get("takes", "pixels")]
     values = {n: tuple(v) if isinstance(v, list) else v for n, v in told.items()}
-    if form is not Pixels:
+    if form not in (Pixels, Fitted):
         return form(**values)
-    preprocessing = Pixels(**told)
+    preprocessing: Pixels | Fitted = form(**values)
     sides = (preprocessing.resize, preprocessing.crop)
     if not all(isinstance(side, int) and 1 <= side <= MOST_PIXELS_A_SIDE for side in sides):
         raise ValueError(f"preprocessing.resize and crop are {sides!r:.40}")
-    if preprocessing.interpolation not in ("bicubic", "bilinear"):
+    if preprocessing.interpolation not in INTERPOLATIONS:
         raise ValueError(f"preprocessing.interpolation is {preprocessing.interpolation!r:.40}")
+    if isinstance(preprocessing, Fitted) and preprocessing.fit not in FITS:
+        raise ValueError(f"preprocessing.fit is {preprocessing.fit!r:.40}")
     return preprocessing
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..backbones import catalogue
-from ..kinds import Kind, Preprocessing, named
+from ..kinds import INPUTS, Input, Kind, named
 
 
 class TorchClassifier(nn.Module):
@@ -22,7 +22,7 @@ class TorchClassifier(nn.Module):
     def __init__(
         self,
         kind: Kind,
-        preprocessing: Preprocessing,
+        preprocessing: Input,
         backbone: nn.Module,
         head: nn.Module,
         power: float,
@@ -45,9 +45,10 @@ class TorchClassifier(nn.Module):
 def load(folder: Path) -> TorchClassifier:
     """The bundle in `folder`, in evaluation mode on the CPU."""
     about = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
-    preprocessing = Preprocessing(**about["preprocessing"])
-    weights = folder / "backbone.safetensors"
-    backbone = catalogue.with_weights(about["backbone"]["name"], weights).module
+    form = INPUTS[about.get("takes", "pixels")]
+    preprocessing = form(**about["preprocessing"])
+    weights, told = folder / "backbone.safetensors", about["backbone"]
+    backbone = catalogue.with_weights(told["name"], weights, told.get("pooling", "auto")).module
     tensors = load_file(folder / "head.safetensors")
     layers = [_linear(tensors["weight"], tensors["bias"])]
     if "hidden_weight" in tensors:

@@ -82,7 +82,9 @@ def write(
             "weights": settings.weights,
             "dimension": head.dimension,
             "fingerprint": fingerprint,
-        },
+            "licence": ", ".join(dict.fromkeys(notes["licence"] for notes in told)),
+        }
+        | ({} if settings.pooling == "auto" else {"pooling": settings.pooling}),
         "head": about,
         "power": power,
         "calibration": {"temperature": temperature, "pictures": about["validation"]["pictures"]},

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..core.errors import ParamsError
 from ..core.files import read
 from ..core.params import Augmentation
-from ..kinds import Kind, Maker, Preprocessing, View
+from ..kinds import Input, Kind, Maker, View
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Feed:
     """How examples become a backbone's input: their kind, its views and the augmentation."""
 
     kind: Kind
-    preprocessing: Preprocessing
+    preprocessing: Input
     ranges: Augmentation
 
     def __post_init__(self) -> None:

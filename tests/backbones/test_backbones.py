@@ -1,5 +1,6 @@
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import skimage
@@ -11,10 +12,12 @@ from PIL import Image
 from pipeline.backbones import catalogue
 from pipeline.backbones.onnx_export import WithMaps, map_source
 from pipeline.core.errors import DataError, ParamsError, WeightsError
-from pipeline.kinds import Preprocessing
+from pipeline.kinds import Fitted, Pixels, Preprocessing
 from pipeline.kinds.image import preprocess
 
 IMAGENET = {"coffee": 967, "camera": 872, "rocket": 657}  # espresso, tripod, missile
+
+IMAGENET_SCALE = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def seen_by(name: str, preprocessing: Preprocessing) -> torch.Tensor:
@@ -146,9 +149,8 @@ def test_a_model_that_does_not_exist_is_named() -> None:
 @pytest.mark.parametrize(
     ("configured", "said"),
     [
-        ({"crop_mode": "squash"}, "crop_mode squash"),
-        ({"crop_mode": "border"}, "crop_mode border"),
-        ({"interpolation": "nearest"}, "interpolation nearest"),
+        ({"crop_mode": "other"}, "crop_mode other"),
+        ({"interpolation": "box"}, "interpolation box"),
         ({"input_size": (3, 64, 96)}, r"input_size \(3, 64, 96\)"),
         ({"input_size": (1, 64, 64)}, r"input_size \(1, 64, 64\)"),
     ],
@@ -161,9 +163,19 @@ def test_pictures_that_timm_prepares_in_another_way_are_no_silent_loss(
         catalogue._timm_preprocessing("timm:resnet10t", network)
 
 
-def test_a_model_of_timm_that_is_trained_on_squashed_pictures_is_refused() -> None:
-    with pytest.raises(ParamsError, match=r"tf_efficientnetv2_b3 .* crop_mode squash"):
-        catalogue.load("timm:tf_efficientnetv2_b3", weights="random")
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        (
+            "timm:tf_efficientnetv2_b3",
+            Fitted(266, 240, "bicubic", (0.5,) * 3, (0.5,) * 3, "squash"),
+        ),
+        ("timm:resnet10t", Pixels(201, 176, "bicubic", *IMAGENET_SCALE)),
+    ],
+)
+def test_how_timm_prepares_pictures_is_taken_from_its_configuration(name: str, form: Any) -> None:
+    network = timm.create_model(name.removeprefix("timm:"))
+    assert catalogue._timm_preprocessing(name, network) == form
 
 
 def test_the_fingerprint_changes_with_the_weights_alone() -> None:

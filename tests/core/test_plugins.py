@@ -183,6 +183,8 @@ def test_the_parameters_are_checked_before_any_work(project: Project) -> None:
     missing = "plugins is not here, and dvc.yaml declares it: run `mkdir plugins && touch plugins/"
     assert complaint().startswith(missing)
     pin()
+    assert complaint().startswith("data/weights is not here, and dvc.yaml declares it: run `mkdir ")
+    Path("data/weights").mkdir()
     params.check_file(kinds.schema)
     project.set(**{"ingest.source": "python:a.f"})
     assert complaint().startswith("ingest.source python:a.f: plugins/a.py is not here, and")

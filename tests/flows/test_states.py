@@ -169,7 +169,8 @@ def test_a_stage_added_to_the_projects_own_graph_is_in_the_next_run(toy: Toy) ->
         names = [next(iter(out)) if isinstance(out, dict) else out for out in outs]
         stage["cmd"] = " ".join(["python stand_in.py", *names])
     (toy.root / "stand_in.py").write_text(STAND_IN)
-    for folder in ("pipeline", "plugins"):
+    (toy.root / "data").mkdir(exist_ok=True)
+    for folder in ("pipeline", "plugins", "data/weights"):
         (toy.root / folder).symlink_to(PROJECT / folder)
     for file in ("params.yaml", "data/raw/surfaces.csv"):
         (toy.root / file).parent.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,7 @@ class Clone:
 
     def __init__(self, folder: Path, exported: Path) -> None:
         self.folder = folder
-        for name in ("pipeline", "plugins", "flows", "headstart", ".dvc/plots"):
+        for name in ("pipeline", "plugins", "flows", "headstart", "data/weights", ".dvc/plots"):
             shutil.copytree(
                 ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
             )

@@ -78,9 +78,9 @@ def _opened(settings: ExtractParams, kind: Kind) -> Engine:
         from .on_torch import on_cpu, on_cuda
 
         on_gpu = settings.device != "cpu" and _has_cuda()
-        backbone = load(settings.backbone, settings.weights)
+        backbone = load(settings.backbone, settings.weights, settings.pooling)
         if plugins.is_plugin(settings.backbone):  # whose code may change without the network
-            file = exports.exported(settings.backbone, settings.weights)
+            file = exports.exported(settings.backbone, settings.weights, settings.pooling)
             backbone = replace(backbone, fingerprint=exports.fingerprint(file))
         return (on_cuda if on_gpu else on_cpu)(backbone, settings, kind)
     if settings.engine == settings.device == "auto" and _sees_gpu() and packages.missing("torch"):
@@ -104,7 +104,7 @@ def _opened(settings: ExtractParams, kind: Kind) -> Engine:
 def is_ready(settings: ExtractParams) -> bool:
     """Whether `open_engines` is quick: no PyTorch, and a backbone that was exported before."""
     return all(
-        _runs_it(one) != "torch" and exports.is_exported(one.backbone, one.weights)
+        _runs_it(one) != "torch" and exports.is_exported(one.backbone, one.weights, one.pooling)
         for one in _each(settings)
     )
 
@@ -145,11 +145,11 @@ def _sound(settings: ExtractParams, kind: Kind) -> tuple[Path, Engine]:
     """The backbone's export, and ONNX Runtime on it; a damaged one is exported again."""
     from .on_onnxruntime import on_export
 
-    file = exports.exported(settings.backbone, settings.weights)
+    file = exports.exported(settings.backbone, settings.weights, settings.pooling)
     try:
         return file, on_export(file, kind)
     except Exception as error:  # ONNX Runtime has a class for each way a file can be damaged
         print(f"extract: {file} is damaged ({type(error).__name__}) and is exported again")
         file.unlink()
-        file = exports.exported(settings.backbone, settings.weights)
+        file = exports.exported(settings.backbone, settings.weights, settings.pooling)
         return file, on_export(file, kind)

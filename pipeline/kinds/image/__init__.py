@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import RefusedError
-from .. import Example, Maker, Pixels, Shown, View
+from .. import Example, Fitted, Maker, Pixels, Shown, View
 from .reading import PLAIN, Reading, parsed
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Image:
     view_columns = ("angle", "scale", "hflip", "vflip")
     original = ORIGINAL
     view_code = VIEW_CODE
-    feeds = frozenset({"pixels"})
+    feeds = frozenset({"pixels", "fitted"})
     accepts = ("image/*", "application/dicom")
 
     def __init__(self, declared: Reading = PLAIN) -> None:
@@ -155,7 +155,7 @@ class Image:
         made_by = " ".join(f"{name} {version(name)}" for name in names[: 3 if augmented else 1])
         return f"{made_by}{self.declared}"
 
-    def inputs(self, preprocessing: Pixels, device: str) -> Maker:
+    def inputs(self, preprocessing: Pixels | Fitted, device: str) -> Maker:
         """Views, uint8 [n, side, side, 3]."""
         if device == "cuda":
             from .gpu import ViewMaker
@@ -176,13 +176,15 @@ class Image:
         libraries = f"Pillow {version('pillow')}, OpenCV {version('opencv-python-headless')}"
         return f"alike {COPIES_CODE}, {libraries}{self.declared}"
 
-    def graph(self, preprocessing: Pixels) -> "onnx.ModelProto":
+    def graph(self, preprocessing: Pixels | Fitted) -> "onnx.ModelProto":
         """From a picture, uint8 [height, width, 3] of any size, to the backbone's pixels."""
         from .onnx_input import graph
 
         return graph(preprocessing)
 
-    def torch_input(self, example: "torch.Tensor", preprocessing: Pixels) -> "torch.Tensor":
+    def torch_input(
+        self, example: "torch.Tensor", preprocessing: Pixels | Fitted
+    ) -> "torch.Tensor":
         """The same in PyTorch: uint8 [height, width, 3] to [crop, crop, 3]."""
         from .torch_input import preprocess
 
@@ -197,7 +199,7 @@ class Image:
             )
         return b"P6\n%d %d\n255\n" % (array.shape[1], array.shape[0]) + array.tobytes()
 
-    def read(self, data: bytes, preprocessing: Pixels) -> NDArray[Any]:
+    def read(self, data: bytes, preprocessing: Pixels | Fitted) -> NDArray[Any]:
         """A picture, uint8 [height, width, 3], scaled by the function that `extract` uses."""
         from .preprocess import base
 
@@ -207,7 +209,7 @@ class Image:
         self,
         example: NDArray[Any],
         heat: NDArray[np.float32],
-        preprocessing: Pixels,
+        preprocessing: Pixels | Fitted,
         side: int | None,
     ) -> Shown:
         """The picture as the backbone saw it, under the map of a class."""
@@ -215,13 +217,15 @@ class Image:
         from .preprocess import crop
         from .show import encoded
 
-        return encoded(overlay(crop(example, preprocessing.crop), heat), side)
+        seen = crop(example, preprocessing.crop, isinstance(preprocessing, Fitted))
+        return encoded(overlay(seen, heat), side)
 
-    def hidden(self, data: bytes, preprocessing: Pixels) -> Sequence[NDArray[Any]]:
+    def hidden(self, data: bytes, preprocessing: Pixels | Fitted) -> Sequence[NDArray[Any]]:
         """The picture with half of its cells blurred, other ones each time."""
         from .hiding import hidden
 
-        return hidden(self.read(data, preprocessing), preprocessing.crop)
+        fitted = isinstance(preprocessing, Fitted)
+        return hidden(self.read(data, preprocessing), preprocessing.crop, fitted)
 
     def hidden_together(self) -> NDArray[np.bool_]:
         """Which cells that are."""
@@ -230,7 +234,11 @@ class Image:
         return together()
 
     def explain_parts(
-        self, data: bytes, preprocessing: Pixels, weights: NDArray[np.float32], side: int | None
+        self,
+        data: bytes,
+        preprocessing: Pixels | Fitted,
+        weights: NDArray[np.float32],
+        side: int | None,
     ) -> Shown:
         """The picture as the backbone saw it, under a map of its cells."""
         from .hiding import as_map

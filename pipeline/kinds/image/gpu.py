@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ...core.cuda import NO_MEMORY, own_stream
 from ...core.errors import DeviceError
-from .. import Asked, Pixels
+from .. import Asked, Fitted, Pixels
 from . import preprocess
 from .decode import REDUCING_GAP, TURNS, srgb_transform
 from .reading import PLAIN, Reading
@@ -38,6 +38,7 @@ GPU_VIEW_CODE = 1  # raise when this module comes to give other pixels
 # Fixed point of Pillow's 8-bit scaling: 8 bits of pixel and 2 of overshoot beside the fraction.
 FRACTION_BITS = 22
 BLOCK = 512  # pixels a program of a kernel
+SCALED_HERE = ("bicubic", "bilinear")  # what else there is, the CPU scales
 
 # Markers of a JPEG.
 BASELINE_FRAME, START_OF_SCAN = 0xC0, 0xDA
@@ -51,7 +52,7 @@ class ViewMaker:
 
     made_by = f" gpu views {GPU_VIEW_CODE}"
 
-    def __init__(self, preprocessing: Pixels, reading: Reading = PLAIN) -> None:
+    def __init__(self, preprocessing: Pixels | Fitted, reading: Reading = PLAIN) -> None:
         """Make one view, so that the kernels are compiled before threads ask for them.
 
         Raises:
@@ -81,7 +82,7 @@ class ViewMaker:
 
 def make_views(
     asked: Sequence[tuple[bytes, list[View]]],
-    preprocessing: Pixels,
+    preprocessing: Pixels | Fitted,
     device: torch.device,
     reading: Reading = PLAIN,
 ) -> Tensor:
@@ -104,7 +105,8 @@ def make_views(
     """
     try:
         bases = _bases([data for data, _ in asked], preprocessing, device, reading)
-        return warp(bases, [wanted for _, wanted in asked], preprocessing.crop)
+        views, fitted = [wanted for _, wanted in asked], isinstance(preprocessing, Fitted)
+        return warp(bases, views, preprocessing.crop, fitted)
     except torch.cuda.OutOfMemoryError:
         half = len(asked) // 2
     if half == 0:
@@ -129,15 +131,19 @@ class Bases(NamedTuple):
 
 
 def _bases(
-    files: list[bytes], preprocessing: Pixels, device: torch.device, reading: Reading
+    files: list[bytes], preprocessing: Pixels | Fitted, device: torch.device, reading: Reading
 ) -> Bases:
     """The base of each picture, from nvJPEG where it takes the file and from the CPU elsewhere."""
-    shorter = max(preprocessing.resize, preprocessing.crop)
-    suited = [i for i, data in enumerate(files) if suits_nvjpeg(data, shorter)]
-    suited = [] if reading.channels else suited  # which colours are taken is told the CPU alone
-    decoded = zip(suited, decode([files[i] for i in suited], device), strict=True)
-    on_gpu = {i: picture for i, picture in decoded if picture is not None}
-    parts = [scale(list(on_gpu.values()), preprocessing)] if on_gpu else []
+    on_gpu: dict[int, Tensor] = {}
+    parts = []
+    # Which colours are taken is told the CPU alone.
+    scaled_here = isinstance(preprocessing, Pixels) and preprocessing.interpolation in SCALED_HERE
+    if isinstance(preprocessing, Pixels) and scaled_here and not reading.channels:
+        shorter = max(preprocessing.resize, preprocessing.crop)
+        suited = [i for i, data in enumerate(files) if suits_nvjpeg(data, shorter)]
+        decoded = zip(suited, decode([files[i] for i in suited], device), strict=True)
+        on_gpu = {i: picture for i, picture in decoded if picture is not None}
+        parts = [scale(list(on_gpu.values()), preprocessing)] if on_gpu else []
     on_cpu = {
         i: preprocess.base(data, preprocessing, reading)
         for i, data in enumerate(files)
@@ -413,13 +419,14 @@ def _scale_kernel(
 # --- warping --------------------------------------------------------------------------------------
 
 
-def warp(bases: Bases, wanted: Sequence[Sequence[View]], side: int) -> Tensor:
+def warp(bases: Bases, wanted: Sequence[Sequence[View]], side: int, fitted: bool = False) -> Tensor:
     """The square of `side` pixels in the middle of each view, as `views.ViewMaker` makes it.
 
     Args:
         bases: the scaled pictures.
         wanted: the views of each.
         side: at most the pictures' shorter side.
+        fitted: as in `preprocess.crop`.
 
     Returns:
         uint8 [views, side, side, 3], on the device of the bases.
@@ -427,7 +434,10 @@ def warp(bases: Bases, wanted: Sequence[Sequence[View]], side: int) -> Tensor:
     counts = [len(of_one) for of_one in wanted]
     angle, factor, hflip, vflip = np.array([view for of_one in wanted for view in of_one]).T
     start, height, width = (np.repeat(column, counts) for column in bases[1:])
-    left, top = (width - side) // 2, (height - side) // 2
+    left, top = (
+        np.rint(around / 2).astype(np.int64) if fitted else around // 2
+        for around in (width - side, height - side)
+    )
     # A flip comes last: the pixel at x shows what without it is at width - 1 - x.
     first_x, step_x = np.where(hflip, width - 1 - left, left), np.where(hflip, -1, 1)
     first_y, step_y = np.where(vflip, height - 1 - top, top), np.where(vflip, -1, 1)

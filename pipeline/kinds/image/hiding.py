@@ -36,27 +36,28 @@ def together() -> NDArray[np.bool_]:
     return np.concatenate([design, ~design])
 
 
-def hidden(picture: NDArray[np.uint8], side: int) -> list[NDArray[np.uint8]]:
+def hidden(picture: NDArray[np.uint8], side: int, fitted: bool = False) -> list[NDArray[np.uint8]]:
     """The picture with the cells of each row of `together` blurred.
 
     Args:
         picture: uint8 [height, width, 3], as the graph takes it.
         side: of the square in its middle that the backbone sees, in pixels.
+        fitted: whether the picture is prepared as `Fitted` says; then all of it stays.
 
     Returns:
         pictures as high as wide, of whose middle the graph makes the same as of the whole one's.
     """
     shorter = min(picture.shape[:2])
     top, left = ((length - side) // 2 - (shorter - side) // 2 for length in picture.shape[:2])
-    square = picture[top : top + shorter, left : left + shorter]
-    seen = Image.fromarray(crop(square, side))
+    square = picture if fitted else picture[top : top + shorter, left : left + shorter]
+    seen = Image.fromarray(crop(square, side, fitted))
     blurred = seen.filter(ImageFilter.GaussianBlur(BLUR * side))
     found = []
     for cells in together():
         mask = Image.fromarray(255 * as_map(cells).astype(np.uint8))
         soft = mask.resize((side, side), Image.Resampling.BILINEAR)
         one = square.copy()
-        crop(one, side)[:] = np.asarray(Image.composite(blurred, seen, soft))
+        crop(one, side, fitted)[:] = np.asarray(Image.composite(blurred, seen, soft))
         found.append(one)
     return found
 

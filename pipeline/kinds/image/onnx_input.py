@@ -6,8 +6,8 @@ It is written in ONNX's own notation, so that no PyTorch is needed here, nor whe
 import onnx
 from onnx import inliner, parser
 
-from .. import IR_VERSION, OPSET, Pixels
-from .preprocess import REACH
+from .. import IR_VERSION, OPSET, Fitted, Pixels
+from .preprocess import REACH, colour
 
 # Per axis: the weights [crop, length] with which Pillow's `resize` makes each of the pixels that
 # `bases.base` and `bases.crop` leave of an axis, from the picture's pixels. A filter of the
@@ -16,10 +16,10 @@ from .preprocess import REACH
 # panorama is rounded to float32 as Pillow's is. All else is in float64.
 AXIS = """
 <opset_import: ["" : {opset}], domain: "headstart">
-axis_weights (length, shorter) => (weights, fewer)
+axis_weights (length, whole) => (weights, fewer{seen})
 {{
     size = Cast<to = 11>(length)
-    side = Cast<to = 11>(shorter)
+    side = Cast<to = 11>(whole)
     resize = Constant<value = double {{{resize}.0}}>()
     crop = Constant<value = double {{{crop}.0}}>()
     reach = Constant<value = double {{{reach}.0}}>()
@@ -32,7 +32,7 @@ axis_weights (length, shorter) => (weights, fewer)
     factor = Div(resize, side)
     exact = Mul(size, factor)
     rounded = Round(exact)
-    scaled = Max(rounded, resize)
+    scaled = Max(rounded, {least})
     surplus = Sub(scaled, reach)
     surplus_half = Div(surplus, two)
     surplus_floor = Floor(surplus_half)
@@ -40,7 +40,7 @@ axis_weights (length, shorter) => (weights, fewer)
     start_exact = Div(cut, factor)
     kept = Sub(scaled, cut)
     end_scaled = Div(kept, factor)
-    end_exact = Min(end_scaled, size)
+    end_exact = Min({end}, size)
     start_float = Cast<to = 1>(start_exact)
     end_float = Cast<to = 1>(end_exact)
     span_float = Sub(end_float, start_float)
@@ -55,8 +55,7 @@ axis_weights (length, shorter) => (weights, fewer)
 
     margin = Sub(pixels, crop)
     margin_half = Div(margin, two)
-    first = Floor(margin_half)
-    last = Add(first, crop)
+{first}    last = Add(first, crop)
     numbers = Range(first, last, one)
     middles = Add(numbers, half)
     places = Mul(middles, scale)
@@ -83,12 +82,54 @@ axis_weights (length, shorter) => (weights, fewer)
     across = Constant<value = int64[1] {{1}}>()
     total = ReduceSum(inside, across)
     share = Div(inside, total)
-    weights = Cast<to = 1>(share)
-}}
+{mask}}}
 """
 
-# What Pillow's filters are at the distance x ≥ 0. Bicubic is Keys' (1981) with a = -0.5.
+# The weights of each pixel.
+WEIGHTS = """    weights = Cast<to = 1>(share)
+"""
+
+# Where the middle begins: as `preprocess.crop`, or as timm cuts out or fills up (`Fitted`).
+FIRST = """    first = Floor(margin_half)
+"""
+FIRST_OF_FITTED = """    first_cut = Round(margin_half)
+    first_filled = Ceil(margin_half)
+    is_cut = GreaterOrEqual(margin, zero)
+    first = Where(is_cut, first_cut, first_filled)
+"""
+# The same where some are not of the picture; `seen` [crop, 1] is 1 of those that are, else 0.
+MASK = """    from_first = GreaterOrEqual(numbers, zero)
+    to_last = Less(numbers, pixels)
+    is_seen_flat = And(from_first, to_last)
+    is_seen = Unsqueeze(is_seen_flat, down)
+    seen_share = Where(is_seen, share, zero)
+    weights = Cast<to = 1>(seen_share)
+    seen = Cast<to = 1>(is_seen)
+"""
+
+# What Pillow's filters are at the distance x ≥ 0. Bicubic is Keys' (1981) with a = -0.5; Lanczos'
+# is sinc(x) sinc(x / 3). The nearest pixel is the one that the new pixel's centre is in.
 FILTERS = {
+    "lanczos": """
+    three = Constant<value = double {3.0}>()
+    pi = Constant<value = double {3.141592653589793}>()
+    least = Constant<value = double {1e-9}>()
+    away = Max(x, least)
+    angle = Mul(away, pi)
+    third = Div(angle, three)
+    sine = Sin(angle)
+    sine_of_third = Sin(third)
+    sines = Mul(sine, sine_of_third)
+    angles = Mul(angle, third)
+    window = Div(sines, angles)
+    is_near = Less(x, three)
+    y = Where(is_near, window, zero)
+""",
+    "nearest": """
+    chosen = Floor(centres)
+    is_chosen = Equal(sources, chosen)
+    y = Cast<to = 11>(is_chosen)
+""",
     "bilinear": """
     falling = Sub(one, x)
     y = Max(falling, zero)
@@ -197,7 +238,70 @@ preprocess (uint8[height, width, 3] picture) => (uint8[1, {crop}, {crop}, 3] inp
 """
 
 
-def graph(preprocessing: Pixels) -> onnx.ModelProto:
+# One picture that is seen whole to what the backbone takes, as `PREPROCESS`. Its whole length along
+# an axis is that of the axis (`squash`) or of the longer one (`border`); there, what the picture
+# does not reach has a colour of its own.
+WHOLE = """
+<ir_version: {ir_version}, opset_import: ["" : {opset}, "headstart" : 1]>
+preprocess (uint8[height, width, 3] picture) => (uint8[1, {crop}, {crop}, 3] input)
+<int64 resize = {{{resize}}}, int64 least = {{{least_side}}}, int64[1] crop = {{{crop}}},
+ int64[2] sides = {{0, 1}}, int64[1] one_picture = {{0}}, float half = {{0.5}},
+ double zero = {{0.0}}, double twice = {{2.0}}, float one = {{1.0}},
+ float[3] colour = {{{colour}}}>
+{{
+    height = Shape<start = 0, end = 1>(picture)
+    width = Shape<start = 1, end = 2>(picture)
+    rows = Squeeze(height)
+    columns = Squeeze(width)
+    shorter = Min(rows, columns)
+    longer = Max(rows, columns)
+    is_long = Equal(longer, resize)
+    is_wide = GreaterOrEqual(shorter, least)
+    is_base = And(is_long, is_wide)
+    square = If (is_base) <
+        then_branch = middle () => (uint8[{crop}, {crop}, 3] cut_out) {{
+            size = Concat<axis = 0>(height, width)
+            around = Sub(size, crop)
+            around_float = Cast<to = 1>(around)
+            begin_exact = Mul(around_float, half)
+            begin_rounded = Round(begin_exact)
+            begin = Cast<to = 7>(begin_rounded)
+            end = Add(begin, crop)
+            cut_out = Slice(picture, begin, end, sides)
+        }},
+        else_branch = scaled () => (uint8[{crop}, {crop}, 3] made) {{
+            down, fewer_rows, seen_rows = headstart.axis_weights(rows, {of_rows})
+            across, fewer_columns, seen_columns = headstart.axis_weights(columns, {of_columns})
+            twice_fewer_columns = Mul(fewer_columns, twice)
+            most_down = Greater(fewer_rows, twice_fewer_columns)
+            shrinks = Greater(fewer_rows, zero)
+            down_first = And(most_down, shrinks)
+            levels = If (down_first) <
+                then_branch = tall () => (float[{crop}, {crop}, 3] tall_levels) {{
+                    tall_levels = headstart.scale(picture, down, across)
+                }},
+                else_branch = wide () => (float[{crop}, {crop}, 3] wide_levels) {{
+                    turned = Transpose<perm = [1, 0, 2]>(picture)
+                    turned_levels = headstart.scale(turned, across, down)
+                    wide_levels = Transpose<perm = [1, 0, 2]>(turned_levels)
+                }}
+            >
+            seen_across = Transpose<perm = [1, 0]>(seen_columns)
+            seen_both = MatMul(seen_rows, seen_across)
+            unseen = Sub(one, seen_both)
+            last = Constant<value = int64[1] {{2}}>()
+            unseen_levels = Unsqueeze(unseen, last)
+            filled = Mul(unseen_levels, colour)
+            whole = Add(levels, filled)
+            made = Cast<to = 2>(whole)
+        }}
+    >
+    input = Unsqueeze(square, one_picture)
+}}
+"""
+
+
+def graph(preprocessing: Pixels | Fitted) -> onnx.ModelProto:
     """What `preprocess.py` does: uint8 `picture` [height, width, 3] to `input` [1, crop, crop, 3].
 
     Its levels differ from Pillow's by 1 here and there, for Pillow's weights are whole numbers, and
@@ -211,8 +315,29 @@ def graph(preprocessing: Pixels) -> onnx.ModelProto:
         "resize": shorter,
         "crop": preprocessing.crop,
         "reach": REACH * shorter,
-        "support": {"bilinear": 1, "bicubic": 2}[preprocessing.interpolation],
+        "support": {"nearest": 1, "bilinear": 1, "bicubic": 2, "lanczos": 3}[
+            preprocessing.interpolation
+        ],
         "filter": FILTERS[preprocessing.interpolation],
+        "least": "resize",
+        "end": "end_scaled",
+        "first": FIRST,
+        "seen": "",
+        "mask": WEIGHTS,
     }
-    text = "".join(part.format(**numbers) for part in (PREPROCESS, AXIS, SCALE))
+    first = PREPROCESS
+    if isinstance(preprocessing, Fitted):
+        first, squash = WHOLE, preprocessing.fit == "squash"
+        numbers |= {
+            "least": "one",
+            "end": "size",
+            "first": FIRST_OF_FITTED,
+            "seen": ", seen",
+            "mask": MASK,
+            "colour": ", ".join(f"{level}.0" for level in colour(preprocessing)),
+            "least_side": preprocessing.resize if squash else preprocessing.crop,
+            "of_rows": "rows" if squash else "longer",
+            "of_columns": "columns" if squash else "longer",
+        }
+    text = "".join(part.format(**numbers) for part in (first, AXIS, SCALE))
     return inliner.inline_local_functions(parser.parse_model(text))

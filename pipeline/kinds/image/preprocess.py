@@ -7,39 +7,81 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .. import Pixels
+from .. import Fitted, Pixels
 from . import decode
 from .reading import PLAIN, Reading
 
 REACH = 3  # a base is at most this many times as long as its shorter side
+FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+    "nearest": Image.Resampling.NEAREST,
+}
 
 
-def base(data: bytes, preprocessing: Pixels, reading: Reading = PLAIN) -> NDArray[np.uint8]:
+def base(
+    data: bytes, preprocessing: Pixels | Fitted, reading: Reading = PLAIN
+) -> NDArray[np.uint8]:
     """Decode a picture as declared and scale its shorter side to `preprocessing.resize`.
+
+    Of a picture that is to be seen whole, both sides or the longer one: see `_whole`.
 
     Returns:
         [height, width, 3] of 8-bit sRGB; the shorter side is at least the crop.
     """
+    if isinstance(preprocessing, Fitted):
+        return _whole(data, preprocessing, reading)
     shorter = max(preprocessing.resize, preprocessing.crop)
     picture = decode.decode(data, shorter, reading)
     factor = shorter / min(picture.size)
     width, height = (max(shorter, round(side * factor)) for side in picture.size)
     # A panorama is cut to its middle before it is scaled: nothing else of it is ever seen.
-    filters = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
     reach = REACH * shorter
     left, top = max(0, (width - reach) // 2), max(0, (height - reach) // 2)
     box = (left / factor, top / factor, (width - left) / factor, (height - top) / factor)
     box = (box[0], box[1], min(box[2], picture.width), min(box[3], picture.height))
     scaled = picture.resize(
         (width - 2 * left, height - 2 * top),
-        filters[preprocessing.interpolation],
+        FILTERS[preprocessing.interpolation],
         box=box,
         reducing_gap=decode.REDUCING_GAP,
     )
     return decode.pixels(scaled)
 
 
-def crop(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """The square of `side` pixels in the middle."""
-    top, left = ((length - side) // 2 for length in picture.shape[:2])
+def _whole(data: bytes, preprocessing: Fitted, reading: Reading) -> NDArray[np.uint8]:
+    """As timm's `transforms_imagenet_eval` for the crop modes `squash` and `border`.
+
+    All pixels are as there, but for what `decode` does by itself: colour profiles, and large JPEGs
+    at a half.
+    """
+    resize, crop = preprocessing.resize, preprocessing.crop
+    picture = decode.decode(data, resize, reading)
+    filter_ = FILTERS[preprocessing.interpolation]
+    if preprocessing.fit == "squash":
+        return decode.pixels(picture.resize((resize, resize), filter_))
+    ratio = max(picture.size) / resize
+    width, height = (max(1, round(side / ratio)) for side in picture.size)
+    scaled = decode.pixels(picture.resize((width, height), filter_))
+    base = np.empty((max(height, crop), max(width, crop), 3), np.uint8)
+    base[:] = colour(preprocessing)
+    top, left = (base.shape[0] - height) // 2, (base.shape[1] - width) // 2
+    base[top : top + height, left : left + width] = scaled
+    return base
+
+
+def colour(preprocessing: Fitted) -> list[int]:
+    """What fills the rest of the square, which the backbone sees as zeros."""
+    return [round(255 * level) for level in preprocessing.mean]
+
+
+def crop(picture: NDArray[np.uint8], side: int, fitted: bool = False) -> NDArray[np.uint8]:
+    """The square of `side` pixels in the middle; for `Fitted`, the one that timm takes."""
+    top, left = (first(length, side, fitted) for length in picture.shape[:2])
     return picture[top : top + side, left : left + side]
+
+
+def first(length: int, side: int, fitted: bool) -> int:
+    """Where the middle `side` pixels of an axis begin."""
+    return round((length - side) / 2) if fitted else (length - side) // 2

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import Asked, Pixels
+from .. import Asked, Fitted, Pixels
 from . import ORIGINAL as UNCHANGED
 from . import preprocess
 from .reading import PLAIN, Reading
@@ -40,15 +40,15 @@ class ViewMaker:
 
     made_by = ""
 
-    def __init__(self, preprocessing: Pixels, reading: Reading = PLAIN) -> None:
+    def __init__(self, preprocessing: Pixels | Fitted, reading: Reading = PLAIN) -> None:
         """Remember how the backbone wants its pictures, and what is declared of them."""
         self.preprocessing, self.reading = preprocessing, reading
 
     def __call__(self, asked: Asked) -> NDArray[np.uint8]:
         """The asked views of each picture, cropped, uint8 [views, side, side, 3]."""
-        side = self.preprocessing.crop
+        side, fitted = self.preprocessing.crop, isinstance(self.preprocessing, Fitted)
         seen = []
         for data, wanted in asked:
             base = preprocess.base(data, self.preprocessing, self.reading)
-            seen += [preprocess.crop(apply(base, View(*view)), side) for view in wanted]
+            seen += [preprocess.crop(apply(base, View(*view)), side, fitted) for view in wanted]
         return np.stack(seen)

@@ -1,0 +1,281 @@
+"""A backbone that is an ONNX file of somebody's own in `data/weights`, with a small YAML beside it.
+
+The file has one input, float32 [n, 3, crop, crop] of pictures that were scaled by mean and std, and
+one output: features [n, d], or maps [n, d, h, w] whose means are then the features. The YAML has
+the same name and says how pictures are prepared, as `kinds.Pixels` and `kinds.Fitted` do, and the
+licence of the weights. Scaling by mean and std is put before the graph here.
+"""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from ..core.errors import ParamsError, WeightsError
+from ..kinds import FITS, OPSET, Fitted, Pixels
+from . import given, plugin
+from .opened import Opened
+
+if TYPE_CHECKING:
+    import onnx
+
+NEEDED = ("resize", "crop", "interpolation", "mean", "std")
+FURTHER = ("fit", "licence")
+OLDEST = 13  # version of ONNX's operators that is brought to ours
+BEYOND = ".data"  # after the file's name: where PyTorch's exporter writes large weights
+
+BEFORE = """
+<ir_version: {ir_version}, opset_import: ["" : {opset}]>
+scaled (uint8[n, {side}, {side}, 3] pictures) => (float[n, 3, {side}, {side}] scaled)
+{{
+    numbers = Cast<to = 1>(pictures)
+    channels = Transpose<perm = [0, 3, 1, 2]>(numbers)
+    most = Constant<value = float {{255.0}}>()
+    shares = Div(channels, most)
+    centred = Sub(shares, mean)
+    scaled = Div(centred, std)
+}}
+"""
+
+
+def digest(name: str) -> str:
+    """Of the file, of the YAML beside it, and of weights that the file keeps in another.
+
+    Raises:
+        WeightsError: one of the first two is not there.
+    """
+    file = given.graph_file(name)
+    beyond = file.with_name(file.name + BEYOND)
+    files = [file, told_in(name), *([beyond] if beyond.exists() else [])]
+    return " ".join(given.digest(one, plugin.asked_by(name)) for one in files)
+
+
+def distribution(name: str) -> str | None:
+    """None: the weights are in no package."""
+    return None
+
+
+def licence(name: str) -> str:
+    """What the YAML says."""
+    return str(_told(name).get("licence", "not stated"))
+
+
+def told_in(name: str) -> Path:
+    """The YAML beside the file."""
+    return given.graph_file(name).with_suffix(".yaml")
+
+
+def opened(name: str) -> Opened:
+    """The graph from pictures, with versions as ours, looked through and tried.
+
+    Raises:
+        ParamsError: the graph or the YAML is not as this module's first lines say.
+        WeightsError: a file is not there or damaged.
+    """
+    preprocessing = _preprocessing(name)
+    model = _versions(name, _load(name))
+    whole = _from_pictures(name, model, preprocessing)
+    return Opened(plugin.graph(name, whole, preprocessing), preprocessing, {}, ("onnx",))
+
+
+def _told(name: str) -> dict[str, Any]:
+    """What the YAML holds, with the names that it should have."""
+    file = told_in(name)
+    given.digest(file, plugin.asked_by(name))  # that it is there
+    try:
+        told = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{file} is no readable YAML: {' '.join(str(error).split())}") from None
+    should = f"it should have {', '.join(NEEDED)} and perhaps {' and '.join(FURTHER)}"
+    if not isinstance(told, dict):
+        raise ParamsError(f"{file} holds no names with values; {should}")
+    if lacking := [key for key in NEEDED if key not in told]:
+        raise ParamsError(f"{file} lacks {', '.join(lacking)}; {should}")
+    if unknown := [str(key) for key in told if key not in (*NEEDED, *FURTHER)]:
+        raise ParamsError(f"{file} has {', '.join(unknown)}, which means nothing here; {should}")
+    return told
+
+
+def _preprocessing(name: str) -> Pixels | Fitted:
+    told = _told(name)
+    prepared = plugin.preprocessing_of(name, tuple(told[key] for key in NEEDED))
+    if not all(math.isfinite(one) for one in (*prepared.mean, *prepared.std)):
+        raise ParamsError(f"{told_in(name)} has a mean or std that is not finite")
+    if "fit" not in told:
+        return prepared
+    if told["fit"] not in FITS:
+        raise ParamsError(
+            f"{told_in(name)} has fit {told['fit']!r:.40}; take {' or '.join(FITS)}, or leave it"
+            " out where the middle is cut out"
+        )
+    return Fitted(*prepared, told["fit"])
+
+
+def _load(name: str) -> "onnx.ModelProto":
+    """The graph with its weights, without functions and what nothing uses."""
+    import onnx
+    from onnx import external_data_helper, inliner
+
+    file = given.graph_file(name)
+    try:
+        model = onnx.load(file, load_external_data=False)
+        for tensor in model.graph.initializer:
+            if external_data_helper.uses_external_data(tensor):
+                where = {entry.key: entry.value for entry in tensor.external_data}["location"]
+                if where != file.name + BEYOND:
+                    raise plugin.wrong(
+                        name,
+                        f"keeps weights in {where}; write them into the file itself, or into"
+                        f" {file.name}{BEYOND} beside it",
+                    )
+        external_data_helper.load_external_data_for_model(model, str(file.parent))
+        model = inliner.inline_local_functions(model)
+    except ParamsError:
+        raise
+    except Exception as error:  # protobuf's and the checker's classes, for damaged bytes
+        said = " ".join(str(error).split())[:160]
+        raise WeightsError(f"{plugin.asked_by(name)}: {file} is damaged: {said}") from None
+    foreign = sorted(_foreign(model.graph))
+    if foreign:
+        raise plugin.wrong(
+            name,
+            f"has operators that are not ONNX's own ({', '.join(foreign[:3])}): export it without",
+        )
+    return model
+
+
+def _foreign(graph: "onnx.GraphProto") -> set[str]:
+    """The operators of other domains than ONNX's, also inside of branches."""
+    found = {
+        f"{node.domain}.{node.op_type}" for node in graph.node if node.domain not in ("", "ai.onnx")
+    }
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in _inside(attribute):
+                found |= _foreign(inner)
+    return found
+
+
+def _inside(attribute: "onnx.AttributeProto") -> "list[onnx.GraphProto]":
+    """The graphs of a branch or loop; to ask others for theirs would give them an empty one."""
+    branches = [attribute.g] if attribute.HasField("g") else []
+    return [*branches, *attribute.graphs]
+
+
+def _versions(name: str, model: "onnx.ModelProto") -> "onnx.ModelProto":
+    """The graph in the version of the operators that a bundle is put together from."""
+    import onnx
+
+    versions = [one.version for one in model.opset_import if one.domain in ("", "ai.onnx")]
+    version = versions[0] if versions else 0
+    del model.opset_import[:]
+    model.opset_import.append(onnx.helper.make_opsetid("", version))
+    if not OLDEST <= version <= OPSET:
+        raise plugin.wrong(
+            name,
+            f"is of opset {version}; export it with one from {OLDEST} to {OPSET}",
+        )
+    if version == OPSET:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, OPSET)
+    except Exception as error:  # the converter's C++ has one class for all
+        said = " ".join(str(error).split())[:160]
+        raise plugin.wrong(
+            name, f"cannot be brought from opset {version} to {OPSET} ({said}); export it with that"
+        ) from None
+
+
+def _from_pictures(
+    name: str, model: "onnx.ModelProto", preprocessing: Pixels | Fitted
+) -> "onnx.ModelProto":
+    """The graph with the scaling before it, and `features`, perhaps `maps`, as its outputs."""
+    import numpy as np
+    import onnx
+    from onnx import compose, helper, numpy_helper, parser
+
+    side = preprocessing.crop
+    constants = {one.name for one in model.graph.initializer}
+    inputs = [one for one in model.graph.input if one.name not in constants]
+    _stop_if_other_input(name, inputs, side)
+    if len(model.graph.output) != 1:
+        outputs = ", ".join(one.name for one in model.graph.output)
+        raise plugin.wrong(name, f"has the outputs {outputs}; it should have one")
+    del model.graph.input[:]
+    model.graph.input.append(inputs[0])
+    model.ir_version = max(model.ir_version, 8)
+    network = _prefixed(model)
+    before = parser.parse_model(
+        BEFORE.format(ir_version=network.ir_version, opset=OPSET, side=side)
+    )
+    for key in ("mean", "std"):
+        values = np.array(getattr(preprocessing, key), np.float32).reshape(1, 3, 1, 1)
+        before.graph.initializer.append(numpy_helper.from_array(values, key))
+    # The names of these two graphs have no point in common: one's begin with `network/`.
+    ends = [("scaled", network.graph.input[0].name)]
+    whole = compose.merge_models(before, network, ends)
+    last = whole.graph.output[0].name
+    rank = len(onnx.shape_inference.infer_shapes(whole).graph.output[0].type.tensor_type.shape.dim)
+    del whole.graph.output[:]
+    if rank == 4:
+        whole.graph.node.append(helper.make_node("Identity", [last], ["maps"]))
+        whole.graph.node.append(helper.make_node("GlobalAveragePool", [last], ["pooled"]))
+        whole.graph.node.append(helper.make_node("Flatten", ["pooled"], ["features"], axis=1))
+    elif rank == 2:
+        whole.graph.node.append(helper.make_node("Identity", [last], ["features"]))
+    else:
+        raise plugin.wrong(
+            name,
+            f"makes numbers of {rank} axes; it should make features [n, d], or maps [n, d, h, w]",
+        )
+    for output, axes in (("features", 2), ("maps", 4))[: rank // 2]:
+        shape = ["n", *[None] * (axes - 1)]
+        told = helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, shape)
+        whole.graph.output.append(told)
+    return whole
+
+
+def _stop_if_other_input(name: str, inputs: "list[onnx.ValueInfoProto]", side: int) -> None:
+    """See that there is one input, of pictures as a bundle can give them."""
+    import onnx
+
+    if len(inputs) != 1:
+        names = ", ".join(one.name for one in inputs)
+        raise plugin.wrong(name, f"has the inputs {names or 'of none'}; it should have one")
+    tensor = inputs[0].type.tensor_type
+    sides = [one.dim_value for one in tensor.shape.dim]  # 0 for one that is left open
+    if tensor.elem_type != onnx.TensorProto.FLOAT or len(sides) != 4:
+        kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+        raise plugin.wrong(
+            name, f"takes {kind} {sides}; it should take float [n, 3, {side}, {side}]"
+        )
+    if sides[0]:
+        raise plugin.wrong(
+            name, f"takes {sides[0]} pictures at a time; export it with an open first axis"
+        )
+    if any(one not in (0, wanted) for one, wanted in zip(sides[1:], (3, side, side), strict=True)):
+        raise plugin.wrong(
+            name, f"takes {sides[1:]}, and {told_in(name)} tells of [3, {side}, {side}]"
+        )
+
+
+def _prefixed(model: "onnx.ModelProto") -> "onnx.ModelProto":
+    """The graph with `network/` before every name, also inside of branches."""
+    import onnx
+
+    def rename(graph: "onnx.GraphProto") -> None:
+        del graph.value_info[:]
+        for told in (*graph.input, *graph.output, *graph.initializer):
+            told.name = f"network/{told.name}"
+        for node in graph.node:
+            for names in (node.input, node.output):
+                names[:] = [f"network/{name}" if name else "" for name in names]
+            for attribute in node.attribute:
+                for inner in _inside(attribute):
+                    rename(inner)
+
+    renamed = onnx.ModelProto()
+    renamed.CopyFrom(model)
+    rename(renamed.graph)
+    return renamed

@@ -1,0 +1,160 @@
+"""Weights of somebody's own in a network that timm or torchvision describes.
+
+A file is safetensors, or what `torch.save(network.state_dict(), file)` wrote. Of the latter only
+tensors are read (`weights_only`): no code in it ever runs.
+"""
+
+import pickle
+import re
+import sys
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..core.errors import WeightsError
+
+Tensors = dict[str, Tensor]
+
+# Where a checkpoint keeps the weights among other things; of an average of them and the last ones,
+# the average, as timm does.
+INSIDE = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
+WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "backbone.")  # what holds a network
+SCALING = {"mean", "std"}  # that our own files have beside the network
+# The last layers of timm's and torchvision's classifiers, and what some have only for training.
+LAST = ("fc", "classifier", "head", "heads", "head_dist", "last_linear")
+AUXILIARY = ("aux1", "aux2", "AuxLogits", "mask_token")
+MANY = 3  # names that a message shows
+
+
+def put_into(network: nn.Module, name: str, file: Path) -> None:
+    """Load the weights in `file` into `network`, which has no classifier; the file may have one.
+
+    Names are taken as they are, without the prefix of a wrapper (`module.` of `DataParallel`), and
+    else as timm changes those of other projects into its own.
+
+    Raises:
+        WeightsError: the file is not there, damaged, no state dictionary, of another network, or
+            holds numbers that are not finite.
+    """
+    tensors = _plain(_read(file))
+    kept, left_out = _parted(tensors, network)
+    changed = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if _wrong(kept, network) and changed:
+        try:
+            renamed = changed(dict(tensors), network)
+        except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, ValueError):
+            renamed = tensors  # it expects another project's names
+        again, without = _parted({**renamed}, network)
+        if not _wrong(again, network):
+            kept, left_out = again, without
+    if wrong := _wrong(kept, network):
+        raise WeightsError(f"{file} holds weights of another network than {name}: {wrong}")
+    for key, tensor in kept.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise WeightsError(f"{file} holds numbers that are not finite, in {key}")
+    network.load_state_dict(kept, strict=False)
+    if left_out:
+        print(f"weights: {file}: left out {_some(left_out)}, which gives no features", flush=True)
+
+
+def _read(file: Path) -> Mapping[Any, Any]:
+    """What the file holds.
+
+    Raises:
+        WeightsError: it cannot be read, or to read it would run code.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        with warnings.catch_warnings():  # of what is said below
+            warnings.simplefilter("ignore")
+            found = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise WeightsError(f"{file} is not here") from None
+    except pickle.UnpicklingError as error:
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        if code:
+            raise WeightsError(
+                f"{file} holds pickled code ({code[1]}), which is never run: where it was made,"
+                " write it anew by `torch.save(network.state_dict(), file)`"
+            ) from None
+        raise WeightsError(f"{file} is damaged, or not what torch.save writes") from None
+    except (EOFError, OSError, RuntimeError, SafetensorError, ValueError, KeyError) as error:
+        if zipfile.is_zipfile(file) and "TorchScript" in str(error):
+            raise WeightsError(
+                f"{file} is a TorchScript archive, which is code: where it was made, write"
+                " `torch.save(network.state_dict(), file)`"
+            ) from None
+        raise WeightsError(f"{file} is damaged: {_said(error)}") from None
+    if not isinstance(found, Mapping):
+        raise WeightsError(f"{file} holds {type(found).__name__}, and no state dictionary")
+    return found
+
+
+def _plain(found: Mapping[Any, Any]) -> Tensors:
+    """The tensors by their names in the network, without the wrappers around it."""
+    for key in INSIDE:
+        if isinstance(found.get(key), Mapping):
+            found = found[key]
+            break
+    tensors = {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
+    stripped = True
+    while stripped:
+        stripped = False
+        inner = {key: tensor for key, tensor in tensors.items() if key not in SCALING}
+        for wrapper in WRAPPERS:
+            if inner and all(key.startswith(wrapper) for key in inner):
+                tensors = {key.removeprefix(wrapper): tensor for key, tensor in inner.items()}
+                stripped = True
+                break
+    return tensors
+
+
+def _parted(tensors: Tensors, network: nn.Module) -> tuple[Tensors, list[str]]:
+    """The tensors for the network, and the names of those of a classifier that it does not have."""
+    known = network.state_dict()
+    stated = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
+    last = {*LAST, *AUXILIARY, *([stated] if isinstance(stated, str) else stated)}
+    prefixes = tuple(f"{name}." for name in last)
+    left_out = [
+        key
+        for key in tensors
+        if key not in known and (key.startswith(prefixes) or key in AUXILIARY)
+    ]
+    return {key: tensor for key, tensor in tensors.items() if key not in left_out}, left_out
+
+
+def _wrong(tensors: Tensors, network: nn.Module) -> str:
+    """In what way the tensors are not those of the network; empty where they are."""
+    known = network.state_dict()
+    lacking = [
+        key for key in known if key not in tensors and not key.endswith("num_batches_tracked")
+    ]
+    unknown = [key for key in tensors if key not in known]
+    other = [
+        f"{key} {list(tensor.shape)} instead of {list(known[key].shape)}"
+        for key, tensor in tensors.items()
+        if key in known and tensor.shape != known[key].shape
+    ]
+    said = [
+        f"{_some(keys)} {words}"
+        for keys, words in ((lacking, "lacking"), (unknown, "unknown"), (other, ""))
+        if keys
+    ]
+    return "; ".join(one.strip() for one in said)
+
+
+def _some(keys: list[str]) -> str:
+    shown = ", ".join(sorted(keys)[:MANY])
+    return shown if len(keys) <= MANY else f"{shown} and {len(keys) - MANY} more"
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
