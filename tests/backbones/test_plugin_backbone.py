@@ -31,7 +31,7 @@ from tests.conftest import Project, begin_store
 IMAGE = kinds.named("image")
 NAME = "python:mine.network"
 TOLD = "(20, 16, 'bicubic', (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))"
-# Means of 4 x 4 cells: 48 features, and as maps of one pixel each no heat map.
+# Means of 4 x 4 cells: 48 features, and no maps.
 GRAPH = """
 <ir_version: 10, opset_import: ["" : 18]>
 cells (uint8[n, 16, 16, 3] pictures) => (float[n, 48] features)
@@ -121,7 +121,8 @@ def test_its_bundle_answers_and_says_that_it_has_no_pytorch_form(shapes: Project
     picture = next(Path("data/raw/shapes/disc").iterdir()).read_bytes()
     answer = classifier.answer(picture, heat=True, neighbours=1)
     assert answer.probabilities.sum() == pytest.approx(1)
-    assert answer.heat is None
+    assert answer.heat is not None  # by hiding cells of the picture
+    assert answer.heat.media_type == "image/png"
     with pytest.raises(ParamsError, match=r"^backbone python:mine\.network is an ONNX graph and"):
         torch_module.load(BUNDLE)
 

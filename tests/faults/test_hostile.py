@@ -23,7 +23,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from pipeline import augment, extract, ingest
+from pipeline import augment, extract, ingest, kinds
 from pipeline.core.errors import DataError
 from pipeline.core.paths import HEAD, HEAD_WEIGHTS, MANIFEST, PLAN
 from pipeline.heads.head import load_head
@@ -88,7 +88,9 @@ READERS: dict[str, Callable[[], object]] = {
     "data/features/00.parquet": lambda: features.read_splits(
         Path("data/features"), read_manifest(MANIFEST), ["disc", "square"], ["train"]
     ),
-    "data/raw/shapes/labels.csv": lambda: table_room.table(Path("data/raw/shapes")),
+    "data/raw/shapes/labels.csv": lambda: table_room.table(
+        Path("data/raw/shapes"), "csv", kinds.named("image")
+    ),
 }
 
 

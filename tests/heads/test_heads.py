@@ -21,7 +21,8 @@ TWO_LAYERS = Head(floats(3, 5), floats(3), floats(5, 8), floats(5))
 
 
 def as_torch(head):
-    tensors = {name: torch.from_numpy(array) for name, array in vars(head).items() if head.width}
+    there = {name: array for name, array in vars(head).items() if array is not None}
+    tensors = {name: torch.from_numpy(array) for name, array in there.items()}
     if not head.width:
         return lambda x: torch.nn.functional.linear(
             x, *map(torch.from_numpy, (head.weight, head.bias))
