@@ -29,8 +29,7 @@ def best() -> None:
     backbone = catalogue.with_weights(settings.backbone, weights, settings.pooling)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "finetuned.onnx"
-        licence = read_figures(BUNDLE / "bundle.json", "bundle")["backbone"].get("licence")
-        exports.write(backbone, file, licence or exports.UNKNOWN)
+        exports.write(backbone, file, exports.licence(settings.backbone, settings.weights))
         train = manifest[manifest["split"] == "train"]
         engine = on_export(file, kinds.named(kind))
         splits, computed = originals(

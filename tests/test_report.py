@@ -222,8 +222,12 @@ def test_differences_name_what_came_and_what_went() -> None:
 
 
 def test_names_from_data_are_letters_and_nothing_else(
-    project: Project, lite0: Path, draw_picture: Callable[..., Image.Image]
+    project: Project,
+    lite0: Path,
+    draw_picture: Callable[..., Image.Image],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(tables, "SHOWN", 2)  # mistakes, whose heat maps take a second each
     names = ("<script>$x^$", '"><img src=x onerror=alert(1)>', "7", "NA")
     project.set(**{"ingest.source": "folder", "ingest.path": "data/raw/named"})
     project.set(**{"augment.views": 0, "evaluate.bootstrap": 10})

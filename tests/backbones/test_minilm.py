@@ -184,7 +184,10 @@ def test_an_encoder_that_cannot_be_had_is_one_line(
         encoder.opened("transformers:some")
 
 
-@pytest.mark.parametrize("family", ["Bert", "Roberta", "DistilBert"])
+@pytest.mark.parametrize(
+    "family",
+    ["Bert", *(pytest.param(one, marks=pytest.mark.slow) for one in ("Roberta", "DistilBert"))],
+)
 def test_an_encoder_is_exported_for_any_length(family: str) -> None:
     import transformers
 
