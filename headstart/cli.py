@@ -56,7 +56,7 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     either = [command.debug_option()]  # before the subcommand or behind it
     parser = argparse.ArgumentParser(
-        prog="headstart", description="Train an image classifier from few pictures.", parents=either
+        prog="headstart", description="Train a classifier from few examples.", parents=either
     )
     parser.add_argument("--version", action="version", version=f"headstart {__version__}")
     subcommands = parser.add_subparsers(dest="subcommand", required=True)
