@@ -62,8 +62,11 @@ def measure(hymenoptera: Path, stamps: Path, scratch: Path, seeds: int = 5) -> s
                 shown = f"**choose** ({', '.join(counts)})"
                 gains.append(float(np.mean(accuracies) - np.mean(base)))
             rows.append((name, shown, f"{np.mean(accuracies):.3f}", gained))
-    words = f"Mean gain of `choose` over Lite0 alone, over the sets: {np.mean(gains):+.4f}.\n\n"
-    columns = ("set", "backbone", f"accuracy, mean of {seeds}", "more than Lite0 alone, 95 %")
+    words = (
+        "# What `headstart choose` gains\n\n"
+        f"Mean gain of `choose` over Lite0 alone, over the sets: {np.mean(gains):+.4f}.\n\n"
+    )
+    columns = f"set | backbone | accuracy, mean of {seeds} | more than Lite0 alone, 95 %"
     return words + table(columns, rows)
 
 
