@@ -221,7 +221,8 @@ def check_lines(found: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
     drawn = found["drift"]["split"][found["drift"]["origin"] == DRAWN]
     if len(drawn):
         splits = " and ".join(drawn)
-        lines.append((False, f"{splits} were drawn at random, so drift was not looked for.", ""))
+        were = "was" if len(drawn) == 1 else "were"
+        lines.append((False, f"{splits} {were} drawn at random, so drift was not looked for.", ""))
     for row in found["drift"][found["drift"]["origin"] == GIVEN].itertuples():
         words = f"{row.split} and training examples"
         if pd.isna(row.p_value):
