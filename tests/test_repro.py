@@ -179,6 +179,7 @@ def test_a_changed_label_computes_nothing(done: Repository) -> None:
     assert " 0 computed" in shown
 
 
+@pytest.mark.slow
 def test_why_foretells_what_a_run_then_does(
     done: Repository, draw_picture: Callable[..., Image.Image]
 ) -> None:
@@ -243,6 +244,7 @@ def test_an_optional_stage_comes_and_goes_with_its_parameter(done: Repository) -
         left.unlink()
 
 
+@pytest.mark.slow
 def test_two_runs_from_scratch_give_the_same_bytes(
     done: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, exported: Path
 ) -> None:

@@ -23,6 +23,7 @@ from tests.conftest import ROOT, Project
 STAGES = (ingest, augment, extract, train, evaluate, checks)
 
 
+@pytest.mark.slow
 def test_the_classic_recipe_as_documented(
     project: Project, draw_picture: Callable[..., Image.Image]
 ) -> None:

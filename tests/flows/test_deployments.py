@@ -64,6 +64,7 @@ def background(toy: Toy, *command: str, **env: str) -> Iterator["subprocess.Pope
             process.wait(PATIENCE)
 
 
+@pytest.mark.slow
 def test_a_served_schedule_fires_and_a_change_does_once(toy: Toy) -> None:
     toy.stages(a={"reads": ["data/raw/pictures"]})
     data = toy.root / "data" / "raw" / "pictures"
@@ -109,6 +110,7 @@ def run_nightly() -> str:
     return str(flow_run.id)
 
 
+@pytest.mark.slow
 def test_a_worker_runs_the_deployments_and_its_death_ends_the_stage(toy: Toy) -> None:
     toy.stages(slow={"value": "whole"})
     declare(toy)

@@ -166,6 +166,7 @@ def test_every_stage_takes_texts(texts: Project, capsys: pytest.CaptureFixture[s
     assert "161 views: 151 reused, 10 computed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_bundle_answers_by_every_door_and_says_why(texts: Project) -> None:
     from headstart.cli import answers
 
