@@ -214,6 +214,7 @@ def test_why_foretells_what_a_run_then_does(
 
 
 def test_switching_back_and_forth_runs_nothing(done: Repository) -> None:
+    done.repro()
     done.run("git", "add", "-A")
     done.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "before")
     done.run("git", "checkout", "-qb", "other")
