@@ -8,6 +8,7 @@ in `KINDS`; or, as code of a project's own, write `plugins/kind.py` (`plugin/` h
 No stage lists this file in `dvc.yaml`: it hands over a kind, and changes no byte itself.
 """
 
+import contextlib
 import importlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -318,6 +319,35 @@ class Kind(Protocol):
 
     def show(self, data: bytes, side: int) -> Shown:
         """The example, small: at most `side` pixels wide and high. Raises `RefusedError`."""
+
+
+class Plain:
+    """What a kind answers whose examples are small and have no views; such a kind inherits it."""
+
+    view_columns: tuple[str, ...] = ()
+    original: View = ()
+
+    def alone(self, path: Path) -> contextlib.AbstractContextManager[object]:
+        """Any number may be read at a time."""
+        return contextlib.nullcontext()
+
+    def remarks(self, manifest: "pd.DataFrame") -> list[str]:
+        """Nothing."""
+        return []
+
+    def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":
+        """A plan without a view."""
+        import pandas as pd
+
+        return pd.DataFrame({"digest": [], "view": []}).astype({"digest": "str", "view": "int32"})
+
+    def draw(self, digest: str, number: int, settings: "Augmentation") -> View:
+        """The example itself."""
+        return self.original
+
+    def pack_view(self, view: View) -> bytes:
+        """Nothing: there is one view."""
+        return b""
 
 
 # Answers that were asked for later. A kind of a plugin that lacks one is taken to answer so.

@@ -3,7 +3,6 @@
 The modules are imported where they are used, since a stage needs few of them.
 """
 
-import contextlib
 import unicodedata
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.errors import RefusedError
-from .. import IR_VERSION, OPSET, Example, Input, Maker, Shown, Terms, View
+from ...core.errors import ParamsError, RefusedError
+from .. import IR_VERSION, OPSET, Example, Input, Maker, Plain, Shown, Terms
 
 if TYPE_CHECKING:
     import onnx
@@ -37,7 +36,7 @@ text ({type}[{length}] text) => ({type}[1, {length}] input)
 """
 
 
-class Text:
+class Text(Plain):
     """What the rooms ask of a kind of example; `Kind` says what each answer means."""
 
     noun, nouns = "text", "texts"
@@ -45,8 +44,6 @@ class Text:
     columns = ("characters", "words")
     rows = "text"
     same = ""
-    view_columns: tuple[str, ...] = ()
-    original: View = ()
     view_code = VIEW_CODE
     feeds = frozenset({"tokens", "terms"})
     windowed = False
@@ -80,33 +77,11 @@ class Text:
         """What `remember` was given."""
         return tuple(int(number) for number in numbers)
 
-    def alone(self, path: Path) -> contextlib.AbstractContextManager[object]:
-        """No text is so long that it has to be read by itself."""
-        return contextlib.nullcontext()
-
-    def remarks(self, manifest: "pd.DataFrame") -> list[str]:
-        """Nothing: which texts are cut off depends on the backbone, so `extract` tells it."""
-        return []
-
-    def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":
-        """A plan without a view."""
-        import pandas as pd
-
-        return pd.DataFrame({"digest": [], "view": []}).astype({"digest": "str", "view": "int32"})
-
-    def draw(self, digest: str, number: int, settings: "Augmentation") -> View:
-        """The text as it is, since there are no views."""
-        return self.original
-
     def contact_sheet(self, training: "pd.DataFrame", plan: "pd.DataFrame", file: Path) -> None:
         """Some texts of each class."""
         from .contact_sheet import contact_sheet
 
         contact_sheet(training, file)
-
-    def pack_view(self, view: View) -> bytes:
-        """Nothing: there is one view."""
-        return b""
 
     def views_made_by(self, augmented: bool) -> str:
         """The library that makes tokens, if it is there, and the version of Unicode."""
@@ -174,7 +149,7 @@ class Text:
         side: int | None,
     ) -> Shown:
         """Never asked: no encoder of texts has maps."""
-        raise NotImplementedError
+        raise ParamsError(f"no part of {self.nouns} is shown in this way")
 
     def explain_parts(
         self, data: bytes, preprocessing: Input, weights: NDArray[np.float32], side: int | None

@@ -4,7 +4,6 @@ A vector is the bytes of an NPY file of one axis, or a JSON list of numbers. Row
 vectors too (`core/rows.py`). The backbone is the identity, and there is no augmentation.
 """
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import ParamsError, RefusedError
 from ...core.files import read as read_file
-from .. import IR_VERSION, OPSET, Asked, Example, Maker, Shown, Vector, View
+from .. import IR_VERSION, OPSET, Asked, Example, Maker, Plain, Shown, Vector
 
 if TYPE_CHECKING:
     import onnx
@@ -51,15 +50,13 @@ class Rows:
         return np.stack([vector(data) for data, views in asked for _ in views])
 
 
-class OfNumbers:
+class OfNumbers(Plain):
     """What the rooms ask of a kind of example; `Kind` says what each answer means."""
 
     noun, nouns = "vector", "vectors"
     most_bytes = 10_000_000
     columns = ("length",)
     rows, same = "vector", "length"
-    view_columns: tuple[str, ...] = ()
-    original: View = ()
     view_code = VIEW_CODE
     feeds = frozenset({"vector"})
     windowed = texts = hides = False
@@ -93,33 +90,11 @@ class OfNumbers:
         """What `remember` was given."""
         return (int(numbers[0]),)
 
-    def alone(self, path: Path) -> contextlib.AbstractContextManager[object]:
-        """A vector is small."""
-        return contextlib.nullcontext()
-
-    def remarks(self, manifest: "pd.DataFrame") -> list[str]:
-        """None."""
-        return []
-
-    def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":
-        """A plan without views."""
-        import pandas as pd
-
-        return pd.DataFrame({"digest": [], "view": []}).astype({"digest": "str", "view": "int32"})
-
-    def draw(self, digest: str, number: int, settings: "Augmentation") -> View:
-        """The vector itself."""
-        return self.original
-
     def contact_sheet(self, training: "pd.DataFrame", plan: "pd.DataFrame", file: Path) -> None:
         """Vectors of each class as rows of colours."""
         from .contact_sheet import contact_sheet
 
         contact_sheet(training, file)
-
-    def pack_view(self, view: View) -> bytes:
-        """Nothing: there is one view."""
-        return b""
 
     def views_made_by(self, augmented: bool) -> str:
         """No library: the numbers are taken as they are."""
@@ -193,11 +168,11 @@ class OfNumbers:
         side: int | None,
     ) -> Shown:
         """Never asked for: the identity has no maps."""
-        raise NotImplementedError
+        raise ParamsError(f"no part of {self.nouns} is shown in this way")
 
     def hidden(self, data: bytes, preprocessing: Vector) -> Sequence[NDArray[Any]]:
         """Never asked for: a vector's numbers mean nothing to people."""
-        raise NotImplementedError
+        raise ParamsError(f"no part of {self.nouns} is shown in this way")
 
     def hidden_together(self) -> None:
         """Never asked for either."""
@@ -206,7 +181,7 @@ class OfNumbers:
         self, data: bytes, preprocessing: Vector, weights: NDArray[np.float32], side: int | None
     ) -> Shown:
         """Never asked for either."""
-        raise NotImplementedError
+        raise ParamsError(f"no part of {self.nouns} is shown in this way")
 
     def show(self, data: bytes, side: int) -> Shown:
         """The first numbers."""
