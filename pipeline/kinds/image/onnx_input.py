@@ -186,10 +186,29 @@ scale (picture, first, second) => (square)
 }}
 """
 
+# Pillow 13 scales down first, then across, where that shortens the picture by more than twice as
+# many pixels, else across first: which of the two is rounded first can be seen.
+LEVELS = """\
+            twice_fewer_columns = Mul(fewer_columns, twice)
+            most_down = Greater(fewer_rows, twice_fewer_columns)
+            shrinks = Greater(fewer_rows, zero)
+            down_first = And(most_down, shrinks)
+            levels = If (down_first) <
+                then_branch = tall () => (float[{crop}, {crop}, 3] tall_levels) {{
+                    tall_levels = headstart.scale(picture, down, across)
+                }},
+                else_branch = wide () => (float[{crop}, {crop}, 3] wide_levels) {{
+                    turned = Transpose<perm = [1, 0, 2]>(picture)
+                    turned_levels = headstart.scale(turned, across, down)
+                    wide_levels = Transpose<perm = [1, 0, 2]>(turned_levels)
+                }}
+            >
+"""
+
 # One picture to what the backbone takes. A picture that has the wanted size already is only
-# cropped. Pillow 13 scales down first, then across, where that shortens the picture by more than
-# twice as many pixels, else across first: which of the two is rounded first can be seen.
-PREPROCESS = """
+# cropped.
+PREPROCESS = (
+    """
 <ir_version: {ir_version}, opset_import: ["" : {opset}, "headstart" : 1]>
 preprocess (uint8[height, width, 3] picture) => (uint8[1, {crop}, {crop}, 3] input)
 <int64 resize = {{{resize}}}, int64 reach = {{{reach}}}, int64[1] crop = {{{crop}}},
@@ -216,32 +235,22 @@ preprocess (uint8[height, width, 3] picture) => (uint8[1, {crop}, {crop}, 3] inp
         else_branch = scaled () => (uint8[{crop}, {crop}, 3] made) {{
             down, fewer_rows = headstart.axis_weights(rows, shorter)
             across, fewer_columns = headstart.axis_weights(columns, shorter)
-            twice_fewer_columns = Mul(fewer_columns, twice)
-            most_down = Greater(fewer_rows, twice_fewer_columns)
-            shrinks = Greater(fewer_rows, zero)
-            down_first = And(most_down, shrinks)
-            levels = If (down_first) <
-                then_branch = tall () => (float[{crop}, {crop}, 3] tall_levels) {{
-                    tall_levels = headstart.scale(picture, down, across)
-                }},
-                else_branch = wide () => (float[{crop}, {crop}, 3] wide_levels) {{
-                    turned = Transpose<perm = [1, 0, 2]>(picture)
-                    turned_levels = headstart.scale(turned, across, down)
-                    wide_levels = Transpose<perm = [1, 0, 2]>(turned_levels)
-                }}
-            >
-            made = Cast<to = 2>(levels)
+"""
+    + LEVELS
+    + """            made = Cast<to = 2>(levels)
         }}
     >
     input = Unsqueeze(square, one_picture)
 }}
 """
+)
 
 
 # One picture that is seen whole to what the backbone takes, as `PREPROCESS`. Its whole length along
 # an axis is that of the axis (`squash`) or of the longer one (`border`); there, what the picture
 # does not reach has a colour of its own.
-WHOLE = """
+WHOLE = (
+    """
 <ir_version: {ir_version}, opset_import: ["" : {opset}, "headstart" : 1]>
 preprocess (uint8[height, width, 3] picture) => (uint8[1, {crop}, {crop}, 3] input)
 <int64 resize = {{{resize}}}, int64 least = {{{least_side}}}, int64[1] crop = {{{crop}}},
@@ -272,21 +281,9 @@ preprocess (uint8[height, width, 3] picture) => (uint8[1, {crop}, {crop}, 3] inp
         else_branch = scaled () => (uint8[{crop}, {crop}, 3] made) {{
             down, fewer_rows, seen_rows = headstart.axis_weights(rows, {of_rows})
             across, fewer_columns, seen_columns = headstart.axis_weights(columns, {of_columns})
-            twice_fewer_columns = Mul(fewer_columns, twice)
-            most_down = Greater(fewer_rows, twice_fewer_columns)
-            shrinks = Greater(fewer_rows, zero)
-            down_first = And(most_down, shrinks)
-            levels = If (down_first) <
-                then_branch = tall () => (float[{crop}, {crop}, 3] tall_levels) {{
-                    tall_levels = headstart.scale(picture, down, across)
-                }},
-                else_branch = wide () => (float[{crop}, {crop}, 3] wide_levels) {{
-                    turned = Transpose<perm = [1, 0, 2]>(picture)
-                    turned_levels = headstart.scale(turned, across, down)
-                    wide_levels = Transpose<perm = [1, 0, 2]>(turned_levels)
-                }}
-            >
-            seen_across = Transpose<perm = [1, 0]>(seen_columns)
+"""
+    + LEVELS
+    + """            seen_across = Transpose<perm = [1, 0]>(seen_columns)
             seen_both = MatMul(seen_rows, seen_across)
             unseen = Sub(one, seen_both)
             last = Constant<value = int64[1] {{2}}>()
@@ -299,6 +296,7 @@ preprocess (uint8[height, width, 3] picture) => (uint8[1, {crop}, {crop}, 3] inp
     input = Unsqueeze(square, one_picture)
 }}
 """
+)
 
 
 def graph(preprocessing: Pixels | Fitted) -> onnx.ModelProto:
