@@ -86,16 +86,16 @@ def mistakes(
         return []
     classifier = Classifier(BUNDLE, explains=True)
     cards = []
-    for _, path, label, said, probability in sorted(found)[: tables.SHOWN]:
+    for _, path, label, was_said, probability in sorted(found)[: tables.SHOWN]:
         answer = classifier.answer(
-            shown.data(path), heat=said, neighbours=tables.NEAR, side=tables.THUMBNAIL
+            shown.data(path), heat=was_said, neighbours=tables.NEAR, side=tables.THUMBNAIL
         )
-        about = said and answer.heat is not None and classifier.classes[answer.best] == label
+        about = was_said and answer.heat is not None and classifier.classes[answer.best] == label
         cards.append(
             {
                 "path": path,
                 "label": label,
-                "said": said,
+                "said": was_said,
                 "probability": f"{probability:.3f}",
                 "shown": shown(path),
                 "heat": embedded(answer.heat, f"heat map of {label}")
