@@ -8,7 +8,7 @@ import os
 import stat
 from pathlib import Path
 
-from . import rows
+from . import objects, rows
 from .errors import DataError, RefusedError
 
 # Forced, since DVC notes the files' state after the stage: it may have seen the change already.
@@ -31,15 +31,19 @@ def leads_out(path: Path) -> bool:
 
 
 def load(path: Path, most_bytes: int) -> bytes:
-    """The bytes of a file, if it is a regular one of at most `most_bytes`, or of a table's row.
+    """The bytes of a file, if it is a regular one of at most `most_bytes`; of a row, of an object.
 
     It never waits for a writer.
 
     Raises:
         RefusedError: with the reason, in a few words.
+        DataError: an object's bucket cannot be read, or the object is not the one that was listed.
     """
 
-    if table := rows.parted(path):
+    table = rows.parted(path)
+    if table and objects.is_listing(table[0]):
+        return objects.load(*table, most_bytes)
+    if table:
         data = rows.load(*table)
         if len(data) > most_bytes:
             raise RefusedError(
@@ -72,12 +76,23 @@ def load(path: Path, most_bytes: int) -> bytes:
     return data
 
 
+def size(path: Path) -> int:
+    """Bytes of an example, without reading it; 0 where that is no regular file, and of a row."""
+    if table := rows.parted(path):
+        return objects.size(*table) if objects.is_listing(table[0]) else 0
+    try:
+        status = path.stat()
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+
 def read(path: Path, expected_digest: str) -> bytes:
     """The bytes of an example of the manifest, checked against the digest it has there.
 
     Raises:
         DataError: the path leads out of the project, or the file is gone or is another than the
-            one that was ingested.
+            one that was ingested. A bucket cannot be read.
     """
     if leads_out(path):
         raise DataError(f"{path} leads out of the project; no manifest of ingest's names it")
