@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import socket
@@ -138,6 +137,6 @@ def environment(address: str, key: str = KEY, secret: str = SECRET) -> dict[str,
         "AWS_SECRET_ACCESS_KEY": secret,
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_CONFIG_FILE": "/no-such-folder/config",
+        "AWS_SHARED_CREDENTIALS_FILE": "/no-such-folder/credentials",
     }

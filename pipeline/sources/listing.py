@@ -10,7 +10,7 @@ from .. import kinds
 from ..core import buckets, objects, params
 from ..core.errors import DataError, ParamsError
 from ..core.objects import LISTING, ROOT
-from ..core.params import PARAMS
+from ..core.paths import PARAMS
 from .bucket import WRITES_IT
 
 TOLD_EACH = 100_000  # objects
@@ -58,7 +58,7 @@ def _listed(address: str) -> Any:
     batches, waiting, count = [], list[buckets.Object](), 0
 
     def store() -> None:
-        columns = list(zip(*waiting, strict=True)) or [[], [], []]
+        columns = list(zip(*waiting, strict=True)) or [()] * len(schema)
         arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
         batches.append(pa.record_batch(arrays, schema=schema))
         waiting.clear()
@@ -92,7 +92,8 @@ def _write(listed: Any, address: str, file: Path) -> None:
     import pyarrow.parquet as pq
 
     whole = listed.replace_schema_metadata({ROOT: address.encode()})
-    unfinished = file.with_name(f".{file.name}.unfinished")
+    # Beside the folder, which DVC tracks with all that lies in it.
+    unfinished = file.parent.with_name(f".{file.parent.name}.unfinished")
     try:
         pq.write_table(whole, unfinished, compression="zstd")
         unfinished.replace(file)

@@ -512,6 +512,7 @@ def test_from_a_bucket_to_a_report_and_on_in_another_clone(
     new = [f"shapes/{('disc', 'square')[i % 2]}/new{i}.png" for i in range(10)]
     bucket.put(**{key: picture(draw_picture, 200 + i) for i, key in enumerate(new)})
     assert "10 new, 0 changed, 0 gone" in repository.run(*command, "list")
+    assert any(f"ingest: would run: {FOLDER} modified" in line for line in repository.why())
     assert repository.repro("ingest") == ["ingest"]
     assert len(way.read()) == 10
     assert repository.repro() == STAGES[1:]
@@ -523,8 +524,7 @@ def test_from_a_bucket_to_a_report_and_on_in_another_clone(
     repository.run("git", "add", ".")
     who = ("-c", "user.name=A", "-c", "user.email=a@b.invalid")
     repository.run("git", *who, "commit", "-qm", "from a bucket")
-    cached = [p for p in (repository.folder / ".dvc/cache/files").rglob("*") if p.is_file()]
-    assert len(remote.keys()) >= len(cached) > 20
+    assert len(remote.keys()) > 20
     before = repository.outputs()
 
     elsewhere = tmp_path / "elsewhere" / "clone"
