@@ -119,16 +119,17 @@ def nearest_mean(train: Split, class_weights: Floats, decays: Sequence[float]) -
 
 
 def fair_scale(head: Head, rows: Split) -> float:
-    """By what to multiply logits, so that their softmax is a fair probability.
+    """By what to multiply logits, so that their softmax (of labels: sigmoid) is fair.
 
     `heads.fit_temperature` on the rows; of those that the head was solved for it makes a head that
     is surer of itself than it should be.
     """
     logits = head.logits(rows.features)
-    unit = np.abs(logits - logits.mean(axis=1, keepdims=True)).mean() or 1.0
+    zero = logits.mean(axis=1, keepdims=True) if rows.labels.ndim == 1 else 0
+    unit = np.abs(logits - zero).mean() or 1.0
     return 1 / float(unit * fit_temperature(logits / unit, rows.labels))
 
 
 Solver = Callable[[Split, Floats, Sequence[float]], list[Head]]
 SOLVERS: dict[str, Solver] = {"lbfgs": lbfgs, "ridge": ridge, "nearest_mean": nearest_mean}
-OF_NO_SCALE = (ridge, nearest_mean)
+OF_NO_SCALE = ("ridge", "nearest_mean")
