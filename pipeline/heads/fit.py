@@ -142,7 +142,8 @@ def _solve(
     for one, head in zip(hyperparameters, heads, strict=True):
         scale = 1.0
         if name in closed_forms.OF_NO_SCALE and schedule.loss not in losses.OF_NUMBERS:
-            scale = closed_forms.fair_scale(head, val if len(val.labels) else train)
+            new = val if len(val.labels) else train
+            scale = closed_forms.fair_scale(head.logits(new.features), new.labels)
             head = head.scaled(scale)
         figures = Figures(1, *_figures(head, train, schedule), *_figures(head, val, schedule))
         trained.append(Trained(one, head, figures, [figures], "solved", scale))
@@ -181,9 +182,7 @@ def refit(chosen: Trained, rows: Split, val: Split, schedule: Schedule, device: 
     return trained.head.scaled(chosen.scale / trained.scale)
 
 
-def class_weights(
-    kind: str, labels: npt.NDArray[np.int64 | np.float64], classes: int
-) -> Floats:
+def class_weights(kind: str, labels: npt.NDArray[np.int64 | np.float64], classes: int) -> Floats:
     """Weight [c] of each class's examples in the loss.
 
     `none`: 1 for all. `balanced`: n / (c * n of the class), so that every class weighs alike

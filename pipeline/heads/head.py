@@ -18,6 +18,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from ..core.errors import DataError
+from ..core.paths import MANIFEST
+from ..tables.manifest import CLASSIFICATION
+from ..tables.targets import MULTILABEL, REGRESSION
 from .tf_idf import weighed
 
 Floats = npt.NDArray[np.float32]
@@ -78,7 +81,7 @@ class Head:
             return features @ self.weight.T + self.bias
 
     def answers(
-        self, features: Floats, temperature: float, task: str = "classification"
+        self, features: Floats, temperature: float, task: str = CLASSIFICATION
     ) -> npt.NDArray[np.float64]:
         """Of features [n, d] what the task asks for, [n, c].
 
@@ -117,9 +120,9 @@ def sigmoid(logits: npt.NDArray[np.floating], temperature: float = 1.0) -> npt.N
 
 
 ANSWERS: dict[str, Callable[[Floats, float], npt.NDArray[np.float64]]] = {
-    "classification": probabilities,
-    "multilabel": sigmoid,
-    "regression": lambda logits, temperature: logits.astype(np.float64),
+    CLASSIFICATION: probabilities,
+    MULTILABEL: sigmoid,
+    REGRESSION: lambda logits, temperature: logits.astype(np.float64),
 }
 
 
@@ -238,7 +241,7 @@ def load_head(
         head = Head(**load_file(weights))
         description: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
         classes = named_classes(description)
-        wrong = _misfit(head)
+        wrong = _misfit(head) or _wrong_for_task(description, len(classes))
         for name in numbers:
             if not (isinstance(description[name], float | int) and 0 < description[name] < 1e6):
                 wrong = f"{name} is {description[name]!r:.40}"
@@ -271,6 +274,38 @@ def named_classes(description: dict[str, Any]) -> list[str]:
     if not classes or len(set(classes)) < len(classes):
         raise ValueError("classes is empty or names one twice")
     return classes
+
+
+def task_of(description: dict[str, Any]) -> str:
+    """What a head was trained for; those of before there were other tasks tell classes apart."""
+    return str(description.get("task", CLASSIFICATION))
+
+
+def stop_if_of_another_task(description: dict[str, Any], task: str) -> None:
+    """See that a head was trained for the task of the manifest.
+
+    Raises:
+        DataError: it was not.
+    """
+    trained = task_of(description)
+    if trained != task:
+        raise DataError(
+            f"models/ was trained for {trained} and {MANIFEST} is of {task}: run the train stage"
+        )
+
+
+def _wrong_for_task(description: dict[str, Any], outputs: int) -> str:
+    """Why a description is none of its task; empty where it is."""
+    task = task_of(description)
+    if task not in ANSWERS:
+        return f"task is {task!r:.40}"
+    if task != MULTILABEL:
+        return ""
+    thresholds = description["thresholds"]
+    if not isinstance(thresholds, list) or len(thresholds) != outputs:
+        return f"thresholds are not {outputs} numbers, one a label"
+    strange = [one for one in thresholds if not (isinstance(one, float) and 0 < one < 1)]
+    return f"a threshold is {strange[0]!r:.40}, not between 0 and 1" if strange else ""
 
 
 def _misfit(head: Head) -> str:

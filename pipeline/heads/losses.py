@@ -1,11 +1,10 @@
 """What a head lowers, by the task, and the figures of logits against labels.
 
-| loss      | task           | labels                            | a cell's loss                      |
-| --------- | -------------- | --------------------------------- | ---------------------------------- |
-| `softmax` | classification | int64 [n]                         | cross-entropy of the row           |
-| `binary`  | multilabel     | float64 [n, c]: 1, 0, NaN unknown | cross-entropy of one label         |
-| `squared` | regression     | float64 [n, c]; NaN unknown       | half the squared error             |
-| `huber`   | regression     | float64 [n, c]; NaN unknown       | half the squared error to 1, linear beyond (Huber, 1964) |
+- `softmax`, of classes: the cross-entropy of a row, whose label is a position (int64 [n]).
+- `binary`, of several labels: the cross-entropy of each label by itself; labels are float64 [n, c]
+  of 1, 0 and NaN, where they are unknown.
+- `squared`, of numbers (float64 [n, c]): half the squared error.
+- `huber`, of numbers: the same up to an error of 1, and a straight line beyond (Huber, 1964).
 
 Numbers are learned in units of the training rows (`Units`), so that the weight decay, the learning
 rate and Huber's threshold mean the same whatever they are measured in.
@@ -24,12 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.errors import DataError
+from ..tables.manifest import CLASSIFICATION
+from ..tables.targets import MULTILABEL
 from .head import Floats, Head, probabilities
 
 LOSSES = ("softmax", "binary", "squared", "huber")
 OF_NUMBERS = ("squared", "huber")
 AT_ONCE = 2**24  # logits computed at once
-LARGEST = 1e30  # a number of which squares still are numbers, in float32 that a head is saved in
 # A number may lie so many of its units away from 0: a head is float32, which keeps seven digits.
 FARTHEST = 1e5
 
@@ -39,7 +39,7 @@ Answers = Callable[[slice], Floats]
 
 def loss_for(task: str, of_numbers: str) -> str:
     """The loss of a task; `of_numbers` is `train.loss`, which a regression takes."""
-    return {"classification": "softmax", "multilabel": "binary"}.get(task, of_numbers)
+    return {CLASSIFICATION: "softmax", MULTILABEL: "binary"}.get(task, of_numbers)
 
 
 def score_name(loss: str) -> str:
@@ -178,6 +178,10 @@ class Units:
         """Labels [n, c] in these units."""
         return (labels - self.centre) / self.unit
 
+    def raw(self, answers: Floats) -> Floats:
+        """Numbers [n, c] in these units as the labels have them."""
+        return (answers * self.unit + self.centre).astype(np.float32)
+
     def undone(self, head: Head) -> Head:
         """The head that answers in the labels' own units, of one that learned in these."""
         with np.errstate(over="ignore", invalid="ignore"):
@@ -186,52 +190,20 @@ class Units:
         return replace(head, weight=weight, bias=bias)
 
 
-def require_learnable(
-    task: str, labels: npt.NDArray[np.generic], names: Sequence[str], who: str = "train"
-) -> None:
-    """See that every label or number of the training rows can be learned.
+def stop_at_lost_digits(names: Sequence[str], labels: Floats64) -> None:
+    """See that numbers differ in the digits that a head keeps.
 
     Args:
-        task: of the labels.
-        labels: of the training rows.
-        names: of the c outputs.
-        who: the stage that asks.
+        names: of the c numbers.
+        labels: of the training rows, [n, c].
 
     Raises:
-        DataError: a label has no positive or no negative row, or a number does not vary, or varies
-            too little or lies too far away for the numbers that a head is made of.
+        DataError: one of them hardly varies, for how far from 0 it lies.
     """
-    if task == "classification":
-        return
-    for name, column in zip(names, labels.astype(np.float64).T, strict=True):
-        known = column[~np.isnan(column)]
-        if not len(known):
+    units = Units.of("squared", labels)
+    for name, centre, unit in zip(names, units.centre, units.unit, strict=True):
+        if abs(centre) > FARTHEST * unit:
             raise DataError(
-                f"{who}: {name!r} is unknown in every training example; fill in the column, or"
-                " leave it out of ingest.targets"
-            )
-        if known.min() == known.max():
-            if task == "multilabel":
-                other = "without" if known[0] else "with"
-                raise DataError(
-                    f"{who}: every training example in which {name!r} is known is"
-                    f" {'with' if known[0] else 'without'} it; add training examples {other} it, or"
-                    " leave the label out"
-                )
-            raise DataError(
-                f"{who}: {name!r} is {known[0]:g} in every training example, so nothing is to be"
-                " learned; check the column, or leave it out of ingest.targets"
-            )
-        if task != "regression":
-            continue
-        if np.abs(known).max() > LARGEST:
-            raise DataError(
-                f"{who}: {name!r} goes up to {np.abs(known).max():g} and a head's numbers are"
-                f" float32; take another unit, in which it stays under {LARGEST:g}"
-            )
-        mean, spread = float(known.mean()), float(known.std())
-        if not spread * FARTHEST > abs(mean):
-            raise DataError(
-                f"{who}: {name!r} varies by {spread:g} around {mean:g}, and a head's numbers are"
-                " float32, which keep seven digits; subtract a constant from the column"
+                f"the target {name} varies by {unit:.3g} around {centre:.10g}, and a head's numbers"
+                " keep seven digits; subtract a constant from the column"
             )

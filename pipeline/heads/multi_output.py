@@ -108,9 +108,7 @@ def by_lbfgs(train: Split, loss: str, class_weights: Floats, decays: Sequence[fl
         return [Head(weight, bias) for _ in decays]
     axes = lbfgs.Axes.of(train.features)
     shares = (cells[:, told] / cells[:, told].sum(axis=0, dtype=np.float64)).astype(np.float32)
-    found, reached = lbfgs.minima(
-        loss, axes, labels[:, told].astype(np.float32), shares, decays
-    )
+    found, reached = lbfgs.minima(loss, axes, labels[:, told].astype(np.float32), shares, decays)
     heads = []
     for decay, solved, converged in zip(decays, found, reached, strict=True):
         if not converged:
