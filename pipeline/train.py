@@ -29,6 +29,12 @@ from .tables.features import Split, are_counts, read_splits
 from .tables.labels import require
 from .tables.manifest import CLASSIFICATION, read_manifest
 
+OUTPUTS = {
+    CLASSIFICATION: "classes",
+    targets.MULTILABEL: "labels",
+    targets.REGRESSION: "numbers",
+}
+
 
 def train() -> None:
     """Train a head for each combination; save the best on the validation examples."""
@@ -56,7 +62,7 @@ def train() -> None:
         + 10 * head_bytes
         + min(20 * head_bytes, 10**9)
         + 8 * len(classes) * len(val.labels),
-        f"train: {len(rows.labels):,} views of {len(classes):,} classes",
+        f"train: {len(rows.labels):,} views of {len(classes):,} {OUTPUTS[task]}",
         "take fewer views (augment.views) or a backbone with fewer features",
     )
 
