@@ -38,6 +38,7 @@ class Measure(NamedTuple):
     has_unit: bool = False
 
 
+SHARE = Measure()
 # Those that are not a share of which more is better.
 MEASURES = {
     "loss": Measure(lower_is_better=True, most=math.inf),
@@ -51,7 +52,7 @@ SPELT = {"mae": "MAE", "rmse": "RMSE", "r2": "R²"}
 
 def measure(name: str) -> Measure:
     """What the measure of that name means."""
-    return MEASURES.get(name, Measure())
+    return MEASURES.get(name, SHARE)
 
 
 def spelt(name: str) -> str:
@@ -94,9 +95,6 @@ class Task(Protocol):
             training: what is to be learned of them, as `Split.labels`.
             every: the same of all examples.
         """
-
-    def answers(self, logits: npt.NDArray[np.float32]) -> Array:
-        """What a head's scores [n, c] say, without a temperature."""
 
     def weigh(
         self,

@@ -11,7 +11,6 @@ import pandas as pd
 
 from ..core.params import EvaluateParams
 from ..core.paths import PROBABILITIES
-from ..heads.head import Floats, probabilities
 from ..tables.labels import listed
 from . import Array, Asked
 from .metrics import Weigh, weighted
@@ -26,10 +25,6 @@ class Classification:
     def learnable(self, training: npt.NDArray[Any], every: npt.NDArray[Any]) -> bool:
         """Every class has a training example."""
         return len(np.unique(training)) == len(np.unique(every))
-
-    def answers(self, logits: Floats) -> Array:
-        """Probabilities."""
-        return probabilities(logits)
 
     def weigh(
         self,

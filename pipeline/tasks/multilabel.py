@@ -14,7 +14,6 @@ import pandas as pd
 
 from ..core.params import EvaluateParams
 from ..core.paths import PROBABILITIES
-from ..heads.head import Floats
 from ..tables.labels import listed
 from ..tables.targets import MULTILABEL, shown
 from . import Array, Asked
@@ -31,11 +30,6 @@ class Multilabel:
     def learnable(self, training: Array, every: Array) -> bool:
         """Every label has training examples that have it, and such that lack it."""
         return bool(((training == 1).any(axis=0) & (training == 0).any(axis=0)).all())
-
-    def answers(self, logits: Floats) -> Array:
-        """The probability of each label."""
-        powers: Array = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
-        return powers
 
     def weigh(
         self,

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from ..core.params import EvaluateParams
-from ..heads.head import Floats
 from ..tables.labels import listed
 from ..tables.targets import REGRESSION, shown
 from . import Array, Asked
@@ -29,10 +28,6 @@ class Regression:
     def learnable(self, training: Array, every: Array) -> bool:
         """Every number has more than one value among the training examples."""
         return len(training) > 1 and bool((training != training[0]).any(axis=0).all())
-
-    def answers(self, logits: Floats) -> Array:
-        """The numbers themselves."""
-        return logits.astype(np.float64)
 
     def weigh(
         self,

@@ -28,7 +28,7 @@ def slice_table(
     slices: pd.DataFrame,
     correct: npt.NDArray[np.bool_],
     confidence: float,
-    measure: str = "accuracy",
+    name: str = "accuracy",
 ) -> pd.DataFrame:
     """A row a slice, the worst first: a lower share of right answers, and the surest of it.
 
@@ -38,7 +38,7 @@ def slice_table(
         slices: a row a test example, a column for each of the user's.
         correct: [n], whether each was answered correctly.
         confidence: of the intervals.
-        measure: what the share of right answers is called.
+        name: what the share of right answers is called.
     """
 
     def ends(inside: npt.NDArray[np.bool_]) -> tuple[float, float]:
@@ -52,7 +52,7 @@ def slice_table(
         ]
         return float(stats().fisher_exact(counts).pvalue)
 
-    return _compared(slices, correct, measure, ends, p_value, lower_is_better=False)
+    return _compared(slices, correct, name, ends, p_value, lower_is_better=False)
 
 
 def slice_errors(
@@ -90,14 +90,14 @@ def stats() -> ModuleType:
 def _compared(
     slices: pd.DataFrame,
     figures: npt.NDArray[np.bool_] | npt.NDArray[np.float64],
-    measure: str,
+    name: str,
     ends: Callable[[npt.NDArray[np.bool_]], tuple[float, float]],
     p_value: Callable[[npt.NDArray[np.bool_]], float],
     lower_is_better: bool,
 ) -> pd.DataFrame:
     """The table of slices, by the mean of `figures` [n] in each."""
     columns = [*COLUMNS]
-    columns[3], columns[6] = measure, f"other_{measure}"
+    columns[3], columns[6] = name, f"other_{name}"
     if slices.empty:
         return pd.DataFrame(columns=columns)
     rows: list[dict[str, object]] = []
@@ -109,9 +109,9 @@ def _compared(
             examples, total = int(inside.sum()), figures[inside].sum()
             low, high = ends(inside)
             row = {"column": column, "value": value, "examples": examples}
-            row |= {measure: total / examples, "low": low, "high": high}
+            row |= {name: total / examples, "low": low, "high": high}
             if others := len(figures) - examples:
-                row[f"other_{measure}"] = figures[~inside].sum() / others
+                row[f"other_{name}"] = figures[~inside].sum() / others
                 row["p_value"] = p_value(inside)
                 # Both halves of a column of two values are one comparison.
                 compared.append((inside if inside[0] else ~inside).tobytes())
@@ -124,7 +124,7 @@ def _compared(
     p_of.pop(b"", None)
     corrected = dict(zip(p_of, holm(np.array(list(p_of.values()), dtype=float)), strict=True))
     table.loc[tested, "corrected_p_value"] = [corrected[key] for key in compared if key]
-    own, other = table[measure], table[f"other_{measure}"]
+    own, other = table[name], table[f"other_{name}"]
     better = ~(own > other if lower_is_better else own < other)
     order = table.assign(better=better).sort_values(
         ["better", "p_value", "column", "value"], kind="stable"
