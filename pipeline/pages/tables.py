@@ -29,7 +29,9 @@ NAMED = {"mae": "MAE", "rmse": "RMSE", "r2": "R²"}
 # What tells most of each task stands first.
 FIRST = ("accuracy", "mean_average_precision", "r2")
 # Columns of classes, and of slices
-NAMES = ("class", "label", "predicted", "other_label", "suggested", "column", "value")
+NAMES = (
+    "class", "label", "predicted", "unknown", "other_label", "suggested", "column", "value",
+)  # fmt: skip
 FOUND = ("near_duplicates", "label_issues", "few_examples", "drift")
 
 

@@ -68,7 +68,8 @@ class Multilabel:
     def predictions(self, asked: Asked) -> pd.DataFrame:
         """The labels above their thresholds, and the probability of each.
 
-        An answer is correct where it is right about all labels that are known.
+        An answer is correct where it is right about all labels that are known. Those that are not
+        stand in a column of their own.
         """
         from .tables import of_each
 
@@ -79,6 +80,7 @@ class Multilabel:
                 "label": _texts(asked.test.labels, asked.names),
                 "predicted": _texts(chosen, asked.names),
                 "correct": _right(asked),
+                "unknown": _texts(np.isnan(asked.test.labels), asked.names),
             }
         )
         of_label = of_each(asked.answers, asked.names, asked.settings.top_k)
