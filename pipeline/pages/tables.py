@@ -212,6 +212,14 @@ def slice_measure(table: pd.DataFrame) -> str:
     return str(table.columns[3])
 
 
+def of_set(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """How often the sets of labels, or the intervals of numbers, hold the truth; some of many."""
+    shown = table.head(MOST_DRAWN).astype(object)
+    shown["coverage"] = shown["coverage"].map(lambda share: f"{100 * share:.1f} %", "ignore")
+    shown["size"] = shown["size"].map("{:.4g}".format, "ignore")
+    return rows(shown.fillna("–"))
+
+
 def heads(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The best of the heads that were tried, with the hyperparameters that they use."""
     if len(table) < 2:

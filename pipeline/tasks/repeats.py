@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from .. import tasks
 from ..core.errors import DataError
 from ..core.params import EvaluateParams, IngestParams, TrainParams
 from ..heads.fit import class_weights
@@ -23,7 +24,6 @@ from ..heads.trained import Schedule
 from ..tables.draw import draw
 from ..tables.features import Split
 from ..tables.manifest import CLASSIFICATION
-from . import SHARE, Measure, Task, measure, named
 from .metrics import whole
 from .tables import OF_REPEATS
 
@@ -66,7 +66,7 @@ def repeated(
     of_digest = dict(zip(manifest["digest"], keys, strict=True))
     keys_of_pool = [of_digest[digest] for digest in pool.digests.tolist()]
     learned = about.get("task", CLASSIFICATION)
-    task = named(learned)
+    task = tasks.named(learned)
     learnt, asked = _drawn(pool, keys_of_pool, shares, settings, task, refit=about["refit"])
 
     outputs = len(about["classes"])
@@ -89,7 +89,7 @@ def repeated(
         values = np.array([one[name][0] for one in found])
         values = values[~np.isnan(values)]
         if len(values) > 1:
-            ends = interval(values, ratio, settings.confidence, measure(name))
+            ends = interval(values, ratio, settings.confidence, tasks.measure(name))
             table.append((name, *ends, len(values)))
     given = (manifest["split"] != now).any()
     return pd.DataFrame(table, columns=OF_REPEATS[:-1]).assign(given_split=given)
@@ -100,7 +100,7 @@ def _drawn(
     keys: list[str],
     shares: dict[str, float],
     settings: EvaluateParams,
-    task: Task,
+    task: tasks.Task,
     refit: bool,
 ) -> tuple[list[Mask], list[Mask]]:
     """For each repeat the examples to learn from, [n], and those to be asked about."""
@@ -126,7 +126,10 @@ def _drawn(
 
 
 def interval(
-    values: npt.NDArray[np.float64], ratio: float, confidence: float, means: Measure = SHARE
+    values: npt.NDArray[np.float64],
+    ratio: float,
+    confidence: float,
+    means: tasks.Measure = tasks.SHARE,
 ) -> tuple[float, float, float]:
     """The mean of a measure over repeats, and the ends of its interval.
 
