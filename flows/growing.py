@@ -114,7 +114,8 @@ def _remembered(
     seen, known = set(), {}
     for line in whole.split("\n")[:-1]:  # a name may hold what else `splitlines` takes for an end
         row = json.loads(line)
-        if row["bundle"] == version:
+        # What a Headstart of before told less of is asked about again.
+        if row["bundle"] == version and row.keys() >= set(told):
             seen.add(Seen(*(row[name] for name in Seen._fields)))
             known[row["digest"]] = {name: row[name] for name in told}
     return seen, known

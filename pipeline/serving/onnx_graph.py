@@ -138,7 +138,7 @@ def whole(
 def answer_graph(
     head: Head, power: float, temperature: float, task: str = "classification"
 ) -> onnx.ModelProto:
-    """Power, head and what makes its logits an answer: `pooled` [1, dimension] to that of `whole`.
+    """Power, head and what makes an answer of logits: `pooled` [1, dimension] to that of `whole`.
 
     That is temperature and softmax for classes, and a sigmoid for several labels. Of numbers the
     head's outputs are the answer.
