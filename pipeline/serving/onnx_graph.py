@@ -88,18 +88,22 @@ def whole(
 ) -> onnx.ModelProto:
     """The classifier from an example to its answer.
 
-        Its input is that of the first graph: for images `picture`, uint8 [height, width, 3], of any
-        size. Of joined backbones each further one has an input of its own, `network_2/picture`, for the
-    XX
-        Args:
-            networks: of each backbone that is joined, the graph from an example to its input, as
-                `Kind.graph` makes it, and that from its input to `features` and perhaps `maps`, as
-                `exports.write` leaves it.
-            head: as it was trained.
-            power: that its features were raised to.
-            temperature: by which its logits are divided.
-            windowed: whether an example is several inputs, over whose features the mean is taken.
-            task: that the head was trained for.
+    Its input is that of the first graph: for images `picture`, uint8 [height, width, 3], of any
+    size. Of joined backbones each further one has an input of its own, `network_2/picture`, for the
+    same example prepared as that network wants it. Its outputs are `probabilities` [classes], or
+    for regression `numbers` [targets]; `features` [dimension] as the head sees them; and, if the
+    backbone has them, `maps` [dimension, h, w], whose means over h and w the features are powers
+    of.
+
+    Args:
+        networks: of each backbone that is joined, the graph from an example to its input, as
+            `Kind.graph` makes it, and that from its input to `features` and perhaps `maps`, as
+            `exports.write` leaves it.
+        head: as it was trained.
+        power: that its features were raised to.
+        temperature: by which its logits are divided; numbers are not.
+        windowed: whether an example is several inputs, over whose features the mean is taken.
+        task: that the head was trained for.
     """
     # No name of one part can be taken for another's; those of the outputs stay as they are.
     after = compose.add_prefix(
