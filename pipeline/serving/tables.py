@@ -130,7 +130,10 @@ def printer(classifier: "Classifier") -> Write:
             return
         print(f"{cells(row)}  {row['path']}", flush=True)
         for one in row.get("neighbours") or ():
-            print(f"{one['cosine']:11.4f}    like {one['label']}  {one['path']}", flush=True)
+            print(
+                f"{one['cosine']:11.4f}    like {one['label'] or 'no label'}  {one['path']}",
+                flush=True,
+            )
 
     return write
 
