@@ -127,7 +127,8 @@ def test_each_check_has_its_line(finished: Path) -> None:
         clean[name] = clean[name].head(0)
     drift = {"split": ["val", "test"], "p_value": [np.nan, 0.001], "drifted": [False, True]}
     drift |= {"origin": ["given", "given"]}
-    lines = check_lines(clean | {"drift": pd.DataFrame(drift)})
+    of_classes = {"one": "class", "many": "classes"}
+    lines = check_lines(clean | {"drift": pd.DataFrame(drift)}, of_classes)
     assert [line["found"] for line in lines] == [False, False, False, False, True]
     assert "was not looked for" in lines[3]["words"]
     assert lines[4]["words"] == "Drift between test and training examples (p = 0.001)."
