@@ -19,8 +19,6 @@ from safetensors.numpy import load_file, save
 
 from ..core.errors import DataError
 from ..core.paths import MANIFEST
-from ..tables.manifest import CLASSIFICATION
-from ..tables.targets import MULTILABEL, REGRESSION
 from .tf_idf import weighed
 
 Floats = npt.NDArray[np.float32]
@@ -81,7 +79,7 @@ class Head:
             return features @ self.weight.T + self.bias
 
     def answers(
-        self, features: Floats, temperature: float, task: str = CLASSIFICATION
+        self, features: Floats, temperature: float, task: str = "classification"
     ) -> npt.NDArray[np.float64]:
         """Of features [n, d] what the task asks for, [n, c].
 
@@ -119,10 +117,11 @@ def sigmoid(logits: npt.NDArray[np.floating], temperature: float = 1.0) -> npt.N
     return shares
 
 
+# By the task; `tables.targets` names them too, and imports pandas, which predicting does without.
 ANSWERS: dict[str, Callable[[Floats, float], npt.NDArray[np.float64]]] = {
-    CLASSIFICATION: probabilities,
-    MULTILABEL: sigmoid,
-    REGRESSION: lambda logits, temperature: logits.astype(np.float64),
+    "classification": probabilities,
+    "multilabel": sigmoid,
+    "regression": lambda logits, temperature: logits.astype(np.float64),
 }
 
 
@@ -278,7 +277,7 @@ def named_classes(description: dict[str, Any]) -> list[str]:
 
 def task_of(description: dict[str, Any]) -> str:
     """What a head was trained for; those of before there were other tasks tell classes apart."""
-    return str(description.get("task", CLASSIFICATION))
+    return str(description.get("task", "classification"))
 
 
 def stop_if_of_another_task(description: dict[str, Any], task: str) -> None:
@@ -299,7 +298,7 @@ def _wrong_for_task(description: dict[str, Any], outputs: int) -> str:
     task = task_of(description)
     if task not in ANSWERS:
         return f"task is {task!r:.40}"
-    if task != MULTILABEL:
+    if task != "multilabel":
         return ""
     thresholds = description["thresholds"]
     if not isinstance(thresholds, list) or len(thresholds) != outputs:
