@@ -83,7 +83,7 @@ def compare(
     (was, resampled_old), (now, resampled_new) = (
         (
             float(whole(weigh, len(shared)).overall[measure][0]),
-            resample(weigh, (len(shared), pair.outputs), RESAMPLES, 0).overall[measure],
+            resample(weigh, len(shared), pair.outputs, RESAMPLES, 0).overall[measure],
         )
         for weigh in pair.weigh
     )

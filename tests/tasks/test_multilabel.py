@@ -89,7 +89,7 @@ def test_the_interval_holds_other_draws_as_often_as_it_says():
     held = 0
     for seed in range(40):
         about = Answers.of(*answers(200, seed=seed))
-        drawn = resample(partial(weighted, about=about), (200, 4), 200, 0).overall["micro_f1"]
+        drawn = resample(partial(weighted, about=about), 200, 4, 200, 0).overall["micro_f1"]
         low, high = np.quantile(drawn, [0.025, 0.975])
         held += low <= true.overall["micro_f1"][0] <= high
     assert held >= 34

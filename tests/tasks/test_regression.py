@@ -58,7 +58,7 @@ def test_r2_is_not_defined_where_nothing_varies():
         warnings.simplefilter("error")
         found = whole(partial(weighted, targets=targets, answers=given), 20)
         one = whole(partial(weighted, targets=targets[:1], answers=given[:1]), 1)
-        drawn = resample(partial(weighted, targets=targets[:2], answers=given[:2]), (2, 2), 50, 0)
+        drawn = resample(partial(weighted, targets=targets[:2], answers=given[:2]), 2, 2, 50, 0)
     assert np.isnan(found.of_class["r2"][0, 0])
     assert found.overall["r2"][0] == pytest.approx(metrics.r2_score(targets[:, 1], given[:, 1]))
     assert np.isnan(one.overall["r2"][0])
