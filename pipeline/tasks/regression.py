@@ -54,7 +54,7 @@ class Regression:
     def predictions(self, asked: Asked) -> pd.DataFrame:
         """Each number as it is and as it was predicted."""
         targets = asked.test.labels
-        table = {"path": asked.test.paths}
+        table: dict[str, Any] = {"path": asked.test.paths}
         table["label"] = [shown(asked.names, row, REGRESSION) for row in targets]
         for column, name in enumerate(asked.names):
             digits = digits_of(targets[:, column])
