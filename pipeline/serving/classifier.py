@@ -106,7 +106,7 @@ class Classifier:
             self.kind = named(about.get("kind", "image"))  # older bundles are of images
             # What the server tells of itself.
             _ = str(about["backbone"]["name"]), str(about["data"]["manifest"])
-        except (KeyError, TypeError, ValueError, OSError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
             missing = " is missing" * isinstance(error, KeyError)
             raise DataError(f"{folder / 'bundle.json'} is damaged: {error}{missing}") from None
         options = onnxruntime.SessionOptions()
