@@ -39,8 +39,9 @@ from pipeline.sources import table as table_room
 from pipeline.store.database import LAYOUT
 from pipeline.store.places import default_folder
 from pipeline.store.vectors import FeatureStore
-from pipeline.tables import features, targets
+from pipeline.tables import features
 from pipeline.tables.manifest import read_manifest
+from pipeline.tables.task_names import TASKS
 from tests import picture_cases
 from tests.conftest import ROOT, Project
 
@@ -200,7 +201,7 @@ def places_in(content: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, .
             yield from places_in(value, (*here, name))
 
 
-@pytest.mark.parametrize("task", targets.TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_a_bundle_in_which_any_value_is_another_answers_or_is_one_line(
     task: str, by_hand: Callable[[str], Path], tmp_path: Path
 ) -> None:
