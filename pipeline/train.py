@@ -27,7 +27,8 @@ from .heads.trained import (
 from .tables import targets
 from .tables.features import Split, are_counts, read_splits
 from .tables.labels import require
-from .tables.manifest import CLASSIFICATION, read_manifest
+from .tables.manifest import read_manifest
+from .tables.task_names import CLASSIFICATION
 
 OUTPUTS = {
     CLASSIFICATION: "classes",

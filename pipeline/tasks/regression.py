@@ -11,7 +11,8 @@ import pandas as pd
 
 from ..core.params import EvaluateParams
 from ..tables.labels import listed
-from ..tables.targets import REGRESSION, shown
+from ..tables.targets import shown
+from ..tables.task_names import REGRESSION
 from . import Array, Asked
 from .metrics import Weigh
 from .number_metrics import weighted

@@ -23,7 +23,7 @@ from ..heads.subsets import Mask, on_subsets
 from ..heads.trained import Schedule
 from ..tables.draw import draw
 from ..tables.features import Split
-from ..tables.manifest import CLASSIFICATION
+from ..tables.task_names import CLASSIFICATION
 from .metrics import whole
 from .tables import OF_REPEATS
 
