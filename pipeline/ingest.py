@@ -16,8 +16,16 @@ from .sources.checked import check, drop_odd, drop_repeats, stamps, stop_if_chan
 from .sources.find import listing
 from .sources.found import Refused
 from .sources.splits import origins, split
-from .tables.labels import class_names, listed, missing, require
-from .tables.manifest import SPLITS, write_manifest
+from .tables import targets
+from .tables.labels import listed, missing, require
+from .tables.manifest import CLASSIFICATION, SPLITS, write_manifest
+
+# What is learned, one of it and several.
+NOUNS = {
+    CLASSIFICATION: ("class", "classes"),
+    targets.MULTILABEL: ("label", "labels"),
+    targets.REGRESSION: ("number to learn", "numbers to learn"),
+}
 
 
 def ingest() -> None:
@@ -42,9 +50,9 @@ def ingest() -> None:
     first = [row.path for row in found.found[:1]] + [row.path for row in found.refused[:1]]
     in_table = any(parted(path) for path in first)
     unit = "row" if in_table else "file"
-    report(manifest, len(refused), files, unit, kind)
-    stop_if_unusable(manifest, len(refused), files, unit, settings)
-    write_manifest(manifest, name, MANIFEST, origins(kept, manifest, settings))
+    report(manifest, settings.task, len(refused), files, unit, kind)
+    stop_if_unusable(manifest, refused, files, unit, settings)
+    write_manifest(manifest, name, MANIFEST, origins(kept, manifest, settings), settings.task)
 
 
 def write_refused(refused: list[Refused]) -> None:
@@ -55,18 +63,28 @@ def write_refused(refused: list[Refused]) -> None:
         writer.writerows((path.as_posix(), reason) for path, reason in refused)
 
 
-def report(manifest: pd.DataFrame, refused: int, files: int, unit: str, kind: Kind) -> None:
+def report(
+    manifest: pd.DataFrame, task: str, refused: int, files: int, unit: str, kind: Kind
+) -> None:
     """Say what was taken of how many units (file or row), and what a person should look at."""
     counts = Counter(manifest["split"])
     shares = ", ".join(f"{counts[name]} {name}" for name in SPLITS)
-    labels = sorted(set(manifest["label"]))
-    print(f"ingest: {len(manifest)} of {files} {unit}s taken: {len(labels)} classes, {shares}")
+    labels = (
+        sorted(set(manifest["label"])) if task == CLASSIFICATION else targets.target_names(manifest)
+    )
+    learned = f"{len(labels)} {NOUNS[task][len(labels) != 1]}"
+    print(f"ingest: {len(manifest)} of {files} {unit}s taken: {learned}, {shares}")
     if refused:
         units = f"{unit} refused, with its" if refused == 1 else f"{unit}s refused, each with its"
         print(f"ingest: {refused} {units} reason in {REFUSED}")
     for remark in kind.remarks(manifest):
         print(f"ingest: {remark}")
-    gaps = missing(zip(manifest["label"], manifest["split"], strict=True))
+    if task == targets.REGRESSION:
+        labels, gaps = [], {}
+    elif task == targets.MULTILABEL:
+        gaps = targets.lacking(manifest)
+    else:
+        gaps = missing(zip(manifest["label"], manifest["split"], strict=True))
     for name, lacking in gaps.items():
         if name != "train":  # which ends the run
             print(f"ingest: warning: no {name} {kind.nouns} of {listed(lacking)}")
@@ -75,30 +93,31 @@ def report(manifest: pd.DataFrame, refused: int, files: int, unit: str, kind: Ki
         by_case.setdefault(label.casefold(), []).append(label)
     for alike in by_case.values():
         if len(alike) > 1:
-            print(f"ingest: warning: classes differ only in case: {', '.join(alike)}")
+            what = NOUNS[task][1]
+            print(f"ingest: warning: {what} differ only in case: {', '.join(alike)}")
     crossing = manifest[manifest["group"] != ""].groupby("group")["split"].nunique()
     for group in crossing[crossing > 1].index:
         print(f"ingest: warning: the source itself divides group {group!r} between splits")
 
 
 def stop_if_unusable(
-    manifest: pd.DataFrame, refused: int, files: int, unit: str, settings: IngestParams
+    manifest: pd.DataFrame,
+    refused: list[Refused],
+    files: int,
+    unit: str,
+    settings: IngestParams,
 ) -> None:
     """Raise `DataError` where too much was refused, or a later stage would refuse what is there."""
     if files == 0:
         raise DataError(f"{settings.path} holds no {unit}s")
-    if refused > settings.max_refused * files:
+    if len(refused) > settings.max_refused * files:
+        first = refused[0]
         raise DataError(
-            f"{refused} of {files} {unit}s refused, more than ingest.max_refused"
-            f" ({settings.max_refused:g}) allows; see {REFUSED}"
+            f"{len(refused)} of {files} {unit}s refused, more than ingest.max_refused"
+            f" ({settings.max_refused:g}) allows, the first of them {first.path}: {first.reason};"
+            f" see {REFUSED}"
         )
-    labels = sorted(set(manifest["label"]))
-    if len(labels) < 2:
-        raise DataError(
-            f"{settings.path} holds examples of {len(labels)} class"
-            f" ({', '.join(labels) or 'none'}); a classifier needs two or more"
-        )
-    class_names(manifest)
+    targets.require(manifest, settings.task, settings.path)
     for stage in ("evaluate", *params.stages_that_need_validation(kinds.schema)):
         require(manifest, stage)
 

@@ -109,6 +109,17 @@ Optimizer = Literal["sgd", "momentum", "adam", "adamw", "lbfgs", "ridge", "neare
 Device = Literal["auto", "cpu", "cuda"]
 
 
+def _one_name(name: str) -> str:
+    if not name.strip():
+        raise ValueError("should name a column")
+    if "|" in name:
+        raise ValueError("should have no |, which stands between the labels of an example")
+    return name.strip()
+
+
+TargetName = Annotated[str, AfterValidator(_one_name)]
+
+
 class Shares(Section):
     """The asked share of examples in each split; they add up to 1."""
 
@@ -135,6 +146,16 @@ class IngestParams(Section):
     )
     path: Annotated[str, Field(min_length=1)] = told(
         "data/raw/surfaces.csv", "the folder or table to read; for torchvision data/raw/torchvision"
+    )
+    task: Literal["classification", "multilabel", "regression"] = told(
+        "classification",
+        "what is learned: classification (one label an example), multilabel (several, joined by |),"
+        " or regression (numbers); docs/tasks.md",
+    )
+    targets: Annotated[list[TargetName], Field(min_length=1)] | None = told(
+        None,
+        "columns of the table to learn: for multilabel a column a label (1, 0, or empty where"
+        " unknown), for regression a column a number; null: the label",
     )
     shares: Shares = told(Shares(), "of train, val and test, used where the source gives no split")
     seed: Seed = told(0, "draws another split")
@@ -165,6 +186,20 @@ class IngestParams(Section):
             raise ValueError(
                 f"range is {self.range}; the first number becomes black and should be the smaller"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _of_tasks(self) -> "IngestParams":
+        if self.targets is None:
+            return self
+        if self.task == "classification":
+            raise ValueError(
+                "targets are of the tasks multilabel and regression, and task is classification"
+            )
+        if self.source not in ("csv", "parquet"):
+            raise ValueError(f"targets are columns of a table, and source is {self.source}")
+        if len(set(self.targets)) < len(self.targets):
+            raise ValueError("targets names a column twice")
         return self
 
 
@@ -277,6 +312,9 @@ class TrainParams(Section):
         10, "epochs without a better validation loss before training stops; 0: never"
     )
     class_weights: Literal["none", "balanced"] = told("none", "none or balanced")
+    loss: Literal["squared", "huber"] = told(
+        "squared", "of numbers (regression): squared, or huber, which outliers move less"
+    )
     device: Device = told("auto", "auto, cpu or cuda")
 
     @model_validator(mode="after")
@@ -342,6 +380,11 @@ class EvaluateParams(Section):
     seed: Seed = told(0, "of the resampling")
     repeats: Repeats = told(
         0, "other splits on which the chosen head is trained and measured again; 0: none"
+    )
+    coverage: Annotated[float, Field(gt=0.5, lt=1)] | None = told(
+        None,
+        "probability with which the set of labels, or the interval of numbers, that an answer gives"
+        " holds the truth, such as 0.9; null: no sets (docs/answers.md)",
     )
 
 
@@ -478,6 +521,37 @@ class Params(Section):
     finetune: FinetuneParams = FinetuneParams()
     from_scratch: FromScratchParams = FromScratchParams()
     store: StoreParams = StoreParams()
+
+    @model_validator(mode="after")
+    def _suit_the_task(self) -> "Params":
+        task, train = self.ingest.task, self.train
+        if task != "regression":
+            if train.loss != "squared":
+                raise ValueError(
+                    f"train.loss {train.loss} is of numbers, and ingest.task is {task}; remove it"
+                )
+            return self
+        smoothing = train.label_smoothing
+        if "nearest_mean" in train.optimizers():
+            raise ValueError(
+                "train.optimizer nearest_mean is of classes, and ingest.task is regression; take"
+                " ridge or another"
+            )
+        if train.loss == "huber" and "ridge" in train.optimizers():
+            raise ValueError(
+                "train.optimizer ridge solves for the squared loss, and train.loss is huber; take"
+                " lbfgs or another"
+            )
+        if any(smoothing if isinstance(smoothing, list) else [smoothing]):
+            raise ValueError(
+                "train.label_smoothing is of labels, and ingest.task is regression; set it to 0"
+            )
+        if train.class_weights != "none":
+            raise ValueError(
+                f"train.class_weights {train.class_weights} are of classes, and ingest.task is"
+                " regression; set it to none"
+            )
+        return self
 
 
 # What older files call a section or a parameter, and what it is called now.
@@ -724,6 +798,8 @@ def _explain(error: ValidationError, document: dict[str, Any], whole: type[Param
             " such as 0.001 or 1.0e-3"
         )
     allowed = " or ".join(dict.fromkeys(_wanted(p["msg"]) for p in same_place))
+    if not where:
+        return allowed  # of two sections that do not go together; the message names the parameters
     if len(where) == 1 and isinstance(value, dict):
         return f"{key}: {allowed}"  # parameters that do not go together; the message names them
     return f"{key} is {value!r}; {allowed}"

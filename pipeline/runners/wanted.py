@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..backbones.engines import Engine
 from ..store.vectors import open_store
-from ..tables import joined
+from ..tables import joined, targets
 from ..tables.features import Split
 from ..tables.power import raised
 from .keys import view_keys
@@ -43,7 +43,7 @@ def originals(
 
     Args:
         manifest: the examples.
-        classes: the label at each position.
+        classes: the label at each position, or the names of the targets, as `targets.names`.
         engines: of the backbone, or of those that are joined; what the store has of them is not
             computed again.
         batch_size: views that the engine takes at once.
@@ -67,7 +67,8 @@ def originals(
         computed += len(missing) + len(damaged)
         parts.append(np.stack([found[key] for key in keys]))
     vectors = raised(joined.beside(parts), power)
-    table = table.merge(manifest[["digest", "label", "split"]], on="digest")
+    of_digest = manifest.set_index("digest")
+    table["split"] = of_digest["split"].loc[table["digest"]].to_numpy()
     splits = {}
     for name in table["split"].unique():
         chosen = table["split"] == name
@@ -76,7 +77,7 @@ def originals(
             rows["digest"].to_numpy(dtype=str),
             rows["path"].to_numpy(dtype=str),
             rows["view"].to_numpy(),
-            pd.Index(classes).get_indexer(rows["label"]).astype(np.int64),
+            targets.of(of_digest.loc[rows["digest"]], classes),
             vectors[chosen.to_numpy()],
         )
     return splits, computed

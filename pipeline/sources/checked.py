@@ -191,7 +191,7 @@ def drop_repeats(passed: list[Checked], kind: Kind) -> tuple[list[Checked], list
     refused: list[Refused] = []
     for copies in by_digest.values():
         labels = sorted({example.found.label for example in copies})
-        if len(labels) > 1:
+        if len({(example.found.label, str(example.found.targets)) for example in copies}) > 1:
             reason = f"the same {kind.noun} has the labels " + " and ".join(labels)
             refused += [Refused(example.found.path, reason) for example in copies]
             continue

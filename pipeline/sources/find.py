@@ -13,6 +13,7 @@ from .folder import folder
 from .found import Found, Listing
 from .plugin import plugin
 from .table import table
+from .targets import targeted
 
 
 def listing(params: IngestParams, kind: Kind) -> Listing:
@@ -43,7 +44,7 @@ def listing(params: IngestParams, kind: Kind) -> Listing:
     if PICTURES.exists():
         shutil.rmtree(PICTURES)
     PICTURES.mkdir(parents=True)
-    found = _listing(params, path, kind)
+    found = targeted(_listing(params, path, kind), params)
     if not any(PICTURES.iterdir()):  # of an empty folder DVC warns at each run
         (PICTURES / "README").write_text("The source has its examples itself; none is made here.\n")
     return found
@@ -58,7 +59,7 @@ def _listing(params: IngestParams, path: Path, kind: Kind) -> Listing:
     if params.source == "folder":
         return folder(path)
     if params.source in ("csv", "parquet"):
-        return table(path, params.source, kind)
+        return table(path, params.source, kind, tuple(params.targets or ()))
     if plugins.is_plugin(params.source):
         return plugin(params.source, path)
     from .torchvision_sets import torchvision_dataset

@@ -15,7 +15,8 @@ SYSTEM_NAMES = {"thumbs.db", "desktop.ini", "__macosx", "@eadir"}  # Windows, ma
 class Found(NamedTuple):
     """A file that may be an example; `split` and `group` are empty where none is given.
 
-    `slices` has its value in each of the listing's `columns`.
+    `slices` has its value in each of the listing's `columns`, `cells` the texts in the columns of
+    `ingest.targets`, and `targets` the numbers that were made of these.
     """
 
     path: Path
@@ -23,6 +24,8 @@ class Found(NamedTuple):
     split: str = ""
     group: str = ""
     slices: tuple[str, ...] = ()
+    cells: tuple[str, ...] = ()
+    targets: tuple[float, ...] = ()
 
 
 class Refused(NamedTuple):

@@ -5,7 +5,8 @@ import pandas as pd
 from ..core.params import IngestParams
 from ..kinds import Kind
 from ..tables.draw import draw
-from ..tables.manifest import DRAWN, GIVEN, PLACE, SLICE, SPLITS
+from ..tables.manifest import CLASSIFICATION, DRAWN, GIVEN, PLACE, SLICE, SPLITS, TARGET
+from ..tables.targets import REGRESSION, SEPARATOR
 from .checked import Checked
 
 # Sources whose splits are other places than their training examples.
@@ -17,25 +18,46 @@ def split(
 ) -> pd.DataFrame:
     """The manifest: a row an example, its split given by the source or drawn from its content.
 
-    The columns `slices` of the source come last.
+    The columns of what is learned stand behind those of the kind, and the columns `slices` of the
+    source come last.
     """
     given = {found.split for found, _, _ in kept} - {""}
+    learned = _learned(kept, settings)
     fates = fate_of_splits(given, settings.shares.model_dump())
     # Where the source places some of a group, the rest of it follows.
     places = {found.group: found.split for found, _, _ in kept if found.group and found.split}
     rows = []
-    for found, digest, seen in kept:
+    for (found, digest, seen), values in zip(kept, learned.to_numpy(), strict=True):
         fate = fates[found.split or places.get(found.group, "")]
         drawn = fate if isinstance(fate, str) else draw(found.group or digest, fate, settings.seed)
         rows.append(
-            (digest, found.path.as_posix(), found.label, drawn, *seen, found.group, *found.slices)
+            (
+                *(digest, found.path.as_posix(), found.label, drawn),
+                *(*seen, found.group, *values, *found.slices),
+            )
         )
-    columns = ["digest", "path", "label", "split", *kind.columns, "group"]
+    columns = ["digest", "path", "label", "split", *kind.columns, "group", *learned.columns]
     columns += [SLICE + name for name in slices]
     manifest = pd.DataFrame(rows, columns=columns).sort_values("path", ignore_index=True)
     # A column of the kind that tells nothing of any example is left out.
     silent = [name for name in kind.columns if rows and (manifest[name] == "").all()]
     return manifest.drop(columns=silent)
+
+
+def _learned(kept: list[Checked], settings: IngestParams) -> pd.DataFrame:
+    """The columns of what is learned, a row an example; none where it is one label."""
+    if settings.task == CLASSIFICATION:
+        return pd.DataFrame(index=range(len(kept)))
+    if settings.targets or settings.task == REGRESSION:
+        names = settings.targets or ["target"]
+        rows = [found.targets for found, _, _ in kept]
+        return pd.DataFrame(rows, columns=[TARGET + name for name in names], dtype=float)
+    of_each = [found.label.split(SEPARATOR) for found, _, _ in kept]
+    names = sorted({label for labels in of_each for label in labels})
+    return pd.DataFrame(
+        {TARGET + name: [float(name in labels) for labels in map(set, of_each)] for name in names},
+        index=range(len(kept)),
+    )
 
 
 def origins(kept: list[Checked], manifest: pd.DataFrame, settings: IngestParams) -> dict[str, str]:

@@ -21,7 +21,7 @@ LEFT_OUT = "_"  # a column of such a first letter is not looked at
 MOST_VALUES = 100  # of a column by which examples are sliced
 
 
-def table(root: Path, source: str, kind: Kind) -> Listing:
+def table(root: Path, source: str, kind: Kind, targets: tuple[str, ...] = ()) -> Listing:
     """What `labels.csv` or `labels.parquet` tells of examples: label, and perhaps split and group.
 
     A table names files in its column `path`, relative to its folder. They may not leave it, but a
@@ -35,15 +35,16 @@ def table(root: Path, source: str, kind: Kind) -> Listing:
             that an example changed.
         source: `csv` or `parquet`.
         kind: of the examples.
+        targets: the columns of what is learned, in place of the label.
 
     Raises:
         DataError: the table is not there or cannot be read, lacks a column, or has one by which
             examples cannot be sliced.
     """
-    file, whole = _opened(root, source, kind)
+    file, whole = _opened(root, source, kind, targets)
     holds = bool(kind.rows) and whole.column == kind.rows
     folder = file.parent
-    own = {*OWN, examples.KEY, kind.rows} if holds else {*OWN}
+    own = {*OWN, *targets, examples.KEY, kind.rows} if holds else {*OWN, *targets}
     columns = slicing(file, whole.rows, own)
     found: list[Found] = []
     refused: list[Refused] = []
@@ -57,25 +58,30 @@ def table(root: Path, source: str, kind: Kind) -> Listing:
             path = folder / (row["path"] or "")
             reason = _why_not_in_table(row, path, folder)
         label, split, group = (tidy(row.get(name) or "") for name in ("label", "split", "group"))
-        reason = reason or why_no_label(label)
+        reason = reason or ("" if targets else why_no_label(label))
         if not reason and split and split not in SPLITS:
             reason = f"split {split!r} is none of {', '.join(SPLITS)}"
         if reason:
             refused.append(Refused(path, reason))
         else:
             slices = tuple(tidy(row[name]) for name in columns)
-            found.append(Found(path, label, split, group, slices))
+            cells = tuple(str(row[name]) for name in targets)
+            found.append(Found(path, label, split, group, slices, cells))
+    if targets and "label" in whole.columns:
+        print("ingest: the column label is not looked at, since ingest.targets names others")
     if root.is_dir():
         _count_others(root, file, {row.path for row in found} | {row.path for row in refused})
     return Listing(sorted(found), sorted(refused), columns)
 
 
-def _opened(root: Path, source: str, kind: Kind) -> tuple[Path, examples.Table]:
-    """The table and its path; it has labels, and examples or their paths."""
+def _opened(
+    root: Path, source: str, kind: Kind, targets: tuple[str, ...]
+) -> tuple[Path, examples.Table]:
+    """The table and its path; it has labels or targets, and examples or their paths."""
     named = f"{TABLE}.{source}"
     file = root if root.is_file() else root / named
     if not file.is_file() or (kind.rows and file.suffix != f".{source}"):
-        columns = f"{kind.rows or 'path'} and label"
+        columns = " and ".join([kind.rows or "path", *(targets or ["label"])])
         raise DataError(f"source: {source} needs the file {file} with the columns {columns}")
     renamed = f" and rename the table to {named}" * (file.name != named)
     needs_folder = DataError(
@@ -86,7 +92,7 @@ def _opened(root: Path, source: str, kind: Kind) -> tuple[Path, examples.Table]:
         raise needs_folder
     whole = examples.read(file, bool(kind.rows))
     holds = bool(kind.rows) and whole.column == kind.rows
-    absent = [name for name in ("path", "label") if name not in whole.columns]
+    absent = [name for name in ("path", *(targets or ["label"])) if name not in whole.columns]
     if holds:
         absent = [name for name in absent if name != "path"]
     elif root.is_file() and not absent:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..core.errors import DataError
+from . import targets
 from .power import raised
 
 COUNTS = b"headstart.counts"  # in the metadata of a shard of counts of terms
@@ -119,14 +121,15 @@ _Rows = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float
 class Split:
     """The rows of one split, sorted by digest and view.
 
-    `digests` and `paths` are strings of length n, `views` int32 [n], `labels` int64 [n] (positions
-    in the list of classes), `features` float32 [n, d].
+    `digests` and `paths` are strings of length n, `views` int32 [n], `features` float32 [n, d].
+    `labels` are what is learned, as `targets.of` gives it: int64 [n], positions in the list of
+    classes; or float64 [n, c], of several labels 1, 0 or NaN (unknown), or numbers.
     """
 
     digests: npt.NDArray[np.str_]
     paths: npt.NDArray[np.str_]
     views: npt.NDArray[np.int32]
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[Any]
     features: npt.NDArray[np.float32]
 
 
@@ -144,13 +147,13 @@ def read_splits(
     Args:
         folder: as `write_shards` leaves it.
         manifest: as `read_manifest` gives it.
-        classes: the label at each position.
+        classes: the label at each position, or the names of the targets, as `targets.names`.
         splits: any of train, val and test.
         power: the exponent of `power.raised`.
 
     Raises:
         DataError: a shard is damaged, a row is missing or surplus, a number is not finite, or a
-            label of `splits` is not among the classes.
+            label of `splits` is not among the classes, or there are other targets.
     """
     shards = sorted(folder.glob("*.parquet"))
     if not shards:
@@ -195,7 +198,7 @@ def read_splits(
             digests=examples["digest"].to_numpy(dtype=str),
             paths=examples["path"].to_numpy(dtype=str),
             views=views,
-            labels=_positions(examples["label"], classes),
+            labels=targets.of(examples, classes),
             features=raised(features, power),
         )
     return joined
@@ -255,14 +258,3 @@ def _check_complete(
             f"view {view} of {manifest['path'].iloc[row]} {found} {folder} "
             f"({len(wrong)} such views); run the extract stage again"
         )
-
-
-def _positions(labels: pd.Series, classes: Sequence[str]) -> npt.NDArray[np.int64]:
-    positions: npt.NDArray[np.int64] = pd.Index(classes).get_indexer(pd.Index(labels))
-    if (positions < 0).any():
-        stranger = labels.iloc[int(np.argmin(positions))]
-        raise DataError(
-            f"the label {stranger!r} is not among the classes {', '.join(classes)}; "
-            "run the train stage again"
-        )
-    return positions.astype(np.int64)

@@ -14,18 +14,27 @@ COLUMNS = ("digest", "path", "label", "split")  # that stages after ingest read
 # In the file's metadata.
 KIND = b"headstart.kind"
 ORIGINS = b"headstart.splits"
+TASK = b"headstart.task"
 # Where a split that is held out comes from: at random from the examples that train was drawn from;
 # given by the source; given by a source whose splits are other places than train.
 DRAWN, GIVEN, PLACE = "drawn", "given", "place"
+CLASSIFICATION = "classification"  # the task that a manifest does not name
+TARGET = "target:"  # before the name of a column of what is learned, in the tasks of other kinds
 SLICE = "slice:"  # before the name of a column by which the user's table slices the examples
 
 
 def write_manifest(
-    manifest: pd.DataFrame, kind: str, path: Path, origins: dict[str, str] | None = None
+    manifest: pd.DataFrame,
+    kind: str,
+    path: Path,
+    origins: dict[str, str] | None = None,
+    task: str = CLASSIFICATION,
 ) -> None:
-    """Write the manifest; in its metadata the kind of its examples, and where splits come from."""
+    """Write the manifest; in its metadata kind and task, and where splits come from."""
     table = pa.Table.from_pandas(manifest, preserve_index=False)
     notes = {KIND: kind.encode(), ORIGINS: json.dumps(origins or {}).encode()}
+    if task != CLASSIFICATION:
+        notes[TASK] = task.encode()
     pq.write_table(table.replace_schema_metadata((table.schema.metadata or {}) | notes), path)
 
 
@@ -36,6 +45,15 @@ def kind_in(path: Path) -> str:
         DataError: as `read_manifest`.
     """
     return _notes(path).get(KIND, b"image").decode()
+
+
+def task_in(path: Path) -> str:
+    """What is to be learned; a manifest of before there were other tasks has one label an example.
+
+    Raises:
+        DataError: as `read_manifest`.
+    """
+    return _notes(path).get(TASK, CLASSIFICATION.encode()).decode()
 
 
 def origins_in(path: Path) -> dict[str, str]:
