@@ -24,7 +24,7 @@ LEAST_OF_BOTH = 10
 LEAST_GAIN = 0.1
 
 
-def label_issues(
+def label_issues_of_several(
     rows: pd.DataFrame, features: Floats, given: Doubles, names: list[str], settings: ChecksParams
 ) -> pd.DataFrame:
     """A row an example and label that is an issue, the most doubtful first.
@@ -156,7 +156,8 @@ def _fitted(
         gap, bend = (target - there) * judged, np.maximum(there * (1 - there), 1e-9) * judged
         first, second = (gap * standard).sum(axis=0), gap.sum(axis=0)
         aa, ab, bb = (
-            (bend * np.square(standard)).sum(axis=0), (bend * standard).sum(axis=0),
+            (bend * np.square(standard)).sum(axis=0),
+            (bend * standard).sum(axis=0),
             bend.sum(axis=0),
         )
         aa, bb = aa + 1e-6, bb + 1e-6
