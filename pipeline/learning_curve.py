@@ -7,11 +7,9 @@ Several labels and numbers have no class to draw so many of: the curve is then b
 from eight on, and shows mean average precision or R².
 """
 
-import hashlib
 from dataclasses import fields
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -28,7 +26,7 @@ from .core.paths import (
 )
 from .core.progress import Progress
 from .heads.fit import class_weights, fit_heads
-from .heads.head import Floats, Head, load_head, stop_if_of_another_task
+from .heads.head import Head, load_head, stop_if_of_another_task
 from .heads.hyperparameters import Hyperparameters, from_used
 from .heads.losses import loss_for
 from .heads.trained import Schedule
@@ -36,12 +34,10 @@ from .tables.features import Split, read_splits
 from .tables.labels import require
 from .tables.manifest import CLASSIFICATION, read_manifest, task_in
 from .transfer import judging
+from .transfer.draws import drawn, largest, measured, numbers
 
-Array = npt.NDArray[np.float64]
-
-RESAMPLES = 1000  # behind each interval
 OF_CLASS = "examples_per_class"  # the column of the counts, where there are classes
-LEAST_IN_ALL = 8  # examples of which several labels or numbers are learned
+LEAST_IN_ALL = 8  # examples that several labels or numbers are learned from
 COLOURS = {"original": "#0072b2", "augmented": "#d55e00"}
 
 
@@ -59,7 +55,7 @@ def learning_curve() -> None:
     hyperparameters = from_used(about["hyperparameters"])
     ways = ["original", "augmented"] if train.views.any() else ["original"]
     rows = []
-    counts = numbers(_largest(train), 1 if task == CLASSIFICATION else LEAST_IN_ALL)
+    counts = numbers(largest(train), 1 if task == CLASSIFICATION else LEAST_IN_ALL)
     with Progress("learning_curve", len(counts) * len(ways) * settings.draws, "heads") as progress:
         for count in counts:
             for way in ways:
@@ -97,67 +93,6 @@ def learning_curve() -> None:
         print(f"learning_curve: {kind} views: {words} examples{each}")
 
 
-def measured(
-    task: str, answers: list[Floats], val: Split, confidence: float
-) -> tuple[float, float, float]:
-    """The task's measure of the validation examples, and the ends of its interval.
-
-    Args:
-        task: of the labels.
-        answers: logits [examples, c] of the head of each draw.
-        val: the examples.
-        confidence: of the interval.
-    """
-    if task == CLASSIFICATION:
-        return interval(np.stack([one.argmax(axis=1) == val.labels for one in answers]), confidence)
-    of_draw, of_example = _drawn_anew(len(answers), len(val.labels))
-    measure, mean, resampled = judging.measure(task), 0.0, np.zeros(RESAMPLES)
-    for number, one in enumerate(answers):
-        weigh = judging.weigh(task, one, val.labels)
-        mean += judging.value(task, one, val.labels) / len(answers)
-        resampled += of_draw[:, number] * weigh(of_example.astype(np.float64)).overall[measure]
-    tail = (1 - confidence) / 2
-    low, high = np.nanquantile(resampled, [tail, 1 - tail])
-    return mean, float(low), float(high)
-
-
-def _largest(train: Split) -> int:
-    """Examples of the largest class; in all where there are no classes."""
-    labels = train.labels[train.views == 0]
-    return int(np.bincount(labels).max()) if labels.ndim == 1 else len(labels)
-
-
-def numbers(largest: int, least: int = 1) -> list[int]:
-    """1, 2, 4, 8, … from `least` on, and all; a class that has fewer gives all it has."""
-    powers = [2**power for power in range(largest.bit_length())]
-    return [power for power in powers if least <= power < largest] + [largest]
-
-
-def drawn(train: Split, count: int, draw: int, augmented: bool) -> Split:
-    """`count` examples of each class with their views, or with view 0 only.
-
-    Where there are no classes it is `count` examples in all.
-
-    An example's place in a draw is a hash of the draw and its digest, so that no other example
-    moves it.
-    """
-    examples = np.unique(train.digests)
-    place = {
-        digest: hashlib.blake2b(f"{draw}:{digest}".encode(), digest_size=8).digest()
-        for digest in examples.tolist()
-    }
-    labels = train.labels if train.labels.ndim == 1 else np.zeros(len(train.labels), int)
-    label = dict(zip(train.digests.tolist(), labels.tolist(), strict=True))
-    kept: set[str] = set()
-    for wanted in set(label.values()):
-        of_class = [digest for digest in place if label[digest] == wanted]
-        kept |= set(sorted(of_class, key=place.__getitem__)[:count])
-    mask = np.isin(train.digests, sorted(kept))
-    if not augmented:
-        mask &= train.views == 0
-    return Split(*(getattr(train, field.name)[mask] for field in fields(Split)))
-
-
 def trained(rows: Split, hyperparameters: Hyperparameters, schedule: Schedule) -> Head:
     """A head trained on `rows` and nothing else: validation examples are what it is asked about.
 
@@ -169,31 +104,6 @@ def trained(rows: Split, hyperparameters: Hyperparameters, schedule: Schedule) -
     if one.head is None:
         raise TrainingError(f"a head was {one.status}; lower train.learning_rate")
     return one.head
-
-
-def interval(right: npt.NDArray[np.bool_], confidence: float) -> tuple[float, float, float]:
-    """Mean accuracy, and the ends of its bootstrap interval.
-
-    Both the draws and the validation examples are drawn anew, for another user would have others
-    of both (Owen, 2007, "The pigeonhole bootstrap").
-
-    Args:
-        right: [draws, examples].
-        confidence: of the interval.
-    """
-    draws, examples = right.shape
-    of_draw, of_example = _drawn_anew(draws, examples)
-    means = np.einsum("rd,dp,rp->r", of_draw, right, of_example / examples, optimize=True)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(right.mean()), float(low), float(high)
-
-
-def _drawn_anew(draws: int, examples: int) -> tuple[Array, npt.NDArray[np.int64]]:
-    """The share of each draw, [resamples, draws], and how often each example comes, likewise."""
-    generator = np.random.default_rng(0)
-    of_draw = generator.multinomial(draws, np.full(draws, 1 / draws), RESAMPLES) / draws
-    return of_draw, generator.multinomial(examples, np.full(examples, 1 / examples), RESAMPLES)
 
 
 def _plot(table: pd.DataFrame, measure: str, confidence: float) -> None:

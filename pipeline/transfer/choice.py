@@ -74,9 +74,7 @@ def unions(networks: Sequence[str]) -> list[str]:
     ]
 
 
-def folds(
-    labels: npt.NDArray[Any], groups: Sequence[str]
-) -> npt.NDArray[np.int64]:
+def folds(labels: npt.NDArray[Any], groups: Sequence[str]) -> npt.NDArray[np.int64]:
     """Which of `FOLDS` folds each example is held out in, [n]; a group is in one fold.
 
     Folds have each class in its share; of several labels and of numbers they are drawn at random.

@@ -38,9 +38,7 @@ def measure(
     """
     if loss != "softmax":
         weights = np.ones(logits.shape[1]) if class_weights is None else np.array(class_weights)
-        return losses.figures(
-            loss, lambda some: logits[some], labels, weights.astype(np.float32)
-        )
+        return losses.figures(loss, lambda some: logits[some], labels, weights.astype(np.float32))
     weighing = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float64)
     entropy = nn.functional.cross_entropy(
         torch.from_numpy(logits).double(), torch.from_numpy(labels), weighing

@@ -16,7 +16,7 @@ from ..heads.trained import Schedule, Trained
 from ..tables.features import Split
 from ..tables.targets import REGRESSION
 
-# Numbers may be told by the sum of little in many features, which takes penalties that no label does.
+# Stronger penalties: a number may be told by many features, each of which says little.
 STRONG = np.geomspace(30, 1000, 4).tolist()
 LOSS_OF_NUMBERS = "squared"
 
