@@ -52,7 +52,7 @@ from .tasks import spelt
 from .transfer import finetuning
 from .transfer.examples import Feed, Labelled
 from .transfer.finetuning import UNMEASURED
-from .transfer.goal import Goal
+from .transfer.goal import CLASSES, Goal
 from .transfer.measure import figures_of, measure, write_curve
 from .transfer.network import Network
 from .transfer.recipe import Recipe
@@ -127,7 +127,7 @@ def finetune() -> None:
     FINETUNE.parent.mkdir(parents=True, exist_ok=True)
     FINETUNE.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     write_curve(trained.curve, FINETUNE_CURVE, goal.loss)
-    save(network, goal, taken, about)
+    save(network, taken, about, goal)
     for checkpoint in checkpoints:
         checkpoint.unlink(missing_ok=True)
     words = "taken" if taken else "not taken"
@@ -201,7 +201,7 @@ def refit(
     return trained.checkpoint
 
 
-def save(network: Network, goal: Goal, taken: bool, about: dict[str, Any]) -> None:
+def save(network: Network, taken: bool, about: dict[str, Any], goal: Goal = CLASSES) -> None:
     """Write whether the network was taken, and its backbone and head where it was.
 
     `about` describes the head, as `models/head.json` does that of the frozen network. The head is

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from ..heads.head import Head
 from ..heads.losses import OF_NUMBERS, Units, loss_for
+from ..tables.manifest import CLASSIFICATION
 
 
 @dataclass(frozen=True)
@@ -50,3 +51,6 @@ class Goal:
     def left(self, head: Head) -> Head:
         """The other way round."""
         return head if self.units is None else self.units.undone(head)
+
+
+CLASSES = Goal(CLASSIFICATION, "softmax")

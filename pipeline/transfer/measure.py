@@ -15,11 +15,8 @@ from torch import nn
 from ..heads import losses
 from ..heads.head import Floats
 from ..heads.trained import Figures, figure_names
-from ..tables.manifest import CLASSIFICATION
 from . import judging
-from .goal import Goal
-
-CLASSES = Goal(CLASSIFICATION, "softmax")
+from .goal import CLASSES, Goal
 
 
 def measure(
