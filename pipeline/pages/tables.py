@@ -29,7 +29,9 @@ NAMED = {"mae": "MAE", "rmse": "RMSE", "r2": "R²"}
 # What tells most of each task stands first.
 FIRST = ("accuracy", "mean_average_precision", "r2")
 # Columns of classes, and of slices
-NAMES = ("class", "label", "predicted", "other_label", "suggested", "column", "value")
+NAMES = (
+    "class", "label", "predicted", "unknown", "other_label", "suggested", "column", "value",
+)  # fmt: skip
 FOUND = ("near_duplicates", "label_issues", "few_examples", "drift")
 
 
@@ -210,6 +212,14 @@ def slice_measure(table: pd.DataFrame) -> str:
     return str(table.columns[3])
 
 
+def of_set(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """How often the sets of labels, or the intervals of numbers, hold the truth; some of many."""
+    shown = table.head(MOST_DRAWN).astype(object)
+    shown["coverage"] = shown["coverage"].map(lambda share: f"{100 * share:.1f} %", "ignore")
+    shown["size"] = shown["size"].map("{:.4g}".format, "ignore")
+    return rows(shown.fillna("–"))
+
+
 def heads(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The best of the heads that were tried, with the hyperparameters that they use."""
     if len(table) < 2:
@@ -302,11 +312,12 @@ def counts(manifest: pd.DataFrame) -> dict[str, int]:
 
 def made_of(about: dict[str, Any]) -> dict[str, str]:
     """Versions of data, weights and libraries, as the bundle has them."""
+    calibrated = about.get("calibration")
     return {
         "manifest": about["data"]["manifest"][:12],
         "backbone": about["backbone"]["fingerprint"][:12],
         "licence of its weights": about["backbone"].get("licence", "not stated"),
-        "temperature": f"{about['calibration']['temperature']:g}",
+        **({"temperature": f"{calibrated['temperature']:g}"} if calibrated else {}),
         **about["libraries"],
     }
 

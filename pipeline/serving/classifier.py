@@ -18,14 +18,32 @@ import onnxruntime
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ..core.errors import DataError
-from ..heads.head import load_head, named_classes
+from ..core.errors import DataError, RefusedError
+from ..heads.head import load_head, named_classes, task_of, wrong_for_task
 from ..kinds import FITS, INPUTS, INTERPOLATIONS, Fitted, Input, Pixels, Shown, named
-from .explain import class_map, directions, effects, falls, neighbours, odds
+from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
+from .explain import (
+    TINY,
+    class_map,
+    directions,
+    effects,
+    falls,
+    neighbours,
+    odds,
+    odds_of_label,
+)
 
 MOST_PIXELS_A_SIDE = 4096  # of what a backbone sees
 SCHEMA = 1  # raised when a reader of older bundles would read a newer one wrongly
 SCHEMA_OF_JOINED = 2  # of a bundle whose backbones are joined
+SCHEMA_OF_TASKS = 3  # of one that answers with several labels or with numbers
+SCHEMAS = (SCHEMA, SCHEMA_OF_JOINED, SCHEMA_OF_TASKS)
+# What the graph calls its answer, by task.
+OUTPUTS = {
+    CLASSIFICATION: "probabilities",
+    MULTILABEL: "probabilities",
+    REGRESSION: "numbers",
+}
 
 Floats = npt.NDArray[np.float32]
 
@@ -47,15 +65,21 @@ class Neighbour:
 class Answer:
     """What the classifier says of an example.
 
-    `probabilities` [classes] are calibrated. Where they were asked for, `heat` shows which part of
-    the example speaks for the first class, and `neighbours` are the nearest training examples.
+    `probabilities` [classes] are calibrated; of numbers there are none. Where they were asked for,
+    `heat` shows which part of the example speaks for the most probable class or label, or raises
+    the first number, and `best` is its position; `neighbours` are the nearest training examples.
     `heat` is None where there is nothing to make it from: no maps, and no parts to hide.
+
+    Of several labels `labels` are those whose probability reaches their threshold, in the order of
+    the classes. Of numbers `numbers` [targets] are these, in the target's own units.
     """
 
     probabilities: Floats
     best: int
     heat: Shown | None = None
     neighbours: tuple[Neighbour, ...] = ()
+    labels: tuple[str, ...] = ()
+    numbers: Floats | None = None
 
 
 class Classifier:
@@ -68,20 +92,22 @@ class Classifier:
             DataError: it is no bundle, or one that is damaged or of another schema.
         """
         about = _read_json(folder / "bundle.json")
-        if about.get("schema") not in (SCHEMA, SCHEMA_OF_JOINED):
+        if about.get("schema") not in SCHEMAS:
             raise DataError(
                 f"{folder} is a bundle of schema {about.get('schema')!r:.40} and this code reads "
-                f"schemas {SCHEMA} and {SCHEMA_OF_JOINED}; take the Headstart that made it"
+                f"schemas {SCHEMAS[0]} to {SCHEMAS[-1]}; take the Headstart that made it"
             )
         self.about: dict[str, Any] = about
         try:
-            self.classes = named_classes(about)
+            self.classes = named_classes(about)  # or the names of numbers
+            self.task = _task(about)
+            self.thresholds: list[float] = about.get("thresholds", [])  # of several labels
             of_each = [about, *about.get("further", [])]
             self._prepared = [_preprocessing(folder, one) for one in of_each]
             self.kind = named(about.get("kind", "image"))  # older bundles are of images
             # What the server tells of itself.
             _ = str(about["backbone"]["name"]), str(about["data"]["manifest"])
-        except (KeyError, TypeError, ValueError, OSError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
             missing = " is missing" * isinstance(error, KeyError)
             raise DataError(f"{folder / 'bundle.json'} is damaged: {error}{missing}") from None
         options = onnxruntime.SessionOptions()
@@ -104,9 +130,10 @@ class Classifier:
                 f" {len(self._prepared)}"
             )
         self._inputs = sorted(given, key=_number)
-        if outputs.get("probabilities") != [len(self.classes)]:
+        self._output = OUTPUTS[self.task]
+        if outputs.get(self._output) != [len(self.classes)]:
             raise DataError(
-                f"{folder / 'model.onnx'} does not answer with {len(self.classes)} probabilities"
+                f"{folder / 'model.onnx'} does not answer with {len(self.classes)} {self._output}"
             )
         self._hands = ThreadPoolExecutor(os.cpu_count() or 1)  # no thread until it is needed
         self._folder = folder
@@ -140,18 +167,23 @@ class Classifier:
 
         Args:
             data: of any format that the kind takes.
-            heat: whether the heat map of the most probable class is wanted.
+            heat: whether the heat map of the most probable class or label, or of the first
+                number, is wanted.
             neighbours: how many of the nearest training examples are wanted.
             side: pixels of a small heat map; None for one as large as the backbone's input.
 
         Raises:
-            RefusedError: the bytes are not taken as an example; the text says why.
+            RefusedError: the bytes are not taken as an example, or its numbers are so large that
+                there is no answer; the text says why.
         """
         example = self._read(data)
         maps = heat and self.has_maps and (self.kind.maps_first or not self.kind.hides)
-        wanted = ["probabilities"] + self._maps * maps + ["features"] * (neighbours > 0)
+        wanted = [self._output] + self._maps * maps + ["features"] * (neighbours > 0)
         got = dict(zip(wanted, self._session.run(wanted, example), strict=True))
-        best = int(got["probabilities"].argmax())
+        said = got[self._output]
+        if not np.isfinite(said).all():
+            raise RefusedError("its numbers are too large for an answer")
+        best = 0 if self.task == REGRESSION else int(said.argmax())
         shown = None
         if maps:
             found = [got[name] for name in sorted(self._maps, key=_number)]
@@ -159,24 +191,44 @@ class Classifier:
             first = example[self._inputs[0]]
             shown = self.kind.explain(first, map_of_best, self._prepared[0], side)
         elif heat and self.kind.hides:
-            shown = self._by_hiding(data, got["probabilities"], best, side)
+            shown = self._by_hiding(data, said, best, side)
         nearest = self._nearest(got["features"], neighbours) if neighbours else ()
-        return Answer(got["probabilities"], best, shown, nearest)
+        if self.task == REGRESSION:
+            return Answer(np.empty(0, np.float32), best, shown, nearest, numbers=said)
+        above = self._above(said) if self.task == MULTILABEL else ()
+        return Answer(said, best, shown, nearest, above)
 
-    def _by_hiding(self, data: bytes, shares: Floats, best: int, side: int | None) -> Shown:
-        """Which parts of the example speak for the class: it is less probable without them."""
+    def _above(self, shares: Floats) -> tuple[str, ...]:
+        """The labels whose probability reaches their threshold."""
+        of_each = zip(self.classes, shares, self.thresholds, strict=True)
+        return tuple(name for name, share, least in of_each if share >= least)
+
+    def _by_hiding(self, data: bytes, said: Floats, best: int, side: int | None) -> Shown:
+        """Which parts of the example speak for the class: it is less probable without them.
+
+        Of a number those that raise it: it is smaller without them.
+        """
         hidden = [self.kind.hidden(data, prepared) for prepared in self._prepared]
 
         def ask(of_each: tuple[npt.NDArray[Any], ...]) -> float:
             example = dict(zip(self._inputs, of_each, strict=True))
-            return odds(self._session.run(["probabilities"], example)[0], best)
+            return self._strength(self._session.run([self._output], example)[0], best)
 
         # Those of all answers share the cores: one that is asked for alone has every one of them.
         without = np.array(list(self._hands.map(ask, zip(*hidden, strict=True))), np.float64)
         hides = self.kind.hidden_together()
-        before = odds(shares, best)
+        before = self._strength(said, best)
+        if self.task == REGRESSION:  # its units are nobody's business here
+            largest = max(abs(before), float(np.abs(without).max(initial=0)), TINY)
+            before, without = before / largest, without / largest
         weights = falls(before, without) if hides is None else effects(without, hides)
         return self.kind.explain_parts(data, self._prepared[0], weights, side)
+
+    def _strength(self, said: Floats, position: int) -> float:
+        """How much an answer says what stands at a position: its log-odds, or the number itself."""
+        if self.task == REGRESSION:
+            return float(said[position])
+        return (odds_of_label if self.task == MULTILABEL else odds)(said, position)
 
     def features(self, data: bytes) -> Floats:
         """The features [dimension] of an example, as the head sees them.
@@ -215,6 +267,26 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{file} is damaged: it holds no table")
     return content
+
+
+def _task(about: dict[str, Any]) -> str:
+    """What the bundle answers with; those of before there were other tasks tell classes apart.
+
+    Raises:
+        KeyError, ValueError: the task is none, is not one of the bundle's schema, or lacks what it
+            needs.
+    """
+    if wrong := wrong_for_task(about, len(about["classes"])):
+        raise ValueError(wrong)
+    task = task_of(about)
+    if (about["schema"] == SCHEMA_OF_TASKS) != (task != CLASSIFICATION):
+        raise ValueError(f"task is {task!r} in a bundle of schema {about['schema']}")
+    return task
+
+
+def rounded(numbers: Floats) -> list[float]:
+    """Numbers as people read them: a float32 knows seven digits."""
+    return [float(f"{number:.7g}") for number in numbers]
 
 
 def _number(name: str) -> int:

@@ -30,7 +30,8 @@ from starlette.requests import ClientDisconnect
 
 from ..core.errors import ParamsError, RefusedError
 from ..core.files import leads_out, load
-from .classifier import Answer, Classifier
+from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
+from .classifier import Answer, Classifier, rounded
 
 PAGE = Path(__file__).with_name("server.html")
 THUMBNAIL = 160  # pixels of a neighbour's longer side
@@ -71,6 +72,36 @@ class Reply(BaseModel):
     heat_map: str | None = Field(description="a picture as a data URL: where that class is seen")
 
 
+class LabelsReply(BaseModel):
+    """The same of an example that may have several labels, or none."""
+
+    labels: list[str] = Field(description="those whose probability reaches their threshold")
+    probabilities: dict[str, float] = Field(description="of each label, calibrated")
+    thresholds: dict[str, float] = Field(description="of each label, chosen on validation")
+    neighbours: list[Like] = Field(description="the nearest training examples, nearest first")
+    heat_map: str | None = Field(
+        description="a picture as a data URL: where the most probable label is seen"
+    )
+
+
+class NumbersReply(BaseModel):
+    """The same of an example that numbers are read off."""
+
+    numbers: dict[str, float] = Field(description="by name, in the units of the training data")
+    neighbours: list[Like] = Field(description="the nearest training examples, nearest first")
+    heat_map: str | None = Field(
+        description="a picture as a data URL: what raises the first of the numbers"
+    )
+
+
+AnyReply = Reply | LabelsReply | NumbersReply
+REPLIES: dict[str, type[BaseModel]] = {
+    CLASSIFICATION: Reply,
+    MULTILABEL: LabelsReply,
+    REGRESSION: NumbersReply,
+}
+
+
 class Problem(BaseModel):
     """Why there is no answer."""
 
@@ -81,7 +112,8 @@ class Health(BaseModel):
     """That the server answers, and with what."""
 
     status: str
-    classes: list[str]
+    task: str = Field(description="classification, multilabel or regression")
+    classes: list[str] = Field(description="names of classes, of labels or of numbers")
     backbone: str
     weights: str = Field(description="of the backbone, such as pretrained, or random")
     accepts: list[str] = Field(description="media types of an example")
@@ -226,6 +258,7 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
 
     @app.post(
         "/predict",
+        response_model=REPLIES[classifier.task],
         responses=PROBLEMS,
         openapi_extra={"requestBody": body_of(classifier.kind.accepts)},
     )
@@ -233,8 +266,8 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
         request: Request,
         heat_map: Annotated[bool, Query(description="whether one is wanted")] = False,
         neighbours: Annotated[int, Query(ge=0, le=MOST_NEIGHBOURS)] = 0,
-    ) -> Reply:
-        """The classes of an example and, if wanted, an explanation."""
+    ) -> AnyReply:
+        """What the model says of an example and, if wanted, an explanation."""
         start = time.monotonic()
         until = asyncio.get_running_loop().time() + limits.seconds
         status = 500
@@ -243,7 +276,7 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
                 data = await desk.body(request, until)
                 answer = await desk.answer(data, heat_map, neighbours, until)
             status = 200
-            return reply(answer, classifier.classes)
+            return reply(answer, classifier)
         except HTTPException as error:
             status = error.status_code
             raise
@@ -257,6 +290,7 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
         about = classifier.about
         return Health(
             status="ok",
+            task=classifier.task,
             classes=classifier.classes,
             backbone=about["backbone"]["name"],
             weights=str(about["backbone"].get("weights", "pretrained")),
@@ -307,18 +341,30 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
     return app
 
 
-def reply(answer: Answer, classes: list[str]) -> Reply:
+def reply(answer: Answer, classifier: Classifier) -> AnyReply:
     """An answer as it is sent."""
     heat_map = None
     if answer.heat is not None:
         data = base64.b64encode(answer.heat.data).decode()
         heat_map = f"data:{answer.heat.media_type};base64,{data}"
+    names, neighbours = classifier.classes, [Like(**vars(one)) for one in answer.neighbours]
+    if answer.numbers is not None:
+        numbers = dict(zip(names, rounded(answer.numbers), strict=True))
+        return NumbersReply(numbers=numbers, neighbours=neighbours, heat_map=heat_map)
     shares = [float(share) for share in answer.probabilities]
+    if classifier.task == MULTILABEL:
+        return LabelsReply(
+            labels=list(answer.labels),
+            probabilities=dict(zip(names, shares, strict=True)),
+            thresholds=dict(zip(names, classifier.thresholds, strict=True)),
+            neighbours=neighbours,
+            heat_map=heat_map,
+        )
     return Reply(
-        best=classes[answer.best],
+        best=names[answer.best],
         probability=shares[answer.best],
-        probabilities=dict(zip(classes, shares, strict=True)),
-        neighbours=[Like(**vars(neighbour)) for neighbour in answer.neighbours],
+        probabilities=dict(zip(names, shares, strict=True)),
+        neighbours=neighbours,
         heat_map=heat_map,
     )
 

@@ -12,7 +12,7 @@ from ..core.objects import LISTING, Objects
 from ..core.rows import Row
 from .folder import split_folders
 from .found import Found, Listing, Refused, is_hidden, tidy, why_no_label
-from .table import OWN, TABLE, of_row, opened, slicing
+from .table import OWN, TABLE, of_row, opened, slicing, spelt
 
 WRITES_IT = "run `headstart list s3://BUCKET/PREFIX`"
 
@@ -84,6 +84,7 @@ def _by_table(
     root: Path, ending: str, file: Path, listed: Objects, targets: tuple[str, ...]
 ) -> Listing:
     table, whole = opened(root, ending, "", targets)
+    targets = spelt(targets, whole.columns)
     columns = slicing(table, whole.rows, {*OWN, *targets})
     found: list[Found] = []
     refused: list[Refused] = []

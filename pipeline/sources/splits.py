@@ -5,8 +5,8 @@ import pandas as pd
 from ..core.params import IngestParams
 from ..kinds import Kind
 from ..tables.draw import draw
-from ..tables.manifest import CLASSIFICATION, DRAWN, GIVEN, PLACE, SLICE, SPLITS, TARGET
-from ..tables.targets import REGRESSION, SEPARATOR
+from ..tables.manifest import DRAWN, GIVEN, PLACE, SLICE, SPLITS, TARGET
+from ..tables.task_names import CLASSIFICATION, REGRESSION, SEPARATOR
 from .checked import Checked
 
 # Sources whose splits are other places than their training examples.
@@ -52,10 +52,10 @@ def _learned(kept: list[Checked], settings: IngestParams) -> pd.DataFrame:
         names = settings.targets or ["target"]
         rows = [found.targets for found, _, _ in kept]
         return pd.DataFrame(rows, columns=[TARGET + name for name in names], dtype=float)
-    of_each = [found.label.split(SEPARATOR) for found, _, _ in kept]
-    names = sorted({label for labels in of_each for label in labels})
+    of_each = [set(found.label.split(SEPARATOR)) for found, _, _ in kept]
+    names = sorted(set().union(*of_each))
     return pd.DataFrame(
-        {TARGET + name: [float(name in labels) for labels in map(set, of_each)] for name in names},
+        {TARGET + name: [float(name in labels) for labels in of_each] for name in names},
         index=range(len(kept)),
     )
 
