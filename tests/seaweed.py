@@ -93,6 +93,7 @@ class Between:
         self._server = (host, int(port))
         self.asked: list[str] = []  # paths that were asked for
         self.breaks_at = ""  # requests whose path matches get no whole answer
+        self.takes = 0.0  # seconds on the way, of each request
         self._door = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self._door.getsockname()[1]}"
         threading.Thread(target=self._let_in, daemon=True).start()
@@ -123,6 +124,8 @@ class Between:
                         data = b""
                 if not data:
                     break
+                if asks:
+                    time.sleep(self.takes)
                 to.sendall(data)
         for one in (source, to):
             with contextlib.suppress(OSError):

@@ -6,6 +6,9 @@ What a file may be is for its kind to say: the bounds come as arguments.
 import hashlib
 import os
 import stat
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from . import objects, rows
@@ -15,6 +18,7 @@ from .errors import DataError, RefusedError
 INGEST_AGAIN = "run `dvc repro --force ingest`, then `dvc repro`"
 
 MOST_BYTES = 1_000_000_000  # no kind takes larger files
+AHEAD_BYTES = 64_000_000  # of objects that are read before their turn
 
 
 def digest(data: bytes) -> str:
@@ -103,3 +107,30 @@ def read(path: Path, expected_digest: str) -> bytes:
     if digest(data) != expected_digest:
         raise DataError(f"{path} changed after it was ingested; {INGEST_AGAIN}")
     return data
+
+
+def read_each(examples: Iterable[tuple[Path, str]]) -> Iterator[bytes]:
+    """The bytes of one example after the other, as `read` gives them for a path and a digest.
+
+    Objects of a bucket are asked for ahead, several at a time: a server far away takes long to
+    answer each.
+
+    Raises:
+        DataError: as `read`, at that example's turn.
+    """
+    waiting: deque[tuple[int, Future[bytes]]] = deque()
+    ahead = 0
+    with ThreadPoolExecutor(objects.READERS) as pool:  # has threads once it is asked for something
+        for path, expected_digest in examples:
+            table = rows.parted(path)
+            if table is None or not objects.is_listing(table[0]):
+                yield read(path, expected_digest)
+                continue
+            waiting.append((objects.size(*table), pool.submit(read, path, expected_digest)))
+            ahead += waiting[-1][0]
+            while len(waiting) > objects.READERS or ahead > AHEAD_BYTES:
+                bytes_, first = waiting.popleft()
+                ahead -= bytes_
+                yield first.result()
+        while waiting:
+            yield waiting.popleft()[1].result()

@@ -19,9 +19,9 @@ from PIL import Image
 
 from headstart import cli
 from pipeline import kinds
-from pipeline.core import buckets, objects, packages, params
+from pipeline.core import buckets, files, objects, packages, params
 from pipeline.core.errors import ChangedError, DataError, MissingSetError, ParamsError
-from pipeline.core.files import load, read
+from pipeline.core.files import load, read, read_each
 from pipeline.ingest import ingest
 from pipeline.sources import find, listing
 from tests import seaweed
@@ -307,6 +307,23 @@ def test_without_the_store_all_is_read_again(
     ingest()
     assert len(between.read()) == 80
     pd.testing.assert_frame_equal(manifest(), before)
+
+
+def test_objects_that_are_asked_for_ahead_come_in_their_turn(
+    shapes: Bucket, draw_picture: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest()
+    examples = [(Path(row.path), row.digest) for row in manifest().itertuples()]
+    wanted = [read(*example) for example in examples]
+    assert list(read_each(examples)) == wanted
+    monkeypatch.setattr(files, "AHEAD_BYTES", 100)  # less than one object has
+    assert list(read_each(examples)) == wanted
+    gone = examples[3][0].name.partition("#")[2].replace("%2F", "/")
+    shapes.remove(f"shapes/{gone}")
+    turns = read_each(examples)
+    assert [next(turns) for _ in range(3)] == wanted[:3]
+    with pytest.raises(ChangedError, match=f"{gone} is gone, since it was listed"):
+        next(turns)
 
 
 # What goes wrong
