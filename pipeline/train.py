@@ -13,7 +13,7 @@ from .core.progress import Progress
 from .heads.fit import class_weights, device_for, fit_heads, refit
 from .heads.head import Head, fit_temperature, save_head
 from .heads.hyperparameters import CLOSED_FORMS, Hyperparameters, every_combination, used
-from .heads.losses import OF_NUMBERS, loss_for, stop_at_lost_digits
+from .heads.losses import OF_NUMBERS, loss_for
 from .heads.thresholds import fit_thresholds
 from .heads.trained import (
     Figures,
@@ -50,8 +50,6 @@ def train() -> None:
         require(manifest, "train")
     splits = read_splits(FEATURES, manifest, classes, ["train", "val"], settings.power)
     rows, val = splits["train"], splits["val"]
-    if task == targets.REGRESSION:
-        stop_at_lost_digits(classes, rows.labels)
     if not len(val.labels):
         print("train: warning: no validation example, so the last epoch is kept, good or bad")
 
