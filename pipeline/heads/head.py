@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save
 
 from ..core.errors import DataError
 from ..core.paths import MANIFEST
+from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
 from .tf_idf import weighed
 
 Floats = npt.NDArray[np.float32]
@@ -79,7 +80,7 @@ class Head:
             return features @ self.weight.T + self.bias
 
     def answers(
-        self, features: Floats, temperature: float, task: str = "classification"
+        self, features: Floats, temperature: float, task: str = CLASSIFICATION
     ) -> npt.NDArray[np.float64]:
         """Of features [n, d] what the task asks for, [n, c].
 
@@ -117,11 +118,10 @@ def sigmoid(logits: npt.NDArray[np.floating], temperature: float = 1.0) -> npt.N
     return shares
 
 
-# By the task; `tables.targets` names them too, and imports pandas, which predicting does without.
 ANSWERS: dict[str, Callable[[Floats, float], npt.NDArray[np.float64]]] = {
-    "classification": probabilities,
-    "multilabel": sigmoid,
-    "regression": lambda logits, temperature: logits.astype(np.float64),
+    CLASSIFICATION: probabilities,
+    MULTILABEL: sigmoid,
+    REGRESSION: lambda logits, temperature: logits.astype(np.float64),
 }
 
 
@@ -240,7 +240,7 @@ def load_head(
         head = Head(**load_file(weights))
         description: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
         classes = named_classes(description)
-        wrong = _misfit(head) or _wrong_for_task(description, len(classes))
+        wrong = _misfit(head) or wrong_for_task(description, len(classes))
         for name in numbers:
             if not (isinstance(description[name], float | int) and 0 < description[name] < 1e6):
                 wrong = f"{name} is {description[name]!r:.40}"
@@ -277,7 +277,7 @@ def named_classes(description: dict[str, Any]) -> list[str]:
 
 def task_of(description: dict[str, Any]) -> str:
     """What a head was trained for; those of before there were other tasks tell classes apart."""
-    return str(description.get("task", "classification"))
+    return str(description.get("task", CLASSIFICATION))
 
 
 def stop_if_of_another_task(description: dict[str, Any], task: str) -> None:
@@ -293,12 +293,12 @@ def stop_if_of_another_task(description: dict[str, Any], task: str) -> None:
         )
 
 
-def _wrong_for_task(description: dict[str, Any], outputs: int) -> str:
+def wrong_for_task(description: dict[str, Any], outputs: int) -> str:
     """Why a description is none of its task; empty where it is."""
     task = task_of(description)
     if task not in ANSWERS:
         return f"task is {task!r:.40}"
-    if task != "multilabel":
+    if task != MULTILABEL:
         return ""
     thresholds = description["thresholds"]
     if not isinstance(thresholds, list) or len(thresholds) != outputs:

@@ -22,8 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ..tables.manifest import CLASSIFICATION
-from ..tables.targets import MULTILABEL
+from ..tables.task_names import CLASSIFICATION, MULTILABEL
 from .head import Floats, Head, probabilities
 
 LOSSES = ("softmax", "binary", "squared", "huber")
