@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from pipeline.heads.calibration import fit_thresholds
 from pipeline.heads.head import fit_temperature, sigmoid
 from pipeline.heads.losses import cell_losses
-from pipeline.heads.thresholds import fit_thresholds
 
 GENERATOR = np.random.default_rng(0)
 

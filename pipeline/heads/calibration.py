@@ -1,12 +1,37 @@
-"""From which probability on a label is said to be there, label by label."""
+"""What a head's answers on validation examples tell of it: its temperature, and its thresholds.
+
+A threshold says from which probability on a label is said to be there.
+"""
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from ..tables.task_names import CLASSIFICATION, REGRESSION
+from .head import Floats, fit_temperature, sigmoid
 
 Floats64 = npt.NDArray[np.float64]
 
 USUAL = 0.5  # where nothing tells
 NEAREST = 1e-6  # to 0 and to 1
+
+
+def calibrated(logits: Floats, labels: npt.NDArray[Any], task: str) -> dict[str, Any]:
+    """What a head's description says of its answers: `temperature`, and for labels `thresholds`.
+
+    Args:
+        logits: [n, c] of examples that the head has not seen.
+        labels: of these, as the task has them.
+        task: what was learned.
+    """
+    if task == REGRESSION:
+        return {"temperature": 1.0}
+    temperature = fit_temperature(logits, labels)
+    if task == CLASSIFICATION:
+        return {"temperature": temperature}
+    thresholds = fit_thresholds(sigmoid(logits, temperature), labels)
+    return {"temperature": temperature, "thresholds": thresholds}
 
 
 def fit_thresholds(shares: Floats64, labels: Floats64) -> list[float]:
