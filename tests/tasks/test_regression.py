@@ -14,8 +14,8 @@ from pipeline.core.params import EvaluateParams
 from pipeline.core.paths import CLASSES, METRICS, PLOTS, PREDICTIONS, REPEATS, SETS, SLICES
 from pipeline.evaluate import evaluate
 from pipeline.tables.features import Split
-from pipeline.tasks import Asked, regression
-from pipeline.tasks.metrics import resample, whole
+from pipeline.tasks import Asked, regression, tables
+from pipeline.tasks.metrics import Scores, resample, whole
 from pipeline.tasks.number_metrics import weighted
 from pipeline.tasks.residuals import draw_residuals, extremes, residual_table
 from tests.tasks.made import make, measured
@@ -65,6 +65,13 @@ def test_r2_is_not_defined_where_nothing_varies():
     assert found.overall["r2"][0] == pytest.approx(metrics.r2_score(targets[:, 1], given[:, 1]))
     assert np.isnan(one.overall["r2"][0])
     assert 0 < np.isnan(drawn.overall["r2"]).sum() < 50  # where one was drawn twice
+
+
+def test_a_measure_that_no_resample_defines_has_no_interval():
+    scores = [Scores({"r2": np.array([value])}, {}) for value in (0.5, np.nan)]
+    assert tables.metrics(*scores, 0.95, 2) == {"test": {"r2": 0.5, "pictures": 2}, "interval": {}}
+    whole, drawn = reversed(scores)
+    assert tables.metrics(whole, drawn, 0.95, 2) == {"test": {"pictures": 2}, "interval": {}}
 
 
 def test_the_digits_tell_what_targets_differ_by():
