@@ -93,7 +93,7 @@ def _lines(
     """What is said on the screen."""
     test, ends, words = metrics["test"], metrics["interval"], f"{100 * confidence:g} % interval"
     said = []
-    for name in [name for name in task.shown if name in test]:
+    for name in [name for name in task.shown if name in ends]:
         value, low, high = (tasks.figure(name, v) for v in (test[name], *ends[name].values()))
         about = f"on {test['pictures']} test examples"
         said.append(f"{tasks.spelt(name)} {value} {about}, {words} {low} to {high}")
