@@ -110,7 +110,9 @@ def headstart(found: Data) -> Answer:
     return lambda features: head.answers(features, 1.0, found.task)
 
 
-def chosen(make: Callable[[Split, float], Answer], loss: Callable[..., float], found: Data) -> Answer:
+def chosen(
+    make: Callable[[Split, float], Answer], loss: Callable[..., float], found: Data
+) -> Answer:
     """The best of `DECAYS` by the validation loss, refitted."""
     train, val = found.splits["train"], found.splits["val"]
     losses = [loss(val.labels, make(train, decay)(val.features)) for decay in DECAYS]
@@ -238,7 +240,9 @@ def of_set(found: Data, bootstrap: int, rounds: int) -> tuple[list[Any], list[An
             figures.append((found.name, name, *row))
         own, its = ([cost.wall for cost in costs[one]] for one in ("Headstart", name))
         rows, width = found.splits["train"].features.shape
-        times.append((found.name, rows, width, name, spread(own), spread(its), spread(ratios(its, own))))
+        times.append(
+            (found.name, rows, width, name, spread(own), spread(its), spread(ratios(its, own)))
+        )
     return figures, times
 
 
