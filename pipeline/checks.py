@@ -118,7 +118,7 @@ def _label_issues(
         return label_issues(rows, features, settings)
     names = targets.target_names(rows)
     find = label_issues_of_several if task == targets.MULTILABEL else number_issues
-    return find(rows, features, targets.of(rows, names), names, settings)
+    return find(rows, features, targets.of(rows, names).astype(np.float64), names, settings)
 
 
 def _say(name: str, one: str, many: str, found: list[str]) -> None:
