@@ -27,7 +27,14 @@ from .heads.trained import (
 from .tables import targets
 from .tables.features import Split, are_counts, read_splits
 from .tables.labels import require
-from .tables.manifest import CLASSIFICATION, read_manifest
+from .tables.manifest import read_manifest
+from .tables.task_names import CLASSIFICATION
+
+OUTPUTS = {
+    CLASSIFICATION: "classes",
+    targets.MULTILABEL: "labels",
+    targets.REGRESSION: "numbers",
+}
 
 
 def train() -> None:
@@ -56,7 +63,7 @@ def train() -> None:
         + 10 * head_bytes
         + min(20 * head_bytes, 10**9)
         + 8 * len(classes) * len(val.labels),
-        f"train: {len(rows.labels):,} views of {len(classes):,} classes",
+        f"train: {len(rows.labels):,} views of {len(classes):,} {OUTPUTS[task]}",
         "take fewer views (augment.views) or a backbone with fewer features",
     )
 
