@@ -72,7 +72,7 @@ def test_labels_that_features_hardly_tell_raise_no_alarm(slope: float) -> None:
         len(label_issues_of_several(rows(), *several(slope, seed), NAMES, ChecksParams()))
         for seed in range(4)
     ]
-    assert sum(alarms) <= 3  # of 12,000 labels
+    assert sum(alarms) <= 6  # of 12,000 labels
 
 
 def test_a_label_of_few_examples_is_not_judged() -> None:
