@@ -20,7 +20,6 @@ from .quality.number_issues import number_issues
 from .quality.originals import originals
 from .tables import targets
 from .tables.manifest import (
-    CLASSIFICATION,
     DRAWN,
     GIVEN,
     PLACE,
@@ -29,6 +28,7 @@ from .tables.manifest import (
     read_manifest,
     task_in,
 )
+from .tables.task_names import CLASSIFICATION
 
 # Decimals in tables: more would only show how the machine rounds.
 DIGITS = 6

@@ -47,7 +47,8 @@ from .heads.trained import Figures, Schedule, kept_figures
 from .tables import targets
 from .tables.features import Split, read_splits
 from .tables.labels import require
-from .tables.manifest import CLASSIFICATION, kind_in, read_manifest, task_in
+from .tables.manifest import kind_in, read_manifest, task_in
+from .tables.task_names import CLASSIFICATION
 from .tasks import spelt
 from .transfer import finetuning
 from .transfer.examples import Feed, Labelled

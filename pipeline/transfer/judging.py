@@ -12,8 +12,8 @@ from .. import tasks
 from ..core.params import EvaluateParams
 from ..heads.head import ANSWERS, Floats, probabilities
 from ..heads.losses import Units, cell_losses
-from ..tables.manifest import CLASSIFICATION
 from ..tables.targets import MULTILABEL, REGRESSION
+from ..tables.task_names import CLASSIFICATION
 from ..tasks.metrics import Weigh, interval, resample, whole
 
 Losses = npt.NDArray[np.float64]

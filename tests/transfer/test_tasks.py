@@ -109,7 +109,7 @@ def pictures(request, project, small_backbone):
     """Pictures with a red and a blue part, ingested for a task, with a head held very short."""
     random = np.random.default_rng(0)
     rows = []
-    for number in range(30):
+    for number in range(72):
         red, blue = random.random(2) < 0.5
         high = int(random.integers(8, 50))
         pixels = random.integers(40, 90, (60, 80, 3)).astype(np.uint8)
@@ -122,9 +122,9 @@ def pictures(request, project, small_backbone):
     pd.DataFrame(rows).to_csv("data/raw/labels.csv", index=False)
     columns = {MULTILABEL: ["red", "blue"], REGRESSION: ["covered"]}[request.param]
     project.set(**{"ingest.source": "csv", "ingest.path": "data/raw", "ingest.targets": columns})
-    project.set(**{"ingest.task": request.param, "augment.views": 0, "train.weight_decay": 100.0})
-    project.set(**{"finetune.epochs": 2, "finetune.blocks": 1, "finetune.batch_size": 8})
-    project.set(**{"finetune.learning_rate": 0.005, "evaluate.coverage": None, **SMALL})
+    project.set(**{"ingest.task": request.param, "augment.views": 0, "train.weight_decay": 30.0})
+    project.set(**{"finetune.epochs": 3, "finetune.blocks": 1, "finetune.batch_size": 8})
+    project.set(**{"finetune.learning_rate": 0.01, "evaluate.coverage": None, **SMALL})
     for stage in (ingest, augment, extract, train):
         stage()
     return request.param
@@ -133,7 +133,7 @@ def pictures(request, project, small_backbone):
 @pytest.mark.parametrize("pictures", TASKS, indirect=True)
 def test_a_finetuned_network_that_is_better_answers_from_its_bundle(pictures, project, capsys):
     if pictures == MULTILABEL:
-        project.set(**{"train.class_weights": "balanced"})
+        project.set(**{"train.class_weights": "balanced", "finetune.epochs": 6})
         train()
     finetune()
     report, curve = json.loads(FINETUNE.read_text()), pd.read_csv(FINETUNE_CURVE)
