@@ -152,7 +152,7 @@ def test_the_stage_speaks_of_numbers(project, capsys) -> None:
     project.set(**{"checks.duplicate_cosine": 1.0})
     checks()
     said = capsys.readouterr().out
-    assert "checks: 1 label issue: data/raw/0005.png (500, or " in said
+    assert "checks: 1 target issue: data/raw/0005.png (500, or " in said
     assert "checks: no numbers with fewer than 10 training " in said
     assert not found("drift")["drifted"].any()
     shifted[3::4] += 1  # the test examples
