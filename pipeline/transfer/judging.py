@@ -91,7 +91,9 @@ def surprise(
         log_losses: Losses = -np.log(np.maximum(given, LEAST))
         return log_losses
     if units is not None:
-        cells = cell_losses("squared", units.learned(logits), units.learned(labels))
+        cells = cell_losses(
+            "squared", units.learned(logits.astype(np.float64)), units.learned(labels)
+        )
     else:
         cells = cell_losses("binary", logits, labels)
     known = ~np.isnan(cells)
