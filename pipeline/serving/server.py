@@ -30,6 +30,7 @@ from starlette.requests import ClientDisconnect
 
 from ..core.errors import ParamsError, RefusedError
 from ..core.files import leads_out, load
+from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
 from .classifier import Answer, Classifier, rounded
 
 PAGE = Path(__file__).with_name("server.html")
@@ -95,9 +96,9 @@ class NumbersReply(BaseModel):
 
 AnyReply = Reply | LabelsReply | NumbersReply
 REPLIES: dict[str, type[BaseModel]] = {
-    "classification": Reply,
-    "multilabel": LabelsReply,
-    "regression": NumbersReply,
+    CLASSIFICATION: Reply,
+    MULTILABEL: LabelsReply,
+    REGRESSION: NumbersReply,
 }
 
 
@@ -351,7 +352,7 @@ def reply(answer: Answer, classifier: Classifier) -> AnyReply:
         numbers = dict(zip(names, rounded(answer.numbers), strict=True))
         return NumbersReply(numbers=numbers, neighbours=neighbours, heat_map=heat_map)
     shares = [float(share) for share in answer.probabilities]
-    if classifier.task == "multilabel":
+    if classifier.task == MULTILABEL:
         return LabelsReply(
             labels=list(answer.labels),
             probabilities=dict(zip(names, shares, strict=True)),

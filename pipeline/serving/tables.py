@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ParamsError
+from ..tables.task_names import MULTILABEL, REGRESSION, SEPARATOR
 
 if TYPE_CHECKING:  # it takes a while to import, and --help should not
     from .classifier import Answer, Classifier
@@ -17,7 +18,6 @@ Write = Callable[[Row], None]
 # Of each task, what is printed before the path: for None the table's head, for an empty row dashes.
 Cells = Callable[[Row | None], str]
 
-SEPARATOR = "|"  # between several labels, which ingest takes into no label
 ROWS_A_GROUP = 10_000  # of Parquet, held in memory at once
 WIDEST = 40  # characters of the printed column of several labels
 
@@ -29,9 +29,9 @@ def columns_of(classifier: "Classifier") -> list[str]:
     threshold, and every label's probability; of numbers each one, under the names that
     `reports/predictions.csv` has.
     """
-    if classifier.task == "regression":
+    if classifier.task == REGRESSION:
         return [f"predicted({name})" for name in classifier.classes]
-    if classifier.task == "multilabel":
+    if classifier.task == MULTILABEL:
         return ["labels", *(f"p({name})" for name in classifier.classes)]
     return ["class", "probability"]
 
@@ -42,7 +42,7 @@ def told(classifier: "Classifier", answer: "Answer") -> list[Any]:
 
     if answer.numbers is not None:
         return list(rounded(answer.numbers))
-    if classifier.task == "multilabel":
+    if classifier.task == MULTILABEL:
         return [list(answer.labels), *map(float, answer.probabilities)]
     return [classifier.classes[answer.best], float(answer.probabilities[answer.best])]
 
@@ -118,7 +118,7 @@ def parquet_table(file: Path, columns: list[str]) -> Iterator[Write]:
 
 def printer(classifier: "Classifier") -> Write:
     """Prints a table: what is said, then the path, then neighbours in lines of their own."""
-    cells = {"regression": _number_cells, "multilabel": _label_cells}.get(
+    cells = {REGRESSION: _number_cells, MULTILABEL: _label_cells}.get(
         classifier.task, _class_cells
     )(classifier.classes)
     head, nothing = cells(None), cells({})
