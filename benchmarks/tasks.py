@@ -5,8 +5,9 @@ go through `ingest`, `augment` and `extract` with the parameters of the examples
 from the same rows, views of training examples included, choose their penalty by the validation
 examples from the same nine, and learn once more from both. scikit-learn has each feature scaled to
 a variance of 1, as its documentation advises; Headstart scales all by one number. A difference is
-that of two heads on the same test examples, resampled together. F1 is that of labels of a half or more on both sides, as scikit-learn predicts,
-and once more with the thresholds that Headstart chooses on the validation examples.
+that of two heads on the same test examples, resampled together. F1 is that of labels of a half or
+more on both sides, as scikit-learn predicts, and once more with the thresholds that Headstart
+chooses on the validation examples.
 
     python -m benchmarks tasks
 
