@@ -31,6 +31,11 @@ class Prediction:
     path: str | None  # None for an example that was given as bytes or as an array
     error: str | None = None
     _shares: dict[str, float] = field(default_factory=dict)
+    distance: float | None = None  # to the training examples, from 0 to 2; None: not known
+    unusual: bool | None = None  # unlike anything in training; None: not known
+    # Labels that hold the right one as often as the bundle promises, the most probable first;
+    # empty where it promises nothing.
+    likely: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -55,6 +60,7 @@ class Prediction:
         if self.error is not None:
             return f"Prediction(path={self.path!r}, error={self.error!r})"
         said = f"label={self.label!r}, probability={self.probability:.4f}"
+        said += ", unusual=True" * bool(self.unusual)
         return f"Prediction(path={self.path!r}, {said})"
 
 
@@ -97,11 +103,12 @@ class Model:
 
         def ask(example: Given) -> Prediction:
             try:
-                shares = self._read(example, self._classifier.answer).probabilities
+                answer = self._read(example, self._classifier.answer)
             except errors.RefusedError as error:
                 return Prediction(example.path, str(error))
-            known = zip(self._classifier.classes, map(float, shares), strict=True)
-            return Prediction(example.path, None, dict(known))
+            known = zip(self._classifier.classes, map(float, answer.probabilities), strict=True)
+            judged = answer.distance, answer.unusual, answer.likely
+            return Prediction(example.path, None, dict(known), *judged)
 
         return self._each(examples, ask)
 

@@ -20,13 +20,15 @@ from .core.paths import (
     PREDICTIONS,
     PROBABILITIES,
     REPEATS,
+    SETS,
+    SETS_OF_BUNDLE,
     SLICES,
 )
-from .heads.head import load_head
+from .heads.head import Head, load_head
 from .tables.features import Split, read_splits, view_0
 from .tables.labels import listed, require
 from .tables.manifest import SPLITS, read_manifest, slices
-from .tasks import tables
+from .tasks import conformal, tables
 from .tasks.metrics import bootstrap, scores
 from .tasks.plots import draw_confusion
 from .tasks.slices import slice_table, worst
@@ -77,6 +79,10 @@ def evaluate() -> None:
     _write(PLOTS / "reliability.csv", tables.reliability_table(test, shares, bins))
     again = _repeated(manifest, description, counts=head.idf is not None)
     _write(REPEATS, again)
+    sets = _calibrated(manifest, head, description)
+    SETS_OF_BUNDLE.write_text(json.dumps(sets, indent=2) + "\n", encoding="utf-8")
+    covered = conformal.table(sets, shares, test, classes)
+    _write(SETS, covered)
     draw_confusion(test.labels, shares.argmax(axis=1), classes, PLOTS / "confusion_matrix.png")
 
     for name in ("accuracy", "loss"):
@@ -85,6 +91,8 @@ def evaluate() -> None:
             f"evaluate: {name} {metrics['test'][name]:.4f} on {len(test.labels)} test examples, "
             f"{100 * confidence:g} % interval {low:.4f} to {high:.4f}"
         )
+    if promised := conformal.said(sets, covered):
+        print(f"evaluate: {promised}")
     if said := worst(by_slice):
         print(f"evaluate: {said[0].lower()}{said[1:].removesuffix('.')}")
     for row in again[again["measure"] == "accuracy"].itertuples():
@@ -105,6 +113,17 @@ def _repeated(manifest: pd.DataFrame, about: dict[str, Any], counts: bool) -> pd
     drawing, training = params.load(kinds.schema).ingest, params.load(kinds.schema).train
     pool = view_0(splits)
     return repeats.repeated(manifest, pool, about, settings, drawing, training, counts)
+
+
+def _calibrated(manifest: pd.DataFrame, head: Head, about: dict[str, Any]) -> dict[str, Any]:
+    """What sets that hold the truth are made with; nothing where none are asked for."""
+    settings = params.load(kinds.schema)
+    coverage = settings.evaluate.coverage
+    if coverage is None:
+        return {}
+    splits = read_splits(FEATURES, manifest, about["classes"], ["train", "val"], about["power"])
+    train, val, counts = splits["train"], splits["val"], head.idf is not None
+    return conformal.calibrated(coverage, head, about, train, val, manifest, settings.train, counts)
 
 
 def _warn_of_absent(test: Split, classes: list[str]) -> None:

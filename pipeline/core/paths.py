@@ -27,6 +27,8 @@ PROBABILITIES = Path("reports/plots/probabilities.parquet")  # only where it is 
 PLOTS = Path("reports/plots")
 REPEATS = Path("reports/repeats.csv")
 SLICES = Path("reports/slices.csv")
+SETS = Path("reports/sets.csv")
+SETS_OF_BUNDLE = Path("reports/sets.json")
 
 CHECKS = Path("reports/checks")
 CHECKS_COUNTS = Path("reports/checks.json")

@@ -19,8 +19,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from ..core.errors import DataError
+from ..heads import sets
 from ..heads.head import load_head, named_classes
 from ..kinds import FITS, INPUTS, INTERPOLATIONS, Fitted, Input, Pixels, Shown, named
+from . import usual
 from .explain import class_map, directions, effects, falls, neighbours, odds
 
 MOST_PIXELS_A_SIDE = 4096  # of what a backbone sees
@@ -50,12 +52,21 @@ class Answer:
     `probabilities` [classes] are calibrated. Where they were asked for, `heat` shows which part of
     the example speaks for the first class, and `neighbours` are the nearest training examples.
     `heat` is None where there is nothing to make it from: no maps, and no parts to hide.
+
+    `distance` is that to the training examples, as `usual.py` has it, and `unusual` whether it is
+    more than that of examples like them; both are None where the bundle does not know. `likely` are
+    the labels, the most probable first, that hold the right one as often as the bundle promises,
+    and `interval` [t, 2] does it for numbers. Without a promise they are empty and None.
     """
 
     probabilities: Floats
     best: int
     heat: Shown | None = None
     neighbours: tuple[Neighbour, ...] = ()
+    distance: float | None = None
+    unusual: bool | None = None
+    likely: tuple[str, ...] = ()
+    interval: npt.NDArray[np.float64] | None = None
 
 
 class Classifier:
@@ -79,6 +90,7 @@ class Classifier:
             of_each = [about, *about.get("further", [])]
             self._prepared = [_preprocessing(folder, one) for one in of_each]
             self.kind = named(about.get("kind", "image"))  # older bundles are of images
+            self._sets = _label_sets(about)
             # What the server tells of itself.
             _ = str(about["backbone"]["name"]), str(about["data"]["manifest"])
         except (KeyError, TypeError, ValueError, OSError) as error:
@@ -109,6 +121,7 @@ class Classifier:
                 f"{folder / 'model.onnx'} does not answer with {len(self.classes)} probabilities"
             )
         self._hands = ThreadPoolExecutor(os.cpu_count() or 1)  # no thread until it is needed
+        self._usual = usual.read(folder, about, outputs.get("features", [0])[0])
         self._folder = folder
         self._bank: Floats | None = None
         if explains:
@@ -118,6 +131,16 @@ class Classifier:
     def explains(self) -> bool:
         """Whether an answer can be explained; a kind that can hide parts needs no maps."""
         return self.has_maps or self.kind.hides
+
+    @property
+    def knows_usual(self) -> bool:
+        """Whether answers tell how usual the example is."""
+        return self._usual is not None
+
+    @property
+    def promises(self) -> bool:
+        """Whether answers have a set of labels, or an interval, that holds the truth."""
+        return self._sets is not None
 
     def read_reasons(self) -> None:
         """Read what heat maps and neighbours need, once.
@@ -149,7 +172,8 @@ class Classifier:
         """
         example = self._read(data)
         maps = heat and self.has_maps and (self.kind.maps_first or not self.kind.hides)
-        wanted = ["probabilities"] + self._maps * maps + ["features"] * (neighbours > 0)
+        with_features = neighbours > 0 or self.knows_usual
+        wanted = ["probabilities"] + self._maps * maps + ["features"] * with_features
         got = dict(zip(wanted, self._session.run(wanted, example), strict=True))
         best = int(got["probabilities"].argmax())
         shown = None
@@ -161,7 +185,15 @@ class Classifier:
         elif heat and self.kind.hides:
             shown = self._by_hiding(data, got["probabilities"], best, side)
         nearest = self._nearest(got["features"], neighbours) if neighbours else ()
-        return Answer(got["probabilities"], best, shown, nearest)
+        distance = unusual = None
+        if self._usual is not None:
+            distance = self._usual.distance(got["features"])
+            unusual = self._usual.unusual(distance)
+        likely: tuple[str, ...] = ()
+        if self._sets is not None:
+            count, order = sets.size(got["probabilities"], self._sets)
+            likely = tuple(self.classes[place] for place in order[:count])
+        return Answer(got["probabilities"], best, shown, nearest, distance, unusual, likely)
 
     def _by_hiding(self, data: bytes, shares: Floats, best: int, side: int | None) -> Shown:
         """Which parts of the example speak for the class: it is less probable without them."""
@@ -215,6 +247,20 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{file} is damaged: it holds no table")
     return content
+
+
+def _label_sets(about: dict[str, Any]) -> sets.LabelSets | None:
+    """What sets of labels are made with; None where nothing is promised."""
+    told = about.get("sets")
+    if told is None:
+        return None
+    if not isinstance(told, dict):
+        raise TypeError("sets is no table")
+    try:
+        _ = float(told["coverage"])
+        return sets.label_sets(told)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"sets: {error}") from None
 
 
 def _number(name: str) -> int:

@@ -34,6 +34,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 COLUMNS = ("path", "class", "probability", "error")
+UNLIKE = "unlike anything in training"
 ROWS_A_GROUP = 10_000  # of Parquet, held in memory at once
 
 
@@ -90,6 +91,7 @@ def run(
         raise ParamsError(f"--heat-maps: {no_explanation(classifier)}")
     columns = [*COLUMNS, *["heat_map"] * bool(heat_maps)]
     columns += ["neighbours"] * (neighbours > 0)
+    columns += ["distance", "unusual"] * classifier.knows_usual + ["likely"] * classifier.promises
     tables = [csv, jsonl, parquet]
     failed = 0
     with ExitStack() as stack:
@@ -210,6 +212,7 @@ def _row(classifier: "Classifier", heat_maps: Path | None, neighbours: int, path
         return row | {"error": str(error)}
     row["class"] = classifier.classes[answer.best]
     row["probability"] = float(answer.probabilities[answer.best])
+    row |= {"distance": answer.distance, "unusual": answer.unusual, "likely": [*answer.likely]}
     if heat_maps is not None and answer.heat is not None:
         # Files of one name in two folders have two maps.
         stem = Path(row["path"]).stem.encode()[:200].decode(errors="ignore")  # a name has 255 bytes
@@ -228,7 +231,7 @@ def _row(classifier: "Classifier", heat_maps: Path | None, neighbours: int, path
 @contextmanager
 def _csv(file: Path, columns: list[str]) -> Iterator[Write]:
     with file.open("w", encoding="utf-8", newline="") as stream:
-        writer = DictWriter(stream, columns, lineterminator="\n")
+        writer = DictWriter(stream, columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
 
         def write(row: Row) -> None:
@@ -236,6 +239,10 @@ def _csv(file: Path, columns: list[str]) -> Iterator[Write]:
             shown = dict(row)
             if row["probability"] is not None:
                 shown["probability"] = f"{row['probability']:.6g}"
+            if row.get("distance") is not None:
+                shown["distance"] = f"{row['distance']:.6g}"
+            if row.get("likely"):
+                shown["likely"] = "|".join(row["likely"])
             if row.get("neighbours"):
                 shown["neighbours"] = json.dumps(row["neighbours"], ensure_ascii=False)
             writer.writerow(shown)
@@ -260,6 +267,7 @@ def _parquet(file: Path, columns: list[str]) -> Iterator[Write]:
         raise ParamsError("--parquet needs pyarrow: pip install pyarrow") from None
     neighbour = pa.struct({"path": pa.string(), "label": pa.string(), "cosine": pa.float32()})
     kinds = {"probability": pa.float32(), "neighbours": pa.list_(neighbour)}
+    kinds |= {"distance": pa.float32(), "unusual": pa.bool_(), "likely": pa.list_(pa.string())}
     schema = pa.schema({name: kinds.get(name, pa.string()) for name in columns})
     held: list[Row] = []
     with pq.ParquetWriter(file, schema) as writer:
@@ -286,6 +294,10 @@ def _printer(classes: list[str]) -> Write:
             print(f"{'–':>11}  {'–':{width}}  {row['path']}: {row['error']}", flush=True)
             return
         print(f"{row['probability']:11.4f}  {row['class']:{width}}  {row['path']}", flush=True)
+        if row.get("unusual"):
+            print(f"{'':11}    {UNLIKE}", flush=True)
+        elif len(row.get("likely") or ()) > 1:
+            print(f"{'':11}    or {', or '.join(row['likely'][1:])}", flush=True)
         for one in row.get("neighbours") or ():
             print(f"{one['cosine']:11.4f}    like {one['label']}  {one['path']}", flush=True)
 

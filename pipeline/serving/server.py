@@ -69,6 +69,12 @@ class Reply(BaseModel):
     probabilities: dict[str, float] = Field(description="of each class; together 1")
     neighbours: list[Like] = Field(description="the nearest training examples, nearest first")
     heat_map: str | None = Field(description="a picture as a data URL: where that class is seen")
+    distance: float | None = Field(description="to the training examples; null: not known")
+    unusual: bool | None = Field(description="unlike anything in training; null: not known")
+    likely: list[str] | None = Field(
+        description="the set of classes, the most probable first, that holds the right one as often"
+        " as the bundle promises; null: nothing is promised"
+    )
 
 
 class Problem(BaseModel):
@@ -87,6 +93,9 @@ class Health(BaseModel):
     accepts: list[str] = Field(description="media types of an example")
     manifest: str = Field(description="SHA-256 of the manifest that the model was trained on")
     waiting: int = Field(description="requests taken in and not yet answered")
+    coverage: float | None = Field(
+        description="how often the set of likely classes holds the right one; null: no promise"
+    )
 
 
 BINARY = {"type": "string", "format": "binary"}
@@ -263,6 +272,7 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
             accepts=list(classifier.kind.accepts),
             manifest=about["data"]["manifest"],
             waiting=desk.waiting,
+            coverage=about["sets"]["coverage"] if classifier.promises else None,
         )
 
     @app.get("/metrics", response_class=PlainTextResponse)
@@ -320,6 +330,9 @@ def reply(answer: Answer, classes: list[str]) -> Reply:
         probabilities=dict(zip(classes, shares, strict=True)),
         neighbours=[Like(**vars(neighbour)) for neighbour in answer.neighbours],
         heat_map=heat_map,
+        distance=answer.distance,
+        unusual=answer.unusual,
+        likely=[*answer.likely] or None,
     )
 
 

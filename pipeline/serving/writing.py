@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pandas as pd
 from safetensors.numpy import save
@@ -24,6 +25,7 @@ from ..core.paths import MANIFEST
 from ..heads.head import Head, as_bytes
 from ..kinds import Input, Vector, folder_of, named, takes
 from ..tables.features import Split
+from . import usual
 from .classifier import SCHEMA, SCHEMA_OF_JOINED
 from .explain import directions
 from .onnx_graph import whole
@@ -44,6 +46,8 @@ def write(
     metrics: dict[str, Any],
     manifest: pd.DataFrame,
     train: Split,
+    val: Split,
+    sets: dict[str, Any],
 ) -> None:
     """Write a bundle.
 
@@ -57,6 +61,8 @@ def write(
         metrics: how good it is.
         manifest: the examples.
         train: the training examples' features, as the head takes them; views but 0 are left out.
+        val: those of the validation examples.
+        sets: what sets of labels or intervals are made with, as `tasks/conformal.py` wrote it.
     """
     about = dict(about)
     classes, power, temperature = (about.pop(n) for n in ("classes", "power", "temperature"))
@@ -104,6 +110,12 @@ def write(
         ]
 
     folder.mkdir(parents=True, exist_ok=True)
+    bank = _save_neighbours(replace(train, features=head.seen(train.features)), manifest, folder)
+    described["usual"] = usual.described(*bank, head.seen(val.features))
+    if "why_no_sets" in sets:
+        described["why_no_sets"] = sets["why_no_sets"]
+    elif sets:
+        described["sets"] = sets
     for long in (texts, *(long for _, long in others)):
         for file_name, content in long.values():
             (folder / file_name).write_text(content, encoding="utf-8")
@@ -113,7 +125,6 @@ def write(
         weights = "backbone" if number == 1 else f"network_{number}"
         shutil.copyfile(file.with_suffix(".safetensors"), folder / f"{weights}.safetensors")
     (folder / "head.safetensors").write_bytes(as_bytes(head))
-    _save_neighbours(replace(train, features=head.seen(train.features)), classes, folder)
     text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
     (folder / "bundle.json").write_text(text, encoding="utf-8")
     size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
@@ -181,15 +192,24 @@ def _digests(kind: str, backbone: str) -> dict[str, str]:
     return digests
 
 
-def _save_neighbours(train: Split, classes: list[str], folder: Path) -> None:
+def _save_neighbours(
+    train: Split, manifest: pd.DataFrame, folder: Path
+) -> tuple[npt.NDArray[np.floating], list[str]]:
     """The training examples' features, of length 1 in half precision, with paths and labels.
 
     A cosine moves by less than 0.001 for it.
+
+    Returns:
+        these features, and of each example its group or its digest.
     """
-    originals = train.views == 0
-    names = np.array(classes)[train.labels[originals]]
+    originals = np.flatnonzero(train.views == 0)
+    of_digest = manifest.set_index("digest").loc[train.digests[originals]]
+    order = usual.bank_first(of_digest["label"].tolist())
+    originals, of_digest = originals[order], of_digest.iloc[order]
     features = directions(train.features[originals]).astype(np.float16)
     (folder / "neighbours.safetensors").write_bytes(save({"features": features}))
-    table = {"paths": train.paths[originals].tolist(), "labels": names.tolist()}
+    table = {"paths": train.paths[originals].tolist(), "labels": of_digest["label"].tolist()}
     text = json.dumps(table, indent=0, ensure_ascii=False) + "\n"
     (folder / "neighbours.json").write_text(text, encoding="utf-8")
+    groups = of_digest.get("group", pd.Series("", index=of_digest.index))
+    return features, groups.where(groups != "", of_digest.index).tolist()
