@@ -14,11 +14,9 @@ from .core import command, params
 from .core.paths import (
     BUNDLE,
     CHECKS,
-    CLASSES,
     CONTACT_SHEET,
     MANIFEST,
     METRICS,
-    PLOTS,
     PREDICTIONS,
     REFUSED,
     REPEATS,
@@ -27,11 +25,18 @@ from .core.paths import (
     SWEEP,
     TRAINING,
 )
-from .pages import charts, tables
+from .pages import classification, multilabel, regression, tables
 from .pages.comparison import since_last_commit
 from .pages.embed import contact_sheet
-from .tables.manifest import kind_in, read_manifest
+from .tables.manifest import kind_in, read_manifest, task_in
 from .tasks.slices import worst
+
+# What a page shows of each task beside what all have.
+PARTS = {
+    "classification": classification.parts,
+    "multilabel": multilabel.parts,
+    "regression": regression.parts,
+}
 
 
 def report() -> None:
@@ -44,8 +49,8 @@ def report() -> None:
     repeats = tables.table(REPEATS)
     checked = {name: tables.table(CHECKS / f"{name}.csv") for name in tables.FOUND}
     shown = tables.Thumbnails(manifest, kind)
-    head = about["head"]["hyperparameters"]
-    in_matrix = tables.in_matrix(predictions, classes)
+    head, task, sliced = about["head"]["hyperparameters"], task_in(MANIFEST), tables.table(SLICES)
+    parts = PARTS[task](predictions, classes, shown)
     few = checked["few_examples"]
 
     environment = jinja2.Environment(
@@ -69,25 +74,22 @@ def report() -> None:
         head=", ".join(f"{name} {value}" for name, value in head.items()),
         headline=tables.headline(metrics, repeats),
         repeats=tables.rows(repeats),
-        slices=tables.of_slice(tables.table(SLICES)),
-        worst_slice=worst(tables.table(SLICES)),
+        slices=tables.of_slice(sliced),
+        slice_measure=tables.slice_measure(sliced).replace("_", " "),
+        worst_slice=worst(sliced),
         commit=since_last_commit(metrics, parameters()),
-        checks=tables.check_lines(checked),
+        checks=tables.check_lines(checked, parts["unit"], numbers=task == "regression"),
         by_place=tables.by_place(checked["drift"]),
         duplicates=tables.duplicates(checked["near_duplicates"], shown),
         label_issues=tables.label_issues(checked["label_issues"], shown),
         few=tables.few(few, len(classes)),
         all_few=len(few),
-        mistakes=tables.mistakes(predictions, shown),
-        in_matrix=len(in_matrix),
-        confusion=tables.confusion(predictions, in_matrix),
-        confused=tables.confused(predictions, len(classes)),
-        of_class=tables.of_class(tables.table(CLASSES)),
         curves=tables.curves(tables.table(TRAINING)),
-        reliability=tables.drawing(charts.reliability(tables.table(PLOTS / "reliability.csv"))),
         heads=tables.heads(tables.table(SWEEP)),
         contact_sheet=contact_sheet(CONTACT_SHEET),
         made_of=tables.made_of(about),
+        task=task,
+        **parts,
     )
     REPORT.write_text(page, encoding="utf-8")
     print(f"report: {REPORT}, {len(page.encode()) / 1e6:.1f} MB, opens in any browser")

@@ -22,7 +22,7 @@ from pipeline.pages import charts, tables
 from pipeline.pages.comparison import differences, since_last_commit
 from pipeline.pages.tables import FOUND, MOST_DRAWN, NEAR, WITHOUT_PERCENT, check_lines, confusion
 from pipeline.tasks.slices import slice_table
-from tests.conftest import Project
+from tests.conftest import SMALL, Project
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_the_worst_slice_is_named_above_all_slices(finished: Path) -> None:
 
 
 def test_two_runs_give_the_same_bytes(finished: Path) -> None:
-    mistake(0, 1)
+    mistake(0)
     assert make() == make()
 
 
@@ -127,7 +127,8 @@ def test_each_check_has_its_line(finished: Path) -> None:
         clean[name] = clean[name].head(0)
     drift = {"split": ["val", "test"], "p_value": [np.nan, 0.001], "drifted": [False, True]}
     drift |= {"origin": ["given", "given"]}
-    lines = check_lines(clean | {"drift": pd.DataFrame(drift)})
+    of_classes = {"one": "class", "many": "classes"}
+    lines = check_lines(clean | {"drift": pd.DataFrame(drift)}, of_classes)
     assert [line["found"] for line in lines] == [False, False, False, False, True]
     assert "was not looked for" in lines[3]["words"]
     assert lines[4]["words"] == "Drift between test and training examples (p = 0.001)."
@@ -223,11 +224,12 @@ def test_differences_name_what_came_and_what_went() -> None:
 
 def test_names_from_data_are_letters_and_nothing_else(
     project: Project,
-    lite0: Path,
+    small_backbone: Path,
     draw_picture: Callable[..., Image.Image],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tables, "SHOWN", 2)  # mistakes, whose heat maps take a second each
+    monkeypatch.setattr(tables, "SHOWN", 2)  # mistakes, whose heat maps take a while
+    project.set(**SMALL)
     names = ("<script>$x^$", '"><img src=x onerror=alert(1)>', "7", "NA")
     project.set(**{"ingest.source": "folder", "ingest.path": "data/raw/named"})
     project.set(**{"augment.views": 0, "evaluate.bootstrap": 10})

@@ -110,7 +110,7 @@ def curves(table: pd.DataFrame, measure: str) -> str:
     Args:
         table: as `reports/training.csv`: a row an epoch with `train_<measure>` and
             `val_<measure>`.
-        measure: `loss` or `accuracy`.
+        measure: such as `loss` or `accuracy`.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(INCHES, 2.8), layout="constrained")
@@ -124,6 +124,49 @@ def curves(table: pd.DataFrame, measure: str) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(True)
         axes.legend(fontsize=9)
+        return _svg(figure)
+
+
+def dots(table: pd.DataFrame, measure: str, words: str) -> str:
+    """A measure of each class as a dot with its interval, the first row at the top.
+
+    Args:
+        table: a row a class, with `class`, the measure (a share, or NaN), and `<measure>_low` and
+            `<measure>_high`.
+        measure: the column.
+        words: what the axis calls it.
+    """
+    table = table[table[measure].notna()]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(INCHES, 1.1 + 0.24 * len(table)), layout="constrained")
+        axes = figure.add_subplot()
+        places = np.arange(len(table))
+        axes.hlines(places, table[f"{measure}_low"], table[f"{measure}_high"], color=FAINT)
+        axes.scatter(table[measure], places, s=30, color=FIRST, linewidths=0, zorder=2)
+        axes.set_yticks(places, list(table["class"]))
+        axes.set(xlim=(0, 1.03), ylim=(len(table) - 0.4, -0.6), xlabel=words)
+        axes.grid(True, axis="x")
+        return _svg(figure)
+
+
+def against(residuals: pd.DataFrame, name: str) -> str:
+    """What was answered against what is true, a dot an example.
+
+    Args:
+        residuals: of one number, with `target` and `predicted`.
+        name: what the number is called.
+    """
+    ends = residuals[["target", "predicted"]].to_numpy(dtype=float)
+    low, high = (float(ends.min()), float(ends.max())) if len(ends) else (0.0, 1.0)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(INCHES, INCHES), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot([low, high], [low, high], color=FAINT, linestyle="--")
+        axes.scatter(
+            residuals["target"], residuals["predicted"], s=14, color=FIRST, alpha=0.6, linewidths=0
+        )
+        axes.set(xlabel=f"{name}: true", ylabel=f"{name}: answered")
+        axes.grid(True)
         return _svg(figure)
 
 

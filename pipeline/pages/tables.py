@@ -11,7 +11,7 @@ from ..core.errors import DataError
 from ..core.files import read
 from ..core.paths import BUNDLE, MANIFEST
 from ..kinds import Kind
-from ..serving.classifier import Classifier
+from ..serving.classifier import Answer, Classifier
 from ..tables.manifest import DRAWN, GIVEN, PLACE
 from . import charts
 from .embed import embedded
@@ -23,7 +23,11 @@ DRAWN_OF_MANY = 24  # the most confused classes, in the matrix where there are m
 MOST_ROWS = 20  # of the tables of confused classes, of heads and, where they are many, of classes
 THUMBNAIL = 160  # pixels of a heat map's side
 SHOWN_SIDE = 240  # pixels of an example's longer side; the page cuts it to a square
-WITHOUT_PERCENT = ("loss", "calibration_error")
+WITHOUT_PERCENT = ("loss", "calibration_error", "mae", "rmse", "r2")
+OF_UNITS = ("mae", "rmse")  # in those of the number itself
+NAMED = {"mae": "MAE", "rmse": "RMSE", "r2": "R²"}
+# What tells most of each task stands first.
+FIRST = ("accuracy", "mean_average_precision", "r2")
 # Columns of classes, and of slices
 NAMES = ("class", "label", "predicted", "other_label", "suggested", "column", "value")
 FOUND = ("near_duplicates", "label_issues", "few_examples", "drift")
@@ -56,7 +60,7 @@ class Thumbnails:
 
 
 def headline(metrics: dict[str, Any], repeats: pd.DataFrame) -> list[dict[str, Any]]:
-    """Name, value and interval of each measure on the test examples, accuracy first.
+    """Name, value and interval of each measure on the test examples, the task's own first.
 
     Beside them the mean over the repeats and its interval, as far as there are any.
     """
@@ -67,10 +71,10 @@ def headline(metrics: dict[str, Any], repeats: pd.DataFrame) -> list[dict[str, A
         }
         for row in rows(repeats)
     }
-    order = sorted(ends, key=lambda name: name != "accuracy")
+    order = sorted(ends, key=lambda name: name not in FIRST)
     return [
         {
-            "name": name.replace("_", " ").replace("f1", "F1"),
+            "name": NAMED.get(name, name.replace("_", " ").replace("f1", "F1")),
             "value": _figure(name, test[name]),
             "low": _figure(name, ends[name]["low"]),
             "high": _figure(name, ends[name]["high"]),
@@ -81,6 +85,8 @@ def headline(metrics: dict[str, Any], repeats: pd.DataFrame) -> list[dict[str, A
 
 
 def _figure(name: str, value: float) -> str:
+    if name in OF_UNITS:
+        return f"{value:.4g}"
     return f"{value:.3f}" if name in WITHOUT_PERCENT else f"{100 * value:.1f} %"
 
 
@@ -106,18 +112,15 @@ def mistakes(predictions: pd.DataFrame, shown: Thumbnails) -> list[dict[str, Any
                 "heat": embedded(answer.heat, f"heat map of {row.predicted}")
                 if answer.heat
                 else None,
-                "neighbours": [
-                    {
-                        "path": near.path,
-                        "label": near.label,
-                        "cosine": near.cosine,
-                        "shown": shown(near.path),
-                    }
-                    for near in answer.neighbours
-                ],
+                "neighbours": neighbours(answer, shown),
             }
         )
     return found
+
+
+def neighbours(answer: Answer, shown: Thumbnails) -> list[dict[str, Any]]:
+    """The training examples like the one that was asked about, shown."""
+    return [vars(near) | {"shown": shown(near.path)} for near in answer.neighbours]
 
 
 def confused(predictions: pd.DataFrame, classes: int) -> list[dict[str, Any]]:
@@ -164,10 +167,11 @@ def confusion(predictions: pd.DataFrame, classes: list[str]) -> Markup | None:
 
 
 def curves(table: pd.DataFrame) -> list[Markup]:
-    """Loss and accuracy by epoch; none of a head that was solved for, whose table has one row."""
+    """Each figure by epoch; none of a head that was solved for, whose table has one row."""
     if len(table) < 2:
         return []
-    return [drawing(charts.curves(table, measure)) for measure in ("loss", "accuracy")]
+    measures = [name.removeprefix("train_") for name in table if name.startswith("train_")]
+    return [drawing(charts.curves(table, measure)) for measure in measures]
 
 
 def drawing(svg: str) -> Markup:
@@ -191,12 +195,19 @@ def of_class(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def of_slice(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The first slices, the worst first; a dash where there is nothing to compare with."""
+    measure = slice_measure(table)
     shown = table.head(MOST_ROWS).astype(object)
-    for name in ("accuracy", "low", "high", "other_accuracy"):
-        shown[name] = shown[name].map(lambda share: f"{100 * share:.1f} %", na_action="ignore")
+    shown = shown.rename(columns={measure: "value_of", f"other_{measure}": "of_others"})
+    for name in ("value_of", "low", "high", "of_others"):
+        shown[name] = shown[name].map(lambda value: _figure(measure, value), na_action="ignore")
     p_values = shown["corrected_p_value"]
     shown["corrected_p_value"] = p_values.map(lambda p: f"{p:.2g}", na_action="ignore")
     return rows(shown.fillna("–"))
+
+
+def slice_measure(table: pd.DataFrame) -> str:
+    """By which measure the slices are compared; it stands in the fourth column."""
+    return str(table.columns[3])
 
 
 def heads(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -206,18 +217,29 @@ def heads(table: pd.DataFrame) -> list[dict[str, Any]]:
     return rows(table.dropna(axis="columns", how="all").head(MOST_ROWS).fillna(""))
 
 
-def check_lines(found: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
-    """What each check of `reports/checks/` found, in a sentence."""
+def check_lines(
+    found: dict[str, pd.DataFrame], unit: dict[str, str], numbers: bool = False
+) -> list[dict[str, Any]]:
+    """What each check of `reports/checks/` found, in a sentence.
+
+    Args:
+        found: the tables, by name.
+        unit: what a class is called, as `one` and `many`.
+        numbers: whether these are learned, and no labels.
+    """
     pairs, issues, few, _ = (len(found[name]) for name in FOUND)
+    what, one, many = "target" if numbers else "label", unit["one"], unit["many"]
     lines = [
         (
             pairs,
             "No example has a near-duplicate in another split.",
             f"Near-duplicates across splits: {pairs}.",
         ),
-        (issues, "No label looks wrong.", f"Labels that look wrong: {issues}."),
-        (few, "No class has few training examples.", f"Classes with few training examples: {few}."),
+        (issues, f"No {what} looks wrong.", f"{what.capitalize()}s that look wrong: {issues}."),
     ]
+    if not numbers:
+        none = f"No {one} has few training examples."
+        lines.append((few, none, f"{many.capitalize()} with few training examples: {few}."))
     drawn = found["drift"]["split"][found["drift"]["origin"] == DRAWN]
     if len(drawn):
         splits = " and ".join(drawn)

@@ -1,0 +1,120 @@
+"""What the report shows of answers with several labels."""
+
+import re
+from typing import Any
+
+import pandas as pd
+
+from ..core.paths import BUNDLE, CLASSES, PLOTS
+from ..serving.classifier import Classifier
+from ..tables.targets import SEPARATOR
+from . import charts, tables
+from .embed import embedded
+from .tables import Thumbnails
+
+MOST_IN_CHART = 30  # labels
+
+
+def parts(predictions: pd.DataFrame, labels: list[str], shown: Thumbnails) -> dict[str, Any]:
+    """What `report_multilabel.html` is filled with.
+
+    Args:
+        predictions: as `evaluate` writes them.
+        labels: by name.
+        shown: the examples.
+    """
+    measured = tables.table(CLASSES)
+    reliability = PLOTS / "reliability.csv"
+    return {
+        "learned": f"{len(labels)} labels",
+        "unit": {"one": "label", "many": "labels"},
+        "widest": 34,
+        "mistakes": mistakes(predictions, thresholds(measured), shown),
+        "of_label": of_label(measured),
+        "precisions": tables.drawing(
+            charts.dots(
+                measured.sort_values(["average_precision", "class"]).head(MOST_IN_CHART),
+                "average_precision",
+                "average precision",
+            )
+        ),
+        "reliability": tables.drawing(charts.reliability(tables.table(reliability))),
+    }
+
+
+def thresholds(measured: pd.DataFrame) -> dict[str, float]:
+    """From which probability on each label is said to be there."""
+    return dict(zip(measured["class"], measured["threshold"], strict=True))
+
+
+def of_label(measured: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table of labels, its shares in per cent; of many those of the lowest precision."""
+    if len(measured) > tables.MOST_DRAWN:
+        measured = measured.sort_values(["average_precision", "class"]).head(tables.MOST_ROWS)
+    shown = measured.astype(object)
+    for name in measured.columns:
+        if name == "threshold":
+            shown[name] = measured[name].map("{:.2f}".format, na_action="ignore")
+        elif name not in ("class", "pictures", "unknown", "predicted"):
+            shown[name] = measured[name].map(lambda share: f"{100 * share:.0f} %", "ignore")
+    return tables.rows(shown.fillna("–"))
+
+
+def mistakes(
+    predictions: pd.DataFrame, thresholds: dict[str, float], shown: Thumbnails
+) -> list[dict[str, Any]]:
+    """The labels that were wrongly said or wrongly left out, the surest first.
+
+    How sure an answer is, is how far its probability is from the label's threshold, as a share of
+    how far it can be.
+    """
+    found = []
+    for row in predictions.to_dict("records"):
+        has, said = (
+            set(filter(None, str(row[n]).split(SEPARATOR))) for n in ("label", "predicted")
+        )
+        unknown = set(filter(None, str(row.get("unknown", "")).split(SEPARATOR)))
+        probabilities = of_labels(row)
+        for label in sorted((has ^ said) - unknown):
+            probability, least = probabilities.get(label), thresholds.get(label, 0.5)
+            if probability is None:
+                continue
+            room = 1 - least if label in said else least
+            sure = abs(probability - least) / max(room, 1e-9)
+            found.append((-sure, row["path"], label, label in said, probability))
+    if not found:
+        return []
+    classifier = Classifier(BUNDLE, explains=True)
+    cards = []
+    for _, path, label, was_said, probability in sorted(found)[: tables.SHOWN]:
+        answer = classifier.answer(
+            shown.data(path), heat=was_said, neighbours=tables.NEAR, side=tables.THUMBNAIL
+        )
+        about = was_said and answer.heat is not None and classifier.classes[answer.best] == label
+        cards.append(
+            {
+                "path": path,
+                "label": label,
+                "said": was_said,
+                "probability": f"{probability:.3f}",
+                "shown": shown(path),
+                "heat": embedded(answer.heat, f"heat map of {label}")
+                if about and answer.heat
+                else None,
+                "neighbours": tables.neighbours(answer, shown),
+            }
+        )
+    return cards
+
+
+def of_labels(row: dict[str, Any]) -> dict[str, float]:
+    """The probabilities that a row of the predictions tells, by label."""
+    found = {
+        name[2:-1]: float(value)
+        for name, value in row.items()
+        if name.startswith("p(") and name.endswith(")")
+    }
+    for name, value in row.items():
+        if place := re.fullmatch(r"class_(\d+)", name):
+            found[str(value)] = float(row[f"probability_{place[1]}"])
+    return found
