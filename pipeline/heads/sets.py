@@ -47,7 +47,7 @@ def label_sets(told: dict[str, Any]) -> LabelSets:
 
 
 def reach(told: dict[str, Any], numbers: int) -> Doubles:
-    """By how much an interval reaches to either side of each number, [t]; errors as `label_sets`."""
+    """By how much an interval reaches to either side of each number, [t]."""
     found = told["reach"]
     if not isinstance(found, list) or len(found) != numbers:
         raise ValueError(f"reach is no list of {numbers} numbers")
