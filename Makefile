@@ -28,7 +28,7 @@ repro: setup  ## run what changed, from examples to metrics (dvc repro)
 flow: setup  ## the same as a Prefect flow (ARGS="--force" and more: make flow ARGS=--help)
 	python -m flows.run $(ARGS)
 
-example:  ## a project of vectors, texts or sounds, made and run (KIND=vector, text or audio)
+example:  ## a small project, made and run (KIND=vector, text, audio, multilabel or regression)
 	@[ -n "$(KIND)" ] || { echo "example: error: say which: make example KIND=text" >&2; exit 2; }
 	@$(MAKE) --no-print-directory setup \
 		EXTRAS="$(filter text audio,$(KIND)) $(filter example-text example-audio,example-$(KIND))"

@@ -8,13 +8,22 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.artifacts import leaves
-from pipeline import kinds
+from pipeline import kinds, tasks
 from pipeline.core import params
 from pipeline.core.paths import MANIFEST, PARAMS, PREDICTIONS
 
 KEPT = Path(".headstart/before")  # there while a guarded run has come to no end
 METRICS = ".metrics"  # in KEPT: those of before
 ANSWERS = ".answers"  # in KEPT: what the model of before said of each test example
+
+# What is compared where nobody says by what: the first of these that the metrics have.
+FIRST = ("test.accuracy", "test.mean_average_precision", "test.r2")
+# Measures that `evaluate` writes for every model of a task, and for no other.
+OF_TASK = {
+    "test.accuracy": "classification",
+    "test.exact_match": "multilabel",
+    "test.mae": "regression",
+}
 
 What = Literal["take", "keep", "fail"]
 
@@ -31,41 +40,57 @@ class Judgement(NamedTuple):
 
 
 class Gate(BaseModel):
-    """How a run's result is compared with what was there, and what becomes of it then."""
+    """How a run's result is compared with what was there, and what becomes of it then.
+
+    Without a `metric` it is the first of `FIRST` that there is, and without `better` it is what the
+    measure means: an error and a loss are better lower.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    metric: str = "test.accuracy"
-    better: Literal["higher", "lower"] = "higher"
+    metric: str | None = None
+    better: Literal["higher", "lower"] | None = None
     difference: float = Field(default=0.03, gt=0)  # for which "cannot tell" foretells examples
     when_better: What = "take"
     when_worse: What = "fail"
     when_cannot_tell: What = "take"
     margin: float | None = None  # given: figures are compared, and worse by so much is no matter
 
-    def by_answers(self, before: Path, root: Path) -> Judgement | None:
+    def metric_in(self, metrics: dict[str, Any]) -> str:
+        """What results are compared by, where `metrics` are those of before."""
+        there = [name for name in FIRST if value(metrics, name) is not None]
+        return self.metric or (there or FIRST)[0]
+
+    def lower_is_better(self, metric: str) -> bool:
+        """As it is said, or as the measure means it."""
+        if self.better is not None:
+            return self.better == "lower"
+        return tasks.measure(metric.removeprefix("test.")).lower_is_better
+
+    def by_answers(self, metric: str, before: Path, root: Path) -> Judgement | None:
         """Compare two models by their answers about the test examples that both were asked about.
 
         Args:
+            metric: what they are compared by.
             before: a folder with the answers of the model that was there.
             root: the project, with those of the new one.
 
         Returns:
             None where the answers do not tell the metric.
         """
-        measure = self.metric.removeprefix("test.")
-        if self.margin is not None or measure == self.metric:
+        measure = metric.removeprefix("test.")
+        if self.margin is not None or measure == metric:
             return None
-        from pipeline.tasks import paired  # pandas and SciPy take a second to import
+        from pipeline.tasks import answered, paired  # pandas and SciPy take a second to import
 
         old, new = (
-            paired.read_answers(folder / PREDICTIONS, folder / MANIFEST)
+            answered.read_answers(folder / PREDICTIONS, folder / MANIFEST)
             for folder in (before, root)
         )
         if old is None or new is None:
             return None
         bins = params.load(kinds.schema, root / PARAMS).evaluate.calibration_bins
-        lower = self.better == "lower"
+        lower = self.lower_is_better(metric)
         found = paired.compare(old, new, measure, lower, self.difference, bins)
         if found is None:
             return None
@@ -74,7 +99,8 @@ class Gate(BaseModel):
             words += f": about {found.more:,} more test examples would tell"
             words += f" a difference of {found.difference:g}"
         if found.shared:
-            words += f"; {self.metric} is {found.new:.4f} and was {found.old:.4f} on the"
+            was, now = (tasks.figure(measure, figure) for figure in (found.old, found.new))
+            words += f"; {metric} is {now} and was {was} on the"
             words += f" {found.shared:,} test examples that both runs share"
         does = {
             "better": self.when_better,
@@ -83,23 +109,31 @@ class Gate(BaseModel):
         }
         return Judgement(f"{words} ({found.found})", does[found.answer])
 
-    def by_figures(self, before: dict[str, Any], now: dict[str, Any]) -> Judgement | None:
+    def by_figures(
+        self, metric: str, before: dict[str, Any], now: dict[str, Any]
+    ) -> Judgement | None:
         """Compare the metrics of `before`, which have the gate's, with those of `now`.
 
         Both are as `process.metrics` gives them. None where the new figure is not worse.
         """
-        old, new = value(before, self.metric), value(now, self.metric)
+        old, new = value(before, metric), value(now, metric)
         if old is None or new is None:
-            return Judgement(f"the metrics of this run have no {self.metric}", self.when_worse)
-        loss = old - new if self.better == "higher" else new - old
+            return Judgement(f"the metrics of this run have no {metric}", self.when_worse)
+        loss = new - old if self.lower_is_better(metric) else old - new
         margin = self.margin or 0.0
         if loss <= margin:
             return None
         words = (
-            f"{self.metric} is {new:.6g} and was {old:.6g}: worse by {loss:.6g}, "
+            f"{metric} is {new:.6g} and was {old:.6g}: worse by {loss:.6g}, "
             f"which is more than the margin of {margin:g}"
         )
         return Judgement(words, self.when_worse)
+
+
+def task_of(metrics: dict[str, Any]) -> str | None:
+    """The task that a model of these metrics was trained for; None where they do not tell."""
+    found = [task for name, task in OF_TASK.items() if value(metrics, name) is not None]
+    return found[0] if found else None
 
 
 def value(metrics: dict[str, Any], name: str) -> float | None:
@@ -144,15 +178,20 @@ class Guard:
             failed: the stages that failed.
             now: the metrics, as `process.metrics` gives them.
         """
-        if value(self._before, self._gate.metric) is None:
+        metric = self._gate.metric_in(self._before)
+        if value(self._before, metric) is None:
             return None
         if failed:
             return Judgement(f"{', '.join(failed)} failed", "fail")
         if now == self._before:
             return None
-        told = value(now, self._gate.metric) is not None
-        answers = self._gate.by_answers(self._kept / ANSWERS, self._root) if told else None
-        return answers or self._gate.by_figures(self._before, now)
+        was, task = task_of(self._before), task_of(now)
+        if was and task and was != task:
+            words = f"the task was {was} and is {task} now, so the two models are not compared"
+            return Judgement(words, self._gate.when_cannot_tell)
+        told = value(now, metric) is not None
+        answers = self._gate.by_answers(metric, self._kept / ANSWERS, self._root) if told else None
+        return answers or self._gate.by_figures(metric, self._before, now)
 
     def bring_back(self) -> None:
         """Put the copies back; `dvc checkout` of `stages` has to follow."""

@@ -19,6 +19,7 @@ from pipeline.core import files
 from pipeline.core.errors import HeadstartError, ParamsError, RefusedError
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.predict import inside, rows, spelt
+from pipeline.serving.tables import columns_of
 
 
 class Seen(NamedTuple):
@@ -58,7 +59,8 @@ def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
         raise ParamsError(f"{folder} is no folder; name the one that the files come into")
     classifier = Classifier(bundle)
     version = files.digest((bundle / "bundle.json").read_bytes())
-    seen, known = _remembered(lines, version)
+    told = [*columns_of(classifier), "error"]
+    seen, known = _remembered(lines, version, told)
     waiting: deque[tuple[Seen, str]] = deque()
     copies: list[tuple[Seen, str]] = []
 
@@ -85,7 +87,7 @@ def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
     asked = 0
     for row in rows(classifier, new(), None, 0):
         now, digest = waiting.popleft()
-        known[digest] = {name: row[name] for name in ("class", "probability", "error")}
+        known[digest] = {name: row[name] for name in told}
         note(now, digest)
         asked += 1
     for now, digest in copies:
@@ -100,8 +102,10 @@ def _digest(path: Path, most_bytes: int) -> str:
         return f"{error}: {spelt(path)}"  # its row will say so
 
 
-def _remembered(lines: TextIO, version: str) -> tuple[set[Seen], dict[str, dict[str, Any]]]:
-    """The files that this bundle was asked about, and its answer to each content."""
+def _remembered(
+    lines: TextIO, version: str, told: list[str]
+) -> tuple[set[Seen], dict[str, dict[str, Any]]]:
+    """The files that this bundle was asked about, and what it told of each content."""
     lines.seek(0)
     text = lines.read()
     whole = text[: text.rfind("\n") + 1]
@@ -110,7 +114,8 @@ def _remembered(lines: TextIO, version: str) -> tuple[set[Seen], dict[str, dict[
     seen, known = set(), {}
     for line in whole.split("\n")[:-1]:  # a name may hold what else `splitlines` takes for an end
         row = json.loads(line)
-        if row["bundle"] == version:
+        # What a Headstart of before told less of is asked about again.
+        if row["bundle"] == version and row.keys() >= set(told):
             seen.add(Seen(*(row[name] for name in Seen._fields)))
-            known[row["digest"]] = {n: row[n] for n in ("class", "probability", "error")}
+            known[row["digest"]] = {name: row[name] for name in told}
     return seen, known

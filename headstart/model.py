@@ -24,42 +24,75 @@ Answer = TypeVar("Answer")
 class Prediction:
     """What a model says of one example, or why the example was refused.
 
-    `error` is the reason for a refusal, else None. Of a refused example `label`, `probability` and
-    `probabilities` raise `RefusedError` with that reason, so that none is overlooked.
+    `error` is the reason for a refusal, else None. Of a refused example everything else raises
+    `RefusedError` with that reason, so that none is overlooked. What has no meaning for the model's
+    task raises `ParamsError`.
     """
 
     path: str | None  # None for an example that was given as bytes or as an array
     error: str | None = None
     _shares: dict[str, float] = field(default_factory=dict)
+    _task: str = "classification"
+    _labels: tuple[str, ...] = ()
+    _numbers: dict[str, float] = field(default_factory=dict)
     distance: float | None = None  # to the training examples, from 0 to 2; None: not known
     unusual: bool | None = None  # unlike anything in training; None: not known
-    # Labels that hold the right one as often as the bundle promises, the most probable first;
+    # Classes that hold the right one as often as the bundle promises, the most probable first;
     # empty where it promises nothing.
     likely: tuple[str, ...] = ()
+    # The same of numbers: the ends of an interval, by name.
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
-        """The most probable class."""
-        shares = self.probabilities
-        return max(shares, key=shares.__getitem__)
+        """The most probable class, of a model that tells classes apart."""
+        self._answers("label", ("classification",), "labels")
+        return max(self._shares, key=self._shares.__getitem__)
 
     @property
     def probability(self) -> float:
         """Of that class, calibrated."""
-        return max(self.probabilities.values())
+        self._answers("probability", ("classification",), "probabilities")
+        return max(self._shares.values())
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """Of every class, in the order of `Model.classes`; together 1."""
+        """Of every class or label, in the order of `Model.classes`; of classes together 1."""
+        self._answers("probabilities", ("classification", "multilabel"))
+        return dict(self._shares)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels whose probability reaches their threshold; of a class this class alone."""
+        self._answers("labels", ("classification", "multilabel"))
+        return self._labels if self._task == "multilabel" else (self.label,)
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """By name, in the units of the training data, of a model of numbers."""
+        self._answers("numbers", ("regression",), "labels")
+        return dict(self._numbers)
+
+    def _answers(self, asked: str, tasks: tuple[str, ...], rather: str = "numbers") -> None:
+        """Stop where there is no answer, or none of this form."""
         if self.error is not None:
             name = f"{self.path}: " if self.path else ""
             raise errors.RefusedError(name + self.error)
-        return dict(self._shares)
+        if self._task not in tasks:
+            rather = "numbers" if self._task == "regression" else rather
+            raise errors.ParamsError(
+                f"the task is {self._task}, which has no {asked}; ask for {rather}"
+            )
 
     def __repr__(self) -> str:
         if self.error is not None:
             return f"Prediction(path={self.path!r}, error={self.error!r})"
-        said = f"label={self.label!r}, probability={self.probability:.4f}"
+        if self._task == "regression":
+            said = ", ".join(f"{name}={value:g}" for name, value in self._numbers.items())
+        elif self._task == "multilabel":
+            said = f"labels={self._labels!r}"
+        else:
+            said = f"label={self.label!r}, probability={self.probability:.4f}"
         said += ", unusual=True" * bool(self.unusual)
         return f"Prediction(path={self.path!r}, {said})"
 
@@ -86,8 +119,13 @@ class Model:
 
     @property
     def classes(self) -> list[str]:
-        """The labels, in the order of every answer's probabilities."""
+        """The labels, in the order of every answer's probabilities; or the names of its numbers."""
         return list(self._classifier.classes)
+
+    @property
+    def task(self) -> str:
+        """What it was trained for: classification, multilabel or regression."""
+        return self._classifier.task
 
     @property
     def about(self) -> dict[str, Any]:
@@ -96,7 +134,8 @@ class Model:
 
     def __repr__(self) -> str:
         backbone = self._classifier.about["backbone"]["name"]
-        return f"<headstart.Model: {len(self.classes)} classes on {backbone}>"
+        names = {"multilabel": "labels", "regression": "numbers"}.get(self.task, "classes")
+        return f"<headstart.Model: {len(self.classes)} {names} on {backbone}>"
 
     def predict(self, examples: Example | Iterable[Example]) -> list[Prediction]:
         """A prediction for each example, in order; a refused one tells its `error`."""
@@ -106,9 +145,18 @@ class Model:
                 answer = self._read(example, self._classifier.answer)
             except errors.RefusedError as error:
                 return Prediction(example.path, str(error))
-            known = zip(self._classifier.classes, map(float, answer.probabilities), strict=True)
-            judged = answer.distance, answer.unusual, answer.likely
-            return Prediction(example.path, None, dict(known), *judged)
+            names, task = self._classifier.classes, self._classifier.task
+            usual = answer.distance, answer.unusual
+            if answer.numbers is not None:
+                numbers = zip(names, rooms.rounded(answer.numbers), strict=True)
+                promised = rooms.intervals(answer, names)
+                return Prediction(
+                    example.path, None, {}, task, (), dict(numbers), *usual, (), promised
+                )
+            shares = zip(names, map(float, answer.probabilities), strict=True)
+            return Prediction(
+                example.path, None, dict(shares), task, answer.labels, {}, *usual, answer.likely
+            )
 
         return self._each(examples, ask)
 
@@ -131,6 +179,8 @@ class Model:
 
     def explain(self, example: Example) -> bytes:
         """Where the most probable class is seen: the picture under its heat map, as a PNG.
+
+        Of several labels it is the most probable one, and of numbers what raises the first.
 
         Raises:
             RefusedError: the example is not taken.

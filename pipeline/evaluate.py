@@ -1,12 +1,13 @@
 """Stage 5, evaluate: measure the head on the test examples; metrics, tables and plots."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from . import kinds
+from . import kinds, tasks
 from .core import command, memory, params
 from .core.errors import DataError
 from .core.paths import (
@@ -18,91 +19,102 @@ from .core.paths import (
     METRICS,
     PLOTS,
     PREDICTIONS,
-    PROBABILITIES,
     REPEATS,
     SETS,
     SETS_OF_BUNDLE,
     SLICES,
 )
-from .heads.head import Head, load_head
-from .tables.features import Split, read_splits, view_0
-from .tables.labels import listed, require
-from .tables.manifest import SPLITS, read_manifest, slices
+from .heads.head import Head, load_head, stop_if_of_another_task
+from .tables.features import read_splits, view_0
+from .tables.labels import require
+from .tables.manifest import SPLITS, read_manifest, slices, task_in
 from .tasks import conformal, tables
-from .tasks.metrics import bootstrap, scores
-from .tasks.plots import draw_confusion
-from .tasks.slices import slice_table, worst
+from .tasks.metrics import resample, whole
+from .tasks.slices import worst
 
 
 def evaluate() -> None:
     """Ask the head about every test example and write what came of it."""
     settings = params.load(kinds.schema).evaluate
     head, description = load_head(HEAD_WEIGHTS, HEAD)
-    classes = description["classes"]
+    names, learned = description["classes"], task_in(MANIFEST)
+    stop_if_of_another_task(description, learned)
+    task = tasks.named(learned)
     manifest, power = read_manifest(MANIFEST), description["power"]
     require(manifest, "evaluate")
     examples = int((manifest["split"] == "test").sum())
     memory.require(
-        8 * len(classes) * (examples + 10 * settings.bootstrap),
-        f"evaluate: {examples:,} test examples of {len(classes):,} classes",
+        8 * len(names) * (examples + 10 * settings.bootstrap),
+        f"evaluate: {examples:,} test examples of {len(names):,} classes",
         "put fewer examples into the test split, or lower evaluate.bootstrap",
     )
-    test = read_splits(FEATURES, manifest, classes, ["test"], power)["test"]
+    test = read_splits(FEATURES, manifest, names, ["test"], power)["test"]
     if test.features.shape[1] != head.dimension:
         raise DataError(
             f"the head in {HEAD_WEIGHTS} takes {head.dimension} numbers an example but {FEATURES}"
             f" has {test.features.shape[1]}; run the train stage again"
         )
-    _warn_of_absent(test, classes)
 
-    shares = head.answers(test.features, description["temperature"])
-    top_k, bins, confidence = settings.top_k, settings.calibration_bins, settings.confidence
-    measured = scores(test.labels, shares, top_k, bins)
-    resampled = bootstrap(test.labels, shares, top_k, bins, settings.bootstrap, settings.seed)
-
-    PLOTS.mkdir(parents=True, exist_ok=True)
-    metrics = tables.metrics(measured, resampled, confidence, len(test.labels))
-    METRICS.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    of_class = tables.class_table(measured, resampled, confidence, test, shares, classes)
-    _write(CLASSES, of_class)
+    answers = head.answers(test.features, description["temperature"], learned)
+    thresholds = description.get("thresholds", [])
     of_test = slices(manifest.set_index("digest").loc[test.digests].reset_index(drop=True))
-    _write(PREDICTIONS, tables.prediction_table(test, shares, classes, of_test, top_k))
-    PROBABILITIES.unlink(missing_ok=True)
-    if settings.all_probabilities:
-        tables.write_probabilities(PROBABILITIES, test, shares, classes)
-    by_slice = slice_table(of_test, shares.argmax(axis=1) == test.labels, confidence)
+    asked = tasks.Asked(test, names, answers, thresholds, of_test, settings)
+    for words in task.warnings(asked):
+        print(f"evaluate: warning: {words}")
+    weigh = task.weigh(test.labels, answers, thresholds, settings)
+    measured = whole(weigh, examples)
+    resampled = resample(weigh, *answers.shape, settings.bootstrap, settings.seed)
+
+    if PLOTS.exists():
+        shutil.rmtree(PLOTS)  # another task's files have other names
+    PLOTS.mkdir(parents=True)
+    metrics = tables.metrics(measured, resampled, settings.confidence, examples)
+    METRICS.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    first = task.classes(asked)
+    _write(CLASSES, tables.class_table(first, measured, resampled, settings.confidence))
+    _write(PREDICTIONS, task.predictions(asked))
+    by_slice = task.slices(asked)
     _write(SLICES, by_slice)
-    _write(PLOTS / "confusion.csv", tables.confusion_table(test, shares, classes))
-    _write(PLOTS / "roc.csv", tables.roc_table(test, shares, classes))
-    precision_recall = tables.precision_recall_table(test, shares, classes)
-    _write(PLOTS / "precision_recall.csv", precision_recall)
-    _write(PLOTS / "reliability.csv", tables.reliability_table(test, shares, bins))
-    again = _repeated(manifest, description, counts=head.idf is not None)
+    for name, table in task.plots(asked, PLOTS).items():
+        _write(PLOTS / f"{name}.csv", table)
+    again = _repeated(manifest, description, learned, counts=head.idf is not None)
     _write(REPEATS, again)
     sets = _calibrated(manifest, head, description)
     SETS_OF_BUNDLE.write_text(json.dumps(sets, indent=2) + "\n", encoding="utf-8")
-    covered = conformal.table(sets, shares, test, classes)
+    covered = conformal.table(sets, answers, test, names)
     _write(SETS, covered)
-    draw_confusion(test.labels, shares.argmax(axis=1), classes, PLOTS / "confusion_matrix.png")
-
-    for name in ("accuracy", "loss"):
-        low, high = metrics["interval"][name].values()
-        print(
-            f"evaluate: {name} {metrics['test'][name]:.4f} on {len(test.labels)} test examples, "
-            f"{100 * confidence:g} % interval {low:.4f} to {high:.4f}"
-        )
     if promised := conformal.said(sets, covered):
         print(f"evaluate: {promised}")
-    if said := worst(by_slice):
-        print(f"evaluate: {said[0].lower()}{said[1:].removesuffix('.')}")
-    for row in again[again["measure"] == "accuracy"].itertuples():
-        print(
-            f"evaluate: accuracy {row.mean:.4f} on average over {row.repeats} other splits, "
-            f"{100 * confidence:g} % interval {row.low:.4f} to {row.high:.4f}"
-        )
+    for line in _lines(task, metrics, by_slice, again, settings.confidence):
+        print(f"evaluate: {line}")
 
 
-def _repeated(manifest: pd.DataFrame, about: dict[str, Any], counts: bool) -> pd.DataFrame:
+def _lines(
+    task: tasks.Task,
+    metrics: dict[str, Any],
+    by_slice: pd.DataFrame,
+    again: pd.DataFrame,
+    confidence: float,
+) -> list[str]:
+    """What is said on the screen."""
+    test, ends, words = metrics["test"], metrics["interval"], f"{100 * confidence:g} % interval"
+    said = []
+    for name in [name for name in task.shown if name in test]:
+        value, low, high = (tasks.figure(name, v) for v in (test[name], *ends[name].values()))
+        about = f"on {test['pictures']} test examples"
+        said.append(f"{tasks.spelt(name)} {value} {about}, {words} {low} to {high}")
+    if slice_said := worst(by_slice):
+        said.append(slice_said[0].lower() + slice_said[1:].removesuffix("."))
+    for row in again[again["measure"] == task.shown[0]].itertuples():
+        mean, low, high = (tasks.figure(task.shown[0], v) for v in (row.mean, row.low, row.high))
+        about = f"on average over {row.repeats} other splits"
+        said.append(f"{tasks.spelt(task.shown[0])} {mean} {about}, {words} {low} to {high}")
+    return said
+
+
+def _repeated(
+    manifest: pd.DataFrame, about: dict[str, Any], learned: str, counts: bool
+) -> pd.DataFrame:
     """The table of the repeats; without rows where none is asked for."""
     settings = params.load(kinds.schema).evaluate
     if not settings.repeats:
@@ -124,15 +136,6 @@ def _calibrated(manifest: pd.DataFrame, head: Head, about: dict[str, Any]) -> di
     splits = read_splits(FEATURES, manifest, about["classes"], ["train", "val"], about["power"])
     train, val, counts = splits["train"], splits["val"], head.idf is not None
     return conformal.calibrated(coverage, head, about, train, val, manifest, settings.train, counts)
-
-
-def _warn_of_absent(test: Split, classes: list[str]) -> None:
-    absent = [name for number, name in enumerate(classes) if number not in test.labels]
-    if absent:
-        print(
-            f"evaluate: warning: no test example of {listed(absent)}; balanced accuracy and "
-            "macro F1 are means over the other classes"
-        )
 
 
 def _write(file: Path, table: pd.DataFrame) -> None:

@@ -88,6 +88,12 @@ def report(
     for name, lacking in gaps.items():
         if name != "train":  # which ends the run
             print(f"ingest: warning: no {name} {kind.nouns} of {listed(lacking)}")
+    joined = [label for label in labels if targets.SEPARATOR in label]
+    if joined:
+        print(
+            f"ingest: warning: a {targets.SEPARATOR} in {listed(joined)}; to learn several labels"
+            " of an example, set ingest.task to multilabel"
+        )
     by_case: dict[str, list[str]] = {}
     for label in labels:
         by_case.setdefault(label.casefold(), []).append(label)

@@ -13,10 +13,21 @@ from .core.progress import Progress
 from .heads.fit import class_weights, device_for, fit_heads, refit
 from .heads.head import Head, fit_temperature, save_head
 from .heads.hyperparameters import CLOSED_FORMS, Hyperparameters, every_combination, used
-from .heads.trained import FIGURES, Figures, Schedule, Trained, kept_figures, losses, order
-from .tables.features import are_counts, read_splits
-from .tables.labels import class_names, require
-from .tables.manifest import read_manifest
+from .heads.losses import OF_NUMBERS, loss_for, stop_at_lost_digits
+from .heads.thresholds import fit_thresholds
+from .heads.trained import (
+    Figures,
+    Schedule,
+    Trained,
+    figure_names,
+    kept_figures,
+    order,
+    rounded,
+)
+from .tables import targets
+from .tables.features import Split, are_counts, read_splits
+from .tables.labels import require
+from .tables.manifest import CLASSIFICATION, read_manifest
 
 
 def train() -> None:
@@ -25,12 +36,16 @@ def train() -> None:
     combinations = every_combination(settings)
     descending = [one for one in combinations if one.optimizer not in CLOSED_FORMS]
     device = device_for(settings.device, bool(descending))
-    manifest = read_manifest(MANIFEST)
-    classes = class_names(manifest)
+    manifest, task = read_manifest(MANIFEST), targets.task_in(MANIFEST)
+    classes, loss = targets.names(manifest), loss_for(task, settings.loss)
+    if task != CLASSIFICATION:
+        targets.require(manifest, task, MANIFEST.as_posix())
     if len(combinations) > 1:
         require(manifest, "train")
     splits = read_splits(FEATURES, manifest, classes, ["train", "val"], settings.power)
     rows, val = splits["train"], splits["val"]
+    if task == targets.REGRESSION:
+        stop_at_lost_digits(classes, rows.labels)
     if not len(val.labels):
         print("train: warning: no validation example, so the last epoch is kept, good or bad")
 
@@ -51,6 +66,7 @@ def train() -> None:
         patience=settings.patience,
         class_weights=class_weights(settings.class_weights, rows.labels, len(classes)),
         counts=are_counts(FEATURES),
+        loss=loss,
     )
     stacks = 0
     if descending:
@@ -67,36 +83,53 @@ def train() -> None:
             "lower train.learning_rate"
         )
 
-    _write_sweep(ranked)
-    _write_curve(best.curve)
+    _write_sweep(ranked, loss)
+    _write_curve(best.curve, loss)
     # Before the head has seen the validation examples: of those it would be too sure.
-    temperature = fit_temperature(head.logits(val.features), val.labels)
+    fitted = _fitted(head, val, task)
     if settings.refit and len(val.labels):
         head = refit(best, rows, val, schedule, device)
-    about = _description(best.hyperparameters, head, kept, classes, len(val.labels))
-    about |= {"power": settings.power, "refit": settings.refit and len(val.labels) > 0}
-    about["temperature"] = temperature
+    about = {
+        "classes": classes,
+        "dimension": head.dimension,
+        "width": head.width,
+        "hyperparameters": used(best.hyperparameters),
+        "power": settings.power,
+        "refit": settings.refit and len(val.labels) > 0,
+    }
+    about |= kept_figures(kept, len(val.labels), loss) | fitted
     save_head(head, about, HEAD_WEIGHTS, HEAD)
-    _print_summary(ranked, kept, len(rows.labels), len(val.labels))
+    _print_summary(ranked, kept, len(rows.labels), len(val.labels), loss)
 
 
-def _write_sweep(ranked: Sequence[Trained]) -> None:
+def _fitted(head: Head, val: Split, task: str) -> dict[str, Any]:
+    """What of a head's description comes from its answers on validation examples."""
+    if task == targets.REGRESSION:
+        return {"task": task, "temperature": 1.0}
+    temperature = fit_temperature(head.logits(val.features), val.labels)
+    if task != targets.MULTILABEL:
+        return {"temperature": temperature}
+    shares = head.answers(val.features, temperature, task)
+    thresholds = fit_thresholds(shares, val.labels)
+    return {"task": task, "temperature": temperature, "thresholds": thresholds}
+
+
+def _write_sweep(ranked: Sequence[Trained], loss: str) -> None:
     """A row a head, the best first; what a closed form does not use stays empty."""
     table = []
     for one in ranked:
         row: dict[str, Any] = dict(used(one.hyperparameters))
         if one.kept is not None:
-            row |= losses(one.kept) | {"epoch": one.kept.epoch}
+            row |= rounded(one.kept, loss) | {"epoch": one.kept.epoch}
         table.append(row | {"epochs": len(one.curve), "status": one.status})
-    _write_table(
-        SWEEP, [*Hyperparameters.__dataclass_fields__, *FIGURES, "epoch", "epochs", "status"], table
-    )
+    names, figures = Hyperparameters.__dataclass_fields__, figure_names(loss)
+    _write_table(SWEEP, [*names, *figures, "epoch", "epochs", "status"], table)
 
 
-def _write_curve(curve: Sequence[Figures]) -> None:
+def _write_curve(curve: Sequence[Figures], loss: str) -> None:
     """A row an epoch of the best head."""
-    table = [{"epoch": point.epoch} | losses(point) for point in curve]
-    _write_table(TRAINING, ["epoch", *FIGURES], table)
+    table = [{"epoch": point.epoch} | rounded(point, loss) for point in curve]
+    _write_table(TRAINING, ["epoch", *figure_names(loss)], table)
 
 
 def _write_table(file: Path, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:
@@ -107,20 +140,11 @@ def _write_table(file: Path, columns: Sequence[str], rows: list[dict[str, Any]])
         writer.writerows(rows)
 
 
-def _description(
-    hyperparameters: Hyperparameters, head: Head, kept: Figures, classes: list[str], val: int
-) -> dict[str, Any]:
-    """What `models/head.json` says of the weights beside it."""
-    return {
-        "classes": classes,
-        "dimension": head.dimension,
-        "width": head.width,
-        "hyperparameters": used(hyperparameters),
-    } | kept_figures(kept, val)
-
-
-def _print_summary(ranked: Sequence[Trained], kept: Figures, rows: int, val: int) -> None:
+def _print_summary(
+    ranked: Sequence[Trained], kept: Figures, rows: int, val: int, loss: str
+) -> None:
     best = ranked[0]
+    score = "R²" if loss in OF_NUMBERS else "accuracy"
     for one in ranked:
         if one.head is None:
             print(f"train: warning: {_in_words(one.hyperparameters)}: {one.status}")
@@ -128,7 +152,7 @@ def _print_summary(ranked: Sequence[Trained], kept: Figures, rows: int, val: int
     print(f"train: {rows} training views; {among} is {_in_words(best.hyperparameters)}")
     if val:
         print(
-            f"train: on {val} validation examples loss {kept.val_loss:.4f}, accuracy "
+            f"train: on {val} validation examples loss {kept.val_loss:.4f}, {score} "
             f"{kept.val_accuracy:.4f} (epoch {kept.epoch} of {len(best.curve)})"
         )
 

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,19 @@ def bundled(shared: Path, lite0: Path, draw_picture: Callable[..., Image.Image])
                 getattr(module, stage)()
 
     return made_once(shared / "bundled", make)
+
+
+@pytest.fixture(scope="session")
+def by_hand(shared: Path, exported: Path) -> Callable[[str], Path]:
+    """The bundle of vectors that `tests/bundles.py` writes for a task; not to be changed."""
+    from tests.bundles import write_by_hand
+
+    def make(folder: Path, task: str) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HEADSTART_STORE", str(exported.parent))
+            write_by_hand(folder, task)
+
+    return lambda task: made_once(shared / task, partial(make, task=task)) / "bundle"
 
 
 @pytest.fixture

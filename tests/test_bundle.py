@@ -22,7 +22,8 @@ from pipeline.heads.head import Head, as_bytes
 from pipeline.kinds.image import decode
 from pipeline.serving import torch_module
 from pipeline.serving.classifier import Classifier
-from tests.conftest import ROOT
+from tests.bundles import OUTPUTS, write_by_hand
+from tests.conftest import ROOT, SMALL
 
 
 @pytest.fixture
@@ -73,6 +74,59 @@ def test_a_head_with_a_hidden_layer_is_read_for_pytorch(project, tmp_path):
     features = random.standard_normal((3, 1280)).astype(np.float32)
     answered = torch_module.load(tmp_path / "bundle").head(torch.from_numpy(features))
     np.testing.assert_allclose(answered, head.logits(features), rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def of_pictures(tmp_path_factory, small_backbone):
+    """Makes a bundle of pictures for a task, with a head written by hand, in a new folder."""
+    random = np.random.default_rng(0)
+    weight = random.standard_normal((3, 96)).astype(np.float32)
+    backbone = {"backbone": SMALL["extract.backbone"], "weights": SMALL["extract.weights"]}
+
+    def write(task, factor=1.0):
+        outputs = len(OUTPUTS[task])
+        head = Head(weight[:outputs] * np.float32(factor), np.zeros(outputs, np.float32))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HEADSTART_STORE", str(small_backbone.parent.parent))
+            return write_by_hand(tmp_path_factory.mktemp(task), task, head, "image", **backbone)
+
+    return write
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_several_labels_and_numbers_are_the_same_in_onnx_and_in_pytorch(
+    of_pictures, draw_picture, task
+):
+    bundle = of_pictures(task)
+    session = onnxruntime.InferenceSession(bundle / "model.onnx")
+    model = torch_module.load(bundle)
+    name = "numbers" if task == "regression" else "probabilities"
+    for seed in range(3):
+        pixels = np.array(draw_picture(seed, 200, 180))
+        (in_onnx,) = session.run([name], {"picture": pixels})
+        with torch.inference_mode():
+            in_torch = model(torch.from_numpy(pixels)).numpy()
+        np.testing.assert_allclose(in_torch, in_onnx, rtol=1e-3, atol=1e-3)
+    notes = session.get_modelmeta().custom_metadata_map
+    assert json.loads(notes["task"]) == task
+
+
+def test_what_raises_a_number_is_shown_whatever_its_unit(of_pictures, draw_picture):
+    data = io.BytesIO()
+    draw_picture(3, 200, 180).save(data, "PNG")
+
+    def heat(task, factor=1.0):
+        classifier = Classifier(of_pictures(task, factor), explains=True)
+        answer = classifier.answer(data.getvalue(), heat=True)
+        assert answer.best == 0
+        return np.asarray(Image.open(io.BytesIO(answer.heat.data))).astype(int)
+
+    shown = heat("regression")
+    np.testing.assert_array_equal(heat("regression", 2.0**-20), shown)  # in another unit
+    # What raises a number lowers its opposite.
+    assert np.corrcoef(shown.ravel(), heat("regression", -1.0).ravel())[0, 1] < 0.8
+    # The log-odds of this label are that number, but for the temperature.
+    np.testing.assert_allclose(heat("multilabel"), shown, atol=8)
 
 
 def test_features_and_maps_come_out_of_the_model(project, evaluated):

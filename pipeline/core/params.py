@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -110,11 +111,12 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 def _one_name(name: str) -> str:
-    if not name.strip():
+    tidy = " ".join(unicodedata.normalize("NFC", name).split())
+    if not tidy:
         raise ValueError("should name a column")
-    if "|" in name:
+    if "|" in tidy:
         raise ValueError("should have no |, which stands between the labels of an example")
-    return name.strip()
+    return tidy
 
 
 TargetName = Annotated[str, AfterValidator(_one_name)]

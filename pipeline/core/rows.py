@@ -199,6 +199,11 @@ def _parquet(file: Path, holds: bool) -> Table:
     both = [name for name in (TEXT, VECTOR) if name in columns and holds]
     if len(both) == 2:
         raise DataError(f"{file} has a column {TEXT} and a column {VECTOR}; remove one")
+    if "label" in columns and pa.types.is_nested(form := table.schema.field("label").type):
+        raise DataError(
+            f"{file}: the column label is {form}; it should be text, with | between the labels of"
+            " an example that has several"
+        )
     others = table.drop_columns([VECTOR]) if VECTOR in both else table
     rows: list[Row] = [
         {name: "" if value is None else str(value) for name, value in row.items()}

@@ -7,8 +7,10 @@ and nearest mean are right in order only: `fair_scale` makes probabilities of th
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
@@ -118,17 +120,17 @@ def nearest_mean(train: Split, class_weights: Floats, decays: Sequence[float]) -
     return [head for _ in decays]
 
 
-def fair_scale(head: Head, rows: Split) -> float:
-    """By what to multiply logits, so that their softmax is a fair probability.
+def fair_scale(logits: Floats, labels: npt.NDArray[Any]) -> float:
+    """By what to multiply logits, so that their softmax (of labels: sigmoid) is fair.
 
-    `heads.fit_temperature` on the rows; of those that the head was solved for it makes a head that
+    `head.fit_temperature` on the rows; of those that the head was solved for it makes a head that
     is surer of itself than it should be.
     """
-    logits = head.logits(rows.features)
-    unit = np.abs(logits - logits.mean(axis=1, keepdims=True)).mean() or 1.0
-    return 1 / float(unit * fit_temperature(logits / unit, rows.labels))
+    zero = logits.mean(axis=1, keepdims=True) if labels.ndim == 1 else 0
+    unit = np.abs(logits - zero).mean() or 1.0
+    return 1 / float(unit * fit_temperature(logits / unit, labels))
 
 
 Solver = Callable[[Split, Floats, Sequence[float]], list[Head]]
 SOLVERS: dict[str, Solver] = {"lbfgs": lbfgs, "ridge": ridge, "nearest_mean": nearest_mean}
-OF_NO_SCALE = (ridge, nearest_mean)
+OF_NO_SCALE = ("ridge", "nearest_mean")

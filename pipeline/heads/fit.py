@@ -16,12 +16,10 @@ import numpy.typing as npt
 from ..core import packages
 from ..core.errors import DeviceError, TrainingError
 from ..tables.features import Split
-from . import closed_forms, tf_idf
-from .head import Floats, Head, one_thread, probabilities
+from . import closed_forms, losses, multi_output, tf_idf
+from .head import Floats, Head, one_thread
 from .hyperparameters import Hyperparameters
 from .trained import Figures, Schedule, Trained
-
-AT_ONCE = 2**24  # logits computed at once
 
 
 def fit_heads(
@@ -58,6 +56,10 @@ def fit_heads(
         )
     mean, scale = centre_and_scale(train.features)
     train, val = (replace(rows, features=(rows.features - mean) / scale) for rows in (train, val))
+    units = None
+    if schedule.loss in losses.OF_NUMBERS:
+        units = losses.Units.of(schedule.loss, train.labels)
+        train, val = (replace(rows, labels=units.learned(rows.labels)) for rows in (train, val))
 
     trained = []
     with one_thread():
@@ -71,7 +73,7 @@ def fit_heads(
             trained += gradient_descent.descend(alike, train, val, schedule, device, on_epoch)
 
         found = {one.hyperparameters: one for one in trained}
-        return [_on_raw_features(found[one], mean, scale, idf) for one in hyperparameters]
+        return [_in_raw_units(found[one], mean, scale, idf, units) for one in hyperparameters]
 
 
 def centre_and_scale(features: Floats) -> tuple[Floats, np.float32]:
@@ -88,10 +90,17 @@ def _on_scaled_features(head: Head, mean: Floats, scale: np.float32) -> Head:
     return replace(head, weight=head.weight * scale, bias=bias, idf=None)
 
 
-def _on_raw_features(
-    trained: Trained, mean: Floats, scale: np.float32, idf: Floats | None
+def _in_raw_units(
+    trained: Trained,
+    mean: Floats,
+    scale: np.float32,
+    idf: Floats | None,
+    units: losses.Units | None,
 ) -> Trained:
-    """Fold centre and scale into the first layer; weights that overflow are a lost head."""
+    """Fold the features' centre and scale into the first layer, and numbers' units into the last.
+
+    Weights that overflow are a lost head.
+    """
     head = trained.head
     if head is None:
         return trained
@@ -104,6 +113,8 @@ def _on_raw_features(
             weight = head.hidden_weight / scale
             bias = (head.hidden_bias - weight @ mean).astype(np.float32)
             folded = replace(head, hidden_weight=weight, hidden_bias=bias)
+        if units is not None:
+            folded = units.undone(folded)
     if not all(np.isfinite(array).all() for array in vars(folded).values() if array is not None):
         status = f"lost: a weight overflowed in epoch {len(trained.curve)}"
         return replace(trained, head=None, kept=None, status=status)
@@ -119,17 +130,20 @@ def _solve(
     start: Head | None,
 ) -> list[Trained]:
     """Heads in closed form; their curve is one point."""
-    solve = closed_forms.SOLVERS[name]
-    decays = [one.weight_decay for one in hyperparameters]
-    if solve is closed_forms.lbfgs:
-        heads = closed_forms.lbfgs(train, schedule.class_weights, decays, start)
+    decays, weights = [one.weight_decay for one in hyperparameters], schedule.class_weights
+    if schedule.loss != "softmax":
+        solve = multi_output.SOLVERS[schedule.loss][name]
+        heads = solve(train, schedule.loss, weights, decays)
+    elif name == "lbfgs":
+        heads = closed_forms.lbfgs(train, weights, decays, start)
     else:
-        heads = solve(train, schedule.class_weights, decays)
+        heads = closed_forms.SOLVERS[name](train, weights, decays)
     trained = []
     for one, head in zip(hyperparameters, heads, strict=True):
         scale = 1.0
-        if solve in closed_forms.OF_NO_SCALE:
-            scale = closed_forms.fair_scale(head, val if len(val.labels) else train)
+        if name in closed_forms.OF_NO_SCALE and schedule.loss not in losses.OF_NUMBERS:
+            new = val if len(val.labels) else train
+            scale = closed_forms.fair_scale(head.logits(new.features), new.labels)
             head = head.scaled(scale)
         figures = Figures(1, *_figures(head, train, schedule), *_figures(head, val, schedule))
         trained.append(Trained(one, head, figures, [figures], "solved", scale))
@@ -137,19 +151,13 @@ def _solve(
 
 
 def _figures(head: Head, split: Split, schedule: Schedule) -> tuple[float, float]:
-    """Weighted cross-entropy and accuracy; NaN where there are no rows."""
-    if not len(split.labels):
-        return np.nan, np.nan
-    size = max(1, AT_ONCE // len(head.bias))
-    surprise, correct = np.empty(len(split.labels)), np.empty(len(split.labels), dtype=bool)
-    for start in range(0, len(split.labels), size):
-        some = slice(start, start + size)
-        logits, labels = head.logits(split.features[some]), split.labels[some]
-        given = probabilities(logits)[np.arange(len(labels)), labels]
-        surprise[some] = -np.log(np.maximum(given, 1e-300))
-        correct[some] = logits.argmax(axis=1) == labels
-    importance = schedule.class_weights[split.labels]
-    return float(surprise @ importance / importance.sum()), float(correct.mean())
+    """Mean loss and accuracy (R² of numbers); NaN where there are no rows."""
+    return losses.figures(
+        schedule.loss,
+        lambda some: head.logits(split.features[some]),
+        split.labels,
+        schedule.class_weights,
+    )
 
 
 def refit(chosen: Trained, rows: Split, val: Split, schedule: Schedule, device: str) -> Head:
@@ -174,14 +182,20 @@ def refit(chosen: Trained, rows: Split, val: Split, schedule: Schedule, device: 
     return trained.head.scaled(chosen.scale / trained.scale)
 
 
-def class_weights(kind: str, labels: npt.NDArray[np.int64], classes: int) -> Floats:
+def class_weights(kind: str, labels: npt.NDArray[np.int64 | np.float64], classes: int) -> Floats:
     """Weight [c] of each class's examples in the loss.
 
     `none`: 1 for all. `balanced`: n / (c * n of the class), so that every class weighs alike
-    (King and Zeng, 2001, as in scikit-learn).
+    (King and Zeng, 2001, as in scikit-learn). Of labels [n, c] that are 1, 0 or unknown (NaN),
+    `balanced` is [c, 2]: n / (2 * n of the value) for each label's rows of 0 and of 1, which so
+    weigh alike.
     """
     if kind == "none":
         return np.ones(classes, dtype=np.float32)
+    if labels.ndim == 2:
+        sizes = np.stack([(labels == value).sum(axis=0) for value in (0, 1)], axis=1)
+        known = sizes.sum(axis=1, keepdims=True)
+        return np.asarray(known / (2 * np.maximum(sizes, 1)), dtype=np.float32)
     counts = np.bincount(labels, minlength=classes)
     return (len(labels) / (classes * counts)).astype(np.float32)
 

@@ -10,7 +10,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from math import sqrt
 from typing import Any
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..core.errors import DeviceError
 from ..tables.features import Split
+from .descent_losses import Cells, Loss, Rows, Softmax, cells, usual_cells
 from .head import Floats, Head
 from .hyperparameters import Hyperparameters
 from .trained import Figures, Schedule, Trained
@@ -50,7 +51,7 @@ def descend(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # for the reasons that `head.one_thread` gives
     try:
-        rows = _Rows.of(train, schedule, device), _Rows.of(val, schedule, device)
+        rows = Rows.of(train, schedule, device), Rows.of(val, schedule, device)
         for seeds, combinations in stacks(hyperparameters, train.features.shape[1], schedule):
             trained += _descend(seeds, combinations, *rows, schedule, on_epoch)
     except torch.OutOfMemoryError:
@@ -64,7 +65,11 @@ def descend(
 
 
 def on_subsets(
-    hyperparameters: Hyperparameters, pool: Split, importance: Floats, schedule: Schedule
+    hyperparameters: Hyperparameters,
+    pool: Split,
+    importance: Floats,
+    schedule: Schedule,
+    of_values: Floats | None = None,
 ) -> list[Floats]:
     """Train the same head on many subsets of the rows at once; what each says of all rows.
 
@@ -74,26 +79,34 @@ def on_subsets(
 
     Args:
         hyperparameters: of each head.
-        pool: n rows, centred and scaled.
+        pool: n rows, centred and scaled; numbers in `losses.Units`.
         importance: [R, n], the weight of each row for each head; 0 where it is not in the subset.
         schedule: all of its epochs are run.
+        of_values: [R, c, 2], for each head the weight of an output's labels of 0 and of 1; None of
+            classes.
 
     Returns:
         R times logits [n, c]; they are not finite where training has diverged.
     """
-    rows, dimension = _Rows.of(pool, schedule, "cpu"), pool.features.shape[1]
+    rows, dimension = Rows.of(pool, schedule, "cpu"), pool.features.shape[1]
     batch = max(1, round(schedule.batch_size * importance.size / np.count_nonzero(importance)))
-    of_head = torch.from_numpy(importance.T.copy())
+    of_head = torch.from_numpy(importance.T.copy()).split(SIDE_BY_SIDE, dim=1)
+    values = [None] * len(of_head)
+    if of_values is not None:
+        values = list(torch.from_numpy(of_values).split(SIDE_BY_SIDE))
 
-    def train(part: Tensor) -> list[Floats]:
+    def train(part: Tensor, values: Tensor | None) -> list[Floats]:
+        usual = torch.zeros(0) if values is None else usual_cells(rows, part, values)
         together = [replace(hyperparameters, seed=0)] * part.shape[1]
         seed = hyperparameters.seed
-        stack = _Stack([seed], together, dimension, schedule.class_weights, part.device)
+        loss = _loss(together, schedule, usual, part.device)
+        stack = _Stack([seed], together, dimension, schedule, loss, part.device)
         shuffle = torch.Generator().manual_seed(seed)
         for _ in range(schedule.epochs):
             order = torch.randperm(len(rows.labels), generator=shuffle)
             for some in order[None].split(batch, dim=1):
-                stack.step(rows.features[some], rows.labels[some], part[some])
+                counts = part[some] if values is None else cells(rows, some, part, values)
+                stack.step(rows.features[some], rows.labels[some], counts)
         answers = stack.answers(rows.features[None])[0].numpy()  # [n, M, c]
         return [answers[:, place] for place in range(part.shape[1])]
 
@@ -101,25 +114,10 @@ def on_subsets(
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            found = list(threads.map(train, of_head.split(SIDE_BY_SIDE, dim=1)))
+            found = list(threads.map(train, of_head, values))
     finally:
         torch.set_num_threads(before)
     return [logits for part in found for logits in part]
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """A split on the device: `features` [n, d], `labels` [n], `importance` [n] by class weight."""
-
-    features: Tensor
-    labels: Tensor
-    importance: Tensor
-
-    @classmethod
-    def of(cls, split: Split, schedule: Schedule, device: str) -> "_Rows":
-        labels = torch.from_numpy(split.labels).to(device)
-        weights = torch.from_numpy(schedule.class_weights).to(device)
-        return cls(torch.from_numpy(split.features).to(device), labels, weights[labels])
 
 
 def stacks(
@@ -158,14 +156,15 @@ def _chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
 def _descend(
     seeds: list[int],
     combinations: list[Hyperparameters],
-    train: _Rows,
-    val: _Rows,
+    train: Rows,
+    val: Rows,
     schedule: Schedule,
     on_epoch: Callable[[], None],
 ) -> list[Trained]:
     """Train a stack by gradient descent: each of S seeds with each of M combinations."""
     device, shape = train.features.device, (len(seeds), len(combinations))
-    stack = _Stack(seeds, combinations, train.features.shape[1], schedule.class_weights, device)
+    loss = _loss(combinations, schedule, train.importance.mean(dim=0), device)
+    stack = _Stack(seeds, combinations, train.features.shape[1], schedule, loss, device)
     # Drawn on the CPU, so that the examples come in the same order on every device.
     shuffles = [torch.Generator().manual_seed(seed) for seed in seeds]
     best = [tensor.clone() for tensor in stack.weights]
@@ -175,11 +174,12 @@ def _descend(
 
     for epoch in range(1, schedule.epochs + 1):
         order = torch.stack([torch.randperm(len(train.labels), generator=g) for g in shuffles])
-        totals = torch.zeros(2, *shape, device=device)
+        totals = torch.zeros(loss.sums, *shape, device=device)
         for rows in order.to(device).split(schedule.batch_size, dim=1):
-            importance = train.importance[rows][..., None]
+            importance = train.importance[rows].unsqueeze(2)
             totals += stack.step(train.features[rows], train.labels[rows], importance)
-        figures = np.concatenate([_means(totals, train), _means(stack.measure(val), val)])
+        means = loss.means(totals.double(), train), loss.means(stack.measure(val).double(), val)
+        figures = torch.cat(means).cpu().numpy()
         curve.append(figures)
         last_epoch[running] = epoch
         on_epoch()
@@ -208,11 +208,11 @@ def _descend(
             for number, figures in enumerate(curve[: last_epoch[s, m]], start=1)
         ]
         last = points[-1]
-        losses = {"training": last.train_loss, "validation": last.val_loss}
+        ends = {"training": last.train_loss, "validation": last.val_loss}
         if not len(val.labels):
-            del losses["validation"]
-        if broken := [name for name, loss in losses.items() if not np.isfinite(loss)]:
-            became = f"the {broken[0]} loss became {losses[broken[0]]} in epoch {last.epoch}"
+            del ends["validation"]
+        if broken := [name for name, end in ends.items() if not np.isfinite(end)]:
+            became = f"the {broken[0]} loss became {ends[broken[0]]} in epoch {last.epoch}"
             trained.append(Trained(hyperparameters, None, None, points, f"lost: {became}"))
             continue
         # [in, out] to torch's [out, in]; a bias is [1, out].
@@ -222,14 +222,6 @@ def _descend(
         status = "all epochs" if last.epoch == schedule.epochs else "stopped early"
         trained.append(Trained(hyperparameters, head, points[best_epoch[s, m] - 1], points, status))
     return trained
-
-
-def _means(totals: Tensor, rows: _Rows) -> npt.NDArray[np.float64]:
-    """Loss and accuracy, [2, S, M], of their totals; NaN where there are no rows."""
-    totals = totals.double()
-    means = torch.stack([totals[0] / rows.importance.sum(), totals[1] / len(rows.labels)])
-    array: npt.NDArray[np.float64] = means.cpu().numpy()
-    return array
 
 
 class _Stack:
@@ -243,21 +235,18 @@ class _Stack:
         seeds: list[int],
         combinations: list[Hyperparameters],
         dimension: int,
-        class_weights: Floats,
+        schedule: Schedule,
+        loss: Loss,
         device: torch.device,
     ) -> None:
-        def knob(name: str) -> Tensor:
-            values = [getattr(one, name) for one in combinations]
-            return torch.tensor(values, dtype=torch.float32, device=device).view(1, 1, -1, 1)
-
-        self.rate, self.decay = knob("learning_rate"), knob("weight_decay")
-        self.smoothing, self.dropout = knob("label_smoothing"), knob("dropout")
+        self.loss = loss
+        self.rate = _knob("learning_rate", combinations, device)
+        self.decay = _knob("weight_decay", combinations, device)
+        self.dropout = _knob("dropout", combinations, device)
         # The heads of a stack agree on whether there is any.
-        self.has_smoothing = any(one.label_smoothing for one in combinations)
         self.has_dropout = combinations[0].dropout > 0
-        self.class_weights = torch.from_numpy(class_weights).to(device)
         self.masks = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-        width, classes = combinations[0].width, len(class_weights)
+        width, classes = combinations[0].width, len(schedule.class_weights)
         drawn = [_initial_weights(seed, dimension, width, classes) for seed in seeds]
         self.weights = [
             torch.stack(tensors)[:, :, None].repeat(1, 1, len(combinations), 1).to(device)
@@ -273,13 +262,12 @@ class _Stack:
             start = end
 
     def step(self, features: Tensor, labels: Tensor, importance: Tensor) -> Tensor:
-        """One step of every head on its minibatch; [2, S, M]: summed loss, number correct.
+        """One step of every head on its minibatch; what `Loss.judge` says of it, [sums, S, M].
 
         Args:
             features: [S, b, d]
-            labels: [S, b]
-            importance: [S, b, 1], the class weight of each label; or [S, b, M] for each head, 0
-                where the head is not to learn from the example
+            labels: [S, b], or [S, b, c]
+            importance: of each row or cell, as `descent_losses` has it
         """
         inputs = features
         if len(self.weights) == 4:
@@ -287,21 +275,7 @@ class _Stack:
         if self.has_dropout:
             keep = self._keep(inputs)
             inputs = (inputs if inputs.dim() == 4 else inputs[:, :, None]) * keep
-        logits = _layer(inputs, *self.weights[-2:])
-        surprise, correct, log_shares = _judge(logits, labels)
-
-        # The gradient of the cross-entropy by the logits is the given shares less the wanted ones.
-        wanted = (1 - self.smoothing[0, 0, :, 0]) * importance
-        spread = self.smoothing * self.class_weights / len(self.class_weights)
-        if self.has_smoothing:
-            spread = spread * (importance > 0)[..., None]
-        gradient = log_shares.exp_() * (wanted + spread.sum(dim=-1))[..., None]
-        if self.has_smoothing:
-            gradient -= spread
-        at = labels[:, :, None, None].expand(*wanted.shape, 1)
-        gradient.scatter_add_(-1, at, -wanted[..., None])
-        # A small batch may hold no example that a head is to learn from.
-        gradient /= importance.sum(dim=1).clamp_min(1e-12)[:, None, :, None]
+        gradient, totals = self.loss.learn(_layer(inputs, *self.weights[-2:]), labels, importance)
 
         gradients = _weight_gradients(inputs, gradient)
         if len(self.weights) == 4:
@@ -310,20 +284,18 @@ class _Stack:
                 backward *= keep
             gradients = [*_weight_gradients(features, backward * (inputs > 0)), *gradients]
         self._update(gradients)
-        totals = (surprise * importance).sum(dim=1), correct.sum(dim=1)
-        return torch.stack(totals)
+        return totals
 
-    def measure(self, rows: _Rows) -> Tensor:
-        """[2, S, M]: summed loss and number correct of every head on all of `rows`."""
+    def measure(self, rows: Rows) -> Tensor:
+        """[sums, S, M]: what `Loss.judge` says of every head on all of `rows`."""
         seeds, _, heads, _ = self.weights[-1].shape
-        totals = torch.zeros(2, seeds, heads, device=rows.features.device)
+        totals = torch.zeros(self.loss.sums, seeds, heads, device=rows.features.device)
         widest = max(tensor[0, 0].numel() for tensor in self.weights)
         at_once = max(1, STACK_LIMIT // (seeds * widest))
         for some in torch.arange(len(rows.labels), device=totals.device).split(at_once):
-            outputs = self.answers(rows.features[None, some])
-            surprise, correct, _ = _judge(outputs, rows.labels[None, some].expand(seeds, -1))
-            totals[0] += (surprise * rows.importance[None, some, None]).sum(dim=1)
-            totals[1] += correct.sum(dim=1)
+            outputs, labels = self.answers(rows.features[None, some]), rows.labels[None, some]
+            labels = labels.expand(seeds, *labels.shape[1:])
+            totals += self.loss.judge(outputs, labels, rows.importance[None, some].unsqueeze(2))
         return totals
 
     def answers(self, outputs: Tensor) -> Tensor:
@@ -354,6 +326,27 @@ class _Stack:
                     rate,
                     decay if number % 2 == 0 else torch.zeros_like(decay),  # biases do not decay
                 )
+
+
+def _knob(name: str, combinations: Sequence[Hyperparameters], device: torch.device) -> Tensor:
+    """A hyperparameter of each head, [1, 1, M, 1]."""
+    values = [getattr(one, name) for one in combinations]
+    return torch.tensor(values, dtype=torch.float32, device=device).view(1, 1, -1, 1)
+
+
+def _loss(
+    combinations: Sequence[Hyperparameters],
+    schedule: Schedule,
+    usual: Tensor,
+    device: torch.device,
+) -> Loss:
+    """What a stack lowers; `usual` is the mean importance of the cells, as `Cells` takes it."""
+    smoothing = _knob("label_smoothing", combinations, device)
+    if schedule.loss == "softmax":
+        class_weights = torch.from_numpy(schedule.class_weights).to(device)
+        smoothed = any(one.label_smoothing for one in combinations)
+        return Softmax(smoothing, smoothed, class_weights)
+    return Cells(schedule.loss, smoothing, usual)
 
 
 def _initial_weights(seed: int, dimension: int, width: int, classes: int) -> list[Tensor]:
@@ -395,14 +388,6 @@ def _weight_gradients(inputs: Tensor, gradient: Tensor) -> list[Tensor]:
         products = torch.bmm(inputs.transpose(1, 2), gradient.flatten(2))
         matrix = products.view(*products.shape[:2], *gradient.shape[2:])
     return [matrix, gradient.sum(dim=1, keepdim=True)]
-
-
-def _judge(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy [S, b, M], whether correct [S, b, M], and log shares [S, b, M, c]."""
-    log_shares = logits.log_softmax(dim=-1)
-    at = labels[:, :, None, None].expand(*logits.shape[:3], 1)
-    correct = logits.argmax(dim=-1) == labels[:, :, None]
-    return -log_shares.gather(-1, at).squeeze(-1), correct, log_shares
 
 
 Moments = dict[str, Tensor]

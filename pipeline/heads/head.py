@@ -6,6 +6,7 @@ with numpy alone, so that whatever only asks it need not load torch.
 
 import json
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from ..core.errors import DataError
+from ..core.paths import MANIFEST
+from ..tables.manifest import CLASSIFICATION
+from ..tables.targets import MULTILABEL, REGRESSION
 from .tf_idf import weighed
 
 Floats = npt.NDArray[np.float32]
@@ -76,16 +80,23 @@ class Head:
                 features = np.maximum(features @ self.hidden_weight.T + self.hidden_bias, 0)
             return features @ self.weight.T + self.bias
 
-    def answers(self, features: Floats, temperature: float) -> npt.NDArray[np.float64]:
-        """Probabilities [n, c]; of many the logits are computed by chunks of rows."""
+    def answers(
+        self, features: Floats, temperature: float, task: str = CLASSIFICATION
+    ) -> npt.NDArray[np.float64]:
+        """Of features [n, d] what the task asks for, [n, c].
+
+        The probabilities of the classes, which add up to 1; the probability of each label by
+        itself; or the numbers, which know no temperature. Of many rows the logits are computed by
+        chunks.
+        """
         size = max(1, 16 * MANY_LOGITS // len(self.bias))
         if len(features) <= size:
-            return probabilities(self.logits(features), temperature)
-        shares = np.empty((len(features), len(self.bias)))
+            return ANSWERS[task](self.logits(features), temperature)
+        found = np.empty((len(features), len(self.bias)))
         for start in range(0, len(features), size):
             some = slice(start, start + size)
-            shares[some] = probabilities(self.logits(features[some]), temperature)
-        return shares
+            found[some] = ANSWERS[task](self.logits(features[some]), temperature)
+        return found
 
     def scaled(self, factor: float) -> "Head":
         """The head whose logits are `factor` times as large."""
@@ -100,7 +111,22 @@ def probabilities(logits: Floats, temperature: float = 1.0) -> npt.NDArray[np.fl
     return shares
 
 
-def fit_temperature(logits: Floats, labels: npt.NDArray[np.int64]) -> float:
+def sigmoid(logits: npt.NDArray[np.floating], temperature: float = 1.0) -> npt.NDArray[np.float64]:
+    """The probability of each logit by itself, after it is divided by `temperature`."""
+    scaled = logits.astype(np.float64) / temperature
+    powers = np.exp(-np.abs(scaled))
+    shares: npt.NDArray[np.float64] = np.where(scaled >= 0, 1.0, powers) / (1 + powers)
+    return shares
+
+
+ANSWERS: dict[str, Callable[[Floats, float], npt.NDArray[np.float64]]] = {
+    CLASSIFICATION: probabilities,
+    MULTILABEL: sigmoid,
+    REGRESSION: lambda logits, temperature: logits.astype(np.float64),
+}
+
+
+def fit_temperature(logits: Floats, labels: npt.NDArray[np.int64 | np.float64]) -> float:
     """The temperature with which the probabilities fit the labels best.
 
     It minimises the negative log-likelihood (Guo et al., ICML 2017), which never changes which
@@ -109,7 +135,8 @@ def fit_temperature(logits: Floats, labels: npt.NDArray[np.int64]) -> float:
 
     Args:
         logits: [n, c] of examples that the head was not trained on.
-        labels: [n], the position of each one's class.
+        labels: [n], the position of each one's class; or [n, c] of labels that are 1, 0 or unknown
+            (NaN), for all of which one temperature is found.
 
     Returns:
         the temperature, to six significant digits; 1 where there is no example.
@@ -117,18 +144,38 @@ def fit_temperature(logits: Floats, labels: npt.NDArray[np.int64]) -> float:
     examples, classes = logits.shape
     if not examples:
         return 1.0
+    if labels.ndim == 2:
+        return _temperature_of_labels(logits, labels.astype(np.float64))
     if examples * classes > MANY_LOGITS:
-        return _temperature_of_many(logits, labels)
+        return _temperature_of_many(logits, labels.astype(np.int64))
     scores = logits.astype(np.float64)
     softened = np.full(scores.shape, 1 / (classes * (examples + 1)))
-    softened[np.arange(examples), labels] += examples / (examples + 1)
+    softened[np.arange(examples), labels.astype(np.int64)] += examples / (examples + 1)
     told = float((softened * scores).sum())
+    return _where_believed(
+        told, lambda temperature: float((probabilities(logits, temperature) * scores).sum())
+    )
+
+
+def _temperature_of_labels(logits: Floats, labels: npt.NDArray[np.float64]) -> float:
+    """`fit_temperature` of labels [n, c]; each is softened by how many examples it is known of."""
+    known = ~np.isnan(labels)
+    if not known.any():
+        return 1.0
+    counts = np.broadcast_to(known.sum(axis=0), labels.shape)[known]
+    softened = (labels[known] * counts + 0.5) / (counts + 1)
+    scores = logits[known].astype(np.float64)
+    told = float(softened @ scores)
+    return _where_believed(told, lambda temperature: float(sigmoid(scores, temperature) @ scores))
+
+
+def _where_believed(told: float, believed: Callable[[float], float]) -> float:
+    """The temperature at which the logits that are believed come down to those that are told."""
     # The loss is convex in the inverse of the temperature, so its slope changes sign once.
     low, high = math.log(1e-3), math.log(1e3)
     for _ in range(60):
         middle = (low + high) / 2
-        believed = float((probabilities(logits, math.exp(-middle)) * scores).sum())
-        low, high = (middle, high) if believed < told else (low, middle)
+        low, high = (middle, high) if believed(math.exp(-middle)) < told else (low, middle)
     return float(f"{math.exp(-middle):.6g}")
 
 
@@ -194,7 +241,7 @@ def load_head(
         head = Head(**load_file(weights))
         description: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
         classes = named_classes(description)
-        wrong = _misfit(head)
+        wrong = _misfit(head) or _wrong_for_task(description, len(classes))
         for name in numbers:
             if not (isinstance(description[name], float | int) and 0 < description[name] < 1e6):
                 wrong = f"{name} is {description[name]!r:.40}"
@@ -227,6 +274,38 @@ def named_classes(description: dict[str, Any]) -> list[str]:
     if not classes or len(set(classes)) < len(classes):
         raise ValueError("classes is empty or names one twice")
     return classes
+
+
+def task_of(description: dict[str, Any]) -> str:
+    """What a head was trained for; those of before there were other tasks tell classes apart."""
+    return str(description.get("task", CLASSIFICATION))
+
+
+def stop_if_of_another_task(description: dict[str, Any], task: str) -> None:
+    """See that a head was trained for the task of the manifest.
+
+    Raises:
+        DataError: it was not.
+    """
+    trained = task_of(description)
+    if trained != task:
+        raise DataError(
+            f"models/ was trained for {trained} and {MANIFEST} is of {task}: run the train stage"
+        )
+
+
+def _wrong_for_task(description: dict[str, Any], outputs: int) -> str:
+    """Why a description is none of its task; empty where it is."""
+    task = task_of(description)
+    if task not in ANSWERS:
+        return f"task is {task!r:.40}"
+    if task != MULTILABEL:
+        return ""
+    thresholds = description["thresholds"]
+    if not isinstance(thresholds, list) or len(thresholds) != outputs:
+        return f"thresholds are not {outputs} numbers, one a label"
+    strange = [one for one in thresholds if not (isinstance(one, float) and 0 < one < 1)]
+    return f"a threshold is {strange[0]!r:.40}, not between 0 and 1" if strange else ""
 
 
 def _misfit(head: Head) -> str:

@@ -18,9 +18,10 @@ from scipy.linalg import cho_factor, cho_solve
 from ..core.errors import TrainingError
 from ..tables.features import Split
 from . import closed_forms, tf_idf
-from .fit import centre_and_scale, class_weights
+from .fit import centre_and_scale, class_weights, fit_heads
 from .head import Floats, one_thread
 from .hyperparameters import Hyperparameters
+from .losses import OF_NUMBERS, Units
 from .trained import Schedule
 
 Mask = npt.NDArray[np.bool_]
@@ -38,18 +39,22 @@ def on_subsets(
 
     Args:
         pool: n rows.
-        subsets: each [n], the rows to learn from; each has rows of every class.
+        subsets: each [n], the rows to learn from; of classes each has rows of every one.
         asked: each [n], the rows that its head is asked about.
         hyperparameters: of each head.
         schedule: of heads that descend; its class weights are those of the pool.
         weighing: `train.class_weights`.
 
     Yields:
-        for each subset, scores [m, c] of the rows that are asked about, right in order only.
+        for each subset what its head says of the rows that are asked about, [m, c]: of classes
+        scores that are right in order only, of labels logits, and of numbers these.
 
     Raises:
         TrainingError: a head was lost.
     """
+    if schedule.loss != "softmax":
+        yield from _of_columns(pool, subsets, asked, hyperparameters, schedule, weighing)
+        return
     classes = len(schedule.class_weights)
     importance = np.stack(
         [
@@ -60,9 +65,13 @@ def on_subsets(
     with one_thread():
         found = _answers(pool, importance, hyperparameters, schedule)
         for logits, rows in zip(found, asked, strict=True):
-            if not np.isfinite(logits).all():
-                raise TrainingError("a repeat diverged; lower train.learning_rate")
-            yield logits[rows]
+            yield _whole(logits)[rows]
+
+
+def _whole(logits: Floats) -> Floats:
+    if not np.isfinite(logits).all():
+        raise TrainingError("a repeat diverged; lower train.learning_rate")
+    return logits
 
 
 def _answers(
@@ -87,6 +96,79 @@ def _answers(
         yield from gradient_descent.on_subsets(hyperparameters, scaled, importance, schedule)
 
 
+def _of_columns(
+    pool: Split,
+    subsets: Sequence[Mask],
+    asked: Sequence[Mask],
+    hyperparameters: Hyperparameters,
+    schedule: Schedule,
+    weighing: str,
+) -> Iterator[Floats]:
+    """`on_subsets` of labels and numbers.
+
+    Those that descend are stacked, and so is least squares where each output is known in all rows.
+    The others are trained one by one: the rows that a label is known of, and its weights, differ
+    from subset to subset.
+    """
+    outputs, name = len(schedule.class_weights), hyperparameters.optimizer
+    squares = name == "ridge" or (name, schedule.loss) == ("lbfgs", "squared")
+    whole = not np.isnan(pool.labels).any() and weighing == "none" and not schedule.counts
+    if squares and whole:
+        yield from _least_squares(pool, subsets, asked, hyperparameters.weight_decay, schedule.loss)
+        return
+    if hyperparameters.optimizer in SOLVERS or schedule.counts:
+        none = _rows_of(pool, np.zeros(len(pool.labels), dtype=bool))
+
+        def train(mask: Mask, rows: Mask) -> Floats:
+            inside = _rows_of(pool, mask)
+            weights = class_weights(weighing, inside.labels, outputs)
+            told = replace(schedule, class_weights=weights)
+            (one,) = fit_heads(inside, none, [hyperparameters], told, "cpu")
+            if one.head is None:
+                raise TrainingError(f"a repeat was {one.status}; lower train.learning_rate")
+            return one.head.logits(pool.features[rows])
+
+        with one_thread(), ThreadPoolExecutor(os.cpu_count()) as threads:
+            yield from threads.map(train, subsets, asked)
+        return
+    from . import gradient_descent  # imports PyTorch
+
+    mean, scale = centre_and_scale(pool.features)
+    scaled, units = replace(pool, features=(pool.features - mean) / scale), None
+    if schedule.loss in OF_NUMBERS:
+        units = Units.of(schedule.loss, pool.labels)
+        scaled = replace(scaled, labels=units.learned(pool.labels))
+    weights = [class_weights(weighing, pool.labels[mask], outputs) for mask in subsets]
+    of_values = [one if one.ndim == 2 else np.stack([one, one], axis=1) for one in weights]
+    inside = np.stack(subsets).astype(np.float32)
+    with one_thread():
+        found = gradient_descent.on_subsets(
+            hyperparameters, scaled, inside, schedule, np.stack(of_values)
+        )
+    for logits, rows in zip(found, asked, strict=True):
+        answers = _whole(logits)[rows]
+        yield answers if units is None else units.raw(answers)
+
+
+def _least_squares(
+    pool: Split, subsets: Sequence[Mask], asked: Sequence[Mask], decay: float, loss: str
+) -> Iterator[Floats]:
+    """Labels or numbers by `_by_ridge`."""
+    half = 0.5 if loss == "binary" else 0
+    importance = np.stack(subsets).astype(np.float32)
+    with one_thread():
+        found = _by_ridge(pool, importance, pool.labels, decay)
+        for answers, mask, rows in zip(found, subsets, asked, strict=True):
+            logits = answers - np.float32(half)
+            if loss == "binary":
+                logits *= closed_forms.fair_scale(logits[mask], pool.labels[mask])
+            yield logits[rows]
+
+
+def _rows_of(pool: Split, mask: Mask) -> Split:
+    return Split(*(getattr(pool, field.name)[mask] for field in fields(Split)))
+
+
 def _squares(features: Floats, importance: Floats, dimension: int) -> npt.NDArray[np.float64]:
     """The mean square of the features around their mean in each subset, [R].
 
@@ -101,15 +183,22 @@ def _squares(features: Floats, importance: Floats, dimension: int) -> npt.NDArra
     return mean
 
 
-def _by_ridge(pool: Split, importance: Floats, classes: int, decay: float) -> Iterator[Floats]:
-    """`closed_forms.ridge` by a Cholesky decomposition for each subset.
+def _of_classes(pool: Split, importance: Floats, classes: int, decay: float) -> Iterator[Floats]:
+    """`closed_forms.ridge`."""
+    return _by_ridge(pool, importance, np.eye(classes)[pool.labels], decay)
+
+
+def _by_ridge(
+    pool: Split, importance: Floats, wanted: npt.NDArray[np.float64], decay: float
+) -> Iterator[Floats]:
+    """Least squares to `wanted` [n, c] by a Cholesky decomposition for each subset.
 
     Where there are fewer rows than features it is one of the rows' products K, which all subsets
     share: with K of a subset, (K + diag(penalty / weights)) x = targets - bias, and x adds up to 0,
     as the bias is free (Saunders, Gammerman and Vovk, 1998).
     """
     features = (pool.features - pool.features.mean(axis=0)).astype(np.float64)
-    wanted, dual = np.eye(classes)[pool.labels], len(features) <= features.shape[1]
+    dual = len(features) <= features.shape[1]
     products = features @ features.T if dual else None
     penalties = decay * _squares(features, importance, features.shape[1])
 
@@ -130,7 +219,7 @@ def _by_ridge(pool: Split, importance: Floats, classes: int, decay: float) -> It
             solved = _solved(products[np.ix_(rows, rows)], penalties[number] / weights[rows], right)
             of_targets, of_ones = solved[:, :-1], solved[:, -1:]
             bias = of_targets.sum(axis=0) / of_ones.sum()
-            of_all = np.zeros((len(features), classes))
+            of_all = np.zeros(wanted.shape)
             of_all[rows] = of_targets - of_ones * bias
             logits = products @ of_all + bias
         return np.asarray(logits, dtype=np.float32)
@@ -177,7 +266,7 @@ def _by_lbfgs(pool: Split, importance: Floats, classes: int, decay: float) -> It
 
     def solve(number: int) -> Floats:
         rows = importance[number] > 0
-        inside = Split(*(getattr(pool, field.name)[rows] for field in fields(Split)))
+        inside = _rows_of(pool, rows)
         weights = np.ones(classes, np.float32)
         weights[pool.labels[rows]] = importance[number, rows]
         penalty = decay * float(squares[number] / squares.mean())
@@ -191,6 +280,6 @@ def _by_lbfgs(pool: Split, importance: Floats, classes: int, decay: float) -> It
 Solver = Callable[[Split, Floats, int, float], Iterator[Floats]]
 SOLVERS: dict[str, Solver] = {
     "lbfgs": _by_lbfgs,
-    "ridge": _by_ridge,
+    "ridge": _of_classes,
     "nearest_mean": _by_nearest_mean,
 }

@@ -6,13 +6,15 @@ from typing import Any
 
 from .head import Floats, Head
 from .hyperparameters import Hyperparameters
+from .losses import score_name
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What all heads of a sweep share; `class_weights` has shape [c].
+    """What all heads of a sweep share; `class_weights` has shape [c], or [c, 2] (`losses`).
 
-    `counts` says whether features are counts of terms, which each head weighs by TF-IDF.
+    `counts` says whether features are counts of terms, which each head weighs by TF-IDF. `loss` is
+    one of `losses.LOSSES`.
     """
 
     epochs: int
@@ -20,13 +22,15 @@ class Schedule:
     patience: int
     class_weights: Floats
     counts: bool = False
+    loss: str = "softmax"
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Mean cross-entropy and accuracy after `epoch` epochs; NaN where there are no examples.
+    """Mean loss and accuracy after `epoch` epochs; NaN where there are no examples.
 
-    Those of training are running means over the epoch, without label smoothing.
+    Those of training are running means over the epoch, without label smoothing. Of numbers, R²
+    stands where the accuracy does, and the losses are in `losses.Units`.
     """
 
     epoch: int
@@ -63,29 +67,34 @@ def order(trained: Trained) -> tuple[bool, float, float]:
     return False, trained.kept.val_loss, -trained.kept.val_accuracy
 
 
-FIGURES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+def figure_names(loss: str) -> tuple[str, str, str, str]:
+    """What tables call the figures of a head that lowers `loss`."""
+    score = score_name(loss)
+    return "train_loss", f"train_{score}", "val_loss", f"val_{score}"
 
 
-def losses(figures: Figures) -> dict[str, float]:
+def rounded(figures: Figures, loss: str = "softmax") -> dict[str, float]:
     """The figures that are numbers, to six significant digits: more only shows how CPUs round."""
-    values = {name: getattr(figures, name) for name in FIGURES}
-    return {name: float(f"{value:.6g}") for name, value in values.items() if not math.isnan(value)}
+    values = figures.train_loss, figures.train_accuracy, figures.val_loss, figures.val_accuracy
+    named = zip(figure_names(loss), values, strict=True)
+    return {name: float(f"{value:.6g}") for name, value in named if not math.isnan(value)}
 
 
-def kept_figures(kept: Figures, val: int) -> dict[str, Any]:
+def kept_figures(kept: Figures, val: int, loss: str = "softmax") -> dict[str, Any]:
     """The figures of the epoch that was kept, as a head's description has them.
 
     Args:
         kept: those of the epoch.
         val: how many validation examples there are.
+        loss: that the head lowers.
     """
-    figures = losses(kept)
+    figures, score = rounded(kept, loss), score_name(loss)
     return {
         "epoch": kept.epoch,
-        "training": {"loss": figures["train_loss"], "accuracy": figures["train_accuracy"]},
+        "training": {"loss": figures["train_loss"], score: figures.get(f"train_{score}")},
         "validation": {
             "pictures": val,
             "loss": figures.get("val_loss"),
-            "accuracy": figures.get("val_accuracy"),
+            score: figures.get(f"val_{score}"),
         },
     }

@@ -29,7 +29,9 @@ NAMED = {"mae": "MAE", "rmse": "RMSE", "r2": "R²"}
 # What tells most of each task stands first.
 FIRST = ("accuracy", "mean_average_precision", "r2")
 # Columns of classes, and of slices
-NAMES = ("class", "label", "predicted", "other_label", "suggested", "column", "value")
+NAMES = (
+    "class", "label", "predicted", "unknown", "other_label", "suggested", "column", "value",
+)  # fmt: skip
 FOUND = ("near_duplicates", "label_issues", "few_examples", "drift")
 
 
@@ -208,6 +210,14 @@ def of_slice(table: pd.DataFrame) -> list[dict[str, Any]]:
 def slice_measure(table: pd.DataFrame) -> str:
     """By which measure the slices are compared; it stands in the fourth column."""
     return str(table.columns[3])
+
+
+def of_set(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """How often the sets of labels, or the intervals of numbers, hold the truth; some of many."""
+    shown = table.head(MOST_DRAWN).astype(object)
+    shown["coverage"] = shown["coverage"].map(lambda share: f"{100 * share:.1f} %", "ignore")
+    shown["size"] = shown["size"].map("{:.4g}".format, "ignore")
+    return rows(shown.fillna("–"))
 
 
 def heads(table: pd.DataFrame) -> list[dict[str, Any]]:

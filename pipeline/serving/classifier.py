@@ -18,16 +18,33 @@ import onnxruntime
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ..core.errors import DataError
+from ..core.errors import DataError, RefusedError
 from ..heads import sets
 from ..heads.head import load_head, named_classes
 from ..kinds import FITS, INPUTS, INTERPOLATIONS, Fitted, Input, Pixels, Shown, named
 from . import usual
-from .explain import class_map, directions, effects, falls, neighbours, odds
+from .explain import (
+    TINY,
+    class_map,
+    directions,
+    effects,
+    falls,
+    neighbours,
+    odds,
+    odds_of_label,
+)
 
 MOST_PIXELS_A_SIDE = 4096  # of what a backbone sees
 SCHEMA = 1  # raised when a reader of older bundles would read a newer one wrongly
 SCHEMA_OF_JOINED = 2  # of a bundle whose backbones are joined
+SCHEMA_OF_TASKS = 3  # of one that answers with several labels or with numbers
+SCHEMAS = (SCHEMA, SCHEMA_OF_JOINED, SCHEMA_OF_TASKS)
+# What the graph calls its answer, by task.
+OUTPUTS = {
+    "classification": "probabilities",
+    "multilabel": "probabilities",
+    "regression": "numbers",
+}
 
 Floats = npt.NDArray[np.float32]
 
@@ -49,20 +66,26 @@ class Neighbour:
 class Answer:
     """What the classifier says of an example.
 
-    `probabilities` [classes] are calibrated. Where they were asked for, `heat` shows which part of
-    the example speaks for the first class, and `neighbours` are the nearest training examples.
+    `probabilities` [classes] are calibrated; of numbers there are none. Where they were asked for,
+    `heat` shows which part of the example speaks for the most probable class or label, or raises
+    the first number, and `best` is its position; `neighbours` are the nearest training examples.
     `heat` is None where there is nothing to make it from: no maps, and no parts to hide.
+
+    Of several labels `labels` are those whose probability reaches their threshold, in the order of
+    the classes. Of numbers `numbers` [targets] are these, in the target's own units.
 
     `distance` is that to the training examples, as `usual.py` has it, and `unusual` whether it is
     more than that of examples like them; both are None where the bundle does not know. `likely` are
-    the labels, the most probable first, that hold the right one as often as the bundle promises,
-    and `interval` [t, 2] does it for numbers. Without a promise they are empty and None.
+    classes, the most probable first, that hold the right one as often as the bundle promises, and
+    `interval` [targets, 2] does it for numbers. Without a promise they are empty and None.
     """
 
     probabilities: Floats
     best: int
     heat: Shown | None = None
     neighbours: tuple[Neighbour, ...] = ()
+    labels: tuple[str, ...] = ()
+    numbers: Floats | None = None
     distance: float | None = None
     unusual: bool | None = None
     likely: tuple[str, ...] = ()
@@ -79,18 +102,20 @@ class Classifier:
             DataError: it is no bundle, or one that is damaged or of another schema.
         """
         about = _read_json(folder / "bundle.json")
-        if about.get("schema") not in (SCHEMA, SCHEMA_OF_JOINED):
+        if about.get("schema") not in SCHEMAS:
             raise DataError(
                 f"{folder} is a bundle of schema {about.get('schema')!r:.40} and this code reads "
-                f"schemas {SCHEMA} and {SCHEMA_OF_JOINED}; take the Headstart that made it"
+                f"schemas {SCHEMAS[0]} to {SCHEMAS[-1]}; take the Headstart that made it"
             )
         self.about: dict[str, Any] = about
         try:
-            self.classes = named_classes(about)
+            self.classes = named_classes(about)  # or the names of numbers
+            self.task = _task(about)
+            self.thresholds = _thresholds(about, self.task)
             of_each = [about, *about.get("further", [])]
             self._prepared = [_preprocessing(folder, one) for one in of_each]
             self.kind = named(about.get("kind", "image"))  # older bundles are of images
-            self._sets = _label_sets(about)
+            self._sets = _sets(about, self.task)
             # What the server tells of itself.
             _ = str(about["backbone"]["name"]), str(about["data"]["manifest"])
         except (KeyError, TypeError, ValueError, OSError) as error:
@@ -116,9 +141,10 @@ class Classifier:
                 f" {len(self._prepared)}"
             )
         self._inputs = sorted(given, key=_number)
-        if outputs.get("probabilities") != [len(self.classes)]:
+        self._output = OUTPUTS[self.task]
+        if outputs.get(self._output) != [len(self.classes)]:
             raise DataError(
-                f"{folder / 'model.onnx'} does not answer with {len(self.classes)} probabilities"
+                f"{folder / 'model.onnx'} does not answer with {len(self.classes)} {self._output}"
             )
         self._hands = ThreadPoolExecutor(os.cpu_count() or 1)  # no thread until it is needed
         self._usual = usual.read(folder, about, outputs.get("features", [0])[0])
@@ -138,9 +164,9 @@ class Classifier:
         return self._usual is not None
 
     @property
-    def promises(self) -> bool:
-        """Whether answers have a set of labels, or an interval, that holds the truth."""
-        return self._sets is not None
+    def coverage(self) -> float | None:
+        """How often sets or intervals hold the truth; None where nothing is promised."""
+        return None if self._sets is None else float(self.about["sets"]["coverage"])
 
     def read_reasons(self) -> None:
         """Read what heat maps and neighbours need, once.
@@ -163,19 +189,24 @@ class Classifier:
 
         Args:
             data: of any format that the kind takes.
-            heat: whether the heat map of the most probable class is wanted.
+            heat: whether the heat map of the most probable class or label, or of the first
+                number, is wanted.
             neighbours: how many of the nearest training examples are wanted.
             side: pixels of a small heat map; None for one as large as the backbone's input.
 
         Raises:
-            RefusedError: the bytes are not taken as an example; the text says why.
+            RefusedError: the bytes are not taken as an example, or its numbers are so large that
+                there is no answer; the text says why.
         """
         example = self._read(data)
         maps = heat and self.has_maps and (self.kind.maps_first or not self.kind.hides)
         with_features = neighbours > 0 or self.knows_usual
-        wanted = ["probabilities"] + self._maps * maps + ["features"] * with_features
+        wanted = [self._output] + self._maps * maps + ["features"] * with_features
         got = dict(zip(wanted, self._session.run(wanted, example), strict=True))
-        best = int(got["probabilities"].argmax())
+        said = got[self._output]
+        if not np.isfinite(said).all():
+            raise RefusedError("its numbers are too large for an answer")
+        best = 0 if self.task == "regression" else int(said.argmax())
         shown = None
         if maps:
             found = [got[name] for name in sorted(self._maps, key=_number)]
@@ -183,32 +214,59 @@ class Classifier:
             first = example[self._inputs[0]]
             shown = self.kind.explain(first, map_of_best, self._prepared[0], side)
         elif heat and self.kind.hides:
-            shown = self._by_hiding(data, got["probabilities"], best, side)
+            shown = self._by_hiding(data, said, best, side)
         nearest = self._nearest(got["features"], neighbours) if neighbours else ()
         distance = unusual = None
         if self._usual is not None:
             distance = self._usual.distance(got["features"])
             unusual = self._usual.unusual(distance)
-        likely: tuple[str, ...] = ()
-        if self._sets is not None:
-            count, order = sets.size(got["probabilities"], self._sets)
-            likely = tuple(self.classes[place] for place in order[:count])
-        return Answer(got["probabilities"], best, shown, nearest, distance, unusual, likely)
+        promised = self._promised(said)
+        if self.task == "regression":
+            none = np.empty(0, np.float32)
+            return Answer(none, best, shown, nearest, (), said, distance, unusual, **promised)
+        above = self._above(said) if self.task == "multilabel" else ()
+        return Answer(said, best, shown, nearest, above, None, distance, unusual, **promised)
 
-    def _by_hiding(self, data: bytes, shares: Floats, best: int, side: int | None) -> Shown:
-        """Which parts of the example speak for the class: it is less probable without them."""
+    def _promised(self, said: Floats) -> dict[str, Any]:
+        """The set or the interval that holds the truth as often as was promised, as a field."""
+        if self._sets is None:
+            return {}
+        if isinstance(self._sets, sets.LabelSets):
+            count, order = sets.size(said, self._sets)
+            return {"likely": tuple(self.classes[place] for place in order[:count])}
+        return {"interval": said.astype(np.float64)[:, None] + self._sets[:, None] * [-1, 1]}
+
+    def _above(self, shares: Floats) -> tuple[str, ...]:
+        """The labels whose probability reaches their threshold."""
+        of_each = zip(self.classes, shares, self.thresholds, strict=True)
+        return tuple(name for name, share, least in of_each if share >= least)
+
+    def _by_hiding(self, data: bytes, said: Floats, best: int, side: int | None) -> Shown:
+        """Which parts of the example speak for the class: it is less probable without them.
+
+        Of a number those that raise it: it is smaller without them.
+        """
         hidden = [self.kind.hidden(data, prepared) for prepared in self._prepared]
 
         def ask(of_each: tuple[npt.NDArray[Any], ...]) -> float:
             example = dict(zip(self._inputs, of_each, strict=True))
-            return odds(self._session.run(["probabilities"], example)[0], best)
+            return self._strength(self._session.run([self._output], example)[0], best)
 
         # Those of all answers share the cores: one that is asked for alone has every one of them.
         without = np.array(list(self._hands.map(ask, zip(*hidden, strict=True))), np.float64)
         hides = self.kind.hidden_together()
-        before = odds(shares, best)
+        before = self._strength(said, best)
+        if self.task == "regression":  # its units are nobody's business here
+            largest = max(abs(before), float(np.abs(without).max(initial=0)), TINY)
+            before, without = before / largest, without / largest
         weights = falls(before, without) if hides is None else effects(without, hides)
         return self.kind.explain_parts(data, self._prepared[0], weights, side)
+
+    def _strength(self, said: Floats, position: int) -> float:
+        """How much an answer says what stands at a position: its log-odds, or the number itself."""
+        if self.task == "regression":
+            return float(said[position])
+        return (odds_of_label if self.task == "multilabel" else odds)(said, position)
 
     def features(self, data: bytes) -> Floats:
         """The features [dimension] of an example, as the head sees them.
@@ -249,18 +307,70 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _label_sets(about: dict[str, Any]) -> sets.LabelSets | None:
-    """What sets of labels are made with; None where nothing is promised."""
+def _task(about: dict[str, Any]) -> str:
+    """What the bundle answers with; those of before there were other tasks tell classes apart.
+
+    Raises:
+        ValueError: no task that is known, or not one of the bundle's schema.
+    """
+    task = about.get("task", "classification")
+    if not isinstance(task, str) or task not in OUTPUTS:
+        raise ValueError(f"task is {task!r:.40}")
+    if (about["schema"] == SCHEMA_OF_TASKS) != (task != "classification"):
+        raise ValueError(f"task is {task!r} in a bundle of schema {about['schema']}")
+    return task
+
+
+def _thresholds(about: dict[str, Any], task: str) -> list[float]:
+    """Of several labels each one's; of other tasks none.
+
+    Raises:
+        KeyError, TypeError, ValueError: there is none for each label, or one that is no share.
+    """
+    if task != "multilabel":
+        return []
+    given = about["thresholds"]
+    if not isinstance(given, list) or len(given) != len(about["classes"]):
+        raise TypeError("thresholds is no list with a number for each label")
+    if not all(isinstance(one, float | int) and 0 <= one <= 1 for one in given):
+        raise ValueError("a threshold is no number from 0 to 1")
+    return given
+
+
+def _sets(about: dict[str, Any], task: str) -> sets.LabelSets | npt.NDArray[np.float64] | None:
+    """What sets of classes are made with, or how far intervals reach [targets].
+
+    None where nothing is promised.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is damaged.
+    """
     told = about.get("sets")
     if told is None:
         return None
-    if not isinstance(told, dict):
-        raise TypeError("sets is no table")
+    if not isinstance(told, dict) or task == "multilabel":
+        raise TypeError("sets is no table of this task")
+    if not (isinstance(told["coverage"], float) and 0 < told["coverage"] < 1):
+        raise ValueError(f"sets: coverage is {told['coverage']!r:.40}")
     try:
-        _ = float(told["coverage"])
+        if task == "regression":
+            return sets.reach(told, len(about["classes"]))
         return sets.label_sets(told)
     except (TypeError, ValueError) as error:
         raise ValueError(f"sets: {error}") from None
+
+
+def intervals(answer: Answer, names: list[str]) -> dict[str, tuple[float, float]]:
+    """The ends of each number's interval, by name; empty where nothing is promised."""
+    if answer.interval is None:
+        return {}
+    ends = (rounded(one) for one in answer.interval)
+    return {name: (low, high) for name, (low, high) in zip(names, ends, strict=True)}
+
+
+def rounded(numbers: npt.NDArray[np.floating]) -> list[float]:
+    """Numbers as people read them: a float32 knows seven digits."""
+    return [float(f"{number:.7g}") for number in numbers]
 
 
 def _number(name: str) -> int:

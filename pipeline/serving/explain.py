@@ -17,6 +17,7 @@ Floats = npt.NDArray[np.float32]
 
 TINY = float(np.finfo(np.float32).tiny)
 NOTHING = 1e-5  # of log-odds, which come from probabilities of seven digits
+LEAST = 2.0**-25  # half of the step between 1 and the float32 below it
 
 # Rows of similarities held at a time.
 ROWS = 256
@@ -35,7 +36,7 @@ def class_map(maps: Sequence[Floats], head: Head, power: float, label: int) -> F
             and w are its features.
         head: as it was trained.
         power: that its features were raised to.
-        label: position of the class.
+        label: position of the class, or of a number: then it is where the number is raised.
 
     Returns:
         [h, w], from 0 to 1; all 0 where nothing speaks for the class.
@@ -94,12 +95,27 @@ def odds(shares: Floats, label: int) -> float:
     return float(np.log(max(float(shares[label]), TINY)) - np.log(max(float(others), TINY)))
 
 
+def odds_of_label(shares: Floats, label: int) -> float:
+    """The logarithm of how much more probable a label is than its absence.
+
+    Each of several labels has a probability of its own; one that is rounded to 1 is taken as half
+    a step below.
+
+    Args:
+        shares: [labels], the probabilities.
+        label: position of the label.
+    """
+    share = float(shares[label])
+    return float(np.log(max(share, TINY)) - np.log(max(1 - share, LEAST)))
+
+
 def falls(before: float, without: npt.NDArray[np.float64]) -> Floats:
     """By how much less probable a class is without each part, from 0 to 1.
 
     The fall is that of the log-odds: of an answer that is nearly certain, the probability itself
     hardly moves. Parts without which the class is more probable have 0. To hide parts and to look
-    at the answer is occlusion (Zeiler and Fergus, ECCV 2014).
+    at the answer is occlusion (Zeiler and Fergus, ECCV 2014). A number that is to be explained
+    stands in the place of log-odds, in units in which its largest value is about 1.
 
     Args:
         before: the class's log-odds for the whole example.

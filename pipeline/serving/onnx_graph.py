@@ -1,4 +1,4 @@
-"""The whole classifier as one ONNX graph: an example in, calibrated probabilities out.
+"""The whole classifier as one ONNX graph: an example in, probabilities or numbers out.
 
 Before the backbone, as it was exported for the features, stands the graph of the example's kind,
 and behind it one that does what the head does. Both are written in ONNX's own notation, so that no
@@ -18,8 +18,8 @@ FLOAT = onnx.TensorProto.FLOAT
 ANSWER = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
 answer (float[n, {dimension}] pooled)
-    => (float[{classes}] probabilities, float[{dimension}] features)
-<float power = {{{power}}}, float temperature = {{{temperature}}}, int64[1] front = {{0}}>
+    => (float[{outputs}] {output}, float[{dimension}] features)
+<float power = {{{power}}}, {divisor}int64[1] front = {{0}}>
 {{
     signs = Sign(pooled)
     sizes = Abs(pooled)
@@ -28,11 +28,20 @@ answer (float[n, {dimension}] pooled)
 {weighing}
     features = Squeeze({seen}, front)
 {layers}
-    evened = Div(logits, temperature)
-    shares = Softmax<axis = -1>(evened)
-    probabilities = Squeeze(shares, front)
+{answering}
 }}
 """
+# The classes share one probability; each of several labels has its own.
+SHARES = """
+    evened = Div(logits, temperature)
+    shares = {function}(evened)
+    probabilities = Squeeze(shares, front)
+"""
+ANSWERING = {
+    "classification": SHARES.format(function="Softmax<axis = -1>"),
+    "multilabel": SHARES.format(function="Sigmoid"),
+    "regression": "    numbers = Squeeze(logits, front)",
+}
 # Of several windows to that of their example.
 MEAN = f"""
 <ir_version: {IR_VERSION}, opset_import: ["" : {OPSET}]>
@@ -75,13 +84,14 @@ def whole(
     power: float,
     temperature: float,
     windowed: bool = False,
+    task: str = "classification",
 ) -> onnx.ModelProto:
-    """The classifier from an example to its probabilities.
+    """The classifier from an example to its answer.
 
     Its input is that of the first graph: for images `picture`, uint8 [height, width, 3], of any
     size. Of joined backbones each further one has an input of its own, `network_2/picture`, for the
-    same example prepared as that network wants it. Its
-    outputs are `probabilities` [classes], `features` [dimension] as the head sees them and, if the
+    same example prepared as that network wants it. Its outputs are `probabilities` [classes], or
+    for regression `numbers` [targets]; `features` [dimension] as the head sees them; and, if the
     backbone has them, `maps` [dimension, h, w], whose means over h and w the features are powers
     of.
 
@@ -91,12 +101,13 @@ def whole(
             `exports.write` leaves it.
         head: as it was trained.
         power: that its features were raised to.
-        temperature: by which its logits are divided.
+        temperature: by which its logits are divided; numbers are not.
         windowed: whether an example is several inputs, over whose features the mean is taken.
+        task: that the head was trained for.
     """
     # No name of one part can be taken for another's; those of the outputs stay as they are.
     after = compose.add_prefix(
-        answer_graph(head, power, temperature), "head/", rename_outputs=False
+        answer_graph(head, power, temperature, task), "head/", rename_outputs=False
     )
     features = []
     seen = []
@@ -128,20 +139,29 @@ def whole(
     return model
 
 
-def answer_graph(head: Head, power: float, temperature: float) -> onnx.ModelProto:
-    """Power, head, temperature and softmax: `pooled` [1, dimension] to the answers of `whole`."""
+def answer_graph(
+    head: Head, power: float, temperature: float, task: str = "classification"
+) -> onnx.ModelProto:
+    """Power, head and what makes an answer of logits: `pooled` [1, dimension] to that of `whole`.
+
+    That is temperature and softmax for classes, and a sigmoid for several labels. Of numbers the
+    head's outputs are the answer.
+    """
+    numbers = task == "regression"
     seen = "raised" if head.idf is None else "weighed"
     model = parser.parse_model(
         ANSWER.format(
             ir_version=IR_VERSION,
             opset=OPSET,
             dimension=head.dimension,
-            classes=len(head.bias),
+            outputs=len(head.bias),
+            output="numbers" if numbers else "probabilities",
             power=float(power),
-            temperature=float(temperature),
+            divisor="" if numbers else f"float temperature = {{{float(temperature)}}}, ",
             seen=seen,
             weighing="" if head.idf is None else WEIGHED,
             layers=(HIDDEN if head.width else LINEAR).format(seen=seen),
+            answering=ANSWERING[task],
         )
     )
     tensors = {name: tensor for name, tensor in vars(head).items() if tensor is not None}

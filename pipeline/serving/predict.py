@@ -1,4 +1,4 @@
-"""Predict the classes of examples with a trained bundle: `headstart predict BUNDLE FILES…`.
+"""Predict classes, labels or numbers with a trained bundle: `headstart predict BUNDLE FILES…`.
 
 Every core takes whole examples, from decoding to answer. Answers are written as they come, in the
 order of the files, so memory does not grow with their number.
@@ -6,36 +6,29 @@ order of the files, so memory does not grow with their number.
 
 import argparse
 import glob
-import json
 import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from csv import DictWriter
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..core import command
 from ..core import rows as rows_of
 from ..core.errors import ParamsError, RefusedError
 from ..core.files import digest, load
 from ..core.progress import Progress
+from .tables import Row, columns_of, csv_table, json_lines, parquet_table, printer, told
 
 if TYPE_CHECKING:  # it takes a while to import, and --help should not
     from ..kinds import Kind
     from .classifier import Classifier
 
-Row = dict[str, Any]
-Write = Callable[[Row], None]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-COLUMNS = ("path", "class", "probability", "error")
-UNLIKE = "unlike anything in training"
-ROWS_A_GROUP = 10_000  # of Parquet, held in memory at once
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,22 +82,21 @@ def run(
     paths = [one for path in paths for one in examples_in(path, classifier.kind)]
     if heat_maps and not classifier.explains:
         raise ParamsError(f"--heat-maps: {no_explanation(classifier)}")
-    columns = [*COLUMNS, *["heat_map"] * bool(heat_maps)]
+    columns = ["path", *columns_of(classifier), "error", *["heat_map"] * bool(heat_maps)]
     columns += ["neighbours"] * (neighbours > 0)
-    columns += ["distance", "unusual"] * classifier.knows_usual + ["likely"] * classifier.promises
     tables = [csv, jsonl, parquet]
     failed = 0
     with ExitStack() as stack:
         writers = [
             stack.enter_context(table(file, columns))
-            for table, file in zip((_csv, _jsonl, _parquet), tables, strict=True)
+            for table, file in zip((csv_table, json_lines, parquet_table), tables, strict=True)
             if file
         ]
         progress = None
         if writers:
             progress = stack.enter_context(Progress("predict", len(paths), classifier.kind.nouns))
         else:  # a printed table is its own progress
-            writers = [_printer(classifier.classes)]
+            writers = [printer(classifier)]
         for row in rows(classifier, paths, heat_maps, neighbours):
             for write in writers:
                 write(row)
@@ -169,7 +161,7 @@ def spelt(path: Path) -> str:
 def rows(
     classifier: "Classifier", paths: Iterable[Path], heat_maps: Path | None, neighbours: int
 ) -> Iterator[Row]:
-    """A row a file, in order: `path`, `class`, `probability`, `error` and what else is asked.
+    """A row a file, in order: `path`, `columns_of`, `error` and what else is asked.
 
     A file that cannot be read has its reason in `error` and None elsewhere.
     """
@@ -202,7 +194,8 @@ def in_order(
 
 
 def _row(classifier: "Classifier", heat_maps: Path | None, neighbours: int, path: Path) -> Row:
-    row: Row = dict.fromkeys(COLUMNS)
+    columns = columns_of(classifier)
+    row: Row = dict.fromkeys(["path", *columns, "error"])
     row["path"] = spelt(path)
     try:
         with classifier.kind.alone(path):
@@ -210,9 +203,7 @@ def _row(classifier: "Classifier", heat_maps: Path | None, neighbours: int, path
             answer = classifier.answer(data, heat_maps is not None, neighbours)
     except RefusedError as error:
         return row | {"error": str(error)}
-    row["class"] = classifier.classes[answer.best]
-    row["probability"] = float(answer.probabilities[answer.best])
-    row |= {"distance": answer.distance, "unusual": answer.unusual, "likely": [*answer.likely]}
+    row |= zip(columns, told(classifier, answer), strict=True)
     if heat_maps is not None and answer.heat is not None:
         # Files of one name in two folders have two maps.
         stem = Path(row["path"]).stem.encode()[:200].decode(errors="ignore")  # a name has 255 bytes
@@ -226,82 +217,6 @@ def _row(classifier: "Classifier", heat_maps: Path | None, neighbours: int, path
             for one in answer.neighbours
         ]
     return row
-
-
-@contextmanager
-def _csv(file: Path, columns: list[str]) -> Iterator[Write]:
-    with file.open("w", encoding="utf-8", newline="") as stream:
-        writer = DictWriter(stream, columns, lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-
-        def write(row: Row) -> None:
-            # Six digits: more would only show how the machine rounds.
-            shown = dict(row)
-            if row["probability"] is not None:
-                shown["probability"] = f"{row['probability']:.6g}"
-            if row.get("distance") is not None:
-                shown["distance"] = f"{row['distance']:.6g}"
-            if row.get("likely"):
-                shown["likely"] = "|".join(row["likely"])
-            if row.get("neighbours"):
-                shown["neighbours"] = json.dumps(row["neighbours"], ensure_ascii=False)
-            writer.writerow(shown)
-
-        yield write
-
-
-@contextmanager
-def _jsonl(file: Path, columns: list[str]) -> Iterator[Write]:
-    with file.open("w", encoding="utf-8", newline="") as stream:
-        yield lambda row: print(
-            json.dumps({name: row.get(name) for name in columns}, ensure_ascii=False), file=stream
-        )
-
-
-@contextmanager
-def _parquet(file: Path, columns: list[str]) -> Iterator[Write]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise ParamsError("--parquet needs pyarrow: pip install pyarrow") from None
-    neighbour = pa.struct({"path": pa.string(), "label": pa.string(), "cosine": pa.float32()})
-    kinds = {"probability": pa.float32(), "neighbours": pa.list_(neighbour)}
-    kinds |= {"distance": pa.float32(), "unusual": pa.bool_(), "likely": pa.list_(pa.string())}
-    schema = pa.schema({name: kinds.get(name, pa.string()) for name in columns})
-    held: list[Row] = []
-    with pq.ParquetWriter(file, schema) as writer:
-
-        def flush() -> None:
-            writer.write_table(pa.Table.from_pylist(held, schema))
-            held.clear()
-
-        def write(row: Row) -> None:
-            held.append(row)
-            if len(held) >= ROWS_A_GROUP:
-                flush()
-
-        yield write
-        flush()
-
-
-def _printer(classes: list[str]) -> Write:
-    width = max(len("class"), *map(len, classes))
-    print(f"{'probability':>11}  {'class':{width}}  path")
-
-    def write(row: Row) -> None:
-        if row["error"] is not None:
-            print(f"{'–':>11}  {'–':{width}}  {row['path']}: {row['error']}", flush=True)
-            return
-        print(f"{row['probability']:11.4f}  {row['class']:{width}}  {row['path']}", flush=True)
-        if row.get("unusual"):
-            print(f"{'':11}    {UNLIKE}", flush=True)
-        elif len(row.get("likely") or ()) > 1:
-            print(f"{'':11}    or {', or '.join(row['likely'][1:])}", flush=True)
-        for one in row.get("neighbours") or ():
-            print(f"{one['cosine']:11.4f}    like {one['label']}  {one['path']}", flush=True)
-
-    return write
 
 
 def main() -> None:

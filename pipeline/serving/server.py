@@ -30,7 +30,7 @@ from starlette.requests import ClientDisconnect
 
 from ..core.errors import ParamsError, RefusedError
 from ..core.files import leads_out, load
-from .classifier import Answer, Classifier
+from .classifier import Answer, Classifier, intervals, rounded
 
 PAGE = Path(__file__).with_name("server.html")
 THUMBNAIL = 160  # pixels of a neighbour's longer side
@@ -61,7 +61,14 @@ class Like(BaseModel):
     number: int = Field(description="for /training/{number}, its thumbnail")
 
 
-class Reply(BaseModel):
+class Usual(BaseModel):
+    """How usual an example is."""
+
+    distance: float | None = Field(description="to the training examples; null: not known")
+    unusual: bool | None = Field(description="unlike anything in training; null: not known")
+
+
+class Reply(Usual):
     """What the classifier says of an example."""
 
     best: str = Field(description="the most probable class")
@@ -69,12 +76,44 @@ class Reply(BaseModel):
     probabilities: dict[str, float] = Field(description="of each class; together 1")
     neighbours: list[Like] = Field(description="the nearest training examples, nearest first")
     heat_map: str | None = Field(description="a picture as a data URL: where that class is seen")
-    distance: float | None = Field(description="to the training examples; null: not known")
-    unusual: bool | None = Field(description="unlike anything in training; null: not known")
     likely: list[str] | None = Field(
-        description="the set of classes, the most probable first, that holds the right one as often"
-        " as the bundle promises; null: nothing is promised"
+        description="classes, the most probable first, that hold the right one as often as the"
+        " bundle promises; null: nothing is promised"
     )
+
+
+class LabelsReply(Usual):
+    """The same of an example that may have several labels, or none."""
+
+    labels: list[str] = Field(description="those whose probability reaches their threshold")
+    probabilities: dict[str, float] = Field(description="of each label, calibrated")
+    thresholds: dict[str, float] = Field(description="of each label, chosen on validation")
+    neighbours: list[Like] = Field(description="the nearest training examples, nearest first")
+    heat_map: str | None = Field(
+        description="a picture as a data URL: where the most probable label is seen"
+    )
+
+
+class NumbersReply(Usual):
+    """The same of an example that numbers are read off."""
+
+    numbers: dict[str, float] = Field(description="by name, in the units of the training data")
+    intervals: dict[str, tuple[float, float]] | None = Field(
+        description="of each number, that hold the true one as often as the bundle promises; null:"
+        " nothing is promised"
+    )
+    neighbours: list[Like] = Field(description="the nearest training examples, nearest first")
+    heat_map: str | None = Field(
+        description="a picture as a data URL: what raises the first of the numbers"
+    )
+
+
+AnyReply = Reply | LabelsReply | NumbersReply
+REPLIES: dict[str, type[BaseModel]] = {
+    "classification": Reply,
+    "multilabel": LabelsReply,
+    "regression": NumbersReply,
+}
 
 
 class Problem(BaseModel):
@@ -87,14 +126,15 @@ class Health(BaseModel):
     """That the server answers, and with what."""
 
     status: str
-    classes: list[str]
+    task: str = Field(description="classification, multilabel or regression")
+    classes: list[str] = Field(description="names of classes, of labels or of numbers")
     backbone: str
     weights: str = Field(description="of the backbone, such as pretrained, or random")
     accepts: list[str] = Field(description="media types of an example")
     manifest: str = Field(description="SHA-256 of the manifest that the model was trained on")
     waiting: int = Field(description="requests taken in and not yet answered")
     coverage: float | None = Field(
-        description="how often the set of likely classes holds the right one; null: no promise"
+        description="how often likely classes or intervals hold the truth; null: no promise"
     )
 
 
@@ -235,6 +275,7 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
 
     @app.post(
         "/predict",
+        response_model=REPLIES[classifier.task],
         responses=PROBLEMS,
         openapi_extra={"requestBody": body_of(classifier.kind.accepts)},
     )
@@ -242,8 +283,8 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
         request: Request,
         heat_map: Annotated[bool, Query(description="whether one is wanted")] = False,
         neighbours: Annotated[int, Query(ge=0, le=MOST_NEIGHBOURS)] = 0,
-    ) -> Reply:
-        """The classes of an example and, if wanted, an explanation."""
+    ) -> AnyReply:
+        """What the model says of an example and, if wanted, an explanation."""
         start = time.monotonic()
         until = asyncio.get_running_loop().time() + limits.seconds
         status = 500
@@ -252,7 +293,7 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
                 data = await desk.body(request, until)
                 answer = await desk.answer(data, heat_map, neighbours, until)
             status = 200
-            return reply(answer, classifier.classes)
+            return reply(answer, classifier)
         except HTTPException as error:
             status = error.status_code
             raise
@@ -266,13 +307,14 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
         about = classifier.about
         return Health(
             status="ok",
+            task=classifier.task,
             classes=classifier.classes,
             backbone=about["backbone"]["name"],
             weights=str(about["backbone"].get("weights", "pretrained")),
             accepts=list(classifier.kind.accepts),
             manifest=about["data"]["manifest"],
             waiting=desk.waiting,
-            coverage=about["sets"]["coverage"] if classifier.promises else None,
+            coverage=classifier.coverage,
         )
 
     @app.get("/metrics", response_class=PlainTextResponse)
@@ -317,22 +359,41 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
     return app
 
 
-def reply(answer: Answer, classes: list[str]) -> Reply:
+def reply(answer: Answer, classifier: Classifier) -> AnyReply:
     """An answer as it is sent."""
     heat_map = None
     if answer.heat is not None:
         data = base64.b64encode(answer.heat.data).decode()
         heat_map = f"data:{answer.heat.media_type};base64,{data}"
+    usual: dict[str, Any] = {"distance": answer.distance, "unusual": answer.unusual}
+    names, neighbours = classifier.classes, [Like(**vars(one)) for one in answer.neighbours]
+    if answer.numbers is not None:
+        numbers = dict(zip(names, rounded(answer.numbers), strict=True))
+        return NumbersReply(
+            numbers=numbers,
+            intervals=intervals(answer, names) or None,
+            neighbours=neighbours,
+            heat_map=heat_map,
+            **usual,
+        )
     shares = [float(share) for share in answer.probabilities]
+    if classifier.task == "multilabel":
+        return LabelsReply(
+            labels=list(answer.labels),
+            probabilities=dict(zip(names, shares, strict=True)),
+            thresholds=dict(zip(names, classifier.thresholds, strict=True)),
+            neighbours=neighbours,
+            heat_map=heat_map,
+            **usual,
+        )
     return Reply(
-        best=classes[answer.best],
+        best=names[answer.best],
         probability=shares[answer.best],
-        probabilities=dict(zip(classes, shares, strict=True)),
-        neighbours=[Like(**vars(neighbour)) for neighbour in answer.neighbours],
+        probabilities=dict(zip(names, shares, strict=True)),
+        neighbours=neighbours,
         heat_map=heat_map,
-        distance=answer.distance,
-        unusual=answer.unusual,
-        likely=[*answer.likely] or None,
+        likely=list(answer.likely) or None,
+        **usual,
     )
 
 

@@ -17,7 +17,7 @@ from ..kinds import INPUTS, Input, Kind, named
 
 
 class TorchClassifier(nn.Module):
-    """From an example to calibrated probabilities, as `onnx_graph.whole`."""
+    """From an example to calibrated probabilities or to numbers, as `onnx_graph.whole`."""
 
     def __init__(
         self,
@@ -27,19 +27,28 @@ class TorchClassifier(nn.Module):
         head: nn.Module,
         power: float,
         temperature: float,
+        task: str = "classification",
     ) -> None:
         """Put the parts together."""
         super().__init__()
+        self.task = task
         self.kind = kind
         self.preprocessing, self.power, self.temperature = preprocessing, power, temperature
         self.backbone, self.head = backbone, head
 
     def forward(self, example: Tensor) -> Tensor:
-        """Probabilities [classes] of an example: for images uint8 [height, width, 3]."""
+        """The answer about an example: for images uint8 [height, width, 3].
+
+        Returns:
+            probabilities [classes]; for regression the numbers [targets].
+        """
         pooled = self.backbone(self.kind.torch_input(example, self.preprocessing)[None])
         raised = pooled.sign() * pooled.abs() ** self.power
-        shares: Tensor = (self.head(raised)[0] / self.temperature).softmax(dim=-1)
-        return shares
+        scores: Tensor = self.head(raised)[0]
+        if self.task == "regression":
+            return scores
+        scores = scores / self.temperature
+        return scores.sigmoid() if self.task == "multilabel" else scores.softmax(dim=-1)
 
 
 def load(folder: Path) -> TorchClassifier:
@@ -53,10 +62,12 @@ def load(folder: Path) -> TorchClassifier:
     layers = [_linear(tensors["weight"], tensors["bias"])]
     if "hidden_weight" in tensors:
         layers = [_linear(tensors["hidden_weight"], tensors["hidden_bias"]), nn.ReLU(), *layers]
-    temperature = about["calibration"]["temperature"]
+    temperature = about.get("calibration", {}).get("temperature", 1.0)  # numbers have none
     head = nn.Sequential(*layers)
-    kind = named(about.get("kind", "image"))
-    return TorchClassifier(kind, preprocessing, backbone, head, about["power"], temperature).eval()
+    kind, task = named(about.get("kind", "image")), about.get("task", "classification")
+    return TorchClassifier(
+        kind, preprocessing, backbone, head, about["power"], temperature, task
+    ).eval()
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Module:

@@ -26,7 +26,7 @@ from ..heads.head import Head, as_bytes
 from ..kinds import Input, Vector, folder_of, named, takes
 from ..tables.features import Split
 from . import usual
-from .classifier import SCHEMA, SCHEMA_OF_JOINED
+from .classifier import SCHEMA, SCHEMA_OF_JOINED, SCHEMA_OF_TASKS
 from .explain import directions
 from .onnx_graph import whole
 
@@ -57,15 +57,19 @@ def write(
         kind: of the examples.
         settings: which backbone that is.
         head: what answers on its features.
-        about: what `head.save_head` was told of the head.
+        about: what `head.save_head` was told of the head, with its task and thresholds.
         metrics: how good it is.
         manifest: the examples.
         train: the training examples' features, as the head takes them; views but 0 are left out.
         val: those of the validation examples.
-        sets: what sets of labels or intervals are made with, as `tasks/conformal.py` wrote it.
+        sets: what sets of labels or intervals are made with, as `tasks/conformal.py` has it.
     """
     about = dict(about)
     classes, power, temperature = (about.pop(n) for n in ("classes", "power", "temperature"))
+    task, thresholds = about.pop("task", "classification"), about.pop("thresholds", None)
+    of_task = {} if task == "classification" else {"task": task}
+    if thresholds is not None:
+        of_task["thresholds"] = thresholds
     what, backbones = named(kind), [onnx.load(file) for file in files]
     told = [{entry.key: entry.value for entry in one.metadata_props} for one in backbones]
     prepared = [preprocessing_of(notes) for notes in told]
@@ -73,14 +77,15 @@ def write(
         prepared = [Vector(head.dimension)]
     before = [what.graph(preprocessing) for preprocessing in prepared]
     networks = list(zip(before, backbones, strict=True))
-    model = whole(networks, head, power, temperature, what.windowed)
+    model = whole(networks, head, power, temperature, what.windowed, task)
     fingerprint = " ".join(notes["fingerprint"] for notes in told)
     (fields, texts), *others = [
         _parted(preprocessing, number) for number, preprocessing in enumerate(prepared, 1)
     ]
     described = {
-        "schema": SCHEMA,
+        "schema": SCHEMA_OF_TASKS if of_task else SCHEMA,
         "kind": kind,
+        **of_task,
         "classes": classes,
         "preprocessing": fields,
         "backbone": {
@@ -93,7 +98,7 @@ def write(
         | ({} if settings.pooling == "auto" else {"pooling": settings.pooling}),
         "head": about,
         "power": power,
-        "calibration": {"temperature": temperature, "pictures": about["validation"]["pictures"]},
+        **_calibration(task, temperature, about["validation"]["pictures"]),
         "metrics": metrics,
         "data": _data(manifest),
         "code": _digests(kind, settings.backbone),
@@ -103,32 +108,53 @@ def write(
 
     described |= _further(prepared[0], texts)
     if others:
-        described["schema"] = SCHEMA_OF_JOINED
+        described["schema"] = max(described["schema"], SCHEMA_OF_JOINED)
         described["further"] = [
             {"preprocessing": of_one} | _further(preprocessing, long)
             for preprocessing, (of_one, long) in zip(prepared[1:], others, strict=True)
         ]
 
     folder.mkdir(parents=True, exist_ok=True)
+    for long in (texts, *(long for _, long in others)):
+        for file_name, content in long.values():
+            (folder / file_name).write_text(content, encoding="utf-8")
+    notes = {"classes": classes, **of_task}
+    onnx.helper.set_model_props(
+        model,
+        {name: json.dumps(value) for name, value in notes.items()} | {"fingerprint": fingerprint},
+    )
+    (folder / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
+    for number, file in enumerate(files, 1):
+        weights = "backbone" if number == 1 else f"network_{number}"
+        shutil.copyfile(file.with_suffix(".safetensors"), folder / f"{weights}.safetensors")
+    (folder / "head.safetensors").write_bytes(as_bytes(head))
     bank = _save_neighbours(replace(train, features=head.seen(train.features)), manifest, folder)
     described["usual"] = usual.described(*bank, head.seen(val.features))
     if "why_no_sets" in sets:
         described["why_no_sets"] = sets["why_no_sets"]
     elif sets:
         described["sets"] = sets
-    for long in (texts, *(long for _, long in others)):
-        for file_name, content in long.values():
-            (folder / file_name).write_text(content, encoding="utf-8")
-    onnx.helper.set_model_props(model, {"classes": json.dumps(classes), "fingerprint": fingerprint})
-    (folder / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
-    for number, file in enumerate(files, 1):
-        weights = "backbone" if number == 1 else f"network_{number}"
-        shutil.copyfile(file.with_suffix(".safetensors"), folder / f"{weights}.safetensors")
-    (folder / "head.safetensors").write_bytes(as_bytes(head))
+    if described["usual"]["threshold"] is None:
+        print("bundle: too few examples to know from which distance on an example is unusual")
     text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
     (folder / "bundle.json").write_text(text, encoding="utf-8")
     size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
-    print(f"bundle: {len(classes)} classes, {size:.1f} MB in {folder}, temperature {temperature:g}")
+    calibrated = "" if task == "regression" else f", temperature {temperature:g}"
+    print(f"bundle: {_counted(task, classes)}, {size:.1f} MB in {folder}{calibrated}")
+
+
+def _counted(task: str, names: list[str]) -> str:
+    """How many classes, labels or numbers a bundle answers with, in words."""
+    if task == "regression":
+        return f"{len(names)} number" + "s" * (len(names) > 1)
+    return f"{len(names)} {'labels' if task == 'multilabel' else 'classes'}"
+
+
+def _calibration(task: str, temperature: float, examples: int) -> dict[str, Any]:
+    """How probabilities were calibrated; numbers are not."""
+    if task == "regression":
+        return {}
+    return {"calibration": {"temperature": temperature, "pictures": examples}}
 
 
 Texts = dict[str, tuple[str, str]]  # of a field the file that it is in, and its content
@@ -194,22 +220,22 @@ def _digests(kind: str, backbone: str) -> dict[str, str]:
 
 def _save_neighbours(
     train: Split, manifest: pd.DataFrame, folder: Path
-) -> tuple[npt.NDArray[np.floating], list[str]]:
+) -> tuple[npt.NDArray[np.float16], list[str]]:
     """The training examples' features, of length 1 in half precision, with paths and labels.
 
-    A cosine moves by less than 0.001 for it.
+    A cosine moves by less than 0.001 for it. The labels are the manifest's texts.
 
     Returns:
-        these features, and of each example its group or its digest.
+        these features, and of each example its group or, without one, its digest.
     """
     originals = np.flatnonzero(train.views == 0)
-    of_digest = manifest.set_index("digest").loc[train.digests[originals]]
-    order = usual.bank_first(of_digest["label"].tolist())
-    originals, of_digest = originals[order], of_digest.iloc[order]
+    known = manifest.set_index("digest")
+    originals = originals[usual.bank_first(known["label"].loc[train.digests[originals]].tolist())]
+    known = known.loc[train.digests[originals]]
     features = directions(train.features[originals]).astype(np.float16)
     (folder / "neighbours.safetensors").write_bytes(save({"features": features}))
-    table = {"paths": train.paths[originals].tolist(), "labels": of_digest["label"].tolist()}
+    table = {"paths": train.paths[originals].tolist(), "labels": known["label"].tolist()}
     text = json.dumps(table, indent=0, ensure_ascii=False) + "\n"
     (folder / "neighbours.json").write_text(text, encoding="utf-8")
-    groups = of_digest.get("group", pd.Series("", index=of_digest.index))
-    return features, groups.where(groups != "", of_digest.index).tolist()
+    groups = known.get("group", pd.Series("", index=known.index))
+    return features, groups.where(groups != "", known.index).tolist()

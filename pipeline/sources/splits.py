@@ -52,10 +52,10 @@ def _learned(kept: list[Checked], settings: IngestParams) -> pd.DataFrame:
         names = settings.targets or ["target"]
         rows = [found.targets for found, _, _ in kept]
         return pd.DataFrame(rows, columns=[TARGET + name for name in names], dtype=float)
-    of_each = [found.label.split(SEPARATOR) for found, _, _ in kept]
-    names = sorted({label for labels in of_each for label in labels})
+    of_each = [set(found.label.split(SEPARATOR)) for found, _, _ in kept]
+    names = sorted(set().union(*of_each))
     return pd.DataFrame(
-        {TARGET + name: [float(name in labels) for labels in map(set, of_each)] for name in names},
+        {TARGET + name: [float(name in labels) for labels in of_each] for name in names},
         index=range(len(kept)),
     )
 

@@ -15,7 +15,8 @@ TABLE = "labels"  # and the source as its ending
 OWN = ("path", "label", "split", "group")
 # Columns of the predictions.
 RESERVED = re.compile(
-    r"predicted|probability|correct|label_probability|(class|probability)_\d+|p\(.*\)"
+    r"predicted|probability|correct|label_probability|(class|probability)_\d+"
+    r"|(p|predicted|target|low|high)\(.*\)"
 )
 LEFT_OUT = "_"  # a column of such a first letter is not looked at
 MOST_VALUES = 100  # of a column by which examples are sliced
@@ -42,6 +43,7 @@ def table(root: Path, source: str, kind: Kind, targets: tuple[str, ...] = ()) ->
             examples cannot be sliced.
     """
     file, whole = _opened(root, source, kind, targets)
+    targets = _spelt(targets, whole.columns)
     holds = bool(kind.rows) and whole.column == kind.rows
     folder = file.parent
     own = {*OWN, *targets, examples.KEY, kind.rows} if holds else {*OWN, *targets}
@@ -67,7 +69,7 @@ def table(root: Path, source: str, kind: Kind, targets: tuple[str, ...] = ()) ->
             slices = tuple(tidy(row[name]) for name in columns)
             cells = tuple(str(row[name]) for name in targets)
             found.append(Found(path, label, split, group, slices, cells))
-    if targets and "label" in whole.columns:
+    if targets and "label" in {*whole.columns} - {*targets}:
         print("ingest: the column label is not looked at, since ingest.targets names others")
     if root.is_dir():
         _count_others(root, file, {row.path for row in found} | {row.path for row in refused})
@@ -92,7 +94,14 @@ def _opened(
         raise needs_folder
     whole = examples.read(file, bool(kind.rows))
     holds = bool(kind.rows) and whole.column == kind.rows
-    absent = [name for name in ("path", *(targets or ["label"])) if name not in whole.columns]
+    other = {"path", "split", "group", kind.rows} & {*targets}
+    if other:
+        raise DataError(
+            f"ingest.targets names the column {min(other)} of {file}, which stands for something"
+            " else; name columns of labels or numbers"
+        )
+    learned = _spelt(targets, whole.columns) or ("label",)
+    absent = [name for name in ("path", *learned) if name not in whole.columns]
     if holds:
         absent = [name for name in absent if name != "path"]
     elif root.is_file() and not absent:
@@ -105,6 +114,12 @@ def _opened(
     hint = "; separate the columns by commas" if len(whole.columns) == 1 else ""
     has = ", ".join(whole.columns)
     raise DataError(f"{file} has no column {' or '.join(absent)}; it has {has}{hint}")
+
+
+def _spelt(targets: tuple[str, ...], columns: list[str]) -> tuple[str, ...]:
+    """The names of the targets as the table has them, which may write an é in another way."""
+    spelt = {tidy(name): name for name in columns}
+    return tuple(spelt.get(name, name) for name in targets)
 
 
 def _count_others(root: Path, file: Path, named: set[Path]) -> None:

@@ -24,7 +24,9 @@ SEPARATOR = "|"  # between the labels of an example
 # What a table has where a label is there, and where it is not.
 YES = re.compile(r"1(\.0*)?|true", re.IGNORECASE)
 NO = re.compile(r"0(\.0*)?|false", re.IGNORECASE)
+CELLS = {"1": 1.0, "0": 0.0, "": math.nan}  # as most tables have them
 COMMA = re.compile(r"[+-]?\d+,\d+")
+LARGEST = float(np.finfo(np.float32).max)
 MANY_LABELS = 20  # so many classes of which most have one example are rather numbers
 
 
@@ -105,6 +107,8 @@ def presence(name: str, text: str) -> float:
     Raises:
         ValueError: it is neither.
     """
+    if text in CELLS:
+        return CELLS[text]
     text = text.strip()
     if not text or text.casefold() == "nan":
         return math.nan
@@ -124,13 +128,13 @@ def number(name: str, text: str) -> float:
     if not text:
         raise ValueError(f"{what} is empty")
     try:
-        value = float(text)
+        value = float(text.replace("_", "no digit"))  # Python itself reads 1_000
     except ValueError:
         hint = ""
         if COMMA.fullmatch(text):
             hint = f": write {text.replace(',', '.')}, with a point"
         raise ValueError(f"{what} is {text!r:.40}, which is no number{hint}") from None
-    if not math.isfinite(value) or abs(value) > np.finfo(np.float32).max:
+    if not math.isfinite(value) or abs(value) > LARGEST:
         raise ValueError(f"{what} is {text!r:.40}, which is no finite number of 32 bits")
     return value
 
@@ -181,26 +185,26 @@ def require(manifest: pd.DataFrame, task: str, source: str) -> None:
                     " can be learned of it"
                 )
         return
-    if manifest[TARGET + known[0]].notna().all():
-        _stop_at_numbers(known, len(manifest))
+    _stop_at_numbers(known, int((of(manifest, known) == 1).sum()))
     for value, words in ((1, "has"), (0, "lacks")):
         absent = [
             n for n, column in zip(known, values.T, strict=True) if not (column == value).any()
         ]
         if absent:
-            noun = "label" if len(absent) == 1 else "labels"
+            noun, it = ("label", "it") if len(absent) == 1 else ("labels", "them")
             raise DataError(
                 f"no training example {words} the {noun} {listed(absent)}, so nothing can be"
-                " learned of it; add such examples, leave it out, or try another ingest.seed"
+                f" learned of {it}; add such examples, leave {it} out, or try another ingest.seed"
             )
 
 
-def _stop_at_numbers(labels: list[str], examples: int) -> None:
+def _stop_at_numbers(labels: list[str], given: int) -> None:
     """Stop where the labels are measured values and not names.
 
-    Numbers may well be names (digits, house numbers), so long as they come again.
+    Numbers may well be names (digits, house numbers), so long as they come again: `given` is how
+    often examples have one.
     """
-    if len(labels) <= MANY_LABELS or 2 * len(labels) <= examples:
+    if len(labels) <= MANY_LABELS or 2 * len(labels) <= given:
         return
     try:
         values = [float(label) for label in labels]
@@ -222,7 +226,7 @@ def lacking(manifest: pd.DataFrame) -> dict[str, list[str]]:
     found = {}
     for split in SPLITS:
         rows = manifest[manifest["split"] == split]
-        absent = [name for name in names(manifest) if not (rows[TARGET + name] == 1).any()]
+        absent = [name for name in target_names(manifest) if not (rows[TARGET + name] == 1).any()]
         if absent:
             found[split] = absent
     return found

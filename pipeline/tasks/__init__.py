@@ -1,1 +1,126 @@
-"""What is learned: labels to targets, and the metrics of the answers."""
+"""What is learned of examples: one label, several labels, or numbers.
+
+`ingest.task` in `params.yaml` names the task; `ingest` notes it in the manifest, where the stages
+read it. A task is a module in this folder with a `TASK`, an object that answers what `Task` asks of
+it. The module is imported when it is asked for, and in it what draws and writes tables, so that a
+stage imports no more than it needs.
+"""
+
+import importlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:  # slow to import
+    import pandas as pd
+
+    from ..core.params import EvaluateParams
+    from ..tables.features import Split
+    from .metrics import Weigh
+
+Array = npt.NDArray[np.float64]
+
+
+class Measure(NamedTuple):
+    """What a measure means: whether less of it is better, its ends, and whether it has a unit.
+
+    A measure with a unit is in the targets' own, and is rounded to digits rather than decimals.
+    """
+
+    lower_is_better: bool = False
+    least: float = 0.0
+    most: float = 1.0
+    has_unit: bool = False
+
+
+SHARE = Measure()
+# Those that are not a share of which more is better.
+MEASURES = {
+    "loss": Measure(lower_is_better=True, most=math.inf),
+    "calibration_error": Measure(lower_is_better=True),
+    "mae": Measure(lower_is_better=True, most=math.inf, has_unit=True),
+    "rmse": Measure(lower_is_better=True, most=math.inf, has_unit=True),
+    "r2": Measure(least=-math.inf),
+}
+SPELT = {"mae": "MAE", "rmse": "RMSE", "r2": "R²"}
+
+
+def measure(name: str) -> Measure:
+    """What the measure of that name means."""
+    return MEASURES.get(name, SHARE)
+
+
+def spelt(name: str) -> str:
+    """A measure's name, for people."""
+    return SPELT.get(name) or name.replace("_", " ").replace("f1", "F1")
+
+
+def figure(name: str, value: float) -> str:
+    """A measure's value, for people."""
+    return f"{value:.4g}" if measure(name).has_unit else f"{value:.4f}"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The n test examples, and what a head answered about them.
+
+    `names` [c] are what its outputs stand for, `answers` [n, c] are probabilities, or numbers in
+    the targets' own units. `thresholds` [c] are there for several labels alone. `slices` has a row
+    an example, with the columns of the user's table.
+    """
+
+    test: "Split"
+    names: list[str]
+    answers: Array
+    thresholds: Sequence[float]
+    slices: "pd.DataFrame"
+    settings: "EvaluateParams"
+
+
+class Task(Protocol):
+    """What a task answers."""
+
+    shown: tuple[str, ...]  # the measures on the screen; that of the first is told of repeats too
+    needs: str  # what a split needs among its training examples, in words
+
+    def learnable(self, training: npt.NDArray[Any], every: npt.NDArray[Any]) -> bool:
+        """Whether a split's training examples have what it `needs`.
+
+        Args:
+            training: what is to be learned of them, as `Split.labels`.
+            every: the same of all examples.
+        """
+
+    def weigh(
+        self,
+        labels: npt.NDArray[Any],
+        answers: Array,
+        thresholds: Sequence[float],
+        settings: "EvaluateParams",
+    ) -> "Weigh":
+        """The measures of answers [n, c], ready to be computed for weightings of the examples."""
+
+    def warnings(self, asked: Asked) -> list[str]:
+        """What a reader of the figures should know of the test examples, a sentence each."""
+
+    def classes(self, asked: Asked) -> dict[str, Any]:
+        """The first columns of the table of classes, labels or numbers; the measures follow."""
+
+    def predictions(self, asked: Asked) -> "pd.DataFrame":
+        """A row an example, by path."""
+
+    def slices(self, asked: Asked) -> "pd.DataFrame":
+        """A row a slice, as `slices.py` compares them."""
+
+    def plots(self, asked: Asked, folder: Path) -> dict[str, "pd.DataFrame"]:
+        """Draw pictures into the folder; the tables that belong beside them, by file name."""
+
+
+def named(name: str) -> Task:
+    """The task of a name in `tables.targets.TASKS`."""
+    return cast(Task, importlib.import_module(f".{name}", __name__).TASK)

@@ -1,11 +1,13 @@
-"""Measures of a classifier on labelled examples, with bootstrap intervals.
+"""Measures of one label's task on labelled examples, and bootstrap intervals of every task.
 
 Every measure is a function of weighted sums over examples. The measure itself is the one where
 each example weighs 1; in a bootstrap resample an example weighs as often as it was drawn. One
 matrix product therefore gives a measure on all resamples at once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +22,40 @@ AT_ONCE = 2**24
 class Scores:
     """Measures by name, of one or of B weightings of the examples.
 
-    `overall` holds loss, accuracy, balanced_accuracy, top_<k>_accuracy, macro_f1 and
-    calibration_error, each [B]; `of_class` holds precision, recall and f1, each [B, c]. What is
+    `overall` holds the measures of all examples, each [B]; of one label's task loss, accuracy,
+    balanced_accuracy, top_<k>_accuracy, macro_f1 and calibration_error. `of_class` holds those of
+    each class, label or number, each [B, c]; of one label's task precision, recall and f1. What is
     not defined (the recall of a class without examples, the precision of a class that is never
     predicted) is NaN.
     """
 
     overall: dict[str, Array]
     of_class: dict[str, Array]
+
+
+Weigh = Callable[[Array], Scores]  # the measures of some answers, under weightings [B, n]
+
+
+def whole(weigh: Weigh, examples: int) -> Scores:
+    """The measures where every example weighs 1, B = 1."""
+    return weigh(np.ones((1, examples)))
+
+
+def resample(weigh: Weigh, examples: int, outputs: int, resamples: int, seed: int) -> Scores:
+    """The measures on `resamples` draws of the examples with replacement (Efron, 1979)."""
+    generator = np.random.default_rng(seed)
+    most = max(1, AT_ONCE // max(examples, outputs))
+    parts = []
+    for start in range(0, resamples, most):
+        size = min(most, resamples - start)
+        drawn = generator.integers(examples, size=(size, examples))
+        drawn += np.arange(size)[:, None] * examples
+        times = np.bincount(drawn.ravel(), minlength=size * examples).reshape(size, examples)
+        parts.append(weigh(times.astype(np.float64)))
+    return Scores(
+        {name: np.concatenate([p.overall[name] for p in parts]) for name in parts[0].overall},
+        {name: np.concatenate([p.of_class[name] for p in parts]) for name in parts[0].of_class},
+    )
 
 
 def scores(labels: npt.NDArray[np.int64], shares: Array, top_k: int, bins: int) -> Scores:
@@ -39,27 +67,16 @@ def scores(labels: npt.NDArray[np.int64], shares: Array, top_k: int, bins: int) 
         top_k: an example counts when its label is among the k most probable.
         bins: of equal width, for the expected calibration error.
     """
-    return weighted(np.ones((1, len(labels))), labels, shares, top_k, bins)
+    weigh = partial(weighted, labels=labels, shares=shares, top_k=top_k, bins=bins)
+    return whole(weigh, len(labels))
 
 
 def bootstrap(
     labels: npt.NDArray[np.int64], shares: Array, top_k: int, bins: int, resamples: int, seed: int
 ) -> Scores:
-    """The measures on `resamples` draws of n examples with replacement (Efron, 1979)."""
-    generator = np.random.default_rng(seed)
-    examples = len(labels)
-    most = max(1, AT_ONCE // max(shares.shape))
-    parts = []
-    for start in range(0, resamples, most):
-        size = min(most, resamples - start)
-        drawn = generator.integers(examples, size=(size, examples))
-        drawn += np.arange(size)[:, None] * examples
-        times = np.bincount(drawn.ravel(), minlength=size * examples).reshape(size, examples)
-        parts.append(weighted(times.astype(np.float64), labels, shares, top_k, bins))
-    return Scores(
-        {name: np.concatenate([p.overall[name] for p in parts]) for name in parts[0].overall},
-        {name: np.concatenate([p.of_class[name] for p in parts]) for name in parts[0].of_class},
-    )
+    """The measures on `resamples` draws of the n examples; the rest is as in `scores`."""
+    weigh = partial(weighted, labels=labels, shares=shares, top_k=top_k, bins=bins)
+    return resample(weigh, *shares.shape, resamples, seed)
 
 
 def interval(resampled: Array, confidence: float) -> tuple[Array, Array]:
@@ -98,8 +115,8 @@ def weighted(
     support = _sums(weights, labels, classes)
     predictions = _sums(weights, predicted, classes)
     hits = _sums(weights[:, correct], labels[correct], classes)
-    recall = _ratio(hits, support)
-    f1 = _ratio(2 * hits, support + predictions)
+    recall = ratio(hits, support)
+    f1 = ratio(2 * hits, support + predictions)
 
     # Guo et al., arXiv:1706.04599: examples in bins (low, high] of the winner's share.
     confidence = shares.max(axis=1)
@@ -117,7 +134,7 @@ def weighted(
         "calibration_error": np.abs(gaps).sum(axis=1) / total,
     }
     f1[:, ~seen] = np.nan
-    of_class = {"precision": _ratio(hits, predictions), "recall": recall, "f1": f1}
+    of_class = {"precision": ratio(hits, predictions), "recall": recall, "f1": f1}
     return Scores(overall, of_class)
 
 
@@ -149,6 +166,6 @@ def _one_hot(positions: npt.NDArray[np.int64], size: int) -> Array:
     return table
 
 
-def _ratio(above: Array, below: Array) -> Array:
+def ratio(above: Array, below: Array) -> Array:
     """above / below, NaN where below is 0."""
     return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)

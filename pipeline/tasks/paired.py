@@ -1,33 +1,30 @@
 """Whether one model is better than another, by their answers about the same test examples.
 
 Answers about the same examples go up and down together, so their difference is known far better
-than either figure. Accuracy is compared with McNemar's test (1947) in its exact form: only the
-examples count on which one model is right and the other wrong. Every other measure is compared by
-a paired bootstrap: both models are measured on the same resamples, and their difference is told
-from zero where it is larger than its standard error there, times the quantile of Student's t
-(Efron and Tibshirani, 1993, chapter 12). The percentiles of the resamples would call equal models
-different in up to 10 of 100 draws, of 60 examples.
+than either figure. Accuracy, and the exact match of several labels, is compared with McNemar's test
+(1947) in its exact form: only the examples count on which one model is right and the other wrong.
+Every other measure is compared by a paired bootstrap: both models are measured on the same
+resamples, and their difference is told from zero where it is larger than its standard error there,
+times the quantile of Student's t (Efron and Tibshirani, 1993, chapter 12). The percentiles of the
+resamples would call equal models different in up to 10 of 100 draws, of 60 examples.
 """
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 from scipy import stats
 
-from .metrics import Array, bootstrap, scores
+from .answered import paired
+from .metrics import Array, resample, whole
 
 LEVEL = 0.05  # equal models are called different in at most this share of draws
 POWER = 0.8  # share of draws in which a difference is seen, at the number of examples foretold
 RESAMPLES = 2000
-MEASURES = r"loss|balanced_accuracy|macro_f1|calibration_error|top_(\d+)_accuracy"
 REACH = float(stats.norm.ppf(1 - LEVEL / 2)), float(stats.norm.ppf(POWER))  # standard errors
 
 
@@ -49,24 +46,6 @@ class Comparison:
     difference: float = 0
 
 
-def read_answers(predictions: Path, manifest: Path) -> pd.DataFrame | None:
-    """A model's answers, a row a test example, by its digest; None where there are none.
-
-    Args:
-        predictions: as `evaluate` writes it.
-        manifest: of the same run.
-    """
-    try:
-        texts = {"path": str, "label": str, "predicted": str}
-        answers: pd.DataFrame = pd.read_csv(predictions, dtype=texts, keep_default_na=False)
-        digests = pd.read_parquet(manifest, columns=["path", "digest"]).set_index("path")["digest"]
-    except (FileNotFoundError, ValueError, pa.ArrowException):
-        return None
-    if not {"label", "predicted", "probability"} <= set(answers.columns):
-        return None  # another project's
-    return answers.set_index(pd.Index(digests.reindex(answers["path"]), name="digest"))
-
-
 def compare(
     old: pd.DataFrame,
     new: pd.DataFrame,
@@ -77,12 +56,12 @@ def compare(
 ) -> Comparison | None:
     """Compare two models on the test examples that both were asked about.
 
-    The labels are those of `new`: some may have been corrected since.
+    The labels, or numbers, are those of `new`: some may have been corrected since.
 
     Args:
-        old: answers, as `read_answers` gives them.
+        old: answers, as `answered.read_answers` gives them.
         new: those of the other model.
-        measure: a name in `metrics.Scores.overall`.
+        measure: a name in the `Scores.overall` of their task.
         lower_is_better: as with the loss.
         difference: of the measure, for which the number of examples is foretold.
         bins: of the calibration error.
@@ -95,48 +74,23 @@ def compare(
         nothing = "the two runs share no test example"
         return Comparison("cannot tell", 0, math.nan, math.nan, nothing, 0, difference)
     old, new = old.loc[shared], new.loc[shared]
-    given = new["label"]
-    if measure == "accuracy":
-        right, was_right = (answers["predicted"] == given for answers in (new, old))
-        return _mcnemar(was_right.to_numpy(), right.to_numpy(), difference)
-
-    known = re.fullmatch(MEASURES, measure)
-    found = [_shares(answers, measure) for answers in (old, new)]
-    if not known or not all(len(shares.columns) for shares in found):
+    pair = paired(old, new, measure, bins)
+    if pair is None:
         return None
-    names = sorted({*given}.union(*(table.columns for table in found)))
-    labels = pd.Index(names).get_indexer(given).astype(np.int64)
-    before, now = (table.reindex(columns=names, fill_value=0).to_numpy(float) for table in found)
-    top_k = int(known[1] or 1)
-    figures = [scores(labels, shares, top_k, bins).overall for shares in (before, now)]
+    if pair.right is not None:
+        return _mcnemar(*pair.right, difference)
     # One seed for both, so that each resample holds the same examples.
-    resampled = [
-        bootstrap(labels, shares, top_k, bins, RESAMPLES, 0).overall[measure]
-        for shares in (before, now)
-    ]
-    differing = int((before != now).any(axis=1).sum())
-    return _bootstrapped(
-        float(figures[0][measure][0]),
-        float(figures[1][measure][0]),
-        resampled[1] - resampled[0],
-        differing,
-        len(shared),
-        lower_is_better,
-        difference,
+    (was, resampled_old), (now, resampled_new) = (
+        (
+            float(whole(weigh, len(shared)).overall[measure][0]),
+            resample(weigh, len(shared), pair.outputs, RESAMPLES, 0).overall[measure],
+        )
+        for weigh in pair.weigh
     )
-
-
-def _shares(answers: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Probabilities, a column a class; without columns where the answers lack what is asked for.
-
-    Loss and top-k accuracy need the probability of every class. For the others that of the
-    predicted class will do.
-    """
-    if measure == "loss" or measure.startswith("top_"):
-        every = [name for name in answers.columns if name.startswith("p(") and name.endswith(")")]
-        return answers[every].rename(columns=lambda name: name[2:-1])
-    one_hot = pd.get_dummies(answers["predicted"], dtype=float)
-    return one_hot.mul(answers["probability"].to_numpy(float), axis=0)
+    if math.isnan(was) or math.isnan(now):
+        return None
+    gains = resampled_new - resampled_old
+    return _bootstrapped(was, now, gains, pair.differing, len(shared), lower_is_better, difference)
 
 
 def _mcnemar(

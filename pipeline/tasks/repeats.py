@@ -12,19 +12,23 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from .. import tasks
 from ..core.errors import DataError
 from ..core.params import EvaluateParams, IngestParams, TrainParams
 from ..heads.fit import class_weights
-from ..heads.head import probabilities
+from ..heads.head import ANSWERS
 from ..heads.hyperparameters import from_used
+from ..heads.losses import loss_for
 from ..heads.subsets import Mask, on_subsets
 from ..heads.trained import Schedule
 from ..tables.draw import draw
 from ..tables.features import Split
-from .metrics import scores
+from ..tables.manifest import CLASSIFICATION
+from .metrics import whole
 from .tables import OF_REPEATS
 
 MOST_DRAWS = 20  # for each repeat that is asked for
+OF_TEMPERATURE = ("loss", "calibration_error")  # measures that need one
 
 
 def repeated(
@@ -39,7 +43,9 @@ def repeated(
     """A row a measure: its mean over the repeats, and the interval of that.
 
     Loss and calibration error are left out: they depend on a temperature that a repeat does not
-    find. `given_split` says whether the split of the manifest is another than would be drawn.
+    find. The thresholds of several labels are those of the head. A measure that is defined in less
+    than two repeats has no row. `given_split` says whether the split of the manifest is another
+    than would be drawn.
 
     Args:
         manifest: of the examples.
@@ -59,39 +65,54 @@ def repeated(
     now = [draw(key, shares, drawing.seed) for key in keys]
     of_digest = dict(zip(manifest["digest"], keys, strict=True))
     keys_of_pool = [of_digest[digest] for digest in pool.digests.tolist()]
-    learnt, asked = _drawn(pool, keys_of_pool, shares, settings, refit=about["refit"])
+    learned = about.get("task", CLASSIFICATION)
+    task = tasks.named(learned)
+    learnt, asked = _drawn(pool, keys_of_pool, shares, settings, task, refit=about["refit"])
 
-    classes = len(about["classes"])
-    weights = class_weights(training.class_weights, pool.labels, classes)
-    schedule = Schedule(about["epoch"], training.batch_size, 0, weights, counts)
+    outputs = len(about["classes"])
+    weights = class_weights(training.class_weights, pool.labels, outputs)
+    loss = loss_for(learned, training.loss)
+    schedule = Schedule(about["epoch"], training.batch_size, 0, weights, counts, loss)
     head = from_used(about["hyperparameters"])
     answers = on_subsets(pool, learnt, asked, head, schedule, training.class_weights)
-    found = [
-        scores(pool.labels[rows], probabilities(logits), settings.top_k, 1).overall
-        for rows, logits in zip(asked, answers, strict=True)
-    ]
+    # The scores of classes are right in order only.
+    temperature = 1.0 if learned == CLASSIFICATION else about["temperature"]
+    thresholds = about.get("thresholds", [])
+    found = []
+    for rows, logits in zip(asked, answers, strict=True):
+        said = ANSWERS[learned](logits, temperature)
+        weigh = task.weigh(pool.labels[rows], said, thresholds, settings)
+        found.append(whole(weigh, len(said)).overall)
     ratio = float(np.sum(asked) / np.sum(learnt))
     table = []
-    for measure in [name for name in found[0] if name not in ("loss", "calibration_error")]:
-        values = np.array([one[measure][0] for one in found])
-        table.append((measure, *interval(values, ratio, settings.confidence), len(found)))
+    for name in [name for name in found[0] if name not in OF_TEMPERATURE]:
+        values = np.array([one[name][0] for one in found])
+        values = values[~np.isnan(values)]
+        if len(values) > 1:
+            ends = interval(values, ratio, settings.confidence, tasks.measure(name))
+            table.append((name, *ends, len(values)))
     given = (manifest["split"] != now).any()
     return pd.DataFrame(table, columns=OF_REPEATS[:-1]).assign(given_split=given)
 
 
 def _drawn(
-    pool: Split, keys: list[str], shares: dict[str, float], settings: EvaluateParams, refit: bool
+    pool: Split,
+    keys: list[str],
+    shares: dict[str, float],
+    settings: EvaluateParams,
+    task: tasks.Task,
+    refit: bool,
 ) -> tuple[list[Mask], list[Mask]]:
     """For each repeat the examples to learn from, [n], and those to be asked about."""
-    names, classes = sorted(set(keys)), len(np.unique(pool.labels))
+    names = sorted(set(keys))
     learnt, asked = [], []
     most = MOST_DRAWS * settings.repeats
     for number in range(most):
         of_key = {name: draw(f"{number}:{name}", shares, settings.seed) for name in names}
         split = np.array([of_key[key] for key in keys])
         # What `ingest` would refuse is not a split that anybody could have had.
-        whole = len(np.unique(pool.labels[split == "train"])) == classes
-        if whole and (split == "test").any():
+        learnable = task.learnable(pool.labels[split == "train"], pool.labels)
+        if learnable and (split == "test").any():
             learnt.append(split != "test" if refit else split == "train")
             asked.append(split == "test")
         if len(learnt) == settings.repeats:
@@ -99,15 +120,18 @@ def _drawn(
     if len(learnt) < 2:
         raise DataError(
             f"evaluate.repeats is {settings.repeats}, but of {most} drawn splits {len(learnt)} had"
-            " a test example and training examples of every class; add examples or set it to 0"
+            f" a test example and {task.needs}; add examples or set it to 0"
         )
     return learnt, asked
 
 
 def interval(
-    values: npt.NDArray[np.float64], ratio: float, confidence: float
+    values: npt.NDArray[np.float64],
+    ratio: float,
+    confidence: float,
+    means: tasks.Measure = tasks.SHARE,
 ) -> tuple[float, float, float]:
-    """The mean of a share over repeats, and the ends of its interval.
+    """The mean of a measure over repeats, and the ends of its interval.
 
     The repeats share examples, so their spread alone would promise too much. Nadeau and Bengio
     (2003, "Inference for the generalization error") add the ratio of test to training examples to
@@ -117,10 +141,11 @@ def interval(
         values: [R], of each repeat.
         ratio: test examples for each training example.
         confidence: of the interval.
+        means: what the measure means; its interval ends where the measure does.
     """
     from scipy import stats  # takes a second to import, and is asked for by few
 
     mean, repeats = float(values.mean()), len(values)
     error = math.sqrt((1 / repeats + ratio) * float(values.var(ddof=1)))
     reach = error * float(stats.t.ppf((1 + confidence) / 2, repeats - 1))
-    return mean, max(0.0, mean - reach), min(1.0, mean + reach)
+    return mean, max(means.least, mean - reach), min(means.most, mean + reach)

@@ -1,14 +1,21 @@
 """Figures by slice: by each value of each further column of the user's table.
 
-A slice is compared with all other test examples, by Fisher's exact test (1922) of right and wrong.
-The more slices, the likelier one looks bad by chance, so the p-values are corrected for their
-number (Holm, 1979). The intervals are Wilson's (1927), which have a width where all answers of a
-small slice are right.
+A slice is compared with all other test examples, by Fisher's exact test (1922) of right and wrong;
+of numbers, by the test of Mann and Whitney (1947) of their absolute errors. The more slices, the
+likelier one looks bad by chance, so the p-values are corrected for their number (Holm, 1979). The
+intervals are Wilson's (1927), which have a width where all answers of a small slice are right, and
+Student's (1908) of a mean absolute error.
 """
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from . import figure, measure, spelt
 
 COLUMNS = [
     "column", "value", "examples", "accuracy", "low", "high", "other_accuracy", "p_value",
@@ -18,52 +25,111 @@ EMPTY = "(empty)"  # the value of an example whose cell is empty
 
 
 def slice_table(
-    slices: pd.DataFrame, correct: npt.NDArray[np.bool_], confidence: float
+    slices: pd.DataFrame,
+    correct: npt.NDArray[np.bool_],
+    confidence: float,
+    name: str = "accuracy",
 ) -> pd.DataFrame:
-    """A row a slice, the worst first: lower accuracy than the rest's, and the surest of it.
+    """A row a slice, the worst first: a lower share of right answers, and the surest of it.
 
-    What cannot be compared (a column of one value) has neither `other_accuracy` nor p-values.
+    What cannot be compared (a column of one value) has neither the others' share nor p-values.
 
     Args:
         slices: a row a test example, a column for each of the user's.
         correct: [n], whether each was answered correctly.
         confidence: of the intervals.
+        name: what the share of right answers is called.
     """
-    if slices.empty:
-        return pd.DataFrame(columns=COLUMNS)
-    from scipy import stats  # takes a second to import, and most tables have no such column
 
+    def ends(inside: npt.NDArray[np.bool_]) -> tuple[float, float]:
+        share = stats().binomtest(int(correct[inside].sum()), int(inside.sum()))
+        found = share.proportion_ci(confidence, method="wilson")
+        return found.low, found.high
+
+    def p_value(inside: npt.NDArray[np.bool_]) -> float:
+        counts = [
+            [int(correct[side].sum()), int((~correct[side]).sum())] for side in (inside, ~inside)
+        ]
+        return float(stats().fisher_exact(counts).pvalue)
+
+    return _compared(slices, correct, name, ends, p_value, lower_is_better=False)
+
+
+def slice_errors(
+    slices: pd.DataFrame, errors: npt.NDArray[np.float64], confidence: float
+) -> pd.DataFrame:
+    """The same of numbers, by their mean absolute error.
+
+    Args:
+        slices: a row a test example, a column for each of the user's.
+        errors: [n], the absolute error of each; of several numbers their mean.
+        confidence: of the intervals.
+    """
+
+    def ends(inside: npt.NDArray[np.bool_]) -> tuple[float, float]:
+        own = errors[inside]
+        if len(own) < 2:
+            return np.nan, np.nan
+        quantile = float(stats().t.ppf((1 + confidence) / 2, len(own) - 1))
+        reach = quantile * float(own.std(ddof=1)) / np.sqrt(len(own))
+        return max(0.0, float(own.mean()) - reach), float(own.mean()) + reach
+
+    def p_value(inside: npt.NDArray[np.bool_]) -> float:
+        return float(stats().mannwhitneyu(errors[inside], errors[~inside]).pvalue)
+
+    return _compared(slices, errors, "mae", ends, p_value, lower_is_better=True)
+
+
+def stats() -> ModuleType:
+    """SciPy's; it takes a second to import, and most tables have no such column."""
+    from scipy import stats
+
+    return cast(ModuleType, stats)
+
+
+def _compared(
+    slices: pd.DataFrame,
+    figures: npt.NDArray[np.bool_] | npt.NDArray[np.float64],
+    name: str,
+    ends: Callable[[npt.NDArray[np.bool_]], tuple[float, float]],
+    p_value: Callable[[npt.NDArray[np.bool_]], float],
+    lower_is_better: bool,
+) -> pd.DataFrame:
+    """The table of slices, by the mean of `figures` [n] in each."""
+    columns = [*COLUMNS]
+    columns[3], columns[6] = name, f"other_{name}"
+    if slices.empty:
+        return pd.DataFrame(columns=columns)
     rows: list[dict[str, object]] = []
     compared: list[bytes] = []
     for column in slices:
         values = slices[column].replace("", EMPTY)
         for value in sorted(values.unique()):
             inside = (values == value).to_numpy()
-            examples, right = int(inside.sum()), int(correct[inside].sum())
-            ends = stats.binomtest(right, examples).proportion_ci(confidence, method="wilson")
+            examples, total = int(inside.sum()), figures[inside].sum()
+            low, high = ends(inside)
             row = {"column": column, "value": value, "examples": examples}
-            row |= {"accuracy": right / examples, "low": ends.low, "high": ends.high}
-            if others := len(correct) - examples:
-                right_elsewhere = int(correct.sum()) - right
-                row["other_accuracy"] = right_elsewhere / others
-                counts = [[right, examples - right], [right_elsewhere, others - right_elsewhere]]
-                row["p_value"] = float(stats.fisher_exact(counts).pvalue)
+            row |= {name: total / examples, "low": low, "high": high}
+            if others := len(figures) - examples:
+                row[f"other_{name}"] = figures[~inside].sum() / others
+                row["p_value"] = p_value(inside)
                 # Both halves of a column of two values are one comparison.
                 compared.append((inside if inside[0] else ~inside).tobytes())
             else:
                 compared.append(b"")
             rows.append(row)
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=columns)
     tested = table["p_value"].notna()
     p_of = dict(zip(compared, table["p_value"], strict=True))
     p_of.pop(b"", None)
     corrected = dict(zip(p_of, holm(np.array(list(p_of.values()), dtype=float)), strict=True))
     table.loc[tested, "corrected_p_value"] = [corrected[key] for key in compared if key]
-    better = ~(table["accuracy"] < table["other_accuracy"])
+    own, other = table[name], table[f"other_{name}"]
+    better = ~(own > other if lower_is_better else own < other)
     order = table.assign(better=better).sort_values(
         ["better", "p_value", "column", "value"], kind="stable"
     )
-    return order[COLUMNS]
+    return order[columns]
 
 
 def holm(p_values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -77,15 +143,16 @@ def holm(p_values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def worst(table: pd.DataFrame) -> str:
-    """What `slice_table` says of its first row, in a sentence; empty where it has none."""
+    """What a table of slices says of its first row, in a sentence; empty where it has none."""
     if not len(table) or pd.isna(table["p_value"].iloc[0]):
         return ""
-    row = table.iloc[0]
-    if row["accuracy"] >= row["other_accuracy"]:
+    row, name = table.iloc[0], table.columns[3]
+    value, other = row[name], row[f"other_{name}"]
+    if value == other or (value < other) == measure(name).lower_is_better:
         return "No slice is below the rest."
     said = (
-        f"The worst slice is {row['column']} = {row['value']}: accuracy {row['accuracy']:.4f} on"
-        f" {row['examples']} test examples, {row['other_accuracy']:.4f} on the others"
-        f" (p = {row['corrected_p_value']:.2g}, corrected for the number of slices)."
+        f"The worst slice is {row['column']} = {row['value']}: {spelt(name)}"
+        f" {figure(name, value)} on {row['examples']} test examples, {figure(name, other)} on the"
+        f" others (p = {row['corrected_p_value']:.2g}, corrected for the number of slices)."
     )
     return said if row["corrected_p_value"] <= 0.05 else f"{said} That may be chance."

@@ -1,6 +1,9 @@
-"""Tables of one label's task: figures with intervals, classes, predictions and curves."""
+"""Tables: figures with intervals for every task, and those of one label's.
 
-from collections.abc import Iterator
+What several labels have alike, such as curves, takes what both tasks give it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pyarrow.parquet as pq
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from ..tables.features import Split
+from . import measure
 from .metrics import AT_ONCE, Array, Scores, interval
 
 # Decimals in tables: more would only show how the machine rounds.
@@ -20,37 +24,50 @@ DIGITS = 6
 MANY = 100
 # The columns of `repeats.repeated`, of whose table there is a header where none is asked for.
 OF_REPEATS = ["measure", "mean", "low", "high", "repeats", "given_split"]
+# Those of the sets that are told with a promise, and of intervals of numbers.
+OF_SETS = ["class", "examples", "coverage", "size", "empty"]
 DRAWN = 20  # curves where classes are many
+
+
+# Of each class that is drawn: its name, which examples are of it, and the probability given to it.
+OneAgainstRest = tuple[str, npt.NDArray[np.bool_], Array]
 
 
 def metrics(
     measured: Scores, resampled: Scores, confidence: float, examples: int
 ) -> dict[str, dict[str, Any]]:
-    """What `reports/metrics.json` holds: measures under `test`, their ends under `interval`."""
-    test: dict[str, Any] = {
-        name: round(float(value[0]), DIGITS) for name, value in measured.overall.items()
-    }
+    """What `reports/metrics.json` holds: measures under `test`, their ends under `interval`.
+
+    A measure that is not defined is left out.
+    """
+    test: dict[str, Any] = {}
     ends = {}
     for name, values in resampled.overall.items():
+        value = float(measured.overall[name][0])
+        if np.isnan(value):
+            continue
         low, high = interval(values, confidence)
-        ends[name] = {"low": round(float(low), DIGITS), "high": round(float(high), DIGITS)}
+        test[name] = _rounded(name, value)
+        ends[name] = {"low": _rounded(name, float(low)), "high": _rounded(name, float(high))}
     return {"test": {**test, "pictures": examples}, "interval": ends}
 
 
+def _rounded(name: str, value: float) -> float:
+    return float(f"{value:.{DIGITS}g}") if measure(name).has_unit else round(value, DIGITS)
+
+
 def class_table(
-    measured: Scores,
-    resampled: Scores,
-    confidence: float,
-    test: Split,
-    shares: Array,
-    classes: list[str],
+    first: dict[str, Any], measured: Scores, resampled: Scores, confidence: float
 ) -> pd.DataFrame:
-    """A row a class; a measure that is not defined for it stays empty."""
-    table: dict[str, Any] = {
-        "class": classes,
-        "pictures": np.bincount(test.labels, minlength=len(classes)),
-        "predicted": np.bincount(shares.argmax(axis=1), minlength=len(classes)),
-    }
+    """A row a class, label or number; a measure that is not defined for it stays empty.
+
+    Args:
+        first: the columns before those of the measures.
+        measured: the measures.
+        resampled: the same on the resamples.
+        confidence: of their intervals.
+    """
+    table = dict(first)
     for name, values in measured.of_class.items():
         low, high = interval(resampled.of_class[name], confidence)
         undefined = np.isnan(values[0])
@@ -80,10 +97,15 @@ def prediction_table(
     )
     if len(classes) > MANY:
         table["label_probability"] = shares[np.arange(len(shares)), test.labels]
-        of_class = pd.DataFrame(_most_probable(shares, names, top_k))
-    else:
-        of_class = pd.DataFrame(shares, columns=[f"p({name})" for name in classes])
+    of_class = of_each(shares, classes, top_k)
     return pd.concat([table, slices, of_class], axis=1).sort_values("path")
+
+
+def of_each(shares: Array, classes: list[str], top_k: int) -> pd.DataFrame:
+    """The probability of each class, or of many the `top_k` most probable ones and theirs."""
+    if len(classes) > MANY:
+        return pd.DataFrame(_most_probable(shares, np.array(classes), top_k))
+    return pd.DataFrame(shares, columns=[f"p({name})" for name in classes])
 
 
 def _most_probable(shares: Array, names: npt.NDArray[np.str_], k: int) -> dict[str, Any]:
@@ -106,10 +128,15 @@ def _most_probable(shares: Array, names: npt.NDArray[np.str_], k: int) -> dict[s
     return columns
 
 
-def write_probabilities(file: Path, test: Split, shares: Array, classes: list[str]) -> None:
+def write_probabilities(
+    file: Path,
+    paths: npt.NDArray[np.str_],
+    labels: npt.NDArray[np.str_],
+    shares: Array,
+    classes: list[str],
+) -> None:
     """The probability (float32) of every class for every example, by path, as Parquet."""
-    order = np.argsort(test.paths, kind="stable")
-    names = np.array(classes)
+    order = np.argsort(paths, kind="stable")
     schema = pa.schema(
         [("path", pa.string()), ("label", pa.string())]
         + [(f"p({name})", pa.float32()) for name in classes]
@@ -118,8 +145,8 @@ def write_probabilities(file: Path, test: Split, shares: Array, classes: list[st
         for start in range(0, len(order), _rows_at_once(shares)):
             some = order[start : start + _rows_at_once(shares)]
             columns = [
-                pa.array(test.paths[some].tolist()),
-                pa.array(names[test.labels[some]].tolist()),
+                pa.array(paths[some].tolist()),
+                pa.array(labels[some].tolist()),
             ]
             columns += [pa.array(column) for column in shares[some].T.astype(np.float32)]
             writer.write_table(pa.table(columns, schema=schema))
@@ -136,16 +163,13 @@ def confusion_table(test: Split, shares: Array, classes: list[str]) -> pd.DataFr
     return table.sort_values(["actual", "predicted"])
 
 
-def roc_table(test: Split, shares: Array, classes: list[str]) -> pd.DataFrame:
-    """ROC curves, one class against the rest, and their macro mean over the classes.
-
-    Of more than `MANY` classes the `DRAWN` of lowest recall have a curve; the mean is over all.
-    """
+def roc_table(one_against_rest: Iterable[OneAgainstRest], drawn: Sequence[str]) -> pd.DataFrame:
+    """ROC curves of the classes that are `drawn`, and the macro mean of those of all classes."""
     grid = np.linspace(0, 1, 101)
-    tables, heights, drawn = [], [], set(_drawn(test, shares, classes))
-    for name, is_class, given in _one_against_rest(test, shares, classes):
+    tables, heights, shown = [], [], set(drawn)
+    for name, is_class, given in one_against_rest:
         false, true, _ = roc_curve(is_class, given)
-        if name in drawn:
+        if name in shown:
             tables.append(_curve(name, false_positive_rate=false, true_positive_rate=true))
         heights.append(np.interp(grid, false, true))
     if heights:
@@ -156,31 +180,28 @@ def roc_table(test: Split, shares: Array, classes: list[str]) -> pd.DataFrame:
     return _joined(tables, ["class", "false_positive_rate", "true_positive_rate"])
 
 
-def precision_recall_table(test: Split, shares: Array, classes: list[str]) -> pd.DataFrame:
-    """Precision-recall curves, one class against the rest, from high recall to low.
-
-    Of more than `MANY` classes the `DRAWN` of lowest recall have one.
-    """
-    tables, drawn = [], set(_drawn(test, shares, classes))
-    for name, is_class, given in _one_against_rest(test, shares, classes):
-        if name not in drawn:
+def precision_recall_table(
+    one_against_rest: Iterable[OneAgainstRest], drawn: Sequence[str]
+) -> pd.DataFrame:
+    """Precision-recall curves of the classes that are `drawn`, from high recall to low."""
+    tables, shown = [], set(drawn)
+    for name, is_class, given in one_against_rest:
+        if name not in shown:
             continue
         precision, recall, _ = precision_recall_curve(is_class, given, drop_intermediate=True)
         tables.append(_curve(name, recall=recall, precision=precision))
     return _joined(tables, ["class", "recall", "precision"])
 
 
-def _one_against_rest(
-    test: Split, shares: Array, classes: list[str]
-) -> Iterator[tuple[str, npt.NDArray[np.bool_], Array]]:
-    """Name, membership and probability for each class that has both members and others."""
+def one_against_rest(test: Split, shares: Array, classes: list[str]) -> Iterator[OneAgainstRest]:
+    """The classes that have both members and others."""
     for number, name in enumerate(classes):
         members = test.labels == number
         if 0 < members.sum() < len(test.labels):
             yield name, members, shares[:, number]
 
 
-def _drawn(test: Split, shares: Array, classes: list[str]) -> list[str]:
+def drawn(test: Split, shares: Array, classes: list[str]) -> list[str]:
     """The classes that have a curve: all, or of many those of lowest recall, by name if equal."""
     if len(classes) <= MANY:
         return classes
@@ -199,9 +220,14 @@ def _joined(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     return pd.concat(tables) if tables else pd.DataFrame(columns=columns)
 
 
-def reliability_table(test: Split, shares: Array, bins: int) -> pd.DataFrame:
-    """A row a bin of the winner's probability: how sure the head was, how often it was right."""
-    confidence, correct = shares.max(axis=1), shares.argmax(axis=1) == test.labels
+def reliability_table(confidence: Array, correct: npt.NDArray[np.bool_], bins: int) -> pd.DataFrame:
+    """A row a bin of the probability that was given: its mean, and how often it came true.
+
+    Args:
+        confidence: the probability of each answer.
+        correct: whether each was right.
+        bins: of equal width.
+    """
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     table = pd.DataFrame(
         {"bin": which, "confidence": confidence, "accuracy": correct.astype(float)}

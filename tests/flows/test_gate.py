@@ -92,3 +92,54 @@ def test_prefect_yaml_says_what_each_answer_does() -> None:
         assert set(given) == set(Gate.model_fields) - {"better", "margin"}
         assert Gate(**given) == Gate()
     assert Gate(**json.loads('{"metric": "test.accuracy", "margin": 0.01}')).when_worse == "fail"
+
+
+def of_numbers(root: Path, error: float, of: int = 100) -> dict[str, Any]:
+    """The files of a run whose model is so far off; the metrics, with R² if it is known."""
+    metrics = result(root, 0, of)["reports/metrics.json"]
+    manifest = pd.read_parquet(root / MANIFEST)
+    manifest["target:x"] = [float(number % 10) for number in range(of)]
+    manifest.to_parquet(root / MANIFEST)
+    table = pd.read_csv(root / PREDICTIONS)[["path", "label"]]
+    wrong = [error * (-1) ** number * (1 + number % 3) / 2 for number in range(of)]
+    table["predicted(x)"] = manifest["target:x"] + wrong
+    table.to_csv(root / PREDICTIONS, index=False)
+    metrics["test"] = {"mae": error, "rmse": error, "r2": 1 - error**2 / 8}
+    return {"reports/metrics.json": metrics}
+
+
+def test_without_a_metric_it_is_the_tasks_own(tmp_path: Path) -> None:
+    guard = Guard(Gate(), tmp_path, PLAN, of_numbers(tmp_path, 1.0))
+    judged = guard.judge([], of_numbers(tmp_path, 1.5))
+    assert judged is not None
+    assert judged.does == "fail"
+    assert judged.words.startswith("worse; test.r2 is 0.6")
+    several = {"reports/metrics.json": {"test": {"mean_average_precision": 0.8}}}
+    assert Gate().metric_in(several) == "test.mean_average_precision"
+    assert Gate().metric_in({}) == "test.accuracy"
+    assert Gate(metric="test.mae").metric_in(several) == "test.mae"
+
+
+@pytest.mark.parametrize(("now", "does"), [(0.5, "take"), (1.5, "fail")])
+@pytest.mark.parametrize("margin", [None, 0.1])
+def test_an_error_is_better_lower_unless_it_is_said(
+    tmp_path: Path, now: float, does: str, margin: float | None
+) -> None:
+    gate = Gate(metric="test.mae", margin=margin)
+    judged = Guard(gate, tmp_path, PLAN, of_numbers(tmp_path, 1.0)).judge(
+        [], of_numbers(tmp_path, now)
+    )
+    assert (judged.does if judged else "take") == does
+    assert not Gate(metric="test.mae", better="higher").lower_is_better("test.mae")
+    assert Gate().lower_is_better("test.loss")
+    assert not Gate().lower_is_better("test.of_somebody")
+
+
+def test_models_of_two_tasks_are_not_compared(tmp_path: Path) -> None:
+    gate = Gate(when_cannot_tell="keep")
+    guard = Guard(gate, tmp_path, PLAN, result(tmp_path, 90))
+    judged = guard.judge([], of_numbers(tmp_path, 1.0))
+    assert judged == (
+        "the task was classification and is regression now, so the two models are not compared",
+        "keep",
+    )

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,41 @@ def test_explain_is_a_png_and_neighbours_come_nearest_first(
     monkeypatch.setattr(type(model._classifier), "explains", False)  # as of vectors
     with pytest.raises(headstart.ParamsError, match="efficientnet_lite0 has no feature maps"):
         model.explain(disc)
+
+
+def test_several_labels_are_told_with_their_probabilities(by_hand: Callable[[str], Path]) -> None:
+    model = headstart.load(by_hand("multilabel"))
+    assert (model.task, model.classes) == ("multilabel", ["brick", "moss", "wood"])
+    assert repr(model) == "<headstart.Model: 3 labels on identity>"
+    both, none = model.predict(np.array([[1, 1, 0, 0], [0, 0, 0, 1]], np.float32))
+    assert (both.labels, none.labels) == (("brick", "moss"), ())
+    assert list(both.probabilities) == model.classes
+    assert f"{both!r}" == "Prediction(path=None, labels=('brick', 'moss'))"
+    for name in ("label", "probability", "numbers"):
+        with pytest.raises(headstart.ParamsError, match=f"multilabel, which has no {name}; ask"):
+            getattr(both, name)
+
+
+def test_numbers_are_told_by_name(by_hand: Callable[[str], Path], tmp_path: Path) -> None:
+    model = headstart.load(by_hand("regression"))
+    assert (model.task, model.classes) == ("regression", ["age", "path"])
+    (tmp_path / "bad.json").write_text("{}")
+    np.save(tmp_path / "good.npy", np.array([1, 0.45, 0, 0], np.float32))
+    good, bad = model.predict([tmp_path / "good.npy", tmp_path / "bad.json"])
+    assert good.numbers == {"age": 74.5, "path": 0.25}
+    assert f"{good!r}".endswith("good.npy', age=74.5, path=0.25)")
+    for name in ("label", "labels", "probability", "probabilities"):
+        with pytest.raises(headstart.ParamsError, match=r"regression, which has no .*ask for num"):
+            getattr(good, name)
+    with pytest.raises(headstart.RefusedError, match=r"bad\.json: "):
+        _ = bad.numbers
+
+
+def test_of_one_class_labels_are_this_class(model: headstart.Model, disc: Path) -> None:
+    (prediction,) = model.predict(disc)
+    assert (model.task, prediction.labels) == ("classification", ("disc",))
+    with pytest.raises(headstart.ParamsError, match="classification, which has no numbers"):
+        _ = prediction.numbers
 
 
 def test_a_folder_that_is_no_bundle_is_one_line(tmp_path: Path) -> None:

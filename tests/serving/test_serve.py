@@ -332,6 +332,81 @@ def test_the_page_shows_classes_heat_map_and_neighbours(bundled, address, browse
     page.close()
 
 
+@contextmanager
+def told(browser, address, width, task, names, replies):
+    """The page of a bundle of this task; answers come from the test, in this order."""
+    page = browser.new_page(viewport={"width": width, "height": 850})
+    page.set_default_timeout(1000 * PATIENCE)
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    health = HTTP.get(f"{address}/health").json() | {"task": task, "classes": list(names)}
+    left = iter(replies)
+    page.route("**/health", lambda route: route.fulfill(json=health))
+    page.route("**/training/*", lambda route: route.fulfill(status=404))
+    page.route("**/predict?*", lambda route: route.fulfill(json=next(left)))
+    page.goto(address)
+    yield page
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    boxes = page.evaluate(TEXT_BOXES, "#near li, #classes span")
+    assert [(a, b) for a, b in itertools.combinations(boxes, 2) if overlap(a, b)] == []
+    assert problems == []
+    page.close()
+
+
+def lines(page, selector):
+    return [" ".join(text.split()) for text in page.locator(selector).all_inner_texts()]
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_the_page_shows_several_labels_against_their_thresholds(address, browser, width, picture):
+    shares = {"brick": 0.25, "moss": 0.75, ONE_WORD: 0.5} | {f"other {i}": 0.2 for i in range(10)}
+    none = {
+        "labels": [],
+        "probabilities": shares,
+        "thresholds": dict.fromkeys(shares, 0.9) | {"moss": 0.6},
+        "heat_map": "data:image/png;base64," + base64.b64encode(picture).decode(),
+        "neighbours": [
+            {"path": label, "label": label, "cosine": 1, "number": 0}
+            for label in ("brick|moss", "")
+        ],
+    }
+    replies = [none | {"labels": ["brick", "moss"]}, none]
+    example = {"name": "one", "mimeType": "image/png", "buffer": picture}
+    with told(browser, address, width, "multilabel", shares, replies) as page:
+        page.locator("#about", has_text="13 labels").wait_for()
+        page.set_input_files("#file", example)
+        page.locator("#note", has_text="A line marks the threshold").wait_for()
+        assert page.inner_text("#said") == "Labels"
+        assert lines(page, "#classes li")[:3] == [
+            "moss 75.0 %",
+            f"{ONE_WORD} 50.0 %",
+            "brick 25.0 %",
+        ]
+        assert lines(page, "#classes .found") == ["moss 75.0 %", "brick 25.0 %"]
+        assert page.locator("#classes i").first.get_attribute("style") == "left: 60%;"
+        assert page.inner_text("#heat figcaption") == "A lighter place is more evidence for moss."
+        assert lines(page, "#near li") == ["brick, moss likeness 1.00", "no label likeness 1.00"]
+        page.set_input_files("#file", example | {"name": "two"})
+        page.locator("#note", has_text="No label reaches its threshold").wait_for()
+        assert (page.locator("#classes .found").count(), len(lines(page, "#classes li"))) == (0, 10)
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_the_page_shows_numbers(address, browser, width, picture):
+    numbers = {"age": 74.512345, ONE_WORD: 1234567.0, SEVERAL: -0.0000125}
+    near = {"path": "a", "label": "age=70, disc=1", "cosine": 1, "number": 0}
+    heat_map = "data:text/html;base64," + base64.b64encode(b"<p>a <mark>word</mark></p>").decode()
+    reply = {"numbers": numbers, "neighbours": [near], "heat_map": heat_map}
+    with told(browser, address, width, "regression", numbers, [reply]) as page:
+        page.locator("#about", has_text="3 numbers").wait_for()
+        page.set_input_files("#file", {"name": "one", "mimeType": "", "buffer": picture})
+        page.locator("#near", has_text="age=70, disc=1").wait_for()
+        assert page.inner_text("#said") == "Numbers"
+        said = ["age 74.512", f"{ONE_WORD} 1234567", f"{SEVERAL} -0.0000125"]
+        assert lines(page, "#classes li") == said
+        assert page.inner_text("#heat figcaption") == "A word of more colour raises age more."
+
+
 def test_the_page_shows_sounds_and_texts_too(address, browser, tmp_path):
     """As a bundle of another kind of example would send them; answers come from the test."""
     near = [{"path": f"{i}", "label": "disc", "cosine": 1, "number": i} for i in range(3)]

@@ -42,7 +42,9 @@ def test_the_most_probable_classes_stand_in_a_row(monkeypatch: pytest.MonkeyPatc
 def test_the_whole_table_is_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     test, shares = answers()
     monkeypatch.setattr(tables, "AT_ONCE", 40 * len(CLASSES))
-    tables.write_probabilities(tmp_path / "all.parquet", test, shares, CLASSES)
+    tables.write_probabilities(
+        tmp_path / "all.parquet", test.paths, np.array(CLASSES)[test.labels], shares, CLASSES
+    )
     table = pd.read_parquet(tmp_path / "all.parquet")
     order = np.argsort(test.paths)
     assert table["path"].tolist() == test.paths[order].tolist()
@@ -53,10 +55,12 @@ def test_the_whole_table_is_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_some_classes_have_curves_and_the_mean_is_over_all() -> None:
     test, shares = answers()
-    roc = tables.roc_table(test, shares, CLASSES)
+    drawn = tables.drawn(test, shares, CLASSES)
+    roc = tables.roc_table(tables.one_against_rest(test, shares, CLASSES), drawn)
     assert roc["class"].nunique() == tables.DRAWN + 1
-    assert tables.precision_recall_table(test, shares, CLASSES)["class"].nunique() == tables.DRAWN
-    few = tables.roc_table(test, shares[:, :5], CLASSES[:5])
+    curves = tables.precision_recall_table(tables.one_against_rest(test, shares, CLASSES), drawn)
+    assert curves["class"].nunique() == tables.DRAWN
+    few = tables.roc_table(tables.one_against_rest(test, shares[:, :5], CLASSES[:5]), CLASSES[:5])
     assert set(few["class"]) == {*CLASSES[:5], "(macro mean)"}
 
 

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from sklearn import metrics
 
 from benchmarks.gate import POINTS, better_by, simulate
-from pipeline.tasks.paired import compare, read_answers
+from pipeline.tasks.answered import read_answers
+from pipeline.tasks.paired import compare
 
 
 def answers(right: list[bool], start: int = 0) -> pd.DataFrame:
@@ -88,8 +91,106 @@ def test_answers_are_found_again_by_digest_wherever_the_file_lies(tmp_path: Path
         assert found is not None
         assert found.index.tolist() == ["ab" * 32]
         assert found["label"].tolist() == ["NA"]
+    targets = pd.DataFrame({"path": ["there/1.jpg"], "digest": ["ab" * 32], "target:x": [0.5]})
+    targets.to_parquet(tmp_path / "there.parquet")
+    found = read_answers(tmp_path / "there.csv", tmp_path / "there.parquet")
+    assert found is not None
+    assert found["target:x"].tolist() == [0.5]
     (tmp_path / "here.csv").write_text("")
     assert read_answers(tmp_path / "here.csv", tmp_path / "here.parquet") is None
+
+
+def of_labels(noise: float, examples: int = 300) -> pd.DataFrame:
+    """Answers about three labels, which are the better the less noise there is."""
+    random = np.random.default_rng(0)
+    given = (random.random((examples, 3)) < 0.4).astype(float)
+    random = np.random.default_rng(int(100 * noise))
+    shares = 1 / (1 + np.exp(2 - 4 * given - noise * random.standard_normal(given.shape)))
+    given[:20, 0] = np.nan
+    names = np.array(["a", "b", "c"])
+    table = pd.DataFrame(shares, columns=[f"p({name})" for name in names])
+    table["label"] = ["|".join(names[row == 1]) for row in given]
+    table["predicted"] = ["|".join(names[row > 0.5]) for row in shares]
+    table[[f"target:{name}" for name in names]] = given
+    return table.set_index(pd.Index([f"{n:064x}" for n in range(examples)]))
+
+
+@pytest.mark.parametrize(
+    "measure", ["mean_average_precision", "micro_f1", "macro_f1", "exact_match", "loss"]
+)
+def test_models_of_several_labels_are_compared_by_what_is_known(measure: str) -> None:
+    old, new = of_labels(4.0), of_labels(1.0)
+    lower = measure == "loss"
+    found = compare(old, new, measure, lower, 0.03, 15)
+    assert found is not None
+    assert (found.answer, found.shared) == ("better", 300)
+    back = compare(new, old, measure, lower, 0.03, 15)
+    assert back is not None
+    assert back.answer == "worse"
+    same = compare(new, of_labels(1.05), measure, lower, 0.03, 15)
+    assert same is not None
+    assert same.answer == "cannot tell"
+    if measure == "exact_match":
+        assert found.found.endswith(f"p = {stats.binomtest(*map(int, wins(old, new))).pvalue:.2g}")
+    if measure == "macro_f1":
+        targets, chosen = new.filter(like="target:").to_numpy(), new.filter(like="p(") > 0.5
+        known = ~np.isnan(targets)
+        each = [
+            metrics.f1_score(targets[known[:, n], n], chosen.to_numpy()[known[:, n], n])
+            for n in range(3)
+        ]
+        assert found.new == pytest.approx(np.mean(each))
+
+
+def wins(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, int]:
+    """How often the new one alone is right, and how often one alone is."""
+    targets = new.filter(like="target:").to_numpy()
+    was, now = (
+        (((table.filter(like="p(") > 0.5).to_numpy() == targets) | np.isnan(targets)).all(axis=1)
+        for table in (old, new)
+    )
+    return int((now & ~was).sum()), int((now != was).sum())
+
+
+def test_a_label_that_the_old_model_did_not_know_is_one_that_it_did_not_answer() -> None:
+    new = of_labels(1.0)
+    old = new.drop(columns=["p(c)", "target:c"])
+    old["predicted"] = [text.removesuffix("c").removesuffix("|") for text in old["predicted"]]
+    for measure in ("exact_match", "micro_f1", "mean_average_precision"):
+        found = compare(old, new, measure, False, 0.03, 15)
+        assert found is not None
+        assert found.answer == "better"
+    without = new.drop(columns=[f"p({name})" for name in "abc"])
+    assert compare(without, without, "mean_average_precision", False, 0.03, 15) is None
+    assert compare(without, without, "micro_f1", False, 0.03, 15) is not None
+    assert compare(old, new, "accuracy", False, 0.03, 15) is None
+
+
+def test_models_of_numbers_are_compared_by_their_errors() -> None:
+    random = np.random.default_rng(0)
+    target = random.standard_normal(200)
+    old, new = (
+        pd.DataFrame({"label": "x", "target:x": target, "predicted(x)": target + noise})
+        for noise in (1.2 * random.standard_normal(200), 0.5 * random.standard_normal(200))
+    )
+    for measure, function in (
+        ("mae", metrics.mean_absolute_error),
+        ("rmse", metrics.root_mean_squared_error),
+        ("r2", metrics.r2_score),
+    ):
+        lower = measure != "r2"
+        found = compare(old, new, measure, lower, 0.03, 15)
+        assert found is not None
+        assert found.answer == "better"
+        assert found.new == pytest.approx(function(target, new["predicted(x)"]))
+        back = compare(new, old, measure, lower, 0.03, 15)
+        assert back is not None
+        assert back.answer == "worse"
+        same = compare(new, new, measure, lower, 0.03, 15)
+        assert same is not None
+        assert same.answer == "cannot tell"
+    assert compare(old, new, "accuracy", False, 0.03, 15) is None
+    assert compare(old.drop(columns="predicted(x)"), new, "mae", True, 0.03, 15) is None
 
 
 @pytest.mark.parametrize(

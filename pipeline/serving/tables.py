@@ -1,0 +1,213 @@
+"""Answers as rows: the columns of each task, the files that rows are written to, and in print."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from csv import DictWriter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core.errors import ParamsError
+
+if TYPE_CHECKING:  # it takes a while to import, and --help should not
+    from .classifier import Answer, Classifier
+
+Row = dict[str, Any]
+Write = Callable[[Row], None]
+# Of each task, what is printed before the path: for None the table's head, for an empty row dashes.
+Cells = Callable[[Row | None], str]
+
+SEPARATOR = "|"  # between several labels, which ingest takes into no label
+OF_NUMBERS = ("predicted(", "low(", "high(")
+UNLIKE = "unlike anything in training"
+ROWS_A_GROUP = 10_000  # of Parquet, held in memory at once
+WIDEST = 40  # characters of the printed column of several labels
+
+
+def columns_of(classifier: "Classifier") -> list[str]:
+    """What a row tells of an answer, in order.
+
+    Of classes the most probable one and its probability; of several labels those that reach their
+    threshold, and every label's probability; of numbers each one, under the names that
+    `reports/predictions.csv` has.
+    """
+    promises = classifier.coverage is not None
+    if classifier.task == "regression":
+        of_each = ("predicted", *("low", "high") * promises)
+        columns = [f"{what}({name})" for name in classifier.classes for what in of_each]
+    elif classifier.task == "multilabel":
+        columns = ["labels", *(f"p({name})" for name in classifier.classes)]
+    else:
+        columns = ["class", "probability", *["likely"] * promises]
+    return columns + ["distance", "unusual"] * classifier.knows_usual
+
+
+def told(classifier: "Classifier", answer: "Answer") -> list[Any]:
+    """What stands in those columns."""
+    from .classifier import rounded
+
+    if answer.numbers is not None and answer.interval is not None:
+        of_each = np.column_stack([answer.numbers, answer.interval])
+        said: list[Any] = rounded(of_each.ravel())
+    elif answer.numbers is not None:
+        said = list(rounded(answer.numbers))
+    elif classifier.task == "multilabel":
+        said = [list(answer.labels), *map(float, answer.probabilities)]
+    else:
+        said = [classifier.classes[answer.best], float(answer.probabilities[answer.best])]
+        said += [list(answer.likely)] * (classifier.coverage is not None)
+    return said + [answer.distance, answer.unusual] * classifier.knows_usual
+
+
+def _is_share(column: str) -> bool:
+    """Whether a column holds probabilities or distances, and not numbers that were learned."""
+    return column in ("probability", "distance") or column.startswith("p(")
+
+
+@contextmanager
+def csv_table(file: Path, columns: list[str]) -> Iterator[Write]:
+    """Writes CSV; several labels are joined, and neighbours are JSON."""
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+
+        def write(row: Row) -> None:
+            shown = dict(row)
+            for name, value in row.items():
+                # Six digits: more would only show how the machine rounds.
+                if isinstance(value, float) and _is_share(name):
+                    shown[name] = f"{value:.6g}"
+            for name in ("labels", "likely"):
+                if row.get(name) is not None:
+                    shown[name] = SEPARATOR.join(row[name])
+            if row.get("neighbours"):
+                shown["neighbours"] = json.dumps(row["neighbours"], ensure_ascii=False)
+            writer.writerow(shown)
+
+        yield write
+
+
+@contextmanager
+def json_lines(file: Path, columns: list[str]) -> Iterator[Write]:
+    """Writes a JSON object a line."""
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        yield lambda row: print(
+            json.dumps({name: row.get(name) for name in columns}, ensure_ascii=False), file=stream
+        )
+
+
+@contextmanager
+def parquet_table(file: Path, columns: list[str]) -> Iterator[Write]:
+    """Writes Parquet, a group of rows at a time.
+
+    Raises:
+        ParamsError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise ParamsError("--parquet needs pyarrow: pip install pyarrow") from None
+    neighbour = pa.struct({"path": pa.string(), "label": pa.string(), "cosine": pa.float32()})
+    kinds = {"neighbours": pa.list_(neighbour), "labels": pa.list_(pa.string())}
+    kinds |= {name: pa.float32() for name in columns if _is_share(name)}
+    kinds |= {name: pa.float64() for name in columns if name.startswith(OF_NUMBERS)}
+    kinds |= {"likely": pa.list_(pa.string()), "unusual": pa.bool_()}
+    schema = pa.schema({name: kinds.get(name, pa.string()) for name in columns})
+    held: list[Row] = []
+    with pq.ParquetWriter(file, schema) as writer:
+
+        def flush() -> None:
+            writer.write_table(pa.Table.from_pylist(held, schema))
+            held.clear()
+
+        def write(row: Row) -> None:
+            held.append(row)
+            if len(held) >= ROWS_A_GROUP:
+                flush()
+
+        yield write
+        flush()
+
+
+def printer(classifier: "Classifier") -> Write:
+    """Prints a table: what is said, then the path, then neighbours in lines of their own."""
+    cells = {"regression": _number_cells, "multilabel": _label_cells}.get(
+        classifier.task, _class_cells
+    )(classifier.classes)
+    head, nothing = cells(None), cells({})
+    print(f"{head}  path")
+
+    def write(row: Row) -> None:
+        if row["error"] is not None:
+            print(f"{nothing}  {row['path']}: {row['error']}", flush=True)
+            return
+        print(f"{cells(row)}  {row['path']}", flush=True)
+        for line in _notes(row, classifier.classes):
+            print(f"{'':11}    {line}", flush=True)
+        for one in row.get("neighbours") or ():
+            print(
+                f"{one['cosine']:11.4f}    like {one['label'] or 'no label'}  {one['path']}",
+                flush=True,
+            )
+
+    return write
+
+
+def _notes(row: Row, names: list[str]) -> list[str]:
+    """What is said below an answer: that it may be none of these, or what else it may be."""
+    if row.get("unusual"):
+        return [UNLIKE]
+    if len(row.get("likely") or ()) > 1:
+        return [f"or {', or '.join(row['likely'][1:])}"]
+    known = [name for name in names if f"low({name})" in row]
+    return [
+        f"{name} from {row[f'low({name})']:.6g} to {row[f'high({name})']:.6g}" for name in known
+    ]
+
+
+def _class_cells(classes: list[str]) -> Cells:
+    width = max(len("class"), *map(len, classes))
+
+    def cells(row: Row | None) -> str:
+        if row is None:
+            return f"{'probability':>11}  {'class':{width}}"
+        if not row:
+            return f"{'–':>11}  {'–':{width}}"
+        return f"{row['probability']:11.4f}  {row['class']:{width}}"
+
+    return cells
+
+
+def _label_cells(labels: list[str]) -> Cells:
+    """The labels that reach their threshold; where none does, the most probable in brackets."""
+    width = min(WIDEST, len(SEPARATOR.join(f" {label} 0.00 " for label in labels)) - 2)
+
+    def one(row: Row, label: str) -> str:
+        return f"{label} {row[f'p({label})']:.2f}"
+
+    def cells(row: Row | None) -> str:
+        if row is None:
+            return f"{'labels':{width}}"
+        if not row:
+            return f"{'–':{width}}"
+        found = f" {SEPARATOR} ".join(one(row, label) for label in row["labels"])
+        nearest = max(labels, key=lambda label: row[f"p({label})"])
+        return f"{found or f'none ({one(row, nearest)})':{width}}"
+
+    return cells
+
+
+def _number_cells(names: list[str]) -> Cells:
+    def cells(row: Row | None) -> str:
+        of_each = []
+        for name in names:
+            said = name if row is None else "–"
+            if row:
+                said = f"{row[f'predicted({name})']:.6g}"
+            of_each.append(f"{said:>{max(11, len(name))}}")
+        return "  ".join(of_each)
+
+    return cells

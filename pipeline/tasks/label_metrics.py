@@ -1,0 +1,131 @@
+"""Measures of several labels, under weightings of the examples as in `metrics.py`."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..heads.head import one_thread
+from .metrics import Array, Scores, ratio
+
+Mask = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.int64]
+
+IN_CACHE = 2**16  # weights sorted at once: three times as fast as all of them
+
+
+class Ranking(NamedTuple):
+    """The m examples of which a label is known, by its probability, the most probable first.
+
+    `order` [m] are their rows. For each of the p examples that have the label, `positives` [p] is
+    the place among the m, `ends` [p] the last place of the same probability, and `last` [p] the
+    last of the p that has it.
+    """
+
+    order: Places
+    positives: Places
+    ends: Places
+    last: Places
+
+    @classmethod
+    def of(cls, labels: Array, shares: Array) -> "Ranking":
+        """Of one label: `labels` [n] are 1, 0 or NaN, `shares` [n] its probabilities."""
+        rows = np.flatnonzero(~np.isnan(labels))
+        order = rows[np.argsort(-shares[rows], kind="stable")]
+        falling = -shares[order]
+        positives = np.flatnonzero(labels[order] == 1)
+        own = falling[positives]
+        ends = np.searchsorted(falling, own, side="right") - 1
+        return cls(order, positives, ends, np.searchsorted(own, own, side="right") - 1)
+
+    def average_precision(self, weights: Array) -> Array:
+        """Average precision [B] under the weightings [B, n].
+
+        The sum, over the thresholds from high to low, of the precision there times what the recall
+        grows by; NaN where no weight is on an example that has the label. It sorts once, and not
+        once for each weighting.
+        """
+        if not len(self.positives):
+            return np.full(len(weights), np.nan)
+        rows = max(1, IN_CACHE // len(self.order))
+        parts = [weights[start : start + rows] for start in range(0, len(weights), rows)]
+        return np.concatenate([self._average_precision(part) for part in parts])
+
+    def _average_precision(self, weights: Array) -> Array:
+        of_known = weights[:, self.order]
+        own = of_known[:, self.positives]
+        answered = np.cumsum(of_known, axis=1)[:, self.ends]
+        right = np.cumsum(own, axis=1)
+        precision = np.divide(right[:, self.last], answered, out=np.zeros_like(own), where=own > 0)
+        return ratio((own * precision).sum(axis=1), right[:, -1])
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What is known of n examples and c labels, and what was answered, ready to be weighted.
+
+    `there` and `known` and `chosen` are [n, c]: the label is there, it is known whether, and the
+    answer has it. `loss` [n] is the sum of the cross-entropies of an example's known labels.
+    """
+
+    there: Mask
+    known: Mask
+    chosen: Mask
+    loss: Array
+    rankings: list[Ranking]
+
+    @classmethod
+    def of(cls, labels: Array, shares: Array, chosen: Mask) -> "Answers":
+        """Of labels [n, c], which are 1, 0 or NaN (unknown), and their probabilities [n, c]."""
+        there, known = labels == 1, ~np.isnan(labels)
+        least = np.finfo(np.float64).eps  # as scikit-learn's log_loss
+        of_truth = np.clip(np.where(there, shares, 1 - shares), least, 1 - least)
+        loss = np.where(known, -np.log(of_truth), 0).sum(axis=1)
+        rankings = [Ranking.of(*columns) for columns in zip(labels.T, shares.T, strict=True)]
+        return cls(there, known, chosen & known, loss, rankings)
+
+
+def weighted(weights: Array, about: Answers) -> Scores:
+    """The measures under each of the weightings [B, n].
+
+    Overall: loss (the mean cross-entropy of the known labels), mean_average_precision (over labels
+    that some examples have and others lack), micro_f1, macro_f1 (over labels that some examples
+    have) and exact_match (the share of examples whose known labels are all answered rightly). By
+    label: average_precision, precision, recall and f1.
+    """
+    there, known, chosen = about.there, about.known, about.chosen
+    has = there.any(axis=0)
+    both = has & (known & ~there).any(axis=0)
+    right, some = ((chosen == there) | ~known).all(axis=1), known.any(axis=1)
+    with one_thread():
+        support, predictions = weights @ there, weights @ chosen
+        hits = weights @ (there & chosen)
+        cells = weights @ known.sum(axis=1)
+        loss = ratio(weights @ about.loss, cells)
+        exact = ratio(weights @ (right & some), weights @ some)
+    ranked = np.stack([one.average_precision(weights) for one in about.rankings], axis=1)
+    ranked[:, ~both] = np.nan
+    f1 = ratio(2 * hits, support + predictions)
+    micro = ratio(2 * hits.sum(axis=1), (support + predictions).sum(axis=1))
+    f1[:, ~has] = np.nan
+    overall = {
+        "loss": loss,
+        "mean_average_precision": _mean(ranked),
+        "micro_f1": micro,
+        "macro_f1": _mean(f1),
+        "exact_match": exact,
+    }
+    of_class = {
+        "average_precision": ranked,
+        "precision": ratio(hits, predictions),
+        "recall": ratio(hits, support),
+        "f1": f1,
+    }
+    return Scores(overall, of_class)
+
+
+def _mean(values: Array) -> Array:
+    """The mean [B] over the columns where it is defined; NaN where it is nowhere."""
+    defined = ~np.isnan(values)
+    return ratio(np.where(defined, values, 0).sum(axis=1), defined.sum(axis=1).astype(np.float64))

@@ -1,0 +1,139 @@
+"""Several labels of each example: what evaluate measures, writes and draws.
+
+A label that is not known of an example counts neither for nor against an answer.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ..core.params import EvaluateParams
+from ..core.paths import PROBABILITIES
+from ..tables.labels import listed
+from ..tables.targets import MULTILABEL, shown
+from . import Array, Asked
+from .label_metrics import Answers, weighted
+from .metrics import Weigh
+
+
+class Multilabel:
+    """Answers what `Task` asks."""
+
+    shown = ("mean_average_precision", "micro_f1", "exact_match")
+    needs = "training examples with and without every label"
+
+    def learnable(self, training: Array, every: Array) -> bool:
+        """Every label has training examples that have it, and such that lack it."""
+        return bool(((training == 1).any(axis=0) & (training == 0).any(axis=0)).all())
+
+    def weigh(
+        self,
+        labels: Array,
+        answers: Array,
+        thresholds: Sequence[float],
+        settings: EvaluateParams,
+    ) -> Weigh:
+        """The measures of `label_metrics.py`."""
+        about = Answers.of(labels, answers, answers >= np.array(thresholds))
+        return partial(weighted, about=about)
+
+    def warnings(self, asked: Asked) -> list[str]:
+        """Labels that no test example has, or that none lacks."""
+        means = "mean average precision is the mean over the other labels"
+        said = []
+        for value, words, also in (
+            (1, "has", f"{means}, and so is macro F1"),
+            (0, "is known to lack", means),
+        ):
+            there = (asked.test.labels == value).any(axis=0)
+            absent = [name for name, one in zip(asked.names, there, strict=True) if not one]
+            if absent:
+                said.append(f"no test example {words} {listed(absent)}; {also}")
+        return said
+
+    def classes(self, asked: Asked) -> dict[str, Any]:
+        """How many examples have a label, of how many that is unknown, and its threshold."""
+        return {
+            "class": asked.names,
+            "pictures": (asked.test.labels == 1).sum(axis=0),
+            "unknown": np.isnan(asked.test.labels).sum(axis=0),
+            "threshold": asked.thresholds,
+        }
+
+    def predictions(self, asked: Asked) -> pd.DataFrame:
+        """The labels above their thresholds, and the probability of each.
+
+        An answer is correct where it is right about all labels that are known. Those that are not
+        stand in a column of their own.
+        """
+        from .tables import of_each
+
+        chosen = asked.answers >= np.array(asked.thresholds)
+        table = pd.DataFrame(
+            {
+                "path": asked.test.paths,
+                "label": _texts(asked.test.labels, asked.names),
+                "predicted": _texts(chosen, asked.names),
+                "correct": _right(asked),
+                "unknown": _texts(np.isnan(asked.test.labels), asked.names),
+            }
+        )
+        of_label = of_each(asked.answers, asked.names, asked.settings.top_k)
+        return pd.concat([table, asked.slices, of_label], axis=1).sort_values("path")
+
+    def slices(self, asked: Asked) -> pd.DataFrame:
+        """By exact match."""
+        from .slices import slice_table
+
+        return slice_table(asked.slices, _right(asked), asked.settings.confidence, "exact_match")
+
+    def plots(self, asked: Asked, folder: Path) -> dict[str, pd.DataFrame]:
+        """Curves of each label, and calibration over all of them."""
+        from . import tables
+
+        test, shares, names = asked.test, asked.answers, asked.names
+        if asked.settings.all_probabilities:
+            file, labels = folder / PROBABILITIES.name, np.array(_texts(test.labels, names))
+            tables.write_probabilities(file, test.paths, labels, shares, names)
+        drawn = names
+        if len(names) > tables.MANY:
+            about = Answers.of(test.labels, shares, shares >= np.array(asked.thresholds))
+            found = weighted(np.ones((1, len(shares))), about).of_class["average_precision"][0]
+            places = np.argsort(found, kind="stable")[: tables.DRAWN]  # NaN comes last
+            drawn = [names[c] for c in places]
+        known = ~np.isnan(test.labels)
+        bins = asked.settings.calibration_bins
+        return {
+            "roc": tables.roc_table(_curves(asked), drawn),
+            "precision_recall": tables.precision_recall_table(_curves(asked), drawn),
+            "reliability": tables.reliability_table(shares[known], test.labels[known] == 1, bins),
+        }
+
+
+def _texts(labels: Array | npt.NDArray[np.bool_], names: list[str]) -> list[str]:
+    """The labels of each example as one text."""
+    return [shown(names, row, MULTILABEL) for row in labels]
+
+
+def _right(asked: Asked) -> npt.NDArray[np.bool_]:
+    """Whether all known labels of each example were answered rightly, [n]."""
+    chosen = asked.answers >= np.array(asked.thresholds)
+    unknown = np.isnan(asked.test.labels)
+    right: npt.NDArray[np.bool_] = ((chosen == asked.test.labels) | unknown).all(axis=1)
+    return right
+
+
+def _curves(asked: Asked) -> Iterator[tuple[str, npt.NDArray[np.bool_], Array]]:
+    """The labels that some test examples have and others lack, among those of which it is known."""
+    for name, labels, shares in zip(asked.names, asked.test.labels.T, asked.answers.T, strict=True):
+        known = ~np.isnan(labels)
+        if 0 < (labels == 1).sum() < known.sum():
+            yield name, labels[known] == 1, shares[known]
+
+
+TASK = Multilabel()

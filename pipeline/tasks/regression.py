@@ -1,0 +1,88 @@
+"""Numbers of each example: what evaluate measures, writes and draws."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..core.params import EvaluateParams
+from ..tables.labels import listed
+from ..tables.targets import REGRESSION, shown
+from . import Array, Asked
+from .metrics import Weigh
+from .number_metrics import weighted
+
+MOST_DIGITS = 15
+
+
+class Regression:
+    """Answers what `Task` asks."""
+
+    shown = ("mae", "rmse", "r2")
+    needs = "training examples that differ in every number"
+
+    def learnable(self, training: Array, every: Array) -> bool:
+        """Every number has more than one value among the training examples."""
+        return len(training) > 1 and bool((training != training[0]).any(axis=0).all())
+
+    def weigh(
+        self,
+        labels: Array,
+        answers: Array,
+        thresholds: Sequence[float],
+        settings: EvaluateParams,
+    ) -> Weigh:
+        """The measures of `number_metrics.py`."""
+        return partial(weighted, targets=labels, answers=answers)
+
+    def warnings(self, asked: Asked) -> list[str]:
+        """Numbers that are the same in all test examples."""
+        same = (asked.test.labels == asked.test.labels[0]).all(axis=0)
+        alike = [name for name, one in zip(asked.names, same, strict=True) if one]
+        if not alike:
+            return []
+        return [f"all test examples have the same {listed(alike)}, of which R² is not defined"]
+
+    def classes(self, asked: Asked) -> dict[str, Any]:
+        """The numbers by name, and of how many examples they are measured."""
+        return {"class": asked.names, "pictures": len(asked.test.labels)}
+
+    def predictions(self, asked: Asked) -> pd.DataFrame:
+        """Each number as it is and as it was predicted."""
+        targets = asked.test.labels
+        table = {"path": asked.test.paths}
+        table["label"] = [shown(asked.names, row, REGRESSION) for row in targets]
+        for column, name in enumerate(asked.names):
+            digits = digits_of(targets[:, column])
+            for words, values in (("target", targets), ("predicted", asked.answers)):
+                table[f"{words}({name})"] = [f"{one:.{digits}g}" for one in values[:, column]]
+        return pd.concat([pd.DataFrame(table), asked.slices], axis=1).sort_values("path")
+
+    def slices(self, asked: Asked) -> pd.DataFrame:
+        """By the mean absolute error."""
+        from .slices import slice_errors
+
+        errors = np.abs(asked.answers - asked.test.labels).mean(axis=1)
+        return slice_errors(asked.slices, errors, asked.settings.confidence)
+
+    def plots(self, asked: Asked, folder: Path) -> dict[str, pd.DataFrame]:
+        """What was predicted, and how far the targets are from that."""
+        from .residuals import draw_residuals, residual_table
+
+        table = residual_table(asked.test.paths, asked.names, asked.test.labels, asked.answers)
+        draw_residuals(table, folder / "residuals.png")
+        return {"residuals": table}
+
+
+def digits_of(targets: Array) -> int:
+    """How many significant digits tell six of what the targets differ by."""
+    spread, size = float(np.ptp(targets)), float(np.abs(targets).max())
+    offset = math.floor(math.log10(size / spread)) if spread > 0 else 0
+    return min(6 + max(offset, 0), MOST_DIGITS)
+
+
+TASK = Regression()

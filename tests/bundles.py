@@ -1,0 +1,103 @@
+"""Bundles whose heads are written by hand, so that their answers are known.
+
+Of vectors of four numbers the labels `brick`, `moss` and `wood` are there where the first, the
+second and the third number is large; two numbers, `age` and `path`, are sums of them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.backbones import exports
+from pipeline.core.params import ExtractParams
+from pipeline.core.paths import MANIFEST
+from pipeline.heads.head import Head
+from pipeline.serving.writing import write
+from pipeline.tables.features import Split
+from pipeline.tables.manifest import TARGET, write_manifest
+
+LABELS = ["brick", "moss", "wood"]
+THRESHOLDS = [0.5, 0.25, 0.875]
+NUMBERS = ["age", "path"]  # one of the two has the name of a column of tables
+OUTPUTS = {"classification": LABELS, "multilabel": LABELS, "regression": NUMBERS}
+VECTORS = np.array(
+    [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 1], [1, 1, 1, 0]], np.float32
+)
+TEXTS = {
+    "classification": ["brick", "moss", "wood", "brick", "moss", "wood"],
+    "multilabel": ["brick", "moss", "wood", "brick|moss", "", "brick|moss|wood"],
+    "regression": [f"age={age}, path={path}" for age, path in zip("401050", "123456", strict=True)],
+}
+
+
+def head_of(task: str) -> Head:
+    """The head of vectors; labels have the log-odds 8 x - 4, and numbers are sums."""
+    if task == "regression":
+        weight = np.array([[40, 10, 0, 0], [0, 0, -0.5, 2]], np.float32)
+        return Head(weight, np.array([30, 0.25], np.float32))
+    return Head(8 * np.eye(3, 4, dtype=np.float32), np.full(3, -4, np.float32))
+
+
+def described(task: str) -> dict[str, Any]:
+    """What `train` tells of a head, as far as a bundle asks."""
+    told = {
+        "classes": OUTPUTS[task],
+        "hyperparameters": {"optimizer": "closed"},
+        "power": 1.0,
+        "temperature": 1.0 if task == "regression" else 2.0,
+        "validation": {"pictures": 7, "loss": 0.1},
+    }
+    if task != "classification":
+        told["task"] = task
+    if task == "multilabel":
+        told["thresholds"] = THRESHOLDS
+    return told
+
+
+def write_by_hand(
+    project: Path, task: str, head: Head | None = None, kind: str = "vector", **settings: str
+) -> Path:
+    """Write a manifest and a bundle into a folder; the bundle's folder.
+
+    Args:
+        project: where.
+        task: any of the three.
+        head: of the backbone; that of vectors if there is none.
+        kind: of the examples.
+        settings: the backbone; the identity if there is none.
+    """
+    head = head or head_of(task)
+    features = np.resize(VECTORS, (len(VECTORS), head.dimension)).astype(np.float32)
+    texts = TEXTS[task]
+    manifest = pd.DataFrame(
+        {
+            "digest": [f"{i:064x}" for i in range(len(texts))],
+            "path": [f"data/raw/{i}" for i in range(len(texts))],
+            "label": texts,
+            "split": "train",
+            "group": "",
+        }
+    )
+    if task != "classification":
+        for name in OUTPUTS[task]:
+            manifest[TARGET + name] = 0.0
+    train = Split(
+        manifest["digest"].to_numpy(str),
+        manifest["path"].to_numpy(str),
+        np.zeros(len(texts), np.int32),
+        np.zeros(len(texts)),  # which nobody asks for here
+        features,
+    )
+    backbone = ExtractParams(**(settings or {"backbone": "identity"}))  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        MANIFEST.parent.mkdir(parents=True, exist_ok=True)
+        write_manifest(manifest, kind, MANIFEST, task=task)
+        files = [exports.exported(backbone.backbone, backbone.weights)]
+        metrics = {"test": {"loss": 0.1}}
+        about = described(task)
+        write(Path("bundle"), files, kind, backbone, head, about, metrics, manifest, train)
+    return project / "bundle"

@@ -1,0 +1,240 @@
+"""A bundle of several labels, or of numbers, answers by every door as its head does."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from starlette.testclient import TestClient
+
+from flows import growing
+from pipeline.core.errors import DataError, RefusedError
+from pipeline.kinds.vector.parse import npy
+from pipeline.serving import predict, tables
+from pipeline.serving.classifier import OUTPUTS, Classifier
+from pipeline.serving.server import Limits, application
+from pipeline.tables import targets
+from tests.bundles import LABELS, NUMBERS, TEXTS, THRESHOLDS, VECTORS, head_of
+
+ByHand = Callable[[str], Path]
+SEVERAL = np.array([1, 0.45, 0, 0], np.float32)  # brick, and moss above its low threshold
+NONE = np.array([0, 0, 0.6, 0], np.float32)  # wood below its high threshold
+
+
+def sigmoid(scores: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-scores))
+
+
+def test_the_names_that_do_without_pandas_are_those_of_the_tables() -> None:
+    assert list(OUTPUTS) == list(targets.TASKS)
+    assert tables.SEPARATOR == targets.SEPARATOR
+
+
+def test_several_labels_are_those_that_reach_their_threshold(by_hand: ByHand) -> None:
+    classifier = Classifier(by_hand("multilabel"), explains=True)
+    answer = classifier.answer(npy(SEVERAL), neighbours=6)
+    wanted = sigmoid((8 * SEVERAL[:3] - 4) / 2)
+    np.testing.assert_allclose(answer.probabilities, wanted, rtol=1e-5)
+    assert (answer.labels, answer.best, answer.numbers) == (("brick", "moss"), 0, None)
+    assert classifier.answer(npy(NONE)).labels == ()
+    assert classifier.answer(npy(NONE)).best == 2
+    # The texts of the manifest, of which one is empty.
+    assert sorted(one.label for one in answer.neighbours) == sorted(TEXTS["multilabel"])
+    assert answer.neighbours[0].label in ("brick", "brick|moss")
+
+
+def test_numbers_come_in_their_own_units(by_hand: ByHand) -> None:
+    classifier = Classifier(by_hand("regression"), explains=True)
+    answer = classifier.answer(npy(SEVERAL), neighbours=1)
+    head = head_of("regression")
+    np.testing.assert_allclose(answer.numbers, head.logits(SEVERAL[None])[0], rtol=1e-6)
+    assert (answer.probabilities.size, answer.labels) == (0, ())
+    assert answer.neighbours[0].label.startswith("age=")
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_numbers_that_are_too_large_are_refused(by_hand: ByHand, task: str) -> None:
+    huge = np.full(4, 3e38, np.float32)
+    with pytest.raises(RefusedError, match="too large for an answer"):
+        Classifier(by_hand(task)).answer(npy(huge))
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> list[str]:
+    np.save(tmp_path / "a.npy", SEVERAL)
+    (tmp_path / "b.json").write_text("[1]")
+    np.save(tmp_path / "c.npy", NONE)
+    return [str(tmp_path / name) for name in ("a.npy", "b.json", "c.npy")]
+
+
+def all_tables(
+    bundle: Path, asked: list[str], folder: Path
+) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+    """The rows that JSON lines and Parquet both have, and the CSV table."""
+    files = {kind: folder / f"said.{kind}" for kind in ("csv", "jsonl", "parquet")}
+    predict.run(bundle, asked, **files)
+    lines = [json.loads(line) for line in files["jsonl"].read_text().splitlines()]
+    for line, row in zip(lines, pq.read_table(files["parquet"]).to_pylist(), strict=True):
+        assert list(line) == list(row)
+        for name, value in line.items():
+            assert row[name] == (pytest.approx(value) if isinstance(value, float) else value)
+    return lines, pd.read_csv(files["csv"])
+
+
+def test_tables_of_several_labels(by_hand: ByHand, asked: list[str], tmp_path: Path) -> None:
+    lines, table = all_tables(by_hand("multilabel"), asked, tmp_path)
+    assert [row["labels"] for row in lines] == [["brick", "moss"], None, []]
+    assert list(table) == ["path", "labels", "p(brick)", "p(moss)", "p(wood)", "error"]
+    assert table["labels"].fillna("").tolist() == ["brick|moss", "", ""]
+    np.testing.assert_allclose(table["p(moss)"][0], sigmoid((8 * 0.45 - 4) / 2), rtol=1e-5)
+    assert table["error"].isna().tolist() == [True, False, True]
+
+
+def test_tables_of_numbers(by_hand: ByHand, asked: list[str], tmp_path: Path) -> None:
+    lines, table = all_tables(by_hand("regression"), asked, tmp_path)
+    assert list(table) == ["path", "predicted(age)", "predicted(path)", "error"]
+    # As people read them: not 74.4999999, as a float32 has it.
+    assert [row["predicted(age)"] for row in lines] == [74.5, None, 30.0]
+    assert "74.5," in (tmp_path / "said.csv").read_text()
+    assert lines[0]["path"] == asked[0]
+    assert lines[1]["error"] == "length 1, where the bundle takes 4"
+
+
+def test_in_print(by_hand: ByHand, asked: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    predict.run(by_hand("multilabel"), asked, neighbours=1)
+    head, several, near, bad, none, _ = capsys.readouterr().out.splitlines()
+    assert head.split() == ["labels", "path"]
+    assert several.startswith("brick 0.88 | moss 0.45  ")
+    assert " like brick" in near
+    assert bad.startswith("–")
+    assert bad.endswith("b.json: length 1, where the bundle takes 4")
+    assert none.startswith("none (wood 0.60)  ")
+    assert {one.index("/") for one in (several, bad, none)} == {head.index("path")}
+
+    predict.run(by_hand("regression"), asked)
+    head, first, bad, _ = capsys.readouterr().out.splitlines()
+    assert head.split() == ["age", "path", "path"]
+    assert first.split()[:2] == ["74.5", "0.25"]
+    assert bad.split()[:2] == ["–", "–"]
+
+
+def client(bundle: Path) -> TestClient:
+    return TestClient(application(Classifier(bundle, explains=True), Limits()))
+
+
+def ask(server: TestClient, vector: np.ndarray) -> httpx.Response:
+    kind = {"content-type": "application/x-npy"}
+    reply: httpx.Response = server.post("/predict?neighbours=2", content=npy(vector), headers=kind)
+    return reply
+
+
+def test_the_server_replies_with_several_labels(by_hand: ByHand) -> None:
+    with client(by_hand("multilabel")) as server:
+        reply = ask(server, SEVERAL).json()
+        assert list(reply) == ["labels", "probabilities", "thresholds", "neighbours", "heat_map"]
+        assert reply["labels"] == ["brick", "moss"]
+        assert list(reply["probabilities"]) == LABELS
+        assert reply["thresholds"] == dict(zip(LABELS, THRESHOLDS, strict=True))
+        assert ask(server, NONE).json()["labels"] == []
+        assert server.get("/health").json()["task"] == "multilabel"
+
+
+def test_the_server_replies_with_numbers(by_hand: ByHand) -> None:
+    with client(by_hand("regression")) as server:
+        reply = ask(server, SEVERAL).json()
+        assert reply["numbers"] == {"age": 74.5, "path": 0.25}
+        assert len(reply["neighbours"]) == 2
+        assert ask(server, np.full(4, 3e38, np.float32)).status_code == 422
+        health = server.get("/health").json()
+        assert (health["task"], health["classes"]) == ("regression", NUMBERS)
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [("classification", "Reply"), ("multilabel", "LabelsReply"), ("regression", "NumbersReply")],
+)
+def test_the_description_of_the_server_names_the_reply(
+    by_hand: ByHand, task: str, name: str
+) -> None:
+    with client(by_hand(task)) as server:
+        told = server.get("/openapi.json").json()
+        answered = told["paths"]["/predict"]["post"]["responses"]["200"]["content"]
+        assert answered["application/json"]["schema"] == {"$ref": f"#/components/schemas/{name}"}
+        form = told["components"]["schemas"][name]
+        assert set(ask(server, SEVERAL).json()) == set(form["properties"])
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_a_folder_that_grows_is_answered_once(
+    by_hand: ByHand, asked: list[str], tmp_path: Path, task: str
+) -> None:
+    inbox, answers = tmp_path / "inbox", tmp_path / "answers.jsonl"
+    inbox.mkdir()
+    shutil.copy(asked[0], inbox / "a.npy")
+    shutil.copy(asked[0], inbox / "again.npy")
+
+    def look() -> tuple[int, int]:
+        with answers.open("a+", encoding="utf-8") as lines:
+            return growing.answer_new(by_hand(task), inbox, lines)
+
+    assert [look(), look()] == [(1, 1), (0, 0)]
+    first, copy = (json.loads(line) for line in answers.read_text().splitlines())
+    names = [*tables.columns_of(Classifier(by_hand(task))), "error"]
+    assert [first[name] for name in names] == [copy[name] for name in names]
+    assert first["error"] is None
+    # Lines of a Headstart that told less are no answers of this one.
+    less = {name: value for name, value in first.items() if name not in names[:1]}
+    answers.write_text(json.dumps(less) + "\n")
+    assert look() == (1, 1)
+
+
+def changed(bundle: Path, folder: Path, **changes: object) -> Path:
+    """A copy of a bundle in which `bundle.json` has other values; None takes one out."""
+    copy = folder / "changed"
+    shutil.copytree(bundle, copy)
+    about = json.loads((copy / "bundle.json").read_text()) | changes
+    kept = {name: value for name, value in about.items() if value is not None}
+    (copy / "bundle.json").write_text(json.dumps(kept))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "said"),
+    [
+        ("multilabel", {"task": "both"}, "is damaged: task is 'both'"),
+        ("multilabel", {"task": ["multilabel"]}, "is damaged: task is"),
+        ("multilabel", {"task": None}, "task is 'classification' in a bundle of schema 3"),
+        ("multilabel", {"schema": 1}, "task is 'multilabel' in a bundle of schema 1"),
+        ("multilabel", {"task": "regression"}, "does not answer with 3 numbers"),
+        ("multilabel", {"thresholds": None}, "is damaged: 'thresholds' is missing"),
+        ("multilabel", {"thresholds": [0.5, 0.5]}, "thresholds is no list"),
+        ("multilabel", {"thresholds": {"brick": 1}}, "thresholds is no list"),
+        ("multilabel", {"thresholds": [0.5, 0.5, float("nan")]}, "a threshold is no number"),
+        ("multilabel", {"thresholds": [0.5, 0.5, "1"]}, "a threshold is no number"),
+        ("multilabel", {"classes": ["brick", "moss"], "thresholds": [0, 1]}, "2 probabilities"),
+        ("regression", {"classes": ["age"]}, "does not answer with 1 numbers"),
+        ("regression", {"task": "multilabel", "thresholds": [0, 1]}, "with 2 probabilities"),
+    ],
+)
+def test_what_does_not_fit_together_is_one_line(
+    by_hand: ByHand, tmp_path: Path, task: str, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(DataError, match=said) as raised:
+        Classifier(changed(by_hand(task), tmp_path, **changes))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_bundle_of_before_there_were_tasks_tells_classes_apart(by_hand: ByHand) -> None:
+    bundle = by_hand("classification")
+    about = json.loads((bundle / "bundle.json").read_text())
+    assert about["schema"] == 1
+    assert not {"task", "thresholds"} & set(about)
+    answer = Classifier(bundle, explains=True).answer(npy(VECTORS[1]), neighbours=1)
+    assert (answer.best, answer.labels, answer.numbers) == (1, (), None)
+    assert sum(answer.probabilities) == pytest.approx(1)

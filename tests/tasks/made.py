@@ -1,0 +1,60 @@
+"""Projects of several labels and of numbers in which a head has been trained: made by hand."""
+
+import numpy as np
+import pandas as pd
+
+from pipeline.core.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST
+from pipeline.heads.head import Head, save_head
+from pipeline.tables import targets
+from pipeline.tables.features import write_shards
+from pipeline.tables.manifest import TARGET, write_manifest
+
+SPLITS = ["train", "train", "val", "test"]
+RIDGE = {"optimizer": "ridge", "weight_decay": 0.1}
+ABOUT = {"epoch": 1, "refit": True, "power": 1.0, "temperature": 1.0, "hyperparameters": RIDGE}
+LABELS = ["brick", "moss", "wood"]
+
+
+def labelled(examples: int = 120, outputs: int = 3, unknown: float = 0.0, seed: int = 0):
+    """Features [n, d], and labels [n, c] that they tell, but for noise."""
+    random = np.random.default_rng(seed)
+    features = random.standard_normal((examples, 6)).astype(np.float32)
+    values = features[:, :outputs] + 0.6 * random.standard_normal((examples, outputs)) > 0.3
+    labels = values.astype(np.float64)
+    labels[random.random(labels.shape) < unknown] = np.nan
+    return features, labels
+
+
+def measured(examples: int = 120, outputs: int = 1, seed: int = 0):
+    """Features [n, d], and numbers [n, c] that they tell, but for noise."""
+    random = np.random.default_rng(seed)
+    features = random.standard_normal((examples, 6)).astype(np.float32)
+    numbers = 20 + 5 * features[:, :outputs] + random.standard_normal((examples, outputs))
+    return features, numbers
+
+
+def make(task: str, names: list[str], features, values) -> None:
+    """The manifest, the features and a head that has seen what tells the values."""
+    count, outputs = values.shape
+    digests = [f"{7919 * number % 256:02x}{number:062x}" for number in range(count)]
+    manifest = pd.DataFrame(
+        {
+            "digest": digests,
+            "path": [f"data/raw/{number:04}.png" for number in range(count)],
+            "label": [targets.shown(names, row, task) for row in values],
+            "split": [SPLITS[number % 4] for number in range(count)],
+            "slice:camera": ["AB"[number // 7 % 2] for number in range(count)],
+        }
+    )
+    for name, column in zip(names, values.T, strict=True):
+        manifest[TARGET + name] = column
+    MANIFEST.parent.mkdir(parents=True, exist_ok=True)
+    write_manifest(manifest.sort_values("path"), "vector", MANIFEST, task=task)
+    write_shards(FEATURES, [(digests, [0] * count, features)])
+    scale, bias = (2.0, -0.6) if task == "multilabel" else (5.0, 20.0)
+    weight = np.zeros((outputs, features.shape[1]), np.float32)
+    weight[range(outputs), range(outputs)] = scale
+    about = {"classes": names, "task": task, **ABOUT}
+    if task == "multilabel":
+        about["thresholds"] = [0.4, 0.5, 0.6][:outputs]
+    save_head(Head(weight, np.full(outputs, bias, np.float32)), about, HEAD_WEIGHTS, HEAD)
