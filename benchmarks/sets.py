@@ -27,7 +27,7 @@ from benchmarks import text
 from benchmarks.harness import Project, digits, table
 from pipeline.core.params import TrainParams
 from pipeline.heads.fit import fit_heads, refit
-from pipeline.heads.head import Head, fit_temperature
+from pipeline.heads.head import Head, fit_temperature, probabilities
 from pipeline.heads.hyperparameters import every_combination, used
 from pipeline.heads.sets import LabelSets, before, sizes
 from pipeline.heads.trained import Schedule, order
@@ -176,11 +176,10 @@ def drawn(data: Data, seed: int) -> dict[str, npt.NDArray[Any]] | None:
 
 def whole(data: Data, train: Split, val: Split, head: Head, about: dict[str, Any]) -> LabelSets:
     """Sets whose scores have each label's own probability in them."""
-    names = ("digests", "paths", "views", "labels", "features")
-    both = Split(*(np.concatenate([getattr(one, name) for one in (train, val)]) for name in names))
+    both = conformal.together(train, val)
     fold = conformal.folds(both.digests.tolist(), both.labels)
-    logits, labels, *_ = conformal.out_of_fold(both, fold, head, about, data.training, False)
-    shares = conformal.probabilities(logits, about["temperature"])
+    held = conformal.out_of_fold(both, fold, head, about, data.training, False)
+    shares, labels = probabilities(held.answers, about["temperature"]), held.labels
     rank, ahead, own = before(shares, labels)
     k_reg = int(conformal.quantile(rank.astype(np.float64), COVERAGE))
     tried = []

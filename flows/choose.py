@@ -20,11 +20,11 @@ from pipeline.core.paths import MANIFEST, PARAMS
 from pipeline.kinds import Kind
 from pipeline.runners.threads import features_of
 from pipeline.runners.wanted import originals
-from pipeline.tables import joined
+from pipeline.tables import joined, targets
 from pipeline.tables.features import Split
-from pipeline.tables.labels import class_names
-from pipeline.tables.manifest import kind_in, read_manifest
+from pipeline.tables.manifest import kind_in, read_manifest, task_in
 from pipeline.transfer.choice import Candidate, difference, folds, judged, unions, winner
+from pipeline.transfer.judging import words
 
 TIMED = 16  # examples that tell what one costs
 
@@ -53,8 +53,8 @@ def choose(networks: list[str] | None = None, budget: float | None = None) -> No
     kind, manifest = kinds.named(kind_in(MANIFEST)), read_manifest(MANIFEST)
     examples = manifest[manifest["split"].isin(["train", "val"])]
     examples = examples.sort_values("digest", ignore_index=True)
-    classes = class_names(manifest)
-    labels = pd.Index(classes).get_indexer(examples["label"]).astype(np.int64)
+    task, outputs = task_in(MANIFEST), targets.names(manifest)
+    labels = targets.of(examples, outputs)
     groups = examples["group"].where(examples["group"] != "", examples["digest"]).tolist()
     held_out = folds(labels, groups)
 
@@ -64,7 +64,7 @@ def choose(networks: list[str] | None = None, budget: float | None = None) -> No
         asked = settings.extract.model_copy(update={"backbone": name, "weights": "pretrained"})
         params.extract_section({"backbone": name}, "choose")  # that it is a name
         engine = engines[name] = open_engine(asked, kind)
-        splits, computed = originals(examples, classes, [engine], asked.batch_size, power=1.0)
+        splits, computed = originals(examples, outputs, [engine], asked.batch_size, power=1.0)
         features[name] = _in_order(splits, examples)
         costs[name] = _milliseconds(examples, engine, kind)
         print(f"choose: {name}: {len(examples) - computed} views reused, {computed} computed")
@@ -77,23 +77,27 @@ def choose(networks: list[str] | None = None, budget: float | None = None) -> No
             continue  # the head weighs counts by TF-IDF, and cannot see them beside others
         cost = sum(costs[part] for part in parts)
         found = [features[part] for part in parts]
-        power = settings.train.power
-        candidates.append(judged(name, found, labels, held_out, power, bool(counts), cost))
+        how = held_out, settings.train.power, bool(counts), cost, task
+        candidates.append(judged(name, found, labels, *how))
     taken, best = winner(candidates, budget)
-    print(table(candidates, taken, best))
+    print(table(candidates, taken, best, words(task)))
     write(taken.name)
 
 
-def table(candidates: list[Candidate], taken: Candidate, best: Candidate) -> str:
-    """The candidates, the one of the lowest loss first."""
-    width = max(len(one.name) for one in candidates)
-    lines = [f"{'backbone':{width}}  {'loss':>7}  {'more than the best':>22}  accuracy  ms each"]
+def table(
+    candidates: list[Candidate], taken: Candidate, best: Candidate, measure: str = "accuracy"
+) -> str:
+    """The candidates, the one of the lowest loss first; `measure` names their score."""
+    width, wide = max(len(one.name) for one in candidates), max(len(measure), 8)
+    lines = [
+        f"{'backbone':{width}}  {'loss':>7}  {'more than the best':>22}  {measure:>{wide}}  ms each"
+    ]
     for one in sorted(candidates, key=lambda one: float(one.losses.mean())):
         apart = difference(one.losses, best.losses)
         shown = "the best" if one is best else f"{apart.low:+.4f} to {apart.high:+.4f}"
         mark = "  <- taken" if one is taken else ""
         lines.append(
-            f"{one.name:{width}}  {one.losses.mean():7.4f}  {shown:>22}  {one.right.mean():8.4f}"
+            f"{one.name:{width}}  {one.losses.mean():7.4f}  {shown:>22}  {one.score:{wide}.4f}"
             f"  {one.milliseconds:7.1f}{mark}"
         )
     return "\n".join(lines)

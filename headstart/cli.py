@@ -61,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"headstart {__version__}")
     subcommands = parser.add_subparsers(dest="subcommand", required=True)
     asking = subcommands.add_parser(
-        "predict", help="Predict the classes of examples with a trained bundle.", parents=either
+        "predict",
+        help="Predict the classes, labels or numbers of examples with a trained bundle.",
+        parents=either,
     )
     answers.add_arguments(asking)
     # What is not given is left to `serve.run`.

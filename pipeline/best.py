@@ -43,7 +43,7 @@ def best() -> None:
             f" {computed} computed"
         )
         finetuned = settings.model_copy(update={"weights": "finetuned"})
-        train, val = splits["train"], splits["val"]
+        train, val = splits["train"], splits["val"]  # finetune chooses by validation
         sets = json.loads((BUNDLE / "bundle.json").read_text(encoding="utf-8")).get("sets")
         none = {"why_no_sets": NO_SETS} if sets else {}
         write(BEST, [file], kind, finetuned, head, about, figures, manifest, train, val, none)

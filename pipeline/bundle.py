@@ -4,17 +4,18 @@ from . import kinds
 from .backbones import exports
 from .core import command, params
 from .core.paths import BUNDLE, FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, METRICS, SETS_OF_BUNDLE
-from .heads.head import load_head
+from .heads.head import load_head, stop_if_of_another_task
 from .serving.writing import read_figures, write
 from .tables import joined
 from .tables.features import read_splits
-from .tables.manifest import kind_in, read_manifest
+from .tables.manifest import kind_in, read_manifest, task_in
 
 
 def bundle() -> None:
     """Put the backbone, the head and what is known of them into one folder."""
     settings = params.load(kinds.schema).extract
     head, about = load_head(HEAD_WEIGHTS, HEAD)
+    stop_if_of_another_task(about, task_in(MANIFEST))
     manifest, metrics = read_manifest(MANIFEST), read_figures(METRICS, "evaluate")
     sets = read_figures(SETS_OF_BUNDLE, "evaluate")
     splits = read_splits(FEATURES, manifest, about["classes"], ["train", "val"], about["power"])

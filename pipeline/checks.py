@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from . import kinds
@@ -11,9 +13,22 @@ from .core.paths import CHECKS, CHECKS_COUNTS, MANIFEST
 from .heads.head import one_thread
 from .quality.drift import drifts
 from .quality.duplicates import near_duplicates
+from .quality.few_examples import few_examples
 from .quality.label_issues import label_issues
+from .quality.label_issues_of_several import label_issues_of_several
+from .quality.number_issues import number_issues
 from .quality.originals import originals
-from .tables.manifest import DRAWN, GIVEN, PLACE, SPLITS, kind_in, origins_in, read_manifest
+from .tables import targets
+from .tables.manifest import (
+    CLASSIFICATION,
+    DRAWN,
+    GIVEN,
+    PLACE,
+    kind_in,
+    origins_in,
+    read_manifest,
+    task_in,
+)
 
 # Decimals in tables: more would only show how the machine rounds.
 DIGITS = 6
@@ -24,12 +39,19 @@ NOT_TESTED = {
 }
 # Examples or classes named in a line; the table has all.
 NAMED = 3
+# What the tables call a class, one of them and several.
+NOUNS = {
+    CLASSIFICATION: ("class", "classes"),
+    targets.MULTILABEL: ("label", "labels"),
+    targets.REGRESSION: ("number", "numbers"),
+}
 
 
 def checks() -> None:
     """Look for near-duplicates, wrong labels, scarce classes and drift; write what was found."""
     settings = params.load(kinds.schema).checks
     manifest, kind = read_manifest(MANIFEST), kinds.named(kind_in(MANIFEST))
+    task = task_in(MANIFEST)
     if "group" not in manifest:
         raise DataError(f"{MANIFEST} has no column group; run the ingest stage again")
     rows, features = originals(manifest)
@@ -37,8 +59,8 @@ def checks() -> None:
         pairs, compared, known = near_duplicates(rows, features, settings.duplicate_cosine, kind)
         found = {
             "near_duplicates": pairs,
-            "label_issues": label_issues(rows, features, settings),
-            "few_examples": few_examples(manifest, settings.least_examples),
+            "label_issues": _label_issues(rows, features, task, settings),
+            "few_examples": few_examples(manifest, task, settings.least_examples),
             "drift": drifts(rows, features, origins_in(MANIFEST), settings),
         }
     CHECKS.mkdir(parents=True, exist_ok=True)
@@ -67,8 +89,8 @@ def checks() -> None:
     scarcely = f"fewer than {settings.least_examples} training {kind.nouns}"
     _say(
         "few_examples",
-        f"class with {scarcely}",
-        f"classes with {scarcely}",
+        f"{NOUNS[task][0]} with {scarcely}",
+        f"{NOUNS[task][1]} with {scarcely}",
         [f"{name} ({count})" for name, count in scarce],
     )
     by_origin = found["drift"].groupby("origin")["split"].agg(" and ".join)
@@ -85,6 +107,20 @@ def checks() -> None:
     print(f"checks: {compared} pairs of {kind.nouns} compared, {known} of them in earlier runs")
 
 
+def _label_issues(
+    rows: pd.DataFrame,
+    features: npt.NDArray[np.float32],
+    task: str,
+    settings: params.ChecksParams,
+) -> pd.DataFrame:
+    """Labels, or numbers, that are probably wrong, as the task has them."""
+    if task == CLASSIFICATION:
+        return label_issues(rows, features, settings)
+    names = targets.target_names(rows)
+    find = label_issues_of_several if task == targets.MULTILABEL else number_issues
+    return find(rows, features, targets.of(rows, names), names, settings)
+
+
 def _say(name: str, one: str, many: str, found: list[str]) -> None:
     if not found:
         print(f"checks: no {many}")
@@ -92,14 +128,6 @@ def _say(name: str, one: str, many: str, found: list[str]) -> None:
     named = ", ".join(found[:NAMED]) + (", …" if len(found) > NAMED else "")
     what = one if len(found) == 1 else many
     print(f"checks: {len(found)} {what}: {named}; see {CHECKS / name}.csv")
-
-
-def few_examples(manifest: pd.DataFrame, least: int) -> pd.DataFrame:
-    """A row a class with fewer than `least` training examples: its examples in each split."""
-    counts = manifest.groupby(["label", "split"]).size().unstack(fill_value=0)
-    counts = counts.reindex(columns=SPLITS, fill_value=0)
-    scarce = counts[counts["train"] < least].sort_index()
-    return scarce.rename_axis("class").rename_axis(columns=None).reset_index()
 
 
 if __name__ == "__main__":

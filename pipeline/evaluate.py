@@ -63,7 +63,7 @@ def evaluate() -> None:
         print(f"evaluate: warning: {words}")
     weigh = task.weigh(test.labels, answers, thresholds, settings)
     measured = whole(weigh, examples)
-    resampled = resample(weigh, *answers.shape, settings.bootstrap, settings.seed)
+    resampled = resample(weigh, examples, len(names), settings.bootstrap, settings.seed)
 
     if PLOTS.exists():
         shutil.rmtree(PLOTS)  # another task's files have other names

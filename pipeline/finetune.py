@@ -31,15 +31,28 @@ from .core.paths import (
     MANIFEST,
 )
 from .heads.fit import class_weights, device_for, fit_heads
-from .heads.head import Floats, Head, fit_temperature, load_head, save_head
+from .heads.head import (
+    Floats,
+    Head,
+    fit_temperature,
+    load_head,
+    save_head,
+    sigmoid,
+    stop_if_of_another_task,
+)
 from .heads.hyperparameters import from_used
+from .heads.losses import score_name
+from .heads.thresholds import fit_thresholds
 from .heads.trained import Figures, Schedule, kept_figures
+from .tables import targets
 from .tables.features import Split, read_splits
 from .tables.labels import require
-from .tables.manifest import kind_in, read_manifest
+from .tables.manifest import CLASSIFICATION, kind_in, read_manifest, task_in
+from .tasks import spelt
 from .transfer import finetuning
 from .transfer.examples import Feed, Labelled
 from .transfer.finetuning import UNMEASURED
+from .transfer.goal import CLASSES, Goal
 from .transfer.measure import figures_of, measure, write_curve
 from .transfer.network import Network
 from .transfer.recipe import Recipe
@@ -57,21 +70,23 @@ def finetune() -> None:
     manifest = read_manifest(MANIFEST)
     require(manifest, "finetune")
     chosen, about = load_head(HEAD_WEIGHTS, HEAD)
-    classes, power = about["classes"], about["power"]
-    splits = read_splits(FEATURES, manifest, classes, ["train", "val", "test"], power)
+    stop_if_of_another_task(about, task_in(MANIFEST))
+    names, power = about["classes"], about["power"]
+    splits = read_splits(FEATURES, manifest, names, ["train", "val", "test"], power)
     rows, val = splits["train"], splits["val"]
-    weights = class_weights(weighing.class_weights, rows.labels, len(classes))
-    schedule = Schedule(about["epoch"], weighing.batch_size, 0, weights)
-    head = converged(about, rows, val, schedule)
+    goal = Goal.of(task_in(MANIFEST), about.get("loss", "squared"), rows.labels)
+    weights = class_weights(weighing.class_weights, rows.labels, len(names))
+    schedule = Schedule(about["epoch"], weighing.batch_size, 0, weights, loss=goal.loss)
+    head = goal.entered(converged(about, rows, val, schedule))
     frozen = {name: head.logits(splits[name].features) for name in ("val", "test")}
-    loss, accuracy = measure(frozen["val"], val.labels, weights.tolist())
+    examples = {name: Labelled.of(manifest, names, name).towards(goal) for name in splits}
+    loss, accuracy = measure(frozen["val"], goal.labels(val.labels), weights.tolist(), goal.loss)
 
     named = (extracting.backbone, extracting.weights, extracting.pooling)
     backbone = catalogue.load(*named)
     feed = Feed(kinds.named(kind_in(MANIFEST)), backbone.preprocessing, ranges)
     network = Network(backbone.module, head, power)
-    examples = {name: Labelled.of(manifest, classes, name) for name in splits}
-    recipe = Recipe.of(settings, weights)
+    recipe = Recipe.of(settings, weights, goal.loss)
     trained = finetuning.train_network(
         network,
         examples["train"],
@@ -87,38 +102,39 @@ def finetune() -> None:
     report: dict[str, Any] = {"taken": taken, "epoch": trained.best, "status": trained.status}
     finetuned: dict[str, Floats] = {}
     for split, name in (("val", "validation"), ("test", "test")):
-        labels = splits[split].labels
+        labels = goal.labels(splits[split].labels)
         report[name] = {"pictures": len(labels)}
         if len(labels):
             finetuned[split] = finetuning.answers(
                 network, examples[split], feed, settings.batch_size
             )
-            report[name]["frozen"] = figures_of(frozen[split], labels, confidence)
-            report[name]["finetuned"] = figures_of(finetuned[split], labels, confidence)
+            report[name]["frozen"] = figures_of(frozen[split], labels, confidence, goal)
+            report[name]["finetuned"] = figures_of(finetuned[split], labels, confidence, goal)
     checkpoints = [trained.checkpoint]
     if taken:
-        about |= kept_figures(kept, len(val.labels)) | {"finetuned": True}
-        about["temperature"] = fit_temperature(finetuned["val"], val.labels)
+        about |= kept_figures(kept, len(val.labels), goal.loss) | {"finetuned": True}
+        about |= calibrated(finetuned["val"], val, goal.task)
     if taken and about["refit"]:
         backbone = catalogue.load(*named)  # as it came
-        network = Network(backbone.module, chosen, power)
+        network = Network(backbone.module, goal.entered(chosen), power)
         both, recipe = examples["train"] + examples["val"], replace(recipe, last=trained.best)
         checkpoints.append(refit(network, both, feed, recipe, device))
         if len(splits["test"].labels):
             logits = finetuning.answers(network, examples["test"], feed, settings.batch_size)
-            measured = figures_of(logits, splits["test"].labels, confidence)
+            labels = goal.labels(splits["test"].labels)
+            measured = figures_of(logits, labels, confidence, goal)
             report["test"]["refit"] = measured
     FINETUNE.parent.mkdir(parents=True, exist_ok=True)
     FINETUNE.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    write_curve(trained.curve, FINETUNE_CURVE)
-    save(network, taken, about)
+    write_curve(trained.curve, FINETUNE_CURVE, goal.loss)
+    save(network, taken, about, goal)
     for checkpoint in checkpoints:
         checkpoint.unlink(missing_ok=True)
     words = "taken" if taken else "not taken"
     print(
         f"finetune: {words}: on {len(val.labels)} validation examples loss {loss:.4f} frozen, "
-        f"{kept.val_loss:.4f} finetuned (epoch {trained.best}), accuracy {accuracy:.4f} and "
-        f"{kept.val_accuracy:.4f}"
+        f"{kept.val_loss:.4f} finetuned (epoch {trained.best}), {spelt(score_name(goal.loss))}"
+        f" {accuracy:.4f} and {kept.val_accuracy:.4f}"
     )
 
 
@@ -133,6 +149,17 @@ def converged(about: dict[str, Any], rows: Split, val: Split, schedule: Schedule
     if one.head is None:
         raise TrainingError(f"the head to begin with was {one.status}; lower train.learning_rate")
     return one.head
+
+
+def calibrated(logits: Floats, val: Split, task: str) -> dict[str, Any]:
+    """What of the head's description comes from the network's answers on validation examples."""
+    if task == targets.REGRESSION:
+        return {}
+    temperature = fit_temperature(logits, val.labels)
+    if task == CLASSIFICATION:
+        return {"temperature": temperature}
+    thresholds = fit_thresholds(sigmoid(logits, temperature), val.labels)
+    return {"temperature": temperature, "thresholds": thresholds}
 
 
 def refit(
@@ -174,10 +201,11 @@ def refit(
     return trained.checkpoint
 
 
-def save(network: Network, taken: bool, about: dict[str, Any]) -> None:
+def save(network: Network, taken: bool, about: dict[str, Any], goal: Goal = CLASSES) -> None:
     """Write whether the network was taken, and its backbone and head where it was.
 
-    `about` describes the head, as `models/head.json` does that of the frozen network.
+    `about` describes the head, as `models/head.json` does that of the frozen network. The head is
+    written so that it answers in the labels' own units.
     """
     FINETUNED.mkdir(parents=True, exist_ok=True)
     for file in FINETUNED.iterdir():
@@ -185,7 +213,8 @@ def save(network: Network, taken: bool, about: dict[str, Any]) -> None:
     (FINETUNED / "taken.json").write_text(json.dumps(taken) + "\n", encoding="utf-8")
     if taken:
         catalogue.save_tensors(network.backbone.state_dict(), FINETUNED / "backbone.safetensors")
-        save_head(network.as_head(), about, FINETUNED / "head.safetensors", FINETUNED / "head.json")
+        head = goal.left(network.as_head())
+        save_head(head, about, FINETUNED / "head.safetensors", FINETUNED / "head.json")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 It gets the budget of `finetune`: the same examples, augmented alike, as many epochs, and the same
 batches. All of it learns, and its statistics follow the examples, since there are none to keep.
+Of numbers it lowers the squared loss.
 """
 
 from .core import command
@@ -22,11 +23,13 @@ from .core.errors import TrainingError
 from .core.paths import FROM_SCRATCH, FROM_SCRATCH_CURVE, MANIFEST
 from .heads.fit import class_weights, device_for
 from .heads.head import Head
-from .tables.labels import class_names, require
-from .tables.manifest import kind_in, read_manifest
-from .transfer import finetuning
+from .tables import targets
+from .tables.labels import require
+from .tables.manifest import kind_in, read_manifest, task_in
+from .transfer import finetuning, judging
 from .transfer.examples import Feed, Labelled
 from .transfer.finetuning import UNMEASURED
+from .transfer.goal import Goal
 from .transfer.measure import figures_of, write_curve
 from .transfer.network import Network
 from .transfer.recipe import Recipe
@@ -41,21 +44,24 @@ def from_scratch() -> None:
     extracting = params.load(kinds.schema).extract
     weighing = params.load(kinds.schema).train.class_weights
     confidence = params.load(kinds.schema).evaluate.confidence
+    task = task_in(MANIFEST)
     device = torch.device(device_for(budget.device, descends=True, parameter="finetune.device"))
     manifest = read_manifest(MANIFEST)
-    classes = class_names(manifest)
+    names = targets.names(manifest)
     require(manifest, "from_scratch")
-    examples = {name: Labelled.of(manifest, classes, name) for name in ("train", "val", "test")}
+    examples = {name: Labelled.of(manifest, names, name) for name in ("train", "val", "test")}
+    goal = Goal.of(task, "squared", examples["train"].labels)
+    examples = {name: some.towards(goal) for name, some in examples.items()}
     backbone = catalogue.load(extracting.backbone, "random")
     head = Head(
-        np.zeros((len(classes), backbone.dimension), np.float32),
-        np.zeros(len(classes), np.float32),
+        np.zeros((len(names), backbone.dimension), np.float32),
+        np.zeros(len(names), np.float32),
     )
     feed = Feed(kinds.named(kind_in(MANIFEST)), backbone.preprocessing, ranges)
     network = Network(backbone.module, head, power=1)
-    weights = class_weights(weighing, examples["train"].labels, len(classes))
+    weights = class_weights(weighing, examples["train"].labels, len(names))
     recipe = replace(
-        Recipe.of(budget, weights),
+        Recipe.of(budget, weights, goal.loss),
         blocks=None,
         learning_rate=settings.learning_rate,
         layer_decay=1.0,
@@ -79,13 +85,16 @@ def from_scratch() -> None:
         report[name] = {"pictures": len(labels)}
         if len(labels):
             logits = finetuning.answers(network, examples[split], feed, budget.batch_size)
-            report[name] |= figures_of(logits, labels, confidence)
+            report[name] |= figures_of(logits, labels, confidence, goal)
     FROM_SCRATCH.parent.mkdir(parents=True, exist_ok=True)
     FROM_SCRATCH.write_text(json.dumps({"from_scratch": report}, indent=2) + "\n", encoding="utf-8")
-    write_curve(trained.curve[1:], FROM_SCRATCH_CURVE)
+    write_curve(trained.curve[1:], FROM_SCRATCH_CURVE, goal.loss)
     trained.checkpoint.unlink(missing_ok=True)
     kept = report["validation"]
-    print(f"from_scratch: validation loss {kept['loss']:.4f}, accuracy {kept['accuracy']:.4f}")
+    print(
+        f"from_scratch: validation loss {kept['loss']:.4f}, {judging.words(task)}"
+        f" {kept[judging.measure(task)]:.4f}"
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from .sources.found import Refused
 from .sources.splits import origins, split
 from .tables import targets
 from .tables.labels import listed, missing, require
-from .tables.manifest import CLASSIFICATION, SPLITS, write_manifest
+from .tables.manifest import SPLITS, write_manifest
+from .tables.task_names import CLASSIFICATION
 
 # What is learned, one of it and several.
 NOUNS = {

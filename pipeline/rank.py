@@ -20,22 +20,19 @@ from .backbones import exports
 from .backbones.engines import Engine, open_engines
 from .core import command, packages, params, plugins
 from .core.paths import MANIFEST, RANK, RANK_SPEED
-from .heads.fit import fit_heads
-from .heads.head import probabilities
-from .heads.hyperparameters import from_used
-from .heads.trained import Schedule, Trained, order
+from .heads.trained import Trained, order
 from .runners.threads import batches, features_of
 from .runners.wanted import originals
-from .tables import joined
+from .tables import joined, targets
 from .tables.features import Split
-from .tables.labels import class_names, require
-from .tables.manifest import kind_in, read_manifest
-from .tasks.metrics import bootstrap, interval
+from .tables.labels import require
+from .tables.manifest import kind_in, read_manifest, task_in
+from .transfer import judging
 from .transfer.choice import difference
 from .transfer.logme import logme
+from .transfer.quick_head import decays_for, quick_heads, units_for
 
 DECAYS = np.geomspace(1e-4, 10, 11).tolist()  # L2 penalties that each candidate's head may have
-RESAMPLES = 1000
 
 
 def rank() -> None:
@@ -45,9 +42,10 @@ def rank() -> None:
     power = params.load(kinds.schema).train.power
     kind = kinds.named(kind_in(MANIFEST))
     manifest = read_manifest(MANIFEST)
-    classes = class_names(manifest)
+    task, names = task_in(MANIFEST), targets.names(manifest)
     require(manifest, "rank")
     examples = manifest[manifest["split"].isin(["train", "val"])]
+    measure = f"val_{judging.measure(task)}"
     candidates = list(dict.fromkeys(settings.backbones))
     for candidate in filter(params.takes_torch, candidates):  # before any is computed
         packages.need("torch", "rank")
@@ -65,24 +63,24 @@ def rank() -> None:
         changes = {"backbone": name, "weights": weights, "pooling": pooling}
         asked = extracting.model_copy(update=changes)
         engines = open_engines(asked, kind)
-        splits, computed = originals(examples, classes, engines, asked.batch_size, power)
+        splits, computed = originals(examples, names, engines, asked.batch_size, power)
         reused = len(examples) * len(engines) - computed
         print(f"rank: {candidate}: {reused} views reused, {computed} computed")
         counts = engines[0].takes == "terms"
-        head = quick_head(splits["train"], splits["val"], len(classes), counts)
+        head = quick_head(splits["train"], splits["val"], task, len(names), counts)
         rows.append(
             {"backbone": candidate}
-            | measured(head, splits, len(classes), settings.confidence)
+            | measured(head, splits, task, settings.confidence)
             | described(name, weights, engines, splits["train"].features.shape[1])
         )
-        losses[candidate] = surprise(head, splits["val"])
+        losses[candidate] = surprise(head, splits, task)
         speeds.append((candidate, speed(examples, engines, asked.batch_size), engines[0].name))
         print(
-            f"rank: {candidate}: validation accuracy {rows[-1]['val_accuracy']:.4f}, "
+            f"rank: {candidate}: validation {judging.words(task)} {rows[-1][measure]:.4f}, "
             f"LogME {rows[-1]['logme']:.3f}, {speeds[-1][1]} views a second"
         )
     # Of equal accuracies the lower loss is better: it also says by how much each was right.
-    table = pd.DataFrame(rows).sort_values(["val_accuracy", "val_loss"], ascending=[False, True])
+    table = pd.DataFrame(rows).sort_values([measure, "val_loss"], ascending=[False, True])
     RANK.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(RANK, index=False, float_format="%.6g", lineterminator="\n")
     say_if_better(losses, extracting.backbone, settings.confidence)
@@ -90,12 +88,12 @@ def rank() -> None:
     timings.to_csv(RANK_SPEED, index=False, lineterminator="\n")
 
 
-def surprise(head: Trained, val: Split) -> npt.NDArray[np.float64]:
-    """The log loss of each validation example, [n]."""
+def surprise(head: Trained, splits: dict[str, Split], task: str) -> npt.NDArray[np.float64]:
+    """The loss of each validation example of which a label is known, [n]."""
     assert head.head is not None  # noqa: S101 (L-BFGS loses none)
-    shares = probabilities(head.head.logits(val.features))
-    losses: npt.NDArray[np.float64] = -np.log(shares[np.arange(len(shares)), val.labels])
-    return losses
+    val, units = splits["val"], units_for(task, splits["train"].labels)
+    losses = judging.surprise(task, head.head.logits(val.features), val.labels, units)
+    return losses[~np.isnan(losses)]
 
 
 def say_if_better(
@@ -121,29 +119,28 @@ def parted(candidate: str) -> tuple[str, str]:
     return "pretrained", candidate
 
 
-def quick_head(rows: Split, val: Split, classes: int, counts: bool = False) -> Trained:
-    """Logistic regression with the penalty of the lowest validation loss."""
-    choices = [from_used({"optimizer": "lbfgs", "weight_decay": decay}) for decay in DECAYS]
-    schedule = Schedule(1, 1, 0, np.ones(classes, np.float32), counts)
-    return min(fit_heads(rows, val, choices, schedule, "cpu"), key=order)
+def quick_head(rows: Split, val: Split, task: str, outputs: int, counts: bool = False) -> Trained:
+    """The quick head with the penalty of the lowest validation loss."""
+    decays = decays_for(task, DECAYS)
+    return min(quick_heads(rows, val, task, outputs, decays, counts), key=order)
 
 
 def measured(
-    best: Trained, splits: dict[str, Split], classes: int, confidence: float
+    best: Trained, splits: dict[str, Split], task: str, confidence: float
 ) -> dict[str, Any]:
-    """The head's validation figures, with the accuracy's interval, and the features' LogME."""
+    """The head's validation figures, with the measure's interval, and the features' LogME."""
     rows, val = splits["train"], splits["val"]
     assert best.head is not None and best.kept is not None  # noqa: S101, PT018 (L-BFGS loses none)
-    shares = probabilities(best.head.logits(val.features))
-    resampled = bootstrap(val.labels, shares, 1, 1, RESAMPLES, 0).overall["accuracy"]
-    low, high = interval(resampled, confidence)
+    found = judging.judged(task, best.head.logits(val.features), val.labels, confidence)
+    units = units_for(task, rows.labels)
+    learned = rows.labels if units is None else units.learned(rows.labels)
     return {
-        "val_accuracy": best.kept.val_accuracy,
-        "low": float(low),
-        "high": float(high),
+        f"val_{judging.measure(task)}": found.value,
+        "low": found.low,
+        "high": found.high,
         "val_loss": best.kept.val_loss,
         "weight_decay": best.hyperparameters.weight_decay,
-        "logme": logme(best.head.seen(rows.features), rows.labels, classes),
+        "logme": logme(best.head.seen(rows.features), learned, len(best.head.bias)),
     }
 
 

@@ -27,7 +27,14 @@ from .heads.trained import (
 from .tables import targets
 from .tables.features import Split, are_counts, read_splits
 from .tables.labels import require
-from .tables.manifest import CLASSIFICATION, read_manifest
+from .tables.manifest import read_manifest
+from .tables.task_names import CLASSIFICATION
+
+OUTPUTS = {
+    CLASSIFICATION: "classes",
+    targets.MULTILABEL: "labels",
+    targets.REGRESSION: "numbers",
+}
 
 
 def train() -> None:
@@ -56,7 +63,7 @@ def train() -> None:
         + 10 * head_bytes
         + min(20 * head_bytes, 10**9)
         + 8 * len(classes) * len(val.labels),
-        f"train: {len(rows.labels):,} views of {len(classes):,} classes",
+        f"train: {len(rows.labels):,} views of {len(classes):,} {OUTPUTS[task]}",
         "take fewer views (augment.views) or a backbone with fewer features",
     )
 
@@ -86,7 +93,7 @@ def train() -> None:
     _write_sweep(ranked, loss)
     _write_curve(best.curve, loss)
     # Before the head has seen the validation examples: of those it would be too sure.
-    fitted = _fitted(head, val, task)
+    fitted = _fitted(head, val, task, loss)
     if settings.refit and len(val.labels):
         head = refit(best, rows, val, schedule, device)
     about = {
@@ -102,10 +109,10 @@ def train() -> None:
     _print_summary(ranked, kept, len(rows.labels), len(val.labels), loss)
 
 
-def _fitted(head: Head, val: Split, task: str) -> dict[str, Any]:
-    """What of a head's description comes from its answers on validation examples."""
+def _fitted(head: Head, val: Split, task: str, loss: str) -> dict[str, Any]:
+    """What a head's description says of the task, and of the answers on validation examples."""
     if task == targets.REGRESSION:
-        return {"task": task, "temperature": 1.0}
+        return {"task": task, "loss": loss, "temperature": 1.0}
     temperature = fit_temperature(head.logits(val.features), val.labels)
     if task != targets.MULTILABEL:
         return {"temperature": temperature}

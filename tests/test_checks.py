@@ -25,7 +25,7 @@ from pipeline.core.paths import CHECKS, CHECKS_COUNTS, MANIFEST
 from pipeline.kinds import image
 from pipeline.kinds.image import copies
 from pipeline.kinds.image.copies import IN_A_ROW, ROUNDING, SIDE, SIZES, fits, thumbnail
-from pipeline.quality import drift, duplicates, label_issues
+from pipeline.quality import drift, duplicates, held_out, label_issues
 from pipeline.sources.surfaces import PATCH, cut
 from pipeline.store.database import features_file
 from pipeline.store.places import default_folder
@@ -533,9 +533,9 @@ def test_a_manifest_without_groups_is_an_error(planted):
 
 
 def test_pictures_of_a_group_are_in_one_fold():
-    fold = label_issues.folds(["herd"] * 4 + [str(number) for number in range(400)], 0)
+    fold = held_out.folds(["herd"] * 4 + [str(number) for number in range(400)], 0)
     assert len(set(fold[:4])) == 1
-    assert np.bincount(fold[4:], minlength=label_issues.FOLDS).min() > 50
+    assert np.bincount(fold[4:], minlength=held_out.FOLDS).min() > 50
 
 
 def test_candidates_are_the_nearest_of_every_block():
@@ -557,17 +557,17 @@ def test_held_out_probabilities_are_alike_by_either_system_of_equations():
     """More features than pictures, or more pictures than features: one ridge."""
     random = np.random.default_rng(0)
     features = random.standard_normal((100, 90)).astype(np.float32)
-    narrow = label_issues._ridge(features, features[:, :3])
-    wide = label_issues._ridge(
+    narrow = held_out.ridge(features, features[:, :3])
+    wide = held_out.ridge(
         np.concatenate([features, np.zeros((100, 20), np.float32)], 1), features[:, :3]
     )
     penalised = np.linalg.solve(
-        features.T @ features + label_issues.PENALTY * 100 * 90 * np.eye(90),
+        features.T @ features + held_out.PENALTY * 100 * 90 * np.eye(90),
         features.T @ features[:, :3],
     )
     np.testing.assert_allclose(narrow, penalised, atol=1e-4)
     again = np.linalg.solve(
-        features.T @ features + label_issues.PENALTY * 100 * 110 * np.eye(90),
+        features.T @ features + held_out.PENALTY * 100 * 110 * np.eye(90),
         features.T @ features[:, :3],
     )
     np.testing.assert_allclose(wide[:90], again, atol=1e-4)

@@ -17,10 +17,11 @@ from pipeline.core.paths import (
     MANIFEST,
 )
 from pipeline.heads.head import load_head
-from pipeline.learning_curve import drawn, interval, learning_curve, numbers
+from pipeline.learning_curve import learning_curve
 from pipeline.tables.features import read_splits
 from pipeline.tables.manifest import read_manifest
 from pipeline.train import train
+from pipeline.transfer.draws import drawn, interval, numbers
 from tests.test_train import COUNTS, make_features
 
 

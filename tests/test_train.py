@@ -19,6 +19,7 @@ from pipeline.heads.head import load_head, probabilities
 from pipeline.heads.hyperparameters import Hyperparameters, every_combination
 from pipeline.heads.trained import Schedule
 from pipeline.tables.features import write_shards
+from pipeline.tables.manifest import write_manifest
 from pipeline.train import train
 from tests.heads.test_fit import blobs
 
@@ -63,6 +64,38 @@ def trained_project(project):
     project.set(**{"train.weight_decay": 0.01, "train.width": 0, "train.label_smoothing": 0.0})
     project.set(**{"train.power": 1.0, "train.refit": False})
     return project
+
+
+def make_targets(task, targets, dimension=12):
+    """A manifest of a task and its features; `targets` is [n, c] by name, of which 80 are train's.
+
+    The first columns of the features tell the targets, with some noise.
+    """
+    generator = np.random.default_rng(3)
+    columns = {name: np.asarray(values, dtype=float) for name, values in targets.items()}
+    count = len(next(iter(columns.values())))
+    digests = [f"{7919 * number % 256:02x}{number:062x}" for number in range(count)]
+    features = generator.standard_normal((count, dimension))
+    for number, values in enumerate(columns.values()):
+        spread = np.nanstd(values) or 1.0
+        known = np.nan_to_num((values - np.nanmean(values)) / spread)
+        features[:, number] += 1.5 * known
+    manifest = pd.DataFrame(
+        {
+            "digest": digests,
+            "path": [f"data/raw/{number:04}.jpg" for number in range(count)],
+            "label": "",
+            "split": ["train" if n < 80 else "val" if n < 110 else "test" for n in range(count)],
+        }
+        | {f"target:{name}": values for name, values in columns.items()}
+    )
+    MANIFEST.parent.mkdir(parents=True, exist_ok=True)
+    write_manifest(manifest, "image", MANIFEST, task=task)
+    order = np.argsort(digests)
+    write_shards(
+        FEATURES,
+        [(np.array(digests)[order], np.zeros(count), features[order].astype(np.float32))],
+    )
 
 
 def table(file):
@@ -293,3 +326,98 @@ def test_torch_is_imported_only_where_a_head_descends(trained_project):
         trained_project.set(**{"train.optimizer": optimizer, "train.width": 0})
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.stdout.splitlines()[-1] == imported, done.stderr
+
+
+def some_labels(count=140):
+    """Two labels of about even shares, of which one is unknown now and then, and a rare one."""
+    labels = (np.random.default_rng(4).random((count, 3)) < [0.5, 0.4, 0.15]).astype(float)
+    labels[::7, 1] = np.nan
+    return {"wood": labels[:, 0], "brick": labels[:, 1], "moss": labels[:, 2]}
+
+
+def some_numbers(count=140):
+    numbers = np.random.default_rng(5).standard_normal((count, 2))
+    return {"age": 40 + 12 * numbers[:, 0], "area": 0.3 + 0.1 * numbers[:, 1]}
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adamw", "nearest_mean"])
+def test_several_labels_are_learned_with_a_threshold_each(trained_project, optimizer, capsys):
+    make_targets("multilabel", some_labels())
+    trained_project.set(**{"ingest.task": "multilabel", "train.optimizer": optimizer})
+    trained_project.set(**{"train.refit": True, "train.learning_rate": 0.05})
+    train()
+    head, about = load_head(HEAD_WEIGHTS, HEAD)
+    assert about["task"] == "multilabel"
+    assert about["classes"] == ["wood", "brick", "moss"]
+    assert len(about["thresholds"]) == 3
+    assert (about["temperature"] != 1) == (optimizer != "nearest_mean")  # its scale is fair already
+    assert head.weight.shape == (3, 12)
+    assert about["validation"]["accuracy"] > 0.8
+    assert list(about["validation"]) == ["accuracy", "loss", "pictures"]
+    assert table(SWEEP)[0]["val_accuracy"] == f"{about['validation']['accuracy']}"
+    assert "on 30 validation examples loss" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("loss", "optimizer"), [("squared", "ridge"), ("huber", "lbfgs"), ("huber", "adamw")]
+)
+def test_numbers_are_learned_in_their_own_units(trained_project, loss, optimizer, capsys):
+    make_targets("regression", some_numbers())
+    trained_project.set(**{"ingest.task": "regression", "train.optimizer": optimizer})
+    trained_project.set(**{"train.loss": loss, "train.learning_rate": 0.05})
+    train()
+    head, about = load_head(HEAD_WEIGHTS, HEAD)
+    assert (about["task"], about["classes"], about["temperature"]) == (
+        "regression",
+        ["age", "area"],
+        1.0,
+    )
+    assert "thresholds" not in about
+    assert about["validation"]["r2"] > 0.4
+    assert "accuracy" not in about["validation"]
+    rows, curve = table(SWEEP), table(TRAINING)
+    assert {"train_r2", "val_r2"} < set(rows[0])
+    assert set(curve[0]) == {"epoch", "train_loss", "train_r2", "val_loss", "val_r2"}
+    answers = head.answers(np.zeros((1, 12), np.float32), 1.0, "regression")[0]
+    np.testing.assert_allclose(answers, [40, 0.3], rtol=0.15)
+    assert ", R² 0." in capsys.readouterr().out
+
+
+def test_other_tasks_write_the_same_bytes_twice(trained_project):
+    trained_project.set(**{"train.optimizer": ["adamw", "lbfgs", "ridge"], "train.refit": True})
+    for task, targets in (("multilabel", some_labels()), ("regression", some_numbers())):
+        make_targets(task, targets)
+        trained_project.set(**{"ingest.task": task})
+        runs = []
+        for _ in range(2):
+            train()
+            runs.append([file.read_bytes() for file in (HEAD, HEAD_WEIGHTS, SWEEP, TRAINING)])
+        assert runs[0] == runs[1]
+
+
+def test_without_validation_thresholds_are_the_usual_ones(trained_project):
+    make_targets("multilabel", {name: values[:80] for name, values in some_labels().items()})
+    trained_project.set(**{"ingest.task": "multilabel", "train.optimizer": "lbfgs"})
+    train()
+    about = load_head(HEAD_WEIGHTS, HEAD)[1]
+    assert about["thresholds"] == [0.5, 0.5, 0.5]
+    assert about["validation"] == {"pictures": 0, "loss": None, "accuracy": None}
+
+
+@pytest.mark.parametrize(
+    ("task", "changed", "message"),
+    [
+        ("multilabel", {"moss": np.zeros(140)}, "no training example has the label moss"),
+        ("multilabel", {"moss": np.ones(140)}, "no training example lacks the label moss"),
+        ("regression", {"age": np.full(140, 3.0)}, "the target age is 3 in all 80"),
+        ("regression", {"age": 1.7e9 + np.arange(140)}, "keep seven digits; subtract a constant"),
+    ],
+)
+def test_targets_that_cannot_be_learned_are_told_before_training(
+    trained_project, task, changed, message
+):
+    make_targets(task, (some_labels() if task == "multilabel" else some_numbers()) | changed)
+    trained_project.set(**{"ingest.task": task, "train.optimizer": "lbfgs"})
+    with pytest.raises(DataError, match=message):
+        train()
+    assert not HEAD.exists()

@@ -19,8 +19,7 @@ from safetensors.numpy import load_file, save
 
 from ..core.errors import DataError
 from ..core.paths import MANIFEST
-from ..tables.manifest import CLASSIFICATION
-from ..tables.targets import MULTILABEL, REGRESSION
+from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
 from .tf_idf import weighed
 
 Floats = npt.NDArray[np.float32]
@@ -241,7 +240,7 @@ def load_head(
         head = Head(**load_file(weights))
         description: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
         classes = named_classes(description)
-        wrong = _misfit(head) or _wrong_for_task(description, len(classes))
+        wrong = _misfit(head) or wrong_for_task(description, len(classes))
         for name in numbers:
             if not (isinstance(description[name], float | int) and 0 < description[name] < 1e6):
                 wrong = f"{name} is {description[name]!r:.40}"
@@ -294,7 +293,7 @@ def stop_if_of_another_task(description: dict[str, Any], task: str) -> None:
         )
 
 
-def _wrong_for_task(description: dict[str, Any], outputs: int) -> str:
+def wrong_for_task(description: dict[str, Any], outputs: int) -> str:
     """Why a description is none of its task; empty where it is."""
     task = task_of(description)
     if task not in ANSWERS:

@@ -23,8 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.errors import DataError
-from ..tables.manifest import CLASSIFICATION
-from ..tables.targets import MULTILABEL
+from ..tables.task_names import CLASSIFICATION, MULTILABEL
 from .head import Floats, Head, probabilities
 
 LOSSES = ("softmax", "binary", "squared", "huber")

@@ -156,5 +156,5 @@ Solver = Callable[[Split, str, Floats, Sequence[float]], list[Head]]
 SOLVERS: dict[str, dict[str, Solver]] = {
     "binary": {"lbfgs": by_lbfgs, "ridge": ridge, "nearest_mean": nearest_mean},
     "squared": {"lbfgs": ridge, "ridge": ridge},
-    "huber": {"lbfgs": by_lbfgs, "ridge": ridge},
+    "huber": {"lbfgs": by_lbfgs},
 }

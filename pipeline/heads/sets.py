@@ -105,7 +105,8 @@ def before(shares: npt.NDArray[np.floating], labels: Integers) -> tuple[Integers
     Returns:
         rank [n], probability of all labels before it [n], its own probability [n].
     """
-    rank, ahead, own = (np.empty(len(labels), of) for of in (np.int64, np.float64, np.float64))
+    rank, ahead = np.empty(len(labels), np.int64), np.empty(len(labels))
+    own = np.empty(len(labels))
     places = np.arange(shares.shape[1])
     for some in chunks(shares.shape):
         part = shares[some].astype(np.float64)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..core.paths import BUNDLE, CLASSES, PLOTS
 from ..serving.classifier import Classifier
-from ..tables.targets import SEPARATOR
+from ..tables.task_names import SEPARATOR
 from . import charts, tables
 from .embed import embedded
 from .tables import Thumbnails

@@ -6,25 +6,18 @@ Lawrence and Schölkopf, "Estimating a kernel Fisher discriminant in the presenc
 ICML 2001). A label is an issue where the overlap does not explain it.
 """
 
-import hashlib
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.linalg import solve
 
 from ..core.params import ChecksParams
 from ..heads.head import probabilities
+from .held_out import FOLDS, Floats, Integers, folds_of, predicted
 
-Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 
-FOLDS = 5
-# L2 penalty over the mean square of a feature. A third of it or three times as much finds as many.
-PENALTY = 0.01
 # Wrong labels that a set is taken to have before it is looked at, however large it is.
 EXPECTED = 2.0
 # From this probability on that a label is wrong, it is an issue.
@@ -45,8 +38,7 @@ def label_issues(rows: pd.DataFrame, features: Floats, settings: ChecksParams) -
     judged together, by a head that saw none of them.
     """
     classes, labels = rows.groupby("number")["label"].first(), rows["number"].to_numpy()
-    keys = rows["group"].where(rows["group"] != "", rows["digest"])
-    fold = folds(keys.tolist(), settings.seed)
+    fold = folds_of(rows, settings.seed)
     scores, judged = held_out(features, labels, len(classes), fold)
     scale, share = noise(scores[judged], labels[judged])
     shares = probabilities(scores, 1 / scale)
@@ -64,12 +56,6 @@ def label_issues(rows: pd.DataFrame, features: Floats, settings: ChecksParams) -
     return chosen.drop(columns="margin")
 
 
-def folds(keys: Sequence[str], seed: int) -> Integers:
-    """The fold [n] of each example, drawn from its key alone (its digest or its group's name)."""
-    drawn = [hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest() for key in keys]
-    return np.array([int.from_bytes(hashed, "big") % FOLDS for hashed in drawn], dtype=np.int64)
-
-
 def held_out(
     features: Floats, labels: Integers, classes: int, fold: Integers
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
@@ -79,41 +65,18 @@ def held_out(
         features: [n, d].
         labels: [n], positions of the classes.
         classes: how many there are.
-        fold: [n], as `folds` gives it.
+        fold: [n], as `held_out.folds` gives it.
 
     Returns:
         scores [n, classes], and which examples [n] were judged: those whose label some
         example of another fold has.
     """
-    centred = features - features.mean(axis=0)
-    centred /= max(float(np.sqrt(np.square(centred).mean())), 1e-12)
     wanted = np.eye(classes, dtype=np.float32)[labels]
-    scores = np.zeros(wanted.shape, dtype=np.float32)
-    judged = np.zeros(len(labels), dtype=bool)
+    scores, judged = predicted(features, wanted, fold)
     for held in range(FOLDS):
         out = fold == held
-        if out.all():
-            continue
-        mean, shares = centred[~out].mean(axis=0), wanted[~out].mean(axis=0)
-        weights = _ridge(centred[~out] - mean, wanted[~out] - shares)
-        scores[out] = (centred[out] - mean) @ weights + shares
-        judged[out] = shares[labels[out]] > 0
+        judged[out] &= np.isin(labels[out], labels[~out])
     return scores, judged
-
-
-def _ridge(features: Floats, wanted: Floats) -> Floats:
-    """Weights [d, c]; the smaller of the two systems of equations is solved."""
-    rows, dimension = features.shape
-    penalty = PENALTY * rows * dimension
-    if rows <= dimension:
-        system = features @ features.T
-        system[np.diag_indices(rows)] += penalty
-        combined: Floats = solve(system, wanted, assume_a="pos")
-        return features.T @ combined
-    system = features.T @ features
-    system[np.diag_indices(dimension)] += penalty
-    weights: Floats = solve(system, features.T @ wanted, assume_a="pos")
-    return weights
 
 
 def noise(scores: Floats, labels: Integers) -> tuple[float, float]:

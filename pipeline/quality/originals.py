@@ -6,6 +6,7 @@ import pandas as pd
 
 from ..core.paths import FEATURES
 from ..heads.tf_idf import fitted, weighed
+from ..tables import targets
 from ..tables.features import are_counts, read_splits
 from ..tables.manifest import SPLITS
 from ..tables.power import raised
@@ -17,9 +18,11 @@ POWER = 0.5
 def originals(manifest: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
     """View 0 of every example: its row of the manifest and its features [n, d], by digest.
 
-    The rows' column `number` is the position of the label among the sorted labels.
+    The rows' column `number` is the position of the label among the sorted labels; where several
+    labels or numbers are learned, the rows have these in columns of their own, and no such number.
     """
-    classes = sorted(manifest["label"].unique())
+    names = targets.target_names(manifest)
+    classes = names or sorted(manifest["label"].unique())
     digests, features = [], []
     for split in read_splits(FEATURES, manifest, classes, SPLITS).values():
         first = split.views == 0
@@ -28,6 +31,7 @@ def originals(manifest: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray[np.floa
     joined = np.concatenate(digests)
     order = np.argsort(joined)
     rows = manifest.set_index("digest").loc[joined[order]].reset_index()
-    rows["number"] = pd.Index(classes).get_indexer(rows["label"])
+    if not names:
+        rows["number"] = pd.Index(classes).get_indexer(rows["label"])
     powers = raised(np.concatenate(features)[order], POWER)
     return rows, weighed(powers, fitted(powers)) if are_counts(FEATURES) else powers

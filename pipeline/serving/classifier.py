@@ -20,8 +20,9 @@ from safetensors.numpy import load_file
 
 from ..core.errors import DataError, RefusedError
 from ..heads import sets
-from ..heads.head import load_head, named_classes
+from ..heads.head import load_head, named_classes, task_of, wrong_for_task
 from ..kinds import FITS, INPUTS, INTERPOLATIONS, Fitted, Input, Pixels, Shown, named
+from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
 from . import usual
 from .explain import (
     TINY,
@@ -41,9 +42,9 @@ SCHEMA_OF_TASKS = 3  # of one that answers with several labels or with numbers
 SCHEMAS = (SCHEMA, SCHEMA_OF_JOINED, SCHEMA_OF_TASKS)
 # What the graph calls its answer, by task.
 OUTPUTS = {
-    "classification": "probabilities",
-    "multilabel": "probabilities",
-    "regression": "numbers",
+    CLASSIFICATION: "probabilities",
+    MULTILABEL: "probabilities",
+    REGRESSION: "numbers",
 }
 
 Floats = npt.NDArray[np.float32]
@@ -111,14 +112,14 @@ class Classifier:
         try:
             self.classes = named_classes(about)  # or the names of numbers
             self.task = _task(about)
-            self.thresholds = _thresholds(about, self.task)
+            self.thresholds: list[float] = about.get("thresholds", [])  # of several labels
             of_each = [about, *about.get("further", [])]
             self._prepared = [_preprocessing(folder, one) for one in of_each]
             self.kind = named(about.get("kind", "image"))  # older bundles are of images
             self._sets = _sets(about, self.task)
             # What the server tells of itself.
             _ = str(about["backbone"]["name"]), str(about["data"]["manifest"])
-        except (KeyError, TypeError, ValueError, OSError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
             missing = " is missing" * isinstance(error, KeyError)
             raise DataError(f"{folder / 'bundle.json'} is damaged: {error}{missing}") from None
         options = onnxruntime.SessionOptions()
@@ -206,7 +207,7 @@ class Classifier:
         said = got[self._output]
         if not np.isfinite(said).all():
             raise RefusedError("its numbers are too large for an answer")
-        best = 0 if self.task == "regression" else int(said.argmax())
+        best = 0 if self.task == REGRESSION else int(said.argmax())
         shown = None
         if maps:
             found = [got[name] for name in sorted(self._maps, key=_number)]
@@ -221,10 +222,10 @@ class Classifier:
             distance = self._usual.distance(got["features"])
             unusual = self._usual.unusual(distance)
         promised = self._promised(said)
-        if self.task == "regression":
+        if self.task == REGRESSION:
             none = np.empty(0, np.float32)
             return Answer(none, best, shown, nearest, (), said, distance, unusual, **promised)
-        above = self._above(said) if self.task == "multilabel" else ()
+        above = self._above(said) if self.task == MULTILABEL else ()
         return Answer(said, best, shown, nearest, above, None, distance, unusual, **promised)
 
     def _promised(self, said: Floats) -> dict[str, Any]:
@@ -256,7 +257,7 @@ class Classifier:
         without = np.array(list(self._hands.map(ask, zip(*hidden, strict=True))), np.float64)
         hides = self.kind.hidden_together()
         before = self._strength(said, best)
-        if self.task == "regression":  # its units are nobody's business here
+        if self.task == REGRESSION:  # its units are nobody's business here
             largest = max(abs(before), float(np.abs(without).max(initial=0)), TINY)
             before, without = before / largest, without / largest
         weights = falls(before, without) if hides is None else effects(without, hides)
@@ -264,9 +265,9 @@ class Classifier:
 
     def _strength(self, said: Floats, position: int) -> float:
         """How much an answer says what stands at a position: its log-odds, or the number itself."""
-        if self.task == "regression":
+        if self.task == REGRESSION:
             return float(said[position])
-        return (odds_of_label if self.task == "multilabel" else odds)(said, position)
+        return (odds_of_label if self.task == MULTILABEL else odds)(said, position)
 
     def features(self, data: bytes) -> Floats:
         """The features [dimension] of an example, as the head sees them.
@@ -311,30 +312,15 @@ def _task(about: dict[str, Any]) -> str:
     """What the bundle answers with; those of before there were other tasks tell classes apart.
 
     Raises:
-        ValueError: no task that is known, or not one of the bundle's schema.
+        KeyError, ValueError: the task is none, is not one of the bundle's schema, or lacks what it
+            needs.
     """
-    task = about.get("task", "classification")
-    if not isinstance(task, str) or task not in OUTPUTS:
-        raise ValueError(f"task is {task!r:.40}")
-    if (about["schema"] == SCHEMA_OF_TASKS) != (task != "classification"):
+    if wrong := wrong_for_task(about, len(about["classes"])):
+        raise ValueError(wrong)
+    task = task_of(about)
+    if (about["schema"] == SCHEMA_OF_TASKS) != (task != CLASSIFICATION):
         raise ValueError(f"task is {task!r} in a bundle of schema {about['schema']}")
     return task
-
-
-def _thresholds(about: dict[str, Any], task: str) -> list[float]:
-    """Of several labels each one's; of other tasks none.
-
-    Raises:
-        KeyError, TypeError, ValueError: there is none for each label, or one that is no share.
-    """
-    if task != "multilabel":
-        return []
-    given = about["thresholds"]
-    if not isinstance(given, list) or len(given) != len(about["classes"]):
-        raise TypeError("thresholds is no list with a number for each label")
-    if not all(isinstance(one, float | int) and 0 <= one <= 1 for one in given):
-        raise ValueError("a threshold is no number from 0 to 1")
-    return given
 
 
 def _sets(about: dict[str, Any], task: str) -> sets.LabelSets | npt.NDArray[np.float64] | None:
@@ -348,12 +334,12 @@ def _sets(about: dict[str, Any], task: str) -> sets.LabelSets | npt.NDArray[np.f
     told = about.get("sets")
     if told is None:
         return None
-    if not isinstance(told, dict) or task == "multilabel":
+    if not isinstance(told, dict) or task == MULTILABEL:
         raise TypeError("sets is no table of this task")
     if not (isinstance(told["coverage"], float) and 0 < told["coverage"] < 1):
         raise ValueError(f"sets: coverage is {told['coverage']!r:.40}")
     try:
-        if task == "regression":
+        if task == REGRESSION:
             return sets.reach(told, len(about["classes"]))
         return sets.label_sets(told)
     except (TypeError, ValueError) as error:

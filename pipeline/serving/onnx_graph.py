@@ -11,6 +11,7 @@ from onnx import compose, helper, numpy_helper, parser
 
 from ..heads.head import Head
 from ..kinds import IR_VERSION, OPSET
+from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
 
 FLOAT = onnx.TensorProto.FLOAT
 
@@ -38,9 +39,9 @@ SHARES = """
     probabilities = Squeeze(shares, front)
 """
 ANSWERING = {
-    "classification": SHARES.format(function="Softmax<axis = -1>"),
-    "multilabel": SHARES.format(function="Sigmoid"),
-    "regression": "    numbers = Squeeze(logits, front)",
+    CLASSIFICATION: SHARES.format(function="Softmax<axis = -1>"),
+    MULTILABEL: SHARES.format(function="Sigmoid"),
+    REGRESSION: "    numbers = Squeeze(logits, front)",
 }
 # Of several windows to that of their example.
 MEAN = f"""
@@ -84,7 +85,7 @@ def whole(
     power: float,
     temperature: float,
     windowed: bool = False,
-    task: str = "classification",
+    task: str = CLASSIFICATION,
 ) -> onnx.ModelProto:
     """The classifier from an example to its answer.
 
@@ -140,14 +141,14 @@ def whole(
 
 
 def answer_graph(
-    head: Head, power: float, temperature: float, task: str = "classification"
+    head: Head, power: float, temperature: float, task: str = CLASSIFICATION
 ) -> onnx.ModelProto:
     """Power, head and what makes an answer of logits: `pooled` [1, dimension] to that of `whole`.
 
     That is temperature and softmax for classes, and a sigmoid for several labels. Of numbers the
     head's outputs are the answer.
     """
-    numbers = task == "regression"
+    numbers = task == REGRESSION
     seen = "raised" if head.idf is None else "weighed"
     model = parser.parse_model(
         ANSWER.format(

@@ -30,6 +30,7 @@ from starlette.requests import ClientDisconnect
 
 from ..core.errors import ParamsError, RefusedError
 from ..core.files import leads_out, load
+from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
 from .classifier import Answer, Classifier, intervals, rounded
 
 PAGE = Path(__file__).with_name("server.html")
@@ -110,9 +111,9 @@ class NumbersReply(Usual):
 
 AnyReply = Reply | LabelsReply | NumbersReply
 REPLIES: dict[str, type[BaseModel]] = {
-    "classification": Reply,
-    "multilabel": LabelsReply,
-    "regression": NumbersReply,
+    CLASSIFICATION: Reply,
+    MULTILABEL: LabelsReply,
+    REGRESSION: NumbersReply,
 }
 
 
@@ -377,7 +378,7 @@ def reply(answer: Answer, classifier: Classifier) -> AnyReply:
             **usual,
         )
     shares = [float(share) for share in answer.probabilities]
-    if classifier.task == "multilabel":
+    if classifier.task == MULTILABEL:
         return LabelsReply(
             labels=list(answer.labels),
             probabilities=dict(zip(names, shares, strict=True)),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.errors import ParamsError
+from ..tables.task_names import MULTILABEL, REGRESSION, SEPARATOR
 
 if TYPE_CHECKING:  # it takes a while to import, and --help should not
     from .classifier import Answer, Classifier
@@ -19,7 +20,6 @@ Write = Callable[[Row], None]
 # Of each task, what is printed before the path: for None the table's head, for an empty row dashes.
 Cells = Callable[[Row | None], str]
 
-SEPARATOR = "|"  # between several labels, which ingest takes into no label
 OF_NUMBERS = ("predicted(", "low(", "high(")
 UNLIKE = "unlike anything in training"
 ROWS_A_GROUP = 10_000  # of Parquet, held in memory at once
@@ -34,10 +34,10 @@ def columns_of(classifier: "Classifier") -> list[str]:
     `reports/predictions.csv` has.
     """
     promises = classifier.coverage is not None
-    if classifier.task == "regression":
+    if classifier.task == REGRESSION:
         of_each = ("predicted", *("low", "high") * promises)
         columns = [f"{what}({name})" for name in classifier.classes for what in of_each]
-    elif classifier.task == "multilabel":
+    elif classifier.task == MULTILABEL:
         columns = ["labels", *(f"p({name})" for name in classifier.classes)]
     else:
         columns = ["class", "probability", *["likely"] * promises]
@@ -53,7 +53,7 @@ def told(classifier: "Classifier", answer: "Answer") -> list[Any]:
         said: list[Any] = rounded(of_each.ravel())
     elif answer.numbers is not None:
         said = list(rounded(answer.numbers))
-    elif classifier.task == "multilabel":
+    elif classifier.task == MULTILABEL:
         said = [list(answer.labels), *map(float, answer.probabilities)]
     else:
         said = [classifier.classes[answer.best], float(answer.probabilities[answer.best])]
@@ -134,7 +134,7 @@ def parquet_table(file: Path, columns: list[str]) -> Iterator[Write]:
 
 def printer(classifier: "Classifier") -> Write:
     """Prints a table: what is said, then the path, then neighbours in lines of their own."""
-    cells = {"regression": _number_cells, "multilabel": _label_cells}.get(
+    cells = {REGRESSION: _number_cells, MULTILABEL: _label_cells}.get(
         classifier.task, _class_cells
     )(classifier.classes)
     head, nothing = cells(None), cells({})

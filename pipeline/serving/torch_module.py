@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..backbones import catalogue
 from ..kinds import INPUTS, Input, Kind, named
+from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
 
 
 class TorchClassifier(nn.Module):
@@ -27,7 +28,7 @@ class TorchClassifier(nn.Module):
         head: nn.Module,
         power: float,
         temperature: float,
-        task: str = "classification",
+        task: str = CLASSIFICATION,
     ) -> None:
         """Put the parts together."""
         super().__init__()
@@ -45,10 +46,10 @@ class TorchClassifier(nn.Module):
         pooled = self.backbone(self.kind.torch_input(example, self.preprocessing)[None])
         raised = pooled.sign() * pooled.abs() ** self.power
         scores: Tensor = self.head(raised)[0]
-        if self.task == "regression":
+        if self.task == REGRESSION:
             return scores
         scores = scores / self.temperature
-        return scores.sigmoid() if self.task == "multilabel" else scores.softmax(dim=-1)
+        return scores.sigmoid() if self.task == MULTILABEL else scores.softmax(dim=-1)
 
 
 def load(folder: Path) -> TorchClassifier:
@@ -64,7 +65,7 @@ def load(folder: Path) -> TorchClassifier:
         layers = [_linear(tensors["hidden_weight"], tensors["hidden_bias"]), nn.ReLU(), *layers]
     temperature = about.get("calibration", {}).get("temperature", 1.0)  # numbers have none
     head = nn.Sequential(*layers)
-    kind, task = named(about.get("kind", "image")), about.get("task", "classification")
+    kind, task = named(about.get("kind", "image")), about.get("task", CLASSIFICATION)
     return TorchClassifier(
         kind, preprocessing, backbone, head, about["power"], temperature, task
     ).eval()

@@ -73,7 +73,9 @@ def bank_first(labels: Sequence[str]) -> npt.NDArray[np.int64]:
     return np.argsort(np.array(turn), kind="stable")
 
 
-def described(neighbours: Floats, keys: Sequence[str], val: Floats) -> dict[str, Any]:
+def described(
+    neighbours: npt.NDArray[np.floating], keys: Sequence[str], val: Floats
+) -> dict[str, Any]:
     """What `bundle.json` says of it: `k`, `examples`, `kept`, `threshold` and what that rests on.
 
     Args:
@@ -138,11 +140,9 @@ def read(folder: Path, about: dict[str, Any], dimension: int) -> Usual | None:
     if not isinstance(told, dict):
         raise DataError(f"{place} is damaged: usual is no table")
     k, examples, threshold = (told.get(name) for name in ("k", "examples", "threshold"))
-    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (k, examples))
-    if not whole or not 1 <= k <= examples:
+    if type(k) is not int or type(examples) is not int or not 1 <= k <= examples:
         raise DataError(f"{place} is damaged: usual.k is {k!r:.40}, of {examples!r:.40} examples")
-    number = isinstance(threshold, float | int) and not isinstance(threshold, bool)
-    if threshold is not None and not (number and 0 <= threshold <= 2):
+    if threshold is not None and not (type(threshold) in (float, int) and 0 <= threshold <= 2):
         raise DataError(f"{place} is damaged: usual.threshold is {threshold!r:.40}")
     file = folder / "neighbours.safetensors"
     try:

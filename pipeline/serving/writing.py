@@ -25,6 +25,7 @@ from ..core.paths import MANIFEST
 from ..heads.head import Head, as_bytes
 from ..kinds import Input, Vector, folder_of, named, takes
 from ..tables.features import Split
+from ..tables.task_names import CLASSIFICATION, REGRESSION
 from . import usual
 from .classifier import SCHEMA, SCHEMA_OF_JOINED, SCHEMA_OF_TASKS
 from .explain import directions
@@ -66,8 +67,8 @@ def write(
     """
     about = dict(about)
     classes, power, temperature = (about.pop(n) for n in ("classes", "power", "temperature"))
-    task, thresholds = about.pop("task", "classification"), about.pop("thresholds", None)
-    of_task = {} if task == "classification" else {"task": task}
+    task, thresholds = about.pop("task", CLASSIFICATION), about.pop("thresholds", None)
+    of_task = {} if task == CLASSIFICATION else {"task": task}
     if thresholds is not None:
         of_task["thresholds"] = thresholds
     what, backbones = named(kind), [onnx.load(file) for file in files]
@@ -139,20 +140,20 @@ def write(
     text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
     (folder / "bundle.json").write_text(text, encoding="utf-8")
     size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
-    calibrated = "" if task == "regression" else f", temperature {temperature:g}"
+    calibrated = "" if task == REGRESSION else f", temperature {temperature:g}"
     print(f"bundle: {_counted(task, classes)}, {size:.1f} MB in {folder}{calibrated}")
 
 
 def _counted(task: str, names: list[str]) -> str:
     """How many classes, labels or numbers a bundle answers with, in words."""
-    if task == "regression":
+    if task == REGRESSION:
         return f"{len(names)} number" + "s" * (len(names) > 1)
     return f"{len(names)} {'labels' if task == 'multilabel' else 'classes'}"
 
 
 def _calibration(task: str, temperature: float, examples: int) -> dict[str, Any]:
     """How probabilities were calibrated; numbers are not."""
-    if task == "regression":
+    if task == REGRESSION:
         return {}
     return {"calibration": {"temperature": temperature, "pictures": examples}}
 

@@ -5,8 +5,8 @@ import pandas as pd
 from ..core.params import IngestParams
 from ..kinds import Kind
 from ..tables.draw import draw
-from ..tables.manifest import CLASSIFICATION, DRAWN, GIVEN, PLACE, SLICE, SPLITS, TARGET
-from ..tables.targets import REGRESSION, SEPARATOR
+from ..tables.manifest import DRAWN, GIVEN, PLACE, SLICE, SPLITS, TARGET
+from ..tables.task_names import CLASSIFICATION, REGRESSION, SEPARATOR
 from .checked import Checked
 
 # Sources whose splits are other places than their training examples.

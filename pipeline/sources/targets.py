@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ..core.params import IngestParams
 from ..tables import targets
-from ..tables.manifest import CLASSIFICATION
+from ..tables.task_names import CLASSIFICATION
 from .found import Found, Listing, Refused
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..core.errors import DataError
+from .task_names import CLASSIFICATION
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("digest", "path", "label", "split")  # that stages after ingest read
@@ -18,7 +19,6 @@ TASK = b"headstart.task"
 # Where a split that is held out comes from: at random from the examples that train was drawn from;
 # given by the source; given by a source whose splits are other places than train.
 DRAWN, GIVEN, PLACE = "drawn", "given", "place"
-CLASSIFICATION = "classification"  # the task that a manifest does not name
 TARGET = "target:"  # before the name of a column of what is learned, in the tasks of other kinds
 SLICE = "slice:"  # before the name of a column by which the user's table slices the examples
 

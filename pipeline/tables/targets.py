@@ -14,13 +14,11 @@ import pandas as pd
 
 from ..core.errors import DataError
 from .labels import class_names, listed
-from .manifest import CLASSIFICATION, SPLITS, TARGET, task_in
+from .manifest import SPLITS, TARGET, task_in
+from .task_names import CLASSIFICATION, MULTILABEL, REGRESSION, SEPARATOR, TASKS
 
-__all__ = ["REGRESSION", "SEPARATOR", "TASKS", "names", "of", "task_in"]
+__all__ = ["MULTILABEL", "REGRESSION", "SEPARATOR", "TASKS", "names", "of", "task_in"]
 
-MULTILABEL, REGRESSION = "multilabel", "regression"
-TASKS = (CLASSIFICATION, MULTILABEL, REGRESSION)
-SEPARATOR = "|"  # between the labels of an example
 # What a table has where a label is there, and where it is not.
 YES = re.compile(r"1(\.0*)?|true", re.IGNORECASE)
 NO = re.compile(r"0(\.0*)?|false", re.IGNORECASE)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..tables.manifest import TARGET
-from ..tables.targets import SEPARATOR
+from ..tables.task_names import SEPARATOR
 from . import label_metrics, number_metrics
 from .metrics import Array, Weigh, weighted
 

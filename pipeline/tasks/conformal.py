@@ -19,17 +19,18 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from ..core.params import TrainParams
-from ..heads.head import Floats, Head, probabilities
+from ..heads.head import Floats, Head, probabilities, task_of
 from ..heads.sets import Doubles, Integers, LabelSets, before, label_sets, reach, sizes
 from ..tables.features import Split
-from ..tables.manifest import CLASSIFICATION
+from ..tables.task_names import CLASSIFICATION, MULTILABEL
+from .tables import OF_SETS
 
 FOLDS = 10
 ENOUGH = 5000  # examples that are held out; where there are more, some folds are not asked about
@@ -37,10 +38,21 @@ MISSES = 10  # to be expected among the examples, or the quantile is a lottery
 PENALTIES = (0.001, 0.01, 0.1, 0.2, 0.5)  # lambda: those that the paper of RAPS tries
 OF_NO_SCALE = ("ridge", "nearest_mean")  # whose scores on subsets are right in order only
 DIGITS = 6  # of a quantile, which is rounded up
-COLUMNS = ("class", "examples", "coverage", "size")
 MANY = 5  # numbers that a line tells of
-# Of sets that are randomised, as the paper has them.
-RANDOMISED = ("randomised_coverage", "randomised_size", "empty")
+
+
+class Held(NamedTuple):
+    """What was said of m examples by heads that had not seen them.
+
+    `answers` [m, c] are logits, or numbers. `lost` is how many more examples there are that no head
+    could be asked about, and `folds` how many heads were trained for it.
+    """
+
+    answers: Floats
+    labels: npt.NDArray[Any]  # as `Split.labels`
+    digests: npt.NDArray[np.str_]
+    lost: int = 0
+    folds: int = 0
 
 
 def calibrated(
@@ -67,46 +79,56 @@ def calibrated(
 
     Returns:
         nothing where no coverage is asked for; `coverage` and `why_no_sets` where the promise
-        cannot be made; else `coverage`, what `sets.LabelSets` or `sets.reach` takes, and what it
+        cannot be made; else `coverage`, what `sets.label_sets` or `sets.reach` reads, and what it
         rests on.
     """
     if coverage is None:
         return {}
-    task, temperature = about.get("task", CLASSIFICATION), about["temperature"]
-    if task == "multilabel":
-        why = "of several labels an example, no set is promised"
-        return {"coverage": coverage, "why_no_sets": why}
+    task = task_of(about)
+    if task == MULTILABEL:
+        return _none(coverage, "where examples have several labels, no set is promised")
     crosses = about.get("refit") or not len(val.labels)
-    pool, of = val, "validation examples"
+    of = "validation examples"
     if crosses:
-        names = [field.name for field in fields(Split)]
-        pool = Split(*(np.concatenate([getattr(s, name) for s in (train, val)]) for name in names))
         of = f"training and {of}" if len(val.labels) else "training examples"
-    groups = manifest.set_index("digest").get("group", pd.Series(dtype=str)).to_dict()
-    keys = [groups.get(digest) or digest for digest in pool.digests.tolist()]
+    pool = together(train, val) if crosses else val
+    keys = _keys(pool, manifest)
     found, least = len(set(keys)), math.ceil(round(MISSES / (1 - coverage), 6))
-    short = f"{found} {of} are too few to promise a coverage of {coverage:g}, which takes {least}"
-    if any(groups.get(digest) for digest in pool.digests.tolist()):
-        short = short.replace(of, f"groups of {of}")
     if found < least:
-        return {"coverage": coverage, "why_no_sets": short}
+        of = f"groups of {of}" if found < len(set(pool.digests)) else of
+        why = f"{found} {of} are too few to promise a coverage of {coverage:g}, which takes {least}"
+        return _none(coverage, why)
 
+    held = Held(head.logits(pool.features), pool.labels, pool.digests)
     if crosses:
         kinds = pool.labels if task == CLASSIFICATION else np.zeros(len(keys), np.int64)
-        out = out_of_fold(pool, folds(keys, kinds), head, about, training, counts)
-    else:
-        out = head.logits(pool.features), pool.labels, pool.digests, 0, 0
-    answers, labels, digests, lost, asked = out
-    rests = {"examples": len(labels) + lost, "folds": asked}
+        held = out_of_fold(pool, folds(keys, kinds), head, about, training, counts)
+    rests = {"examples": len(held.labels) + held.lost, "folds": held.folds}
     if task != CLASSIFICATION:
-        residuals = np.abs(answers.astype(np.float64) - labels)
+        residuals = np.abs(held.answers.astype(np.float64) - held.labels)
         reached = [quantile(one, coverage) for one in residuals.T]
         return {"coverage": coverage, "method": "residuals", "reach": reached} | rests
-    chosen = calibrated_sets(probabilities(answers, temperature), labels, digests, coverage, lost)
+    chosen = calibrated_sets(held, about["temperature"], coverage)
     if not all(map(math.isfinite, chosen.values())):
-        short = f"{lost} of {len(labels) + lost} {of} are alone in their class, too many to promise"
-        return {"coverage": coverage, "why_no_sets": f"{short} a coverage of {coverage:g}"}
+        why = f"{held.lost} of {rests['examples']} {of} are alone in their class, too many to"
+        return _none(coverage, f"{why} promise a coverage of {coverage:g}")
     return {"coverage": coverage, "method": "RAPS"} | chosen | rests
+
+
+def _none(coverage: float, why: str) -> dict[str, Any]:
+    return {"coverage": coverage, "why_no_sets": why}
+
+
+def together(train: Split, val: Split) -> Split:
+    """The rows of both."""
+    names = [field.name for field in fields(Split)]
+    return Split(*(np.concatenate([getattr(one, n) for one in (train, val)]) for n in names))
+
+
+def _keys(pool: Split, manifest: pd.DataFrame) -> list[str]:
+    """Of each row the group of its example, or its digest."""
+    groups = manifest.set_index("digest").get("group", pd.Series(dtype=str)).to_dict()
+    return [groups.get(digest) or digest for digest in pool.digests.tolist()]
 
 
 def folds(keys: Sequence[str], labels: Integers) -> Integers:
@@ -139,49 +161,52 @@ def out_of_fold(
     about: dict[str, Any],
     training: TrainParams,
     counts: bool,
-) -> tuple[Floats, Integers, npt.NDArray[np.str_], int, int]:
-    """Logits [m, c] of examples by heads that had not seen them.
+) -> Held:
+    """What heads say of the examples of a fold that were trained on all other rows.
 
-    Returns:
-        logits; labels [m]; digests [m]; how many more examples there are that could not be held
-        out; how many folds were.
+    Args:
+        pool: n rows; augmented views are learned from and not asked about.
+        fold: [n], as `folds` gives it.
+        head: as `train` left it, trained on all rows.
+        about: its description.
+        training: how heads are trained.
+        counts: whether the features are counts of terms.
     """
-    original = pool.views == 0
-    chosen, held = [], 0
-    for number in range(FOLDS):
-        rows = original & (fold == number)
-        if held < ENOUGH and rows.any():
-            chosen.append(rows)
-            held += int(rows.sum())
-    learnt = [fold != fold[rows][0] for rows in chosen]
     from ..heads.fit import class_weights
     from ..heads.hyperparameters import from_used
+    from ..heads.losses import loss_for
     from ..heads.subsets import on_subsets
     from ..heads.trained import Schedule
 
-    classes = len(about["classes"])
-    weights = class_weights(training.class_weights, pool.labels, classes)
-    schedule = Schedule(about["epoch"], training.batch_size, 0, weights, counts)
-    hyperparameters = from_used(about["hyperparameters"])
-    unscaled = hyperparameters.optimizer in OF_NO_SCALE
-    asked = list(chosen)
+    original = pool.views == 0
+    asked: list[npt.NDArray[np.bool_]] = []
+    for number in range(FOLDS):
+        rows = original & (fold == number)
+        if np.sum(asked) < ENOUGH and rows.any():
+            asked.append(rows)
+    learnt = [fold != fold[rows][0] for rows in asked]
+    weights = class_weights(training.class_weights, pool.labels, len(about["classes"]))
+    loss, used = loss_for(task_of(about), training.loss), from_used(about["hyperparameters"])
+    schedule = Schedule(about["epoch"], training.batch_size, 0, weights, counts, loss)
+    unscaled = loss == "softmax" and used.optimizer in OF_NO_SCALE
+    # The head's own scale shows in what the same head says when it learns from all rows.
+    whole = [np.ones(len(fold), bool)] * unscaled
+    answers = list(
+        on_subsets(
+            pool, learnt + whole, asked + asked[:1] * unscaled, used, schedule,
+            training.class_weights,
+        )
+    )  # fmt: skip
     if unscaled:
-        learnt.append(np.ones(len(fold), bool))
-        asked.append(chosen[0])
-    found = list(on_subsets(pool, learnt, asked, hyperparameters, schedule, training.class_weights))
-    scale = 1.0
-    if unscaled:
-        scale = _times(found.pop(), head.logits(pool.features[chosen[0]]))
-    rows = np.concatenate([np.flatnonzero(mask) for mask in chosen])
-    lost = int((original & (fold < 0)).sum())
-    share = held / max(1, int((original & (fold >= 0)).sum()))
-    return (
-        np.concatenate(found) * np.float32(scale),
-        pool.labels[rows],
-        pool.digests[rows],
-        math.ceil(lost * share),
-        len(chosen),
-    )
+        scale = _times(answers.pop(), head.logits(pool.features[asked[0]]))
+        answers = [one * np.float32(scale) for one in answers]
+    rows = np.concatenate([np.flatnonzero(mask) for mask in asked])
+    lost, held = int((original & (fold < 0)).sum()), int((original & (fold >= 0)).sum())
+    share = len(rows) / held  # of those that could be asked about
+    return Held(
+        np.concatenate(answers), pool.labels[rows], pool.digests[rows],
+        math.ceil(lost * share), len(asked),
+    )  # fmt: skip
 
 
 def _times(some: Floats, others: Floats) -> float:
@@ -190,28 +215,17 @@ def _times(some: Floats, others: Floats) -> float:
     return float(np.vdot(one, two)) / max(float(np.vdot(one, one)), 1e-300)
 
 
-def calibrated_sets(
-    shares: Doubles,
-    labels: Integers,
-    digests: npt.NDArray[np.str_],
-    coverage: float,
-    lost: int = 0,
-) -> dict[str, Any]:
-    """RAPS, calibrated.
+def calibrated_sets(held: Held, temperature: float, coverage: float) -> dict[str, Any]:
+    """RAPS, calibrated on examples that were held out.
 
     As the paper does, k_reg is the quantile of the labels' ranks, and lambda is the one with the
-    smallest sets on average.
-
-    Args:
-        shares: [n, c], of heads that had not seen the examples.
-        labels: [n].
-        digests: [n], from which the random shares are drawn.
-        coverage: asked for.
-        lost: how many more examples there are, whose labels no set would hold.
+    smallest sets on average. `quantile` is that of the sets that people get, `randomised` that of
+    the paper's.
     """
+    shares, labels, lost = probabilities(held.answers, temperature), held.labels, held.lost
     rank, ahead, own = before(shares, labels)
     k_reg = int(min(quantile(rank.astype(np.float64), coverage, lost), shares.shape[1]))
-    behind, drawn = np.maximum(rank - k_reg, 0), uniform(digests)
+    behind, drawn = np.maximum(rank - k_reg, 0), uniform(held.digests)
     tried = []
     for penalty in PENALTIES:
         scores = ahead + penalty * behind
@@ -267,15 +281,14 @@ def table(
         test: n of them.
         names: the classes or the numbers.
     """
-    columns = [*COLUMNS, *RANDOMISED]
     if "reach" in sets:
         far = reach(sets, len(names))
         held = np.abs(answers - test.labels) <= far
-        of_each = zip(names, held.mean(axis=0), far, strict=True)
-        rows = [(name, len(held), share, 2 * wide) for name, share, wide in of_each]
-        return pd.DataFrame(rows, columns=COLUMNS).reindex(columns=columns)
+        shares = zip(names, held.mean(axis=0), far, strict=True)
+        rows = [(name, len(held), share, 2 * wide) for name, share, wide in shares]
+        return pd.DataFrame(rows, columns=OF_SETS[:4]).reindex(columns=OF_SETS)
     if "quantile" not in sets or not len(test.labels):
-        return pd.DataFrame(columns=columns)
+        return pd.DataFrame(columns=OF_SETS)
     rank, _, _ = before(answers, test.labels)
     sure = label_sets(sets)
     randomised = LabelSets(sets["randomised"], sure.penalty, sure.k_reg)
@@ -287,7 +300,7 @@ def table(
         own = test.labels == number
         figures = of_each[own].mean(axis=0) if own.any() else [None] * of_each.shape[1]
         rows.append((name, int(own.sum()), *figures))
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=OF_SETS)
 
 
 def said(sets: dict[str, Any], found: pd.DataFrame) -> str:

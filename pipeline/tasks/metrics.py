@@ -42,7 +42,15 @@ def whole(weigh: Weigh, examples: int) -> Scores:
 
 
 def resample(weigh: Weigh, examples: int, outputs: int, resamples: int, seed: int) -> Scores:
-    """The measures on `resamples` draws of the examples with replacement (Efron, 1979)."""
+    """The measures on `resamples` draws of the examples with replacement (Efron, 1979).
+
+    Args:
+        weigh: the measures.
+        examples: n, that are weighted.
+        outputs: c, of each answer.
+        resamples: how many.
+        seed: of the draws.
+    """
     generator = np.random.default_rng(seed)
     most = max(1, AT_ONCE // max(examples, outputs))
     parts = []
@@ -76,7 +84,8 @@ def bootstrap(
 ) -> Scores:
     """The measures on `resamples` draws of the n examples; the rest is as in `scores`."""
     weigh = partial(weighted, labels=labels, shares=shares, top_k=top_k, bins=bins)
-    return resample(weigh, *shares.shape, resamples, seed)
+    examples, classes = shares.shape
+    return resample(weigh, examples, classes, resamples, seed)
 
 
 def interval(resampled: Array, confidence: float) -> tuple[Array, Array]:

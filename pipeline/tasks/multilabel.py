@@ -15,7 +15,8 @@ import pandas as pd
 from ..core.params import EvaluateParams
 from ..core.paths import PROBABILITIES
 from ..tables.labels import listed
-from ..tables.targets import MULTILABEL, shown
+from ..tables.targets import shown
+from ..tables.task_names import MULTILABEL
 from . import Array, Asked
 from .label_metrics import Answers, weighted
 from .metrics import Weigh

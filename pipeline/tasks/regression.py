@@ -11,7 +11,8 @@ import pandas as pd
 
 from ..core.params import EvaluateParams
 from ..tables.labels import listed
-from ..tables.targets import REGRESSION, shown
+from ..tables.targets import shown
+from ..tables.task_names import REGRESSION
 from . import Array, Asked
 from .metrics import Weigh
 from .number_metrics import weighted
@@ -54,7 +55,7 @@ class Regression:
     def predictions(self, asked: Asked) -> pd.DataFrame:
         """Each number as it is and as it was predicted."""
         targets = asked.test.labels
-        table = {"path": asked.test.paths}
+        table: dict[str, Any] = {"path": asked.test.paths}
         table["label"] = [shown(asked.names, row, REGRESSION) for row in targets]
         for column, name in enumerate(asked.names):
             digits = digits_of(targets[:, column])

@@ -16,14 +16,14 @@ from .. import tasks
 from ..core.errors import DataError
 from ..core.params import EvaluateParams, IngestParams, TrainParams
 from ..heads.fit import class_weights
-from ..heads.head import ANSWERS
+from ..heads.head import ANSWERS, task_of
 from ..heads.hyperparameters import from_used
 from ..heads.losses import loss_for
 from ..heads.subsets import Mask, on_subsets
 from ..heads.trained import Schedule
 from ..tables.draw import draw
 from ..tables.features import Split
-from ..tables.manifest import CLASSIFICATION
+from ..tables.task_names import CLASSIFICATION
 from .metrics import whole
 from .tables import OF_REPEATS
 
@@ -65,7 +65,7 @@ def repeated(
     now = [draw(key, shares, drawing.seed) for key in keys]
     of_digest = dict(zip(manifest["digest"], keys, strict=True))
     keys_of_pool = [of_digest[digest] for digest in pool.digests.tolist()]
-    learned = about.get("task", CLASSIFICATION)
+    learned = task_of(about)
     task = tasks.named(learned)
     learnt, asked = _drawn(pool, keys_of_pool, shares, settings, task, refit=about["refit"])
 

@@ -1,28 +1,30 @@
 """Which backbone suits some labelled examples, alone or joined with others: by cross-validation.
 
-Each candidate is judged by the log loss of a linear head on its features, on examples that the head
-has not seen. Candidates are compared on the same examples, so that their difference is known better
-than either figure.
+Each candidate is judged by the loss of a linear head on its features, on examples that the head has
+not seen: the log loss of one label or of several, half the squared error of numbers in units of
+their standard deviation. Candidates are compared on the same examples, so that their difference is
+known better than either figure.
 """
 
 import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from ..core.errors import DataError
-from ..heads.fit import fit_heads
 from ..heads.head import one_thread
-from ..heads.hyperparameters import from_used
-from ..heads.trained import Schedule
 from ..tables import joined
 from ..tables.features import Split
+from ..tables.manifest import CLASSIFICATION
 from ..tables.power import raised
+from .judging import surprise, value
+from .quick_head import decays_for, quick_heads, units_for
 
 Floats = npt.NDArray[np.float32]
 Losses = npt.NDArray[np.float64]
@@ -37,14 +39,14 @@ CONFIDENCE = 0.95
 class Candidate:
     """A backbone, or several joined by `+`, on n examples.
 
-    `losses` [n] are the log losses of examples when they were held out, and `right` [n] whether
-    they were classified correctly. `milliseconds` is what an example costs when predicting, and
+    `losses` [n] are those of examples when they were held out, and `score` is the measure of
+    `judging` of all their answers. `milliseconds` is what an example costs when predicting, and
     `weight_decay` the penalty of the lowest loss.
     """
 
     name: str
     losses: Losses
-    right: npt.NDArray[np.bool_]
+    score: float
     milliseconds: float
     weight_decay: float
 
@@ -72,21 +74,31 @@ def unions(networks: Sequence[str]) -> list[str]:
     ]
 
 
-def folds(labels: npt.NDArray[np.int64], groups: Sequence[str]) -> npt.NDArray[np.int64]:
+def folds(labels: npt.NDArray[Any], groups: Sequence[str]) -> npt.NDArray[np.int64]:
     """Which of `FOLDS` folds each example is held out in, [n]; a group is in one fold.
 
+    Folds have each class in its share; of several labels and of numbers they are drawn at random.
+
     Raises:
-        DataError: a class has too few examples or groups to be both learned and asked about.
+        DataError: a class has too few examples or groups to be both learned and asked about, or
+            there are fewer groups than folds.
     """
     found = np.empty(len(labels), dtype=np.int64)
-    divide = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    if labels.ndim == 2:
+        divide = GroupKFold(FOLDS, shuffle=True, random_state=0)
+        parts = divide.split(groups, groups=groups)
+    else:
+        stratified = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+        parts = stratified.split(labels, labels, groups)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of a class with fewer than FOLDS
-            for fold, (_, held_out) in enumerate(divide.split(labels, labels, groups)):
+            for fold, (_, held_out) in enumerate(parts):
                 found[held_out] = fold
     except ValueError as error:
         raise DataError(f"choose: {' '.join(str(error).split())}") from None
+    if labels.ndim == 2:
+        return found
     everything = set(labels.tolist())
     for fold in range(FOLDS):
         if set(labels[found != fold].tolist()) != everything:
@@ -100,48 +112,56 @@ def folds(labels: npt.NDArray[np.int64], groups: Sequence[str]) -> npt.NDArray[n
 def judged(
     name: str,
     parts: Sequence[Floats],
-    labels: npt.NDArray[np.int64],
+    labels: npt.NDArray[Any],
     held_out: npt.NDArray[np.int64],
     power: float,
     counts: bool,
     milliseconds: float,
+    task: str = CLASSIFICATION,
 ) -> Candidate:
     """A candidate by cross-validation, with the penalty of its lowest loss.
 
     Args:
         name: of the candidate.
         parts: [n, d] of each of its networks.
-        labels: [n].
+        labels: as `tables.targets.of` gives them.
         held_out: [n], as `folds` gives it.
         power: that features are raised to.
         counts: whether features are counts of terms.
         milliseconds: that an example costs.
+        task: of the labels.
     """
-    features, classes = raised(joined.beside(parts), power), int(labels.max()) + 1
+    features = raised(joined.beside(parts), power)
+    classes = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
+    units, decays = units_for(task, labels), decays_for(task, DECAYS)
     shorter = 1.0
     if features.shape[1] > len(features) and not counts:
         shorter = len(features) / features.shape[1]
         features = rotated(features)
-    schedule = Schedule(1, 1, 0, np.ones(classes, np.float32), counts)
     # `fit_heads` scales features by their mean square: of fewer numbers each is larger.
-    choices = [
-        from_used({"optimizer": "lbfgs", "weight_decay": decay * shorter}) for decay in DECAYS
-    ]
-    losses = np.empty((len(DECAYS), len(labels)))
-    right = np.empty((len(DECAYS), len(labels)), dtype=bool)
+    penalties = [decay * shorter for decay in decays]
+    losses = np.full((len(decays), len(labels)), np.inf)
+    # What the score is made of: whether an answer is right, or the answer.
+    kept = np.zeros((len(decays), len(labels), 1 if task == CLASSIFICATION else classes))
     for fold in range(FOLDS):
         asked = held_out == fold
         learnt, none = _rows(features, labels, ~asked), _rows(features, labels, asked & ~asked)
-        for number, trained in enumerate(fit_heads(learnt, none, choices, schedule, "cpu")):
+        heads = quick_heads(learnt, none, task, classes, penalties, counts)
+        for number, trained in enumerate(heads):
             if trained.head is None:
-                losses[number, asked], right[number, asked] = np.inf, False
                 continue
-            shares = trained.head.answers(features[asked], 1.0)
-            given = shares[np.arange(len(shares)), labels[asked]]
-            losses[number, asked] = -np.log(np.maximum(given, 1e-15))
-            right[number, asked] = shares.argmax(axis=1) == labels[asked]
+            logits = trained.head.logits(features[asked])
+            losses[number, asked] = surprise(task, logits, labels[asked], units)
+            if task == CLASSIFICATION:
+                logits = (logits.argmax(axis=1) == labels[asked])[:, None]
+            kept[number, asked] = logits
+    # An example of which no label is known says nothing of any candidate.
+    losses = losses[:, ~np.isnan(losses).all(axis=0)]
     best = int(losses.mean(axis=1).argmin())
-    return Candidate(name, losses[best], right[best], milliseconds, DECAYS[best])
+    score = float(kept[best].mean())
+    if task != CLASSIFICATION:
+        score = value(task, kept[best], labels)
+    return Candidate(name, losses[best], score, milliseconds, decays[best])
 
 
 def rotated(features: Floats) -> Floats:
@@ -190,7 +210,7 @@ def winner(candidates: Sequence[Candidate], budget: float | None) -> tuple[Candi
     return min(alike, key=lambda one: (one.milliseconds, one.losses.mean())), best
 
 
-def _rows(features: Floats, labels: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_]) -> Split:
+def _rows(features: Floats, labels: npt.NDArray[Any], mask: npt.NDArray[np.bool_]) -> Split:
     numbers = np.flatnonzero(mask)
     names = numbers.astype(str)
     return Split(names, names, np.zeros(len(numbers), int), labels[mask], features[mask])

@@ -4,8 +4,9 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from ..core.errors import ParamsError
 from ..core.files import read
 from ..core.params import Augmentation
 from ..kinds import Input, Kind, Maker, View
+from ..tables import targets
+from .goal import Goal
 
 
 @dataclass(frozen=True)
@@ -52,18 +55,21 @@ class Feed:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Examples of one split: `paths` and `digests` of length n, `labels` int64 [n]."""
+    """Examples of one split: `paths` and `digests` of length n, `labels` as `targets.of` gives."""
 
     paths: list[str]
     digests: list[str]
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[Any]
 
     @classmethod
-    def of(cls, manifest: pd.DataFrame, classes: list[str], split: str) -> "Labelled":
-        """The examples of `split`, sorted by digest."""
+    def of(cls, manifest: pd.DataFrame, names: list[str], split: str) -> "Labelled":
+        """The examples of `split`, sorted by digest; `names` as `targets.names` gives them."""
         rows = manifest[manifest["split"] == split].sort_values("digest")
-        labels = pd.Index(classes).get_indexer(rows["label"]).astype(np.int64)
-        return cls(rows["path"].tolist(), rows["digest"].tolist(), labels)
+        return cls(rows["path"].tolist(), rows["digest"].tolist(), targets.of(rows, names))
+
+    def towards(self, goal: Goal) -> "Labelled":
+        """The same with labels as they are learned."""
+        return replace(self, labels=goal.labels(self.labels))
 
     def __add__(self, other: "Labelled") -> "Labelled":
         """Both, one after the other."""

@@ -20,11 +20,14 @@ from torch import Tensor, nn
 from ..core.errors import DeviceError
 from ..core.progress import Progress
 from ..heads.head import Floats
+from ..heads.losses import score_name
 from ..heads.trained import Figures
+from ..tasks import spelt
 from .checkpoint import checkpoint_file, resume, save
 from .examples import Feed, Labelled
 from .measure import measure
 from .network import Network, blocks
+from .objective import Objective
 from .recipe import Recipe
 
 AUTOCAST = torch.bfloat16  # has the range of float32, so that no loss need be scaled
@@ -87,7 +90,7 @@ def train_network(
             losses = {"training": trained[0]}
             if len(val.labels):
                 logits = answers(network, val, feed, recipe.batch_size)
-                judged = measure(logits, val.labels, recipe.class_weights)
+                judged = measure(logits, val.labels, recipe.class_weights, recipe.loss)
                 losses["validation"] = judged[0]
             figures = Figures(epoch, *trained, *judged)
             bad = [which for which, loss in losses.items() if not math.isfinite(loss)]
@@ -102,7 +105,7 @@ def train_network(
             save(checkpoint, curve, best, changing, weights, optimizer)
             told = ", ".join(f"{which} loss {loss:.4f}" for which, loss in losses.items())
             if len(val.labels):
-                told += f", accuracy {judged[1]:.4f}"
+                told += f", {spelt(score_name(recipe.loss))} {judged[1]:.4f}"
             print(f"{name}: epoch {epoch} of {last}: {told}", flush=True)
     with torch.no_grad():
         for key, tensor in changing.items():
@@ -159,15 +162,15 @@ def _epoch(
     epoch: int,
     progress: Progress,
 ) -> tuple[float, float]:
-    """One pass over the training examples; mean loss and accuracy as they were met."""
+    """One pass over the training examples; mean loss and accuracy (R²) as they were met."""
     device = next(network.parameters()).device
     count = len(train.labels)
     weights = torch.tensor(recipe.class_weights, device=device)
+    objective = Objective(recipe.loss, weights, train.labels)
     order = np.random.default_rng([recipe.seed, epoch]).permutation(count)
     # Of nearly equal sizes: statistics of a last batch of one example would be none.
     batches = np.array_split(order, -(-count // recipe.batch_size))
     _mode(network, recipe)
-    total, right, weight = (torch.zeros((), device=device) for _ in range(3))
     wanted = (
         [
             (train.paths[i], train.digests[i], feed.training_view(train.digests[i], epoch))
@@ -182,15 +185,12 @@ def _epoch(
         labels = torch.from_numpy(train.labels[rows]).to(device)
         with _precision(device):
             logits = network(seen.to(device))
-        loss = nn.functional.cross_entropy(logits.float(), labels, weights)
+        loss = objective.lowered(logits.float(), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        total += loss.detach() * weights[labels].sum()
-        weight += weights[labels].sum()
-        right += (logits.detach().argmax(dim=1) == labels).sum()
         progress.advance(len(rows))
-    return float(total / weight), float(right) / count
+    return objective.figures()
 
 
 def _mode(network: Network, recipe: Recipe) -> None:

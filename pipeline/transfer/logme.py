@@ -1,5 +1,7 @@
 """How well a backbone's features suit labels, told without training a head: LogME."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
@@ -10,7 +12,7 @@ from ..heads.head import Floats, one_thread
 LEAST, MOST = 1e-9, 1e9
 
 
-def logme(features: Floats, labels: npt.NDArray[np.int64], classes: int) -> float:
+def logme(features: Floats, labels: npt.NDArray[Any], classes: int) -> float:
     """LogME (You et al., ICML 2021, arXiv:2102.11005): the higher, the better the features.
 
     For each class it is the log evidence, by example, of a Bayesian linear model from the features
@@ -19,15 +21,29 @@ def logme(features: Floats, labels: npt.NDArray[np.int64], classes: int) -> floa
     which divides by zero where features fit the labels exactly; here the best β is written down
     for each α/β, and that one number is searched.
 
+    Of several labels it is the mean over the labels, each of the examples of which it is known. Of
+    numbers, which the paper defines it for, it is the mean over the numbers; it depends on their
+    unit, so `heads.losses.Units` should be theirs.
+
     Args:
         features: [n, d].
-        labels: [n], from 0 to `classes` - 1.
-        classes: at least 2.
+        labels: [n], from 0 to `classes` - 1; or [n, classes] of labels that are 1, 0 or NaN, or of
+            numbers.
+        classes: at least 2; of labels and numbers at least 1.
     """
-    wanted = np.eye(classes)[labels]
+    wanted = labels.astype(np.float64) if labels.ndim == 2 else np.eye(classes)[labels]
+    known = ~np.isnan(wanted)
+    patterns, which = np.unique(known, axis=1, return_inverse=True)
+    found = np.zeros(classes)
     with one_thread():
-        left, singular, _ = np.linalg.svd(features.astype(np.float64), full_matrices=False)
-        return float(np.mean([_evidence(left.T @ w, w @ w, singular**2, len(w)) for w in wanted.T]))
+        for number, pattern in enumerate(patterns.T):
+            columns = np.flatnonzero(which.ravel() == number)
+            targets = wanted[np.ix_(pattern, columns)]
+            of_known = features[pattern].astype(np.float64)
+            left, singular, _ = np.linalg.svd(of_known, full_matrices=False)
+            for column, w in zip(columns, targets.T, strict=True):
+                found[column] = _evidence(left.T @ w, w @ w, singular**2, len(w))
+    return float(np.mean(found))
 
 
 def _evidence(

@@ -1,5 +1,6 @@
 """Figures of a trained network's answers."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,36 +12,62 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ..heads.head import Floats, probabilities
-from ..heads.trained import Figures
-from ..tasks.metrics import bootstrap, interval
-
-RESAMPLES = 1000  # behind each interval
+from ..heads import losses
+from ..heads.head import Floats
+from ..heads.trained import Figures, figure_names
+from . import judging
+from .goal import CLASSES, Goal
 
 
 def measure(
-    logits: Floats, labels: npt.NDArray[np.int64], class_weights: Sequence[float] | None = None
+    logits: Floats,
+    labels: npt.NDArray[Any],
+    class_weights: Sequence[float | tuple[float, float]] | None = None,
+    loss: str = "softmax",
 ) -> tuple[float, float]:
-    """Mean cross-entropy, weighted by the labels' classes, and accuracy; NaN without examples."""
-    weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float64)
-    loss = nn.functional.cross_entropy(
-        torch.from_numpy(logits).double(), torch.from_numpy(labels), weights
+    """Mean loss, weighted by the class weights, and accuracy (R² of numbers); NaN without examples.
+
+    Args:
+        logits: [n, c].
+        labels: as the loss takes them; numbers in the units that they are learned in.
+        class_weights: as `heads.losses` has them; None weighs all alike.
+        loss: one of `heads.losses.LOSSES`.
+    """
+    if loss != "softmax":
+        weights = np.ones(logits.shape[1]) if class_weights is None else np.array(class_weights)
+        return losses.figures(loss, lambda some: logits[some], labels, weights.astype(np.float32))
+    weighing = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float64)
+    entropy = nn.functional.cross_entropy(
+        torch.from_numpy(logits).double(), torch.from_numpy(labels), weighing
     )
-    return float(loss), float((logits.argmax(axis=1) == labels).mean())
+    return float(entropy), float((logits.argmax(axis=1) == labels).mean())
 
 
-def figures_of(logits: Floats, labels: npt.NDArray[np.int64], confidence: float) -> dict[str, Any]:
-    """Loss, accuracy and the ends of the accuracy's bootstrap interval, as reports have them."""
-    loss, accuracy = measure(logits, labels)
-    shares = probabilities(logits)
-    resampled = bootstrap(labels, shares, 1, 1, RESAMPLES, 0).overall["accuracy"]
-    low, high = interval(resampled, confidence)
-    named = {"loss": loss, "accuracy": accuracy, "low": float(low), "high": float(high)}
-    return {name: float(f"{value:.6g}") for name, value in named.items()}
+def figures_of(
+    logits: Floats, labels: npt.NDArray[Any], confidence: float, goal: Goal = CLASSES
+) -> dict[str, Any]:
+    """Loss, the task's measure and the ends of its bootstrap interval, as reports have them.
+
+    What is not defined of these examples (R² of a single one) is None.
+
+    Args:
+        logits: [n, c].
+        labels: as they are learned.
+        confidence: of the interval.
+        goal: what was learned.
+    """
+    loss, _ = measure(logits, labels, loss=goal.loss)
+    judged = judging.judged(goal.task, logits, labels, confidence)
+    named = {"loss": loss, judging.measure(goal.task): judged.value}
+    named |= {"low": judged.low, "high": judged.high}
+    return {
+        name: None if math.isnan(value) else float(f"{value:.6g}") for name, value in named.items()
+    }
 
 
-def write_curve(curve: list[Figures], file: Path) -> None:
+def write_curve(curve: list[Figures], file: Path, loss: str = "softmax") -> None:
     """A row an epoch; what an epoch does not have stays empty."""
     file.parent.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame([asdict(figures) for figures in curve])
+    table.columns = ["epoch", *figure_names(loss)]
     table.to_csv(file, index=False, float_format="%.6g", lineterminator="\n")

@@ -14,8 +14,9 @@ class Recipe:
     `learning_rate` (discriminative fine-tuning: Howard and Ruder, ACL 2018); all fall to 0 on a
     cosine. `batch_norm` is `kept` (the statistics stay those of the weights that were loaded) or
     `updated` (those of the blocks that learn follow the new examples). `class_weights` [c] weigh
-    each class's examples in the losses, of validation too. `last` ends the training after that
-    epoch, with the learning rates of one that goes on to `epochs`; None is all of them.
+    each class's examples in the losses, of validation too; of several labels they may be [c, 2], as
+    `heads.losses` has them. `loss` is one of `heads.losses.LOSSES`. `last` ends the training after
+    that epoch, with the learning rates of one that goes on to `epochs`; None is all of them.
     """
 
     blocks: int | None
@@ -26,11 +27,13 @@ class Recipe:
     weight_decay: float
     batch_norm: str
     seed: int
-    class_weights: tuple[float, ...]
+    class_weights: tuple[float | tuple[float, float], ...]
     last: int | None = None
+    loss: str = "softmax"
 
     @classmethod
-    def of(cls, settings: FinetuneParams, class_weights: Floats) -> "Recipe":
+    def of(cls, settings: FinetuneParams, class_weights: Floats, loss: str = "softmax") -> "Recipe":
         """What the section `finetune` asks for."""
         asked = settings.model_dump(exclude={"run", "device"})
-        return cls(**asked, class_weights=tuple(class_weights.tolist()))
+        weights = [tuple(one) if isinstance(one, list) else one for one in class_weights.tolist()]
+        return cls(**asked, class_weights=tuple(weights), loss=loss)

@@ -1,6 +1,7 @@
 """What somebody else wrote is read and never run, and leads nowhere outside of its folder."""
 
 import json
+import operator
 import os
 import pickle
 import shutil
@@ -8,8 +9,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,18 +27,21 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from pipeline import augment, extract, ingest, kinds
-from pipeline.core.errors import DataError
+from pipeline.core.errors import DataError, HeadstartError
 from pipeline.core.paths import HEAD, HEAD_WEIGHTS, MANIFEST, PLAN
 from pipeline.heads.head import load_head
+from pipeline.kinds.vector.parse import npy
 from pipeline.serving import server
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.server import Limits
+from pipeline.serving.tables import told
 from pipeline.sources import table as table_room
 from pipeline.store.database import LAYOUT
 from pipeline.store.places import default_folder
 from pipeline.store.vectors import FeatureStore
 from pipeline.tables import features
 from pipeline.tables.manifest import read_manifest
+from pipeline.tables.task_names import TASKS
 from tests import picture_cases
 from tests.conftest import ROOT, Project
 
@@ -181,6 +187,39 @@ def test_a_bundle_that_tells_nonsense_is_one_line(name: str, copied: Path) -> No
         Classifier(Path("bundle"), explains=True)
     assert len(str(refused.value)) < 300
     assert "\n" not in str(refused.value)
+
+
+STRANGE = (None, -1, 1e400, "x", [1], {"a": 1})
+
+
+def places_in(content: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to every value of a JSON file."""
+    parts = content.items() if isinstance(content, dict) else enumerate(content)
+    for name, value in parts:
+        yield (*here, name)
+        if isinstance(value, dict | list):
+            yield from places_in(value, (*here, name))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_bundle_in_which_any_value_is_another_answers_or_is_one_line(
+    task: str, by_hand: Callable[[str], Path], tmp_path: Path
+) -> None:
+    bundle = shutil.copytree(by_hand(task), tmp_path / "bundle")
+    text = (bundle / "bundle.json").read_text()
+    vector = npy(np.array([1, 0, 0, 0], np.float32))
+    for *way, last in places_in(json.loads(text)):
+        for value in STRANGE:
+            about = json.loads(text)
+            reduce(operator.getitem, way, about)[last] = value
+            (bundle / "bundle.json").write_text(json.dumps(about))
+            said = ""
+            try:
+                classifier = Classifier(bundle, explains=True)
+                told(classifier, classifier.answer(vector, neighbours=1))
+            except HeadstartError as error:
+                said = str(error)
+            assert len(said.splitlines()) <= 1, (way, last, value)
 
 
 @pytest.mark.parametrize(

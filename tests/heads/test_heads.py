@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from pipeline.core.errors import DataError
-from pipeline.heads.head import Head, fit_temperature, load_head, probabilities, save_head
+from pipeline.heads.head import (
+    Head,
+    fit_temperature,
+    load_head,
+    probabilities,
+    save_head,
+    stop_if_of_another_task,
+)
 
 GENERATOR = np.random.default_rng(0)
 
@@ -117,3 +124,50 @@ def test_a_few_examples_that_are_all_right_make_no_head_certain():
 
 def test_without_a_validation_picture_the_temperature_is_one():
     assert fit_temperature(np.zeros((0, 3), np.float32), np.zeros(0, np.int64)) == 1
+
+
+def test_it_answers_what_the_task_asks_for(monkeypatch):
+    features = floats(50, 8)
+    logits = LINEAR.logits(features).astype(np.float64)
+    wanted = {
+        "classification": probabilities(LINEAR.logits(features), 2.0),
+        "multilabel": 1 / (1 + np.exp(-logits / 2)),
+        "regression": logits,
+    }
+    for rows_at_once in (2**20, 1):
+        monkeypatch.setattr("pipeline.heads.head.MANY_LOGITS", rows_at_once)
+        for task, answers in wanted.items():
+            np.testing.assert_allclose(LINEAR.answers(features, 2.0, task), answers, rtol=1e-5)
+    np.testing.assert_array_equal(LINEAR.answers(features, 2.0), wanted["classification"])
+
+
+TOLD = {"classes": ["a", "b", "c"], "power": 0.5, "temperature": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"task": "multilabel"}, "'thresholds' is missing"),
+        ({"task": "multilabel", "thresholds": [0.5, 0.5]}, "not 3 numbers"),
+        ({"task": "multilabel", "thresholds": [0.5, 1.0, 0.5]}, "a threshold is 1.0"),
+        ({"task": "multilabel", "thresholds": [0.5, "x", 0.5]}, "a threshold is 'x'"),
+        ({"task": "translation"}, "task is 'translation'"),
+        ({"task": ["regression"]}, "task is"),
+    ],
+)
+def test_a_description_that_is_none_of_its_task_is_refused(tmp_path, said, message):
+    weights, about = tmp_path / "head.safetensors", tmp_path / "head.json"
+    save_head(LINEAR, TOLD | said, weights, about)
+    with pytest.raises(DataError, match=message):
+        load_head(weights, about)
+
+
+def test_a_head_of_another_task_is_one_line():
+    stop_if_of_another_task(TOLD, "classification")
+    stop_if_of_another_task(TOLD | {"task": "regression"}, "regression")
+    with pytest.raises(DataError) as raised:
+        stop_if_of_another_task(TOLD, "multilabel")
+    assert str(raised.value) == (
+        "models/ was trained for classification and data/manifest.parquet is of multilabel:"
+        " run the train stage"
+    )

@@ -237,15 +237,21 @@ def test_a_mistake_is_one_line(bundled, arguments, said):
 
 
 @pytest.mark.slow
-def test_nothing_that_the_interface_allows_or_forbids_is_an_error_of_the_server(address, tmp_path):
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json",
-            "--checks", "not_a_server_error,response_schema_conformance,content_type_conformance",
-            "--max-examples", "60", "--seed", "1", "--no-color",
-        ],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
+@pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
+def test_nothing_that_the_interface_allows_or_forbids_is_an_error_of_the_server(
+    bundled, by_hand, tmp_path, task
+):
+    bundle = bundled / "bundle" if task == "classification" else by_hand(task)
+    with serving(bundle.parent) as address:
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json",
+                "--checks",
+                "not_a_server_error,response_schema_conformance,content_type_conformance",
+                "--max-examples", "60", "--seed", "1", "--no-color",
+            ],
+            cwd=tmp_path, capture_output=True, text=True,
+        )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
 
 

@@ -1,0 +1,272 @@
+"""Several labels and numbers: are Headstart's heads as good as scikit-learn's on the same features?
+
+The data are those of `examples/multilabel` and `examples/regression` and of their variants, which
+go through `ingest`, `augment` and `extract` with the parameters of the examples. Both sides learn
+from the same rows, views of training examples included, choose their penalty by the validation
+examples from the same nine, and learn once more from both. scikit-learn has each feature scaled to
+a variance of 1, as its documentation advises; Headstart scales all by one number. A difference is
+that of two heads on the same test examples, resampled together.
+
+    python -m benchmarks tasks
+
+The variant `yeast` is fetched with `apt-get download`.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
+from sklearn.metrics import (
+    average_precision_score,
+    f1_score,
+    log_loss,
+    mean_absolute_error,
+    r2_score,
+    root_mean_squared_error,
+)
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from benchmarks.harness import ROOT, Project, in_turns, ratios, spread, table
+from pipeline.heads.fit import class_weights, fit_heads, refit
+from pipeline.heads.head import one_thread
+from pipeline.heads.hyperparameters import Hyperparameters
+from pipeline.heads.losses import loss_for
+from pipeline.heads.trained import Schedule, order
+from pipeline.tables import targets
+from pipeline.tables.features import Split, read_splits
+from pipeline.tables.manifest import read_manifest
+
+Array = npt.NDArray[np.float64]
+Answer = Callable[[Array], Array]  # features [n, d] to probabilities or numbers [n, c]
+
+SETS = {
+    "multilabel": ["", "columns", "yeast"],
+    "regression": ["", "two", "diabetes"],
+}
+NAMES = {
+    ("multilabel", ""): "composites, 16 labels",
+    ("multilabel", "columns"): "composites, a fifth of the labels unknown",
+    ("multilabel", "yeast"): "yeast, 14 labels",
+    ("regression", ""): "share of brick",
+    ("regression", "two"): "shares of brick and grass",
+    ("regression", "diabetes"): "diabetes",
+}
+# Penalties, as `weight_decay`: what stands beside the mean loss of a row.
+DECAYS = [float(f"{one:.0e}") for one in np.geomspace(1e-4, 1, 9)]
+CONFIDENCE = 95
+
+
+@dataclass(frozen=True)
+class Data:
+    """A set's rows by split, and what its outputs stand for."""
+
+    task: str
+    name: str
+    names: list[str]
+    splits: dict[str, Split]
+
+    def both(self) -> Split:
+        """Training and validation rows."""
+        parts = [self.splits["train"], self.splits["val"]]
+        joined = (np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Split))
+        return Split(*joined)
+
+
+def data(task: str, variant: str, scratch: Path) -> Data:
+    """A set, made by its example and computed by the pipeline's own stages."""
+    example = ROOT / "examples" / task
+    own = example / f"{variant}.yaml"
+    project = Project(scratch / f"{task}-{variant}")
+    settings = (own if own.exists() else example / "params.yaml").read_text()
+    (project.folder / "params.yaml").write_text(settings)
+    project.run(sys.executable, example / "data.py", *([variant] if variant else []))
+    project.stages("ingest", "augment", "extract")
+    power = yaml.safe_load(settings)["train"]["power"]
+    manifest = read_manifest(project.folder / "data" / "manifest.parquet")
+    names = targets.names(manifest)
+    features = project.folder / "data" / "features"
+    splits = read_splits(features, manifest, names, ["train", "val", "test"], power)
+    return Data(task, NAMES[task, variant], names, splits)
+
+
+def headstart(found: Data) -> Answer:
+    """The best of `DECAYS` as `train` finds it, refitted."""
+    optimizer = "lbfgs" if found.task == "multilabel" else "ridge"
+    train, val = found.splits["train"], found.splits["val"]
+    weights = class_weights("none", train.labels, len(found.names))
+    schedule = Schedule(1, 256, 0, weights, loss=loss_for(found.task, "squared"))
+    asked = [Hyperparameters(optimizer, 0, decay, 0, 0, 0, 0) for decay in DECAYS]
+    best = min(fit_heads(train, val, asked, schedule, "cpu"), key=order)
+    head = refit(best, train, val, schedule, "cpu")
+    return lambda features: head.answers(features, 1.0, found.task)
+
+
+def chosen(
+    make: Callable[[Split, float], Answer], loss: Callable[..., float], found: Data
+) -> Answer:
+    """The best of `DECAYS` by the validation loss, refitted."""
+    train, val = found.splits["train"], found.splits["val"]
+    losses = [loss(val.labels, make(train, decay)(val.features)) for decay in DECAYS]
+    return make(found.both(), DECAYS[int(np.argmin(losses))])
+
+
+def one_vs_rest(rows: Split, decay: float | None) -> Answer:
+    """A logistic regression for each label, of the rows in which it is known.
+
+    scikit-learn sums the losses of rows and multiplies them by C; without a decay C is its default.
+    """
+    known = ~np.isnan(rows.labels)
+
+    def logistic(count: int) -> LogisticRegression:
+        strength = 1.0 if decay is None else 1 / (count * decay)
+        return LogisticRegression(C=strength, max_iter=1000)
+
+    if known.all():
+        model = make_pipeline(StandardScaler(), OneVsRestClassifier(logistic(len(known))))
+        model.fit(rows.features, rows.labels.astype(int))
+        return lambda features: model.predict_proba(features)
+    models = []
+    for column, there in zip(rows.labels.T, known.T, strict=True):
+        model = make_pipeline(StandardScaler(), logistic(there.sum()))
+        models.append(model.fit(rows.features[there], column[there].astype(int)))
+    return lambda features: np.stack([m.predict_proba(features)[:, 1] for m in models], axis=1)
+
+
+def ridge(rows: Split, decay: float) -> Answer:
+    """Least squares; scikit-learn sums the squares of rows."""
+    model = make_pipeline(StandardScaler(), Ridge(alpha=decay * len(rows.labels)))
+    return _numbers(model.fit(rows.features, rows.labels))
+
+
+def ridge_cv(found: Data) -> Answer:
+    """Least squares, its penalty chosen by leaving out one row in turn."""
+    rows = found.both()
+    alphas = [decay * len(rows.labels) for decay in DECAYS]
+    model = make_pipeline(StandardScaler(), RidgeCV(alphas=alphas))
+    return _numbers(model.fit(rows.features, rows.labels))
+
+
+def _numbers(model: Any) -> Answer:
+    return lambda features: model.predict(features).reshape(len(features), -1)
+
+
+def binary_loss(labels: Array, shares: Array) -> float:
+    known = ~np.isnan(labels)
+    return float(log_loss(labels[known], shares[known], labels=[0, 1]))
+
+
+def squared_loss(labels: Array, numbers: Array) -> float:
+    return float(np.square((labels - numbers) / labels.std(axis=0)).mean())
+
+
+def of_labels(labels: Array, shares: Array) -> dict[str, float]:
+    """scikit-learn's measures over labels that have both values among what is known."""
+    precision, f1, right, wrong = [], [], 0.0, 0.0
+    for wanted, given in zip(labels.T, shares.T, strict=True):
+        known = ~np.isnan(wanted)
+        wanted, said = wanted[known], given[known] >= 0.5
+        if 0 < wanted.sum() < len(wanted):
+            precision.append(average_precision_score(wanted, given[known]))
+            f1.append(f1_score(wanted, said, zero_division=0))
+        right += 2 * float((said * wanted).sum())
+        wrong += float((said != wanted).sum())
+    return {
+        "mean average precision": float(np.mean(precision)),
+        "micro F1": right / max(right + wrong, 1),
+        "macro F1": float(np.mean(f1)),
+    }
+
+
+def of_numbers(labels: Array, numbers: Array) -> dict[str, float]:
+    """scikit-learn's measures; relative to the targets' spread, so that sets can be compared."""
+    return {
+        "MAE": float(mean_absolute_error(labels, numbers)),
+        "RMSE": float(root_mean_squared_error(labels, numbers)),
+        "R²": float(r2_score(labels, numbers)),
+    }
+
+
+def compared(
+    found: Data, ours: Array, theirs: Array, bootstrap: int
+) -> list[tuple[str, float, float, str, str]]:
+    """For each measure both values, and the interval of ours less theirs over resamples."""
+    labels = found.splits["test"].labels
+    measure = of_labels if found.task == "multilabel" else of_numbers
+    random = np.random.default_rng(0)
+    differences: dict[str, list[float]] = {}
+    for _ in range(bootstrap):
+        some = random.integers(len(labels), size=len(labels))
+        one, other = measure(labels[some], ours[some]), measure(labels[some], theirs[some])
+        for name in one:
+            differences.setdefault(name, []).append(one[name] - other[name])
+    rows = []
+    tails = [(100 - CONFIDENCE) / 2, (100 + CONFIDENCE) / 2]
+    one, other = measure(labels, ours), measure(labels, theirs)
+    for name, values in differences.items():
+        low, high = np.percentile(values, tails)
+        better = -1 if name in ("MAE", "RMSE") else 1
+        said = "equal" if low <= 0 <= high else ("better" if better * low > 0 else "worse")
+        rows.append((name, one[name], other[name], f"{low:+.4g} to {high:+.4g}", said))
+    return rows
+
+
+def of_set(found: Data, bootstrap: int, rounds: int) -> tuple[list[Any], list[Any]]:
+    """The rows of both tables that a set has."""
+    if found.task == "multilabel":
+        others = {
+            "one-vs-rest": partial(chosen, one_vs_rest, binary_loss, found),
+            "one-vs-rest, C of 1": lambda: one_vs_rest(found.both(), None),
+        }
+    else:
+        others = {
+            "Ridge": partial(chosen, ridge, squared_loss, found),
+            "RidgeCV": partial(ridge_cv, found),
+        }
+    with one_thread():
+        costs = in_turns(rounds, {"Headstart": partial(headstart, found)} | others)
+    seen = {name: taken[0].gave(found.splits["test"].features) for name, taken in costs.items()}
+    figures, times = [], []
+    for name in others:
+        for row in compared(found, seen["Headstart"], seen[name], bootstrap):
+            figures.append((found.name, name, *row))
+        own, its = ([cost.wall for cost in costs[one]] for one in ("Headstart", name))
+        rows, width = found.splits["train"].features.shape
+        times.append(
+            (found.name, rows, width, name, spread(own), spread(its), spread(ratios(its, own)))
+        )
+    return figures, times
+
+
+def measure(scratch: Path, bootstrap: int = 1000, rounds: int = 3) -> str:
+    figures: list[Any] = []
+    times: list[Any] = []
+    for task, variants in SETS.items():
+        for variant in variants:
+            some, seconds = of_set(data(task, variant, scratch), bootstrap, rounds)
+            figures += some
+            times += seconds
+    columns = "set | scikit-learn's | measure | Headstart {:.4f} | scikit-learn {:.4f}"
+    columns += f" | difference, {CONFIDENCE} % interval | Headstart is"
+    equal = sum(row[-1] == "equal" for row in figures)
+    timed = "set | rows {:,} | features {:,} | scikit-learn's | Headstart, seconds | scikit-learn"
+    return f"""# Several labels and numbers, beside scikit-learn
+
+{equal} of {len(figures)} measures are equal within the interval of {bootstrap:,} resamples of the
+test examples. F1 is that of labels whose probability is a half or more, on both sides.
+
+{table(columns, figures)}
+
+Seconds to try {len(DECAYS)} penalties and to learn once more with the best (of "C of 1" to learn
+once), on one thread, median of {rounds} rounds in turns:
+
+{table(timed + " | its seconds over Headstart's", times)}
+"""

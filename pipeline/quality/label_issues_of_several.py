@@ -1,0 +1,168 @@
+"""Label issues where an example has several labels: each label of each example is judged.
+
+The model is that of `label_issues`, with two outcomes: a label is there with the probability that a
+logistic curve of the held-out score gives it, and a share of what is given is the opposite. Each
+label has a curve of its own. The share is one for all labels, since most have too few positives to
+tell one of their own.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ..core.params import ChecksParams
+from .held_out import Floats, Integers, folds_of, predicted
+from .label_issues import ENOUGH, EXPECTED, LEAST_WRONG, MOST_SCORES, ROUNDS, STARTS, wrong
+
+Doubles = npt.NDArray[np.float64]
+
+# A label is judged that so many examples have and so many lack: of fewer, a held-out head
+# recognises none, and each would look wrong.
+LEAST_OF_BOTH = 10
+# Nats that a share of wrong labels must explain more than `EXPECTED` wrong labels do, for each that
+# it takes to be wrong. Where scores hardly tell a label, its curve and a share look alike.
+LEAST_GAIN = 0.1
+
+
+def label_issues_of_several(
+    rows: pd.DataFrame, features: Floats, given: Doubles, names: list[str], settings: ChecksParams
+) -> pd.DataFrame:
+    """A row an example and label that is an issue, the most doubtful first.
+
+    `label` is the label's name, or `not` and its name where the example lacks it, and `suggested`
+    the opposite; `probability` is that of the opposite by the features alone.
+
+    Args:
+        rows: as `originals` gives them, n of them.
+        features: [n, d].
+        given: [n, c], 1, 0 or NaN where it is not known.
+        names: of the c labels.
+        settings: from where on a label is an issue.
+    """
+    known = np.isfinite(given)
+    has, lacks = (given == 1).sum(axis=0), (given == 0).sum(axis=0)
+    known &= (np.minimum(has, lacks) >= LEAST_OF_BOTH)[None]
+    scores, judged = held_out(features, given, known, folds_of(rows, settings.seed))
+    curves, share = noise(scores, given == 1, judged)
+    there = probability(scores, curves)
+    of_given = np.where(given == 1, there, 1 - there)
+    doubt = wrong(of_given, share, 2)
+    margin = 1 - 2 * of_given
+    issue = judged & (margin >= settings.label_issue_margin) & (doubt >= LEAST_WRONG)
+    at, label = np.nonzero(issue)
+    opposite = {True: [f"not {name}" for name in names], False: names}
+    has_it = given[at, label] == 1
+    table = rows[["path", "split"]].iloc[at].reset_index(drop=True)
+    table["label"] = [opposite[not has][one] for has, one in zip(has_it, label, strict=True)]
+    table["suggested"] = [opposite[bool(has)][one] for has, one in zip(has_it, label, strict=True)]
+    table["probability"] = 1 - of_given[issue]
+    table["given_probability"] = of_given[issue]
+    table["wrong"] = doubt[issue]
+    return table.sort_values(["given_probability", "path", "label"], ignore_index=True)
+
+
+def held_out(
+    features: Floats, given: Doubles, known: npt.NDArray[np.bool_], fold: Integers
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """What ridge regressions to each label say of the examples of which it is known.
+
+    Labels that are known of the same examples are solved for together.
+
+    Args:
+        features: [n, d].
+        given: [n, c], 1 or 0 where it is known.
+        known: [n, c].
+        fold: [n].
+
+    Returns:
+        scores [n, c], and which of them were judged, [n, c].
+    """
+    scores = np.zeros(given.shape, dtype=np.float32)
+    judged = np.zeros(given.shape, dtype=bool)
+    patterns, which = np.unique(known, axis=1, return_inverse=True)
+    for number, pattern in enumerate(patterns.T):
+        at = np.flatnonzero(pattern)
+        if len(at):
+            cells = np.ix_(at, np.flatnonzero(which.ravel() == number))
+            said, seen = predicted(features[at], given[cells].astype(np.float32), fold[at])
+            scores[cells], judged[cells] = said, seen[:, None]
+    return scores, judged
+
+
+def noise(
+    scores: Floats, given: npt.NDArray[np.bool_], judged: npt.NDArray[np.bool_]
+) -> tuple[Doubles, float]:
+    """Each label's curve, and the share of what is given that is wrong.
+
+    Args:
+        scores: [n, c] of examples that the heads were not trained on.
+        given: [n, c], whether the example has the label.
+        judged: [n, c], which count.
+
+    Returns:
+        slope and offset of each label's logit, [c, 2], and the share, to six significant digits.
+    """
+    most = max(1, MOST_SCORES // max(scores.shape[1], 1))
+    scores, given, judged = scores[:most].astype(np.float64), given[:most], judged[:most]
+    if not judged.any():
+        return np.zeros((scores.shape[1], 2)), 0.0
+    found = max((_fitted(scores, given, judged, start) for start in STARTS), key=lambda one: one[0])
+    cells = int(judged.sum())
+    few = _fitted(scores, given, judged, EXPECTED / (cells + EXPECTED), fixed=True)
+    if found[0] - few[0] < LEAST_GAIN * found[2] * cells:
+        found = few
+    digits = [[float(f"{number:.6g}") for number in curve] for curve in found[1]]
+    return np.array(digits), float(f"{found[2]:.6g}")
+
+
+def probability(scores: Floats | Doubles, curves: Doubles) -> Doubles:
+    """That each label is there, [n, c]."""
+    logits = np.clip(scores * curves[:, 0] + curves[:, 1], -700, 700)
+    there: Doubles = 1 / (1 + np.exp(-logits))
+    return there
+
+
+def _fitted(
+    scores: Doubles,
+    given: npt.NDArray[np.bool_],
+    judged: npt.NDArray[np.bool_],
+    share: float,
+    fixed: bool = False,
+) -> tuple[float, Doubles, float]:
+    """Log-likelihood, curves and share after the fit from this share; by Newton's steps."""
+    counts = np.maximum(judged.sum(axis=0), 1)
+    soft = 1 / (counts + 1)  # as `label_issues` has it
+    mean = (scores * judged).sum(axis=0) / counts
+    spread = np.sqrt((np.square(scores - mean) * judged).sum(axis=0) / counts)
+    unit = np.maximum(spread, 1e-12)
+    standard = (scores - mean) / unit
+    base = ((given & judged).sum(axis=0) + 1) / (counts + 2)
+    slope, offset = np.ones_like(base), np.log(base / (1 - base))
+    likelihood = -np.inf
+    cells = int(judged.sum())
+    for _ in range(ROUNDS):
+        there = probability(standard, np.stack([slope, offset], axis=1))
+        of_given = np.where(given, there, 1 - there)
+        seen = (1 - share) * of_given + share * (1 - of_given)
+        before, likelihood = likelihood, float((np.log(seen + 1e-300) * judged).sum())
+        likelihood += EXPECTED * float(np.log(share))
+        if abs(likelihood - before) < ENOUGH:
+            break
+        doubt = wrong(of_given, share, 2)
+        if not fixed:
+            share = float(((doubt * judged).sum() + EXPECTED) / (cells + EXPECTED))
+        target = np.where(given, 1 - doubt, doubt)
+        target = (1 - soft) * target + soft / 2
+        gap, bend = (target - there) * judged, np.maximum(there * (1 - there), 1e-9) * judged
+        first, second = (gap * standard).sum(axis=0), gap.sum(axis=0)
+        aa, ab, bb = (
+            (bend * np.square(standard)).sum(axis=0),
+            (bend * standard).sum(axis=0),
+            bend.sum(axis=0),
+        )
+        aa, bb = aa + 1e-6, bb + 1e-6
+        determinant = np.maximum(aa * bb - ab * ab, 1e-12)
+        step = np.clip((bb * first - ab * second) / determinant, -2, 2)
+        shift = np.clip((aa * second - ab * first) / determinant, -2, 2)
+        slope, offset = np.maximum(slope + step, 1e-3), offset + shift
+    return likelihood, np.stack([slope / unit, offset - slope * mean / unit], axis=1), share

@@ -1,0 +1,88 @@
+"""Label issues of numbers: targets that lie far from what heads say that had not seen them.
+
+How far predictions usually miss is measured by quantiles of the held-out residuals, which wrong
+targets do not move (Hampel, "The influence curve and its role in robust estimation", JASA 1974).
+Residuals often have long tails although every target is right. So the limit is far out, and it is
+further out where the residuals' own quantiles tell of a long tail.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ..core.params import ChecksParams
+from .held_out import Floats, folds_of, predicted
+
+Doubles = npt.NDArray[np.float64]
+
+# L2 penalties, over the mean square of a feature; the one of the least squares is taken.
+PENALTIES = (0.0001, 0.001, 0.01, 0.1, 1.0)
+# Standard deviations within which a normal distribution has half, and nine tenths.
+HALF, MOST = 0.6745, 1.6449
+# Spreads from which on a target is an issue.
+FAR = 6.0
+# Of fewer examples the spread of the residuals is hardly known.
+LEAST_EXAMPLES = 20
+
+
+def number_issues(
+    rows: pd.DataFrame, features: Floats, given: Doubles, names: list[str], settings: ChecksParams
+) -> pd.DataFrame:
+    """A row an example and number that is an issue, the furthest first.
+
+    `suggested` is the prediction, `spreads` how many usual misses the two are apart, with the sign
+    of the prediction less the target.
+
+    Args:
+        rows: as `originals` gives them, n of them.
+        features: [n, d].
+        given: [n, t] targets, NaN where one is not known.
+        names: of the t numbers.
+        settings: `seed` draws the folds.
+    """
+    fold = folds_of(rows, settings.seed)
+    parts = []
+    for number, name in enumerate(names):
+        known = np.flatnonzero(np.isfinite(given[:, number]))
+        if len(known) < LEAST_EXAMPLES:
+            continue
+        targets = given[known, number]
+        said, apart = spreads(features[known], targets, fold[known])
+        far = np.flatnonzero(np.abs(apart) >= FAR)
+        before = f"{name}=" if len(names) > 1 else ""
+        table = rows[["path", "split"]].iloc[known[far]].reset_index(drop=True)
+        table["label"] = [f"{before}{targets[one]:.6g}" for one in far]
+        table["suggested"] = [f"{before}{said[one]:.6g}" for one in far]
+        parts.append(table.assign(spreads=apart[far]))
+    columns = ["path", "split", "label", "suggested", "spreads"]
+    found = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
+    order = found["spreads"].astype(float).abs()
+    return found.assign(order=-order).sort_values(["order", "path"]).drop(columns="order")
+
+
+def spreads(
+    features: Floats, targets: Doubles, fold: npt.NDArray[np.int64]
+) -> tuple[Doubles, Doubles]:
+    """The held-out prediction of each target, and how many usual misses it is away, both [n].
+
+    Args:
+        features: [n, d].
+        targets: [n], finite.
+        fold: [n].
+    """
+    middle, unit = float(np.median(targets)), float(targets.std())
+    if unit == 0:
+        return targets, np.zeros(len(targets))
+    wanted = ((targets - middle) / unit).astype(np.float32)[:, None]
+    tried = [predicted(features, wanted, fold, penalty) for penalty in PENALTIES]
+    said, judged = min(tried, key=lambda one: float(np.square(one[0] - wanted).mean()))
+    if not judged.any():
+        return targets, np.zeros(len(targets))
+    missed = (said - wanted)[:, 0].astype(np.float64)
+    missed -= np.median(missed[judged])
+    half, most = np.quantile(np.abs(missed[judged]), [0.5, 0.9])
+    # Where nine tenths lie further out than a normal distribution has them, its tail is longer yet.
+    tail = (most / MOST) / max(half / HALF, 1e-9)
+    usual = (most / MOST) * max(1.0, tail)
+    apart = np.where(judged, missed / max(usual, 1e-9), 0.0)
+    return said[:, 0] * unit + middle, apart

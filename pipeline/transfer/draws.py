@@ -1,0 +1,103 @@
+"""Nested draws of training examples, and what is measured over several of them."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import fields
+
+import numpy as np
+import numpy.typing as npt
+
+from ..heads.head import Floats
+from ..tables.features import Split
+from ..tables.manifest import CLASSIFICATION
+from ..tasks import metrics
+from . import judging
+
+Array = npt.NDArray[np.float64]
+
+RESAMPLES = 1000  # behind each interval
+
+
+def numbers(largest: int, least: int = 1) -> list[int]:
+    """1, 2, 4, 8, … from `least` on, and all; a class that has fewer gives all it has."""
+    powers = [2**power for power in range(largest.bit_length())]
+    return [power for power in powers if least <= power < largest] + [largest]
+
+
+def largest(train: Split) -> int:
+    """Examples of the largest class; in all where there are no classes."""
+    labels = train.labels[train.views == 0]
+    return int(np.bincount(labels).max()) if labels.ndim == 1 else len(labels)
+
+
+def drawn(train: Split, count: int, draw: int, augmented: bool) -> Split:
+    """`count` examples of each class with their views, or with view 0 only.
+
+    Where there are no classes it is `count` examples in all.
+
+    An example's place in a draw is a hash of the draw and its digest, so that no other example
+    moves it.
+    """
+    examples = np.unique(train.digests)
+    place = {
+        digest: hashlib.blake2b(f"{draw}:{digest}".encode(), digest_size=8).digest()
+        for digest in examples.tolist()
+    }
+    labels = train.labels if train.labels.ndim == 1 else np.zeros(len(train.labels), int)
+    label = dict(zip(train.digests.tolist(), labels.tolist(), strict=True))
+    kept: set[str] = set()
+    for wanted in set(label.values()):
+        of_class = [digest for digest in place if label[digest] == wanted]
+        kept |= set(sorted(of_class, key=place.__getitem__)[:count])
+    mask = np.isin(train.digests, sorted(kept))
+    if not augmented:
+        mask &= train.views == 0
+    return Split(*(getattr(train, field.name)[mask] for field in fields(Split)))
+
+
+def measured(
+    task: str, answers: Sequence[Floats], val: Split, confidence: float
+) -> tuple[float, float, float]:
+    """The task's measure of the validation examples, and the ends of its interval.
+
+    Args:
+        task: of the labels.
+        answers: logits [examples, c] of the head of each draw.
+        val: the examples.
+        confidence: of the interval.
+    """
+    if task == CLASSIFICATION:
+        return interval(np.stack([one.argmax(axis=1) == val.labels for one in answers]), confidence)
+    of_draw, of_example = _drawn_anew(len(answers), len(val.labels))
+    measure, mean, resampled = judging.measure(task), 0.0, np.zeros(RESAMPLES)
+    for number, one in enumerate(answers):
+        weigh = judging.weigh(task, one, val.labels)
+        mean += judging.value(task, one, val.labels) / len(answers)
+        resampled += of_draw[:, number] * weigh(of_example.astype(np.float64)).overall[measure]
+    low, high = metrics.interval(resampled, confidence)
+    return mean, float(low), float(high)
+
+
+def interval(right: npt.NDArray[np.bool_], confidence: float) -> tuple[float, float, float]:
+    """Mean accuracy, and the ends of its bootstrap interval.
+
+    Both the draws and the validation examples are drawn anew, for another user would have others
+    of both (Owen, 2007, "The pigeonhole bootstrap").
+
+    Args:
+        right: [draws, examples].
+        confidence: of the interval.
+    """
+    draws, examples = right.shape
+    of_draw, of_example = _drawn_anew(draws, examples)
+    means = np.einsum("rd,dp,rp->r", of_draw, right, of_example / examples, optimize=True)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(right.mean()), float(low), float(high)
+
+
+def _drawn_anew(draws: int, examples: int) -> tuple[Array, npt.NDArray[np.int64]]:
+    """The share of each draw, [resamples, draws], and how often each example comes, likewise."""
+    generator = np.random.default_rng(0)
+    of_draw = generator.multinomial(draws, np.full(draws, 1 / draws), RESAMPLES) / draws
+    return of_draw, generator.multinomial(examples, np.full(examples, 1 / examples), RESAMPLES)

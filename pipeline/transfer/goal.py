@@ -1,0 +1,56 @@
+"""What a network learns: the task, its loss, and the units that numbers are learned in."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..heads.head import Head
+from ..heads.losses import OF_NUMBERS, Units, loss_for
+from ..tables.manifest import CLASSIFICATION
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The task, one of `heads.losses.LOSSES`, and of numbers the units of the training examples.
+
+    A network learns numbers in these units, as a head does, so that a learning rate means the same
+    whatever they are measured in. Its head is saved in the numbers' own.
+    """
+
+    task: str
+    loss: str
+    units: Units | None = None
+
+    @classmethod
+    def of(cls, task: str, of_numbers: str, labels: npt.NDArray[Any]) -> "Goal":
+        """What is learned of training examples with these labels, [n] or [n, c].
+
+        Args:
+            task: of the manifest.
+            of_numbers: the loss of a regression.
+            labels: in their own units.
+        """
+        loss = loss_for(task, of_numbers)
+        return cls(task, loss, Units.of(loss, labels) if loss in OF_NUMBERS else None)
+
+    def labels(self, labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Labels as they are learned."""
+        return labels if self.units is None else self.units.learned(labels)
+
+    def entered(self, head: Head) -> Head:
+        """The head that answers as numbers are learned, of one that answers in their own units."""
+        if self.units is None:
+            return head
+        unit = self.units.unit
+        weight = (head.weight / unit[:, None]).astype(np.float32)
+        bias = ((head.bias - self.units.centre) / unit).astype(np.float32)
+        return replace(head, weight=weight, bias=bias)
+
+    def left(self, head: Head) -> Head:
+        """The other way round."""
+        return head if self.units is None else self.units.undone(head)
+
+
+CLASSES = Goal(CLASSIFICATION, "softmax")

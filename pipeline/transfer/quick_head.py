@@ -1,0 +1,55 @@
+"""The linear heads by which backbones are compared: one for each of some L2 penalties, solved for.
+
+Logistic regression of one label and of several, ridge regression of numbers.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..heads.fit import fit_heads
+from ..heads.hyperparameters import from_used
+from ..heads.losses import Units, loss_for
+from ..heads.trained import Schedule, Trained
+from ..tables.features import Split
+from ..tables.targets import REGRESSION
+
+# Stronger penalties: a number may be told by many features, each of which says little.
+STRONG = np.geomspace(30, 1000, 4).tolist()
+LOSS_OF_NUMBERS = "squared"
+
+
+def decays_for(task: str, usual: Sequence[float]) -> list[float]:
+    """The penalties to try: the usual ones, and for numbers stronger ones beside them."""
+    return [*usual, *STRONG] if task == REGRESSION else list(usual)
+
+
+def quick_heads(
+    rows: Split,
+    val: Split,
+    task: str,
+    outputs: int,
+    decays: Sequence[float],
+    counts: bool = False,
+) -> list[Trained]:
+    """A head for each of the penalties.
+
+    Args:
+        rows: to learn from.
+        val: to measure on, or none.
+        task: of the labels.
+        outputs: how many classes, labels or numbers there are.
+        decays: the penalties.
+        counts: whether the features are counts of terms.
+    """
+    optimizer = "ridge" if task == REGRESSION else "lbfgs"
+    choices = [from_used({"optimizer": optimizer, "weight_decay": decay}) for decay in decays]
+    weights, loss = np.ones(outputs, np.float32), loss_for(task, LOSS_OF_NUMBERS)
+    return fit_heads(rows, val, choices, Schedule(1, 1, 0, weights, counts, loss), "cpu")
+
+
+def units_for(task: str, labels: npt.NDArray[Any]) -> Units | None:
+    """The units in which the losses of numbers are told; None for labels."""
+    return Units.of(LOSS_OF_NUMBERS, labels) if task == REGRESSION else None

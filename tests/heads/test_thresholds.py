@@ -1,0 +1,63 @@
+"""A threshold for each label: the best F1 on validation examples, and 0.5 where nothing tells."""
+
+import numpy as np
+import pytest
+
+from pipeline.heads.head import fit_temperature, sigmoid
+from pipeline.heads.losses import cell_losses
+from pipeline.heads.thresholds import fit_thresholds
+
+GENERATOR = np.random.default_rng(0)
+
+
+def f1(there, said):
+    return 2 * (said & (there == 1)).sum() / (said.sum() + there.sum())
+
+
+def test_no_other_threshold_has_a_better_f1():
+    labels = (GENERATOR.random((200, 3)) < [0.5, 0.2, 0.05]).astype(float)
+    shares = sigmoid(GENERATOR.standard_normal((200, 3)) + 2 * labels - 1)
+    shares[:, 0] = np.round(shares[:, 0], 1)  # many are equal
+    labels[GENERATOR.random((200, 3)) < 0.1] = np.nan
+    thresholds = fit_thresholds(shares, labels)
+    for share, told, threshold in zip(shares.T, labels.T, thresholds, strict=True):
+        share, told = share[~np.isnan(told)], told[~np.isnan(told)]
+        best = max(f1(told, share > cut) for cut in np.linspace(0.001, 0.999, 999))
+        assert f1(told, share > threshold) >= best
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0, np.nan])
+def test_a_label_that_validation_cannot_tell_has_the_usual_threshold(label):
+    assert fit_thresholds(np.full((4, 1), 0.2), np.full((4, 1), label)) == [0.5]
+
+
+def test_without_examples_all_are_usual():
+    assert fit_thresholds(np.zeros((0, 2)), np.zeros((0, 2))) == [0.5, 0.5]
+
+
+def test_of_equals_the_one_nearest_to_a_half_and_never_0_or_1():
+    assert fit_thresholds(np.array([[0.9], [0.6], [0.1]]), np.array([[1.0], [0], [0]])) == [0.75]
+    sure = fit_thresholds(np.array([[1.0], [1 - 1e-12], [0.0]]), np.array([[1.0], [0], [1]]))
+    assert 0 < sure[0] < 1
+
+
+def test_one_temperature_for_all_labels_is_the_one_with_the_least_loss():
+    labels = GENERATOR.integers(0, 2, (1500, 3)).astype(float)
+    told = (GENERATOR.standard_normal((1500, 3)) + 1.5 * (2 * labels - 1)).astype(np.float32)
+    labels[GENERATOR.random((1500, 3)) < 0.3] = np.nan
+
+    def loss(logits, temperature):
+        return np.nanmean(cell_losses("binary", logits / temperature, labels))
+
+    for factor in (0.2, 5.0):
+        fitted = fit_temperature(factor * told, labels)
+        assert loss(factor * told, fitted) < loss(factor * told, 0.9 * fitted)
+        assert loss(factor * told, fitted) < loss(factor * told, 1.1 * fitted)
+
+
+def test_a_few_examples_that_are_all_right_make_no_label_certain():
+    labels = np.array([[1.0, 0], [0, 1], [1, 0]])
+    logits = (10 * labels - 5).astype(np.float32)
+    assert 0.8 < sigmoid(logits, fit_temperature(logits, labels)).max() < 0.99
+    assert fit_temperature(logits, np.full((3, 2), np.nan)) == 1
+    assert fit_temperature(logits[:0], labels[:0]) == 1
