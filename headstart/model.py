@@ -93,7 +93,6 @@ class Prediction:
             said = f"labels={self._labels!r}"
         else:
             said = f"label={self.label!r}, probability={self.probability:.4f}"
-        said += ", unusual=True" * bool(self.unusual)
         return f"Prediction(path={self.path!r}, {said})"
 
 

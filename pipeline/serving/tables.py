@@ -162,10 +162,9 @@ def _notes(row: Row, names: list[str]) -> list[str]:
         return [UNLIKE]
     if len(row.get("likely") or ()) > 1:
         return [f"or {', or '.join(row['likely'][1:])}"]
-    known = [name for name in names if f"low({name})" in row]
-    return [
-        f"{name} from {row[f'low({name})']:.6g} to {row[f'high({name})']:.6g}" for name in known
-    ]
+    ends = [(name, row.get(f"low({name})"), row.get(f"high({name})")) for name in names]
+    said = [f"{name} from {low:.6g} to {high:.6g}" for name, low, high in ends if low is not None]
+    return [", ".join(said)] if said else []
 
 
 def _class_cells(classes: list[str]) -> Cells:
