@@ -21,6 +21,8 @@ def parts(predictions: pd.DataFrame, names: list[str], shown: Thumbnails) -> dic
         shown: the examples.
     """
     residuals = tables.table(PLOTS / "residuals.csv")
+    # In other tables what was predicted is a class, and stays a text.
+    residuals["predicted"] = residuals["predicted"].astype(float)
     numbers = "one number" if len(names) == 1 else f"{len(names)} numbers"
     return {
         "learned": numbers,

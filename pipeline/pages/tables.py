@@ -312,11 +312,12 @@ def counts(manifest: pd.DataFrame) -> dict[str, int]:
 
 def made_of(about: dict[str, Any]) -> dict[str, str]:
     """Versions of data, weights and libraries, as the bundle has them."""
+    calibrated = about.get("calibration")
     return {
         "manifest": about["data"]["manifest"][:12],
         "backbone": about["backbone"]["fingerprint"][:12],
         "licence of its weights": about["backbone"].get("licence", "not stated"),
-        "temperature": f"{about['calibration']['temperature']:g}",
+        **({"temperature": f"{calibrated['temperature']:g}"} if calibrated else {}),
         **about["libraries"],
     }
 
