@@ -88,7 +88,8 @@ def all_tables(
 def test_tables_of_several_labels(by_hand: ByHand, asked: list[str], tmp_path: Path) -> None:
     lines, table = all_tables(by_hand("multilabel"), asked, tmp_path)
     assert [row["labels"] for row in lines] == [["brick", "moss"], None, []]
-    assert list(table) == ["path", "labels", "p(brick)", "p(moss)", "p(wood)", "error"]
+    shares = ["p(brick)", "p(moss)", "p(wood)"]
+    assert list(table) == ["path", "labels", *shares, "distance", "unusual", "error"]
     assert table["labels"].fillna("").tolist() == ["brick|moss", "", ""]
     np.testing.assert_allclose(table["p(moss)"][0], sigmoid((8 * 0.45 - 4) / 2), rtol=1e-5)
     assert table["error"].isna().tolist() == [True, False, True]
@@ -96,7 +97,11 @@ def test_tables_of_several_labels(by_hand: ByHand, asked: list[str], tmp_path: P
 
 def test_tables_of_numbers(by_hand: ByHand, asked: list[str], tmp_path: Path) -> None:
     lines, table = all_tables(by_hand("regression"), asked, tmp_path)
-    assert list(table) == ["path", "predicted(age)", "predicted(path)", "error"]
+    of_age, of_path = (
+        [f"{what}({name})" for what in ("predicted", "low", "high")] for name in NUMBERS
+    )
+    assert list(table) == ["path", *of_age, *of_path, "distance", "unusual", "error"]
+    assert [lines[0][name] for name in of_age] == [74.5, 72, 77]
     # As people read them: not 74.4999999, as a float32 has it.
     assert [row["predicted(age)"] for row in lines] == [74.5, None, 30.0]
     assert "74.5," in (tmp_path / "said.csv").read_text()
@@ -106,7 +111,8 @@ def test_tables_of_numbers(by_hand: ByHand, asked: list[str], tmp_path: Path) ->
 
 def test_in_print(by_hand: ByHand, asked: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     predict.run(by_hand("multilabel"), asked, neighbours=1)
-    head, several, near, bad, none, _ = capsys.readouterr().out.splitlines()
+    head, several, unlike, near, bad, none, *_ = capsys.readouterr().out.splitlines()
+    assert unlike.strip() == "unlike anything in training"
     assert head.split() == ["labels", "path"]
     assert several.startswith("brick 0.88 | moss 0.45  ")
     assert " like brick" in near
@@ -116,7 +122,8 @@ def test_in_print(by_hand: ByHand, asked: list[str], capsys: pytest.CaptureFixtu
     assert {one.index("/") for one in (several, bad, none)} == {head.index("path")}
 
     predict.run(by_hand("regression"), asked)
-    head, first, bad, _ = capsys.readouterr().out.splitlines()
+    head, first, _, bad, _, promised = capsys.readouterr().out.splitlines()
+    assert promised.strip() == "age from 27.5 to 32.5, path from -0.175 to 0.075"
     assert head.split() == ["age", "path", "path"]
     assert first.split()[:2] == ["74.5", "0.25"]
     assert bad.split()[:2] == ["–", "–"]
@@ -135,7 +142,8 @@ def ask(server: TestClient, vector: np.ndarray) -> httpx.Response:
 def test_the_server_replies_with_several_labels(by_hand: ByHand) -> None:
     with client(by_hand("multilabel")) as server:
         reply = ask(server, SEVERAL).json()
-        assert list(reply) == ["labels", "probabilities", "thresholds", "neighbours", "heat_map"]
+        told = ["labels", "probabilities", "thresholds", "neighbours", "heat_map"]
+        assert set(reply) == {*told, "distance", "unusual"}
         assert reply["labels"] == ["brick", "moss"]
         assert list(reply["probabilities"]) == LABELS
         assert reply["thresholds"] == dict(zip(LABELS, THRESHOLDS, strict=True))
@@ -258,8 +266,13 @@ def changed(bundle: Path, folder: Path, **changes: object) -> Path:
         ("multilabel", {"thresholds": [0.5, 0.5, float("nan")]}, "a threshold is nan"),
         ("multilabel", {"thresholds": [0.5, 0.5, "1"]}, "a threshold is '1'"),
         ("multilabel", {"classes": ["brick", "moss"], "thresholds": [0.5] * 2}, "2 probabilities"),
-        ("regression", {"classes": ["age"]}, "does not answer with 1 numbers"),
-        ("regression", {"task": "multilabel", "thresholds": [0.5, 0.5]}, "with 2 probabilities"),
+        ("regression", {"classes": ["age"], "sets": None}, "does not answer with 1 numbers"),
+        ("regression", {"classes": ["age"]}, "sets: reach is no list of 1 numbers"),
+        (
+            "regression",
+            {"task": "multilabel", "thresholds": [0.5, 0.5], "sets": None},
+            "with 2 probabilities",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_one_line(

@@ -172,7 +172,10 @@ def test_labels_have_their_measures_thresholds_and_curves(of_labels):
     reliability = pd.read_csv(PLOTS / "reliability.csv")
     assert reliability["pictures"].sum() == 90 - classes["unknown"].sum()
     assert SLICES.read_text().startswith("column,value,examples,exact_match,low,high,other_exact_")
-    assert SETS.read_text() == "class,examples,coverage,size,empty\n"
+    assert (
+        SETS.read_text()
+        == "class,examples,coverage,size,randomised_coverage,randomised_size,empty\n"
+    )
     assert REPEATS.read_text() == "measure,mean,low,high,repeats,given_split\n"
 
 

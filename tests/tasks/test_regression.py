@@ -108,7 +108,10 @@ def test_evaluate_writes_figures_that_are_those_of_its_predictions(of_numbers, c
     classes = pd.read_csv(CLASSES)
     assert classes[["class", "pictures"]].to_numpy().tolist() == [["weight", 30]]
     assert classes["rmse"].tolist() == pytest.approx([test["rmse"]], rel=1e-5)
-    assert SETS.read_text() == "class,examples,coverage,size,empty\n"
+    assert (
+        SETS.read_text()
+        == "class,examples,coverage,size,randomised_coverage,randomised_size,empty\n"
+    )
     by_camera = pd.read_csv(SLICES)
     assert by_camera.columns.tolist() == [
         "column", "value", "examples", "mae", "low", "high", "other_mae", "p_value",
