@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import yaml
+from pipeline.heads.thresholds import fit_thresholds
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.metrics import (
     average_precision_score,
@@ -42,7 +43,6 @@ from pipeline.heads.fit import class_weights, fit_heads, refit
 from pipeline.heads.head import one_thread
 from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.losses import loss_for
-from pipeline.heads.thresholds import fit_thresholds
 from pipeline.heads.trained import Schedule, order
 from pipeline.tables import targets
 from pipeline.tables.features import Split, read_splits
