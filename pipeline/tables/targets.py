@@ -146,8 +146,8 @@ def shown(names: Sequence[str], values: Sequence[float], task: str) -> str:
             sorted(n for n, value in zip(names, values, strict=True) if value == 1)
         )
     if len(values) == 1:
-        return f"{values[0]:.10g}"
-    return ", ".join(f"{name}={value:.10g}" for name, value in zip(names, values, strict=True))
+        return f"{values[0]:.6g}"
+    return ", ".join(f"{name}={value:.6g}" for name, value in zip(names, values, strict=True))
 
 
 def require(manifest: pd.DataFrame, task: str, source: str) -> None:
@@ -186,7 +186,7 @@ def require(manifest: pd.DataFrame, task: str, source: str) -> None:
                 )
             if abs(column.mean()) > FARTHEST * column.std():
                 raise DataError(
-                    f"{what} varies by {column.std():.3g} around {column.mean():.10g},"
+                    f"{what} varies by {column.std():.3g} around {column.mean():.6g},"
                     " and a head's numbers keep seven digits; subtract a constant from the column"
                 )
         return
