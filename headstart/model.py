@@ -35,6 +35,13 @@ class Prediction:
     _task: str = "classification"
     _labels: tuple[str, ...] = ()
     _numbers: dict[str, float] = field(default_factory=dict)
+    distance: float | None = None  # to the training examples, from 0 to 2; None: not known
+    unusual: bool | None = None  # unlike anything in training; None: not known
+    # Classes that hold the right one as often as the bundle promises, the most probable first;
+    # empty where it promises nothing.
+    likely: tuple[str, ...] = ()
+    # The same of numbers: the ends of an interval, by name.
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -82,10 +89,10 @@ class Prediction:
             return f"Prediction(path={self.path!r}, error={self.error!r})"
         if self._task == "regression":
             said = ", ".join(f"{name}={value:g}" for name, value in self._numbers.items())
-            return f"Prediction(path={self.path!r}, {said})"
-        if self._task == "multilabel":
-            return f"Prediction(path={self.path!r}, labels={self._labels!r})"
-        said = f"label={self.label!r}, probability={self.probability:.4f}"
+        elif self._task == "multilabel":
+            said = f"labels={self._labels!r}"
+        else:
+            said = f"label={self.label!r}, probability={self.probability:.4f}"
         return f"Prediction(path={self.path!r}, {said})"
 
 
@@ -138,11 +145,17 @@ class Model:
             except errors.RefusedError as error:
                 return Prediction(example.path, str(error))
             names, task = self._classifier.classes, self._classifier.task
+            usual = answer.distance, answer.unusual
             if answer.numbers is not None:
                 numbers = zip(names, rooms.rounded(answer.numbers), strict=True)
-                return Prediction(example.path, _task=task, _numbers=dict(numbers))
+                promised = rooms.intervals(answer, names)
+                return Prediction(
+                    example.path, None, {}, task, (), dict(numbers), *usual, (), promised
+                )
             shares = zip(names, map(float, answer.probabilities), strict=True)
-            return Prediction(example.path, None, dict(shares), task, answer.labels)
+            return Prediction(
+                example.path, None, dict(shares), task, answer.labels, {}, *usual, answer.likely
+            )
 
         return self._each(examples, ask)
 

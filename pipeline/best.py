@@ -1,5 +1,6 @@
 """Optional stage, best: the bundle of the better network, the finetuned one where it was taken."""
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,6 +14,8 @@ from .heads.head import load_head
 from .runners.wanted import originals
 from .serving.writing import read_figures, write
 from .tables.manifest import kind_in, read_manifest
+
+NO_SETS = "the sets of the frozen network's bundle are no promise for a finetuned network"
 
 
 def best() -> None:
@@ -30,14 +33,22 @@ def best() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "finetuned.onnx"
         exports.write(backbone, file, exports.licence(settings.backbone, settings.weights))
-        train = manifest[manifest["split"] == "train"]
+        known = manifest[manifest["split"].isin(["train", "val"])]
         engine = on_export(file, kinds.named(kind))
         splits, computed = originals(
-            train, about["classes"], [engine], settings.batch_size, about["power"]
+            known, about["classes"], [engine], settings.batch_size, about["power"]
         )
-        print(f"best: {len(train) - computed} training examples reused, {computed} computed")
+        print(
+            f"best: {len(known) - computed} training and validation examples reused,"
+            f" {computed} computed"
+        )
         finetuned = settings.model_copy(update={"weights": "finetuned"})
-        write(BEST, [file], kind, finetuned, head, about, figures, manifest, splits["train"])
+        train, val = splits["train"], splits["val"]  # finetune chooses by validation
+        sets = json.loads((BUNDLE / "bundle.json").read_text(encoding="utf-8")).get("sets")
+        none = {"why_no_sets": NO_SETS} if sets else {}
+        write(BEST, [file], kind, finetuned, head, about, figures, manifest, train, val, none)
+        if sets:
+            print(f"best: {NO_SETS}")
 
 
 if __name__ == "__main__":

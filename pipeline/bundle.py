@@ -3,7 +3,7 @@
 from . import kinds
 from .backbones import exports
 from .core import command, params
-from .core.paths import BUNDLE, FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, METRICS
+from .core.paths import BUNDLE, FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, METRICS, SETS_OF_BUNDLE
 from .heads.head import load_head, stop_if_of_another_task
 from .serving.writing import read_figures, write
 from .tables import joined
@@ -17,10 +17,14 @@ def bundle() -> None:
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     stop_if_of_another_task(about, task_in(MANIFEST))
     manifest, metrics = read_manifest(MANIFEST), read_figures(METRICS, "evaluate")
-    train = read_splits(FEATURES, manifest, about["classes"], ["train"], about["power"])["train"]
+    sets = read_figures(SETS_OF_BUNDLE, "evaluate")
+    splits = read_splits(FEATURES, manifest, about["classes"], ["train", "val"], about["power"])
+    train, val = splits["train"], splits["val"]
     names = joined.names(settings.backbone)
     files = [exports.exported(name, settings.weights, settings.pooling) for name in names]
-    write(BUNDLE, files, kind_in(MANIFEST), settings, head, about, metrics, manifest, train)
+    write(
+        BUNDLE, files, kind_in(MANIFEST), settings, head, about, metrics, manifest, train, val, sets
+    )
 
 
 if __name__ == "__main__":

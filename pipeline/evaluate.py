@@ -21,13 +21,14 @@ from .core.paths import (
     PREDICTIONS,
     REPEATS,
     SETS,
+    SETS_OF_BUNDLE,
     SLICES,
 )
-from .heads.head import load_head, stop_if_of_another_task
+from .heads.head import Head, load_head, stop_if_of_another_task
 from .tables.features import read_splits, view_0
 from .tables.labels import require
 from .tables.manifest import SPLITS, read_manifest, slices, task_in
-from .tasks import tables
+from .tasks import conformal, tables
 from .tasks.metrics import resample, whole
 from .tasks.slices import worst
 
@@ -78,7 +79,12 @@ def evaluate() -> None:
         _write(PLOTS / f"{name}.csv", table)
     again = _repeated(manifest, description, learned, counts=head.idf is not None)
     _write(REPEATS, again)
-    _write(SETS, pd.DataFrame(columns=tables.OF_SETS))
+    sets = _calibrated(manifest, head, description)
+    SETS_OF_BUNDLE.write_text(json.dumps(sets, indent=2) + "\n", encoding="utf-8")
+    covered = conformal.table(sets, answers, test, names)
+    _write(SETS, covered)
+    if promised := conformal.said(sets, covered):
+        print(f"evaluate: {promised}")
     for line in _lines(task, metrics, by_slice, again, settings.confidence):
         print(f"evaluate: {line}")
 
@@ -93,7 +99,7 @@ def _lines(
     """What is said on the screen."""
     test, ends, words = metrics["test"], metrics["interval"], f"{100 * confidence:g} % interval"
     said = []
-    for name in [name for name in task.shown if name in test]:
+    for name in [name for name in task.shown if name in ends]:
         value, low, high = (tasks.figure(name, v) for v in (test[name], *ends[name].values()))
         about = f"on {test['pictures']} test examples"
         said.append(f"{tasks.spelt(name)} {value} {about}, {words} {low} to {high}")
@@ -119,6 +125,17 @@ def _repeated(
     drawing, training = params.load(kinds.schema).ingest, params.load(kinds.schema).train
     pool = view_0(splits)
     return repeats.repeated(manifest, pool, about, settings, drawing, training, counts)
+
+
+def _calibrated(manifest: pd.DataFrame, head: Head, about: dict[str, Any]) -> dict[str, Any]:
+    """What sets that hold the truth are made with; nothing where none are asked for."""
+    settings = params.load(kinds.schema)
+    coverage = settings.evaluate.coverage
+    if coverage is None:
+        return {}
+    splits = read_splits(FEATURES, manifest, about["classes"], ["train", "val"], about["power"])
+    train, val, counts = splits["train"], splits["val"], head.idf is not None
+    return conformal.calibrated(coverage, head, about, train, val, manifest, settings.train, counts)
 
 
 def _write(file: Path, table: pd.DataFrame) -> None:

@@ -14,7 +14,8 @@ from pipeline import augment, extract, ingest
 from pipeline.core.errors import DataError, HeadstartError, ParamsError
 from pipeline.core.paths import MANIFEST, REFUSED
 from pipeline.sources.surfaces import COLUMNS
-from tests.conftest import Project
+from pipeline.tables import targets
+from tests.conftest import ROOT, Project
 
 SPLITS = ("train", "train", "val", "test")
 HEADER = ["text", "split"]
@@ -247,3 +248,21 @@ def test_another_task_computes_no_view(
         computed.append(int(said.partition(" reused, ")[2].split()[0]))
     assert computed == [16, 0]
     assert targets_of().columns.tolist() == ["target:brick", "target:gravel"]
+
+
+# What docs/tasks.md says of a cell of a table.
+SENTENCES = [
+    (targets.labels_in, ("|",)),
+    (targets.labels_in, ("brick||wood",)),
+    (targets.presence, ("wood", "yes")),
+    (targets.number, ("", "1,5")),
+    (targets.number, ("", "nan")),
+]
+
+
+@pytest.mark.parametrize(("read", "given"), SENTENCES)
+def test_the_page_tells_the_sentences(read: Callable[..., object], given: tuple[str, ...]) -> None:
+    page = (ROOT / "docs" / "tasks.md").read_text().replace("\\|", "|")
+    with pytest.raises(ValueError, match=r"^\S") as error:
+        read(*given)
+    assert f"`{error.value}`" in page

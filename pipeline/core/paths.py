@@ -26,8 +26,9 @@ CLASSES = Path("reports/classes.csv")
 PROBABILITIES = Path("reports/plots/probabilities.parquet")  # only where it is asked for
 PLOTS = Path("reports/plots")
 REPEATS = Path("reports/repeats.csv")
-SETS = Path("reports/sets.csv")
 SLICES = Path("reports/slices.csv")
+SETS = Path("reports/sets.csv")
+SETS_OF_BUNDLE = Path("reports/sets.json")
 
 CHECKS = Path("reports/checks")
 CHECKS_COUNTS = Path("reports/checks.json")

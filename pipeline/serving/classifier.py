@@ -19,9 +19,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from ..core.errors import DataError, RefusedError
+from ..heads import sets
 from ..heads.head import load_head, named_classes, task_of, wrong_for_task
 from ..kinds import FITS, INPUTS, INTERPOLATIONS, Fitted, Input, Pixels, Shown, named
 from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
+from . import usual
 from .explain import (
     TINY,
     class_map,
@@ -72,6 +74,11 @@ class Answer:
 
     Of several labels `labels` are those whose probability reaches their threshold, in the order of
     the classes. Of numbers `numbers` [targets] are these, in the target's own units.
+
+    `distance` is that to the training examples, as `usual.py` has it, and `unusual` whether it is
+    more than that of examples like them; both are None where the bundle does not know. `likely` are
+    classes, the most probable first, that hold the right one as often as the bundle promises, and
+    `interval` [targets, 2] does it for numbers. Without a promise they are empty and None.
     """
 
     probabilities: Floats
@@ -80,6 +87,10 @@ class Answer:
     neighbours: tuple[Neighbour, ...] = ()
     labels: tuple[str, ...] = ()
     numbers: Floats | None = None
+    distance: float | None = None
+    unusual: bool | None = None
+    likely: tuple[str, ...] = ()
+    interval: npt.NDArray[np.float64] | None = None
 
 
 class Classifier:
@@ -105,6 +116,7 @@ class Classifier:
             of_each = [about, *about.get("further", [])]
             self._prepared = [_preprocessing(folder, one) for one in of_each]
             self.kind = named(about.get("kind", "image"))  # older bundles are of images
+            self._sets = _sets(about, self.task)
             # What the server tells of itself.
             _ = str(about["backbone"]["name"]), str(about["data"]["manifest"])
         except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
@@ -136,6 +148,7 @@ class Classifier:
                 f"{folder / 'model.onnx'} does not answer with {len(self.classes)} {self._output}"
             )
         self._hands = ThreadPoolExecutor(os.cpu_count() or 1)  # no thread until it is needed
+        self._usual = usual.read(folder, about, outputs.get("features", [0])[0])
         self._folder = folder
         self._bank: Floats | None = None
         if explains:
@@ -145,6 +158,16 @@ class Classifier:
     def explains(self) -> bool:
         """Whether an answer can be explained; a kind that can hide parts needs no maps."""
         return self.has_maps or self.kind.hides
+
+    @property
+    def knows_usual(self) -> bool:
+        """Whether answers tell how usual the example is."""
+        return self._usual is not None
+
+    @property
+    def coverage(self) -> float | None:
+        """How often sets or intervals hold the truth; None where nothing is promised."""
+        return None if self._sets is None else float(self.about["sets"]["coverage"])
 
     def read_reasons(self) -> None:
         """Read what heat maps and neighbours need, once.
@@ -178,7 +201,8 @@ class Classifier:
         """
         example = self._read(data)
         maps = heat and self.has_maps and (self.kind.maps_first or not self.kind.hides)
-        wanted = [self._output] + self._maps * maps + ["features"] * (neighbours > 0)
+        with_features = neighbours > 0 or self.knows_usual
+        wanted = [self._output] + self._maps * maps + ["features"] * with_features
         got = dict(zip(wanted, self._session.run(wanted, example), strict=True))
         said = got[self._output]
         if not np.isfinite(said).all():
@@ -193,15 +217,30 @@ class Classifier:
         elif heat and self.kind.hides:
             shown = self._by_hiding(data, said, best, side)
         nearest = self._nearest(got["features"], neighbours) if neighbours else ()
+        distance = unusual = None
+        if self._usual is not None:
+            distance = self._usual.distance(got["features"])
+            unusual = self._usual.unusual(distance)
+        promised = self._promised(said)
         if self.task == REGRESSION:
-            return Answer(np.empty(0, np.float32), best, shown, nearest, numbers=said)
+            none = np.empty(0, np.float32)
+            return Answer(none, best, shown, nearest, (), said, distance, unusual, **promised)
         above = self._above(said) if self.task == MULTILABEL else ()
-        return Answer(said, best, shown, nearest, above)
+        return Answer(said, best, shown, nearest, above, None, distance, unusual, **promised)
+
+    def _promised(self, said: Floats) -> dict[str, Any]:
+        """The set or the interval that holds the truth as often as was promised, as a field."""
+        if self._sets is None:
+            return {}
+        if isinstance(self._sets, sets.LabelSets):
+            count, order = sets.size(said, self._sets)
+            return {"likely": tuple(self.classes[place] for place in order[:count])}
+        return {"interval": said.astype(np.float64)[:, None] + self._sets[:, None] * [-1, 1]}
 
     def _above(self, shares: Floats) -> tuple[str, ...]:
         """The labels whose probability reaches their threshold."""
         of_each = zip(self.classes, shares, self.thresholds, strict=True)
-        return tuple(name for name, share, least in of_each if share >= least)
+        return tuple(name for name, share, least in of_each if float(share) >= least)
 
     def _by_hiding(self, data: bytes, said: Floats, best: int, side: int | None) -> Shown:
         """Which parts of the example speak for the class: it is less probable without them.
@@ -284,7 +323,38 @@ def _task(about: dict[str, Any]) -> str:
     return task
 
 
-def rounded(numbers: Floats) -> list[float]:
+def _sets(about: dict[str, Any], task: str) -> sets.LabelSets | npt.NDArray[np.float64] | None:
+    """What sets of classes are made with, or how far intervals reach [targets].
+
+    None where nothing is promised.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is damaged.
+    """
+    told = about.get("sets")
+    if told is None:
+        return None
+    if not isinstance(told, dict) or task == MULTILABEL:
+        raise TypeError("sets is no table of this task")
+    if not (isinstance(told["coverage"], float) and 0 < told["coverage"] < 1):
+        raise ValueError(f"sets: coverage is {told['coverage']!r:.40}")
+    try:
+        if task == REGRESSION:
+            return sets.reach(told, len(about["classes"]))
+        return sets.label_sets(told)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"sets: {error}") from None
+
+
+def intervals(answer: Answer, names: list[str]) -> dict[str, tuple[float, float]]:
+    """The ends of each number's interval, by name; empty where nothing is promised."""
+    if answer.interval is None:
+        return {}
+    ends = (rounded(one) for one in answer.interval)
+    return {name: (low, high) for name, (low, high) in zip(names, ends, strict=True)}
+
+
+def rounded(numbers: npt.NDArray[np.floating]) -> list[float]:
     """Numbers as people read them: a float32 knows seven digits."""
     return [float(f"{number:.7g}") for number in numbers]
 

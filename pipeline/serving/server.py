@@ -31,7 +31,7 @@ from starlette.requests import ClientDisconnect
 from ..core.errors import ParamsError, RefusedError
 from ..core.files import leads_out, load
 from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
-from .classifier import Answer, Classifier, rounded
+from .classifier import Answer, Classifier, intervals, rounded
 
 PAGE = Path(__file__).with_name("server.html")
 THUMBNAIL = 160  # pixels of a neighbour's longer side
@@ -62,7 +62,14 @@ class Like(BaseModel):
     number: int = Field(description="for /training/{number}, its thumbnail")
 
 
-class Reply(BaseModel):
+class Usual(BaseModel):
+    """How usual an example is."""
+
+    distance: float | None = Field(description="to the training examples; null: not known")
+    unusual: bool | None = Field(description="unlike anything in training; null: not known")
+
+
+class Reply(Usual):
     """What the classifier says of an example."""
 
     best: str = Field(description="the most probable class")
@@ -70,9 +77,13 @@ class Reply(BaseModel):
     probabilities: dict[str, float] = Field(description="of each class; together 1")
     neighbours: list[Like] = Field(description="the nearest training examples, nearest first")
     heat_map: str | None = Field(description="a picture as a data URL: where that class is seen")
+    likely: list[str] | None = Field(
+        description="classes, the most probable first, that hold the right one as often as the"
+        " bundle promises; null: nothing is promised"
+    )
 
 
-class LabelsReply(BaseModel):
+class LabelsReply(Usual):
     """The same of an example that may have several labels, or none."""
 
     labels: list[str] = Field(description="those whose probability reaches their threshold")
@@ -84,10 +95,14 @@ class LabelsReply(BaseModel):
     )
 
 
-class NumbersReply(BaseModel):
+class NumbersReply(Usual):
     """The same of an example that numbers are read off."""
 
     numbers: dict[str, float] = Field(description="by name, in the units of the training data")
+    intervals: dict[str, tuple[float, float]] | None = Field(
+        description="of each number, that hold the true one as often as the bundle promises; null:"
+        " nothing is promised"
+    )
     neighbours: list[Like] = Field(description="the nearest training examples, nearest first")
     heat_map: str | None = Field(
         description="a picture as a data URL: what raises the first of the numbers"
@@ -119,6 +134,9 @@ class Health(BaseModel):
     accepts: list[str] = Field(description="media types of an example")
     manifest: str = Field(description="SHA-256 of the manifest that the model was trained on")
     waiting: int = Field(description="requests taken in and not yet answered")
+    coverage: float | None = Field(
+        description="how often likely classes or intervals hold the truth; null: no promise"
+    )
 
 
 BINARY = {"type": "string", "format": "binary"}
@@ -297,6 +315,7 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
             accepts=list(classifier.kind.accepts),
             manifest=about["data"]["manifest"],
             waiting=desk.waiting,
+            coverage=classifier.coverage,
         )
 
     @app.get("/metrics", response_class=PlainTextResponse)
@@ -347,10 +366,17 @@ def reply(answer: Answer, classifier: Classifier) -> AnyReply:
     if answer.heat is not None:
         data = base64.b64encode(answer.heat.data).decode()
         heat_map = f"data:{answer.heat.media_type};base64,{data}"
+    usual: dict[str, Any] = {"distance": answer.distance, "unusual": answer.unusual}
     names, neighbours = classifier.classes, [Like(**vars(one)) for one in answer.neighbours]
     if answer.numbers is not None:
         numbers = dict(zip(names, rounded(answer.numbers), strict=True))
-        return NumbersReply(numbers=numbers, neighbours=neighbours, heat_map=heat_map)
+        return NumbersReply(
+            numbers=numbers,
+            intervals=intervals(answer, names) or None,
+            neighbours=neighbours,
+            heat_map=heat_map,
+            **usual,
+        )
     shares = [float(share) for share in answer.probabilities]
     if classifier.task == MULTILABEL:
         return LabelsReply(
@@ -359,6 +385,7 @@ def reply(answer: Answer, classifier: Classifier) -> AnyReply:
             thresholds=dict(zip(names, classifier.thresholds, strict=True)),
             neighbours=neighbours,
             heat_map=heat_map,
+            **usual,
         )
     return Reply(
         best=names[answer.best],
@@ -366,6 +393,8 @@ def reply(answer: Answer, classifier: Classifier) -> AnyReply:
         probabilities=dict(zip(names, shares, strict=True)),
         neighbours=neighbours,
         heat_map=heat_map,
+        likely=list(answer.likely) or None,
+        **usual,
     )
 
 

@@ -7,6 +7,8 @@ from csv import DictWriter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..core.errors import ParamsError
 from ..tables.task_names import MULTILABEL, REGRESSION, SEPARATOR
 
@@ -18,6 +20,8 @@ Write = Callable[[Row], None]
 # Of each task, what is printed before the path: for None the table's head, for an empty row dashes.
 Cells = Callable[[Row | None], str]
 
+OF_NUMBERS = ("predicted(", "low(", "high(")
+UNLIKE = "unlike anything in training"
 ROWS_A_GROUP = 10_000  # of Parquet, held in memory at once
 WIDEST = 40  # characters of the printed column of several labels
 
@@ -29,27 +33,37 @@ def columns_of(classifier: "Classifier") -> list[str]:
     threshold, and every label's probability; of numbers each one, under the names that
     `reports/predictions.csv` has.
     """
+    promises = classifier.coverage is not None
     if classifier.task == REGRESSION:
-        return [f"predicted({name})" for name in classifier.classes]
-    if classifier.task == MULTILABEL:
-        return ["labels", *(f"p({name})" for name in classifier.classes)]
-    return ["class", "probability"]
+        of_each = ("predicted", *("low", "high") * promises)
+        columns = [f"{what}({name})" for name in classifier.classes for what in of_each]
+    elif classifier.task == MULTILABEL:
+        columns = ["labels", *(f"p({name})" for name in classifier.classes)]
+    else:
+        columns = ["class", "probability", *["likely"] * promises]
+    return columns + ["distance", "unusual"] * classifier.knows_usual
 
 
 def told(classifier: "Classifier", answer: "Answer") -> list[Any]:
     """What stands in those columns."""
     from .classifier import rounded
 
-    if answer.numbers is not None:
-        return list(rounded(answer.numbers))
-    if classifier.task == MULTILABEL:
-        return [list(answer.labels), *map(float, answer.probabilities)]
-    return [classifier.classes[answer.best], float(answer.probabilities[answer.best])]
+    if answer.numbers is not None and answer.interval is not None:
+        of_each = np.column_stack([answer.numbers, answer.interval])
+        said: list[Any] = rounded(of_each.ravel())
+    elif answer.numbers is not None:
+        said = list(rounded(answer.numbers))
+    elif classifier.task == MULTILABEL:
+        said = [list(answer.labels), *map(float, answer.probabilities)]
+    else:
+        said = [classifier.classes[answer.best], float(answer.probabilities[answer.best])]
+        said += [list(answer.likely)] * (classifier.coverage is not None)
+    return said + [answer.distance, answer.unusual] * classifier.knows_usual
 
 
 def _is_share(column: str) -> bool:
-    """Whether a column holds probabilities, and not numbers that were learned."""
-    return column == "probability" or column.startswith("p(")
+    """Whether a column holds probabilities or distances, and not numbers that were learned."""
+    return column in ("probability", "distance") or column.startswith("p(")
 
 
 @contextmanager
@@ -65,8 +79,9 @@ def csv_table(file: Path, columns: list[str]) -> Iterator[Write]:
                 # Six digits: more would only show how the machine rounds.
                 if isinstance(value, float) and _is_share(name):
                     shown[name] = f"{value:.6g}"
-            if row.get("labels") is not None:
-                shown["labels"] = SEPARATOR.join(row["labels"])
+            for name in ("labels", "likely"):
+                if row.get(name) is not None:
+                    shown[name] = SEPARATOR.join(row[name])
             if row.get("neighbours"):
                 shown["neighbours"] = json.dumps(row["neighbours"], ensure_ascii=False)
             writer.writerow(shown)
@@ -98,7 +113,8 @@ def parquet_table(file: Path, columns: list[str]) -> Iterator[Write]:
     neighbour = pa.struct({"path": pa.string(), "label": pa.string(), "cosine": pa.float32()})
     kinds = {"neighbours": pa.list_(neighbour), "labels": pa.list_(pa.string())}
     kinds |= {name: pa.float32() for name in columns if _is_share(name)}
-    kinds |= {name: pa.float64() for name in columns if name.startswith("predicted(")}
+    kinds |= {name: pa.float64() for name in columns if name.startswith(OF_NUMBERS)}
+    kinds |= {"likely": pa.list_(pa.string()), "unusual": pa.bool_()}
     schema = pa.schema({name: kinds.get(name, pa.string()) for name in columns})
     held: list[Row] = []
     with pq.ParquetWriter(file, schema) as writer:
@@ -129,6 +145,8 @@ def printer(classifier: "Classifier") -> Write:
             print(f"{nothing}  {row['path']}: {row['error']}", flush=True)
             return
         print(f"{cells(row)}  {row['path']}", flush=True)
+        for line in _notes(row, classifier.classes):
+            print(f"{'':11}    {line}", flush=True)
         for one in row.get("neighbours") or ():
             print(
                 f"{one['cosine']:11.4f}    like {one['label'] or 'no label'}  {one['path']}",
@@ -136,6 +154,17 @@ def printer(classifier: "Classifier") -> Write:
             )
 
     return write
+
+
+def _notes(row: Row, names: list[str]) -> list[str]:
+    """What is said below an answer: that it may be none of these, or what else it may be."""
+    if row.get("unusual"):
+        return [UNLIKE]
+    if len(row.get("likely") or ()) > 1:
+        return [f"or {', or '.join(row['likely'][1:])}"]
+    ends = [(name, row.get(f"low({name})"), row.get(f"high({name})")) for name in names]
+    said = [f"{name} from {low:.6g} to {high:.6g}" for name, low, high in ends if low is not None]
+    return [", ".join(said)] if said else []
 
 
 def _class_cells(classes: list[str]) -> Cells:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pandas as pd
 from safetensors.numpy import save
@@ -25,6 +26,7 @@ from ..heads.head import Head, as_bytes
 from ..kinds import Input, Vector, folder_of, named, takes
 from ..tables.features import Split
 from ..tables.task_names import CLASSIFICATION, REGRESSION
+from . import usual
 from .classifier import SCHEMA, SCHEMA_OF_JOINED, SCHEMA_OF_TASKS
 from .explain import directions
 from .onnx_graph import whole
@@ -45,6 +47,8 @@ def write(
     metrics: dict[str, Any],
     manifest: pd.DataFrame,
     train: Split,
+    val: Split,
+    sets: dict[str, Any],
 ) -> None:
     """Write a bundle.
 
@@ -58,6 +62,8 @@ def write(
         metrics: how good it is.
         manifest: the examples.
         train: the training examples' features, as the head takes them; views but 0 are left out.
+        val: those of the validation examples.
+        sets: what sets of labels or intervals are made with, as `tasks/conformal.py` has it.
     """
     about = dict(about)
     classes, power, temperature = (about.pop(n) for n in ("classes", "power", "temperature"))
@@ -123,7 +129,14 @@ def write(
         weights = "backbone" if number == 1 else f"network_{number}"
         shutil.copyfile(file.with_suffix(".safetensors"), folder / f"{weights}.safetensors")
     (folder / "head.safetensors").write_bytes(as_bytes(head))
-    _save_neighbours(replace(train, features=head.seen(train.features)), manifest, folder)
+    bank = _save_neighbours(replace(train, features=head.seen(train.features)), manifest, folder)
+    described["usual"] = usual.described(*bank, head.seen(val.features))
+    if "why_no_sets" in sets:
+        described["why_no_sets"] = sets["why_no_sets"]
+    elif sets:
+        described["sets"] = sets
+    if described["usual"]["threshold"] is None:
+        print("bundle: too few examples to know from which distance on an example is unusual")
     text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
     (folder / "bundle.json").write_text(text, encoding="utf-8")
     size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
@@ -206,15 +219,24 @@ def _digests(kind: str, backbone: str) -> dict[str, str]:
     return digests
 
 
-def _save_neighbours(train: Split, manifest: pd.DataFrame, folder: Path) -> None:
+def _save_neighbours(
+    train: Split, manifest: pd.DataFrame, folder: Path
+) -> tuple[npt.NDArray[np.float16], list[str]]:
     """The training examples' features, of length 1 in half precision, with paths and labels.
 
     A cosine moves by less than 0.001 for it. The labels are the manifest's texts.
+
+    Returns:
+        these features, and of each example its group or, without one, its digest.
     """
-    originals = train.views == 0
-    labels = manifest.set_index("digest")["label"].loc[train.digests[originals]]
+    originals = np.flatnonzero(train.views == 0)
+    known = manifest.set_index("digest")
+    originals = originals[usual.bank_first(known["label"].loc[train.digests[originals]].tolist())]
+    known = known.loc[train.digests[originals]]
     features = directions(train.features[originals]).astype(np.float16)
     (folder / "neighbours.safetensors").write_bytes(save({"features": features}))
-    table = {"paths": train.paths[originals].tolist(), "labels": labels.tolist()}
+    table = {"paths": train.paths[originals].tolist(), "labels": known["label"].tolist()}
     text = json.dumps(table, indent=0, ensure_ascii=False) + "\n"
     (folder / "neighbours.json").write_text(text, encoding="utf-8")
+    groups = known.get("group", pd.Series("", index=known.index))
+    return features, groups.where(groups != "", known.index).tolist()

@@ -25,7 +25,8 @@ MANY = 100
 # The columns of `repeats.repeated`, of whose table there is a header where none is asked for.
 OF_REPEATS = ["measure", "mean", "low", "high", "repeats", "given_split"]
 # Those of the sets that are told with a promise, and of intervals of numbers.
-OF_SETS = ["class", "examples", "coverage", "size", "empty"]
+OF_SETS = ["class", "examples", "coverage", "size"]
+OF_SETS += ["randomised_coverage", "randomised_size", "empty"]
 DRAWN = 20  # curves where classes are many
 
 
@@ -38,7 +39,8 @@ def metrics(
 ) -> dict[str, dict[str, Any]]:
     """What `reports/metrics.json` holds: measures under `test`, their ends under `interval`.
 
-    A measure that is not defined is left out.
+    A measure that is not defined is left out, and so is the interval of one that is defined in no
+    resample.
     """
     test: dict[str, Any] = {}
     ends = {}
@@ -46,9 +48,10 @@ def metrics(
         value = float(measured.overall[name][0])
         if np.isnan(value):
             continue
-        low, high = interval(values, confidence)
         test[name] = _rounded(name, value)
-        ends[name] = {"low": _rounded(name, float(low)), "high": _rounded(name, float(high))}
+        if not np.isnan(values).all():
+            low, high = interval(values, confidence)
+            ends[name] = {"low": _rounded(name, float(low)), "high": _rounded(name, float(high))}
     return {"test": {**test, "pictures": examples}, "interval": ends}
 
 

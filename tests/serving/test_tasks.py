@@ -1,5 +1,6 @@
 """A bundle of several labels, or of numbers, answers by every door as its head does."""
 
+import importlib
 import json
 import shutil
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from starlette.testclient import TestClient
 
 from flows import growing
@@ -20,6 +23,7 @@ from pipeline.serving import predict, tables
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.server import Limits, application
 from tests.bundles import LABELS, NUMBERS, TEXTS, THRESHOLDS, VECTORS, head_of
+from tests.conftest import Project
 
 ByHand = Callable[[str], Path]
 SEVERAL = np.array([1, 0.45, 0, 0], np.float32)  # brick, and moss above its low threshold
@@ -84,7 +88,8 @@ def all_tables(
 def test_tables_of_several_labels(by_hand: ByHand, asked: list[str], tmp_path: Path) -> None:
     lines, table = all_tables(by_hand("multilabel"), asked, tmp_path)
     assert [row["labels"] for row in lines] == [["brick", "moss"], None, []]
-    assert list(table) == ["path", "labels", "p(brick)", "p(moss)", "p(wood)", "error"]
+    shares = ["p(brick)", "p(moss)", "p(wood)"]
+    assert list(table) == ["path", "labels", *shares, "distance", "unusual", "error"]
     assert table["labels"].fillna("").tolist() == ["brick|moss", "", ""]
     np.testing.assert_allclose(table["p(moss)"][0], sigmoid((8 * 0.45 - 4) / 2), rtol=1e-5)
     assert table["error"].isna().tolist() == [True, False, True]
@@ -92,7 +97,11 @@ def test_tables_of_several_labels(by_hand: ByHand, asked: list[str], tmp_path: P
 
 def test_tables_of_numbers(by_hand: ByHand, asked: list[str], tmp_path: Path) -> None:
     lines, table = all_tables(by_hand("regression"), asked, tmp_path)
-    assert list(table) == ["path", "predicted(age)", "predicted(path)", "error"]
+    of_age, of_path = (
+        [f"{what}({name})" for what in ("predicted", "low", "high")] for name in NUMBERS
+    )
+    assert list(table) == ["path", *of_age, *of_path, "distance", "unusual", "error"]
+    assert [lines[0][name] for name in of_age] == [74.5, 72, 77]
     # As people read them: not 74.4999999, as a float32 has it.
     assert [row["predicted(age)"] for row in lines] == [74.5, None, 30.0]
     assert "74.5," in (tmp_path / "said.csv").read_text()
@@ -102,7 +111,8 @@ def test_tables_of_numbers(by_hand: ByHand, asked: list[str], tmp_path: Path) ->
 
 def test_in_print(by_hand: ByHand, asked: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     predict.run(by_hand("multilabel"), asked, neighbours=1)
-    head, several, near, bad, none, _ = capsys.readouterr().out.splitlines()
+    head, several, unlike, near, bad, none, *_ = capsys.readouterr().out.splitlines()
+    assert unlike.strip() == "unlike anything in training"
     assert head.split() == ["labels", "path"]
     assert several.startswith("brick 0.88 | moss 0.45  ")
     assert " like brick" in near
@@ -112,7 +122,8 @@ def test_in_print(by_hand: ByHand, asked: list[str], capsys: pytest.CaptureFixtu
     assert {one.index("/") for one in (several, bad, none)} == {head.index("path")}
 
     predict.run(by_hand("regression"), asked)
-    head, first, bad, _ = capsys.readouterr().out.splitlines()
+    head, first, _, bad, _, promised = capsys.readouterr().out.splitlines()
+    assert promised.strip() == "age from 27.5 to 32.5, path from -0.175 to 0.075"
     assert head.split() == ["age", "path", "path"]
     assert first.split()[:2] == ["74.5", "0.25"]
     assert bad.split()[:2] == ["–", "–"]
@@ -131,7 +142,8 @@ def ask(server: TestClient, vector: np.ndarray) -> httpx.Response:
 def test_the_server_replies_with_several_labels(by_hand: ByHand) -> None:
     with client(by_hand("multilabel")) as server:
         reply = ask(server, SEVERAL).json()
-        assert list(reply) == ["labels", "probabilities", "thresholds", "neighbours", "heat_map"]
+        told = ["labels", "probabilities", "thresholds", "neighbours", "heat_map"]
+        assert set(reply) == {*told, "distance", "unusual"}
         assert reply["labels"] == ["brick", "moss"]
         assert list(reply["probabilities"]) == LABELS
         assert reply["thresholds"] == dict(zip(LABELS, THRESHOLDS, strict=True))
@@ -188,6 +200,48 @@ def test_a_folder_that_grows_is_answered_once(
     assert look() == (1, 1)
 
 
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_what_evaluate_said_of_test_examples_is_what_a_bundle_says(
+    project: Project, task: str
+) -> None:
+    """From a table to the answers, through every stage that they rest on."""
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((80, 6)).astype(np.float32)
+    scores = vectors[:, :2] + 0.3 * random.standard_normal((80, 2))
+    wanted = np.where(scores > 0.5, 1.0, 0.0) if task == "multilabel" else 7 * scores + 20
+    wanted[::9, 1] = np.nan if task == "multilabel" else 20  # unknown
+    table = {name: column for name, column in zip(["moss", "wood"], wanted.T, strict=True)}
+    pq.write_table(
+        pa.table({"vector": pa.array(vectors.tolist(), pa.list_(pa.float32())), **table}),
+        "data/raw/t.parquet",
+    )
+    document = yaml.safe_load(Path("params.yaml").read_text())
+    document["ingest"] = {"kind": "vector", "source": "parquet", "path": "data/raw/t.parquet",
+                          "task": task, "targets": ["moss", "wood"]}  # fmt: skip
+    document |= {"augment": {"views": 0}, "evaluate": {"bootstrap": 10}}
+    document["train"] = {"optimizer": "ridge" if task == "regression" else "lbfgs"}
+    document["extract"]["backbone"] = "identity"
+    Path("params.yaml").write_text(yaml.safe_dump(document))
+    for stage in ("ingest", "augment", "extract", "train", "evaluate", "bundle"):
+        getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
+
+    evaluated = pd.read_csv("reports/predictions.csv", keep_default_na=False)
+    predict.run(Path("bundle"), evaluated["path"], csv=Path("said.csv"))
+    said = pd.read_csv("said.csv", keep_default_na=False)
+    columns = tables.columns_of(Classifier(Path("bundle")))
+    if task == "multilabel":
+        assert said[columns.pop(0)].tolist() == evaluated["predicted"].tolist()
+    for name in columns:
+        np.testing.assert_allclose(said[name], evaluated[name].astype(float), rtol=1e-4)
+
+    # Models of one task are not put beside data of another.
+    about = json.loads(Path("models/head.json").read_text())
+    about["task"] = "regression" if task == "multilabel" else "multilabel"
+    Path("models/head.json").write_text(json.dumps(about | {"thresholds": [0.5, 0.5]}))
+    with pytest.raises(DataError, match=rf"trained for {about['task']} and .* is of {task}: run"):
+        importlib.import_module("pipeline.bundle").bundle()
+
+
 def changed(bundle: Path, folder: Path, **changes: object) -> Path:
     """A copy of a bundle in which `bundle.json` has other values; None takes one out."""
     copy = folder / "changed"
@@ -212,8 +266,13 @@ def changed(bundle: Path, folder: Path, **changes: object) -> Path:
         ("multilabel", {"thresholds": [0.5, 0.5, float("nan")]}, "a threshold is nan"),
         ("multilabel", {"thresholds": [0.5, 0.5, "1"]}, "a threshold is '1'"),
         ("multilabel", {"classes": ["brick", "moss"], "thresholds": [0.5] * 2}, "2 probabilities"),
-        ("regression", {"classes": ["age"]}, "does not answer with 1 numbers"),
-        ("regression", {"task": "multilabel", "thresholds": [0.5, 0.5]}, "with 2 probabilities"),
+        ("regression", {"classes": ["age"], "sets": None}, "does not answer with 1 numbers"),
+        ("regression", {"classes": ["age"]}, "sets: reach is no list of 1 numbers"),
+        (
+            "regression",
+            {"task": "multilabel", "thresholds": [0.5, 0.5], "sets": None},
+            "with 2 probabilities",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_one_line(

@@ -15,6 +15,7 @@ from pipeline.core.paths import (
     CLASSES,
     HEAD,
     HEAD_WEIGHTS,
+    MANIFEST,
     METRICS,
     PLOTS,
     PREDICTIONS,
@@ -141,6 +142,8 @@ def test_evaluate_writes_figures_that_are_those_of_its_predictions(of_labels, ca
         "path", "label", "predicted", "correct", "unknown", "camera", "p(brick)", "p(moss)",
         "p(wood)",
     ]  # fmt: skip
+    manifest = pd.read_parquet(MANIFEST)
+    assert table["label"].tolist() == manifest[manifest["split"] == "test"]["label"].tolist()
     assert test["exact_match"] == pytest.approx(table["correct"].mean(), abs=1e-6)
     each = []
     for name in LABELS:
@@ -169,7 +172,10 @@ def test_labels_have_their_measures_thresholds_and_curves(of_labels):
     reliability = pd.read_csv(PLOTS / "reliability.csv")
     assert reliability["pictures"].sum() == 90 - classes["unknown"].sum()
     assert SLICES.read_text().startswith("column,value,examples,exact_match,low,high,other_exact_")
-    assert SETS.read_text() == "class,examples,coverage,size,empty\n"
+    assert (
+        SETS.read_text()
+        == "class,examples,coverage,size,randomised_coverage,randomised_size,empty\n"
+    )
     assert REPEATS.read_text() == "measure,mean,low,high,repeats,given_split\n"
 
 

@@ -1,0 +1,286 @@
+"""Do sets of labels hold the right one as often as they promise? A hundred redrawn divisions.
+
+    python -m benchmarks sets [--draws DRAWS]
+
+Each draw puts examples at random into train (60 %), val (20 %) and test (20 %). The head is trained
+as `train` trains it with `train.refit`, the sets are calibrated as `evaluate` does it, and the test
+examples are asked about. The sets of data: surfaces (the pictures of the default run), 800 of
+scikit-learn's handwritten digits as pictures and all 1,797 as vectors, BBC titles as text
+(examples/text), and letters in the fonts that Matplotlib carries. Pictures go through
+EfficientNet-Lite0, titles through MiniLM.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
+from sklearn.datasets import load_digits
+
+from benchmarks import text
+from benchmarks.harness import Project, digits, table
+from pipeline.core.params import TrainParams
+from pipeline.heads.fit import fit_heads, refit
+from pipeline.heads.head import Head, fit_temperature, probabilities
+from pipeline.heads.hyperparameters import every_combination, used
+from pipeline.heads.sets import LabelSets, before, sizes
+from pipeline.heads.trained import Schedule, order
+from pipeline.tables.features import Split, read_splits, view_0
+from pipeline.tables.manifest import read_manifest
+from pipeline.tables.power import raised
+from pipeline.tasks import conformal
+
+COVERAGE = 0.9
+SIDE = 64  # pixels of a drawn letter
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+FONTS = ("DejaVu", "STIXGeneral", "cmb10", "cmmi10", "cmr10", "cmss10", "cmti10", "cmtt10")
+NO_LETTERS = ("Display",)  # fonts that have only signs
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Features of examples, as `train` reads them, what they are of and how a head is trained."""
+
+    pool: Split
+    classes: list[str]
+    training: TrainParams
+
+
+def pictures(scratch: Path, folder: Path | None = None, views: int = 0) -> Data:
+    """Features of pictures in folders, or of the surfaces; of all with augmented views."""
+    project = Project(scratch, folder, augment={"views": views})
+    if views:
+        project.set(ingest={"shares": {"train": 1.0, "val": 0.0, "test": 0.0}})
+    project.stages("ingest", "augment", "extract")
+    manifest = read_manifest(project.folder / "data" / "manifest.parquet")
+    classes = sorted(manifest["label"].unique())
+    parts = ("train",) if views else ("train", "val", "test")
+    found = read_splits(project.folder / "data" / "features", manifest, classes, parts, 0.5)
+    return Data(found["train"] if views else view_0(found), classes, TrainParams())
+
+
+def vectors(features: Floats, labels: npt.NDArray[Any], training: TrainParams) -> Data:
+    """Features at hand; the digest is that of the vector, and of equal ones the first counts."""
+    digests = np.array([hashlib.sha256(row.tobytes()).hexdigest() for row in features])
+    _, first = np.unique(digests, return_index=True)
+    seen = raised(features[first].astype(np.float32), training.power)
+    views = np.zeros(len(first), np.int32)
+    pool = Split(digests[first], digests[first], views, labels[first].astype(np.int64), seen)
+    return Data(pool, [str(one) for one in np.unique(labels)], training)
+
+
+def titles() -> Data:
+    """BBC titles, as benchmarks/text.py has them."""
+    kept, _ = text.titles()
+    topics = sorted({topic for _, topic in kept})
+    features = text.features([title for title, _ in kept], "minilm_l6_v2")
+    labels = np.array([topics.index(topic) for _, topic in kept])
+    found = vectors(features, labels, TrainParams(weight_decay=0.03, power=1.0))
+    return replace(found, classes=topics)
+
+
+def glyphs(folder: Path) -> Path:
+    """Pictures of small letters, one a font; the folder."""
+    fonts = sorted((Path(matplotlib.get_data_path()) / "fonts" / "ttf").glob("*.ttf"))
+    named = [
+        f for f in fonts if f.name.startswith(FONTS) and not any(n in f.name for n in NO_LETTERS)
+    ]
+    for letter in LETTERS:
+        (folder / letter).mkdir(parents=True)
+        for file in named:
+            picture = Image.new("L", (SIDE, SIDE), 255)
+            font = ImageFont.truetype(str(file), 48)
+            ImageDraw.Draw(picture).text((SIDE / 2, SIDE / 2), letter, 0, font, anchor="mm")
+            picture.save(folder / letter / f"{file.stem}.png")
+    return folder
+
+
+def every_set(scratch: Path) -> Iterator[tuple[str, Data]]:
+    """All sets of data, by name."""
+    yield "surfaces", pictures(scratch / "surfaces")
+    yield "surfaces, 4 views", pictures(scratch / "views", views=4)
+    of_digits = digits(scratch / "of digits", each=80)
+    yield "digits, pictures", pictures(scratch / "digits", of_digits)
+    yield "letters", pictures(scratch / "letters", glyphs(scratch / "of letters"))
+    yield "titles", titles()
+    found = load_digits()
+    yield "digits, vectors", vectors(found.data, found.target, TrainParams(power=1.0))
+
+
+def some(pool: Split, chosen: npt.NDArray[np.bool_]) -> Split:
+    """Rows of a pool."""
+    return Split(*(value[chosen] for value in vars(pool).values()))
+
+
+def divided(pool: Split, seed: int) -> tuple[Split, Split, Split]:
+    """Train with every view, val and test without augmented ones; views stay together."""
+    names, example = np.unique(pool.digests, return_inverse=True)
+    place = np.random.default_rng(seed).random(len(names))[example]
+    original = pool.views == 0
+    return (
+        some(pool, place < 0.6),
+        some(pool, original & (place >= 0.6) & (place < 0.8)),
+        some(pool, original & (place >= 0.8)),
+    )
+
+
+def trained(data: Data, train: Split, val: Split) -> tuple[Head, dict[str, Any]]:
+    """The head as `train` trains it, and what it says of it."""
+    settings, classes = data.training, len(data.classes)
+    schedule = Schedule(settings.epochs, settings.batch_size, 10, np.ones(classes, np.float32))
+    best = min(fit_heads(train, val, every_combination(settings), schedule, "cpu"), key=order)
+    assert best.head is not None
+    assert best.kept is not None
+    temperature = fit_temperature(best.head.logits(val.features), val.labels)
+    about = {
+        "classes": data.classes,
+        "epoch": best.kept.epoch,
+        "hyperparameters": used(best.hyperparameters),
+        "refit": True,
+        "temperature": temperature,
+    }
+    return refit(best, train, val, schedule, "cpu"), about
+
+
+def drawn(data: Data, seed: int) -> dict[str, npt.NDArray[Any]] | None:
+    """Of a draw, for each test example: class, rank of its class, sizes of its sets.
+
+    None where a class has no training example, which `ingest` would refuse.
+    """
+    train, val, test = divided(data.pool, seed)
+    if len(np.unique(train.labels)) < len(data.classes):
+        return None
+    head, about = trained(data, train, val)
+    manifest = pd.DataFrame({"digest": np.unique(data.pool.digests)})
+    told = conformal.calibrated(COVERAGE, head, about, train, val, manifest, data.training)
+    shares = head.answers(test.features, about["temperature"])
+    sure = LabelSets(told["quantile"], told["lambda"], told["k_reg"])
+    random = conformal.uniform(test.digests)
+    return {
+        "label": test.labels,
+        "rank": before(shares, test.labels)[0],
+        "size": sizes(shares, sure),
+        "randomised": sizes(shares, replace(sure, quantile=told["randomised"]), random),
+        # What is usual where sets are not randomised: a label's own probability counts whole.
+        "whole": np.maximum(1, sizes(shares, whole(data, train, val, head, about), 1 + 0 * random)),
+    }
+
+
+def whole(data: Data, train: Split, val: Split, head: Head, about: dict[str, Any]) -> LabelSets:
+    """Sets whose scores have each label's own probability in them."""
+    both = conformal.together(train, val)
+    fold = conformal.folds(both.digests.tolist(), both.labels)
+    held = conformal.out_of_fold(both, fold, head, about, data.training, False)
+    shares, labels = probabilities(held.answers, about["temperature"]), held.labels
+    rank, ahead, own = before(shares, labels)
+    k_reg = int(conformal.quantile(rank.astype(np.float64), COVERAGE))
+    tried = []
+    for penalty in conformal.PENALTIES:
+        scores = ahead + own + penalty * np.maximum(rank - k_reg, 0)
+        found = LabelSets(conformal.quantile(scores, COVERAGE), penalty, k_reg)
+        ones = np.ones(len(labels))
+        tried.append((float(np.maximum(1, sizes(shares, found, ones)).mean()), penalty, found))
+    return min(tried, key=lambda one: one[:2])[2]
+
+
+def rows(name: str, data: Data, draws: int) -> tuple[list[Any], list[Any]]:
+    """A row of the table of coverages, and one of the classes."""
+    found: list[dict[str, npt.NDArray[Any]]] = []
+    seed = 0
+    while len(found) < draws:
+        one = drawn(data, seed)
+        seed += 1
+        if one is not None:
+            found.append(one)
+
+    def over(of: str, what: str) -> npt.NDArray[np.float64]:
+        """A figure of each draw."""
+        if what == "covered":
+            return np.array([(one["rank"] <= one[of]).mean() for one in found])
+        return np.array(
+            [(one[of] == 0).mean() if what == "empty" else one[of].mean() for one in found]
+        )
+
+    covered, randomised = over("size", "covered"), over("randomised", "covered")
+    row = [
+        name,
+        len(np.unique(data.pool.digests)),
+        np.mean([(one["rank"] == 1).mean() for one in found]),
+        covered.mean(),
+        f"{np.quantile(covered, 0.05):.3f}–{np.quantile(covered, 0.95):.3f}",
+        over("size", "size").mean(),
+        randomised.mean(),
+        over("randomised", "size").mean(),
+        over("randomised", "empty").mean(),
+        over("whole", "covered").mean(),
+        over("whole", "size").mean(),
+    ]
+    joined = {key: np.concatenate([one[key] for one in found]) for key in found[0]}
+    of_class = (
+        pd.DataFrame(
+            {
+                "accuracy": joined["rank"] == 1,
+                "covered": joined["rank"] <= joined["size"],
+                "size": joined["size"],
+            }
+        )
+        .groupby(joined["label"])
+        .mean()
+    )
+    worst, best = of_class["covered"].idxmin(), of_class["covered"].idxmax()
+    classes = [name, len(of_class), int((of_class["covered"] < COVERAGE - 0.01).sum())]
+    for number in (worst, best):
+        classes += [data.classes[number], *of_class.loc[number, ["accuracy", "covered", "size"]]]
+    return row, classes
+
+
+def measure(scratch: Path, draws: int = 100) -> str:
+    coverages: list[Sequence[Any]] = []
+    classes: list[Sequence[Any]] = []
+    for name, data in every_set(scratch):
+        row, of_class = rows(name, data, draws)
+        print(*row, flush=True)
+        coverages.append(row)
+        classes.append(of_class)
+    return PAGE.format(
+        draws=draws,
+        coverage=COVERAGE,
+        coverages=table(
+            "data | examples {:,} | accuracy {:.3f} | coverage {:.3f} | of draws, 5–95 % | labels"
+            " {:.2f} | randomised: coverage {:.3f} | labels {:.2f} | empty {:.3f} | own probability"
+            " counts: coverage {:.3f} | labels {:.2f}",
+            coverages,
+        ),
+        classes=table(
+            "data | classes | of them below 0.89 | lowest | accuracy {:.3f} | coverage {:.3f} |"
+            " labels {:.2f} | highest | accuracy {:.3f} | coverage {:.3f} | labels {:.2f}",
+            classes,
+        ),
+    )
+
+
+PAGE = """# Sets of labels that hold the right one
+
+Means over {draws} divisions, drawn anew, with `evaluate.coverage: {coverage}` and `train.refit:
+true`. Coverage is the share of test examples whose set holds their label. Labels are those in a set
+on average. The first columns are of the sets that people get; where accuracy is above what is
+promised, they hold one label each, and cover more than was promised. The randomised sets are those
+of the paper (RAPS), which cover no more than they promise, and some of which are empty. The last
+two columns are of sets as RAPS makes them without random numbers, the first label always among
+them: they hold more labels.
+
+{coverages}
+
+The promise is one over all examples, and none for each class. Over all draws, the class that is
+covered least and the one that is covered most:
+
+{classes}
+"""

@@ -1,0 +1,132 @@
+"""Sets of labels, and intervals of numbers, that hold the truth as often as was promised.
+
+What `tasks/conformal.py` calibrates is applied here, with NumPy alone.
+
+The labels are those of RAPS (Angelopoulos, Bates, Malik and Jordan, "Uncertainty sets for image
+classifiers using conformal prediction", ICLR 2021). A label's score is the probability of all
+labels that are more probable than it, and a penalty for each rank that it lies behind the first
+few. The set holds the labels whose score is at most a quantile. The most probable label has the
+score 0, so it is always in the set. RAPS adds to the score a random share of the label's own
+probability. Sets then cover exactly what was asked for, but some are empty, and the same question
+gets several answers. So that share is 0 in the sets that people get, and their quantile is that of
+scores without it.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Doubles = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+AT_ONCE = 2**22  # probabilities sorted at once
+
+
+@dataclass(frozen=True)
+class LabelSets:
+    """Which labels a set holds: those whose score is at most `quantile`.
+
+    The penalty is `penalty` for each rank behind the first `k_reg`; the paper calls it lambda.
+    """
+
+    quantile: float
+    penalty: float
+    k_reg: int
+
+
+def label_sets(told: dict[str, Any]) -> LabelSets:
+    """Of what `tasks/conformal.py` wrote.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is damaged.
+    """
+    quantile, penalty, k_reg = (_number(told, name) for name in ("quantile", "lambda", "k_reg"))
+    return LabelSets(quantile, penalty, int(k_reg))
+
+
+def reach(told: dict[str, Any], numbers: int) -> Doubles:
+    """By how much an interval reaches to either side of each number, [t]."""
+    found = told["reach"]
+    if not isinstance(found, list) or len(found) != numbers:
+        raise ValueError(f"reach is no list of {numbers} numbers")
+    return np.array([_number({"reach": one}, "reach") for one in found], np.float64)
+
+
+def _number(told: dict[str, Any], name: str) -> float:
+    value = told[name]
+    if isinstance(value, bool) or not isinstance(value, float | int):
+        raise TypeError(f"{name} is {value!r:.40}")
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} is {value!r:.40}")
+    return float(value)
+
+
+def size(shares: npt.NDArray[np.floating], sets: LabelSets) -> tuple[int, Integers]:
+    """How many of the most probable labels a set holds, and all labels, the most probable first.
+
+    Args:
+        shares: [c], the probabilities of one example.
+        sets: as they were calibrated.
+    """
+    order = np.argsort(-shares, kind="stable")
+    ranked = shares[order].astype(np.float64)
+    scores = np.cumsum(ranked) - ranked
+    scores += _penalties(len(scores), sets)
+    return int(np.searchsorted(scores, sets.quantile, side="right")), order
+
+
+def sizes(
+    shares: npt.NDArray[np.floating], sets: LabelSets, drawn: Doubles | None = None
+) -> Integers:
+    """The same of many examples [n, c]: how many labels each set holds, [n].
+
+    With `drawn` [n], numbers from 0 to 1, the sets are randomised and may be empty.
+    """
+    found = np.empty(len(shares), np.int64)
+    penalties = _penalties(shares.shape[1], sets)
+    for some in chunks(shares.shape):
+        ranked = -np.sort(-shares[some].astype(np.float64), axis=1)
+        scores = np.cumsum(ranked, axis=1) - ranked + penalties
+        if drawn is not None:
+            scores += drawn[some, None] * ranked
+        found[some] = (scores <= sets.quantile).sum(axis=1)
+    return found
+
+
+def before(shares: npt.NDArray[np.floating], labels: Integers) -> tuple[Integers, Doubles, Doubles]:
+    """Of each example's own label: its rank from 1, what all before it have, and what it has.
+
+    Args:
+        shares: [n, c].
+        labels: [n].
+
+    Returns:
+        rank [n], probability of all labels before it [n], its own probability [n].
+    """
+    rank, ahead = np.empty(len(labels), np.int64), np.empty(len(labels))
+    own = np.empty(len(labels))
+    places = np.arange(shares.shape[1])
+    for some in chunks(shares.shape):
+        part = shares[some].astype(np.float64)
+        label = labels[some, None]
+        mine = np.take_along_axis(part, label, axis=1)
+        # Of equal probabilities the first class comes first, as in `size`.
+        first = (part > mine) | ((part == mine) & (places < label))
+        rank[some] = first.sum(axis=1) + 1
+        ahead[some] = np.where(first, part, 0).sum(axis=1)
+        own[some] = mine[:, 0]
+    return rank, ahead, own
+
+
+def chunks(shape: tuple[int, ...]) -> list[slice]:
+    """Slices of the rows of a table, so that not too many numbers are held at once."""
+    rows = max(1, AT_ONCE // max(1, shape[1]))
+    return [slice(start, start + rows) for start in range(0, shape[0], rows)]
+
+
+def _penalties(classes: int, sets: LabelSets) -> Doubles:
+    """Of the rank of each label, the most probable first, [c]."""
+    found: Doubles = sets.penalty * np.maximum(np.arange(1, classes + 1) - sets.k_reg, 0)
+    return found

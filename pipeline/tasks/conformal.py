@@ -1,0 +1,323 @@
+"""Calibrates sets of labels and intervals of numbers on examples that their heads had not seen.
+
+The head that answers was trained on all train and validation examples, so its own answers about
+them promise too much. The examples are divided into folds, the same head is trained on all folds
+but one, and asked about that one (cross-conformal prediction; Vovk, 2015). A head that was not
+trained again on the validation examples is asked about these itself (split conformal prediction).
+
+With n scores, the quantile is the one at rank ceil((n + 1) * coverage). Had the head seen none of
+the examples, a new one's score would be at most that with the probability that was asked for,
+whatever the head and the data are, as long as new examples come from where these came from. The
+heads of the folds saw a tenth less, so their scores promise a little less than the head keeps.
+
+Intervals of numbers reach to either side by that quantile of the absolute residuals. It is the
+centre of CV+ (Barber, Candès, Ramdas and Tibshirani, "Predictive inference with the jackknife+",
+2021) with the one head that the bundle has: CV+ itself would need the heads of all folds to answer.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ..core.params import TrainParams
+from ..heads.head import Floats, Head, probabilities, task_of
+from ..heads.sets import Doubles, Integers, LabelSets, before, label_sets, reach, sizes
+from ..tables.features import Split
+from ..tables.task_names import CLASSIFICATION, MULTILABEL
+from .tables import OF_SETS
+
+FOLDS = 10
+ENOUGH = 5000  # examples that are held out; where there are more, some folds are not asked about
+MISSES = 10  # to be expected among the examples, or the quantile is a lottery
+PENALTIES = (0.001, 0.01, 0.1, 0.2, 0.5)  # lambda: those that the paper of RAPS tries
+OF_NO_SCALE = ("ridge", "nearest_mean")  # whose scores on subsets are right in order only
+DIGITS = 6  # of a quantile, which is rounded up
+MANY = 5  # numbers that a line tells of
+
+
+class Held(NamedTuple):
+    """What was said of m examples by heads that had not seen them.
+
+    `answers` [m, c] are logits, or numbers. `lost` is how many more examples there are that no head
+    could be asked about, and `folds` how many heads were trained for it.
+    """
+
+    answers: Floats
+    labels: npt.NDArray[Any]  # as `Split.labels`
+    digests: npt.NDArray[np.str_]
+    lost: int = 0
+    folds: int = 0
+
+
+def calibrated(
+    coverage: float | None,
+    head: Head,
+    about: dict[str, Any],
+    train: Split,
+    val: Split,
+    manifest: pd.DataFrame,
+    training: TrainParams,
+    counts: bool = False,
+) -> dict[str, Any]:
+    """What sets or intervals are made with, as `reports/sets.json` and the bundle have it.
+
+    Args:
+        coverage: how often they shall hold the truth; None for no sets.
+        head: as `train` left it.
+        about: its description.
+        train: the training examples, every view.
+        val: the validation examples.
+        manifest: of the examples; those of a group are held out together.
+        training: how heads are trained.
+        counts: whether the features are counts of terms.
+
+    Returns:
+        nothing where no coverage is asked for; `coverage` and `why_no_sets` where the promise
+        cannot be made; else `coverage`, what `sets.label_sets` or `sets.reach` reads, and what it
+        rests on.
+    """
+    if coverage is None:
+        return {}
+    task = task_of(about)
+    if task == MULTILABEL:
+        return _none(coverage, "where examples have several labels, no set is promised")
+    crosses = about.get("refit") or not len(val.labels)
+    of = "validation examples"
+    if crosses:
+        of = f"training and {of}" if len(val.labels) else "training examples"
+    pool = together(train, val) if crosses else val
+    keys = _keys(pool, manifest)
+    found, least = len(set(keys)), math.ceil(round(MISSES / (1 - coverage), 6))
+    if found < least:
+        of = f"groups of {of}" if found < len(set(pool.digests)) else of
+        why = f"{found} {of} are too few to promise a coverage of {coverage:g}, which takes {least}"
+        return _none(coverage, why)
+
+    held = Held(head.logits(pool.features), pool.labels, pool.digests)
+    if crosses:
+        kinds = pool.labels if task == CLASSIFICATION else np.zeros(len(keys), np.int64)
+        held = out_of_fold(pool, folds(keys, kinds), head, about, training, counts)
+    rests = {"examples": len(held.labels) + held.lost, "folds": held.folds}
+    if task != CLASSIFICATION:
+        residuals = np.abs(held.answers.astype(np.float64) - held.labels)
+        reached = [quantile(one, coverage) for one in residuals.T]
+        return {"coverage": coverage, "method": "residuals", "reach": reached} | rests
+    chosen = calibrated_sets(held, about["temperature"], coverage)
+    if not all(map(math.isfinite, chosen.values())):
+        why = f"{held.lost} of {rests['examples']} {of} are alone in their class, too many to"
+        return _none(coverage, f"{why} promise a coverage of {coverage:g}")
+    return {"coverage": coverage, "method": "RAPS"} | chosen | rests
+
+
+def _none(coverage: float, why: str) -> dict[str, Any]:
+    return {"coverage": coverage, "why_no_sets": why}
+
+
+def together(train: Split, val: Split) -> Split:
+    """The rows of both."""
+    names = [field.name for field in fields(Split)]
+    return Split(*(np.concatenate([getattr(one, n) for one in (train, val)]) for n in names))
+
+
+def _keys(pool: Split, manifest: pd.DataFrame) -> list[str]:
+    """Of each row the group of its example, or its digest."""
+    groups = manifest.set_index("digest").get("group", pd.Series(dtype=str)).to_dict()
+    return [groups.get(digest) or digest for digest in pool.digests.tolist()]
+
+
+def folds(keys: Sequence[str], labels: Integers) -> Integers:
+    """The fold of each row [n], drawn from its key alone; -1 for rows that cannot be held out.
+
+    Rows of one key are in one fold. Each label's keys are dealt to the folds in the order of their
+    hashes, so the other folds have examples of it. A label with a single key is always learned.
+    """
+    first: dict[str, int] = {}
+    for key, label in zip(keys, labels.tolist(), strict=True):
+        first.setdefault(key, label)
+    dealt: dict[int, int] = {}
+    of_key: dict[str, int] = {}
+    for key in sorted(first, key=lambda key: (_drawn(key), key)):
+        label = first[key]
+        place = dealt.setdefault(label, label)
+        of_key[key] = place % FOLDS
+        dealt[label] = place + 1
+    fold = np.array([of_key[key] for key in keys], np.int64)
+    alone = [label for label in np.unique(labels) if len(np.unique(fold[labels == label])) == 1]
+    kept = {key for key, label in zip(keys, labels, strict=True) if label in alone}
+    fold[[key in kept for key in keys]] = -1
+    return fold
+
+
+def out_of_fold(
+    pool: Split,
+    fold: Integers,
+    head: Head,
+    about: dict[str, Any],
+    training: TrainParams,
+    counts: bool,
+) -> Held:
+    """What heads say of the examples of a fold that were trained on all other rows.
+
+    Args:
+        pool: n rows; augmented views are learned from and not asked about.
+        fold: [n], as `folds` gives it.
+        head: as `train` left it, trained on all rows.
+        about: its description.
+        training: how heads are trained.
+        counts: whether the features are counts of terms.
+    """
+    from ..heads.fit import class_weights
+    from ..heads.hyperparameters import from_used
+    from ..heads.losses import loss_for
+    from ..heads.subsets import on_subsets
+    from ..heads.trained import Schedule
+
+    original = pool.views == 0
+    asked: list[npt.NDArray[np.bool_]] = []
+    for number in range(FOLDS):
+        rows = original & (fold == number)
+        if np.sum(asked) < ENOUGH and rows.any():
+            asked.append(rows)
+    learnt = [fold != fold[rows][0] for rows in asked]
+    weights = class_weights(training.class_weights, pool.labels, len(about["classes"]))
+    loss, used = loss_for(task_of(about), training.loss), from_used(about["hyperparameters"])
+    schedule = Schedule(about["epoch"], training.batch_size, 0, weights, counts, loss)
+    unscaled = loss == "softmax" and used.optimizer in OF_NO_SCALE
+    # The head's own scale shows in what the same head says when it learns from all rows.
+    whole = [np.ones(len(fold), bool)] * unscaled
+    answers = list(
+        on_subsets(
+            pool, learnt + whole, asked + asked[:1] * unscaled, used, schedule,
+            training.class_weights,
+        )
+    )  # fmt: skip
+    if unscaled:
+        scale = _times(answers.pop(), head.logits(pool.features[asked[0]]))
+        answers = [one * np.float32(scale) for one in answers]
+    rows = np.concatenate([np.flatnonzero(mask) for mask in asked])
+    lost, held = int((original & (fold < 0)).sum()), int((original & (fold >= 0)).sum())
+    share = len(rows) / held  # of those that could be asked about
+    return Held(
+        np.concatenate(answers), pool.labels[rows], pool.digests[rows],
+        math.ceil(lost * share), len(asked),
+    )  # fmt: skip
+
+
+def _times(some: Floats, others: Floats) -> float:
+    """By what to multiply scores [n, c] to get the others, apart from what all classes share."""
+    one, two = (table - table.mean(axis=1, keepdims=True) for table in (some, others))
+    return float(np.vdot(one, two)) / max(float(np.vdot(one, one)), 1e-300)
+
+
+def calibrated_sets(held: Held, temperature: float, coverage: float) -> dict[str, Any]:
+    """RAPS, calibrated on examples that were held out.
+
+    As the paper does, k_reg is the quantile of the labels' ranks, and lambda is the one with the
+    smallest sets on average. `quantile` is that of the sets that people get, `randomised` that of
+    the paper's.
+    """
+    shares, labels, lost = probabilities(held.answers, temperature), held.labels, held.lost
+    rank, ahead, own = before(shares, labels)
+    k_reg = int(min(quantile(rank.astype(np.float64), coverage, lost), shares.shape[1]))
+    behind, drawn = np.maximum(rank - k_reg, 0), uniform(held.digests)
+    tried = []
+    for penalty in PENALTIES:
+        scores = ahead + penalty * behind
+        sets = LabelSets(quantile(scores, coverage, lost), penalty, k_reg)
+        randomised = quantile(scores + drawn * own, coverage, lost)
+        tried.append((float(sizes(shares, sets).mean()), penalty, sets.quantile, randomised))
+    _, penalty, chosen, randomised = min(tried)
+    return {"quantile": chosen, "lambda": penalty, "k_reg": k_reg, "randomised": randomised}
+
+
+def quantile(scores: Doubles, coverage: float, lost: int = 0) -> float:
+    """The score at rank ceil((n + 1) * coverage), rounded up; infinite where n is too small.
+
+    Args:
+        scores: of examples that were held out.
+        coverage: asked for.
+        lost: how many more there are, with infinite scores.
+    """
+    rank = math.ceil(round((len(scores) + lost + 1) * coverage, 6))
+    if rank > len(scores):
+        return math.inf
+    value = float(np.partition(scores, rank - 1)[rank - 1])
+    if value <= 0:
+        return value
+    unit = 10.0 ** (math.floor(math.log10(value)) + 1 - DIGITS)
+    return float(f"{math.ceil(value / unit) * unit:.{DIGITS}g}")
+
+
+def uniform(digests: npt.NDArray[np.str_]) -> Doubles:
+    """A number from 0 to 1 of each example, [n], drawn from its digest."""
+    return np.array([_drawn(digest) for digest in digests.tolist()], np.float64)
+
+
+def _drawn(key: str) -> float:
+    hashed = hashlib.blake2b(f"set:{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(hashed, "big") / 2**64
+
+
+def table(
+    sets: dict[str, Any],
+    answers: npt.NDArray[np.floating],
+    test: Split,
+    names: Sequence[str],
+) -> pd.DataFrame:
+    """What the sets hold of the test examples: a row for all and one a class, or one a number.
+
+    `coverage` is how often they hold the truth, `size` how many labels they hold on average, or how
+    wide an interval is; `empty` is the share of randomised sets without a label.
+
+    Args:
+        sets: as `calibrated` gives it; a table without rows where there are none.
+        answers: [n, c], the head's answers about the test examples.
+        test: n of them.
+        names: the classes or the numbers.
+    """
+    if "reach" in sets:
+        far = reach(sets, len(names))
+        held = np.abs(answers - test.labels) <= far
+        shares = zip(names, held.mean(axis=0), far, strict=True)
+        rows = [(name, len(held), share, 2 * wide) for name, share, wide in shares]
+        return pd.DataFrame(rows, columns=OF_SETS[:4]).reindex(columns=OF_SETS)
+    if "quantile" not in sets or not len(test.labels):
+        return pd.DataFrame(columns=OF_SETS)
+    rank, _, _ = before(answers, test.labels)
+    sure = label_sets(sets)
+    randomised = LabelSets(sets["randomised"], sure.penalty, sure.k_reg)
+    size = sizes(answers, sure)
+    drawn = sizes(answers, randomised, uniform(test.digests))
+    of_each = np.column_stack([rank <= size, size, rank <= drawn, drawn, drawn == 0])
+    rows = [("all", len(rank), *of_each.mean(axis=0))]
+    for number, name in enumerate(names):
+        own = test.labels == number
+        figures = of_each[own].mean(axis=0) if own.any() else [None] * of_each.shape[1]
+        rows.append((name, int(own.sum()), *figures))
+    return pd.DataFrame(rows, columns=OF_SETS)
+
+
+def said(sets: dict[str, Any], found: pd.DataFrame) -> str:
+    """One line on what is promised, and what the test examples show; empty where none was asked."""
+    if not sets:
+        return ""
+    if "why_no_sets" in sets:
+        return f"no sets: {sets['why_no_sets']}"
+    if found.empty:
+        return ""
+    if "reach" in sets:
+        rows = zip(*(found[name] for name in ("coverage", "class", "size")), strict=True)
+        told = [f"{share:.4f} of {name}, {wide:.4g} wide" for share, name, wide in rows]
+        shown = ", ".join(told[:MANY]) + ", …" * (len(told) > MANY)
+        return f"intervals that promise {sets['coverage']:g} hold {shown}"
+    every = found.iloc[0]
+    return (
+        f"sets that promise {sets['coverage']:g} hold the class of {every['coverage']:.4f} of the"
+        f" test examples, with {every['size']:.2f} classes on average"
+    )
