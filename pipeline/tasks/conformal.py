@@ -344,7 +344,7 @@ def doubts(sets: dict[str, Any], found: pd.DataFrame) -> list[str]:
             of = f"of {name} " if "reach" in sets else ""
             lines.append(
                 f"the promise {of}is not kept on the test examples ({share:.4f} instead of"
-                f" {sets['coverage']:g}; p = {chance:.2g}): they are unlike the train and validation"
-                " examples, which it rests on"
+                f" {sets['coverage']:g}; p = {chance:.2g}): they are unlike the training and"
+                " validation examples that it rests on"
             )
     return lines
