@@ -170,7 +170,7 @@ class Units:
             centres[number], units[number] = centre, unit if unit > 0 else 1.0
         return cls(centres, units)
 
-    def learned(self, labels: Floats64) -> Floats64:
+    def learned(self, labels: npt.NDArray[np.floating]) -> Floats64:
         """Labels [n, c] in these units."""
         return (labels - self.centre) / self.unit
 

@@ -146,8 +146,8 @@ def shown(names: Sequence[str], values: Sequence[float], task: str) -> str:
             sorted(n for n, value in zip(names, values, strict=True) if value == 1)
         )
     if len(values) == 1:
-        return f"{values[0]:.10g}"
-    return ", ".join(f"{name}={value:.10g}" for name, value in zip(names, values, strict=True))
+        return f"{values[0]:.6g}"
+    return ", ".join(f"{name}={value:.6g}" for name, value in zip(names, values, strict=True))
 
 
 def require(manifest: pd.DataFrame, task: str, source: str) -> None:
