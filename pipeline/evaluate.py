@@ -59,8 +59,7 @@ def evaluate() -> None:
     thresholds = description.get("thresholds", [])
     of_test = slices(manifest.set_index("digest").loc[test.digests].reset_index(drop=True))
     sets = _calibrated(manifest, head, description)
-    reach = sets.get("reach", [])
-    asked = tasks.Asked(test, names, answers, thresholds, of_test, settings, reach)
+    asked = tasks.Asked(test, names, answers, thresholds, of_test, settings, sets.get("reach", ()))
     for words in task.warnings(asked):
         print(f"evaluate: warning: {words}")
     weigh = task.weigh(test.labels, answers, thresholds, settings)
@@ -84,10 +83,12 @@ def evaluate() -> None:
     SETS_OF_BUNDLE.write_text(json.dumps(sets, indent=2) + "\n", encoding="utf-8")
     covered = conformal.table(sets, answers, test, names)
     _write(SETS, covered)
-    for line in _lines(task, metrics, by_slice, again, settings.confidence):
-        print(f"evaluate: {line}")
     if promised := conformal.said(sets, covered):
         print(f"evaluate: {promised}")
+    for words in conformal.doubts(sets, covered):
+        print(f"evaluate: warning: {words}")
+    for line in _lines(task, metrics, by_slice, again, settings.confidence):
+        print(f"evaluate: {line}")
 
 
 def _lines(
