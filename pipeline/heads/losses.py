@@ -134,12 +134,16 @@ def _of_cells(
 
 
 def spreads(labels: Floats64) -> Floats64:
-    """Each output's summed square around its mean over the known rows, [c]; 0 where none is."""
+    """Each output's summed square around its mean over the known rows, [c].
+
+    It is 0 where no row is known, and where all are the same but for rounding.
+    """
     known = ~np.isnan(labels)
     counts = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known, labels, 0).sum(axis=0) / counts
-    found: Floats64 = np.square(np.where(known, labels - mean, 0)).sum(axis=0)
-    return found
+    found = np.square(np.where(known, labels - mean, 0)).sum(axis=0)
+    whole = np.square(np.where(known, labels, 0)).sum(axis=0)
+    return np.where(found > 1e-12 * whole, found, 0.0)
 
 
 @dataclass(frozen=True)
