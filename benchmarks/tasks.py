@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import yaml
-from pipeline.heads.thresholds import fit_thresholds
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.metrics import (
     average_precision_score,
@@ -39,6 +38,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.harness import ROOT, Project, in_turns, ratios, spread, table
+from pipeline.heads.calibration import fit_thresholds
 from pipeline.heads.fit import class_weights, fit_heads, refit
 from pipeline.heads.head import one_thread
 from pipeline.heads.hyperparameters import Hyperparameters

@@ -134,12 +134,16 @@ def _of_cells(
 
 
 def spreads(labels: Floats64) -> Floats64:
-    """Each output's summed square around its mean over the known rows, [c]; 0 where none is."""
+    """Each output's summed square around its mean over the known rows, [c].
+
+    It is 0 where no row is known, and where all are the same but for rounding.
+    """
     known = ~np.isnan(labels)
     counts = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known, labels, 0).sum(axis=0) / counts
-    found: Floats64 = np.square(np.where(known, labels - mean, 0)).sum(axis=0)
-    return found
+    found = np.square(np.where(known, labels - mean, 0)).sum(axis=0)
+    whole = np.square(np.where(known, labels, 0)).sum(axis=0)
+    return np.where(found > 1e-12 * whole, found, 0.0)
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,7 @@ class Units:
             centres[number], units[number] = centre, unit if unit > 0 else 1.0
         return cls(centres, units)
 
-    def learned(self, labels: Floats64) -> Floats64:
+    def learned(self, labels: npt.NDArray[np.floating]) -> Floats64:
         """Labels [n, c] in these units."""
         return (labels - self.centre) / self.unit
 

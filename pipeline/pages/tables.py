@@ -290,7 +290,7 @@ def label_issues(table: pd.DataFrame, shown: Thumbnails) -> list[dict[str, Any]]
     for row in rows(table.head(SHOWN)):
         card = row | {"shown": shown(row["path"])}
         if "spreads" in row:
-            card |= {"given": f"{abs(row['spreads']):.1f} usual misses off"}
+            card |= {"given": f"{abs(row['spreads']):.1f} usual misses off", "probability": ""}
         else:
             card |= {
                 "given": f"{row['given_probability']:.3f}",

@@ -186,7 +186,7 @@ def require(manifest: pd.DataFrame, task: str, source: str) -> None:
                 )
             if abs(column.mean()) > FARTHEST * column.std():
                 raise DataError(
-                    f"{what} varies by {column.std():.3g} around {column.mean():.6g},"
+                    f"{what} varies by {column.std():.3g} around {column.mean():.10g},"
                     " and a head's numbers keep seven digits; subtract a constant from the column"
                 )
         return

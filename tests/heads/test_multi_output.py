@@ -469,3 +469,11 @@ def test_a_gpu_gives_the_heads_of_the_cpu(loss):
     for one, other in zip(here, there, strict=True):
         assert one.kept.val_loss == pytest.approx(other.kept.val_loss, rel=1e-3)
         assert one.kept.val_accuracy == pytest.approx(other.kept.val_accuracy, abs=1e-2)
+
+
+def test_numbers_that_are_all_the_same_but_for_rounding_do_not_vary() -> None:
+    same = np.full((30, 1), -0.1) + np.arange(30)[:, None] * 1e-17
+    labels = np.hstack([same, np.arange(30.0)[:, None]])
+    found = losses.spreads(labels)
+    assert found[0] == 0
+    assert found[1] == pytest.approx(np.var(np.arange(30)) * 30)

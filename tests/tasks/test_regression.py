@@ -167,6 +167,18 @@ def test_intervals_stand_beside_what_was_predicted():
         np.testing.assert_allclose(predicted - low, reach, atol=1e-3)
 
 
+def test_intervals_with_a_promise_are_those_that_the_table_of_sets_tells_of(of_numbers, capsys):
+    assert "low(weight)" not in pd.read_csv(PREDICTIONS)  # of too few examples
+    make("regression", ["weight"], *measured(200))
+    evaluate()
+    table, sets = pd.read_csv(PREDICTIONS), pd.read_csv(SETS)
+    target, low, high = (table[f"{one}(weight)"] for one in ("target", "low", "high"))
+    assert sets["class"].tolist() == ["weight"]
+    assert sets["coverage"].tolist() == [pytest.approx(((low <= target) & (target <= high)).mean())]
+    assert sets["size"].tolist() == [pytest.approx((high - low).mean(), abs=1e-3)]
+    assert "evaluate: intervals that promise 0.9 hold" in capsys.readouterr().out
+
+
 def test_the_extremes_are_the_largest_residuals_on_both_sides(tmp_path):
     targets = np.zeros((12, 1))
     given = np.array([5, -4, 3, -2, 1, 0, 0.1, 0.2, -0.3, 0.4, -0.5, 0.6])[:, None]
