@@ -34,8 +34,8 @@ from pipeline.sources.splits import split
 from pipeline.sources.table import table as table_listing
 from pipeline.sources.targets import targeted
 from pipeline.store.database import features_file
-from pipeline.store.places import default_folder
-from pipeline.store.vectors import FeatureStore
+from pipeline.store.places import default_address, default_folder
+from pipeline.store.vectors import open_store
 
 NAMED = 3  # examples named one by one; the rest are counted
 
@@ -272,8 +272,9 @@ def views_to_compute(
         key for engine in opened for key in every_view(manifest, planned, engine)["key"].tolist()
     ]
     held = set()
-    if features_file(default_folder()).exists():  # opening it would begin one
-        with FeatureStore(default_folder(), limit_bytes=None) as cache:
+    # Opening one in a folder would begin it.
+    if default_address() or features_file(default_folder()).exists():
+        with open_store() as cache:
             held = cache.held(keys)
     reused = sum(key in held for key in keys)
     return f"{len(keys) - reused:,} views would be computed, {reused:,} reused"

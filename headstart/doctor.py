@@ -101,6 +101,9 @@ def _store() -> str:
 
     folder, limit = places.default_folder(), places.default_limit()
     most = "no limit" if limit is None else f"limit {limit / 1e9:g} GB"
+    if address := places.default_address():  # nothing is asked of the server
+        lacks = "" if not packages.missing("s3") else f"; {packages.how_to_install('s3')}"
+        return f"{address}, {most}{lacks}; exports and checkpoints in {folder}"
     file = database.features_file(folder)
     size = sum(part.stat().st_size for part in folder.glob(f"{file.name}*"))
     said = f"{folder}, {size / 1e6:,.1f} MB, {most}"

@@ -13,7 +13,8 @@ from .core import command, params
 from .core.paths import FEATURES, MANIFEST, PLAN
 from .runners.threads import batches, compute, features_of
 from .runners.wanted import every_view, without
-from .store.vectors import FeatureStore, open_store
+from .store.interface import Store
+from .store.vectors import open_store
 from .tables import joined
 from .tables.features import write_shards
 from .tables.manifest import kind_in, read_manifest
@@ -51,9 +52,7 @@ def extract() -> None:
             print(f"extract: of those computed, {said}")
 
 
-def write(
-    tables: list[pd.DataFrame], engines: list[Engine], cache: FeatureStore, batch_size: int
-) -> int:
+def write(tables: list[pd.DataFrame], engines: list[Engine], cache: Store, batch_size: int) -> int:
     """Write the shards from the store, one at a time; return how many views had to be recomputed.
 
     That happens where the store finds an entry damaged only on reading it.

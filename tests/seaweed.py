@@ -16,6 +16,7 @@ from pathlib import Path
 
 KEY, SECRET = "HEADSTARTKEY", "a-secret-that-is-to-be-found-nowhere"
 LISTER, LISTER_SECRET = "LISTERKEY", "another-secret-to-be-found-nowhere"  # lists, and may not read
+READER, READER_SECRET = "READERKEY", "a-third-secret-to-be-found-nowhere"  # reads, and may not write
 PORTS = ("master", "volume", "filer", "s3")
 
 
@@ -43,6 +44,7 @@ def running(folder: Path) -> Iterator[str]:
     users = [
         ("main", KEY, SECRET, ["Admin", "Read", "Write", "List"]),
         ("lister", LISTER, LISTER_SECRET, ["List"]),
+        ("reader", READER, READER_SECRET, ["Read", "List"]),
     ]
     identities = [
         {"name": name, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": may}

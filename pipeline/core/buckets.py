@@ -67,7 +67,7 @@ def listed(address: str) -> Iterator[list[Object]]:
             yield [_object(entry, address) for entry in page]
     # Of a prefix that no key may have, obstore raises ValueError.
     except (OSError, obstore.exceptions.BaseError, ValueError) as error:
-        raise _in_words(error, address, "listed") from None
+        raise in_words(error, address, "listed") from None
 
 
 def read(address: str, wanted: Object) -> bytes:
@@ -87,7 +87,7 @@ def read(address: str, wanted: Object) -> bytes:
         answer = obstore.get(store, wanted.key, options={"if_match": wanted.etag})
         data = bytes(answer.bytes())
     except (OSError, obstore.exceptions.BaseError, ValueError) as error:
-        raise _in_words(error, where, "read") from None
+        raise in_words(error, where, "read") from None
     if len(data) != wanted.size:
         raise _changed(where, f"has {len(data):,} bytes and was listed with {wanted.size:,}")
     return data
@@ -162,7 +162,7 @@ def _object(entry: Any, address: str) -> Object:
     return Object(entry["path"], entry["e_tag"], entry["size"])
 
 
-def _in_words(error: Exception, where: str, what: str) -> HeadstartError:
+def in_words(error: Exception, where: str, what: str) -> HeadstartError:
     """The one line for what a server or the way to it said; `what` was to be done there."""
     from obstore import exceptions
 

@@ -20,8 +20,8 @@ from pydantic import (
     model_validator,
 )
 
-from . import packages, paths, plugins
-from .errors import ParamsError
+from . import buckets, packages, paths, plugins
+from .errors import DataError, ParamsError
 from .paths import PARAMS
 
 
@@ -472,12 +472,18 @@ class FromScratchParams(Section):
     learning_rate: Positive = told(0.003, "of all of the network")
 
 
-def absolute(folder: str) -> str:
-    """`folder`, with `~` for the user's home made out.
+def place(folder: str) -> str:
+    """A folder, with `~` for the user's home made out, or an address `s3://BUCKET/PREFIX`.
 
     Raises:
-        ValueError: it is relative, so every clone and temporary experiment would look elsewhere.
+        ValueError: it is relative, so every clone and temporary experiment would look elsewhere,
+            or an address of another form.
     """
+    if "://" in folder:
+        try:
+            return buckets.tidied(folder)
+        except DataError as error:
+            raise ValueError(str(error).removeprefix("the address ")) from None
     if not Path(folder).expanduser().is_absolute():
         raise ValueError("should be an absolute path, the same for every clone and experiment")
     return str(Path(folder).expanduser())
@@ -505,8 +511,10 @@ def _checked_size(text: str) -> str:
 class StoreParams(Section):
     """Where the features are kept, and how much of them. No stage's result depends on it."""
 
-    folder: Annotated[str, AfterValidator(absolute)] | None = told(
-        None, "an absolute path; null: headstart/features in the user's cache"
+    folder: Annotated[str, AfterValidator(place)] | None = told(
+        None,
+        "an absolute path, or s3://BUCKET/PREFIX (docs/store.md); null: headstart/features in the"
+        " user's cache",
     )
     limit: Annotated[str, AfterValidator(_checked_size)] = told(
         "20GB", "what was used longest ago is deleted first; none: no limit"
@@ -810,6 +818,8 @@ def _explain(error: ValidationError, document: dict[str, Any], whole: type[Param
         return allowed  # of two sections that do not go together; the message names the parameters
     if len(where) == 1 and isinstance(value, dict):
         return f"{key}: {allowed}"  # parameters that do not go together; the message names them
+    if isinstance(value, str) and "://" in value:
+        return f"{key} {allowed}"  # an address may hold a secret
     return f"{key} is {value!r}; {allowed}"
 
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from ..backbones.engines import Engine
 from ..core.files import read_each
 from ..core.progress import Progress
-from ..store.vectors import FeatureStore
+from ..store.interface import Store
 
 
-def compute(missing: pd.DataFrame, engine: Engine, cache: FeatureStore, batch_size: int) -> None:
+def compute(missing: pd.DataFrame, engine: Engine, cache: Store, batch_size: int) -> None:
     """Compute the features of the missing views and put them into the store as they come.
 
     Every core takes whole examples from decoding to store, so there are never more in memory than

@@ -19,7 +19,8 @@ from ..core.files import digest
 from ..core.params import ExtractParams
 from ..kinds import named
 from ..runners.keys import view_keys
-from ..store.vectors import FeatureStore, open_store
+from ..store.interface import Store
+from ..store.vectors import open_store
 from ..tables import joined
 
 Floats = NDArray[np.float32]
@@ -69,7 +70,7 @@ def embed(examples: Sequence[Example], engines: list[Engine], batch_size: int) -
     return Embedded(joined.beside([np.concatenate(found) for found in vectors]), computed)
 
 
-def _batch(batch: Sequence[Example], engine: Engine, cache: FeatureStore) -> Embedded:
+def _batch(batch: Sequence[Example], engine: Engine, cache: Store) -> Embedded:
     digests = [digest(_read(example)) for example in batch]
     wanted = ((one, engine.kind.original) for one in digests)
     keys = view_keys(wanted, engine.kind, engine.fingerprint)

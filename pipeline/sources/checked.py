@@ -18,7 +18,8 @@ from ..core import files, objects, packages, rows
 from ..core.errors import ChangedError, DataError, RefusedError, StoreError
 from ..core.progress import Progress
 from ..kinds import Kind
-from ..store.vectors import FeatureStore, open_store
+from ..store.interface import Store
+from ..store.vectors import open_store
 from . import remembered
 from .found import Found, Refused
 
@@ -48,7 +49,7 @@ class Memory:
     def __init__(self, kind: Kind) -> None:
         """Open the feature store."""
         self._kind = kind
-        self._store: FeatureStore | None = None
+        self._store: Store | None = None
         self._new: dict[bytes, NDArray[np.float32]] = {}
         # Of a file that needs a set of packages the reason is that it is not installed.
         here = [name for name in packages.SETS if not packages.missing(name)]

@@ -14,22 +14,40 @@ from ..core.errors import ParamsError, StoreError
 KEPT = re.compile(r"[0-9a-f]{64}\.(onnx|safetensors)(\.\d+\.partial)?")
 
 
+def _chosen() -> str | None:
+    """`HEADSTART_STORE`, else `store.folder` of `params.yaml`: a folder or an address."""
+    chosen = os.environ.get("HEADSTART_STORE")
+    if not chosen:
+        return params.store_section().folder
+    try:
+        return params.place(chosen)
+    except ValueError as error:
+        told = "" if "://" in chosen else f" is {chosen!r}"  # an address may hold a secret
+        raise ParamsError(f"HEADSTART_STORE{told}; {error}") from None
+
+
+def default_address() -> str | None:
+    """Where features are in a bucket, `s3://BUCKET/PREFIX`; None: they are in the folder.
+
+    Raises:
+        ParamsError: what was chosen is neither an absolute path nor such an address.
+    """
+    chosen = _chosen()
+    return chosen if chosen and chosen.startswith("s3://") else None
+
+
 def default_folder() -> Path:
     """The folder of the store: `HEADSTART_STORE`, else `store.folder` of `params.yaml`.
 
-    Where neither says one it is `headstart/features` in the user's cache, for all their clones.
+    Where neither says one it is `headstart/features` in the user's cache, for all their clones; so
+    it is where they say a bucket, for exports and checkpoints stay on this machine.
 
     Raises:
         ParamsError: the folder is relative, so every clone would look elsewhere.
     """
-    chosen = os.environ.get("HEADSTART_STORE")
-    if chosen:
-        try:
-            return Path(params.absolute(chosen))
-        except ValueError as error:
-            raise ParamsError(f"HEADSTART_STORE is {chosen!r}; {error}") from None
-    if folder := params.store_section().folder:
-        return Path(folder)
+    chosen = _chosen()
+    if chosen and not chosen.startswith("s3://"):
+        return Path(chosen)
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (cache if cache.is_absolute() else Path.home() / ".cache") / "headstart" / "features"
 

@@ -1,22 +1,20 @@
-"""The store as its users see it: which keys are held, get, put."""
+"""The store on this machine, as its users see it, and the door to whichever store is chosen."""
 
 import contextlib
 import sqlite3
 import threading
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from .database import Database, features_file
 from .eviction import DAY_US, Eviction, delete, now, stamp
-from .places import default_folder, default_limit
-
-Feature = npt.NDArray[np.float32]
+from .interface import Feature, Store, blob, checksum
+from .places import default_address, default_folder, default_limit
+from .shared import SharedStore
 
 STAMPS_HELD = 10_000  # uses noted in memory before they are written
 
@@ -96,11 +94,7 @@ class FeatureStore:
             ValueError: a value is not a float32 vector.
             StoreError: no room, or the folder cannot be written.
         """
-        blobs = {}
-        for key, value in entries.items():
-            if value.dtype != np.float32 or value.ndim != 1:
-                raise ValueError(f"a feature is a float32 vector, not {value.dtype} {value.shape}")
-            blobs[key] = value.astype("<f4", copy=False).tobytes()
+        blobs = {key: blob(value) for key, value in entries.items()}
         with self._turn:
             if self._file.refusal:  # perhaps no longer
                 self._file.reopen()
@@ -144,8 +138,8 @@ class FeatureStore:
             "SELECT key, id, used, checksum, value FROM entries JOIN vectors USING (id) "
             "WHERE key IN ({})"
         )
-        for key, row, used, checksum, value in self._file.rows(query, keys):
-            if isinstance(value, bytes) and _checksum(key, value) == checksum:
+        for key, row, used, told, value in self._file.rows(query, keys):
+            if isinstance(value, bytes) and checksum(key, value) == told:
                 found[key] = np.frombuffer(value, dtype="<f4")
                 if not isinstance(used, int) or used < self._began:
                     self._read.add(key)
@@ -177,7 +171,7 @@ class FeatureStore:
             self._write_notes()
         if self._eviction:
             # An entry takes 7 % more than its bytes at 1280 numbers; small ones take more.
-            coming = sum(len(blob) * 9 // 8 + 128 for blob in blobs.values()) + 65536
+            coming = sum(len(value) * 9 // 8 + 128 for value in blobs.values()) + 65536
             self._eviction.make_room(coming, self._found)
         with self._file.transaction() as database:
             query = "SELECT key, id FROM entries WHERE key IN ({})"
@@ -187,8 +181,8 @@ class FeatureStore:
             database.executemany(
                 "INSERT INTO vectors VALUES (?, ?, ?)",
                 [
-                    (i, _checksum(*blob), blob[1])
-                    for i, blob in zip(ids, blobs.items(), strict=True)
+                    (i, checksum(*entry), entry[1])
+                    for i, entry in zip(ids, blobs.items(), strict=True)
                 ],
             )
             moment = now()
@@ -198,14 +192,16 @@ class FeatureStore:
             )
 
 
-def _checksum(key: bytes, value: bytes) -> int:
-    return zlib.crc32(value, zlib.crc32(key))
-
-
 def _moment(stamp: int | None) -> datetime | None:
     return None if stamp is None else datetime.fromtimestamp(stamp / 1e6, UTC)
 
 
-def open_store() -> FeatureStore:
-    """The store in the folder and with the limit that the user has chosen."""
+def open_store() -> Store:
+    """The store in the folder or bucket and with the limit that the user has chosen.
+
+    Raises:
+        MissingSetError: it is in a bucket, and the set of packages for buckets is not installed.
+    """
+    if address := default_address():
+        return SharedStore(address, default_limit())
     return FeatureStore(default_folder(), default_limit())

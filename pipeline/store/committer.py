@@ -1,0 +1,201 @@
+"""Small shards become large ones, and what nobody asks for goes when the limit is exceeded.
+
+One process at a time does it, the one that made the object `committer`. That spares work and is no
+guard: two at once would only write entries twice. A joined shard is written before those that it
+was made of are deleted, so that a process killed in between leaves entries twice and loses none.
+
+A run writes down the keys that it asked for, as an object `listings/HASH`. It is the listing of
+what is in `data/features`, and is written again by every run that asks for the same, so its time is
+that of the last use. What a listing younger than `KEPT` names is never evicted. All times compared
+are the server's.
+"""
+
+import sys
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from . import shards
+
+LARGE = 2**25  # bytes of a shard from which on it is left as it is
+MOST = 2**26  # and what joined ones have, about
+SMALL_ONES = 64  # how many small shards there may be
+TURN = timedelta(minutes=10)  # after which whoever has the turn is taken for dead
+KEPT = timedelta(days=30)
+EVICT_DOWN_TO = 0.95  # of the limit
+
+
+class Listed(NamedTuple):
+    """A shard of the bucket: its name, its bytes, and when it was written by the server's clock."""
+
+    name: str
+    size: int
+    written: datetime
+
+
+class Committer:
+    """Joins and evicts in one bucket. Its methods raise what obstore raises."""
+
+    def __init__(self, client: Any, limit: int | None, pool: Executor) -> None:
+        """Ask nothing of the server yet; `limit` in bytes, `pool` for requests."""
+        self._client, self._limit, self._pool = client, limit, pool
+
+    def listed(self) -> list[Listed]:
+        """All shards of the bucket, in the order in which they were written."""
+        found = [
+            Listed(one["path"].rpartition("/")[2], one["size"], one["last_modified"])
+            for one in self._objects("shards")
+        ]
+        sound = (one for one in found if shards.rows_of(one.name))
+        return sorted(sound, key=lambda one: (one.written, one.name))
+
+    def join(self, sick: set[str]) -> set[str]:
+        """Join small shards where there are many, and those in which something is damaged; evict.
+
+        Returns:
+            the names of the shards that are gone.
+        """
+        listed = self.listed()
+        exceeds = self._limit is not None and sum(one.size for one in listed) > self._limit
+        small = [one for one in listed if one.size < LARGE or one.name in sick]
+        if len(small) <= SMALL_ONES:
+            small = [one for one in small if one.name in sick]
+        if not (small or exceeds) or not self._take_turn(listed):
+            return set()
+        try:
+            gone, named = set(), None
+            if exceeds:
+                named = self._named()
+                gone, thinned = self._evict(listed, named)
+                small = [one for one in listed if one in small or one.name in thinned]
+            else:
+                thinned = set()
+            return gone | self._rewrite(
+                [one for one in small if one.name not in gone], thinned, named
+            )
+        finally:
+            self._delete(["committer"])
+
+    def _take_turn(self, listed: list[Listed]) -> bool:
+        from obstore import exceptions, head, put
+
+        try:
+            put(self._client, "committer", b"", mode="create", use_multipart=False)
+        except exceptions.AlreadyExistsError:
+            try:
+                since = head(self._client, "committer")["last_modified"]
+            except FileNotFoundError:
+                return False  # it has just ended
+            if not listed or listed[-1].written - since < TURN:
+                return False
+            put(self._client, "committer", b"", use_multipart=False)
+        return True
+
+    def _rewrite(self, small: list[Listed], thinned: set[str], named: shards.Numbers) -> set[str]:
+        """Write the sound entries of these shards as large ones, and delete these."""
+        gone: set[str] = set()
+        done: list[str] = []
+        entries: dict[bytes, bytes] = {}
+        size = 0
+        for start in range(0, len(small), SMALL_ONES):
+            some = small[start : start + SMALL_ONES]
+            for one, data in zip(some, self._pool.map(self._whole, some), strict=True):
+                if data is None:
+                    continue
+                found = shards.entries(one.name, data)
+                if one.name in thinned and found:
+                    kept = _is_in(shards.as_numbers(list(found)), named)
+                    found = {key: found[key] for key, keep in zip(found, kept, strict=True) if keep}
+                entries |= found
+                size += len(data)
+                done.append(one.name)
+                if size >= MOST:
+                    gone |= self._replace(done, entries)
+                    entries, done, size = {}, [], 0
+        return gone | self._replace(done, entries)
+
+    def _replace(self, names: list[str], entries: dict[bytes, bytes]) -> set[str]:
+        from obstore import put
+
+        gone = set(names)
+        if entries:
+            name, data = shards.made(entries)
+            put(self._client, f"shards/{name}", data, use_multipart=False)
+            gone.discard(name)  # of the same keys in another order
+        self._delete(f"shards/{name}" for name in gone)
+        return gone
+
+    def _evict(self, listed: list[Listed], named: shards.Numbers) -> tuple[set[str], set[str]]:
+        """Delete shards that nobody asks for, the oldest first, until the limit is kept.
+
+        Returns:
+            the names of those deleted, and of those that are to be written without some entries.
+        """
+        from obstore import get_range
+
+        limit = self._limit or 0
+        size = sum(one.size for one in listed)
+        gone: set[str] = set()
+        thinned: set[str] = set()
+        for one in listed:
+            if size <= EVICT_DOWN_TO * limit:
+                break
+            rows = shards.rows_of(one.name) or 1
+            end = min(one.size, shards.head_bytes(rows))
+            data = bytes(get_range(self._client, f"shards/{one.name}", start=0, end=end))
+            head = shards.head(one.name, data)
+            kept = 0 if head is None else int(_is_in(head.keys, named).sum())
+            if kept == rows:
+                continue
+            (thinned if kept else gone).add(one.name)
+            size -= one.size * (rows - kept) // rows
+        self._delete(f"shards/{name}" for name in gone)
+        if size > limit:
+            print(
+                f"store: what the runs of the last {KEPT.days} days use is more than the limit of"
+                f" {limit / 1e9:g} GB, which is exceeded; store.limit in params.yaml (or"
+                " HEADSTART_STORE_LIMIT) sets another",
+                file=sys.stderr,
+            )
+        return gone, thinned
+
+    def _named(self) -> shards.Numbers:
+        """The first halves of the keys that young listings name, sorted; old listings go."""
+        from obstore import get, head
+
+        now = head(self._client, "committer")["last_modified"]
+        listings = self._objects("listings")
+        old = [one["path"] for one in listings if now - one["last_modified"] > KEPT]
+        self._delete(old)
+        young = [one["path"] for one in listings if one["path"] not in old]
+        read = self._pool.map(lambda path: bytes(get(self._client, path).bytes()), young)
+        halves = [np.frombuffer(data, ">u8")[::2].astype(np.uint64) for data in read]
+        return np.unique(np.concatenate([np.empty(0, np.uint64), *halves]))
+
+    def _whole(self, one: Listed) -> bytes | None:
+        from obstore import get
+
+        try:
+            return bytes(get(self._client, f"shards/{one.name}").bytes())
+        except FileNotFoundError:
+            return None  # another has joined it
+
+    def _objects(self, folder: str) -> list[Any]:
+        from obstore import list as listing
+
+        return [one for page in listing(self._client, folder, chunk_size=1000) for one in page]
+
+    def _delete(self, paths: Iterable[str]) -> None:
+        from obstore import delete
+
+        if some := list(paths):
+            delete(self._client, some)
+
+
+def _is_in(keys: shards.Numbers, named: shards.Numbers) -> npt.NDArray[np.bool_]:
+    """Which keys [n, 2] are named, by their first halves: a key too many is kept, none is lost."""
+    return np.isin(keys[:, 0], named)

@@ -1,0 +1,92 @@
+"""Which shard has which key, in memory: 32 bytes an entry."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from .shards import Head, as_numbers
+
+Places = npt.NDArray[np.int64]
+
+
+class Index:
+    """The keys of all shards that are known. A key may be in several of them."""
+
+    def __init__(self) -> None:
+        """Know no shard."""
+        self.heads: dict[str, Head] = {}
+        self._names: list[str] = []  # of shards, by the number that rows have for them
+        self._sorted = 0  # of `_names`, how many are in the arrays below
+        self._keys = np.empty((0, 2), np.uint64)  # sorted
+        self._shards = np.empty(0, np.int32)
+        self._rows = np.empty(0, np.int32)
+        self._bad: set[tuple[int, int]] = set()  # shard and row of entries found damaged
+
+    def add(self, heads: dict[str, Head]) -> None:
+        """Know these shards too, or as they are now."""
+        self.forget(self.heads.keys() & heads.keys())
+        self.heads |= heads
+        self._names += heads
+
+    def forget(self, names: set[str]) -> None:
+        """Know these shards no more."""
+        if not names:
+            return
+        self.heads = {name: one for name, one in self.heads.items() if name not in names}
+        self._names = list(self.heads)
+        self._sorted = 0
+        self._bad.clear()
+        self._keys = np.empty((0, 2), np.uint64)
+        self._shards = self._rows = np.empty(0, np.int32)
+
+    def mark(self, name: str, row: int) -> None:
+        """That entry is damaged: have it looked for elsewhere."""
+        if name in self.heads:
+            self._bad.add((self._names.index(name), row))
+
+    def find(self, keys: Sequence[bytes]) -> dict[str, tuple[Places, Places]]:
+        """Where keys are.
+
+        Returns:
+            for each shard that has some, their positions in `keys` and their rows in the shard.
+        """
+        self._sort()
+        wanted = as_numbers(keys)
+        at = np.searchsorted(self._keys[:, 0], wanted[:, 0])
+        shards = np.full(len(keys), -1, np.int64)
+        rows = np.full(len(keys), -1, np.int64)
+        left = np.arange(len(keys))
+        while len(left):  # a step more where a key is there twice, or an entry damaged
+            left = left[at[left] < len(self._keys)]
+            left = left[self._keys[at[left], 0] == wanted[left, 0]]
+            same = self._keys[at[left], 1] == wanted[left, 1]
+            if self._bad:
+                places = zip(self._shards[at[left]], self._rows[at[left]], strict=True)
+                same &= np.array([place not in self._bad for place in places], dtype=bool)
+            found = left[same]
+            shards[found], rows[found] = self._shards[at[found]], self._rows[at[found]]
+            left = left[~same]
+            at[left] += 1
+        order = np.argsort(shards, kind="stable")
+        order = order[shards[order] >= 0]
+        numbers, starts = np.unique(shards[order], return_index=True)
+        parts = np.split(order, starts[1:])
+        return {
+            self._names[number]: (part, rows[part])
+            for number, part in zip(numbers, parts, strict=False)
+        }
+
+    def _sort(self) -> None:
+        if self._sorted == len(self._names):
+            return
+        new = range(self._sorted, len(self._names))
+        heads = [self.heads[self._names[shard]] for shard in new]
+        keys = np.concatenate([self._keys, *(one.keys for one in heads)])
+        counts = [len(one.ends) for one in heads]
+        shards = np.concatenate([self._shards, np.repeat(np.array(new, np.int32), counts)])
+        rows = [np.arange(count, dtype=np.int32) for count in counts]
+        order = np.argsort(keys[:, 0], kind="stable")
+        self._keys, self._shards = keys[order], shards[order]
+        self._rows = np.concatenate([self._rows, *rows])[order]
+        self._sorted = len(self._names)
