@@ -9,8 +9,7 @@ what is held, and rows taken by their position.
 """
 
 import os
-import sys
-import time
+import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from hashlib import blake2b
@@ -126,3 +125,63 @@ def one(opened: Callable[[], Any], count: int, width: int, size: int) -> dict[st
     for name, spent in costs.items():
         print(f"{name:<24}{spent.wall:8.2f} s {spent.cpu:8.2f} s", flush=True)
     return costs
+
+
+def all_stores(scratch: Path, count: int, width: int, size: int) -> str:
+    """A table of what each work costs on each store, of `count` vectors put `size` at once."""
+    import botocore.session
+
+    found = {}
+    for name in STORES:
+        folder = scratch / f"{count}-{width}-{size}-{len(found)}"
+        folder.mkdir()
+        print(f"{count:,} x {width}, {size} at once: {name}", flush=True)
+        if "bucket" not in name:
+            place = str(folder / "store")
+            found[name] = one(partial(STORES[name], place), count, width, size)
+        else:
+            with seaweed.running(folder / "server") as server:
+                os.environ.update(seaweed.environment(server), AWS_ALLOW_HTTP="true")
+                botocore.session.get_session().create_client("s3").create_bucket(Bucket="lab")
+                place = f"s3://lab/{folder.name}"
+                found[name] = one(partial(STORES[name], place), count, width, size)
+        shutil.rmtree(folder)
+    works = dict.fromkeys(work for costs in found.values() for work in costs)
+    rows = [
+        (work, *(costs[work].wall if work in costs else None for costs in found.values()))
+        for work in works
+    ]
+    return table(" | ".join(["seconds", *(f"{name} {{:.2f}}" for name in STORES)]), rows)
+
+
+STORES: dict[str, Callable[[str], Any]] = {
+    "SQLite, a folder": lambda place: FeatureStore(Path(place), None),
+    "Lance, a folder": Lance,
+    "Lance, a bucket": Lance,
+    "shards, a bucket": lambda place: SharedStore(place, None),
+}
+
+
+def measure(scratch: Path, vectors: int = 50_000, keys: int = 1_000_000) -> str:
+    wide = all_stores(scratch, vectors, 1280, BATCH)
+    many = all_stores(scratch, keys, 8, 16 * BATCH)
+    few = all_stores(scratch, 5_000, 1280, 32)
+    return f"""# A feature store that many machines share, beside SQLite on a disk
+
+Seconds of one round; each work opens the store anew. `held` asks for as many keys as there are,
+`get: some` for {SOME:,} of them, `get: all` for {IN_ORDER:,} at once in the order of writing, as
+`extract` does. `ten added` asks for all keys and ten more, and puts and gets these ten. Lance is
+{lance.__version__}; a bucket is on SeaweedFS on the same two cores, whose own time is in the seconds.
+
+## {vectors:,} vectors of 1,280 numbers, {BATCH} a put
+
+{wide}
+
+## {keys:,} keys with 8 numbers each, {16 * BATCH:,} a put
+
+{many}
+
+## 5,000 vectors of 1,280 numbers, 32 a put
+
+{few}
+"""

@@ -16,7 +16,10 @@ from pathlib import Path
 
 KEY, SECRET = "HEADSTARTKEY", "a-secret-that-is-to-be-found-nowhere"
 LISTER, LISTER_SECRET = "LISTERKEY", "another-secret-to-be-found-nowhere"  # lists, and may not read
-READER, READER_SECRET = "READERKEY", "a-third-secret-to-be-found-nowhere"  # reads, and may not write
+READER, READER_SECRET = (
+    "READERKEY",
+    "a-third-secret-to-be-found-nowhere",
+)  # reads, and may not write
 PORTS = ("master", "volume", "filer", "s3")
 
 
@@ -36,45 +39,69 @@ def free_ports(count: int) -> list[int]:
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[str]:
-    """The address of a new server that keeps its objects in `folder`.
+    """The address of a new server that keeps its objects in `folder`."""
+    server = Server(folder)
+    try:
+        server.start()
+        yield server.address
+    finally:
+        server.kill()
+
+
+class Server:
+    """A server that keeps its objects in `folder`, to be killed and started again.
 
     It would tell its makers how it is used; here it is told not to, and given no way to.
     """
-    (folder / "objects").mkdir(parents=True)
-    users = [
-        ("main", KEY, SECRET, ["Admin", "Read", "Write", "List"]),
-        ("lister", LISTER, LISTER_SECRET, ["List"]),
-        ("reader", READER, READER_SECRET, ["Read", "List"]),
-    ]
-    identities = [
-        {"name": name, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": may}
-        for name, key, secret, may in users
-    ]
-    (folder / "users.json").write_text(json.dumps({"identities": identities}))
-    ports = free_ports(2 * len(PORTS))
-    options = [f"-{name}.port={port}" for name, port in zip(PORTS, ports, strict=False)]
-    options += [f"-{name}.port.grpc={port}" for name, port in zip(PORTS, ports[4:], strict=True)]
-    options += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false"]
-    options += ["-master.telemetry=false", "-master.telemetry.url=http://127.0.0.1:9/"]
-    options += ["-volume.preStopSeconds=0", "-master.volumeSizeLimitMB=100", "-volume.max=20"]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [str(weed()), "server", f"-dir={folder / 'objects'}", "-ip=127.0.0.1",
-             "-ip.bind=127.0.0.1", "-s3", f"-s3.config={folder / 'users.json'}", *options],
-            stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        address = f"http://127.0.0.1:{ports[3]}"
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "objects").mkdir(parents=True)
+        users = [
+            ("main", KEY, SECRET, ["Admin", "Read", "Write", "List"]),
+            ("lister", LISTER, LISTER_SECRET, ["List"]),
+            ("reader", READER, READER_SECRET, ["Read", "List"]),
+        ]
+        identities = [
+            {
+                "name": name,
+                "credentials": [{"accessKey": key, "secretKey": secret}],
+                "actions": may,
+            }
+            for name, key, secret, may in users
+        ]
+        (folder / "users.json").write_text(json.dumps({"identities": identities}))
+        self.folder, self._process = folder, None
+        self._ports = free_ports(2 * len(PORTS))
+        self.address = f"http://127.0.0.1:{self._ports[3]}"
+
+    def start(self, *more: str) -> None:
+        """Begin, and wait until it answers."""
+        ports, folder = self._ports, self.folder
+        options = [f"-{name}.port={port}" for name, port in zip(PORTS, ports, strict=False)]
+        pairs = zip(PORTS, ports[4:], strict=True)
+        options += [f"-{name}.port.grpc={port}" for name, port in pairs]
+        options += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false"]
+        options += ["-master.telemetry=false", "-master.telemetry.url=http://127.0.0.1:9/"]
+        options += ["-volume.preStopSeconds=0", "-master.volumeSizeLimitMB=100", "-volume.max=20"]
+        with (folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [str(weed()), "server", f"-dir={folder / 'objects'}", "-ip=127.0.0.1",
+                 "-ip.bind=127.0.0.1", "-s3", f"-s3.config={folder / 'users.json'}", *options,
+                 *more],
+                stdout=log, stderr=log,
+            )  # fmt: skip
         until = time.monotonic() + 60
-        while not answers(address):
+        while not answers(self.address):
             told = (folder / "log").read_text(errors="replace")[-2000:]
-            assert server.poll() is None, told
+            assert self._process.poll() is None, told
             assert time.monotonic() < until, told
             time.sleep(0.05)
-        yield address
-    finally:
-        server.kill()
-        server.wait()
+
+    def kill(self) -> None:
+        """Have it end at once, with nothing put in order."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
 
 
 def answers(address: str) -> bool:

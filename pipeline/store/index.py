@@ -1,4 +1,4 @@
-"""Which shard has which key, in memory: 32 bytes an entry."""
+"""Which shard has which key, in memory: 56 bytes an entry."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,8 @@ class Index:
         self.heads: dict[str, Head] = {}
         self._names: list[str] = []  # of shards, by the number that rows have for them
         self._sorted = 0  # of `_names`, how many are in the arrays below
-        self._keys = np.empty((0, 2), np.uint64)  # sorted
+        self._firsts = np.empty(0, np.uint64)  # of each key the first half, sorted
+        self._seconds = np.empty(0, np.uint64)
         self._shards = np.empty(0, np.int32)
         self._rows = np.empty(0, np.int32)
         self._bad: set[tuple[int, int]] = set()  # shard and row of entries found damaged
@@ -37,7 +38,7 @@ class Index:
         self._names = list(self.heads)
         self._sorted = 0
         self._bad.clear()
-        self._keys = np.empty((0, 2), np.uint64)
+        self._firsts = self._seconds = np.empty(0, np.uint64)
         self._shards = self._rows = np.empty(0, np.int32)
 
     def mark(self, name: str, row: int) -> None:
@@ -52,15 +53,17 @@ class Index:
             for each shard that has some, their positions in `keys` and their rows in the shard.
         """
         self._sort()
-        wanted = as_numbers(keys)
-        at = np.searchsorted(self._keys[:, 0], wanted[:, 0])
-        shards = np.full(len(keys), -1, np.int64)
-        rows = np.full(len(keys), -1, np.int64)
+        firsts, seconds = as_numbers(keys).T
+        order = np.argsort(firsts)  # looked up in order, a million keys take a sixth of the time
+        firsts, seconds = firsts[order], seconds[order]
+        at = np.searchsorted(self._firsts, firsts)
+        shards = np.full(len(keys), -1, np.int32)
+        rows = np.full(len(keys), -1, np.int32)
         left = np.arange(len(keys))
         while len(left):  # a step more where a key is there twice, or an entry damaged
-            left = left[at[left] < len(self._keys)]
-            left = left[self._keys[at[left], 0] == wanted[left, 0]]
-            same = self._keys[at[left], 1] == wanted[left, 1]
+            left = left[at[left] < len(self._firsts)]
+            left = left[self._firsts[at[left]] == firsts[left]]
+            same = self._seconds[at[left]] == seconds[left]
             if self._bad:
                 places = zip(self._shards[at[left]], self._rows[at[left]], strict=True)
                 same &= np.array([place not in self._bad for place in places], dtype=bool)
@@ -68,12 +71,12 @@ class Index:
             shards[found], rows[found] = self._shards[at[found]], self._rows[at[found]]
             left = left[~same]
             at[left] += 1
-        order = np.argsort(shards, kind="stable")
-        order = order[shards[order] >= 0]
-        numbers, starts = np.unique(shards[order], return_index=True)
-        parts = np.split(order, starts[1:])
+        by_shard = np.argsort(shards, kind="stable")
+        by_shard = by_shard[shards[by_shard] >= 0]
+        numbers, starts = np.unique(shards[by_shard], return_index=True)
+        parts = np.split(by_shard, starts[1:])
         return {
-            self._names[number]: (part, rows[part])
+            self._names[number]: (order[part], rows[part].astype(np.int64))
             for number, part in zip(numbers, parts, strict=False)
         }
 
@@ -82,11 +85,13 @@ class Index:
             return
         new = range(self._sorted, len(self._names))
         heads = [self.heads[self._names[shard]] for shard in new]
-        keys = np.concatenate([self._keys, *(one.keys for one in heads)])
+        firsts = np.concatenate([self._firsts, *(one.keys[:, 0] for one in heads)])
+        seconds = np.concatenate([self._seconds, *(one.keys[:, 1] for one in heads)])
         counts = [len(one.ends) for one in heads]
         shards = np.concatenate([self._shards, np.repeat(np.array(new, np.int32), counts)])
-        rows = [np.arange(count, dtype=np.int32) for count in counts]
-        order = np.argsort(keys[:, 0], kind="stable")
-        self._keys, self._shards = keys[order], shards[order]
-        self._rows = np.concatenate([self._rows, *rows])[order]
+        own = [np.arange(count, dtype=np.int32) for count in counts]
+        rows = np.concatenate([self._rows, *own])
+        order = np.argsort(firsts)
+        self._firsts, self._seconds = firsts[order], seconds[order]
+        self._shards, self._rows = shards[order], rows[order]
         self._sorted = len(self._names)

@@ -64,7 +64,7 @@ class SharedStore:
         self._looking = threading.Lock()
         self._index = Index()
         self._looked = False
-        self._asked: set[bytes] = set()  # keys that `held` was asked for, not yet written down
+        self._asked: list[bytes] = []  # keys that `held` was asked for, not yet written down
         self._puts = 0
         self._sick: set[str] = set()  # shards in which something is damaged
         self._committer = Committer(self._client, self.limit_bytes, self._pool)
@@ -95,9 +95,11 @@ class SharedStore:
         if not keys:
             return set()
         with self._turn:
-            self._asked.update(keys)
+            self._asked += keys
             found = self._index.find(keys)
-        return {keys[at] for places, _ in found.values() for at in places}
+        if sum(len(places) for places, _ in found.values()) == len(keys):
+            return set(keys)
+        return {keys[at] for places, _ in found.values() for at in places.tolist()}
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Feature]:
         """The features found for `keys`: read-only float32 vectors; the missing are left out.
@@ -235,10 +237,10 @@ class SharedStore:
         Where this is denied nothing is said: who may not write evicts nothing either.
         """
         with self._turn:
-            keys, self._asked = sorted(self._asked), set()
+            keys, self._asked = self._asked, []
         if not keys:
             return
-        data = b"".join(keys)
+        data = b"".join(sorted(keys))
         name = blake2b(data, digest_size=16).hexdigest()
         from obstore import exceptions, put
 

@@ -2,28 +2,23 @@
 
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from pipeline.core import buckets
 from pipeline.core.errors import ParamsError, StoreError
-from pipeline.store import committer, places, shards, shared
+from pipeline.store import committer, places, shards
 from pipeline.store.index import Index
 from pipeline.store.shared import SharedStore
 from pipeline.store.vectors import open_store
 from tests import seaweed
-from tests.conftest import ROOT
 from tests.seaweed import environment
 
 obstore = pytest.importorskip("obstore", reason="needs the set s3")
@@ -194,10 +189,11 @@ def test_who_has_not_the_turn_joins_nothing_until_it_is_taken_for_dead(
 
 def test_two_committers_at_once_lose_nothing(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(committer.Committer, "_take_turn", lambda *_: True)
-    put_each(address, range(80))
+    monkeypatch.setattr(committer, "SMALL_ONES", 4)
+    put_each(address, range(20))
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda i: close_after(address, i), range(80, 84)))
-    assert_holds(address, *range(84))
+        list(pool.map(lambda i: close_after(address, i), range(20, 24)))
+    assert_holds(address, *range(24))
 
 
 def close_after(address: str, number: int) -> None:
