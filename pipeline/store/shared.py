@@ -73,9 +73,12 @@ class SharedStore:
         """The store itself."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close the store."""
-        self.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Close the store; where an error ends the run, nothing more is asked of the server."""
+        if error:
+            self._pool.shutdown()
+        else:
+            self.close()
 
     def close(self) -> None:
         """Join small shards, where this process wrote some or found damage."""
@@ -182,7 +185,8 @@ class SharedStore:
         end = min(size, shards.head_bytes(shards.rows_of(name) or 0))
         try:
             data = self._attempt(
-                lambda: bytes(get_range(self._client, f"shards/{name}", start=0, end=end))
+                lambda: bytes(get_range(self._client, f"shards/{name}", start=0, end=end)),
+                path=f"shards/{name}",
             )
         except FileNotFoundError:
             return None  # joined since it was listed; the next look finds where
@@ -203,7 +207,8 @@ class SharedStore:
         begins, stops = [starts[i] for i in order], [ends[i] for i in order]
         try:
             parts = self._attempt(
-                lambda: get_ranges(self._client, f"shards/{name}", starts=begins, ends=stops)
+                lambda: get_ranges(self._client, f"shards/{name}", starts=begins, ends=stops),
+                path=f"shards/{name}",
             )
         except FileNotFoundError:
             with self._turn:
@@ -260,8 +265,8 @@ class SharedStore:
             self._index.forget(gone & self._index.heads.keys())
             self._looked = self._looked and not gone
 
-    def _attempt(self, work: Any, what: str = "searched") -> Any:
-        """Do `work`.
+    def _attempt(self, work: Any, what: str = "searched", path: str = "") -> Any:
+        """Do `work`, which is on the object at `path`, or on the whole store.
 
         Raises:
             StoreError: the one line for what the server said.
@@ -274,10 +279,10 @@ class SharedStore:
         except FileNotFoundError as error:
             if "NoSuchBucket" not in str(error):
                 raise
-            raise self._problem(error, what) from None
+            raise self._problem(error, what, path) from None
         except (OSError, exceptions.BaseError, ValueError) as error:
-            raise self._problem(error, what) from None
+            raise self._problem(error, what, path) from None
 
-    def _problem(self, error: Exception, what: str) -> StoreError:
-        said = buckets.in_words(error, self.address, what)
+    def _problem(self, error: Exception, what: str, path: str) -> StoreError:
+        said = buckets.in_words(error, f"{self.address}/{path}".rstrip("/"), what)
         return StoreError(f"the feature store: {said}; what it holds is kept")

@@ -2,23 +2,31 @@
 
 import os
 import random
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
-from pipeline.core import buckets
+import headstart
+from headstart import doctor
+from pipeline import augment, extract, ingest
+from pipeline.core import buckets, paths
 from pipeline.core.errors import ParamsError, StoreError
+from pipeline.store import __main__ as store_command
 from pipeline.store import committer, places, shards
 from pipeline.store.index import Index
 from pipeline.store.shared import SharedStore
 from pipeline.store.vectors import open_store
 from tests import seaweed
+from tests.conftest import SMALL, Project
 from tests.seaweed import environment
 
 obstore = pytest.importorskip("obstore", reason="needs the set s3")
@@ -352,3 +360,72 @@ def test_what_a_server_refuses_is_one_line(
         assert store.get([key(1)]).keys() == {key(1)}
     as_user(monkeypatch, server)
     assert_holds(address, 0, 1)
+
+
+# Stages
+
+
+def home(folder: Path, exported: Path, patch: pytest.MonkeyPatch) -> Path:
+    """A machine's own cache, in which the backbone is exported already."""
+    cache = folder / "cache" / "headstart" / "features"
+    cache.mkdir(parents=True)
+    (cache / "backbones").symlink_to(exported)
+    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    return cache
+
+
+def test_another_clone_with_another_home_computes_nothing(
+    address: str,
+    project: Project,
+    small_backbone: Path,
+    draw_picture: Callable[..., Image.Image],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    exported = small_backbone.parent
+    knobs = {"ingest.source": "folder", "ingest.path": "data/raw/shapes", "augment.views": 1}
+    outputs = []
+    monkeypatch.delenv("HEADSTART_STORE")
+    for turn, store in enumerate([str(tmp_path / "local"), address, address]):
+        folder = tmp_path / f"clone-{turn}"
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        own = home(folder, exported, monkeypatch)
+        if turn == 0:
+            (tmp_path / "local").mkdir()
+            (tmp_path / "local" / "backbones").symlink_to(exported)
+        Project(folder).set(**SMALL, **knobs, **{"store.folder": store})
+        for i in range(12):
+            path = Path("data/raw/shapes") / ("disc", "square")[i % 2] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw_picture(i, square=bool(i % 2)).save(path)
+        capsys.readouterr()
+        for stage in (ingest.ingest, augment.augment, extract.extract):
+            stage()
+        views = len(pd.read_parquet(paths.MANIFEST)) + len(pd.read_parquet(paths.PLAN))
+        told = "0 computed" if turn == 2 else f"{views} computed"
+        assert told in capsys.readouterr().out
+        outputs.append({file.name: file.read_bytes() for file in paths.FEATURES.iterdir()})
+        assert [file.name for file in own.iterdir()] == ["backbones"]  # no features here
+    assert outputs[0] == outputs[1] == outputs[2]
+    found = headstart.Embedder(SMALL["extract.backbone"], weights="random")
+    assert len(found.transform([str(path)])) == 1
+
+
+def test_what_the_store_holds_is_told_and_is_not_emptied(
+    address: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    put_each(address, range(3))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HEADSTART_STORE", address)
+    monkeypatch.setattr(sys, "argv", ["store", "clear"])
+    store_command.store()
+    told = capsys.readouterr().out
+    assert "entries      3 in 3 shards" in told
+    assert "The features there are others' too and stay" in told
+    assert address in "".join(doctor._store())
+    assert_holds(address, 0, 1, 2)
