@@ -58,7 +58,8 @@ def evaluate() -> None:
     answers = head.answers(test.features, description["temperature"], learned)
     thresholds = description.get("thresholds", [])
     of_test = slices(manifest.set_index("digest").loc[test.digests].reset_index(drop=True))
-    asked = tasks.Asked(test, names, answers, thresholds, of_test, settings)
+    sets = _calibrated(manifest, head, description)
+    asked = tasks.Asked(test, names, answers, thresholds, of_test, settings, sets)
     for words in task.warnings(asked):
         print(f"evaluate: warning: {words}")
     weigh = task.weigh(test.labels, answers, thresholds, settings)
@@ -79,7 +80,6 @@ def evaluate() -> None:
         _write(PLOTS / f"{name}.csv", table)
     again = _repeated(manifest, description, learned, counts=head.idf is not None)
     _write(REPEATS, again)
-    sets = _calibrated(manifest, head, description)
     SETS_OF_BUNDLE.write_text(json.dumps(sets, indent=2) + "\n", encoding="utf-8")
     covered = conformal.table(sets, answers, test, names)
     _write(SETS, covered)

@@ -71,7 +71,7 @@ class Asked:
 
     `names` [c] are what its outputs stand for, `answers` [n, c] are probabilities, or numbers in
     the targets' own units. `thresholds` [c] are there for several labels alone. `slices` has a row
-    an example, with the columns of the user's table.
+    an example, with the columns of the user's table. `sets` is what `conformal.py` has calibrated.
     """
 
     test: "Split"
@@ -80,6 +80,7 @@ class Asked:
     thresholds: Sequence[float]
     slices: "pd.DataFrame"
     settings: "EvaluateParams"
+    sets: dict[str, Any]
 
 
 class Task(Protocol):
