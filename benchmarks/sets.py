@@ -1,4 +1,4 @@
-"""Do sets of labels hold the right one as often as they promise? A hundred redrawn divisions.
+"""Do sets and intervals hold the truth as often as they promise? A hundred redrawn divisions.
 
     python -m benchmarks sets [--draws DRAWS]
 
@@ -11,6 +11,8 @@ EfficientNet-Lite0, titles through MiniLM.
 """
 
 import hashlib
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,16 +23,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_diabetes, load_digits, make_friedman1
 
 from benchmarks import text
-from benchmarks.harness import Project, digits, table
+from benchmarks.harness import ROOT, Project, digits, table
 from pipeline.core.params import TrainParams
 from pipeline.heads.fit import fit_heads, refit
 from pipeline.heads.head import Head, fit_temperature, probabilities
 from pipeline.heads.hyperparameters import every_combination, used
+from pipeline.heads.losses import loss_for
 from pipeline.heads.sets import LabelSets, before, sizes
 from pipeline.heads.trained import Schedule, order
+from pipeline.tables import targets
 from pipeline.tables.features import Split, read_splits, view_0
 from pipeline.tables.manifest import read_manifest
 from pipeline.tables.power import raised
@@ -52,13 +56,14 @@ class Data:
     pool: Split
     classes: list[str]
     training: TrainParams
+    task: str = "classification"
 
 
 def pictures(scratch: Path, folder: Path | None = None, views: int = 0) -> Data:
     """Features of pictures in folders, or of the surfaces; of all with augmented views."""
     project = Project(scratch, folder, augment={"views": views})
     if views:
-        project.set(ingest={"shares": {"train": 1.0, "val": 0.0, "test": 0.0}})
+        project.set(ingest={"shares": {"train": 0.98, "val": 0.0, "test": 0.02}})
     project.stages("ingest", "augment", "extract")
     manifest = read_manifest(project.folder / "data" / "manifest.parquet")
     classes = sorted(manifest["label"].unique())
@@ -106,13 +111,66 @@ def glyphs(folder: Path) -> Path:
 def every_set(scratch: Path) -> Iterator[tuple[str, Data]]:
     """All sets of data, by name."""
     yield "surfaces", pictures(scratch / "surfaces")
-    yield "surfaces, 4 views", pictures(scratch / "views", views=4)
+    of_surfaces = scratch / "of surfaces"
+    for file in sorted((scratch / "surfaces" / "project" / "data" / "pictures").glob("*/*/*.png")):
+        (of_surfaces / file.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, of_surfaces / file.parent.name / f"{file.parent.parent.name} {file.name}")
+    yield "surfaces, 4 views", pictures(scratch / "views", of_surfaces, views=4)
     of_digits = digits(scratch / "of digits", each=80)
     yield "digits, pictures", pictures(scratch / "digits", of_digits)
     yield "letters", pictures(scratch / "letters", glyphs(scratch / "of letters"))
     yield "titles", titles()
     found = load_digits()
     yield "digits, vectors", vectors(found.data, found.target, TrainParams(power=1.0))
+
+
+def numbers(scratch: Path) -> Iterator[tuple[str, Data]]:
+    """Sets of data whose examples have numbers, by name."""
+    decays = TrainParams(optimizer="ridge", weight_decay=[0.001, 0.003, 0.01, 0.03, 0.1], power=1.0)
+    found = load_diabetes()
+    yield "diabetes, vectors", of_numbers(found.data * np.sqrt(442), found.target, decays)
+    made = make_friedman1(2000, noise=2.0, random_state=0)
+    yield "Friedman's function, vectors", of_numbers(*made, decays)
+    project = Project(scratch / "shares", augment={"views": 0})
+    data = ROOT / "examples" / "regression"
+    shutil.copy(data / "params.yaml", project.folder)
+    project.set(augment={"views": 0})
+    project.run(sys.executable, data / "data.py")
+    project.stages("ingest", "augment", "extract")
+    manifest = read_manifest(project.folder / "data" / "manifest.parquet")
+    names = targets.names(manifest)
+    parts = ("train", "val", "test")
+    splits = read_splits(project.folder / "data" / "features", manifest, names, parts, 0.5)
+    yield "share of brick, pictures", Data(view_0(splits), names, decays, "regression")
+
+
+def of_numbers(features: Floats, values: Floats, training: TrainParams) -> Data:
+    """Vectors with a number each."""
+    seen = vectors(features, np.arange(len(values)), training)
+    pool = replace(seen.pool, labels=values[seen.pool.labels][:, None].astype(np.float64))
+    return Data(pool, ["number"], training, "regression")
+
+
+def interval_row(name: str, data: Data, draws: int) -> list[Any]:
+    """A row of the table of intervals."""
+    found = []
+    for seed in range(draws):
+        train, val, test = divided(data.pool, seed)
+        head, about = trained(data, train, val)
+        held = held_out(data, train, val, head, about)
+        errors = np.abs(head.logits(test.features) - test.labels)[:, 0]
+        far = conformal.quantile(np.abs(held.answers - held.labels)[:, 0], COVERAGE)
+        seen = np.abs(head.logits(train.features) - train.labels)[:, 0]
+        near = conformal.quantile(seen, COVERAGE)
+        spread = float(data.pool.labels.std())
+        found.append(
+            [(errors <= far).mean(), 2 * far / spread, (errors <= near).mean(), 2 * near / spread]
+        )
+    figures = np.array(found)
+    ends = np.quantile(figures[:, 0], [0.05, 0.95])
+    mean = figures.mean(axis=0)
+    said = f"{ends[0]:.3f}–{ends[1]:.3f}"
+    return [name, len(data.pool.labels), mean[0], said, *mean[1:]]
 
 
 def some(pool: Split, chosen: npt.NDArray[np.bool_]) -> Split:
@@ -135,16 +193,21 @@ def divided(pool: Split, seed: int) -> tuple[Split, Split, Split]:
 def trained(data: Data, train: Split, val: Split) -> tuple[Head, dict[str, Any]]:
     """The head as `train` trains it, and what it says of it."""
     settings, classes = data.training, len(data.classes)
-    schedule = Schedule(settings.epochs, settings.batch_size, 10, np.ones(classes, np.float32))
+    loss = loss_for(data.task, settings.loss)
+    ones = np.ones(classes, np.float32)
+    schedule = Schedule(settings.epochs, settings.batch_size, 10, ones, False, loss)
     best = min(fit_heads(train, val, every_combination(settings), schedule, "cpu"), key=order)
     assert best.head is not None
     assert best.kept is not None
-    temperature = fit_temperature(best.head.logits(val.features), val.labels)
+    temperature = 1.0
+    if data.task == "classification":
+        temperature = fit_temperature(best.head.logits(val.features), val.labels)
     about = {
         "classes": data.classes,
         "epoch": best.kept.epoch,
         "hyperparameters": used(best.hyperparameters),
         "refit": True,
+        "task": data.task,
         "temperature": temperature,
     }
     return refit(best, train, val, schedule, "cpu"), about
@@ -159,35 +222,42 @@ def drawn(data: Data, seed: int) -> dict[str, npt.NDArray[Any]] | None:
     if len(np.unique(train.labels)) < len(data.classes):
         return None
     head, about = trained(data, train, val)
-    manifest = pd.DataFrame({"digest": np.unique(data.pool.digests)})
-    told = conformal.calibrated(COVERAGE, head, about, train, val, manifest, data.training)
-    shares = head.answers(test.features, about["temperature"])
+    held = held_out(data, train, val, head, about)
+    temperature = about["temperature"]
+    told = conformal.calibrated_sets(held, temperature, COVERAGE)
+    shares = head.answers(test.features, temperature)
     sure = LabelSets(told["quantile"], told["lambda"], told["k_reg"])
     random = conformal.uniform(test.digests)
+    full = whole(probabilities(held.answers, temperature), held.labels)
     return {
         "label": test.labels,
         "rank": before(shares, test.labels)[0],
         "size": sizes(shares, sure),
         "randomised": sizes(shares, replace(sure, quantile=told["randomised"]), random),
-        # What is usual where sets are not randomised: a label's own probability counts whole.
-        "whole": np.maximum(1, sizes(shares, whole(data, train, val, head, about), 1 + 0 * random)),
+        "whole": np.maximum(1, sizes(shares, full, np.ones(len(random)))),
     }
 
 
-def whole(data: Data, train: Split, val: Split, head: Head, about: dict[str, Any]) -> LabelSets:
-    """Sets whose scores have each label's own probability in them."""
+def held_out(
+    data: Data, train: Split, val: Split, head: Head, about: dict[str, Any]
+) -> conformal.Held:
+    """What `evaluate` calibrates on."""
     both = conformal.together(train, val)
-    fold = conformal.folds(both.digests.tolist(), both.labels)
-    held = conformal.out_of_fold(both, fold, head, about, data.training, False)
-    shares, labels = probabilities(held.answers, about["temperature"]), held.labels
+    kinds = both.labels if both.labels.ndim == 1 else np.zeros(len(both.labels), np.int64)
+    fold = conformal.folds(both.digests.tolist(), kinds)
+    return conformal.out_of_fold(both, fold, head, about, data.training, False)
+
+
+def whole(shares: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> LabelSets:
+    """Sets whose scores have each label's own probability in them, as RAPS without randomness."""
     rank, ahead, own = before(shares, labels)
     k_reg = int(conformal.quantile(rank.astype(np.float64), COVERAGE))
     tried = []
     for penalty in conformal.PENALTIES:
         scores = ahead + own + penalty * np.maximum(rank - k_reg, 0)
         found = LabelSets(conformal.quantile(scores, COVERAGE), penalty, k_reg)
-        ones = np.ones(len(labels))
-        tried.append((float(np.maximum(1, sizes(shares, found, ones)).mean()), penalty, found))
+        size = np.maximum(1, sizes(shares, found, np.ones(len(labels))))
+        tried.append((float(size.mean()), penalty, found))
     return min(tried, key=lambda one: one[:2])[2]
 
 
@@ -250,6 +320,7 @@ def measure(scratch: Path, draws: int = 100) -> str:
         print(*row, flush=True)
         coverages.append(row)
         classes.append(of_class)
+    intervals = [interval_row(name, data, draws) for name, data in numbers(scratch)]
     return PAGE.format(
         draws=draws,
         coverage=COVERAGE,
@@ -263,6 +334,11 @@ def measure(scratch: Path, draws: int = 100) -> str:
             "data | classes | of them below 0.89 | lowest | accuracy {:.3f} | coverage {:.3f} |"
             " labels {:.2f} | highest | accuracy {:.3f} | coverage {:.3f} | labels {:.2f}",
             classes,
+        ),
+        intervals=table(
+            "data | examples {:,} | coverage {:.3f} | of draws, 5–95 % | width {:.2f} | by residuals"
+            " of training: coverage {:.3f} | width {:.2f}",
+            intervals,
         ),
     )
 
@@ -283,4 +359,12 @@ The promise is one over all examples, and none for each class. Over all draws, t
 covered least and the one that is covered most:
 
 {classes}
+
+## Intervals of numbers
+
+The width is told in standard deviations of the number. Diabetes has 442 examples, less than the
+500 that the figures above are of. The last two columns are of intervals from the residuals of the
+training examples themselves, as the head that learned from them answers: they promise too much.
+
+{intervals}
 """
