@@ -90,7 +90,7 @@ def measure(draws: int = 300) -> str:
 
 {draws:,} draws of each case. Equal models are to be called different in at most 0.05 of them, and a
 better model is never to be called worse. The errors of numbers have heavy tails (Student's t, 4
-degrees of freedom), which is where their tests are farthest from what they promise.
+degrees of freedom).
 
 {table(columns, rows)}
 """
