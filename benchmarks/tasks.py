@@ -3,12 +3,12 @@
 The data are those of `examples/multilabel` and `examples/regression` and of their variants, which
 go through `ingest`, `augment` and `extract` with the parameters of the examples. Both sides learn
 from the same rows, views of training examples included, choose their penalty by the validation
-examples from the same nine, and learn once more from both; scikit-learn's own default, C of 1, is
-compared with the same penalty. scikit-learn has each feature scaled to
-a variance of 1, as its documentation advises; Headstart scales all by one number. A difference is
-that of two heads on the same test examples, resampled together. F1 is that of labels of a half or
-more on both sides, as scikit-learn predicts, and once more with the thresholds that Headstart
-chooses on the validation examples.
+examples from the same nine, and learn once more from both. scikit-learn's own default, C of 1, is
+compared with the same penalty. scikit-learn has each feature scaled to a variance of 1, as its
+documentation advises; Headstart scales all by one number. A difference is that of two heads on the
+same test examples, resampled together. F1 is that of labels of a half or more on both sides, as
+scikit-learn predicts, and once more with the thresholds that Headstart chooses on the validation
+examples.
 
     python -m benchmarks tasks
 
@@ -287,8 +287,8 @@ thresholds" are those that Headstart chose on the validation examples, beside sc
 
 {table(columns, figures)}
 
-Seconds to try {len(DECAYS)} penalties and to learn once more with the best, on one thread, median of
-{rounds} rounds in turns. Of "C of 1" there is one penalty, the same on both sides; Headstart learns
+Seconds to try {len(DECAYS)} penalties and to learn once more with the best, on one thread, in turns
+(median of {rounds}). Of "C of 1" there is one penalty, the same on both sides; Headstart learns
 twice nevertheless, the first time to choose thresholds.
 
 {table(timed + " | its seconds over Headstart's", times)}
