@@ -35,7 +35,8 @@ from pipeline.core.params import ChecksParams
 from pipeline.core.paths import CHECKS, MANIFEST
 from pipeline.heads.head import fit_temperature, probabilities
 from pipeline.kinds.image import decode
-from pipeline.quality.label_issues import folds, held_out
+from pipeline.quality.held_out import folds
+from pipeline.quality.label_issues import held_out
 from pipeline.quality.originals import originals
 from pipeline.sources.splits import draw
 from pipeline.sources.surfaces import PATCH, cut

@@ -6,9 +6,9 @@ Far from training: the model of one set of data is asked about all of another on
 is left out of training in turn, and the model is asked about its examples; those of the other
 classes in the test split are what it should know. A model is the head that `train` trains with its
 default parameters, on features of view 0. The distance is that to the k-th nearest training example
-(Sun et al., 2022), the bank of which `bundle` takes. Beside it are the largest probability (Hendrycks
-and Gimpel, 2017) and the energy of the logits (Liu et al., 2020). AUROC is the probability that a
-strange example gets a worse figure than one that the model should know.
+(Sun et al., 2022), of the bank that `bundle` takes. Beside it are the largest probability
+(Hendrycks and Gimpel, 2017) and the energy of the logits (Liu et al., 2020). AUROC is the
+probability that a strange example gets a worse figure than one that the model should know.
 """
 
 from dataclasses import replace

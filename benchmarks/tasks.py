@@ -5,7 +5,9 @@ go through `ingest`, `augment` and `extract` with the parameters of the examples
 from the same rows, views of training examples included, choose their penalty by the validation
 examples from the same nine, and learn once more from both. scikit-learn has each feature scaled to
 a variance of 1, as its documentation advises; Headstart scales all by one number. A difference is
-that of two heads on the same test examples, resampled together.
+that of two heads on the same test examples, resampled together. F1 is that of labels of a half or
+more on both sides, as scikit-learn predicts, and once more with the thresholds that Headstart
+chooses on the validation examples.
 
     python -m benchmarks tasks
 
@@ -13,6 +15,7 @@ The variant `yeast` is fetched with `apt-get download`.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
@@ -25,7 +28,6 @@ import yaml
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.metrics import (
     average_precision_score,
-    f1_score,
     log_loss,
     mean_absolute_error,
     r2_score,
@@ -36,6 +38,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.harness import ROOT, Project, in_turns, ratios, spread, table
+from pipeline.heads.calibration import fit_thresholds
 from pipeline.heads.fit import class_weights, fit_heads, refit
 from pipeline.heads.head import one_thread
 from pipeline.heads.hyperparameters import Hyperparameters
@@ -98,16 +101,21 @@ def data(task: str, variant: str, scratch: Path) -> Data:
     return Data(task, NAMES[task, variant], names, splits)
 
 
-def headstart(found: Data) -> Answer:
-    """The best of `DECAYS` as `train` finds it, refitted."""
+def headstart(found: Data) -> tuple[Answer, Array]:
+    """The best of `DECAYS` as `train` finds it, refitted; the labels' thresholds."""
     optimizer = "lbfgs" if found.task == "multilabel" else "ridge"
     train, val = found.splits["train"], found.splits["val"]
     weights = class_weights("none", train.labels, len(found.names))
     schedule = Schedule(1, 256, 0, weights, loss=loss_for(found.task, "squared"))
     asked = [Hyperparameters(optimizer, 0, decay, 0, 0, 0, 0) for decay in DECAYS]
     best = min(fit_heads(train, val, asked, schedule, "cpu"), key=order)
+    assert best.head
+    thresholds = np.full(len(found.names), 0.5)
+    if found.task == "multilabel":
+        shares = best.head.answers(val.features, 1.0, found.task)
+        thresholds = np.array(fit_thresholds(shares, val.labels))
     head = refit(best, train, val, schedule, "cpu")
-    return lambda features: head.answers(features, 1.0, found.task)
+    return lambda features: head.answers(features, 1.0, found.task), thresholds
 
 
 def chosen(
@@ -168,26 +176,25 @@ def squared_loss(labels: Array, numbers: Array) -> float:
     return float(np.square((labels - numbers) / labels.std(axis=0)).mean())
 
 
-def of_labels(labels: Array, shares: Array) -> dict[str, float]:
-    """scikit-learn's measures over labels that have both values among what is known."""
-    precision, f1, right, wrong = [], [], 0.0, 0.0
-    for wanted, given in zip(labels.T, shares.T, strict=True):
-        known = ~np.isnan(wanted)
-        wanted, said = wanted[known], given[known] >= 0.5
-        if 0 < wanted.sum() < len(wanted):
-            precision.append(average_precision_score(wanted, given[known]))
-            f1.append(f1_score(wanted, said, zero_division=0))
-        right += 2 * float((said * wanted).sum())
-        wrong += float((said != wanted).sum())
-    return {
-        "mean average precision": float(np.mean(precision)),
-        "micro F1": right / max(right + wrong, 1),
-        "macro F1": float(np.mean(f1)),
-    }
+def of_labels(labels: Array, shares: Array, thresholds: Array) -> dict[str, float]:
+    """Measures over what is known; the mean over labels is that over those with both values."""
+    known, wanted = ~np.isnan(labels), labels == 1
+    varying = wanted.any(axis=0) & (known & ~wanted).any(axis=0)
+    precision = [
+        average_precision_score(wanted[known[:, c], c], shares[known[:, c], c])
+        for c in np.flatnonzero(varying)
+    ]
+    found = {"mean average precision": float(np.mean(precision))}
+    for words, chosen in (("", shares >= 0.5), (", own thresholds", shares >= thresholds)):
+        right = (chosen & wanted).sum(axis=0)
+        said = (chosen & known).sum(axis=0) + wanted.sum(axis=0)
+        found[f"micro F1{words}"] = float(2 * right.sum() / said.sum())
+        found[f"macro F1{words}"] = float((2 * right / np.maximum(said, 1))[varying].mean())
+    return found
 
 
-def of_numbers(labels: Array, numbers: Array) -> dict[str, float]:
-    """scikit-learn's measures; relative to the targets' spread, so that sets can be compared."""
+def of_numbers(labels: Array, numbers: Array, _: Array) -> dict[str, float]:
+    """scikit-learn's measures, over the numbers of a set alike."""
     return {
         "MAE": float(mean_absolute_error(labels, numbers)),
         "RMSE": float(root_mean_squared_error(labels, numbers)),
@@ -196,26 +203,31 @@ def of_numbers(labels: Array, numbers: Array) -> dict[str, float]:
 
 
 def compared(
-    found: Data, ours: Array, theirs: Array, bootstrap: int
+    found: Data, ours: Array, thresholds: Array, theirs: Array, bootstrap: int
 ) -> list[tuple[str, float, float, str, str]]:
     """For each measure both values, and the interval of ours less theirs over resamples."""
     labels = found.splits["test"].labels
     measure = of_labels if found.task == "multilabel" else of_numbers
+    half = np.full(len(found.names), 0.5)
+
+    def both(some: npt.NDArray[np.int64]) -> tuple[dict[str, float], dict[str, float]]:
+        one = measure(labels[some], ours[some], thresholds)
+        return one, measure(labels[some], theirs[some], half)
+
     random = np.random.default_rng(0)
     differences: dict[str, list[float]] = {}
     for _ in range(bootstrap):
-        some = random.integers(len(labels), size=len(labels))
-        one, other = measure(labels[some], ours[some]), measure(labels[some], theirs[some])
+        one, other = both(random.integers(len(labels), size=len(labels)))
         for name in one:
             differences.setdefault(name, []).append(one[name] - other[name])
     rows = []
     tails = [(100 - CONFIDENCE) / 2, (100 + CONFIDENCE) / 2]
-    one, other = measure(labels, ours), measure(labels, theirs)
+    one, other = both(np.arange(len(labels)))
     for name, values in differences.items():
         low, high = np.percentile(values, tails)
         better = -1 if name in ("MAE", "RMSE") else 1
         said = "equal" if low <= 0 <= high else ("better" if better * low > 0 else "worse")
-        rows.append((name, one[name], other[name], f"{low:+.4g} to {high:+.4g}", said))
+        rows.append((name, one[name], other[name], f"{low:+.4f} to {high:+.4f}", said))
     return rows
 
 
@@ -233,10 +245,13 @@ def of_set(found: Data, bootstrap: int, rounds: int) -> tuple[list[Any], list[An
         }
     with one_thread():
         costs = in_turns(rounds, {"Headstart": partial(headstart, found)} | others)
-    seen = {name: taken[0].gave(found.splits["test"].features) for name, taken in costs.items()}
+    test = found.splits["test"].features
+    answer, thresholds = costs["Headstart"][0].gave
+    ours = answer(test)
     figures, times = [], []
     for name in others:
-        for row in compared(found, seen["Headstart"], seen[name], bootstrap):
+        theirs = costs[name][0].gave(test)
+        for row in compared(found, ours, thresholds, theirs, bootstrap):
             figures.append((found.name, name, *row))
         own, its = ([cost.wall for cost in costs[one]] for one in ("Headstart", name))
         rows, width = found.splits["train"].features.shape
@@ -256,12 +271,14 @@ def measure(scratch: Path, bootstrap: int = 1000, rounds: int = 3) -> str:
             times += seconds
     columns = "set | scikit-learn's | measure | Headstart {:.4f} | scikit-learn {:.4f}"
     columns += f" | difference, {CONFIDENCE} % interval | Headstart is"
-    equal = sum(row[-1] == "equal" for row in figures)
+    counts = Counter(row[-1] for row in figures)
+    said = ", ".join(f"{counts[word]} {word}" for word in ("equal", "better", "worse"))
     timed = "set | rows {:,} | features {:,} | scikit-learn's | Headstart, seconds | scikit-learn"
     return f"""# Several labels and numbers, beside scikit-learn
 
-{equal} of {len(figures)} measures are equal within the interval of {bootstrap:,} resamples of the
-test examples. F1 is that of labels whose probability is a half or more, on both sides.
+Of {len(figures)} comparisons {said}, by whether the interval of the difference over {bootstrap:,}
+resamples of the test examples holds 0. F1 is that of labels of a half or more on both sides; "own
+thresholds" are those that Headstart chose on the validation examples, beside scikit-learn's half.
 
 {table(columns, figures)}
 

@@ -43,7 +43,8 @@ def section(title: str, model: type[BaseModel], name: str) -> list[str]:
         "| --- | --- | --- |",
     ]
     for key, field in model.model_fields.items():
-        rows.append(f"| `{name}.{key}` | {shown(field.default)} | {field.description or ''} |")
+        told = (field.description or "").replace("|", "\\|")
+        rows.append(f"| `{name}.{key}` | {shown(field.default)} | {told} |")
     return rows
 
 

@@ -32,6 +32,7 @@ from pipeline.sources.checked import Checked, drop_repeats
 from pipeline.sources.folder import folder as folder_listing
 from pipeline.sources.splits import split
 from pipeline.sources.table import table as table_listing
+from pipeline.sources.targets import targeted
 from pipeline.store.database import features_file
 from pipeline.store.places import default_folder
 from pipeline.store.vectors import FeatureStore
@@ -200,8 +201,11 @@ def coming_manifest(
     root = Path(settings.ingest.path)
     passed = []
     with contextlib.redirect_stdout(io.StringIO()):  # what ingest would say is not asked for
-        listed = folder_listing(root) if source == "folder" else table_listing(root, source, kind)
-        for found in listed.found:
+        if source == "folder":
+            listed = folder_listing(root)
+        else:
+            listed = table_listing(root, source, kind, tuple(settings.ingest.targets or ()))
+        for found in targeted(listed, settings.ingest).found:
             path = found.path.as_posix()
             digest = known.get(path)
             with contextlib.suppress(RefusedError):
@@ -210,7 +214,7 @@ def coming_manifest(
             if digest:
                 passed.append(Checked(found, digest, tuple(None for _ in kind.columns)))
         kept, _ = drop_repeats(passed, kind)
-        return split(kept, settings.ingest, kind)
+        return split(kept, settings.ingest, kind, listed.columns)
 
 
 def in_files(example: Path) -> set[str]:

@@ -20,7 +20,6 @@ from .quality.number_issues import number_issues
 from .quality.originals import originals
 from .tables import targets
 from .tables.manifest import (
-    CLASSIFICATION,
     DRAWN,
     GIVEN,
     PLACE,
@@ -29,6 +28,7 @@ from .tables.manifest import (
     read_manifest,
     task_in,
 )
+from .tables.task_names import CLASSIFICATION
 
 # Decimals in tables: more would only show how the machine rounds.
 DIGITS = 6
@@ -72,6 +72,7 @@ def checks() -> None:
     counts["drifted_splits"] = len(drifted)
     CHECKS_COUNTS.write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
 
+    issue = "target" if task == targets.REGRESSION else "label"
     _say(
         "near_duplicates",
         "near-duplicate across splits",
@@ -81,8 +82,8 @@ def checks() -> None:
     doubted = found["label_issues"][["path", "label", "suggested"]].itertuples(index=False)
     _say(
         "label_issues",
-        "label issue",
-        "label issues",
+        f"{issue} issue",
+        f"{issue} issues",
         [f"{path} ({label}, or {suggested}?)" for path, label, suggested in doubted],
     )
     scarce = found["few_examples"][["class", "train"]].itertuples(index=False)
@@ -118,7 +119,7 @@ def _label_issues(
         return label_issues(rows, features, settings)
     names = targets.target_names(rows)
     find = label_issues_of_several if task == targets.MULTILABEL else number_issues
-    return find(rows, features, targets.of(rows, names), names, settings)
+    return find(rows, features, targets.of(rows, names).astype(np.float64), names, settings)
 
 
 def _say(name: str, one: str, many: str, found: list[str]) -> None:

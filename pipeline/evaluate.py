@@ -59,7 +59,7 @@ def evaluate() -> None:
     thresholds = description.get("thresholds", [])
     of_test = slices(manifest.set_index("digest").loc[test.digests].reset_index(drop=True))
     sets = _calibrated(manifest, head, description)
-    asked = tasks.Asked(test, names, answers, thresholds, of_test, settings, sets)
+    asked = tasks.Asked(test, names, answers, thresholds, of_test, settings, sets.get("reach", ()))
     for words in task.warnings(asked):
         print(f"evaluate: warning: {words}")
     weigh = task.weigh(test.labels, answers, thresholds, settings)
@@ -85,6 +85,8 @@ def evaluate() -> None:
     _write(SETS, covered)
     if promised := conformal.said(sets, covered):
         print(f"evaluate: {promised}")
+    for words in conformal.doubts(sets, covered):
+        print(f"evaluate: warning: {words}")
     for line in _lines(task, metrics, by_slice, again, settings.confidence):
         print(f"evaluate: {line}")
 
@@ -99,7 +101,7 @@ def _lines(
     """What is said on the screen."""
     test, ends, words = metrics["test"], metrics["interval"], f"{100 * confidence:g} % interval"
     said = []
-    for name in [name for name in task.shown if name in test]:
+    for name in [name for name in task.shown if name in ends]:
         value, low, high = (tasks.figure(name, v) for v in (test[name], *ends[name].values()))
         about = f"on {test['pictures']} test examples"
         said.append(f"{tasks.spelt(name)} {value} {about}, {words} {low} to {high}")

@@ -30,24 +30,21 @@ from .core.paths import (
     HEAD_WEIGHTS,
     MANIFEST,
 )
+from .heads.calibration import calibrated
 from .heads.fit import class_weights, device_for, fit_heads
 from .heads.head import (
     Floats,
     Head,
-    fit_temperature,
     load_head,
     save_head,
-    sigmoid,
     stop_if_of_another_task,
 )
 from .heads.hyperparameters import from_used
 from .heads.losses import score_name
-from .heads.thresholds import fit_thresholds
 from .heads.trained import Figures, Schedule, kept_figures
-from .tables import targets
 from .tables.features import Split, read_splits
 from .tables.labels import require
-from .tables.manifest import CLASSIFICATION, kind_in, read_manifest, task_in
+from .tables.manifest import kind_in, read_manifest, task_in
 from .tasks import spelt
 from .transfer import finetuning
 from .transfer.examples import Feed, Labelled
@@ -113,7 +110,7 @@ def finetune() -> None:
     checkpoints = [trained.checkpoint]
     if taken:
         about |= kept_figures(kept, len(val.labels), goal.loss) | {"finetuned": True}
-        about |= calibrated(finetuned["val"], val, goal.task)
+        about |= calibrated(finetuned["val"], val.labels, goal.task)
     if taken and about["refit"]:
         backbone = catalogue.load(*named)  # as it came
         network = Network(backbone.module, goal.entered(chosen), power)
@@ -149,17 +146,6 @@ def converged(about: dict[str, Any], rows: Split, val: Split, schedule: Schedule
     if one.head is None:
         raise TrainingError(f"the head to begin with was {one.status}; lower train.learning_rate")
     return one.head
-
-
-def calibrated(logits: Floats, val: Split, task: str) -> dict[str, Any]:
-    """What of the head's description comes from the network's answers on validation examples."""
-    if task == targets.REGRESSION:
-        return {}
-    temperature = fit_temperature(logits, val.labels)
-    if task == CLASSIFICATION:
-        return {"temperature": temperature}
-    thresholds = fit_thresholds(sigmoid(logits, temperature), val.labels)
-    return {"temperature": temperature, "thresholds": thresholds}
 
 
 def refit(

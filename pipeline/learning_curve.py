@@ -32,7 +32,8 @@ from .heads.losses import loss_for
 from .heads.trained import Schedule
 from .tables.features import Split, read_splits
 from .tables.labels import require
-from .tables.manifest import CLASSIFICATION, read_manifest, task_in
+from .tables.manifest import read_manifest, task_in
+from .tables.task_names import CLASSIFICATION
 from .transfer import judging
 from .transfer.draws import drawn, largest, measured, numbers
 

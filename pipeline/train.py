@@ -10,11 +10,11 @@ from .core import command, memory, params
 from .core.errors import TrainingError
 from .core.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, SWEEP, TRAINING
 from .core.progress import Progress
+from .heads.calibration import calibrated
 from .heads.fit import class_weights, device_for, fit_heads, refit
-from .heads.head import Head, fit_temperature, save_head
+from .heads.head import save_head
 from .heads.hyperparameters import CLOSED_FORMS, Hyperparameters, every_combination, used
-from .heads.losses import OF_NUMBERS, loss_for, stop_at_lost_digits
-from .heads.thresholds import fit_thresholds
+from .heads.losses import OF_NUMBERS, loss_for
 from .heads.trained import (
     Figures,
     Schedule,
@@ -25,7 +25,7 @@ from .heads.trained import (
     rounded,
 )
 from .tables import targets
-from .tables.features import Split, are_counts, read_splits
+from .tables.features import are_counts, read_splits
 from .tables.labels import require
 from .tables.manifest import read_manifest
 from .tables.task_names import CLASSIFICATION
@@ -51,8 +51,6 @@ def train() -> None:
         require(manifest, "train")
     splits = read_splits(FEATURES, manifest, classes, ["train", "val"], settings.power)
     rows, val = splits["train"], splits["val"]
-    if task == targets.REGRESSION:
-        stop_at_lost_digits(classes, rows.labels)
     if not len(val.labels):
         print("train: warning: no validation example, so the last epoch is kept, good or bad")
 
@@ -93,7 +91,11 @@ def train() -> None:
     _write_sweep(ranked, loss)
     _write_curve(best.curve, loss)
     # Before the head has seen the validation examples: of those it would be too sure.
-    fitted = _fitted(head, val, task, loss)
+    fitted = calibrated(head.logits(val.features), val.labels, task)
+    if task != CLASSIFICATION:
+        fitted["task"] = task
+    if task == targets.REGRESSION:
+        fitted["loss"] = loss
     if settings.refit and len(val.labels):
         head = refit(best, rows, val, schedule, device)
     about = {
@@ -107,18 +109,6 @@ def train() -> None:
     about |= kept_figures(kept, len(val.labels), loss) | fitted
     save_head(head, about, HEAD_WEIGHTS, HEAD)
     _print_summary(ranked, kept, len(rows.labels), len(val.labels), loss)
-
-
-def _fitted(head: Head, val: Split, task: str, loss: str) -> dict[str, Any]:
-    """What a head's description says of the task, and of the answers on validation examples."""
-    if task == targets.REGRESSION:
-        return {"task": task, "loss": loss, "temperature": 1.0}
-    temperature = fit_temperature(head.logits(val.features), val.labels)
-    if task != targets.MULTILABEL:
-        return {"temperature": temperature}
-    shares = head.answers(val.features, temperature, task)
-    thresholds = fit_thresholds(shares, val.labels)
-    return {"task": task, "temperature": temperature, "thresholds": thresholds}
 
 
 def _write_sweep(ranked: Sequence[Trained], loss: str) -> None:

@@ -33,6 +33,7 @@ from pipeline.tasks import tables
 from pipeline.tasks.plots import draw_confusion
 from pipeline.train import train
 from tests.conftest import ROOT
+from tests.tasks.made import labelled, make, measured
 from tests.test_train import COUNTS, make_features
 
 PNG = PLOTS / "confusion_matrix.png"
@@ -291,6 +292,29 @@ def test_dvc_shows_the_metrics_their_change_and_the_plots(evaluated):
     assert not drawn.get("errors")
     roc = drawn["data"]["ROC"][0]["content"]
     assert {point["class"] for point in roc["data"]["values"]} >= {"ants", "(macro mean)"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "drawn"),
+    [("multilabel", {"ROC", "Precision and recall", "Reliability"}), ("regression", set())],
+)
+def test_dvc_draws_what_a_task_has_and_fails_at_nothing(project, task, drawn):
+    make(task, ["height", "weight"], *(labelled if task == "multilabel" else measured)(outputs=2))
+    evaluate()
+    shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, check=True)
+    shutil.copytree(ROOT / ".dvc" / "plots", Path(".dvc") / "plots", dirs_exist_ok=True)
+    found = json.loads(dvc("plots", "show", "--json"))
+    absent = {error["name"] for error in found["errors"]}
+    assert {name for name, plots in found["data"].items() if plots} == drawn
+    assert drawn.isdisjoint(absent)
+    residuals = ("reports/plots/residuals.csv", "-x", "predicted", "-y", "residual")
+    if task == "regression":
+        assert "index.html" in dvc("plots", "show", *residuals, "-t", "scatter")
+    shown = json.loads(dvc("metrics", "show", "--json"))
+    assert shown[""]["data"][METRICS.as_posix()]["data"] == json.loads(METRICS.read_text())
 
 
 def test_a_head_that_knows_nothing_is_measured_honestly(evaluated):

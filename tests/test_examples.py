@@ -1,4 +1,4 @@
-"""The examples of other kinds, as a newcomer runs them: one command, then ten examples more."""
+"""The examples of other kinds and tasks, as a newcomer runs them: one command, then ten more."""
 
 import csv
 import os
@@ -19,14 +19,23 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 # What the last stage but one says at least.
 ACCURACY = {"vector": 0.94, "text": 0.8, "audio": 0.97}
+# The same of other tasks, for each of their variants: the measure, and its least value.
+TASKS = {
+    ("multilabel", ""): ("mean_average_precision", 0.93),
+    ("multilabel", "columns"): ("mean_average_precision", 0.92),
+    ("multilabel", "yeast"): ("mean_average_precision", 0.45),
+    ("regression", ""): ("r2", 0.8),
+    ("regression", "two"): ("r2", 0.65),
+    ("regression", "diabetes"): ("r2", 0.45),
+}
 
 
 class Example:
     """The project that an example makes."""
 
-    def __init__(self, kind: str, clone: Path, store: Path) -> None:
-        self.kind, self.clone = kind, clone
-        self.project = clone / "examples" / kind / "project"
+    def __init__(self, kind: str, clone: Path, store: Path, variant: str = "") -> None:
+        self.kind, self.clone, self.variant = kind, clone, variant
+        self.project = clone / "examples" / kind / f"project{variant and '-'}{variant}"
         self.environment = os.environ | {
             "HEADSTART_STORE": str(store),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -42,7 +51,8 @@ class Example:
         return done.stdout
 
     def example(self) -> str:
-        return self.run(str(self.clone / "examples" / "run"), self.kind)
+        words = [self.variant] if self.variant else []
+        return self.run(str(self.clone / "examples" / "run"), self.kind, *words)
 
     def set(self, section: str, **values: object) -> None:
         file = self.project / "params.yaml"
@@ -140,3 +150,36 @@ def test_the_other_doors_answer_or_say_why_not(example: Example) -> None:
     assert done.returncode != 0
     assert done.stderr.count("\n") == 1
     assert "finetune" in done.stderr
+
+
+@pytest.fixture(scope="module", params=TASKS, ids="-".join)
+def of_task(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Example:
+    task, variant = request.param
+    folder = tmp_path_factory.mktemp(task)
+    subprocess.run(["git", "clone", "--quiet", ROOT, folder / "clone"], check=True)
+    return Example(task, folder / "clone", folder / "store", variant)
+
+
+def test_an_example_of_a_task_runs_and_does_nothing_twice(of_task: Example) -> None:
+    said = of_task.example()
+    assert "example: the report is" in said.splitlines()[-1]
+    assert "Traceback" not in said
+    reports = of_task.project / "reports"
+    measure, least = TASKS[of_task.kind, of_task.variant]
+    metrics = pd.read_json(reports / "metrics.json", typ="series")
+    assert metrics["test"][measure] > least
+    assert (reports / "report.html").stat().st_size > 10_000
+
+    again = of_task.example()
+    assert "Running stage" not in again
+    assert "Data and pipelines are up to date." in again
+
+
+def test_what_an_example_of_a_task_predicts_is_what_evaluate_told(of_task: Example) -> None:
+    told = pd.read_csv(of_task.project / "reports" / "predictions.csv", keep_default_na=False)
+    some = told.head(3)["path"].tolist()
+    headstart = (sys.executable, "-m", "headstart")
+    of_task.run(*headstart, "predict", "bundle", *some, "--csv", "out.csv")
+    answers = pd.read_csv(of_task.project / "out.csv", keep_default_na=False)
+    assert answers["path"].tolist() == some
+    assert (answers["error"] == "").all()

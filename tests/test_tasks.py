@@ -1,23 +1,30 @@
 """The tasks at `ingest`: what is taken, what is refused in one line, and what is not done again."""
 
 import csv
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipeline import augment, extract, ingest
+from pipeline import augment, bundle, checks, evaluate, extract, ingest, report, train
 from pipeline.core.errors import DataError, HeadstartError, ParamsError
 from pipeline.core.paths import MANIFEST, REFUSED
 from pipeline.sources.surfaces import COLUMNS
-from tests.conftest import Project
+from pipeline.tables import targets
+from tests.conftest import ROOT, Project
 
 SPLITS = ("train", "train", "val", "test")
 HEADER = ["text", "split"]
+STAGES = (
+    *(ingest.ingest, augment.augment, extract.extract, train.train, evaluate.evaluate),
+    *(checks.checks, bundle.bundle, report.report),
+)
 TABLE = "data/raw/t"
 
 Given = Callable[..., None]
@@ -247,3 +254,41 @@ def test_another_task_computes_no_view(
         computed.append(int(said.partition(" reused, ")[2].split()[0]))
     assert computed == [16, 0]
     assert targets_of().columns.tolist() == ["target:brick", "target:gravel"]
+
+
+# What docs/tasks.md says of a cell of a table.
+SENTENCES = [
+    (targets.labels_in, ("|",)),
+    (targets.labels_in, ("brick||wood",)),
+    (targets.presence, ("wood", "yes")),
+    (targets.number, ("", "1,5")),
+    (targets.number, ("", "nan")),
+]
+
+
+@pytest.mark.parametrize(("read", "given"), SENTENCES)
+def test_the_page_tells_the_sentences(read: Callable[..., object], given: tuple[str, ...]) -> None:
+    page = (ROOT / "docs" / "tasks.md").read_text().replace("\\|", "|")
+    with pytest.raises(ValueError, match=r"^\S") as error:
+        read(*given)
+    assert f"`{error.value}`" in page
+
+
+def test_numbers_of_which_one_is_wrong_go_from_the_table_to_the_report(project: Project) -> None:
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(60, 4))
+    numbers = vectors.sum(axis=1)
+    numbers[0] += 40  # a slip of the pen
+    columns = {"vector": pa.array(vectors.tolist()), "label": [f"{one:.4f}" for one in numbers]}
+    pq.write_table(pa.table(columns | {"split": [*SPLITS] * 15}), f"{TABLE}.parquet")
+    settings = yaml.safe_load((ROOT / "examples" / "regression" / "diabetes.yaml").read_text())
+    settings["ingest"]["path"] = f"{TABLE}.parquet"
+    settings["evaluate"]["bootstrap"] = 20
+    Path("params.yaml").write_text(yaml.safe_dump(settings))
+    for stage in STAGES:
+        stage()
+    issues = pd.read_csv("reports/checks/label_issues.csv")
+    assert issues["path"].tolist() == [f"{TABLE}.parquet#1"]
+    page = Path("reports/report.html").read_text()
+    assert "usual misses off" in page
+    assert json.loads(Path("reports/metrics.json").read_text())["test"]["r2"] > 0

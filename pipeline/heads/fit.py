@@ -36,14 +36,17 @@ def fit_heads(
     Features are moved to mean zero and scaled to a mean square of 1 by the training rows, and the
     weights that come back take that in. All features are scaled by one number: those that vary
     most keep saying most, which was better on every set of `benchmarks/heads.md` than giving each
-    a variance of 1. Losses are weighted by the class weights, on validation
-    examples too. With validation examples, a head keeps the epoch of its lowest validation loss
-    and stops after `patience` epochs without a lower one; without, it keeps its last epoch.
+    a variance of 1. Numbers to learn are moved and scaled too (`losses.Units`), which the weights
+    also take in; the losses that are told stay in these units. Losses are weighted by the class
+    weights, on validation examples too. With validation examples, a head keeps the epoch of its
+    lowest validation loss and stops after `patience` epochs without a lower one; without, it keeps
+    its last epoch.
 
     Args:
         train: n rows; an epoch passes over all of them, whichever views they are.
         val: rows to stop by, or none.
-        hyperparameters: of each head; lbfgs, ridge and nearest_mean use only the weight decay.
+        hyperparameters: of each head; lbfgs and ridge use only the weight decay, and nearest_mean,
+            which is for classes and labels, none.
         schedule: what the heads share.
         device: `cpu` or `cuda`, for the gradient descent; the closed forms use the CPU.
         on_epoch: called after every epoch of every stack of heads.

@@ -21,10 +21,11 @@ Floats64 = npt.NDArray[np.float64]
 Positions = npt.NDArray[np.intp]
 
 MOST_ITERATIONS = 1000
-# An objective may lie above its minimum by about half of this share of itself.
+# An objective may lie above its minimum by about half of this share of itself, and of `LEAST`.
 TOLERANCE = 1e-8
 ENOUGH = 1e-5  # the same, where float32 sees no way further down
 SLACK = 1e-7  # share of the objective by which it may seem to rise, in float32
+LEAST = 1e-3  # below it objectives are as good as 0
 PAIRS = 10  # the last steps that are remembered
 MOST_HALVINGS = 25
 TOGETHER = 32  # outputs; not by the number of cores, which must change no byte
@@ -170,10 +171,11 @@ def _descend(
     for _ in range(MOST_ITERATIONS):
         direction = -_two_loops(gradient, inverse[live], moved, bent)
         slope = np.einsum("kd,kd->k", direction, gradient)
-        there = slope > -TOLERANCE * height
+        goal = np.maximum(height, LEAST)
+        there = slope > -TOLERANCE * goal
         step, lower, turned = _step(rows, live, now, direction, height, slope, decay, ~there)
         stuck = ~there & (step == 0)
-        reached[live[there | (stuck & (slope > -ENOUGH * height))]] = True
+        reached[live[there | (stuck & (slope > -ENOUGH * goal))]] = True
         going = ~(there | stuck)
         change = step[:, None] * direction
         found[live] = now + change

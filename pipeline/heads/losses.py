@@ -16,21 +16,18 @@ over all known cells, so that it does not grow with the number of labels, and a 
 of two validation rows says little.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from ..core.errors import DataError
 from ..tables.task_names import CLASSIFICATION, MULTILABEL
 from .head import Floats, Head, probabilities
 
 LOSSES = ("softmax", "binary", "squared", "huber")
 OF_NUMBERS = ("squared", "huber")
 AT_ONCE = 2**24  # logits computed at once
-# A number may lie so many of its units away from 0: a head is float32, which keeps seven digits.
-FARTHEST = 1e5
 
 Floats64 = npt.NDArray[np.float64]
 Answers = Callable[[slice], Floats]
@@ -137,12 +134,16 @@ def _of_cells(
 
 
 def spreads(labels: Floats64) -> Floats64:
-    """Each output's summed square around its mean over the known rows, [c]; 0 where none is."""
+    """Each output's summed square around its mean over the known rows, [c].
+
+    It is 0 where no row is known, and where all are the same but for rounding.
+    """
     known = ~np.isnan(labels)
     counts = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known, labels, 0).sum(axis=0) / counts
-    found: Floats64 = np.square(np.where(known, labels - mean, 0)).sum(axis=0)
-    return found
+    found = np.square(np.where(known, labels - mean, 0)).sum(axis=0)
+    whole = np.square(np.where(known, labels, 0)).sum(axis=0)
+    return np.where(found > 1e-12 * whole, found, 0.0)
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ class Units:
             centres[number], units[number] = centre, unit if unit > 0 else 1.0
         return cls(centres, units)
 
-    def learned(self, labels: Floats64) -> Floats64:
+    def learned(self, labels: npt.NDArray[np.floating]) -> Floats64:
         """Labels [n, c] in these units."""
         return (labels - self.centre) / self.unit
 
@@ -187,22 +188,3 @@ class Units:
             weight = (head.weight * self.unit[:, None]).astype(np.float32)
             bias = (head.bias * self.unit + self.centre).astype(np.float32)
         return replace(head, weight=weight, bias=bias)
-
-
-def stop_at_lost_digits(names: Sequence[str], labels: Floats64) -> None:
-    """See that numbers differ in the digits that a head keeps.
-
-    Args:
-        names: of the c numbers.
-        labels: of the training rows, [n, c].
-
-    Raises:
-        DataError: one of them hardly varies, for how far from 0 it lies.
-    """
-    units = Units.of("squared", labels)
-    for name, centre, unit in zip(names, units.centre, units.unit, strict=True):
-        if abs(centre) > FARTHEST * unit:
-            raise DataError(
-                f"the target {name} varies by {unit:.3g} around {centre:.10g}, and a head's numbers"
-                " keep seven digits; subtract a constant from the column"
-            )

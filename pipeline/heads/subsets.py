@@ -13,11 +13,10 @@ from dataclasses import fields, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cho_factor, cho_solve
 
 from ..core.errors import TrainingError
 from ..tables.features import Split
-from . import closed_forms, tf_idf
+from . import closed_forms, multi_output, tf_idf
 from .fit import centre_and_scale, class_weights, fit_heads
 from .head import Floats, one_thread
 from .hyperparameters import Hyperparameters
@@ -212,11 +211,13 @@ def _by_ridge(
                 (features[rows] - mean) * of_row,
                 (wanted[rows] - target_mean) * of_row,
             )
-            solved = _solved(scaled.T @ scaled, penalties[number], scaled.T @ targets)
+            solved = multi_output.solved(scaled.T @ scaled, penalties[number], scaled.T @ targets)
             logits = (features - mean) @ solved + target_mean
         else:
             right = np.column_stack([wanted[rows], np.ones(len(rows))])
-            solved = _solved(products[np.ix_(rows, rows)], penalties[number] / weights[rows], right)
+            solved = multi_output.solved(
+                products[np.ix_(rows, rows)], penalties[number] / weights[rows], right
+            )
             of_targets, of_ones = solved[:, :-1], solved[:, -1:]
             bias = of_targets.sum(axis=0) / of_ones.sum()
             of_all = np.zeros(wanted.shape)
@@ -226,17 +227,6 @@ def _by_ridge(
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         yield from threads.map(solve, range(len(importance)))
-
-
-Floats64 = npt.NDArray[np.float64]
-
-
-def _solved(matrix: Floats64, penalty: float | Floats64, right: Floats64) -> Floats64:
-    """The x of `(matrix + diag(penalty)) x = right`; without a penalty a tiny one stands in."""
-    matrix[np.diag_indices(len(matrix))] += np.maximum(penalty, 1e-9 * np.trace(matrix))
-    factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
-    solution: Floats64 = cho_solve(factor, right, check_finite=False)
-    return solution
 
 
 def _by_nearest_mean(

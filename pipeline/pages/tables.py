@@ -285,16 +285,19 @@ def duplicates(table: pd.DataFrame, shown: Thumbnails) -> list[dict[str, Any]]:
 
 
 def label_issues(table: pd.DataFrame, shown: Thumbnails) -> list[dict[str, Any]]:
-    """The first label issues, shown."""
-    return [
-        row
-        | {
-            "shown": shown(row["path"]),
-            "given": f"{row['given_probability']:.3f}",
-            "probability": f"{row['probability']:.3f}",
-        }
-        for row in rows(table.head(SHOWN))
-    ]
+    """The first label issues, shown, with the labels' probabilities, or how far off a number is."""
+    cards = []
+    for row in rows(table.head(SHOWN)):
+        card = row | {"shown": shown(row["path"])}
+        if "spreads" in row:
+            card |= {"given": f"{abs(row['spreads']):.1f} usual misses off", "probability": ""}
+        else:
+            card |= {
+                "given": f"{row['given_probability']:.3f}",
+                "probability": f"{row['probability']:.3f}",
+            }
+        cards.append(card)
+    return cards
 
 
 def few(table: pd.DataFrame, classes: int) -> list[dict[str, Any]]:

@@ -3,7 +3,8 @@
 import pandas as pd
 
 from ..tables import targets
-from ..tables.manifest import CLASSIFICATION, SPLITS, TARGET
+from ..tables.manifest import SPLITS, TARGET
+from ..tables.task_names import CLASSIFICATION
 
 
 def few_examples(manifest: pd.DataFrame, task: str, least: int) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..core.params import ChecksParams
 from .held_out import Floats, Integers, folds_of, predicted
-from .label_issues import ENOUGH, EXPECTED, LEAST_WRONG, MOST_SCORES, ROUNDS, STARTS, wrong
+from .label_issues import ENOUGH, EXPECTED, MOST_SCORES, ROUNDS, STARTS, wrong
 
 Doubles = npt.NDArray[np.float64]
 
@@ -21,7 +21,10 @@ Doubles = npt.NDArray[np.float64]
 LEAST_OF_BOTH = 10
 # Nats that a share of wrong labels must explain more than `EXPECTED` wrong labels do, for each that
 # it takes to be wrong. Where scores hardly tell a label, its curve and a share look alike.
-LEAST_GAIN = 0.1
+LEAST_GAIN = 0.2
+# From this probability on that a label is wrong, it is an issue: there are more to judge by mistake
+# than where an example has one label.
+LEAST_WRONG = 0.35
 
 
 def label_issues_of_several(
@@ -103,12 +106,12 @@ def noise(
         slope and offset of each label's logit, [c, 2], and the share, to six significant digits.
     """
     most = max(1, MOST_SCORES // max(scores.shape[1], 1))
-    scores, given, judged = scores[:most].astype(np.float64), given[:most], judged[:most]
+    wide, given, judged = scores[:most].astype(np.float64), given[:most], judged[:most]
     if not judged.any():
         return np.zeros((scores.shape[1], 2)), 0.0
-    found = max((_fitted(scores, given, judged, start) for start in STARTS), key=lambda one: one[0])
+    found = max((_fitted(wide, given, judged, start) for start in STARTS), key=lambda one: one[0])
     cells = int(judged.sum())
-    few = _fitted(scores, given, judged, EXPECTED / (cells + EXPECTED), fixed=True)
+    few = _fitted(wide, given, judged, EXPECTED / (cells + EXPECTED), fixed=True)
     if found[0] - few[0] < LEAST_GAIN * found[2] * cells:
         found = few
     digits = [[float(f"{number:.6g}") for number in curve] for curve in found[1]]

@@ -85,4 +85,5 @@ def spreads(
     tail = (most / MOST) / max(half / HALF, 1e-9)
     usual = (most / MOST) * max(1.0, tail)
     apart = np.where(judged, missed / max(usual, 1e-9), 0.0)
-    return said[:, 0] * unit + middle, apart
+    predictions: Doubles = said[:, 0].astype(np.float64) * unit + middle
+    return predictions, apart

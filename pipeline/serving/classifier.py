@@ -240,7 +240,7 @@ class Classifier:
     def _above(self, shares: Floats) -> tuple[str, ...]:
         """The labels whose probability reaches their threshold."""
         of_each = zip(self.classes, shares, self.thresholds, strict=True)
-        return tuple(name for name, share, least in of_each if share >= least)
+        return tuple(name for name, share, least in of_each if float(share) >= least)
 
     def _by_hiding(self, data: bytes, said: Floats, best: int, side: int | None) -> Shown:
         """Which parts of the example speak for the class: it is less probable without them.

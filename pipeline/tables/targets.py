@@ -25,6 +25,8 @@ NO = re.compile(r"0(\.0*)?|false", re.IGNORECASE)
 CELLS = {"1": 1.0, "0": 0.0, "": math.nan}  # as most tables have them
 COMMA = re.compile(r"[+-]?\d+,\d+")
 LARGEST = float(np.finfo(np.float32).max)
+# A number may lie so many standard deviations away from 0: a head is float32.
+FARTHEST = 1e5
 MANY_LABELS = 20  # so many classes of which most have one example are rather numbers
 
 
@@ -144,8 +146,8 @@ def shown(names: Sequence[str], values: Sequence[float], task: str) -> str:
             sorted(n for n, value in zip(names, values, strict=True) if value == 1)
         )
     if len(values) == 1:
-        return f"{values[0]:.10g}"
-    return ", ".join(f"{name}={value:.10g}" for name, value in zip(names, values, strict=True))
+        return f"{values[0]:.6g}"
+    return ", ".join(f"{name}={value:.6g}" for name, value in zip(names, values, strict=True))
 
 
 def require(manifest: pd.DataFrame, task: str, source: str) -> None:
@@ -176,11 +178,16 @@ def require(manifest: pd.DataFrame, task: str, source: str) -> None:
     values = of(train, known)
     if task == REGRESSION:
         for name, column in zip(known, values.T, strict=True):
+            what = f"the target {name}" if len(known) > 1 else "the target"
             if (column == column[0]).all():
-                what = f"the target {name}" if len(known) > 1 else "the target"
                 raise DataError(
                     f"{what} is {column[0]:g} in all {len(column)} training examples, so nothing"
                     " can be learned of it"
+                )
+            if abs(column.mean()) > FARTHEST * column.std():
+                raise DataError(
+                    f"{what} varies by {column.std():.3g} around {column.mean():.10g},"
+                    " and a head's numbers keep seven digits; subtract a constant from the column"
                 )
         return
     _stop_at_numbers(known, int((of(manifest, known) == 1).sum()))

@@ -71,7 +71,8 @@ class Asked:
 
     `names` [c] are what its outputs stand for, `answers` [n, c] are probabilities, or numbers in
     the targets' own units. `thresholds` [c] are there for several labels alone. `slices` has a row
-    an example, with the columns of the user's table. `sets` is what `conformal.py` has calibrated.
+    an example, with the columns of the user's table. `reach` [c] is by how much an interval with a
+    promise reaches to either side of each number; empty where there is none.
     """
 
     test: "Split"
@@ -80,7 +81,7 @@ class Asked:
     thresholds: Sequence[float]
     slices: "pd.DataFrame"
     settings: "EvaluateParams"
-    sets: dict[str, Any]
+    reach: Sequence[float] = ()
 
 
 class Task(Protocol):

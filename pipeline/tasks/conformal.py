@@ -39,6 +39,7 @@ PENALTIES = (0.001, 0.01, 0.1, 0.2, 0.5)  # lambda: those that the paper of RAPS
 OF_NO_SCALE = ("ridge", "nearest_mean")  # whose scores on subsets are right in order only
 DIGITS = 6  # of a quantile, which is rounded up
 MANY = 5  # numbers that a line tells of
+SURE = 0.01  # a promise that is kept looks broken in at most this share of test splits
 
 
 class Held(NamedTuple):
@@ -321,3 +322,29 @@ def said(sets: dict[str, Any], found: pd.DataFrame) -> str:
         f"sets that promise {sets['coverage']:g} hold the class of {every['coverage']:.4f} of the"
         f" test examples, with {every['size']:.2f} classes on average"
     )
+
+
+def doubts(sets: dict[str, Any], found: pd.DataFrame) -> list[str]:
+    """What to doubt: where the sets hold the truth of fewer test examples than chance explains.
+
+    A promise is for examples from where those came that it was calibrated on. Test examples from
+    another place may be held less often (an exact binomial test; of several numbers each).
+    """
+    if found.empty:
+        return []
+    from scipy.special import bdtr  # the sums of the binomial distribution
+
+    told = found if "reach" in sets else found.head(1)
+    lines = []
+    for name, examples, share in zip(
+        told["class"], told["examples"], told["coverage"], strict=True
+    ):
+        chance = float(bdtr(round(share * examples), examples, sets["coverage"]))
+        if chance < SURE / len(told):
+            of = f"of {name} " if "reach" in sets else ""
+            lines.append(
+                f"the promise {of}is not kept on the test examples ({share:.4f} instead of"
+                f" {sets['coverage']:g}; p = {chance:.2g}): they are unlike the training and"
+                " validation examples that it rests on"
+            )
+    return lines

@@ -15,8 +15,7 @@ import pandas as pd
 from ..core.params import EvaluateParams
 from ..core.paths import PROBABILITIES
 from ..tables.labels import listed
-from ..tables.targets import shown
-from ..tables.task_names import MULTILABEL
+from ..tables.task_names import SEPARATOR
 from . import Array, Asked
 from .label_metrics import Answers, weighted
 from .metrics import Weigh
@@ -78,7 +77,7 @@ class Multilabel:
         table = pd.DataFrame(
             {
                 "path": asked.test.paths,
-                "label": _texts(asked.test.labels, asked.names),
+                "label": _texts(asked.test.labels == 1, asked.names),
                 "predicted": _texts(chosen, asked.names),
                 "correct": _right(asked),
                 "unknown": _texts(np.isnan(asked.test.labels), asked.names),
@@ -99,7 +98,7 @@ class Multilabel:
 
         test, shares, names = asked.test, asked.answers, asked.names
         if asked.settings.all_probabilities:
-            file, labels = folder / PROBABILITIES.name, np.array(_texts(test.labels, names))
+            file, labels = folder / PROBABILITIES.name, np.array(_texts(test.labels == 1, names))
             tables.write_probabilities(file, test.paths, labels, shares, names)
         drawn = names
         if len(names) > tables.MANY:
@@ -116,9 +115,11 @@ class Multilabel:
         }
 
 
-def _texts(labels: Array | npt.NDArray[np.bool_], names: list[str]) -> list[str]:
-    """The labels of each example as one text."""
-    return [shown(names, row, MULTILABEL) for row in labels]
+def _texts(there: npt.NDArray[np.bool_], names: list[str]) -> list[str]:
+    """The labels that are there, of each example [n, c], as one text like that in the manifest."""
+    order = np.argsort(names)
+    ordered = np.array(names)[order]
+    return [SEPARATOR.join(ordered[row].tolist()) for row in there[:, order]]
 
 
 def _right(asked: Asked) -> npt.NDArray[np.bool_]:

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from ..core.params import EvaluateParams
-from ..heads.sets import reach
 from ..tables.labels import listed
 from ..tables.targets import shown
 from ..tables.task_names import REGRESSION
@@ -54,18 +53,18 @@ class Regression:
         return {"class": asked.names, "pictures": len(asked.test.labels)}
 
     def predictions(self, asked: Asked) -> pd.DataFrame:
-        """Each number as it is and as it was predicted, and its interval where one is promised."""
-        targets = asked.test.labels
+        """Each number as it is and as it was predicted, and the ends of its interval if any."""
+        targets, answers = asked.test.labels, asked.answers
+        columns = {"target": targets, "predicted": answers}
+        if len(asked.reach):
+            reach = np.array(asked.reach)
+            columns |= {"low": answers - reach, "high": answers + reach}
         table: dict[str, Any] = {"path": asked.test.paths}
         table["label"] = [shown(asked.names, row, REGRESSION) for row in targets]
-        for column, name in enumerate(asked.names):
-            digits = digits_of(targets[:, column])
-            columns = {"target": targets, "predicted": asked.answers}
-            if "reach" in asked.sets:
-                far = reach(asked.sets, len(asked.names))
-                columns |= {"low": asked.answers - far, "high": asked.answers + far}
+        for place, name in enumerate(asked.names):
+            digits = digits_of(targets[:, place])
             for words, values in columns.items():
-                table[f"{words}({name})"] = [f"{one:.{digits}g}" for one in values[:, column]]
+                table[f"{words}({name})"] = [f"{one:.{digits}g}" for one in values[:, place]]
         return pd.concat([pd.DataFrame(table), asked.slices], axis=1).sort_values("path")
 
     def slices(self, asked: Asked) -> pd.DataFrame:

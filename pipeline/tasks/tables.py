@@ -39,7 +39,8 @@ def metrics(
 ) -> dict[str, dict[str, Any]]:
     """What `reports/metrics.json` holds: measures under `test`, their ends under `interval`.
 
-    A measure that is not defined is left out.
+    A measure that is not defined is left out, and so is the interval of one that is defined in no
+    resample.
     """
     test: dict[str, Any] = {}
     ends = {}
@@ -47,9 +48,10 @@ def metrics(
         value = float(measured.overall[name][0])
         if np.isnan(value):
             continue
-        low, high = interval(values, confidence)
         test[name] = _rounded(name, value)
-        ends[name] = {"low": _rounded(name, float(low)), "high": _rounded(name, float(high))}
+        if not np.isnan(values).all():
+            low, high = interval(values, confidence)
+            ends[name] = {"low": _rounded(name, float(low)), "high": _rounded(name, float(high))}
     return {"test": {**test, "pictures": examples}, "interval": ends}
 
 

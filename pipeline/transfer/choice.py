@@ -21,8 +21,8 @@ from ..core.errors import DataError
 from ..heads.head import one_thread
 from ..tables import joined
 from ..tables.features import Split
-from ..tables.manifest import CLASSIFICATION
 from ..tables.power import raised
+from ..tables.task_names import CLASSIFICATION
 from .judging import surprise, value
 from .quick_head import decays_for, quick_heads, units_for
 

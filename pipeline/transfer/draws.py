@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ..heads.head import Floats
 from ..tables.features import Split
-from ..tables.manifest import CLASSIFICATION
+from ..tables.task_names import CLASSIFICATION
 from ..tasks import metrics
 from . import judging
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ..heads.head import Head
 from ..heads.losses import OF_NUMBERS, Units, loss_for
-from ..tables.manifest import CLASSIFICATION
+from ..tables.task_names import CLASSIFICATION
 
 
 @dataclass(frozen=True)

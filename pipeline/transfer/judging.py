@@ -12,8 +12,7 @@ from .. import tasks
 from ..core.params import EvaluateParams
 from ..heads.head import ANSWERS, Floats, probabilities
 from ..heads.losses import Units, cell_losses
-from ..tables.manifest import CLASSIFICATION
-from ..tables.targets import MULTILABEL, REGRESSION
+from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
 from ..tasks.metrics import Weigh, interval, resample, whole
 
 Losses = npt.NDArray[np.float64]
@@ -67,7 +66,8 @@ def value(task: str, logits: Floats, labels: npt.NDArray[Any]) -> float:
 def judged(task: str, logits: Floats, labels: npt.NDArray[Any], confidence: float) -> Judged:
     """The measure of answers with its interval; the rest is as in `weigh`."""
     weighing = weigh(task, logits, labels)
-    resampled = resample(weighing, *logits.shape, RESAMPLES, 0).overall[MEASURES[task]]
+    examples, outputs = logits.shape
+    resampled = resample(weighing, examples, outputs, RESAMPLES, 0).overall[MEASURES[task]]
     low, high = interval(resampled, confidence)
     return Judged(value(task, logits, labels), float(low), float(high))
 
@@ -91,7 +91,9 @@ def surprise(
         log_losses: Losses = -np.log(np.maximum(given, LEAST))
         return log_losses
     if units is not None:
-        cells = cell_losses("squared", units.learned(logits), units.learned(labels))
+        cells = cell_losses(
+            "squared", units.learned(logits.astype(np.float64)), units.learned(labels)
+        )
     else:
         cells = cell_losses("binary", logits, labels)
     known = ~np.isnan(cells)

@@ -14,7 +14,7 @@ from ..heads.hyperparameters import from_used
 from ..heads.losses import Units, loss_for
 from ..heads.trained import Schedule, Trained
 from ..tables.features import Split
-from ..tables.targets import REGRESSION
+from ..tables.task_names import REGRESSION
 
 # Stronger penalties: a number may be told by many features, each of which says little.
 STRONG = np.geomspace(30, 1000, 4).tolist()

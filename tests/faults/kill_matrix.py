@@ -11,12 +11,15 @@ rank the store.
 DVC writes dvc.lock in place. Where the kill came while it did, DVC refuses to go on until the file
 is brought back from git or deleted; such a round is counted, the file deleted, and `dvc repro` run.
 
-    python -m benchmarks tests.faults.kill_matrix [--kills 21] [--stages STAGE,STAGE]
+    python -m benchmarks tests.faults.kill_matrix [--kills 21] [--stages STAGE,STAGE] [--task TASK]
 
-The rows are kept in kill_matrix.json beside the page; those of stages not named stay as they were.
-A minute a kill on two cores. The optional stages are asked for where they are named.
+The rows are kept in kill_matrix.json beside the page; those of stages not named stay as they were,
+and so do those of another task. A minute a kill on two cores. The optional stages are asked for
+where they are named.
 """
 
+import contextlib
+import csv
 import itertools
 import json
 import os
@@ -35,8 +38,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import psutil
 import yaml
+from PIL import Image, UnidentifiedImageError
 
 from benchmarks.harness import ROOT, Repository, commit, digits, table
 
@@ -61,7 +66,7 @@ OPTIONAL = {"best": "finetune"} | {
     name: name for name in ("learning_curve", "rank", "finetune", "from_scratch")
 }
 # What makes each stage short.
-SMALL = {
+SMALL: dict[str, dict[str, object]] = {
     "augment": {"views": 2},
     "evaluate": {"bootstrap": 50},
     "train": {"epochs": 8},
@@ -71,6 +76,18 @@ SMALL = {
 OUTPUTS = ("data/manifest.parquet", "data/refused.csv", "data/plan.parquet", "data/features",
            "data/pictures", "data/finetuned", "models", "reports", "bundle", "best")  # fmt: skip
 TIMINGS = "rank_speed.csv"
+# What each task learns of digits: a label of each, which of two shapes it has, how bright it is.
+COVERAGE: dict[str, object] = {"coverage": 0.8}
+ASKED: dict[str, dict[str, dict[str, object]]] = {
+    "classification": {"evaluate": COVERAGE},
+    "multilabel": {"evaluate": COVERAGE, "ingest": {"targets": ["line", "ring"]}},
+    "regression": {
+        "evaluate": COVERAGE,
+        "ingest": {"targets": ["brightness"]},
+        "train": {"optimizer": "ridge"},
+    },
+}
+SHAPES = {"0": ("0", "1"), "1": ("1", "0"), "2": ("0", "0"), "3": ("0", "")}  # line, ring
 PICTURES = 60
 
 
@@ -219,6 +236,28 @@ def matrix(repository: Repository, stage: str, kills: int) -> Iterator[Kill]:
         yield result
 
 
+def write_table(pictures: Path) -> None:
+    """Beside the pictures of digits, a table of what tasks learn of them."""
+    with (pictures / "labels.csv").open("w", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["path", "line", "ring", "brightness"])
+        for path in sorted(pictures.rglob("*.png")):
+            with contextlib.suppress(UnidentifiedImageError):
+                brightness = float(np.asarray(Image.open(path)).mean())
+            name = path.relative_to(pictures)
+            rows.writerow([name, *SHAPES[path.parent.name], f"{brightness:.3f}"])
+
+
+def settings(task: str) -> dict[str, dict[str, object]]:
+    """What makes each stage short, and what the task asks for."""
+    found = {name: dict(values) for name, values in SMALL.items()}
+    for name, values in ASKED[task].items():
+        found[name] = found.get(name, {}) | values
+    if task != "classification":
+        found["ingest"] |= {"task": task, "source": "csv"}
+    return found
+
+
 def row(stage: str, kills: list[Kill]) -> list[object]:
     """What the table says of a stage."""
     times = [kill.after_s for kill in kills]
@@ -230,24 +269,32 @@ def row(stage: str, kills: list[Kill]) -> list[object]:
     return [stage, len(kills), span, again, right, cut, made]
 
 
-def measure(scratch: Path, page: Path, kills: int = 21, stages: str = "") -> str:
+def measure(
+    scratch: Path, page: Path, kills: int = 21, stages: str = "", task: str = "classification"
+) -> str:
     declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     asked = stages.split(",") if stages else [name for name in declared if name not in OPTIONAL]
     if unknown := set(asked) - PARAMETERS.keys():
         sys.exit(f"name in PARAMETERS a parameter that has {', '.join(sorted(unknown))} run")
     random.seed(0)
-    drawn = digits(scratch / "drawn", classes=2, each=PICTURES // 2)
+    classes = 2 if task == "classification" else len(SHAPES)
+    drawn = digits(scratch / "drawn", classes, PICTURES // classes)
     one = min(drawn.rglob("*.png"))
     shutil.copy(one, one.with_name("copy.png"))
     one.with_name("broken.png").write_bytes(b"no picture")
-    repository = Repository(scratch, drawn, **SMALL)
+    if task != "classification":
+        write_table(drawn)
+    repository = Repository(scratch, drawn, **settings(task))
     repository.run("dvc", "add", "-q", "data/raw/pictures")
     kept = page.with_suffix(".json")
     known = json.loads(kept.read_text()) if kept.exists() else {}
     for stage in asked:
-        known[stage] = row(stage, list(matrix(repository, stage, kills)))
+        name = stage if task == "classification" else f"{stage}, {task}"
+        known[name] = row(name, list(matrix(repository, stage, kills)))
         kept.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
-    rows = [known[stage] for stage in declared if stage in known]
+    of_tasks = ["", *(f", {name}" for name in ASKED)]
+    names = [f"{stage}{ending}" for ending in of_tasks for stage in declared]
+    rows = [known[name] for name in names if name in known]
     count, same = (sum(one[at] for one in rows) for at in (1, 4))
     columns = "killed in | kills | seconds into the stage, from – median – to"
     columns += " | killed stage ran again | same bytes | of them `dvc.lock` cut"

@@ -30,6 +30,7 @@ OUTPUTS = {
         "reports/plots",
         "reports/predictions.csv",
         "reports/repeats.csv",
+        "reports/sets.csv",
         "reports/slices.csv",
     ),
     "checks": ("reports/checks.json", "reports/checks"),

@@ -456,3 +456,24 @@ def test_a_loss_of_huge_logits_is_a_number():
     np.testing.assert_allclose(
         losses.cell_losses("binary", logits, np.array([[1.0, 1.0]])), [[0, 1e5]]
     )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("loss", ["binary", "squared", "huber"])
+def test_a_gpu_gives_the_heads_of_the_cpu(loss):
+    rows, val = (forget(TRAIN), forget(VAL)) if loss == "binary" else (NUMBERS, NUMBERS_VAL)
+    knobs = [Hyperparameters("adamw", 0.01, 0.01, width, 0.0, 0.0, 0) for width in (0, 8)]
+    here, there = (
+        fit_heads(rows, val, knobs, schedule(rows, loss), device) for device in ("cpu", "cuda")
+    )
+    for one, other in zip(here, there, strict=True):
+        assert one.kept.val_loss == pytest.approx(other.kept.val_loss, rel=1e-3)
+        assert one.kept.val_accuracy == pytest.approx(other.kept.val_accuracy, abs=1e-2)
+
+
+def test_numbers_that_are_all_the_same_but_for_rounding_do_not_vary() -> None:
+    same = np.full((30, 1), -0.1) + np.arange(30)[:, None] * 1e-17
+    labels = np.hstack([same, np.arange(30.0)[:, None]])
+    found = losses.spreads(labels)
+    assert found[0] == 0
+    assert found[1] == pytest.approx(np.var(np.arange(30)) * 30)

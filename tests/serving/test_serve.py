@@ -345,7 +345,11 @@ def told(browser, address, width, task, names, replies):
     page.set_default_timeout(1000 * PATIENCE)
     problems = []
     page.on("pageerror", lambda error: problems.append(str(error)))
-    health = HTTP.get(f"{address}/health").json() | {"task": task, "classes": list(names)}
+    health = HTTP.get(f"{address}/health").json() | {
+        "task": task,
+        "classes": list(names),
+        "coverage": 0.9,
+    }
     left = iter(replies)
     page.route("**/health", lambda route: route.fulfill(json=health))
     page.route("**/training/*", lambda route: route.fulfill(status=404))
@@ -402,8 +406,10 @@ def test_the_page_shows_numbers(address, browser, width, picture):
     numbers = {"age": 74.512345, ONE_WORD: 1234567.0, SEVERAL: -0.0000125}
     near = {"path": "a", "label": "age=70, disc=1", "cosine": 1, "number": 0}
     heat_map = "data:text/html;base64," + base64.b64encode(b"<p>a <mark>word</mark></p>").decode()
-    reply = {"numbers": numbers, "neighbours": [near], "heat_map": heat_map}
-    with told(browser, address, width, "regression", numbers, [reply]) as page:
+    of_each = {name: [value - 1, value + 1] for name, value in numbers.items()}
+    reply = {"numbers": numbers, "intervals": of_each, "neighbours": [near], "heat_map": heat_map}
+    one = reply | {"numbers": {"age": 3}, "intervals": {"age": [2.5, 123456.7]}}
+    with told(browser, address, width, "regression", numbers, [reply, one]) as page:
         page.locator("#about", has_text="3 numbers").wait_for()
         page.set_input_files("#file", {"name": "one", "mimeType": "", "buffer": picture})
         page.locator("#near", has_text="age=70, disc=1").wait_for()
@@ -411,6 +417,14 @@ def test_the_page_shows_numbers(address, browser, width, picture):
         said = ["age 74.512", f"{ONE_WORD} 1234567", f"{SEVERAL} -0.0000125"]
         assert lines(page, "#classes li") == said
         assert page.inner_text("#heat figcaption") == "A word of more colour raises age more."
+        promise = "With a probability of 90 % or more"
+        found = page.inner_text("#likely")
+        assert found.startswith(f"{promise} each: age from 73.512 to 75.512, {ONE_WORD} from 12345")
+        page.set_input_files("#file", {"name": "two", "mimeType": "", "buffer": picture})
+        page.locator("#likely", has_text=f"{promise} it is from 2.5 to 123457.").wait_for()
+        assert (
+            page.inner_text("#heat figcaption") == "A word of more colour raises the number more."
+        )
 
 
 def test_the_page_shows_sounds_and_texts_too(address, browser, tmp_path):

@@ -1,5 +1,6 @@
 """A bundle of several labels, or of numbers, answers by every door as its head does."""
 
+import importlib
 import json
 import shutil
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from starlette.testclient import TestClient
 
 from flows import growing
@@ -20,6 +23,7 @@ from pipeline.serving import predict, tables
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.server import Limits, application
 from tests.bundles import LABELS, NUMBERS, TEXTS, THRESHOLDS, VECTORS, head_of
+from tests.conftest import Project
 
 ByHand = Callable[[str], Path]
 SEVERAL = np.array([1, 0.45, 0, 0], np.float32)  # brick, and moss above its low threshold
@@ -194,6 +198,48 @@ def test_a_folder_that_grows_is_answered_once(
     less = {name: value for name, value in first.items() if name not in names[:1]}
     answers.write_text(json.dumps(less) + "\n")
     assert look() == (1, 1)
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_what_evaluate_said_of_test_examples_is_what_a_bundle_says(
+    project: Project, task: str
+) -> None:
+    """From a table to the answers, through every stage that they rest on."""
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((80, 6)).astype(np.float32)
+    scores = vectors[:, :2] + 0.3 * random.standard_normal((80, 2))
+    wanted = np.where(scores > 0.5, 1.0, 0.0) if task == "multilabel" else 7 * scores + 20
+    wanted[::9, 1] = np.nan if task == "multilabel" else 20  # unknown
+    table = {name: column for name, column in zip(["moss", "wood"], wanted.T, strict=True)}
+    pq.write_table(
+        pa.table({"vector": pa.array(vectors.tolist(), pa.list_(pa.float32())), **table}),
+        "data/raw/t.parquet",
+    )
+    document = yaml.safe_load(Path("params.yaml").read_text())
+    document["ingest"] = {"kind": "vector", "source": "parquet", "path": "data/raw/t.parquet",
+                          "task": task, "targets": ["moss", "wood"]}  # fmt: skip
+    document |= {"augment": {"views": 0}, "evaluate": {"bootstrap": 10}}
+    document["train"] = {"optimizer": "ridge" if task == "regression" else "lbfgs"}
+    document["extract"]["backbone"] = "identity"
+    Path("params.yaml").write_text(yaml.safe_dump(document))
+    for stage in ("ingest", "augment", "extract", "train", "evaluate", "bundle"):
+        getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
+
+    evaluated = pd.read_csv("reports/predictions.csv", keep_default_na=False)
+    predict.run(Path("bundle"), evaluated["path"], csv=Path("said.csv"))
+    said = pd.read_csv("said.csv", keep_default_na=False)
+    if task == "multilabel":
+        assert said["labels"].tolist() == evaluated["predicted"].tolist()
+    what = "p" if task == "multilabel" else "predicted"
+    for name in (f"{what}(moss)", f"{what}(wood)"):
+        np.testing.assert_allclose(said[name], evaluated[name].astype(float), rtol=1e-4)
+
+    # Models of one task are not put beside data of another.
+    about = json.loads(Path("models/head.json").read_text())
+    about["task"] = "regression" if task == "multilabel" else "multilabel"
+    Path("models/head.json").write_text(json.dumps(about | {"thresholds": [0.5, 0.5]}))
+    with pytest.raises(DataError, match=rf"trained for {about['task']} and .* is of {task}: run"):
+        importlib.import_module("pipeline.bundle").bundle()
 
 
 def changed(bundle: Path, folder: Path, **changes: object) -> Path:

@@ -15,6 +15,7 @@ from pipeline.core.paths import (
     CLASSES,
     HEAD,
     HEAD_WEIGHTS,
+    MANIFEST,
     METRICS,
     PLOTS,
     PREDICTIONS,
@@ -141,6 +142,8 @@ def test_evaluate_writes_figures_that_are_those_of_its_predictions(of_labels, ca
         "path", "label", "predicted", "correct", "unknown", "camera", "p(brick)", "p(moss)",
         "p(wood)",
     ]  # fmt: skip
+    manifest = pd.read_parquet(MANIFEST)
+    assert table["label"].tolist() == manifest[manifest["split"] == "test"]["label"].tolist()
     assert test["exact_match"] == pytest.approx(table["correct"].mean(), abs=1e-6)
     each = []
     for name in LABELS:

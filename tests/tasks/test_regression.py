@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 from sklearn import metrics
 
+from pipeline.core.params import EvaluateParams
 from pipeline.core.paths import CLASSES, METRICS, PLOTS, PREDICTIONS, REPEATS, SETS, SLICES
 from pipeline.evaluate import evaluate
-from pipeline.tasks import regression
-from pipeline.tasks.metrics import resample, whole
+from pipeline.tables.features import Split
+from pipeline.tasks import Asked, regression, tables
+from pipeline.tasks.metrics import Scores, resample, whole
 from pipeline.tasks.number_metrics import weighted
 from pipeline.tasks.residuals import draw_residuals, extremes, residual_table
 from tests.tasks.made import make, measured
@@ -63,6 +65,13 @@ def test_r2_is_not_defined_where_nothing_varies():
     assert found.overall["r2"][0] == pytest.approx(metrics.r2_score(targets[:, 1], given[:, 1]))
     assert np.isnan(one.overall["r2"][0])
     assert 0 < np.isnan(drawn.overall["r2"]).sum() < 50  # where one was drawn twice
+
+
+def test_a_measure_that_no_resample_defines_has_no_interval():
+    scores = [Scores({"r2": np.array([value])}, {}) for value in (0.5, np.nan)]
+    assert tables.metrics(*scores, 0.95, 2) == {"test": {"r2": 0.5, "pictures": 2}, "interval": {}}
+    whole, drawn = reversed(scores)
+    assert tables.metrics(whole, drawn, 0.95, 2) == {"test": {"pictures": 2}, "interval": {}}
 
 
 def test_the_digits_tell_what_targets_differ_by():
@@ -140,6 +149,34 @@ def test_several_numbers_have_a_row_a_panel_and_columns_each(of_numbers):
         "label", "target(height)", "predicted(height)", "target($weight$)", "predicted($weight$)"
     ]  # fmt: skip
     assert pd.read_csv(PLOTS / "residuals.csv")["name"].unique().tolist() == names
+
+
+def test_intervals_stand_beside_what_was_predicted():
+    targets, given = numbers(10, 2)
+    paths, nothing = np.array([f"{n}.png" for n in range(10)]), np.zeros((10, 1), np.float32)
+    test = Split(paths, paths, np.zeros(10, np.int32), targets, nothing)
+    asked = Asked(test, ["a", "b"], given, [], pd.DataFrame(), EvaluateParams(), [0.5, 20])
+    table = regression.TASK.predictions(asked)
+    order = ["target", "predicted", "low", "high"]
+    assert table.columns.tolist()[2:] == [f"{one}({name})" for name in "ab" for one in order]
+    for name, reach in (("a", 0.5), ("b", 20)):
+        low, predicted, high = (
+            table[f"{one}({name})"].astype(float) for one in ("low", "predicted", "high")
+        )
+        np.testing.assert_allclose(high - predicted, reach, atol=1e-3)
+        np.testing.assert_allclose(predicted - low, reach, atol=1e-3)
+
+
+def test_intervals_with_a_promise_are_those_that_the_table_of_sets_tells_of(of_numbers, capsys):
+    assert "low(weight)" not in pd.read_csv(PREDICTIONS)  # of too few examples
+    make("regression", ["weight"], *measured(200))
+    evaluate()
+    table, sets = pd.read_csv(PREDICTIONS), pd.read_csv(SETS)
+    target, low, high = (table[f"{one}(weight)"] for one in ("target", "low", "high"))
+    assert sets["class"].tolist() == ["weight"]
+    assert sets["coverage"].tolist() == [pytest.approx(((low <= target) & (target <= high)).mean())]
+    assert sets["size"].tolist() == [pytest.approx((high - low).mean(), abs=1e-3)]
+    assert "evaluate: intervals that promise 0.9 hold" in capsys.readouterr().out
 
 
 def test_the_extremes_are_the_largest_residuals_on_both_sides(tmp_path):

@@ -234,6 +234,28 @@ def test_why_tells_of_rows(vectors: Project) -> None:
     assert line.startswith("3 vectors added: data/raw/items.parquet#item 40")
 
 
+def test_why_tells_of_labels_in_columns_beside_one_to_slice_by(vectors: Project) -> None:
+    from pipeline.core import params
+
+    def lay(first: str) -> None:
+        table = pd.DataFrame({"key": [f"item {number}" for number in range(40)]})
+        table["vector"] = load_digits().data[:40].astype(np.float32).tolist()
+        table["sun"] = [first, *"01" * 19, "1"]
+        table["rain"], table["camera"] = list("0110" * 10), list("AB" * 20)
+        table.to_parquet(TABLE)
+
+    vectors.set(**{"ingest.task": "multilabel", "ingest.targets": ["sun", "rain"]})
+    lay("0")
+    run("ingest")
+    before = pd.read_parquet("data/manifest.parquet")
+    lay("1")
+    after = why.coming_manifest(params.load(kinds.schema), before, {str(TABLE)}, VECTOR)
+    assert after is not None
+    assert list(after.columns) == list(before.columns)
+    (line,) = why.example_changes(before, after, VECTOR)
+    assert line.startswith("1 vector relabelled: data/raw/items.parquet#item 0 ( → sun)")
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [

@@ -1,0 +1,170 @@
+"""Label issues of several labels and of numbers: what is planted is found, clean data are quiet."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.checks import checks
+from pipeline.core.params import ChecksParams
+from pipeline.core.paths import CHECKS, MANIFEST
+from pipeline.quality.few_examples import few_examples
+from pipeline.quality.label_issues_of_several import label_issues_of_several
+from pipeline.quality.number_issues import number_issues
+from pipeline.tables.manifest import GIVEN, read_manifest, write_manifest
+from tests.tasks.made import LABELS, make
+
+EXAMPLES = 600
+NAMES = [f"label {number}" for number in range(5)]
+
+
+def rows(count: int = EXAMPLES) -> pd.DataFrame:
+    """The columns of a manifest that the checks look at."""
+    digests = [f"{number:064x}" for number in range(count)]
+    return pd.DataFrame(
+        {
+            "path": [f"{number:03}.png" for number in range(count)],
+            "digest": digests,
+            "split": "train",
+            "group": "",
+        }
+    )
+
+
+def features_of(count: int = EXAMPLES, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((count, 12)).astype(np.float32)
+
+
+def several(slope: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Features, and five labels of which they tell the more, the steeper the slope is."""
+    features = features_of(seed=seed)
+    random = np.random.default_rng(seed + 1)
+    chance = 1 / (1 + np.exp(-slope * (features[:, :5] - np.linspace(0, 1.5, 5))))
+    return features, (random.random(chance.shape) < chance).astype(np.float64)
+
+
+def cells(found: pd.DataFrame) -> set[tuple[int, str]]:
+    """The example and label of each issue."""
+    return {(int(row.path[:3]), row.label.removeprefix("not ")) for row in found.itertuples()}
+
+
+def test_labels_that_were_turned_round_are_found_and_no_others_are() -> None:
+    features, given = several(slope=20)
+    assert label_issues_of_several(rows(), features, given, NAMES, ChecksParams()).empty
+    random = np.random.default_rng(3)
+    flipped = random.random(given.shape) < 0.05
+    unknown = ~flipped & (random.random(given.shape) < 0.2)
+    given = np.where(flipped, 1 - given, np.where(unknown, np.nan, given))
+    found = label_issues_of_several(rows(), features, given, NAMES, ChecksParams())
+    planted = {(row, NAMES[label]) for row, label in np.argwhere(flipped)}
+    assert len(cells(found) & planted) > 0.7 * len(planted)
+    assert len(cells(found) & planted) > 0.85 * len(found)
+    assert found["given_probability"].is_monotonic_increasing
+    for row in found.itertuples():
+        there = given[int(row.path[:3]), NAMES.index(row.label.removeprefix("not "))]
+        assert {0.0: f"not {row.suggested}", 1.0: row.suggested.removeprefix("not ")}[there] == (
+            row.label
+        )
+
+
+@pytest.mark.parametrize("slope", [0.5, 2, 5])
+def test_labels_that_features_hardly_tell_raise_no_alarm(slope: float) -> None:
+    alarms = [
+        len(label_issues_of_several(rows(), *several(slope, seed), NAMES, ChecksParams()))
+        for seed in range(4)
+    ]
+    assert sum(alarms) <= 6  # of 12,000 labels
+
+
+def test_a_label_of_few_examples_is_not_judged() -> None:
+    features, given = several(slope=20)
+    given[:, 0] = 0
+    given[:9, 0] = 1
+    found = label_issues_of_several(rows(), features, given, NAMES, ChecksParams())
+    assert not {name for _, name in cells(found)} & {NAMES[0]}
+
+
+@pytest.mark.parametrize("noise", ["normal", "laplace"])
+def test_numbers_that_are_far_off_are_found_and_no_others_are(noise: str) -> None:
+    features, random = features_of(), np.random.default_rng(1)
+    signal = 30 + 5 * features[:, 0] + 5 * features[:, 1]
+    targets = signal + getattr(random, noise)(0, 1.5, EXAMPLES)
+    both = np.stack([targets, 1e6 * targets], axis=1)
+    assert number_issues(rows(), features, both, ["a", "b"], ChecksParams()).empty
+    wrong = np.arange(0, EXAMPLES, 60)
+    both[wrong, 0] *= 10
+    found = number_issues(rows(), features, both, ["a", "b"], ChecksParams())
+    assert set(found["path"].str[:3].astype(int)) == set(wrong)
+    assert found["label"].str.startswith("a=").all()
+    assert found["suggested"].str.startswith("a=").all()
+    assert found["spreads"].abs().is_monotonic_decreasing
+    assert (found["spreads"] < -6).all()  # the prediction is below
+    alone = number_issues(rows(), features, both[:, :1], ["a"], ChecksParams())
+    assert float(alone["label"].iloc[0]) > 100
+
+
+def test_a_number_that_never_varies_or_few_examples_raise_no_alarm() -> None:
+    features = features_of(40)
+    same = np.full((40, 1), 3.0)
+    assert number_issues(rows(40), features, same, ["a"], ChecksParams()).empty
+    few = features[:15, :1].astype(np.float64)
+    few[3] = 1e6
+    assert number_issues(rows(15), features[:15], few, ["a"], ChecksParams()).empty
+
+
+def prepared(task: str, names: list[str], features: np.ndarray, values: np.ndarray) -> None:
+    """A project of vectors up to its features; splits are given."""
+    make(task, names, features, values)
+    manifest = read_manifest(MANIFEST).assign(group="")
+    write_manifest(manifest, "vector", MANIFEST, {"val": GIVEN, "test": GIVEN}, task)
+
+
+def found(name: str) -> pd.DataFrame:
+    return pd.read_csv(CHECKS / f"{name}.csv")
+
+
+def test_the_stage_speaks_of_labels(project, capsys) -> None:
+    features, values = several(slope=20)
+    values = values[:, :3]
+    values[:, 2] = 0
+    values[:3, 2] = 1
+    values[7, 0] = 1 - values[7, 0]
+    prepared("multilabel", LABELS, features, values)
+    project.set(**{"checks.duplicate_cosine": 1.0})
+    checks()
+    said = capsys.readouterr().out
+    opposite = {0.0: "not brick, or brick?", 1.0: "brick, or not brick?"}[values[7, 0]]
+    assert f"checks: 1 label issue: data/raw/0007.png ({opposite})" in said
+    assert "checks: 1 label with fewer than 10 training " in said
+    assert "checks: no splits unlike the training split" in said
+    few = found("few_examples").set_index("class")
+    assert few.loc["wood"].tolist() == [2, 1, 0]  # which are the positives
+    drift = found("drift")
+    assert drift["compared"].tolist() == [150, 150]  # as one class
+
+
+def test_the_stage_speaks_of_numbers(project, capsys) -> None:
+    features = features_of()
+    values = 30 + 5 * features[:, :1].astype(np.float64)
+    values += np.random.default_rng(0).standard_normal(values.shape)
+    values[5] = 500
+    prepared("regression", ["age"], features, values)
+    shifted = features.copy()
+    project.set(**{"checks.duplicate_cosine": 1.0})
+    checks()
+    said = capsys.readouterr().out
+    assert "checks: 1 target issue: data/raw/0005.png (500, or " in said
+    assert "checks: no numbers with fewer than 10 training " in said
+    assert not found("drift")["drifted"].any()
+    shifted[3::4] += 1  # the test examples
+    prepared("regression", ["age"], shifted, values)
+    checks()
+    assert found("drift").set_index("split")["drifted"].to_dict() == {"val": False, "test": True}
+
+
+def test_few_examples_of_numbers_are_few_examples() -> None:
+    manifest = pd.DataFrame({"split": ["train"] * 4 + ["val"], "target:b": 1.0, "target:a": 2.0})
+    table = few_examples(manifest, "regression", least=5)
+    assert table.to_dict("records") == [
+        {"class": name, "train": 4, "val": 1, "test": 0} for name in ("a", "b")
+    ]
+    assert few_examples(manifest, "regression", least=4).empty
