@@ -211,9 +211,10 @@ def measure(scratch: Path, hymenoptera: Path, draws: int = 3) -> str:
 PAGE = """# None of these
 
 Means over {draws} divisions of each set of data, drawn anew, or of its own split: patches of the
-surfaces lie side by side, and in their own split those of a place are on one side. The figures by k are AUROC of the
-distance to the k-th nearest of the bank's training examples. The last columns of a table are shares
-of examples beyond the distance that keeps 95 % of the validation examples, with k = 1.
+surfaces lie side by side, and in their own split those of a place are on one side. The figures by k
+are AUROC of the distance to the k-th nearest of the bank's training examples. The last columns of a
+table are shares of examples beyond the distance that keeps 95 % of the validation examples, with
+k = 1.
 
 ## Far from training
 

@@ -5,10 +5,10 @@
 Each draw puts examples at random into train (60 %), val (20 %) and test (20 %). The head is trained
 as `train` trains it with `train.refit`, the sets are calibrated as `evaluate` does it, and the test
 examples are asked about. The sets of data: surfaces (the pictures of the default run), also with
-four augmented views of each, scikit-learn's handwritten digits as vectors, BBC titles (examples/text),
-and letters in the fonts that Matplotlib carries. Pictures go through EfficientNet-Lite0, titles
-through MiniLM. Numbers: scikit-learn's diabetes and Friedman's function as vectors, and the
-pictures of examples/regression.
+four augmented views of each, scikit-learn's handwritten digits as vectors, BBC titles
+(examples/text), and letters in the fonts that Matplotlib carries. Pictures go through
+EfficientNet-Lite0, titles through MiniLM. Numbers: scikit-learn's diabetes and Friedman's function
+as vectors, and the pictures of examples/regression.
 """
 
 import hashlib
@@ -335,8 +335,8 @@ def measure(scratch: Path, draws: int = 100) -> str:
         draws=draws,
         coverage=COVERAGE,
         coverages=table(
-            "data | examples {:,} | draws | accuracy {:.3f} | coverage {:.3f} | of draws, 5–95 % | labels"
-            " {:.2f} | randomised: coverage {:.3f} | labels {:.2f} | empty {:.3f} | own probability"
+            "data | examples {:,} | draws | accuracy {:.3f} | coverage {:.3f} | of draws,"
+            " 5–95 % | labels {:.2f} | randomised: coverage {:.3f} | labels {:.2f} | empty {:.3f} | own probability"
             " counts: coverage {:.3f} | labels {:.2f}",
             coverages,
         ),
@@ -346,8 +346,8 @@ def measure(scratch: Path, draws: int = 100) -> str:
             classes,
         ),
         intervals=table(
-            "data | examples {:,} | coverage {:.3f} | of draws, 5–95 % | width {:.2f} | by residuals"
-            " of training: coverage {:.3f} | width {:.2f}",
+            "data | examples {:,} | coverage {:.3f} | of draws, 5–95 % | width {:.2f} |"
+            " by residuals of training: coverage {:.3f} | width {:.2f}",
             intervals,
         ),
     )
