@@ -336,8 +336,8 @@ def measure(scratch: Path, draws: int = 100) -> str:
         coverage=COVERAGE,
         coverages=table(
             "data | examples {:,} | draws | accuracy {:.3f} | coverage {:.3f} | of draws, 5–95 %"
-            " | labels {:.2f} | randomised: coverage {:.3f} | labels {:.2f} | empty {:.3f} | own probability"
-            " counts: coverage {:.3f} | labels {:.2f}",
+            " | labels {:.2f} | randomised: coverage {:.3f} | labels {:.2f} | empty {:.3f} |"
+            " own probability counts: coverage {:.3f} | labels {:.2f}",
             coverages,
         ),
         classes=table(
