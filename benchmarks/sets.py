@@ -1,16 +1,19 @@
-"""Do sets of labels hold the right one as often as they promise? A hundred redrawn divisions.
+"""Do sets and intervals hold the truth as often as they promise? A hundred redrawn divisions.
 
     python -m benchmarks sets [--draws DRAWS]
 
 Each draw puts examples at random into train (60 %), val (20 %) and test (20 %). The head is trained
 as `train` trains it with `train.refit`, the sets are calibrated as `evaluate` does it, and the test
-examples are asked about. The sets of data: surfaces (the pictures of the default run), 800 of
-scikit-learn's handwritten digits as pictures and all 1,797 as vectors, BBC titles as text
+examples are asked about. The sets of data: surfaces (the pictures of the default run), also with
+four augmented views of each, scikit-learn's handwritten digits as vectors, BBC titles
 (examples/text), and letters in the fonts that Matplotlib carries. Pictures go through
-EfficientNet-Lite0, titles through MiniLM.
+EfficientNet-Lite0, titles through MiniLM. Numbers: scikit-learn's diabetes and Friedman's function
+as vectors, and the pictures of examples/regression.
 """
 
 import hashlib
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,22 +24,25 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_diabetes, load_digits, make_friedman1
 
 from benchmarks import text
-from benchmarks.harness import Project, digits, table
+from benchmarks.harness import ROOT, Project, table
 from pipeline.core.params import TrainParams
 from pipeline.heads.fit import fit_heads, refit
 from pipeline.heads.head import Head, fit_temperature, probabilities
 from pipeline.heads.hyperparameters import every_combination, used
+from pipeline.heads.losses import loss_for
 from pipeline.heads.sets import LabelSets, before, sizes
 from pipeline.heads.trained import Schedule, order
+from pipeline.tables import targets
 from pipeline.tables.features import Split, read_splits, view_0
 from pipeline.tables.manifest import read_manifest
 from pipeline.tables.power import raised
 from pipeline.tasks import conformal
 
 COVERAGE = 0.9
+AUGMENTED = "surfaces, 4 views"  # a fifth of the draws: its heads take five times as long
 SIDE = 64  # pixels of a drawn letter
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 FONTS = ("DejaVu", "STIXGeneral", "cmb10", "cmmi10", "cmr10", "cmss10", "cmti10", "cmtt10")
@@ -52,19 +58,25 @@ class Data:
     pool: Split
     classes: list[str]
     training: TrainParams
+    task: str = "classification"
+    split: npt.NDArray[np.str_] | None = None  # of each row, where it is not drawn anew
 
 
-def pictures(scratch: Path, folder: Path | None = None, views: int = 0) -> Data:
+def pictures(
+    scratch: Path, folder: Path | None = None, views: int = 0, own_split: bool = False
+) -> Data:
     """Features of pictures in folders, or of the surfaces; of all with augmented views."""
     project = Project(scratch, folder, augment={"views": views})
     if views:
-        project.set(ingest={"shares": {"train": 1.0, "val": 0.0, "test": 0.0}})
+        project.set(ingest={"shares": {"train": 0.98, "val": 0.0, "test": 0.02}})
     project.stages("ingest", "augment", "extract")
     manifest = read_manifest(project.folder / "data" / "manifest.parquet")
     classes = sorted(manifest["label"].unique())
     parts = ("train",) if views else ("train", "val", "test")
     found = read_splits(project.folder / "data" / "features", manifest, classes, parts, 0.5)
-    return Data(found["train"] if views else view_0(found), classes, TrainParams())
+    pool = found["train"] if views else view_0(found)
+    split = manifest.set_index("digest")["split"].loc[pool.digests].to_numpy(str)
+    return Data(pool, classes, TrainParams(), split=split if own_split else None)
 
 
 def vectors(features: Floats, labels: npt.NDArray[Any], training: TrainParams) -> Data:
@@ -104,15 +116,66 @@ def glyphs(folder: Path) -> Path:
 
 
 def every_set(scratch: Path) -> Iterator[tuple[str, Data]]:
-    """All sets of data, by name."""
-    yield "surfaces", pictures(scratch / "surfaces")
-    yield "surfaces, 4 views", pictures(scratch / "views", views=4)
-    of_digits = digits(scratch / "of digits", each=80)
-    yield "digits, pictures", pictures(scratch / "digits", of_digits)
-    yield "letters", pictures(scratch / "letters", glyphs(scratch / "of letters"))
-    yield "titles", titles()
+    """All sets of data whose examples have a label, by name."""
     found = load_digits()
     yield "digits, vectors", vectors(found.data, found.target, TrainParams(power=1.0))
+    yield "titles", titles()
+    yield "surfaces", pictures(scratch / "surfaces")
+    yield "letters", pictures(scratch / "letters", glyphs(scratch / "of letters"))
+    of_surfaces = scratch / "of surfaces"
+    for file in sorted((scratch / "surfaces" / "project" / "data" / "pictures").glob("*/*/*.png")):
+        (of_surfaces / file.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, of_surfaces / file.parent.name / f"{file.parent.parent.name} {file.name}")
+    yield AUGMENTED, pictures(scratch / "views", of_surfaces, views=4)
+
+
+def numbers(scratch: Path) -> Iterator[tuple[str, Data]]:
+    """Sets of data whose examples have numbers, by name."""
+    decays = TrainParams(optimizer="ridge", weight_decay=[0.001, 0.003, 0.01, 0.03, 0.1], power=1.0)
+    found = load_diabetes()
+    yield "diabetes, vectors", of_numbers(found.data * np.sqrt(442), found.target, decays)
+    made = make_friedman1(2000, noise=2.0, random_state=0)
+    yield "Friedman's function, vectors", of_numbers(*made, decays)
+    project = Project(scratch / "shares", augment={"views": 0})
+    data = ROOT / "examples" / "regression"
+    shutil.copy(data / "params.yaml", project.folder)
+    project.set(augment={"views": 0})
+    project.run(sys.executable, data / "data.py")
+    project.stages("ingest", "augment", "extract")
+    manifest = read_manifest(project.folder / "data" / "manifest.parquet")
+    names = targets.names(manifest)
+    parts = ("train", "val", "test")
+    splits = read_splits(project.folder / "data" / "features", manifest, names, parts, 0.5)
+    yield "share of brick, pictures", Data(view_0(splits), names, decays, "regression")
+
+
+def of_numbers(features: Floats, values: Floats, training: TrainParams) -> Data:
+    """Vectors with a number each."""
+    seen = vectors(features, np.arange(len(values)), training)
+    pool = replace(seen.pool, labels=values[seen.pool.labels][:, None].astype(np.float64))
+    return Data(pool, ["number"], training, "regression")
+
+
+def interval_row(name: str, data: Data, draws: int) -> list[Any]:
+    """A row of the table of intervals."""
+    found = []
+    for seed in range(draws):
+        train, val, test = divided(data, seed)
+        head, about = trained(data, train, val)
+        held = held_out(data, train, val, head, about)
+        errors = np.abs(head.logits(test.features) - test.labels)[:, 0]
+        far = conformal.quantile(np.abs(held.answers - held.labels)[:, 0], COVERAGE)
+        seen = np.abs(head.logits(train.features) - train.labels)[:, 0]
+        near = conformal.quantile(seen, COVERAGE)
+        spread = float(data.pool.labels.std())
+        found.append(
+            [(errors <= far).mean(), 2 * far / spread, (errors <= near).mean(), 2 * near / spread]
+        )
+    figures = np.array(found)
+    ends = np.quantile(figures[:, 0], [0.05, 0.95])
+    mean = figures.mean(axis=0)
+    said = f"{ends[0]:.3f}–{ends[1]:.3f}"
+    return [name, len(data.pool.labels), mean[0], said, *mean[1:]]
 
 
 def some(pool: Split, chosen: npt.NDArray[np.bool_]) -> Split:
@@ -120,8 +183,12 @@ def some(pool: Split, chosen: npt.NDArray[np.bool_]) -> Split:
     return Split(*(value[chosen] for value in vars(pool).values()))
 
 
-def divided(pool: Split, seed: int) -> tuple[Split, Split, Split]:
+def divided(data: Data, seed: int) -> tuple[Split, Split, Split]:
     """Train with every view, val and test without augmented ones; views stay together."""
+    pool = data.pool
+    if data.split is not None:
+        train, val, test = (some(pool, data.split == name) for name in ("train", "val", "test"))
+        return train, val, test
     names, example = np.unique(pool.digests, return_inverse=True)
     place = np.random.default_rng(seed).random(len(names))[example]
     original = pool.views == 0
@@ -135,16 +202,21 @@ def divided(pool: Split, seed: int) -> tuple[Split, Split, Split]:
 def trained(data: Data, train: Split, val: Split) -> tuple[Head, dict[str, Any]]:
     """The head as `train` trains it, and what it says of it."""
     settings, classes = data.training, len(data.classes)
-    schedule = Schedule(settings.epochs, settings.batch_size, 10, np.ones(classes, np.float32))
+    loss = loss_for(data.task, settings.loss)
+    ones = np.ones(classes, np.float32)
+    schedule = Schedule(settings.epochs, settings.batch_size, 10, ones, False, loss)
     best = min(fit_heads(train, val, every_combination(settings), schedule, "cpu"), key=order)
     assert best.head is not None
     assert best.kept is not None
-    temperature = fit_temperature(best.head.logits(val.features), val.labels)
+    temperature = 1.0
+    if data.task == "classification":
+        temperature = fit_temperature(best.head.logits(val.features), val.labels)
     about = {
         "classes": data.classes,
         "epoch": best.kept.epoch,
         "hyperparameters": used(best.hyperparameters),
         "refit": True,
+        "task": data.task,
         "temperature": temperature,
     }
     return refit(best, train, val, schedule, "cpu"), about
@@ -155,39 +227,46 @@ def drawn(data: Data, seed: int) -> dict[str, npt.NDArray[Any]] | None:
 
     None where a class has no training example, which `ingest` would refuse.
     """
-    train, val, test = divided(data.pool, seed)
+    train, val, test = divided(data, seed)
     if len(np.unique(train.labels)) < len(data.classes):
         return None
     head, about = trained(data, train, val)
-    manifest = pd.DataFrame({"digest": np.unique(data.pool.digests)})
-    told = conformal.calibrated(COVERAGE, head, about, train, val, manifest, data.training)
-    shares = head.answers(test.features, about["temperature"])
+    held = held_out(data, train, val, head, about)
+    temperature = about["temperature"]
+    told = conformal.calibrated_sets(held, temperature, COVERAGE)
+    shares = head.answers(test.features, temperature)
     sure = LabelSets(told["quantile"], told["lambda"], told["k_reg"])
     random = conformal.uniform(test.digests)
+    full = whole(probabilities(held.answers, temperature), held.labels)
     return {
         "label": test.labels,
         "rank": before(shares, test.labels)[0],
         "size": sizes(shares, sure),
         "randomised": sizes(shares, replace(sure, quantile=told["randomised"]), random),
-        # What is usual where sets are not randomised: a label's own probability counts whole.
-        "whole": np.maximum(1, sizes(shares, whole(data, train, val, head, about), 1 + 0 * random)),
+        "whole": np.maximum(1, sizes(shares, full, np.ones(len(random)))),
     }
 
 
-def whole(data: Data, train: Split, val: Split, head: Head, about: dict[str, Any]) -> LabelSets:
-    """Sets whose scores have each label's own probability in them."""
+def held_out(
+    data: Data, train: Split, val: Split, head: Head, about: dict[str, Any]
+) -> conformal.Held:
+    """What `evaluate` calibrates on."""
     both = conformal.together(train, val)
-    fold = conformal.folds(both.digests.tolist(), both.labels)
-    held = conformal.out_of_fold(both, fold, head, about, data.training, False)
-    shares, labels = probabilities(held.answers, about["temperature"]), held.labels
+    kinds = both.labels if both.labels.ndim == 1 else np.zeros(len(both.labels), np.int64)
+    fold = conformal.folds(both.digests.tolist(), kinds)
+    return conformal.out_of_fold(both, fold, head, about, data.training, False)
+
+
+def whole(shares: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> LabelSets:
+    """Sets whose scores have each label's own probability in them, as RAPS without randomness."""
     rank, ahead, own = before(shares, labels)
     k_reg = int(conformal.quantile(rank.astype(np.float64), COVERAGE))
     tried = []
     for penalty in conformal.PENALTIES:
         scores = ahead + own + penalty * np.maximum(rank - k_reg, 0)
         found = LabelSets(conformal.quantile(scores, COVERAGE), penalty, k_reg)
-        ones = np.ones(len(labels))
-        tried.append((float(np.maximum(1, sizes(shares, found, ones)).mean()), penalty, found))
+        size = np.maximum(1, sizes(shares, found, np.ones(len(labels))))
+        tried.append((float(size.mean()), penalty, found))
     return min(tried, key=lambda one: one[:2])[2]
 
 
@@ -213,6 +292,7 @@ def rows(name: str, data: Data, draws: int) -> tuple[list[Any], list[Any]]:
     row = [
         name,
         len(np.unique(data.pool.digests)),
+        draws,
         np.mean([(one["rank"] == 1).mean() for one in found]),
         covered.mean(),
         f"{np.quantile(covered, 0.05):.3f}–{np.quantile(covered, 0.95):.3f}",
@@ -246,17 +326,18 @@ def measure(scratch: Path, draws: int = 100) -> str:
     coverages: list[Sequence[Any]] = []
     classes: list[Sequence[Any]] = []
     for name, data in every_set(scratch):
-        row, of_class = rows(name, data, draws)
+        row, of_class = rows(name, data, draws // 5 if name == AUGMENTED else draws)
         print(*row, flush=True)
         coverages.append(row)
         classes.append(of_class)
+    intervals = [interval_row(name, data, draws) for name, data in numbers(scratch)]
     return PAGE.format(
         draws=draws,
         coverage=COVERAGE,
         coverages=table(
-            "data | examples {:,} | accuracy {:.3f} | coverage {:.3f} | of draws, 5–95 % | labels"
-            " {:.2f} | randomised: coverage {:.3f} | labels {:.2f} | empty {:.3f} | own probability"
-            " counts: coverage {:.3f} | labels {:.2f}",
+            "data | examples {:,} | draws | accuracy {:.3f} | coverage {:.3f} | of draws, 5–95 %"
+            " | labels {:.2f} | randomised: coverage {:.3f} | labels {:.2f} | empty {:.3f} |"
+            " own probability counts: coverage {:.3f} | labels {:.2f}",
             coverages,
         ),
         classes=table(
@@ -264,12 +345,17 @@ def measure(scratch: Path, draws: int = 100) -> str:
             " labels {:.2f} | highest | accuracy {:.3f} | coverage {:.3f} | labels {:.2f}",
             classes,
         ),
+        intervals=table(
+            "data | examples {:,} | coverage {:.3f} | of draws, 5–95 % | width {:.2f} |"
+            " by residuals of training: coverage {:.3f} | width {:.2f}",
+            intervals,
+        ),
     )
 
 
 PAGE = """# Sets of labels that hold the right one
 
-Means over {draws} divisions, drawn anew, with `evaluate.coverage: {coverage}` and `train.refit:
+Means over divisions that are drawn anew, with `evaluate.coverage: {coverage}` and `train.refit:
 true`. Coverage is the share of test examples whose set holds their label. Labels are those in a set
 on average. The first columns are of the sets that people get; where accuracy is above what is
 promised, they hold one label each, and cover more than was promised. The randomised sets are those
@@ -283,4 +369,12 @@ The promise is one over all examples, and none for each class. Over all draws, t
 covered least and the one that is covered most:
 
 {classes}
+
+## Intervals of numbers
+
+The width is told in standard deviations of the number. Diabetes has 442 examples, less than the
+500 that the figures above are of. The last two columns are of intervals from the residuals of the
+training examples themselves, as the head that learned from them answers: they promise too much.
+
+{intervals}
 """

@@ -7,8 +7,6 @@ from csv import DictWriter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..core.errors import ParamsError
 from ..tables.task_names import MULTILABEL, REGRESSION, SEPARATOR
 
@@ -49,8 +47,8 @@ def told(classifier: "Classifier", answer: "Answer") -> list[Any]:
     from .classifier import rounded
 
     if answer.numbers is not None and answer.interval is not None:
-        of_each = np.column_stack([answer.numbers, answer.interval])
-        said: list[Any] = rounded(of_each.ravel())
+        of_each = zip(rounded(answer.numbers), map(rounded, answer.interval), strict=True)
+        said: list[Any] = [value for number, ends in of_each for value in (number, *ends)]
     elif answer.numbers is not None:
         said = list(rounded(answer.numbers))
     elif classifier.task == MULTILABEL:
