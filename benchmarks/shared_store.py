@@ -171,7 +171,7 @@ def measure(scratch: Path, vectors: int = 50_000, keys: int = 1_000_000) -> str:
 Seconds of one round; each work opens the store anew. `held` asks for as many keys as there are,
 `get: some` for {SOME:,} of them, `get: all` for {IN_ORDER:,} at once in the order of writing, as
 `extract` does. `ten added` asks for all keys and ten more, and puts and gets these ten. Lance is
-{lance.__version__}; a bucket is on SeaweedFS on the same two cores, whose own time is in the seconds.
+{lance.__version__}; a bucket is on SeaweedFS on the same two cores, which share the seconds.
 
 ## {vectors:,} vectors of 1,280 numbers, {BATCH} a put
 

@@ -1,5 +1,8 @@
 """The feature store: a feature that was computed once is found again by what it is made of.
 
+There are two behind one interface (`interface.py`): the one on this machine, told of here, and one
+in a bucket that machines share (`shared.py`). `vectors.open_store` opens whichever is chosen.
+
 An entry is one view of one example through one backbone: 16 bytes of key (`keys.py`) and one
 float32 vector. The store is a cache outside the project, shared by the user's clones and by
 `dvc exp run --temp`: deleting it costs time, never correctness.
@@ -32,5 +35,6 @@ finetuning. They are few, so the limit does not count them; `make clean-store`
 deletes them too.
 
 `vectors.py` is what others use; `database.py` is the file, `eviction.py` the limit, `places.py` the
-folders.
+folders. Of the store in a bucket, `shards.py` is the form of an object, `index.py` what is kept in
+memory of all of them, `committer.py` what joins and evicts.
 """

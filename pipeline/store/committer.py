@@ -67,16 +67,16 @@ class Committer:
         if not (small or exceeds) or not self._take_turn(listed):
             return set()
         try:
-            gone, named = set(), None
+            self._delete(["none"])  # who may not delete would only write everything twice
+            gone: set[str] = set()
+            thinned: set[str] = set()
+            named = np.empty(0, np.uint64)
             if exceeds:
                 named = self._named()
                 gone, thinned = self._evict(listed, named)
                 small = [one for one in listed if one in small or one.name in thinned]
-            else:
-                thinned = set()
-            return gone | self._rewrite(
-                [one for one in small if one.name not in gone], thinned, named
-            )
+            left = [one for one in small if one.name not in gone]
+            return gone | self._rewrite(left, thinned, named)
         finally:
             self._delete(["committer"])
 
