@@ -73,9 +73,9 @@ class SharedStore:
         """The store itself."""
         return self
 
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close the store; where an error ends the run, nothing more is asked of the server."""
-        if error:
+        if error[0]:
             self._pool.shutdown()
         else:
             self.close()
