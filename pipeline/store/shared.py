@@ -33,6 +33,7 @@ from .interface import Feature, blob, checksum
 LAYOUT = 1  # raise when the form of a shard, the checksum or the form of the key change
 AT_ONCE = 16  # requests
 JOINED_AFTER = 256  # puts of a process
+LOOKS = 5  # at most, while others join shards
 
 
 class Held(NamedTuple):
@@ -167,19 +168,27 @@ class SharedStore:
     def _look(self) -> None:
         """See which shards there are, and read the heads of those that are new."""
         with self._looking:
-            with self._turn:
-                known = set(self._index.heads)
-            there = {one.name: one.size for one in self._attempt(self._committer.listed)}
-            new = there.keys() - known - self._sick
-            heads = dict(
-                zip(new, self._pool.map(lambda n: self._head(n, there[n]), new), strict=True)
-            )
-            with self._turn:
-                self._index.forget(known - there.keys())
-                self._index.add({name: head for name, head in heads.items() if head})
-                self._looked = True
+            # A shard that is listed may have been joined before its head is read: look again.
+            for _ in range(LOOKS):
+                if self._look_once():
+                    break
+            self._looked = True
+
+    def _look_once(self) -> bool:
+        """Whether every shard that was listed was there."""
+        with self._turn:
+            known = set(self._index.heads)
+        there = {one.name: one.size for one in self._attempt(self._committer.listed)}
+        new = [name for name in there if name not in known and name not in self._sick]
+        read = self._pool.map(lambda name: self._head(name, there[name]), new)
+        heads = dict(zip(new, read, strict=True))
+        with self._turn:
+            self._index.forget(known - there.keys())
+            self._index.add({name: head for name, head in heads.items() if head})
+            return all(head or name in self._sick for name, head in heads.items())
 
     def _head(self, name: str, size: int) -> shards.Head | None:
+        """The head of a shard; None: it is gone, or damaged, which is noted."""
         from obstore import get_range
 
         end = min(size, shards.head_bytes(shards.rows_of(name) or 0))
@@ -189,7 +198,7 @@ class SharedStore:
                 path=f"shards/{name}",
             )
         except FileNotFoundError:
-            return None  # joined since it was listed; the next look finds where
+            return None
         found = shards.head(name, data)
         if found is None:
             with self._turn:

@@ -138,6 +138,22 @@ def test_a_reader_sees_what_others_put_while_it_is_open(address: str) -> None:
         assert reader.get([key(0)]).keys() == {key(0)}
 
 
+def test_a_shard_that_is_joined_as_it_is_looked_for_is_found_where_it_went(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_each(address, range(3))
+    with SharedStore(address, None) as reader:
+        listed = reader._committer.listed
+        stale = listed()
+        monkeypatch.setattr(committer, "SMALL_ONES", 2)
+        with SharedStore(address, None) as store:
+            store.put(some(3))
+        answers = iter([stale])
+        monkeypatch.setattr(reader._committer, "listed", lambda: next(answers, None) or listed())
+        assert len(reader.held(list(some(*range(4))))) == 4
+        assert len(reader.get(list(some(*range(4))))) == 4
+
+
 def test_the_same_keys_are_one_object(address: str) -> None:
     with SharedStore(address, None) as one, SharedStore(address, None) as other:
         one.put(some(0, 1))
