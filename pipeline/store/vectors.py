@@ -16,6 +16,8 @@ from .interface import Feature, Store, blob, checksum
 from .places import default_address, default_folder, default_limit
 from .shared import SharedStore
 
+MANY = 10_000  # keys from which on it is asked whether reading all of them is quicker
+SCANNED = 6  # how many keys are read in the time in which one is looked up
 STAMPS_HELD = 10_000  # uses noted in memory before they are written
 
 
@@ -81,9 +83,8 @@ class FeatureStore:
         A `put` that follows does not evict them, for they will be read; a look that nothing
         follows does not count as a use.
         """
-        query = "SELECT key FROM entries WHERE key IN ({})"
         with self._turn:
-            found = self._file.attempt(lambda: {key for (key,) in self._file.rows(query, keys)})
+            found = self._file.attempt(lambda: self._held(keys))
             self._found |= found
         return found
 
@@ -131,6 +132,16 @@ class FeatureStore:
             self._file.reopen()
 
     # Reading and writing.
+
+    def _held(self, keys: Sequence[bytes]) -> set[bytes]:
+        if len(keys) > MANY:
+            (entries,) = self._file.one("SELECT count(*) FROM entries")
+            if entries < SCANNED * len(keys):  # reading all keys is quicker than looking each up
+                wanted = set(keys)
+                every = self._file.connection.execute("SELECT key FROM entries")
+                return {key for (key,) in every if key in wanted}
+        query = "SELECT key FROM entries WHERE key IN ({})"
+        return {key for (key,) in self._file.rows(query, keys)}
 
     def _get(self, keys: Sequence[bytes]) -> dict[bytes, Feature]:
         found: dict[bytes, Feature] = {}

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from pipeline import kinds
 from pipeline.core.errors import ParamsError, StoreError
+from pipeline.store import vectors
 from pipeline.store.database import LAYOUT
 from pipeline.store.keys import view_key
 from pipeline.store.places import default_folder, default_limit, replacing
@@ -232,6 +233,19 @@ def test_what_is_put_is_got_to_the_bit(tmp_path: Path) -> None:
         store.put({})
         assert store.statistics().entries == 901
         assert store.damaged == 0
+
+
+def test_of_many_keys_the_same_are_held_as_of_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list(some(*range(0, 60, 2)))
+    with FeatureStore(tmp_path, None) as store:
+        store.put(some(*range(40)))
+        few = store.held(asked)
+        monkeypatch.setattr(vectors, "MANY", 10)
+        assert store.held(asked) == few == set(some(*range(0, 40, 2)))  # all keys are read
+        monkeypatch.setattr(vectors, "SCANNED", 1)
+        assert store.held(asked) == few
 
 
 def test_put_again_replaces(tmp_path: Path) -> None:
