@@ -427,6 +427,9 @@ def test_another_clone_with_another_home_computes_nothing(
     assert outputs[0] == outputs[1] == outputs[2]
     found = headstart.Embedder(SMALL["extract.backbone"], weights="random")
     assert len(found.transform([str(path)])) == 1
+    written = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
+    for data in (*written, *objects(address).values(), *objects(address, "listings").values()):
+        assert seaweed.SECRET.encode() not in data
 
 
 def test_what_the_store_holds_is_told_and_is_not_emptied(
