@@ -236,7 +236,7 @@ def test_an_optional_stage_comes_and_goes_with_its_parameter(done: Repository) -
     assert done.repro() == ["learning_curve@asked"]
     assert done.repro() == []
     done.run("dvc", "plots", "show", "--out", "plots")
-    assert "Accuracy by examples per class" in (done.folder / "plots" / "index.html").read_text()
+    assert "Learning curve" in (done.folder / "plots" / "index.html").read_text()
     done.set(**{"learning_curve.run": []})
     assert done.repro() == []
     assert done.why() == [f"{stage}: up to date" for stage in STAGES]
