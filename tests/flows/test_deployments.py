@@ -17,7 +17,7 @@ import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.deployments import run_deployment
-from toys import PATIENCE, PROJECT, Toy, alive, free_port, wait_for
+from toys import AUTH, PATIENCE, PROJECT, Toy, alive, free_port, wait_for
 
 from flows import watch
 from flows.server import ADDRESS, running
@@ -32,7 +32,8 @@ def declare(toy: Toy, **schedule: str) -> None:
     The deployments of the tests before are forgotten, with the runs still due.
     """
     for deployment in toy.post("deployments/filter"):
-        httpx.delete(f"{toy.api}/deployments/{deployment['id']}").raise_for_status()
+        address = f"{toy.api}/deployments/{deployment['id']}"
+        httpx.delete(address, auth=AUTH).raise_for_status()
     reschedule(toy, **schedule)
     (toy.root / "flows").symlink_to(PROJECT / "flows")
 
@@ -141,7 +142,7 @@ def test_the_death_of_what_serves_ends_the_stage(toy: Toy) -> None:
     declare(toy)
     with background(toy, sys.executable, "-m", "flows.serve") as serve:
         ready = "deployments/name/headstart/nightly"
-        wait_for(lambda: httpx.get(f"{toy.api}/{ready}").is_success)
+        wait_for(lambda: httpx.get(f"{toy.api}/{ready}", auth=AUTH).is_success)
         run_nightly()
         stage = toy.pid("slow")
         os.kill(serve.pid, signal.SIGKILL)

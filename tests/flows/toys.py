@@ -27,6 +27,10 @@ from flows.dvc import pool
 
 PROJECT = Path(__file__).resolve().parents[2]
 
+# The server of the tests lets in who knows it.
+PASSWORD = "team:correct-horse"  # noqa: S105
+AUTH = ("team", "correct-horse")
+
 # Seconds to wait for anything: it costs nothing where all is well, and a slow machine that does
 # other things besides needs its time.
 PATIENCE = 240.0
@@ -123,12 +127,13 @@ class Toy:
     def __init__(self, root: Path, api: str, template: Path) -> None:
         self.root = root
         self.api = api
-        self._client = httpx.Client(base_url=api, timeout=60)
+        self._client = httpx.Client(base_url=api, timeout=60, auth=AUTH)
         self.env = os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")]),
             "PWD": str(root),
             "PREFECT_API_URL": api,
+            "PREFECT_API_AUTH_STRING": PASSWORD,
             "PREFECT_HOME": str(root.parent / "prefect_home"),
             "GIT_AUTHOR_NAME": "toy",
             "GIT_AUTHOR_EMAIL": "toy@localhost",
