@@ -12,8 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -291,3 +291,34 @@ def alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):  # the second where it ended as it was read
         return False
     return state != "Z"  # a zombie is dead; only nobody has taken note yet
+
+
+def declare(toy: Toy, **schedule: str) -> None:
+    """A prefect.yaml as the project's, whose nightly run has the given schedule.
+
+    The deployments of the tests before are forgotten, with the runs still due.
+    """
+    for deployment in toy.post("deployments/filter"):
+        address = f"{toy.api}/deployments/{deployment['id']}"
+        httpx.delete(address, auth=AUTH).raise_for_status()
+    reschedule(toy, **schedule)
+    (toy.root / "flows").symlink_to(PROJECT / "flows")
+
+
+def reschedule(toy: Toy, **schedule: str) -> None:
+    declared = yaml.safe_load((PROJECT / "prefect.yaml").read_text())
+    for deployment in declared["deployments"]:
+        deployment.pop("schedules", None)
+    declared["deployments"][0]["schedules"] = [schedule] if schedule else []
+    (toy.root / "prefect.yaml").write_text(yaml.safe_dump(declared))
+
+
+@contextmanager
+def background(toy: Toy, *command: str, **env: str) -> Iterator["subprocess.Popen[bytes]"]:
+    process = subprocess.Popen(command, cwd=toy.root, env=toy.env | env, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(PATIENCE)
