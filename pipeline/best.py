@@ -44,7 +44,8 @@ def best() -> None:
         )
         finetuned = settings.model_copy(update={"weights": "finetuned"})
         train, val = splits["train"], splits["val"]  # finetune chooses by validation
-        sets = json.loads((BUNDLE / "bundle.json").read_text(encoding="utf-8")).get("sets")
+        frozen = BUNDLE / "bundle.json"  # always there in a run of DVC
+        sets = frozen.exists() and json.loads(frozen.read_text(encoding="utf-8")).get("sets")
         none = {"why_no_sets": NO_SETS} if sets else {}
         write(BEST, [file], kind, finetuned, head, about, figures, manifest, train, val, none)
         if sets:

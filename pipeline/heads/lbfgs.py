@@ -26,6 +26,7 @@ TOLERANCE = 1e-8
 ENOUGH = 1e-5  # the same, where float32 sees no way further down
 SLACK = 1e-7  # share of the objective by which it may seem to rise, in float32
 LEAST = 1e-3  # below it objectives are as good as 0
+LEAST_CURVE = 1e-8  # of a step, beside the lengths of the step and of the change of the slope
 PAIRS = 10  # the last steps that are remembered
 MOST_HALVINGS = 25
 TOGETHER = 32  # outputs; not by the number of cores, which must change no byte
@@ -194,23 +195,32 @@ def _two_loops(
 ) -> Floats64:
     """The gradients [k, r + 1] times the inverse Hessians that the last steps tell (Nocedal)."""
 
-    def dot(one: Floats64, other: Floats64) -> Floats64:
-        return np.asarray(np.einsum("kd,kd->k", one, other))
+    # A step along which the slope grew by no more than its rounding tells of no curvature.
+    curves = [_dot(one, other) for one, other in zip(moved, bent, strict=True)]
+    tells = [
+        curve > LEAST_CURVE * np.sqrt(_dot(one, one) * _dot(other, other))
+        for curve, one, other in zip(curves, moved, bent, strict=True)
+    ]
+
+    def part(some: Floats64, at: int) -> Floats64:
+        return np.divide(some, curves[at], out=np.zeros_like(some), where=tells[at])
 
     direction = gradient.copy()
-    shares = []
-    for one, other in zip(reversed(moved), reversed(bent), strict=True):
-        share = dot(one, direction) / np.maximum(dot(one, other), 1e-300)
-        direction -= share[:, None] * other
-        shares.append(share)
+    shares: list[Floats64] = []
+    for at in reversed(range(len(moved))):
+        shares.insert(0, part(_dot(moved[at], direction), at))
+        direction -= shares[0][:, None] * bent[at]
     direction *= inverse
     if moved:
-        scale = dot(moved[-1], bent[-1]) / np.maximum(dot(bent[-1], inverse * bent[-1]), 1e-300)
-        direction *= scale[:, None]
-    for one, other, share in zip(moved, bent, reversed(shares), strict=True):
-        back = dot(other, direction) / np.maximum(dot(one, other), 1e-300)
-        direction += (share - back)[:, None] * one
+        size = np.maximum(_dot(bent[-1], inverse * bent[-1]), 1e-300)
+        direction *= np.where(tells[-1], curves[-1] / size, 1)[:, None]
+    for at, share in enumerate(shares):
+        direction += (share - part(_dot(bent[at], direction), at))[:, None] * moved[at]
     return direction
+
+
+def _dot(one: Floats64, other: Floats64) -> Floats64:
+    return np.asarray(np.einsum("kd,kd->k", one, other))
 
 
 def _step(

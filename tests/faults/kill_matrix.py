@@ -258,15 +258,15 @@ def settings(task: str) -> dict[str, dict[str, object]]:
     return found
 
 
-def row(stage: str, kills: list[Kill]) -> list[object]:
-    """What the table says of a stage."""
+def row(name: str, kills: list[Kill]) -> list[object]:
+    """What the table says of a stage, which it calls by that name."""
     times = [kill.after_s for kill in kills]
     span = f"{min(times):.1f} – {statistics.median(times):.1f} – {max(times):.1f}"
-    again = sum(stage in kill.lines for kill in kills)
+    again = sum(kill.stage in kill.lines for kill in kills)
     right = sum(not kill.different and not kill.trouble for kill in kills)
     cut = sum(kill.lock_cut for kill in kills)
     made = f"{datetime.now(UTC):%F %H:%M}, {commit()}"
-    return [stage, len(kills), span, again, right, cut, made]
+    return [name, len(kills), span, again, right, cut, made]
 
 
 def measure(

@@ -477,3 +477,15 @@ def test_numbers_that_are_all_the_same_but_for_rounding_do_not_vary() -> None:
     found = losses.spreads(labels)
     assert found[0] == 0
     assert found[1] == pytest.approx(np.var(np.arange(30)) * 30)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_labels_that_a_plane_parts_are_solved_for_with_hardly_any_penalty() -> None:
+    features = np.random.default_rng(0).normal(size=(40, 30))
+    rows = split(features, (features[:, :3] > 0).astype(float))
+    none = rows_of(rows, slice(0, 0))
+    asked = [from_used({"optimizer": "lbfgs", "weight_decay": decay}) for decay in (1e-3, 1e-7, 0)]
+    schedule = Schedule(1, 256, 0, np.ones(3, np.float32), loss="binary")
+    for one in fit_heads(rows, none, asked, schedule, "cpu"):
+        assert one.head is not None, one.status
+        assert ((one.head.logits(rows.features) > 0) == (rows.labels == 1)).all()
