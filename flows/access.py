@@ -6,12 +6,13 @@ the environment of the processes that it starts.
 """
 
 import base64
+import http.client
 import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
+from typing import Any
 
 from pipeline.core.errors import RunError
 
@@ -32,7 +33,7 @@ def stop_if_shown(api: str) -> None:
     Raises:
         RunError: it does.
     """
-    if "@" in urlsplit(api).netloc:
+    if "@" in api:
         raise RunError(
             "the address in PREFECT_API_URL or Prefect's profile holds a password, which every"
             f" page and log would show: take it out, and set {GIVEN} to the user:password"
@@ -94,12 +95,12 @@ def refusal(api: str) -> str | None:
     sent = settings.PREFECT_CLIENT_CUSTOM_HEADERS.value() | header(password, key)
     try:
         asked = urllib.request.Request(f"{api}/hello", headers=sent)  # noqa: S310
-        with urllib.request.urlopen(asked, timeout=10):  # noqa: S310
+        with urllib.request.build_opener(_Stay).open(asked, timeout=10):
             return None
     except urllib.error.HTTPError as error:
         if error.code != 401:
             return None
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return None
     if password:
         return (
@@ -108,6 +109,13 @@ def refusal(api: str) -> str | None:
     if key:
         return f"the Prefect server at {api} refuses {KEY}: set it anew, or {GIVEN} to a password"
     return f"the Prefect server at {api} wants a password: set {GIVEN} to its user:password"
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Takes a password nowhere but where it was to go: urllib would send it to any other server."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follow no redirection: it is an answer like any other."""
 
 
 def _stop_if_unusable(name: str, password: str) -> None:

@@ -22,7 +22,7 @@ def main() -> None:
     def dashboard() -> None:
         with server.running(working_copy(), asked.host, asked.port) as api:
             page = api.removesuffix("/api")
-            asks = "; it asks for the user:password" if os.environ.get(access.GIVEN) else ""
+            asks = "; it asks for the user:password" if os.environ.get(access.WANTED) else ""
             print(f"the dashboard is at {page}{asks}; Ctrl-C ends it", flush=True)
             if sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
                 webbrowser.open(page)
