@@ -2,7 +2,9 @@
 
 import os
 import re
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import pytest
@@ -11,6 +13,7 @@ from toys import AUTH, PASSWORD, Toy, free_port
 
 from flows import access, predict, run, serve, uptodate, watch
 from flows.complaints import Complaints
+from flows.dvc import pool
 from flows.server import find
 from pipeline.core.errors import MayPassError, RunError
 
@@ -52,10 +55,30 @@ def test_a_run_with_nothing_to_do_is_noted_with_the_password(
     toy.stages(a={})
     toy.run("dvc", "repro")
     said: list[str] = []
+    pool.warm_up(toy.root)
     assert uptodate.noted(toy.root, toy.api, [], said.append)
     assert said[0] == "Completed: 1 cached"
     monkeypatch.setenv(access.GIVEN, "team:wrong")
     assert not uptodate.noted(toy.root, toy.api, [], said.append)
+    pool._warm.pop(toy.root).stop()
+
+
+def test_a_password_goes_to_no_other_server() -> None:
+    heard: list[str] = []
+
+    class Sends(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            heard.append(self.path)
+            self.send_response(302)
+            self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Sends) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with temporary_settings({PREFECT_API_AUTH_STRING: PASSWORD}):
+            assert access.refusal(f"http://127.0.0.1:{server.server_port}") is None
+        server.shutdown()
+    assert heard == ["/hello"]
 
 
 def test_a_server_says_nothing_to_who_brings_no_password(toy: Toy) -> None:
