@@ -4,11 +4,11 @@
 
 Each draw puts examples at random into train (60 %), val (20 %) and test (20 %). The head is trained
 as `train` trains it with `train.refit`, the sets are calibrated as `evaluate` does it, and the test
-examples are asked about. The sets of data: surfaces (the pictures of the default run), also with four
-augmented views of each, scikit-learn's handwritten digits as vectors, BBC titles (examples/text),
-and letters in the fonts that Matplotlib carries. Pictures go through EfficientNet-Lite0, titles
-through MiniLM. Numbers: scikit-learn's diabetes and Friedman's function as vectors, and the
-pictures of examples/regression.
+examples are asked about. The sets of data: surfaces (the pictures of the default run), also with
+four augmented views of each, scikit-learn's handwritten digits as vectors, BBC titles
+(examples/text), and letters in the fonts that Matplotlib carries. Pictures go through
+EfficientNet-Lite0, titles through MiniLM. Numbers: scikit-learn's diabetes and Friedman's function
+as vectors, and the pictures of examples/regression.
 """
 
 import hashlib
@@ -59,9 +59,12 @@ class Data:
     classes: list[str]
     training: TrainParams
     task: str = "classification"
+    split: npt.NDArray[np.str_] | None = None  # of each row, where it is not drawn anew
 
 
-def pictures(scratch: Path, folder: Path | None = None, views: int = 0) -> Data:
+def pictures(
+    scratch: Path, folder: Path | None = None, views: int = 0, own_split: bool = False
+) -> Data:
     """Features of pictures in folders, or of the surfaces; of all with augmented views."""
     project = Project(scratch, folder, augment={"views": views})
     if views:
@@ -71,7 +74,9 @@ def pictures(scratch: Path, folder: Path | None = None, views: int = 0) -> Data:
     classes = sorted(manifest["label"].unique())
     parts = ("train",) if views else ("train", "val", "test")
     found = read_splits(project.folder / "data" / "features", manifest, classes, parts, 0.5)
-    return Data(found["train"] if views else view_0(found), classes, TrainParams())
+    pool = found["train"] if views else view_0(found)
+    split = manifest.set_index("digest")["split"].loc[pool.digests].to_numpy(str)
+    return Data(pool, classes, TrainParams(), split=split if own_split else None)
 
 
 def vectors(features: Floats, labels: npt.NDArray[Any], training: TrainParams) -> Data:
@@ -155,7 +160,7 @@ def interval_row(name: str, data: Data, draws: int) -> list[Any]:
     """A row of the table of intervals."""
     found = []
     for seed in range(draws):
-        train, val, test = divided(data.pool, seed)
+        train, val, test = divided(data, seed)
         head, about = trained(data, train, val)
         held = held_out(data, train, val, head, about)
         errors = np.abs(head.logits(test.features) - test.labels)[:, 0]
@@ -178,8 +183,12 @@ def some(pool: Split, chosen: npt.NDArray[np.bool_]) -> Split:
     return Split(*(value[chosen] for value in vars(pool).values()))
 
 
-def divided(pool: Split, seed: int) -> tuple[Split, Split, Split]:
+def divided(data: Data, seed: int) -> tuple[Split, Split, Split]:
     """Train with every view, val and test without augmented ones; views stay together."""
+    pool = data.pool
+    if data.split is not None:
+        train, val, test = (some(pool, data.split == name) for name in ("train", "val", "test"))
+        return train, val, test
     names, example = np.unique(pool.digests, return_inverse=True)
     place = np.random.default_rng(seed).random(len(names))[example]
     original = pool.views == 0
@@ -218,7 +227,7 @@ def drawn(data: Data, seed: int) -> dict[str, npt.NDArray[Any]] | None:
 
     None where a class has no training example, which `ingest` would refuse.
     """
-    train, val, test = divided(data.pool, seed)
+    train, val, test = divided(data, seed)
     if len(np.unique(train.labels)) < len(data.classes):
         return None
     head, about = trained(data, train, val)
@@ -326,9 +335,9 @@ def measure(scratch: Path, draws: int = 100) -> str:
         draws=draws,
         coverage=COVERAGE,
         coverages=table(
-            "data | examples {:,} | draws | accuracy {:.3f} | coverage {:.3f} | of draws, 5–95 % | labels"
-            " {:.2f} | randomised: coverage {:.3f} | labels {:.2f} | empty {:.3f} | own probability"
-            " counts: coverage {:.3f} | labels {:.2f}",
+            "data | examples {:,} | draws | accuracy {:.3f} | coverage {:.3f} | of draws, 5–95 %"
+            " | labels {:.2f} | randomised: coverage {:.3f} | labels {:.2f} | empty {:.3f} |"
+            " own probability counts: coverage {:.3f} | labels {:.2f}",
             coverages,
         ),
         classes=table(
@@ -337,8 +346,8 @@ def measure(scratch: Path, draws: int = 100) -> str:
             classes,
         ),
         intervals=table(
-            "data | examples {:,} | coverage {:.3f} | of draws, 5–95 % | width {:.2f} | by residuals"
-            " of training: coverage {:.3f} | width {:.2f}",
+            "data | examples {:,} | coverage {:.3f} | of draws, 5–95 % | width {:.2f} |"
+            " by residuals of training: coverage {:.3f} | width {:.2f}",
             intervals,
         ),
     )

@@ -16,12 +16,14 @@ if TYPE_CHECKING:  # pyproject.toml tells mypy that in a clone IN_WHEEL is false
         from .pipeline.backbones import engines
         from .pipeline.core import command, errors, files, packages, params
         from .pipeline.serving import classifier, embedding, predict, server
+        from .pipeline.sources import listing
         from .pipeline.store import database, places
     else:
         from pipeline import kinds
         from pipeline.backbones import engines
         from pipeline.core import command, errors, files, packages, params
         from pipeline.serving import classifier, embedding, predict, server
+        from pipeline.sources import listing
         from pipeline.store import database, places
 else:
     ROOMS = {
@@ -29,6 +31,7 @@ else:
         "backbones": ("engines",),
         "core": ("command", "errors", "files", "packages", "params"),
         "serving": ("classifier", "embedding", "predict", "server"),
+        "sources": ("listing",),
         "store": ("database", "places"),
     }
 
@@ -52,6 +55,7 @@ __all__ = [
     "errors",
     "files",
     "kinds",
+    "listing",
     "packages",
     "params",
     "places",

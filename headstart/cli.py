@@ -33,6 +33,9 @@ def main() -> None:
     def completion() -> None:
         print(_completion(parser, **asked))
 
+    def list() -> None:  # an error's line begins with this name
+        list_bucket(**asked)
+
     def choosing() -> None:
         choose(**asked)
 
@@ -46,6 +49,7 @@ def main() -> None:
         "serve": serve,
         "why": why,
         "check": check,
+        "list": list,
         "choose": choosing,
         "doctor": doctor,
         "completion": completion,
@@ -110,6 +114,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MS",
         help="Most milliseconds that an example may take when predicting (default: any).",
     )
+    lister = subcommands.add_parser(
+        "list", help="List a bucket's objects, for ingest.source s3.", parents=either
+    )
+    lister.add_argument(
+        "address",
+        nargs="?",
+        metavar="s3://BUCKET/PREFIX",
+        help="What to list (default: what was listed last).",
+    )
     subcommands.add_parser("check", help="Check params.yaml before a run.", parents=either)
     subcommands.add_parser(
         "doctor", help="Show what is installed, what is missing and how to get it.", parents=either
@@ -138,6 +151,15 @@ def choose(networks: list[str] | None, budget: float | None) -> None:
     from flows.choose import choose as comparing
 
     comparing(networks, budget)
+
+
+def list_bucket(address: str | None) -> None:
+    """List the objects of a bucket into the folder `ingest.path`."""
+    _need_the_clone("list")
+    packages.need("s3", "list")
+    from ._rooms import listing
+
+    listing.run(address)
 
 
 def check() -> None:

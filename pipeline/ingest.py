@@ -50,7 +50,7 @@ def ingest() -> None:
     files = len(found.found) + len(found.refused)
     first = [row.path for row in found.found[:1]] + [row.path for row in found.refused[:1]]
     in_table = any(parted(path) for path in first)
-    unit = "row" if in_table else "file"
+    unit = "object" if settings.source == "s3" else "row" if in_table else "file"
     report(manifest, settings.task, len(refused), files, unit, kind)
     stop_if_unusable(manifest, refused, files, unit, settings)
     write_manifest(manifest, name, MANIFEST, origins(kept, manifest, settings), settings.task)

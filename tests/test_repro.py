@@ -110,10 +110,14 @@ def test_a_second_run_runs_nothing(done: Repository) -> None:
 @pytest.mark.parametrize(
     ("section", "knob", "value", "rerun"),
     [
-        ("evaluate", "bootstrap", 60, ["evaluate", "bundle", "report"]),
         ("train", "weight_decay", 0.1, ["train", "evaluate", "bundle", "report"]),
-        ("augment", "rotate", 25, STAGES[1:]),
-        ("checks", "least_examples", 5, ["checks", "report"]),
+        pytest.param(
+            *("evaluate", "bootstrap", 60, ["evaluate", "bundle", "report"]), marks=pytest.mark.slow
+        ),
+        pytest.param(*("augment", "rotate", 25, STAGES[1:]), marks=pytest.mark.slow),
+        pytest.param(
+            *("checks", "least_examples", 5, ["checks", "report"]), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_parameter_reruns_what_depends_on_it(
@@ -138,11 +142,17 @@ def test_a_changed_batch_size_changes_no_feature_and_nothing_after(done: Reposit
     ("file", "rerun"),
     [
         ("evaluate.py", ["evaluate"]),
-        ("heads/head.py", ["train", "evaluate", "checks", "bundle", "report"]),
+        pytest.param(
+            *("heads/head.py", ["train", "evaluate", "checks", "bundle", "report"]),
+            marks=pytest.mark.slow,
+        ),
         ("quality/drift.py", ["checks"]),
-        ("backbones/engines/__init__.py", ["extract", "bundle", "report"]),
+        pytest.param(
+            *("backbones/engines/__init__.py", ["extract", "bundle", "report"]),
+            marks=pytest.mark.slow,
+        ),
         ("sources/splits.py", ["ingest"]),
-        ("tasks/metrics.py", ["evaluate", "report"]),
+        pytest.param("tasks/metrics.py", ["evaluate", "report"], marks=pytest.mark.slow),
         ("core/params.py", []),
         ("kinds/__init__.py", []),
         ("kinds/audio/decode.py", []),  # another kind than this project's
@@ -213,6 +223,7 @@ def test_why_foretells_what_a_run_then_does(
     assert done.why() == up_to_date
 
 
+@pytest.mark.slow
 def test_switching_back_and_forth_runs_nothing(done: Repository) -> None:
     done.repro()
     done.run("git", "add", "-A")
@@ -236,7 +247,7 @@ def test_an_optional_stage_comes_and_goes_with_its_parameter(done: Repository) -
     assert done.repro() == ["learning_curve@asked"]
     assert done.repro() == []
     done.run("dvc", "plots", "show", "--out", "plots")
-    assert "Accuracy by examples per class" in (done.folder / "plots" / "index.html").read_text()
+    assert "Learning curve" in (done.folder / "plots" / "index.html").read_text()
     done.set(**{"learning_curve.run": []})
     assert done.repro() == []
     assert done.why() == [f"{stage}: up to date" for stage in STAGES]

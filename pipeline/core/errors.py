@@ -3,7 +3,8 @@
     HeadstartError (1)
     ├── ParamsError (2)      params.yaml or an argument holds something impossible
     ├── DataError (3)        examples, labels or tables that cannot be used as they are
-    │   └── RefusedError     a file that is not taken as an example
+    │   ├── RefusedError     a file that is not taken as an example
+    │   └── ChangedError     an object of a bucket that is not the one that was listed
     ├── WeightsError (4)     a backbone's weights cannot be had
     ├── StoreError (5)       the feature store cannot be read or written
     ├── TrainingError (6)    no head came out of training
@@ -43,6 +44,10 @@ class DataError(HeadstartError):
 
 class RefusedError(DataError):
     """A file that is not taken as an example; the text is the reason."""
+
+
+class ChangedError(DataError):
+    """An object of a bucket is not the one that was listed."""
 
 
 class WeightsError(HeadstartError):

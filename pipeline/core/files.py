@@ -6,15 +6,19 @@ What a file may be is for its kind to say: the bounds come as arguments.
 import hashlib
 import os
 import stat
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from . import rows
+from . import objects, rows
 from .errors import DataError, RefusedError
 
 # Forced, since DVC notes the files' state after the stage: it may have seen the change already.
 INGEST_AGAIN = "run `dvc repro --force ingest`, then `dvc repro`"
 
 MOST_BYTES = 1_000_000_000  # no kind takes larger files
+AHEAD_BYTES = 64_000_000  # of objects that are read before their turn
 
 
 def digest(data: bytes) -> str:
@@ -31,15 +35,19 @@ def leads_out(path: Path) -> bool:
 
 
 def load(path: Path, most_bytes: int) -> bytes:
-    """The bytes of a file, if it is a regular one of at most `most_bytes`, or of a table's row.
+    """The bytes of a file, if it is a regular one of at most `most_bytes`; of a row, of an object.
 
     It never waits for a writer.
 
     Raises:
         RefusedError: with the reason, in a few words.
+        DataError: an object's bucket cannot be read, or the object is not the one that was listed.
     """
 
-    if table := rows.parted(path):
+    table = rows.parted(path)
+    if table and objects.is_listing(table[0]):
+        return objects.load(*table, most_bytes)
+    if table:
         data = rows.load(*table)
         if len(data) > most_bytes:
             raise RefusedError(
@@ -72,12 +80,23 @@ def load(path: Path, most_bytes: int) -> bytes:
     return data
 
 
+def size(path: Path) -> int:
+    """Bytes of an example, without reading it; 0 where that is no regular file, and of a row."""
+    if table := rows.parted(path):
+        return objects.size(*table) if objects.is_listing(table[0]) else 0
+    try:
+        status = path.stat()
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+
 def read(path: Path, expected_digest: str) -> bytes:
     """The bytes of an example of the manifest, checked against the digest it has there.
 
     Raises:
         DataError: the path leads out of the project, or the file is gone or is another than the
-            one that was ingested.
+            one that was ingested. A bucket cannot be read.
     """
     if leads_out(path):
         raise DataError(f"{path} leads out of the project; no manifest of ingest's names it")
@@ -88,3 +107,30 @@ def read(path: Path, expected_digest: str) -> bytes:
     if digest(data) != expected_digest:
         raise DataError(f"{path} changed after it was ingested; {INGEST_AGAIN}")
     return data
+
+
+def read_each(examples: Iterable[tuple[Path, str]]) -> Iterator[bytes]:
+    """The bytes of one example after the other, as `read` gives them for a path and a digest.
+
+    Objects of a bucket are asked for ahead, several at a time: a server far away takes long to
+    answer each.
+
+    Raises:
+        DataError: as `read`, at that example's turn.
+    """
+    waiting: deque[tuple[int, Future[bytes]]] = deque()
+    ahead = 0
+    with ThreadPoolExecutor(objects.READERS) as pool:  # has threads once it is asked for something
+        for path, expected_digest in examples:
+            table = rows.parted(path)
+            if table is None or not objects.is_listing(table[0]):
+                yield read(path, expected_digest)
+                continue
+            waiting.append((objects.size(*table), pool.submit(read, path, expected_digest)))
+            ahead += waiting[-1][0]
+            while len(waiting) > objects.READERS or ahead > AHEAD_BYTES:
+                bytes_, first = waiting.popleft()
+                ahead -= bytes_
+                yield first.result()
+        while waiting:
+            yield waiting.popleft()[1].result()

@@ -23,6 +23,7 @@ SETS: dict[str, tuple[str, ...]] = {
     "audio": ("soundfile", "soxr"),
     "transformers": ("torch", "onnxscript", "tokenizers", "transformers"),
     "instruments": ("pydicom", "pi_heif"),
+    "s3": ("obstore", "botocore", "dvc_s3"),
 }  # fmt: skip
 
 # Packages of weights that belong to a set and are installed without what they depend on.
@@ -37,6 +38,7 @@ NAMES = {
     "audio": "the packages for sounds",
     "transformers": "the packages for encoders of transformers",
     "instruments": "the packages for pictures from instruments",
+    "s3": "the packages for buckets",
 }
 
 

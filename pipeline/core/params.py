@@ -50,8 +50,8 @@ def told(default: Any, words: str) -> Any:
 Source = Annotated[
     str,
     _form(
-        rf"surfaces|folder|csv|parquet|torchvision:\w+|{plugins.PATTERN}",
-        "surfaces, folder, csv, parquet, torchvision:NAME or python:MODULE.FUNCTION",
+        rf"surfaces|folder|csv|parquet|s3|torchvision:\w+|{plugins.PATTERN}",
+        "surfaces, folder, csv, parquet, s3, torchvision:NAME or python:MODULE.FUNCTION",
     ),
 ]
 # Backbones that have a graph of their own here and no PyTorch form, by the kind that they suit.
@@ -144,10 +144,14 @@ class IngestParams(Section):
         "image", "what an example is: image, text, audio, vector, or plugin for plugins/kind.py"
     )
     source: Source = told(
-        "surfaces", "surfaces, folder, csv, parquet, torchvision:NAME or python:MODULE.FUNCTION"
+        "surfaces",
+        "surfaces, folder, csv, parquet, s3 (docs/bucket.md), torchvision:NAME or"
+        " python:MODULE.FUNCTION",
     )
     path: Annotated[str, Field(min_length=1)] = told(
-        "data/raw/surfaces.csv", "the folder or table to read; for torchvision data/raw/torchvision"
+        "data/raw/surfaces.csv",
+        "the folder or table to read; for s3 the folder of the listing; for torchvision"
+        " data/raw/torchvision",
     )
     task: Literal["classification", "multilabel", "regression"] = told(
         "classification",
@@ -198,7 +202,7 @@ class IngestParams(Section):
             raise ValueError(
                 "targets are of the tasks multilabel and regression, and task is classification"
             )
-        if self.source not in ("csv", "parquet"):
+        if self.source not in ("csv", "parquet", "s3"):
             raise ValueError(f"targets are columns of a table, and source is {self.source}")
         if len(set(self.targets)) < len(self.targets):
             raise ValueError("targets names a column twice")
@@ -635,6 +639,8 @@ def _check_sets(settings: Params) -> None:
         packages.need("torch", f"train.optimizer {optimizers}")
     if settings.ingest.source.startswith("torchvision:"):
         packages.need("torch", f"ingest.source {settings.ingest.source}")
+    if settings.ingest.source == "s3":
+        packages.need("s3", "ingest.source s3")
     if settings.extract.engine in ("openvino", "torch"):
         packages.need(settings.extract.engine, f"extract.engine {settings.extract.engine}")
     for stage in ("finetune", "from_scratch"):

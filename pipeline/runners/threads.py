@@ -1,18 +1,17 @@
 """Missing views to vectors in the store, on threads of this machine."""
 
-import itertools
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from ..backbones.engines import Engine
-from ..core.files import read
+from ..core.files import read_each
 from ..core.progress import Progress
 from ..store.vectors import FeatureStore
 
@@ -62,12 +61,11 @@ def features_of(
     Returns:
         the feature, float32 [dimension], under each row's key.
     """
-    asked = (
-        (read(Path(path), digest), [row[2:] for row in rows])
-        for (path, digest), rows in itertools.groupby(
-            batch[["path", "digest", *engine.kind.view_columns]].itertuples(index=False, name=None),
-            key=itemgetter(0, 1),
-        )
-    )
+    named = batch[["path", "digest", *engine.kind.view_columns]].itertuples(index=False, name=None)
+    examples: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
+    for path, digest, *view in named:
+        examples.setdefault((path, digest), []).append(tuple(view))
+    data = read_each((Path(path), digest) for path, digest in examples)
+    asked = zip(data, examples.values(), strict=True)
     features = engine.features(engine.make_views(asked), batch_size)
     return dict(zip(batch["key"], features, strict=True))

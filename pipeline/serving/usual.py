@@ -6,7 +6,7 @@ unusual where it is farther than 95 % of the validation examples are, which no t
 one of. The nearest one (k = 1) tells best in small sets, and every class has one
 (benchmarks/none_of_these.md).
 
-So that an answer stays quick, the distance is taken to no more than 2,000 examples: the bank, the
+So that an answer stays quick, the distance is taken to no more than 1,000 examples: the bank, the
 first rows of the bundle's neighbours.
 """
 
@@ -25,7 +25,7 @@ from ..core.errors import DataError
 from .explain import directions
 
 K = 1
-MOST = 2000  # examples in the bank
+MOST = 1000  # examples in the bank
 KEPT = 0.95  # of examples like those of training are not unusual
 
 Floats = npt.NDArray[np.float32]
@@ -47,7 +47,8 @@ class Usual:
         # Of a product with a matrix, NumPy would have several cores do a part each: an answer has
         # one, and the others are busy with other answers.
         cosines = np.einsum("nd,d->n", self.bank, directions(features[None])[0])
-        return float(_distances(cosines[None], self.k)[0])
+        nearest = float(cosines.max() if self.k == 1 else np.partition(cosines, -self.k)[-self.k])
+        return math.sqrt(max(2 - 2 * nearest, 0))
 
     def unusual(self, distance: float) -> bool | None:
         """Whether an example at this distance is unlike those of training."""
@@ -147,7 +148,9 @@ def read(folder: Path, about: dict[str, Any], dimension: int) -> Usual | None:
     file = folder / "neighbours.safetensors"
     try:
         with safe_open(file, "numpy") as tensors:
-            bank = tensors.get_slice("features")[:examples].astype(np.float32)
+            rows = tensors.get_slice("features")
+            whole = examples <= rows.get_shape()[0]
+            bank = rows[: examples if whole else 0].astype(np.float32)
     except (OSError, SafetensorError, ValueError) as error:
         raise DataError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
     if bank.shape != (examples, dimension) or not np.isfinite(bank).all():

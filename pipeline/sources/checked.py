@@ -11,11 +11,15 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..core import files, rows
-from ..core.errors import DataError, RefusedError, StoreError
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core import files, objects, packages, rows
+from ..core.errors import ChangedError, DataError, RefusedError, StoreError
 from ..core.progress import Progress
 from ..kinds import Kind
 from ..store.vectors import FeatureStore, open_store
+from . import remembered
 from .found import Found, Refused
 
 Stamp = tuple[int, int, int]  # inode, size, time of the last change in nanoseconds
@@ -35,15 +39,20 @@ class Checked(NamedTuple):
 class Memory:
     """What was seen in examples of earlier runs, so that these are hashed but not decoded again.
 
-    It is kept in the feature store, an entry an example. Where the store cannot be used, that is
-    said and examples are decoded. Threads may share it.
+    Objects of a bucket that are the same by address, ETag and size are not even read again: their
+    digest is kept too, and why one was refused. It is kept in the feature store, an entry an
+    example and one an object. Where the store cannot be used, that is said and examples are
+    decoded. Threads may share it.
     """
 
     def __init__(self, kind: Kind) -> None:
         """Open the feature store."""
         self._kind = kind
         self._store: FeatureStore | None = None
-        self._new: dict[bytes, tuple[Any, ...]] = {}
+        self._new: dict[bytes, NDArray[np.float32]] = {}
+        # Of a file that needs a set of packages the reason is that it is not installed.
+        here = [name for name in packages.SETS if not packages.missing(name)]
+        self._read_by = f"{kind.inspected_by()}, {' '.join(here)}"
         self._giving_up = threading.Lock()
         try:
             self._store = open_store()
@@ -54,21 +63,37 @@ class Memory:
         """`Kind.inspect`, or what it found in the same bytes before; refusals are not kept."""
         made_by = f"{self._kind.inspected_by()}, {digest}"
         key = blake2b(made_by.encode(), digest_size=16).digest()
-        opened = self._store  # read once, for another thread may give it up meanwhile
-        try:
-            kept = opened.get([key]) if opened else {}
-        except StoreError as error:
-            self._do_without(error)
-            kept = {}
+        kept = self._get([key])
         if key in kept and (known := self._kind.recall(kept[key])) is not None:
             return known
-        seen = self._new[key] = self._kind.inspect(data)
+        seen = self._kind.inspect(data)
+        self._new[key] = self._kind.remember(seen)
         return seen
+
+    def objects(self, found: list[Found]) -> dict[Path, Checked | Refused]:
+        """Of these, the objects of a bucket that were read before, and what came of it."""
+        keys = {self._key(row): row for row in found if row.identity}
+        known: dict[Path, Checked | Refused] = {}
+        for key, numbers in self._get(list(keys)).items():
+            row, told = keys[key], remembered.told(numbers, self._kind)
+            if isinstance(told, str):
+                known[row.path] = Refused(row.path, told)
+            elif told is not None:
+                known[row.path] = Checked(row, *told)
+        return known
+
+    def note(self, row: Found, digest: str, seen: tuple[Any, ...] | None, reason: str = "") -> None:
+        """What came of reading an object; `seen` None: it was refused for this reason."""
+        if not row.identity:
+            return
+        if seen is None:
+            self._new[self._key(row)] = remembered.refused(reason)
+        else:
+            self._new[self._key(row)] = remembered.passed(digest, self._kind.remember(seen))
 
     def keep(self) -> None:
         """Write down what is new."""
-        entries = {key: self._kind.remember(seen) for key, seen in self._new.items()}
-        self._new.clear()
+        entries, self._new = self._new, {}
         try:
             if self._store and entries:
                 self._store.put(entries)
@@ -82,6 +107,18 @@ class Memory:
                 self._store.close()
         except StoreError as error:
             self._do_without(error)
+
+    def _key(self, row: Found) -> bytes:
+        told = row.identity + self._read_by.encode()
+        return blake2b(told, digest_size=16, person=b"object").digest()
+
+    def _get(self, keys: list[bytes]) -> dict[bytes, NDArray[np.float32]]:
+        opened = self._store  # read once, for another thread may give it up meanwhile
+        try:
+            return opened.get(keys) if opened and keys else {}
+        except StoreError as error:
+            self._do_without(error)
+            return {}
 
     def _do_without(self, error: StoreError) -> None:
         """Give the store up; of several threads that it fails, the first says so."""
@@ -97,33 +134,57 @@ class Memory:
 
 
 def check(found: list[Found], kind: Kind) -> tuple[list[Checked], list[Refused]]:
-    """Open and decode every file, some at a time; each is passed or refused."""
+    """Open and decode every file, some at a time; each is passed or refused.
 
-    def outcome(row: Found) -> Checked | Refused:
+    Raises:
+        DataError: a bucket cannot be read, or objects are not those that were listed. What was
+            read is remembered all the same.
+    """
+
+    def outcome(row: Found) -> Checked | Refused | ChangedError:
         try:
             with kind.alone(row.path):
                 data = files.load(row.path, kind.most_bytes)
                 digest = files.digest(data)
-                return Checked(row, digest, memory.inspect(data, digest))
+                try:
+                    seen = memory.inspect(data, digest)
+                except RefusedError as error:  # by its content; access may be granted later
+                    memory.note(row, digest, None, str(error))
+                    raise
+                memory.note(row, digest, seen)
+                return Checked(row, digest, seen)
         except RefusedError as error:
             return Refused(row.path, str(error))
+        except ChangedError as error:
+            return error
 
     passed: list[Checked] = []
     refused: list[Refused] = []
+    changed: list[ChangedError] = []
     workers = os.cpu_count() or 1
+    if any(row.identity for row in found[:1]):
+        workers = max(workers, objects.READERS)
     with (
         contextlib.closing(Memory(kind)) as memory,
         ThreadPoolExecutor(workers) as pool,
         Progress("ingest", len(found), kind.nouns) as progress,
     ):
         for chunk in _chunks(found, 64 * workers):
-            for result in pool.map(outcome, chunk):
-                if isinstance(result, Checked):
-                    passed.append(result)
-                else:
-                    refused.append(result)
-            memory.keep()
+            known = memory.objects(chunk)
+            try:
+                for result in pool.map(lambda row: known.get(row.path) or outcome(row), chunk):  # noqa: B023
+                    if isinstance(result, Checked):
+                        passed.append(result)
+                    elif isinstance(result, Refused):
+                        refused.append(result)
+                    else:
+                        changed.append(result)
+            finally:
+                memory.keep()
             progress.advance(len(chunk))
+    if changed:
+        more = f"; with it {len(changed) - 1:,} others" * (len(changed) > 1)
+        raise ChangedError(f"{changed[0]}{more}")
     return passed, refused
 
 

@@ -9,6 +9,7 @@ from ..core.files import leads_out
 from ..core.params import IngestParams
 from ..core.paths import PICTURES
 from ..kinds import Kind
+from .bucket import bucket, no_listing
 from .folder import folder
 from .found import Found, Listing
 from .plugin import plugin
@@ -25,11 +26,13 @@ def listing(params: IngestParams, kind: Kind) -> Listing:
     """
     path = Path(params.path)
     own = plugins.is_plugin(params.source)
-    if (own or params.source in ("folder", "csv", "parquet")) and leads_out(path):
+    if (own or params.source in ("folder", "csv", "parquet", "s3")) and leads_out(path):
         raise DataError(
             f"ingest.path {path} leads out of the project; put your examples into data/raw, or"
             " link their folder there"
         )
+    if params.source == "s3" and not path.exists():
+        raise no_listing(path)
     if not path.exists():
         raise DataError(
             f"ingest.path {path} does not exist; name your examples in params.yaml"
@@ -60,6 +63,8 @@ def _listing(params: IngestParams, path: Path, kind: Kind) -> Listing:
         return folder(path)
     if params.source in ("csv", "parquet"):
         return table(path, params.source, kind, tuple(params.targets or ()))
+    if params.source == "s3":
+        return bucket(path, tuple(params.targets or ()))
     if plugins.is_plugin(params.source):
         return plugin(params.source, path)
     from .torchvision_sets import torchvision_dataset

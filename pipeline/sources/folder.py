@@ -23,12 +23,7 @@ def folder(root: Path) -> Listing:
         raise DataError(f"ingest.path {root} is not a folder; source: folder needs one")
     paths, folders, refused = walk(root)
     top = {path.name for path in folders if path.parent == root and not path.is_symlink()}
-    depth = 1 if "train" in top and top <= set(SPLITS) else 0
-    if not depth and top and {name.casefold() for name in top} <= LIKE_SPLITS:
-        raise DataError(
-            f"the folders of {root} are {', '.join(sorted(top))}; name them train, val and test,"
-            " or, if they are classes, use source: csv"
-        )
+    depth = split_folders(top, str(root))
     found: list[Found] = []
     for path in paths:
         parts = path.parts[len(root.parts) :]
@@ -46,3 +41,18 @@ def folder(root: Path) -> Listing:
     for label in sorted(classes - {row.label for row in found}):
         print(f"ingest: warning: class {label!r} has no examples and is left out")
     return Listing(found, sorted(refused))
+
+
+def split_folders(top: set[str], where: str) -> int:
+    """1 where the folders `top` are those of splits, with the classes' below; 0 where of classes.
+
+    Raises:
+        DataError: they seem to be those of splits, and have other names.
+    """
+    depth = 1 if "train" in top and top <= set(SPLITS) else 0
+    if not depth and top and {name.casefold() for name in top} <= LIKE_SPLITS:
+        raise DataError(
+            f"the folders of {where} are {', '.join(sorted(top))}; name them train, val and test,"
+            " or, if they are classes, use source: csv"
+        )
+    return depth

@@ -16,7 +16,8 @@ class Found(NamedTuple):
     """A file that may be an example; `split` and `group` are empty where none is given.
 
     `slices` has its value in each of the listing's `columns`, `cells` the texts in the columns of
-    `ingest.targets`, and `targets` the numbers that were made of these.
+    `ingest.targets`, and `targets` the numbers that were made of these. `identity` is what an
+    object of a bucket is known again by, 16 bytes; of a file it is empty.
     """
 
     path: Path
@@ -26,6 +27,7 @@ class Found(NamedTuple):
     slices: tuple[str, ...] = ()
     cells: tuple[str, ...] = ()
     targets: tuple[float, ...] = ()
+    identity: bytes = b""
 
 
 class Refused(NamedTuple):

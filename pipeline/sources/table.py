@@ -42,8 +42,8 @@ def table(root: Path, source: str, kind: Kind, targets: tuple[str, ...] = ()) ->
         DataError: the table is not there or cannot be read, lacks a column, or has one by which
             examples cannot be sliced.
     """
-    file, whole = _opened(root, source, kind, targets)
-    targets = _spelt(targets, whole.columns)
+    file, whole = opened(root, source, kind.rows, targets)
+    targets = spelt(targets, whole.columns)
     holds = bool(kind.rows) and whole.column == kind.rows
     folder = file.parent
     own = {*OWN, *targets, examples.KEY, kind.rows} if holds else {*OWN, *targets}
@@ -59,16 +59,11 @@ def table(root: Path, source: str, kind: Kind, targets: tuple[str, ...] = ()) ->
         else:
             path = folder / (row["path"] or "")
             reason = _why_not_in_table(row, path, folder)
-        label, split, group = (tidy(row.get(name) or "") for name in ("label", "split", "group"))
-        reason = reason or ("" if targets else why_no_label(label))
-        if not reason and split and split not in SPLITS:
-            reason = f"split {split!r} is none of {', '.join(SPLITS)}"
-        if reason:
-            refused.append(Refused(path, reason))
+        taken = of_row(row, path, reason, columns, targets)
+        if isinstance(taken, Refused):
+            refused.append(taken)
         else:
-            slices = tuple(tidy(row[name]) for name in columns)
-            cells = tuple(str(row[name]) for name in targets)
-            found.append(Found(path, label, split, group, slices, cells))
+            found.append(taken)
     if targets and "label" in {*whole.columns} - {*targets}:
         print("ingest: the column label is not looked at, since ingest.targets names others")
     if root.is_dir():
@@ -76,31 +71,52 @@ def table(root: Path, source: str, kind: Kind, targets: tuple[str, ...] = ()) ->
     return Listing(sorted(found), sorted(refused), columns)
 
 
-def _opened(
-    root: Path, source: str, kind: Kind, targets: tuple[str, ...]
+def of_row(
+    row: Row, path: Path, reason: str, columns: tuple[str, ...], targets: tuple[str, ...]
+) -> Found | Refused:
+    """The example at `path` with what its row tells; refused where there is a reason already."""
+    label, split, group = (tidy(row.get(name) or "") for name in ("label", "split", "group"))
+    reason = reason or ("" if targets else why_no_label(label))
+    if not reason and split and split not in SPLITS:
+        reason = f"split {split!r} is none of {', '.join(SPLITS)}"
+    if reason:
+        return Refused(path, reason)
+    slices = tuple(tidy(row[name]) for name in columns)
+    cells = tuple(str(row[name]) for name in targets)
+    return Found(path, label, split, group, slices, cells)
+
+
+def opened(
+    root: Path, source: str, of_kind: str, targets: tuple[str, ...]
 ) -> tuple[Path, examples.Table]:
-    """The table and its path; it has labels or targets, and examples or their paths."""
+    """The table and its path; it has labels or targets, and examples or their paths.
+
+    `of_kind` is the column in which the kind has examples, empty where a table only names them.
+
+    Raises:
+        DataError: the table is not there or cannot be read, or lacks a column.
+    """
     named = f"{TABLE}.{source}"
     file = root if root.is_file() else root / named
-    if not file.is_file() or (kind.rows and file.suffix != f".{source}"):
-        columns = " and ".join([kind.rows or "path", *(targets or ["label"])])
+    if not file.is_file() or (of_kind and file.suffix != f".{source}"):
+        columns = " and ".join([of_kind or "path", *(targets or ["label"])])
         raise DataError(f"source: {source} needs the file {file} with the columns {columns}")
     renamed = f" and rename the table to {named}" * (file.name != named)
     needs_folder = DataError(
         f"ingest.path {root} is a file; source: {source} needs its folder, so that DVC sees"
         f" changes to the examples too: write ingest.path: {root.parent}{renamed}"
     )
-    if root.is_file() and not kind.rows:
+    if root.is_file() and not of_kind:
         raise needs_folder
-    whole = examples.read(file, bool(kind.rows))
-    holds = bool(kind.rows) and whole.column == kind.rows
-    other = {"path", "split", "group", kind.rows} & {*targets}
+    whole = examples.read(file, bool(of_kind))
+    holds = bool(of_kind) and whole.column == of_kind
+    other = {"path", "split", "group", of_kind} & {*targets}
     if other:
         raise DataError(
             f"ingest.targets names the column {min(other)} of {file}, which stands for something"
             " else; name columns of labels or numbers"
         )
-    learned = _spelt(targets, whole.columns) or ("label",)
+    learned = spelt(targets, whole.columns) or ("label",)
     absent = [name for name in ("path", *learned) if name not in whole.columns]
     if holds:
         absent = [name for name in absent if name != "path"]
@@ -108,15 +124,15 @@ def _opened(
         raise needs_folder
     if not absent:
         return file, whole
-    if "path" in absent and kind.rows:
-        beside = f", {examples.MATRIX} beside it" * (kind.rows == examples.VECTOR)
-        absent[0] = f"{kind.rows} (nor path{beside})"
+    if "path" in absent and of_kind:
+        beside = f", {examples.MATRIX} beside it" * (of_kind == examples.VECTOR)
+        absent[0] = f"{of_kind} (nor path{beside})"
     hint = "; separate the columns by commas" if len(whole.columns) == 1 else ""
     has = ", ".join(whole.columns)
     raise DataError(f"{file} has no column {' or '.join(absent)}; it has {has}{hint}")
 
 
-def _spelt(targets: tuple[str, ...], columns: list[str]) -> tuple[str, ...]:
+def spelt(targets: tuple[str, ...], columns: list[str]) -> tuple[str, ...]:
     """The names of the targets as the table has them, which may write an é in another way."""
     spelt = {tidy(name): name for name in columns}
     return tuple(spelt.get(name, name) for name in targets)

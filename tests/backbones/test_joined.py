@@ -71,6 +71,7 @@ def test_each_networks_vectors_are_reused_by_themselves(
         assert said in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_bundle_of_joined_backbones_answers_as_evaluate_did(shapes: Project) -> None:
     shapes.set(**{"rank.backbones": [BOTH, "efficientnet_lite0"]})
     run(*STAGES, "rank")

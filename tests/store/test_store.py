@@ -707,6 +707,7 @@ def test_a_fork_that_inherited_the_lock_does_not_keep_it(
         assert_holds(store, some(1))
 
 
+@pytest.mark.slow
 def test_the_log_does_not_grow_under_readers_without_a_pause(tmp_path: Path) -> None:
     read_on_and_on = """
     with FeatureStore(folder, None) as store:

@@ -195,8 +195,9 @@ def test_models_of_numbers_are_compared_by_their_errors() -> None:
 
 @pytest.mark.parametrize(
     ("measure", "examples", "draws"),
-    [("accuracy", 153, 200), pytest.param("loss", 100, 60, marks=pytest.mark.slow)],
+    [("accuracy", 153, 200), ("loss", 100, 60)],
 )
+@pytest.mark.slow
 def test_equal_models_pass_for_equal_and_a_better_one_is_seen_with_the_examples_foretold(
     measure: str, examples: int, draws: int
 ) -> None:

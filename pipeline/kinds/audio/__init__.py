@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core import files
 from ...core.errors import ParamsError, RefusedError
 from .. import Example, Input, Maker, Shown, View
 
@@ -87,7 +88,7 @@ class Audio:
     @contextlib.contextmanager
     def alone(self, path: Path) -> Iterator[None]:
         """Large files take hundreds of megabytes each, so one is read and decoded at a time."""
-        if path.stat().st_size < LARGE:
+        if files.size(path) < LARGE:
             yield
             return
         with _one_at_a_time:

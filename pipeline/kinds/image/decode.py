@@ -13,7 +13,6 @@ import contextlib
 import io
 import logging
 import re
-import stat
 import threading
 import warnings
 from functools import cache, lru_cache
@@ -24,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from ...core import packages
+from ...core import files, packages
 from ...core.errors import RefusedError
 from . import FORMATS, dicom, png, tiff
 from .reading import PLAIN, Reading, check, eight_bits, listed
@@ -106,11 +105,7 @@ def large(path: Path, most_bytes: int) -> contextlib.AbstractContextManager[obje
     Raises:
         RefusedError: it is larger than any picture that is taken.
     """
-    try:
-        status = path.stat()
-        size = status.st_size if stat.S_ISREG(status.st_mode) else 0
-    except OSError:
-        size = 0  # `load` will say what is wrong
+    size = files.size(path)  # 0 of what is no file: `load` will say what is wrong
     if size > most_bytes:
         raise RefusedError(
             f"too large a file: {size / 1e6:,.0f} MB, at most {most_bytes / 1e6:.0f} MB; cut it"

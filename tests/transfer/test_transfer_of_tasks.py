@@ -130,6 +130,7 @@ def pictures(request, project, small_backbone):
     return request.param
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pictures", TASKS, indirect=True)
 def test_a_finetuned_network_that_is_better_answers_from_its_bundle(pictures, project, capsys):
     if pictures == MULTILABEL:

@@ -1,0 +1,136 @@
+"""Examples that are objects in a bucket, as a listing on this machine names them.
+
+The listing is a Parquet file: a row an object, sorted by `key`, with its `etag` and its `size` in
+bytes, and in the file's metadata the address below which the keys lie. `headstart list` writes it.
+The path of an example is that of the listing, `#` and the key (`core/rows.py` spells it), so that
+the manifest names no server.
+"""
+
+import itertools
+import threading
+from bisect import bisect_left
+from collections.abc import Iterator
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from . import buckets
+from .buckets import Object
+from .errors import DataError, RefusedError
+
+LISTING = "listing.s3.parquet"
+ROOT = b"address"  # in the file's metadata
+COLUMNS = ("key", "etag", "size")
+READERS = 16  # objects that are read at a time: what is waited for is the way to the server
+AT_ONCE = 10_000  # objects that are taken out of Arrow's columns
+
+_one_opens = threading.Lock()
+
+
+class Objects:
+    """A listing in memory: Arrow's columns, in which a key is found by bisection.
+
+    Of ten million objects that is a gigabyte, where a dictionary would be several.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """Read it.
+
+        Raises:
+            DataError: it is no listing.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(file)
+        except (pa.ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"{file} cannot be read as Parquet: {reason}") from None
+        metadata = table.schema.metadata or {}
+        if ROOT not in metadata or table.column_names != list(COLUMNS):
+            raise DataError(f"{file} is no listing of a bucket; let `headstart list` write it anew")
+        self.table = table
+        self.address: str = buckets.tidied(metadata[ROOT].decode())
+        self._keys, self._etags, self._sizes = (_whole(table[name]) for name in COLUMNS)
+
+    def __len__(self) -> int:
+        """How many objects there are."""
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[Object]:
+        """The objects in the order of their keys."""
+        for some in self.table.to_batches(max_chunksize=AT_ONCE):
+            yield from itertools.starmap(Object, zip(*some.to_pydict().values(), strict=True))
+
+    def named(self, key: str) -> Object | None:
+        """The object with this key, if it is listed."""
+        place = bisect_left(range(len(self)), key, key=lambda at: self._keys[at].as_py())
+        if place == len(self) or self._keys[place].as_py() != key:
+            return None
+        columns = (self._keys, self._etags, self._sizes)
+        return Object(*(column[place].as_py() for column in columns))
+
+    def identity(self, listed: Object) -> bytes:
+        """16 bytes that are others where the object's address, ETag or size is another."""
+        told = "\n".join([f"{self.address}/{listed.key}", listed.etag, str(listed.size)])
+        return blake2b(told.encode(), digest_size=16).digest()
+
+
+def is_listing(file: Path) -> bool:
+    """Whether the file at this path is a listing, by its name."""
+    return file.name == LISTING
+
+
+def opened(file: Path) -> Objects:
+    """The listing, read once while it stays the same.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror or error})") from None
+    with _one_opens:
+        return _opened(file, (status.st_mtime_ns, status.st_size))
+
+
+def size(file: Path, key: str) -> int:
+    """Bytes of an object, as it is listed; 0 where it is not."""
+    found = opened(file).named(key)
+    return found.size if found else 0
+
+
+def load(file: Path, key: str, most_bytes: int) -> bytes:
+    """The bytes of an object, if it is still the one that was listed.
+
+    Raises:
+        RefusedError: it is not listed, too large, empty, or access to it is denied.
+        ChangedError: it is another object now, or is gone.
+        DataError: the listing or the bucket cannot be read.
+    """
+    listing = opened(file)
+    found = listing.named(key)
+    if found is None:
+        raise RefusedError(f"not listed in {file}")
+    if found.size > most_bytes:
+        raise RefusedError(
+            f"too large an object: {found.size / 1e6:,.0f} MB, at most {most_bytes / 1e6:.0f} MB"
+        )
+    if not found.size:
+        raise RefusedError("empty object")
+    return buckets.read(listing.address, found)
+
+
+@lru_cache(maxsize=2)
+def _opened(file: Path, stamp: tuple[int, int]) -> Objects:
+    return Objects(file)
+
+
+def _whole(column: Any) -> Any:
+    """A column in one piece."""
+    import pyarrow as pa
+
+    return pa.concat_arrays(column.chunks) if column.num_chunks != 1 else column.chunk(0)

@@ -1,0 +1,110 @@
+"""Source `s3`: objects in a bucket, as the listing in a folder of this machine names them.
+
+Their labels are the folders below the address that was listed, as source `folder` has them, or
+stand in a table beside the listing, as source `csv` has it. Nothing is asked of the server here.
+"""
+
+from pathlib import Path
+
+from ..core import objects, rows
+from ..core.errors import DataError
+from ..core.objects import LISTING, Objects
+from ..core.rows import Row
+from .folder import split_folders
+from .found import Found, Listing, Refused, is_hidden, tidy, why_no_label
+from .table import OWN, TABLE, of_row, opened, slicing, spelt
+
+WRITES_IT = "run `headstart list s3://BUCKET/PREFIX`"
+
+
+def bucket(root: Path, targets: tuple[str, ...]) -> Listing:
+    """The objects of the listing in the folder `root`.
+
+    Args:
+        root: the folder, which may hold `labels.csv` or `labels.parquet` too. Its column `path` has
+            keys below the address that was listed.
+        targets: the columns of that table that are learned, in place of the label.
+
+    Raises:
+        DataError: there is no listing, or it or the table cannot be used.
+    """
+    file = root / LISTING
+    if not file.is_file():
+        raise no_listing(root)
+    listed = objects.opened(file)
+    tables = [end for end in ("csv", "parquet") if (root / f"{TABLE}.{end}").is_file()]
+    if len(tables) == 2:
+        raise DataError(f"{root} has {TABLE}.csv and {TABLE}.parquet; remove one")
+    if tables:
+        return _by_table(root, tables[0], file, listed, targets)
+    if targets:
+        raise DataError(f"ingest.targets are columns of a table: {root} needs {TABLE}.csv")
+    return _by_prefix(file, listed)
+
+
+def no_listing(root: Path) -> DataError:
+    """What to do where the folder `root` has no listing."""
+    if root.is_file():
+        return DataError(f"ingest.path {root} is a file; source: s3 needs the folder of {LISTING}")
+    return DataError(f"ingest.path {root} has no {LISTING}; {WRITES_IT}")
+
+
+def _by_prefix(file: Path, listed: Objects) -> Listing:
+    every = list(listed)
+    folders = {folder for one in every for folder in _folders(one.key)}
+    top = {folder for folder in folders if "/" not in folder and not is_hidden(folder)}
+    depth = split_folders(top, listed.address)
+    found: list[Found] = []
+    refused: list[Refused] = []
+    for one in every:
+        if not one.size and one.key in folders:  # a console's sign of a folder
+            continue
+        parts = one.key.split("/")
+        reason = "hidden or system file" if any(map(is_hidden, parts)) else ""
+        if not reason and len(parts) < depth + 2:
+            reason = "not in a class's folder"
+        label = tidy(parts[depth]) if len(parts) > depth else ""
+        reason = reason or why_no_label(label)
+        path = rows.address(file, one.key)
+        if reason:
+            refused.append(Refused(path, reason))
+        else:
+            split = parts[0] if depth else ""
+            found.append(Found(path, label, split, identity=listed.identity(one)))
+    return Listing(sorted(found), sorted(refused))
+
+
+def _folders(key: str) -> list[str]:
+    """`a` and `a/b` of the key `a/b/c.png`."""
+    parts = key.split("/")
+    return ["/".join(parts[:length]) for length in range(1, len(parts))]
+
+
+def _by_table(
+    root: Path, ending: str, file: Path, listed: Objects, targets: tuple[str, ...]
+) -> Listing:
+    table, whole = opened(root, ending, "", targets)
+    targets = spelt(targets, whole.columns)
+    columns = slicing(table, whole.rows, {*OWN, *targets})
+    found: list[Found] = []
+    refused: list[Refused] = []
+    named: set[str] = set()
+    for row in whole.rows:
+        key = row.get("path") or ""
+        one = listed.named(key)
+        reason = _why_no_row(row, key) or ("" if one else f"not listed in {file}")
+        taken = of_row(row, rows.address(file, key), reason, columns, targets)
+        if isinstance(taken, Refused):
+            refused.append(taken)
+        elif one:
+            found.append(taken._replace(identity=listed.identity(one)))
+        named.add(key)
+    if others := sum(one.key not in named for one in listed):
+        print(f"ingest: {others:,} other objects of {listed.address} are not named in {table.name}")
+    return Listing(sorted(found), sorted(refused), columns)
+
+
+def _why_no_row(row: Row, key: str) -> str:
+    if None in row or None in row.values():
+        return "its row has another number of fields than the header"
+    return "" if key.strip() else "no path"
