@@ -6,7 +6,7 @@ import signal
 import sys
 import webbrowser
 
-from flows import server
+from flows import access, server
 from flows.dvc.project import working_copy
 from pipeline.core import command
 
@@ -22,7 +22,8 @@ def main() -> None:
     def dashboard() -> None:
         with server.running(working_copy(), asked.host, asked.port) as api:
             page = api.removesuffix("/api")
-            print(f"the dashboard is at {page}; Ctrl-C ends it", flush=True)
+            asks = "; it asks for the user:password" if os.environ.get(access.WANTED) else ""
+            print(f"the dashboard is at {page}{asks}; Ctrl-C ends it", flush=True)
             if sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
                 webbrowser.open(page)
             ends = {signal.SIGINT, signal.SIGTERM}

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from flows import server
+from flows import access, server
 from flows.dvc.project import working_copy
 from pipeline.core import command
 
@@ -35,20 +35,23 @@ def ask(where: dict[str, Path], every: float | None, host: str, port: int) -> bo
     """Run the flow over the three paths, once or `every` so many seconds; whether all went well.
 
     Raises:
-        RunError: a server is needed and this is no DVC repository, or it does not start.
+        RunError: a server is needed and this is no DVC repository, or it does not start or let us
+            in.
     """
     os.environ |= server.QUIET
     if every is None:
         # Only now, for Prefect reads its settings when it is imported.
         from flows.growing import predict
 
-        return bool(predict(**where, return_state=True).is_completed())
+        with access.admitted():
+            return bool(predict(**where, return_state=True).is_completed())
     with server.running(working_copy(), host, port) as api:
         os.environ["PREFECT_API_URL"] = api
         from flows.growing import predict
 
         parameters = {name: str(path) for name, path in where.items()}
-        predict.serve("predict", interval=every, parameters=parameters, limit=1)
+        with access.admitted():
+            predict.serve("predict", interval=every, parameters=parameters, limit=1)
     return True
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from flows import server, uptodate
+from flows import access, server, uptodate
 from flows.dvc.pool import warm_up
 from flows.dvc.project import working_copy
 from pipeline.core import command
@@ -66,7 +66,8 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
     `say` is for a person: called at the end with each line on what was done and where to look.
 
     Raises:
-        RunError: this is no DVC repository, or Prefect has no folder to write to.
+        RunError: this is no DVC repository, Prefect has no folder to write to, or its server does
+            not let us in.
     """
     os.environ |= server.QUIET
     root = working_copy()
@@ -93,7 +94,7 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
     gc.enable()
     # The end of a run waits up to a second for its heartbeat. That is for a team's automations,
     # which look after the runs of workers; at a terminal there is a person.
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with access.admitted(), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         state = headstart(**asked, return_state=True)
     done = bool(state.is_completed())
     page = url_for("flow-run", obj_id=state.state_details.flow_run_id)

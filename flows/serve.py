@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from flows import server, watch
+from flows import access, server, watch
 from flows.dvc.project import working_copy
 from pipeline.core import command
 
@@ -36,7 +36,7 @@ def run(host: str, port: int, look_at: list[Path], look_every: float) -> None:
     """Serve the deployments and look at the data, until interrupted.
 
     Raises:
-        RunError: this is no DVC repository, or a server does not start.
+        RunError: this is no DVC repository, or a server does not start or let us in.
     """
     root = working_copy()
     with ExitStack() as stack:
@@ -45,6 +45,7 @@ def run(host: str, port: int, look_at: list[Path], look_every: float) -> None:
         # Only now, for Prefect reads its settings when it is imported.
         from prefect import serve
 
+        stack.enter_context(access.admitted())
         found = deployments(root / "prefect.yaml")
         end = threading.Event()
         stack.callback(end.set)

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flows import access
+from flows.complaints import Complaints
 from pipeline.core.errors import RunError
 
 HOST, PORT = "127.0.0.1", 4200
@@ -41,8 +43,12 @@ def find(root: Path) -> str | None:
     """The server to use: PREFECT_API_URL, or one started from the working copy `root` and up.
 
     None leaves it to Prefect: the address in its profile, or a server for one run alone.
+
+    Raises:
+        RunError: the address holds a password.
     """
     api = os.environ.get("PREFECT_API_URL")
+    access.stop_if_shown(api or "")
     if api is None and (root / ADDRESS).exists():
         noted = (root / ADDRESS).read_text()
         api = noted if answers(noted) else None
@@ -70,13 +76,15 @@ def running(root: Path, host: str, port: int) -> Iterator[str]:
 
     Where there is none, one is started at `host` and `port`; it is found by runs in `root` until
     it is ended here. Its database is SQLite in PREFECT_HOME, or what
-    PREFECT_API_DATABASE_CONNECTION_URL says.
+    PREFECT_API_DATABASE_CONNECTION_URL says; its password is in PREFECT_SERVER_API_AUTH_STRING, and
+    from then on in PREFECT_API_AUTH_STRING for Prefect in this process and below.
 
     Raises:
         RunError: it does not start, or the one that is configured does not answer.
     """
     api = f"http://{host}:{port}/api"
     known = find(root) or _in_profile() or api
+    access.stop_if_shown(known)
     if answers(known, with_anything=known != api):
         yield known
         return
@@ -86,6 +94,7 @@ def running(root: Path, host: str, port: int) -> Iterator[str]:
             " PREFECT_API_URL or Prefect's profile to have one started here"
         )
     stop_without_home()
+    access.share_password()
     # SIGTERM as Ctrl-C: it would end us without our ending the server.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     process = _start(host, port)
@@ -143,21 +152,22 @@ def _start(host: str, port: int) -> subprocess.Popen[bytes]:
         env=QUIET | page | os.environ,
         start_new_session=True,  # Ctrl-C is for us; we end the server when we are done
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
 
 
 def _is_up(api: str, process: subprocess.Popen[bytes]) -> bool:
     """Wait until the server that was started answers; whether it did, in good time."""
+    complaints = Complaints(process.stderr)
     end = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end:
         if answers(api):
+            complaints.pass_on()
             return True
         if process.poll() is not None:
-            raise RunError(
-                f"the Prefect server at {api} ended as it started: if its port is taken, choose"
-                " another with --port"
-            )
+            raise RunError(f"the Prefect server at {api} ended as it started: {complaints.why()}")
         time.sleep(0.2)
+    complaints.pass_on()
     return False
 
 

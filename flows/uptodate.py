@@ -6,12 +6,13 @@ little, such a run is told to Prefect's server over its REST API, as the flow wo
 
 import http.client
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flows import artifacts, server
+from flows import access, artifacts, server
 from flows.dvc.claim import Claim
 from flows.dvc.durations import Durations
 from flows.dvc.pool import ask_warm
@@ -43,17 +44,22 @@ class _Server:
 
     def __init__(self, api: str) -> None:
         address = urlsplit(api)
-        self._connection = http.client.HTTPConnection(address.netloc, timeout=10)
+        secure = address.scheme == "https"
+        connection = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        self._connection = connection(address.netloc, timeout=10)
         self._path = address.path
+        # Where Prefect's profile holds the password, the server refuses, and the flow sees to it.
+        who = access.header(os.environ.get(access.GIVEN))
+        self._headers = {"Content-Type": "application/json", **who}
 
     def post(self, path: str, **body: Any) -> dict[str, Any]:
-        kind = {"Content-Type": "application/json"}
-        self._connection.request("POST", f"{self._path}/{path}", json.dumps(body), kind)
+        content = json.dumps(body)
+        self._connection.request("POST", f"{self._path}/{path}", content, self._headers)
         reply = self._connection.getresponse()
-        content = reply.read()
+        said = reply.read()
         if reply.status >= 300:
-            raise OSError(f"{path}: {reply.status} {content[:200]!r}")
-        answer: dict[str, Any] = json.loads(content)
+            raise OSError(f"{path}: {reply.status} {said[:200]!r}")
+        answer: dict[str, Any] = json.loads(said)
         return answer
 
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from flows import server
+from flows import access, server
 from flows.dvc.claim import at_work
 from flows.dvc.pool import Pool
 from flows.dvc.project import working_copy
@@ -101,16 +101,19 @@ def start_run() -> None:
     """Start a run of the deployment `on-change`, and do not wait for it.
 
     Raises:
-        MayPassError: the server does not answer, or has no such deployment yet.
+        MayPassError: the server does not answer or let us in, or has no such deployment yet.
     """
     import httpx
     from prefect.deployments import run_deployment
     from prefect.exceptions import PrefectException
+    from prefect.settings import PREFECT_API_URL
 
     try:
         run_deployment(DEPLOYMENT, timeout=0)
     except (httpx.HTTPError, PrefectException) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
+        api = PREFECT_API_URL.value()
+        refused = access.refusal(api) if api else None
+        said = refused or " ".join(str(error).split()) or type(error).__name__
         raise MayPassError(f"{DEPLOYMENT} was not started: {said}") from None
     print(f"flows.watch: the data has changed; started {DEPLOYMENT}", flush=True)
 
@@ -138,7 +141,8 @@ def main() -> None:
         os.environ |= server.QUIET
         if api := server.find(root):
             os.environ["PREFECT_API_URL"] = api
-        watch(root, asked.look_at, asked.look_every, start_run, threading.Event())
+        with access.admitted():  # what cannot start a run need not look
+            watch(root, asked.look_at, asked.look_every, start_run, threading.Event())
 
     command.run(look, takes_arguments=True)
 

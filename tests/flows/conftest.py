@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from toys import PATIENCE, PROJECT, Toy, free_port, wait_for
+from toys import PASSWORD, PATIENCE, PROJECT, Toy, free_port, wait_for
 
 from flows.server import ADDRESS, QUIET
 
@@ -18,12 +18,13 @@ os.environ |= QUIET  # before any test's module imports Prefect
 @pytest.fixture(scope="session")
 def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The working copy in which `python -m flows.dashboard` was started, on another port than its
-    own, with a fresh PREFECT_HOME."""
+    own, with a fresh PREFECT_HOME and a password."""
     root = tmp_path_factory.mktemp("dashboard")
     (root / ".dvc").mkdir()
-    unwanted = {"PREFECT_API_URL", "DISPLAY", "WAYLAND_DISPLAY"}
+    unwanted = {"PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "DISPLAY", "WAYLAND_DISPLAY"}
     env = {name: value for name, value in os.environ.items() if name not in unwanted}
     env |= {"PREFECT_HOME": str(root / "home"), "PYTHONPATH": str(PROJECT)}
+    env |= {"PREFECT_SERVER_API_AUTH_STRING": PASSWORD}
     command = [sys.executable, "-m", "flows.dashboard", "--port", str(free_port())]
     process = subprocess.Popen(command, cwd=root, env=env, start_new_session=True)
     try:
@@ -40,10 +41,16 @@ def server(dashboard: Path) -> Iterator[str]:
     """The address of a Prefect server's API, which Prefect uses in this process too."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_URL,
+        PREFECT_HOME,
+        temporary_settings,
+    )
 
     api = (dashboard / ADDRESS).read_text()
-    with temporary_settings({PREFECT_API_URL: api, PREFECT_HOME: dashboard / "client"}):
+    ours = {PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: PASSWORD}
+    with temporary_settings({**ours, PREFECT_HOME: dashboard / "client"}):
         yield api
         for worker in (EventsWorker, APILogWorker):  # what they still hold is for this server
             worker.drain_all(timeout=PATIENCE, at_exit=False)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 from playwright.sync_api import Page, sync_playwright
-from toys import PATIENCE, PROJECT, Toy
+from toys import PASSWORD, PATIENCE, PROJECT, Toy
 
 CHROMIUM = shutil.which("chromium")  # .ci/run installs it
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
@@ -29,14 +29,14 @@ pathlib.Path("report.html").write_text("<p>what came of it</p>")
 """
 
 
-def visit(page: str, run_id: str, into: Path | None = None) -> dict[str, str]:
+def visit(page: str, run_id: str, into: Path | None = None, password: str = "") -> dict[str, str]:
     """The texts of a flow run's page and of its artifacts' pages; pictures of them go `into`."""
-    artifacts = httpx.post(
-        f"{page}/api/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [run_id]}}}
-    ).json()
-    tasks = httpx.post(
-        f"{page}/api/task_runs/filter", json={"flow_runs": {"id": {"any_": [run_id]}}}
-    ).json()
+    user, _, word = password.partition(":")
+    api = httpx.Client(base_url=f"{page}/api", auth=(user, word))
+    of_run = {"flow_run_id": {"any_": [run_id]}}
+    artifacts = api.post("artifacts/filter", json={"artifacts": of_run}).json()
+    this = {"id": {"any_": [run_id]}}
+    tasks = api.post("task_runs/filter", json={"flow_runs": this}).json()
     names = [task["name"] for task in tasks]
     texts: dict[str, str] = {}
     with sync_playwright() as playwright:
@@ -48,6 +48,11 @@ def visit(page: str, run_id: str, into: Path | None = None) -> dict[str, str]:
             "request",
             lambda r: None if r.url.startswith((page, "blob:", "data:")) else outside.append(r.url),
         )
+        if password:
+            tab.goto(page)
+            tab.locator("input[type=password]").fill(password)
+            tab.keyboard.press("Enter")
+            tab.wait_for_url("**/dashboard**")
         address, awaited = f"{page}/runs/flow-run/{run_id}", f"{len(names)} Task runs"
         texts["run"] = _read(tab, address, into and into / "run.png", "Task Runs", awaited)
         tab.get_by_text("Task Runs", exact=True).click()
@@ -95,7 +100,7 @@ def test_the_page_shows_the_stages_the_metrics_and_the_pictures(toy: Toy) -> Non
     evaluate |= {"metrics": ["metrics.json"], "plots": ["confusion_matrix.png", "report.html"]}
     (toy.root / "dvc.yaml").write_text(yaml.safe_dump(graph))
     run = toy.flow()
-    seen = visit(toy.api.removesuffix("/api"), run.id)
+    seen = visit(toy.api.removesuffix("/api"), run.id, password=PASSWORD)
     assert f"{len(STAGES)} Task runs" in seen["run"]
     assert [name for name in STAGES if name not in seen["tasks"]] == []
     assert "test.accuracy" in seen["metrics"]

@@ -4,20 +4,17 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.deployments import run_deployment
-from toys import PATIENCE, PROJECT, Toy, alive, free_port, wait_for
+from toys import AUTH, PASSWORD, Toy, alive, background, declare, free_port, reschedule, wait_for
 
 from flows import watch
 from flows.server import ADDRESS, running
@@ -26,42 +23,12 @@ from pipeline.core.errors import RunError
 GATE = {"metric": "test.accuracy", "margin": 0.01}
 
 
-def declare(toy: Toy, **schedule: str) -> None:
-    """A prefect.yaml as the project's, whose nightly run has the given schedule.
-
-    The deployments of the tests before are forgotten, with the runs still due.
-    """
-    for deployment in toy.post("deployments/filter"):
-        httpx.delete(f"{toy.api}/deployments/{deployment['id']}").raise_for_status()
-    reschedule(toy, **schedule)
-    (toy.root / "flows").symlink_to(PROJECT / "flows")
-
-
-def reschedule(toy: Toy, **schedule: str) -> None:
-    declared = yaml.safe_load((PROJECT / "prefect.yaml").read_text())
-    for deployment in declared["deployments"]:
-        deployment.pop("schedules", None)
-    declared["deployments"][0]["schedules"] = [schedule] if schedule else []
-    (toy.root / "prefect.yaml").write_text(yaml.safe_dump(declared))
-
-
 def deployment_runs(toy: Toy, name: str) -> list[dict[str, Any]]:
     """The flow runs of a deployment that have begun, the oldest first."""
     runs: list[dict[str, Any]] = toy.post(
         "flow_runs/filter", deployments={"name": {"any_": [name]}}, sort="START_TIME_ASC"
     )
     return [run for run in runs if run["start_time"]]
-
-
-@contextmanager
-def background(toy: Toy, *command: str, **env: str) -> Iterator["subprocess.Popen[bytes]"]:
-    process = subprocess.Popen(command, cwd=toy.root, env=toy.env | env, start_new_session=True)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            process.wait(PATIENCE)
 
 
 @pytest.mark.slow
@@ -141,7 +108,7 @@ def test_the_death_of_what_serves_ends_the_stage(toy: Toy) -> None:
     declare(toy)
     with background(toy, sys.executable, "-m", "flows.serve") as serve:
         ready = "deployments/name/headstart/nightly"
-        wait_for(lambda: httpx.get(f"{toy.api}/{ready}").is_success)
+        wait_for(lambda: httpx.get(f"{toy.api}/{ready}", auth=AUTH).is_success)
         run_nightly()
         stage = toy.pid("slow")
         os.kill(serve.pid, signal.SIGKILL)
@@ -175,7 +142,10 @@ if "uvicorn" in sys.orig_argv:
 """
 
 
-def test_a_run_without_any_server_has_one_for_itself(toy: Toy, tmp_path: Path) -> None:
+@pytest.mark.parametrize("password", [None, pytest.param(PASSWORD, marks=pytest.mark.slow)])
+def test_a_run_without_any_server_has_one_for_itself(
+    toy: Toy, tmp_path: Path, password: str | None
+) -> None:
     toy.stages(a={})
     graph = (toy.root / "dvc.yaml").read_text().replace("a.out", "a.html")
     (toy.root / "dvc.yaml").write_text(graph)
@@ -184,7 +154,9 @@ def test_a_run_without_any_server_has_one_for_itself(toy: Toy, tmp_path: Path) -
     home, slow = tmp_path / "fresh", tmp_path / "slow"  # the database has to be made first
     slow.mkdir()
     (slow / "sitecustomize.py").write_text(SLOW)
-    toy.env.pop("PREFECT_API_URL")
+    del toy.env["PREFECT_API_URL"], toy.env["PREFECT_API_AUTH_STRING"]
+    if password:
+        toy.env["PREFECT_SERVER_API_AUTH_STRING"] = password
     toy.env["PYTHONPATH"] += f"{os.pathsep}{slow}"
     flow = toy.start(PREFECT_HOME=str(home))
     said = flow.communicate()[0]

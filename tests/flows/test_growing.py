@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from toys import PASSWORD
 
 from flows import growing
 from pipeline.core.errors import ParamsError
@@ -91,6 +92,7 @@ def test_as_a_flow(bundled: Path, inbox: Path, tmp_path: Path, server: str) -> N
     answers = tmp_path / "answers.jsonl"
     command = [sys.executable, "-m", "flows.predict", bundled / "bundle", inbox]
     environment = {**os.environ, "PREFECT_API_URL": server, "PYTHONPATH": str(ROOT)}
+    environment["PREFECT_API_AUTH_STRING"] = PASSWORD
 
     def run() -> str:
         done = subprocess.run(

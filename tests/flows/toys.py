@@ -12,8 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +26,10 @@ from flows import run as command
 from flows.dvc import pool
 
 PROJECT = Path(__file__).resolve().parents[2]
+
+# The server of the tests lets in who knows it.
+PASSWORD = "team:correct-horse"  # noqa: S105
+AUTH = ("team", "correct-horse")
 
 # Seconds to wait for anything: it costs nothing where all is well, and a slow machine that does
 # other things besides needs its time.
@@ -123,12 +127,13 @@ class Toy:
     def __init__(self, root: Path, api: str, template: Path) -> None:
         self.root = root
         self.api = api
-        self._client = httpx.Client(base_url=api, timeout=60)
+        self._client = httpx.Client(base_url=api, timeout=60, auth=AUTH)
         self.env = os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")]),
             "PWD": str(root),
             "PREFECT_API_URL": api,
+            "PREFECT_API_AUTH_STRING": PASSWORD,
             "PREFECT_HOME": str(root.parent / "prefect_home"),
             "GIT_AUTHOR_NAME": "toy",
             "GIT_AUTHOR_EMAIL": "toy@localhost",
@@ -286,3 +291,34 @@ def alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):  # the second where it ended as it was read
         return False
     return state != "Z"  # a zombie is dead; only nobody has taken note yet
+
+
+def declare(toy: Toy, **schedule: str) -> None:
+    """A prefect.yaml as the project's, whose nightly run has the given schedule.
+
+    The deployments of the tests before are forgotten, with the runs still due.
+    """
+    for deployment in toy.post("deployments/filter"):
+        address = f"{toy.api}/deployments/{deployment['id']}"
+        httpx.delete(address, auth=AUTH).raise_for_status()
+    reschedule(toy, **schedule)
+    (toy.root / "flows").symlink_to(PROJECT / "flows")
+
+
+def reschedule(toy: Toy, **schedule: str) -> None:
+    declared = yaml.safe_load((PROJECT / "prefect.yaml").read_text())
+    for deployment in declared["deployments"]:
+        deployment.pop("schedules", None)
+    declared["deployments"][0]["schedules"] = [schedule] if schedule else []
+    (toy.root / "prefect.yaml").write_text(yaml.safe_dump(declared))
+
+
+@contextmanager
+def background(toy: Toy, *command: str, **env: str) -> Iterator["subprocess.Popen[bytes]"]:
+    process = subprocess.Popen(command, cwd=toy.root, env=toy.env | env, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(PATIENCE)

@@ -1,0 +1,49 @@
+"""What a Prefect server says on stderr: in one line where it does not start, else passed on."""
+
+import re
+import sys
+import threading
+from typing import IO
+
+DATABASE = "PREFECT_API_DATABASE_CONNECTION_URL"
+# The ends of tracebacks whose text is no secret. Any other could hold a part of the address.
+KNOWN = re.compile(r"(asyncpg\.exceptions\.|ConnectionRefusedError|TimeoutError|socket\.gaierror)")
+PATIENCE_SECONDS = 10.0  # for the last lines of a process that has ended
+
+
+class Complaints:
+    """Reads what a server that is starting says, in a thread, and holds it back."""
+
+    def __init__(self, stderr: IO[bytes] | None) -> None:
+        """Begin to read, unless there is nothing to read from."""
+        self._held: list[str] | None = []
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._read, args=(stderr or [],), daemon=True)
+        self._thread.start()
+
+    def _read(self, stderr: "IO[bytes] | list[bytes]") -> None:
+        for line in stderr:
+            with self._lock:
+                if self._held is None:
+                    sys.stderr.write(line.decode(errors="replace"))
+                else:
+                    self._held.append(line.decode(errors="replace"))
+
+    def pass_on(self) -> None:
+        """Write what was said and will be said to our own stderr: the server is up."""
+        with self._lock:
+            sys.stderr.write("".join(self._held or []))
+            self._held = None
+
+    def why(self) -> str:
+        """Why a server that ended did not start, and what to do about it."""
+        self._thread.join(PATIENCE_SECONDS)
+        with self._lock:
+            ends = [line.strip() for line in self._held or [] if KNOWN.match(line)]
+        if not ends:
+            return "if its port is taken, choose another with --port; or see `prefect server start`"
+        said = ends[-1].partition(": ")[2]
+        return (
+            f"its database says: {said}; see to the user, the password, the host and the database"
+            f" that {DATABASE} names"
+        )
