@@ -62,11 +62,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Project:
-    """A folder to run stages in, with the repository's own `params.yaml`."""
+    """A folder to run stages in, with the repository's own `params.yaml`.
+
+    Sets with a promise are not asked for, since each `evaluate` would train ten heads more.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        shutil.copy(ROOT / "params.yaml", folder)
+        text = (ROOT / "params.yaml").read_text()
+        (folder / "params.yaml").write_text(text.replace("coverage: 0.9 ", "coverage: null "))
         (folder / "reports").mkdir()
         (folder / "data" / "raw").mkdir(parents=True)
 

@@ -95,6 +95,7 @@ def shapes(request, project, small_backbone, draw_picture):
     return project
 
 
+@pytest.mark.slow
 @of_both_networks
 def test_a_finetuned_network_is_taken_only_when_validation_says_so(shapes, capsys):
     shapes.set(**{"train.refit": False})

@@ -240,6 +240,7 @@ def test_switching_back_and_forth_runs_nothing(done: Repository) -> None:
     assert done.repro() == []  # without `dvc checkout`
 
 
+@pytest.mark.slow
 def test_an_optional_stage_comes_and_goes_with_its_parameter(done: Repository) -> None:
     done.repro()
     done.set(**{"learning_curve.run": ["asked"], "learning_curve.draws": 2})

@@ -31,6 +31,7 @@ def refused(toy: Toy, words: str) -> None:
         watch.start_run()
 
 
+@pytest.mark.slow
 def test_none_and_a_wrong_one_are_a_line(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     toy.stages(a={})
     at = f"the Prefect server at {toy.api}"

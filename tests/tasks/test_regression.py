@@ -168,6 +168,8 @@ def test_intervals_stand_beside_what_was_predicted():
 
 
 def test_intervals_with_a_promise_are_those_that_the_table_of_sets_tells_of(of_numbers, capsys):
+    of_numbers.set(**{"evaluate.coverage": 0.9})
+    evaluate()
     assert "low(weight)" not in pd.read_csv(PREDICTIONS)  # of too few examples
     make("regression", ["weight"], *measured(200))
     evaluate()

@@ -126,13 +126,8 @@ def test_every_door_shows_the_same_map_each_time(trained: Path, tmp_path: Path) 
     assert Image.open(io.BytesIO(small.heat.data)).size == (32, 32)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "timm:test_vit",
-        pytest.param("timm:test_resnet+timm:test_vit", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_resnet+timm:test_vit"])
 def test_transformers_and_networks_joined_with_one_have_maps_and_are_told_to_be_untrained(
     project: Project, draw_picture: Callable[..., Image.Image], name: str
 ) -> None:
