@@ -31,6 +31,7 @@ def modules(folder: str) -> list[str]:
     return [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]
 
 
+@pytest.mark.slow
 def test_flows_brings_no_torch_in_by_a_back_door() -> None:
     script = (
         "import importlib, sys\n"

@@ -274,6 +274,7 @@ def test_two_runs_from_scratch_give_the_same_bytes(
     assert [name for name in first if first[name] != second[name]] == []
 
 
+@pytest.mark.slow
 def test_metrics_and_plots_are_those_that_dvc_shows(done: Repository) -> None:
     done.repro()
     metrics = json.loads((done.folder / "reports" / "metrics.json").read_text())

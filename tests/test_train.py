@@ -319,6 +319,7 @@ def test_balanced_class_weights_are_scikit_learns():
     np.testing.assert_array_equal(class_weights("none", labels, 3), np.ones(3))
 
 
+@pytest.mark.slow
 def test_torch_is_imported_only_where_a_head_descends(trained_project):
     """Importing it takes longer than all of a head in closed form."""
     code = "import sys; from pipeline.train import train; train(); print('torch' in sys.modules)"

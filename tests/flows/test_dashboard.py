@@ -90,6 +90,7 @@ def _read(tab: Page, address: str, picture: Path | None, *awaited: str) -> str:
     return tab.inner_text("body")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="needs Debian's package chromium")
 def test_the_page_shows_the_stages_the_metrics_and_the_pictures(toy: Toy) -> None:
     toy.stages(**{name: {"needs": STAGES[:number][-1:]} for number, name in enumerate(STAGES)})

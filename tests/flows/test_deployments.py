@@ -142,7 +142,8 @@ if "uvicorn" in sys.orig_argv:
 """
 
 
-@pytest.mark.parametrize("password", [None, pytest.param(PASSWORD, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("password", [None, PASSWORD])
 def test_a_run_without_any_server_has_one_for_itself(
     toy: Toy, tmp_path: Path, password: str | None
 ) -> None:

@@ -162,6 +162,7 @@ for out in map(pathlib.Path, sys.argv[1:]):
 """
 
 
+@pytest.mark.slow
 def test_a_stage_added_to_the_projects_own_graph_is_in_the_next_run(toy: Toy) -> None:
     graph = yaml.safe_load((PROJECT / "dvc.yaml").read_text())
     for stage in (entry.get("do", entry) for entry in graph["stages"].values()):

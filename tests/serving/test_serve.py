@@ -298,7 +298,7 @@ def overlap(one, other):
     return across > 0.5 and down > 0.5
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", ["desktop", pytest.param("phone", marks=pytest.mark.slow)])
 def test_the_page_shows_classes_heat_map_and_neighbours(bundled, address, browser, tmp_path, name):
     width, height = SIZES[name]
     bad = tmp_path / "bad.jpg"
