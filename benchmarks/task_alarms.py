@@ -22,7 +22,7 @@ from pipeline.heads.head import one_thread
 from pipeline.quality.label_issues_of_several import label_issues_of_several
 from pipeline.quality.number_issues import number_issues
 from pipeline.tables.features import Split, view_0
-from pipeline.tables.targets import MULTILABEL
+from pipeline.tables.task_names import MULTILABEL
 
 Array = npt.NDArray[np.float64]
 Cells = set[tuple[str, str]]  # path and name

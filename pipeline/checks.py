@@ -28,7 +28,7 @@ from .tables.manifest import (
     read_manifest,
     task_in,
 )
-from .tables.task_names import CLASSIFICATION
+from .tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
 
 # Decimals in tables: more would only show how the machine rounds.
 DIGITS = 6
@@ -42,8 +42,8 @@ NAMED = 3
 # What the tables call a class, one of them and several.
 NOUNS = {
     CLASSIFICATION: ("class", "classes"),
-    targets.MULTILABEL: ("label", "labels"),
-    targets.REGRESSION: ("number", "numbers"),
+    MULTILABEL: ("label", "labels"),
+    REGRESSION: ("number", "numbers"),
 }
 
 
@@ -72,7 +72,7 @@ def checks() -> None:
     counts["drifted_splits"] = len(drifted)
     CHECKS_COUNTS.write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
 
-    issue = "target" if task == targets.REGRESSION else "label"
+    issue = "target" if task == REGRESSION else "label"
     _say(
         "near_duplicates",
         "near-duplicate across splits",
@@ -118,7 +118,7 @@ def _label_issues(
     if task == CLASSIFICATION:
         return label_issues(rows, features, settings)
     names = targets.target_names(rows)
-    find = label_issues_of_several if task == targets.MULTILABEL else number_issues
+    find = label_issues_of_several if task == MULTILABEL else number_issues
     return find(rows, features, targets.of(rows, names).astype(np.float64), names, settings)
 
 

@@ -19,13 +19,13 @@ from .sources.splits import origins, split
 from .tables import targets
 from .tables.labels import listed, missing, require
 from .tables.manifest import SPLITS, write_manifest
-from .tables.task_names import CLASSIFICATION
+from .tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION, SEPARATOR
 
 # What is learned, one of it and several.
 NOUNS = {
     CLASSIFICATION: ("class", "classes"),
-    targets.MULTILABEL: ("label", "labels"),
-    targets.REGRESSION: ("number to learn", "numbers to learn"),
+    MULTILABEL: ("label", "labels"),
+    REGRESSION: ("number to learn", "numbers to learn"),
 }
 
 
@@ -80,19 +80,19 @@ def report(
         print(f"ingest: {refused} {units} reason in {REFUSED}")
     for remark in kind.remarks(manifest):
         print(f"ingest: {remark}")
-    if task == targets.REGRESSION:
+    if task == REGRESSION:
         labels, gaps = [], {}
-    elif task == targets.MULTILABEL:
+    elif task == MULTILABEL:
         gaps = targets.lacking(manifest)
     else:
         gaps = missing(zip(manifest["label"], manifest["split"], strict=True))
     for name, lacking in gaps.items():
         if name != "train":  # which ends the run
             print(f"ingest: warning: no {name} {kind.nouns} of {listed(lacking)}")
-    joined = [label for label in labels if targets.SEPARATOR in label]
+    joined = [label for label in labels if SEPARATOR in label]
     if joined:
         print(
-            f"ingest: warning: a {targets.SEPARATOR} in {listed(joined)}; to learn several labels"
+            f"ingest: warning: a {SEPARATOR} in {listed(joined)}; to learn several labels"
             " of an example, set ingest.task to multilabel"
         )
     by_case: dict[str, list[str]] = {}

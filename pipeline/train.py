@@ -27,13 +27,13 @@ from .heads.trained import (
 from .tables import targets
 from .tables.features import are_counts, read_splits
 from .tables.labels import require
-from .tables.manifest import read_manifest
-from .tables.task_names import CLASSIFICATION
+from .tables.manifest import read_manifest, task_in
+from .tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
 
 OUTPUTS = {
     CLASSIFICATION: "classes",
-    targets.MULTILABEL: "labels",
-    targets.REGRESSION: "numbers",
+    MULTILABEL: "labels",
+    REGRESSION: "numbers",
 }
 
 
@@ -43,7 +43,7 @@ def train() -> None:
     combinations = every_combination(settings)
     descending = [one for one in combinations if one.optimizer not in CLOSED_FORMS]
     device = device_for(settings.device, bool(descending))
-    manifest, task = read_manifest(MANIFEST), targets.task_in(MANIFEST)
+    manifest, task = read_manifest(MANIFEST), task_in(MANIFEST)
     classes, loss = targets.names(manifest), loss_for(task, settings.loss)
     if task != CLASSIFICATION:
         targets.require(manifest, task, MANIFEST.as_posix())
@@ -94,7 +94,7 @@ def train() -> None:
     fitted = calibrated(head.logits(val.features), val.labels, task)
     if task != CLASSIFICATION:
         fitted["task"] = task
-    if task == targets.REGRESSION:
+    if task == REGRESSION:
         fitted["loss"] = loss
     if settings.refit and len(val.labels):
         head = refit(best, rows, val, schedule, device)

@@ -13,6 +13,7 @@ from ..core.paths import BUNDLE, MANIFEST
 from ..kinds import Kind
 from ..serving.classifier import Answer, Classifier
 from ..tables.manifest import DRAWN, GIVEN, PLACE
+from ..tasks import measure, spelt
 from . import charts
 from .embed import embedded
 
@@ -24,8 +25,6 @@ MOST_ROWS = 20  # of the tables of confused classes, of heads and, where they ar
 THUMBNAIL = 160  # pixels of a heat map's side
 SHOWN_SIDE = 240  # pixels of an example's longer side; the page cuts it to a square
 WITHOUT_PERCENT = ("loss", "calibration_error", "mae", "rmse", "r2")
-OF_UNITS = ("mae", "rmse")  # in those of the number itself
-NAMED = {"mae": "MAE", "rmse": "RMSE", "r2": "R²"}
 # What tells most of each task stands first.
 FIRST = ("accuracy", "mean_average_precision", "r2")
 # Columns of classes, and of slices
@@ -76,7 +75,7 @@ def headline(metrics: dict[str, Any], repeats: pd.DataFrame) -> list[dict[str, A
     order = sorted(ends, key=lambda name: name not in FIRST)
     return [
         {
-            "name": NAMED.get(name, name.replace("_", " ").replace("f1", "F1")),
+            "name": spelt(name),
             "value": _figure(name, test[name]),
             "low": _figure(name, ends[name]["low"]),
             "high": _figure(name, ends[name]["high"]),
@@ -87,7 +86,7 @@ def headline(metrics: dict[str, Any], repeats: pd.DataFrame) -> list[dict[str, A
 
 
 def _figure(name: str, value: float) -> str:
-    if name in OF_UNITS:
+    if measure(name).has_unit:
         return f"{value:.4g}"
     return f"{value:.3f}" if name in WITHOUT_PERCENT else f"{100 * value:.1f} %"
 
@@ -197,11 +196,11 @@ def of_class(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def of_slice(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The first slices, the worst first; a dash where there is nothing to compare with."""
-    measure = slice_measure(table)
+    by = slice_measure(table)
     shown = table.head(MOST_ROWS).astype(object)
-    shown = shown.rename(columns={measure: "value_of", f"other_{measure}": "of_others"})
+    shown = shown.rename(columns={by: "value_of", f"other_{by}": "of_others"})
     for name in ("value_of", "low", "high", "of_others"):
-        shown[name] = shown[name].map(lambda value: _figure(measure, value), na_action="ignore")
+        shown[name] = shown[name].map(lambda value: _figure(by, value), na_action="ignore")
     p_values = shown["corrected_p_value"]
     shown["corrected_p_value"] = p_values.map(lambda p: f"{p:.2g}", na_action="ignore")
     return rows(shown.fillna("–"))

@@ -4,7 +4,7 @@ import pandas as pd
 
 from ..tables import targets
 from ..tables.manifest import SPLITS, TARGET
-from ..tables.task_names import CLASSIFICATION
+from ..tables.task_names import CLASSIFICATION, MULTILABEL
 
 
 def few_examples(manifest: pd.DataFrame, task: str, least: int) -> pd.DataFrame:
@@ -17,7 +17,7 @@ def few_examples(manifest: pd.DataFrame, task: str, least: int) -> pd.DataFrame:
     else:
         names = targets.target_names(manifest)
         values = manifest[[TARGET + name for name in names]].set_axis(names, axis="columns")
-        count = values == 1 if task == targets.MULTILABEL else values.notna()
+        count = values == 1 if task == MULTILABEL else values.notna()
         counts = count.groupby(manifest["split"]).sum().T
     counts = counts.reindex(columns=SPLITS, fill_value=0)
     scarce = counts[counts["train"] < least].sort_index()

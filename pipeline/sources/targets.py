@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ..core.params import IngestParams
 from ..tables import targets
-from ..tables.task_names import CLASSIFICATION
+from ..tables.task_names import CLASSIFICATION, REGRESSION, SEPARATOR
 from .found import Found, Listing, Refused
 
 
@@ -32,13 +32,13 @@ def _with_targets(row: Found, task: str, columns: Sequence[str]) -> Found:
     Raises:
         ValueError: why it has none.
     """
-    if task == targets.REGRESSION:
+    if task == REGRESSION:
         texts = row.cells if columns else (row.label,)
         named = columns or ("",)
         values = tuple(targets.number(n, text) for n, text in zip(named, texts, strict=True))
         return row._replace(label=targets.shown(named, values, task), targets=values)
     if not columns:
-        return row._replace(label=targets.SEPARATOR.join(targets.labels_in(row.label)))
+        return row._replace(label=SEPARATOR.join(targets.labels_in(row.label)))
     cells = zip(columns, row.cells, strict=True)
     values = tuple(targets.presence(name, text) for name, text in cells)
     if all(map(math.isnan, values)):

@@ -14,10 +14,8 @@ import pandas as pd
 
 from ..core.errors import DataError
 from .labels import class_names, listed
-from .manifest import SPLITS, TARGET, task_in
-from .task_names import CLASSIFICATION, MULTILABEL, REGRESSION, SEPARATOR, TASKS
-
-__all__ = ["MULTILABEL", "REGRESSION", "SEPARATOR", "TASKS", "names", "of", "task_in"]
+from .manifest import SPLITS, TARGET
+from .task_names import CLASSIFICATION, MULTILABEL, REGRESSION, SEPARATOR
 
 # What a table has where a label is there, and where it is not.
 YES = re.compile(r"1(\.0*)?|true", re.IGNORECASE)

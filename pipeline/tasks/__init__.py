@@ -124,5 +124,5 @@ class Task(Protocol):
 
 
 def named(name: str) -> Task:
-    """The task of a name in `tables.targets.TASKS`."""
+    """The task of a name in `tables.task_names.TASKS`."""
     return cast(Task, importlib.import_module(f".{name}", __name__).TASK)

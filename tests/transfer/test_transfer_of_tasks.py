@@ -37,7 +37,7 @@ from pipeline.rank import rank
 from pipeline.serving.classifier import Classifier
 from pipeline.tables.features import read_splits
 from pipeline.tables.manifest import read_manifest
-from pipeline.tables.targets import MULTILABEL, REGRESSION
+from pipeline.tables.task_names import MULTILABEL, REGRESSION
 from pipeline.train import train
 from pipeline.transfer import judging
 from pipeline.transfer.choice import folds, judged
