@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import socket
@@ -13,6 +14,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+
+from pipeline.core import buckets
 
 KEY, SECRET = "HEADSTARTKEY", "a-secret-that-is-to-be-found-nowhere"
 LISTER, LISTER_SECRET = "LISTERKEY", "another-secret-to-be-found-nowhere"  # lists, and may not read
@@ -172,3 +177,12 @@ def environment(address: str, key: str = KEY, secret: str = SECRET) -> dict[str,
         "AWS_CONFIG_FILE": "/no-such-folder/config",
         "AWS_SHARED_CREDENTIALS_FILE": "/no-such-folder/credentials",
     }
+
+
+def as_user(patch: pytest.MonkeyPatch, server: str, *user: str) -> None:
+    """Have this process be a user of the server, and forget whom it was before."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        patch.delenv(name)
+    for name, value in environment(server, *user).items():
+        patch.setenv(name, value)
+    buckets._opened.cache_clear()

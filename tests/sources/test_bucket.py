@@ -26,7 +26,7 @@ from pipeline.ingest import ingest
 from pipeline.sources import find, listing
 from tests import seaweed
 from tests.conftest import ROOT, Project, begin_store
-from tests.seaweed import Between, environment
+from tests.seaweed import Between, as_user, environment
 
 obstore = pytest.importorskip("obstore", reason="needs the set s3")
 botocore_session = pytest.importorskip("botocore.session", reason="needs the set s3")
@@ -50,14 +50,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def with_credentials(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     as_user(monkeypatch, server)
-
-
-def as_user(patch: pytest.MonkeyPatch, server: str, *user: str) -> None:
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        patch.delenv(name)
-    for name, value in environment(server, *user).items():
-        patch.setenv(name, value)
-    buckets._opened.cache_clear()
 
 
 class Bucket:

@@ -1,6 +1,5 @@
 """The feature store in a bucket, on a real server of S3."""
 
-import os
 import random
 import sys
 import time
@@ -27,7 +26,7 @@ from pipeline.store.shared import SharedStore
 from pipeline.store.vectors import open_store
 from tests import seaweed
 from tests.conftest import SMALL, Project
-from tests.seaweed import environment
+from tests.seaweed import as_user
 
 obstore = pytest.importorskip("obstore", reason="needs the set s3")
 botocore_session = pytest.importorskip("botocore.session", reason="needs the set s3")
@@ -55,14 +54,6 @@ def make_bucket(address: str) -> None:
 @pytest.fixture(autouse=True)
 def with_credentials(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     as_user(monkeypatch, server)
-
-
-def as_user(patch: pytest.MonkeyPatch, server: str, *user: str) -> None:
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        patch.delenv(name)
-    for name, value in environment(server, *user).items():
-        patch.setenv(name, value)
-    buckets._opened.cache_clear()
 
 
 @pytest.fixture
