@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 from playwright.sync_api import Page, sync_playwright
-from toys import PASSWORD, PATIENCE, PROJECT, Toy
+from toys import PASSWORD, PATIENCE, PROJECT, Patient, Toy
 
 CHROMIUM = shutil.which("chromium")  # .ci/run installs it
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
@@ -32,7 +32,7 @@ pathlib.Path("report.html").write_text("<p>what came of it</p>")
 def visit(page: str, run_id: str, into: Path | None = None, password: str = "") -> dict[str, str]:
     """The texts of a flow run's page and of its artifacts' pages; pictures of them go `into`."""
     user, _, word = password.partition(":")
-    api = httpx.Client(base_url=f"{page}/api", auth=(user, word))
+    api = httpx.Client(base_url=f"{page}/api", auth=(user, word), transport=Patient())
     of_run = {"flow_run_id": {"any_": [run_id]}}
     artifacts = api.post("artifacts/filter", json={"artifacts": of_run}).json()
     this = {"id": {"any_": [run_id]}}

@@ -118,6 +118,19 @@ class Inside(threading.Thread):
         return self._toy.heard_of("\n".join(self.lines), self._code)
 
 
+class Patient(httpx.HTTPTransport):
+    """Asks again where the server says 503, as Prefect's client does: its database was locked."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        end = time.monotonic() + PATIENCE / 4
+        while (reply := super().handle_request(request)).status_code == 503:
+            if time.monotonic() > end:
+                break
+            reply.close()
+            time.sleep(0.5)
+        return reply
+
+
 class Toy:
     """A DVC repository of small stages, and the runs of the flow in it.
 
@@ -127,7 +140,7 @@ class Toy:
     def __init__(self, root: Path, api: str, template: Path) -> None:
         self.root = root
         self.api = api
-        self._client = httpx.Client(base_url=api, timeout=60, auth=AUTH)
+        self._client = httpx.Client(base_url=api, timeout=60, auth=AUTH, transport=Patient())
         self.env = os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")]),
@@ -262,6 +275,9 @@ class Toy:
         reply = self._client.post(path, json=body).raise_for_status()
         return reply.json() if reply.content else None
 
+    def delete(self, path: str) -> None:
+        self._client.delete(path).raise_for_status()
+
     def artifacts(self, run: FlowRun) -> dict[str, dict[str, Any]]:
         found = self.post("artifacts/filter", artifacts={"flow_run_id": {"any_": [run.id]}})
         return {artifact["key"]: artifact for artifact in found}
@@ -299,8 +315,7 @@ def declare(toy: Toy, **schedule: str) -> None:
     The deployments of the tests before are forgotten, with the runs still due.
     """
     for deployment in toy.post("deployments/filter"):
-        address = f"{toy.api}/deployments/{deployment['id']}"
-        httpx.delete(address, auth=AUTH).raise_for_status()
+        toy.delete(f"deployments/{deployment['id']}")
     reschedule(toy, **schedule)
     (toy.root / "flows").symlink_to(PROJECT / "flows")
 
