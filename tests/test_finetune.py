@@ -254,8 +254,8 @@ def test_killed_in_the_midst_dvc_repro_goes_on_to_the_same_weights(
     draw_shapes(repository.folder, draw_picture, 36)
     repository.set(**{"ingest.source": "folder", "ingest.path": "data/raw/shapes"})
     repository.set(**{"augment.views": 1, "finetune.run": ["asked"], "finetune.epochs": 4})
-    repository.set(**{"finetune.blocks": 2, "finetune.batch_size": 8, **UNSURE})
-    repository.run("dvc", "repro")
+    repository.set(**{"finetune.blocks": 2, "finetune.batch_size": 8, **UNTRAINED})
+    repository.run("dvc", "repro", "finetune")
     finetuned = repository.folder / "data" / "finetuned"
 
     def results():
@@ -267,7 +267,7 @@ def test_killed_in_the_midst_dvc_repro_goes_on_to_the_same_weights(
     for epoch, told in ((1, judged), (3, judged), (2, refitted)):
         (finetuned / "backbone.safetensors").unlink()
         shutil.rmtree(repository.folder / ".dvc" / "cache")  # or DVC would bring it back from there
-        command = ["dvc", "repro", "--no-run-cache"]
+        command = ["dvc", "repro", "--no-run-cache", "finetune"]
         with subprocess.Popen(
             command, cwd=repository.folder, stdout=subprocess.PIPE, text=True, process_group=0
         ) as process:
@@ -275,6 +275,6 @@ def test_killed_in_the_midst_dvc_repro_goes_on_to_the_same_weights(
                 if re.search(rf"finetune: epoch {epoch} of \d{told}", line):
                     os.killpg(process.pid, signal.SIGKILL)
                     break
-        shown = repository.run("dvc", "repro", "--no-run-cache")
+        shown = repository.run(*command)
         assert int(re.findall(r"going on after epoch (\d)", shown)[-1]) >= epoch
         assert results() == undisturbed

@@ -1,6 +1,7 @@
 """A disk that is full in a stage: one line, and the stage works again once there is room."""
 
 import contextlib
+import importlib
 import shutil
 import subprocess
 import sys
@@ -101,9 +102,9 @@ def test_every_stage_says_so_and_works_once_there_is_room(
         assert_full(run(stage, other), stage)
 
         ballast.unlink()
-        undisturbed, again = run(stage, shapes.folder), run(stage, other)
-        assert undisturbed.returncode == 0, undisturbed.stderr
-        assert again.returncode == 0, again.stderr
+        for folder in (shapes.folder, other):
+            with contextlib.chdir(folder):
+                getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
         assert made(stage, other) == made(stage, shapes.folder)
         assert made(stage, other)
         shutil.rmtree(other)
