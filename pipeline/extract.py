@@ -15,8 +15,8 @@ from .runners.threads import batches, compute, features_of
 from .runners.wanted import every_view, without
 from .store.interface import Store
 from .store.vectors import open_store
-from .tables import joined
-from .tables.features import write_shards
+from .tables import by_key, joined
+from .tables.features import Features, write_shards
 from .tables.manifest import kind_in, read_manifest
 
 
@@ -29,6 +29,8 @@ def extract() -> None:
     manifest = read_manifest(MANIFEST)
     engines, plan = open_engines(settings, kind), pd.read_parquet(PLAN)
     tables = [every_view(manifest, plan, engine) for engine in engines]
+    if settings.features == "keys":
+        by_key.stop_if_over_limit(len(tables[0]), [engine.dimension for engine in engines])
     missing = 0
     with open_store() as cache:
         start = time.monotonic()
@@ -37,7 +39,7 @@ def extract() -> None:
             compute(new, engine, cache, settings.batch_size)
             missing += len(new)
         seconds = time.monotonic() - start
-        recomputed = write(tables, engines, cache, settings.batch_size)
+        recomputed = write(tables, engines, cache, settings)
 
     views, computed = sum(map(len, tables)), missing + recomputed
     rate = f", {missing / seconds:.1f} views a second" if missing else ""
@@ -52,18 +54,22 @@ def extract() -> None:
             print(f"extract: of those computed, {said}")
 
 
-def write(tables: list[pd.DataFrame], engines: list[Engine], cache: Store, batch_size: int) -> int:
+def write(
+    tables: list[pd.DataFrame], engines: list[Engine], cache: Store, settings: params.ExtractParams
+) -> int:
     """Write the shards from the store, one at a time; return how many views had to be recomputed.
 
-    That happens where the store finds an entry damaged only on reading it.
+    That happens where the store finds an entry damaged only on reading it. Where keys are asked
+    for, vectors are not read, and it is the stages behind that find such an entry.
 
     Args:
         tables: as `every_view` makes them, one for each network; they differ in their keys alone.
         engines: of the networks.
         cache: the store.
-        batch_size: views that an engine takes at once.
+        settings: of this stage.
     """
-    recomputed = 0
+    recomputed, batch_size = 0, settings.batch_size
+    pairs = list(zip(tables, engines, strict=True))
 
     def vectors(rows: pd.DataFrame, engine: Engine) -> NDArray[np.float32]:
         nonlocal recomputed
@@ -75,13 +81,22 @@ def write(tables: list[pd.DataFrame], engines: list[Engine], cache: Store, batch
             recomputed += len(batch)
         return np.stack([found[key] for key in rows["key"]])
 
-    def shards() -> Iterator[tuple[list[str], pd.Series, NDArray[np.float32]]]:
+    def kept(rows: pd.DataFrame, engine: Engine) -> by_key.Kept:
+        keys = rows["key"].tolist()
+        told = cache.checksums(keys)
+        if any(key not in told for key in keys):  # gone since it was looked for
+            vectors(rows, engine)
+            told = cache.checksums(keys)
+        return by_key.kept(keys, told)
+
+    def shards() -> Iterator[tuple[list[str], pd.Series, Features]]:
         for _, rows in tables[0].groupby(tables[0]["digest"].str[:2]):
-            parts = [
-                vectors(table.loc[rows.index], engine)
-                for table, engine in zip(tables, engines, strict=True)
-            ]
-            yield rows["digest"].tolist(), rows["view"], joined.beside(parts)
+            of_each = [(table.loc[rows.index], engine) for table, engine in pairs]
+            if settings.features == "keys":
+                content: Features = np.stack([kept(*one) for one in of_each], axis=1)
+            else:
+                content = joined.beside([vectors(*one) for one in of_each])
+            yield rows["digest"].tolist(), rows["view"], content
 
     write_shards(FEATURES, shards(), counts=engines[0].takes == "terms")
     return recomputed

@@ -242,6 +242,11 @@ class ExtractParams(Section):
     batch_size: Annotated[int, Field(ge=1, le=4096)] = told(
         32, "views that the backbone takes at once"
     )
+    features: Literal["vectors", "keys"] = told(
+        "vectors",
+        "what data/features holds: vectors, or keys and checksums of those in the feature store"
+        " (docs/store.md)",
+    )
 
     @model_validator(mode="after")
     def _exist_together(self) -> "ExtractParams":

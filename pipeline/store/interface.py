@@ -1,4 +1,4 @@
-"""What a feature store does, whichever one it is: `held`, `get`, `put`."""
+"""What a feature store does, whichever one it is: `held`, `get`, `checksums`, `put`."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,12 @@ class Store(Protocol):
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Feature]:
         """The features found for `keys`: read-only float32 vectors; the missing are left out."""
+
+    def checksums(self, keys: Sequence[bytes]) -> dict[bytes, int]:
+        """What is told of the vectors of `keys`, without reading these; counts as a use.
+
+        The missing are left out. A damaged entry shows only on `get`.
+        """
 
     def put(self, entries: Mapping[bytes, Feature]) -> None:
         """Store float32 vectors of any length under their keys, all of them or none."""

@@ -135,6 +135,26 @@ class SharedStore:
                 break
         return found
 
+    def checksums(self, keys: Sequence[bytes]) -> dict[bytes, int]:
+        """What is told of the vectors of `keys`, without reading these; counts as a use.
+
+        The missing are left out. A damaged entry shows only on `get`.
+        """
+        self._write_asked()
+        if not self._looked:
+            self._look()
+        if not keys:
+            return {}
+        with self._turn:
+            places = self._index.find(keys)
+            return {
+                keys[at]: told
+                for name, (which, rows) in places.items()
+                for at, told in zip(
+                    which.tolist(), self._index.heads[name].checksums[rows].tolist(), strict=True
+                )
+            }
+
     def put(self, entries: Mapping[bytes, Feature]) -> None:
         """Store float32 vectors of any length under their keys, all of them or none.
 

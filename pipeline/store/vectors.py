@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .database import Database, features_file
-from .eviction import DAY_US, Eviction, delete, now, stamp
+from .eviction import DAY_US, Eviction, delete, now, stamp, stored_bytes
 from .interface import Feature, Store, blob, checksum
 from .places import default_address, default_folder, default_limit
 from .shared import SharedStore
@@ -88,6 +89,14 @@ class FeatureStore:
             self._found |= found
         return found
 
+    def checksums(self, keys: Sequence[bytes]) -> dict[bytes, int]:
+        """What is told of the vectors of `keys`, without reading these; counts as a use.
+
+        The missing are left out. A damaged entry shows only on `get`.
+        """
+        with self._turn:
+            return self._file.attempt(lambda: self._checksums(keys))
+
     def put(self, entries: Mapping[bytes, Feature]) -> None:
         """Store float32 vectors of any length under their keys, all of them or none.
 
@@ -152,14 +161,28 @@ class FeatureStore:
         for key, row, used, told, value in self._file.rows(query, keys):
             if isinstance(value, bytes) and checksum(key, value) == told:
                 found[key] = np.frombuffer(value, dtype="<f4")
-                if not isinstance(used, int) or used < self._began:
-                    self._read.add(key)
+                self._note_use(key, used)
             else:
                 self.damaged += 1
                 self._bad.append((key, row))
         if self._bad or len(self._read) >= STAMPS_HELD:
             self._write_notes()
         return found
+
+    def _checksums(self, keys: Sequence[bytes]) -> dict[bytes, int]:
+        found: dict[bytes, int] = {}
+        query = "SELECT key, used, checksum FROM entries JOIN vectors USING (id) WHERE key IN ({})"
+        for key, used, told in self._file.rows(query, keys):
+            if isinstance(told, int):
+                found[key] = told
+                self._note_use(key, used)
+        if len(self._read) >= STAMPS_HELD:
+            self._write_notes()
+        return found
+
+    def _note_use(self, key: bytes, used: Any) -> None:
+        if not isinstance(used, int) or used < self._began:
+            self._read.add(key)
 
     def _write_notes(self) -> None:
         """Write down what was used, and delete what was found damaged."""
@@ -181,8 +204,7 @@ class FeatureStore:
         if self._read or self._bad:
             self._write_notes()
         if self._eviction:
-            # An entry takes 7 % more than its bytes at 1280 numbers; small ones take more.
-            coming = sum(len(value) * 9 // 8 + 128 for value in blobs.values()) + 65536
+            coming = sum(stored_bytes(len(value)) for value in blobs.values()) + 65536
             self._eviction.make_room(coming, self._found)
         with self._file.transaction() as database:
             query = "SELECT key, id FROM entries WHERE key IN ({})"

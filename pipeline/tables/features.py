@@ -1,6 +1,9 @@
 """The features table between `extract` and the stages that read it: shards of Parquet.
 
 A row is a view: `digest` of the example, `view` number, `feature` (fixed-size list of float32).
+With `extract.features: keys` it has `key` and `checksum` instead of `feature`, and `key_2` and so
+on where networks are joined; the vectors are read from the feature store (`by_key.py`).
+
 Shard `<two hex digits>.parquet` holds the digests that begin with those digits, sorted by digest
 and view.
 """
@@ -19,15 +22,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..core.errors import DataError
-from . import targets
+from . import by_key, targets
 from .power import raised
 
 COUNTS = b"headstart.counts"  # in the metadata of a shard of counts of terms
 
+Features = npt.NDArray[np.float32] | by_key.Kept
+
 
 def write_shards(
     folder: Path,
-    parts: Iterable[tuple[Sequence[str], npt.ArrayLike, npt.NDArray[np.float32]]],
+    parts: Iterable[tuple[Sequence[str], npt.ArrayLike, Features]],
     counts: bool = False,
 ) -> None:
     """Make `folder` hold exactly these rows, replacing only the shards whose bytes differ.
@@ -36,7 +41,8 @@ def write_shards(
         folder: made if it is not there; files in it that are no shard of these rows are removed.
         parts: rows in any order, all of a shard's in the same part, so that no more than a part
             is in memory: digests (SHA-256 of each row's example, 64 hex digits, length n), view
-            numbers (length n) and features [n, d].
+            numbers (length n) and features [n, d], or what `by_key.kept` tells of them [n,
+            networks].
         counts: whether the features are counts of terms; each shard's metadata says so.
 
     Raises:
@@ -73,18 +79,17 @@ def write_shards(
 def _parquet(
     digests: npt.NDArray[np.str_],
     views: npt.NDArray[np.int32],
-    features: npt.NDArray[np.float32],
+    features: Features,
     counts: bool,
 ) -> pa.Buffer:
     """One shard as bytes; float32 features hardly compress, so they are stored plain."""
-    values = pa.array(np.ascontiguousarray(features, dtype=np.float32).reshape(-1))
-    table = pa.table(
-        {
-            "digest": pa.array(digests.tolist(), type=pa.string()),
-            "view": pa.array(views),
-            "feature": pa.FixedSizeListArray.from_arrays(values, features.shape[1]),
-        }
-    )
+    columns = {"digest": pa.array(digests.tolist(), type=pa.string()), "view": pa.array(views)}
+    if features.dtype == by_key.KEPT:
+        columns |= by_key.columns(features)
+    else:
+        values = pa.array(np.ascontiguousarray(features, dtype=np.float32).reshape(-1))
+        columns["feature"] = pa.FixedSizeListArray.from_arrays(values, features.shape[1])
+    table = pa.table(columns)
     if counts:
         table = table.replace_schema_metadata({COUNTS: b"yes"})
     sink = pa.BufferOutputStream()
@@ -113,8 +118,8 @@ def _replace_if_different(file: Path, content: pa.Buffer) -> None:
     temporary.replace(file)
 
 
-# Row in the manifest, view number and feature of some views.
-_Rows = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]
+# Row in the manifest, view number and feature, or what is told of it, of some views.
+_Rows = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], Features]
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,9 @@ def read_splits(
 
     Raises:
         DataError: a shard is damaged, a row is missing or surplus, a number is not finite, or a
-            label of `splits` is not among the classes, or there are other targets.
+            label of `splits` is not among the classes, or there are other targets; or the feature
+            store lacks a vector whose key the table holds.
+        StoreError: the table holds keys, and the feature store cannot be read.
     """
     shards = sorted(folder.glob("*.parquet"))
     if not shards:
@@ -161,7 +168,7 @@ def read_splits(
     row_of = pd.Index(manifest["digest"])
     split_of_row = manifest["split"].to_numpy()
 
-    def read(shard: Path) -> dict[str, _Rows]:
+    def read(shard: Path) -> tuple[by_key.Kept | None, dict[str, _Rows]]:
         digests, views, features = _read_shard(shard)
         rows = row_of.get_indexer(digests)
         if (rows < 0).any():
@@ -170,22 +177,32 @@ def read_splits(
                 "in the manifest; run the extract stage again"
             )
         chosen = {split: split_of_row[rows] == split for split in splits}
-        return {split: (rows[mask], views[mask], features[mask]) for split, mask in chosen.items()}
+        kept = features if features.dtype == by_key.KEPT else None
+        return kept, {
+            split: (rows[mask], views[mask], features[mask]) for split, mask in chosen.items()
+        }
 
     with ThreadPoolExecutor() as threads:
-        parts = list(threads.map(read, shards))
-    lengths = {part[split][2].shape[1] for part in parts for split in splits}
+        all_kept, all_parts = zip(*threads.map(read, shards), strict=True)
+    every = [kept for kept in all_kept if kept is not None]
+    if every and len(every) < len(shards):
+        raise DataError(
+            f"{folder} mixes keys and vectors; delete it and run the extract stage again"
+        )
+    lengths = {part[split][2].shape[1] for part in all_parts for split in splits}
     if len(lengths) > 1:
         raise DataError(
-            f"{folder} mixes features of {' and '.join(map(str, sorted(lengths)))} numbers; "
-            "delete it and run the extract stage again"
+            f"{folder} mixes features of {' and '.join(map(str, sorted(lengths)))} "
+            f"{'networks' if every else 'numbers'}; delete it and run the extract stage again"
         )
+    whole = {split: _together(part.pop(split) for part in all_parts) for split in splits}
+    if every:
+        wanted = {split: kept for split, (_, _, kept) in whole.items()}
+        vectors = by_key.vectors(wanted, np.concatenate(every), folder)
+        whole = {split: (*of[:2], vectors.pop(split)) for split, of in whole.items()}
     joined = {}
     for split in splits:
-        rows, views, features = (
-            np.concatenate(arrays)
-            for arrays in zip(*(part.pop(split) for part in parts), strict=True)
-        )
+        rows, views, features = whole.pop(split)
         _check_complete(folder, split, manifest, rows, views)
         if not np.isfinite(features).all():
             bad = int(np.argmin(np.isfinite(features).all(axis=1)))
@@ -215,16 +232,21 @@ def view_0(splits: dict[str, Split]) -> Split:
     return Split(**{name: array[order] for name, array in joined.items()})
 
 
-def _read_shard(
-    shard: Path,
-) -> tuple["pd.Index[str]", npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+def _together(parts: Iterable[_Rows]) -> _Rows:
+    rows, views, features = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return rows, views, features
+
+
+def _read_shard(shard: Path) -> tuple["pd.Index[str]", npt.NDArray[np.int32], Features]:
     try:
         table = pq.read_table(shard, use_threads=False)  # each shard has a thread already
         digests = pd.Index(table["digest"].to_pandas())
         views = table["view"].to_numpy()
+        if by_key.is_of_keys(table):
+            return digests, views, by_key.from_columns(table)
         column = table["feature"].combine_chunks()
         features = column.flatten().to_numpy().reshape(len(column), column.type.list_size)
-    except (pa.ArrowException, KeyError, AttributeError, OSError) as error:
+    except (pa.ArrowException, KeyError, AttributeError, OSError, TypeError, ValueError) as error:
         raise DataError(
             f"{shard} is damaged ({' '.join(str(error).split())}); "
             "delete it and run the extract stage again"

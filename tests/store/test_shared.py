@@ -16,11 +16,12 @@ from PIL import Image
 
 import headstart
 from headstart import doctor
-from pipeline import augment, extract, ingest
+from pipeline import augment, extract, ingest, train
 from pipeline.core import buckets, paths
-from pipeline.core.errors import ParamsError, StoreError
+from pipeline.core.errors import DataError, ParamsError, StoreError
+from pipeline.evaluate import evaluate
 from pipeline.store import __main__ as store_command
-from pipeline.store import committer, places, shards
+from pipeline.store import committer, interface, places, shards
 from pipeline.store.index import Index
 from pipeline.store.shared import SharedStore
 from pipeline.store.vectors import open_store
@@ -110,6 +111,19 @@ def test_what_was_put_is_found_by_another(address: str) -> None:
     assert found.keys() == {key(2), key(3)}
     np.testing.assert_array_equal(found[key(3)], np.arange(100))
     assert not found[key(2)].flags.writeable
+
+
+def test_checksums_are_told_without_vectors_and_count_as_a_use(address: str) -> None:
+    put_each(address, range(3))
+    wanted = {one: interface.checksum(one, vector.tobytes()) for one, vector in some(0, 2).items()}
+    with SharedStore(address, None) as store:
+        assert store.checksums([]) == {}
+        assert store.checksums([key(2), key(7), key(0)]) == wanted
+    assert not objects(address, "listings")
+    with SharedStore(address, None) as store:
+        assert store.held(list(wanted)) == set(wanted)
+        assert store.checksums(list(wanted)) == wanted
+    assert list(objects(address, "listings").values()) == [b"".join(sorted(wanted))]
 
 
 def test_only_float32_vectors_are_stored(address: str) -> None:
@@ -421,6 +435,59 @@ def test_another_clone_with_another_home_computes_nothing(
     written = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
     for data in (*written, *objects(address).values(), *objects(address, "listings").values()):
         assert seaweed.SECRET.encode() not in data
+
+
+@pytest.mark.slow
+def test_features_told_by_keys_are_read_from_the_bucket(
+    address: str,
+    project: Project,
+    small_backbone: Path,
+    draw_picture: Callable[..., Image.Image],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("HEADSTART_STORE")
+    home(tmp_path, small_backbone.parent, monkeypatch)
+    knobs = {"ingest.source": "folder", "ingest.path": "data/raw/shapes", "augment.views": 1}
+    project.set(**SMALL, **knobs, **{"store.folder": address, "evaluate.bootstrap": 10})
+    for i in range(40):
+        path = Path("data/raw/shapes") / ("disc", "square")[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_picture(i, square=bool(i % 2)).save(path)
+
+    def run(*stages: Callable[[], None]) -> dict[str, bytes]:
+        for stage in stages:
+            stage()
+        files = [paths.HEAD_WEIGHTS, paths.HEAD, paths.METRICS, paths.PREDICTIONS]
+        return {file.name: file.read_bytes() for file in files}
+
+    by_vectors = run(ingest.ingest, augment.augment, extract.extract, train.train, evaluate)
+    project.set(**{"extract.features": "keys"})
+    assert run(extract.extract, train.train, evaluate) == by_vectors
+    manifest, plan = pd.read_parquet(paths.MANIFEST), pd.read_parquet(paths.PLAN)
+    table = pd.read_parquet(paths.FEATURES)
+    assert len(table) == len(manifest) + len(plan)
+    # One listing of all of them, however many stages read some: what it names is not evicted.
+    every = b"".join(sorted(table["key"]))
+    assert every in objects(address, "listings").values()
+
+    # A damaged vector is missing; the reader has its shard written anew, and extract computes it.
+    path, data = max(objects(address).items(), key=lambda one: len(one[1]))
+    replace(address, path, data[:-1] + bytes([data[-1] ^ 64]))
+    with pytest.raises(DataError, match=rf"names 1 vectors .* {address}, of .*; run `dvc repro --"):
+        run(train.train, evaluate)
+    capsys.readouterr()
+    run(extract.extract)
+    assert " 1 computed" in capsys.readouterr().out
+    assert run(train.train, evaluate) == by_vectors
+
+    for path in objects(address):
+        obstore.delete(buckets.opened(f"{address}/features-v1"), path)
+    with pytest.raises(DataError, match=r"of (\d+) that are needed; run `dvc repro --force"):
+        run(train.train)
+    assert run(extract.extract, train.train, evaluate) == by_vectors
+    assert pd.read_parquet(paths.FEATURES).equals(table)
 
 
 def test_what_the_store_holds_is_told_and_is_not_emptied(
