@@ -477,6 +477,12 @@ class FromScratchParams(Section):
     learning_rate: Positive = told(0.003, "of all of the network")
 
 
+class TransferGainParams(Section):
+    """What the four stages above measured, side by side."""
+
+    run: Run = told([], f"{RUN}; the four stages above have to be asked for too")
+
+
 def place(folder: str) -> str:
     """A folder, with `~` for the user's home made out, or an address `s3://BUCKET/PREFIX`.
 
@@ -539,6 +545,7 @@ class Params(Section):
     rank: RankParams = RankParams()
     finetune: FinetuneParams = FinetuneParams()
     from_scratch: FromScratchParams = FromScratchParams()
+    transfer_gain: TransferGainParams = TransferGainParams()
     store: StoreParams = StoreParams()
 
     @model_validator(mode="after")
@@ -615,8 +622,7 @@ def stages_that_need_validation(schema: Schema) -> list[str]:
     reads, since the stage itself checks again.
     """
     settings = load(schema)
-    names = ("learning_curve", "rank", "finetune", "from_scratch")
-    optional = [name for name in names if getattr(settings, name).run]
+    optional = [name for name in COMPARED if getattr(settings, name).run]
     return ["train"] * (settings.train.heads() > 1) + optional
 
 
@@ -627,6 +633,29 @@ def later_stages_on_cuda(schema: Schema) -> list[str]:
     if settings.finetune.run or settings.from_scratch.run:
         devices["finetune.device"] = settings.finetune.device
     return [name for name, device in devices.items() if device == "cuda"]
+
+
+# The stages that `transfer_gain` puts side by side.
+COMPARED = ("learning_curve", "rank", "finetune", "from_scratch")
+
+
+def stop_if_not_compared(schema: Schema) -> None:
+    """See that the stages are in the graph whose results `transfer_gain` reads; as above.
+
+    Raises:
+        ParamsError: which is not.
+    """
+    _check_compared(load(schema))
+
+
+def _check_compared(settings: Params) -> None:
+    lacking = [name for name in COMPARED if not getattr(settings, name).run]
+    if settings.transfer_gain.run and lacking:
+        asked = " and ".join(f"{name}.run" for name in lacking)
+        raise ParamsError(
+            "transfer_gain compares what learning_curve, rank, finetune and from_scratch measure:"
+            f" set {asked} to [asked] too, or transfer_gain.run to []"
+        )
 
 
 def has_graph(name: str) -> bool:
@@ -755,6 +784,7 @@ def check_file(schema: Schema, root: Path = Path()) -> None:
             f"`{section}: {{{', '.join(filter(None, keys))}}}`" for section, keys in lacking.items()
         )
         raise ParamsError(f"{root / PARAMS} lacks what dvc.yaml asks for by name; add {lines}")
+    _check_compared(settings)
     _check_plugins(settings)
     _check_sets(settings)
 

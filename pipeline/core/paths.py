@@ -48,6 +48,9 @@ BEST = Path("best")
 FROM_SCRATCH = Path("reports/from_scratch.json")
 FROM_SCRATCH_CURVE = Path("reports/from_scratch.csv")
 
+TRANSFER_GAIN = Path("reports/transfer_gain.csv")
+TRANSFER_GAIN_PAGE = Path("reports/transfer_gain.md")
+
 BUNDLE = Path("bundle")
 
 REPORT = Path("reports/report.html")
