@@ -11,6 +11,7 @@ from . import kinds
 from .backbones.engines import Engine, open_engines, stop_without_cuda
 from .core import command, params
 from .core.paths import FEATURES, MANIFEST, PLAN
+from .runners import on_ray
 from .runners.threads import batches, compute, features_of
 from .runners.wanted import every_view, without
 from .store.interface import Store
@@ -22,22 +23,25 @@ from .tables.manifest import kind_in, read_manifest
 
 def extract() -> None:
     """Look every view up in the feature store, compute the missing ones, write the shards."""
-    settings = params.load(kinds.schema).extract
+    settings, cluster = params.load(kinds.schema).extract, params.cluster_section()
     for parameter in params.later_stages_on_cuda(kinds.schema):
         stop_without_cuda(parameter)
-    kind = kinds.named(kind_in(MANIFEST))
+    declared = kind_in(MANIFEST)
+    kind = kinds.named(declared)
     manifest = read_manifest(MANIFEST)
     engines, plan = open_engines(settings, kind), pd.read_parquet(PLAN)
     tables = [every_view(manifest, plan, engine) for engine in engines]
     if settings.features == "keys":
         by_key.stop_if_over_limit(len(tables[0]), [engine.dimension for engine in engines])
-    missing = 0
     with open_store() as cache:
         start = time.monotonic()
-        for table, engine in zip(tables, engines, strict=True):
-            new = without(table, cache.held(table["key"].tolist()))
-            compute(new, engine, cache, settings.batch_size)
-            missing += len(new)
+        new = [without(table, cache.held(table["key"].tolist())) for table in tables]
+        if cluster.runner == "ray" and cluster.address:
+            on_ray.compute_each(new, engines, settings, declared, cache, cluster.address)
+        else:
+            for table, engine in zip(new, engines, strict=True):
+                compute(table, engine, cache, settings.batch_size)
+        missing = sum(map(len, new))
         seconds = time.monotonic() - start
         recomputed = write(tables, engines, cache, settings)
 

@@ -61,27 +61,31 @@ def run(stage: Callable[[], None], takes_arguments: bool = False) -> None:
         return
     try:
         stage()
-    except HeadstartError as error:
-        _end(stage, error)
     except BrokenPipeError:  # `| head` has seen enough; what is left to print goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
-    except OSError as error:
-        _end(stage, _disk_error(error))
     except KeyboardInterrupt:
         print(f"{stage.__name__}: interrupted", file=sys.stderr)
         # Whoever started this is to see that it ended by the signal.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     except Exception as error:
-        if plugins.raised_in(error):
-            _end(stage, ParamsError(plugins.in_words(error)))
-        said = " ".join(str(error).split())[:300]
-        mistake = HeadstartError(
-            f"{type(error).__name__}: {said}; this was not foreseen, please report it;"
-            " HEADSTART_DEBUG=1 shows where it happened"
-        )
-        _end(stage, mistake)
+        _end(stage, in_words(error))
+
+
+def in_words(error: Exception) -> HeadstartError:
+    """Whatever was raised, as an error whose text is one line for a person."""
+    if isinstance(error, HeadstartError):
+        return error
+    if isinstance(error, OSError):
+        return _disk_error(error)
+    if plugins.raised_in(error):
+        return ParamsError(plugins.in_words(error))
+    said = " ".join(str(error).split())[:300]
+    return HeadstartError(
+        f"{type(error).__name__}: {said}; this was not foreseen, please report it;"
+        " HEADSTART_DEBUG=1 shows where it happened"
+    )
 
 
 def _disk_error(error: OSError) -> DiskError:

@@ -16,7 +16,8 @@
     │   ├── StoppedError     the run ended while DVC was at work
     │   ├── BusyError        another run has the working copy
     │   └── ExperimentError  the experiment cannot be made
-    └── MissingSetError (10) a set of packages is needed that is not installed
+    ├── MissingSetError (10) a set of packages is needed that is not installed
+    └── RunnerError (11)     the cluster that extract was to use cannot be used
 
 `RunError` and what is below it are raised in `flows/` alone. A message is one line: what is wrong,
 where, and what to do about it; only a `StageError` is followed by the stage's last lines. Whatever
@@ -110,3 +111,9 @@ class MissingSetError(HeadstartError):
     """A set of packages is needed that is not installed; the text says what installs it."""
 
     exit_code = 10
+
+
+class RunnerError(HeadstartError):
+    """The cluster on which `extract` was to compute cannot be used."""
+
+    exit_code = 11

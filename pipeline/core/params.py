@@ -532,6 +532,26 @@ class StoreParams(Section):
     )
 
 
+class ClusterParams(Section):
+    """Where `extract` computes. No stage's result depends on it."""
+
+    runner: Literal["local", "ray"] = told(
+        "local", "local: threads of this machine; ray: a Ray cluster (docs/cluster.md)"
+    )
+    address: (
+        Annotated[str, _form(r"([\w.-]+|\[[\da-fA-F:]+\]):\d{1,5}", "HOST:PORT of the head")] | None
+    ) = told(None, "HOST:PORT of the Ray cluster's head, such as 10.0.0.1:6379")
+
+    @model_validator(mode="after")
+    def _go_together(self) -> "ClusterParams":
+        if self.runner == "ray" and self.address is None:
+            raise ValueError(
+                "runner ray needs cluster.address, the HOST:PORT of the Ray cluster's head"
+                " (docs/cluster.md)"
+            )
+        return self
+
+
 class Params(Section):
     """The whole of `params.yaml`; what the file lacks has its default."""
 
@@ -547,6 +567,7 @@ class Params(Section):
     from_scratch: FromScratchParams = FromScratchParams()
     transfer_gain: TransferGainParams = TransferGainParams()
     store: StoreParams = StoreParams()
+    cluster: ClusterParams = ClusterParams()
 
     @model_validator(mode="after")
     def _suit_the_task(self) -> "Params":
@@ -683,6 +704,8 @@ def _check_sets(settings: Params) -> None:
         packages.need("torch", f"ingest.source {settings.ingest.source}")
     if settings.ingest.source == "s3":
         packages.need("s3", "ingest.source s3")
+    if settings.cluster.runner == "ray":
+        packages.need("ray", "cluster.runner ray")
     if settings.extract.engine in ("openvino", "torch"):
         packages.need(settings.extract.engine, f"extract.engine {settings.extract.engine}")
     for stage in ("finetune", "from_scratch"):
@@ -720,11 +743,21 @@ def store_section(path: Path = PARAMS) -> StoreParams:
     """The section `store` by itself; its defaults outside of a project."""
     if not path.exists():
         return StoreParams()
-    alone = {"store": _document(path).get("store", {})}
+    return _alone("store", path).store
+
+
+def cluster_section(path: Path = PARAMS) -> ClusterParams:
+    """The section `cluster` by itself; no stage declares it, since it changes no output."""
+    return _alone("cluster", path).cluster
+
+
+def _alone(section: str, path: Path) -> Params:
+    """The parameters with one section of the file, and the defaults of the others."""
+    document = {section: _document(path).get(section, {})}
     try:
-        return Params.model_validate(alone).store
+        return Params.model_validate(document)
     except ValidationError as error:
-        raise ParamsError(f"{path}: {_explain(error, alone, Params)}") from None
+        raise ParamsError(f"{path}: {_explain(error, document, Params)}") from None
 
 
 def extract_section(values: dict[str, Any], who: str) -> ExtractParams:

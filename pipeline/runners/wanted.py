@@ -27,7 +27,7 @@ def every_view(manifest: pd.DataFrame, plan: pd.DataFrame, engine: Engine) -> pd
     table = table.sort_values(["digest", "view"], ignore_index=True)
     views = table[list(kind.view_columns)].itertuples(index=False, name=None)
     wanted = zip(table["digest"], views, strict=True)
-    table["key"] = view_keys(wanted, kind, engine.fingerprint)
+    table["key"] = view_keys(wanted, kind, engine.made_by)
     return table
 
 

@@ -73,7 +73,7 @@ def embed(examples: Sequence[Example], engines: list[Engine], batch_size: int) -
 def _batch(batch: Sequence[Example], engine: Engine, cache: Store) -> Embedded:
     digests = [digest(_read(example)) for example in batch]
     wanted = ((one, engine.kind.original) for one in digests)
-    keys = view_keys(wanted, engine.kind, engine.fingerprint)
+    keys = view_keys(wanted, engine.kind, engine.made_by)
     found = cache.get(keys)
     missing = {
         key: (example, digest)

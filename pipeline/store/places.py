@@ -36,6 +36,11 @@ def default_address() -> str | None:
     return chosen if chosen and chosen.startswith("s3://") else None
 
 
+def default_place() -> str:
+    """Where features are: `default_address`, else `default_folder`."""
+    return default_address() or str(default_folder())
+
+
 def default_folder() -> Path:
     """The folder of the store: `HEADSTART_STORE`, else `store.folder` of `params.yaml`.
 

@@ -274,7 +274,7 @@ class SharedStore:
             keys, self._asked = self._asked, []
         if not keys:
             return
-        data = b"".join(sorted(keys))
+        data = b"".join(sorted(set(keys)))  # `held` may have been asked twice
         name = blake2b(data, digest_size=16).hexdigest()
         from obstore import exceptions, put
 

@@ -14,7 +14,7 @@ import numpy as np
 from .database import Database, features_file
 from .eviction import DAY_US, Eviction, delete, now, stamp, stored_bytes
 from .interface import Feature, Store, blob, checksum
-from .places import default_address, default_folder, default_limit
+from .places import default_limit, default_place
 from .shared import SharedStore
 
 MANY = 10_000  # keys from which on it is asked whether reading all of them is quicker
@@ -235,6 +235,15 @@ def open_store() -> Store:
     Raises:
         MissingSetError: it is in a bucket, and the set of packages for buckets is not installed.
     """
-    if address := default_address():
-        return SharedStore(address, default_limit())
-    return FeatureStore(default_folder(), default_limit())
+    return store_at(default_place(), default_limit())
+
+
+def store_at(place: str, limit_bytes: int | None) -> Store:
+    """The store in a folder, or below an address s3://BUCKET/PREFIX; None: no limit.
+
+    Raises:
+        MissingSetError: it is in a bucket, and the set of packages for buckets is not installed.
+    """
+    if place.startswith("s3://"):
+        return SharedStore(place, limit_bytes)
+    return FeatureStore(Path(place), limit_bytes)

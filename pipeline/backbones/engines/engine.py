@@ -19,8 +19,9 @@ class Engine:
     `make_views` maps examples and their views to the backbone's input. `run` maps an array of such
     inputs [n, …], n at most the batch size, to float32 features [n, dimension]; `features` takes
     whatever `make_views` made. Several threads may call them at once. `dimension` is 0 where it is
-    the examples'. `fingerprint` changes with everything that could change a bit of the features but
-    the libraries that make the views.
+    the examples'. `fingerprint` names the network, its preprocessing and what runs them;
+    `arithmetic` the processor's instructions, where the engine runs on it. The two change with
+    everything that could change a bit of the features but the libraries that make the views.
     """
 
     name: str
@@ -30,6 +31,13 @@ class Engine:
     preprocessing: Input
     dimension: int
     fingerprint: str
+    arithmetic: str = ""
+    on_gpu: bool = False
+
+    @property
+    def made_by(self) -> str:
+        """All that decides the features' bits but the view; a part of the keys in the store."""
+        return f"{self.fingerprint} {self.arithmetic}".rstrip()
 
     @property
     def takes(self) -> str:

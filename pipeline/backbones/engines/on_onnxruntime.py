@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ...kinds import Kind
 from ..exports import preprocessing_of
 from .engine import Engine
+from .processor import arithmetic, computes_with_integers
 
 
 def on_export(file: Path, kind: Kind) -> Engine:
@@ -38,4 +39,5 @@ def on_export(file: Path, kind: Kind) -> Engine:
         preprocessing,
         dimension if isinstance(dimension, int) else 0,
         f"{notes['fingerprint']} onnxruntime {onnxruntime.__version__} cpu float32",
+        arithmetic(computes_with_integers(file)),
     )

@@ -10,6 +10,7 @@ from ...core.params import ExtractParams
 from ...kinds import Kind
 from ..catalogue import Backbone
 from .engine import Engine
+from .processor import arithmetic
 
 
 def on_cpu(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engine:
@@ -36,6 +37,7 @@ def on_cpu(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engine:
         backbone.dimension,
         f"{backbone.fingerprint} torch {torch.__version__} cpu {settings.precision}"
         f" batch {batch_size}",
+        arithmetic(),
     )
 
 
@@ -58,4 +60,5 @@ def on_cuda(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engine:
         f"{backbone.fingerprint} torch {torch.__version__} cuda {torch.version.cuda}"
         f" cudnn {torch.backends.cudnn.version()} {card} {settings.precision}"
         f" batch {run.batch_size}{make_views.made_by}",
+        on_gpu=True,
     )

@@ -1,0 +1,55 @@
+"""The instructions of this machine's processor by which an engine on it rounds."""
+
+import mmap
+import platform
+from pathlib import Path
+
+import numpy as np
+
+CPUINFO = Path("/proc/cpuinfo")
+
+# What stands in a graph that computes with integers of 8 bits.
+OF_INTEGERS = (b"QuantizeLinear", b"QLinear", b"QAttention", b"MatMulInteger", b"ConvInteger")
+
+
+def arithmetic(integers: bool = False) -> str:
+    """What two processors have in common that give an engine's features the same bits.
+
+    Engines choose kernels by what the processor can do: with AVX-512 they add in another order than
+    with AVX2, and without fused multiply-add they round once more. In integers of 8 bits no order
+    matters, but without VNNI a sum of two products is cut off at 16 bits
+    (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
+
+    Args:
+        integers: whether the graph computes with them.
+    """
+    can = np._core._multiarray_umath.__cpu_features__  # type: ignore[attr-defined]
+    machine = platform.machine().lower().replace("amd64", "x86_64").replace("arm64", "aarch64")
+    if machine == "aarch64":
+        return f"{machine} sve" if can.get("SVE") else machine
+    if machine != "x86_64":
+        return machine
+    level = "sse"
+    if can.get("AVX"):
+        level = "avx"
+    if can.get("AVX2") and can.get("FMA3"):
+        level = "avx2"
+    if level == "avx2" and can.get("AVX512F"):
+        level = "avx512"
+    if integers and (can.get("AVX512VNNI") or _tells_of("avx_vnni")):
+        level += " vnni"
+    return f"{machine} {level}"
+
+
+def computes_with_integers(file: Path) -> bool:
+    """Whether an ONNX graph is quantised; its bytes are searched, since to parse it takes long."""
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return any(data.find(name) >= 0 for name in OF_INTEGERS)
+
+
+def _tells_of(flag: str) -> bool:
+    """Whether Linux lists a flag of the processor; NumPy knows no instructions that it lacks."""
+    if not CPUINFO.exists():
+        return False
+    flags = next((one for one in CPUINFO.read_text().splitlines() if one.startswith("flags")), "")
+    return flag in flags.split()

@@ -1,0 +1,529 @@
+"""Missing views to vectors in the store, by workers on the nodes of a Ray cluster.
+
+A worker is an actor that takes one slot of a node, a CPU or a GPU, for as long as the run lasts. It
+opens the engine, and is handed pieces of whole examples. It reads their files itself, computes, and
+puts the features into the store itself; back come counts and never features. Before it is handed
+anything it sees that it can do all that, and that it would make the same bits as this process; a
+node where this is not so is told of in one line, and is not used.
+
+What ends: a worker that dies is started again once by Ray, which hands it again what it had (of
+that, one piece was begun). If it dies again, or says nothing for `SILENT_S`, it is given up: its
+pieces go to others, and its node gets a new worker. A piece at which three workers died, or
+`ALONE_S` in which no worker of any node was heard of, end the run. What was put into the store by
+then is kept, whichever process is killed; a run that follows computes the rest.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import re
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from .. import kinds
+from ..backbones.engines import Engine, open_engines
+from ..core import command, errors, files, plugins
+from ..core.errors import DataError, HeadstartError, RunnerError
+from ..core.params import ExtractParams
+from ..core.progress import Progress
+from ..store.interface import Store
+from ..store.places import default_limit, default_place
+from ..store.vectors import store_at
+from .threads import batches, features_of
+
+SILENT_S = 60.0  # a worker that says nothing for so long is given up
+ALONE_S = 180.0  # and the run, where no worker says anything
+ASKED_EVERY_S = 5.0  # whether workers are alive, and which nodes there are
+CONNECT_S = 10.0
+CLOSE_S = 300.0  # a shared store may join its shards as it is closed
+QUEUED = 2  # pieces that a worker has: one that it computes, and the next
+DEATHS = 3  # of workers, at one piece or while they start on one node
+
+PACKAGE = Path(__file__).parents[1]
+HEX = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
+
+
+class Identity(NamedTuple):
+    """What has to be the same in all processes that compute for one store."""
+
+    code: str
+    engines: list[str]
+    views: list[str]
+
+
+class Order(NamedTuple):
+    """What a worker is told as it begins."""
+
+    project: str
+    settings: ExtractParams
+    kind: str
+    store: str
+    limit: int | None
+    machine: str | None  # that has the store's folder; None: it is in a bucket
+    identity: Identity
+    example: tuple[str, str]  # path and digest of one that has to be readable
+
+
+class Answer(NamedTuple):
+    """What comes back: the views computed, or why there are none."""
+
+    views: int = 0
+    refusal: str = ""  # of the node
+    error: tuple[str, str] = ("", "")  # the class and text of a HeadstartError, which ends the run
+
+
+def identity(engines: list[Engine]) -> Identity:
+    """Of this process."""
+    sha = hashlib.sha256(plugins.digest().encode() if plugins.folder().is_dir() else b"")
+    for file in sorted(PACKAGE.rglob("*.py")):
+        sha.update(file.relative_to(PACKAGE).as_posix().encode() + file.read_bytes())
+    kind = engines[0].kind
+    made_by = [str(kind.views_made_by(augmented)) for augmented in (False, True)]
+    return Identity(sha.hexdigest(), [engine.made_by for engine in engines], made_by)
+
+
+def machine_of(folder: str) -> str:
+    """This machine as long as it runs, and the folder on it: processes of it see the same one."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    name = boot.read_text().strip() if boot.exists() else f"{uuid.getnode():x}"
+    status = Path(folder).stat()
+    return f"{name} {status.st_dev} {status.st_ino}"
+
+
+class Worker:
+    """What runs in an actor. It is started again by Ray without a word, so it opens as needed."""
+
+    def __init__(self, order: Order) -> None:
+        """Nothing is opened yet."""
+        self._order = order
+        self._turn = threading.Lock()
+        self._engines: list[Engine] = []
+        self._store: Store | None = None
+
+    def open(self) -> Answer:
+        """See that this process can do the work, and would make the same bits."""
+        return self._answer(lambda: 0)
+
+    def compute(self, network: int, piece: pd.DataFrame) -> Answer:
+        """Compute the views of a piece and put them into the store."""
+
+        def work() -> int:
+            assert self._store is not None  # noqa: S101 - it is open
+            engine, size = self._engines[network], self._order.settings.batch_size
+            self._store.put(features_of(piece, engine, size))
+            return len(piece)
+
+        return self._answer(work)
+
+    def pulse(self) -> None:
+        """Show that this process is alive."""
+
+    def close(self) -> None:
+        """Write down what the store has left to write."""
+        if self._store:
+            self._store.close()
+
+    def _answer(self, work: Any) -> Answer:
+        try:
+            with self._turn:
+                if self._store is None and (refusal := self._open()):
+                    return Answer(refusal=refusal)
+            return Answer(work())
+        except Exception as error:
+            found = command.in_words(error)
+            return Answer(error=(type(found).__name__, str(found)))
+
+    def _open(self) -> str:
+        """Why this process cannot do the work; empty where it can."""
+        order = self._order
+        try:
+            os.chdir(order.project)
+        except OSError as error:
+            return f"has no folder {order.project} ({error.strerror})"
+        if order.machine is not None:
+            try:
+                same = machine_of(order.store) == order.machine
+            except OSError:
+                same = False
+            if not same:
+                return (
+                    f"is another machine and does not have the store's folder {order.store}: set"
+                    " store.folder in params.yaml (or HEADSTART_STORE) to s3://BUCKET/PREFIX"
+                )
+        try:
+            engines = open_engines(order.settings, kinds.named(order.kind))
+            if differs := _difference(identity(engines), order.identity):
+                return differs
+            files.read(Path(order.example[0]), order.example[1])
+            store = store_at(order.store, order.limit)
+            store.held([])
+        except (HeadstartError, OSError) as error:
+            return f"cannot do the work: {command.in_words(error)}"
+        self._engines, self._store = engines, store
+        return ""
+
+
+def _difference(here: Identity, asked: Identity) -> str:
+    """What of a node is other than it is to be, in words; empty where nothing is."""
+    if here.code != asked.code:
+        return "has another version of Headstart's code, or other plugins: give it the same"
+    pairs = zip(here.engines + here.views, asked.engines + asked.views, strict=True)
+    for one, other in pairs:
+        if one != other:
+            return (
+                f"would make other features: {_short(one)!r}, and this process makes them with"
+                f" {_short(other)!r}"
+            )
+    return ""
+
+
+def _short(made_by: str) -> str:
+    return HEX.sub(r"\1", made_by)
+
+
+@dataclass(eq=False)
+class _Piece:
+    """Work to hand out."""
+
+    network: int
+    rows: pd.DataFrame
+    deaths: int = 0
+
+
+@dataclass(eq=False)
+class _Hired:
+    """A worker, as this process knows it."""
+
+    actor: Any
+    node: str
+    threads: int
+    heard: float  # when it last showed that it is alive, on this process's clock
+    opening: Any  # the reference of the answer; None: it is open
+    pulse: Any = None
+    asked: float = 0.0  # when the pulse was
+    pieces: dict[Any, _Piece] = field(default_factory=dict)
+
+
+def compute_each(
+    missing: list[pd.DataFrame],
+    engines: list[Engine],
+    settings: ExtractParams,
+    kind: str,
+    cache: Store,
+    address: str,
+) -> None:
+    """Compute the features of the missing views on a Ray cluster, into the store.
+
+    Args:
+        missing: rows of `wanted.every_view`, a table for each engine.
+        engines: as they are open here; workers open their own.
+        settings: of the engines.
+        kind: of the examples, as the manifest declares it.
+        cache: the store.
+        address: HOST:PORT of the cluster's head.
+
+    Raises:
+        HeadstartError: a view cannot be computed, no node can be used, or the cluster is gone.
+    """
+    tables = [table for table in missing if len(table)]
+    if not tables:
+        return
+    place, first = default_place(), tables[0].iloc[0]
+    order = Order(
+        os.getcwd(),
+        settings,
+        kind,
+        place,
+        default_limit(),
+        None if place.startswith("s3://") else machine_of(place),
+        identity(engines),
+        (first["path"], first["digest"]),
+    )
+    waiting = deque(
+        _Piece(network, rows)
+        for network, table in enumerate(missing)
+        for rows in batches(table, settings.batch_size)
+    )
+    with (
+        _joined(address) as ray,
+        Progress("extract", sum(map(len, tables)), "views") as progress,
+    ):
+        _Run(ray, order, engines[0].on_gpu, waiting, progress, address).to_its_end()
+    keys = [key for table in tables for key in table["key"]]
+    if lost := len(keys) - len(cache.held(keys)):
+        print(
+            f"extract: {lost} of these views are not in the store; they are computed here",
+            flush=True,
+        )
+
+
+class _Run:
+    """What is handed out to whom."""
+
+    def __init__(
+        self,
+        ray: Any,
+        order: Order,
+        on_gpu: bool,
+        waiting: deque[_Piece],
+        progress: Progress,
+        address: str,
+    ) -> None:
+        self._ray, self._order, self._on_gpu = ray, order, on_gpu
+        self._waiting, self._progress, self._address = waiting, progress, address
+        self._hired: list[_Hired] = []
+        self._refused: dict[str, str] = {}  # by node
+        self._failed: Counter[str] = Counter()  # workers that died as they started, by node
+        self._names: dict[str, str] = {}
+        self._looked = -ASKED_EVERY_S
+        self._heard = time.monotonic()
+
+    def to_its_end(self) -> None:
+        """Until all is computed."""
+        while self._waiting or any(hired.pieces for hired in self._hired):
+            now = time.monotonic()
+            if now - self._looked >= ASKED_EVERY_S:
+                self._looked = now
+                self._hire()
+            self._ask(now)
+            self._hand_out()
+            for reference in self._answered():
+                self._settle(reference)
+            self._give_up_the_silent()
+        closing = [hired.actor.close.remote() for hired in self._hired if hired.opening is None]
+        self._ray.wait(closing, num_returns=len(closing), timeout=CLOSE_S)
+
+    def _hire(self) -> None:
+        """A worker for each slot that has none, of the nodes that there are."""
+        nodes = [node for node in self._ray.nodes() if node["Alive"]]
+        names = Counter(node["NodeManagerAddress"] for node in nodes)
+        of = Counter(hired.node for hired in self._hired)
+        usable = False
+        for node in nodes:
+            name, own = node["NodeID"], node["NodeManagerAddress"]
+            self._names[name] = own if names[own] == 1 else f"{own} ({name[:8]})"
+            cpus, gpus = (int(node["Resources"].get(kind, 0)) for kind in ("CPU", "GPU"))
+            slots = gpus if self._on_gpu else cpus
+            if slots and name not in self._refused:
+                usable = True
+                threads = max(1, cpus // gpus) if self._on_gpu else 1
+                for _ in range(min(slots, len(self._waiting)) - of[name]):
+                    self._hired.append(self._hire_one(name, threads))
+        if self._refused and not usable and not self._hired:
+            raise RunnerError(
+                f"no node of the Ray cluster at {self._address} can be used; see the lines above"
+            )
+
+    def _hire_one(self, node: str, threads: int) -> _Hired:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        slot = self._ray.remote(
+            num_cpus=threads,
+            num_gpus=1 if self._on_gpu else 0,
+            max_concurrency=threads,
+            concurrency_groups={"pulse": 1},
+            max_restarts=1,
+            max_task_retries=1,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        )
+        actor = slot(Worker).remote(self._order)
+        return _Hired(actor, node, threads, time.monotonic(), actor.open.remote())
+
+    def _ask(self, now: float) -> None:
+        for hired in self._hired:
+            if hired.pulse is None and now - hired.asked >= ASKED_EVERY_S:
+                pulse = hired.actor.pulse.options(concurrency_group="pulse", max_task_retries=0)
+                hired.pulse, hired.asked = pulse.remote(), now
+
+    def _hand_out(self) -> None:
+        # One to each, and then the next: at the end none has two while another has nothing.
+        for depth in range(1, QUEUED + max((one.threads for one in self._hired), default=0)):
+            for hired in self._hired:
+                room = depth <= hired.threads + QUEUED - 1 and len(hired.pieces) < depth
+                if self._waiting and hired.opening is None and room:
+                    piece = self._waiting.popleft()
+                    reference = hired.actor.compute.remote(piece.network, piece.rows)
+                    hired.pieces[reference] = piece
+
+    def _answered(self) -> list[Any]:
+        open_ = [
+            reference
+            for hired in self._hired
+            for reference in (hired.opening, hired.pulse, *hired.pieces)
+            if reference is not None
+        ]
+        if not open_:
+            time.sleep(0.2)
+            return []
+        found, rest = self._ray.wait(open_, num_returns=1, timeout=1.0)
+        if rest:
+            found += self._ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        return list(found)
+
+    def _settle(self, reference: Any) -> None:
+        hired = next(
+            (
+                one
+                for one in self._hired
+                if reference in (one.opening, one.pulse) or reference in one.pieces
+            ),
+            None,
+        )
+        if hired is None:  # of one that was just given up
+            return
+        try:
+            answer: Answer | None = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            if reference == hired.pulse:
+                hired.pulse = None  # what it is told of itself decides
+            else:
+                self._lose(hired, error)
+            return
+        hired.heard = self._heard = time.monotonic()
+        if reference == hired.pulse or answer is None:
+            hired.pulse = None
+        elif answer.refusal:
+            self._refuse(hired, answer.refusal)
+        elif answer.error[0]:
+            name, text = answer.error
+            kind = getattr(errors, name, HeadstartError)
+            raise kind(f"node {self._names[hired.node]}: {text}")
+        elif reference == hired.opening:
+            hired.opening = None
+        else:
+            del hired.pieces[reference]
+            self._progress.advance(answer.views)
+
+    def _refuse(self, hired: _Hired, why: str) -> None:
+        """None of this node's workers is used."""
+        if hired.node not in self._refused:
+            self._refused[hired.node] = why
+            name = self._names[hired.node]
+            print(f"extract: node {name} is not used: it {why}", file=sys.stderr, flush=True)
+        for one in [one for one in self._hired if one.node == hired.node]:
+            self._let_go(one)
+
+    def _lose(self, hired: _Hired, error: Exception) -> None:
+        """It died, or the node it was on."""
+        if hired.opening is not None:
+            self._failed[hired.node] += 1
+            if self._failed[hired.node] >= DEATHS:
+                said = " ".join(str(error).split())[:300]
+                self._refuse(hired, f"starts no worker: {said}")
+                return
+        for piece in hired.pieces.values():
+            piece.deaths += 1
+            if piece.deaths >= DEATHS:
+                paths = piece.rows["path"].tolist()
+                raise RunnerError(
+                    f"{DEATHS} workers died at the same examples, of which {paths[0]} is the first"
+                    f" and {paths[-1]} the last; one was on node {self._names[hired.node]}: is its"
+                    " memory too small? Ray's logs there may tell"
+                )
+        self._let_go(hired)
+        self._looked = -ASKED_EVERY_S
+
+    def _give_up_the_silent(self) -> None:
+        now = time.monotonic()
+        for hired in list(self._hired):
+            if now - hired.heard > SILENT_S:
+                self._lose(hired, TimeoutError(f"nothing was heard of it for {SILENT_S:.0f} s"))
+        if now - self._heard > ALONE_S:
+            raise RunnerError(
+                f"no worker of the Ray cluster at {self._address} was heard of for {ALONE_S:.0f} s:"
+                " are there nodes with a free CPU or GPU? `ray status` tells; run again, nothing is"
+                " lost"
+            )
+
+    def _let_go(self, hired: _Hired) -> None:
+        self._hired.remove(hired)
+        self._waiting.extendleft(reversed(hired.pieces.values()))
+        hired.pieces.clear()
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            self._ray.kill(hired.actor, no_restart=True)
+
+
+@contextlib.contextmanager
+def _joined(address: str) -> Iterator[Any]:
+    """Ray, with this process as a driver of the cluster at an address; of no other.
+
+    Raises:
+        RunnerError: it cannot be joined; the text says why.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise RunnerError(
+            f"no Ray cluster answers at cluster.address {address} ({error}): start it, or set"
+            " cluster.runner to local"
+        ) from None
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    import ray
+
+    with _silence():
+        try:
+            ray.init(
+                address,
+                namespace=f"headstart-{uuid.uuid4()}",
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+            )
+        except Exception as error:
+            problem: HeadstartError | None = _not_joined(error, address)
+        else:
+            problem = None
+    if problem:
+        raise problem
+    try:
+        yield ray
+    finally:
+        with _silence():
+            ray.shutdown()
+
+
+def _not_joined(error: BaseException, address: str) -> HeadstartError:
+    """What Ray said, in a line."""
+    chain: list[BaseException] = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(before)
+    told = " ".join(str(one) for one in chain)
+    if "no authentication token was found" in told:
+        return RunnerError(
+            f"the Ray cluster at {address} is to be joined with a token, and there is none: set"
+            " RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file with it (docs/cluster.md)"
+        )
+    if "InvalidAuthToken" in told or "Unauthenticated" in told:
+        return RunnerError(
+            f"the Ray cluster at {address} does not take the token: set RAY_AUTH_MODE=token and"
+            " RAY_AUTH_TOKEN to that of the cluster (docs/cluster.md)"
+        )
+    said = " ".join(str(error).split())[:300]
+    return RunnerError(f"the Ray cluster at {address} cannot be joined: {said}")
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """What Ray's C++ writes to stderr goes nowhere: what matters of it comes as an error."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
