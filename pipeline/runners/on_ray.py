@@ -43,6 +43,7 @@ from ..store.vectors import store_at
 from .threads import batches, features_of
 
 SILENT_S = 60.0  # a worker that says nothing for so long is given up
+GONE_S = 20.0  # and the run, where the head does not answer; Ray would end this process after 60
 ALONE_S = 180.0  # and the run, where no worker says anything
 ASKED_EVERY_S = 5.0  # whether workers are alive, and which nodes there are
 CONNECT_S = 10.0
@@ -78,6 +79,7 @@ class Order(NamedTuple):
 class Answer(NamedTuple):
     """What comes back: the views computed, or why there are none."""
 
+    pid: int  # of the worker's process
     views: int = 0
     refusal: str = ""  # of the node
     error: tuple[str, str] = ("", "")  # the class and text of a HeadstartError, which ends the run
@@ -138,11 +140,11 @@ class Worker:
         try:
             with self._turn:
                 if self._store is None and (refusal := self._open()):
-                    return Answer(refusal=refusal)
-            return Answer(work())
+                    return Answer(os.getpid(), refusal=refusal)
+            return Answer(os.getpid(), work())
         except Exception as error:
             found = command.in_words(error)
-            return Answer(error=(type(found).__name__, str(found)))
+            return Answer(os.getpid(), error=(type(found).__name__, str(found)))
 
     def _open(self) -> str:
         """Why this process cannot do the work; empty where it can."""
@@ -210,6 +212,7 @@ class _Hired:
     threads: int
     heard: float  # when it last showed that it is alive, on this process's clock
     opening: Any  # the reference of the answer; None: it is open
+    pid: int = 0
     pulse: Any = None
     asked: float = 0.0  # when the pulse was
     pieces: dict[Any, _Piece] = field(default_factory=dict)
@@ -287,7 +290,7 @@ class _Run:
         self._failed: Counter[str] = Counter()  # workers that died as they started, by node
         self._names: dict[str, str] = {}
         self._looked = -ASKED_EVERY_S
-        self._heard = time.monotonic()
+        self._heard = self._reached = time.monotonic()
 
     def to_its_end(self) -> None:
         """Until all is computed."""
@@ -295,7 +298,9 @@ class _Run:
             now = time.monotonic()
             if now - self._looked >= ASKED_EVERY_S:
                 self._looked = now
-                self._hire()
+                if _answers(self._address):
+                    self._reached = now
+                    self._hire()
             self._ask(now)
             self._hand_out()
             for reference in self._answered():
@@ -393,7 +398,11 @@ class _Run:
         hired.heard = self._heard = time.monotonic()
         if reference == hired.pulse or answer is None:
             hired.pulse = None
-        elif answer.refusal:
+            return
+        if hired.pid not in (0, answer.pid):
+            self._say(f"a worker on node {self._names[hired.node]} died and was started again")
+        hired.pid = answer.pid
+        if answer.refusal:
             self._refuse(hired, answer.refusal)
         elif answer.error[0]:
             name, text = answer.error
@@ -410,7 +419,7 @@ class _Run:
         if hired.node not in self._refused:
             self._refused[hired.node] = why
             name = self._names[hired.node]
-            print(f"extract: node {name} is not used: it {why}", file=sys.stderr, flush=True)
+            self._say(f"node {name} is not used: it {why}")
         for one in [one for one in self._hired if one.node == hired.node]:
             self._let_go(one)
 
@@ -422,6 +431,8 @@ class _Run:
                 said = " ".join(str(error).split())[:300]
                 self._refuse(hired, f"starts no worker: {said}")
                 return
+        else:
+            self._say(f"a worker on node {self._names[hired.node]} is lost; others do its work")
         for piece in hired.pieces.values():
             piece.deaths += 1
             if piece.deaths >= DEATHS:
@@ -439,12 +450,20 @@ class _Run:
         for hired in list(self._hired):
             if now - hired.heard > SILENT_S:
                 self._lose(hired, TimeoutError(f"nothing was heard of it for {SILENT_S:.0f} s"))
+        if now - self._reached > GONE_S:
+            raise RunnerError(
+                f"the head of the Ray cluster at {self._address} is gone; what was computed is"
+                " kept, and another run computes the rest"
+            )
         if now - self._heard > ALONE_S:
             raise RunnerError(
                 f"no worker of the Ray cluster at {self._address} was heard of for {ALONE_S:.0f} s:"
                 " are there nodes with a free CPU or GPU? `ray status` tells; run again, nothing is"
                 " lost"
             )
+
+    def _say(self, line: str) -> None:
+        print(f"extract: {line}", file=sys.stderr, flush=True)
 
     def _let_go(self, hired: _Hired) -> None:
         self._hired.remove(hired)
@@ -461,18 +480,18 @@ def _joined(address: str) -> Iterator[Any]:
     Raises:
         RunnerError: it cannot be joined; the text says why.
     """
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
-    except (OSError, OverflowError) as error:
+    if not _answers(address):  # which Ray would wait for for two minutes
         raise RunnerError(
-            f"no Ray cluster answers at cluster.address {address} ({error}): start it, or set"
+            f"nothing answers at cluster.address {address}: start the Ray cluster, or set"
             " cluster.runner to local"
-        ) from None
+        )
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
+    from ray._private import worker
 
+    # Of a worker that died Ray would print paragraphs; there is no setting.
+    worker.print_to_stdstream = lambda *_, **__: None
     with _silence():
         try:
             ray.init(
@@ -492,6 +511,16 @@ def _joined(address: str) -> Iterator[Any]:
     finally:
         with _silence():
             ray.shutdown()
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens there."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def _not_joined(error: BaseException, address: str) -> HeadstartError:
