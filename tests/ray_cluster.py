@@ -20,7 +20,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-TOKEN = "a-token-of-ray-that-is-to-be-found-nowhere"
+TOKEN = "a-token-of-ray-that-is-to-be-found-nowhere"  # noqa: S105
 PORT = 6379
 BIN = Path(sys.executable).parent
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
@@ -30,9 +30,12 @@ def allowed() -> bool:
     """Whether network namespaces can be made here."""
     tools = all(map(shutil.which, ("unshare", "nsenter", "ip")))
     made = "ip link set lo up && ip link add one type bridge"
-    return tools and not subprocess.run(
-        ["unshare", "--net", "sh", "-c", made], capture_output=True
-    ).returncode
+    return (
+        tools
+        and not subprocess.run(
+            ["unshare", "--net", "sh", "-c", made], capture_output=True
+        ).returncode
+    )
 
 
 needs_namespaces = pytest.mark.skipif(
@@ -47,9 +50,9 @@ class Machine:
         self.address = address
         self._holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
         self.namespace = f"/proc/{self._holder.pid}/ns/net"
-        own = os.readlink("/proc/self/ns/net")
+        own = Path("/proc/self/ns/net").readlink()
         until = time.monotonic() + 10
-        while os.readlink(self.namespace) == own:
+        while Path(self.namespace).readlink() == own:
             assert time.monotonic() < until
             time.sleep(0.01)
         self.sh("ip link set lo up")
@@ -120,12 +123,12 @@ class Cluster:
     def processes(self, machine: Machine | None = None) -> dict[int, str]:
         """What runs on a machine, or on all, by its id."""
         spaces = {
-            os.stat(one.namespace).st_ino for one in ([machine] if machine else self.machines)
+            Path(one.namespace).stat().st_ino for one in ([machine] if machine else self.machines)
         }
         found = {}
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if os.stat(entry / "ns" / "net").st_ino in spaces:
+                if (entry / "ns" / "net").stat().st_ino in spaces:
                     words = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
                     found[int(entry.name)] = words.decode(errors="replace").strip()
         return {pid: words for pid, words in found.items() if "sleep infinity" not in words}
@@ -151,9 +154,7 @@ class Cluster:
     def start(self, *words: str, **options: Any) -> "subprocess.Popen[str]":
         """The same, left to run."""
         environment = self.environment | options.pop("environment", {})
-        return subprocess.Popen(
-            self.head.command(*words), env=environment, text=True, **options
-        )
+        return subprocess.Popen(self.head.command(*words), env=environment, text=True, **options)
 
     def end(self) -> None:
         for machine in self.machines:
@@ -165,7 +166,7 @@ class Cluster:
 @contextlib.contextmanager
 def cluster(**environment: str) -> Iterator[Cluster]:
     """A head of one CPU, and whatever is started later."""
-    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # noqa: S108 - sockets: a short path
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # its sockets need a short path
     made = Cluster(folder, environment)
     try:
         made.start_head()

@@ -34,7 +34,7 @@ import pandas as pd
 from .. import kinds
 from ..backbones.engines import Engine, open_engines
 from ..core import command, errors, files, plugins
-from ..core.errors import DataError, HeadstartError, RunnerError
+from ..core.errors import HeadstartError, RunnerError
 from ..core.params import ExtractParams
 from ..core.progress import Progress
 from ..store.interface import Store
@@ -51,6 +51,7 @@ CLOSE_S = 300.0  # a shared store may join its shards as it is closed
 QUEUED = 2  # pieces that a worker has: one that it computes, and the next
 DEATHS = 3  # of workers, at one piece or while they start on one node
 
+RUN_AGAIN = "what was computed is kept, and another run computes the rest"
 PACKAGE = Path(__file__).parents[1]
 HEX = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
@@ -244,7 +245,7 @@ def compute_each(
         return
     place, first = default_place(), tables[0].iloc[0]
     order = Order(
-        os.getcwd(),
+        str(Path.cwd()),
         settings,
         kind,
         place,
@@ -290,6 +291,7 @@ class _Run:
         self._failed: Counter[str] = Counter()  # workers that died as they started, by node
         self._names: dict[str, str] = {}
         self._looked = -ASKED_EVERY_S
+        self._here = ray.get_runtime_context().get_node_id()
         self._heard = self._reached = time.monotonic()
 
     def to_its_end(self) -> None:
@@ -312,6 +314,8 @@ class _Run:
     def _hire(self) -> None:
         """A worker for each slot that has none, of the nodes that there are."""
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
+        if self._here not in [node["NodeID"] for node in nodes]:
+            raise RunnerError(f"Ray on this machine has ended; {RUN_AGAIN}")
         names = Counter(node["NodeManagerAddress"] for node in nodes)
         of = Counter(hired.node for hired in self._hired)
         usable = False
@@ -452,14 +456,12 @@ class _Run:
                 self._lose(hired, TimeoutError(f"nothing was heard of it for {SILENT_S:.0f} s"))
         if now - self._reached > GONE_S:
             raise RunnerError(
-                f"the head of the Ray cluster at {self._address} is gone; what was computed is"
-                " kept, and another run computes the rest"
+                f"the head of the Ray cluster at {self._address} is gone; {RUN_AGAIN}"
             )
         if now - self._heard > ALONE_S:
             raise RunnerError(
                 f"no worker of the Ray cluster at {self._address} was heard of for {ALONE_S:.0f} s:"
-                " are there nodes with a free CPU or GPU? `ray status` tells; run again, nothing is"
-                " lost"
+                f" is there a node with a free CPU or GPU? `ray status` tells; {RUN_AGAIN}"
             )
 
     def _say(self, line: str) -> None:
@@ -486,6 +488,7 @@ def _joined(address: str) -> Iterator[Any]:
             " cluster.runner to local"
         )
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "5")  # a second each, with a wrong token
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
     from ray._private import worker
@@ -549,7 +552,7 @@ def _silence() -> Iterator[None]:
     sys.stderr.flush()
     kept = os.dup(2)
     try:
-        with open(os.devnull, "wb") as nowhere:
+        with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
         yield
     finally:

@@ -32,9 +32,9 @@ def arithmetic(integers: bool = False) -> str:
     level = "sse"
     if can.get("AVX"):
         level = "avx"
-    if can.get("AVX2") and can.get("FMA3"):
+    if can.get("X86_V3", can.get("AVX2") and can.get("FMA3")):  # NumPy 2.4 names the group
         level = "avx2"
-    if level == "avx2" and can.get("AVX512F"):
+    if can.get("X86_V4", can.get("AVX512_SKX")):
         level = "avx512"
     if integers and (can.get("AVX512VNNI") or _tells_of("avx_vnni")):
         level += " vnni"

@@ -1,0 +1,206 @@
+"""`extract` on a Ray cluster: the same bytes, whatever dies, and no node that would make others."""
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pipeline.core.paths import FEATURES, MANIFEST
+from pipeline.store.database import features_file
+from pipeline.store.places import default_folder
+from tests.conftest import SMALL, Project
+from tests.ray_cluster import PORT, TOKEN, Cluster, cluster, needs_namespaces
+from tests.seaweed import SECRET
+
+EXTRACT = (sys.executable, "-m", "pipeline.extract")
+OTHER_PROCESSOR = {"NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR"}
+OTHER_ENGINE = "import onnxruntime\nonnxruntime.__version__ = '1.0.0'\n"
+
+
+@pytest.fixture
+def pictured(
+    project: Project, small_backbone: Path, draw_picture: Callable[..., Image.Image]
+) -> Project:
+    """A project with pictures that are ingested, whose parameters ask for a Ray cluster."""
+    project.set(
+        **SMALL,
+        **{"ingest.source": "folder", "ingest.path": "data/raw/shapes", "augment.views": 1},
+        **{"extract.batch_size": 4},
+    )
+    draw_more(draw_picture, range(100))
+    return project
+
+
+def draw_more(draw: Callable[..., Image.Image], which: range) -> None:
+    for i in which:
+        file = Path("data/raw/shapes") / ("disc", "square")[i % 2] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draw(i, square=bool(i % 2)).save(file)
+
+
+def ask_for_ray(on: bool = True) -> None:
+    text = Path("params.yaml").read_text().partition("\ncluster:")[0]
+    more = f"\ncluster: {{runner: ray, address: '10.77.0.1:{PORT}'}}\n" if on else "\n"
+    Path("params.yaml").write_text(text + more)
+
+
+def shards() -> dict[str, str]:
+    files = sorted(file for file in FEATURES.rglob("*") if file.is_file())
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def empty() -> None:
+    for file in default_folder().glob("features-*"):
+        file.unlink()
+    shutil.rmtree(FEATURES, ignore_errors=True)
+
+
+def entries() -> int:
+    with contextlib.suppress(sqlite3.Error):
+        address = f"file:{features_file(default_folder())}?mode=ro"
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
+            return int(database.execute("SELECT count(*) FROM entries").fetchone()[0])
+    return 0
+
+
+def wait_for(enough: Callable[[], object]) -> None:
+    until = time.monotonic() + 120
+    while not enough():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def computed(said: str) -> str:
+    found = re.search(r"(\d+ reused, \d+ computed)", said)
+    return found[1] if found else said
+
+
+def run_here(ray: Cluster) -> tuple[dict[str, str], int]:
+    """Extract on threads, what it made, and of how many views; the store is empty afterwards."""
+    for stage in ("ingest", "augment", "extract"):
+        done = ray.run(sys.executable, "-m", f"pipeline.{stage}")
+        assert done.returncode == 0, done.stderr
+    made = shards()
+    empty()
+    return made, int(computed(done.stdout).split()[2])
+
+
+@contextlib.contextmanager
+def three_nodes(folder: Path) -> Iterator[Cluster]:
+    """A head, and nodes that would make other features: by their processor, or their engine."""
+    (folder / "node").mkdir()
+    (folder / "node" / "sitecustomize.py").write_text(OTHER_ENGINE)
+    store = {"HEADSTART_STORE": str(default_folder())}
+    secrets = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "AWS_SECRET_ACCESS_KEY": SECRET}
+    with cluster(**store, **secrets) as made:
+        made.start_node(**OTHER_PROCESSOR)
+        path = f"{folder / 'node'}{os.pathsep}{made.environment['PYTHONPATH']}"
+        made.start_node(PYTHONPATH=path)
+        yield made
+
+
+@needs_namespaces
+@pytest.mark.slow
+def test_a_cluster_makes_the_same_bytes_and_refuses_who_would_make_others(
+    pictured: Project, tmp_path: Path, draw_picture: Callable[..., Image.Image]
+) -> None:
+    with three_nodes(tmp_path) as ray:
+        local, views = run_here(ray)
+
+        # Two nodes are refused by name; what they would have done the third does.
+        ask_for_ray()
+        first = ray.run(*EXTRACT)
+        assert first.returncode == 0, first.stderr
+        assert computed(first.stdout) == f"0 reused, {views} computed"
+        assert shards() == local
+        told = sorted(first.stderr.splitlines())
+        assert len(told) == 2, first.stderr
+        assert re.fullmatch(
+            r"extract: node 10\.77\.0\.2 is not used: it would make other features:"
+            r" '.* x86_64 avx', and this process makes them with '.* x86_64 avx\w+'",
+            told[0],
+        ), told
+        assert re.match(
+            r"extract: node 10\.77\.0\.3 is not used: it .* onnxruntime 1\.0\.0 cpu .*, and",
+            told[1],
+        ), told
+
+        # By any door a second run has nothing to do, and ten more pictures are ten more.
+        for asked in (True, False):
+            ask_for_ray(asked)
+            assert computed(ray.run(*EXTRACT).stdout) == f"{views} reused, 0 computed"
+        draw_more(draw_picture, range(100, 110))
+        for stage in ("ingest", "augment"):
+            assert ray.run(sys.executable, "-m", f"pipeline.{stage}").returncode == 0
+        ask_for_ray()
+        more = computed(ray.run(*EXTRACT).stdout)
+        train = pd.read_parquet(MANIFEST)["split"].value_counts()["train"]
+        assert more == f"{views} reused, {110 + train - views} computed"
+
+        # A token that is wrong, or none: one line.
+        for token, said in (("another-token-of-more-than-a-few-letters", "not take"), ("", "none")):
+            empty()
+            wrong = ray.run(*EXTRACT, environment={"RAY_AUTH_TOKEN": token})
+            assert wrong.returncode == 11
+            (line,) = wrong.stderr.splitlines()
+            assert line.startswith(f"extract: error: the Ray cluster at 10.77.0.1:{PORT} ")
+            assert said in line
+
+        # The secrets are in no file of Ray, of the project or of the store.
+        looked = 0
+        for folder in (ray.folder, tmp_path):
+            for file in (file for file in folder.rglob("*") if file.is_file()):
+                data = file.read_bytes()
+                looked += 1
+                assert TOKEN.encode() not in data, file
+                assert SECRET.encode() not in data, file
+        assert looked > 50
+        assert not [it for it in ray.processes().values() if TOKEN in it or SECRET in it]
+
+
+@needs_namespaces
+@pytest.mark.slow
+def test_a_killed_worker_node_or_driver_loses_nothing(
+    pictured: Project, tmp_path: Path, draw_picture: Callable[..., Image.Image]
+) -> None:
+    draw_more(draw_picture, range(100, 200))
+    with cluster(HEADSTART_STORE=str(default_folder())) as ray:
+        second = ray.start_node()
+        local, views = run_here(ray)
+        ask_for_ray()
+
+        driver = ray.start(*EXTRACT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        wait_for(lambda: entries() > 8)
+        driver.kill()
+        driver.wait()
+        wait_for(lambda: not ray.workers())
+        kept = entries()
+        assert 8 < kept < views - 20
+
+        # Of the two workers one is killed, and with the other its machine.
+        log = tmp_path / "said"
+        with log.open("w") as file:
+            again = ray.start(*EXTRACT, stderr=file, stdout=file)
+            wait_for(lambda: entries() > kept + 4)
+            (victim,) = ray.workers().keys() - ray.processes(second).keys()
+            os.kill(victim, signal.SIGKILL)
+            ray.kill(second)
+            assert again.wait(timeout=240) == 0, log.read_text()
+        said = log.read_text()
+        assert computed(said) == f"{kept} reused, {views - kept} computed"
+        assert "a worker on node 10.77.0.1 died and was started again" in said
+        assert "a worker on node 10.77.0.2 is lost; others do its work" in said
+        assert shards() == local
+        assert entries() == views
