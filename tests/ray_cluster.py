@@ -82,8 +82,7 @@ class Cluster:
     """A head, where the driver is, and nodes; all of its processes end with it."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.environment = os.environ | QUIET | environment
-        self.environment["PYTHONPATH"] = str(ROOT)
+        self.environment = os.environ | QUIET | {"PYTHONPATH": str(ROOT)} | environment
         self.folder = folder
         self.head = Machine("10.77.0.1")
         self.head.sh("ip link add br0 type bridge && ip link set br0 up")
