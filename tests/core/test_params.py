@@ -172,3 +172,28 @@ def test_what_does_not_suit_the_task(changes: dict[str, Any], words: str, tmp_pa
     with pytest.raises(ParamsError, match=words) as raised:
         params.load(kinds.schema, file)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ("{runner: ray}", "cluster: runner ray needs cluster.address, the HOST:PORT of the Ray"),
+        ("{runner: ray, address: auto}", "cluster.address is 'auto'; should be HOST:PORT of"),
+        ("{runner: dask}", "cluster.runner is 'dask'; should be 'local' or 'ray'"),
+        ("{addres: 'a:1'}", "cluster.addres is not a parameter; cluster takes runner, address"),
+    ],
+)
+def test_a_cluster_is_joined_by_its_address_alone(tmp_path: Path, section: str, words: str) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(f"cluster: {section}\n")
+    for read in (lambda: params.load(kinds.schema, file), lambda: params.cluster_section(file)):
+        with pytest.raises(ParamsError) as caught:
+            read()
+        assert words in str(caught.value)
+
+
+def test_where_the_file_says_nothing_of_a_cluster_threads_compute(tmp_path: Path) -> None:
+    assert params.cluster_section(ROOT / "params.yaml").runner == "local"
+    file = tmp_path / "params.yaml"
+    file.write_text("cluster: {runner: local, address: 'head.lab:6379'}\n")
+    assert params.cluster_section(file).address == "head.lab:6379"

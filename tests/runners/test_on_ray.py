@@ -50,10 +50,9 @@ def draw_more(draw: Callable[..., Image.Image], which: range) -> None:
         draw(i, square=bool(i % 2)).save(file)
 
 
-def ask_for_ray(on: bool = True) -> None:
-    text = Path("params.yaml").read_text().partition("\ncluster:")[0]
-    more = f"\ncluster: {{runner: ray, address: '10.77.0.1:{PORT}'}}\n" if on else "\n"
-    Path("params.yaml").write_text(text + more)
+def ask_for_ray(project: Project, on: bool = True) -> None:
+    address = f"10.77.0.1:{PORT}"
+    project.set(**{"cluster.runner": "ray" if on else "local", "cluster.address": address})
 
 
 def shards() -> dict[str, str]:
@@ -120,7 +119,7 @@ def test_a_cluster_makes_the_same_bytes_and_refuses_who_would_make_others(
         local, views = run_here(ray)
 
         # Two nodes are refused by name; what they would have done the third does.
-        ask_for_ray()
+        ask_for_ray(pictured)
         first = ray.run(*EXTRACT)
         assert first.returncode == 0, first.stderr
         assert computed(first.stdout) == f"0 reused, {views} computed"
@@ -139,12 +138,12 @@ def test_a_cluster_makes_the_same_bytes_and_refuses_who_would_make_others(
 
         # By any door a second run has nothing to do, and ten more pictures are ten more.
         for asked in (True, False):
-            ask_for_ray(asked)
+            ask_for_ray(pictured, asked)
             assert computed(ray.run(*EXTRACT).stdout) == f"{views} reused, 0 computed"
         draw_more(draw_picture, range(100, 110))
         for stage in ("ingest", "augment"):
             assert ray.run(sys.executable, "-m", f"pipeline.{stage}").returncode == 0
-        ask_for_ray()
+        ask_for_ray(pictured)
         more = computed(ray.run(*EXTRACT).stdout)
         train = pd.read_parquet(MANIFEST)["split"].value_counts()["train"]
         assert more == f"{views} reused, {110 + train - views} computed"
@@ -179,7 +178,7 @@ def test_a_killed_worker_node_or_driver_loses_nothing(
     with cluster(HEADSTART_STORE=str(default_folder())) as ray:
         second = ray.start_node()
         local, views = run_here(ray)
-        ask_for_ray()
+        ask_for_ray(pictured)
 
         driver = ray.start(*EXTRACT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         wait_for(lambda: entries() > 8)

@@ -1,0 +1,151 @@
+"""`extract` on Ray beside threads of one machine: what Ray costs, and how it scales.
+
+Two questions, both on one machine, in network namespaces (it needs root):
+
+- The same pictures from an empty store, by threads and by a Ray cluster that has one CPU on each of
+  two nodes, in turns. Counted is the processor time of all processes, from before the cluster is
+  started until after it is stopped.
+- Workers that sleep as long as a GPU would compute, 1 to 16 of them. Counted is the time from the
+  first piece that is done to the last, so without the start.
+
+    python -m benchmarks on_ray [--pictures 5000] [--rounds 3] [--pieces 40]
+"""
+
+import ctypes
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.harness import ROOT, draw, ratios, spread, table
+
+SLEEP_S = 0.5  # for a piece of 32 pictures: a GPU of 64 a second
+SIZES = (1, 2, 4, 8, 16)
+SUBREAPER = 36  # prctl(2): whoever a process here leaves behind becomes a child of this one
+ADDRESS = "10.77.0.1:6379"
+
+
+def processor_s(work: Callable[[], None]) -> float:
+    """Processor time of all processes that `work` starts, also of those that leave their parents."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    work()
+    while True:
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            break
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def extract(folder: Path, store: Path, runner: str, ray: Any = None) -> None:
+    """From an empty store."""
+    for file in store.glob("features-*"):
+        file.unlink()
+    shutil.rmtree(folder / "data" / "features", ignore_errors=True)
+    document = yaml.safe_load((folder / "params.yaml").read_text())
+    document["cluster"] = {"runner": runner, "address": ADDRESS}
+    (folder / "params.yaml").write_text(yaml.safe_dump(document))
+    command = [sys.executable, "-m", "pipeline.extract"]
+    environment = os.environ | {"HEADSTART_STORE": str(store), "PYTHONPATH": str(ROOT)}
+    if ray is None:
+        subprocess.run(command, cwd=folder, env=environment, check=True)
+    else:
+        done = ray.run(*command, cwd=folder, environment=environment)
+        print(done.stdout, done.stderr, flush=True)
+        assert done.returncode == 0, done.stderr
+
+
+def project(scratch: Path, pictures: int) -> tuple[Path, Path]:
+    """Pictures, ingested, and where the store is."""
+    folder, store = scratch / "project", scratch / "store"
+    for name, numbers in (("a", range(0, pictures, 2)), ("b", range(1, pictures, 2))):
+        (folder / "data" / "raw" / "shapes" / name).mkdir(parents=True)
+        draw(folder / "data" / "raw" / "shapes" / name, numbers)
+    (folder / "reports").mkdir()
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    document["ingest"] |= {"source": "folder", "path": "data/raw/shapes"}
+    document["augment"]["views"] = 0
+    (folder / "params.yaml").write_text(yaml.safe_dump(document))
+    environment = os.environ | {"HEADSTART_STORE": str(store), "PYTHONPATH": str(ROOT)}
+    for stage in ("ingest", "augment"):
+        command = [sys.executable, "-m", f"pipeline.{stage}"]
+        subprocess.run(command, cwd=folder, env=environment, check=True)
+    return folder, store
+
+
+def overhead(scratch: Path, pictures: int, rounds: int) -> str:
+    """Ray over threads."""
+    from tests.ray_cluster import cluster
+
+    ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
+    folder, store = project(scratch, pictures)
+
+    def by_ray() -> None:
+        with cluster(HEADSTART_STORE=str(store)) as ray:
+            ray.start_node()
+            extract(folder, store, "ray", ray)
+
+    def empty_cluster() -> None:
+        with cluster(HEADSTART_STORE=str(store)) as ray:
+            ray.start_node()
+
+    extract(folder, store, "local")  # which exports the network
+    works: dict[str, Callable[[], None]] = {
+        "threads": lambda: extract(folder, store, "local"),
+        "Ray, two nodes of a CPU": by_ray,
+        "Ray started and stopped": empty_cluster,
+    }
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            found[name].append(processor_s(work))
+            print(name, found[name], flush=True)
+    rows = [
+        (name, spread(costs, "{:.1f}"), spread(ratios(costs, found["threads"])))
+        for name, costs in found.items()
+    ]
+    return table("| processor seconds {} | over threads {}", rows)
+
+
+def scale(scratch: Path, pieces: int) -> str:
+    """How much of what that many workers could do at most they do."""
+    from tests.ray_cluster import cluster
+
+    rows = []
+    with cluster() as ray:
+        ray.start_node(cpus=max(SIZES))
+        for workers in SIZES:
+            words = (sys.executable, "-m", "benchmarks.on_ray_asleep", ADDRESS)
+            done = ray.run(*words, str(workers), str(pieces), str(SLEEP_S), cwd=ROOT)
+            assert done.returncode == 0, done.stderr
+            seconds = float(done.stdout.split()[-1])
+            print(workers, seconds, flush=True)
+            rows.append((workers, pieces * SLEEP_S, seconds, pieces * SLEEP_S / seconds))
+    return table("workers | seconds, at least {:.1f} | seconds {:.1f} | of linear {:.2f}", rows)
+
+
+def measure(scratch: Path, pictures: int = 5000, rounds: int = 3, pieces: int = 40) -> str:
+    """Both questions."""
+    asleep = scale(scratch, pieces)
+    return f"""# `extract` on Ray
+
+## {pictures:,} pictures on two cores, from an empty store
+
+{overhead(scratch, pictures, rounds)}
+
+The processor time is that of all processes, with the start and the stop of the cluster; {rounds}
+rounds, in turns.
+
+## Workers that sleep {SLEEP_S} s for a piece, {pieces} pieces a worker
+
+{asleep}
+
+The time is from the moment when all workers are open to the last answer.
+"""
