@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from . import kinds
-from .backbones import catalogue, exports
+from .backbones import exports
 from .backbones.engines.on_onnxruntime import on_export
 from .core import command, params
 from .core.paths import BEST, BUNDLE, FINETUNE, FINETUNED, MANIFEST
@@ -29,10 +29,10 @@ def best() -> None:
     manifest, kind = read_manifest(MANIFEST), kind_in(MANIFEST)
     head, about = load_head(FINETUNED / "head.safetensors", FINETUNED / "head.json")
     weights = FINETUNED / "backbone.safetensors"
-    backbone = catalogue.with_weights(settings.backbone, weights, settings.pooling)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "finetuned.onnx"
-        exports.write(backbone, file, exports.licence(settings.backbone, settings.weights))
+        licence = exports.licence(settings.backbone, settings.weights)
+        exports.write_finetuned(settings.backbone, settings.pooling, weights, file, licence)
         known = manifest[manifest["split"].isin(["train", "val"])]
         engine = on_export(file, kinds.named(kind))
         splits, computed = originals(

@@ -1,6 +1,6 @@
 """Optional stage, finetune: the last blocks of the backbone learn too, once the head has converged.
 
-The chosen head, trained on training examples alone, and the backbone go on together from examples.
+Of an encoder of texts, small adapters may learn in place of blocks (`finetune.method`: lora). The chosen head, trained on training examples alone, and the backbone go on together from examples.
 What comes of it is taken only where validation says that it is better; then both learn once more,
 from validation examples too.
 """
@@ -80,7 +80,7 @@ def finetune() -> None:
     loss, accuracy = measure(frozen["val"], goal.labels(val.labels), weights.tolist(), goal.loss)
 
     named = (extracting.backbone, extracting.weights, extracting.pooling)
-    backbone = catalogue.load(*named)
+    backbone = catalogue.to_train(*named)
     feed = Feed(kinds.named(kind_in(MANIFEST)), backbone.preprocessing, ranges)
     network = Network(backbone.module, head, power)
     recipe = Recipe.of(settings, weights, goal.loss)
@@ -112,7 +112,7 @@ def finetune() -> None:
         about |= kept_figures(kept, len(val.labels), goal.loss) | {"finetuned": True}
         about |= calibrated(finetuned["val"], val.labels, goal.task)
     if taken and about["refit"]:
-        backbone = catalogue.load(*named)  # as it came
+        backbone = catalogue.to_train(*named)  # as it came
         network = Network(backbone.module, goal.entered(chosen), power)
         both, recipe = examples["train"] + examples["val"], replace(recipe, last=trained.best)
         checkpoints.append(refit(network, both, feed, recipe, device))

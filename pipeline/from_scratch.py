@@ -62,6 +62,7 @@ def from_scratch() -> None:
     weights = class_weights(weighing, examples["train"].labels, len(names))
     recipe = replace(
         Recipe.of(budget, weights, goal.loss),
+        method="blocks",
         blocks=None,
         learning_rate=settings.learning_rate,
         layer_decay=1.0,

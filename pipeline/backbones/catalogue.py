@@ -20,10 +20,10 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from ..core import plugins
-from ..core.errors import DataError, ParamsError, WeightsError
+from ..core.errors import ParamsError, WeightsError
 from ..core.paths import WEIGHTS
-from ..kinds import FITS, INTERPOLATIONS, Fitted, Pixels
-from . import exports, given, lite, own_weights, plugin
+from ..kinds import FITS, INTERPOLATIONS, Fitted, Input, Pixels
+from . import exports, given, lite, minilm, minilm_torch, own_weights, plugin
 from .pooling import pooled
 
 OFFLINE = "offline, choose backbone: efficientnet_lite0 (its weights are installed)"
@@ -35,13 +35,14 @@ class Backbone:
     """A frozen network in evaluation mode.
 
     `module` maps uint8 pictures [n, side, side, 3] to float32 features [n, dimension]; scaling to
-    mean and std is its first step, so that it is exported with the network. `fingerprint` changes
+    mean and std is its first step, so that it is exported with the network. That of `to_train` may
+    map tokens of texts, as `minilm_torch.MiniLM` does. `fingerprint` changes
     with the weights, the architecture and the preprocessing.
     """
 
     name: str
     module: nn.Module
-    preprocessing: Pixels | Fitted
+    preprocessing: Input
     dimension: int
     fingerprint: str
 
@@ -93,6 +94,16 @@ def load(name: str, weights: str = "pretrained", pooling: str = "auto") -> Backb
     return Backbone(name, module, preprocessing, features.shape[1], fingerprint)
 
 
+def to_train(name: str, weights: str = "pretrained", pooling: str = "auto") -> Backbone:
+    """As `load`, and MiniLM too: only what trains takes it in PyTorch, all else runs its graph."""
+    if name != minilm_torch.NAME:
+        return load(name, weights, pooling)
+    module = minilm_torch.MiniLM().eval().requires_grad_(requires_grad=False)
+    preprocessing = minilm.preprocessing(name)
+    fingerprint = _fingerprint(name, module, preprocessing)
+    return Backbone(name, module, preprocessing, minilm.WIDTH, fingerprint)
+
+
 def parted(name: str) -> tuple[str, str, str]:
     """The library, a colon, and what it calls the network; those of none have empty ones."""
     return name.partition(":") if ":" in name else ("", "", name)
@@ -134,10 +145,7 @@ def with_weights(name: str, file: Path, pooling: str = "auto") -> Backbone:
     try:
         backbone.module.load_state_dict(load_file(file))
     except (OSError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise DataError(
-            f"{file} holds no weights of {name}: {reason}; run again the stage that wrote it"
-        ) from None
+        raise exports.no_weights(file, name, error) from None
     known_as = _known_as(name, pooling)
     fingerprint = _fingerprint(known_as, backbone.module, backbone.preprocessing)
     return replace(backbone, fingerprint=fingerprint)
@@ -287,7 +295,7 @@ def _timm_preprocessing(name: str, network: nn.Module) -> Pixels | Fitted:
     return prepared if mode == "center" else Fitted(*prepared, mode)
 
 
-def _fingerprint(name: str, module: nn.Module, preprocessing: Pixels | Fitted) -> str:
+def _fingerprint(name: str, module: nn.Module, preprocessing: Input) -> str:
     """A digest of all that decides the features but the engine that computes them."""
     sha = hashlib.sha256(json.dumps([name, *preprocessing]).encode())
     sha.update(f"timm {version('timm')} torchvision {version('torchvision')}".encode())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import packages, plugins
+from ..core.errors import DataError
 from ..kinds import INPUTS, Input, takes
 from ..store.places import backbones_folder, replacing
 from . import given, lite, onnx_file, plugin
@@ -211,6 +212,35 @@ def write(backbone: "Backbone", file: Path, stated: str = UNKNOWN) -> None:
     tensors = {key: tensor.cpu().numpy() for key, tensor in backbone.module.state_dict().items()}
     made_by = ("onnx", "onnxscript", "timm", "torch", "torchvision")
     _save(model, backbone.preprocessing, tensors, made_by, stated, file)
+
+
+def write_finetuned(name: str, pooling: str, weights: Path, file: Path, stated: str) -> None:
+    """Write the backbone `name` with the weights that `finetune` left, as `write` does.
+
+    Raises:
+        DataError: they are damaged, or of another network.
+    """
+    if module_of(name):
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            made = own(name).opened(name, load_file(weights))
+        except (OSError, KeyError, SafetensorError) as error:
+            raise no_weights(weights, name, error) from None
+        _save(made.model, made.preprocessing, made.tensors, made.made_by, stated, file)
+        return
+    from . import catalogue
+
+    write(catalogue.with_weights(name, weights, pooling), file, stated)
+
+
+def no_weights(file: Path, name: str, error: Exception) -> DataError:
+    """The error where a file that a stage wrote holds no weights of `name`."""
+    reason = " ".join(str(error).split())[:160]
+    return DataError(
+        f"{file} holds no weights of {name}: {reason}; run again the stage that wrote it"
+    )
 
 
 def _write_lite(name: str, file: Path) -> None:

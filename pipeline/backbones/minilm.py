@@ -65,16 +65,28 @@ def licence(name: str) -> str:
     return "Apache-2.0"
 
 
-def opened(name: str) -> Opened:
+def opened(name: str, tensors: Tensors | None = None) -> Opened:
     """The graph, from int64 `tokens` [n, length] to float32 `features` [n, 384] of length 1.
+
+    Args:
+        name: of `FILES`.
+        tensors: its weights where they are others than those of the package.
 
     Raises:
         WeightsError: a package is not installed, or holds other files than it did.
     """
-    tokenizer = _file(name, *TOKENIZER).read_text(encoding="utf-8")
     made_by = tuple(dict.fromkeys((distribution(name), TOKENIZER[0], "onnx", "tokenizers")))
-    # The weights are in the graph alone: there is no PyTorch form that would want them beside it.
-    return Opened(graph(weights(name)), Tokens(tokenizer, LONGEST), {}, made_by)
+    # The weights are in the graph alone: whoever opens a bundle in PyTorch is told that it has none.
+    return Opened(graph(tensors or weights(name)), preprocessing(name), {}, made_by)
+
+
+def preprocessing(name: str) -> Tokens:
+    """How texts become its tokens.
+
+    Raises:
+        WeightsError: as `opened`.
+    """
+    return Tokens(_file(name, *TOKENIZER).read_text(encoding="utf-8"), LONGEST)
 
 
 def weights(name: str) -> Tensors:

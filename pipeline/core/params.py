@@ -58,6 +58,7 @@ Source = Annotated[
 OF_VECTORS = ("identity",)
 OF_TEXTS = ("minilm_l6_v2", "minilm_l6_v2_int8", "tf_idf")
 OF_SOUNDS = ("speech_embedding", "mfcc", "log_mel")
+TRAINED_TEXTS = ("minilm_l6_v2",)  # of those, what `finetune` trains all the same
 GRAPHS = OF_VECTORS + OF_TEXTS + OF_SOUNDS
 OWN = f"{paths.WEIGHTS.as_posix()}/"  # what networks and weights of somebody's own begin with
 OWN_GRAPHS = "|".join([*GRAPHS, r"transformers:[\w.\-/]+", rf"onnx:{OWN}[\w.\-/]+\.onnx"])
@@ -450,10 +451,16 @@ class RankParams(Section):
 
 
 class FinetuneParams(Section):
-    """Training the last blocks of the backbone with the head."""
+    """Training the last blocks of the backbone, or adapters in it, with the head."""
 
     run: Run = told([], RUN)
+    method: Literal["blocks", "lora"] = told(
+        "blocks",
+        "what learns beside the head: the last blocks, or small adapters in all layers (lora, of"
+        " texts only; docs/text.md)",
+    )
     blocks: Annotated[int, Field(ge=1)] = told(3, "last blocks of the backbone that are trained")
+    lora_rank: Annotated[int, Field(ge=1, le=384)] = told(8, "rank of the adapters of lora")
     epochs: Annotated[int, Field(ge=1, le=100_000)] = told(
         10, "each sees every training example once, augmented anew"
     )
@@ -711,13 +718,37 @@ def _check_sets(settings: Params) -> None:
     for stage in ("finetune", "from_scratch"):
         if getattr(settings, stage).run:
             packages.need("torch", stage)
-            if has_graph(settings.extract.backbone) or "+" in settings.extract.backbone:
-                raise ParamsError(
-                    f"{stage} trains networks that have a PyTorch form, and extract.backbone"
-                    f" {settings.extract.backbone} has none: set {stage}.run to []"
-                )
+            _check_trainable(settings, stage)
     if settings.rank.run and any(map(takes_torch, settings.rank.backbones)):
         packages.need("torch", "rank")
+
+
+def _check_trainable(settings: Params, stage: str) -> None:
+    """See that a stage that trains networks can train the backbone.
+
+    Raises:
+        ParamsError: it cannot, or not as `finetune.method` asks.
+    """
+    backbone = settings.extract.backbone
+    if backbone in TRAINED_TEXTS:
+        if stage == "from_scratch":
+            raise ParamsError(
+                f"from_scratch trains networks of pictures, and extract.backbone {backbone} reads"
+                " texts: set from_scratch.run to []"
+            )
+        return
+    if has_graph(backbone) or "+" in backbone:
+        of_texts = stage == "finetune" and settings.ingest.kind == "text"
+        other = f", or extract.backbone to {TRAINED_TEXTS[0]}" if of_texts else ""
+        raise ParamsError(
+            f"{stage} trains networks that have a PyTorch form, and extract.backbone"
+            f" {backbone} has none: set {stage}.run to []{other}"
+        )
+    if stage == "finetune" and settings.finetune.method == "lora":
+        raise ParamsError(
+            f"finetune.method lora is of texts (extract.backbone {TRAINED_TEXTS[0]}), and"
+            f" extract.backbone is {backbone}: set finetune.method to blocks"
+        )
 
 
 def _check_plugins(settings: Params) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..backbones.minilm_torch import PADDING
 from ..core.errors import ParamsError
 from ..core.files import read
 from ..core.params import Augmentation
@@ -80,18 +81,23 @@ class Labelled:
 def loaded(wanted: Iterable[list[tuple[str, str, View]]], make_views: Maker) -> Iterator[Tensor]:
     """Batches of views as the backbone takes them; the next is made while one is trained on."""
 
-    def one(path: str, digest: str, view: View) -> npt.NDArray[np.uint8]:
-        made: npt.NDArray[np.uint8] = make_views([(read(Path(path), digest), [view])])[0]
+    def one(path: str, digest: str, view: View) -> npt.NDArray[Any]:
+        made: npt.NDArray[Any] = make_views([(read(Path(path), digest), [view])])[0]
         return made
 
-    def stacked(batch: "list[Future[npt.NDArray[np.uint8]]]") -> Tensor:
-        return torch.from_numpy(np.stack([future.result() for future in batch]))
-
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        coming: deque[list[Future[npt.NDArray[np.uint8]]]] = deque()
+        coming: deque[list[Future[npt.NDArray[Any]]]] = deque()
         for batch in wanted:
             coming.append([pool.submit(one, *asked) for asked in batch])
             if len(coming) > 1:
-                yield stacked(coming.popleft())
+                yield _stacked(coming.popleft())
         while coming:
-            yield stacked(coming.popleft())
+            yield _stacked(coming.popleft())
+
+
+def _stacked(batch: list[Future[npt.NDArray[Any]]]) -> Tensor:
+    """The views as one tensor; of texts the shorter ones are filled up with `PADDING`."""
+    views = [torch.from_numpy(future.result()) for future in batch]
+    if views[0].ndim == 1:
+        return nn.utils.rnn.pad_sequence(views, batch_first=True, padding_value=PADDING)
+    return torch.stack(views)

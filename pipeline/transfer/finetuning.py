@@ -1,5 +1,7 @@
 """Training a network from examples to logits: the last blocks of a backbone with the head, or all.
 
+Or small adapters in place of blocks, as `lora.py` has them.
+
 Every epoch sees each training example once, augmented anew. After every epoch the state is written
 to a checkpoint in the feature store's folder: a killed run goes on from its last whole epoch.
 On the CPU two runs with as many threads give the same bytes, resumed or not; on a GPU they do not,
@@ -23,6 +25,7 @@ from ..heads.head import Floats
 from ..heads.losses import score_name
 from ..heads.trained import Figures
 from ..tasks import spelt
+from . import lora
 from .checkpoint import checkpoint_file, resume, save
 from .examples import Feed, Labelled
 from .measure import measure
@@ -62,7 +65,7 @@ def train_network(
     A loss that is no longer finite ends the training; what was best until then is kept.
 
     Args:
-        network: what to train; afterwards it has the weights of the best epoch.
+        network: what to train; afterwards it has the weights of the best epoch, adapters merged.
         train: examples to learn from.
         val: examples to judge by; may be none.
         start: the figures of the network as it comes, epoch 0 of the curve.
@@ -71,6 +74,8 @@ def train_network(
         device: where.
         name: of the stage, for its progress.
     """
+    if recipe.method == "lora":
+        lora.insert(network.backbone, recipe.lora_rank, recipe.seed)
     network.to(device).to(memory_format=torch.channels_last)
     changing, optimizer = _unfrozen(network, recipe)
     checkpoint = checkpoint_file(network, train, val, feed.ranges, recipe, device)
@@ -110,11 +115,12 @@ def train_network(
     with torch.no_grad():
         for key, tensor in changing.items():
             tensor.copy_(weights[key])
+    lora.merge(network.backbone)
     return Trained(curve, best, status, checkpoint)
 
 
 def _unfrozen(network: Network, recipe: Recipe) -> tuple[dict[str, Tensor], torch.optim.AdamW]:
-    """Let the last blocks and the head learn; the tensors that will change, and their optimizer.
+    """Let the last blocks, or the adapters, and the head learn; the tensors that will change, and their optimizer.
 
     The blocks before them need no gradient, so that nothing is kept for a way back through them.
     """
@@ -126,6 +132,8 @@ def _unfrozen(network: Network, recipe: Recipe) -> tuple[dict[str, Tensor], torc
     listed: set[int] = set()
     learning: list[nn.Module] = []
     from_the_end: list[list[nn.Module]] = [[network.head], *reversed(last)]
+    if recipe.method == "lora":
+        from_the_end = [[network.head, *lora.adapters(network.backbone)]]
     for depth, modules in enumerate(from_the_end):
         rate = recipe.learning_rate * recipe.layer_decay**depth
         weights = [

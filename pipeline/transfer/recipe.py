@@ -16,7 +16,8 @@ class Recipe:
     `updated` (those of the blocks that learn follow the new examples). `class_weights` [c] weigh
     each class's examples in the losses, of validation too; of several labels they may be [c, 2], as
     `heads.losses` has them. `loss` is one of `heads.losses.LOSSES`. `last` ends the training after
-    that epoch, with the learning rates of one that goes on to `epochs`; None is all of them.
+    that epoch, with the learning rates of one that goes on to `epochs`; None is all of them. With
+    the `method` lora no block learns but adapters of `lora_rank`, at the head's rate (`lora.py`).
     """
 
     blocks: int | None
@@ -30,6 +31,8 @@ class Recipe:
     class_weights: tuple[float | tuple[float, float], ...]
     last: int | None = None
     loss: str = "softmax"
+    method: str = "blocks"
+    lora_rank: int = 8
 
     @classmethod
     def of(cls, settings: FinetuneParams, class_weights: Floats, loss: str = "softmax") -> "Recipe":
