@@ -1,8 +1,9 @@
 """Optional stage, finetune: the last blocks of the backbone learn too, once the head has converged.
 
-Of an encoder of texts, small adapters may learn in place of blocks (`finetune.method`: lora). The chosen head, trained on training examples alone, and the backbone go on together from examples.
-What comes of it is taken only where validation says that it is better; then both learn once more,
-from validation examples too.
+Of an encoder of texts, small adapters may learn in place of blocks (`finetune.method`: lora). The
+chosen head, trained on training examples alone, and the backbone go on together from examples. What
+comes of it is taken only where validation says that it is better; then both learn once more, from
+validation examples too.
 """
 
 from .core import command

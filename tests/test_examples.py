@@ -135,7 +135,8 @@ def test_the_other_doors_answer_or_say_why_not(example: Example) -> None:
     assert answers["path"].tolist() == some
     assert answers["error"].isna().all()
 
-    example.set("finetune", run=["asked"])
+    refused = "from_scratch" if example.kind == "text" else "finetune"
+    example.set(refused, run=["asked"])
     done = subprocess.run(
         [*headstart, "check"],
         cwd=example.project,
@@ -146,7 +147,7 @@ def test_the_other_doors_answer_or_say_why_not(example: Example) -> None:
     )
     assert done.returncode != 0
     assert done.stderr.count("\n") == 1
-    assert "finetune" in done.stderr
+    assert refused in done.stderr
 
 
 @pytest.fixture(scope="module", params=TASKS, ids="-".join)

@@ -76,7 +76,7 @@ def opened(name: str, tensors: Tensors | None = None) -> Opened:
         WeightsError: a package is not installed, or holds other files than it did.
     """
     made_by = tuple(dict.fromkeys((distribution(name), TOKENIZER[0], "onnx", "tokenizers")))
-    # The weights are in the graph alone: whoever opens a bundle in PyTorch is told that it has none.
+    # The weights are in the graph alone: whoever opens a bundle in PyTorch is told so.
     return Opened(graph(tensors or weights(name)), preprocessing(name), {}, made_by)
 
 

@@ -120,9 +120,9 @@ def train_network(
 
 
 def _unfrozen(network: Network, recipe: Recipe) -> tuple[dict[str, Tensor], torch.optim.AdamW]:
-    """Let the last blocks, or the adapters, and the head learn; the tensors that will change, and their optimizer.
+    """Let the head and the last blocks, or adapters, learn; what will change, and its optimizer.
 
-    The blocks before them need no gradient, so that nothing is kept for a way back through them.
+    The blocks before the last need no gradient, so that nothing is kept for a way back through them.
     """
     network.requires_grad_(requires_grad=False).eval()
     all_blocks = blocks(network.backbone)

@@ -30,18 +30,17 @@ class Adapted(nn.Module):
         with torch.no_grad():
             down.weight.uniform_(-bound, bound, generator=drawn)
             up.weight.zero_()
-        self.adapter = nn.Sequential(down, up)
+        self.down, self.up = down, up
 
     def forward(self, x: Tensor) -> Tensor:
         """What the layer gives, and what was learned beside it."""
-        found: Tensor = self.layer(x) + SCALE * self.adapter(x)
+        found: Tensor = self.layer(x) + SCALE * self.up(self.down(x))
         return found
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """The layer with the adapter in its weight."""
-        down, up = self.adapter
-        self.layer.weight += SCALE * up.weight @ down.weight
+        self.layer.weight += SCALE * (self.up.weight @ self.down.weight)
         return self.layer
 
 
@@ -69,7 +68,12 @@ def insert(backbone: nn.Module, rank: int, seed: int) -> None:
 
 def adapters(backbone: nn.Module) -> list[nn.Module]:
     """What learns of a backbone into which adapters were put."""
-    return [part.adapter for part in backbone.modules() if isinstance(part, Adapted)]
+    return [
+        thin
+        for part in backbone.modules()
+        if isinstance(part, Adapted)
+        for thin in (part.down, part.up)
+    ]
 
 
 def merge(backbone: nn.Module) -> None:
