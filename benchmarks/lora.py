@@ -155,11 +155,12 @@ def measure(page: Path, scratch: Path, part: int = 0, seed: int = 0) -> str:
     return f"""# Finetuning an encoder of texts
 
 MiniLM-L6 on the titles of BBC news, five topics, 314 test titles drawn anew by each seed;
-`examples/text/params.yaml`, 10 epochs in batches of 32, learning rate {rates["blocks"]:g} for blocks
-and {rates["lora"]:g} for LoRA (chosen on validation titles of seeds that are not below). A fifth of the titles is for validation. The first accuracy is that of a
-network, or of the frozen one's head, that learned from training titles alone; `as a bundle` is what
-`bundle` (frozen) and `best` hold: they learned from validation titles too, and `best` is the
-finetuned network only where validation said so (`taken`).
+`examples/text/params.yaml`, 10 epochs in batches of 32, learning rate {rates["blocks"]:g} for
+blocks and {rates["lora"]:g} for LoRA (chosen on validation titles of seeds that are not below). A
+fifth of the titles is for validation. The first accuracy is that of a network, or of the frozen
+one's head, that learned from training titles alone. `As a bundle` is what `bundle` (frozen) and
+`best` hold: they learned from validation titles too, and `best` is the finetuned network only where
+validation said so (`taken`).
 
 {table(accuracy, accuracies)}
 

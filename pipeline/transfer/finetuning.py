@@ -1,8 +1,6 @@
 """Training a network from examples to logits: the last blocks of a backbone with the head, or all.
 
-Or small adapters in place of blocks, as `lora.py` has them.
-
-Every epoch sees each training example once, augmented anew. After every epoch the state is written
+Small adapters may learn in place of blocks (`lora.py`). Every epoch sees each training example once, augmented anew. After every epoch the state is written
 to a checkpoint in the feature store's folder: a killed run goes on from its last whole epoch.
 On the CPU two runs with as many threads give the same bytes, resumed or not; on a GPU they do not,
 for its sums come in no fixed order.
@@ -120,9 +118,9 @@ def train_network(
 
 
 def _unfrozen(network: Network, recipe: Recipe) -> tuple[dict[str, Tensor], torch.optim.AdamW]:
-    """Let the head and the last blocks, or adapters, learn; what will change, and its optimizer.
+    """Let the head and the last blocks, or adapters, learn; what changes, and its optimizer.
 
-    The blocks before the last need no gradient, so that nothing is kept for a way back through them.
+    Blocks before those need no gradient, so that nothing is kept for a way back through them.
     """
     network.requires_grad_(requires_grad=False).eval()
     all_blocks = blocks(network.backbone)

@@ -14,7 +14,7 @@ class Network(nn.Module):
     """A backbone, the power that its features are raised to, and a head."""
 
     def __init__(self, backbone: nn.Module, head: Head, power: float) -> None:
-        """`backbone` maps uint8 pictures [n, side, side, 3] to features [n, d]."""
+        """`backbone` maps uint8 pictures [n, side, side, 3], or tokens, to features [n, d]."""
         super().__init__()
         self.backbone, self.power = backbone, power
         layers: list[nn.Module] = []
@@ -23,7 +23,7 @@ class Network(nn.Module):
         self.head = nn.Sequential(*layers, _linear(head.weight, head.bias))
 
     def forward(self, seen: Tensor) -> Tensor:
-        """Logits [n, c] of uint8 views [n, side, side, 3]."""
+        """Logits [n, c] of views, as the backbone takes them."""
         features = self.backbone(seen)
         if torch.is_grad_enabled():
             raised = _raised(features, self.power)
