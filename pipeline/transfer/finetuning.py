@@ -1,9 +1,9 @@
 """Training a network from examples to logits: the last blocks of a backbone with the head, or all.
 
-Small adapters may learn in place of blocks (`lora.py`). Every epoch sees each training example once, augmented anew. After every epoch the state is written
-to a checkpoint in the feature store's folder: a killed run goes on from its last whole epoch.
-On the CPU two runs with as many threads give the same bytes, resumed or not; on a GPU they do not,
-for its sums come in no fixed order.
+Small adapters may learn in place of blocks (`lora.py`). Every epoch sees each training example
+once, augmented anew. After every epoch the state is written to a checkpoint in the feature store's
+folder: a killed run goes on from its last whole epoch. On the CPU two runs with as many threads
+give the same bytes, resumed or not; on a GPU they do not, for its sums come in no fixed order.
 """
 
 import math
