@@ -36,8 +36,8 @@ class Backbone:
 
     `module` maps uint8 pictures [n, side, side, 3] to float32 features [n, dimension]; scaling to
     mean and std is its first step, so that it is exported with the network. That of `to_train` may
-    map tokens of texts, as `minilm_torch.MiniLM` does. `fingerprint` changes
-    with the weights, the architecture and the preprocessing.
+    map tokens of texts, as `minilm_torch.MiniLM` does. `fingerprint` changes with the weights, the
+    architecture and the preprocessing.
     """
 
     name: str

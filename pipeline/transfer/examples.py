@@ -97,7 +97,9 @@ def loaded(wanted: Iterable[list[tuple[str, str, View]]], make_views: Maker) -> 
 
 def _stacked(batch: list[Future[npt.NDArray[Any]]]) -> Tensor:
     """The views as one tensor; of texts the shorter ones are filled up with `PADDING`."""
-    views = [torch.from_numpy(future.result()) for future in batch]
-    if views[0].ndim == 1:
-        return nn.utils.rnn.pad_sequence(views, batch_first=True, padding_value=PADDING)
-    return torch.stack(views)
+    views = [future.result() for future in batch]
+    if views[0].ndim > 1:
+        return torch.from_numpy(np.stack(views))
+    return nn.utils.rnn.pad_sequence(
+        [torch.from_numpy(tokens) for tokens in views], batch_first=True, padding_value=PADDING
+    )
