@@ -21,6 +21,8 @@ from .head import Floats, Head, fit_temperature
 MOST_ITERATIONS = 1000
 AT_ONCE = 2**26  # numbers of a table of rows and classes
 
+Floats64 = npt.NDArray[np.float64]
+
 
 def lbfgs(
     train: Split, class_weights: Floats, decays: Sequence[float], start: Head | None = None
@@ -95,17 +97,36 @@ def ridge(train: Split, class_weights: Floats, decays: Sequence[float]) -> list[
         some = np.arange(start, min(start + size, len(class_weights)))
         wanted = (train.labels[:, None] == some).astype(np.float64)
         cross[:, some] = important @ (wanted - wanted_mean[some])
+    solved = least_squares(features_mean, wanted_mean, covariance, cross, decays)
+    return [Head(weight.astype(np.float32), bias.astype(np.float32)) for weight, bias in solved]
+
+
+def least_squares(
+    features_mean: Floats64,
+    wanted_mean: Floats64,
+    covariance: Floats64,
+    cross: Floats64,
+    decays: Sequence[float],
+) -> list[tuple[Floats64, Floats64]]:
+    """Weight [c, d] and bias [c] of least squares for each decay, from means and covariances.
+
+    Args:
+        features_mean: [d].
+        wanted_mean: [c], of the one-hot labels.
+        covariance: [d, d], of the features.
+        cross: [d, c], covariance of features and labels.
+        decays: L2 penalties.
+    """
     values, vectors = np.linalg.eigh(covariance)
     rotated = vectors.T @ cross
-    heads = []
+    found = []
     for decay in decays:
         damped = values + decay
         # Without a penalty, directions in which the features do not vary keep weight zero.
         inverse = np.where(damped > 1e-7 * values[-1], 1 / np.maximum(damped, 1e-300), 0)
         weight = (vectors @ (inverse[:, None] * rotated)).T
-        bias = wanted_mean - weight @ features_mean
-        heads.append(Head(weight.astype(np.float32), bias.astype(np.float32)))
-    return heads
+        found.append((weight, wanted_mean - weight @ features_mean))
+    return found
 
 
 def nearest_mean(train: Split, class_weights: Floats, decays: Sequence[float]) -> list[Head]:

@@ -1,0 +1,125 @@
+"""The ledger of a site: what it submitted, and which examples were in it. It stays at the site.
+
+A line of JSON for each submission, only ever added to. Which examples a submission holds is told as
+the difference from the one before, so that a line is short where little changed.
+"""
+
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import DataError
+
+Examples = dict[str, str]  # from an example's digest to its label
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A submission.
+
+    `of` is the digest of the sums without noise, with what they are of; `settings` that of what
+    decides features. `rho` is what its noise costs, None where it has none. `added` are the
+    examples that the one before had not, or had with another label.
+    """
+
+    number: int
+    when: str
+    site: str
+    id: str
+    of: str
+    settings: str
+    sums: str
+    noise: dict[str, float] | None = None
+    rho: float | None = None
+    added: Examples = field(default_factory=dict)
+    removed: list[str] = field(default_factory=list)
+
+
+class Ledger:
+    """The entries of a file, and what each submission held."""
+
+    def __init__(self, file: Path) -> None:
+        """Read the file; where it is not there, nothing was submitted.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        self.file = file
+        self.entries: list[Entry] = []
+        self.held: list[Examples] = []
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        # A line without an end was being written when its process was killed: nothing left then.
+        self._whole = text[: text.rfind("\n") + 1]
+        for line in self._whole.splitlines():
+            try:
+                self._take(Entry(**json.loads(line)))
+            except (TypeError, ValueError) as error:
+                raise DataError(
+                    f"{file}, line {len(self.entries) + 1}, cannot be read"
+                    f" ({' '.join(str(error).split())}); take it from a backup: without it nobody"
+                    " knows what was submitted"
+                ) from None
+
+    def _take(self, entry: Entry) -> None:
+        before = self.held[-1] if self.held else {}
+        gone = set(entry.removed)
+        self.entries.append(entry)
+        self.held.append({d: b for d, b in before.items() if d not in gone} | entry.added)
+
+    @property
+    def last(self) -> Entry | None:
+        """The last submission."""
+        return self.entries[-1] if self.entries else None
+
+    def identity(self, site: str) -> str:
+        """A random name of the site, which tells it from another one that has its name.
+
+        Raises:
+            DataError: the submissions so far have another name.
+        """
+        if self.last is None:
+            return secrets.token_hex(8)
+        if self.last.site != site:
+            raise DataError(
+                f"this project submits as {self.last.site} ({self.file}): its examples would count"
+                f" twice as {site}; keep the name"
+            )
+        return self.last.id
+
+    def differing(self, examples: Examples, settings: str) -> list[tuple[int, int]]:
+        """Of each earlier submission of the same settings its number, and how many examples differ.
+
+        Only of those without noise, whose difference is exact.
+        """
+        return [
+            (entry.number, count(held, examples))
+            for entry, held in zip(self.entries, self.held, strict=True)
+            if entry.settings == settings and entry.rho is None
+        ]
+
+    def append(self, examples: Examples, **told: Any) -> Entry:
+        """Add a submission, and be sure that it is on the disk."""
+        before = self.held[-1] if self.held else {}
+        entry = Entry(
+            number=len(self.entries) + 1,
+            added={d: label for d, label in examples.items() if before.get(d) != label},
+            removed=[digest for digest in before if digest not in examples],
+            **told,
+        )
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("r+b" if self.file.exists() else "w+b") as stream:
+            stream.truncate(len(self._whole.encode()))
+            stream.seek(0, os.SEEK_END)
+            stream.write((json.dumps(asdict(entry), ensure_ascii=False) + "\n").encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._take(entry)
+        return entry
+
+
+def count(one: Examples, other: Examples) -> int:
+    """How many examples are in one of the two only, or have another label there."""
+    return sum(one.get(digest) != other.get(digest) for digest in {**one, **other})

@@ -1,0 +1,111 @@
+"""Noise on sums, so that they hardly depend on any one example: differential privacy by OpenDP.
+
+An example's vector is shortened to at most `clip`, then every number of the sums gets noise of the
+normal distribution (Dwork and Roth, 2014, section 3.5.3). OpenDP draws it from the operating
+system's secure source, exactly on a grid of numbers, so that the digits tell nothing either
+(Canonne, Kamath and Steinke, "The discrete Gaussian for differential privacy", NeurIPS 2020), and
+turns it into (ε, δ) by zero-concentrated differential privacy (Bun and Steinke, 2016), whose ρ of
+several submissions add up. Two sets of examples are neighbours where one has an example more.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core import packages
+from ..heads.head import Floats
+from .sums import Floats64, Sums, packed, symmetric
+
+if TYPE_CHECKING:
+    from opendp.mod import Measurement
+
+BLOCKS = 3  # sums of products, sums of features, numbers of rows
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What is asked for: (ε, δ) of one submission, and the largest length of a feature vector."""
+
+    epsilon: float
+    delta: float
+    clip: float
+
+
+def clipped(features: Floats, clip: float) -> Floats64:
+    """Rows [n, d] shortened to a length of at most `clip`."""
+    exact = features.astype(np.float64)
+    lengths = np.linalg.norm(exact, axis=1, keepdims=True)
+    # A hair below, or rounding would make some longer.
+    return np.asarray(exact * np.minimum(1, clip * (1 - 1e-12) / np.maximum(lengths, 1e-300)))
+
+
+def noisy(sums: Sums, noise: Noise, rows_of_one: int) -> tuple[Sums, float]:
+    """Sums of clipped rows with noise on every number, and the ρ that this costs.
+
+    Args:
+        sums: of rows as `clipped` gives them.
+        noise: what is asked for.
+        rows_of_one: the most rows that an example has.
+    """
+    # In units in which one example changes each block by a length of at most `rows_of_one`.
+    units = (noise.clip**2, noise.clip, 1.0)
+    blocks = [packed(sums.gram), sums.class_sums.ravel(), sums.rows]
+    flat = np.concatenate([block / unit for block, unit in zip(blocks, units, strict=True)])
+    most = math.sqrt(BLOCKS) * rows_of_one
+    scale = scale_for(noise, most)
+    measurement = _gaussian(scale)
+    drawn = np.array(measurement(flat.tolist()))
+    ends = np.cumsum([len(block) for block in blocks])[:-1]
+    gram, class_sums, rows = (
+        part * unit for part, unit in zip(np.split(drawn, ends), units, strict=True)
+    )
+    found = Sums(
+        sums.classes,
+        symmetric(gram),
+        class_sums.reshape(sums.class_sums.shape),
+        rows,
+        scale * noise.clip**2,
+    )
+    return found, float(measurement.map(most))
+
+
+def scale_for(noise: Noise, most: float) -> float:
+    """The standard deviation of noise on sums that one example changes by a length of `most`.
+
+    Raises:
+        MissingSetError: OpenDP is not installed.
+    """
+    dp = _opendp()
+
+    def asked(scale: float) -> Any:
+        return dp.c.make_fix_delta(dp.c.make_zCDP_to_approxDP(_gaussian(scale)), noise.delta)
+
+    found: float = dp.binary_search_param(
+        asked, d_in=most, d_out=(noise.epsilon, noise.delta), T=float
+    )
+    return found
+
+
+def epsilon(rhos: Sequence[float], delta: float) -> float:
+    """The ε at `delta` of all submissions of these ρ together."""
+    dp = _opendp()
+    measurement = _gaussian(1 / math.sqrt(2 * sum(rhos)))
+    told: float = dp.c.make_zCDP_to_approxDP(measurement).map(1.0).epsilon(delta)
+    return told
+
+
+def _gaussian(scale: float) -> "Measurement":
+    dp = _opendp()
+    domain = dp.vector_domain(dp.atom_domain(T=float, nan=False))
+    return dp.m.make_gaussian(domain, dp.l2_distance(T=float), scale=scale)
+
+
+def _opendp() -> Any:
+    packages.need("federated", "noise on sums")
+    import opendp.prelude as dp  # its library has 264 MB
+
+    dp.enable_features("contrib")
+    return dp
