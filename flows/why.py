@@ -103,6 +103,26 @@ def _why(settings: Params) -> list[str]:
     return lines
 
 
+def stop_if_stale(stage: str) -> None:
+    """See that a stage and those before it have nothing to do.
+
+    Raises:
+        RunError: one has; or DVC cannot tell.
+    """
+    settings = params.load(kinds.schema)
+    try:
+        with Repo() as repo:
+            graph = get_active_graph(repo.index.graph)
+            for one in plan_repro(graph, repo.stage.get_target(stage)):
+                if not one.cmd:
+                    continue
+                folder = example_folder(one, settings) if one.name == "ingest" else None
+                if own := own_reasons(one, folder):
+                    raise RunError(f"{one.name} is out of date ({own[0]}): run `dvc repro` first")
+    except DvcException as error:
+        raise RunError(f"DVC: {' '.join(str(error).split())}") from error
+
+
 def in_words(reasons: Reasons | None) -> str:
     """`up to date`, `would run: …`, or `may run` where only what is above could change it."""
     if reasons is None:

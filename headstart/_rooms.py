@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # pyproject.toml tells mypy that in a clone IN_WHEEL is false
         from .pipeline import kinds
         from .pipeline.backbones import engines
         from .pipeline.core import command, errors, files, packages, params
+        from .pipeline.federated import join, site
         from .pipeline.serving import classifier, embedding, predict, server
         from .pipeline.sources import listing
         from .pipeline.store import database, places
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # pyproject.toml tells mypy that in a clone IN_WHEEL is false
         from pipeline import kinds
         from pipeline.backbones import engines
         from pipeline.core import command, errors, files, packages, params
+        from pipeline.federated import join, site
         from pipeline.serving import classifier, embedding, predict, server
         from pipeline.sources import listing
         from pipeline.store import database, places
@@ -30,6 +32,7 @@ else:
         "kinds": ("kinds",),
         "backbones": ("engines",),
         "core": ("command", "errors", "files", "packages", "params"),
+        "federated": ("join", "site"),
         "serving": ("classifier", "embedding", "predict", "server"),
         "sources": ("listing",),
         "store": ("database", "places"),
@@ -54,6 +57,7 @@ __all__ = [
     "engines",
     "errors",
     "files",
+    "join",
     "kinds",
     "listing",
     "packages",
@@ -61,4 +65,5 @@ __all__ = [
     "places",
     "predict",
     "server",
+    "site",
 ]

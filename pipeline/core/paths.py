@@ -53,4 +53,8 @@ TRANSFER_GAIN_PAGE = Path("reports/transfer_gain.md")
 
 BUNDLE = Path("bundle")
 
+# Of no stage, but of `headstart site` and `headstart federate`.
+SITE = Path("site")
+FEDERATED = Path("federated")
+
 REPORT = Path("reports/report.html")

@@ -113,9 +113,11 @@ class Ledger:
         with self.file.open("r+b" if self.file.exists() else "w+b") as stream:
             stream.truncate(len(self._whole.encode()))
             stream.seek(0, os.SEEK_END)
-            stream.write((json.dumps(asdict(entry), ensure_ascii=False) + "\n").encode())
+            line = json.dumps(asdict(entry), ensure_ascii=False) + "\n"
+            stream.write(line.encode())
             stream.flush()
             os.fsync(stream.fileno())
+        self._whole += line
         self._take(entry)
         return entry
 

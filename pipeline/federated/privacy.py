@@ -100,7 +100,8 @@ def epsilon(rhos: Sequence[float], delta: float) -> float:
 def _gaussian(scale: float) -> "Measurement":
     dp = _opendp()
     domain = dp.vector_domain(dp.atom_domain(T=float, nan=False))
-    return dp.m.make_gaussian(domain, dp.l2_distance(T=float), scale=scale)
+    made: Measurement = dp.m.make_gaussian(domain, dp.l2_distance(T=float), scale=scale)
+    return made
 
 
 def _opendp() -> Any:

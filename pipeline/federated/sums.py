@@ -6,13 +6,14 @@ that was solved from all rows, but for rounding.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg.blas import dsyrk
 
 from ..heads import closed_forms
-from ..heads.head import Floats, Head, one_thread
+from ..heads.head import Head, one_thread
 
 AT_ONCE = 2**22  # numbers of features that are float64 at a time
 DRAWS = 2000  # logits drawn for each fold, to see how sure a head may be
@@ -87,7 +88,7 @@ class Solved:
         return Head(weight.astype(np.float32), bias.astype(np.float32))
 
 
-def of(features: Floats, labels: npt.NDArray[np.int64], classes: Sequence[str]) -> Sums:
+def of(features: npt.NDArray[Any], labels: npt.NDArray[np.int64], classes: Sequence[str]) -> Sums:
     """The sums of rows.
 
     Args:
@@ -166,9 +167,7 @@ def ridge(sums: Sums, decays: Sequence[float]) -> list[Solved]:
     cross = (sums.class_sums / sums.total - np.outer(shares, mean)).T / scale
     covariance /= scale**2
     with one_thread():
-        found = closed_forms.least_squares(
-            np.zeros_like(mean), shares, covariance, cross, decays
-        )
+        found = closed_forms.least_squares(np.zeros_like(mean), shares, covariance, cross, decays)
         return [_on_raw(sums.classes, weight, bias, mean, scale) for weight, bias in found]
 
 

@@ -87,7 +87,8 @@ def ridge(train: Split, class_weights: Floats, decays: Sequence[float]) -> list[
     importance = class_weights[train.labels].astype(np.float64)
     importance /= importance.sum()
     features_mean = importance @ train.features
-    wanted_mean = np.bincount(train.labels, importance, minlength=len(class_weights))
+    shares = np.bincount(train.labels, importance, minlength=len(class_weights))
+    wanted_mean = np.asarray(shares, np.float64)
     weighted = train.features * np.sqrt(importance, dtype=np.float32)[:, None]
     covariance = (weighted.T @ weighted).astype(np.float64) - np.outer(features_mean, features_mean)
     cross = np.empty((train.features.shape[1], len(class_weights)))
@@ -141,7 +142,7 @@ def nearest_mean(train: Split, class_weights: Floats, decays: Sequence[float]) -
     return [head for _ in decays]
 
 
-def fair_scale(logits: Floats, labels: npt.NDArray[Any]) -> float:
+def fair_scale(logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
     """By what to multiply logits, so that their softmax (of labels: sigmoid) is fair.
 
     `head.fit_temperature` on the rows; of those that the head was solved for it makes a head that
@@ -149,7 +150,8 @@ def fair_scale(logits: Floats, labels: npt.NDArray[Any]) -> float:
     """
     zero = logits.mean(axis=1, keepdims=True) if labels.ndim == 1 else 0
     unit = np.abs(logits - zero).mean() or 1.0
-    return 1 / float(unit * fit_temperature(logits / unit, labels))
+    told: npt.NDArray[Any] = logits / unit
+    return 1 / float(unit * fit_temperature(told, labels))
 
 
 Solver = Callable[[Split, Floats, Sequence[float]], list[Head]]

@@ -49,6 +49,7 @@ def write(
     train: Split,
     val: Split,
     sets: dict[str, Any],
+    data: dict[str, Any] | None = None,
 ) -> None:
     """Write a bundle.
 
@@ -64,6 +65,8 @@ def write(
         train: the training examples' features, as the head takes them; views but 0 are left out.
         val: those of the validation examples.
         sets: what sets of labels or intervals are made with, as `tasks/conformal.py` has it.
+        data: the version of the examples and how many there are; None for those of the manifest.
+            Where they are elsewhere manifest, train and val are empty.
     """
     about = dict(about)
     classes, power, temperature = (about.pop(n) for n in ("classes", "power", "temperature"))
@@ -101,7 +104,7 @@ def write(
         "power": power,
         **_calibration(task, temperature, about["validation"]["pictures"]),
         "metrics": metrics,
-        "data": _data(manifest),
+        "data": data or _data(manifest),
         "code": _digests(kind, settings.backbone),
         "libraries": {name: version(name) for name in (*LIBRARIES, *what.libraries)}
         | {name: found for notes in told for name, found in json.loads(notes["libraries"]).items()},
@@ -130,12 +133,13 @@ def write(
         shutil.copyfile(file.with_suffix(".safetensors"), folder / f"{weights}.safetensors")
     (folder / "head.safetensors").write_bytes(as_bytes(head))
     bank = _save_neighbours(replace(train, features=head.seen(train.features)), manifest, folder)
-    described["usual"] = usual.described(*bank, head.seen(val.features))
+    if data is None:
+        described["usual"] = usual.described(*bank, head.seen(val.features))
     if "why_no_sets" in sets:
         described["why_no_sets"] = sets["why_no_sets"]
     elif sets:
         described["sets"] = sets
-    if described["usual"]["threshold"] is None:
+    if "usual" in described and described["usual"]["threshold"] is None:
         print("bundle: too few examples to know from which distance on an example is unusual")
     text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
     (folder / "bundle.json").write_text(text, encoding="utf-8")

@@ -1,0 +1,232 @@
+"""`headstart federate`: the submissions of sites joined to one head, in a bundle like any other."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import save
+
+from .. import kinds
+from ..backbones import exports
+from ..core import params
+from ..core.errors import DataError, ParamsError
+from ..core.params import Params
+from ..core.paths import FEDERATED
+from ..serving.writing import write
+from ..store.places import replacing
+from ..tables import joined
+from ..tables.features import Split
+from . import sums
+from .site import wanted
+from .submission import SHARED, Submission, read
+
+BUNDLE, MOMENTS, SITES = "bundle", "moments.safetensors", "sites.json"
+
+
+def run(
+    folders: Sequence[Path],
+    into: Path = FEDERATED,
+    optimizer: str = "ridge",
+    weight_decay: Sequence[float] | None = None,
+) -> None:
+    """Join submissions; what cannot be joined is left out, and named.
+
+    Args:
+        folders: as `headstart site` writes them, one of each site.
+        into: the folder to write.
+        optimizer: of `sums.SOLVERS`.
+        weight_decay: of the head; of several the best on sites left out. None for those of
+            `params.yaml`.
+
+    Raises:
+        HeadstartError: fewer than two sites can be joined, or the backbone cannot be had.
+    """
+    settings = params.load(kinds.schema)
+    if weight_decay is None:
+        told = settings.train.weight_decay
+        weight_decay = told if isinstance(told, list) else [told]
+    if any(not (decay >= 0 and np.isfinite(decay)) for decay in weight_decay):
+        raise ParamsError("--weight-decay has to be 0 or more")
+    taken, left_out = chosen(folders, settings)
+    for folder, reason in left_out:
+        print(f"federate: warning: {folder} is left out: {reason}")
+    if len(taken) < 2:
+        raise DataError(
+            f"{len(taken)} of {len(folders)} submissions can be joined, and it takes two sites"
+            + (f"; {left_out[0][0]}: {left_out[0][1]}" if left_out else "")
+        )
+    parts = [one.sums for one in taken]
+    whole = sums.joined(parts)
+    _warn_of_spelling(whole.classes)
+    judged = sums.judged(parts, optimizer, weight_decay)
+    (solved,) = sums.SOLVERS[optimizer](whole, [weight_decay[judged.best]])
+    if not judged.left_out:
+        print(
+            "federate: warning: no two sites have a class in common, so probabilities are too sure"
+        )
+    _write_bundle(into / BUNDLE, settings, taken, whole, solved, judged, optimizer, weight_decay)
+    with replacing(into / MOMENTS) as unfinished:
+        unfinished.write_bytes(moments(whole))
+    document = {"sites": [_described(one) for one in taken]}
+    document["left_out"] = [{"folder": str(f), "reason": reason} for f, reason in left_out]
+    with replacing(into / SITES) as unfinished:
+        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        unfinished.write_text(text, encoding="utf-8")
+    names = ", ".join(f"{one.site} {one.number}" for one in taken)
+    decayed = f" with weight_decay {weight_decay[judged.best]:g}" if optimizer == "ridge" else ""
+    print(
+        f"federate: {len(taken)} sites joined ({names}): {whole.total:,.0f} vectors of"
+        f" {len(whole.classes)} classes; {optimizer}{decayed} in {into / BUNDLE}"
+    )
+
+
+def chosen(
+    folders: Sequence[Path], settings: Params
+) -> tuple[list[Submission], list[tuple[Path, str]]]:
+    """The submissions that can be joined, sorted by site, and the other folders with the reason."""
+    left_out: list[tuple[Path, str]] = []
+    found: list[Submission] = []
+    for folder in dict.fromkeys(folders):
+        try:
+            found.append(read(folder))
+        except DataError as error:
+            left_out.append((folder, str(error)))
+    dimensions = Counter(one.sums.dimension for one in found)
+    usual = min(dimensions, key=lambda d: (-dimensions[d], d), default=0)
+    expected = wanted(settings, kinds.declared(settings.ingest), usual)
+    alike = []
+    for one in found:
+        if reason := _unlike(one.about, expected):
+            left_out.append((one.folder, reason))
+        else:
+            alike.append(one)
+    taken: list[Submission] = []
+    for name in sorted({one.site for one in alike}):
+        newest, others = _newest([one for one in alike if one.site == name])
+        left_out += others
+        taken += newest
+    unique: dict[str, Submission] = {}
+    for one in taken:
+        first = unique.setdefault(one.about["sums"], one)
+        if first is not one:
+            left_out.append((one.folder, f"it holds the very sums of {first.site}"))
+    order = list(dict.fromkeys(folders))
+    left_out.sort(key=lambda one: order.index(one[0]))
+    return list(unique.values()), left_out
+
+
+def _unlike(about: dict[str, Any], expected: dict[str, Any]) -> str:
+    """Why a submission's features are not those that this project has; empty where they are."""
+    for field, name in SHARED.items():
+        has, wants = about[field], expected[field]
+        if field != "backbone":
+            if has != wants:
+                return f"{name} is {has!r:.60}, and {wants!r:.60} in this project's params.yaml"
+        elif has["fingerprint"] != wants["fingerprint"]:
+            one, other = (f"{b['name']} ({b['fingerprint'][:8]})" for b in (has, wants))
+            return f"its backbone is {one}, and {other} in this project"
+        elif has["dimension"] != wants["dimension"]:
+            return f"it has {has['dimension']} features, and most have {wants['dimension']}"
+    return ""
+
+
+def _newest(of_site: list[Submission]) -> tuple[list[Submission], list[tuple[Path, str]]]:
+    """The newest submission of one site, none where that is unclear, and the others."""
+    if len({one.about["id"] for one in of_site}) > 1:
+        reason = f"two sites call themselves {of_site[0].site}; let one take another name"
+        return [], [(one.folder, reason) for one in of_site]
+    last = max(one.number for one in of_site)
+    newest = [one for one in of_site if one.number == last]
+    others = [
+        (one.folder, f"submission {one.number} of {one.site} is replaced by {last}")
+        for one in of_site
+        if one.number < last
+    ]
+    if len({one.about["sums"] for one in newest}) > 1:
+        reason = f"there are two different submissions {last} of {newest[0].site}"
+        return [], others + [(one.folder, reason) for one in newest]
+    again = [(one.folder, f"it is the same as {newest[0].folder}") for one in newest[1:]]
+    return newest[:1], others + again
+
+
+def _warn_of_spelling(classes: Sequence[str]) -> None:
+    spelt: dict[str, str] = {}
+    for name in classes:
+        other = spelt.setdefault(" ".join(name.split()).casefold(), name)
+        if other != name:
+            print(f"federate: warning: the classes {other!r} and {name!r} differ in spelling alone")
+
+
+def moments(whole: sums.Sums) -> bytes:
+    """Means and covariances of all sites' vectors as the bytes of a safetensors file.
+
+    `mean` [d], `covariance` [d, d], `class_means` [c, d], `within` [d, d] (the covariance around
+    the classes' means) and `rows` [c], float64, the classes in the bundle's order.
+    """
+    whole = sums.possible(whole)
+    held = {
+        "mean": whole.mean,
+        "covariance": whole.covariance,
+        "class_means": whole.class_means,
+        "within": whole.within,
+        "rows": whole.rows,
+    }
+    return bytes(save({name: np.ascontiguousarray(array) for name, array in held.items()}))
+
+
+def _described(one: Submission) -> dict[str, Any]:
+    """A site that was joined, as `sites.json` tells of it."""
+    told = {"site": one.site, "number": one.number, "sums": one.about["sums"]}
+    told |= {"classes": list(one.sums.classes), "noise": one.about["noise"]}
+    if one.examples is not None:
+        told["examples"] = int(one.examples.sum())
+    return told
+
+
+def _write_bundle(
+    folder: Path,
+    settings: Params,
+    taken: Sequence[Submission],
+    whole: sums.Sums,
+    solved: sums.Solved,
+    judged: sums.Judged,
+    optimizer: str,
+    decays: Sequence[float],
+) -> None:
+    """Write the bundle: it has no neighbours and no figures, since no example is here."""
+    extract = settings.extract
+    files = [
+        exports.exported(name, extract.weights, extract.pooling)
+        for name in joined.names(extract.backbone)
+    ]
+    hyperparameters: dict[str, Any] = {"optimizer": optimizer}
+    if optimizer == "ridge":
+        hyperparameters["weight_decay"] = decays[judged.best]
+    about = {
+        "classes": list(solved.classes),
+        "dimension": whole.dimension,
+        "width": 0,
+        "hyperparameters": hyperparameters,
+        "power": settings.train.power,
+        "refit": settings.train.refit,
+        "validation": {"pictures": 0},
+        "temperature": 1.0,
+        "sites": [one.site for one in taken],
+        "scaled_by": "sites left out in turn" if judged.left_out else "the sites themselves",
+    }
+    digests = [one.about["sums"] for one in taken]
+    counts = [one.examples.sum() for one in taken if one.examples is not None]
+    data = {
+        "manifest": hashlib.sha256("".join(digests).encode()).hexdigest(),
+        "pictures": {"train": int(sum(counts)), "val": 0, "test": 0},
+    }
+    texts, numbers = np.empty(0, str), np.empty(0, np.int32)
+    nobody = Split(texts, texts, numbers, numbers, np.empty((0, whole.dimension), np.float32))
+    manifest = pd.DataFrame({"digest": [], "path": [], "label": [], "split": []}, dtype=str)
+    head, kind = solved.head(judged.scale), kinds.declared(settings.ingest)
+    write(folder, files, kind, extract, head, about, {}, manifest, nobody, nobody, {}, data)

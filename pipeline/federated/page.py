@@ -1,0 +1,153 @@
+"""`site/site.md`: what leaves a site and what can be read out of it, for a person to read."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .ledger import Ledger, count
+from .privacy import Noise
+from .submission import ABOUT, NUMBERS
+
+MOST_CLASSES = 100  # in the table
+DESCRIPTION = "names of the site and of the classes, the network behind the features, checksums"
+
+
+def page(
+    folder: Path,
+    about: dict[str, Any],
+    counts: Mapping[str, int],
+    rows: int,
+    ledger: Ledger,
+    near: list[tuple[int, int]],
+    noise: Noise | None,
+) -> str:
+    """The page.
+
+    Args:
+        folder: of the submission.
+        about: what its `submission.json` says.
+        counts: examples of each class.
+        rows: vectors behind the sums: views of examples.
+        ledger: with this submission.
+        near: numbers of earlier submissions, and how few examples differ from each.
+        noise: what there is in the sums.
+    """
+    number, dimension = about["number"], about["backbone"]["dimension"]
+    classes, examples = len(about["classes"]), sum(counts.values())
+    sizes = {name: (folder / name).stat().st_size for name in (NUMBERS, ABOUT)}
+    fewest = min(counts.items(), key=lambda item: (item[1], item[0]))
+    parts = [
+        f"# What leaves this site: submission {number} of {about['site']}",
+        f"The folder `{folder}` may leave. This page and `{ledger.file}` stay: the ledger has a"
+        " digest of every example.",
+        _table(
+            "file | bytes | what it holds",
+            [
+                [f"`{NUMBERS}`", f"{sizes[NUMBERS]:,}", "the sums below, in float64"],
+                [f"`{ABOUT}`", f"{sizes[ABOUT]:,}", DESCRIPTION],
+            ],
+        ),
+        _table("sum | shape | numbers | what it is", _sums(dimension, classes, bool(noise))),
+        "No example, no file name and no feature vector is in it.",
+        "## How many are behind it",
+        f"{examples:,} examples of {classes} classes, which are {rows:,} vectors of"
+        f" {dimension:,} numbers: every training example in each of its views, and every"
+        " validation example where `train.refit` is true. The fewest examples are"
+        f" {fewest[1]:,}, of class {fewest[0]}.",
+        _counts(counts),
+        "## What can be read out of it",
+        *_readable(rows, dimension, fewest, ledger, near, noise),
+        "## All submissions of this site",
+        _history(ledger),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _sums(dimension: int, classes: int, noisy: bool) -> list[list[str]]:
+    triangle = dimension * (dimension + 1) // 2
+    of_classes, count = f"[{classes}]", f"{classes:,}"
+    told = [
+        ["`gram`", f"[{triangle}]", f"{triangle:,}", "sum of the products of every two features"],
+        [
+            "`class_sums`",
+            f"[{classes}, {dimension}]",
+            f"{classes * dimension:,}",
+            "sum of the vectors of each class",
+        ],
+        ["`rows`", of_classes, count, "how many vectors each class has"],
+    ]
+    if not noisy:
+        said = "how many examples each class has"
+        told.append(["`examples`", of_classes, count, said])
+    return told
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    few = sorted(counts.items(), key=lambda item: (item[1], item[0]))[:MOST_CLASSES]
+    more = f"\n\nThe {MOST_CLASSES} smallest of {len(counts):,} classes are shown."
+    rows = [[label, f"{number:,}"] for label, number in few]
+    return _table("class | examples", rows) + more * (len(counts) > MOST_CLASSES)
+
+
+def _readable(
+    rows: int,
+    dimension: int,
+    fewest: tuple[str, int],
+    ledger: Ledger,
+    near: list[tuple[int, int]],
+    noise: Noise | None,
+) -> list[str]:
+    if noise:
+        return [
+            f"Every number has noise: this submission keeps ({noise.epsilon:g}, {noise.delta:g})"
+            f"-differential privacy. Vectors were shortened to a length of {noise.clip:g}. Whoever"
+            " knows all examples but one learns little of whether that one is there. The names of"
+            " the classes are told as they are.",
+        ]
+    told = [
+        f"The mean vector of each class. The class {fewest[0]} has {fewest[1]:,} examples: the"
+        " fewer they are, the more their mean is like each of them. The sum of one example would"
+        " be its vector, and from a vector of features a picture can be guessed in part.",
+    ]
+    if rows < dimension:
+        told.append(
+            f"Who was there: {rows:,} vectors are fewer than {dimension:,} numbers, so whoever has"
+            " an example can test whether it is one of them. With more vectors than numbers this"
+            " test does not work; others may."
+        )
+    else:
+        told.append(
+            "Who was there, only by guessing: whoever has an example can compare it with the mean"
+            " of its class."
+        )
+    for number, differs in near:
+        whose = "the sum of their vectors" if differs > 1 else "its vector"
+        told.append(
+            f"**{differing(differs)} from submission {number}: whoever has both can tell"
+            f" {whose} by subtracting.** Send this one only if that may be known, or wait until"
+            " more examples have changed."
+        )
+    return told
+
+
+def differing(differs: int) -> str:
+    """`1 example differs` or `3 examples differ`."""
+    return "1 example differs" if differs == 1 else f"{differs} examples differ"
+
+
+def _history(ledger: Ledger) -> str:
+    rows = []
+    for place, (entry, held) in enumerate(zip(ledger.entries, ledger.held, strict=True)):
+        before = ledger.held[place - 1] if place else {}
+        noise = entry.noise
+        privacy = f"({noise['epsilon']:g}, {noise['delta']:g})" if noise else "none"
+        changed = f"{count(before, held):,}" if place else "–"
+        rows.append([str(entry.number), entry.when, f"{len(held):,}", changed, privacy])
+    told = "number | when (UTC) | examples | differing from the one before | noise (ε, δ)"
+    return _table(told, rows)
+
+
+def _table(columns: str, rows: list[list[str]]) -> str:
+    names = [name.strip() for name in columns.split("|")]
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

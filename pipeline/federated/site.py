@@ -1,0 +1,231 @@
+"""`headstart site`: what this project's examples add up to, for a server that may not see them."""
+
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import kinds
+from ..backbones import exports
+from ..core import params
+from ..core.errors import DataError, ParamsError
+from ..core.params import Params
+from ..core.paths import FEATURES, MANIFEST, SITE
+from ..store.places import replacing
+from ..tables import joined
+from ..tables.features import Split, are_counts, read_splits
+from ..tables.manifest import kind_in, read_manifest, task_in
+from ..tables.task_names import CLASSIFICATION
+from . import privacy, submission, sums
+from .ledger import Entry, Examples, Ledger
+from .page import differing, page
+from .privacy import Noise
+
+LEDGER = SITE / "ledger.jsonl"
+PAGE = SITE / "site.md"
+LEAST = 5  # examples of a class
+LEAST_TOTAL = 20  # examples of all classes
+
+
+def run(
+    name: str,
+    least: int = LEAST,
+    epsilon: float | None = None,
+    delta: float = 1e-5,
+    clip: float | None = None,
+) -> None:
+    """Write a submission into `site/NAME`, and what is to be known of it into `site/site.md`.
+
+    Args:
+        name: of the site.
+        least: examples that each class needs.
+        epsilon: of noise; None for sums as they are.
+        delta: of noise.
+        clip: the largest length of a feature vector, for noise.
+
+    Raises:
+        HeadstartError: the name or the noise is none, an example could be told from the sums, or
+            the project has no features to sum.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", name):
+        raise ParamsError(
+            f"{name!r:.60} is no name for a site: take up to 40 letters, digits, - and _, such as"
+            " clinic_a"
+        )
+    noise = _noise(epsilon, delta, clip)
+    settings = params.load(kinds.schema)
+    rows, examples, classes = _rows(settings)
+    counts = Counter(examples.values())
+    _require_many(counts, least)
+
+    about = wanted(settings, kind_in(MANIFEST), rows.features.shape[1])
+    ledger = Ledger(LEDGER)
+    identity = ledger.identity(name)
+    exact = sums.of(rows.features, rows.labels, classes)
+    of_classes = np.array([float(counts[label]) for label in classes])
+    of = _digest([about, submission.tensors(exact, of_classes).hex(), noise and vars(noise)])
+    folder, last = SITE / name, ledger.last
+    if last is not None and last.of == of and _is_there(folder, last):
+        print(f"site: nothing changed since submission {last.number}, which is in {folder}")
+        return
+    decides = _digest(about)
+    near = [one for one in ledger.differing(examples, decides) if 0 < one[1] < least]
+
+    found, rho = exact, None
+    if noise:
+        most = int(np.unique(rows.digests, return_counts=True)[1].max())
+        shortened = privacy.clipped(rows.features, noise.clip)
+        clipped = sums.of(shortened, rows.labels, classes)
+        found, rho = privacy.noisy(clipped, noise, most)
+    numbers = submission.tensors(found, None if noise else of_classes)
+    digest = hashlib.sha256(numbers).hexdigest()
+    if last is None or last.of != of or noise:  # else the folder alone was lost
+        told: dict[str, Any] = {"site": name, "id": identity, "of": of, "settings": decides}
+        told |= {"sums": digest, "noise": noise and vars(noise), "rho": rho}
+        last = ledger.append(examples, when=f"{datetime.now(UTC):%Y-%m-%d %H:%M}", **told)
+    total = _total(ledger, noise)
+    stated = None
+    if noise:
+        stated = vars(noise) | {"spread": found.noise, "total_epsilon": total}
+    said = {"schema": submission.SCHEMA, "site": name, "id": identity, "number": last.number}
+    said |= about | {"classes": classes, "noise": stated, "sums": digest}
+    submission.write(folder, said, numbers)
+    text = page(folder, said, counts, len(rows.labels), ledger, near, noise)
+    with replacing(PAGE) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+    for number, differs in near if not noise else []:
+        whose = "the sum of their vectors" if differs > 1 else "its vector"
+        print(
+            f"site: warning: {differing(differs)} from submission {number}: whoever has both can"
+            f" tell {whose} by subtracting"
+        )
+    print(
+        f"site: submission {last.number} of {name}, {sum(counts.values()):,} examples of"
+        f" {len(classes)} classes: {_megabytes(folder)} in {folder}"
+    )
+    if noise:
+        print(f"site: noise with epsilon {noise.epsilon:g}; all submissions together {total:.3g}")
+    print(f"site: what leaves is told in {PAGE}; {LEDGER} stays here")
+
+
+def _noise(epsilon: float | None, delta: float, clip: float | None) -> Noise | None:
+    """What noise is asked for.
+
+    Raises:
+        ParamsError: it cannot be.
+    """
+    if epsilon is None:
+        if clip is not None:
+            raise ParamsError("--clip is for noise: give --epsilon as well, or neither")
+        return None
+    if clip is None:
+        raise ParamsError(
+            "--epsilon needs --clip, the largest length of a feature vector: choose it by public"
+            " examples, for one of the site's own would tell of them"
+        )
+    if not (epsilon > 0 and clip > 0 and 0 < delta < 1 and np.isfinite([epsilon, clip]).all()):
+        raise ParamsError(
+            f"--epsilon {epsilon:g} and --clip {clip:g} have to be above 0, and --delta {delta:g}"
+            " between 0 and 1"
+        )
+    return Noise(epsilon, delta, clip)
+
+
+def _rows(settings: Params) -> tuple[Split, Examples, list[str]]:
+    """The rows that `train` would train on, their examples by digest, and the classes.
+
+    Raises:
+        DataError: they are not there, or sums of them would make no head.
+    """
+    manifest, task = read_manifest(MANIFEST), task_in(MANIFEST)
+    if task != CLASSIFICATION:
+        raise DataError(f"{MANIFEST} is of {task}; sites can be joined for classification alone")
+    if are_counts(FEATURES):
+        raise DataError(
+            f"{FEATURES} are counts of terms, which are weighed by the examples of all sites"
+            " together; take an encoder (extract.backbone)"
+        )
+    chosen = ["train", "val"] if settings.train.refit else ["train"]
+    used = manifest[manifest["split"].isin(chosen)]
+    classes = sorted(used["label"].unique())
+    splits = read_splits(FEATURES, manifest, classes, chosen, settings.train.power)
+    names = [field.name for field in fields(Split)]
+    rows = Split(*(np.concatenate([getattr(one, n) for one in splits.values()]) for n in names))
+    return rows, dict(zip(used["digest"], used["label"], strict=True)), classes
+
+
+def _require_many(counts: Counter[str], least: int) -> None:
+    """See that no example is nearly alone in what is summed.
+
+    Raises:
+        DataError: one is.
+    """
+    few = sorted((count, label) for label, count in counts.items() if count < least)
+    if few:
+        count, label = few[0]
+        more = f" ({len(few)} classes have fewer)" if len(few) > 1 else ""
+        raise DataError(
+            f"class {label} has {count} example{'s' * (count > 1)}, and sums of fewer than {least}"
+            f" tell too much of each{more}: add examples, or leave that class out of the data"
+        )
+    if sum(counts.values()) < LEAST_TOTAL:
+        raise DataError(
+            f"{sum(counts.values())} examples are too few to hide in: {LEAST_TOTAL} is the least"
+        )
+
+
+def wanted(settings: Params, kind: str, dimension: int) -> dict[str, Any]:
+    """Of a project what its submissions have in common with those of others.
+
+    Args:
+        settings: of the project.
+        kind: of its examples.
+        dimension: of its features.
+
+    Raises:
+        HeadstartError: the backbone cannot be had.
+    """
+    extract = settings.extract
+    prints = [
+        exports.fingerprint(exports.exported(name, extract.weights, extract.pooling))
+        for name in joined.names(extract.backbone)
+    ]
+    backbone: dict[str, Any] = {
+        "name": extract.backbone,
+        "weights": extract.weights,
+        "pooling": extract.pooling,
+    }
+    backbone |= {"fingerprint": " ".join(prints), "dimension": dimension}
+    return {"kind": kind, "backbone": backbone, "power": settings.train.power}
+
+
+def _digest(told: Any) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _is_there(folder: Path, entry: Entry) -> bool:
+    """Whether a folder holds a submission whole."""
+    try:
+        there = submission.read(folder)
+    except DataError:
+        return False
+    return there.number == entry.number and there.about["sums"] == entry.sums
+
+
+def _total(ledger: Ledger, noise: Noise | None) -> float:
+    """The ε of all submissions together; infinite where one had no noise."""
+    rhos = [entry.rho for entry in ledger.entries]
+    if noise is None or None in rhos:
+        return math.inf
+    return privacy.epsilon([rho for rho in rhos if rho is not None], noise.delta)
+
+
+def _megabytes(folder: Path) -> str:
+    return f"{sum(file.stat().st_size for file in folder.iterdir()) / 1e6:.1f} MB"
