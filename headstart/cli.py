@@ -176,7 +176,7 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
         nargs="+",
         type=float,
         metavar="L2",
-        help="Penalty; of several the best on sites left out (default: that of params.yaml).",
+        help="Penalty; of several the best is taken (default: that of params.yaml).",
     )
 
 

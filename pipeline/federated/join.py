@@ -17,6 +17,7 @@ from ..core import params
 from ..core.errors import DataError, ParamsError
 from ..core.params import Params
 from ..core.paths import FEDERATED
+from ..heads.head import Head, one_thread
 from ..serving.writing import write
 from ..store.places import replacing
 from ..tables import joined
@@ -40,11 +41,11 @@ def run(
         folders: as `headstart site` writes them, one of each site.
         into: the folder to write.
         optimizer: of `sums.SOLVERS`.
-        weight_decay: of the head; of several the best on sites left out. None for those of
-            `params.yaml`.
+        weight_decay: of the head; of several the best by generalised cross-validation. None for
+            those of `params.yaml`.
 
     Raises:
-        HeadstartError: fewer than two sites can be joined, or the backbone cannot be had.
+        HeadstartError: no submission can be joined, or the backbone cannot be had.
     """
     settings = params.load(kinds.schema)
     if weight_decay is None:
@@ -55,21 +56,21 @@ def run(
     taken, left_out = chosen(folders, settings)
     for folder, reason in left_out:
         print(f"federate: warning: {folder} is left out: {reason}")
-    if len(taken) < 2:
-        raise DataError(
-            f"{len(taken)} of {len(folders)} submissions can be joined, and it takes two sites"
-            + (f"; {left_out[0][0]}: {left_out[0][1]}" if left_out else "")
-        )
-    parts = [one.sums for one in taken]
-    whole = sums.joined(parts)
+    if not taken:
+        raise DataError(f"none of {len(folders)} submissions can be joined")
+    whole = sums.joined([one.sums for one in taken])
     _warn_of_spelling(whole.classes)
-    judged = sums.judged(parts, optimizer, weight_decay)
-    (solved,) = sums.SOLVERS[optimizer](whole, [weight_decay[judged.best]])
-    if not judged.left_out:
-        print(
-            "federate: warning: no two sites have a class in common, so probabilities are too sure"
-        )
-    _write_bundle(into / BUNDLE, settings, taken, whole, solved, judged, optimizer, weight_decay)
+    if len(whole.classes) < 2:
+        raise DataError(f"all sites have the one class {whole.classes[0]}; it takes two")
+    hyperparameters: dict[str, Any] = {"optimizer": optimizer}
+    with one_thread():
+        decay = weight_decay[0]
+        if optimizer == "ridge":
+            decay = weight_decay[sums.best(whole, weight_decay)]
+            hyperparameters["weight_decay"] = decay
+        (solved,) = sums.SOLVERS[optimizer](whole, [decay])
+        head = solved.head(sums.fair_scale(whole, solved, optimizer, decay))
+    _write_bundle(into / BUNDLE, settings, taken, head, whole.classes, hyperparameters)
     with replacing(into / MOMENTS) as unfinished:
         unfinished.write_bytes(moments(whole))
     document = {"sites": [_described(one) for one in taken]}
@@ -78,7 +79,7 @@ def run(
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
         unfinished.write_text(text, encoding="utf-8")
     names = ", ".join(f"{one.site} {one.number}" for one in taken)
-    decayed = f" with weight_decay {weight_decay[judged.best]:g}" if optimizer == "ridge" else ""
+    decayed = f" with weight_decay {decay:g}" if optimizer == "ridge" else ""
     print(
         f"federate: {len(taken)} sites joined ({names}): {whole.total:,.0f} vectors of"
         f" {len(whole.classes)} classes; {optimizer}{decayed} in {into / BUNDLE}"
@@ -192,11 +193,9 @@ def _write_bundle(
     folder: Path,
     settings: Params,
     taken: Sequence[Submission],
-    whole: sums.Sums,
-    solved: sums.Solved,
-    judged: sums.Judged,
-    optimizer: str,
-    decays: Sequence[float],
+    head: Head,
+    classes: Sequence[str],
+    hyperparameters: dict[str, Any],
 ) -> None:
     """Write the bundle: it has no neighbours and no figures, since no example is here."""
     extract = settings.extract
@@ -204,12 +203,9 @@ def _write_bundle(
         exports.exported(name, extract.weights, extract.pooling)
         for name in joined.names(extract.backbone)
     ]
-    hyperparameters: dict[str, Any] = {"optimizer": optimizer}
-    if optimizer == "ridge":
-        hyperparameters["weight_decay"] = decays[judged.best]
     about = {
-        "classes": list(solved.classes),
-        "dimension": whole.dimension,
+        "classes": list(classes),
+        "dimension": head.dimension,
         "width": 0,
         "hyperparameters": hyperparameters,
         "power": settings.train.power,
@@ -217,7 +213,6 @@ def _write_bundle(
         "validation": {"pictures": 0},
         "temperature": 1.0,
         "sites": [one.site for one in taken],
-        "scaled_by": "sites left out in turn" if judged.left_out else "the sites themselves",
     }
     digests = [one.about["sums"] for one in taken]
     counts = [one.examples.sum() for one in taken if one.examples is not None]
@@ -226,7 +221,7 @@ def _write_bundle(
         "pictures": {"train": int(sum(counts)), "val": 0, "test": 0},
     }
     texts, numbers = np.empty(0, str), np.empty(0, np.int32)
-    nobody = Split(texts, texts, numbers, numbers, np.empty((0, whole.dimension), np.float32))
+    nobody = Split(texts, texts, numbers, numbers, np.empty((0, head.dimension), np.float32))
     manifest = pd.DataFrame({"digest": [], "path": [], "label": [], "split": []}, dtype=str)
-    head, kind = solved.head(judged.scale), kinds.declared(settings.ingest)
+    kind = kinds.declared(settings.ingest)
     write(folder, files, kind, extract, head, about, {}, manifest, nobody, nobody, {}, data)

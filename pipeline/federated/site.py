@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import re
 from collections import Counter
 from dataclasses import fields
@@ -70,7 +69,8 @@ def run(
     identity = ledger.identity(name)
     exact = sums.of(rows.features, rows.labels, classes)
     of_classes = np.array([float(counts[label]) for label in classes])
-    of = _digest([about, submission.tensors(exact, of_classes).hex(), noise and vars(noise)])
+    numbers = submission.tensors(exact, of_classes)
+    of = _digest([about, classes, _sha256(numbers), noise and vars(noise)])
     folder, last = SITE / name, ledger.last
     if last is not None and last.of == of and _is_there(folder, last):
         print(f"site: nothing changed since submission {last.number}, which is in {folder}")
@@ -84,8 +84,8 @@ def run(
         shortened = privacy.clipped(rows.features, noise.clip)
         clipped = sums.of(shortened, rows.labels, classes)
         found, rho = privacy.noisy(clipped, noise, most)
-    numbers = submission.tensors(found, None if noise else of_classes)
-    digest = hashlib.sha256(numbers).hexdigest()
+        numbers = submission.tensors(found, None)
+    digest = _sha256(numbers)
     if last is None or last.of != of or noise:  # else the folder alone was lost
         told: dict[str, Any] = {"site": name, "id": identity, "of": of, "settings": decides}
         told |= {"sums": digest, "noise": noise and vars(noise), "rho": rho}
@@ -111,7 +111,8 @@ def run(
         f" {len(classes)} classes: {_megabytes(folder)} in {folder}"
     )
     if noise:
-        print(f"site: noise with epsilon {noise.epsilon:g}; all submissions together {total:.3g}")
+        of_all = "no bound, for one had no noise" if total is None else f"{total:.3g}"
+        print(f"site: noise with epsilon {noise.epsilon:g}; of all submissions together {of_all}")
     print(f"site: what leaves is told in {PAGE}; {LEDGER} stays here")
 
 
@@ -207,7 +208,11 @@ def wanted(settings: Params, kind: str, dimension: int) -> dict[str, Any]:
 
 
 def _digest(told: Any) -> str:
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return _sha256(json.dumps(told, sort_keys=True).encode())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _is_there(folder: Path, entry: Entry) -> bool:
@@ -219,11 +224,11 @@ def _is_there(folder: Path, entry: Entry) -> bool:
     return there.number == entry.number and there.about["sums"] == entry.sums
 
 
-def _total(ledger: Ledger, noise: Noise | None) -> float:
-    """The ε of all submissions together; infinite where one had no noise."""
+def _total(ledger: Ledger, noise: Noise | None) -> float | None:
+    """The ε of all submissions together; None where one had no noise, and there is no bound."""
     rhos = [entry.rho for entry in ledger.entries]
     if noise is None or None in rhos:
-        return math.inf
+        return None
     return privacy.epsilon([rho for rho in rhos if rho is not None], noise.delta)
 
 

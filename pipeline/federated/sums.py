@@ -16,8 +16,8 @@ from ..heads import closed_forms
 from ..heads.head import Head, one_thread
 
 AT_ONCE = 2**22  # numbers of features that are float64 at a time
-DRAWS = 2000  # logits drawn for each fold, to see how sure a head may be
-MOST_FOLDS = 10  # a head is solved for in each
+DRAWS = 2000  # logits that are drawn to see how sure a head may be
+MOST_FITTED = 0.95  # of a row's own label in its answer; of more, too little else is left
 
 Floats64 = npt.NDArray[np.float64]
 
@@ -161,9 +161,7 @@ def ridge(sums: Sums, decays: Sequence[float]) -> list[Solved]:
     sums = possible(sums)
     mean, covariance, shares = sums.mean, sums.covariance, sums.rows / sums.total
     scale = _scale(covariance)
-    if sums.noise:
-        least = 2 * sums.noise * np.sqrt(sums.dimension) / (sums.total * scale**2)
-        decays = [max(decay, least) for decay in decays]
+    decays = [max(decay, _least_decay(sums)) for decay in decays]
     cross = (sums.class_sums / sums.total - np.outer(shares, mean)).T / scale
     covariance /= scale**2
     with one_thread():
@@ -178,6 +176,12 @@ def nearest_mean(sums: Sums, decays: Sequence[float]) -> list[Solved]:
     means = (sums.class_means - mean) / scale
     solved = _on_raw(sums.classes, 2 * means, -np.square(means).sum(axis=1), mean, scale)
     return [solved for _ in decays]
+
+
+def _least_decay(sums: Sums) -> float:
+    """The largest eigenvalue that noise alone has, as a penalty; 0 without noise."""
+    largest = 2 * sums.noise * np.sqrt(sums.dimension) / sums.total
+    return float(largest / _scale(sums.covariance) ** 2)
 
 
 def _scale(covariance: Floats64) -> float:
@@ -196,70 +200,54 @@ Solver = Callable[[Sums, Sequence[float]], list[Solved]]
 SOLVERS: dict[str, Solver] = {"ridge": ridge, "nearest_mean": nearest_mean}
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What sites that were left out tell of heads.
+def best(sums: Sums, decays: Sequence[float]) -> int:
+    """The position of the penalty with which a ridge head errs least on new rows.
 
-    `errors` has for each decay the mean squared error of one-hot labels, and `scale` by what to
-    multiply the logits of the best one. `left_out` is whether any site could be left out.
+    By generalised cross-validation (Golub, Heath and Wahba, 1979), which needs sums alone.
     """
+    if len(decays) == 1:
+        return 0
+    expected = [
+        squared_error(head, possible(sums)) / max(1 - share, 1e-9) ** 2
+        for head, share in zip(ridge(sums, decays), fitted(sums, decays), strict=True)
+    ]
+    return int(np.argmin(expected))
 
-    errors: list[float]
-    best: int
-    scale: float
-    left_out: bool
 
+def fitted(sums: Sums, decays: Sequence[float]) -> list[float]:
+    """For each penalty the share of a row's own label that is in its answer, on average.
 
-def judged(parts: Sequence[Sums], optimizer: str, decays: Sequence[float]) -> Judged:
-    """How good heads are, and how sure they may be, on sites that they were not solved from.
-
-    Each fold of sites is left out in turn. From its sums the squared error of a head is exact. Its
-    probabilities are not to be had from sums, so logits are drawn: of each class by a normal
-    distribution with the class's own mean and the covariance within classes. What the others do
-    not know of classes is left out.
-
-    Args:
-        parts: of each site.
-        optimizer: of `SOLVERS`.
-        decays: of the heads to be judged.
+    That is the effective number of parameters over the number of rows.
     """
-    solve = SOLVERS[optimizer]
-    count = min(len(parts), MOST_FOLDS)
-    errors = np.zeros(len(decays))
-    drawn: list[list[tuple[Floats64, npt.NDArray[np.int64]]]] = []
-    weights = []
-    with one_thread():
-        for fold in range(count):
-            others = joined([s for place, s in enumerate(parts) if place % count != fold])
-            new = possible(joined([s for place, s in enumerate(parts) if place % count == fold]))
-            if len(others.classes) < 2 or not set(others.classes) & set(new.classes):
-                continue  # nothing that these have in common
-            heads = solve(others, decays)
-            errors += [squared_error(head, new) for head in heads]
-            drawn.append([draws(head, new) for head in heads])
-            weights.append(new.total)
-        left_out = bool(weights)
-        best = int(np.argmin(errors)) if left_out and optimizer == "ridge" else 0
-        if not left_out:
-            whole = possible(joined(parts))
-            drawn, weights = [[draws(head, whole) for head in solve(whole, decays)]], [1.0]
-    scales = [closed_forms.fair_scale(of_fold[best][0], of_fold[best][1]) for of_fold in drawn]
-    scale = float(np.exp(np.average(np.log(scales), weights=weights)))
-    total = max(sum(weights), 1.0)
-    return Judged((errors / total).tolist(), best, scale, left_out)
+    sums = possible(sums)
+    values = np.maximum(np.linalg.eigvalsh(sums.covariance / _scale(sums.covariance) ** 2), 0)
+    floor = _least_decay(sums)
+    return [
+        float((values / np.maximum(values + max(decay, floor), 1e-300)).sum() + 1) / sums.total
+        for decay in decays
+    ]
+
+
+def fair_scale(sums: Sums, solved: Solved, optimizer: str, decay: float) -> float:
+    """By what to multiply a head's logits, so that their softmax is fair.
+
+    No example is here to see that by, so logits are drawn: of each class by a normal distribution
+    with the class's own mean and the covariance within the classes. A ridge head has seen these
+    rows: what an answer has of the row's own label is taken away, as leaving the row out would.
+    """
+    logits, labels = draws(solved, possible(sums))
+    if optimizer == "ridge":
+        own = min(fitted(sums, [decay])[0], MOST_FITTED)
+        logits = (logits - own * np.eye(len(solved.classes))[labels]) / (1 - own)
+    return closed_forms.fair_scale(logits, labels)
 
 
 def squared_error(head: Solved, sums: Sums) -> float:
     """Of a head the squared error of one-hot labels, summed over the rows behind `sums`.
 
-    Of rows whose class the head does not know every output should be 0.
+    Both have the same classes.
     """
-    wanted = 0.0
-    for place, name in enumerate(head.classes):
-        if name in sums.classes:
-            own = sums.classes.index(name)
-            of_class = head.weight[place] @ sums.class_sums[own]
-            wanted += of_class + head.bias[place] * sums.rows[own]
+    wanted = (head.weight * sums.class_sums).sum() + head.bias @ sums.rows
     weight, bias = head.weight, head.bias
     answers = np.einsum("cd,de,ce->", weight, sums.gram, weight, optimize=True)
     answers += 2 * bias @ (weight @ sums.class_sums.sum(axis=0)) + sums.total * bias @ bias
@@ -267,15 +255,17 @@ def squared_error(head: Solved, sums: Sums) -> float:
 
 
 def draws(head: Solved, sums: Sums) -> tuple[Floats64, npt.NDArray[np.int64]]:
-    """Logits [n, c] as rows behind `sums` may have, and the positions [n] of their classes."""
+    """Logits [n, c] as rows behind `sums` may have, and the positions [n] of their classes.
+
+    Both have the same classes.
+    """
     values, vectors = np.linalg.eigh(head.weight @ sums.within @ head.weight.T)
     spread = vectors * np.sqrt(np.maximum(values, 0))
     random = np.random.default_rng(0)
     logits, labels = [], []
-    for name, mean, rows in zip(sums.classes, sums.class_means, sums.rows, strict=True):
-        if name in head.classes:
-            count = max(1, round(DRAWS * rows / sums.total))
-            middle = head.weight @ mean + head.bias
-            logits.append(middle + random.standard_normal((count, len(middle))) @ spread.T)
-            labels.append(np.full(count, head.classes.index(name)))
+    for place, (mean, rows) in enumerate(zip(sums.class_means, sums.rows, strict=True)):
+        count = max(1, round(DRAWS * rows / sums.total))
+        middle = head.weight @ mean + head.bias
+        logits.append(middle + random.standard_normal((count, len(middle))) @ spread.T)
+        labels.append(np.full(count, place))
     return np.concatenate(logits), np.concatenate(labels)

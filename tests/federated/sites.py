@@ -9,9 +9,8 @@ import pandas as pd
 import yaml
 
 from pipeline.core.paths import FEATURES, MANIFEST
-from pipeline.tables.features import Split, read_splits
+from pipeline.tables.features import Split, read_splits, write_shards
 from pipeline.tables.manifest import read_manifest, write_manifest
-from pipeline.tables.features import write_shards
 
 DIMENSION = 6
 PARAMS = {

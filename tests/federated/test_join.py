@@ -1,0 +1,305 @@
+"""Joining what sites sent: nothing of a good site is lost, and the rest is named in a line."""
+
+import hashlib
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, load_file, save
+
+import headstart
+from pipeline.core.errors import DataError, ParamsError
+from pipeline.federated import join, site, submission, sums
+from pipeline.serving.classifier import Classifier
+from pipeline.tables.features import view_0
+from tests.federated.sites import Site
+
+COUNTS = {
+    "lima": {"ants": 20, "bees": 30},
+    "oslo": {"bees": 30, "wasps": 20},
+    "pune": {"ants": 10, "bees": 20, "wasps": 30},
+}
+CLASSES = ["ants", "bees", "wasps"]
+
+
+@pytest.fixture(scope="module")
+def sent(tmp_path_factory, exported):
+    """Three sites with a submission each; not to be changed."""
+    folder = tmp_path_factory.mktemp("sites")
+    projects = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_STORE", str(exported.parent))
+        for seed, (name, counts) in enumerate(COUNTS.items()):
+            projects[name] = Site(folder / name, seed, counts)
+            with projects[name].inside():
+                site.run(name)
+    return projects
+
+
+@pytest.fixture
+def server(tmp_path, sent, exported, monkeypatch):
+    """The folder of the server, and copies of what was sent."""
+    monkeypatch.setenv("HEADSTART_STORE", str(exported.parent))
+    folder = tmp_path / "server"
+    folder.mkdir()
+    shutil.copy(sent["lima"].folder / "params.yaml", folder)
+    for name, project in sent.items():
+        shutil.copytree(project.folder / "site" / name, folder / name)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+NAMES = [Path(name) for name in COUNTS]
+
+
+def outputs(folder="federated"):
+    files = [file for file in Path(folder).rglob("*") if file.is_file()]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+def rewrite(folder, change=None, **about):
+    """Change a submission as an honest program that is wrong would: checksums fit."""
+    told = json.loads((folder / "submission.json").read_text()) | about
+    held = load((folder / "sums.safetensors").read_bytes())
+    if change:
+        change(held)
+    numbers = save(held)
+    told["sums"] = hashlib.sha256(numbers).hexdigest()
+    del told["checksum"]
+    submission.write(folder, told, numbers)
+
+
+def test_a_joined_head_is_a_bundle_that_answers_as_the_pooled_head_does(server, sent):
+    join.run(NAMES)
+    model = headstart.load("federated/bundle")
+    assert list(model.classes) == CLASSES
+    parts = [view_0({"test": one.splits(CLASSES)["test"]}) for one in sent.values()]
+    examples = np.concatenate([part.features for part in parts])
+    labels = np.concatenate([part.labels for part in parts])
+    rows = [one.splits(CLASSES)[name] for one in sent.values() for name in ("train", "val")]
+    pooled = sums.of(
+        np.concatenate([row.features for row in rows]),
+        np.concatenate([row.labels for row in rows]),
+        CLASSES,
+    )
+    (wanted,) = sums.ridge(pooled, [0.01])
+    answers = model.predict(examples)
+    places = [CLASSES.index(answer.label) for answer in answers]
+    assert places == wanted.logits(examples).argmax(axis=1).tolist()
+    assert (places == labels).mean() > 0.6
+    assert answers[0].probabilities.keys() == set(CLASSES)
+    assert model.about["head"]["sites"] == list(COUNTS)
+    assert "usual" not in model.about
+    buffer = io.BytesIO()
+    np.save(buffer, examples[0])
+    answer = Classifier(Path("federated/bundle"), explains=True).answer(
+        buffer.getvalue(), heat=True, neighbours=2
+    )
+    assert answer.neighbours == ()  # no example is here
+
+
+def test_moments_are_there_for_others(server):
+    join.run(NAMES)
+    held = load_file("federated/moments.safetensors")
+    assert {name: array.shape for name, array in held.items()} == {
+        "mean": (6,), "covariance": (6, 6), "class_means": (3, 6), "within": (6, 6), "rows": (3,),
+    }  # fmt: skip
+    whole = sums.joined([submission.read(folder).sums for folder in NAMES])
+    np.testing.assert_array_equal(held["covariance"], whole.covariance)
+
+
+def test_the_order_of_the_folders_changes_no_byte_and_a_late_site_joins_later(server, capsys):
+    join.run(NAMES)
+    at_once = outputs()
+    join.run([NAMES[2], NAMES[0]], into=Path("late"))
+    assert json.loads(Path("late/sites.json").read_text())["left_out"] == []
+    join.run([NAMES[2], NAMES[0], NAMES[1]], into=Path("late"))
+    assert outputs("late") == at_once
+    assert "3 sites joined (lima 1, oslo 1, pune 1): 224 vectors of 3 classes" in (
+        capsys.readouterr().out
+    )
+
+
+def test_nearest_means_and_several_penalties(server, capsys):
+    join.run(NAMES, optimizer="nearest_mean")
+    assert headstart.load("federated/bundle").about["head"]["hyperparameters"] == {
+        "optimizer": "nearest_mean"
+    }
+    join.run(NAMES, weight_decay=[1e9, 0.01])
+    assert "ridge with weight_decay 0.01" in capsys.readouterr().out
+    with pytest.raises(ParamsError, match="0 or more"):
+        join.run(NAMES, weight_decay=[-1.0])
+
+
+def not_finite(held):
+    held["gram"][3] = np.nan
+
+
+def negative(held):
+    held["gram"][0] = -held["gram"][0]
+
+
+def doubled(held):
+    held["class_sums"] *= 10
+
+
+def too_few_rows(held):
+    held["rows"] = held["examples"] - 1
+
+
+def halves(held):
+    held["rows"] += 0.5
+
+
+def single(held):
+    held["gram"] = held["gram"].astype(np.float32)
+
+
+def short(held):
+    held["gram"] = held["gram"][:-1]
+
+
+WRONG = {
+    "gone": (lambda folder: shutil.rmtree(folder), "there is no submission.json"),
+    "half sent": (
+        lambda folder: (folder / "sums.safetensors").unlink(),
+        "sums.safetensors cannot be read (No such file or directory)",
+    ),
+    "truncated": (
+        lambda folder: (folder / "sums.safetensors").write_bytes(
+            (folder / "sums.safetensors").read_bytes()[:-8]
+        ),
+        "sums.safetensors is not the file that submission.json tells of",
+    ),
+    "altered": (
+        lambda folder: (folder / "submission.json").write_text(
+            (folder / "submission.json").read_text().replace('"power": 1.0', '"power": 0.5')
+        ),
+        "submission.json was changed after it was written",
+    ),
+    "no json": (
+        lambda folder: (folder / "submission.json").write_text("{"),
+        "submission.json cannot be read",
+    ),
+    "another schema": (lambda folder: rewrite(folder, schema=9), "is of schema 9"),
+    "no field": (lambda folder: rewrite(folder, classes=None), "it is no submission of schema 1"),
+    "nan": (lambda folder: rewrite(folder, not_finite), "gram holds numbers that are not finite"),
+    "negative": (lambda folder: rewrite(folder, negative), "no examples have such sums"),
+    "doubled": (lambda folder: rewrite(folder, doubled), "no examples have such sums"),
+    "counts": (lambda folder: rewrite(folder, too_few_rows), "which cannot be"),
+    "half rows": (lambda folder: rewrite(folder, halves), "which cannot be"),
+    "float32": (lambda folder: rewrite(folder, single), "gram is float32"),
+    "short": (lambda folder: rewrite(folder, short), "gram is float64 [20], and for 2 classes"),
+    "power": (lambda folder: rewrite(folder, power=0.5), "train.power is 0.5, and 1.0 in this"),
+    "kind": (lambda folder: rewrite(folder, kind="image"), "examples of the kind is 'image'"),
+    "backbone": (
+        lambda folder: rewrite(
+            folder, backbone={"name": "other", "fingerprint": "12" * 32, "dimension": 6}
+        ),
+        "its backbone is other (12121212), and identity (",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_submission_is_left_out_in_a_line_and_the_others_are_joined(wrong, server, capsys):
+    join.run([NAMES[0], NAMES[2]], into=Path("two"))
+    capsys.readouterr()
+    harm, said = WRONG[wrong]
+    harm(Path("oslo"))
+    join.run(NAMES)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    (line,) = lines
+    assert line.startswith("federate: warning: oslo is left out: ")
+    assert said in line
+    ours, theirs = outputs(), outputs("two")
+    assert json.loads(ours.pop("sites.json"))["left_out"][0]["folder"] == "oslo"
+    assert "oslo" not in theirs.pop("sites.json").decode()
+    assert ours == theirs
+
+
+def test_another_dimension_than_most_have_is_left_out(server, tmp_path, capsys):
+    other = Site(tmp_path / "cork", 7, {"ants": 30, "bees": 30})
+    other.rows = [(d, v, np.append(f, 1.0)) for d, v, f in other.rows]
+    other.write()
+    with other.inside():
+        site.run("cork")
+    join.run([other.folder / "site/cork", *NAMES])
+    assert "it has 7 features, and most have 6" in capsys.readouterr().out
+
+
+def test_the_same_site_twice_counts_once_and_the_newest(server, tmp_path, capsys):
+    again = Site(tmp_path / "again", 0, COUNTS["lima"])
+    shutil.copytree(Path("lima"), tmp_path / "copy")
+    join.run([*NAMES, tmp_path / "copy"])
+    assert f"{tmp_path / 'copy'} is left out: it is the same as lima" in capsys.readouterr().out
+    with again.inside():
+        site.run("lima")
+        again.relabel(3, "bees")
+        site.run("lima")
+    # The ledger of the site is that of lima: the same number of it for both.
+    told = json.loads(Path("lima/submission.json").read_text())
+    rewrite(again.folder / "site/lima", id=told["id"])
+    join.run([*NAMES, again.folder / "site/lima"])
+    said = capsys.readouterr().out
+    assert "lima is left out: submission 1 of lima is replaced by 2" in said
+    assert "3 sites joined (lima 2, oslo 1, pune 1)" in said
+
+
+def test_two_sites_of_one_name_and_a_copy_under_another_are_left_out(server, tmp_path, capsys):
+    shutil.copytree(Path("lima"), tmp_path / "twin")
+    rewrite(tmp_path / "twin", id="0" * 16)
+    join.run([*NAMES, tmp_path / "twin"])
+    said = capsys.readouterr().out
+    assert said.count("two sites call themselves lima; let one take another name") == 2
+    assert "2 sites joined (oslo 1, pune 1)" in said
+    rewrite(tmp_path / "twin", site="mara")
+    join.run([*NAMES, tmp_path / "twin"])
+    assert "it holds the very sums of lima" in capsys.readouterr().out
+
+
+def test_two_submissions_of_one_number_are_left_out(server, tmp_path, capsys):
+    shutil.copytree(Path("lima"), tmp_path / "other")
+    rewrite(tmp_path / "other", lambda held: held["gram"].__imul__(2.0))
+    join.run([*NAMES, tmp_path / "other"])
+    assert capsys.readouterr().out.count("two different submissions 1 of lima") == 2
+
+
+def test_nothing_to_join_is_an_error_and_so_is_one_class(server):
+    with pytest.raises(DataError, match="none of 1 submissions can be joined"):
+        join.run([Path("nobody")])
+    assert not Path("federated").exists()
+
+    def one_class(held):
+        for name in ("class_sums", "rows", "examples"):
+            held[name] = held[name][:1]
+
+    rewrite(Path("lima"), one_class, classes=["ants"])
+    with pytest.raises(DataError, match="all sites have the one class ants"):
+        join.run([Path("lima")])
+
+
+def test_classes_that_differ_in_spelling_alone_are_told(server, capsys):
+    rewrite(Path("oslo"), classes=["Bees", "wasps"])
+    join.run(NAMES)
+    assert "the classes 'Bees' and 'bees' differ in spelling alone" in capsys.readouterr().out
+
+
+def test_sites_with_noise_are_joined_with_sites_without(server, sent, tmp_path):
+    shutil.copytree(sent["oslo"].folder, tmp_path / "oslo")
+    shutil.rmtree(tmp_path / "oslo" / "site")
+    loud = sent["oslo"].__class__.__new__(Site)
+    loud.folder = tmp_path / "oslo"
+    with loud.inside():
+        site.run("oslo", epsilon=20.0, clip=5.0)
+    join.run([Path("lima"), Path("pune"), loud.folder / "site/oslo"])
+    model = headstart.load("federated/bundle")
+    assert list(model.classes) == CLASSES
+    told = {
+        one["site"]: one for one in json.loads(Path("federated/sites.json").read_text())["sites"]
+    }
+    assert told["oslo"]["noise"]["epsilon"] == 20.0
+    assert "examples" not in told["oslo"]
