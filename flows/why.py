@@ -113,7 +113,7 @@ def stop_if_stale(stage: str) -> None:
     try:
         with Repo() as repo:
             graph = get_active_graph(repo.index.graph)
-            for one in plan_repro(graph, repo.stage.get_target(stage)):
+            for one in plan_repro(graph, [repo.stage.get_target(stage)]):
                 if not one.cmd:
                     continue
                 folder = example_folder(one, settings) if one.name == "ingest" else None
