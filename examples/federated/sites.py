@@ -1,10 +1,10 @@
-"""Make four projects beside this file: three sites that hold a part of the surfaces, and a server.
+"""Make three projects beside this file: two sites with pictures of surfaces, and a server.
 
     python examples/federated/sites.py
 
-The pictures of each class are dealt unevenly, and of every third class one site has none. The
-projects are clones of this repository: `project-lima`, `project-oslo`, `project-pune` and
-`project-server`, which has no pictures.
+The pictures of eight classes are dealt unevenly, and of some classes a site has none. The projects
+are clones of this repository: `project-lima`, `project-oslo` and `project-server`, which has no
+pictures.
 """
 
 import os
@@ -16,8 +16,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-SITES = ("lima", "oslo", "pune")
-SHARES = (0.5, 0.33)  # of a class's pictures; the third site has the rest
+SITES = ("lima", "oslo")
+CLASSES = 8
+SHARE = 0.7  # of a class's pictures, of the first site; the other one has the rest
 
 
 def cut(folder: Path) -> list[Path]:
@@ -34,17 +35,15 @@ def cut(folder: Path) -> list[Path]:
 def dealt(pictures: list[Path]) -> dict[str, list[Path]]:
     """The pictures of each site."""
     found: dict[str, list[Path]] = {name: [] for name in SITES}
-    folders = sorted({picture.parent for picture in pictures})
-    classes = sorted({folder.name for folder in folders})
-    for folder in folders:
-        own = [picture for picture in pictures if picture.parent == folder]
-        number = classes.index(folder.name)
-        names = [SITES[(number + place) % 3] for place in range(3)]
-        first = round(len(own) * SHARES[0])
-        second = first + round(len(own) * SHARES[1])
-        found[names[0]] += own[:first]
-        found[names[1]] += own[first:second]
-        found[names[1 if number % 3 == 2 else 2]] += own[second:]
+    classes = sorted({picture.parent.name for picture in pictures})[:CLASSES]
+    for folder in sorted({picture.parent for picture in pictures}):
+        if folder.name in classes:
+            own = [picture for picture in pictures if picture.parent == folder]
+            number = classes.index(folder.name)
+            first, second = SITES if number % 2 else SITES[::-1]
+            most = len(own) if number % 3 == 2 else round(len(own) * SHARE)
+            found[first] += own[:most]
+            found[second] += own[most:]
     return found
 
 
