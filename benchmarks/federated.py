@@ -6,8 +6,8 @@ Each class's examples are dealt to five sites in shares that are drawn from a Di
 (0.5 for each site), so that most sites miss classes; a site has none or at least five of a class.
 Every site is a repository of its own with DVC and a feature store of its own, in which a process
 runs `dvc repro extract` and `headstart site`, all five side by side. The largest is killed
-(SIGKILL, with all that it started) while it extracts, and started again. A server joins the folders. The test
-examples of all sites are asked about; test examples take no part in sums.
+(SIGKILL, with all that it started) while it extracts, and started again. A server joins the
+folders. The test examples of all sites are asked about; they take no part in sums.
 """
 
 import csv
@@ -440,10 +440,9 @@ with Wilson's interval. A site alone cannot name a class that it has no example 
 The largest difference is that of logits, in float64, of the joined head and of one solved from the
 sums over all examples at once, as a share of the largest logit. `train`'s head is the pooled ridge
 of the pipeline, whose sums are float32, and whose scale comes from validation examples; the joined
-head's scale comes from the sums alone, so its probabilities are a little worse. Seconds are those of
-a loaded machine with two cores: `dvc repro extract` and `headstart site` at five sites side by side,
-and `headstart federate`. The last column are the vectors of the killed site that it did not compute
-again.
+head's scale comes from the sums alone. Seconds are those of a loaded machine with two cores:
+`dvc repro extract` and `headstart site` at five sites side by side, and `headstart federate`. The
+last column is how many vectors of the killed site were not computed again.
 
 {exact}
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-OF_KINDS = ("text", "audio", "transformers", "instruments", "s3", "ray")
+OF_KINDS = ("text", "audio", "transformers", "instruments", "s3", "ray", "federated")
 
 
 def libraries(folder: str) -> dict[str, set[str]]:

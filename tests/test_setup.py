@@ -169,7 +169,7 @@ def test_the_sets_are_cut_from_one_resolution() -> None:
         for file in (ROOT / "requirements").glob("*.lock")
     }
     examples = {"example-audio", "example-text"}  # what they make their data from, and nothing else
-    of_kinds = {"audio", "text", "transformers", "instruments", "s3", "ray"}
+    of_kinds = {"audio", "text", "transformers", "instruments", "s3", "ray", "federated"}
     assert set(pinned) == {"base", "pipeline", "torch", "openvino", "dev"} | of_kinds | examples
     for name, packages in pinned.items():
         assert packages <= pinned["dev"], name
@@ -183,5 +183,5 @@ def test_the_sets_are_cut_from_one_resolution() -> None:
         "onnxscript",
         "sentence-transformers",
     )
-    for name in ("pipeline", "text", "audio", "instruments", "s3", "ray"):
+    for name in ("pipeline", "text", "audio", "instruments", "s3", "ray", "federated"):
         assert not [one for one in pinned[name] if one.startswith(heavy)]

@@ -39,7 +39,7 @@ def test_the_completion_of_each_shell_knows_the_subcommands(
 ) -> None:
     code, script, _ = run("completion", shell, capsys=capsys)
     assert code == 0
-    for word in ("predict", "serve", "doctor", "completion", "--heat-maps"):
+    for word in ("predict", "serve", "doctor", "completion", "--heat-maps", "site", "federate"):
         assert word in script
     if shutil.which(shell):
         subprocess.run([shell, "-n"], input=script, text=True, check=True)
