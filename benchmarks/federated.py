@@ -27,7 +27,7 @@ from scipy.stats import binomtest
 from sklearn.datasets import load_digits
 
 from benchmarks import text
-from benchmarks.harness import Project, Repository, table
+from benchmarks.harness import ROOT, Project, Repository, table
 from benchmarks.sets import divided, vectors
 from pipeline.core.params import TrainParams
 from pipeline.federated import privacy, submission, sums
@@ -141,13 +141,15 @@ def run(scratch: Path, name: str, examples: list[Example], **changes: Any) -> Ru
     kind = changes["ingest"]["kind"]
     path = "data/raw" if kind == "image" else "data/raw/labels.csv"
     changes["ingest"] |= {"source": "csv", "path": path}
-    changes |= {"augment": {"views": 0}} if kind == "image" else {}
     exported = scratch / "exported"
     exported.mkdir(exist_ok=True)
     places = []
     for number, site in enumerate([*SITES, "server"]):
         (scratch / name / site).mkdir(parents=True)
-        place = Place(scratch / name / site, exported=exported, **changes)
+        place = Place(scratch / name / site, exported=exported)
+        if kind == "text":
+            shutil.copy(ROOT / "examples" / "text" / "params.yaml", place.folder)
+        place.set(augment={"views": 0}, **changes)
         place.fill([one for one in examples if one.site == number], kind)
         places.append(place)
     *places, server = places
@@ -369,14 +371,12 @@ def measure(hymenoptera: Path, scratch: Path) -> str:
     }
     runs = []
     for name, examples, changes, power in (
+        ("titles", titles(), of_text, 1.0),
         ("surfaces", surfaces(scratch), image, 0.5),
         ("hymenoptera", insects(hymenoptera), image, 0.5),
-        ("titles", titles(), of_text, 1.0),
     ):
         training = {"optimizer": "ridge", "weight_decay": DECAY["weight_decay"], "power": power}
         asked = {section: dict(values) for section, values in changes.items()}
-        if name == "titles":
-            asked |= {"augment": {}}
         runs.append(run(scratch, name, examples, **asked, train=training))
     decay = DECAY["weight_decay"]
     accuracies = [row for one in runs for row in rows_of(one, decay)]

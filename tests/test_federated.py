@@ -1,4 +1,4 @@
-"""docs/federated.md, as a newcomer follows it: every command is run, and says what the page says."""
+"""docs/federated.md, as a newcomer follows it: every command is run and says what the page says."""
 
 import json
 import os
@@ -44,17 +44,25 @@ def test_the_page_runs_as_it_is_written(tmp_path: Path, exported: Path, lite0: P
     environment = os.environ | {"HEADSTART_STORE": str(store), "PATH": path + os.environ["PATH"]}
     environment.pop("PYTHONPATH", None)
     folder, heads = clone, []
+
+    def run(line: str) -> "subprocess.CompletedProcess[str]":
+        shell = ["bash", "-c", line]
+        return subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True)
+
     for command_line, shown in steps():
         if command_line.startswith("cd "):
             folder = (folder / command_line.removeprefix("cd ")).resolve()
             continue
-        done = subprocess.run(
-            command_line, shell=True, cwd=folder, env=environment, capture_output=True, text=True
-        )  # fmt: skip
+        done = run(command_line)
         assert done.returncode == 0, command_line + done.stdout + done.stderr
         said = done.stdout.splitlines()
         for line in shown:
             assert line in said, command_line + done.stdout
+        if command_line.startswith("mv "):  # the features are of before
+            early = run("headstart site lima")
+            assert early.returncode == 9
+            assert early.stderr.startswith("site: error: ingest is out of date (")
+            assert early.stderr.count("\n") == 1
         if command_line.startswith("headstart federate"):
             heads.append(load_file(folder / "federated/bundle/head.safetensors")["weight"])
             told = json.loads((folder / "federated/sites.json").read_text())

@@ -101,7 +101,11 @@ class Ledger:
         ]
 
     def append(self, examples: Examples, **told: Any) -> Entry:
-        """Add a submission, and be sure that it is on the disk."""
+        """Add a submission, and be sure that it is on the disk.
+
+        Raises:
+            DataError: another process added one.
+        """
         before = self.held[-1] if self.held else {}
         entry = Entry(
             number=len(self.entries) + 1,
@@ -111,8 +115,11 @@ class Ledger:
         )
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("r+b" if self.file.exists() else "w+b") as stream:
-            stream.truncate(len(self._whole.encode()))
-            stream.seek(0, os.SEEK_END)
+            known = stream.seek(len(self._whole.encode()))
+            if b"\n" in stream.read():
+                raise DataError(f"{self.file} was added to meanwhile; run again")
+            stream.seek(known)
+            stream.truncate()
             line = json.dumps(asdict(entry), ensure_ascii=False) + "\n"
             stream.write(line.encode())
             stream.flush()

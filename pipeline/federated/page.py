@@ -109,6 +109,10 @@ def _readable(
         " fewer they are, the more their mean is like each of them. The sum of one example would"
         " be its vector, and from a vector of features a picture can be guessed in part.",
     ]
+    told.append(
+        "Perhaps more: nobody has proved that single vectors cannot be found with effort. The fewer"
+        " vectors there are for each number, the more can."
+    )
     if rows < dimension:
         told.append(
             f"Who was there: {rows:,} vectors are fewer than {dimension:,} numbers, so whoever has"

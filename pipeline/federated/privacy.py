@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core import packages
 from ..heads.head import Floats
 from .sums import Floats64, Sums, packed, symmetric
 
@@ -73,11 +72,7 @@ def noisy(sums: Sums, noise: Noise, rows_of_one: int) -> tuple[Sums, float]:
 
 
 def scale_for(noise: Noise, most: float) -> float:
-    """The standard deviation of noise on sums that one example changes by a length of `most`.
-
-    Raises:
-        MissingSetError: OpenDP is not installed.
-    """
+    """The standard deviation of noise on sums that one example changes by a length of `most`."""
     dp = _opendp()
 
     def asked(scale: float) -> Any:
@@ -105,7 +100,6 @@ def _gaussian(scale: float) -> "Measurement":
 
 
 def _opendp() -> Any:
-    packages.need("federated", "noise on sums")
     import opendp.prelude as dp  # its library has 264 MB
 
     dp.enable_features("contrib")

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import kinds
 from ..backbones import exports
-from ..core import params
+from ..core import packages, params
 from ..core.errors import DataError, ParamsError
 from ..core.params import Params
 from ..core.paths import FEATURES, MANIFEST, SITE
@@ -121,6 +121,7 @@ def _noise(epsilon: float | None, delta: float, clip: float | None) -> Noise | N
 
     Raises:
         ParamsError: it cannot be.
+        MissingSetError: OpenDP is not installed.
     """
     if epsilon is None:
         if clip is not None:
@@ -136,6 +137,7 @@ def _noise(epsilon: float | None, delta: float, clip: float | None) -> Noise | N
             f"--epsilon {epsilon:g} and --clip {clip:g} have to be above 0, and --delta {delta:g}"
             " between 0 and 1"
         )
+    packages.need("federated", "--epsilon")
     return Noise(epsilon, delta, clip)
 
 

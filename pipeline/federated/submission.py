@@ -104,6 +104,8 @@ def read(folder: Path) -> Submission:
         gram, class_sums, rows = (held[name] for name in ("gram", "class_sums", "rows"))
         examples = None if noise else held["examples"]
         spread = float(noise["spread"]) if noise else 0.0
+        if noise and not (0 < spread < np.inf):
+            raise ValueError(f"noise of the strength {spread:g}")
         dimension = int(about["backbone"]["dimension"])
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
         missing = " is missing" * isinstance(error, KeyError)

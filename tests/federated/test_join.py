@@ -193,6 +193,10 @@ WRONG = {
     "half rows": (lambda folder: rewrite(folder, halves), "which cannot be"),
     "float32": (lambda folder: rewrite(folder, single), "gram is float32"),
     "short": (lambda folder: rewrite(folder, short), "gram is float64 [20], and for 2 classes"),
+    "no strength": (
+        lambda folder: rewrite(folder, noise={"spread": float("nan")}),
+        "noise of the strength nan",
+    ),
     "power": (lambda folder: rewrite(folder, power=0.5), "train.power is 0.5, and 1.0 in this"),
     "kind": (lambda folder: rewrite(folder, kind="image"), "examples of the kind is 'image'"),
     "backbone": (

@@ -182,6 +182,18 @@ def test_what_left_is_in_the_ledger_and_a_torn_line_is_not(oslo):
         site.run("oslo")
 
 
+def test_two_that_submit_at_once_do_not_lose_a_line(oslo):
+    site.run("oslo")
+    late = Ledger(site.LEDGER)
+    oslo.relabel(3, "bees")
+    site.run("oslo")
+    told = vars(late.entries[0])
+    names = ("when", "site", "id", "of", "settings", "sums")
+    with pytest.raises(DataError, match="was added to meanwhile"):
+        late.append({}, **{name: told[name] for name in names})
+    assert len(Ledger(site.LEDGER).entries) == 2
+
+
 def test_a_project_keeps_its_name(oslo):
     site.run("oslo")
     with pytest.raises(DataError, match="this project submits as oslo"):
