@@ -124,7 +124,6 @@ class Run:
     power: float
     sites: list[dict[str, Split]]
     sent: list[submission.Submission]
-    bundle: Path
     reused: int
     computed: int
     sites_seconds: float
@@ -191,7 +190,6 @@ def run(scratch: Path, name: str, examples: list[Example], **changes: Any) -> Ru
         power,
         [place.splits(classes, power) for place in places],
         [submission.read(folder) for folder in folders],
-        server.folder / "federated" / "bundle",
         int(reused),
         int(computed),
         sites_seconds,

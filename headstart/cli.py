@@ -167,7 +167,7 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
     joining.add_argument(
         "folders", nargs="+", type=Path, metavar="FOLDER", help="Folders that sites wrote."
     )
-    joining.add_argument("--into", type=Path, help="Folder to write (default: federated).")
+    joining.add_argument("--into", type=Path, help="Folder to write (default: joined).")
     joining.add_argument(
         "--optimizer", choices=("ridge", "nearest_mean"), help="Head to solve for (default: ridge)."
     )

@@ -55,6 +55,6 @@ BUNDLE = Path("bundle")
 
 # Of no stage, but of `headstart site` and `headstart federate`.
 SITE = Path("site")
-FEDERATED = Path("federated")
+JOINED = Path("joined")
 
 REPORT = Path("reports/report.html")

@@ -16,7 +16,7 @@ from ..backbones import exports
 from ..core import params
 from ..core.errors import DataError, ParamsError
 from ..core.params import Params
-from ..core.paths import FEDERATED
+from ..core.paths import JOINED
 from ..heads.head import Head, one_thread
 from ..serving.writing import write
 from ..store.places import replacing
@@ -31,7 +31,7 @@ BUNDLE, MOMENTS, SITES = "bundle", "moments.safetensors", "sites.json"
 
 def run(
     folders: Sequence[Path],
-    into: Path = FEDERATED,
+    into: Path = JOINED,
     optimizer: str = "ridge",
     weight_decay: Sequence[float] | None = None,
 ) -> None:

@@ -55,7 +55,7 @@ def server(tmp_path, sent, exported, monkeypatch):
 NAMES = [Path(name) for name in COUNTS]
 
 
-def outputs(folder="federated"):
+def outputs(folder="joined"):
     files = [file for file in Path(folder).rglob("*") if file.is_file()]
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
@@ -74,7 +74,7 @@ def rewrite(folder, change=None, **about):
 
 def test_a_joined_head_is_a_bundle_that_answers_as_the_pooled_head_does(server, sent):
     join.run(NAMES)
-    model = headstart.load("federated/bundle")
+    model = headstart.load("joined/bundle")
     assert list(model.classes) == CLASSES
     parts = [view_0({"test": one.splits(CLASSES)["test"]}) for one in sent.values()]
     examples = np.concatenate([part.features for part in parts])
@@ -95,7 +95,7 @@ def test_a_joined_head_is_a_bundle_that_answers_as_the_pooled_head_does(server, 
     assert "usual" not in model.about
     buffer = io.BytesIO()
     np.save(buffer, examples[0])
-    answer = Classifier(Path("federated/bundle"), explains=True).answer(
+    answer = Classifier(Path("joined/bundle"), explains=True).answer(
         buffer.getvalue(), heat=True, neighbours=2
     )
     assert answer.neighbours == ()  # no example is here
@@ -103,7 +103,7 @@ def test_a_joined_head_is_a_bundle_that_answers_as_the_pooled_head_does(server, 
 
 def test_moments_are_there_for_others(server):
     join.run(NAMES)
-    held = load_file("federated/moments.safetensors")
+    held = load_file("joined/moments.safetensors")
     assert {name: array.shape for name, array in held.items()} == {
         "mean": (6,), "covariance": (6, 6), "class_means": (3, 6), "within": (6, 6), "rows": (3,),
     }  # fmt: skip
@@ -125,7 +125,7 @@ def test_the_order_of_the_folders_changes_no_byte_and_a_late_site_joins_later(se
 
 def test_nearest_means_and_several_penalties(server, capsys):
     join.run(NAMES, optimizer="nearest_mean")
-    assert headstart.load("federated/bundle").about["head"]["hyperparameters"] == {
+    assert headstart.load("joined/bundle").about["head"]["hyperparameters"] == {
         "optimizer": "nearest_mean"
     }
     join.run(NAMES, weight_decay=[1e9, 0.01])
@@ -275,7 +275,7 @@ def test_two_submissions_of_one_number_are_left_out(server, tmp_path, capsys):
 def test_nothing_to_join_is_an_error_and_so_is_one_class(server):
     with pytest.raises(DataError, match="none of 1 submissions can be joined"):
         join.run([Path("nobody")])
-    assert not Path("federated").exists()
+    assert not Path("joined").exists()
 
     def one_class(held):
         for name in ("class_sums", "rows", "examples"):
@@ -300,10 +300,10 @@ def test_sites_with_noise_are_joined_with_sites_without(server, sent, tmp_path):
     with loud.inside():
         site.run("oslo", epsilon=20.0, clip=5.0)
     join.run([Path("lima"), Path("pune"), loud.folder / "site/oslo"])
-    model = headstart.load("federated/bundle")
+    model = headstart.load("joined/bundle")
     assert list(model.classes) == CLASSES
     told = {
-        one["site"]: one for one in json.loads(Path("federated/sites.json").read_text())["sites"]
+        one["site"]: one for one in json.loads(Path("joined/sites.json").read_text())["sites"]
     }
     assert told["oslo"]["noise"]["epsilon"] == 20.0
     assert "examples" not in told["oslo"]

@@ -64,8 +64,8 @@ def test_the_page_runs_as_it_is_written(tmp_path: Path, exported: Path, lite0: P
             assert early.stderr.startswith("site: error: ingest is out of date (")
             assert early.stderr.count("\n") == 1
         if command_line.startswith("headstart federate"):
-            heads.append(load_file(folder / "federated/bundle/head.safetensors")["weight"])
-            told = json.loads((folder / "federated/sites.json").read_text())
+            heads.append(load_file(folder / "joined/bundle/head.safetensors")["weight"])
+            told = json.loads((folder / "joined/sites.json").read_text())
             assert [one["site"] for one in told["sites"]] == ["lima", "oslo"]
             assert told["left_out"] == []
     first, relabelled, from_remote = heads
