@@ -302,8 +302,6 @@ def test_sites_with_noise_are_joined_with_sites_without(server, sent, tmp_path):
     join.run([Path("lima"), Path("pune"), loud.folder / "site/oslo"])
     model = headstart.load("joined/bundle")
     assert list(model.classes) == CLASSES
-    told = {
-        one["site"]: one for one in json.loads(Path("joined/sites.json").read_text())["sites"]
-    }
+    told = {one["site"]: one for one in json.loads(Path("joined/sites.json").read_text())["sites"]}
     assert told["oslo"]["noise"]["epsilon"] == 20.0
     assert "examples" not in told["oslo"]
