@@ -32,7 +32,7 @@ ADDRESS = "10.77.0.1:6379"
 
 
 def processor_s(work: Callable[[], None]) -> float:
-    """Processor time of all processes that `work` starts, also of those that leave their parents."""
+    """Processor time of all processes that `work` starts, also of those that are left behind."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     work()
     while True:

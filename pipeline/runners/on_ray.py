@@ -33,7 +33,7 @@ import pandas as pd
 
 from .. import kinds
 from ..backbones.engines import Engine, open_engines
-from ..core import command, errors, files, plugins
+from ..core import command, errors, files, packages, plugins
 from ..core.errors import HeadstartError, RunnerError
 from ..core.params import ExtractParams
 from ..core.progress import Progress
@@ -44,7 +44,8 @@ from .threads import batches, features_of
 
 SILENT_S = 60.0  # a worker that says nothing for so long is given up
 GONE_S = 20.0  # and the run, where the head does not answer; Ray would end this process after 60
-ALONE_S = 180.0  # and the run, where no worker says anything
+START_S = 300.0  # one that starts may wait for room, or for its turn on a busy machine
+ALONE_S = 300.0  # and the run, where no worker says anything
 ASKED_EVERY_S = 5.0  # whether workers are alive, and which nodes there are
 CONNECT_S = 10.0
 CLOSE_S = 300.0  # a shared store may join its shards as it is closed
@@ -244,6 +245,7 @@ def compute_each(
     if not tables:
         return
     place, first = default_place(), tables[0].iloc[0]
+    files.read(Path(first["path"]), first["digest"])  # else every node would say the same
     order = Order(
         str(Path.cwd()),
         settings,
@@ -452,8 +454,10 @@ class _Run:
     def _give_up_the_silent(self) -> None:
         now = time.monotonic()
         for hired in list(self._hired):
-            if now - hired.heard > SILENT_S:
-                self._lose(hired, TimeoutError(f"nothing was heard of it for {SILENT_S:.0f} s"))
+            if hired.opening is not None and now - hired.heard > START_S:
+                self._let_go(hired)  # its node gets another
+            elif hired.opening is None and now - hired.heard > SILENT_S:
+                self._lose(hired, TimeoutError("silence"))
         if now - self._reached > GONE_S:
             raise RunnerError(
                 f"the head of the Ray cluster at {self._address} is gone; {RUN_AGAIN}"
@@ -480,8 +484,10 @@ def _joined(address: str) -> Iterator[Any]:
     """Ray, with this process as a driver of the cluster at an address; of no other.
 
     Raises:
+        MissingSetError: Ray is not installed.
         RunnerError: it cannot be joined; the text says why.
     """
+    packages.need("ray", "cluster.runner ray")
     if not _answers(address):  # which Ray would wait for for two minutes
         raise RunnerError(
             f"nothing answers at cluster.address {address}: start the Ray cluster, or set"

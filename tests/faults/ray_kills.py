@@ -163,16 +163,30 @@ def measure(scratch: Path, kills: int = 20, pictures: int = 160) -> str:
             for victim in VICTIMS:
                 results[victim].append(trials.kill(ray, victim))
                 print(number, victim, results[victim][-1], flush=True)
+    return page(results)
+
+
+def page(results: dict[str, list[Killed]]) -> str:
+    """What is told of them."""
     rows = [
         (
             victim, len(some), sum(one.ended for one in some), sum(one.same for one in some),
-            sum(one.twice for one in some), max(one.again for one in some),
-            spread([one.seconds for one in some]),
+            sum(not one.twice for one in some), max(one.again for one in some),
+            spread((one.moment for one in some), "{:.0%}"),
+            spread((one.seconds for one in some), "{:.0f}"),
         )
         for victim, some in results.items()
     ]  # fmt: skip
     form = (
-        "| kills {} | ended well {} | same bytes {} | entries too many or too few {}"
-        " | most examples computed again {} | seconds from the kill to the end {}"
+        "killed | kills {} | ended well {} | the same bytes {} | as many entries as views {}"
+        " | most examples computed again {} | views that were stored {} | seconds to the end {}"
     )
-    return f"# Kills of `extract` on Ray\n\n{table(form, rows)}"
+    return f"""# Kills of `extract` on Ray
+
+{table(form, rows)}
+
+A piece has {PIECE} examples, and each of the two workers computes one at a time. So of a
+killed worker or node at most {PIECE} are computed again; of a killed driver, which has both, at most
+{2 * PIECE}. The seconds are from the kill to the end of the run; where the driver was killed,
+to the end of the next run. They count the start of workers, and of the node.
+"""
