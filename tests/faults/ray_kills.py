@@ -185,8 +185,8 @@ def page(results: dict[str, list[Killed]]) -> str:
 
 {table(form, rows)}
 
-A piece has {PIECE} examples, and each of the two workers computes one at a time. So of a
-killed worker or node at most {PIECE} are computed again; of a killed driver, which has both, at most
-{2 * PIECE}. The seconds are from the kill to the end of the run; where the driver was killed,
-to the end of the next run. They count the start of workers, and of the node.
+A piece has {PIECE} examples, and each of the two workers computes one at a time. Of a killed
+worker or node at most {PIECE} examples are computed again, and of a killed driver, which has both
+workers, at most {2 * PIECE}. The seconds are from the kill to the end of the run; where the driver
+was killed, to the end of the next run. They count the start of workers, and of the node.
 """
