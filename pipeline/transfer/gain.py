@@ -81,8 +81,8 @@ def _of_training(told: Told) -> Iterator[Row]:
         ]
         for way, figures, examples, source in parts:
             if figures and figures.get(told.measure) is not None:
-                three = (_number(figures[name]) for name in (told.measure, "low", "high"))
-                yield Row(way, told.backbone, examples, on, *three, source)
+                value, low, high = (_number(figures[n]) for n in (told.measure, "low", "high"))
+                yield Row(way, told.backbone, examples, on, value, low, high, source)
 
 
 def _of_curve(told: Told) -> Iterator[Row]:
