@@ -56,6 +56,11 @@ def run(
     taken, left_out = chosen(folders, settings)
     for folder, reason in left_out:
         print(f"federate: warning: {folder} is left out: {reason}")
+    if settings.train.class_weights != "none":
+        print(
+            f"federate: warning: train.class_weights is {settings.train.class_weights}, and in sums"
+            " of sites every example weighs alike"
+        )
     if not taken:
         raise DataError(f"none of {len(folders)} submissions can be joined")
     whole = sums.joined([one.sums for one in taken])
@@ -67,6 +72,7 @@ def run(
         decay = weight_decay[0]
         if optimizer == "ridge":
             decay = weight_decay[sums.best(whole, weight_decay)]
+            decay = max(decay, sums.least_decay(sums.possible(whole)))
             hyperparameters["weight_decay"] = decay
         (solved,) = sums.SOLVERS[optimizer](whole, [decay])
         head = solved.head(sums.fair_scale(whole, solved, optimizer, decay))
@@ -81,7 +87,7 @@ def run(
     names = ", ".join(f"{one.site} {one.number}" for one in taken)
     decayed = f" with weight_decay {decay:g}" if optimizer == "ridge" else ""
     print(
-        f"federate: {len(taken)} sites joined ({names}): {whole.total:,.0f} vectors of"
+        f"federate: {len(taken)} site{'s' * (len(taken) > 1)} joined ({names}): {whole.total:,.0f} vectors of"
         f" {len(whole.classes)} classes; {optimizer}{decayed} in {into / BUNDLE}"
     )
 

@@ -161,12 +161,18 @@ def ridge(sums: Sums, decays: Sequence[float]) -> list[Solved]:
     sums = possible(sums)
     mean, covariance, shares = sums.mean, sums.covariance, sums.rows / sums.total
     scale = _scale(covariance)
-    decays = [max(decay, _least_decay(sums)) for decay in decays]
+    decays = [max(decay, least_decay(sums)) for decay in decays]
     cross = (sums.class_sums / sums.total - np.outer(shares, mean)).T / scale
     covariance /= scale**2
     with one_thread():
         found = closed_forms.least_squares(np.zeros_like(mean), shares, covariance, cross, decays)
         return [_on_raw(sums.classes, weight, bias, mean, scale) for weight, bias in found]
+
+
+def least_decay(sums: Sums) -> float:
+    """The largest eigenvalue that noise alone has, as a penalty; 0 without noise."""
+    largest = 2 * sums.noise * np.sqrt(sums.dimension) / sums.total
+    return float(largest / _scale(sums.covariance) ** 2)
 
 
 def nearest_mean(sums: Sums, decays: Sequence[float]) -> list[Solved]:
@@ -176,12 +182,6 @@ def nearest_mean(sums: Sums, decays: Sequence[float]) -> list[Solved]:
     means = (sums.class_means - mean) / scale
     solved = _on_raw(sums.classes, 2 * means, -np.square(means).sum(axis=1), mean, scale)
     return [solved for _ in decays]
-
-
-def _least_decay(sums: Sums) -> float:
-    """The largest eigenvalue that noise alone has, as a penalty; 0 without noise."""
-    largest = 2 * sums.noise * np.sqrt(sums.dimension) / sums.total
-    return float(largest / _scale(sums.covariance) ** 2)
 
 
 def _scale(covariance: Floats64) -> float:
@@ -221,7 +221,7 @@ def fitted(sums: Sums, decays: Sequence[float]) -> list[float]:
     """
     sums = possible(sums)
     values = np.maximum(np.linalg.eigvalsh(sums.covariance / _scale(sums.covariance) ** 2), 0)
-    floor = _least_decay(sums)
+    floor = least_decay(sums)
     return [
         float((values / np.maximum(values + max(decay, floor), 1e-300)).sum() + 1) / sums.total
         for decay in decays

@@ -305,3 +305,15 @@ def test_sites_with_noise_are_joined_with_sites_without(server, sent, tmp_path):
     told = {one["site"]: one for one in json.loads(Path("joined/sites.json").read_text())["sites"]}
     assert told["oslo"]["noise"]["epsilon"] == 20.0
     assert "examples" not in told["oslo"]
+    # What noise alone would show is more than was asked for.
+    assert model.about["head"]["hyperparameters"]["weight_decay"] > 0.01
+
+
+def test_class_weights_that_sums_cannot_have_are_told(server, sent, capsys):
+    sent["lima"].set(train={"class_weights": "balanced"})
+    shutil.copy(sent["lima"].folder / "params.yaml", server)
+    sent["lima"].set()
+    join.run([Path("lima")])
+    said = capsys.readouterr().out
+    assert "warning: train.class_weights is balanced, and in sums of sites" in said
+    assert "federate: 1 site joined (lima 1)" in said
