@@ -87,8 +87,8 @@ def run(
     names = ", ".join(f"{one.site} {one.number}" for one in taken)
     decayed = f" with weight_decay {decay:g}" if optimizer == "ridge" else ""
     print(
-        f"federate: {len(taken)} site{'s' * (len(taken) > 1)} joined ({names}): {whole.total:,.0f} vectors of"
-        f" {len(whole.classes)} classes; {optimizer}{decayed} in {into / BUNDLE}"
+        f"federate: {len(taken)} site{'s' * (len(taken) > 1)} joined ({names}):"
+        f" {whole.total:,.0f} vectors of {len(whole.classes)} classes; {optimizer}{decayed} in {into / BUNDLE}"
     )
 
 
