@@ -21,6 +21,12 @@ setup: $(SETS:%=.venv/sets/%)  ## .venv with the packages of the default run (EX
 .venv/sets/%: requirements/%.lock pyproject.toml
 	@PYTHON=$(PYTHON) requirements/install $*
 
+# What sites use that train a head together (docs/flower.md); its packages fit no other set.
+flower: .venv-flower/sets/flower  ## .venv-flower with Flower, for a head trained across sites
+
+.venv-flower/sets/flower: requirements/flower.lock
+	@PYTHON=$(PYTHON) VENV=.venv-flower requirements/install flower
+
 repro: setup  ## run what changed, from examples to metrics (dvc repro)
 	headstart check
 	dvc repro
@@ -76,4 +82,4 @@ clean-store: setup  ## empty the feature store: costs time, never correctness
 lock:  ## pin the newest versions that fit pyproject.toml, for every set (needs uv)
 	requirements/compile --upgrade
 
-.PHONY: help setup repro flow example serve dashboard why test test-slow coverage check docs audit store clean-store lock
+.PHONY: help setup flower repro flow example serve dashboard why test test-slow coverage check docs audit store clean-store lock

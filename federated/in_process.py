@@ -24,7 +24,8 @@ from pipeline.core.errors import HeadstartError
 from .client_app import app
 from .loopback import APP
 from .records import ARRAYS, arrays_of
-from .server_app import Settings, federate
+from .server_app import federate
+from .settings import Settings
 
 
 class InProcess(Grid):  # type: ignore[misc]

@@ -46,17 +46,21 @@ class Federation:
         sites: Mapping[str, Path],
         secure_sites: bool = False,
         through: Mapping[str, int] | None = None,
+        python: Path = Path(sys.executable),
     ) -> None:
-        """Start nothing yet."""
+        """Start nothing yet; Flower is that beside `python`."""
         self.home, self.sites, self.secure_sites = home.resolve(), dict(sites), secure_sites
         self.through = dict(through or {})
         self.port = free_port()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.env = dict(os.environ) | QUIET | {"FLWR_HOME": str(self.home), "OMP_NUM_THREADS": "1"}
-        bin_folder = Path(sys.executable).parent
-        if not (bin_folder / "flower-superlink").exists():
-            raise RunError(f"Flower is not in {bin_folder}: run make flower, and use .venv-flower")
-        self.env["PATH"] = os.pathsep.join([str(bin_folder), self.env.get("PATH", "")])
+        self.programs = python.parent.resolve()
+        if not (self.programs / "flower-superlink").exists():
+            raise RunError(
+                f"Flower is not in {self.programs}: run make flower, and then this with"
+                " .venv-flower/bin/python"
+            )
+        self.env["PATH"] = os.pathsep.join([str(self.programs), self.env.get("PATH", "")])
         clone = str(Path(__file__).parent.parent)
         self.env["PYTHONPATH"] = os.pathsep.join([clone, self.env.get("PYTHONPATH", "")])
 
@@ -96,7 +100,7 @@ class Federation:
 
     def start(self, name: str, program: str, *arguments: str) -> None:
         """Start a program of Flower's in a process group of its own."""
-        found = Path(sys.executable).with_name(program)
+        found = self.programs / program
         with (self.home / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(  # noqa: S603
                 [str(found), *arguments], env=self.env, cwd=self.home, stdin=subprocess.DEVNULL,
@@ -119,7 +123,7 @@ class Federation:
     def run(self, settings: Mapping[str, object]) -> "subprocess.Popen[str]":
         """Start a run, whose log comes out of the process."""
         told = " ".join(f"{name}={_toml(value)}" for name, value in settings.items())
-        flwr = Path(sys.executable).with_name("flwr")
+        flwr = self.programs / "flwr"
         return subprocess.Popen(  # noqa: S603
             [str(flwr), "run", str(APP), "loopback", "--stream", "--run-config", told],
             env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

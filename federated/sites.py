@@ -4,6 +4,7 @@
 line with its name, and the round goes on with the others.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -112,7 +113,7 @@ class Sites(Grid):  # type: ignore[misc]
             if time.monotonic() > end:
                 raise DataError(
                     f"{len(self.names)} of at least {self.fewest} sites are there after "
-                    f"{self.wait:g} s; the head of the last round was not written"
+                    f"{self.wait:g} s"
                 )
             time.sleep(EVERY)
 
@@ -123,7 +124,7 @@ class Sites(Grid):  # type: ignore[misc]
 
         A round with fewer than `fewest` of them is none, and gives no reply.
         """
-        asked = list(messages)
+        asked = sorted(messages, key=lambda one: self.names[one.metadata.dst_node_id])
         if not asked:
             return []
         began = time.monotonic()
@@ -143,7 +144,7 @@ class Sites(Grid):  # type: ignore[misc]
         for message in asked:
             node = message.metadata.dst_node_id
             name = self.names[node]
-            if why := _why_not(replies.get(node), shapes):
+            if why := _why_not(replies.get(node), shapes, self.secure):
                 this.left_out[name] = why
                 self.say(f"{name} is left out of round {number}: {why}")
                 if node not in replies:
@@ -249,12 +250,22 @@ def exchange(grid: Grid, messages: Sequence[Message], timeout: float) -> list[Me
     return found
 
 
-def _why_not(reply: Message | None, shapes: dict[str, tuple[int, ...]]) -> str:
+def _reason(told: str, secure: bool) -> str:
+    """Why a site failed, of what Flower makes of its exception: `<class 'name'>:<'text'>`."""
+    found = re.fullmatch(r"<class '([\w.]+)'>:<'(.*)'>", told, re.DOTALL)
+    if not found:
+        return " ".join(told.split())
+    if secure and found[1] == "KeyError":  # of Flower's mod, which lacks the share of a site
+        return "it could not help to unmask a site that left as the round began"
+    return " ".join(found[2].split())
+
+
+def _why_not(reply: Message | None, shapes: dict[str, tuple[int, ...]], secure: bool) -> str:
     """Why a reply cannot be averaged, in a few words; empty where it can."""
     if reply is None:
         return "it did not answer in time"
     if reply.has_error():
-        return " ".join(reply.error.reason.split())
+        return _reason(reply.error.reason, secure)
     if ARRAYS not in reply.content:
         return "it sent no numbers"
     return why_not_averaged(arrays_of(reply.content), shapes)

@@ -65,7 +65,8 @@ def trained(
     first, free = weight.copy(), bias.copy()
     weight, bias = weight.copy(), bias.copy()
     rate = np.float32(recipe.rate / features.shape[1])
-    with one_thread():
+    # A rate that is too high ends in numbers that are not finite, which whoever asked looks for.
+    with one_thread(), np.errstate(over="ignore", invalid="ignore"):
         for _ in range(recipe.epochs):
             rows = order.permutation(len(labels))
             for start in range(0, len(rows), recipe.batch):
