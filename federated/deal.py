@@ -17,15 +17,13 @@ from pipeline.core.paths import MANIFEST
 
 from .examples import Examples, read, write
 
-TRIES = 100
-
 
 def dealt(examples: Examples, sites: int, uneven: float, seed: int) -> list[Examples]:
     """The examples of each site.
 
     Of each class the sites get shares from a Dirichlet distribution (Hsu, Qi and Brown, 2019), so
-    that with a small `uneven` most of a class is at one or two sites. Each site has at least two
-    classes. A validation example goes to a site that trains its class.
+    that with a small `uneven` most of a class is at one or two sites. A site without two classes
+    then gets an example of another. A validation example goes to a site that trains its class.
 
     Args:
         examples: of all sites.
@@ -34,28 +32,39 @@ def dealt(examples: Examples, sites: int, uneven: float, seed: int) -> list[Exam
         seed: of the draw.
 
     Raises:
-        DataError: no draw gave each site two classes.
+        DataError: there are too few examples.
     """
-    draw = np.random.default_rng(seed)
-    count = len(examples.classes)
-    for _ in range(TRIES):
-        shares = draw.dirichlet(np.full(sites, uneven), count)
-        place = np.empty(len(examples.train_labels), np.int64)
-        for one in range(count):
-            rows = np.flatnonzero(examples.train_labels == one)
-            place[rows] = draw.choice(sites, len(rows), p=shares[one])
-        known = [set(examples.train_labels[place == site].tolist()) for site in range(sites)]
-        if min(map(len, known)) > 1:
-            break
-    else:
-        raise DataError(f"no way was found to give {sites} sites two classes each; ask for fewer")
+    draw, count = np.random.default_rng(seed), len(examples.classes)
+    shares = draw.dirichlet(np.full(sites, uneven), count)
+    place = np.empty(len(examples.train_labels), np.int64)
+    for one in range(count):
+        rows = np.flatnonzero(examples.train_labels == one)
+        place[rows] = draw.choice(sites, len(rows), p=shares[one])
+    for site in range(sites):
+        _have_two_classes(site, place, examples.train_labels, draw)
+    known = [set(examples.train_labels[place == site].tolist()) for site in range(sites)]
+    if min(map(len, known)) < 2:
+        raise DataError(f"there are too few examples for {sites} sites; ask for fewer sites")
     of_val = np.empty(len(examples.val_labels), np.int64)
     for row, one in enumerate(examples.val_labels.tolist()):
-        odds = np.array(
-            [share if one in has else 0 for share, has in zip(shares[one], known, strict=True)]
-        )
+        odds = np.where([one in has for has in known], shares[one] + 1e-12, 0)
         of_val[row] = draw.choice(sites, p=odds / odds.sum())
     return [_part(examples, place == site, of_val == site, known[site]) for site in range(sites)]
+
+
+def _have_two_classes(
+    site: int,
+    place: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    draw: np.random.Generator,
+) -> None:
+    """Move rows of other classes to a site that has none or one, if any can be spared."""
+    for _ in range(2 - len(np.unique(labels[place == site]))):
+        lacking = ~np.isin(labels, labels[place == site])
+        sizes = np.bincount(place, minlength=site + 1)
+        spare = np.flatnonzero(lacking & (sizes[place] > 2 * len(np.unique(labels))))
+        if len(spare):
+            place[draw.choice(spare)] = site
 
 
 def _part(

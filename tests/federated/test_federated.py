@@ -259,4 +259,4 @@ def test_examples_are_dealt_unevenly_and_none_is_lost() -> None:
         assert len(part.classes) > 1
         assert set(part.val_labels) <= set(part.train_labels)
     with pytest.raises(DataError, match="ask for fewer"):
-        dealt(whole, 100, 0.01, 0)
+        dealt(whole, 300, 0.01, 0)
