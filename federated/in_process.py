@@ -28,7 +28,7 @@ from .server_app import federate
 from .settings import Settings
 
 
-class InProcess(Grid):  # type: ignore[misc]
+class InProcess(Grid):
     """A grid whose sites answer as soon as they are asked."""
 
     def __init__(

@@ -63,7 +63,7 @@ def federate(grid: Grid, context: Context, settings: Settings) -> None:
     scale = scale_of(sums["mean"], float(sums["square"][0]))
 
     shape = len(agreement.classes), dimension
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "weight": np.zeros(shape, np.float32),
         "bias": np.zeros(shape[0], np.float32),
         "told": np.zeros(3 + len(TEMPERATURES)),

@@ -34,7 +34,7 @@ class Round:
     counted: bool = False
 
 
-class Sites(Grid):  # type: ignore[misc]
+class Sites(Grid):
     """A `Grid` of the sites that agree.
 
     A site that did not answer in time is asked again in the background, and is back in a round when
