@@ -288,7 +288,11 @@ class Meter:
             inside, _ = self.door.accept()
             while not self.target:
                 time.sleep(0.1)
-            outside = socket.create_connection((HOST, self.target))
+            try:
+                outside = socket.create_connection((HOST, self.target))
+            except ConnectionRefusedError:  # the run is over
+                inside.close()
+                continue
             for source, drain, name in ((inside, outside, "sent"), (outside, inside, "got")):
                 threading.Thread(target=self._pass, args=(source, drain, name), daemon=True).start()
 

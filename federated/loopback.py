@@ -166,7 +166,7 @@ def loopback() -> None:
     if len(sites) < len(folders):
         raise ParamsError("two sites have folders of the same name")
     settings: dict[str, object] = {"sites": len(sites), "out": Path(asked.out).resolve()}
-    settings |= _settings(asked.set)
+    settings |= settings_in(asked.set)
     with (
         tempfile.TemporaryDirectory() as folder,
         Federation(Path(asked.home or folder), sites) as federation,
@@ -183,7 +183,7 @@ def _told(line: str) -> str:
     return line
 
 
-def _settings(words: Sequence[str]) -> dict[str, object]:
+def settings_in(words: Sequence[str]) -> dict[str, object]:
     """`NAME=VALUE`, each value a number, true, false or a text."""
     found: dict[str, object] = {}
     for word in words:

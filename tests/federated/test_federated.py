@@ -20,9 +20,9 @@ from federated.agreement import (
     why_not_averaged,
     why_refused,
 )
-from federated.deal import dealt
+from federated.deal import deal, dealt
 from federated.examples import Examples
-from federated.loopback import Federation
+from federated.loopback import Federation, settings_in
 from federated.settings import Settings, description
 from pipeline.core.errors import DataError, ParamsError, RunError
 from pipeline.core.paths import FEATURES, MANIFEST
@@ -30,8 +30,8 @@ from pipeline.heads.fit import centre_and_scale, fit_heads
 from pipeline.heads.head import Head, fit_temperature, load_head, probabilities, save_head
 from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.trained import Schedule
-from pipeline.tables.features import Split, read_splits
-from pipeline.tables.manifest import read_manifest
+from pipeline.tables.features import COUNTS, Split, read_splits
+from pipeline.tables.manifest import TASK, read_manifest
 from tests.conftest import ROOT, Project
 from tests.federated.toys import MADE_BY, digits
 
@@ -73,7 +73,9 @@ def vectors(project: Project) -> Project:
     return project
 
 
-def test_a_project_is_prepared_as_its_own_train_stage_reads_it(vectors: Project) -> None:
+def test_a_project_is_prepared_as_its_own_train_stage_reads_it(
+    vectors: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = prepared(vectors, "ingest", "augment", "extract")
     manifest = read_manifest(MANIFEST)
     splits = read_splits(FEATURES, manifest, found.classes, ["train", "val"], 0.5)
@@ -83,6 +85,16 @@ def test_a_project_is_prepared_as_its_own_train_stage_reads_it(vectors: Project)
     assert found.made_by["backbone"] == "identity"
     assert found.made_by["dimension"] == "64"
     assert len(found.made_by["fingerprint"]) == 64
+
+    monkeypatch.setattr("sys.argv", ["deal", "sites", "--sites", "3"])
+    deal()
+    parts = [examples.read(folder) for folder in sorted(Path("sites").iterdir())]
+    assert len(parts) == 3
+    assert sum(len(part.train) for part in parts) == len(found.train)
+    assert {part.made_by["fingerprint"] for part in parts} == {found.made_by["fingerprint"]}
+    monkeypatch.setattr("sys.argv", ["deal", "sites", "--sites", "1"])
+    with pytest.raises(ParamsError, match="--sites has to be 2 or more"):
+        deal()
 
     MANIFEST.write_bytes(MANIFEST.read_bytes() + b" ")
     with pytest.raises(DataError, match=r"manifest.parquet is another than .* run python -m"):
@@ -247,6 +259,29 @@ def test_settings_that_make_no_sense_are_refused(setting: dict[str, object], sai
 def test_whoever_has_no_flower_is_told_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="run make flower"):
         Federation(tmp_path, {}, python=tmp_path / "python")
+
+
+def test_settings_are_read_as_flower_reads_them() -> None:
+    words = ["rounds=5", "wait=2.5", "secure=true", "out=a folder"]
+    assert settings_in(words) == {"rounds": 5, "wait": 2.5, "secure": True, "out": "a folder"}
+    with pytest.raises(ParamsError, match="rounds is not NAME=VALUE"):
+        settings_in(["rounds"])
+
+
+def test_what_cannot_be_trained_across_sites_is_refused(vectors: Project) -> None:
+    for stage in ("ingest", "augment", "extract"):
+        getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
+    shards = sorted(FEATURES.iterdir())
+    for shard in shards:
+        held = pq.read_table(shard)
+        pq.write_table(held.replace_schema_metadata({COUNTS: b"yes"}), shard)
+    with pytest.raises(DataError, match="holds counts of terms"):
+        prepare.prepare()
+    manifest = pq.read_table(MANIFEST)
+    notes = manifest.schema.metadata | {TASK: b"regression"}
+    pq.write_table(manifest.replace_schema_metadata(notes), MANIFEST)
+    with pytest.raises(DataError, match="is of regression"):
+        prepare.prepare()
 
 
 def test_examples_are_dealt_unevenly_and_none_is_lost() -> None:
