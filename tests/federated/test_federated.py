@@ -150,6 +150,17 @@ def test_sgd_comes_to_the_head_of_lbfgs() -> None:
     np.testing.assert_array_equal(weight, again[0])
 
 
+def test_weights_of_a_site_with_two_examples_give_them_away() -> None:
+    """docs/flower.md says so: they lie nearly along the difference of its vectors."""
+    found = digits()
+    seen, labels = found.train[:2] / 8, np.array([0, 1])
+    start = np.zeros((2, 64), np.float32), np.zeros(2, np.float32)
+    weight, _ = softmax.trained(*start, seen, labels, softmax.Recipe(20, 2, 1.0, 0.003), 0)
+    away = seen[0] - seen[1]
+    cosine = weight[0] @ away / (np.linalg.norm(weight[0]) * np.linalg.norm(away))
+    assert cosine > 0.98
+
+
 def test_fedprox_stays_near_the_head_that_came() -> None:
     part = dealt(digits(), 3, 0.3, 0)[0]
     start = np.zeros((10, 64), np.float32), np.zeros(10, np.float32)

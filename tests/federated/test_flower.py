@@ -43,6 +43,44 @@ sys.addaudithook(watch)
 """
 
 
+# What the server gets of the sites in a run whose numbers are masked, told as JSON.
+EAVESDROP = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from flwr.app import Context, RecordDict
+from flwr.common import bytes_to_ndarray
+from federated.in_process import InProcess, usual
+from federated.server_app import federate
+from federated.settings import Settings
+
+heard = {"masked": [], "open": 0, "counts": []}
+class Heard(InProcess):
+    def pull_messages(self, message_ids):
+        found = super().pull_messages(message_ids)
+        for message in found:
+            content = message.content
+            for record in content.array_records.values():
+                heard["open"] += len(record)
+            for record in content.metric_records.values():
+                heard["counts"] += list(record.values())
+            for record in content.config_records.values():
+                for name, value in record.items():
+                    if isinstance(value, list) and value and isinstance(value[0], bytes) \\
+                            and value[0][:6] == b"\\x93NUMPY":
+                        arrays = [bytes_to_ndarray(one) for one in value]
+                        largest = max(arrays, key=lambda one: one.size).astype(float).ravel()
+                        heard["masked"].append([largest.size, largest.mean(), largest.std()])
+        return found
+
+sites = {name: Path(folder) for name, folder in json.loads(sys.argv[1]).items()}
+context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
+asked = usual() | {"sites": 3, "min-sites": 3, "rounds": 1, "secure": True, "out": sys.argv[2]}
+federate(Heard(sites, True), context, Settings.of(asked))
+print("heard", json.dumps(heard))
+"""
+
+
 def sites_of(folder: Path, count: int) -> dict[str, Path]:
     found = {}
     for number, part in enumerate(dealt(digits(), count, 3.0, 1), 1):
@@ -146,6 +184,23 @@ def test_what_is_masked_comes_to_the_same_average(tmp_path: Path) -> None:
     assert f"site-5 is left out of round 0: {refusal}" in said
     assert said[-1] == "error: round 0 did not count 3 times; see why above"
     assert not (tmp_path / "none").exists()
+
+
+def test_the_server_gets_no_number_of_a_site_in_the_open(tmp_path: Path) -> None:
+    sites = {name: str(folder) for name, folder in sites_of(tmp_path, 3).items()}
+    command = [PYTHON, "-c", EAVESDROP, json.dumps(sites), tmp_path / "head"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    line = next(one for one in shown.stdout.splitlines() if one.startswith("heard "))
+    heard = json.loads(line.removeprefix("heard "))
+    assert heard["open"] == 0
+    assert set(heard["counts"]) == {1}  # and not the number of rows
+    assert len(heard["masked"]) == 3 * 3  # sums, a round, and the one without training
+    for size, mean, spread in heard["masked"]:
+        assert size >= 64
+        # Uniform over all of 32 bits, as masks are.
+        assert mean == pytest.approx(2**31, rel=0.3)
+        assert spread == pytest.approx(2**32 / 12**0.5, rel=0.3)
 
 
 def test_a_site_that_fails_costs_the_others_nothing(tmp_path: Path) -> None:
