@@ -141,6 +141,7 @@ def _averaged(
         TrainingError: the round did not count, `PATIENCE` times.
     """
     for _ in range(PATIENCE):
+        sites.ready()
         record, asked = record_of(arrays, 0)[ARRAYS], ConfigRecord(config)
         messages = strategy.configure_train(number, record, asked, sites)
         averaged, _ = strategy.aggregate_train(number, sites.send_and_receive(messages))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from pipeline.core.errors import DataError
@@ -21,6 +22,7 @@ from .secure import secure_round
 
 EVERY = 0.2  # seconds between questions to the SuperLink
 QUERY = "query"
+LATE, GONE = "it did not answer in time", "it is gone: no sign of life for a minute"
 
 
 @dataclass
@@ -65,6 +67,7 @@ class Sites(Grid):
         self.grid, self.context, self.say = grid, context, say
         self.fewest, self.wait, self.timeout, self.secure = fewest, wait, timeout, secure
         self.names: dict[int, str] = {}  # of the sites that take part
+        self.present: list[int] = []
         self.refused: set[int] = set()
         self.asked: dict[str, int] = {}  # sites that still have to say what they have
         self.agreement: Agreement | None = None
@@ -95,7 +98,11 @@ class Sites(Grid):
         return self.agreement
 
     def get_node_ids(self) -> list[int]:
-        """The sites that take part and are connected, by name.
+        """The sites that `ready` found, by name: the same ones however often a strategy asks."""
+        return self.present
+
+    def ready(self) -> None:
+        """See which sites take part and are connected; newcomers are taken in.
 
         Raises:
             DataError: they are too few, for as long as `wait`.
@@ -109,7 +116,8 @@ class Sites(Grid):
             for node in set(self.names) - connected:
                 self.say(f"{self.names.pop(node)} is gone")
             if len(self.names) >= self.fewest:
-                return sorted(self.names, key=lambda node: self.names[node])
+                self.present = sorted(self.names, key=lambda node: self.names[node])
+                return
             if time.monotonic() > end:
                 raise DataError(
                     f"{len(self.names)} of at least {self.fewest} sites are there after "
@@ -138,8 +146,7 @@ class Sites(Grid):
             replies = secure_round(quick, asked, self.context, most, self.timeout)
             replies = quick.failed | replies
         else:
-            found = exchange(self.grid, asked, self.timeout)
-            replies = {message.metadata.src_node_id: message for message in found}
+            replies = exchange(self.grid, asked, self.timeout)
         good = {}
         for message in asked:
             node = message.metadata.dst_node_id
@@ -147,7 +154,7 @@ class Sites(Grid):
             if why := _why_not(replies.get(node), shapes, self.secure):
                 this.left_out[name] = why
                 self.say(f"{name} is left out of round {number}: {why}")
-                if node not in replies:
+                if why in (LATE, GONE):
                     del self.names[node]  # asked again, and back once it answers
             else:
                 good[name] = replies[node]
@@ -230,21 +237,22 @@ class _Quick:
 
     def send_and_receive(self, messages: Sequence[Message], timeout: float) -> list[Message]:
         found = exchange(self.grid, messages, timeout)
-        for message in found:
+        for node, message in found.items():
             if message.has_error():
-                self.failed.setdefault(message.metadata.src_node_id, message)
-        return found
+                self.failed.setdefault(node, message)
+        return list(found.values())
 
 
-def exchange(grid: Grid, messages: Sequence[Message], timeout: float) -> list[Message]:
-    """Send messages and wait for the replies, at most `timeout` seconds."""
-    waiting = set(grid.push_messages(messages))
-    found: list[Message] = []
+def exchange(grid: Grid, messages: Sequence[Message], timeout: float) -> dict[int, Message]:
+    """Send messages and wait for the replies, at most `timeout` seconds; replies by site."""
+    nodes = [message.metadata.dst_node_id for message in messages]
+    waiting = dict(zip(grid.push_messages(messages), nodes, strict=True))
+    found: dict[int, Message] = {}
     end = time.monotonic() + timeout
     while waiting and time.monotonic() < end:
-        some = list(grid.pull_messages(list(waiting)))
-        waiting -= {message.metadata.reply_to_message_id for message in some}
-        found += some
+        # Of a site that is gone, the SuperLink replies in its own name.
+        for message in grid.pull_messages(list(waiting)):
+            found[waiting.pop(message.metadata.reply_to_message_id)] = message
         if waiting:
             time.sleep(EVERY)
     return found
@@ -263,7 +271,9 @@ def _reason(told: str, secure: bool) -> str:
 def _why_not(reply: Message | None, shapes: dict[str, tuple[int, ...]], secure: bool) -> str:
     """Why a reply cannot be averaged, in a few words; empty where it can."""
     if reply is None:
-        return "it did not answer in time"
+        return LATE
+    if reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE:
+        return GONE
     if reply.has_error():
         return _reason(reply.error.reason, secure)
     if ARRAYS not in reply.content:
