@@ -25,7 +25,7 @@ setup: $(SETS:%=.venv/sets/%)  ## .venv with the packages of the default run (EX
 flower: .venv-flower/sets/flower  ## .venv-flower with Flower, for a head trained across sites
 
 .venv-flower/sets/flower: requirements/flower.lock
-	@PYTHON=$(PYTHON) VENV=.venv-flower requirements/install flower
+	@PYTHON=$(PYTHON) HEADSTART_VENV=.venv-flower requirements/install flower
 
 repro: setup  ## run what changed, from examples to metrics (dvc repro)
 	headstart check

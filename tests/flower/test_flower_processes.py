@@ -18,7 +18,7 @@ from federated.examples import write
 from federated.loopback import DONE, Federation
 from pipeline.heads.head import Head, load_head
 from tests.conftest import ROOT
-from tests.federated.toys import digits
+from tests.flower.dealt_digits import digits
 
 PYTHON = ROOT / ".venv-flower" / "bin" / "python"
 pytestmark = [
@@ -138,8 +138,9 @@ def test_processes_on_loopback_end_with_one_head_though_a_site_is_killed(
         list(csv.DictReader((folder / "rounds.csv").open())) for folder in (out, tmp_path / "again")
     )
     assert rows[1]["sites"] == "site-1 site-2 site-3"
-    assert (rows[1]["loss"], rows[1]["accuracy"]) != ("", "")
-    assert rows[0]["sites"] == again[0]["sites"]
+    told = [(table[1]["loss"], table[1]["accuracy"]) for table in (rows, again)]
+    assert told[0] == told[1]
+    assert float(told[0][1]) > 0.7
 
 
 def test_what_is_masked_comes_to_the_same_average(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from pipeline.heads.trained import Schedule
 from pipeline.tables.features import COUNTS, Split, read_splits
 from pipeline.tables.manifest import TASK, read_manifest
 from tests.conftest import ROOT, Project
-from tests.federated.toys import MADE_BY, digits
+from tests.flower.dealt_digits import MADE_BY, digits
 
 USUAL = {
     "out": "head", "sites": 2, "min-sites": 2, "wait": 1.0, "rounds": 3, "round-timeout": 1.0,
