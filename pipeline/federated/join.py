@@ -86,9 +86,10 @@ def run(
         unfinished.write_text(text, encoding="utf-8")
     names = ", ".join(f"{one.site} {one.number}" for one in taken)
     decayed = f" with weight_decay {decay:g}" if optimizer == "ridge" else ""
+    count = f"{len(taken)} site{'s' * (len(taken) > 1)}"
     print(
-        f"federate: {len(taken)} site{'s' * (len(taken) > 1)} joined ({names}):"
-        f" {whole.total:,.0f} vectors of {len(whole.classes)} classes; {optimizer}{decayed} in {into / BUNDLE}"
+        f"federate: {count} joined ({names}): {whole.total:,.0f} vectors of {len(whole.classes)}"
+        f" classes; {optimizer}{decayed} in {into / BUNDLE}"
     )
 
 
