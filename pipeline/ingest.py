@@ -1,4 +1,7 @@
-"""Stage 1, ingest: from a source to a manifest of checked examples with splits."""
+"""Stage 1, ingest: from a source to a manifest of checked examples with splits.
+
+Examples of another domain, which have no labels, get a table of their own.
+"""
 
 import csv
 from collections import Counter
@@ -9,16 +12,16 @@ from . import kinds
 from .core import command, params
 from .core.errors import DataError
 from .core.params import IngestParams
-from .core.paths import MANIFEST, REFUSED
+from .core.paths import MANIFEST, REFUSED, TARGET
 from .core.rows import parted
 from .kinds import Kind
 from .sources.checked import check, drop_odd, drop_repeats, stamps, stop_if_changed
 from .sources.find import listing
 from .sources.found import Refused
-from .sources.splits import origins, split
+from .sources.splits import origins, split, unlabelled
 from .tables import targets
-from .tables.labels import listed, missing, require
-from .tables.manifest import SPLITS, write_manifest
+from .tables.labels import listed, missing, require, require_unlabelled
+from .tables.manifest import SPLITS, UNLABELLED, write_manifest
 from .tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION, SEPARATOR
 
 # What is learned, one of it and several.
@@ -34,7 +37,7 @@ def ingest() -> None:
     settings = params.load(kinds.schema).ingest
     name = kinds.declared(settings)
     kind = kinds.named(name)
-    for old in (MANIFEST, REFUSED):
+    for old in (MANIFEST, REFUSED, TARGET):
         old.unlink(missing_ok=True)
 
     found = listing(settings, kind)
@@ -44,16 +47,26 @@ def ingest() -> None:
     agreeing, odd = drop_odd(passed, kind)
     kept, repeated = drop_repeats(agreeing, kind)
     refused = sorted([*found.refused, *refused, *odd, *repeated])
-    manifest = split(kept, settings, kind, found.columns)
+    labelled, target = unlabelled(kept)
+    manifest = split(labelled, settings, kind, found.columns)
 
     write_refused(refused)
     files = len(found.found) + len(found.refused)
     first = [row.path for row in found.found[:1]] + [row.path for row in found.refused[:1]]
     in_table = any(parted(path) for path in first)
     unit = "object" if settings.source == "s3" else "row" if in_table else "file"
-    report(manifest, settings.task, len(refused), files, unit, kind)
+    report(manifest, len(target), settings.task, len(refused), files, unit, kind)
     stop_if_unusable(manifest, refused, files, unit, settings)
-    write_manifest(manifest, name, MANIFEST, origins(kept, manifest, settings), settings.task)
+    told = sum(bool(row.found.label) for row in kept if row.found.split == UNLABELLED)
+    if told:
+        print(
+            f"ingest: {told} of the {len(target)} {UNLABELLED} {kind.nouns} have labels, which are"
+            " not looked at: give those that are to be measured on the split test"
+        )
+    if params.adapts(kinds.schema):
+        require_unlabelled(len(target))
+    write_manifest(manifest, name, MANIFEST, origins(labelled, manifest, settings), settings.task)
+    write_manifest(target, name, TARGET)
 
 
 def write_refused(refused: list[Refused]) -> None:
@@ -65,16 +78,23 @@ def write_refused(refused: list[Refused]) -> None:
 
 
 def report(
-    manifest: pd.DataFrame, task: str, refused: int, files: int, unit: str, kind: Kind
+    manifest: pd.DataFrame,
+    unlabelled: int,
+    task: str,
+    refused: int,
+    files: int,
+    unit: str,
+    kind: Kind,
 ) -> None:
     """Say what was taken of how many units (file or row), and what a person should look at."""
     counts = Counter(manifest["split"])
     shares = ", ".join(f"{counts[name]} {name}" for name in SPLITS)
+    shares += f", {unlabelled} {UNLABELLED}" * bool(unlabelled)
     labels = (
         sorted(set(manifest["label"])) if task == CLASSIFICATION else targets.target_names(manifest)
     )
     learned = f"{len(labels)} {NOUNS[task][len(labels) != 1]}"
-    print(f"ingest: {len(manifest)} of {files} {unit}s taken: {learned}, {shares}")
+    print(f"ingest: {len(manifest) + unlabelled} of {files} {unit}s taken: {learned}, {shares}")
     if refused:
         units = f"{unit} refused, with its" if refused == 1 else f"{unit}s refused, each with its"
         print(f"ingest: {refused} {units} reason in {REFUSED}")

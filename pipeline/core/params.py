@@ -490,6 +490,17 @@ class TransferGainParams(Section):
     run: Run = told([], f"{RUN}; the four stages above have to be asked for too")
 
 
+class AdaptParams(Section):
+    """Adapting the head to another domain, of which there are examples without labels."""
+
+    run: Run = told([], RUN)
+    method: Literal["auto", "coral", "prior_shift", "both"] = told(
+        "auto",
+        "auto (one of the others or none, by the rule of docs/adapt.md), coral (features),"
+        " prior_shift (the classes' shares) or both",
+    )
+
+
 def place(folder: str) -> str:
     """A folder, with `~` for the user's home made out, or an address `s3://BUCKET/PREFIX`.
 
@@ -573,12 +584,17 @@ class Params(Section):
     finetune: FinetuneParams = FinetuneParams()
     from_scratch: FromScratchParams = FromScratchParams()
     transfer_gain: TransferGainParams = TransferGainParams()
+    adapt: AdaptParams = AdaptParams()
     store: StoreParams = StoreParams()
     cluster: ClusterParams = ClusterParams()
 
     @model_validator(mode="after")
     def _suit_the_task(self) -> "Params":
         task, train = self.ingest.task, self.train
+        if self.adapt.run and task != "classification":
+            raise ValueError(
+                f"adapt is for ingest.task classification, and it is {task}: set adapt.run to []"
+            )
         if task != "regression":
             if train.loss != "squared":
                 raise ValueError(
@@ -650,8 +666,13 @@ def stages_that_need_validation(schema: Schema) -> list[str]:
     reads, since the stage itself checks again.
     """
     settings = load(schema)
-    optional = [name for name in COMPARED if getattr(settings, name).run]
+    optional = [name for name in (*COMPARED, "adapt") if getattr(settings, name).run]
     return ["train"] * (settings.train.heads() > 1) + optional
+
+
+def adapts(schema: Schema) -> bool:
+    """Whether the stage adapt is in the graph; for a check, as above."""
+    return bool(load(schema).adapt.run)
 
 
 def later_stages_on_cuda(schema: Schema) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 
 MANIFEST = Path("data/manifest.parquet")
+TARGET = Path("data/target.parquet")  # examples of another domain, without labels
 REFUSED = Path("data/refused.csv")
 PICTURES = Path("data/pictures")  # examples that ingest itself makes (surfaces, torchvision)
 
@@ -44,6 +45,10 @@ FINETUNE = Path("reports/finetune.json")
 FINETUNE_CURVE = Path("reports/finetune.csv")
 
 BEST = Path("best")
+
+ADAPT = Path("reports/adapt.json")
+ADAPT_TABLE = Path("reports/adapt.csv")
+ADAPTED = Path("adapted")
 
 FROM_SCRATCH = Path("reports/from_scratch.json")
 FROM_SCRATCH_CURVE = Path("reports/from_scratch.csv")

@@ -4,6 +4,7 @@ from collections.abc import Container
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ..backbones.engines import Engine
 from ..store.vectors import open_store
@@ -36,26 +37,25 @@ def without(table: pd.DataFrame, held: Container[bytes]) -> pd.DataFrame:
     return table[[key not in held for key in table["key"]]]
 
 
-def originals(
-    manifest: pd.DataFrame, classes: list[str], engines: list[Engine], batch_size: int, power: float
-) -> tuple[dict[str, Split], int]:
-    """View 0 of every example, for a stage that looks through a backbone of its own.
+def vectors(
+    examples: pd.DataFrame, engines: list[Engine], batch_size: int
+) -> tuple[pd.DataFrame, NDArray[np.float32], int]:
+    """The features of view 0 of examples, for a stage that looks through a backbone by itself.
 
     Args:
-        manifest: the examples.
-        classes: the label at each position, or the names of the targets, as `targets.names`.
+        examples: with the columns `digest` and `path`.
         engines: of the backbone, or of those that are joined; what the store has of them is not
             computed again.
         batch_size: views that the engine takes at once.
-        power: that features are raised to.
 
     Returns:
-        the features by split, as `features.read_splits` gives them; how many were computed.
+        a row an example, sorted by digest, as `every_view` has it; their features [n, d], as the
+        backbone gives them; how many were computed.
     """
     no_plan = pd.DataFrame(columns=["digest", "view", *engines[0].kind.view_columns])
     computed, parts = 0, []
     for engine in engines:
-        table = every_view(manifest, no_plan, engine)
+        table = every_view(examples, no_plan, engine)
         keys = table["key"].tolist()
         with open_store() as cache:
             missing = without(table, cache.held(keys))
@@ -66,7 +66,26 @@ def originals(
             found |= features_of(batch, engine, batch_size)
         computed += len(missing) + len(damaged)
         parts.append(np.stack([found[key] for key in keys]))
-    vectors = raised(joined.beside(parts), power)
+    return table, joined.beside(parts), computed
+
+
+def originals(
+    manifest: pd.DataFrame, classes: list[str], engines: list[Engine], batch_size: int, power: float
+) -> tuple[dict[str, Split], int]:
+    """`vectors` of the examples of a manifest, by split.
+
+    Args:
+        manifest: the examples.
+        classes: the label at each position, or the names of the targets, as `targets.names`.
+        engines: as for `vectors`.
+        batch_size: as for `vectors`.
+        power: that features are raised to.
+
+    Returns:
+        the features by split, as `features.read_splits` gives them; how many were computed.
+    """
+    table, features, computed = vectors(manifest, engines, batch_size)
+    features = raised(features, power)
     of_digest = manifest.set_index("digest")
     table["split"] = of_digest["split"].loc[table["digest"]].to_numpy()
     splits = {}
@@ -78,6 +97,6 @@ def originals(
             rows["path"].to_numpy(dtype=str),
             rows["view"].to_numpy(),
             targets.of(of_digest.loc[rows["digest"]], classes),
-            vectors[chosen.to_numpy()],
+            features[chosen.to_numpy()],
         )
     return splits, computed

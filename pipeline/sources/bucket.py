@@ -10,8 +10,8 @@ from ..core import objects, rows
 from ..core.errors import DataError
 from ..core.objects import LISTING, Objects
 from ..core.rows import Row
-from .folder import split_folders
-from .found import Found, Listing, Refused, is_hidden, tidy, why_no_label
+from .folder import labelled, split_folders
+from .found import Found, Listing, Refused, is_hidden
 from .table import OWN, TABLE, of_row, opened, slicing, spelt
 
 WRITES_IT = "run `headstart list s3://BUCKET/PREFIX`"
@@ -61,10 +61,8 @@ def _by_prefix(file: Path, listed: Objects) -> Listing:
             continue
         parts = one.key.split("/")
         reason = "hidden or system file" if any(map(is_hidden, parts)) else ""
-        if not reason and len(parts) < depth + 2:
-            reason = "not in a class's folder"
-        label = tidy(parts[depth]) if len(parts) > depth else ""
-        reason = reason or why_no_label(label)
+        label, of_place = labelled(parts, depth)
+        reason = reason or of_place
         path = rows.address(file, one.key)
         if reason:
             refused.append(Refused(path, reason))

@@ -20,6 +20,7 @@ from ..core.progress import Progress
 from ..kinds import Kind
 from ..store.interface import Store
 from ..store.vectors import open_store
+from ..tables.manifest import UNLABELLED
 from . import remembered
 from .found import Found, Refused
 
@@ -243,26 +244,29 @@ def drop_repeats(passed: list[Checked], kind: Kind) -> tuple[list[Checked], list
     """Keep one of several identical files, so that none is both learnt from and tested on.
 
     Under one label, the one in the most held-out split stays (test, then val, then train). Under
-    two labels none stays: at least one of the labels is wrong.
+    two labels none stays: at least one of the labels is wrong. One without a label, of another
+    domain, stays where no other has its bytes.
     """
     by_digest: dict[str, list[Checked]] = {}
     for example in passed:
         by_digest.setdefault(example.digest, []).append(example)
-    held_out_first = ("test", "val", "train", "")
+    held_out_first = ("test", "val", "train", "", UNLABELLED)
     kept: list[Checked] = []
     refused: list[Refused] = []
     for copies in by_digest.values():
-        labels = sorted({example.found.label for example in copies})
-        if len({(example.found.label, str(example.found.targets)) for example in copies}) > 1:
+        copies.sort(key=lambda example: (held_out_first.index(example.found.split), example.found))
+        first = copies[0].found
+        labelled = [example.found for example in copies if example.found.split != UNLABELLED]
+        labels = sorted({found.label for found in labelled})
+        if len({(found.label, str(found.targets)) for found in labelled}) > 1:
             reason = f"the same {kind.noun} has the labels " + " and ".join(labels)
             refused += [Refused(example.found.path, reason) for example in copies]
             continue
-        copies.sort(key=lambda example: (held_out_first.index(example.found.split), example.found))
-        first = copies[0].found.path
         kept.append(copies[0])
         for example in copies[1:]:
             path = example.found.path
-            reason = "named twice" if path == first else f"the same {kind.noun} as {first}"
+            again = path == first.path
+            reason = "named twice" if again else f"the same {kind.noun} as {first.path}"
             refused.append(Refused(path, reason))
     return kept, refused
 

@@ -1,9 +1,10 @@
 """Source `folder`: a folder for each class, perhaps below a folder for each split."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.errors import DataError
-from ..tables.manifest import SPLITS
+from ..tables.manifest import SPLITS, UNLABELLED
 from .found import Found, Listing, Refused, tidy, walk, why_no_label, why_not
 
 LIKE_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
@@ -13,6 +14,7 @@ def folder(root: Path) -> Listing:
     """`<class>/<file>` folders, or `train|val|test/<class>/<file>`.
 
     It is the second layout when `train` is there and every other folder has a split's name too.
+    `target/<file>` beside them is an example without a label, of another domain.
     Folders below a class belong to it. A link to a file is followed (DVC may link files from its
     cache); a link to a folder is refused, so that no circle is walked.
 
@@ -28,19 +30,35 @@ def folder(root: Path) -> Listing:
     for path in paths:
         parts = path.parts[len(root.parts) :]
         reason = why_not(path, root)
-        if not reason and len(parts) < depth + 2:
-            reason = "not in a class's folder"
-        label = tidy(parts[depth]) if len(parts) > depth else ""  # beside the splits' folders
-        reason = reason or why_no_label(label)
+        label, of_place = labelled(parts, depth)
+        reason = reason or of_place
         if reason:
             refused.append(Refused(path, reason))
         else:
             found.append(Found(path, label, parts[0] if depth else ""))
     levels = len(root.parts) + depth + 1
-    classes = {tidy(path.name) for path in folders if len(path.parts) == levels}
+    classes = {
+        tidy(path.name)
+        for path in folders
+        if len(path.parts) == levels and not (depth and path.parent.name == UNLABELLED)
+    }
     for label in sorted(classes - {row.label for row in found}):
         print(f"ingest: warning: class {label!r} has no examples and is left out")
     return Listing(found, sorted(refused))
+
+
+def labelled(parts: Sequence[str], depth: int) -> tuple[str, str]:
+    """The label of a file by the folders that it lies in, and why it has none where it needs one.
+
+    Args:
+        parts: of the file's path below the source's folder.
+        depth: as `split_folders` tells.
+    """
+    if len(parts) < depth + 2:
+        unlabelled = depth and len(parts) > 1 and parts[0] == UNLABELLED
+        return "", "" if unlabelled else "not in a class's folder"
+    label = tidy(parts[depth])
+    return label, "" if depth and parts[0] == UNLABELLED else why_no_label(label)
 
 
 def split_folders(top: set[str], where: str) -> int:
@@ -49,7 +67,7 @@ def split_folders(top: set[str], where: str) -> int:
     Raises:
         DataError: they seem to be those of splits, and have other names.
     """
-    depth = 1 if "train" in top and top <= set(SPLITS) else 0
+    depth = 1 if "train" in top and top <= {*SPLITS, UNLABELLED} else 0
     if not depth and top and {name.casefold() for name in top} <= LIKE_SPLITS:
         raise DataError(
             f"the folders of {where} are {', '.join(sorted(top))}; name them train, val and test,"

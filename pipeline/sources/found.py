@@ -9,6 +9,8 @@ import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
+from ..tables.manifest import SPLITS, UNLABELLED
+
 SYSTEM_NAMES = {"thumbs.db", "desktop.ini", "__macosx", "@eadir"}  # Windows, macOS, Synology
 
 
@@ -92,6 +94,13 @@ def is_hidden(name: str) -> bool:
 def tidy(text: str) -> str:
     """In Unicode's composed form, so that two ways to write an é are one; spaces made single."""
     return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def why_no_split(split: str) -> str:
+    """Why a text is none of the splits that a source may give; empty where it is, or is empty."""
+    if not split or split in (*SPLITS, UNLABELLED):
+        return ""
+    return f"split {split!r} is none of {', '.join(SPLITS)} and {UNLABELLED}"
 
 
 def why_no_label(label: str) -> str:

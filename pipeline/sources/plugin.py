@@ -13,8 +13,8 @@ from ..core import plugins
 from ..core.errors import ParamsError
 from ..core.files import leads_out
 from ..core.paths import PICTURES
-from ..tables.manifest import SPLITS
-from .found import Found, Listing, Refused, tidy, why_no_label, why_not
+from ..tables.manifest import UNLABELLED
+from .found import Found, Listing, Refused, tidy, why_no_label, why_no_split, why_not
 
 
 def plugin(name: str, root: Path) -> Listing:
@@ -32,9 +32,9 @@ def plugin(name: str, root: Path) -> Listing:
     refused: list[Refused] = []
     for number, row in enumerate(rows, 1):
         path, label, split, group = _parted(row, f"{asked_by}: row {number}")
-        reason = _why_not(path, root) or why_no_label(label)
-        if not reason and split and split not in SPLITS:
-            reason = f"split {split!r} is none of {', '.join(SPLITS)}"
+        reason = _why_not(path, root) or why_no_split(split)
+        if split != UNLABELLED:
+            reason = reason or why_no_label(label)
         if reason:
             refused.append(Refused(path, reason))
         else:

@@ -5,7 +5,16 @@ import pandas as pd
 from ..core.params import IngestParams
 from ..kinds import Kind
 from ..tables.draw import draw
-from ..tables.manifest import DRAWN, GIVEN, PLACE, SLICE, SPLITS, TARGET
+from ..tables.manifest import (
+    COLUMNS,
+    DRAWN,
+    GIVEN,
+    PLACE,
+    SLICE,
+    SPLITS,
+    TARGET,
+    UNLABELLED,
+)
 from ..tables.task_names import CLASSIFICATION, REGRESSION, SEPARATOR
 from .checked import Checked
 
@@ -42,6 +51,18 @@ def split(
     # A column of the kind that tells nothing of any example is left out.
     silent = [name for name in kind.columns if rows and (manifest[name] == "").all()]
     return manifest.drop(columns=silent)
+
+
+def unlabelled(kept: list[Checked]) -> tuple[list[Checked], pd.DataFrame]:
+    """Those that have a label, and of those of another domain a table without labels."""
+    rest = [example for example in kept if example.found.split != UNLABELLED]
+    rows = [
+        (example.digest, example.found.path.as_posix(), "", UNLABELLED)
+        for example in kept
+        if example.found.split == UNLABELLED
+    ]
+    table = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
+    return rest, table.sort_values("path", ignore_index=True)
 
 
 def _learned(kept: list[Checked], settings: IngestParams) -> pd.DataFrame:

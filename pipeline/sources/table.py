@@ -8,8 +8,8 @@ from ..core import rows as examples
 from ..core.errors import DataError
 from ..core.rows import Row
 from ..kinds import Kind
-from ..tables.manifest import SPLITS
-from .found import Found, Listing, Refused, tidy, walk, why_no_label, why_not
+from ..tables.manifest import UNLABELLED
+from .found import Found, Listing, Refused, tidy, walk, why_no_label, why_no_split, why_not
 
 TABLE = "labels"  # and the source as its ending
 OWN = ("path", "label", "split", "group")
@@ -76,9 +76,9 @@ def of_row(
 ) -> Found | Refused:
     """The example at `path` with what its row tells; refused where there is a reason already."""
     label, split, group = (tidy(row.get(name) or "") for name in ("label", "split", "group"))
-    reason = reason or ("" if targets else why_no_label(label))
-    if not reason and split and split not in SPLITS:
-        reason = f"split {split!r} is none of {', '.join(SPLITS)}"
+    reason = reason or why_no_split(split)
+    if not targets and split != UNLABELLED:
+        reason = reason or why_no_label(label)
     if reason:
         return Refused(path, reason)
     slices = tuple(tidy(row[name]) for name in columns)

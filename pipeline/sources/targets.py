@@ -3,8 +3,10 @@
 import math
 from collections.abc import Sequence
 
+from ..core.errors import DataError
 from ..core.params import IngestParams
 from ..tables import targets
+from ..tables.manifest import UNLABELLED
 from ..tables.task_names import CLASSIFICATION, REGRESSION, SEPARATOR
 from .found import Found, Listing, Refused
 
@@ -13,9 +15,17 @@ def targeted(listing: Listing, settings: IngestParams) -> Listing:
     """The listing with what is to be learned of each example, for the task of `settings`.
 
     An example whose label or target is no such thing is refused.
+
+    Raises:
+        DataError: there are examples of another domain, for a task that none are used in.
     """
     if settings.task == CLASSIFICATION:
         return listing
+    if unlabelled := [row.path for row in listing.found if row.split == UNLABELLED]:
+        raise DataError(
+            f"{unlabelled[0]} is of split {UNLABELLED}, for ingest.task classification, and"
+            f" ingest.task is {settings.task}: leave such examples out"
+        )
     found: list[Found] = []
     refused = list(listing.refused)
     for row in listing.found:

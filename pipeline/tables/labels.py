@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from ..core.errors import DataError
-from .manifest import SPLITS
+from .manifest import SPLITS, UNLABELLED
 
 NAMED_AT_MOST = 10  # labels in a line
 
@@ -20,7 +20,10 @@ NEEDS = {
     "rank": ("val", "to rank by", ", or set rank.run to []"),
     "finetune": ("val", "to judge by", ", or set finetune.run to []"),
     "from_scratch": ("val", "to judge by", ", or set from_scratch.run to []"),
+    "adapt": ("val", "to calibrate by", ", or set adapt.run to []"),
 }
+
+LEAST_UNLABELLED = 20  # of another domain: of fewer, not even the mean is known
 
 
 def require(manifest: pd.DataFrame, stage: str) -> None:
@@ -35,6 +38,19 @@ def require(manifest: pd.DataFrame, stage: str) -> None:
         raise DataError(
             f"{stage} has no {word} example {purpose}; raise ingest.shares.{split} or add examples"
             f" of that split{otherwise}"
+        )
+
+
+def require_unlabelled(count: int) -> None:
+    """See that there are enough examples of another domain for the stage adapt.
+
+    Raises:
+        DataError: there are too few.
+    """
+    if count < LEAST_UNLABELLED:
+        raise DataError(
+            f"adapt needs {LEAST_UNLABELLED} examples of split {UNLABELLED}, and there are {count}:"
+            " add examples of the other domain, or set adapt.run to []"
         )
 
 

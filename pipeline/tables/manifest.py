@@ -11,6 +11,9 @@ from ..core.errors import DataError
 from .task_names import CLASSIFICATION
 
 SPLITS = ("train", "val", "test")
+# The split, in a source, of examples of another domain without labels. They are in a table of their
+# own, so that no stage but `adapt` comes across them.
+UNLABELLED = "target"
 COLUMNS = ("digest", "path", "label", "split")  # that stages after ingest read
 # In the file's metadata.
 KIND = b"headstart.kind"

@@ -1,0 +1,176 @@
+"""Optional stage, adapt: the head for another domain, of which there are examples without labels.
+
+Heads are made for it in several ways, and one is chosen without a label of that domain, or none
+(`transfer/adapting.py`). Its bundle goes to `adapted/`; where none was chosen, that is a copy of
+the bundle that there is. The test examples only measure what each way was worth.
+"""
+
+import json
+import shutil
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from . import kinds
+from .backbones import exports
+from .backbones.engines import open_engines
+from .core import command, params
+from .core.errors import ParamsError
+from .core.paths import (
+    ADAPT,
+    ADAPT_TABLE,
+    ADAPTED,
+    BUNDLE,
+    FEATURES,
+    HEAD,
+    HEAD_WEIGHTS,
+    MANIFEST,
+    TARGET,
+)
+from .heads.fit import class_weights, device_for
+from .heads.head import load_head, stop_if_of_another_task
+from .heads.hyperparameters import CLOSED_FORMS, from_used
+from .heads.trained import Schedule, kept_figures
+from .runners.wanted import vectors
+from .serving.writing import read_figures, write
+from .tables import joined
+from .tables.features import Split, read_splits
+from .tables.labels import require, require_unlabelled
+from .tables.manifest import kind_in, read_manifest, task_in
+from .tables.power import raised
+from .tasks import paired
+from .transfer import adapting
+from .transfer.adapting import NONE, Source, Way
+
+NO_SETS = "the sets of the bundle are no promise for examples of another domain"
+DIFFERENCE, BINS = 0.03, 15  # of `paired.compare`; accuracy and loss have no bins
+
+
+def adapt() -> None:
+    """Make the heads, choose one, measure all of them on the test examples, write the bundle."""
+    settings = params.load(kinds.schema).adapt
+    extracting = params.load(kinds.schema).extract
+    training = params.load(kinds.schema).train
+    manifest, unlabelled = read_manifest(MANIFEST), read_manifest(TARGET)
+    kind = kind_in(MANIFEST)
+    require(manifest, "adapt")
+    require_unlabelled(len(unlabelled))
+    head, about = load_head(HEAD_WEIGHTS, HEAD)
+    stop_if_of_another_task(about, task_in(MANIFEST))
+    names, power = about["classes"], about["power"]
+    splits = read_splits(FEATURES, manifest, names, ["train", "val", "test"], power)
+    engines = open_engines(extracting, kinds.named(kind))
+    _, features, computed = vectors(unlabelled, engines, extracting.batch_size)
+    target = raised(features, power)
+    print(f"adapt: {len(target) - computed} target examples reused, {computed} computed")
+
+    hyperparameters, rows = from_used(about["hyperparameters"]), splits["train"]
+    schedule = Schedule(
+        epochs=about["epoch"],
+        batch_size=training.batch_size,
+        patience=0,
+        class_weights=class_weights(training.class_weights, rows.labels, len(names)),
+        counts=head.idf is not None,
+    )
+    descends = hyperparameters.optimizer not in CLOSED_FORMS
+    device = device_for(training.device, descends)
+    source = Source(rows, splits["val"], hyperparameters, schedule, device, about["refit"])
+    ways = adapting.ways(source, target)
+    known = adapting.evidence(ways, target)
+    chosen, why = adapting.choose(known)
+    if settings.method != "auto":
+        chosen, why = settings.method, "adapt.method asks for it"
+    if chosen not in ways:
+        raise ParamsError(
+            f"adapt.method {chosen} aligns features, and counts of terms cannot be aligned: take"
+            " auto or prior_shift"
+        )
+
+    print(f"adapt: {chosen}: {why}")
+    table, measured = measure(ways, splits["test"], names, chosen)
+    shares = dict(zip(names, ways[chosen].shares.round(6).tolist(), strict=True))
+    report = {
+        "chosen": chosen,
+        "why": why,
+        "target": {"pictures": len(target)},
+        "evidence": rounded(asdict(known)),
+        "shares": shares,
+        "test": measured,
+    }
+    ADAPT.parent.mkdir(parents=True, exist_ok=True)
+    ADAPT.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    table.insert(1, "expected_accuracy", [known.expected[name] for name in table["method"]])
+    table.to_csv(ADAPT_TABLE, index=False, float_format="%.6g", lineterminator="\n")
+    if chosen == NONE:
+        shutil.copytree(BUNDLE, ADAPTED, dirs_exist_ok=True)
+        print(f"adapt: {ADAPTED} is a copy of {BUNDLE}")
+        return
+    way = ways[chosen]
+    about |= kept_figures(way.kept, len(splits["val"].labels))
+    about |= {"temperature": way.temperature, "adapted": chosen}
+    files = [
+        exports.exported(name, extracting.weights, extracting.pooling)
+        for name in joined.names(extracting.backbone)
+    ]
+    had = read_figures(BUNDLE / "bundle.json", "bundle").get("sets")
+    sets = {"why_no_sets": NO_SETS} if had else {}
+    aligned = way.source.train, way.source.val
+    write(ADAPTED, files, kind, extracting, way.head, about, report, manifest, *aligned, sets)
+    if sets:
+        print(f"adapt: {NO_SETS}")
+
+
+def measure(
+    ways: dict[str, Way], test: Split, names: list[str], chosen: str
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """What each way was worth on the test examples, and how the chosen one compares with none.
+
+    Returns:
+        a row a way; and of the test examples how many there are, the accuracy before and after, and
+        what the paired tests found of accuracy and loss.
+    """
+    answers = {}
+    for name, way in ways.items():
+        shares = way.head.answers(test.features, way.temperature)
+        columns = {f"p({label})": column for label, column in zip(names, shares.T, strict=True)}
+        answers[name] = pd.DataFrame(columns, index=pd.Index(test.digests)).assign(
+            label=[names[label] for label in test.labels],
+            predicted=[names[label] for label in shares.argmax(axis=1)],
+            probability=shares.max(axis=1),
+        )
+    rows = []
+    for name, one in answers.items():
+        right = one["predicted"] == one["label"]
+        was = answers[NONE]["predicted"] == one["label"]
+        row = (right.mean(), (right & ~was).sum(), (was & ~right).sum()) if len(one) else ("",) * 3
+        rows.append((name, "yes" if name == chosen else "no", *row))
+    columns = ["method", "chosen", "test_accuracy", "gained", "lost"]
+    table = pd.DataFrame(rows, columns=columns)
+    found: dict[str, Any] = {"pictures": len(test.labels)}
+    for measure_, lower in (("accuracy", False), ("loss", True)):
+        compared = paired.compare(answers[NONE], answers[chosen], measure_, lower, DIFFERENCE, BINS)
+        if compared is None or not compared.shared:
+            continue
+        found[measure_] = rounded({"before": compared.old, "after": compared.new}) | {
+            "answer": compared.answer,
+            "found": compared.found,
+        }
+        if chosen != NONE:
+            print(
+                f"adapt: {measure_} on {compared.shared} test examples {compared.old:.4f} before,"
+                f" {compared.new:.4f} after: {compared.answer} ({compared.found})"
+            )
+    return table, found
+
+
+def rounded(figures: dict[str, Any]) -> dict[str, Any]:
+    """Figures to six significant digits: more only shows how CPUs round."""
+    return {
+        name: rounded(value) if isinstance(value, dict) else float(f"{value:.6g}")
+        for name, value in figures.items()
+    }
+
+
+if __name__ == "__main__":
+    command.run(adapt)
