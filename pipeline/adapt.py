@@ -78,7 +78,7 @@ def adapt() -> None:
     source = Source(rows, splits["val"], hyperparameters, schedule, device, about["refit"])
     ways = adapting.ways(source, target)
     known = adapting.evidence(ways, target)
-    chosen, why = adapting.choose(known)
+    chosen, why = adapting.choose(known, len(names))
     if settings.method != "auto":
         chosen, why = settings.method, "adapt.method asks for it"
     if chosen not in ways:
@@ -100,7 +100,7 @@ def adapt() -> None:
     }
     ADAPT.parent.mkdir(parents=True, exist_ok=True)
     ADAPT.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    table.insert(1, "expected_accuracy", [known.expected[name] for name in table["method"]])
+    table.insert(1, "information", [known.information[name] for name in table["method"]])
     table.to_csv(ADAPT_TABLE, index=False, float_format="%.6g", lineterminator="\n")
     if chosen == NONE:
         shutil.copytree(BUNDLE, ADAPTED, dirs_exist_ok=True)

@@ -5,11 +5,11 @@ source features that are aligned with the target's, and `both` is the one after 
 them is taken by what can be known without a label of the target (`choose`), or none.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from ..core.errors import TrainingError
 from ..heads.fit import fit_heads, refit
@@ -24,7 +24,8 @@ Integers = npt.NDArray[np.int64]
 
 NONE, PRIOR_SHIFT, CORAL, BOTH = "none", "prior_shift", "coral", "both"
 APART = 0.05  # p-value below which the target is another domain
-SURE = 0.01  # p-value below which shares, or the expected accuracy, are other ones
+SURE = 0.01  # p-value below which the classes' shares are other ones
+RISEN = 0.15  # by how much answers have to tell more, as a part of the most that they can tell
 
 
 @dataclass(frozen=True)
@@ -132,71 +133,60 @@ def ways(source: Source, target: Floats) -> dict[str, Way]:
 class Evidence:
     """What is known without a label of the target.
 
-    `apart` is the p-value of that nothing but the classes' shares differs, `shares` that of that
-    these do not, and `drop` that of that the head as it is does as well on the target.
-    `expected` is the accuracy that each way is expected to have there, and `source` that of the
-    head as it is on validation examples.
+    `apart` is the p-value of that nothing but the classes' shares differs, and `shares` that of
+    that these do not. `information` is how much each way's answers tell of the target.
     """
 
     apart: float
     shares: float
-    drop: float
-    source: float
-    expected: dict[str, float]
+    information: dict[str, float]
 
 
 def evidence(found: dict[str, Way], target: Floats) -> Evidence:
-    """Compare the target with the source, and say what to expect of each way."""
+    """Compare the target with the source, and the ways by what they answer there."""
     way = found[NONE]
     originals = way.source.originals()
-    shares = found[PRIOR_SHIFT].shares
-    alike = domains.in_shares(originals.labels, shares)
+    alike = domains.in_shares(originals.labels, found[PRIOR_SHIFT].shares)
     with one_thread():
         apart = domains.apart(originals.features[alike], target)
-    val = way.source.val
-    on_val = probabilities(way.judge.logits(val.features), way.temperature)
-    on_target = way.of_target(target)
-    other = domains.other_shares(on_val.argmax(axis=1), on_target.argmax(axis=1), len(shares))
-    expected = {}
-    for name, one in found.items():
-        of_val = probabilities(one.judge.logits(one.source.val.features), one.temperature)
-        expected[name] = expected_accuracy(of_val, val.labels, one.of_target(target))
-    right = int((on_val.argmax(axis=1) == val.labels).sum())
-    there = round(expected[NONE] * len(target))
-    table = [[right, len(val.labels) - right], [there, len(target) - there]]
-    drop = float(stats.fisher_exact(table, alternative="greater").pvalue)
-    return Evidence(apart, other, drop, right / len(val.labels), expected)
+    of_val = way.judge.logits(way.source.val.features).argmax(axis=1)
+    of_target = way.judge.logits(target).argmax(axis=1)
+    shares = domains.other_shares(of_val, of_target, len(way.shares))
+    told = {name: information(one.of_target(target)) for name, one in found.items()}
+    return Evidence(apart, shares, told)
 
 
-def expected_accuracy(of_val: Doubles, labels: Integers, of_target: Doubles) -> float:
-    """The accuracy to expect of a head on a target, from its largest probabilities there.
+def information(of_target: Doubles) -> float:
+    """How much the answers tell: the mutual information of example and class, in nats.
 
-    It is the share of target examples whose largest probability is above a threshold, above which
-    as many validation examples are as the head has right (average thresholded confidence; Garg et
-    al., "Leveraging unlabeled data to predict out-of-distribution performance", ICLR 2022).
+    It is high where each answer is sure, and answers differ (Bridle, Heading and MacKay, 1991; as a
+    way to choose among adapted heads, Musgrave, Belongie and Lim, 2022).
 
     Args:
-        of_val: probabilities [n, c] of validation examples that the head has not learned from.
-        labels: of these, [n].
         of_target: probabilities [m, c].
     """
-    wrong = float((of_val.argmax(axis=1) != labels).mean())
-    threshold = np.quantile(of_val.max(axis=1), wrong)
-    return float((of_target.max(axis=1) >= threshold).mean())
+    mean = of_target.mean(axis=0)
+    entropies = [-(p * np.log(np.maximum(p, 1e-300))).sum(axis=-1) for p in (mean, of_target)]
+    return float(entropies[0] - entropies[1].mean())
 
 
-def choose(known: Evidence) -> tuple[str, str]:
+def choose(known: Evidence, classes: int) -> tuple[str, str]:
     """The way to take and why, in words; the rule of docs/adapt.md.
 
     Aligning features where only the classes' shares differ does much harm, and so does the other
     way round. So each is taken only where a test says that it is needed.
+
+    Args:
+        known: of the target.
+        classes: how many there are.
     """
     if known.apart >= APART:
         if known.shares < SURE:
             return PRIOR_SHIFT, "the target looks like the source with its classes in other shares"
         return NONE, "the target looks like the source"
-    if known.drop >= SURE:
-        return NONE, "the target differs, but the head is expected to be right there as often"
-    if CORAL not in known.expected:
-        return NONE, "the target differs, but counts of terms cannot be aligned"
-    return CORAL, "the target differs, and the head is expected to be right there less often"
+    if CORAL not in known.information:
+        return NONE, "the target is another domain, but counts of terms cannot be aligned"
+    risen = known.information[CORAL] - known.information[NONE]
+    if risen < RISEN * math.log(classes):
+        return NONE, "the target is another domain, but aligned answers tell too little more of it"
+    return CORAL, "the target is another domain, and aligned answers tell more of it"

@@ -35,12 +35,3 @@ def shares(probabilities: Doubles, source: Doubles) -> Doubles:
         if np.abs(found - before).max() < CLOSE:
             break
     return found
-
-
-def evidence(probabilities: Doubles, source: Doubles, found: Doubles) -> float:
-    """Twice the logarithm by which the shares `found` explain the examples better than `source`.
-
-    Of examples in the source's shares it is distributed as chi-squared with c - 1 degrees of
-    freedom or below (Wilks, 1938).
-    """
-    return 2 * float(np.log(probabilities @ (found / source)).sum())
