@@ -1,7 +1,7 @@
 """Make pictures of surfaces of two domains: `python examples/adapt/data.py [mix]`.
 
-- Without a word: `data/raw/surfaces/`. The training and validation pictures are taken in good light,
-  the pictures of `test` and `target` with a third of it. Those of `target` have no labels.
+- Without a word: `data/raw/surfaces/`. The pictures of `train` and `val` are taken in good light,
+  those of `test` and `target` with a third of it. Those of `target` have no labels.
 - mix: all are taken in good light, but most pictures of `test` and `target` show one surface.
 """
 
