@@ -34,7 +34,7 @@ repro: setup  ## run what changed, from examples to metrics (dvc repro)
 flow: setup  ## the same as a Prefect flow (ARGS="--force" and more: make flow ARGS=--help)
 	python -m flows.run $(ARGS)
 
-example:  ## a small project, made and run (KIND=vector, text, audio, multilabel or regression)
+example:  ## a small project, made and run (KIND=vector, text, audio, multilabel, regression or adapt)
 	@[ -n "$(KIND)" ] || { echo "example: error: say which: make example KIND=text" >&2; exit 2; }
 	@$(MAKE) --no-print-directory setup \
 		EXTRAS="$(filter text audio,$(KIND)) $(filter example-text example-audio,example-$(KIND))"
