@@ -26,6 +26,7 @@ NONE, PRIOR_SHIFT, CORAL, BOTH = "none", "prior_shift", "coral", "both"
 APART = 0.05  # p-value below which the target is another domain
 SURE = 0.01  # p-value below which the classes' shares are other ones
 RISEN = 0.15  # by how much answers have to tell more, as a part of the most that they can tell
+SURER = 0.05  # by how much they have to be surer, likewise
 
 
 @dataclass(frozen=True)
@@ -134,12 +135,14 @@ class Evidence:
     """What is known without a label of the target.
 
     `apart` is the p-value of that nothing but the classes' shares differs, and `shares` that of
-    that these do not. `information` is how much each way's answers tell of the target.
+    that these do not. `information` is how much each way's answers tell of the target, and `doubt`
+    the mean entropy of an answer, both in nats.
     """
 
     apart: float
     shares: float
     information: dict[str, float]
+    doubt: dict[str, float]
 
 
 def evidence(found: dict[str, Way], target: Floats) -> Evidence:
@@ -152,22 +155,19 @@ def evidence(found: dict[str, Way], target: Floats) -> Evidence:
     of_val = way.judge.logits(way.source.val.features).argmax(axis=1)
     of_target = way.judge.logits(target).argmax(axis=1)
     shares = domains.other_shares(of_val, of_target, len(way.shares))
-    told = {name: information(one.of_target(target)) for name, one in found.items()}
-    return Evidence(apart, shares, told)
+    answers = {name: one.of_target(target) for name, one in found.items()}
+    doubt = {name: float(entropy(one).mean()) for name, one in answers.items()}
+    # Mutual information of example and class (Bridle, Heading and MacKay, "Unsupervised classifiers,
+    # mutual information and phantom targets", 1991).
+    told = {name: float(entropy(one.mean(axis=0))) - doubt[name] for name, one in answers.items()}
+    return Evidence(apart, shares, told, doubt)
 
 
-def information(of_target: Doubles) -> float:
-    """How much the answers tell: the mutual information of example and class, in nats.
-
-    It is high where each answer is sure, and answers differ (Bridle, Heading and MacKay, 1991; as a
-    way to choose among adapted heads, Musgrave, Belongie and Lim, 2022).
-
-    Args:
-        of_target: probabilities [m, c].
-    """
-    mean = of_target.mean(axis=0)
-    entropies = [-(p * np.log(np.maximum(p, 1e-300))).sum(axis=-1) for p in (mean, of_target)]
-    return float(entropies[0] - entropies[1].mean())
+def entropy(probabilities: Doubles) -> Doubles:
+    """In nats, over the last axis."""
+    of_each = probabilities * np.log(np.maximum(probabilities, 1e-300))
+    found: Doubles = -of_each.sum(axis=-1)
+    return found
 
 
 def choose(known: Evidence, classes: int) -> tuple[str, str]:
@@ -186,7 +186,9 @@ def choose(known: Evidence, classes: int) -> tuple[str, str]:
         return NONE, "the target looks like the source"
     if CORAL not in known.information:
         return NONE, "the target is another domain, but counts of terms cannot be aligned"
-    risen = known.information[CORAL] - known.information[NONE]
-    if risen < RISEN * math.log(classes):
+    most = math.log(classes)
+    risen = (known.information[CORAL] - known.information[NONE]) / most
+    surer = (known.doubt[NONE] - known.doubt[CORAL]) / most
+    if risen < RISEN or surer < SURER:
         return NONE, "the target is another domain, but aligned answers tell too little more of it"
     return CORAL, "the target is another domain, and aligned answers tell more of it"

@@ -217,10 +217,12 @@ def test_keys_of_any_form_are_found_again(bucket: Bucket, project: Project) -> N
 
 def test_folders_of_splits_are_taken_as_such(bucket: Bucket, project: Project) -> None:
     bucket.put(**{f"{split}/ant/1.png": split.encode() for split in ("train", "val", "test")})
+    bucket.put(**{"target/1.png": b"elsewhere"})
     project.set(**{"ingest.source": "s3", "ingest.path": FOLDER})
     listing.run(bucket.address)
     taken, _ = listed_keys(params.load(kinds.schema).ingest)
-    assert taken == {f"{s}%2Fant%2F1.png": ("ant", s) for s in ("train", "val", "test")}
+    labelled = {f"{s}%2Fant%2F1.png": ("ant", s) for s in ("train", "val", "test")}
+    assert taken == labelled | {"target%2F1.png": ("", "target")}
 
 
 def test_a_table_beside_the_listing_has_the_labels(

@@ -22,14 +22,15 @@ def found(rows: str) -> Listing:
 
 
 def test_rows_are_files_with_label_split_and_group(project: Project) -> None:
-    touch(f"{ROOT}/b.png", f"{ROOT}/a.png", f"{ROOT}/deep/c.png")
+    touch(f"{ROOT}/b.png", f"{ROOT}/a.png", f"{ROOT}/deep/c.png", f"{ROOT}/d.png")
     listing = found(
         "yield path / 'b.png', ' a  label '; yield [str(path / 'a.png'), 'two', 'test', None]; "
-        "yield path / 'deep' / 'c.png', 'two', None, 'of one'"
+        "yield path / 'deep' / 'c.png', 'two', None, 'of one'; yield path / 'd.png', '', 'target'"
     )
     assert listing.found == [
         Found(Path(ROOT, "a.png"), "two", "test"),
         Found(Path(ROOT, "b.png"), "a label"),
+        Found(Path(ROOT, "d.png"), "", "target"),
         Found(Path(ROOT, "deep", "c.png"), "two", "", "of one"),
     ]
     assert listing.refused == []
@@ -58,7 +59,10 @@ def test_a_row_that_cannot_be_an_example_is_refused_with_the_reason(
     )
     assert listing.found == []
     why = reasons(listing)
-    assert why.pop(f"{ROOT}/a.png") in ("no label", "split 'later' is none of train, val, test")
+    assert why.pop(f"{ROOT}/a.png") in (
+        "no label",
+        "split 'later' is none of train, val, test and target",
+    )
     assert why == {
         "data/raw/other/b.png": OUTSIDE,
         f"{ROOT}/../other/b.png": OUTSIDE,

@@ -65,6 +65,23 @@ def test_folders_of_splits(project: Project, held_out: list[str]) -> None:
     }
 
 
+def test_examples_of_another_domain_need_no_label(project: Project) -> None:
+    splits = [f"{split}/ant/1.jpg" for split in ("train", "val", "test")]
+    touch(*(f"data/raw/x/{name}" for name in [*splits, "target/1.jpg", "target/bee/2.jpg"]))
+    listing = find.listing(params("folder", "data/raw/x"), IMAGE)
+    assert reasons(listing) == {}
+    assert labelled(listing) == {
+        *((f"data/raw/x/{name}", "ant", name.partition("/")[0]) for name in splits),
+        ("data/raw/x/target/1.jpg", "", "target"),
+        ("data/raw/x/target/bee/2.jpg", "bee", "target"),  # which `ingest` does not look at
+    }
+    in_table = table("path,label,split\n1.jpg,ant,train\n2.jpg,,target\n")
+    assert labelled(in_table) == {
+        ("data/raw/x/1.jpg", "ant", "train"),
+        ("data/raw/x/2.jpg", "", "target"),
+    }
+
+
 def test_a_file_beside_the_folders_of_splits_is_refused(project: Project) -> None:
     touch("data/raw/x/train/ant/1.jpg", "data/raw/x/.DS_Store", "data/raw/x/notes.txt")
     Path("data/raw/x/more").symlink_to("train")
@@ -261,7 +278,7 @@ def test_marks_quotes_and_line_ends_of_other_programs(project: Project, text: st
         ("1.jpg,  ,", "no label"),
         ("1.jpg,a\0nt,", "label holds a control character"),
         ("1.jpg,a\x1b[31mnt,", "label holds a control character"),
-        ("1.jpg,ant,dev", "split 'dev' is none of train, val, test"),
+        ("1.jpg,ant,dev", "split 'dev' is none of train, val, test and target"),
         ("1.jpg", "its row has another number of fields than the header"),
         ("1.jpg,ant,train,more", "its row has another number of fields than the header"),
     ],
