@@ -261,12 +261,12 @@ EVIDENCE = (
 )
 PAGE = """# Adapting a head to another domain
 
-Means over draws {draws}, with up to {target} unlabelled target examples each. The head is `lbfgs` with
-`weight_decay: 0.003` on features of EfficientNet-Lite0 (texts: MiniLM; "as vectors": 64 grey
+Means over draws {draws}, with up to {target} unlabelled target examples each. The head is `lbfgs`
+with `weight_decay: 0.003` on features of EfficientNet-Lite0 (texts: MiniLM; "as vectors": 64 grey
 values). The accuracy is that of the head as it is, on test examples of the target; the next three
-columns say by how much each way changes it, and the rest what `adapt.method: auto` took in each draw
-and gained. Intervals are Student's t over the draws. "Better" and "worse" are McNemar's test over
-the test examples of all draws at the level of 5 % (`tasks/paired.py`); where a draw's test examples
+columns say by how much each way changes it, and the rest what `adapt.method: auto` took in each
+draw and gained. Intervals are Student's t over the draws. "Better" and "worse" are McNemar's test
+over the test examples of all draws at the level of 5 % (`tasks/paired.py`); where a draw's test examples
 are those of another draw too, they count each time. "Another mix": the target's classes are in
 shares from a Dirichlet distribution. "The same": nothing differs.
 

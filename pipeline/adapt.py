@@ -88,7 +88,7 @@ def adapt() -> None:
         )
 
     print(f"adapt: {chosen}: {why}")
-    table, measured = measure(ways, splits["test"], names, chosen)
+    table, measured = measured_on(splits["test"], ways, names, chosen)
     shares = dict(zip(names, ways[chosen].shares.round(6).tolist(), strict=True))
     report = {
         "chosen": chosen,
@@ -121,8 +121,8 @@ def adapt() -> None:
         print(f"adapt: {NO_SETS}")
 
 
-def measure(
-    ways: dict[str, Way], test: Split, names: list[str], chosen: str
+def measured_on(
+    test: Split, ways: dict[str, Way], names: list[str], chosen: str
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """What each way was worth on the test examples, and how the chosen one compares with none.
 
@@ -145,8 +145,7 @@ def measure(
         was = answers[NONE]["predicted"] == one["label"]
         row = (right.mean(), (right & ~was).sum(), (was & ~right).sum()) if len(one) else ("",) * 3
         rows.append((name, "yes" if name == chosen else "no", *row))
-    columns = ["method", "chosen", "test_accuracy", "gained", "lost"]
-    table = pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=["method", "chosen", "test_accuracy", "gained", "lost"])
     found: dict[str, Any] = {"pictures": len(test.labels)}
     for measure_, lower in (("accuracy", False), ("loss", True)):
         compared = paired.compare(answers[NONE], answers[chosen], measure_, lower, DIFFERENCE, BINS)

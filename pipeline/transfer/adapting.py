@@ -101,11 +101,10 @@ def trained(source: Source) -> Way:
 def with_shares(way: Way, shares: Doubles) -> Way:
     """The same for other shares of the classes: their ratio is added to the logits."""
     added = way.temperature * np.log(shares / way.shares)
-    heads = {
-        name: replace(head, bias=(head.bias + added).astype(np.float32))
-        for name, head in (("head", way.head), ("judge", way.judge))
-    }
-    return replace(way, shares=shares, **heads)
+    head, judge = (
+        replace(one, bias=(one.bias + added).astype(np.float32)) for one in (way.head, way.judge)
+    )
+    return replace(way, head=head, judge=judge, shares=shares)
 
 
 def ways(source: Source, target: Floats) -> dict[str, Way]:
@@ -157,8 +156,8 @@ def evidence(found: dict[str, Way], target: Floats) -> Evidence:
     shares = domains.other_shares(of_val, of_target, len(way.shares))
     answers = {name: one.of_target(target) for name, one in found.items()}
     doubt = {name: float(entropy(one).mean()) for name, one in answers.items()}
-    # Mutual information of example and class (Bridle, Heading and MacKay, "Unsupervised classifiers,
-    # mutual information and phantom targets", 1991).
+    # Mutual information of example and class (Bridle, Heading and MacKay, "Unsupervised
+    # classifiers, mutual information and phantom targets", 1991).
     told = {name: float(entropy(one.mean(axis=0))) - doubt[name] for name, one in answers.items()}
     return Evidence(apart, shares, told, doubt)
 
