@@ -266,9 +266,9 @@ with `weight_decay: 0.003` on features of EfficientNet-Lite0 (texts: MiniLM; "as
 values). The accuracy is that of the head as it is, on test examples of the target; the next three
 columns say by how much each way changes it, and the rest what `adapt.method: auto` took in each
 draw and gained. Intervals are Student's t over the draws. "Better" and "worse" are McNemar's test
-over the test examples of all draws at the level of 5 % (`tasks/paired.py`); where a draw's test examples
-are those of another draw too, they count each time. "Another mix": the target's classes are in
-shares from a Dirichlet distribution. "The same": nothing differs.
+over the test examples of all draws at the level of 5 % (`tasks/paired.py`); where a draw's test
+examples are those of another draw too, they count each time. "Another mix": the target's classes
+are in shares from a Dirichlet distribution. "The same": nothing differs.
 
 The rule, pairs by what came of it: {summary}.
 
