@@ -140,6 +140,7 @@ def test_labels_of_target_examples_are_not_looked_at_and_ingest_says_so(
     assert Path("data/manifest.parquet").read_bytes() == manifest  # what all other stages read
 
 
+@pytest.mark.slow
 def test_another_domain_gets_a_head_whose_bundle_answers_by_every_door(
     vectors: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
