@@ -122,7 +122,7 @@ def scale(scratch: Path, pieces: int) -> str:
     with cluster() as ray:
         ray.start_node(cpus=max(SIZES))
         for workers in SIZES:
-            words = (sys.executable, "-m", "benchmarks.on_ray_asleep", ADDRESS)
+            words = (sys.executable, "-m", "tests.ray_asleep", ADDRESS)
             done = ray.run(*words, str(workers), str(pieces), str(SLEEP_S), cwd=ROOT)
             assert done.returncode == 0, done.stderr
             seconds = float(done.stdout.split()[-1])
