@@ -145,6 +145,18 @@ def test_a_stage_that_may_use_a_gpu_is_tagged(stage: str) -> None:
     assert tags == (["gpu"] if named else [])
 
 
+@pytest.mark.parametrize(
+    "file",
+    sorted((ROOT / "examples").glob("*/*.yaml")),
+    ids=lambda file: f"{file.parent.name}/{file.name}",
+)
+def test_the_parameters_of_an_example_have_each_optional_stage(file: Path) -> None:
+    lacking = [
+        name for name in SWITCHED if "run" not in yaml.safe_load(file.read_text()).get(name, {})
+    ]
+    assert lacking == []
+
+
 def test_an_optional_stage_is_off_unless_its_parameters_ask_for_it() -> None:
     sections = yaml.safe_load((ROOT / "params.yaml").read_text())
     switched = {name: f"${{{name}.run}}" for name in sections if "run" in sections[name]}
