@@ -30,7 +30,7 @@ from pipeline.kinds import Kind
 from pipeline.runners.wanted import every_view
 from pipeline.sources.checked import Checked, drop_repeats
 from pipeline.sources.folder import folder as folder_listing
-from pipeline.sources.splits import split
+from pipeline.sources.splits import split, unlabelled
 from pipeline.sources.table import table as table_listing
 from pipeline.sources.targets import targeted
 from pipeline.store.database import features_file
@@ -234,7 +234,8 @@ def coming_manifest(
             if digest:
                 passed.append(Checked(found, digest, tuple(None for _ in kind.columns)))
         kept, _ = drop_repeats(passed, kind)
-        return split(kept, settings.ingest, kind, listed.columns)
+        labelled, _ = unlabelled(kept)
+        return split(labelled, settings.ingest, kind, listed.columns)
 
 
 def in_files(example: Path) -> set[str]:

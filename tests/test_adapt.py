@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import headstart
+from flows import why
 from pipeline import kinds
 from pipeline.core import params
 from pipeline.core.errors import DataError, ParamsError
@@ -271,6 +272,18 @@ def test_an_example_with_a_label_is_none_of_another_domain(vectors: Project) -> 
     }
     assert len(pd.read_parquet("data/target.parquet")) == 100
     assert len(pd.read_parquet("data/manifest.parquet")) == 375
+
+
+def test_why_tells_of_no_target_example_among_those_with_labels(vectors: Project) -> None:
+    write(1.0, LIKE, target=0)
+    run("ingest")
+    before = pd.read_parquet("data/manifest.parquet")
+    write(1.0, LIKE)
+    kind = kinds.named("vector")
+    after = why.coming_manifest(params.load(kinds.schema), before, {str(TABLE)}, kind)
+    assert after is not None
+    assert why.example_changes(before, after, kind) == []
+    assert after["digest"].tolist() == before["digest"].tolist()
 
 
 def test_the_stage_and_its_examples_are_of_classification(vectors: Project) -> None:
