@@ -1,6 +1,7 @@
 """The keys of features name the instructions of the processor that computed them."""
 
 import os
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -30,6 +31,18 @@ def test_it_names_the_instructions_that_there_are(without: str, said: str) -> No
     done = subprocess.run([sys.executable, "-c", SAY], env=environment, text=True,
                           stdout=subprocess.PIPE, check=True)  # fmt: skip
     assert done.stdout == f"x86_64 {said}\n"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="of other processors nothing is told")
+def test_what_computes_in_bfloat16_names_the_instructions_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = processor.arithmetic()
+    for flags, told in (("fpu", ""), ("fpu avx512_bf16 amx_bf16", " avx512_bf16 amx_bf16")):
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
+        monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+        assert processor.arithmetic(bfloat16=True) == plain + told
+        assert processor.arithmetic() == plain
 
 
 def test_a_processor_of_another_maker_has_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def on_cpu(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engine:
         backbone.dimension,
         f"{backbone.fingerprint} torch {torch.__version__} cpu {settings.precision}"
         f" batch {batch_size}",
-        arithmetic(),
+        arithmetic(bfloat16=settings.precision == "bfloat16"),
     )
 
 

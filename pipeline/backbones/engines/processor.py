@@ -11,8 +11,10 @@ CPUINFO = Path("/proc/cpuinfo")
 # What stands in a graph that computes with integers of 8 bits.
 OF_INTEGERS = (b"QuantizeLinear", b"QLinear", b"QAttention", b"MatMulInteger", b"ConvInteger")
 
+OF_BFLOAT16 = ("avx512_bf16", "amx_bf16")  # as Linux calls them
 
-def arithmetic(integers: bool = False) -> str:
+
+def arithmetic(integers: bool = False, bfloat16: bool = False) -> str:
     """What two processors have in common that give an engine's features the same bits.
 
     Engines choose kernels by what the processor can do: with AVX-512 they add in another order than
@@ -22,6 +24,7 @@ def arithmetic(integers: bool = False) -> str:
 
     Args:
         integers: whether the graph computes with them.
+        bfloat16: whether the engine does; how it is summed up differs with the instructions for it.
     """
     can = np._core._multiarray_umath.__cpu_features__  # type: ignore[attr-defined]
     machine = platform.machine().lower().replace("amd64", "x86_64").replace("arm64", "aarch64")
@@ -38,6 +41,8 @@ def arithmetic(integers: bool = False) -> str:
         level = "avx512"
     if integers and (can.get("AVX512VNNI") or _tells_of("avx_vnni")):
         level += " vnni"
+    if bfloat16:
+        level += "".join(f" {flag}" for flag in OF_BFLOAT16 if _tells_of(flag))
     return f"{machine} {level}"
 
 
