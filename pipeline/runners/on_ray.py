@@ -261,6 +261,7 @@ def compute_each(
         for network, table in enumerate(missing)
         for rows in batches(table, settings.batch_size)
     )
+    cache.get([])  # has a bucket's store write down what was asked for: no worker evicts it then
     with (
         _joined(address) as ray,
         Progress("extract", sum(map(len, tables)), "views") as progress,

@@ -124,6 +124,10 @@ def test_checksums_are_told_without_vectors_and_count_as_a_use(address: str) -> 
         assert store.held(list(wanted)) == set(wanted)
         assert store.checksums(list(wanted)) == wanted
     assert list(objects(address, "listings").values()) == [b"".join(sorted(wanted))]
+    with SharedStore(address, None) as store:
+        assert store.held([key(1)]) == {key(1)}
+        assert store.get([]) == {}  # as a run on Ray does before its workers put anything
+    assert key(1) in objects(address, "listings").values()
 
 
 def test_only_float32_vectors_are_stored(address: str) -> None:
