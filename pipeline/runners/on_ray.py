@@ -172,7 +172,7 @@ class Worker:
             files.read(Path(order.example[0]), order.example[1])
             store = store_at(order.store, order.limit)
             store.held([])
-        except (HeadstartError, OSError) as error:
+        except Exception as error:  # the driver has opened the same, so it is the node's
             return f"cannot do the work: {command.in_words(error)}"
         self._engines, self._store = engines, store
         return ""
