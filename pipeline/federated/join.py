@@ -104,13 +104,19 @@ def chosen(
             found.append(read(folder))
         except DataError as error:
             left_out.append((folder, str(error)))
-    dimensions = Counter(one.sums.dimension for one in found)
-    usual = min(dimensions, key=lambda d: (-dimensions[d], d), default=0)
-    expected = wanted(settings, kinds.declared(settings.ingest), usual)
-    alike = []
+    expected = wanted(settings, kinds.declared(settings.ingest), dimension=0)  # not compared
+    fitting = []
     for one in found:
         if reason := _unlike(one.about, expected):
             left_out.append((one.folder, reason))
+        else:
+            fitting.append(one)
+    dimensions = Counter(one.sums.dimension for one in fitting)
+    usual = min(dimensions, key=lambda d: (-dimensions[d], d), default=0)
+    alike = []
+    for one in fitting:
+        if (has := one.sums.dimension) != usual:
+            left_out.append((one.folder, f"it has {has} features, and most have {usual}"))
         else:
             alike.append(one)
     taken: list[Submission] = []
@@ -138,8 +144,6 @@ def _unlike(about: dict[str, Any], expected: dict[str, Any]) -> str:
         elif has["fingerprint"] != wants["fingerprint"]:
             one, other = (f"{b['name']} ({b['fingerprint'][:8]})" for b in (has, wants))
             return f"its backbone is {one}, and {other} in this project"
-        elif has["dimension"] != wants["dimension"]:
-            return f"it has {has['dimension']} features, and most have {wants['dimension']}"
     return ""
 
 

@@ -97,7 +97,10 @@ def read(folder: Path) -> Submission:
     try:
         classes = tuple(named_classes(about))
         noise = about["noise"]
-        _ = str(about["site"]), int(about["number"]), str(about["id"]), about["backbone"]["name"]
+        _, network = int(about["number"]), about["backbone"]
+        texts = about["site"], about["id"], network["name"], network["fingerprint"]
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("a name is no text")
         for field in SHARED:
             _ = about[field]
         held = load(data)

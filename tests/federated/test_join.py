@@ -193,6 +193,10 @@ WRONG = {
     "half rows": (lambda folder: rewrite(folder, halves), "which cannot be"),
     "float32": (lambda folder: rewrite(folder, single), "gram is float32"),
     "short": (lambda folder: rewrite(folder, short), "gram is float64 [20], and for 2 classes"),
+    "no fingerprint": (
+        lambda folder: rewrite(folder, backbone={"name": "identity", "dimension": 6}),
+        "'fingerprint' is missing",
+    ),
     "no strength": (
         lambda folder: rewrite(folder, noise={"spread": float("nan")}),
         "noise of the strength nan",
@@ -233,6 +237,20 @@ def test_another_dimension_than_most_have_is_left_out(server, tmp_path, capsys):
         site.run("cork")
     join.run([other.folder / "site/cork", *NAMES])
     assert "it has 7 features, and most have 6" in capsys.readouterr().out
+
+
+def test_features_of_another_backbone_do_not_outvote_a_good_site(server, capsys):
+    def shorter(held):
+        held["gram"] = held["gram"][:15]
+        held["class_sums"] = held["class_sums"][:, :5].copy()
+
+    other = {"name": "other", "fingerprint": "12" * 32, "dimension": 5}
+    for folder in NAMES[1:]:
+        rewrite(folder, shorter, backbone=other)
+    join.run(NAMES)
+    said = capsys.readouterr().out
+    assert said.count("its backbone is other (12121212), and identity (") == 2
+    assert "1 site joined (lima 1)" in said
 
 
 def test_the_same_site_twice_counts_once_and_the_newest(server, tmp_path, capsys):
