@@ -7,6 +7,7 @@ the difference from the one before, so that a line is short where little changed
 import json
 import os
 import secrets
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,9 @@ class Ledger:
         self.file = file
         self.entries: list[Entry] = []
         self.held: list[Examples] = []
-        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        data = file.read_bytes() if file.exists() else b""
         # A line without an end was being written when its process was killed: nothing left then.
-        self._whole = text[: text.rfind("\n") + 1]
+        self._whole = data[: data.rfind(b"\n") + 1]
         for line in self._whole.splitlines():
             try:
                 self._take(Entry(**json.loads(line)))
@@ -89,13 +90,13 @@ class Ledger:
             )
         return self.last.id
 
-    def differing(self, examples: Examples, settings: str) -> list[tuple[int, int]]:
-        """Of each earlier submission of the same settings its number, and how many examples differ.
+    def differing(self, examples: Examples, settings: str) -> list[tuple[int, str, int]]:
+        """Of each earlier submission of the same settings its number, and `fewest` of both.
 
         Only of those without noise, whose difference is exact.
         """
         return [
-            (entry.number, count(held, examples))
+            (entry.number, *fewest(held, examples))
             for entry, held in zip(self.entries, self.held, strict=True)
             if entry.settings == settings and entry.rho is None
         ]
@@ -115,13 +116,13 @@ class Ledger:
         )
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("r+b" if self.file.exists() else "w+b") as stream:
-            known = stream.seek(len(self._whole.encode()))
+            known = stream.seek(len(self._whole))
             if b"\n" in stream.read():
                 raise DataError(f"{self.file} was added to meanwhile; run again")
             stream.seek(known)
             stream.truncate()
-            line = json.dumps(asdict(entry), ensure_ascii=False) + "\n"
-            stream.write(line.encode())
+            line = (json.dumps(asdict(entry), ensure_ascii=False) + "\n").encode()
+            stream.write(line)
             stream.flush()
             os.fsync(stream.fileno())
         self._whole += line
@@ -132,3 +133,16 @@ class Ledger:
 def count(one: Examples, other: Examples) -> int:
     """How many examples are in one of the two only, or have another label there."""
     return sum(one.get(digest) != other.get(digest) for digest in {**one, **other})
+
+
+def fewest(one: Examples, other: Examples) -> tuple[str, int]:
+    """The class that the fewest examples joined or left, and how many; 0 where none did.
+
+    Each class has a sum of its own, and the difference of two such sums is of these examples alone.
+    """
+    changed: Counter[str] = Counter()
+    for digest in {**one, **other}:
+        before, after = one.get(digest), other.get(digest)
+        if before != after:
+            changed.update(label for label in (before, after) if label is not None)
+    return min(changed.items(), key=lambda item: (item[1], item[0]), default=("", 0))

@@ -18,7 +18,7 @@ def page(
     counts: Mapping[str, int],
     rows: int,
     ledger: Ledger,
-    near: list[tuple[int, int]],
+    near: list[tuple[int, str, int]],
     noise: Noise | None,
 ) -> str:
     """The page.
@@ -29,7 +29,7 @@ def page(
         counts: examples of each class.
         rows: vectors behind the sums: views of examples.
         ledger: with this submission.
-        near: numbers of earlier submissions, and how few examples differ from each.
+        near: numbers of earlier submissions, and how few examples of which class differ from each.
         noise: what there is in the sums.
     """
     number, dimension = about["number"], about["backbone"]["dimension"]
@@ -57,6 +57,7 @@ def page(
         _counts(counts),
         "## What can be read out of it",
         *_readable(rows, dimension, fewest, ledger, near, noise),
+        *_together(about["noise"]),
         "## All submissions of this site",
         _history(ledger),
     ]
@@ -94,7 +95,7 @@ def _readable(
     dimension: int,
     fewest: tuple[str, int],
     ledger: Ledger,
-    near: list[tuple[int, int]],
+    near: list[tuple[int, str, int]],
     noise: Noise | None,
 ) -> list[str]:
     if noise:
@@ -113,30 +114,42 @@ def _readable(
         "Perhaps more: nobody has proved that single vectors cannot be found with effort. The fewer"
         " vectors there are for each number, the more can."
     )
-    if rows < dimension:
+    if rows < 2 * dimension:
         told.append(
-            f"Who was there: {rows:,} vectors are fewer than {dimension:,} numbers, so whoever has"
-            " an example can test whether it is one of them. With more vectors than numbers this"
-            " test does not work; others may."
+            f"Who was there: {rows:,} vectors are fewer than twice the {dimension:,} numbers of"
+            " each, so whoever has an example can test whether it is one of them. With more"
+            " vectors this test errs more and more."
         )
     else:
         told.append(
             "Who was there, only by guessing: whoever has an example can compare it with the mean"
-            " of its class."
+            " of its class and with the other sums. The more vectors there are for each number, the"
+            " less that tells."
         )
-    for number, differs in near:
+    for number, label, differs in near:
         whose = "the sum of their vectors" if differs > 1 else "its vector"
         told.append(
-            f"**{differing(differs)} from submission {number}: whoever has both can tell"
-            f" {whose} by subtracting.** Send this one only if that may be known, or wait until"
+            f"**{differing(label, differs)} from submission {number}: whoever has both can"
+            f" tell {whose} by subtracting.** Send this one only if that may be known, or wait until"
             " more examples have changed."
         )
     return told
 
 
-def differing(differs: int) -> str:
-    """`1 example differs` or `3 examples differ`."""
-    return "1 example differs" if differs == 1 else f"{differs} examples differ"
+def differing(label: str, differs: int) -> str:
+    """`1 example of class fur differs` or `3 examples of class fur differ`."""
+    one = differs == 1
+    return f"{differs} example{'s' * (not one)} of class {label} differ{'s' * one}"
+
+
+def _together(noise: Mapping[str, float] | None) -> list[str]:
+    """What all submissions of a site keep together; nothing where this one has no noise."""
+    if not noise:
+        return []
+    if noise["total_epsilon"] is None:
+        return ["**An earlier submission had no noise: all together keep no such bound.**"]
+    total, delta = noise["total_epsilon"], noise["delta"]
+    return [f"All submissions so far together keep ({total:.3g}, {delta:g})-differential privacy."]
 
 
 def _history(ledger: Ledger) -> str:

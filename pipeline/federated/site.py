@@ -31,13 +31,14 @@ LEDGER = SITE / "ledger.jsonl"
 PAGE = SITE / "site.md"
 LEAST = 5  # examples of a class
 LEAST_TOTAL = 20  # examples of all classes
+DELTA = 1e-5
 
 
 def run(
     name: str,
     least: int = LEAST,
     epsilon: float | None = None,
-    delta: float = 1e-5,
+    delta: float | None = None,
     clip: float | None = None,
 ) -> None:
     """Write a submission into `site/NAME`, and what is to be known of it into `site/site.md`.
@@ -46,7 +47,7 @@ def run(
         name: of the site.
         least: examples that each class needs.
         epsilon: of noise; None for sums as they are.
-        delta: of noise.
+        delta: of noise; None for `DELTA`.
         clip: the largest length of a feature vector, for noise.
 
     Raises:
@@ -76,7 +77,7 @@ def run(
         print(f"site: nothing changed since submission {last.number}, which is in {folder}")
         return
     decides = _digest(about)
-    near = [one for one in ledger.differing(examples, decides) if 0 < one[1] < least]
+    near = [one for one in ledger.differing(examples, decides) if 0 < one[2] < least]
 
     found, rho = exact, None
     if noise:
@@ -100,11 +101,11 @@ def run(
     text = page(folder, said, counts, len(rows.labels), ledger, near, noise)
     with replacing(PAGE) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-    for number, differs in near if not noise else []:
+    for number, label, differs in near if not noise else []:
         whose = "the sum of their vectors" if differs > 1 else "its vector"
         print(
-            f"site: warning: {differing(differs)} from submission {number}: whoever has both can"
-            f" tell {whose} by subtracting"
+            f"site: warning: {differing(label, differs)} from submission {number}: whoever has both"
+            f" can tell {whose} by subtracting"
         )
     print(
         f"site: submission {last.number} of {name}, {sum(counts.values()):,} examples of"
@@ -116,7 +117,7 @@ def run(
     print(f"site: what leaves is told in {PAGE}; {LEDGER} stays here")
 
 
-def _noise(epsilon: float | None, delta: float, clip: float | None) -> Noise | None:
+def _noise(epsilon: float | None, delta: float | None, clip: float | None) -> Noise | None:
     """What noise is asked for.
 
     Raises:
@@ -124,9 +125,11 @@ def _noise(epsilon: float | None, delta: float, clip: float | None) -> Noise | N
         MissingSetError: OpenDP is not installed.
     """
     if epsilon is None:
-        if clip is not None:
-            raise ParamsError("--clip is for noise: give --epsilon as well, or neither")
+        for option, value in (("--clip", clip), ("--delta", delta)):
+            if value is not None:
+                raise ParamsError(f"{option} is for noise: give --epsilon as well, or neither")
         return None
+    delta = DELTA if delta is None else delta
     if clip is None:
         raise ParamsError(
             "--epsilon needs --clip, the largest length of a feature vector: choose it by public"

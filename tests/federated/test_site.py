@@ -92,8 +92,8 @@ def test_two_submissions_give_away_the_one_example_by_which_they_differ(oslo, ca
     capsys.readouterr()
     site.run("oslo")
     said = capsys.readouterr().out
-    assert "1 example differs from submission 1: whoever has both can tell its vector" in said
-    assert "**1 example differs from submission 1" in site.PAGE.read_text()
+    assert "1 example of class ants differs from submission 1: whoever has both can tell" in said
+    assert "**1 example of class ants differs from submission 1" in site.PAGE.read_text()
     (vector,) = [row[2] for row in oslo.rows if row[0] == digest]
     told = (before.class_sums - sums_of().class_sums)[0]
     np.testing.assert_allclose(told, vector.astype(np.float32), atol=1e-9)
@@ -113,6 +113,22 @@ def test_many_changed_examples_are_no_warning_and_a_way_back_is_one_more_submiss
     np.testing.assert_array_equal(sums_of().gram, before.gram)
     counts = [len(held) for held in Ledger(site.LEDGER).held]
     assert counts == [40, 40, 40]
+
+
+def test_many_examples_of_which_one_is_of_another_class_give_that_one_away(oslo, capsys):
+    site.run("oslo")
+    before = sums_of()
+    kept = used(oslo)
+    bees = kept.index[kept["label"] == "bees"][:6]
+    lonely = kept.index[(kept["label"] == "ants") & (kept["split"] == "val")][0]
+    digest = oslo.examples["digest"][lonely]
+    oslo.examples = oslo.examples.drop(index=[*bees, lonely]).reset_index(drop=True)
+    oslo.write()
+    site.run("oslo")
+    assert "1 example of class ants differs from submission 1" in capsys.readouterr().out
+    (vector,) = [row[2] for row in oslo.rows if row[0] == digest]
+    told = (before.class_sums - sums_of().class_sums)[0]
+    np.testing.assert_allclose(told, vector.astype(np.float32), atol=1e-9)
 
 
 def test_features_of_another_power_do_not_give_an_example_away(oslo, capsys):
@@ -156,6 +172,24 @@ def test_with_fewer_rows_than_features_one_can_test_who_was_there(oslo):
     assert "can test whether it is one of them" in site.PAGE.read_text()
 
 
+def test_with_fewer_than_twice_as_many_rows_one_can_as_well(oslo):
+    """xᵀ(XᵀX)⁻¹x is at most 1 for each row x of X."""
+    random = np.random.default_rng(0)
+    oslo.rows = [(d, v, random.standard_normal(60)) for d, v, _ in oslo.rows]
+    oslo.write()
+    site.run("oslo")
+    splits, inverse = oslo.splits(["ants", "bees"]), np.linalg.inv(sums_of().gram)
+    inside = np.concatenate([splits[n].features for n in ("train", "val")]).astype(float)
+    assert 60 < len(inside) < 120
+
+    def told(rows):
+        return np.einsum("nd,de,ne->n", rows, inverse, rows)
+
+    assert told(inside).max() <= 1 + 1e-9
+    assert (told(splits["test"].features.astype(float)) > 1).mean() >= 0.9
+    assert "can test whether it is one of them" in site.PAGE.read_text()
+
+
 def test_no_vector_digest_or_path_is_in_what_leaves(oslo):
     site.run("oslo")
     sent = b"".join(file.read_bytes() for file in FOLDER.iterdir())
@@ -177,6 +211,9 @@ def test_what_left_is_in_the_ledger_and_a_torn_line_is_not(oslo):
     assert entries[1].added == {oslo.examples["digest"][3]: "bees"}
     assert site.LEDGER.read_text().startswith(whole)
     assert entries[0].id == entries[1].id
+    torn = '{"number": 3, "added": {"a": "Käfer"'.encode()[:-5]  # within a letter
+    site.LEDGER.write_bytes(site.LEDGER.read_bytes() + torn)
+    assert len(Ledger(site.LEDGER).entries) == 2
     site.LEDGER.write_text("nonsense\n" + whole)
     with pytest.raises(DataError, match="line 1, cannot be read"):
         site.run("oslo")
@@ -205,6 +242,7 @@ def test_a_project_keeps_its_name(oslo):
     [
         ({"name": "../oslo"}, "is no name for a site"),
         ({"clip": 1.0}, "give --epsilon as well"),
+        ({"delta": 1e-6}, "--delta is for noise"),
         ({"epsilon": 1.0}, "--epsilon needs --clip"),
         ({"epsilon": -1.0, "clip": 1.0}, "have to be above 0"),
         ({"epsilon": 1.0, "clip": 1.0, "delta": 1.0}, "between 0 and 1"),
@@ -255,6 +293,7 @@ def test_noise_does_not_undo_a_submission_without(oslo, capsys):
     site.run("oslo", epsilon=8.0, clip=4.0)
     assert "no bound, for one had no noise" in capsys.readouterr().out
     assert submission.read(FOLDER).about["noise"]["total_epsilon"] is None
+    assert "An earlier submission had no noise" in site.PAGE.read_text()
 
 
 def test_the_page_of_many_classes_shows_the_smallest(tmp_path, oslo, monkeypatch):
