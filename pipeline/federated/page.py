@@ -130,8 +130,8 @@ def _readable(
         whose = "the sum of their vectors" if differs > 1 else "its vector"
         told.append(
             f"**{differing(label, differs)} from submission {number}: whoever has both can"
-            f" tell {whose} by subtracting.** Send this one only if that may be known, or wait until"
-            " more examples have changed."
+            f" tell {whose} by subtracting.** Send this one only if that may be known, or wait"
+            " until more examples have changed."
         )
     return told
 
@@ -142,7 +142,7 @@ def differing(label: str, differs: int) -> str:
     return f"{differs} example{'s' * (not one)} of class {label} differ{'s' * one}"
 
 
-def _together(noise: Mapping[str, float] | None) -> list[str]:
+def _together(noise: Mapping[str, Any] | None) -> list[str]:
     """What all submissions of a site keep together; nothing where this one has no noise."""
     if not noise:
         return []
