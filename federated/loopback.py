@@ -1,8 +1,8 @@
 """All of a federation on this machine: a SuperLink and a SuperNode a site, on loopback.
 
-`python -m federated.loopback site-1 site-2 site-3 -- rounds=5 secure=true` runs in `.venv-flower`;
-each site is the folder of a project. To try it, to test it and to measure it; `docs/flower.md` says
-what is different between machines.
+`python -m federated.loopback site-1 site-2 site-3 --set rounds=5` runs in `.venv-flower`; each site
+is the folder of a project. To try it, to test it and to measure it; `docs/flower.md` says what is
+different between machines.
 """
 
 import argparse

@@ -26,8 +26,7 @@ from pipeline.core.errors import DataError
 from .records import ARRAYS, CONFIG, WEIGHT, arrays_of, record_of
 
 CLIP = 64.0  # numbers are sent between minus this and this
-# Of so many of a site's neighbours that shared its keys, this share has to be there at the end.
-THRESHOLD = 0.6
+THRESHOLD = 0.6  # of the sites that began have to be there at the end
 
 Handler = Callable[[Message, Context], Message]
 
@@ -38,7 +37,12 @@ def _precision(sites: int) -> int:
 
 
 def secure_round(
-    grid: Grid, messages: Sequence[Message], context: Context, most: int, timeout: float
+    grid: Grid,
+    messages: Sequence[Message],
+    context: Context,
+    most: int,
+    timeout: float,
+    fewest: int,
 ) -> dict[int, Message]:
     """Send training messages, and get from each site the average of all of them.
 
@@ -48,6 +52,8 @@ def secure_round(
         context: the run's.
         most: rows of the largest site, at most.
         timeout: seconds for each of the protocol's four exchanges.
+        fewest: sites of which an average is made. Of fewer none is unmasked: the round is tried
+            again, and a site that is there then would be the difference of the two sums.
 
     Returns:
         the replies by site, all alike and of weight 1; none where the protocol ended early.
@@ -81,7 +87,7 @@ def secure_round(
     )
     SecAggPlusWorkflow(
         num_shares=1.0,
-        reconstruction_threshold=THRESHOLD,
+        reconstruction_threshold=max(round(THRESHOLD * len(by_node)), fewest),
         max_weight=float(most),
         clipping_range=CLIP,
         quantization_range=_precision(len(by_node)),

@@ -100,7 +100,7 @@ def federate(grid: Grid, context: Context, settings: Settings) -> None:
         figures = course[trained] if trained < len(course) else None
         about = description(agreement, settings, head, figures, trained)
         save_head(head, about, out / "head.safetensors", out / "head.json")
-        _write_rounds(out / "rounds.csv", sites.rounds, course)
+        _write_rounds(out / "rounds.csv", sites.rounds, course, trained)
         say(f"the head of {trained} round{'s' * (trained > 1)} is in {out.resolve()}")
     if stopped:
         raise stopped
@@ -150,18 +150,20 @@ def _averaged(
     raise TrainingError(f"round {number} did not count {PATIENCE} times; see why above")
 
 
-def _write_rounds(file: Path, rounds: Sequence[Round], course: Sequence[Judged | None]) -> None:
+def _write_rounds(
+    file: Path, rounds: Sequence[Round], course: Sequence[Judged | None], trained: int
+) -> None:
     """A row a round, with the loss and accuracy of the head that it ended with.
 
-    Round 0 is of the sums of features, and has none; one that did not count is there as well.
+    Round 0 is of the sums of features, and has none, nor has one that did not count.
     """
     with file.open("w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(["round", "counted", "sites", "left_out", "seconds", "loss", "accuracy"])
         for one in rounds:
-            after = course[one.number] if 0 < one.number < len(course) else None
-            if one.number == len(course) and one.counted and one is rounds[-1]:
+            if one.counted and one.number > trained:
                 continue  # the one without training
+            after = course[one.number] if one.counted and 0 < one.number < len(course) else None
             table.writerow(
                 [
                     one.number,

@@ -2,13 +2,20 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 from pipeline.core.errors import ParamsError
 from pipeline.heads.head import Head
 
 from .agreement import Agreement
 from .softmax import Judged
+
+KINDS: dict[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,13 @@ class Settings:
         Raises:
             ParamsError: one makes no sense.
         """
+        kinds = {name.replace("_", "-"): kind for name, kind in get_type_hints(cls).items()}
+        for name, value in config.items():
+            if name not in kinds:
+                raise ParamsError(f"there is no setting {name}; there are {', '.join(kinds)}")
+            kind = float if kinds[name] is float and type(value) is int else type(value)
+            if kind is not kinds[name]:
+                raise ParamsError(f"{name} is {value!r:.40}, and has to be {KINDS[kinds[name]]}")
         found = cls(**{name.replace("-", "_"): value for name, value in config.items()})
         for name in ("sites", "min_sites", "rounds", "local_epochs", "batch_size"):
             if getattr(found, name) < 1:
@@ -42,12 +56,17 @@ class Settings:
         for name in ("wait", "round_timeout", "learning_rate"):
             if not getattr(found, name) > 0:
                 raise ParamsError(f"{name.replace('_', '-')} has to be above 0")
-        if found.weight_decay < 0 or found.proximal_mu < 0:
+        if not (found.weight_decay >= 0 and found.proximal_mu >= 0):
             raise ParamsError("weight-decay and proximal-mu cannot be below 0")
         if found.secure and found.min_sites < 3:
             raise ParamsError(
                 "secure=true needs min-sites of 3 or more: of two sites each knows the other's"
                 " numbers from the average"
+            )
+        if found.sites < found.min_sites:
+            raise ParamsError(
+                f"sites is {found.sites}, and has to be min-sites, {found.min_sites}, or more: no"
+                " others are waited for"
             )
         return found
 

@@ -143,7 +143,7 @@ class Sites(Grid):
         if self.secure:
             most = self.agreement.at_most if self.agreement else 1
             quick = _Quick(self.grid)
-            replies = secure_round(quick, asked, self.context, most, self.timeout)
+            replies = secure_round(quick, asked, self.context, most, self.timeout, self.fewest)
             replies = quick.failed | replies
         else:
             replies = exchange(self.grid, asked, self.timeout)
@@ -194,12 +194,12 @@ class Sites(Grid):
             node = self.asked.pop(reply.metadata.reply_to_message_id)
             if reply.has_error():
                 continue  # it is gone; were it there, it is asked again
-            said = reply.content[OFFER]
-            if "error" in said:
-                self.say(f"{said['name']} is refused: {said['error']}")
-                self.refused.add(node)
-                continue
             try:
+                said = reply.content[OFFER]
+                if "error" in said:
+                    self.say(f"{said['name']} is refused: {said['error']}")
+                    self.refused.add(node)
+                    continue
                 offers[node] = offer_in(reply.content)
             except (KeyError, TypeError, ValueError) as error:
                 self.say(f"a site is refused: what it says of itself is not understood ({error})")

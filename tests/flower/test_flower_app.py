@@ -260,6 +260,11 @@ def test_the_head_is_one_that_headstart_reads(tmp_path: Path) -> None:
         ({"learning-rate": 0.0}, "learning-rate has to be above 0"),
         ({"proximal-mu": -1.0}, "cannot be below 0"),
         ({"secure": True}, "secure=true needs min-sites of 3 or more"),
+        ({"min-sites": 3}, "sites is 2, and has to be min-sites, 3, or more"),
+        ({"secure": "no"}, "secure is 'no', and has to be true or false"),
+        ({"rounds": 2.5}, "rounds is 2.5, and has to be a whole number"),
+        ({"weight-decay": float("nan")}, "cannot be below 0"),
+        ({"round": 3}, "there is no setting round"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(setting: dict[str, object], said: str) -> None:
