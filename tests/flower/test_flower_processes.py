@@ -28,6 +28,8 @@ pytestmark = [
 # Put where Python looks first, it writes down each look-up of a host, and connections elsewhere.
 WATCH = """
 import os, socket, sys
+with open(os.environ["WATCHED"] + " by", "a") as file:
+    file.write(" ".join(sys.orig_argv) + "\\n")
 def watch(event, arguments):
     if event == "socket.connect":
         address = arguments[1]
@@ -130,6 +132,9 @@ def test_processes_on_loopback_end_with_one_head_though_a_site_is_killed(
     head, about = load_head(out / "head.safetensors", out / "head.json")
     assert about["classes"] == [str(digit) for digit in range(10)]
     assert accuracy(head) > 0.7
+    watching = (tmp_path / "watched by").read_text()
+    assert "flower-superlink" in watching
+    assert "flower-supernode" in watching
     assert not (tmp_path / "watched").exists(), (tmp_path / "watched").read_text()
 
     # The same sites in one process, of which none was killed: the same first round.
