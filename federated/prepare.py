@@ -5,6 +5,7 @@
 
 import json
 
+from flows.why import stop_if_stale
 from pipeline import kinds
 from pipeline.backbones import exports
 from pipeline.core import command, params
@@ -19,6 +20,12 @@ from .examples import FILE, Examples, write
 
 
 def prepare() -> None:
+    """Write what `extract` computed, where that is up to date."""
+    stop_if_stale("extract")
+    write_features()
+
+
+def write_features() -> None:
     """Write the features of training and validation examples, their labels and their origin."""
     settings = params.load(kinds.schema)
     manifest, task = read_manifest(MANIFEST), task_in(MANIFEST)

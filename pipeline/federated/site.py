@@ -209,7 +209,8 @@ def wanted(settings: Params, kind: str, dimension: int) -> dict[str, Any]:
         "pooling": extract.pooling,
     }
     backbone |= {"fingerprint": " ".join(prints), "dimension": dimension}
-    return {"kind": kind, "backbone": backbone, "power": settings.train.power}
+    precision, power = extract.precision, settings.train.power
+    return {"kind": kind, "backbone": backbone, "precision": precision, "power": power}
 
 
 def _digest(told: Any) -> str:

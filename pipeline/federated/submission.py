@@ -28,6 +28,7 @@ ROUNDING = 1e-9  # of the largest variance; sums of other sites' rounding are a 
 SHARED = {
     "kind": "examples of the kind",
     "backbone": "the backbone",
+    "precision": "extract.precision",
     "power": "train.power",
 }
 

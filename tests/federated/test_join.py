@@ -202,6 +202,10 @@ WRONG = {
         "noise of the strength nan",
     ),
     "power": (lambda folder: rewrite(folder, power=0.5), "train.power is 0.5, and 1.0 in this"),
+    "precision": (
+        lambda folder: rewrite(folder, precision="bfloat16"),
+        "extract.precision is 'bfloat16', and 'float32' in this",
+    ),
     "kind": (lambda folder: rewrite(folder, kind="image"), "examples of the kind is 'image'"),
     "backbone": (
         lambda folder: rewrite(

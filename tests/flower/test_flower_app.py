@@ -45,7 +45,7 @@ USUAL = {
 def prepared(project: Project, *stages: str) -> Examples:
     for stage in stages:
         getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
-    prepare.prepare()
+    prepare.write_features()
     return examples.read(Path())
 
 
@@ -292,12 +292,12 @@ def test_what_cannot_be_trained_across_sites_is_refused(vectors: Project) -> Non
         held = pq.read_table(shard)
         pq.write_table(held.replace_schema_metadata({COUNTS: b"yes"}), shard)
     with pytest.raises(DataError, match="holds counts of terms"):
-        prepare.prepare()
+        prepare.write_features()
     manifest = pq.read_table(MANIFEST)
     notes = manifest.schema.metadata | {TASK: b"regression"}
     pq.write_table(manifest.replace_schema_metadata(notes), MANIFEST)
     with pytest.raises(DataError, match="is of regression"):
-        prepare.prepare()
+        prepare.write_features()
 
 
 def test_examples_are_dealt_unevenly_and_none_is_lost() -> None:
