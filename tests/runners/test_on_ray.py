@@ -26,6 +26,11 @@ from tests.seaweed import SECRET
 
 EXTRACT = (sys.executable, "-m", "pipeline.extract")
 OTHER_PROCESSOR = {"NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR"}
+OTHER_CLOCK = """import time
+now, now_ns = time.time, time.time_ns
+time.time = lambda: now() + 400 * 86400
+time.time_ns = lambda: now_ns() + 400 * 86400 * 10**9
+"""
 OTHER_ENGINE = "import onnxruntime\nonnxruntime.__version__ = '1.0.0'\n"
 
 
@@ -175,8 +180,12 @@ def test_a_killed_worker_node_or_driver_loses_nothing(
     pictured: Project, tmp_path: Path, draw_picture: Callable[..., Image.Image]
 ) -> None:
     draw_more(draw_picture, range(100, 200))
+    (tmp_path / "node").mkdir()
+    (tmp_path / "node" / "sitecustomize.py").write_text(OTHER_CLOCK)
     with cluster(HEADSTART_STORE=str(default_folder())) as ray:
-        second = ray.start_node()
+        # The clock of the second node is 400 days ahead.
+        path = f"{tmp_path / 'node'}{os.pathsep}{ray.environment['PYTHONPATH']}"
+        second = ray.start_node(PYTHONPATH=path)
         local, views = run_here(ray)
         ask_for_ray(pictured)
 
