@@ -107,9 +107,16 @@ class InProcess(Grid):
         """There is none."""
         return None
 
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        """Nobody asks."""
-        raise NotImplementedError
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """A message to a site."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
 
 def usual() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pipeline.backbones import exports
 from pipeline.core import command, params
 from pipeline.core.errors import DataError
 from pipeline.core.paths import FEATURES, MANIFEST, PARAMS
-from pipeline.tables import joined, targets
+from pipeline.tables import targets
 from pipeline.tables.features import are_counts, read_splits
 from pipeline.tables.manifest import read_manifest, task_in
 from pipeline.tables.task_names import CLASSIFICATION
@@ -39,14 +39,10 @@ def write_features() -> None:
     classes = targets.names(manifest)
     power, asked = settings.train.power, settings.extract
     splits = read_splits(FEATURES, manifest, classes, ["train", "val"], power)
-    files = [
-        exports.exported(name, asked.weights, asked.pooling)
-        for name in joined.names(asked.backbone)
-    ]
     train, val = splits["train"], splits["val"]
     made_by = {
         "backbone": asked.backbone,
-        "fingerprint": " ".join(exports.fingerprint(file) for file in files),
+        "fingerprint": " ".join(map(exports.fingerprint, exports.of_each(asked))),
         "precision": asked.precision,
         "power": json.dumps(power),
         "dimension": str(train.features.shape[1]),

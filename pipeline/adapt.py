@@ -34,7 +34,6 @@ from .heads.hyperparameters import CLOSED_FORMS, from_used
 from .heads.trained import Schedule, kept_figures
 from .runners.wanted import vectors
 from .serving.writing import read_figures, write
-from .tables import joined
 from .tables.features import Split, read_splits
 from .tables.labels import require, require_unlabelled
 from .tables.manifest import kind_in, read_manifest, task_in
@@ -109,10 +108,7 @@ def adapt() -> None:
     way = ways[chosen]
     about |= kept_figures(way.kept, len(splits["val"].labels))
     about |= {"temperature": way.temperature, "adapted": chosen}
-    files = [
-        exports.exported(name, extracting.weights, extracting.pooling)
-        for name in joined.names(extracting.backbone)
-    ]
+    files = exports.of_each(extracting)
     had = read_figures(BUNDLE / "bundle.json", "bundle").get("sets")
     sets = {"why_no_sets": NO_SETS} if had else {}
     aligned = way.source.train, way.source.val

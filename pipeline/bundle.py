@@ -6,7 +6,6 @@ from .core import command, params
 from .core.paths import BUNDLE, FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, METRICS, SETS_OF_BUNDLE
 from .heads.head import load_head, stop_if_of_another_task
 from .serving.writing import read_figures, write
-from .tables import joined
 from .tables.features import read_splits
 from .tables.manifest import kind_in, read_manifest, task_in
 
@@ -20,8 +19,7 @@ def bundle() -> None:
     sets = read_figures(SETS_OF_BUNDLE, "evaluate")
     splits = read_splits(FEATURES, manifest, about["classes"], ["train", "val"], about["power"])
     train, val = splits["train"], splits["val"]
-    names = joined.names(settings.backbone)
-    files = [exports.exported(name, settings.weights, settings.pooling) for name in names]
+    files = exports.of_each(settings)
     write(
         BUNDLE, files, kind_in(MANIFEST), settings, head, about, metrics, manifest, train, val, sets
     )

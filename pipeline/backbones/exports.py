@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..core import packages, plugins
 from ..core.errors import DataError
+from ..core.params import ExtractParams
 from ..kinds import INPUTS, Input, takes
 from ..store.places import backbones_folder, replacing
+from ..tables import joined
 from . import given, lite, onnx_file, plugin
 
 if TYPE_CHECKING:
@@ -147,6 +149,16 @@ def is_exported(name: str, weights: str, pooling: str = "auto") -> bool:
     """Whether the backbone's ONNX file and the weights beside it are there."""
     file = file_of(name, weights, pooling)
     return file.exists() and file.with_suffix(".safetensors").exists()
+
+
+def of_each(settings: ExtractParams) -> list[Path]:
+    """The ONNX file of each network that `extract.backbone` joins.
+
+    Raises:
+        HeadstartError: as `exported`.
+    """
+    names = joined.names(settings.backbone)
+    return [exported(name, settings.weights, settings.pooling) for name in names]
 
 
 def exported(name: str, weights: str, pooling: str = "auto") -> Path:

@@ -20,7 +20,6 @@ from ..core.paths import JOINED
 from ..heads.head import Head, one_thread
 from ..serving.writing import write
 from ..store.places import replacing
-from ..tables import joined
 from ..tables.features import Split
 from . import sums
 from .site import wanted
@@ -210,10 +209,7 @@ def _write_bundle(
 ) -> None:
     """Write the bundle: it has no neighbours and no figures, since no example is here."""
     extract = settings.extract
-    files = [
-        exports.exported(name, extract.weights, extract.pooling)
-        for name in joined.names(extract.backbone)
-    ]
+    files = exports.of_each(extract)
     about = {
         "classes": list(classes),
         "dimension": head.dimension,

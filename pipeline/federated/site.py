@@ -18,7 +18,6 @@ from ..core.errors import DataError, ParamsError
 from ..core.params import Params
 from ..core.paths import FEATURES, MANIFEST, SITE
 from ..store.places import replacing
-from ..tables import joined
 from ..tables.features import Split, are_counts, read_splits
 from ..tables.manifest import kind_in, read_manifest, task_in
 from ..tables.task_names import CLASSIFICATION
@@ -199,10 +198,7 @@ def wanted(settings: Params, kind: str, dimension: int) -> dict[str, Any]:
         HeadstartError: the backbone cannot be had.
     """
     extract = settings.extract
-    prints = [
-        exports.fingerprint(exports.exported(name, extract.weights, extract.pooling))
-        for name in joined.names(extract.backbone)
-    ]
+    prints = map(exports.fingerprint, exports.of_each(extract))
     backbone: dict[str, Any] = {
         "name": extract.backbone,
         "weights": extract.weights,
