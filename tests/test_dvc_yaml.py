@@ -18,6 +18,16 @@ OPTIONAL = {name: entry["foreach"] for name, entry in ENTRIES.items() if "foreac
 SWITCHED = {name: items for name, items in OPTIONAL.items() if items == f"${{{name}.run}}"}
 STAGES = {name: entry.get("do", entry) for name, entry in ENTRIES.items()}
 KIND = "pipeline/kinds/${ingest.kind}"
+DOOR = "pipeline/kinds/__init__.py"
+# The modules of `core/` that change no byte of any output, so that no stage lists them: they check,
+# name, report, or hand over bytes as they are. One that is not named here has to be declared by
+# every stage that can run it. `params` is named although its defaults can change bytes: every stage
+# reads it, so each new parameter would rerun everything.
+SILENT = (
+    "buckets", "command", "cuda", "errors", "memory", "packages", "params", "paths", "plugins",
+    "progress",
+)  # fmt: skip
+COMPUTING = {"PIL", "cv2", "numpy", "onnx", "pandas", "pyarrow", "scipy", "sklearn"}
 OUTPUTS = ("outs", "metrics", "plots")
 
 
@@ -31,6 +41,14 @@ def modules_of(stage: str) -> frozenset[str]:
     """Everything of `pipeline` that a run of the stage can execute, but for the kind's folder."""
     module = f"pipeline.{stage}"
     return frozenset({module, *imports().find_upstream_modules(module)})
+
+
+@cache
+def modules_of_kinds() -> frozenset[str]:
+    """What the folders of kinds import, each opened by its name, and not the folders themselves."""
+    folders = imports().find_descendants("pipeline.kinds")
+    found = {name for folder in folders for name in imports().find_upstream_modules(folder)}
+    return frozenset(found - folders)
 
 
 @cache
@@ -48,6 +66,17 @@ def opens_a_kind(module: str) -> bool:
     )
 
 
+def uses_the_door(module: str) -> bool:
+    """Whether it takes more from the door of `kinds/` than the schema of a section."""
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[-1] == "kinds":
+            return True
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "kinds":
+            if node.attr != "schema":
+                return True
+    return False
+
+
 def runs_plugins(module: str) -> bool:
     """Whether it runs code of `plugins/`: loads it, or asks for a kind, which may be there."""
     return opens_a_kind(module) or any(
@@ -59,17 +88,23 @@ def runs_plugins(module: str) -> bool:
 def rooms_of(stage: str) -> set[str]:
     """What decides the stage's outputs: its file, rooms as folders, and code of the user's own.
 
-    `core/` and the door of `kinds/` change no byte of any output: they check, name, report. A
-    change in one of them would rerun everything for nothing, so no stage lists them.
+    Of `core/` these are the files that are not `SILENT`: a change in one of the others would rerun
+    everything for nothing.
     """
     found = {f"pipeline/{stage}.py"}
-    for module in modules_of(stage):
-        room = module.split(".")[1] if "." in module else "core"
-        if room not in ("core", "kinds", stage):
+    modules = {module for module in modules_of(stage) if not module.startswith("pipeline.kinds")}
+    if any(map(opens_a_kind, modules)):
+        found |= {KIND, DOOR}
+        modules |= {one for one in modules_of_kinds() if not one.startswith("pipeline.kinds")}
+    for module in modules:
+        room, _, file = module.removeprefix("pipeline").removeprefix(".").partition(".")
+        if room not in ("", "core", stage):
             found.add(f"pipeline/{room}")
-        if room != "kinds" and opens_a_kind(module):
-            found.add(KIND)
-        if room != "kinds" and runs_plugins(module):
+        if room == "core" and file and file not in SILENT:
+            found.add(f"pipeline/core/{file}.py")
+        if uses_the_door(module):
+            found.add(DOOR)
+        if runs_plugins(module):
             found.add("plugins")
     return found
 
@@ -89,6 +124,14 @@ def test_the_rooms_declared_are_those_imported(stage: str) -> None:
     code = ("pipeline/", "plugins")
     declared = {dep for dep in STAGES[stage]["deps"] if dep.startswith(code)}
     assert declared == rooms_of(stage)
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_what_no_stage_declares_computes_nothing(name: str) -> None:
+    nodes = list(ast.walk(tree(f"pipeline.core.{name}")))
+    roots = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    roots |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert not {root.partition(".")[0] for root in roots} & COMPUTING
 
 
 def test_the_folder_of_plugins_is_there_in_every_clone() -> None:

@@ -29,8 +29,9 @@ PATTERN = r"python:[^\W\d]\w*(\.[^\W\d]\w*)+"
 FOLDER = "plugins"
 REQUIREMENTS = "requirements.txt"
 
-# What of `pipeline/` stages do not declare, since it changes no byte of their outputs.
-_DECIDES_NO_BYTE = r"pipeline\.(core\b|kinds$)"
+# What of `pipeline/` a plugin may import: the stages that run plugins declare what of it can change
+# a byte of their outputs.
+_OPEN_TO_PLUGINS = r"pipeline\.(core\b|kinds$)"
 _NOT_CODE = ("__pycache__", "README.md")  # which `.dvcignore` names too
 
 
@@ -257,7 +258,7 @@ def _stop_if_undeclared(file: Path) -> None:
         else:
             continue
         for name in names:
-            if name.startswith("pipeline.") and not re.match(_DECIDES_NO_BYTE, name):
+            if name.startswith("pipeline.") and not re.match(_OPEN_TO_PLUGINS, name):
                 place = f"{FOLDER}/{file.relative_to(folder()).as_posix()}, line {node.lineno}"
                 raise ParamsError(
                     f"{place}: it imports {name}, and no stage declares that for plugins: of"

@@ -5,7 +5,8 @@ object that answers what `Kind` asks. Its methods import the package's other mod
 called, so that a stage imports no more than it asks for. To add a kind, add its folder and its line
 in `KINDS`; or, as code of a project's own, write `plugins/kind.py` (`plugin/` here finds it).
 
-No stage lists this file in `dvc.yaml`: it hands over a kind, and changes no byte itself.
+Every stage that opens a kind lists this file in `dvc.yaml` beside the kind's folder: the forms of
+inputs, the plan of a kind without views and the versions of ONNX are decided here.
 """
 
 import contextlib
