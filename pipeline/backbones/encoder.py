@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 LONGEST = 512  # tokens, of encoders that take more: the time for a text grows with their square
 
 
-def distribution(name: str) -> str:
-    """The library that opens the weights."""
-    return "transformers"
+def made_by(name: str) -> tuple[str, ...]:
+    """The libraries that open the weights and write the graph."""
+    return ("onnx", "onnx-ir", "onnxscript", "tokenizers", "torch", "transformers")
 
 
 def licence(name: str) -> str:
@@ -51,8 +51,7 @@ def opened(name: str) -> Opened:
         reason = " ".join(str(error).split())[:160]
         raise WeightsError(f"the weights of {name} cannot be had: {reason}") from None
     longest = min(tokenizer.model_max_length, most_tokens(network.config))
-    made_by = ("onnx", "onnxscript", "tokenizers", "torch", "transformers")
-    return Opened(graph(network), Tokens(described, longest), {}, made_by)
+    return Opened(graph(network), Tokens(described, longest), {})
 
 
 def most_tokens(config: Any) -> int:

@@ -8,10 +8,11 @@ import hashlib
 import json
 import math
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, metadata, version
+from importlib.metadata import metadata, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import kinds
 from ..core import packages, plugins
 from ..core.errors import DataError
 from ..core.params import ExtractParams
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 # Backbones of which the module named here writes the graph itself: they need no PyTorch, and have
 # no other weights than their own. Each module has the function `opened(name) -> Opened`, the text
-# `licence(name)`, and the package `distribution(name)` that the weights are from, or None.
+# `licence(name)`, and the packages `made_by(name)` that carry its weights or write the graph.
 OWN = {
     "identity": "identity",
     "minilm_l6_v2": "minilm",
@@ -39,8 +40,13 @@ OWN = {
     "log_mel": "spectra",
 }
 
+# The packages that make an export of a network of PyTorch.
+TORCH = ("onnx", "onnx-ir", "onnxscript", "timm", "torch", "torchvision")
+
 UNKNOWN = "not stated"  # of a licence
 
+# The modules here that write graphs, beside the one of `OWN`. The versions of ONNX and the forms of
+# inputs are from the door of `kinds/`.
 CODE = (
     "catalogue.py",
     "exports.py",
@@ -58,7 +64,8 @@ def file_of(name: str, weights: str, pooling: str = "auto") -> Path:
     """Where the backbone's ONNX file is kept; its name stands for all that the export depends on.
 
     A later run then needs neither PyTorch nor the weights, only ONNX Runtime. Of files in
-    `data/weights` it stands for the content.
+    `data/weights` it stands for the content, of the packages that an export is made with for their
+    versions.
 
     Raises:
         WeightsError: such a file is not there.
@@ -68,38 +75,34 @@ def file_of(name: str, weights: str, pooling: str = "auto") -> Path:
         told = given.digest(Path(weights), f"extract.weights {weights}")
     if pooling != "auto":
         told = f"{told} {pooling}"
-    sha = hashlib.sha256(f"{name} {told} {_origin(name, weights)}".encode())
+    sha = hashlib.sha256(f"{name} {told} {_origin(name, weights, pooling)}".encode())
     own_module = module_of(name)
     for module in [*CODE, f"{own_module}.py"] if own_module else CODE:
         sha.update(Path(__file__).with_name(module).read_bytes())
+    sha.update(Path(kinds.__file__).read_bytes())
     return backbones_folder() / f"{sha.hexdigest()}.onnx"
 
 
-def _origin(name: str, weights: str) -> str:
-    """The package that the network and its weights are from, with its version if it is there.
+def _origin(name: str, weights: str, pooling: str) -> str:
+    """The packages that make the export, and the content of what is in no package.
 
     Of a plugin, all that may decide what its function returns.
     """
     if plugins.is_plugin(name):
         return plugin.origin(name)
+    told = [packages.with_version(package) for package in _made_by(name, weights, pooling)]
     if given.is_graph(name):
-        return onnx_file.digest(name)
-    family = name.partition(":")[0]
-    package: str | None
-    if _is_lite(name, weights):
-        package = lite.distribution(name)
-    elif module_of(name):
-        package = own(name).distribution(name)
-        if package is None:
-            return name
-    else:
-        package = "torchvision" if family == "torchvision" else "timm"
-    folder = given.folder(name)
-    inside = f" {given.digest(folder, f'backbone {name}')}" if folder else ""
-    try:
-        return f"{package} {version(package)}{inside}"
-    except PackageNotFoundError:
-        return f"{package}{inside}"
+        told.append(onnx_file.digest(name))
+    if folder := given.folder(name):
+        told.append(given.digest(folder, f"backbone {name}"))
+    return " ".join(told)
+
+
+def _made_by(name: str, weights: str, pooling: str) -> tuple[str, ...]:
+    """The packages that the weights are from, and those that write the graph."""
+    if _is_lite(name, weights) and pooling == "auto":
+        return lite.made_by(name)
+    return tuple(own(name).made_by(name)) if module_of(name) else TORCH
 
 
 def module_of(name: str) -> str | None:
@@ -181,7 +184,8 @@ def exported(name: str, weights: str, pooling: str = "auto") -> Path:
     if module_of(name):
         made = own(name).opened(name)
         stated = licence(name)
-        _save(made.model, made.preprocessing, made.tensors, made.made_by, stated, file)
+        made_by = own(name).made_by(name)
+        _save(made.model, made.preprocessing, made.tensors, made_by, stated, file)
         return file
     if plugins.is_plugin(name):
         network, preprocessing = plugin.opened(name)
@@ -222,8 +226,7 @@ def write(backbone: "Backbone", file: Path, stated: str = UNKNOWN) -> None:
     for node in model.graph.node:  # tells in which folder the code lay: other bytes in a clone
         del node.metadata_props[:]
     tensors = {key: tensor.cpu().numpy() for key, tensor in backbone.module.state_dict().items()}
-    made_by = ("onnx", "onnxscript", "timm", "torch", "torchvision")
-    _save(model, backbone.preprocessing, tensors, made_by, stated, file)
+    _save(model, backbone.preprocessing, tensors, TORCH, stated, file)
 
 
 def write_finetuned(name: str, pooling: str, weights: Path, file: Path, stated: str) -> None:
@@ -240,7 +243,8 @@ def write_finetuned(name: str, pooling: str, weights: Path, file: Path, stated: 
             made = own(name).opened(name, load_file(weights))
         except (OSError, KeyError, SafetensorError) as error:
             raise no_weights(weights, name, error) from None
-        _save(made.model, made.preprocessing, made.tensors, made.made_by, stated, file)
+        made_by = own(name).made_by(name)
+        _save(made.model, made.preprocessing, made.tensors, made_by, stated, file)
         return
     from . import catalogue
 
@@ -263,9 +267,8 @@ def _write_lite(name: str, file: Path) -> None:
         for key, tensor in tensors.items()
         if not key.startswith("classifier.")
     }
-    made_by = (lite.distribution(name), "onnx")
     tensors = lite.buffers(name) | network
-    _save(model, lite.PREPROCESSING[name], tensors, made_by, lite.LICENCE, file)
+    _save(model, lite.PREPROCESSING[name], tensors, lite.made_by(name), lite.LICENCE, file)
 
 
 def _save(

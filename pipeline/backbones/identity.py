@@ -17,12 +17,12 @@ identity (float[n, length] vectors) => (float[n, length] features)
 def opened(name: str) -> Opened:
     """The graph, for vectors of any length."""
     model = parser.parse_model(GRAPH.format(ir_version=IR_VERSION, opset=OPSET))
-    return Opened(model, Vector(), {}, ("onnx",))
+    return Opened(model, Vector(), {})
 
 
-def distribution(name: str) -> str | None:
-    """None: there are no weights."""
-    return None
+def made_by(name: str) -> tuple[str, ...]:
+    """The package that writes the graph; there are no weights."""
+    return ("onnx",)
 
 
 def licence(name: str) -> str:

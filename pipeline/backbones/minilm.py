@@ -60,6 +60,11 @@ def distribution(name: str) -> str:
     return FILES[name][0]
 
 
+def made_by(name: str) -> tuple[str, ...]:
+    """The packages that carry weights and tokenizer, and those that write the graph."""
+    return tuple(dict.fromkeys((distribution(name), TOKENIZER[0], "onnx", "tokenizers")))
+
+
 def licence(name: str) -> str:
     """The licence of the weights, which their authors gave them."""
     return "Apache-2.0"
@@ -75,9 +80,8 @@ def opened(name: str, tensors: Tensors | None = None) -> Opened:
     Raises:
         WeightsError: a package is not installed, or holds other files than it did.
     """
-    made_by = tuple(dict.fromkeys((distribution(name), TOKENIZER[0], "onnx", "tokenizers")))
     # The weights are in the graph alone: whoever opens a bundle in PyTorch is told so.
-    return Opened(graph(tensors or weights(name)), preprocessing(name), {}, made_by)
+    return Opened(graph(tensors or weights(name)), preprocessing(name), {})
 
 
 def preprocessing(name: str) -> Tokens:

@@ -51,9 +51,9 @@ def digest(name: str) -> str:
     return " ".join(given.digest(one, plugin.asked_by(name)) for one in files)
 
 
-def distribution(name: str) -> str | None:
-    """None: the weights are in no package."""
-    return None
+def made_by(name: str) -> tuple[str, ...]:
+    """The package that writes the graph; the weights are in none."""
+    return ("onnx",)
 
 
 def licence(name: str) -> str:
@@ -76,7 +76,7 @@ def opened(name: str) -> Opened:
     preprocessing = _preprocessing(name)
     model = _versions(name, _load(name))
     whole = _from_pictures(name, model, preprocessing)
-    return Opened(plugin.graph(name, whole, preprocessing), preprocessing, {}, ("onnx",))
+    return Opened(plugin.graph(name, whole, preprocessing), preprocessing, {})
 
 
 def _told(name: str) -> dict[str, Any]:

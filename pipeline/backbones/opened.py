@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Opened(NamedTuple):
-    """The graph, how its input is prepared, the weights by name, and the packages that made it.
+    """The graph, how its input is prepared, and the weights by name.
 
     The graph has one input whose first axis is `n`, the output `features` float32 [n, dimension]
     and perhaps `maps` float32 [n, dimension, h, w], whose means over h and w are the features.
@@ -20,4 +20,3 @@ class Opened(NamedTuple):
     model: "onnx.ModelProto"
     preprocessing: Input
     tensors: dict[str, NDArray[Any]]
-    made_by: tuple[str, ...]

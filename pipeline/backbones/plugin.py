@@ -7,12 +7,11 @@ path or an `onnx.ModelProto`), which needs no PyTorch, or a `torch.nn.Module`. A
 """
 
 import os
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core import plugins
+from ..core import packages, plugins
 from ..core.errors import ParamsError
 from ..kinds import INTERPOLATIONS, Fitted, Pixels
 
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
 
 TRIED = 3  # pictures that a graph is tried on, so any number will do
 MOST_PIXELS = 4096  # a side of what a backbone sees
-LIBRARIES = ("onnx", "timm", "torch", "torchvision")  # of which a plugin may make its network
+# Of which a plugin may make its network, and what writes it as a graph.
+LIBRARIES = ("onnx", "onnx-ir", "onnxscript", "timm", "torch", "torchvision")
 
 
 def origin(name: str) -> str:
@@ -31,7 +31,7 @@ def origin(name: str) -> str:
         ParamsError: the code is not there, or its package is not pinned.
     """
     plugins.check(name, asked_by(name))
-    return " ".join([f"plugins {plugins.digest()}", *map(_installed, LIBRARIES)])
+    return " ".join([f"plugins {plugins.digest()}", *map(packages.with_version, LIBRARIES)])
 
 
 def asked_by(name: str) -> str:
@@ -154,10 +154,3 @@ def graph(name: str, network: Any, preprocessing: Pixels | Fitted) -> "onnx.Mode
 def wrong(name: str, words: str) -> ParamsError:
     """The error that says what is wrong with a backbone."""
     return ParamsError(f"{asked_by(name)} {words}")
-
-
-def _installed(library: str) -> str:
-    try:
-        return f"{library} {version(library)}"
-    except PackageNotFoundError:
-        return library

@@ -40,9 +40,9 @@ GRAPH = """
 """
 
 
-def distribution(name: str) -> str | None:
-    """None: there are no weights."""
-    return None
+def made_by(name: str) -> tuple[str, ...]:
+    """The package that writes the graph; there are no weights."""
+    return ("onnx",)
 
 
 def licence(name: str) -> str:
@@ -53,7 +53,7 @@ def licence(name: str) -> str:
 def opened(name: str) -> Opened:
     """The graph: `spectrum` float32 [n, bands, frames] to `features` [n, dimension]."""
     preprocessing = Spectrum(RATE, WINDOW, FRAME, FRAME, HOP, BANDS[name])
-    return Opened(_graph(name, BANDS[name]), preprocessing, {}, ("onnx",))
+    return Opened(_graph(name, BANDS[name]), preprocessing, {})
 
 
 def _graph(name: str, bands: int) -> "onnx.ModelProto":

@@ -39,9 +39,9 @@ MEL = "linear_to_mel_weight_matrix:0"  # [257, 32]
 OFFSET = "map/while/add_1/y:0"
 
 
-def distribution(name: str) -> str | None:
-    """The package that carries the weights, as pip calls it."""
-    return PACKAGE
+def made_by(name: str) -> tuple[str, ...]:
+    """The package that carries the weights, as pip calls it, and the one that writes the graph."""
+    return (PACKAGE, "onnx")
 
 
 def licence(name: str) -> str:
@@ -64,7 +64,7 @@ def opened(name: str) -> Opened:
     # A sound is looked at in the middle of two seconds: with less silence around it, validation
     # examples of spoken letters and of drums were told apart less well (benchmarks/audio.md).
     preprocessing = Waveform(rate=RATE, window=WINDOW, least=WINDOW)
-    return Opened(model, preprocessing, {}, (PACKAGE, "onnx"))
+    return Opened(model, preprocessing, {})
 
 
 def _packaged() -> "onnx.ModelProto":

