@@ -5,6 +5,7 @@ that only embeds needs neither pandas nor what augments.
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -34,9 +35,17 @@ class Embedded(NamedTuple):
     computed: int
 
 
-@lru_cache(maxsize=1)  # opening one takes as long as some ten pictures
+_one_opens = threading.Lock()  # or each of several threads would export the backbone
+
+
 def opened(settings: ExtractParams, kind: str) -> list[Engine]:
     """The engines, as `open_engines`."""
+    with _one_opens:
+        return _opened(settings, kind)
+
+
+@lru_cache(maxsize=1)  # opening one takes as long as some ten pictures
+def _opened(settings: ExtractParams, kind: str) -> list[Engine]:
     return open_engines(settings, named(kind))
 
 

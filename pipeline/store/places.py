@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ..core import params
 from ..core.errors import ParamsError, StoreError
 
 # Exports and checkpoints, and what `replacing` calls unfinished ones; no other file there is ours.
-KEPT = re.compile(r"[0-9a-f]{64}\.(onnx|safetensors)(\.\d+\.partial)?")
+KEPT = re.compile(r"[0-9a-f]{64}\.(onnx|safetensors)(\.[0-9a-f]+\.partial)?")
 
 
 def _chosen() -> str | None:
@@ -88,10 +89,12 @@ def checkpoints_folder() -> Path:
 def replacing(file: Path) -> Iterator[Path]:
     """Where to write what takes the place of `file` once all of it is there.
 
+    Threads, and processes of other containers too, may write the same file at a time.
+
     Raises:
         StoreError: that folder cannot be written to.
     """
-    unfinished = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    unfinished = file.with_name(f"{file.name}.{secrets.token_hex(8)}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished

@@ -1,7 +1,9 @@
 """`headstart.Embedder`: a transformer of scikit-learn's, on the feature store of `extract`."""
 
 import pickle
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 
 import headstart
 from pipeline import augment, extract
+from pipeline.backbones import exports
 from pipeline.core import files
 from pipeline.core.paths import FEATURES, MANIFEST
 from pipeline.serving import embedding
@@ -126,3 +129,25 @@ def test_an_impossible_parameter_is_one_line(paths: list[str]) -> None:
         headstart.Embedder("resnet").fit(paths)
     with pytest.raises(headstart.ParamsError, match=r"^Embedder: batch_size is 0; "):
         headstart.Embedder(batch_size=0).fit(paths)
+
+
+def test_threads_that_begin_on_an_empty_store_share_one_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_picture: Callable[..., Image.Image]
+) -> None:
+    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store"))
+    made = []
+    save = exports._save
+    monkeypatch.setattr(exports, "_save", lambda *told: (made.append(told[-1]), save(*told)))
+    pictures = [np.asarray(draw_picture(number)) for number in range(4)]
+    began = threading.Barrier(4)
+
+    def transform(number: int) -> np.ndarray:
+        began.wait()
+        return headstart.Embedder("efficientnet_lite0").transform([pictures[number]])
+
+    with ThreadPoolExecutor(4) as pool:
+        found = np.concatenate(list(pool.map(transform, range(4))))
+    np.testing.assert_array_equal(found, headstart.Embedder().transform(pictures))
+    assert len(made) == 1
+    files_there = sorted(file.suffix for file in (tmp_path / "store" / "backbones").iterdir())
+    assert files_there == [".onnx", ".safetensors"]

@@ -26,7 +26,7 @@ from pipeline.core.errors import ParamsError, StoreError
 from pipeline.store import vectors
 from pipeline.store.database import LAYOUT
 from pipeline.store.keys import view_key
-from pipeline.store.places import default_folder, default_limit, replacing
+from pipeline.store.places import default_folder, default_limit, kept, replacing
 from pipeline.store.vectors import FeatureStore
 from tests.conftest import Project
 
@@ -989,6 +989,20 @@ def test_the_command_prints_what_is_in_it_and_clears_it(tmp_path: Path) -> None:
     wrong = command(tmp_path, "empty")
     assert wrong.returncode == ParamsError.exit_code
     assert wrong.stderr == "store: error: 'empty' is not understood; give nothing, or clear\n"
+
+
+def test_two_who_write_the_same_file_at_a_time_do_not_share_the_unfinished_one(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / f"{'a' * 64}.onnx"
+    with replacing(file) as last:
+        last.write_bytes(b"last")
+        with replacing(file) as first:
+            first.write_bytes(b"first")
+            assert sorted(kept(tmp_path)) == sorted([first, last])
+        assert file.read_bytes() == b"first"
+    assert file.read_bytes() == b"last"
+    assert kept(tmp_path) == [file]
 
 
 def test_the_command_tells_of_backbones_and_checkpoints_and_clears_them(tmp_path: Path) -> None:
