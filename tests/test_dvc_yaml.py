@@ -71,8 +71,11 @@ def uses_the_door(module: str) -> bool:
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[-1] == "kinds":
             return True
-        from_it = isinstance(node, ast.Attribute) and ast.unparse(node.value) == "kinds"
-        if from_it and node.attr != "schema":
+        if (
+            isinstance(node, ast.Attribute)
+            and ast.unparse(node.value) == "kinds"
+            and node.attr != "schema"
+        ):
             return True
     return False
 

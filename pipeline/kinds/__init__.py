@@ -199,6 +199,16 @@ class Kind(Protocol):
     def inspected_by(self) -> str:
         """Changes with whatever could change the outcome of `inspect`."""
 
+    def form(self, data: bytes) -> str:
+        """The format of an example that libraries of its own read, else empty.
+
+        It is told from the first bytes. The manifest's column `format`, if there is one, has the
+        same name for such an example.
+        """
+
+    def read_by(self, form: str) -> str:
+        """These libraries with their versions, for the store's keys; empty for other formats."""
+
     def remember(self, seen: tuple[Any, ...]) -> NDArray[np.float32]:
         """What `inspect` returned, as numbers that the feature store can keep."""
 
@@ -332,6 +342,14 @@ class Plain:
         """Any number may be read at a time."""
         return contextlib.nullcontext()
 
+    def form(self, data: bytes) -> str:
+        """Empty: all examples are read by the same libraries."""
+        return ""
+
+    def read_by(self, form: str) -> str:
+        """None."""
+        return ""
+
     def remarks(self, manifest: "pd.DataFrame") -> list[str]:
         """Nothing."""
         return []
@@ -354,6 +372,8 @@ class Plain:
 # Answers that were asked for later. A kind of a plugin that lacks one is taken to answer so.
 LATER: dict[str, Any] = {
     "reading": None,  # never asked for, then
+    "form": lambda data: "",
+    "read_by": lambda form: "",
     "rows": "",
     "same": "",
     "remarks": lambda manifest: [],

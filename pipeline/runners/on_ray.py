@@ -63,6 +63,7 @@ class Identity(NamedTuple):
     code: str
     engines: list[str]
     views: list[str]
+    forms: list[str]  # formats of examples that libraries of their own may read
 
 
 class Order(NamedTuple):
@@ -87,14 +88,15 @@ class Answer(NamedTuple):
     error: tuple[str, str] = ("", "")  # the class and text of a HeadstartError, which ends the run
 
 
-def identity(engines: list[Engine]) -> Identity:
-    """Of this process."""
+def identity(engines: list[Engine], forms: list[str]) -> Identity:
+    """Of this process, for examples of these formats."""
     sha = hashlib.sha256(plugins.digest().encode() if plugins.folder().is_dir() else b"")
     for file in sorted(PACKAGE.rglob("*.py")):
         sha.update(file.relative_to(PACKAGE).as_posix().encode() + file.read_bytes())
     kind = engines[0].kind
     made_by = [str(kind.views_made_by(augmented)) for augmented in (False, True)]
-    return Identity(sha.hexdigest(), [engine.made_by for engine in engines], made_by)
+    made_by += [str(kind.read_by(form)) for form in forms]
+    return Identity(sha.hexdigest(), [engine.made_by for engine in engines], made_by, forms)
 
 
 def machine_of(folder: str) -> str:
@@ -167,7 +169,7 @@ class Worker:
                 )
         try:
             engines = open_engines(order.settings, kinds.named(order.kind))
-            if differs := _difference(identity(engines), order.identity):
+            if differs := _difference(identity(engines, order.identity.forms), order.identity):
                 return differs
             files.read(Path(order.example[0]), order.example[1])
             store = store_at(order.store, order.limit)
@@ -253,7 +255,7 @@ def compute_each(
         place,
         default_limit(),
         None if place.startswith("s3://") else machine_of(place),
-        identity(engines),
+        identity(engines, sorted(set().union(*(table["example_format"] for table in tables)))),
         (first["path"], first["digest"]),
     )
     waiting = deque(

@@ -18,16 +18,20 @@ from .threads import batches, compute, features_of
 def every_view(manifest: pd.DataFrame, plan: pd.DataFrame, engine: Engine) -> pd.DataFrame:
     """View 0 of every example and the planned views, sorted by digest and view number.
 
-    Columns: `digest`, `view`, the kind's `view_columns`, `path` and, for the store, `key`.
+    Columns: `digest`, `view`, the kind's `view_columns`, `path`, `example_format` (the manifest's
+    `format`, or empty) and, for the store, `key`.
     """
     kind = engine.kind
+    manifest = manifest.assign(example_format=manifest.get("format", ""))
     original = dict(zip(kind.view_columns, kind.original, strict=True))
     originals = manifest[["digest"]].assign(view=0, **original)
     table = pd.concat([originals, plan], ignore_index=True)
-    table = table.merge(manifest[["digest", "path"]], on="digest", validate="many_to_one")
+    table = table.merge(
+        manifest[["digest", "path", "example_format"]], on="digest", validate="many_to_one"
+    )
     table = table.sort_values(["digest", "view"], ignore_index=True)
     views = table[list(kind.view_columns)].itertuples(index=False, name=None)
-    wanted = zip(table["digest"], views, strict=True)
+    wanted = zip(table["digest"], views, table["example_format"], strict=True)
     table["key"] = view_keys(wanted, kind, engine.made_by)
     return table
 

@@ -80,9 +80,12 @@ def embed(examples: Sequence[Example], engines: list[Engine], batch_size: int) -
 
 
 def _batch(batch: Sequence[Example], engine: Engine, cache: Store) -> Embedded:
-    digests = [digest(_read(example)) for example in batch]
-    wanted = ((one, engine.kind.original) for one in digests)
-    keys = view_keys(wanted, engine.kind, engine.made_by)
+    kind, digests, wanted = engine.kind, [], []
+    for example in batch:
+        data = _read(example)
+        digests.append(digest(data))
+        wanted.append((digests[-1], kind.original, kind.form(data)))
+    keys = view_keys(wanted, kind, engine.made_by)
     found = cache.get(keys)
     missing = {
         key: (example, digest)

@@ -63,7 +63,8 @@ class Memory:
 
     def inspect(self, data: bytes, digest: str) -> tuple[Any, ...]:
         """`Kind.inspect`, or what it found in the same bytes before; refusals are not kept."""
-        made_by = f"{self._kind.inspected_by()}, {digest}"
+        libraries = self._kind.read_by(self._kind.form(data))
+        made_by = f"{self._kind.inspected_by()}{libraries}, {digest}"
         key = blake2b(made_by.encode(), digest_size=16).digest()
         kept = self._get([key])
         if key in kept and (known := self._kind.recall(kept[key])) is not None:

@@ -4,12 +4,14 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import onnx
 import pandas as pd
 import pytest
 import torch
+from PIL import features
 from torch import nn
 
 from pipeline import kinds
@@ -18,8 +20,10 @@ from pipeline.backbones.engines import Engine
 from pipeline.core import packages
 from pipeline.kinds import Preprocessing, image
 from pipeline.kinds.image.views import View
+from pipeline.runners import on_ray
 from pipeline.runners import wanted as wanted_room
 from pipeline.store.keys import view_key
+from tests import picture_cases
 from tests.conftest import ROOT
 
 DIGESTS = sorted(hashlib.sha256(bytes([i])).hexdigest() for i in range(3))
@@ -81,6 +85,68 @@ def test_the_libraries_that_make_pixels_are_named_with_their_versions() -> None:
     assert names[::2] == ["pillow", "opencv-python-headless", "albumentations"]
     # Where nothing is installed that augments, a picture as it is has the same key.
     assert IMAGE.views_made_by(augmented=False).split()[::2] == ["pillow"]
+
+
+def test_another_build_of_pillow_gives_every_view_another_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A distribution's has other libraries under the same version."""
+    told = features.version
+
+    def all_said() -> list[str]:
+        image._codecs.cache_clear()
+        return [*map(IMAGE.views_made_by, (False, True)), IMAGE.inspected_by(), IMAGE.copies_by()]
+
+    wheel = all_said()
+    assert wheel[0] == f"pillow {version('pillow')}"  # so that keys of before are found
+    for library in ("jpg", "webp", "avif", "littlecms2"):
+        monkeypatch.setattr(features, "version", lambda n, of=library: "0" if n == of else told(n))
+        other = all_said()
+        assert not set(other) & set(wheel)
+        assert all(f"{library} 0" in one for one in other)
+    monkeypatch.undo()
+    assert all_said() == wheel
+
+
+def of_formats() -> pd.DataFrame:
+    manifest = pd.DataFrame(
+        {"digest": DIGESTS, "path": ["a", "b", "c"], "format": ["JPEG", "DICOM", "HEIF"]}
+    )
+    plan = pd.DataFrame(columns=["digest", "view", *View._fields])
+    return wanted_room.every_view(manifest, plan, engine())
+
+
+def test_what_reads_dicom_or_heic_is_in_the_keys_of_such_pictures_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, told = of_formats()["key"], packages.version
+    assert first[0] == every_view("")["key"][0]  # as where no format is known
+    for library, place in (("pydicom", 1), ("pi-heif", 2)):
+        with monkeypatch.context() as patch:
+            patch.setattr(packages, "version", lambda n, of=library: "99" if n == of else told(n))
+            now = of_formats()["key"]
+        assert list(now != first) == [number == place for number in range(3)]
+
+
+def test_the_embedder_knows_the_format_that_the_manifest_names() -> None:
+    named = set()
+    for case in picture_cases.TAKEN.values():
+        data = case.data()
+        form = IMAGE.inspect(data)[IMAGE.columns.index("format")]
+        assert IMAGE.read_by(IMAGE.form(data)) == IMAGE.read_by(form)
+        named |= {form}
+    assert "HEIF" in named
+
+
+def test_a_node_with_another_pydicom_is_told_apart_where_there_are_such_pictures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = packages.version
+    here = {form: on_ray.identity([engine()], [form]) for form in ("JPEG", "DICOM")}
+    monkeypatch.setattr(packages, "version", lambda n: "99" if n == "pydicom" else told(n))
+    differs = {form: on_ray.identity([engine()], [form]) for form in here}
+    assert differs["JPEG"] == here["JPEG"]
+    assert "'pydicom 99'" in on_ray._difference(differs["DICOM"], here["DICOM"])
 
 
 def test_a_picture_listed_twice_is_an_error() -> None:

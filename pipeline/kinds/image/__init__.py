@@ -7,13 +7,15 @@ import contextlib
 import math
 import struct
 from collections.abc import Sequence
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core import packages
 from ...core.errors import RefusedError
 from .. import Example, Fitted, Maker, Pixels, Shown, View
 from .reading import PLAIN, Reading, parsed
@@ -43,6 +45,44 @@ REMARKS = {
 INSPECTION_CODE = 1  # raise when decode.py comes to take or refuse other files
 COPIES_CODE = 3  # raise when decode.py, copies.py or detail.py come to call other pairs copies
 VIEW_CODE = 1  # raise when decode.py, preprocess.py or views.py come to give other pixels
+
+# What decodes: Pillow is built with whatever of these its builder had. Its wheels on PyPI have the
+# versions of `WHEELS`. With these they are not named, so that keys of before they were are found.
+CODECS = ("jpg", "libjpeg_turbo", "webp", "avif", "littlecms2", "jpg_2000", "libtiff")
+WHEELS = {
+    "13.0.0": "jpg 6.2 libjpeg_turbo 3.2.0 webp 1.6.0 avif 1.4.2 littlecms2 2.19 jpg_2000 2.5.4"
+    " libtiff 4.7.2"
+}
+# What decodes pixels of DICOM files if it is installed.
+DICOM_CODECS = (
+    "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "python-gdcm",
+)  # fmt: skip
+
+version = cache(metadata.version)  # which reads a file, and is asked of each example
+
+
+@cache
+def _codecs() -> str:
+    """The libraries in Pillow that decode, with their versions."""
+    from PIL import features
+
+    return " ".join(f"{name} {features.version(name)}" for name in CODECS)
+
+
+def _pillow() -> str:
+    """Pillow's version, and its libraries where they are others than those of PyPI's wheel."""
+    number, codecs = version("pillow"), _codecs()
+    return number if WHEELS.get(number) == codecs else f"{number} with {codecs}"
+
+
+@cache
+def _libheif() -> str:
+    """The version of libheif; none where HEIC cannot be read."""
+    try:
+        import pi_heif
+    except ImportError:
+        return "libheif"
+    return f"libheif {pi_heif.libheif_version()}"
 
 
 class Image:
@@ -85,7 +125,27 @@ class Image:
 
     def inspected_by(self) -> str:
         """This code and Pillow, and what is declared."""
-        return f"inspection {INSPECTION_CODE}, Pillow {version('pillow')}{self.declared}"
+        return f"inspection {INSPECTION_CODE}, Pillow {_pillow()}{self.declared}"
+
+    def form(self, data: bytes) -> str:
+        """DICOM or HEIF; empty for a picture that Pillow reads by itself."""
+        if data[128:132] == b"DICM":
+            return "DICOM"
+        if data[4:8] != b"ftyp":
+            return ""
+        from .decode import is_heic
+
+        brands = data[8 : int.from_bytes(data[:4], "big")]
+        return "HEIF" if is_heic(data) and b"avif" not in brands else ""
+
+    def read_by(self, form: str) -> str:
+        """What reads DICOM or HEIC beside Pillow."""
+        if form == "HEIF":
+            return f"{packages.with_version('pi-heif')} {_libheif()}"
+        if form != "DICOM":
+            return ""
+        codecs = [told for told in map(packages.with_version, DICOM_CODECS) if " " in told]
+        return " ".join([packages.with_version("pydicom"), *codecs])
 
     def remember(self, seen: tuple[Any, ...]) -> NDArray[np.float32]:
         """Width, height and the format's place in `FORMATS`; the letters of what was done."""
@@ -152,8 +212,8 @@ class Image:
     def views_made_by(self, augmented: bool) -> str:
         """The library that decodes and scales, those that warp, and what is declared."""
         names = ("pillow", "opencv-python-headless", "albumentations")
-        made_by = " ".join(f"{name} {version(name)}" for name in names[: 3 if augmented else 1])
-        return f"{made_by}{self.declared}"
+        libraries = [f"{name} {version(name)}" for name in names[1 : 3 if augmented else 1]]
+        return f"{' '.join([f'pillow {_pillow()}', *libraries])}{self.declared}"
 
     def inputs(self, preprocessing: Pixels | Fitted, device: str) -> Maker:
         """Views, uint8 [n, side, side, 3]."""
@@ -173,7 +233,7 @@ class Image:
 
     def copies_by(self) -> str:
         """This code, Pillow and OpenCV, and what is declared."""
-        libraries = f"Pillow {version('pillow')}, OpenCV {version('opencv-python-headless')}"
+        libraries = f"Pillow {_pillow()}, OpenCV {version('opencv-python-headless')}"
         return f"alike {COPIES_CODE}, {libraries}{self.declared}"
 
     def graph(self, preprocessing: Pixels | Fitted) -> "onnx.ModelProto":

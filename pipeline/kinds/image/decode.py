@@ -263,13 +263,14 @@ def _opened(data: bytes) -> ImageFile.ImageFile:
     try:
         return Image.open(_Reader(data), formats=OPENED)
     except UnidentifiedImageError:
-        if not _is_heic(data):
+        if not is_heic(data):
             raise
     _learn_heic()
     return Image.open(_Reader(data), formats=("HEIF",))
 
 
-def _is_heic(data: bytes) -> bool:
+def is_heic(data: bytes) -> bool:
+    """Whether a file begins as HEIC does; AVIF may begin so too."""
     return data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc")
 
 
@@ -415,7 +416,7 @@ def _unknown(data: bytes) -> str:
             return f"a TIFF of {tiff.in_words(page)}, which have no stated range; set ingest.range"
         return f"a TIFF of {tiff.in_words(page)} in a form that is not read"
     start = data[:256].lstrip().lower()
-    if _is_heic(data):
+    if is_heic(data):
         return "damaged header (of HEIC)"
     looks = "its first bytes are " + data[:8].hex(" ")
     if start.startswith((b"<!doctype html", b"<html")):
