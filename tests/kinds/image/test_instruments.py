@@ -568,6 +568,33 @@ def test_without_the_set_the_reason_says_what_installs_it(
     assert refused(picture_cases.HEIC).startswith("HEIC, which needs pi-heif: convert it to JPEG")
 
 
+def test_after_an_update_of_pydicom_dicom_files_alone_are_inspected_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.core import files, packages
+    from pipeline.sources.checked import Memory
+
+    told, seen = packages.version, []
+    inspect = ImageKind.inspect
+    monkeypatch.setattr(ImageKind, "inspect", lambda *of: (seen.append(of[1]), inspect(*of))[1])
+    sound = dicom(ct(), **HOUNSFIELD, WindowCenter=40, WindowWidth=400)
+    both = [sound, picture_cases.HEIC]
+
+    def looked_at() -> list[bytes]:
+        seen.clear()
+        memory = Memory(ImageKind())
+        for data in both:
+            memory.inspect(data, files.digest(data))
+        memory.keep()
+        memory.close()
+        return seen
+
+    assert looked_at() == both
+    assert looked_at() == []
+    monkeypatch.setattr(packages, "version", lambda n: "99" if n == "pydicom" else told(n))
+    assert looked_at() == [sound]
+
+
 def test_nothing_of_a_patient_is_kept() -> None:
     data = dicom(ct(), WindowCenter=40, WindowWidth=400)
     assert b"Secret" in data
