@@ -38,10 +38,10 @@ def extract() -> None:
         new = [without(table, cache.held(table["key"].tolist())) for table in tables]
         if cluster.runner == "ray" and cluster.address:
             on_ray.compute_each(new, engines, settings, declared, cache, cluster.address)
+            missing = sum(map(len, new))
         else:
-            for table, engine in zip(new, engines, strict=True):
-                compute(table, engine, cache, settings.batch_size)
-        missing = sum(map(len, new))
+            pairs = zip(new, engines, strict=True)
+            missing = sum(compute(*pair, cache, settings.batch_size) for pair in pairs)
         seconds = time.monotonic() - start
         recomputed = write(tables, engines, cache, settings)
 

@@ -1,9 +1,11 @@
 """Missing views to vectors in the store, on threads of this machine."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 import numpy as np
@@ -15,25 +17,45 @@ from ..core.files import read_each
 from ..core.progress import Progress
 from ..store.interface import Store
 
+FRESH = 8  # batches in which the store is not asked again: it was asked just now
 
-def compute(missing: pd.DataFrame, engine: Engine, cache: Store, batch_size: int) -> None:
+
+def compute(missing: pd.DataFrame, engine: Engine, cache: Store, batch_size: int) -> int:
     """Compute the features of the missing views and put them into the store as they come.
 
     Every core takes whole examples from decoding to store, so there are never more in memory than
     a batch a core.
+
+    Another process may compute the same views for the same store. What it has put by the time a
+    batch is begun is not computed again; in a bucket that is not seen. So that the two do not
+    compute the same batch at the same moment, each takes them in an order of its own. It changes no
+    byte of what `extract` writes, which is sorted.
+
+    Returns:
+        how many views were computed.
     """
 
-    def task(batch: pd.DataFrame) -> int:
-        cache.put(features_of(batch, engine, batch_size))
-        return len(batch)
+    def task(number: int, batch: pd.DataFrame) -> tuple[int, int]:
+        left = batch
+        if number >= FRESH:  # `held` would write down in a bucket what was asked for
+            there = cache.checksums(batch["key"].tolist())
+            left = batch[[key not in there for key in batch["key"]]]
+        if len(left):
+            cache.put(features_of(left, engine, batch_size))
+        return len(batch), len(left)
 
+    pieces = list(batches(missing, batch_size))
+    SystemRandom().shuffle(pieces)
+    computed = 0
     cores = os.cpu_count() or 1
     with (
         ThreadPoolExecutor(cores) as pool,
         Progress("extract", len(missing), "views") as progress,
     ):
-        for count in pool.map(task, batches(missing, batch_size)):
-            progress.advance(count)
+        for done, new in pool.map(task, itertools.count(), pieces):
+            progress.advance(done)
+            computed += new
+    return computed
 
 
 def batches(table: pd.DataFrame, batch_size: int) -> Iterator[pd.DataFrame]:

@@ -63,12 +63,12 @@ def vectors(
         keys = table["key"].tolist()
         with open_store() as cache:
             missing = without(table, cache.held(keys))
-            compute(missing, engine, cache, batch_size)
+            computed += compute(missing, engine, cache, batch_size)
             found = cache.get(keys)
         damaged = without(table, found)  # which shows only on reading
         for batch in batches(damaged, batch_size):
             found |= features_of(batch, engine, batch_size)
-        computed += len(missing) + len(damaged)
+        computed += len(damaged)
         parts.append(np.stack([found[key] for key in keys]))
     return table, joined.beside(parts), computed
 
