@@ -28,7 +28,7 @@ def main() -> None:
     def run() -> None:
         sys.exit(0 if ask(where, asked.every, asked.host, asked.port) else 1)
 
-    command.run(run, takes_arguments=True)
+    command.run(run, takes_arguments=True, has_colours=True)
 
 
 def ask(where: dict[str, Path], every: float | None, host: str, port: int) -> bool:

@@ -29,7 +29,7 @@ def main() -> None:
     def serve() -> None:
         run(asked.host, asked.port, asked.look_at, asked.look_every)
 
-    command.run(serve, takes_arguments=True)
+    command.run(serve, takes_arguments=True, has_colours=True)
 
 
 def run(host: str, port: int, look_at: list[Path], look_every: float) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ParamsError
+from ..core.terminal import printable
 from ..tables.task_names import MULTILABEL, REGRESSION, SEPARATOR
 
 if TYPE_CHECKING:  # it takes a while to import, and --help should not
@@ -136,20 +137,21 @@ def printer(classifier: "Classifier") -> Write:
         classifier.task, _class_cells
     )(classifier.classes)
     head, nothing = cells(None), cells({})
-    print(f"{head}  path")
+
+    def say(line: str) -> None:
+        print(printable(line), flush=True)
+
+    say(f"{head}  path")
 
     def write(row: Row) -> None:
         if row["error"] is not None:
-            print(f"{nothing}  {row['path']}: {row['error']}", flush=True)
+            say(f"{nothing}  {row['path']}: {row['error']}")
             return
-        print(f"{cells(row)}  {row['path']}", flush=True)
+        say(f"{cells(row)}  {row['path']}")
         for line in _notes(row, classifier.classes):
-            print(f"{'':11}    {line}", flush=True)
+            say(f"{'':11}    {line}")
         for one in row.get("neighbours") or ():
-            print(
-                f"{one['cosine']:11.4f}    like {one['label'] or 'no label'}  {one['path']}",
-                flush=True,
-            )
+            say(f"{one['cosine']:11.4f}    like {one['label'] or 'no label'}  {one['path']}")
 
     return write
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core import command, errors
+from pipeline.core import command, errors, terminal
 from pipeline.core.errors import HeadstartError
 from tests.conftest import ROOT, Project
 
@@ -191,3 +191,25 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert (done.stdout, done.stderr) == ("line\n141\n", "")
+
+
+# A title for the terminal, a colour, a return to the line's start, and a change of direction.
+NAME = "a\x1b]0;owned\x07\x1b[31m\rb\x9b2J\u202egnp.exe"
+SPELT = r"a\x1b]0;owned\x07\x1b[31m\rb\x9b2J\u202egnp.exe"
+
+
+def test_control_characters_of_names_are_spelt_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["stage"])
+
+    def stage() -> None:
+        print(f"stage: warning: class {NAME!s}\n\tčaj 茶")
+        raise errors.DataError(f"{NAME} is damaged")
+
+    with pytest.raises(SystemExit):
+        command.run(stage)
+    said = capsys.readouterr()
+    assert said.out == f"stage: warning: class {SPELT}\n\tčaj 茶\n"
+    assert said.err == f"stage: error: {SPELT} is damaged\n"
+    assert terminal.printable("a\tb\nc") == r"a\tb\nc"

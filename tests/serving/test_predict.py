@@ -101,6 +101,13 @@ def test_of_a_name_that_is_no_utf_8_the_odd_bytes_are_spelt_out(project, tmp_pat
     assert said.stdout.splitlines()[1].endswith("a\\udcff.png")
 
 
+def test_a_name_does_nothing_to_the_terminal(project, tmp_path, capsys):
+    (tmp_path / "a\x1b]0;owned\x07\n\x1b[31m.png").write_bytes(b"no picture")
+    predict.run(Path("bundle"), [str(tmp_path)])
+    line = capsys.readouterr().out.splitlines()[1]
+    assert f"{tmp_path}/a\\x1b]0;owned\\x07\\n\\x1b[31m.png: not a picture" in line
+
+
 def test_the_command_prints_a_table_and_goes_on_after_a_bad_file(project, tmp_path):
     bad = tmp_path / "notes.txt"
     bad.write_text("<html>")
