@@ -7,7 +7,8 @@ is left out of training in turn, and the model is asked about its examples; thos
 classes in the test split are what it should know. A model is the head that `train` trains with its
 default parameters, on features of view 0. The distance is that to the k-th nearest training example
 (Sun et al., 2022), of the bank that `bundle` takes. Beside it are the largest probability
-(Hendrycks and Gimpel, 2017) and the energy of the logits (Liu et al., 2020). AUROC is the
+(Hendrycks and Gimpel, 2017), the energy of the logits (Liu et al., 2020), and the distance to the
+nearest mean of a class, which a bundle without training examples goes by. AUROC is the
 probability that a strange example gets a worse figure than one that the model should know.
 """
 
@@ -44,10 +45,19 @@ def banked(train: Split, most: int = usual.MOST) -> Any:
     return directions(train.features[order][:most]).astype(np.float16).astype(np.float32)
 
 
-def figures(head: Head, temperature: float, bank: Any, features: Any) -> dict[str, Doubles]:
+def means(train: Split) -> Any:
+    """The classes' means, as a bundle without training examples has them."""
+    found = usual.class_means(directions(train.features), train.labels, train.labels.max() + 1)
+    return found.astype(np.float16).astype(np.float32)
+
+
+def figures(
+    head: Head, temperature: float, bank: Any, of_classes: Any, features: Any
+) -> dict[str, Doubles]:
     """Of each example how strange it is, by each way."""
     logits = head.logits(features).astype(np.float64) / temperature
     found = {f"k = {k}": distances(features, bank, k) for k in KS}
+    found["class means"] = distances(features, of_classes, 1)
     found["largest probability"] = -np.exp(logits.max(axis=1) - logsumexp(logits, axis=1))
     return found | {"energy": -logsumexp(logits, axis=1)}
 
@@ -81,7 +91,8 @@ def judged(
     bank = banked(train)
     told = usual.described(bank, train.digests.tolist(), val.features)
     known, strange = (
-        figures(head, about["temperature"], bank, features) for features in (test.features, others)
+        figures(head, about["temperature"], bank, means(train), features)
+        for features in (test.features, others)
     )
     of_nearest = [
         distances(some, bank, usual.K) > told["threshold"] for some in (test.features, others)
@@ -189,7 +200,7 @@ def measure(scratch: Path, hymenoptera: Path, draws: int = 3) -> str:
         "digits": pictures(scratch / "digits", drawn_digits),
         "titles": titles(),
     }
-    ways = [*(f"k = {k}" for k in KS), "largest probability", "energy"]
+    ways = [*(f"k = {k}" for k in KS), "class means", "largest probability", "energy"]
     columns = " | ".join(f"{way} {{:.4f}}" for way in ways)
     shares = "known that are unusual {:.3f} | strange that are unusual {:.3f}"
     return PAGE.format(

@@ -111,8 +111,10 @@ def adapt() -> None:
     files = exports.of_each(extracting)
     had = read_figures(BUNDLE / "bundle.json", "bundle").get("sets")
     sets = {"why_no_sets": NO_SETS} if had else {}
-    aligned = way.source.train, way.source.val
-    write(ADAPTED, files, kind, extracting, way.head, about, report, manifest, *aligned, sets)
+    of_data = manifest, way.source.train, way.source.val, sets
+    given_away = params.load(kinds.schema).bundle.training_examples
+    of_head = kind, extracting, way.head, about, report
+    write(ADAPTED, files, *of_head, *of_data, given_away=given_away)
     if sets:
         print(f"adapt: {NO_SETS}")
 

@@ -21,6 +21,7 @@ NO_SETS = "the sets of the frozen network's bundle are no promise for a finetune
 def best() -> None:
     """Make a bundle of the finetuned network, or copy that of the frozen one."""
     settings = params.load(kinds.schema).extract
+    given_away = params.load(kinds.schema).bundle.training_examples
     figures = read_figures(FINETUNE, "finetune")
     if not figures["taken"]:
         shutil.copytree(BUNDLE, BEST, dirs_exist_ok=True)
@@ -47,7 +48,8 @@ def best() -> None:
         frozen = BUNDLE / "bundle.json"  # always there in a run of DVC
         sets = frozen.exists() and json.loads(frozen.read_text(encoding="utf-8")).get("sets")
         none = {"why_no_sets": NO_SETS} if sets else {}
-        write(BEST, [file], kind, finetuned, head, about, figures, manifest, train, val, none)
+        of_data = manifest, train, val, none
+        write(BEST, [file], kind, finetuned, head, about, figures, *of_data, given_away=given_away)
         if sets:
             print(f"best: {NO_SETS}")
 

@@ -13,6 +13,7 @@ from .tables.manifest import kind_in, read_manifest, task_in
 def bundle() -> None:
     """Put the backbone, the head and what is known of them into one folder."""
     settings = params.load(kinds.schema).extract
+    given_away = params.load(kinds.schema).bundle.training_examples
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     stop_if_of_another_task(about, task_in(MANIFEST))
     manifest, metrics = read_manifest(MANIFEST), read_figures(METRICS, "evaluate")
@@ -20,9 +21,9 @@ def bundle() -> None:
     splits = read_splits(FEATURES, manifest, about["classes"], ["train", "val"], about["power"])
     train, val = splits["train"], splits["val"]
     files = exports.of_each(settings)
-    write(
-        BUNDLE, files, kind_in(MANIFEST), settings, head, about, metrics, manifest, train, val, sets
-    )
+    kind = kind_in(MANIFEST)
+    known = manifest, train, val, sets
+    write(BUNDLE, files, kind, settings, head, about, metrics, *known, given_away=given_away)
 
 
 if __name__ == "__main__":

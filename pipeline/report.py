@@ -49,7 +49,8 @@ def report() -> None:
     predictions, classes = tables.table(PREDICTIONS), about["classes"]
     repeats = tables.table(REPEATS)
     checked = {name: tables.table(CHECKS / f"{name}.csv") for name in tables.FOUND}
-    shown = tables.Thumbnails(manifest, kind)
+    hidden = params.load(kinds.schema).report.examples == "hidden"
+    shown = tables.Thumbnails(manifest, kind, hidden)
     head, task, sliced = about["head"]["hyperparameters"], task_in(MANIFEST), tables.table(SLICES)
     parts = PARTS[task](predictions, classes, shown)
     few = checked["few_examples"]
@@ -63,7 +64,11 @@ def report() -> None:
     )
     page = environment.get_template("report.html").render(
         noun=kind.noun,
-        evidence=kind.evidence,
+        hidden=hidden,
+        evidence="" if hidden else kind.evidence,
+        similar=""
+        if about.get("training_examples") == "none"
+        else f"the most similar training {kind.nouns}",
         augmented=params.load(kinds.schema).augment.views > 0,
         nouns=kind.nouns,
         classes=classes,
@@ -88,7 +93,7 @@ def report() -> None:
         all_few=len(few),
         curves=tables.curves(tables.table(TRAINING)),
         heads=tables.heads(tables.table(SWEEP)),
-        contact_sheet=contact_sheet(CONTACT_SHEET),
+        contact_sheet=None if hidden else contact_sheet(CONTACT_SHEET),
         made_of=tables.made_of(about),
         task=task,
         **parts,

@@ -418,6 +418,29 @@ class ChecksParams(Section):
     seed: Seed = told(0, "draws other folds and permutations")
 
 
+TrainingExamples = Literal["features_and_paths", "features", "none"]
+
+
+class BundleParams(Section):
+    """What a bundle gives away."""
+
+    training_examples: TrainingExamples = told(
+        "features_and_paths",
+        "what the bundle holds of them: features_and_paths, features (and labels), or none"
+        " (docs/privacy.md)",
+    )
+
+
+class ReportParams(Section):
+    """What the report gives away."""
+
+    examples: Literal["shown", "hidden"] = told(
+        "shown",
+        "shown: pictures (or texts, sounds) and paths of examples; hidden: figures alone, and the"
+        " first digits of an example's digest (docs/privacy.md)",
+    )
+
+
 # An optional stage is in the graph when its list `run` has this word: dvc.yaml makes one stage
 # for each item, so none of an empty list.
 Run = Annotated[list[Literal["asked"]], Field(max_length=1)]
@@ -579,6 +602,8 @@ class Params(Section):
     train: TrainParams = TrainParams()
     evaluate: EvaluateParams = EvaluateParams()
     checks: ChecksParams = ChecksParams()
+    bundle: BundleParams = BundleParams()
+    report: ReportParams = ReportParams()
     learning_curve: LearningCurveParams = LearningCurveParams()
     rank: RankParams = RankParams()
     finetune: FinetuneParams = FinetuneParams()

@@ -88,12 +88,15 @@ def mistakes(
     cards = []
     for _, path, label, was_said, probability in sorted(found)[: tables.SHOWN]:
         answer = classifier.answer(
-            shown.data(path), heat=was_said, neighbours=tables.NEAR, side=tables.THUMBNAIL
+            shown.data(path),
+            heat=was_said and not shown.hidden,
+            neighbours=tables.NEAR,
+            side=tables.THUMBNAIL,
         )
         about = was_said and answer.heat is not None and classifier.classes[answer.best] == label
         cards.append(
             {
-                "path": path,
+                "path": shown.name(path),
                 "label": label,
                 "said": was_said,
                 "probability": f"{probability:.3f}",

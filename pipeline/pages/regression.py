@@ -62,7 +62,7 @@ def errors(residuals: pd.DataFrame, shown: Thumbnails) -> list[dict[str, Any]]:
         )
         cards.append(
             {
-                "path": row.path,
+                "path": shown.name(row.path),
                 "name": row.name,
                 "target": f"{row.target:.4g}",
                 "predicted": f"{row.predicted:.4g}",

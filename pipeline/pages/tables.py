@@ -23,6 +23,7 @@ MOST_DRAWN = 40  # classes; a larger matrix is no longer legible on a page
 DRAWN_OF_MANY = 24  # the most confused classes, in the matrix where there are more than that
 MOST_ROWS = 20  # of the tables of confused classes, of heads and, where they are many, of classes
 THUMBNAIL = 160  # pixels of a heat map's side
+DIGITS = 12  # of a digest: no two of a million examples have the same
 SHOWN_SIDE = 240  # pixels of an example's longer side; the page cuts it to a square
 WITHOUT_PERCENT = ("loss", "calibration_error", "mae", "rmse", "r2")
 # What tells most of each task stands first.
@@ -35,12 +36,16 @@ FOUND = ("near_duplicates", "label_issues", "few_examples", "drift")
 
 
 class Thumbnails:
-    """Examples of the manifest, small, as HTML that holds them."""
+    """Examples of the manifest, small, as HTML that holds them.
 
-    def __init__(self, manifest: pd.DataFrame, kind: Kind) -> None:
+    Where they are `hidden` there is no HTML, and a part of its digest is an example's name.
+    """
+
+    def __init__(self, manifest: pd.DataFrame, kind: Kind, hidden: bool = False) -> None:
         """Know each example's digest by its path."""
         self._digests = dict(zip(manifest["path"], manifest["digest"], strict=True))
         self._kind = kind
+        self.hidden = hidden
         self._made: dict[str, Markup] = {}
 
     def data(self, path: str) -> bytes:
@@ -49,12 +54,21 @@ class Thumbnails:
         Raises:
             DataError: they are not, or the manifest does not have it.
         """
+        return read(Path(path), self._digest(path))
+
+    def _digest(self, path: str) -> str:
         if path not in self._digests:
             raise DataError(f"{path} is not in {MANIFEST}; run `dvc repro`")
-        return read(Path(path), self._digests[path])
+        return str(self._digests[path])
 
-    def __call__(self, path: str) -> Markup:
-        """The example at `path`."""
+    def name(self, path: str) -> str:
+        """What the page calls the example at `path`; nothing of one without a path."""
+        return self._digest(path)[:DIGITS] if self.hidden and path else path
+
+    def __call__(self, path: str) -> Markup | None:
+        """The example at `path`; None where it is hidden, or the bundle does not name its path."""
+        if self.hidden or not path:
+            return None
         if path not in self._made:
             self._made[path] = embedded(self._kind.show(self.data(path), SHOWN_SIDE), path)
         return self._made[path]
@@ -102,10 +116,10 @@ def mistakes(predictions: pd.DataFrame, shown: Thumbnails) -> list[dict[str, Any
     found = []
     for row in wrong.head(SHOWN).itertuples():
         data = shown.data(row.path)
-        answer = classifier.answer(data, heat=True, neighbours=NEAR, side=THUMBNAIL)
+        answer = classifier.answer(data, heat=not shown.hidden, neighbours=NEAR, side=THUMBNAIL)
         found.append(
             {
-                "path": row.path,
+                "path": shown.name(row.path),
                 "label": row.label,
                 "predicted": row.predicted,
                 "probability": f"{row.probability:.3f}",
@@ -121,7 +135,10 @@ def mistakes(predictions: pd.DataFrame, shown: Thumbnails) -> list[dict[str, Any
 
 def neighbours(answer: Answer, shown: Thumbnails) -> list[dict[str, Any]]:
     """The training examples like the one that was asked about, shown."""
-    return [vars(near) | {"shown": shown(near.path)} for near in answer.neighbours]
+    return [
+        vars(near) | {"shown": shown(near.path), "path": shown.name(near.path)}
+        for near in answer.neighbours
+    ]
 
 
 def confused(predictions: pd.DataFrame, classes: int) -> list[dict[str, Any]]:
@@ -278,7 +295,9 @@ def by_place(drift: pd.DataFrame) -> str:
 def duplicates(table: pd.DataFrame, shown: Thumbnails) -> list[dict[str, Any]]:
     """The first pairs of near-duplicates, shown."""
     return [
-        row | {"shown": shown(row["path"]), "other_shown": shown(row["other_path"])}
+        row
+        | {"shown": shown(row["path"]), "other_shown": shown(row["other_path"])}
+        | {name: shown.name(row[name]) for name in ("path", "other_path")}
         for row in rows(table.head(SHOWN))
     ]
 
@@ -287,7 +306,7 @@ def label_issues(table: pd.DataFrame, shown: Thumbnails) -> list[dict[str, Any]]
     """The first label issues, shown, with the labels' probabilities, or how far off a number is."""
     cards = []
     for row in rows(table.head(SHOWN)):
-        card = row | {"shown": shown(row["path"])}
+        card = row | {"shown": shown(row["path"]), "path": shown.name(row["path"])}
         if "spreads" in row:
             card |= {"given": f"{abs(row['spreads']):.1f} usual misses off", "probability": ""}
         else:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from ..core.errors import DataError, RefusedError
+from ..core.files import digest, leads_out, load
 from ..heads import sets
 from ..heads.head import load_head, named_classes, task_of, wrong_for_task
 from ..kinds import FITS, INPUTS, INTERPOLATIONS, Fitted, Input, Pixels, Shown, named
@@ -39,7 +40,11 @@ MOST_PIXELS_A_SIDE = 4096  # of what a backbone sees
 SCHEMA = 1  # raised when a reader of older bundles would read a newer one wrongly
 SCHEMA_OF_JOINED = 2  # of a bundle whose backbones are joined
 SCHEMA_OF_TASKS = 3  # of one that answers with several labels or with numbers
-SCHEMAS = (SCHEMA, SCHEMA_OF_JOINED, SCHEMA_OF_TASKS)
+SCHEMA_OF_MEANS = 4  # of one whose answers tell by means of classes how usual an example is
+SCHEMAS = (SCHEMA, SCHEMA_OF_JOINED, SCHEMA_OF_TASKS, SCHEMA_OF_MEANS)
+OLDER = "the bundle is of an older version and names no digests"
+# Kinds of which nothing is shown but a picture or a sound that was decoded.
+DECODED = ("image", "audio")
 # What the graph calls its answer, by task.
 OUTPUTS = {
     CLASSIFICATION: "probabilities",
@@ -54,7 +59,7 @@ Floats = npt.NDArray[np.float32]
 class Neighbour:
     """A training example like the one asked about; a `cosine` of 1 is the same direction.
 
-    `number` is its position in the bundle's list.
+    `number` is its position in the bundle's list; the path is empty where the bundle names none.
     """
 
     path: str
@@ -182,6 +187,39 @@ class Classifier:
         bank = _read_bank(self._folder / "neighbours.safetensors")
         self.known = _read_known(self._folder / "neighbours.json", len(bank))
         self._bank = bank
+
+    def training_example(self, number: int) -> bytes:
+        """The bytes of a training example, if its file lies here as it was; with `explains`.
+
+        The paths are the bundle's, and whoever made it may be a stranger who would like to have
+        other files. So a file is given only if its digest is the one that the bundle names: that of
+        a secret is no more known than the secret. Older bundles name none. Of those a hidden file
+        or a link that leads out is never given, and of kinds that would show its text none.
+
+        Raises:
+            RefusedError: there is no such number, or it is not to be had; the text says why.
+        """
+        paths, digests = self.known["paths"], self.known.get("digests")
+        if not 0 <= number < len(paths):
+            raise RefusedError(f"the training examples have numbers below {len(paths)}")
+        path = Path(paths[number])
+        if not path.parts:
+            raise RefusedError("the bundle does not name the files of its training examples")
+        if leads_out(path):
+            raise RefusedError("its path leads out of the folder that this runs in")
+        if digests is None and (
+            self.about.get("kind", "image") not in DECODED
+            or any(part.startswith(".") for part in path.parts)
+            or not path.resolve().is_relative_to(Path.cwd().resolve())
+        ):
+            raise RefusedError(f"{OLDER}, so this file is not shown; run the stage bundle again")
+        try:
+            data = load(path, self.kind.most_bytes)
+        except DataError:
+            data = b""  # whether there is such a file is nobody's business either
+        if not data or (digests is not None and digest(data) != digests[number]):
+            raise RefusedError("its file is not here, or not the one that the bundle was made with")
+        return data
 
     def answer(
         self, data: bytes, heat: bool = False, neighbours: int = 0, side: int | None = None
@@ -399,9 +437,9 @@ def _read_bank(file: Path) -> Floats:
 
 
 def _read_known(file: Path, examples: int) -> dict[str, list[str]]:
-    """Paths and labels of the training examples, a text for each."""
+    """Paths, labels and, but for older bundles, digests of training examples, a text for each."""
     known = _read_json(file)
-    for name in ("paths", "labels"):
+    for name in ("paths", "labels", *["digests"] * ("digests" in known)):
         texts = known.get(name)
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise DataError(f"{file} is damaged: {name} is no list of texts")

@@ -29,7 +29,6 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from ..core.errors import ParamsError, RefusedError
-from ..core.files import leads_out, load
 from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
 from .classifier import Answer, Classifier, intervals, rounded
 
@@ -335,16 +334,10 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
         ] = False,
     ) -> Response:
         """A training example, small; where the server runs beside them."""
-        paths = classifier.known["paths"]
-        if not 0 <= number < len(paths):
-            raise HTTPException(404, f"the training examples have numbers below {len(paths)}")
-        path = Path(paths[number])
-        if leads_out(path):
-            raise HTTPException(404, "its path leads out of the folder that the server runs in")
         try:
-            shown = classifier.kind.show(load(path, classifier.kind.most_bytes), THUMBNAIL)
+            shown = classifier.kind.show(classifier.training_example(number), THUMBNAIL)
         except RefusedError as error:
-            raise HTTPException(404, f"not here: {error}") from None
+            raise HTTPException(404, str(error)) from None
         if beside:
             if shown.also is None:
                 raise HTTPException(404, "nothing is shown beside it")

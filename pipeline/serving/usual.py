@@ -8,6 +8,9 @@ one of. The nearest one (k = 1) tells best in small sets, and every class has on
 
 So that an answer stays quick, the distance is taken to no more than 1,000 examples: the bank, the
 first rows of the bundle's neighbours.
+
+In a bundle that is to hold no training example, the bank is the mean of each class, which tells
+almost as well what is far from all classes and less well what lies between them.
 """
 
 import math
@@ -26,7 +29,15 @@ from .explain import directions
 
 K = 1
 MOST = 1000  # examples in the bank
+LEAST = 5  # examples of a class; the mean of fewer would give them away
+MEANS = "class_means"  # what `usual.of` says where they are the bank
+MEANS_FILE = f"{MEANS}.safetensors"
+WHY_NOT = (
+    "so its answers do not tell how usual an example is: that goes by the means of classes, each of"
+    f" {LEAST} training examples or more"
+)
 KEPT = 0.95  # of examples like those of training are not unusual
+FEWEST = math.ceil(round(KEPT / (1 - KEPT), 6))  # of fewer, the largest distance keeps less
 
 Floats = npt.NDArray[np.float32]
 
@@ -74,6 +85,19 @@ def bank_first(labels: Sequence[str]) -> npt.NDArray[np.int64]:
     return np.argsort(np.array(turn), kind="stable")
 
 
+def class_means(neighbours: Floats, labels: npt.NDArray[np.integer], classes: int) -> Floats:
+    """Where the examples of each class lie on average: directions [classes, d].
+
+    Args:
+        neighbours: [n, d], the training examples' features of length 1.
+        labels: [n], positions of their classes.
+        classes: how many there are.
+    """
+    sums = np.zeros((classes, neighbours.shape[1]), np.float32)
+    np.add.at(sums, labels, neighbours)
+    return directions(sums)
+
+
 def described(
     neighbours: npt.NDArray[np.floating], keys: Sequence[str], val: Floats
 ) -> dict[str, Any]:
@@ -87,17 +111,34 @@ def described(
     bank = neighbours[:MOST].astype(np.float32)
     found = _nearest(directions(val), bank, [""] * len(val), keys[:MOST])
     on = "validation"
-    least = math.ceil(round(KEPT / (1 - KEPT), 6))  # of fewer, the largest distance keeps less
-    if len(found) < least:
+    if len(found) < FEWEST:
         # Of the training examples, each is asked about without itself.
         found = _nearest(bank, bank, keys[:MOST], keys[:MOST])
         on = "training"
     about: dict[str, Any] = {"k": K, "examples": len(bank), "kept": KEPT}
-    if len(found) < least:
+    if len(found) < FEWEST:
         return about | {"threshold": None}
-    rank = math.ceil(round((len(found) + 1) * KEPT, 6))
-    threshold = float(f"{np.sort(found)[rank - 1]:.6g}")
-    return about | {"threshold": threshold, "rests_on": {on: len(found)}}
+    return about | {"threshold": _threshold(found), "rests_on": {on: len(found)}}
+
+
+def of_means(means: npt.NDArray[np.floating], val: Floats) -> dict[str, Any]:
+    """The same where the bank is the classes' means, and where no training example can help.
+
+    Args:
+        means: [classes, d], as `class_means` gives them.
+        val: [m, d], as above.
+    """
+    about: dict[str, Any] = {"of": MEANS, "k": 1, "examples": len(means), "kept": KEPT}
+    if len(val) < FEWEST:
+        return about | {"threshold": None}
+    found = _nearest(directions(val), means.astype(np.float32), ["val"] * len(val), [""])
+    return about | {"threshold": _threshold(found), "rests_on": {"validation": len(found)}}
+
+
+def _threshold(distances: npt.NDArray[np.float64]) -> float:
+    """The distance that keeps `KEPT` of examples like these."""
+    rank = math.ceil(round((len(distances) + 1) * KEPT, 6))
+    return float(f"{np.sort(distances)[rank - 1]:.6g}")
 
 
 def _nearest(
@@ -145,7 +186,9 @@ def read(folder: Path, about: dict[str, Any], dimension: int) -> Usual | None:
         raise DataError(f"{place} is damaged: usual.k is {k!r:.40}, of {examples!r:.40} examples")
     if threshold is not None and not (type(threshold) in (float, int) and 0 <= threshold <= 2):
         raise DataError(f"{place} is damaged: usual.threshold is {threshold!r:.40}")
-    file = folder / "neighbours.safetensors"
+    if told.get("of") not in (None, MEANS):
+        raise DataError(f"{place} is damaged: usual.of is {told['of']!r:.40}")
+    file = folder / (MEANS_FILE if told.get("of") else "neighbours.safetensors")
     try:
         with safe_open(file, "numpy") as tensors:
             rows = tensors.get_slice("features")

@@ -20,14 +20,14 @@ from safetensors.numpy import save
 from ..backbones.exports import preprocessing_of
 from ..core import plugins
 from ..core.errors import DataError
-from ..core.params import ExtractParams
+from ..core.params import ExtractParams, TrainingExamples
 from ..core.paths import MANIFEST
 from ..heads.head import Head, as_bytes
 from ..kinds import Input, Vector, folder_of, named, takes
 from ..tables.features import Split
 from ..tables.task_names import CLASSIFICATION, REGRESSION
 from . import usual
-from .classifier import SCHEMA, SCHEMA_OF_JOINED, SCHEMA_OF_TASKS
+from .classifier import SCHEMA, SCHEMA_OF_JOINED, SCHEMA_OF_MEANS, SCHEMA_OF_TASKS
 from .explain import directions
 from .onnx_graph import whole
 
@@ -50,6 +50,7 @@ def write(
     val: Split,
     sets: dict[str, Any],
     data: dict[str, Any] | None = None,
+    given_away: TrainingExamples = "features_and_paths",
 ) -> None:
     """Write a bundle.
 
@@ -67,6 +68,7 @@ def write(
         sets: what sets of labels or intervals are made with, as `tasks/conformal.py` has it.
         data: the version of the examples and how many there are; None for those of the manifest.
             Where they are elsewhere manifest, train and val are empty.
+        given_away: what the bundle holds of the training examples.
     """
     about = dict(about)
     classes, power, temperature = (about.pop(n) for n in ("classes", "power", "temperature"))
@@ -132,9 +134,21 @@ def write(
         weights = "backbone" if number == 1 else f"network_{number}"
         shutil.copyfile(file.with_suffix(".safetensors"), folder / f"{weights}.safetensors")
     (folder / "head.safetensors").write_bytes(as_bytes(head))
-    bank = _save_neighbours(replace(train, features=head.seen(train.features)), manifest, folder)
-    if data is None:
-        described["usual"] = usual.described(*bank, head.seen(val.features))
+    described["training_examples"] = given_away = "none" if data else given_away
+    seen, seen_of_val = replace(train, features=head.seen(train.features)), head.seen(val.features)
+    (folder / usual.MEANS_FILE).unlink(missing_ok=True)
+    if given_away != "none":
+        bank = _save_neighbours(seen, manifest, folder, given_away == "features_and_paths")
+        described["usual"] = usual.described(*bank, seen_of_val)
+    else:
+        _write_bank(folder, np.empty((0, seen.features.shape[1]), np.float16), [], [], [])
+        means = None if of_task or data else _class_means(seen, len(classes))
+        if means is not None:
+            (folder / usual.MEANS_FILE).write_bytes(save({"features": means}))
+            described["usual"] = usual.of_means(means, seen_of_val)
+            described["schema"] = SCHEMA_OF_MEANS
+        elif not data:
+            print(f"bundle: it holds no training example, and {usual.WHY_NOT}")
     if "why_no_sets" in sets:
         described["why_no_sets"] = sets["why_no_sets"]
     elif sets:
@@ -223,12 +237,23 @@ def _digests(kind: str, backbone: str) -> dict[str, str]:
     return digests
 
 
+def _class_means(train: Split, classes: int) -> npt.NDArray[np.float16] | None:
+    """The mean of each class, of features of length 1; None where a class has few examples."""
+    rows = train.views == 0
+    labels = train.labels[rows]
+    if np.bincount(labels, minlength=classes).min() < usual.LEAST:
+        return None
+    means = usual.class_means(directions(train.features[rows]), labels, classes)
+    return means.astype(np.float16)
+
+
 def _save_neighbours(
-    train: Split, manifest: pd.DataFrame, folder: Path
+    train: Split, manifest: pd.DataFrame, folder: Path, with_paths: bool
 ) -> tuple[npt.NDArray[np.float16], list[str]]:
     """The training examples' features, of length 1 in half precision, with paths and labels.
 
-    A cosine moves by less than 0.001 for it. The labels are the manifest's texts.
+    A cosine moves by less than 0.001 for it. The labels are the manifest's texts. With a path goes
+    the digest of the file, so that no other file is ever taken for it.
 
     Returns:
         these features, and of each example its group or, without one, its digest.
@@ -238,9 +263,23 @@ def _save_neighbours(
     originals = originals[usual.bank_first(known["label"].loc[train.digests[originals]].tolist())]
     known = known.loc[train.digests[originals]]
     features = directions(train.features[originals]).astype(np.float16)
-    (folder / "neighbours.safetensors").write_bytes(save({"features": features}))
-    table = {"paths": train.paths[originals].tolist(), "labels": known["label"].tolist()}
-    text = json.dumps(table, indent=0, ensure_ascii=False) + "\n"
-    (folder / "neighbours.json").write_text(text, encoding="utf-8")
+    paths, digests = train.paths[originals].tolist(), known.index.tolist()
+    if not with_paths:
+        paths, digests = [""] * len(originals), []
+    _write_bank(folder, features, paths, known["label"].tolist(), digests)
     groups = known.get("group", pd.Series("", index=known.index))
     return features, groups.where(groups != "", known.index).tolist()
+
+
+def _write_bank(
+    folder: Path,
+    features: npt.NDArray[np.float16],
+    paths: list[str],
+    labels: list[str],
+    digests: list[str],
+) -> None:
+    """What a bundle holds of the training examples; texts are empty where there are no paths."""
+    (folder / "neighbours.safetensors").write_bytes(save({"features": features}))
+    table = {"paths": paths, "labels": labels} | ({"digests": digests} if digests else {})
+    text = json.dumps(table, indent=0, ensure_ascii=False) + "\n"
+    (folder / "neighbours.json").write_text(text, encoding="utf-8")
