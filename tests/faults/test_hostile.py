@@ -339,7 +339,7 @@ def test_the_server_shows_no_picture_outside_of_its_folder(copied: Path) -> None
         told = [client.get(f"/training/{number}") for number in range(5)]
     assert [reply.status_code for reply in told] == [404, 404, 404, 404, 200]
     assert "leads out" in told[0].json()["detail"]
-    assert "not a picture" in told[3].json()["detail"]
+    assert "not the one that the bundle was made with" in told[3].json()["detail"]
 
 
 # Listening
