@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,6 +26,7 @@ from pipeline.report import report
 from pipeline.serving import predict, server, usual
 from pipeline.serving.classifier import Classifier
 from tests.bundles import VECTORS, write_by_hand
+from tests.serving.test_serve import serving
 
 SECRETS = {".env": "AWS_SECRET_ACCESS_KEY=verysecret", ".aws/credentials": "[default] key=secret"}
 
@@ -72,6 +74,15 @@ def test_a_strangers_bundle_gets_no_file_of_the_folder(
     assert [reply.status_code for reply in replies] == [404] * 4
     assert len({reply.text for reply in replies}) == 1  # nor whether there is one
     assert "secret" not in replies[0].text
+
+
+@pytest.mark.slow
+def test_nor_by_a_real_server(hostile: Callable[..., TestClient]) -> None:
+    hostile([*SECRETS])
+    shutil.copytree("stranger", "bundle")
+    with serving(Path.cwd()) as address:
+        replies = [httpx.get(f"{address}/training/{number}") for number in range(2)]
+    assert [reply.status_code for reply in replies] == [404, 404]
 
 
 def test_only_the_file_that_the_bundle_was_made_with_is_given(
