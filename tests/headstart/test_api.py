@@ -210,3 +210,36 @@ def test_the_base_set_opens_a_bundle_and_embeds(
     )
     said = base_only(script, bundled / "bundle", disc)
     assert said.split("\n")[-2] == "disc 3 True (1, 1280) (1, 1280)"
+
+
+def test_pillow_is_as_before_in_the_rest_of_the_process(bundled: Path, disc: Path) -> None:
+    """A picture that a user opens afterwards is none of ours, however large."""
+    script = f"""
+import logging, sys, warnings
+from concurrent.futures import ThreadPoolExecutor
+from PIL import Image, TiffImagePlugin
+
+def state():
+    filters = [str(one) for one in warnings.filters if "PIL" in str(one[3])]
+    limits = Image.MAX_IMAGE_PIXELS, TiffImagePlugin.READ_LIBTIFF
+    return *limits, logging.getLogger("PIL").level, filters
+
+before = state()
+import headstart
+model = headstart.load({str(bundled / "bundle")!r})
+assert state() == before
+with ThreadPoolExecutor(4) as pool:
+    answers = list(pool.map(lambda _: model.predict({str(disc)!r})[0], range(8)))
+assert {{one.label for one in answers}} == {{"disc"}}
+from pipeline.kinds.image import warp
+assert state() == before, (state(), before)
+assert "albumentations.pytorch" not in sys.modules
+assert "torch" not in sys.modules
+Image.new("1", (11_000, 11_000)).save(file := {str(disc.parent / "large.png")!r})
+try:
+    Image.open(file).load()
+finally:
+    __import__("os").remove(file)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr

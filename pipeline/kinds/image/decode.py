@@ -17,7 +17,7 @@ import threading
 import warnings
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,14 +46,6 @@ LARGE_PIXELS = 25_000_000
 LARGE_BYTES = 32_000_000
 _one_large = threading.RLock()
 
-# Pillow raises at twice its limit, also for sizes that turn up while it reads, and warns before.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
-# What it says in warnings is either in the reason or of no matter (damaged EXIF).
-warnings.filterwarnings("ignore", module=r"PIL\.")
-logging.getLogger("PIL").setLevel(logging.CRITICAL)
-# Pillow's own reader takes 100 µs a strip, of which a small file may name millions, and mixes up
-# 16-bit colours that are stored plane by plane; libtiff does neither.
-TiffImagePlugin.READ_LIBTIFF = True
 Image.init()  # two threads must not do it at once
 
 TURNS = {  # EXIF orientation → what sets the picture upright
@@ -68,6 +60,55 @@ TURNS = {  # EXIF orientation → what sets the picture upright
 JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # but no restart marker
 DIVIDED = "16 bits divided by 256"
 START_OF_IMAGE, END_OF_IMAGE, START_OF_SCAN = 0xD8, 0xD9, 0xDA
+
+
+class _Settings:
+    """Pillow's settings for as long as a thread reads here; then they are the process's again.
+
+    Pillow, warnings and logging know one setting a process, and others in it use Pillow too. What
+    is set here changes nothing of pictures that other threads read meanwhile. Pillow's limit of
+    pixels would, so it stays as it is: `_open` has a limit of its own.
+    """
+
+    SILENT = r"PIL\.(?#here)"  # a filter that nobody else has
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._undo = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._threads:
+                self._set()
+            self._threads += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._threads -= 1
+            if not self._threads:
+                self._undo.close()
+
+    def _set(self) -> None:
+        # Pillow's own reader takes 100 µs a strip, of which a small file may name millions, and
+        # mixes up 16-bit colours that are stored plane by plane; libtiff does neither.
+        before = TiffImagePlugin.READ_LIBTIFF
+        self._undo.callback(setattr, TiffImagePlugin, "READ_LIBTIFF", before)
+        TiffImagePlugin.READ_LIBTIFF = True
+        # What it says in warnings is either in the reason or of no matter (damaged EXIF). Where a
+        # user has warnings raised, pictures are taken all the same.
+        self._undo.callback(self._hear)
+        warnings.filterwarnings("ignore", module=self.SILENT)
+        logger = logging.getLogger("PIL")
+        self._undo.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.CRITICAL)
+
+    def _hear(self) -> None:
+        kept = [one for one in warnings.filters if getattr(one[3], "pattern", "") != self.SILENT]
+        cast(list[Any], warnings.filters)[:] = kept
+
+
+_settings = _Settings()
 
 
 class Inspection(NamedTuple):
@@ -122,6 +163,11 @@ def inspect(data: bytes, reading: Reading = PLAIN) -> Inspection:
     Raises:
         RefusedError: with the reason, in a few words.
     """
+    with _settings:
+        return _inspected(data, reading)
+
+
+def _inspected(data: bytes, reading: Reading) -> Inspection:
     if (measured := _measured(data, reading)) is not None:
         return Inspection(*measured.picture.size, measured.format, measured.words)
     image = _open(data, reading)
@@ -154,9 +200,10 @@ def decode(data: bytes, shorter_side: int | None = None, reading: Reading = PLAI
     Raises:
         RefusedError: as `inspect`.
     """
-    if (measured := _measured(data, reading)) is not None:
-        return measured.picture
-    return _pixels(_open(data, reading), shorter_side, data, reading)[0]
+    with _settings:
+        if (measured := _measured(data, reading)) is not None:
+            return measured.picture
+        return _pixels(_open(data, reading), shorter_side, data, reading)[0]
 
 
 def pixels(image: Image.Image) -> NDArray[np.uint8]:
@@ -244,10 +291,12 @@ def _open(data: bytes, reading: Reading = PLAIN) -> ImageFile.ImageFile:
     except UnidentifiedImageError:
         raise RefusedError(_unknown(data)) from None
     except Image.DecompressionBombError:
-        raise RefusedError(TOO_LARGE) from None
+        raise RefusedError(_too_large()) from None
     except Exception as error:  # Pillow's readers raise many kinds on hostile bytes
         raise RefusedError(f"damaged header ({_reason(error)})") from None
     width, height = image.size
+    if width * height > MAX_PIXELS:  # the size of all that Pillow will make of it
+        raise RefusedError(TOO_LARGE)
     _check_size(width, height)
     if image.mode == "F" and reading.range is None:
         raise RefusedError("floating-point pixels have no stated range; set ingest.range")
@@ -257,6 +306,14 @@ def _open(data: bytes, reading: Reading = PLAIN) -> ImageFile.ImageFile:
     if image.format in ("JPEG", "MPO") and _too_many_scans(data, width * height):
         raise RefusedError("a JPEG of too many scans, each a pass over all its pixels")
     return image
+
+
+def _too_large() -> str:
+    """Why Pillow itself finds a picture too large; its limit is for the user's process to set."""
+    limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+    if limit >= MAX_PIXELS:
+        return TOO_LARGE
+    return f"too large: over {limit:,} pixels, twice what PIL.Image.MAX_IMAGE_PIXELS is set to here"
 
 
 def _opened(data: bytes) -> ImageFile.ImageFile:

@@ -12,10 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network
-# Its optional part for tensors imports PyTorch: seconds, for something that no view needs.
-sys.modules.setdefault("albumentations.pytorch", None)  # type: ignore[arg-type]
+# Its optional part for tensors imports PyTorch: seconds, for something that no view needs. It may
+# be imported afterwards, by whoever needs it.
+PART = "albumentations.pytorch"
+sys.modules.setdefault(PART, None)  # type: ignore[arg-type]
 
 import albumentations  # noqa: E402
+
+if sys.modules[PART] is None:
+    del sys.modules[PART]
 
 if TYPE_CHECKING:
     from .views import View

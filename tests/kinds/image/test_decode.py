@@ -1,9 +1,13 @@
+import logging
 import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from pipeline.core import files
 from pipeline.core.errors import DataError, RefusedError
@@ -172,3 +176,37 @@ def test_damaged_pictures_are_taken_or_refused() -> None:
     sound = fuzz.seeds()
     outcomes = [fuzz.outcome(fuzz.damaged(number, sound)[1]) for number in range(400)]
     assert set(outcomes) == {"taken", "refused"}
+
+
+def test_pillows_settings_are_ours_while_a_thread_reads_and_no_longer() -> None:
+    def state() -> tuple[Any, ...]:
+        filters = [str(one) for one in warnings.filters]
+        return filters, logging.getLogger("PIL").level, TiffImagePlugin.READ_LIBTIFF
+
+    damaged, plain = (TAKEN[name].data() for name in ("damaged_exif.jpg", "colour.tif"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of which a picture that is taken knows nothing
+        before = state()
+        assert [decode.inspect(data).format for data in (damaged, plain)] == ["JPEG", "TIFF"]
+        assert state() == before
+    before = state()
+    assert not TiffImagePlugin.READ_LIBTIFF
+    with decode._settings:  # as a thread is that still reads
+        with ThreadPoolExecutor(4) as pool:
+            assert len(list(pool.map(decode.decode, [damaged, plain] * 10))) == 20
+        assert TiffImagePlugin.READ_LIBTIFF
+    assert state() == before
+
+
+def test_the_limit_of_pixels_is_ours_and_a_lower_one_the_users(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = picture_cases.bit_png(11_000, 11_000)  # Pillow's own limit is higher
+    with pytest.raises(RefusedError, match=r"^too large: over 120,000,000 pixels; cut it"):
+        decode.inspect(data)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pytest.raises(RefusedError, match=r"^too large: over 120,000,000 pixels; cut it"):
+        decode.inspect(data)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(RefusedError, match=r"over 200 pixels, twice what PIL.Image.MAX_IMAGE"):
+        decode.inspect(picture_cases.png(picture_cases.colour("RGB")))
