@@ -18,7 +18,7 @@ from .quality.label_issues import label_issues
 from .quality.label_issues_of_several import label_issues_of_several
 from .quality.number_issues import number_issues
 from .quality.originals import originals
-from .tables import targets
+from .tables import cells, targets
 from .tables.manifest import (
     DRAWN,
     GIVEN,
@@ -66,7 +66,8 @@ def checks() -> None:
     CHECKS.mkdir(parents=True, exist_ok=True)
     for name, table in found.items():
         file = CHECKS / f"{name}.csv"
-        table.to_csv(file, index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
+        written = cells.to_open(table)
+        written.to_csv(file, index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
     drifted = found["drift"][found["drift"]["drifted"]]
     counts = {name: len(table) for name, table in found.items() if name != "drift"}
     counts["drifted_splits"] = len(drifted)

@@ -25,6 +25,7 @@ from .core.paths import (
     SLICES,
 )
 from .heads.head import Head, load_head, stop_if_of_another_task
+from .tables import cells
 from .tables.features import read_splits, view_0
 from .tables.labels import require
 from .tables.manifest import SPLITS, read_manifest, slices, task_in
@@ -142,7 +143,8 @@ def _calibrated(manifest: pd.DataFrame, head: Head, about: dict[str, Any]) -> di
 
 def _write(file: Path, table: pd.DataFrame) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(file, index=False, float_format=f"%.{tables.DIGITS}g", lineterminator="\n")
+    written = cells.to_open(table)
+    written.to_csv(file, index=False, float_format=f"%.{tables.DIGITS}g", lineterminator="\n")
 
 
 if __name__ == "__main__":

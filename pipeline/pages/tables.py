@@ -12,6 +12,7 @@ from ..core.files import read
 from ..core.paths import BUNDLE, MANIFEST
 from ..kinds import Kind
 from ..serving.classifier import Answer, Classifier
+from ..tables import cells
 from ..tables.manifest import DRAWN, GIVEN, PLACE
 from ..tasks import measure, spelt
 from . import charts
@@ -360,4 +361,6 @@ def table(file: Path) -> pd.DataFrame:
     """A stage's table."""
     # A class may be called 7, or NA.
     texts = dict.fromkeys(NAMES, str)
-    return pd.read_csv(io.StringIO(text(file)), dtype=texts, keep_default_na=False, na_values=[""])
+    lines = io.StringIO(text(file))
+    written = pd.read_csv(lines, dtype=texts, keep_default_na=False, na_values=[""])
+    return cells.as_written(written)

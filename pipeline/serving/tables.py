@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ParamsError
 from ..core.terminal import printable
+from ..tables.cells import as_text
 from ..tables.task_names import MULTILABEL, REGRESSION, SEPARATOR
 
 if TYPE_CHECKING:  # it takes a while to import, and --help should not
@@ -67,7 +68,7 @@ def _is_share(column: str) -> bool:
 
 @contextmanager
 def csv_table(file: Path, columns: list[str]) -> Iterator[Write]:
-    """Writes CSV; several labels are joined, and neighbours are JSON."""
+    """Writes CSV; several labels are joined, neighbours are JSON, and no name is a formula."""
     with file.open("w", encoding="utf-8", newline="") as stream:
         writer = DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
@@ -83,7 +84,7 @@ def csv_table(file: Path, columns: list[str]) -> Iterator[Write]:
                     shown[name] = SEPARATOR.join(row[name])
             if row.get("neighbours"):
                 shown["neighbours"] = json.dumps(row["neighbours"], ensure_ascii=False)
-            writer.writerow(shown)
+            writer.writerow({n: as_text(v) if isinstance(v, str) else v for n, v in shown.items()})
 
         yield write
 

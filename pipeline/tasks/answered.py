@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..tables import cells
 from ..tables.manifest import TARGET
 from ..tables.task_names import SEPARATOR
 from . import label_metrics, number_metrics
@@ -33,7 +34,8 @@ def read_answers(predictions: Path, manifest: Path) -> pd.DataFrame | None:
     """
     try:
         texts = {"path": str, "label": str, "predicted": str}
-        answers: pd.DataFrame = pd.read_csv(predictions, dtype=texts, keep_default_na=False)
+        written = pd.read_csv(predictions, dtype=texts, keep_default_na=False)
+        answers = cells.as_written(written)
         targets = [name for name in pq.read_schema(manifest).names if name.startswith(TARGET)]
         rows = pd.read_parquet(manifest, columns=["path", "digest", *targets]).set_index("path")
     except (FileNotFoundError, ValueError, pa.ArrowException):

