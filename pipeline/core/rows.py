@@ -10,9 +10,11 @@ import csv
 import io
 import os
 import re
+import tokenize
+import weakref
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import IO, Any, NamedTuple, TypeAlias
 from urllib.parse import unquote
 
 import numpy as np
@@ -24,6 +26,12 @@ ENDINGS = (".csv", ".parquet")
 MATRIX = "vectors.npy"
 KEY, TEXT, VECTOR = "key", "text", "vector"
 LONGEST = 2**27  # characters of a cell
+# What NumPy raises of a header that is none: it reads it as Python's code, and one that is nested
+# too deeply is too much for the parser's own memory.
+NO_HEADER = (
+    *(ValueError, TypeError, SyntaxError, EOFError),
+    *(tokenize.TokenError, RecursionError, MemoryError),
+)
 
 Row: TypeAlias = dict[str | None, Any]
 
@@ -62,10 +70,10 @@ def parted(path: Path) -> tuple[Path, str] | None:
     return path.with_name(found[1]), unquote(found[2])
 
 
-def file_of(path: Path) -> Path:
-    """The file that holds the example."""
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files that hold the example: one, or a CSV and the matrix that may lie beside it."""
     table = parted(path)
-    return table[0] if table else path
+    return _beside(table[0]) if table else (path,)
 
 
 def load(file: Path, key: str) -> bytes:
@@ -75,14 +83,15 @@ def load(file: Path, key: str) -> bytes:
         RefusedError: there is no such row, or no such table.
     """
     try:
-        table, places = _opened(file, _stamp(file))
+        opened = _opened(file, _stamp(file))
+        if isinstance(opened, str):
+            raise RefusedError(opened)
+        table, places = opened
+        if key not in places or not table.column:
+            raise RefusedError(f"{file} has no example {key}")
+        return _bytes(table.cells[places[key]])
     except OSError as error:
         raise RefusedError(f"cannot be read ({error.strerror or error})") from None
-    except DataError as error:
-        raise RefusedError(str(error)) from None
-    if key not in places or not table.column:
-        raise RefusedError(f"{file} has no example {key}")
-    return _bytes(table.cells[places[key]])
 
 
 def examples(file: Path) -> list[Path]:
@@ -91,7 +100,10 @@ def examples(file: Path) -> list[Path]:
     Raises:
         DataError: it cannot be read.
     """
-    table, places = _opened(file, _stamp(file))
+    opened = _opened(file, _stamp(file))
+    if isinstance(opened, str):
+        raise DataError(opened)
+    table, places = opened
     return [address(file, key) for key in places if key] if table.column else []
 
 
@@ -126,18 +138,35 @@ def _bytes(cell: Any) -> bytes:
 
 
 @lru_cache(maxsize=4)
-def _opened(file: Path, stamp: tuple[int, int]) -> tuple[Table, dict[str, int]]:
-    """A table and the place of each key; of a key that stands there twice the first."""
-    table = read(file)
+def _opened(file: Path, stamp: tuple[Any, ...]) -> tuple[Table, dict[str, int]] | str:
+    """A table and the place of each key; of a key that stands there twice the first.
+
+    Or why it cannot be read, which is kept as well: each of its rows asks.
+    """
+    try:
+        table = read(file)
+    except DataError as error:
+        return str(error)
     places: dict[str, int] = {}
     for place, key in enumerate(table.keys()):
         places.setdefault(key, place)
     return table, places
 
 
-def _stamp(file: Path) -> tuple[int, int]:
-    status = file.stat()
-    return status.st_mtime_ns, status.st_size
+def _beside(file: Path) -> tuple[Path, ...]:
+    return (file, file.with_name(MATRIX)) if file.suffix == ".csv" else (file,)
+
+
+def _stamp(file: Path) -> tuple[Any, ...]:
+    """What changes with the content of a table, and of the matrix that may lie beside it."""
+    table, *matrix = _beside(file)
+    found: list[Any] = [table.stat()]
+    for one in matrix:
+        try:
+            found.append(one.stat())
+        except FileNotFoundError:
+            found.append(None)
+    return tuple(one and (one.st_ino, one.st_mtime_ns, one.st_size) for one in found)
 
 
 def _csv(file: Path, holds: bool) -> Table:
@@ -160,7 +189,7 @@ def _csv(file: Path, holds: bool) -> Table:
         raise DataError(f"{file} has a column {TEXT}, and {MATRIX} lies beside it; remove one")
     if TEXT in columns:
         return Table(columns, rows, TEXT, [row[TEXT] for row in rows])
-    vectors = _matrix(matrix)
+    vectors = _Matrix(matrix)
     if len(vectors) != len(rows):
         raise DataError(
             f"{matrix} has {len(vectors):,} rows and {file} has {len(rows):,}; they have to be the"
@@ -169,17 +198,74 @@ def _csv(file: Path, holds: bool) -> Table:
     return Table(columns, rows, VECTOR, vectors)
 
 
-def _matrix(file: Path) -> NDArray[Any]:
+class _Matrix:
+    """The rows of an NPY matrix, each read from the open file when it is asked for.
+
+    They are not mapped into memory: to touch what another program has cut off of a mapped file ends
+    the process by a signal. A matrix in Fortran's order is held, as vectors of Parquet are: there a
+    row is scattered over the whole file.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """Open it and read its header.
+
+        Raises:
+            DataError: it is no matrix of numbers, or shorter than its header says.
+        """
+        self._file = file
+        self._open = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._open)
+        with open(self._open, "rb", closefd=False) as stream:
+            shape, fortran, self._form = _header(file, stream)
+            self._start = stream.tell()
+        if len(shape) != 2 or self._form.kind not in "fiu":
+            raise DataError(
+                f"{file} is {self._form} {list(shape)}; it should be a matrix of numbers, a row an"
+                " example"
+            )
+        self._rows, self._columns = shape
+        self._width = self._columns * self._form.itemsize
+        wanted, has = self._start + self._rows * self._width, os.fstat(self._open).st_size
+        if min(shape) < 0 or has < wanted:
+            raise DataError(
+                f"{file} cannot be read as an NPY matrix: it has {has:,} bytes, and of"
+                f" {list(shape)} {self._form} there are {wanted:,}"
+            )
+        self._held: NDArray[Any] | None = None
+        if fortran:
+            count = self._rows * self._columns
+            whole = np.fromfile(file, self._form, count, offset=self._start)
+            if len(whole) < count:
+                raise DataError(f"{file} was truncated while it was read")
+            self._held = whole.reshape(self._columns, self._rows).T
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getitem__(self, row: int) -> NDArray[Any]:
+        """A row [columns].
+
+        Raises:
+            RefusedError: it is not there any more.
+        """
+        if self._held is not None:
+            return np.asarray(self._held[row])
+        data = os.pread(self._open, self._width, self._start + row * self._width)
+        if len(data) < self._width:
+            raise RefusedError(f"{self._file} was truncated while it was read")
+        return np.frombuffer(data, self._form)
+
+
+def _header(file: Path, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether it is in Fortran's order, and type of an NPY file; its numbers follow."""
     try:
-        vectors: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{file} cannot be read as an NPY matrix: {error}") from None
-    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
-        raise DataError(
-            f"{file} is {vectors.dtype} {list(vectors.shape)}; it should be a matrix of numbers, a"
-            " row an example"
-        )
-    return vectors
+        version = np.lib.format.read_magic(stream)
+        if version == (1, 0):
+            return np.lib.format.read_array_header_1_0(stream)
+        return np.lib.format.read_array_header_2_0(stream)
+    except NO_HEADER as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"{file} cannot be read as an NPY matrix: {reason}") from None
 
 
 def _parquet(file: Path, holds: bool) -> Table:

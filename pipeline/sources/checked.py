@@ -191,13 +191,13 @@ def check(found: list[Found], kind: Kind) -> tuple[list[Checked], list[Refused]]
     return passed, refused
 
 
-def stop_if_changed(found: list[Found], before: list[Stamp | None]) -> None:
+def stop_if_changed(found: list[Found], before: dict[Path, Stamp | None]) -> None:
     """Raise `DataError` where a file is not what it was when it was listed.
 
     DVC notes the files' state after the stage: it would take them for what was ingested.
     """
     now = stamps(found)
-    changed = [row.path for row, old, new in zip(found, before, now, strict=True) if old != new]
+    changed = [file for file, stamp in before.items() if now[file] != stamp]
     if changed:
         raise DataError(
             f"{len(changed)} files changed while ingest read them, the first {changed[0]};"
@@ -205,14 +205,18 @@ def stop_if_changed(found: list[Found], before: list[Stamp | None]) -> None:
         )
 
 
-def stamps(found: list[Found]) -> list[Stamp | None]:
-    """What changes with each file's content; None where there is no file."""
-    return [_stamp(row.path) for row in found]
+def stamps(found: list[Found]) -> dict[Path, Stamp | None]:
+    """What changes with the content of the examples' files; None where there is no file.
+
+    Of examples that are rows these are the table and the matrix beside it.
+    """
+    held = (file for row in found for file in rows.files_of(row.path))
+    return {file: _stamp(file) for file in dict.fromkeys(held)}
 
 
-def _stamp(path: Path) -> Stamp | None:
+def _stamp(file: Path) -> Stamp | None:
     try:
-        status = rows.file_of(path).stat()
+        status = file.stat()
     except OSError:
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns

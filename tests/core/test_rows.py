@@ -1,6 +1,9 @@
 """Examples that are rows of tables: their addresses and bytes, and tables that cannot be read."""
 
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,12 @@ import pytest
 from pipeline.core import files, rows
 from pipeline.core.errors import DataError, RefusedError
 from pipeline.core.files import digest
+from tests.conftest import ROOT
+
+
+def npy_header(shape: str) -> bytes:
+    text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
 
 
 def vector(data: bytes) -> list[float]:
@@ -69,6 +78,103 @@ def test_vectors_of_a_matrix_beside_a_csv_and_of_parquet_have_the_same_bytes(
     assert vector(found) == numbers[2].astype(np.float32).tolist()
 
 
+@pytest.mark.parametrize("form", ["<f8", ">f8", "<f2", ">i4", "u1"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_matrix_of_any_form_and_order_gives_the_rows_that_numpy_reads(
+    tmp_path: Path, form: str, order: str
+) -> None:
+    numbers = np.arange(12).reshape(4, 3).astype(form, order=order)
+    (tmp_path / "labels.csv").write_text("label\n" + "x\n" * 4)
+    np.save(tmp_path / "vectors.npy", numbers)
+    assert np.load(tmp_path / "vectors.npy", mmap_mode="r").flags.f_contiguous == (order == "F")
+    found = [vector(rows.load(tmp_path / "labels.csv", str(n))) for n in range(1, 5)]
+    assert found == numbers.astype(np.float32).tolist()
+
+
+def test_a_matrix_that_changed_is_read_again_though_its_table_did_not(tmp_path: Path) -> None:
+    file, table = tmp_path / "vectors.npy", tmp_path / "labels.csv"
+    table.write_text("label\nx\ny\n")
+    np.save(file, np.zeros((2, 3)))
+    assert vector(rows.load(table, "2")) == [0, 0, 0]
+    np.save(tmp_path / "other.npy", np.ones((2, 3)))
+    (tmp_path / "other.npy").replace(file)
+    assert vector(rows.load(table, "2")) == [1, 1, 1]
+    np.save(file, np.ones((1, 3)))
+    with pytest.raises(RefusedError, match=r"vectors\.npy has 1 rows and .*labels\.csv has 2"):
+        rows.load(table, "1")
+    file.unlink()
+    with pytest.raises(RefusedError, match="has no example 1"):
+        rows.load(table, "1")
+
+
+TRUNCATING = """
+import os, sys
+import numpy as np
+from pathlib import Path
+from pipeline.core import files, rows
+
+folder = Path(sys.argv[1])
+held = rows.read(folder / "labels.csv").cells
+os.truncate(folder / "vectors.npy", 4096)
+try:
+    held[999]
+except Exception as error:
+    print(type(error).__name__, error)
+for path in ("labels.csv#1", "labels.csv#1000"):
+    try:
+        files.load(folder / path, 10**6)
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_a_matrix_that_is_truncated_while_it_is_open_ends_no_process(tmp_path: Path) -> None:
+    """By a memory map it would, by signal 7: so it is another process that reads."""
+    (tmp_path / "labels.csv").write_text("label\n" + "x\n" * 1000)
+    np.save(tmp_path / "vectors.npy", np.zeros((1000, 100)))
+    done = subprocess.run(
+        [sys.executable, "-c", TRUNCATING, tmp_path],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    file = tmp_path / "vectors.npy"
+    short = (
+        f"RefusedError {file} cannot be read as an NPY matrix: it has 4,096 bytes, and of"
+        " [1000, 100] float64 there are 800,128"
+    )
+    assert done.stdout.splitlines() == [
+        f"RefusedError {file} was truncated while it was read",
+        short,
+        short,
+    ]
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"PK\x03\x04 a zip, as np.savez makes it",
+        b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f8'",
+        b"\x93NUMPY\x01\x00\xff\x7f" + b"(" * 0x7FFF,
+        b"\x93NUMPY\x01\x00\xff\x1f" + b"-" * 0x1FFF,
+        b"\x93NUMPY\x09\x00\x10\x00" + b" " * 16,
+        npy_header("(-1, 3)"),
+        npy_header(f"({2**62}, 3)"),
+        npy_header("(2, True)"),
+    ],
+)
+def test_what_is_no_matrix_is_one_line(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "labels.csv").write_text("label\nx\ny\n")
+    (tmp_path / "vectors.npy").write_bytes(data)
+    with pytest.raises(DataError, match=r"vectors\.npy cannot be read as an NPY matrix") as refused:
+        rows.read(tmp_path / "labels.csv")
+    assert len(str(refused.value).splitlines()) == 1
+    with pytest.raises(RefusedError, match="cannot be read as an NPY matrix"):
+        rows.load(tmp_path / "labels.csv", "1")
+
+
 def test_an_example_is_checked_against_its_digest(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("t.csv").write_text("text,label\none,x\n")
@@ -116,7 +222,7 @@ def test_tables_of_which_it_cannot_be_told_where_the_examples_are(tmp_path: Path
         (np.zeros((3, 4)), "has 3 rows and .* has 2"),
         (np.zeros(2), r"is float64 \[2\]; it should be a matrix"),
         (np.array([["a"], ["b"]]), "it should be a matrix of numbers"),
-        (np.array([[{}], [{}]], dtype=object), "cannot be read as an NPY matrix"),
+        (np.array([[{}], [{}]], dtype=object), r"is object \[2, 1\]; it should be a matrix"),
     ],
 )
 def test_a_matrix_that_does_not_fit(tmp_path: Path, matrix: np.ndarray, words: str) -> None:

@@ -3,18 +3,22 @@ import os
 import shutil
 import struct
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
-from pipeline import kinds
+from pipeline import ingest, kinds
 from pipeline.core.errors import DataError, RefusedError
 from pipeline.core.files import load
 from pipeline.core.params import IngestParams, Shares
+from pipeline.core.paths import MANIFEST
+from pipeline.kinds.vector import parse
 from pipeline.sources import find
 from pipeline.sources import folder as folder_room
 from pipeline.sources.found import Found, Listing
@@ -322,6 +326,45 @@ def test_a_file_of_the_table_may_be_a_link_as_dvc_makes_them(project: Project) -
 def test_tables_that_cannot_be_read(project: Project, text: str | bytes, words: str) -> None:
     with pytest.raises(DataError, match=words):
         table(text)
+
+
+@pytest.mark.parametrize("deed", ["overwrite", "replace", "truncate"])
+def test_a_matrix_that_changes_while_ingest_runs_stops_it_and_is_named(
+    project: Project, monkeypatch: pytest.MonkeyPatch, deed: str
+) -> None:
+    folder = Path("data/raw/x")
+    folder.mkdir()
+    (folder / "labels.csv").write_text("label\n" + "ant\nbee\n" * 20)
+    matrix, numbers = folder / "vectors.npy", np.random.default_rng(0).normal(size=(40, 600))
+    np.save(matrix, numbers)
+    ingested = {"kind": "vector", "source": "csv", "path": str(folder)}
+    document = yaml.safe_load(Path("params.yaml").read_text())
+    document |= {"ingest": document["ingest"] | ingested, "augment": {"views": 0}}
+    Path("params.yaml").write_text(yaml.safe_dump(document))
+    inspect, done = parse.vector, threading.Event()
+
+    def at_the_first(data: bytes) -> Any:
+        if not done.is_set():
+            done.set()
+            if deed == "overwrite":
+                with matrix.open("r+b") as file:
+                    file.seek(-8, os.SEEK_END)
+                    file.write(np.float64(7).tobytes())
+            elif deed == "replace":
+                np.save(folder / "other.npy", -numbers)
+                (folder / "other.npy").replace(matrix)
+            else:
+                os.truncate(matrix, 4096)
+        return inspect(data)
+
+    monkeypatch.setattr(parse, "vector", at_the_first)
+    with pytest.raises(
+        DataError,
+        match=r"^1 files changed while ingest read them, the first data/raw/x/vectors\.npy;"
+        " run it again when nothing writes there any more$",
+    ):
+        ingest.ingest()
+    assert not MANIFEST.exists()
 
 
 def test_pictures_beside_the_table_are_counted(

@@ -13,7 +13,10 @@ from ...core.errors import RefusedError
 MAGIC = b"\x93NUMPY"
 MOST_NUMBERS = 1_000_000
 # What NumPy raises of a header that is none: it reads it as Python's tokens.
-UNREADABLE = (ValueError, TypeError, SyntaxError, EOFError, tokenize.TokenError, RecursionError)
+UNREADABLE = (
+    *(ValueError, TypeError, SyntaxError, EOFError),
+    *(tokenize.TokenError, RecursionError, MemoryError),
+)
 
 
 def vector(data: bytes) -> NDArray[np.float32]:
