@@ -192,11 +192,19 @@ def write_submission(**asked: Any) -> None:
 
 
 def join_submissions(**asked: Any) -> None:
-    """Join what sites wrote."""
+    """Join what sites wrote.
+
+    Raises:
+        HeadstartError: nothing can be joined, or sites were left out and the others are joined.
+    """
     _need_the_clone("federate")
     from ._rooms import join
 
-    join.run(**asked)
+    if left_out := join.run(**asked):
+        raise errors.LeftOutError(
+            f"{left_out} of {len(asked['folders'])} submissions left out, as the warnings say; the"
+            " others are joined"
+        )
 
 
 def why() -> None:

@@ -17,7 +17,8 @@
     │   ├── BusyError        another run has the working copy
     │   └── ExperimentError  the experiment cannot be made
     ├── MissingSetError (10) a set of packages is needed that is not installed
-    └── RunnerError (11)     the cluster that extract was to use cannot be used
+    ├── RunnerError (11)     the cluster that extract was to use cannot be used
+    └── LeftOutError (12)    sites were left out, and the others are joined
 
 `RunError` and what is below it are raised in `flows/` alone. A message is one line: what is wrong,
 where, and what to do about it; only a `StageError` is followed by the stage's last lines. Whatever
@@ -117,3 +118,9 @@ class RunnerError(HeadstartError):
     """The cluster on which `extract` was to compute cannot be used."""
 
     exit_code = 11
+
+
+class LeftOutError(HeadstartError):
+    """`headstart federate` joined what it could, and some sites may be lacking."""
+
+    exit_code = 12

@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from ..core import params
 from ..core.errors import DataError, ParamsError
 from ..core.params import Params
 from ..core.paths import JOINED
+from ..core.terminal import printable
 from ..heads.head import Head, one_thread
 from ..serving.writing import write
 from ..store.places import replacing
@@ -28,12 +29,20 @@ from .submission import SHARED, Submission, read
 BUNDLE, MOMENTS, SITES = "bundle", "moments.safetensors", "sites.json"
 
 
+class LeftOut(NamedTuple):
+    """A folder that is not joined, and why; `lacking`: nothing of that site may be joined."""
+
+    folder: Path
+    reason: str
+    lacking: bool = True
+
+
 def run(
     folders: Sequence[Path],
     into: Path = JOINED,
     optimizer: str = "ridge",
     weight_decay: Sequence[float] | None = None,
-) -> None:
+) -> int:
     """Join submissions; what cannot be joined is left out, and named.
 
     Args:
@@ -42,6 +51,10 @@ def run(
         optimizer: of `sums.SOLVERS`.
         weight_decay: of the head; of several the best by generalised cross-validation. None for
             those of `params.yaml`.
+
+    Returns:
+        How many folders were left out for which a site may be lacking: one that another submission
+        of its site replaces is not among them.
 
     Raises:
         HeadstartError: no submission can be joined, or the backbone cannot be had.
@@ -53,8 +66,8 @@ def run(
     if any(not (decay >= 0 and np.isfinite(decay)) for decay in weight_decay):
         raise ParamsError("--weight-decay has to be 0 or more")
     taken, left_out = chosen(folders, settings)
-    for folder, reason in left_out:
-        print(f"federate: warning: {folder} is left out: {reason}")
+    for one in left_out:
+        print(f"federate: warning: {printable(str(one.folder))} is left out: {one.reason}")
     if settings.train.class_weights != "none":
         print(
             f"federate: warning: train.class_weights is {settings.train.class_weights}, and in sums"
@@ -65,7 +78,8 @@ def run(
     whole = sums.joined([one.sums for one in taken])
     _warn_of_spelling(whole.classes)
     if len(whole.classes) < 2:
-        raise DataError(f"all sites have the one class {whole.classes[0]}; it takes two")
+        name = printable(whole.classes[0])
+        raise DataError(f"all sites have the one class {name}; it takes two")
     hyperparameters: dict[str, Any] = {"optimizer": optimizer}
     with one_thread():
         decay = weight_decay[0]
@@ -79,7 +93,9 @@ def run(
     with replacing(into / MOMENTS) as unfinished:
         unfinished.write_bytes(moments(whole))
     document = {"sites": [_described(one) for one in taken]}
-    document["left_out"] = [{"folder": str(f), "reason": reason} for f, reason in left_out]
+    document["left_out"] = [
+        {"folder": printable(str(one.folder)), "reason": one.reason} for one in left_out
+    ]
     with replacing(into / SITES) as unfinished:
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
         unfinished.write_text(text, encoding="utf-8")
@@ -90,24 +106,23 @@ def run(
         f"federate: {count} joined ({names}): {whole.total:,.0f} vectors of {len(whole.classes)}"
         f" classes; {optimizer}{decayed} in {into / BUNDLE}"
     )
+    return sum(one.lacking for one in left_out)
 
 
-def chosen(
-    folders: Sequence[Path], settings: Params
-) -> tuple[list[Submission], list[tuple[Path, str]]]:
+def chosen(folders: Sequence[Path], settings: Params) -> tuple[list[Submission], list[LeftOut]]:
     """The submissions that can be joined, sorted by site, and the other folders with the reason."""
-    left_out: list[tuple[Path, str]] = []
+    left_out: list[LeftOut] = []
     found: list[Submission] = []
     for folder in dict.fromkeys(folders):
         try:
             found.append(read(folder))
         except DataError as error:
-            left_out.append((folder, str(error)))
+            left_out.append(LeftOut(folder, str(error)))
     expected = wanted(settings, kinds.declared(settings.ingest), dimension=0)  # not compared
     fitting = []
     for one in found:
         if reason := _unlike(one.about, expected):
-            left_out.append((one.folder, reason))
+            left_out.append(LeftOut(one.folder, reason))
         else:
             fitting.append(one)
     dimensions = Counter(one.sums.dimension for one in fitting)
@@ -115,7 +130,8 @@ def chosen(
     alike = []
     for one in fitting:
         if (has := one.sums.dimension) != usual:
-            left_out.append((one.folder, f"it has {has} features, and most have {usual}"))
+            reason = f"it has {has} features, and most have {usual}"
+            left_out.append(LeftOut(one.folder, reason))
         else:
             alike.append(one)
     taken: list[Submission] = []
@@ -127,10 +143,11 @@ def chosen(
     for one in taken:
         first = unique.setdefault(one.about["sums"], one)
         if first is not one:
-            left_out.append((one.folder, f"it holds the very sums of {first.site}"))
+            left_out.append(LeftOut(one.folder, f"it holds the very sums of {first.site}"))
     order = list(dict.fromkeys(folders))
-    left_out.sort(key=lambda one: order.index(one[0]))
-    return list(unique.values()), left_out
+    left_out.sort(key=lambda one: order.index(one.folder))
+    # A reason may quote what a stranger wrote.
+    return list(unique.values()), [one._replace(reason=printable(one.reason)) for one in left_out]
 
 
 def _unlike(about: dict[str, Any], expected: dict[str, Any]) -> str:
@@ -141,27 +158,28 @@ def _unlike(about: dict[str, Any], expected: dict[str, Any]) -> str:
             if has != wants:
                 return f"{name} is {has!r:.60}, and {wants!r:.60} in this project's params.yaml"
         elif has["fingerprint"] != wants["fingerprint"]:
-            one, other = (f"{b['name']} ({b['fingerprint'][:8]})" for b in (has, wants))
+            one, other = (f"{b['name']:.60} ({b['fingerprint'][:8]})" for b in (has, wants))
             return f"its backbone is {one}, and {other} in this project"
     return ""
 
 
-def _newest(of_site: list[Submission]) -> tuple[list[Submission], list[tuple[Path, str]]]:
+def _newest(of_site: list[Submission]) -> tuple[list[Submission], list[LeftOut]]:
     """The newest submission of one site, none where that is unclear, and the others."""
     if len({one.about["id"] for one in of_site}) > 1:
         reason = f"two sites call themselves {of_site[0].site}; let one take another name"
-        return [], [(one.folder, reason) for one in of_site]
+        return [], [LeftOut(one.folder, reason) for one in of_site]
     last = max(one.number for one in of_site)
     newest = [one for one in of_site if one.number == last]
     others = [
-        (one.folder, f"submission {one.number} of {one.site} is replaced by {last}")
+        LeftOut(one.folder, f"submission {one.number} of {one.site} is replaced by {last}", False)
         for one in of_site
         if one.number < last
     ]
     if len({one.about["sums"] for one in newest}) > 1:
         reason = f"there are two different submissions {last} of {newest[0].site}"
-        return [], others + [(one.folder, reason) for one in newest]
-    again = [(one.folder, f"it is the same as {newest[0].folder}") for one in newest[1:]]
+        return [], others + [LeftOut(one.folder, reason) for one in newest]
+    same = f"it is the same as {newest[0].folder}"
+    again = [LeftOut(one.folder, same, False) for one in newest[1:]]
     return newest[:1], others + again
 
 

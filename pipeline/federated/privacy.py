@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import log_ndtr, ndtr
 
 from ..heads.head import Floats
 from .sums import Floats64, Sums, packed, symmetric
@@ -82,6 +83,26 @@ def scale_for(noise: Noise, most: float) -> float:
         asked, d_in=most, d_out=(noise.epsilon, noise.delta), T=float
     )
     return found
+
+
+def least_scale(noise: Noise) -> float:
+    """The least standard deviation, in the units of `noisy`, with which (ε, δ) can hold at all.
+
+    Of noise of the normal distribution on sums that one example changes by a length of √3, as it
+    may where it has a single row. It is exact (Balle and Wang, "Improving the Gaussian mechanism
+    for differential privacy", ICML 2018, theorem 8), and `scale_for` finds more.
+    """
+
+    def delta(scale: float) -> float:
+        ratio = math.sqrt(BLOCKS) / scale
+        near, far = ratio / 2 - noise.epsilon / ratio, -ratio / 2 - noise.epsilon / ratio
+        return float(ndtr(near) - np.exp(min(noise.epsilon + log_ndtr(far), 0.0)))
+
+    low, high = math.log(1e-160), math.log(1e160)
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if delta(math.exp(middle)) > noise.delta else (low, middle)
+    return math.exp(low)
 
 
 def epsilon(rhos: Sequence[float], delta: float) -> float:

@@ -53,7 +53,7 @@ def run(
         HeadstartError: the name or the noise is none, an example could be told from the sums, or
             the project has no features to sum.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", name):
+    if not re.fullmatch(submission.NAME, name):
         raise ParamsError(
             f"{name!r:.60} is no name for a site: take up to 40 letters, digits, - and _, such as"
             " clinic_a"

@@ -3,11 +3,13 @@
 `sums.safetensors` holds the numbers, in float64: `gram` [d (d + 1) / 2], the lower triangle of the
 sum of products, `class_sums` [c, d] and `rows` [c], and without noise `examples` [c].
 `submission.json` says what they are of, and holds checksums of both files. A checksum tells an
-accident, and no forger: how the folder travels has to see to that.
+accident, and no forger: how the folder travels has to see to that. Whatever is in the folder, to
+read it gives a submission that can be joined, or a `DataError`.
 """
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,25 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from ..core.errors import DataError
+from ..core import files, memory
+from ..core.errors import DataError, RefusedError
 from ..heads.head import named_classes, one_thread
 from ..store.places import replacing
+from . import privacy
+from .privacy import Noise
 from .sums import Floats64, Sums, packed, symmetric
 
 SCHEMA = 1
 ABOUT, NUMBERS = "submission.json", "sums.safetensors"
+NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}"  # of a site
 ROUNDING = 1e-9  # of the largest variance; sums of other sites' rounding are a thousandth of it
+NEARLY = 0.99  # of the least noise: numbers are drawn on a grid
+RARE = 6.0  # standard deviations that noise is not away from what it may be
+LEAST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)  # of a feature
+MOST = 2**53  # rows, and submissions: up to there every whole number is a float64
+MOST_OF_ABOUT = 100_000_000  # bytes of `submission.json`
+MOST_OF_HEADER = 100_000  # bytes of `sums.safetensors` beside its numbers
+AT_A_TIME = 5  # matrices as large as a submission's numbers, while it is checked
 # Fields in which submissions that are joined agree, and what a person calls them.
 SHARED = {
     "kind": "examples of the kind",
@@ -88,32 +101,21 @@ def read(folder: Path) -> Submission:
     Raises:
         DataError: it is not there, was changed on its way, or no examples have such sums.
     """
-    about = _about(folder)
     try:
-        data = (folder / NUMBERS).read_bytes()
-    except OSError as error:
-        raise DataError(f"{NUMBERS} cannot be read ({error.strerror or error})") from None
+        about = _about(folder)
+        classes, dimension, noise = _described(about)
+    except RecursionError:
+        raise DataError(f"{ABOUT} is nested too deeply") from None
+    _require_memory(len(classes), dimension)
+    data = _bytes(folder / NUMBERS, _size(len(classes), dimension) + MOST_OF_HEADER)
     if hashlib.sha256(data).hexdigest() != about.get("sums"):
         raise DataError(f"{NUMBERS} is not the file that {ABOUT} tells of; send both again")
     try:
-        classes = tuple(named_classes(about))
-        noise = about["noise"]
-        _, network = int(about["number"]), about["backbone"]
-        texts = about["site"], about["id"], network["name"], network["fingerprint"]
-        if not all(isinstance(text, str) for text in texts):
-            raise TypeError("a name is no text")
-        for field in SHARED:
-            _ = about[field]
         held = load(data)
         gram, class_sums, rows = (held[name] for name in ("gram", "class_sums", "rows"))
         examples = None if noise else held["examples"]
-        spread = float(noise["spread"]) if noise else 0.0
-        if noise and not (0 < spread < np.inf):
-            raise ValueError(f"noise of the strength {spread:g}")
-        dimension = int(about["backbone"]["dimension"])
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
-        missing = " is missing" * isinstance(error, KeyError)
-        raise DataError(f"it is no submission of schema {SCHEMA}: {error}{missing}") from None
+    except (KeyError, TypeError, ValueError, OverflowError, SafetensorError) as error:
+        raise _no_submission(error) from None
     shapes = {
         "gram": (gram, (dimension * (dimension + 1) // 2,)),
         "class_sums": (class_sums, (len(classes), dimension)),
@@ -127,18 +129,31 @@ def read(folder: Path) -> Submission:
             )
         if not np.isfinite(array).all():
             raise DataError(f"{name} holds numbers that are not finite")
+    spread = float(about["noise"]["spread"]) if noise else 0.0
     sums = Sums(classes, symmetric(gram), class_sums, rows, spread)
-    if examples is not None:
-        _require_possible(sums, examples)
+    try:
+        if examples is not None:
+            _require_possible(sums, examples)
+        if noise is not None:
+            _require_possible_with_noise(sums, noise)
+    except np.linalg.LinAlgError as error:
+        raise DataError(f"no examples have such sums: {error}") from None
     return Submission(folder, {k: v for k, v in about.items() if k != "checksum"}, sums, examples)
 
 
 def _about(folder: Path) -> dict[str, Any]:
+    """What `submission.json` says.
+
+    Raises:
+        DataError: it cannot be read, is of another version, or was changed.
+        RecursionError: it is nested too deeply.
+    """
+    if not (folder / ABOUT).exists():
+        raise DataError(f"there is no {ABOUT}")
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"there is no {ABOUT}") from None
-    except (OSError, ValueError) as error:
+        text = _bytes(folder / ABOUT, MOST_OF_ABOUT).decode()
+        about = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except ValueError as error:
         raise DataError(f"{ABOUT} cannot be read ({' '.join(str(error).split())})") from None
     if not isinstance(about, dict) or about.get("schema") != SCHEMA:
         told = about.get("schema") if isinstance(about, dict) else None
@@ -151,6 +166,91 @@ def _about(folder: Path) -> dict[str, Any]:
     return about
 
 
+def _finite(text: str) -> float:
+    """A number of a JSON text, which Python would let be infinite or none."""
+    number = float(text)
+    if not np.isfinite(number):
+        raise ValueError(f"{text:.20} is no finite number")
+    return number
+
+
+def _bytes(file: Path, most: int) -> bytes:
+    try:
+        return files.load(file, most)
+    except RefusedError as error:
+        raise DataError(f"{file.name}: {error}") from None
+
+
+def _described(about: dict[str, Any]) -> tuple[tuple[str, ...], int, Noise | None]:
+    """The classes, the number of features and the noise of a submission.
+
+    Raises:
+        DataError: it tells of something else than a submission.
+    """
+    try:
+        classes, network, noise = tuple(named_classes(about)), about["backbone"], about["noise"]
+        texts = [about["id"], about["kind"], about["precision"]]
+        texts += [network["name"], network["fingerprint"]]
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("a name is no text")
+        "".join([*texts, *classes]).encode()  # half a letter, which JSON can hold, is none
+        if not (isinstance(about["site"], str) and re.fullmatch(NAME, about["site"])):
+            raise ValueError(f"{about['site']!r:.60} is no name for a site")
+        number, dimension, power = about["number"], network["dimension"], about["power"]
+        if not all(type(one) is int and 0 < one < MOST for one in (number, dimension)):
+            raise ValueError("number and dimension have to be whole numbers from 1")
+        if type(power) not in (int, float):
+            raise TypeError("power is no number")
+        return classes, dimension, None if noise is None else _noise(noise)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise _no_submission(error) from None
+
+
+def _noise(told: Any) -> Noise:
+    """The noise that a submission tells of.
+
+    Raises:
+        KeyError, TypeError, ValueError, OverflowError: it can be none, or has to be stronger for
+            the privacy that is stated with it.
+    """
+    epsilon, delta, clip, spread = (
+        float(told[name]) for name in ("epsilon", "delta", "clip", "spread")
+    )
+    if not all(type(value) in (int, float) for value in told.values() if value is not None):
+        raise TypeError("of the noise something is no number")
+    if not (min(epsilon, spread) > 0 and 0 < delta < 1 and LEAST < clip < LARGEST):
+        raise ValueError(
+            f"noise with epsilon {epsilon:g}, delta {delta:g}, clip {clip:g} and the strength"
+            f" {spread:g} is none"
+        )
+    noise = Noise(epsilon, delta, clip)
+    if spread < (least := NEARLY * privacy.least_scale(noise) * clip**2):
+        raise ValueError(
+            f"noise of the strength {spread:g}, where epsilon {epsilon:g}, delta {delta:g} and"
+            f" clip {clip:g} take {least:.3g} or more"
+        )
+    return noise
+
+
+def _no_submission(error: Exception) -> DataError:
+    missing = " is missing" * isinstance(error, KeyError)
+    said = " ".join(str(error).split())[:300]
+    return DataError(f"it is no submission of schema {SCHEMA}: {said}{missing}")
+
+
+def _size(classes: int, dimension: int) -> int:
+    """Bytes of the numbers of a submission."""
+    return 8 * (dimension * (dimension + 1) // 2 + classes * (dimension + 2))
+
+
+def _require_memory(classes: int, dimension: int) -> None:
+    memory.require(
+        AT_A_TIME * _size(classes, dimension),
+        f"a submission of {classes:,} classes and {dimension:,} features",
+        "join on a larger one",
+    )
+
+
 def _require_possible(sums: Sums, examples: Floats64) -> None:
     """See that some rows have these sums.
 
@@ -158,13 +258,14 @@ def _require_possible(sums: Sums, examples: Floats64) -> None:
         DataError: none have.
     """
     whole = (sums.rows == np.floor(sums.rows)) & (examples == np.floor(examples))
-    wrong = ~whole | (examples < 1) | (sums.rows < examples)
+    wrong = ~whole | (examples < 1) | (sums.rows < examples) | (sums.rows > MOST)
     if wrong.any():
         place = int(np.argmax(wrong))
         raise DataError(
-            f"class {sums.classes[place]} has {examples[place]:g} examples in"
+            f"class {sums.classes[place]:.60} has {examples[place]:g} examples in"
             f" {sums.rows[place]:g} rows, which cannot be"
         )
+    _require_small(sums, LARGEST, sums.rows * (1 + ROUNDING))
     with one_thread():
         least = float(np.linalg.eigvalsh(sums.within)[0])
     largest = float(np.diag(sums.gram).max(initial=0)) / sums.total
@@ -173,3 +274,50 @@ def _require_possible(sums: Sums, examples: Floats64) -> None:
             "no examples have such sums: a variance within the classes would be"
             f" {least:.3g}, which is negative"
         )
+
+
+def _require_possible_with_noise(sums: Sums, noise: Noise) -> None:
+    """See that some rows of a length of at most `noise.clip` have these sums, but for noise.
+
+    The sums of products of one-hot labels and features beside each other, [[rows, class_sums],
+    [class_sumsᵀ, gram]], have no negative eigenvalue. In units in which every number has noise of
+    one strength, such noise has none below minus the strength times `2 √(c + d) + √2 t`, but with a
+    probability of exp(-t²/2) (Davidson and Szarek, "Local operator theory, random matrices and
+    Banach spaces", 2001, theorem 2.11): of 10⁷ honest submissions fewer than one is left out.
+
+    Raises:
+        DataError: none have.
+    """
+    size = len(sums.classes) + sums.dimension
+    slack = sums.noise / noise.clip**2 * (2 * np.sqrt(size) + np.sqrt(2) * RARE)
+    rows = sums.rows + slack
+    if not (rows > 0).all() or rows.max() > MOST:
+        place = int(np.argmax(~(rows > 0) | (rows > MOST)))
+        raise DataError(
+            f"class {sums.classes[place]:.60} has {sums.rows[place]:g} rows, which such noise does"
+            " not make"
+        )
+    _require_small(sums, noise.clip, rows)
+    gram, class_sums = sums.gram / noise.clip**2, sums.class_sums / noise.clip
+    with one_thread():
+        # That with `slack` on its diagonal no eigenvalue is negative is told by the part of the
+        # features alone (Schur's complement), since that of the labels is a diagonal.
+        rest = gram - (class_sums / rows[:, None]).T @ class_sums
+        least = float(np.linalg.eigvalsh(rest)[0]) + slack
+    if least < -ROUNDING * float(np.abs(np.diag(rest)).max()):
+        raise DataError(
+            "no examples have such sums: even for noise of their strength an eigenvalue is"
+            f" {-least / slack:.3g} times too negative"
+        )
+
+
+def _require_small(sums: Sums, largest: float, rows: Floats64) -> None:
+    """See that no sum is larger than that of so many rows of features of at most `largest`.
+
+    Raises:
+        DataError: one is.
+    """
+    if (np.abs(sums.class_sums) > largest * rows[:, None]).any():
+        raise DataError("class_sums holds numbers that are too large for that many rows")
+    if (np.abs(sums.gram) > largest**2 * rows.sum()).any():
+        raise DataError("gram holds numbers that are too large for that many rows")

@@ -3,7 +3,12 @@
 import hashlib
 import io
 import json
+import operator
+import os
 import shutil
+import sys
+from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +16,9 @@ import pytest
 from safetensors.numpy import load, load_file, save
 
 import headstart
+from headstart import cli
 from pipeline.core.errors import DataError, ParamsError
-from pipeline.federated import join, site, submission, sums
+from pipeline.federated import join, privacy, site, submission, sums
 from pipeline.serving.classifier import Classifier
 from pipeline.tables.features import view_0
 from tests.federated.sites import Site
@@ -61,15 +67,16 @@ def outputs(folder="joined"):
 
 
 def rewrite(folder, change=None, **about):
-    """Change a submission as an honest program that is wrong would: checksums fit."""
+    """Change a submission as another program would that knows the format: checksums fit."""
     told = json.loads((folder / "submission.json").read_text()) | about
     held = load((folder / "sums.safetensors").read_bytes())
     if change:
         change(held)
     numbers = save(held)
     told["sums"] = hashlib.sha256(numbers).hexdigest()
-    del told["checksum"]
-    submission.write(folder, told, numbers)
+    told["checksum"] = submission.checksum(told)
+    (folder / "submission.json").write_text(json.dumps(told))
+    (folder / "sums.safetensors").write_bytes(numbers)
 
 
 def test_a_joined_head_is_a_bundle_that_answers_as_the_pooled_head_does(server, sent):
@@ -162,11 +169,31 @@ def short(held):
     held["gram"] = held["gram"][:-1]
 
 
+BACKBONE = {"name": "identity", "fingerprint": "12" * 32, "dimension": 6}
+NOISE = {"epsilon": 8.0, "delta": 1e-5, "clip": 4.0, "spread": 1.0, "total_epsilon": None}
+
+
+def refusal(folder):
+    """Why a submission is left out; empty where it is not."""
+    try:
+        submission.read(folder)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def replace_in(folder, old, new):
+    """Change the text of `submission.json`; the checksum, of what it says, is not looked at yet."""
+    file = folder / "submission.json"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+
+
 WRONG = {
     "gone": (lambda folder: shutil.rmtree(folder), "there is no submission.json"),
     "half sent": (
         lambda folder: (folder / "sums.safetensors").unlink(),
-        "sums.safetensors cannot be read (No such file or directory)",
+        "sums.safetensors: cannot be read (No such file or directory)",
     ),
     "truncated": (
         lambda folder: (folder / "sums.safetensors").write_bytes(
@@ -198,8 +225,98 @@ WRONG = {
         "'fingerprint' is missing",
     ),
     "no strength": (
-        lambda folder: rewrite(folder, noise={"spread": float("nan")}),
-        "noise of the strength nan",
+        lambda folder: rewrite(folder, noise=NOISE | {"spread": float("nan")}),
+        "submission.json cannot be read (NaN is no finite number)",
+    ),
+    "infinite number": (
+        lambda folder: rewrite(folder, number=float("inf")),
+        "submission.json cannot be read (Infinity is no finite number)",
+    ),
+    "infinite dimension": (
+        lambda folder: replace_in(folder, '"dimension": 6', '"dimension": 1e999'),
+        "submission.json cannot be read (1e999 is no finite number)",
+    ),
+    "dimension of a terabyte": (
+        lambda folder: rewrite(folder, backbone=BACKBONE | {"dimension": 10**9}),
+        "2 classes and 1,000,000,000 features needs about",
+    ),
+    "number of 400 digits": (
+        lambda folder: rewrite(folder, number=10**400),
+        "number and dimension have to be whole numbers from 1",
+    ),
+    "nested": (
+        lambda folder: (folder / "submission.json").write_text("[" * 200_000),
+        "submission.json is nested too deeply",
+    ),
+    "nested noise": (
+        lambda folder: rewrite(
+            folder, noise=NOISE | {"more": reduce(lambda a, _: [a], "." * 400, 1)}
+        ),
+        "of the noise something is no number",
+    ),
+    "half a letter": (lambda folder: rewrite(folder, classes=["a", "\ud800"]), "surrogates"),
+    "a name with escapes": (
+        lambda folder: rewrite(folder, site="\x1b]0;mine\x07\x1b[31m\nfederate: all is well"),
+        r"'\x1b]0;mine\x07\x1b[31m\nfederate: all is well' is no name for a site",
+    ),
+    "classes with escapes": (
+        lambda folder: rewrite(folder, halves, classes=["\x1b[31mred", "\x1b]0;b\x07"]),
+        r"class \x1b[31mred has",
+    ),
+    "a device": (
+        lambda folder: (
+            (folder / "sums.safetensors").unlink(),
+            (folder / "sums.safetensors").symlink_to("/dev/zero"),
+        ),
+        "sums.safetensors: not a regular file",
+    ),
+    "too long": (
+        lambda folder: os.truncate(folder / "sums.safetensors", 2**40),
+        "sums.safetensors: too large a file: 1,099,512 MB",
+    ),
+    "huge sums of classes": (
+        lambda folder: rewrite(folder, lambda held: held["class_sums"].__imul__(1e200)),
+        "class_sums holds numbers that are too large for that many rows",
+    ),
+    "a huge product": (
+        lambda folder: rewrite(folder, lambda held: held["gram"].__setitem__(0, 1e308)),
+        "gram holds numbers that are too large for that many rows",
+    ),
+    "countless rows": (
+        lambda folder: rewrite(folder, lambda held: held["rows"].__imul__(1e300)),
+        "which cannot be",
+    ),
+    "noise that is none": (
+        lambda folder: rewrite(folder, negative, noise={"spread": 1e-300}),
+        "'epsilon' is missing",
+    ),
+    "noise too weak for what is stated": (
+        lambda folder: rewrite(folder, negative, noise=NOISE | {"spread": 1e-300}),
+        "noise of the strength 1e-300, where epsilon 8, delta 1e-05 and clip 4 take 16.5 or more",
+    ),
+    "nothing but an epsilon of no worth": (
+        lambda folder: rewrite(folder, negative, noise=NOISE | {"epsilon": 1e12, "spread": 1e-2}),
+        "for noise of their strength an eigenvalue is",
+    ),
+    "more than noise explains": (
+        lambda folder: rewrite(
+            folder, lambda held: held["class_sums"].__imul__(100), noise=NOISE | {"spread": 17.0}
+        ),
+        "class_sums holds numbers that are too large for that many rows",
+    ),
+    "a huge product with noise": (
+        lambda folder: rewrite(
+            folder,
+            lambda held: held["gram"].__setitem__(0, 1e308),
+            noise=NOISE | {"spread": 17.0},
+        ),
+        "gram holds numbers that are too large for that many rows",
+    ),
+    "negative rows with noise": (
+        lambda folder: rewrite(
+            folder, lambda held: held["rows"].__imul__(-100), noise=NOISE | {"spread": 17.0}
+        ),
+        "rows, which such noise does not make",
     ),
     "power": (lambda folder: rewrite(folder, power=0.5), "train.power is 0.5, and 1.0 in this"),
     "precision": (
@@ -231,6 +348,148 @@ def test_a_wrong_submission_is_left_out_in_a_line_and_the_others_are_joined(wron
     assert json.loads(ours.pop("sites.json"))["left_out"][0]["folder"] == "oslo"
     assert "oslo" not in theirs.pop("sites.json").decode()
     assert ours == theirs
+
+
+STRANGE = (None, True, -1, 0, 2.5, 1e308, 10**400, "x", "\ud800", "\x1b[2J", [1], {"a": 1}, [], {})
+
+
+def places_in(content, here=()):
+    """The way to every value of a JSON file."""
+    for name, value in content.items() if isinstance(content, dict) else enumerate(content):
+        yield (*here, name)
+        if isinstance(value, dict | list):
+            yield from places_in(value, (*here, name))
+
+
+def test_a_submission_in_which_any_value_is_another_is_joined_or_left_out_in_a_line(server):
+    rewrite(Path("oslo"), noise=NOISE | {"spread": 17.0})
+    about = json.loads(Path("oslo/submission.json").read_text())
+    joined = set()
+    for *way, last in places_in(about):
+        for value in STRANGE:
+            changed = json.loads(json.dumps(about))
+            reduce(operator.getitem, way, changed)[last] = value
+            if last != "sums":  # which `rewrite` makes fit again
+                rewrite(Path("oslo"), **changed)
+            said = refusal(Path("oslo"))
+            assert len(said.splitlines()) <= 1, (way, last, value)
+            if not said and last not in joined:
+                joined.add(last)
+                assert join.run(NAMES) in (0, 1)
+    assert "weights" in joined  # which nobody compares
+
+
+def test_a_submission_with_any_odd_numbers_is_joined_or_left_out_in_a_line(server):
+    """And whatever is joined gives a head of finite numbers."""
+    random = np.random.default_rng(0)
+    oslo, joined = Path("oslo"), 0
+    before = {file: file.read_bytes() for file in oslo.iterdir()}
+
+    def change(held):
+        for _ in range(random.integers(1, 4)):
+            array = held[random.choice(list(held))].reshape(-1)
+            some = slice(*sorted(random.integers(0, len(array) + 1, 2)))
+            factor = 10.0 ** random.integers(-308, 308) * random.choice([-1, 1])
+            with np.errstate(over="ignore"):
+                if random.random() < 0.5:
+                    array[some] *= factor
+                else:
+                    array[some] = factor
+
+    for draw in range(100):
+        for file, data in before.items():
+            file.write_bytes(data)
+        noise = NOISE | {
+            "epsilon": 10.0 ** random.integers(-3, 300),
+            "clip": 10.0 ** random.integers(-300, 30),
+            "spread": 10.0 ** random.integers(-300, 300),
+        }
+        rewrite(oslo, change, noise=noise if random.random() < 0.5 else None)
+        said = refusal(oslo)
+        assert len(said.splitlines()) <= 1, draw
+        if not said and joined < 10:
+            joined += 1
+            join.run(NAMES)
+            answers = headstart.load("joined/bundle").predict(np.ones((1, 6), np.float32))
+            assert np.isfinite(answers[0].probability), draw
+    assert joined
+
+
+def exact_of(sent, clip):
+    """The sums of one site's rows, shortened."""
+    rows = [sent["oslo"].splits(CLASSES[1:])[name] for name in ("train", "val")]
+    features = privacy.clipped(np.concatenate([row.features for row in rows]), clip)
+    return sums.of(features, np.concatenate([row.labels for row in rows]), CLASSES[1:])
+
+
+def taken_with(noise, found):
+    """Why a submission with noise is left out; nothing where it is taken."""
+    about = json.loads(Path("oslo/submission.json").read_text())
+    del about["checksum"]
+    numbers = submission.tensors(found, None)
+    stated = vars(noise) | {"spread": found.noise, "total_epsilon": noise.epsilon}
+    about |= {"noise": stated, "sums": hashlib.sha256(numbers).hexdigest()}
+    submission.write(Path("oslo"), about, numbers)
+    return refusal(Path("oslo"))
+
+
+@pytest.mark.parametrize(("epsilon", "clip"), [(1.0, 0.5), (64.0, 4.0)])
+def test_noise_that_opendp_drew_is_enough_for_what_is_stated(epsilon, clip, server, sent):
+    noise = privacy.Noise(epsilon, 1e-5, clip)
+    found, _ = privacy.noisy(exact_of(sent, clip), noise, rows_of_one=1)
+    assert taken_with(noise, found) == ""
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 8.0, 64.0])
+def test_no_honest_submission_with_noise_is_left_out(epsilon, server, sent):
+    """The weakest noise that there may be, drawn 50 times; and wrong sums are found under it."""
+    noise, wrong = privacy.Noise(epsilon, 1e-5, 2.0), []
+    exact, scale = exact_of(sent, noise.clip), privacy.least_scale(noise)
+    for seed in range(50):
+        random = np.random.default_rng(seed)
+
+        def noisy(array, unit, random=random):
+            return array + scale * unit * random.standard_normal(array.shape)
+
+        found = sums.Sums(
+            exact.classes,
+            sums.symmetric(noisy(sums.packed(exact.gram), noise.clip**2)),
+            noisy(exact.class_sums, noise.clip),
+            noisy(exact.rows, 1.0),
+            scale * noise.clip**2,
+        )
+        assert taken_with(noise, found) == "", seed
+        if seed < 20:
+            wrong.append(taken_with(noise, replace(found, class_sums=30 * found.class_sums)))
+    assert sum("too large" in said or "no examples" in said for said in wrong) > 15
+
+
+@pytest.mark.parametrize(
+    ("folders", "harmed", "code", "said"),
+    [
+        (["lima", "oslo"], None, 0, ""),
+        (["lima", "lima", "again"], None, 0, ""),  # a site that is joined is not lacking
+        (["lima", "oslo"], "oslo", 12, "1 of 2 submissions left out, as the warnings say"),
+        (["oslo"], "oslo", 3, "none of 1 submissions can be joined"),
+    ],
+)
+def test_the_command_ends_with_a_code_of_its_own_if_sites_are_left_out(
+    folders, harmed, code, said, server, monkeypatch, capsys
+):
+    shutil.copytree("lima", "again")
+    if harmed:
+        rewrite(Path(harmed), site="\x1b[31m")
+    monkeypatch.setattr(sys, "argv", ["headstart", "federate", *folders])
+    ended = 0
+    try:
+        cli.main()
+    except SystemExit as end:
+        ended = end.code
+    printed = capsys.readouterr()
+    assert ended == code
+    assert printed.err == "" if not said else printed.err.startswith(f"federate: error: {said}")
+    assert "\x1b" not in printed.out + printed.err
+    assert Path("joined/bundle").exists() == (code in (0, 12))
 
 
 def test_another_dimension_than_most_have_is_left_out(server, tmp_path, capsys):
