@@ -4,6 +4,7 @@ A line of JSON for each submission, only ever added to. Which examples a submiss
 the difference from the one before, so that a line is short where little changed.
 """
 
+import fcntl
 import json
 import os
 import secrets
@@ -104,6 +105,8 @@ class Ledger:
     def append(self, examples: Examples, **told: Any) -> Entry:
         """Add a submission, and be sure that it is on the disk.
 
+        Of two processes that do so at the same time, one waits and sees what the other has added.
+
         Raises:
             DataError: another process added one.
         """
@@ -115,12 +118,13 @@ class Ledger:
             **told,
         )
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("r+b" if self.file.exists() else "w+b") as stream:
-            known = stream.seek(len(self._whole))
-            if b"\n" in stream.read():
+        with self.file.open("a+b") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)  # let go as the file is closed
+            stream.seek(0)
+            there = stream.read()
+            if there[: there.rfind(b"\n") + 1] != self._whole:
                 raise DataError(f"{self.file} was added to meanwhile; run again")
-            stream.seek(known)
-            stream.truncate()
+            stream.truncate(len(self._whole))
             line = (json.dumps(asdict(entry), ensure_ascii=False) + "\n").encode()
             stream.write(line)
             stream.flush()

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +230,38 @@ def test_two_that_submit_at_once_do_not_lose_a_line(oslo):
     with pytest.raises(DataError, match="was added to meanwhile"):
         late.append({}, **{name: told[name] for name in names})
     assert len(Ledger(site.LEDGER).entries) == 2
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_one_that_submits_while_another_writes_loses_no_line(begun, tmp_path, monkeypatch):
+    """The other comes as the first has looked and is about to write, and has time to finish."""
+    file, ended = tmp_path / "ledger.jsonl", []
+    told = {name: "x" for name in ("when", "site", "id", "of", "settings", "sums")}
+    if begun:
+        Ledger(file).append({"a": "ants"}, **told)
+
+    def append(ledger, digest):
+        try:
+            ledger.append({digest: "bees"}, **told)
+            ended.append(digest)
+        except DataError as error:
+            ended.append(str(error))
+
+    first, other = Ledger(file), threading.Thread(target=append, args=(Ledger(file), "c"))
+    dumps = json.dumps
+
+    def slowly(*content, **options):
+        if not other.ident:  # else it is the other itself that asks
+            other.start()
+            other.join(0.3)
+        return dumps(*content, **options)
+
+    monkeypatch.setattr(json, "dumps", slowly)
+    append(first, "b")
+    other.join()
+    held = [digest for entry in Ledger(file).entries[begun:] for digest in entry.added]
+    assert ended == ["b", f"{file} was added to meanwhile; run again"]
+    assert held == ["b"]
 
 
 def test_a_project_keeps_its_name(oslo):
