@@ -6,7 +6,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -174,8 +174,13 @@ def check(found: list[Found], kind: Kind) -> tuple[list[Checked], list[Refused]]
     ):
         for chunk in _chunks(found, 64 * workers):
             known = memory.objects(chunk)
+            asked = [
+                pool.submit(lambda row: known.get(row.path) or outcome(row), row)  # noqa: B023
+                for row in chunk
+            ]
             try:
-                for result in pool.map(lambda row: known.get(row.path) or outcome(row), chunk):  # noqa: B023
+                for one in asked:
+                    result = one.result()
                     if isinstance(result, Checked):
                         passed.append(result)
                     elif isinstance(result, Refused):
@@ -183,6 +188,9 @@ def check(found: list[Found], kind: Kind) -> tuple[list[Checked], list[Refused]]
                     else:
                         changed.append(result)
             finally:
+                for one in asked:  # where one failed, those that are not begun
+                    one.cancel()
+                wait(asked)  # a thread that still reads has something to remember too
                 memory.keep()
             progress.advance(len(chunk))
     if changed:

@@ -4,6 +4,7 @@ import shutil
 import struct
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 from PIL import Image
 
 from pipeline import ingest, kinds
+from pipeline.core import files
 from pipeline.core.errors import DataError, RefusedError
 from pipeline.core.files import load
 from pipeline.core.params import IngestParams, Shares
@@ -21,6 +23,7 @@ from pipeline.core.paths import MANIFEST
 from pipeline.kinds.vector import parse
 from pipeline.sources import find
 from pipeline.sources import folder as folder_room
+from pipeline.sources.checked import check
 from pipeline.sources.found import Found, Listing
 from tests.conftest import Project
 from tests.picture_cases import jpeg
@@ -374,6 +377,48 @@ def test_pictures_beside_the_table_are_counted(
     assert capsys.readouterr().out == (
         "ingest: 3 other files in data/raw/x are not named in labels.csv\n"
     )
+
+
+# Reading them
+
+
+def test_what_was_read_when_one_cannot_be_is_remembered_that_of_slow_threads_too(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bucket fails, which ends `ingest`, while other threads are in the midst of an example."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    folder = Path("data/raw/x/ant")
+    folder.mkdir(parents=True)
+    for number in range(4):
+        np.save(folder / f"{number}.npy", np.full(3, number, np.float32))
+    kind = kinds.named("vector")
+    found = find.listing(params("folder", "data/raw/x"), kind).found
+    read, inspect, begun = files.load, parse.vector, threading.Semaphore(0)
+    inspected: list[float] = []
+
+    def first_fails(path: Path, most_bytes: int) -> bytes:
+        if path.stem == "0":
+            for _ in range(3):
+                begun.acquire()
+            raise DataError("the bucket does not answer")
+        return read(path, most_bytes)
+
+    def slowly(data: bytes) -> Any:
+        begun.release()
+        time.sleep(0.1 * (len(inspected) + 1))
+        numbers = inspect(data)
+        inspected.append(numbers[0])
+        return numbers
+
+    monkeypatch.setattr(parse, "vector", slowly)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "load", first_fails)
+        with pytest.raises(DataError, match="the bucket does not answer"):
+            check(found, kind)
+    assert sorted(inspected) == [1, 2, 3]
+    passed, _ = check(found, kind)
+    assert [one.seen for one in passed] == [(3,)] * 4
+    assert sorted(inspected) == [0, 1, 2, 3]  # the others were remembered
 
 
 # torchvision
