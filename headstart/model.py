@@ -45,15 +45,18 @@ class Prediction:
 
     @property
     def label(self) -> str:
-        """The most probable class, of a model that tells classes apart."""
+        """The class, of a model that tells classes apart.
+
+        It is the most probable one, unless classes were weighed in training (docs/learning.md).
+        """
         self._answers("label", ("classification",), "labels")
-        return max(self._shares, key=self._shares.__getitem__)
+        return self._labels[0]
 
     @property
     def probability(self) -> float:
         """Of that class, calibrated."""
         self._answers("probability", ("classification",), "probabilities")
-        return max(self._shares.values())
+        return self._shares[self.label]
 
     @property
     def probabilities(self) -> dict[str, float]:
@@ -65,7 +68,7 @@ class Prediction:
     def labels(self) -> tuple[str, ...]:
         """The labels whose probability reaches their threshold; of a class this class alone."""
         self._answers("labels", ("classification", "multilabel"))
-        return self._labels if self._task == "multilabel" else (self.label,)
+        return self._labels
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -153,8 +156,9 @@ class Model:
                     example.path, None, {}, task, (), dict(numbers), *usual, (), promised
                 )
             shares = zip(names, map(float, answer.probabilities), strict=True)
+            labels = answer.labels if task == "multilabel" else (names[answer.best],)
             return Prediction(
-                example.path, None, dict(shares), task, answer.labels, {}, *usual, answer.likely
+                example.path, None, dict(shares), task, labels, {}, *usual, answer.likely
             )
 
         return self._each(examples, ask)

@@ -10,6 +10,7 @@ import shutil
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from . import kinds
@@ -107,7 +108,9 @@ def adapt() -> None:
         return
     way = ways[chosen]
     about |= kept_figures(way.kept, len(splits["val"].labels))
-    about |= {"temperature": way.temperature, "adapted": chosen}
+    for name in ("prior_shift", "thresholds"):  # of the head that train left
+        about.pop(name, None)
+    about |= way.described | {"adapted": chosen}
     files = exports.of_each(extracting)
     had = read_figures(BUNDLE / "bundle.json", "bundle").get("sets")
     sets = {"why_no_sets": NO_SETS} if had else {}
@@ -131,11 +134,12 @@ def measured_on(
     answers = {}
     for name, way in ways.items():
         shares = way.head.answers(test.features, way.temperature)
+        predicted = way.answered(shares)
         columns = {f"p({label})": column for label, column in zip(names, shares.T, strict=True)}
         answers[name] = pd.DataFrame(columns, index=pd.Index(test.digests)).assign(
             label=[names[label] for label in test.labels],
-            predicted=[names[label] for label in shares.argmax(axis=1)],
-            probability=shares.max(axis=1),
+            predicted=[names[label] for label in predicted],
+            probability=shares[np.arange(len(shares)), predicted],
         )
     rows = []
     for name, one in answers.items():

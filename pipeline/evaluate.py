@@ -82,7 +82,7 @@ def evaluate() -> None:
     again = _repeated(manifest, description, learned, counts=head.idf is not None)
     _write(REPEATS, again)
     SETS_OF_BUNDLE.write_text(json.dumps(sets, indent=2) + "\n", encoding="utf-8")
-    covered = conformal.table(sets, answers, test, names)
+    covered = conformal.table(sets, answers, test, names, thresholds)
     _write(SETS, covered)
     if promised := conformal.said(sets, covered):
         print(f"evaluate: {promised}")

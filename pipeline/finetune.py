@@ -39,6 +39,8 @@ from .heads.head import (
     load_head,
     save_head,
     stop_if_of_another_task,
+    with_priors,
+    without_priors,
 )
 from .heads.hyperparameters import from_used
 from .heads.losses import score_name
@@ -69,6 +71,7 @@ def finetune() -> None:
     require(manifest, "finetune")
     chosen, about = load_head(HEAD_WEIGHTS, HEAD)
     stop_if_of_another_task(about, task_in(MANIFEST))
+    chosen = without_priors(chosen, about)
     names, power = about["classes"], about["power"]
     splits = read_splits(FEATURES, manifest, names, ["train", "val", "test"], power)
     rows, val = splits["train"], splits["val"]
@@ -111,7 +114,7 @@ def finetune() -> None:
     checkpoints = [trained.checkpoint]
     if taken:
         about |= kept_figures(kept, len(val.labels), goal.loss) | {"finetuned": True}
-        about |= calibrated(finetuned["val"], val.labels, goal.task)
+        about |= calibrated(finetuned["val"], val.labels, goal.task, weights)
     if taken and about["refit"]:
         backbone = catalogue.to_train(*named)  # as it came
         network = Network(backbone.module, goal.entered(chosen), power)
@@ -200,7 +203,7 @@ def save(network: Network, taken: bool, about: dict[str, Any], goal: Goal = CLAS
     (FINETUNED / "taken.json").write_text(json.dumps(taken) + "\n", encoding="utf-8")
     if taken:
         catalogue.save_tensors(network.backbone.state_dict(), FINETUNED / "backbone.safetensors")
-        head = goal.left(network.as_head())
+        head = with_priors(goal.left(network.as_head()), about)
         save_head(head, about, FINETUNED / "head.safetensors", FINETUNED / "head.json")
 
 

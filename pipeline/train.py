@@ -12,7 +12,7 @@ from .core.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, SWEEP, TRAINING
 from .core.progress import Progress
 from .heads.calibration import calibrated
 from .heads.fit import class_weights, device_for, fit_heads, refit
-from .heads.head import save_head
+from .heads.head import save_head, with_priors
 from .heads.hyperparameters import CLOSED_FORMS, Hyperparameters, every_combination, used
 from .heads.losses import OF_NUMBERS, loss_for
 from .heads.trained import (
@@ -91,7 +91,7 @@ def train() -> None:
     _write_sweep(ranked, loss)
     _write_curve(best.curve, loss)
     # Before the head has seen the validation examples: of those it would be too sure.
-    fitted = calibrated(head.logits(val.features), val.labels, task)
+    fitted = calibrated(head.logits(val.features), val.labels, task, schedule.class_weights)
     if task != CLASSIFICATION:
         fitted["task"] = task
     if task == REGRESSION:
@@ -107,7 +107,7 @@ def train() -> None:
         "refit": settings.refit and len(val.labels) > 0,
     }
     about |= kept_figures(kept, len(val.labels), loss) | fitted
-    save_head(head, about, HEAD_WEIGHTS, HEAD)
+    save_head(with_priors(head, about), about, HEAD_WEIGHTS, HEAD)
     _print_summary(ranked, kept, len(rows.labels), len(val.labels), loss)
 
 

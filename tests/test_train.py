@@ -13,13 +13,23 @@ import torch
 from pipeline import kinds
 from pipeline.core.errors import DataError, DeviceError, ParamsError, TrainingError
 from pipeline.core.params import load
-from pipeline.core.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, SWEEP, TRAINING
+from pipeline.core.paths import (
+    FEATURES,
+    HEAD,
+    HEAD_WEIGHTS,
+    MANIFEST,
+    METRICS,
+    PREDICTIONS,
+    SWEEP,
+    TRAINING,
+)
+from pipeline.evaluate import evaluate
 from pipeline.heads.fit import class_weights, fit_heads, refit
-from pipeline.heads.head import load_head, probabilities
+from pipeline.heads.head import load_head, probabilities, without_priors
 from pipeline.heads.hyperparameters import Hyperparameters, every_combination
 from pipeline.heads.trained import Schedule
-from pipeline.tables.features import write_shards
-from pipeline.tables.manifest import write_manifest
+from pipeline.tables.features import read_splits, write_shards
+from pipeline.tables.manifest import read_manifest, write_manifest
 from pipeline.train import train
 from tests.heads.test_fit import blobs
 
@@ -308,6 +318,49 @@ def test_learning_the_validation_pictures_does_not_make_a_head_certain(name):
         return -np.log(shares[np.arange(len(shares)), fresh.labels]).mean()
 
     assert loss(both) < loss(chosen.head)
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "ridge"])
+def test_a_balanced_head_keeps_its_classes_and_its_probabilities_come_true(
+    trained_project, optimizer
+):
+    """One in twelve is of class b, which overlaps with a."""
+    shares = {"a": 11, "b": 1}
+    counts = {"train": 60, "val": 30, "test": 120}
+    make_features({s: {n: c * k for n, k in shares.items()} for s, c in counts.items()}, 2)
+    trained_project.set(**{"train.optimizer": optimizer, "train.class_weights": "balanced"})
+    trained_project.set(**{"evaluate.bootstrap": 10, "train.refit": True})
+    train()
+    head, about = load_head(HEAD_WEIGHTS, HEAD)
+    evaluate()
+    rows = pd.read_csv(PREDICTIONS)
+    of_b = rows["predicted"] == "b"
+    # As on 2cde96e: the class that is answered is that of the head without its calibration.
+    given = read_splits(FEATURES, read_manifest(MANIFEST), ["a", "b"], ["test"], 1.0)["test"]
+    was = without_priors(head, about).logits(given.features).argmax(axis=1)
+    by_path = pd.Series(np.array(["a", "b"])[was], index=given.paths)
+    assert (rows["predicted"] == by_path[rows["path"]].to_numpy()).all()
+    assert 200 < of_b.sum() < 700  # far more than there are
+    # The probability that stands beside a class is how often it is right.
+    assert rows["p(b)"].mean() == pytest.approx(1 / 12, abs=0.015)
+    for sure in (of_b, rows["p(b)"] >= 0.35):
+        true = (rows["label"] == "b")[sure].mean()
+        assert rows["p(b)"][sure].mean() == pytest.approx(true, abs=0.08)
+    beside = rows["p(a)"].where(~of_b, rows["p(b)"])
+    np.testing.assert_allclose(rows["probability"], beside)
+    measured = json.loads(METRICS.read_text())["test"]
+    assert measured["accuracy"] == pytest.approx((rows["label"] == rows["predicted"]).mean())
+    assert measured["calibration_error"] < 0.05
+    assert about["thresholds"][1] == pytest.approx(1 / 12, abs=0.05)
+
+
+def test_classes_of_equal_size_or_without_weights_are_answered_as_ever(trained_project):
+    even = {split: dict.fromkeys(("ants", "bees"), 20) for split in ("train", "val", "test")}
+    for counts, weights in ((even, "balanced"), (COUNTS, "none")):
+        make_features(counts)
+        trained_project.set(**{"train.class_weights": weights})
+        train()
+        assert not {"thresholds", "prior_shift"} & set(load_head(HEAD_WEIGHTS, HEAD)[1])
 
 
 def test_balanced_class_weights_are_scikit_learns():

@@ -1,6 +1,7 @@
-"""What a head's answers on validation examples tell of it: its temperature, and its thresholds.
+"""What a head's answers on validation examples tell of it: its temperature, priors and thresholds.
 
-A threshold says from which probability on a label is said to be there.
+A threshold says from which probability on a label is said to be there. Of classes that were weighed
+in training it says against what the probability of a class is held (`head.against_thresholds`).
 """
 
 from typing import Any
@@ -9,29 +10,149 @@ import numpy as np
 import numpy.typing as npt
 
 from ..tables.task_names import CLASSIFICATION, REGRESSION
-from .head import Floats, fit_temperature, sigmoid
+from .head import MANY_LOGITS, Floats, fit_temperature, probabilities, sigmoid
 
 Floats64 = npt.NDArray[np.float64]
 
 USUAL = 0.5  # where nothing tells
 NEAREST = 1e-6  # to 0 and to 1
+LEAST, MOST = np.array([1e-3, 0.0]), np.array([1e3, 2.0])  # of 1 / temperature, and of a strength
+STEPS, NEAR = 100, 1e-9  # of Newton's method
 
 
-def calibrated(logits: Floats, labels: npt.NDArray[Any], task: str) -> dict[str, Any]:
+def calibrated(
+    logits: Floats, labels: npt.NDArray[Any], task: str, class_weights: Floats
+) -> dict[str, Any]:
     """What a head's description says of its answers: `temperature`, and for labels `thresholds`.
+
+    A head that was trained with class weights expects the classes in other shares than there are.
+    What its logits lack is the logarithm of the shares that the weights took away (`log_priors`),
+    as far as validation examples bear it out: with many features and few examples a head hardly
+    feels its weights. This strength is fitted together with the temperature; of two classes that is
+    Platt scaling (1999). `prior_shift` [c] is what the logits are to get (`head.with_priors`), and
+    `thresholds` let the head answer with the class that it answers with without it.
 
     Args:
         logits: [n, c] of examples that the head has not seen.
         labels: of these, as the task has them.
         task: what was learned.
+        class_weights: that the head was trained with, as `fit.class_weights` gives them.
     """
     if task == REGRESSION:
         return {"temperature": 1.0}
-    temperature = fit_temperature(logits, labels)
-    if task == CLASSIFICATION:
-        return {"temperature": temperature}
-    thresholds = fit_thresholds(sigmoid(logits, temperature), labels)
-    return {"temperature": temperature, "thresholds": thresholds}
+    priors, described = log_priors(class_weights), {}
+    if priors is None:
+        temperature = fit_temperature(logits, labels)
+    else:
+        temperature, strength = fit_priors(logits, labels, priors)
+        added = np.array([float(f"{one:.6g}") for one in temperature * strength * priors])
+        logits = (logits + added).astype(np.float32)
+        described["prior_shift"] = added.tolist()
+    described["temperature"] = temperature
+    if task != CLASSIFICATION:
+        described["thresholds"] = fit_thresholds(sigmoid(logits, temperature), labels)
+    elif priors is not None:
+        expected = np.minimum(probabilities(added, temperature), 1 - 1e-9)
+        described["thresholds"] = [float(f"{share:.9g}") for share in expected]
+    return described
+
+
+def log_priors(class_weights: Floats) -> Floats64 | None:
+    """What weighted logits lack, [c]: the logarithm of a class's share over its weighted share.
+
+    It is that of 1 / weight, the mean taken away. Of labels, whose weights are [c, 2], it is what
+    their log-odds lack. None where nothing is lacking.
+    """
+    logs = np.log(class_weights.astype(np.float64))
+    found: Floats64 = logs[:, 0] - logs[:, 1] if logs.ndim == 2 else logs.mean() - logs
+    return found if np.abs(found).max(initial=0) > NEAREST else None
+
+
+def fit_priors(logits: Floats, labels: npt.NDArray[Any], priors: Floats64) -> tuple[float, float]:
+    """The temperature, and how much of the priors to add to what it divided, that fit best.
+
+    It minimises the negative log-likelihood, which is convex, by Newton's method within `LEAST` and
+    `MOST`. Labels are softened as in `fit_temperature`.
+
+    Args:
+        logits: [n, c] of examples that the head was not trained on.
+        labels: [n], or [n, c] of labels that are 1, 0 or unknown (NaN).
+        priors: [c], as `log_priors` gives it.
+
+    Returns:
+        both to six significant digits; 1 and 1 where there is no example.
+    """
+    if not len(labels) or (labels.ndim == 2 and np.isnan(labels).all()):
+        return 1.0, 1.0
+    of = _bends_of_labels if labels.ndim == 2 else _bends_of_classes
+
+    def at(place: Floats64) -> tuple[float, Floats64, Floats64]:
+        return of(logits, labels, priors, place)
+
+    place = np.clip([1 / fit_temperature(logits, labels), 1.0], LEAST, MOST)
+    value, slope, bend = at(place)
+    for _ in range(STEPS):
+        free = ~((place <= LEAST) & (slope > 0) | (place >= MOST) & (slope < 0))
+        step = np.zeros(2)
+        inside = bend[np.ix_(free, free)] + 1e-12 * np.eye(free.sum())
+        step[free] = -np.linalg.solve(inside, slope[free])
+        for _ in range(STEPS):
+            there = np.clip(place + step, LEAST, MOST)
+            found = at(there)
+            if found[0] <= value:
+                break
+            step /= 2
+        moved = float(np.abs(there - place).max())
+        place, (value, slope, bend) = there, found
+        if moved < NEAR:
+            break
+    return float(f"{1 / place[0]:.6g}"), float(f"{place[1]:.6g}")
+
+
+def _bends_of_classes(
+    logits: Floats, labels: npt.NDArray[Any], priors: Floats64, place: Floats64
+) -> tuple[float, Floats64, Floats64]:
+    """Mean loss, its slope [2] and its curvature [2, 2] at (1 / temperature, strength)."""
+    examples, classes = logits.shape
+    value, slope, bend = 0.0, np.zeros(2), np.zeros((2, 2))
+    size = max(1, MANY_LOGITS // classes)
+    for start in range(0, examples, size):
+        scores = logits[start : start + size].astype(np.float64)
+        wanted = labels[start : start + size].astype(np.int64)
+        rows = np.arange(len(scores))
+        both = place[0] * scores + place[1] * priors
+        largest = both.max(axis=1, keepdims=True)
+        powers = np.exp(both - largest)
+        sums = powers.sum(axis=1, keepdims=True)
+        shares = powers / sums
+        softened = np.full(scores.shape, 1 / (classes * (examples + 1)))
+        softened[rows, wanted] += examples / (examples + 1)
+        value += float((np.log(sums) + largest).sum() - (softened * both).sum())
+        apart = shares - softened
+        slope += (apart * scores).sum(), (apart @ priors).sum()
+        means = np.stack([(shares * scores).sum(axis=1), shares @ priors])
+        mixed = (shares * scores) @ priors
+        squares = (shares * scores**2).sum(), (shares @ priors**2).sum()
+        bend += [[squares[0], mixed.sum()], [mixed.sum(), squares[1]]] - means @ means.T
+    return value / examples, slope / examples, bend / examples
+
+
+def _bends_of_labels(
+    logits: Floats, labels: npt.NDArray[Any], priors: Floats64, place: Floats64
+) -> tuple[float, Floats64, Floats64]:
+    """The same of labels, over those that are known."""
+    known = ~np.isnan(labels)
+    counts = np.broadcast_to(known.sum(axis=0), labels.shape)[known]
+    softened = (labels[known] * counts + 0.5) / (counts + 1)
+    told = np.stack(
+        [logits[known].astype(np.float64), np.broadcast_to(priors, labels.shape)[known]]
+    )
+    both = place @ told
+    shares = sigmoid(both)
+    value = float((np.logaddexp(0, both) - softened * both).mean())
+    slope = told @ (shares - softened) / len(both)
+    bend = (told * (shares * (1 - shares))) @ told.T / len(both)
+    return value, slope, bend
 
 
 def fit_thresholds(shares: Floats64, labels: Floats64) -> list[float]:

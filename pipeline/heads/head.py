@@ -6,7 +6,7 @@ with numpy alone, so that whatever only asks it need not load torch.
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,6 +97,10 @@ class Head:
             found[some] = ANSWERS[task](self.logits(features[some]), temperature)
         return found
 
+    def shifted(self, added: npt.ArrayLike) -> "Head":
+        """The head with `added` [c] on its logits."""
+        return replace(self, bias=(self.bias + np.asarray(added)).astype(np.float32))
+
     def scaled(self, factor: float) -> "Head":
         """The head whose logits are `factor` times as large."""
         return replace(self, weight=self.weight * factor, bias=self.bias * factor)
@@ -116,6 +120,23 @@ def sigmoid(logits: npt.NDArray[np.floating], temperature: float = 1.0) -> npt.N
     powers = np.exp(-np.abs(scaled))
     shares: npt.NDArray[np.float64] = np.where(scaled >= 0, 1.0, powers) / (1 + powers)
     return shares
+
+
+def against_thresholds(
+    shares: npt.NDArray[np.floating], thresholds: Sequence[float]
+) -> npt.NDArray[np.floating]:
+    """How strongly each class is answered, [..., c]; the answer is the strongest.
+
+    Without thresholds these are the probabilities. A head that was trained with class weights has
+    one a class, and answers with the class whose probability is the largest multiple of its
+    threshold (of two classes: with the one whose probability reaches its threshold). They add up
+    to 1, as the probabilities do.
+    """
+    if not len(thresholds):
+        return shares
+    multiples = shares / np.asarray(thresholds, np.float64)
+    strengths: npt.NDArray[np.float64] = multiples / multiples.sum(axis=-1, keepdims=True)
+    return strengths
 
 
 ANSWERS: dict[str, Callable[[Floats, float], npt.NDArray[np.float64]]] = {
@@ -280,6 +301,21 @@ def task_of(description: dict[str, Any]) -> str:
     return str(description.get("task", CLASSIFICATION))
 
 
+def with_priors(head: Head, description: dict[str, Any]) -> Head:
+    """A head as it was trained with class weights, with the shares of the classes put back.
+
+    `prior_shift` in its description is what `calibration.calibrated` found to be lacking.
+    """
+    return head.shifted(description["prior_shift"]) if "prior_shift" in description else head
+
+
+def without_priors(head: Head, description: dict[str, Any]) -> Head:
+    """The same undone: the head as it was trained."""
+    if "prior_shift" not in description:
+        return head
+    return head.shifted(-np.asarray(description["prior_shift"]))
+
+
 def stop_if_of_another_task(description: dict[str, Any], task: str) -> None:
     """See that a head was trained for the task of the manifest.
 
@@ -298,7 +334,7 @@ def wrong_for_task(description: dict[str, Any], outputs: int) -> str:
     task = task_of(description)
     if task not in ANSWERS:
         return f"task is {task!r:.40}"
-    if task != MULTILABEL:
+    if task == REGRESSION or (task == CLASSIFICATION and "thresholds" not in description):
         return ""
     thresholds = description["thresholds"]
     if not isinstance(thresholds, list) or len(thresholds) != outputs:

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 from ..core.errors import DataError, RefusedError
 from ..core.files import digest, leads_out, load
 from ..heads import sets
-from ..heads.head import load_head, named_classes, task_of, wrong_for_task
+from ..heads.head import against_thresholds, load_head, named_classes, task_of, wrong_for_task
 from ..kinds import FITS, INPUTS, INTERPOLATIONS, Fitted, Input, Pixels, Shown, named
 from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
 from . import usual
@@ -40,8 +40,9 @@ MOST_PIXELS_A_SIDE = 4096  # of what a backbone sees
 SCHEMA = 1  # raised when a reader of older bundles would read a newer one wrongly
 SCHEMA_OF_JOINED = 2  # of a bundle whose backbones are joined
 SCHEMA_OF_TASKS = 3  # of one that answers with several labels or with numbers
-SCHEMA_OF_MEANS = 4  # of one whose answers tell by means of classes how usual an example is
-SCHEMAS = (SCHEMA, SCHEMA_OF_JOINED, SCHEMA_OF_TASKS, SCHEMA_OF_MEANS)
+SCHEMA_OF_WEIGHED = 4  # of one whose classes have thresholds, since training weighed them
+SCHEMA_OF_MEANS = 5  # of one whose answers tell by means of classes how usual an example is
+SCHEMAS = (SCHEMA, SCHEMA_OF_JOINED, SCHEMA_OF_TASKS, SCHEMA_OF_WEIGHED, SCHEMA_OF_MEANS)
 OLDER = "the bundle is of an older version and names no digests"
 # Kinds of which nothing is shown but a picture or a sound that was decoded.
 DECODED = ("image", "audio")
@@ -72,9 +73,11 @@ class Neighbour:
 class Answer:
     """What the classifier says of an example.
 
-    `probabilities` [classes] are calibrated; of numbers there are none. Where they were asked for,
-    `heat` shows which part of the example speaks for the most probable class or label, or raises
-    the first number, and `best` is its position; `neighbours` are the nearest training examples.
+    `probabilities` [classes] are calibrated; of numbers there are none. `best` is the position of
+    the class that is answered, which is the most probable one unless the classes were weighed in
+    training (`head.against_thresholds`); of labels it is the most probable one. Where they were
+    asked for, `heat` shows which part of the example speaks for it, or raises the first number;
+    `neighbours` are the nearest training examples.
     `heat` is None where there is nothing to make it from: no maps, and no parts to hide.
 
     Of several labels `labels` are those whose probability reaches their threshold, in the order of
@@ -117,7 +120,8 @@ class Classifier:
         try:
             self.classes = named_classes(about)  # or the names of numbers
             self.task = _task(about)
-            self.thresholds: list[float] = about.get("thresholds", [])  # of several labels
+            # Of several labels, or of classes that were weighed in training.
+            self.thresholds: list[float] = about.get("thresholds", [])
             of_each = [about, *about.get("further", [])]
             self._prepared = [_preprocessing(folder, one) for one in of_each]
             self.kind = named(about.get("kind", "image"))  # older bundles are of images
@@ -245,7 +249,7 @@ class Classifier:
         said = got[self._output]
         if not np.isfinite(said).all():
             raise RefusedError("its numbers are too large for an answer")
-        best = 0 if self.task == REGRESSION else int(said.argmax())
+        best = 0 if self.task == REGRESSION else int(self._strengths(said).argmax())
         shown = None
         if maps:
             found = [got[name] for name in sorted(self._maps, key=_number)]
@@ -271,9 +275,14 @@ class Classifier:
         if self._sets is None:
             return {}
         if isinstance(self._sets, sets.LabelSets):
-            count, order = sets.size(said, self._sets)
+            count, order = sets.size(self._strengths(said), self._sets)
             return {"likely": tuple(self.classes[place] for place in order[:count])}
         return {"interval": said.astype(np.float64)[:, None] + self._sets[:, None] * [-1, 1]}
+
+    def _strengths(self, said: Floats) -> npt.NDArray[np.floating]:
+        """By what the class that is answered is chosen: probabilities, or what makes of them."""
+        weighed = self.task == CLASSIFICATION
+        return against_thresholds(said, self.thresholds) if weighed else said
 
     def _above(self, shares: Floats) -> tuple[str, ...]:
         """The labels whose probability reaches their threshold."""
@@ -358,6 +367,9 @@ def _task(about: dict[str, Any]) -> str:
     task = task_of(about)
     if (about["schema"] == SCHEMA_OF_TASKS) != (task != CLASSIFICATION):
         raise ValueError(f"task is {task!r} in a bundle of schema {about['schema']}")
+    weighed = task == CLASSIFICATION and "thresholds" in about
+    if (about["schema"] == SCHEMA_OF_WEIGHED) != weighed:
+        raise ValueError(f"thresholds of classes belong to schema {SCHEMA_OF_WEIGHED}")
     return task
 
 

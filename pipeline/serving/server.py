@@ -71,9 +71,13 @@ class Usual(BaseModel):
 class Reply(Usual):
     """What the classifier says of an example."""
 
-    best: str = Field(description="the most probable class")
+    best: str = Field(description="the class; without thresholds the most probable one")
     probability: float = Field(description="of that class, calibrated")
     probabilities: dict[str, float] = Field(description="of each class; together 1")
+    thresholds: dict[str, float] | None = Field(
+        description="of each class, where training weighed the classes: `best` is the class whose"
+        " probability is the largest multiple of its threshold; null: the most probable one"
+    )
     neighbours: list[Like] = Field(description="the nearest training examples, nearest first")
     heat_map: str | None = Field(description="a picture as a data URL: where that class is seen")
     likely: list[str] | None = Field(
@@ -384,6 +388,7 @@ def reply(answer: Answer, classifier: Classifier) -> AnyReply:
         best=names[answer.best],
         probability=shares[answer.best],
         probabilities=dict(zip(names, shares, strict=True)),
+        thresholds=dict(zip(names, classifier.thresholds, strict=False)) or None,
         neighbours=neighbours,
         heat_map=heat_map,
         likely=list(answer.likely) or None,

@@ -29,8 +29,9 @@ WIDEST = 40  # characters of the printed column of several labels
 def columns_of(classifier: "Classifier") -> list[str]:
     """What a row tells of an answer, in order.
 
-    Of classes the most probable one and its probability; of several labels those that reach their
-    threshold, and every label's probability; of numbers each one, under the names that
+    Of classes the one that is answered and its probability, and the most probable one where
+    training weighed the classes, so that it may be another; of several labels those that reach
+    their threshold, and every label's probability; of numbers each one, under the names that
     `reports/predictions.csv` has.
     """
     promises = classifier.coverage is not None
@@ -40,7 +41,8 @@ def columns_of(classifier: "Classifier") -> list[str]:
     elif classifier.task == MULTILABEL:
         columns = ["labels", *(f"p({name})" for name in classifier.classes)]
     else:
-        columns = ["class", "probability", *["likely"] * promises]
+        weighed = bool(classifier.thresholds)
+        columns = ["class", "probability", *["most_probable"] * weighed, *["likely"] * promises]
     return columns + ["distance", "unusual"] * classifier.knows_usual
 
 
@@ -57,6 +59,8 @@ def told(classifier: "Classifier", answer: "Answer") -> list[Any]:
         said = [list(answer.labels), *map(float, answer.probabilities)]
     else:
         said = [classifier.classes[answer.best], float(answer.probabilities[answer.best])]
+        if classifier.thresholds:
+            said.append(classifier.classes[int(answer.probabilities.argmax())])
         said += [list(answer.likely)] * (classifier.coverage is not None)
     return said + [answer.distance, answer.unusual] * classifier.knows_usual
 
@@ -161,6 +165,8 @@ def _notes(row: Row, names: list[str]) -> list[str]:
     """What is said below an answer: that it may be none of these, or what else it may be."""
     if row.get("unusual"):
         return [UNLIKE]
+    if row.get("most_probable", row.get("class")) != row.get("class"):
+        return [f"{row['most_probable']} is more probable"]
     if len(row.get("likely") or ()) > 1:
         return [f"or {', or '.join(row['likely'][1:])}"]
     ends = [(name, row.get(f"low({name})"), row.get(f"high({name})")) for name in names]

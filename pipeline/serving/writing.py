@@ -27,7 +27,13 @@ from ..kinds import Input, Vector, folder_of, named, takes
 from ..tables.features import Split
 from ..tables.task_names import CLASSIFICATION, REGRESSION
 from . import usual
-from .classifier import SCHEMA, SCHEMA_OF_JOINED, SCHEMA_OF_MEANS, SCHEMA_OF_TASKS
+from .classifier import (
+    SCHEMA,
+    SCHEMA_OF_JOINED,
+    SCHEMA_OF_MEANS,
+    SCHEMA_OF_TASKS,
+    SCHEMA_OF_WEIGHED,
+)
 from .explain import directions
 from .onnx_graph import whole
 
@@ -89,7 +95,7 @@ def write(
         _parted(preprocessing, number) for number, preprocessing in enumerate(prepared, 1)
     ]
     described = {
-        "schema": SCHEMA_OF_TASKS if of_task else SCHEMA,
+        "schema": _schema(of_task),
         "kind": kind,
         **of_task,
         "classes": classes,
@@ -160,6 +166,13 @@ def write(
     size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
     calibrated = "" if task == REGRESSION else f", temperature {temperature:g}"
     print(f"bundle: {_counted(task, classes)}, {size:.1f} MB in {folder}{calibrated}")
+
+
+def _schema(of_task: dict[str, Any]) -> int:
+    """The bundle's schema, by what it says of its task."""
+    if "task" in of_task:
+        return SCHEMA_OF_TASKS
+    return SCHEMA_OF_WEIGHED if of_task else SCHEMA
 
 
 def _counted(task: str, names: list[str]) -> str:

@@ -70,9 +70,10 @@ class Asked:
     """The n test examples, and what a head answered about them.
 
     `names` [c] are what its outputs stand for, `answers` [n, c] are probabilities, or numbers in
-    the targets' own units. `thresholds` [c] are there for several labels alone. `slices` has a row
-    an example, with the columns of the user's table. `reach` [c] is by how much an interval with a
-    promise reaches to either side of each number; empty where there is none.
+    the targets' own units. `thresholds` [c] are there for several labels, and for classes that were
+    weighed in training (`head.against_thresholds`). `slices` has a row an example, with the columns
+    of the user's table. `reach` [c] is by how much an interval with a promise reaches to either
+    side of each number; empty where there is none.
     """
 
     test: "Split"

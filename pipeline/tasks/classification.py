@@ -11,9 +11,12 @@ import pandas as pd
 
 from ..core.params import EvaluateParams
 from ..core.paths import PROBABILITIES
+from ..heads.head import against_thresholds
 from ..tables.labels import listed
 from . import Array, Asked
 from .metrics import Weigh, weighted
+
+Integers = npt.NDArray[np.int64]
 
 
 class Classification:
@@ -35,7 +38,10 @@ class Classification:
     ) -> Weigh:
         """The measures of `metrics.py`."""
         top_k, bins = settings.top_k, settings.calibration_bins
-        return partial(weighted, labels=labels, shares=answers, top_k=top_k, bins=bins)
+        predicted = answered(answers, thresholds)
+        return partial(
+            weighted, labels=labels, shares=answers, top_k=top_k, bins=bins, predicted=predicted
+        )
 
     def warnings(self, asked: Asked) -> list[str]:
         """Classes without a test example."""
@@ -54,7 +60,7 @@ class Classification:
         return {
             "class": asked.names,
             "pictures": np.bincount(asked.test.labels, minlength=classes),
-            "predicted": np.bincount(asked.answers.argmax(axis=1), minlength=classes),
+            "predicted": np.bincount(of_asked(asked), minlength=classes),
         }
 
     def predictions(self, asked: Asked) -> pd.DataFrame:
@@ -62,13 +68,15 @@ class Classification:
         from .tables import prediction_table
 
         top_k = asked.settings.top_k
-        return prediction_table(asked.test, asked.answers, asked.names, asked.slices, top_k)
+        return prediction_table(
+            asked.test, asked.answers, of_asked(asked), asked.names, asked.slices, top_k
+        )
 
     def slices(self, asked: Asked) -> pd.DataFrame:
         """By accuracy."""
         from .slices import slice_table
 
-        correct = asked.answers.argmax(axis=1) == asked.test.labels
+        correct = of_asked(asked) == asked.test.labels
         return slice_table(asked.slices, correct, asked.settings.confidence)
 
     def plots(self, asked: Asked, folder: Path) -> dict[str, pd.DataFrame]:
@@ -77,20 +85,31 @@ class Classification:
         from .plots import draw_confusion
 
         test, shares, names = asked.test, asked.answers, asked.names
-        predicted = shares.argmax(axis=1)
+        predicted = of_asked(asked)
         draw_confusion(test.labels, predicted, names, folder / "confusion_matrix.png")
         if asked.settings.all_probabilities:
             file, labels = folder / PROBABILITIES.name, np.array(names)[test.labels]
             tables.write_probabilities(file, test.paths, labels, shares, names)
         against = partial(tables.one_against_rest, test, shares, names)
-        drawn = tables.drawn(test, shares, names)
         right, bins = predicted == test.labels, asked.settings.calibration_bins
+        drawn = tables.drawn(test, right, names)
+        confidence = shares[np.arange(len(shares)), predicted]
         return {
-            "confusion": tables.confusion_table(test, shares, names),
+            "confusion": tables.confusion_table(test, predicted, names),
             "roc": tables.roc_table(against(), drawn),
             "precision_recall": tables.precision_recall_table(against(), drawn),
-            "reliability": tables.reliability_table(shares.max(axis=1), right, bins),
+            "reliability": tables.reliability_table(confidence, right, bins),
         }
+
+
+def answered(shares: Array, thresholds: Sequence[float]) -> Integers:
+    """The class [n] that is answered to each example, of probabilities [n, c]."""
+    return against_thresholds(shares, thresholds).argmax(axis=1)
+
+
+def of_asked(asked: Asked) -> Integers:
+    """The same of what was asked."""
+    return answered(asked.answers, asked.thresholds)
 
 
 TASK = Classification()

@@ -26,7 +26,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..core.params import TrainParams
-from ..heads.head import Floats, Head, probabilities, task_of
+from ..heads.head import (
+    Floats,
+    Head,
+    against_thresholds,
+    probabilities,
+    task_of,
+    without_priors,
+)
 from ..heads.sets import Doubles, Integers, LabelSets, before, label_sets, reach, sizes
 from ..tables.features import Split
 from ..tables.task_names import CLASSIFICATION, MULTILABEL
@@ -70,7 +77,8 @@ def calibrated(
 
     Args:
         coverage: how often they shall hold the truth; None for no sets.
-        head: as `train` left it.
+        head: as `train` left it. Sets are made of the strengths by which it chooses the class that
+            it answers with (`head.against_thresholds`), so they always hold that class.
         about: its description.
         train: the training examples, every view.
         val: the validation examples.
@@ -100,6 +108,7 @@ def calibrated(
         why = f"{found} {of} are too few to promise a coverage of {coverage:g}, which takes {least}"
         return _none(coverage, why)
 
+    head = without_priors(head, about)
     held = Held(head.logits(pool.features), pool.labels, pool.digests)
     if crosses:
         kinds = pool.labels if task == CLASSIFICATION else np.zeros(len(keys), np.int64)
@@ -270,6 +279,7 @@ def table(
     answers: npt.NDArray[np.floating],
     test: Split,
     names: Sequence[str],
+    thresholds: Sequence[float] = (),
 ) -> pd.DataFrame:
     """What the sets hold of the test examples: a row for all and one a class, or one a number.
 
@@ -281,6 +291,7 @@ def table(
         answers: [n, c], the head's answers about the test examples.
         test: n of them.
         names: the classes or the numbers.
+        thresholds: of classes that were weighed in training.
     """
     if "reach" in sets:
         far = reach(sets, len(names))
@@ -290,6 +301,7 @@ def table(
         return pd.DataFrame(rows, columns=OF_SETS[:4]).reindex(columns=OF_SETS)
     if "quantile" not in sets or not len(test.labels):
         return pd.DataFrame(columns=OF_SETS)
+    answers = against_thresholds(answers, thresholds)
     rank, _, _ = before(answers, test.labels)
     sure = label_sets(sets)
     randomised = LabelSets(sets["randomised"], sure.penalty, sure.k_reg)

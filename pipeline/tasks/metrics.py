@@ -111,11 +111,20 @@ def interval(resampled: Array, confidence: float) -> tuple[Array, Array]:
 
 
 def weighted(
-    weights: Array, labels: npt.NDArray[np.int64], shares: Array, top_k: int, bins: int
+    weights: Array,
+    labels: npt.NDArray[np.int64],
+    shares: Array,
+    top_k: int,
+    bins: int,
+    predicted: npt.NDArray[np.int64] | None = None,
 ) -> Scores:
-    """The measures under each of the weightings [B, n]; the rest is as in `scores`."""
+    """The measures under each of the weightings [B, n]; the rest is as in `scores`.
+
+    `predicted` [n] are the classes that were answered, where these are not the most probable ones.
+    """
     rows, classes = np.arange(len(labels)), shares.shape[1]
-    predicted, of_label = shares.argmax(axis=1), shares[rows, labels]
+    predicted = shares.argmax(axis=1) if predicted is None else predicted
+    of_label = shares[rows, labels]
     correct = predicted == labels
     total = weights.sum(axis=1)
     rank = _ranks(labels, shares)
@@ -128,7 +137,7 @@ def weighted(
     f1 = ratio(2 * hits, support + predictions)
 
     # Guo et al., arXiv:1706.04599: examples in bins (low, high] of the winner's share.
-    confidence = shares.max(axis=1)
+    confidence = shares[rows, predicted]
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = weights @ (_one_hot(which, bins) * (confidence - correct)[:, None])
 

@@ -75,12 +75,14 @@ def repeated(
     schedule = Schedule(about["epoch"], training.batch_size, 0, weights, counts, loss)
     head = from_used(about["hyperparameters"])
     answers = on_subsets(pool, learnt, asked, head, schedule, training.class_weights)
-    # The scores of classes are right in order only.
-    temperature = 1.0 if learned == CLASSIFICATION else about["temperature"]
-    thresholds = about.get("thresholds", [])
+    # The scores of classes are right in order only, and the highest is the answer.
+    temperature, thresholds, added = 1.0, [], 0.0
+    if learned != CLASSIFICATION:
+        temperature, thresholds = about["temperature"], about.get("thresholds", [])
+        added = np.array(about.get("prior_shift", 0.0), np.float32)
     found = []
     for rows, logits in zip(asked, answers, strict=True):
-        said = ANSWERS[learned](logits, temperature)
+        said = ANSWERS[learned](logits + added, temperature)
         weigh = task.weigh(pool.labels[rows], said, thresholds, settings)
         found.append(whole(weigh, len(said)).overall)
     ratio = float(np.sum(asked) / np.sum(learnt))

@@ -81,20 +81,28 @@ def class_table(
 
 
 def prediction_table(
-    test: Split, shares: Array, classes: list[str], slices: pd.DataFrame, top_k: int
+    test: Split,
+    shares: Array,
+    predicted: npt.NDArray[np.int64],
+    classes: list[str],
+    slices: pd.DataFrame,
+    top_k: int,
 ) -> pd.DataFrame:
     """A row an example, by path; the last columns are the probability of each class.
+
+    `predicted` is the class that is answered, and `probability` that of this class: the largest,
+    unless classes were weighed in training.
 
     Of more than `MANY` classes they are the `top_k` most probable ones and their probabilities.
     Before them stand the columns of the user's table, `slices`, which has a row an example too.
     """
-    names, predicted = np.array(classes), shares.argmax(axis=1)
+    names = np.array(classes)
     table = pd.DataFrame(
         {
             "path": test.paths,
             "label": names[test.labels],
             "predicted": names[predicted],
-            "probability": shares.max(axis=1),
+            "probability": shares[np.arange(len(shares)), predicted],
             "correct": predicted == test.labels,
         }
     )
@@ -159,10 +167,12 @@ def _rows_at_once(shares: Array) -> int:
     return max(1, AT_ONCE // int(shares.shape[1]))
 
 
-def confusion_table(test: Split, shares: Array, classes: list[str]) -> pd.DataFrame:
+def confusion_table(
+    test: Split, predicted: npt.NDArray[np.int64], classes: list[str]
+) -> pd.DataFrame:
     """A row an example, as DVC's `confusion` template counts them."""
     names = np.array(classes)
-    table = pd.DataFrame({"actual": names[test.labels], "predicted": names[shares.argmax(axis=1)]})
+    table = pd.DataFrame({"actual": names[test.labels], "predicted": names[predicted]})
     return table.sort_values(["actual", "predicted"])
 
 
@@ -204,11 +214,10 @@ def one_against_rest(test: Split, shares: Array, classes: list[str]) -> Iterator
             yield name, members, shares[:, number]
 
 
-def drawn(test: Split, shares: Array, classes: list[str]) -> list[str]:
+def drawn(test: Split, right: npt.NDArray[np.bool_], classes: list[str]) -> list[str]:
     """The classes that have a curve: all, or of many those of lowest recall, by name if equal."""
     if len(classes) <= MANY:
         return classes
-    right = shares.argmax(axis=1) == test.labels
     members = np.bincount(test.labels, minlength=len(classes))
     recall = np.bincount(test.labels, right, minlength=len(classes)) / np.maximum(members, 1)
     present = np.flatnonzero((members > 0) & (members < len(right)))

@@ -7,16 +7,26 @@ them is taken by what can be known without a label of the target (`choose`), or 
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..core.errors import TrainingError
+from ..heads.calibration import calibrated
 from ..heads.fit import fit_heads, refit
-from ..heads.head import Floats, Head, fit_temperature, one_thread, probabilities
+from ..heads.head import (
+    Floats,
+    Head,
+    against_thresholds,
+    one_thread,
+    probabilities,
+    with_priors,
+)
 from ..heads.hyperparameters import Hyperparameters
 from ..heads.trained import Figures, Schedule
 from ..tables.features import Split, view_0
+from ..tables.task_names import CLASSIFICATION
 from . import coral, domains, prior_shift
 
 Doubles = npt.NDArray[np.float64]
@@ -48,9 +58,9 @@ class Source:
         return view_0({"train": self.train, "val": self.val})
 
     def shares(self) -> Doubles:
-        """The shares [c] of the classes that the head has learned: those of its loss."""
-        weights = self.schedule.class_weights
-        counts = np.bincount(self.originals().labels, minlength=len(weights)) * weights
+        """The shares [c] of the classes, which a calibrated head expects."""
+        classes = len(self.schedule.class_weights)
+        counts = np.bincount(self.originals().labels, minlength=classes)
         shares: Doubles = counts / counts.sum()
         return shares
 
@@ -67,20 +77,30 @@ class Source:
 class Way:
     """A head for the target, with the examples that it was trained on as it has seen them.
 
-    `judge` is the head before it saw validation examples, `kept` its figures, and `temperature`
-    what these examples say of it. `shares` are those of the classes [c] that the answers expect.
+    `judge` is the head before it saw validation examples, `kept` its figures, and `described` what
+    these examples say of it (`calibration.calibrated`). `shares` are those of the classes [c] that
+    the answers expect.
     """
 
     source: Source
     head: Head
     judge: Head
     kept: Figures
-    temperature: float
+    described: dict[str, Any]
     shares: Doubles
+
+    @property
+    def temperature(self) -> float:
+        """By which logits are divided."""
+        return float(self.described["temperature"])
 
     def of_target(self, target: Floats) -> Doubles:
         """The probabilities [m, c] of the target's features, of the judge."""
         return probabilities(self.judge.logits(target), self.temperature)
+
+    def answered(self, shares: Doubles) -> Integers:
+        """The class [m] that is answered where probabilities are [m, c]."""
+        return against_thresholds(shares, self.described.get("thresholds", ())).argmax(axis=1)
 
 
 def trained(source: Source) -> Way:
@@ -93,18 +113,25 @@ def trained(source: Source) -> Way:
     (one,) = fit_heads(source.train, source.val, [of_head[0]], *of_head[1:])
     if one.head is None or one.kept is None:
         raise TrainingError(f"a head was {one.status}; lower train.learning_rate")
-    temperature = fit_temperature(one.head.logits(source.val.features), source.val.labels)
+    logits, weights = one.head.logits(source.val.features), source.schedule.class_weights
+    described = calibrated(logits, source.val.labels, CLASSIFICATION, weights)
     head = refit(one, source.train, source.val, *of_head[1:]) if source.refit else one.head
-    return Way(source, head, one.head, one.kept, temperature, source.shares())
+    head, judge = (with_priors(each, described) for each in (head, one.head))
+    return Way(source, head, judge, one.kept, described, source.shares())
 
 
 def with_shares(way: Way, shares: Doubles) -> Way:
-    """The same for other shares of the classes: their ratio is added to the logits."""
+    """The same for other shares of the classes: their ratio is added to the logits.
+
+    The most probable class is answered then, also where classes were weighed in training: without
+    priors nothing would come of other ones.
+    """
     added = way.temperature * np.log(shares / way.shares)
     head, judge = (
         replace(one, bias=(one.bias + added).astype(np.float32)) for one in (way.head, way.judge)
     )
-    return replace(way, head=head, judge=judge, shares=shares)
+    described = {"temperature": way.temperature}
+    return replace(way, head=head, judge=judge, described=described, shares=shares)
 
 
 def ways(source: Source, target: Floats) -> dict[str, Way]:
@@ -151,8 +178,8 @@ def evidence(found: dict[str, Way], target: Floats) -> Evidence:
     alike = domains.in_shares(originals.labels, found[PRIOR_SHIFT].shares)
     with one_thread():
         apart = domains.apart(originals.features[alike], target)
-    of_val = way.judge.logits(way.source.val.features).argmax(axis=1)
-    of_target = way.judge.logits(target).argmax(axis=1)
+    of_val = way.answered(way.of_target(way.source.val.features))
+    of_target = way.answered(way.of_target(target))
     shares = domains.other_shares(of_val, of_target, len(way.shares))
     answers = {name: one.of_target(target) for name, one in found.items()}
     doubt = {name: float(entropy(one).mean()) for name, one in answers.items()}

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from pipeline.heads.calibration import fit_thresholds
-from pipeline.heads.head import fit_temperature, sigmoid
+from pipeline.heads.calibration import calibrated, fit_priors, fit_thresholds, log_priors
+from pipeline.heads.fit import class_weights
+from pipeline.heads.head import Head, fit_temperature, probabilities, sigmoid, with_priors
 from pipeline.heads.losses import cell_losses
 
 GENERATOR = np.random.default_rng(0)
@@ -70,3 +71,45 @@ def test_a_few_examples_that_are_all_right_make_no_label_certain():
     assert 0.8 < sigmoid(logits, fit_temperature(logits, labels)).max() < 0.99
     assert fit_temperature(logits, np.full((3, 2), np.nan)) == 1
     assert fit_temperature(logits[:0], labels[:0]) == 1
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_weighted_logits_get_the_shares_back_that_they_lack(several):
+    """Balanced logits of three classes, or labels, that are too sure by a factor of two."""
+    random, shares = np.random.default_rng(7), np.array([0.7, 0.25, 0.05])
+    if several:
+        labels = (random.random((6000, 3)) < shares).astype(float)
+        right = 2 * (labels - 0.5) + random.standard_normal((6000, 3)) * np.sqrt(2)
+        lacking = np.log(shares / (1 - shares))
+        answer = sigmoid
+    else:
+        labels = random.choice(3, 6000, p=shares)
+        right = np.eye(3)[labels] * 2 + random.standard_normal((6000, 3)) * np.sqrt(2)
+        lacking = np.log(shares)
+        answer = probabilities
+    logits = (2 * right).astype(np.float32)
+    weights = class_weights("balanced", labels, 3)
+    temperature, strength = fit_priors(logits, labels, log_priors(weights))
+    assert temperature == pytest.approx(2, rel=0.1)
+    assert strength == pytest.approx(1, abs=0.08)
+    about = calibrated(logits, labels, "multilabel" if several else "classification", weights)
+    head = with_priors(Head(np.eye(3, dtype=np.float32), np.zeros(3, np.float32)), about)
+    found = answer(head.logits(logits), about["temperature"])
+    np.testing.assert_allclose(found, answer(right + lacking), atol=0.04)
+    np.testing.assert_allclose(found.mean(axis=0), shares, atol=0.02)
+    if not several:
+        np.testing.assert_allclose(about["thresholds"], shares, atol=0.02)
+
+
+def test_a_head_that_hardly_feels_its_weights_gets_little_back():
+    """Logits that expect the classes as they are, though they were trained with weights."""
+    random, labels = np.random.default_rng(8), np.arange(4000) % 10 == 0
+    right = np.stack([np.zeros(4000), 2 * labels - 1 + random.standard_normal(4000)], axis=1)
+    right[:, 1] = 2 * right[:, 1] + np.log(1 / 9)
+    weights = class_weights("balanced", labels.astype(np.int64), 2)
+    of = right.astype(np.float32), labels.astype(np.int64), log_priors(weights)
+    temperature, strength = fit_priors(*of)
+    assert strength == pytest.approx(0, abs=0.08)
+    assert temperature == pytest.approx(1, rel=0.1)
+    none = (of[0][:0], of[1][:0], of[2])
+    assert fit_priors(*none) == (1.0, 1.0)

@@ -27,7 +27,9 @@ def test_the_most_probable_classes_stand_in_a_row(monkeypatch: pytest.MonkeyPatc
     test, shares = answers()
     shares[0] = 1 / len(CLASSES)  # of equal ones the first come first
     monkeypatch.setattr(tables, "AT_ONCE", 10 * len(CLASSES))
-    table = tables.prediction_table(test, shares, CLASSES, pd.DataFrame(), 3).sort_index()
+    table = tables.prediction_table(
+        test, shares, shares.argmax(axis=1), CLASSES, pd.DataFrame(), 3
+    ).sort_index()
     assert len(table.columns) == 6 + 2 * 3
     ranked = np.argsort(-shares, axis=1, kind="stable")
     for place in range(3):
@@ -55,7 +57,7 @@ def test_the_whole_table_is_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_some_classes_have_curves_and_the_mean_is_over_all() -> None:
     test, shares = answers()
-    drawn = tables.drawn(test, shares, CLASSES)
+    drawn = tables.drawn(test, shares.argmax(axis=1) == test.labels, CLASSES)
     roc = tables.roc_table(tables.one_against_rest(test, shares, CLASSES), drawn)
     assert roc["class"].nunique() == tables.DRAWN + 1
     curves = tables.precision_recall_table(tables.one_against_rest(test, shares, CLASSES), drawn)
