@@ -18,7 +18,12 @@ from flows import why
 from pipeline import kinds
 from pipeline.core import params
 from pipeline.core.errors import DataError, ParamsError
+from pipeline.heads.fit import class_weights, fit_heads
+from pipeline.heads.hyperparameters import Hyperparameters
+from pipeline.heads.trained import Schedule
+from pipeline.tables.features import Split
 from pipeline.tables.labels import LEAST_UNLABELLED
+from pipeline.transfer.adapting import Source, trained, with_shares
 from tests.conftest import Project
 
 TABLE = Path("data/raw/items.parquet")
@@ -294,3 +299,30 @@ def test_the_stage_and_its_examples_are_of_classification(vectors: Project) -> N
     vectors.set(**{"adapt.run": ["asked"]})
     with pytest.raises(ParamsError, match=r"adapt is for ingest\.task classification.*multilabel"):
         params.load(kinds.schema)
+
+
+def test_a_balanced_head_expects_the_shares_that_there_are() -> None:
+    """And answers with its own classes, until it is given the shares of the target."""
+    random = np.random.default_rng(0)
+    labels = (random.random(900) < 0.1).astype(np.int64)
+    features = (random.standard_normal((900, 4)) + 1.5 * labels[:, None]).astype(np.float32)
+    names = np.array([f"{number:064x}" for number in range(900)])
+    every = Split(names, names, np.zeros(900, np.int32), labels, features)
+    train, val = (
+        Split(*(value[some] for value in vars(every).values()))
+        for some in (slice(0, 600), slice(600, 900))
+    )
+    schedule = Schedule(1, 1, 0, class_weights("balanced", train.labels, 2))
+    hyperparameters = Hyperparameters("lbfgs", 0, 0.01, 0, 0, 0, 0)
+    way = trained(Source(train, val, hyperparameters, schedule, "cpu", refit=False))
+    assert way.shares[1] == pytest.approx(labels.mean(), abs=1e-6)
+    shares = way.of_target(val.features)
+    assert shares[:, 1].mean() == pytest.approx(val.labels.mean(), abs=0.02)
+    (plain,) = fit_heads(train, val, [hyperparameters], schedule, "cpu")
+    own = plain.head.logits(val.features).argmax(axis=1)
+    assert (way.answered(shares) == own).all()
+    assert own.sum() > 1.2 * (shares[:, 1] > 0.5).sum()
+    other = with_shares(way, np.array([0.5, 0.5]))
+    found = other.of_target(val.features)
+    assert (other.answered(found) == found.argmax(axis=1)).all()
+    assert found[:, 1].mean() > 2 * shares[:, 1].mean()

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from starlette.testclient import TestClient
 
+import headstart
 from flows import growing
 from pipeline.core.errors import DataError, RefusedError
 from pipeline.kinds.vector.parse import npy
@@ -269,9 +270,38 @@ def changed(bundle: Path, folder: Path, **changes: object) -> Path:
     return copy
 
 
+def test_classes_that_training_weighed_are_held_against_their_thresholds(
+    by_hand: ByHand, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Brick and moss are equally probable, and moss is the rarer one."""
+    plain, thresholds = by_hand("classification"), [0.6, 0.3, 0.1]
+    bundle = changed(plain, tmp_path, schema=4, thresholds=thresholds)
+    shares = Classifier(plain).answer(npy(VECTORS[3])).probabilities
+    answer = Classifier(bundle).answer(npy(VECTORS[3]))
+    np.testing.assert_array_equal(answer.probabilities, shares)
+    assert (answer.best, answer.likely[0]) == (1, "moss")
+    reply = ask(client(bundle), VECTORS[3]).json()
+    assert (reply["best"], reply["probability"]) == ("moss", pytest.approx(shares[1]))
+    assert reply["thresholds"] == dict(zip(LABELS, thresholds, strict=True))
+    assert ask(client(plain), VECTORS[3]).json()["thresholds"] is None
+    prediction = headstart.load(bundle).predict([npy(VECTORS[3])])[0]
+    assert (prediction.label, prediction.probability) == ("moss", pytest.approx(shares[1]))
+    np.save(tmp_path / "one.npy", VECTORS[3])
+    predict.run(bundle, [str(tmp_path / "one.npy")], csv=tmp_path / "said.csv")
+    rows = pd.read_csv(tmp_path / "said.csv")
+    assert rows.columns.tolist()[1:4] == ["class", "probability", "most_probable"]
+    assert rows.loc[0, ["class", "most_probable"]].tolist() == ["moss", "brick"]
+    capsys.readouterr()
+    predict.run(bundle, [str(tmp_path / "one.npy")])
+    assert "brick is more probable" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("task", "changes", "said"),
     [
+        ("classification", {"thresholds": [0.5, 0.3, 0.2]}, "belong to schema 4"),
+        ("classification", {"schema": 4}, "belong to schema 4"),
+        ("classification", {"schema": 4, "thresholds": [1, 0.3, 0.2]}, "a threshold is 1"),
         ("multilabel", {"task": "both"}, "is damaged: task is 'both'"),
         ("multilabel", {"task": ["multilabel"]}, "is damaged: task is"),
         ("multilabel", {"task": None}, "task is 'classification' in a bundle of schema 3"),
