@@ -82,11 +82,13 @@ def evaluate() -> None:
     again = _repeated(manifest, description, learned, counts=head.idf is not None)
     _write(REPEATS, again)
     SETS_OF_BUNDLE.write_text(json.dumps(sets, indent=2) + "\n", encoding="utf-8")
-    covered = conformal.table(sets, answers, test, names, thresholds)
+    groups = conformal.groups_of(test, manifest)
+    tested = (answers, test, names, thresholds, groups)
+    covered = conformal.table(sets, *tested)
     _write(SETS, covered)
-    if promised := conformal.said(sets, covered):
+    if promised := conformal.said(sets, covered, groups):
         print(f"evaluate: {promised}")
-    for words in conformal.doubts(sets, covered):
+    for words in conformal.doubts(sets, *tested):
         print(f"evaluate: warning: {words}")
     for line in _lines(task, metrics, by_slice, again, settings.confidence):
         print(f"evaluate: {line}")

@@ -14,9 +14,10 @@ import yaml
 
 from pipeline.core.params import TrainParams
 from pipeline.evaluate import evaluate
+from pipeline.heads import calibration as priors
 from pipeline.heads import sets
-from pipeline.heads.fit import fit_heads
-from pipeline.heads.head import probabilities
+from pipeline.heads.fit import class_weights, fit_heads
+from pipeline.heads.head import Head, against_thresholds, probabilities, with_priors
 from pipeline.heads.hyperparameters import from_used
 from pipeline.heads.trained import Schedule
 from pipeline.tables.features import Split
@@ -200,6 +201,116 @@ def test_one_example_and_many_have_the_same_sets() -> None:
             assert held == (rank[number] <= count)
             penalty = told.penalty * max(rank[number] - told.k_reg, 0)
             assert held == (ahead[number] + penalty <= told.quantile + 1e-12)
+
+
+def groups_of_residuals(count: int, seed: int) -> tuple[Split, list[str]]:
+    """Examples with numbers: the larger a group, the smaller they are."""
+    random = np.random.default_rng(seed)
+    sizes = np.clip(np.ceil(2 * (1 + random.pareto(1.2, count))), 2, 200).astype(int)
+    of = np.repeat(np.arange(count), sizes)
+    labels = random.standard_normal(len(of)) * np.exp(random.standard_normal(count))[of]
+    labels /= np.sqrt(sizes)[of]
+    names = np.array([f"{seed:032x}{number:032x}" for number in range(len(of))])
+    features = np.zeros((len(of), 1), np.float32)
+    pool = Split(names, names, np.zeros(len(of), np.int32), labels[:, None], features)
+    return pool, [f"{seed} {number}" for number in of]
+
+
+def test_an_interval_holds_a_new_group_as_often_as_asked_whatever_its_size() -> None:
+    head = Head(np.zeros((1, 1), np.float32), np.zeros(1, np.float32))
+    about: dict[str, Any] = {"classes": ["n"], "task": "regression", "refit": False}
+    covered = []
+    for seed in range(40):
+        val, groups = groups_of_residuals(150, seed)
+        new, of_new = groups_of_residuals(100, 1000 + seed)
+        manifest = pd.DataFrame({"digest": val.digests, "group": groups})
+        told = conformal.calibrated(
+            0.9, head, about, rows(val, np.arange(0)), val, manifest, TrainParams()
+        )
+        assert told["examples"] == len(groups)
+        inside = np.abs(new.labels[:, 0]) <= told["reach"][0]
+        covered.append(pd.Series(inside).groupby(of_new).mean().mean())
+    assert 0.89 <= np.mean(covered) < 0.92
+    assert told["groups"] == 150
+    table = conformal.table(told, np.zeros((len(of_new), 1)), new, ["n"], keys=of_new)
+    assert table.loc[0, "coverage"] == pytest.approx(covered[-1])
+    assert "100 groups, each of which weighs one" in conformal.said(told, table, of_new)
+
+
+def test_sets_of_groups_rest_on_groups_that_no_head_has_seen() -> None:
+    pool = rows(blobs(480, 0, distance=0.4), np.arange(480))
+    groups = [f"group {number // 4}" for number in range(480)]
+    told = calibrated(pool, HEADS["lbfgs"], group=groups)  # type: ignore[arg-type]
+    assert (told["groups"], told["examples"], told["folds"]) == (120, 480, 10)
+    fold = conformal.folds(groups, pool.labels)
+    head, about = trained(pool, HEADS["lbfgs"])
+    held = conformal.out_of_fold(pool, fold, head, about, TrainParams(), False, groups)
+    assert held.weights is not None
+    np.testing.assert_allclose(held.weights, 0.25)
+    # Groups of one are examples.
+    scores = np.random.default_rng(0).random(333)
+    for coverage in (0.5, 0.9, 0.99, 0.999):
+        by_group = conformal.quantile(scores, coverage, 2, np.ones(333))
+        assert by_group == conformal.quantile(scores, coverage, 2)
+
+
+def test_balanced_sets_hold_the_class_that_is_answered() -> None:
+    """`blobs` of which one class is rare; the head was trained with class weights."""
+    pool, test = blobs(900, 0, distance=0.4), blobs(900, 1, distance=0.4)
+    few = [~((one.labels == 2) & (np.arange(900) % 4 > 0)) for one in (pool, test)]
+    pool, test = rows(pool, few[0]), rows(test, few[1])
+    place = np.arange(len(pool.labels)) % 4 == 0
+    learnt, val = rows(pool, ~place), rows(pool, place)
+    weights = class_weights("balanced", learnt.labels, 3)
+    used = from_used(HEADS["lbfgs"])
+    (one,) = fit_heads(learnt, val, [used], Schedule(1, 256, 0, weights), "cpu")
+    fitted = priors.calibrated(one.head.logits(val.features), val.labels, "classification", weights)
+    about = {"classes": [*"abc"], "epoch": 1, "hyperparameters": HEADS["lbfgs"], "refit": True}
+    head, about = with_priors(one.head, fitted), about | fitted
+    manifest = pd.DataFrame({"digest": pool.digests, "group": ""})
+    training = TrainParams(**HEADS["lbfgs"], class_weights="balanced")
+    told = conformal.calibrated(0.9, head, about, learnt, val, manifest, training)
+    shares = head.answers(test.features, about["temperature"])
+    strengths = against_thresholds(shares, about["thresholds"])
+    for row in strengths:
+        count, order = sets.size(row, sets.label_sets(told))
+        assert count >= 1
+        assert order[0] == row.argmax()
+    table = conformal.table(told, shares, test, [*"abc"], about["thresholds"]).set_index("class")
+    assert 0.87 < table.loc["all", "coverage"] < 0.94
+    assert table.loc["c", "coverage"] > 0.8
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_promise_is_doubted_if_it_is_broken_and_rarely_if_it_is_kept(grouped: bool) -> None:
+    """Each example of a group of ten is held, or none: they are as good as one."""
+    random, alarms = np.random.default_rng(0), 0
+    told = {"coverage": 0.9, "examples": 500, "reach": [1.0], "groups": 500 if grouped else None}
+    names = np.array([f"{number:064x}" for number in range(1000)])
+    features = np.zeros((1000, 1), np.float32)
+
+    def doubted(coverage: float) -> list[str]:
+        count = 100 if grouped else 1000
+        held = np.repeat(random.random(count) < coverage, 1000 // count)
+        labels = np.where(held, 0.0, 2.0)[:, None]
+        test = Split(names, names, np.zeros(1000, np.int32), labels, features)
+        keys = [f"{number // 10}" for number in range(1000)] if grouped else None
+        return conformal.doubts(told, np.zeros((1000, 1)), test, ["n"], keys=keys)
+
+    for _ in range(200):
+        # What a quantile of 500 scores at rank 451 holds of all examples.
+        alarms += len(doubted(random.beta(451, 50)))
+    assert alarms <= 8
+    assert "the promise of n is not kept" in doubted(0.7)[0]
+
+
+def test_few_groups_are_not_tested() -> None:
+    told = {"coverage": 0.9, "examples": 500, "reach": [1.0], "groups": 200}
+    names = np.array([f"{number:064x}" for number in range(50)])
+    test = Split(names, names, np.zeros(50, int), np.full((50, 1), 9.0), np.zeros((50, 1)))
+    keys = [f"{number // 10}" for number in range(50)]
+    (line,) = conformal.doubts(told, np.zeros((50, 1)), test, ["n"], keys=keys)
+    assert "not tested: too few groups (5)" in line
 
 
 def test_evaluate_calibrates_and_the_bundle_takes_it_over(
