@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core import packages
-from ..core.errors import DeviceError, TrainingError
+from ..core.errors import DataError, DeviceError, TrainingError
 from ..tables.features import Split
 from . import closed_forms, losses, multi_output, tf_idf
 from .head import Floats, Head, one_thread
 from .hyperparameters import Hyperparameters
 from .trained import Figures, Schedule, Trained
+
+SQUARES = (1e-30, 1e30)  # a mean square that float32 has
 
 
 def fit_heads(
@@ -80,10 +82,23 @@ def fit_heads(
 
 
 def centre_and_scale(features: Floats) -> tuple[Floats, np.float32]:
-    """Mean [d] of the rows, and the root of the mean square around it over all numbers."""
+    """Mean [d] of the rows, and the root of the mean square around it over all numbers.
+
+    Raises:
+        DataError: numbers are so large that they have no such scale in float32.
+    """
     mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
-    centred = features - mean
-    square = np.einsum("nd,nd->n", centred, centred).mean(dtype=np.float64) / len(mean)
+    with np.errstate(over="ignore", under="ignore"):
+        centred = features - mean
+        square = np.einsum("nd,nd->n", centred, centred).mean(dtype=np.float64) / len(mean)
+    if not SQUARES[0] < square < SQUARES[1]:  # float32 has no such squares, or none of all digits
+        exact = centred.astype(np.float64)
+        square = np.einsum("nd,nd->n", exact, exact).mean() / len(mean)
+    if not np.isfinite(square):
+        raise DataError(
+            f"features go up to {np.abs(features).max():.3g}, too large for a head: divide the"
+            " vectors by a number, or lower train.power"
+        )
     return mean, np.float32(np.sqrt(square)) if square > 0 else np.float32(1)
 
 

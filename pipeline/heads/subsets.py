@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..core.errors import TrainingError
 from ..tables.features import Split
 from . import closed_forms, multi_output, tf_idf
-from .fit import centre_and_scale, class_weights, fit_heads
+from .fit import SQUARES, centre_and_scale, class_weights, fit_heads
 from .head import Floats, one_thread
 from .hyperparameters import Hyperparameters
 from .losses import OF_NUMBERS, Units
@@ -51,6 +51,8 @@ def on_subsets(
     Raises:
         TrainingError: a head was lost.
     """
+    if not schedule.counts:
+        pool = _within_range(pool)
     if schedule.loss != "softmax":
         yield from _of_columns(pool, subsets, asked, hyperparameters, schedule, weighing)
         return
@@ -65,6 +67,14 @@ def on_subsets(
         found = _answers(pool, importance, hyperparameters, schedule)
         for logits, rows in zip(found, asked, strict=True):
             yield _whole(logits)[rows]
+
+
+def _within_range(pool: Split) -> Split:
+    """The rows, with features that float32 can square; a head answers the same on any scale."""
+    _, scale = centre_and_scale(pool.features)
+    if SQUARES[0] < float(scale) ** 2 < SQUARES[1]:
+        return pool
+    return replace(pool, features=pool.features / scale)
 
 
 def _whole(logits: Floats) -> Floats:

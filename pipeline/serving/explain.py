@@ -16,6 +16,7 @@ from ..tables.power import raised
 Floats = npt.NDArray[np.float32]
 
 TINY = float(np.finfo(np.float32).tiny)
+LENGTHS = (1e-15, 1e15)
 NOTHING = 1e-5  # of log-odds, which come from probabilities of seven digits
 LEAST = 2.0**-25  # half of the step between 1 and the float32 below it
 
@@ -149,8 +150,14 @@ def _from_0_to_1(fall: npt.NDArray[np.float64]) -> Floats:
 
 def directions(features: Floats) -> Floats:
     """Rows [n, d] scaled to length 1, as `neighbours` wants them; a row of zeros stays."""
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(features, axis=1, keepdims=True)
     scaled: Floats = features / np.maximum(lengths, TINY)
+    odd = ~((lengths > LENGTHS[0]) & (lengths < LENGTHS[1]))[:, 0]
+    if odd.any():  # whose squares float32 does not have
+        exact = features[odd].astype(np.float64)
+        lengths = np.linalg.norm(exact, axis=1, keepdims=True)
+        scaled[odd] = exact / np.maximum(lengths, TINY)
     return scaled
 
 

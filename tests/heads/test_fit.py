@@ -8,11 +8,12 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from pipeline.core.errors import DeviceError
+from pipeline.core.errors import DataError, DeviceError
 from pipeline.heads import gradient_descent
-from pipeline.heads.fit import fit_heads
+from pipeline.heads.fit import centre_and_scale, fit_heads
 from pipeline.heads.gradient_descent import RULES
 from pipeline.heads.hyperparameters import Hyperparameters
+from pipeline.heads.subsets import on_subsets
 from pipeline.heads.trained import Schedule
 from pipeline.tables.features import Split
 
@@ -308,3 +309,31 @@ def test_a_gpu_gives_the_heads_of_the_cpu():
     there = fit_heads(TRAIN, VAL, knobs, SCHEDULE, "cuda")
     for one, other in zip(here, there, strict=True):
         assert_same(one.head, other.head, 5e-3)
+
+
+@pytest.mark.parametrize("factor", [1e30, 1e-30])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "ridge"])
+def test_features_of_any_size_are_learned_from(factor: float, optimizer: str) -> None:
+    """Their squares are no float32; a head that says nothing came of them, with scale infinite."""
+    rows, fresh = blobs(120, 0, 3, 8, 1.0), blobs(300, 1, 3, 8, 1.0)
+    used = Hyperparameters(optimizer, 0, 0.01, 0, 0, 0, 0)
+    schedule = Schedule(1, 1, 0, np.ones(3, np.float32))
+    none = Split(*(value[:0] for value in vars(rows).values()))
+
+    def learned(by: float) -> np.ndarray:
+        large = replace(rows, features=(rows.features * by).astype(np.float32))
+        (one,) = fit_heads(large, none, [used], schedule, "cpu")
+        inside = np.arange(120) % 5 > 0
+        (held,) = on_subsets(large, [inside], [~inside], used, schedule, "none")
+        logits = one.head.logits((fresh.features * by).astype(np.float32))
+        return np.concatenate([logits, held])
+
+    wanted = learned(1.0)
+    np.testing.assert_allclose(learned(factor), wanted, atol=1e-3 * np.abs(wanted).max())
+
+
+def test_features_that_have_no_scale_are_refused_in_one_line() -> None:
+    features = np.array([[3e38, -3e38], [-3e38, 3e38], [3e38, 3e38]], np.float32)
+    with pytest.raises(DataError, match=r"go up to 3e\+38, too large for a head: divide") as raised:
+        centre_and_scale(features - np.float32(0))
+    assert "\n" not in str(raised.value)

@@ -135,3 +135,11 @@ def test_of_a_small_bank_all_are_neighbours_and_equals_come_as_they_stand():
     positions, cosines = explain.neighbours(bank[:1], bank, 9)
     assert positions.tolist() == [[0, 2, 3, 1]]
     assert cosines[0, 3] == 0
+
+
+@pytest.mark.parametrize("factor", [1e30, 1e-30])
+def test_directions_do_not_depend_on_how_large_features_are(factor: float) -> None:
+    given = floats(20, 16)
+    found = explain.directions((given * factor).astype(np.float32))
+    np.testing.assert_allclose(found, explain.directions(given), rtol=1e-4, atol=1e-6)
+    assert explain.directions(np.zeros((1, 4), np.float32)).tolist() == [[0, 0, 0, 0]]
