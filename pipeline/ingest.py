@@ -5,6 +5,7 @@ Examples of another domain, which have no labels, get a table of their own.
 
 import csv
 from collections import Counter
+from pathlib import Path
 
 import pandas as pd
 
@@ -20,7 +21,13 @@ from .sources.find import listing
 from .sources.found import Refused
 from .sources.splits import origins, split, unlabelled
 from .tables import targets
-from .tables.labels import listed, missing, require, require_unlabelled
+from .tables.labels import (
+    ALL_AT_MOST,
+    listed,
+    missing,
+    require,
+    require_unlabelled,
+)
 from .tables.manifest import SPLITS, UNLABELLED, write_manifest
 from .tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION, SEPARATOR
 
@@ -49,13 +56,25 @@ def ingest() -> None:
     refused = sorted([*found.refused, *refused, *odd, *repeated])
     labelled, target = unlabelled(kept)
     manifest = split(labelled, settings, kind, found.columns)
+    untaught: list[str] = []
+    left_out: list[Refused] = []
+    if settings.classes_without_training == "leave_out":
+        manifest, untaught, gone = targets.taught(manifest, settings.task)
+        left_out = [Refused(Path(path), reason) for path, reason in gone]
 
-    write_refused(refused)
+    write_refused(sorted([*refused, *left_out]))
     files = len(found.found) + len(found.refused)
     first = [row.path for row in found.found[:1]] + [row.path for row in found.refused[:1]]
     in_table = any(parted(path) for path in first)
     unit = "object" if settings.source == "s3" else "row" if in_table else "file"
     report(manifest, len(target), settings.task, len(refused), files, unit, kind)
+    if untaught:
+        what = NOUNS[settings.task][len(untaught) != 1]
+        rows = f" with {len(left_out)} {unit}{'s' * (len(left_out) != 1)} that {REFUSED} lists"
+        print(
+            f"ingest: warning: no training example tells anything of {len(untaught)} {what}, left"
+            f" out{rows * bool(left_out)}: {listed(untaught, ALL_AT_MOST)}"
+        )
     stop_if_unusable(manifest, refused, files, unit, settings)
     told = sum(bool(row.found.label) for row in kept if row.found.split == UNLABELLED)
     if told:

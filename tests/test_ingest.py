@@ -507,6 +507,75 @@ def test_what_a_later_stage_would_refuse_is_refused_at_once(
     assert not MANIFEST.exists()
 
 
+STRANGERS = [f"stranger {number:02}" for number in range(12)]
+
+
+@pytest.fixture
+def with_strangers(project: Project, draw_picture: Draw) -> Project:
+    """Two classes with training pictures, and twelve with one test or validation picture each."""
+    project.set(**{"ingest.source": "csv", "ingest.path": ROOT})
+    rows = [(f"{i}.png", "ab"[i % 2], SPLITS[i // 2 % 3]) for i in range(12)]
+    rows += [(f"{name}.png", name, SPLITS[1 + i % 2]) for i, name in enumerate(STRANGERS)]
+    for seed, (file, *_) in enumerate(rows):
+        put(file, picture_cases.png(draw_picture(seed)))
+    put("labels.csv", "\n".join(["path,label,split", *map(",".join, rows)]).encode())
+    return project
+
+
+def test_all_classes_without_a_training_picture_are_named_at_once(with_strangers: Project) -> None:
+    with pytest.raises(DataError, match="these 12 classes") as raised:
+        ingest.ingest()
+    assert all(name in str(raised.value) for name in STRANGERS)
+    assert "set ingest.classes_without_training to leave_out" in str(raised.value)
+    assert not MANIFEST.exists()
+
+
+def test_classes_without_a_training_picture_can_be_left_out(
+    with_strangers: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half of the pictures are of such classes, and one in ten may be refused."""
+    with_strangers.set(**{"ingest.classes_without_training": "leave_out"})
+    ingest.ingest()
+    manifest = read_manifest(MANIFEST)
+    assert sorted(set(manifest["label"])) == ["a", "b"]
+    assert len(manifest) == 12
+    reasons = {
+        f"{ROOT}/{name}.png": f"no training example is labelled {name}" for name in STRANGERS
+    }
+    assert dict(refusals()) == reasons
+    printed = capsys.readouterr().out
+    assert "12 of 24 files taken: 2 classes" in printed
+    assert "tells anything of 12 classes, left out with 12 files" in printed
+    # What is truly refused still counts.
+    put("0.png", b"no picture")
+    put("1.png", b"no picture")
+    put("2.png", b"no picture")
+    with pytest.raises(DataError, match=r"^3 of 24 files refused"):
+        ingest.ingest()
+
+
+def test_labels_that_nothing_tells_of_can_be_left_out(
+    project: Project, draw_picture: Draw, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.set(**{"ingest.source": "csv", "ingest.path": ROOT, "ingest.task": "multilabel"})
+    project.set(**{"ingest.classes_without_training": "leave_out"})
+    labels = ["ever|sun", "ever|rain", "ever|rain|sun", "ever|hail|rain", "ever|sun", "ever|hail"]
+    rows = []
+    for i, text in enumerate(labels):
+        put(f"{i}.png", picture_cases.png(draw_picture(i)))
+        rows.append(f"{i}.png,{text},{('train', 'train', 'train', 'val', 'test', 'test')[i]}")
+    put("labels.csv", "\n".join(["path,label,split", *rows]).encode())
+    ingest.ingest()
+    manifest = read_manifest(MANIFEST)
+    assert [name for name in manifest if name.startswith("target:")] == [
+        "target:rain",
+        "target:sun",
+    ]
+    assert manifest["label"].tolist() == ["sun", "rain", "rain|sun", "rain", "sun", ""]
+    assert refusals() == {}
+    assert "of 2 labels, left out: ever, hail" in capsys.readouterr().out
+
+
 def test_without_validation_pictures_one_head_can_be_trained(
     folder: Project, draw_picture: Draw
 ) -> None:

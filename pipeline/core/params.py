@@ -167,6 +167,11 @@ class IngestParams(Section):
     shares: Shares = told(Shares(), "of train, val and test, used where the source gives no split")
     seed: Seed = told(0, "draws another split")
     max_refused: Share = told(0.1, "stop when more than this share of the files is refused")
+    classes_without_training: Literal["refuse", "leave_out"] = told(
+        "refuse",
+        "classes and labels of which no training example tells anything: refuse ends the run,"
+        " leave_out goes on without them",
+    )
     range: (
         Literal["file", "type"]
         | Annotated[
@@ -640,6 +645,11 @@ class Params(Section):
         if any(smoothing if isinstance(smoothing, list) else [smoothing]):
             raise ValueError(
                 "train.label_smoothing is of labels, and ingest.task is regression; set it to 0"
+            )
+        if self.ingest.classes_without_training != "refuse":
+            raise ValueError(
+                "ingest.classes_without_training leave_out is of classes and labels, and"
+                " ingest.task is regression; set it to refuse"
             )
         if train.class_weights != "none":
             raise ValueError(

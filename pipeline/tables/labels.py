@@ -11,6 +11,7 @@ from ..core.errors import DataError
 from .manifest import SPLITS, UNLABELLED
 
 NAMED_AT_MOST = 10  # labels in a line
+ALL_AT_MOST = 100  # of those that have to be mended, so that one run names all of them
 
 # The split that a stage cannot do without, what for, and what else helps than examples of it.
 NEEDS = {
@@ -70,17 +71,19 @@ def class_names(manifest: pd.DataFrame) -> list[str]:
         )
     others = sorted(set(manifest["label"]) - set(classes))
     if others:
+        of = "it" if len(others) == 1 else f"these {len(others)} classes"
         raise DataError(
-            f"no training example is labelled {listed(others)}, but other splits have such; "
-            "add training examples of it, or try another ingest.seed"
+            f"no training example is labelled {listed(others, ALL_AT_MOST)}, but other splits have"
+            f" such; add training examples of {of}, try another ingest.seed, or set"
+            " ingest.classes_without_training to leave_out"
         )
     return classes
 
 
-def listed(labels: Sequence[str]) -> str:
+def listed(labels: Sequence[str], most: int = NAMED_AT_MOST) -> str:
     """Some labels in a line."""
-    more = f" and {len(labels) - NAMED_AT_MOST} more" if len(labels) > NAMED_AT_MOST else ""
-    return ", ".join(labels[:NAMED_AT_MOST]) + more
+    more = f" and {len(labels) - most} more" if len(labels) > most else ""
+    return ", ".join(labels[:most]) + more
 
 
 def missing(rows: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..core.errors import DataError
-from .labels import class_names, listed
+from .labels import ALL_AT_MOST, class_names, listed
 from .manifest import SPLITS, TARGET
 from .task_names import CLASSIFICATION, MULTILABEL, REGRESSION, SEPARATOR
 
@@ -189,16 +189,62 @@ def require(manifest: pd.DataFrame, task: str, source: str) -> None:
                 )
         return
     _stop_at_numbers(known, int((of(manifest, known) == 1).sum()))
-    for value, words in ((1, "has"), (0, "lacks")):
-        absent = [
-            n for n, column in zip(known, values.T, strict=True) if not (column == value).any()
-        ]
-        if absent:
-            noun, it = ("label", "it") if len(absent) == 1 else ("labels", "them")
-            raise DataError(
-                f"no training example {words} the {noun} {listed(absent)}, so nothing can be"
-                f" learned of {it}; add such examples, leave {it} out, or try another ingest.seed"
-            )
+    for words, absent in _absent(manifest).items():
+        noun, it = ("label", "it") if len(absent) == 1 else (f"{len(absent)} labels", "them")
+        raise DataError(
+            f"no training example {words} the {noun} {listed(absent, ALL_AT_MOST)}, so nothing can"
+            f" be learned of {it}; add such examples, try another ingest.seed, or leave {it} out"
+            " (ingest.classes_without_training)"
+        )
+
+
+def _absent(manifest: pd.DataFrame) -> dict[str, list[str]]:
+    """The labels that no training example has, and those that none lacks, as far as there are."""
+    known, train = target_names(manifest), manifest[manifest["split"] == "train"]
+    values = of(train, known)
+    found = {
+        words: [n for n, col in zip(known, values.T, strict=True) if not (col == value).any()]
+        for value, words in ((1, "has"), (0, "lacks"))
+    }
+    return {words: absent for words, absent in found.items() if absent}
+
+
+def taught(
+    manifest: pd.DataFrame, task: str
+) -> tuple[pd.DataFrame, list[str], list[tuple[str, str]]]:
+    """The manifest without the classes, or labels, of which no training example tells anything.
+
+    An example of such a class is left out. Of several labels it keeps the others, and is left out
+    if none of these is known of it. Where nothing would remain, nothing is left out: `require` says
+    what is wrong.
+
+    Args:
+        manifest: all examples.
+        task: classification or multilabel.
+
+    Returns:
+        the manifest, the classes or labels that are left out, and of each example that is left out
+        its path and why.
+    """
+    train = manifest[manifest["split"] == "train"]
+    if task == CLASSIFICATION:
+        rest = sorted(set(train["label"]))
+        out = sorted(set(manifest["label"]) - set(rest))
+        stays = manifest["label"].isin(rest)
+        why = "no training example is labelled " + manifest["label"]
+    else:
+        out = sorted({name for absent in _absent(manifest).values() for name in absent})
+        rest = [name for name in target_names(manifest) if name not in out]
+        stays = manifest[[TARGET + name for name in rest]].notna().any(axis=1)
+        why = pd.Series("of no label that can be learned is it known", index=manifest.index)
+    if not out or not rest or not len(train):
+        return manifest, [], []
+    gone = list(zip(manifest["path"][~stays], why[~stays], strict=True))
+    kept = manifest[stays].reset_index(drop=True)
+    if task == MULTILABEL:
+        kept = kept.drop(columns=[TARGET + name for name in out])
+        kept["label"] = [shown(rest, values, MULTILABEL) for values in of(kept, rest).tolist()]
+    return kept, out, gone
 
 
 def _stop_at_numbers(labels: list[str], given: int) -> None:
