@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -101,3 +103,11 @@ def slices(manifest: pd.DataFrame) -> pd.DataFrame:
     """The columns by which the user's table slices the examples, under the names that it has."""
     columns = [name for name in manifest.columns if name.startswith(SLICE)]
     return manifest[columns].rename(columns=lambda name: name.removeprefix(SLICE))
+
+
+def groups(manifest: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """The number of each row's group, [n], from 0 to G - 1; a row without one is one of its own."""
+    named = manifest.get("group", pd.Series("", index=manifest.index)).to_numpy(str)
+    alone = np.where(named == "", manifest["digest"].to_numpy(str), "")
+    numbers: npt.NDArray[np.int64] = pd.MultiIndex.from_arrays([named, alone]).factorize()[0]
+    return numbers

@@ -41,8 +41,19 @@ def whole(weigh: Weigh, examples: int) -> Scores:
     return weigh(np.ones((1, examples)))
 
 
-def resample(weigh: Weigh, examples: int, outputs: int, resamples: int, seed: int) -> Scores:
+def resample(
+    weigh: Weigh,
+    examples: int,
+    outputs: int,
+    resamples: int,
+    seed: int,
+    groups: npt.NDArray[np.int64] | None = None,
+) -> Scores:
     """The measures on `resamples` draws of the examples with replacement (Efron, 1979).
+
+    Examples of one group (a patient, a recording) are alike, so whole groups are drawn: as many as
+    there are, and an example weighs as often as its group was drawn (Davison and Hinkley, 1997,
+    section 3.8).
 
     Args:
         weigh: the measures.
@@ -50,16 +61,21 @@ def resample(weigh: Weigh, examples: int, outputs: int, resamples: int, seed: in
         outputs: c, of each answer.
         resamples: how many.
         seed: of the draws.
+        groups: [n], the group of each example, from 0 to G - 1; without it each is one of its own.
     """
+    if groups is not None and groups.max(initial=-1) == examples - 1:
+        groups = None  # nothing is grouped
+    drawable = examples if groups is None else int(groups.max()) + 1
     generator = np.random.default_rng(seed)
     most = max(1, AT_ONCE // max(examples, outputs))
     parts = []
     for start in range(0, resamples, most):
         size = min(most, resamples - start)
-        drawn = generator.integers(examples, size=(size, examples))
-        drawn += np.arange(size)[:, None] * examples
-        times = np.bincount(drawn.ravel(), minlength=size * examples).reshape(size, examples)
-        parts.append(weigh(times.astype(np.float64)))
+        drawn = generator.integers(drawable, size=(size, drawable))
+        drawn += np.arange(size)[:, None] * drawable
+        times = np.bincount(drawn.ravel(), minlength=size * drawable).reshape(size, drawable)
+        of_each = times.astype(np.float64)
+        parts.append(weigh(of_each if groups is None else of_each[:, groups]))
     return Scores(
         {name: np.concatenate([p.overall[name] for p in parts]) for name in parts[0].overall},
         {name: np.concatenate([p.of_class[name] for p in parts]) for name in parts[0].of_class},
