@@ -11,7 +11,7 @@ from .core import command, params
 from .core.errors import DataError
 from .core.paths import CHECKS, CHECKS_COUNTS, MANIFEST
 from .heads.head import one_thread
-from .quality.drift import drifts
+from .quality.drift import drifts, too_few_groups
 from .quality.duplicates import near_duplicates
 from .quality.few_examples import few_examples
 from .quality.label_issues import label_issues
@@ -99,7 +99,11 @@ def checks() -> None:
     for origin, why in NOT_TESTED.items():
         if origin in by_origin:
             print(f"checks: drift of {by_origin[origin]} not tested: {why}")
-    if GIVEN in by_origin:
+    given = found["drift"][found["drift"]["origin"] == GIVEN]
+    untested = given["split"][too_few_groups(given)]
+    if len(untested):
+        print(f"checks: drift of {' and '.join(untested)} not tested: too few groups")
+    if len(untested) < len(given):
         _say(
             "drift",
             "split unlike the training split",

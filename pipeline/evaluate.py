@@ -28,8 +28,9 @@ from .heads.head import Head, load_head, stop_if_of_another_task
 from .tables import cells
 from .tables.features import read_splits, view_0
 from .tables.labels import require
-from .tables.manifest import SPLITS, read_manifest, slices, task_in
+from .tables.manifest import SPLITS, groups, read_manifest, slices, task_in
 from .tasks import conformal, tables
+from .tasks.intervals import doubts, grouped
 from .tasks.metrics import resample, whole
 from .tasks.slices import worst
 
@@ -58,22 +59,25 @@ def evaluate() -> None:
 
     answers = head.answers(test.features, description["temperature"], learned)
     thresholds = description.get("thresholds", [])
-    of_test = slices(manifest.set_index("digest").loc[test.digests].reset_index(drop=True))
+    of_test = manifest.set_index("digest").loc[test.digests].reset_index()
+    together = grouped(groups(of_test))
     sets = _calibrated(manifest, head, description)
-    asked = tasks.Asked(test, names, answers, thresholds, of_test, settings, sets.get("reach", ()))
-    for words in task.warnings(asked):
+    reach, by = sets.get("reach", ()), slices(of_test)
+    asked = tasks.Asked(test, names, answers, thresholds, by, settings, reach, together)
+    for words in [*task.warnings(asked), *doubts(together)]:
         print(f"evaluate: warning: {words}")
     weigh = task.weigh(test.labels, answers, thresholds, settings)
     measured = whole(weigh, examples)
-    resampled = resample(weigh, examples, len(names), settings.bootstrap, settings.seed)
+    resampled = resample(weigh, examples, len(names), settings.bootstrap, settings.seed, together)
 
     if PLOTS.exists():
         shutil.rmtree(PLOTS)  # another task's files have other names
     PLOTS.mkdir(parents=True)
-    metrics = tables.metrics(measured, resampled, settings.confidence, examples)
+    right, confidence = task.proportions(asked), settings.confidence
+    metrics = tables.metrics(measured, resampled, confidence, examples, right, together)
     METRICS.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     first = task.classes(asked)
-    _write(CLASSES, tables.class_table(first, measured, resampled, settings.confidence))
+    _write(CLASSES, tables.class_table(first, measured, resampled, confidence, together))
     _write(PREDICTIONS, task.predictions(asked))
     by_slice = task.slices(asked)
     _write(SLICES, by_slice)
@@ -90,7 +94,7 @@ def evaluate() -> None:
         print(f"evaluate: {promised}")
     for words in conformal.doubts(sets, *tested):
         print(f"evaluate: warning: {words}")
-    for line in _lines(task, metrics, by_slice, again, settings.confidence):
+    for line in _lines(task, metrics, by_slice, again, confidence):
         print(f"evaluate: {line}")
 
 
@@ -104,10 +108,12 @@ def _lines(
     """What is said on the screen."""
     test, ends, words = metrics["test"], metrics["interval"], f"{100 * confidence:g} % interval"
     said = []
+    of = f"{test['pictures']} test examples"
+    if found := test.get("groups"):
+        of += f" of {found} groups" if found > 1 else " of one group"
     for name in [name for name in task.shown if name in ends]:
         value, low, high = (tasks.figure(name, v) for v in (test[name], *ends[name].values()))
-        about = f"on {test['pictures']} test examples"
-        said.append(f"{tasks.spelt(name)} {value} {about}, {words} {low} to {high}")
+        said.append(f"{tasks.spelt(name)} {value} on {of}, {words} {low} to {high}")
     if slice_said := worst(by_slice):
         said.append(slice_said[0].lower() + slice_said[1:].removesuffix("."))
     for row in again[again["measure"] == task.shown[0]].itertuples():

@@ -29,7 +29,8 @@ from .core.paths import (
 from .pages import classification, multilabel, regression, tables
 from .pages.comparison import since_last_commit
 from .pages.embed import contact_sheet
-from .tables.manifest import kind_in, read_manifest, task_in
+from .tables.manifest import groups, kind_in, read_manifest, task_in
+from .tasks.intervals import doubts, grouped
 from .tasks.slices import worst
 
 # What a page shows of each task beside what all have.
@@ -74,6 +75,8 @@ def report() -> None:
         classes=classes,
         confidence=confidence,
         examples=tables.counts(manifest),
+        groups=metrics["test"].get("groups"),
+        group_doubts=doubts(grouped(groups(manifest[manifest["split"] == "test"]))),
         refused=len(tables.table(REFUSED)),
         refused_file=REFUSED,
         backbone=about["backbone"],

@@ -579,7 +579,7 @@ def test_p_values_of_no_drift_are_spread_evenly():
     for seed in range(60):
         features = np.random.default_rng(seed).standard_normal((60, 5)).astype(np.float32)
         labels = np.arange(60) % 3
-        outcome = drift.test(features[:40], labels[:40], features[40:], labels[40:], seed)
+        outcome = drift.test(features[:40], labels[:40], features[40:], labels[40:], seed, None, 1)
         p_values.append(outcome.p_value)
     assert 0.35 < np.mean(p_values) < 0.65
     assert np.mean(np.array(p_values) <= 0.1) < 0.25

@@ -220,7 +220,9 @@ def of_slice(table: pd.DataFrame) -> list[dict[str, Any]]:
     for name in ("value_of", "low", "high", "of_others"):
         shown[name] = shown[name].map(lambda value: _figure(by, value), na_action="ignore")
     p_values = shown["corrected_p_value"]
+    few = shown["of_others"].notna() & p_values.isna()
     shown["corrected_p_value"] = p_values.map(lambda p: f"{p:.2g}", na_action="ignore")
+    shown.loc[few, "corrected_p_value"] = "not tested: too few groups"
     return rows(shown.fillna("–"))
 
 
@@ -274,6 +276,9 @@ def check_lines(
         lines.append((False, f"{splits} {were} drawn at random, so drift was not looked for.", ""))
     for row in found["drift"][found["drift"]["origin"] == GIVEN].itertuples():
         words = f"{row.split} and training examples"
+        if pd.isna(row.p_value) and getattr(row, "compared", 0):
+            lines.append((False, f"Drift between {words} was not tested: too few groups.", ""))
+            continue
         if pd.isna(row.p_value):
             lines.append((False, f"No class has both {words}: drift was not looked for.", ""))
             continue

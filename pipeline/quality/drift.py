@@ -4,10 +4,13 @@ A kernel two-sample test (Gretton et al., "A Kernel Two-Sample Test", JMLR 13, 2
 Examples are compared, and permuted, within their class only, so another mix of classes is no drift.
 Where several labels or numbers are learned, few examples have the same ones, so all examples are
 compared as one class, and another mix of labels or numbers is drift too.
+Examples of a group (a patient, a day) look alike, so that two sets of groups differ by chance more
+than two sets of examples. Whole groups are permuted, among those that are mostly of the same class.
 Splits that were drawn at random are not tested: a difference would be chance. Nor are splits by
 place, which differ by design.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..core.params import ChecksParams
-from ..tables.manifest import GIVEN, SPLITS
+from ..tables.manifest import GIVEN, SPLITS, groups
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -23,13 +26,15 @@ Integers = npt.NDArray[np.int64]
 PERMUTATIONS = 1999
 # Examples of a class and split that are looked at; rows sorted by digest are in random order.
 MOST = 500
+LEAST_GROUPS = 6  # fewer have too few permutations to say anything
 
 
 class Drift(NamedTuple):
     """The outcome of a test; `compared` counts the examples of classes that both sides have.
 
     `distance` is the squared maximum mean discrepancy, and `by_chance` its mean when the two sides
-    are shuffled. All but `compared` are NaN where there is nothing to compare.
+    are shuffled. All but `compared` are NaN where there is nothing to compare, and `p_value` alone
+    where there are too few groups.
     """
 
     compared: int
@@ -38,33 +43,147 @@ class Drift(NamedTuple):
     p_value: float
 
 
+class Units(NamedTuple):
+    """What is permuted: groups, or single rows.
+
+    `of_row` [r] is the unit of each row, `other` [u] whether it is of the other side, `of_class`
+    [u] the class that most of its rows have; units are permuted among those of the same.
+    """
+
+    of_row: Integers
+    other: npt.NDArray[np.bool_]
+    of_class: Integers
+
+    @classmethod
+    def of(cls, names: Integers, other: npt.NDArray[np.bool_], classes: Integers) -> "Units":
+        """Of rows that have a group's name, a side and a class, [r] each.
+
+        A group that the source itself divides is one unit on either side.
+        """
+        of_row: Integers = pd.factorize(2 * names + other)[0]
+        first = np.unique(of_row, return_index=True)[1]
+        many = int(classes.max()) + 1
+        pairs, counts = np.unique(of_row * many + classes, return_counts=True)
+        order = np.lexsort((-counts, pairs // many))  # the first class, if two have as many rows
+        most = order[np.unique(pairs[order] // many, return_index=True)[1]]
+        return cls(of_row, other[first], pairs[most] % many)
+
+    def least(self) -> float:
+        """The least p-value that can come out, 1 over the number of permutations of groups.
+
+        It is 1 of fewer than `LEAST_GROUPS`.
+        """
+        ways, movable = 1, 0
+        for label in np.unique(self.of_class):
+            sides = self.other[self.of_class == label]
+            if sides.any() and not sides.all():
+                ways *= math.comb(len(sides), int(sides.sum()))
+                movable += len(sides)
+        return 1 / ways if movable >= LEAST_GROUPS else 1.0
+
+
 def test(
-    train: Floats, train_labels: Integers, other: Floats, other_labels: Integers, seed: int
+    train: Floats,
+    train_labels: Integers,
+    other: Floats,
+    other_labels: Integers,
+    seed: int,
+    groups_of: tuple[Integers, Integers] | None,
+    level: float,
 ) -> Drift:
     """Compare two sets of features [n, d] and [m, d] with labels [n] and [m].
 
     The classes' discrepancies are added up, weighted by the other side's examples. The kernel is
     Gaussian, as wide as the median distance within the class.
+
+    Args:
+        train: features of the training examples.
+        train_labels: their classes.
+        other: features of the other split's.
+        other_labels: their classes.
+        seed: of the permutations.
+        groups_of: the groups of both, [n] and [m]; None if each example is one of its own.
+        level: a test of groups that cannot reach it has no p-value.
     """
     random = np.random.default_rng(seed)
     classes = np.intersect1d(train_labels, other_labels)
-    compared, totals = 0, np.zeros(1 + PERMUTATIONS)
-    for label in classes:
-        ours, theirs = train[train_labels == label][:MOST], other[other_labels == label][:MOST]
-        sides = np.repeat([1 / len(ours), -1 / len(theirs)], [len(ours), len(theirs)])
-        shuffled = random.permuted(np.tile(sides, (PERMUTATIONS, 1)), axis=1)
-        weights = np.concatenate([sides[None], shuffled])
-        kernel = _kernel(np.concatenate([ours, theirs]).astype(np.float64))
-        totals += len(theirs) * ((weights @ kernel) * weights).sum(axis=1)
-        compared += len(theirs)
-    if not compared:
+    kept = [
+        (np.flatnonzero(train_labels == label)[:MOST], np.flatnonzero(other_labels == label)[:MOST])
+        for label in classes
+    ]
+    if not kept:
         return Drift(0, np.nan, np.nan, np.nan)
+    sizes = [(len(ours), len(theirs)) for ours, theirs in kept]
+    ends = np.cumsum([0, *(sum(both) for both in sizes)])
+    is_other = np.concatenate([np.repeat([False, True], both) for both in sizes])
+    names = np.arange(len(is_other))
+    if groups_of is not None:
+        of_ours, of_theirs = groups_of
+        names = np.concatenate([np.r_[of_ours[ours], of_theirs[theirs]] for ours, theirs in kept])
+    units = Units.of(names, is_other, np.repeat(np.arange(len(kept)), np.diff(ends)))
+    shuffles = _Shuffles(units, random)
+
+    compared, totals = 0, np.zeros(1 + PERMUTATIONS)
+    for number, (ours, theirs) in enumerate(kept):
+        rows = slice(ends[number], ends[number + 1])
+        sides = np.concatenate([is_other[None, rows], shuffles.of(rows)])
+        there = sides.sum(axis=1, keepdims=True)
+        here = len(sides[0]) - there
+        both = (there > 0) & (here > 0)  # groups of several classes may all go to one side
+        weights = both * np.where(sides, -1 / np.maximum(there, 1), 1 / np.maximum(here, 1))
+        kernel = _kernel(np.concatenate([train[ours], other[theirs]]).astype(np.float64))
+        totals += there[:, 0] * ((weights @ kernel) * weights).sum(axis=1)
+        compared += len(theirs)
     distance, chance = totals[0] / compared, totals[1:] / compared
     # A shuffle that changes nothing must not fall behind by a rounding.
     reached = int((chance >= distance - 1e-9).sum())
-    return Drift(
-        compared, float(distance), float(chance.mean()), (1 + reached) / (1 + PERMUTATIONS)
-    )
+    p_value = (1 + reached) / (1 + PERMUTATIONS)
+    if len(units.other) < len(is_other):
+        least = units.least()
+        p_value = max(p_value, least) if least <= level else np.nan
+    return Drift(compared, float(distance), float(chance.mean()), p_value)
+
+
+class _Shuffles:
+    """The sides of rows in each permutation of the units, which are permuted class by class.
+
+    What was permuted is kept until the last row of its units was asked for. Single rows, and groups
+    of one class each, are so held one class at a time.
+    """
+
+    def __init__(self, units: Units, random: np.random.Generator) -> None:
+        self._units, self._random = units, random
+        self._made: dict[int, npt.NDArray[np.bool_]] = {}  # [permutations, units of the class]
+        self._next = 0  # the class that is permuted next
+        by_class = np.argsort(units.of_class, kind="stable")
+        starts = np.searchsorted(units.of_class[by_class], units.of_class)
+        self._place = np.empty(len(by_class), np.int64)  # of a unit among those of its class
+        self._place[by_class] = np.arange(len(by_class))
+        self._place -= starts
+        self._last_row = np.zeros(int(units.of_class.max()) + 1, np.int64)
+        of_rows = units.of_class[units.of_row]
+        np.maximum.at(self._last_row, of_rows, np.arange(len(of_rows)))
+
+    def of(self, rows: slice) -> npt.NDArray[np.bool_]:
+        """Whether each of the rows is of the other side, [permutations, rows].
+
+        Args:
+            rows: asked for in their order.
+        """
+        units = self._units.of_row[rows]
+        classes = self._units.of_class[units]
+        while self._next <= classes.max():
+            own = self._units.other[self._units.of_class == self._next]
+            many = np.tile(own, (PERMUTATIONS, 1))
+            self._made[self._next] = self._random.permuted(many, axis=1)
+            self._next += 1
+        found = np.empty((PERMUTATIONS, len(units)), bool)
+        for label in np.unique(classes):
+            mine = classes == label
+            found[:, mine] = self._made[label][:, self._place[units[mine]]]
+        for label in [one for one in self._made if self._last_row[one] < rows.stop]:
+            del self._made[label]
+        return found
 
 
 def _kernel(features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -88,18 +207,24 @@ def drifts(
     """
     split = rows["split"].to_numpy()
     labels = rows.get("number", pd.Series(0, index=rows.index)).to_numpy()
-    train = split == "train"
+    train, group = split == "train", groups(rows)
     tested = sum(origins[name] == GIVEN for name in SPLITS[1:])
+    level = settings.drift_level / max(tested, 1)
     table: list[dict[str, Any]] = []
     for name in SPLITS[1:]:
         ours = split == name
         found = Drift(0, np.nan, np.nan, np.nan)
         if origins[name] == GIVEN:
             sides = (features[train], labels[train], features[ours], labels[ours])
-            found = test(*sides, settings.seed)
+            found = test(*sides, settings.seed, (group[train], group[ours]), level)
         table.append(
             {"split": name, "pictures": int(ours.sum()), "origin": origins[name]}
             | found._asdict()
-            | {"drifted": found.p_value <= settings.drift_level / max(tested, 1)}
+            | {"drifted": found.p_value <= level}
         )
     return pd.DataFrame(table)
+
+
+def too_few_groups(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows of `drifts` had examples to compare, but too few groups of them for a test."""
+    return (table["compared"] > 0) & table["p_value"].isna()

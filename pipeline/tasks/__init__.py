@@ -73,7 +73,8 @@ class Asked:
     the targets' own units. `thresholds` [c] are there for several labels, and for classes that were
     weighed in training (`head.against_thresholds`). `slices` has a row an example, with the columns
     of the user's table. `reach` [c] is by how much an interval with a promise reaches to either
-    side of each number; empty where there is none.
+    side of each number; empty where there is none. `groups` [n] is the group of each example; None
+    if each is one of its own.
     """
 
     test: "Split"
@@ -83,6 +84,7 @@ class Asked:
     slices: "pd.DataFrame"
     settings: "EvaluateParams"
     reach: Sequence[float] = ()
+    groups: "npt.NDArray[np.int64] | None" = None
 
 
 class Task(Protocol):
@@ -107,6 +109,9 @@ class Task(Protocol):
         settings: "EvaluateParams",
     ) -> "Weigh":
         """The measures of answers [n, c], ready to be computed for weightings of the examples."""
+
+    def proportions(self, asked: Asked) -> dict[str, Array]:
+        """The measures that are a share of the examples: of each 1, 0, or NaN if it is no part."""
 
     def warnings(self, asked: Asked) -> list[str]:
         """What a reader of the figures should know of the test examples, a sentence each."""

@@ -14,7 +14,7 @@ from ..core.paths import PROBABILITIES
 from ..heads.head import against_thresholds
 from ..tables.labels import listed
 from . import Array, Asked
-from .metrics import Weigh, weighted
+from .metrics import Weigh, ranks, weighted
 
 Integers = npt.NDArray[np.int64]
 
@@ -42,6 +42,13 @@ class Classification:
         return partial(
             weighted, labels=labels, shares=answers, top_k=top_k, bins=bins, predicted=predicted
         )
+
+    def proportions(self, asked: Asked) -> dict[str, Array]:
+        """Accuracy, and that of the k most probable classes."""
+        rank, top_k = ranks(asked.test.labels, asked.answers), asked.settings.top_k
+        correct = of_asked(asked) == asked.test.labels
+        measures = {"accuracy": correct, f"top_{top_k}_accuracy": rank < top_k}
+        return {name: right.astype(np.float64) for name, right in measures.items()}
 
     def warnings(self, asked: Asked) -> list[str]:
         """Classes without a test example."""
@@ -77,7 +84,7 @@ class Classification:
         from .slices import slice_table
 
         correct = of_asked(asked) == asked.test.labels
-        return slice_table(asked.slices, correct, asked.settings.confidence)
+        return slice_table(asked.slices, correct, asked.settings.confidence, groups=asked.groups)
 
     def plots(self, asked: Asked, folder: Path) -> dict[str, pd.DataFrame]:
         """The confusion matrix, curves of each class against the rest, and calibration."""

@@ -107,8 +107,9 @@ def bootstrap(
 def interval(resampled: Array, confidence: float) -> tuple[Array, Array]:
     """Low and high end of the percentile interval over the first axis.
 
-    Where all examples agree (accuracy 1.0, say) the bootstrap cannot see that others might not:
-    the interval has no width. Resamples in which a measure is undefined are left out.
+    Where all examples agree (R² 1.0, say) the bootstrap cannot see that others might not: the
+    interval has no width, and `tables` takes Wilson's where it can. Resamples in which a measure is
+    undefined are left out.
     """
     tail = (1 - confidence) / 2
     # NumPy's `nanquantile`, bit by bit, without its call for each column that has a NaN.
@@ -143,7 +144,7 @@ def weighted(
     of_label = shares[rows, labels]
     correct = predicted == labels
     total = weights.sum(axis=1)
-    rank = _ranks(labels, shares)
+    rank = ranks(labels, shares)
 
     # [B, c]: examples of a class, predictions of it, and both at once.
     support = _sums(weights, labels, classes)
@@ -172,7 +173,7 @@ def weighted(
     return Scores(overall, of_class)
 
 
-def _ranks(labels: npt.NDArray[np.int64], shares: Array) -> npt.NDArray[np.int64]:
+def ranks(labels: npt.NDArray[np.int64], shares: Array) -> npt.NDArray[np.int64]:
     """How many classes come before the label [n]; equal shares rank as argmax has them."""
     classes = shares.shape[1]
     parts = []

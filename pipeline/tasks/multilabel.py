@@ -42,6 +42,11 @@ class Multilabel:
         about = Answers.of(labels, answers, answers >= np.array(thresholds))
         return partial(weighted, about=about)
 
+    def proportions(self, asked: Asked) -> dict[str, Array]:
+        """Exact match, of the examples of which some label is known."""
+        some = ~np.isnan(asked.test.labels).all(axis=1)
+        return {"exact_match": np.where(some, _right(asked), np.nan)}
+
     def warnings(self, asked: Asked) -> list[str]:
         """Labels that no test example has, or that none lacks."""
         means = "mean average precision is the mean over the other labels"
@@ -90,7 +95,8 @@ class Multilabel:
         """By exact match."""
         from .slices import slice_table
 
-        return slice_table(asked.slices, _right(asked), asked.settings.confidence, "exact_match")
+        confidence, groups = asked.settings.confidence, asked.groups
+        return slice_table(asked.slices, _right(asked), confidence, "exact_match", groups)
 
     def plots(self, asked: Asked, folder: Path) -> dict[str, pd.DataFrame]:
         """Curves of each label, and calibration over all of them."""

@@ -40,6 +40,10 @@ class Regression:
         """The measures of `number_metrics.py`."""
         return partial(weighted, targets=labels, answers=answers)
 
+    def proportions(self, asked: Asked) -> dict[str, Array]:
+        """None: numbers are not right or wrong."""
+        return {}
+
     def warnings(self, asked: Asked) -> list[str]:
         """Numbers that are the same in all test examples."""
         same = (asked.test.labels == asked.test.labels[0]).all(axis=0)
@@ -72,7 +76,7 @@ class Regression:
         from .slices import slice_errors
 
         errors = np.abs(asked.answers - asked.test.labels).mean(axis=1)
-        return slice_errors(asked.slices, errors, asked.settings.confidence)
+        return slice_errors(asked.slices, errors, asked.settings.confidence, asked.groups)
 
     def plots(self, asked: Asked, folder: Path) -> dict[str, pd.DataFrame]:
         """What was predicted, and how far the targets are from that."""

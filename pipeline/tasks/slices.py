@@ -4,7 +4,8 @@ A slice is compared with all other test examples, by Fisher's exact test (1922) 
 of numbers, by the test of Mann and Whitney (1947) of their absolute errors. The more slices, the
 likelier one looks bad by chance, so the p-values are corrected for their number (Holm, 1979). The
 intervals are Wilson's (1927), which have a width where all answers of a small slice are right, and
-Student's (1908) of a mean absolute error.
+Student's (1908) of a mean absolute error. Where examples come in groups, whole groups are moved
+(`regrouped.py`), and both intervals are of groups.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from . import figure, measure, spelt
+from . import figure, measure, regrouped, spelt
+from .intervals import Groups, mean_interval, wilson
 
 COLUMNS = [
     "column", "value", "examples", "accuracy", "low", "high", "other_accuracy", "p_value",
@@ -29,24 +31,27 @@ def slice_table(
     correct: npt.NDArray[np.bool_],
     confidence: float,
     name: str = "accuracy",
+    groups: Groups | None = None,
 ) -> pd.DataFrame:
     """A row a slice, the worst first: a lower share of right answers, and the surest of it.
 
-    What cannot be compared (a column of one value) has neither the others' share nor p-values.
+    What cannot be compared (a column of one value) has neither the others' share nor p-values. A
+    slice of too few groups to be tested has no p-values.
 
     Args:
         slices: a row a test example, a column for each of the user's.
         correct: [n], whether each was answered correctly.
         confidence: of the intervals.
         name: what the share of right answers is called.
+        groups: [n], the group of each example; None if each is one of its own.
     """
 
     def ends(inside: npt.NDArray[np.bool_]) -> tuple[float, float]:
-        share = stats().binomtest(int(correct[inside].sum()), int(inside.sum()))
-        found = share.proportion_ci(confidence, method="wilson")
-        return found.low, found.high
+        return wilson(correct[inside], confidence, None if groups is None else groups[inside])
 
     def p_value(inside: npt.NDArray[np.bool_]) -> float:
+        if groups is not None:
+            return regrouped.p_value(correct.astype(np.float64), inside, groups)
         counts = [
             [int(correct[side].sum()), int((~correct[side]).sum())] for side in (inside, ~inside)
         ]
@@ -56,7 +61,10 @@ def slice_table(
 
 
 def slice_errors(
-    slices: pd.DataFrame, errors: npt.NDArray[np.float64], confidence: float
+    slices: pd.DataFrame,
+    errors: npt.NDArray[np.float64],
+    confidence: float,
+    groups: Groups | None = None,
 ) -> pd.DataFrame:
     """The same of numbers, by their mean absolute error.
 
@@ -64,17 +72,17 @@ def slice_errors(
         slices: a row a test example, a column for each of the user's.
         errors: [n], the absolute error of each; of several numbers their mean.
         confidence: of the intervals.
+        groups: [n], the group of each example; None if each is one of its own.
     """
 
     def ends(inside: npt.NDArray[np.bool_]) -> tuple[float, float]:
-        own = errors[inside]
-        if len(own) < 2:
-            return np.nan, np.nan
-        quantile = float(stats().t.ppf((1 + confidence) / 2, len(own) - 1))
-        reach = quantile * float(own.std(ddof=1)) / np.sqrt(len(own))
-        return max(0.0, float(own.mean()) - reach), float(own.mean()) + reach
+        of_inside = None if groups is None else groups[inside]
+        low, high = mean_interval(errors[inside], confidence, of_inside)
+        return max(0.0, low) if low == low else low, high
 
     def p_value(inside: npt.NDArray[np.bool_]) -> float:
+        if groups is not None:
+            return regrouped.p_value(errors, inside, groups)
         return float(stats().mannwhitneyu(errors[inside], errors[~inside]).pvalue)
 
     return _compared(slices, errors, "mae", ends, p_value, lower_is_better=True)
@@ -112,9 +120,10 @@ def _compared(
             row |= {name: total / examples, "low": low, "high": high}
             if others := len(figures) - examples:
                 row[f"other_{name}"] = figures[~inside].sum() / others
-                row["p_value"] = p_value(inside)
+                row["p_value"] = found = p_value(inside)
                 # Both halves of a column of two values are one comparison.
-                compared.append((inside if inside[0] else ~inside).tobytes())
+                key = (inside if inside[0] else ~inside).tobytes()
+                compared.append(b"" if np.isnan(found) else key)
             else:
                 compared.append(b"")
             rows.append(row)
@@ -143,10 +152,24 @@ def holm(p_values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def worst(table: pd.DataFrame) -> str:
-    """What a table of slices says of its first row, in a sentence; empty where it has none."""
-    if not len(table) or pd.isna(table["p_value"].iloc[0]):
-        return ""
-    row, name = table.iloc[0], table.columns[3]
+    """What a table of slices says of its first row, in a sentence; empty where it has none.
+
+    Slices that were not tested are counted in another.
+    """
+    name = str(table.columns[3])
+    tested = table["p_value"].notna()
+    untested = int((table[f"other_{name}"].notna() & ~tested).sum())
+    said = _worst(table[tested], name) if tested.any() else ""
+    if not untested:
+        return said
+    which = "slice was" if untested == 1 else "slices were"
+    few = f"{untested} {which} not tested: too few groups."
+    return f"{said} {few}".strip()
+
+
+def _worst(table: pd.DataFrame, name: str) -> str:
+    """The same of slices that were all tested."""
+    row = table.iloc[0]
     value, other = row[name], row[f"other_{name}"]
     if value == other or (value < other) == measure(name).lower_is_better:
         return "No slice is below the rest."

@@ -3,7 +3,7 @@
 What several labels have alike, such as curves, takes what both tasks give it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from ..tables.features import Split
-from . import measure
+from . import SHARE, measure
+from .intervals import Groups, all_alike, expanded, wilson
 from .metrics import AT_ONCE, Array, Scores, interval
 
 # Decimals in tables: more would only show how the machine rounds.
@@ -35,12 +36,25 @@ OneAgainstRest = tuple[str, npt.NDArray[np.bool_], Array]
 
 
 def metrics(
-    measured: Scores, resampled: Scores, confidence: float, examples: int
+    measured: Scores,
+    resampled: Scores,
+    confidence: float,
+    examples: int,
+    proportions: Mapping[str, Array] | None = None,
+    groups: Groups | None = None,
 ) -> dict[str, dict[str, Any]]:
     """What `reports/metrics.json` holds: measures under `test`, their ends under `interval`.
 
     A measure that is not defined is left out, and so is the interval of one that is defined in no
     resample.
+
+    Args:
+        measured: the measures.
+        resampled: the same on the resamples.
+        confidence: of the intervals.
+        examples: n.
+        proportions: the measures whose intervals are Wilson's, as `Task.proportions` gives them.
+        groups: [n], the group of each example; without it each is one of its own.
     """
     test: dict[str, Any] = {}
     ends = {}
@@ -49,18 +63,61 @@ def metrics(
         if np.isnan(value):
             continue
         test[name] = _rounded(name, value)
-        if not np.isnan(values).all():
-            low, high = interval(values, confidence)
-            ends[name] = {"low": _rounded(name, float(low)), "high": _rounded(name, float(high))}
-    return {"test": {**test, "pictures": examples}, "interval": ends}
+        if proportions and name in proportions:
+            counted = ~np.isnan(proportions[name])
+            right, of_counted = proportions[name][counted] == 1, groups
+            if groups is not None:
+                of_counted = groups[counted]
+            found = wilson(right, confidence, of_counted)
+        else:
+            column = values[:, None]
+            low, high = _ends(name, column, np.array([examples]), confidence, groups)
+            found = float(low[0]), float(high[0])
+        if np.isfinite(found).all():
+            ends[name] = {"low": _rounded(name, found[0]), "high": _rounded(name, found[1])}
+    test["pictures"] = examples
+    if groups is not None:
+        test["groups"] = len(np.unique(groups))
+    return {"test": test, "interval": ends}
 
 
 def _rounded(name: str, value: float) -> float:
     return float(f"{value:.{DIGITS}g}") if measure(name).has_unit else round(value, DIGITS)
 
 
+def _ends(
+    name: str,
+    resampled: Array,
+    examples: npt.NDArray[np.int64],
+    confidence: float,
+    groups: Groups | None,
+) -> tuple[Array, Array]:
+    """Both ends [c] of a measure's intervals, from resamples [B, c]; NaN or infinite if unknown.
+
+    Args:
+        name: the measure's.
+        resampled: the measure on the resamples.
+        examples: [c], on which it is measured.
+        confidence: of the intervals.
+        groups: [n], the group of each test example; None if each is one of its own.
+    """
+    means = measure(name)
+    if groups is not None and len(np.unique(groups)) == 1:
+        outputs = resampled.shape[1]
+        return np.full(outputs, means.least), np.full(outputs, means.most)
+    low, high = interval(resampled, expanded(confidence, groups))
+    if means == SHARE:
+        alike = (low == high) & np.isin(low, (0, 1))
+        low[alike], high[alike] = all_alike(low[alike], examples[alike], confidence, groups)
+    return low, high
+
+
 def class_table(
-    first: dict[str, Any], measured: Scores, resampled: Scores, confidence: float
+    first: dict[str, Any],
+    measured: Scores,
+    resampled: Scores,
+    confidence: float,
+    groups: Groups | None = None,
 ) -> pd.DataFrame:
     """A row a class, label or number; a measure that is not defined for it stays empty.
 
@@ -69,14 +126,19 @@ def class_table(
         measured: the measures.
         resampled: the same on the resamples.
         confidence: of their intervals.
+        groups: [n], the group of each test example; None if each is one of its own.
     """
     table = dict(first)
+    examples = np.broadcast_to(first["pictures"], len(first["class"]))
+    if "recall" in measured.of_class:  # a precision is that of the hits, if it is 1
+        hits = np.nan_to_num(measured.of_class["recall"][0] * examples)
+        examples = np.where(hits > 0, hits, examples)
     for name, values in measured.of_class.items():
-        low, high = interval(resampled.of_class[name], confidence)
-        undefined = np.isnan(values[0])
+        low, high = _ends(name, resampled.of_class[name], examples, confidence, groups)
+        unknown = np.isnan(values[0]) | ~np.isfinite(low) | ~np.isfinite(high)
         table[name] = values[0]
-        table[f"{name}_low"] = np.where(undefined, np.nan, low)
-        table[f"{name}_high"] = np.where(undefined, np.nan, high)
+        table[f"{name}_low"] = np.where(unknown, np.nan, low)
+        table[f"{name}_high"] = np.where(unknown, np.nan, high)
     return pd.DataFrame(table)
 
 

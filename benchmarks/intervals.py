@@ -1,0 +1,175 @@
+"""How often do 95 % intervals hold the truth, if test examples come in groups?
+
+    python -m benchmarks intervals [--draws DRAWS]
+
+Each draw makes up a test split: the share of right answers in a group is beta distributed about the
+true accuracy, and the answers in it are binomial (beta-binomial). Sizes are even, ten in each
+group, or log-normal about ten. Every draw is measured in four ways: by percentiles of resampled
+examples, as `evaluate` did before it knew of groups; by percentiles of resampled groups; by the
+expanded percentiles that it takes for measures other than proportions; and by Wilson's interval
+with an effective number of examples, which it takes for proportions.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.harness import table
+from pipeline.tasks.intervals import ENOUGH, even_groups, expanded, too_few, wilson
+from pipeline.tasks.metrics import interval
+
+Floats = npt.NDArray[np.float64]
+
+CONFIDENCE, RESAMPLES, SIZE = 0.95, 1000, 10
+ACCURACIES, GROUPS = (0.7, 0.9, 0.95), (15, 40, 100)
+SPREADS = {"ten each": 0.0, "uneven": 0.5, "very uneven": 1.0}  # of the sizes' logarithms
+ALONE = (24, 40, 150, 400, 1000)  # examples, without groups
+
+
+class Cell(NamedTuple):
+    """Shares of the draws in which each interval held the truth, and the last one's mean width."""
+
+    even: float
+    by_example: float
+    by_group: float
+    expanded: float
+    wilson: float
+    width: float
+
+
+COLUMNS = (
+    "groups | {} | accuracy | even groups {{:.0f}} | by example {{:.3f}} | by group {{:.3f}}"
+    " | expanded {{:.3f}} | Wilson {{:.3f}} | its width {{:.2f}}"
+)
+
+
+def measure(draws: int = 1000) -> str:
+    """The page."""
+    cells = {
+        (str(groups), sizes, f"{accuracy:g}"): cell(groups, SPREADS[sizes], accuracy, 1 / 3, draws)
+        for sizes in SPREADS
+        for groups in GROUPS
+        for accuracy in ACCURACIES
+    }
+    others = {
+        (str(groups), f"{alike:g}", f"{accuracy:g}"): cell(groups, 0, accuracy, alike, draws)
+        for alike in (0.0, 0.8)
+        for groups in GROUPS[:2]
+        for accuracy in ACCURACIES
+    }
+    single = {
+        (str(examples), f"{accuracy:g}"): alone(examples, accuracy, draws)
+        for examples in ALONE
+        for accuracy in ACCURACIES
+    }
+    few = [found for (groups, _, _), found in cells.items() if too_few(int(groups), found.even)]
+    enough = [found for found in cells.values() if found not in few]
+    uneven, very = SPREADS["uneven"], SPREADS["very uneven"]
+    return f"""# Do 95 % intervals hold the truth, if examples come in groups?
+
+A figure is the share of {draws:,} draws in which the interval held the true accuracy. The
+intra-class correlation is 1/3. Groups have ten examples each, or sizes that are log-normal about
+ten with a standard deviation of the logarithm of {uneven:g} (uneven) or {very:g} (very uneven).
+"Even groups" is as how many groups of equal size they weigh, on average.
+
+- **by example**: percentiles of resampled examples, as all intervals were before.
+- **by group**: percentiles of resampled groups.
+- **expanded**: the same, taken further out; `evaluate` has them for all other measures.
+- **Wilson**: with an effective number of examples; `evaluate` has it for accuracy, top-k accuracy
+  and exact match.
+
+{table(COLUMNS.format("sizes"), [(*of, *found) for of, found in cells.items()])}
+
+`evaluate` warns of fewer than {ENOUGH} even groups, and of groups that weigh as less than half as
+many even ones. The least share of draws in which an interval held the truth:
+
+{
+        table(
+            "| Wilson {:.3f} | expanded {:.3f}",
+            [
+                ("it warns", least(few, "wilson"), least(few, "expanded")),
+                ("it does not", least(enough, "wilson"), least(enough, "expanded")),
+            ],
+        )
+    }
+
+Expanded percentiles are worst where nearly all answers are right, as few groups then differ.
+
+## Without correlation, and with more of it
+
+Groups have ten examples each.
+
+{table(COLUMNS.format("correlation"), [(*of, *found) for of, found in others.items()])}
+
+## Without groups
+
+Percentiles are those of resampled examples, as all intervals were before. Wilson's interval takes
+the number of examples as it is.
+
+{table(ONE_BY_ONE, [(*of, *found) for of, found in single.items()])}
+"""
+
+
+ONE_BY_ONE = "examples | accuracy | percentiles {:.3f} | Wilson {:.3f} | its width {:.2f}"
+
+
+def cell(groups: int, spread: float, accuracy: float, alike: float, draws: int) -> Cell:
+    """Measure `draws` test splits of so many groups, whose answers are `alike` (correlation)."""
+    generator = np.random.default_rng([groups, round(100 * spread), round(100 * accuracy)])
+    sizes = np.exp(spread * generator.standard_normal((draws, groups)) - spread**2 / 2)
+    sizes = np.maximum(1, np.round(SIZE * sizes)).astype(np.int64)
+    shares = np.full(sizes.shape, accuracy)
+    if alike:
+        both = (1 - alike) / alike
+        shares = generator.beta(both * accuracy, both * (1 - accuracy), sizes.shape)
+    right = generator.binomial(sizes, shares)
+    # One set of weights for all draws: each holds the truth or not, whatever the others do.
+    times = generator.multinomial(groups, np.full(groups, 1 / groups), RESAMPLES)
+    resampled = (times @ right.T) / (times @ sizes.T)
+    held = np.zeros((4, draws), bool)
+    held[0] = holds(accuracy, *of_examples(right.sum(axis=1), sizes.sum(axis=1), generator))
+    held[1] = holds(accuracy, *interval(resampled, CONFIDENCE))
+    widths, even = np.empty(draws), np.empty(draws)
+    for draw in range(draws):
+        codes = np.repeat(np.arange(groups), sizes[draw])
+        places = np.arange(len(codes)) - np.repeat(
+            np.cumsum(sizes[draw]) - sizes[draw], sizes[draw]
+        )
+        answers = places < np.repeat(right[draw], sizes[draw])
+        low, high = interval(resampled[:, draw], expanded(CONFIDENCE, codes))
+        held[2, draw] = low <= accuracy <= high
+        low, high = wilson(answers, CONFIDENCE, codes)
+        held[3, draw], widths[draw] = low <= accuracy <= high, high - low
+        even[draw] = even_groups(codes)
+    return Cell(float(even.mean()), *held.mean(axis=1).tolist(), float(widths.mean()))
+
+
+def alone(examples: int, accuracy: float, draws: int) -> tuple[float, float, float]:
+    """The same without groups: percentiles, Wilson's interval and its mean width."""
+    generator = np.random.default_rng([examples, round(100 * accuracy)])
+    right = generator.binomial(examples, accuracy, draws)
+    percentiles = holds(accuracy, *of_examples(right, np.full(draws, examples), generator))
+    ends = np.array([wilson(np.arange(examples) < count, CONFIDENCE) for count in right])
+    widths = float((ends[:, 1] - ends[:, 0]).mean())
+    return float(percentiles.mean()), float(holds(accuracy, *ends.T).mean()), widths
+
+
+def of_examples(
+    right: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], generator: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Percentile intervals of resampled examples; how many are right is then binomial."""
+    return interval(
+        generator.binomial(sizes, right / sizes, (RESAMPLES, len(right))) / sizes, CONFIDENCE
+    )
+
+
+def holds(accuracy: float, low: Floats, high: Floats) -> npt.NDArray[np.bool_]:
+    """Whether each interval holds the accuracy."""
+    return (low <= accuracy) & (accuracy <= high)
+
+
+def least(cells: Iterable[Cell], name: str) -> float:
+    """The least share among the cells."""
+    return float(min(getattr(cell, name) for cell in cells))
