@@ -138,12 +138,14 @@ def cell(groups: int, spread: float, accuracy: float, alike: float, draws: int) 
             np.cumsum(sizes[draw]) - sizes[draw], sizes[draw]
         )
         answers = places < np.repeat(right[draw], sizes[draw])
-        low, high = interval(resampled[:, draw], expanded(CONFIDENCE, codes))
-        held[2, draw] = low <= accuracy <= high
+        ends = interval(resampled[:, draw], expanded(CONFIDENCE, codes))
+        held[2, draw] = ends[0] <= accuracy <= ends[1]
         low, high = wilson(answers, CONFIDENCE, codes)
         held[3, draw], widths[draw] = low <= accuracy <= high, high - low
         even[draw] = even_groups(codes)
-    return Cell(float(even.mean()), *held.mean(axis=1).tolist(), float(widths.mean()))
+    by_example, by_group, further_out, of_shares = held.mean(axis=1).tolist()
+    width = float(widths.mean())
+    return Cell(float(even.mean()), by_example, by_group, further_out, of_shares, width)
 
 
 def alone(examples: int, accuracy: float, draws: int) -> tuple[float, float, float]:

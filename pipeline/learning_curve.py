@@ -32,8 +32,9 @@ from .heads.losses import loss_for
 from .heads.trained import Schedule
 from .tables.features import Split, read_splits
 from .tables.labels import require
-from .tables.manifest import read_manifest, task_in
+from .tables.manifest import groups, read_manifest, task_in
 from .tables.task_names import CLASSIFICATION
+from .tasks.intervals import grouped
 from .transfer import judging
 from .transfer.draws import drawn, largest, measured, numbers
 
@@ -53,6 +54,7 @@ def learning_curve() -> None:
     require(manifest, "learning_curve")
     splits = read_splits(FEATURES, manifest, names, ["train", "val"], about["power"])
     train, val = splits["train"], splits["val"]
+    together = grouped(groups(manifest.set_index("digest").loc[val.digests].reset_index()))
     hyperparameters = from_used(about["hyperparameters"])
     ways = ["original", "augmented"] if train.views.any() else ["original"]
     rows = []
@@ -77,7 +79,7 @@ def learning_curve() -> None:
                     head = trained(chosen, hyperparameters, schedule)
                     answers.append(head.logits(val.features))
                     progress.advance(1)
-                figures = measured(task, answers, val, settings.confidence)
+                figures = measured(task, answers, val, settings.confidence, together)
                 rows.append((count, way, len(np.unique(chosen.digests)), *figures))
     measure = judging.measure(task)
     columns = [OF_CLASS, "views", "examples", measure, "low", "high"]

@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from pipeline.checks import checks
 from pipeline.core.errors import DataError, StoreError
 from pipeline.core.files import digest
+from pipeline.core.params import ChecksParams
 from pipeline.core.paths import CHECKS, CHECKS_COUNTS, MANIFEST
 from pipeline.kinds import image
 from pipeline.kinds.image import copies
@@ -635,3 +636,68 @@ def test_copies_and_wrong_labels_planted_in_the_default_set_are_found(default, m
     issues = found("label_issues")
     assert set(wrong) >= set(issues["path"])
     assert len(issues) >= 4
+
+
+def of_groups(counts, size=8, seed=0, shift=0.0):
+    """Rows and features of so many groups in each split; the test split's are shifted.
+
+    Each group has a place of its own in the features, and its examples are of one class.
+    """
+    random = np.random.default_rng(seed)
+    split = np.repeat(list(counts), list(counts.values()))
+    places = random.standard_normal((len(split), 6)) + np.where(split == "test", shift, 0)[:, None]
+    group = np.repeat(np.arange(len(split)), size)
+    features = places[group] + 0.5 * random.standard_normal((len(group), 6))
+    rows = {"digest": [f"{n:064x}" for n in range(len(group))], "split": split[group]}
+    rows |= {"number": group % 2, "group": [f"patient {n}" for n in group]}
+    return pd.DataFrame(rows), features.astype(np.float32)
+
+
+GIVEN = {"val": "given", "test": "given"}
+
+
+def test_other_groups_of_the_same_kind_are_no_drift_and_others_are():
+    alike, single = 0, 0
+    for seed in range(4):
+        rows, features = of_groups({"train": 24, "val": 10, "test": 10}, seed=seed)
+        found = drift.drifts(rows, features, GIVEN, ChecksParams())
+        assert found["p_value"].notna().all()
+        alike += found["drifted"].sum()
+        single += drift.drifts(rows.assign(group=""), features, GIVEN, ChecksParams())[
+            "drifted"
+        ].sum()
+    assert (alike, single) == (0, 8)
+    rows, features = of_groups({"train": 24, "val": 10, "test": 10}, shift=2)
+    assert drift.drifts(rows, features, GIVEN, ChecksParams())["drifted"].tolist() == [False, True]
+
+
+def test_drift_of_too_few_groups_is_not_tested():
+    rows, features = of_groups({"train": 24, "val": 10, "test": 2}, shift=5)
+    val, test = drift.drifts(rows, features, GIVEN, ChecksParams()).to_dict("records")
+    assert val["p_value"] > 0.005
+    assert test["compared"] == test["pictures"] == 16  # 12 groups of each class: 12 x 12 ways
+    assert np.isnan(test["p_value"])
+    assert not test["drifted"]
+    table = pd.DataFrame([val, test])
+    assert drift.too_few_groups(table).tolist() == [False, True]
+
+
+def test_groups_of_several_classes_move_as_one():
+    rows, features = of_groups({"train": 24, "val": 10, "test": 10})
+    mixed = np.random.default_rng(3).integers(3, size=len(rows))
+    found = drift.drifts(rows.assign(number=mixed), features, GIVEN, ChecksParams())
+    assert found["p_value"].min() > 0.005
+    rows, features = of_groups({"train": 24, "val": 10, "test": 10}, shift=2)
+    found = drift.drifts(rows.assign(number=mixed), features, GIVEN, ChecksParams())
+    assert found["drifted"].tolist() == [False, True]
+
+
+def test_too_few_groups_are_said_by_the_stage(planted, capsys):
+    manifest = pd.read_parquet(MANIFEST)
+    manifest["group"] = manifest["split"] + "-" + manifest["label"]  # one of each class and split
+    write_manifest(manifest, "image", MANIFEST, {"val": "given", "test": "given"})
+    checks()
+    said = capsys.readouterr().out
+    assert "checks: drift of val and test not tested: too few groups\n" in said
+    assert "unlike the training split" not in said
+    assert counts()["drifted_splits"] == 0

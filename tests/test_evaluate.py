@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy import stats
 from sklearn import metrics
 
 from pipeline.core.errors import DataError, ParamsError
@@ -29,6 +30,8 @@ from pipeline.core.paths import (
 )
 from pipeline.evaluate import evaluate
 from pipeline.heads.head import Head, save_head
+from pipeline.tables.features import read_splits, write_shards
+from pipeline.tables.manifest import SPLITS, read_manifest
 from pipeline.tasks import tables
 from pipeline.tasks.plots import draw_confusion
 from pipeline.train import train
@@ -325,3 +328,65 @@ def test_a_head_that_knows_nothing_is_measured_honestly(evaluated):
     test = json.loads(METRICS.read_text())["test"]
     assert test["loss"] == pytest.approx(np.log(3), abs=1e-5)
     assert test["balanced_accuracy"] == pytest.approx(1 / 3, abs=1e-5)
+
+
+def test_examples_of_a_group_count_as_one(evaluated, capsys):
+    capsys.readouterr()
+    evaluate()
+    alone, said = json.loads(METRICS.read_text()), capsys.readouterr().out
+    assert "groups" not in alone["test"]
+    assert "group" not in said
+    manifest = pd.read_parquet(MANIFEST)
+    test = (manifest["split"] == "test").to_numpy()
+    of_test = dict(zip(pd.read_csv(PREDICTIONS)["path"], range(30), strict=True))
+    right = dict(zip(*pd.read_csv(PREDICTIONS)[["path", "correct"]].to_numpy().T, strict=True))
+    # Answers of a group are alike: all right, or all wrong but in the last.
+    order = sorted(of_test, key=lambda path: (right[path], path))
+    group = {path: f"patient {place // 3}" for place, path in enumerate(order)}
+    manifest["group"] = [group.get(path, "") for path in manifest["path"]]
+    assert (manifest["group"] != "").sum() == test.sum()
+    manifest.to_parquet(MANIFEST)
+    evaluate()
+    together, said = json.loads(METRICS.read_text()), capsys.readouterr().out
+    assert together["test"] == alone["test"] | {"groups": 10}
+    assert "on 30 test examples of 10 groups, 95 % interval" in said
+    assert "warning: the intervals rest on 10 groups; with so few" in said
+    for name in ("accuracy", "loss", "balanced_accuracy"):
+        wide, narrow = (np.ptp([*of["interval"][name].values()]) for of in (together, alone))
+        assert wide > 1.3 * narrow, name
+
+
+def test_answers_of_one_group_have_no_interval_that_is_known(evaluated, capsys):
+    manifest = pd.read_parquet(MANIFEST)
+    manifest["group"] = np.where(manifest["split"] == "test", "one", "")
+    manifest.to_parquet(MANIFEST)
+    evaluate()
+    reported = json.loads(METRICS.read_text())
+    assert reported["interval"]["accuracy"] == {"low": 0, "high": 1}
+    assert "loss" in reported["test"]
+    assert "loss" not in reported["interval"]
+    assert "warning: all test examples are of one group" in capsys.readouterr().out
+
+
+def test_all_right_is_no_certainty(project, capsys):
+    make_features({split: {"ants": 12, "bees": 12} for split in ("train", "val", "test")})
+    shards = read_splits(FEATURES, read_manifest(MANIFEST), ["ants", "bees"], SPLITS)
+    digests = np.concatenate([split.digests[split.views == 0] for split in shards.values()])
+    labels = np.concatenate([split.labels[split.views == 0] for split in shards.values()])
+    apart, order = np.zeros((len(labels), 2), np.float32), np.argsort(digests)
+    apart[range(len(labels)), labels] = 1
+    write_shards(FEATURES, [(digests[order].tolist(), [0] * len(order), apart[order])])
+    told_apart = Head(20 * np.eye(2, dtype=np.float32), np.zeros(2, np.float32))
+    about = {"classes": ["ants", "bees"], "power": 1.0, "temperature": 1.0}
+    save_head(told_apart, about, HEAD_WEIGHTS, HEAD)
+    evaluate()
+    said = capsys.readouterr().out
+    assert "accuracy 1.0000 on 24 test examples, 95 % interval 0.8620 to 1.0000" in said
+    ends = json.loads(METRICS.read_text())["interval"]
+    for name in ("accuracy", "balanced_accuracy", "macro_f1"):
+        assert ends[name] == {"low": 0.862024, "high": 1.0}, name
+    of_class = pd.read_csv(CLASSES)
+    wanted = stats.binomtest(12, 12).proportion_ci(0.95, method="wilson").low
+    for name in ("precision", "recall", "f1"):
+        assert of_class[f"{name}_low"].tolist() == pytest.approx([wanted] * 2, abs=1e-5)
+        assert of_class[f"{name}_high"].tolist() == [1, 1]

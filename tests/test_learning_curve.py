@@ -125,3 +125,10 @@ def test_the_interval_covers_both_draws_and_pictures():
     # Draws that disagree make it wider.
     draws = np.stack([generator.random(100) < share for share in (0.4, 0.8, 0.9)])
     assert np.ptp(interval(draws, 0.95)[1:]) > 2 * half
+
+
+def test_groups_of_pictures_are_drawn_as_one():
+    right = np.random.default_rng(5).random(10) < 0.8
+    answers, groups = np.stack([np.repeat(right, 10)] * 5), np.repeat(np.arange(10), 10)
+    alone, together = (np.ptp(interval(answers, 0.95, of)[1:]) for of in (None, groups))
+    assert together > 2.5 * alone

@@ -17,10 +17,20 @@ from playwright.sync_api import Browser
 
 from pipeline import report
 from pipeline.core.errors import DataError
-from pipeline.core.paths import BUNDLE, CHECKS, METRICS, PREDICTIONS, REPEATS, REPORT, SLICES
+from pipeline.core.paths import (
+    BUNDLE,
+    CHECKS,
+    MANIFEST,
+    METRICS,
+    PREDICTIONS,
+    REPEATS,
+    REPORT,
+    SLICES,
+)
 from pipeline.pages import charts, tables
 from pipeline.pages.comparison import differences, since_last_commit
 from pipeline.pages.tables import FOUND, MOST_DRAWN, NEAR, WITHOUT_PERCENT, check_lines, confusion
+from pipeline.tables.manifest import write_manifest
 from pipeline.tasks.slices import slice_table
 from tests.conftest import SMALL, Project
 
@@ -132,6 +142,26 @@ def test_each_check_has_its_line(finished: Path) -> None:
     assert [line["found"] for line in lines] == [False, False, False, False, True]
     assert "was not looked for" in lines[3]["words"]
     assert lines[4]["words"] == "Drift between test and training examples (p = 0.001)."
+    few = pd.DataFrame(drift | {"compared": [20, 30]})
+    words = check_lines(clean | {"drift": few}, of_classes)[3]["words"]
+    assert words == "Drift between val and training examples was not tested: too few groups."
+
+
+def test_how_many_groups_the_figures_rest_on_is_shown(finished: Path) -> None:
+    metrics, manifest = json.loads(METRICS.read_text()), pd.read_parquet(MANIFEST)
+    test = manifest["split"] == "test"
+    manifest.loc[test, "group"] = [f"day {number // 2}" for number in range(test.sum())]
+    write_manifest(manifest, "image", MANIFEST)
+    groups = manifest.loc[test, "group"].nunique()
+    metrics["test"]["groups"] = groups
+    METRICS.write_text(json.dumps(metrics))
+    figures = "column,value,examples,accuracy,low,high,other_accuracy,p_value,corrected_p_value"
+    SLICES.write_text(f"{figures}\ncamera,A,8,0.5,0,1,0.9,,\n")
+    page = make()
+    assert f"test pictures of {groups} groups" in page
+    assert "comes from resampling the test groups" in page
+    assert f"the intervals rest on {groups} groups" in page
+    assert "not tested: too few groups" in page
 
 
 def test_splits_drawn_or_by_place_are_told_once_and_are_no_alarm(finished: Path) -> None:

@@ -37,7 +37,7 @@ def p_value(figures: Array, inside: npt.NDArray[np.bool_], groups: Groups) -> fl
     # In a mixed group by how much the inside is above the group's own mean.
     own = np.bincount(codes, figures) / sizes
     signed = np.bincount(codes, np.where(inside, figures - own[codes], 0))[mixed]
-    whole, moved = ~mixed[codes], np.zeros(0)
+    whole, moved = ~mixed[codes], signed[:0]
     if whole.any():  # in the others the sum of how much its examples are above the mean
         above = np.where(whole, figures - figures[whole].mean(), 0)
         moved = np.bincount(codes, above)[~mixed]
@@ -68,4 +68,4 @@ def least(moved: int, inside: int, signed: int) -> float:
     Every way has another of the same size if it can be turned round.
     """
     ways = math.comb(moved, inside) * 2**signed
-    return (2 if 2 * inside == moved else 1) / ways
+    return float((2 if 2 * inside == moved else 1) / ways)

@@ -56,7 +56,11 @@ def drawn(train: Split, count: int, draw: int, augmented: bool) -> Split:
 
 
 def measured(
-    task: str, answers: Sequence[Floats], val: Split, confidence: float
+    task: str,
+    answers: Sequence[Floats],
+    val: Split,
+    confidence: float,
+    groups: npt.NDArray[np.int64] | None = None,
 ) -> tuple[float, float, float]:
     """The task's measure of the validation examples, and the ends of its interval.
 
@@ -65,10 +69,12 @@ def measured(
         answers: logits [examples, c] of the head of each draw.
         val: the examples.
         confidence: of the interval.
+        groups: the group of each example; without it each is one of its own.
     """
     if task == CLASSIFICATION:
-        return interval(np.stack([one.argmax(axis=1) == val.labels for one in answers]), confidence)
-    of_draw, of_example = _drawn_anew(len(answers), len(val.labels))
+        right = np.stack([one.argmax(axis=1) == val.labels for one in answers])
+        return interval(right, confidence, groups)
+    of_draw, of_example = _drawn_anew(len(answers), len(val.labels), groups)
     measure, mean, resampled = judging.measure(task), 0.0, np.zeros(RESAMPLES)
     for number, one in enumerate(answers):
         weigh = judging.weigh(task, one, val.labels)
@@ -78,26 +84,34 @@ def measured(
     return mean, float(low), float(high)
 
 
-def interval(right: npt.NDArray[np.bool_], confidence: float) -> tuple[float, float, float]:
+def interval(
+    right: npt.NDArray[np.bool_], confidence: float, groups: npt.NDArray[np.int64] | None = None
+) -> tuple[float, float, float]:
     """Mean accuracy, and the ends of its bootstrap interval.
 
     Both the draws and the validation examples are drawn anew, for another user would have others
-    of both (Owen, 2007, "The pigeonhole bootstrap").
+    of both (Owen, 2007, "The pigeonhole bootstrap"). Whole groups of examples are drawn.
 
     Args:
         right: [draws, examples].
         confidence: of the interval.
+        groups: [examples], the group of each; without it each is one of its own.
     """
     draws, examples = right.shape
-    of_draw, of_example = _drawn_anew(draws, examples)
-    means = np.einsum("rd,dp,rp->r", of_draw, right, of_example / examples, optimize=True)
+    of_draw, of_example = _drawn_anew(draws, examples, groups)
+    shares = of_example / of_example.sum(axis=1, keepdims=True)
+    means = np.einsum("rd,dp,rp->r", of_draw, right, shares, optimize=True)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(right.mean()), float(low), float(high)
 
 
-def _drawn_anew(draws: int, examples: int) -> tuple[Array, npt.NDArray[np.int64]]:
+def _drawn_anew(
+    draws: int, examples: int, groups: npt.NDArray[np.int64] | None
+) -> tuple[Array, npt.NDArray[np.int64]]:
     """The share of each draw, [resamples, draws], and how often each example comes, likewise."""
     generator = np.random.default_rng(0)
     of_draw = generator.multinomial(draws, np.full(draws, 1 / draws), RESAMPLES) / draws
-    return of_draw, generator.multinomial(examples, np.full(examples, 1 / examples), RESAMPLES)
+    drawable = examples if groups is None else int(groups.max()) + 1
+    times = generator.multinomial(drawable, np.full(drawable, 1 / drawable), RESAMPLES)
+    return of_draw, times if groups is None else times[:, groups]

@@ -1,12 +1,13 @@
 """The measures are scikit-learn's where it has them, and a resample is measured like the whole."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
 from sklearn import metrics
 
-from pipeline.tasks.metrics import bootstrap, interval, scores
+from pipeline.tasks.metrics import bootstrap, interval, resample, scores, weighted
 
 
 def answers(pictures=200, classes=5, seed=0):
@@ -129,3 +130,18 @@ def test_a_wider_confidence_has_a_wider_interval():
     narrow, wide = interval(resampled, 0.5), interval(resampled, 0.99)
     assert (wide[0] < narrow[0]).all()
     assert (narrow[1] < wide[1]).all()
+
+
+def test_whole_groups_are_drawn_and_single_examples_as_before():
+    labels, shares = answers(pictures=60)
+    weigh = partial(weighted, labels=labels, shares=shares, top_k=2, bins=10)
+    groups = np.arange(60) // 10
+    got = resample(weigh, 60, 5, 20, 7, groups).overall["loss"]
+    drawn = np.random.default_rng(7).integers(6, size=(20, 6))
+    for number, chosen in enumerate(drawn):
+        rows = np.concatenate([np.flatnonzero(groups == group) for group in chosen])
+        whole = scores(labels[rows], shares[rows], 2, 10).overall["loss"][0]
+        assert got[number] == pytest.approx(whole)
+    alone, single = (resample(weigh, 60, 5, 20, 7, of) for of in (None, np.arange(60)[::-1]))
+    for name, values in alone.overall.items():
+        assert (values == single.overall[name]).all()

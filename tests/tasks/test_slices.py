@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pipeline.tasks.slices import COLUMNS, holm, slice_table, worst
+from pipeline.tasks import regrouped
+from pipeline.tasks.slices import COLUMNS, holm, slice_errors, slice_table, worst
 
 
 def test_the_worst_slice_comes_first_with_a_corrected_p_value() -> None:
@@ -61,3 +62,62 @@ def test_holm_steps_down() -> None:
         table = slice_table(slices, generator.random(400) < 0.8, 0.95)
         called += (table["corrected_p_value"] <= 0.05).any()
     assert called <= 2
+
+
+def test_a_slice_of_one_patient_is_not_tested_and_one_of_many_is() -> None:
+    patients = np.repeat(np.arange(20), 10)
+    generator = np.random.default_rng(0)
+    of_patient = np.where(np.arange(20) == 3, 0.1, generator.uniform(0.7, 1, 20))
+    correct = generator.random(200) < of_patient[patients]
+    slices = pd.DataFrame({"patient": patients.astype(str)})
+    assert slice_table(slices, correct, 0.95)["corrected_p_value"].min() < 0.001  # by example
+    table = slice_table(slices, correct, 0.95, groups=patients)
+    assert table["value"].iloc[0] == "3"
+    assert table["p_value"].notna().all()  # 1 of 20 ways is just the level
+    assert table["corrected_p_value"].min() > 0.05
+    few = slice_table(slices[:150], correct[:150], 0.95, groups=patients[:150])
+    assert few["p_value"].isna().all()
+    assert few["other_accuracy"].notna().all()
+    assert worst(few) == "15 slices were not tested: too few groups."
+    assert (few["low"].iloc[0], few["high"].iloc[0]) == (0, 1)  # nothing is known of others like it
+
+    old = np.where(patients < 10, "old", "new")
+    worse = correct & (generator.random(200) < np.where(patients < 10, 0.4, 1))
+    found = slice_table(pd.DataFrame({"device": old}), worse, 0.95, groups=patients)
+    assert worst(found).startswith("The worst slice is device = old")
+    assert found["corrected_p_value"].max() < 0.01
+
+
+def test_equal_slices_of_groups_are_rarely_called_different() -> None:
+    generator = np.random.default_rng(0)
+    by_example = by_group = 0
+    for _ in range(60):
+        groups = np.repeat(np.arange(16), generator.integers(4, 16, 16))
+        correct = generator.random(len(groups)) < generator.beta(1.6, 0.4, 16)[groups]
+        # Some groups lie on one side, others on both.
+        inside = np.where(groups < 8, groups < 4, generator.random(len(groups)) < 0.4)
+        slices = pd.DataFrame({"camera": np.where(inside, "A", "B")})
+        by_example += slice_table(slices, correct, 0.95)["p_value"].iloc[0] <= 0.05
+        by_group += slice_table(slices, correct, 0.95, groups=groups)["p_value"].iloc[0] <= 0.05
+    assert by_group <= 6 < by_example
+
+
+def test_errors_of_groups() -> None:
+    groups = np.repeat(np.arange(12), 5)
+    errors = np.random.default_rng(2).exponential(size=12)[groups] + np.where(groups < 6, 5, 0)
+    slices = pd.DataFrame({"site": np.where(groups < 6, "x", "y")})
+    table = slice_errors(slices, errors, 0.95, groups)
+    assert table["value"].tolist() == ["x", "y"]
+    ways = 924  # of 12 groups, 6 and 6; two of them are as far apart
+    assert table["p_value"].iloc[0] == pytest.approx(2 / ways, abs=0.002)
+    x = errors[groups < 6][::5]
+    assert table["high"].iloc[0] == pytest.approx(
+        stats.t.interval(0.95, 5, x.mean(), stats.sem(x))[1]
+    )
+
+
+def test_sides_within_groups_are_swapped() -> None:
+    groups, inside = np.repeat(np.arange(8), 4), np.tile([True, False], 16)
+    figures = np.where(inside, 0.0, 1.0) + np.repeat(np.random.default_rng(0).random(8) * 9, 4)
+    assert regrouped.p_value(figures, inside, groups) == pytest.approx(2 / 2**8, abs=0.003)
+    assert np.isnan(regrouped.p_value(figures[:20], inside[:20], groups[:20]))  # five groups

@@ -1,0 +1,95 @@
+"""Intervals of proportions and of groups, beside SciPy's, by hand, and as the page has them."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from benchmarks.intervals import cell
+from pipeline.tasks import intervals
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize(("right", "examples"), [(24, 24), (0, 5), (17, 40)])
+def test_without_groups_it_is_wilsons(right: int, examples: int) -> None:
+    got = intervals.wilson(np.arange(examples) < right, 0.9, np.arange(examples))
+    wanted = stats.binomtest(right, examples).proportion_ci(0.9, method="wilson")
+    assert got == pytest.approx((wanted.low, wanted.high))
+
+
+def test_copies_of_an_answer_add_nothing() -> None:
+    right = np.random.default_rng(0).random(50) < 0.8
+    single = np.ptp(intervals.wilson(right, 0.95))
+    copied = np.ptp(intervals.wilson(np.repeat(right, 10), 0.95, np.repeat(np.arange(50), 10)))
+    assert single < copied < 1.1 * single
+    assert copied > 2.5 * np.ptp(intervals.wilson(np.repeat(right, 10), 0.95))
+
+
+def test_the_effective_number_by_hand() -> None:
+    """Three groups of 4, 2 and 2, of which 4, none and 1 are right."""
+    right = np.array([1, 1, 1, 1, 0, 0, 1, 0], bool)
+    groups = np.array([7, 7, 7, 7, 0, 0, 3, 3])
+    squares = 3 / 2 * ((4 - 2.5) ** 2 + (0 - 1.25) ** 2 + (1 - 1.25) ** 2)
+    squares += (8 / 3 * (5 / 8 - 1 / 2)) ** 2 / 2  # half the square of one more group
+    share, effective = 5 / 8, 5 / 8 * 3 / 8 * 64 / squares
+    t = stats.t.ppf(0.975, 64 / 24 - 1)
+    square = t**2 / effective
+    low, high = intervals.wilson(right, 0.95, groups)
+    assert (low + high) / 2 == pytest.approx((share + square / 2) / (1 + square))
+    assert intervals.even_groups(groups) == pytest.approx(64 / 24)
+
+
+def test_of_one_group_nothing_is_known() -> None:
+    one = np.zeros(40, np.int64)
+    assert intervals.wilson(np.ones(40, bool), 0.95, one) == (0, 1)
+    assert "all test examples are of one group" in intervals.doubts(one)[0]
+    assert np.isnan(intervals.mean_interval(np.ones(40), 0.95, one)).all()
+
+
+def test_few_and_very_uneven_groups_are_warned_of_and_enough_even_ones_are_not() -> None:
+    groups = np.repeat(np.arange(40), 10)
+    assert intervals.doubts(groups) == intervals.doubts(None) == []
+    (few,) = intervals.doubts(groups[:150])
+    assert few.startswith("the intervals rest on 15 groups; with so few, 95 % intervals of")
+    uneven = np.repeat(np.arange(120), [900] + [10] * 119)
+    assert "120 groups, which weigh as 5 of equal size" in intervals.doubts(uneven)[0]
+
+
+def test_a_mean_of_groups_is_that_of_their_means() -> None:
+    values = np.random.default_rng(1).normal(size=12)
+    got = intervals.mean_interval(np.repeat(values, 5), 0.9, np.repeat(np.arange(12), 5))
+    wanted = stats.t.interval(0.9, 11, values.mean(), stats.sem(values))
+    assert got == pytest.approx(wanted)
+
+
+def test_percentiles_of_few_groups_are_taken_further_out() -> None:
+    assert intervals.expanded(0.95, None) == 0.95
+    wide, wider = (intervals.expanded(0.95, np.arange(count)) for count in (40, 8))
+    assert 0.95 < wide < wider < 1
+    reach = np.sqrt(8 / 7) * stats.t.ppf(0.975, 7)
+    assert wider == pytest.approx(2 * stats.norm.cdf(reach) - 1)
+
+
+def test_intervals_hold_the_truth_of_grouped_answers() -> None:
+    found = cell(groups=15, spread=0, accuracy=0.7, alike=1 / 3, draws=200)
+    assert found.by_example < 0.8
+    assert found.wilson > 0.9
+
+
+def test_what_is_warned_of_is_what_the_page_has() -> None:
+    lines = (ROOT / "benchmarks" / "intervals.md").read_text().splitlines()
+    start = lines.index(next(line for line in lines if line.startswith("| groups | sizes")))
+    rows = [line for line in lines[start : lines.index("", start)] if "---" not in line]
+    table = pd.read_csv(io.StringIO("\n".join(rows)), sep=r"\s*\|\s*", engine="python")
+    few = [
+        intervals.too_few(groups, even)
+        for groups, even in zip(table["groups"], table["even groups"], strict=True)
+    ]
+    assert table["expanded"][few].min() == pytest.approx(intervals.FEW_HELD, abs=0.005)
+    assert table["Wilson"].min() == pytest.approx(intervals.PROPORTIONS_HELD, abs=0.01)
+    # What was asked for: of even groups.
+    even = table[(table["sizes"] == "ten each")].set_index(["accuracy", "groups"])["Wilson"]
+    assert even[0.7].min() >= 0.92
+    assert even[0.9][[40, 100]].min() >= 0.92
