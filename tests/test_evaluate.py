@@ -345,12 +345,15 @@ def test_examples_of_a_group_count_as_one(evaluated, capsys):
     group = {path: f"patient {place // 3}" for place, path in enumerate(order)}
     manifest["group"] = [group.get(path, "") for path in manifest["path"]]
     assert (manifest["group"] != "").sum() == test.sum()
+    manifest["slice:patient"] = manifest["group"]
     manifest.to_parquet(MANIFEST)
     evaluate()
     together, said = json.loads(METRICS.read_text()), capsys.readouterr().out
     assert together["test"] == alone["test"] | {"groups": 10}
     assert "on 30 test examples of 10 groups, 95 % interval" in said
     assert "warning: the intervals rest on 10 groups; with so few" in said
+    assert "evaluate: 10 slices were not tested: too few groups\n" in said
+    assert pd.read_csv(SLICES)["p_value"].isna().all()
     for name in ("accuracy", "loss", "balanced_accuracy"):
         wide, narrow = (np.ptp([*of["interval"][name].values()]) for of in (together, alone))
         assert wide > 1.3 * narrow, name

@@ -221,8 +221,8 @@ def of_slice(table: pd.DataFrame) -> list[dict[str, Any]]:
         shown[name] = shown[name].map(lambda value: _figure(by, value), na_action="ignore")
     p_values = shown["corrected_p_value"]
     few = shown["of_others"].notna() & p_values.isna()
-    shown["corrected_p_value"] = p_values.map(lambda p: f"{p:.2g}", na_action="ignore")
-    shown.loc[few, "corrected_p_value"] = "not tested: too few groups"
+    said = p_values.map(lambda p: f"{p:.2g}", na_action="ignore").astype(object)
+    shown["corrected_p_value"] = said.mask(few, "not tested: too few groups")
     return rows(shown.fillna("–"))
 
 
