@@ -7,7 +7,8 @@ true accuracy, and the answers in it are binomial (beta-binomial). Sizes are eve
 group, or log-normal about ten. Every draw is measured in four ways: by percentiles of resampled
 examples, as `evaluate` did before it knew of groups; by percentiles of resampled groups; by the
 expanded percentiles that it takes for measures other than proportions; and by Wilson's interval
-with an effective number of examples, which it takes for proportions.
+with an effective number of examples, which it takes for proportions. At the end, equal slices are
+compared.
 """
 
 from collections.abc import Iterable
@@ -15,10 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from benchmarks.harness import table
 from pipeline.tasks.intervals import ENOUGH, even_groups, expanded, too_few, wilson
 from pipeline.tasks.metrics import interval
+from pipeline.tasks.slices import slice_table
 
 Floats = npt.NDArray[np.float64]
 
@@ -64,8 +67,13 @@ def measure(draws: int = 1000) -> str:
         for examples in ALONE
         for accuracy in ACCURACIES
     }
-    few = [found for (groups, _, _), found in cells.items() if too_few(int(groups), found.even)]
-    enough = [found for found in cells.values() if found not in few]
+    sliced = [
+        (*map(str, of), *called(*of, draws))
+        for of in ((5, 10, 0), (10, 30, 0), (0, 0, 20), (5, 5, 10))
+    ]
+    every = [*cells.items(), *others.items()]
+    few = [found for (groups, _, _), found in every if too_few(int(groups), found.even)]
+    enough = [found for _, found in every if found not in few]
     uneven, very = SPREADS["uneven"], SPREADS["very uneven"]
     return f"""# Do 95 % intervals hold the truth, if examples come in groups?
 
@@ -82,8 +90,17 @@ ten with a standard deviation of the logarithm of {uneven:g} (uneven) or {very:g
 
 {table(COLUMNS.format("sizes"), [(*of, *found) for of, found in cells.items()])}
 
-`evaluate` warns of fewer than {ENOUGH} even groups, and of groups that weigh as less than half as
-many even ones. The least share of draws in which an interval held the truth:
+## Without correlation, and with more of it
+
+Groups have ten examples each.
+
+{table(COLUMNS.format("correlation"), [(*of, *found) for of, found in others.items()])}
+
+## What `evaluate` warns of
+
+It warns of fewer than {ENOUGH} even groups, and of groups that weigh as less than half as
+many even ones. In both tables above, the least
+share of draws in which an interval held the truth:
 
 {
         table(
@@ -97,21 +114,25 @@ many even ones. The least share of draws in which an interval held the truth:
 
 Expanded percentiles are worst where nearly all answers are right, as few groups then differ.
 
-## Without correlation, and with more of it
-
-Groups have ten examples each.
-
-{table(COLUMNS.format("correlation"), [(*of, *found) for of, found in others.items()])}
-
 ## Without groups
 
 Percentiles are those of resampled examples, as all intervals were before. Wilson's interval takes
 the number of examples as it is.
 
 {table(ONE_BY_ONE, [(*of, *found) for of, found in single.items()])}
+
+## Slices
+
+The share of {draws:,} draws in which two slices of the same accuracy, 0.8, were called different at
+p ≤ 0.05: by Fisher's test of the examples, as before, and by moving whole groups. Groups are
+uneven, and have an intra-class correlation of 1/3; those on both sides have, at random, one share
+of right answers or one for each side.
+
+{table(SLICED, sliced)}
 """
 
 
+SLICED = "groups inside | outside | on both sides | Fisher {:.3f} | whole groups {:.3f}"
 ONE_BY_ONE = "examples | accuracy | percentiles {:.3f} | Wilson {:.3f} | its width {:.2f}"
 
 
@@ -156,6 +177,26 @@ def alone(examples: int, accuracy: float, draws: int) -> tuple[float, float, flo
     ends = np.array([wilson(np.arange(examples) < count, CONFIDENCE) for count in right])
     widths = float((ends[:, 1] - ends[:, 0]).mean())
     return float(percentiles.mean()), float(holds(accuracy, *ends.T).mean()), widths
+
+
+def called(inside: int, outside: int, mixed: int, draws: int) -> tuple[float, float]:
+    """How often equal slices differ by Fisher's test, and if whole groups are moved."""
+    generator, groups = np.random.default_rng([inside, outside, mixed]), inside + outside + mixed
+    found = np.zeros((draws, 2))
+    for draw in range(draws):
+        sizes = np.exp(0.5 * generator.standard_normal(groups) - 0.125)
+        codes = np.repeat(np.arange(groups), np.maximum(1, np.round(SIZE * sizes)).astype(int))
+        side = generator.random(len(codes)) < 0.5
+        side[codes < inside + outside] = codes[codes < inside + outside] < inside
+        shares = generator.beta(1.6, 0.4, (2, groups))
+        shares[1] = np.where(generator.random(groups) < 0.5, shares[0], shares[1])
+        right = generator.random(len(codes)) < shares[side.astype(int), codes]
+        slices = pd.DataFrame({"slice": np.where(side, "inside", "outside")})
+        for place, of in enumerate((None, codes)):
+            table = slice_table(slices, right, CONFIDENCE, groups=of)
+            found[draw, place] = table["p_value"].iloc[0] <= 1 - CONFIDENCE
+    by_example, by_group = found.mean(axis=0).tolist()
+    return by_example, by_group
 
 
 def of_examples(
