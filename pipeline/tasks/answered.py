@@ -26,7 +26,7 @@ OF_NUMBERS = ("mae", "rmse", "r2")
 def read_answers(predictions: Path, manifest: Path) -> pd.DataFrame | None:
     """A model's answers, a row a test example, by its digest; None where there are none.
 
-    Of several labels and of numbers the manifest's columns of targets stand beside them.
+    The manifest's column `group` stands beside them, if there is one, and its columns of targets.
 
     Args:
         predictions: as `evaluate` writes it.
@@ -36,28 +36,30 @@ def read_answers(predictions: Path, manifest: Path) -> pd.DataFrame | None:
         texts = {"path": str, "label": str, "predicted": str}
         written = pd.read_csv(predictions, dtype=texts, keep_default_na=False)
         answers = cells.as_written(written)
-        targets = [name for name in pq.read_schema(manifest).names if name.startswith(TARGET)]
-        rows = pd.read_parquet(manifest, columns=["path", "digest", *targets]).set_index("path")
+        names = pq.read_schema(manifest).names
+        targets = [name for name in names if name.startswith(TARGET)]
+        beside = [*targets, *(["group"] if "group" in names else [])]
+        rows = pd.read_parquet(manifest, columns=["path", "digest", *beside]).set_index("path")
     except (FileNotFoundError, ValueError, pa.ArrowException):
         return None
     if not {"label", *([] if targets else ["predicted", "probability"])} <= set(answers.columns):
         return None  # another project's
     of_rows = rows.reindex(answers["path"])
     found = answers.set_index(pd.Index(of_rows["digest"], name="digest"))
-    return found.assign(**{name: of_rows[name].to_numpy() for name in targets})
+    return found.assign(**{name: of_rows[name].to_numpy() for name in beside})
 
 
 @dataclass(frozen=True)
 class Pair:
     """What two models answered, old and new: whether each answer is `right`, or how to measure.
 
-    `differing` is the number of examples of which they say something else.
+    `differing` are the examples [n] of which they say something else.
     """
 
     right: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None = None
     weigh: tuple[Weigh, ...] = ()
     outputs: int = 1
-    differing: int = 0
+    differing: npt.NDArray[np.bool_] | None = None
 
 
 def paired(old: pd.DataFrame, new: pd.DataFrame, measure: str, bins: int) -> Pair | None:
@@ -134,8 +136,9 @@ def _of_numbers(
     return Pair(weigh=weigh, outputs=len(names), differing=_differing(*answers))
 
 
-def _differing(before: Array, now: Array) -> int:
-    return int((before != now).any(axis=1).sum())
+def _differing(before: Array, now: Array) -> npt.NDArray[np.bool_]:
+    found: npt.NDArray[np.bool_] = (before != now).any(axis=1)
+    return found
 
 
 def _chosen(answers: pd.DataFrame, names: list[str]) -> npt.NDArray[np.bool_]:

@@ -7,6 +7,11 @@ Every other measure is compared by a paired bootstrap: both models are measured 
 resamples, and their difference is told from zero where it is larger than its standard error there,
 times the quantile of Student's t (Efron and Tibshirani, 1993, chapter 12). The percentiles of the
 resamples would call equal models different in up to 10 of 100 draws, of 60 examples.
+
+Examples of one group (a patient, a recording) go up and down together too. If some of the shared
+examples belong to one group, the group is what is counted: McNemar's test becomes the permutation
+test that flips the sign of each group's difference (Fisher, 1935), of which McNemar's is the case
+of single examples, and the bootstrap draws whole groups.
 """
 
 import math
@@ -19,31 +24,39 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from ..tables.manifest import groups as groups_of
 from .answered import paired
 from .metrics import Array, resample, whole
 
 LEVEL = 0.05  # equal models are called different in at most this share of draws
 POWER = 0.8  # share of draws in which a difference is seen, at the number of examples foretold
+SURE = 0.99  # share of draws in which a difference is seen that is said not to go unseen
 RESAMPLES = 2000
-REACH = float(stats.norm.ppf(1 - LEVEL / 2)), float(stats.norm.ppf(POWER))  # standard errors
+FEWEST = 6  # groups: of fewer, no outcome at all would be a proof at the level of 5 %
+
+Answer = Literal["better", "worse", "cannot tell", "not tested: too few groups"]
+Needed = Callable[[float, float], float]  # examples for a difference, to be seen in this share
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What became of a comparison on the `shared` examples.
+    """What became of a comparison on the `shared` examples, which belong to so many `groups`.
 
     `old` and `new` are the measure of each model; `found` says in words how far apart they are.
     Where the answer is 'cannot tell', about `more` further examples would tell a `difference` in
-    `POWER` of draws; 0 where that is not known.
+    `POWER` of draws; 0 where that is not known. A true difference of `unseen` is called one in
+    `SURE` of draws, a smaller one less often; NaN where that is not known.
     """
 
-    answer: Literal["better", "worse", "cannot tell"]
+    answer: Answer
     shared: int
     old: float
     new: float
     found: str
     more: int = 0
     difference: float = 0
+    groups: int = 0
+    unseen: float = math.nan
 
 
 def compare(
@@ -53,18 +66,21 @@ def compare(
     lower_is_better: bool,
     difference: float,
     bins: int,
+    level: float = LEVEL,
 ) -> Comparison | None:
     """Compare two models on the test examples that both were asked about.
 
-    The labels, or numbers, are those of `new`: some may have been corrected since.
+    The labels or numbers, and the groups, are those of `new`: some may have been corrected since.
 
     Args:
-        old: answers, as `answered.read_answers` gives them.
+        old: answers, as `answered.read_answers` gives them; without a column `group`, each
+            example is a group of its own.
         new: those of the other model.
         measure: a name in the `Scores.overall` of their task.
         lower_is_better: as with the loss.
         difference: of the measure, for which the number of examples is foretold.
         bins: of the calibration error.
+        level: share of draws in which equal models may be called different.
 
     Returns:
         None where the answers do not tell the measure.
@@ -77,50 +93,129 @@ def compare(
     pair = paired(old, new, measure, bins)
     if pair is None:
         return None
+    groups = groups_of(new.rename_axis("digest").reset_index())
     if pair.right is not None:
-        return _mcnemar(*pair.right, difference)
+        was, now = (float(right.mean()) for right in pair.right)
+        if few := _too_few(groups, level):
+            return _untested(was, now, groups, few)
+        return _of_right(*pair.right, groups, difference, level)
     # One seed for both, so that each resample holds the same examples.
     (was, resampled_old), (now, resampled_new) = (
         (
             float(whole(weigh, len(shared)).overall[measure][0]),
-            resample(weigh, len(shared), pair.outputs, RESAMPLES, 0).overall[measure],
+            resample(weigh, len(shared), pair.outputs, RESAMPLES, 0, groups).overall[measure],
         )
         for weigh in pair.weigh
     )
     if math.isnan(was) or math.isnan(now):
         return None
+    if few := _too_few(groups, level):
+        return _untested(was, now, groups, few)
+    differing = len(np.unique(groups[pair.differing]))
     gains = resampled_new - resampled_old
-    return _bootstrapped(was, now, gains, pair.differing, len(shared), lower_is_better, difference)
+    return _bootstrapped(was, now, gains, differing, groups, lower_is_better, difference, level)
 
 
-def _mcnemar(
-    before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_], difference: float
+def _count(groups: npt.NDArray[np.int64]) -> int:
+    return int(groups.max()) + 1
+
+
+def _too_few(groups: npt.NDArray[np.int64], level: float) -> int:
+    """How many groups a test would need, if there are fewer; else 0.
+
+    Half of all patterns of signs are mirror images, so the rarest outcome has p = 2 / 2^G.
+    """
+    needed = max(FEWEST, 1 + math.ceil(-math.log2(level)))
+    return needed if _count(groups) < min(needed, len(groups)) else 0
+
+
+def _untested(was: float, now: float, groups: npt.NDArray[np.int64], needed: int) -> Comparison:
+    found = f"{_count(groups)} groups, of at least {needed}"
+    answer: Answer = "not tested: too few groups"
+    return Comparison(answer, len(groups), was, now, found, groups=_count(groups))
+
+
+def _of_right(
+    before: npt.NDArray[np.bool_],
+    now: npt.NDArray[np.bool_],
+    groups: npt.NDArray[np.int64],
+    difference: float,
+    level: float,
 ) -> Comparison:
-    """McNemar's test of whether each answer is right, [n], before and now."""
-    examples = len(now)
+    """Compare by whether each answer is right, [n], before and now."""
+    examples, count = len(now), _count(groups)
     gained, lost = int((now & ~before).sum()), int((before & ~now).sum())
     differing = gained + lost
-    p_value = float(stats.binomtest(gained, differing).pvalue) if differing else 1.0
-    found = f"{gained} right that were wrong, {lost} wrong that were right; p = {p_value:.2g}"
-    figures = examples, float(before.mean()), float(now.mean()), found
-    if p_value <= LEVEL:
-        return Comparison("better" if gained > lost else "worse", *figures)
-    # Two wins and two losses more than were seen (Agresti and Coull, 1998): of few examples, the
-    # share on which the models differ is known badly, and a low guess would foretell too little.
-    share = (differing + 4) / (examples + 4)
-    wanted = _wanted(lambda size: _examples(share, size), difference, examples)
-    return Comparison("cannot tell", *figures, *wanted)
+    found = f"{gained} right that were wrong, {lost} wrong that were right"
+    if count == examples:
+        p_value = float(stats.binomtest(gained, differing).pvalue) if differing else 1.0
+        # Two wins and two losses more than were seen (Agresti and Coull, 1998): of few examples,
+        # the share on which the models differ is known badly, and a low guess would foretell too
+        # little.
+        share = (differing + 4) / (examples + 4)
+
+        def needed(size: float, power: float) -> float:
+            return _examples(share, size, level, power)
+
+    else:
+        sums = np.bincount(groups, weights=now.astype(float) - before)
+        p_value = flipped(np.rint(sums).astype(np.int64))
+        found += f", in {np.count_nonzero(sums)} of {count} groups"
+        error = math.sqrt(float((sums**2).sum()) + 4) / (examples + 4)
+        needed = _by_error(error, examples, count, level)
+    figures = examples, float(before.mean()), float(now.mean()), f"{found}; p = {p_value:.2g}"
+    unseen = min(_unseen(needed, examples), 1.0)
+    if p_value <= level:
+        answer: Answer = "better" if gained > lost else "worse"
+        return Comparison(answer, *figures, groups=count, unseen=unseen)
+    wanted = _wanted(lambda size: needed(size, POWER), difference, examples)
+    return Comparison("cannot tell", *figures, *wanted, count, unseen)
 
 
-def _examples(share: float, difference: float) -> float:
+def flipped(sums: npt.NDArray[np.int64]) -> float:
+    """The exact p-value of the test that flips the signs of whole numbers [G] at random.
+
+    It is the share of all 2^G patterns of signs whose total is at least as far from 0 as that of
+    `sums`. No pattern is drawn: the distribution of the total is the inverse Fourier transform of
+    the product of the cosines.
+    """
+    sizes, counts = np.unique(np.abs(sums[sums != 0]), return_counts=True)
+    farthest = int((sizes * counts).sum())
+    length = 2 * farthest + 1
+    angles = 2 * np.pi / length * np.arange(length)
+    product = np.ones(length)
+    for size, count in zip(sizes, counts, strict=True):
+        product *= np.cos(size * angles) ** int(count)
+    chances = np.fft.ifft(product).real
+    far = np.abs(np.fft.fftfreq(length, 1 / length)) > abs(int(sums.sum())) - 0.5
+    # Rounding leaves about 1e-16 where there is nothing; the rarest outcome is known exactly.
+    return min(1.0, max(float(chances[far].sum()), 2.0 ** (1 - int(counts.sum()))))
+
+
+def _reach(level: float, power: float) -> tuple[float, float]:
+    """Standard errors of the normal distribution."""
+    return float(stats.norm.ppf(1 - level / 2)), float(stats.norm.ppf(power))
+
+
+def _examples(share: float, difference: float, level: float, power: float) -> float:
     """How many examples McNemar's test needs, for models that differ on a `share` of them.
 
     Connor (1987), with a correction for that the exact test counts whole examples.
     """
-    share = max(share, difference)
-    reach = REACH[0] * math.sqrt(share) + REACH[1] * math.sqrt(share - difference**2)
+    share, reaches = max(share, difference), _reach(level, power)
+    reach = reaches[0] * math.sqrt(share) + reaches[1] * math.sqrt(max(share - difference**2, 0))
     root = (reach + math.sqrt(reach**2 + 4 * difference)) / (2 * difference)
     return root**2
+
+
+def _by_error(error: float, examples: int, groups: int, level: float) -> Needed:
+    """How many examples a difference needs whose standard error on these `examples` is known."""
+
+    def needed(size: float, power: float) -> float:
+        reach = sum(_reach(level, power)) * error / size
+        return examples * reach**2 * (1 + 3 / math.sqrt(groups))
+
+    return needed
 
 
 def _bootstrapped(
@@ -128,28 +223,44 @@ def _bootstrapped(
     now: float,
     resampled: Array,
     differing: int,
-    examples: int,
+    groups: npt.NDArray[np.int64],
     lower_is_better: bool,
     difference: float,
+    level: float,
 ) -> Comparison:
-    """The paired bootstrap's answer, from the difference of the measure on each resample."""
-    gain = now - before
+    """The paired bootstrap's answer, from the difference of the measure on each resample.
+
+    `differing` is the number of groups in which the models say something else.
+    """
+    gain, examples, count = now - before, len(groups), _count(groups)
     # Of a single example nothing can be known; the resamples are then all alike.
-    freedom = max(examples - 1, 1)
-    error = float(np.nanstd(resampled, ddof=1)) * math.sqrt(examples / freedom)
-    reach = error * float(stats.t.ppf(1 - LEVEL / 2, freedom))
-    found = f"95 % interval of the difference {gain - reach:+.3g} to {gain + reach:+.3g}"
+    freedom = max(count - 1, 1)
+    error = float(np.nanstd(resampled, ddof=1)) * math.sqrt(count / freedom)
+    reach = error * float(stats.t.ppf(1 - level / 2, freedom))
+    found = f"{100 * (1 - level):g} % interval of the difference"
+    found += f" {gain - reach:+.3g} to {gain + reach:+.3g}"
     figures = examples, before, now, found
+    needed = _by_error(error, examples, count, level)
+    unseen = _unseen(needed, examples) if error else math.nan
     # As in McNemar's test, few answers that differ prove nothing, even if all go one way.
-    if abs(gain) > reach and 2 ** (1 - differing) <= LEVEL:
-        rose = gain > 0
-        return Comparison("worse" if rose == lower_is_better else "better", *figures)
+    if abs(gain) > reach and 2 ** (1 - differing) <= level:
+        answer: Answer = "worse" if (gain > 0) == lower_is_better else "better"
+        return Comparison(answer, *figures, groups=count, unseen=unseen)
+    wanted = (0, difference)
+    if error:
+        wanted = _wanted(lambda size: needed(size, POWER), difference, examples)
+    return Comparison("cannot tell", *figures, *wanted, count, unseen)
 
-    def needed(size: float) -> float:
-        return examples * (sum(REACH) * error / size) ** 2 * (1 + 3 / math.sqrt(examples))
 
-    wanted = _wanted(needed, difference, examples) if error else (0, difference)
-    return Comparison("cannot tell", *figures, *wanted)
+def _unseen(needed: Needed, examples: int) -> float:
+    """The least difference that is seen in `SURE` of draws of so many examples."""
+    low, high = 0.0, 1.0
+    while needed(high, SURE) > examples:
+        low, high = high, 2 * high
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if needed(middle, SURE) > examples else (low, middle)
+    return high
 
 
 def _wanted(
