@@ -3,14 +3,18 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows import compared
 from flows.artifacts import leaves
-from pipeline import kinds, tasks
-from pipeline.core import params
-from pipeline.core.paths import MANIFEST, PARAMS, PREDICTIONS
+from flows.reference import START_ANEW, Reference
+from pipeline import tasks
+from pipeline.core.paths import MANIFEST, PREDICTIONS
+
+if TYPE_CHECKING:  # pandas and SciPy take a second to import
+    from pipeline.tasks.paired import Comparison
 
 KEPT = Path(".headstart/before")  # there while a guarded run has come to no end
 METRICS = ".metrics"  # in KEPT: those of before
@@ -32,11 +36,13 @@ class Judgement(NamedTuple):
     """What the gate says of a run's result, and what becomes of that.
 
     `take`: it takes the old result's place. `keep` and `fail`: the old result comes back, and the
-    run is Completed as "Kept", or Failed.
+    run is Completed as "Kept", or Failed. A result that `leads` is the reference from then on, if
+    it is taken.
     """
 
     words: str
     does: What
+    leads: bool = False
 
 
 class Gate(BaseModel):
@@ -67,47 +73,26 @@ class Gate(BaseModel):
             return self.better == "lower"
         return tasks.measure(metric.removeprefix("test.")).lower_is_better
 
-    def by_answers(self, metric: str, before: Path, root: Path) -> Judgement | None:
-        """Compare two models by their answers about the test examples that both were asked about.
+    def fate(self, last: "Comparison", reference: "Comparison | None", lower: bool) -> What:
+        """What becomes of a result by its answers.
+
+        One that is worse than the reference is taken all the same if it is better than the last
+        one: turned down, it would leave the worse of the two in place.
 
         Args:
-            metric: what they are compared by.
-            before: a folder with the answers of the model that was there.
-            root: the project, with those of the new one.
-
-        Returns:
-            None where the answers do not tell the metric.
+            last: how it compares with the last result.
+            reference: and with the reference; None where it is not compared with one.
+            lower: whether less is better.
         """
-        measure = metric.removeprefix("test.")
-        if self.margin is not None or measure == metric:
-            return None
-        from pipeline.tasks import answered, paired  # pandas and SciPy take a second to import
-
-        old, new = (
-            answered.read_answers(folder / PREDICTIONS, folder / MANIFEST)
-            for folder in (before, root)
-        )
-        if old is None or new is None:
-            return None
-        bins = params.load(kinds.schema, root / PARAMS).evaluate.calibration_bins
-        lower = self.lower_is_better(metric)
-        found = paired.compare(old, new, measure, lower, self.difference, bins)
-        if found is None:
-            return None
-        words: str = found.answer
-        if found.more:
-            words += f": about {found.more:,} more test examples would tell"
-            words += f" a difference of {found.difference:g}"
-        if found.shared:
-            was, now = (tasks.figure(measure, figure) for figure in (found.old, found.new))
-            words += f"; {metric} is {now} and was {was} on the"
-            words += f" {found.shared:,} test examples that both runs share"
-        does = {
-            "better": self.when_better,
-            "worse": self.when_worse,
-            "cannot tell": self.when_cannot_tell,
-        }
-        return Judgement(f"{words} ({found.found})", does[found.answer])
+        does: What = "take"
+        if last.answer == "cannot tell":
+            does = self.when_cannot_tell
+        elif compared.is_worse(last, lower):
+            does = self.when_worse
+        elif last.answer == "better":
+            does = self.when_better
+        below = reference is not None and compared.is_worse(reference, lower)
+        return self.when_worse if does == "take" and below and last.answer != "better" else does
 
     def by_figures(
         self, metric: str, before: dict[str, Any], now: dict[str, Any]
@@ -171,12 +156,15 @@ class Guard:
             metrics.write_text(json.dumps(before))
         self._before: dict[str, Any] = json.loads(metrics.read_text())
 
-    def judge(self, failed: list[str], now: dict[str, Any]) -> Judgement | None:
+    def judge(
+        self, failed: list[str], now: dict[str, Any], reference: Reference | None = None
+    ) -> Judgement | None:
         """What becomes of the run's result; None where there is nothing to say against it.
 
         Args:
             failed: the stages that failed.
             now: the metrics, as `process.metrics` gives them.
+            reference: that results are compared with besides.
         """
         metric = self._gate.metric_in(self._before)
         if value(self._before, metric) is None:
@@ -188,10 +176,40 @@ class Guard:
         was, task = task_of(self._before), task_of(now)
         if was and task and was != task:
             words = f"the task was {was} and is {task} now, so the two models are not compared"
-            return Judgement(words, self._gate.when_cannot_tell)
-        told = value(now, metric) is not None
-        answers = self._gate.by_answers(metric, self._kept / ANSWERS, self._root) if told else None
-        return answers or self._gate.by_figures(metric, self._before, now)
+            return Judgement(words, self._gate.when_cannot_tell, leads=True)
+        if self._gate.margin is None and value(now, metric) is not None:
+            judged = self._by_answers(metric, reference)
+            if judged:
+                return judged
+        return self._gate.by_figures(metric, self._before, now)
+
+    def _by_answers(self, metric: str, reference: Reference | None) -> Judgement | None:
+        lower = self._gate.lower_is_better(metric)
+        asked = self._root, lower, self._gate.difference
+        with_last = compared.compare(metric, self._kept / ANSWERS, *asked)
+        if with_last is None:
+            return None
+        last, _ = with_last
+        words = compared.beside_last(metric, last)
+        if reference is None or not reference.noted:
+            return Judgement(words, self._gate.fate(last, None, lower))
+        folder = reference.answers()
+        if isinstance(folder, str):
+            words += f"; {reference.name} is not asked: {folder}"
+            return Judgement(words, self._gate.fate(last, None, lower))
+        beside = compared.compare(metric, folder, *asked, compared.REFERENCE_LEVEL)
+        if beside is None:
+            words += f"; {reference.name} is not asked: its answers do not tell {metric};"
+            words += f" {START_ANEW}"
+            return Judgement(words, self._gate.fate(last, None, lower))
+        found, examples = beside
+        does = self._gate.fate(last, found, lower)
+        said = compared.beside_reference(metric, found, reference.name, examples)
+        if compared.is_worse(found, lower):
+            words = f"{said}; compared with the last result: {words}; {START_ANEW}"
+        else:
+            words = f"{words}; {said}"
+        return Judgement(words, does, leads=found.answer == "better")
 
     def bring_back(self) -> None:
         """Put the copies back; `dvc checkout` of `stages` has to follow."""

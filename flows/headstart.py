@@ -19,6 +19,7 @@ from flows.dvc.pool import Pool
 from flows.dvc.project import check_project, working_copy
 from flows.ends import Cancellation, bury, wait_until_recorded
 from flows.gate import Gate, Guard, Judgement, forget
+from flows.reference import FILE, Reference
 from flows.steps import Run, make_plan, run_stages, submit
 from pipeline.core.errors import (
     BusyError,
@@ -89,13 +90,16 @@ def headstart(
                 return verdict(run, None)
             make_plan(run, targets or [])
             guard = Guard(gate, root, run.plan, run.before) if gate else None
+            reference = Reference(root, pool.ask, remote) if gate and gate.margin is None else None
             run_stages(run)
             now = pool.ask("metrics")
-            judged = guard.judge(run.failed(), now) if guard else None
+            judged = guard.judge(run.failed(), now, reference) if guard else None
             turned_down = judged is not None and judged.does != "take"
             if guard and turned_down:
                 guard.bring_back()
                 pool.ask("checkout", targets=guard.stages)
+            elif reference and not run.failed():
+                lead(reference, judged)
             if guard or not (overrides or run.failed()):
                 forget(root)
             if push and not run.failed() and not turned_down:
@@ -132,6 +136,12 @@ def furnish(root: Path, pool: Pool, overrides: list[str]) -> None:
     pool.ask("share_cache", path=cache)
     pool.ask("checkout", targets=[])
     pool.ask("override", overrides=overrides)
+
+
+def lead(reference: Reference, judged: Judgement | None) -> None:
+    """Make the result that was taken the reference, if it is the first one or leads."""
+    if (reference.noted is None or (judged and judged.leads)) and reference.become():
+        get_run_logger().info("the gate's reference is this result now: commit %s", FILE)
 
 
 def publish(root: Path, run: Run, now: dict[str, Any], judged: Judgement | None) -> Path | None:

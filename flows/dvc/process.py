@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import queue
+import shutil
 import signal
 import socket
 import sys
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from dvc.config import NoRemoteError
 from dvc.dvcfile import LOCK_FILE, PROJECT_FILE, Lockfile
 from dvc.exceptions import (
     DvcException,
@@ -39,6 +41,9 @@ from dvc.stage.serialize import to_single_stage_lockfile
 from dvc.ui import ui
 from dvc.utils.hydra import apply_overrides
 from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError
+from dvc_data.hashfile.hash_info import HashInfo
+from dvc_objects.errors import ObjectFormatError
+from scmrepo.exceptions import SCMError
 
 
 def plan(repo: Repo, targets: list[str], force: bool) -> dict[str, Any]:
@@ -172,6 +177,43 @@ def checkout(repo: Repo, targets: list[str]) -> None:
     repo.checkout(targets or None, force=True, allow_missing=True)
 
 
+def digests(repo: Repo, paths: list[str]) -> dict[str, Any]:
+    """DVC's MD5 of those outputs that it caches, as dvc.lock has it, and git's HEAD."""
+    outs = {relative(repo, out.fs_path): out for stage in repo.index.stages for out in stage.outs}
+    found = {path: outs[path].hash_info for path in paths if path in outs and outs[path].use_cache}
+    commit = None
+    with contextlib.suppress(SCMError, NotImplementedError):  # no commit yet, or no git
+        commit = repo.scm.get_rev()
+    own = repo.cache.local.hash_name
+    return {
+        "digests": {path: info.value for path, info in found.items() if info.name == own},
+        "commit": commit,
+    }
+
+
+def fetch(repo: Repo, digests: dict[str, str], to: str, remote: str | None) -> None:
+    """Copy files that are known by their digest from DVC's cache to a folder.
+
+    Args:
+        repo: the repository.
+        digests: the name in the folder to the MD5.
+        to: the folder.
+        remote: what has those that the cache lacks; the default one if None.
+    """
+    cache = repo.cache.local
+    for path, digest in digests.items():
+        try:
+            cache.check(digest)
+        except (FileNotFoundError, ObjectFormatError):
+            with contextlib.suppress(NoRemoteError):
+                repo.cloud.pull([HashInfo(cache.hash_name, digest)], remote=remote)
+        if not cache.exists(digest):
+            raise DvcException(f"{path} of MD5 {digest} is neither in DVC's cache nor in a remote")
+        target = Path(to, path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(cache.oid_to_path(digest), target)
+
+
 def cache_dir(repo: Repo) -> dict[str, Any]:
     """Where DVC's cache is."""
     return {"path": repo.cache.local_cache_dir}
@@ -200,7 +242,7 @@ REQUESTS: dict[str, Callable[..., dict[str, Any] | None]] = {
     function.__name__: function
     for function in (
         *(plan, reproduce, metrics, pull, push, update, outdated),
-        *(checkout, cache_dir, share_cache, override, save),
+        *(checkout, digests, fetch, cache_dir, share_cache, override, save),
     )
 }
 

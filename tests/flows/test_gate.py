@@ -1,15 +1,21 @@
 """What the gate says of two results, and what becomes of them."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
+from toys import FlowRun, Toy
 
+from flows.dvc.pool import Pool
 from flows.gate import ANSWERS, KEPT, Gate, Guard
+from flows.reference import FETCHED, FILE, Reference
+from pipeline.core.errors import ParamsError
 from pipeline.core.paths import MANIFEST, PARAMS, PREDICTIONS
+from pipeline.tasks.paired import Comparison
 from tests.conftest import ROOT
 
 PLAN = {"train": {"lock": "dvc.lock", "uncached": []}}
@@ -142,4 +148,187 @@ def test_models_of_two_tasks_are_not_compared(tmp_path: Path) -> None:
     assert judged == (
         "the task was classification and is regression now, so the two models are not compared",
         "keep",
+        True,
     )
+
+
+# A pipeline whose model is wrong about as many of 153 test examples as a file says.
+NIGHT = """
+import json, pathlib, shutil
+wrong = int(pathlib.Path("wrong.txt").read_text())
+for folder in ("data", "reports"):
+    pathlib.Path(folder).mkdir(exist_ok=True)
+shutil.copy("examples.parquet", "data/manifest.parquet")
+rows = [f"{n}.jpg,cat,{'dog' if n < wrong else 'cat'},0.9" for n in range(153)]
+text = "\\n".join(["path,label,predicted,probability", *rows, ""])
+pathlib.Path("reports/predictions.csv").write_text(text)
+figures = {"test": {"accuracy": 1 - wrong / 153}}
+pathlib.Path("reports/metrics.json").write_text(json.dumps(figures))
+"""
+
+
+def night(toy: Toy, wrong: int, **gate: Any) -> FlowRun:
+    (toy.root / "wrong.txt").write_text(str(wrong))
+    return toy.flow("--gate", json.dumps(gate))
+
+
+def wrong_now(toy: Toy) -> int:
+    return (toy.root / PREDICTIONS).read_text().count(",dog,")
+
+
+@pytest.fixture
+def nightly(toy: Toy) -> Toy:
+    """A model that is right about everything; the first reference is not made yet."""
+    (toy.root / "night.py").write_text(NIGHT)
+    (toy.root / PARAMS).write_text("evaluate: {}\n")
+    rows = {"path": [f"{n}.jpg" for n in range(153)], "digest": [f"{n:064x}" for n in range(153)]}
+    pd.DataFrame(rows).to_parquet(toy.root / "examples.parquet")
+    stage = {
+        "cmd": "python night.py",
+        "deps": ["night.py", "wrong.txt", "examples.parquet"],
+        "outs": [str(MANIFEST), str(PREDICTIONS)],
+        "metrics": [{"reports/metrics.json": {"cache": False}}],
+    }
+    (toy.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"evaluate": stage}}))
+    return toy
+
+
+def test_many_small_losses_do_not_add_up(nightly: Toy, tmp_path: Path) -> None:
+    toy = nightly
+    assert night(toy, 0).code == 0
+    first = json.loads((toy.root / FILE).read_text())
+    toy.commit()
+    taken = night(toy, 5)
+    assert taken.state["type"] == "COMPLETED"
+    beside = "compared with the reference at p ≤ 0.01"
+    said = f"{beside}: cannot tell; test.accuracy is 0.9673 and was 1.0000 on the 153 test examples"
+    assert said in taken.state["message"]
+    refused = night(toy, 10)  # which is not told from the night before
+    assert refused.state["type"] == "FAILED"
+    assert f"{beside}: worse; test.accuracy is 0.9346" in refused.state["message"]
+    assert "compared with the last result: cannot tell" in refused.state["message"]
+    assert f"delete {FILE}" in refused.state["message"]
+    assert wrong_now(toy) == 5
+    assert json.loads((toy.root / FILE).read_text()) == first
+
+
+@pytest.mark.slow
+def test_a_clone_knows_the_reference_as_far_as_it_has_the_cache(
+    nightly: Toy, tmp_path: Path
+) -> None:
+    toy = nightly
+    for wrong in (0, 5):
+        night(toy, wrong)
+    first = json.loads((toy.root / FILE).read_text())
+    toy.commit()
+    template = tmp_path / "template"
+    toy.run("git", "clone", "--quiet", str(toy.root), str(template))
+    with Toy(tmp_path / "clone", toy.api, template) as clone:
+        local = clone.root / ".dvc" / "config.local"
+        local.write_text(f"[cache]\n    dir = {toy.root}/.dvc/cache\n")
+        clone.run("dvc", "checkout")
+        said = "compared with the reference at p ≤ 0.01: worse"
+        assert said in night(clone, 10).state["message"]
+        assert wrong_now(clone) == 5
+        local.unlink()
+        unknown = night(clone, 9)
+        assert unknown.state["type"] == "COMPLETED"
+        (line,) = unknown.state["message"].splitlines()
+        said = f"{PREDICTIONS} of MD5 {first['predictions']} is neither in DVC's cache nor"
+        assert f"the reference is not asked: {said}" in line
+        assert json.loads((clone.root / FILE).read_text()) == first
+
+
+@pytest.mark.slow
+def test_a_proof_that_it_is_better_makes_a_result_the_reference(nightly: Toy) -> None:
+    toy = nightly
+    toy.commit()
+    night(toy, 20)
+    first = json.loads((toy.root / FILE).read_text())
+    assert first["commit"] == toy.run("git", "rev-parse", "HEAD").strip()
+    night(toy, 13)  # better at 5 %, and not at 1 %
+    assert json.loads((toy.root / FILE).read_text()) == first
+    assert "the reference of commit" in night(toy, 5).state["message"]
+    now = json.loads((toy.root / FILE).read_text())
+    assert now["predictions"] != first["predictions"]
+    assert now["manifest"] == first["manifest"]
+
+
+def test_answers_come_from_the_cache_or_from_a_remote(
+    tmp_path: Path, dvc_template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "project"
+    shutil.copytree(dvc_template, root, symlinks=True)
+    monkeypatch.chdir(root)
+    with Pool(root) as pool:
+        assert not Reference(root, pool.ask, None).become()  # no stage makes answers
+        result(root, 90)
+        outs = [{str(file): {"persist": True}} for file in (MANIFEST, PREDICTIONS)]
+        stage = {"cmd": "true", "outs": outs}
+        (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"evaluate": stage}}))
+        pool.ask("reproduce", stage="evaluate", force=False)
+        assert Reference(root, pool.ask, None).become()
+        answers = (root / PREDICTIONS).read_bytes()
+        remote = tmp_path / "remote"
+        with (root / ".dvc" / "config").open("a") as config:
+            config.write(f"['remote \"store\"']\n    url = {remote}\n")
+        pool.ask("push", remote="store")
+        for kept in (True, False):
+            if not kept:
+                shutil.rmtree(root / ".dvc" / "cache")
+            found = Reference(root, pool.ask, "store").answers()
+            assert found == root / FETCHED
+            assert (root / FETCHED / PREDICTIONS).read_bytes() == answers
+            shutil.rmtree(root / FETCHED)
+        shutil.rmtree(root / ".dvc" / "cache")
+        shutil.rmtree(remote)
+        for name in ("store", None):  # the second is none
+            said = Reference(root, pool.ask, name).answers()
+            assert isinstance(said, str)
+            assert "is neither in DVC's cache nor in a remote" in said
+            assert len(said.splitlines()) == 1
+        (root / FILE).write_text('{"commit": null, "predictions": "../../x", "manifest": ""}')
+        with pytest.raises(ParamsError, match=f"{FILE} cannot be read: bring it back with"):
+            Reference(root, pool.ask, None)
+
+
+@pytest.mark.parametrize(
+    ("last", "reference", "does"),
+    [
+        ("cannot tell", "cannot tell", "take"),
+        ("cannot tell", "worse", "fail"),
+        ("better", "worse", "take"),  # else the worse of the two would stay
+        ("worse", "better", "fail"),
+        ("cannot tell", "not tested: too few groups", "fail"),
+        ("not tested: too few groups", "cannot tell", "fail"),
+    ],
+)
+def test_the_fate_of_a_result_hangs_on_both_comparisons(
+    last: Any, reference: Any, does: str
+) -> None:
+    found = [Comparison(answer, 100, 0.9, 0.8, "") for answer in (last, reference)]
+    assert Gate().fate(*found, lower=False) == does
+    risen = Comparison("not tested: too few groups", 100, 0.8, 0.9, "")
+    assert Gate().fate(risen, None, lower=False) == "take"
+    assert Gate(when_worse="keep").fate(risen, None, lower=True) == "keep"
+
+
+def test_a_patient_counts_once_however_many_examples_it_has(tmp_path: Path) -> None:
+    def of_groups(right: int, size: int) -> dict[str, Any]:
+        metrics = result(tmp_path, right)
+        manifest = pd.read_parquet(tmp_path / MANIFEST)
+        manifest["group"] = [f"patient {number // size}" for number in range(100)]
+        manifest.to_parquet(tmp_path / MANIFEST)
+        return metrics
+
+    for size, said in (
+        (1, "worse; test.accuracy is 0.9000 and was 1.0000 on the 100 test examples that both"),
+        (10, "cannot tell: about 16,000 more test examples, of 1,600 more groups, would"),
+        (25, "not tested: too few groups; test.accuracy is 0.9000 and was 1.0000 on the 100 test"),
+    ):
+        guard = Guard(Gate(when_worse="keep"), tmp_path, PLAN, of_groups(100, size))
+        judged = guard.judge([], of_groups(90, size))
+        assert judged is not None
+        assert judged.words.startswith(said)
+        assert judged.does == ("take" if size == 10 else "keep")
+        shutil.rmtree(tmp_path / KEPT)
