@@ -4,9 +4,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import kinds, tasks
-from pipeline.core import params
-from pipeline.core.paths import MANIFEST, PARAMS, PREDICTIONS
+from pipeline import tasks
+from pipeline.core.paths import MANIFEST, PREDICTIONS
 
 if TYPE_CHECKING:  # pandas and SciPy take a second to import
     from pipeline.tasks.paired import Comparison
@@ -15,16 +14,23 @@ REFERENCE_LEVEL = 0.01  # the reference stays for many nights, and each of them 
 
 
 def compare(
-    metric: str, old: Path, new: Path, lower: bool, difference: float, level: float | None = None
+    metric: str,
+    old: Path,
+    new: Path,
+    lower: bool,
+    difference: float,
+    bins: int,
+    level: float | None = None,
 ) -> "tuple[Comparison, int] | None":
     """Compare two models by their answers about the test examples that both were asked about.
 
     Args:
         metric: what they are compared by.
         old: a folder with the answers of one model.
-        new: the project, with those of the other.
+        new: one with those of the other.
         lower: whether less is better.
         difference: for which the number of examples is foretold.
+        bins: of the calibration error.
         level: how often equal models may be called different; `paired.LEVEL` if None.
 
     Returns:
@@ -39,7 +45,6 @@ def compare(
     answers = [answered.read_answers(at / PREDICTIONS, at / MANIFEST) for at in (old, new)]
     if answers[0] is None or answers[1] is None:
         return None
-    bins = params.load(kinds.schema, new / PARAMS).evaluate.calibration_bins
     found = paired.compare(
         answers[0], answers[1], measure, lower, difference, bins, level or paired.LEVEL
     )

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from flows import compared
 from flows.artifacts import leaves
 from flows.reference import START_ANEW, Reference
-from pipeline import tasks
-from pipeline.core.paths import MANIFEST, PREDICTIONS
+from pipeline import kinds, tasks
+from pipeline.core import params
+from pipeline.core.paths import MANIFEST, PARAMS, PREDICTIONS
 
 if TYPE_CHECKING:  # pandas and SciPy take a second to import
     from pipeline.tasks.paired import Comparison
@@ -185,8 +186,9 @@ class Guard:
 
     def _by_answers(self, metric: str, reference: Reference | None) -> Judgement | None:
         lower = self._gate.lower_is_better(metric)
-        asked = self._root, lower, self._gate.difference
-        with_last = compared.compare(metric, self._kept / ANSWERS, *asked)
+        bins = params.load(kinds.schema, self._root / PARAMS).evaluate.calibration_bins
+        asked, before = (lower, self._gate.difference, bins), self._kept / ANSWERS
+        with_last = compared.compare(metric, before, self._root, *asked)
         if with_last is None:
             return None
         last, _ = with_last
@@ -197,7 +199,8 @@ class Guard:
         if isinstance(folder, str):
             words += f"; {reference.name} is not asked: {folder}"
             return Judgement(words, self._gate.fate(last, None, lower))
-        beside = compared.compare(metric, folder, *asked, compared.REFERENCE_LEVEL)
+        strictly = *asked, compared.REFERENCE_LEVEL
+        beside = compared.compare(metric, folder, self._root, *strictly)
         if beside is None:
             words += f"; {reference.name} is not asked: its answers do not tell {metric};"
             words += f" {START_ANEW}"
@@ -209,7 +212,14 @@ class Guard:
             words = f"{said}; compared with the last result: {words}; {START_ANEW}"
         else:
             words = f"{words}; {said}"
-        return Judgement(words, does, leads=found.answer == "better")
+        if found.answer != "better" or does != "take":
+            return Judgement(words, does)
+        # One lucky model would be hard to equal for all that come after it; two are rare.
+        ahead = compared.compare(metric, folder, before, *strictly)
+        leads = ahead is not None and ahead[0].answer == "better"
+        words += "; the reference is this result now" if leads else ""
+        words += "" if leads else "; if the next one is better than it too, that is the reference"
+        return Judgement(words, does, leads)
 
     def bring_back(self) -> None:
         """Put the copies back; `dvc checkout` of `stages` has to follow."""

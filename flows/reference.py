@@ -1,4 +1,4 @@
-"""The gate's reference: the last result that was called better than the reference before it.
+"""The gate's reference: the first result, then the last one that was called better than it was.
 
 `reference.json`, which git tracks, says which one it is. Its answers stay in DVC's cache, as the
 outputs that they were.

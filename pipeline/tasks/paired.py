@@ -30,7 +30,7 @@ from .metrics import Array, resample, whole
 
 LEVEL = 0.05  # equal models are called different in at most this share of draws
 POWER = 0.8  # share of draws in which a difference is seen, at the number of examples foretold
-SURE = 0.99  # share of draws in which a difference is seen that is said not to go unseen
+SURE = 0.999  # share of draws in which a difference is seen that is said not to go unseen
 RESAMPLES = 2000
 FEWEST = 6  # groups: of fewer, no outcome at all would be a proof at the level of 5 %
 
