@@ -1,11 +1,13 @@
 """Two results of the gate compared by their answers, and what is said of that."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import tasks
-from pipeline.core.paths import MANIFEST, PREDICTIONS
+from pipeline import kinds, tasks
+from pipeline.core import params
+from pipeline.core.paths import MANIFEST, PARAMS, PREDICTIONS
 
 if TYPE_CHECKING:  # pandas and SciPy take a second to import
     from pipeline.tasks.paired import Comparison
@@ -13,42 +15,46 @@ if TYPE_CHECKING:  # pandas and SciPy take a second to import
 REFERENCE_LEVEL = 0.01  # the reference stays for many nights, and each of them is another test
 
 
-def compare(
-    metric: str,
-    old: Path,
-    new: Path,
-    lower: bool,
-    difference: float,
-    bins: int,
-    level: float | None = None,
-) -> "tuple[Comparison, int] | None":
-    """Compare two models by their answers about the test examples that both were asked about.
+@dataclass(frozen=True)
+class Comparing:
+    """What the results of a project are compared by, and how.
 
-    Args:
-        metric: what they are compared by.
-        old: a folder with the answers of one model.
-        new: one with those of the other.
-        lower: whether less is better.
-        difference: for which the number of examples is foretold.
-        bins: of the calibration error.
-        level: how often equal models may be called different; `paired.LEVEL` if None.
-
-    Returns:
-        what was found, and how many examples the old model was asked about; None where the answers
-        do not tell the metric.
+    `difference` is what the number of examples is foretold for.
     """
-    measure = metric.removeprefix("test.")
-    if measure == metric:
-        return None
-    from pipeline.tasks import answered, paired
 
-    answers = [answered.read_answers(at / PREDICTIONS, at / MANIFEST) for at in (old, new)]
-    if answers[0] is None or answers[1] is None:
-        return None
-    found = paired.compare(
-        answers[0], answers[1], measure, lower, difference, bins, level or paired.LEVEL
-    )
-    return (found, len(answers[0])) if found else None
+    metric: str
+    lower_is_better: bool
+    difference: float
+    project: Path
+
+    def models(
+        self, old: Path, new: Path, level: float | None = None
+    ) -> "tuple[Comparison, int] | None":
+        """Compare two models by their answers about the test examples that both were asked about.
+
+        Args:
+            old: a folder with the answers of one model.
+            new: one with those of the other.
+            level: how often equal models may be called different; `paired.LEVEL` if None.
+
+        Returns:
+            what was found, and how many examples the old model was asked about; None where the
+            answers do not tell the metric.
+        """
+        measure = self.metric.removeprefix("test.")
+        if measure == self.metric:
+            return None
+        from pipeline.tasks import answered, paired
+
+        before, now = (
+            answered.read_answers(folder / PREDICTIONS, folder / MANIFEST) for folder in (old, new)
+        )
+        if before is None or now is None:
+            return None
+        bins = params.load(kinds.schema, self.project / PARAMS).evaluate.calibration_bins
+        how = self.lower_is_better, self.difference, bins, level or paired.LEVEL
+        found = paired.compare(before, now, measure, *how)
+        return (found, len(before)) if found else None
 
 
 def is_worse(found: "Comparison", lower: bool) -> bool:

@@ -18,7 +18,8 @@ from flows.dvc.experiment import bring_home, copy_of
 from flows.dvc.pool import Pool
 from flows.dvc.project import check_project, working_copy
 from flows.ends import Cancellation, bury, wait_until_recorded
-from flows.gate import Gate, Guard, Judgement, forget
+from flows.gate import Gate, Judgement
+from flows.guard import Guard, forget
 from flows.reference import FILE, Reference
 from flows.steps import Run, make_plan, run_stages, submit
 from pipeline.core.errors import (

@@ -11,7 +11,8 @@ import yaml
 from toys import FlowRun, Toy
 
 from flows.dvc.pool import Pool
-from flows.gate import ANSWERS, KEPT, Gate, Guard
+from flows.gate import Gate
+from flows.guard import ANSWERS, KEPT, Guard
 from flows.reference import FETCHED, FILE, Reference
 from pipeline.core.errors import ParamsError
 from pipeline.core.paths import MANIFEST, PARAMS, PREDICTIONS
@@ -246,9 +247,9 @@ def test_the_second_result_in_a_row_that_is_better_is_the_reference(nightly: Toy
     night(toy, 20)
     first = json.loads((toy.root / FILE).read_text())
     assert first["commit"] == toy.run("git", "rev-parse", "HEAD").strip()
-    assert "if the next one is better than it too" in night(toy, 5).state["message"]
+    assert "if the next one is so too" in night(toy, 5).state["message"]
     assert json.loads((toy.root / FILE).read_text()) == first
-    assert "the reference is this result now" in night(toy, 6).state["message"]
+    assert "this result is the reference now" in night(toy, 6).state["message"]
     now = json.loads((toy.root / FILE).read_text())
     assert now["predictions"] != first["predictions"]
     assert now["manifest"] == first["manifest"]

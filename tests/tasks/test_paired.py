@@ -1,5 +1,6 @@
 """Two models compared by their answers about the same test examples."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
+from benchmarks import nights
 from benchmarks.gate import POINTS, better_by, simulate
 from pipeline.tasks.answered import read_answers
-from pipeline.tasks.paired import compare
+from pipeline.tasks.paired import compare, flipped
 
 
 def answers(right: list[bool], start: int = 0) -> pd.DataFrame:
@@ -205,3 +207,100 @@ def test_equal_models_pass_for_equal_and_a_better_one_is_seen_with_the_examples_
     found = simulate(measure, examples, 0.9, draws, better_by(POINTS))
     assert found.different <= 0.05
     assert found.told >= 0.8
+
+
+def test_signs_of_groups_are_flipped_in_every_way() -> None:
+    random = np.random.default_rng(0)
+    for count in (1, 2, 6, 9):
+        sums = random.integers(-4, 5, count)
+        signs = np.array(list(product((-1, 1), repeat=count)))
+        share = (np.abs(signs @ sums) >= abs(sums.sum())).mean()
+        assert flipped(sums) == pytest.approx(share)
+    assert flipped(np.zeros(4, np.int64)) == 1
+    # Of single examples it is McNemar's test.
+    for gained, lost in ((15, 2), (0, 40), (700, 650)):
+        one_each = np.repeat([1, -1], [gained, lost])
+        p_value = stats.binomtest(gained, gained + lost).pvalue
+        assert flipped(one_each) == pytest.approx(p_value, abs=1e-12)
+    big = random.integers(-30, 31, 3000)
+    normal = 2 * stats.norm.sf(abs(big.sum()) / np.sqrt((big**2).sum()))
+    assert flipped(big) == pytest.approx(normal, abs=0.01)
+
+
+def grouped(right: list[bool], size: int) -> pd.DataFrame:
+    return answers(right).assign(group=[f"patient {n // size}" for n in range(len(right))])
+
+
+def test_examples_of_one_group_are_one_piece_of_evidence() -> None:
+    old = [True] * 80 + [False] * 20
+    new = [False] * 2 + [True] * 93 + [False] * 5
+    alone = compare(answers(old), answers(new), "accuracy", False, 0.03, 15)
+    nobody = compare(answers(old), answers(new).assign(group=""), "accuracy", False, 0.03, 15)
+    assert alone == nobody
+    assert alone is not None
+    assert alone.answer == "better"
+    found = compare(answers(old), grouped(new, 10), "accuracy", False, 0.03, 15)
+    assert found is not None
+    assert (found.answer, found.shared, found.groups) == ("cannot tell", 100, 10)
+    # The groups differ by -2, 10 and 5: of the eight patterns of signs, four reach 13 or -13.
+    assert found.found == (
+        "15 right that were wrong, 2 wrong that were right, in 3 of 10 groups; p = 0.5"
+    )
+    for measure in ("loss", "balanced_accuracy"):
+        of_each = compare(answers(old), answers(new), measure, measure == "loss", 0.03, 15)
+        of_groups = compare(answers(old), grouped(new, 10), measure, measure == "loss", 0.03, 15)
+        assert of_each is not None
+        assert of_groups is not None
+        assert (of_each.answer, of_groups.answer) == ("better", "cannot tell"), measure
+        assert of_groups.unseen > of_each.unseen
+
+
+@pytest.mark.parametrize("measure", ["accuracy", "loss"])
+def test_of_too_few_groups_nothing_is_tested(measure: str) -> None:
+    old, new = answers([True] * 60), grouped([False] * 60, 12)
+    few = compare(old, new, measure, measure == "loss", 0.03, 15)
+    assert few is not None
+    assert few.answer == "not tested: too few groups"
+    assert (few.groups, few.found) == (5, "5 groups, of at least 6")
+    assert few.old != few.new
+    six = grouped([False] * 60, 10)
+    enough = compare(old, six, measure, measure == "loss", 0.03, 15)
+    assert enough is not None
+    assert enough.answer in {"worse", "cannot tell"}
+    strict = compare(old, six, measure, measure == "loss", 0.03, 15, level=0.01)
+    assert strict is not None
+    assert strict.found == "6 groups, of at least 8"
+    # Where nobody shares a group there are as many as there are examples, however few.
+    five = compare(old[:5], new[:5].assign(group=""), measure, False, 0.03, 15)
+    assert five is not None
+    assert five.answer == "cannot tell"
+
+
+@pytest.mark.parametrize(("measure", "size"), [("accuracy", 1), ("accuracy", 10), ("loss", 1)])
+def test_what_simulates_many_nights_judges_as_the_gate_does(measure: str, size: int) -> None:
+    random = np.random.default_rng(0)
+    own = random.standard_normal((12, 120))
+    old, new = (own + 0.5 * random.standard_normal(own.shape) + 1.2 for _ in range(2))
+    new += np.linspace(-0.6, 0.6, 12)[:, None]
+    said = []
+    for one, other in zip(old, new, strict=True):
+        models = nights.frame(one), nights.frame(other, np.arange(120) // size)
+        found = compare(*models, measure, measure == "loss", 0.03, 15)
+        assert found is not None
+        said.append(found.answer)
+    codes = nights.JUDGED[measure](old, new, size, 0.05)
+    assert [nights.ANSWERS[code] for code in codes] == said
+    assert set(said) == set(nights.ANSWERS)
+
+
+def test_equal_models_pass_for_a_hundred_nights_and_a_slow_fall_ends() -> None:
+    # `benchmarks/gate.md` has more cases and projects; these are always the same few.
+    equal = nights.simulate(nights.Case("accuracy", 153, 1, 0.9), 100)
+    assert equal.refused.sum(axis=0).mean() <= 5
+    assert equal.refused[-10:].mean() <= 0.05
+    falling = nights.Case("accuracy", 600, 1, 0.9, 0.003)
+    found = nights.simulate(falling, 30)
+    assert (found.below.max(axis=0) <= found.unseen).all()
+    assert np.median(found.unseen) < 0.1
+    alone = nights.simulate(falling, 30, reference=False)
+    assert np.median(alone.below[-1]) > 0.25
