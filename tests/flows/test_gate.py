@@ -10,6 +10,7 @@ import pytest
 import yaml
 from toys import FlowRun, Toy
 
+from flows.compared import beside_reference
 from flows.dvc.pool import Pool
 from flows.gate import Gate
 from flows.guard import ANSWERS, KEPT, Guard
@@ -312,6 +313,20 @@ def test_the_fate_of_a_result_hangs_on_both_comparisons(
     risen = Comparison("not tested: too few groups", 100, 0.8, 0.9, "")
     assert Gate().fate(risen, None, lower=False) == "take"
     assert Gate(when_worse="keep").fate(risen, None, lower=True) == "keep"
+
+
+def test_a_reference_that_shares_less_than_half_is_called_old() -> None:
+    said = [
+        beside_reference(
+            "test.accuracy", Comparison("cannot tell", shared, 0.9, 0.8, "", unseen=0.12), "it", 100
+        )
+        for shared in (50, 49, 0)
+    ]
+    assert all("compared with it at p ≤ 0.01: cannot tell" in words for words in said)
+    assert all("; a fall of less than 0.12 can go unseen" in words for words in said)
+    assert "it is old" not in said[0]
+    assert said[1].endswith("; it is old: of its 100 test examples 49 are left")
+    assert said[2].endswith("; it is old: of its 100 test examples 0 are left")
 
 
 def test_a_patient_counts_once_however_many_examples_it_has(tmp_path: Path) -> None:
