@@ -1,14 +1,18 @@
 """Open Prefect's own page: `python -m flows.dashboard`."""
 
 import argparse
+import html
 import os
 import signal
 import sys
 import webbrowser
+from pathlib import Path
 
 from flows import access, server
 from flows.dvc.project import working_copy
 from pipeline.core import command
+
+LEADS = Path(".headstart/dashboard.html")
 
 
 def main() -> None:
@@ -20,17 +24,32 @@ def main() -> None:
     asked = parser.parse_args()
 
     def dashboard() -> None:
-        with server.running(working_copy(), asked.host, asked.port) as api:
-            page = api.removesuffix("/api")
-            asks = "; it asks for the user:password" if os.environ.get(access.WANTED) else ""
-            print(f"the dashboard is at {page}{asks}; Ctrl-C ends it", flush=True)
+        root = working_copy()
+        with server.running(root, asked.host, asked.port, asked.name) as api:
+            page = access.let_in(api)
+            once = " (once: the browser is let in from then on)" if page else ""
+            page = page or api.removesuffix("/api")
+            print(f"the dashboard is at {page}{once}; Ctrl-C ends it", flush=True)
             if sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
-                webbrowser.open(page)
+                webbrowser.open(leads_to(page, root / LEADS))
             ends = {signal.SIGINT, signal.SIGTERM}
             signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # or they would end us, not our waiting
             signal.sigwait(ends)
 
     command.run(dashboard, takes_arguments=True)
+
+
+def leads_to(page: str, file: Path) -> str:
+    """The address of `file`, from where a browser goes on to `page`.
+
+    The command line of a browser is for all users of a machine to see, and the page's address is to
+    let in this one.
+    """
+    file.parent.mkdir(exist_ok=True)
+    file.unlink(missing_ok=True)
+    file.touch(0o600)
+    file.write_text(f'<meta http-equiv="refresh" content="0; url={html.escape(page)}">\n')
+    return file.absolute().as_uri()
 
 
 if __name__ == "__main__":

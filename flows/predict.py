@@ -26,12 +26,19 @@ def main() -> None:
     where = {name: getattr(asked, name).absolute() for name in ("bundle", "folder", "answers")}
 
     def run() -> None:
-        sys.exit(0 if ask(where, asked.every, asked.host, asked.port) else 1)
+        done = ask(where, asked.every, asked.host, asked.port, asked.name)
+        sys.exit(0 if done else 1)
 
     command.run(run, takes_arguments=True, has_colours=True)
 
 
-def ask(where: dict[str, Path], every: float | None, host: str, port: int) -> bool:
+def ask(
+    where: dict[str, Path],
+    every: float | None,
+    host: str,
+    port: int,
+    names: list[str] | None = None,
+) -> bool:
     """Run the flow over the three paths, once or `every` so many seconds; whether all went well.
 
     Raises:
@@ -45,7 +52,7 @@ def ask(where: dict[str, Path], every: float | None, host: str, port: int) -> bo
 
         with access.admitted():
             return bool(predict(**where, return_state=True).is_completed())
-    with server.running(working_copy(), host, port) as api:
+    with server.running(working_copy(), host, port, names) as api:
         os.environ["PREFECT_API_URL"] = api
         from flows.growing import predict
 

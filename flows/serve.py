@@ -27,12 +27,14 @@ def main() -> None:
     asked = parser.parse_args()
 
     def serve() -> None:
-        run(asked.host, asked.port, asked.look_at, asked.look_every)
+        run(asked.host, asked.port, asked.look_at, asked.look_every, asked.name)
 
     command.run(serve, takes_arguments=True, has_colours=True)
 
 
-def run(host: str, port: int, look_at: list[Path], look_every: float) -> None:
+def run(
+    host: str, port: int, look_at: list[Path], look_every: float, names: list[str] | None = None
+) -> None:
     """Serve the deployments and look at the data, until interrupted.
 
     Raises:
@@ -40,7 +42,7 @@ def run(host: str, port: int, look_at: list[Path], look_every: float) -> None:
     """
     root = working_copy()
     with ExitStack() as stack:
-        api = stack.enter_context(server.running(root, host, port))
+        api = stack.enter_context(server.running(root, host, port, names))
         os.environ |= server.QUIET | {"PREFECT_API_URL": api}
         # Only now, for Prefect reads its settings when it is imported.
         from prefect import serve
@@ -55,7 +57,8 @@ def run(host: str, port: int, look_at: list[Path], look_every: float) -> None:
             daemon=True,
         )
         looking.start()
-        print(f"serving {', '.join(d.name for d in found)}; see {api.removesuffix('/api')}")
+        see = access.let_in(api) or api.removesuffix("/api")
+        print(f"serving {', '.join(d.name for d in found)}; see {see}", flush=True)
         # It pauses the schedules when it ends, so that missed nights are not made up for at once.
         serve(*found)
 

@@ -2,6 +2,8 @@
 
 import argparse
 import contextlib
+import ipaddress
+import json
 import os
 import signal
 import subprocess
@@ -12,17 +14,25 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from flows import access
 from flows.complaints import Complaints
 from pipeline.core.errors import RunError
 
 HOST, PORT = "127.0.0.1", 4200
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")  # what a server here is called by in any case
 PATIENCE_SECONDS = 300.0  # the first start makes the database; Prefect's own 20 s can be too few
 # Neither the server nor its clients send figures about their use to anyone.
 QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 ADDRESS = Path(".headstart") / "server"
-ASK_PREFECT = "from prefect.settings import get_current_settings as s; print(s().api.url or '')"
+ASK_PREFECT = """
+import json
+from prefect.settings import get_current_settings
+settings = get_current_settings()
+wanted = settings.server.api.auth_string
+print(json.dumps([settings.api.url or "", wanted and wanted.get_secret_value()]))
+"""
 
 
 def answers(api: str, with_anything: bool = False) -> bool:
@@ -42,7 +52,8 @@ def answers(api: str, with_anything: bool = False) -> bool:
 def find(root: Path) -> str | None:
     """The server to use: PREFECT_API_URL, or one started from the working copy `root` and up.
 
-    None leaves it to Prefect: the address in its profile, or a server for one run alone.
+    None leaves it to Prefect: the address in its profile, or a server for one run alone. The
+    password that was made for the server is in PREFECT_API_AUTH_STRING from then on.
 
     Raises:
         RunError: the address holds a password.
@@ -52,6 +63,8 @@ def find(root: Path) -> str | None:
     if api is None and (root / ADDRESS).exists():
         noted = (root / ADDRESS).read_text()
         api = noted if answers(noted) else None
+    if api:
+        access.bring(api)
     return api
 
 
@@ -61,7 +74,7 @@ def stop_without_home() -> None:
     Raises:
         RunError: its folder cannot be written to.
     """
-    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    home = access.home()
     nearest = next(folder for folder in (home, *home.parents) if folder.exists())
     if not os.access(nearest, os.W_OK):
         raise RunError(
@@ -71,21 +84,35 @@ def stop_without_home() -> None:
 
 
 @contextmanager
-def running(root: Path, host: str, port: int) -> Iterator[str]:
+def running(root: Path, host: str, port: int, names: list[str] | None = None) -> Iterator[str]:
     """The address of a server that is up: the one that is configured, or was started in `root`.
 
     Where there is none, one is started at `host` and `port`; it is found by runs in `root` until
     it is ended here. Its database is SQLite in PREFECT_HOME, or what
-    PREFECT_API_DATABASE_CONNECTION_URL says; its password is in PREFECT_SERVER_API_AUTH_STRING, and
-    from then on in PREFECT_API_AUTH_STRING for Prefect in this process and below.
+    PREFECT_API_DATABASE_CONNECTION_URL says. It answers to `names`, its `host` and loopback's
+    names. Its password is in PREFECT_SERVER_API_AUTH_STRING, or made where only this machine
+    reaches it (see `flows.access`); it is in PREFECT_API_AUTH_STRING for Prefect in this process
+    and below.
 
     Raises:
-        RunError: it does not start, or the one that is configured does not answer.
+        RunError: it does not start, would let in too many, or the one that is configured does not
+            answer.
     """
-    api = f"http://{host}:{port}/api"
-    known = find(root) or _in_profile() or api
+    api = f"{page_at(host, port)}/api"
+    profile = Profile("", None)
+    known = find(root)
+    if known is None:
+        profile = _in_profile()
+        known = profile.api or api
     access.stop_if_shown(known)
     if answers(known, with_anything=known != api):
+        access.bring(known)
+        if access.is_open(known):
+            print(
+                f"the Prefect server at {known} wants no password: any page that a browser opens on"
+                " this machine can have it run commands; end it to have a safe one started",
+                flush=True,
+            )
         yield known
         return
     if known != api:
@@ -93,16 +120,17 @@ def running(root: Path, host: str, port: int) -> Iterator[str]:
             f"the Prefect server at {known} does not answer: start it, or take it out of"
             " PREFECT_API_URL or Prefect's profile to have one started here"
         )
+    stop_if_too_open(host, names or [], profile.wanted)
     stop_without_home()
-    access.share_password()
+    access.share_password(api, profile.wanted)
     # SIGTERM as Ctrl-C: it would end us without our ending the server.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    process = _start(host, port)
+    process = _start(host, port, names or [])
     try:
         if not _is_up(api, process):  # it has been seen to hang as it started
             print("it does not answer; starting it again", flush=True)
             _end(process)
-            process = _start(host, port)
+            process = _start(host, port, names or [])
             if not _is_up(api, process):
                 raise RunError(
                     f"the Prefect server at {api} did not answer in {PATIENCE_SECONDS:.0f} s,"
@@ -110,11 +138,59 @@ def running(root: Path, host: str, port: int) -> Iterator[str]:
                 )
         (root / ADDRESS).parent.mkdir(exist_ok=True)
         (root / ADDRESS).write_text(api)
+        if access.made_for(api):
+            print(
+                f"for Prefect's own commands: export PREFECT_API_URL={api}"
+                f' {access.GIVEN}="$(cat {access.file_of(api)})"',
+                flush=True,
+            )
         yield api
     finally:
         (root / ADDRESS).unlink(missing_ok=True)
         _end(process)
         signal.signal(signal.SIGTERM, before)
+
+
+def page_at(host: str, port: int) -> str:
+    """The address of the page of a server that listens at `host`, as seen from this machine."""
+    if _is_any(host):
+        host = "::1" if ":" in host else HOST
+    return f"http://{_in_address(host)}:{port}"
+
+
+def _is_any(host: str) -> bool:
+    """Whether `host` stands for all addresses of this machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _in_address(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def stop_if_too_open(host: str, names: list[str], wanted: str | None) -> None:
+    """See that a server which others can reach has a password and names that somebody chose.
+
+    Without names a page whose name is rebound to the server would be of its own origin. A `host`
+    that is not all addresses of this machine is a name already.
+
+    Raises:
+        RunError: it has not.
+    """
+    if access.on_this_machine(host):
+        return
+    if wanted is None and not {access.WANTED, access.FILE} & set(os.environ):
+        raise RunError(
+            f"--host {host} opens the server to other machines: set {access.WANTED} to a"
+            f" user:password, or {access.FILE} to a file that holds one"
+        )
+    if not names and _is_any(host):
+        raise RunError(
+            f"--host {host} opens the server to other machines: say with --name HOST, once for"
+            " each, by which names or addresses they call it"
+        )
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -126,30 +202,43 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _in_profile() -> str:
-    """The server that Prefect's profile names; Prefect takes long to import, hence in a process."""
+class Profile(NamedTuple):
+    """What Prefect's settings hold, its profile included."""
+
+    api: str  # empty where there is none
+    wanted: str | None  # the password of a server that is to be started
+
+
+def _in_profile() -> Profile:
+    """What Prefect's settings hold; Prefect takes long to import, hence in a process."""
     command = [sys.executable, "-c", ASK_PREFECT]
     asked = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
     if asked.returncode:
         said = asked.stderr.strip().splitlines()[-1:]
         raise RunError(f"Prefect cannot read its settings: {' '.join(said)}")
-    return asked.stdout.strip()
+    return Profile(*json.loads(asked.stdout))
 
 
-def _start(host: str, port: int) -> subprocess.Popen[bytes]:
+def _start(host: str, port: int, names: list[str]) -> subprocess.Popen[bytes]:
     page = {
         # The page asks this address for its data: its own, whatever host and port that is.
         "PREFECT_SERVER_UI_API_URL": "/api",
+        # No other page may ask: of any origin, by Prefect's default.
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": page_at(host, port),
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         # The second version of the page calls an analytics service whatever it is told.
         "PREFECT_SERVER_UI_V2_ENABLED": "false",
         # How long a stage waits before it asks again for a slot that was taken; 30 by default.
         "PREFECT_SERVER_TASKS_TAG_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
     }
+    answers_to = [*LOOPBACK, *([] if _is_any(host) else [_in_address(host)]), *names]
+    command = [sys.executable, "-m", "flows.door", "--host", host, "--port", str(port)]
+    command += [word for name in answers_to for word in ("--name", name)]
     print(f"starting a Prefect server on {host}:{port}; the first start takes longest", flush=True)
-    return subprocess.Popen(  # noqa: S603 (a fixed command)
-        [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)],
-        env=QUIET | page | os.environ,
+    return subprocess.Popen(  # noqa: S603
+        command,
+        # Both passwords are the same by now, chosen or made.
+        env=QUIET | page | os.environ | {access.WANTED: os.environ[access.GIVEN]},
         start_new_session=True,  # Ctrl-C is for us; we end the server when we are done
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -181,3 +270,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where a server is to be started, for the commands that start one."""
     parser.add_argument("--host", default=HOST, help=f"default: {HOST}, this machine only")
     parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}")
+    parser.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="another name or address by which the server is called; once for each",
+    )

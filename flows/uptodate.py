@@ -6,7 +6,6 @@ little, such a run is told to Prefect's server over its REST API, as the flow wo
 
 import http.client
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ class _Server:
         self._connection = connection(address.netloc, timeout=10)
         self._path = address.path
         # Where Prefect's profile holds the password, the server refuses, and the flow sees to it.
-        who = access.header(os.environ.get(access.GIVEN))
+        who = access.header(access.bring(api))
         self._headers = {"Content-Type": "application/json", **who}
 
     def post(self, path: str, **body: Any) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from toys import PASSWORD, PATIENCE, PROJECT, Toy, free_port, wait_for
+from toys import PATIENCE, PROJECT, Toy, free_port, wait_for
 
+from flows import access
 from flows.server import ADDRESS, QUIET
 
 os.environ |= QUIET  # before any test's module imports Prefect
@@ -18,13 +19,12 @@ os.environ |= QUIET  # before any test's module imports Prefect
 @pytest.fixture(scope="session")
 def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The working copy in which `python -m flows.dashboard` was started, on another port than its
-    own, with a fresh PREFECT_HOME and a password."""
+    own, with a fresh PREFECT_HOME and the password that it makes."""
     root = tmp_path_factory.mktemp("dashboard")
     (root / ".dvc").mkdir()
-    unwanted = {"PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "DISPLAY", "WAYLAND_DISPLAY"}
+    unwanted = {"PREFECT_API_URL", access.GIVEN, access.WANTED, "DISPLAY", "WAYLAND_DISPLAY"}
     env = {name: value for name, value in os.environ.items() if name not in unwanted}
     env |= {"PREFECT_HOME": str(root / "home"), "PYTHONPATH": str(PROJECT)}
-    env |= {"PREFECT_SERVER_API_AUTH_STRING": PASSWORD}
     command = [sys.executable, "-m", "flows.dashboard", "--port", str(free_port())]
     process = subprocess.Popen(command, cwd=root, env=env, start_new_session=True)
     try:
@@ -37,7 +37,14 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def server(dashboard: Path) -> Iterator[str]:
+def password(dashboard: Path) -> str:
+    """The user:password that the server of the tests has made."""
+    (file,) = (dashboard / "home").glob("headstart-*.password")
+    return file.read_text().strip()
+
+
+@pytest.fixture(scope="session")
+def server(dashboard: Path, password: str) -> Iterator[str]:
     """The address of a Prefect server's API, which Prefect uses in this process too."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
@@ -49,7 +56,7 @@ def server(dashboard: Path) -> Iterator[str]:
     )
 
     api = (dashboard / ADDRESS).read_text()
-    ours = {PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: PASSWORD}
+    ours = {PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: password}
     with temporary_settings({**ours, PREFECT_HOME: dashboard / "client"}):
         yield api
         for worker in (EventsWorker, APILogWorker):  # what they still hold is for this server
@@ -69,6 +76,6 @@ def dvc_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def toy(tmp_path: Path, server: str, dvc_template: Path) -> Iterator[Toy]:
-    with Toy(tmp_path / "toy", server, dvc_template) as toy:
+def toy(tmp_path: Path, server: str, password: str, dvc_template: Path) -> Iterator[Toy]:
+    with Toy(tmp_path / "toy", server, dvc_template, password) as toy:
         yield toy

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -9,13 +11,16 @@ from threading import Thread
 import httpx
 import pytest
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, temporary_settings
-from toys import AUTH, PASSWORD, Toy, free_port
+from toys import PROJECT, Toy, free_port
 
 from flows import access, predict, run, serve, uptodate, watch
 from flows.complaints import Complaints
 from flows.dvc import pool
-from flows.server import find
+from flows.server import find, page_at, running, stop_if_too_open
 from pipeline.core.errors import MayPassError, RunError
+
+HERE = "http://127.0.0.1:4200/api"
+ALL = "0.0.0.0"  # noqa: S104
 
 
 def refused(toy: Toy, words: str) -> None:
@@ -76,7 +81,7 @@ def test_a_password_goes_to_no_other_server() -> None:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Sends) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        with temporary_settings({PREFECT_API_AUTH_STRING: PASSWORD}):
+        with temporary_settings({PREFECT_API_AUTH_STRING: "team:one"}):
             assert access.refusal(f"http://127.0.0.1:{server.server_port}") is None
         server.shutdown()
     assert heard == ["/hello"]
@@ -84,8 +89,8 @@ def test_a_password_goes_to_no_other_server() -> None:
 
 def test_a_server_says_nothing_to_who_brings_no_password(toy: Toy) -> None:
     assert httpx.get(f"{toy.api}/admin/settings").status_code == 401
-    shown = httpx.get(f"{toy.api}/admin/settings", auth=AUTH).text
-    assert PASSWORD not in shown
+    shown = httpx.get(f"{toy.api}/admin/settings", auth=toy.auth).text
+    assert toy.auth[1] not in shown
 
 
 @pytest.mark.parametrize(
@@ -99,20 +104,134 @@ def test_a_server_says_nothing_to_who_brings_no_password(toy: Toy) -> None:
 def test_no_server_is_started_that_would_let_nobody_in(
     wanted: str, given: str | None, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PREFECT_HOME", "/nowhere")
     for name, value in ((access.WANTED, wanted), (access.GIVEN, given)):
         monkeypatch.delenv(name, raising=False)
         if value is not None:
             monkeypatch.setenv(name, value)
     with pytest.raises(RunError, match=words) as caught:
-        access.share_password()
+        access.share_password(HERE)
     assert not {"one", "two", "bäh"} & set(str(caught.value).replace(":", " ").split())
 
 
 def test_its_password_is_for_its_clients_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_HOME", "/nowhere")
     monkeypatch.setenv(access.WANTED, "team:one")
     monkeypatch.setenv(access.GIVEN, "")
-    access.share_password()
+    access.share_password(HERE)
     assert os.environ[access.GIVEN] == "team:one"
+
+
+def test_one_that_was_chosen_may_lie_in_a_file_or_in_the_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_text("team:of-the-file\n")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.delenv(access.WANTED, raising=False)
+    monkeypatch.setenv(access.FILE, str(tmp_path / "secret"))
+    monkeypatch.setenv(access.GIVEN, "")
+    made = access.make(HERE)
+    access.share_password(HERE, "team:of-the-profile")
+    assert os.environ[access.GIVEN] == "team:of-the-file"
+    assert access.made_for(HERE) is None  # it was another server's
+    monkeypatch.delenv(access.FILE)
+    monkeypatch.setenv(access.GIVEN, "")
+    access.share_password(HERE, "team:of-the-profile")
+    assert os.environ[access.GIVEN] == "team:of-the-profile"
+    assert "team" not in made
+    monkeypatch.setenv(access.FILE, str(tmp_path / "nowhere"))
+    with pytest.raises(RunError, match=r"AUTH_STRING_FILE: .*nowhere cannot be read"):
+        access.share_password(HERE)
+
+
+def test_one_is_made_for_each_server_of_this_machine_and_for_its_user_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (access.WANTED, access.FILE):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv(access.GIVEN, "")
+    access.share_password(HERE)
+    made = os.environ[access.GIVEN]
+    file = access.file_of(HERE)
+    assert file
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert len(made) > 40
+    monkeypatch.setenv(access.GIVEN, "")
+    assert access.bring(HERE.replace("127.0.0.1", "localhost")) == made
+    # What others may have read is not used again, and what was made goes to no other server.
+    file.chmod(0o644)
+    assert access.make(HERE) not in {made, ""}
+    assert file.stat().st_mode & 0o777 == 0o600
+    monkeypatch.setenv(access.GIVEN, "")
+    for other in ("http://127.0.0.1:9/api", "http://example.com:4200/api", "http://10.0.0.1:4200"):
+        assert access.bring(other) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "names", "wanted", "words"),
+    [
+        (ALL, ["prefect.example"], None, "set PREFECT_SERVER_API_AUTH_STRING to a user"),
+        ("10.0.0.1", [], None, "set PREFECT_SERVER_API_AUTH_STRING to a user:password, or"),
+        (ALL, [], "team:one", "say with --name HOST, once for each, by which names"),
+        ("::", [], "team:one", "say with --name HOST"),
+    ],
+)
+def test_a_server_that_others_reach_has_a_password_and_names_or_is_not_started(
+    host: str, names: list[str], wanted: str | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (access.WANTED, access.FILE):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(RunError, match=words):
+        stop_if_too_open(host, names, wanted)
+    stop_if_too_open(host, ["prefect.example"], "team:one")
+    for loopback in ("127.0.0.1", "127.1.2.3", "localhost", "::1"):
+        stop_if_too_open(loopback, [], None)
+
+
+@pytest.mark.slow
+def test_as_a_command_that_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    command = [sys.executable, "-m", "flows.serve", "--host", ALL]
+    command += ["--port", str(free_port())]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    env |= {"PREFECT_HOME": str(tmp_path / "home"), "PYTHONPATH": str(PROJECT)}
+    for more in ({}, {access.WANTED: "team:one"}):
+        done = subprocess.run(command, cwd=tmp_path, env=env | more, capture_output=True, text=True)
+        assert (done.returncode, len(done.stderr.splitlines())) == (9, 1), done.stderr
+        assert done.stderr.startswith("serve: error: --host 0.0.0.0 opens the server to other")
+        assert done.stdout == ""
+
+
+def test_a_server_is_asked_at_an_address_that_can_be_asked() -> None:
+    pages = {host: page_at(host, 1) for host in (ALL, "::", "::1", "prefect.example")}
+    assert pages == {
+        ALL: "http://127.0.0.1:1",
+        "::": "http://[::1]:1",
+        "::1": "http://[::1]:1",
+        "prefect.example": "http://prefect.example:1",
+    }
+
+
+def test_an_older_server_that_wants_no_password_is_used_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Open(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Open) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        api = f"http://127.0.0.1:{server.server_port}/api"
+        monkeypatch.setenv("PREFECT_API_URL", api)
+        monkeypatch.setenv(access.GIVEN, "")
+        monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+        with running(tmp_path, "127.0.0.1", server.server_port) as used:
+            assert used == api
+        assert access.let_in(api) is None
+        server.shutdown()
+    assert f"{api} wants no password: any page that a browser" in capsys.readouterr().out
 
 
 def test_an_address_with_a_password_is_not_shown(

@@ -17,13 +17,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from toys import PASSWORD, PATIENCE, PROJECT, Toy, alive, background, declare, free_port, wait_for
+from toys import PATIENCE, PROJECT, Toy, alive, background, declare, free_port, wait_for
 
 from flows.server import ADDRESS
 
 DOC = (PROJECT / "docs" / "cluster.md").read_text()
 PROGRAMS = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 OWNER = "postgres" if os.geteuid() == 0 else None  # it does not run as root
+PASSWORD = "team:correct-horse"  # noqa: S105
 OF_DATABASE = "battery/staple"  # what an address may not hold as it is
 SECRETS = [PASSWORD.partition(":")[2], OF_DATABASE, quote(OF_DATABASE, safe="")]
 SECRETS.append(base64.b64encode(PASSWORD.encode()).decode())  # as it goes over the wire
@@ -126,7 +127,7 @@ def test_a_team_with_two_workers(
     (host / ".dvc").mkdir(parents=True)
     with ExitStack() as stack:
         api = stack.enter_context(team_server(database, host, tmp_path / "server.log"))
-        toy = stack.enter_context(Toy(tmp_path / "toy", api, dvc_template))
+        toy = stack.enter_context(Toy(tmp_path / "toy", api, dvc_template, PASSWORD))
         toy.stages(slow={"value": "first"})
         declare(toy)
         for command in (

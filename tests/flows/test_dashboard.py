@@ -13,7 +13,9 @@ import httpx
 import pytest
 import yaml
 from playwright.sync_api import Page, sync_playwright
-from toys import PASSWORD, PATIENCE, PROJECT, Patient, Toy
+from toys import PATIENCE, PROJECT, Patient, Toy
+
+from flows import access
 
 CHROMIUM = shutil.which("chromium")  # .ci/run installs it
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
@@ -29,9 +31,13 @@ pathlib.Path("report.html").write_text("<p>what came of it</p>")
 """
 
 
-def visit(page: str, run_id: str, into: Path | None = None, password: str = "") -> dict[str, str]:
-    """The texts of a flow run's page and of its artifacts' pages; pictures of them go `into`."""
-    user, _, word = password.partition(":")
+def visit(page: str, run_id: str, into: Path | None = None) -> dict[str, str]:
+    """The texts of a flow run's page and of its artifacts' pages; pictures of them go `into`.
+
+    The browser is let in by the address that `make dashboard` prints; nothing is typed.
+    """
+    user, _, word = (access.bring(f"{page}/api") or "").partition(":")
+    enter = access.let_in(f"{page}/api")
     api = httpx.Client(base_url=f"{page}/api", auth=(user, word), transport=Patient())
     of_run = {"flow_run_id": {"any_": [run_id]}}
     artifacts = api.post("artifacts/filter", json={"artifacts": of_run}).json()
@@ -48,10 +54,8 @@ def visit(page: str, run_id: str, into: Path | None = None, password: str = "") 
             "request",
             lambda r: None if r.url.startswith((page, "blob:", "data:")) else outside.append(r.url),
         )
-        if password:
-            tab.goto(page)
-            tab.locator("input[type=password]").fill(password)
-            tab.keyboard.press("Enter")
+        if enter:
+            tab.goto(enter)
             tab.wait_for_url("**/dashboard**")
         address, awaited = f"{page}/runs/flow-run/{run_id}", f"{len(names)} Task runs"
         texts["run"] = _read(tab, address, into and into / "run.png", "Task Runs", awaited)
@@ -101,7 +105,7 @@ def test_the_page_shows_the_stages_the_metrics_and_the_pictures(toy: Toy) -> Non
     evaluate |= {"metrics": ["metrics.json"], "plots": ["confusion_matrix.png", "report.html"]}
     (toy.root / "dvc.yaml").write_text(yaml.safe_dump(graph))
     run = toy.flow()
-    seen = visit(toy.api.removesuffix("/api"), run.id, password=PASSWORD)
+    seen = visit(toy.api.removesuffix("/api"), run.id)
     assert f"{len(STAGES)} Task runs" in seen["run"]
     assert [name for name in STAGES if name not in seen["tasks"]] == []
     assert "test.accuracy" in seen["metrics"]

@@ -14,7 +14,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.deployments import run_deployment
-from toys import AUTH, PASSWORD, Toy, alive, background, declare, free_port, reschedule, wait_for
+from toys import Toy, alive, background, declare, free_port, reschedule, wait_for
 
 from flows import watch
 from flows.server import ADDRESS, running
@@ -108,7 +108,7 @@ def test_the_death_of_what_serves_ends_the_stage(toy: Toy) -> None:
     declare(toy)
     with background(toy, sys.executable, "-m", "flows.serve") as serve:
         ready = "deployments/name/headstart/nightly"
-        wait_for(lambda: httpx.get(f"{toy.api}/{ready}", auth=AUTH).is_success)
+        wait_for(lambda: httpx.get(f"{toy.api}/{ready}", auth=toy.auth).is_success)
         run_nightly()
         stage = toy.pid("slow")
         os.kill(serve.pid, signal.SIGKILL)
@@ -143,7 +143,7 @@ if "uvicorn" in sys.orig_argv:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("password", [None, PASSWORD])
+@pytest.mark.parametrize("password", [None, "team:correct-horse"])
 def test_a_run_without_any_server_has_one_for_itself(
     toy: Toy, tmp_path: Path, password: str | None
 ) -> None:

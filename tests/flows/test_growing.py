@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from toys import PASSWORD
 
 from flows import growing
 from pipeline.core.errors import ParamsError
@@ -88,11 +87,11 @@ def test_a_folder_that_is_not_there_is_named(bundled: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_as_a_flow(bundled: Path, inbox: Path, tmp_path: Path, server: str) -> None:
+def test_as_a_flow(bundled: Path, inbox: Path, tmp_path: Path, server: str, password: str) -> None:
     answers = tmp_path / "answers.jsonl"
     command = [sys.executable, "-m", "flows.predict", bundled / "bundle", inbox]
     environment = {**os.environ, "PREFECT_API_URL": server, "PYTHONPATH": str(ROOT)}
-    environment["PREFECT_API_AUTH_STRING"] = PASSWORD
+    environment["PREFECT_API_AUTH_STRING"] = password
 
     def run() -> str:
         done = subprocess.run(

@@ -9,10 +9,11 @@ from toys import Toy
 
 @pytest.fixture(scope="module")
 def ran(
-    tmp_path_factory: pytest.TempPathFactory, server: str, dvc_template: Path
+    tmp_path_factory: pytest.TempPathFactory, server: str, password: str, dvc_template: Path
 ) -> Iterator[tuple[Toy, bytes]]:
     """A pipeline that ran, and its dvc.lock; each test leaves it as it was."""
-    with Toy(tmp_path_factory.mktemp("lock") / "toy", server, dvc_template) as toy:
+    root = tmp_path_factory.mktemp("lock") / "toy"
+    with Toy(root, server, dvc_template, password) as toy:
         toy.stages(a={}, b={"needs": ["a"]})
         assert toy.flow().states() == {"a": "Completed", "b": "Completed"}
         yield toy, (toy.root / "dvc.lock").read_bytes()

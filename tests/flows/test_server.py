@@ -8,23 +8,25 @@ from pathlib import Path
 import pytest
 from toys import free_port
 
-from flows import server
+from flows import access, server
 from pipeline.core.errors import RunError
 
 HANGS = ["sleep", "1000"]
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Commands to start one after another in the place of a server, soon given up."""
     commands: list[list[str]] = []
 
-    def start(host: str, port: int) -> subprocess.Popen[bytes]:
+    def start(host: str, port: int, names: list[str]) -> subprocess.Popen[bytes]:
         command = [word.replace("PORT", str(port)) for word in commands.pop(0)]
         return subprocess.Popen(command, start_new_session=True)
 
     monkeypatch.setattr(server, "_start", start)
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv(access.GIVEN, "")
     return commands
 
 

@@ -27,10 +27,6 @@ from flows.dvc import pool
 
 PROJECT = Path(__file__).resolve().parents[2]
 
-# The server of the tests lets in who knows it.
-PASSWORD = "team:correct-horse"  # noqa: S105
-AUTH = ("team", "correct-horse")
-
 # Seconds to wait for anything: it costs nothing where all is well, and a slow machine that does
 # other things besides needs its time.
 PATIENCE = 240.0
@@ -137,16 +133,18 @@ class Toy:
     In a `with` block this process is in the repository as a process of its own would be.
     """
 
-    def __init__(self, root: Path, api: str, template: Path) -> None:
+    def __init__(self, root: Path, api: str, template: Path, password: str) -> None:
         self.root = root
         self.api = api
-        self._client = httpx.Client(base_url=api, timeout=60, auth=AUTH, transport=Patient())
+        user, _, word = password.partition(":")
+        self.auth = user, word
+        self._client = httpx.Client(base_url=api, timeout=60, auth=self.auth, transport=Patient())
         self.env = os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")]),
             "PWD": str(root),
             "PREFECT_API_URL": api,
-            "PREFECT_API_AUTH_STRING": PASSWORD,
+            "PREFECT_API_AUTH_STRING": password,
             "PREFECT_HOME": str(root.parent / "prefect_home"),
             "GIT_AUTHOR_NAME": "toy",
             "GIT_AUTHOR_EMAIL": "toy@localhost",

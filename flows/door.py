@@ -1,0 +1,148 @@
+"""Prefect's server behind a door: `python -m flows.door`, which `flows.server` starts.
+
+Prefect's own `prefect server start` answers to whatever name it is called by, so that a page whose
+name is rebound to this machine is of the server's own origin; and its page asks for the password.
+Here a request has to name a host that the server was started for, and `/enter` lets a browser in:
+
+- `POST /enter` with the password makes a code, which is good once and for ten minutes;
+- `GET /enter?code=…` puts the password where Prefect's page looks for it, and goes to that page.
+
+Everything else is Prefect's. Its password (PREFECT_SERVER_API_AUTH_STRING) is asked for by its API,
+and its CORS headers (PREFECT_SERVER_CORS_ALLOWED_ORIGINS) name no other origin than its own.
+"""
+
+import argparse
+import base64
+import hmac
+import json
+import secrets
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from starlette.datastructures import Headers, QueryParams
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+
+from flows import access
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+HEALTH = "/api/health"
+SECONDS_OF_A_CODE = 600.0
+# No other page may put the dashboard into a frame of its own, and nothing is guessed from content.
+HEADERS = [(b"x-frame-options", b"DENY"), (b"x-content-type-options", b"nosniff")]
+STORED_AS = "prefect-password"  # where both versions of Prefect's page look, in base64
+ENTER = """<!doctype html><title>Prefect</title><script nonce="{nonce}">
+localStorage.setItem({key}, {password}); location.replace("./");</script>
+"""
+
+
+class Door:
+    """An ASGI app in front of Prefect's: it looks at the Host of each request, and has `/enter`."""
+
+    def __init__(self, app: App, names: set[str], password: str) -> None:
+        """Let in who calls the server by one of the `names`, which are in lower case."""
+        self._app, self._names, self._password = app, names, password
+        self._codes: dict[str, float] = {}  # each with the time at which it ends
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or hand it on."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+
+        async def guarded(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *HEADERS]
+            await send(message)
+
+        await self._choose(scope)(scope, receive, guarded)
+
+    def _choose(self, scope: Scope) -> App:
+        is_http = scope["type"] == "http"
+        if is_http and scope["path"] == HEALTH and scope["method"] == "GET":
+            return self._app  # that it is up, and no more, is for everybody
+        hosts = Headers(scope=scope).getlist("host")
+        if [name_in(host) in self._names for host in hosts] != [True]:
+            said = "This server does not answer to that name; --name HOST gives it another.\n"
+            return PlainTextResponse(said, 421) if is_http else _hang_up
+        if is_http and scope["path"] == access.ENTER:
+            return self._enter(scope)
+        return self._app
+
+    def _enter(self, scope: Scope) -> Response:
+        if scope["method"] == "POST":
+            return self._make_code(Headers(scope=scope).get("authorization", ""))
+        if scope["method"] != "GET":  # HEAD, which people do not send, would use a code up
+            return PlainTextResponse("GET or POST\n", 405)
+        code = QueryParams(scope["query_string"]).get("code", "")
+        if self._codes.pop(code, 0.0) < time.monotonic():
+            said = "This address was used, or is too old. `make dashboard` prints another.\n"
+            return PlainTextResponse(said, 403)
+        nonce = secrets.token_urlsafe()
+        password = json.dumps(base64.b64encode(self._password.encode()).decode())
+        headers = {
+            "Cache-Control": "no-store",
+            "Content-Security-Policy": f"default-src 'none'; script-src 'nonce-{nonce}'",
+            "Referrer-Policy": "no-referrer",
+        }
+        page = ENTER.format(nonce=nonce, key=json.dumps(STORED_AS), password=password)
+        return HTMLResponse(page, headers=headers)
+
+    def _make_code(self, brought: str) -> Response:
+        wanted = access.header(self._password)["Authorization"]
+        if not hmac.compare_digest(brought.encode(), wanted.encode()):
+            return JSONResponse({"exception_message": "Unauthorized"}, 401)
+        now, code = time.monotonic(), secrets.token_urlsafe(32)
+        self._codes = {old: end for old, end in self._codes.items() if end >= now}
+        self._codes[code] = now + SECONDS_OF_A_CODE
+        return JSONResponse({"code": code}, headers={"Cache-Control": "no-store"})
+
+
+async def _hang_up(scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse a WebSocket."""
+    await send({"type": "websocket.close", "code": 1008})
+
+
+def name_in(host: str) -> str:
+    """The name in a Host header, in lower case and without the port."""
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdigit() else host).lower()
+
+
+def main() -> None:
+    """Serve Prefect's API and page until a signal ends it, as `prefect server start` does."""
+    parser = argparse.ArgumentParser(prog="python -m flows.door", description=__doc__)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", required=True, type=int)
+    parser.add_argument("--name", action="append", default=[], help="that it answers to")
+    asked = parser.parse_args()
+
+    import uvicorn
+    from prefect.server.api.server import create_app
+    from prefect.settings import get_current_settings
+
+    settings = get_current_settings().server
+    password = settings.api.auth_string
+    assert password  # noqa: S101 (flows.server gives it one)
+    door = Door(
+        create_app(final=True), {name.lower() for name in asked.name}, password.get_secret_value()
+    )
+    config = uvicorn.Config(
+        door,
+        host=asked.host,
+        port=asked.port,
+        timeout_keep_alive=settings.api.keepalive_timeout,
+        ws_ping_interval=settings.api.websocket_ping_interval,
+        ws_ping_timeout=settings.api.websocket_ping_timeout,
+        log_level=settings.logging_level.lower(),
+    )
+    # Bound first: where the port is taken, nothing is done to the database.
+    uvicorn.Server(config).run(sockets=[config.bind_socket()])
+
+
+if __name__ == "__main__":
+    main()
