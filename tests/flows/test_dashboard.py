@@ -7,7 +7,12 @@ pictures of the docs in the same way.
 import json
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -115,6 +120,122 @@ def test_the_page_shows_the_stages_the_metrics_and_the_pictures(toy: Toy) -> Non
     assert seen["pictures pictures"] == "1"  # the confusion matrix
     assert seen["outcome pictures"] == "1"  # the graph
     assert seen["outside"] == ""  # the page asks nobody but its own server
+
+
+# What a page that its user happens to open may try: to read, to declare a deployment that runs a
+# command, to start it, all that blindly, to listen, and to be let in. Told of is what came of it.
+ATTACK = """
+async api => {
+  const page = api.replace(/\\/api$/, ""), came = {};
+  const attempt = async (name, what) => {
+    try { came[name] = await what(); } catch (error) { came[name] = "refused"; }
+  };
+  const post = async (path, body) => {
+    const headers = {"Content-Type": "application/json"};
+    const reply = await fetch(api + path, {method: "POST", headers, body: JSON.stringify(body)});
+    if (!reply.ok) throw reply.status;
+    return await reply.json();
+  };
+  const get = async address => {
+    const reply = await fetch(address);
+    if (!reply.ok) throw reply.status;
+    return await reply.text();
+  };
+  await attempt("read", async () => (await post("/flow_runs/filter", {})).length);
+  await attempt("settings", () => get(api + "/admin/settings"));
+  await attempt("page", () => get(page + "/"));
+  await attempt("enter", () => get(page + "/enter?code=guessed"));
+  await attempt("code", () => post("/../enter", {}));
+  await attempt("stored", () => localStorage.getItem("prefect-password") || "refused");
+  await attempt("run", async () => {
+    const flow = await post("/flows/", {name: "evil"});
+    const script = {script: "touch pwned"};
+    const pull_steps = [{"prefect.deployments.steps.run_shell_script": script}];
+    const made = await post("/deployments/", {name: "evil", flow_id: flow.id, pull_steps});
+    return (await post(`/deployments/${made.id}/create_flow_run`, {})).id;
+  });
+  for (const type of ["text/plain", "application/json"])
+    await attempt(`blind ${type}`, async () => {
+      const body = new Blob([JSON.stringify({name: "evil"})], {type});
+      await fetch(api + "/flows/", {method: "POST", mode: "no-cors", body});
+      return "refused";  // what came of it cannot be seen here
+    });
+  for (const protocols of [[], ["prefect"]])
+    await attempt(`socket ${protocols}`, () => new Promise(done => {
+      const socket = new WebSocket(api.replace("http", "ws") + "/events/out", protocols);
+      socket.onopen = () => {
+        socket.send(JSON.stringify({type: "auth", token: "guessed"}));
+        socket.send(JSON.stringify({type: "filter", filter: {}}));
+        setTimeout(() => done("listens"), 1000);
+      };
+      socket.onclose = () => done("refused");
+    }));
+  return came;
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="needs Debian's package chromium")
+def test_other_pages_get_nothing_and_the_users_own_works_without_typing(toy: Toy) -> None:
+    flow = toy.post("flows/", name="of-the-user")
+    toy.post("flow_runs/", flow_id=flow["id"], name="seen-by-its-user")
+    page = toy.api.removesuffix("/api")
+    enter, port = access.let_in(toy.api), urlsplit(page).port
+    rebound = f"http://evil.example:{port}"
+    assert enter
+    with sync_playwright() as playwright, an_empty_page() as elsewhere:
+        rules = "--host-resolver-rules=MAP evil.example 127.0.0.1"
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, rules])
+        user = browser.new_context()  # in which all pages are opened
+        tab = user.new_page()
+        tab.set_default_timeout(1000 * PATIENCE)
+        tab.goto(enter)
+        tab.wait_for_url("**/dashboard**")
+        for address in ("runs", "deployments", "runs"):
+            tab.goto(f"{page}/{address}")
+            tab.wait_for_load_state("networkidle")
+            assert tab.locator("input[type=password]").count() == 0
+        _wait_for_texts(tab, "seen-by-its-user")
+        # Its name led elsewhere as it was loaded, and leads here from then on.
+        user.route(f"{rebound}/elsewhere", lambda route: route.fulfill(body="<p>some page</p>"))
+        for start, api in (
+            (elsewhere, toy.api),
+            (elsewhere.replace("127.0.0.1", "localhost"), toy.api),
+            (elsewhere, toy.api.replace("127.0.0.1", "localhost")),
+            (elsewhere, f"{rebound}/api"),
+            (f"{rebound}/elsewhere", f"{rebound}/api"),
+        ):
+            evil = user.new_page()
+            evil.goto(start)
+            came = evil.evaluate(ATTACK, api)
+            assert len(came) == 11
+            assert {name: was for name, was in came.items() if was != "refused"} == {}, start
+            evil.close()
+        assert tab.goto(enter).status == 403  # type: ignore[union-attr]
+        browser.close()
+    assert toy.post("flows/filter", flows={"name": {"any_": ["evil"]}}) == []
+    assert toy.post("deployments/filter", deployments={"name": {"any_": ["evil"]}}) == []
+
+
+@contextmanager
+def an_empty_page() -> Iterator[str]:
+    """The address of a page of another origin: another port of this machine."""
+
+    class Empty(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<p>some page</p>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 if __name__ == "__main__":
