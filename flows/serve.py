@@ -1,7 +1,10 @@
 """Serve the deployments of prefect.yaml, and watch the data: `python -m flows.serve`."""
 
 import argparse
+import asyncio
+import contextlib
 import os
+import signal
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -44,9 +47,6 @@ def run(
     with ExitStack() as stack:
         api = stack.enter_context(server.running(root, host, port, names))
         os.environ |= server.QUIET | {"PREFECT_API_URL": api}
-        # Only now, for Prefect reads its settings when it is imported.
-        from prefect import serve
-
         stack.enter_context(access.admitted())
         found = deployments(root / "prefect.yaml")
         end = threading.Event()
@@ -59,8 +59,49 @@ def run(
         looking.start()
         see = access.let_in(api) or api.removesuffix("/api")
         print(f"serving {', '.join(d.name for d in found)}; see {see}", flush=True)
-        # It pauses the schedules when it ends, so that missed nights are not made up for at once.
-        serve(*found)
+        asyncio.run(serve(found))
+
+
+async def serve(found: "list[RunnerDeployment]") -> None:
+    """Run what is due of these deployments until Ctrl-C or SIGTERM, then cancel what is at work.
+
+    `prefect.serve` cancels nothing: by Ctrl-C its runs crash with a traceback, for a terminal sends
+    it to them too, and by SIGTERM they are Running for ever (Prefect 3.8.8).
+    """
+    from prefect.logging.handlers import APILogWorker
+    from prefect.runner import Runner
+
+    # It pauses the schedules when it ends, so that missed nights are not made up for at once.
+    runner = Runner(pause_on_shutdown=True)
+    for one in found:
+        await runner.aadd_deployment(one)
+    asked, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def hear() -> None:
+        signal.sigwait({signal.SIGINT})
+        loop.call_soon_threadsafe(asked.set)
+
+    # This thread blocks Ctrl-C, so that the runs, which inherit that, are left alone by it. It is
+    # heard by the one that waits, or by one of an earlier date, which has Python call our handler.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    threading.Thread(target=hear, daemon=True).start()
+    serving = asyncio.create_task(runner.start())
+    ending = asyncio.create_task(asked.wait())
+    await asyncio.sleep(0)  # by then it listens to SIGTERM itself
+    for end in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(end, asked.set)
+    await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
+    if asked.is_set() and not serving.done():
+        print("serve: interrupted; runs at work are cancelled", flush=True)
+        if runner.started:
+            await runner.astop()
+        else:
+            serving.cancel()
+    ending.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+    # The server may end next.
+    await asyncio.to_thread(APILogWorker.drain_all, timeout=10, at_exit=False)
 
 
 def deployments(declared: Path) -> "list[RunnerDeployment]":

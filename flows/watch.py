@@ -37,8 +37,9 @@ class Watch:
         """Call `start_run` where there is new data for a run, unless one is at work: once.
 
         Data has to come to rest first: two looks see the same. Whether a difference is one that
-        matters, or a run that somebody made has dealt with it, is DVC's to say. The first look
-        ever in a working copy only takes note. Where `start_run` fails, the next look tries again.
+        matters, or a run that somebody made has dealt with it, is DVC's to say. It is asked about
+        what the first looks ever in a working copy see, too: that may have changed since the last
+        run, or a moment ago. Where `start_run` fails, the next look tries again.
         """
         if at_work(self._root):
             return
@@ -48,10 +49,10 @@ class Watch:
         now = digest([*files, *newer])
         rested, self._last = now == self._last, now
         noted = self._noted.read_text() if self._noted.exists() else None
-        if now == noted or (noted and not rested):
+        if now == noted or not rested:
             return
-        plan = self._pool.ask("plan", targets=[], force=False)["stages"] if noted else []
-        if noted and (newer or any(stage["changed"] for stage in plan)):
+        plan = self._pool.ask("plan", targets=[], force=False)["stages"]
+        if newer or any(stage["changed"] for stage in plan):
             start_run()
         self._noted.parent.mkdir(exist_ok=True)
         self._noted.write_text(now)

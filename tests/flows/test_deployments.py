@@ -4,7 +4,9 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.deployments import run_deployment
-from toys import Toy, alive, background, declare, free_port, reschedule, wait_for
+from toys import PATIENCE, Toy, alive, background, declare, free_port, reschedule, wait_for
 
 from flows import watch
 from flows.server import ADDRESS, running
@@ -69,6 +71,62 @@ def test_a_served_schedule_fires_and_a_change_does_once(toy: Toy) -> None:
     assert len(deployment_runs(toy, "on-change")) == 1
     states = {"update": "Completed", "data/raw/pictures.dvc": "Completed", "a": "Completed"}
     assert toy.heard(first).states() == states
+
+
+@pytest.mark.slow
+def test_a_change_five_seconds_after_the_start_is_run(toy: Toy) -> None:
+    data = toy.root / "data" / "raw"
+    data.mkdir(parents=True)
+    (data / "one").write_text("1")
+    toy.stages(a={"reads": ["data/raw"]})
+    toy.run("dvc", "repro")
+    declare(toy)
+    with background(toy, sys.executable, "-m", "flows.serve", "--look-every", "8"):
+        wait_for(lambda: not toy.get("deployments/name/headstart/on-change")["paused"])
+        time.sleep(5)
+        assert not (toy.root / watch.SEEN).exists()
+        (data / "two").write_text("2")
+        wait_for(lambda: bool(deployment_runs(toy, "on-change")), seconds=PATIENCE / 2)
+        run = deployment_runs(toy, "on-change")[0]["id"]
+        wait_for(lambda: toy.get(f"flow_runs/{run}")["state"]["type"] == "COMPLETED")
+    assert toy.heard(run).states()["a"] == "Completed"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_cancels_what_is_served_without_a_traceback(toy: Toy, how: signal.Signals) -> None:
+    toy.stages(slow={"seconds": 600})
+    declare(toy)
+    command = [sys.executable, "-m", "flows.serve", "--look-every", "1000"]
+    serve = subprocess.Popen(
+        command,
+        cwd=toy.root,
+        env=toy.env,
+        start_new_session=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        ready = "deployments/name/headstart/nightly"
+        wait_for(lambda: httpx.get(f"{toy.api}/{ready}", auth=toy.auth).is_success)
+        run_id = run_nightly()
+        stage = toy.pid("slow")
+        wait_for(lambda: "slow" in toy.tasks(run_id))
+        if how is signal.SIGINT:
+            os.killpg(serve.pid, how)  # as a terminal does
+        else:
+            serve.send_signal(how)
+        said = serve.communicate(timeout=PATIENCE)[0]
+    finally:
+        serve.kill()
+    assert (serve.returncode, alive(stage)) == (0, False)
+    assert "serve: interrupted; runs at work are cancelled\n" in said
+    assert not {"Traceback", "Crash"} & {*said.replace("(", " ").split()}
+    run = toy.heard(run_id)
+    assert (run.state["type"], run.states()["slow"]) == ("CANCELLED", "Cancelled")
+    toy.tell("slow", value="whole")
+    assert toy.flow().states() == {"slow": "Completed"}
 
 
 def run_nightly() -> str:
@@ -143,11 +201,11 @@ if "uvicorn" in sys.orig_argv:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("password", [None, "team:correct-horse"])
+@pytest.mark.parametrize("chosen", [None, "team:correct-horse"])
 def test_a_run_without_any_server_has_one_for_itself(
-    toy: Toy, tmp_path: Path, password: str | None
+    toy: Toy, tmp_path: Path, chosen: str | None
 ) -> None:
-    toy.stages(a={})
+    toy.stages(a={"until": ["go"]})
     graph = (toy.root / "dvc.yaml").read_text().replace("a.out", "a.html")
     (toy.root / "dvc.yaml").write_text(graph)
     stage = (toy.root / "stage.py").read_text()
@@ -156,10 +214,20 @@ def test_a_run_without_any_server_has_one_for_itself(
     slow.mkdir()
     (slow / "sitecustomize.py").write_text(SLOW)
     del toy.env["PREFECT_API_URL"], toy.env["PREFECT_API_AUTH_STRING"]
-    if password:
-        toy.env["PREFECT_SERVER_API_AUTH_STRING"] = password
+    if chosen:
+        toy.env["PREFECT_SERVER_API_AUTH_STRING"] = chosen
     toy.env["PYTHONPATH"] += f"{os.pathsep}{slow}"
     flow = toy.start(PREFECT_HOME=str(home))
+    line = toy.hear(flow, "temporary server on http://")
+    server = "http://" + line.partition("http://")[2].split()[0]
+    toy.pid("a")
+    # It has the same database, and is closed to other pages and to who knows no password.
+    foreign = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    asked = httpx.options(f"{server}/api/deployments/", headers=foreign)
+    assert "access-control-allow-origin" not in asked.headers
+    assert httpx.post(f"{server}/api/flow_runs/filter", json={}).status_code == 401
+    assert httpx.get(f"{server}/api/health").json() is True
+    (toy.root / "go").touch()
     said = flow.communicate()[0]
     assert flow.returncode == 0, said
     assert "Finished in state Completed('1 ran')" in said

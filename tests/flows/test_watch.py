@@ -1,5 +1,8 @@
 """What a look at the data sees, and what it does where it cannot."""
 
+import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -7,6 +10,21 @@ import pytest
 from toys import wait_for
 
 from flows import watch
+from flows.dvc.pool import Pool
+
+# A stage that reads the data, as the project's own graph does.
+GRAPH = "stages: {a: {cmd: 'cat data/raw/* > a', deps: [data/raw], outs: [a]}}"
+
+
+@pytest.fixture
+def copy(tmp_path: Path, dvc_template: Path) -> Path:
+    """A working copy with data."""
+    root = tmp_path / "copy"
+    shutil.copytree(dvc_template, root, symlinks=True)
+    (root / "data" / "raw").mkdir(parents=True)
+    (root / "data" / "raw" / "one").write_text("1")
+    (root / "dvc.yaml").write_text(GRAPH)
+    return root
 
 
 def seen(path: Path) -> list[str]:
@@ -32,14 +50,13 @@ def test_folders_linked_into_data_are_looked_at_and_no_circle_is_walked(tmp_path
 
 
 def test_what_cannot_be_looked_at_is_said_and_looked_at_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = tmp_path / "raw"
-    data.mkdir()
-    gone = data / "gone.dvc"  # it was there when the folder was listed
-    gone.symlink_to(tmp_path / "nowhere")
-    end = threading.Event()
-    looking = threading.Thread(target=watch.watch, args=(tmp_path, [data], 0.05, print, end))
+    data = Path("data/raw")
+    gone = copy / data / "gone.dvc"  # it was there when the folder was listed
+    gone.symlink_to(copy / "nowhere")
+    end, started = threading.Event(), threading.Event()
+    looking = threading.Thread(target=watch.watch, args=(copy, [data], 0.05, started.set, end))
     looking.start()
     said = []
 
@@ -49,9 +66,24 @@ def test_what_cannot_be_looked_at_is_said_and_looked_at_again(
 
     try:
         wait_for(lambda: has_said("gone.dvc'; looking again\n"))
-        assert not (tmp_path / watch.SEEN).exists()
+        assert not (copy / watch.SEEN).exists()
         gone.unlink()
-        wait_for((tmp_path / watch.SEEN).exists)
+        wait_for((copy / watch.SEEN).exists)
+        assert started.is_set()  # nothing was run here yet
     finally:
         end.set()
         looking.join()
+
+
+@pytest.mark.parametrize("change", ["none", "before the first look", "between the first two"])
+def test_what_the_first_looks_ever_see_is_asked_about(copy: Path, change: str) -> None:
+    dvc = str(Path(sys.executable).with_name("dvc"))
+    subprocess.run([dvc, "repro", "--quiet"], cwd=copy, check=True)
+    started: list[str] = []
+    with Pool(copy) as pool:
+        looking = watch.Watch(copy, [Path("data/raw")], pool)
+        for look in ("before the first look", "between the first two", "after that", "at last"):
+            if look == change:
+                (copy / "data" / "raw" / "two").write_text("2")
+            looking.look(lambda: started.append(change))
+    assert started == ([] if change == "none" else [change])
