@@ -90,7 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("bundle", type=Path, help="Folder that the bundle stage wrote.")
     serving.add_argument(
         "--host",
-        help="Address to listen on (default: 127.0.0.1, this machine only).",
+        help="Address to listen on (default: 127.0.0.1, this machine only); any other needs a token"
+        " and --name.",
     )
     serving.add_argument("--port", type=int, help="Port to listen on (default: 8000).")
     serving.add_argument(
@@ -105,6 +106,19 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds",
         type=float,
         help="Seconds from a request's arrival to its answer (default: 30).",
+    )
+    serving.add_argument(
+        "--name",
+        dest="names",
+        action="append",
+        metavar="HOST",
+        help="A name that the server answers to, such as that of a proxy; may be given again.",
+    )
+    serving.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="File with the token that requests have to carry (default: HEADSTART_SERVE_TOKEN).",
     )
     subcommands.add_parser("why", help="Show what dvc repro would run, and why.", parents=either)
     chooser = subcommands.add_parser(

@@ -290,6 +290,9 @@ class Kind(Protocol):
     def encode(self, array: NDArray[Any]) -> bytes:
         """An example that is an array, as the bytes of a file. Raises `RefusedError`."""
 
+    def large(self, data: bytes) -> bool:
+        """Whether a server answers it alone, as nothing else large. Raises `RefusedError`."""
+
     def read(self, data: bytes, preprocessing: Input) -> NDArray[Any]:
         """An example as the input of a bundle's graph. Raises `RefusedError`."""
 
@@ -350,6 +353,10 @@ class Plain:
         """None."""
         return ""
 
+    def large(self, data: bytes) -> bool:
+        """None is."""
+        return False
+
     def remarks(self, manifest: "pd.DataFrame") -> list[str]:
         """Nothing."""
         return []
@@ -378,6 +385,7 @@ LATER: dict[str, Any] = {
     "same": "",
     "remarks": lambda manifest: [],
     "windowed": False,
+    "large": lambda data: False,
     "dimensions": 3,
     "libraries": ("pillow",),
     "texts": False,

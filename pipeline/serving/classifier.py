@@ -37,6 +37,7 @@ from .explain import (
 )
 
 MOST_PIXELS_A_SIDE = 4096  # of what a backbone sees
+MOST_WINDOWS = 8  # of an example of which several are asked for at once
 SCHEMA = 1  # raised when a reader of older bundles would read a newer one wrongly
 SCHEMA_OF_JOINED = 2  # of a bundle whose backbones are joined
 SCHEMA_OF_TASKS = 3  # of one that answers with several labels or with numbers
@@ -104,8 +105,10 @@ class Answer:
 class Classifier:
     """A bundle in memory. Any number of threads may ask it at once, each on one core."""
 
-    def __init__(self, folder: Path, explains: bool = False) -> None:
+    def __init__(self, folder: Path, explains: bool = False, hands: int | None = None) -> None:
         """Open the bundle in `folder`; with `explains` also what heat maps and neighbours need.
+
+        Heat maps share as many threads as there are `hands`, or cores.
 
         Raises:
             DataError: it is no bundle, or one that is damaged or of another schema.
@@ -156,7 +159,8 @@ class Classifier:
             raise DataError(
                 f"{folder / 'model.onnx'} does not answer with {len(self.classes)} {self._output}"
             )
-        self._hands = ThreadPoolExecutor(os.cpu_count() or 1)  # no thread until it is needed
+        # No thread until it is needed.
+        self._hands = ThreadPoolExecutor(hands or os.cpu_count() or 1)
         self._usual = usual.read(folder, about, outputs.get("features", [0])[0])
         self._folder = folder
         self._bank: Floats | None = None
@@ -301,7 +305,10 @@ class Classifier:
             return self._strength(self._session.run([self._output], example)[0], best)
 
         # Those of all answers share the cores: one that is asked for alone has every one of them.
-        without = np.array(list(self._hands.map(ask, zip(*hidden, strict=True))), np.float64)
+        # But many windows take much memory, so long sounds are asked one after the other.
+        windows = len(hidden[0][0]) if self.kind.windowed else 1
+        each = map if windows > MOST_WINDOWS else self._hands.map
+        without = np.array(list(each(ask, zip(*hidden, strict=True))), np.float64)
         hides = self.kind.hidden_together()
         before = self._strength(said, best)
         if self.task == REGRESSION:  # its units are nobody's business here

@@ -1,55 +1,37 @@
 """Answer over HTTP: `headstart serve BUNDLE`.
 
-An example is answered by one thread on one core, from decoding to answer, as `predict` does it; the
-threads are as many as cores. Waiting requests are not put together into batches: a core answers as
-many examples a second one by one as in batches (benchmarks/serve.md), and nobody waits for others.
-What comes in is limited in size, kind, number and time (`Limits`).
+Who may come in is in `door.py`; how long a connection may keep silent in `connections.py`; what is
+taken in, and when it is answered, in `desk.py`.
 """
 
 import asyncio
 import base64
-import os
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
-from fnmatch import fnmatch
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-import uvicorn
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, Field
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect
 
-from ..core.errors import ParamsError, RefusedError
+from ..core.errors import ParamsError
 from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
 from .classifier import Answer, Classifier, intervals, rounded
+from .connections import Server
+from .desk import EXPLAINING, Desk, Limits
+from .door import Door, Guard, opened
 
 PAGE = Path(__file__).with_name("server.html")
-THUMBNAIL = 160  # pixels of a neighbour's longer side
 MOST_NEIGHBOURS = 20
-MOST_CONNECTIONS = 1000  # beyond these uvicorn itself answers 503
 # The page holds its own style and script, and no other site's is ever run in it.
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline';"
-    " img-src 'self' data: blob:; media-src blob:; connect-src 'self'"
+    " img-src 'self' data: blob:; media-src blob:; connect-src 'self'; frame-ancestors 'none'"
 )
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What is taken in: bytes an example, requests at a time, seconds from arrival to answer."""
-
-    megabytes: float = 20.0
-    waiting: int = 128
-    seconds: float = 30.0
 
 
 class Like(BaseModel):
@@ -127,9 +109,14 @@ class Problem(BaseModel):
 
 
 class Health(BaseModel):
-    """That the server answers, and with what."""
+    """That the server answers."""
 
     status: str
+
+
+class About(BaseModel):
+    """What the server answers with."""
+
     task: str = Field(description="classification, multilabel or regression")
     classes: list[str] = Field(description="names of classes, of labels or of numbers")
     backbone: str
@@ -145,11 +132,11 @@ class Health(BaseModel):
 BINARY = {"type": "string", "format": "binary"}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "a form that cannot be read"},
-    408: {"model": Problem, "description": "the body did not come in time"},
+    408: {"model": Problem, "description": "the body came too slowly"},
     413: {"model": Problem, "description": "too large"},
     415: {"model": Problem, "description": "another type of body"},
     422: {"description": "not taken as an example, with the reason; or an impossible parameter"},
-    429: {"model": Problem, "description": "too many requests are waiting; try again"},
+    429: {"model": Problem, "description": "too much is waiting or being sent; try again"},
     503: {"model": Problem, "description": "not answered in time; try again"},
 }
 
@@ -157,6 +144,8 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 THUMBNAILS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"*/*": {"schema": BINARY}}},
     404: {"model": Problem, "description": "no such number, or its file is not here"},
+    429: PROBLEMS[429],
+    503: PROBLEMS[503],
 }
 
 
@@ -172,94 +161,11 @@ def body_of(accepts: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-class Desk:
-    """Takes examples in, up to the limits, and has them answered by a thread a core."""
+def application(classifier: Classifier, limits: Limits, door: Door | None = None) -> FastAPI:
+    """The web application that answers with `classifier`, opened to explain.
 
-    def __init__(self, classifier: Classifier, limits: Limits) -> None:
-        """Start the threads."""
-        self.classifier, self.limits = classifier, limits
-        self.waiting = 0
-        self.threads = ThreadPoolExecutor(os.cpu_count() or 1)
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold one of the places, which are taken before a body is read."""
-        if self.waiting >= self.limits.waiting:
-            problem = f"{self.waiting} requests are waiting already"
-            raise HTTPException(429, problem, headers={"Retry-After": "1"})
-        self.waiting += 1
-        try:
-            yield
-        finally:
-            self.waiting -= 1
-
-    async def answer(self, data: bytes, heat_map: bool, neighbours: int, until: float) -> Answer:
-        """The answer, if it is there `until` then, by the event loop's clock."""
-        loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(
-            self.threads, self.classifier.answer, data, heat_map, neighbours
-        )
-        try:
-            async with asyncio.timeout_at(until):
-                return await work
-        except TimeoutError:
-            problem = f"no answer within {self.limits.seconds:g} seconds"
-            raise HTTPException(503, problem, headers={"Retry-After": "1"}) from None
-        except RefusedError as error:
-            raise HTTPException(422, str(error)) from None
-
-    async def body(self, request: Request, until: float) -> bytes:
-        """The example's bytes: the body itself, or the first file of a form."""
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        form = kind == "multipart/form-data"
-        accepts = self.classifier.kind.accepts
-        plain = kind in ("", "application/octet-stream")
-        if not (form or plain or any(fnmatch(kind, one) for one in accepts)):
-            takes = ", ".join([*accepts, "application/octet-stream"])
-            noun = self.classifier.kind.noun
-            raise HTTPException(415, f"{kind[:100]} is no {noun}; send {takes} or a form")
-        try:
-            async with asyncio.timeout_at(until):
-                if form:
-                    return await self._first_file(request)
-                data = b"".join([piece async for piece in self._pieces(request)])
-        except ClientDisconnect:
-            raise HTTPException(400, "the sender hung up") from None
-        except TimeoutError:
-            problem = f"the body did not come within {self.limits.seconds:g} seconds"
-            raise HTTPException(408, problem) from None
-        if not data:
-            raise HTTPException(422, "the body is empty")
-        return data
-
-    async def _pieces(self, request: Request) -> AsyncGenerator[bytes, None]:
-        most = int(self.limits.megabytes * 1e6)
-        declared = request.headers.get("content-length", "")
-        size = int(declared) if declared.isdecimal() else 0
-        problem = HTTPException(413, f"too large: at most {self.limits.megabytes:g} MB are taken")
-        if size > most:
-            raise problem
-        taken = 0
-        async for piece in request.stream():
-            taken += len(piece)
-            if taken > most:
-                raise problem
-            yield piece
-
-    async def _first_file(self, request: Request) -> bytes:
-        parser = MultiPartParser(request.headers, self._pieces(request), max_files=1, max_fields=10)
-        try:
-            form = await parser.parse()
-        except (MultiPartException, ValueError, KeyError) as error:
-            raise HTTPException(400, f"the form cannot be read: {error}") from None
-        for value in form.values():
-            if isinstance(value, UploadFile):
-                return await value.read()
-        raise HTTPException(400, "the form has no file")
-
-
-def application(classifier: Classifier, limits: Limits) -> FastAPI:
-    """The web application that answers with `classifier`, opened to explain."""
+    Without a `door` it answers to the names of this machine alone.
+    """
     desk = Desk(classifier, limits)
     registry = CollectorRegistry()
     answered = Counter(
@@ -268,14 +174,17 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
     seconds = Histogram("headstart_seconds", "From arrival to answer", registry=registry)
     waiting = Gauge("headstart_waiting", "Requests not yet answered", registry=registry)
     waiting.set_function(lambda: desk.waiting)
+    reading = Gauge("headstart_reading", "Bodies not yet whole", registry=registry)
+    reading.set_function(lambda: len(desk.bodies))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        desk.threads.shutdown(cancel_futures=True)
+        desk.close()
 
     # Its usual pages of documentation fetch their scripts from another site.
     app = FastAPI(title="Headstart", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.add_middleware(Guard, door=door or Door())
 
     @app.post(
         "/predict",
@@ -293,8 +202,7 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
         until = asyncio.get_running_loop().time() + limits.seconds
         status = 500
         try:
-            with desk.place():
-                data = await desk.body(request, until)
+            async with desk.received(request, until) as data:
                 answer = await desk.answer(data, heat_map, neighbours, until)
             status = 200
             return reply(answer, classifier)
@@ -307,16 +215,20 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
 
     @app.get("/health")
     async def health() -> Health:
-        """That the server answers, and with what."""
-        about = classifier.about
-        return Health(
-            status="ok",
+        """That the server answers: for everybody, and no more."""
+        return Health(status="ok")
+
+    @app.get("/about")
+    async def about() -> About:
+        """What the server answers with."""
+        told = classifier.about
+        return About(
             task=classifier.task,
             classes=classifier.classes,
-            backbone=about["backbone"]["name"],
-            weights=str(about["backbone"].get("weights", "pretrained")),
+            backbone=told["backbone"]["name"],
+            weights=str(told["backbone"].get("weights", "pretrained")),
             accepts=list(classifier.kind.accepts),
-            manifest=about["data"]["manifest"],
+            manifest=told["data"]["manifest"],
             waiting=desk.waiting,
             coverage=classifier.coverage,
         )
@@ -331,17 +243,15 @@ def application(classifier: Classifier, limits: Limits) -> FastAPI:
         responses=THUMBNAILS,
         response_class=Response,
     )
-    def training(
+    async def training(
         number: int,
         beside: Annotated[
             bool, Query(description="what is shown beside it, such as a sound")
         ] = False,
     ) -> Response:
         """A training example, small; where the server runs beside them."""
-        try:
-            shown = classifier.kind.show(classifier.training_example(number), THUMBNAIL)
-        except RefusedError as error:
-            raise HTTPException(404, str(error)) from None
+        until = asyncio.get_running_loop().time() + limits.seconds
+        shown = await desk.thumbnail(number, until)
         if beside:
             if shown.also is None:
                 raise HTTPException(404, "nothing is shown beside it")
@@ -403,27 +313,30 @@ def run(
     megabytes: float = Limits.megabytes,
     waiting: int = Limits.waiting,
     seconds: float = Limits.seconds,
+    names: Sequence[str] = (),
+    token_file: Path | None = None,
 ) -> None:
     """Serve until interrupted.
 
     Raises:
         DataError: the bundle cannot be opened.
-        ParamsError: a limit is not above 0, or the port is none or taken.
+        ParamsError: a limit is not above 0, the port is none or taken, or the server would be open
+            to others without a token and a name.
     """
     if min(megabytes, waiting, seconds) <= 0:
         raise ParamsError("--megabytes, --waiting and --seconds should be above 0")
     if not 0 <= port <= 65535:
         raise ParamsError(f"--port is {port}; it should be 0 to 65535")
-    app = application(Classifier(bundle, explains=True), Limits(megabytes, waiting, seconds))
+    door, limits = opened(host, names, token_file), Limits(megabytes, waiting, seconds)
+    app = application(Classifier(bundle, explains=True, hands=EXPLAINING), limits, door)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listening = socket.create_server((host, port), family=family, backlog=2048)
+        listening = socket.create_server((host, port), family=family)
     except OSError as error:
         reason = error.strerror or error
         raise ParamsError(
             f"cannot listen at {host}, port {port} ({reason}); give another --host or --port"
         ) from None
     print(f"serve: answering with {bundle} at http://{host}:{port}", flush=True)
-    config = uvicorn.Config(app, log_level="warning", limit_concurrency=MOST_CONNECTIONS)
     with listening, suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listening])
+        Server(app, limits).run(sockets=[listening])

@@ -335,7 +335,7 @@ def test_the_server_shows_no_picture_outside_of_its_folder(copied: Path) -> None
         known["paths"][number] = path
     Path("bundle/neighbours.json").write_text(json.dumps(known))
     app = server.application(Classifier(Path("bundle"), explains=True), Limits())
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://localhost") as client:
         told = [client.get(f"/training/{number}") for number in range(5)]
     assert [reply.status_code for reply in told] == [404, 404, 404, 404, 200]
     assert "leads out" in told[0].json()["detail"]

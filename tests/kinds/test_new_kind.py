@@ -146,7 +146,7 @@ def test_serve_answers(clone: Clone) -> None:
 
     try:
         wait_for(is_up)
-        assert httpx.get(f"{address}/health").json()["accepts"] == ["text/plain"]
+        assert httpx.get(f"{address}/about").json()["accepts"] == ["text/plain"]
         grid = (clone.folder / "data" / "raw" / "grids" / "row" / "0.txt").read_bytes()
         plain = {"Content-Type": "text/plain"}
         asked = f"{address}/predict?neighbours=1&heat_map=true"

@@ -148,7 +148,8 @@ def test_in_print(by_hand: ByHand, asked: list[str], capsys: pytest.CaptureFixtu
 
 
 def client(bundle: Path) -> TestClient:
-    return TestClient(application(Classifier(bundle, explains=True), Limits()))
+    app = application(Classifier(bundle, explains=True), Limits())
+    return TestClient(app, base_url="http://localhost")
 
 
 def ask(server: TestClient, vector: np.ndarray) -> httpx.Response:
@@ -166,7 +167,7 @@ def test_the_server_replies_with_several_labels(by_hand: ByHand) -> None:
         assert list(reply["probabilities"]) == LABELS
         assert reply["thresholds"] == dict(zip(LABELS, THRESHOLDS, strict=True))
         assert ask(server, NONE).json()["labels"] == []
-        assert server.get("/health").json()["task"] == "multilabel"
+        assert server.get("/about").json()["task"] == "multilabel"
 
 
 def test_the_server_replies_with_numbers(by_hand: ByHand) -> None:
@@ -175,8 +176,8 @@ def test_the_server_replies_with_numbers(by_hand: ByHand) -> None:
         assert reply["numbers"] == {"age": 74.5, "path": 0.25}
         assert len(reply["neighbours"]) == 2
         assert ask(server, np.full(4, 3e38, np.float32)).status_code == 422
-        health = server.get("/health").json()
-        assert (health["task"], health["classes"]) == ("regression", NUMBERS)
+        about = server.get("/about").json()
+        assert (about["task"], about["classes"]) == ("regression", NUMBERS)
 
 
 @pytest.mark.parametrize(

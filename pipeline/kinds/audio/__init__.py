@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 QUIET = 100.0  # decibels from the noise to the sound from which on there is no noise
 ORIGINAL = (1.0, 0.0, QUIET, 0, 0.0)  # speed, shift, noise, its seed and gain of a sound as it is
 
-INSPECTION_CODE = 1  # raise when decode.py comes to take or refuse other files, or tells otherwise
+INSPECTION_CODE = 2  # raise when decode.py comes to take or refuse other files, or tells otherwise
 COPIES_CODE = 1  # raise when decode.py or copies.py come to call other pairs copies
 VIEW_CODE = 1  # raise when decode.py, views.py, windows.py or spectrum.py give other inputs
 
@@ -101,6 +101,12 @@ class Audio:
             return
         with _one_at_a_time:
             yield
+
+    def large(self, data: bytes) -> bool:
+        """Longer than a minute, or of many samples; of ten minutes a network makes gigabytes."""
+        from .decode import is_large
+
+        return is_large(data)
 
     def remarks(self, manifest: "pd.DataFrame") -> list[str]:
         """How many sounds are silent, and how many are clipped."""
@@ -195,11 +201,10 @@ class Audio:
 
     def read(self, data: bytes, preprocessing: Input) -> NDArray[Any]:
         """A sound's inputs, [w, …], made by the functions that `extract` uses."""
-        from .decode import decode
-        from .views import heard
+        from .views import heard_of
         from .windows import inputs, rate_of
 
-        return inputs(heard(decode(data), rate_of(preprocessing)), preprocessing)
+        return inputs(heard_of(data, rate_of(preprocessing)), preprocessing)
 
     def explain(
         self,

@@ -5,6 +5,7 @@ memory. libsndfile takes the rest of a file that was cut short for the whole sou
 promises is compared here with what is there.
 """
 
+import contextlib
 import io
 import math
 import struct
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 MOST_SECONDS = 600
+# Of all channels together: 10 minutes at 96 kHz with two channels. No file of 16 bits a sample or
+# more is refused for it, since 200 MB hold fewer; it bounds what a small file can grow to.
+MOST_SAMPLES = MOST_SECONDS * 96_000 * 2
+# A sound of more than either takes hundreds of megabytes or more to decode, or to answer.
+LARGE_SAMPLES, LARGE_SECONDS = MOST_SAMPLES // 10, 60
 LEAST_SECONDS = 0.01
 RATES = (1_000, 400_000)  # samples a second
 MOST_CHANNELS = 64
@@ -83,9 +89,43 @@ def decode(data: bytes) -> Sound:
     Raises:
         RefusedError: as `inspect`.
     """
+    with mono(data) as (rate, blocks):
+        return Sound(np.concatenate(list(blocks)), rate)
+
+
+def beginning(data: bytes, seconds: int) -> Sound:
+    """So much of it at most.
+
+    Raises:
+        RefusedError: as `inspect`, as far as that is read.
+    """
+    parts: list[Floats] = []
+    with mono(data) as (rate, blocks):
+        while sum(map(len, parts)) < seconds * rate and (block := next(blocks, None)) is not None:
+            parts.append(block)
+    return Sound(np.concatenate(parts)[: seconds * rate], rate)
+
+
+@contextlib.contextmanager
+def mono(data: bytes) -> Iterator[tuple[int, Iterator[Floats]]]:
+    """The file's own rate, and the mean of the channels, some samples at a time.
+
+    Raises:
+        RefusedError: as `inspect`; while the blocks are read, too.
+    """
     with _opened(data) as file:
-        parts = [block.mean(axis=1, dtype=np.float32) for block in _blocks(file)]
-        return Sound(np.concatenate(parts), file.samplerate)
+        yield file.samplerate, (block.mean(axis=1, dtype=np.float32) for block in _blocks(file))
+
+
+def is_large(data: bytes) -> bool:
+    """Whether a sound is to be answered alone, by its header.
+
+    Raises:
+        RefusedError: the header says why it is not taken.
+    """
+    with _opened(data) as file:
+        seconds = file.frames / file.samplerate
+        return seconds > LARGE_SECONDS or file.frames * file.channels > LARGE_SAMPLES
 
 
 def _opened(data: bytes) -> "SoundFile":
@@ -101,6 +141,7 @@ def _opened(data: bytes) -> "SoundFile":
         raise RefusedError(f"{file.samplerate} samples a second; taken are {least} to {most}")
     if file.channels > MOST_CHANNELS:
         raise RefusedError(f"{file.channels} channels; at most {MOST_CHANNELS} are taken")
+    _refuse_length(file, file.frames)
     return file
 
 
@@ -108,11 +149,7 @@ def _blocks(file: "SoundFile") -> Iterator[Floats]:
     """All samples, some [frames, channels] at a time, checked."""
     import soundfile
 
-    promised = file.frames
-    most = MOST_SECONDS * file.samplerate
-    if promised > most:
-        _refuse_length(promised / file.samplerate)
-    got = 0
+    promised, got = file.frames, 0
     while True:
         try:
             block = file.read(max(1, BLOCK // file.channels), dtype="float32", always_2d=True)
@@ -121,8 +158,7 @@ def _blocks(file: "SoundFile") -> Iterator[Floats]:
         if not len(block):
             break
         got += len(block)
-        if got > most:
-            _refuse_length(got / file.samplerate)
+        _refuse_length(file, got)
         if not np.isfinite(block).all():
             raise RefusedError("a sample is not a number, or infinite")
         loudest = float(np.abs(block).max())
@@ -140,8 +176,17 @@ def _blocks(file: "SoundFile") -> Iterator[Floats]:
         )
 
 
-def _refuse_length(seconds: float) -> None:
-    raise RefusedError(f"too long: {seconds:.0f} s; at most {MOST_SECONDS} s are taken")
+def _refuse_length(file: "SoundFile", frames: int) -> None:
+    """Refuse what is longer than any sound that is taken."""
+    if frames > MOST_SECONDS * file.samplerate:
+        seconds = frames / file.samplerate
+        raise RefusedError(f"too long: {seconds:.0f} s; at most {MOST_SECONDS} s are taken")
+    if (samples := frames * file.channels) > MOST_SAMPLES:
+        raise RefusedError(
+            f"too long: {samples / 1e6:,.1f} million samples in all channels; at most"
+            f" {MOST_SAMPLES / 1e6:,.1f} million are taken, which are {MOST_SECONDS} s at 96 kHz"
+            " with 2 channels"
+        )
 
 
 def _refuse_by_content(data: bytes) -> None:

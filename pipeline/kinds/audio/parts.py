@@ -7,9 +7,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .. import Input, Shown
-from .decode import decode
 from .show import RATE, coloured, picture, png
-from .views import heard
+from .views import heard_of
 from .windows import inputs, rate_of
 
 Bytes = NDArray[np.uint8]
@@ -37,7 +36,7 @@ def hidden(data: bytes, preprocessing: Input) -> list[NDArray[np.float32] | NDAr
         RefusedError: as `decode.decode`.
     """
     rate = rate_of(preprocessing)
-    samples = heard(decode(data), rate)
+    samples = heard_of(data, rate)
     count = stretches(len(samples) / rate, len(inputs(samples, preprocessing)))
     edges = np.linspace(0, len(samples), count + 1).round().astype(int)
     fade = round(FADE * rate)
@@ -60,7 +59,7 @@ def marked(data: bytes, weights: NDArray[np.float32], side: int | None) -> Shown
     """
     side = side or SIDE
     bar = max(4, round(BAR * side))
-    drawn = picture(heard(decode(data), RATE), side, side - bar)
+    drawn = picture(heard_of(data, RATE), side, side - bar)
     across = weights[np.arange(side) * len(weights) // side]
     drawn = tinted(drawn, np.broadcast_to(across, drawn.shape[:2]))
     beneath = tinted(np.full((bar, side, 3), 255, np.uint8), np.broadcast_to(across, (bar, side)))

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .. import Shown
-from .decode import Sound, decode
+from .decode import Sound, beginning
 from .spectrum import levels
-from .views import QUALITY, heard
+from .views import QUALITY, heard_of
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -34,9 +34,8 @@ def shown(data: bytes, side: int) -> Shown:
     Raises:
         RefusedError: as `decode.decode`.
     """
-    sound = decode(data)
-    drawn = picture(heard(sound, RATE), side, side)
-    return Shown("image/png", png(drawn), Shown("audio/wav", small(sound)))
+    drawn = picture(heard_of(data, RATE), side, side)
+    return Shown("image/png", png(drawn), Shown("audio/wav", small(beginning(data, LONGEST))))
 
 
 def small(sound: Sound) -> bytes:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from . import ORIGINAL as UNCHANGED
 from . import QUIET
-from .decode import Sound
+from .decode import Sound, mono
 
 Floats = NDArray[np.float32]
 
@@ -50,6 +50,22 @@ def heard(sound: Sound, rate: int, view: View = ORIGINAL) -> Floats:
         level = np.float32(np.sqrt(3 * power) * 10 ** (-view.snr / 20))
         samples = samples + level * noise(len(samples), view.seed)
     return samples * np.float32(10 ** (view.gain / 20))
+
+
+def heard_of(data: bytes, rate: int) -> Floats:
+    """A file's sound as it is, float32 [samples] at `rate`; its own rate is never in memory whole.
+
+    The bits are those of `heard(decode(data), rate)`.
+
+    Raises:
+        RefusedError: as `decode.inspect`.
+    """
+    with mono(data) as (own, blocks):
+        if own == rate:
+            return np.concatenate(list(blocks))
+        stream = soxr.ResampleStream(own, rate, 1, dtype="float32", quality=QUALITY)
+        parts = [stream.resample_chunk(block) for block in blocks]
+        return np.concatenate([*parts, stream.resample_chunk(np.empty(0, np.float32), last=True)])
 
 
 def noise(count: int, seed: int) -> Floats:

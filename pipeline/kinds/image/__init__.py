@@ -166,6 +166,10 @@ class Image:
 
         return decode.large(path, self.most_bytes)
 
+    def large(self, data: bytes) -> bool:
+        """None is: a large one waits for its turn where it is decoded."""
+        return False
+
     def remarks(self, manifest: "pd.DataFrame") -> list[str]:
         """How many pictures have more in them than is taken, as `read_as` tells."""
         if "read_as" not in manifest:

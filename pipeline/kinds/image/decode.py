@@ -462,6 +462,8 @@ def _reason(error: Exception) -> str:
 
 def _unknown(data: bytes) -> str:
     """Why a file is refused that nothing opens."""
+    if not data:
+        return "empty file"
     if tiff.is_tiff(data) and (places := tiff.pages(data)):
         page = tiff.page(data, places[0])
         if page.samples not in (1, 3, 4):

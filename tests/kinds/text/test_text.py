@@ -193,7 +193,7 @@ def test_a_bundle_answers_by_every_door_and_says_why(texts: Project) -> None:
     assert max(shares)[1] in ("goalkeeper", "team", "won", "cup")
 
     app = application(classifier, Limits())
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://localhost") as client:
         reply: httpx.Response = client.post(
             "/predict?heat_map=true", content=asked, headers={"content-type": "text/plain"}
         )

@@ -136,7 +136,7 @@ def test_a_bundle_answers_by_every_door(
     app = application(Classifier(Path("bundle"), explains=True), Limits())
     from starlette.testclient import TestClient
 
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://localhost") as client:
         sent = json.dumps(numbers[0].tolist())
         reply: httpx.Response = client.post(
             "/predict?neighbours=1&heat_map=true",

@@ -1,0 +1,123 @@
+"""Connections that keep silent, so that nobody can hold all there are.
+
+uvicorn waits for ever for the rest of a request's header, and counts who is silent among those whom
+it can serve. Here a header has to be whole within seconds; and if the table is full, who has been
+silent longest makes room for who comes.
+"""
+
+import asyncio
+import resource
+import socket
+from collections import Counter
+from typing import ClassVar
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .desk import Limits
+
+AT_A_TIME = 100  # connections that are taken before any of them is read
+QUEUE = 2048  # connections that the kernel holds until they are taken
+
+
+class Connection(H11Protocol):
+    """One connection. `silent` are those that owe a whole header, who has waited longest first."""
+
+    limits: ClassVar[Limits]
+    silent: ClassVar[dict["Connection", None]]
+    _deadline: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection; if they are too many, another one goes."""
+        super().connection_made(transport)
+        self._await_header()
+        if len(self.connections) > self.limits.connections:
+            self._make_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        super().connection_lost(exc)
+        self._header_came()
+        if self._stalled is not None:
+            self._stalled.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; the deadline is off once a header is whole."""
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is not before:
+            self._header_came()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next header, also where a rest of the last body is still to come."""
+        before = self.cycle
+        super().on_response_complete()
+        if self.cycle is before:  # another header may have been there already
+            self._await_header()
+
+    def pause_writing(self) -> None:
+        """Who does not read what it asked for is waited for only so long."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(self.limits.seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It reads on."""
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+
+    def _await_header(self) -> None:
+        self._header_came()
+        self.silent[self] = None
+        self._deadline = self.loop.call_later(self.limits.header_seconds, self._too_late)
+
+    def _header_came(self) -> None:
+        self.silent.pop(self, None)
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def _too_late(self) -> None:
+        if self.transport.get_write_buffer_size():  # a reply that is still being read
+            self._deadline = self.loop.call_later(self.limits.seconds, self.transport.abort)
+        else:
+            self.transport.abort()
+
+    def _make_room(self) -> None:
+        """Hang up on who has been silent longest, at the address that has most connections."""
+        addresses = Counter(_address(one) for one in self.connections)
+        crowded = addresses.most_common(1)[0][0]
+        oldest = next(iter(self.silent))  # this one is among them
+        gone = next((one for one in self.silent if _address(one) == crowded), oldest)
+        gone._header_came()
+        gone.transport.abort()
+
+
+def _address(connection: object) -> str | None:
+    client: tuple[str, int] | None = getattr(connection, "client", None)
+    return client[0] if client else None
+
+
+class Server(uvicorn.Server):
+    """uvicorn with such connections, at a socket that listens already."""
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        """Serve `app` within `limits`."""
+        own = {"limits": limits, "silent": {}}
+        kind = type("Connection", (Connection,), own)
+        super().__init__(
+            uvicorn.Config(app, http=kind, ws="none", log_level="warning", backlog=AT_A_TIME)
+        )
+        # Where few files may be open, the kernel would end what `limits` allow.
+        most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = 2 * limits.connections + QUEUE
+        if most != resource.RLIM_INFINITY and most < wanted:
+            most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to take connections; uvicorn would have the kernel hold no more than it takes."""
+        await super().startup(sockets)
+        for one in sockets or []:
+            one.listen(QUEUE)

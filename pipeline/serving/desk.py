@@ -1,0 +1,301 @@
+"""What `headstart serve` takes in and when it is answered: bodies, places and threads.
+
+An example is answered by one thread on one core, from decoding to answer, as `predict` does it.
+Plain answers have a thread a core. What takes long, which is to explain and to show, has threads
+and places of its own, one fewer, so that a plain answer never waits for it. What takes much memory is
+answered alone. Waiting requests are
+not put together into batches: a core answers as many examples a second one by one as in batches
+(benchmarks/serve.md), and nobody waits for others.
+"""
+
+import asyncio
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import TypeVar
+
+from fastapi import HTTPException, Request
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+
+from ..core.errors import RefusedError
+from ..kinds import Shown
+from .classifier import Answer, Classifier
+
+THUMBNAIL = 160  # pixels of a neighbour's longer side
+CORES = os.cpu_count() or 1
+EXPLAINING = max(1, CORES - 1)  # threads of what takes long
+HELD = 16  # times the largest body: bytes of all bodies that are in memory at a time
+AGAIN = {"Retry-After": "1"}
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is taken in.
+
+    megabytes: of an example; waiting: requests in a queue; seconds: from arrival to answer.
+    header_seconds: until a request's header is whole; connections: at a time; bodies: that are
+    being read at a time; rate: least bytes a second of a body, on average, after `grace` seconds;
+    thumbnails: bytes of those that are kept.
+    """
+
+    megabytes: float = 20.0
+    waiting: int = 128
+    seconds: float = 30.0
+    header_seconds: float = 5.0
+    connections: int = 1000
+    bodies: int = 256
+    rate: float = 1000.0
+    grace: float = 2.0
+    thumbnails: int = 32_000_000
+
+    @property
+    def held(self) -> int:
+        """Bytes of all bodies together, those that are read and those that wait for an answer."""
+        return int(HELD * self.megabytes * 1e6)
+
+
+class Lane:
+    """Threads, and as many places before them as requests may wait."""
+
+    def __init__(self, threads: int, limits: Limits) -> None:
+        """Have no thread until one is needed."""
+        self.threads, self.limits = ThreadPoolExecutor(threads), limits
+        self.waiting = 0
+
+    async def do(self, until: float, work: Callable[[], Found]) -> Found:
+        """The outcome of `work` in a thread, if it is there `until` then, by the loop's clock.
+
+        Raises:
+            HTTPException: all places are taken, or there is no outcome by then.
+            RefusedError: as `work`.
+        """
+        if self.waiting >= self.limits.waiting:
+            raise HTTPException(429, f"{self.waiting} requests are waiting already", AGAIN)
+        self.waiting += 1
+        try:
+            async with asyncio.timeout_at(until):
+                return await asyncio.get_running_loop().run_in_executor(self.threads, work)
+        except TimeoutError:
+            problem = f"no answer within {self.limits.seconds:g} seconds"
+            raise HTTPException(503, problem, AGAIN) from None
+        finally:
+            self.waiting -= 1
+
+
+class Body:
+    """A body that is being read."""
+
+    gives_way = False
+
+    def __init__(self, now: float) -> None:
+        """None of it is there yet."""
+        self.start, self.taken = now, 0
+        self.clock = asyncio.timeout_at(None)
+
+
+class Desk:
+    """Takes examples in, up to the limits, and has them answered."""
+
+    def __init__(self, classifier: Classifier, limits: Limits) -> None:
+        """Open the lanes."""
+        self.classifier, self.limits = classifier, limits
+        self.plain, self.slow = Lane(CORES, limits), Lane(EXPLAINING, limits)
+        self.alone = Lane(1, limits)
+        self.bodies: set[Body] = set()
+        self._lanes = (self.plain, self.slow, self.alone)
+        self.held = 0
+        self._shown = Thumbnails(limits.thumbnails)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that are taken in and not yet answered."""
+        return sum(lane.waiting for lane in self._lanes)
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        for lane in self._lanes:
+            lane.threads.shutdown(cancel_futures=True)
+
+    async def answer(self, data: bytes, heat_map: bool, neighbours: int, until: float) -> Answer:
+        """The answer, if it is there `until` then, by the event loop's clock."""
+
+        def answer() -> Answer:
+            return self.classifier.answer(data, heat_map, neighbours)
+
+        def answer_small() -> Answer | None:
+            return None if self.classifier.kind.large(data) else answer()
+
+        lane = self.slow if heat_map and self.classifier.explains else self.plain
+        try:
+            return await lane.do(until, answer_small) or await self.alone.do(until, answer)
+        except RefusedError as error:
+            raise HTTPException(422, str(error)) from None
+
+    async def thumbnail(self, number: int, until: float) -> Shown:
+        """A training example, small."""
+        if found := self._shown.get(number):
+            return found
+
+        def show() -> Shown:
+            if found := self._shown.get(number):  # another request may have asked for it, too
+                return found
+            data = self.classifier.training_example(number)
+            return self._shown.keep(number, self.classifier.kind.show(data, THUMBNAIL))
+
+        try:
+            return await self.slow.do(until, show)
+        except RefusedError as error:
+            raise HTTPException(404, str(error)) from None
+
+    @asynccontextmanager
+    async def received(self, request: Request, until: float) -> AsyncIterator[bytes]:
+        """The example's bytes: the body itself, or the first file of a form.
+
+        They count as held as long as the context lasts.
+        """
+        form = self._is_form(request)
+        body = Body(asyncio.get_running_loop().time())
+        try:
+            data = await self._read(request, form, body, until)
+            if not data:
+                raise HTTPException(422, "the file is empty" if form else "the body is empty")
+            yield data
+        finally:
+            self.held -= body.taken
+
+    def _is_form(self, request: Request) -> bool:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        form = kind == "multipart/form-data"
+        accepts = self.classifier.kind.accepts
+        plain = kind in ("", "application/octet-stream")
+        if not (form or plain or any(fnmatch(kind, one) for one in accepts)):
+            takes = ", ".join([*accepts, "application/octet-stream"])
+            noun = self.classifier.kind.noun
+            raise HTTPException(415, f"{kind[:100]} is no {noun}; send {takes} or a form")
+        return form
+
+    async def _read(self, request: Request, form: bool, body: Body, until: float) -> bytes:
+        if len(self.bodies) >= self.limits.bodies:
+            self._make_way()
+        self.bodies.add(body)
+        try:
+            async with body.clock:
+                self._set_clock(body, until)
+                if form:
+                    return await self._first_file(request, body, until)
+                data = bytearray()
+                async for piece in self._pieces(request, body, until):
+                    data += piece
+                return bytes(data)
+        except ClientDisconnect:
+            raise HTTPException(400, "the sender hung up") from None
+        except TimeoutError:
+            raise self._late(body, until) from None
+        finally:
+            self.bodies.discard(body)
+
+    def _set_clock(self, body: Body, until: float) -> None:
+        """Wait for more of a body until its rate would be below the least, or for too long."""
+        if not (body.gives_way or body.clock.expired()):
+            longest = max(self.limits.grace, body.taken / self.limits.rate)
+            body.clock.reschedule(min(until, body.start + longest))
+
+    def _late(self, body: Body, until: float) -> HTTPException:
+        if body.gives_way:
+            problem = "too much is being sent, and this body came slowest; try again"
+            return HTTPException(429, problem, AGAIN)
+        if asyncio.get_running_loop().time() >= until:
+            problem = f"the body did not come within {self.limits.seconds:g} seconds"
+        else:
+            problem = f"the body came at less than {self.limits.rate:g} bytes a second"
+        return HTTPException(408, problem)
+
+    def _make_way(self) -> None:
+        """End the slowest of the bodies that are being read."""
+        now = asyncio.get_running_loop().time()
+        at_first = self.limits.rate * self.limits.grace  # who has just begun is not slow
+
+        def rate(body: Body) -> float:
+            return (body.taken + at_first) / max(now - body.start, 0.001)
+
+        slowest = min(self.bodies, key=rate)
+        self.bodies.discard(slowest)
+        self.held -= slowest.taken
+        slowest.taken = 0
+        slowest.gives_way = True
+        if not slowest.clock.expired():
+            slowest.clock.reschedule(now)
+
+    async def _pieces(
+        self, request: Request, body: Body, until: float
+    ) -> AsyncGenerator[bytes, None]:
+        most = int(self.limits.megabytes * 1e6)
+        declared = request.headers.get("content-length", "")
+        size = int(declared) if declared.isdecimal() else 0
+        problem = HTTPException(413, f"too large: at most {self.limits.megabytes:g} MB are taken")
+        if size > most:
+            raise problem
+        async for piece in request.stream():
+            if not body.gives_way:
+                body.taken += len(piece)
+                self.held += len(piece)
+            if body.taken > most:
+                raise problem
+            while self.held > self.limits.held and self.bodies:
+                self._make_way()
+            if body.gives_way:
+                raise TimeoutError
+            self._set_clock(body, until)
+            yield piece
+
+    async def _first_file(self, request: Request, body: Body, until: float) -> bytes:
+        pieces = self._pieces(request, body, until)
+        parser = MultiPartParser(request.headers, pieces, max_files=1, max_fields=10)
+        try:
+            form = await parser.parse()
+        except (MultiPartException, ValueError, KeyError) as error:
+            raise HTTPException(400, f"the form cannot be read: {error}") from None
+        for value in form.values():
+            if isinstance(value, UploadFile):
+                return await value.read()
+        raise HTTPException(400, "the form has no file")
+
+
+class Thumbnails:
+    """What was shown last, up to so many bytes. Threads may share it."""
+
+    def __init__(self, most: int) -> None:
+        """Nothing was."""
+        self._most, self._size = most, 0
+        self._kept: OrderedDict[int, Shown] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, number: int) -> Shown | None:
+        """That of a training example, if it is kept."""
+        with self._lock:
+            if found := self._kept.get(number):
+                self._kept.move_to_end(number)
+            return found
+
+    def keep(self, number: int, shown: Shown) -> Shown:
+        """Keep one, in place of those that were asked for least lately."""
+        with self._lock:
+            if number not in self._kept:
+                self._kept[number] = shown
+                self._size += _size(shown)
+            while self._size > self._most:
+                self._size -= _size(self._kept.popitem(last=False)[1])
+        return shown
+
+
+def _size(shown: Shown) -> int:
+    return len(shown.data) + (len(shown.also.data) if shown.also else 0)
