@@ -2,10 +2,9 @@
 
 An example is answered by one thread on one core, from decoding to answer, as `predict` does it.
 Plain answers have a thread a core. What takes long, which is to explain and to show, has threads
-and places of its own, one fewer, so that a plain answer never waits for it. What takes much memory is
-answered alone. Waiting requests are
-not put together into batches: a core answers as many examples a second one by one as in batches
-(benchmarks/serve.md), and nobody waits for others.
+and places of its own, one fewer, so that a plain answer never waits for it. What takes much memory
+is answered alone. Waiting requests are not put together into batches: a core answers as many
+examples a second one by one as in batches (benchmarks/serve.md), and nobody waits for others.
 """
 
 import asyncio
@@ -185,7 +184,7 @@ class Desk:
 
     async def _read(self, request: Request, form: bool, body: Body, until: float) -> bytes:
         if len(self.bodies) >= self.limits.bodies:
-            self._make_way()
+            self._make_way(self._slowness)
         self.bodies.add(body)
         try:
             async with body.clock:
@@ -211,7 +210,7 @@ class Desk:
 
     def _late(self, body: Body, until: float) -> HTTPException:
         if body.gives_way:
-            problem = "too much is being sent, and this body came slowest; try again"
+            problem = "too much is being sent at once, and this body took longest; try again"
             return HTTPException(429, problem, AGAIN)
         if asyncio.get_running_loop().time() >= until:
             problem = f"the body did not come within {self.limits.seconds:g} seconds"
@@ -219,21 +218,22 @@ class Desk:
             problem = f"the body came at less than {self.limits.rate:g} bytes a second"
         return HTTPException(408, problem)
 
-    def _make_way(self) -> None:
-        """End the slowest of the bodies that are being read."""
-        now = asyncio.get_running_loop().time()
-        at_first = self.limits.rate * self.limits.grace  # who has just begun is not slow
+    def _age(self, body: Body) -> float:
+        return max(asyncio.get_running_loop().time() - body.start, 0.001)
 
-        def rate(body: Body) -> float:
-            return (body.taken + at_first) / max(now - body.start, 0.001)
+    def _slowness(self, body: Body) -> float:
+        """Seconds a byte; who has just begun is not slow."""
+        return self._age(body) / (body.taken + self.limits.rate * self.limits.grace)
 
-        slowest = min(self.bodies, key=rate)
-        self.bodies.discard(slowest)
-        self.held -= slowest.taken
-        slowest.taken = 0
-        slowest.gives_way = True
-        if not slowest.clock.expired():
-            slowest.clock.reschedule(now)
+    def _make_way(self, badness: Callable[[Body], float]) -> None:
+        """End the worst of the bodies that are being read."""
+        worst = max(self.bodies, key=badness)
+        self.bodies.discard(worst)
+        self.held -= worst.taken
+        worst.taken = 0
+        worst.gives_way = True
+        if not worst.clock.expired():
+            worst.clock.reschedule(0)
 
     async def _pieces(
         self, request: Request, body: Body, until: float
@@ -251,7 +251,7 @@ class Desk:
             if body.taken > most:
                 raise problem
             while self.held > self.limits.held and self.bodies:
-                self._make_way()
+                self._make_way(lambda body: body.taken * self._age(body))
             if body.gives_way:
                 raise TimeoutError
             self._set_clock(body, until)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -169,6 +169,26 @@ def half_sent(address):
     return line
 
 
+def test_a_thousand_half_sent_headers_stop_nobody(address):
+    host, port = address.removeprefix("http://").split(":")
+    with ExitStack() as lines:
+        for _ in range(1050):
+            line = lines.enter_context(socket.create_connection((host, int(port))))
+            line.sendall(b"GET /health HTTP/1.1\r\nHost: local")
+        statuses = [httpx.get(f"{address}/about", timeout=PATIENCE).status_code for _ in range(8)]
+    assert statuses == [200] * 8
+
+
+def test_half_sent_bodies_hold_no_place(address, picture):
+    with ExitStack() as lines:
+        for _ in range(140):
+            lines.enter_context(half_sent(address))
+        wait_for(lambda: reading(address) >= 128)
+        assert HTTP.post(f"{address}/predict", content=picture).status_code == 200
+        assert waiting(address) == 0
+    wait_for(lambda: reading(address) == 0)
+
+
 def test_it_tells_of_its_health_its_figures_and_its_interface(address, picture):
     before = HTTP.get(f"{address}/metrics").text
     HTTP.post(f"{address}/predict", content=picture)
@@ -233,10 +253,7 @@ def test_what_is_not_answered_in_time_is_told_so(bundled, picture):
         (["nothing"], "is no bundle"),
         (["bundle", "--waiting", "0"], "should be above 0"),
         (["bundle", "--port", "70000"], "--port is 70000; it should be 0 to 65535"),
-        (
-            ["bundle", "--host", "0.0.0.0"],
-            "which needs a token (--token-file FILE, or the variable",
-        ),
+        (["bundle", "--host", "::"], "needs a token (--token-file FILE, or the variable"),
     ],
 )
 def test_a_mistake_is_one_line(bundled, arguments, said):
