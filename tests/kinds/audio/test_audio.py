@@ -1,5 +1,6 @@
 """Sounds: real files of each format, bad ones, views, windows, copies, and the whole way."""
 
+import asyncio
 import csv
 import importlib
 import io
@@ -19,15 +20,18 @@ from PIL import Image
 from pipeline import kinds
 from pipeline.backbones.engines.on_onnxruntime import on_export
 from pipeline.core.errors import ParamsError, RefusedError
+from pipeline.heads.head import Head
 from pipeline.kinds import Pixels, Spectrum, Waveform
 from pipeline.kinds.audio import ORIGINAL, QUIET
 from pipeline.kinds.audio.copies import likeness
-from pipeline.kinds.audio.decode import Sound, decode
+from pipeline.kinds.audio.decode import Sound, beginning, decode
 from pipeline.kinds.audio.parameters import Augment
 from pipeline.kinds.audio.parts import stretches
-from pipeline.kinds.audio.views import View, heard, noise
+from pipeline.kinds.audio.views import View, heard, heard_of, noise
 from pipeline.kinds.audio.windows import windows
 from pipeline.serving.classifier import Classifier
+from pipeline.serving.desk import Desk, Limits
+from tests.bundles import write_by_hand
 from tests.conftest import Project, export_once
 
 AUDIO = kinds.named("audio")
@@ -154,6 +158,80 @@ def test_absurd_sizes_are_refused_before_they_are_read() -> None:
     assert why_refused(bytes(header)) == "100 samples a second; taken are 1000 to 400000"
     many = np.zeros((1000, 100), np.float32)
     assert why_refused(file(many)) == "100 channels; at most 64 are taken"
+
+
+def promising(frames: int, rate: int, channels: int = 1) -> bytes:
+    """A short FLAC whose header promises so many samples of each channel, up to 2 ** 32 - 1."""
+    data = bytearray(file(np.zeros((rate // 10, channels), np.float32), rate, "FLAC"))
+    data[22:26] = struct.pack(">I", frames)  # the lower 32 bits of 36
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rate", "channels"), [(600, 400_000, 1), (600, 192_010, 1), (600, 48_000, 5)]
+)
+def test_a_sound_of_too_many_samples_is_refused_by_its_header(
+    seconds: int, rate: int, channels: int
+) -> None:
+    why = why_refused(promising(seconds * rate, rate, channels))
+    count = f"{seconds * rate * channels / 1e6:,.1f}"
+    assert why.startswith(f"too long: {count} million samples in all channels; at most 115.2 mill")
+    assert "600 s at 96 kHz with 2 channels" in why
+
+
+def test_ten_minutes_at_ninety_six_kilohertz_in_stereo_are_not_too_many() -> None:
+    assert "too long" not in why_refused(promising(600 * 96_000, 96_000, 2))  # it is cut short
+    assert why_refused(promising(601 * 8_000, 8_000)).startswith("too long: 601 s; at most 600 s")
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 96_000, 400_000])
+def test_a_file_is_resampled_piece_by_piece_to_the_same_bits(rate: int) -> None:
+    sound = np.stack([tone(440, 3.0, rate), tone(900, 3.0, rate, 1)], axis=1)
+    data = file(sound, rate, "WAV", "FLOAT")
+    np.testing.assert_array_equal(heard_of(data, RATE), heard(decode(data), RATE))
+
+
+def test_the_beginning_of_a_sound_is_what_it_begins_with() -> None:
+    data = file(tone(440, 9.0, 44_100), 44_100)
+    start, whole = beginning(data, 4), decode(data)
+    np.testing.assert_array_equal(start.samples, whole.samples[: 4 * 44_100])
+    assert (start.rate, len(beginning(data, 10).samples)) == (44_100, 9 * 44_100)
+
+
+def test_a_long_sound_is_large_and_so_is_one_of_many_samples() -> None:
+    for data, large in (
+        (file(tone(440, 5.0)), False),
+        (promising(60 * 48_000, 48_000), False),
+        (promising(61 * 1000, 1000), True),
+        (promising(50 * 48_000, 48_000, 8), True),
+    ):
+        assert AUDIO.large(data) == large
+
+
+def test_a_server_answers_large_sounds_one_at_a_time(
+    tmp_path: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADSTART_STORE", str(exported.parent))
+    head = Head(np.zeros((3, 80), np.float32), np.zeros(3, np.float32))
+    bundle = write_by_hand(tmp_path, "classification", head, "audio", backbone="mfcc")
+    desk = Desk(Classifier(bundle, explains=True), Limits(seconds=120))
+    large, small = file(np.zeros(70 * 8_000, np.float32), 8_000, "FLAC"), file(tone(440))
+
+    async def answers() -> int:
+        until = asyncio.get_running_loop().time() + 120
+        asked = [
+            asyncio.create_task(desk.answer(data, False, 0, until))
+            for data in [large] * 3 + [small]
+        ]
+        most = 0
+        while not all(task.done() for task in asked):
+            await asyncio.sleep(0)
+            most = max(most, desk.alone.waiting)
+        assert all(len(task.result().probabilities) == 3 for task in asked)
+        return most
+
+    assert asyncio.run(answers()) == 3
+    desk.close()
 
 
 def test_a_stream_of_unknown_length_is_taken_as_it_is() -> None:
