@@ -1,6 +1,5 @@
 """Optional stage, best: the bundle of the better network, the finetuned one where it was taken."""
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -22,7 +21,7 @@ def best() -> None:
     """Make a bundle of the finetuned network, or copy that of the frozen one."""
     settings = params.load(kinds.schema).extract
     given_away = params.load(kinds.schema).bundle.training_examples
-    figures = read_figures(FINETUNE, "finetune")
+    figures = read_figures(FINETUNE, "finetune", "taken")
     if not figures["taken"]:
         shutil.copytree(BUNDLE, BEST, dirs_exist_ok=True)
         print(f"best: the frozen network is the better one; {BEST} is a copy of {BUNDLE}")
@@ -46,7 +45,7 @@ def best() -> None:
         finetuned = settings.model_copy(update={"weights": "finetuned"})
         train, val = splits["train"], splits["val"]  # finetune chooses by validation
         frozen = BUNDLE / "bundle.json"  # always there in a run of DVC
-        sets = frozen.exists() and json.loads(frozen.read_text(encoding="utf-8")).get("sets")
+        sets = frozen.exists() and read_figures(frozen, "bundle").get("sets")
         none = {"why_no_sets": NO_SETS} if sets else {}
         of_data = manifest, train, val, none
         write(BEST, [file], kind, finetuned, head, about, figures, *of_data, given_away=given_away)

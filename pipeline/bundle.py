@@ -16,7 +16,7 @@ def bundle() -> None:
     given_away = params.load(kinds.schema).bundle.training_examples
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     stop_if_of_another_task(about, task_in(MANIFEST))
-    manifest, metrics = read_manifest(MANIFEST), read_figures(METRICS, "evaluate")
+    manifest, metrics = read_manifest(MANIFEST), read_figures(METRICS, "evaluate", "test")
     sets = read_figures(SETS_OF_BUNDLE, "evaluate")
     splits = read_splits(FEATURES, manifest, about["classes"], ["train", "val"], about["power"])
     train, val = splits["train"], splits["val"]

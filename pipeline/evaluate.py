@@ -86,11 +86,11 @@ def evaluate() -> None:
     again = _repeated(manifest, description, learned, counts=head.idf is not None)
     _write(REPEATS, again)
     SETS_OF_BUNDLE.write_text(json.dumps(sets, indent=2) + "\n", encoding="utf-8")
-    groups = conformal.groups_of(test, manifest)
-    tested = (answers, test, names, thresholds, groups)
+    keys = conformal.groups_of(test, manifest)
+    tested = (answers, test, names, thresholds, keys)
     covered = conformal.table(sets, *tested)
     _write(SETS, covered)
-    if promised := conformal.said(sets, covered, groups):
+    if promised := conformal.said(sets, covered, keys):
         print(f"evaluate: {promised}")
     for words in conformal.doubts(sets, *tested):
         print(f"evaluate: warning: {words}")

@@ -5,12 +5,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from . import kinds
 from .backbones.engines import Engine, open_engines, stop_without_cuda
 from .core import command, params
+from .core.errors import DataError
 from .core.paths import FEATURES, MANIFEST, PLAN
+from .kinds import Kind
 from .runners import on_ray
 from .runners.threads import batches, compute, features_of
 from .runners.wanted import every_view, without
@@ -29,7 +32,7 @@ def extract() -> None:
     declared = kind_in(MANIFEST)
     kind = kinds.named(declared)
     manifest = read_manifest(MANIFEST)
-    engines, plan = open_engines(settings, kind), pd.read_parquet(PLAN)
+    engines, plan = open_engines(settings, kind), read_plan(kind)
     tables = [every_view(manifest, plan, engine) for engine in engines]
     if settings.features == "keys":
         by_key.stop_if_over_limit(len(tables[0]), [engine.dimension for engine in engines])
@@ -56,6 +59,25 @@ def extract() -> None:
         told = getattr(engine.make_views, "told", None)  # not every kind has something to tell
         if told and (said := told()):
             print(f"extract: of those computed, {said}")
+
+
+def read_plan(kind: Kind) -> pd.DataFrame:
+    """The plan of the views beside view 0, a row a view.
+
+    Raises:
+        DataError: it is not there or is not readable, or lacks a column.
+    """
+    try:
+        plan: pd.DataFrame = pd.read_parquet(PLAN)
+    except FileNotFoundError:
+        raise DataError(f"{PLAN} is not here; run the augment stage first") from None
+    except (ValueError, pa.ArrowException) as error:
+        said = " ".join(str(error).split())
+        raise DataError(f"{PLAN} is not readable ({said}); run the augment stage again") from None
+    lacking = [name for name in ("digest", "view", *kind.view_columns) if name not in plan]
+    if lacking:
+        raise DataError(f"{PLAN} has no column {lacking[0]}; run the augment stage again")
+    return plan
 
 
 def write(

@@ -4,7 +4,6 @@ The page needs nothing but itself. It is a function of the stage's inputs but fo
 DVC cannot watch: the commit that the run is compared with, which the page names.
 """
 
-import json
 from typing import Any
 
 import jinja2
@@ -29,6 +28,7 @@ from .core.paths import (
 from .pages import classification, multilabel, regression, tables
 from .pages.comparison import since_last_commit
 from .pages.embed import contact_sheet
+from .serving.writing import read_figures
 from .tables.manifest import groups, kind_in, read_manifest, task_in
 from .tasks.intervals import doubts, grouped
 from .tasks.slices import worst
@@ -45,8 +45,9 @@ def report() -> None:
     """Write the page from what the stages before have left."""
     confidence = f"{100 * params.load(kinds.schema).evaluate.confidence:g} %"
     kind = kinds.named(kind_in(MANIFEST))
-    manifest, metrics = read_manifest(MANIFEST), json.loads(tables.text(METRICS))
-    about = json.loads(tables.text(BUNDLE / "bundle.json"))
+    manifest = read_manifest(MANIFEST)
+    metrics = read_figures(METRICS, "evaluate", "test", "interval")
+    about = read_figures(BUNDLE / "bundle.json", "bundle", "classes", "head", "backbone")
     predictions, classes = tables.table(PREDICTIONS), about["classes"]
     repeats = tables.table(REPEATS)
     checked = {name: tables.table(CHECKS / f"{name}.csv") for name in tables.FOUND}

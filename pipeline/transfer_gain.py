@@ -68,7 +68,7 @@ def _read(file: Path, stage: str, read: Callable[[Path], Any], has: str) -> Any:
         found = read(file)
     except FileNotFoundError:
         raise DataError(f"{file} is not here; run the {stage} stage first") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         said = " ".join(str(error).split())
         raise DataError(f"{file} is not readable ({said}); run the {stage} stage again") from None
     if has not in found:

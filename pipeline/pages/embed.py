@@ -7,6 +7,7 @@ from pathlib import Path
 from markupsafe import Markup
 from PIL import Image
 
+from ..core.errors import DataError
 from ..kinds import Shown
 
 
@@ -35,8 +36,16 @@ def _element(shown: Shown, alt: str) -> Markup:
 
 
 def contact_sheet(file: Path) -> str:
-    """The contact sheet as an address that holds it."""
+    """The contact sheet as an address that holds it.
+
+    Raises:
+        DataError: it is damaged.
+    """
     buffer = io.BytesIO()
-    with Image.open(file) as sheet:
-        sheet.convert("RGB").save(buffer, "WEBP", quality=80)
+    try:
+        with Image.open(file) as sheet:
+            picture = sheet.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{file} is not readable ({error}); run the augment stage again") from None
+    picture.save(buffer, "WEBP", quality=80)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

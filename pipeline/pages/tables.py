@@ -355,11 +355,20 @@ def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def text(file: Path) -> str:
-    """The text of a stage's output."""
+    """The text of a stage's output, whose last line has an end.
+
+    Raises:
+        DataError: it is not there, or not whole.
+    """
     try:
-        return file.read_text(encoding="utf-8")
+        found = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DataError(f"{file} is not here; run `dvc repro`") from None
+    except ValueError as error:
+        raise DataError(f"{file} is damaged ({error}); run `dvc repro`") from None
+    if not found.endswith("\n"):
+        raise DataError(f"{file} is cut off; run `dvc repro`")
+    return found
 
 
 def table(file: Path) -> pd.DataFrame:

@@ -212,8 +212,8 @@ def _further(preprocessing: Input, texts: Texts) -> dict[str, Any]:
     return {"takes": takes(preprocessing), "files": files}
 
 
-def read_figures(file: Path, stage: str) -> dict[str, Any]:
-    """Read the figures that a stage left.
+def read_figures(file: Path, stage: str, *has: str) -> dict[str, Any]:
+    """Read the figures that a stage left, under the names that it `has` among others.
 
     Raises:
         DataError: they are not there or are not readable.
@@ -222,8 +222,11 @@ def read_figures(file: Path, stage: str) -> dict[str, Any]:
         figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{file} is not here; run the {stage} stage first") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is not readable: {error}; run {stage} again") from None
+    if not isinstance(figures, dict) or not figures.keys() >= {*has}:
+        lacks = f"it lacks {' or '.join(has)}" if has else "it holds no names"
+        raise DataError(f"{file} is not readable: {lacks}; run {stage} again")
     return figures
 
 

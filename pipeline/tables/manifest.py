@@ -78,7 +78,7 @@ def _notes(path: Path) -> dict[bytes, bytes]:
     except FileNotFoundError:
         raise DataError(f"{path} is not here; run the ingest stage first") from None
     except pa.ArrowException as error:
-        raise DataError(f"{path} is not readable: {' '.join(str(error).split())}") from None
+        raise _damaged(path, error) from None
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
@@ -92,11 +92,16 @@ def read_manifest(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise DataError(f"{path} is not here; run the ingest stage first") from None
     except pa.ArrowException as error:
-        raise DataError(f"{path} is not readable: {' '.join(str(error).split())}") from None
+        raise _damaged(path, error) from None
     lacking = [name for name in COLUMNS if name not in manifest]
     if lacking:
         raise DataError(f"{path} has no column {lacking[0]}; run the ingest stage again")
     return manifest
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    said = " ".join(str(error).split())
+    return DataError(f"{path} is not readable: {said}; run the ingest stage again")
 
 
 def slices(manifest: pd.DataFrame) -> pd.DataFrame:

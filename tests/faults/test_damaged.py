@@ -1,0 +1,108 @@
+"""A stage of which an input is damaged ends in one line that names the file, whatever it holds."""
+
+import importlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from pipeline.core.errors import DataError, HeadstartError
+from tests.conftest import ROOT
+
+OTHER_TYPES = (b"[]", b"5", b"null", b"[" * 100_000)
+# What the report does not read: plots that it draws itself, and of a model without mistakes what
+# they would be explained with.
+UNREAD = {
+    *(f"bundle/{name}.safetensors" for name in ("backbone", "head", "neighbours")),
+    *("bundle/model.onnx", "bundle/neighbours.json", "reports/plots/confusion_matrix.png"),
+    *(f"reports/plots/{name}.csv" for name in ("confusion", "precision_recall", "roc")),
+}
+
+
+@pytest.fixture
+def folder(bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project in which all stages before the report ran."""
+    folder = tmp_path / "project"
+    shutil.copytree(bundled, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HEADSTART_STORE", str(folder / "cache" / "features"))
+    return folder
+
+
+def inputs(stage: str) -> list[Path]:
+    """The files that other stages left for this one, of each folder of many the first."""
+    declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
+    found: list[Path] = []
+    for path in map(Path, declared):
+        if path.parts[0] in ("data", "models", "reports", "bundle"):
+            inside = sorted(file for file in path.rglob("*") if file.is_file())
+            found += inside[:1] if path.name == "features" else inside or [path]
+    unread = UNREAD if stage == "report" else set()
+    return [path for path in found if path.is_file() and path.as_posix() not in unread]
+
+
+def damages(file: Path) -> Iterator[bytes]:
+    """What may be in its place."""
+    data = file.read_bytes()
+    yield b""
+    yield data[: len(data) // 2]
+    yield b"\x00\xff\xfe" * 40
+    if file.suffix == ".json":
+        yield from OTHER_TYPES
+
+
+def lines_of(stage: str, files: list[Path]) -> Iterator[tuple[Path, str]]:
+    """What the stage ends with when each is damaged in each way."""
+    run = getattr(importlib.import_module(f"pipeline.{stage}"), stage)
+    for file in files:
+        whole = file.read_bytes()
+        for data in damages(file):
+            file.unlink()
+            file.write_bytes(data)
+            with pytest.raises(HeadstartError) as stopped:
+                run()
+            yield file, str(stopped.value)
+        file.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("stage", "files"),
+    [
+        ("extract", ["data/plan.parquet"]),
+        ("bundle", ["reports/metrics.json", "reports/sets.json"]),
+        ("report", ["reports/metrics.json", "bundle/bundle.json", "reports/predictions.csv"]),
+    ],
+)
+def test_a_damaged_input_is_named_with_what_to_run(
+    stage: str, files: list[str], folder: Path
+) -> None:
+    for file, line in lines_of(stage, [Path(name) for name in files]):
+        assert len(line.splitlines()) == 1
+        assert line.startswith(f"{file} ")
+        assert "; run " in line
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        *("augment", "extract", "train", "evaluate", "checks", "bundle"),
+        pytest.param("report", marks=pytest.mark.slow),
+    ],
+)
+def test_any_damaged_input_of_any_stage_is_named(stage: str, folder: Path) -> None:
+    files = inputs(stage)
+    assert Path("data/manifest.parquet") in files
+    for file, line in lines_of(stage, files):
+        assert len(line.splitlines()) == 1
+        assert str(file) in line
+
+
+def test_a_plan_of_another_kind_is_named(folder: Path) -> None:
+    pd.DataFrame({"digest": ["a"], "view": [1]}).to_parquet("data/plan.parquet")
+    with pytest.raises(
+        DataError, match=r"^data/plan\.parquet has no column angle; run the augment"
+    ):
+        importlib.import_module("pipeline.extract").extract()
