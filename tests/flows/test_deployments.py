@@ -81,10 +81,10 @@ def test_a_change_five_seconds_after_the_start_is_run(toy: Toy) -> None:
     toy.stages(a={"reads": ["data/raw"]})
     toy.run("dvc", "repro")
     declare(toy)
-    with background(toy, sys.executable, "-m", "flows.serve", "--look-every", "8"):
-        wait_for(lambda: not toy.get("deployments/name/headstart/on-change")["paused"])
+    with background(toy, sys.executable, "-m", "flows.serve", "--look-every", "12"):
+        ready = "deployments/name/headstart/on-change"
+        wait_for(lambda: httpx.get(f"{toy.api}/{ready}", auth=toy.auth).is_success)
         time.sleep(5)
-        assert not (toy.root / watch.SEEN).exists()
         (data / "two").write_text("2")
         wait_for(lambda: bool(deployment_runs(toy, "on-change")), seconds=PATIENCE / 2)
         run = deployment_runs(toy, "on-change")[0]["id"]
