@@ -101,7 +101,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training example like the one asked about; a `cosine` of 1 is the same direction."""
+    """A training example like the one asked about; a `cosine` of 1 is the same direction.
+
+    The path is empty where the bundle names none (docs/privacy.md).
+    """
 
     path: str
     label: str

@@ -9,8 +9,8 @@ one of. The nearest one (k = 1) tells best in small sets, and every class has on
 So that an answer stays quick, the distance is taken to no more than 1,000 examples: the bank, the
 first rows of the bundle's neighbours.
 
-In a bundle that is to hold no training example, the bank is the mean of each class, which tells
-almost as well what is far from all classes and less well what lies between them.
+In a bundle that is to hold no training example, the bank is the mean of each class: nearly as good
+for what is far from training, and as good or worse for what is near.
 """
 
 import math
