@@ -99,8 +99,8 @@ Groups have ten examples each.
 ## What `evaluate` warns of
 
 It warns of fewer than {ENOUGH} even groups, and of groups that weigh as less than half as
-many even ones. In both tables above, the least
-share of draws in which an interval held the truth:
+many even ones. The least share of draws, in both tables above, in which an interval held the
+truth:
 
 {
         table(
