@@ -14,7 +14,7 @@ from .heads.head import one_thread
 from .quality.drift import drifts, too_few_groups
 from .quality.duplicates import near_duplicates
 from .quality.few_examples import few_examples
-from .quality.label_issues import label_issues
+from .quality.label_issues import label_issues, require_memory
 from .quality.label_issues_of_several import label_issues_of_several
 from .quality.number_issues import number_issues
 from .quality.originals import originals
@@ -54,6 +54,8 @@ def checks() -> None:
     task = task_in(MANIFEST)
     if "group" not in manifest:
         raise DataError(f"{MANIFEST} has no column group; run the ingest stage again")
+    if task == CLASSIFICATION:
+        require_memory(len(manifest), manifest["label"].nunique())
     rows, features = originals(manifest)
     with one_thread():
         pairs, compared, known = near_duplicates(rows, features, settings.duplicate_cosine, kind)

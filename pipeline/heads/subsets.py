@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from .losses import OF_NUMBERS, Units
 from .trained import Schedule
 
 Mask = npt.NDArray[np.bool_]
+Number = TypeVar("Number", np.float32, np.float64)
 
 
 def on_subsets(
@@ -192,9 +194,16 @@ def _squares(features: Floats, importance: Floats, dimension: int) -> npt.NDArra
     return mean
 
 
+def one_hot(labels: npt.NDArray[np.int64], classes: int, kind: type[Number]) -> npt.NDArray[Number]:
+    """Rows [n, classes] of zeros, with a 1 where the label is."""
+    rows = np.zeros((len(labels), classes), dtype=kind)
+    rows[np.arange(len(labels)), labels] = 1
+    return rows
+
+
 def _of_classes(pool: Split, importance: Floats, classes: int, decay: float) -> Iterator[Floats]:
     """`closed_forms.ridge`."""
-    return _by_ridge(pool, importance, np.eye(classes)[pool.labels], decay)
+    return _by_ridge(pool, importance, one_hot(pool.labels, classes, np.float64), decay)
 
 
 def _by_ridge(
@@ -243,7 +252,7 @@ def _by_nearest_mean(
     pool: Split, importance: Floats, classes: int, decay: float
 ) -> Iterator[Floats]:
     """`closed_forms.nearest_mean`."""
-    of_class = np.eye(classes, dtype=np.float32)[pool.labels]
+    of_class = one_hot(pool.labels, classes, np.float32)
     for weights in importance:
         inside = of_class * (weights > 0)[:, None]
         means = (inside / inside.sum(axis=0)).T @ pool.features

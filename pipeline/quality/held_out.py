@@ -14,6 +14,7 @@ Integers = npt.NDArray[np.int64]
 FOLDS = 5
 # L2 penalty over the mean square of a feature. A third of it or three times as much finds as many.
 PENALTY = 0.01
+SIZES = (1e-15, 1e15)  # of features whose squares float32 has
 
 
 def folds_of(rows: pd.DataFrame, seed: int) -> Integers:
@@ -43,7 +44,11 @@ def predicted(
         predictions [n, c], and whether there was another fold to learn from, [n].
     """
     centred = features - features.mean(axis=0)
-    centred /= max(float(np.sqrt(np.square(centred).mean())), 1e-12)
+    with np.errstate(over="ignore", under="ignore"):
+        size = float(np.sqrt(np.square(centred).mean()))
+    if not SIZES[0] < size < SIZES[1]:
+        size = float(np.sqrt(np.square(centred.astype(np.float64)).mean()))
+    centred /= size or 1.0
     said = np.zeros(wanted.shape, dtype=np.float32)
     judged = np.zeros(len(wanted), dtype=bool)
     for held in range(FOLDS):

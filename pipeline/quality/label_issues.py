@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..core import memory
 from ..core.params import ChecksParams
 from ..heads.head import probabilities
 from .held_out import FOLDS, Floats, Integers, folds_of, predicted
@@ -28,6 +29,20 @@ STARTS = (0.001, 0.03, 0.15)
 ROUNDS, ENOUGH = 200, 1e-5
 # Scores that it looks at; rows sorted by digest are in random order.
 MOST_SCORES = 4_000_000
+BYTES_A_SCORE = 28  # in use at once: scores, what is wanted and probabilities, in several forms
+
+
+def require_memory(examples: int, classes: int) -> None:
+    """See that the machine can hold a score of each class for each example.
+
+    Raises:
+        DataError: it cannot.
+    """
+    memory.require(
+        BYTES_A_SCORE * examples * classes,
+        f"checks: label issues of {examples:,} examples of {classes:,} classes",
+        "take a machine with more memory, or put fewer examples or classes into the project",
+    )
 
 
 def label_issues(rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> pd.DataFrame:
@@ -71,7 +86,8 @@ def held_out(
         scores [n, classes], and which examples [n] were judged: those whose label some
         example of another fold has.
     """
-    wanted = np.eye(classes, dtype=np.float32)[labels]
+    wanted = np.zeros((len(labels), classes), dtype=np.float32)
+    wanted[np.arange(len(labels)), labels] = 1
     scores, judged = predicted(features, wanted, fold)
     for held in range(FOLDS):
         out = fold == held

@@ -5,12 +5,15 @@ import pandas as pd
 import pytest
 
 from pipeline.checks import checks
+from pipeline.core.errors import DataError
 from pipeline.core.params import ChecksParams
 from pipeline.core.paths import CHECKS, MANIFEST
+from pipeline.quality import held_out
 from pipeline.quality.few_examples import few_examples
 from pipeline.quality.label_issues_of_several import label_issues_of_several
 from pipeline.quality.number_issues import number_issues
 from pipeline.tables.manifest import GIVEN, read_manifest, write_manifest
+from tests.conftest import Project
 from tests.tasks.made import LABELS, make
 
 EXAMPLES = 600
@@ -168,3 +171,27 @@ def test_few_examples_of_numbers_are_few_examples() -> None:
         {"class": name, "train": 4, "val": 1, "test": 0} for name in ("a", "b")
     ]
     assert few_examples(manifest, "regression", least=4).empty
+
+
+def test_scores_that_no_memory_holds_are_refused_before_anything_is_read(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are no features here, of which the next line would speak."""
+    names = [f"{number:064x}" for number in range(300)]
+    columns = {"digest": names, "path": names, "label": [f"class {n % 100}" for n in range(300)]}
+    MANIFEST.parent.mkdir(parents=True, exist_ok=True)
+    write_manifest(pd.DataFrame(columns | {"split": "train", "group": ""}), "vector", MANIFEST)
+    monkeypatch.setattr("os.sysconf", lambda name: 900)  # 0.8 MB, and 30,000 scores take 0.84
+    with pytest.raises(DataError, match=r"^checks: label issues of 300 examples of 100 classes"):
+        checks()
+
+
+@pytest.mark.parametrize("factor", [1e30, 1e-30])
+def test_predictions_do_not_depend_on_how_large_features_are(factor: float) -> None:
+    random = np.random.default_rng(0)
+    features = random.standard_normal((60, 5)).astype(np.float32)
+    wanted = (features[:, :2] > 0).astype(np.float32)
+    fold = np.arange(60) % held_out.FOLDS
+    said, _ = held_out.predicted(features, wanted, fold)
+    large, _ = held_out.predicted((features * factor).astype(np.float32), wanted, fold)
+    np.testing.assert_allclose(large, said, atol=1e-3)
