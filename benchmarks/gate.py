@@ -1,13 +1,11 @@
 """The gate, simulated: how often it is wrong about equal models, and how well it foretells.
 
-    python -m benchmarks gate [--draws DRAWS] [--projects PROJECTS]
+    python -m benchmarks gate [--draws DRAWS]
 
 Two models answer about made-up test examples of five classes. A model's evidence for each class is
 normal noise, of which a part is the same for both models, plus its skill for the right class. First
 both have the same skill. Then the new one is better by 3 points of accuracy. Where the gate says
 'cannot tell: about n more test examples would', it is asked again with as many, drawn anew.
-
-`benchmarks/nights.py` then simulates many nights in a row, each with a new model.
 """
 
 from typing import NamedTuple
@@ -17,7 +15,6 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from benchmarks import nights
 from benchmarks.harness import table
 from pipeline.tasks.metrics import scores
 from pipeline.tasks.paired import Comparison, compare
@@ -124,7 +121,7 @@ def simulate(measure: str, examples: int, common: float, draws: int, skill: floa
     return Found(float(np.mean(equal)), len(more) / draws, float(np.median(more)), np.mean(again))
 
 
-def measure(scratch: str, draws: int = 1000, projects: int = 1000) -> str:
+def measure(scratch: str, draws: int = 1000) -> str:
     skill = better_by(POINTS)
     rows = []
     for case in CASES:
@@ -143,5 +140,4 @@ of the draws of as many examples as the message foretold. For the other measures
 foretells for the difference that these two models have in them.
 
 {table(columns, rows)}
-
-{nights.page(projects)}"""
+"""

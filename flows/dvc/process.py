@@ -35,6 +35,7 @@ from dvc.lock import LockError
 from dvc.parsing import ResolveError
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+from dvc.scm import SCMError, map_scm_exception
 from dvc.stage import Stage
 from dvc.stage.exceptions import StageCmdFailedError
 from dvc.stage.serialize import to_single_stage_lockfile
@@ -42,8 +43,6 @@ from dvc.ui import ui
 from dvc.utils.hydra import apply_overrides
 from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError
 from dvc_data.hashfile.hash_info import HashInfo
-from dvc_objects.errors import ObjectFormatError
-from scmrepo.exceptions import SCMError
 
 
 def plan(repo: Repo, targets: list[str], force: bool) -> dict[str, Any]:
@@ -182,7 +181,7 @@ def digests(repo: Repo, paths: list[str]) -> dict[str, Any]:
     outs = {relative(repo, out.fs_path): out for stage in repo.index.stages for out in stage.outs}
     found = {path: outs[path].hash_info for path in paths if path in outs and outs[path].use_cache}
     commit = None
-    with contextlib.suppress(SCMError, NotImplementedError):  # no commit yet, or no git
+    with contextlib.suppress(SCMError), map_scm_exception():  # no commit yet, or no git
         commit = repo.scm.get_rev()
     own = repo.cache.local.hash_name
     return {
@@ -202,9 +201,7 @@ def fetch(repo: Repo, digests: dict[str, str], to: str, remote: str | None) -> N
     """
     cache = repo.cache.local
     for path, digest in digests.items():
-        try:
-            cache.check(digest)
-        except (FileNotFoundError, ObjectFormatError):
+        if not cache.exists(digest):
             with contextlib.suppress(NoRemoteError):
                 repo.cloud.pull([HashInfo(cache.hash_name, digest)], remote=remote)
         if not cache.exists(digest):

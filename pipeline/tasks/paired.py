@@ -17,6 +17,7 @@ of single examples, and the bootstrap draws whole groups.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -147,16 +148,14 @@ def _of_right(
     gained, lost = int((now & ~before).sum()), int((before & ~now).sum())
     differing = gained + lost
     found = f"{gained} right that were wrong, {lost} wrong that were right"
+    needed: Needed
     if count == examples:
         p_value = float(stats.binomtest(gained, differing).pvalue) if differing else 1.0
         # Two wins and two losses more than were seen (Agresti and Coull, 1998): of few examples,
         # the share on which the models differ is known badly, and a low guess would foretell too
         # little.
         share = (differing + 4) / (examples + 4)
-
-        def needed(size: float, power: float) -> float:
-            return _examples(share, size, level, power)
-
+        needed = partial(_examples, share, level)
     else:
         sums = np.bincount(groups, weights=now.astype(float) - before)
         p_value = flipped(np.rint(sums).astype(np.int64))
@@ -197,7 +196,7 @@ def _reach(level: float, power: float) -> tuple[float, float]:
     return float(stats.norm.ppf(1 - level / 2)), float(stats.norm.ppf(power))
 
 
-def _examples(share: float, difference: float, level: float, power: float) -> float:
+def _examples(share: float, level: float, difference: float, power: float) -> float:
     """How many examples McNemar's test needs, for models that differ on a `share` of them.
 
     Connor (1987), with a correction for that the exact test counts whole examples.

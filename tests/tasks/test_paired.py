@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
-from benchmarks import nights
+from benchmarks import gate_of_nights as nights
 from benchmarks.gate import POINTS, better_by, simulate
 from pipeline.tasks.answered import read_answers
 from pipeline.tasks.paired import compare, flipped
@@ -294,13 +294,13 @@ def test_what_simulates_many_nights_judges_as_the_gate_does(measure: str, size: 
 
 
 def test_equal_models_pass_for_a_hundred_nights_and_a_slow_fall_ends() -> None:
-    # `benchmarks/gate.md` has more cases and projects; these are always the same few.
-    equal = nights.simulate(nights.Case("accuracy", 153, 1, 0.9), 100)
+    # `benchmarks/gate_of_nights.md` has more cases and projects; these are always the same few.
+    equal = nights.simulate(nights.Case("accuracy", 153, 1, 0.9), 60)
     assert equal.refused.sum(axis=0).mean() <= 5
     assert equal.refused[-10:].mean() <= 0.05
     falling = nights.Case("accuracy", 600, 1, 0.9, 0.003)
-    found = nights.simulate(falling, 30)
+    found = nights.simulate(falling, 20)
     assert (found.below.max(axis=0) <= found.unseen).all()
     assert np.median(found.unseen) < 0.1
-    alone = nights.simulate(falling, 30, reference=False)
+    alone = nights.simulate(falling, 5, reference=False)
     assert np.median(alone.below[-1]) > 0.25

@@ -1,4 +1,6 @@
-"""The gate over many nights, simulated; `benchmarks gate` writes what it finds.
+"""The gate over many nights, simulated: what it refuses, and how far a slow decay gets.
+
+    python -m benchmarks gate_of_nights [--projects PROJECTS]
 
 A project keeps its test examples. Each night there is a new model, and the gate compares it with
 the last result and with the reference. A model is right about an example if its skill and a normal
@@ -157,8 +159,7 @@ def above(found: Nights) -> float:
     return float(100 * (found.figure[-1] - found.offered.mean(axis=0)).mean())
 
 
-def page(projects: int) -> str:
-    """Both tables, each row of so many projects."""
+def measure(scratch: str, projects: int = 1000) -> str:
     equal, keep = [], Gate(when_cannot_tell="keep")
     cases = [("accuracy", *sizes, common) for sizes in SIZES for common in COMMON]
     for row in [*cases, ("loss", 153, 1, 0.9), ("loss", 400, 10, 0.9)]:
@@ -186,19 +187,23 @@ def page(projects: int) -> str:
     falls = "examples | of a group | fall a night {:.1f} | by the last result alone, below {:.1f}"
     falls += " | below the reference {:.1f} | in 99 of 100 projects at most {:.1f}"
     falls += " | can go unseen, as the gate says {:.1f} | projects farther below {:.4f}"
-    return f"""## {NIGHTS} nights in a row
+    return f"""# The gate over {NIGHTS} nights, simulated
 
 {projects:,} projects of each kind. A model is right about {ACCURACY:g} of all examples. Models
 share a part of their noise, and examples of one group a third of that.
 
-**All models are equally good.** At most 5 of {NIGHTS} nights are to be refused on average, and at
+## All models are equally good
+
+At most 5 of {NIGHTS} nights are to be refused on average, and at
 most 0.05 in each of the last ten. "Another reference" is the share of projects in which some model
 was called better than the reference. The test accuracy of the model in place is too high, since the
 gate chose by it: by so many points with the defaults, and with `when_cannot_tell: keep`.
 
 {table(columns, equal)}
 
-**Each model is a little worse than the one of the night before.** The fall from the reference to
+## Each model is a little worse than the one of the night before
+
+The fall from the reference to
 the model in place after {NIGHTS} nights, in points of true accuracy, is to be no larger than what
 the gate says can go unseen.
 
