@@ -11,6 +11,7 @@ Importing this module imports nothing that takes a while: that is left to `load`
 """
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from ._rooms import errors
@@ -50,12 +51,26 @@ DeviceError = errors.DeviceError
 MissingSetError = errors.MissingSetError
 
 
+def stop_on_windows() -> None:
+    """Say at once what would else be an error of some library.
+
+    Raises:
+        HeadstartError: this is Windows.
+    """
+    if sys.platform == "win32":
+        raise HeadstartError(
+            "Headstart runs on Linux and macOS, since it locks files as they do; on Windows,"
+            " install it in WSL"
+        )
+
+
 def load(bundle: "str | os.PathLike[str]") -> "Model":
     """Open a trained bundle: the folder `bundle/` that `make repro` leaves.
 
     Raises:
         DataError: it is no bundle, or one that is damaged or of a later version.
     """
+    stop_on_windows()
     from .model import Model
 
     return Model(bundle)
@@ -76,6 +91,7 @@ if not TYPE_CHECKING:  # a checker knows these names from above
 
         if name not in LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        stop_on_windows()
         return getattr(import_module(f".{LATER[name]}", __name__), name)
 
     def __dir__():  # noqa: ANN202

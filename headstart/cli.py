@@ -6,11 +6,12 @@ Prefect nor PyTorch.
 
 import argparse
 import gc
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import __version__
+from . import __version__, stop_on_windows
 from ._rooms import IN_WHEEL, command, errors, packages
 from ._rooms import predict as answers
 
@@ -19,6 +20,10 @@ SHELLS = ("bash", "zsh", "tcsh")
 
 def main() -> None:
     """Run the subcommand named on the command line."""
+    try:
+        stop_on_windows()
+    except errors.HeadstartError as error:
+        sys.exit(f"headstart: error: {error}")
     parser = _parser()
     asked = vars(parser.parse_args())
     subcommand = asked.pop("subcommand")

@@ -14,6 +14,7 @@ from pipeline.backbones import engines
 from pipeline.core import packages
 from pipeline.store.database import features_file
 from pipeline.store.vectors import FeatureStore
+from tests.conftest import ROOT
 
 
 def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -31,6 +32,48 @@ def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--version", capsys=capsys) == (0, f"headstart {headstart.__version__}\n", "")
+
+
+ON_WINDOWS = """
+import os, sys
+
+sys.platform = "win32"
+sys.modules["fcntl"] = None
+del os.O_NONBLOCK, os.O_CLOEXEC, os.sysconf, os.pread
+"""
+
+
+@pytest.mark.parametrize("asked", [["predict", "bundle", "1.png"], []])
+def test_on_windows_the_command_says_in_a_line_where_it_runs(asked: list[str]) -> None:
+    done = on_windows(f"sys.argv = {['headstart', *asked]}; import headstart.cli as c; c.main()")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        "headstart: error: Headstart runs on Linux and macOS, since it locks files as they do;"
+        " on Windows, install it in WSL\n"
+    )
+
+
+def test_on_windows_the_library_raises_its_own_error() -> None:
+    done = on_windows(
+        "import headstart\n"
+        "for call in (headstart.load, lambda _: headstart.Embedder):\n"
+        "    try: call('bundle')\n"
+        "    except headstart.HeadstartError as error: print(error)\n"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line[:33] for line in lines] == ["Headstart runs on Linux and macOS"] * 2
+
+
+def on_windows(code: str) -> "subprocess.CompletedProcess[str]":
+    """As far as Windows can be had here: its name, and what Python does not have there."""
+    return subprocess.run(
+        [sys.executable, "-c", ON_WINDOWS + code],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.mark.parametrize("shell", cli.SHELLS)
