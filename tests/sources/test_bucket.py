@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,7 @@ from pipeline.core import buckets, files, objects, packages, params
 from pipeline.core.errors import ChangedError, DataError, MissingSetError, ParamsError
 from pipeline.core.files import load, read, read_each
 from pipeline.ingest import ingest
+from pipeline.quality import duplicates
 from pipeline.sources import find, listing
 from tests import seaweed
 from tests.conftest import ROOT, Project, begin_store
@@ -318,6 +320,31 @@ def test_objects_that_are_asked_for_ahead_come_in_their_turn(
     assert [next(turns) for _ in range(3)] == wanted[:3]
     with pytest.raises(ChangedError, match=f"{gone} is gone, since it was listed"):
         next(turns)
+
+
+def test_checks_reads_the_examples_of_new_pairs_and_those_of_alike_ones_once_more(
+    shapes: Bucket, between: Between, draw_picture: Draw
+) -> None:
+    copy = io.BytesIO()
+    draw_picture(0, 40, 30).save(copy, "BMP")  # the picture of disc/0.png in other bytes
+    shapes.put(**{"shapes/disc/copy.bmp": copy.getvalue()})
+    listing.run(None)
+    ingest()
+    example = {
+        row.path.rpartition("%2F")[2]: (row.path, row.digest) for row in manifest().itertuples()
+    }
+    pairs = [
+        (example["0.png"], example["copy.bmp"]),
+        (example["2.png"], example["1.png"]),
+        (example["2.png"], example["3.png"]),
+    ]
+    between.asked.clear()
+    assert duplicates.compare(pairs, kinds.named("image")) == ([True, False, False], 0)
+    read = Counter(path.rpartition("/")[2] for path in between.read())
+    assert read == {"0.png": 2, "copy.bmp": 2, "1.png": 1, "2.png": 1, "3.png": 1}
+    between.asked.clear()
+    assert duplicates.compare(pairs, kinds.named("image")) == ([True, False, False], 3)
+    assert between.asked == []
 
 
 # What goes wrong
