@@ -34,8 +34,9 @@ from .heads.head import load_head, stop_if_of_another_task
 from .heads.hyperparameters import CLOSED_FORMS, from_used
 from .heads.trained import Schedule, kept_figures
 from .runners.wanted import vectors
-from .serving.writing import read_figures, write
+from .serving.writing import write
 from .tables.features import Split, read_splits
+from .tables.figures import read_figures
 from .tables.labels import require, require_unlabelled
 from .tables.manifest import kind_in, read_manifest, task_in
 from .tables.power import raised

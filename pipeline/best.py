@@ -11,7 +11,8 @@ from .core import command, params
 from .core.paths import BEST, BUNDLE, FINETUNE, FINETUNED, MANIFEST
 from .heads.head import load_head
 from .runners.wanted import originals
-from .serving.writing import read_figures, write
+from .serving.writing import write
+from .tables.figures import read_figures
 from .tables.manifest import kind_in, read_manifest
 
 NO_SETS = "the sets of the frozen network's bundle are no promise for a finetuned network"

@@ -5,8 +5,9 @@ from .backbones import exports
 from .core import command, params
 from .core.paths import BUNDLE, FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, METRICS, SETS_OF_BUNDLE
 from .heads.head import load_head, stop_if_of_another_task
-from .serving.writing import read_figures, write
+from .serving.writing import write
 from .tables.features import read_splits
+from .tables.figures import read_figures
 from .tables.manifest import kind_in, read_manifest, task_in
 
 

@@ -28,7 +28,7 @@ from .core.paths import (
 from .pages import classification, multilabel, regression, tables
 from .pages.comparison import since_last_commit
 from .pages.embed import contact_sheet
-from .serving.writing import read_figures
+from .tables.figures import read_figures
 from .tables.manifest import groups, kind_in, read_manifest, task_in
 from .tasks.intervals import doubts, grouped
 from .tasks.slices import worst

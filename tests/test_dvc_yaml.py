@@ -25,7 +25,7 @@ DOOR = "pipeline/kinds/__init__.py"
 # reads it, so each new parameter would rerun everything.
 SILENT = (
     "buckets", "command", "cuda", "errors", "memory", "packages", "params", "paths", "plugins",
-    "progress",
+    "progress", "terminal",
 )  # fmt: skip
 COMPUTING = {"PIL", "cv2", "numpy", "onnx", "pandas", "pyarrow", "scipy", "sklearn"}
 OUTPUTS = ("outs", "metrics", "plots")

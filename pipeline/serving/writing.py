@@ -19,7 +19,6 @@ from safetensors.numpy import save
 
 from ..backbones.exports import preprocessing_of
 from ..core import plugins
-from ..core.errors import DataError
 from ..core.params import ExtractParams, TrainingExamples
 from ..core.paths import MANIFEST
 from ..heads.head import Head, as_bytes
@@ -210,24 +209,6 @@ def _further(preprocessing: Input, texts: Texts) -> dict[str, Any]:
         return {}
     files = {name: file for name, (file, _) in texts.items()}
     return {"takes": takes(preprocessing), "files": files}
-
-
-def read_figures(file: Path, stage: str, *has: str) -> dict[str, Any]:
-    """Read the figures that a stage left, under the names that it `has` among others.
-
-    Raises:
-        DataError: they are not there or are not readable.
-    """
-    try:
-        figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{file} is not here; run the {stage} stage first") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is not readable: {error}; run {stage} again") from None
-    if not isinstance(figures, dict) or not figures.keys() >= {*has}:
-        lacks = f"it lacks {' or '.join(has)}" if has else "it holds no names"
-        raise DataError(f"{file} is not readable: {lacks}; run {stage} again")
-    return figures
 
 
 def _data(manifest: pd.DataFrame) -> dict[str, Any]:

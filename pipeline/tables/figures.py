@@ -1,0 +1,25 @@
+"""Figures in JSON that one stage leaves for another."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import DataError
+
+
+def read_figures(file: Path, stage: str, *has: str) -> dict[str, Any]:
+    """Read the figures that a stage left, under the names that it `has` among others.
+
+    Raises:
+        DataError: they are not there or are not readable.
+    """
+    try:
+        figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{file} is not here; run the {stage} stage first") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file} is not readable: {error}; run {stage} again") from None
+    if not isinstance(figures, dict) or not figures.keys() >= {*has}:
+        lacks = f"it lacks {' or '.join(has)}" if has else "it holds no names"
+        raise DataError(f"{file} is not readable: {lacks}; run {stage} again")
+    return figures
