@@ -253,7 +253,7 @@ def test_who_reads_no_reply_is_not_waited_for(pictures: Classifier) -> None:
 
 
 def test_slow_bodies_give_way_and_hold_no_place(vectors: Classifier) -> None:
-    limits = Limits(waiting=1, bodies=8, grace=0.3)
+    limits = Limits(waiting=1, bodies=8, grace=0.3, header_seconds=0.5)
     with served(vectors, limits) as address, ExitStack() as lines:
         slow = [lines.enter_context(line_to(address, half_sent())) for _ in range(20)]
         for _ in range(10):
@@ -278,7 +278,7 @@ def test_a_body_that_is_slow_and_not_too_slow_is_answered(vectors: Classifier) -
 
 def test_bodies_together_are_bounded(vectors: Classifier) -> None:
     """Of forty bodies of 0.1 MB, all but their last byte, no more than 1.6 MB are held."""
-    limits = Limits(megabytes=0.1, grace=0.5)
+    limits = Limits(megabytes=0.1, grace=0.5, rate=200_000, header_seconds=0.5)
     assert limits.held == 1_600_000
     body = half_sent(100_000, bytes(99_999))
     with served(vectors, limits) as address, ExitStack() as lines:

@@ -124,8 +124,8 @@ def is_large(data: bytes) -> bool:
         RefusedError: the header says why it is not taken.
     """
     with _opened(data) as file:
-        seconds = file.frames / file.samplerate
-        return seconds > LARGE_SECONDS or file.frames * file.channels > LARGE_SAMPLES
+        frames, rate, channels = int(file.frames), int(file.samplerate), int(file.channels)
+    return frames > LARGE_SECONDS * rate or frames * channels > LARGE_SAMPLES
 
 
 def _opened(data: bytes) -> "SoundFile":
