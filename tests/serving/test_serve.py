@@ -498,3 +498,26 @@ def test_the_page_shows_sounds_and_texts_too(address, browser, tmp_path):
     assert page.inner_text("#noheat") == "This backbone has no heat maps."
     assert not page.is_visible("#heat")
     page.close()
+
+
+def test_the_page_says_that_the_class_need_not_be_the_most_probable_one(address, browser, picture):
+    reply = {
+        "best": "moss",
+        "probability": 0.25,
+        "probabilities": {"brick": 0.75, "moss": 0.25},
+        "thresholds": {"brick": 0.9, "moss": 0.1},
+        "heat_map": "data:image/png;base64," + base64.b64encode(picture).decode(),
+        "neighbours": [],
+    }
+    plain = reply | {"best": "brick", "probability": 0.75, "thresholds": None}
+    example = {"name": "one", "mimeType": "image/png", "buffer": picture}
+    names = ["brick", "moss"]
+    with told(browser, address, 390, "classification", names, [reply, plain]) as page:
+        page.set_input_files("#file", example)
+        page.locator("#note", has_text="Training weighed the classes").wait_for()
+        assert lines(page, "#classes .found") == ["moss 25.0 %"]
+        assert page.inner_text("#heat figcaption") == "A lighter place is more evidence for moss."
+        assert page.locator("#classes i").first.get_attribute("style") == "left: 90%;"
+        page.set_input_files("#file", example | {"name": "two"})
+        page.locator("#classes .found", has_text="brick").wait_for()
+        assert page.inner_text("#note") == ""
