@@ -5,7 +5,7 @@
 A project keeps its test examples. Each night there is a new model, and the gate compares it with
 the last result and with the reference. A model is right about an example if its skill and a normal
 noise add up to more than 0. A part of the noise is the example's own and the same for all models,
-and a part of that is its group's. `judged_right` and `judged_loss` do for many projects at once
+the rest is the model's; a third of either is that of the example's group. `judged_right` and `judged_loss` do for many projects at once
 what `tasks/paired.py` does for one; a test compares them with it. What follows from the answers,
 `Gate.fate` says.
 """
@@ -31,7 +31,7 @@ ANSWERS: list[Answer] = list(get_args(Answer)[:3])
 NIGHTS, ACCURACY, SURENESS = 100, 0.9, 3.0
 SIZES = [(50, 1), (153, 1), (600, 1), (150, 10), (400, 10)]  # test examples, of each group
 COMMON = [0.5, 0.9, 0.99]  # share of the noise that is the example's own
-OF_GROUP = 1 / 3  # of it is the group's
+OF_GROUP = 1 / 3  # of any noise is the group's
 
 
 class Case(NamedTuple):
@@ -99,6 +99,15 @@ JUDGED: dict[str, Callable[[Array, Array, int, float], Codes]] = {
 }
 
 
+def noise(generator: np.random.Generator, projects: int, examples: int, size: int) -> Array:
+    """Standard normal noise [projects, examples], of which a part is that of groups of a size."""
+    own = generator.standard_normal((projects, examples))
+    if size == 1:
+        return own
+    of_group = np.repeat(generator.standard_normal((projects, examples // size)), size, axis=1)
+    return np.asarray(np.sqrt(OF_GROUP) * of_group + np.sqrt(1 - OF_GROUP) * own)
+
+
 def taken(gate: Gate, reference: bool) -> npt.NDArray[np.bool_]:
     """Whether a result is taken, [3, 3], by its answers beside the last one and the reference."""
     found = np.empty((3, 3), dtype=bool)
@@ -114,14 +123,11 @@ def simulate(case: Case, projects: int, reference: bool = True, gate: Gate | Non
     seed = [case.examples, case.size, int(100 * case.common), int(1e5 * case.decay)]
     generator = np.random.default_rng(seed)
     judged, takes = JUDGED[case.measure], taken(gate or Gate(), reference)
-    of_group = OF_GROUP if case.size > 1 else 0.0
-    per_group = generator.standard_normal((projects, case.examples // case.size))
-    own = np.sqrt(of_group) * np.repeat(per_group, case.size, axis=1)
-    own += np.sqrt(1 - of_group) * generator.standard_normal((projects, case.examples))
+    shape = projects, case.examples, case.size
+    own = noise(generator, *shape)
 
     def model(accuracy: float) -> Array:
-        noise = generator.standard_normal(own.shape)
-        margins = np.sqrt(case.common) * own + np.sqrt(1 - case.common) * noise
+        margins = np.sqrt(case.common) * own + np.sqrt(1 - case.common) * noise(generator, *shape)
         return np.asarray(margins + stats.norm.ppf(accuracy))
 
     last = model(ACCURACY)
@@ -190,7 +196,7 @@ def measure(scratch: str, projects: int = 1000) -> str:
     return f"""# The gate over {NIGHTS} nights, simulated
 
 {projects:,} projects of each kind. A model is right about {ACCURACY:g} of all examples. Models
-share a part of their noise, and examples of one group a third of that.
+share a part of their noise. Examples of one group share a third of all noise.
 
 ## All models are equally good
 

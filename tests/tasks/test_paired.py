@@ -293,6 +293,20 @@ def test_what_simulates_many_nights_judges_as_the_gate_does(measure: str, size: 
     assert set(said) == set(nights.ANSWERS)
 
 
+def test_equal_models_whose_errors_come_in_groups_are_not_called_different() -> None:
+    random = np.random.default_rng(0)
+    old, new = (nights.noise(random, 60, 300, 20) + 1 for _ in range(2))
+    different = {True: 0, False: 0}
+    for one, other in zip(old, new, strict=True):
+        for known in different:
+            models = nights.frame(one), nights.frame(other, np.arange(300) // 20 if known else None)
+            found = compare(*models, "accuracy", False, 0.03, 15)
+            assert found is not None
+            different[known] += found.answer != "cannot tell"
+    assert different[True] <= 0.05 * 60
+    assert different[False] >= 0.15 * 60  # as it was
+
+
 def test_equal_models_pass_for_a_hundred_nights_and_a_slow_fall_ends() -> None:
     # `benchmarks/gate_of_nights.md` has more cases and projects; these are always the same few.
     equal = nights.simulate(nights.Case("accuracy", 153, 1, 0.9), 60)
