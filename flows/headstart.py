@@ -90,8 +90,8 @@ def headstart(
             if run.failed():
                 return verdict(run, None)
             make_plan(run, targets or [])
-            guard = Guard(gate, root, run.plan, run.before) if gate else None
             reference = Reference(root, pool.ask, remote) if gate and gate.margin is None else None
+            guard = Guard(gate, root, run.plan, run.before) if gate else None
             run_stages(run)
             now = pool.ask("metrics")
             judged = guard.judge(run.failed(), now, reference) if guard else None
