@@ -71,7 +71,9 @@ def read_plan(kind: Kind) -> pd.DataFrame:
         plan: pd.DataFrame = pd.read_parquet(PLAN)
     except FileNotFoundError:
         raise DataError(f"{PLAN} is not here; run the augment stage first") from None
-    except (ValueError, pa.ArrowException) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # the system's, whatever is in the file
         said = " ".join(str(error).split())
         raise DataError(f"{PLAN} is not readable ({said}); run the augment stage again") from None
     lacking = [name for name in ("digest", "view", *kind.view_columns) if name not in plan]

@@ -45,14 +45,16 @@ class Objects:
 
         try:
             table = pq.read_table(file)
-        except (pa.ArrowException, OSError) as error:
+            table.validate(full=True)  # such as that keys are UTF-8
+            columns, metadata = table.column_names, table.schema.metadata or {}
+            address = metadata.get(ROOT, b"").decode()
+        except (pa.ArrowException, OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise DataError(f"{file} cannot be read as Parquet: {reason}") from None
-        metadata = table.schema.metadata or {}
-        if ROOT not in metadata or table.column_names != list(COLUMNS):
+        if ROOT not in metadata or columns != list(COLUMNS):
             raise DataError(f"{file} is no listing of a bucket; let `headstart list` write it anew")
         self.table = table
-        self.address: str = buckets.tidied(metadata[ROOT].decode())
+        self.address: str = buckets.tidied(address)
         self._keys, self._etags, self._sizes = (_whole(table[name]) for name in COLUMNS)
 
     def __len__(self) -> int:

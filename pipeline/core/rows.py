@@ -122,7 +122,8 @@ def read(file: Path, holds: bool = True) -> Table:
     try:
         return (_parquet if file.suffix == ".parquet" else _csv)(file, holds)
     except OSError as error:
-        raise DataError(f"{file} cannot be read ({error.strerror or error})") from None
+        reason = " ".join(str(error.strerror or error).split())
+        raise DataError(f"{file} cannot be read ({reason})") from None
 
 
 def _bytes(cell: Any) -> bytes:
@@ -276,10 +277,11 @@ def _parquet(file: Path, holds: bool) -> Table:
         raise MissingSetError(f"{file} needs pyarrow, which is not installed") from None
     try:
         table = pq.read_table(file)
-    except pa.ArrowException as error:
+        table.validate(full=True)  # such as that texts are UTF-8
+        columns = table.column_names
+    except (pa.ArrowException, ValueError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{file} cannot be read as Parquet: {reason}") from None
-    columns = table.column_names
     if len(set(columns)) < len(columns):
         raise DataError(f"{file} has two columns of one name: {', '.join(columns)}")
     both = [name for name in (TEXT, VECTOR) if name in columns and holds]

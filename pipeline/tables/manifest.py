@@ -67,7 +67,10 @@ def origins_in(path: Path) -> dict[str, str]:
     Raises:
         DataError: as `read_manifest`.
     """
-    told = json.loads(_notes(path).get(ORIGINS, b"{}"))
+    try:
+        told = dict(json.loads(_notes(path).get(ORIGINS, b"{}")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _damaged(path, error) from None
     return {name: str(told.get(name, GIVEN)) for name in SPLITS[1:]}
 
 
@@ -77,7 +80,7 @@ def _notes(path: Path) -> dict[bytes, bytes]:
         return pq.read_schema(path).metadata or {}
     except FileNotFoundError:
         raise DataError(f"{path} is not here; run the ingest stage first") from None
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(path, error) from None
 
 
@@ -91,7 +94,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
         manifest: pd.DataFrame = pq.read_table(path).to_pandas()
     except FileNotFoundError:
         raise DataError(f"{path} is not here; run the ingest stage first") from None
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path, error) from None
     lacking = [name for name in COLUMNS if name not in manifest]
     if lacking:
@@ -100,6 +103,14 @@ def read_manifest(path: Path) -> pd.DataFrame:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
+    """What to say of a file that is not readable as it is.
+
+    Raises:
+        OSError: the system cannot read it, whatever is in it; of what it cannot make sense of Arrow
+            raises one without a number.
+    """
+    if isinstance(error, OSError) and error.errno:
+        raise error
     said = " ".join(str(error).split())
     return DataError(f"{path} is not readable: {said}; run the ingest stage again")
 

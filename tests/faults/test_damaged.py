@@ -1,15 +1,22 @@
 """A stage of which an input is damaged ends in one line that names the file, whatever it holds."""
 
 import importlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from pipeline import extract, kinds
+from pipeline.core import objects, rows
 from pipeline.core.errors import DataError, HeadstartError
+from pipeline.tables import manifest
 from tests.conftest import ROOT
 
 OTHER_TYPES = (b"[]", b"5", b"null", b"[" * 100_000)
@@ -105,4 +112,68 @@ def test_a_plan_of_another_kind_is_named(folder: Path) -> None:
     with pytest.raises(
         DataError, match=r"^data/plan\.parquet has no column angle; run the augment"
     ):
-        importlib.import_module("pipeline.extract").extract()
+        extract.extract()
+
+
+def of_manifest(file: Path) -> None:
+    manifest.kind_in(file)
+    manifest.task_in(file)
+    manifest.origins_in(file)
+    manifest.read_manifest(file)
+
+
+def of_table(file: Path) -> None:
+    for path in rows.examples(file):
+        rows.load(*rows.parted(path) or (file, ""))
+
+
+def of_listing(file: Path) -> None:
+    found = objects.Objects(file)
+    assert [found.named(one.key) for one in found][:1]
+
+
+COUNT = 20
+NAMES = {"key": [f"ü{n:02}" for n in range(COUNT)], "label": ["ant", "bee"] * (COUNT // 2)}
+PARQUET = {
+    "texts": (of_table, NAMES | {"text": [f"Größe {n}" for n in range(COUNT)]}, {}),
+    "vectors": (of_table, NAMES | {"vector": [[float(n), 1.0] for n in range(COUNT)]}, {}),
+    "manifest": (
+        of_manifest,
+        {name: NAMES["key"] for name in ("digest", "path", "label", "split")},
+        {b"headstart.splits": b'{"val": "drawn"}'},
+    ),
+    "plan": (
+        lambda file: extract.read_plan(kinds.named("image")),
+        {name: [1.0] * COUNT for name in ("digest", "view", "angle", "scale", "hflip", "vflip")},
+        {},
+    ),
+    "listing": (
+        of_listing,
+        {"key": NAMES["key"], "etag": NAMES["key"], "size": [1] * COUNT},
+        {b"address": b"s3://bucket/place"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PARQUET)
+def test_a_parquet_file_with_any_flipped_bytes_is_read_or_is_one_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use, columns, metadata = PARQUET[name]
+    file = tmp_path / f"{name}.parquet"
+    monkeypatch.setattr(extract, "PLAN", file)
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), file, compression="none")
+    use(file)
+    whole, lines = file.read_bytes(), []
+    for seed in range(150):
+        draw, data = np.random.default_rng(seed), bytearray(whole)
+        for place in draw.integers(0, len(data), draw.choice([1, 2, 8])):
+            data[place] = draw.integers(0, 256)
+        file.write_bytes(data)
+        os.utime(file, ns=(seed, seed))  # or a table would be taken for the one before
+        try:
+            use(file)
+        except HeadstartError as error:
+            lines.append(str(error))
+    assert lines
+    assert not [line for line in lines if len(line.splitlines()) > 1]
