@@ -375,7 +375,8 @@ def _task(about: dict[str, Any]) -> str:
     if (about["schema"] == SCHEMA_OF_TASKS) != (task != CLASSIFICATION):
         raise ValueError(f"task is {task!r} in a bundle of schema {about['schema']}")
     weighed = task == CLASSIFICATION and "thresholds" in about
-    if (about["schema"] == SCHEMA_OF_WEIGHED) != weighed:
+    least = SCHEMA_OF_WEIGHED if weighed else SCHEMA
+    if about["schema"] < least or (about["schema"] == SCHEMA_OF_WEIGHED and not weighed):
         raise ValueError(f"thresholds of classes belong to schema {SCHEMA_OF_WEIGHED}")
     return task
 

@@ -147,7 +147,7 @@ def write(
         described["usual"] = usual.described(*bank, seen_of_val)
     else:
         _write_bank(folder, np.empty((0, seen.features.shape[1]), np.float16), [], [], [])
-        means = None if of_task or data else _class_means(seen, len(classes))
+        means = None if "task" in of_task or data else _class_means(seen, len(classes))
         if means is not None:
             (folder / usual.MEANS_FILE).write_bytes(save({"features": means}))
             described["usual"] = usual.of_means(means, seen_of_val)

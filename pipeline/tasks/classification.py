@@ -111,7 +111,8 @@ class Classification:
 
 def answered(shares: Array, thresholds: Sequence[float]) -> Integers:
     """The class [n] that is answered to each example, of probabilities [n, c]."""
-    return against_thresholds(shares, thresholds).argmax(axis=1)
+    found: Integers = against_thresholds(shares, thresholds).argmax(axis=1)
+    return found
 
 
 def of_asked(asked: Asked) -> Integers:

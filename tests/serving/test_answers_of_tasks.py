@@ -219,6 +219,40 @@ def test_a_folder_that_grows_is_answered_once(
     assert look() == (1, 1)
 
 
+def test_a_bundle_answers_with_the_classes_of_a_balanced_head(project: Project) -> None:
+    """Of vectors; also a bundle that holds no training example, whose schema is a later one."""
+    random = np.random.default_rng(0)
+    rare = np.arange(320) % 8 == 0
+    vectors = (random.standard_normal((320, 4)) + 1.5 * rare[:, None]).astype(np.float32)
+    table = {
+        "vector": pa.array(vectors.tolist(), pa.list_(pa.float32())),
+        "label": rare.astype(str),
+    }
+    pq.write_table(pa.table(table), "data/raw/t.parquet")
+    document = yaml.safe_load(Path("params.yaml").read_text())
+    document["ingest"] = {"kind": "vector", "source": "parquet", "path": "data/raw/t.parquet"}
+    document |= {"augment": {"views": 0}, "evaluate": {"bootstrap": 10, "coverage": 0.9}}
+    document["train"] = {"class_weights": "balanced", "power": 1.0}
+    document["extract"]["backbone"] = "identity"
+    Path("params.yaml").write_text(yaml.safe_dump(document))
+    for stage in ("ingest", "augment", "extract", "train", "evaluate", "bundle"):
+        getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
+    evaluated = pd.read_csv("reports/predictions.csv", dtype=str)
+    assert (evaluated["probability"].astype(float) < 0.5).sum() > 5  # another is more probable
+    for schema, held in ((4, "features"), (5, "none")):
+        document["bundle"] = {"training_examples": held}
+        Path("params.yaml").write_text(yaml.safe_dump(document))
+        importlib.import_module("pipeline.bundle").bundle()
+        assert Classifier(Path("bundle")).about["schema"] == schema
+        predict.run(Path("bundle"), evaluated["path"], csv=Path("said.csv"))
+        said = pd.read_csv("said.csv", dtype=str)
+        assert said["class"].tolist() == evaluated["predicted"].tolist()
+        np.testing.assert_allclose(
+            said["probability"].astype(float), evaluated["probability"].astype(float), rtol=1e-4
+        )
+        assert all(one in likely for one, likely in zip(said["class"], said["likely"], strict=True))
+
+
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
 def test_what_evaluate_said_of_test_examples_is_what_a_bundle_says(
     project: Project, task: str
