@@ -16,8 +16,8 @@ from .core.params import IngestParams
 from .core.paths import MANIFEST, REFUSED, TARGET
 from .core.rows import parted
 from .kinds import Kind
-from .sources.checked import check, drop_odd, drop_repeats, stamps, stop_if_changed
-from .sources.find import listing
+from .sources.checked import check, drop_odd, drop_repeats, files_of, stamps, stop_if_changed
+from .sources.find import listing, stop_if_others_came, tables
 from .sources.found import Refused
 from .sources.splits import origins, split, unlabelled
 from .tables import targets
@@ -47,10 +47,12 @@ def ingest() -> None:
     for old in (MANIFEST, REFUSED, TARGET):
         old.unlink(missing_ok=True)
 
+    of_tables = stamps(tables(settings))
     found = listing(settings, kind)
-    before = stamps(found.found)
+    before = stamps(files_of(found.found)) | of_tables
     passed, refused = check(found.found, kind)
-    stop_if_changed(found.found, before)
+    stop_if_changed(before)
+    stop_if_others_came(settings, found)
     agreeing, odd = drop_odd(passed, kind)
     kept, repeated = drop_repeats(agreeing, kind)
     refused = sorted([*found.refused, *refused, *odd, *repeated])

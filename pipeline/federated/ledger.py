@@ -58,7 +58,7 @@ class Ledger:
         for line in self._whole.splitlines():
             try:
                 self._take(Entry(**json.loads(line)))
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, RecursionError) as error:
                 raise DataError(
                     f"{file}, line {len(self.entries) + 1}, cannot be read"
                     f" ({' '.join(str(error).split())}); take it from a backup: without it nobody"

@@ -199,13 +199,12 @@ def check(found: list[Found], kind: Kind) -> tuple[list[Checked], list[Refused]]
     return passed, refused
 
 
-def stop_if_changed(found: list[Found], before: dict[Path, Stamp | None]) -> None:
+def stop_if_changed(before: dict[Path, Stamp | None]) -> None:
     """Raise `DataError` where a file is not what it was when it was listed.
 
     DVC notes the files' state after the stage: it would take them for what was ingested.
     """
-    now = stamps(found)
-    changed = [file for file, stamp in before.items() if now[file] != stamp]
+    changed = [file for file, stamp in before.items() if _stamp(file) != stamp]
     if changed:
         raise DataError(
             f"{len(changed)} files changed while ingest read them, the first {changed[0]};"
@@ -213,13 +212,14 @@ def stop_if_changed(found: list[Found], before: dict[Path, Stamp | None]) -> Non
         )
 
 
-def stamps(found: list[Found]) -> dict[Path, Stamp | None]:
-    """What changes with the content of the examples' files; None where there is no file.
+def stamps(files: Iterable[Path]) -> dict[Path, Stamp | None]:
+    """What changes with each file's content; None where there is no file."""
+    return {file: _stamp(file) for file in dict.fromkeys(files)}
 
-    Of examples that are rows these are the table and the matrix beside it.
-    """
-    held = (file for row in found for file in rows.files_of(row.path))
-    return {file: _stamp(file) for file in dict.fromkeys(held)}
+
+def files_of(found: list[Found]) -> Iterator[Path]:
+    """The files that hold the examples; of rows these are the table and the matrix beside it."""
+    return (file for row in found for file in rows.files_of(row.path))
 
 
 def _stamp(file: Path) -> Stamp | None:

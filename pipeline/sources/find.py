@@ -6,15 +6,19 @@ from pathlib import Path
 from ..core import plugins
 from ..core.errors import DataError
 from ..core.files import leads_out
+from ..core.objects import LISTING
 from ..core.params import IngestParams
 from ..core.paths import PICTURES
+from ..core.rows import ENDINGS
 from ..kinds import Kind
 from .bucket import bucket, no_listing
 from .folder import folder
-from .found import Found, Listing
+from .found import Found, Listing, is_hidden, walk
 from .plugin import plugin
-from .table import table
+from .table import TABLE, table
 from .targets import targeted
+
+TABLES = [f"{TABLE}{ending}" for ending in ENDINGS]
 
 
 def listing(params: IngestParams, kind: Kind) -> Listing:
@@ -51,6 +55,30 @@ def listing(params: IngestParams, kind: Kind) -> Listing:
     if not any(PICTURES.iterdir()):  # of an empty folder DVC warns at each run
         (PICTURES / "README").write_text("The source has its examples itself; none is made here.\n")
     return found
+
+
+def tables(params: IngestParams) -> list[Path]:
+    """The files by which the source is listed, where there are such; none has to be there."""
+    path = Path(params.path)
+    return [path] if path.is_file() else [path / LISTING, *(path / name for name in TABLES)]
+
+
+def stop_if_others_came(params: IngestParams, found: Listing) -> None:
+    """Raise `DataError` where a folder holds files that it did not when it was listed.
+
+    DVC notes its state after the stage: it would take a picture that came meanwhile for ingested.
+    """
+    if params.source != "folder":
+        return
+    root = Path(params.path)
+    before = {row.path for rows in (found.found, found.refused) for row in rows}
+    came = [path for path in walk(root)[0] if path not in before]
+    seen = [path for path in came if not any(map(is_hidden, path.parts[len(root.parts) :]))]
+    if seen:
+        raise DataError(
+            f"{len(seen)} files came while ingest read {root}, the first {seen[0]};"
+            " run it again when nothing writes there any more"
+        )
 
 
 def _listing(params: IngestParams, path: Path, kind: Kind) -> Listing:

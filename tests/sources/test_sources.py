@@ -1,5 +1,6 @@
 import contextlib
 import os
+import re
 import shutil
 import struct
 import tempfile
@@ -34,6 +35,14 @@ IMAGE = kinds.named("image")
 def params(source: str, path: str) -> IngestParams:
     shares = Shares(train=0.6, val=0.2, test=0.2)
     return IngestParams(source=source, path=path, shares=shares, seed=0, max_refused=1.0)
+
+
+def of_vectors(source: str, root: Path) -> None:
+    """Have the project ingest vectors."""
+    document = yaml.safe_load(Path("params.yaml").read_text())
+    ingested = {"kind": "vector", "source": source, "path": str(root)}
+    document |= {"ingest": document["ingest"] | ingested, "augment": {"views": 0}}
+    Path("params.yaml").write_text(yaml.safe_dump(document))
 
 
 def touch(*paths: str) -> None:
@@ -340,10 +349,7 @@ def test_a_matrix_that_changes_while_ingest_runs_stops_it_and_is_named(
     (folder / "labels.csv").write_text("label\n" + "ant\nbee\n" * 20)
     matrix, numbers = folder / "vectors.npy", np.random.default_rng(0).normal(size=(40, 600))
     np.save(matrix, numbers)
-    ingested = {"kind": "vector", "source": "csv", "path": str(folder)}
-    document = yaml.safe_load(Path("params.yaml").read_text())
-    document |= {"ingest": document["ingest"] | ingested, "augment": {"views": 0}}
-    Path("params.yaml").write_text(yaml.safe_dump(document))
+    of_vectors("csv", folder)
     inspect, done = parse.vector, threading.Event()
 
     def at_the_first(data: bytes) -> Any:
@@ -419,6 +425,56 @@ def test_what_was_read_when_one_cannot_be_is_remembered_that_of_slow_threads_too
     passed, _ = check(found, kind)
     assert [one.seen for one in passed] == [(3,)] * 4
     assert sorted(inspected) == [0, 1, 2, 3]  # the others were remembered
+
+
+@pytest.mark.parametrize(
+    ("source", "deed", "said"),
+    [
+        (
+            "csv",
+            "relabel",
+            "1 files changed while ingest read them, the first data/raw/x/labels.csv;",
+        ),
+        (
+            "folder",
+            "come",
+            "1 files came while ingest read data/raw/x, the first data/raw/x/ant/new.npy;",
+        ),
+        ("folder", "hidden", ""),
+    ],
+)
+def test_a_label_or_a_picture_that_comes_while_ingest_reads_is_not_taken_for_ingested(
+    project: Project, monkeypatch: pytest.MonkeyPatch, source: str, deed: str, said: str
+) -> None:
+    root = Path("data/raw/x")
+    lines = ["path,label\n"]
+    for number in range(40):
+        file = root / ("ant", "bee")[number % 2] / f"{number}.npy"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, np.random.default_rng(number).normal(size=3))
+        lines.append(f"{file.relative_to(root)},{file.parent.name}\n")
+    if source == "csv":
+        (root / "labels.csv").write_text("".join(lines))
+    of_vectors(source, root)
+    inspect, done = parse.vector, threading.Event()
+
+    def at_the_first(data: bytes) -> Any:
+        if not done.is_set():
+            done.set()
+            if deed == "relabel":
+                (root / "labels.csv").write_text("".join(lines).replace(",ant", ",cow"))
+            else:
+                name = {"come": "new.npy", "hidden": ".DS_Store"}[deed]
+                (root / "ant" / name).write_bytes(b"x")
+        return inspect(data)
+
+    monkeypatch.setattr(parse, "vector", at_the_first)
+    if not said:
+        ingest.ingest()
+        return
+    with pytest.raises(DataError, match=f"^{re.escape(said)}"):
+        ingest.ingest()
+    assert not MANIFEST.exists()
 
 
 # torchvision
