@@ -135,7 +135,10 @@ class Desk:
 
         lane = self.slow if heat_map and self.classifier.explains else self.plain
         try:
-            return await lane.do(until, answer_small) or await self.alone.do(until, answer)
+            found = await lane.do(until, answer_small)
+            if found is None:
+                found = await self.alone.do(until, answer)
+            return found
         except RefusedError as error:
             raise HTTPException(422, str(error)) from None
 

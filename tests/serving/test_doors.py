@@ -161,7 +161,7 @@ def test_who_has_the_token_may_come_in(vectors: Classifier) -> None:
     with TestClient(application(vectors, Limits(), door), base_url=OWN) as client:
         for path in ("/about", "/metrics", "/training/0", "/openapi.json"):
             for wrong in ("", "Bearer ", f"Bearer {SECRET}x", f"Basic {SECRET}", "Bearer é"):
-                reply = client.get(path, headers={"Authorization": wrong.encode()})
+                reply = client.get(path, headers=[(b"Authorization", wrong.encode())])
                 assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer")
         assert client.post("/predict", content=VECTOR).status_code == 401
         assert client.get("/").status_code == client.get("/health").status_code == 200
@@ -329,10 +329,12 @@ def test_no_more_is_kept_than_there_is_room_for() -> None:
 def small(tmp_path: Path, small_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> Classifier:
     """A bundle of a small network for pictures."""
     monkeypatch.setenv("HEADSTART_STORE", str(small_backbone.parent.parent))
-    settings = {name.removeprefix("extract."): value for name, value in SMALL.items()}
+    name, weights = SMALL["extract.backbone"], SMALL["extract.weights"]
     width = onnxruntime.InferenceSession(small_backbone).get_outputs()[0].shape[1]
     head = Head(np.zeros((3, width), np.float32), np.zeros(3, np.float32))
-    folder = write_by_hand(tmp_path, "classification", head, "image", **settings)
+    folder = write_by_hand(
+        tmp_path, "classification", head, "image", backbone=name, weights=weights
+    )
     return Classifier(folder, explains=True)
 
 

@@ -89,8 +89,8 @@ def test_only_the_file_that_the_bundle_was_made_with_is_given(
     hostile: Callable[..., TestClient],
 ) -> None:
     Path("brick.txt").write_text("a brick wall")
-    digests = [hashlib.sha256(b"a brick wall").hexdigest(), "é" * 64]
-    client = hostile(["brick.txt", "brick.txt"], digests=digests)
+    right = hashlib.sha256(b"a brick wall").hexdigest()
+    client = hostile(["brick.txt"] * 3, digests=[right, "é" * 64, right])
     assert client.get("/training/0").text == "a brick wall"
     assert client.get("/training/1").status_code == 404
     assert (
@@ -98,7 +98,8 @@ def test_only_the_file_that_the_bundle_was_made_with_is_given(
     )
     assert client.get("/training/-1").status_code == 404
     Path("brick.txt").write_text("another wall")
-    assert "not the one that the bundle was made with" in client.get("/training/0").text
+    assert "not the one that the bundle was made with" in client.get("/training/2").text
+    assert client.get("/training/0").text == "a brick wall"  # what was shown is kept for a while
 
 
 def test_an_older_bundle_of_pictures_shows_them_and_nothing_hidden_or_outside(
