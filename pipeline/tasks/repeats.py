@@ -76,10 +76,10 @@ def repeated(
     head = from_used(about["hyperparameters"])
     answers = on_subsets(pool, learnt, asked, head, schedule, training.class_weights)
     # The scores of classes are right in order only, and the highest is the answer.
-    temperature, thresholds, added = 1.0, [], 0.0
+    temperature, thresholds, added = 1.0, [], np.zeros(1, np.float32)
     if learned != CLASSIFICATION:
         temperature, thresholds = about["temperature"], about.get("thresholds", [])
-        added = np.array(about.get("prior_shift", 0.0), np.float32)
+        added = np.array(about.get("prior_shift", [0.0]), np.float32)
     found = []
     for rows, logits in zip(asked, answers, strict=True):
         said = ANSWERS[learned](logits + added, temperature)

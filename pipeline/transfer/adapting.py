@@ -100,7 +100,9 @@ class Way:
 
     def answered(self, shares: Doubles) -> Integers:
         """The class [m] that is answered where probabilities are [m, c]."""
-        return against_thresholds(shares, self.described.get("thresholds", ())).argmax(axis=1)
+        strengths = against_thresholds(shares, self.described.get("thresholds", ()))
+        found: Integers = strengths.argmax(axis=1)
+        return found
 
 
 def trained(source: Source) -> Way:
