@@ -219,11 +219,12 @@ def test_a_folder_that_grows_is_answered_once(
     assert look() == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_bundle_answers_with_the_classes_of_a_balanced_head(project: Project) -> None:
     """Of vectors; also a bundle that holds no training example, whose schema is a later one."""
     random = np.random.default_rng(0)
-    rare = np.arange(320) % 8 == 0
-    vectors = (random.standard_normal((320, 4)) + 1.5 * rare[:, None]).astype(np.float32)
+    rare = np.arange(600) % 8 == 0
+    vectors = (random.standard_normal((600, 4)) + 1.5 * rare[:, None]).astype(np.float32)
     table = {
         "vector": pa.array(vectors.tolist(), pa.list_(pa.float32())),
         "label": rare.astype(str),
