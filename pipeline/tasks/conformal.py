@@ -369,7 +369,9 @@ def table(
         own = np.flatnonzero(test.labels == number)
         figures: Any = [None] * of_each.shape[1]
         if len(own):
-            figures = _means(of_each[own], None if keys is None else [keys[row] for row in own.tolist()])
+            figures = _means(
+                of_each[own], None if keys is None else [keys[row] for row in own.tolist()]
+            )
         rows.append((name, len(own), *figures))
     return pd.DataFrame(rows, columns=OF_SETS)
 
