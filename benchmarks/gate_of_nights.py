@@ -209,8 +209,8 @@ gate chose by it: by so many points with the defaults, and with `when_cannot_tel
 
 ## Each model is a little worse than the one of the night before
 
-The fall from the reference to the model in place after {NIGHTS} nights, in points of true accuracy, is
-to be no larger than what the gate says can go unseen.
+The fall from the reference to the model in place after {NIGHTS} nights, in points of true accuracy,
+is to be no larger than what the gate says can go unseen.
 
 {table(falls, decaying)}
 """
