@@ -1,5 +1,6 @@
 """What somebody else wrote is read and never run, and leads nowhere outside of its folder."""
 
+import contextlib
 import json
 import operator
 import os
@@ -349,9 +350,10 @@ def listening(process: psutil.Process) -> set[str]:
     """The addresses at which a process or one of its children takes connections."""
     found = set()
     for each in [process, *process.children(recursive=True)]:
-        for one in each.net_connections("inet"):
-            if one.status == psutil.CONN_LISTEN:
-                found.add(one.laddr.ip)
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            for one in each.net_connections("inet"):
+                if one.status == psutil.CONN_LISTEN:
+                    found.add(one.laddr.ip)
     return found
 
 
