@@ -21,8 +21,8 @@ setup: $(SETS:%=.venv/sets/%)  ## .venv with the packages of the default run (EX
 .venv/sets/%: requirements/%.lock pyproject.toml
 	@PYTHON=$(PYTHON) requirements/install $*
 
-# What sites use that train a head together (docs/flower.md); its packages fit no other set.
-flower: .venv-flower/sets/flower  ## .venv-flower with Flower, for a head trained across sites
+# What examples/flower uses; its packages fit no other set.
+flower: .venv-flower/sets/flower  ## .venv-flower with Flower, for examples/flower
 
 .venv-flower/sets/flower: requirements/flower.lock
 	@PYTHON=$(PYTHON) HEADSTART_VENV=.venv-flower requirements/install flower

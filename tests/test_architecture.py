@@ -64,7 +64,7 @@ def test_what_is_imported_is_asked_for_in_pyproject(folder: str, sets: list[str]
     for name in sets:
         lines += project["optional-dependencies"][name]
     asked = {plain(re.split("[^A-Za-z0-9._-]", line)[0]) for line in lines}
-    ours = {"pipeline", "flows", "headstart", "federated", "tests", "benchmarks", "toys"}
+    ours = {"pipeline", "flows", "headstart", "tests", "benchmarks", "toys"}
     brings = packages_distributions()
     for file, roots in libraries(folder).items():
         for root in roots - ours - sys.stdlib_module_names:

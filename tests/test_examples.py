@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -215,3 +216,37 @@ def test_the_page_of_adapting_tells_what_a_newcomer_sees(of_domains: Example) ->
     assert len([line for line in answered.splitlines() if "surfaces/target/" in line]) == 120
     again = of_domains.example()
     assert "Running stage" not in again
+
+
+FLOWER = ROOT / ".venv-flower" / "bin" / "python"
+
+
+@pytest.mark.skipif(not FLOWER.exists(), reason="no .venv-flower: make flower")
+def test_sites_train_a_head_with_flower(tmp_path: Path) -> None:
+    subprocess.run(["git", "clone", "--quiet", ROOT, tmp_path / "clone"], check=True)
+    example = Example("vector", tmp_path / "clone", tmp_path / "store")
+    example.example()
+    flower = example.clone / "examples" / "flower"
+    dealt = example.run(sys.executable, str(flower / "sites.py"))
+    sites = sorted(str(file) for file in (example.project / "sites").glob("site-*.npz"))
+    assert len(sites) == len(dealt.splitlines()) == 3
+
+    said = example.run(str(FLOWER), str(flower / "loopback.py"), *sites, "--set", "rounds=2")
+    assert "flower: the head of 10 classes is in " in said
+    compared = example.run(sys.executable, str(flower / "compare.py"))
+    accuracy = {line.split()[1]: float(line.split()[2]) for line in compared.splitlines()}
+    assert accuracy["joined"] > 0.94
+    assert accuracy["FedAvg"] > 0.9
+
+    # A site whose features another backbone made would spoil the average.
+    with np.load(sites[0]) as site:
+        np.savez(sites[0], **(dict(site) | {"made_by": "another"}))
+    done = subprocess.run(
+        [str(FLOWER), str(flower / "loopback.py"), *sites],
+        cwd=example.project, env=example.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "the sites' features were made differently" in done.stdout
+    assert done.stderr.splitlines()[-1] == (
+        "loopback: error: the run made no head; its log is above"
+    )

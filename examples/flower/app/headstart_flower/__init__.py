@@ -1,0 +1,1 @@
+"""A logistic head trained across sites: Flower's ClientApp and ServerApp, with FedAvg."""
