@@ -1,8 +1,8 @@
 """Optional stage, adapt: the head for another domain, of which there are examples without labels.
 
-Heads are made for it in several ways, and one is chosen without a label of that domain, or none
-(`transfer/adapting.py`). Its bundle goes to `adapted/`; where none was chosen, that is a copy of
-the bundle that there is. The test examples only measure what each way was worth.
+A head is trained on features that are aligned with it, and taken if that can be known to be better
+without a label of that domain (`transfer/adapting.py`). Its bundle goes to `adapted/`; if it is not
+taken, that is a copy of the bundle that there is. The test examples only measure what it was worth.
 """
 
 import json
@@ -84,19 +84,17 @@ def adapt() -> None:
         chosen, why = settings.method, "adapt.method asks for it"
     if chosen not in ways:
         raise ParamsError(
-            f"adapt.method {chosen} aligns features, and counts of terms cannot be aligned: take"
-            " auto or prior_shift"
+            "adapt.method coral aligns features, and counts of terms cannot be aligned: set"
+            " adapt.run to []"
         )
 
     print(f"adapt: {chosen}: {why}")
     table, measured = measured_on(splits["test"], ways, names, chosen)
-    shares = dict(zip(names, ways[chosen].shares.round(6).tolist(), strict=True))
     report = {
         "chosen": chosen,
         "why": why,
         "target": {"pictures": len(target)},
         "evidence": rounded(asdict(known)),
-        "shares": shares,
         "test": measured,
     }
     ADAPT.parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,9 @@
-"""Make pictures of surfaces of two domains: `python examples/adapt/data.py [mix]`.
+"""Make pictures of surfaces of two domains, in `data/raw/surfaces/`.
 
-- Without a word: `data/raw/surfaces/`. The pictures of `train` and `val` are taken in good light,
-  those of `test` and `target` with a third of it. Those of `target` have no labels.
-- mix: all are taken in good light, but most pictures of `test` and `target` show one surface.
+Those of `train` and `val` are taken in good light, those of `test` and `target` with a third of it.
+Those of `target` have no labels.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,6 @@ from examples.patches import Patches
 FOLDER = Path("data/raw/surfaces")
 PICTURES = {"train": 240, "val": 120, "test": 240, "target": 120}
 ELSEWHERE = ("test", "target")
-OFTEN = 0.6  # share of the surface that `mix` shows most
 
 
 def dark(picture: Image.Image, random: np.random.Generator) -> Image.Image:
@@ -24,7 +21,7 @@ def dark(picture: Image.Image, random: np.random.Generator) -> Image.Image:
     return ImageEnhance.Brightness(picture).enhance(float(random.uniform(0.2, 0.4)))
 
 
-def write(variant: str) -> None:
+def write() -> None:
     """Write the folders of the splits."""
     for number, (split, count) in enumerate(PICTURES.items()):
         random = np.random.default_rng(number)
@@ -33,10 +30,8 @@ def write(variant: str) -> None:
         surfaces = patches.surfaces
         for place in range(count):
             surface = surfaces[place % len(surfaces)]
-            if variant == "mix" and split in ELSEWHERE and random.random() < OFTEN:
-                surface = surfaces[0]
             picture = patches.draw(surface)
-            if variant == "" and split in ELSEWHERE:
+            if split in ELSEWHERE:
                 picture = dark(picture, random)
             folder = FOLDER / split / ("" if split == "target" else surface)
             folder.mkdir(parents=True, exist_ok=True)
@@ -44,5 +39,5 @@ def write(variant: str) -> None:
 
 
 if __name__ == "__main__":
-    write(sys.argv[1] if len(sys.argv) > 1 else "")
+    write()
     print(f"{FOLDER}: {sum(PICTURES.values())} pictures")

@@ -17,6 +17,7 @@ from pydantic import (
     SerializeAsAny,
     ValidationError,
     create_model,
+    field_validator,
     model_validator,
 )
 
@@ -522,11 +523,16 @@ class AdaptParams(Section):
     """Adapting the head to another domain, of which there are examples without labels."""
 
     run: Run = told([], RUN)
-    method: Literal["auto", "coral", "prior_shift", "both"] = told(
-        "auto",
-        "auto (one of the others or none, by the rule of docs/adapt.md), coral (features),"
-        " prior_shift (the classes' shares) or both",
+    method: Literal["auto", "coral"] = told(
+        "auto", "auto (coral or none, by the rule of docs/adapt.md) or coral (features)"
     )
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _is_not_gone(cls, method: object) -> object:
+        if method in ("prior_shift", "both"):
+            raise ValueError("that was removed (docs/adapt.md): set auto or coral")
+        return method
 
 
 def place(folder: str) -> str:

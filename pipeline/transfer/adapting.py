@@ -1,8 +1,7 @@
 """Heads for another domain, of which there are examples without labels, and which one to take.
 
-`prior_shift` gives the head's bias the classes' shares in the target, `coral` trains the head on
-source features that are aligned with the target's, and `both` is the one after the other. One of
-them is taken by what can be known without a label of the target (`choose`), or none.
+`coral` trains the head on source features that are aligned with the target's. It is taken, or not,
+by what can be known without a label of the target (`choose`).
 """
 
 import math
@@ -27,14 +26,12 @@ from ..heads.hyperparameters import Hyperparameters
 from ..heads.trained import Figures, Schedule
 from ..tables.features import Split, view_0
 from ..tables.task_names import CLASSIFICATION
-from . import coral, domains, prior_shift
+from . import coral
 
 Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-NONE, PRIOR_SHIFT, CORAL, BOTH = "none", "prior_shift", "coral", "both"
-APART = 0.05  # p-value below which the target is another domain
-SURE = 0.01  # p-value below which the classes' shares are other ones
+NONE, CORAL = "none", "coral"
 RISEN = 0.15  # by how much answers have to tell more, as a part of the most that they can tell
 SURER = 0.05  # by how much they have to be surer, likewise
 
@@ -57,13 +54,6 @@ class Source:
         """View 0 of all examples, sorted by digest."""
         return view_0({"train": self.train, "val": self.val})
 
-    def shares(self) -> Doubles:
-        """The shares [c] of the classes, which a calibrated head expects."""
-        classes = len(self.schedule.class_weights)
-        counts = np.bincount(self.originals().labels, minlength=classes)
-        shares: Doubles = counts / counts.sum()
-        return shares
-
     def aligned(self, alignment: coral.Alignment) -> "Source":
         """The same with features as the target has them."""
         train, val = (
@@ -78,8 +68,7 @@ class Way:
     """A head for the target, with the examples that it was trained on as it has seen them.
 
     `judge` is the head before it saw validation examples, `kept` its figures, and `described` what
-    these examples say of it (`calibration.calibrated`). `shares` are those of the classes [c] that
-    the answers expect.
+    these examples say of it (`calibration.calibrated`).
     """
 
     source: Source
@@ -87,7 +76,6 @@ class Way:
     judge: Head
     kept: Figures
     described: dict[str, Any]
-    shares: Doubles
 
     @property
     def temperature(self) -> float:
@@ -119,21 +107,7 @@ def trained(source: Source) -> Way:
     described = calibrated(logits, source.val.labels, CLASSIFICATION, weights)
     head = refit(one, source.train, source.val, *of_head[1:]) if source.refit else one.head
     head, judge = (with_priors(each, described) for each in (head, one.head))
-    return Way(source, head, judge, one.kept, described, source.shares())
-
-
-def with_shares(way: Way, shares: Doubles) -> Way:
-    """The same for other shares of the classes: their ratio is added to the logits.
-
-    The most probable class is answered then, also where classes were weighed in training: without
-    priors nothing would come of other ones.
-    """
-    added = way.temperature * np.log(shares / way.shares)
-    head, judge = (
-        replace(one, bias=(one.bias + added).astype(np.float32)) for one in (way.head, way.judge)
-    )
-    described = {"temperature": way.temperature}
-    return replace(way, head=head, judge=judge, described=described, shares=shares)
+    return Way(source, head, judge, one.kept, described)
 
 
 def ways(source: Source, target: Floats) -> dict[str, Way]:
@@ -150,11 +124,6 @@ def ways(source: Source, target: Floats) -> dict[str, Way]:
             alignment = coral.fitted(originals.features, target)
             aligned = source.aligned(alignment)
         found[CORAL] = trained(aligned)
-    for name, after in ((NONE, PRIOR_SHIFT), (CORAL, BOTH)):
-        if name in found:
-            way = found[name]
-            shares = prior_shift.shares(way.of_target(target), way.shares)
-            found[after] = with_shares(way, shares)
     return found
 
 
@@ -162,33 +131,24 @@ def ways(source: Source, target: Floats) -> dict[str, Way]:
 class Evidence:
     """What is known without a label of the target.
 
-    `apart` is the p-value of that nothing but the classes' shares differs, and `shares` that of
-    that these do not. `information` is how much each way's answers tell of the target, and `doubt`
-    the mean entropy of an answer, both in nats.
+    `information` is how much each way's answers tell of the target, and `doubt` the mean entropy of
+    an answer, both in nats.
     """
 
-    apart: float
-    shares: float
     information: dict[str, float]
     doubt: dict[str, float]
 
 
 def evidence(found: dict[str, Way], target: Floats) -> Evidence:
-    """Compare the target with the source, and the ways by what they answer there."""
-    way = found[NONE]
-    originals = way.source.originals()
-    alike = domains.in_shares(originals.labels, found[PRIOR_SHIFT].shares)
-    with one_thread():
-        apart = domains.apart(originals.features[alike], target)
-    of_val = way.answered(way.of_target(way.source.val.features))
-    of_target = way.answered(way.of_target(target))
-    shares = domains.other_shares(of_val, of_target, len(way.shares))
+    """Compare the ways by what they answer for the target."""
     answers = {name: one.of_target(target) for name, one in found.items()}
     doubt = {name: float(entropy(one).mean()) for name, one in answers.items()}
     # Mutual information of example and class (Bridle, Heading and MacKay, "Unsupervised
     # classifiers, mutual information and phantom targets", 1991).
-    told = {name: float(entropy(one.mean(axis=0))) - doubt[name] for name, one in answers.items()}
-    return Evidence(apart, shares, told, doubt)
+    information = {
+        name: float(entropy(one.mean(axis=0))) - doubt[name] for name, one in answers.items()
+    }
+    return Evidence(information, doubt)
 
 
 def entropy(probabilities: Doubles) -> Doubles:
@@ -201,22 +161,18 @@ def entropy(probabilities: Doubles) -> Doubles:
 def choose(known: Evidence, classes: int) -> tuple[str, str]:
     """The way to take and why, in words; the rule of docs/adapt.md.
 
-    Aligning features where only the classes' shares differ does much harm, and so does the other
-    way round. So each is taken only where a test says that it is needed.
+    Aligning features does much harm if only the class priors differ, so it is taken only if the
+    answers that it leads to are much more informative.
 
     Args:
         known: of the target.
         classes: how many there are.
     """
-    if known.apart >= APART:
-        if known.shares < SURE:
-            return PRIOR_SHIFT, "the target looks like the source with its classes in other shares"
-        return NONE, "the target looks like the source"
     if CORAL not in known.information:
-        return NONE, "the target is another domain, but counts of terms cannot be aligned"
+        return NONE, "counts of terms cannot be aligned"
     most = math.log(classes)
     risen = (known.information[CORAL] - known.information[NONE]) / most
     surer = (known.doubt[NONE] - known.doubt[CORAL]) / most
     if risen < RISEN or surer < SURER:
-        return NONE, "the target is another domain, but aligned answers tell too little more of it"
-    return CORAL, "the target is another domain, and aligned answers tell more of it"
+        return NONE, "aligned answers tell too little more of the target"
+    return CORAL, "aligned answers tell more of the target, and are surer"

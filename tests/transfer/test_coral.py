@@ -1,11 +1,10 @@
-"""Features that are aligned with another domain, and classes that come in other shares."""
+"""Features that are aligned with another domain."""
 
 import numpy as np
 import pytest
 from sklearn.covariance import ledoit_wolf
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from pipeline.transfer import coral, domains, prior_shift
+from pipeline.transfer import coral
 
 
 def rows(count: int, dimension: int, seed: int) -> np.ndarray:
@@ -63,53 +62,3 @@ def test_a_feature_that_never_varies_is_no_harm() -> None:
     source, target = rows(50, 4, 0), rows(50, 4, 1)
     source[:, 2] = target[:, 2] = 3
     assert np.isfinite(coral.fitted(source, target).aligned(source)).all()
-
-
-def gaussians(shares: list[float], count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of three classes, which overlap, in these shares."""
-    random = np.random.default_rng(seed)
-    labels = random.choice(3, size=count, p=shares)
-    means = np.array([[0, 0], [2, 0], [0, 2]])
-    return means[labels] + random.normal(size=(count, 2)), labels
-
-
-def test_shares_of_classes_are_found_and_make_answers_better() -> None:
-    features, labels = gaussians([0.4, 0.3, 0.3], 20000, 0)
-    source = np.bincount(labels) / len(labels)
-    head = LinearDiscriminantAnalysis().fit(features, labels)
-    target, truth = gaussians([0.1, 0.2, 0.7], 5000, 1)
-    probabilities = head.predict_proba(target)
-    found = prior_shift.shares(probabilities, source)
-    np.testing.assert_allclose(found, [0.1, 0.2, 0.7], atol=0.02)
-    # The head that is told the true shares answers the same.
-    told = LinearDiscriminantAnalysis(priors=found).fit(features, labels).predict(target)
-    adjusted = (probabilities * (found / source)).argmax(axis=1)
-    assert (adjusted == told).mean() > 0.995
-    assert (adjusted == truth).mean() > (probabilities.argmax(axis=1) == truth).mean() + 0.03
-
-
-def test_shares_stay_where_nothing_tells_of_others() -> None:
-    source = np.array([0.5, 0.3, 0.2])
-    np.testing.assert_allclose(prior_shift.shares(np.tile(source, (50, 1)), source), source)
-    assert (prior_shift.shares(np.tile([1.0, 0, 0], (5, 1)), source) > 0).all()
-
-
-def test_the_kernel_test_tells_domains_apart_and_raises_few_alarms() -> None:
-    alarms = [domains.apart(rows(60, 20, 2)[:30], rows(60, 20, 2)[30:], seed) for seed in (0, 1)]
-    assert min(alarms) > 0.05
-    assert domains.apart(rows(60, 20, 0), rows(60, 20, 0) + np.float32(0.8)) == 0.001
-
-
-def test_rows_are_taken_in_the_shares_that_are_asked_for() -> None:
-    labels = np.repeat([0, 1, 2], [60, 30, 10])
-    taken = labels[domains.in_shares(labels, np.array([0.25, 0.5, 0.25]))]
-    np.testing.assert_array_equal(np.bincount(taken), [10, 20, 10])
-    every = domains.in_shares(labels, np.array([0.6, 0.3, 0.1]))
-    np.testing.assert_array_equal(every, np.arange(100))
-
-
-def test_classes_that_are_predicted_more_often_are_told_from_chance() -> None:
-    same, other = np.repeat([0, 1], [50, 50]), np.repeat([0, 1], [90, 10])
-    assert domains.other_shares(same, same, 3) == 1
-    assert domains.other_shares(same, other, 3) < 1e-8
-    assert domains.other_shares(same[:5], same[:5], 3) == 1  # one class in both
