@@ -154,7 +154,10 @@ def test_a_changed_batch_size_changes_no_feature_and_nothing_after(done: Reposit
         ("sources/splits.py", ["ingest"]),
         pytest.param("tasks/metrics.py", ["evaluate", "report"], marks=pytest.mark.slow),
         ("core/params.py", []),
-        ("kinds/__init__.py", []),
+        pytest.param(
+            *("kinds/__init__.py", ["ingest", "augment", "extract", "checks", "bundle", "report"]),
+            marks=pytest.mark.slow,
+        ),
         ("kinds/audio/decode.py", []),  # another kind than this project's
         ("kinds/text/__init__.py", []),
         ("kinds/vector/parse.py", []),
