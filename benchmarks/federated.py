@@ -130,8 +130,7 @@ class Run:
     server_seconds: float
 
     def rows(self, *splits: str) -> Split:
-        parts = [site[name] for site in self.sites for name in splits]
-        return Split(*(np.concatenate([vars(p)[n] for p in parts]) for n in vars(parts[0])))
+        return Split.concat(site[name] for site in self.sites for name in splits)
 
 
 def run(scratch: Path, name: str, examples: list[Example], **changes: Any) -> Run:
@@ -234,8 +233,7 @@ def pooled_by_train(run: Run, decay: float) -> Head:
     schedule = Schedule(1, 1, 0, ones)
     (first,) = fit_heads(train, val, [knobs], schedule, "cpu")
     known = run.rows("train", "val")
-    none = Split(*(array[:0] for array in vars(val).values()))
-    (again,) = fit_heads(known, none, [knobs], schedule, "cpu")
+    (again,) = fit_heads(known, val.take(slice(0)), [knobs], schedule, "cpu")
     assert again.head is not None
     return again.head.scaled(first.scale / again.scale)
 
@@ -352,9 +350,9 @@ def digits() -> tuple[list[Split], list[str], Split]:
     found = load_digits()
     data = vectors(found.data, found.target, TrainParams(power=1.0))
     train, val, test = divided(data, 0)
-    known = Split(*(np.concatenate([vars(train)[n], vars(val)[n]]) for n in vars(train)))
+    known = Split.concat([train, val])
     place = np.random.default_rng(0).integers(len(SITES), size=len(known.labels))
-    sites = [Split(*(a[place == s] for a in vars(known).values())) for s in range(len(SITES))]
+    sites = [known.take(place == s) for s in range(len(SITES))]
     return sites, data.classes, test
 
 

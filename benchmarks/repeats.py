@@ -93,8 +93,7 @@ def times(views: int) -> list[tuple[object, ...]]:
     place = np.arange(EXAMPLES)
 
     def rows(chosen: np.ndarray, copies: int) -> Split:
-        again = np.tile(np.flatnonzero(chosen), copies)
-        return Split(*(value[again] for value in vars(pool).values()))
+        return pool.take(np.tile(np.flatnonzero(chosen), copies))
 
     train_rows, val = rows(place < 600, views + 1), rows((place >= 600) & (place < 800), 1)
     generator = np.random.default_rng(0)

@@ -178,24 +178,19 @@ def interval_row(name: str, data: Data, draws: int) -> list[Any]:
     return [name, len(data.pool.labels), mean[0], said, *mean[1:]]
 
 
-def some(pool: Split, chosen: npt.NDArray[np.bool_]) -> Split:
-    """Rows of a pool."""
-    return Split(*(value[chosen] for value in vars(pool).values()))
-
-
 def divided(data: Data, seed: int) -> tuple[Split, Split, Split]:
     """Train with every view, val and test without augmented ones; views stay together."""
     pool = data.pool
     if data.split is not None:
-        train, val, test = (some(pool, data.split == name) for name in ("train", "val", "test"))
+        train, val, test = (pool.take(data.split == name) for name in ("train", "val", "test"))
         return train, val, test
     names, example = np.unique(pool.digests, return_inverse=True)
     place = np.random.default_rng(seed).random(len(names))[example]
     original = pool.views == 0
     return (
-        some(pool, place < 0.6),
-        some(pool, original & (place >= 0.6) & (place < 0.8)),
-        some(pool, original & (place >= 0.8)),
+        pool.take(place < 0.6),
+        pool.take(original & (place >= 0.6) & (place < 0.8)),
+        pool.take(original & (place >= 0.8)),
     )
 
 
@@ -251,7 +246,7 @@ def held_out(
     data: Data, train: Split, val: Split, head: Head, about: dict[str, Any]
 ) -> conformal.Held:
     """What `evaluate` calibrates on."""
-    both = conformal.together(train, val)
+    both = Split.concat([train, val])
     kinds = both.labels if both.labels.ndim == 1 else np.zeros(len(both.labels), np.int64)
     fold = conformal.folds(both.digests.tolist(), kinds)
     return conformal.out_of_fold(both, fold, head, about, data.training, False)

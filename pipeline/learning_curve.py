@@ -7,8 +7,6 @@ Several labels and numbers have no class to draw so many of: the curve is then b
 from eight on, and shows mean average precision or R².
 """
 
-from dataclasses import fields
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -102,8 +100,7 @@ def trained(rows: Split, hyperparameters: Hyperparameters, schedule: Schedule) -
     Raises:
         TrainingError: it was lost.
     """
-    none = Split(*(getattr(rows, field.name)[:0] for field in fields(Split)))
-    (one,) = fit_heads(rows, none, [hyperparameters], schedule, "cpu")
+    (one,) = fit_heads(rows, rows.take(slice(0)), [hyperparameters], schedule, "cpu")
     if one.head is None:
         raise TrainingError(f"a head was {one.status}; lower train.learning_rate")
     return one.head

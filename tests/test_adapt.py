@@ -305,10 +305,7 @@ def test_a_balanced_head_expects_the_shares_that_there_are() -> None:
     features = (random.standard_normal((900, 4)) + 1.5 * labels[:, None]).astype(np.float32)
     names = np.array([f"{number:064x}" for number in range(900)])
     every = Split(names, names, np.zeros(900, np.int32), labels, features)
-    train, val = (
-        Split(*(value[some] for value in vars(every).values()))
-        for some in (slice(0, 600), slice(600, 900))
-    )
+    train, val = every.take(slice(600)), every.take(slice(600, None))
     schedule = Schedule(1, 1, 0, class_weights("balanced", train.labels, 2))
     hyperparameters = Hyperparameters("lbfgs", 0, 0.01, 0, 0, 0, 0)
     way = trained(Source(train, val, hyperparameters, schedule, "cpu", refit=False))

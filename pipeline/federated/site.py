@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 from collections import Counter
-from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -161,9 +160,8 @@ def _rows(settings: Params) -> tuple[Split, Examples, list[str]]:
     used = manifest[manifest["split"].isin(chosen)]
     classes = sorted(used["label"].unique())
     splits = read_splits(FEATURES, manifest, classes, chosen, settings.train.power)
-    names = [field.name for field in fields(Split)]
-    rows = Split(*(np.concatenate([getattr(one, n) for one in splits.values()]) for n in names))
-    return rows, dict(zip(used["digest"], used["label"], strict=True)), classes
+    examples = dict(zip(used["digest"], used["label"], strict=True))
+    return Split.concat(splits.values()), examples, classes
 
 
 def _require_many(counts: Counter[str], least: int) -> None:

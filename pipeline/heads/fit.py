@@ -8,7 +8,7 @@ GPU the bytes depend on the card and on its libraries.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -185,12 +185,11 @@ def refit(chosen: Trained, rows: Split, val: Split, schedule: Schedule, device: 
     them is worth more than a figure. A head that descends gets as many epochs as it had kept. One
     in closed form keeps the scale that was fair when the validation examples were new to it.
     """
-    names = [field.name for field in fields(Split)]
-    both = Split(*(np.concatenate([getattr(rows, n), getattr(val, n)]) for n in names))
-    none = Split(*(getattr(val, name)[:0] for name in names))
+    both = Split.concat([rows, val])
     epochs = chosen.kept.epoch if chosen.kept else schedule.epochs
     again = replace(schedule, epochs=epochs, patience=0)
     start = chosen.head if chosen.hyperparameters.optimizer == "lbfgs" else None
+    none = val.take(slice(0))
     (trained,) = fit_heads(both, none, [chosen.hyperparameters], again, device, start=start)
     if trained.head is None:
         raise TrainingError(

@@ -9,7 +9,7 @@ the number of cores changes no byte.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -128,10 +128,10 @@ def _of_columns(
         yield from _least_squares(pool, subsets, asked, hyperparameters.weight_decay, schedule.loss)
         return
     if hyperparameters.optimizer in SOLVERS or schedule.counts:
-        none = _rows_of(pool, np.zeros(len(pool.labels), dtype=bool))
+        none = pool.take(slice(0))
 
         def train(mask: Mask, rows: Mask) -> Floats:
-            inside = _rows_of(pool, mask)
+            inside = pool.take(mask)
             weights = class_weights(weighing, inside.labels, outputs)
             told = replace(schedule, class_weights=weights)
             (one,) = fit_heads(inside, none, [hyperparameters], told, "cpu")
@@ -174,10 +174,6 @@ def _least_squares(
             if loss == "binary":
                 logits *= closed_forms.fair_scale(logits[mask], pool.labels[mask])
             yield logits[rows]
-
-
-def _rows_of(pool: Split, mask: Mask) -> Split:
-    return Split(*(getattr(pool, field.name)[mask] for field in fields(Split)))
 
 
 def _squares(features: Floats, importance: Floats, dimension: int) -> npt.NDArray[np.float64]:
@@ -275,7 +271,7 @@ def _by_lbfgs(pool: Split, importance: Floats, classes: int, decay: float) -> It
 
     def solve(number: int) -> Floats:
         rows = importance[number] > 0
-        inside = _rows_of(pool, rows)
+        inside = pool.take(rows)
         weights = np.ones(classes, np.float32)
         weights[pool.labels[rows]] = importance[number, rows]
         penalty = decay * float(squares[number] / squares.mean())

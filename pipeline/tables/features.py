@@ -11,9 +11,9 @@ and view.
 import contextlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from .power import raised
 COUNTS = b"headstart.counts"  # in the metadata of a shard of counts of terms
 
 Features = npt.NDArray[np.float32] | by_key.Kept
+Chosen = npt.NDArray[np.bool_ | np.integer] | slice
 
 
 def write_shards(
@@ -137,6 +138,16 @@ class Split:
     labels: npt.NDArray[Any]
     features: npt.NDArray[np.float32]
 
+    def take(self, rows: Chosen) -> Self:
+        """Some rows: those of a mask [n], of positions in their order, or of a slice."""
+        return type(self)(*(column[rows] for column in vars(self).values()))
+
+    @classmethod
+    def concat(cls, splits: Iterable[Self]) -> Self:
+        """The rows of all splits, of which there is at least one, one after the other."""
+        columns = zip(*(vars(split).values() for split in splits), strict=True)
+        return cls(*(np.concatenate(parts) for parts in columns))
+
 
 def read_splits(
     folder: Path,
@@ -223,13 +234,9 @@ def read_splits(
 
 def view_0(splits: dict[str, Split]) -> Split:
     """View 0 of the examples of all splits, sorted by digest."""
-    joined = {
-        field.name: np.concatenate([getattr(split, field.name) for split in splits.values()])
-        for field in fields(Split)
-    }
-    first = np.flatnonzero(joined["views"] == 0)
-    order = first[np.argsort(joined["digests"][first])]
-    return Split(**{name: array[order] for name, array in joined.items()})
+    joined = Split.concat(splits.values())
+    first = np.flatnonzero(joined.views == 0)
+    return joined.take(first[np.argsort(joined.digests[first])])
 
 
 def _together(parts: Iterable[_Rows]) -> _Rows:

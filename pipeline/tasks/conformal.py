@@ -24,7 +24,6 @@ centre of CV+ (Barber, Candès, Ramdas and Tibshirani, "Predictive inference wit
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,7 +108,7 @@ def calibrated(
     of = "validation examples"
     if crosses:
         of = f"training and {of}" if len(val.labels) else "training examples"
-    pool = together(train, val) if crosses else val
+    pool = Split.concat([train, val]) if crosses else val
     keys = keys_of(pool, manifest)
     found, least = len(set(keys)), math.ceil(round(MISSES / (1 - coverage), 6))
     grouped = found < len(set(pool.digests))
@@ -144,12 +143,6 @@ def calibrated(
 
 def _none(coverage: float, why: str) -> dict[str, Any]:
     return {"coverage": coverage, "why_no_sets": why}
-
-
-def together(train: Split, val: Split) -> Split:
-    """The rows of both."""
-    names = [field.name for field in fields(Split)]
-    return Split(*(np.concatenate([getattr(one, n) for one in (train, val)]) for n in names))
 
 
 def keys_of(pool: Split, manifest: pd.DataFrame) -> list[str]:

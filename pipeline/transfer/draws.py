@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import fields
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +51,7 @@ def drawn(train: Split, count: int, draw: int, augmented: bool) -> Split:
     mask = np.isin(train.digests, sorted(kept))
     if not augmented:
         mask &= train.views == 0
-    return Split(*(getattr(train, field.name)[mask] for field in fields(Split)))
+    return train.take(mask)
 
 
 def measured(

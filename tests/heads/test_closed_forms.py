@@ -11,7 +11,6 @@ from sklearn.neighbors import NearestCentroid
 from pipeline.heads.fit import fit_heads
 from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.trained import Schedule
-from pipeline.tables.features import Split
 from tests.heads.test_fit import CPU, NO_VAL, TRAIN, VAL, blobs
 
 LBFGS = Hyperparameters("lbfgs", 0, 0.1, 0, 0, 0, 0)
@@ -104,7 +103,7 @@ def test_a_few_validation_pictures_that_are_all_right_do_not_mean_certainty(name
 
 @pytest.mark.parametrize("name", ["lbfgs", "ridge", "nearest_mean"])
 def test_one_picture_a_class_is_enough(name):
-    three = Split(*(array[:3] for array in vars(TRAIN).values()))
+    three = TRAIN.take(slice(3))
     one = fit(name, 1.0, three, NO_VAL)
     assert one.kept.train_accuracy == 1
     assert np.isfinite(one.head.weight).all()

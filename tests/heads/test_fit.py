@@ -273,7 +273,7 @@ def test_class_weights_lift_the_rare_class():
     rows = np.concatenate(
         [np.flatnonzero(TRAIN.labels == 0)[:4], np.flatnonzero(TRAIN.labels != 0)]
     )
-    rare = Split(*(array[rows] for array in vars(TRAIN).values()))
+    rare = TRAIN.take(rows)
     counts = np.bincount(rare.labels)
     balanced = replace(SCHEDULE, class_weights=(len(rows) / (3 * counts)).astype(np.float32))
     even = fit_heads(rare, NO_VAL, [ADAMW], SCHEDULE, CPU)[0].head
@@ -318,7 +318,7 @@ def test_features_of_any_size_are_learned_from(factor: float, optimizer: str) ->
     rows, fresh = blobs(120, 0, 3, 8, 1.0), blobs(300, 1, 3, 8, 1.0)
     used = Hyperparameters(optimizer, 0, 0.01, 0, 0, 0, 0)
     schedule = Schedule(1, 1, 0, np.ones(3, np.float32))
-    none = Split(*(value[:0] for value in vars(rows).values()))
+    none = rows.take(slice(0))
 
     def learned(by: float) -> np.ndarray:
         large = replace(rows, features=(rows.features * by).astype(np.float32))

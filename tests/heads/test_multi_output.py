@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,10 +24,6 @@ DIMENSION = 12
 def split(features, labels):
     names = np.array([f"{row:05}" for row in range(len(features))], dtype=str)
     return Split(names, names, np.zeros(len(names), np.int32), labels, features.astype(np.float32))
-
-
-def rows_of(pool, mask):
-    return Split(*(getattr(pool, field.name)[mask] for field in fields(Split)))
 
 
 def labelled(rows, seed, outputs=4, dimension=DIMENSION):
@@ -57,7 +53,7 @@ def schedule(rows, loss, kind="none", **changes):
 
 
 def fit(rows, loss, used, val=None, kind="none", **changes):
-    val = rows_of(rows, slice(0, 0)) if val is None else val
+    val = rows.take(slice(0)) if val is None else val
     plan = schedule(rows, loss, kind, **changes)
     return fit_heads(rows, val, [from_used(used)], plan, "cpu")[0]
 
@@ -387,7 +383,7 @@ def test_refit_learns_from_both_and_answers_as_well(loss, optimizer):
 
 
 def alone(pool, mask, loss, used, kind):
-    return fit(rows_of(pool, mask), loss, used, kind=kind).head.logits(pool.features[~mask])
+    return fit(pool.take(mask), loss, used, kind=kind).head.logits(pool.features[~mask])
 
 
 @pytest.mark.parametrize(
@@ -483,7 +479,7 @@ def test_numbers_that_are_all_the_same_but_for_rounding_do_not_vary() -> None:
 def test_labels_that_a_plane_parts_are_solved_for_with_hardly_any_penalty() -> None:
     features = np.random.default_rng(0).normal(size=(40, 30))
     rows = split(features, (features[:, :3] > 0).astype(float))
-    none = rows_of(rows, slice(0, 0))
+    none = rows.take(slice(0))
     asked = [from_used({"optimizer": "lbfgs", "weight_decay": decay}) for decay in (1e-3, 1e-7, 0)]
     schedule = Schedule(1, 256, 0, np.ones(3, np.float32), loss="binary")
     for one in fit_heads(rows, none, asked, schedule, "cpu"):

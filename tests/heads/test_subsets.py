@@ -1,7 +1,5 @@
 """One head on many subsets of the same rows: what it is alone, only sooner."""
 
-from dataclasses import fields
-
 import numpy as np
 import pytest
 
@@ -12,10 +10,6 @@ from pipeline.heads.subsets import on_subsets
 from pipeline.heads.trained import Schedule
 from pipeline.tables.features import Split
 from tests.heads.test_fit import blobs
-
-
-def rows_of(pool, mask):
-    return Split(*(getattr(pool, field.name)[mask] for field in fields(Split)))
 
 
 def subsets(pool, repeats):
@@ -34,8 +28,8 @@ def alone(pool, mask, head, kind, **changes):
     told = Schedule(
         **{"epochs": 12, "batch_size": 40, "patience": 0} | changes, class_weights=weights
     )
-    none = rows_of(pool, np.zeros(len(mask), bool))
-    (one,) = fit_heads(rows_of(pool, mask), none, [head], told, "cpu")
+    none = pool.take(slice(0))
+    (one,) = fit_heads(pool.take(mask), none, [head], told, "cpu")
     return one.head.logits(pool.features[~mask])
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.errors import DataError
-from pipeline.tables.features import read_splits, write_shards
+from pipeline.tables.features import Split, read_splits, view_0, write_shards
 from pipeline.tables.manifest import read_manifest
 
 
@@ -252,3 +252,27 @@ def test_the_power_keeps_signs_and_flattens(tmp_path):
     val = read_splits(tmp_path, table, ["ants", "bees"], ["val"], power=0.5)["val"]
     np.testing.assert_array_equal(val.features, [[2.0, -3.0], [0.0, 0.5]])
     assert val.features.dtype == np.float32
+
+
+def test_splits_are_taken_apart_and_put_together_with_all_their_columns() -> None:
+    names = np.array(["b", "a", "c", "a"])
+    whole = Split(
+        digests=names,
+        paths=np.char.add(names, ".png"),
+        views=np.array([0, 1, 0, 0], np.int32),
+        labels=np.array([1, 0, 2, 0]),
+        features=np.arange(8, dtype=np.float32).reshape(4, 2),
+    )
+    some = whole.take(np.array([True, False, False, True]))
+    assert some.paths.tolist() == ["b.png", "a.png"]
+    assert some.labels.tolist() == [1, 0]
+    assert whole.take(np.array([2, 0])).digests.tolist() == ["c", "b"]
+    assert whole.take(slice(0)).features.shape == (0, 2)
+
+    again = Split.concat([whole.take(slice(0)), whole.take(slice(3)), whole.take(slice(3, None))])
+    for name, column in vars(whole).items():
+        np.testing.assert_array_equal(getattr(again, name), column)
+        assert getattr(again, name).dtype == column.dtype
+    first = view_0({"train": whole.take(slice(2)), "val": whole.take(slice(2, None))})
+    assert first.digests.tolist() == ["a", "b", "c"]
+    np.testing.assert_array_equal(first.features, [[6, 7], [0, 1], [4, 5]])

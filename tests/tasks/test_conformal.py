@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pytest
 import yaml
@@ -32,15 +31,11 @@ HEADS: dict[str, dict[str, Any]] = {
 NONE = blobs(3, 0)
 
 
-def rows(pool: Split, chosen: npt.NDArray[Any]) -> Split:
-    return Split(*(value[chosen] for value in vars(pool).values()))
-
-
 def trained(pool: Split, used: dict[str, Any], loss: str = "softmax") -> Any:
     """The head, fitted on all rows, and its description."""
     outputs = 3 if loss == "softmax" else pool.labels.shape[1]
     schedule = Schedule(1, 256, 0, np.ones(outputs, np.float32), loss=loss)
-    (one,) = fit_heads(pool, rows(pool, np.arange(0)), [from_used(used)], schedule, "cpu")
+    (one,) = fit_heads(pool, pool.take(slice(0)), [from_used(used)], schedule, "cpu")
     about = {
         "classes": [*"abc"][:outputs], "epoch": 1, "refit": True, "temperature": 1.5,
         "hyperparameters": used, "validation": {"pictures": 0},
@@ -58,7 +53,7 @@ def calibrated(
     head, told = trained(pool, used, "squared" if numbers else "softmax")
     place = np.arange(len(pool.labels)) % 4 == 0
     manifest = pd.DataFrame({"digest": pool.digests, "group": group})
-    train, val = rows(pool, ~place), rows(pool, place)
+    train, val = pool.take(~place), pool.take(place)
     return conformal.calibrated(
         coverage, head, told | about, train, val, manifest, TrainParams(**used)
     )
@@ -102,7 +97,7 @@ def test_where_a_head_is_nearly_always_right_a_set_is_one_label() -> None:
 @pytest.mark.parametrize("name", HEADS)
 def test_examples_are_asked_about_with_heads_that_had_not_seen_them(name: str) -> None:
     used = HEADS[name]
-    pool = rows(blobs(75, 0, distance=0.5), np.repeat(np.arange(75), 2))
+    pool = blobs(75, 0, distance=0.5).take(np.repeat(np.arange(75), 2))
     features = pool.features + np.arange(150)[:, None] % 2  # an example has an augmented view
     views = (np.arange(150) % 2).astype(np.int32)
     pool = Split(pool.digests, pool.paths, views, pool.labels, features.astype(np.float32))
@@ -113,7 +108,7 @@ def test_examples_are_asked_about_with_heads_that_had_not_seen_them(name: str) -
     assert sorted(held.digests) == sorted(pool.digests[asked])
     # One fold, done by hand; the scale is that of the head.
     some = fold == fold[asked[0]]
-    other, _ = trained(rows(pool, ~some), used)
+    other, _ = trained(pool.take(~some), used)
     wanted = other.logits(pool.features[some & (pool.views == 0)])
     got = held.answers[np.isin(held.digests, pool.digests[some])]
     order = np.argsort(held.digests[np.isin(held.digests, pool.digests[some])])
@@ -171,10 +166,9 @@ def test_an_interval_reaches_as_far_as_what_was_held_out_was_wrong() -> None:
     pool = blobs(900, 0)
     weights = random.standard_normal((pool.features.shape[1], 2)) * [1, 100]
     noise = random.standard_normal((900, 2)) * [0.5, 5]
-    pool = Split(*vars(pool).values())
     numbers = pool.features @ weights + noise
     pool = Split(pool.digests, pool.paths, pool.views, numbers, pool.features)
-    learnt, test = rows(pool, np.arange(300)), rows(pool, np.arange(300, 900))
+    learnt, test = pool.take(np.arange(300)), pool.take(np.arange(300, 900))
     head, _ = trained(learnt, HEADS["ridge"] | {"weight_decay": 1e-6}, "squared")
     told = calibrated(learnt, HEADS["ridge"] | {"weight_decay": 1e-6})
     table = conformal.table(told, head.logits(test.features), test, ["little", "large"])
@@ -225,7 +219,7 @@ def test_an_interval_holds_a_new_group_as_often_as_asked_whatever_its_size() -> 
         new, of_new = groups_of_residuals(100, 1000 + seed)
         manifest = pd.DataFrame({"digest": val.digests, "group": groups})
         told = conformal.calibrated(
-            0.9, head, about, rows(val, np.arange(0)), val, manifest, TrainParams()
+            0.9, head, about, val.take(slice(0)), val, manifest, TrainParams()
         )
         assert told["examples"] == len(groups)
         inside = np.abs(new.labels[:, 0]) <= told["reach"][0]
@@ -238,7 +232,7 @@ def test_an_interval_holds_a_new_group_as_often_as_asked_whatever_its_size() -> 
 
 
 def test_sets_of_groups_rest_on_groups_that_no_head_has_seen() -> None:
-    pool = rows(blobs(480, 0, distance=0.4), np.arange(480))
+    pool = blobs(480, 0, distance=0.4)
     groups = [f"group {number // 4}" for number in range(480)]
     told = calibrated(pool, HEADS["lbfgs"], group=groups)  # type: ignore[arg-type]
     assert (told["groups"], told["examples"], told["folds"]) == (120, 480, 10)
@@ -258,9 +252,9 @@ def test_balanced_sets_hold_the_class_that_is_answered() -> None:
     """`blobs` of which one class is rare; the head was trained with class weights."""
     pool, test = blobs(900, 0, distance=0.4), blobs(900, 1, distance=0.4)
     few = [~((one.labels == 2) & (np.arange(900) % 4 > 0)) for one in (pool, test)]
-    pool, test = rows(pool, few[0]), rows(test, few[1])
+    pool, test = pool.take(few[0]), test.take(few[1])
     place = np.arange(len(pool.labels)) % 4 == 0
-    learnt, val = rows(pool, ~place), rows(pool, place)
+    learnt, val = pool.take(~place), pool.take(place)
     weights = class_weights("balanced", learnt.labels, 3)
     used = from_used(HEADS["lbfgs"])
     (one,) = fit_heads(learnt, val, [used], Schedule(1, 256, 0, weights), "cpu")

@@ -241,9 +241,7 @@ def test_heads_on_subsets_learn_term_weights_of_their_own(optimizer: str) -> Non
     asked = np.arange(60) % 3 == 0
     chosen = Hyperparameters(optimizer, 0, 0.1 * (optimizer == "lbfgs"), 0, 0, 0, 0)
     (found,) = on_subsets(pool, [~asked], [asked], chosen, schedule, "none")
-    learnt = Split(*(getattr(pool, name)[~asked] for name in vars(pool)))
-    none = Split(*(getattr(pool, name)[:0] for name in vars(pool)))
-    (whole,) = fit_heads(learnt, none, [chosen], schedule, "cpu")
+    (whole,) = fit_heads(pool.take(~asked), pool.take(slice(0)), [chosen], schedule, "cpu")
     assert whole.head is not None
     np.testing.assert_array_equal(whole.head.idf, tf_idf.fitted(counts[~asked]))
     same_order = whole.head.logits(counts[asked]).argmax(axis=1) == found.argmax(axis=1)
