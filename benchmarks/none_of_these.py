@@ -22,7 +22,7 @@ from scipy.special import logsumexp
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.harness import digits, table
-from benchmarks.sets import Data, divided, pictures, some, titles, trained
+from benchmarks.sets import Data, divided, pictures, titles, trained
 from pipeline.heads.head import Head
 from pipeline.serving import usual
 from pipeline.serving.explain import directions, neighbours
@@ -81,7 +81,7 @@ def judged(
     pool = data.pool
     if left_out is not None:
         others = pool.features[pool.labels == left_out]
-        pool = some(pool, pool.labels != left_out)
+        pool = pool.take(pool.labels != left_out)
         labels = pool.labels - (pool.labels > left_out)
         split = None if data.split is None else data.split[data.pool.labels != left_out]
         classes = [name for number, name in enumerate(data.classes) if number != left_out]
@@ -91,7 +91,7 @@ def judged(
     bank = banked(train)
     told = usual.described(bank, train.digests.tolist(), val.features)
     known, strange = (
-        figures(head, about["temperature"], bank, means(train), features)
+        figures(head, about.calibration.temperature, bank, means(train), features)
         for features in (test.features, others)
     )
     of_nearest = [
@@ -158,8 +158,8 @@ def by_bank(data: Data, draws: int) -> list[list[Any]]:
         for seed in range(draws):
             for number in range(len(data.classes)):
                 train, _, test = divided(data, seed)
-                bank = banked(some(train, train.labels != number), size)
-                known = some(test, test.labels != number).features
+                bank = banked(train.take(train.labels != number), size)
+                known = test.take(test.labels != number).features
                 strange = data.pool.features[data.pool.labels == number]
                 for k in KS:
                     if k <= len(bank):

@@ -29,9 +29,10 @@ from sklearn.datasets import load_diabetes, load_digits, make_friedman1
 from benchmarks import text
 from benchmarks.harness import ROOT, Project, table
 from pipeline.core.params import TrainParams
+from pipeline.heads.description import Calibration, HeadDescription
 from pipeline.heads.fit import fit_heads, refit
 from pipeline.heads.head import Head, fit_temperature, probabilities
-from pipeline.heads.hyperparameters import every_combination, used
+from pipeline.heads.hyperparameters import every_combination
 from pipeline.heads.losses import loss_for
 from pipeline.heads.sets import LabelSets, before, sizes
 from pipeline.heads.trained import Schedule, order
@@ -194,7 +195,7 @@ def divided(data: Data, seed: int) -> tuple[Split, Split, Split]:
     )
 
 
-def trained(data: Data, train: Split, val: Split) -> tuple[Head, dict[str, Any]]:
+def trained(data: Data, train: Split, val: Split) -> tuple[Head, HeadDescription]:
     """The head as `train` trains it, and what it says of it."""
     settings, classes = data.training, len(data.classes)
     loss = loss_for(data.task, settings.loss)
@@ -206,14 +207,15 @@ def trained(data: Data, train: Split, val: Split) -> tuple[Head, dict[str, Any]]
     temperature = 1.0
     if data.task == "classification":
         temperature = fit_temperature(best.head.logits(val.features), val.labels)
-    about = {
-        "classes": data.classes,
-        "epoch": best.kept.epoch,
-        "hyperparameters": used(best.hyperparameters),
-        "refit": True,
-        "task": data.task,
-        "temperature": temperature,
-    }
+    about = HeadDescription(
+        classes=data.classes,
+        power=settings.power,
+        calibration=Calibration(temperature),
+        task=data.task,
+        hyperparameters=best.hyperparameters,
+        epoch=best.kept.epoch,
+        refit=True,
+    )
     return refit(best, train, val, schedule, "cpu"), about
 
 
@@ -227,7 +229,7 @@ def drawn(data: Data, seed: int) -> dict[str, npt.NDArray[Any]] | None:
         return None
     head, about = trained(data, train, val)
     held = held_out(data, train, val, head, about)
-    temperature = about["temperature"]
+    temperature = about.calibration.temperature
     told = conformal.calibrated_sets(held, temperature, COVERAGE)
     shares = head.answers(test.features, temperature)
     sure = LabelSets(told["quantile"], told["lambda"], told["k_reg"])
@@ -243,7 +245,7 @@ def drawn(data: Data, seed: int) -> dict[str, npt.NDArray[Any]] | None:
 
 
 def held_out(
-    data: Data, train: Split, val: Split, head: Head, about: dict[str, Any]
+    data: Data, train: Split, val: Split, head: Head, about: HeadDescription
 ) -> conformal.Held:
     """What `evaluate` calibrates on."""
     both = Split.concat([train, val])

@@ -7,7 +7,7 @@ taken, that is a copy of the bundle that there is. The test examples only measur
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -30,9 +30,9 @@ from .core.paths import (
     TARGET,
 )
 from .heads.fit import class_weights, device_for
-from .heads.head import load_head, stop_if_of_another_task
-from .heads.hyperparameters import CLOSED_FORMS, from_used
-from .heads.trained import Schedule, kept_figures
+from .heads.head import load_head
+from .heads.hyperparameters import CLOSED_FORMS
+from .heads.trained import Schedule, with_figures
 from .runners.wanted import vectors
 from .serving.writing import write
 from .tables.features import Split, read_splits
@@ -58,17 +58,17 @@ def adapt() -> None:
     require(manifest, "adapt")
     require_unlabelled(len(unlabelled))
     head, about = load_head(HEAD_WEIGHTS, HEAD)
-    stop_if_of_another_task(about, task_in(MANIFEST))
-    names, power = about["classes"], about["power"]
+    about.require_task(task_in(MANIFEST))
+    names, power = about.classes, about.power
     splits = read_splits(FEATURES, manifest, names, ["train", "val", "test"], power)
     engines = open_engines(extracting, kinds.named(kind))
     _, features, computed = vectors(unlabelled, engines, extracting.batch_size)
     target = raised(features, power)
     print(f"adapt: {len(target) - computed} target examples reused, {computed} computed")
 
-    hyperparameters, rows = from_used(about["hyperparameters"]), splits["train"]
+    (hyperparameters, epochs), rows = about.trained_with(), splits["train"]
     schedule = Schedule(
-        epochs=about["epoch"],
+        epochs=epochs,
         batch_size=training.batch_size,
         patience=0,
         class_weights=class_weights(training.class_weights, rows.labels, len(names)),
@@ -76,7 +76,7 @@ def adapt() -> None:
     )
     descends = hyperparameters.optimizer not in CLOSED_FORMS
     device = device_for(training.device, descends)
-    source = Source(rows, splits["val"], hyperparameters, schedule, device, about["refit"])
+    source = Source(rows, splits["val"], hyperparameters, schedule, device, about.refit)
     ways = adapting.ways(source, target)
     known = adapting.evidence(ways, target)
     chosen, why = adapting.choose(known, len(names))
@@ -106,10 +106,9 @@ def adapt() -> None:
         print(f"adapt: {ADAPTED} is a copy of {BUNDLE}")
         return
     way = ways[chosen]
-    about |= kept_figures(way.kept, len(splits["val"].labels))
-    for name in ("prior_shift", "thresholds"):  # of the head that train left
-        about.pop(name, None)
-    about |= way.described | {"adapted": chosen}
+    about = with_figures(about, way.kept, len(splits["val"].labels))
+    notes = about.notes | {"adapted": chosen}
+    about = replace(about, calibration=way.calibration, notes=notes)
     files = exports.of_each(extracting)
     had = read_figures(BUNDLE / "bundle.json", "bundle").get("sets")
     sets = {"why_no_sets": NO_SETS} if had else {}

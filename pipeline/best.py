@@ -37,7 +37,7 @@ def best() -> None:
         known = manifest[manifest["split"].isin(["train", "val"])]
         engine = on_export(file, kinds.named(kind))
         splits, computed = originals(
-            known, about["classes"], [engine], settings.batch_size, about["power"]
+            known, about.classes, [engine], settings.batch_size, about.power
         )
         print(
             f"best: {len(known) - computed} training and validation examples reused,"

@@ -4,7 +4,7 @@ from . import kinds
 from .backbones import exports
 from .core import command, params
 from .core.paths import BUNDLE, FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, METRICS, SETS_OF_BUNDLE
-from .heads.head import load_head, stop_if_of_another_task
+from .heads.head import load_head
 from .serving.writing import write
 from .tables.features import read_splits
 from .tables.figures import read_figures
@@ -16,10 +16,10 @@ def bundle() -> None:
     settings = params.load(kinds.schema).extract
     given_away = params.load(kinds.schema).bundle.training_examples
     head, about = load_head(HEAD_WEIGHTS, HEAD)
-    stop_if_of_another_task(about, task_in(MANIFEST))
+    about.require_task(task_in(MANIFEST))
     manifest, metrics = read_manifest(MANIFEST), read_figures(METRICS, "evaluate", "test")
     sets = read_figures(SETS_OF_BUNDLE, "evaluate")
-    splits = read_splits(FEATURES, manifest, about["classes"], ["train", "val"], about["power"])
+    splits = read_splits(FEATURES, manifest, about.classes, ["train", "val"], about.power)
     train, val = splits["train"], splits["val"]
     files = exports.of_each(settings)
     kind = kind_in(MANIFEST)

@@ -24,7 +24,8 @@ from .core.paths import (
     SETS_OF_BUNDLE,
     SLICES,
 )
-from .heads.head import Head, load_head, stop_if_of_another_task
+from .heads.description import HeadDescription
+from .heads.head import Head, load_head
 from .tables import cells
 from .tables.features import read_splits, view_0
 from .tables.labels import require
@@ -39,10 +40,10 @@ def evaluate() -> None:
     """Ask the head about every test example and write what came of it."""
     settings = params.load(kinds.schema).evaluate
     head, description = load_head(HEAD_WEIGHTS, HEAD)
-    names, learned = description["classes"], task_in(MANIFEST)
-    stop_if_of_another_task(description, learned)
+    names, learned = description.classes, task_in(MANIFEST)
+    description.require_task(learned)
     task = tasks.named(learned)
-    manifest, power = read_manifest(MANIFEST), description["power"]
+    manifest, power = read_manifest(MANIFEST), description.power
     require(manifest, "evaluate")
     examples = int((manifest["split"] == "test").sum())
     memory.require(
@@ -57,8 +58,8 @@ def evaluate() -> None:
             f" has {test.features.shape[1]}; run the train stage again"
         )
 
-    answers = head.answers(test.features, description["temperature"], learned)
-    thresholds = description.get("thresholds", [])
+    answers = head.answers(test.features, description.calibration.temperature, learned)
+    thresholds = description.calibration.thresholds
     of_test = manifest.set_index("digest").loc[test.digests].reset_index()
     together = grouped(groups(of_test))
     sets = _calibrated(manifest, head, description)
@@ -124,7 +125,7 @@ def _lines(
 
 
 def _repeated(
-    manifest: pd.DataFrame, about: dict[str, Any], learned: str, counts: bool
+    manifest: pd.DataFrame, about: HeadDescription, learned: str, counts: bool
 ) -> pd.DataFrame:
     """The table of the repeats; without rows where none is asked for."""
     settings = params.load(kinds.schema).evaluate
@@ -132,19 +133,19 @@ def _repeated(
         return pd.DataFrame(columns=tables.OF_REPEATS)
     from .tasks import repeats  # brings all that trains a head
 
-    splits = read_splits(FEATURES, manifest, about["classes"], SPLITS, about["power"])
+    splits = read_splits(FEATURES, manifest, about.classes, SPLITS, about.power)
     drawing, training = params.load(kinds.schema).ingest, params.load(kinds.schema).train
     pool = view_0(splits)
     return repeats.repeated(manifest, pool, about, settings, drawing, training, counts)
 
 
-def _calibrated(manifest: pd.DataFrame, head: Head, about: dict[str, Any]) -> dict[str, Any]:
+def _calibrated(manifest: pd.DataFrame, head: Head, about: HeadDescription) -> dict[str, Any]:
     """What sets that hold the truth are made with; nothing where none are asked for."""
     settings = params.load(kinds.schema)
     coverage = settings.evaluate.coverage
     if coverage is None:
         return {}
-    splits = read_splits(FEATURES, manifest, about["classes"], ["train", "val"], about["power"])
+    splits = read_splits(FEATURES, manifest, about.classes, ["train", "val"], about.power)
     train, val, counts = splits["train"], splits["val"], head.idf is not None
     return conformal.calibrated(coverage, head, about, train, val, manifest, settings.train, counts)
 

@@ -32,19 +32,19 @@ from .core.paths import (
     MANIFEST,
 )
 from .heads.calibration import calibrated
+from .heads.description import HeadDescription
 from .heads.fit import class_weights, device_for, fit_heads
 from .heads.head import (
     Floats,
     Head,
     load_head,
     save_head,
-    stop_if_of_another_task,
     with_priors,
     without_priors,
 )
-from .heads.hyperparameters import from_used
+from .heads.hyperparameters import Hyperparameters
 from .heads.losses import score_name
-from .heads.trained import Figures, Schedule, kept_figures
+from .heads.trained import Figures, Schedule, with_figures
 from .tables.features import Split, read_splits
 from .tables.labels import require
 from .tables.manifest import kind_in, read_manifest, task_in
@@ -70,15 +70,16 @@ def finetune() -> None:
     manifest = read_manifest(MANIFEST)
     require(manifest, "finetune")
     chosen, about = load_head(HEAD_WEIGHTS, HEAD)
-    stop_if_of_another_task(about, task_in(MANIFEST))
-    chosen = without_priors(chosen, about)
-    names, power = about["classes"], about["power"]
+    about.require_task(task_in(MANIFEST))
+    chosen = without_priors(chosen, about.calibration)
+    names, power = about.classes, about.power
     splits = read_splits(FEATURES, manifest, names, ["train", "val", "test"], power)
     rows, val = splits["train"], splits["val"]
-    goal = Goal.of(task_in(MANIFEST), about.get("loss", "squared"), rows.labels)
+    goal = Goal.of(task_in(MANIFEST), about.loss or "squared", rows.labels)
     weights = class_weights(weighing.class_weights, rows.labels, len(names))
-    schedule = Schedule(about["epoch"], weighing.batch_size, 0, weights, loss=goal.loss)
-    head = goal.entered(converged(about, rows, val, schedule))
+    hyperparameters, epochs = about.trained_with()
+    schedule = Schedule(epochs, weighing.batch_size, 0, weights, loss=goal.loss)
+    head = goal.entered(converged(hyperparameters, rows, val, schedule))
     frozen = {name: head.logits(splits[name].features) for name in ("val", "test")}
     examples = {name: Labelled.of(manifest, names, name).towards(goal) for name in splits}
     loss, accuracy = measure(frozen["val"], goal.labels(val.labels), weights.tolist(), goal.loss)
@@ -113,9 +114,12 @@ def finetune() -> None:
             report[name]["finetuned"] = figures_of(finetuned[split], labels, confidence, goal)
     checkpoints = [trained.checkpoint]
     if taken:
-        about |= kept_figures(kept, len(val.labels), goal.loss) | {"finetuned": True}
-        about |= calibrated(finetuned["val"], val.labels, goal.task, weights)
-    if taken and about["refit"]:
+        about = replace(
+            with_figures(about, kept, len(val.labels), goal.loss),
+            calibration=calibrated(finetuned["val"], val.labels, goal.task, weights),
+            notes=about.notes | {"finetuned": True},
+        )
+    if taken and about.refit:
         backbone = catalogue.to_train(*named)  # as it came
         network = Network(backbone.module, goal.entered(chosen), power)
         both, recipe = examples["train"] + examples["val"], replace(recipe, last=trained.best)
@@ -139,13 +143,14 @@ def finetune() -> None:
     )
 
 
-def converged(about: dict[str, Any], rows: Split, val: Split, schedule: Schedule) -> Head:
+def converged(
+    hyperparameters: Hyperparameters, rows: Split, val: Split, schedule: Schedule
+) -> Head:
     """The head that `models/head.json` tells of, as it was before it saw validation examples.
 
     Those are what the finetuned network will be judged by, so `train.refit` must not help the
     other.
     """
-    hyperparameters = from_used(about["hyperparameters"])
     (one,) = fit_heads(rows, val, [hyperparameters], schedule, "cpu")
     if one.head is None:
         raise TrainingError(f"the head to begin with was {one.status}; lower train.learning_rate")
@@ -191,7 +196,7 @@ def refit(
     return trained.checkpoint
 
 
-def save(network: Network, taken: bool, about: dict[str, Any], goal: Goal = CLASSES) -> None:
+def save(network: Network, taken: bool, about: HeadDescription, goal: Goal = CLASSES) -> None:
     """Write whether the network was taken, and its backbone and head where it was.
 
     `about` describes the head, as `models/head.json` does that of the frozen network. The head is
@@ -203,7 +208,7 @@ def save(network: Network, taken: bool, about: dict[str, Any], goal: Goal = CLAS
     (FINETUNED / "taken.json").write_text(json.dumps(taken) + "\n", encoding="utf-8")
     if taken:
         catalogue.save_tensors(network.backbone.state_dict(), FINETUNED / "backbone.safetensors")
-        head = with_priors(goal.left(network.as_head()), about)
+        head = with_priors(goal.left(network.as_head()), about.calibration)
         save_head(head, about, FINETUNED / "head.safetensors", FINETUNED / "head.json")
 
 

@@ -24,8 +24,8 @@ from .core.paths import (
 )
 from .core.progress import Progress
 from .heads.fit import class_weights, fit_heads
-from .heads.head import Head, load_head, stop_if_of_another_task
-from .heads.hyperparameters import Hyperparameters, from_used
+from .heads.head import Head, load_head
+from .heads.hyperparameters import Hyperparameters
 from .heads.losses import loss_for
 from .heads.trained import Schedule
 from .tables.features import Split, read_splits
@@ -47,13 +47,13 @@ def learning_curve() -> None:
     weighing = params.load(kinds.schema).train
     known, about = load_head(HEAD_WEIGHTS, HEAD)
     task = task_in(MANIFEST)
-    stop_if_of_another_task(about, task)
-    names, manifest = about["classes"], read_manifest(MANIFEST)
+    about.require_task(task)
+    names, manifest = about.classes, read_manifest(MANIFEST)
     require(manifest, "learning_curve")
-    splits = read_splits(FEATURES, manifest, names, ["train", "val"], about["power"])
+    splits = read_splits(FEATURES, manifest, names, ["train", "val"], about.power)
     train, val = splits["train"], splits["val"]
     together = grouped(groups(manifest.set_index("digest").loc[val.digests].reset_index()))
-    hyperparameters = from_used(about["hyperparameters"])
+    hyperparameters, epochs = about.trained_with()
     ways = ["original", "augmented"] if train.views.any() else ["original"]
     rows = []
     counts = numbers(largest(train), 1 if task == CLASSIFICATION else LEAST_IN_ALL)
@@ -65,14 +65,14 @@ def learning_curve() -> None:
                     chosen = drawn(train, count, draw, augmented=way == "augmented")
                     # As many epochs as the chosen head kept, since nothing tells when to stop.
                     schedule = Schedule(
-                        epochs=about["epoch"],
+                        epochs=epochs,
                         batch_size=weighing.batch_size,
                         patience=0,
                         class_weights=class_weights(
                             weighing.class_weights, chosen.labels, len(names)
                         ),
                         counts=known.idf is not None,
-                        loss=loss_for(task, about.get("loss", "squared")),
+                        loss=loss_for(task, about.loss or "squared"),
                     )
                     head = trained(chosen, hyperparameters, schedule)
                     answers.append(head.logits(val.features))

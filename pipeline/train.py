@@ -11,6 +11,7 @@ from .core.errors import TrainingError
 from .core.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, SWEEP, TRAINING
 from .core.progress import Progress
 from .heads.calibration import calibrated
+from .heads.description import HeadDescription
 from .heads.fit import class_weights, device_for, fit_heads, refit
 from .heads.head import save_head, with_priors
 from .heads.hyperparameters import CLOSED_FORMS, Hyperparameters, every_combination, used
@@ -20,9 +21,9 @@ from .heads.trained import (
     Schedule,
     Trained,
     figure_names,
-    kept_figures,
     order,
     rounded,
+    with_figures,
 )
 from .tables import targets
 from .tables.features import are_counts, read_splits
@@ -92,22 +93,21 @@ def train() -> None:
     _write_curve(best.curve, loss)
     # Before the head has seen the validation examples: of those it would be too sure.
     fitted = calibrated(head.logits(val.features), val.labels, task, schedule.class_weights)
-    if task != CLASSIFICATION:
-        fitted["task"] = task
-    if task == REGRESSION:
-        fitted["loss"] = loss
     if settings.refit and len(val.labels):
         head = refit(best, rows, val, schedule, device)
-    about = {
-        "classes": classes,
-        "dimension": head.dimension,
-        "width": head.width,
-        "hyperparameters": used(best.hyperparameters),
-        "power": settings.power,
-        "refit": settings.refit and len(val.labels) > 0,
-    }
-    about |= kept_figures(kept, len(val.labels), loss) | fitted
-    save_head(with_priors(head, about), about, HEAD_WEIGHTS, HEAD)
+    about = HeadDescription(
+        classes=classes,
+        power=settings.power,
+        calibration=fitted,
+        task=task,
+        loss=loss if task == REGRESSION else None,
+        hyperparameters=best.hyperparameters,
+        refit=settings.refit and len(val.labels) > 0,
+        dimension=head.dimension,
+        width=head.width,
+    )
+    about = with_figures(about, kept, len(val.labels), loss)
+    save_head(with_priors(head, fitted), about, HEAD_WEIGHTS, HEAD)
     _print_summary(ranked, kept, len(rows.labels), len(val.labels), loss)
 
 

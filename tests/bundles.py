@@ -14,7 +14,9 @@ import pytest
 from pipeline.backbones import exports
 from pipeline.core.params import ExtractParams, TrainingExamples
 from pipeline.core.paths import MANIFEST
+from pipeline.heads.description import Calibration, HeadDescription
 from pipeline.heads.head import Head
+from pipeline.heads.hyperparameters import from_used
 from pipeline.serving.writing import write
 from pipeline.tables.features import Split
 from pipeline.tables.manifest import TARGET, write_manifest
@@ -51,20 +53,19 @@ def head_of(task: str) -> Head:
     return Head(8 * np.eye(3, 4, dtype=np.float32), np.full(3, -4, np.float32))
 
 
-def described(task: str) -> dict[str, Any]:
-    """What `train` tells of a head, as far as a bundle asks."""
-    told = {
-        "classes": OUTPUTS[task],
-        "hyperparameters": {"optimizer": "closed"},
-        "power": 1.0,
-        "temperature": 1.0 if task == "regression" else 2.0,
-        "validation": {"pictures": 7, "loss": 0.1},
-    }
-    if task != "classification":
-        told["task"] = task
-    if task == "multilabel":
-        told["thresholds"] = THRESHOLDS
-    return told
+def described(task: str) -> HeadDescription:
+    """What `train` writes of a head, as far as a bundle asks."""
+    return HeadDescription(
+        classes=OUTPUTS[task],
+        power=1.0,
+        calibration=Calibration(
+            temperature=1.0 if task == "regression" else 2.0,
+            thresholds=THRESHOLDS if task == "multilabel" else [],
+        ),
+        task=task,
+        hyperparameters=from_used({"optimizer": "ridge"}),
+        validation={"pictures": 7, "loss": 0.1},
+    )
 
 
 def validation(dimension: int) -> Split:

@@ -29,6 +29,7 @@ from pipeline.core.paths import (
     SLICES,
 )
 from pipeline.evaluate import evaluate
+from pipeline.heads.description import HeadDescription
 from pipeline.heads.head import Head, save_head
 from pipeline.tables.features import read_splits, write_shards
 from pipeline.tables.manifest import SPLITS, read_manifest
@@ -323,7 +324,7 @@ def test_dvc_draws_what_a_task_has_and_fails_at_nothing(project, task, drawn):
 def test_a_head_that_knows_nothing_is_measured_honestly(evaluated):
     classes = ["ants", "bees", "wasps"]
     nothing = Head(np.zeros((3, 12), np.float32), np.zeros(3, np.float32))
-    save_head(nothing, {"classes": classes, "power": 1.0, "temperature": 1.0}, HEAD_WEIGHTS, HEAD)
+    save_head(nothing, HeadDescription(classes, 1.0), HEAD_WEIGHTS, HEAD)
     evaluate()
     test = json.loads(METRICS.read_text())["test"]
     assert test["loss"] == pytest.approx(np.log(3), abs=1e-5)
@@ -380,7 +381,7 @@ def test_all_right_is_no_certainty(project, capsys):
     apart[range(len(labels)), labels] = 1
     write_shards(FEATURES, [(digests[order].tolist(), [0] * len(order), apart[order])])
     told_apart = Head(20 * np.eye(2, dtype=np.float32), np.zeros(2, np.float32))
-    about = {"classes": ["ants", "bees"], "power": 1.0, "temperature": 1.0}
+    about = HeadDescription(["ants", "bees"], 1.0)
     save_head(told_apart, about, HEAD_WEIGHTS, HEAD)
     evaluate()
     said = capsys.readouterr().out

@@ -119,9 +119,9 @@ def test_a_finetuned_network_is_taken_only_when_validation_says_so(shapes, capsy
     assert set(report["test"]) == {"pictures", "frozen", "finetuned", "refit"}
     assert not list(checkpoints_folder().iterdir())
     head, about = load_head(FINETUNED / "head.safetensors", FINETUNED / "head.json")
-    test = Labelled.of(read_manifest(MANIFEST), about["classes"], "test")
+    test = Labelled.of(read_manifest(MANIFEST), about.classes, "test")
     backbone = catalogue.with_weights(params.load(kinds.schema).extract.backbone, WEIGHTS)
-    network = Network(backbone.module, head, about["power"])
+    network = Network(backbone.module, head, about.power)
     logits = finetuning.answers(network, test, feed_of(backbone), 8)
     loss, _ = measure(logits, test.labels)
     assert loss == pytest.approx(report["test"]["refit"]["loss"], rel=1e-4)
@@ -129,13 +129,13 @@ def test_a_finetuned_network_is_taken_only_when_validation_says_so(shapes, capsy
     best()  # its bundle answers as the network did that was measured
     classifier = Classifier(BEST, explains=True)
     answers = [classifier.answer(Path(path).read_bytes(), True, 1) for path in test.paths]
-    wanted = probabilities(logits, about["temperature"])
+    wanted = probabilities(logits, about.calibration.temperature)
     np.testing.assert_allclose([a.probabilities for a in answers], wanted, atol=1e-3)
     assert classifier.about["metrics"]["test"] == report["test"]
     side = backbone.preprocessing.crop
     assert answers[0].heat.media_type == "image/png"
     assert Image.open(io.BytesIO(answers[0].heat.data)).size == (side, side)
-    seen = Labelled.of(read_manifest(MANIFEST), about["classes"], "train").paths[2]
+    seen = Labelled.of(read_manifest(MANIFEST), about.classes, "train").paths[2]
     (nearest,) = classifier.answer(Path(seen).read_bytes(), neighbours=1).neighbours
     assert (nearest.path, nearest.cosine) == (seen, pytest.approx(1, abs=1e-3))
     model = torch_module.load(BEST)
@@ -174,10 +174,10 @@ def parts_of_finetuning(**changes):
         read_manifest(MANIFEST),
     )
     head, about = load_head(HEAD_WEIGHTS, HEAD)
-    train, val = (Labelled.of(manifest, about["classes"], name) for name in ("train", "val"))
+    train, val = (Labelled.of(manifest, about.classes, name) for name in ("train", "val"))
     backbone = catalogue.load(asked.backbone, asked.weights)
     recipe = replace(Recipe.of(settings, np.ones(2, np.float32)), **changes)
-    network = Network(backbone.module, head, about["power"])
+    network = Network(backbone.module, head, about.power)
     how = feed_of(backbone), recipe, torch.device("cpu")
     return network, train, val, how
 

@@ -59,7 +59,7 @@ def test_all_pictures_give_the_head_of_the_train_stage(asked_project):
     asked_project.set(**{"train.refit": False})
     train()
     head, about = load_head(HEAD_WEIGHTS, HEAD)
-    val = read_splits(FEATURES, read_manifest(MANIFEST), about["classes"], ["val"], about["power"])
+    val = read_splits(FEATURES, read_manifest(MANIFEST), about.classes, ["val"], about.power)
     right = head.logits(val["val"].features).argmax(axis=1) == val["val"].labels
     learning_curve()
     table = pd.read_csv(LEARNING_CURVE)

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -118,13 +119,13 @@ def test_it_writes_the_head_the_curve_and_the_sweep(trained_project, capsys):
     train()
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     sweep = table(SWEEP)
-    assert about["classes"] == ["ants", "bees", "wasps"]
-    assert (about["dimension"], about["width"]) == (12, head.width)
+    assert about.classes == ["ants", "bees", "wasps"]
+    assert (about.dimension, about.width) == (12, head.width)
     assert len(sweep) == 4
     best = sweep[0]
     assert float(best["val_loss"]) == min(float(row["val_loss"]) for row in sweep)
-    assert about["hyperparameters"]["learning_rate"] == float(best["learning_rate"])
-    assert about["validation"] == {
+    assert about.hyperparameters.learning_rate == float(best["learning_rate"])
+    assert about.validation == {
         "pictures": 28,
         "loss": float(best["val_loss"]),
         "accuracy": float(best["val_accuracy"]),
@@ -170,7 +171,7 @@ def test_the_classic_recipe_can_be_said(trained_project):
     train()
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     assert head.hidden_weight.shape == (1024, 12)
-    assert about["hyperparameters"]["optimizer"] == "adam"
+    assert about.hyperparameters.optimizer == "adam"
     assert len(table(TRAINING)) == 10
 
 
@@ -193,7 +194,7 @@ def test_a_closed_form_alone_is_saved_like_any_head(trained_project, name):
     train()
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     assert head.width == 0
-    assert about["validation"]["accuracy"] > 0.6
+    assert about.validation["accuracy"] > 0.6
     assert len(table(TRAINING)) == 1
 
 
@@ -201,7 +202,7 @@ def test_a_head_that_diverges_is_told_and_another_is_saved(trained_project, caps
     trained_project.set(**{"train.optimizer": "sgd", "train.width": 8})
     trained_project.set(**{"train.learning_rate": [0.01, 1e30]})
     train()
-    assert load_head(HEAD_WEIGHTS, HEAD)[1]["hyperparameters"]["learning_rate"] == 0.01
+    assert load_head(HEAD_WEIGHTS, HEAD)[1].hyperparameters.learning_rate == 0.01
     assert table(SWEEP)[-1]["status"] == "lost: the training loss became nan in epoch 1"
     warning = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
     assert len(warning) == 1
@@ -220,8 +221,8 @@ def test_without_validation_the_last_epoch_is_kept_with_a_warning(trained_projec
     make_features(COUNTS | {"val": {}})
     train()
     about = load_head(HEAD_WEIGHTS, HEAD)[1]
-    assert about["epoch"] == 12
-    assert about["validation"] == {"pictures": 0, "loss": None, "accuracy": None}
+    assert about.epoch == 12
+    assert about.validation == {"pictures": 0, "loss": None, "accuracy": None}
     assert "warning: no validation example" in capsys.readouterr().out
 
 
@@ -299,7 +300,7 @@ def test_the_chosen_head_learns_from_validation_pictures_too(trained_project, na
     train()
     again, about_again = load_head(HEAD_WEIGHTS, HEAD)
     assert SWEEP.read_bytes() == sweep
-    assert about_again == {**about, "refit": True}
+    assert about_again == replace(about, refit=True)
     assert chosen.weight.shape == again.weight.shape
     assert not np.allclose(chosen.weight, again.weight)
 
@@ -337,7 +338,7 @@ def test_a_balanced_head_keeps_its_classes_and_its_probabilities_come_true(
     of_b = rows["predicted"] == "b"
     # As on 2cde96e: the class that is answered is that of the head without its calibration.
     given = read_splits(FEATURES, read_manifest(MANIFEST), ["a", "b"], ["test"], 1.0)["test"]
-    was = without_priors(head, about).logits(given.features).argmax(axis=1)
+    was = without_priors(head, about.calibration).logits(given.features).argmax(axis=1)
     by_path = pd.Series(np.array(["a", "b"])[was], index=given.paths)
     assert (rows["predicted"] == by_path[rows["path"]].to_numpy()).all()
     assert 200 < of_b.sum() < 700  # far more than there are
@@ -351,7 +352,7 @@ def test_a_balanced_head_keeps_its_classes_and_its_probabilities_come_true(
     measured = json.loads(METRICS.read_text())["test"]
     assert measured["accuracy"] == pytest.approx((rows["label"] == rows["predicted"]).mean())
     assert measured["calibration_error"] < 0.05
-    assert about["thresholds"][1] == pytest.approx(1 / 12, abs=0.05)
+    assert about.calibration.thresholds[1] == pytest.approx(1 / 12, abs=0.05)
 
 
 def test_classes_of_equal_size_or_without_weights_are_answered_as_ever(trained_project):
@@ -360,7 +361,7 @@ def test_classes_of_equal_size_or_without_weights_are_answered_as_ever(trained_p
         make_features(counts)
         trained_project.set(**{"train.class_weights": weights})
         train()
-        assert not {"thresholds", "prior_shift"} & set(load_head(HEAD_WEIGHTS, HEAD)[1])
+        assert not {"thresholds", "prior_shift"} & set(json.loads(HEAD.read_text()))
 
 
 def test_balanced_class_weights_are_scikit_learns():
@@ -401,14 +402,15 @@ def test_several_labels_are_learned_with_a_threshold_each(trained_project, optim
     trained_project.set(**{"train.refit": True, "train.learning_rate": 0.05})
     train()
     head, about = load_head(HEAD_WEIGHTS, HEAD)
-    assert about["task"] == "multilabel"
-    assert about["classes"] == ["wood", "brick", "moss"]
-    assert len(about["thresholds"]) == 3
-    assert (about["temperature"] != 1) == (optimizer != "nearest_mean")  # its scale is fair already
+    assert about.task == "multilabel"
+    assert about.classes == ["wood", "brick", "moss"]
+    assert len(about.calibration.thresholds) == 3
+    # The scale of nearest means is fair already.
+    assert (about.calibration.temperature != 1) == (optimizer != "nearest_mean")
     assert head.weight.shape == (3, 12)
-    assert about["validation"]["accuracy"] > 0.8
-    assert list(about["validation"]) == ["accuracy", "loss", "pictures"]
-    assert table(SWEEP)[0]["val_accuracy"] == f"{about['validation']['accuracy']}"
+    assert about.validation["accuracy"] > 0.8
+    assert list(about.validation) == ["accuracy", "loss", "pictures"]
+    assert table(SWEEP)[0]["val_accuracy"] == f"{about.validation['accuracy']}"
     assert "on 30 validation examples loss" in capsys.readouterr().out
 
 
@@ -421,14 +423,14 @@ def test_numbers_are_learned_in_their_own_units(trained_project, loss, optimizer
     trained_project.set(**{"train.loss": loss, "train.learning_rate": 0.05})
     train()
     head, about = load_head(HEAD_WEIGHTS, HEAD)
-    assert (about["task"], about["classes"], about["temperature"]) == (
+    assert (about.task, about.classes, about.calibration.temperature) == (
         "regression",
         ["age", "area"],
         1.0,
     )
-    assert "thresholds" not in about
-    assert about["validation"]["r2"] > 0.4
-    assert "accuracy" not in about["validation"]
+    assert "thresholds" not in HEAD.read_text()
+    assert about.validation["r2"] > 0.4
+    assert "accuracy" not in about.validation
     rows, curve = table(SWEEP), table(TRAINING)
     assert {"train_r2", "val_r2"} < set(rows[0])
     assert set(curve[0]) == {"epoch", "train_loss", "train_r2", "val_loss", "val_r2"}
@@ -454,8 +456,8 @@ def test_without_validation_thresholds_are_the_usual_ones(trained_project):
     trained_project.set(**{"ingest.task": "multilabel", "train.optimizer": "lbfgs"})
     train()
     about = load_head(HEAD_WEIGHTS, HEAD)[1]
-    assert about["thresholds"] == [0.5, 0.5, 0.5]
-    assert about["validation"] == {"pictures": 0, "loss": None, "accuracy": None}
+    assert about.calibration.thresholds == [0.5, 0.5, 0.5]
+    assert about.validation == {"pictures": 0, "loss": None, "accuracy": None}
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_the_classic_recipe_as_documented(
 
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     assert (head.dimension, head.width, len(head.bias)) == (2048, 1024, 2)
-    assert about["hyperparameters"]["optimizer"] == "adam"
+    assert about.hyperparameters.optimizer == "adam"
     assert len(pd.read_csv(TRAINING)) == 10
     measured = json.loads(METRICS.read_text())["test"]
     assert measured["loss"] > 0

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,9 @@ from ..core.errors import DataError, ParamsError
 from ..core.params import Params
 from ..core.paths import JOINED
 from ..core.terminal import printable
+from ..heads.description import HeadDescription
 from ..heads.head import Head, one_thread
+from ..heads.hyperparameters import Hyperparameters, from_used
 from ..serving.writing import write
 from ..store.places import replacing
 from ..tables.features import Split
@@ -80,13 +83,13 @@ def run(
     if len(whole.classes) < 2:
         name = printable(whole.classes[0])
         raise DataError(f"all sites have the one class {name}; it takes two")
-    hyperparameters: dict[str, Any] = {"optimizer": optimizer}
+    hyperparameters = from_used({"optimizer": optimizer})
     with one_thread():
         decay = weight_decay[0]
         if optimizer == "ridge":
             decay = weight_decay[sums.best(whole, weight_decay)]
             decay = max(decay, sums.least_decay(sums.possible(whole)))
-            hyperparameters["weight_decay"] = decay
+            hyperparameters = replace(hyperparameters, weight_decay=decay)
         (solved,) = sums.SOLVERS[optimizer](whole, [decay])
         head = solved.head(sums.fair_scale(whole, solved, optimizer, decay))
     _write_bundle(into / BUNDLE, settings, taken, head, whole.classes, hyperparameters)
@@ -223,22 +226,21 @@ def _write_bundle(
     taken: Sequence[Submission],
     head: Head,
     classes: Sequence[str],
-    hyperparameters: dict[str, Any],
+    hyperparameters: Hyperparameters,
 ) -> None:
     """Write the bundle: it has no neighbours and no figures, since no example is here."""
     extract = settings.extract
     files = exports.of_each(extract)
-    about = {
-        "classes": list(classes),
-        "dimension": head.dimension,
-        "width": 0,
-        "hyperparameters": hyperparameters,
-        "power": settings.train.power,
-        "refit": settings.train.refit,
-        "validation": {"pictures": 0},
-        "temperature": 1.0,
-        "sites": [one.site for one in taken],
-    }
+    about = HeadDescription(
+        classes=list(classes),
+        power=settings.train.power,
+        hyperparameters=hyperparameters,
+        refit=settings.train.refit,
+        dimension=head.dimension,
+        width=0,
+        validation={"pictures": 0},
+        notes={"sites": [one.site for one in taken]},
+    )
     digests = [one.about["sums"] for one in taken]
     counts = [one.examples.sum() for one in taken if one.examples is not None]
     data = {

@@ -20,7 +20,8 @@ from safetensors.numpy import load, save
 
 from ..core import files, memory
 from ..core.errors import DataError, RefusedError
-from ..heads.head import named_classes, one_thread
+from ..heads.description import named_classes
+from ..heads.head import one_thread
 from ..store.places import replacing
 from . import privacy
 from .privacy import Noise

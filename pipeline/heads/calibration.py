@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..tables.task_names import CLASSIFICATION, REGRESSION
+from .description import Calibration
 from .head import MANY_LOGITS, Floats, fit_temperature, probabilities, sigmoid
 
 Floats64 = npt.NDArray[np.float64]
@@ -22,8 +23,8 @@ STEPS, NEAR = 100, 1e-9  # of Newton's method
 
 def calibrated(
     logits: Floats, labels: npt.NDArray[Any], task: str, class_weights: Floats
-) -> dict[str, Any]:
-    """What a head's description says of its answers: `temperature`, and for labels `thresholds`.
+) -> Calibration:
+    """The temperature, and the thresholds of labels and of classes that were weighed.
 
     A head that was trained with class weights expects the classes in other shares than there are.
     What its logits lack is the logarithm of the shares that the weights took away (`log_priors`),
@@ -39,22 +40,22 @@ def calibrated(
         class_weights: that the head was trained with, as `fit.class_weights` gives them.
     """
     if task == REGRESSION:
-        return {"temperature": 1.0}
-    priors, described = log_priors(class_weights), {}
+        return Calibration()
+    priors = log_priors(class_weights)
+    added: npt.NDArray[Any] = np.empty(0)
     if priors is None:
         temperature = fit_temperature(logits, labels)
     else:
         temperature, strength = fit_priors(logits, labels, priors)
         added = np.array([float(f"{one:.6g}") for one in temperature * strength * priors])
         logits = (logits + added).astype(np.float32)
-        described["prior_shift"] = added.tolist()
-    described["temperature"] = temperature
+    thresholds: list[float] = []
     if task != CLASSIFICATION:
-        described["thresholds"] = fit_thresholds(sigmoid(logits, temperature), labels)
+        thresholds = fit_thresholds(sigmoid(logits, temperature), labels)
     elif priors is not None:
         expected = np.minimum(probabilities(added, temperature), 1 - 1e-9)
-        described["thresholds"] = [float(f"{share:.9g}") for share in expected]
-    return described
+        thresholds = [float(f"{share:.9g}") for share in expected]
+    return Calibration(temperature, thresholds, added.tolist())
 
 
 def log_priors(class_weights: Floats) -> Floats64 | None:

@@ -4,7 +4,6 @@ A head is linear (`features @ weight.T + bias`) or has one hidden ReLU layer bef
 with numpy alone, so that whatever only asks it need not load torch.
 """
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -18,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from ..core.errors import DataError
-from ..core.paths import MANIFEST
 from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
+from .description import Calibration, HeadDescription
 from .tf_idf import weighed
 
 Floats = npt.NDArray[np.float32]
@@ -227,12 +226,11 @@ def _temperature_of_many(logits: Floats, labels: npt.NDArray[np.int64]) -> float
     return float(f"{temperature:.6g}")
 
 
-def save_head(head: Head, description: dict[str, Any], weights: Path, about: Path) -> None:
+def save_head(head: Head, description: HeadDescription, weights: Path, about: Path) -> None:
     """Write the tensors to `weights` (safetensors) and `description` to `about` (JSON)."""
     weights.parent.mkdir(parents=True, exist_ok=True)
     weights.write_bytes(as_bytes(head))
-    text = json.dumps(description, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    about.write_text(text + "\n", encoding="utf-8")
+    description.write(about)
 
 
 def as_bytes(head: Head) -> bytes:
@@ -245,26 +243,24 @@ def as_bytes(head: Head) -> bytes:
 
 
 def load_head(
-    weights: Path, about: Path, numbers: tuple[str, ...] = ("power", "temperature")
-) -> tuple[Head, dict[str, Any]]:
+    weights: Path,
+    about: Path,
+    read: Callable[[Path], HeadDescription] = HeadDescription.read,
+) -> tuple[Head, HeadDescription]:
     """Read what `save_head` wrote, and check that a head can be made of it, whoever wrote it.
 
     Args:
         weights: the tensors.
-        about: the description; it names the classes.
-        numbers: what else the description has to hold, each a number above 0.
+        about: the description.
+        read: what reads that; `HeadDescription.of_bundle` for `bundle.json`.
 
     Raises:
         DataError: a file is missing or damaged, or the two do not belong together.
     """
     try:
         head = Head(**load_file(weights))
-        description: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
-        classes = named_classes(description)
-        wrong = _misfit(head) or wrong_for_task(description, len(classes))
-        for name in numbers:
-            if not (isinstance(description[name], float | int) and 0 < description[name] < 1e6):
-                wrong = f"{name} is {description[name]!r:.40}"
+        description = read(about)
+        wrong = _misfit(head)
     except FileNotFoundError as error:
         raise DataError(f"{error.filename or weights} is not here; run the train stage") from None
     except KeyError as error:
@@ -274,73 +270,25 @@ def load_head(
         raise DataError(f"{weights} and {about} hold no head: {reason}") from None
     if wrong:
         raise DataError(f"{weights} and {about} hold no head: {wrong}; run the train stage again")
-    if len(head.bias) != len(classes):
+    if len(head.bias) != len(description.classes):
         raise DataError(
             f"{weights} tells {len(head.bias)} classes apart but {about} names "
-            f"{len(classes)}; run the train stage again"
+            f"{len(description.classes)}; run the train stage again"
         )
     return head, description
 
 
-def named_classes(description: dict[str, Any]) -> list[str]:
-    """The classes that a description names.
-
-    Raises:
-        KeyError, TypeError, ValueError: it names none, or not as texts, or one twice.
-    """
-    classes = description["classes"]
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise TypeError("classes is no list of texts")
-    if not classes or len(set(classes)) < len(classes):
-        raise ValueError("classes is empty or names one twice")
-    return classes
-
-
-def task_of(description: dict[str, Any]) -> str:
-    """What a head was trained for; those of before there were other tasks tell classes apart."""
-    return str(description.get("task", CLASSIFICATION))
-
-
-def with_priors(head: Head, description: dict[str, Any]) -> Head:
+def with_priors(head: Head, calibration: Calibration) -> Head:
     """A head as it was trained with class weights, with the shares of the classes put back.
 
-    `prior_shift` in its description is what `calibration.calibrated` found to be lacking.
+    `prior_shift` is what `calibration.calibrated` found to be lacking.
     """
-    return head.shifted(description["prior_shift"]) if "prior_shift" in description else head
+    return head.shifted(calibration.prior_shift) if calibration.prior_shift else head
 
 
-def without_priors(head: Head, description: dict[str, Any]) -> Head:
+def without_priors(head: Head, calibration: Calibration) -> Head:
     """The same undone: the head as it was trained."""
-    if "prior_shift" not in description:
-        return head
-    return head.shifted(-np.asarray(description["prior_shift"]))
-
-
-def stop_if_of_another_task(description: dict[str, Any], task: str) -> None:
-    """See that a head was trained for the task of the manifest.
-
-    Raises:
-        DataError: it was not.
-    """
-    trained = task_of(description)
-    if trained != task:
-        raise DataError(
-            f"models/ was trained for {trained} and {MANIFEST} is of {task}: run the train stage"
-        )
-
-
-def wrong_for_task(description: dict[str, Any], outputs: int) -> str:
-    """Why a description is none of its task; empty where it is."""
-    task = task_of(description)
-    if task not in ANSWERS:
-        return f"task is {task!r:.40}"
-    if task == REGRESSION or (task == CLASSIFICATION and "thresholds" not in description):
-        return ""
-    thresholds = description["thresholds"]
-    if not isinstance(thresholds, list) or len(thresholds) != outputs:
-        return f"thresholds are not {outputs} numbers, one a label"
-    strange = [one for one in thresholds if not (isinstance(one, float) and 0 < one < 1)]
-    return f"a threshold is {strange[0]!r:.40}, not between 0 and 1" if strange else ""
+    return head.shifted(-np.asarray(calibration.prior_shift)) if calibration.prior_shift else head
 
 
 def _misfit(head: Head) -> str:

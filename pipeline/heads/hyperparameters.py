@@ -2,9 +2,10 @@
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..core.params import TrainParams
+if TYPE_CHECKING:  # which answering with a bundle does without
+    from ..core.params import TrainParams
 
 # The hyperparameters that a head in closed form uses; it is linear, so the others mean nothing.
 CLOSED_FORMS = {"lbfgs": ("weight_decay",), "ridge": ("weight_decay",), "nearest_mean": ()}
@@ -23,7 +24,7 @@ class Hyperparameters:
     seed: int
 
 
-def every_combination(settings: TrainParams) -> list[Hyperparameters]:
+def every_combination(settings: "TrainParams") -> list[Hyperparameters]:
     """The product of all lists; what would train the same head twice is left out."""
     listed = {
         name: list(dict.fromkeys(value if isinstance(value, list) else [value]))

@@ -1,9 +1,9 @@
 """What training is told beside the hyperparameters, and what comes of it."""
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
+from .description import HeadDescription
 from .head import Floats, Head
 from .hyperparameters import Hyperparameters
 from .losses import score_name
@@ -80,21 +80,25 @@ def rounded(figures: Figures, loss: str = "softmax") -> dict[str, float]:
     return {name: float(f"{value:.6g}") for name, value in named if not math.isnan(value)}
 
 
-def kept_figures(kept: Figures, val: int, loss: str = "softmax") -> dict[str, Any]:
-    """The figures of the epoch that was kept, as a head's description has them.
+def with_figures(
+    about: HeadDescription, kept: Figures, val: int, loss: str = "softmax"
+) -> HeadDescription:
+    """A head's description with the figures of the epoch that was kept.
 
     Args:
-        kept: those of the epoch.
+        about: the description.
+        kept: the figures.
         val: how many validation examples there are.
         loss: that the head lowers.
     """
     figures, score = rounded(kept, loss), score_name(loss)
-    return {
-        "epoch": kept.epoch,
-        "training": {"loss": figures["train_loss"], score: figures.get(f"train_{score}")},
-        "validation": {
+    return replace(
+        about,
+        epoch=kept.epoch,
+        training={"loss": figures["train_loss"], score: figures.get(f"train_{score}")},
+        validation={
             "pictures": val,
             "loss": figures.get("val_loss"),
             score: figures.get(f"val_{score}"),
         },
-    }
+    )

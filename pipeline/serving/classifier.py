@@ -21,7 +21,8 @@ from safetensors.numpy import load_file
 from ..core.errors import DataError, RefusedError
 from ..core.files import digest, leads_out, load
 from ..heads import sets
-from ..heads.head import against_thresholds, load_head, named_classes, task_of, wrong_for_task
+from ..heads.description import HeadDescription, named_classes, task_of, wrong_for_task
+from ..heads.head import against_thresholds, load_head
 from ..kinds import FITS, INPUTS, INTERPOLATIONS, Fitted, Input, Pixels, Shown, named
 from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
 from . import usual
@@ -191,7 +192,7 @@ class Classifier:
         if self._bank is not None:
             return
         weights, about_head = self._folder / "head.safetensors", self._folder / "bundle.json"
-        self._head, _ = load_head(weights, about_head, numbers=("power",))
+        self._head, _ = load_head(weights, about_head, HeadDescription.of_bundle)
         bank = _read_bank(self._folder / "neighbours.safetensors")
         self.known = _read_known(self._folder / "neighbours.json", len(bank))
         self._bank = bank

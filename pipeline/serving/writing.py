@@ -21,6 +21,7 @@ from ..backbones.exports import preprocessing_of
 from ..core import plugins
 from ..core.params import ExtractParams, TrainingExamples
 from ..core.paths import MANIFEST
+from ..heads.description import HeadDescription
 from ..heads.head import Head, as_bytes
 from ..kinds import Input, Vector, folder_of, named, takes
 from ..tables.features import Split
@@ -38,6 +39,8 @@ from .onnx_graph import whole
 
 # What decides an answer, beside what the backbone was made by.
 CODE = ("backbones", "heads", "serving", "tables")
+# What of a head's description stands elsewhere in `bundle.json`.
+ELSEWHERE = ("classes", "power", "task", "temperature", "thresholds")
 LONG_TEXT = 1000  # characters
 LIBRARIES = ("numpy", "onnxruntime")
 
@@ -48,7 +51,7 @@ def write(
     kind: str,
     settings: ExtractParams,
     head: Head,
-    about: dict[str, Any],
+    about: HeadDescription,
     metrics: dict[str, Any],
     manifest: pd.DataFrame,
     train: Split,
@@ -65,7 +68,7 @@ def write(
         kind: of the examples.
         settings: which backbone that is.
         head: what answers on its features.
-        about: what `head.save_head` was told of the head, with its task and thresholds.
+        about: the head's description.
         metrics: how good it is.
         manifest: the examples.
         train: the training examples' features, as the head takes them; views but 0 are left out.
@@ -75,12 +78,10 @@ def write(
             Where they are elsewhere manifest, train and val are empty.
         given_away: what the bundle holds of the training examples.
     """
-    about = dict(about)
-    classes, power, temperature = (about.pop(n) for n in ("classes", "power", "temperature"))
-    task, thresholds = about.pop("task", CLASSIFICATION), about.pop("thresholds", None)
-    of_task = {} if task == CLASSIFICATION else {"task": task}
-    if thresholds is not None:
-        of_task["thresholds"] = thresholds
+    classes, task, temperature = about.classes, about.task, about.calibration.temperature
+    of_task: dict[str, Any] = {} if task == CLASSIFICATION else {"task": task}
+    if about.calibration.thresholds:
+        of_task["thresholds"] = about.calibration.thresholds
     what, backbones = named(kind), [onnx.load(file) for file in files]
     told = [{entry.key: entry.value for entry in one.metadata_props} for one in backbones]
     prepared = [preprocessing_of(notes) for notes in told]
@@ -88,7 +89,7 @@ def write(
         prepared = [Vector(head.dimension)]
     before = [what.graph(preprocessing) for preprocessing in prepared]
     networks = list(zip(before, backbones, strict=True))
-    model = whole(networks, head, power, temperature, what.windowed, task)
+    model = whole(networks, head, about.power, temperature, what.windowed, task)
     fingerprint = " ".join(notes["fingerprint"] for notes in told)
     (fields, texts), *others = [
         _parted(preprocessing, number) for number, preprocessing in enumerate(prepared, 1)
@@ -107,9 +108,9 @@ def write(
             "licence": ", ".join(dict.fromkeys(notes["licence"] for notes in told)),
         }
         | ({} if settings.pooling == "auto" else {"pooling": settings.pooling}),
-        "head": about,
-        "power": power,
-        **_calibration(task, temperature, about["validation"]["pictures"]),
+        "head": {name: one for name, one in about.content().items() if name not in ELSEWHERE},
+        "power": about.power,
+        **_calibration(task, temperature, about.calibrated_on()),
         "metrics": metrics,
         "data": data or _data(manifest),
         "code": _digests(kind, settings.backbone),

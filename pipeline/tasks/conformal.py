@@ -31,12 +31,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..core.params import TrainParams
+from ..heads.description import HeadDescription
 from ..heads.head import (
     Floats,
     Head,
     against_thresholds,
     probabilities,
-    task_of,
     without_priors,
 )
 from ..heads.sets import Doubles, Integers, LabelSets, before, label_sets, reach, sizes
@@ -74,7 +74,7 @@ class Held(NamedTuple):
 def calibrated(
     coverage: float | None,
     head: Head,
-    about: dict[str, Any],
+    about: HeadDescription,
     train: Split,
     val: Split,
     manifest: pd.DataFrame,
@@ -101,10 +101,10 @@ def calibrated(
     """
     if coverage is None:
         return {}
-    task = task_of(about)
+    task = about.task
     if task == MULTILABEL:
         return _none(coverage, "where examples have several labels, no set is promised")
-    crosses = about.get("refit") or not len(val.labels)
+    crosses = about.refit or not len(val.labels)
     of = "validation examples"
     if crosses:
         of = f"training and {of}" if len(val.labels) else "training examples"
@@ -117,7 +117,7 @@ def calibrated(
         why = f"{found} {of} are too few to promise a coverage of {coverage:g}, which takes {least}"
         return _none(coverage, why)
 
-    head = without_priors(head, about)
+    head = without_priors(head, about.calibration)
     weights = of_groups(keys) if grouped else None
     held = Held(head.logits(pool.features), pool.labels, pool.digests, weights=weights)
     if crosses:
@@ -133,7 +133,7 @@ def calibrated(
         residuals = np.abs(held.answers.astype(np.float64) - held.labels)
         reached = [quantile(one, coverage, held.lost, held.weights) for one in residuals.T]
         return {"coverage": coverage, "method": "residuals", "reach": reached} | rests
-    chosen = calibrated_sets(held, about["temperature"], coverage)
+    chosen = calibrated_sets(held, about.calibration.temperature, coverage)
     if not all(map(math.isfinite, chosen.values())):
         every, of = (rests["groups"], f"groups of {of}") if grouped else (rests["examples"], of)
         why = f"{held.lost} of {every} {of} are alone in their class, too many to"
@@ -191,7 +191,7 @@ def out_of_fold(
     pool: Split,
     fold: Integers,
     head: Head,
-    about: dict[str, Any],
+    about: HeadDescription,
     training: TrainParams,
     counts: bool,
     groups: Sequence[str] | None = None,
@@ -208,7 +208,6 @@ def out_of_fold(
         groups: of each row, where each group is to weigh one.
     """
     from ..heads.fit import class_weights
-    from ..heads.hyperparameters import from_used
     from ..heads.losses import loss_for
     from ..heads.subsets import on_subsets
     from ..heads.trained import Schedule
@@ -220,9 +219,9 @@ def out_of_fold(
         if np.sum(asked) < ENOUGH and rows.any():
             asked.append(rows)
     learnt = [fold != fold[rows][0] for rows in asked]
-    weights = class_weights(training.class_weights, pool.labels, len(about["classes"]))
-    loss, used = loss_for(task_of(about), training.loss), from_used(about["hyperparameters"])
-    schedule = Schedule(about["epoch"], training.batch_size, 0, weights, counts, loss)
+    weights = class_weights(training.class_weights, pool.labels, len(about.classes))
+    loss, (used, epochs) = loss_for(about.task, training.loss), about.trained_with()
+    schedule = Schedule(epochs, training.batch_size, 0, weights, counts, loss)
     unscaled = loss == "softmax" and used.optimizer in OF_NO_SCALE
     # The head's own scale shows in what the same head says when it learns from all rows.
     whole = [np.ones(len(fold), bool)] * unscaled

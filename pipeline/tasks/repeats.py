@@ -6,7 +6,6 @@ on, and measured on the test examples of the draw.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +14,9 @@ import pandas as pd
 from .. import tasks
 from ..core.errors import DataError
 from ..core.params import EvaluateParams, IngestParams, TrainParams
+from ..heads.description import Calibration, HeadDescription
 from ..heads.fit import class_weights
-from ..heads.head import ANSWERS, task_of
-from ..heads.hyperparameters import from_used
+from ..heads.head import ANSWERS
 from ..heads.losses import loss_for
 from ..heads.subsets import Mask, on_subsets
 from ..heads.trained import Schedule
@@ -34,7 +33,7 @@ OF_TEMPERATURE = ("loss", "calibration_error")  # measures that need one
 def repeated(
     manifest: pd.DataFrame,
     pool: Split,
-    about: dict[str, Any],
+    about: HeadDescription,
     settings: EvaluateParams,
     drawing: IngestParams,
     training: TrainParams,
@@ -65,25 +64,23 @@ def repeated(
     now = [draw(key, shares, drawing.seed) for key in keys]
     of_digest = dict(zip(manifest["digest"], keys, strict=True))
     keys_of_pool = [of_digest[digest] for digest in pool.digests.tolist()]
-    learned = task_of(about)
+    learned = about.task
     task = tasks.named(learned)
-    learnt, asked = _drawn(pool, keys_of_pool, shares, settings, task, refit=about["refit"])
+    learnt, asked = _drawn(pool, keys_of_pool, shares, settings, task, refit=about.refit)
 
-    outputs = len(about["classes"])
+    outputs = len(about.classes)
     weights = class_weights(training.class_weights, pool.labels, outputs)
     loss = loss_for(learned, training.loss)
-    schedule = Schedule(about["epoch"], training.batch_size, 0, weights, counts, loss)
-    head = from_used(about["hyperparameters"])
+    head, epochs = about.trained_with()
+    schedule = Schedule(epochs, training.batch_size, 0, weights, counts, loss)
     answers = on_subsets(pool, learnt, asked, head, schedule, training.class_weights)
     # The scores of classes are right in order only, and the highest is the answer.
-    temperature, thresholds, added = 1.0, [], np.zeros(1, np.float32)
-    if learned != CLASSIFICATION:
-        temperature, thresholds = about["temperature"], about.get("thresholds", [])
-        added = np.array(about.get("prior_shift", [0.0]), np.float32)
+    calibration = Calibration() if learned == CLASSIFICATION else about.calibration
+    added = np.array(calibration.prior_shift or [0.0], np.float32)
     found = []
     for rows, logits in zip(asked, answers, strict=True):
-        said = ANSWERS[learned](logits + added, temperature)
-        weigh = task.weigh(pool.labels[rows], said, thresholds, settings)
+        said = ANSWERS[learned](logits + added, calibration.temperature)
+        weigh = task.weigh(pool.labels[rows], said, calibration.thresholds, settings)
         found.append(whole(weigh, len(said)).overall)
     ratio = float(np.sum(asked) / np.sum(learnt))
     table = []

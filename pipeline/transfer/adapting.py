@@ -6,13 +6,13 @@ by what can be known without a label of the target (`choose`).
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..core.errors import TrainingError
 from ..heads.calibration import calibrated
+from ..heads.description import Calibration
 from ..heads.fit import fit_heads, refit
 from ..heads.head import (
     Floats,
@@ -67,20 +67,20 @@ class Source:
 class Way:
     """A head for the target, with the examples that it was trained on as it has seen them.
 
-    `judge` is the head before it saw validation examples, `kept` its figures, and `described` what
-    these examples say of it (`calibration.calibrated`).
+    `judge` is the head before it saw validation examples, `kept` its figures, and `calibration`
+    what these examples say of it.
     """
 
     source: Source
     head: Head
     judge: Head
     kept: Figures
-    described: dict[str, Any]
+    calibration: Calibration
 
     @property
     def temperature(self) -> float:
         """By which logits are divided."""
-        return float(self.described["temperature"])
+        return self.calibration.temperature
 
     def of_target(self, target: Floats) -> Doubles:
         """The probabilities [m, c] of the target's features, of the judge."""
@@ -88,9 +88,9 @@ class Way:
 
     def answered(self, shares: Doubles) -> Integers:
         """The class [m] that is answered where probabilities are [m, c]."""
-        strengths = against_thresholds(shares, self.described.get("thresholds", ()))
-        found: Integers = strengths.argmax(axis=1)
-        return found
+        strengths = against_thresholds(shares, self.calibration.thresholds)
+        first: Integers = strengths.argmax(axis=1)
+        return first
 
 
 def trained(source: Source) -> Way:
@@ -104,10 +104,10 @@ def trained(source: Source) -> Way:
     if one.head is None or one.kept is None:
         raise TrainingError(f"a head was {one.status}; lower train.learning_rate")
     logits, weights = one.head.logits(source.val.features), source.schedule.class_weights
-    described = calibrated(logits, source.val.labels, CLASSIFICATION, weights)
+    calibration = calibrated(logits, source.val.labels, CLASSIFICATION, weights)
     head = refit(one, source.train, source.val, *of_head[1:]) if source.refit else one.head
-    head, judge = (with_priors(each, described) for each in (head, one.head))
-    return Way(source, head, judge, one.kept, described)
+    head, judge = (with_priors(each, calibration) for each in (head, one.head))
+    return Way(source, head, judge, one.kept, calibration)
 
 
 def ways(source: Source, target: Floats) -> dict[str, Way]:

@@ -16,6 +16,7 @@ from torch import nn
 from pipeline.core.errors import DiskError
 from pipeline.core.paths import FINETUNED
 from pipeline.finetune import save
+from pipeline.heads.description import HeadDescription
 from pipeline.heads.head import Head
 from pipeline.transfer.network import Network
 from tests.conftest import Project
@@ -138,5 +139,5 @@ def test_weights_that_were_finetuned_are_written_or_a_full_disk_is_told(
     head = Head(np.zeros((2, 1000), np.float32), np.zeros(2, np.float32))
     monkeypatch.chdir(small_disk)
     with pytest.raises(OSError, match="No space left on device"):
-        save(Network(backbone, head, 1.0), True, {})
+        save(Network(backbone, head, 1.0), True, HeadDescription(["a", "b"], 1.0))
     assert not (FINETUNED / "head.json").exists()

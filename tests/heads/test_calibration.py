@@ -94,11 +94,11 @@ def test_weighted_logits_get_the_shares_back_that_they_lack(several):
     assert strength == pytest.approx(1, abs=0.08)
     about = calibrated(logits, labels, "multilabel" if several else "classification", weights)
     head = with_priors(Head(np.eye(3, dtype=np.float32), np.zeros(3, np.float32)), about)
-    found = answer(head.logits(logits), about["temperature"])
+    found = answer(head.logits(logits), about.temperature)
     np.testing.assert_allclose(found, answer(right + lacking), atol=0.04)
     np.testing.assert_allclose(found.mean(axis=0), shares, atol=0.02)
     if not several:
-        np.testing.assert_allclose(about["thresholds"], shares, atol=0.02)
+        np.testing.assert_allclose(about.thresholds, shares, atol=0.02)
 
 
 def test_a_head_that_hardly_feels_its_weights_gets_little_back():

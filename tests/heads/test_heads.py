@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from pipeline.core.errors import DataError
+from pipeline.heads.description import Calibration, HeadDescription
 from pipeline.heads.head import (
     Head,
+    as_bytes,
     fit_temperature,
     load_head,
     probabilities,
     save_head,
-    stop_if_of_another_task,
 )
 
 GENERATOR = np.random.default_rng(0)
@@ -59,7 +60,7 @@ def test_probabilities_of_huge_logits_are_still_shares_of_one():
 @pytest.mark.parametrize("head", [LINEAR, TWO_LAYERS], ids=["linear", "hidden layer"])
 def test_it_comes_back_as_it_was_saved(head, tmp_path):
     weights, about = tmp_path / "models" / "head.safetensors", tmp_path / "models" / "head.json"
-    told = {"classes": ["a", "b", "ü"], "power": 0.5, "temperature": 1.25}
+    told = HeadDescription(["a", "b", "ü"], 0.5, Calibration(1.25))
     save_head(head, told, weights, about)
     again, description = load_head(weights, about)
     assert description == told
@@ -72,7 +73,7 @@ def test_the_same_head_is_the_same_bytes(tmp_path):
     files = []
     for name in ("one", "two"):
         weights, about = tmp_path / f"{name}.safetensors", tmp_path / f"{name}.json"
-        save_head(TWO_LAYERS, {"classes": ["a", "b", "c"], "width": 5}, weights, about)
+        save_head(TWO_LAYERS, HeadDescription(["a", "b", "c"], 1.0, width=5), weights, about)
         files.append((weights.read_bytes(), about.read_bytes()))
     assert files[0] == files[1]
 
@@ -93,7 +94,7 @@ def test_a_missing_file_says_which_stage_to_run(tmp_path):
 )
 def test_a_damaged_file_is_told_in_words(tmp_path, file, content):
     weights, about = tmp_path / "head.safetensors", tmp_path / "head.json"
-    save_head(LINEAR, {"classes": ["a", "b", "c"]}, weights, about)
+    save_head(LINEAR, HeadDescription(["a", "b", "c"], 1.0), weights, about)
     (tmp_path / file).write_bytes(content)
     with pytest.raises(DataError, match=r"head\.safetensors"):
         load_head(weights, about)
@@ -157,16 +158,17 @@ TOLD = {"classes": ["a", "b", "c"], "power": 0.5, "temperature": 1.0}
 )
 def test_a_description_that_is_none_of_its_task_is_refused(tmp_path, said, message):
     weights, about = tmp_path / "head.safetensors", tmp_path / "head.json"
-    save_head(LINEAR, TOLD | said, weights, about)
+    weights.write_bytes(as_bytes(LINEAR))
+    about.write_text(json.dumps(TOLD | said))
     with pytest.raises(DataError, match=message):
         load_head(weights, about)
 
 
 def test_a_head_of_another_task_is_one_line():
-    stop_if_of_another_task(TOLD, "classification")
-    stop_if_of_another_task(TOLD | {"task": "regression"}, "regression")
+    HeadDescription(["a"], 1.0).require_task("classification")
+    HeadDescription(["a"], 1.0, task="regression").require_task("regression")
     with pytest.raises(DataError) as raised:
-        stop_if_of_another_task(TOLD, "multilabel")
+        HeadDescription(["a"], 1.0).require_task("multilabel")
     assert str(raised.value) == (
         "models/ was trained for classification and data/manifest.parquet is of multilabel:"
         " run the train stage"

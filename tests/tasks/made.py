@@ -4,14 +4,15 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST
+from pipeline.heads.description import Calibration, HeadDescription
 from pipeline.heads.head import Head, save_head
+from pipeline.heads.hyperparameters import from_used
 from pipeline.tables import targets
 from pipeline.tables.features import write_shards
 from pipeline.tables.manifest import TARGET, write_manifest
 
 SPLITS = ["train", "train", "val", "test"]
 RIDGE = {"optimizer": "ridge", "weight_decay": 0.1}
-ABOUT = {"epoch": 1, "refit": True, "power": 1.0, "temperature": 1.0, "hyperparameters": RIDGE}
 LABELS = ["brick", "moss", "wood"]
 
 
@@ -54,7 +55,15 @@ def make(task: str, names: list[str], features, values) -> None:
     scale, bias = (2.0, -0.6) if task == "multilabel" else (5.0, 20.0)
     weight = np.zeros((outputs, features.shape[1]), np.float32)
     weight[range(outputs), range(outputs)] = scale
-    about = {"classes": names, "task": task, **ABOUT}
-    if task == "multilabel":
-        about["thresholds"] = [0.4, 0.5, 0.6][:outputs]
+    about = HeadDescription(
+        classes=names,
+        power=1.0,
+        calibration=Calibration(
+            thresholds=[0.4, 0.5, 0.6][:outputs] if task == "multilabel" else []
+        ),
+        task=task,
+        hyperparameters=from_used(RIDGE),
+        epoch=1,
+        refit=True,
+    )
     save_head(Head(weight, np.full(outputs, bias, np.float32)), about, HEAD_WEIGHTS, HEAD)

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.core.params import TrainParams
 from pipeline.evaluate import evaluate
 from pipeline.heads import calibration as priors
 from pipeline.heads import sets
+from pipeline.heads.description import Calibration, HeadDescription
 from pipeline.heads.fit import class_weights, fit_heads
 from pipeline.heads.head import Head, against_thresholds, probabilities, with_priors
 from pipeline.heads.hyperparameters import from_used
@@ -36,12 +38,15 @@ def trained(pool: Split, used: dict[str, Any], loss: str = "softmax") -> Any:
     outputs = 3 if loss == "softmax" else pool.labels.shape[1]
     schedule = Schedule(1, 256, 0, np.ones(outputs, np.float32), loss=loss)
     (one,) = fit_heads(pool, pool.take(slice(0)), [from_used(used)], schedule, "cpu")
-    about = {
-        "classes": [*"abc"][:outputs], "epoch": 1, "refit": True, "temperature": 1.5,
-        "hyperparameters": used, "validation": {"pictures": 0},
-    }  # fmt: skip
-    if loss != "softmax":
-        about |= {"task": "regression", "temperature": 1.0}
+    about = HeadDescription(
+        classes=[*"abc"][:outputs],
+        power=1.0,
+        calibration=Calibration(1.5 if loss == "softmax" else 1.0),
+        task="classification" if loss == "softmax" else "regression",
+        hyperparameters=from_used(used),
+        epoch=1,
+        refit=True,
+    )
     return one.head, about
 
 
@@ -55,7 +60,7 @@ def calibrated(
     manifest = pd.DataFrame({"digest": pool.digests, "group": group})
     train, val = pool.take(~place), pool.take(place)
     return conformal.calibrated(
-        coverage, head, told | about, train, val, manifest, TrainParams(**used)
+        coverage, head, replace(told, **about), train, val, manifest, TrainParams(**used)
     )
 
 
@@ -66,8 +71,8 @@ def test_sets_hold_the_label_as_often_as_asked_and_are_never_empty() -> None:
         head, about = trained(pool, HEADS["lbfgs"])
         told = calibrated(pool, HEADS["lbfgs"])
         assert (told["examples"], told["folds"]) == (240, 10)
-        shares = head.answers(test.features, about["temperature"])
-        found = conformal.table(told, shares, test, about["classes"]).set_index("class")
+        shares = head.answers(test.features, about.calibration.temperature)
+        found = conformal.table(told, shares, test, about.classes).set_index("class")
         assert found["examples"].tolist() == [600, 200, 200, 200]
         assert 1 < found.loc["all", "size"] < 3
         assert (shares.argmax(axis=1) == test.labels).mean() < 0.85
@@ -84,8 +89,8 @@ def test_where_a_head_is_nearly_always_right_a_set_is_one_label() -> None:
     head, about = trained(pool, HEADS["lbfgs"])
     told = calibrated(pool, HEADS["lbfgs"])
     assert (told["quantile"], told["k_reg"]) == (0, 1)
-    shares = head.answers(test.features, about["temperature"])
-    table = conformal.table(told, shares, test, about["classes"]).set_index("class")
+    shares = head.answers(test.features, about.calibration.temperature)
+    table = conformal.table(told, shares, test, about.classes).set_index("class")
     assert table.loc["all", "size"] == 1
     assert table.loc["all", "coverage"] > 0.97
     # The paper's sets leave some empty, to cover no more than was asked for.
@@ -212,7 +217,7 @@ def groups_of_residuals(count: int, seed: int) -> tuple[Split, list[str]]:
 
 def test_an_interval_holds_a_new_group_as_often_as_asked_whatever_its_size() -> None:
     head = Head(np.zeros((1, 1), np.float32), np.zeros(1, np.float32))
-    about: dict[str, Any] = {"classes": ["n"], "task": "regression", "refit": False}
+    about = HeadDescription(["n"], 1.0, task="regression")
     covered = []
     for seed in range(40):
         val, groups = groups_of_residuals(150, seed)
@@ -259,18 +264,18 @@ def test_balanced_sets_hold_the_class_that_is_answered() -> None:
     used = from_used(HEADS["lbfgs"])
     (one,) = fit_heads(learnt, val, [used], Schedule(1, 256, 0, weights), "cpu")
     fitted = priors.calibrated(one.head.logits(val.features), val.labels, "classification", weights)
-    about = {"classes": [*"abc"], "epoch": 1, "hyperparameters": HEADS["lbfgs"], "refit": True}
-    head, about = with_priors(one.head, fitted), about | fitted
+    about = HeadDescription([*"abc"], 1.0, fitted, hyperparameters=used, epoch=1, refit=True)
+    head = with_priors(one.head, fitted)
     manifest = pd.DataFrame({"digest": pool.digests, "group": ""})
     training = TrainParams(**HEADS["lbfgs"], class_weights="balanced")
     told = conformal.calibrated(0.9, head, about, learnt, val, manifest, training)
-    shares = head.answers(test.features, about["temperature"])
-    strengths = against_thresholds(shares, about["thresholds"])
+    shares = head.answers(test.features, about.calibration.temperature)
+    strengths = against_thresholds(shares, fitted.thresholds)
     for row in strengths:
         count, order = sets.size(row, sets.label_sets(told))
         assert count >= 1
         assert order[0] == row.argmax()
-    table = conformal.table(told, shares, test, [*"abc"], about["thresholds"]).set_index("class")
+    table = conformal.table(told, shares, test, [*"abc"], fitted.thresholds).set_index("class")
     assert 0.87 < table.loc["all", "coverage"] < 0.94
     assert table.loc["c", "coverage"] > 0.8
 

@@ -6,13 +6,15 @@ import pytest
 
 from pipeline.core.errors import DataError
 from pipeline.core.params import EvaluateParams, IngestParams, TrainParams
+from pipeline.heads.description import HeadDescription
+from pipeline.heads.hyperparameters import from_used
 from pipeline.tables.draw import draw
 from pipeline.tables.features import Split
 from pipeline.tasks import repeats
 from tests.heads.test_fit import blobs
 
 RIDGE = {"optimizer": "ridge", "weight_decay": 0.1}
-ABOUT = {"classes": ["a", "b", "c"], "epoch": 1, "refit": True, "hyperparameters": RIDGE}
+ABOUT = HeadDescription([*"abc"], 1.0, hyperparameters=from_used(RIDGE), epoch=1, refit=True)
 
 
 def drawn_manifest(pool: Split, groups: bool = False, seed: int = 0) -> pd.DataFrame:

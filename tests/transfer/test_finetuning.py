@@ -19,6 +19,7 @@ from pipeline.backbones import catalogue
 from pipeline.core.errors import DeviceError
 from pipeline.core.files import digest
 from pipeline.core.paths import FINETUNED
+from pipeline.heads.description import HeadDescription
 from pipeline.heads.head import Head
 from pipeline.kinds import Preprocessing
 from pipeline.kinds.image.parameters import Augment
@@ -270,7 +271,7 @@ def test_a_convolution_that_stands_in_two_blocks_learns_once_and_is_kept(project
     again = run(network := shared(), epochs=2, blocks=2)  # goes on where the first ended
     assert "going on after epoch 2" in capsys.readouterr().out
     assert again.curve[1:] == first.curve[1:]
-    finetune.save(network, True, {})
+    finetune.save(network, True, HeadDescription([*"abc"], 0.5))
     found = load_file(FINETUNED / "backbone.safetensors")
     weights = [found[f"layers.{block}.layers.0.weight"] for block in (1, 2)]
     assert torch.equal(*weights)

@@ -282,13 +282,13 @@ def test_the_page_of_texts_finetunes_an_encoder_as_it_says(
     head, about = load_head(
         Path("data/finetuned/head.safetensors"), Path("data/finetuned/head.json")
     )
-    test = Labelled.of(read_manifest(Path("data/manifest.parquet")), about["classes"], "test")
+    test = Labelled.of(read_manifest(Path("data/manifest.parquet")), about.classes, "test")
     backbone = catalogue.to_train(FLOAT)
     weights = Path("data/finetuned/backbone.safetensors")
     backbone.module.load_state_dict(load_file(weights))
-    network = Network(backbone.module, head, about["power"])
+    network = Network(backbone.module, head, about.power)
     wanted = probabilities(
-        finetuning.answers(network, test, feed(backbone), 8), about["temperature"]
+        finetuning.answers(network, test, feed(backbone), 8), about.calibration.temperature
     )
     classifier = Classifier(Path("best"))
     texts = {

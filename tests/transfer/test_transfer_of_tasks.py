@@ -83,7 +83,7 @@ def test_the_curve_is_by_examples_in_all_and_shows_the_tasks_measure(project, ta
     assert table[measure].iloc[-1] > table[measure].iloc[0]
     assert f"{table[measure].iloc[-1]:.3f} with 80 examples\n" in said
     head, about = load_head(HEAD_WEIGHTS, HEAD)
-    val = read_splits(FEATURES, read_manifest(MANIFEST), about["classes"], ["val"])["val"]
+    val = read_splits(FEATURES, read_manifest(MANIFEST), about.classes, ["val"])["val"]
     of_train = judging.value(task, head.logits(val.features), val.labels)
     assert table[measure].iloc[-1] == pytest.approx(of_train, abs=1e-4)
     first = LEARNING_CURVE.read_bytes(), LEARNING_CURVE_PLOT.read_bytes()
@@ -150,8 +150,8 @@ def test_a_finetuned_network_that_is_better_answers_from_its_bundle(pictures, pr
         capsys.readouterr().out
     )
     _, about = load_head(FINETUNED / "head.safetensors", FINETUNED / "head.json")
-    assert about["task"] == pictures
-    assert about["validation"][score.removeprefix("val_")] == curve[score][report["epoch"]]
+    assert about.task == pictures
+    assert about.validation[score.removeprefix("val_")] == curve[score][report["epoch"]]
     best()
     manifest, classifier = read_manifest(MANIFEST), Classifier(BEST)
     test = manifest[manifest["split"] == "test"]

@@ -212,7 +212,7 @@ def test_a_head_holds_the_weights_of_its_terms(texts: Project) -> None:
     assert are_counts(Path("data/features"))
     head, about = load_head(Path("models/head.safetensors"), Path("models/head.json"))
     manifest = pd.read_parquet("data/manifest.parquet")
-    splits = read_splits(Path("data/features"), manifest, about["classes"], ["train", "val"])
+    splits = read_splits(Path("data/features"), manifest, about.classes, ["train", "val"])
     learnt = np.concatenate([splits[name].features for name in ("train", "val")])  # it was refitted
     theirs = TfidfTransformer().fit(learnt)
     np.testing.assert_allclose(head.idf, theirs.idf_, rtol=1e-6)
@@ -221,7 +221,8 @@ def test_a_head_holds_the_weights_of_its_terms(texts: Project) -> None:
     # The bundle's graph answers as the head does.
     text = manifest["path"].map(lambda path: notes(120)[int(path.rpartition("#")[2]) - 1][0])[5]
     classifier = Classifier(Path("bundle"))
-    shares = probabilities(head.logits(terms.counts(text, WIDTH)[None]), about["temperature"])[0]
+    logits = head.logits(terms.counts(text, WIDTH)[None])
+    shares = probabilities(logits, about.calibration.temperature)[0]
     np.testing.assert_allclose(classifier.answer(text.encode()).probabilities, shares, atol=1e-6)
     np.testing.assert_allclose(
         classifier.features(text.encode()), head.seen(terms.counts(text, WIDTH)[None])[0], atol=1e-6

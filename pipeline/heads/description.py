@@ -1,0 +1,258 @@
+"""What `models/head.json` says of a head: its classes, calibration, what it was trained with."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from ..core.errors import DataError
+from ..core.paths import MANIFEST
+from ..tables.task_names import CLASSIFICATION, REGRESSION, TASKS
+from .hyperparameters import Hyperparameters, from_used, used
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What validation examples say of a head's answers, as `calibration.calibrated` finds it.
+
+    Logits are divided by `temperature`. Each of several labels, and each class that was weighed in
+    training, has one of the `thresholds` [c] (`head.against_thresholds`). `prior_shift` [c] is what
+    was added to logits that were trained with class weights (`head.with_priors`). Both are empty
+    for heads that need none.
+    """
+
+    temperature: float = 1.0
+    thresholds: list[float] = field(default_factory=list)
+    prior_shift: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class HeadDescription:
+    """A head but for its weights.
+
+    `classes` are what its outputs stand for: classes, labels or the names of numbers. `power` is
+    the exponent of `tables/power.py`. `loss` is that of a regression. `refit` says whether the head
+    was trained once more on training and validation examples together, for `epoch` epochs.
+    `training` and `validation` are the figures of that epoch by name, and validation has the number
+    of its examples too (`pictures`). `notes` is what no stage reads: `finetuned`, `adapted`, how
+    sites took part, and whatever else stands in a file.
+
+    What a file does not say is None or empty here, and is not written.
+    """
+
+    classes: list[str]
+    power: float
+    calibration: Calibration = field(default_factory=Calibration)
+    task: str = CLASSIFICATION
+    loss: str | None = None
+    hyperparameters: Hyperparameters | None = None
+    epoch: int | None = None
+    refit: bool = False
+    dimension: int | None = None
+    width: int | None = None
+    training: dict[str, float | None] = field(default_factory=dict)
+    validation: dict[str, float | None] = field(default_factory=dict)
+    notes: dict[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """The description that `write` wrote, whoever wrote it.
+
+        Raises:
+            FileNotFoundError, KeyError, TypeError, ValueError, RecursionError: it is none, and why.
+        """
+        return cls._of(json.loads(file.read_text(encoding="utf-8")))
+
+    @classmethod
+    def of_bundle(cls, file: Path) -> Self:
+        """What `bundle.json` says of the head whose logits `model.onnx` computes.
+
+        Its temperature is in the graph, and the rest is not needed for answers.
+
+        Raises:
+            As `read`.
+        """
+        content = json.loads(file.read_text(encoding="utf-8"))
+        needed = ("classes", "power", "task", "thresholds")
+        return cls._of({n: content[n] for n in needed if n in content} | {"temperature": 1.0})
+
+    @classmethod
+    def _of(cls, content: dict[str, Any]) -> Self:
+        classes, task = named_classes(content), task_of(content)
+        if wrong := wrong_for_task(content, len(classes)):
+            raise ValueError(wrong)
+        added = content.get("prior_shift", [])
+        right = {
+            "power": _is_number(content["power"]) and 0 < content["power"] < 1e6,
+            "temperature": _is_number(content["temperature"]) and 0 < content["temperature"] < 1e6,
+            "loss": isinstance(content.get("loss", ""), str),
+            "refit": isinstance(content.get("refit", False), bool),
+            "prior_shift": isinstance(added, list)
+            and len(added) in (0, len(classes))
+            and all(map(_is_number, added)),
+        } | {name: _is_count(content.get(name, 0)) for name in ("epoch", "dimension", "width")}
+        if strange := [name for name, known in right.items() if not known]:
+            raise ValueError(f"{strange[0]} is {content[strange[0]]!r:.40}")
+        return cls(
+            classes=classes,
+            power=content["power"],
+            calibration=Calibration(
+                temperature=content["temperature"],
+                thresholds=[] if task == REGRESSION else content.get("thresholds", []),
+                prior_shift=added,
+            ),
+            task=task,
+            loss=content.get("loss"),
+            hyperparameters=_hyperparameters(content),
+            epoch=content.get("epoch"),
+            refit=content.get("refit", False),
+            dimension=content.get("dimension"),
+            width=content.get("width"),
+            training=_figures(content, "training"),
+            validation=_figures(content, "validation"),
+            notes={name: value for name, value in content.items() if name not in NAMES},
+        )
+
+    def write(self, file: Path) -> None:
+        """Write it as JSON, its names in the order of the alphabet."""
+        text = json.dumps(self.content(), indent=2, ensure_ascii=False, allow_nan=False)
+        file.write_text(text + "\n", encoding="utf-8")
+
+    def content(self) -> dict[str, Any]:
+        """What `write` writes, sorted by name."""
+        chosen = self.hyperparameters
+        told = {
+            "loss": self.loss,
+            "hyperparameters": None if chosen is None else used(chosen),
+            "epoch": self.epoch,
+            "dimension": self.dimension,
+            "width": self.width,
+            "training": self.training or None,
+            "validation": self.validation or None,
+            "thresholds": self.calibration.thresholds or None,
+            "prior_shift": self.calibration.prior_shift or None,
+            "task": None if self.task == CLASSIFICATION else self.task,
+        }
+        content = {
+            "classes": self.classes,
+            "power": self.power,
+            "temperature": self.calibration.temperature,
+            "refit": self.refit,
+        }
+        content |= {name: value for name, value in told.items() if value is not None}
+        return _sorted(content | self.notes)
+
+    def trained_with(self) -> tuple[Hyperparameters, int]:
+        """The hyperparameters, and the epochs, with which this head can be trained again.
+
+        Raises:
+            DataError: the file does not say them.
+        """
+        if self.hyperparameters is None or self.epoch is None:
+            raise _lacks("hyperparameters" if self.hyperparameters is None else "epoch")
+        return self.hyperparameters, self.epoch
+
+    def calibrated_on(self) -> int:
+        """How many validation examples it was calibrated on.
+
+        Raises:
+            DataError: the file does not say that.
+        """
+        count = self.validation.get("pictures")
+        if count is None:
+            raise _lacks("validation")
+        return int(count)
+
+    def require_task(self, task: str) -> None:
+        """See that the head was trained for the task of the manifest.
+
+        Raises:
+            DataError: it was not.
+        """
+        if self.task != task:
+            raise DataError(
+                f"models/ was trained for {self.task} and {MANIFEST} is of {task}:"
+                " run the train stage"
+            )
+
+
+NAMES = {
+    *Calibration.__dataclass_fields__,
+    *HeadDescription.__dataclass_fields__,
+} - {"calibration", "notes"}  # of what a file says
+
+
+def named_classes(content: Mapping[str, Any]) -> list[str]:
+    """The classes that a JSON file names.
+
+    Raises:
+        KeyError, TypeError, ValueError: it names none, or not as texts, or one twice.
+    """
+    classes = content["classes"]
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise TypeError("classes is no list of texts")
+    if not classes or len(set(classes)) < len(classes):
+        raise ValueError("classes is empty or names one twice")
+    return classes
+
+
+def task_of(content: Mapping[str, Any]) -> str:
+    """What a head was trained for; those of before there were other tasks tell classes apart."""
+    return str(content.get("task", CLASSIFICATION))
+
+
+def wrong_for_task(content: Mapping[str, Any], outputs: int) -> str:
+    """Why a JSON file describes no head of its task; empty if it does."""
+    task = task_of(content)
+    if task not in TASKS:
+        return f"task is {task!r:.40}"
+    if task == REGRESSION or (task == CLASSIFICATION and "thresholds" not in content):
+        return ""
+    thresholds = content["thresholds"]
+    if not isinstance(thresholds, list) or len(thresholds) != outputs:
+        return f"thresholds are not {outputs} numbers, one a label"
+    strange = [one for one in thresholds if not (isinstance(one, float) and 0 < one < 1)]
+    return f"a threshold is {strange[0]!r:.40}, not between 0 and 1" if strange else ""
+
+
+def _hyperparameters(content: Mapping[str, Any]) -> Hyperparameters | None:
+    told = content.get("hyperparameters")
+    if told is None:
+        return None
+    if not isinstance(told, dict):
+        raise TypeError("hyperparameters is no table")
+    for name, value in told.items():
+        right = isinstance(value, str) if name == "optimizer" else _is_number(value)
+        if name not in Hyperparameters.__dataclass_fields__ or not right:
+            raise ValueError(f"hyperparameters: {name!r:.40} is {value!r:.40}")
+    return from_used(told)
+
+
+def _figures(content: Mapping[str, Any], name: str) -> dict[str, float | None]:
+    told = content.get(name, {})
+    if not isinstance(told, dict):
+        raise TypeError(f"{name} is no table")
+    for figure, value in told.items():
+        if not (value is None or _is_number(value)):
+            raise ValueError(f"{name}: {figure!r:.40} is {value!r:.40}")
+    return told
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, float | int):
+        return False
+    return abs(value) < 1e300  # which no NaN is
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _sorted(table: dict[str, Any]) -> dict[str, Any]:
+    values = ((name, table[name]) for name in sorted(table))
+    return {name: _sorted(value) if isinstance(value, dict) else value for name, value in values}
+
+
+def _lacks(name: str) -> DataError:
+    return DataError(f"models/ does not say {name} of its head: run the train stage again")
