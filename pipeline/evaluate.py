@@ -87,11 +87,10 @@ def evaluate() -> None:
     again = _repeated(manifest, description, learned, counts=head.idf is not None)
     _write(REPEATS, again)
     SETS_OF_BUNDLE.write_text(json.dumps(sets, indent=2) + "\n", encoding="utf-8")
-    keys = conformal.groups_of(test, manifest)
-    tested = (answers, test, names, thresholds, keys)
+    tested = (answers, test, names, thresholds, together)
     covered = conformal.table(sets, *tested)
     _write(SETS, covered)
-    if promised := conformal.said(sets, covered, keys):
+    if promised := conformal.said(sets, covered, together):
         print(f"evaluate: {promised}")
     for words in conformal.doubts(sets, *tested):
         print(f"evaluate: warning: {words}")

@@ -8,6 +8,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.linalg import solve
 
+from ..tables.manifest import group_keys
+
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
@@ -19,8 +21,7 @@ SIZES = (1e-15, 1e15)  # of features whose squares float32 has
 
 def folds_of(rows: pd.DataFrame, seed: int) -> Integers:
     """The fold [n] of each row of the manifest; examples of one group are in one fold."""
-    keys = rows["group"].where(rows["group"] != "", rows["digest"])
-    return folds(keys.tolist(), seed)
+    return folds(group_keys(rows).tolist(), seed)
 
 
 def folds(keys: Sequence[str], seed: int) -> Integers:

@@ -25,6 +25,7 @@ from ..heads.description import HeadDescription
 from ..heads.head import Head, as_bytes
 from ..kinds import Input, Vector, folder_of, named, takes
 from ..tables.features import Split
+from ..tables.manifest import group_keys
 from ..tables.task_names import CLASSIFICATION, REGRESSION
 from . import usual
 from .classifier import (
@@ -265,8 +266,7 @@ def _save_neighbours(
     if not with_paths:
         paths, digests = [""] * len(originals), []
     _write_bank(folder, features, paths, known["label"].tolist(), digests)
-    groups = known.get("group", pd.Series("", index=known.index))
-    return features, groups.where(groups != "", known.index).tolist()
+    return features, group_keys(known.reset_index()).tolist()
 
 
 def _write_bank(

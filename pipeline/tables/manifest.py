@@ -121,6 +121,12 @@ def slices(manifest: pd.DataFrame) -> pd.DataFrame:
     return manifest[columns].rename(columns=lambda name: name.removeprefix(SLICE))
 
 
+def group_keys(manifest: pd.DataFrame) -> "pd.Series[str]":
+    """The name of each row's group, or the digest of its example if it is in none."""
+    named = manifest.get("group", pd.Series("", index=manifest.index))
+    return named.where(named != "", manifest["digest"])
+
+
 def groups(manifest: pd.DataFrame) -> npt.NDArray[np.int64]:
     """The number of each row's group, [n], from 0 to G - 1; a row without one is one of its own."""
     named = manifest.get("group", pd.Series("", index=manifest.index)).to_numpy(str)

@@ -41,7 +41,9 @@ from ..heads.head import (
 )
 from ..heads.sets import Doubles, Integers, LabelSets, before, label_sets, reach, sizes
 from ..tables.features import Split
+from ..tables.manifest import group_keys
 from ..tables.task_names import CLASSIFICATION, MULTILABEL
+from .intervals import Groups
 from .tables import OF_SETS
 
 FOLDS = 10
@@ -109,7 +111,7 @@ def calibrated(
     if crosses:
         of = f"training and {of}" if len(val.labels) else "training examples"
     pool = Split.concat([train, val]) if crosses else val
-    keys = keys_of(pool, manifest)
+    keys = group_keys(manifest).set_axis(manifest["digest"]).loc[pool.digests].tolist()
     found, least = len(set(keys)), math.ceil(round(MISSES / (1 - coverage), 6))
     grouped = found < len(set(pool.digests))
     if found < least:
@@ -145,21 +147,9 @@ def _none(coverage: float, why: str) -> dict[str, Any]:
     return {"coverage": coverage, "why_no_sets": why}
 
 
-def keys_of(pool: Split, manifest: pd.DataFrame) -> list[str]:
-    """Of each row the group of its example, or its digest."""
-    groups = manifest.set_index("digest").get("group", pd.Series(dtype=str)).to_dict()
-    return [groups.get(digest) or digest for digest in pool.digests.tolist()]
-
-
-def groups_of(test: Split, manifest: pd.DataFrame) -> list[str] | None:
-    """The same of examples whose every row is another; None where no two are of one group."""
-    keys = keys_of(test, manifest)
-    return keys if len(set(keys)) < len(keys) else None
-
-
-def of_groups(keys: Sequence[str] | npt.NDArray[np.str_]) -> Doubles:
-    """What each row weighs [n], so that the rows of a key weigh one together."""
-    _, which, sizes_ = np.unique(np.asarray(keys), return_inverse=True, return_counts=True)
+def of_groups(groups: npt.ArrayLike) -> Doubles:
+    """What each row weighs [n], so that the rows of a group weigh one together."""
+    _, which, sizes_ = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     weights: Doubles = 1 / sizes_[which]
     return weights
 
@@ -325,7 +315,7 @@ def table(
     test: Split,
     names: Sequence[str],
     thresholds: Sequence[float] = (),
-    keys: Sequence[str] | None = None,
+    groups: Groups | None = None,
 ) -> pd.DataFrame:
     """What the sets hold of the test examples: a row for all and one a class, or one a number.
 
@@ -339,12 +329,12 @@ def table(
         test: n of them.
         names: the classes or the numbers.
         thresholds: of classes that were weighed in training.
-        keys: [n], as `groups_of` gives them.
+        groups: [n], as `intervals.grouped` gives them.
     """
     if "reach" in sets:
         far = reach(sets, len(names))
         held = np.abs(answers - test.labels) <= far
-        shares = zip(names, _means(held, keys), far, strict=True)
+        shares = zip(names, _means(held, groups), far, strict=True)
         rows = [(name, len(held), share, 2 * wide) for name, share, wide in shares]
         return pd.DataFrame(rows, columns=OF_SETS[:4]).reindex(columns=OF_SETS)
     if "quantile" not in sets or not len(test.labels):
@@ -356,28 +346,28 @@ def table(
     size = sizes(answers, sure)
     drawn = sizes(answers, randomised, uniform(test.digests))
     of_each = np.column_stack([rank <= size, size, rank <= drawn, drawn, drawn == 0])
-    rows = [("all", len(rank), *_means(of_each, keys))]
+    rows = [("all", len(rank), *_means(of_each, groups))]
     for number, name in enumerate(names):
         own = np.flatnonzero(test.labels == number)
         figures: Any = [None] * of_each.shape[1]
         if len(own):
-            figures = _means(
-                of_each[own], None if keys is None else [keys[row] for row in own.tolist()]
-            )
+            figures = _means(of_each[own], None if groups is None else groups[own])
         rows.append((name, len(own), *figures))
     return pd.DataFrame(rows, columns=OF_SETS)
 
 
-def _means(figures: npt.NDArray[Any], keys: Sequence[str] | None) -> Doubles:
-    """Of rows [n, k], in which those of a key weigh one together."""
-    weights = None if keys is None else of_groups(keys)
+def _means(figures: npt.NDArray[Any], groups: Groups | None) -> Doubles:
+    """Of rows [n, k], in which those of a group weigh one together."""
+    weights = None if groups is None else of_groups(groups)
     means: Doubles = np.average(figures, axis=0, weights=weights)
     return means
 
 
-def said(sets: dict[str, Any], found: pd.DataFrame, keys: Sequence[str] | None = None) -> str:
+def said(sets: dict[str, Any], found: pd.DataFrame, groups: Groups | None = None) -> str:
     """One line on what is promised, and what the test examples show; empty where none was asked."""
-    among = "" if keys is None else f" ({len(set(keys))} groups, each of which weighs one)"
+    among = (
+        "" if groups is None else f" ({len(np.unique(groups))} groups, each of which weighs one)"
+    )
     if not sets:
         return ""
     if "why_no_sets" in sets:
@@ -402,7 +392,7 @@ def doubts(
     test: Split,
     names: Sequence[str],
     thresholds: Sequence[float] = (),
-    keys: Sequence[str] | None = None,
+    groups: Groups | None = None,
 ) -> list[str]:
     """What to doubt: where the sets hold the truth of fewer test examples than chance explains.
 
@@ -414,13 +404,12 @@ def doubts(
     held = _held(sets, answers, test, thresholds)
     if held is None or not len(held):
         return []
-    groups = 0 if keys is None else len(set(keys))
-    if keys is not None and groups < LEAST_GROUPS:
-        return [f"whether the sets keep their promise is not tested: too few groups ({groups})"]
+    if groups is not None and (found := len(np.unique(groups))) < LEAST_GROUPS:
+        return [f"whether the sets keep their promise is not tested: too few groups ({found})"]
     lines = []
     for name, column in zip(names, held.T, strict=False):  # of classes all together, once
-        share = float(_means(column, keys))
-        chance = _chance(sets, column, keys)
+        share = float(_means(column, groups))
+        chance = _chance(sets, column, groups)
         if chance < SURE / held.shape[1]:
             of = f"of {name} " if "reach" in sets else ""
             lines.append(
@@ -450,7 +439,7 @@ def _held(
     return (rank <= sizes(answers, label_sets(sets)))[:, None]
 
 
-def _chance(sets: dict[str, Any], held: npt.NDArray[np.bool_], keys: Sequence[str] | None) -> float:
+def _chance(sets: dict[str, Any], held: npt.NDArray[np.bool_], groups: Groups | None) -> float:
     """How probable it is that so few of the test examples [n], or fewer, are held by chance.
 
     The share that a quantile of n scores at rank k holds of all examples has the beta distribution
@@ -461,8 +450,8 @@ def _chance(sets: dict[str, Any], held: npt.NDArray[np.bool_], keys: Sequence[st
     from scipy.special import betaln, gammaln, stdtr
 
     coverage = sets["coverage"]
-    if keys is not None:
-        _, which = np.unique(np.asarray(keys), return_inverse=True)
+    if groups is not None:
+        _, which = np.unique(groups, return_inverse=True)
         shares = np.bincount(which, held) / np.bincount(which)
         rests = sets.get("groups", sets["examples"])
         error = float(shares.std(ddof=1)) * math.sqrt(1 / len(shares) + 1 / rests)

@@ -22,6 +22,7 @@ from ..heads.subsets import Mask, on_subsets
 from ..heads.trained import Schedule
 from ..tables.draw import draw
 from ..tables.features import Split
+from ..tables.manifest import group_keys
 from ..tables.task_names import CLASSIFICATION
 from .metrics import whole
 from .tables import OF_REPEATS
@@ -58,8 +59,7 @@ def repeated(
     Raises:
         DataError: too few draws have every class among the training examples.
     """
-    groups = manifest.get("group", pd.Series("", index=manifest.index))
-    keys = groups.where(groups != "", manifest["digest"])
+    keys = group_keys(manifest)
     shares = drawing.shares.model_dump()
     now = [draw(key, shares, drawing.seed) for key in keys]
     of_digest = dict(zip(manifest["digest"], keys, strict=True))

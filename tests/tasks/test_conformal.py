@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
 import yaml
@@ -202,7 +203,7 @@ def test_one_example_and_many_have_the_same_sets() -> None:
             assert held == (ahead[number] + penalty <= told.quantile + 1e-12)
 
 
-def groups_of_residuals(count: int, seed: int) -> tuple[Split, list[str]]:
+def groups_of_residuals(count: int, seed: int) -> tuple[Split, npt.NDArray[np.int64]]:
     """Examples with numbers: the larger a group, the smaller they are."""
     random = np.random.default_rng(seed)
     sizes = np.clip(np.ceil(2 * (1 + random.pareto(1.2, count))), 2, 200).astype(int)
@@ -212,7 +213,7 @@ def groups_of_residuals(count: int, seed: int) -> tuple[Split, list[str]]:
     names = np.array([f"{seed:032x}{number:032x}" for number in range(len(of))])
     features = np.zeros((len(of), 1), np.float32)
     pool = Split(names, names, np.zeros(len(of), np.int32), labels[:, None], features)
-    return pool, [f"{seed} {number}" for number in of]
+    return pool, of
 
 
 def test_an_interval_holds_a_new_group_as_often_as_asked_whatever_its_size() -> None:
@@ -222,7 +223,8 @@ def test_an_interval_holds_a_new_group_as_often_as_asked_whatever_its_size() -> 
     for seed in range(40):
         val, groups = groups_of_residuals(150, seed)
         new, of_new = groups_of_residuals(100, 1000 + seed)
-        manifest = pd.DataFrame({"digest": val.digests, "group": groups})
+        names = [f"{seed} {number}" for number in groups]
+        manifest = pd.DataFrame({"digest": val.digests, "group": names})
         told = conformal.calibrated(
             0.9, head, about, val.take(slice(0)), val, manifest, TrainParams()
         )
@@ -231,7 +233,7 @@ def test_an_interval_holds_a_new_group_as_often_as_asked_whatever_its_size() -> 
         covered.append(pd.Series(inside).groupby(of_new).mean().mean())
     assert 0.89 <= np.mean(covered) < 0.92
     assert told["groups"] == 150
-    table = conformal.table(told, np.zeros((len(of_new), 1)), new, ["n"], keys=of_new)
+    table = conformal.table(told, np.zeros((len(of_new), 1)), new, ["n"], groups=of_new)
     assert table.loc[0, "coverage"] == pytest.approx(covered[-1])
     assert "100 groups, each of which weighs one" in conformal.said(told, table, of_new)
 
@@ -293,8 +295,8 @@ def test_a_promise_is_doubted_if_it_is_broken_and_rarely_if_it_is_kept(grouped: 
         held = np.repeat(random.random(count) < coverage, 1000 // count)
         labels = np.where(held, 0.0, 2.0)[:, None]
         test = Split(names, names, np.zeros(1000, np.int32), labels, features)
-        keys = [f"{number // 10}" for number in range(1000)] if grouped else None
-        return conformal.doubts(told, np.zeros((1000, 1)), test, ["n"], keys=keys)
+        groups = np.arange(1000) // 10 if grouped else None
+        return conformal.doubts(told, np.zeros((1000, 1)), test, ["n"], groups=groups)
 
     for _ in range(200):
         # What a quantile of 500 scores at rank 451 holds of all examples.
@@ -307,8 +309,8 @@ def test_few_groups_are_not_tested() -> None:
     told = {"coverage": 0.9, "examples": 500, "reach": [1.0], "groups": 200}
     names = np.array([f"{number:064x}" for number in range(50)])
     test = Split(names, names, np.zeros(50, int), np.full((50, 1), 9.0), np.zeros((50, 1)))
-    keys = [f"{number // 10}" for number in range(50)]
-    (line,) = conformal.doubts(told, np.zeros((50, 1)), test, ["n"], keys=keys)
+    groups = np.arange(50) // 10
+    (line,) = conformal.doubts(told, np.zeros((50, 1)), test, ["n"], groups=groups)
     assert "not tested: too few groups (5)" in line
 
 
