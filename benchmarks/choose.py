@@ -38,6 +38,8 @@ from pipeline.transfer.choice import _rows, folds, judged, unions, winner
 
 NETWORKS = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
 POWER = 0.5
+DIGITS = 500
+STAMPS = "*/**/*.png"
 LEAST_STAMPS = 20  # of a class that is taken
 Set = tuple[list[Path], npt.NDArray[np.int64], list[str]]  # files, labels, groups
 
@@ -47,7 +49,7 @@ def measure(hymenoptera: Path, stamps: Path, scratch: Path, seeds: int = 5) -> s
         "hymenoptera": of_folders(sorted(hymenoptera.glob("*/*/*.jpg"))),
         "surfaces": surfaces(scratch),
         "digits": digits(scratch / "digits"),
-        "stamps (not looked at)": of_folders(sorted(stamps.glob("*/**/*.png")), stamps),
+        "stamps (not looked at)": of_folders(sorted(stamps.glob(STAMPS)), stamps),
     }
     rows, gains = [], []
     for name, one in sets.items():
@@ -164,8 +166,8 @@ def digits(folder: Path) -> Set:
     folder.mkdir()
     found = load_digits()
     files = []
-    for number, image in enumerate(found.images[:500]):
+    for number, image in enumerate(found.images[:DIGITS]):
         files.append(folder / f"{number:03d}.png")
         grey = Image.fromarray((image * 255 / 16).astype(np.uint8))
         grey.resize((64, 64), Image.Resampling.BICUBIC).convert("RGB").save(files[-1])
-    return files, found.target[:500].astype(np.int64), [file.name for file in files]
+    return files, found.target[:DIGITS].astype(np.int64), [file.name for file in files]

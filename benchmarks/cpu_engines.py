@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx as onnx_file
 import onnxruntime
 import torch
 from numpy.typing import NDArray
@@ -60,7 +62,7 @@ def int8(file: Path, sample: Pixels, folder: Path) -> Path:
 
     left = iter([{"pictures": batch} for batch in batches(sample)])
 
-    class Reader(quantization.CalibrationDataReader):
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, Pixels] | None:
             return next(left, None)
 
@@ -86,8 +88,8 @@ def openvino(file: Path, settings: dict[str, str]) -> Engine:
     def run(seen: Pixels) -> Features:
         parts: dict[int, Features] = {}
 
-        def keep(request: object, number: int) -> None:
-            parts[number] = request.get_output_tensor(0).data.copy()  # type: ignore[attr-defined]
+        def keep(request: Any, number: int) -> None:
+            parts[number] = request.get_output_tensor(0).data.copy()
 
         queue = AsyncInferQueue(compiled)
         queue.set_callback(keep)
@@ -100,7 +102,7 @@ def openvino(file: Path, settings: dict[str, str]) -> Engine:
 
 
 def pytorch(module: torch.nn.Module, precision: torch.dtype) -> Engine:
-    module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = module.to(memory_format=torch.channels_last)
 
     def run(seen: Pixels) -> Features:
         with torch.inference_mode(), torch.autocast("cpu", precision, precision != torch.float32):
@@ -119,7 +121,7 @@ def measure(scratch: Path, pictures: Path, rounds: int = 3) -> str:
     train, labels = read(pictures / "train", backbone.preprocessing)
     test, truth = read(pictures / "val", backbone.preprocessing)
     file = scratch / "backbone.onnx"
-    export(backbone, file)
+    onnx_file.save(export(backbone), file)
     most = {"PERFORMANCE_HINT": "THROUGHPUT"}
     in_full, short = (most | {"INFERENCE_PRECISION_HINT": form} for form in ("f32", "bf16"))
     engines = {

@@ -13,7 +13,7 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.harness import Repository, draw, multiply, run, table
+from benchmarks.harness import Repository, draw, multiply, need, run, table
 
 # Run by DataChain's Python; its own processes know the environment but no arguments.
 PEER = """
@@ -70,6 +70,10 @@ def theirs(python: str, repository: Repository, folder: Path) -> tuple[float, in
 
 
 def measure(scratch: Path, python: str = "", pictures: int = 10_000, drawn: int = 1_000) -> str:
+    need(
+        python,
+        "a Python with DataChain: --python, see `python -m benchmarks datachain_delta --help`",
+    )
     version = run(python, "-c", "import datachain as d; print(d.__version__)").gave.strip()
     draw(scratch / "drawn", range(drawn))
     exported = scratch / "backbones"  # both may look at it as a thing that is there

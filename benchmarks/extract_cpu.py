@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,9 @@ def views_of(files: Sequence[Path], count: int, engine: Engine) -> pd.DataFrame:
     """Each picture, once, and so many augmented views of it."""
     digests = [digest(file.read_bytes()) for file in files]
     manifest = pd.DataFrame({"digest": digests, "path": map(str, files)}).drop_duplicates("digest")
-    settings = params.load(ROOT / "params.yaml").augment.model_copy(update={"views": count})
+    settings = params.load(kinds.schema, ROOT / "params.yaml").augment.model_copy(
+        update={"views": count}
+    )
     plan = kinds.named("image").plan(manifest["digest"].tolist(), settings)
     return every_view(manifest, plan, engine)
 
@@ -97,7 +100,7 @@ class Files(Dataset[torch.Tensor]):
 
 def peer(files: Sequence[str]) -> float:
     network, _ = catalogue.lite_classifier("efficientnet_lite0", pretrained=True)
-    network.reset_classifier(0)
+    network.reset_classifier(0)  # type: ignore[operator]
     transform = create_transform(**resolve_model_data_config(network), is_training=False)
     loader = DataLoader(Files(files, transform), batch_size=32, num_workers=2)
 
@@ -111,7 +114,7 @@ def peer(files: Sequence[str]) -> float:
 
 def measure(scratch: Path, pictures: Path, rounds: int = 3) -> str:
     project = Project(scratch, pictures)
-    settings = params.load(ROOT / "params.yaml").extract
+    settings = params.load(kinds.schema, ROOT / "params.yaml").extract
     rows = []
     with project.inside():  # pictures are read from within a project only
         files = sorted(project.raw.relative_to(project.folder).rglob("*.jpg"))
@@ -125,6 +128,7 @@ def measure(scratch: Path, pictures: Path, rounds: int = 3) -> str:
                 continue
             wanted = views_of(files, count, engine)
             n, work = len(wanted), (wanted, engine, settings.batch_size)
+            works: dict[str, Callable[[], Any]]
             works = {"alone": partial(parts_alone, *work), "ours": partial(end_to_end, *work)}
             if count == 0:
                 works["theirs"] = partial(peer, wanted["path"].tolist())

@@ -11,6 +11,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import skimage.data
@@ -96,8 +97,9 @@ def one(family: str, name: str, pooling: str) -> tuple[object, ...]:
 
 def network_of(backbone: catalogue.Backbone) -> torch.nn.Module:
     """The network as timm made it."""
-    network: torch.nn.Module = backbone.module.network
-    return getattr(network, "network", network)
+    network: Any = backbone.module.network
+    found: torch.nn.Module = getattr(network, "network", network)
+    return found
 
 
 def photographs(engine: Engine) -> NDArray[np.uint8]:

@@ -76,7 +76,8 @@ def asked(
         columns = {f"p({name})": shares[:, place] for place, name in enumerate(NAMES)}
         return pd.DataFrame(found | columns)
 
-    said = compare(*map(answers, given), measure, measure == "loss", difference, 15)
+    old, new = map(answers, given)
+    said = compare(old, new, measure, measure == "loss", difference, 15)
     assert said is not None
     return said
 
@@ -118,7 +119,9 @@ def simulate(measure: str, examples: int, common: float, draws: int, skill: floa
     first = [ask(skill, examples) for _ in range(draws)]
     more = [said.more for said in first if said.answer == "cannot tell"]
     again = [ask(skill, examples + extra).answer == "better" for extra in more]
-    return Found(float(np.mean(equal)), len(more) / draws, float(np.median(more)), np.mean(again))
+    return Found(
+        float(np.mean(equal)), len(more) / draws, float(np.median(more)), float(np.mean(again))
+    )
 
 
 def measure(scratch: str, draws: int = 1000) -> str:

@@ -156,8 +156,8 @@ def simulate(case: Case, projects: int, reference: bool = True, gate: Gate | Non
         frames = frame(old), frame(new, groups)
         said = compare(*frames, "accuracy", False, 0.03, 15, REFERENCE_LEVEL)
         unseen.append(said.unseen if said else np.nan)
-    columns = (np.array(column) for column in zip(*found, strict=True))
-    return Nights(*columns, np.array(unseen))
+    refused, surpassed, offered, figure, below = map(np.array, zip(*found, strict=True))
+    return Nights(refused, surpassed, offered, figure, below, np.array(unseen))
 
 
 def above(found: Nights) -> float:

@@ -4,15 +4,18 @@ JPEGs of 500×375 are cut from scikit-image's photographs. In one run: nvJPEG al
 alone, and `extract` from a cold store at one and at five views a picture; then torchvision's model
 behind a `DataLoader` of sixteen workers; then how far features on the GPU are from the CPU's.
 
-Without a GPU it writes what can be had without: how far features move by a lower precision, and by
-colours decoded as nvJPEG does (that needs simplejpeg, installed for the benchmark only).
+Without a GPU the same runs on the CPU with a few pictures, which shows that it runs and no more. It
+also writes what can be had without: how far features move by a lower precision, and by colours
+decoded as nvJPEG does (that needs `pip install simplejpeg`, and is left out without it).
 """
 
 import io
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import chdir
 from itertools import product, repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,27 +25,32 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from benchmarks.extract_cpu import Files, end_to_end, views_of
-from benchmarks.harness import CORES, ROOT, cost, draw, seconds, table
+from benchmarks.harness import CORES, ROOT, cost, draw, optional, seconds, table
 from pipeline import kinds
 from pipeline.backbones import catalogue, engines
-from pipeline.backbones.engines.cuda_graph import record
+from pipeline.backbones.engines.cuda_graph import Graph, record
 from pipeline.backbones.engines.engine import Engine
 from pipeline.core import params
-from pipeline.core.params import ExtractParams
 from pipeline.kinds.image import preprocess
 from pipeline.kinds.image.views import ORIGINAL, View
+
+simplejpeg = optional("simplejpeg")
 
 BATCH = 256
 ROUNDS = 3  # of which the best counts
 BACKBONES = ("torchvision:resnet50", "efficientnet_lite0")
 PRECISIONS = ("float16", "bfloat16", "float32")
 SAMPLE = 64  # pictures whose features are compared
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+IMAGE = kinds.named("image")
 
 
-def settings(backbone: str, precision: str, device: str, weights: str = "random") -> ExtractParams:
-    changes = {"backbone": backbone, "precision": precision, "device": device}
+def opened(backbone: str, precision: str, device: str, weights: str = "random") -> Engine:
+    """PyTorch's engine for this backbone."""
+    changes: dict[str, Any] = {"backbone": backbone, "precision": precision, "device": device}
     changes |= {"weights": weights, "batch_size": BATCH, "engine": "torch"}
-    return params.load(ROOT / "params.yaml").extract.model_copy(update=changes)
+    asked = params.load(kinds.schema, ROOT / "params.yaml").extract.model_copy(update=changes)
+    return engines.open_engine(asked, IMAGE)
 
 
 def extract_rate(files: list[Path], views_each: int, engine: Engine) -> float:
@@ -68,38 +76,47 @@ def decoder_rate(files: list[Path], threads: int) -> float:
     return len(data) / seconds(run, ROUNDS)
 
 
-def replayed(graph: torch.cuda.CUDAGraph) -> float:
-    """Views a second through a recorded backbone alone, on views that are on the GPU."""
+def alone(run: Callable[..., object], side: int) -> float:
+    """Views a second of a backbone alone: a recorded one on views that are on the GPU."""
+    times = 100 if DEVICE == "cuda" else 1
+    views = np.zeros((BATCH, side, side, 3), np.uint8)
 
-    def run() -> None:
-        for _ in range(100):
-            graph.replay()
-        torch.cuda.synchronize()
+    def work() -> None:
+        for _ in range(times):
+            if isinstance(run, Graph):
+                run._graph.replay()
+            else:
+                run(views)
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
 
-    run()
-    return 100 * BATCH / seconds(run, ROUNDS)
+    work()
+    return times * BATCH / seconds(work, ROUNDS)
 
 
-def compiled(name: str, precision: str) -> str:
+def compiled(name: str, precision: str) -> str | None:
     """Views a second of the backbone compiled by `torch.compile`, and the seconds that cost."""
-
+    if DEVICE != "cuda":
+        return None
     backbone = catalogue.load(name, "random")
+    side = backbone.preprocessing.crop
     module = backbone.module.to("cuda", getattr(torch, precision))
-    module = torch.compile(module.to(memory_format=torch.channels_last), dynamic=False)
-    recorded = cost(lambda: record(module, backbone.preprocessing.crop, BATCH))
-    return f"{replayed(recorded.gave._graph):,.0f} ({recorded.wall:.0f} s)"
+    faster: Any = torch.compile(module.to(memory_format=torch.channels_last), dynamic=False)
+    recorded = cost(lambda: record(faster, side, BATCH))
+    return f"{alone(recorded.gave, side):,.0f} ({recorded.wall:.0f} s)"
 
 
 def peer_rate(files: list[Path], precision: torch.dtype) -> float:
-    model = torchvision.models.resnet50(weights=None).eval().to("cuda", precision)
+    model = torchvision.models.resnet50(weights=None).eval().to(DEVICE, precision)
     transform = torchvision.models.ResNet50_Weights.DEFAULT.transforms()
     seen = Files(list(map(str, files)), transform)
-    loader = DataLoader(seen, batch_size=BATCH, num_workers=16, pin_memory=True)
+    workers = 16 if DEVICE == "cuda" else CORES
+    loader = DataLoader(seen, batch_size=BATCH, num_workers=workers, pin_memory=DEVICE == "cuda")
 
     def run() -> None:
         with torch.inference_mode():
             for batch in loader:
-                model(batch.to("cuda", precision, non_blocking=True)).cpu()
+                model(batch.to(DEVICE, precision, non_blocking=True)).cpu()
 
     return len(files) / seconds(run)
 
@@ -129,31 +146,32 @@ def grey_levels(between: str, some: NDArray[np.uint8], others: NDArray[np.uint8]
     )
 
 
-def agreement_on_gpu(files: list[Path]) -> list[str]:
+def agreement(files: list[Path]) -> list[str]:
     """Features made on the GPU beside those of the CPU: of the same views, and from the files."""
-    plain = engines.open_engine(
-        settings("efficientnet_lite0", "float32", "cpu", "pretrained"), kinds.named("image")
-    )
-    both = [ORIGINAL, View(10, 1.05)]
+    plain = opened("efficientnet_lite0", "float32", "cpu", "pretrained")
+    both: list[tuple[Any, ...]] = [ORIGINAL, View(10, 1.05)]
     files_and_views = [(file.read_bytes(), both) for file in files[:SAMPLE]]
     seen = plain.make_views(files_and_views)
     parts = np.array_split(seen, -(-len(seen) // BATCH))
     wanted = np.concatenate([plain.run(part) for part in parts])
     rows = []
     for precision in PRECISIONS:
-        asked = settings("efficientnet_lite0", precision, "cuda", "pretrained")
-        engine = engines.open_engine(asked, kinds.named("image"))
+        engine = opened("efficientnet_lite0", precision, DEVICE, "pretrained")
         made = engine.make_views(files_and_views)
         for what, views in (("the CPU's views", seen), ("from the files", made)):
-            rows.append(distance(f"{precision}, {what}", engine.run(views), wanted))
+            got = [engine.run(views[at : at + BATCH]) for at in range(0, len(views), BATCH)]
+            rows.append(distance(f"{precision}, {what}", np.concatenate(got), wanted))
     between = "views made on the GPU and on the CPU"
-    return [table(DISTANCES, rows), grey_levels(between, made.cpu().numpy(), seen)]
+    return [
+        table(DISTANCES, rows),
+        grey_levels(between, np.asarray(torch.as_tensor(made).cpu()), seen),
+    ]
 
 
 def estimate_without_gpu(files: list[Path]) -> list[str]:
     """The same by the CPU: PyTorch in each precision, and libjpeg repeating colours as nvJPEG."""
-    import simplejpeg
-
+    if simplejpeg is None:
+        return ["Colours as nvJPEG decodes them were left out: simplejpeg is not installed."]
     backbone = catalogue.load("efficientnet_lite0")
     size = backbone.preprocessing
 
@@ -185,25 +203,28 @@ def estimate_without_gpu(files: list[Path]) -> list[str]:
 
 
 def speed(files: list[Path]) -> list[str]:
-    decoder = max(decoder_rate(files, threads) for threads in (1, 4))
+    on_gpu = DEVICE == "cuda"
+    decoder = max(decoder_rate(files, threads) for threads in (1, 4)) if on_gpu else None
+    most = decoder or float("inf")
     rows = []
     for name, precision in product(BACKBONES, PRECISIONS):
-        engine = engines.open_engine(settings(name, precision, "cuda"), kinds.named("image"))
-        alone = replayed(engine.run._graph)  # type: ignore[attr-defined]
-        torch.cuda.reset_peak_memory_stats()
+        engine = opened(name, precision, DEVICE)
+        backbone = alone(engine.run, engine.preprocessing.crop)
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
         one = extract_rate(files, 1, engine)
         five = extract_rate(files[: len(files) // 2], 5, engine)
-        memory = torch.cuda.max_memory_reserved() / 1e9
+        memory = torch.cuda.max_memory_reserved() / 1e9 if on_gpu else None
         del engine
         torch.cuda.empty_cache()
-        rates = (one, one / min(alone, decoder), five, five / min(alone, 5 * decoder))
-        rows.append((name, precision, alone, compiled(name, precision), *rates, memory))
+        rates = (one, one / min(backbone, most), five, five / min(backbone, 5 * most))
+        rows.append((name, precision, backbone, compiled(name, precision), *rates, memory))
         print(rows[-1], flush=True)
     columns = "backbone | precision | backbone alone {:,.0f} | compiled (cost) | 1 view {:,.0f}"
     columns += " | of the slower {:.2f} | 5 views {:,.0f} | of the slower {:.2f}"
     plain, reduced = (peer_rate(files, precision) for precision in (torch.float32, torch.bfloat16))
     return [
-        f"nvJPEG alone: {decoder:,.0f} pictures a second.",
+        *([f"nvJPEG alone: {decoder:,.0f} pictures a second."] if decoder else []),
         table(columns + " | GPU memory {:.1f} GB", rows),
         "What a user would write, torchvision's ResNet-50 in eager mode behind a `DataLoader` of"
         f" 16 workers: {plain:,.0f} pictures a second in float32, {reduced:,.0f} in bfloat16.",
@@ -211,27 +232,26 @@ def speed(files: list[Path]) -> list[str]:
 
 
 def measure(scratch: Path, pictures: int = 8192) -> str:
-    has_cuda = torch.cuda.is_available()
-    count = pictures if has_cuda else SAMPLE
+    on_gpu = DEVICE == "cuda"
+    count = pictures if on_gpu else SAMPLE
     with chdir(scratch):  # pictures are read from within a project only
         numbers = [range(i, count, CORES) for i in range(CORES)]
         with ProcessPoolExecutor(CORES) as pool:
             list(pool.map(draw, repeat(Path()), numbers))
         files = sorted(Path().rglob("*.jpg"))
-        if has_cuda:
-            blocks = [
-                f"{torch.cuda.get_device_name()}; {count:,} JPEGs of 500×375, batches of {BATCH},"
-                f" random weights; rates are views a second, the best of {ROUNDS}.",
-                *speed(files),
-                *agreement_on_gpu(files),
-            ]
-            peak = cost(lambda: None).peak
-            blocks.append(f"The most memory of the process at any time: {peak / 1e3:.1f} GB.")
-        else:
-            blocks = [
-                "**No GPU was there, so no speed was measured.**",
+        card = torch.cuda.get_device_name() if on_gpu else "**No GPU was there: all on the CPU**"
+        blocks = [
+            f"{card}; {count:,} JPEGs of 500×375, batches of {BATCH},"
+            f" random weights; rates are views a second, the best of {ROUNDS}.",
+            *speed(files),
+            *agreement(files),
+        ]
+        if not on_gpu:
+            blocks += [
                 f"How far the features of {count} pictures are from those in float32 of views"
                 " decoded by libjpeg, computed on the CPU:",
                 *estimate_without_gpu(files),
             ]
+        peak = cost(lambda: None).peak
+        blocks.append(f"The most memory of the process at any time: {peak / 1e3:.1f} GB.")
     return "\n\n".join(["# Extraction on a GPU", *blocks]) + "\n"

@@ -20,10 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import yaml
@@ -40,8 +41,12 @@ PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field", 
 
 # Their versions stand in the page of a benchmark that imported them.
 PACKAGES = ("onnxruntime", "openvino", "prefect", "sklearn", "timm", "torch")
+# How the line begins that a benchmark ends with where something that it takes is not here.
+MISSING = "benchmarks: not here: "
 # What people write below this line in a page is kept when it is written again.
 BY_HAND = "<!-- by hand -->\n"
+# Above each section of a page of several parts.
+PART = "<!-- part: {} -->\n"
 
 # The command line and the page
 
@@ -51,34 +56,70 @@ def main(module: ModuleType, arguments: list[str]) -> None:
 
     Parameters without a default are folders that must be given, the others are options. Two are
     not asked for: `scratch`, an empty folder that is deleted afterwards, and `page`, the file.
+    A module with `PARTS` measures several things of one subject: the command names one of them,
+    and only that section of the page is written.
     """
+    name = module.__name__.removeprefix("benchmarks.")
     parser = argparse.ArgumentParser(
-        prog=f"python -m benchmarks {module.__name__.removeprefix('benchmarks.')}",
+        prog=f"python -m benchmarks {name}",
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parts: dict[str, Callable[..., str]] = getattr(module, "PARTS", {})
+    if parts:
+        under = parser.add_subparsers(dest="section", required=True)
+        for part, measure in parts.items():
+            add_options(under.add_parser(part, description=measure.__doc__), module, measure)
+    else:
+        add_options(parser, module, module.measure)
+    asked = vars(parser.parse_args(arguments))
+    part = asked.pop("section", "")
+    measure = parts[part] if parts else module.measure
+    asked |= {
+        name: value.expanduser().resolve()
+        for name, value in asked.items()
+        if isinstance(value, Path)
+    }
+    measured = commit()  # before the hours in which another may come
+    with tempfile.TemporaryDirectory() as scratch:
+        given = asked | {"scratch": Path(scratch)}
+        text = measure(**{name: given[name] for name in inspect.signature(measure).parameters})
+    title, rest = text.split("\n", 1)
+    command = re.sub(r" --page \S+", "", f"{parser.prog} {shlex.join(arguments)}").strip()
+    made = f"Made by `{command}` at commit {measured}; {machine()}."
+    page: Path = asked["page"]
+    sections = read_sections(page)
+    _, mark, by_hand = sections.get(part, "").partition(BY_HAND)
+    text = f"{title}\n\n{made}\n{rest}" + ("\n" + mark + by_hand if mark else "")
+    sections[part] = text.rstrip("\n") + "\n"
+    written = [PART.format(one) + sections[one] if one else sections[one]
+               for one in parts or [""] if one in sections]  # fmt: skip
+    page.write_text("\n".join(written))
+    print(sections[part])
+
+
+def add_options(
+    parser: argparse.ArgumentParser, module: ModuleType, measure: Callable[..., str]
+) -> None:
+    """What a function `measure` asks of the command line, and where its page is written."""
     own = Path(str(module.__file__)).with_suffix(".md")
     parser.add_argument("--page", type=Path, default=own)
-    parameters = inspect.signature(module.measure).parameters
+    parameters = inspect.signature(measure).parameters
     for name in [name for name in parameters if name not in ("scratch", "page")]:
         default = parameters[name].default
         if default is inspect.Parameter.empty:
             parser.add_argument(name, type=Path)
         else:
             parser.add_argument(f"--{name}", type=type(default), default=default)
-    asked = vars(parser.parse_args(arguments))
-    asked |= {name: value.resolve() for name, value in asked.items() if isinstance(value, Path)}
-    measured = commit()  # before the hours in which another may come
-    with tempfile.TemporaryDirectory() as scratch:
-        given = asked | {"scratch": Path(scratch)}
-        text = module.measure(**{name: given[name] for name in parameters})
-    title, rest = text.split("\n", 1)
-    command = re.sub(r" --page \S+", "", f"{parser.prog} {shlex.join(arguments)}").strip()
-    made = f"Made by `{command}` at commit {measured}; {machine()}."
-    page = asked["page"]
-    _, mark, by_hand = (page.read_text() if page.exists() else "").partition(BY_HAND)
-    page.write_text(f"{title}\n\n{made}\n{rest}" + ("\n" + mark + by_hand if mark else ""))
-    print(page.read_text())
+
+
+def read_sections(page: Path) -> dict[str, str]:
+    """The text of each part of a page, by its name; "" is that of a page without parts."""
+    first, *found = re.split(PART.format(r"(\w+)"), page.read_text() if page.exists() else "")
+    sections = {"": first} if first.strip() else {}
+    return sections | dict(
+        zip(found[::2], (one.rstrip("\n") + "\n" for one in found[1::2]), strict=True)
+    )
 
 
 def table(columns: str, rows: Iterable[Sequence[Any]]) -> str:
@@ -86,7 +127,8 @@ def table(columns: str, rows: Iterable[Sequence[Any]]) -> str:
 
     A column is its name and how its figures are written. None is a dash, a text stays as it is.
     """
-    parts = [re.fullmatch(r"(.*?)\s*(\{.*)?", column.strip()) for column in columns.split("|")]
+    found = (re.fullmatch(r"(.*?)\s*(\{.*)?", column.strip()) for column in columns.split("|"))
+    parts = [part for part in found if part]  # it matches anything
 
     def cell(form: str | None, value: Any) -> str:
         if value is None:
@@ -97,6 +139,25 @@ def table(columns: str, rows: Iterable[Sequence[Any]]) -> str:
     lines = [[part[1] for part in parts], ["---"] * len(parts)]
     lines += [list(map(cell, forms, row)) for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def need(there: object, what: str) -> None:
+    """End in one line before anything is measured, unless what it takes is there.
+
+    Args:
+        there: whether it is.
+        what: its name, and how to get it.
+    """
+    if not there:
+        sys.exit(MISSING + what)
+
+
+def optional(package: str) -> Any:
+    """A package of Python that no set of requirements/ has, or None: see `need`."""
+    try:
+        return import_module(package)
+    except ModuleNotFoundError:
+        return None
 
 
 def machine() -> str:
@@ -112,7 +173,8 @@ def machine() -> str:
 def commit() -> str:
     """The commit that is measured, and whether its code was changed since."""
     changed = run("git", "status", "--porcelain", "--", "pipeline", "flows", "headstart").gave
-    return run("git", "rev-parse", "--short", "HEAD").gave.strip() + " and changes" * bool(changed)
+    short = run("git", "rev-parse", "--short", "HEAD").gave.strip()
+    return f"{short} and changes" if changed else str(short)
 
 
 # Costs
@@ -168,9 +230,12 @@ def seconds(work: Callable[[], Any], rounds: int = 1) -> float:
     return min(cost(work).wall for _ in range(rounds))
 
 
-def in_turns(rounds: int, works: dict[str, Callable[[], Any]]) -> dict[str, list[Cost]]:
+Name = TypeVar("Name")
+
+
+def in_turns(rounds: int, works: Mapping[Name, Callable[[], Any]]) -> dict[Name, list[Cost]]:
     """The cost of each work in each round, taken in turns: A B, A B. A command tells its own."""
-    costs: dict[str, list[Cost]] = {name: [] for name in works}
+    costs: dict[Name, list[Cost]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():
             took = cost(work)
@@ -210,6 +275,7 @@ class Project:
         folder: Path,
         pictures: Path | None = None,
         exported: Path | None = None,
+        /,
         **changes: dict[str, Any],
     ) -> None:
         """With a folder of pictures to read, one of exported backbones, and other parameters."""

@@ -78,7 +78,9 @@ def measured(
     ]
     found = []
     for result in fit_heads(train, val, seeded, schedule, "cpu"):
+        assert result.head is not None
         shares = probabilities(result.head.logits(test.features))
+        assert result.kept is not None
         got = metrics.scores(test.labels, shares, 1, 15).overall
         kept = result.kept
         found.append((kept.val_loss, kept.val_accuracy, got["loss"][0], got["accuracy"][0]))

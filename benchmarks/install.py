@@ -6,10 +6,10 @@ caches of pip and of uv, and nothing is in the feature store. Needs uv.
 
 import os
 import shutil
-import sys
+from functools import partial
 from pathlib import Path
 
-from benchmarks.harness import ROOT, Cost, in_turns, ratios, run, spread, table
+from benchmarks.harness import ROOT, Cost, in_turns, need, ratios, run, spread, table
 
 # `make setup` of before knew pip alone.
 WITH_UV = """
@@ -52,10 +52,9 @@ def fresh(folder: Path, commit: str, tool: str) -> tuple[Cost, Cost, float, int]
 
 
 def measure(scratch: Path, before: str = "3c78ef8", rounds: int = 2) -> str:
-    if not shutil.which("uv"):
-        sys.exit("uv is not on the PATH: pip install uv")
+    need(shutil.which("uv"), "uv: pip install uv")
     works = {
-        (when, tool): lambda commit=commit, tool=tool: fresh(scratch / "fresh", commit, tool)
+        (when, tool): partial(fresh, scratch / "fresh", commit, tool)
         for tool in ("pip", "uv")
         for when, commit in (("before", before), ("now", "HEAD"))
     }

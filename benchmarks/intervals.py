@@ -215,4 +215,4 @@ def holds(accuracy: float, low: Floats, high: Floats) -> npt.NDArray[np.bool_]:
 
 def least(cells: Iterable[Cell], name: str) -> float:
     """The least share among the cells."""
-    return float(min(getattr(cell, name) for cell in cells))
+    return float(min((getattr(cell, name) for cell in cells), default=np.nan))

@@ -2,7 +2,7 @@
 
     python -m benchmarks learning ../shared/data/hymenoptera --part frozen --set digits --seed 3
 
-works out one part (`frozen`, `thaw` or `scratch`) of one set (of `benchmarks/heads.py`) under one
+works out one part (`frozen`, `finetune` or `scratch`) of one set (of `benchmarks/heads.py`) under one
 seed, which is that of the split, the augmentation, the head and the training. All choices are made
 on our own validation pictures; the test pictures (for ants and bees the set's own `val`) are looked
 at once. The parts are kept in `benchmarks/learning.json`, for all of them together take hours on
@@ -24,7 +24,7 @@ FROZEN = ("augment", "extract", "train", "evaluate")
 WAYS = {
     "original": "frozen, pictures as they are",
     "augmented": "frozen, four augmented views",
-    "thawed": "last blocks finetuned, training pictures alone",
+    "finetuned": "last blocks finetuned, training pictures alone",
     "chosen": "finetuned where validation says so",
     "scratch": "from scratch, the same epochs, training pictures alone",
 }
@@ -40,9 +40,11 @@ def figures(part: str, name: str, seed: int, given: Path, folder: Path) -> dict[
         return sum(cost.wall for cost in project.stages(*stages).values())
 
     def measured() -> dict[str, Any]:
-        return project.report("metrics")["test"]
+        found: dict[str, Any] = project.report("metrics")["test"]
+        return found
 
-    accuracy, seconds = {}, {}
+    accuracy: dict[str, float] = {}
+    seconds: dict[str, float] = {}
     found: dict[str, Any] = {"accuracy": accuracy, "seconds": seconds}
     project.stages("ingest")
     if part == "frozen":
@@ -51,11 +53,11 @@ def figures(part: str, name: str, seed: int, given: Path, folder: Path) -> dict[
             seconds[way] = took(*FROZEN)
             accuracy[way] = measured()["accuracy"]
         found["pictures"] = measured()["pictures"]
-    if part == "thaw":
+    if part == "finetune":
         project.stages(*FROZEN)
-        seconds["thawed"] = took("finetune")
+        seconds["finetuned"] = took("finetune")
         tuned = project.report("finetune")
-        accuracy["thawed"] = tuned["test"]["finetuned"]["accuracy"]
+        accuracy["finetuned"] = tuned["test"]["finetuned"]["accuracy"]
         found["taken"] = taken = tuned["taken"]
         accuracy["chosen"] = (tuned["test"]["refit"] if taken else measured())["accuracy"]
     if part == "scratch":
@@ -119,8 +121,8 @@ def measure(
         for key, value in found.items():
             row[key] = row[key] | value if isinstance(value, dict) else value
         file.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    thawed = [key for key in sorted(known) if "taken" in known[key]]
-    taken = [key for key in thawed if known[key]["taken"]]
+    tuned_runs = [key for key in sorted(known) if "taken" in known[key]]
+    taken = [key for key in tuned_runs if known[key]["taken"]]
     columns = "set | how | seeds | test accuracy {:.4f} | standard deviation {:.4f}"
     times = " | seconds frozen {:.0f} | from scratch {:.0f}"
     return f"""# What each way of learning is worth
@@ -141,5 +143,5 @@ store but for the first seed). Medians.
 
 {table("set | seeds | training pictures {:.0f} | enough frozen {:.0f}" + times, saved(known))}
 
-Finetuning was taken in {len(taken)} of {len(thawed)} runs: {", ".join(taken)}.
+Finetuning was taken in {len(taken)} of {len(tuned_runs)} runs: {", ".join(taken)}.
 """

@@ -38,10 +38,7 @@ NAMES = {"blocks": "the last three blocks", "lora": "LoRA of rank 8"}
 
 def made(size: int, seed: int, scratch: Path) -> Project:
     """A project of that many titles to learn from, up to what `evaluate` and `bundle` need."""
-    file = scratch.parent / "headstart-titles.json"  # to find near-doubles takes a minute
-    if not file.exists():
-        file.write_text(json.dumps(titles()[0]))
-    kept = json.loads(file.read_text())
+    kept, _ = titles()
     drawn = np.random.default_rng(seed).permutation(len(kept))
     learnt = drawn[:size]
     split = dict.fromkeys(learnt[: size // 5], "val") | dict.fromkeys(learnt[size // 5 :], "train")
@@ -111,7 +108,10 @@ def measure(page: Path, scratch: Path, part: int = 0, seed: int = 0) -> str:
         torch.set_num_threads(1)
         known[f"{part} {seed}"] = figures(part, seed, scratch)
         file.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    accuracies, gains, losing, costs = [], [], [], []
+    accuracies: list[tuple[object, ...]] = []
+    gains: list[tuple[object, ...]] = []
+    losing: list[tuple[object, ...]] = []
+    costs: list[tuple[object, ...]] = []
     sizes, rates = megabytes(), {way: settings["learning_rate"] for way, settings in WAYS.items()}
     for size in SIZES:
         draws = {key: row for key, row in sorted(known.items()) if key.startswith(f"{size} ")}

@@ -18,12 +18,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarks.harness import ROOT, draw, ratios, spread, table
+from benchmarks.harness import ROOT, draw, need, ratios, spread, table
 
 SLEEP_S = 0.5  # for a piece of 32 pictures: a GPU of 64 a second
 SIZES = (1, 2, 4, 8, 16)
@@ -133,6 +134,10 @@ def scale(scratch: Path, pieces: int) -> str:
 
 def measure(scratch: Path, pictures: int = 5000, rounds: int = 3, pieces: int = 40) -> str:
     """Both questions."""
+    need(find_spec("ray"), "Ray: make setup EXTRAS=ray")
+    from tests.ray_cluster import allowed
+
+    need(allowed(), "root, for network namespaces, and Debian's package iproute2")
     asleep = scale(scratch, pieces)
     return f"""# `extract` on Ray
 

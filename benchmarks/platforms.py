@@ -9,10 +9,9 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
-from benchmarks.harness import ROOT, run, table
+from benchmarks.harness import ROOT, need, run, table
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PLATFORMS = {
@@ -77,8 +76,7 @@ def ran(scratch: Path, python: str, tests: bool) -> tuple[str, str]:
 
 
 def measure(scratch: Path, tests: str = "no") -> str:
-    if not shutil.which("uv"):
-        sys.exit("uv is not on the PATH: pip install uv")
+    need(shutil.which("uv"), "uv: pip install uv")
     here = {version: python for version in PYTHONS if (python := interpreter(version))}
     done = {v: ran(scratch, python, tests == "yes") for v, python in here.items()}
     digests = {sha for sha, _ in done.values()}

@@ -11,9 +11,11 @@ examples, without augmented views and with the four of the default.
 
 import shutil
 import statistics
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +25,7 @@ from pipeline.augment import augment
 from pipeline.evaluate import evaluate
 from pipeline.extract import extract
 from pipeline.heads.fit import fit_heads, refit
-from pipeline.heads.hyperparameters import from_used
+from pipeline.heads.hyperparameters import Hyperparameters, from_used
 from pipeline.heads.subsets import on_subsets
 from pipeline.heads.trained import Schedule
 from pipeline.ingest import ingest
@@ -31,7 +33,7 @@ from pipeline.tables.features import Split
 from pipeline.train import train
 
 REPEATS, EXAMPLES, CLASSES, DIMENSION = 50, 1000, 10, 1280
-HEADS = {
+HEADS: dict[str, dict[str, Any]] = {
     "ridge": {"optimizer": "ridge", "weight_decay": 0.1},
     "nearest_mean": {"optimizer": "nearest_mean"},
     "lbfgs": {"optimizer": "lbfgs", "weight_decay": 0.003},
@@ -87,6 +89,18 @@ def beside_brute_force(
     )
 
 
+def epochs(train_rows: Split, val: Split, head: Hyperparameters, schedule: Schedule) -> int:
+    """Fit a head, and fit it again with the validation rows; how many epochs it took."""
+    (trained,) = fit_heads(train_rows, val, [head], schedule, "cpu")
+    refit(trained, train_rows, val, schedule, "cpu")
+    assert trained.kept is not None
+    return trained.kept.epoch
+
+
+def listed(work: Callable[[], Iterable[object]]) -> list[object]:
+    return list(work())
+
+
 def times(views: int) -> list[tuple[object, ...]]:
     """Rows of the second table."""
     pool = made_up(EXAMPLES, DIMENSION, CLASSES, 0)
@@ -99,19 +113,15 @@ def times(views: int) -> list[tuple[object, ...]]:
     generator = np.random.default_rng(0)
     learnt = [generator.random(EXAMPLES) < 0.8 for _ in range(REPEATS)]
     schedule = Schedule(50, 256, 10, np.ones(CLASSES, np.float32))
-    found = []
+    found: list[tuple[object, ...]] = []
     for name, used in HEADS.items():
         head = from_used(used)
 
-        def one(head=head):
-            (trained,) = fit_heads(train_rows, val, [head], schedule, "cpu")
-            refit(trained, train_rows, val, schedule, "cpu")
-            return trained.kept.epoch
-
+        one = partial(epochs, train_rows, val, head, schedule)
         told = replace(schedule, epochs=one())
         asked = [~mask for mask in learnt]
         many = partial(on_subsets, pool, learnt, asked, head, told, "none")
-        costs = in_turns(3, {"one": one, "many": lambda many=many: list(many())})
+        costs = in_turns(3, {"one": one, "many": partial(listed, many)})
         alone, all_of_them = (
             statistics.median(cost.wall for cost in costs[which]) for which in ("one", "many")
         )

@@ -5,8 +5,9 @@ is what its examples cost. The rates of pages written before are read out of the
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ CLASSES, NUMBERS = 10, 1280
 APART = 0.1  # of the classes' means, over the noise: some examples are taken for others
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 MILLION = 10**6
+FILES, LARGE = 10_000, 1000 * MILLION  # that DVC is timed with, and the bytes of one large file
 SCALES = (10 * MILLION, 1000 * MILLION)
 # A view's bytes, of features in float32; what a key takes is in `store/index.py` and `shards.py`.
 VECTOR = 4 * NUMBERS
@@ -53,7 +55,9 @@ def made_up(project: Project, examples: int, seed: int = 0) -> None:
     write_manifest(manifest.sort_values("path"), "image", data / "manifest.parquet", origins)
     means = APART * random.standard_normal((CLASSES, NUMBERS))
 
-    def shards():  # one after the other: all features at once take a part of the memory
+    def shards() -> Iterator[
+        tuple[list[str], Any, Any]
+    ]:  # one after the other: all features at once take a part of the memory
         firsts = np.array([digest[:2] for digest in digests])
         for first in np.unique(firsts):
             chosen = np.flatnonzero(firsts == first)
@@ -88,24 +92,24 @@ def stages(scratch: Path, few: int, many: int) -> dict[str, Stage]:
     }
 
 
-def dvc(scratch: Path, files: int = 10_000) -> tuple[float, float]:
+def dvc(scratch: Path) -> tuple[float, float]:
     """Processor seconds of `dvc add` for a file of a folder, and for a gigabyte in one file."""
     folder = scratch / "dvc"
     many = folder / "many"
     many.mkdir(parents=True)
-    for number in range(files):
+    for number in range(FILES):
         (many / f"{number}.txt").write_text(str(number))
     random = np.random.default_rng(0)
     with (folder / "large").open("wb") as file:
         for _ in range(10):
-            file.write(random.bytes(100 * MILLION))
+            file.write(random.bytes(LARGE // 10))
     (folder / "small").write_text("small")
     run("git", "init", "--quiet", folder=folder)
     run("dvc", "init", "--quiet", folder=folder)
     start = run("dvc", "add", "--quiet", "small", folder=folder).cpu
     of_files = run("dvc", "add", "--quiet", "many", folder=folder).cpu
     of_bytes = run("dvc", "add", "--quiet", "large", folder=folder).cpu
-    return (of_files - start) / files, of_bytes - start
+    return (of_files - start) / FILES, (of_bytes - start) * 1e9 / LARGE
 
 
 def page(name: str, row: str, column: int) -> float:

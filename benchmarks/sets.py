@@ -135,8 +135,8 @@ def numbers(scratch: Path) -> Iterator[tuple[str, Data]]:
     decays = TrainParams(optimizer="ridge", weight_decay=[0.001, 0.003, 0.01, 0.03, 0.1], power=1.0)
     found = load_diabetes()
     yield "diabetes, vectors", of_numbers(found.data * np.sqrt(442), found.target, decays)
-    made = make_friedman1(2000, noise=2.0, random_state=0)
-    yield "Friedman's function, vectors", of_numbers(*made, decays)
+    features, values = make_friedman1(2000, noise=2.0, random_state=0)
+    yield "Friedman's function, vectors", of_numbers(features, values, decays)
     project = Project(scratch / "shares", augment={"views": 0})
     data = ROOT / "examples" / "regression"
     shutil.copy(data / "params.yaml", project.folder)

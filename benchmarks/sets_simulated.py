@@ -15,6 +15,7 @@ quantile come from the same examples, or from two halves of them.
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +58,7 @@ def drawn(
 
 def told(
     logits: npt.NDArray[np.float32], labels: Integers, weights: Floats | None
-) -> tuple[LabelSets, Floats]:
+) -> tuple[LabelSets, dict[str, Any]]:
     """Sets calibrated on examples, as `evaluate` does it."""
     names = np.array([f"{number:064x}" for number in range(len(labels))])
     found = conformal.calibrated_sets(
@@ -70,6 +71,7 @@ def with_groups(kind: str, what: str, draws: int) -> list[object]:
     """A row: coverage where each group weighs one, and where each example does."""
     random = np.random.default_rng(0)
     found, alarms = [], 0
+    sets: dict[str, Any]
     for _ in range(draws):
         logits, labels, residuals, of = drawn(kind, 150, random)
         new, wanted, errors, of_new = drawn(kind, NEW, random)
@@ -116,10 +118,10 @@ def few(coverage: float, skill: float, draws: int) -> list[object]:
     found = []
     for _ in range(draws):
         labels = random.integers(0, CLASSES, examples + 4000)
-        logits = random.standard_normal((len(labels), CLASSES))
-        logits[np.arange(len(labels)), labels] += skill
+        evidence = random.standard_normal((len(labels), CLASSES))
+        evidence[np.arange(len(labels)), labels] += skill
         seen = slice(0, examples)
-        logits = (2 * skill * logits).astype(np.float32)  # too sure by a factor of two
+        logits = (2 * skill * evidence).astype(np.float32)  # too sure by a factor of two
         names = np.array([f"{number:064x}" for number in range(examples)])
         row = []
         for tuned, ranked in ((seen, seen), (slice(0, examples, 2), slice(1, examples, 2))):

@@ -16,15 +16,15 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import lance
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.harness import Cost, cost, table
+from benchmarks.harness import Cost, cost, need, optional, table
 from pipeline.store.shared import SharedStore
 from pipeline.store.vectors import FeatureStore
 from tests import seaweed
 
+lance = optional("lance")
 SOME = 1_000  # keys looked up at random
 BATCH = 256  # vectors a put
 IN_ORDER = 4_096  # vectors a get, in the order in which they were put: a shard of data/features
@@ -36,7 +36,8 @@ class Lance:
     """A Lance data set of keys, checksums and vectors; keys are looked up in memory."""
 
     def __init__(self, address: str) -> None:
-        self.address, self._rows = address, None
+        self.address = address
+        self._rows: dict[bytes, int] = {}
 
     def __enter__(self) -> "Lance":
         return self
@@ -56,13 +57,14 @@ class Lance:
 
     def _keys(self) -> list[bytes]:
         self._data = lance.dataset(self.address)
-        return self._data.to_table(columns=["key"])["key"].to_pylist()
+        keys: list[bytes] = self._data.to_table(columns=["key"])["key"].to_pylist()
+        return keys
 
     def held(self, keys: list[bytes]) -> set[bytes]:
         return set(self._keys()).intersection(keys)
 
     def get(self, keys: list[bytes]) -> Entries:
-        if self._rows is None:
+        if not self._rows:
             self._rows = {key: row for row, key in enumerate(self._keys())}
         found = self._data.take([self._rows[key] for key in keys])
         values = found["value"].combine_chunks().flatten().to_numpy().reshape(len(keys), -1)
@@ -131,7 +133,7 @@ def all_stores(scratch: Path, count: int, width: int, size: int) -> str:
     """A table of what each work costs on each store, of `count` vectors put `size` at once."""
     import botocore.session
 
-    found = {}
+    found: dict[str, dict[str, Cost]] = {}
     for name in STORES:
         folder = scratch / f"{count}-{width}-{size}-{len(found)}"
         folder.mkdir()
@@ -163,6 +165,7 @@ STORES: dict[str, Callable[[str], Any]] = {
 
 
 def measure(scratch: Path, vectors: int = 50_000, keys: int = 1_000_000) -> str:
+    need(lance, "Lance: pip install pylance")
     wide = all_stores(scratch, vectors, 1280, BATCH)
     many = all_stores(scratch, keys, 8, 16 * BATCH)
     few = all_stores(scratch, 5_000, 1280, 32)

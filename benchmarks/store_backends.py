@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import diskcache
-import lmdb
 import numpy as np
 
-from benchmarks.harness import in_turns, run, table
+from benchmarks.harness import in_turns, need, optional, run, table
 from pipeline.store.vectors import FeatureStore
 
+lmdb = optional("lmdb")
 WIDTH = 1280
 BATCHES = (32, 1024)
 PROCESSES = 4
@@ -39,7 +39,7 @@ FEATURE_BYTES = WIDTH * 4
 SMALL_DISK = 24  # megabytes
 
 Entries = dict[bytes, np.ndarray]
-Figures = dict[str, float | str]  # a text tells why there is no figure
+Figures = dict[str, Any]  # a number, or a text that says why there is none
 
 
 def checked(key: bytes, blob: bytes) -> bytes:
@@ -84,7 +84,7 @@ class Lmdb:
         self.environment.close()
 
 
-class Diskcache(diskcache.Cache):
+class Diskcache(diskcache.Cache):  # type: ignore[misc]
     """diskcache keeps its own SQLite file and time of last use."""
 
     def __init__(self, folder: Path) -> None:
@@ -241,6 +241,7 @@ def cell(figure: str, found: list[Figures], first: list[Figures]) -> str:
 
 
 def measure(scratch: Path, entries: int = 50_000, rounds: int = 3) -> str:
+    need(lmdb, "LMDB: pip install lmdb")
     blocks = []
     for batch in BATCHES:
         works = {store: partial(one_round, store, batch, entries) for store in STORES}

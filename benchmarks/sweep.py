@@ -27,7 +27,7 @@ from benchmarks.harness import in_turns, table
 from benchmarks.heads import features
 from pipeline.heads.fit import fit_heads
 from pipeline.heads.hyperparameters import Hyperparameters
-from pipeline.heads.trained import Schedule, Trained
+from pipeline.heads.trained import Schedule, Trained, order
 from pipeline.tables.features import Split
 from pipeline.tables.power import raised
 
@@ -35,6 +35,7 @@ DIMENSION, BATCH, REPEATS = 1280, 256, 3
 SIZES = ((10_000, 10, 3), (100_000, 100, 1))  # rows, classes, epochs
 POWER = 0.5  # the default of `train.power`
 HEADS = 64
+GRIDS = ("surfaces", "digits")
 
 
 def made_up(rows: int, dimension: int, classes: int, seed: int) -> Split:
@@ -86,7 +87,9 @@ def grids(name: str, classes: int, splits: list[Split]) -> list[tuple[object, ..
     rows: list[tuple[str, float, float, float]] = []
 
     def add(how: str, seconds: float, trained: list[Trained]) -> None:
-        chosen = min(trained, key=lambda one: one.kept.val_loss)
+        chosen = min(trained, key=order)
+        assert chosen.head is not None
+        assert chosen.kept is not None
         right = (chosen.head.logits(test.features).argmax(axis=1) == test.labels).mean()
         rows.append((how, seconds, chosen.kept.val_accuracy, right))
 
@@ -129,7 +132,7 @@ def measure(scratch: Path, rows: int = 0) -> str:
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     many = [one_against_many(*size, device) for device in devices for size in sizes]
     found: list[tuple[object, ...]] = []
-    for name in ("surfaces", "digits"):
+    for name in GRIDS:
         classes, splits = features(name, 0, Path(), scratch)
         found += grids(name, len(classes), splits)
     card = torch.cuda.get_device_name() if len(devices) > 1 else "no GPU was lent, so none is here"

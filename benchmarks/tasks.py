@@ -50,7 +50,7 @@ from pipeline.tables.features import Split, read_splits
 from pipeline.tables.manifest import read_manifest
 
 Array = npt.NDArray[np.float64]
-Answer = Callable[[Array], Array]  # features [n, d] to probabilities or numbers [n, c]
+Answer = Callable[[npt.NDArray[Any]], Array]  # features [n, d] to probabilities or numbers [n, c]
 
 SETS = {
     "multilabel": ["", "columns", "yeast"],
@@ -233,6 +233,7 @@ def compared(
 def of_set(found: Data, bootstrap: int, rounds: int) -> tuple[list[Any], list[Any]]:
     """The rows of both tables that a set has."""
     ours: dict[str, Callable[[], Any]] = {}
+    theirs: dict[str, Callable[[], Any]]
     if found.task == "multilabel":
         usual = [1 / len(found.both().labels)]  # which C of 1 is
         ours["one-vs-rest, C of 1"] = partial(headstart, found, usual)
@@ -245,8 +246,8 @@ def of_set(found: Data, bootstrap: int, rounds: int) -> tuple[list[Any], list[An
             "Ridge": partial(chosen, ridge, squared_loss, found),
             "RidgeCV": partial(ridge_cv, found),
         }
-    works = {name: ours.get(name, partial(headstart, found)) for name in theirs}
-    works = {f"ours, {name}": work for name, work in works.items()} | theirs
+    works = {f"ours, {name}": ours.get(name, partial(headstart, found)) for name in theirs}
+    works |= theirs
     with one_thread():
         costs = in_turns(rounds, works)
     test = found.splits["test"].features

@@ -4,7 +4,7 @@ Both on one thread, taking turns in one process, and OpenVINO in bfloat16 beside
 those of the processor, so that other work on the machine matters little: with more threads than
 free cores, PyTorch would wait for itself and look slower than it is. The texts are the titles of
 `examples/text/data.py` and, for the mixed lengths, beginnings of the same articles of up to 256
-tokens. sentence-transformers is in no set of packages: install it beside.
+tokens. sentence-transformers is in no set of packages: `pip install sentence-transformers`.
 """
 
 import contextlib
@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
-from benchmarks.harness import ROOT, ratios, spread, table
+from benchmarks.harness import ROOT, need, optional, ratios, spread, table
 from pipeline import kinds
 from pipeline.backbones.engines import Engine, open_engine
 from pipeline.backbones.minilm import FILES, LONGEST
@@ -28,6 +29,7 @@ from pipeline.core.params import ExtractParams
 from pipeline.kinds.text import tokens
 from pipeline.runners.threads import batches, features_of
 
+sentence_transformers = optional("sentence_transformers")
 BATCH = 256  # as in examples/text/params.yaml
 THEIR_BATCHES = (32, 256)  # the default of `encode`, and ours
 
@@ -52,16 +54,15 @@ def mixed(every: list[str]) -> list[str]:
 
 
 def measure(scratch: Path, rounds: int = 5, some: int = 128) -> str:
+    need(sentence_transformers, "sentence-transformers: pip install sentence-transformers")
     with contextlib.chdir(scratch):
         return measured(rounds, some)
 
 
 def measured(rounds: int, some: int) -> str:
-    import sentence_transformers
-    import torch
-
     _, path, _ = FILES["minilm_l6_v2"]
     spec = find_spec(path.partition("/")[0])
+    assert spec
     theirs = sentence_transformers.SentenceTransformer(
         str(Path(str(spec.origin)).parent / "model"), device="cpu"
     )

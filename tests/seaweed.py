@@ -75,7 +75,8 @@ class Server:
             for name, key, secret, may in users
         ]
         (folder / "users.json").write_text(json.dumps({"identities": identities}))
-        self.folder, self._process = folder, None
+        self.folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
         self._ports = free_ports(2 * len(PORTS))
         self.address = f"http://127.0.0.1:{self._ports[3]}"
 

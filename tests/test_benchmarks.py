@@ -1,5 +1,9 @@
-"""What all benchmarks stand on: their command line, their page, and what they say of costs."""
+"""What all benchmarks stand on, and that each runs: a smoke run at its smallest size."""
 
+import re
+import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -7,7 +11,117 @@ from types import ModuleType
 import pytest
 
 from benchmarks import harness
-from benchmarks.harness import ROOT, Cost, in_turns, ratios, run, spread, table
+from benchmarks.harness import (
+    ENVIRONMENT,
+    MISSING,
+    ROOT,
+    Cost,
+    draw,
+    in_turns,
+    ratios,
+    run,
+    spread,
+    table,
+)
+from tests.conftest import begin_store
+
+# Of each benchmark: the arguments of its command, and what it measures less of than it does.
+# PICTURES is a folder like that of ants and bees, BUNDLED a project with a bundle, EMPTY a folder.
+FEW_TITLES = "from benchmarks import text as of_text; of_text.TITLES = 90; "
+DIGITS = (
+    "from sklearn.datasets import load_digits; from pipeline.core.params import TrainParams"
+    "; data, target = load_digits(return_X_y=True); way = TrainParams(power=1.0)"
+)
+# They take an environment or fonts of their own.
+OF_OTHERS = {"adapt", "federated"}
+SMALLEST = {
+    "against_fastai": ("PICTURES", ""),
+    "alarms": (
+        "PICTURES --cache EMPTY --seeds 1",
+        "SETS = {'hymenoptera': patches}; CHOSEN = []; TOOLS = (); COPIES = 1"
+        "; DUPLICATES = {'mirrored': ImageOps.mirror}; DRIFTS = {'darker, 0.4': light(0.4)}"
+        "; RATES = {'10 %': 0.1}; default_run = lambda scratch: (1, {'none': 0})",
+    ),
+    "answers": ("PICTURES --rounds 1", "EXAMPLES = 2"),
+    "audio": (
+        "",
+        "SETS = ('digits',); MOST = 90; SEEDS = range(1); DECAYS = (0.01,); POWERS = (1.0,)"
+        "; VIEWS = 1; RESAMPLES = 10",
+    ),
+    "audio_speed": ("", "SETS = ('digits',); MOST = 8; ROUNDS = 1"),
+    "bucket": ("--pictures 30", "FEW = 5"),
+    "choose": (
+        "PICTURES PICTURES --seeds 2",
+        "NETWORKS = ['efficientnet_lite0', 'efficientnet_lite1']; DIGITS = 60"
+        "; STAMPS, LEAST_STAMPS = '*/**/*.jpg', 1"
+        "; surfaces = lambda scratch: digits(scratch / 'more')",
+    ),
+    "cpu_engines": ("PICTURES --rounds 1", "BATCH = 4"),
+    "datachain_delta": ("", ""),
+    "doors": ("--seconds 0.5", "LARGE, SIDE, LONGEST = 1, 600, 2"),
+    "extract_cpu": ("PICTURES --rounds 1", ""),
+    "families": ("", "FAMILIES = (('ResNet', 'timm:test_resnet', 'auto'),); VIEWS = 1"),
+    "flow_cost": (
+        "--turns 1 --full 1 --parallel 1",
+        "SETTINGS = {'augment': {'views': 0}, 'evaluate': {'coverage': None, 'bootstrap': 10}}",
+    ),
+    "gate": ("--draws 2", "CASES = CASES[:1]"),
+    "gate_of_nights": ("--projects 2", "NIGHTS = 3; SIZES = SIZES[:1]; COMMON = COMMON[:1]"),
+    "gate_of_tasks": ("--draws 2", "EXAMPLES = EXAMPLES[:1]"),
+    "gpu_extract": (
+        "",
+        "BATCH, SAMPLE, ROUNDS = 2, 4, 1; BACKBONES = BACKBONES[1:]; PRECISIONS = PRECISIONS[1:]",
+    ),
+    "heads": ("PICTURES --seeds 1", "SETS = ('hymenoptera',); EPOCHS = 2"),
+    "install": ("--rounds 1", "fresh = lambda *_: (run('true'), run('true'), 1.0, 1)"),
+    "intervals": ("--draws 2", "ALONE = ALONE[:1]; GROUPS = GROUPS[:1]"),
+    "joined": ("PICTURES --rounds 1", "NETWORKS = NETWORKS[:2]; PICTURES = 2"),
+    "learning": ("PICTURES --part frozen --set hymenoptera", "SETS = ('hymenoptera',)"),
+    "lora": (
+        "--part 20",
+        FEW_TITLES + "SIZES, MOST = (20,), 60",
+    ),
+    "many_classes": (
+        "--classes 8",
+        "import matplotlib; FONTS = Path(matplotlib.get_data_path()) / 'fonts' / 'ttf'; MANY = 50"
+        "; names = ('DejaVuSans', 'DejaVuSerif', 'DejaVuSansMono', 'STIXGeneral')"
+        "; TYPEFACES = {p: f'{n}.ttf' for p, n in zip(TYPEFACES, names, strict=True)}",
+    ),
+    "memory": ("--few 24 --many 48", "STAGES = STAGES[:3]"),
+    "none_of_these": (
+        "PICTURES --draws 1",
+        f"{DIGITS}; from benchmarks.sets import vectors; KS, BANKS = (1, 5), (50,)"
+        "; pictures = lambda scratch, *_, **__: vectors(data[:300], target[:300], way)"
+        "; titles = lambda: vectors(data[300:600], target[300:600], way)",
+    ),
+    "on_ray": ("--pictures 12 --rounds 1 --pieces 2", "SIZES = (1, 2)"),
+    "platforms": ("", "PYTHONS = ()"),
+    "predict": ("PICTURES --rounds 1", ""),
+    "reasons": ("--pictures PICTURES --count 1", "STEPS, MISTAKES = 2, 1"),
+    "repeats": ("PICTURES --runs 2", "DIMENSION, REPEATS, HEADS = 8, 5, {'ridge': HEADS['ridge']}"),
+    "scale": ("--few 60 --many 120", "FILES, LARGE = 10, 1_000_000"),
+    "serve": ("BUNDLED PICTURES --seconds 0.5", "CLIENTS = (1, 2)"),
+    "sets": (
+        "--draws 1",
+        f"{DIGITS}; every_set = lambda _: [('digits', vectors(data[:300], target[:300], way))]"
+        "; ridge = TrainParams(optimizer='ridge', weight_decay=0.1, power=1.0)"
+        "; numbers = lambda _: [('numbers', of_numbers(data[:300], target[:300], ridge))]",
+    ),
+    "sets_simulated": ("--draws 2", ""),
+    "shared_store": ("--vectors 100 --keys 100", ""),
+    "store_backends": ("--entries 100 --rounds 1", ""),
+    "sweep": (
+        "--rows 100",
+        "REPEATS, DIMENSION, GRIDS = 1, 8, ('made up',)"
+        "; features = lambda *_: (['a', 'b'], [made_up(60, 8, 2, n) for n in range(3)])",
+    ),
+    "task_alarms": ("--seeds 1", "SETS = {'regression': ['diabetes']}"),
+    "tasks": ("--bootstrap 5 --rounds 1", "SETS = {'regression': ['diabetes']}"),
+    "ten_in_ten_thousand": ("--pictures 60 --views 1", "MOST = 3"),
+    "text": ("--seeds 2", "TITLES, SIZES = 90, (20, 40); OURS.pop('MiniLM, int8')"),
+    "text_speed": ("--rounds 1 --some 4", ""),
+    "why": ("--pictures 60", "DRAWN = 60"),
+}
 
 
 def test_a_table_has_its_figures_in_the_form_that_its_columns_ask_for() -> None:
@@ -64,12 +178,98 @@ def test_works_take_turns_and_a_command_tells_its_own_cost() -> None:
     assert spread(ratios([2.0, 9.0], [1.0, 3.0]), "{:.1f}") == "2.5 (2.0–3.0)"
 
 
-def test_every_benchmark_has_a_page_beside_it_and_can_be_asked_for() -> None:
+def benchmarks_here() -> list[Path]:
     parts = ("__main__.py", "harness.py", "adapt_domains.py")  # of others
-    files = [f for f in (ROOT / "benchmarks").glob("*.py") if f.name not in parts]
+    return [f for f in (ROOT / "benchmarks").glob("*.py") if f.name not in parts]
+
+
+def test_every_benchmark_has_a_page_beside_it_and_can_be_asked_for() -> None:
+    files = benchmarks_here()
     drivers = (ROOT / "tests" / "faults").glob("*.py")
     files += [file for file in drivers if not file.name.startswith("test_")]
     assert files
     for file in files:
         assert file.with_suffix(".md").exists(), file
-        assert "\ndef measure(" in file.read_text(), file
+        assert re.search(r"^def measure\(|^PARTS", file.read_text(), re.M), file
+
+
+def test_pages_of_several_parts_have_one_section_written(tmp_path: Path) -> None:
+    def cats(scratch: Path, rounds: int = 1) -> str:
+        return f"# Cats\n\n{rounds}\n"
+
+    def dogs(scratch: Path) -> str:
+        return "# Dogs\n\nbarked\n"
+
+    module = ModuleType("benchmarks.toy")
+    module.__file__ = str(tmp_path / "toy.py")
+    module.PARTS = {"cats": cats, "dogs": dogs}  # type: ignore[attr-defined]
+    harness.main(module, ["dogs"])
+    harness.main(module, ["cats"])
+    page = tmp_path / "toy.md"
+    page.write_text(page.read_text() + f"\n{harness.BY_HAND}\nGood dogs.\n")
+    harness.main(module, ["cats", "--rounds", "2"])
+    text = page.read_text()
+    assert text.index("# Cats") < text.index("# Dogs")
+    assert "Made by `python -m benchmarks toy cats --rounds 2` at commit " in text
+    assert "\n2\n" in text
+    assert "\n1\n" not in text
+    assert text.endswith(f"barked\n\n{harness.BY_HAND}\nGood dogs.\n")
+    harness.main(module, ["dogs"])
+    assert page.read_text().replace(" and changes", "").count("Good dogs.") == 1
+
+
+def test_a_benchmark_ends_in_one_line_if_what_it_takes_is_not_here(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    harness.need(True, "nothing")
+    with pytest.raises(SystemExit, match=f"^{harness.MISSING}uv: pip install uv$"):
+        harness.need(False, "uv: pip install uv")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few small pictures in folders like those of ants and bees."""
+    folder, drawn = tmp_path_factory.mktemp("insects"), tmp_path_factory.mktemp("drawn")
+    draw(drawn, range(42), (96, 72))
+    for name, crop in (("ants", "astronaut"), ("bees", "coffee")):
+        for number, file in enumerate(sorted((drawn / crop).glob("*.jpg"))):
+            place = folder / ("train" if number < 5 else "val") / name
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, place)
+    return folder
+
+
+def smallest(name: str, pictures: Path, bundled: Path, folder: Path) -> list[str]:
+    """The command of a benchmark's smoke run."""
+    arguments, less = SMALLEST[name]
+    places = {"PICTURES": pictures, "BUNDLED": bundled, "EMPTY": folder / "empty"}
+    words = [str(places.get(word, word)) for word in shlex.split(arguments)]
+    start = f"""
+import sys
+from importlib import import_module
+from benchmarks.harness import main
+module = import_module("benchmarks.{name}")
+exec({less!r}, vars(module))
+main(module, sys.argv[1:])
+"""
+    return [sys.executable, "-c", start, *words, "--page", str(folder / f"{name}.md")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALLEST)
+def test_a_benchmark_runs_to_its_end_at_its_smallest_size(
+    name: str, pictures: Path, bundled: Path, exported: Path, tmp_path: Path
+) -> None:
+    command = smallest(name, pictures, bundled, tmp_path)
+    environment = ENVIRONMENT | {"HEADSTART_STORE": str(begin_store(tmp_path, exported))}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    told = done.stderr.strip()
+    if done.returncode and told.startswith(MISSING) and "\n" not in told:
+        pytest.skip(told)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Made by `python -m benchmarks {name}" in (tmp_path / f"{name}.md").read_text()
+    assert not (ROOT / "~").exists()
+
+
+def test_each_benchmark_has_a_smoke_run() -> None:
+    assert set(SMALLEST) | OF_OTHERS == {file.stem for file in benchmarks_here()}
