@@ -18,24 +18,17 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.harness import Project, ratios, spread, table
-from pipeline.augment import augment
-from pipeline.bundle import bundle
-from pipeline.evaluate import evaluate
-from pipeline.extract import extract
-from pipeline.ingest import ingest
 from pipeline.kinds.vector.parse import npy
 from pipeline.serving import usual
 from pipeline.serving.classifier import Classifier
-from pipeline.train import train
 
+STAGES = ("ingest", "augment", "extract", "train", "evaluate", "bundle")
 EXAMPLES = 40
 
 
 def bundles(scratch: Path, name: str, made: Project) -> tuple[Classifier, Classifier]:
     """The project's bundle with a full bank, and without any."""
-    with made.inside():
-        for stage in (ingest, augment, extract, train, evaluate, bundle):
-            stage()
+    made.work(*STAGES)
     own = made.folder / "bundle"
     about = json.loads((own / "bundle.json").read_text())
     features = load_file(own / "neighbours.safetensors")["features"]

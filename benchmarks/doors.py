@@ -60,11 +60,13 @@ class Served(NamedTuple):
 
 
 @contextmanager
-def served(project: Path) -> Iterator[Served]:
+def served(project: Path, *options: str) -> Iterator[Served]:
+    """`headstart serve` of the project's bundle, with these options, once it answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "headstart", "serve", "bundle", "--port", str(port)]
+    command += options
     process = subprocess.Popen(command, cwd=project, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:

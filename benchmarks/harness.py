@@ -308,7 +308,7 @@ class Project:
         file = self.folder / "params.yaml"
         document = yaml.safe_load(file.read_text())
         for section, values in sections.items():
-            document[section] |= values
+            document[section] = document.get(section, {}) | values
         file.write_text(yaml.safe_dump(document, sort_keys=False))
 
     def run(self, *command: str | Path, **environment: str) -> Cost:
@@ -325,9 +325,15 @@ class Project:
         """The cost of each of these stages, run one after the other."""
         return {name: self.run(sys.executable, "-m", f"pipeline.{name}") for name in names}
 
+    def work(self, *names: str) -> None:
+        """Run these stages one after the other in this process."""
+        with self.inside():
+            for name in names:
+                getattr(import_module(f"pipeline.{name}"), name)()
+
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
-        """Have this process work in the project."""
+        """Have this process be in the project."""
         os.environ["HEADSTART_STORE"] = str(self.store)
         with contextlib.chdir(self.folder):
             yield

@@ -10,14 +10,9 @@ import time
 from pathlib import Path
 
 from benchmarks.harness import Project, ratios, spread, table
-from pipeline.augment import augment
-from pipeline.bundle import bundle
-from pipeline.evaluate import evaluate
-from pipeline.extract import extract
-from pipeline.ingest import ingest
 from pipeline.serving.classifier import Classifier
-from pipeline.train import train
 
+STAGES = ("ingest", "augment", "extract", "train", "evaluate", "bundle")
 NETWORKS = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
 PICTURES = 40
 
@@ -50,7 +45,6 @@ def classifier(name: str, pictures: Path, scratch: Path) -> Classifier:
     folder = scratch / name
     project = Project(folder, pictures, scratch / "backbones", augment={"views": 0})
     project.set(extract={"backbone": name}, evaluate={"bootstrap": 10})
+    project.work(*STAGES)
     with project.inside():
-        for stage in (ingest, augment, extract, train, evaluate, bundle):
-            stage()
         return Classifier(Path("bundle"))

@@ -2,11 +2,11 @@
 
     python -m benchmarks learning ../shared/data/hymenoptera --part frozen --set digits --seed 3
 
-works out one part (`frozen`, `finetune` or `scratch`) of one set (of `benchmarks/heads.py`) under one
-seed, which is that of the split, the augmentation, the head and the training. All choices are made
-on our own validation pictures; the test pictures (for ants and bees the set's own `val`) are looked
-at once. The parts are kept in `benchmarks/learning.json`, for all of them together take hours on
-two cores; without a part only the table is written.
+works out one part (`frozen`, `finetune` or `scratch`) of one set (of `benchmarks/heads.py`) under
+one seed, which is that of the split, the augmentation, the head and the training. All choices are
+made on our own validation pictures; the test pictures (for ants and bees the set's own `val`) are
+looked at once. The parts are kept in `benchmarks/learning.json`, for all of them together take
+hours on two cores; without a part only the table is written.
 """
 
 import json

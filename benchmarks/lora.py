@@ -10,7 +10,6 @@ chosen on the validation titles of another draw (seed 100).
 """
 
 import csv
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -60,12 +59,11 @@ def figures(size: int, seed: int, scratch: Path) -> dict[str, Any]:
     project = made(size, seed, scratch)
     found: dict[str, Any] = {}
     with project.inside():
-        for stage in ("ingest", "augment", "extract", "train", "evaluate"):
-            getattr(importlib.import_module(f"pipeline.{stage}"), stage)()
+        project.work("ingest", "augment", "extract", "train", "evaluate")
         found["frozen"] = project.report("metrics")["test"]["accuracy"]
         for way, settings in WAYS.items():
             project.set(finetune=settings)
-            took = cost(importlib.import_module("pipeline.finetune").finetune)
+            took = cost(lambda: project.work("finetune"))
             report = project.report("finetune")
             alone = {name: report["test"][name] for name in ("frozen", "finetuned")}
             taken = report["taken"]

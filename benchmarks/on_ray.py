@@ -15,16 +15,13 @@ import ctypes
 import os
 import resource
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from benchmarks.harness import ROOT, draw, need, ratios, spread, table
+from benchmarks.harness import ROOT, Project, draw, need, ratios, spread, table
 
 SLEEP_S = 0.5  # for a piece of 32 pictures: a GPU of 64 a second
 SIZES = (1, 2, 4, 8, 16)
@@ -45,40 +42,19 @@ def processor_s(work: Callable[[], None]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def extract(folder: Path, store: Path, runner: str, ray: Any = None) -> None:
+def extract(made: Project, runner: str, ray: Any = None) -> None:
     """From an empty store."""
-    for file in store.glob("features-*"):
+    for file in made.store.glob("features-*"):
         file.unlink()
-    shutil.rmtree(folder / "data" / "features", ignore_errors=True)
-    document = yaml.safe_load((folder / "params.yaml").read_text())
-    document["cluster"] = {"runner": runner, "address": ADDRESS}
-    (folder / "params.yaml").write_text(yaml.safe_dump(document))
+    shutil.rmtree(made.folder / "data" / "features", ignore_errors=True)
+    made.set(cluster={"runner": runner, "address": ADDRESS})
     command = [sys.executable, "-m", "pipeline.extract"]
-    environment = os.environ | {"HEADSTART_STORE": str(store), "PYTHONPATH": str(ROOT)}
     if ray is None:
-        subprocess.run(command, cwd=folder, env=environment, check=True)
+        made.run(*command)
     else:
-        done = ray.run(*command, cwd=folder, environment=environment)
+        done = ray.run(*command, cwd=made.folder, environment=made.environment)
         print(done.stdout, done.stderr, flush=True)
         assert done.returncode == 0, done.stderr
-
-
-def project(scratch: Path, pictures: int) -> tuple[Path, Path]:
-    """Pictures, ingested, and where the store is."""
-    folder, store = scratch / "project", scratch / "store"
-    for name, numbers in (("a", range(0, pictures, 2)), ("b", range(1, pictures, 2))):
-        (folder / "data" / "raw" / "shapes" / name).mkdir(parents=True)
-        draw(folder / "data" / "raw" / "shapes" / name, numbers)
-    (folder / "reports").mkdir()
-    document = yaml.safe_load((ROOT / "params.yaml").read_text())
-    document["ingest"] |= {"source": "folder", "path": "data/raw/shapes"}
-    document["augment"]["views"] = 0
-    (folder / "params.yaml").write_text(yaml.safe_dump(document))
-    environment = os.environ | {"HEADSTART_STORE": str(store), "PYTHONPATH": str(ROOT)}
-    for stage in ("ingest", "augment"):
-        command = [sys.executable, "-m", f"pipeline.{stage}"]
-        subprocess.run(command, cwd=folder, env=environment, check=True)
-    return folder, store
 
 
 def overhead(scratch: Path, pictures: int, rounds: int) -> str:
@@ -86,20 +62,23 @@ def overhead(scratch: Path, pictures: int, rounds: int) -> str:
     from tests.ray_cluster import cluster
 
     ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
-    folder, store = project(scratch, pictures)
+    draw(scratch / "drawn", range(pictures))
+    made = Project(scratch, scratch / "drawn", augment={"views": 0})
+    made.stages("ingest", "augment")
+    store = str(made.store)
 
     def by_ray() -> None:
-        with cluster(HEADSTART_STORE=str(store)) as ray:
+        with cluster(HEADSTART_STORE=store) as ray:
             ray.start_node()
-            extract(folder, store, "ray", ray)
+            extract(made, "ray", ray)
 
     def empty_cluster() -> None:
-        with cluster(HEADSTART_STORE=str(store)) as ray:
+        with cluster(HEADSTART_STORE=store) as ray:
             ray.start_node()
 
-    extract(folder, store, "local")  # which exports the network
+    extract(made, "local")  # which exports the network
     works: dict[str, Callable[[], None]] = {
-        "threads": lambda: extract(folder, store, "local"),
+        "threads": lambda: extract(made, "local"),
         "Ray, two nodes of a CPU": by_ray,
         "Ray started and stopped": empty_cluster,
     }

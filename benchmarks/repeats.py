@@ -21,14 +21,11 @@ import numpy as np
 
 from benchmarks.harness import Project, in_turns, table
 from benchmarks.sweep import made_up
-from pipeline.augment import augment
 from pipeline.evaluate import evaluate
-from pipeline.extract import extract
 from pipeline.heads.fit import fit_heads, refit
 from pipeline.heads.hyperparameters import Hyperparameters, from_used
 from pipeline.heads.subsets import on_subsets
 from pipeline.heads.trained import Schedule
-from pipeline.ingest import ingest
 from pipeline.tables.features import Split
 from pipeline.train import train
 
@@ -63,8 +60,7 @@ def beside_brute_force(
     with project.inside():
         for seed in range(1, runs + 1):
             project.set(ingest={"seed": seed})
-            for stage in (ingest, augment, extract, train, evaluate):
-                stage()
+            project.work("ingest", "augment", "extract", "train", "evaluate")
             found.append(project.report("metrics")["test"]["accuracy"])
         costs = in_turns(3, {"train": train, "none": evaluate})
         project.set(evaluate={"repeats": REPEATS})

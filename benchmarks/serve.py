@@ -11,13 +11,9 @@ flood of 500 clients against 64 places.
 
 import asyncio
 import itertools
-import socket
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -25,32 +21,12 @@ import httpx
 import numpy as np
 import onnxruntime
 
-from benchmarks.harness import CORES, ENVIRONMENT, cost, table
+from benchmarks.doors import served
+from benchmarks.harness import CORES, cost, table
 from pipeline.backbones import exports
 from pipeline.serving.classifier import Classifier
 
 CLIENTS, FLOOD = (1, 8, 64), 500
-
-
-@contextmanager
-def serving(project: Path, *arguments: str) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "headstart", "serve", "bundle", "--port", str(port)]
-    process = subprocess.Popen([*command, *arguments], cwd=project, env=ENVIRONMENT)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        while True:
-            try:
-                httpx.get(f"{address}/health")
-                break
-            except httpx.TransportError:
-                time.sleep(0.1)
-        yield address
-    finally:
-        process.terminate()
-        process.wait()
 
 
 async def ask(
@@ -115,13 +91,15 @@ def measure(project: Path, folder: Path, seconds: float = 10.0) -> str:
     alone = repeated(lambda: classifier.answer(next(again)), seconds)
     base = len(alone) / sum(alone)
     rows = [row("in the process, one at a time", alone, sum(alone), base)]
-    with serving(project) as address:
+    with served(project) as server:
+        address = server.address
         for clients in CLIENTS:
             latencies, statuses, took = asyncio.run(ask(address, bodies, clients, seconds))
             assert set(statuses) == {200}, statuses
             plural = "s" * (clients > 1)
             rows.append(row(f"served, {clients} client{plural}", latencies, took, base))
-    with serving(project, "--waiting", "64") as address:
+    with served(project, "--waiting", "64") as server:
+        address = server.address
         _, statuses, _ = asyncio.run(ask(address, bodies, FLOOD, seconds / 2))
         after, recovered, took = asyncio.run(ask(address, bodies, 8, seconds / 2))
     assert set(statuses) == {200, 429}, statuses

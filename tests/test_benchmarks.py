@@ -79,7 +79,8 @@ SMALLEST = {
     "learning": ("PICTURES --part frozen --set hymenoptera", "SETS = ('hymenoptera',)"),
     "lora": (
         "--part 20",
-        FEW_TITLES + "SIZES, MOST = (20,), 60",
+        FEW_TITLES
+        + "SIZES, MOST = (20,), 60; WAYS = {k: v | {'epochs': 1} for k, v in WAYS.items()}",
     ),
     "many_classes": (
         "--classes 8",
