@@ -164,7 +164,7 @@ def trial(pair: Pair, seed: int, unlabelled: int) -> dict[str, Any]:
 def kept(every: Iterable[Pair], seeds: range, unlabelled: int) -> dict[str, list[dict[str, Any]]]:
     """The draws of each pair, which are computed where they are not kept."""
     known = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-    found = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for pair in every:
         found[pair.name] = []
         for seed in seeds:
@@ -194,8 +194,8 @@ def gain(trials: list[dict[str, Any]], ways: list[str]) -> tuple[float, float, f
         wrong = one["examples"] - one["right"]
         before += "1" * one["right"] + "0" * wrong
         after += "0" * lost + "1" * (one["right"] - lost + gained) + "0" * (wrong - gained)
-    frames = [pd.DataFrame({"label": "1", "predicted": [*told]}) for told in (before, after)]
-    compared = paired.compare(*frames, "accuracy", False, 0.03, 15)
+    old, new = (pd.DataFrame({"label": "1", "predicted": [*one]}) for one in (before, after))
+    compared = paired.compare(old, new, "accuracy", False, 0.03, 15)
     assert compared is not None
     mean, spread = float(np.mean(gains)), float(np.std(gains, ddof=1))
     reach = spread / math.sqrt(len(gains)) * float(stats.t.ppf(0.975, len(gains) - 1))

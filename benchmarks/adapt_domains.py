@@ -9,7 +9,7 @@ import io
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -173,7 +173,7 @@ def digits(fonts: dict[str, list[Path]]) -> dict[str, Domain]:
             small = large.crop(box).resize((8, 8), Image.Resampling.BOX)
             printed.append(small)
             labels.append(digit)
-    vectors = [
+    vectors: list[Any] = [
         np.stack([255 - np.asarray(one, np.float32) for one in many]) / 255 * 16
         for many in (hand, printed)
     ]

@@ -1,28 +1,202 @@
-"""What it costs that an answer tells how usual the example is and which classes it may be.
+"""Answers: on the command line, over HTTP, and what their parts cost."""
 
-    python -m benchmarks answers ../shared/data/hymenoptera [--rounds ROUNDS]
-
-A bundle of pictures and one of vectors, each as it is and with the keys `usual` and `sets` taken
-out of `bundle.json`. Both answer about the same examples, one after another on one thread, in
-turns; microseconds are those of the processor. The bank has as many rows as a bank may have: rows
-of random directions are put behind the training examples.
-"""
-
+import asyncio
+import itertools
 import json
 import shutil
 import statistics
 import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import httpx
 import numpy as np
+import onnxruntime
+import pandas as pd
 from safetensors.numpy import load_file, save_file
 
-from benchmarks.harness import Project, ratios, spread, table
+from benchmarks.doors import served
+from benchmarks.extract import end_to_end
+from benchmarks.harness import CORES, Project, cost, in_turns, ratios, spread, table
+from pipeline import kinds
+from pipeline.backbones import engines, exports
+from pipeline.core import params
+from pipeline.core.paths import MANIFEST, PLAN
 from pipeline.kinds.vector.parse import npy
-from pipeline.serving import usual
+from pipeline.runners.wanted import every_view
+from pipeline.serving import predict, usual
 from pipeline.serving.classifier import Classifier
+from pipeline.tables.manifest import read_manifest
+
+# predict
 
 STAGES = ("ingest", "augment", "extract", "train", "evaluate", "bundle")
+GOAL = 0.9
+
+
+def extracted() -> float:
+    """Seconds that `extract` takes for one view of each picture."""
+    settings = params.load(kinds.schema).extract
+    engine = engines.open_engine(settings, kinds.named("image"))
+    table = every_view(read_manifest(MANIFEST), pd.read_parquet(PLAN), engine)
+    return end_to_end(table, engine, settings.batch_size)
+
+
+def predicted(classifier: Classifier, heat_maps: Path | None, neighbours: int) -> float:
+    """Seconds that `predict` takes for the same pictures."""
+    paths = [Path(path) for path in read_manifest(MANIFEST)["path"]]
+    start = time.perf_counter()
+    rows = list(predict.rows(classifier, paths, heat_maps, neighbours))
+    took = time.perf_counter() - start
+    assert not any(row["error"] for row in rows)
+    return took
+
+
+def measure_predict(scratch: Path, pictures: Path, rounds: int = 4) -> str:
+    """Pictures a second of `headstart predict` beside the extractor's own.
+
+    In one run and in turns: `extract.compute` on the folder's pictures, a view each, into an empty
+    store, and `predict.rows` on the same files with a bundle trained on them, without reasons and
+    with heat maps and neighbours. Both on every core. The best of the rounds counts.
+    """
+    project = Project(scratch, pictures, augment={"views": 0})
+    project.stages(*STAGES)
+    with project.inside():
+        classifier = Classifier(Path("bundle"), explains=True)
+        count = len(read_manifest(MANIFEST))
+        works = {
+            "extract, a view of each": extracted,
+            "predict": lambda: predicted(classifier, None, 0),
+            "with heat maps and 5 neighbours": lambda: predicted(classifier, scratch / "maps", 5),
+        }
+        took = in_turns(rounds, works)
+    rates = {name: count / min(cost.gave for cost in costs) for name, costs in took.items()}
+    first, ours, _ = rates.values()
+    rows = [(name, rate, rate / first) for name, rate in rates.items()]
+    return f"""# Prediction on {CORES} CPU cores, {count} pictures
+
+EfficientNet-Lite0 at 224 pixels, a view a picture. Pictures per second, the best of {rounds}
+rounds taken in turns.
+
+{table("| pictures a second {:.1f} | over extract {:.2f}", rows)}
+
+The goal is {GOAL} of extract's rate: {"reached" if ours / first >= GOAL else "not reached"}.
+"""
+
+
+# serve
+
+CLIENTS, FLOOD = (1, 8, 64), 500
+
+
+async def ask(
+    address: str, bodies: list[bytes], clients: int, seconds: float
+) -> tuple[list[float], Counter[int], float]:
+    """Latencies of the answers, counts of the statuses, and how long it took."""
+    latencies: list[float] = []
+    statuses: Counter[int] = Counter()
+    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
+    async with httpx.AsyncClient(limits=limits, timeout=120) as client:
+        begin = time.perf_counter()
+
+        async def one(number: int) -> None:
+            while time.perf_counter() < begin + seconds:
+                number += clients
+                start = time.perf_counter()
+                reply = await client.post(
+                    f"{address}/predict", content=bodies[number % len(bodies)]
+                )
+                statuses[reply.status_code] += 1
+                if reply.status_code == 200:
+                    latencies.append(time.perf_counter() - start)
+
+        await asyncio.gather(*(one(number) for number in range(clients)))
+        return latencies, statuses, time.perf_counter() - begin
+
+
+def repeated(work: Callable[[], object], long: float) -> list[float]:
+    """Seconds of each call, one after the other for so long."""
+    begin, found = time.perf_counter(), []
+    while time.perf_counter() < begin + long:
+        found.append(cost(work).wall)
+    return found
+
+
+def batched(classifier: Classifier, seconds: float) -> dict[int, float]:
+    """Views a second of the backbone on one core, by the size of its batches."""
+    backbone = classifier.about["backbone"]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    file = exports.exported(backbone["name"], backbone["weights"])
+    session = onnxruntime.InferenceSession(file, options)
+    side = classifier.about["preprocessing"]["crop"]
+    rates = {}
+    for size in (1, 8, 32):
+        views = np.random.default_rng(0).integers(0, 256, (size, side, side, 3), dtype=np.uint8)
+        took = repeated(partial(session.run, ["features"], {"pictures": views}), seconds)
+        rates[size] = size * len(took) / sum(took)
+    return rates
+
+
+def row(name: str, latencies: list[float], took: float, base: float) -> tuple[object, ...]:
+    rate = len(latencies) / took
+    return name, rate, rate / base, *(1000 * np.percentile(latencies, (50, 95, 99)))
+
+
+def measure_serve(project: Path, folder: Path, seconds: float = 10.0) -> str:
+    """Throughput and latency of `headstart serve`.
+
+        python -m benchmarks answers serve PROJECT FOLDER
+
+    PROJECT is a folder in which `bundle/` lies, FOLDER holds pictures. A server in a process of
+    its own is asked by 1, 8 and 64 clients at once, each of which asks again as soon as it is
+    answered, over connections that stay open. Beside it, in this process: the same pictures one at
+    a time through `Classifier.answer`, and the backbone alone in batches, which says what batching
+    could win. Then a flood of 500 clients against 64 places.
+    """
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in (".jpg", ".png"))
+    bodies = [file.read_bytes() for file in files[:200]]
+    classifier = Classifier(project / "bundle")
+    again = itertools.cycle(bodies)
+    alone = repeated(lambda: classifier.answer(next(again)), seconds)
+    base = len(alone) / sum(alone)
+    rows = [row("in the process, one at a time", alone, sum(alone), base)]
+    with served(project) as server:
+        address = server.address
+        for clients in CLIENTS:
+            latencies, statuses, took = asyncio.run(ask(address, bodies, clients, seconds))
+            assert set(statuses) == {200}, statuses
+            plural = "s" * (clients > 1)
+            rows.append(row(f"served, {clients} client{plural}", latencies, took, base))
+    with served(project, "--waiting", "64") as server:
+        address = server.address
+        _, statuses, _ = asyncio.run(ask(address, bodies, FLOOD, seconds / 2))
+        after, recovered, took = asyncio.run(ask(address, bodies, 8, seconds / 2))
+    assert set(statuses) == {200, 429}, statuses
+    assert set(recovered) == {200}, recovered
+    sizes = batched(classifier, seconds / 4)
+    batches = ", ".join(f"{rate:.1f} in batches of {size}" for size, rate in sizes.items())
+    columns = "| pictures a second {:.1f} | over one at a time {:.2f}"
+    return f"""# Serving on {CORES} CPU cores, {len(bodies)} pictures
+
+EfficientNet-Lite0 at 224 pixels, {seconds:g} seconds a line, in one run. The clients run on the
+same cores.
+
+{table(columns + " | median ms {:.0f} | 95 % ms {:.0f} | 99 % ms {:.0f}", rows)}
+
+A flood of {FLOOD} clients against 64 places: {statuses[200]} answered, {statuses[429]:,} refused
+with 429, no other status; right after it 8 clients get {len(after) / took:.1f} a second, all with
+200.
+
+Putting requests into batches would win nothing: on one core the backbone makes {batches}
+a second.
+"""
+
+
+# parts
+
 EXAMPLES = 40
 
 
@@ -50,7 +224,7 @@ def bundles(scratch: Path, name: str, made: Project) -> tuple[Classifier, Classi
     return Classifier(own), Classifier(before)
 
 
-def row(
+def row_of_costs(
     name: str, both: tuple[Classifier, Classifier], data: list[bytes], rounds: int
 ) -> list[str]:
     """A row of the table."""
@@ -67,7 +241,16 @@ def row(
     return [name, *shown, spread(ratios(after, before), "{:.3f}")]
 
 
-def measure(scratch: Path, hymenoptera: Path, rounds: int = 20) -> str:
+def measure_parts(scratch: Path, hymenoptera: Path, rounds: int = 20) -> str:
+    """What it costs that an answer tells how usual the example is and which classes it may be.
+
+        python -m benchmarks answers parts ../shared/data/hymenoptera [--rounds ROUNDS]
+
+    A bundle of pictures and one of vectors, each as it is and with the keys `usual` and `sets`
+    taken out of `bundle.json`. Both answer about the same examples, one after another on one
+    thread, in turns; microseconds are those of the processor. The bank has as many rows as a bank
+    may have: rows of random directions are put behind the training examples.
+    """
     quick = {"augment": {"views": 0}, "evaluate": {"bootstrap": 10}}
     pictures = Project(scratch / "pictures", hymenoptera, **quick)
     vectors = Project(scratch / "vectors")
@@ -79,8 +262,8 @@ def measure(scratch: Path, hymenoptera: Path, rounds: int = 20) -> str:
     random = np.random.default_rng(0)
     of_vectors = [npy(random.random(64).astype(np.float32) * 16) for _ in range(50 * EXAMPLES)]
     rows = [
-        row("pictures", bundles(scratch, "pictures", pictures), of_pictures, rounds),
-        row("vectors", bundles(scratch, "vectors", vectors), of_vectors, rounds),
+        row_of_costs("pictures", bundles(scratch, "pictures", pictures), of_pictures, rounds),
+        row_of_costs("vectors", bundles(scratch, "vectors", vectors), of_vectors, rounds),
     ]
     columns = "bundle of | before, µs an answer | with both | more | ratio"
     return PAGE.format(rows=table(columns, rows), rounds=rounds, most=usual.MOST)
@@ -97,3 +280,10 @@ rounds in turns, the median with the least and the most.
 The goal is a ratio below 1.1 for `predict`. An answer about a vector takes so little itself that
 the distance to {most:,} examples shows.
 """
+
+
+PARTS = {
+    "predict": measure_predict,
+    "serve": measure_serve,
+    "parts": measure_parts,
+}

@@ -144,7 +144,7 @@ def run(scratch: Path, name: str, examples: list[Example], **changes: Any) -> Ru
     places = []
     for number, site in enumerate([*SITES, "server"]):
         (scratch / name / site).mkdir(parents=True)
-        place = Place(scratch / name / site, exported=exported)
+        place = Place(scratch / name / site, None, exported)
         if kind == "text":
             shutil.copy(ROOT / "examples" / "text" / "params.yaml", place.folder)
         place.set(augment={"views": 0}, **changes)
@@ -251,6 +251,7 @@ def exactness(run: Run, decay: float) -> list[Any]:
     of_train = trained.logits(test.features).astype(np.float64)
     ours = (got * scale).argmax(axis=1)
     losses = []
+    logits: Any
     for logits in (of_train, joined.head(scale).logits(test.features)):
         shares = probabilities(logits)[np.arange(len(test.labels)), test.labels]
         losses.append(float(-np.log(shares).mean()))
@@ -327,7 +328,7 @@ def surfaces(scratch: Path) -> list[Example]:
 
 
 def insects(folder: Path) -> list[Example]:
-    found = []
+    found: list[Example] = []
     for file in sorted(folder.glob("*/*/*.jpg")):
         drawn = np.random.default_rng(len(found)).random() < 0.2
         split = "test" if file.parent.parent.name == "val" else "val" if drawn else "train"
@@ -357,11 +358,11 @@ def digits() -> tuple[list[Split], list[str], Split]:
 
 
 def measure(hymenoptera: Path, scratch: Path) -> str:
-    image = {
+    image: dict[str, dict[str, Any]] = {
         "ingest": {"kind": "image"},
         "extract": {"backbone": "efficientnet_lite0", "batch_size": 8},
     }
-    of_text = {
+    of_text: dict[str, dict[str, Any]] = {
         "ingest": {"kind": "text"},
         "extract": {"backbone": "minilm_l6_v2", "batch_size": 32},
     }

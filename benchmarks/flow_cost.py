@@ -19,7 +19,6 @@ from flows import server
 CLEAR = "from pipeline.store.vectors import open_store; open_store().clear()"
 STAGE = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.argv[1])"
 FLOW = (sys.executable, "-m", "flows.run")
-SETTINGS: dict[str, dict[str, object]] = {}  # parameters other than those of the default run
 LOCKED = "database is locked"
 
 
@@ -51,7 +50,7 @@ def measure(scratch: Path, turns: int = 9, full: int = 3, parallel: int = 50) ->
     for environment in (os.environ, ENVIRONMENT):
         environment.pop("PREFECT_API_URL", None)
         environment["PREFECT_HOME"] = str(scratch / "home")
-    copy = Repository(scratch, **SETTINGS)
+    copy = Repository(scratch)
     copy.run("dvc", "repro")
     alone = copy.run(*FLOW, "--force").wall
     log = scratch / "server.log"

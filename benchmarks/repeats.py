@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import Project, in_turns, table
-from benchmarks.sweep import made_up
+from benchmarks.heads import made_up
 from pipeline.evaluate import evaluate
 from pipeline.heads.fit import fit_heads, refit
 from pipeline.heads.hyperparameters import Hyperparameters, from_used

@@ -143,16 +143,16 @@ def measure(scratch: Path, few: int = 20_000, many: int = 80_000) -> str:
     a_file, a_gigabyte = dvc(scratch)
     manifest = (scratch / str(many) / "project/data/manifest.parquet").stat().st_size / many
     listed = 23.4  # bytes an object: a listing of 10,000 takes 234 kB (bucket.md)
-    read = page("bucket", "first", 3) / 10_000  # seconds of processor an object
-    known = page("bucket", "nothing new", 3) / 10_000
-    decoded = 2 / page("extract_cpu", "onnxruntime", 2)  # seconds of a core a picture
-    computed = 2 / page("extract_cpu", "onnxruntime", 4)  # and a view
+    read = page("stores", "first", 3) / 10_000  # seconds of processor an object
+    known = page("stores", "nothing new", 3) / 10_000
+    decoded = 2 / page("extract", "onnxruntime", 2)  # seconds of a core a picture
+    computed = 2 / page("extract", "onnxruntime", 4)  # and a view
     # Stages that hold a table of the examples, with one view of a training example.
     tables = {
         stage: 2**20 * (page("memory", stage, 2) - page("memory", stage, 1)) / 19_000
         for stage in ("ingest", "augment", "extract")
     }
-    text = (ROOT / "benchmarks" / "shared_store.md").read_text().split("## 1,000,000 keys")[1]
+    text = (ROOT / "benchmarks" / "stores.md").read_text().split("## 1,000,000 keys")[1]
     row = re.search(r"^\| held: all.*$", text, re.MULTILINE)
     assert row
     a_key = float(row[0].split("|")[5]) / MILLION
@@ -221,8 +221,8 @@ Of processor time `dvc add` takes {1000 * a_file:.2f} ms a file, and {a_gigabyte
 
 ## Extrapolated, with {VIEWS} augmented views of each training example
 
-Rates of reading, decoding, computing and looking up are those of `bucket.md`, `extract_cpu.md` and
-`shared_store.md`; memory of `ingest`, `augment` and `extract` is that of `memory.md`. Nothing was
+Rates of reading, decoding, computing and looking up are those of `stores.md` and `extract.md`;
+memory of `ingest`, `augment` and `extract` is that of `memory.md`. Nothing was
 run at these sizes.
 
 {table("what | ten million | a billion", amounts)}

@@ -23,7 +23,7 @@ MANY = 100
 MOST_ITERATIONS = 500
 # The objective may lie above its minimum by this share of itself, as a Newton step estimates, which
 # tells about half. Where scikit-learn stops by its own rule, it lay 0.004 above with 1,200 classes
-# (benchmarks/many_classes.md), and far less on small sets; there a pass costs nothing.
+# (benchmarks/heads.md), and far less on small sets; there a pass costs nothing.
 TOLERANCE, TOLERANCE_OF_SMALL = 1e-3, 2e-5
 SMALL = 2**32  # rows x classes x features
 COARSE = 10  # times the tolerance, while only some axes are seen

@@ -4,7 +4,7 @@ An example is answered by one thread on one core, from decoding to answer, as `p
 Plain answers have a thread a core. What takes long, which is to explain and to show, has threads
 and places of its own, one fewer, so that a plain answer never waits for it. What takes much memory
 is answered alone. Waiting requests are not put together into batches: a core answers as many
-examples a second one by one as in batches (benchmarks/serve.md), and nobody waits for others.
+examples a second one by one as in batches (benchmarks/answers.md), and nobody waits for others.
 """
 
 import asyncio

@@ -4,7 +4,7 @@ The distance is that to the k-th nearest training example, of features of length
 and Li, "Out-of-distribution detection with deep nearest neighbors", ICML 2022). An example is
 unusual where it is farther than 95 % of the validation examples are, which no training example is
 one of. The nearest one (k = 1) tells best in small sets, and every class has one
-(benchmarks/none_of_these.md).
+(benchmarks/sets.md).
 
 So that an answer stays quick, the distance is taken to no more than 1,000 examples: the bank, the
 first rows of the bundle's neighbours.

@@ -8,7 +8,7 @@ float32 vector. The store is a cache outside the project, shared by the user's c
 `dvc exp run --temp`: deleting it costs time, never correctness.
 
 It is one SQLite file in WAL mode. LMDB reads two to four times as fast and writes as fast or up
-to three times (`benchmarks/store_backends.md`), but SQLite already gives 50,000 features in two
+to three times (`benchmarks/stores.md`), but SQLite already gives 50,000 features in two
 seconds, which a backbone on two cores takes minutes to compute; it comes with Python, its file
 grows and shrinks with what is in it, and a truncated or overwritten file is an error that can be
 caught: LMDB maps the file into memory, where the same damage kills the process.

@@ -118,7 +118,7 @@ def test_mixed_files_give_the_views_of_the_cpu_in_the_order_asked(photograph: Im
     asked = list(zip(files, [PLAN, PLAN[:1], PLAN[2:4], PLAN[1:2], PLAN[3:], PLAN], strict=True))
     seen = gpu.make_views(asked, SMALL, DEVICE).cpu().numpy().astype(int)
     wanted = np.concatenate([on_cpu(data, plan, SMALL) for data, plan in asked])
-    # On a GPU, nvJPEG's colours at sharp edges; `benchmarks/gpu_extract.md` has the estimate.
+    # On a GPU, nvJPEG's colours at sharp edges; `benchmarks/extract.md` has the estimate.
     largest, mean = (60, 2) if HAS_CUDA else (1, 0.01)
     assert np.abs(seen - wanted).max() <= largest
     assert np.abs(seen - wanted).mean() < mean

@@ -1,0 +1,554 @@
+"""Extraction and its engines on the CPU and on a GPU, against their parts and other ways."""
+
+import io
+import itertools
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import chdir
+from functools import partial
+from itertools import product, repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx as onnx_file
+import onnxruntime
+import pandas as pd
+import torch
+import torchvision
+from numpy.typing import NDArray
+from onnxruntime import quantization
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from timm.data import create_transform, resolve_model_data_config
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.harness import CORES, ROOT, Project, cost, draw, in_turns, optional, seconds, table
+from pipeline import kinds
+from pipeline.backbones import catalogue, engines
+from pipeline.backbones.engines.cuda_graph import Graph, record
+from pipeline.backbones.engines.engine import Engine
+from pipeline.backbones.onnx_export import export
+from pipeline.core import params
+from pipeline.core.errors import DeviceError
+from pipeline.core.files import digest, read
+from pipeline.kinds import Preprocessing
+from pipeline.kinds.image import preprocess, views
+from pipeline.kinds.image.views import ORIGINAL, View
+from pipeline.runners.threads import compute
+from pipeline.runners.wanted import every_view
+from pipeline.store.vectors import FeatureStore
+
+# cpu
+
+
+def views_of(files: Sequence[Path], count: int, engine: Engine) -> pd.DataFrame:
+    """Each picture, once, and so many augmented views of it."""
+    digests = [digest(file.read_bytes()) for file in files]
+    manifest = pd.DataFrame({"digest": digests, "path": map(str, files)}).drop_duplicates("digest")
+    settings = params.load(kinds.schema, ROOT / "params.yaml").augment.model_copy(
+        update={"views": count}
+    )
+    plan = kinds.named("image").plan(manifest["digest"].tolist(), settings)
+    return every_view(manifest, plan, engine)
+
+
+def on_all_cores(work: Callable[..., object], tasks: Sequence[object]) -> float:
+    def run() -> None:
+        with ThreadPoolExecutor(CORES) as pool:
+            list(pool.map(work, tasks))
+
+    return seconds(run)
+
+
+def parts_alone(wanted: pd.DataFrame, engine: Engine, batch_size: int) -> dict[str, float]:
+    """Seconds for reading and decoding, for the views, and for the backbone, each on its own."""
+    files = list(dict.fromkeys(zip(wanted["path"], wanted["digest"], strict=True)))
+    side = engine.preprocessing.crop
+    scaled: dict[str, np.ndarray] = {}
+
+    def decode(file: tuple[str, str]) -> None:
+        path, expected = file
+        scaled[expected] = preprocess.base(read(Path(path), expected), engine.preprocessing)
+
+    planned = [(row.digest, View(*row[2:6])) for row in wanted.itertuples(index=False)]
+    seen = np.empty((len(planned), side, side, 3), np.uint8)
+
+    def transform(number: int) -> None:
+        name, view = planned[number]
+        seen[number] = preprocess.crop(views.apply(scaled[name], view), side)
+
+    spent = {"decode": on_all_cores(decode, files)}
+    spent["transform"] = on_all_cores(transform, range(len(planned)))
+    batches = [seen[i : i + batch_size] for i in range(0, len(seen), batch_size)]
+    spent["backbone"] = on_all_cores(engine.run, batches)
+    return spent
+
+
+def end_to_end(wanted: pd.DataFrame, engine: Engine, batch_size: int) -> float:
+    """Seconds of reading, checking, decoding, views, backbone and store."""
+    with tempfile.TemporaryDirectory() as folder, FeatureStore(Path(folder), None) as cache:
+        return seconds(lambda: compute(wanted, engine, cache, batch_size))
+
+
+class Files(Dataset[torch.Tensor]):
+    """What a user would write: Pillow, the model's own transform, one tensor a picture."""
+
+    def __init__(self, files: Sequence[str], transform: Callable[[Image.Image], torch.Tensor]):
+        self.files, self.transform = files, transform
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        with Image.open(self.files[number]) as picture:
+            return self.transform(picture.convert("RGB"))
+
+
+def peer(files: Sequence[str]) -> float:
+    network, _ = catalogue.lite_classifier("efficientnet_lite0", pretrained=True)
+    network.reset_classifier(0)  # type: ignore[operator]
+    transform = create_transform(**resolve_model_data_config(network), is_training=False)
+    loader = DataLoader(Files(files, transform), batch_size=32, num_workers=2)
+
+    def run() -> None:
+        with torch.inference_mode():
+            for batch in loader:
+                network(batch)
+
+    return seconds(run)
+
+
+def measure_cpu(scratch: Path, pictures: Path, rounds: int = 3) -> str:
+    """Extraction on the CPU against its parts alone, and against what a user would write.
+
+    Three rates of the same views in one run, each on all cores: Headstart's extract from a cold
+    store; the limit, in which decoding, transforming and the backbone each run alone and their
+    times are added up; and timm's model in PyTorch's eager mode behind a `DataLoader` of two
+    workers. In float32, and in bfloat16 where the processor has it. The best of the rounds counts:
+    the machine is noisy.
+    """
+    project = Project(scratch, pictures)
+    settings = params.load(kinds.schema, ROOT / "params.yaml").extract
+    rows = []
+    with project.inside():  # pictures are read from within a project only
+        files = sorted(project.raw.relative_to(project.folder).rglob("*.jpg"))
+        for precision, count in itertools.product(("float32", "bfloat16"), (0, 4)):
+            try:
+                engine = engines.open_engine(
+                    settings.model_copy(update={"precision": precision}), kinds.named("image")
+                )
+            except DeviceError as error:
+                print(f"{precision} is left out: {error}")
+                continue
+            wanted = views_of(files, count, engine)
+            n, work = len(wanted), (wanted, engine, settings.batch_size)
+            works: dict[str, Callable[[], Any]]
+            works = {"alone": partial(parts_alone, *work), "ours": partial(end_to_end, *work)}
+            if count == 0:
+                works["theirs"] = partial(peer, wanted["path"].tolist())
+            turns = in_turns(rounds, works)
+            took = {name: [cost.gave for cost in costs] for name, costs in turns.items()}
+            best = {part: min(one[part] for one in took["alone"]) for part in took["alone"][0]}
+            limit, mine = n / sum(best.values()), n / min(took["ours"])
+            theirs = n / min(took["theirs"]) if count == 0 else None
+            rates = (*(n / best[part] for part in best), limit, mine, mine / limit)
+            rows.append((engine.name, count + 1, *rates, theirs, theirs and mine / theirs))
+    columns = "engine | views a picture | decode alone {:.0f} | transform alone {:.0f}"
+    columns += " | backbone alone {:.1f} | the three added up {:.1f} | Headstart {:.1f}"
+    columns += " | Headstart over the three {:.2f} | timm, DataLoader, eager {:.1f}"
+    return f"""# Extraction on {CORES} CPU cores, {len(files)} pictures
+
+EfficientNet-Lite0 at 224 pixels, timm and PyTorch beside it, in float32. Views per second, the best
+of {rounds} rounds.
+
+{table(columns + " | Headstart over timm {:.1f}", rows)}
+"""
+
+
+# engines
+
+BATCH = 32
+NAME = "efficientnet_lite0"
+
+Pixels = NDArray[np.uint8]
+Features = NDArray[np.float32]
+Runs = Callable[[Pixels], Features]
+
+
+def read_folder(folder: Path, size: Preprocessing) -> tuple[Pixels, list[str]]:
+    files = sorted(folder.rglob("*.jpg"))
+    seen = [preprocess.crop(preprocess.base(file.read_bytes(), size), size.crop) for file in files]
+    return np.stack(seen), [file.parent.name for file in files]
+
+
+def batches(seen: Pixels) -> list[Pixels]:
+    return [seen[i : i + BATCH] for i in range(0, len(seen), BATCH)]
+
+
+def onnx(file: Path, threads: int, callers: int) -> Runs:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+    def run(seen: Pixels) -> Features:
+        with ThreadPoolExecutor(callers) as pool:
+            parts = pool.map(lambda b: session.run(["features"], {"pictures": b})[0], batches(seen))
+            return np.concatenate(list(parts))
+
+    return run
+
+
+def int8(file: Path, sample: Pixels, folder: Path) -> Path:
+    """ONNX Runtime's static quantization, calibrated on `sample`."""
+
+    left = iter([{"pictures": batch} for batch in batches(sample)])
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> dict[str, Pixels] | None:
+            return next(left, None)
+
+    prepared, quantized = folder / "prepared.onnx", folder / "int8.onnx"
+    quantization.quant_pre_process(file, prepared, skip_symbolic_shape=True)
+    quantization.quantize_static(
+        prepared,
+        quantized,
+        Reader(),
+        per_channel=True,
+        op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+    )
+    return quantized
+
+
+def openvino(file: Path, settings: dict[str, str]) -> Runs:
+    from openvino import AsyncInferQueue, Core
+
+    compiled = Core().compile_model(file, "CPU", settings)
+
+    def run(seen: Pixels) -> Features:
+        parts: dict[int, Features] = {}
+
+        def keep(request: Any, number: int) -> None:
+            parts[number] = request.get_output_tensor(0).data.copy()
+
+        queue = AsyncInferQueue(compiled)
+        queue.set_callback(keep)
+        for number, batch in enumerate(batches(seen)):
+            queue.start_async({"pictures": batch}, number)
+        queue.wait_all()
+        return np.concatenate([parts[number] for number in sorted(parts)])
+
+    return run
+
+
+def pytorch(module: torch.nn.Module, precision: torch.dtype) -> Runs:
+    module = module.to(memory_format=torch.channels_last)
+
+    def run(seen: Pixels) -> Features:
+        with torch.inference_mode(), torch.autocast("cpu", precision, precision != torch.float32):
+            return np.concatenate([module(torch.from_numpy(b)).numpy() for b in batches(seen)])
+
+    return run
+
+
+def accuracy(train: Features, labels: Sequence[str], test: Features, truth: Sequence[str]) -> float:
+    head = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+    return float(head.fit(train, labels).score(test, truth))
+
+
+def measure_engines(scratch: Path, pictures: Path, rounds: int = 3) -> str:
+    """What else could run the backbone on a CPU: rates, how far features move, what it costs.
+
+    All engines get the same views and as many threads as there are cores. Accuracy is that of a
+    logistic regression on the features of the set's `train`, on its `val`.
+    """
+    backbone = catalogue.load(NAME)
+    train, labels = read_folder(pictures / "train", backbone.preprocessing)
+    test, truth = read_folder(pictures / "val", backbone.preprocessing)
+    file = scratch / "backbone.onnx"
+    onnx_file.save(export(backbone), file)
+    most = {"PERFORMANCE_HINT": "THROUGHPUT"}
+    in_full, short = (most | {"INFERENCE_PRECISION_HINT": form} for form in ("f32", "bf16"))
+    engines = {
+        f"ONNX Runtime, {CORES} callers of one thread (the default)": onnx(file, 1, CORES),
+        f"ONNX Runtime, one caller of {CORES} threads": onnx(file, CORES, 1),
+        "ONNX Runtime, int8 (static, per channel)": onnx(
+            int8(file, train[:128], scratch), 1, CORES
+        ),
+        "PyTorch, channels last": pytorch(backbone.module, torch.float32),
+        "PyTorch, channels last, bfloat16": pytorch(backbone.module, torch.bfloat16),
+        "OpenVINO, defaults": openvino(file, {}),
+        "OpenVINO, throughput, float32": openvino(file, in_full),
+        "OpenVINO, throughput, bfloat16": openvino(file, short),
+    }
+    of_train = {title: run(train) for title, run in engines.items()}  # wakes them up too
+    costs = in_turns(rounds, {title: partial(run, test) for title, run in engines.items()})
+    first, rows = next(iter(costs.values())), []
+    reference = first[0].gave
+    for title, took in costs.items():
+        features = took[0].gave
+        fastest, default = (min(cost.wall for cost in each) for each in (took, first))
+        apart = np.linalg.norm(features - reference) / np.linalg.norm(reference)
+        right = accuracy(of_train[title], labels, features, truth)
+        moved = np.abs(features - reference).max()
+        rows.append((title, len(test) / fastest, default / fastest, moved, apart, right))
+    columns = "engine | views a second {:.0f} | over the default {:.2f} | largest difference {:.1e}"
+    columns += f" | relative (L2) {{:.1e}} | accuracy on {len(test)} {{:.4f}}"
+    return f"""# EfficientNet-Lite0 at 224 pixels on {CORES} CPU cores
+
+Backbone alone, batches of {BATCH}, the best of {rounds} rounds in turns. Features against the first
+row's.
+
+{table(columns, rows)}
+"""
+
+
+# gpu
+
+simplejpeg = optional("simplejpeg")
+
+GPU_BATCH = 256
+ROUNDS = 3  # of which the best counts
+BACKBONES = ("torchvision:resnet50", "efficientnet_lite0")
+PRECISIONS = ("float16", "bfloat16", "float32")
+SAMPLE = 64  # pictures whose features are compared
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+IMAGE = kinds.named("image")
+
+
+def opened(backbone: str, precision: str, device: str, weights: str = "random") -> Engine:
+    """PyTorch's engine for this backbone."""
+    changes: dict[str, Any] = {"backbone": backbone, "precision": precision, "device": device}
+    changes |= {"weights": weights, "batch_size": GPU_BATCH, "engine": "torch"}
+    asked = params.load(kinds.schema, ROOT / "params.yaml").extract.model_copy(update=changes)
+    return engines.open_engine(asked, IMAGE)
+
+
+def extract_rate(files: list[Path], views_each: int, engine: Engine) -> float:
+    """Views a second, end to end: reading, checking, decoding, views, backbone, store."""
+    wanted = views_of(files, views_each - 1, engine)
+    return len(wanted) / min(end_to_end(wanted, engine, GPU_BATCH) for _ in range(ROUNDS))
+
+
+def decoder_rate(files: list[Path], threads: int) -> float:
+    """Pictures a second through nvJPEG alone, from memory, on so many threads."""
+    from pipeline.kinds.image import gpu
+
+    data = [file.read_bytes() for file in files]
+    lists = [data[i : i + GPU_BATCH] for i in range(0, len(data), GPU_BATCH)]
+
+    def run() -> None:
+        with ThreadPoolExecutor(threads) as pool:
+            for decoded in pool.map(lambda part: gpu.decode(part, torch.device("cuda")), lists):
+                assert all(picture is not None for picture in decoded)
+        torch.cuda.synchronize()
+
+    run()
+    return len(data) / seconds(run, ROUNDS)
+
+
+def alone(run: Callable[..., object], side: int) -> float:
+    """Views a second of a backbone alone: a recorded one on views that are on the GPU."""
+    times = 100 if DEVICE == "cuda" else 1
+    views = np.zeros((GPU_BATCH, side, side, 3), np.uint8)
+
+    def work() -> None:
+        for _ in range(times):
+            if isinstance(run, Graph):
+                run._graph.replay()
+            else:
+                run(views)
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+
+    work()
+    return times * GPU_BATCH / seconds(work, ROUNDS)
+
+
+def compiled(name: str, precision: str) -> str | None:
+    """Views a second of the backbone compiled by `torch.compile`, and the seconds that cost."""
+    if DEVICE != "cuda":
+        return None
+    backbone = catalogue.load(name, "random")
+    side = backbone.preprocessing.crop
+    module = backbone.module.to("cuda", getattr(torch, precision))
+    faster: Any = torch.compile(module.to(memory_format=torch.channels_last), dynamic=False)
+    recorded = cost(lambda: record(faster, side, GPU_BATCH))
+    return f"{alone(recorded.gave, side):,.0f} ({recorded.wall:.0f} s)"
+
+
+def peer_rate(files: list[Path], precision: torch.dtype) -> float:
+    model = torchvision.models.resnet50(weights=None).eval().to(DEVICE, precision)
+    transform = torchvision.models.ResNet50_Weights.DEFAULT.transforms()
+    seen = Files(list(map(str, files)), transform)
+    workers = 16 if DEVICE == "cuda" else CORES
+    loader = DataLoader(
+        seen, batch_size=GPU_BATCH, num_workers=workers, pin_memory=DEVICE == "cuda"
+    )
+
+    def run() -> None:
+        with torch.inference_mode():
+            for batch in loader:
+                model(batch.to(DEVICE, precision, non_blocking=True)).cpu()
+
+    return len(files) / seconds(run)
+
+
+def distance(
+    name: str, got: NDArray[np.float32], wanted: NDArray[np.float32]
+) -> tuple[str, float, float, float, float]:
+    """A row: least and median cosine, largest distance over the length, largest difference."""
+    norm = np.linalg.norm(got, axis=1) * np.linalg.norm(wanted, axis=1)
+    cosine = (got * wanted).sum(axis=1) / norm
+    apart = np.linalg.norm(got - wanted, axis=1) / np.linalg.norm(wanted, axis=1)
+    return name, cosine.min(), float(np.median(cosine)), apart.max(), np.abs(got - wanted).max()
+
+
+DISTANCES = (
+    "features of EfficientNet-Lite0 | least cosine {:.6f} | median cosine {:.6f}"
+    " | largest relative distance {:.4f} | largest difference {:.4f}"
+)
+
+
+def grey_levels(between: str, some: NDArray[np.uint8], others: NDArray[np.uint8]) -> str:
+    """A sentence on how far pixels are apart."""
+    levels = np.abs(some.astype(int) - others)
+    return (
+        f"Grey levels between {between}: mean {levels.mean():.2f}, largest {levels.max()}, over 8"
+        f" in {(levels > 8).mean():.3%} of the values."
+    )
+
+
+def agreement(files: list[Path]) -> list[str]:
+    """Features made on the GPU beside those of the CPU: of the same views, and from the files."""
+    plain = opened("efficientnet_lite0", "float32", "cpu", "pretrained")
+    both: list[tuple[Any, ...]] = [ORIGINAL, View(10, 1.05)]
+    files_and_views = [(file.read_bytes(), both) for file in files[:SAMPLE]]
+    seen = plain.make_views(files_and_views)
+    parts = np.array_split(seen, -(-len(seen) // GPU_BATCH))
+    wanted = np.concatenate([plain.run(part) for part in parts])
+    rows = []
+    for precision in PRECISIONS:
+        engine = opened("efficientnet_lite0", precision, DEVICE, "pretrained")
+        made = engine.make_views(files_and_views)
+        for what, some in (("the CPU's views", seen), ("from the files", made)):
+            got = [engine.run(some[at : at + GPU_BATCH]) for at in range(0, len(some), GPU_BATCH)]
+            rows.append(distance(f"{precision}, {what}", np.concatenate(got), wanted))
+    between = "views made on the GPU and on the CPU"
+    return [
+        table(DISTANCES, rows),
+        grey_levels(between, np.asarray(torch.as_tensor(made).cpu()), seen),
+    ]
+
+
+def estimate_without_gpu(files: list[Path]) -> list[str]:
+    """The same by the CPU: PyTorch in each precision, and libjpeg repeating colours as nvJPEG."""
+    if simplejpeg is None:
+        return ["Colours as nvJPEG decodes them were left out: simplejpeg is not installed."]
+    backbone = catalogue.load("efficientnet_lite0")
+    size = backbone.preprocessing
+
+    def view_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        return preprocess.crop(preprocess.base(file.getvalue(), size), size.crop)
+
+    data = [file.read_bytes() for file in files[:SAMPLE]]
+    plain = np.stack([view_of(simplejpeg.decode_jpeg(d)) for d in data])
+    repeated = np.stack([view_of(simplejpeg.decode_jpeg(d, fastupsample=True)) for d in data])
+
+    def features(seen: NDArray[np.uint8], precision: str) -> NDArray[np.float32]:
+        module = catalogue.load("efficientnet_lite0").module.to(getattr(torch, precision))
+        with torch.inference_mode():
+            parts = [module(part) for part in torch.from_numpy(seen).split(16)]
+        return torch.cat(parts).numpy()
+
+    wanted, both = (
+        features(plain, "float32"),
+        {"the same views": plain, "colours repeated": repeated},
+    )
+    rows = [
+        distance(f"{precision}, {what}", features(both[what], precision), wanted)
+        for precision, what in list(product(("float32", "float16", "bfloat16"), both))[1:]
+    ]
+    between = "views by repeated and by interpolated colours"
+    return [table(DISTANCES, rows), grey_levels(between, plain, repeated)]
+
+
+def speed(files: list[Path]) -> list[str]:
+    on_gpu = DEVICE == "cuda"
+    decoder = max(decoder_rate(files, threads) for threads in (1, 4)) if on_gpu else None
+    most = decoder or float("inf")
+    rows = []
+    for name, precision in product(BACKBONES, PRECISIONS):
+        engine = opened(name, precision, DEVICE)
+        backbone = alone(engine.run, engine.preprocessing.crop)
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        one = extract_rate(files, 1, engine)
+        five = extract_rate(files[: len(files) // 2], 5, engine)
+        memory = torch.cuda.max_memory_reserved() / 1e9 if on_gpu else None
+        del engine
+        torch.cuda.empty_cache()
+        rates = (one, one / min(backbone, most), five, five / min(backbone, 5 * most))
+        rows.append((name, precision, backbone, compiled(name, precision), *rates, memory))
+        print(rows[-1], flush=True)
+    columns = "backbone | precision | backbone alone {:,.0f} | compiled (cost) | 1 view {:,.0f}"
+    columns += " | of the slower {:.2f} | 5 views {:,.0f} | of the slower {:.2f}"
+    plain, reduced = (peer_rate(files, precision) for precision in (torch.float32, torch.bfloat16))
+    return [
+        *([f"nvJPEG alone: {decoder:,.0f} pictures a second."] if decoder else []),
+        table(columns + " | GPU memory {:.1f} GB", rows),
+        "What a user would write, torchvision's ResNet-50 in eager mode behind a `DataLoader` of"
+        f" 16 workers: {plain:,.0f} pictures a second in float32, {reduced:,.0f} in bfloat16.",
+    ]
+
+
+def measure_gpu(scratch: Path, pictures: int = 8192) -> str:
+    """Extraction on a CUDA GPU against its parts alone, and against what a user would write.
+
+    JPEGs of 500×375 are cut from scikit-image's photographs. In one run: nvJPEG alone, each
+    backbone alone, and `extract` from a cold store at one and at five views a picture; then
+    torchvision's model behind a `DataLoader` of sixteen workers; then how far features on the GPU
+    are from the CPU's.
+
+    Without a GPU the same runs on the CPU with a few pictures, which shows that it runs and no
+    more. It also writes what can be had without: how far features move by a lower precision, and
+    by colours decoded as nvJPEG does (that needs `pip install simplejpeg`, and is left out without
+    it).
+    """
+    on_gpu = DEVICE == "cuda"
+    count = pictures if on_gpu else SAMPLE
+    with chdir(scratch):  # pictures are read from within a project only
+        numbers = [range(i, count, CORES) for i in range(CORES)]
+        with ProcessPoolExecutor(CORES) as pool:
+            list(pool.map(draw, repeat(Path()), numbers))
+        files = sorted(Path().rglob("*.jpg"))
+        card = torch.cuda.get_device_name() if on_gpu else "**No GPU was there: all on the CPU**"
+        blocks = [
+            f"{card}; {count:,} JPEGs of 500×375, batches of {GPU_BATCH},"
+            f" random weights; rates are views a second, the best of {ROUNDS}.",
+            *speed(files),
+            *agreement(files),
+        ]
+        if not on_gpu:
+            blocks += [
+                f"How far the features of {count} pictures are from those in float32 of views"
+                " decoded by libjpeg, computed on the CPU:",
+                *estimate_without_gpu(files),
+            ]
+        peak = cost(lambda: None).peak
+        blocks.append(f"The most memory of the process at any time: {peak / 1e3:.1f} GB.")
+    return "\n\n".join(["# Extraction on a GPU", *blocks]) + "\n"
+
+
+PARTS = {
+    "cpu": measure_cpu,
+    "engines": measure_engines,
+    "gpu": measure_gpu,
+}
