@@ -457,8 +457,7 @@ def with_groups(kind: str, what: str, draws: int) -> list[object]:
                 truth = wanted[first] if what == "sets" else np.zeros((first.sum(), 1))
                 test = Split(names, names, np.zeros(len(names), int), truth, new[first])
                 sets |= {"coverage": COVERAGE, "examples": len(of), "groups": 150}
-                keys = of_new[first].astype(str).tolist()
-                alarms += len(conformal.doubts(sets, answers, test, ["all"], keys=keys))
+                alarms += len(conformal.doubts(sets, answers, test, ["all"], groups=of_new[first]))
         each = [np.bincount(of_new, one) / np.bincount(of_new) for one in held]
         found.append([each[0].mean(), each[1].mean(), *large])
     figures = np.array(found)
