@@ -225,7 +225,7 @@ def test_a_clone_knows_the_reference_as_far_as_it_has_the_cache(
     toy.commit()
     template = tmp_path / "template"
     toy.run("git", "clone", "--quiet", str(toy.root), str(template))
-    with Toy(tmp_path / "clone", toy.api, template) as clone:
+    with Toy(tmp_path / "clone", toy.api, template, ":".join(toy.auth)) as clone:
         local = clone.root / ".dvc" / "config.local"
         local.write_text(f"[cache]\n    dir = {toy.root}/.dvc/cache\n")
         clone.run("dvc", "checkout")
