@@ -25,7 +25,7 @@ from pipeline.tables.manifest import read_manifest, task_in
 from pipeline.tables.task_names import CLASSIFICATION
 
 SITES = Path("sites")
-CONCENTRATION = 0.5  # of a class's shares at the sites; 100 would be nearly even
+CONCENTRATION = 0.5  # how unevenly a class is divided among the sites; 100 is nearly even
 
 
 def deal() -> None:

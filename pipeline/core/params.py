@@ -170,8 +170,8 @@ class IngestParams(Section):
     max_refused: Share = told(0.1, "stop when more than this share of the files is refused")
     classes_without_training: Literal["refuse", "leave_out"] = told(
         "refuse",
-        "classes and labels of which no training example tells anything: refuse ends the run,"
-        " leave_out goes on without them",
+        "classes without a training example, and labels that none or all of them have:"
+        " refuse ends the run, leave_out goes on without them",
     )
     range: (
         Literal["file", "type"]
