@@ -8,19 +8,10 @@ import base64
 import io
 import json
 import re
-from collections import defaultdict
 from collections.abc import Iterator
-from html import escape
 from pathlib import Path
 from typing import Any
 
-COLOURS = {
-    "ran": "#0072b2",
-    "tracked": "#0072b2",
-    "cached": "#009e73",
-    "failed": "#d55e00",
-    "not run": "#8a8a8a",
-}
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
 MANY = 12  # a folder with more pictures than this holds data, not figures
 LARGE = 300_000  # bytes above which a picture is made smaller before it goes to the server
@@ -32,20 +23,16 @@ def key(*words: str) -> str:
 
 
 def outcome(project: str, steps: dict[str, dict[str, Any]], report: Path | None) -> dict[str, Any]:
-    """Show what was reused and what was computed: the graph as a picture, then as a table.
+    """Show what was reused and what was computed, as a table.
 
     `steps` has for each stage its `upstream` stages, its `outcome` and a `message`.
     """
-    drawing = base64.b64encode(graph(steps).encode()).decode()
     rows = "\n".join(
         f"| {name} | {', '.join(step['upstream'])} | {step['outcome']} | {_cell(step['message'])} |"
         for name, step in steps.items()
     )
     link = f"\n\n[The report]({report.resolve().as_uri()}): `{report}`" if report else ""
-    text = (
-        f"![graph](data:image/svg+xml;base64,{drawing})\n\n"
-        f"| stage | after | outcome | |\n| --- | --- | --- | --- |\n{rows}{link}"
-    )
+    text = f"| stage | after | outcome | |\n| --- | --- | --- | --- |\n{rows}{link}"
     return _markdown(text, key(project, "outcome"), "What was reused and what was computed")
 
 
@@ -61,46 +48,6 @@ def _markdown(text: str, key: str, description: str) -> dict[str, Any]:
 
 def _cell(text: str) -> str:
     return (text.splitlines() or [""])[-1].replace("|", "\\|")
-
-
-def graph(steps: dict[str, dict[str, Any]]) -> str:
-    """The stages as an SVG drawing, each below what it needs and in its outcome's colour."""
-    depths: dict[str, int] = {}
-    for name, step in steps.items():  # upstream stages come first
-        depths[name] = 1 + max((depths[up] for up in step["upstream"]), default=-1)
-    rows: dict[int, list[str]] = defaultdict(list)
-    for name, depth in depths.items():
-        rows[depth].append(name)
-    width = 20 + 12 * max((len(name) for name in steps), default=0) + 60
-    places = {
-        name: (20 + column * (width + 30), 20 + depth * 80)
-        for depth, names in rows.items()
-        for column, name in enumerate(names)
-    }
-    shapes = []
-    for name, step in steps.items():
-        x, y = places[name]
-        for up in step["upstream"]:
-            from_x, from_y = places[up]
-            shapes.append(
-                f'<line x1="{from_x + width / 2}" y1="{from_y + 50}" x2="{x + width / 2}" '
-                f'y2="{y}" stroke="#8a8a8a" stroke-width="2"/>'
-            )
-    for name, step in steps.items():
-        x, y = places[name]
-        colour = COLOURS.get(step["outcome"], COLOURS["not run"])
-        shapes.append(
-            f'<rect x="{x}" y="{y}" width="{width}" height="50" rx="8" fill="{colour}"/>'
-            f'<text x="{x + width / 2}" y="{y + 22}" font-weight="bold">{escape(name)}</text>'
-            f'<text x="{x + width / 2}" y="{y + 40}" font-size="13">{step["outcome"]}</text>'
-        )
-    right = max((x for x, _ in places.values()), default=0) + width + 20
-    bottom = max((y for _, y in places.values()), default=0) + 70
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{right}" height="{bottom}" '
-        f'font-family="sans-serif" font-size="16" text-anchor="middle" fill="white">'
-        f'<rect width="100%" height="100%" fill="white"/>{"".join(shapes)}</svg>'
-    )
 
 
 def metrics(project: str, before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:

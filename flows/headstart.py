@@ -13,7 +13,6 @@ from prefect.states import Cancelled, Completed, Failed
 
 from flows import artifacts
 from flows.dvc.claim import Claim
-from flows.dvc.durations import Durations
 from flows.dvc.experiment import bring_home, copy_of
 from flows.dvc.pool import Pool
 from flows.dvc.project import check_project, working_copy
@@ -82,7 +81,7 @@ def headstart(
             cancellation.stop = pool.stop
             if overrides:
                 furnish(root, pool, overrides)
-            run = Run(place, pool, Durations(root), force)
+            run = Run(place, pool, force)
             if update:
                 submit(run, "update", "update", []).wait()
             if pull:

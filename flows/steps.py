@@ -18,7 +18,6 @@ from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import Task
 
 from flows.artifacts import key
-from flows.dvc.durations import Durations
 from flows.dvc.pool import Pool
 from pipeline.core.errors import MayPassError, StageError, StoppedError
 
@@ -33,7 +32,6 @@ class Run:
 
     root: Path
     pool: Pool
-    durations: Durations
     force: bool
     plan: dict[str, dict[str, Any]] = field(default_factory=dict)  # `process.plan`'s stages
     before: dict[str, Any] = field(default_factory=dict)  # the metrics that it found
@@ -121,7 +119,7 @@ def step(run: Run, name: str, do: str, request: dict[str, Any]) -> State[Any]:
     is not asked for again.
     """
     logger = get_run_logger()
-    stage = run.plan.get(name, {"changed": True, "upstream": [], "digest": ""})
+    stage = run.plan.get(name, {"changed": True, "upstream": []})
     result: dict[str, Any] = {"outcome": "unchanged"}
     if stage["changed"] or any(run.outcomes[up] != "unchanged" for up in stage["upstream"]):
         progress = _Progress()
@@ -141,21 +139,19 @@ def step(run: Run, name: str, do: str, request: dict[str, Any]) -> State[Any]:
         except MayPassError as error:
             run.outcomes[name], run.messages[name] = "failed", str(error)
             raise
-    return _note(run, name, result, stage["digest"])
+    return _note(run, name, result)
 
 
-def _note(run: Run, name: str, result: dict[str, Any], digest: str) -> State[Any]:
+def _note(run: Run, name: str, result: dict[str, Any]) -> State[Any]:
     run.outcomes[name] = outcome = result.get("outcome", "done")
     if outcome == "ran":
-        run.durations.note(name, result["digest"], result["seconds"])
         run.messages[name] = f"ran in {result['seconds']:.1f} s"
         return Completed(message=run.messages[name])
     if outcome not in {"unchanged", "restored"}:
         run.messages[name] = outcome
         return Completed(message=outcome)
-    what = "nothing to do" if outcome == "unchanged" else "brought back from DVC's run cache"
-    took = run.durations.words(name, result.get("digest", digest))
-    run.messages[name] = f"{what}; {took}"
+    nothing = outcome == "unchanged"
+    run.messages[name] = "nothing to do" if nothing else "brought back from DVC's run cache"
     return Completed(name="Cached", message=run.messages[name])
 
 

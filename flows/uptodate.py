@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 from flows import access, artifacts, server
 from flows.dvc.claim import Claim
-from flows.dvc.durations import Durations
 from flows.dvc.pool import ask_warm
 from pipeline.core.errors import BusyError, MayPassError, StageError
+
+NOTHING = "nothing to do"
 
 
 def noted(root: Path, api: str, targets: list[str], say: Callable[[str], object]) -> bool:
@@ -73,12 +74,10 @@ def _note(
     flow = prefect.post("flows/", name="headstart")["id"]
     begun = {"type": "RUNNING", "name": "Running"}
     run = prefect.post("flow_runs/", flow_id=flow, parameters={"targets": targets}, state=begun)
-    durations = Durations(root)
     ids: dict[str, str] = {}
     steps: dict[str, dict[str, Any]] = {}
     for stage in plan["stages"]:
         name, upstream = stage["name"], stage["upstream"]
-        message = f"nothing to do; {durations.words(name, stage['digest'])}"
         ids[name] = prefect.post(
             "task_runs/",
             flow_run_id=run["id"],
@@ -88,10 +87,10 @@ def _note(
             task_inputs={
                 "wait_for": [{"input_type": "task_run", "id": ids[up]} for up in upstream]
             },
-            state={"type": "COMPLETED", "name": "Cached", "message": message},
+            state={"type": "COMPLETED", "name": "Cached", "message": NOTHING},
         )["id"]
-        steps[name] = {"upstream": upstream, "outcome": "cached", "message": message}
-        print(f"{name}: cached; {message}")
+        steps[name] = {"upstream": upstream, "outcome": "cached", "message": NOTHING}
+        print(f"{name}: cached; {NOTHING}")
     report = artifacts.report(root, [out for stage in plan["stages"] for out in stage["outs"]])
     outcome = artifacts.outcome(root.name, steps, report)
     prefect.post("artifacts/", flow_run_id=run["id"], **outcome)

@@ -8,7 +8,6 @@ closes the pipe even after kill -9): the stage is then asked to stop and, if nee
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -38,7 +37,6 @@ from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.scm import SCMError, map_scm_exception
 from dvc.stage import Stage
 from dvc.stage.exceptions import StageCmdFailedError
-from dvc.stage.serialize import to_single_stage_lockfile
 from dvc.ui import ui
 from dvc.utils.hydra import apply_overrides
 from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError
@@ -73,7 +71,6 @@ def plan(repo: Repo, targets: list[str], force: bool) -> dict[str, Any]:
                         relative(repo, out.fs_path) for out in stage.outs if not out.use_cache
                     ],
                     "changed": changed[stage],
-                    "digest": digest(stage),
                 }
                 for stage in shown
             ],
@@ -108,7 +105,7 @@ def reproduce(repo: Repo, stage: str, force: bool) -> dict[str, Any]:
     if not done:
         return {"outcome": "unchanged"}
     outcome = "ran" if seen.command else "restored" if done[0].cmd else "tracked"
-    return {"outcome": outcome, "seconds": seconds, "digest": digest(done[0])}
+    return {"outcome": outcome, "seconds": seconds}
 
 
 class _CommandSeen(logging.Handler):
@@ -118,12 +115,6 @@ class _CommandSeen(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.command = self.command or record.funcName == "cmd_run"
-
-
-def digest(stage: Stage) -> str:
-    """16 hex digits that stand for the stage's entry in dvc.lock."""
-    entry = to_single_stage_lockfile(stage) if stage.cmd else stage.dumpd()
-    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def lock_file(repo: Repo, stage: Stage) -> str:

@@ -118,7 +118,6 @@ def test_the_page_shows_the_stages_the_metrics_and_the_pictures(toy: Toy) -> Non
     assert str(toy.root / "report.html") in seen["outcome"]
     assert (toy.root / "report.html").as_uri() in seen["outcome links"]
     assert seen["pictures pictures"] == "1"  # the confusion matrix
-    assert seen["outcome pictures"] == "1"  # the graph
     assert seen["outside"] == ""  # the page asks nobody but its own server
 
 
