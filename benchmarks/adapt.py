@@ -25,10 +25,10 @@ from scipy import stats
 from benchmarks import adapt_domains as domains
 from benchmarks.adapt_domains import Domain
 from benchmarks.harness import table
+from pipeline.evaluation import paired
 from pipeline.heads.hyperparameters import from_used
 from pipeline.heads.trained import Schedule
 from pipeline.tables.features import Split
-from pipeline.tasks import paired
 from pipeline.transfer import adapting
 from pipeline.transfer.adapting import CORAL, NONE, Evidence, Source
 

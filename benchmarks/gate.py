@@ -16,8 +16,8 @@ import pandas as pd
 from scipy import stats
 
 from benchmarks.harness import table
-from pipeline.tasks.metrics import scores
-from pipeline.tasks.paired import Comparison, compare
+from pipeline.evaluation.metrics import scores
+from pipeline.evaluation.paired import Comparison, compare
 
 CLASSES, POINTS, SKILL = 5, 0.03, 2.8
 CASES = [  # measure, test examples, share of the noise that both models have in common

@@ -22,7 +22,7 @@ from scipy import stats
 from benchmarks.harness import table
 from flows.compared import REFERENCE_LEVEL
 from flows.gate import Gate
-from pipeline.tasks.paired import LEVEL, Answer, Comparison, compare, flipped
+from pipeline.evaluation.paired import LEVEL, Answer, Comparison, compare, flipped
 
 Array = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]

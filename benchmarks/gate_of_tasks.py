@@ -13,8 +13,8 @@ import pandas as pd
 from scipy import stats
 
 from benchmarks.harness import table
-from pipeline.tasks import measure as meaning
-from pipeline.tasks.paired import Comparison, compare
+from pipeline.evaluation import measure as meaning
+from pipeline.evaluation.paired import Comparison, compare
 
 LABELS, COMMON = 3, 0.9
 EXAMPLES = (50, 150)

@@ -25,6 +25,7 @@ from benchmarks.harness import ENVIRONMENT, Project, digits, in_turns, need, tab
 from pipeline import kinds
 from pipeline.core import params
 from pipeline.core.paths import FEATURES, MANIFEST
+from pipeline.evaluation import metrics
 from pipeline.heads import gradient_descent
 from pipeline.heads.fit import centre_and_scale, fit_heads
 from pipeline.heads.head import Floats, probabilities
@@ -34,7 +35,6 @@ from pipeline.tables.features import Split, read_splits
 from pipeline.tables.labels import class_names
 from pipeline.tables.manifest import read_manifest
 from pipeline.tables.power import raised
-from pipeline.tasks import metrics
 
 # defaults
 

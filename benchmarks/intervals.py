@@ -19,9 +19,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmarks.harness import table
-from pipeline.tasks.intervals import ENOUGH, even_groups, expanded, too_few, wilson
-from pipeline.tasks.metrics import interval
-from pipeline.tasks.slices import slice_table
+from pipeline.evaluation.intervals import ENOUGH, even_groups, expanded, too_few, wilson
+from pipeline.evaluation.metrics import interval
+from pipeline.evaluation.slices import slice_table
 
 Floats = npt.NDArray[np.float64]
 

@@ -21,6 +21,7 @@ from sklearn.metrics import roc_auc_score
 from benchmarks import text
 from benchmarks.harness import ROOT, Project, digits, table
 from pipeline.core.params import TrainParams
+from pipeline.evaluation import conformal
 from pipeline.heads.description import Calibration, HeadDescription
 from pipeline.heads.fit import fit_heads, refit
 from pipeline.heads.head import Head, fit_temperature, probabilities
@@ -34,7 +35,6 @@ from pipeline.tables import targets
 from pipeline.tables.features import Split, read_splits, view_0
 from pipeline.tables.manifest import read_manifest
 from pipeline.tables.power import raised
-from pipeline.tasks import conformal
 
 # data
 

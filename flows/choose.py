@@ -17,6 +17,7 @@ from pipeline.backbones.engines import Engine, open_engine
 from pipeline.core import params
 from pipeline.core.errors import ParamsError
 from pipeline.core.paths import MANIFEST, PARAMS
+from pipeline.evaluation.comparing import words
 from pipeline.kinds import Kind
 from pipeline.runners.threads import features_of
 from pipeline.runners.wanted import originals
@@ -24,7 +25,6 @@ from pipeline.tables import joined, targets
 from pipeline.tables.features import Split
 from pipeline.tables.manifest import kind_in, read_manifest, task_in
 from pipeline.transfer.choice import Candidate, difference, folds, judged, unions, winner
-from pipeline.transfer.judging import words
 
 TIMED = 16  # examples that tell what one costs
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import kinds, tasks
+from pipeline import evaluation, kinds
 from pipeline.core import params
 from pipeline.core.paths import MANIFEST, PARAMS, PREDICTIONS
 
 if TYPE_CHECKING:  # pandas and SciPy take a second to import
-    from pipeline.tasks.paired import Comparison
+    from pipeline.evaluation.paired import Comparison
 
 REFERENCE_LEVEL = 0.01  # the reference stays for many nights, and each of them is another test
 
@@ -44,7 +44,7 @@ class Comparing:
         measure = self.metric.removeprefix("test.")
         if measure == self.metric:
             return None
-        from pipeline.tasks import answered, paired
+        from pipeline.evaluation import answered, paired
 
         before, now = (
             answered.read_answers(folder / PREDICTIONS, folder / MANIFEST) for folder in (old, new)
@@ -91,7 +91,7 @@ def _figures(metric: str, found: "Comparison") -> str:
     if not found.shared:
         return f" ({found.found})"
     measure = metric.removeprefix("test.")
-    was, now = (tasks.figure(measure, figure) for figure in (found.old, found.new))
+    was, now = (evaluation.figure(measure, figure) for figure in (found.old, found.new))
     words = f"; {metric} is {now} and was {was} on the {found.shared:,} test examples"
     if found.groups < found.shared:
         words += f", of {found.groups:,} groups,"

@@ -6,10 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flows import compared
 from flows.artifacts import leaves
-from pipeline import tasks
+from pipeline import evaluation
 
 if TYPE_CHECKING:  # pandas and SciPy take a second to import
-    from pipeline.tasks.paired import Comparison
+    from pipeline.evaluation.paired import Comparison
 
 # What is compared where nobody says by what: the first of these that the metrics have.
 FIRST = ("test.accuracy", "test.mean_average_precision", "test.r2")
@@ -62,7 +62,7 @@ class Gate(BaseModel):
         """As it is said, or as the measure means it."""
         if self.better is not None:
             return self.better == "lower"
-        return tasks.measure(metric.removeprefix("test.")).lower_is_better
+        return evaluation.measure(metric.removeprefix("test.")).lower_is_better
 
     def fate(self, last: "Comparison", reference: "Comparison | None", lower: bool) -> What:
         """What becomes of a result by its answers.

@@ -29,6 +29,7 @@ from .core.paths import (
     MANIFEST,
     TARGET,
 )
+from .evaluation import paired
 from .heads.fit import class_weights, device_for
 from .heads.head import load_head
 from .heads.hyperparameters import CLOSED_FORMS
@@ -40,7 +41,6 @@ from .tables.figures import read_figures
 from .tables.labels import require, require_unlabelled
 from .tables.manifest import kind_in, read_manifest, task_in
 from .tables.power import raised
-from .tasks import paired
 from .transfer import adapting
 from .transfer.adapting import NONE, Source, Way
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from . import kinds, tasks
+from . import kinds
 from .core import command, memory, params
 from .core.errors import DataError
 from .core.paths import (
@@ -24,16 +24,16 @@ from .core.paths import (
     SETS_OF_BUNDLE,
     SLICES,
 )
+from .evaluation import Asked, Measuring, conformal, figure, measuring, spelt, tables
+from .evaluation.intervals import doubts, grouped
+from .evaluation.metrics import resample, whole
+from .evaluation.slices import worst
 from .heads.description import HeadDescription
 from .heads.head import Head, load_head
 from .tables import cells
 from .tables.features import read_splits, view_0
 from .tables.labels import require
 from .tables.manifest import SPLITS, groups, read_manifest, slices, task_in
-from .tasks import conformal, tables
-from .tasks.intervals import doubts, grouped
-from .tasks.metrics import resample, whole
-from .tasks.slices import worst
 
 
 def evaluate() -> None:
@@ -42,7 +42,7 @@ def evaluate() -> None:
     head, description = load_head(HEAD_WEIGHTS, HEAD)
     names, learned = description.classes, task_in(MANIFEST)
     description.require_task(learned)
-    task = tasks.named(learned)
+    task = measuring(learned)
     manifest, power = read_manifest(MANIFEST), description.power
     require(manifest, "evaluate")
     examples = int((manifest["split"] == "test").sum())
@@ -64,7 +64,7 @@ def evaluate() -> None:
     together = grouped(groups(of_test))
     sets = _calibrated(manifest, head, description)
     reach, by = sets.get("reach", ()), slices(of_test)
-    asked = tasks.Asked(test, names, answers, thresholds, by, settings, reach, together)
+    asked = Asked(test, names, answers, thresholds, by, settings, reach, together)
     for words in [*task.warnings(asked), *doubts(together)]:
         print(f"evaluate: warning: {words}")
     weigh = task.weigh(test.labels, answers, thresholds, settings)
@@ -99,7 +99,7 @@ def evaluate() -> None:
 
 
 def _lines(
-    task: tasks.Task,
+    task: Measuring,
     metrics: dict[str, Any],
     by_slice: pd.DataFrame,
     again: pd.DataFrame,
@@ -112,14 +112,14 @@ def _lines(
     if found := test.get("groups"):
         of += f" of {found} groups" if found > 1 else " of one group"
     for name in [name for name in task.shown if name in ends]:
-        value, low, high = (tasks.figure(name, v) for v in (test[name], *ends[name].values()))
-        said.append(f"{tasks.spelt(name)} {value} on {of}, {words} {low} to {high}")
+        value, low, high = (figure(name, v) for v in (test[name], *ends[name].values()))
+        said.append(f"{spelt(name)} {value} on {of}, {words} {low} to {high}")
     if slice_said := worst(by_slice):
         said.append(slice_said[0].lower() + slice_said[1:].removesuffix("."))
     for row in again[again["measure"] == task.shown[0]].itertuples():
-        mean, low, high = (tasks.figure(task.shown[0], v) for v in (row.mean, row.low, row.high))
+        mean, low, high = (figure(task.shown[0], v) for v in (row.mean, row.low, row.high))
         about = f"on average over {row.repeats} other splits"
-        said.append(f"{tasks.spelt(task.shown[0])} {mean} {about}, {words} {low} to {high}")
+        said.append(f"{spelt(task.shown[0])} {mean} {about}, {words} {low} to {high}")
     return said
 
 
@@ -130,7 +130,7 @@ def _repeated(
     settings = params.load(kinds.schema).evaluate
     if not settings.repeats:
         return pd.DataFrame(columns=tables.OF_REPEATS)
-    from .tasks import repeats  # brings all that trains a head
+    from .evaluation import repeats  # brings all that trains a head
 
     splits = read_splits(FEATURES, manifest, about.classes, SPLITS, about.power)
     drawing, training = params.load(kinds.schema).ingest, params.load(kinds.schema).train

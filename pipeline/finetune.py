@@ -31,6 +31,7 @@ from .core.paths import (
     HEAD_WEIGHTS,
     MANIFEST,
 )
+from .evaluation import spelt
 from .heads.calibration import calibrated
 from .heads.description import HeadDescription
 from .heads.fit import class_weights, device_for, fit_heads
@@ -48,7 +49,6 @@ from .heads.trained import Figures, Schedule, with_figures
 from .tables.features import Split, read_splits
 from .tables.labels import require
 from .tables.manifest import kind_in, read_manifest, task_in
-from .tasks import spelt
 from .transfer import finetuning
 from .transfer.examples import Feed, Labelled
 from .transfer.finetuning import UNMEASURED

@@ -21,12 +21,13 @@ from .backbones import catalogue
 from .core import params
 from .core.errors import TrainingError
 from .core.paths import FROM_SCRATCH, FROM_SCRATCH_CURVE, MANIFEST
+from .evaluation import comparing
 from .heads.fit import class_weights, device_for
 from .heads.head import Head
 from .tables import targets
 from .tables.labels import require
 from .tables.manifest import kind_in, read_manifest, task_in
-from .transfer import finetuning, judging
+from .transfer import finetuning
 from .transfer.examples import Feed, Labelled
 from .transfer.finetuning import UNMEASURED
 from .transfer.goal import Goal
@@ -93,8 +94,8 @@ def from_scratch() -> None:
     trained.checkpoint.unlink(missing_ok=True)
     kept = report["validation"]
     print(
-        f"from_scratch: validation loss {kept['loss']:.4f}, {judging.words(task)}"
-        f" {kept[judging.measure(task)]:.4f}"
+        f"from_scratch: validation loss {kept['loss']:.4f}, {comparing.words(task)}"
+        f" {kept[comparing.measure(task)]:.4f}"
     )
 
 

@@ -23,6 +23,8 @@ from .core.paths import (
     MANIFEST,
 )
 from .core.progress import Progress
+from .evaluation import comparing
+from .evaluation.intervals import grouped
 from .heads.fit import class_weights, fit_heads
 from .heads.head import Head, load_head
 from .heads.hyperparameters import Hyperparameters
@@ -32,8 +34,6 @@ from .tables.features import Split, read_splits
 from .tables.labels import require
 from .tables.manifest import groups, read_manifest, task_in
 from .tables.task_names import CLASSIFICATION
-from .tasks.intervals import grouped
-from .transfer import judging
 from .transfer.draws import drawn, largest, measured, numbers
 
 OF_CLASS = "examples_per_class"  # the column of the counts, where there are classes
@@ -79,14 +79,14 @@ def learning_curve() -> None:
                     progress.advance(1)
                 figures = measured(task, answers, val, settings.confidence, together)
                 rows.append((count, way, len(np.unique(chosen.digests)), *figures))
-    measure = judging.measure(task)
+    measure = comparing.measure(task)
     columns = [OF_CLASS, "views", "examples", measure, "low", "high"]
     table = pd.DataFrame(rows, columns=columns)
     if task != CLASSIFICATION:
         table = table.drop(columns=OF_CLASS)
     LEARNING_CURVE.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(LEARNING_CURVE, index=False, float_format="%.6g", lineterminator="\n")
-    _plot(table, judging.words(task), settings.confidence)
+    _plot(table, comparing.words(task), settings.confidence)
     by, each = (OF_CLASS, " a class") if task == CLASSIFICATION else ("examples", "")
     for kind, of_kind in table.groupby("views", sort=False):
         points = zip(of_kind[measure], of_kind[by], strict=True)

@@ -20,6 +20,7 @@ from .backbones import exports
 from .backbones.engines import Engine, open_engines
 from .core import command, packages, params, plugins
 from .core.paths import MANIFEST, RANK, RANK_SPEED
+from .evaluation import comparing
 from .heads.trained import Trained, order
 from .runners.threads import batches, features_of
 from .runners.wanted import originals
@@ -27,7 +28,6 @@ from .tables import joined, targets
 from .tables.features import Split
 from .tables.labels import require
 from .tables.manifest import kind_in, read_manifest, task_in
-from .transfer import judging
 from .transfer.choice import difference
 from .transfer.logme import logme
 from .transfer.quick_head import decays_for, quick_heads, units_for
@@ -45,7 +45,7 @@ def rank() -> None:
     task, names = task_in(MANIFEST), targets.names(manifest)
     require(manifest, "rank")
     examples = manifest[manifest["split"].isin(["train", "val"])]
-    measure = f"val_{judging.measure(task)}"
+    measure = f"val_{comparing.measure(task)}"
     candidates = list(dict.fromkeys(settings.backbones))
     for candidate in filter(params.takes_torch, candidates):  # before any is computed
         packages.need("torch", "rank")
@@ -76,7 +76,7 @@ def rank() -> None:
         losses[candidate] = surprise(head, splits, task)
         speeds.append((candidate, speed(examples, engines, asked.batch_size), engines[0].name))
         print(
-            f"rank: {candidate}: validation {judging.words(task)} {rows[-1][measure]:.4f}, "
+            f"rank: {candidate}: validation {comparing.words(task)} {rows[-1][measure]:.4f}, "
             f"LogME {rows[-1]['logme']:.3f}, {speeds[-1][1]} views a second"
         )
     # Of equal accuracies the lower loss is better: it also says by how much each was right.
@@ -92,7 +92,7 @@ def surprise(head: Trained, splits: dict[str, Split], task: str) -> npt.NDArray[
     """The loss of each validation example of which a label is known, [n]."""
     assert head.head is not None  # noqa: S101 (L-BFGS loses none)
     val, units = splits["val"], units_for(task, splits["train"].labels)
-    losses = judging.surprise(task, head.head.logits(val.features), val.labels, units)
+    losses = comparing.surprise(task, head.head.logits(val.features), val.labels, units)
     return losses[~np.isnan(losses)]
 
 
@@ -131,11 +131,11 @@ def measured(
     """The head's validation figures, with the measure's interval, and the features' LogME."""
     rows, val = splits["train"], splits["val"]
     assert best.head is not None and best.kept is not None  # noqa: S101, PT018 (L-BFGS loses none)
-    found = judging.judged(task, best.head.logits(val.features), val.labels, confidence)
+    found = comparing.judged(task, best.head.logits(val.features), val.labels, confidence)
     units = units_for(task, rows.labels)
     learned = rows.labels if units is None else units.learned(rows.labels)
     return {
-        f"val_{judging.measure(task)}": found.value,
+        f"val_{comparing.measure(task)}": found.value,
         "low": found.low,
         "high": found.high,
         "val_loss": best.kept.val_loss,

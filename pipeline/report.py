@@ -25,13 +25,13 @@ from .core.paths import (
     SWEEP,
     TRAINING,
 )
+from .evaluation.intervals import doubts, grouped
+from .evaluation.slices import worst
 from .pages import classification, multilabel, regression, tables
 from .pages.comparison import since_last_commit
 from .pages.embed import contact_sheet
 from .tables.figures import read_figures
 from .tables.manifest import groups, kind_in, read_manifest, task_in
-from .tasks.intervals import doubts, grouped
-from .tasks.slices import worst
 
 # What a page shows of each task beside what all have.
 PARTS = {

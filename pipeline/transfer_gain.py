@@ -23,8 +23,9 @@ from .core.paths import (
     TRANSFER_GAIN,
     TRANSFER_GAIN_PAGE,
 )
+from .evaluation import comparing
 from .tables.manifest import read_manifest, task_in
-from .transfer import gain, judging
+from .transfer import gain
 
 
 def transfer_gain() -> None:
@@ -32,7 +33,7 @@ def transfer_gain() -> None:
     if params.load(kinds.schema).transfer_gain.run:
         params.stop_if_not_compared(kinds.schema)
     backbone = params.load(kinds.schema).extract.backbone
-    manifest, measure = read_manifest(MANIFEST), judging.measure(task_in(MANIFEST))
+    manifest, measure = read_manifest(MANIFEST), comparing.measure(task_in(MANIFEST))
     told = gain.Told(
         backbone,
         measure,

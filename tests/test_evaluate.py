@@ -29,15 +29,15 @@ from pipeline.core.paths import (
     SLICES,
 )
 from pipeline.evaluate import evaluate
+from pipeline.evaluation import tables
+from pipeline.evaluation.plots import draw_confusion
 from pipeline.heads.description import HeadDescription
 from pipeline.heads.head import Head, save_head
 from pipeline.tables.features import read_splits, write_shards
 from pipeline.tables.manifest import SPLITS, read_manifest
-from pipeline.tasks import tables
-from pipeline.tasks.plots import draw_confusion
 from pipeline.train import train
 from tests.conftest import ROOT
-from tests.tasks.made import labelled, make, measured
+from tests.evaluation.made import labelled, make, measured
 from tests.test_train import COUNTS, make_features
 
 PNG = PLOTS / "confusion_matrix.png"

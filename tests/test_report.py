@@ -27,11 +27,11 @@ from pipeline.core.paths import (
     REPORT,
     SLICES,
 )
+from pipeline.evaluation.slices import slice_table
 from pipeline.pages import charts, tables
 from pipeline.pages.comparison import differences, since_last_commit
 from pipeline.pages.tables import FOUND, MOST_DRAWN, NEAR, WITHOUT_PERCENT, check_lines, confusion
 from pipeline.tables.manifest import write_manifest
-from pipeline.tasks.slices import slice_table
 from tests.conftest import SMALL, Project
 
 

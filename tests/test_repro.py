@@ -208,7 +208,7 @@ def test_why_foretells_what_a_run_then_does(
     (raw / "disc" / "6.png").rename(raw / "disc" / "6 again.png")
     (raw / "disc" / "8.png").unlink()
     done.set(**{"augment.hflip": 0.25})
-    done.edit("pipeline/tasks/metrics.py", '"""', '"""Changed. ')
+    done.edit("pipeline/evaluation/metrics.py", '"""', '"""Changed. ')
     before = done.outputs()
     said = "\n".join(done.why())
     assert done.outputs() == before
@@ -218,7 +218,7 @@ def test_why_foretells_what_a_run_then_does(
     assert "1 picture relabelled: data/raw/shapes/square/4.png (disc → square)" in said
     assert "augment: would run: augment.hflip 0.5 → 0.25" in said
     assert "train: runs if the output of" in said
-    assert "pipeline/tasks modified" in said
+    assert "pipeline/evaluation modified" in said
     foretold = re.search(r"(\d+) views would be computed, (\d+) reused", said).groups()
 
     shown = done.run("dvc", "repro")

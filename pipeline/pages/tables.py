@@ -10,11 +10,11 @@ from markupsafe import Markup
 from ..core.errors import DataError
 from ..core.files import read
 from ..core.paths import BUNDLE, MANIFEST
+from ..evaluation import measure, spelt
 from ..kinds import Kind
 from ..serving.classifier import Answer, Classifier
 from ..tables import cells
 from ..tables.manifest import DRAWN, GIVEN, PLACE
-from ..tasks import measure, spelt
 from . import charts
 from .embed import embedded
 

@@ -18,12 +18,12 @@ from scipy import stats
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from ..core.errors import DataError
+from ..evaluation.comparing import surprise, value
 from ..heads.head import one_thread
 from ..tables import joined
 from ..tables.features import Split
 from ..tables.power import raised
 from ..tables.task_names import CLASSIFICATION
-from .judging import surprise, value
 from .quick_head import decays_for, quick_heads, units_for
 
 Floats = npt.NDArray[np.float32]
@@ -40,7 +40,7 @@ class Candidate:
     """A backbone, or several joined by `+`, on n examples.
 
     `losses` [n] are those of examples when they were held out, and `score` is the measure of
-    `judging` of all their answers. `milliseconds` is what an example costs when predicting, and
+    `comparing` of all their answers. `milliseconds` is what an example costs when predicting, and
     `weight_decay` the penalty of the lowest loss.
     """
 

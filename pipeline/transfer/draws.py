@@ -6,11 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ..evaluation import comparing, metrics
 from ..heads.head import Floats
 from ..tables.features import Split
 from ..tables.task_names import CLASSIFICATION
-from ..tasks import metrics
-from . import judging
 
 Array = npt.NDArray[np.float64]
 
@@ -74,10 +73,10 @@ def measured(
         right = np.stack([one.argmax(axis=1) == val.labels for one in answers])
         return interval(right, confidence, groups)
     of_draw, of_example = _drawn_anew(len(answers), len(val.labels), groups)
-    measure, mean, resampled = judging.measure(task), 0.0, np.zeros(RESAMPLES)
+    measure, mean, resampled = comparing.measure(task), 0.0, np.zeros(RESAMPLES)
     for number, one in enumerate(answers):
-        weigh = judging.weigh(task, one, val.labels)
-        mean += judging.value(task, one, val.labels) / len(answers)
+        weigh = comparing.weigh(task, one, val.labels)
+        mean += comparing.value(task, one, val.labels) / len(answers)
         resampled += of_draw[:, number] * weigh(of_example.astype(np.float64)).overall[measure]
     low, high = metrics.interval(resampled, confidence)
     return mean, float(low), float(high)

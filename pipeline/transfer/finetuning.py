@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from ..core.errors import DeviceError
 from ..core.progress import Progress
+from ..evaluation import spelt
 from ..heads.head import Floats
 from ..heads.losses import score_name
 from ..heads.trained import Figures
-from ..tasks import spelt
 from . import lora
 from .checkpoint import checkpoint_file, resume, save
 from .examples import Feed, Labelled

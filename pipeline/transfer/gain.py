@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from .. import tasks
+from ..evaluation import figure, spelt
 
 FLOOR, SCRATCH, FROZEN, FINETUNED = "floor", "from scratch", "frozen", "finetuned"
 WAYS = (FLOOR, SCRATCH, FROZEN, FINETUNED)
@@ -166,7 +166,7 @@ def _few(found: list[Row], measure: str) -> Iterator[str]:
 
 def _compared(one: Row, other: Row, measure: str) -> str:
     first, second = (f"{_figures(row, measure)} {WORDS[row.way](row)}" for row in (one, other))
-    return f"{tasks.spelt(measure)} on {one.on} examples is {first}, and {second}"
+    return f"{spelt(measure)} on {one.on} examples is {first}, and {second}"
 
 
 WORDS: dict[str, Callable[[Row], str]] = {
@@ -178,7 +178,7 @@ WORDS: dict[str, Callable[[Row], str]] = {
 
 
 def _figures(row: Row, measure: str) -> str:
-    value, low, high = (tasks.figure(measure, number) for number in (row.value, row.low, row.high))
+    value, low, high = (figure(measure, number) for number in (row.value, row.low, row.high))
     return f"{value} ({low} to {high})"
 
 
@@ -189,11 +189,11 @@ def page(found: list[Row], said: list[str], measure: str) -> str:
         "Two ways are told apart where their intervals do not overlap. The intervals are those of"
         " the stages, each of one way alone.",
         "",
-        f"| way | network | training examples | on | {tasks.spelt(measure)} | interval | from |",
+        f"| way | network | training examples | on | {spelt(measure)} | interval | from |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in found:
-        value, low, high = (tasks.figure(measure, one) for one in (row.value, row.low, row.high))
+        value, low, high = (figure(measure, one) for one in (row.value, row.low, row.high))
         cells = (row.way, row.name, f"{row.examples:,}", row.on, value, f"{low} to {high}")
         lines.append(f"| {' | '.join(cells)} | {row.source} |")
     return "\n".join(lines) + "\n"

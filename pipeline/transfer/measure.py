@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 from torch import nn
 
+from ..evaluation import comparing
 from ..heads import losses
 from ..heads.head import Floats
 from ..heads.trained import Figures, figure_names
-from . import judging
 from .goal import CLASSES, Goal
 
 
@@ -57,8 +57,8 @@ def figures_of(
         goal: what was learned.
     """
     loss, _ = measure(logits, labels, loss=goal.loss)
-    judged = judging.judged(goal.task, logits, labels, confidence)
-    named = {"loss": loss, judging.measure(goal.task): judged.value}
+    judged = comparing.judged(goal.task, logits, labels, confidence)
+    named = {"loss": loss, comparing.measure(goal.task): judged.value}
     named |= {"low": judged.low, "high": judged.high}
     return {
         name: None if math.isnan(value) else float(f"{value:.6g}") for name, value in named.items()

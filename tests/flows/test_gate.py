@@ -17,7 +17,7 @@ from flows.guard import ANSWERS, KEPT, Guard
 from flows.reference import FETCHED, FILE, Reference
 from pipeline.core.errors import ParamsError
 from pipeline.core.paths import MANIFEST, PARAMS, PREDICTIONS
-from pipeline.tasks.paired import Comparison
+from pipeline.evaluation.paired import Comparison
 from tests.conftest import ROOT
 
 PLAN = {"train": {"lock": "dvc.lock", "uncached": []}}

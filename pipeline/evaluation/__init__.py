@@ -1,9 +1,8 @@
-"""What is learned of examples: one label, several labels, or numbers.
+"""How answers are measured: metrics with intervals, by group and by slice, and comparisons.
 
-`ingest.task` in `params.yaml` names the task; `ingest` notes it in the manifest, where the stages
-read it. A task is a module in this folder with a `TASK`, an object that answers what `Task` asks of
-it. The module is imported when it is asked for, and in it what draws and writes tables, so that a
-stage imports no more than it needs.
+What a task measures is a module of this folder with a `TASK`, an object that answers what
+`Measuring` asks. The module is imported when it is asked for, and in it what draws and writes
+tables, so that a stage imports no more than it needs.
 """
 
 import importlib
@@ -87,7 +86,7 @@ class Asked:
     groups: "npt.NDArray[np.int64] | None" = None
 
 
-class Task(Protocol):
+class Measuring(Protocol):
     """What a task answers."""
 
     shown: tuple[str, ...]  # the measures on the screen; that of the first is told of repeats too
@@ -129,6 +128,6 @@ class Task(Protocol):
         """Draw pictures into the folder; the tables that belong beside them, by file name."""
 
 
-def named(name: str) -> Task:
+def measuring(name: str) -> Measuring:
     """The task of a name in `tables.task_names.TASKS`."""
-    return cast(Task, importlib.import_module(f".{name}", __name__).TASK)
+    return cast(Measuring, importlib.import_module(f".{name}", __name__).TASK)

@@ -53,7 +53,7 @@ def metrics(
         resampled: the same on the resamples.
         confidence: of the intervals.
         examples: n.
-        proportions: the measures whose intervals are Wilson's, as `Task.proportions` gives them.
+        proportions: the measures with Wilson's intervals, as `Measuring.proportions` gives them.
         groups: [n], the group of each example; without it each is one of its own.
     """
     test: dict[str, Any] = {}

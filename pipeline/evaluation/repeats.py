@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from .. import tasks
 from ..core.errors import DataError
 from ..core.params import EvaluateParams, IngestParams, TrainParams
 from ..heads.description import Calibration, HeadDescription
@@ -24,6 +23,7 @@ from ..tables.draw import draw
 from ..tables.features import Split
 from ..tables.manifest import group_keys
 from ..tables.task_names import CLASSIFICATION
+from . import SHARE, Measure, Measuring, measure, measuring
 from .metrics import whole
 from .tables import OF_REPEATS
 
@@ -65,7 +65,7 @@ def repeated(
     of_digest = dict(zip(manifest["digest"], keys, strict=True))
     keys_of_pool = [of_digest[digest] for digest in pool.digests.tolist()]
     learned = about.task
-    task = tasks.named(learned)
+    task = measuring(learned)
     learnt, asked = _drawn(pool, keys_of_pool, shares, settings, task, refit=about.refit)
 
     outputs = len(about.classes)
@@ -88,7 +88,7 @@ def repeated(
         values = np.array([one[name][0] for one in found])
         values = values[~np.isnan(values)]
         if len(values) > 1:
-            ends = interval(values, ratio, settings.confidence, tasks.measure(name))
+            ends = interval(values, ratio, settings.confidence, measure(name))
             table.append((name, *ends, len(values)))
     given = (manifest["split"] != now).any()
     return pd.DataFrame(table, columns=OF_REPEATS[:-1]).assign(given_split=given)
@@ -99,7 +99,7 @@ def _drawn(
     keys: list[str],
     shares: dict[str, float],
     settings: EvaluateParams,
-    task: tasks.Task,
+    task: Measuring,
     refit: bool,
 ) -> tuple[list[Mask], list[Mask]]:
     """For each repeat the examples to learn from, [n], and those to be asked about."""
@@ -128,7 +128,7 @@ def interval(
     values: npt.NDArray[np.float64],
     ratio: float,
     confidence: float,
-    means: tasks.Measure = tasks.SHARE,
+    means: Measure = SHARE,
 ) -> tuple[float, float, float]:
     """The mean of a measure over repeats, and the ends of its interval.
 

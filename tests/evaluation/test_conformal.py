@@ -15,6 +15,7 @@ import yaml
 
 from pipeline.core.params import TrainParams
 from pipeline.evaluate import evaluate
+from pipeline.evaluation import conformal
 from pipeline.heads import calibration as priors
 from pipeline.heads import sets
 from pipeline.heads.description import Calibration, HeadDescription
@@ -23,7 +24,6 @@ from pipeline.heads.head import Head, against_thresholds, probabilities, with_pr
 from pipeline.heads.hyperparameters import from_used
 from pipeline.heads.trained import Schedule
 from pipeline.tables.features import Split
-from pipeline.tasks import conformal
 from tests.heads.test_fit import blobs
 
 HEADS: dict[str, dict[str, Any]] = {

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .. import tasks
 from ..core.params import EvaluateParams
 from ..heads.head import ANSWERS, Floats, probabilities
 from ..heads.losses import Units, cell_losses
 from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
-from ..tasks.metrics import Weigh, interval, resample, whole
+from . import measuring, spelt
+from .metrics import Weigh, interval, resample, whole
 
 Losses = npt.NDArray[np.float64]
 
@@ -43,7 +43,7 @@ def measure(task: str) -> str:
 
 def words(task: str) -> str:
     """The name of the task's measure, for people."""
-    return tasks.spelt(MEASURES[task])
+    return spelt(MEASURES[task])
 
 
 def weigh(task: str, logits: Floats, labels: npt.NDArray[Any]) -> Weigh:
@@ -55,7 +55,7 @@ def weigh(task: str, logits: Floats, labels: npt.NDArray[Any]) -> Weigh:
         labels: as `tables.targets.of` gives them.
     """
     answers = ANSWERS[task](logits, 1.0)
-    return tasks.named(task).weigh(labels, answers, [0.5] * logits.shape[1], PLAIN)
+    return measuring(task).weigh(labels, answers, [0.5] * logits.shape[1], PLAIN)
 
 
 def value(task: str, logits: Floats, labels: npt.NDArray[Any]) -> float:

@@ -22,7 +22,7 @@ from .metrics import Weigh
 
 
 class Multilabel:
-    """Answers what `Task` asks."""
+    """Answers what `Measuring` asks."""
 
     shown = ("mean_average_precision", "micro_f1", "exact_match")
     needs = "training examples with and without every label"

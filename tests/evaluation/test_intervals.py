@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from benchmarks.intervals import cell
-from pipeline.tasks import intervals
+from pipeline.evaluation import intervals
 from tests.conftest import ROOT
 
 

@@ -13,12 +13,12 @@ from sklearn import metrics
 from pipeline.core.params import EvaluateParams
 from pipeline.core.paths import CLASSES, METRICS, PLOTS, PREDICTIONS, REPEATS, SETS, SLICES
 from pipeline.evaluate import evaluate
+from pipeline.evaluation import Asked, regression, tables
+from pipeline.evaluation.metrics import Scores, resample, whole
+from pipeline.evaluation.number_metrics import weighted
+from pipeline.evaluation.residuals import draw_residuals, extremes, residual_table
 from pipeline.tables.features import Split
-from pipeline.tasks import Asked, regression, tables
-from pipeline.tasks.metrics import Scores, resample, whole
-from pipeline.tasks.number_metrics import weighted
-from pipeline.tasks.residuals import draw_residuals, extremes, residual_table
-from tests.tasks.made import make, measured
+from tests.evaluation.made import make, measured
 
 
 def numbers(examples=80, outputs=3, seed=0):

@@ -6,11 +6,11 @@ import pytest
 
 from pipeline.core.errors import DataError
 from pipeline.core.params import EvaluateParams, IngestParams, TrainParams
+from pipeline.evaluation import repeats
 from pipeline.heads.description import HeadDescription
 from pipeline.heads.hyperparameters import from_used
 from pipeline.tables.draw import draw
 from pipeline.tables.features import Split
-from pipeline.tasks import repeats
 from tests.heads.test_fit import blobs
 
 RIDGE = {"optimizer": "ridge", "weight_decay": 0.1}

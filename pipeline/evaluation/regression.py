@@ -21,7 +21,7 @@ MOST_DIGITS = 15
 
 
 class Regression:
-    """Answers what `Task` asks."""
+    """Answers what `Measuring` asks."""
 
     shown = ("mae", "rmse", "r2")
     needs = "training examples that differ in every number"

@@ -20,7 +20,7 @@ Integers = npt.NDArray[np.int64]
 
 
 class Classification:
-    """Answers what `Task` asks."""
+    """Answers what `Measuring` asks."""
 
     shown = ("accuracy", "loss")
     needs = "training examples of every class"

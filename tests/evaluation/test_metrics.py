@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from pipeline.tasks.metrics import bootstrap, interval, resample, scores, weighted
+from pipeline.evaluation.metrics import bootstrap, interval, resample, scores, weighted
 
 
 def answers(pictures=200, classes=5, seed=0):
@@ -110,7 +110,7 @@ def test_a_resample_is_measured_as_its_pictures_are():
 def test_resamples_do_not_depend_on_how_many_are_drawn_at_once(monkeypatch):
     labels, shares = answers()
     whole = bootstrap(labels, shares, 2, 10, resamples=30, seed=1)
-    monkeypatch.setattr("pipeline.tasks.metrics.AT_ONCE", 7 * len(labels))
+    monkeypatch.setattr("pipeline.evaluation.metrics.AT_ONCE", 7 * len(labels))
     parts = bootstrap(labels, shares, 2, 10, resamples=30, seed=1)
     for name, values in whole.overall.items():
         np.testing.assert_allclose(parts.overall[name], values)

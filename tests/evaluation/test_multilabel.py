@@ -25,10 +25,10 @@ from pipeline.core.paths import (
     SLICES,
 )
 from pipeline.evaluate import evaluate
-from pipeline.tasks import multilabel, tables
-from pipeline.tasks.label_metrics import Answers, Ranking, weighted
-from pipeline.tasks.metrics import resample, whole
-from tests.tasks.made import LABELS, labelled, make
+from pipeline.evaluation import multilabel, tables
+from pipeline.evaluation.label_metrics import Answers, Ranking, weighted
+from pipeline.evaluation.metrics import resample, whole
+from tests.evaluation.made import LABELS, labelled, make
 
 
 def answers(examples=150, labels=4, seed=0):

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from pipeline.evaluation import metrics, tables
+from pipeline.evaluation.plots import draw_confusion, most_confused
 from pipeline.tables.features import Split
-from pipeline.tasks import metrics, tables
-from pipeline.tasks.plots import draw_confusion, most_confused
 
 CLASSES = [f"class {number}" for number in range(tables.MANY + 1)]
 

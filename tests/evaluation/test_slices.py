@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pipeline.tasks import regrouped
-from pipeline.tasks.slices import COLUMNS, holm, slice_errors, slice_table, worst
+from pipeline.evaluation import regrouped
+from pipeline.evaluation.slices import COLUMNS, holm, slice_errors, slice_table, worst
 
 
 def test_the_worst_slice_comes_first_with_a_corrected_p_value() -> None:

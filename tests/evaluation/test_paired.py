@@ -11,8 +11,8 @@ from sklearn import metrics
 
 from benchmarks import gate_of_nights as nights
 from benchmarks.gate import POINTS, better_by, simulate
-from pipeline.tasks.answered import read_answers
-from pipeline.tasks.paired import compare, flipped
+from pipeline.evaluation.answered import read_answers
+from pipeline.evaluation.paired import compare, flipped
 
 
 def answers(right: list[bool], start: int = 0) -> pd.DataFrame:
