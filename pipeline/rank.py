@@ -19,6 +19,7 @@ from . import kinds
 from .backbones import exports
 from .backbones.engines import Engine, open_engines
 from .core import command, packages, params, plugins
+from .core.backbone import Backbone
 from .core.paths import MANIFEST, RANK, RANK_SPEED
 from .evaluation import comparing
 from .heads.trained import Trained, order
@@ -47,20 +48,21 @@ def rank() -> None:
     examples = manifest[manifest["split"].isin(["train", "val"])]
     measure = f"val_{comparing.measure(task)}"
     candidates = list(dict.fromkeys(settings.backbones))
-    for candidate in filter(params.takes_torch, candidates):  # before any is computed
-        packages.need("torch", "rank")
+    for one in (one for each in candidates for one in Backbone.candidate(each).each):
+        if one.has_graph:
+            continue
+        packages.need("torch", "rank")  # before any is computed
         from .backbones import catalogue
 
-        for name in joined.names(parted(candidate)[1]):
-            catalogue.stop_if_unknown(name)
+        catalogue.stop_if_unknown(str(one))
     rows, speeds = [], []
     losses: dict[str, npt.NDArray[np.float64]] = {}
     for candidate in candidates:
-        weights, name = parted(candidate)
-        pooling = "auto"
+        backbone = Backbone.candidate(candidate)
         if candidate == extracting.backbone and extracting.weights != "random":
-            weights, pooling = extracting.weights, extracting.pooling  # as it is used
-        changes = {"backbone": name, "weights": weights, "pooling": pooling}
+            backbone = extracting.network  # as it is used
+        name, weights = str(backbone), backbone.weights
+        changes = {"backbone": name, "weights": weights, "pooling": backbone.pooling}
         asked = extracting.model_copy(update=changes)
         engines = open_engines(asked, kind)
         splits, computed = originals(examples, names, engines, asked.batch_size, power)
@@ -110,13 +112,6 @@ def say_if_better(
             f" validation loss is lower by {apart.low:.4f} to {apart.high:.4f}; `headstart choose`"
             " compares both by cross-validation"
         )
-
-
-def parted(candidate: str) -> tuple[str, str]:
-    """`random:NAME` as `random` and the name, another as `pretrained` and the name."""
-    if candidate.startswith("random:"):
-        return "random", candidate.removeprefix("random:")
-    return "pretrained", candidate
 
 
 def quick_head(rows: Split, val: Split, task: str, outputs: int, counts: bool = False) -> Trained:

@@ -24,8 +24,8 @@ DOOR = "pipeline/kinds/__init__.py"
 # every stage that can run it. `params` is named although its defaults can change bytes: every stage
 # reads it, so each new parameter would rerun everything.
 SILENT = (
-    "buckets", "command", "cuda", "errors", "memory", "packages", "params", "paths", "plugins",
-    "progress", "terminal",
+    "backbone", "buckets", "command", "cuda", "errors", "memory", "packages", "params", "paths",
+    "plugins", "progress", "terminal",
 )  # fmt: skip
 COMPUTING = {"PIL", "cv2", "numpy", "onnx", "pandas", "pyarrow", "scipy", "sklearn"}
 OUTPUTS = ("outs", "metrics", "plots")

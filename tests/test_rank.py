@@ -7,11 +7,12 @@ import pytest
 
 from pipeline import kinds
 from pipeline.backbones import catalogue
+from pipeline.core.backbone import Backbone
 from pipeline.core.errors import DataError, ParamsError
 from pipeline.core.params import load
 from pipeline.core.paths import RANK, RANK_SPEED
 from pipeline.ingest import ingest
-from pipeline.rank import parted, rank
+from pipeline.rank import rank
 from tests.conftest import SMALL
 
 
@@ -41,8 +42,8 @@ def test_backbones_are_ranked_and_a_second_look_computes_nothing(
     assert (table["low"] <= table["val_accuracy"]).all()
     assert (table["val_accuracy"] <= table["high"]).all()
     for candidate, of in table.iterrows():
-        weights, name = parted(candidate)
-        network = catalogue.load(name, weights)
+        backbone = Backbone.candidate(candidate)
+        network = catalogue.load(str(backbone), backbone.weights)
         assert of["parameters"] == sum(p.numel() for p in network.module.parameters())
         assert of["features"] == network.dimension
         assert of["pixels"] == network.preprocessing.crop
@@ -62,8 +63,6 @@ def test_backbones_are_ranked_and_a_second_look_computes_nothing(
 
 
 def test_a_candidate_is_a_backbone_or_one_untrained(shapes):
-    assert parted("random:timm:resnet18") == ("random", "timm:resnet18")
-    assert parted("efficientnet_lite1") == ("pretrained", "efficientnet_lite1")
     shapes.set(**{"rank.backbones": ["random:resnet"]})
     with pytest.raises(ParamsError, match=r"rank.backbones.0 is 'random:resnet'"):
         load(kinds.schema)

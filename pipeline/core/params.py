@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from . import buckets, packages, paths, plugins
+from .backbone import IN_PYTORCH, NAMES, OWN, TRAINED_TEXTS, Backbone, inside
 from .errors import DataError, ParamsError
 from .paths import PARAMS
 
@@ -55,55 +56,27 @@ Source = Annotated[
         "surfaces, folder, csv, parquet, s3, torchvision:NAME or python:MODULE.FUNCTION",
     ),
 ]
-# Backbones that have a graph of their own here and no PyTorch form, by the kind that they suit.
-OF_VECTORS = ("identity",)
-OF_TEXTS = ("minilm_l6_v2", "minilm_l6_v2_int8", "tf_idf")
-OF_SOUNDS = ("speech_embedding", "mfcc", "log_mel")
-TRAINED_TEXTS = ("minilm_l6_v2",)  # of those, what `finetune` trains all the same
-GRAPHS = OF_VECTORS + OF_TEXTS + OF_SOUNDS
-OWN = f"{paths.WEIGHTS.as_posix()}/"  # what networks and weights of somebody's own begin with
-OWN_GRAPHS = "|".join([*GRAPHS, r"transformers:[\w.\-/]+", rf"onnx:{OWN}[\w.\-/]+\.onnx"])
-# Of those that have a PyTorch form; timm also takes hf-hub:OWNER/NAME and data/weights/FOLDER.
-NETWORKS = r"efficientnet_lite[012]|torchvision:[\w.\-/]+|timm:(?:hf-hub:)?[\w.\-/@]+"
-NAMES = (
-    "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME, timm:NAME,"
-    f" onnx:{OWN}NAME.onnx, {', '.join(GRAPHS)}, transformers:NAME or python:MODULE.FUNCTION"
-)
-ONE = rf"(?:{NETWORKS}|{OWN_GRAPHS}|{plugins.PATTERN})"
-SEVERAL = rf"{ONE}(?:\+{ONE})*"
 
 
-def _differ(name: str) -> str:
-    parts = name.removeprefix("random:").split("+")
-    if len(set(parts)) < len(parts):
-        raise ValueError("names a network twice")
-    return _inside(name)
+def _parsed_by(parse: Callable[[str], Backbone]) -> AfterValidator:
+    """A name of a backbone, as it is written, that can be parsed."""
+
+    def check(text: str) -> str:
+        parse(text)
+        return text
+
+    return AfterValidator(check)
 
 
-def _inside(path: str) -> str:
-    if ".." in path.split("/"):
-        raise ValueError(f"should lead to a file in {OWN}, without ..")
-    return path
-
-
-BackboneName = Annotated[
-    str, _form(SEVERAL, f"{NAMES}, or several of them joined by +"), AfterValidator(_differ)
-]
-Candidate = Annotated[
-    str,
-    _form(
-        rf"(random:)?({NETWORKS})|{SEVERAL}",
-        "a backbone's name, or random: and a picture network's name for the same untrained (but"
-        " for python: there is none)",
-    ),
-]
+BackboneName = Annotated[str, _parsed_by(Backbone.parse)]
+Candidate = Annotated[str, _parsed_by(Backbone.candidate)]
 Weights = Annotated[
     str,
     _form(
         rf"pretrained|random|{OWN}[\w.\-/]+\.(safetensors|pt|pth)",
         f"pretrained, random or {OWN}FILE, with a FILE that ends in .safetensors, .pt or .pth",
     ),
-    AfterValidator(_inside),
+    AfterValidator(inside),
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Channel = Annotated[int, Field(ge=1, le=10_000)]
@@ -261,25 +234,31 @@ class ExtractParams(Section):
             raise ValueError(f"engine {self.engine} runs on the CPU; for device cuda take torch")
         if self.engine == "onnxruntime" and self.precision != "float32":
             raise ValueError(f"precision {self.precision} needs engine auto, openvino or torch")
-        known = all(re.fullmatch(NETWORKS, name) for name in self.backbone.split("+"))
-        if self.weights != "pretrained" and (not known or f"timm:{OWN}" in self.backbone):
+        backbone = self.network
+        known = all(one.family in IN_PYTORCH for one in backbone.each)
+        own = any(one.own_path for one in backbone.each)
+        if self.weights != "pretrained" and (not known or own):
             raise ValueError(
-                f"backbone {self.backbone} comes with its own weights; set weights to pretrained"
+                f"backbone {backbone} comes with its own weights; set weights to pretrained"
             )
         if self.pooling != "auto" and not known:
-            raise ValueError(f"backbone {self.backbone} pools by itself; set pooling to auto")
-        joined = "+" in self.backbone
-        if joined and self.weights.startswith(OWN):
+            raise ValueError(f"backbone {backbone} pools by itself; set pooling to auto")
+        if backbone.is_joined and backbone.weights_file:
             raise ValueError(
-                f"weights {self.weights} are of one network, and backbone {self.backbone} joins"
+                f"weights {self.weights} are of one network, and backbone {backbone} joins"
                 " several; set weights to pretrained"
             )
-        if joined and self.pooling != "auto":
+        if backbone.is_joined and self.pooling != "auto":
             raise ValueError(
-                f"pooling {self.pooling} is of one network, and backbone {self.backbone} joins"
+                f"pooling {self.pooling} is of one network, and backbone {backbone} joins"
                 " several; set pooling to auto"
             )
         return self
+
+    @property
+    def network(self) -> Backbone:
+        """The backbone that these parameters name, with its weights and pooling."""
+        return Backbone.parse(self.backbone, self.weights, self.pooling)
 
 
 Positive = Annotated[float, Field(gt=0)]
@@ -748,16 +727,6 @@ def _check_compared(settings: Params) -> None:
         )
 
 
-def has_graph(name: str) -> bool:
-    """Whether a backbone has a graph of its own and no PyTorch form."""
-    return re.fullmatch(OWN_GRAPHS, name) is not None
-
-
-def takes_torch(candidate: str) -> bool:
-    """Whether a candidate of `rank` is a network that PyTorch describes and exports."""
-    return not all(map(has_graph, candidate.split("+")))
-
-
 def _check_sets(settings: Params) -> None:
     """See that the sets of packages are installed that stages will ask for; they check again.
 
@@ -781,7 +750,8 @@ def _check_sets(settings: Params) -> None:
         if getattr(settings, stage).run:
             packages.need("torch", stage)
             _check_trainable(settings, stage)
-    if settings.rank.run and any(map(takes_torch, settings.rank.backbones)):
+    candidates = map(Backbone.candidate, settings.rank.backbones)
+    if settings.rank.run and not all(one.has_graph for each in candidates for one in each.each):
         packages.need("torch", "rank")
 
 
@@ -791,15 +761,15 @@ def _check_trainable(settings: Params, stage: str) -> None:
     Raises:
         ParamsError: it cannot, or not as `finetune.method` asks.
     """
-    backbone = settings.extract.backbone
-    if backbone in TRAINED_TEXTS:
+    backbone = settings.extract.network
+    if backbone.name in TRAINED_TEXTS:
         if stage == "from_scratch":
             raise ParamsError(
                 f"from_scratch trains networks of pictures, and extract.backbone {backbone} reads"
                 " texts: set from_scratch.run to []"
             )
         return
-    if has_graph(backbone) or "+" in backbone:
+    if backbone.has_graph or backbone.is_joined:
         of_texts = stage == "finetune" and settings.ingest.kind == "text"
         other = f", or extract.backbone to {TRAINED_TEXTS[0]}" if of_texts else ""
         raise ParamsError(
@@ -819,13 +789,15 @@ def _check_plugins(settings: Params) -> None:
     Raises:
         ParamsError: what to write or to install, or that a stage cannot do with it.
     """
-    named = {"ingest.source": [settings.ingest.source], "backbone": [settings.extract.backbone]}
+    source, backbones = settings.ingest.source, [settings.extract.network]
+    if plugins.is_plugin(source):
+        plugins.check(source, f"ingest.source {source}")
     if settings.rank.run:
-        named["backbone"] += settings.rank.backbones
-    for parameter, names in named.items():
-        for name in filter(plugins.is_plugin, "+".join(names).split("+")):
-            plugins.check(name, f"{parameter} {name}")
-    if settings.from_scratch.run and plugins.is_plugin(settings.extract.backbone):
+        backbones += map(Backbone.candidate, settings.rank.backbones)
+    for one in (one for backbone in backbones for one in backbone.each):
+        if one.family == "python":
+            plugins.check(str(one), f"backbone {one}")
+    if settings.from_scratch.run and settings.extract.network.family == "python":
         raise ParamsError(
             f"from_scratch needs random weights, which backbone {settings.extract.backbone} has"
             " none of: set from_scratch.run to [], or take another backbone"

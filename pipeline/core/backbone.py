@@ -1,0 +1,127 @@
+"""The name of a backbone, taken apart in one place: `Backbone.parse`."""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from . import paths, plugins
+
+OWN = f"{paths.WEIGHTS.as_posix()}/"  # what networks and weights of somebody's own begin with
+RANDOM = "random:"  # before the name of a network that is not trained
+HUB = "hf-hub:"  # before the name of a network on a hub that timm knows
+
+# The families, and how their networks are named. Those of the first three have a PyTorch form,
+# which may be untrained, pooled in another way, and trained; of the others but `python`, what opens
+# them writes a graph.
+FAMILIES = {
+    "lite": "efficientnet_lite[012]",
+    "torchvision": r"torchvision:[\w.\-/]+",
+    "timm": rf"timm:(?:{HUB})?[\w.\-/@]+",
+    "onnx": rf"onnx:{OWN}[\w.\-/]+\.onnx",
+    "identity": "identity",
+    "minilm": "minilm_l6_v2|minilm_l6_v2_int8",
+    "terms": "tf_idf",
+    "speech": "speech_embedding",
+    "spectra": "mfcc|log_mel",
+    "transformers": r"transformers:[\w.\-/]+",
+    "python": plugins.PATTERN,
+}
+IN_PYTORCH = ("lite", "torchvision", "timm")
+TRAINED_TEXTS = ("minilm_l6_v2",)  # of those with a graph, what `finetune` trains all the same
+NAMES = (
+    "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME, timm:NAME,"
+    f" onnx:{OWN}NAME.onnx, identity, minilm_l6_v2, minilm_l6_v2_int8, tf_idf, speech_embedding,"
+    " mfcc, log_mel, transformers:NAME or python:MODULE.FUNCTION"
+)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One network, or several that are joined, as `params.yaml` names it.
+
+    `str` gives the name back as it was written.
+    """
+
+    family: str  # of `FAMILIES`, or `joined`
+    name: str  # what the family calls it
+    weights: str = "pretrained"  # as `extract.weights`
+    pooling: str = "auto"  # as `extract.pooling`
+    parts: tuple["Backbone", ...] = ()  # the networks that are joined
+
+    @classmethod
+    def parse(cls, text: str, weights: str = "pretrained", pooling: str = "auto") -> "Backbone":
+        """The backbone of a name such as `timm:resnet18` or `efficientnet_lite0+timm:resnet18`.
+
+        Raises:
+            ValueError: it is no such name; the text says what it should be.
+        """
+        parts = tuple(_one(part, weights, pooling) for part in text.split("+"))
+        if len(set(parts)) < len(parts):
+            raise ValueError("names a network twice")
+        return parts[0] if len(parts) == 1 else cls("joined", text, weights, pooling, parts)
+
+    @classmethod
+    def candidate(cls, text: str) -> "Backbone":
+        """As `parse`, and of `random:NAME` the network NAME untrained.
+
+        Raises:
+            ValueError: as `parse`, or the network is none that PyTorch describes.
+        """
+        backbone = cls.parse(text.removeprefix(RANDOM))
+        if not text.startswith(RANDOM):
+            return backbone
+        if backbone.family not in IN_PYTORCH:
+            known = "efficientnet_lite0, _lite1 or _lite2, torchvision:NAME or timm:NAME"
+            raise ValueError(f"should have {known} behind {RANDOM}")
+        return replace(backbone, weights="random")
+
+    def __str__(self) -> str:
+        is_prefixed = FAMILIES.get(self.family, "").startswith(f"{self.family}:")
+        return f"{self.family}:{self.name}" if is_prefixed else self.name
+
+    @property
+    def each(self) -> tuple["Backbone", ...]:
+        """The networks: those that are joined, or this one."""
+        return self.parts or (self,)
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether it is several networks."""
+        return bool(self.parts)
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether it has a graph of its own and no PyTorch form, as far as its name says."""
+        return not self.is_joined and self.family not in (*IN_PYTORCH, "python")
+
+    @property
+    def own_path(self) -> Path | None:
+        """The file or folder in `data/weights` that the network is; None: it comes from elsewhere.
+
+        A graph is a file. A folder is laid out as on timm's hub.
+        """
+        is_own = self.family in ("onnx", "timm") and self.name.startswith(OWN)
+        return Path(self.name) if is_own else None
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The file in `data/weights` with its weights; None: they come with the network."""
+        return Path(self.weights) if self.weights.startswith(OWN) else None
+
+
+def inside(path: str) -> str:
+    """The path, which may name a file in `data/weights`.
+
+    Raises:
+        ValueError: it leads out of there.
+    """
+    if ".." in path.split("/"):
+        raise ValueError(f"should lead to a file in {OWN}, without ..")
+    return path
+
+
+def _one(text: str, weights: str, pooling: str) -> Backbone:
+    for family, pattern in FAMILIES.items():
+        if re.fullmatch(pattern, text):
+            return Backbone(family, inside(text).removeprefix(f"{family}:"), weights, pooling)
+    raise ValueError(f"should be {NAMES}, or several of them joined by +")
