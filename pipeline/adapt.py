@@ -50,9 +50,8 @@ DIFFERENCE, BINS = 0.03, 15  # of `paired.compare`; accuracy and loss have no bi
 
 def adapt() -> None:
     """Make the heads, choose one, measure all of them on the test examples, write the bundle."""
-    settings = params.load(kinds.schema).adapt
-    extracting = params.load(kinds.schema).extract
-    training = params.load(kinds.schema).train
+    settings = params.load(kinds.schema)
+    extracting, training = settings.extract, settings.train
     manifest, unlabelled = read_manifest(MANIFEST), read_manifest(TARGET)
     kind = kind_in(MANIFEST)
     require(manifest, "adapt")
@@ -80,8 +79,8 @@ def adapt() -> None:
     ways = adapting.ways(source, target)
     known = adapting.evidence(ways, target)
     chosen, why = adapting.choose(known, len(names))
-    if settings.method != "auto":
-        chosen, why = settings.method, "adapt.method asks for it"
+    if settings.adapt.method != "auto":
+        chosen, why = settings.adapt.method, "adapt.method asks for it"
     if chosen not in ways:
         raise ParamsError(
             "adapt.method coral aligns features, and counts of terms cannot be aligned: set"
@@ -113,7 +112,7 @@ def adapt() -> None:
     had = read_figures(BUNDLE / "bundle.json", "bundle").get("sets")
     sets = {"why_no_sets": NO_SETS} if had else {}
     of_data = manifest, way.source.train, way.source.val, sets
-    given_away = params.load(kinds.schema).bundle.training_examples
+    given_away = settings.bundle.training_examples
     of_head = kind, extracting, way.head, about, report
     write(ADAPTED, files, *of_head, *of_data, given_away=given_away)
     if sets:

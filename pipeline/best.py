@@ -20,8 +20,8 @@ NO_SETS = "the sets of the frozen network's bundle are no promise for a finetune
 
 def best() -> None:
     """Make a bundle of the finetuned network, or copy that of the frozen one."""
-    settings = params.load(kinds.schema).extract
-    given_away = params.load(kinds.schema).bundle.training_examples
+    settings = params.load(kinds.schema)
+    extracting, given_away = settings.extract, settings.bundle.training_examples
     figures = read_figures(FINETUNE, "finetune", "taken")
     if not figures["taken"]:
         shutil.copytree(BUNDLE, BEST, dirs_exist_ok=True)
@@ -32,18 +32,18 @@ def best() -> None:
     weights = FINETUNED / "backbone.safetensors"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "finetuned.onnx"
-        licence = exports.licence(settings.backbone, settings.weights)
-        exports.write_finetuned(settings.backbone, settings.pooling, weights, file, licence)
+        licence = exports.licence(extracting.backbone, extracting.weights)
+        exports.write_finetuned(extracting.backbone, extracting.pooling, weights, file, licence)
         known = manifest[manifest["split"].isin(["train", "val"])]
         engine = on_export(file, kinds.named(kind))
         splits, computed = originals(
-            known, about.classes, [engine], settings.batch_size, about.power
+            known, about.classes, [engine], extracting.batch_size, about.power
         )
         print(
             f"best: {len(known) - computed} training and validation examples reused,"
             f" {computed} computed"
         )
-        finetuned = settings.model_copy(update={"weights": "finetuned"})
+        finetuned = extracting.model_copy(update={"weights": "finetuned"})
         train, val = splits["train"], splits["val"]  # finetune chooses by validation
         frozen = BUNDLE / "bundle.json"  # always there in a run of DVC
         sets = frozen.exists() and read_figures(frozen, "bundle").get("sets")

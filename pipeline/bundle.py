@@ -13,18 +13,20 @@ from .tables.manifest import kind_in, read_manifest, task_in
 
 def bundle() -> None:
     """Put the backbone, the head and what is known of them into one folder."""
-    settings = params.load(kinds.schema).extract
-    given_away = params.load(kinds.schema).bundle.training_examples
+    settings = params.load(kinds.schema)
+    given_away = settings.bundle.training_examples
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     about.require_task(task_in(MANIFEST))
     manifest, metrics = read_manifest(MANIFEST), read_figures(METRICS, "evaluate", "test")
     sets = read_figures(SETS_OF_BUNDLE, "evaluate")
     splits = read_splits(FEATURES, manifest, about.classes, ["train", "val"], about.power)
     train, val = splits["train"], splits["val"]
-    files = exports.of_each(settings)
+    files = exports.of_each(settings.extract)
     kind = kind_in(MANIFEST)
     known = manifest, train, val, sets
-    write(BUNDLE, files, kind, settings, head, about, metrics, *known, given_away=given_away)
+    write(
+        BUNDLE, files, kind, settings.extract, head, about, metrics, *known, given_away=given_away
+    )
 
 
 if __name__ == "__main__":

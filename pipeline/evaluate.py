@@ -10,6 +10,7 @@ import pandas as pd
 from . import kinds
 from .core import command, memory, params
 from .core.errors import DataError
+from .core.params import Params
 from .core.paths import (
     CLASSES,
     FEATURES,
@@ -38,7 +39,8 @@ from .tables.manifest import SPLITS, groups, read_manifest, slices, task_in
 
 def evaluate() -> None:
     """Ask the head about every test example and write what came of it."""
-    settings = params.load(kinds.schema).evaluate
+    every = params.load(kinds.schema)
+    settings = every.evaluate
     head, description = load_head(HEAD_WEIGHTS, HEAD)
     names, learned = description.classes, task_in(MANIFEST)
     description.require_task(learned)
@@ -62,7 +64,7 @@ def evaluate() -> None:
     thresholds = description.calibration.thresholds
     of_test = manifest.set_index("digest").loc[test.digests].reset_index()
     together = grouped(groups(of_test))
-    sets = _calibrated(manifest, head, description)
+    sets = _calibrated(manifest, head, description, every)
     reach, by = sets.get("reach", ()), slices(of_test)
     asked = Asked(test, names, answers, thresholds, by, settings, reach, together)
     for words in [*task.warnings(asked), *doubts(together)]:
@@ -84,7 +86,7 @@ def evaluate() -> None:
     _write(SLICES, by_slice)
     for name, table in task.plots(asked, PLOTS).items():
         _write(PLOTS / f"{name}.csv", table)
-    again = _repeated(manifest, description, learned, counts=head.idf is not None)
+    again = _repeated(manifest, description, every, counts=head.idf is not None)
     _write(REPEATS, again)
     SETS_OF_BUNDLE.write_text(json.dumps(sets, indent=2) + "\n", encoding="utf-8")
     tested = (answers, test, names, thresholds, together)
@@ -124,23 +126,22 @@ def _lines(
 
 
 def _repeated(
-    manifest: pd.DataFrame, about: HeadDescription, learned: str, counts: bool
+    manifest: pd.DataFrame, about: HeadDescription, settings: Params, counts: bool
 ) -> pd.DataFrame:
     """The table of the repeats; without rows where none is asked for."""
-    settings = params.load(kinds.schema).evaluate
-    if not settings.repeats:
+    if not settings.evaluate.repeats:
         return pd.DataFrame(columns=tables.OF_REPEATS)
     from .evaluation import repeats  # brings all that trains a head
 
     splits = read_splits(FEATURES, manifest, about.classes, SPLITS, about.power)
-    drawing, training = params.load(kinds.schema).ingest, params.load(kinds.schema).train
-    pool = view_0(splits)
-    return repeats.repeated(manifest, pool, about, settings, drawing, training, counts)
+    pool, asked = view_0(splits), (settings.evaluate, settings.ingest, settings.train)
+    return repeats.repeated(manifest, pool, about, *asked, counts)
 
 
-def _calibrated(manifest: pd.DataFrame, head: Head, about: HeadDescription) -> dict[str, Any]:
+def _calibrated(
+    manifest: pd.DataFrame, head: Head, about: HeadDescription, settings: Params
+) -> dict[str, Any]:
     """What sets that hold the truth are made with; nothing where none are asked for."""
-    settings = params.load(kinds.schema)
     coverage = settings.evaluate.coverage
     if coverage is None:
         return {}

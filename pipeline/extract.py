@@ -26,9 +26,10 @@ from .tables.manifest import kind_in, read_manifest
 
 def extract() -> None:
     """Look every view up in the feature store, compute the missing ones, write the shards."""
-    settings, cluster = params.load(kinds.schema).extract, params.cluster_section()
-    for parameter in params.later_stages_on_cuda(kinds.schema):
+    every, cluster = params.load(kinds.schema), params.cluster_section()
+    for parameter in params.later_stages_on_cuda(every):
         stop_without_cuda(parameter)
+    settings = every.extract
     declared = kind_in(MANIFEST)
     kind = kinds.named(declared)
     manifest = read_manifest(MANIFEST)

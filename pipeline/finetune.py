@@ -61,12 +61,10 @@ from .transfer.recipe import Recipe
 @finetuning.within_memory("finetune.batch_size or finetune.blocks")
 def finetune() -> None:
     """Train the head, then its network; compare the two and keep the better."""
-    settings = params.load(kinds.schema).finetune
-    ranges = params.load(kinds.schema).augment
-    extracting = params.load(kinds.schema).extract
-    weighing = params.load(kinds.schema).train
-    confidence = params.load(kinds.schema).evaluate.confidence
-    device = torch.device(device_for(settings.device, descends=True, parameter="finetune.device"))
+    settings = params.load(kinds.schema)
+    extracting, training = settings.extract, settings.train
+    budget, confidence = settings.finetune, settings.evaluate.confidence
+    device = torch.device(device_for(budget.device, descends=True, parameter="finetune.device"))
     manifest = read_manifest(MANIFEST)
     require(manifest, "finetune")
     chosen, about = load_head(HEAD_WEIGHTS, HEAD)
@@ -76,9 +74,9 @@ def finetune() -> None:
     splits = read_splits(FEATURES, manifest, names, ["train", "val", "test"], power)
     rows, val = splits["train"], splits["val"]
     goal = Goal.of(task_in(MANIFEST), about.loss or "squared", rows.labels)
-    weights = class_weights(weighing.class_weights, rows.labels, len(names))
+    weights = class_weights(training.class_weights, rows.labels, len(names))
     hyperparameters, epochs = about.trained_with()
-    schedule = Schedule(epochs, weighing.batch_size, 0, weights, loss=goal.loss)
+    schedule = Schedule(epochs, training.batch_size, 0, weights, loss=goal.loss)
     head = goal.entered(converged(hyperparameters, rows, val, schedule))
     frozen = {name: head.logits(splits[name].features) for name in ("val", "test")}
     examples = {name: Labelled.of(manifest, names, name).towards(goal) for name in splits}
@@ -86,9 +84,9 @@ def finetune() -> None:
 
     named = (extracting.backbone, extracting.weights, extracting.pooling)
     backbone = catalogue.to_train(*named)
-    feed = Feed(kinds.named(kind_in(MANIFEST)), backbone.preprocessing, ranges)
+    feed = Feed(kinds.named(kind_in(MANIFEST)), backbone.preprocessing, settings.augment)
     network = Network(backbone.module, head, power)
-    recipe = Recipe.of(settings, weights, goal.loss)
+    recipe = Recipe.of(budget, weights, goal.loss)
     trained = finetuning.train_network(
         network,
         examples["train"],
@@ -107,9 +105,7 @@ def finetune() -> None:
         labels = goal.labels(splits[split].labels)
         report[name] = {"pictures": len(labels)}
         if len(labels):
-            finetuned[split] = finetuning.answers(
-                network, examples[split], feed, settings.batch_size
-            )
+            finetuned[split] = finetuning.answers(network, examples[split], feed, budget.batch_size)
             report[name]["frozen"] = figures_of(frozen[split], labels, confidence, goal)
             report[name]["finetuned"] = figures_of(finetuned[split], labels, confidence, goal)
     checkpoints = [trained.checkpoint]
@@ -125,7 +121,7 @@ def finetune() -> None:
         both, recipe = examples["train"] + examples["val"], replace(recipe, last=trained.best)
         checkpoints.append(refit(network, both, feed, recipe, device))
         if len(splits["test"].labels):
-            logits = finetuning.answers(network, examples["test"], feed, settings.batch_size)
+            logits = finetuning.answers(network, examples["test"], feed, budget.batch_size)
             labels = goal.labels(splits["test"].labels)
             measured = figures_of(logits, labels, confidence, goal)
             report["test"]["refit"] = measured

@@ -39,12 +39,8 @@ from .transfer.recipe import Recipe
 @finetuning.within_memory("finetune.batch_size")
 def from_scratch() -> None:
     """Train all of the network from random weights; write its figures and its curve."""
-    settings = params.load(kinds.schema).from_scratch
-    budget = params.load(kinds.schema).finetune
-    ranges = params.load(kinds.schema).augment
-    extracting = params.load(kinds.schema).extract
-    weighing = params.load(kinds.schema).train.class_weights
-    confidence = params.load(kinds.schema).evaluate.confidence
+    settings = params.load(kinds.schema)
+    budget, confidence = settings.finetune, settings.evaluate.confidence
     task = task_in(MANIFEST)
     device = torch.device(device_for(budget.device, descends=True, parameter="finetune.device"))
     manifest = read_manifest(MANIFEST)
@@ -53,19 +49,19 @@ def from_scratch() -> None:
     examples = {name: Labelled.of(manifest, names, name) for name in ("train", "val", "test")}
     goal = Goal.of(task, "squared", examples["train"].labels)
     examples = {name: some.towards(goal) for name, some in examples.items()}
-    backbone = catalogue.load(extracting.backbone, "random")
+    backbone = catalogue.load(settings.extract.backbone, "random")
     head = Head(
         np.zeros((len(names), backbone.dimension), np.float32),
         np.zeros(len(names), np.float32),
     )
-    feed = Feed(kinds.named(kind_in(MANIFEST)), backbone.preprocessing, ranges)
+    feed = Feed(kinds.named(kind_in(MANIFEST)), backbone.preprocessing, settings.augment)
     network = Network(backbone.module, head, power=1)
-    weights = class_weights(weighing, examples["train"].labels, len(names))
+    weights = class_weights(settings.train.class_weights, examples["train"].labels, len(names))
     recipe = replace(
         Recipe.of(budget, weights, goal.loss),
         method="blocks",
         blocks=None,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.from_scratch.learning_rate,
         layer_decay=1.0,
         batch_norm="updated",
     )

@@ -12,7 +12,7 @@ import pandas as pd
 from . import kinds
 from .core import command, params
 from .core.errors import DataError
-from .core.params import IngestParams
+from .core.params import Params
 from .core.paths import MANIFEST, REFUSED, TARGET
 from .core.rows import parted
 from .kinds import Kind
@@ -41,7 +41,8 @@ NOUNS = {
 
 def ingest() -> None:
     """Read the source, refuse what cannot be used, split the rest, write the two tables."""
-    settings = params.load(kinds.schema).ingest
+    every = params.load(kinds.schema)
+    settings = every.ingest
     name = kinds.declared(settings)
     kind = kinds.named(name)
     for old in (MANIFEST, REFUSED, TARGET):
@@ -77,14 +78,14 @@ def ingest() -> None:
             f"ingest: warning: no training example tells anything of {len(untaught)} {what}, left"
             f" out{rows * bool(left_out)}: {listed(untaught, ALL_AT_MOST)}"
         )
-    stop_if_unusable(manifest, refused, files, unit, settings)
+    stop_if_unusable(manifest, refused, files, unit, every)
     told = sum(bool(row.found.label) for row in kept if row.found.split == UNLABELLED)
     if told:
         print(
             f"ingest: {told} of the {len(target)} {UNLABELLED} {kind.nouns} have labels, which are"
             " not looked at: give those that are to be measured on the split test"
         )
-    if params.adapts(kinds.schema):
+    if params.adapts(every):
         require_unlabelled(len(target))
     write_manifest(manifest, name, MANIFEST, origins(labelled, manifest, settings), settings.task)
     write_manifest(target, name, TARGET)
@@ -153,9 +154,10 @@ def stop_if_unusable(
     refused: list[Refused],
     files: int,
     unit: str,
-    settings: IngestParams,
+    every: Params,
 ) -> None:
     """Raise `DataError` where too much was refused, or a later stage would refuse what is there."""
+    settings = every.ingest
     if files == 0:
         raise DataError(f"{settings.path} holds no {unit}s")
     if len(refused) > settings.max_refused * files:
@@ -166,7 +168,7 @@ def stop_if_unusable(
             f" see {REFUSED}"
         )
     targets.require(manifest, settings.task, settings.path)
-    for stage in ("evaluate", *params.stages_that_need_validation(kinds.schema)):
+    for stage in ("evaluate", *params.stages_that_need_validation(every)):
         require(manifest, stage)
 
 

@@ -43,8 +43,8 @@ COLOURS = {"original": "#0072b2", "augmented": "#d55e00"}
 
 def learning_curve() -> None:
     """Draw, train and measure for each number of examples; write the table and its plot."""
-    settings = params.load(kinds.schema).learning_curve
-    weighing = params.load(kinds.schema).train
+    settings = params.load(kinds.schema)
+    asked, training = settings.learning_curve, settings.train
     known, about = load_head(HEAD_WEIGHTS, HEAD)
     task = task_in(MANIFEST)
     about.require_task(task)
@@ -57,19 +57,19 @@ def learning_curve() -> None:
     ways = ["original", "augmented"] if train.views.any() else ["original"]
     rows = []
     counts = numbers(largest(train), 1 if task == CLASSIFICATION else LEAST_IN_ALL)
-    with Progress("learning_curve", len(counts) * len(ways) * settings.draws, "heads") as progress:
+    with Progress("learning_curve", len(counts) * len(ways) * asked.draws, "heads") as progress:
         for count in counts:
             for way in ways:
                 answers = []
-                for draw in range(settings.draws):
+                for draw in range(asked.draws):
                     chosen = drawn(train, count, draw, augmented=way == "augmented")
                     # As many epochs as the chosen head kept, since nothing tells when to stop.
                     schedule = Schedule(
                         epochs=epochs,
-                        batch_size=weighing.batch_size,
+                        batch_size=training.batch_size,
                         patience=0,
                         class_weights=class_weights(
-                            weighing.class_weights, chosen.labels, len(names)
+                            training.class_weights, chosen.labels, len(names)
                         ),
                         counts=known.idf is not None,
                         loss=loss_for(task, about.loss or "squared"),
@@ -77,7 +77,7 @@ def learning_curve() -> None:
                     head = trained(chosen, hyperparameters, schedule)
                     answers.append(head.logits(val.features))
                     progress.advance(1)
-                figures = measured(task, answers, val, settings.confidence, together)
+                figures = measured(task, answers, val, asked.confidence, together)
                 rows.append((count, way, len(np.unique(chosen.digests)), *figures))
     measure = comparing.measure(task)
     columns = [OF_CLASS, "views", "examples", measure, "low", "high"]
@@ -86,7 +86,7 @@ def learning_curve() -> None:
         table = table.drop(columns=OF_CLASS)
     LEARNING_CURVE.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(LEARNING_CURVE, index=False, float_format="%.6g", lineterminator="\n")
-    _plot(table, comparing.words(task), settings.confidence)
+    _plot(table, comparing.words(task), asked.confidence)
     by, each = (OF_CLASS, " a class") if task == CLASSIFICATION else ("examples", "")
     for kind, of_kind in table.groupby("views", sort=False):
         points = zip(of_kind[measure], of_kind[by], strict=True)

@@ -38,16 +38,15 @@ DECAYS = np.geomspace(1e-4, 10, 11).tolist()  # L2 penalties that each candidate
 
 def rank() -> None:
     """Look at the training and validation examples through each backbone and write two tables."""
-    settings = params.load(kinds.schema).rank
-    extracting = params.load(kinds.schema).extract
-    power = params.load(kinds.schema).train.power
+    settings = params.load(kinds.schema)
+    extracting, power = settings.extract, settings.train.power
     kind = kinds.named(kind_in(MANIFEST))
     manifest = read_manifest(MANIFEST)
     task, names = task_in(MANIFEST), targets.names(manifest)
     require(manifest, "rank")
     examples = manifest[manifest["split"].isin(["train", "val"])]
     measure = f"val_{comparing.measure(task)}"
-    candidates = list(dict.fromkeys(settings.backbones))
+    candidates = list(dict.fromkeys(settings.rank.backbones))
     for one in (one for each in candidates for one in Backbone.candidate(each).each):
         if one.has_graph:
             continue
@@ -72,7 +71,7 @@ def rank() -> None:
         head = quick_head(splits["train"], splits["val"], task, len(names), counts)
         rows.append(
             {"backbone": candidate}
-            | measured(head, splits, task, settings.confidence)
+            | measured(head, splits, task, settings.rank.confidence)
             | described(name, weights, engines, splits["train"].features.shape[1])
         )
         losses[candidate] = surprise(head, splits, task)
@@ -85,7 +84,7 @@ def rank() -> None:
     table = pd.DataFrame(rows).sort_values([measure, "val_loss"], ascending=[False, True])
     RANK.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(RANK, index=False, float_format="%.6g", lineterminator="\n")
-    say_if_better(losses, extracting.backbone, settings.confidence)
+    say_if_better(losses, extracting.backbone, settings.rank.confidence)
     timings = pd.DataFrame(speeds, columns=["backbone", "views_per_second", "engine"])
     timings.to_csv(RANK_SPEED, index=False, lineterminator="\n")
 

@@ -10,6 +10,7 @@ import jinja2
 
 from . import kinds
 from .core import command, params
+from .core.params import Params
 from .core.paths import (
     BUNDLE,
     CHECKS,
@@ -43,7 +44,8 @@ PARTS = {
 
 def report() -> None:
     """Write the page from what the stages before have left."""
-    confidence = f"{100 * params.load(kinds.schema).evaluate.confidence:g} %"
+    settings = params.load(kinds.schema)
+    confidence = f"{100 * settings.evaluate.confidence:g} %"
     kind = kinds.named(kind_in(MANIFEST))
     manifest = read_manifest(MANIFEST)
     metrics = read_figures(METRICS, "evaluate", "test", "interval")
@@ -51,7 +53,7 @@ def report() -> None:
     predictions, classes = tables.table(PREDICTIONS), about["classes"]
     repeats = tables.table(REPEATS)
     checked = {name: tables.table(CHECKS / f"{name}.csv") for name in tables.FOUND}
-    hidden = params.load(kinds.schema).report.examples == "hidden"
+    hidden = settings.report.examples == "hidden"
     shown = tables.Thumbnails(manifest, kind, hidden)
     head, task, sliced = about["head"]["hyperparameters"], task_in(MANIFEST), tables.table(SLICES)
     parts = PARTS[task](predictions, classes, shown)
@@ -71,7 +73,7 @@ def report() -> None:
         similar=""
         if about.get("training_examples") == "none"
         else f"the most similar training {kind.nouns}",
-        augmented=params.load(kinds.schema).augment.views > 0,
+        augmented=settings.augment.views > 0,
         nouns=kind.nouns,
         classes=classes,
         confidence=confidence,
@@ -88,7 +90,7 @@ def report() -> None:
         slice_measure=tables.slice_measure(sliced).replace("_", " "),
         worst_slice=worst(sliced),
         sets=tables.of_set(tables.table(SETS)),
-        commit=since_last_commit(metrics, parameters()),
+        commit=since_last_commit(metrics, parameters(settings)),
         checks=tables.check_lines(checked, parts["unit"], numbers=task == "regression"),
         by_place=tables.by_place(checked["drift"]),
         duplicates=tables.duplicates(checked["near_duplicates"], shown),
@@ -106,15 +108,15 @@ def report() -> None:
     print(f"report: {REPORT}, {len(page.encode()) / 1e6:.1f} MB, opens in any browser")
 
 
-def parameters() -> dict[str, Any]:
+def parameters(settings: Params) -> dict[str, Any]:
     """Those of the stages before; an optional stage's say nothing of this run."""
     sections = {
-        "ingest": params.load(kinds.schema).ingest,
-        "augment": params.load(kinds.schema).augment,
-        "extract": params.load(kinds.schema).extract,
-        "train": params.load(kinds.schema).train,
-        "evaluate": params.load(kinds.schema).evaluate,
-        "checks": params.load(kinds.schema).checks,
+        "ingest": settings.ingest,
+        "augment": settings.augment,
+        "extract": settings.extract,
+        "train": settings.train,
+        "evaluate": settings.evaluate,
+        "checks": settings.checks,
     }
     return {name: section.model_dump() for name, section in sections.items()}
 

@@ -30,9 +30,10 @@ from .transfer import gain
 
 def transfer_gain() -> None:
     """Write the table and its page; say what follows."""
-    if params.load(kinds.schema).transfer_gain.run:
-        params.stop_if_not_compared(kinds.schema)
-    backbone = params.load(kinds.schema).extract.backbone
+    settings = params.load(kinds.schema)
+    if settings.transfer_gain.run:
+        params.stop_if_not_compared(settings)
+    backbone = settings.extract.backbone
     manifest, measure = read_manifest(MANIFEST), comparing.measure(task_in(MANIFEST))
     told = gain.Told(
         backbone,

@@ -150,14 +150,93 @@ def test_the_folder_of_weights_is_there_in_every_clone_and_git_keeps_out_of_it()
     assert f"/{paths.WEIGHTS.as_posix()}/**/.gitignore" in (ROOT / ".dvcignore").read_text()
 
 
+def sections_read(module: ast.Module) -> set[str]:
+    """What a stage takes of the settings: of a call of `params.load`, or of a name bound to one.
+
+    The settings may be handed whole to a check of `params`, which changes no output, and to a
+    function of the stage, of which what it takes counts.
+    """
+    functions = [node for node in module.body if isinstance(node, ast.FunctionDef)]
+    takers = {function.name for function in functions}
+    sections = set()
+    for function in functions:
+        nodes = list(ast.walk(function))
+        parents = {id(child): node for node in nodes for child in ast.iter_child_nodes(node)}
+        loads = [
+            node
+            for node in nodes
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "params.load"
+        ]
+        bound = {bound_to(load, parents) for load in loads}
+        bound |= {
+            node.arg
+            for node in nodes
+            if isinstance(node, ast.arg) and node.annotation and spelt(node.annotation) == "Params"
+        }
+        used = [
+            node
+            for node in nodes
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in bound
+        ]
+        for node in [*loads, *used]:
+            parent = parents[id(node)]
+            if isinstance(parent, ast.Attribute):
+                sections.add(parent.attr)
+            elif isinstance(parent, ast.Call):
+                called = ast.unparse(parent.func)
+                assert called in takers or called.startswith("params."), called
+            else:
+                assert node in loads
+                assert bound_to(node, parents), ast.unparse(parent)
+    return sections
+
+
+def bound_to(value: ast.expr, parents: dict[int, ast.AST]) -> str:
+    """The name that stands for a value from here on, alone or as one of several; empty for none."""
+    parent = parents[id(value)]
+    if isinstance(parent, ast.Assign):
+        return ast.unparse(parent.targets[0])
+    outer = parents[id(parent)]
+    if isinstance(parent, ast.Tuple) and isinstance(outer, ast.Assign):
+        target = outer.targets[0]
+        assert isinstance(target, ast.Tuple)
+        return ast.unparse(target.elts[parent.elts.index(value)])
+    return ""
+
+
+def spelt(annotation: ast.expr) -> str:
+    return ast.unparse(annotation).removeprefix("params.")
+
+
+LOADED = "params.load(kinds.schema)"
+
+
+@pytest.mark.parametrize(
+    ("body", "sections"),
+    [
+        (f"return {LOADED}.train", {"train"}),
+        (f"settings = {LOADED}\n    return settings.train, settings.rank.run", {"train", "rank"}),
+        (f"every, cluster = {LOADED}, 1\n    return params.adapts(every)", set()),
+        (f"settings = {LOADED}\n    return other(settings, settings.train)", {"train"}),
+    ],
+)
+def test_the_sections_read_are_followed_through_names(body: str, sections: set[str]) -> None:
+    other = "def other(given: Params, own: TrainParams):\n    return given.extract, own.refit"
+    found = sections_read(ast.parse(f"def stage():\n    {body}\n\n\n{other}"))
+    assert found == sections | {"extract"}
+
+
+@pytest.mark.parametrize(
+    "body", [f"elsewhere({LOADED})", f"a = {LOADED}\n    return getattr(a, b)"]
+)
+def test_a_stage_cannot_hand_all_settings_to_a_room(body: str) -> None:
+    with pytest.raises(AssertionError):
+        sections_read(ast.parse(f"def stage():\n    {body}"))
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_parameters_declared_are_the_sections_that_are_read(stage: str) -> None:
-    sections = {
-        node.attr
-        for node in ast.walk(tree(f"pipeline.{stage}"))
-        if isinstance(node, ast.Attribute)
-        and ast.unparse(node.value) == "params.load(kinds.schema)"
-    }
+    sections = sections_read(tree(f"pipeline.{stage}"))
     for module in modules_of(stage) - {f"pipeline.{stage}"}:  # only stages read parameters
         assert "params.load(" not in ast.unparse(tree(module)) or module == "pipeline.core.params"
     declared = {name.partition(".")[0] for name in STAGES[stage]["params"]}

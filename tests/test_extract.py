@@ -60,7 +60,9 @@ def test_a_device_that_a_later_stage_will_miss_is_told_before_anything_is_comput
 ) -> None:
     monkeypatch.setattr(engines, "DRIVERS", ())
     drawn.set(**{"finetune.device": "cuda"})
-    assert params.later_stages_on_cuda(kinds.schema) == []  # finetune is not in the graph
+    assert (
+        params.later_stages_on_cuda(params.load(kinds.schema)) == []
+    )  # finetune is not in the graph
     for knobs, parameter in (
         ({"from_scratch.run": ["asked"]}, r"finetune\.device"),
         ({"train.device": "cuda"}, r"train\.device"),

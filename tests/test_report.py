@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser
 
-from pipeline import report
+from pipeline import kinds, report
+from pipeline.core import params
 from pipeline.core.errors import DataError
 from pipeline.core.paths import (
     BUNDLE,
@@ -210,21 +212,25 @@ def commit(*files: Path) -> None:
     subprocess.run(["git", *name, "commit", "-qm", "<i>before</i>"], check=True)
 
 
+def since_commit(metrics: dict[str, object]) -> dict[str, Any]:
+    return since_last_commit(metrics, report.parameters(params.load(kinds.schema)))
+
+
 def test_what_has_changed_since_the_last_commit(finished: Path) -> None:
     metrics = json.loads(METRICS.read_text())
-    assert "There is no commit" in since_last_commit(metrics, report.parameters())["why_not"]
+    assert "There is no commit" in since_commit(metrics)["why_not"]
     subprocess.run(["git", "init", "-q"], check=True)
     commit(Path("params.yaml"))
-    assert "is not in the last commit" in since_last_commit(metrics, report.parameters())["why_not"]
+    assert "is not in the last commit" in since_commit(metrics)["why_not"]
     commit(METRICS)
-    same = since_last_commit(metrics, report.parameters())
+    same = since_commit(metrics)
     assert (same["parameters"], same["metrics"]) == ([], [])
 
     metrics["test"]["loss"] += 0.25
     METRICS.write_text(json.dumps(metrics))
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("vflip: 0.0", "vflip: 0.5"))
-    changed = since_last_commit(metrics, report.parameters())
+    changed = since_commit(metrics)
     assert [(p["name"], p["before"], p["now"]) for p in changed["parameters"]] == [
         ("augment.vflip", "0", "0.5")
     ]
@@ -239,7 +245,7 @@ def test_a_damaged_file_in_the_last_commit_is_said(finished: Path) -> None:
     subprocess.run(["git", "init", "-q"], check=True)
     METRICS.write_text("{half")
     commit(METRICS)
-    assert "cannot be read" in since_last_commit(metrics, report.parameters())["why_not"]
+    assert "cannot be read" in since_commit(metrics)["why_not"]
 
 
 def test_differences_name_what_came_and_what_went() -> None:

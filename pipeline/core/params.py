@@ -679,25 +679,23 @@ def load(schema: Schema, path: Path = PARAMS) -> Params:
         raise ParamsError(f"{path}: {_explain(error, document, whole)}") from None
 
 
-def stages_that_need_validation(schema: Schema) -> list[str]:
+def stages_that_need_validation(settings: Params) -> list[str]:
     """The stages in the graph that cannot do without validation examples.
 
-    For a check that changes no output: who makes it does not declare the parameters that this
-    reads, since the stage itself checks again.
+    For a check that changes no output: a stage that makes it does not declare the parameters that
+    this reads, since the stage that needs them checks again.
     """
-    settings = load(schema)
     optional = [name for name in (*COMPARED, "adapt") if getattr(settings, name).run]
     return ["train"] * (settings.train.heads() > 1) + optional
 
 
-def adapts(schema: Schema) -> bool:
+def adapts(settings: Params) -> bool:
     """Whether the stage adapt is in the graph; for a check, as above."""
-    return bool(load(schema).adapt.run)
+    return bool(settings.adapt.run)
 
 
-def later_stages_on_cuda(schema: Schema) -> list[str]:
+def later_stages_on_cuda(settings: Params) -> list[str]:
     """The parameters that ask for CUDA in the stages after `extract`; for a check, as above."""
-    settings = load(schema)
     devices = {"train.device": settings.train.device}
     if settings.finetune.run or settings.from_scratch.run:
         devices["finetune.device"] = settings.finetune.device
@@ -708,16 +706,12 @@ def later_stages_on_cuda(schema: Schema) -> list[str]:
 COMPARED = ("learning_curve", "rank", "finetune", "from_scratch")
 
 
-def stop_if_not_compared(schema: Schema) -> None:
+def stop_if_not_compared(settings: Params) -> None:
     """See that the stages are in the graph whose results `transfer_gain` reads; as above.
 
     Raises:
         ParamsError: which is not.
     """
-    _check_compared(load(schema))
-
-
-def _check_compared(settings: Params) -> None:
     lacking = [name for name in COMPARED if not getattr(settings, name).run]
     if settings.transfer_gain.run and lacking:
         asked = " and ".join(f"{name}.run" for name in lacking)
@@ -882,7 +876,7 @@ def check_file(schema: Schema, root: Path = Path()) -> None:
             f"`{section}: {{{', '.join(filter(None, keys))}}}`" for section, keys in lacking.items()
         )
         raise ParamsError(f"{root / PARAMS} lacks what dvc.yaml asks for by name; add {lines}")
-    _check_compared(settings)
+    stop_if_not_compared(settings)
     _check_plugins(settings)
     _check_sets(settings)
 
