@@ -1,14 +1,11 @@
-"""`extract` on Ray beside threads of one machine: what Ray costs, and how it scales.
+"""What `extract` on Ray costs, beside threads of one machine.
 
-Two questions, both on one machine, in network namespaces (it needs root):
+The same pictures are extracted from an empty store, in turns by threads and by a Ray cluster that
+has one CPU on each of two nodes. Both are on one machine, in network namespaces (it needs root).
+The processor time of all processes is counted, from before the cluster is started until after it is
+stopped.
 
-- The same pictures from an empty store, by threads and by a Ray cluster that has one CPU on each of
-  two nodes, in turns. Counted is the processor time of all processes, from before the cluster is
-  started until after it is stopped.
-- Workers that sleep as long as a GPU would compute, 1 to 16 of them. Counted is the time from the
-  first piece that is done to the last, so without the start.
-
-    python -m benchmarks on_ray [--pictures 5000] [--rounds 3] [--pieces 40]
+    python -m benchmarks on_ray [--pictures 5000] [--rounds 3]
 """
 
 import ctypes
@@ -21,10 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import ROOT, Project, draw, need, ratios, spread, table
+from benchmarks.harness import Project, draw, need, ratios, spread, table
 
-SLEEP_S = 0.5  # for a piece of 32 pictures: a GPU of 64 a second
-SIZES = (1, 2, 4, 8, 16)
 SUBREAPER = 36  # prctl(2): whoever a process here leaves behind becomes a child of this one
 ADDRESS = "10.77.0.1:6379"
 
@@ -94,30 +89,12 @@ def overhead(scratch: Path, pictures: int, rounds: int) -> str:
     return table("| processor seconds {} | over threads {}", rows)
 
 
-def scale(scratch: Path, pieces: int) -> str:
-    """How much of what that many workers could do at most they do."""
-    from tests.ray_cluster import cluster
-
-    rows = []
-    with cluster() as ray:
-        ray.start_node(cpus=max(SIZES))
-        for workers in SIZES:
-            words = (sys.executable, "-m", "tests.ray_asleep", ADDRESS)
-            done = ray.run(*words, str(workers), str(pieces), str(SLEEP_S), cwd=ROOT)
-            assert done.returncode == 0, done.stderr
-            seconds = float(done.stdout.split()[-1])
-            print(workers, seconds, flush=True)
-            rows.append((workers, pieces * SLEEP_S, seconds, pieces * SLEEP_S / seconds))
-    return table("workers | seconds, at least {:.1f} | seconds {:.1f} | of linear {:.2f}", rows)
-
-
-def measure(scratch: Path, pictures: int = 5000, rounds: int = 3, pieces: int = 40) -> str:
-    """Both questions."""
+def measure(scratch: Path, pictures: int = 5000, rounds: int = 3) -> str:
+    """The table."""
     need(find_spec("ray"), "Ray: make setup EXTRAS=ray")
     from tests.ray_cluster import allowed
 
     need(allowed(), "root, for network namespaces, and Debian's package iproute2")
-    asleep = scale(scratch, pieces)
     return f"""# `extract` on Ray
 
 ## {pictures:,} pictures on two cores, from an empty store
@@ -126,10 +103,4 @@ def measure(scratch: Path, pictures: int = 5000, rounds: int = 3, pieces: int = 
 
 The processor time is that of all processes, with the start and the stop of the cluster; {rounds}
 rounds, in turns.
-
-## Workers that sleep {SLEEP_S} s for a piece, {pieces} pieces a worker
-
-{asleep}
-
-The time is from the moment when all workers are open to the last answer.
 """

@@ -23,7 +23,11 @@ from tests.conftest import ROOT
 TOKEN = "a-token-of-ray-that-is-to-be-found-nowhere"  # noqa: S105
 PORT = 6379
 BIN = Path(sys.executable).parent
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
+ALWAYS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": TOKEN,
+}
 
 
 def allowed() -> bool:
@@ -82,7 +86,7 @@ class Cluster:
     """A head, where the driver is, and nodes; all of its processes end with it."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.environment = os.environ | QUIET | {"PYTHONPATH": str(ROOT)} | environment
+        self.environment = os.environ | ALWAYS | {"PYTHONPATH": str(ROOT)} | environment
         self.folder = folder
         self.head = Machine("10.77.0.1")
         self.head.sh("ip link add br0 type bridge && ip link set br0 up")

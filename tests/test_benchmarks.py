@@ -109,7 +109,7 @@ SMALLEST = {
         "; pictures = lambda scratch, *_, **__: vectors(data[:300], target[:300], way)"
         "; titles = lambda: vectors(data[300:600], target[300:600], way)",
     ),
-    "on_ray": ("--pictures 60 --rounds 1 --pieces 2", "SIZES = (1, 2)"),
+    "on_ray": ("--pictures 60 --rounds 1", ""),
     "platforms": ("", "PYTHONS = ()"),
     "answers predict": ("PICTURES --rounds 1", ""),
     "reasons": ("--pictures PICTURES --count 1", "STEPS, MISTAKES = 2, 1"),

@@ -4,13 +4,13 @@ A worker is an actor that takes one slot of a node, a CPU or a GPU, for as long 
 opens the engine, and is handed pieces of whole examples. It reads their files itself, computes, and
 puts the features into the store itself; back come counts and never features. Before it is handed
 anything it sees that it can do all that, and that it would make the same bits as this process; a
-node where this is not so is told of in one line, and is not used.
+node that would not is named in one line, and is not used. (So this is neither Ray Data nor
+`ray.util.ActorPool`: they choose the nodes, and do not replace an actor that died.)
 
-What ends: a worker that dies is started again once by Ray, which hands it again what it had (of
-that, one piece was begun). If it dies again, or says nothing for `SILENT_S`, it is given up: its
-pieces go to others, and its node gets a new worker. A piece at which three workers died, or
-`ALONE_S` in which no worker of any node was heard of, end the run. What was put into the store by
-then is kept, whichever process is killed; a run that follows computes the rest.
+If a worker or its node dies, its pieces go to others, and its node, if it is there, gets a new one.
+A piece at which three workers died ends the run, and so does a cluster on which no worker begins
+for `ALONE_S`. Ray itself notices a machine that does not answer. What was put into the store is
+kept, whichever process is killed; a run that follows computes the rest.
 """
 
 import contextlib
@@ -20,12 +20,11 @@ import os
 import re
 import socket
 import sys
-import threading
 import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,11 +41,9 @@ from ..store.places import default_limit, default_place
 from ..store.vectors import store_at
 from .threads import batches, features_of
 
-SILENT_S = 60.0  # a worker that says nothing for so long is given up
-GONE_S = 20.0  # and the run, where the head does not answer; Ray would end this process after 60
-START_S = 300.0  # one that starts may wait for room, or for its turn on a busy machine
-ALONE_S = 300.0  # and the run, where no worker says anything
-ASKED_EVERY_S = 5.0  # whether workers are alive, and which nodes there are
+GONE_S = 20.0  # for which the head may not answer; Ray would end this process after 60
+ALONE_S = 300.0  # in which no worker began: it may wait for room, or be on a busy machine
+LOOK_EVERY_S = 5.0  # which nodes there are
 CONNECT_S = 10.0
 CLOSE_S = 300.0  # a shared store may join its shards as it is closed
 QUEUED = 2  # pieces that a worker has: one that it computes, and the next
@@ -82,7 +79,6 @@ class Order(NamedTuple):
 class Answer(NamedTuple):
     """What comes back: the views computed, or why there are none."""
 
-    pid: int  # of the worker's process
     views: int = 0
     refusal: str = ""  # of the node
     error: tuple[str, str] = ("", "")  # the class and text of a HeadstartError, which ends the run
@@ -108,50 +104,36 @@ def machine_of(folder: str) -> str:
 
 
 class Worker:
-    """What runs in an actor. It is started again by Ray without a word, so it opens as needed."""
+    """What runs in an actor."""
 
     def __init__(self, order: Order) -> None:
         """Nothing is opened yet."""
         self._order = order
-        self._turn = threading.Lock()
         self._engines: list[Engine] = []
         self._store: Store | None = None
 
-    def open(self) -> Answer:
-        """See that this process can do the work, and would make the same bits."""
-        return self._answer(lambda: 0)
-
     def compute(self, network: int, piece: pd.DataFrame) -> Answer:
         """Compute the views of a piece and put them into the store."""
-
-        def work() -> int:
-            assert self._store is not None  # noqa: S101 - it is open
+        assert self._store is not None  # noqa: S101 - it is open
+        try:
             engine, size = self._engines[network], self._order.settings.batch_size
             self._store.put(features_of(piece, engine, size))
-            return len(piece)
-
-        return self._answer(work)
-
-    def pulse(self) -> None:
-        """Show that this process is alive."""
+        except Exception as error:
+            found = command.in_words(error)
+            return Answer(error=(type(found).__name__, str(found)))
+        return Answer(len(piece))
 
     def close(self) -> None:
         """Write down what the store has left to write."""
         if self._store:
             self._store.close()
 
-    def _answer(self, work: Any) -> Answer:
-        try:
-            with self._turn:
-                if self._store is None and (refusal := self._open()):
-                    return Answer(os.getpid(), refusal=refusal)
-            return Answer(os.getpid(), work())
-        except Exception as error:
-            found = command.in_words(error)
-            return Answer(os.getpid(), error=(type(found).__name__, str(found)))
+    def open(self) -> Answer:
+        """See that this process can do the work, and would make the same bits."""
+        return Answer(refusal=self._open())
 
     def _open(self) -> str:
-        """Why this process cannot do the work; empty where it can."""
+        """Why this process cannot do the work; empty if it can."""
         order = self._order
         try:
             os.chdir(order.project)
@@ -213,13 +195,8 @@ class _Hired:
 
     actor: Any
     node: str
-    threads: int
-    heard: float  # when it last showed that it is alive, on this process's clock
-    opening: Any  # the reference of the answer; None: it is open
-    pid: int = 0
-    pulse: Any = None
-    asked: float = 0.0  # when the pulse was
-    pieces: dict[Any, _Piece] = field(default_factory=dict)
+    most: int  # pieces that it has at a time
+    is_open: bool = False
 
 
 def compute_each(
@@ -278,7 +255,7 @@ def compute_each(
 
 
 class _Run:
-    """What is handed out to whom."""
+    """Which worker has which piece."""
 
     def __init__(
         self,
@@ -292,28 +269,33 @@ class _Run:
         self._ray, self._order, self._on_gpu = ray, order, on_gpu
         self._waiting, self._progress, self._address = waiting, progress, address
         self._hired: list[_Hired] = []
-        self._refused: dict[str, str] = {}  # by node
+        self._calls: dict[Any, tuple[_Hired, _Piece | None]] = {}  # None: it opens
+        self._refused: set[str] = set()  # nodes
         self._failed: Counter[str] = Counter()  # workers that died as they started, by node
         self._names: dict[str, str] = {}
-        self._looked = -ASKED_EVERY_S
+        self._looked = -LOOK_EVERY_S
         self._here = ray.get_runtime_context().get_node_id()
-        self._heard = self._reached = time.monotonic()
+        self._opened = self._reached = time.monotonic()
 
     def to_its_end(self) -> None:
         """Until all is computed."""
-        while self._waiting or any(hired.pieces for hired in self._hired):
+        while self._waiting or any(piece for _, piece in self._calls.values()):
             now = time.monotonic()
-            if now - self._looked >= ASKED_EVERY_S:
+            if now - self._looked >= LOOK_EVERY_S:
                 self._looked = now
                 if _answers(self._address):
                     self._reached = now
                     self._hire()
-            self._ask(now)
             self._hand_out()
-            for reference in self._answered():
-                self._settle(reference)
-            self._give_up_the_silent()
-        closing = [hired.actor.close.remote() for hired in self._hired if hired.opening is None]
+            self._stop_if_hopeless(now)
+            if not self._calls:
+                time.sleep(0.2)
+                continue
+            answered, _ = self._ray.wait(list(self._calls), num_returns=1, timeout=1.0)
+            for call in answered:
+                if call in self._calls:  # else its worker was just let go
+                    self._settle(call, *self._calls.pop(call))
+        closing = [hired.actor.close.remote() for hired in self._hired if hired.is_open]
         self._ray.wait(closing, num_returns=len(closing), timeout=CLOSE_S)
 
     def _hire(self) -> None:
@@ -333,153 +315,107 @@ class _Run:
                 usable = True
                 threads = max(1, cpus // gpus) if self._on_gpu else 1
                 for _ in range(min(slots, len(self._waiting)) - of[name]):
-                    self._hired.append(self._hire_one(name, threads))
+                    self._hire_one(name, threads)
         if self._refused and not usable and not self._hired:
             raise RunnerError(
                 f"no node of the Ray cluster at {self._address} can be used; see the lines above"
             )
 
-    def _hire_one(self, node: str, threads: int) -> _Hired:
+    def _hire_one(self, node: str, threads: int) -> None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         slot = self._ray.remote(
             num_cpus=threads,
             num_gpus=1 if self._on_gpu else 0,
             max_concurrency=threads,
-            concurrency_groups={"pulse": 1},
-            max_restarts=1,
-            max_task_retries=1,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
-        actor = slot(Worker).remote(self._order)
-        return _Hired(actor, node, threads, time.monotonic(), actor.open.remote())
-
-    def _ask(self, now: float) -> None:
-        for hired in self._hired:
-            if hired.pulse is None and now - hired.asked >= ASKED_EVERY_S:
-                pulse = hired.actor.pulse.options(concurrency_group="pulse", max_task_retries=0)
-                hired.pulse, hired.asked = pulse.remote(), now
+        hired = _Hired(slot(Worker).remote(self._order), node, threads + QUEUED - 1)
+        self._hired.append(hired)
+        self._calls[hired.actor.open.remote()] = hired, None
 
     def _hand_out(self) -> None:
         # One to each, and then the next: at the end none has two while another has nothing.
-        for depth in range(1, QUEUED + max((one.threads for one in self._hired), default=0)):
+        has = Counter(id(hired) for hired, _ in self._calls.values())
+        for depth in range(max((hired.most for hired in self._hired), default=0)):
             for hired in self._hired:
-                room = depth <= hired.threads + QUEUED - 1 and len(hired.pieces) < depth
-                if self._waiting and hired.opening is None and room:
+                if self._waiting and hired.is_open and has[id(hired)] == depth < hired.most:
                     piece = self._waiting.popleft()
-                    reference = hired.actor.compute.remote(piece.network, piece.rows)
-                    hired.pieces[reference] = piece
+                    has[id(hired)] += 1
+                    self._calls[hired.actor.compute.remote(piece.network, piece.rows)] = (
+                        hired,
+                        piece,
+                    )
 
-    def _answered(self) -> list[Any]:
-        open_ = [
-            reference
-            for hired in self._hired
-            for reference in (hired.opening, hired.pulse, *hired.pieces)
-            if reference is not None
-        ]
-        if not open_:
-            time.sleep(0.2)
-            return []
-        found, rest = self._ray.wait(open_, num_returns=1, timeout=1.0)
-        if rest:
-            found += self._ray.wait(rest, num_returns=len(rest), timeout=0)[0]
-        return list(found)
-
-    def _settle(self, reference: Any) -> None:
-        hired = next(
-            (
-                one
-                for one in self._hired
-                if reference in (one.opening, one.pulse) or reference in one.pieces
-            ),
-            None,
-        )
-        if hired is None:  # of one that was just given up
-            return
+    def _settle(self, call: Any, hired: _Hired, piece: _Piece | None) -> None:
+        """Take the answer of a worker, or see that it died, or the node that it was on."""
         try:
-            answer: Answer | None = self._ray.get(reference)
+            answer: Answer = self._ray.get(call)
         except self._ray.exceptions.RayError as error:
-            if reference == hired.pulse:
-                hired.pulse = None  # what it is told of itself decides
-            else:
-                self._lose(hired, error)
+            self._lose(hired, piece, error)
             return
-        hired.heard = self._heard = time.monotonic()
-        if reference == hired.pulse or answer is None:
-            hired.pulse = None
-            return
-        if hired.pid not in (0, answer.pid):
-            self._say(f"a worker on node {self._names[hired.node]} died and was started again")
-        hired.pid = answer.pid
         if answer.refusal:
-            self._refuse(hired, answer.refusal)
+            self._refuse(hired.node, answer.refusal)
         elif answer.error[0]:
             name, text = answer.error
             kind = getattr(errors, name, HeadstartError)
             raise kind(f"node {self._names[hired.node]}: {text}")
-        elif reference == hired.opening:
-            hired.opening = None
         else:
-            del hired.pieces[reference]
+            hired.is_open = True
             self._progress.advance(answer.views)
 
-    def _refuse(self, hired: _Hired, why: str) -> None:
-        """None of this node's workers is used."""
-        if hired.node not in self._refused:
-            self._refused[hired.node] = why
-            name = self._names[hired.node]
-            self._say(f"node {name} is not used: it {why}")
-        for one in [one for one in self._hired if one.node == hired.node]:
-            self._let_go(one)
+    def _refuse(self, node: str, why: str) -> None:
+        """Use none of a node's workers."""
+        self._refused.add(node)
+        self._say(f"node {self._names[node]} is not used: it {why}")
+        for hired in [hired for hired in self._hired if hired.node == node]:
+            self._let_go(hired, None)
 
-    def _lose(self, hired: _Hired, error: Exception) -> None:
-        """It died, or the node it was on."""
-        if hired.opening is not None:
+    def _lose(self, hired: _Hired, piece: _Piece | None, error: Exception) -> None:
+        lost = self._let_go(hired, piece)
+        self._looked = -LOOK_EVERY_S  # its node gets another, or other nodes are there
+        if not hired.is_open:
             self._failed[hired.node] += 1
             if self._failed[hired.node] >= DEATHS:
-                said = " ".join(str(error).split())[:300]
-                self._refuse(hired, f"starts no worker: {said}")
-                return
-        else:
-            self._say(f"a worker on node {self._names[hired.node]} is lost; others do its work")
-        for piece in hired.pieces.values():
-            piece.deaths += 1
-            if piece.deaths >= DEATHS:
-                paths = piece.rows["path"].tolist()
+                self._refuse(hired.node, f"starts no worker: {_line(error)}")
+            return
+        self._say(f"a worker on node {self._names[hired.node]} is lost; others do its work")
+        for one in lost:
+            one.deaths += 1
+            if one.deaths >= DEATHS:
+                paths = one.rows["path"].tolist()
                 raise RunnerError(
                     f"{DEATHS} workers died at the same examples, of which {paths[0]} is the first"
                     f" and {paths[-1]} the last; one was on node {self._names[hired.node]}: is its"
-                    " memory too small? Ray's logs there may tell"
+                    " memory too small? Ray's logs there may say"
                 )
-        self._let_go(hired)
-        self._looked = -ASKED_EVERY_S
 
-    def _give_up_the_silent(self) -> None:
-        now = time.monotonic()
-        for hired in list(self._hired):
-            if hired.opening is not None and now - hired.heard > START_S:
-                self._let_go(hired)  # its node gets another
-            elif hired.opening is None and now - hired.heard > SILENT_S:
-                self._lose(hired, TimeoutError("silence"))
+    def _let_go(self, hired: _Hired, piece: _Piece | None) -> list[_Piece]:
+        """End a worker; its pieces, of which `piece` is one, wait again."""
+        pieces = [piece] + [piece for other, piece in self._calls.values() if other is hired]
+        given = [piece for piece in pieces if piece]
+        self._waiting.extendleft(reversed(given))
+        self._hired.remove(hired)
+        self._calls = {c: of for c, of in self._calls.items() if of[0] is not hired}
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            self._ray.kill(hired.actor)
+        return given
+
+    def _stop_if_hopeless(self, now: float) -> None:
+        if any(hired.is_open for hired in self._hired):
+            self._opened = now
         if now - self._reached > GONE_S:
             raise RunnerError(
                 f"the head of the Ray cluster at {self._address} is gone; {RUN_AGAIN}"
             )
-        if now - self._heard > ALONE_S:
+        if now - self._opened > ALONE_S:
             raise RunnerError(
-                f"no worker of the Ray cluster at {self._address} was heard of for {ALONE_S:.0f} s:"
-                f" is there a node with a free CPU or GPU? `ray status` tells; {RUN_AGAIN}"
+                f"no worker of the Ray cluster at {self._address} began in {ALONE_S:.0f} s: has a"
+                f" node a free CPU or GPU? See `ray status`; {RUN_AGAIN}"
             )
 
     def _say(self, line: str) -> None:
         print(f"extract: {line}", file=sys.stderr, flush=True)
-
-    def _let_go(self, hired: _Hired) -> None:
-        self._hired.remove(hired)
-        self._waiting.extendleft(reversed(hired.pieces.values()))
-        hired.pieces.clear()
-        with contextlib.suppress(self._ray.exceptions.RayError):
-            self._ray.kill(hired.actor, no_restart=True)
 
 
 @contextlib.contextmanager
@@ -491,6 +427,7 @@ def _joined(address: str) -> Iterator[Any]:
         RunnerError: it cannot be joined; the text says why.
     """
     packages.need("ray", "cluster.runner ray")
+    _stop_if_open(address)
     if not _answers(address):  # which Ray would wait for for two minutes
         raise RunnerError(
             f"nothing answers at cluster.address {address}: start the Ray cluster, or set"
@@ -500,10 +437,7 @@ def _joined(address: str) -> Iterator[Any]:
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "5")  # a second each, with a wrong token
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
-    from ray._private import worker
 
-    # Of a worker that died Ray would print paragraphs; there is no setting.
-    worker.print_to_stdstream = lambda *_, **__: None
     with _silence():
         try:
             ray.init(
@@ -525,6 +459,22 @@ def _joined(address: str) -> Iterator[Any]:
             ray.shutdown()
 
 
+def _stop_if_open(address: str) -> None:
+    """Refuse a cluster of other machines that asks for no token.
+
+    Raises:
+        RunnerError: this process is not set to use one.
+    """
+    host = address.rpartition(":")[0].strip("[]")
+    on_loopback = host == "localhost" or host.startswith("127.") or host == "::1"
+    if os.environ.get("RAY_AUTH_MODE") != "token" and not on_loopback:
+        raise RunnerError(
+            f"the Ray cluster at {address} would be joined without a token, so that whoever reaches"
+            " its port runs commands on all its machines: set RAY_AUTH_MODE=token here and where"
+            " `ray start` is called (docs/cluster.md)"
+        )
+
+
 def _answers(address: str) -> bool:
     """Whether something listens there."""
     host, _, port = address.rpartition(":")
@@ -540,19 +490,22 @@ def _not_joined(error: BaseException, address: str) -> HeadstartError:
     chain: list[BaseException] = [error]
     while (before := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(before)
-    told = " ".join(str(one) for one in chain)
-    if "no authentication token was found" in told:
+    texts = " ".join(str(one) for one in chain)
+    if "no authentication token was found" in texts:
         return RunnerError(
             f"the Ray cluster at {address} is to be joined with a token, and there is none: set"
             " RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file with it (docs/cluster.md)"
         )
-    if "InvalidAuthToken" in told or "Unauthenticated" in told:
+    if "InvalidAuthToken" in texts or "Unauthenticated" in texts:
         return RunnerError(
             f"the Ray cluster at {address} does not take the token: set RAY_AUTH_MODE=token and"
             " RAY_AUTH_TOKEN to that of the cluster (docs/cluster.md)"
         )
-    said = " ".join(str(error).split())[:300]
-    return RunnerError(f"the Ray cluster at {address} cannot be joined: {said}")
+    return RunnerError(f"the Ray cluster at {address} cannot be joined: {_line(error)}")
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 @contextlib.contextmanager
