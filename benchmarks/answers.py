@@ -126,12 +126,12 @@ def repeated(work: Callable[[], object], long: float) -> list[float]:
 
 def batched(classifier: Classifier, seconds: float) -> dict[int, float]:
     """Views a second of the backbone on one core, by the size of its batches."""
-    backbone = classifier.about["backbone"]
+    backbone = classifier.bundle.backbone
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    file = exports.exported(backbone["name"], backbone["weights"])
+    file = exports.exported(backbone.name, backbone.weights)
     session = onnxruntime.InferenceSession(file, options)
-    side = classifier.about["preprocessing"]["crop"]
+    side = classifier.bundle.inputs[0].crop
     rates = {}
     for size in (1, 8, 32):
         views = np.random.default_rng(0).integers(0, 256, (size, side, side, 3), dtype=np.uint8)

@@ -53,7 +53,7 @@ class Asked(NamedTuple):
 
 def ask(classifier: Classifier, number: int, path: str) -> Asked:
     """Look at the picture, and at the class that it gets."""
-    (name,), (prepared,) = classifier._inputs, classifier._prepared
+    (name,), (prepared,) = classifier._inputs, classifier.bundle.inputs
     base = classifier.kind.read(Path(path).read_bytes(), prepared)
     session = classifier._session
     shares, *maps = session.run(["probabilities", *classifier._maps], {name: base})
@@ -67,7 +67,7 @@ def ask(classifier: Classifier, number: int, path: str) -> Asked:
             found.append(session.run(["probabilities"], {name: changed})[0])
         return found
 
-    cam = class_map(maps, classifier._head, classifier.about["power"], best)
+    cam = class_map(maps, classifier._head, classifier.bundle.head.power, best)
     seen = Image.fromarray(crop(base, prepared.crop))
     return Asked(seen, number, best, shares, cam, without)
 

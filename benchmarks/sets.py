@@ -634,13 +634,14 @@ def judged(
     train, val, test = divided(data, seed)
     head, about = trained(data, train, val)
     bank = banked(train)
-    told = usual.described(bank, train.digests.tolist(), val.features)
+    novelty = usual.of_examples(bank, train.digests.tolist(), val.features)
+    assert novelty.threshold is not None
     known, strange = (
         figures(head, about.calibration.temperature, bank, means(train), features)
         for features in (test.features, others)
     )
     of_nearest = [
-        distances(some, bank, usual.K) > told["threshold"] for some in (test.features, others)
+        distances(some, bank, usual.K) > novelty.threshold for some in (test.features, others)
     ]
     found = {name: auroc(known[name], strange[name]) for name in known}
     return found, float(of_nearest[0].mean()), float(of_nearest[1].mean())
@@ -722,10 +723,11 @@ def kept(sets: dict[str, Data], draws: int) -> list[list[Any]]:
         for seed in range(draws if data.split is None else 1):
             train, val, test = divided(data, seed)
             bank = banked(train)
-            told = usual.described(bank, train.digests.tolist(), val.features)
-            few = usual.described(bank, train.digests.tolist(), val.features[:0])
+            novelty = usual.of_examples(bank, train.digests.tolist(), val.features)
+            few = usual.of_examples(bank, train.digests.tolist(), val.features[:0])
+            limits = [one.threshold for one in (novelty, few) if one.threshold is not None]
             seen = distances(test.features, bank, usual.K)
-            found.append([(seen > one["threshold"]).mean() for one in (told, few)])
+            found.append([(seen > limit).mean() for limit in limits])
         shares = np.array(found)
         ends = np.quantile(shares[:, 0], [0.05, 0.95])
         said = f"{ends[0]:.3f}–{ends[1]:.3f}"

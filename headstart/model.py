@@ -135,10 +135,10 @@ class Model:
     @property
     def about(self) -> dict[str, Any]:
         """What `bundle.json` tells: backbone, head, metrics, versions of data and libraries."""
-        return dict(self._classifier.about)
+        return self._classifier.bundle.content()
 
     def __repr__(self) -> str:
-        backbone = self._classifier.about["backbone"]["name"]
+        backbone = self._classifier.bundle.backbone.name
         names = {"multilabel": "labels", "regression": "numbers"}.get(self.task, "classes")
         return f"<headstart.Model: {len(self.classes)} {names} on {backbone}>"
 
@@ -180,7 +180,7 @@ class Model:
                 raise errors.RefusedError(f"{example.name}: {error}") from None
 
         found = self._each(examples, ask)
-        dimension = int(self._classifier.about["backbone"]["dimension"])
+        dimension = self._classifier.bundle.backbone.dimension
         return np.stack(found) if found else np.empty((0, dimension), np.float32)
 
     def explain(self, example: Example) -> bytes:

@@ -35,9 +35,9 @@ from .heads.head import load_head
 from .heads.hyperparameters import CLOSED_FORMS
 from .heads.trained import Schedule, with_figures
 from .runners.wanted import vectors
-from .serving.writing import write
+from .serving.description import Bundle
+from .serving.writing import Examples, Parts
 from .tables.features import Split, read_splits
-from .tables.figures import read_figures
 from .tables.labels import require, require_unlabelled
 from .tables.manifest import kind_in, read_manifest, task_in
 from .tables.power import raised
@@ -109,12 +109,10 @@ def adapt() -> None:
     notes = about.notes | {"adapted": chosen}
     about = replace(about, calibration=way.calibration, notes=notes)
     files = exports.of_each(extracting)
-    had = read_figures(BUNDLE / "bundle.json", "bundle").get("sets")
-    sets = {"why_no_sets": NO_SETS} if had else {}
-    of_data = manifest, way.source.train, way.source.val, sets
+    sets = {"why_no_sets": NO_SETS} if Bundle.read(BUNDLE).sets else {}
     given_away = settings.bundle.training_examples
-    of_head = kind, extracting, way.head, about, report
-    write(ADAPTED, files, *of_head, *of_data, given_away=given_away)
+    parts = Parts(kind, extracting, files, way.head, about, report, sets)
+    parts.write(ADAPTED, Examples(manifest, way.source.train, way.source.val, given_away))
     if sets:
         print(f"adapt: {NO_SETS}")
 

@@ -11,7 +11,8 @@ from .core import command, params
 from .core.paths import BEST, BUNDLE, FINETUNE, FINETUNED, MANIFEST
 from .heads.head import load_head
 from .runners.wanted import originals
-from .serving.writing import write
+from .serving.description import Bundle
+from .serving.writing import Examples, Parts
 from .tables.figures import read_figures
 from .tables.manifest import kind_in, read_manifest
 
@@ -44,12 +45,11 @@ def best() -> None:
             f" {computed} computed"
         )
         finetuned = extracting.model_copy(update={"weights": "finetuned"})
-        train, val = splits["train"], splits["val"]  # finetune chooses by validation
-        frozen = BUNDLE / "bundle.json"  # always there in a run of DVC
-        sets = frozen.exists() and read_figures(frozen, "bundle").get("sets")
-        none = {"why_no_sets": NO_SETS} if sets else {}
-        of_data = manifest, train, val, none
-        write(BEST, [file], kind, finetuned, head, about, figures, *of_data, given_away=given_away)
+        had = BUNDLE.exists() and Bundle.read(BUNDLE).sets  # always there in a run of DVC
+        sets = {"why_no_sets": NO_SETS} if had else {}
+        parts = Parts(kind, finetuned, [file], head, about, figures, sets)
+        # finetune chooses by validation
+        parts.write(BEST, Examples(manifest, splits["train"], splits["val"], given_away))
         if sets:
             print(f"best: {NO_SETS}")
 

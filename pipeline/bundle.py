@@ -5,7 +5,7 @@ from .backbones import exports
 from .core import command, params
 from .core.paths import BUNDLE, FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, METRICS, SETS_OF_BUNDLE
 from .heads.head import load_head
-from .serving.writing import write
+from .serving.writing import Examples, Parts
 from .tables.features import read_splits
 from .tables.figures import read_figures
 from .tables.manifest import kind_in, read_manifest, task_in
@@ -20,13 +20,9 @@ def bundle() -> None:
     manifest, metrics = read_manifest(MANIFEST), read_figures(METRICS, "evaluate", "test")
     sets = read_figures(SETS_OF_BUNDLE, "evaluate")
     splits = read_splits(FEATURES, manifest, about.classes, ["train", "val"], about.power)
-    train, val = splits["train"], splits["val"]
     files = exports.of_each(settings.extract)
-    kind = kind_in(MANIFEST)
-    known = manifest, train, val, sets
-    write(
-        BUNDLE, files, kind, settings.extract, head, about, metrics, *known, given_away=given_away
-    )
+    parts = Parts(kind_in(MANIFEST), settings.extract, files, head, about, metrics, sets)
+    parts.write(BUNDLE, Examples(manifest, splits["train"], splits["val"], given_away))
 
 
 if __name__ == "__main__":

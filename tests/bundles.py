@@ -17,7 +17,7 @@ from pipeline.core.paths import MANIFEST
 from pipeline.heads.description import Calibration, HeadDescription
 from pipeline.heads.head import Head
 from pipeline.heads.hyperparameters import from_used
-from pipeline.serving.writing import write
+from pipeline.serving.writing import Examples, Parts
 from pipeline.tables.features import Split
 from pipeline.tables.manifest import TARGET, write_manifest
 
@@ -125,7 +125,7 @@ def write_by_hand(
         files = [exports.exported(backbone.backbone, backbone.weights)]
         metrics = {"test": {"loss": 0.1}}
         about = described(task)
-        known = (manifest, train, validation(head.dimension), SETS[task])
-        of_head = kind, backbone, head, about, metrics
-        write(Path("bundle"), files, *of_head, *known, given_away=given_away)
+        parts = Parts(kind, backbone, files, head, about, metrics, SETS[task])
+        examples = Examples(manifest, train, validation(head.dimension), given_away)
+        parts.write(Path("bundle"), examples)
     return project / "bundle"

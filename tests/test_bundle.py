@@ -22,6 +22,7 @@ from pipeline.heads.head import Head, as_bytes
 from pipeline.kinds.image import decode
 from pipeline.serving import torch_module
 from pipeline.serving.classifier import Classifier
+from pipeline.serving.description import Bundle
 from tests.bundles import OUTPUTS, write_by_hand
 from tests.conftest import ROOT, SMALL
 
@@ -154,6 +155,7 @@ def test_a_training_picture_is_its_own_nearest_neighbour(project):
 
 def test_it_says_what_it_was_made_of(project):
     about = json.loads(Path("bundle/bundle.json").read_text())
+    assert Bundle.read(Path("bundle")).content() == about
     assert about["classes"] == ["disc", "square"]
     assert about["data"]["manifest"] == hashlib.sha256(MANIFEST.read_bytes()).hexdigest()
     assert sum(about["data"]["pictures"].values()) == 60

@@ -131,7 +131,7 @@ def test_a_finetuned_network_is_taken_only_when_validation_says_so(shapes, capsy
     answers = [classifier.answer(Path(path).read_bytes(), True, 1) for path in test.paths]
     wanted = probabilities(logits, about.calibration.temperature)
     np.testing.assert_allclose([a.probabilities for a in answers], wanted, atol=1e-3)
-    assert classifier.about["metrics"]["test"] == report["test"]
+    assert classifier.bundle.metrics["test"] == report["test"]
     side = backbone.preprocessing.crop
     assert answers[0].heat.media_type == "image/png"
     assert Image.open(io.BytesIO(answers[0].heat.data)).size == (side, side)

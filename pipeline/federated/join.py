@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from safetensors.numpy import save
 
 from .. import kinds
@@ -22,9 +21,9 @@ from ..core.terminal import printable
 from ..heads.description import HeadDescription
 from ..heads.head import Head, one_thread
 from ..heads.hyperparameters import Hyperparameters, from_used
-from ..serving.writing import write
+from ..serving.description import Data
+from ..serving.writing import Parts
 from ..store.places import replacing
-from ..tables.features import Split
 from . import sums
 from .site import wanted
 from .submission import SHARED, Submission, read
@@ -243,12 +242,7 @@ def _write_bundle(
     )
     digests = [one.about["sums"] for one in taken]
     counts = [one.examples.sum() for one in taken if one.examples is not None]
-    data = {
-        "manifest": hashlib.sha256("".join(digests).encode()).hexdigest(),
-        "pictures": {"train": int(sum(counts)), "val": 0, "test": 0},
-    }
-    texts, numbers = np.empty(0, str), np.empty(0, np.int32)
-    nobody = Split(texts, texts, numbers, numbers, np.empty((0, head.dimension), np.float32))
-    manifest = pd.DataFrame({"digest": [], "path": [], "label": [], "split": []}, dtype=str)
+    version = hashlib.sha256("".join(digests).encode()).hexdigest()
+    data = Data(version, {"train": int(sum(counts)), "val": 0, "test": 0})
     kind = kinds.declared(settings.ingest)
-    write(folder, files, kind, extract, head, about, {}, manifest, nobody, nobody, {}, data)
+    Parts(kind, extract, files, head, about, metrics={}).write(folder, data)

@@ -62,23 +62,11 @@ class HeadDescription:
         Raises:
             FileNotFoundError, KeyError, TypeError, ValueError, RecursionError: it is none, and why.
         """
-        return cls._of(json.loads(file.read_text(encoding="utf-8")))
+        return cls.of(json.loads(file.read_text(encoding="utf-8")))
 
     @classmethod
-    def of_bundle(cls, file: Path) -> Self:
-        """What `bundle.json` says of the head whose logits `model.onnx` computes.
-
-        Its temperature is in the graph, and the rest is not needed for answers.
-
-        Raises:
-            As `read`.
-        """
-        content = json.loads(file.read_text(encoding="utf-8"))
-        needed = ("classes", "power", "task", "thresholds")
-        return cls._of({n: content[n] for n in needed if n in content} | {"temperature": 1.0})
-
-    @classmethod
-    def _of(cls, content: dict[str, Any]) -> Self:
+    def of(cls, content: Mapping[str, Any]) -> Self:
+        """The description that a JSON file holds; its errors are those of `read`."""
         classes, task = named_classes(content), task_of(content)
         if wrong := wrong_for_task(content, len(classes)):
             raise ValueError(wrong)

@@ -252,7 +252,7 @@ def load_head(
     Args:
         weights: the tensors.
         about: the description.
-        read: what reads that; `HeadDescription.of_bundle` for `bundle.json`.
+        read: what reads that; a bundle's is in `bundle.json`.
 
     Raises:
         DataError: a file is missing or damaged, or the two do not belong together.

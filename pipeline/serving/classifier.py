@@ -4,7 +4,6 @@ It needs ONNX Runtime, NumPy, safetensors and what the kind of example needs: Pi
 example takes the way that it takes in `extract`, so the answers are those that were evaluated.
 """
 
-import json
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -21,11 +20,11 @@ from safetensors.numpy import load_file
 from ..core.errors import DataError, RefusedError
 from ..core.files import digest, leads_out, load
 from ..heads import sets
-from ..heads.description import HeadDescription, named_classes, task_of, wrong_for_task
 from ..heads.head import against_thresholds, load_head
-from ..kinds import FITS, INPUTS, INTERPOLATIONS, Fitted, Input, Pixels, Shown, named
+from ..kinds import Shown, named
 from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
 from . import usual
+from .description import FILE, Bundle, document
 from .explain import (
     TINY,
     class_map,
@@ -37,14 +36,7 @@ from .explain import (
     odds_of_label,
 )
 
-MOST_PIXELS_A_SIDE = 4096  # of what a backbone sees
 MOST_WINDOWS = 8  # of an example of which several are asked for at once
-SCHEMA = 1  # raised when a reader of older bundles would read a newer one wrongly
-SCHEMA_OF_JOINED = 2  # of a bundle whose backbones are joined
-SCHEMA_OF_TASKS = 3  # of one that answers with several labels or with numbers
-SCHEMA_OF_WEIGHED = 4  # of one whose classes have thresholds, since training weighed them
-SCHEMA_OF_MEANS = 5  # of one whose answers tell by means of classes how usual an example is
-SCHEMAS = (SCHEMA, SCHEMA_OF_JOINED, SCHEMA_OF_TASKS, SCHEMA_OF_WEIGHED, SCHEMA_OF_MEANS)
 OLDER = "the bundle is of an older version and names no digests"
 # Kinds of which nothing is shown but a picture or a sound that was decoded.
 DECODED = ("image", "audio")
@@ -114,27 +106,11 @@ class Classifier:
         Raises:
             DataError: it is no bundle, or one that is damaged or of another schema.
         """
-        about = _read_json(folder / "bundle.json")
-        if about.get("schema") not in SCHEMAS:
-            raise DataError(
-                f"{folder} is a bundle of schema {about.get('schema')!r:.40} and this code reads "
-                f"schemas {SCHEMAS[0]} to {SCHEMAS[-1]}; take the Headstart that made it"
-            )
-        self.about: dict[str, Any] = about
-        try:
-            self.classes = named_classes(about)  # or the names of numbers
-            self.task = _task(about)
-            # Of several labels, or of classes that were weighed in training.
-            self.thresholds: list[float] = about.get("thresholds", [])
-            of_each = [about, *about.get("further", [])]
-            self._prepared = [_preprocessing(folder, one) for one in of_each]
-            self.kind = named(about.get("kind", "image"))  # older bundles are of images
-            self._sets = _sets(about, self.task)
-            # What the server tells of itself.
-            _ = str(about["backbone"]["name"]), str(about["data"]["manifest"])
-        except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-            missing = " is missing" * isinstance(error, KeyError)
-            raise DataError(f"{folder / 'bundle.json'} is damaged: {error}{missing}") from None
+        bundle = self.bundle = Bundle.read(folder)
+        self.classes, self.task = bundle.head.classes, bundle.head.task  # or the names of numbers
+        # Of several labels, or of classes that were weighed in training.
+        self.thresholds = bundle.head.calibration.thresholds
+        self.kind, self._sets = named(bundle.kind), bundle.promise()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4  # what it has to say is in the exception
@@ -147,12 +123,12 @@ class Classifier:
             raise DataError(f"{folder / 'model.onnx'} cannot be opened: {reason}") from None
         outputs = {output.name: output.shape for output in self._session.get_outputs()}
         self._maps = [name for name in outputs if name.rpartition("/")[2].startswith("maps")]
-        self.has_maps = len(self._maps) == len(self._prepared)
+        self.has_maps = len(self._maps) == len(bundle.inputs)
         given = [one.name for one in self._session.get_inputs()]
-        if len(given) != len(self._prepared):
+        if len(given) != len(bundle.inputs):
             raise DataError(
-                f"{folder / 'model.onnx'} takes {len(given)} inputs, and bundle.json tells of"
-                f" {len(self._prepared)}"
+                f"{folder / 'model.onnx'} takes {len(given)} inputs, and bundle.json names"
+                f" {len(bundle.inputs)}"
             )
         self._inputs = sorted(given, key=_number)
         self._output = OUTPUTS[self.task]
@@ -162,7 +138,9 @@ class Classifier:
             )
         # No thread until it is needed.
         self._hands = ThreadPoolExecutor(hands or os.cpu_count() or 1)
-        self._usual = usual.read(folder, about, outputs.get("features", [0])[0])
+        dimension = outputs.get("features", [0])[0]
+        novelty = bundle.novelty
+        self._usual = None if novelty is None else usual.read(folder, novelty, dimension)
         self._folder = folder
         self._bank: Floats | None = None
         if explains:
@@ -181,7 +159,7 @@ class Classifier:
     @property
     def coverage(self) -> float | None:
         """How often sets or intervals hold the truth; None where nothing is promised."""
-        return None if self._sets is None else float(self.about["sets"]["coverage"])
+        return None if self._sets is None else float(self.bundle.sets["coverage"])
 
     def read_reasons(self) -> None:
         """Read what heat maps and neighbours need, once.
@@ -191,8 +169,8 @@ class Classifier:
         """
         if self._bank is not None:
             return
-        weights, about_head = self._folder / "head.safetensors", self._folder / "bundle.json"
-        self._head, _ = load_head(weights, about_head, HeadDescription.of_bundle)
+        weights, file = self._folder / "head.safetensors", self._folder / FILE
+        self._head, _ = load_head(weights, file, lambda _: self.bundle.head)
         bank = _read_bank(self._folder / "neighbours.safetensors")
         self.known = _read_known(self._folder / "neighbours.json", len(bank))
         self._bank = bank
@@ -217,7 +195,7 @@ class Classifier:
         if leads_out(path):
             raise RefusedError("its path leads out of the folder that this runs in")
         if digests is None and (
-            self.about.get("kind", "image") not in DECODED
+            self.bundle.kind not in DECODED
             or any(part.startswith(".") for part in path.parts)
             or not path.resolve().is_relative_to(Path.cwd().resolve())
         ):
@@ -258,9 +236,9 @@ class Classifier:
         shown = None
         if maps:
             found = [got[name] for name in sorted(self._maps, key=_number)]
-            map_of_best = class_map(found, self._head, self.about["power"], best)
+            map_of_best = class_map(found, self._head, self.bundle.head.power, best)
             first = example[self._inputs[0]]
-            shown = self.kind.explain(first, map_of_best, self._prepared[0], side)
+            shown = self.kind.explain(first, map_of_best, self.bundle.inputs[0], side)
         elif heat and self.kind.hides:
             shown = self._by_hiding(data, said, best, side)
         nearest = self._nearest(got["features"], neighbours) if neighbours else ()
@@ -299,7 +277,7 @@ class Classifier:
 
         Of a number those that raise it: it is smaller without them.
         """
-        hidden = [self.kind.hidden(data, prepared) for prepared in self._prepared]
+        hidden = [self.kind.hidden(data, prepared) for prepared in self.bundle.inputs]
 
         def ask(of_each: tuple[npt.NDArray[Any], ...]) -> float:
             example = dict(zip(self._inputs, of_each, strict=True))
@@ -316,7 +294,7 @@ class Classifier:
             largest = max(abs(before), float(np.abs(without).max(initial=0)), TINY)
             before, without = before / largest, without / largest
         weights = falls(before, without) if hides is None else effects(without, hides)
-        return self.kind.explain_parts(data, self._prepared[0], weights, side)
+        return self.kind.explain_parts(data, self.bundle.inputs[0], weights, side)
 
     def _strength(self, said: Floats, position: int) -> float:
         """How much an answer says what stands at a position: its log-odds, or the number itself."""
@@ -335,7 +313,7 @@ class Classifier:
 
     def _read(self, data: bytes) -> dict[str, npt.NDArray[Any]]:
         """An example as the graph takes it, prepared for each network."""
-        inputs = zip(self._inputs, self._prepared, strict=True)
+        inputs = zip(self._inputs, self.bundle.inputs, strict=True)
         return {name: self.kind.read(data, prepared) for name, prepared in inputs}
 
     def _nearest(self, features: Floats, k: int) -> tuple[Neighbour, ...]:
@@ -346,63 +324,6 @@ class Classifier:
             Neighbour(paths[position], labels[position], float(cosine), int(position))
             for position, cosine in zip(positions[0], cosines[0], strict=True)
         )
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(
-            f"{file} cannot be read ({error.strerror}); {file.parent} is no bundle: name a folder "
-            "that the bundle stage wrote"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is damaged: {error}") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{file} is damaged: it holds no table")
-    return content
-
-
-def _task(about: dict[str, Any]) -> str:
-    """What the bundle answers with; those of before there were other tasks tell classes apart.
-
-    Raises:
-        KeyError, ValueError: the task is none, is not one of the bundle's schema, or lacks what it
-            needs.
-    """
-    if wrong := wrong_for_task(about, len(about["classes"])):
-        raise ValueError(wrong)
-    task = task_of(about)
-    if (about["schema"] == SCHEMA_OF_TASKS) != (task != CLASSIFICATION):
-        raise ValueError(f"task is {task!r} in a bundle of schema {about['schema']}")
-    weighed = task == CLASSIFICATION and "thresholds" in about
-    least = SCHEMA_OF_WEIGHED if weighed else SCHEMA
-    if about["schema"] < least or (about["schema"] == SCHEMA_OF_WEIGHED and not weighed):
-        raise ValueError(f"thresholds of classes belong to schema {SCHEMA_OF_WEIGHED}")
-    return task
-
-
-def _sets(about: dict[str, Any], task: str) -> sets.LabelSets | npt.NDArray[np.float64] | None:
-    """What sets of classes are made with, or how far intervals reach [targets].
-
-    None where nothing is promised.
-
-    Raises:
-        KeyError, TypeError, ValueError: it is damaged.
-    """
-    told = about.get("sets")
-    if told is None:
-        return None
-    if not isinstance(told, dict) or task == MULTILABEL:
-        raise TypeError("sets is no table of this task")
-    if not (isinstance(told["coverage"], float) and 0 < told["coverage"] < 1):
-        raise ValueError(f"sets: coverage is {told['coverage']!r:.40}")
-    try:
-        if task == REGRESSION:
-            return sets.reach(told, len(about["classes"]))
-        return sets.label_sets(told)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"sets: {error}") from None
 
 
 def intervals(answer: Answer, names: list[str]) -> dict[str, tuple[float, float]]:
@@ -424,29 +345,6 @@ def _number(name: str) -> int:
     return int(found[1]) if found else 1
 
 
-def _preprocessing(folder: Path, about: dict[str, Any]) -> Input:
-    """The preprocessing that a bundle tells; its long texts are files of the bundle.
-
-    Pixels are within what an example can be scaled to.
-    """
-    told = dict(about["preprocessing"])
-    for name, file in about.get("files", {}).items():
-        told[name] = (folder / Path(file).name).read_text(encoding="utf-8")
-    form: Any = INPUTS[about.get("takes", "pixels")]
-    values = {n: tuple(v) if isinstance(v, list) else v for n, v in told.items()}
-    if form not in (Pixels, Fitted):
-        return form(**values)
-    preprocessing: Pixels | Fitted = form(**values)
-    sides = (preprocessing.resize, preprocessing.crop)
-    if not all(isinstance(side, int) and 1 <= side <= MOST_PIXELS_A_SIDE for side in sides):
-        raise ValueError(f"preprocessing.resize and crop are {sides!r:.40}")
-    if preprocessing.interpolation not in INTERPOLATIONS:
-        raise ValueError(f"preprocessing.interpolation is {preprocessing.interpolation!r:.40}")
-    if isinstance(preprocessing, Fitted) and preprocessing.fit not in FITS:
-        raise ValueError(f"preprocessing.fit is {preprocessing.fit!r:.40}")
-    return preprocessing
-
-
 def _read_bank(file: Path) -> Floats:
     try:
         features = load_file(file)["features"].astype(np.float32)
@@ -459,7 +357,7 @@ def _read_bank(file: Path) -> Floats:
 
 def _read_known(file: Path, examples: int) -> dict[str, list[str]]:
     """Paths, labels and, but for older bundles, digests of training examples, a text for each."""
-    known = _read_json(file)
+    known = document(file)
     for name in ("paths", "labels", *["digests"] * ("digests" in known)):
         texts = known.get(name)
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):

@@ -142,7 +142,7 @@ def examples_in(path: Path, kind: "Kind") -> list[Path]:
 
 def no_explanation(classifier: "Classifier") -> str:
     """Why answers of this bundle cannot be explained."""
-    return f"the backbone {classifier.about['backbone']['name']} has no feature maps"
+    return f"the backbone {classifier.bundle.backbone.name} has no feature maps"
 
 
 def inside(folder: Path) -> list[Path]:

@@ -221,14 +221,14 @@ def application(classifier: Classifier, limits: Limits, door: Door | None = None
     @app.get("/about")
     async def about() -> About:
         """What the server answers with."""
-        told = classifier.about
+        bundle = classifier.bundle
         return About(
             task=classifier.task,
             classes=classifier.classes,
-            backbone=told["backbone"]["name"],
-            weights=str(told["backbone"].get("weights", "pretrained")),
+            backbone=bundle.backbone.name,
+            weights=bundle.backbone.weights,
             accepts=list(classifier.kind.accepts),
-            manifest=told["data"]["manifest"],
+            manifest=bundle.data.manifest,
             waiting=desk.waiting,
             coverage=classifier.coverage,
         )

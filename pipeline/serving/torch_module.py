@@ -6,15 +6,15 @@
 `model.backbone` and `model.head` are ordinary modules with the bundle's weights.
 """
 
-import json
 from pathlib import Path
 
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..backbones import catalogue
-from ..kinds import INPUTS, Input, Kind, named
+from ..kinds import Input, Kind, named
 from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
+from .description import Bundle
 
 
 class TorchClassifier(nn.Module):
@@ -54,20 +54,17 @@ class TorchClassifier(nn.Module):
 
 def load(folder: Path) -> TorchClassifier:
     """The bundle in `folder`, in evaluation mode on the CPU."""
-    about = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
-    form = INPUTS[about.get("takes", "pixels")]
-    preprocessing = form(**about["preprocessing"])
-    weights, told = folder / "backbone.safetensors", about["backbone"]
-    backbone = catalogue.with_weights(told["name"], weights, told.get("pooling", "auto")).module
+    bundle = Bundle.read(folder)
+    weights, origin, about = folder / "backbone.safetensors", bundle.backbone, bundle.head
+    backbone = catalogue.with_weights(origin.name, weights, origin.pooling).module
     tensors = load_file(folder / "head.safetensors")
     layers = [_linear(tensors["weight"], tensors["bias"])]
     if "hidden_weight" in tensors:
         layers = [_linear(tensors["hidden_weight"], tensors["hidden_bias"]), nn.ReLU(), *layers]
-    temperature = about.get("calibration", {}).get("temperature", 1.0)  # numbers have none
     head = nn.Sequential(*layers)
-    kind, task = named(about.get("kind", "image")), about.get("task", CLASSIFICATION)
+    temperature = about.calibration.temperature
     return TorchClassifier(
-        kind, preprocessing, backbone, head, about["power"], temperature, task
+        named(bundle.kind), bundle.inputs[0], backbone, head, about.power, temperature, about.task
     ).eval()
 
 

@@ -16,9 +16,9 @@ for what is far from training, and as good or worse for what is near.
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,47 @@ KEPT = 0.95  # of examples like those of training are not unusual
 FEWEST = math.ceil(round(KEPT / (1 - KEPT), 6))  # of fewer, the largest distance keeps less
 
 Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """What `bundle.json` says of it: which bank [examples, d] there is, and the threshold.
+
+    The bank is the means of classes or, if not `of_means`, training examples. An example is unusual
+    if it is farther than `threshold` from the `k`-th nearest, which rests on that many examples of
+    a split. It is None if there were too few examples to find it.
+    """
+
+    examples: int
+    threshold: float | None
+    k: int = K
+    kept: float = KEPT
+    of_means: bool = False
+    rests_on: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, content: dict[str, Any]) -> Self:
+        """What `content` returned, whoever wrote it.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        k, examples, threshold = (content.get(name) for name in ("k", "examples", "threshold"))
+        if type(k) is not int or type(examples) is not int or not 1 <= k <= examples:
+            raise ValueError(f"usual.k is {k!r:.40}, of {examples!r:.40} examples")
+        if threshold is not None and not (type(threshold) in (float, int) and 0 <= threshold <= 2):
+            raise ValueError(f"usual.threshold is {threshold!r:.40}")
+        if content.get("of") not in (None, MEANS):
+            raise ValueError(f"usual.of is {content['of']!r:.40}")
+        of_means, rests_on = content.get("of") == MEANS, content.get("rests_on", {})
+        return cls(examples, threshold, k, content.get("kept", KEPT), of_means, rests_on)
+
+    def content(self) -> dict[str, Any]:
+        """The part of `bundle.json`."""
+        content: dict[str, Any] = {"of": MEANS} if self.of_means else {}
+        content |= {"k": self.k, "examples": self.examples, "kept": self.kept}
+        content["threshold"] = self.threshold
+        return content | ({"rests_on": self.rests_on} if self.rests_on else {})
 
 
 @dataclass(frozen=True)
@@ -98,10 +139,8 @@ def class_means(neighbours: Floats, labels: npt.NDArray[np.integer], classes: in
     return directions(sums)
 
 
-def described(
-    neighbours: npt.NDArray[np.floating], keys: Sequence[str], val: Floats
-) -> dict[str, Any]:
-    """What `bundle.json` says of it: `k`, `examples`, `kept`, `threshold` and what that rests on.
+def of_examples(neighbours: npt.NDArray[np.floating], keys: Sequence[str], val: Floats) -> Novelty:
+    """The threshold for a bank of training examples.
 
     Args:
         neighbours: [n, d], the training examples' features of length 1, the bank first.
@@ -115,24 +154,23 @@ def described(
         # Of the training examples, each is asked about without itself.
         found = _nearest(bank, bank, keys[:MOST], keys[:MOST])
         on = "training"
-    about: dict[str, Any] = {"k": K, "examples": len(bank), "kept": KEPT}
     if len(found) < FEWEST:
-        return about | {"threshold": None}
-    return about | {"threshold": _threshold(found), "rests_on": {on: len(found)}}
+        return Novelty(len(bank), None)
+    return Novelty(len(bank), _threshold(found), rests_on={on: len(found)})
 
 
-def of_means(means: npt.NDArray[np.floating], val: Floats) -> dict[str, Any]:
-    """The same where the bank is the classes' means, and where no training example can help.
+def of_means(means: npt.NDArray[np.floating], val: Floats) -> Novelty:
+    """The same if the bank is the classes' means, so that no training example can help.
 
     Args:
         means: [classes, d], as `class_means` gives them.
         val: [m, d], as above.
     """
-    about: dict[str, Any] = {"of": MEANS, "k": 1, "examples": len(means), "kept": KEPT}
     if len(val) < FEWEST:
-        return about | {"threshold": None}
+        return Novelty(len(means), None, of_means=True)
     found = _nearest(directions(val), means.astype(np.float32), ["val"] * len(val), [""])
-    return about | {"threshold": _threshold(found), "rests_on": {"validation": len(found)}}
+    rests_on = {"validation": len(found)}
+    return Novelty(len(means), _threshold(found), of_means=True, rests_on=rests_on)
 
 
 def _threshold(distances: npt.NDArray[np.float64]) -> float:
@@ -164,40 +202,22 @@ def _distances(cosines: Floats, k: int) -> npt.NDArray[np.float64]:
     return np.sqrt(np.maximum(2 - 2 * nearest, 0))
 
 
-def read(folder: Path, about: dict[str, Any], dimension: int) -> Usual | None:
-    """What a bundle tells of it; None of a bundle that tells nothing, as older ones do.
-
-    Args:
-        folder: of the bundle.
-        about: what its `bundle.json` holds.
-        dimension: of the features.
+def read(folder: Path, novelty: Novelty, dimension: int) -> Usual:
+    """The bank of a bundle, of features of a dimension.
 
     Raises:
         DataError: it is damaged.
     """
-    told = about.get("usual")
-    if told is None:
-        return None
-    place = folder / "bundle.json"
-    if not isinstance(told, dict):
-        raise DataError(f"{place} is damaged: usual is no table")
-    k, examples, threshold = (told.get(name) for name in ("k", "examples", "threshold"))
-    if type(k) is not int or type(examples) is not int or not 1 <= k <= examples:
-        raise DataError(f"{place} is damaged: usual.k is {k!r:.40}, of {examples!r:.40} examples")
-    if threshold is not None and not (type(threshold) in (float, int) and 0 <= threshold <= 2):
-        raise DataError(f"{place} is damaged: usual.threshold is {threshold!r:.40}")
-    if told.get("of") not in (None, MEANS):
-        raise DataError(f"{place} is damaged: usual.of is {told['of']!r:.40}")
-    file = folder / (MEANS_FILE if told.get("of") else "neighbours.safetensors")
+    file = folder / (MEANS_FILE if novelty.of_means else "neighbours.safetensors")
     try:
         with safe_open(file, "numpy") as tensors:
             rows = tensors.get_slice("features")
-            whole = examples <= rows.get_shape()[0]
-            bank = rows[: examples if whole else 0].astype(np.float32)
+            whole = novelty.examples <= rows.get_shape()[0]
+            bank = rows[: novelty.examples if whole else 0].astype(np.float32)
     except (OSError, SafetensorError, ValueError) as error:
         raise DataError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
-    if bank.shape != (examples, dimension) or not np.isfinite(bank).all():
+    if bank.shape != (novelty.examples, dimension) or not np.isfinite(bank).all():
         raise DataError(
-            f"{file} is damaged: bundle.json tells of {examples} rows of {dimension} numbers"
+            f"{file} is damaged: bundle.json has {novelty.examples} rows of {dimension} features"
         )
-    return Usual(bank, k, threshold)
+    return Usual(bank, novelty.k, novelty.threshold)

@@ -6,7 +6,8 @@ What lies in it is described in docs/bundle.md; `classifier.py` opens it.
 import hashlib
 import json
 import shutil
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,157 +24,130 @@ from ..core.params import ExtractParams, TrainingExamples
 from ..core.paths import MANIFEST
 from ..heads.description import HeadDescription
 from ..heads.head import Head, as_bytes
-from ..kinds import Input, Vector, folder_of, named, takes
+from ..kinds import Input, Vector, folder_of, named
 from ..tables.features import Split
 from ..tables.manifest import group_keys
 from ..tables.task_names import CLASSIFICATION, REGRESSION
 from . import usual
-from .classifier import (
-    SCHEMA,
-    SCHEMA_OF_JOINED,
-    SCHEMA_OF_MEANS,
-    SCHEMA_OF_TASKS,
-    SCHEMA_OF_WEIGHED,
-)
+from .description import Bundle, Data, Origin
 from .explain import directions
 from .onnx_graph import whole
 
 # What decides an answer, beside what the backbone was made by.
 CODE = ("backbones", "heads", "serving", "tables")
-# What of a head's description stands elsewhere in `bundle.json`.
-ELSEWHERE = ("classes", "power", "task", "temperature", "thresholds")
-LONG_TEXT = 1000  # characters
 LIBRARIES = ("numpy", "onnxruntime")
 
 
-def write(
-    folder: Path,
-    files: list[Path],
-    kind: str,
-    settings: ExtractParams,
-    head: Head,
-    about: HeadDescription,
-    metrics: dict[str, Any],
-    manifest: pd.DataFrame,
-    train: Split,
-    val: Split,
-    sets: dict[str, Any],
-    data: dict[str, Any] | None = None,
-    given_away: TrainingExamples = "features_and_paths",
-) -> None:
-    """Write a bundle.
+@dataclass(frozen=True)
+class Examples:
+    """The examples of a head, and what its bundle holds of them.
 
-    Args:
-        folder: where; made if it is not there.
-        files: the backbone as `exports.write` leaves it, or those that are joined.
-        kind: of the examples.
-        settings: which backbone that is.
-        head: what answers on its features.
-        about: the head's description.
-        metrics: how good it is.
-        manifest: the examples.
-        train: the training examples' features, as the head takes them; views but 0 are left out.
-        val: those of the validation examples.
-        sets: what sets of labels or intervals are made with, as `tasks/conformal.py` has it.
-        data: the version of the examples and how many there are; None for those of the manifest.
-            Where they are elsewhere manifest, train and val are empty.
-        given_away: what the bundle holds of the training examples.
+    `train` and `val` are their features, as the head takes them; views but 0 are left out.
     """
-    classes, task, temperature = about.classes, about.task, about.calibration.temperature
-    of_task: dict[str, Any] = {} if task == CLASSIFICATION else {"task": task}
-    if about.calibration.thresholds:
-        of_task["thresholds"] = about.calibration.thresholds
-    what, backbones = named(kind), [onnx.load(file) for file in files]
+
+    manifest: pd.DataFrame
+    train: Split
+    val: Split
+    given_away: TrainingExamples = "features_and_paths"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a bundle is put together from.
+
+    `kind` is that of the examples. `settings` name the backbone, and `files` are what
+    `exports.of_each` leaves of it. `about` describes the head, `metrics` say how good it is, and
+    `sets` what sets of labels or intervals are made with, as `tasks/conformal.py` has it.
+    """
+
+    kind: str
+    settings: ExtractParams
+    files: list[Path]
+    head: Head
+    about: HeadDescription
+    metrics: Mapping[str, object]
+    sets: Mapping[str, Any] = field(default_factory=dict)
+
+    def write(self, folder: Path, examples: Examples | Data) -> None:
+        """Write the bundle into a folder, made if it is not there.
+
+        Args:
+            folder: the folder.
+            examples: those of the head; if they are elsewhere, the version of them.
+        """
+        about, head = self.about, self.head
+        folder.mkdir(parents=True, exist_ok=True)
+        inputs, told = _write_networks(folder, self)
+        (folder / "head.safetensors").write_bytes(as_bytes(head))
+        (folder / usual.MEANS_FILE).unlink(missing_ok=True)
+        if isinstance(examples, Data):
+            data, given_away, novelty = examples, "none", None
+            _write_bank(folder, np.empty((0, head.dimension), np.float16), [], [], [])
+        else:
+            data, given_away = _data(examples.manifest), examples.given_away
+            novelty = _write_examples(folder, examples, head, about)
+        libraries = {name: version(name) for name in (*LIBRARIES, *named(self.kind).libraries)}
+        Bundle(
+            kind=self.kind,
+            head=about,
+            inputs=inputs,
+            backbone=Origin(
+                name=self.settings.backbone,
+                weights=self.settings.weights,
+                dimension=head.dimension,
+                fingerprint=_fingerprint(told),
+                licence=", ".join(dict.fromkeys(notes["licence"] for notes in told)),
+                pooling=self.settings.pooling,
+            ),
+            metrics=self.metrics,
+            data=data,
+            code=_digests(self.kind, self.settings.backbone),
+            libraries=libraries
+            | {name: one for notes in told for name, one in json.loads(notes["libraries"]).items()},
+            training_examples=given_away,
+            novelty=novelty,
+            sets={} if "why_no_sets" in self.sets else dict(self.sets),
+            why_no_sets=self.sets.get("why_no_sets"),
+        ).write(folder)
+        if novelty is not None and novelty.threshold is None:
+            print("bundle: too few examples to know from which distance on an example is unusual")
+        size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
+        temperature = f", temperature {about.calibration.temperature:g}"
+        calibrated = "" if about.task == REGRESSION else temperature
+        counted = _counted(about.task, about.classes)
+        print(f"bundle: {counted}, {size:.1f} MB in {folder}{calibrated}")
+
+
+def _write_networks(folder: Path, parts: Parts) -> tuple[tuple[Input, ...], list[dict[str, str]]]:
+    """Write the graph from an example to an answer, and the weights of its networks.
+
+    Returns:
+        of each network what it takes, and the notes of its export.
+    """
+    about, head, what = parts.about, parts.head, named(parts.kind)
+    backbones = [onnx.load(file) for file in parts.files]
     told = [{entry.key: entry.value for entry in one.metadata_props} for one in backbones]
-    prepared = [preprocessing_of(notes) for notes in told]
-    if isinstance(prepared[0], Vector):  # known only now
-        prepared = [Vector(head.dimension)]
-    before = [what.graph(preprocessing) for preprocessing in prepared]
-    networks = list(zip(before, backbones, strict=True))
-    model = whole(networks, head, about.power, temperature, what.windowed, task)
-    fingerprint = " ".join(notes["fingerprint"] for notes in told)
-    (fields, texts), *others = [
-        _parted(preprocessing, number) for number, preprocessing in enumerate(prepared, 1)
-    ]
-    described = {
-        "schema": _schema(of_task),
-        "kind": kind,
-        **of_task,
-        "classes": classes,
-        "preprocessing": fields,
-        "backbone": {
-            "name": settings.backbone,
-            "weights": settings.weights,
-            "dimension": head.dimension,
-            "fingerprint": fingerprint,
-            "licence": ", ".join(dict.fromkeys(notes["licence"] for notes in told)),
-        }
-        | ({} if settings.pooling == "auto" else {"pooling": settings.pooling}),
-        "head": {name: one for name, one in about.content().items() if name not in ELSEWHERE},
-        "power": about.power,
-        **_calibration(task, temperature, about.calibrated_on()),
-        "metrics": metrics,
-        "data": data or _data(manifest),
-        "code": _digests(kind, settings.backbone),
-        "libraries": {name: version(name) for name in (*LIBRARIES, *what.libraries)}
-        | {name: found for notes in told for name, found in json.loads(notes["libraries"]).items()},
-    }
-
-    described |= _further(prepared[0], texts)
-    if others:
-        described["schema"] = max(described["schema"], SCHEMA_OF_JOINED)
-        described["further"] = [
-            {"preprocessing": of_one} | _further(preprocessing, long)
-            for preprocessing, (of_one, long) in zip(prepared[1:], others, strict=True)
-        ]
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for long in (texts, *(long for _, long in others)):
-        for file_name, content in long.values():
-            (folder / file_name).write_text(content, encoding="utf-8")
-    notes = {"classes": classes, **of_task}
-    onnx.helper.set_model_props(
-        model,
-        {name: json.dumps(value) for name, value in notes.items()} | {"fingerprint": fingerprint},
-    )
+    inputs = tuple(preprocessing_of(notes) for notes in told)
+    if isinstance(inputs[0], Vector):  # known only now
+        inputs = (Vector(head.dimension),)
+    networks = list(zip(map(what.graph, inputs), backbones, strict=True))
+    temperature, thresholds = about.calibration.temperature, about.calibration.thresholds
+    model = whole(networks, head, about.power, temperature, what.windowed, about.task)
+    notes = {"classes": json.dumps(about.classes)}
+    if about.task != CLASSIFICATION:
+        notes["task"] = json.dumps(about.task)
+    if thresholds:
+        notes["thresholds"] = json.dumps(thresholds)
+    onnx.helper.set_model_props(model, notes | {"fingerprint": _fingerprint(told)})
     (folder / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
-    for number, file in enumerate(files, 1):
+    for number, file in enumerate(parts.files, 1):
         weights = "backbone" if number == 1 else f"network_{number}"
         shutil.copyfile(file.with_suffix(".safetensors"), folder / f"{weights}.safetensors")
-    (folder / "head.safetensors").write_bytes(as_bytes(head))
-    described["training_examples"] = given_away = "none" if data else given_away
-    seen, seen_of_val = replace(train, features=head.seen(train.features)), head.seen(val.features)
-    (folder / usual.MEANS_FILE).unlink(missing_ok=True)
-    if given_away != "none":
-        bank = _save_neighbours(seen, manifest, folder, given_away == "features_and_paths")
-        described["usual"] = usual.described(*bank, seen_of_val)
-    else:
-        _write_bank(folder, np.empty((0, seen.features.shape[1]), np.float16), [], [], [])
-        means = None if "task" in of_task or data else _class_means(seen, len(classes))
-        if means is not None:
-            (folder / usual.MEANS_FILE).write_bytes(save({"features": means}))
-            described["usual"] = usual.of_means(means, seen_of_val)
-            described["schema"] = SCHEMA_OF_MEANS
-        elif not data:
-            print(f"bundle: it holds no training example, and {usual.WHY_NOT}")
-    if "why_no_sets" in sets:
-        described["why_no_sets"] = sets["why_no_sets"]
-    elif sets:
-        described["sets"] = sets
-    if "usual" in described and described["usual"]["threshold"] is None:
-        print("bundle: too few examples to know from which distance on an example is unusual")
-    text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
-    (folder / "bundle.json").write_text(text, encoding="utf-8")
-    size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
-    calibrated = "" if task == REGRESSION else f", temperature {temperature:g}"
-    print(f"bundle: {_counted(task, classes)}, {size:.1f} MB in {folder}{calibrated}")
+    return inputs, told
 
 
-def _schema(of_task: dict[str, Any]) -> int:
-    """The bundle's schema, by what it says of its task."""
-    if "task" in of_task:
-        return SCHEMA_OF_TASKS
-    return SCHEMA_OF_WEIGHED if of_task else SCHEMA
+def _fingerprint(told: list[dict[str, str]]) -> str:
+    return " ".join(notes["fingerprint"] for notes in told)
 
 
 def _counted(task: str, names: list[str]) -> str:
@@ -183,43 +157,10 @@ def _counted(task: str, names: list[str]) -> str:
     return f"{len(names)} {'labels' if task == 'multilabel' else 'classes'}"
 
 
-def _calibration(task: str, temperature: float, examples: int) -> dict[str, Any]:
-    """How probabilities were calibrated; numbers are not."""
-    if task == REGRESSION:
-        return {}
-    return {"calibration": {"temperature": temperature, "pictures": examples}}
-
-
-Texts = dict[str, tuple[str, str]]  # of a field the file that it is in, and its content
-
-
-def _parted(preprocessing: Input, number: int) -> tuple[dict[str, Any], Texts]:
-    """The fields of a preprocessing: those for `bundle.json`, and long texts for files.
-
-    Such a text is JSON, as a tokenizer is.
-    """
-    fields = preprocessing._asdict()
-    long = [n for n, value in fields.items() if isinstance(value, str) and len(value) > LONG_TEXT]
-    of_network = "" if number == 1 else f"_{number}"
-    texts = {name: (f"{name}{of_network}.json", fields.pop(name)) for name in long}
-    return fields, texts
-
-
-def _further(preprocessing: Input, texts: Texts) -> dict[str, Any]:
-    """What `bundle.json` says of an input other than pixels."""
-    if takes(preprocessing) == "pixels":
-        return {}
-    files = {name: file for name, (file, _) in texts.items()}
-    return {"takes": takes(preprocessing), "files": files}
-
-
-def _data(manifest: pd.DataFrame) -> dict[str, Any]:
-    """The data's version: the digest of the manifest, and how many examples each split has."""
+def _data(manifest: pd.DataFrame) -> Data:
     counts = manifest["split"].value_counts()
-    return {
-        "manifest": hashlib.sha256(MANIFEST.read_bytes()).hexdigest(),
-        "pictures": {split: int(counts.get(split, 0)) for split in ("train", "val", "test")},
-    }
+    pictures = {split: int(counts.get(split, 0)) for split in ("train", "val", "test")}
+    return Data(hashlib.sha256(MANIFEST.read_bytes()).hexdigest(), pictures)
 
 
 def _digests(kind: str, backbone: str) -> dict[str, str]:
@@ -234,6 +175,26 @@ def _digests(kind: str, backbone: str) -> dict[str, str]:
     if folder_of(kind) == "plugin" or plugins.is_plugin(backbone):
         digests[plugins.FOLDER] = plugins.digest()
     return digests
+
+
+def _write_examples(
+    folder: Path, examples: Examples, head: Head, about: HeadDescription
+) -> usual.Novelty | None:
+    """Write what the bundle holds of the examples; how it knows an unusual one, if it does."""
+    train = replace(examples.train, features=head.seen(examples.train.features))
+    val = head.seen(examples.val.features)
+    if examples.given_away != "none":
+        with_paths = examples.given_away == "features_and_paths"
+        bank = _save_neighbours(train, examples.manifest, folder, with_paths)
+        return usual.of_examples(*bank, val)
+    _write_bank(folder, np.empty((0, train.features.shape[1]), np.float16), [], [], [])
+    of_classes = about.task == CLASSIFICATION
+    means = _class_means(train, len(about.classes)) if of_classes else None
+    if means is None:
+        print(f"bundle: it holds no training example, and {usual.WHY_NOT}")
+        return None
+    (folder / usual.MEANS_FILE).write_bytes(save({"features": means}))
+    return usual.of_means(means, val)
 
 
 def _class_means(train: Split, classes: int) -> npt.NDArray[np.float16] | None:

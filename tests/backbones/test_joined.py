@@ -109,9 +109,8 @@ def test_a_bundle_of_joined_backbones_answers_as_evaluate_did(shapes: Project) -
     (shares,) = session.run(["probabilities"], dict.fromkeys(names, pixels))
     assert shares.sum() == pytest.approx(1, abs=1e-5)
 
-    told["further"] = []
-    Path("bundle/bundle.json").write_text(json.dumps(told))
-    with pytest.raises(DataError, match=r"takes 2 inputs, and bundle\.json tells of 1"):
+    Path("bundle/bundle.json").write_text(json.dumps(told | {"further": [], "schema": 1}))
+    with pytest.raises(DataError, match=r"takes 2 inputs, and bundle\.json names 1"):
         Classifier(Path("bundle"))
 
 

@@ -221,11 +221,11 @@ def test_means_of_classes_tell_what_is_far_from_all(project: Path) -> None:
     means = usual.class_means(near, np.repeat([0, 1], 30), 2)
     np.testing.assert_allclose(np.linalg.norm(means, axis=1), 1, rtol=1e-6)
     np.testing.assert_allclose(means, np.eye(4)[:2], atol=0.1)
-    told = usual.of_means(means, near[::2])
-    one = usual.Usual(means, told["k"], told["threshold"])
+    novelty = usual.of_means(means, near[::2])
+    one = usual.Usual(means, novelty.k, novelty.threshold)
     assert np.mean([one.unusual(one.distance(row)) for row in near]) < 0.2
     assert one.unusual(one.distance(np.eye(4, dtype=np.float32)[3]))
-    assert usual.of_means(means, near[:18])["threshold"] is None
+    assert usual.of_means(means, near[:18]).threshold is None
 
 
 @pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
@@ -243,7 +243,7 @@ def test_without_means_of_classes_nothing_is_unusual(
     classifier = Classifier(made, explains=True)
     answer = classifier.answer(npy(VECTORS[0]), neighbours=2)
     assert (answer.distance, answer.unusual, answer.neighbours) == (None, None, ())
-    assert classifier.about["schema"] == (1 if task == "classification" else 3)
+    assert classifier.bundle.schema == (1 if task == "classification" else 3)
 
 
 # What leaves with the report

@@ -29,25 +29,25 @@ def unit(features: np.ndarray) -> np.ndarray:
 
 def test_validation_tells_from_which_distance_on_an_example_is_unusual() -> None:
     bank, val = unit(around(0, 200)), around(0, 100)
-    told = usual.described(bank, [str(n) for n in range(200)], val)
-    assert told["rests_on"] == {"validation": 100}
-    one = usual.Usual(bank, told["k"], told["threshold"])
+    novelty = usual.of_examples(bank, [str(n) for n in range(200)], val)
+    assert novelty.rests_on == {"validation": 100}
+    one = usual.Usual(bank, novelty.k, novelty.threshold)
     far = np.array([one.distance(row) for row in val])
     nearest = np.sqrt(2 - 2 * (unit(val) @ bank.T).max(axis=1))
     np.testing.assert_allclose(far, nearest, atol=1e-3)
-    assert sum(far <= told["threshold"] + 1e-4) == 96  # rank 0.95 * 101, rounded up
+    assert sum(far <= novelty.threshold + 1e-4) == 96  # rank 0.95 * 101, rounded up
     assert all(one.unusual(one.distance(row)) for row in around(3, 20))
 
 
 def test_without_enough_validation_examples_training_tells_and_a_group_stays_out() -> None:
     bank = unit(np.repeat(around(0, 30, 0.3), 2, axis=0))
-    alone = usual.described(bank, [str(n) for n in range(60)], around(0, 18))
-    assert alone["rests_on"] == {"training": 60}
-    assert alone["threshold"] < 0.01  # each has a twin
-    grouped = usual.described(bank, [str(n // 2) for n in range(60)], around(0, 0))
-    assert grouped["threshold"] > 0.2
-    few = usual.described(bank[:10], [str(n) for n in range(10)], around(0, 0))
-    assert few == {"k": 1, "examples": 10, "kept": 0.95, "threshold": None}
+    alone = usual.of_examples(bank, [str(n) for n in range(60)], around(0, 18))
+    assert alone.rests_on == {"training": 60}
+    assert alone.threshold < 0.01  # each has a twin
+    grouped = usual.of_examples(bank, [str(n // 2) for n in range(60)], around(0, 0))
+    assert grouped.threshold > 0.2
+    few = usual.of_examples(bank[:10], [str(n) for n in range(10)], around(0, 0))
+    assert few.content() == {"k": 1, "examples": 10, "kept": 0.95, "threshold": None}
     assert usual.Usual(bank, 1, None).unusual(2.0) is None
 
 
@@ -96,13 +96,13 @@ USUAL = {"k": 1, "examples": 6, "kept": 0.95, "threshold": 0.2}
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"usual": []}, "usual is no table"),
+        ({"usual": []}, r"usual is \[\]"),
         ({"usual": USUAL | {"k": 7}}, "usual.k is 7, of 6 examples"),
         ({"usual": USUAL | {"k": True}}, "usual.k is True"),
         ({"usual": USUAL | {"threshold": "0.2"}}, "usual.threshold is '0.2'"),
         ({"usual": USUAL | {"threshold": float("nan")}}, "usual.threshold is nan"),
-        ({"usual": USUAL | {"examples": 7}}, "bundle.json tells of 7 rows of 4 numbers"),
-        ({"sets": []}, "sets is no table"),
+        ({"usual": USUAL | {"examples": 7}}, "bundle.json has 7 rows of 4 features"),
+        ({"sets": []}, r"sets is \[\]"),
         ({"sets": {"coverage": 0.9}}, "'quantile' is missing"),
         ({"sets": {"coverage": 2.0}}, "coverage is 2.0"),
         ({"sets": {"coverage": 0.9, "quantile": "1"}}, "sets: quantile is '1'"),

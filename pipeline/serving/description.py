@@ -1,0 +1,273 @@
+"""What `bundle.json` says: which backbone and head a bundle has, and what they were made of."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from ..core.errors import DataError
+from ..heads.description import HeadDescription
+from ..heads.sets import Doubles, LabelSets, label_sets, reach
+from ..kinds import FITS, INPUTS, INTERPOLATIONS, Fitted, Input, Pixels, named, takes
+from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
+from .usual import Novelty
+
+FILE = "bundle.json"
+MOST_PIXELS_A_SIDE = 4096  # of what a backbone sees
+LONG_TEXT = 1000  # characters; a longer one is a file of its own
+SCHEMA = 1  # raised when a reader of older bundles would read a newer one wrongly
+SCHEMA_OF_JOINED = 2  # of a bundle whose backbones are joined
+SCHEMA_OF_TASKS = 3  # of one that answers with several labels or with numbers
+SCHEMA_OF_WEIGHED = 4  # of one whose classes have thresholds, since training weighed them
+SCHEMA_OF_MEANS = 5  # of one whose answers tell by means of classes how usual an example is
+SCHEMAS = (SCHEMA, SCHEMA_OF_JOINED, SCHEMA_OF_TASKS, SCHEMA_OF_WEIGHED, SCHEMA_OF_MEANS)
+# What stands beside `head`, and not in it.
+ELSEWHERE = ("classes", "power", "task", "temperature", "thresholds")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The backbone that makes the features [dimension]; a joined one is named as a whole."""
+
+    name: str
+    weights: str
+    dimension: int
+    fingerprint: str
+    licence: str = "not stated"
+    pooling: str = "auto"
+
+
+@dataclass(frozen=True)
+class Data:
+    """The version of the examples: the manifest's SHA-256, and how many each split has."""
+
+    manifest: str
+    pictures: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What `bundle.json` says.
+
+    `inputs` has what each network takes, one if none are joined. `code` has a digest of each room
+    that decides an answer. `training_examples` is what the bundle holds of them. `novelty` is how
+    it knows an unusual example, and `sets` what prediction sets or intervals are made with, as
+    `tasks/conformal.py` has it; None and empty if it has none, and then `why_no_sets` if they
+    were asked for. Bundles of older versions say less, and that reads as if they said the default.
+    """
+
+    kind: str
+    head: HeadDescription
+    inputs: tuple[Input, ...]
+    backbone: Origin
+    metrics: Mapping[str, object]
+    data: Data
+    code: dict[str, str]
+    libraries: dict[str, str]
+    training_examples: str = "features_and_paths"
+    novelty: Novelty | None = None
+    sets: dict[str, Any] = field(default_factory=dict)
+    why_no_sets: str | None = None
+
+    @property
+    def schema(self) -> int:
+        """The least version of a reader's format that reads it rightly."""
+        if self.novelty is not None and self.novelty.of_means:
+            return SCHEMA_OF_MEANS
+        if self.head.task != CLASSIFICATION:
+            return SCHEMA_OF_TASKS
+        if self.head.calibration.thresholds:
+            return SCHEMA_OF_WEIGHED
+        return SCHEMA_OF_JOINED if len(self.inputs) > 1 else SCHEMA
+
+    def promise(self) -> LabelSets | Doubles | None:
+        """What sets of classes are made with, or how far intervals reach [targets].
+
+        None if nothing is promised.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is damaged.
+        """
+        if not self.sets:
+            return None
+        if self.head.task == MULTILABEL:
+            raise TypeError("sets is no table of this task")
+        coverage = self.sets["coverage"]
+        if not (isinstance(coverage, float) and 0 < coverage < 1):
+            raise ValueError(f"sets: coverage is {coverage!r:.40}")
+        try:
+            if self.head.task == REGRESSION:
+                return reach(self.sets, len(self.head.classes))
+            return label_sets(self.sets)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"sets: {error}") from None
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """What the bundle in a folder says, whoever wrote it.
+
+        Raises:
+            DataError: it is no bundle, or one that is damaged or of another schema.
+        """
+        content = document(folder / FILE)
+        if content.get("schema") not in SCHEMAS:
+            raise DataError(
+                f"{folder} is a bundle of schema {content.get('schema')!r:.40} and this code reads "
+                f"schemas {SCHEMAS[0]} to {SCHEMAS[-1]}; take the Headstart that made it"
+            )
+        try:
+            return cls._of(content, folder)
+        except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+            missing = " is missing" * isinstance(error, KeyError)
+            raise DataError(f"{folder / FILE} is damaged: {error}{missing}") from None
+
+    @classmethod
+    def _of(cls, content: dict[str, Any], folder: Path) -> Self:
+        known = {"temperature": content.get("calibration", {}).get("temperature", 1.0)}
+        known |= {name: content[name] for name in ELSEWHERE if name in content}
+        backbone, data = content["backbone"], content["data"]
+        bundle = cls(
+            kind=_one(content, "kind", str, "image"),
+            head=HeadDescription.of(content.get("head", {}) | known),
+            inputs=tuple(_input(folder, one) for one in [content, *content.get("further", [])]),
+            backbone=Origin(
+                name=_one(backbone, "name", str),
+                weights=_one(backbone, "weights", str, "pretrained"),
+                dimension=_one(backbone, "dimension", int),
+                fingerprint=_one(backbone, "fingerprint", str),
+                licence=_one(backbone, "licence", str, Origin.licence),
+                pooling=_one(backbone, "pooling", str, Origin.pooling),
+            ),
+            metrics=_one(content, "metrics", dict, {}),
+            data=Data(_one(data, "manifest", str), _one(data, "pictures", dict, {})),
+            code=_one(content, "code", dict, {}),
+            libraries=_one(content, "libraries", dict, {}),
+            training_examples=_one(content, "training_examples", str, cls.training_examples),
+            novelty=Novelty.of(_one(content, "usual", dict)) if "usual" in content else None,
+            sets=_one(content, "sets", dict, {}),
+            why_no_sets=_one(content, "why_no_sets", str, "") or None,
+        )
+        named(bundle.kind), bundle.promise()  # which may not be
+        if bundle.schema != content["schema"]:
+            raise ValueError(
+                f"schema is {content['schema']}, and what it says is of schema {bundle.schema}"
+            )
+        return bundle
+
+    def write(self, folder: Path) -> None:
+        """Write `bundle.json`, and the long texts that it names as files beside it."""
+        for number, one in enumerate(self.inputs, 1):
+            for name, file in _long(one, number).items():
+                (folder / file).write_text(getattr(one, name), encoding="utf-8")
+        text = json.dumps(self.content(), indent=2, ensure_ascii=False) + "\n"
+        (folder / FILE).write_text(text, encoding="utf-8")
+
+    def content(self) -> dict[str, Any]:
+        """What `write` writes into `bundle.json`."""
+        head, calibration = self.head, self.head.calibration
+        first, *further = [_described(one, number) for number, one in enumerate(self.inputs, 1)]
+        backbone = asdict(self.backbone)
+        if self.backbone.pooling == Origin.pooling:
+            del backbone["pooling"]
+        content = {
+            "schema": self.schema,
+            "kind": self.kind,
+            "task": None if head.task == CLASSIFICATION else head.task,
+            "thresholds": calibration.thresholds or None,
+            "classes": head.classes,
+            "preprocessing": first["preprocessing"],
+            "backbone": backbone,
+            "head": {name: one for name, one in head.content().items() if name not in ELSEWHERE},
+            "power": head.power,
+            "calibration": None  # regression targets have none
+            if head.task == REGRESSION
+            else {"temperature": calibration.temperature, "pictures": head.calibrated_on()},
+            "metrics": self.metrics,
+            "data": asdict(self.data),
+            "code": self.code,
+            "libraries": self.libraries,
+            **first,
+            "further": further or None,
+            "training_examples": self.training_examples,
+            "usual": None if self.novelty is None else self.novelty.content(),
+            "why_no_sets": self.why_no_sets,
+            "sets": self.sets or None,
+        }
+        return {name: value for name, value in content.items() if value is not None}
+
+
+def document(file: Path) -> dict[str, Any]:
+    """The content of a JSON file of a bundle, whatever it says.
+
+    Raises:
+        DataError: it is not there, or no table.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(
+            f"{file} cannot be read ({error.strerror}); {file.parent} is no bundle: name a folder "
+            "that the bundle stage wrote"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file} is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{file} is damaged: it holds no table")
+    return content
+
+
+def _one(table: dict[str, Any], name: str, form: type[T], otherwise: T | None = None) -> T:
+    found = table[name] if otherwise is None else table.get(name, otherwise)
+    if not isinstance(found, form):
+        raise TypeError(f"{name} is {found!r:.40}")
+    return found
+
+
+def _long(preprocessing: Input, number: int) -> dict[str, str]:
+    """The fields whose long texts, such as a tokenizer, are files; the files' names by field.
+
+    Such a text is JSON.
+    """
+    of_network = "" if number == 1 else f"_{number}"
+    return {
+        name: f"{name}{of_network}.json"
+        for name, value in preprocessing._asdict().items()
+        if isinstance(value, str) and len(value) > LONG_TEXT
+    }
+
+
+def _described(preprocessing: Input, number: int) -> dict[str, Any]:
+    """What `bundle.json` says of a network's input."""
+    files = _long(preprocessing, number)
+    fields = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in preprocessing._asdict().items()
+        if name not in files
+    }
+    described: dict[str, Any] = {"preprocessing": fields}
+    if takes(preprocessing) != "pixels":
+        described |= {"takes": takes(preprocessing), "files": files}
+    return described
+
+
+def _input(folder: Path, told: dict[str, Any]) -> Input:
+    """What a network takes; the other way round. Pixels are no more than an example can have."""
+    fields = dict(told["preprocessing"])
+    for name, file in told.get("files", {}).items():
+        fields[name] = (folder / Path(file).name).read_text(encoding="utf-8")
+    form: Any = INPUTS[told.get("takes", "pixels")]
+    values = {n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()}
+    preprocessing: Input = form(**values)
+    if not isinstance(preprocessing, Pixels | Fitted):
+        return preprocessing
+    sides = (preprocessing.resize, preprocessing.crop)
+    if not all(isinstance(side, int) and 1 <= side <= MOST_PIXELS_A_SIDE for side in sides):
+        raise ValueError(f"preprocessing.resize and crop are {sides!r:.40}")
+    if preprocessing.interpolation not in INTERPOLATIONS:
+        raise ValueError(f"preprocessing.interpolation is {preprocessing.interpolation!r:.40}")
+    if isinstance(preprocessing, Fitted) and preprocessing.fit not in FITS:
+        raise ValueError(f"preprocessing.fit is {preprocessing.fit!r:.40}")
+    return preprocessing
