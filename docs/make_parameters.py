@@ -11,9 +11,9 @@ from pipeline.core.params import Params
 
 HEAD = """# Parameters
 
-All parameters are in `params.yaml`. A mistake there is one line, before any work. A parameter that
-the file leaves out has its default, except those that `dvc.yaml` asks for by name:
-`headstart check`, which `make repro` runs first, says which lines to add.
+All parameters are in `params.yaml`. A mistake there is reported in one line, before any work. A
+parameter that the file leaves out has its default. Some parameters must be in the file, because
+`dvc.yaml` names them: `headstart check`, which `make repro` runs first, prints the lines to add.
 
 `make docs` writes this page from the schema in `pipeline/core/params.py` and from the schema of
 `augment` of each kind of example in `pipeline/kinds/`."""
@@ -35,7 +35,7 @@ def page() -> str:
 
 
 def section(title: str, model: type[BaseModel], name: str) -> list[str]:
-    """The heading, what the section is for, and its table."""
+    """The heading, the purpose of the section, and its table."""
     words = (model.__doc__ or "").strip().splitlines()[0]
     rows = [
         f"\n## `{title}`\n\n{words}\n",
@@ -43,8 +43,8 @@ def section(title: str, model: type[BaseModel], name: str) -> list[str]:
         "| --- | --- | --- |",
     ]
     for key, field in model.model_fields.items():
-        told = (field.description or "").replace("|", "\\|")
-        rows.append(f"| `{name}.{key}` | {shown(field.default)} | {told} |")
+        text = (field.description or "").replace("|", "\\|")
+        rows.append(f"| `{name}.{key}` | {shown(field.default)} | {text} |")
     return rows
 
 
