@@ -34,7 +34,7 @@ from pipeline.heads.trained import Schedule
 from pipeline.tables import joined
 from pipeline.tables.manifest import read_manifest
 from pipeline.tables.power import raised
-from pipeline.transfer.choice import _rows, folds, judged, unions, winner
+from pipeline.transfer.comparison import _rows, folds, probed, unions, winner
 
 NETWORKS = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
 POWER = 0.5
@@ -91,7 +91,8 @@ def nested(one: Set, seeds: int) -> tuple[dict[str, list[float]], list[str]]:
             parts = joined.names(name)
             mine = [features[part][rest] for part in parts]
             price = sum(costs[part] for part in parts)
-            candidates.append(judged(name, mine, labels[rest], held_out, POWER, False, price))
+            of = np.unique([groups[row] for row in rest], return_inverse=True)[1]
+            candidates.append(probed(name, mine, labels[rest], held_out, of, POWER, False, price))
             decay = candidates[-1].weight_decay
             whole = [features[part] for part in parts]
             found.setdefault(name, []).append(accuracy(whole, labels, rest, aside, decay))

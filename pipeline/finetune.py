@@ -48,12 +48,12 @@ from .heads.losses import score_name
 from .heads.trained import Figures, Schedule, with_figures
 from .tables.features import Split, read_splits
 from .tables.labels import require
-from .tables.manifest import kind_in, read_manifest, task_in
+from .tables.manifest import groups_at, kind_in, read_manifest, task_in
 from .transfer import finetuning
 from .transfer.examples import Feed, Labelled
 from .transfer.finetuning import UNMEASURED
 from .transfer.goal import CLASSES, Goal
-from .transfer.measure import figures_of, measure, write_curve
+from .transfer.measure import figures_of, gain, measure, write_curve
 from .transfer.network import Network
 from .transfer.recipe import Recipe
 
@@ -101,13 +101,18 @@ def finetune() -> None:
     taken = kept.val_loss < loss and kept.val_accuracy >= accuracy
     report: dict[str, Any] = {"taken": taken, "epoch": trained.best, "status": trained.status}
     finetuned: dict[str, Floats] = {}
+    groups = {name: groups_at(manifest, splits[name].digests) for name in ("val", "test")}
+    gained = ""
     for split, name in (("val", "validation"), ("test", "test")):
         labels = goal.labels(splits[split].labels)
         report[name] = {"pictures": len(labels)}
         if len(labels):
             finetuned[split] = finetuning.answers(network, examples[split], feed, budget.batch_size)
-            report[name]["frozen"] = figures_of(frozen[split], labels, confidence, goal)
-            report[name]["finetuned"] = figures_of(finetuned[split], labels, confidence, goal)
+            how = labels, confidence, goal, groups[split]
+            report[name]["frozen"] = figures_of(frozen[split], *how)
+            report[name]["finetuned"] = figures_of(finetuned[split], *how)
+            report[name]["gain"], words = gain(frozen[split], finetuned[split], *how)
+            gained = f"finetune: on {len(labels)} {name} examples {words}"
     checkpoints = [trained.checkpoint]
     if taken:
         about = replace(
@@ -123,7 +128,7 @@ def finetune() -> None:
         if len(splits["test"].labels):
             logits = finetuning.answers(network, examples["test"], feed, budget.batch_size)
             labels = goal.labels(splits["test"].labels)
-            measured = figures_of(logits, labels, confidence, goal)
+            measured = figures_of(logits, labels, confidence, goal, groups["test"])
             report["test"]["refit"] = measured
     FINETUNE.parent.mkdir(parents=True, exist_ok=True)
     FINETUNE.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -137,6 +142,7 @@ def finetune() -> None:
         f"{kept.val_loss:.4f} finetuned (epoch {trained.best}), {spelt(score_name(goal.loss))}"
         f" {accuracy:.4f} and {kept.val_accuracy:.4f}"
     )
+    print(gained)
 
 
 def converged(

@@ -216,14 +216,20 @@ def test_a_loss_that_bursts_when_it_learns_again_is_an_error_that_leaves_no_chec
     assert not list(checkpoints_folder().iterdir())  # of the first epoch
 
 
-def test_from_scratch_has_the_budget_of_finetuning(shapes):
-    from_scratch()
+def test_from_scratch_has_the_budget_of_finetuning_and_is_compared_with_a_probe(shapes, capsys):
+    for stage in (augment, extract, from_scratch):
+        stage()
     report = json.loads(FROM_SCRATCH.read_text())["from_scratch"]
     curve = pd.read_csv(FROM_SCRATCH_CURVE)
     assert curve["epoch"].tolist() == [1, 2]
     assert report["epoch"] in (1, 2)
     assert report["validation"]["loss"] == pytest.approx(curve["val_loss"].min(), rel=1e-4)
-    assert 0 <= report["test"]["low"] <= report["test"]["accuracy"] <= report["test"]["high"] <= 1
+    test = report["test"]
+    assert 0 <= test["low"] <= test["accuracy"] <= test["high"] <= 1
+    apart = test["linear_probe"]["loss"] - test["loss"]
+    assert test["gain"]["mean"] == pytest.approx(apart, abs=1e-4)
+    assert test["gain"]["low"] < test["gain"]["mean"] < test["gain"]["high"]
+    assert "test examples" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_without_test_pictures_the_decision_stands_alone(shapes):

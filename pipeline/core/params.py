@@ -492,12 +492,6 @@ class FromScratchParams(Section):
     learning_rate: Positive = told(0.003, "of all of the network")
 
 
-class TransferGainParams(Section):
-    """What the four stages above measured, side by side."""
-
-    run: Run = told([], f"{RUN}; the four stages above have to be asked for too")
-
-
 class AdaptParams(Section):
     """Adapting the head to another domain, of which there are examples without labels."""
 
@@ -598,7 +592,6 @@ class Params(Section):
     rank: RankParams = RankParams()
     finetune: FinetuneParams = FinetuneParams()
     from_scratch: FromScratchParams = FromScratchParams()
-    transfer_gain: TransferGainParams = TransferGainParams()
     adapt: AdaptParams = AdaptParams()
     store: StoreParams = StoreParams()
     cluster: ClusterParams = ClusterParams()
@@ -653,6 +646,11 @@ RENAMED = {
     "checks.least_pictures": "checks.least_examples",
 }
 
+# Sections of stages that are gone; an older file may have them as long as it does not use them.
+GONE = {
+    "transfer_gain": "from_scratch, finetune and rank print and write how much transfer gained",
+}
+
 Schema = Callable[[str], type[Augmentation]]
 
 
@@ -670,6 +668,10 @@ def load(schema: Schema, path: Path = PARAMS) -> Params:
     if old := _outdated(document):
         renames = ", ".join(f"{name} to {RENAMED[name]}" for name in old)
         raise ParamsError(f"{path} is of an older version: rename {renames}")
+    for name, instead in GONE.items():
+        section = document.pop(name, None)
+        if isinstance(section, dict) and section.get("run"):
+            raise ParamsError(f"{path}: the stage {name} is gone, {instead}: delete the section")
     ingest = document.get("ingest")
     kind = ingest.get("kind", "image") if isinstance(ingest, dict) else "image"
     whole = _with_schema(schema(kind) if isinstance(kind, str) else Augmentation)
@@ -679,13 +681,16 @@ def load(schema: Schema, path: Path = PARAMS) -> Params:
         raise ParamsError(f"{path}: {_explain(error, document, whole)}") from None
 
 
+NEED_VALIDATION = ("learning_curve", "finetune", "from_scratch", "adapt")
+
+
 def stages_that_need_validation(settings: Params) -> list[str]:
     """The stages in the graph that cannot do without validation examples.
 
     For a check that changes no output: a stage that makes it does not declare the parameters that
     this reads, since the stage that needs them checks again.
     """
-    optional = [name for name in (*COMPARED, "adapt") if getattr(settings, name).run]
+    optional = [name for name in NEED_VALIDATION if getattr(settings, name).run]
     return ["train"] * (settings.train.heads() > 1) + optional
 
 
@@ -700,25 +705,6 @@ def later_stages_on_cuda(settings: Params) -> list[str]:
     if settings.finetune.run or settings.from_scratch.run:
         devices["finetune.device"] = settings.finetune.device
     return [name for name, device in devices.items() if device == "cuda"]
-
-
-# The stages that `transfer_gain` puts side by side.
-COMPARED = ("learning_curve", "rank", "finetune", "from_scratch")
-
-
-def stop_if_not_compared(settings: Params) -> None:
-    """See that the stages are in the graph whose results `transfer_gain` reads; as above.
-
-    Raises:
-        ParamsError: which is not.
-    """
-    lacking = [name for name in COMPARED if not getattr(settings, name).run]
-    if settings.transfer_gain.run and lacking:
-        asked = " and ".join(f"{name}.run" for name in lacking)
-        raise ParamsError(
-            "transfer_gain compares what learning_curve, rank, finetune and from_scratch measure:"
-            f" set {asked} to [asked] too, or transfer_gain.run to []"
-        )
 
 
 def _check_sets(settings: Params) -> None:
@@ -876,7 +862,6 @@ def check_file(schema: Schema, root: Path = Path()) -> None:
             f"`{section}: {{{', '.join(filter(None, keys))}}}`" for section, keys in lacking.items()
         )
         raise ParamsError(f"{root / PARAMS} lacks what dvc.yaml asks for by name; add {lines}")
-    stop_if_not_compared(settings)
     _check_plugins(settings)
     _check_sets(settings)
 

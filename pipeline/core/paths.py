@@ -53,8 +53,6 @@ ADAPTED = Path("adapted")
 FROM_SCRATCH = Path("reports/from_scratch.json")
 FROM_SCRATCH_CURVE = Path("reports/from_scratch.csv")
 
-TRANSFER_GAIN = Path("reports/transfer_gain.csv")
-TRANSFER_GAIN_PAGE = Path("reports/transfer_gain.md")
 
 BUNDLE = Path("bundle")
 

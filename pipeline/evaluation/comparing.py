@@ -3,16 +3,20 @@
 It is accuracy for one label, mean average precision for several, and R² for numbers.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from ..core.params import EvaluateParams
 from ..heads.head import ANSWERS, Floats, probabilities
 from ..heads.losses import Units, cell_losses
 from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
 from . import measuring, spelt
+from .intervals import Groups, even_groups, expanded, mean_interval, student, wilson
 from .metrics import Weigh, interval, resample, whole
 
 Losses = npt.NDArray[np.float64]
@@ -29,7 +33,7 @@ PLAIN = EvaluateParams(top_k=1, calibration_bins=1)
 
 
 class Judged(NamedTuple):
-    """The measure, and the ends of its bootstrap interval."""
+    """The measure, and the ends of its interval."""
 
     value: float
     low: float
@@ -63,16 +67,73 @@ def value(task: str, logits: Floats, labels: npt.NDArray[Any]) -> float:
     return float(whole(weigh(task, logits, labels), len(labels)).overall[MEASURES[task]][0])
 
 
-def judged(task: str, logits: Floats, labels: npt.NDArray[Any], confidence: float) -> Judged:
-    """The measure of answers with its interval; the rest is as in `weigh`."""
+def judged(
+    task: str,
+    logits: Floats,
+    labels: npt.NDArray[Any],
+    confidence: float,
+    groups: Groups | None = None,
+) -> Judged:
+    """The measure of answers with its interval; `groups` [n], the rest is as in `weigh`."""
+    if task == CLASSIFICATION:
+        return accuracy(logits.argmax(axis=1) == labels, confidence, groups)
     weighing = weigh(task, logits, labels)
     examples, outputs = logits.shape
-    resampled = resample(weighing, examples, outputs, RESAMPLES, 0).overall[MEASURES[task]]
-    low, high = interval(resampled, confidence)
+    resampled = resample(weighing, examples, outputs, RESAMPLES, 0, groups).overall[MEASURES[task]]
+    low, high = interval(resampled, expanded(confidence, groups))
     return Judged(value(task, logits, labels), float(low), float(high))
 
 
-def surprise(
+def accuracy(
+    right: npt.NDArray[np.bool_], confidence: float, groups: Groups | None = None
+) -> Judged:
+    """The share of answers [n] that are right, with Wilson's interval."""
+    return Judged(float(right.mean()), *wilson(right, confidence, groups))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much one mean loss is above another on the same examples, with its interval.
+
+    `p_value` is that of the null hypothesis that the two are equal.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p_value: float
+
+
+def difference(one: Losses, other: Losses, confidence: float, groups: Groups) -> Difference:
+    """How much more one loses than the other, by the paired t-test.
+
+    Args:
+        one: [n], the loss of each example.
+        other: those of the other on the same examples.
+        confidence: of the interval.
+        groups: [n], the group of each example. With groups, the variance is that between them; of
+            one group nothing is known.
+    """
+    apart = one - other
+    mean, freedom = float(apart.mean()), even_groups(groups) - 1
+    low, high = mean_interval(apart, confidence, groups)
+    if np.isnan(low):
+        return Difference(mean, -np.inf, np.inf, 1.0)
+    error = (high - mean) / student(confidence, freedom)
+    p_value = 2 * stats.t.sf(abs(mean) / error, freedom) if error else float(mean == 0)
+    return Difference(mean, low, high, float(p_value))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values of several tests, corrected for their number (Holm, 1979)."""
+    order, corrected, least = np.argsort(p_values), np.empty(len(p_values)), 0.0
+    for place, test in enumerate(order):
+        least = max(least, min(1.0, (len(p_values) - place) * p_values[test]))
+        corrected[test] = least
+    return [float(value) for value in corrected]
+
+
+def example_losses(
     task: str, logits: Floats, labels: npt.NDArray[Any], units: Units | None = None
 ) -> Losses:
     """The loss of each example, [n].
@@ -83,19 +144,19 @@ def surprise(
     Args:
         task: of the labels.
         logits: [n, c].
-        labels: in their own units.
-        units: of numbers.
+        labels: as the logits.
+        units: of numbers; None if both are in them.
     """
     if task == CLASSIFICATION:
         given = probabilities(logits)[np.arange(len(logits)), labels]
         log_losses: Losses = -np.log(np.maximum(given, LEAST))
         return log_losses
-    if units is not None:
-        cells = cell_losses(
-            "squared", units.learned(logits.astype(np.float64)), units.learned(labels)
-        )
-    else:
+    if task == MULTILABEL:
         cells = cell_losses("binary", logits, labels)
+    else:
+        numbers = logits.astype(np.float64)
+        learned = (numbers, labels) if units is None else map(units.learned, (numbers, labels))
+        cells = cell_losses("squared", *learned)
     known = ~np.isnan(cells)
     count = known.sum(axis=1)
     total = np.where(known, cells, 0).sum(axis=1)

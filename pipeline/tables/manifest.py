@@ -127,6 +127,11 @@ def group_keys(manifest: pd.DataFrame) -> "pd.Series[str]":
     return named.where(named != "", manifest["digest"])
 
 
+def groups_at(manifest: pd.DataFrame, digests: npt.NDArray[np.str_]) -> npt.NDArray[np.int64]:
+    """`groups` of the rows with these digests, [n], in their order."""
+    return groups(manifest.set_index("digest").loc[digests].reset_index())
+
+
 def groups(manifest: pd.DataFrame) -> npt.NDArray[np.int64]:
     """The number of each row's group, [n], from 0 to G - 1; a row without one is one of its own."""
     named = manifest.get("group", pd.Series("", index=manifest.index)).to_numpy(str)

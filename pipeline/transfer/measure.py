@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..evaluation import comparing
+from ..evaluation.intervals import Groups
 from ..heads import losses
 from ..heads.head import Floats
 from ..heads.trained import Figures, figure_names
@@ -44,9 +45,13 @@ def measure(
 
 
 def figures_of(
-    logits: Floats, labels: npt.NDArray[Any], confidence: float, goal: Goal = CLASSES
+    logits: Floats,
+    labels: npt.NDArray[Any],
+    confidence: float,
+    goal: Goal = CLASSES,
+    groups: Groups | None = None,
 ) -> dict[str, Any]:
-    """Loss, the task's measure and the ends of its bootstrap interval, as reports have them.
+    """Loss, the task's measure and the ends of its interval, as reports have them.
 
     What is not defined of these examples (R² of a single one) is None.
 
@@ -55,13 +60,54 @@ def figures_of(
         labels: as they are learned.
         confidence: of the interval.
         goal: what was learned.
+        groups: [n], the group of each example; without it each is one of its own.
     """
     loss, _ = measure(logits, labels, loss=goal.loss)
-    judged = comparing.judged(goal.task, logits, labels, confidence)
+    judged = comparing.judged(goal.task, logits, labels, confidence, groups)
     named = {"loss": loss, comparing.measure(goal.task): judged.value}
     named |= {"low": judged.low, "high": judged.high}
+    return _rounded(named)
+
+
+def gain(
+    frozen: Floats,
+    trained: Floats,
+    labels: npt.NDArray[Any],
+    confidence: float,
+    goal: Goal,
+    groups: Groups,
+) -> tuple[dict[str, Any], str]:
+    """How much less a network that was trained loses than the frozen one, by the paired t-test.
+
+    Args:
+        frozen: the logits of the head on the frozen network, [n, c].
+        trained: those of the network that was trained, on the same examples.
+        labels: as they are learned.
+        confidence: of the interval.
+        goal: what was learned.
+        groups: [n], the group of each example.
+
+    Returns:
+        the difference, as reports have it; the same in words.
+    """
+    one, other = (
+        comparing.example_losses(goal.task, logits, labels) for logits in (frozen, trained)
+    )
+    known = ~np.isnan(one)
+    found = comparing.difference(one[known], other[known], confidence, groups[known])
+    clear = found.p_value < 1 - confidence
+    verdict = ("better" if found.mean > 0 else "worse") if clear else "no clear difference"
+    words = (
+        f"{verdict}: the frozen network's loss is higher by {found.mean:.4f}"
+        f" ({found.low:.4f} to {found.high:.4f}, p = {found.p_value:.2g})"
+    )
+    return _rounded(asdict(found)), words
+
+
+def _rounded(named: dict[str, float]) -> dict[str, Any]:
     return {
-        name: None if math.isnan(value) else float(f"{value:.6g}") for name, value in named.items()
+        name: float(f"{value:.6g}") if math.isfinite(value) else None
+        for name, value in named.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""The linear heads by which backbones are compared: one for each of some L2 penalties, solved for.
+"""Linear probes, by which backbones are compared: one for each of some L2 penalties.
 
 Logistic regression of one label and of several, ridge regression of numbers.
 """
@@ -16,7 +16,8 @@ from ..heads.trained import Schedule, Trained
 from ..tables.features import Split
 from ..tables.task_names import REGRESSION
 
-# Stronger penalties: a number may be told by many features, each of which says little.
+DECAYS = np.geomspace(1e-4, 10, 11).tolist()  # L2 penalties that a probe may have
+# Stronger penalties, for regression: many features may each carry little.
 STRONG = np.geomspace(30, 1000, 4).tolist()
 LOSS_OF_NUMBERS = "squared"
 

@@ -40,16 +40,14 @@ from pipeline.tables.features import read_splits
 from pipeline.tables.manifest import read_manifest
 from pipeline.tables.task_names import MULTILABEL, REGRESSION
 from pipeline.train import train
-from pipeline.transfer.choice import folds, judged
+from pipeline.transfer.comparison import folds, probed
 from pipeline.transfer.finetuning import UNMEASURED, train_network
 from pipeline.transfer.goal import Goal
-from pipeline.transfer.logme import logme
 from pipeline.transfer.objective import Objective
 from pipeline.transfer.recipe import Recipe
 from tests.conftest import SMALL
 from tests.evaluation.made import LABELS, labelled, make, measured
 from tests.transfer import test_finetuning as tiny
-from tests.transfer.test_logme import highest_evidence
 
 TASKS = (MULTILABEL, REGRESSION)
 of_both = pytest.mark.parametrize("task", TASKS)
@@ -176,14 +174,18 @@ def test_backbones_are_ranked_and_the_network_is_trained_from_scratch(pictures, 
     rank()
     measure = comparing.measure(pictures)
     row = pd.read_csv(RANK).iloc[0]
-    assert list(row.index)[:4] == ["backbone", f"val_{measure}", "low", "high"]
-    assert row["low"] <= row[f"val_{measure}"] <= row["high"]
-    assert np.isfinite(row["logme"])
+    assert list(row.index)[:4] == ["backbone", f"cv_{measure}", "low", "high"]
+    assert row["low"] <= row[f"cv_{measure}"] <= row["high"]
     from_scratch()
     report = json.loads(FROM_SCRATCH.read_text())["from_scratch"]
-    assert set(report["validation"]) == {"pictures", "loss", measure, "low", "high"}
-    word = comparing.words(pictures)
-    assert f"{word} {report['validation'][measure]:.4f}\n" in capsys.readouterr().out
+    validation = report["validation"]
+    probe = validation.pop("linear_probe")
+    apart = probe["loss"] - validation["loss"]
+    assert validation.pop("gain")["mean"] == pytest.approx(apart, abs=1e-4)
+    assert set(validation) == {"pictures", "loss", measure, "low", "high"}
+    word, frozen = comparing.words(pictures), "linear probe on the frozen network"
+    printed = f"{word} {validation[measure]:.4f}; {frozen} {probe[measure]:.4f}\n"
+    assert printed in capsys.readouterr().out
 
 
 def test_a_learning_rate_means_the_same_whatever_numbers_are_measured_in(project):
@@ -231,34 +233,15 @@ def test_a_batch_costs_what_the_losses_of_heads_say(loss):
 # What backbones are compared by
 
 
-def test_the_surprise_is_the_loss_of_each_example():
+def test_each_example_has_its_loss():
     logits = np.array([[0.0, 2.0], [1.0, -1.0]], np.float32)
     several = np.array([[1.0, np.nan], [np.nan, np.nan]])
-    assert comparing.surprise(MULTILABEL, logits, several)[0] == pytest.approx(np.log(2))
-    assert np.isnan(comparing.surprise(MULTILABEL, logits, several)[1])
+    assert comparing.example_losses(MULTILABEL, logits, several)[0] == pytest.approx(np.log(2))
+    assert np.isnan(comparing.example_losses(MULTILABEL, logits, several)[1])
     numbers = np.array([[10.0, 2.0], [12.0, 2.0]])
     units = losses.Units(np.array([0.0, 0.0]), np.array([10.0, 1.0]))
-    found = comparing.surprise(REGRESSION, logits, numbers, units)
+    found = comparing.example_losses(REGRESSION, logits, numbers, units)
     np.testing.assert_allclose(found, [(1**2 / 2 + 0) / 2, (1.1**2 / 2 + 3**2 / 2) / 2], rtol=1e-6)
-
-
-@of_both
-def test_the_evidence_is_the_mean_over_labels_or_numbers(task):
-    random = np.random.default_rng(0)
-    features = random.standard_normal((40, 5)).astype(np.float32)
-    wanted = features[:, :2] + 0.5 * random.standard_normal((40, 2))
-    rows = [np.arange(40), np.arange(40)]
-    if task == MULTILABEL:
-        wanted = (wanted > 0).astype(float)
-        wanted[30:, 1] = np.nan
-        rows[1] = np.arange(30)
-    direct = [
-        highest_evidence(features[some].astype(np.float64), wanted[some, column])
-        for column, some in enumerate(rows)
-    ]
-    assert logme(features, wanted, 2) == pytest.approx(np.mean(direct), abs=1e-5)
-    noise = random.standard_normal((40, 5)).astype(np.float32)
-    assert logme(features, wanted, 2) > logme(noise, wanted, 2)
 
 
 @of_both
@@ -273,12 +256,12 @@ def test_candidates_are_judged_by_examples_that_heads_have_not_seen(task):
     assert np.bincount(held_out).tolist() == [30] * 5
     assert (held_out[::2] == held_out[1::2]).all()
     noise = np.random.default_rng(5).standard_normal((150, 200)).astype(np.float32)
-    how = values, held_out, 1.0, False, 1.0, task
-    of_noise, telling = judged("noise", [noise], *how), judged("told", [features], *how)
+    how = values, held_out, np.arange(150) // 2, 1.0, False, 1.0, task
+    of_noise, telling = probed("noise", [noise], *how), probed("told", [features], *how)
     nothing = np.log(2) - 0.1 if task == MULTILABEL else 0.45  # half the variance
     assert of_noise.losses.mean() > nothing - 0.15
     assert telling.losses.mean() < 0.8 * of_noise.losses.mean()
-    assert telling.score > max(of_noise.score, 0.7)
+    assert telling.score.value > max(of_noise.score.value, 0.7)
     assert len(telling.losses) == 150 - (task == MULTILABEL)  # one that nothing is known of
 
 

@@ -1,9 +1,9 @@
 """`headstart choose`: which backbone is taken, and what becomes of params.yaml."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,16 +13,17 @@ from sklearn.datasets import load_digits
 from flows import choose as choosing
 from pipeline import ingest
 from pipeline.core.errors import DataError, ParamsError
-from pipeline.tables.features import Split
-from pipeline.tables.power import raised
-from pipeline.transfer import choice
-from pipeline.transfer.choice import Candidate, difference, folds, judged, unions, winner
+from pipeline.evaluation.comparing import Judged, difference, holm
+from pipeline.transfer import comparison, quick_head
+from pipeline.transfer.comparison import Candidate, apart, folds, probed, unions, winner
 from tests.conftest import Project
 
 
 def candidate(name: str, losses: list[float], milliseconds: float) -> Candidate:
     array = np.array(losses * 20)
-    return Candidate(name, array, 0.9, milliseconds, 0.1)
+    return Candidate(
+        name, array, np.arange(len(array)), Judged(0.9, 0.8, 1.0), milliseconds, 0.1, 4
+    )
 
 
 def test_all_joins_of_up_to_three_are_candidates() -> None:
@@ -36,8 +37,9 @@ def test_the_cheapest_is_taken_of_those_that_cannot_be_told_from_the_best() -> N
     worse = candidate("worse", [0.20, 0.40, 0.30], 1.0)
     taken, first = winner([best, alike, worse], None)
     assert (taken.name, first.name) == ("alike", "best")
-    assert difference(alike.losses, best.losses).holds_0
-    assert difference(worse.losses, best.losses).low > 0
+    above = apart([best, alike, worse], best, 0.95)
+    assert above["alike"].low <= 0 <= above["alike"].high
+    assert above["worse"].low > 0
     assert winner([best, alike, worse], budget=5.0)[0].name == "worse"
     with pytest.raises(DataError, match=r"no backbone answers within 0\.5 ms; the fastest, worse"):
         winner([best, alike, worse], budget=0.5)
@@ -58,10 +60,11 @@ def test_a_loss_is_that_of_examples_that_the_head_has_not_seen() -> None:
     labels = random.integers(0, 2, 100)
     noise = random.normal(size=(100, 50)).astype(np.float32)
     held_out = folds(labels, [str(number) for number in range(100)])
-    of_noise = judged("noise", [noise], labels, held_out, 1.0, False, 1.0)
+    how = labels, held_out, np.arange(100), 1.0, False, 1.0
+    of_noise = probed("noise", [noise], *how)
     assert of_noise.losses.mean() > 0.6  # nothing can be learned, and no memory helps
     telling = np.column_stack([noise, 8 * labels.astype(np.float32)])
-    assert judged("told", [telling], labels, held_out, 1.0, False, 1.0).losses.mean() < 0.1
+    assert probed("told", [telling], *how).losses.mean() < 0.1
 
 
 def test_fewer_numbers_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,16 +72,17 @@ def test_fewer_numbers_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = table.target[:150]
     wide = np.tile(table.data[:150], 4).astype(np.float32)  # 256 numbers of 150 examples
     held_out = folds(labels, [str(number) for number in range(150)])
-    turned = choice.rotated(wide)
+    turned = comparison.rotated(wide)
     assert turned.shape == (150, 150)
     centred = wide - wide.mean(axis=0)
     np.testing.assert_allclose(turned @ turned.T, centred @ centred.T, atol=0.05)
-    few = judged("few", [wide], labels, held_out, 1.0, False, 1.0)
-    monkeypatch.setattr(choice, "rotated", lambda features: features)
-    monkeypatch.setattr(choice, "DECAYS", [decay * 256 / 150 for decay in choice.DECAYS])
-    many = judged("many", [wide], labels, held_out, 1.0, False, 1.0)
+    how = labels, held_out, np.arange(150), 1.0, False, 1.0
+    few = probed("few", [wide], *how)
+    monkeypatch.setattr(comparison, "rotated", lambda features: features)
+    monkeypatch.setattr(comparison, "DECAYS", [d * 256 / 150 for d in quick_head.DECAYS])
+    many = probed("many", [wide], *how)
     assert few.losses.mean() == pytest.approx(many.losses.mean(), rel=0.02)
-    assert few.score == pytest.approx(many.score, abs=0.02)
+    assert few.score.value == pytest.approx(many.score.value, abs=0.02)
 
 
 @pytest.fixture
@@ -125,14 +129,37 @@ def test_the_winner_is_written_into_params_yaml_and_nothing_else_changes(
     assert file.read_text() == after
 
 
-def test_features_are_those_of_their_examples(digits: Project) -> None:
-    examples = pd.DataFrame({"digest": ["b", "a", "c"]})
-    rows = np.array([[1.0], [2.0], [3.0]], np.float32)
-    names = np.array(["a", "b", "c"])
-    split = Split(names, names, np.zeros(3, int), np.zeros(3, int), rows)
-    parts = {"train": split.take(slice(1)), "val": split.take(slice(1, None))}
-    assert choosing._in_order(parts, examples).ravel().tolist() == [2.0, 1.0, 3.0]
-    assert raised(rows, 1.0) is rows
+def test_equal_backbones_are_seldom_called_different_however_many_there_are() -> None:
+    """The best of K looks better than the one in use by chance alone: p-values are Holm's."""
+    random = np.random.default_rng(0)
+    found = {"each alone": 0, "corrected": 0}
+    for _ in range(200):
+        losses = random.exponential(size=(8, 60))
+        candidates = [candidate(str(n), [], 1.0) for n in range(8)]
+        candidates = [
+            replace(c, losses=x, groups=np.arange(60))
+            for c, x in zip(candidates, losses, strict=True)
+        ]
+        best = min(candidates[1:], key=lambda one: one.losses.mean())
+        alone = difference(best.losses, losses[0], 0.95, best.groups)
+        found["each alone"] += alone.p_value < 0.05
+        found["corrected"] += apart(candidates, candidates[0], 0.95)[best.name].p_value < 0.05
+    assert found["corrected"] <= 0.05 * 200 < found["each alone"]
+
+
+def test_examples_of_one_group_are_no_further_proof() -> None:
+    random = np.random.default_rng(1)
+    apart_by_group = np.repeat(random.normal(0.2, 1, size=12), 10)
+    losses = random.exponential(size=120)
+    single = difference(losses + apart_by_group, losses, 0.95, np.arange(120))
+    grouped = difference(losses + apart_by_group, losses, 0.95, np.repeat(np.arange(12), 10))
+    assert grouped.mean == pytest.approx(single.mean)
+    assert grouped.high - grouped.low > 2 * (single.high - single.low)
+    assert difference(losses, losses - 1, 0.95, np.zeros(120, int)).p_value == 1  # of one group
+
+
+def test_holm_is_statsmodels_example() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
 def test_what_cannot_be_written_is_told(digits: Project) -> None:
