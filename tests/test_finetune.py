@@ -58,6 +58,7 @@ from pipeline.transfer.measure import measure
 from pipeline.transfer.network import Network
 from pipeline.transfer.recipe import Recipe
 from tests.conftest import SMALL, begin_store
+from tests.store import test_cache
 from tests.test_repro import Repository
 
 IMAGE = kinds.named("image")
@@ -248,6 +249,14 @@ def test_without_validation_pictures_there_is_nothing_to_judge_by(shapes):
     ingest()
     with pytest.raises(DataError, match=r"scratch has no validation example.*ingest\.shares\.val"):
         from_scratch()
+
+
+@pytest.mark.slow
+def test_what_is_in_the_store_changes_no_byte(shapes):
+    backbone = f"random:{UNTRAINED['extract.backbone']}"
+    shapes.set(**{"rank.backbones": [backbone], "learning_curve.draws": 1})
+    test_cache.run(("evaluate", "bundle", "learning_curve", "rank"))
+    test_cache.agree(shapes, test_cache.TRAINED)
 
 
 @pytest.mark.slow

@@ -63,10 +63,10 @@ TARGETS = {
     ),
     "key": Target(
         "store key",
-        ("store/keys", "kinds/image/__init__", "runners/wanted", "backbones/exports",
+        ("runners/keys", "kinds/image/__init__", "runners/wanted", "backbones/exports",
          "backbones/catalogue"),
         ("tests/store/test_keys.py", "tests/store/test_store.py", "-k", "key"),
-        ("pipeline.store.keys.x_view_key__*", "pipeline.kinds.image.*pack_view__*",
+        ("pipeline.runners.keys.x_view_key__*", "pipeline.kinds.image.*pack_view__*",
          "pipeline.runners.wanted.x_every_view__*", "pipeline.backbones.exports.x_file_of__*",
          "pipeline.backbones.catalogue.x__fingerprint__*"),
     ),

@@ -22,7 +22,7 @@ from pipeline.kinds import Preprocessing, image
 from pipeline.kinds.image.views import View
 from pipeline.runners import on_ray
 from pipeline.runners import wanted as wanted_room
-from pipeline.store.keys import view_key
+from pipeline.runners.keys import view_key
 from tests import picture_cases
 from tests.conftest import ROOT
 

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 
 from pipeline import kinds
 from pipeline.core.errors import ParamsError, StoreError
+from pipeline.runners.keys import view_key
 from pipeline.store import vectors
 from pipeline.store.database import LAYOUT
-from pipeline.store.keys import view_key
 from pipeline.store.places import default_folder, default_limit, kept, replacing
 from pipeline.store.vectors import FeatureStore
 from tests.conftest import Project

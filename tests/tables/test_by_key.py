@@ -3,7 +3,6 @@
 import importlib
 import re
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -163,23 +162,15 @@ def bytes_of_features() -> int:
     return sum(file.stat().st_size for file in paths.FEATURES.iterdir())
 
 
-# Texts are counts of terms.
-@pytest.mark.parametrize("kind", ["texts", pytest.param("vectors", marks=pytest.mark.slow)])
-def test_every_stage_gives_the_same_bytes(kind: str, request: pytest.FixtureRequest) -> None:
-    project: Project = request.getfixturevalue(kind)
-    lay: Callable[[int], object] = {
-        "vectors": test_vector.write,
-        "texts": lambda count: test_text.write(test_text.notes(count)),
-    }[kind]
-    lay(120)
+def test_every_stage_gives_the_same_bytes(texts: Project) -> None:
+    test_text.write(test_text.notes(120))  # counts of terms; vectors are in tests/store/test_cache
     run(*STAGES, "learning_curve")
     before, size = outputs(), bytes_of_features()
-    project.set(**{"extract.features": "keys"})
+    texts.set(**{"extract.features": "keys"})
     run(*STAGES[2:], "learning_curve")
     assert outputs() == before
-    assert are_counts(paths.FEATURES) == (kind == "texts")
-    if kind == "texts":
-        assert bytes_of_features() < size / 10
+    assert are_counts(paths.FEATURES)
+    assert bytes_of_features() < size / 10
 
 
 def test_ten_added_compute_ten_and_an_emptied_store_is_filled_by_the_command(
