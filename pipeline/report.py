@@ -4,6 +4,7 @@ The page needs nothing but itself. It is a function of the stage's inputs but fo
 DVC cannot watch: the commit that the run is compared with, which the page names.
 """
 
+from types import ModuleType
 from typing import Any
 
 import jinja2
@@ -28,17 +29,21 @@ from .core.paths import (
 )
 from .evaluation.intervals import doubts, grouped
 from .evaluation.slices import worst
+from .heads.hyperparameters import used
 from .pages import classification, multilabel, regression, tables
 from .pages.comparison import since_last_commit
-from .pages.embed import contact_sheet
+from .pages.embed import Thumbnails, contact_sheet
+from .pages.mistakes import HEAT, NEAR, Mistake, Near, Reasons, cards
+from .serving.classifier import Classifier
+from .serving.description import Bundle
 from .tables.figures import read_figures
 from .tables.manifest import groups, kind_in, read_manifest, task_in
 
 # What a page shows of each task beside what all have.
-PARTS = {
-    "classification": classification.parts,
-    "multilabel": multilabel.parts,
-    "regression": regression.parts,
+PARTS: dict[str, ModuleType] = {
+    "classification": classification,
+    "multilabel": multilabel,
+    "regression": regression,
 }
 
 
@@ -49,15 +54,16 @@ def report() -> None:
     kind = kinds.named(kind_in(MANIFEST))
     manifest = read_manifest(MANIFEST)
     metrics = read_figures(METRICS, "evaluate", "test", "interval")
-    about = read_figures(BUNDLE / "bundle.json", "bundle", "classes", "head", "backbone")
-    predictions, classes = tables.table(PREDICTIONS), about["classes"]
+    bundle = Bundle.read(BUNDLE)
+    predictions, classes = tables.table(PREDICTIONS), bundle.head.classes
     repeats = tables.table(REPEATS)
     checked = {name: tables.table(CHECKS / f"{name}.csv") for name in tables.FOUND}
     hidden = settings.report.examples == "hidden"
-    shown = tables.Thumbnails(manifest, kind, hidden)
-    head, task, sliced = about["head"]["hyperparameters"], task_in(MANIFEST), tables.table(SLICES)
-    parts = PARTS[task](predictions, classes, shown)
-    few = checked["few_examples"]
+    shown = Thumbnails(manifest, kind, hidden)
+    head, _ = bundle.head.trained_with()
+    task, sliced, few = task_in(MANIFEST), tables.table(SLICES), checked["few_examples"]
+    part = PARTS[task]
+    mistakes = part.mistakes(predictions)
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__ or "pipeline", "pages"),
@@ -71,7 +77,7 @@ def report() -> None:
         hidden=hidden,
         evidence="" if hidden else kind.evidence,
         similar=""
-        if about.get("training_examples") == "none"
+        if bundle.training_examples == "none"
         else f"the most similar training {kind.nouns}",
         augmented=settings.augment.views > 0,
         nouns=kind.nouns,
@@ -82,16 +88,16 @@ def report() -> None:
         group_doubts=doubts(grouped(groups(manifest[manifest["split"] == "test"]))),
         refused=len(tables.table(REFUSED)),
         refused_file=REFUSED,
-        backbone=about["backbone"],
-        head=", ".join(f"{name} {value}" for name, value in head.items()),
-        headline=tables.headline(metrics, repeats),
+        backbone=bundle.backbone,
+        head=", ".join(f"{name} {value}" for name, value in sorted(used(head).items())),
+        headline=tables.headline(metrics["test"], metrics["interval"], repeats),
         repeats=tables.rows(repeats),
         slices=tables.of_slice(sliced),
         slice_measure=tables.slice_measure(sliced).replace("_", " "),
         worst_slice=worst(sliced),
         sets=tables.of_set(tables.table(SETS)),
         commit=since_last_commit(metrics, parameters(settings)),
-        checks=tables.check_lines(checked, parts["unit"], numbers=task == "regression"),
+        checks=tables.check_lines(checked, part.UNIT, numbers=task == "regression"),
         by_place=tables.by_place(checked["drift"]),
         duplicates=tables.duplicates(checked["near_duplicates"], shown),
         label_issues=tables.label_issues(checked["label_issues"], shown),
@@ -100,12 +106,39 @@ def report() -> None:
         curves=tables.curves(tables.table(TRAINING)),
         heads=tables.heads(tables.table(SWEEP)),
         contact_sheet=None if hidden else contact_sheet(CONTACT_SHEET),
-        made_of=tables.made_of(about),
+        made_of=made_of(bundle),
         task=task,
-        **parts,
+        unit=part.UNIT,
+        mistakes=cards(mistakes, reasons(mistakes, shown), shown),
+        **part.parts(predictions, classes),
     )
     REPORT.write_text(page, encoding="utf-8")
     print(f"report: {REPORT}, {len(page.encode()) / 1e6:.1f} MB, opens in any browser")
+
+
+def reasons(mistakes: list[Mistake], shown: Thumbnails) -> list[Reasons]:
+    """What the bundle answers about the examples of these mistakes, and why."""
+    if not mistakes:
+        return []
+    classifier, found = Classifier(BUNDLE, explains=True), []
+    for one in mistakes:
+        heat = one.heat_of is not None and not shown.hidden
+        answer = classifier.answer(shown.data(one.path), heat, NEAR, HEAT)
+        near = [Near(each.path, each.label, each.cosine) for each in answer.neighbours]
+        found.append(Reasons(classifier.classes[answer.best], answer.heat, near))
+    return found
+
+
+def made_of(bundle: Bundle) -> dict[str, str]:
+    """Versions of data, weights and libraries."""
+    temperature = f"{bundle.head.calibration.temperature:g}"
+    return {
+        "manifest": bundle.data.manifest[:12],
+        "backbone": bundle.backbone.fingerprint[:12],
+        "licence of its weights": bundle.backbone.licence,
+        **({} if bundle.head.task == "regression" else {"temperature": temperature}),
+        **bundle.libraries,
+    }
 
 
 def parameters(settings: Params) -> dict[str, Any]:

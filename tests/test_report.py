@@ -30,9 +30,10 @@ from pipeline.core.paths import (
     SLICES,
 )
 from pipeline.evaluation.slices import slice_table
-from pipeline.pages import charts, tables
+from pipeline.pages import charts, classification, tables
 from pipeline.pages.comparison import differences, since_last_commit
-from pipeline.pages.tables import FOUND, MOST_DRAWN, NEAR, WITHOUT_PERCENT, check_lines, confusion
+from pipeline.pages.mistakes import NEAR
+from pipeline.pages.tables import FOUND, MOST_DRAWN, WITHOUT_PERCENT, check_lines, confusion
 from pipeline.tables.manifest import write_manifest
 from tests.conftest import SMALL, Project
 
@@ -55,8 +56,7 @@ def mistake(*rows: int) -> pd.DataFrame:
     """Have the model be wrong, and sure, about some rows of its predictions."""
     table = pd.read_csv(PREDICTIONS)
     for place, row in enumerate(rows):
-        label = table.loc[row, "label"]
-        table.loc[row, "predicted"] = {"disc": "square", "square": "disc"}[label]
+        table.loc[row, "label"] = {"disc": "square", "square": "disc"}[table.loc[row, "predicted"]]
         table.loc[row, "correct"] = False
         table.loc[row, "probability"] = 0.99 - place / 10
     table.to_csv(PREDICTIONS, index=False)
@@ -265,7 +265,7 @@ def test_names_from_data_are_letters_and_nothing_else(
     draw_picture: Callable[..., Image.Image],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tables, "SHOWN", 2)  # mistakes, whose heat maps take a while
+    monkeypatch.setattr(classification, "SHOWN", 2)  # mistakes, whose heat maps take a while
     project.set(**SMALL)
     names = ("<script>$x^$", '"><img src=x onerror=alert(1)>', "7", "NA")
     project.set(**{"ingest.source": "folder", "ingest.path": "data/raw/named"})

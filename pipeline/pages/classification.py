@@ -1,28 +1,45 @@
 """What the report shows of answers with one label."""
 
-from typing import Any
-
 import pandas as pd
 
 from ..core.paths import CLASSES, PLOTS
 from . import charts, tables
-from .tables import Thumbnails
+from .embed import Row
+from .mistakes import SHOWN, Mistake
+
+UNIT = {"one": "class", "many": "classes"}
 
 
-def parts(predictions: pd.DataFrame, classes: list[str], shown: Thumbnails) -> dict[str, Any]:
+def mistakes(predictions: pd.DataFrame) -> list[Mistake]:
+    """The wrong answers of the highest probability."""
+    wrong = predictions[~predictions["correct"]].sort_values(
+        ["probability", "path"], ascending=[False, True]
+    )
+    return [
+        Mistake(
+            row.path,
+            {
+                "label": row.label,
+                "predicted": row.predicted,
+                "probability": f"{row.probability:.3f}",
+            },
+            heat_of=row.predicted,
+        )
+        for row in wrong.head(SHOWN).itertuples()
+    ]
+
+
+def parts(predictions: pd.DataFrame, classes: list[str]) -> Row:
     """What `report_classification.html` is filled with.
 
     Args:
         predictions: as `evaluate` writes them.
         classes: by name.
-        shown: the examples.
     """
     in_matrix = tables.in_matrix(predictions, classes)
     return {
         "learned": f"{len(classes)} classes",
-        "unit": {"one": "class", "many": "classes"},
         "widest": max(34, 6 + 1.4 * len(in_matrix)),
-        "mistakes": tables.mistakes(predictions, shown),
         "in_matrix": len(in_matrix),
         "confusion": tables.confusion(predictions, in_matrix),
         "confused": tables.confused(predictions, len(classes)),

@@ -1,14 +1,61 @@
-"""What a kind of example shows, as HTML that holds it."""
+"""Examples as HTML that holds them."""
 
 import base64
 import io
 from pathlib import Path
 
+import pandas as pd
 from markupsafe import Markup
 from PIL import Image
 
 from ..core.errors import DataError
-from ..kinds import Shown
+from ..core.files import read
+from ..core.paths import MANIFEST
+from ..kinds import Kind, Shown
+
+DIGITS = 12  # of a digest: no two of a million examples have the same
+SIDE = 240  # pixels of an example's longer side; the page cuts it to a square
+
+Row = dict[str, object]  # what the template shows, by name
+
+
+class Thumbnails:
+    """Examples of the manifest, small, as HTML that holds them.
+
+    Where they are `hidden` there is no HTML, and a part of its digest is an example's name.
+    """
+
+    def __init__(self, manifest: pd.DataFrame, kind: Kind, hidden: bool = False) -> None:
+        """Know each example's digest by its path."""
+        self._digests = dict(zip(manifest["path"], manifest["digest"], strict=True))
+        self._kind = kind
+        self.hidden = hidden
+        self._made: dict[str, Markup] = {}
+
+    def data(self, path: str) -> bytes:
+        """The bytes of an example's file, which are those that were ingested.
+
+        Raises:
+            DataError: they are not, or the manifest does not have it.
+        """
+        return read(Path(path), self._digest(path))
+
+    def _digest(self, path: str) -> str:
+        if path not in self._digests:
+            raise DataError(f"{path} is not in {MANIFEST}; run `dvc repro`")
+        return str(self._digests[path])
+
+    def name(self, path: str) -> str:
+        """What the page calls the example at `path`; nothing of one without a path."""
+        return self._digest(path)[:DIGITS] if self.hidden and path else path
+
+    def __call__(self, path: str) -> Markup | None:
+        """The example at `path`; None where it is hidden, or the bundle does not name its path."""
+        if self.hidden or not path:
+            return None
+        if path not in self._made:
+            self._made[path] = embedded(self._kind.show(self.data(path), SIDE), path)
+        return self._made[path]
 
 
 def embedded(shown: Shown, alt: str) -> Markup:

@@ -1,73 +1,29 @@
 """What the report shows of answers with several labels."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from ..core.paths import BUNDLE, CLASSES, PLOTS
-from ..serving.classifier import Classifier
+from ..core.paths import CLASSES, PLOTS
 from ..tables.task_names import SEPARATOR
 from . import charts, tables
-from .embed import embedded
-from .tables import Thumbnails
+from .embed import Row
+from .mistakes import SHOWN, Mistake
 
 MOST_IN_CHART = 30  # labels
+UNIT = {"one": "label", "many": "labels"}
 
 
-def parts(predictions: pd.DataFrame, labels: list[str], shown: Thumbnails) -> dict[str, Any]:
-    """What `report_multilabel.html` is filled with.
-
-    Args:
-        predictions: as `evaluate` writes them.
-        labels: by name.
-        shown: the examples.
-    """
-    measured = tables.table(CLASSES)
-    reliability = PLOTS / "reliability.csv"
-    return {
-        "learned": f"{len(labels)} labels",
-        "unit": {"one": "label", "many": "labels"},
-        "widest": 34,
-        "mistakes": mistakes(predictions, thresholds(measured), shown),
-        "of_label": of_label(measured),
-        "precisions": tables.drawing(
-            charts.dots(
-                measured.sort_values(["average_precision", "class"]).head(MOST_IN_CHART),
-                "average_precision",
-                "average precision",
-            )
-        ),
-        "reliability": tables.drawing(charts.reliability(tables.table(reliability))),
-    }
-
-
-def thresholds(measured: pd.DataFrame) -> dict[str, float]:
-    """From which probability on each label is said to be there."""
-    return dict(zip(measured["class"], measured["threshold"], strict=True))
-
-
-def of_label(measured: pd.DataFrame) -> list[dict[str, Any]]:
-    """The table of labels, its shares in per cent; of many those of the lowest precision."""
-    if len(measured) > tables.MOST_DRAWN:
-        measured = measured.sort_values(["average_precision", "class"]).head(tables.MOST_ROWS)
-    shown = measured.astype(object)
-    for name in measured.columns:
-        if name == "threshold":
-            shown[name] = measured[name].map("{:.2f}".format, na_action="ignore")
-        elif name not in ("class", "pictures", "unknown", "predicted"):
-            shown[name] = measured[name].map(lambda share: f"{100 * share:.0f} %", "ignore")
-    return tables.rows(shown.fillna("–"))
-
-
-def mistakes(
-    predictions: pd.DataFrame, thresholds: dict[str, float], shown: Thumbnails
-) -> list[dict[str, Any]]:
+def mistakes(predictions: pd.DataFrame) -> list[Mistake]:
     """The labels that were wrongly said or wrongly left out, the surest first.
 
     How sure an answer is, is how far its probability is from the label's threshold, as a share of
     how far it can be.
     """
+    measured = tables.table(CLASSES)
+    thresholds = dict(zip(measured["class"], measured["threshold"], strict=True))
     found = []
     for row in predictions.to_dict("records"):
         has, said = (
@@ -82,35 +38,54 @@ def mistakes(
             room = 1 - least if label in said else least
             sure = abs(probability - least) / max(room, 1e-9)
             found.append((-sure, row["path"], label, label in said, probability))
-    if not found:
-        return []
-    classifier = Classifier(BUNDLE, explains=True)
-    cards = []
-    for _, path, label, was_said, probability in sorted(found)[: tables.SHOWN]:
-        answer = classifier.answer(
-            shown.data(path),
-            heat=was_said and not shown.hidden,
-            neighbours=tables.NEAR,
-            side=tables.THUMBNAIL,
+    return [
+        Mistake(
+            path,
+            {"label": label, "said": was_said, "probability": f"{probability:.3f}"},
+            heat_of=label if was_said else None,
         )
-        about = was_said and answer.heat is not None and classifier.classes[answer.best] == label
-        cards.append(
-            {
-                "path": shown.name(path),
-                "label": label,
-                "said": was_said,
-                "probability": f"{probability:.3f}",
-                "shown": shown(path),
-                "heat": embedded(answer.heat, f"heat map of {label}")
-                if about and answer.heat
-                else None,
-                "neighbours": tables.neighbours(answer, shown),
-            }
-        )
-    return cards
+        for _, path, label, was_said, probability in sorted(found)[:SHOWN]
+    ]
 
 
-def of_labels(row: dict[str, Any]) -> dict[str, float]:
+def parts(predictions: pd.DataFrame, labels: list[str]) -> Row:
+    """What `report_multilabel.html` is filled with.
+
+    Args:
+        predictions: as `evaluate` writes them.
+        labels: by name.
+    """
+    measured = tables.table(CLASSES)
+    reliability = PLOTS / "reliability.csv"
+    return {
+        "learned": f"{len(labels)} labels",
+        "widest": 34,
+        "of_label": of_label(measured),
+        "precisions": tables.drawing(
+            charts.dots(
+                measured.sort_values(["average_precision", "class"]).head(MOST_IN_CHART),
+                "average_precision",
+                "average precision",
+            )
+        ),
+        "reliability": tables.drawing(charts.reliability(tables.table(reliability))),
+    }
+
+
+def of_label(measured: pd.DataFrame) -> list[Row]:
+    """The table of labels, its shares in per cent; of many those of the lowest precision."""
+    if len(measured) > tables.MOST_DRAWN:
+        measured = measured.sort_values(["average_precision", "class"]).head(tables.MOST_ROWS)
+    shown = measured.astype(object)
+    for name in measured.columns:
+        if name == "threshold":
+            shown[name] = measured[name].map("{:.2f}".format, na_action="ignore")
+        elif name not in ("class", "pictures", "unknown", "predicted"):
+            shown[name] = measured[name].map(lambda share: f"{100 * share:.0f} %", "ignore")
+    return tables.rows(shown.fillna("–"))
+
+
+def of_labels(row: Mapping[str, Any]) -> dict[str, float]:
     """The probabilities that a row of the predictions tells, by label."""
     found = {
         name[2:-1]: float(value)

@@ -2,30 +2,21 @@
 
 import io
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
 from ..core.errors import DataError
-from ..core.files import read
-from ..core.paths import BUNDLE, MANIFEST
 from ..evaluation import measure, spelt
-from ..kinds import Kind
-from ..serving.classifier import Answer, Classifier
 from ..tables import cells
 from ..tables.manifest import DRAWN, GIVEN, PLACE
 from . import charts
-from .embed import embedded
+from .embed import Row, Thumbnails
 
-SHOWN = 12  # mistakes, label issues and pairs that are shown on the page
-NEAR = 3  # training examples beside a mistake
+SHOWN = 12  # label issues and pairs that are shown on the page
 MOST_DRAWN = 40  # classes; a larger matrix is no longer legible on a page
 DRAWN_OF_MANY = 24  # the most confused classes, in the matrix where there are more than that
 MOST_ROWS = 20  # of the tables of confused classes, of heads and, where they are many, of classes
-THUMBNAIL = 160  # pixels of a heat map's side
-DIGITS = 12  # of a digest: no two of a million examples have the same
-SHOWN_SIDE = 240  # pixels of an example's longer side; the page cuts it to a square
 WITHOUT_PERCENT = ("loss", "calibration_error", "mae", "rmse", "r2")
 # What tells most of each task stands first.
 FIRST = ("accuracy", "mean_average_precision", "r2")
@@ -36,56 +27,25 @@ NAMES = (
 FOUND = ("near_duplicates", "label_issues", "few_examples", "drift")
 
 
-class Thumbnails:
-    """Examples of the manifest, small, as HTML that holds them.
-
-    Where they are `hidden` there is no HTML, and a part of its digest is an example's name.
-    """
-
-    def __init__(self, manifest: pd.DataFrame, kind: Kind, hidden: bool = False) -> None:
-        """Know each example's digest by its path."""
-        self._digests = dict(zip(manifest["path"], manifest["digest"], strict=True))
-        self._kind = kind
-        self.hidden = hidden
-        self._made: dict[str, Markup] = {}
-
-    def data(self, path: str) -> bytes:
-        """The bytes of an example's file, which are those that were ingested.
-
-        Raises:
-            DataError: they are not, or the manifest does not have it.
-        """
-        return read(Path(path), self._digest(path))
-
-    def _digest(self, path: str) -> str:
-        if path not in self._digests:
-            raise DataError(f"{path} is not in {MANIFEST}; run `dvc repro`")
-        return str(self._digests[path])
-
-    def name(self, path: str) -> str:
-        """What the page calls the example at `path`; nothing of one without a path."""
-        return self._digest(path)[:DIGITS] if self.hidden and path else path
-
-    def __call__(self, path: str) -> Markup | None:
-        """The example at `path`; None where it is hidden, or the bundle does not name its path."""
-        if self.hidden or not path:
-            return None
-        if path not in self._made:
-            self._made[path] = embedded(self._kind.show(self.data(path), SHOWN_SIDE), path)
-        return self._made[path]
-
-
-def headline(metrics: dict[str, Any], repeats: pd.DataFrame) -> list[dict[str, Any]]:
+def headline(
+    test: dict[str, float], ends: dict[str, dict[str, float]], repeats: pd.DataFrame
+) -> list[Row]:
     """Name, value and interval of each measure on the test examples, the task's own first.
 
     Beside them the mean over the repeats and its interval, as far as there are any.
+
+    Args:
+        test: the values, by measure.
+        ends: the `low` and `high` end of each interval, by measure.
+        repeats: as `evaluate` writes them.
     """
-    test, ends = metrics["test"], metrics["interval"]
     again = {
-        row["measure"]: {
-            name: _figure(row["measure"], row[name]) for name in ("mean", "low", "high")
+        row.measure: {
+            "mean": _figure(row.measure, row.mean),
+            "low": _figure(row.measure, row.low),
+            "high": _figure(row.measure, row.high),
         }
-        for row in rows(repeats)
+        for row in repeats.itertuples()
     }
     order = sorted(ends, key=lambda name: name not in FIRST)
     return [
@@ -106,43 +66,7 @@ def _figure(name: str, value: float) -> str:
     return f"{value:.3f}" if name in WITHOUT_PERCENT else f"{100 * value:.1f} %"
 
 
-def mistakes(predictions: pd.DataFrame, shown: Thumbnails) -> list[dict[str, Any]]:
-    """The wrong answers of the highest probability, with their explanations."""
-    wrong = predictions[~predictions["correct"]].sort_values(
-        ["probability", "path"], ascending=[False, True]
-    )
-    if not len(wrong):
-        return []
-    classifier = Classifier(BUNDLE, explains=True)
-    found = []
-    for row in wrong.head(SHOWN).itertuples():
-        data = shown.data(row.path)
-        answer = classifier.answer(data, heat=not shown.hidden, neighbours=NEAR, side=THUMBNAIL)
-        found.append(
-            {
-                "path": shown.name(row.path),
-                "label": row.label,
-                "predicted": row.predicted,
-                "probability": f"{row.probability:.3f}",
-                "shown": shown(row.path),
-                "heat": embedded(answer.heat, f"heat map of {row.predicted}")
-                if answer.heat
-                else None,
-                "neighbours": neighbours(answer, shown),
-            }
-        )
-    return found
-
-
-def neighbours(answer: Answer, shown: Thumbnails) -> list[dict[str, Any]]:
-    """The training examples like the one that was asked about, shown."""
-    return [
-        vars(near) | {"shown": shown(near.path), "path": shown.name(near.path)}
-        for near in answer.neighbours
-    ]
-
-
-def confused(predictions: pd.DataFrame, classes: int) -> list[dict[str, Any]]:
+def confused(predictions: pd.DataFrame, classes: int) -> list[Row]:
     """Which class is taken for which other, the most frequent first."""
     return rows(_pairs(predictions, classes).head(MOST_ROWS))
 
@@ -198,7 +122,7 @@ def drawing(svg: str) -> Markup:
     return Markup(svg)  # noqa: S704
 
 
-def of_class(table: pd.DataFrame) -> list[dict[str, Any]]:
+def of_class(table: pd.DataFrame) -> list[Row]:
     """The table of classes with each measure in per cent, a dash where it is not defined.
 
     Of many classes those of the lowest F1 are shown, the ones with the most examples first.
@@ -212,7 +136,7 @@ def of_class(table: pd.DataFrame) -> list[dict[str, Any]]:
     return rows(shown.fillna("–"))
 
 
-def of_slice(table: pd.DataFrame) -> list[dict[str, Any]]:
+def of_slice(table: pd.DataFrame) -> list[Row]:
     """The first slices, the worst first; a dash where there is nothing to compare with."""
     by = slice_measure(table)
     shown = table.head(MOST_ROWS).astype(object)
@@ -231,7 +155,7 @@ def slice_measure(table: pd.DataFrame) -> str:
     return str(table.columns[3])
 
 
-def of_set(table: pd.DataFrame) -> list[dict[str, Any]]:
+def of_set(table: pd.DataFrame) -> list[Row]:
     """How often the sets of labels, or the intervals of numbers, hold the truth; some of many."""
     shown = table.head(MOST_DRAWN).astype(object)
     shown["coverage"] = shown["coverage"].map(lambda share: f"{100 * share:.1f} %", "ignore")
@@ -239,7 +163,7 @@ def of_set(table: pd.DataFrame) -> list[dict[str, Any]]:
     return rows(shown.fillna("–"))
 
 
-def heads(table: pd.DataFrame) -> list[dict[str, Any]]:
+def heads(table: pd.DataFrame) -> list[Row]:
     """The best of the heads that were tried, with the hyperparameters that they use."""
     if len(table) < 2:
         return []
@@ -248,7 +172,7 @@ def heads(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def check_lines(
     found: dict[str, pd.DataFrame], unit: dict[str, str], numbers: bool = False
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """What each check of `reports/checks/` found, in a sentence.
 
     Args:
@@ -298,20 +222,20 @@ def by_place(drift: pd.DataFrame) -> str:
     )
 
 
-def duplicates(table: pd.DataFrame, shown: Thumbnails) -> list[dict[str, Any]]:
+def duplicates(table: pd.DataFrame, shown: Thumbnails) -> list[Row]:
     """The first pairs of near-duplicates, shown."""
     return [
         row
         | {"shown": shown(row["path"]), "other_shown": shown(row["other_path"])}
         | {name: shown.name(row[name]) for name in ("path", "other_path")}
-        for row in rows(table.head(SHOWN))
+        for row in table.head(SHOWN).to_dict("records")
     ]
 
 
-def label_issues(table: pd.DataFrame, shown: Thumbnails) -> list[dict[str, Any]]:
+def label_issues(table: pd.DataFrame, shown: Thumbnails) -> list[Row]:
     """The first label issues, shown, with the labels' probabilities, or how far off a number is."""
     cards = []
-    for row in rows(table.head(SHOWN)):
+    for row in table.head(SHOWN).to_dict("records"):
         card = row | {"shown": shown(row["path"]), "path": shown.name(row["path"])}
         if "spreads" in row:
             card |= {"given": f"{abs(row['spreads']):.1f} usual misses off", "probability": ""}
@@ -324,7 +248,7 @@ def label_issues(table: pd.DataFrame, shown: Thumbnails) -> list[dict[str, Any]]
     return cards
 
 
-def few(table: pd.DataFrame, classes: int) -> list[dict[str, Any]]:
+def few(table: pd.DataFrame, classes: int) -> list[Row]:
     """The classes with few training examples; of many classes those with the fewest."""
     if classes > MOST_DRAWN:
         table = table.sort_values(["train", "class"]).head(MOST_ROWS)
@@ -337,19 +261,7 @@ def counts(manifest: pd.DataFrame) -> dict[str, int]:
     return {"total": len(manifest)} | {s: int(counts.get(s, 0)) for s in ("train", "val", "test")}
 
 
-def made_of(about: dict[str, Any]) -> dict[str, str]:
-    """Versions of data, weights and libraries, as the bundle has them."""
-    calibrated = about.get("calibration")
-    return {
-        "manifest": about["data"]["manifest"][:12],
-        "backbone": about["backbone"]["fingerprint"][:12],
-        "licence of its weights": about["backbone"].get("licence", "not stated"),
-        **({"temperature": f"{calibrated['temperature']:g}"} if calibrated else {}),
-        **about["libraries"],
-    }
-
-
-def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+def rows(table: pd.DataFrame) -> list[Row]:
     """A dictionary a row."""
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 

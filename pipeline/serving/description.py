@@ -25,6 +25,8 @@ SCHEMAS = (SCHEMA, SCHEMA_OF_JOINED, SCHEMA_OF_TASKS, SCHEMA_OF_WEIGHED, SCHEMA_
 # What stands beside `head`, and not in it.
 ELSEWHERE = ("classes", "power", "task", "temperature", "thresholds")
 
+AGAIN = "run the bundle stage again"
+
 T = TypeVar("T")
 
 
@@ -115,14 +117,15 @@ class Bundle:
         content = document(folder / FILE)
         if content.get("schema") not in SCHEMAS:
             raise DataError(
-                f"{folder} is a bundle of schema {content.get('schema')!r:.40} and this code reads "
-                f"schemas {SCHEMAS[0]} to {SCHEMAS[-1]}; take the Headstart that made it"
+                f"{folder / FILE} is of schema {content.get('schema')!r:.40} and this code reads"
+                f" schemas {SCHEMAS[0]} to {SCHEMAS[-1]}; run the bundle stage again, or take the"
+                " Headstart that made it"
             )
         try:
             return cls._of(content, folder)
         except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
             missing = " is missing" * isinstance(error, KeyError)
-            raise DataError(f"{folder / FILE} is damaged: {error}{missing}") from None
+            raise DataError(f"{folder / FILE} is damaged: {error}{missing}; {AGAIN}") from None
 
     @classmethod
     def _of(cls, content: dict[str, Any], folder: Path) -> Self:
@@ -209,13 +212,13 @@ def document(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(
-            f"{file} cannot be read ({error.strerror}); {file.parent} is no bundle: name a folder "
-            "that the bundle stage wrote"
+            f"{file} cannot be read ({error.strerror}), so {file.parent} is no bundle; run the"
+            " bundle stage, or name a folder that it wrote"
         ) from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is damaged: {error}") from None
+        raise DataError(f"{file} is damaged: {error}; {AGAIN}") from None
     if not isinstance(content, dict):
-        raise DataError(f"{file} is damaged: it holds no table")
+        raise DataError(f"{file} is damaged: it holds no table; {AGAIN}")
     return content
 
 

@@ -21,7 +21,7 @@ from pipeline.bundle import bundle as bundle_stage
 from pipeline.core.errors import RefusedError
 from pipeline.core.paths import BUNDLE, MANIFEST, REPORT
 from pipeline.kinds.vector.parse import npy
-from pipeline.pages import tables
+from pipeline.pages.mistakes import NEAR
 from pipeline.report import report
 from pipeline.serving import predict, server, usual
 from pipeline.serving.classifier import Classifier
@@ -252,8 +252,8 @@ def test_without_means_of_classes_nothing_is_unusual(
 def test_a_report_without_examples_has_all_figures(project: Path) -> None:
     predictions = pd.read_csv("reports/predictions.csv")
     first, second = predictions["path"][:2]
-    wrong = {"disc": "square", "square": "disc"}[predictions.loc[0, "label"]]
-    predictions.loc[0, ["correct", "predicted"]] = [False, wrong]
+    truth = {"disc": "square", "square": "disc"}[predictions.loc[0, "predicted"]]
+    predictions.loc[0, ["correct", "label"]] = [False, truth]
     predictions.to_csv("reports/predictions.csv", index=False)
     pair = {"path": first, "split": "test", "label": "disc", "other_path": second}
     pair |= {"other_split": "train", "other_label": "square", "cosine": 0.98765}
@@ -286,4 +286,4 @@ def test_a_report_without_examples_has_all_figures(project: Path) -> None:
     assert "the most similar training" in shown
     page = made(bundle={"training_examples": "features"}, report={"examples": "hidden"})
     nearest = re.findall(r'<figure title=""><figcaption>(\w+), \d\.\d\d<', page)
-    assert len(nearest) == tables.NEAR
+    assert len(nearest) == NEAR

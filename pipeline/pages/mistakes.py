@@ -1,0 +1,59 @@
+"""Wrong answers that a page shows, each on a card with the reasons for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..kinds import Shown
+from .embed import Row, Thumbnails, embedded
+
+SHOWN = 12
+NEAR = 3  # training examples beside each
+HEAT = 160  # pixels of a heat map's side
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong answer about the example at `path`, and what its card says.
+
+    `heat_of` is the class or label whose heat map stands beside it; None for no map.
+    """
+
+    path: str
+    card: Row
+    heat_of: str | None = None
+
+
+class Near(NamedTuple):
+    """A training example like the one that was asked about."""
+
+    path: str
+    label: str
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """Why an example was answered as it was; `heat` shows what speaks for the class `best`."""
+
+    best: str
+    heat: Shown | None
+    neighbours: Sequence[Near]
+
+
+def cards(mistakes: Sequence[Mistake], reasons: Sequence[Reasons], shown: Thumbnails) -> list[Row]:
+    """The mistakes as the template shows them, each with its reasons."""
+    found = []
+    for one, why in zip(mistakes, reasons, strict=True):
+        heat = why.heat if why.best == one.heat_of else None
+        beside: Row = {
+            "path": shown.name(one.path),
+            "shown": shown(one.path),
+            "heat": embedded(heat, f"heat map of {one.heat_of}") if heat else None,
+            "neighbours": [
+                near._asdict() | {"shown": shown(near.path), "path": shown.name(near.path)}
+                for near in why.neighbours
+            ],
+        }
+        found.append(one.card | beside)
+    return found
