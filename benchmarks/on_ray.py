@@ -54,7 +54,7 @@ def extract(made: Project, runner: str, ray: Any = None) -> None:
 
 def overhead(scratch: Path, pictures: int, rounds: int) -> str:
     """Ray over threads."""
-    from tests.ray_cluster import cluster
+    from tests.helpers.ray_cluster import cluster
 
     ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
     draw(scratch / "drawn", range(pictures))
@@ -92,7 +92,7 @@ def overhead(scratch: Path, pictures: int, rounds: int) -> str:
 def measure(scratch: Path, pictures: int = 5000, rounds: int = 3) -> str:
     """The table."""
     need(find_spec("ray"), "Ray: make setup EXTRAS=ray")
-    from tests.ray_cluster import allowed
+    from tests.helpers.ray_cluster import allowed
 
     need(allowed(), "root, for network namespaces, and Debian's package iproute2")
     return f"""# `extract` on Ray

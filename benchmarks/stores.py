@@ -38,7 +38,7 @@ from benchmarks.harness import (
 from pipeline.core import files
 from pipeline.store.shared import SharedStore
 from pipeline.store.vectors import FeatureStore
-from tests import seaweed
+from tests.helpers import seaweed
 
 # embedded
 

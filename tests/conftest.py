@@ -212,8 +212,8 @@ def bundled(shared: Path, lite0: Path, draw_picture: Callable[..., Image.Image])
 
 @pytest.fixture(scope="session")
 def by_hand(shared: Path, exported: Path) -> Callable[[str], Path]:
-    """The bundle of vectors that `tests/bundles.py` writes for a task; not to be changed."""
-    from tests.bundles import write_by_hand
+    """The bundle of vectors that `helpers/bundles.py` writes for a task; not to be changed."""
+    from tests.helpers.bundles import write_by_hand
 
     def make(folder: Path, task: str) -> None:
         with pytest.MonkeyPatch.context() as patch:

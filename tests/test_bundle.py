@@ -23,8 +23,8 @@ from pipeline.kinds.image import decode
 from pipeline.serving import torch_module
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.description import Bundle
-from tests.bundles import OUTPUTS, write_by_hand
 from tests.conftest import ROOT, SMALL
+from tests.helpers.bundles import OUTPUTS, write_by_hand
 
 
 @pytest.fixture

@@ -32,10 +32,10 @@ from pipeline.store.database import LAYOUT
 from pipeline.store.places import default_folder
 from pipeline.store.vectors import FeatureStore
 from pipeline.tables.manifest import SPLITS, read_manifest, slices
-from tests import picture_cases
 from tests.conftest import Project
 from tests.faults import fuzz
-from tests.picture_cases import TAKEN
+from tests.helpers import picture_cases
+from tests.helpers.picture_cases import TAKEN
 
 # Pillow's remarks on damaged files
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")

@@ -1,6 +1,6 @@
 """Does any damaged picture crash the decoder, hang it, fill the memory, or get lost in ingest?
 
-Pictures of every format (`tests/picture_cases.py`, and photographs of scikit-image) are damaged at
+Pictures of every format (`picture_cases`, and photographs of scikit-image) are damaged at
 random, each from its own number: bits turned, bytes and numbers overwritten, pieces cut out,
 doubled, moved or taken from another file. Half of the PNGs get their checksums mended, so that
 the damage is not found at once. Every one goes through `pictures.inspect` and `pictures.decode` in
@@ -39,7 +39,7 @@ from benchmarks.harness import Project, run, table
 from pipeline import kinds
 from pipeline.core.errors import RefusedError
 from pipeline.kinds.image import decode
-from tests import picture_cases
+from tests.helpers import picture_cases
 
 IMAGE = kinds.named("image")
 

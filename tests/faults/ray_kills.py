@@ -35,7 +35,7 @@ from PIL import Image
 
 from benchmarks.harness import ROOT, spread, table
 from pipeline.store.database import features_file
-from tests.ray_cluster import Cluster, cluster
+from tests.helpers.ray_cluster import Cluster, cluster
 
 VICTIMS = ("worker", "node", "driver")
 PIECE = 4  # examples in one

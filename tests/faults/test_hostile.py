@@ -43,8 +43,8 @@ from pipeline.store.vectors import FeatureStore
 from pipeline.tables import features
 from pipeline.tables.manifest import read_manifest
 from pipeline.tables.task_names import TASKS
-from tests import picture_cases
 from tests.conftest import ROOT, Project
+from tests.helpers import picture_cases
 
 
 class Deed:

@@ -21,8 +21,8 @@ from pipeline.core.paths import FEATURES, MANIFEST
 from pipeline.store.database import features_file
 from pipeline.store.places import default_folder
 from tests.conftest import SMALL, Project
-from tests.ray_cluster import PORT, TOKEN, Cluster, cluster, needs_namespaces
-from tests.seaweed import SECRET
+from tests.helpers.ray_cluster import PORT, TOKEN, Cluster, cluster, needs_namespaces
+from tests.helpers.seaweed import SECRET
 
 EXTRACT = (sys.executable, "-m", "pipeline.extract")
 OTHER_PROCESSOR = {"NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR"}

@@ -23,8 +23,8 @@ from pipeline.kinds.vector.parse import npy
 from pipeline.serving import predict, tables
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.server import Limits, application
-from tests.bundles import LABELS, NUMBERS, TEXTS, THRESHOLDS, VECTORS, head_of
 from tests.conftest import Project
+from tests.helpers.bundles import LABELS, NUMBERS, TEXTS, THRESHOLDS, VECTORS, head_of
 
 ByHand = Callable[[str], Path]
 SEVERAL = np.array([1, 0.45, 0, 0], np.float32)  # brick, and moss above its low threshold

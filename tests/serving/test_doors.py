@@ -26,8 +26,8 @@ from pipeline.serving.connections import Server
 from pipeline.serving.desk import Desk, Limits, Thumbnails
 from pipeline.serving.door import TOKEN, Door, opened
 from pipeline.serving.server import application
-from tests.bundles import write_by_hand
 from tests.conftest import CHROMIUM, SMALL
+from tests.helpers.bundles import write_by_hand
 
 PATIENCE = 120
 SECRET = "a-token-of-two-dozen-signs"  # noqa: S105

@@ -25,7 +25,7 @@ from pipeline.pages.mistakes import NEAR
 from pipeline.report import report
 from pipeline.serving import predict, server, usual
 from pipeline.serving.classifier import Classifier
-from tests.bundles import VECTORS, write_by_hand
+from tests.helpers.bundles import VECTORS, write_by_hand
 from tests.serving.test_serve import serving
 
 SECRETS = {".env": "AWS_SECRET_ACCESS_KEY=verysecret", ".aws/credentials": "[default] key=secret"}

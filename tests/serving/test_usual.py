@@ -13,7 +13,7 @@ from pipeline.core.errors import DataError
 from pipeline.kinds.vector.parse import npy
 from pipeline.serving import usual
 from pipeline.serving.classifier import Classifier
-from tests.bundles import VECTORS
+from tests.helpers.bundles import VECTORS
 
 RANDOM = np.random.default_rng(0)
 

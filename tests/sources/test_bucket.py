@@ -26,9 +26,9 @@ from pipeline.core.files import load, read, read_each
 from pipeline.ingest import ingest
 from pipeline.quality import duplicates
 from pipeline.sources import find, listing
-from tests import seaweed
 from tests.conftest import ROOT, Project, begin_store
-from tests.seaweed import Between, as_user, environment
+from tests.helpers import seaweed
+from tests.helpers.seaweed import Between, as_user, environment
 
 obstore = pytest.importorskip("obstore", reason="needs the set s3")
 botocore_session = pytest.importorskip("botocore.session", reason="needs the set s3")

@@ -27,7 +27,7 @@ from pipeline.sources import folder as folder_room
 from pipeline.sources.checked import check
 from pipeline.sources.found import Found, Listing
 from tests.conftest import Project
-from tests.picture_cases import jpeg
+from tests.helpers.picture_cases import jpeg
 
 IMAGE = kinds.named("image")
 

@@ -23,8 +23,8 @@ from pipeline.kinds.image.views import View
 from pipeline.runners import on_ray
 from pipeline.runners import wanted as wanted_room
 from pipeline.runners.keys import view_key
-from tests import picture_cases
 from tests.conftest import ROOT
+from tests.helpers import picture_cases
 
 DIGESTS = sorted(hashlib.sha256(bytes([i])).hexdigest() for i in range(3))
 PREPROCESSING = Preprocessing(256, 224, "bicubic", (0.1, 0.2, 0.3), (1.0, 1.0, 1.0))

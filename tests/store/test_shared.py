@@ -25,9 +25,9 @@ from pipeline.store import committer, interface, places, shards
 from pipeline.store.index import Index
 from pipeline.store.shared import SharedStore
 from pipeline.store.vectors import open_store
-from tests import seaweed
 from tests.conftest import SMALL, Project
-from tests.seaweed import as_user
+from tests.helpers import seaweed
+from tests.helpers.seaweed import as_user
 
 obstore = pytest.importorskip("obstore", reason="needs the set s3")
 botocore_session = pytest.importorskip("botocore.session", reason="needs the set s3")

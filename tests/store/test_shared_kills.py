@@ -14,8 +14,8 @@ import pytest
 
 from pipeline.core.errors import StoreError
 from pipeline.store.shared import SharedStore
-from tests import seaweed
 from tests.conftest import ROOT
+from tests.helpers import seaweed
 from tests.store.test_shared import (
     as_user,
     key,

@@ -31,8 +31,8 @@ from pipeline.kinds.audio.views import View, heard, heard_of, noise
 from pipeline.kinds.audio.windows import windows
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.desk import Desk, Limits
-from tests.bundles import write_by_hand
 from tests.conftest import Project, export_once
+from tests.helpers.bundles import write_by_hand
 
 AUDIO = kinds.named("audio")
 RATE = 16_000

@@ -13,9 +13,9 @@ from pipeline.core import files
 from pipeline.core.errors import DataError, RefusedError
 from pipeline.core.files import load, read
 from pipeline.kinds.image import KIND, decode
-from tests import picture_cases
 from tests.faults import fuzz
-from tests.picture_cases import REFUSED, TAKEN, Taken
+from tests.helpers import picture_cases
+from tests.helpers.picture_cases import REFUSED, TAKEN, Taken
 
 # Pillow's remarks on damaged files
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")

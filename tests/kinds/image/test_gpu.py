@@ -32,8 +32,8 @@ from pipeline.core.errors import DeviceError  # noqa: E402
 from pipeline.kinds import Preprocessing  # noqa: E402
 from pipeline.kinds.image import decode, gpu, preprocess, views  # noqa: E402
 from pipeline.kinds.image.views import ORIGINAL, View  # noqa: E402
-from tests import picture_cases  # noqa: E402
 from tests.conftest import Project  # noqa: E402
+from tests.helpers import picture_cases  # noqa: E402
 
 DEVICE = torch.device("cuda" if HAS_CUDA else "cpu")
 SMALL = Preprocessing(64, 56, "bicubic", (0.5,) * 3, (0.5,) * 3)

@@ -38,9 +38,9 @@ from pipeline.kinds.image import Image as ImageKind
 from pipeline.kinds.image.reading import PLAIN, Reading, parsed
 from pipeline.serving.classifier import Classifier
 from pipeline.tables.manifest import kind_in
-from tests import picture_cases
 from tests.conftest import Project
-from tests.picture_cases import chunk
+from tests.helpers import picture_cases
+from tests.helpers.picture_cases import chunk
 
 Array = np.ndarray[Any, Any]
 
