@@ -36,11 +36,11 @@ from pipeline.core.paths import CHECKS, MANIFEST
 from pipeline.heads.head import fit_temperature, probabilities
 from pipeline.kinds.image import decode
 from pipeline.quality.held_out import folds
-from pipeline.quality.label_issues import held_out
 from pipeline.quality.originals import originals
 from pipeline.sources.surfaces import PATCH, cut
 from pipeline.tables.draw import draw
 from pipeline.tables.manifest import DRAWN, SPLITS, write_manifest
+from pipeline.tasks.classification.issues import held_out
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 MOST = 1500  # pictures of a set

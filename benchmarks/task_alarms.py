@@ -19,10 +19,9 @@ from benchmarks.harness import table
 from benchmarks.tasks import NAMES, SETS, Data, data
 from pipeline.core.params import ChecksParams
 from pipeline.heads.head import one_thread
-from pipeline.quality.label_issues_of_several import label_issues_of_several
-from pipeline.quality.number_issues import number_issues
 from pipeline.tables.features import Split, view_0
-from pipeline.tables.task_names import MULTILABEL
+from pipeline.tasks.multilabel.issues import label_issues_of_several
+from pipeline.tasks.regression.issues import number_issues
 
 Array = npt.NDArray[np.float64]
 Cells = set[tuple[str, str]]  # path and name
@@ -65,11 +64,11 @@ def issues(rows: Split, values: Array, found: Data, seed: int) -> Cells:
     """What the check reports."""
     manifest = pd.DataFrame({"path": rows.paths, "digest": rows.digests, "group": ""})
     manifest["split"] = "train"
-    check = label_issues_of_several if found.task == MULTILABEL else number_issues
+    check = label_issues_of_several if found.task == "multilabel" else number_issues
     with one_thread():
         said = check(manifest, rows.features, values, found.names, ChecksParams(seed=seed))
     names = said["label"].str.removeprefix("not ") if len(said) else said["label"]
-    if found.task != MULTILABEL:
+    if found.task != "multilabel":
         several = len(found.names) > 1
         names = [label.split("=")[0] if several else found.names[0] for label in said["label"]]
     return set(zip(said["path"], names, strict=True))

@@ -2,23 +2,17 @@
 
 import json
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
-
 from . import kinds
 from .core import command, params
 from .core.errors import DataError
 from .core.paths import CHECKS, CHECKS_COUNTS, MANIFEST
 from .heads.head import one_thread
+from .quality import doubtful
 from .quality.drift import drifts, too_few_groups
 from .quality.duplicates import near_duplicates
 from .quality.few_examples import few_examples
-from .quality.label_issues import label_issues, require_memory
-from .quality.label_issues_of_several import label_issues_of_several
-from .quality.number_issues import number_issues
 from .quality.originals import originals
-from .tables import cells, targets
+from .tables import cells
 from .tables.manifest import (
     DRAWN,
     GIVEN,
@@ -28,7 +22,7 @@ from .tables.manifest import (
     read_manifest,
     task_in,
 )
-from .tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
+from .tasks import TASKS
 
 # Decimals in tables: more would only show how the machine rounds.
 DIGITS = 6
@@ -39,30 +33,24 @@ NOT_TESTED = {
 }
 # Examples or classes named in a line; the table has all.
 NAMED = 3
-# What the tables call a class, one of them and several.
-NOUNS = {
-    CLASSIFICATION: ("class", "classes"),
-    MULTILABEL: ("label", "labels"),
-    REGRESSION: ("number", "numbers"),
-}
 
 
 def checks() -> None:
     """Look for near-duplicates, wrong labels, scarce classes and drift; write what was found."""
     settings = params.load(kinds.schema).checks
     manifest, kind = read_manifest(MANIFEST), kinds.named(kind_in(MANIFEST))
-    task = task_in(MANIFEST)
+    task = TASKS[task_in(MANIFEST)]
+    doubts = doubtful.of_task(task.name)
     if "group" not in manifest:
         raise DataError(f"{MANIFEST} has no column group; run the ingest stage again")
-    if task == CLASSIFICATION:
-        require_memory(len(manifest), manifest["label"].nunique())
+    doubts.require_memory(manifest)
     rows, features = originals(manifest)
     with one_thread():
         pairs, compared, known = near_duplicates(rows, features, settings.duplicate_cosine, kind)
         found = {
             "near_duplicates": pairs,
-            "label_issues": _label_issues(rows, features, task, settings),
-            "few_examples": few_examples(manifest, task, settings.least_examples),
+            "label_issues": doubts.find(rows, features, settings),
+            "few_examples": few_examples(manifest, task.name, settings.least_examples),
             "drift": drifts(rows, features, origins_in(MANIFEST), settings),
         }
     CHECKS.mkdir(parents=True, exist_ok=True)
@@ -75,7 +63,6 @@ def checks() -> None:
     counts["drifted_splits"] = len(drifted)
     CHECKS_COUNTS.write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
 
-    issue = "target" if task == REGRESSION else "label"
     _say(
         "near_duplicates",
         "near-duplicate across splits",
@@ -85,16 +72,16 @@ def checks() -> None:
     doubted = found["label_issues"][["path", "label", "suggested"]].itertuples(index=False)
     _say(
         "label_issues",
-        f"{issue} issue",
-        f"{issue} issues",
+        f"{task.truth} issue",
+        f"{task.truth} issues",
         [f"{path} ({label}, or {suggested}?)" for path, label, suggested in doubted],
     )
     scarce = found["few_examples"][["class", "train"]].itertuples(index=False)
     scarcely = f"fewer than {settings.least_examples} training {kind.nouns}"
     _say(
         "few_examples",
-        f"{NOUNS[task][0]} with {scarcely}",
-        f"{NOUNS[task][1]} with {scarcely}",
+        f"{task.noun} with {scarcely}",
+        f"{task.nouns} with {scarcely}",
         [f"{name} ({count})" for name, count in scarce],
     )
     by_origin = found["drift"].groupby("origin")["split"].agg(" and ".join)
@@ -113,20 +100,6 @@ def checks() -> None:
             [f"{row.split} (p {row.p_value:g})" for row in drifted.itertuples()],
         )
     print(f"checks: {compared} pairs of {kind.nouns} compared, {known} of them in earlier runs")
-
-
-def _label_issues(
-    rows: pd.DataFrame,
-    features: npt.NDArray[np.float32],
-    task: str,
-    settings: params.ChecksParams,
-) -> pd.DataFrame:
-    """Labels, or numbers, that are probably wrong, as the task has them."""
-    if task == CLASSIFICATION:
-        return label_issues(rows, features, settings)
-    names = targets.target_names(rows)
-    find = label_issues_of_several if task == MULTILABEL else number_issues
-    return find(rows, features, targets.of(rows, names).astype(np.float64), names, settings)
 
 
 def _say(name: str, one: str, many: str, found: list[str]) -> None:

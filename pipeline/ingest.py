@@ -24,19 +24,11 @@ from .tables import targets
 from .tables.labels import (
     ALL_AT_MOST,
     listed,
-    missing,
     require,
     require_unlabelled,
 )
 from .tables.manifest import SPLITS, UNLABELLED, write_manifest
-from .tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION, SEPARATOR
-
-# What is learned, one of it and several.
-NOUNS = {
-    CLASSIFICATION: ("class", "classes"),
-    MULTILABEL: ("label", "labels"),
-    REGRESSION: ("number to learn", "numbers to learn"),
-}
+from .tasks import SEPARATOR, TASKS
 
 
 def ingest() -> None:
@@ -62,7 +54,7 @@ def ingest() -> None:
     untaught: list[str] = []
     left_out: list[Refused] = []
     if settings.classes_without_training == "leave_out":
-        manifest, untaught, gone = targets.taught(manifest, settings.task)
+        manifest, untaught, gone = targets.of_task(settings.task).taught(manifest)
         left_out = [Refused(Path(path), reason) for path, reason in gone]
 
     write_refused(sorted([*refused, *left_out]))
@@ -72,10 +64,10 @@ def ingest() -> None:
     unit = "object" if settings.source == "s3" else "row" if in_table else "file"
     report(manifest, len(target), settings.task, len(refused), files, unit, kind)
     if untaught:
-        what = NOUNS[settings.task][len(untaught) != 1]
         rows = f" with {len(left_out)} {unit}{'s' * (len(left_out) != 1)} that {REFUSED} lists"
         print(
-            f"ingest: warning: no training example tells anything of {len(untaught)} {what}, left"
+            f"ingest: warning: no training example tells anything of"
+            f" {TASKS[settings.task].counted(len(untaught))}, left"
             f" out{rows * bool(left_out)}: {listed(untaught, ALL_AT_MOST)}"
         )
     stop_if_unusable(manifest, refused, files, unit, every)
@@ -112,23 +104,15 @@ def report(
     counts = Counter(manifest["split"])
     shares = ", ".join(f"{counts[name]} {name}" for name in SPLITS)
     shares += f", {unlabelled} {UNLABELLED}" * bool(unlabelled)
-    labels = (
-        sorted(set(manifest["label"])) if task == CLASSIFICATION else targets.target_names(manifest)
-    )
-    learned = f"{len(labels)} {NOUNS[task][len(labels) != 1]}"
+    labels = targets.target_names(manifest) or sorted(set(manifest["label"]))
+    learned = TASKS[task].counted(len(labels))
     print(f"ingest: {len(manifest) + unlabelled} of {files} {unit}s taken: {learned}, {shares}")
     if refused:
         units = f"{unit} refused, with its" if refused == 1 else f"{unit}s refused, each with its"
         print(f"ingest: {refused} {units} reason in {REFUSED}")
     for remark in kind.remarks(manifest):
         print(f"ingest: {remark}")
-    if task == REGRESSION:
-        labels, gaps = [], {}
-    elif task == MULTILABEL:
-        gaps = targets.lacking(manifest)
-    else:
-        gaps = missing(zip(manifest["label"], manifest["split"], strict=True))
-    for name, lacking in gaps.items():
+    for name, lacking in targets.lacking(task, manifest).items():
         if name != "train":  # which ends the run
             print(f"ingest: warning: no {name} {kind.nouns} of {listed(lacking)}")
     joined = [label for label in labels if SEPARATOR in label]
@@ -142,7 +126,7 @@ def report(
         by_case.setdefault(label.casefold(), []).append(label)
     for alike in by_case.values():
         if len(alike) > 1:
-            what = NOUNS[task][1]
+            what = TASKS[task].nouns
             print(f"ingest: warning: {what} differ only in case: {', '.join(alike)}")
     crossing = manifest[manifest["group"] != ""].groupby("group")["split"].nunique()
     for group in crossing[crossing > 1].index:
@@ -167,7 +151,7 @@ def stop_if_unusable(
             f" ({settings.max_refused:g}) allows, the first of them {first.path}: {first.reason};"
             f" see {REFUSED}"
         )
-    targets.require(manifest, settings.task, settings.path)
+    targets.of_task(settings.task).require(manifest, settings.path)
     for stage in ("evaluate", *params.stages_that_need_validation(every)):
         require(manifest, stage)
 

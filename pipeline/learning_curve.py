@@ -33,7 +33,7 @@ from .heads.trained import Schedule
 from .tables.features import Split, read_splits
 from .tables.labels import require
 from .tables.manifest import groups, read_manifest, task_in
-from .tables.task_names import CLASSIFICATION
+from .tasks import TASKS
 from .transfer.draws import drawn, largest, measured, numbers
 
 OF_CLASS = "examples_per_class"  # the column of the counts, where there are classes
@@ -56,7 +56,8 @@ def learning_curve() -> None:
     hyperparameters, epochs = about.trained_with()
     ways = ["original", "augmented"] if train.views.any() else ["original"]
     rows = []
-    counts = numbers(largest(train), 1 if task == CLASSIFICATION else LEAST_IN_ALL)
+    by_class = TASKS[task].exclusive
+    counts = numbers(largest(train), 1 if by_class else LEAST_IN_ALL)
     with Progress("learning_curve", len(counts) * len(ways) * asked.draws, "heads") as progress:
         for count in counts:
             for way in ways:
@@ -82,12 +83,12 @@ def learning_curve() -> None:
     measure = comparing.measure(task)
     columns = [OF_CLASS, "views", "examples", measure, "low", "high"]
     table = pd.DataFrame(rows, columns=columns)
-    if task != CLASSIFICATION:
+    if not by_class:
         table = table.drop(columns=OF_CLASS)
     LEARNING_CURVE.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(LEARNING_CURVE, index=False, float_format="%.6g", lineterminator="\n")
     _plot(table, comparing.words(task), asked.confidence)
-    by, each = (OF_CLASS, " a class") if task == CLASSIFICATION else ("examples", "")
+    by, each = (OF_CLASS, " a class") if by_class else ("examples", "")
     for kind, of_kind in table.groupby("views", sort=False):
         points = zip(of_kind[measure], of_kind[by], strict=True)
         words = ", ".join(f"{value:.3f} with {count}" for value, count in points)

@@ -29,13 +29,7 @@ from .tables import targets
 from .tables.features import are_counts, read_splits
 from .tables.labels import require
 from .tables.manifest import read_manifest, task_in
-from .tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
-
-OUTPUTS = {
-    CLASSIFICATION: "classes",
-    MULTILABEL: "labels",
-    REGRESSION: "numbers",
-}
+from .tasks import TASKS
 
 
 def train() -> None:
@@ -46,8 +40,7 @@ def train() -> None:
     device = device_for(settings.device, bool(descending))
     manifest, task = read_manifest(MANIFEST), task_in(MANIFEST)
     classes, loss = targets.names(manifest), loss_for(task, settings.loss)
-    if task != CLASSIFICATION:
-        targets.require(manifest, task, MANIFEST.as_posix())
+    targets.of_task(task).require(manifest, MANIFEST.as_posix())
     if len(combinations) > 1:
         require(manifest, "train")
     splits = read_splits(FEATURES, manifest, classes, ["train", "val"], settings.power)
@@ -62,7 +55,7 @@ def train() -> None:
         + 10 * head_bytes
         + min(20 * head_bytes, 10**9)
         + 8 * len(classes) * len(val.labels),
-        f"train: {len(rows.labels):,} views of {len(classes):,} {OUTPUTS[task]}",
+        f"train: {len(rows.labels):,} views of {len(classes):,} {TASKS[task].nouns}",
         "take fewer views (augment.views) or a backbone with fewer features",
     )
 
@@ -100,7 +93,7 @@ def train() -> None:
         power=settings.power,
         calibration=fitted,
         task=task,
-        loss=loss if task == REGRESSION else None,
+        loss=loss if len(TASKS[task].losses) > 1 else None,
         hyperparameters=best.hyperparameters,
         refit=settings.refit and len(val.labels) > 0,
         dimension=head.dimension,

@@ -26,12 +26,13 @@ from pipeline.core.paths import CHECKS, CHECKS_COUNTS, MANIFEST
 from pipeline.kinds import image
 from pipeline.kinds.image import copies
 from pipeline.kinds.image.copies import IN_A_ROW, ROUNDING, SIDE, SIZES, fits, thumbnail
-from pipeline.quality import drift, duplicates, held_out, label_issues
+from pipeline.quality import drift, duplicates, held_out
 from pipeline.sources.surfaces import PATCH, cut
 from pipeline.store.database import features_file
 from pipeline.store.places import default_folder
 from pipeline.store.vectors import FeatureStore
 from pipeline.tables.manifest import write_manifest
+from pipeline.tasks.classification import issues
 from tests.conftest import ROOT, Project, begin_store
 
 CLASSES = ("galaxies", "grass", "gravel", "moon")
@@ -429,11 +430,11 @@ def test_classes_that_overlap_are_told_from_labels_that_are_wrong(rate):
     assert (scores.argmax(axis=1) != labels).mean() > 0.05
     flipped = random.random(3000) < rate
     given = np.where(flipped, (labels + 1) % 3, labels)
-    scale, share = label_issues.noise(scores, given)
+    scale, share = issues.noise(scores, given)
     assert scale == pytest.approx(2.5, rel=0.15)
     assert share == pytest.approx(rate, abs=0.02)
     sure = np.array([0.001, 0.3, 0.999])
-    wrong = label_issues.wrong(sure, share, 3)
+    wrong = issues.wrong(sure, share, 3)
     assert (np.diff(wrong) < 0).all()
     assert (wrong[0] > 0.9) == bool(rate)
 

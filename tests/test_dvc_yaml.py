@@ -10,6 +10,7 @@ import yaml
 
 from pipeline.core import paths, plugins
 from pipeline.core.params import Params
+from pipeline.tasks import TASKS
 from tests.conftest import ROOT
 from tests.store.test_cache import SHOWN
 
@@ -34,14 +35,31 @@ OUTPUTS = ("outs", "metrics", "plots")
 
 @cache
 def imports() -> grimp.ImportGraph:
-    return grimp.build_graph("pipeline", cache_dir=None)
+    """Who imports whom, but for what the `SILENT` modules ask of tasks to check and name."""
+    graph = grimp.build_graph("pipeline", cache_dir=None)
+    for name in SILENT:
+        graph.remove_import(importer=f"pipeline.core.{name}", imported="pipeline.tasks")
+    return graph
 
 
 @cache
 def modules_of(stage: str) -> frozenset[str]:
     """Everything of `pipeline` that a run of the stage can execute, but for the kind's folder."""
-    module = f"pipeline.{stage}"
-    return frozenset({module, *imports().find_upstream_modules(module)})
+    found: set[str] = set()
+    new = {f"pipeline.{stage}"}
+    while new - found:  # what a task brings is opened by its name, and may open more
+        found |= new.union(*map(imports().find_upstream_modules, new))
+        new = set().union(*map(parts_opened_by, found))
+    return frozenset(found)
+
+
+@cache
+def parts_opened_by(module: str) -> frozenset[str]:
+    """The modules in folders of tasks that it opens, one of each task."""
+    calls = [node for node in ast.walk(tree(module)) if isinstance(node, ast.Call)]
+    asked = [node.args[1] for node in calls if ast.unparse(node.func) == "part" and node.args[1:]]
+    names = [one.value for one in asked if isinstance(one, ast.Constant)]
+    return frozenset(f"pipeline.tasks.{task}.{name}" for task in TASKS for name in names)
 
 
 @cache

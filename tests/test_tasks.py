@@ -16,7 +16,8 @@ from pipeline import augment, bundle, checks, evaluate, extract, ingest, report,
 from pipeline.core.errors import DataError, HeadstartError, ParamsError
 from pipeline.core.paths import MANIFEST, REFUSED
 from pipeline.sources.surfaces import COLUMNS
-from pipeline.tables import targets
+from pipeline.tasks.multilabel.targets import labels_in, presence
+from pipeline.tasks.regression.targets import number
 from tests.conftest import ROOT, Project
 
 SPLITS = ("train", "train", "val", "test")
@@ -130,7 +131,7 @@ def test_a_table_of_which_nothing_can_be_learned_is_one_line(given: Given, what:
         ([], "multilabel", r"targets is \[\]"),
         ([1, 2], "multilabel", r"targets\.0 is 1"),
         ("sun", "multilabel", "targets is 'sun'"),
-        (["sun"], "classification", "targets are of the tasks multilabel and regression"),
+        (["sun"], "classification", "is not for ingest.task classification"),
     ],
 )
 def test_targets_that_name_no_columns_are_one_line(
@@ -258,11 +259,11 @@ def test_another_task_computes_no_view(
 
 # What docs/tasks.md says of a cell of a table.
 SENTENCES = [
-    (targets.labels_in, ("|",)),
-    (targets.labels_in, ("brick||wood",)),
-    (targets.presence, ("wood", "yes")),
-    (targets.number, ("", "1,5")),
-    (targets.number, ("", "nan")),
+    (labels_in, ("|",)),
+    (labels_in, ("brick||wood",)),
+    (presence, ("wood", "yes")),
+    (number, ("", "1,5")),
+    (number, ("", "nan")),
 ]
 
 

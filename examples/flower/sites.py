@@ -22,7 +22,7 @@ from pipeline.core.paths import FEATURES, MANIFEST
 from pipeline.tables import targets
 from pipeline.tables.features import are_counts, read_splits
 from pipeline.tables.manifest import read_manifest, task_in
-from pipeline.tables.task_names import CLASSIFICATION
+from pipeline.tasks import TASKS
 
 SITES = Path("sites")
 CONCENTRATION = 0.5  # how unevenly a class is divided among the sites; 100 is nearly even
@@ -40,7 +40,7 @@ def deal() -> None:
     parser.add_argument("--sites", type=int, default=3)
     count = parser.parse_args().sites
     stop_if_stale("extract")
-    if task_in(MANIFEST) != CLASSIFICATION or are_counts(FEATURES):
+    if "federated" in TASKS[task_in(MANIFEST)].lacks or are_counts(FEATURES):
         raise DataError("FedAvg here takes classes, and vectors of a network or of a table")
     settings, manifest = params.load(kinds.schema), read_manifest(MANIFEST)
     asked, power, classes = settings.extract, settings.train.power, targets.names(manifest)

@@ -1,5 +1,6 @@
 """The typed schema of `params.yaml`: checked whole before any work, read section by section."""
 
+import json
 import math
 import re
 import unicodedata
@@ -21,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from ..tasks import TASKS
 from . import buckets, packages, paths, plugins
 from .backbone import IN_PYTORCH, NAMES, OWN, TRAINED_TEXTS, Backbone, inside
 from .errors import DataError, ParamsError
@@ -94,7 +96,14 @@ def _one_name(name: str) -> str:
     return tidy
 
 
+def _task(name: str) -> str:
+    if name not in TASKS:
+        raise ValueError(f"should be {' or '.join(TASKS)}")
+    return name
+
+
 TargetName = Annotated[str, AfterValidator(_one_name)]
+TaskName = Annotated[str, AfterValidator(_task)]
 
 
 class Shares(Section):
@@ -128,7 +137,7 @@ class IngestParams(Section):
         "the folder or table to read; for s3 the folder of the listing; for torchvision"
         " data/raw/torchvision",
     )
-    task: Literal["classification", "multilabel", "regression"] = told(
+    task: TaskName = told(
         "classification",
         "what is learned: classification (one label an example), multilabel (several, joined by |),"
         " or regression (numbers); docs/tasks.md",
@@ -178,10 +187,6 @@ class IngestParams(Section):
     def _of_tasks(self) -> "IngestParams":
         if self.targets is None:
             return self
-        if self.task == "classification":
-            raise ValueError(
-                "targets are of the tasks multilabel and regression, and task is classification"
-            )
         if self.source not in ("csv", "parquet", "s3"):
             raise ValueError(f"targets are columns of a table, and source is {self.source}")
         if len(set(self.targets)) < len(self.targets):
@@ -598,41 +603,27 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _suit_the_task(self) -> "Params":
-        task, train = self.ingest.task, self.train
-        if self.adapt.run and task != "classification":
-            raise ValueError(
-                f"adapt is for ingest.task classification, and it is {task}: set adapt.run to []"
-            )
-        if task != "regression":
-            if train.loss != "squared":
+        for lacking in sorted(TASKS[self.ingest.task].lacks):
+            name, _, value = lacking.partition(" ")
+            section, _, field = name.partition(".")
+            if not field:
+                continue  # no parameter
+            settings: Section = getattr(self, section)
+            given, default = getattr(settings, field), type(settings).model_fields[field].default
+            each = given if isinstance(given, list) else [given]
+            if any(str(one) == value if value else one != default for one in each):
                 raise ValueError(
-                    f"train.loss {train.loss} is of numbers, and ingest.task is {task}; remove it"
+                    f"{name} is {given}, which is not for ingest.task {self.ingest.task}; set it to"
+                    f" {json.dumps(default)}"
                 )
-            return self
-        smoothing = train.label_smoothing
-        if "nearest_mean" in train.optimizers():
-            raise ValueError(
-                "train.optimizer nearest_mean is of classes, and ingest.task is regression; take"
-                " ridge or another"
-            )
-        if train.loss == "huber" and "ridge" in train.optimizers():
+        return self
+
+    @model_validator(mode="after")
+    def _solve_the_loss(self) -> "Params":
+        if self.train.loss == "huber" and "ridge" in self.train.optimizers():
             raise ValueError(
                 "train.optimizer ridge solves for the squared loss, and train.loss is huber; take"
                 " lbfgs or another"
-            )
-        if any(smoothing if isinstance(smoothing, list) else [smoothing]):
-            raise ValueError(
-                "train.label_smoothing is of labels, and ingest.task is regression; set it to 0"
-            )
-        if self.ingest.classes_without_training != "refuse":
-            raise ValueError(
-                "ingest.classes_without_training leave_out is of classes and labels, and"
-                " ingest.task is regression; set it to refuse"
-            )
-        if train.class_weights != "none":
-            raise ValueError(
-                f"train.class_weights {train.class_weights} are of classes, and ingest.task is"
-                " regression; set it to none"
             )
         return self
 

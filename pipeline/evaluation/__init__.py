@@ -129,5 +129,5 @@ class Measuring(Protocol):
 
 
 def measuring(name: str) -> Measuring:
-    """The task of a name in `tables.task_names.TASKS`."""
+    """The task of a name in `tasks.TASKS`."""
     return cast(Measuring, importlib.import_module(f".{name}", __name__).TASK)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ..tables import cells
 from ..tables.manifest import TARGET
-from ..tables.task_names import SEPARATOR
+from ..tasks import SEPARATOR
 from . import label_metrics, number_metrics
 from .metrics import Array, Weigh, weighted
 

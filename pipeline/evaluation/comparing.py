@@ -12,9 +12,9 @@ import numpy.typing as npt
 from scipy import stats
 
 from ..core.params import EvaluateParams
-from ..heads.head import ANSWERS, Floats, probabilities
+from ..heads.head import Floats, activated, probabilities
 from ..heads.losses import Units, cell_losses
-from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
+from ..tasks import TASKS
 from . import measuring, spelt
 from .intervals import Groups, even_groups, expanded, mean_interval, student, wilson
 from .metrics import Weigh, interval, resample, whole
@@ -22,11 +22,6 @@ from .metrics import Weigh, interval, resample, whole
 Losses = npt.NDArray[np.float64]
 
 RESAMPLES = 1000  # behind each interval
-MEASURES = {
-    CLASSIFICATION: "accuracy",
-    MULTILABEL: "mean_average_precision",
-    REGRESSION: "r2",
-}
 LEAST = 1e-15  # probability: of 0 a loss would be infinite
 # The one top_k and one bin of measures that are computed on the way and not asked for.
 PLAIN = EvaluateParams(top_k=1, calibration_bins=1)
@@ -42,12 +37,12 @@ class Judged(NamedTuple):
 
 def measure(task: str) -> str:
     """The name of the task's measure, as tables have it."""
-    return MEASURES[task]
+    return TASKS[task].measure
 
 
 def words(task: str) -> str:
     """The name of the task's measure, for people."""
-    return spelt(MEASURES[task])
+    return spelt(measure(task))
 
 
 def weigh(task: str, logits: Floats, labels: npt.NDArray[Any]) -> Weigh:
@@ -58,13 +53,13 @@ def weigh(task: str, logits: Floats, labels: npt.NDArray[Any]) -> Weigh:
         logits: [n, c].
         labels: as `tables.targets.of` gives them.
     """
-    answers = ANSWERS[task](logits, 1.0)
+    answers = activated(task, logits, 1.0)
     return measuring(task).weigh(labels, answers, [0.5] * logits.shape[1], PLAIN)
 
 
 def value(task: str, logits: Floats, labels: npt.NDArray[Any]) -> float:
     """The measure of answers; the rest is as in `weigh`."""
-    return float(whole(weigh(task, logits, labels), len(labels)).overall[MEASURES[task]][0])
+    return float(whole(weigh(task, logits, labels), len(labels)).overall[measure(task)][0])
 
 
 def judged(
@@ -75,11 +70,11 @@ def judged(
     groups: Groups | None = None,
 ) -> Judged:
     """The measure of answers with its interval; `groups` [n], the rest is as in `weigh`."""
-    if task == CLASSIFICATION:
+    if measure(task) == "accuracy":
         return accuracy(logits.argmax(axis=1) == labels, confidence, groups)
     weighing = weigh(task, logits, labels)
     examples, outputs = logits.shape
-    resampled = resample(weighing, examples, outputs, RESAMPLES, 0, groups).overall[MEASURES[task]]
+    resampled = resample(weighing, examples, outputs, RESAMPLES, 0, groups).overall[measure(task)]
     low, high = interval(resampled, expanded(confidence, groups))
     return Judged(value(task, logits, labels), float(low), float(high))
 
@@ -147,16 +142,13 @@ def example_losses(
         labels: as the logits.
         units: of numbers; None if both are in them.
     """
-    if task == CLASSIFICATION:
+    if TASKS[task].exclusive:
         given = probabilities(logits)[np.arange(len(logits)), labels]
         log_losses: Losses = -np.log(np.maximum(given, LEAST))
         return log_losses
-    if task == MULTILABEL:
-        cells = cell_losses("binary", logits, labels)
-    else:
-        numbers = logits.astype(np.float64)
-        learned = (numbers, labels) if units is None else map(units.learned, (numbers, labels))
-        cells = cell_losses("squared", *learned)
+    said = logits.astype(np.float64)
+    learned = (said, labels) if units is None else map(units.learned, (said, labels))
+    cells = cell_losses(TASKS[task].losses[0], *learned)
     known = ~np.isnan(cells)
     count = known.sum(axis=1)
     total = np.where(known, cells, 0).sum(axis=1)

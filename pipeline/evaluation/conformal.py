@@ -42,7 +42,7 @@ from ..heads.head import (
 from ..heads.sets import Doubles, Integers, LabelSets, before, label_sets, reach, sizes
 from ..tables.features import Split
 from ..tables.manifest import group_keys
-from ..tables.task_names import CLASSIFICATION, MULTILABEL
+from ..tasks import TASKS
 from .intervals import Groups
 from .tables import OF_SETS
 
@@ -103,9 +103,9 @@ def calibrated(
     """
     if coverage is None:
         return {}
-    task = about.task
-    if task == MULTILABEL:
-        return _none(coverage, "where examples have several labels, no set is promised")
+    task = TASKS[about.task]
+    if task.conformal is None:
+        return _none(coverage, "if examples have several labels, no set is promised")
     crosses = about.refit or not len(val.labels)
     of = "validation examples"
     if crosses:
@@ -123,7 +123,7 @@ def calibrated(
     weights = of_groups(keys) if grouped else None
     held = Held(head.logits(pool.features), pool.labels, pool.digests, weights=weights)
     if crosses:
-        kinds = pool.labels if task == CLASSIFICATION else np.zeros(len(keys), np.int64)
+        kinds = pool.labels if task.exclusive else np.zeros(len(keys), np.int64)
         groups = keys if grouped else None
         held = out_of_fold(pool, folds(keys, kinds), head, about, training, counts, groups)
     rests = {"examples": len(held.labels), "folds": held.folds}
@@ -131,7 +131,7 @@ def calibrated(
         rests["examples"] += held.lost
     else:
         rests["groups"] = round(held.weights.sum()) + held.lost
-    if task != CLASSIFICATION:
+    if task.conformal == "intervals":
         residuals = np.abs(held.answers.astype(np.float64) - held.labels)
         reached = [quantile(one, coverage, held.lost, held.weights) for one in residuals.T]
         return {"coverage": coverage, "method": "residuals", "reach": reached} | rests

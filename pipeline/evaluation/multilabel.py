@@ -15,7 +15,7 @@ import pandas as pd
 from ..core.params import EvaluateParams
 from ..core.paths import PROBABILITIES
 from ..tables.labels import listed
-from ..tables.task_names import SEPARATOR
+from ..tasks import SEPARATOR
 from . import Array, Asked
 from .label_metrics import Answers, weighted
 from .metrics import Weigh

@@ -11,8 +11,7 @@ import pandas as pd
 
 from ..core.params import EvaluateParams
 from ..tables.labels import listed
-from ..tables.targets import shown
-from ..tables.task_names import REGRESSION
+from ..tasks.regression.targets import shown
 from . import Array, Asked
 from .metrics import Weigh
 from .number_metrics import weighted
@@ -64,7 +63,7 @@ class Regression:
             reach = np.array(asked.reach)
             columns |= {"low": answers - reach, "high": answers + reach}
         table: dict[str, Any] = {"path": asked.test.paths}
-        table["label"] = [shown(asked.names, row, REGRESSION) for row in targets]
+        table["label"] = [shown(asked.names, row) for row in targets]
         for place, name in enumerate(asked.names):
             digits = digits_of(targets[:, place])
             for words, values in columns.items():

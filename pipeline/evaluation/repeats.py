@@ -15,14 +15,14 @@ from ..core.errors import DataError
 from ..core.params import EvaluateParams, IngestParams, TrainParams
 from ..heads.description import Calibration, HeadDescription
 from ..heads.fit import class_weights
-from ..heads.head import ANSWERS
+from ..heads.head import activated
 from ..heads.losses import loss_for
 from ..heads.subsets import Mask, on_subsets
 from ..heads.trained import Schedule
 from ..tables.draw import draw
 from ..tables.features import Split
 from ..tables.manifest import group_keys
-from ..tables.task_names import CLASSIFICATION
+from ..tasks import TASKS
 from . import SHARE, Measure, Measuring, measure, measuring
 from .metrics import whole
 from .tables import OF_REPEATS
@@ -75,11 +75,11 @@ def repeated(
     schedule = Schedule(epochs, training.batch_size, 0, weights, counts, loss)
     answers = on_subsets(pool, learnt, asked, head, schedule, training.class_weights)
     # The scores of classes are right in order only, and the highest is the answer.
-    calibration = Calibration() if learned == CLASSIFICATION else about.calibration
+    calibration = Calibration() if TASKS[learned].exclusive else about.calibration
     added = np.array(calibration.prior_shift or [0.0], np.float32)
     found = []
     for rows, logits in zip(asked, answers, strict=True):
-        said = ANSWERS[learned](logits + added, calibration.temperature)
+        said = activated(learned, logits + added, calibration.temperature)
         weigh = task.weigh(pool.labels[rows], said, calibration.thresholds, settings)
         found.append(whole(weigh, len(said)).overall)
     ratio = float(np.sum(asked) / np.sum(learnt))

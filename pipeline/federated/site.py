@@ -19,7 +19,7 @@ from ..core.paths import FEATURES, MANIFEST, SITE
 from ..store.places import replacing
 from ..tables.features import Split, are_counts, read_splits
 from ..tables.manifest import kind_in, read_manifest, task_in
-from ..tables.task_names import CLASSIFICATION
+from ..tasks import TASKS
 from . import privacy, submission, sums
 from .ledger import Entry, Examples, Ledger
 from .page import differing, page
@@ -149,7 +149,7 @@ def _rows(settings: Params) -> tuple[Split, Examples, list[str]]:
         DataError: they are not there, or sums of them would make no head.
     """
     manifest, task = read_manifest(MANIFEST), task_in(MANIFEST)
-    if task != CLASSIFICATION:
+    if "federated" in TASKS[task].lacks:
         raise DataError(f"{MANIFEST} is of {task}; sites can be joined for classification alone")
     if are_counts(FEATURES):
         raise DataError(

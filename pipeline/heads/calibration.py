@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..tables.task_names import CLASSIFICATION, REGRESSION
+from ..tasks import TASKS
 from .description import Calibration
 from .head import MANY_LOGITS, Floats, fit_temperature, probabilities, sigmoid
 
@@ -39,7 +39,7 @@ def calibrated(
         task: what was learned.
         class_weights: that the head was trained with, as `fit.class_weights` gives them.
     """
-    if task == REGRESSION:
+    if not TASKS[task].probabilities:
         return Calibration()
     priors = log_priors(class_weights)
     added: npt.NDArray[Any] = np.empty(0)
@@ -50,7 +50,7 @@ def calibrated(
         added = np.array([float(f"{one:.6g}") for one in temperature * strength * priors])
         logits = (logits + added).astype(np.float32)
     thresholds: list[float] = []
-    if task != CLASSIFICATION:
+    if TASKS[task].thresholds:
         thresholds = fit_thresholds(sigmoid(logits, temperature), labels)
     elif priors is not None:
         expected = np.minimum(probabilities(added, temperature), 1 - 1e-9)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from ..core.errors import DataError
 from ..core.paths import MANIFEST
-from ..tables.task_names import CLASSIFICATION, REGRESSION, TASKS
+from ..tasks import TASKS, UNNAMED, noted
 from .hyperparameters import Hyperparameters, from_used, used
 
 
@@ -44,7 +44,7 @@ class HeadDescription:
     classes: list[str]
     power: float
     calibration: Calibration = field(default_factory=Calibration)
-    task: str = CLASSIFICATION
+    task: str = UNNAMED
     loss: str | None = None
     hyperparameters: Hyperparameters | None = None
     epoch: int | None = None
@@ -87,7 +87,7 @@ class HeadDescription:
             power=content["power"],
             calibration=Calibration(
                 temperature=content["temperature"],
-                thresholds=[] if task == REGRESSION else content.get("thresholds", []),
+                thresholds=content.get("thresholds", []) if TASKS[task].probabilities else [],
                 prior_shift=added,
             ),
             task=task,
@@ -120,7 +120,7 @@ class HeadDescription:
             "validation": self.validation or None,
             "thresholds": self.calibration.thresholds or None,
             "prior_shift": self.calibration.prior_shift or None,
-            "task": None if self.task == CLASSIFICATION else self.task,
+            "task": noted(self.task),
         }
         content = {
             "classes": self.classes,
@@ -187,7 +187,7 @@ def named_classes(content: Mapping[str, Any]) -> list[str]:
 
 def task_of(content: Mapping[str, Any]) -> str:
     """What a head was trained for; those of before there were other tasks tell classes apart."""
-    return str(content.get("task", CLASSIFICATION))
+    return str(content.get("task", UNNAMED))
 
 
 def wrong_for_task(content: Mapping[str, Any], outputs: int) -> str:
@@ -195,7 +195,8 @@ def wrong_for_task(content: Mapping[str, Any], outputs: int) -> str:
     task = task_of(content)
     if task not in TASKS:
         return f"task is {task!r:.40}"
-    if task == REGRESSION or (task == CLASSIFICATION and "thresholds" not in content):
+    of_each = TASKS[task].thresholds
+    if not TASKS[task].probabilities or not (of_each or "thresholds" in content):
         return ""
     thresholds = content["thresholds"]
     if not isinstance(thresholds, list) or len(thresholds) != outputs:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from ..core.errors import DataError
-from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
+from ..tasks import TASKS, UNNAMED
 from .description import Calibration, HeadDescription
 from .tf_idf import weighed
 
@@ -79,7 +79,7 @@ class Head:
             return features @ self.weight.T + self.bias
 
     def answers(
-        self, features: Floats, temperature: float, task: str = CLASSIFICATION
+        self, features: Floats, temperature: float, task: str = UNNAMED
     ) -> npt.NDArray[np.float64]:
         """Of features [n, d] what the task asks for, [n, c].
 
@@ -89,11 +89,11 @@ class Head:
         """
         size = max(1, 16 * MANY_LOGITS // len(self.bias))
         if len(features) <= size:
-            return ANSWERS[task](self.logits(features), temperature)
+            return activated(task, self.logits(features), temperature)
         found = np.empty((len(features), len(self.bias)))
         for start in range(0, len(features), size):
             some = slice(start, start + size)
-            found[some] = ANSWERS[task](self.logits(features[some]), temperature)
+            found[some] = activated(task, self.logits(features[some]), temperature)
         return found
 
     def shifted(self, added: npt.ArrayLike) -> "Head":
@@ -138,11 +138,17 @@ def against_thresholds(
     return strengths
 
 
-ANSWERS: dict[str, Callable[[Floats, float], npt.NDArray[np.float64]]] = {
-    CLASSIFICATION: probabilities,
-    MULTILABEL: sigmoid,
-    REGRESSION: lambda logits, temperature: logits.astype(np.float64),
+# From logits [n, c] and a temperature to answers, by `Task.activation`.
+ACTIVATIONS: dict[str, Callable[[Floats, float], npt.NDArray[np.float64]]] = {
+    "softmax": probabilities,
+    "sigmoid": sigmoid,
+    "identity": lambda logits, temperature: logits.astype(np.float64),
 }
+
+
+def activated(task: str, logits: Floats, temperature: float) -> npt.NDArray[np.float64]:
+    """A task's answers [n, c] of logits."""
+    return ACTIVATIONS[TASKS[task].activation](logits, temperature)
 
 
 def fit_temperature(logits: Floats, labels: npt.NDArray[np.int64 | np.float64]) -> float:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ..tables.task_names import CLASSIFICATION, MULTILABEL
+from ..tasks import TASKS
 from .head import Floats, Head, probabilities
 
 LOSSES = ("softmax", "binary", "squared", "huber")
@@ -33,9 +33,10 @@ Floats64 = npt.NDArray[np.float64]
 Answers = Callable[[slice], Floats]
 
 
-def loss_for(task: str, of_numbers: str) -> str:
-    """The loss of a task; `of_numbers` is `train.loss`, which a regression takes."""
-    return {CLASSIFICATION: "softmax", MULTILABEL: "binary"}.get(task, of_numbers)
+def loss_for(task: str, chosen: str) -> str:
+    """The loss of a task; if it has several, the `chosen` one, which is `train.loss`."""
+    losses = TASKS[task].losses
+    return chosen if len(losses) > 1 else losses[0]
 
 
 def score_name(loss: str) -> str:

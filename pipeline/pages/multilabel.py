@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ..core.paths import CLASSES, PLOTS
-from ..tables.task_names import SEPARATOR
+from ..tasks import SEPARATOR
 from . import charts, tables
 from .embed import Row
 from .mistakes import SHOWN, Mistake

@@ -22,7 +22,7 @@ from ..core.files import digest, leads_out, load
 from ..heads import sets
 from ..heads.head import against_thresholds, load_head
 from ..kinds import Shown, named
-from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
+from ..tasks import TASKS
 from . import usual
 from .description import FILE, Bundle, document
 from .explain import (
@@ -40,12 +40,6 @@ MOST_WINDOWS = 8  # of an example of which several are asked for at once
 OLDER = "the bundle is of an older version and names no digests"
 # Kinds of which nothing is shown but a picture or a sound that was decoded.
 DECODED = ("image", "audio")
-# What the graph calls its answer, by task.
-OUTPUTS = {
-    CLASSIFICATION: "probabilities",
-    MULTILABEL: "probabilities",
-    REGRESSION: "numbers",
-}
 
 Floats = npt.NDArray[np.float32]
 
@@ -131,7 +125,7 @@ class Classifier:
                 f" {len(bundle.inputs)}"
             )
         self._inputs = sorted(given, key=_number)
-        self._output = OUTPUTS[self.task]
+        self._output = TASKS[self.task].output
         if outputs.get(self._output) != [len(self.classes)]:
             raise DataError(
                 f"{folder / 'model.onnx'} does not answer with {len(self.classes)} {self._output}"
@@ -232,7 +226,7 @@ class Classifier:
         said = got[self._output]
         if not np.isfinite(said).all():
             raise RefusedError("its numbers are too large for an answer")
-        best = 0 if self.task == REGRESSION else int(self._strengths(said).argmax())
+        best = 0 if self.task == "regression" else int(self._strengths(said).argmax())
         shown = None
         if maps:
             found = [got[name] for name in sorted(self._maps, key=_number)]
@@ -247,10 +241,10 @@ class Classifier:
             distance = self._usual.distance(got["features"])
             unusual = self._usual.unusual(distance)
         promised = self._promised(said)
-        if self.task == REGRESSION:
+        if self.task == "regression":
             none = np.empty(0, np.float32)
             return Answer(none, best, shown, nearest, (), said, distance, unusual, **promised)
-        above = self._above(said) if self.task == MULTILABEL else ()
+        above = self._above(said) if self.task == "multilabel" else ()
         return Answer(said, best, shown, nearest, above, None, distance, unusual, **promised)
 
     def _promised(self, said: Floats) -> dict[str, Any]:
@@ -264,7 +258,7 @@ class Classifier:
 
     def _strengths(self, said: Floats) -> npt.NDArray[np.floating]:
         """By what the class that is answered is chosen: probabilities, or what makes of them."""
-        weighed = self.task == CLASSIFICATION
+        weighed = self.task == "classification"
         return against_thresholds(said, self.thresholds) if weighed else said
 
     def _above(self, shares: Floats) -> tuple[str, ...]:
@@ -290,7 +284,7 @@ class Classifier:
         without = np.array(list(each(ask, zip(*hidden, strict=True))), np.float64)
         hides = self.kind.hidden_together()
         before = self._strength(said, best)
-        if self.task == REGRESSION:  # its units are nobody's business here
+        if self.task == "regression":  # its units are nobody's business here
             largest = max(abs(before), float(np.abs(without).max(initial=0)), TINY)
             before, without = before / largest, without / largest
         weights = falls(before, without) if hides is None else effects(without, hides)
@@ -298,9 +292,9 @@ class Classifier:
 
     def _strength(self, said: Floats, position: int) -> float:
         """How much an answer says what stands at a position: its log-odds, or the number itself."""
-        if self.task == REGRESSION:
+        if self.task == "regression":
             return float(said[position])
-        return (odds_of_label if self.task == MULTILABEL else odds)(said, position)
+        return (odds_of_label if self.task == "multilabel" else odds)(said, position)
 
     def features(self, data: bytes) -> Floats:
         """The features [dimension] of an example, as the head sees them.

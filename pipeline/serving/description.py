@@ -10,7 +10,7 @@ from ..core.errors import DataError
 from ..heads.description import HeadDescription
 from ..heads.sets import Doubles, LabelSets, label_sets, reach
 from ..kinds import FITS, INPUTS, INTERPOLATIONS, Fitted, Input, Pixels, named, takes
-from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
+from ..tasks import TASKS, noted
 from .usual import Novelty
 
 FILE = "bundle.json"
@@ -79,7 +79,7 @@ class Bundle:
         """The least version of a reader's format that reads it rightly."""
         if self.novelty is not None and self.novelty.of_means:
             return SCHEMA_OF_MEANS
-        if self.head.task != CLASSIFICATION:
+        if noted(self.head.task):
             return SCHEMA_OF_TASKS
         if self.head.calibration.thresholds:
             return SCHEMA_OF_WEIGHED
@@ -95,13 +95,13 @@ class Bundle:
         """
         if not self.sets:
             return None
-        if self.head.task == MULTILABEL:
+        if TASKS[self.head.task].conformal is None:
             raise TypeError("sets is no table of this task")
         coverage = self.sets["coverage"]
         if not (isinstance(coverage, float) and 0 < coverage < 1):
             raise ValueError(f"sets: coverage is {coverage!r:.40}")
         try:
-            if self.head.task == REGRESSION:
+            if TASKS[self.head.task].conformal == "intervals":
                 return reach(self.sets, len(self.head.classes))
             return label_sets(self.sets)
         except (TypeError, ValueError) as error:
@@ -178,16 +178,19 @@ class Bundle:
         content = {
             "schema": self.schema,
             "kind": self.kind,
-            "task": None if head.task == CLASSIFICATION else head.task,
+            "task": noted(head.task),
             "thresholds": calibration.thresholds or None,
             "classes": head.classes,
             "preprocessing": first["preprocessing"],
             "backbone": backbone,
             "head": {name: one for name, one in head.content().items() if name not in ELSEWHERE},
             "power": head.power,
-            "calibration": None  # regression targets have none
-            if head.task == REGRESSION
-            else {"temperature": calibration.temperature, "pictures": head.calibrated_on()},
+            "calibration": {
+                "temperature": calibration.temperature,
+                "pictures": head.calibrated_on(),
+            }
+            if TASKS[head.task].probabilities
+            else None,
             "metrics": self.metrics,
             "data": asdict(self.data),
             "code": self.code,

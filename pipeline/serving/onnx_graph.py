@@ -11,7 +11,7 @@ from onnx import compose, helper, numpy_helper, parser
 
 from ..heads.head import Head
 from ..kinds import IR_VERSION, OPSET
-from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
+from ..tasks import TASKS, UNNAMED
 
 FLOAT = onnx.TensorProto.FLOAT
 
@@ -38,10 +38,10 @@ SHARES = """
     shares = {function}(evened)
     probabilities = Squeeze(shares, front)
 """
-ANSWERING = {
-    CLASSIFICATION: SHARES.format(function="Softmax<axis = -1>"),
-    MULTILABEL: SHARES.format(function="Sigmoid"),
-    REGRESSION: "    numbers = Squeeze(logits, front)",
+ANSWERING = {  # by `Task.activation`
+    "softmax": SHARES.format(function="Softmax<axis = -1>"),
+    "sigmoid": SHARES.format(function="Sigmoid"),
+    "identity": "    numbers = Squeeze(logits, front)",
 }
 # Of several windows to that of their example.
 MEAN = f"""
@@ -85,7 +85,7 @@ def whole(
     power: float,
     temperature: float,
     windowed: bool = False,
-    task: str = CLASSIFICATION,
+    task: str = UNNAMED,
 ) -> onnx.ModelProto:
     """The classifier from an example to its answer.
 
@@ -141,14 +141,14 @@ def whole(
 
 
 def answer_graph(
-    head: Head, power: float, temperature: float, task: str = CLASSIFICATION
+    head: Head, power: float, temperature: float, task: str = UNNAMED
 ) -> onnx.ModelProto:
     """Power, head and what makes an answer of logits: `pooled` [1, dimension] to that of `whole`.
 
     That is temperature and softmax for classes, and a sigmoid for several labels. Of numbers the
     head's outputs are the answer.
     """
-    numbers = task == REGRESSION
+    of = TASKS[task]
     seen = "raised" if head.idf is None else "weighed"
     model = parser.parse_model(
         ANSWER.format(
@@ -156,13 +156,13 @@ def answer_graph(
             opset=OPSET,
             dimension=head.dimension,
             outputs=len(head.bias),
-            output="numbers" if numbers else "probabilities",
+            output=of.output,
             power=float(power),
-            divisor="" if numbers else f"float temperature = {{{float(temperature)}}}, ",
+            divisor=f"float temperature = {{{float(temperature)}}}, " * of.probabilities,
             seen=seen,
             weighing="" if head.idf is None else WEIGHED,
             layers=(HIDDEN if head.width else LINEAR).format(seen=seen),
-            answering=ANSWERING[task],
+            answering=ANSWERING[of.activation],
         )
     )
     tensors = {name: tensor for name, tensor in vars(head).items() if tensor is not None}

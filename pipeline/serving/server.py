@@ -19,7 +19,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from pydantic import BaseModel, Field
 
 from ..core.errors import ParamsError
-from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
 from .classifier import Answer, Classifier, intervals, rounded
 from .connections import Server
 from .desk import EXPLAINING, Desk, Limits
@@ -96,9 +95,9 @@ class NumbersReply(Usual):
 
 AnyReply = Reply | LabelsReply | NumbersReply
 REPLIES: dict[str, type[BaseModel]] = {
-    CLASSIFICATION: Reply,
-    MULTILABEL: LabelsReply,
-    REGRESSION: NumbersReply,
+    "classification": Reply,
+    "multilabel": LabelsReply,
+    "regression": NumbersReply,
 }
 
 
@@ -285,7 +284,7 @@ def reply(answer: Answer, classifier: Classifier) -> AnyReply:
             **usual,
         )
     shares = [float(share) for share in answer.probabilities]
-    if classifier.task == MULTILABEL:
+    if classifier.task == "multilabel":
         return LabelsReply(
             labels=list(answer.labels),
             probabilities=dict(zip(names, shares, strict=True)),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import ParamsError
 from ..core.terminal import printable
 from ..tables.cells import as_text
-from ..tables.task_names import MULTILABEL, REGRESSION, SEPARATOR
+from ..tasks import SEPARATOR
 
 if TYPE_CHECKING:  # it takes a while to import, and --help should not
     from .classifier import Answer, Classifier
@@ -35,10 +35,10 @@ def columns_of(classifier: "Classifier") -> list[str]:
     `reports/predictions.csv` has.
     """
     promises = classifier.coverage is not None
-    if classifier.task == REGRESSION:
+    if classifier.task == "regression":
         of_each = ("predicted", *("low", "high") * promises)
         columns = [f"{what}({name})" for name in classifier.classes for what in of_each]
-    elif classifier.task == MULTILABEL:
+    elif classifier.task == "multilabel":
         columns = ["labels", *(f"p({name})" for name in classifier.classes)]
     else:
         weighed = bool(classifier.thresholds)
@@ -55,7 +55,7 @@ def told(classifier: "Classifier", answer: "Answer") -> list[Any]:
         said: list[Any] = [value for number, ends in of_each for value in (number, *ends)]
     elif answer.numbers is not None:
         said = list(rounded(answer.numbers))
-    elif classifier.task == MULTILABEL:
+    elif classifier.task == "multilabel":
         said = [list(answer.labels), *map(float, answer.probabilities)]
     else:
         said = [classifier.classes[answer.best], float(answer.probabilities[answer.best])]
@@ -138,7 +138,7 @@ def parquet_table(file: Path, columns: list[str]) -> Iterator[Write]:
 
 def printer(classifier: "Classifier") -> Write:
     """Prints a table: what is said, then the path, then neighbours in lines of their own."""
-    cells = {REGRESSION: _number_cells, MULTILABEL: _label_cells}.get(
+    cells = {"regression": _number_cells, "multilabel": _label_cells}.get(
         classifier.task, _class_cells
     )(classifier.classes)
     head, nothing = cells(None), cells({})

@@ -6,15 +6,24 @@
 `model.backbone` and `model.head` are ordinary modules with the bundle's weights.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..backbones import catalogue
 from ..kinds import Input, Kind, named
-from ..tables.task_names import CLASSIFICATION, MULTILABEL, REGRESSION
+from ..tasks import TASKS, UNNAMED
 from .description import Bundle
+
+# From scores to answers, by `Task.activation`.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda scores: scores.softmax(dim=-1),
+    "sigmoid": torch.sigmoid,
+    "identity": lambda scores: scores,
+}
 
 
 class TorchClassifier(nn.Module):
@@ -28,11 +37,11 @@ class TorchClassifier(nn.Module):
         head: nn.Module,
         power: float,
         temperature: float,
-        task: str = CLASSIFICATION,
+        task: str = UNNAMED,
     ) -> None:
         """Put the parts together."""
         super().__init__()
-        self.task = task
+        self.activation = ACTIVATIONS[TASKS[task].activation]
         self.kind = kind
         self.preprocessing, self.power, self.temperature = preprocessing, power, temperature
         self.backbone, self.head = backbone, head
@@ -46,10 +55,7 @@ class TorchClassifier(nn.Module):
         pooled = self.backbone(self.kind.torch_input(example, self.preprocessing)[None])
         raised = pooled.sign() * pooled.abs() ** self.power
         scores: Tensor = self.head(raised)[0]
-        if self.task == REGRESSION:
-            return scores
-        scores = scores / self.temperature
-        return scores.sigmoid() if self.task == MULTILABEL else scores.softmax(dim=-1)
+        return self.activation(scores / self.temperature)
 
 
 def load(folder: Path) -> TorchClassifier:

@@ -27,7 +27,7 @@ from ..heads.head import Head, as_bytes
 from ..kinds import Input, Vector, folder_of, named
 from ..tables.features import Split
 from ..tables.manifest import group_keys
-from ..tables.task_names import CLASSIFICATION, REGRESSION
+from ..tasks import TASKS, noted
 from . import usual
 from .description import Bundle, Data, Origin
 from .explain import directions
@@ -113,9 +113,9 @@ class Parts:
             print("bundle: too few examples to know from which distance on an example is unusual")
         size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
         temperature = f", temperature {about.calibration.temperature:g}"
-        calibrated = "" if about.task == REGRESSION else temperature
-        counted = _counted(about.task, about.classes)
-        print(f"bundle: {counted}, {size:.1f} MB in {folder}{calibrated}")
+        task = TASKS[about.task]
+        counted = task.counted(len(about.classes))
+        print(f"bundle: {counted}, {size:.1f} MB in {folder}{temperature * task.probabilities}")
 
 
 def _write_networks(folder: Path, parts: Parts) -> tuple[tuple[Input, ...], list[dict[str, str]]]:
@@ -134,7 +134,7 @@ def _write_networks(folder: Path, parts: Parts) -> tuple[tuple[Input, ...], list
     temperature, thresholds = about.calibration.temperature, about.calibration.thresholds
     model = whole(networks, head, about.power, temperature, what.windowed, about.task)
     notes = {"classes": json.dumps(about.classes)}
-    if about.task != CLASSIFICATION:
+    if noted(about.task):
         notes["task"] = json.dumps(about.task)
     if thresholds:
         notes["thresholds"] = json.dumps(thresholds)
@@ -148,13 +148,6 @@ def _write_networks(folder: Path, parts: Parts) -> tuple[tuple[Input, ...], list
 
 def _fingerprint(told: list[dict[str, str]]) -> str:
     return " ".join(notes["fingerprint"] for notes in told)
-
-
-def _counted(task: str, names: list[str]) -> str:
-    """How many classes, labels or numbers a bundle answers with, in words."""
-    if task == REGRESSION:
-        return f"{len(names)} number" + "s" * (len(names) > 1)
-    return f"{len(names)} {'labels' if task == 'multilabel' else 'classes'}"
 
 
 def _data(manifest: pd.DataFrame) -> Data:
@@ -188,7 +181,7 @@ def _write_examples(
         bank = _save_neighbours(train, examples.manifest, folder, with_paths)
         return usual.of_examples(*bank, val)
     _write_bank(folder, np.empty((0, train.features.shape[1]), np.float16), [], [], [])
-    of_classes = about.task == CLASSIFICATION
+    of_classes = TASKS[about.task].exclusive
     means = _class_means(train, len(about.classes)) if of_classes else None
     if means is None:
         print(f"bundle: it holds no training example, and {usual.WHY_NOT}")

@@ -15,7 +15,7 @@ from ..tables.manifest import (
     TARGET,
     UNLABELLED,
 )
-from ..tables.task_names import CLASSIFICATION, REGRESSION, SEPARATOR
+from ..tables.targets import of_task
 from .checked import Checked
 
 # Sources whose splits are other places than their training examples.
@@ -66,19 +66,11 @@ def unlabelled(kept: list[Checked]) -> tuple[list[Checked], pd.DataFrame]:
 
 
 def _learned(kept: list[Checked], settings: IngestParams) -> pd.DataFrame:
-    """The columns of what is learned, a row an example; none where it is one label."""
-    if settings.task == CLASSIFICATION:
-        return pd.DataFrame(index=range(len(kept)))
-    if settings.targets or settings.task == REGRESSION:
-        names = settings.targets or ["target"]
-        rows = [found.targets for found, _, _ in kept]
-        return pd.DataFrame(rows, columns=[TARGET + name for name in names], dtype=float)
-    of_each = [set(found.label.split(SEPARATOR)) for found, _, _ in kept]
-    names = sorted(set().union(*of_each))
-    return pd.DataFrame(
-        {TARGET + name: [float(name in labels) for labels in of_each] for name in names},
-        index=range(len(kept)),
-    )
+    """The columns of what is learned, a row an example; none if that is its class."""
+    labels, values = [one.found.label for one in kept], [one.found.targets for one in kept]
+    table = of_task(settings.task).table(labels, values, settings.targets or ())
+    named = {TARGET + name: column for name, column in table.items()}
+    return pd.DataFrame(named, index=range(len(kept)), dtype=float)
 
 
 def origins(kept: list[Checked], manifest: pd.DataFrame, settings: IngestParams) -> dict[str, str]:

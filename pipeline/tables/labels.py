@@ -3,12 +3,12 @@
 `ingest` asks too, so that what a later stage would refuse is refused before a feature is computed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
 from ..core.errors import DataError
-from .manifest import SPLITS, UNLABELLED
+from .manifest import UNLABELLED
 
 NAMED_AT_MOST = 10  # labels in a line
 ALL_AT_MOST = 100  # of those that have to be mended, so that one run names all of them
@@ -84,15 +84,3 @@ def listed(labels: Sequence[str], most: int = NAMED_AT_MOST) -> str:
     """Some labels in a line."""
     more = f" and {len(labels) - most} more" if len(labels) > most else ""
     return ", ".join(labels[:most]) + more
-
-
-def missing(rows: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """For each split, the labels that have no example in it; splits that miss none are left out.
-
-    Args:
-        rows: (label, split) of every example.
-    """
-    seen = set(rows)
-    labels = sorted({label for label, _ in seen})
-    gaps = {split: [label for label in labels if (label, split) not in seen] for split in SPLITS}
-    return {split: gap for split, gap in gaps.items() if gap}

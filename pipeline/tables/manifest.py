@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..core.errors import DataError
-from .task_names import CLASSIFICATION
+from ..tasks import TASKS, UNNAMED, noted
 
 SPLITS = ("train", "val", "test")
 # The split, in a source, of examples of another domain without labels. They are in a table of their
@@ -33,13 +33,13 @@ def write_manifest(
     kind: str,
     path: Path,
     origins: dict[str, str] | None = None,
-    task: str = CLASSIFICATION,
+    task: str = UNNAMED,
 ) -> None:
     """Write the manifest; in its metadata kind and task, and where splits come from."""
     table = pa.Table.from_pandas(manifest, preserve_index=False)
     notes = {KIND: kind.encode(), ORIGINS: json.dumps(origins or {}).encode()}
-    if task != CLASSIFICATION:
-        notes[TASK] = task.encode()
+    if named := noted(task):
+        notes[TASK] = named.encode()
     pq.write_table(table.replace_schema_metadata((table.schema.metadata or {}) | notes), path)
 
 
@@ -56,9 +56,15 @@ def task_in(path: Path) -> str:
     """What is to be learned; a manifest of before there were other tasks has one label an example.
 
     Raises:
-        DataError: as `read_manifest`.
+        DataError: as `read_manifest`, or this version has no such task.
     """
-    return _notes(path).get(TASK, CLASSIFICATION.encode()).decode()
+    task = _notes(path).get(TASK, UNNAMED.encode()).decode()
+    if task not in TASKS:
+        raise DataError(
+            f"{path} is of the task {task!r:.40}, and this Headstart has {', '.join(TASKS)}; run"
+            " the ingest stage again"
+        )
+    return task
 
 
 def origins_in(path: Path) -> dict[str, str]:

@@ -25,7 +25,7 @@ from ..heads.head import (
 from ..heads.hyperparameters import Hyperparameters
 from ..heads.trained import Figures, Schedule
 from ..tables.features import Split, view_0
-from ..tables.task_names import CLASSIFICATION
+from ..tasks import UNNAMED
 from . import coral
 
 Doubles = npt.NDArray[np.float64]
@@ -104,7 +104,7 @@ def trained(source: Source) -> Way:
     if one.head is None or one.kept is None:
         raise TrainingError(f"a head was {one.status}; lower train.learning_rate")
     logits, weights = one.head.logits(source.val.features), source.schedule.class_weights
-    calibration = calibrated(logits, source.val.labels, CLASSIFICATION, weights)
+    calibration = calibrated(logits, source.val.labels, UNNAMED, weights)
     head = refit(one, source.train, source.val, *of_head[1:]) if source.refit else one.head
     head, judge = (with_priors(each, calibration) for each in (head, one.head))
     return Way(source, head, judge, one.kept, calibration)

@@ -45,7 +45,7 @@ from ..tables.features import Split
 from ..tables.manifest import groups as groups_of
 from ..tables.manifest import kind_in, read_manifest, task_in
 from ..tables.power import raised
-from ..tables.task_names import CLASSIFICATION
+from ..tasks import TASKS, UNNAMED
 from .quick_head import DECAYS, decays_for, quick_heads, units_for
 
 Floats = npt.NDArray[np.float32]
@@ -225,7 +225,7 @@ def probed(
     power: float,
     counts: bool,
     milliseconds: float,
-    task: str = CLASSIFICATION,
+    task: str = UNNAMED,
     confidence: float = 0.95,
 ) -> Candidate:
     """A candidate by cross-validation, with the penalty of its lowest loss.
@@ -254,7 +254,8 @@ def probed(
     penalties = [decay * shorter for decay in decays]
     losses = np.full((len(decays), len(labels)), np.inf)
     # What the score is made of: whether an answer is right, or the answer.
-    kept = np.zeros((len(decays), len(labels), 1 if task == CLASSIFICATION else classes))
+    of_right = TASKS[task].measure == "accuracy"
+    kept = np.zeros((len(decays), len(labels), 1 if of_right else classes))
     for fold in range(FOLDS):
         asked = held_out == fold
         learnt, none = _rows(features, labels, ~asked), _rows(features, labels, asked & ~asked)
@@ -264,14 +265,14 @@ def probed(
                 continue
             logits = trained.head.logits(features[asked])
             losses[number, asked] = example_losses(task, logits, labels[asked], units)
-            if task == CLASSIFICATION:
+            if of_right:
                 logits = (logits.argmax(axis=1) == labels[asked])[:, None]
             kept[number, asked] = logits
     # An example of which no label is known says nothing of any candidate.
     known = ~np.isnan(losses).all(axis=0)
     losses, of_known = losses[:, known], np.unique(groups[known], return_inverse=True)[1]
     best = int(losses.mean(axis=1).argmin())
-    if task == CLASSIFICATION:
+    if of_right:
         score = accuracy(kept[best, :, 0] == 1, confidence, groups)
     else:
         score = judged(task, kept[best], labels, confidence, groups)

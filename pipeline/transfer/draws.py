@@ -9,7 +9,6 @@ import numpy.typing as npt
 from ..evaluation import comparing, metrics
 from ..heads.head import Floats
 from ..tables.features import Split
-from ..tables.task_names import CLASSIFICATION
 
 Array = npt.NDArray[np.float64]
 
@@ -69,11 +68,11 @@ def measured(
         confidence: of the interval.
         groups: the group of each example; without it each is one of its own.
     """
-    if task == CLASSIFICATION:
+    measure, mean, resampled = comparing.measure(task), 0.0, np.zeros(RESAMPLES)
+    if measure == "accuracy":
         right = np.stack([one.argmax(axis=1) == val.labels for one in answers])
         return interval(right, confidence, groups)
     of_draw, of_example = _drawn_anew(len(answers), len(val.labels), groups)
-    measure, mean, resampled = comparing.measure(task), 0.0, np.zeros(RESAMPLES)
     for number, one in enumerate(answers):
         weigh = comparing.weigh(task, one, val.labels)
         mean += comparing.value(task, one, val.labels) / len(answers)

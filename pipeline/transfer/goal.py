@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ..heads.head import Head
 from ..heads.losses import OF_NUMBERS, Units, loss_for
-from ..tables.task_names import CLASSIFICATION
+from ..tasks import UNNAMED
 
 
 @dataclass(frozen=True)
@@ -53,4 +53,4 @@ class Goal:
         return head if self.units is None else self.units.undone(head)
 
 
-CLASSES = Goal(CLASSIFICATION, "softmax")
+CLASSES = Goal(UNNAMED, "softmax")

@@ -14,7 +14,7 @@ from ..heads.hyperparameters import from_used
 from ..heads.losses import Units, loss_for
 from ..heads.trained import Schedule, Trained
 from ..tables.features import Split
-from ..tables.task_names import REGRESSION
+from ..tasks import TASKS
 
 DECAYS = np.geomspace(1e-4, 10, 11).tolist()  # L2 penalties that a probe may have
 # Stronger penalties, for regression: many features may each carry little.
@@ -23,8 +23,8 @@ LOSS_OF_NUMBERS = "squared"
 
 
 def decays_for(task: str, usual: Sequence[float]) -> list[float]:
-    """The penalties to try: the usual ones, and for numbers stronger ones beside them."""
-    return [*usual, *STRONG] if task == REGRESSION else list(usual)
+    """The penalties to try: the usual ones, and for ridge regression stronger ones beside them."""
+    return [*usual, *STRONG] if TASKS[task].probe == "ridge" else list(usual)
 
 
 def quick_heads(
@@ -45,12 +45,13 @@ def quick_heads(
         decays: the penalties.
         counts: whether the features are counts of terms.
     """
-    optimizer = "ridge" if task == REGRESSION else "lbfgs"
-    choices = [from_used({"optimizer": optimizer, "weight_decay": decay}) for decay in decays]
+    choices = [
+        from_used({"optimizer": TASKS[task].probe, "weight_decay": decay}) for decay in decays
+    ]
     weights, loss = np.ones(outputs, np.float32), loss_for(task, LOSS_OF_NUMBERS)
     return fit_heads(rows, val, choices, Schedule(1, 1, 0, weights, counts, loss), "cpu")
 
 
 def units_for(task: str, labels: npt.NDArray[Any]) -> Units | None:
     """The units in which the losses of numbers are told; None for labels."""
-    return Units.of(LOSS_OF_NUMBERS, labels) if task == REGRESSION else None
+    return None if TASKS[task].probabilities else Units.of(LOSS_OF_NUMBERS, labels)

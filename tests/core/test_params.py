@@ -141,24 +141,33 @@ def test_the_page_of_parameters_has_each_with_its_default() -> None:
     ("changes", "words"),
     [
         ({"ingest.task": "ranking"}, r"ingest\.task is 'ranking'"),
-        ({"ingest.targets": ["age"]}, "targets are of the tasks multilabel and regression"),
+        (
+            {"ingest.targets": ["age"], "ingest.source": "csv"},
+            "is not for ingest.task classification",
+        ),
         ({"ingest.targets": ["a|b"], "ingest.task": "multilabel"}, r"should have no \|"),
         (
             {"ingest.targets": ["a", "a"], "ingest.task": "regression", "ingest.source": "csv"},
             "targets names a column twice",
         ),
         ({"ingest.targets": ["a"], "ingest.task": "regression"}, "targets are columns of a table"),
-        ({"train.loss": "huber"}, r"train\.loss huber is of numbers"),
+        ({"train.loss": "huber"}, r"train\.loss is huber, which is not for ingest\.task class"),
         (
             {"ingest.task": "regression", "train.optimizer": ["ridge", "nearest_mean"]},
-            "nearest_mean is of classes",
+            r"which is not for ingest\.task regression; set it to",
         ),
         (
             {"ingest.task": "regression", "train.optimizer": "ridge", "train.loss": "huber"},
             "ridge solves for the squared loss",
         ),
-        ({"ingest.task": "regression", "train.label_smoothing": 0.1}, "label_smoothing is of"),
-        ({"ingest.task": "regression", "train.class_weights": "balanced"}, "are of classes"),
+        (
+            {"ingest.task": "regression", "train.label_smoothing": 0.1},
+            "label_smoothing is 0.1, which is not",
+        ),
+        (
+            {"ingest.task": "regression", "train.class_weights": "balanced"},
+            "class_weights is balanced, which is not",
+        ),
         ({"evaluate.coverage": 1.0}, r"evaluate\.coverage is 1\.0"),
     ],
 )

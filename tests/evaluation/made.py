@@ -7,9 +7,10 @@ from pipeline.core.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST
 from pipeline.heads.description import Calibration, HeadDescription
 from pipeline.heads.head import Head, save_head
 from pipeline.heads.hyperparameters import from_used
-from pipeline.tables import targets
 from pipeline.tables.features import write_shards
 from pipeline.tables.manifest import TARGET, write_manifest
+from pipeline.tasks.multilabel.targets import joined
+from pipeline.tasks.regression.targets import shown
 
 SPLITS = ["train", "train", "val", "test"]
 RIDGE = {"optimizer": "ridge", "weight_decay": 0.1}
@@ -37,12 +38,13 @@ def measured(examples: int = 120, outputs: int = 1, seed: int = 0):
 def make(task: str, names: list[str], features, values) -> None:
     """The manifest, the features and a head that has seen what tells the values."""
     count, outputs = values.shape
+    text = joined if task == "multilabel" else shown
     digests = [f"{7919 * number % 256:02x}{number:062x}" for number in range(count)]
     manifest = pd.DataFrame(
         {
             "digest": digests,
             "path": [f"data/raw/{number:04}.png" for number in range(count)],
-            "label": [targets.shown(names, row, task) for row in values],
+            "label": [text(names, row) for row in values],
             "split": [SPLITS[number % 4] for number in range(count)],
             "slice:camera": ["AB"[number // 7 % 2] for number in range(count)],
         }

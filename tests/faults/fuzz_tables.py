@@ -30,7 +30,7 @@ from pipeline.core.paths import MANIFEST, PARAMS, REFUSED
 from pipeline.ingest import ingest
 from pipeline.tables import targets
 from pipeline.tables.manifest import read_manifest, task_in
-from pipeline.tables.task_names import TASKS
+from pipeline.tasks import TASKS
 from tests.conftest import ROOT, Project
 
 TABLE = Path("data/raw/t.csv")

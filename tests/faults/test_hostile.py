@@ -42,7 +42,7 @@ from pipeline.store.places import default_folder
 from pipeline.store.vectors import FeatureStore
 from pipeline.tables import features
 from pipeline.tables.manifest import read_manifest
-from pipeline.tables.task_names import TASKS
+from pipeline.tasks import TASKS
 from tests.conftest import ROOT, Project
 from tests.helpers import picture_cases
 

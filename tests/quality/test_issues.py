@@ -10,9 +10,9 @@ from pipeline.core.params import ChecksParams
 from pipeline.core.paths import CHECKS, MANIFEST
 from pipeline.quality import held_out
 from pipeline.quality.few_examples import few_examples
-from pipeline.quality.label_issues_of_several import label_issues_of_several
-from pipeline.quality.number_issues import number_issues
 from pipeline.tables.manifest import GIVEN, read_manifest, write_manifest
+from pipeline.tasks.multilabel.issues import label_issues_of_several
+from pipeline.tasks.regression.issues import number_issues
 from tests.conftest import Project
 from tests.evaluation.made import LABELS, make
 
@@ -156,7 +156,7 @@ def test_the_stage_speaks_of_numbers(project, capsys) -> None:
     checks()
     said = capsys.readouterr().out
     assert "checks: 1 target issue: data/raw/0005.png (500, or " in said
-    assert "checks: no numbers with fewer than 10 training " in said
+    assert "checks: no targets with fewer than 10 training " in said
     assert not found("drift")["drifted"].any()
     shifted[3::4] += 1  # the test examples
     prepared("regression", ["age"], shifted, values)

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +11,8 @@ from pipeline.core.params import IngestParams
 from pipeline.sources import splits
 from pipeline.sources.checked import Checked
 from pipeline.sources.found import Found
-from pipeline.tables.labels import missing
 from pipeline.tables.manifest import origins_in, write_manifest
+from pipeline.tables.targets import lacking
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 DRAWN = {"0": "test", "1": "test", "2": "test", "3": "train", "4": "train", "10": "val"}
@@ -94,6 +95,7 @@ def test_an_example_follows_its_group_to_where_the_source_placed_that():
     assert told == {"val": "drawn", "test": "given"}
 
 
-def test_missing_names_each_label_that_a_split_lacks() -> None:
+def test_each_label_that_a_split_lacks_is_named() -> None:
     rows = [("ant", "train"), ("ant", "test"), ("bee", "train"), ("bee", "val"), ("bee", "test")]
-    assert missing(rows) == {"val": ["ant"]}
+    manifest = pd.DataFrame(rows, columns=["label", "split"])
+    assert lacking("classification", manifest) == {"val": ["ant"]}

@@ -38,7 +38,6 @@ from pipeline.rank import rank
 from pipeline.serving.classifier import Classifier
 from pipeline.tables.features import read_splits
 from pipeline.tables.manifest import read_manifest
-from pipeline.tables.task_names import MULTILABEL, REGRESSION
 from pipeline.train import train
 from pipeline.transfer.comparison import folds, probed
 from pipeline.transfer.finetuning import UNMEASURED, train_network
@@ -49,13 +48,13 @@ from tests.conftest import SMALL
 from tests.evaluation.made import LABELS, labelled, make, measured
 from tests.transfer import test_finetuning as tiny
 
-TASKS = (MULTILABEL, REGRESSION)
+TASKS = ("multilabel", "regression")
 of_both = pytest.mark.parametrize("task", TASKS)
 
 
 def made(task):
     """A project up to a head; the features tell what is learned, but for noise."""
-    if task == MULTILABEL:
+    if task == "multilabel":
         features, values = labelled(160, unknown=0.1)
         make(task, LABELS, features, values)
     else:
@@ -90,7 +89,7 @@ def test_the_curve_is_by_examples_in_all_and_shows_the_tasks_measure(project, ta
 
 
 def test_a_head_of_another_task_is_refused(project):
-    made(REGRESSION)
+    made("regression")
     document = json.loads(HEAD.read_text())
     del document["task"]
     HEAD.write_text(json.dumps(document))
@@ -118,7 +117,7 @@ def pictures(request, project, small_backbone):
         told = {"red": int(red), "blue": known, "covered": 1000 + high * (int(red) + int(blue))}
         rows.append({"path": f"{number}.png", **told})
     pd.DataFrame(rows).to_csv("data/raw/labels.csv", index=False)
-    columns = {MULTILABEL: ["red", "blue"], REGRESSION: ["covered"]}[request.param]
+    columns = {"multilabel": ["red", "blue"], "regression": ["covered"]}[request.param]
     project.set(**{"ingest.source": "csv", "ingest.path": "data/raw", "ingest.targets": columns})
     project.set(**{"ingest.task": request.param, "augment.views": 0, "train.weight_decay": 30.0})
     project.set(**{"finetune.epochs": 3, "finetune.blocks": 1, "finetune.batch_size": 8})
@@ -131,7 +130,7 @@ def pictures(request, project, small_backbone):
 @pytest.mark.slow
 @pytest.mark.parametrize("pictures", TASKS, indirect=True)
 def test_a_finetuned_network_that_is_better_answers_from_its_bundle(pictures, project, capsys):
-    if pictures == MULTILABEL:
+    if pictures == "multilabel":
         project.set(**{"train.class_weights": "balanced", "finetune.epochs": 6})
         train()
     finetune()
@@ -140,10 +139,10 @@ def test_a_finetuned_network_that_is_better_answers_from_its_bundle(pictures, pr
     assert report["taken"] is True
     assert of_val["finetuned"]["loss"] < of_val["frozen"]["loss"]
     assert set(report["test"]["refit"]) == {"loss", measure, "low", "high"}
-    score = "val_r2" if pictures == REGRESSION else "val_accuracy"
+    score = "val_r2" if pictures == "regression" else "val_accuracy"
     assert list(curve.columns)[-2:] == ["val_loss", score]
     assert curve["val_loss"].min() == curve["val_loss"][report["epoch"]]
-    word = "R²" if pictures == REGRESSION else "accuracy"
+    word = "R²" if pictures == "regression" else "accuracy"
     assert f"{word} {curve[score][0]:.4f} and {curve[score][report['epoch']]:.4f}" in (
         capsys.readouterr().out
     )
@@ -154,7 +153,7 @@ def test_a_finetuned_network_that_is_better_answers_from_its_bundle(pictures, pr
     manifest, classifier = read_manifest(MANIFEST), Classifier(BEST)
     test = manifest[manifest["split"] == "test"]
     answers = [classifier.answer(Path(path).read_bytes()) for path in test["path"]]
-    if pictures == REGRESSION:
+    if pictures == "regression":
         given = np.array([answer.numbers for answer in answers])
         told = test[["target:covered"]].to_numpy()
         r2 = 1 - np.square(given - told).sum() / np.square(told - told.mean()).sum()
@@ -163,7 +162,7 @@ def test_a_finetuned_network_that_is_better_answers_from_its_bundle(pictures, pr
         shares = np.array([answer.probabilities for answer in answers])
         logits = np.log(shares / (1 - shares)).astype(np.float32)
         told = test[["target:red", "target:blue"]].to_numpy()
-        value = comparing.value(MULTILABEL, logits, told)
+        value = comparing.value("multilabel", logits, told)
         assert value == pytest.approx(report["test"]["refit"][measure], abs=0.01)
 
 
@@ -194,7 +193,7 @@ def test_a_learning_rate_means_the_same_whatever_numbers_are_measured_in(project
         some = [tiny.labelled("data/raw/light", count, seed) for count, seed in ((24, 1), (10, 2))]
         for one in some:
             object.__setattr__(one, "labels", unit * (5.0 + one.labels[:, None]))
-        goal = Goal.of(REGRESSION, "squared", some[0].labels)
+        goal = Goal.of("regression", "squared", some[0].labels)
         train_on, val = (one.towards(goal) for one in some)
         network = tiny.tiny(outputs=1)
         recipe = Recipe(**vars(tiny.RECIPE) | {"class_weights": (1.0,), "loss": goal.loss})
@@ -236,17 +235,17 @@ def test_a_batch_costs_what_the_losses_of_heads_say(loss):
 def test_each_example_has_its_loss():
     logits = np.array([[0.0, 2.0], [1.0, -1.0]], np.float32)
     several = np.array([[1.0, np.nan], [np.nan, np.nan]])
-    assert comparing.example_losses(MULTILABEL, logits, several)[0] == pytest.approx(np.log(2))
-    assert np.isnan(comparing.example_losses(MULTILABEL, logits, several)[1])
+    assert comparing.example_losses("multilabel", logits, several)[0] == pytest.approx(np.log(2))
+    assert np.isnan(comparing.example_losses("multilabel", logits, several)[1])
     numbers = np.array([[10.0, 2.0], [12.0, 2.0]])
     units = losses.Units(np.array([0.0, 0.0]), np.array([10.0, 1.0]))
-    found = comparing.example_losses(REGRESSION, logits, numbers, units)
+    found = comparing.example_losses("regression", logits, numbers, units)
     np.testing.assert_allclose(found, [(1**2 / 2 + 0) / 2, (1.1**2 / 2 + 3**2 / 2) / 2], rtol=1e-6)
 
 
 @of_both
 def test_candidates_are_judged_by_examples_that_heads_have_not_seen(task):
-    if task == MULTILABEL:
+    if task == "multilabel":
         features, values = labelled(150, unknown=0.2)
         values[0] = np.nan
     else:
@@ -258,18 +257,18 @@ def test_candidates_are_judged_by_examples_that_heads_have_not_seen(task):
     noise = np.random.default_rng(5).standard_normal((150, 200)).astype(np.float32)
     how = values, held_out, np.arange(150) // 2, 1.0, False, 1.0, task
     of_noise, telling = probed("noise", [noise], *how), probed("told", [features], *how)
-    nothing = np.log(2) - 0.1 if task == MULTILABEL else 0.45  # half the variance
+    nothing = np.log(2) - 0.1 if task == "multilabel" else 0.45  # half the variance
     assert of_noise.losses.mean() > nothing - 0.15
     assert telling.losses.mean() < 0.8 * of_noise.losses.mean()
     assert telling.score.value > max(of_noise.score.value, 0.7)
-    assert len(telling.losses) == 150 - (task == MULTILABEL)  # one that nothing is known of
+    assert len(telling.losses) == 150 - (task == "multilabel")  # one that nothing is known of
 
 
 def test_answers_of_labels_are_judged_by_their_order_alone():
     logits = np.array([[3.0], [2.0], [1.0], [0.0]], np.float32)
     labels = np.array([[1.0], [0.0], [1.0], [np.nan]])
     expected = (1 + 2 / 3) / 2
-    found = comparing.judged(MULTILABEL, logits, labels, 0.95)
+    found = comparing.judged("multilabel", logits, labels, 0.95)
     assert found.value == pytest.approx(expected)
     assert found.low < found.value <= found.high
-    assert comparing.value(MULTILABEL, 5 * logits - 7, labels) == pytest.approx(expected)
+    assert comparing.value("multilabel", 5 * logits - 7, labels) == pytest.approx(expected)

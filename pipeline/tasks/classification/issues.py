@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..core import memory
-from ..core.params import ChecksParams
-from ..heads.head import probabilities
-from .held_out import FOLDS, Floats, Integers, folds_of, predicted
+from ...core import memory
+from ...core.params import ChecksParams
+from ...heads.head import probabilities
+from ...quality.held_out import FOLDS, Floats, Integers, folds_of, predicted
 
 Doubles = npt.NDArray[np.float64]
 
@@ -32,17 +32,21 @@ MOST_SCORES = 4_000_000
 BYTES_A_SCORE = 28  # in use at once: scores, what is wanted and probabilities, in several forms
 
 
-def require_memory(examples: int, classes: int) -> None:
-    """See that the machine can hold a score of each class for each example.
+class LabelIssues:
+    """Answers what `Issues` asks."""
 
-    Raises:
-        DataError: it cannot.
-    """
-    memory.require(
-        BYTES_A_SCORE * examples * classes,
-        f"checks: label issues of {examples:,} examples of {classes:,} classes",
-        "take a machine with more memory, or put fewer examples or classes into the project",
-    )
+    def require_memory(self, manifest: pd.DataFrame) -> None:
+        """A score of each class for each example."""
+        examples, classes = len(manifest), manifest["label"].nunique()
+        memory.require(
+            BYTES_A_SCORE * examples * classes,
+            f"checks: label issues of {examples:,} examples of {classes:,} classes",
+            "take a machine with more memory, or put fewer examples or classes into the project",
+        )
+
+    def find(self, rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> pd.DataFrame:
+        """As `label_issues`."""
+        return label_issues(rows, features, settings)
 
 
 def label_issues(rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> pd.DataFrame:
@@ -149,3 +153,6 @@ def wrong(given: Doubles, share: float, classes: int) -> Doubles:
     drawn = share * (1 - given) / max(classes - 1, 1)
     probable: Doubles = drawn / np.maximum((1 - share) * given + drawn, 1e-300)
     return probable
+
+
+PART = LabelIssues()

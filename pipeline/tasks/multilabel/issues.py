@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..core.params import ChecksParams
-from .held_out import Floats, Integers, folds_of, predicted
-from .label_issues import ENOUGH, EXPECTED, MOST_SCORES, ROUNDS, STARTS, wrong
+from ...core.params import ChecksParams
+from ...quality.held_out import Floats, Integers, folds_of, predicted
+from ...tables.targets import of, target_names
+from ..classification.issues import ENOUGH, EXPECTED, MOST_SCORES, ROUNDS, STARTS, wrong
 
 Doubles = npt.NDArray[np.float64]
 
@@ -25,6 +26,19 @@ LEAST_GAIN = 0.2
 # From this probability on that a label is wrong, it is an issue: there are more to judge by mistake
 # than where an example has one label.
 LEAST_WRONG = 0.35
+
+
+class LabelIssues:
+    """Answers what `Issues` asks."""
+
+    def require_memory(self, manifest: pd.DataFrame) -> None:
+        """Nothing that other stages do not need too."""
+
+    def find(self, rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> pd.DataFrame:
+        """As `label_issues_of_several`."""
+        names = target_names(rows)
+        given = of(rows, names).astype(np.float64)
+        return label_issues_of_several(rows, features, given, names, settings)
 
 
 def label_issues_of_several(
@@ -169,3 +183,6 @@ def _fitted(
         shift = np.clip((aa * second - ab * first) / determinant, -2, 2)
         slope, offset = np.maximum(slope + step, 1e-3), offset + shift
     return likelihood, np.stack([slope / unit, offset - slope * mean / unit], axis=1), share
+
+
+PART = LabelIssues()

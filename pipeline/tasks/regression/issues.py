@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..core.params import ChecksParams
-from .held_out import Floats, folds_of, predicted
+from ...core.params import ChecksParams
+from ...quality.held_out import Floats, folds_of, predicted
+from ...tables.targets import of, target_names
 
 Doubles = npt.NDArray[np.float64]
 
@@ -23,6 +24,19 @@ HALF, MOST = 0.6745, 1.6449
 FAR = 6.0
 # Of fewer examples the spread of the residuals is hardly known.
 LEAST_EXAMPLES = 20
+
+
+class NumberIssues:
+    """Answers what `Issues` asks."""
+
+    def require_memory(self, manifest: pd.DataFrame) -> None:
+        """Nothing that other stages do not need too."""
+
+    def find(self, rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> pd.DataFrame:
+        """As `number_issues`."""
+        names = target_names(rows)
+        given = of(rows, names).astype(np.float64)
+        return number_issues(rows, features, given, names, settings)
 
 
 def number_issues(
@@ -87,3 +101,6 @@ def spreads(
     apart = np.where(judged, missed / max(usual, 1e-9), 0.0)
     predictions: Doubles = said[:, 0].astype(np.float64) * unit + middle
     return predictions, apart
+
+
+PART = NumberIssues()

@@ -8,6 +8,8 @@ import pytest
 
 from pipeline.core.errors import DataError
 from pipeline.tables import targets
+from pipeline.tasks.multilabel.targets import labels_in, presence
+from pipeline.tasks.regression.targets import number
 
 
 def manifest(splits: str, **columns: list[float]) -> pd.DataFrame:
@@ -32,7 +34,7 @@ def test_several_labels_and_numbers_are_columns() -> None:
     ("text", "found"), [("b|a", ["a", "b"]), (" a  b |c|c", ["a b", "c"]), ("one", ["one"])]
 )
 def test_labels_are_parted(text: str, found: list[str]) -> None:
-    assert targets.labels_in(text) == found
+    assert labels_in(text) == found
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,7 @@ def test_labels_are_parted(text: str, found: list[str]) -> None:
 )
 def test_what_is_no_list_of_labels(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        targets.labels_in(text)
+        labels_in(text)
 
 
 @pytest.mark.parametrize(
@@ -48,13 +50,13 @@ def test_what_is_no_list_of_labels(text: str, words: str) -> None:
     [("1", 1), ("0", 0), ("1.0", 1), ("True", 1), ("false", 0), (" 1 ", 1), ("", math.nan)],
 )
 def test_presence_of_a_label(text: str, value: float) -> None:
-    assert targets.presence("sun", text) == pytest.approx(value, nan_ok=True)
+    assert presence("sun", text) == pytest.approx(value, nan_ok=True)
 
 
 @pytest.mark.parametrize("text", ["2", "0.5", "yes", "-1", "01"])
 def test_what_is_neither_there_nor_absent(text: str) -> None:
     with pytest.raises(ValueError, match=r"the label sun is .* where 1, 0 or nothing is expected"):
-        targets.presence("sun", text)
+        presence("sun", text)
 
 
 @pytest.mark.parametrize(
@@ -70,23 +72,31 @@ def test_what_is_neither_there_nor_absent(text: str) -> None:
 )
 def test_what_is_no_number(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        targets.number("age", text)
-    assert targets.number("age", " 1e3 ") == 1000
+        number("age", text)
+    assert number("age", " 1e3 ") == 1000
+
+
+def require(task: str, table: pd.DataFrame) -> None:
+    targets.of_task(task).require(table, "here")
 
 
 def test_what_cannot_be_learned_is_refused() -> None:
     with pytest.raises(DataError, match=r"target is 2 in all 2 training examples"):
-        targets.require(manifest("tte", target=[2, 2, 3]), "regression", "here")
+        require("regression", manifest("tte", target=[2, 2, 3]))
     with pytest.raises(DataError, match=r"no training example has the label sun"):
-        targets.require(manifest("tte", sun=[0, 0, 1], rain=[0, 1, 1]), "multilabel", "here")
+        targets.of_task("multilabel").require(
+            manifest("tte", sun=[0, 0, 1], rain=[0, 1, 1]), "here"
+        )
     with pytest.raises(DataError, match=r"no training example lacks the label rain"):
-        targets.require(manifest("tte", sun=[0, 1, 1], rain=[math.nan, 1, 1]), "multilabel", "here")
-    targets.require(manifest("tte", sun=[0, 1, 1], rain=[1, 0, 1]), "multilabel", "here")
+        targets.of_task("multilabel").require(
+            manifest("tte", sun=[0, 1, 1], rain=[math.nan, 1, 1]), "here"
+        )
+    require("multilabel", manifest("tte", sun=[0, 1, 1], rain=[1, 0, 1]))
 
 
 def test_measured_values_are_no_classes() -> None:
     table = manifest("t" * 30).assign(label=[f"{value / 7:.4f}" for value in range(30)])
     with pytest.raises(DataError, match=r"30 different numbers .* set ingest.task to regression"):
-        targets.require(table, "classification", "here")
+        require("classification", table)
     digits = manifest("t" * 60).assign(label=[str(value % 30) for value in range(60)])
-    targets.require(digits, "classification", "here")
+    require("classification", digits)

@@ -1,0 +1,37 @@
+"""Label issues of a task: what its part `issues` answers."""
+
+from typing import Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ..core.params import ChecksParams
+from ..tasks import part
+
+
+class Issues(Protocol):
+    """How a task finds labels, or numbers, that are probably wrong."""
+
+    def require_memory(self, manifest: pd.DataFrame) -> None:
+        """See that the machine can look for them.
+
+        Raises:
+            DataError: it cannot.
+        """
+
+    def find(
+        self, rows: pd.DataFrame, features: npt.NDArray[np.float32], settings: ChecksParams
+    ) -> pd.DataFrame:
+        """A row an issue, the most doubtful first: `path`, `split`, `label`, `suggested`, and more.
+
+        Args:
+            rows: as `originals` gives them, n of them.
+            features: [n, d].
+            settings: from where on a label is an issue, and what draws the folds.
+        """
+
+
+def of_task(task: str) -> Issues:
+    """What the task of that name brings for its label issues."""
+    return cast(Issues, part(task, "issues"))

@@ -1,0 +1,56 @@
+"""The class of each example: it is the manifest's label, so there are no columns of targets."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from ...core.errors import DataError
+from ...tables.labels import class_names
+from ...tables.targets import stop_at_numbers
+
+
+class ClassTargets:
+    """Answers what `Targets` asks."""
+
+    def read(
+        self, label: str, columns: Sequence[str], cells: Sequence[str]
+    ) -> tuple[str, tuple[float, ...]]:
+        """The label as it is."""
+        return label, ()
+
+    def table(
+        self, labels: Sequence[str], values: Sequence[tuple[float, ...]], columns: Sequence[str]
+    ) -> dict[str, list[float]]:
+        """None."""
+        return {}
+
+    def require(self, manifest: pd.DataFrame, source: str) -> None:
+        """Two classes or more, each with a training example."""
+        labels = sorted(set(manifest["label"]))
+        stop_at_numbers(labels, len(manifest))
+        if len(labels) < 2:
+            raise DataError(
+                f"{source} holds examples of {len(labels)} class"
+                f" ({', '.join(labels) or 'none'}); a classifier needs two or more"
+            )
+        class_names(manifest)
+
+    def taught(
+        self, manifest: pd.DataFrame
+    ) -> tuple[pd.DataFrame, list[str], list[tuple[str, str]]]:
+        """Without the classes that no training example has, and their examples."""
+        rest = set(manifest["label"][manifest["split"] == "train"])
+        out = sorted(set(manifest["label"]) - rest)
+        if not out or not rest:
+            return manifest, [], []
+        stays = manifest["label"].isin(rest)
+        gone = manifest[["path", "label"]][~stays].itertuples(index=False)
+        why = [(path, f"no training example is labelled {label}") for path, label in gone]
+        return manifest[stays].reset_index(drop=True), out, why
+
+    def counts(self, manifest: pd.DataFrame) -> pd.DataFrame:
+        """The examples of each class."""
+        return manifest.groupby(["label", "split"]).size().unstack(fill_value=0)
+
+
+PART = ClassTargets()

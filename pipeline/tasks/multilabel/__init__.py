@@ -1,0 +1,17 @@
+"""Several labels of each example, or none; some may be unknown."""
+
+from ..record import Task
+
+TASK = Task(
+    name="multilabel",
+    noun="label",
+    nouns="labels",
+    truth="label",
+    activation="sigmoid",
+    losses=("binary",),
+    answers=("labels", "probabilities"),
+    measure="mean_average_precision",
+    only="exact_match",
+    conformal=None,
+    lacks=frozenset({"adapt.run", "federated", "train.loss"}),
+)

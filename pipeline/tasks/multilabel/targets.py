@@ -1,0 +1,133 @@
+"""The labels of each example: a text in which they are separated, or a column a label."""
+
+import math
+import re
+from collections.abc import Sequence
+
+import pandas as pd
+
+from ...core.errors import DataError
+from ...tables.labels import ALL_AT_MOST, listed
+from ...tables.manifest import TARGET
+from ...tables.targets import of, stop_at_numbers, target_names
+from ..record import SEPARATOR
+
+# What a table has where a label is there, and where it is not.
+YES = re.compile(r"1(\.0*)?|true", re.IGNORECASE)
+NO = re.compile(r"0(\.0*)?|false", re.IGNORECASE)
+CELLS = {"1": 1.0, "0": 0.0, "": math.nan}  # as most tables have them
+
+
+class LabelTargets:
+    """Answers what `Targets` asks."""
+
+    def read(
+        self, label: str, columns: Sequence[str], cells: Sequence[str]
+    ) -> tuple[str, tuple[float, ...]]:
+        """The labels as one text, and of columns whether each is there (1, 0 or NaN)."""
+        if not columns:
+            return SEPARATOR.join(labels_in(label)), ()
+        values = tuple(presence(name, text) for name, text in zip(columns, cells, strict=True))
+        if all(map(math.isnan, values)):
+            raise ValueError("none of its labels is known")
+        return joined(columns, values), values
+
+    def table(
+        self, labels: Sequence[str], values: Sequence[tuple[float, ...]], columns: Sequence[str]
+    ) -> dict[str, list[float]]:
+        """The columns of `read`, or one for each label that stands in any text."""
+        if columns:
+            return {name: [of_one[n] for of_one in values] for n, name in enumerate(columns)}
+        of_each = [set(text.split(SEPARATOR)) for text in labels]
+        names = sorted(set().union(*of_each))
+        return {name: [float(name in there) for there in of_each] for name in names}
+
+    def require(self, manifest: pd.DataFrame, source: str) -> None:
+        """Training examples that have each label, and such that lack it."""
+        if not (manifest["split"] == "train").any():
+            raise DataError("there is no training example; check ingest.shares or the folders")
+        known = target_names(manifest)
+        stop_at_numbers(known, int((of(manifest, known) == 1).sum()))
+        for words, absent in _absent(manifest).items():
+            noun, it = ("label", "it") if len(absent) == 1 else (f"{len(absent)} labels", "them")
+            raise DataError(
+                f"no training example {words} the {noun} {listed(absent, ALL_AT_MOST)}, so nothing"
+                f" can be learned of {it}; add such examples, try another ingest.seed, or leave"
+                f" {it} out (ingest.classes_without_training)"
+            )
+
+    def taught(
+        self, manifest: pd.DataFrame
+    ) -> tuple[pd.DataFrame, list[str], list[tuple[str, str]]]:
+        """Without the labels that no training example has, or that none lacks.
+
+        An example keeps the others, and is left out if none of these is known of it.
+        """
+        out = sorted({name for absent in _absent(manifest).values() for name in absent})
+        rest = [name for name in target_names(manifest) if name not in out]
+        if not out or not rest or not (manifest["split"] == "train").any():
+            return manifest, [], []
+        stays = manifest[[TARGET + name for name in rest]].notna().any(axis=1)
+        why = "of no label that can be learned is it known"
+        kept = manifest[stays].reset_index(drop=True)
+        kept = kept.drop(columns=[TARGET + name for name in out])
+        kept["label"] = [joined(rest, values) for values in of(kept, rest).tolist()]
+        return kept, out, [(path, why) for path in manifest["path"][~stays]]
+
+    def counts(self, manifest: pd.DataFrame) -> pd.DataFrame:
+        """The examples that have each label."""
+        names = target_names(manifest)
+        values = manifest[[TARGET + name for name in names]].set_axis(names, axis="columns")
+        return (values == 1).groupby(manifest["split"]).sum().T
+
+
+def labels_in(text: str) -> list[str]:
+    """The labels of an example, sorted, of a text in which they are separated.
+
+    Raises:
+        ValueError: why it is no list of labels.
+    """
+    labels = [" ".join(label.split()) for label in text.split(SEPARATOR)]
+    if not any(labels):
+        raise ValueError(
+            "an empty list of labels; to say that an example has none, give each label a column"
+            " (ingest.targets)"
+        )
+    if not all(labels):
+        raise ValueError(f"an empty label beside a {SEPARATOR} in {text!r:.80}")
+    return sorted(set(labels))
+
+
+def presence(name: str, text: str) -> float:
+    """Whether a label is there (1 or 0), of its cell in a table; NaN of an empty one.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text in CELLS:
+        return CELLS[text]
+    text = text.strip()
+    if not text or text.casefold() == "nan":
+        return math.nan
+    if YES.fullmatch(text) or NO.fullmatch(text):
+        return float(YES.fullmatch(text) is not None)
+    raise ValueError(f"the label {name} is {text!r:.40}, where 1, 0 or nothing is expected")
+
+
+def joined(names: Sequence[str], values: Sequence[float]) -> str:
+    """The labels that are there, as the text that the manifest has as the label."""
+    return SEPARATOR.join(sorted(n for n, value in zip(names, values, strict=True) if value == 1))
+
+
+def _absent(manifest: pd.DataFrame) -> dict[str, list[str]]:
+    """The labels that no training example has, and those that none lacks, as far as there are."""
+    known, train = target_names(manifest), manifest[manifest["split"] == "train"]
+    values = of(train, known)
+    found = {
+        words: [n for n, col in zip(known, values.T, strict=True) if not (col == value).any()]
+        for value, words in ((1, "has"), (0, "lacks"))
+    }
+    return {words: absent for words, absent in found.items() if absent}
+
+
+PART = LabelTargets()

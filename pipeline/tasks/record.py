@@ -1,0 +1,62 @@
+"""What a task is, in plain values."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+SEPARATOR = "|"  # between the labels of an example
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task: words, loss, form of an answer, first measure, and what it cannot do.
+
+    `name` is that of its folder, and of `ingest.task`.
+    """
+
+    name: str
+    # In words: what an output of a head stands for, and what an example is labelled with.
+    noun: str  # "class"
+    nouns: str  # "classes"
+    truth: str  # "label"
+    # From logits to answers. With softmax an example has exactly one of the outputs, and its label
+    # is a position, [n]; else it has a value of each, [n, c].
+    activation: Literal["softmax", "sigmoid", "identity"]
+    # Of `heads/losses.py`; of several, `train.loss` names the one.
+    losses: tuple[str, ...]
+    # The attributes of a prediction that have a meaning: `headstart.Prediction`.
+    answers: tuple[str, ...]
+    # By which backbones, heads and models are compared.
+    measure: str
+    # One that `evaluate` writes for this task and for no other.
+    only: str
+    # What promises a coverage (conformal prediction): sets of classes, or intervals of numbers.
+    conformal: Literal["sets", "intervals"] | None
+    # The optimizer of linear probes, as `train.optimizer` has it.
+    probe: str = "lbfgs"
+    # Parameters that have to keep their default, or of which one value is not for this task, as
+    # `train.optimizer nearest_mean`; and `federated`.
+    lacks: frozenset[str] = frozenset()
+
+    def counted(self, outputs: int) -> str:
+        """So many outputs, in words."""
+        return f"{outputs} {self.noun if outputs == 1 else self.nouns}"
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether an example has exactly one of the outputs."""
+        return self.activation == "softmax"
+
+    @property
+    def probabilities(self) -> bool:
+        """Whether answers are probabilities, which are calibrated, and no numbers."""
+        return self.activation != "identity"
+
+    @property
+    def output(self) -> str:
+        """What the graph of a bundle calls its answer."""
+        return "probabilities" if self.probabilities else "numbers"
+
+    @property
+    def thresholds(self) -> bool:
+        """Whether each output has a threshold of its own from which on it is answered."""
+        return self.activation == "sigmoid"

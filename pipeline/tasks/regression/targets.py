@@ -1,0 +1,99 @@
+"""The numbers of each example: its label, or columns of a table."""
+
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ...core.errors import DataError
+from ...tables.manifest import TARGET
+from ...tables.targets import of, target_names
+
+COMMA = re.compile(r"[+-]?\d+,\d+")
+LARGEST = float(np.finfo(np.float32).max)
+# A number may lie so many standard deviations away from 0: a head is float32.
+FARTHEST = 1e5
+
+
+class NumberTargets:
+    """Answers what `Targets` asks."""
+
+    def read(
+        self, label: str, columns: Sequence[str], cells: Sequence[str]
+    ) -> tuple[str, tuple[float, ...]]:
+        """The numbers as a text, and themselves."""
+        texts, names = (cells, columns) if columns else ([label], [""])
+        values = tuple(number(name, text) for name, text in zip(names, texts, strict=True))
+        return shown(names, values), values
+
+    def table(
+        self, labels: Sequence[str], values: Sequence[tuple[float, ...]], columns: Sequence[str]
+    ) -> dict[str, list[float]]:
+        """The columns of `read`; a label that is a number is called target."""
+        names = columns or ["target"]
+        return {name: [of_one[n] for of_one in values] for n, name in enumerate(names)}
+
+    def require(self, manifest: pd.DataFrame, source: str) -> None:
+        """Training examples that differ in every number, by more than a head's digits."""
+        train = manifest[manifest["split"] == "train"]
+        if not len(train):
+            raise DataError("there is no training example; check ingest.shares or the folders")
+        names = target_names(manifest)
+        for name, column in zip(names, of(train, names).T, strict=True):
+            what = f"the target {name}" if len(names) > 1 else "the target"
+            if (column == column[0]).all():
+                raise DataError(
+                    f"{what} is {column[0]:g} in all {len(column)} training examples, so nothing"
+                    " can be learned of it"
+                )
+            if abs(column.mean()) > FARTHEST * column.std():
+                raise DataError(
+                    f"{what} varies by {column.std():.3g} around {column.mean():.10g},"
+                    " and a head's numbers keep seven digits; subtract a constant from the column"
+                )
+
+    def taught(
+        self, manifest: pd.DataFrame
+    ) -> tuple[pd.DataFrame, list[str], list[tuple[str, str]]]:
+        """All of it: numbers are never left out (`lacks`)."""
+        return manifest, [], []
+
+    def counts(self, manifest: pd.DataFrame) -> pd.DataFrame:
+        """The examples of which each number is known."""
+        names = target_names(manifest)
+        values = manifest[[TARGET + name for name in names]].set_axis(names, axis="columns")
+        return values.notna().groupby(manifest["split"]).sum().T
+
+
+def number(name: str, text: str) -> float:
+    """The number that a cell of a table holds.
+
+    Raises:
+        ValueError: it holds none, or one that nothing can be learned from.
+    """
+    text = text.strip()
+    what = f"the target {name}" if name else "the target"
+    if not text:
+        raise ValueError(f"{what} is empty")
+    try:
+        value = float(text.replace("_", "no digit"))  # Python itself reads 1_000
+    except ValueError:
+        hint = ""
+        if COMMA.fullmatch(text):
+            hint = f": write {text.replace(',', '.')}, with a point"
+        raise ValueError(f"{what} is {text!r:.40}, which is no number{hint}") from None
+    if not math.isfinite(value) or abs(value) > LARGEST:
+        raise ValueError(f"{what} is {text!r:.40}, which is no finite number of 32 bits")
+    return value
+
+
+def shown(names: Sequence[str], values: Sequence[float]) -> str:
+    """Numbers as the text that the manifest has as the label."""
+    if len(values) == 1:
+        return f"{values[0]:.6g}"
+    return ", ".join(f"{name}={value:.6g}" for name, value in zip(names, values, strict=True))
+
+
+PART = NumberTargets()
