@@ -124,6 +124,10 @@ class Desk:
         for lane in self._lanes:
             lane.threads.shutdown(cancel_futures=True)
 
+    def until(self) -> float:
+        """When an answer that is asked for now is too late, by the event loop's clock."""
+        return asyncio.get_running_loop().time() + self.limits.seconds
+
     async def answer(self, data: bytes, heat_map: bool, neighbours: int, until: float) -> Answer:
         """The answer, if it is there `until` then, by the event loop's clock."""
 

@@ -4,12 +4,11 @@ Who may come in is in `door.py`; how long a connection may keep silent in `conne
 taken in, and when it is answered, in `desk.py`.
 """
 
-import asyncio
 import base64
 import socket
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -160,21 +159,42 @@ def body_of(accepts: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
+class Figures:
+    """What `/metrics` shows of the answers."""
+
+    def __init__(self, desk: Desk) -> None:
+        """Count from nothing."""
+        self.registry = registry = CollectorRegistry()
+        self._answered = Counter(
+            "headstart_answers", "Answers, by HTTP status", ["status"], registry=registry
+        )
+        self._seconds = Histogram("headstart_seconds", "From arrival to answer", registry=registry)
+        waiting = Gauge("headstart_waiting", "Requests not yet answered", registry=registry)
+        waiting.set_function(lambda: desk.waiting)
+        reading = Gauge("headstart_reading", "Bodies not yet whole", registry=registry)
+        reading.set_function(lambda: len(desk.bodies))
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Count what is answered within, and how long it takes."""
+        start, status = time.monotonic(), 500
+        try:
+            yield
+            status = 200
+        except HTTPException as error:
+            status = error.status_code
+            raise
+        finally:
+            self._answered.labels(status).inc()
+            self._seconds.observe(time.monotonic() - start)
+
+
 def application(classifier: Classifier, limits: Limits, door: Door | None = None) -> FastAPI:
     """The web application that answers with `classifier`, opened to explain.
 
     Without a `door` it answers to the names of this machine alone.
     """
     desk = Desk(classifier, limits)
-    registry = CollectorRegistry()
-    answered = Counter(
-        "headstart_answers", "Answers, by HTTP status", ["status"], registry=registry
-    )
-    seconds = Histogram("headstart_seconds", "From arrival to answer", registry=registry)
-    waiting = Gauge("headstart_waiting", "Requests not yet answered", registry=registry)
-    waiting.set_function(lambda: desk.waiting)
-    reading = Gauge("headstart_reading", "Bodies not yet whole", registry=registry)
-    reading.set_function(lambda: len(desk.bodies))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -184,12 +204,28 @@ def application(classifier: Classifier, limits: Limits, door: Door | None = None
     # Its usual pages of documentation fetch their scripts from another site.
     app = FastAPI(title="Headstart", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.add_middleware(Guard, door=door or Door())
+    figures = Figures(desk)
+    _add_predict(app, desk, figures)
+    _add_about(app, desk, figures)
+    _add_training(app, desk)
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> Response:
+        return HTMLResponse(
+            PAGE.read_text(encoding="utf-8"), headers={"Content-Security-Policy": POLICY}
+        )
+
+    return app
+
+
+def _add_predict(app: FastAPI, desk: Desk, figures: Figures) -> None:
+    """`/predict`, which takes an example in."""
 
     @app.post(
         "/predict",
-        response_model=REPLIES[classifier.task],
+        response_model=REPLIES[desk.classifier.task],
         responses=PROBLEMS,
-        openapi_extra={"requestBody": body_of(classifier.kind.accepts)},
+        openapi_extra={"requestBody": body_of(desk.classifier.kind.accepts)},
     )
     async def predict(
         request: Request,
@@ -197,20 +233,15 @@ def application(classifier: Classifier, limits: Limits, door: Door | None = None
         neighbours: Annotated[int, Query(ge=0, le=MOST_NEIGHBOURS)] = 0,
     ) -> AnyReply:
         """What the model says of an example and, if wanted, an explanation."""
-        start = time.monotonic()
-        until = asyncio.get_running_loop().time() + limits.seconds
-        status = 500
-        try:
+        until = desk.until()
+        with figures.answering():
             async with desk.received(request, until) as data:
                 answer = await desk.answer(data, heat_map, neighbours, until)
-            status = 200
-            return reply(answer, classifier)
-        except HTTPException as error:
-            status = error.status_code
-            raise
-        finally:
-            answered.labels(status).inc()
-            seconds.observe(time.monotonic() - start)
+            return reply(answer, desk.classifier)
+
+
+def _add_about(app: FastAPI, desk: Desk, figures: Figures) -> None:
+    """`/health`, `/about` and `/metrics`, which describe the server."""
 
     @app.get("/health")
     async def health() -> Health:
@@ -220,22 +251,27 @@ def application(classifier: Classifier, limits: Limits, door: Door | None = None
     @app.get("/about")
     async def about() -> About:
         """What the server answers with."""
-        bundle = classifier.bundle
+        bundle = desk.classifier.bundle
         return About(
-            task=classifier.task,
-            classes=classifier.classes,
+            task=bundle.head.task,
+            classes=bundle.head.classes,
             backbone=bundle.backbone.name,
             weights=bundle.backbone.weights,
-            accepts=list(classifier.kind.accepts),
+            accepts=list(desk.classifier.kind.accepts),
             manifest=bundle.data.manifest,
             waiting=desk.waiting,
-            coverage=classifier.coverage,
+            coverage=desk.classifier.coverage,
         )
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Figures for Prometheus."""
-        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
+        found = generate_latest(figures.registry)
+        return Response(found, media_type="text/plain; version=0.0.4")
+
+
+def _add_training(app: FastAPI, desk: Desk) -> None:
+    """`/training`, which shows what an answer names as like the example."""
 
     @app.get(
         "/training/{number}",
@@ -249,21 +285,12 @@ def application(classifier: Classifier, limits: Limits, door: Door | None = None
         ] = False,
     ) -> Response:
         """A training example, small; where the server runs beside them."""
-        until = asyncio.get_running_loop().time() + limits.seconds
-        shown = await desk.thumbnail(number, until)
+        shown = await desk.thumbnail(number, desk.until())
         if beside:
             if shown.also is None:
                 raise HTTPException(404, "nothing is shown beside it")
             shown = shown.also
         return Response(shown.data, media_type=shown.media_type)
-
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def page() -> Response:
-        return HTMLResponse(
-            PAGE.read_text(encoding="utf-8"), headers={"Content-Security-Policy": POLICY}
-        )
-
-    return app
 
 
 def reply(answer: Answer, classifier: Classifier) -> AnyReply:
