@@ -30,9 +30,9 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from benchmarks.harness import ROOT, Project, table
 from pipeline.checks import checks
-from pipeline.core.files import digest
 from pipeline.core.params import ChecksParams
 from pipeline.core.paths import CHECKS, MANIFEST
+from pipeline.examples.files import digest
 from pipeline.heads.head import fit_temperature, probabilities
 from pipeline.kinds.image import decode
 from pipeline.quality.held_out import folds

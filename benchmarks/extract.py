@@ -34,7 +34,7 @@ from pipeline.backbones.engines.engine import Engine
 from pipeline.backbones.onnx_export import export
 from pipeline.core import params
 from pipeline.core.errors import DeviceError
-from pipeline.core.files import digest, read
+from pipeline.examples.files import digest, read
 from pipeline.kinds import Preprocessing
 from pipeline.kinds.image import preprocess, views
 from pipeline.kinds.image.views import ORIGINAL, View

@@ -35,7 +35,7 @@ from benchmarks.harness import (
     seconds,
     table,
 )
-from pipeline.core import files
+from pipeline.examples import files
 from pipeline.store.shared import SharedStore
 from pipeline.store.vectors import FeatureStore
 from tests.helpers import seaweed

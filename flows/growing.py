@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, TextIO
 from prefect import State, flow
 from prefect.states import Completed, Failed
 
-from pipeline.core import files
 from pipeline.core.errors import HeadstartError, ParamsError, RefusedError
+from pipeline.examples import files
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.predict import inside, rows, spelt
 from pipeline.serving.tables import columns_of

@@ -22,10 +22,11 @@ from dvc_data.hashfile.tree import Tree
 
 from pipeline import kinds
 from pipeline.backbones import engines
-from pipeline.core import files, params, rows
+from pipeline.core import params
 from pipeline.core.errors import RefusedError, RunError
 from pipeline.core.params import Params
 from pipeline.core.paths import MANIFEST, PLAN
+from pipeline.examples import files, rows
 from pipeline.kinds import Kind
 from pipeline.runners.wanted import every_view
 from pipeline.sources.checked import Checked, drop_repeats

@@ -14,7 +14,8 @@ if TYPE_CHECKING:  # pyproject.toml tells mypy that in a clone IN_WHEEL is false
     if IN_WHEEL:
         from .pipeline import kinds
         from .pipeline.backbones import engines
-        from .pipeline.core import command, errors, files, packages, params
+        from .pipeline.core import command, errors, packages, params
+        from .pipeline.examples import files
         from .pipeline.federated import join, site
         from .pipeline.serving import classifier, embedding, predict, server
         from .pipeline.sources import listing
@@ -22,7 +23,8 @@ if TYPE_CHECKING:  # pyproject.toml tells mypy that in a clone IN_WHEEL is false
     else:
         from pipeline import kinds
         from pipeline.backbones import engines
-        from pipeline.core import command, errors, files, packages, params
+        from pipeline.core import command, errors, packages, params
+        from pipeline.examples import files
         from pipeline.federated import join, site
         from pipeline.serving import classifier, embedding, predict, server
         from pipeline.sources import listing
@@ -31,7 +33,8 @@ else:
     ROOMS = {
         "kinds": ("kinds",),
         "backbones": ("engines",),
-        "core": ("command", "errors", "files", "packages", "params"),
+        "core": ("command", "errors", "packages", "params"),
+        "examples": ("files",),
         "federated": ("join", "site"),
         "serving": ("classifier", "embedding", "predict", "server"),
         "sources": ("listing",),

@@ -14,7 +14,7 @@ from .core import command, params
 from .core.errors import DataError
 from .core.params import Params
 from .core.paths import MANIFEST, REFUSED, TARGET
-from .core.rows import parted
+from .examples.rows import parted
 from .kinds import Kind
 from .sources.checked import check, drop_odd, drop_repeats, files_of, stamps, stop_if_changed
 from .sources.find import listing, stop_if_others_came, tables

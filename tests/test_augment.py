@@ -9,9 +9,10 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline import augment, kinds
-from pipeline.core import files, params
+from pipeline.core import params
 from pipeline.core.errors import DataError
 from pipeline.core.paths import CONTACT_SHEET, MANIFEST, PLAN
+from pipeline.examples import files
 from pipeline.kinds.image import preprocess, views
 from pipeline.kinds.image.contact_sheet import GAP, SHEET, TILE, _fitted, _words, contact_sheet
 from pipeline.kinds.image.parameters import Augment

@@ -20,9 +20,9 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from pipeline.checks import checks
 from pipeline.core.errors import DataError, StoreError
-from pipeline.core.files import digest
 from pipeline.core.params import ChecksParams
 from pipeline.core.paths import CHECKS, CHECKS_COUNTS, MANIFEST
+from pipeline.examples.files import digest
 from pipeline.kinds import image
 from pipeline.kinds.image import copies
 from pipeline.kinds.image.copies import IN_A_ROW, ROUNDING, SIDE, SIZES, fits, thumbnail

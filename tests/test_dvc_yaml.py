@@ -21,14 +21,10 @@ SWITCHED = {name: items for name, items in OPTIONAL.items() if items == f"${{{na
 STAGES = {name: entry.get("do", entry) for name, entry in ENTRIES.items()}
 KIND = "pipeline/kinds/${ingest.kind}"
 DOOR = "pipeline/kinds/__init__.py"
-# The modules of `core/` that change no byte of any output, so that no stage lists them: they check,
-# name, report, or hand over bytes as they are. One that is not named here has to be declared by
-# every stage that can run it. `params` is named although its defaults can change bytes: every stage
-# reads it, so each new parameter would rerun everything.
-SILENT = (
-    "backbone", "buckets", "command", "cuda", "errors", "memory", "packages", "params", "paths",
-    "plugins", "progress", "terminal",
-)  # fmt: skip
+# Rooms that no stage lists, since they change no byte of an output: `core/` checks, names, reports,
+# or hands over bytes as they are, and the store is a cache. `core/params.py` lies there although
+# its defaults can change bytes: every stage reads it, so each new parameter would rerun everything.
+UNLISTED = ("core", "store")
 COMPUTING = {"PIL", "cv2", "numpy", "onnx", "pandas", "pyarrow", "scipy", "sklearn"}
 OUTPUTS = ("outs", "metrics", "plots")
 
@@ -108,22 +104,16 @@ def runs_plugins(module: str) -> bool:
 
 
 def rooms_of(stage: str) -> set[str]:
-    """What decides the stage's outputs: its file, rooms as folders, and code of the user's own.
-
-    Of `core/` these are the files that are not `SILENT`: a change in one of the others would rerun
-    everything for nothing. So would one in the store, a cache: tests show that it changes no byte.
-    """
+    """What decides the stage's outputs: its file, rooms as folders, and code of the user's own."""
     found = {f"pipeline/{stage}.py"}
     modules = {module for module in modules_of(stage) if not module.startswith("pipeline.kinds")}
     if any(map(opens_a_kind, modules)):
         found |= {KIND, DOOR}
         modules |= {one for one in modules_of_kinds() if not one.startswith("pipeline.kinds")}
     for module in modules:
-        room, _, file = module.removeprefix("pipeline").removeprefix(".").partition(".")
-        if room not in ("", "core", stage) and not (room == "store" and stage in SHOWN):
+        room = module.removeprefix("pipeline").removeprefix(".").partition(".")[0]
+        if room not in ("", stage, *UNLISTED):
             found.add(f"pipeline/{room}")
-        if room == "core" and file and file not in SILENT:
-            found.add(f"pipeline/core/{file}.py")
         if uses_the_door(module):
             found.add(DOOR)
         if runs_plugins(module):
@@ -148,9 +138,16 @@ def test_the_rooms_declared_are_those_imported(stage: str) -> None:
     assert declared == rooms_of(stage)
 
 
-@pytest.mark.parametrize("name", SILENT)
-def test_what_no_stage_declares_computes_nothing(name: str) -> None:
-    nodes = list(ast.walk(tree(f"pipeline.core.{name}")))
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_uses_the_store_is_shown_to_write_the_same_bytes_whatever_is_in_it(
+    stage: str,
+) -> None:
+    assert stage in SHOWN or not any(".store." in module for module in modules_of(stage))
+
+
+@pytest.mark.parametrize("module", sorted(imports().find_descendants("pipeline.core")))
+def test_what_no_stage_declares_computes_nothing(module: str) -> None:
+    nodes = list(ast.walk(tree(module)))
     roots = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     roots |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
     assert not {root.partition(".")[0] for root in roots} & COMPUTING

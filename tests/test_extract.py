@@ -14,9 +14,10 @@ from PIL import Image
 
 from pipeline import augment, extract, kinds
 from pipeline.backbones import engines
-from pipeline.core import files, params
+from pipeline.core import params
 from pipeline.core.errors import DataError, DeviceError
 from pipeline.core.paths import FEATURES, MANIFEST, PLAN
+from pipeline.examples import files
 from pipeline.store.database import LAYOUT
 from pipeline.store.places import default_folder
 from pipeline.store.vectors import FeatureStore

@@ -18,9 +18,9 @@ from PIL import Image
 from pipeline import ingest, kinds
 from pipeline.core import params
 from pipeline.core.errors import DataError, ParamsError, StoreError
-from pipeline.core.files import digest, read
 from pipeline.core.params import IngestParams
 from pipeline.core.paths import MANIFEST, REFUSED
+from pipeline.examples.files import digest, read
 from pipeline.kinds import image
 from pipeline.kinds.image import decode
 from pipeline.kinds.image.decode import Inspection

@@ -31,7 +31,9 @@ REQUIREMENTS = "requirements.txt"
 
 # What of `pipeline/` a plugin may import: the stages that run plugins declare what of it can change
 # a byte of their outputs.
-_OPEN_TO_PLUGINS = r"pipeline\.(core\b|kinds$)"
+_OPEN_TO_PLUGINS = r"pipeline\.((core|examples)\b|kinds$)"
+# What older plugins import, and where it is now.
+_MOVED = {"pipeline.core.files": "pipeline.examples.files"}
 _NOT_CODE = ("__pycache__", "README.md")  # which `.dvcignore` names too
 
 
@@ -232,6 +234,8 @@ def _package() -> ModuleType:
         for file in _files():
             if file.suffix == ".py":
                 _stop_if_undeclared(file)
+        for old, new in _MOVED.items():
+            sys.modules.setdefault(old, importlib.import_module(new))
         importlib.invalidate_caches()
         package = ModuleType(FOLDER, "The code of the project's own.")
         package.__path__ = [str(folder())]
@@ -262,5 +266,6 @@ def _stop_if_undeclared(file: Path) -> None:
                 place = f"{FOLDER}/{file.relative_to(folder()).as_posix()}, line {node.lineno}"
                 raise ParamsError(
                     f"{place}: it imports {name}, and no stage declares that for plugins: of"
-                    " pipeline it may import core and kinds alone; copy what else it needs"
+                    " pipeline it may import core, examples and kinds alone; copy what else it"
+                    " needs"
                 )

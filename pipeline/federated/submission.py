@@ -18,8 +18,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from ..core import files, memory
+from ..core import memory
 from ..core.errors import DataError, RefusedError
+from ..examples import files
 from ..heads.description import named_classes
 from ..heads.head import one_thread
 from ..store.places import replacing

@@ -9,8 +9,8 @@ from markupsafe import Markup
 from PIL import Image
 
 from ..core.errors import DataError
-from ..core.files import read
 from ..core.paths import MANIFEST
+from ..examples.files import read
 from ..kinds import Kind, Shown
 
 DIGITS = 12  # of a digest: no two of a million examples have the same

@@ -32,10 +32,11 @@ import pandas as pd
 
 from .. import kinds
 from ..backbones.engines import Engine, open_engines
-from ..core import command, errors, files, packages, plugins
+from ..core import command, errors, packages, plugins
 from ..core.errors import HeadstartError, RunnerError
 from ..core.params import ExtractParams
 from ..core.progress import Progress
+from ..examples import files
 from ..store.interface import Store
 from ..store.places import default_limit, default_place
 from ..store.vectors import store_at

@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..backbones.engines import Engine
-from ..core.files import read_each
 from ..core.progress import Progress
+from ..examples.files import read_each
 from ..store.interface import Store
 
 FRESH = 8  # batches in which the store is not asked again: it was asked just now

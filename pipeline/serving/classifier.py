@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from ..core.errors import DataError, RefusedError
-from ..core.files import digest, leads_out, load
+from ..examples.files import digest, leads_out, load
 from ..heads import sets
 from ..heads.head import against_thresholds, load_head
 from ..kinds import Shown, named

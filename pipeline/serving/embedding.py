@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ..backbones.engines import Engine, open_engines
 from ..core.errors import DataError, RefusedError
-from ..core.files import digest
 from ..core.params import ExtractParams
+from ..examples.files import digest
 from ..kinds import named
 from ..runners.keys import view_keys
 from ..store.interface import Store

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..core import command
-from ..core import rows as rows_of
 from ..core.errors import ParamsError, RefusedError
-from ..core.files import digest, load
 from ..core.progress import Progress
+from ..examples import rows as rows_of
+from ..examples.files import digest, load
 from .tables import Row, columns_of, csv_table, json_lines, parquet_table, printer, told
 
 if TYPE_CHECKING:  # it takes a while to import, and --help should not

@@ -6,10 +6,10 @@ stand in a table beside the listing, as source `csv` has it. Nothing is asked of
 
 from pathlib import Path
 
-from ..core import objects, rows
 from ..core.errors import DataError
-from ..core.objects import LISTING, Objects
-from ..core.rows import Row
+from ..examples import objects, rows
+from ..examples.objects import LISTING, Objects
+from ..examples.rows import Row
 from .folder import labelled, split_folders
 from .found import Found, Listing, Refused, is_hidden
 from .table import OWN, TABLE, of_row, opened, slicing, spelt

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import files, objects, packages, rows
+from ..core import packages
 from ..core.errors import ChangedError, DataError, RefusedError, StoreError
 from ..core.progress import Progress
+from ..examples import files, objects, rows
 from ..kinds import Kind
 from ..store.interface import Store
 from ..store.vectors import open_store

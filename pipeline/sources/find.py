@@ -5,11 +5,11 @@ from pathlib import Path
 
 from ..core import plugins
 from ..core.errors import DataError
-from ..core.files import leads_out
-from ..core.objects import LISTING
 from ..core.params import IngestParams
 from ..core.paths import PICTURES
-from ..core.rows import ENDINGS
+from ..examples.files import leads_out
+from ..examples.objects import LISTING
+from ..examples.rows import ENDINGS
 from ..kinds import Kind
 from .bucket import bucket, no_listing
 from .folder import folder

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import kinds
-from ..core import buckets, objects, params
+from ..core import buckets, params
 from ..core.errors import DataError, ParamsError
-from ..core.objects import LISTING, ROOT
 from ..core.paths import PARAMS
+from ..examples import objects
+from ..examples.objects import LISTING, ROOT
 from .bucket import WRITES_IT
 
 TOLD_EACH = 100_000  # objects

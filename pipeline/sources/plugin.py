@@ -11,8 +11,8 @@ from typing import Any
 
 from ..core import plugins
 from ..core.errors import ParamsError
-from ..core.files import leads_out
 from ..core.paths import PICTURES
+from ..examples.files import leads_out
 from ..tables.manifest import UNLABELLED
 from .found import Found, Listing, Refused, tidy, why_no_label, why_no_split, why_not
 

@@ -4,9 +4,9 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 
-from ..core import rows as examples
 from ..core.errors import DataError
-from ..core.rows import Row
+from ..examples import rows as examples
+from ..examples.rows import Row
 from ..kinds import Kind
 from ..tables.manifest import UNLABELLED
 from .found import Found, Listing, Refused, tidy, walk, why_no_label, why_no_split, why_not
@@ -27,7 +27,7 @@ def table(root: Path, source: str, kind: Kind, targets: tuple[str, ...] = ()) ->
 
     A table names files in its column `path`, relative to its folder. They may not leave it, but a
     file in it may be a link, as DVC makes them. Or, for a kind whose examples are rows, it holds
-    the examples themselves (`core/rows.py`). Any further column slices the examples (`camera`,
+    the examples themselves (`examples/rows.py`). Any further column slices the examples (`camera`,
     `site`), and is carried to the predictions.
 
     Args:

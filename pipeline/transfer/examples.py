@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ..backbones.minilm_torch import PADDING
 from ..core.errors import ParamsError
-from ..core.files import read
 from ..core.params import Augmentation
+from ..examples.files import read
 from ..kinds import Input, Kind, Maker, View
 from ..tables import targets
 from .goal import Goal

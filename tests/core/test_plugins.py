@@ -127,7 +127,8 @@ def test_what_a_module_raises_is_a_line_that_says_where(
     ],
 )
 def test_a_room_that_no_stage_declares_for_plugins_is_refused(project: Project, line: str) -> None:
-    write(a="from pipeline.core.files import read\nfrom pipeline import kinds\nf = 1\n")
+    first = "from pipeline.examples.files import read\nfrom pipeline import kinds\n"
+    write(a=f"{first}from pipeline.core.files import read as by_its_older_name\nf = 1\n")
     assert plugins.load("python:a.f", "x") == 1
     write(b=line + "\n")
     with pytest.raises(ParamsError, match=r"^plugins/b\.py, line \d: it imports pipeline\.\w+"):

@@ -331,7 +331,7 @@ SLOWEST: dict[str, Callable[[], bytes]] = {
 
 INSPECT = """
 import sys, time; from pathlib import Path; from pipeline import kinds
-from pipeline.core.errors import RefusedError; from pipeline.core.files import load
+from pipeline.core.errors import RefusedError; from pipeline.examples.files import load
 image = kinds.named("image")
 start = time.perf_counter()
 try: image.inspect(load(Path(sys.argv[1]), image.most_bytes)); word = "taken"

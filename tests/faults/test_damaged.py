@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from pipeline import extract, kinds
-from pipeline.core import objects, rows
 from pipeline.core.errors import DataError, HeadstartError
+from pipeline.examples import objects, rows
 from pipeline.tables import manifest
 from tests.conftest import ROOT
 

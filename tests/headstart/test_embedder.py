@@ -18,8 +18,8 @@ from sklearn.pipeline import make_pipeline
 import headstart
 from pipeline import augment, extract
 from pipeline.backbones import exports
-from pipeline.core import files
 from pipeline.core.paths import FEATURES, MANIFEST
+from pipeline.examples import files
 from pipeline.serving import embedding
 from pipeline.tables import features
 from tests.conftest import SMALL, Project

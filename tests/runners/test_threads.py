@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline import kinds
 from pipeline.backbones.engines import Engine
-from pipeline.core import files
+from pipeline.examples import files
 from pipeline.kinds import Preprocessing
 from pipeline.runners import threads, wanted
 from pipeline.store.vectors import FeatureStore

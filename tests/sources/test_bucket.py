@@ -20,9 +20,10 @@ from PIL import Image
 
 from headstart import cli
 from pipeline import kinds
-from pipeline.core import buckets, files, objects, packages, params
+from pipeline.core import buckets, packages, params
 from pipeline.core.errors import ChangedError, DataError, MissingSetError, ParamsError
-from pipeline.core.files import load, read, read_each
+from pipeline.examples import files, objects
+from pipeline.examples.files import load, read, read_each
 from pipeline.ingest import ingest
 from pipeline.quality import duplicates
 from pipeline.sources import find, listing

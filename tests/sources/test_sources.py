@@ -16,11 +16,11 @@ import yaml
 from PIL import Image
 
 from pipeline import ingest, kinds
-from pipeline.core import files
 from pipeline.core.errors import DataError, RefusedError
-from pipeline.core.files import load
 from pipeline.core.params import IngestParams, Shares
 from pipeline.core.paths import MANIFEST
+from pipeline.examples import files
+from pipeline.examples.files import load
 from pipeline.kinds.vector import parse
 from pipeline.sources import find
 from pipeline.sources import folder as folder_room

@@ -24,7 +24,7 @@ LINEAR = (
     "ingest", "extract", "train", "evaluate", "checks", "bundle", "report", "learning_curve",
     "rank", "adapt",
 )  # fmt: skip
-TRAINED = ("finetune", "best", "from_scratch", "transfer_gain")  # in tests/test_finetune.py
+TRAINED = ("finetune", "best", "from_scratch")  # in tests/test_finetune.py
 SHOWN = LINEAR + TRAINED
 vectors = test_adapt.vectors
 

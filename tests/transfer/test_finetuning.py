@@ -17,8 +17,8 @@ from torch import nn
 from pipeline import finetune, kinds
 from pipeline.backbones import catalogue
 from pipeline.core.errors import DeviceError
-from pipeline.core.files import digest
 from pipeline.core.paths import FINETUNED
+from pipeline.examples.files import digest
 from pipeline.heads.description import HeadDescription
 from pipeline.heads.head import Head
 from pipeline.kinds import Preprocessing

@@ -21,7 +21,7 @@ from pipeline.backbones import catalogue, minilm_torch
 from pipeline.best import best
 from pipeline.core import params
 from pipeline.core.errors import DataError, ParamsError
-from pipeline.core.files import digest
+from pipeline.examples.files import digest
 from pipeline.heads.head import Head, load_head, probabilities
 from pipeline.kinds.text import tokens
 from pipeline.kinds.text.parameters import Augment

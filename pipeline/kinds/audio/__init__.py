@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core import files
 from ...core.errors import ParamsError, RefusedError
+from ...examples import files
 from .. import Example, Input, Maker, Shown, View
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.files import read
+from ...examples.files import read
 from .. import Example
 from .decode import decode
 from .views import heard

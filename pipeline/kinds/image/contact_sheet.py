@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from ...core.files import read
+from ...examples.files import read
 from .. import Pixels
 from . import preprocess, views
 from .reading import PLAIN, Reading

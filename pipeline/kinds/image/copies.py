@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ...core.files import read
+from ...examples.files import read
 from .. import Example
 from . import detail
 from .decode import decode

@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from ...core import files, packages
+from ...core import packages
 from ...core.errors import RefusedError
+from ...examples import files
 from . import FORMATS, dicom, png, tiff
 from .reading import PLAIN, Reading, check, eight_bits, listed
 

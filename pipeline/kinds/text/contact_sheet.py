@@ -7,7 +7,7 @@ import matplotlib
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from ...core.files import read
+from ...examples.files import read
 from .reading import text_of
 
 WIDTH, MARGIN, LINE = 900, 16, 20  # pixels

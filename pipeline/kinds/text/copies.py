@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 from pathlib import Path
 
-from ...core.files import read
+from ...examples.files import read
 from .. import Example
 from .reading import text_of
 

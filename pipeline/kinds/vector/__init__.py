@@ -1,7 +1,7 @@
 """Vectors: features that another model made, such as an encoder or a recommender.
 
 A vector is the bytes of an NPY file of one axis, or a JSON list of numbers. Rows of tables are
-vectors too (`core/rows.py`). The backbone is the identity, and there is no augmentation.
+vectors too (`examples/rows.py`). The backbone is the identity, and there is no augmentation.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import ParamsError, RefusedError
-from ...core.files import read as read_file
+from ...examples.files import read as read_file
 from .. import IR_VERSION, OPSET, Asked, Example, Maker, Plain, Shown, Vector
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ...core.files import read
+from ...examples.files import read
 from .parse import vector
 
 OF_CLASS = 4  # vectors of a class

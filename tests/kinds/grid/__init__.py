@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import RefusedError
-from pipeline.core.files import read
+from pipeline.examples.files import read
 from pipeline.kinds import IR_VERSION, OPSET, Asked, Example, Preprocessing, Shown, View
 
 GRAPH = """

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from pipeline.core import files
 from pipeline.core.errors import DataError, RefusedError
-from pipeline.core.files import load, read
+from pipeline.examples import files
+from pipeline.examples.files import load, read
 from pipeline.kinds.image import KIND, decode
 from tests.faults import fuzz
 from tests.helpers import picture_cases

@@ -571,7 +571,8 @@ def test_without_the_set_the_reason_says_what_installs_it(
 def test_after_an_update_of_pydicom_dicom_files_alone_are_inspected_again(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.core import files, packages
+    from pipeline.core import packages
+    from pipeline.examples import files
     from pipeline.sources.checked import Memory
 
     told, seen = packages.version, []

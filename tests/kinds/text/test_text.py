@@ -21,8 +21,8 @@ from pipeline import kinds
 from pipeline.backbones.engines import Engine, open_engine
 from pipeline.backbones.terms import WIDTH
 from pipeline.core.errors import DataError, ParamsError, RefusedError
-from pipeline.core.files import digest
 from pipeline.core.params import ExtractParams
+from pipeline.examples.files import digest
 from pipeline.heads import tf_idf
 from pipeline.heads.fit import fit_heads
 from pipeline.heads.head import load_head, probabilities

@@ -279,7 +279,7 @@ def test_bytes_that_are_no_vector(data: bytes, words: str) -> None:
 
 def test_copies_are_equal_but_for_rounding(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    from pipeline.core.files import digest
+    from pipeline.examples.files import digest
 
     base = np.random.default_rng(0).normal(size=20)
     made = {"a": base, "b": base.astype(np.float16), "c": base + 0.01, "d": base[:19]}

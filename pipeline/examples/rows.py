@@ -20,7 +20,7 @@ from urllib.parse import unquote
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError, MissingSetError, RefusedError
+from ..core.errors import DataError, MissingSetError, RefusedError
 
 ENDINGS = (".csv", ".parquet")
 MATRIX = "vectors.npy"

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from ..core.errors import DataError, RefusedError
 from . import objects, rows
-from .errors import DataError, RefusedError
 
 # Forced, since DVC notes the files' state after the stage: it may have seen the change already.
 INGEST_AGAIN = "run `dvc repro --force ingest`, then `dvc repro`"

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.core import files, rows
 from pipeline.core.errors import DataError, RefusedError
-from pipeline.core.files import digest
+from pipeline.examples import files, rows
+from pipeline.examples.files import digest
 from tests.conftest import ROOT
 
 
@@ -111,7 +111,7 @@ TRUNCATING = """
 import os, sys
 import numpy as np
 from pathlib import Path
-from pipeline.core import files, rows
+from pipeline.examples import files, rows
 
 folder = Path(sys.argv[1])
 held = rows.read(folder / "labels.csv").cells

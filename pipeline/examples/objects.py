@@ -2,8 +2,8 @@
 
 The listing is a Parquet file: a row an object, sorted by `key`, with its `etag` and its `size` in
 bytes, and in the file's metadata the address below which the keys lie. `headstart list` writes it.
-The path of an example is that of the listing, `#` and the key (`core/rows.py` spells it), so that
-the manifest names no server.
+The path of an example is that of the listing, `#` and the key (`rows.py` spells it), so that the
+manifest names no server.
 """
 
 import itertools
@@ -15,9 +15,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from . import buckets
-from .buckets import Object
-from .errors import DataError, RefusedError
+from ..core import buckets
+from ..core.buckets import Object
+from ..core.errors import DataError, RefusedError
 
 LISTING = "listing.s3.parquet"
 ROOT = b"address"  # in the file's metadata
