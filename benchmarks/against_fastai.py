@@ -42,9 +42,10 @@ def train_with_fastai(pictures: str, epochs: str) -> None:
     from fastai.vision import all as vision  # in an environment of its own
 
     from pipeline.backbones import catalogue
+    from pipeline.core.backbone import Backbone
 
     vision.set_seed(0, reproducible=True)
-    found = catalogue.load("efficientnet_lite0")
+    found = catalogue.load(Backbone.parse("efficientnet_lite0"))
     network: Any = found.module.network
     size = found.preprocessing
     scaled = vision.Normalize.from_stats(size.mean, size.std, cuda=False)

@@ -23,6 +23,7 @@ from benchmarks.harness import CORES, Project, cost, in_turns, ratios, spread, t
 from pipeline import kinds
 from pipeline.backbones import engines, exports
 from pipeline.core import params
+from pipeline.core.backbone import Backbone
 from pipeline.core.paths import MANIFEST, PLAN
 from pipeline.kinds.vector.parse import npy
 from pipeline.runners.wanted import every_view
@@ -129,7 +130,7 @@ def batched(classifier: Classifier, seconds: float) -> dict[int, float]:
     backbone = classifier.bundle.backbone
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    file = exports.exported(backbone.name, backbone.weights)
+    file = exports.exported(Backbone.parse(backbone.name, backbone.weights))
     session = onnxruntime.InferenceSession(file, options)
     side = classifier.bundle.inputs[0].crop
     rates = {}

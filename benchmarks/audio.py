@@ -19,6 +19,7 @@ from benchmarks.harness import CORES, ROOT, in_turns, need, optional, ratios, sp
 from pipeline import kinds
 from pipeline.backbones import exports, speech
 from pipeline.backbones.engines.on_onnxruntime import on_export
+from pipeline.core.backbone import Backbone
 from pipeline.heads.fit import class_weights, fit_heads, refit
 from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.trained import Schedule, order
@@ -68,7 +69,7 @@ def made(name: str, scratch: Path) -> Set:
 
 def features_of(data: list[bytes], backbone: str) -> np.ndarray:
     """The features [n, 1 + views, d] of sounds; only the speech embedding has augmented views."""
-    engine = on_export(exports.exported(backbone, "pretrained"), AUDIO)
+    engine = on_export(exports.exported(Backbone.parse(backbone, "pretrained")), AUDIO)
     settings, views = Augment(views=VIEWS), VIEWS if backbone == "speech_embedding" else 0
     parts = []
     for start in range(0, len(data), 16):
@@ -229,7 +230,7 @@ SOME = 8  # sounds that a thread takes at once, as extract.batch_size of example
 
 def ours(paths: list[Path]) -> np.ndarray:
     """As `extract` does it: each core takes whole sounds."""
-    engine = on_export(exports.exported("speech_embedding", "pretrained"), AUDIO)
+    engine = on_export(exports.exported(Backbone.parse("speech_embedding", "pretrained")), AUDIO)
 
     def of(start: int) -> np.ndarray:
         asked = [(path.read_bytes(), [AUDIO.original]) for path in paths[start : start + SOME]]

@@ -88,7 +88,7 @@ def nested(one: Set, seeds: int) -> tuple[dict[str, list[float]], list[str]]:
         held_out = folds(labels[rest], [groups[row] for row in rest])
         candidates = []
         for name in unions(NETWORKS):
-            parts = joined.names(name)
+            parts = name.split("+")
             mine = [features[part][rest] for part in parts]
             price = sum(costs[part] for part in parts)
             of = np.unique([groups[row] for row in rest], return_inverse=True)[1]
@@ -131,7 +131,7 @@ def interval(differences: npt.NDArray[np.float64]) -> tuple[float, float]:
 
 def cost(embedder: headstart.Embedder, files: list[Path]) -> float:
     """Milliseconds that eight pictures take to be looked at again, on an engine of their own."""
-    (engine,) = embedder._opened()
+    (engine,) = embedder._opened().engines
     some = [(file.read_bytes(), [engine.kind.original]) for file in files[:8]]
     start = time.monotonic()
     engine.features(engine.make_views(some), 1)

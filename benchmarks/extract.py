@@ -28,11 +28,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.harness import CORES, ROOT, Project, cost, draw, in_turns, optional, seconds, table
 from pipeline import kinds
-from pipeline.backbones import catalogue, engines
+from pipeline.backbones import catalogue, engines, lite
 from pipeline.backbones.engines.cuda_graph import Graph, record
 from pipeline.backbones.engines.engine import Engine
 from pipeline.backbones.onnx_export import export
 from pipeline.core import params
+from pipeline.core.backbone import Backbone
 from pipeline.core.errors import DeviceError
 from pipeline.examples.files import digest, read
 from pipeline.kinds import Preprocessing
@@ -109,8 +110,7 @@ class Files(Dataset[torch.Tensor]):
 
 
 def peer(files: Sequence[str]) -> float:
-    network, _ = catalogue.lite_classifier("efficientnet_lite0", pretrained=True)
-    network.reset_classifier(0)  # type: ignore[operator]
+    network, _ = lite.in_pytorch(Backbone.parse("efficientnet_lite0"))
     transform = create_transform(**resolve_model_data_config(network), is_training=False)
     loader = DataLoader(Files(files, transform), batch_size=32, num_workers=2)
 
@@ -267,11 +267,11 @@ def measure_engines(scratch: Path, pictures: Path, rounds: int = 3) -> str:
     All engines get the same views and as many threads as there are cores. Accuracy is that of a
     logistic regression on the features of the set's `train`, on its `val`.
     """
-    backbone = catalogue.load(NAME)
+    backbone = catalogue.load(Backbone.parse(NAME))
     train, labels = read_folder(pictures / "train", backbone.preprocessing)
     test, truth = read_folder(pictures / "val", backbone.preprocessing)
     file = scratch / "backbone.onnx"
-    onnx_file.save(export(backbone), file)
+    onnx_file.save(export(backbone).model, file)
     most = {"PERFORMANCE_HINT": "THROUGHPUT"}
     in_full, short = (most | {"INFERENCE_PRECISION_HINT": form} for form in ("f32", "bf16"))
     engines = {
@@ -374,7 +374,7 @@ def compiled(name: str, precision: str) -> str | None:
     """Views a second of the backbone compiled by `torch.compile`, and the seconds that cost."""
     if DEVICE != "cuda":
         return None
-    backbone = catalogue.load(name, "random")
+    backbone = catalogue.load(Backbone.parse(name, "random"))
     side = backbone.preprocessing.crop
     module = backbone.module.to("cuda", getattr(torch, precision))
     faster: Any = torch.compile(module.to(memory_format=torch.channels_last), dynamic=False)
@@ -450,7 +450,7 @@ def estimate_without_gpu(files: list[Path]) -> list[str]:
     """The same by the CPU: PyTorch in each precision, and libjpeg repeating colours as nvJPEG."""
     if simplejpeg is None:
         return ["Colours as nvJPEG decodes them were left out: simplejpeg is not installed."]
-    backbone = catalogue.load("efficientnet_lite0")
+    backbone = catalogue.load(Backbone.parse("efficientnet_lite0"))
     size = backbone.preprocessing
 
     def view_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -463,7 +463,9 @@ def estimate_without_gpu(files: list[Path]) -> list[str]:
     repeated = np.stack([view_of(simplejpeg.decode_jpeg(d, fastupsample=True)) for d in data])
 
     def features(seen: NDArray[np.uint8], precision: str) -> NDArray[np.float32]:
-        module = catalogue.load("efficientnet_lite0").module.to(getattr(torch, precision))
+        module = catalogue.load(Backbone.parse("efficientnet_lite0")).module.to(
+            getattr(torch, precision)
+        )
         with torch.inference_mode():
             parts = [module(part) for part in torch.from_numpy(seen).split(16)]
         return torch.cat(parts).numpy()

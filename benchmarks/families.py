@@ -25,6 +25,7 @@ from pipeline.backbones import catalogue, exports
 from pipeline.backbones.engines import Engine, open_engine
 from pipeline.backbones.onnx_export import map_source
 from pipeline.backbones.pooling import last
+from pipeline.core.backbone import Backbone
 from pipeline.core.params import ExtractParams
 
 FAMILIES = (
@@ -71,7 +72,7 @@ and of PyTorch, over four photographs. The licence is that of the trained weight
 
 def one(family: str, name: str, pooling: str) -> tuple[object, ...]:
     """A row of the table."""
-    backbone = catalogue.load(name, "random", pooling)
+    backbone = catalogue.load(Backbone.parse(name, "random", pooling))
     asked = ExtractParams(backbone=name, weights="random", pooling=pooling, engine="onnxruntime")  # type: ignore[arg-type]
     engine = open_engine(asked, kinds.named("image"))
     seen = photographs(engine)
@@ -91,11 +92,11 @@ def one(family: str, name: str, pooling: str) -> tuple[object, ...]:
         speed(engine, seen),
         float(np.abs(wanted).max()),
         float(np.abs(found - wanted).max()),
-        exports.licence(name),
+        exports.licence(Backbone.parse(name)),
     )
 
 
-def network_of(backbone: catalogue.Backbone) -> torch.nn.Module:
+def network_of(backbone: catalogue.TorchBackbone) -> torch.nn.Module:
     """The network as timm made it."""
     network: Any = backbone.module.network
     found: torch.nn.Module = getattr(network, "network", network)

@@ -153,7 +153,10 @@ def run(scratch: Path, name: str, examples: list[Example], **changes: Any) -> Ru
     *places, server = places
     # An export is made once, not by five in one moment.
     backbone = changes["extract"]["backbone"]
-    made = f"from pipeline.backbones import exports; exports.exported({backbone!r}, 'pretrained')"
+    made = (
+        "from pipeline.backbones import exports; from pipeline.core.backbone import Backbone;"
+        f" exports.exported(Backbone.parse({backbone!r}))"
+    )
     server.run(sys.executable, "-c", made)
 
     began = time.monotonic()

@@ -20,6 +20,7 @@ import torch
 from benchmarks.harness import ROOT, Project, cost, table
 from benchmarks.text import interval, titles
 from pipeline.backbones import catalogue
+from pipeline.core.backbone import Backbone
 from pipeline.core.params import FinetuneParams
 from pipeline.heads.head import Head
 from pipeline.transfer import finetuning, lora
@@ -87,7 +88,7 @@ def megabytes() -> dict[str, tuple[int, float]]:
     """
     found = {}
     for way, settings in WAYS.items():
-        backbone = catalogue.to_train("minilm_l6_v2")
+        backbone = catalogue.to_train(Backbone.parse("minilm_l6_v2"))
         head = Head(np.zeros((5, backbone.dimension), np.float32), np.zeros(5, np.float32))
         recipe = Recipe.of(FinetuneParams(**settings), np.ones(5, np.float32))
         network = Network(backbone.module, head, 1.0)

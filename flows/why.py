@@ -289,9 +289,11 @@ def views_to_compute(
     total = len(manifest) + len(planned)
     if not engines.is_ready(settings.extract):
         return f"{total:,} views; how many are computed is known once the backbone is loaded"
-    opened = engines.open_engines(settings.extract, kind)
+    encoder = engines.open_encoder(settings.extract, kind)
     keys = [
-        key for engine in opened for key in every_view(manifest, planned, engine)["key"].tolist()
+        key
+        for engine in encoder.engines
+        for key in every_view(manifest, planned, engine)["key"].tolist()
     ]
     held = set()
     # Opening one in a folder would begin it.

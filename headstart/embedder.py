@@ -71,10 +71,10 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklear
             StoreError: the feature store cannot be read or written.
         """
         opened = self._opened()
-        wanted = [(one.name, one.load) for one in given.listed(examples, opened[0].kind)]
+        wanted = [(one.name, one.load) for one in given.listed(examples, opened.kind)]
         return embedding.embed(wanted, opened, self.batch_size).features
 
-    def _opened(self) -> list[engines.Engine]:
+    def _opened(self) -> engines.Encoder:
         names = ("backbone", "weights", "pooling", "engine", "device", "precision", "batch_size")
         asked = {name: getattr(self, name) for name in names}
         return embedding.opened(params.extract_section(asked, "Embedder"), self.kind)

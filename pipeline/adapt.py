@@ -15,7 +15,7 @@ import pandas as pd
 
 from . import kinds
 from .backbones import exports
-from .backbones.engines import open_engines
+from .backbones.engines import open_encoder
 from .core import command, params
 from .core.errors import ParamsError
 from .core.paths import (
@@ -60,8 +60,8 @@ def adapt() -> None:
     about.require_task(task_in(MANIFEST))
     names, power = about.classes, about.power
     splits = read_splits(FEATURES, manifest, names, ["train", "val", "test"], power)
-    engines = open_engines(extracting, kinds.named(kind))
-    _, features, computed = vectors(unlabelled, engines, extracting.batch_size)
+    encoder = open_encoder(extracting, kinds.named(kind))
+    _, features, computed = vectors(unlabelled, encoder, extracting.batch_size)
     target = raised(features, power)
     print(f"adapt: {len(target) - computed} target examples reused, {computed} computed")
 
@@ -108,7 +108,7 @@ def adapt() -> None:
     about = with_figures(about, way.kept, len(splits["val"].labels))
     notes = about.notes | {"adapted": chosen}
     about = replace(about, calibration=way.calibration, notes=notes)
-    files = exports.of_each(extracting)
+    files = exports.of_each(extracting.network)
     sets = {"why_no_sets": NO_SETS} if Bundle.read(BUNDLE).sets else {}
     given_away = settings.bundle.training_examples
     parts = Parts(kind, extracting, files, way.head, about, report, sets)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from . import kinds
 from .backbones import exports
+from .backbones.engines import Encoder
 from .backbones.engines.on_onnxruntime import on_export
 from .core import command, params
 from .core.paths import BEST, BUNDLE, FINETUNE, FINETUNED, MANIFEST
@@ -33,12 +34,11 @@ def best() -> None:
     weights = FINETUNED / "backbone.safetensors"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "finetuned.onnx"
-        licence = exports.licence(extracting.backbone, extracting.weights)
-        exports.write_finetuned(extracting.backbone, extracting.pooling, weights, file, licence)
+        exports.write_finetuned(extracting.network, weights, file)
         known = manifest[manifest["split"].isin(["train", "val"])]
-        engine = on_export(file, kinds.named(kind))
+        encoder = Encoder((on_export(file, kinds.named(kind)),))
         splits, computed = originals(
-            known, about.classes, [engine], extracting.batch_size, about.power
+            known, about.classes, encoder, extracting.batch_size, about.power
         )
         print(
             f"best: {len(known) - computed} training and validation examples reused,"

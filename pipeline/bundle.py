@@ -20,7 +20,7 @@ def bundle() -> None:
     manifest, metrics = read_manifest(MANIFEST), read_figures(METRICS, "evaluate", "test")
     sets = read_figures(SETS_OF_BUNDLE, "evaluate")
     splits = read_splits(FEATURES, manifest, about.classes, ["train", "val"], about.power)
-    files = exports.of_each(settings.extract)
+    files = exports.of_each(settings.extract.network)
     parts = Parts(kind_in(MANIFEST), settings.extract, files, head, about, metrics, sets)
     parts.write(BUNDLE, Examples(manifest, splits["train"], splits["val"], given_away))
 

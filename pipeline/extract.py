@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from . import kinds
-from .backbones.engines import Engine, open_engines, stop_without_cuda
+from .backbones.engines import Encoder, Engine, open_encoder, stop_without_cuda
 from .core import command, params
 from .core.errors import DataError
 from .core.paths import FEATURES, MANIFEST, PLAN
@@ -33,7 +33,8 @@ def extract() -> None:
     declared = kind_in(MANIFEST)
     kind = kinds.named(declared)
     manifest = read_manifest(MANIFEST)
-    engines, plan = open_engines(settings, kind), read_plan(kind)
+    encoder, plan = open_encoder(settings, kind), read_plan(kind)
+    engines = encoder.engines
     tables = [every_view(manifest, plan, engine) for engine in engines]
     if settings.features == "keys":
         by_key.stop_if_over_limit(len(tables[0]), [engine.dimension for engine in engines])
@@ -41,20 +42,20 @@ def extract() -> None:
         start = time.monotonic()
         new = [without(table, cache.held(table["key"].tolist())) for table in tables]
         if cluster.runner == "ray" and cluster.address:
-            on_ray.compute_each(new, engines, settings, declared, cache, cluster.address)
+            on_ray.compute_each(new, encoder, settings, declared, cache, cluster.address)
             missing = sum(map(len, new))
         else:
             pairs = zip(new, engines, strict=True)
             missing = sum(compute(*pair, cache, settings.batch_size) for pair in pairs)
         seconds = time.monotonic() - start
-        recomputed = write(tables, engines, cache, settings)
+        recomputed = write(tables, encoder, cache, settings)
 
     views, computed = sum(map(len, tables)), missing + recomputed
     rate = f", {missing / seconds:.1f} views a second" if missing else ""
     by = f" by {len(engines)} networks" if len(engines) > 1 else ""
     print(
         f"extract: {len(manifest)} {kind.nouns}, {len(tables[0])} views{by}:"
-        f" {views - computed} reused, {computed} computed{rate} ({engines[0].name})"
+        f" {views - computed} reused, {computed} computed{rate} ({encoder.name})"
     )
     for engine in engines:
         told = getattr(engine.make_views, "told", None)  # not every kind has something to tell
@@ -84,7 +85,7 @@ def read_plan(kind: Kind) -> pd.DataFrame:
 
 
 def write(
-    tables: list[pd.DataFrame], engines: list[Engine], cache: Store, settings: params.ExtractParams
+    tables: list[pd.DataFrame], encoder: Encoder, cache: Store, settings: params.ExtractParams
 ) -> int:
     """Write the shards from the store, one at a time; return how many views had to be recomputed.
 
@@ -93,12 +94,12 @@ def write(
 
     Args:
         tables: as `every_view` makes them, one for each network; they differ in their keys alone.
-        engines: of the networks.
+        encoder: the backbone.
         cache: the store.
         settings: of this stage.
     """
     recomputed, batch_size = 0, settings.batch_size
-    pairs = list(zip(tables, engines, strict=True))
+    pairs = list(zip(tables, encoder.engines, strict=True))
 
     def vectors(rows: pd.DataFrame, engine: Engine) -> NDArray[np.float32]:
         nonlocal recomputed
@@ -127,7 +128,7 @@ def write(
                 content = joined.beside([vectors(*one) for one in of_each])
             yield rows["digest"].tolist(), rows["view"], content
 
-    write_shards(FEATURES, shards(), counts=engines[0].takes == "terms")
+    write_shards(FEATURES, shards(), counts=encoder.counts)
     return recomputed
 
 

@@ -82,8 +82,7 @@ def finetune() -> None:
     examples = {name: Labelled.of(manifest, names, name).towards(goal) for name in splits}
     loss, accuracy = measure(frozen["val"], goal.labels(val.labels), weights.tolist(), goal.loss)
 
-    named = (extracting.backbone, extracting.weights, extracting.pooling)
-    backbone = catalogue.to_train(*named)
+    backbone = catalogue.to_train(extracting.network)
     feed = Feed(kinds.named(kind_in(MANIFEST)), backbone.preprocessing, settings.augment)
     network = Network(backbone.module, head, power)
     recipe = Recipe.of(budget, weights, goal.loss)
@@ -121,7 +120,7 @@ def finetune() -> None:
             notes=about.notes | {"finetuned": True},
         )
     if taken and about.refit:
-        backbone = catalogue.to_train(*named)  # as it came
+        backbone = catalogue.to_train(extracting.network)  # as it came
         network = Network(backbone.module, goal.entered(chosen), power)
         both, recipe = examples["train"] + examples["val"], replace(recipe, last=trained.best)
         checkpoints.append(refit(network, both, feed, recipe, device))

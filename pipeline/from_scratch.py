@@ -54,7 +54,7 @@ def from_scratch() -> None:
     examples = {name: Labelled.of(manifest, names, name) for name in ("train", "val", "test")}
     goal = Goal.of(task, "squared", examples["train"].labels)
     examples = {name: some.towards(goal) for name, some in examples.items()}
-    backbone = catalogue.load(settings.extract.backbone, "random")
+    backbone = catalogue.load(replace(settings.extract.network, weights="random", pooling="auto"))
     head = Head(
         np.zeros((len(names), backbone.dimension), np.float32),
         np.zeros(len(names), np.float32),

@@ -3,11 +3,13 @@
 Views that the store has are not computed again, so that a second look is free.
 """
 
+from dataclasses import replace
+
 import pandas as pd
 
 from . import kinds
 from .backbones import exports
-from .core import command, params, plugins
+from .core import command, params
 from .core.backbone import Backbone
 from .core.paths import MANIFEST, RANK, RANK_SPEED
 from .evaluation import comparing
@@ -64,26 +66,25 @@ def print_if_better(candidates: list[Candidate], current: str, confidence: float
 def described(one: Candidate, found: Compared) -> dict[str, object]:
     """What the backbone is: features, side of its input, parameters, megabytes, licence."""
     networks = [net for net in found.engines if net in Backbone.candidate(one.name).each]
-    parameters = sum(size(str(network)) for network in networks)
+    parameters = sum(map(size, networks))
     sides = [getattr(found.engines[each].preprocessing, "crop", "") for each in networks]
-    licences = [exports.licence(str(network), network.weights) for network in networks]
     return {
         "features": one.dimension,
         "pixels": sides[0] if len(sides) == 1 else "+".join(map(str, sides)),
         "parameters": parameters,
         "megabytes": round(4 * parameters / 1e6, 1),  # as float32
-        "licence": ", ".join(dict.fromkeys(licences)),
+        "licence": ", ".join(dict.fromkeys(map(exports.licence, networks))),
     }
 
 
-def size(name: str) -> int:
+def size(network: Backbone) -> int:
     """How many parameters a network has, whatever its weights."""
-    if exports.is_graph(name):
-        return exports.parameters(exports.exported(name, "pretrained"))
+    if not exports.has_pytorch_form(network):
+        return exports.parameters(exports.exported(network))
     from .backbones import catalogue
 
-    weights = "pretrained" if plugins.is_plugin(name) else "random"
-    module = catalogue.load(name, weights).module
+    weights = "pretrained" if network.family == "python" else "random"
+    module = catalogue.load(replace(network, weights=weights, pooling="auto")).module
     return sum(tensor.numel() for tensor in module.parameters())
 
 

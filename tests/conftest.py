@@ -139,10 +139,11 @@ def exported(shared: Path) -> Path:
 def export_once(exported: Path, name: str, weights: str) -> Path:
     """The backbone's export among those for all tests: not made by each worker in one moment."""
     from pipeline.backbones import exports
+    from pipeline.core.backbone import Backbone
 
     with one_at_a_time(exported), pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADSTART_STORE", str(exported.parent))
-        return exports.exported(name, weights)
+        return exports.exported(Backbone.parse(name, weights))
 
 
 @pytest.fixture(scope="session")

@@ -283,7 +283,7 @@ def test_a_stage_that_may_use_a_gpu_is_tagged(stage: str) -> None:
     tags = STAGES[stage].get("meta", {}).get("tags", [])
     named = any(name.endswith(".device") for name in [*own, *STAGES[stage]["params"]])
     code = ast.unparse(tree(f"pipeline.{stage}"))
-    named = named or "open_engines" in code or "compare(" in code  # which opens them
+    named = named or "open_encoder" in code or "compare(" in code  # which opens them
     assert tags == (["gpu"] if named else [])
 
 

@@ -45,7 +45,7 @@ def deal() -> None:
     settings, manifest = params.load(kinds.schema), read_manifest(MANIFEST)
     asked, power, classes = settings.extract, settings.train.power, targets.names(manifest)
     splits = read_splits(FEATURES, manifest, classes, ["train", "test"], power)
-    prints = [exports.fingerprint(one) for one in exports.of_each(asked)]
+    prints = [exports.fingerprint(one) for one in exports.of_each(asked.network)]
     made_by = json.dumps([asked.backbone, prints, asked.precision, power])
 
     train, draw = splits["train"], np.random.default_rng(0)

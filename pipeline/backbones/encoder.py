@@ -9,27 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import packages
+from ..core.backbone import Backbone
 from ..core.errors import WeightsError
 from ..kinds import Tokens
-from .opened import Opened
+from .family import UNKNOWN, Family, Opened
 
 if TYPE_CHECKING:
     import onnx
 
+MADE_BY = ("onnx", "onnx-ir", "onnxscript", "tokenizers", "torch", "transformers")
 LONGEST = 512  # tokens, of encoders that take more: the time for a text grows with their square
 
 
-def made_by(name: str) -> tuple[str, ...]:
-    """The libraries that open the weights and write the graph."""
-    return ("onnx", "onnx-ir", "onnxscript", "tokenizers", "torch", "transformers")
-
-
-def licence(name: str) -> str:
-    """What the page of the weights states, which is not looked up."""
-    return "not stated"
-
-
-def opened(name: str) -> Opened:
+def opened(backbone: Backbone) -> Opened:
     """The encoder as a graph, from int64 `tokens` [n, length] to float32 `features` [n, width].
 
     Raises:
@@ -37,10 +29,12 @@ def opened(name: str) -> Opened:
         WeightsError: there is no network, or the hub has no encoder of this name with a tokenizer
             and safetensors.
     """
-    packages.need("transformers", f"the backbone {name}")
-    asked = name.partition(":")[2]
+    packages.need("transformers", f"the backbone {backbone}")
+    asked = backbone.name
     if Path(asked).exists():
-        raise WeightsError(f"the backbone {name} is a path here; it should be a name of the hub")
+        raise WeightsError(
+            f"the backbone {backbone} is a path here; it should be a name of the hub"
+        )
     from transformers import AutoModel, AutoTokenizer
 
     try:
@@ -49,7 +43,7 @@ def opened(name: str) -> Opened:
         described: str = tokenizer.backend_tokenizer.to_str()
     except Exception as error:  # the library has many ways to say that something is not to be had
         reason = " ".join(str(error).split())[:160]
-        raise WeightsError(f"the weights of {name} cannot be had: {reason}") from None
+        raise WeightsError(f"the weights of {backbone} cannot be had: {reason}") from None
     longest = min(tokenizer.model_max_length, most_tokens(network.config))
     return Opened(graph(network), Tokens(described, longest), {})
 
@@ -88,6 +82,10 @@ def graph(network: Any) -> "onnx.ModelProto":
         verbose=False,
     )
     assert exported is not None  # noqa: S101 (it is where `dynamo` is asked for)
-    for node in exported.model_proto.graph.node:  # as `exports.write` has it
+    for node in exported.model_proto.graph.node:  # as `onnx_export.export` has it
         del node.metadata_props[:]
     return exported.model_proto
+
+
+# The page of the weights states a licence, which is not looked up.
+FAMILY = Family(opened, licence=lambda _: UNKNOWN, made_by=lambda _: MADE_BY)

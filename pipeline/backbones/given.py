@@ -1,4 +1,4 @@
-"""Weights and networks of somebody's own, as files in `data/weights`: which they are, and digests.
+"""Weights and networks of somebody's own, as files and folders in `data/weights`: their digests.
 
 `dvc.yaml` declares the folder, so that nothing is undeclared. Nothing here needs PyTorch.
 """
@@ -7,32 +7,8 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
-from ..core.errors import WeightsError
-from ..core.paths import WEIGHTS
-
-ONNX = "onnx:"  # before the path of a graph
-HUB = "hf-hub:"  # before the name of a network on a hub that timm knows
-
-
-def is_file(weights: str) -> bool:
-    """Whether `extract.weights` is a file, and not the word for weights from elsewhere."""
-    return weights.startswith(f"{WEIGHTS.as_posix()}/")
-
-
-def is_graph(name: str) -> bool:
-    """Whether the backbone is an ONNX file."""
-    return name.startswith(ONNX)
-
-
-def graph_file(name: str) -> Path:
-    """The file that such a backbone is."""
-    return Path(name.removeprefix(ONNX))
-
-
-def folder(name: str) -> Path | None:
-    """The folder of a backbone such as `timm:data/weights/mine`, laid out as on a hub; or None."""
-    family, _, rest = name.partition(":")
-    return Path(rest) if family == "timm" and is_file(rest) else None
+from ..core.backbone import Backbone
+from ..core.errors import DataError, WeightsError
 
 
 def digest(path: Path, asked_by: str) -> str:
@@ -63,3 +39,11 @@ def digest(path: Path, asked_by: str) -> str:
 def _digest(file: str, size: int, changed: int) -> str:
     with Path(file).open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def no_weights(file: Path, backbone: Backbone, error: Exception) -> DataError:
+    """The error where a file that a stage wrote holds no weights of the backbone."""
+    reason = " ".join(str(error).split())[:160]
+    return DataError(
+        f"{file} holds no weights of {backbone}: {reason}; run again the stage that wrote it"
+    )

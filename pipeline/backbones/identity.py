@@ -1,9 +1,8 @@
 """The identity: vectors that another model made are features already."""
 
-from onnx import parser
-
+from ..core.backbone import Backbone
 from ..kinds import IR_VERSION, OPSET, Vector
-from .opened import Opened
+from .family import Family, Opened
 
 GRAPH = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
@@ -14,17 +13,13 @@ identity (float[n, length] vectors) => (float[n, length] features)
 """
 
 
-def opened(name: str) -> Opened:
+def opened(backbone: Backbone) -> Opened:
     """The graph, for vectors of any length."""
+    from onnx import parser  # slow to import, and not needed once there is an export
+
     model = parser.parse_model(GRAPH.format(ir_version=IR_VERSION, opset=OPSET))
     return Opened(model, Vector(), {})
 
 
-def made_by(name: str) -> tuple[str, ...]:
-    """The package that writes the graph; there are no weights."""
-    return ("onnx",)
-
-
-def licence(name: str) -> str:
-    """That of whatever made the vectors, which nobody told."""
-    return "of your vectors"
+# The licence is that of whatever made the vectors.
+FAMILY = Family(opened, licence=lambda _: "of your vectors")

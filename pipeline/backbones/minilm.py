@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import packages
+from ..core.backbone import Backbone
 from ..core.errors import WeightsError
 from ..kinds import IR_VERSION, OPSET, Tokens
-from .opened import Opened
+from .family import Family, Opened
 
 if TYPE_CHECKING:
     import onnx
@@ -60,26 +61,22 @@ def distribution(name: str) -> str:
     return FILES[name][0]
 
 
-def made_by(name: str) -> tuple[str, ...]:
+def made_by(backbone: Backbone) -> tuple[str, ...]:
     """The packages that carry weights and tokenizer, and those that write the graph."""
-    return tuple(dict.fromkeys((distribution(name), TOKENIZER[0], "onnx", "tokenizers")))
+    return tuple(dict.fromkeys((distribution(backbone.name), TOKENIZER[0], "onnx", "tokenizers")))
 
 
-def licence(name: str) -> str:
-    """The licence of the weights, which their authors gave them."""
-    return "Apache-2.0"
-
-
-def opened(name: str, tensors: Tensors | None = None) -> Opened:
+def opened(backbone: Backbone, tensors: Tensors | None = None) -> Opened:
     """The graph, from int64 `tokens` [n, length] to float32 `features` [n, 384] of length 1.
 
     Args:
-        name: of `FILES`.
+        backbone: one of `FILES`.
         tensors: its weights where they are others than those of the package.
 
     Raises:
         WeightsError: a package is not installed, or holds other files than it did.
     """
+    name = backbone.name
     # The weights are in the graph alone: whoever opens a bundle in PyTorch is told so.
     return Opened(graph(tensors or weights(name)), preprocessing(name), {})
 
@@ -264,3 +261,6 @@ class _Network:
         parts = [f"{layer}.weight", f"{layer}.bias"]
         names = [self.constant(part, self._tensors[part]) for part in parts]
         return self.add("LayerNormalization", [x, *names], axis=-1, epsilon=EPSILON)
+
+
+FAMILY = Family(opened, licence=lambda _: "Apache-2.0", made_by=made_by, trained=opened)

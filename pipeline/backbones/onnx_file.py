@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ..core.backbone import Backbone
 from ..core.errors import ParamsError, WeightsError
 from ..kinds import FITS, OPSET, Fitted, Pixels
 from . import given, plugin
-from .opened import Opened
+from .family import UNKNOWN, Family, Opened
 
 if TYPE_CHECKING:
     import onnx
@@ -39,50 +40,40 @@ scaled (uint8[n, {side}, {side}, 3] pictures) => (float[n, 3, {side}, {side}] sc
 """
 
 
-def digest(name: str) -> str:
-    """Of the file, of the YAML beside it, and of weights that the file keeps in another.
+def content(backbone: Backbone) -> str:
+    """Digests of the file, of the YAML beside it, and of weights that the file keeps in another.
 
     Raises:
         WeightsError: one of the first two is not there.
     """
-    file = given.graph_file(name)
+    file = Path(backbone.name)
     beyond = file.with_name(file.name + BEYOND)
-    files = [file, told_in(name), *([beyond] if beyond.exists() else [])]
-    return " ".join(given.digest(one, plugin.asked_by(name)) for one in files)
+    files = [file, told_in(backbone), *([beyond] if beyond.exists() else [])]
+    return " ".join(given.digest(one, plugin.asked_by(backbone)) for one in files)
 
 
-def made_by(name: str) -> tuple[str, ...]:
-    """The package that writes the graph; the weights are in none."""
-    return ("onnx",)
-
-
-def licence(name: str) -> str:
-    """What the YAML says."""
-    return str(_told(name).get("licence", "not stated"))
-
-
-def told_in(name: str) -> Path:
+def told_in(backbone: Backbone) -> Path:
     """The YAML beside the file."""
-    return given.graph_file(name).with_suffix(".yaml")
+    return Path(backbone.name).with_suffix(".yaml")
 
 
-def opened(name: str) -> Opened:
+def opened(backbone: Backbone) -> Opened:
     """The graph from pictures, with versions as ours, looked through and tried.
 
     Raises:
         ParamsError: the graph or the YAML is not as this module's first lines say.
         WeightsError: a file is not there or damaged.
     """
-    preprocessing = _preprocessing(name)
-    model = _versions(name, _load(name))
-    whole = _from_pictures(name, model, preprocessing)
-    return Opened(plugin.graph(name, whole, preprocessing), preprocessing, {})
+    preprocessing = _preprocessing(backbone)
+    model = _versions(backbone, _load(backbone))
+    whole = _from_pictures(backbone, model, preprocessing)
+    return Opened(plugin.graph(backbone, whole, preprocessing), preprocessing, {})
 
 
-def _told(name: str) -> dict[str, Any]:
+def _told(backbone: Backbone) -> dict[str, Any]:
     """What the YAML holds, with the names that it should have."""
-    file = told_in(name)
-    given.digest(file, plugin.asked_by(name))  # that it is there
+    file = told_in(backbone)
+    given.digest(file, plugin.asked_by(backbone))  # that it is there
     try:
         told = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -97,27 +88,27 @@ def _told(name: str) -> dict[str, Any]:
     return told
 
 
-def _preprocessing(name: str) -> Pixels | Fitted:
-    told = _told(name)
-    prepared = plugin.preprocessing_of(name, tuple(told[key] for key in NEEDED))
+def _preprocessing(backbone: Backbone) -> Pixels | Fitted:
+    told = _told(backbone)
+    prepared = plugin.preprocessing_of(backbone, tuple(told[key] for key in NEEDED))
     if not all(math.isfinite(one) for one in (*prepared.mean, *prepared.std)):
-        raise ParamsError(f"{told_in(name)} has a mean or std that is not finite")
+        raise ParamsError(f"{told_in(backbone)} has a mean or std that is not finite")
     if "fit" not in told:
         return prepared
     if told["fit"] not in FITS:
         raise ParamsError(
-            f"{told_in(name)} has fit {told['fit']!r:.40}; take {' or '.join(FITS)}, or leave it"
-            " out where the middle is cut out"
+            f"{told_in(backbone)} has fit {told['fit']!r:.40}; take {' or '.join(FITS)}, or leave"
+            " it out where the middle is cut out"
         )
     return Fitted(*prepared, told["fit"])
 
 
-def _load(name: str) -> "onnx.ModelProto":
+def _load(backbone: Backbone) -> "onnx.ModelProto":
     """The graph with its weights, without functions and what nothing uses."""
     import onnx
     from onnx import external_data_helper, inliner
 
-    file = given.graph_file(name)
+    file = Path(backbone.name)
     try:
         model = onnx.load(file, load_external_data=False)
         for tensor in model.graph.initializer:
@@ -125,7 +116,7 @@ def _load(name: str) -> "onnx.ModelProto":
                 where = {entry.key: entry.value for entry in tensor.external_data}["location"]
                 if where != file.name + BEYOND:
                     raise plugin.wrong(
-                        name,
+                        backbone,
                         f"keeps weights in {where}; write them into the file itself, or into"
                         f" {file.name}{BEYOND} beside it",
                     )
@@ -135,11 +126,11 @@ def _load(name: str) -> "onnx.ModelProto":
         raise
     except Exception as error:  # protobuf's and the checker's classes, for damaged bytes
         said = " ".join(str(error).split())[:160]
-        raise WeightsError(f"{plugin.asked_by(name)}: {file} is damaged: {said}") from None
+        raise WeightsError(f"{plugin.asked_by(backbone)}: {file} is damaged: {said}") from None
     foreign = sorted(_foreign(model.graph))
     if foreign:
         raise plugin.wrong(
-            name,
+            backbone,
             f"has operators that are not ONNX's own ({', '.join(foreign[:3])}): export it without",
         )
     return model
@@ -163,7 +154,7 @@ def _inside(attribute: "onnx.AttributeProto") -> "list[onnx.GraphProto]":
     return [*branches, *attribute.graphs]
 
 
-def _versions(name: str, model: "onnx.ModelProto") -> "onnx.ModelProto":
+def _versions(backbone: Backbone, model: "onnx.ModelProto") -> "onnx.ModelProto":
     """The graph in the version of the operators that a bundle is put together from."""
     import onnx
 
@@ -173,7 +164,7 @@ def _versions(name: str, model: "onnx.ModelProto") -> "onnx.ModelProto":
     model.opset_import.append(onnx.helper.make_opsetid("", version))
     if not OLDEST <= version <= OPSET:
         raise plugin.wrong(
-            name,
+            backbone,
             f"is of opset {version}; export it with one from {OLDEST} to {OPSET}",
         )
     if version == OPSET:
@@ -183,12 +174,13 @@ def _versions(name: str, model: "onnx.ModelProto") -> "onnx.ModelProto":
     except Exception as error:  # the converter's C++ has one class for all
         said = " ".join(str(error).split())[:160]
         raise plugin.wrong(
-            name, f"cannot be brought from opset {version} to {OPSET} ({said}); export it with that"
+            backbone,
+            f"cannot be brought from opset {version} to {OPSET} ({said}); export it with that",
         ) from None
 
 
 def _from_pictures(
-    name: str, model: "onnx.ModelProto", preprocessing: Pixels | Fitted
+    backbone: Backbone, model: "onnx.ModelProto", preprocessing: Pixels | Fitted
 ) -> "onnx.ModelProto":
     """The graph with the scaling before it, and `features`, perhaps `maps`, as its outputs."""
     import numpy as np
@@ -198,10 +190,10 @@ def _from_pictures(
     side = preprocessing.crop
     constants = {one.name for one in model.graph.initializer}
     inputs = [one for one in model.graph.input if one.name not in constants]
-    _stop_if_other_input(name, inputs, side)
+    _stop_if_other_input(backbone, inputs, side)
     if len(model.graph.output) != 1:
         outputs = ", ".join(one.name for one in model.graph.output)
-        raise plugin.wrong(name, f"has the outputs {outputs}; it should have one")
+        raise plugin.wrong(backbone, f"has the outputs {outputs}; it should have one")
     del model.graph.input[:]
     model.graph.input.append(inputs[0])
     model.ir_version = max(model.ir_version, 8)
@@ -226,7 +218,7 @@ def _from_pictures(
         whole.graph.node.append(helper.make_node("Identity", [last], ["features"]))
     else:
         raise plugin.wrong(
-            name,
+            backbone,
             f"makes numbers of {rank} axes; it should make features [n, d], or maps [n, d, h, w]",
         )
     for output, axes in (("features", 2), ("maps", 4))[: rank // 2]:
@@ -236,27 +228,29 @@ def _from_pictures(
     return whole
 
 
-def _stop_if_other_input(name: str, inputs: "list[onnx.ValueInfoProto]", side: int) -> None:
+def _stop_if_other_input(
+    backbone: Backbone, inputs: "list[onnx.ValueInfoProto]", side: int
+) -> None:
     """See that there is one input, of pictures as a bundle can give them."""
     import onnx
 
     if len(inputs) != 1:
         names = ", ".join(one.name for one in inputs)
-        raise plugin.wrong(name, f"has the inputs {names or 'of none'}; it should have one")
+        raise plugin.wrong(backbone, f"has the inputs {names or 'of none'}; it should have one")
     tensor = inputs[0].type.tensor_type
     sides = [one.dim_value for one in tensor.shape.dim]  # 0 for one that is left open
     if tensor.elem_type != onnx.TensorProto.FLOAT or len(sides) != 4:
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
         raise plugin.wrong(
-            name, f"takes {kind} {sides}; it should take float [n, 3, {side}, {side}]"
+            backbone, f"takes {kind} {sides}; it should take float [n, 3, {side}, {side}]"
         )
     if sides[0]:
         raise plugin.wrong(
-            name, f"takes {sides[0]} pictures at a time; export it with an open first axis"
+            backbone, f"takes {sides[0]} pictures at a time; export it with an open first axis"
         )
     if any(one not in (0, wanted) for one, wanted in zip(sides[1:], (3, side, side), strict=True)):
         raise plugin.wrong(
-            name, f"takes {sides[1:]}, and {told_in(name)} tells of [3, {side}, {side}]"
+            backbone, f"takes {sides[1:]}, and {told_in(backbone)} tells of [3, {side}, {side}]"
         )
 
 
@@ -279,3 +273,10 @@ def _prefixed(model: "onnx.ModelProto") -> "onnx.ModelProto":
     renamed.CopyFrom(model)
     rename(renamed.graph)
     return renamed
+
+
+FAMILY = Family(
+    opened,
+    licence=lambda backbone: str(_told(backbone).get("licence", UNKNOWN)),
+    content=content,
+)

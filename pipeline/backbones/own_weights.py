@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..core.backbone import Backbone
 from ..core.errors import WeightsError
 
 Tensors = dict[str, Tensor]
@@ -33,7 +34,7 @@ AUXILIARY = ("aux1", "aux2", "AuxLogits", "mask_token")
 MANY = 3  # names that a message shows
 
 
-def put_into(network: nn.Module, name: str, file: Path) -> None:
+def put_into(network: nn.Module, backbone: Backbone, file: Path) -> None:
     """Load the weights in `file` into `network`, which has no classifier; the file may have one.
 
     Names are taken as they are, without the prefix of a wrapper (`module.` of `DataParallel`), and
@@ -55,7 +56,7 @@ def put_into(network: nn.Module, name: str, file: Path) -> None:
         if not _wrong(again, network):
             kept, left_out = again, without
     if wrong := _wrong(kept, network):
-        raise WeightsError(f"{file} holds weights of another network than {name}: {wrong}")
+        raise WeightsError(f"{file} holds weights of another network than {backbone}: {wrong}")
     for key, tensor in kept.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise WeightsError(f"{file} holds numbers that are not finite, in {key}")

@@ -12,101 +12,117 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import packages, plugins
+from ..core.backbone import Backbone
 from ..core.errors import ParamsError
 from ..kinds import INTERPOLATIONS, Fitted, Pixels
+from .family import TORCH, UNKNOWN, Family, Opened, no_pytorch
 
 if TYPE_CHECKING:
     import onnx
+    from torch import nn
 
 TRIED = 3  # pictures that a graph is tried on, so any number will do
 MOST_PIXELS = 4096  # a side of what a backbone sees
-# Of which a plugin may make its network, and what writes it as a graph.
-LIBRARIES = ("onnx", "onnx-ir", "onnxscript", "timm", "torch", "torchvision")
 
 
-def origin(name: str) -> str:
+def content(backbone: Backbone) -> str:
     """What decides the network: the code in `plugins/`, pinned versions and libraries.
 
     Raises:
         ParamsError: the code is not there, or its package is not pinned.
     """
-    plugins.check(name, asked_by(name))
-    return " ".join([f"plugins {plugins.digest()}", *map(packages.with_version, LIBRARIES)])
+    check(backbone)
+    return " ".join([f"plugins {plugins.digest()}", *map(packages.with_version, TORCH)])
 
 
-def asked_by(name: str) -> str:
+def check(backbone: Backbone) -> None:
+    """Raise `ParamsError` if the code is not there, or its package is not pinned."""
+    plugins.check(str(backbone), asked_by(backbone))
+
+
+def asked_by(backbone: Backbone) -> str:
     """What messages about the backbone begin with."""
-    return f"backbone {name}"
+    return f"backbone {backbone}"
 
 
-def opened(name: str) -> tuple[Any, Pixels]:
+def returned(backbone: Backbone) -> tuple[Any, Pixels]:
     """The network, an `onnx.ModelProto` or a `torch.nn.Module`, and its preprocessing.
 
     Raises:
         MissingSetError: it needs PyTorch, which is not installed.
         ParamsError: there is no such function, it raises, or it returns something else.
     """
-    function = plugins.load(name, asked_by(name))
-    with plugins.blamed(asked_by(name)):
-        returned = function()
-    if not isinstance(returned, tuple) or len(returned) != 2:
-        raise wrong(name, f"returned {returned!r:.60}, and should return (network, preprocessing)")
-    network, told = returned
-    preprocessing = preprocessing_of(name, told)
+    function = plugins.load(str(backbone), asked_by(backbone))
+    with plugins.blamed(asked_by(backbone)):
+        found = function()
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise wrong(backbone, f"returned {found!r:.60}, and should return (network, preprocessing)")
+    network, told = found
+    preprocessing = preprocessing_of(backbone, told)
     if hasattr(network, "state_dict"):
         return network, preprocessing
-    return graph(name, network, preprocessing), preprocessing
+    return graph(backbone, network, preprocessing), preprocessing
 
 
-def is_graph(name: str) -> bool:
-    """Whether the backbone is a plugin's whose network is an ONNX graph."""
-    return plugins.is_plugin(name) and not hasattr(opened(name)[0], "state_dict")
+def opened(backbone: Backbone) -> Opened | None:
+    """The graph that the function returns; None of a `torch.nn.Module`."""
+    network, preprocessing = returned(backbone)
+    return None if hasattr(network, "state_dict") else Opened(network, preprocessing, {})
 
 
-def no_pytorch(name: str) -> ParamsError:
-    """The error where PyTorch is to run or to train a backbone that is an ONNX graph."""
-    return wrong(
-        name,
-        "is an ONNX graph and has no PyTorch form: what runs or trains it with PyTorch needs a"
-        " function that returns a torch.nn.Module",
-    )
+def in_pytorch(backbone: Backbone) -> "tuple[nn.Module, Pixels]":
+    """The module that the function returns: normalised pictures [n, 3, side, side] to features.
+
+    Raises:
+        ParamsError: it returns a graph, or another network's weights are asked for.
+    """
+    if backbone.weights != "pretrained":
+        raise wrong(
+            backbone,
+            "comes with its own weights; what needs random ones, such as from_scratch, takes"
+            " another backbone",
+        )
+    network, preprocessing = returned(backbone)
+    if not hasattr(network, "state_dict"):
+        no_pytorch(backbone)
+    return network, preprocessing
 
 
-def preprocessing_of(name: str, told: Any) -> Pixels:
+def preprocessing_of(backbone: Backbone, told: Any) -> Pixels:
     """What the function told, whether as our `Preprocessing` or as a tuple of its five values."""
     try:
         resize, crop, interpolation, means, stds = told
         mean, std = [float(one) for one in means], [float(one) for one in stds]
     except (TypeError, ValueError):
         raise wrong(
-            name,
+            backbone,
             f"has the preprocessing {told!r:.60}, and should have (resize, crop, interpolation,"
             " mean, std)",
         ) from None
     for side in (resize, crop):
         if not isinstance(side, int) or not 1 <= side <= MOST_PIXELS:
-            raise wrong(name, f"has a side of {side!r:.40}; 1 to {MOST_PIXELS} pixels will do")
+            raise wrong(backbone, f"has a side of {side!r:.40}; 1 to {MOST_PIXELS} pixels will do")
     if interpolation not in INTERPOLATIONS:
         known = f"{', '.join(INTERPOLATIONS[:-1])} or {INTERPOLATIONS[-1]}"
-        raise wrong(name, f"has interpolation {interpolation!r:.40}; take {known}")
+        raise wrong(backbone, f"has interpolation {interpolation!r:.40}; take {known}")
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise wrong(name, "needs a mean and a std above 0 for each of three channels")
+        raise wrong(backbone, "needs a mean and a std above 0 for each of three channels")
     return Pixels(
         resize, crop, interpolation, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
     )
 
 
-def graph(name: str, network: Any, preprocessing: Pixels | Fitted) -> "onnx.ModelProto":
+def graph(backbone: Backbone, network: Any, preprocessing: Pixels | Fitted) -> "onnx.ModelProto":
     """The graph, looked through and run once on black pictures; its outputs' sides are numbers."""
     import onnx
     import onnxruntime
 
     if isinstance(network, str | os.PathLike):
-        with plugins.blamed(asked_by(name)):
+        with plugins.blamed(asked_by(backbone)):
             network = onnx.load(network)
     if not isinstance(network, onnx.ModelProto):
         raise wrong(
-            name,
+            backbone,
             f"returned the network {network!r:.60}; it should be a path to an ONNX file, an"
             " onnx.ModelProto or a torch.nn.Module",
         )
@@ -116,14 +132,14 @@ def graph(name: str, network: Any, preprocessing: Pixels | Fitted) -> "onnx.Mode
     outputs = [one.name for one in model.graph.output]
     if inputs != ["pictures"] or outputs not in (["features"], ["features", "maps"]):
         raise wrong(
-            name,
+            backbone,
             f"is a graph from {', '.join(inputs)} to {', '.join(outputs)}; it should be from"
             " pictures to features, or to features and maps",
         )
     side = preprocessing.crop
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what it has to say is in the exception
-    with plugins.blamed(asked_by(name)):
+    with plugins.blamed(asked_by(backbone)):
         onnx.checker.check_model(model)
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -137,12 +153,12 @@ def graph(name: str, network: Any, preprocessing: Pixels | Fitted) -> "onnx.Mode
     if not fits or any(answer.dtype != np.float32 for answer in answers):
         shown = " and ".join(f"{answer.dtype} {list(answer.shape)}" for answer in answers)
         raise wrong(
-            name,
+            backbone,
             f"makes {shown} of {TRIED} pictures; it should make float32 features [n, dimension],"
             " and perhaps maps [n, dimension, h, w]",
         )
     if not all(np.isfinite(answer).all() for answer in answers):
-        raise wrong(name, "makes numbers that are not finite of black pictures")
+        raise wrong(backbone, "makes numbers that are not finite of black pictures")
     del model.graph.output[:]  # which may leave a side open
     model.graph.output.extend(
         onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, ["n", *answer.shape[1:]])
@@ -151,6 +167,9 @@ def graph(name: str, network: Any, preprocessing: Pixels | Fitted) -> "onnx.Mode
     return model
 
 
-def wrong(name: str, words: str) -> ParamsError:
+def wrong(backbone: Backbone, words: str) -> ParamsError:
     """The error that says what is wrong with a backbone."""
-    return ParamsError(f"{asked_by(name)} {words}")
+    return ParamsError(f"{asked_by(backbone)} {words}")
+
+
+FAMILY = Family(opened, licence=lambda _: UNKNOWN, content=content, check=check, network=in_pytorch)

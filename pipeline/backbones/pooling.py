@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.backbone import Backbone
 from ..core.errors import ParamsError
 
 POWER, LEAST = 3.0, 1e-6  # of GeM, as that paper has them
@@ -51,12 +52,13 @@ class Pooled(nn.Module):
         return torch.cat(parts, dim=1)
 
 
-def pooled(name: str, network: nn.Module, pooling: str, side: int) -> nn.Module:
-    """The network with that pooling, tried on a black picture of `side` pixels.
+def pooled(backbone: Backbone, network: nn.Module, side: int) -> nn.Module:
+    """The network with the pooling that is asked for, tried on a black picture of `side` pixels.
 
     Raises:
         ParamsError: it has no such tokens or maps.
     """
+    pooling = backbone.pooling
     if pooling == "auto":
         return network
     with torch.inference_mode():
@@ -73,7 +75,7 @@ def pooled(name: str, network: nn.Module, pooling: str, side: int) -> nn.Module:
         lacking = f"square of patch tokens but {patches} of them"
     if lacking:
         raise ParamsError(
-            f"extract.pooling {pooling}: {name} has no {lacking}; set extract.pooling to auto"
+            f"extract.pooling {pooling}: {backbone} has no {lacking}; set extract.pooling to auto"
         )
     return Pooled(network, pooling)
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.backbone import Backbone
 from ..kinds import IR_VERSION, OPSET, Spectrum
-from .opened import Opened
+from .family import Family, Opened
 
 if TYPE_CHECKING:
     import onnx
@@ -40,18 +41,9 @@ GRAPH = """
 """
 
 
-def made_by(name: str) -> tuple[str, ...]:
-    """The package that writes the graph; there are no weights."""
-    return ("onnx",)
-
-
-def licence(name: str) -> str:
-    """That of this code: nothing else is in it."""
-    return "none (no weights)"
-
-
-def opened(name: str) -> Opened:
+def opened(backbone: Backbone) -> Opened:
     """The graph: `spectrum` float32 [n, bands, frames] to `features` [n, dimension]."""
+    name = backbone.name
     preprocessing = Spectrum(RATE, WINDOW, FRAME, FRAME, HOP, BANDS[name])
     return Opened(_graph(name, BANDS[name]), preprocessing, {})
 
@@ -84,3 +76,7 @@ def cosines(coefficients: int, bands: int) -> NDArray[np.float32]:
     rows[0] /= np.sqrt(2)
     matrix: NDArray[np.float32] = rows.astype(np.float32)
     return matrix
+
+
+# The licence is that of this code: nothing else is in it.
+FAMILY = Family(opened, licence=lambda _: "none (no weights)")

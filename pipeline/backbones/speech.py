@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.backbone import Backbone
 from ..core.errors import WeightsError
 from ..kinds import IR_VERSION, OPSET, Waveform
-from .opened import Opened
+from .family import Family, Opened
 
 if TYPE_CHECKING:
     import onnx
@@ -39,17 +40,7 @@ MEL = "linear_to_mel_weight_matrix:0"  # [257, 32]
 OFFSET = "map/while/add_1/y:0"
 
 
-def made_by(name: str) -> tuple[str, ...]:
-    """The package that carries the weights, as pip calls it, and the one that writes the graph."""
-    return (PACKAGE, "onnx")
-
-
-def licence(name: str) -> str:
-    """The network's; the package that carries it is under the MIT licence."""
-    return "Apache-2.0"
-
-
-def opened(name: str) -> Opened:
+def opened(backbone: Backbone) -> Opened:
     """The graph: `waveform` float32 [n, samples] at 16 kHz, from -1 to 1, to `features` [n, 288].
 
     Raises:
@@ -161,3 +152,7 @@ def _graph(network: "onnx.ModelProto", tensors: dict[str, NDArray[Any]]) -> "onn
     )
     versions = [helper.make_opsetid("", OPSET)]
     return helper.make_model(whole, opset_imports=versions, ir_version=IR_VERSION)
+
+
+# The licence is the network's; the package that carries it is under the MIT licence.
+FAMILY = Family(opened, licence=lambda _: "Apache-2.0", made_by=lambda _: (PACKAGE, "onnx"))

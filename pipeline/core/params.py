@@ -265,6 +265,11 @@ class ExtractParams(Section):
         """The backbone that these parameters name, with its weights and pooling."""
         return Backbone.parse(self.backbone, self.weights, self.pooling)
 
+    def of(self, backbone: Backbone) -> "ExtractParams":
+        """The same for another backbone."""
+        changes = {"weights": backbone.weights, "pooling": backbone.pooling}
+        return self.model_copy(update={"backbone": str(backbone), **changes})
+
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]

@@ -229,7 +229,7 @@ def _write_bundle(
 ) -> None:
     """Write the bundle: it has no neighbours and no figures, since no example is here."""
     extract = settings.extract
-    files = exports.of_each(extract)
+    files = exports.of_each(extract.network)
     about = HeadDescription(
         classes=list(classes),
         power=settings.train.power,

@@ -196,7 +196,7 @@ def wanted(settings: Params, kind: str, dimension: int) -> dict[str, Any]:
         HeadstartError: the backbone cannot be had.
     """
     extract = settings.extract
-    prints = map(exports.fingerprint, exports.of_each(extract))
+    prints = map(exports.fingerprint, exports.of_each(extract.network))
     backbone: dict[str, Any] = {
         "name": extract.backbone,
         "weights": extract.weights,

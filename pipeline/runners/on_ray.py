@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from .. import kinds
-from ..backbones.engines import Engine, open_engines
+from ..backbones.engines import Encoder, open_encoder
 from ..core import command, errors, packages, plugins
 from ..core.errors import HeadstartError, RunnerError
 from ..core.params import ExtractParams
@@ -85,15 +85,15 @@ class Answer(NamedTuple):
     error: tuple[str, str] = ("", "")  # the class and text of a HeadstartError, which ends the run
 
 
-def identity(engines: list[Engine], forms: list[str]) -> Identity:
+def identity(encoder: Encoder, forms: list[str]) -> Identity:
     """Of this process, for examples of these formats."""
     sha = hashlib.sha256(plugins.digest().encode() if plugins.folder().is_dir() else b"")
     for file in sorted(PACKAGE.rglob("*.py")):
         sha.update(file.relative_to(PACKAGE).as_posix().encode() + file.read_bytes())
-    kind = engines[0].kind
+    kind = encoder.kind
     made_by = [str(kind.views_made_by(augmented)) for augmented in (False, True)]
     made_by += [str(kind.read_by(form)) for form in forms]
-    return Identity(sha.hexdigest(), [engine.made_by for engine in engines], made_by, forms)
+    return Identity(sha.hexdigest(), [one.made_by for one in encoder.engines], made_by, forms)
 
 
 def machine_of(folder: str) -> str:
@@ -110,14 +110,14 @@ class Worker:
     def __init__(self, order: Order) -> None:
         """Nothing is opened yet."""
         self._order = order
-        self._engines: list[Engine] = []
+        self._encoder: Encoder | None = None
         self._store: Store | None = None
 
     def compute(self, network: int, piece: pd.DataFrame) -> Answer:
         """Compute the views of a piece and put them into the store."""
-        assert self._store is not None  # noqa: S101 - it is open
+        assert self._encoder and self._store is not None  # noqa: S101, PT018 - they are open
         try:
-            engine, size = self._engines[network], self._order.settings.batch_size
+            engine, size = self._encoder.engines[network], self._order.settings.batch_size
             self._store.put(features_of(piece, engine, size))
         except Exception as error:
             found = command.in_words(error)
@@ -151,15 +151,15 @@ class Worker:
                     " store.folder in params.yaml (or HEADSTART_STORE) to s3://BUCKET/PREFIX"
                 )
         try:
-            engines = open_engines(order.settings, kinds.named(order.kind))
-            if differs := _difference(identity(engines, order.identity.forms), order.identity):
+            encoder = open_encoder(order.settings, kinds.named(order.kind))
+            if differs := _difference(identity(encoder, order.identity.forms), order.identity):
                 return differs
             files.read(Path(order.example[0]), order.example[1])
             store = store_at(order.store, order.limit)
             store.held([])
         except Exception as error:  # the driver has opened the same, so it is the node's
             return f"cannot do the work: {command.in_words(error)}"
-        self._engines, self._store = engines, store
+        self._encoder, self._store = encoder, store
         return ""
 
 
@@ -202,7 +202,7 @@ class _Hired:
 
 def compute_each(
     missing: list[pd.DataFrame],
-    engines: list[Engine],
+    encoder: Encoder,
     settings: ExtractParams,
     kind: str,
     cache: Store,
@@ -211,9 +211,9 @@ def compute_each(
     """Compute the features of the missing views on a Ray cluster, into the store.
 
     Args:
-        missing: rows of `wanted.every_view`, a table for each engine.
-        engines: as they are open here; workers open their own.
-        settings: of the engines.
+        missing: rows of `wanted.every_view`, a table for each network.
+        encoder: as it is open here; workers open their own.
+        settings: of the encoder.
         kind: of the examples, as the manifest declares it.
         cache: the store.
         address: HOST:PORT of the cluster's head.
@@ -233,7 +233,7 @@ def compute_each(
         place,
         default_limit(),
         None if place.startswith("s3://") else machine_of(place),
-        identity(engines, sorted(set().union(*(table["example_format"] for table in tables)))),
+        identity(encoder, sorted(set().union(*(table["example_format"] for table in tables)))),
         (first["path"], first["digest"]),
     )
     waiting = deque(
@@ -246,7 +246,7 @@ def compute_each(
         _joined(address) as ray,
         Progress("extract", sum(map(len, tables)), "views") as progress,
     ):
-        _Run(ray, order, engines[0].on_gpu, waiting, progress, address).to_its_end()
+        _Run(ray, order, encoder.on_gpu, waiting, progress, address).to_its_end()
     keys = [key for table in tables for key in table["key"]]
     if lost := len(keys) - len(cache.held(keys)):
         print(

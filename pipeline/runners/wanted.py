@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..backbones.engines import Engine
+from ..backbones.engines import Encoder, Engine
 from ..store.vectors import open_store
 from ..tables import joined, targets
 from ..tables.features import Split
@@ -42,23 +42,22 @@ def without(table: pd.DataFrame, held: Container[bytes]) -> pd.DataFrame:
 
 
 def vectors(
-    examples: pd.DataFrame, engines: list[Engine], batch_size: int
+    examples: pd.DataFrame, encoder: Encoder, batch_size: int
 ) -> tuple[pd.DataFrame, NDArray[np.float32], int]:
     """The features of view 0 of examples, for a stage that looks through a backbone by itself.
 
     Args:
         examples: with the columns `digest` and `path`.
-        engines: of the backbone, or of those that are joined; what the store has of them is not
-            computed again.
-        batch_size: views that the engine takes at once.
+        encoder: the backbone; what the store has of its networks is not computed again.
+        batch_size: views that an engine takes at once.
 
     Returns:
         a row an example, sorted by digest, as `every_view` has it; their features [n, d], as the
         backbone gives them; how many were computed.
     """
-    no_plan = pd.DataFrame(columns=["digest", "view", *engines[0].kind.view_columns])
+    no_plan = pd.DataFrame(columns=["digest", "view", *encoder.kind.view_columns])
     computed, parts = 0, []
-    for engine in engines:
+    for engine in encoder.engines:
         table = every_view(examples, no_plan, engine)
         keys = table["key"].tolist()
         with open_store() as cache:
@@ -74,21 +73,21 @@ def vectors(
 
 
 def originals(
-    manifest: pd.DataFrame, classes: list[str], engines: list[Engine], batch_size: int, power: float
+    manifest: pd.DataFrame, classes: list[str], encoder: Encoder, batch_size: int, power: float
 ) -> tuple[dict[str, Split], int]:
     """`vectors` of the examples of a manifest, by split.
 
     Args:
         manifest: the examples.
         classes: the label at each position, or the names of the targets, as `targets.names`.
-        engines: as for `vectors`.
+        encoder: as for `vectors`.
         batch_size: as for `vectors`.
         power: that features are raised to.
 
     Returns:
         the features by split, as `features.read_splits` gives them; how many were computed.
     """
-    table, features, computed = vectors(manifest, engines, batch_size)
+    table, features, computed = vectors(manifest, encoder, batch_size)
     features = raised(features, power)
     of_digest = manifest.set_index("digest")
     table["split"] = of_digest["split"].loc[table["digest"]].to_numpy()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backbones.engines import Engine, open_engines
+from ..backbones.engines import Encoder, Engine, open_encoder
 from ..core.errors import DataError, RefusedError
 from ..core.params import ExtractParams
 from ..examples.files import digest
@@ -38,25 +38,25 @@ class Embedded(NamedTuple):
 _one_opens = threading.Lock()  # or each of several threads would export the backbone
 
 
-def opened(settings: ExtractParams, kind: str) -> list[Engine]:
-    """The engines, as `open_engines`."""
+def opened(settings: ExtractParams, kind: str) -> Encoder:
+    """The backbone, as `open_encoder`."""
     with _one_opens:
         return _opened(settings, kind)
 
 
 @lru_cache(maxsize=1)  # opening one takes as long as some ten pictures
-def _opened(settings: ExtractParams, kind: str) -> list[Engine]:
-    return open_engines(settings, named(kind))
+def _opened(settings: ExtractParams, kind: str) -> Encoder:
+    return open_encoder(settings, named(kind))
 
 
-def embed(examples: Sequence[Example], engines: list[Engine], batch_size: int) -> Embedded:
+def embed(examples: Sequence[Example], encoder: Encoder, batch_size: int) -> Embedded:
     """Look every example up in the feature store, and compute and store what is missing.
 
     Each core takes whole examples, and holds the files of none that it only looks up.
 
     Args:
         examples: each is read once, and a second time where it is missing.
-        engines: of the backbone, or of those that are joined.
+        encoder: the backbone.
         batch_size: examples that it takes at once.
 
     Raises:
@@ -67,15 +67,15 @@ def embed(examples: Sequence[Example], engines: list[Engine], batch_size: int) -
     cores = os.cpu_count() or 1
     size = max(1, min(batch_size, -(-len(examples) // cores)))
     batches = [examples[start : start + size] for start in range(0, len(examples), size)]
-    vectors: list[list[Floats]] = [[] for _ in engines]
+    vectors: list[list[Floats]] = [[] for _ in encoder.engines]
     computed = 0
     with open_store() as cache, ThreadPoolExecutor(cores) as pool:
-        for engine, found in zip(engines, vectors, strict=True):
+        for engine, found in zip(encoder.engines, vectors, strict=True):
             for part in pool.map(lambda batch, by=engine: _batch(batch, by, cache), batches):
                 found.append(part.features)
                 computed += part.computed
     if not examples:
-        return Embedded(np.empty((0, sum(one.dimension for one in engines)), np.float32), 0)
+        return Embedded(np.empty((0, sum(one.dimension for one in encoder.engines)), np.float32), 0)
     return Embedded(joined.beside([np.concatenate(found) for found in vectors]), computed)
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..backbones import catalogue
+from ..core.backbone import Backbone
 from ..kinds import Input, Kind, named
 from ..tasks import TASKS, UNNAMED
 from .description import Bundle
@@ -61,8 +62,9 @@ class TorchClassifier(nn.Module):
 def load(folder: Path) -> TorchClassifier:
     """The bundle in `folder`, in evaluation mode on the CPU."""
     bundle = Bundle.read(folder)
-    weights, origin, about = folder / "backbone.safetensors", bundle.backbone, bundle.head
-    backbone = catalogue.with_weights(origin.name, weights, origin.pooling).module
+    about, origin = bundle.head, bundle.backbone
+    network = Backbone.parse(origin.name, pooling=origin.pooling)
+    backbone = catalogue.with_weights(network, folder / "backbone.safetensors").module
     tensors = load_file(folder / "head.safetensors")
     layers = [_linear(tensors["weight"], tensors["bias"])]
     if "hidden_weight" in tensors:

@@ -20,6 +20,7 @@ from safetensors.numpy import save
 
 from ..backbones.exports import preprocessing_of
 from ..core import plugins
+from ..core.backbone import Backbone
 from ..core.params import ExtractParams, TrainingExamples
 from ..core.paths import MANIFEST
 from ..heads.description import HeadDescription
@@ -101,7 +102,7 @@ class Parts:
             ),
             metrics=self.metrics,
             data=data,
-            code=_digests(self.kind, self.settings.backbone),
+            code=_digests(self.kind, self.settings.network),
             libraries=libraries
             | {name: one for notes in told for name, one in json.loads(notes["libraries"]).items()},
             training_examples=given_away,
@@ -156,7 +157,7 @@ def _data(manifest: pd.DataFrame) -> Data:
     return Data(hashlib.sha256(MANIFEST.read_bytes()).hexdigest(), pictures)
 
 
-def _digests(kind: str, backbone: str) -> dict[str, str]:
+def _digests(kind: str, backbone: Backbone) -> dict[str, str]:
     """Of the code in each room that decides an answer, a digest."""
     root = Path(__file__).parent.parent
     digests = {}
@@ -165,7 +166,7 @@ def _digests(kind: str, backbone: str) -> dict[str, str]:
         for file in sorted((root / room).rglob("*.py")):
             sha.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
         digests[f"pipeline/{room}"] = sha.hexdigest()
-    if folder_of(kind) == "plugin" or plugins.is_plugin(backbone):
+    if folder_of(kind) == "plugin" or any(one.family == "python" for one in backbone.each):
         digests[plugins.FOLDER] = plugins.digest()
     return digests
 

@@ -14,11 +14,6 @@ Floats = NDArray[np.float32]
 TINY = np.float32(1e-12)  # a vector of zeros stays one
 
 
-def names(backbone: str) -> list[str]:
-    """The networks of `extract.backbone`, one or several."""
-    return backbone.split("+")
-
-
 def beside(parts: Sequence[Floats]) -> Floats:
     """Features [n, d] of each network as one table; those of one network as they are."""
     if len(parts) == 1:

@@ -22,7 +22,8 @@ import pandas as pd
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from .. import kinds
-from ..backbones.engines import Engine, open_engine
+from ..backbones.engines import Encoder, Engine, open_engine
+from ..backbones.families import FAMILIES
 from ..core import packages
 from ..core.backbone import Backbone
 from ..core.errors import DataError
@@ -121,12 +122,10 @@ def compare(
     held_out = folds(labels, groups.tolist(), stage)
     features, costs, engines = {}, {}, {}
     for network in networks:
-        changes = {"backbone": str(network), "weights": network.weights}
-        asked = extracting.model_copy(update={**changes, "pooling": network.pooling})
-        engines[network] = open_engine(asked, kind)
-        table, found, computed = vectors(examples, [engines[network]], asked.batch_size)
+        engine = engines[network] = open_engine(extracting.of(network), kind)
+        table, found, computed = vectors(examples, Encoder((engine,)), extracting.batch_size)
         features[network] = found[pd.Index(table["digest"]).get_indexer(examples["digest"])]
-        costs[network] = _milliseconds(examples, engines[network], kind)
+        costs[network] = _milliseconds(examples, engine, kind)
         reused = len(examples) - computed
         print(f"{stage}: {spelled(network)}: {reused} views reused, {computed} computed")
     candidates = []
@@ -153,9 +152,7 @@ def _stop_if_unknown(network: Backbone, stage: str) -> None:
     if network.has_graph:
         return
     packages.need("torch", stage)
-    from ..backbones import catalogue  # PyTorch is optional
-
-    catalogue.stop_if_unknown(str(network))
+    FAMILIES[network.family].check(network)
 
 
 def _milliseconds(examples: pd.DataFrame, engine: Engine, kind: Kind) -> float:

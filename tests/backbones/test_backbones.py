@@ -9,8 +9,9 @@ import torch
 import torchvision
 from PIL import Image
 
-from pipeline.backbones import catalogue
+from pipeline.backbones import catalogue, lite, timm_models
 from pipeline.backbones.onnx_export import WithMaps, map_source
+from pipeline.core.backbone import Backbone
 from pipeline.core.errors import DataError, ParamsError, WeightsError
 from pipeline.kinds import Fitted, Pixels, Preprocessing
 from pipeline.kinds.image import preprocess
@@ -29,7 +30,7 @@ def seen_by(name: str, preprocessing: Preprocessing) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
 def test_the_weights_are_real(name: str) -> None:
-    network, preprocessing = catalogue.lite_classifier(name, pretrained=True)
+    network, preprocessing = lite.classifier(Backbone.parse(name)), lite.PREPROCESSING[name]
     for photograph in ("coffee", "camera"):
         pixels = seen_by(photograph, preprocessing).permute(0, 3, 1, 2) / 255
         with torch.inference_mode():
@@ -40,8 +41,9 @@ def test_the_weights_are_real(name: str) -> None:
 
 
 def test_the_backbone_is_the_same_network_without_its_classifier() -> None:
-    network, preprocessing = catalogue.lite_classifier("efficientnet_lite0", pretrained=True)
-    backbone = catalogue.load("efficientnet_lite0")
+    named = Backbone.parse("efficientnet_lite0")
+    network, preprocessing = lite.classifier(named), lite.PREPROCESSING[named.name]
+    backbone = catalogue.load(Backbone.parse(named))
     picture = seen_by("coffee", preprocessing)
     assert preprocessing == Preprocessing(256, 224, "bicubic", (0.5,) * 3, (0.5,) * 3)
     with torch.inference_mode():
@@ -51,7 +53,7 @@ def test_the_backbone_is_the_same_network_without_its_classifier() -> None:
 
 
 def test_nothing_of_a_backbone_trains() -> None:
-    backbone = catalogue.load("efficientnet_lite0")
+    backbone = catalogue.load(Backbone.parse("efficientnet_lite0"))
     assert not backbone.module.training
     assert not any(parameter.requires_grad for parameter in backbone.module.parameters())
 
@@ -70,7 +72,7 @@ def test_nothing_of_a_backbone_trains() -> None:
 def test_any_model_of_torchvision_and_timm_loads_by_name(
     name: str, dimension: int, preprocessing: tuple[int, int, str]
 ) -> None:
-    backbone = catalogue.load(name, weights="random")
+    backbone = catalogue.load(Backbone.parse(name, weights="random"))
     assert backbone.dimension == dimension
     assert backbone.preprocessing[:3] == preprocessing
 
@@ -84,10 +86,10 @@ def test_a_network_is_the_same_whether_its_weights_come_from_the_hub_or_from_a_f
     of_hub = {key: tensor.clone() for key, tensor in made.state_dict().items()}
     enum = torchvision.models.get_model_weights(name)
     monkeypatch.setattr(enum, "get_state_dict", lambda *_, **__: of_hub)  # no hub is to be had
-    pretrained = catalogue.load(f"torchvision:{name}")
+    pretrained = catalogue.load(Backbone.parse(f"torchvision:{name}"))
     file = tmp_path / "weights.safetensors"
     catalogue.save_tensors(pretrained.module.state_dict(), file)
-    again = catalogue.with_weights(f"torchvision:{name}", file)
+    again = catalogue.with_weights(Backbone.parse(f"torchvision:{name}"), file)
     side = pretrained.preprocessing.crop
     pictures = torch.randint(256, (1, side, side, 3), dtype=torch.uint8)
     with torch.inference_mode():
@@ -95,7 +97,7 @@ def test_a_network_is_the_same_whether_its_weights_come_from_the_hub_or_from_a_f
     assert again.fingerprint == pretrained.fingerprint
     file.write_bytes(b"no weights")
     with pytest.raises(DataError, match="holds no weights of torchvision:"):
-        catalogue.with_weights(f"torchvision:{name}", file)
+        catalogue.with_weights(Backbone.parse(f"torchvision:{name}"), file)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +112,7 @@ def test_a_network_is_the_same_whether_its_weights_come_from_the_hub_or_from_a_f
     ],
 )
 def test_the_maps_are_found_whose_mean_the_features_are(name: str, has_maps: bool) -> None:
-    backbone = catalogue.load(name, weights="random")
+    backbone = catalogue.load(Backbone.parse(name, weights="random"))
     source = map_source(backbone)
     assert (source is not None) == has_maps
     if source is not None:
@@ -130,7 +132,7 @@ def test_weights_that_cannot_be_had_are_one_error_naming_the_offline_choice(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("urllib.request.urlopen", _no_network)
     with pytest.raises(WeightsError, match="efficientnet_lite0") as caught:
-        catalogue.load(name)
+        catalogue.load(Backbone.parse(name))
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -141,9 +143,9 @@ def _no_network(*_: object, **__: object) -> None:
 
 def test_a_model_that_does_not_exist_is_named() -> None:
     with pytest.raises(ParamsError, match="no classifier 'resnet51'"):
-        catalogue.load("torchvision:resnet51", weights="random")
+        catalogue.load(Backbone.parse("torchvision:resnet51", weights="random"))
     with pytest.raises(ParamsError, match="no model 'resnet51'"):
-        catalogue.load("timm:resnet51", weights="random")
+        catalogue.load(Backbone.parse("timm:resnet51", weights="random"))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_pictures_that_timm_prepares_in_another_way_are_no_silent_loss(
 ) -> None:
     network = timm.create_model("resnet10t", pretrained_cfg_overlay=configured)
     with pytest.raises(ParamsError, match=f"timm:resnet10t was .* {said}.* another backbone$"):
-        catalogue._timm_preprocessing("timm:resnet10t", network)
+        timm_models.preprocessing(Backbone.parse("timm:resnet10t"), network)
 
 
 @pytest.mark.parametrize(
@@ -175,11 +177,12 @@ def test_pictures_that_timm_prepares_in_another_way_are_no_silent_loss(
 )
 def test_how_timm_prepares_pictures_is_taken_from_its_configuration(name: str, form: Any) -> None:
     network = timm.create_model(name.removeprefix("timm:"))
-    assert catalogue._timm_preprocessing(name, network) == form
+    assert timm_models.preprocessing(Backbone.parse(name), network) == form
 
 
 def test_the_fingerprint_changes_with_the_weights_alone() -> None:
-    first, again = (catalogue.load("efficientnet_lite0", "random") for _ in range(2))
-    real = catalogue.load("efficientnet_lite0")
+    untrained = Backbone.parse("efficientnet_lite0", "random")
+    first, again = (catalogue.load(Backbone.parse(untrained)) for _ in range(2))
+    real = catalogue.load(Backbone.parse("efficientnet_lite0"))
     assert first.fingerprint == again.fingerprint
     assert first.fingerprint != real.fingerprint

@@ -114,7 +114,7 @@ def test_a_processor_without_bfloat16_is_a_clear_word(
         def get_property(self, device: str, name: str) -> list[str]:
             return [one for one in CAPABILITIES if one != "BF16"]
 
-    file = exports.exported(settings().backbone, settings().weights)
+    file = exports.exported(settings().network)
     before = which(file)
     monkeypatch.setattr(openvino, "Core", Older)
     with pytest.raises(DeviceError, match=r"no bfloat16; set extract\.precision to float32"):
@@ -166,7 +166,7 @@ def test_openvino_gives_the_same_bits_on_any_number_of_streams_and_threads(
 def test_what_openvino_cannot_run_is_a_clear_word_and_no_damage(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = exports.exported(settings().backbone, settings().weights)
+    file = exports.exported(settings().network)
     before = which(file)
     # No network at hand is beyond OpenVINO; it fails here for a device that it does not know.
     real = openvino.Core.compile_model
@@ -199,7 +199,7 @@ def test_the_maps_in_the_export_do_not_change_a_bit_of_the_features(
     project: Project, pictures: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     features = engines.open_engine(settings(engine="onnxruntime"), IMAGE).run(pictures)
-    file = exports.file_of(settings().backbone, settings().weights)
+    file = exports.file_of(settings().network)
     (maps,) = onnxruntime.InferenceSession(file).run(["maps"], {"pictures": pictures})
     np.testing.assert_allclose(maps.mean(axis=(2, 3)), features, atol=1e-5)
     model = onnx.load(file)
@@ -210,7 +210,7 @@ def test_the_maps_in_the_export_do_not_change_a_bit_of_the_features(
 
 
 def test_an_export_has_the_same_bytes_from_every_folder(project: Project) -> None:
-    written = exports.exported(settings().backbone, settings().weights).read_bytes()
+    written = exports.exported(settings().network).read_bytes()
     for module in (b"catalogue.py", b"exports.py", b"onnx_export.py"):
         assert module not in written  # as a traceback would name it
 
@@ -218,7 +218,7 @@ def test_an_export_has_the_same_bytes_from_every_folder(project: Project) -> Non
 def test_a_backbone_is_ready_once_both_its_files_are_there(small: ExtractParams) -> None:
     on_cpu = [small.model_copy(update={"device": "cpu"}), on("openvino", small)]
     on_gpu = small.model_copy(update={"device": "cuda"})
-    file = exports.exported(small.backbone, small.weights)
+    file = exports.exported(small.network)
     assert set(kept(backbones_folder())) == {file, file.with_suffix(".safetensors")}
     assert kept(backbones_folder()) == list(backbones_folder().iterdir())
     assert [engines.is_ready(asked) for asked in on_cpu] == [True, True]
@@ -230,7 +230,7 @@ def test_a_backbone_is_ready_once_both_its_files_are_there(small: ExtractParams)
     weights = file.with_suffix(".safetensors").read_bytes()
     file.with_suffix(".safetensors").unlink()
     assert [engines.is_ready(asked) for asked in on_cpu] == [False, False]
-    exports.exported(small.backbone, small.weights)
+    exports.exported(small.network)
     assert [engines.is_ready(asked) for asked in on_cpu] == [True, True]
     assert file.with_suffix(".safetensors").read_bytes() == weights
 
@@ -257,7 +257,7 @@ def test_a_damaged_export_is_made_again(
 ) -> None:
     pictures = drawn(160)
     sound = engines.open_engine(on(engine, small), IMAGE).run(pictures)
-    file = exports.file_of(small.backbone, small.weights)
+    file = exports.file_of(small.network)
     file.write_bytes(file.read_bytes()[:100_000])
     again = engines.open_engine(on(engine, small), IMAGE).run(pictures)
     assert "is damaged" in capsys.readouterr().out

@@ -10,6 +10,7 @@ from pipeline import kinds
 from pipeline.backbones import catalogue, exports
 from pipeline.backbones.engines.on_onnxruntime import on_export
 from pipeline.backbones.pooling import last
+from pipeline.core.backbone import Backbone
 
 SMALL = ("MobileNetV4", "ConvNeXt", "EVA-02")  # exported in seconds
 TOKENS = ("EVA-02", "DINOv3", "DINOv2", "CLIP", "SigLIP 2")
@@ -23,7 +24,7 @@ def test_the_page_has_a_row_for_each() -> None:
 
 @pytest.mark.parametrize(("family", "name", "pooling"), FAMILIES)
 def test_it_loads_by_name_and_ends_as_the_page_says(family: str, name: str, pooling: str) -> None:
-    backbone = catalogue.load(name, "random", pooling)
+    backbone = catalogue.load(Backbone.parse(name, "random", pooling))
     side = backbone.preprocessing.crop
     with torch.inference_mode():
         end = last(network_of(backbone), torch.zeros(1, 3, side, side))
@@ -33,7 +34,7 @@ def test_it_loads_by_name_and_ends_as_the_page_says(family: str, name: str, pool
     assert backbone.dimension == widths * end.shape[2 if end.ndim == 3 else 1] or (
         family == "MobileNetV4"  # which goes on after pooling
     )
-    assert exports.licence(name) in ("apache-2.0", "mit", "dinov3-license")
+    assert exports.licence(Backbone.parse(name)) in ("apache-2.0", "mit", "dinov3-license")
 
 
 @pytest.mark.slow
@@ -43,8 +44,8 @@ def test_its_export_is_equal(
 ) -> None:
     monkeypatch.setenv("HEADSTART_STORE", f"{tmp_path}/features")
     name = next(name for one, name, _ in FAMILIES if one == family)
-    backbone = catalogue.load(name, "random")
-    engine = on_export(exports.exported(name, "random"), kinds.named("image"))
+    backbone = catalogue.load(Backbone.parse(name, "random"))
+    engine = on_export(exports.exported(Backbone.parse(name, "random")), kinds.named("image"))
     side = backbone.preprocessing.crop
     seen = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
     with torch.inference_mode():

@@ -96,7 +96,7 @@ def test_a_bundle_of_joined_backbones_answers_as_evaluate_did(shapes: Project) -
 
     # What stands in the features: each network's, divided by the root of its mean square.
     file = Path(predictions["path"][0])
-    alone = [headstart.Embedder(name).transform(file) for name in joined.names(BOTH)]
+    alone = [headstart.Embedder(name).transform(file) for name in BOTH.split("+")]
     together = headstart.Embedder(BOTH).transform(file)
     wanted = [one / np.sqrt(np.square(one).mean()) for one in alone]
     np.testing.assert_allclose(together, np.concatenate(wanted, axis=1), rtol=1e-5)
@@ -115,7 +115,7 @@ def test_a_bundle_of_joined_backbones_answers_as_evaluate_did(shapes: Project) -
 
 
 def test_what_cannot_be_joined_is_one_line(shapes: Project) -> None:
-    from pipeline.backbones.engines import open_engines
+    from pipeline.backbones.engines import open_encoder
 
     with pytest.raises(ParamsError, match="names a network twice"):
         extract_section({"backbone": "efficientnet_lite0+efficientnet_lite0"}, "x")
@@ -123,9 +123,9 @@ def test_what_cannot_be_joined_is_one_line(shapes: Project) -> None:
         extract_section({"backbone": "efficientnet_lite0+"}, "x")
     text = kinds.named("text")
     with pytest.raises(ParamsError, match="counts of terms cannot be joined"):
-        open_engines(ExtractParams(backbone="minilm_l6_v2+tf_idf"), text)
+        open_encoder(ExtractParams(backbone="minilm_l6_v2+tf_idf"), text)
     with pytest.raises(ParamsError, match="takes pixels"):
-        open_engines(ExtractParams(backbone="minilm_l6_v2+efficientnet_lite0"), text)
+        open_encoder(ExtractParams(backbone="minilm_l6_v2+efficientnet_lite0"), text)
     assert Params().extract.backbone == "efficientnet_lite0"
 
 

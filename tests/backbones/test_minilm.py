@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from pipeline.backbones import encoder, exports, minilm, terms
 from pipeline.core import packages
+from pipeline.core.backbone import Backbone
 from pipeline.core.errors import MissingSetError, WeightsError
 from pipeline.core.params import Params
 from pipeline.kinds import IR_VERSION, OPSET, Tokens
@@ -42,7 +43,7 @@ def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
 
 
 def features(name: str, sentences: list[str]) -> np.ndarray:
-    made = minilm.opened(name)
+    made = minilm.opened(Backbone.parse(name))
     runs = session(made.model)
     some = [tokens.numbers(tokens.encoded(text, made.preprocessing)) for text in sentences]
     return np.concatenate([runs.run(["features"], {"tokens": one[None]})[0] for one in some])
@@ -81,7 +82,7 @@ def by_torch(numbers: np.ndarray) -> np.ndarray:
 
 def test_features_are_those_of_the_network_in_pytorch_and_of_its_authors() -> None:
     found = features(FLOAT, SENTENCES)
-    told = minilm.opened(FLOAT).preprocessing
+    told = minilm.opened(Backbone.parse(FLOAT)).preprocessing
     reference = [by_torch(tokens.numbers(tokens.encoded(text, told))) for text in SENTENCES]
     np.testing.assert_allclose(found, np.stack(reference), atol=1e-6)
     np.testing.assert_allclose(found[0, : len(THEIRS)], THEIRS, atol=1e-6)
@@ -104,7 +105,7 @@ def test_the_rounded_weights_give_nearly_the_same_features() -> None:
 
 
 def test_the_graph_is_of_standard_operators_and_any_size() -> None:
-    made = minilm.opened(FLOAT)
+    made = minilm.opened(Backbone.parse(FLOAT))
     onnx.checker.check_model(made.model, full_check=True)
     assert {node.domain for node in made.model.graph.node} == {""}
     assert (made.model.ir_version, made.model.opset_import[0].version) == (IR_VERSION, OPSET)
@@ -113,14 +114,14 @@ def test_the_graph_is_of_standard_operators_and_any_size() -> None:
              for one in (given, out)]  # fmt: skip
     assert sides == [["n", "length"], ["n", 384]]
     assert made.preprocessing.longest == 256
-    again = minilm.opened(FLOAT).model
+    again = minilm.opened(Backbone.parse(FLOAT)).model
     assert again.SerializeToString(deterministic=True) == made.model.SerializeToString(
         deterministic=True
     )
 
 
 def test_the_tokenizer_is_read_without_what_it_says_of_lengths() -> None:
-    told = minilm.opened(FLOAT).preprocessing
+    told = minilm.opened(Backbone.parse(FLOAT)).preprocessing
     assert '"max_length":128' in told.tokenizer.replace(" ", "").replace("\n", "")
     assert len(tokens.encoded("word " * 200, told).ids) == 202
     assert len(tokens.encoded("word " * 300, told).ids) == 256
@@ -153,12 +154,12 @@ def test_a_package_of_other_weights_is_refused(
 
 def test_exports_know_their_input(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exports, "backbones_folder", lambda: exported)
-    file = exports.exported(FLOAT, "pretrained")
+    file = exports.exported(Backbone.parse(FLOAT, "pretrained"))
     notes = {one.key: one.value for one in onnx.load(file).metadata_props}
     assert isinstance(exports.preprocessing_of(notes), Tokens)
     assert 22_000_000 < exports.parameters(file) < 23_000_000
     counts = np.arange(2 * terms.WIDTH, dtype=np.float32).reshape(2, -1)
-    runs = session(onnx.load(exports.exported("tf_idf", "pretrained")))
+    runs = session(onnx.load(exports.exported(Backbone.parse("tf_idf", "pretrained"))))
     np.testing.assert_array_equal(runs.run(["features"], {"terms": counts})[0], counts)
 
 
@@ -176,10 +177,10 @@ def test_an_encoder_that_cannot_be_had_is_one_line(
     with monkeypatch.context() as patch:
         patch.setattr(packages, "find_spec", lambda module: None)
         with pytest.raises(MissingSetError, match="run `make setup EXTRAS=transformers`"):
-            encoder.opened("transformers:some/encoder")
+            encoder.opened(Backbone.parse("transformers:some/encoder"))
     (tmp_path / "some").mkdir()
     with pytest.raises(WeightsError, match="is a path here"):
-        encoder.opened("transformers:some")
+        encoder.opened(Backbone.parse("transformers:some"))
 
 
 @pytest.mark.parametrize(

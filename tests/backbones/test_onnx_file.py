@@ -16,6 +16,7 @@ from torch import nn
 from pipeline import kinds
 from pipeline.backbones import catalogue, engines, exports, onnx_file
 from pipeline.core import params
+from pipeline.core.backbone import Backbone
 from pipeline.core.errors import HeadstartError, ParamsError, WeightsError
 from pipeline.core.params import extract_section
 from tests.conftest import Project
@@ -71,11 +72,11 @@ def test_pictures_are_scaled_and_the_graph_gives_features(text: str, maps: bool)
     write(text)
     scaled = (pictures() / 255 - np.array(MEAN)) / np.array(STD)
     np.testing.assert_allclose(features(), scaled.mean(axis=(1, 2)), atol=1e-5)
-    exported = onnx.load(exports.exported(NAME, "pretrained"))
+    exported = onnx.load(exports.exported(Backbone.parse(NAME, "pretrained")))
     outputs = [one.name for one in exported.graph.output]
     assert outputs == (["features", "maps"] if maps else ["features"])
-    assert exports.is_graph(NAME)
-    assert exports.licence(NAME) == "not stated"
+    assert not exports.has_pytorch_form(Backbone.parse(NAME))
+    assert exports.licence(Backbone.parse(NAME)) == "not stated"
 
 
 def test_what_pytorch_exports_is_taken_as_it_is(project: Project) -> None:
@@ -91,26 +92,26 @@ def test_what_pytorch_exports_is_taken_as_it_is(project: Project) -> None:
     with torch.inference_mode():
         wanted = module(scaled.float().permute(0, 3, 1, 2))
     np.testing.assert_allclose(features(), wanted, atol=1e-5)
-    assert exports.licence(NAME) == "CC0"
-    assert onnx_file.opened(NAME).preprocessing.fit == "squash"
+    assert exports.licence(Backbone.parse(NAME)) == "CC0"
+    assert onnx_file.opened(Backbone.parse(NAME)).preprocessing.fit == "squash"
 
 
 def test_the_export_stands_for_the_graph_the_yaml_and_weights_beside_it() -> None:
     write()
-    names = [exports.file_of(NAME, "pretrained")]
+    names = [exports.file_of(Backbone.parse(NAME, "pretrained"))]
     write(told=TOLD | {"resize": 18})
-    names.append(exports.file_of(NAME, "pretrained"))
+    names.append(exports.file_of(Backbone.parse(NAME, "pretrained")))
     write(GRAPH.replace("opset_import", " opset_import").replace('"" : 17', '"" : 16'))
-    names.append(exports.file_of(NAME, "pretrained"))
+    names.append(exports.file_of(Backbone.parse(NAME, "pretrained")))
     FILE.with_name("mine.onnx.data").write_bytes(b"1")
-    names.append(exports.file_of(NAME, "pretrained"))
+    names.append(exports.file_of(Backbone.parse(NAME, "pretrained")))
     assert len(set(names)) == 4
 
 
 def test_it_has_no_pytorch_form(project: Project) -> None:
     write()
     with pytest.raises(ParamsError, match=r"^backbone onnx:data/weights/mine.onnx is an ONNX gra"):
-        catalogue.load(NAME)
+        catalogue.load(Backbone.parse(NAME))
     project.set(**{"extract.backbone": NAME, "finetune.run": ["asked"]})
     (project.folder / "dvc.yaml").write_text("stages: {}")
     with pytest.raises(ParamsError, match=r"^finetune trains networks that have a PyTorch form"):
@@ -209,7 +210,7 @@ def old() -> None:
 def test_what_is_wrong_with_a_graph_is_one_line(prepare: Callable[[], Any], said: str) -> None:
     prepare()
     with pytest.raises((ParamsError, WeightsError)) as caught:
-        exports.exported(NAME, "pretrained")
+        exports.exported(Backbone.parse(NAME, "pretrained"))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, HeadstartError)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pipeline import kinds
 from pipeline.backbones import catalogue, exports
 from pipeline.core import params
+from pipeline.core.backbone import Backbone
 from pipeline.core.errors import ParamsError, WeightsError
 from tests.conftest import Project
 
@@ -30,7 +31,7 @@ def weights(project: Project) -> dict[str, Tensor]:
     return state
 
 
-def features(backbone: catalogue.Backbone) -> Tensor:
+def features(backbone: catalogue.TorchBackbone) -> Tensor:
     drawn = torch.Generator().manual_seed(0)
     side = backbone.preprocessing.crop
     pictures = torch.randint(256, (2, side, side, 3), dtype=torch.uint8, generator=drawn)
@@ -70,7 +71,7 @@ def test_a_file_of_weights_is_the_network_that_it_is_of(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     write(weights, FOLDER / file)
-    found = catalogue.load(NAME, f"data/weights/{file}")
+    found = catalogue.load(Backbone.parse(NAME, f"data/weights/{file}"))
     network = timm.create_model("test_resnet", num_classes=0).eval()
     network.load_state_dict({n: t for n, t in weights.items() if not n.startswith("fc.")})
     wanted = catalogue._Frozen(network, found.preprocessing).eval()
@@ -83,11 +84,11 @@ def test_a_file_of_weights_is_the_network_that_it_is_of(
 def test_the_export_stands_for_what_the_file_holds(weights: dict[str, Tensor]) -> None:
     torch.save(weights, FOLDER / "a.pt")
     (FOLDER / "b.pt").write_bytes((FOLDER / "a.pt").read_bytes())
-    first = exports.file_of(NAME, "data/weights/a.pt")
-    assert exports.file_of(NAME, "data/weights/b.pt") == first
+    first = exports.file_of(Backbone.parse(NAME, "data/weights/a.pt"))
+    assert exports.file_of(Backbone.parse(NAME, "data/weights/b.pt")) == first
     torch.save(weights | {"fc.bias": weights["fc.bias"] + 1}, FOLDER / "b.pt")
-    other = exports.file_of(NAME, "data/weights/b.pt")
-    assert len({first, other, exports.file_of(NAME, "random")}) == 3
+    other = exports.file_of(Backbone.parse(NAME, "data/weights/b.pt"))
+    assert len({first, other, exports.file_of(Backbone.parse(NAME, "random"))}) == 3
 
 
 def test_a_file_of_another_project_is_taken_as_timm_takes_it(weights: dict[str, Tensor]) -> None:
@@ -98,11 +99,11 @@ def test_a_file_of_another_project_is_taken_as_timm_takes_it(weights: dict[str, 
     with pytest.raises(
         WeightsError, match=r"odd\.pt holds weights of another network than timm:te"
     ):
-        catalogue.load("timm:test_vit", "data/weights/odd.pt")
+        catalogue.load(Backbone.parse("timm:test_vit", "data/weights/odd.pt"))
     # Trained on larger pictures: timm scales the positions of 11 x 11 patches to 10 x 10.
     larger = torch.cat([state["pos_embed"], state["pos_embed"][:, :21]], dim=1)
     torch.save(state | {"pos_embed": larger}, FOLDER / "larger.pt")
-    found = catalogue.load("timm:test_vit", "data/weights/larger.pt")
+    found = catalogue.load(Backbone.parse("timm:test_vit", "data/weights/larger.pt"))
     assert found.module.state_dict()["network.pos_embed"].shape == (1, 101, 64)
 
 
@@ -165,7 +166,7 @@ def test_what_is_wrong_with_a_file_is_one_line(
 ) -> None:
     write(weights, FOLDER / file)
     with pytest.raises(WeightsError) as caught:
-        catalogue.load(NAME, f"data/weights/{file}")
+        catalogue.load(Backbone.parse(NAME, f"data/weights/{file}"))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -173,26 +174,26 @@ def test_what_is_wrong_with_a_file_is_one_line(
 def test_a_file_that_dvc_has_is_told_how_to_get(weights: dict[str, Tensor]) -> None:
     (FOLDER / "a.pt.dvc").write_text("outs:\n")
     with pytest.raises(WeightsError, match=r"a\.pt is not here; run `dvc pull data/weights/a\.pt"):
-        exports.file_of(NAME, "data/weights/a.pt")
+        exports.file_of(Backbone.parse(NAME, "data/weights/a.pt"))
 
 
 def test_a_folder_as_on_the_hub_is_a_network(weights: dict[str, Tensor]) -> None:
     folder = FOLDER / "mine"
     folder.mkdir()
     with pytest.raises(WeightsError, match=r"data/weights/mine/config\.json is not here"):
-        catalogue.load("timm:data/weights/mine")
+        catalogue.load(Backbone.parse("timm:data/weights/mine"))
     (folder / "config.json").write_text("{}")
     with pytest.raises(WeightsError, match=r"mine is no folder as timm's hub has them"):
-        catalogue.load("timm:data/weights/mine")
+        catalogue.load(Backbone.parse("timm:data/weights/mine"))
     told = {"input_size": [3, 96, 96], "crop_mode": "squash", "crop_pct": 1.0}
     config = {"architecture": "test_resnet", "num_classes": 1000, "pretrained_cfg": told}
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(WeightsError, match=r"mine has no weights: neither model\.safetensors"):
-        catalogue.load("timm:data/weights/mine")
-    before = exports.file_of("timm:data/weights/mine", "pretrained")
+        catalogue.load(Backbone.parse("timm:data/weights/mine"))
+    before = exports.file_of(Backbone.parse("timm:data/weights/mine", "pretrained"))
     save_file(weights, folder / "model.safetensors")
-    assert exports.file_of("timm:data/weights/mine", "pretrained") != before
-    found = catalogue.load("timm:data/weights/mine")
+    assert exports.file_of(Backbone.parse("timm:data/weights/mine", "pretrained")) != before
+    found = catalogue.load(Backbone.parse("timm:data/weights/mine"))
     assert found.preprocessing[:2] == (96, 96)
     assert found.preprocessing[5:] == ("squash",)
     assert torch.equal(
@@ -207,7 +208,7 @@ def test_a_hub_that_cannot_be_asked_is_one_line(
     with pytest.raises(
         WeightsError, match="weights of timm:hf-hub:a/b and its description"
     ) as told:
-        catalogue.load("timm:hf-hub:a/b")
+        catalogue.load(Backbone.parse("timm:hf-hub:a/b"))
     assert "\n" not in str(told.value)
 
 
@@ -244,8 +245,10 @@ def test_what_cannot_be_is_told_before_any_work(
 
 def test_the_licence_is_the_one_that_is_stated() -> None:
     for name in ("efficientnet_lite0", "efficientnet_lite2"):
-        assert exports.licence(name) == timm.get_pretrained_cfg(f"tf_{name}").license
-    assert exports.licence("timm:vit_base_patch14_dinov2.lvd142m") == "apache-2.0"
-    assert exports.licence("torchvision:resnet18").startswith("BSD")
-    assert exports.licence("timm:resnet18", "data/weights/a.pt") == "not stated"
-    assert exports.licence("timm:resnet18", "random") == "none needed"
+        assert (
+            exports.licence(Backbone.parse(name)) == timm.get_pretrained_cfg(f"tf_{name}").license
+        )
+    assert exports.licence(Backbone.parse("timm:vit_base_patch14_dinov2.lvd142m")) == "apache-2.0"
+    assert exports.licence(Backbone.parse("torchvision:resnet18")).startswith("BSD")
+    assert exports.licence(Backbone.parse("timm:resnet18", "data/weights/a.pt")) == "not stated"
+    assert exports.licence(Backbone.parse("timm:resnet18", "random")) == "none needed"

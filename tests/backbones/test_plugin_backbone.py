@@ -17,6 +17,7 @@ from pipeline.augment import augment
 from pipeline.backbones import catalogue, engines, exports, plugin
 from pipeline.bundle import bundle
 from pipeline.core import packages, params
+from pipeline.core.backbone import Backbone
 from pipeline.core.errors import MissingSetError, ParamsError
 from pipeline.core.paths import BUNDLE, FEATURES, RANK
 from pipeline.evaluate import evaluate
@@ -146,48 +147,52 @@ def test_a_module_is_exported_agrees_with_pytorch_and_loads_weights(
     pictures = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
     np.testing.assert_allclose(fast.run(pictures), sure.run(pictures), atol=1e-5)
     assert fast.fingerprint.split()[0] == sure.fingerprint.split()[0]
-    exported = onnx.load(exports.exported(NAME, "pretrained"))
+    exported = onnx.load(exports.exported(Backbone.parse(NAME, "pretrained")))
     assert [one.name for one in exported.graph.output] == ["features", "maps"]
 
     write(MODULE + "# a word more\n")
     again = engines.open_engine(asked.model_copy(update={"engine": "torch"}), IMAGE)
     assert again.fingerprint == sure.fingerprint
-    backbone = catalogue.load(NAME)
+    backbone = catalogue.load(Backbone.parse(NAME))
     with torch.no_grad():
         next(backbone.module.parameters()).zero_()
     catalogue.save_tensors(backbone.module.state_dict(), tmp_path / "weights")
-    read = catalogue.with_weights(NAME, tmp_path / "weights")
+    read = catalogue.with_weights(Backbone.parse(NAME), tmp_path / "weights")
     assert not next(read.module.parameters()).any()
     with pytest.raises(ParamsError, match=r"comes with its own weights; what needs random ones"):
-        catalogue.load(NAME, "random")
+        catalogue.load(Backbone.parse(NAME, "random"))
 
 
 def test_on_a_gpu_a_graph_is_left_to_the_cpu(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def runs_it() -> str:
+        asked = params.load(kinds.schema).extract
+        return engines._runs_it(asked.network, asked)
+
     monkeypatch.setattr(engines, "_has_cuda", lambda: True)
     project.set(**{"extract.backbone": NAME})
     write(graph())
-    assert engines._runs_it(params.load(kinds.schema).extract) == "onnxruntime"
+    assert runs_it() == "onnxruntime"
     project.set(**{"extract.device": "cuda"})
     with pytest.raises(ParamsError, match=r"is an ONNX graph and has no PyTorch form"):
         engines.open_engine(params.load(kinds.schema).extract, IMAGE)
     write(MODULE)
     project.set(**{"extract.device": "auto"})
-    assert engines._runs_it(params.load(kinds.schema).extract) == "torch"
+    assert runs_it() == "torch"
 
 
 def test_an_export_is_named_for_the_code_and_the_versions(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(graph())
-    names = {exports.file_of(NAME, "pretrained")}
+    names = {exports.file_of(Backbone.parse(NAME, "pretrained"))}
     Path("plugins/weights.bin").write_bytes(b"1")
-    names.add(exports.file_of(NAME, "pretrained"))
+    names.add(exports.file_of(Backbone.parse(NAME, "pretrained")))
     Path("plugins/requirements.txt").write_text("other==1")
-    names.add(exports.file_of(NAME, "pretrained"))
+    names.add(exports.file_of(Backbone.parse(NAME, "pretrained")))
     monkeypatch.setattr(packages, "version", lambda name: "99")
-    names.add(exports.file_of(NAME, "pretrained"))
+    names.add(exports.file_of(Backbone.parse(NAME, "pretrained")))
     assert len(names) == 4
 
 
@@ -212,7 +217,7 @@ def test_what_it_returns_that_is_no_backbone_is_a_line(
 ) -> None:
     write(graph().replace(f"{GOOD}, {TOLD}", returned))
     with pytest.raises(ParamsError) as caught:
-        plugin.opened(NAME)
+        plugin.opened(Backbone.parse(NAME))
     assert str(caught.value).removeprefix(f"backbone {NAME}").lstrip().startswith(words)
     assert "\n" not in str(caught.value)
 
@@ -231,15 +236,16 @@ def test_what_it_returns_that_is_no_backbone_is_a_line(
 def test_another_graph_is_refused(project: Project, before: str, after: str, words: str) -> None:
     write(graph(text=GRAPH.replace(before, after)))
     with pytest.raises(ParamsError) as caught:
-        plugin.opened(NAME)
+        plugin.opened(Backbone.parse(NAME))
     assert str(caught.value).removeprefix(f"backbone {NAME}").lstrip().startswith(words)
     assert "\n" not in str(caught.value)
 
 
 def test_a_side_that_a_graph_leaves_open_is_known(project: Project) -> None:
     write(graph(text=GRAPH.replace("float[n, 48]", "float[n, m]")))
-    model, _ = plugin.opened(NAME)
-    shape = model.graph.output[0].type.tensor_type.shape
+    made = plugin.opened(Backbone.parse(NAME))
+    assert made is not None
+    shape = made.model.graph.output[0].type.tensor_type.shape
     assert [(side.dim_param, side.dim_value) for side in shape.dim] == [("n", 0), ("", 48)]
 
 
@@ -250,4 +256,4 @@ def test_a_module_without_pytorch_names_the_set(
     monkeypatch.setattr(exports.packages, "_found", lambda module: module != "torch")
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingSetError, match=r"^backbone python:mine\.network needs PyTorch"):
-        exports.exported(NAME, "pretrained")
+        exports.exported(Backbone.parse(NAME, "pretrained"))

@@ -7,23 +7,24 @@ from torch import Tensor
 
 from pipeline.backbones import catalogue, exports
 from pipeline.backbones.onnx_export import map_source
+from pipeline.core.backbone import Backbone
 from pipeline.core.errors import ParamsError
 
 
-def pictures(backbone: catalogue.Backbone) -> Tensor:
+def pictures(backbone: catalogue.TorchBackbone) -> Tensor:
     side = backbone.preprocessing.crop
     drawn = torch.Generator().manual_seed(0)
     return torch.randint(256, (2, side, side, 3), dtype=torch.uint8, generator=drawn)
 
 
-def scaled(backbone: catalogue.Backbone) -> Tensor:
+def scaled(backbone: catalogue.TorchBackbone) -> Tensor:
     mean, std = (torch.tensor(one).view(1, 3, 1, 1) for one in backbone.preprocessing[3:5])
     return (pictures(backbone).permute(0, 3, 1, 2) / 255 - mean) / std
 
 
 @pytest.mark.parametrize("pooling", ["class", "mean", "class_mean"])
 def test_a_transformers_tokens_are_pooled_as_asked(pooling: str) -> None:
-    backbone = catalogue.load("timm:test_vit", "random", pooling)
+    backbone = catalogue.load(Backbone.parse("timm:test_vit", "random", pooling))
     torch.manual_seed(catalogue.RANDOM_SEED)
     network = timm.create_model("test_vit", num_classes=0).eval()
     with torch.inference_mode():
@@ -38,26 +39,25 @@ def test_a_transformers_tokens_are_pooled_as_asked(pooling: str) -> None:
 
 
 def test_the_networks_own_pooling_is_the_default_and_changes_nothing() -> None:
-    usual = catalogue.load("timm:test_vit", "random")
-    token = catalogue.load("timm:test_vit", "random", "class")
+    usual = catalogue.load(Backbone.parse("timm:test_vit", "random"))
+    token = catalogue.load(Backbone.parse("timm:test_vit", "random", "class"))
     assert not any("network.network" in name for name in usual.module.state_dict())
     assert usual.fingerprint != token.fingerprint
     name = ("timm:test_vit", "random")
-    assert (
-        exports.file_of(*name) == exports.file_of(*name, "auto") != exports.file_of(*name, "mean")
-    )
+    first, other = (exports.file_of(Backbone.parse(*name, how)) for how in ("auto", "mean"))
+    assert exports.file_of(Backbone.parse(*name)) == first != other
     with torch.inference_mode():
         torch.testing.assert_close(usual.module(pictures(usual)), token.module(pictures(usual)))
 
 
 @pytest.mark.parametrize("name", ["timm:test_resnet", "torchvision:resnet18", "efficientnet_lite0"])
 def test_gem_is_the_cubic_mean_of_maps(name: str) -> None:
-    usual = catalogue.load(name, "random")
+    usual = catalogue.load(Backbone.parse(name, "random"))
     source = map_source(usual)
     assert source is not None
     seen: list[Tensor] = []
     source.register_forward_hook(lambda _part, _inputs, maps: seen.append(maps))
-    backbone = catalogue.load(name, "random", "gem")
+    backbone = catalogue.load(Backbone.parse(name, "random", "gem"))
     with torch.inference_mode():
         usual.module(pictures(usual))
         found = backbone.module(pictures(backbone))
@@ -79,4 +79,4 @@ def test_a_pooling_that_means_nothing_is_refused(name: str, pooling: str, lackin
     with pytest.raises(
         ParamsError, match=rf"^extract.pooling {pooling}: {name} has no {lacking}; "
     ):
-        catalogue.load(name, "random", pooling)
+        catalogue.load(Backbone.parse(name, "random", pooling))

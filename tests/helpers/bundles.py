@@ -122,7 +122,7 @@ def write_by_hand(
         patch.chdir(project)
         MANIFEST.parent.mkdir(parents=True, exist_ok=True)
         write_manifest(manifest, kind, MANIFEST, task=task)
-        files = [exports.exported(backbone.backbone, backbone.weights)]
+        files = [exports.exported(backbone.network)]
         metrics = {"test": {"loss": 0.1}}
         about = described(task)
         parts = Parts(kind, backbone, files, head, about, metrics, SETS[task])

@@ -7,7 +7,8 @@ import skimage.data
 import torch
 from PIL import Image
 
-from pipeline.backbones import catalogue
+from pipeline.backbones import lite
+from pipeline.core.backbone import Backbone
 from pipeline.heads.head import Head
 from pipeline.kinds.image.heat import overlay
 from pipeline.serving import explain
@@ -24,7 +25,8 @@ def floats(*shape):
 @pytest.fixture(scope="module")
 def imagenet():
     """EfficientNet-Lite0 with its own 1,000 classes: pictures [224, 224, 3] to maps, and a head."""
-    network, preprocessing = catalogue.lite_classifier("efficientnet_lite0", True)
+    named = Backbone.parse("efficientnet_lite0")
+    network, preprocessing = lite.classifier(named), lite.PREPROCESSING[named.name]
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in preprocessing[3:])
 
     def maps_of(picture):

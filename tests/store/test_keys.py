@@ -16,8 +16,9 @@ from torch import nn
 
 from pipeline import kinds
 from pipeline.backbones import catalogue, exports
-from pipeline.backbones.engines import Engine
+from pipeline.backbones.engines import Encoder, Engine
 from pipeline.core import packages
+from pipeline.core.backbone import Backbone
 from pipeline.kinds import Preprocessing, image
 from pipeline.kinds.image.views import View
 from pipeline.runners import on_ray
@@ -142,9 +143,9 @@ def test_a_node_with_another_pydicom_is_told_apart_where_there_are_such_pictures
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told = packages.version
-    here = {form: on_ray.identity([engine()], [form]) for form in ("JPEG", "DICOM")}
+    here = {form: on_ray.identity(Encoder((engine(),)), [form]) for form in ("JPEG", "DICOM")}
     monkeypatch.setattr(packages, "version", lambda n: "99" if n == "pydicom" else told(n))
-    differs = {form: on_ray.identity([engine()], [form]) for form in here}
+    differs = {form: on_ray.identity(Encoder((engine(),)), [form]) for form in here}
     assert differs["JPEG"] == here["JPEG"]
     assert "'pydicom 99'" in on_ray._difference(differs["DICOM"], here["DICOM"])
 
@@ -201,7 +202,7 @@ def test_an_export_is_named_for_all_that_it_depends_on(
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store" / "features"))
 
     def of(name: str, weights: str = "pretrained") -> Path:
-        return exports.file_of(name, weights)
+        return exports.file_of(Backbone.parse(name, weights))
 
     names = ("efficientnet_lite0", "timm:resnet18", "torchvision:resnet18")
     first = of(names[0])
@@ -226,14 +227,15 @@ def test_an_export_is_named_for_all_that_it_depends_on(
         door.write_text(Path(kinds.__file__).read_text() + "\n# another version of ONNX\n")
         patch.setattr(kinds, "__file__", str(door))
         assert not found & set(map(of, names))
-    for module in exports.CODE:
-        for name in exports.CODE:
-            shutil.copy(Path(exports.__file__).with_name(name), tmp_path)
+    modules = ("exports.py", "family.py", "lite.py", "onnx_export.py")
+    for module in modules:
+        for file in Path(exports.__file__).parent.glob("*.py"):
+            shutil.copy(file, tmp_path)
         (tmp_path / module).write_text("# another way to export\n")
         with monkeypatch.context() as patch:
             patch.setattr(exports, "__file__", str(tmp_path / "exports.py"))
             found.add(of(names[0]))
-    assert len(found) == 5 + len(exports.CODE)
+    assert len(found) == 5 + len(modules)
     assert of(names[0]) == first
 
 
@@ -246,14 +248,17 @@ def test_an_export_of_code_with_another_version_of_onnx_is_not_taken_for_one_of_
     text = door.read_text()
     assert "\nIR_VERSION = 10\n" in text
     door.write_text(text.replace("\nIR_VERSION = 10\n", "\nIR_VERSION = 9\n"))
-    make = "from pipeline.backbones import exports; exports.exported('identity', 'pretrained')"
+    make = (
+        "from pipeline.backbones import exports; from pipeline.core.backbone import Backbone;"
+        " exports.exported(Backbone.parse('identity'))"
+    )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     subprocess.run([sys.executable, "-c", make], cwd=tmp_path, check=True)
     folder = tmp_path / "store" / "backbones"
     (other,) = folder.glob("*.onnx")
     assert onnx.load(other).ir_version == 9
 
-    after = exports.exported("identity", "pretrained").read_bytes()
+    after = exports.exported(Backbone.parse("identity", "pretrained")).read_bytes()
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "empty"))
-    assert after == exports.exported("identity", "pretrained").read_bytes()
+    assert after == exports.exported(Backbone.parse("identity", "pretrained")).read_bytes()
     assert onnx.load_from_string(after).ir_version == 10

@@ -16,6 +16,7 @@ from torch import nn
 
 from pipeline import finetune, kinds
 from pipeline.backbones import catalogue
+from pipeline.core.backbone import Backbone
 from pipeline.core.errors import DeviceError
 from pipeline.core.paths import FINETUNED
 from pipeline.examples.files import digest
@@ -109,7 +110,7 @@ def hash_of(weights):
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "torchvision:resnet18", "timm:resnet26"])
 def test_blocks_hold_every_weight_once_in_the_order_of_the_forward_pass(name):
-    module = catalogue.load(name, "random").module
+    module = catalogue.load(Backbone.parse(name, "random")).module
     found = blocks(module)
     of_blocks = [id(p) for block in found for part in block for p in part.parameters()]
     assert sorted(of_blocks) == sorted(id(p) for p in module.parameters())

@@ -20,6 +20,7 @@ from pipeline import kinds
 from pipeline.backbones import catalogue, minilm_torch
 from pipeline.best import best
 from pipeline.core import params
+from pipeline.core.backbone import Backbone
 from pipeline.core.errors import DataError, ParamsError
 from pipeline.examples.files import digest
 from pipeline.heads.head import Head, load_head, probabilities
@@ -44,12 +45,12 @@ RECIPE = Recipe(1, 2, 4, 0.001, 0.7, 0.01, "kept", 0, (1.0, 1.0))
 
 
 @pytest.fixture(scope="module")
-def encoder() -> catalogue.Backbone:
+def encoder() -> catalogue.TorchBackbone:
     """MiniLM as it comes; not to be changed."""
-    return catalogue.to_train(FLOAT)
+    return catalogue.to_train(Backbone.parse(FLOAT))
 
 
-def feed(backbone: catalogue.Backbone) -> Feed:
+def feed(backbone: catalogue.TorchBackbone) -> Feed:
     return Feed(TEXT, backbone.preprocessing, Augment(views=0))
 
 
@@ -73,15 +74,15 @@ def texts_of_two(count: int) -> list[str]:
     return [text for pair in pairs for text in pair][:count]
 
 
-def fresh() -> tuple[catalogue.Backbone, Network]:
-    backbone = catalogue.to_train(FLOAT)
+def fresh() -> tuple[catalogue.TorchBackbone, Network]:
+    backbone = catalogue.to_train(Backbone.parse(FLOAT))
     weight = np.random.default_rng(0).standard_normal((2, 384)).astype(np.float32)
     head = Head(weight, np.zeros(2, np.float32))
     return backbone, Network(backbone.module, head, power=1.0)
 
 
 def train(
-    network: Network, backbone: catalogue.Backbone, recipe: Recipe, count: int = 8
+    network: Network, backbone: catalogue.TorchBackbone, recipe: Recipe, count: int = 8
 ) -> finetuning.Trained:
     some = labelled(texts_of_two(count))
     cut = count - 4
@@ -101,7 +102,7 @@ def learned() -> tuple[str, str]:
 
 
 def test_features_in_pytorch_are_those_of_the_graph_whatever_a_text_is_beside(
-    encoder: catalogue.Backbone,
+    encoder: catalogue.TorchBackbone,
 ) -> None:
     some = [*SENTENCES, "what [PAD] says, and [SEP]"]  # special tokens of the vocabulary
     seen = [
@@ -116,7 +117,7 @@ def test_features_in_pytorch_are_those_of_the_graph_whatever_a_text_is_beside(
 
 
 def test_a_batch_of_texts_has_the_length_of_the_longest(
-    project: Project, encoder: catalogue.Backbone
+    project: Project, encoder: catalogue.TorchBackbone
 ) -> None:
     some = labelled(["one", "one word more than one"])
     wanted = [[(path, of, ()) for path, of in zip(some.paths, some.digests, strict=True)]]
@@ -126,7 +127,7 @@ def test_a_batch_of_texts_has_the_length_of_the_longest(
 
 
 def test_the_blocks_of_an_encoder_are_its_embeddings_and_its_layers(
-    encoder: catalogue.Backbone,
+    encoder: catalogue.TorchBackbone,
 ) -> None:
     found = blocks(encoder.module)
     assert len(found) == 7
@@ -157,7 +158,7 @@ def test_adapters_begin_with_what_the_layer_gives_and_end_in_its_weight() -> Non
     [("lora", r"attention\.self\.(query|value)\.weight"), ("blocks", r"layer\.5\.")],
 )
 def test_what_learns_of_an_encoder_and_what_stays(
-    project: Project, encoder: catalogue.Backbone, method: str, kept: str
+    project: Project, encoder: catalogue.TorchBackbone, method: str, kept: str
 ) -> None:
     backbone, network = fresh()
     names = list(network.state_dict())
@@ -172,7 +173,7 @@ def test_what_learns_of_an_encoder_and_what_stays(
     assert low < learned < high
 
 
-def test_adapters_are_of_texts(project: Project, encoder: catalogue.Backbone) -> None:
+def test_adapters_are_of_texts(project: Project, encoder: catalogue.TorchBackbone) -> None:
     recipe = Recipe(**vars(RECIPE) | {"method": "lora"})
     with pytest.raises(ParamsError, match=r"^finetune\.method lora is of encoders of texts"):
         train(tiny(), encoder, recipe)
@@ -283,7 +284,7 @@ def test_the_page_of_texts_finetunes_an_encoder_as_it_says(
         Path("data/finetuned/head.safetensors"), Path("data/finetuned/head.json")
     )
     test = Labelled.of(read_manifest(Path("data/manifest.parquet")), about.classes, "test")
-    backbone = catalogue.to_train(FLOAT)
+    backbone = catalogue.to_train(Backbone.parse(FLOAT))
     weights = Path("data/finetuned/backbone.safetensors")
     backbone.module.load_state_dict(load_file(weights))
     network = Network(backbone.module, head, about.power)

@@ -10,39 +10,33 @@ always gets batches of one size, filled up with zeros.
 from dataclasses import replace
 from pathlib import Path
 
-from ...core import packages, plugins
+from ...core import packages
+from ...core.backbone import Backbone
 from ...core.errors import DeviceError, ParamsError
 from ...core.params import ExtractParams
 from ...kinds import Kind
-from ...tables import joined
 from .. import exports
-from .engine import Engine
+from .engine import Encoder, Engine
 
-__all__ = ["Engine", "is_ready", "open_engine", "open_engines", "stop_without_cuda"]
+__all__ = ["Encoder", "Engine", "is_ready", "open_encoder", "open_engine", "stop_without_cuda"]
 
 DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # NVIDIA's, and Windows' under WSL
 
 
-def open_engines(settings: ExtractParams, kind: Kind) -> list[Engine]:
-    """The engine of each network that `settings.backbone` joins, as `open_engine`.
+def open_encoder(settings: ExtractParams, kind: Kind) -> Encoder:
+    """The backbone of the parameters, each of its networks opened as by `open_engine`.
 
     Raises:
-        ParamsError: also where one cannot be joined.
+        ParamsError: also if one cannot be joined.
     """
-    engines = [open_engine(one, kind) for one in _each(settings)]
-    if len(engines) > 1 and any(engine.takes == "terms" for engine in engines):
+    backbone = settings.network
+    engines = tuple(_open(one, settings, kind) for one in backbone.each)
+    if backbone.is_joined and any(engine.takes == "terms" for engine in engines):
         raise ParamsError(
-            f"extract.backbone {settings.backbone}: counts of terms cannot be joined with other"
-            " features, since the head weighs them by TF-IDF"
+            f"extract.backbone {backbone}: counts of terms cannot be joined with other features,"
+            " since the head weighs them by TF-IDF"
         )
-    return engines
-
-
-def _each(settings: ExtractParams) -> list[ExtractParams]:
-    """The settings for each network that is joined."""
-    return [
-        settings.model_copy(update={"backbone": name}) for name in joined.names(settings.backbone)
-    ]
+    return Encoder(engines)
 
 
 def open_engine(settings: ExtractParams, kind: Kind) -> Engine:
@@ -52,37 +46,28 @@ def open_engine(settings: ExtractParams, kind: Kind) -> Engine:
 
     Raises:
         DeviceError: CUDA or bfloat16 was asked for and is not there.
-        ParamsError: the backbone does not exist, takes an input that the kind cannot make, or
-            OpenVINO cannot run it.
+        ParamsError: the backbone does not exist, takes an input that the kind cannot make, joins
+            several networks, or OpenVINO cannot run it.
     """
-    engine = _opened(settings, kind)
+    return _open(settings.network, settings, kind)
+
+
+def _open(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engine:
+    engine = _opened(backbone, settings, kind)
     if engine.takes not in kind.feeds:
         raise ParamsError(
-            f"extract.backbone {settings.backbone} takes {engine.takes}, and a {kind.noun} gives"
+            f"extract.backbone {backbone} takes {engine.takes}, and a {kind.noun} gives"
             f" {' or '.join(sorted(kind.feeds))}; take another backbone"
         )
     return engine
 
 
-def _opened(settings: ExtractParams, kind: Kind) -> Engine:
-    runs_it = _runs_it(settings)
+def _opened(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engine:
+    runs_it = _runs_it(backbone, settings)
     if settings.device == "cuda":
         stop_without_cuda("extract.device")
-    if runs_it == "torch" and settings.backbone in exports.OWN and settings.engine != "torch":
-        raise ParamsError(
-            f"extract.backbone {settings.backbone} runs on the CPU; set extract.device to auto"
-        )
     if runs_it == "torch":
-        packages.need("torch", "extract.engine torch")
-        from ..catalogue import load
-        from .on_torch import on_cpu, on_cuda
-
-        on_gpu = settings.device != "cpu" and _has_cuda()
-        backbone = load(settings.backbone, settings.weights, settings.pooling)
-        if plugins.is_plugin(settings.backbone):  # whose code may change without the network
-            file = exports.exported(settings.backbone, settings.weights, settings.pooling)
-            backbone = replace(backbone, fingerprint=exports.fingerprint(file))
-        return (on_cuda if on_gpu else on_cpu)(backbone, settings, kind)
+        return _in_pytorch(backbone, settings, kind)
     if settings.engine == settings.device == "auto" and _sees_gpu() and packages.missing("torch"):
         print(
             "extract: a GPU is there, but not PyTorch, which would run on it; to use it"
@@ -90,7 +75,7 @@ def _opened(settings: ExtractParams, kind: Kind) -> Engine:
             flush=True,
         )
     # Makes a damaged export anew, so that what OpenVINO refuses is not damaged.
-    file, engine = _sound(settings, kind)
+    file, engine = _sound(backbone, kind)
     if runs_it == "openvino":
         asked = settings.engine == "openvino"
         why = "engine openvino" if asked else f"precision {settings.precision} on the CPU"
@@ -101,11 +86,42 @@ def _opened(settings: ExtractParams, kind: Kind) -> Engine:
     return engine
 
 
+def _in_pytorch(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engine:
+    if backbone.has_graph and settings.engine != "torch":
+        raise ParamsError(
+            f"extract.backbone {backbone} runs on the CPU; set extract.device to auto"
+        )
+    packages.need("torch", "extract.engine torch")
+    from ..catalogue import load
+    from .on_torch import on_cpu, on_cuda
+
+    network = load(backbone)
+    if backbone.family == "python":  # whose code may change without the network
+        file = exports.exported(backbone)
+        network = replace(network, fingerprint=exports.fingerprint(file))
+    on_gpu = settings.device != "cpu" and _has_cuda()
+    return (on_cuda if on_gpu else on_cpu)(network, settings, kind)
+
+
+def _sound(backbone: Backbone, kind: Kind) -> tuple[Path, Engine]:
+    """The backbone's export, and ONNX Runtime on it; a damaged one is exported again, once."""
+    from .on_onnxruntime import on_export
+
+    file = exports.exported(backbone)
+    try:
+        return file, on_export(file, kind)
+    except Exception as error:  # ONNX Runtime has a class for each way a file can be damaged
+        print(f"extract: {file} is damaged ({type(error).__name__}) and is exported again")
+        file.unlink()
+        file = exports.exported(backbone)
+        return file, on_export(file, kind)
+
+
 def is_ready(settings: ExtractParams) -> bool:
-    """Whether `open_engines` is quick: no PyTorch, and a backbone that was exported before."""
+    """Whether `open_encoder` is quick: no PyTorch, and a backbone that was exported before."""
     return all(
-        _runs_it(one) != "torch" and exports.is_exported(one.backbone, one.weights, one.pooling)
-        for one in _each(settings)
+        _runs_it(one, settings) != "torch" and exports.is_exported(one)
+        for one in settings.network.each
     )
 
 
@@ -116,12 +132,12 @@ def stop_without_cuda(parameter: str) -> None:
         raise DeviceError(f"{parameter} is cuda, but PyTorch sees no CUDA device; use auto or cpu")
 
 
-def _runs_it(settings: ExtractParams) -> str:
+def _runs_it(backbone: Backbone, settings: ExtractParams) -> str:
     if settings.engine != "auto":
         return settings.engine
     if settings.device == "cuda":
         return "torch"
-    if settings.device == "auto" and _has_cuda() and not exports.is_graph(settings.backbone):
+    if settings.device == "auto" and _has_cuda() and exports.has_pytorch_form(backbone):
         return "torch"
     return "onnxruntime" if settings.precision == "float32" else "openvino"
 
@@ -139,17 +155,3 @@ def _has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-def _sound(settings: ExtractParams, kind: Kind) -> tuple[Path, Engine]:
-    """The backbone's export, and ONNX Runtime on it; a damaged one is exported again."""
-    from .on_onnxruntime import on_export
-
-    file = exports.exported(settings.backbone, settings.weights, settings.pooling)
-    try:
-        return file, on_export(file, kind)
-    except Exception as error:  # ONNX Runtime has a class for each way a file can be damaged
-        print(f"extract: {file} is damaged ({type(error).__name__}) and is exported again")
-        file.unlink()
-        file = exports.exported(settings.backbone, settings.weights, settings.pooling)
-        return file, on_export(file, kind)

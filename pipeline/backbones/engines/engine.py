@@ -14,7 +14,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Engine:
-    """A backbone ready to run, and what makes views where the backbone runs.
+    """A network ready to run, and what makes views where the network runs.
 
     `make_views` maps examples and their views to the backbone's input. `run` maps an array of such
     inputs [n, …], n at most the batch size, to float32 features [n, dimension]; `features` takes
@@ -68,3 +68,34 @@ class Engine:
                 rows = self.run(np.stack([inputs[position] for position in some]))
                 found |= dict(zip(some, rows, strict=True))
         return np.stack([found[position] for position in range(len(inputs))])
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A backbone ready to run: the engine of each network that it joins, of which one is enough.
+
+    The store holds the features of each network by themselves; `tables/joined.py` puts them side by
+    side.
+    """
+
+    engines: tuple[Engine, ...]
+
+    @property
+    def kind(self) -> Kind:
+        """That of the examples."""
+        return self.engines[0].kind
+
+    @property
+    def name(self) -> str:
+        """What runs it."""
+        return self.engines[0].name
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it runs on a GPU."""
+        return self.engines[0].on_gpu
+
+    @property
+    def counts(self) -> bool:
+        """Whether its features are counts of terms, which a head weighs and no other joins."""
+        return self.engines[0].takes == "terms"

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from ...core.params import ExtractParams
 from ...kinds import Kind
-from ..catalogue import Backbone
+from ..catalogue import TorchBackbone
 from .engine import Engine
 from .processor import arithmetic
 
 
-def on_cpu(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engine:
+def on_cpu(backbone: TorchBackbone, settings: ExtractParams, kind: Kind) -> Engine:
     """PyTorch on the CPU, one batch at a time."""
     precision: torch.dtype = getattr(torch, settings.precision)
     module = backbone.module.to(precision).to(memory_format=torch.channels_last)
@@ -41,7 +41,7 @@ def on_cpu(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engine:
     )
 
 
-def on_cuda(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engine:
+def on_cuda(backbone: TorchBackbone, settings: ExtractParams, kind: Kind) -> Engine:
     """PyTorch on a GPU that makes the views as well."""
     from .cuda_graph import record
 

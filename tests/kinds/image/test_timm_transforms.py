@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config
 
 from pipeline.augment import augment
-from pipeline.backbones import catalogue
+from pipeline.backbones import timm_models
 from pipeline.bundle import bundle
+from pipeline.core.backbone import Backbone
 from pipeline.core.paths import BUNDLE
 from pipeline.evaluate import evaluate
 from pipeline.extract import extract
@@ -85,7 +86,7 @@ def test_photographs_are_prepared_as_by_timm(name: str, fit: str | None, form: s
     assert stated is not None
     overlay = {knob: stated.to_dict()[knob] for knob in KNOBS}
     network = timm.create_model("test_resnet", pretrained_cfg_overlay=overlay)
-    preprocessing = catalogue._timm_preprocessing(name, network)
+    preprocessing = timm_models.preprocessing(Backbone.parse(f"timm:{name}"), network)
     transform = create_transform(**resolve_model_data_config(network))
     assert getattr(preprocessing, "fit", None) == fit
     mean, std = (torch.tensor(one).view(3, 1, 1) for one in preprocessing[3:5])

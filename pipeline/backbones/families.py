@@ -1,0 +1,40 @@
+"""The families of backbones, each by its name in `core/backbone.py`."""
+
+from typing import NoReturn
+
+from ..core.backbone import Backbone
+from ..core.errors import ParamsError
+from . import (
+    encoder,
+    identity,
+    lite,
+    minilm,
+    onnx_file,
+    plugin,
+    spectra,
+    speech,
+    terms,
+    timm_models,
+    torchvision_models,
+)
+from .family import Family
+
+
+def _one_by_one(backbone: Backbone) -> NoReturn:
+    raise ParamsError(f"backbone {backbone} joins several networks, which are opened one by one")
+
+
+FAMILIES = {
+    "lite": lite.FAMILY,
+    "torchvision": torchvision_models.FAMILY,
+    "timm": timm_models.FAMILY,
+    "onnx": onnx_file.FAMILY,
+    "identity": identity.FAMILY,
+    "minilm": minilm.FAMILY,
+    "terms": terms.FAMILY,
+    "speech": speech.FAMILY,
+    "spectra": spectra.FAMILY,
+    "transformers": encoder.FAMILY,
+    "python": plugin.FAMILY,
+    "joined": Family(_one_by_one, licence=_one_by_one, made_by=_one_by_one, network=_one_by_one),
+}
