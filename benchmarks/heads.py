@@ -1,8 +1,9 @@
-"""Heads: the best default, a sweep of 64 together, and 1,200 classes."""
+"""Heads: the best default, another version's solvers, 64 in one sweep, and 1,200 classes."""
 
 import hashlib
 import json
 import statistics
+import subprocess
 import sys
 import unicodedata
 import warnings
@@ -11,9 +12,10 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from scipy.special import logsumexp
@@ -21,15 +23,18 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import PredefinedSplit
 
-from benchmarks.harness import ENVIRONMENT, Project, digits, in_turns, need, table
+from benchmarks import tasks
+from benchmarks.harness import ENVIRONMENT, ROOT, Project, digits, in_turns, need, table
 from pipeline import kinds
 from pipeline.core import params
 from pipeline.core.paths import FEATURES, MANIFEST
 from pipeline.evaluation import metrics
 from pipeline.heads import gradient_descent
+from pipeline.heads.closed_forms import SOLVERS
 from pipeline.heads.fit import centre_and_scale, fit_heads
-from pipeline.heads.head import Floats, probabilities
+from pipeline.heads.head import Floats, Head, probabilities
 from pipeline.heads.hyperparameters import Hyperparameters
+from pipeline.heads.losses import LOSSES, Units
 from pipeline.heads.trained import Schedule, Trained, order
 from pipeline.tables.features import Split, read_splits
 from pipeline.tables.labels import class_names
@@ -372,8 +377,10 @@ print(json.dumps([wall, cpu, loss, right, int(model.n_iter_.max())]))
 HEADSTART = """
 import json, time
 from benchmarks.heads import read, objective
+from pipeline.heads.closed_forms import SOLVERS
 from pipeline.heads.fit import centre_and_scale, fit_heads, refit, class_weights
 from pipeline.heads.hyperparameters import Hyperparameters
+from pipeline.heads.losses import LOSSES, Units
 from pipeline.heads.trained import Schedule
 
 decay, splits = read()
@@ -426,21 +433,19 @@ def fitted_once(classes: int, dimension: int = 320) -> str:
     """A process that fits one head of so many classes, of one row each, on made-up features."""
     return f"""
 import numpy as np
-from pipeline.heads import many_classes
+from pipeline.heads import lbfgs, many_classes
 from pipeline.heads.head import one_thread
-from pipeline.tables.features import Split
 random = np.random.default_rng(0)
 centres = random.standard_normal(({classes}, {dimension}), dtype=np.float32)
 labels = np.arange({classes})
 features = centres[labels]
 features += random.standard_normal(features.shape, dtype=np.float32)
 features /= np.sqrt(np.square(features).mean())
-none = np.array([""])
-many_classes.MOST_ITERATIONS = 1
+lbfgs.MOST_ITERATIONS = 1
 many_classes.PARTS = (1,)
-rows = Split(none, none, none, labels, features)
 with one_thread():
-    many_classes.minimum(rows, np.ones(len(labels), np.float32), {classes}, 0.003, None)
+    ones = np.ones(len(labels), np.float32)
+    many_classes.minimum(features, labels, ones, {classes}, 0.003, None)
 """
 
 
@@ -509,8 +514,150 @@ made-up features: {large.peak:,.0f} MB, {large.wall:.0f} s.
 """
 
 
+# solvers
+
+# What each version of the code does with the same rows, through what both have.
+SOLVE = """
+import json, sys, time
+import numpy as np
+from pipeline.heads.fit import fit_heads
+from pipeline.heads.hyperparameters import from_used
+from pipeline.heads.trained import Schedule
+from pipeline.tables.features import Split
+
+rows, loss, optimizer, decays, outputs, turns, out = json.loads(sys.argv[1])
+features, labels = np.load(rows).values()
+names = np.arange(len(features)).astype(str)
+train = Split(names, names, np.zeros(len(names), int), labels, features)
+val = Split(names[:0], names[:0], train.views[:0], labels[:0], features[:0])
+heads = [from_used({"optimizer": optimizer, "weight_decay": decay}) for decay in decays]
+schedule = Schedule(1, 1, 0, np.ones(outputs, np.float32), loss=loss)
+seconds = []
+for _ in range(turns):
+    began = time.process_time()
+    solved = fit_heads(train, val, heads, schedule, "cpu")
+    seconds.append(time.process_time() - began)
+kept = [getattr(one.head, name) for one in solved for name in ("weight", "bias")]
+np.savez(out, min(seconds), [one.scale for one in solved], *kept)
+"""
+SOLVED_DECAYS = (0.3, 0.03, 0.003)
+MADE_UP_CLASSES = (300, 1200)
+
+
+class Rows(NamedTuple):
+    """A set for solvers: features, labels as a loss has them, and how many outputs there are."""
+
+    features: Floats
+    labels: npt.NDArray[Any]
+    outputs: int
+
+
+def solved_sets(scratch: Path) -> dict[tuple[str, str], Rows]:
+    """Sets by their loss and name: training rows of the pipeline's features, and made-up ones."""
+    found: dict[tuple[str, str], Rows] = {}
+    for name in GRIDS:
+        classes, (train, _, _) = features(name, 0, Path(), scratch)
+        few = replace(train, features=raised(train.features, POWER))
+        found["softmax", name] = Rows(few.features, few.labels, len(classes))
+    for count in MADE_UP_CLASSES:
+        rows = 10 * count
+        made = made_up(rows, DIMENSION // 2, count, 0)
+        labels = np.arange(rows) % count  # each class has rows
+        moved = np.random.default_rng(1).standard_normal((count, DIMENSION // 2), np.float32)
+        spectrum = (1 + np.arange(DIMENSION // 2, dtype=np.float32)) ** -0.5
+        far = (made.features / 2 + moved[labels]) * spectrum
+        found["softmax", f"made up, {count:,} classes"] = Rows(far, labels, count)
+    for (task, variant), name in tasks.NAMES.items():
+        data = tasks.data(task, variant, scratch)
+        few = data.splits["train"]
+        for loss in ["binary"] if task == "multilabel" else ["squared", "huber"]:
+            found[loss, name] = Rows(few.features, few.labels, len(data.names))
+    return found
+
+
+def minimised(loss: str, optimizer: str, rows: Rows, decay: float, head: Head) -> float:
+    """The objective of a solved head, in float64: the loss that its solver lowers, and penalty."""
+    of, labels, bias = LOSSES[loss], rows.labels, head.bias.astype(np.float64)
+    weight = head.weight.astype(np.float64)
+    if of.of_numbers:
+        units = Units.of(loss, labels)
+        weight, bias = weight / units.unit[:, None], (bias - units.centre) / units.unit
+        labels = units.learned(labels)
+    importance = of.importance(labels, np.ones(rows.outputs, np.float32)).astype(np.float64)
+    labels = of.labels(labels)
+    logits = rows.features.astype(np.float64) @ weight.T + bias
+    if optimizer == "ridge":
+        labels, of = of.targets(labels, rows.outputs) - of.middle, LOSSES["squared"]
+    losses, _ = of.at(logits, labels)
+    means = (losses * importance).sum(axis=0) / importance.sum(axis=0)
+    weight *= centre_and_scale(rows.features)[1]
+    return float(means.sum() + decay / 2 * np.square(weight).sum())
+
+
+def both_solved(
+    loss: str, optimizer: str, name: str, rows: Rows, other: Path, scratch: Path, turns: int
+) -> list[tuple[object, ...]]:
+    """A row for each decay: what became of the heads from the `other` version to this one."""
+    saved, found = scratch / "rows.npz", []
+    np.savez(saved, rows.features, rows.labels)
+    for folder in (other, ROOT):
+        out = scratch / "heads.npz"
+        asked = [str(saved), loss, optimizer, SOLVED_DECAYS, rows.outputs, turns, str(out)]
+        alone = {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", SOLVE, json.dumps(asked)]
+        subprocess.run(command, cwd=folder, env=ENVIRONMENT | alone, check=True)
+        seconds, scales, *arrays = np.load(out).values()
+        heads = [Head(*pair) for pair in zip(arrays[::2], arrays[1::2], strict=True)]
+        found.append((float(seconds), list(zip(heads, scales, strict=True))))
+    (before, old), (now, new) = found
+    task = {"softmax": "classification", "binary": "multilabel"}.get(loss, "regression")
+    table_of: list[tuple[object, ...]] = []
+    for decay, was, became in zip(SOLVED_DECAYS, old, new, strict=True):
+        low, high = (
+            minimised(loss, optimizer, rows, decay, head.scaled(1 / scale))
+            for head, scale in (became, was)
+        )
+        one, two = (head.answers(rows.features, 1.0, task) for head, _ in (was, became))
+        changed = int((one.argmax(axis=1) != two.argmax(axis=1)).sum())
+        if task != "classification":
+            changed = int(((one > 0.5) != (two > 0.5)).sum()) if task == "multilabel" else 0
+        unit = Units.of(loss, rows.labels).unit if task == "regression" else np.ones(1)
+        apart = float(np.abs((one - two) / unit).max())
+        gain = (low - high) / high
+        table_of.append((f"{name}, {loss}", optimizer, decay, gain, changed, apart, now / before))
+    return table_of
+
+
+def measure_solvers(scratch: Path, other: Path, turns: int = 3) -> str:
+    """Do heads that are solved for stay the same from one version of the code to another?
+
+        git worktree add /tmp/other COMMIT; python -m benchmarks heads solvers /tmp/other
+
+    Both versions solve for the same heads on the same rows, each in a process of its own with one
+    thread; the processor time is the least of the turns.
+    """
+    rows = [
+        row
+        for (loss, name), given in solved_sets(scratch).items()
+        for optimizer in SOLVERS[loss]
+        if optimizer != "nearest_mean" and (loss, optimizer) != ("squared", "ridge")
+        for row in both_solved(loss, optimizer, name, given, other, scratch, turns)
+    ]
+    columns = "set, loss | solver | decay {:g} | objective, change {:.1e} | answers changed {:,}"
+    columns += " | largest change of a probability {:.1e} | processor time, ratio {:.2f}"
+    return f"""# The same heads by another version's solvers
+
+The change of the objective is relative: below 0 this version's is lower. An answer is the first
+class of a row, or whether a label of a row is said to be there. For numbers the last change is that
+of an answer, in units of the labels' spread. The ratio is that of all three decays together.
+
+{table(columns, rows)}
+"""
+
+
 PARTS = {
     "defaults": measure_defaults,
+    "solvers": measure_solvers,
     "sweep": measure_sweep,
     "many": measure_many,
 }

@@ -44,7 +44,7 @@ from .heads.head import (
     without_priors,
 )
 from .heads.hyperparameters import Hyperparameters
-from .heads.losses import score_name
+from .heads.losses import LOSSES
 from .heads.trained import Figures, Schedule, with_figures
 from .tables.features import Split, read_splits
 from .tables.labels import require
@@ -138,7 +138,7 @@ def finetune() -> None:
     words = "taken" if taken else "not taken"
     print(
         f"finetune: {words}: on {len(val.labels)} validation examples loss {loss:.4f} frozen, "
-        f"{kept.val_loss:.4f} finetuned (epoch {trained.best}), {spelt(score_name(goal.loss))}"
+        f"{kept.val_loss:.4f} finetuned (epoch {trained.best}), {spelt(LOSSES[goal.loss].score)}"
         f" {accuracy:.4f} and {kept.val_accuracy:.4f}"
     )
     print(gained)

@@ -15,7 +15,7 @@ from .heads.description import HeadDescription
 from .heads.fit import class_weights, device_for, fit_heads, refit
 from .heads.head import save_head, with_priors
 from .heads.hyperparameters import CLOSED_FORMS, Hyperparameters, every_combination, used
-from .heads.losses import OF_NUMBERS, loss_for
+from .heads.losses import LOSSES, loss_for
 from .heads.trained import (
     Figures,
     Schedule,
@@ -134,7 +134,7 @@ def _print_summary(
     ranked: Sequence[Trained], kept: Figures, rows: int, val: int, loss: str
 ) -> None:
     best = ranked[0]
-    score = "R²" if loss in OF_NUMBERS else "accuracy"
+    score = "R²" if LOSSES[loss].of_numbers else "accuracy"
     for one in ranked:
         if one.head is None:
             print(f"train: warning: {_in_words(one.hyperparameters)}: {one.status}")

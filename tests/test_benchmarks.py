@@ -87,6 +87,11 @@ SMALLEST = {
         "; BACKBONES, PRECISIONS = BACKBONES[1:], PRECISIONS[1:]",
     ),
     "heads defaults": ("PICTURES --seeds 1", "SETS = ('hymenoptera',); EPOCHS = 2"),
+    "heads solvers": (
+        ". --turns 1",
+        "MADE_UP_CLASSES = (4,); DIMENSION = 16; GRIDS = ()"
+        "; tasks.NAMES = {('regression', 'diabetes'): 'diabetes'}",
+    ),
     "install": ("--rounds 1", "fresh = lambda *_: (run('true'), run('true'), 1.0, 1)"),
     "intervals": ("--draws 2", "ALONE = ALONE[:1]; GROUPS = GROUPS[:1]"),
     "joined": ("PICTURES --rounds 1", "NETWORKS = NETWORKS[:2]; PICTURES = 2"),

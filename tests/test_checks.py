@@ -559,8 +559,8 @@ def test_held_out_probabilities_are_alike_by_either_system_of_equations():
     """More features than pictures, or more pictures than features: one ridge."""
     random = np.random.default_rng(0)
     features = random.standard_normal((100, 90)).astype(np.float32)
-    narrow = held_out.ridge(features, features[:, :3])
-    wide = held_out.ridge(
+    narrow = held_out.weights(features, features[:, :3])
+    wide = held_out.weights(
         np.concatenate([features, np.zeros((100, 20), np.float32)], 1), features[:, :3]
     )
     penalised = np.linalg.solve(

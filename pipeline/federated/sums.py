@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg.blas import dsyrk
 
-from ..heads import closed_forms
+from ..heads import closed_forms, least_squares
 from ..heads.head import Head, one_thread
 
 AT_ONCE = 2**22  # numbers of features that are float64 at a time
@@ -152,7 +152,7 @@ def possible(sums: Sums) -> Sums:
 
 
 def ridge(sums: Sums, decays: Sequence[float]) -> list[Solved]:
-    """`heads.closed_forms.ridge` from sums, every row weighing alike: a head for each decay.
+    """`heads.closed_forms.by_ridge` from sums, every row weighing alike: a head for each decay.
 
     As there, the penalty is measured on features of mean zero and of one scale. Where there is
     noise in the sums it is at least the largest eigenvalue that such noise has, or the head would
@@ -165,8 +165,8 @@ def ridge(sums: Sums, decays: Sequence[float]) -> list[Solved]:
     cross = (sums.class_sums / sums.total - np.outer(shares, mean)).T / scale
     covariance /= scale**2
     with one_thread():
-        found = closed_forms.least_squares(np.zeros_like(mean), shares, covariance, cross, decays)
-        return [_on_raw(sums.classes, weight, bias, mean, scale) for weight, bias in found]
+        found = [least_squares.ridge(covariance, decay, cross).T for decay in decays]
+        return [_on_raw(sums.classes, weight, shares, mean, scale) for weight in found]
 
 
 def least_decay(sums: Sums) -> float:

@@ -1,58 +1,98 @@
 """Heads that are solved for instead of descended to, in the form that every head is saved in.
 
 All take features of mean zero and of one scale, and measure weight decay alike: an L2 penalty of
-`weight_decay / 2 * |weight|^2` beside the mean loss of a row; biases are free. The logits of ridge
+`weight_decay / 2 * |weight|^2` beside the mean loss of an output's known rows; biases are free. So
+an output with labels of its own (of several labels, or numbers) is what it would be alone. Where
+its rows cannot tell (a label that is positive in all of them, as in a small subset), it answers
+with their share of positives, whatever the features; `train` refuses such rows. The logits of ridge
 and nearest mean are right in order only: `fair_scale` makes probabilities of them.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg.blas import dsyrk
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from ..tables.features import Split
-from . import many_classes
+from . import lbfgs, many_classes
 from .head import Floats, Head, fit_temperature
+from .least_squares import ridge
+from .linear_loss import Axes, LinearLoss
+from .losses import LOSSES, Loss
 
-MOST_ITERATIONS = 1000
-AT_ONCE = 2**26  # numbers of a table of rows and classes
+AT_ONCE = 2**22  # numbers that are float64 at a time
+TOLERANCE = 1e-8  # of an objective of labels and numbers, as `lbfgs.minimum` has it
+TOGETHER = 32  # outputs; not by the number of cores, which must change no byte
 
 Floats64 = npt.NDArray[np.float64]
 
 
-def lbfgs(
-    train: Split, class_weights: Floats, decays: Sequence[float], start: Head | None = None
-) -> list[Head]:
+@dataclass(frozen=True)
+class Rows:
+    """What heads are solved from.
+
+    Args:
+        features: [n, d].
+        loss: what is lowered, one of `losses.LOSSES`.
+        labels: [n, p], as `loss` makes them.
+        importance: [n, p], as `loss` makes it.
+        outputs: c.
+    """
+
+    features: Floats
+    loss: Loss
+    labels: npt.NDArray[Any]
+    importance: Floats
+    outputs: int
+
+    @classmethod
+    def of(
+        cls,
+        features: Floats,
+        loss: str,
+        labels: npt.NDArray[Any],
+        class_weights: Floats,
+        weights: Floats | None = None,
+    ) -> "Rows":
+        """Those of labels as the task has them; `weights` [n] are the rows' own."""
+        of = LOSSES[loss]
+        importance = of.importance(labels, class_weights, weights)
+        return cls(features, of, of.labels(labels), importance, len(class_weights))
+
+
+def multinomial(rows: Rows, decays: Sequence[float], start: Head | None) -> list[Head]:
     """Multinomial logistic regression by L-BFGS (scikit-learn), one head for each decay.
 
     Of more than `many_classes.MANY` classes it is solved for by `many_classes`, from `start` on.
-
-    Args:
-        train: n rows.
-        class_weights: [c], weighing each row by its label.
-        decays: L2 penalties.
     """
-    classes, importance = len(class_weights), class_weights[train.labels]
-    if classes > many_classes.MANY:
-        return _of_many(train, importance, classes, decays, start)
-    model = LogisticRegression(max_iter=MOST_ITERATIONS, tol=1e-4, warm_start=True)
+    classes, importance, labels = rows.outputs, rows.importance[:, 0], rows.labels[:, 0]
     heads: dict[float, Head] = {}
+    model = LogisticRegression(max_iter=lbfgs.MOST_ITERATIONS, tol=1e-4, warm_start=True)
     # From the strongest penalty to the weakest, each from where the one before ended: a third of
     # the iterations (Friedman, Hastie and Tibshirani, 2010).
     for decay in sorted(set(decays), reverse=True):
+        if classes > many_classes.MANY:
+            start, reached = many_classes.minimum(
+                rows.features, labels, importance, classes, decay, start
+            )
+            heads[decay] = start
+            _warn(decay, reached)
+            continue
         # scikit-learn sums the losses and scales them by C. With two classes it learns one column
         # of weights, twice the softmax's: the same penalty is then half as strong.
         strength = (2 if classes == 2 else 1) / (importance.sum() * decay) if decay else np.inf
         model.set_params(C=strength)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(train.features, train.labels, sample_weight=importance)
-        if model.n_iter_.max() >= MOST_ITERATIONS:
-            _warn(decay, MOST_ITERATIONS)
+            model.fit(rows.features, labels, sample_weight=importance)
+        _warn(decay, model.n_iter_.max() < lbfgs.MOST_ITERATIONS)
         weight, bias = model.coef_, model.intercept_
         if classes == 2:
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
@@ -60,86 +100,149 @@ def lbfgs(
     return [heads[decay] for decay in decays]
 
 
-def _of_many(
-    train: Split, importance: Floats, classes: int, decays: Sequence[float], start: Head | None
-) -> list[Head]:
-    heads: dict[float, Head] = {}
-    for decay in sorted(set(decays), reverse=True):
-        heads[decay], converged = many_classes.minimum(train, importance, classes, decay, start)
-        if not converged:
-            _warn(decay, many_classes.MOST_ITERATIONS)
-        start = heads[decay]
-    return [heads[decay] for decay in decays]
+def _warn(decay: float, reached: bool) -> None:
+    if not reached:
+        print(
+            f"train: warning: lbfgs with weight_decay {decay:g} had not converged after "
+            f"{lbfgs.MOST_ITERATIONS} iterations; more weight decay makes it easier"
+        )
 
 
-def _warn(decay: float, iterations: int) -> None:
-    print(
-        f"train: warning: lbfgs with weight_decay {decay:g} had not converged after "
-        f"{iterations} iterations; more weight decay makes it easier"
-    )
+def by_lbfgs(rows: Rows, decays: Sequence[float], start: Head | None) -> list[Head]:
+    """A logistic regression for each label, or Huber's regression for each number."""
+    bias, learnable = rows.loss.without_features(rows.labels, rows.importance)
+    weight = np.zeros((rows.outputs, rows.features.shape[1]), dtype=np.float32)
+    known = np.flatnonzero(learnable)
+    heads = [Head(weight.copy(), bias.astype(np.float32)) for _ in decays]
+    if not len(known):
+        return heads
+    count = len(rows.features)
+    axes = Axes.of(rows.features, np.full(count, 1 / count, np.float32))
+    importance = rows.importance[:, known]
+    importance = (importance / importance.sum(axis=0, dtype=np.float64)).astype(np.float32)
+    labels = rows.labels[:, known].astype(np.float32)
+
+    def solve(part: slice) -> list[tuple[Floats64, bool]]:
+        weights = np.zeros((len(known[part]), axes.turned.shape[1]))
+        weights[:, 0] = bias[known[part]]
+        some = LinearLoss(rows.loss, axes.turned, labels[:, part], importance[:, part], 0.0)
+        curvature, _ = some.curvature(weights)
+        found: dict[float, tuple[Floats64, bool]] = {}
+        # From the strongest penalty to the weakest, each from where the one before ended.
+        for decay in sorted(set(decays), reverse=True):
+            hessian = np.maximum(curvature, 1e-6)[:, None] * axes.variances
+            hessian[:, 1:] += max(decay, 1e-7 * float(hessian.max()))
+            objective = replace(some, decay=decay)
+            found[decay] = lbfgs.minimum(objective, weights, _diagonal(hessian), TOLERANCE)
+            weights, _ = found[decay]
+        return [found[decay] for decay in decays]
+
+    parts = [slice(at, at + TOGETHER) for at in range(0, len(known), TOGETHER)]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        solved = list(threads.map(solve, parts))
+    for number, (decay, head) in enumerate(zip(decays, heads, strict=True)):
+        weights = np.concatenate([part[number][0] for part in solved])
+        head.weight[known] = weights[:, 1:].astype(np.float32) @ axes.axes.T
+        head.bias[known] = weights[:, 0]
+        _warn(decay, all(part[number][1] for part in solved))
+    return heads
 
 
-def ridge(train: Split, class_weights: Floats, decays: Sequence[float]) -> list[Head]:
-    """Least squares to one-hot labels, one head for each decay.
+def _diagonal(hessian: Floats64) -> Callable[[int, Floats64], lbfgs.Divide]:
+    """What divides gradients by the same diagonal [P, p] in every iteration."""
+    return lambda iteration, weights: lambda gradient, live: gradient / hessian[live]
 
-    One eigendecomposition of the features' covariance [d, d] serves all decays.
+
+def by_ridge(rows: Rows, decays: Sequence[float], start: Head | None) -> list[Head]:
+    """Least squares to one-hot labels, to 1 and 0, or to numbers; one head for each decay.
+
+    Logits of labels are what is above a half, so that their sign says which is nearer. Outputs that
+    are known in the same rows, and weigh them alike, share the features' covariance and, for each
+    decay, one decomposition of it.
     """
-    importance = class_weights[train.labels].astype(np.float64)
-    importance /= importance.sum()
-    features_mean = importance @ train.features
-    shares = np.bincount(train.labels, importance, minlength=len(class_weights))
-    wanted_mean = np.asarray(shares, np.float64)
-    weighted = train.features * np.sqrt(importance, dtype=np.float32)[:, None]
-    covariance = (weighted.T @ weighted).astype(np.float64) - np.outer(features_mean, features_mean)
-    cross = np.empty((train.features.shape[1], len(class_weights)))
-    important = (train.features * importance[:, None]).T
-    size = max(1, AT_ONCE // len(importance))
-    for start in range(0, len(class_weights), size):
-        some = np.arange(start, min(start + size, len(class_weights)))
-        wanted = (train.labels[:, None] == some).astype(np.float64)
-        cross[:, some] = important @ (wanted - wanted_mean[some])
-    solved = least_squares(features_mean, wanted_mean, covariance, cross, decays)
-    return [Head(weight.astype(np.float32), bias.astype(np.float32)) for weight, bias in solved]
+    weights = np.zeros((len(decays), rows.outputs, rows.features.shape[1]))
+    biases = np.zeros(weights.shape[:2])
+
+    def solve(alike: list[int]) -> None:
+        importance = rows.importance[:, alike[0]].astype(np.float64)
+        if not importance.any():
+            return
+        importance /= importance.sum()
+        outputs = alike if rows.importance.shape[1] == rows.outputs else list(range(rows.outputs))
+        features_mean, targets_mean, covariance, cross = _moments(rows, outputs, importance)
+        for number, decay in enumerate(decays):
+            weight = ridge(covariance, decay, cross).T
+            weights[number, outputs] = weight
+            biases[number, outputs] = targets_mean - weight @ features_mean
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        list(threads.map(solve, alike(rows.importance)))
+    biases -= rows.loss.middle
+    return [
+        Head(weight.astype(np.float32), bias.astype(np.float32))
+        for weight, bias in zip(weights, biases, strict=True)
+    ]
 
 
-def least_squares(
-    features_mean: Floats64,
-    wanted_mean: Floats64,
-    covariance: Floats64,
-    cross: Floats64,
-    decays: Sequence[float],
-) -> list[tuple[Floats64, Floats64]]:
-    """Weight [c, d] and bias [c] of least squares for each decay, from means and covariances.
+def alike(cells: Floats) -> list[list[int]]:
+    """The columns of [n, c] in groups that are equal."""
+    groups: dict[bytes, list[int]] = {}
+    for number, column in enumerate(cells.T):
+        groups.setdefault(column.tobytes(), []).append(number)
+    return list(groups.values())
 
-    Args:
-        features_mean: [d].
-        wanted_mean: [c], of the one-hot labels.
-        covariance: [d, d], of the features.
-        cross: [d, c], covariance of features and labels.
-        decays: L2 penalties.
+
+def _moments(
+    rows: Rows, outputs: list[int], importance: Floats64
+) -> tuple[Floats64, Floats64, Floats64, Floats64]:
+    """Means [d] and [k], covariance of the features [d, d], and of features and targets [d, k].
+
+    Of the first covariance the lower triangle, at half the cost.
     """
-    values, vectors = np.linalg.eigh(covariance)
-    rotated = vectors.T @ cross
-    found = []
-    for decay in decays:
-        damped = values + decay
-        # Without a penalty, directions in which the features do not vary keep weight zero.
-        inverse = np.where(damped > 1e-7 * values[-1], 1 / np.maximum(damped, 1e-300), 0)
-        weight = (vectors @ (inverse[:, None] * rotated)).T
-        found.append((weight, wanted_mean - weight @ features_mean))
-    return found
+    count, dimension = rows.features.shape
+    size = max(1, AT_ONCE // max(dimension, rows.outputs))
+    chunks = [slice(start, start + size) for start in range(0, count, size)]
+
+    def targets(some: slice) -> Floats64:
+        return rows.loss.targets(rows.labels[some], rows.outputs)[:, outputs]
+
+    mean, targets_mean = np.zeros(dimension), np.zeros(len(outputs))
+    for some in chunks:
+        mean += importance[some] @ rows.features[some].astype(np.float64)
+        targets_mean += importance[some] @ targets(some)
+    roots = np.sqrt(importance)[:, None]
+    covariance = np.zeros((dimension, dimension), order="F")
+    cross = np.zeros((dimension, len(outputs)))
+    for some in chunks:
+        centred = (rows.features[some] - mean) * roots[some]
+        cross += centred.T @ ((targets(some) - targets_mean) * roots[some])
+        covariance = dsyrk(1.0, centred.T, beta=1.0, c=covariance, overwrite_c=True, lower=1)
+    return mean, targets_mean, covariance, cross
 
 
-def nearest_mean(train: Split, class_weights: Floats, decays: Sequence[float]) -> list[Head]:
+def nearest_mean(rows: Rows, decays: Sequence[float], start: Head | None) -> list[Head]:
     """The class whose mean is nearest; it has no knob.
 
     The negative squared distance to a mean m, less what all classes share, is `2 m·x - |m|²`: a
     linear head.
     """
-    classes = len(class_weights)
-    means = np.stack([train.features[train.labels == c].mean(axis=0) for c in range(classes)])
+    labels = rows.labels[:, 0]
+    means = np.stack([rows.features[labels == c].mean(axis=0) for c in range(rows.outputs)])
     head = Head((2 * means).astype(np.float32), -np.square(means).sum(axis=1).astype(np.float32))
     return [head for _ in decays]
+
+
+def nearer_mean(rows: Rows, decays: Sequence[float], start: Head | None) -> list[Head]:
+    """For each label, which is nearer: the mean of its positive or of its negative rows."""
+    odds, learnable = rows.loss.without_features(rows.labels, rows.importance)
+    known = rows.importance > 0
+    of = {value: ((rows.labels == value) & known).astype(np.float32) for value in (0, 1)}
+    sizes = {value: np.maximum(inside.sum(axis=0), 1) for value, inside in of.items()}
+    no, yes = ((of[value] / sizes[value]).T @ rows.features for value in (0, 1))
+    weight = np.where(learnable[:, None], 2 * (yes - no), 0).astype(np.float32)
+    nearer = np.square(no).sum(axis=1) - np.square(yes).sum(axis=1)
+    bias = np.where(learnable, nearer, odds).astype(np.float32)
+    return [Head(weight, bias) for _ in decays]
 
 
 def fair_scale(logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
@@ -154,6 +257,12 @@ def fair_scale(logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
     return 1 / float(unit * fit_temperature(told, labels))
 
 
-Solver = Callable[[Split, Floats, Sequence[float]], list[Head]]
-SOLVERS: dict[str, Solver] = {"lbfgs": lbfgs, "ridge": ridge, "nearest_mean": nearest_mean}
+Solver = Callable[[Rows, Sequence[float], Head | None], list[Head]]
+# By the loss and the optimizer.
+SOLVERS: dict[str, dict[str, Solver]] = {
+    "softmax": {"lbfgs": multinomial, "ridge": by_ridge, "nearest_mean": nearest_mean},
+    "binary": {"lbfgs": by_lbfgs, "ridge": by_ridge, "nearest_mean": nearer_mean},
+    "squared": {"lbfgs": by_ridge, "ridge": by_ridge},
+    "huber": {"lbfgs": by_lbfgs},
+}
 OF_NO_SCALE = ("ridge", "nearest_mean")

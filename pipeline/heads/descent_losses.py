@@ -39,7 +39,7 @@ class Rows:
             labels = torch.from_numpy(split.labels).to(device)
             weights = torch.from_numpy(schedule.class_weights).to(device)
             return cls(features, labels, weights[labels], torch.zeros(0, device=device))
-        cells = losses.cell_weights(split.labels, schedule.class_weights)
+        cells = losses.LOSSES[schedule.loss].importance(split.labels, schedule.class_weights)
         known = np.nan_to_num(split.labels).astype(np.float32)
         spread = torch.from_numpy(losses.spreads(split.labels)).to(device)
         labels, importance = (torch.from_numpy(array).to(device) for array in (known, cells))

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from ..core import packages
 from ..core.errors import DataError, DeviceError, TrainingError
 from ..tables.features import Split
-from . import closed_forms, losses, multi_output, tf_idf
+from . import closed_forms, losses, tf_idf
 from .head import Floats, Head, one_thread
-from .hyperparameters import Hyperparameters
+from .hyperparameters import CLOSED_FORMS, Hyperparameters
 from .trained import Figures, Schedule, Trained
 
 SQUARES = (1e-30, 1e30)  # a mean square that float32 has
@@ -62,17 +62,17 @@ def fit_heads(
     mean, scale = centre_and_scale(train.features)
     train, val = (replace(rows, features=(rows.features - mean) / scale) for rows in (train, val))
     units = None
-    if schedule.loss in losses.OF_NUMBERS:
+    if losses.LOSSES[schedule.loss].of_numbers:
         units = losses.Units.of(schedule.loss, train.labels)
         train, val = (replace(rows, labels=units.learned(rows.labels)) for rows in (train, val))
 
     trained = []
     with one_thread():
-        for name in closed_forms.SOLVERS:
+        for name in CLOSED_FORMS:
             if alike := [one for one in hyperparameters if one.optimizer == name]:
                 near = _on_scaled_features(start, mean, scale) if start else None
                 trained += _solve(name, alike, train, val, schedule, near)
-        if alike := [one for one in hyperparameters if one.optimizer not in closed_forms.SOLVERS]:
+        if alike := [one for one in hyperparameters if one.optimizer not in CLOSED_FORMS]:
             from . import gradient_descent  # imports PyTorch
 
             trained += gradient_descent.descend(alike, train, val, schedule, device, on_epoch)
@@ -148,18 +148,13 @@ def _solve(
     start: Head | None,
 ) -> list[Trained]:
     """Heads in closed form; their curve is one point."""
-    decays, weights = [one.weight_decay for one in hyperparameters], schedule.class_weights
-    if schedule.loss != "softmax":
-        solve = multi_output.SOLVERS[schedule.loss][name]
-        heads = solve(train, schedule.loss, weights, decays)
-    elif name == "lbfgs":
-        heads = closed_forms.lbfgs(train, weights, decays, start)
-    else:
-        heads = closed_forms.SOLVERS[name](train, weights, decays)
+    decays = [one.weight_decay for one in hyperparameters]
+    rows = closed_forms.Rows.of(train.features, schedule.loss, train.labels, schedule.class_weights)
+    heads = closed_forms.SOLVERS[schedule.loss][name](rows, decays, start)
     trained = []
     for one, head in zip(hyperparameters, heads, strict=True):
         scale = 1.0
-        if name in closed_forms.OF_NO_SCALE and schedule.loss not in losses.OF_NUMBERS:
+        if name in closed_forms.OF_NO_SCALE and not rows.loss.of_numbers:
             new = val if len(val.labels) else train
             scale = closed_forms.fair_scale(head.logits(new.features), new.labels)
             head = head.scaled(scale)

@@ -1,4 +1,4 @@
-"""What a head lowers, by the task, and the figures of logits against labels.
+"""What a head lowers: a loss of its logits, with its slope and curvature, by name in `LOSSES`.
 
 - `softmax`, of classes: the cross-entropy of a row, whose label is a position (int64 [n]).
 - `binary`, of several labels: the cross-entropy of each label by itself; labels are float64 [n, c]
@@ -9,28 +9,238 @@
 Numbers are learned in units of the training rows (`Units`), so that the weight decay, the learning
 rate and Huber's threshold mean the same whatever they are measured in.
 
-What training lowers is the sum over the outputs of an output's mean loss over its known rows,
-beside `weight_decay / 2 * |weight|^2`. So another label changes nothing for those that are there,
-and a label with many unknown cells is not drowned by the penalty. The loss that is told is the mean
-over all known cells, so that it does not grow with the number of labels, and a label that is known
-of two validation rows says little.
+What training lowers is the sum over the outputs of an output's mean loss over its known rows, each
+weighed by its class and by the row's own weight, beside `weight_decay / 2 * |weight|^2`. So another
+label changes nothing for those that are there, and a label with many unknown cells is not drowned
+by the penalty. The loss that is reported is the mean over all known cells, so that it does not grow
+with the number of labels, and a label that is known of two validation rows says little.
+
+`linear_loss` makes of it the objective of a linear head, and `descent_losses` what PyTorch lowers.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..tasks import TASKS
-from .head import Floats, Head, probabilities
+from .head import Floats, Head
 
-LOSSES = ("softmax", "binary", "squared", "huber")
-OF_NUMBERS = ("squared", "huber")
 AT_ONCE = 2**24  # logits computed at once
 
+Array = npt.NDArray[Any]
 Floats64 = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 Answers = Callable[[slice], Floats]
+
+
+class Loss(Protocol):
+    """A loss; p is 1 where the outputs of a row share one (`softmax`), else c.
+
+    Labels are [n, p] below: what `labels` makes of them.
+    """
+
+    score: str  # what is reported beside the loss: the share of known labels that are right, or R²
+    of_numbers: bool
+    middle: float  # of least squares to labels: what is above it is rather there
+
+    def labels(self, labels: Array) -> Array:
+        """Labels [n, p] of labels as the task has them; what is unknown is 0."""
+
+    def targets(self, labels: Array, outputs: int) -> Floats64:
+        """What least squares fit, [n, c]: one-hot labels, labels or numbers; labels are [n, p]."""
+
+    def importance(
+        self, labels: Array, class_weights: Floats, rows: Floats | None = None
+    ) -> Floats:
+        """How much each cell counts, [n, p]; 0 where its label is unknown.
+
+        Args:
+            labels: as the task has them.
+            class_weights: [c], or [c, 2]: of an output's cells of 0 and of 1.
+            rows: [n], weights of the rows; None weighs them alike.
+        """
+
+    def at(self, logits: Array, labels: Array) -> tuple[Array, Array]:
+        """The loss of each cell [n, p], and its slope by each logit [n, c]."""
+
+    def curves(self, slopes: Array, labels: Array) -> Array:
+        """The second derivative by each logit, [n, c], where the slopes are these."""
+
+    def without_features(self, labels: Array, importance: Floats) -> tuple[Floats64, Mask]:
+        """About the best logits [p] of a head that sees no features, and whether more can be told.
+
+        Args:
+            labels: [n, p].
+            importance: [n, p].
+        """
+
+    def figures(
+        self, answers: Answers, labels: Array, importance: Floats, chunks: list[slice]
+    ) -> tuple[float, float]:
+        """Mean loss and score (`figures` below); labels are as the task has them."""
+
+
+class Softmax:
+    """Cross-entropy of classes."""
+
+    score, of_numbers, middle = "accuracy", False, 0.0
+
+    def labels(self, labels: Array) -> Array:
+        """Positions of classes, int64 [n, 1]."""
+        return labels.astype(np.int64)[:, None]
+
+    def targets(self, labels: Array, outputs: int) -> Floats64:
+        """1 where the label is."""
+        return np.asarray(labels == np.arange(outputs), dtype=np.float64)
+
+    def importance(
+        self, labels: Array, class_weights: Floats, rows: Floats | None = None
+    ) -> Floats:
+        """Of each row by its class, [n, 1]."""
+        found = class_weights[labels.astype(np.int64)]
+        return (found if rows is None else found * rows)[:, None]
+
+    def without_features(self, labels: Array, importance: Floats) -> tuple[Floats64, Mask]:
+        """Zero: all classes alike."""
+        return np.zeros(1), np.ones(1, dtype=bool)
+
+    def at(self, logits: Array, labels: Array) -> tuple[Array, Array]:
+        """The slope is the given probability less the wanted one."""
+        rows, label = np.arange(len(labels)), labels[:, 0]
+        shares = logits - logits.max(axis=1, keepdims=True)
+        of_label = shares[rows, label]
+        np.exp(shares, out=shares)
+        total = shares.sum(axis=1, keepdims=True)
+        shares /= total
+        shares[rows, label] -= 1
+        return np.log(total) - of_label[:, None], shares
+
+    def curves(self, slopes: Array, labels: Array) -> Array:
+        """The diagonal p (1 - p); `slopes` are overwritten."""
+        slopes[np.arange(len(labels)), labels[:, 0]] += 1
+        return np.asarray(slopes * (1 - slopes))
+
+    def figures(
+        self, answers: Answers, labels: Array, importance: Floats, chunks: list[slice]
+    ) -> tuple[float, float]:
+        """Mean loss, and the share of rows whose first class is right."""
+        wanted, importance = self.labels(labels), importance[:, 0]
+        losses, correct = np.empty(len(labels)), np.empty(len(labels), dtype=bool)
+        for some in chunks:
+            logits = answers(some)
+            below = (logits - logits.max(axis=1, keepdims=True)).astype(np.float64)
+            losses[some] = self.at(below, wanted[some])[0][:, 0]
+            correct[some] = logits.argmax(axis=1) == wanted[some, 0]
+        return float(losses @ importance / importance.sum()), float(correct.mean())
+
+
+class Cells:
+    """What losses have in common that each output has by itself."""
+
+    score, of_numbers, middle = "accuracy", False, 0.0
+
+    def labels(self, labels: Array) -> Array:
+        """As they are, and 0 where they are unknown, [n, c]."""
+        return np.nan_to_num(labels)
+
+    def targets(self, labels: Array, outputs: int) -> Floats64:
+        """As they are."""
+        return labels.astype(np.float64)
+
+    def importance(
+        self, labels: Array, class_weights: Floats, rows: Floats | None = None
+    ) -> Floats:
+        """Of each cell by its label, [n, c]."""
+        known = ~np.isnan(labels)
+        if class_weights.ndim == 1:
+            weights = np.broadcast_to(class_weights, labels.shape)
+        else:
+            weights = np.where(labels == 1, class_weights[:, 1], class_weights[:, 0])
+        found = np.where(known, weights, 0).astype(np.float32)
+        return found if rows is None else found * rows[:, None]
+
+    def without_features(self, labels: Array, importance: Floats) -> tuple[Floats64, Mask]:
+        """Zeros, and whether an output is known of any row."""
+        return np.zeros(labels.shape[1]), np.asarray(importance.any(axis=0))
+
+
+class Binary(Cells):
+    """Cross-entropy of each label by itself."""
+
+    middle = 0.5
+
+    def at(self, logits: Array, labels: Array) -> tuple[Array, Array]:
+        """log(1 + exp(x)) - y x, in a form that no x overflows."""
+        powers = np.exp(-np.abs(logits))
+        losses = np.maximum(logits, 0) - logits * labels + np.log1p(powers)
+        shares = np.where(logits >= 0, logits.dtype.type(1), powers) / (1 + powers)
+        return losses, shares - labels
+
+    def curves(self, slopes: Array, labels: Array) -> Array:
+        """p (1 - p)."""
+        shares = slopes + labels
+        return np.asarray(shares * (1 - shares))
+
+    def without_features(self, labels: Array, importance: Floats) -> tuple[Floats64, Mask]:
+        """The log-odds, with half a row more of each value, and whether both values are there."""
+        known = importance > 0
+        there, absent = (((labels == value) & known).sum(axis=0) for value in (1, 0))
+        return np.log((there + 0.5) / (absent + 0.5)), (there > 0) & (absent > 0)
+
+    def figures(
+        self, answers: Answers, labels: Array, importance: Floats, chunks: list[slice]
+    ) -> tuple[float, float]:
+        """Mean loss, and the share of known cells that are on the right side of 0."""
+        total, right, known = 0.0, 0, ~np.isnan(labels)
+        for some in chunks:
+            logits, wanted, there = answers(some), labels[some], known[some]
+            total += _lost(self, logits, wanted, importance[some])
+            right += int((((logits > 0) == (wanted == 1)) & there).sum())
+        return total / float(importance.sum(dtype=np.float64)), right / float(known.sum())
+
+
+@dataclass(frozen=True)
+class Numbers(Cells):
+    """Half the squared error of numbers, and a straight line beyond the `threshold`."""
+
+    threshold: float
+    score = "r2"
+    of_numbers = True
+
+    def at(self, logits: Array, labels: Array) -> tuple[Array, Array]:
+        """The slope is the error, but for its size at most the threshold."""
+        away = logits - labels
+        slopes = np.clip(away, -self.threshold, self.threshold)
+        return slopes * (away - slopes / 2), slopes
+
+    def curves(self, slopes: Array, labels: Array) -> Array:
+        """1 up to the threshold, 0 beyond."""
+        return (np.abs(slopes) < self.threshold).astype(slopes.dtype)
+
+    def figures(
+        self, answers: Answers, labels: Array, importance: Floats, chunks: list[slice]
+    ) -> tuple[float, float]:
+        """Mean loss, and the plain mean of the outputs' R²; NaN where none varies."""
+        total, squares = 0.0, np.zeros(labels.shape[1])
+        for some in chunks:
+            logits, wanted = answers(some), labels[some]
+            total += _lost(self, logits, wanted, importance[some])
+            squares += np.square(np.where(np.isnan(wanted), 0, logits - wanted)).sum(axis=0)
+        spread = spreads(labels)
+        varying = spread > 0
+        mean = (squares[varying] / spread[varying]).mean() if varying.any() else np.nan
+        return total / float(importance.sum(dtype=np.float64)), float(1 - mean)
+
+
+LOSSES: dict[str, Loss] = {
+    "softmax": Softmax(),
+    "binary": Binary(),
+    "squared": Numbers(np.inf),
+    "huber": Numbers(1.0),
+}
 
 
 def loss_for(task: str, chosen: str) -> str:
@@ -39,99 +249,44 @@ def loss_for(task: str, chosen: str) -> str:
     return chosen if len(losses) > 1 else losses[0]
 
 
-def score_name(loss: str) -> str:
-    """What stands beside the loss: the share of known labels that are right, or R²."""
-    return "r2" if loss in OF_NUMBERS else "accuracy"
-
-
-def cell_weights(labels: Floats64, class_weights: Floats) -> Floats:
-    """How much each cell counts, float32 [n, c]; 0 where its label is unknown.
-
-    Args:
-        labels: [n, c].
-        class_weights: [c], or [c, 2]: of an output's cells of 0 and of 1.
-    """
-    known = ~np.isnan(labels)
-    if class_weights.ndim == 1:
-        return known * class_weights.astype(np.float32)
-    weights = np.where(labels == 1, class_weights[:, 1], class_weights[:, 0])
-    return np.where(known, weights, 0).astype(np.float32)
-
-
 def cell_losses(loss: str, logits: npt.NDArray[np.floating], labels: Floats64) -> Floats64:
     """The loss of each cell [n, c], of any loss but softmax; NaN where the label is unknown."""
-    given = logits.astype(np.float64)
-    if loss == "binary":
-        # log(1 + exp(x)) - y x, in a form that no x overflows.
-        return np.maximum(given, 0) - given * labels + np.log1p(np.exp(-np.abs(given)))
-    away = np.abs(given - labels)
-    if loss == "squared":
-        return away * away / 2
-    return np.where(away <= 1, away * away / 2, away - 0.5)
+    return LOSSES[loss].at(logits.astype(np.float64), labels)[0]
 
 
 def figures(
-    loss: str, answers: Answers, labels: npt.NDArray[np.generic], class_weights: Floats
+    loss: str,
+    answers: Answers,
+    labels: npt.NDArray[np.generic],
+    class_weights: Floats,
+    rows: Floats | None = None,
 ) -> tuple[float, float]:
     """Mean loss, and accuracy or R²; NaN where nothing is known.
 
-    The loss is weighted by the class weights. Accuracy is the share of rows whose first class is
-    right, or of known cells that are on the right side of 0. R² is the plain mean of the outputs',
-    as scikit-learn's; an output that does not vary in these rows has none.
+    The loss is weighted by the class weights and the rows' own. Accuracy is the share of rows whose
+    first class is right, or of known cells that are on the right side of 0. R² is the plain mean of
+    the outputs', as scikit-learn's; an output that does not vary in these rows has none.
 
     Args:
         loss: one of `LOSSES`.
         answers: from rows to their logits [m, c]; asked for some rows at a time.
         labels: [n] or [n, c], as the loss takes them.
-        class_weights: as `cell_weights` and `fit.class_weights` have them.
+        class_weights: as `Loss.importance` and `fit.class_weights` have them.
+        rows: [n], weights of the rows; None weighs them alike.
     """
-    rows, classes = len(labels), len(class_weights)
-    if not rows:
+    of, count = LOSSES[loss], len(labels)
+    importance = of.importance(labels, class_weights, rows)
+    if not importance.any():
         return np.nan, np.nan
-    size = max(1, AT_ONCE // classes)
-    chunks = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
-    if loss == "softmax":
-        return _of_classes(answers, labels.astype(np.int64), class_weights, chunks)
-    return _of_cells(loss, answers, labels.astype(np.float64), class_weights, chunks)
+    size = max(1, AT_ONCE // len(class_weights))
+    chunks = [slice(start, min(start + size, count)) for start in range(0, count, size)]
+    return of.figures(answers, labels, importance, chunks)
 
 
-def _of_classes(
-    answers: Answers, labels: npt.NDArray[np.int64], class_weights: Floats, chunks: list[slice]
-) -> tuple[float, float]:
-    surprise, correct = np.empty(len(labels)), np.empty(len(labels), dtype=bool)
-    for some in chunks:
-        logits, wanted = answers(some), labels[some]
-        given = probabilities(logits)[np.arange(len(wanted)), wanted]
-        surprise[some] = -np.log(np.maximum(given, 1e-300))
-        correct[some] = logits.argmax(axis=1) == wanted
-    importance = class_weights[labels]
-    return float(surprise @ importance / importance.sum()), float(correct.mean())
-
-
-def _of_cells(
-    loss: str, answers: Answers, labels: Floats64, class_weights: Floats, chunks: list[slice]
-) -> tuple[float, float]:
-    known = ~np.isnan(labels)
-    if not known.any():
-        return np.nan, np.nan
-    total = weight = right = 0.0
-    squares = np.zeros(labels.shape[1])
-    for some in chunks:
-        logits, wanted = answers(some), labels[some]
-        cells, there = cell_weights(wanted, class_weights), known[some]
-        total += float((np.where(there, cell_losses(loss, logits, wanted), 0) * cells).sum())
-        weight += float(cells.sum(dtype=np.float64))
-        if loss == "binary":
-            right += float((((logits > 0) == (wanted == 1)) & there).sum())
-        else:
-            squares += np.square(np.where(there, logits - wanted, 0)).sum(axis=0)
-    if loss == "binary":
-        return total / weight, right / float(known.sum())
-    spread = spreads(labels)
-    varying = spread > 0
-    if not varying.any():
-        return total / weight, np.nan
-    return total / weight, float(1 - (squares[varying] / spread[varying]).mean())
+def _lost(loss: Loss, logits: Array, labels: Array, importance: Floats) -> float:
+    """The weighted losses of all cells, added up."""
+    losses, _ = loss.at(logits.astype(np.float64), labels)
+    return float((np.where(importance > 0, losses, 0) * importance).sum())
 
 
 def spreads(labels: Floats64) -> Floats64:

@@ -17,11 +17,12 @@ import numpy.typing as npt
 
 from ..core.errors import TrainingError
 from ..tables.features import Split
-from . import closed_forms, multi_output, tf_idf
+from . import closed_forms, tf_idf
 from .fit import SQUARES, centre_and_scale, class_weights, fit_heads
 from .head import Floats, one_thread
 from .hyperparameters import Hyperparameters
-from .losses import OF_NUMBERS, Units
+from .least_squares import ridge
+from .losses import LOSSES, Units
 from .trained import Schedule
 
 Mask = npt.NDArray[np.bool_]
@@ -146,7 +147,7 @@ def _of_columns(
 
     mean, scale = centre_and_scale(pool.features)
     scaled, units = replace(pool, features=(pool.features - mean) / scale), None
-    if schedule.loss in OF_NUMBERS:
+    if LOSSES[schedule.loss].of_numbers:
         units = Units.of(schedule.loss, pool.labels)
         scaled = replace(scaled, labels=units.learned(pool.labels))
     weights = [class_weights(weighing, pool.labels[mask], outputs) for mask in subsets]
@@ -165,13 +166,13 @@ def _least_squares(
     pool: Split, subsets: Sequence[Mask], asked: Sequence[Mask], decay: float, loss: str
 ) -> Iterator[Floats]:
     """Labels or numbers by `_by_ridge`."""
-    half = 0.5 if loss == "binary" else 0
+    half, fair = LOSSES[loss].middle, not LOSSES[loss].of_numbers
     importance = np.stack(subsets).astype(np.float32)
     with one_thread():
         found = _by_ridge(pool, importance, pool.labels, decay)
         for answers, mask, rows in zip(found, subsets, asked, strict=True):
             logits = answers - np.float32(half)
-            if loss == "binary":
+            if fair:
                 logits *= closed_forms.fair_scale(logits[mask], pool.labels[mask])
             yield logits[rows]
 
@@ -198,7 +199,7 @@ def one_hot(labels: npt.NDArray[np.int64], classes: int, kind: type[Number]) -> 
 
 
 def _of_classes(pool: Split, importance: Floats, classes: int, decay: float) -> Iterator[Floats]:
-    """`closed_forms.ridge`."""
+    """`closed_forms.by_ridge`."""
     return _by_ridge(pool, importance, one_hot(pool.labels, classes, np.float64), decay)
 
 
@@ -226,13 +227,11 @@ def _by_ridge(
                 (features[rows] - mean) * of_row,
                 (wanted[rows] - target_mean) * of_row,
             )
-            solved = multi_output.solved(scaled.T @ scaled, penalties[number], scaled.T @ targets)
+            solved = ridge(scaled.T @ scaled, penalties[number], scaled.T @ targets)
             logits = (features - mean) @ solved + target_mean
         else:
             right = np.column_stack([wanted[rows], np.ones(len(rows))])
-            solved = multi_output.solved(
-                products[np.ix_(rows, rows)], penalties[number] / weights[rows], right
-            )
+            solved = ridge(products[np.ix_(rows, rows)], penalties[number] / weights[rows], right)
             of_targets, of_ones = solved[:, :-1], solved[:, -1:]
             bias = of_targets.sum(axis=0) / of_ones.sum()
             of_all = np.zeros(wanted.shape)
@@ -256,7 +255,7 @@ def _by_nearest_mean(
 
 
 def _by_lbfgs(pool: Split, importance: Floats, classes: int, decay: float) -> Iterator[Floats]:
-    """`closed_forms.lbfgs` on the principal axes of the rows, of which there are no more than rows.
+    """`closed_forms.multinomial` on the rows' principal axes, of which there are no more than rows.
 
     A turn changes neither the penalty nor the loss. `fit_heads` scales the features of each subset
     by a number of its own; here the penalty is scaled instead.
@@ -271,11 +270,11 @@ def _by_lbfgs(pool: Split, importance: Floats, classes: int, decay: float) -> It
 
     def solve(number: int) -> Floats:
         rows = importance[number] > 0
-        inside = pool.take(rows)
         weights = np.ones(classes, np.float32)
         weights[pool.labels[rows]] = importance[number, rows]
         penalty = decay * float(squares[number] / squares.mean())
-        (head,) = closed_forms.lbfgs(replace(inside, features=scaled[rows]), weights, [penalty])
+        inside = closed_forms.Rows.of(scaled[rows], "softmax", pool.labels[rows], weights)
+        (head,) = closed_forms.multinomial(inside, [penalty], None)
         return np.asarray(scaled @ head.weight.T + head.bias)
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from .description import HeadDescription
 from .head import Floats, Head
 from .hyperparameters import Hyperparameters
-from .losses import score_name
+from .losses import LOSSES
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def order(trained: Trained) -> tuple[bool, float, float]:
 
 def figure_names(loss: str) -> tuple[str, str, str, str]:
     """What tables call the figures of a head that lowers `loss`."""
-    score = score_name(loss)
+    score = LOSSES[loss].score
     return "train_loss", f"train_{score}", "val_loss", f"val_{score}"
 
 
@@ -91,7 +91,7 @@ def with_figures(
         val: how many validation examples there are.
         loss: that the head lowers.
     """
-    figures, score = rounded(kept, loss), score_name(loss)
+    figures, score = rounded(kept, loss), LOSSES[loss].score
     return replace(
         about,
         epoch=kept.epoch,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.linalg import solve
 
+from ..heads.least_squares import ridge
 from ..tables.manifest import group_keys
 
 Floats = npt.NDArray[np.float32]
@@ -57,22 +57,16 @@ def predicted(
         if out.all():
             continue
         mean, shares = centred[~out].mean(axis=0), wanted[~out].mean(axis=0)
-        weights = ridge(centred[~out] - mean, wanted[~out] - shares, penalty)
-        said[out] = (centred[out] - mean) @ weights + shares
+        of = weights(centred[~out] - mean, wanted[~out] - shares, penalty)
+        said[out] = (centred[out] - mean) @ of + shares
         judged[out] = True
     return said, judged
 
 
-def ridge(features: Floats, wanted: Floats, penalty: float = PENALTY) -> Floats:
-    """Weights [d, c]; the smaller of the two systems of equations is solved."""
+def weights(features: Floats, wanted: Floats, penalty: float = PENALTY) -> Floats:
+    """Of a ridge regression, [d, c]; the smaller of the two systems of equations is solved."""
     rows, dimension = features.shape
     damping = penalty * rows * dimension
     if rows <= dimension:
-        system = features @ features.T
-        system[np.diag_indices(rows)] += damping
-        combined: Floats = solve(system, wanted, assume_a="pos")
-        return features.T @ combined
-    system = features.T @ features
-    system[np.diag_indices(dimension)] += damping
-    weights: Floats = solve(system, features.T @ wanted, assume_a="pos")
-    return weights
+        return features.T @ ridge(features @ features.T, damping, wanted)
+    return ridge(features.T @ features, damping, features.T @ wanted)

@@ -21,7 +21,7 @@ from ..core.errors import DeviceError
 from ..core.progress import Progress
 from ..evaluation import spelt
 from ..heads.head import Floats
-from ..heads.losses import score_name
+from ..heads.losses import LOSSES
 from ..heads.trained import Figures
 from . import lora
 from .checkpoint import checkpoint_file, resume, save
@@ -108,7 +108,7 @@ def train_network(
             save(checkpoint, curve, best, changing, weights, optimizer)
             told = ", ".join(f"{which} loss {loss:.4f}" for which, loss in losses.items())
             if len(val.labels):
-                told += f", {spelt(score_name(recipe.loss))} {judged[1]:.4f}"
+                told += f", {spelt(LOSSES[recipe.loss].score)} {judged[1]:.4f}"
             print(f"{name}: epoch {epoch} of {last}: {told}", flush=True)
     with torch.no_grad():
         for key, tensor in changing.items():

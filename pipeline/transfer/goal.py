@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..heads.head import Head
-from ..heads.losses import OF_NUMBERS, Units, loss_for
+from ..heads.losses import LOSSES, Units, loss_for
 from ..tasks import UNNAMED
 
 
@@ -33,7 +33,7 @@ class Goal:
             labels: in their own units.
         """
         loss = loss_for(task, of_numbers)
-        return cls(task, loss, Units.of(loss, labels) if loss in OF_NUMBERS else None)
+        return cls(task, loss, Units.of(loss, labels) if LOSSES[loss].of_numbers else None)
 
     def labels(self, labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Labels as they are learned."""

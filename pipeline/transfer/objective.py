@@ -5,7 +5,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ..heads.losses import OF_NUMBERS, spreads
+from ..heads.losses import LOSSES, spreads
 
 
 class Objective:
@@ -26,7 +26,7 @@ class Objective:
         self.shares = torch.zeros(0)
         if loss == "binary":
             self.count = int((~np.isnan(labels.astype(np.float64))).sum())
-        if loss in OF_NUMBERS:
+        if LOSSES[loss].of_numbers:
             spread = spreads(labels.astype(np.float64))
             varying = spread > 0
             shares = np.where(varying, 1 / np.where(varying, spread, 1), 0) / max(varying.sum(), 1)
@@ -73,6 +73,6 @@ class Objective:
     def figures(self) -> tuple[float, float]:
         """Mean loss and accuracy (R² of numbers) over the epoch, as the batches were met."""
         loss = float(self.total / self.weight)
-        if self.loss in OF_NUMBERS:
+        if LOSSES[self.loss].of_numbers:
             return loss, 1 - float(self.score) if bool(self.shares.any()) else float("nan")
         return loss, float(self.score) / self.count

@@ -441,7 +441,9 @@ def test_what_is_held_out_of_a_stack_is_not_learned():
 
 def test_balanced_weights_make_positives_and_negatives_of_a_label_alike():
     rows = forget(TRAIN)
-    cells = losses.cell_weights(rows.labels, class_weights("balanced", rows.labels, 4))
+    cells = losses.LOSSES["binary"].importance(
+        rows.labels, class_weights("balanced", rows.labels, 4)
+    )
     sums = [np.where(rows.labels == value, cells, 0).sum(axis=0) for value in (0, 1)]
     np.testing.assert_allclose(sums[0], sums[1], rtol=1e-5)
     np.testing.assert_allclose(sums[0] + sums[1], (~np.isnan(rows.labels)).sum(axis=0), rtol=1e-5)

@@ -1,0 +1,120 @@
+"""The objective of a linear head: its value, slope and curvature, of any of the losses.
+
+As `LinearModelLoss` of scikit-learn, but on the rows' principal axes, with a row's and a cell's
+weight, and of many problems side by side where the outputs share nothing but the features.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .head import Floats
+from .losses import Loss
+
+Array = npt.NDArray[Any]
+Floats64 = npt.NDArray[np.float64]
+Positions = npt.NDArray[np.intp]
+
+AT_ONCE = 2**21  # logits
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Rows on their principal axes, along which the covariance tells how far to go.
+
+    `turned` is [n, r + 1], the first column all 1; `variances` [r + 1] of its columns, 1 for the
+    first and then the largest first; `axes` [d, r] turns back.
+    """
+
+    turned: Floats
+    variances: Floats64
+    axes: Floats
+
+    @classmethod
+    def of(cls, features: Floats, shares: Floats) -> "Axes":
+        """Those of features [n, d] of mean zero; there are no more than rows.
+
+        Args:
+            features: of the rows.
+            shares: [n], weights of the rows; they add up to 1.
+        """
+        weighted = features * np.sqrt(shares)[:, None]
+        if len(features) < features.shape[1]:
+            values, vectors = np.linalg.eigh((weighted @ weighted.T).astype(np.float64))
+            kept = values > 1e-6 * max(values[-1], 1e-300)
+            values, vectors = values[kept], vectors[:, kept] / np.sqrt(values[kept])
+            axes = weighted.T @ vectors.astype(np.float32)
+        else:
+            values, axes = np.linalg.eigh((weighted.T @ weighted).astype(np.float64))
+        axes = np.ascontiguousarray(axes[:, ::-1], dtype=np.float32)
+        turned = np.ones((len(features), 1 + axes.shape[1]), dtype=np.float32)
+        turned[:, 1:] = features @ axes
+        return cls(turned, np.append(1.0, np.maximum(values[::-1], 0)), axes)
+
+
+@dataclass(frozen=True)
+class LinearLoss:
+    """The objectives of P problems: losses times their importance, and the penalty.
+
+    The penalty is `decay / 2 * |weight|^2`; biases are free. The outputs of `softmax` are one
+    problem; else each output is one.
+
+    Args:
+        loss: of the logits.
+        rows: [n, r + 1], the first column all 1.
+        labels: [n, P], as `Loss.labels` gives them.
+        importance: [n, P]; a column adds up to 1.
+        decay: strength of the L2 penalty.
+    """
+
+    loss: Loss
+    rows: Floats
+    labels: Array
+    importance: Floats
+    decay: float
+
+    def __call__(self, weights: Array, some: Positions) -> tuple[Floats64, Array]:
+        """The objectives [m] of the problems `some` at `weights` [m, p], and their slopes [m, p].
+
+        A problem's p weights are those of its outputs, one after the other, the bias first.
+        """
+        matrix = weights.reshape(-1, self.rows.shape[1])
+        single = matrix.astype(np.float32).T
+        heights, gradient = np.zeros(len(weights)), np.zeros_like(matrix)
+        for part in self._chunks(len(matrix)):
+            labels, importance = self.labels[part][:, some], self.importance[part][:, some]
+            losses, slopes = self.loss.at(self.rows[part] @ single, labels)
+            heights += np.einsum("np,np->p", losses, importance, dtype=np.float64)
+            gradient += (slopes * importance).T @ self.rows[part]
+        penalised = matrix[:, 1:]
+        gradient[:, 1:] += matrix.dtype.type(self.decay) * penalised
+        lengths = np.square(penalised).reshape(len(weights), -1).sum(axis=1)
+        return heights + self.decay / 2 * lengths, gradient.reshape(weights.shape)
+
+    def curvature(self, weights: Array, of_rows: Positions | None = None) -> tuple[Floats, Floats]:
+        """How much all problems' losses curve by each logit at `weights` [P, p].
+
+        Args:
+            weights: of all problems.
+            of_rows: [n], an output of each row; None is the first.
+
+        Returns:
+            the sum over all rows [c], and each row's part of its output in `of_rows` [n].
+        """
+        matrix = weights.reshape(-1, self.rows.shape[1]).astype(np.float32)
+        of_output, own = np.zeros(len(matrix), np.float32), np.zeros(len(self.rows), np.float32)
+        of_rows = np.zeros(len(own), np.intp) if of_rows is None else of_rows
+        for part in self._chunks(len(matrix)):
+            labels, importance = self.labels[part], self.importance[part]
+            _, slopes = self.loss.at(self.rows[part] @ matrix.T, labels)
+            curves = self.loss.curves(slopes, labels) * importance
+            of_output += curves.sum(axis=0)
+            own[part] = curves[np.arange(len(labels)), of_rows[part]]
+        return of_output, own
+
+    def _chunks(self, outputs: int) -> list[slice]:
+        """Parts of the rows, so that the logits of all never lie in memory at once."""
+        size = max(32, AT_ONCE // outputs)
+        return [slice(start, start + size) for start in range(0, len(self.rows), size)]
