@@ -5,7 +5,6 @@ DVC cannot watch: the commit that the run is compared with, which the page names
 """
 
 from types import ModuleType
-from typing import Any
 
 import jinja2
 
@@ -141,7 +140,7 @@ def made_of(bundle: Bundle) -> dict[str, str]:
     }
 
 
-def parameters(settings: Params) -> dict[str, Any]:
+def parameters(settings: Params) -> dict[str, object]:
     """Those of the stages before; an optional stage's say nothing of this run."""
     sections = {
         "ingest": settings.ingest,

@@ -2,16 +2,18 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 import yaml
 
 from ..core.paths import METRICS
+from .embed import Row
+
+Document = Mapping[str, object]  # figures or parameters, nested by name
 
 
-def since_last_commit(metrics: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+def since_last_commit(metrics: Document, now: Document) -> Row:
     """Which parameters and metrics differ from those in git's last commit.
 
     Args:
@@ -41,10 +43,10 @@ def since_last_commit(metrics: dict[str, Any], now: dict[str, Any]) -> dict[str,
     }
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def differences(before: Document, now: Document) -> Iterator[Row]:
     """The leaves of two nested documents that differ: name, before, now, change of a number."""
 
-    def shown(value: Any) -> str:
+    def shown(value: object) -> str:
         return f"{value:g}" if isinstance(value, float) else str(value)
 
     old, new = (pd.json_normalize(document).to_dict("records")[0] for document in (before, now))

@@ -50,7 +50,7 @@ def figures_of(
     confidence: float,
     goal: Goal = CLASSES,
     groups: Groups | None = None,
-) -> dict[str, Any]:
+) -> dict[str, float | None]:
     """Loss, the task's measure and the ends of its interval, as reports have them.
 
     What is not defined of these examples (R² of a single one) is None.
@@ -76,7 +76,7 @@ def gain(
     confidence: float,
     goal: Goal,
     groups: Groups,
-) -> tuple[dict[str, Any], str]:
+) -> tuple[dict[str, float | None], str]:
     """How much less a network that was trained loses than the frozen one, by the paired t-test.
 
     Args:
@@ -104,7 +104,7 @@ def gain(
     return _rounded(asdict(found)), words
 
 
-def _rounded(named: dict[str, float]) -> dict[str, Any]:
+def _rounded(named: dict[str, float]) -> dict[str, float | None]:
     return {
         name: float(f"{value:.6g}") if math.isfinite(value) else None
         for name, value in named.items()
