@@ -15,7 +15,7 @@ All parameters are in `params.yaml`. A mistake there is reported in one line, be
 parameter that the file leaves out has its default. Some parameters must be in the file, because
 `dvc.yaml` names them: `headstart check`, which `make repro` runs first, prints the lines to add.
 
-`make docs` writes this page from the schema in `pipeline/core/params.py` and from the schema of
+`make docs` writes this page from the schema in `pipeline/core/params/` and from the schema of
 `augment` of each kind of example in `pipeline/kinds/`."""
 
 

@@ -199,7 +199,8 @@ def test_adapters_are_of_texts(project: Project, encoder: catalogue.TorchBackbon
             (
                 name,
                 {"finetune.run": ["asked"], "finetune.method": "lora"},
-                rf"{name} has none: set finetune\.run to \[\], or extract\.backbone to {FLOAT}$",
+                rf"{name} has none: set finetune\.run to \[\], or for texts extract\.backbone to"
+                rf" {FLOAT}$",
             )
             for name in ("tf_idf", "minilm_l6_v2_int8")
         ),

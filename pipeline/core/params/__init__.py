@@ -1,0 +1,46 @@
+"""The typed schema of `params.yaml`: checked whole before any work, read section by section."""
+
+from .machine import place, size
+from .project import check_file
+from .reading import cluster_section, extract_section, load, store_section
+from .schema import (
+    Augmentation,
+    ChecksParams,
+    EvaluateParams,
+    ExtractParams,
+    FinetuneParams,
+    IngestParams,
+    Section,
+    Share,
+    Shares,
+    TrainingExamples,
+    TrainParams,
+    told,
+)
+from .whole import Params, adapts, later_stages_on_cuda, stages_that_need_validation
+
+__all__ = [
+    "Augmentation",
+    "ChecksParams",
+    "EvaluateParams",
+    "ExtractParams",
+    "FinetuneParams",
+    "IngestParams",
+    "Params",
+    "Section",
+    "Share",
+    "Shares",
+    "TrainParams",
+    "TrainingExamples",
+    "adapts",
+    "check_file",
+    "cluster_section",
+    "extract_section",
+    "later_stages_on_cuda",
+    "load",
+    "place",
+    "size",
+    "stages_that_need_validation",
+    "store_section",
+    "told",
+]

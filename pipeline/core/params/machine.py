@@ -1,0 +1,80 @@
+"""The sections of `params.yaml` that are about machines: no stage's result depends on them."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, model_validator
+
+from .. import buckets
+from ..errors import DataError
+from .schema import Section, form, told
+
+
+def place(folder: str) -> str:
+    """A folder, with `~` for the user's home made out, or an address `s3://BUCKET/PREFIX`.
+
+    Raises:
+        ValueError: it is relative, so every clone and temporary experiment would look elsewhere,
+            or an address of another form.
+    """
+    if "://" in folder:
+        try:
+            return buckets.tidied(folder)
+        except DataError as error:
+            raise ValueError(str(error).removeprefix("the address ")) from None
+    if not Path(folder).expanduser().is_absolute():
+        raise ValueError("should be an absolute path, the same for every clone and experiment")
+    return str(Path(folder).expanduser())
+
+
+def size(text: str) -> int | None:
+    """Bytes in a text such as `500MB` or `20GB`; None for `none`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text.strip().lower() == "none":
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip().upper())
+    if found is None:
+        raise ValueError("should be a size such as 500MB or 20GB, or none")
+    return int(float(found[1]) * 1000 ** " KMGT".index(found[2] or " "))
+
+
+def _checked_size(text: str) -> str:
+    size(text)
+    return text
+
+
+class StoreParams(Section):
+    """Where the features are kept, and how much of them. No stage's result depends on it."""
+
+    folder: Annotated[str, AfterValidator(place)] | None = told(
+        None,
+        "an absolute path, or s3://BUCKET/PREFIX (docs/store.md); null: headstart/features in the"
+        " user's cache",
+    )
+    limit: Annotated[str, AfterValidator(_checked_size)] = told(
+        "20GB", "what was used longest ago is deleted first; none: no limit"
+    )
+
+
+class ClusterParams(Section):
+    """Where `extract` computes. No stage's result depends on it."""
+
+    runner: Literal["local", "ray"] = told(
+        "local", "local: threads of this machine; ray: a Ray cluster (docs/cluster.md)"
+    )
+    address: (
+        Annotated[str, form(r"([\w.-]+|\[[\da-fA-F:]+\]):\d{1,5}", "HOST:PORT of the head")] | None
+    ) = told(None, "HOST:PORT of the Ray cluster's head, such as 10.0.0.1:6379")
+
+    @model_validator(mode="after")
+    def _go_together(self) -> "ClusterParams":
+        if self.runner == "ray" and self.address is None:
+            raise ValueError(
+                "runner ray needs cluster.address, the HOST:PORT of the Ray cluster's head"
+                " (docs/cluster.md)"
+            )
+        return self

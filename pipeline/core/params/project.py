@@ -1,0 +1,137 @@
+"""What a project needs beside right parameters: keys, folders, packages and plugins."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from .. import packages, paths, plugins
+from ..backbone import TRAINED_TEXTS, Backbone
+from ..errors import ParamsError
+from ..paths import PARAMS
+from .reading import Schema, document_in, load
+from .schema import CLOSED_FORMS
+from .whole import Params
+
+
+def check_file(schema: Schema, root: Path = Path()) -> None:
+    """See that `params.yaml` is right and has what `dvc.yaml` asks of it by name.
+
+    For these DVC knows no default, and its own error does not say what to write.
+
+    Raises:
+        MissingSetError: a set of packages that it asks for is not installed.
+        ParamsError: what to write, in one line.
+    """
+    settings = load(schema, root / PARAMS)
+    document = document_in(root / PARAMS)
+    graph = (root / "dvc.yaml").read_text(encoding="utf-8")
+    stages = yaml.safe_load(graph)["stages"]
+    deps = [dep for stage in stages.values() for dep in stage.get("do", stage).get("deps", [])]
+    if plugins.FOLDER in deps and not (root / plugins.FOLDER).is_dir():
+        raise ParamsError(
+            f"{root / plugins.FOLDER} is not here, and dvc.yaml declares it: run `mkdir"
+            f" {plugins.FOLDER} && touch {plugins.FOLDER}/{plugins.REQUIREMENTS}`, and commit it"
+        )
+    if paths.WEIGHTS.as_posix() in deps and not (root / paths.WEIGHTS).is_dir():
+        raise ParamsError(
+            f"{root / paths.WEIGHTS} is not here, and dvc.yaml declares it: run `mkdir"
+            f" {paths.WEIGHTS}`"
+        )
+    asked = re.findall(r"\$\{([\w.]+)\}", graph)
+    for stage in stages.values():
+        asked += stage.get("do", stage).get("params", [])
+    lacking: dict[str, list[str]] = {}
+    for name in dict.fromkeys(asked):
+        section, _, key = name.partition(".")
+        if section not in Params.model_fields:
+            continue
+        inside = document.get(section)
+        if isinstance(inside, dict) and (not key or key in inside):
+            continue
+        default = getattr(Params.model_fields[section].default, key) if key else {}
+        shown = yaml.safe_dump(default, default_flow_style=True).removesuffix("...\n").strip()
+        lacking.setdefault(section, []).append(f"{key}: {shown}" if key else "")
+    if lacking:
+        lines = "; ".join(
+            f"`{section}: {{{', '.join(filter(None, keys))}}}`" for section, keys in lacking.items()
+        )
+        raise ParamsError(f"{root / PARAMS} lacks what dvc.yaml asks for by name; add {lines}")
+    _check_plugins(settings)
+    _check_sets(settings)
+
+
+def _check_sets(settings: Params) -> None:
+    """See that the sets of packages are installed that stages will ask for; they check again.
+
+    Raises:
+        MissingSetError: which stage or parameter needs which set.
+    """
+    if settings.ingest.kind in packages.SETS:
+        packages.need(settings.ingest.kind, f"ingest.kind {settings.ingest.kind}")
+    optimizers = settings.train.optimizer
+    if not set(optimizers if isinstance(optimizers, list) else [optimizers]) <= set(CLOSED_FORMS):
+        packages.need("torch", f"train.optimizer {optimizers}")
+    if settings.ingest.source.startswith("torchvision:"):
+        packages.need("torch", f"ingest.source {settings.ingest.source}")
+    if settings.ingest.source == "s3":
+        packages.need("s3", "ingest.source s3")
+    if settings.cluster.runner == "ray":
+        packages.need("ray", "cluster.runner ray")
+    if settings.extract.engine in ("openvino", "torch"):
+        packages.need(settings.extract.engine, f"extract.engine {settings.extract.engine}")
+    for stage in ("finetune", "from_scratch"):
+        if getattr(settings, stage).run:
+            packages.need("torch", stage)
+            _check_trainable(settings, stage)
+    candidates = map(Backbone.candidate, settings.rank.backbones)
+    if settings.rank.run and not all(one.has_graph for each in candidates for one in each.each):
+        packages.need("torch", "rank")
+
+
+def _check_trainable(settings: Params, stage: str) -> None:
+    """See that a stage that trains networks can train the backbone.
+
+    Raises:
+        ParamsError: it cannot, or not as `finetune.method` asks.
+    """
+    backbone = settings.extract.network
+    if backbone.name in TRAINED_TEXTS:
+        if stage == "from_scratch":
+            raise ParamsError(
+                f"from_scratch trains networks of pictures, and extract.backbone {backbone} reads"
+                " texts: set from_scratch.run to []"
+            )
+        return
+    if backbone.has_graph or backbone.is_joined:
+        other = f", or for texts extract.backbone to {TRAINED_TEXTS[0]}" * (stage == "finetune")
+        raise ParamsError(
+            f"{stage} trains networks that have a PyTorch form, and extract.backbone"
+            f" {backbone} has none: set {stage}.run to []{other}"
+        )
+    if stage == "finetune" and settings.finetune.method == "lora":
+        raise ParamsError(
+            f"finetune.method lora is of texts (extract.backbone {TRAINED_TEXTS[0]}), and"
+            f" extract.backbone is {backbone}: set finetune.method to blocks"
+        )
+
+
+def _check_plugins(settings: Params) -> None:
+    """See that the code of one's own that is named is there; no backbone or source is imported.
+
+    Raises:
+        ParamsError: what to write or to install, or that a stage cannot do with it.
+    """
+    source, backbones = settings.ingest.source, [settings.extract.network]
+    if plugins.is_plugin(source):
+        plugins.check(source, f"ingest.source {source}")
+    if settings.rank.run:
+        backbones += map(Backbone.candidate, settings.rank.backbones)
+    for one in (one for backbone in backbones for one in backbone.each):
+        if one.family == "python":
+            plugins.check(str(one), f"backbone {one}")
+    if settings.from_scratch.run and settings.extract.network.family == "python":
+        raise ParamsError(
+            f"from_scratch needs random weights, which backbone {settings.extract.backbone} has"
+            " none of: set from_scratch.run to [], or take another backbone"
+        )

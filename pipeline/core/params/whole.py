@@ -1,0 +1,96 @@
+"""All of `params.yaml`: which sections there are, and what has to go together in them."""
+
+import json
+
+from pydantic import SerializeAsAny, model_validator
+
+from ...tasks import TASKS
+from .machine import ClusterParams, StoreParams
+from .schema import (
+    AdaptParams,
+    Augmentation,
+    BundleParams,
+    ChecksParams,
+    EvaluateParams,
+    ExtractParams,
+    FinetuneParams,
+    FromScratchParams,
+    IngestParams,
+    LearningCurveParams,
+    RankParams,
+    ReportParams,
+    Section,
+    TrainParams,
+)
+
+
+class Params(Section):
+    """The whole of `params.yaml`; what the file lacks has its default."""
+
+    ingest: IngestParams = IngestParams()
+    augment: SerializeAsAny[Augmentation] = Augmentation()
+    extract: ExtractParams = ExtractParams()
+    train: TrainParams = TrainParams()
+    evaluate: EvaluateParams = EvaluateParams()
+    checks: ChecksParams = ChecksParams()
+    bundle: BundleParams = BundleParams()
+    report: ReportParams = ReportParams()
+    learning_curve: LearningCurveParams = LearningCurveParams()
+    rank: RankParams = RankParams()
+    finetune: FinetuneParams = FinetuneParams()
+    from_scratch: FromScratchParams = FromScratchParams()
+    adapt: AdaptParams = AdaptParams()
+    store: StoreParams = StoreParams()
+    cluster: ClusterParams = ClusterParams()
+
+    @model_validator(mode="after")
+    def _suit_the_task(self) -> "Params":
+        for lacking in sorted(TASKS[self.ingest.task].lacks):
+            name, _, value = lacking.partition(" ")
+            section, _, field = name.partition(".")
+            if not field:
+                continue  # no parameter
+            settings: Section = getattr(self, section)
+            given, default = getattr(settings, field), type(settings).model_fields[field].default
+            each = given if isinstance(given, list) else [given]
+            if any(str(one) == value if value else one != default for one in each):
+                raise ValueError(
+                    f"{name} is {given}, which is not for ingest.task {self.ingest.task}; set it to"
+                    f" {json.dumps(default)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _solve_the_loss(self) -> "Params":
+        if self.train.loss == "huber" and "ridge" in self.train.optimizers():
+            raise ValueError(
+                "train.optimizer ridge solves for the squared loss, and train.loss is huber; take"
+                " lbfgs or another"
+            )
+        return self
+
+
+NEED_VALIDATION = ("learning_curve", "finetune", "from_scratch", "adapt")
+
+
+def stages_that_need_validation(settings: Params) -> list[str]:
+    """The stages in the graph that cannot do without validation examples.
+
+    For a check that changes no output: a stage that makes it does not declare the parameters that
+    this reads, since the stage that needs them checks again.
+    """
+    optional = [name for name in NEED_VALIDATION if getattr(settings, name).run]
+    return ["train"] * (settings.train.heads() > 1) + optional
+
+
+def adapts(settings: Params) -> bool:
+    """Whether the stage adapt is in the graph; for a check, as above."""
+    return bool(settings.adapt.run)
+
+
+def later_stages_on_cuda(settings: Params) -> list[str]:
+    """The parameters that ask for CUDA in the stages after `extract`; for a check, as above."""
+    devices = {"train.device": settings.train.device}
+    if settings.finetune.run or settings.from_scratch.run:
+        devices["finetune.device"] = settings.finetune.device
+    return [name for name, device in devices.items() if device == "cuda"]
