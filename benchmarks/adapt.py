@@ -185,7 +185,7 @@ def gain(trials: list[dict[str, Any]], ways: list[str]) -> tuple[float, float, f
     """By how much the accuracy rises by a way of each draw: mean, ends of its interval, answer.
 
     The interval is Student's t over the draws. The answer is that of McNemar's test over the test
-    examples of all draws (`tasks/paired.py`).
+    examples of all draws (`evaluation/paired.py`).
     """
     gains, before, after = [], "", ""
     for one, way in zip(trials, ways, strict=True):
@@ -258,7 +258,7 @@ with `weight_decay: 0.003` on features of EfficientNet-Lite0 (texts: MiniLM; "as
 values). The accuracy is that of the head as it is, on test examples of the target; the next column
 says by how much CORAL changes it, and the rest what `adapt.method: auto` took in each draw and
 gained. Intervals are Student's t over the draws. "Better" and "worse" are McNemar's test
-over the test examples of all draws at the level of 5 % (`tasks/paired.py`); where a draw's test
+over the test examples of all draws at the level of 5 % (`evaluation/paired.py`). If a draw's test
 examples are those of another draw too, they count each time. "Another mix": the target's classes
 are in shares from a Dirichlet distribution. "The same": nothing differs.
 

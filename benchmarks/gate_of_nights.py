@@ -6,8 +6,8 @@ A project keeps its test examples. Each night there is a new model, and the gate
 the last result and with the reference. A model is right about an example if its skill and a normal
 noise add up to more than 0. A part of the noise is the example's own and the same for all models,
 the rest is the model's; a third of either is that of the example's group. `judged_right` and
-`judged_loss` do for many projects at once what `tasks/paired.py` does for one; a test compares them
-with it. What follows from the answers, `Gate.fate` says.
+`judged_loss` do for many projects at once what `evaluation/paired.py` does for one; a test
+compares them with it. What follows from the answers, `Gate.fate` says.
 """
 
 from collections.abc import Callable

@@ -74,7 +74,9 @@ def measure(draws: int = 300) -> str:
 
             def ask(one: float) -> Comparison:
                 models = drawn((old, one), examples, generator)  # noqa: B023
-                said = compare(*models, name, meaning(name).lower_is_better, 0.03, 15)  # noqa: B023
+                task = "multilabel" if drawn is of_labels else "regression"  # noqa: B023
+                lower = meaning(name).lower_is_better  # noqa: B023
+                said = compare(*models, name, lower, 0.03, 15, task=task)  # noqa: B023
                 assert said is not None
                 return said
 

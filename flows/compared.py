@@ -45,6 +45,7 @@ class Comparing:
         if measure == self.metric:
             return None
         from pipeline.evaluation import answered, paired
+        from pipeline.tables.manifest import task_in
 
         before, now = (
             answered.read_answers(folder / PREDICTIONS, folder / MANIFEST) for folder in (old, new)
@@ -53,7 +54,7 @@ class Comparing:
             return None
         bins = params.load(kinds.schema, self.project / PARAMS).evaluate.calibration_bins
         how = self.lower_is_better, self.difference, bins, level or paired.LEVEL
-        found = paired.compare(before, now, measure, *how)
+        found = paired.compare(before, now, measure, *how, task_in(new / MANIFEST))
         return (found, len(before)) if found else None
 
 

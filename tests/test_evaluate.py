@@ -24,17 +24,16 @@ from pipeline.core.paths import (
     METRICS,
     PLOTS,
     PREDICTIONS,
-    PROBABILITIES,
     REPEATS,
     SLICES,
 )
 from pipeline.evaluate import evaluate
 from pipeline.evaluation import tables
-from pipeline.evaluation.plots import draw_confusion
 from pipeline.heads.description import HeadDescription
 from pipeline.heads.head import Head, save_head
 from pipeline.tables.features import read_splits, write_shards
 from pipeline.tables.manifest import SPLITS, read_manifest
+from pipeline.tasks.classification.plots import draw_confusion
 from pipeline.train import train
 from tests.conftest import ROOT
 from tests.evaluation.made import labelled, make, measured
@@ -241,7 +240,7 @@ def test_of_many_classes_the_whole_table_is_written_where_it_is_asked_for(evalua
     whole = pd.read_csv(PREDICTIONS)
     evaluated.set(**{"evaluate.all_probabilities": True, "evaluate.top_k": 2})
     evaluate()
-    short, every = pd.read_csv(PREDICTIONS), pd.read_parquet(PROBABILITIES)
+    short, every = pd.read_csv(PREDICTIONS), pd.read_parquet(PLOTS / tables.PROBABILITIES)
     same = ["path", "label", "predicted", "probability", "correct"]
     pd.testing.assert_frame_equal(short[same], whole[same])
     added = ["label_probability", "class_1", "probability_1", "class_2", "probability_2"]
@@ -251,7 +250,7 @@ def test_of_many_classes_the_whole_table_is_written_where_it_is_asked_for(evalua
     assert every["path"].tolist() == whole["path"].tolist()
     evaluated.set(**{"evaluate.all_probabilities": False})
     evaluate()
-    assert not PROBABILITIES.exists()
+    assert not PLOTS / tables.PROBABILITIES.exists()
 
 
 @pytest.mark.parametrize("stage", [train, evaluate])

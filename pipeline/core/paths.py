@@ -24,7 +24,6 @@ SWEEP = Path("reports/sweep.csv")
 METRICS = Path("reports/metrics.json")
 PREDICTIONS = Path("reports/predictions.csv")
 CLASSES = Path("reports/classes.csv")
-PROBABILITIES = Path("reports/plots/probabilities.parquet")  # only where it is asked for
 PLOTS = Path("reports/plots")
 REPEATS = Path("reports/repeats.csv")
 SLICES = Path("reports/slices.csv")

@@ -1,11 +1,10 @@
 """How answers are measured: metrics with intervals, by group and by slice, and comparisons.
 
-What a task measures is a module of this folder with a `TASK`, an object that answers what
-`Measuring` asks. The module is imported when it is asked for, and in it what draws and writes
-tables, so that a stage imports no more than it needs.
+What tasks share lies here. What one measures is the part `measuring` of its folder, which is
+imported when it is asked for, and in it what draws and writes tables, so that a stage imports no
+more than it needs.
 """
 
-import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
+from ..tasks import part
+
 if TYPE_CHECKING:  # slow to import
     import pandas as pd
 
     from ..core.params import EvaluateParams
     from ..tables.features import Split
+    from .answered import Pair
     from .metrics import Weigh
 
 Array = npt.NDArray[np.float64]
@@ -87,7 +89,7 @@ class Asked:
 
 
 class Measuring(Protocol):
-    """What a task answers."""
+    """How a task measures answers."""
 
     shown: tuple[str, ...]  # the measures on the screen; that of the first is told of repeats too
     needs: str  # what a split needs among its training examples, in words
@@ -124,10 +126,25 @@ class Measuring(Protocol):
     def slices(self, asked: Asked) -> "pd.DataFrame":
         """A row a slice, as `slices.py` compares them."""
 
+    def paired(
+        self, old: "pd.DataFrame", new: "pd.DataFrame", measure: str, bins: int
+    ) -> "Pair | None":
+        """The answers of two models about the same examples, in the same order.
+
+        Args:
+            old: as `answered.read_answers` gives them.
+            new: those of the other model, whose labels or numbers are taken for true.
+            measure: by what they are to be compared.
+            bins: of the calibration error.
+
+        Returns:
+            None if the answers do not tell the measure.
+        """
+
     def plots(self, asked: Asked, folder: Path) -> dict[str, "pd.DataFrame"]:
         """Draw pictures into the folder; the tables that belong beside them, by file name."""
 
 
 def measuring(name: str) -> Measuring:
-    """The task of a name in `tasks.TASKS`."""
-    return cast(Measuring, importlib.import_module(f".{name}", __name__).TASK)
+    """What the task of that name brings for its measures."""
+    return cast(Measuring, part(name, "measuring"))

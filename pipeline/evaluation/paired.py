@@ -26,7 +26,8 @@ import pandas as pd
 from scipy import stats
 
 from ..tables.manifest import groups as groups_of
-from .answered import paired
+from ..tasks import UNNAMED
+from . import measuring
 from .metrics import Array, resample, whole
 
 LEVEL = 0.05  # equal models are called different in at most this share of draws
@@ -68,6 +69,7 @@ def compare(
     difference: float,
     bins: int,
     level: float = LEVEL,
+    task: str = UNNAMED,
 ) -> Comparison | None:
     """Compare two models on the test examples that both were asked about.
 
@@ -82,6 +84,7 @@ def compare(
         difference: of the measure, for which the number of examples is foretold.
         bins: of the calibration error.
         level: share of draws in which equal models may be called different.
+        task: of `new`.
 
     Returns:
         None where the answers do not tell the measure.
@@ -91,7 +94,7 @@ def compare(
         nothing = "the two runs share no test example"
         return Comparison("cannot tell", 0, math.nan, math.nan, nothing, 0, difference)
     old, new = old.loc[shared], new.loc[shared]
-    pair = paired(old, new, measure, bins)
+    pair = measuring(task).paired(old, new, measure, bins)
     if pair is None:
         return None
     groups = groups_of(new.rename_axis("digest").reset_index())

@@ -28,6 +28,7 @@ OF_REPEATS = ["measure", "mean", "low", "high", "repeats", "given_split"]
 # Those of the sets that are told with a promise, and of intervals of numbers.
 OF_SETS = ["class", "examples", "coverage", "size"]
 OF_SETS += ["randomised_coverage", "randomised_size", "empty"]
+PROBABILITIES = "probabilities.parquet"  # among the plots, only if it is asked for
 DRAWN = 20  # curves where classes are many
 
 
@@ -202,7 +203,7 @@ def _most_probable(shares: Array, names: npt.NDArray[np.str_], k: int) -> dict[s
 
 
 def write_probabilities(
-    file: Path,
+    folder: Path,
     paths: npt.NDArray[np.str_],
     labels: npt.NDArray[np.str_],
     shares: Array,
@@ -214,7 +215,9 @@ def write_probabilities(
         [("path", pa.string()), ("label", pa.string())]
         + [(f"p({name})", pa.float32()) for name in classes]
     )
-    with pq.ParquetWriter(file, schema, use_dictionary=False, write_statistics=False) as writer:
+    with pq.ParquetWriter(
+        folder / PROBABILITIES, schema, use_dictionary=False, write_statistics=False
+    ) as writer:
         for start in range(0, len(order), _rows_at_once(shares)):
             some = order[start : start + _rows_at_once(shares)]
             columns = [

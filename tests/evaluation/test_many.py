@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from pipeline.evaluation import metrics, tables
-from pipeline.evaluation.plots import draw_confusion, most_confused
 from pipeline.tables.features import Split
+from pipeline.tasks.classification.plots import draw_confusion, most_confused
 
 CLASSES = [f"class {number}" for number in range(tables.MANY + 1)]
 

@@ -19,15 +19,15 @@ from pipeline.core.paths import (
     METRICS,
     PLOTS,
     PREDICTIONS,
-    PROBABILITIES,
     REPEATS,
     SETS,
     SLICES,
 )
 from pipeline.evaluate import evaluate
-from pipeline.evaluation import multilabel, tables
-from pipeline.evaluation.label_metrics import Answers, Ranking, weighted
+from pipeline.evaluation import tables
 from pipeline.evaluation.metrics import resample, whole
+from pipeline.tasks.multilabel import measuring as multilabel
+from pipeline.tasks.multilabel.metrics import Answers, Ranking, weighted
 from tests.evaluation.made import LABELS, labelled, make
 
 
@@ -183,11 +183,11 @@ def test_two_runs_write_the_same_bytes(of_labels):
     of_labels.set(**{"evaluate.all_probabilities": True})
     evaluate()
     files = [METRICS, PREDICTIONS, CLASSES, SLICES, *sorted(PLOTS.iterdir())]
-    assert PROBABILITIES in files
+    assert PLOTS / tables.PROBABILITIES in files
     before = [file.read_bytes() for file in files]
     evaluate()
     assert [file.read_bytes() for file in files] == before
-    every = pd.read_parquet(PROBABILITIES)
+    every = pd.read_parquet(PLOTS / tables.PROBABILITIES)
     assert every.columns.tolist() == ["path", "label", "p(brick)", "p(moss)", "p(wood)"]
 
 
@@ -249,15 +249,15 @@ def test_repeats_draw_splits_from_which_every_label_can_be_learned(of_labels, ca
     said = f"evaluate: mean average precision {mean:.4f} on average over 5 other splits"
     assert said in capsys.readouterr().out
     rare = np.array([[1.0, 0], [0, 0], [0, 1], [0, 0]])
-    assert multilabel.TASK.learnable(rare, rare)
-    assert not multilabel.TASK.learnable(rare[1:], rare)
+    assert multilabel.PART.learnable(rare, rare)
+    assert not multilabel.PART.learnable(rare[1:], rare)
 
 
 def test_thresholds_say_which_labels_are_answered():
     given, shares, _ = answers()
     settings = EvaluateParams()
     low, high = (
-        whole(multilabel.TASK.weigh(given, shares, [one] * 4, settings), len(given)).of_class
+        whole(multilabel.PART.weigh(given, shares, [one] * 4, settings), len(given)).of_class
         for one in (0.1, 0.9)
     )
     assert (low["recall"] > high["recall"]).all()

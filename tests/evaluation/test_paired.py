@@ -123,13 +123,13 @@ def of_labels(noise: float, examples: int = 300) -> pd.DataFrame:
 def test_models_of_several_labels_are_compared_by_what_is_known(measure: str) -> None:
     old, new = of_labels(4.0), of_labels(1.0)
     lower = measure == "loss"
-    found = compare(old, new, measure, lower, 0.03, 15)
+    found = compare(old, new, measure, lower, 0.03, 15, task="multilabel")
     assert found is not None
     assert (found.answer, found.shared) == ("better", 300)
-    back = compare(new, old, measure, lower, 0.03, 15)
+    back = compare(new, old, measure, lower, 0.03, 15, task="multilabel")
     assert back is not None
     assert back.answer == "worse"
-    same = compare(new, of_labels(1.05), measure, lower, 0.03, 15)
+    same = compare(new, of_labels(1.05), measure, lower, 0.03, 15, task="multilabel")
     assert same is not None
     assert same.answer == "cannot tell"
     if measure == "exact_match":
@@ -159,13 +159,16 @@ def test_a_label_that_the_old_model_did_not_know_is_one_that_it_did_not_answer()
     old = new.drop(columns=["p(c)", "target:c"])
     old["predicted"] = [text.removesuffix("c").removesuffix("|") for text in old["predicted"]]
     for measure in ("exact_match", "micro_f1", "mean_average_precision"):
-        found = compare(old, new, measure, False, 0.03, 15)
+        found = compare(old, new, measure, False, 0.03, 15, task="multilabel")
         assert found is not None
         assert found.answer == "better"
     without = new.drop(columns=[f"p({name})" for name in "abc"])
-    assert compare(without, without, "mean_average_precision", False, 0.03, 15) is None
-    assert compare(without, without, "micro_f1", False, 0.03, 15) is not None
-    assert compare(old, new, "accuracy", False, 0.03, 15) is None
+    assert (
+        compare(without, without, "mean_average_precision", False, 0.03, 15, task="multilabel")
+        is None
+    )
+    assert compare(without, without, "micro_f1", False, 0.03, 15, task="multilabel") is not None
+    assert compare(old, new, "accuracy", False, 0.03, 15, task="multilabel") is None
 
 
 def test_models_of_numbers_are_compared_by_their_errors() -> None:
@@ -181,18 +184,19 @@ def test_models_of_numbers_are_compared_by_their_errors() -> None:
         ("r2", metrics.r2_score),
     ):
         lower = measure != "r2"
-        found = compare(old, new, measure, lower, 0.03, 15)
+        found = compare(old, new, measure, lower, 0.03, 15, task="regression")
         assert found is not None
         assert found.answer == "better"
         assert found.new == pytest.approx(function(target, new["predicted(x)"]))
-        back = compare(new, old, measure, lower, 0.03, 15)
+        back = compare(new, old, measure, lower, 0.03, 15, task="regression")
         assert back is not None
         assert back.answer == "worse"
-        same = compare(new, new, measure, lower, 0.03, 15)
+        same = compare(new, new, measure, lower, 0.03, 15, task="regression")
         assert same is not None
         assert same.answer == "cannot tell"
-    assert compare(old, new, "accuracy", False, 0.03, 15) is None
-    assert compare(old.drop(columns="predicted(x)"), new, "mae", True, 0.03, 15) is None
+    assert compare(old, new, "accuracy", False, 0.03, 15, task="regression") is None
+    less = old.drop(columns="predicted(x)")
+    assert compare(less, new, "mae", True, 0.03, 15, task="regression") is None
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from sklearn import metrics
 from pipeline.core.params import EvaluateParams
 from pipeline.core.paths import CLASSES, METRICS, PLOTS, PREDICTIONS, REPEATS, SETS, SLICES
 from pipeline.evaluate import evaluate
-from pipeline.evaluation import Asked, regression, tables
+from pipeline.evaluation import Asked, tables
 from pipeline.evaluation.metrics import Scores, resample, whole
-from pipeline.evaluation.number_metrics import weighted
-from pipeline.evaluation.residuals import draw_residuals, extremes, residual_table
 from pipeline.tables.features import Split
+from pipeline.tasks.regression import measuring as regression
+from pipeline.tasks.regression.metrics import weighted
+from pipeline.tasks.regression.residuals import draw_residuals, extremes, residual_table
 from tests.evaluation.made import make, measured
 
 
@@ -156,7 +157,7 @@ def test_intervals_stand_beside_what_was_predicted():
     paths, nothing = np.array([f"{n}.png" for n in range(10)]), np.zeros((10, 1), np.float32)
     test = Split(paths, paths, np.zeros(10, np.int32), targets, nothing)
     asked = Asked(test, ["a", "b"], given, [], pd.DataFrame(), EvaluateParams(), [0.5, 20])
-    table = regression.TASK.predictions(asked)
+    table = regression.PART.predictions(asked)
     order = ["target", "predicted", "low", "high"]
     assert table.columns.tolist()[2:] == [f"{one}({name})" for name in "ab" for one in order]
     for name, reach in (("a", 0.5), ("b", 20)):
@@ -217,4 +218,4 @@ def test_repeats_measure_numbers_in_their_own_unit(of_numbers, capsys):
     assert table.loc["r2", "high"] <= 1
     said = f"evaluate: MAE {table.loc['mae', 'mean']:.4g} on average over 5 other splits"
     assert said in capsys.readouterr().out
-    assert not regression.TASK.learnable(np.ones((3, 1)), np.ones((5, 1)))
+    assert not regression.PART.learnable(np.ones((3, 1)), np.ones((5, 1)))

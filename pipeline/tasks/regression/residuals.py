@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .metrics import Array
+from ...evaluation.metrics import Array
 
 EXTREMES = 3  # examples that are named: those whose targets are farthest above, and below
 MOST_DRAWN = 9  # numbers that have a panel

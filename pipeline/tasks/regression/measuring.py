@@ -9,14 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.params import EvaluateParams
-from ..tables.labels import listed
-from ..tasks.regression.targets import shown
-from . import Array, Asked
-from .metrics import Weigh
-from .number_metrics import weighted
+from ...core.params import EvaluateParams
+from ...evaluation import Array, Asked
+from ...evaluation.answered import Pair, differing
+from ...evaluation.metrics import Weigh
+from ...tables.labels import listed
+from ...tables.manifest import TARGET
+from .metrics import weighted
+from .targets import shown
 
 MOST_DIGITS = 15
+
+
+OF_NUMBERS = ("mae", "rmse", "r2")
 
 
 class Regression:
@@ -36,7 +41,7 @@ class Regression:
         thresholds: Sequence[float],
         settings: EvaluateParams,
     ) -> Weigh:
-        """The measures of `number_metrics.py`."""
+        """The measures of `metrics.py`."""
         return partial(weighted, targets=labels, answers=answers)
 
     def proportions(self, asked: Asked) -> dict[str, Array]:
@@ -72,7 +77,7 @@ class Regression:
 
     def slices(self, asked: Asked) -> pd.DataFrame:
         """By the mean absolute error."""
-        from .slices import slice_errors
+        from ...evaluation.slices import slice_errors
 
         errors = np.abs(asked.answers - asked.test.labels).mean(axis=1)
         return slice_errors(asked.slices, errors, asked.settings.confidence, asked.groups)
@@ -85,6 +90,18 @@ class Regression:
         draw_residuals(table, folder / "residuals.png")
         return {"residuals": table}
 
+    def paired(self, old: pd.DataFrame, new: pd.DataFrame, measure: str, bins: int) -> Pair | None:
+        """Those numbers that `new` has targets for."""
+        columns = [name for name in new.columns if name.startswith(TARGET)]
+        names = [name.removeprefix(TARGET) for name in columns]
+        targets = new[columns].to_numpy(float)
+        predicted = [f"predicted({name})" for name in names]
+        if measure not in OF_NUMBERS or not set(predicted) <= set(old.columns) & set(new.columns):
+            return None
+        answers = [table[predicted].to_numpy(float) for table in (old, new)]
+        weigh = tuple(partial(weighted, targets=targets, answers=a) for a in answers)
+        return Pair(weigh=weigh, outputs=len(names), differing=differing(*answers))
+
 
 def digits_of(targets: Array) -> int:
     """How many significant digits tell six of what the targets differ by."""
@@ -93,4 +110,4 @@ def digits_of(targets: Array) -> int:
     return min(6 + max(offset, 0), MOST_DIGITS)
 
 
-TASK = Regression()
+PART = Regression()

@@ -12,13 +12,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..core.params import EvaluateParams
-from ..core.paths import PROBABILITIES
-from ..tables.labels import listed
-from ..tasks import SEPARATOR
-from . import Array, Asked
-from .label_metrics import Answers, weighted
-from .metrics import Weigh
+from ...core.params import EvaluateParams
+from ...evaluation import Array, Asked
+from ...evaluation.answered import Pair, differing, every_share
+from ...evaluation.metrics import Weigh
+from ...tables.labels import listed
+from ...tables.manifest import TARGET
+from ..record import SEPARATOR
+from .metrics import Answers, weighted
+
+OF_LABELS = ("loss", "mean_average_precision", "micro_f1", "macro_f1", "exact_match")
+OF_CHOSEN = ("micro_f1", "macro_f1")  # of these measures, those that no probability is needed for
 
 
 class Multilabel:
@@ -38,7 +42,7 @@ class Multilabel:
         thresholds: Sequence[float],
         settings: EvaluateParams,
     ) -> Weigh:
-        """The measures of `label_metrics.py`."""
+        """The measures of `metrics.py`."""
         about = Answers.of(labels, answers, answers >= np.array(thresholds))
         return partial(weighted, about=about)
 
@@ -76,7 +80,7 @@ class Multilabel:
         An answer is correct where it is right about all labels that are known. Those that are not
         stand in a column of their own.
         """
-        from .tables import of_each
+        from ...evaluation.tables import of_each
 
         chosen = asked.answers >= np.array(asked.thresholds)
         table = pd.DataFrame(
@@ -93,19 +97,19 @@ class Multilabel:
 
     def slices(self, asked: Asked) -> pd.DataFrame:
         """By exact match."""
-        from .slices import slice_table
+        from ...evaluation.slices import slice_table
 
         confidence, groups = asked.settings.confidence, asked.groups
         return slice_table(asked.slices, _right(asked), confidence, "exact_match", groups)
 
     def plots(self, asked: Asked, folder: Path) -> dict[str, pd.DataFrame]:
         """Curves of each label, and calibration over all of them."""
-        from . import tables
+        from ...evaluation import tables
 
         test, shares, names = asked.test, asked.answers, asked.names
         if asked.settings.all_probabilities:
-            file, labels = folder / PROBABILITIES.name, np.array(_texts(test.labels == 1, names))
-            tables.write_probabilities(file, test.paths, labels, shares, names)
+            labels = np.array(_texts(test.labels == 1, names))
+            tables.write_probabilities(folder, test.paths, labels, shares, names)
         drawn = names
         if len(names) > tables.MANY:
             about = Answers.of(test.labels, shares, shares >= np.array(asked.thresholds))
@@ -119,6 +123,35 @@ class Multilabel:
             "precision_recall": tables.precision_recall_table(_curves(asked), drawn),
             "reliability": tables.reliability_table(shares[known], test.labels[known] == 1, bins),
         }
+
+    def paired(self, old: pd.DataFrame, new: pd.DataFrame, measure: str, bins: int) -> Pair | None:
+        """Those labels that `new` has targets for, whatever labels `old` knew."""
+        columns = [name for name in new.columns if name.startswith(TARGET)]
+        names = [name.removeprefix(TARGET) for name in columns]
+        targets = new[columns].to_numpy(float)
+        if measure not in OF_LABELS or not all("predicted" in table for table in (old, new)):
+            return None
+        chosen = [_chosen(answers, names) for answers in (old, new)]
+        known = ~np.isnan(targets)
+        if measure == "exact_match":
+            was, now = (((one == targets) | ~known).all(axis=1) for one in chosen)
+            return Pair(right=(was, now))
+        shares = [one.astype(float) for one in chosen]
+        if measure not in OF_CHOSEN:  # the probability of every label is needed
+            tables = [every_share(answers) for answers in (old, new)]
+            if not all(len(table.columns) for table in tables):
+                return None
+            shares = [t.reindex(columns=names, fill_value=0).to_numpy(float) for t in tables]
+        about = [Answers.of(targets, *one) for one in zip(shares, chosen, strict=True)]
+        weigh = tuple(partial(weighted, about=one) for one in about)
+        apart = differing(*(np.where(known, one, 0) for one in shares))
+        return Pair(weigh=weigh, outputs=len(names), differing=apart)
+
+
+def _chosen(answers: pd.DataFrame, names: list[str]) -> npt.NDArray[np.bool_]:
+    """Which of the labels are among those that were answered, [n, c]."""
+    told = [set(text.split(SEPARATOR)) for text in answers["predicted"]]
+    return np.array([[name in one for name in names] for one in told])
 
 
 def _texts(there: npt.NDArray[np.bool_], names: list[str]) -> list[str]:
@@ -144,4 +177,4 @@ def _curves(asked: Asked) -> Iterator[tuple[str, npt.NDArray[np.bool_], Array]]:
             yield name, labels[known] == 1, shares[known]
 
 
-TASK = Multilabel()
+PART = Multilabel()

@@ -1,5 +1,6 @@
 """One label of each example: what evaluate measures, writes and draws."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -9,14 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..core.params import EvaluateParams
-from ..core.paths import PROBABILITIES
-from ..heads.head import against_thresholds
-from ..tables.labels import listed
-from . import Array, Asked
-from .metrics import Weigh, ranks, weighted
+from ...core.params import EvaluateParams
+from ...evaluation import Array, Asked
+from ...evaluation.answered import Pair, differing, every_share
+from ...evaluation.metrics import Weigh, ranks, weighted
+from ...heads.head import against_thresholds
+from ...tables.labels import listed
 
 Integers = npt.NDArray[np.int64]
+
+
+MEASURES = r"loss|balanced_accuracy|macro_f1|calibration_error|top_(\d+)_accuracy"
 
 
 class Classification:
@@ -72,7 +76,7 @@ class Classification:
 
     def predictions(self, asked: Asked) -> pd.DataFrame:
         """The predicted class and the probability of each."""
-        from .tables import prediction_table
+        from ...evaluation.tables import prediction_table
 
         top_k = asked.settings.top_k
         return prediction_table(
@@ -81,22 +85,22 @@ class Classification:
 
     def slices(self, asked: Asked) -> pd.DataFrame:
         """By accuracy."""
-        from .slices import slice_table
+        from ...evaluation.slices import slice_table
 
         correct = of_asked(asked) == asked.test.labels
         return slice_table(asked.slices, correct, asked.settings.confidence, groups=asked.groups)
 
     def plots(self, asked: Asked, folder: Path) -> dict[str, pd.DataFrame]:
         """The confusion matrix, curves of each class against the rest, and calibration."""
-        from . import tables
+        from ...evaluation import tables
         from .plots import draw_confusion
 
         test, shares, names = asked.test, asked.answers, asked.names
         predicted = of_asked(asked)
         draw_confusion(test.labels, predicted, names, folder / "confusion_matrix.png")
         if asked.settings.all_probabilities:
-            file, labels = folder / PROBABILITIES.name, np.array(names)[test.labels]
-            tables.write_probabilities(file, test.paths, labels, shares, names)
+            labels = np.array(names)[test.labels]
+            tables.write_probabilities(folder, test.paths, labels, shares, names)
         against = partial(tables.one_against_rest, test, shares, names)
         right, bins = predicted == test.labels, asked.settings.calibration_bins
         drawn = tables.drawn(test, right, names)
@@ -107,6 +111,37 @@ class Classification:
             "precision_recall": tables.precision_recall_table(against(), drawn),
             "reliability": tables.reliability_table(confidence, right, bins),
         }
+
+    def paired(self, old: pd.DataFrame, new: pd.DataFrame, measure: str, bins: int) -> Pair | None:
+        """Each example's class is the label of `new`."""
+        given = new["label"]
+        if measure == "accuracy":
+            was, now = ((answers["predicted"] == given).to_numpy() for answers in (old, new))
+            return Pair(right=(was, now))
+        known = re.fullmatch(MEASURES, measure)
+        found = [_shares(answers, measure) for answers in (old, new)]
+        if not known or not all(len(shares.columns) for shares in found):
+            return None
+        names = sorted({*given}.union(*(table.columns for table in found)))
+        labels = pd.Index(names).get_indexer(given).astype(np.int64)
+        shares = [table.reindex(columns=names, fill_value=0).to_numpy(float) for table in found]
+        top_k = int(known[1] or 1)
+        weigh = tuple(
+            partial(weighted, labels=labels, shares=one, top_k=top_k, bins=bins) for one in shares
+        )
+        return Pair(weigh=weigh, outputs=len(names), differing=differing(*shares))
+
+
+def _shares(answers: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Probabilities, a column a class; without columns where the answers lack what is asked for.
+
+    Loss and top-k accuracy need the probability of every class. For the others that of the
+    predicted class will do.
+    """
+    if measure == "loss" or measure.startswith("top_"):
+        return every_share(answers)
+    one_hot = pd.get_dummies(answers["predicted"], dtype=float)
+    return one_hot.mul(answers["probability"].to_numpy(float), axis=0)
 
 
 def answered(shares: Array, thresholds: Sequence[float]) -> Integers:
@@ -120,4 +155,4 @@ def of_asked(asked: Asked) -> Integers:
     return answered(asked.answers, asked.thresholds)
 
 
-TASK = Classification()
+PART = Classification()

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ..heads.head import one_thread
-from .metrics import Array, Scores, ratio
+from ...evaluation.metrics import Array, Scores, ratio
+from ...heads.head import one_thread
 
 CONSTANT = 1e-12  # of the variance: targets that vary less are taken to be all the same
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
-from .tables import MANY
+from ...evaluation.tables import MANY
 
 MOST_CONFUSED = 40  # classes in the matrix where there are many
 

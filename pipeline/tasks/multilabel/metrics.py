@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..heads.head import one_thread
-from .metrics import Array, Scores, ratio
+from ...evaluation.metrics import Array, Scores, ratio
+from ...heads.head import one_thread
 
 Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
