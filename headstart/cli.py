@@ -7,7 +7,8 @@ Prefect nor PyTorch.
 import argparse
 import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,47 +29,23 @@ def main() -> None:
     asked = vars(parser.parse_args())
     subcommand = asked.pop("subcommand")
     asked.pop("debug", None)
-
-    def predict() -> None:
-        answers.run(**asked)
-
-    def serve() -> None:
-        from ._rooms import server  # imports FastAPI, which takes a while
-
-        server.run(**asked)
-
-    def completion() -> None:
-        print(_completion(parser, **asked))
-
-    def list() -> None:  # an error's line begins with this name
-        list_bucket(**asked)
-
-    def choosing() -> None:
-        choose(**asked)
-
-    def site() -> None:
-        write_submission(**asked)
-
-    def federate() -> None:
-        join_submissions(**asked)
-
-    def doctor() -> None:
-        from .doctor import examine
-
-        examine()
-
-    run = {
-        "predict": predict,
+    work: dict[str, Callable[..., None]] = {
+        "predict": answers.run,
         "serve": serve,
         "why": why,
         "check": check,
-        "list": list,
-        "choose": choosing,
-        "site": site,
-        "federate": federate,
+        "list": list_bucket,
+        "choose": choose,
+        "site": write_submission,
+        "federate": join_submissions,
         "doctor": doctor,
-        "completion": completion,
-    }[subcommand]
+        "completion": partial(print_completion, parser),
+    }
+
+    def run() -> None:
+        work[subcommand](**asked)
+
+    run.__name__ = subcommand  # with which an error's line begins
     command.run(run, takes_arguments=True)
 
 
@@ -199,6 +176,20 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
     )
 
 
+def serve(**asked: Any) -> None:
+    """Serve predictions until interrupted."""
+    from ._rooms import server  # imports FastAPI, which takes a while
+
+    server.run(**asked)
+
+
+def doctor() -> None:
+    """Print what is installed."""
+    from .doctor import examine
+
+    examine()
+
+
 def write_submission(**asked: Any) -> None:
     """Write what this project's examples add up to, once its features are up to date."""
     _need_the_clone("site")
@@ -276,8 +267,8 @@ def _need_the_clone(subcommand: str) -> None:
     packages.need("pipeline", subcommand)
 
 
-def _completion(parser: argparse.ArgumentParser, shell: str) -> str:
-    """The script that completes `headstart` in a shell.
+def print_completion(parser: argparse.ArgumentParser, shell: str) -> None:
+    """Print the script that completes `headstart` in a shell.
 
     Raises:
         MissingSetError: shtab, which writes it, is not installed.
@@ -295,5 +286,4 @@ def _completion(parser: argparse.ArgumentParser, shell: str) -> str:
                 action.complete = shtab.DIRECTORY
             elif action.dest in ("asked", "csv", "jsonl", "parquet"):
                 action.complete = shtab.FILE
-    script: str = shtab.complete(parser, shell)
-    return script
+    print(shtab.complete(parser, shell))
