@@ -21,13 +21,15 @@ from sklearn.metrics import roc_auc_score
 from benchmarks import text
 from benchmarks.harness import ROOT, Project, digits, table
 from pipeline.core.params import TrainParams
-from pipeline.evaluation import conformal
-from pipeline.heads.description import Calibration, HeadDescription
+from pipeline.evaluation import coverage
+from pipeline.evaluation.tables import reliability_table
+from pipeline.heads import conformal
+from pipeline.heads.cross_fit import OutOfFold, of_groups, out_of_fold
 from pipeline.heads.fit import fit_heads, refit
 from pipeline.heads.head import Head, fit_temperature, probabilities
 from pipeline.heads.hyperparameters import every_combination
 from pipeline.heads.losses import loss_for
-from pipeline.heads.sets import LabelSets, before, sizes
+from pipeline.heads.sets import LabelSets, PredictionSets, before, sizes
 from pipeline.heads.trained import Schedule, order
 from pipeline.serving import usual
 from pipeline.serving.explain import directions, neighbours
@@ -47,6 +49,7 @@ NO_LETTERS = ("Display",)  # fonts that have only signs
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -159,10 +162,10 @@ def interval_row(name: str, data: Data, draws: int) -> list[Any]:
     found = []
     for seed in range(draws):
         train, val, test = divided(data, seed)
-        head, about = trained(data, train, val)
-        held = held_out(data, train, val, head, about)
+        made = trained(data, train, val)
+        head, held = made.head, made.held
         errors = np.abs(head.logits(test.features) - test.labels)[:, 0]
-        far = conformal.quantile(np.abs(held.answers - held.labels)[:, 0], COVERAGE)
+        far = conformal.quantile(np.abs(held.logits - held.labels)[:, 0], COVERAGE)
         seen = np.abs(head.logits(train.features) - train.labels)[:, 0]
         near = conformal.quantile(seen, COVERAGE)
         spread = float(data.pool.labels.std())
@@ -192,28 +195,44 @@ def divided(data: Data, seed: int) -> tuple[Split, Split, Split]:
     )
 
 
-def trained(data: Data, train: Split, val: Split) -> tuple[Head, HeadDescription]:
-    """The head as `train` trains it, and what it says of it."""
+@dataclass(frozen=True)
+class Trained:
+    """What `train` makes: the head, the answers that calibrate it, and their temperature.
+
+    `of_val` is the temperature by the validation examples alone.
+    """
+
+    head: Head
+    held: OutOfFold
+    temperature: float
+    of_val: float
+
+
+def trained(data: Data, train: Split, val: Split) -> Trained:
+    """As `train` does it, with `train.refit`."""
     settings, classes = data.training, len(data.classes)
     loss = loss_for(data.task, settings.loss)
     ones = np.ones(classes, np.float32)
     schedule = Schedule(settings.epochs, settings.batch_size, 10, ones, False, loss)
     best = min(fit_heads(train, val, every_combination(settings), schedule, "cpu"), key=order)
     assert best.head is not None
-    assert best.kept is not None
-    temperature = 1.0
-    if data.task == "classification":
-        temperature = fit_temperature(best.head.logits(val.features), val.labels)
-    about = HeadDescription(
-        classes=data.classes,
-        power=settings.power,
-        calibration=Calibration(temperature),
-        task=data.task,
-        hyperparameters=best.hyperparameters,
-        epoch=best.kept.epoch,
-        refit=True,
-    )
-    return refit(best, train, val, schedule, "cpu"), about
+    both = np.unique(np.concatenate([train.digests, val.digests]))
+    manifest = pd.DataFrame({"digest": both, "group": ""})
+    held = out_of_fold(best, train, val, manifest, schedule, "cpu", refits=True)
+    head = refit(best, train, val, schedule, "cpu")
+    if data.task != "classification":
+        return Trained(head, held, 1.0, 1.0)
+    by_val = fit_temperature(best.head.logits(val.features), val.labels)
+    return Trained(head, held, fit_temperature(held.logits, held.labels), by_val)
+
+
+def judged_by(shares: Doubles, labels: Integers) -> tuple[float, float]:
+    """Log loss and expected calibration error of probabilities [n, c]."""
+    own = np.maximum(shares[np.arange(len(labels)), labels], 1e-12)
+    right = shares.argmax(axis=1) == labels
+    bins = reliability_table(shares.max(axis=1), right, 15)
+    gaps = (bins["confidence"] - bins["accuracy"]).abs() * bins["pictures"]
+    return -float(np.log(own).mean()), float(gaps.sum()) / len(labels)
 
 
 def drawn(data: Data, seed: int) -> dict[str, npt.NDArray[Any]] | None:
@@ -224,31 +243,24 @@ def drawn(data: Data, seed: int) -> dict[str, npt.NDArray[Any]] | None:
     train, val, test = divided(data, seed)
     if len(np.unique(train.labels)) < len(data.classes):
         return None
-    head, about = trained(data, train, val)
-    held = held_out(data, train, val, head, about)
-    temperature = about.calibration.temperature
-    told = conformal.calibrated_sets(held, temperature, COVERAGE)
-    shares = head.answers(test.features, temperature)
-    sure = LabelSets(told["quantile"], told["lambda"], told["k_reg"])
+    made = trained(data, train, val)
+    sure, randomised = conformal.calibrated_sets(made.held, made.temperature, COVERAGE)
+    logits = made.head.logits(test.features)
+    shares = probabilities(logits, made.temperature)
     random = conformal.uniform(test.digests)
-    full = whole(probabilities(held.answers, temperature), held.labels)
+    full = whole(probabilities(made.held.logits, made.temperature), made.held.labels)
+    figures = [
+        *judged_by(probabilities(logits, made.of_val), test.labels),
+        *judged_by(shares, test.labels),
+    ]
     return {
         "label": test.labels,
         "rank": before(shares, test.labels)[0],
         "size": sizes(shares, sure),
-        "randomised": sizes(shares, replace(sure, quantile=told["randomised"]), random),
+        "randomised": sizes(shares, replace(sure, quantile=randomised), random),
         "whole": np.maximum(1, sizes(shares, full, np.ones(len(random)))),
+        "probabilities": np.array(figures),
     }
-
-
-def held_out(
-    data: Data, train: Split, val: Split, head: Head, about: HeadDescription
-) -> conformal.Held:
-    """What `evaluate` calibrates on."""
-    both = Split.concat([train, val])
-    kinds = both.labels if both.labels.ndim == 1 else np.zeros(len(both.labels), np.int64)
-    fold = conformal.folds(both.digests.tolist(), kinds)
-    return conformal.out_of_fold(both, fold, head, about, data.training, False)
 
 
 def whole(shares: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> LabelSets:
@@ -264,8 +276,8 @@ def whole(shares: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> Lab
     return min(tried, key=lambda one: one[:2])[2]
 
 
-def rows(name: str, data: Data, draws: int) -> tuple[list[Any], list[Any]]:
-    """A row of the table of coverages, and one of the classes."""
+def rows(name: str, data: Data, draws: int) -> tuple[list[Any], list[Any], list[Any]]:
+    """A row of the table of coverages, one of the classes, and one of the probabilities."""
     found: list[dict[str, npt.NDArray[Any]]] = []
     seed = 0
     while len(found) < draws:
@@ -297,6 +309,9 @@ def rows(name: str, data: Data, draws: int) -> tuple[list[Any], list[Any]]:
         over("whole", "covered").mean(),
         over("whole", "size").mean(),
     ]
+    figures = np.array([one.pop("probabilities") for one in found])
+    better = float((figures[:, 2] < figures[:, 0]).mean())
+    of_probabilities = [name, *figures.mean(axis=0)[[0, 2, 1, 3]], better]
     joined = {key: np.concatenate([one[key] for one in found]) for key in found[0]}
     of_class = (
         pd.DataFrame(
@@ -313,7 +328,7 @@ def rows(name: str, data: Data, draws: int) -> tuple[list[Any], list[Any]]:
     classes = [name, len(of_class), int((of_class["covered"] < COVERAGE - 0.01).sum())]
     for number in (worst, best):
         classes += [data.classes[number], *of_class.loc[number, ["accuracy", "covered", "size"]]]
-    return row, classes
+    return row, classes, of_probabilities
 
 
 def measure_data(scratch: Path, draws: int = 100) -> str:
@@ -322,7 +337,7 @@ def measure_data(scratch: Path, draws: int = 100) -> str:
         python -m benchmarks sets data [--draws DRAWS]
 
     Each draw puts examples at random into train (60 %), val (20 %) and test (20 %). The head is
-    trained as `train` trains it with `train.refit`, the sets are calibrated as `evaluate` does it,
+    trained as `train` trains it with `train.refit`, the sets are calibrated as `train` does it,
     and the test examples are asked about. The sets of data: surfaces (the pictures of the default
     run), also with four augmented views of each, scikit-learn's handwritten digits as vectors, BBC
     titles (examples/text), and letters in the fonts that Matplotlib carries. Pictures go through
@@ -331,11 +346,13 @@ def measure_data(scratch: Path, draws: int = 100) -> str:
     """
     coverages: list[Sequence[Any]] = []
     classes: list[Sequence[Any]] = []
+    calibrations: list[Sequence[Any]] = []
     for name, data in every_set(scratch):
-        row, of_class = rows(name, data, draws // 5 if name == AUGMENTED else draws)
+        row, of_class, calibration = rows(name, data, draws // 5 if name == AUGMENTED else draws)
         print(*row, flush=True)
         coverages.append(row)
         classes.append(of_class)
+        calibrations.append(calibration)
     intervals = [interval_row(name, data, draws) for name, data in numbers(scratch)]
     return PAGE.format(
         draws=draws,
@@ -351,6 +368,12 @@ def measure_data(scratch: Path, draws: int = 100) -> str:
             " labels {:.2f} | highest | accuracy {:.3f} | coverage {:.3f} | labels {:.2f}",
             classes,
         ),
+        calibrations=table(
+            "data | log loss, validation {:.4f} | log loss, out of fold {:.4f} |"
+            " calibration error, validation {:.4f} | calibration error, out of fold {:.4f} |"
+            " draws with a lower loss {:.2f}",
+            calibrations,
+        ),
         intervals=table(
             "data | examples {:,} | coverage {:.3f} | of draws, 5–95 % | width {:.2f} |"
             " by residuals of training: coverage {:.3f} | width {:.2f}",
@@ -361,7 +384,7 @@ def measure_data(scratch: Path, draws: int = 100) -> str:
 
 PAGE = """# Sets of labels that hold the right one
 
-Means over divisions that are drawn anew, with `evaluate.coverage: {coverage}` and `train.refit:
+Means over divisions that are drawn anew, with `train.coverage: {coverage}` and `train.refit:
 true`. Coverage is the share of test examples whose set holds their label. Labels are those in a set
 on average. The first columns are of the sets that people get; where accuracy is above what is
 promised, they hold one label each, and cover more than was promised. The randomised sets are those
@@ -375,6 +398,14 @@ The promise is one over all examples, and none for each class. Over all draws, t
 covered least and the one that is covered most:
 
 {classes}
+
+## Probabilities
+
+Of the test examples, with the temperature by the validation examples alone, which the head had not
+seen before it was trained again with them, and by the answers of heads that had not seen the
+training and validation examples, as `train` fits it.
+
+{calibrations}
 
 ## Intervals of numbers
 
@@ -390,7 +421,6 @@ training examples themselves, as the head that learned from them answers: they p
 
 CLASSES = 10
 NEW, ASKED = 200, 40  # groups
-Integers = npt.NDArray[np.int64]
 
 
 def sizes_of_groups(kind: str, groups: int, random: np.random.Generator) -> Integers:
@@ -416,49 +446,51 @@ def drawn_logits(
     return logits.astype(np.float32), labels, residuals, of
 
 
-def told(
+def calibrated(
     logits: npt.NDArray[np.float32], labels: Integers, weights: Doubles | None
-) -> tuple[LabelSets, dict[str, Any]]:
-    """Sets calibrated on examples, as `evaluate` does it."""
+) -> LabelSets:
+    """Sets calibrated on examples, as `train` does it."""
+    return conformal.calibrated_sets(held(logits, labels, weights), 1.0, COVERAGE)[0]
+
+
+def held(
+    logits: npt.NDArray[np.float32], labels: Integers, weights: Doubles | None = None
+) -> OutOfFold:
+    """Examples whose digests are their numbers."""
     names = np.array([f"{number:064x}" for number in range(len(labels))])
-    found = conformal.calibrated_sets(
-        conformal.Held(logits, labels, names, weights=weights), 1.0, COVERAGE
-    )
-    return LabelSets(found["quantile"], found["lambda"], found["k_reg"]), found
+    return OutOfFold(logits, labels, names, np.zeros(len(labels), np.int64), weights)
 
 
 def with_groups(kind: str, what: str, draws: int) -> list[object]:
     """A row: coverage where each group weighs one, and where each example does."""
     random = np.random.default_rng(0)
     found, alarms = [], 0
-    sets: dict[str, Any]
     for _ in range(draws):
         logits, labels, residuals, of = drawn_logits(kind, 150, random)
         new, wanted, errors, of_new = drawn_logits(kind, NEW, random)
-        held, large = [], []
-        for weights in (conformal.of_groups(of.astype(str)), None):
+        covered, large = [], []
+        for weights in (of_groups(of.astype(str)), None):
             if what == "intervals":
                 far = conformal.quantile(residuals, COVERAGE, 0, weights)
-                held.append(errors <= far)
+                covered.append(errors <= far)
                 large.append(2 * far)
-                sets = {"reach": [far], "coverage": COVERAGE}
+                sets = PredictionSets(COVERAGE, reach=(far,))
             else:
-                made, sets = told(logits, labels, weights)
+                made = calibrated(logits, labels, weights)
+                sets = PredictionSets(COVERAGE, labels=made)
                 shares = probabilities(new)
                 size = sizes(shares, made)
-                held.append(before(shares, wanted)[0] <= size)
-                large.append(
-                    float(np.average(size, weights=conformal.of_groups(of_new.astype(str))))
-                )
+                covered.append(before(shares, wanted)[0] <= size)
+                large.append(float(np.average(size, weights=of_groups(of_new.astype(str)))))
             if weights is not None:
                 first = of_new < ASKED
                 names = np.array([f"{number:064x}" for number in range(first.sum())])
                 answers = probabilities(new[first]) if what == "sets" else errors[first, None]
                 truth = wanted[first] if what == "sets" else np.zeros((first.sum(), 1))
                 test = Split(names, names, np.zeros(len(names), int), truth, new[first])
-                sets |= {"coverage": COVERAGE, "examples": len(of), "groups": 150}
-                alarms += len(conformal.doubts(sets, answers, test, ["all"], groups=of_new[first]))
-        each = [np.bincount(of_new, one) / np.bincount(of_new) for one in held]
+                sets = replace(sets, examples=len(of), groups=150)
+                alarms += len(coverage.doubts(sets, answers, test, ["all"], groups=of_new[first]))
+        each = [np.bincount(of_new, one) / np.bincount(of_new) for one in covered]
         found.append([each[0].mean(), each[1].mean(), *large])
     figures = np.array(found)
     low, high = np.quantile(figures[:, 0], [0.05, 0.95])
@@ -470,10 +502,10 @@ def with_groups(kind: str, what: str, draws: int) -> list[object]:
     ]  # fmt: skip
 
 
-def few(coverage: float, skill: float, draws: int) -> list[object]:
+def few(share: float, skill: float, draws: int) -> list[object]:
     """A row: all from the same examples, and from two halves of them."""
     random = np.random.default_rng(1)
-    examples = math.ceil(round(conformal.MISSES / (1 - coverage), 6))
+    examples = math.ceil(round(conformal.MISSES / (1 - share), 6))
     found = []
     for _ in range(draws):
         labels = random.integers(0, CLASSES, examples + 4000)
@@ -481,19 +513,17 @@ def few(coverage: float, skill: float, draws: int) -> list[object]:
         evidence[np.arange(len(labels)), labels] += skill
         seen = slice(0, examples)
         logits = (2 * skill * evidence).astype(np.float32)  # too sure by a factor of two
-        names = np.array([f"{number:064x}" for number in range(examples)])
         row = []
         for tuned, ranked in ((seen, seen), (slice(0, examples, 2), slice(1, examples, 2))):
             temperature = fit_temperature(logits[tuned], labels[tuned])
             new = probabilities(logits[examples:], temperature)
-            held = conformal.Held(logits[tuned], labels[tuned], names[tuned])
-            made = conformal.calibrated_sets(held, temperature, coverage)
-            sets = LabelSets(made["quantile"], made["lambda"], made["k_reg"])
+            known = held(logits[tuned], labels[tuned])
+            sets, _ = conformal.calibrated_sets(known, temperature, share)
             if ranked != tuned:
                 shares = probabilities(logits[ranked], temperature)
                 rank, ahead, _ = before(shares, labels[ranked])
                 scores = ahead + sets.penalty * np.maximum(rank - sets.k_reg, 0)
-                sets = LabelSets(conformal.quantile(scores, coverage), sets.penalty, sets.k_reg)
+                sets = LabelSets(conformal.quantile(scores, share), sets.penalty, sets.k_reg)
             size = sizes(new, sets)
             rank, _, _ = before(new, labels[examples:])
             row += [(rank <= size).mean(), size.mean()]
@@ -501,7 +531,7 @@ def few(coverage: float, skill: float, draws: int) -> list[object]:
     figures = np.array(found)
     mean, error = figures.mean(axis=0), figures.std(axis=0) / math.sqrt(draws)
     return [
-        f"{coverage:g}", examples, mean[4], mean[0], error[0], figures[:, 0].std(), mean[1],
+        f"{share:g}", examples, mean[4], mean[0], error[0], figures[:, 0].std(), mean[1],
         mean[2], figures[:, 2].std(), mean[3],
     ]  # fmt: skip
 
@@ -528,9 +558,9 @@ def measure_simulated(scratch: Path, draws: int = 1000) -> str:
             of_groups.append(with_groups(kind, what, draws))
             print(*of_groups[-1], flush=True)
     of_few = []
-    for coverage in (0.8, 0.9, 0.95):
+    for share in (0.8, 0.9, 0.95):
         for skill in (0.7, 1.5, 2.5):
-            of_few.append(few(coverage, skill, draws))
+            of_few.append(few(share, skill, draws))
             print(*of_few[-1], flush=True)
     return SIMULATED_PAGE.format(
         draws=draws,
@@ -565,7 +595,7 @@ is.
 ## Few examples
 
 As many as a promise takes at least. In the first columns the temperature, RAPS' k_reg and lambda,
-and the quantile come from the same examples, as in `evaluate`; in the last ones the quantile comes
+and the quantile come from the same examples, as in `train`; in the last ones the quantile comes
 from one half, and all else from the other, as in the paper.
 
 {few}
@@ -632,12 +662,12 @@ def judged(
         classes = [name for number, name in enumerate(data.classes) if number != left_out]
         data = replace(data, pool=replace(pool, labels=labels), classes=classes, split=split)
     train, val, test = divided(data, seed)
-    head, about = trained(data, train, val)
+    made = trained(data, train, val)
     bank = banked(train)
     novelty = usual.of_examples(bank, train.digests.tolist(), val.features)
     assert novelty.threshold is not None
     known, strange = (
-        figures(head, about.calibration.temperature, bank, means(train), features)
+        figures(made.head, made.temperature, bank, means(train), features)
         for features in (test.features, others)
     )
     of_nearest = [

@@ -35,7 +35,6 @@ from .heads.head import load_head
 from .heads.hyperparameters import CLOSED_FORMS
 from .heads.trained import Schedule, with_figures
 from .runners.wanted import vectors
-from .serving.description import Bundle
 from .serving.writing import Examples, Parts
 from .tables.features import Split, read_splits
 from .tables.labels import require, require_unlabelled
@@ -44,7 +43,7 @@ from .tables.power import raised
 from .transfer import adapting
 from .transfer.adapting import NONE, Source, Way
 
-NO_SETS = "the sets of the bundle are no promise for examples of another domain"
+NO_SETS = "those of the bundle do not hold the truth of another domain as often"
 DIFFERENCE, BINS = 0.03, 15  # of `paired.compare`; accuracy and loss have no bins
 
 
@@ -107,14 +106,13 @@ def adapt() -> None:
     way = ways[chosen]
     about = with_figures(about, way.kept, len(splits["val"].labels))
     notes = about.notes | {"adapted": chosen}
-    about = replace(about, calibration=way.calibration, notes=notes)
+    about = replace(about.without_sets(NO_SETS), calibration=way.calibration, notes=notes)
     files = exports.of_each(extracting.network)
-    sets = {"why_no_sets": NO_SETS} if Bundle.read(BUNDLE).sets else {}
     given_away = settings.bundle.training_examples
-    parts = Parts(kind, extracting, files, way.head, about, report, sets)
+    parts = Parts(kind, extracting, files, way.head, about, report)
     parts.write(ADAPTED, Examples(manifest, way.source.train, way.source.val, given_away))
-    if sets:
-        print(f"adapt: {NO_SETS}")
+    if about.sets is not None:
+        print(f"adapt: no sets: {about.sets.why_none}")
 
 
 def measured_on(

@@ -12,12 +12,9 @@ from .core import command, params
 from .core.paths import BEST, BUNDLE, FINETUNE, FINETUNED, MANIFEST
 from .heads.head import load_head
 from .runners.wanted import originals
-from .serving.description import Bundle
 from .serving.writing import Examples, Parts
 from .tables.figures import read_figures
 from .tables.manifest import kind_in, read_manifest
-
-NO_SETS = "the sets of the frozen network's bundle are no promise for a finetuned network"
 
 
 def best() -> None:
@@ -45,13 +42,11 @@ def best() -> None:
             f" {computed} computed"
         )
         finetuned = extracting.model_copy(update={"weights": "finetuned"})
-        had = BUNDLE.exists() and Bundle.read(BUNDLE).sets  # always there in a run of DVC
-        sets = {"why_no_sets": NO_SETS} if had else {}
-        parts = Parts(kind, finetuned, [file], head, about, figures, sets)
+        parts = Parts(kind, finetuned, [file], head, about, figures)
         # finetune chooses by validation
         parts.write(BEST, Examples(manifest, splits["train"], splits["val"], given_away))
-        if sets:
-            print(f"best: {NO_SETS}")
+        if about.sets is not None:
+            print(f"best: no sets: {about.sets.why_none}")
 
 
 if __name__ == "__main__":

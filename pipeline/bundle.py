@@ -3,7 +3,7 @@
 from . import kinds
 from .backbones import exports
 from .core import command, params
-from .core.paths import BUNDLE, FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, METRICS, SETS_OF_BUNDLE
+from .core.paths import BUNDLE, FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, METRICS
 from .heads.head import load_head
 from .serving.writing import Examples, Parts
 from .tables.features import read_splits
@@ -18,10 +18,9 @@ def bundle() -> None:
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     about.require_task(task_in(MANIFEST))
     manifest, metrics = read_manifest(MANIFEST), read_figures(METRICS, "evaluate", "test")
-    sets = read_figures(SETS_OF_BUNDLE, "evaluate")
     splits = read_splits(FEATURES, manifest, about.classes, ["train", "val"], about.power)
     files = exports.of_each(settings.extract.network)
-    parts = Parts(kind_in(MANIFEST), settings.extract, files, head, about, metrics, sets)
+    parts = Parts(kind_in(MANIFEST), settings.extract, files, head, about, metrics)
     parts.write(BUNDLE, Examples(manifest, splits["train"], splits["val"], given_away))
 
 

@@ -22,15 +22,14 @@ from .core.paths import (
     PREDICTIONS,
     REPEATS,
     SETS,
-    SETS_OF_BUNDLE,
     SLICES,
 )
-from .evaluation import Asked, Measuring, conformal, figure, measuring, spelt, tables
+from .evaluation import Asked, Measuring, coverage, figure, measuring, spelt, tables
 from .evaluation.intervals import doubts, grouped
 from .evaluation.metrics import resample, whole
 from .evaluation.slices import worst
 from .heads.description import HeadDescription
-from .heads.head import Head, load_head
+from .heads.head import load_head
 from .tables import cells
 from .tables.features import read_splits, view_0
 from .tables.labels import require
@@ -64,8 +63,8 @@ def evaluate() -> None:
     thresholds = description.calibration.thresholds
     of_test = manifest.set_index("digest").loc[test.digests].reset_index()
     together = grouped(groups(of_test))
-    sets = _calibrated(manifest, head, description, every)
-    reach, by = sets.get("reach", ()), slices(of_test)
+    sets, by = description.sets, slices(of_test)
+    reach = () if sets is None else sets.reach
     asked = Asked(test, names, answers, thresholds, by, settings, reach, together)
     for words in [*task.warnings(asked), *doubts(together)]:
         print(f"evaluate: warning: {words}")
@@ -88,13 +87,12 @@ def evaluate() -> None:
         _write(PLOTS / f"{name}.csv", table)
     again = _repeated(manifest, description, every, counts=head.idf is not None)
     _write(REPEATS, again)
-    SETS_OF_BUNDLE.write_text(json.dumps(sets, indent=2) + "\n", encoding="utf-8")
     tested = (answers, test, names, thresholds, together)
-    covered = conformal.table(sets, *tested)
+    covered = coverage.table(sets, *tested)
     _write(SETS, covered)
-    if promised := conformal.said(sets, covered, together):
-        print(f"evaluate: {promised}")
-    for words in conformal.doubts(sets, *tested):
+    if found := coverage.summary(sets, covered, together):
+        print(f"evaluate: {found}")
+    for words in coverage.doubts(sets, *tested):
         print(f"evaluate: warning: {words}")
     for line in _lines(task, metrics, by_slice, again, confidence):
         print(f"evaluate: {line}")
@@ -136,18 +134,6 @@ def _repeated(
     splits = read_splits(FEATURES, manifest, about.classes, SPLITS, about.power)
     pool, asked = view_0(splits), (settings.evaluate, settings.ingest, settings.train)
     return repeats.repeated(manifest, pool, about, *asked, counts)
-
-
-def _calibrated(
-    manifest: pd.DataFrame, head: Head, about: HeadDescription, settings: Params
-) -> dict[str, Any]:
-    """What sets that hold the truth are made with; nothing where none are asked for."""
-    coverage = settings.evaluate.coverage
-    if coverage is None:
-        return {}
-    splits = read_splits(FEATURES, manifest, about.classes, ["train", "val"], about.power)
-    train, val, counts = splits["train"], splits["val"], head.idf is not None
-    return conformal.calibrated(coverage, head, about, train, val, manifest, settings.train, counts)
 
 
 def _write(file: Path, table: pd.DataFrame) -> None:

@@ -57,6 +57,8 @@ from .transfer.measure import figures_of, gain, measure, write_curve
 from .transfer.network import Network
 from .transfer.recipe import Recipe
 
+NO_SETS = "those of the frozen network's bundle are not those of a finetuned network"
+
 
 @finetuning.within_memory("finetune.batch_size or finetune.blocks")
 def finetune() -> None:
@@ -115,7 +117,7 @@ def finetune() -> None:
     checkpoints = [trained.checkpoint]
     if taken:
         about = replace(
-            with_figures(about, kept, len(val.labels), goal.loss),
+            with_figures(about.without_sets(NO_SETS), kept, len(val.labels), goal.loss),
             calibration=calibrated(finetuned["val"], val.labels, goal.task, weights),
             notes=about.notes | {"finetuned": True},
         )

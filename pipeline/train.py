@@ -8,8 +8,9 @@ from typing import Any
 from . import kinds
 from .core import command, memory, params
 from .core.errors import TrainingError
-from .core.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, SWEEP, TRAINING
+from .core.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, OUT_OF_FOLD, SWEEP, TRAINING
 from .core.progress import Progress
+from .heads import conformal, cross_fit
 from .heads.calibration import calibrated
 from .heads.description import HeadDescription
 from .heads.fit import class_weights, device_for, fit_heads, refit
@@ -84,14 +85,17 @@ def train() -> None:
 
     _write_sweep(ranked, loss)
     _write_curve(best.curve, loss)
-    # Before the head has seen the validation examples: of those it would be too sure.
-    fitted = calibrated(head.logits(val.features), val.labels, task, schedule.class_weights)
+    of_schedule = schedule, device
+    held = cross_fit.out_of_fold(best, rows, val, manifest, *of_schedule, refits=settings.refit)
+    fitted = calibrated(held.logits, held.labels, task, schedule.class_weights)
+    cross_fit.write(OUT_OF_FOLD, held, fitted, task)
     if settings.refit and len(val.labels):
-        head = refit(best, rows, val, schedule, device)
+        head = refit(best, rows, val, *of_schedule)
     about = HeadDescription(
         classes=classes,
         power=settings.power,
         calibration=fitted,
+        sets=conformal.calibrated(settings.coverage, held, fitted.temperature, task),
         task=task,
         loss=loss if len(TASKS[task].losses) > 1 else None,
         hyperparameters=best.hyperparameters,

@@ -67,7 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Project:
     """A folder to run stages in, with the repository's own `params.yaml`.
 
-    Sets with a promise are not asked for, since each `evaluate` would train ten heads more.
+    Prediction sets are not asked for: most tests have fewer examples than they take.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -149,7 +149,7 @@ def test_labels_of_target_examples_are_not_looked_at_and_ingest_says_so(
 def test_another_domain_gets_a_head_whose_bundle_answers_by_every_door(
     vectors: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    vectors.set(**{"evaluate.coverage": 0.9})
+    vectors.set(**{"train.coverage": 0.9})
     write(0.3, LIKE)
     run(*FIRST)
     capsys.readouterr()

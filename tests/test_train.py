@@ -143,7 +143,7 @@ def test_the_json_is_sorted_and_says_nothing_of_other_stages(trained_project):
     text = HEAD.read_text()
     about = json.loads(text)
     assert text == json.dumps(about, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    figures = {"epoch", "power", "refit", "temperature", "training", "validation"}
+    figures = {"calibrated_on", "epoch", "power", "refit", "temperature", "training", "validation"}
     assert set(about) == {"classes", "dimension", "hyperparameters", "width"} | figures
 
 
@@ -300,7 +300,10 @@ def test_the_chosen_head_learns_from_validation_pictures_too(trained_project, na
     train()
     again, about_again = load_head(HEAD_WEIGHTS, HEAD)
     assert SWEEP.read_bytes() == sweep
-    assert about_again == replace(about, refit=True)
+    assert about_again == replace(about, refit=True, calibration=about_again.calibration)
+    # By the validation pictures, or by all that it has learned from.
+    examples = [one.calibration.calibrated_on for one in (about, about_again)]
+    assert examples == [28, 108]
     assert chosen.weight.shape == again.weight.shape
     assert not np.allclose(chosen.weight, again.weight)
 
@@ -405,8 +408,7 @@ def test_several_labels_are_learned_with_a_threshold_each(trained_project, optim
     assert about.task == "multilabel"
     assert about.classes == ["wood", "brick", "moss"]
     assert len(about.calibration.thresholds) == 3
-    # The scale of nearest means is fair already.
-    assert (about.calibration.temperature != 1) == (optimizer != "nearest_mean")
+    assert about.calibration.temperature != 1
     assert head.weight.shape == (3, 12)
     assert about.validation["accuracy"] > 0.8
     assert list(about.validation) == ["accuracy", "loss", "pictures"]
@@ -451,12 +453,15 @@ def test_other_tasks_write_the_same_bytes_twice(trained_project):
         assert runs[0] == runs[1]
 
 
-def test_without_validation_thresholds_are_the_usual_ones(trained_project):
+def test_without_validation_thresholds_come_from_the_training_examples_of_other_folds(
+    trained_project,
+):
     make_targets("multilabel", {name: values[:80] for name, values in some_labels().items()})
     trained_project.set(**{"ingest.task": "multilabel", "train.optimizer": "lbfgs"})
     train()
     about = load_head(HEAD_WEIGHTS, HEAD)[1]
-    assert about.calibration.thresholds == [0.5, 0.5, 0.5]
+    assert 0.5 not in about.calibration.thresholds
+    assert about.calibrated_on() == 80
     assert about.validation == {"pictures": 0, "loss": None, "accuracy": None}
 
 

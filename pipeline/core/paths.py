@@ -18,6 +18,7 @@ FEATURES = Path("data/features")
 
 HEAD_WEIGHTS = Path("models/head.safetensors")
 HEAD = Path("models/head.json")
+OUT_OF_FOLD = Path("models/out_of_fold.parquet")
 TRAINING = Path("reports/training.csv")
 SWEEP = Path("reports/sweep.csv")
 
@@ -28,7 +29,6 @@ PLOTS = Path("reports/plots")
 REPEATS = Path("reports/repeats.csv")
 SLICES = Path("reports/slices.csv")
 SETS = Path("reports/sets.csv")
-SETS_OF_BUNDLE = Path("reports/sets.json")
 
 CHECKS = Path("reports/checks")
 CHECKS_COUNTS = Path("reports/checks.json")

@@ -1,4 +1,4 @@
-"""What a head's answers on validation examples tell of it: its temperature, priors and thresholds.
+"""Temperature, priors and thresholds, from answers about examples that the head had not seen.
 
 A threshold says from which probability on a label is said to be there. Of classes that were weighed
 in training it says against what the probability of a class is held (`head.against_thresholds`).
@@ -28,7 +28,7 @@ def calibrated(
 
     A head that was trained with class weights expects the classes in other shares than there are.
     What its logits lack is the logarithm of the shares that the weights took away (`log_priors`),
-    as far as validation examples bear it out: with many features and few examples a head hardly
+    as far as these examples bear it out: with many features and few examples a head hardly
     feels its weights. This strength is fitted together with the temperature; of two classes that is
     Platt scaling (1999). `prior_shift` [c] is what the logits are to get (`head.with_priors`), and
     `thresholds` let the head answer with the class that it answers with without it.
@@ -55,7 +55,7 @@ def calibrated(
     elif priors is not None:
         expected = np.minimum(probabilities(added, temperature), 1 - 1e-9)
         thresholds = [float(f"{share:.9g}") for share in expected]
-    return Calibration(temperature, thresholds, added.tolist())
+    return Calibration(temperature, thresholds, added.tolist(), len(labels))
 
 
 def log_priors(class_weights: Floats) -> Floats64 | None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,21 +10,24 @@ from ..core.errors import DataError
 from ..core.paths import MANIFEST
 from ..tasks import TASKS, UNNAMED, noted
 from .hyperparameters import Hyperparameters, from_used, used
+from .sets import PredictionSets
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What validation examples say of a head's answers, as `calibration.calibrated` finds it.
+    """What answers about examples that a head had not seen say of it (`calibration.calibrated`).
 
     Logits are divided by `temperature`. Each of several labels, and each class that was weighed in
     training, has one of the `thresholds` [c] (`head.against_thresholds`). `prior_shift` [c] is what
     was added to logits that were trained with class weights (`head.with_priors`). Both are empty
-    for heads that need none.
+    for heads that need none. `calibrated_on` is how many examples there were; older files do not
+    say that.
     """
 
     temperature: float = 1.0
     thresholds: list[float] = field(default_factory=list)
     prior_shift: list[float] = field(default_factory=list)
+    calibrated_on: int | None = None
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,8 @@ class HeadDescription:
     the exponent of `tables/power.py`. `loss` is that of a regression. `refit` says whether the head
     was trained once more on training and validation examples together, for `epoch` epochs.
     `training` and `validation` are the figures of that epoch by name, and validation has the number
-    of its examples too (`pictures`). `notes` is what no stage reads: `finetuned`, `adapted`, how
-    sites took part, and whatever else stands in a file.
+    of its examples too (`pictures`). `sets` is None if no coverage was asked for. `notes` is what
+    no stage reads: `finetuned`, `adapted`, how sites took part, and whatever else stands in a file.
 
     What a file does not say is None or empty here, and is not written.
     """
@@ -44,6 +47,7 @@ class HeadDescription:
     classes: list[str]
     power: float
     calibration: Calibration = field(default_factory=Calibration)
+    sets: PredictionSets | None = None
     task: str = UNNAMED
     loss: str | None = None
     hyperparameters: Hyperparameters | None = None
@@ -79,7 +83,10 @@ class HeadDescription:
             "prior_shift": isinstance(added, list)
             and len(added) in (0, len(classes))
             and all(map(_is_number, added)),
-        } | {name: _is_count(content.get(name, 0)) for name in ("epoch", "dimension", "width")}
+        } | {
+            name: _is_count(content.get(name, 0))
+            for name in ("epoch", "dimension", "width", "calibrated_on")
+        }
         if strange := [name for name, known in right.items() if not known]:
             raise ValueError(f"{strange[0]} is {content[strange[0]]!r:.40}")
         return cls(
@@ -89,7 +96,9 @@ class HeadDescription:
                 temperature=content["temperature"],
                 thresholds=content.get("thresholds", []) if TASKS[task].probabilities else [],
                 prior_shift=added,
+                calibrated_on=content.get("calibrated_on"),
             ),
+            sets=_sets(content, len(classes), task),
             task=task,
             loss=content.get("loss"),
             hyperparameters=_hyperparameters(content),
@@ -121,6 +130,8 @@ class HeadDescription:
             "thresholds": self.calibration.thresholds or None,
             "prior_shift": self.calibration.prior_shift or None,
             "task": noted(self.task),
+            "calibrated_on": self.calibration.calibrated_on,
+            "sets": None if self.sets is None else self.sets.content(),
         }
         content = {
             "classes": self.classes,
@@ -142,15 +153,23 @@ class HeadDescription:
         return self.hyperparameters, self.epoch
 
     def calibrated_on(self) -> int:
-        """How many validation examples it was calibrated on.
+        """How many examples it was calibrated on; older heads were on validation examples.
 
         Raises:
             DataError: the file does not say that.
         """
-        count = self.validation.get("pictures")
+        count: float | None = self.calibration.calibrated_on
+        if count is None:
+            count = self.validation.get("pictures")
         if count is None:
             raise _lacks("validation")
         return int(count)
+
+    def without_sets(self, why: str) -> Self:
+        """The description of another head, of which these prediction sets are not true."""
+        if self.sets is None or self.sets.why_none:
+            return self
+        return replace(self, sets=PredictionSets(self.sets.coverage, why))
 
     def require_task(self, task: str) -> None:
         """See that the head was trained for the task of the manifest.
@@ -216,6 +235,12 @@ def _hyperparameters(content: Mapping[str, Any]) -> Hyperparameters | None:
         if name not in Hyperparameters.__dataclass_fields__ or not right:
             raise ValueError(f"hyperparameters: {name!r:.40} is {value!r:.40}")
     return from_used(told)
+
+
+def _sets(content: Mapping[str, Any], outputs: int, task: str) -> PredictionSets | None:
+    if "sets" not in content:
+        return None
+    return PredictionSets.of(content["sets"], outputs, task)
 
 
 def _figures(content: Mapping[str, Any], name: str) -> dict[str, float | None]:

@@ -180,16 +180,33 @@ def refit(chosen: Trained, rows: Split, val: Split, schedule: Schedule, device: 
     them is worth more than a figure. A head that descends gets as many epochs as it had kept. One
     in closed form keeps the scale that was fair when the validation examples were new to it.
     """
-    both = Split.concat([rows, val])
+    start = chosen.head if chosen.hyperparameters.optimizer == "lbfgs" else None
+    return trained_again(chosen, Split.concat([rows, val]), schedule, device, start)
+
+
+def trained_again(
+    chosen: Trained, rows: Split, schedule: Schedule, device: str, start: Head | None = None
+) -> Head:
+    """The chosen head, trained on other rows.
+
+    Args:
+        chosen: as `fit_heads` left it.
+        rows: to learn from.
+        schedule: of the chosen head.
+        device: `cpu` or `cuda`.
+        start: as in `fit_heads`; it knows the rows that it has seen.
+
+    Raises:
+        TrainingError: it was lost.
+    """
     epochs = chosen.kept.epoch if chosen.kept else schedule.epochs
     again = replace(schedule, epochs=epochs, patience=0)
-    start = chosen.head if chosen.hyperparameters.optimizer == "lbfgs" else None
-    none = val.take(slice(0))
-    (trained,) = fit_heads(both, none, [chosen.hyperparameters], again, device, start=start)
+    none = rows.take(slice(0))
+    (trained,) = fit_heads(rows, none, [chosen.hyperparameters], again, device, start=start)
     if trained.head is None:
         raise TrainingError(
-            f"the chosen head was {trained.status} when it was trained again on"
-            " train and validation examples; set train.refit to false"
+            f"the chosen head was {trained.status} when it was trained again on other rows;"
+            " lower train.learning_rate"
         )
     return trained.head.scaled(chosen.scale / trained.scale)
 

@@ -8,8 +8,9 @@ alone gives the same head up to rounding.
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
 from math import sqrt
@@ -48,20 +49,31 @@ def descend(
         DeviceError: the GPU's memory does not hold features and heads.
     """
     trained = []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # for the reasons that `head.one_thread` gives
     try:
-        rows = Rows.of(train, schedule, device), Rows.of(val, schedule, device)
-        for seeds, combinations in stacks(hyperparameters, train.features.shape[1], schedule):
-            trained += _descend(seeds, combinations, *rows, schedule, on_epoch)
+        with one_thread_each():
+            rows = Rows.of(train, schedule, device), Rows.of(val, schedule, device)
+            for seeds, combinations in stacks(hyperparameters, train.features.shape[1], schedule):
+                trained += _descend(seeds, combinations, *rows, schedule, on_epoch)
     except torch.OutOfMemoryError:
         raise DeviceError(
             f"GPU memory ran out with {len(train.labels):,} training views and"
             f" {len(hyperparameters)} heads; set train.device to cpu"
         ) from None
-    finally:
-        torch.set_num_threads(threads)
     return trained
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """PyTorch computes on one thread inside it, for the reasons that `head.one_thread` gives.
+
+    Threads that begin inside it have one each; they may enter it too.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def on_subsets(
@@ -110,13 +122,8 @@ def on_subsets(
         answers = stack.answers(rows.features[None])[0].numpy()  # [n, M, c]
         return [answers[:, place] for place in range(part.shape[1])]
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            found = list(threads.map(train, of_head, values))
-    finally:
-        torch.set_num_threads(before)
+    with one_thread_each(), ThreadPoolExecutor(os.cpu_count()) as threads:
+        found = list(threads.map(train, of_head, values))
     return [logits for part in found for logits in part]
 
 

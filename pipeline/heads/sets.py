@@ -1,6 +1,6 @@
-"""Sets of labels, and intervals of numbers, that hold the truth as often as was promised.
+"""Prediction sets of labels, and prediction intervals of numbers (conformal prediction).
 
-What `tasks/conformal.py` calibrates is applied here, with NumPy alone.
+What `conformal.py` calibrates is described and applied here, with NumPy alone.
 
 The labels are those of RAPS (Angelopoulos, Bates, Malik and Jordan, "Uncertainty sets for image
 classifiers using conformal prediction", ICLR 2021). A label's score is the probability of all
@@ -13,11 +13,13 @@ scores without it.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from ..tasks import TASKS
 
 Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -36,30 +38,90 @@ class LabelSets:
     k_reg: int
 
 
-def label_sets(told: dict[str, Any]) -> LabelSets:
-    """Of what `tasks/conformal.py` wrote.
+@dataclass(frozen=True)
+class PredictionSets:
+    """What a head's prediction sets or intervals are made with, and what they rest on.
 
-    Raises:
-        KeyError, TypeError, ValueError: it is damaged.
+    They hold the truth with the probability `coverage`. Sets of classes are made with `labels`;
+    intervals reach by `reach` [t] to either side of each number. If there is neither, `why_none`
+    says why. `randomised` is the quantile of the paper's sets. `examples` is how many were held
+    out, `folds` how many heads were trained for that, and `groups` how many groups the examples
+    come from, if they do.
     """
-    quantile, penalty, k_reg = (_number(told, name) for name in ("quantile", "lambda", "k_reg"))
-    return LabelSets(quantile, penalty, int(k_reg))
+
+    coverage: float
+    why_none: str = ""
+    labels: LabelSets | None = None
+    randomised: float = 0.0
+    reach: tuple[float, ...] = ()
+    examples: int = 0
+    folds: int = 0
+    groups: int | None = None
+
+    @classmethod
+    def of(cls, content: object, outputs: int, task: str) -> Self:
+        """What `content` made, in `models/head.json` or `bundle.json`.
+
+        Args:
+            content: to be read.
+            outputs: how many classes or numbers the head has.
+            task: what it answers with.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is damaged.
+        """
+        if not isinstance(content, dict):
+            raise TypeError(f"sets is {content!r:.40}")
+        if "why_no_sets" in content:  # a bundle says no more
+            return cls(_number(content, "coverage", 0.0), str(content["why_no_sets"]))
+        coverage = content["coverage"]
+        if not (isinstance(coverage, float) and 0 < coverage < 1):
+            raise ValueError(f"sets: coverage is {coverage!r:.40}")
+        if TASKS[task].conformal is None:
+            raise TypeError("sets is no table of this task")
+        found = cls(
+            coverage,
+            randomised=_number(content, "randomised", 0.0),
+            examples=int(_number(content, "examples", 0)),
+            folds=int(_number(content, "folds", 0)),
+            groups=int(_number(content, "groups")) if "groups" in content else None,
+        )
+        if TASKS[task].conformal == "sets":
+            quantile, penalty, k_reg = (
+                _number(content, n) for n in ("quantile", "lambda", "k_reg")
+            )
+            return replace(found, labels=LabelSets(quantile, penalty, int(k_reg)))
+        reach = content["reach"]
+        if not isinstance(reach, list) or len(reach) != outputs:
+            raise ValueError(f"sets: reach is no list of {outputs} numbers")
+        return replace(found, reach=tuple(_number({"reach": one}, "reach") for one in reach))
+
+    def content(self) -> dict[str, Any]:
+        """What is written of it as JSON."""
+        if self.why_none:
+            return {"coverage": self.coverage, "why_no_sets": self.why_none}
+        rests: dict[str, Any] = {"examples": self.examples, "folds": self.folds}
+        if self.groups is not None:
+            rests["groups"] = self.groups
+        if self.labels is None:
+            made: dict[str, Any] = {"method": "residuals", "reach": list(self.reach)}
+        else:
+            made = {
+                "method": "RAPS",
+                "quantile": self.labels.quantile,
+                "lambda": self.labels.penalty,
+                "k_reg": self.labels.k_reg,
+                "randomised": self.randomised,
+            }
+        return {"coverage": self.coverage} | made | rests
 
 
-def reach(told: dict[str, Any], numbers: int) -> Doubles:
-    """By how much an interval reaches to either side of each number, [t]."""
-    found = told["reach"]
-    if not isinstance(found, list) or len(found) != numbers:
-        raise ValueError(f"reach is no list of {numbers} numbers")
-    return np.array([_number({"reach": one}, "reach") for one in found], np.float64)
-
-
-def _number(told: dict[str, Any], name: str) -> float:
-    value = told[name]
+def _number(content: dict[str, Any], name: str, default: float | None = None) -> float:
+    value = content[name] if default is None else content.get(name, default)
     if isinstance(value, bool) or not isinstance(value, float | int):
-        raise TypeError(f"{name} is {value!r:.40}")
+        raise TypeError(f"sets: {name} is {value!r:.40}")
     if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} is {value!r:.40}")
+        raise ValueError(f"sets: {name} is {value!r:.40}")
     return float(value)
 
 

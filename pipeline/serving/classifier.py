@@ -104,7 +104,8 @@ class Classifier:
         self.classes, self.task = bundle.head.classes, bundle.head.task  # or the names of numbers
         # Of several labels, or of classes that were weighed in training.
         self.thresholds = bundle.head.calibration.thresholds
-        self.kind, self._sets = named(bundle.kind), bundle.promise()
+        self.kind, found = named(bundle.kind), bundle.head.sets
+        self._sets = None if found is None or found.why_none else found
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4  # what it has to say is in the exception
@@ -153,7 +154,7 @@ class Classifier:
     @property
     def coverage(self) -> float | None:
         """How often sets or intervals hold the truth; None where nothing is promised."""
-        return None if self._sets is None else float(self.bundle.sets["coverage"])
+        return None if self._sets is None else self._sets.coverage
 
     def read_reasons(self) -> None:
         """Read what heat maps and neighbours need, once.
@@ -251,10 +252,11 @@ class Classifier:
         """The set or the interval that holds the truth as often as was promised, as a field."""
         if self._sets is None:
             return {}
-        if isinstance(self._sets, sets.LabelSets):
-            count, order = sets.size(self._strengths(said), self._sets)
+        if self._sets.labels is not None:
+            count, order = sets.size(self._strengths(said), self._sets.labels)
             return {"likely": tuple(self.classes[place] for place in order[:count])}
-        return {"interval": said.astype(np.float64)[:, None] + self._sets[:, None] * [-1, 1]}
+        reach = np.array(self._sets.reach)[:, None] * [-1, 1]
+        return {"interval": said.astype(np.float64)[:, None] + reach}
 
     def _strengths(self, said: Floats) -> npt.NDArray[np.floating]:
         """By what the class that is answered is chosen: probabilities, or what makes of them."""

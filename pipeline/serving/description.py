@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from ..core.errors import DataError
 from ..heads.description import HeadDescription
-from ..heads.sets import Doubles, LabelSets, label_sets, reach
 from ..kinds import FITS, INPUTS, INTERPOLATIONS, Fitted, Input, Pixels, named, takes
 from ..tasks import TASKS, noted
 from .usual import Novelty
@@ -23,7 +22,7 @@ SCHEMA_OF_WEIGHED = 4  # of one whose classes have thresholds, since training we
 SCHEMA_OF_MEANS = 5  # of one whose answers tell by means of classes how usual an example is
 SCHEMAS = (SCHEMA, SCHEMA_OF_JOINED, SCHEMA_OF_TASKS, SCHEMA_OF_WEIGHED, SCHEMA_OF_MEANS)
 # What stands beside `head`, and not in it.
-ELSEWHERE = ("classes", "power", "task", "temperature", "thresholds")
+ELSEWHERE = ("classes", "power", "sets", "task", "temperature", "thresholds")
 
 AGAIN = "run the bundle stage again"
 
@@ -56,9 +55,8 @@ class Bundle:
 
     `inputs` has what each network takes, one if none are joined. `code` has a digest of each room
     that decides an answer. `training_examples` is what the bundle holds of them. `novelty` is how
-    it knows an unusual example, and `sets` what prediction sets or intervals are made with, as
-    `tasks/conformal.py` has it; None and empty if it has none, and then `why_no_sets` if they
-    were asked for. Bundles of older versions say less, and that reads as if they said the default.
+    it knows an unusual example; None if it does not. Bundles of older versions say less, and that
+    reads as if they said the default.
     """
 
     kind: str
@@ -71,8 +69,6 @@ class Bundle:
     libraries: dict[str, str]
     training_examples: str = "features_and_paths"
     novelty: Novelty | None = None
-    sets: dict[str, Any] = field(default_factory=dict)
-    why_no_sets: str | None = None
 
     @property
     def schema(self) -> int:
@@ -84,28 +80,6 @@ class Bundle:
         if self.head.calibration.thresholds:
             return SCHEMA_OF_WEIGHED
         return SCHEMA_OF_JOINED if len(self.inputs) > 1 else SCHEMA
-
-    def promise(self) -> LabelSets | Doubles | None:
-        """What sets of classes are made with, or how far intervals reach [targets].
-
-        None if nothing is promised.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is damaged.
-        """
-        if not self.sets:
-            return None
-        if TASKS[self.head.task].conformal is None:
-            raise TypeError("sets is no table of this task")
-        coverage = self.sets["coverage"]
-        if not (isinstance(coverage, float) and 0 < coverage < 1):
-            raise ValueError(f"sets: coverage is {coverage!r:.40}")
-        try:
-            if TASKS[self.head.task].conformal == "intervals":
-                return reach(self.sets, len(self.head.classes))
-            return label_sets(self.sets)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"sets: {error}") from None
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -129,7 +103,12 @@ class Bundle:
 
     @classmethod
     def _of(cls, content: dict[str, Any], folder: Path) -> Self:
-        known = {"temperature": content.get("calibration", {}).get("temperature", 1.0)}
+        calibration = content.get("calibration", {})
+        known = {"temperature": calibration.get("temperature", 1.0)}
+        if "pictures" in calibration:
+            known["calibrated_on"] = calibration["pictures"]
+        if "why_no_sets" in content:
+            known["sets"] = {"why_no_sets": _one(content, "why_no_sets", str)}
         known |= {name: content[name] for name in ELSEWHERE if name in content}
         backbone, data = content["backbone"], content["data"]
         bundle = cls(
@@ -150,10 +129,8 @@ class Bundle:
             libraries=_one(content, "libraries", dict, {}),
             training_examples=_one(content, "training_examples", str, cls.training_examples),
             novelty=Novelty.of(_one(content, "usual", dict)) if "usual" in content else None,
-            sets=_one(content, "sets", dict, {}),
-            why_no_sets=_one(content, "why_no_sets", str, "") or None,
         )
-        named(bundle.kind), bundle.promise()  # which may not be
+        named(bundle.kind)  # which may not be
         if bundle.schema != content["schema"]:
             raise ValueError(
                 f"schema is {content['schema']}, and what it says is of schema {bundle.schema}"
@@ -170,7 +147,8 @@ class Bundle:
 
     def content(self) -> dict[str, Any]:
         """What `write` writes into `bundle.json`."""
-        head, calibration = self.head, self.head.calibration
+        head, calibration, sets = self.head, self.head.calibration, self.head.sets
+        elsewhere = (*ELSEWHERE, "calibrated_on")
         first, *further = [_described(one, number) for number, one in enumerate(self.inputs, 1)]
         backbone = asdict(self.backbone)
         if self.backbone.pooling == Origin.pooling:
@@ -183,7 +161,7 @@ class Bundle:
             "classes": head.classes,
             "preprocessing": first["preprocessing"],
             "backbone": backbone,
-            "head": {name: one for name, one in head.content().items() if name not in ELSEWHERE},
+            "head": {name: one for name, one in head.content().items() if name not in elsewhere},
             "power": head.power,
             "calibration": {
                 "temperature": calibration.temperature,
@@ -199,8 +177,8 @@ class Bundle:
             "further": further or None,
             "training_examples": self.training_examples,
             "usual": None if self.novelty is None else self.novelty.content(),
-            "why_no_sets": self.why_no_sets,
-            "sets": self.sets or None,
+            "why_no_sets": (sets and sets.why_none) or None,
+            "sets": None if sets is None or sets.why_none else sets.content(),
         }
         return {name: value for name, value in content.items() if value is not None}
 

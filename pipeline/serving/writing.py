@@ -7,10 +7,9 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,8 +56,7 @@ class Parts:
     """What a bundle is put together from.
 
     `kind` is that of the examples. `settings` name the backbone, and `files` are what
-    `exports.of_each` leaves of it. `about` describes the head, `metrics` say how good it is, and
-    `sets` what sets of labels or intervals are made with, as `tasks/conformal.py` has it.
+    `exports.of_each` leaves of it. `about` describes the head, and `metrics` say how good it is.
     """
 
     kind: str
@@ -67,7 +65,6 @@ class Parts:
     head: Head
     about: HeadDescription
     metrics: Mapping[str, object]
-    sets: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path, examples: Examples | Data) -> None:
         """Write the bundle into a folder, made if it is not there.
@@ -107,8 +104,6 @@ class Parts:
             | {name: one for notes in told for name, one in json.loads(notes["libraries"]).items()},
             training_examples=given_away,
             novelty=novelty,
-            sets={} if "why_no_sets" in self.sets else dict(self.sets),
-            why_no_sets=self.sets.get("why_no_sets"),
         ).write(folder)
         if novelty is not None and novelty.threshold is None:
             print("bundle: too few examples to know from which distance on an example is unusual")

@@ -38,6 +38,7 @@ MISTAKES = [
     ("kind: image", "kind: smell", "ingest.kind is 'smell'; it should be image"),
     ("learning_curve:", "few:", "is of an older version: rename few to learning_curve"),
     ("least_examples", "least_pictures", "rename checks.least_pictures to checks.least_examples"),
+    ("  top_k", "  coverage: 0.9\n  top_k", "rename evaluate.coverage to train.coverage"),
 ]
 
 
@@ -59,13 +60,13 @@ def test_what_the_file_leaves_out_has_its_default(tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
     whole = params.load(kinds.schema, ROOT / "params.yaml")
     document = yaml.safe_load((ROOT / "params.yaml").read_text())
-    del document["augment"]["vflip"], document["train"], document["ingest"]["kind"]
+    del document["augment"]["vflip"], document["checks"], document["ingest"]["kind"]
     file.write_text(yaml.safe_dump(document))
     assert params.load(kinds.schema, file) == whole
     file.write_text("{}")
     # The template asks for one thing that a project of before there was it does not have.
-    older = whole.evaluate.model_copy(update={"coverage": None})
-    assert params.load(kinds.schema, file) == whole.model_copy(update={"evaluate": older})
+    older = whole.train.model_copy(update={"coverage": None})
+    assert params.load(kinds.schema, file) == whole.model_copy(update={"train": older})
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_the_page_of_parameters_has_each_with_its_default() -> None:
         for section in document
         for knob, value in document[section].items()
     }
-    default["evaluate.coverage"] = None  # which the template asks for and older files do not have
+    default["train.coverage"] = None  # which the template asks for and older files do not have
     assert {name: yaml.safe_load(shown) for name, shown in rows} == default
     assert len(rows) == len(default)
     # `make docs` would change nothing.
@@ -168,7 +169,7 @@ def test_the_page_of_parameters_has_each_with_its_default() -> None:
             {"ingest.task": "regression", "train.class_weights": "balanced"},
             "class_weights is balanced, which is not",
         ),
-        ({"evaluate.coverage": 1.0}, r"evaluate\.coverage is 1\.0"),
+        ({"train.coverage": 1.0}, r"train\.coverage is 1\.0"),
     ],
 )
 def test_what_does_not_suit_the_task(changes: dict[str, Any], words: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,10 +12,22 @@ from PIL import Image
 from sklearn import metrics
 
 from pipeline.core.params import EvaluateParams
-from pipeline.core.paths import CLASSES, METRICS, PLOTS, PREDICTIONS, REPEATS, SETS, SLICES
+from pipeline.core.paths import (
+    CLASSES,
+    HEAD,
+    HEAD_WEIGHTS,
+    METRICS,
+    PLOTS,
+    PREDICTIONS,
+    REPEATS,
+    SETS,
+    SLICES,
+)
 from pipeline.evaluate import evaluate
 from pipeline.evaluation import Asked, tables
 from pipeline.evaluation.metrics import Scores, resample, whole
+from pipeline.heads.head import load_head, save_head
+from pipeline.heads.sets import PredictionSets
 from pipeline.tables.features import Split
 from pipeline.tasks.regression import measuring as regression
 from pipeline.tasks.regression.metrics import weighted
@@ -169,10 +182,10 @@ def test_intervals_stand_beside_what_was_predicted():
 
 
 def test_intervals_with_a_promise_are_those_that_the_table_of_sets_tells_of(of_numbers, capsys):
-    of_numbers.set(**{"evaluate.coverage": 0.9})
     evaluate()
-    assert "low(weight)" not in pd.read_csv(PREDICTIONS)  # of too few examples
-    make("regression", ["weight"], *measured(200))
+    assert "low(weight)" not in pd.read_csv(PREDICTIONS)  # no coverage was asked for
+    head, about = load_head(HEAD_WEIGHTS, HEAD)
+    save_head(head, replace(about, sets=PredictionSets(0.9, reach=(1.5,))), HEAD_WEIGHTS, HEAD)
     evaluate()
     table, sets = pd.read_csv(PREDICTIONS), pd.read_csv(SETS)
     target, low, high = (table[f"{one}(weight)"] for one in ("target", "low", "high"))

@@ -79,12 +79,11 @@ TIMINGS = "rank_speed.csv"
 # What each task learns of digits: a label of each, which of two shapes it has, how bright it is.
 COVERAGE: dict[str, object] = {"coverage": 0.8}
 ASKED: dict[str, dict[str, dict[str, object]]] = {
-    "classification": {"evaluate": COVERAGE},
-    "multilabel": {"evaluate": COVERAGE, "ingest": {"targets": ["line", "ring"]}},
+    "classification": {"train": COVERAGE},
+    "multilabel": {"train": COVERAGE, "ingest": {"targets": ["line", "ring"]}},
     "regression": {
-        "evaluate": COVERAGE,
         "ingest": {"targets": ["brightness"]},
-        "train": {"optimizer": "ridge"},
+        "train": COVERAGE | {"optimizer": "ridge"},
     },
 }
 SHAPES = {"0": ("0", "1"), "1": ("1", "0"), "2": ("0", "0"), "3": ("0", "")}  # line, ring

@@ -79,7 +79,7 @@ def lines_of(stage: str, files: list[Path]) -> Iterator[tuple[Path, str]]:
     ("stage", "files"),
     [
         ("extract", ["data/plan.parquet"]),
-        ("bundle", ["reports/metrics.json", "reports/sets.json"]),
+        ("bundle", ["reports/metrics.json"]),
         ("report", ["reports/metrics.json", "bundle/bundle.json", "reports/predictions.csv"]),
     ],
 )

@@ -35,6 +35,21 @@ FILES: dict[str, dict[str, Any]] = {
     "weighed": TRAINED | {"prior_shift": [0.5, -0.5], "thresholds": [0.9, 0.1]},
     "labels": TRAINED | {"task": "multilabel", "thresholds": [0.5, 0.25]},
     "numbers": TRAINED | R2 | {"task": "regression", "loss": "huber", "temperature": 1.0},
+    "prediction sets": TRAINED
+    | {"calibrated_on": 112}
+    | {
+        "sets": {
+            "coverage": 0.9,
+            "examples": 112,
+            "folds": 10,
+            "groups": 40,
+            "k_reg": 2,
+            "lambda": 0.1,
+            "method": "RAPS",
+            "quantile": 0.75,
+            "randomised": 0.8,
+        }
+    },
     "finetuned": TRAINED | {"finetuned": True},
     "federated": TRAINED | {"federated": {"made_by": {"power": "0.5"}, "rounds": 3}},
 }
@@ -92,6 +107,9 @@ def test_what_it_says_has_types(tmp_path: Path) -> None:
         ({"hyperparameters": {"rate": 1}}, "hyperparameters: 'rate' is 1"),
         ({"hyperparameters": {"width": "x"}}, "hyperparameters: 'width' is 'x'"),
         ({"validation": 7}, "validation is no table"),
+        ({"calibrated_on": -1}, "calibrated_on is -1"),
+        ({"sets": 7}, "sets is 7"),
+        ({"sets": {"coverage": 0.9, "quantile": "x"}}, "sets: quantile is 'x'"),
         ({"validation": {"pictures": "x"}}, "validation: 'pictures' is 'x'"),
     ],
 )

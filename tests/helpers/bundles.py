@@ -17,6 +17,7 @@ from pipeline.core.paths import MANIFEST
 from pipeline.heads.description import Calibration, HeadDescription
 from pipeline.heads.head import Head
 from pipeline.heads.hyperparameters import from_used
+from pipeline.heads.sets import PredictionSets
 from pipeline.serving.writing import Examples, Parts
 from pipeline.tables.features import Split
 from pipeline.tables.manifest import TARGET, write_manifest
@@ -62,6 +63,7 @@ def described(task: str) -> HeadDescription:
             temperature=1.0 if task == "regression" else 2.0,
             thresholds=THRESHOLDS if task == "multilabel" else [],
         ),
+        sets=PredictionSets.of(SETS[task], len(OUTPUTS[task]), task),
         task=task,
         hyperparameters=from_used({"optimizer": "ridge"}),
         validation={"pictures": 7, "loss": 0.1},
@@ -125,7 +127,7 @@ def write_by_hand(
         files = [exports.exported(backbone.network)]
         metrics = {"test": {"loss": 0.1}}
         about = described(task)
-        parts = Parts(kind, backbone, files, head, about, metrics, SETS[task])
+        parts = Parts(kind, backbone, files, head, about, metrics)
         examples = Examples(manifest, train, validation(head.dimension), given_away)
         parts.write(Path("bundle"), examples)
     return project / "bundle"

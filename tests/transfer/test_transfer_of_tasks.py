@@ -121,7 +121,7 @@ def pictures(request, project, small_backbone):
     project.set(**{"ingest.source": "csv", "ingest.path": "data/raw", "ingest.targets": columns})
     project.set(**{"ingest.task": request.param, "augment.views": 0, "train.weight_decay": 30.0})
     project.set(**{"finetune.epochs": 3, "finetune.blocks": 1, "finetune.batch_size": 8})
-    project.set(**{"finetune.learning_rate": 0.01, "evaluate.coverage": None, **SMALL})
+    project.set(**{"finetune.learning_rate": 0.01, "train.coverage": None, **SMALL})
     for stage in (ingest, augment, extract, train):
         stage()
     return request.param

@@ -22,6 +22,7 @@ RENAMED = {
     "scratch": "from_scratch",
     "checks.suspect_margin": "checks.label_issue_margin",
     "checks.least_pictures": "checks.least_examples",
+    "evaluate.coverage": "train.coverage",
 }
 
 # Sections of stages that are gone; an older file may have them as long as it does not use them.

@@ -306,6 +306,11 @@ class TrainParams(Section):
     loss: Literal["squared", "huber"] = told(
         "squared", "of numbers (regression): squared, or huber, which outliers move less"
     )
+    coverage: Annotated[float, Field(gt=0.5, lt=1)] | None = told(
+        None,
+        "how often prediction sets of classes, or prediction intervals of numbers, hold the truth,"
+        " such as 0.9; null: no sets (docs/answers.md)",
+    )
     device: Device = told("auto", "auto, cpu or cuda")
 
     @model_validator(mode="after")
@@ -371,11 +376,6 @@ class EvaluateParams(Section):
     seed: Seed = told(0, "of the resampling")
     repeats: Repeats = told(
         0, "other splits on which the chosen head is trained and measured again; 0: none"
-    )
-    coverage: Annotated[float, Field(gt=0.5, lt=1)] | None = told(
-        None,
-        "probability with which the set of labels, or the interval of numbers, that an answer gives"
-        " holds the truth, such as 0.9; null: no sets (docs/answers.md)",
     )
 
 

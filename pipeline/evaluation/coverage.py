@@ -1,0 +1,175 @@
+"""How often prediction sets and intervals hold the truth of the test examples."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ..heads.conformal import uniform
+from ..heads.cross_fit import of_groups
+from ..heads.head import against_thresholds
+from ..heads.sets import Doubles, LabelSets, PredictionSets, before, sizes
+from ..tables.features import Split
+from .intervals import Groups
+from .tables import OF_SETS
+
+MANY = 5  # numbers that a line tells of
+SURE = 0.01  # a coverage that is kept looks broken in at most this share of test splits
+LEAST_GROUPS = 6  # of test examples; of fewer, no test can tell chance from a broken promise
+
+
+def table(
+    sets: PredictionSets | None,
+    answers: npt.NDArray[np.floating],
+    test: Split,
+    names: Sequence[str],
+    thresholds: Sequence[float] = (),
+    groups: Groups | None = None,
+) -> pd.DataFrame:
+    """What the sets hold of the test examples: a row for all and one a class, or one a number.
+
+    `coverage` is how often they hold the truth, `size` how many labels they hold on average, or how
+    wide an interval is; `empty` is the share of randomised sets without a label. They are means in
+    which each group weighs one.
+
+    Args:
+        sets: of the head; without any, the table has no rows.
+        answers: [n, c], the head's answers about the test examples.
+        test: n of them.
+        names: the classes or the numbers.
+        thresholds: of classes that were weighed in training.
+        groups: [n], as `intervals.grouped` gives them.
+    """
+    if sets is not None and sets.reach:
+        held = np.abs(answers - test.labels) <= sets.reach
+        shares = zip(names, _means(held, groups), sets.reach, strict=True)
+        rows = [(name, len(held), share, 2 * wide) for name, share, wide in shares]
+        return pd.DataFrame(rows, columns=OF_SETS[:4]).reindex(columns=OF_SETS)
+    if sets is None or sets.labels is None or not len(test.labels):
+        return pd.DataFrame(columns=OF_SETS)
+    answers = against_thresholds(answers, thresholds)
+    rank, _, _ = before(answers, test.labels)
+    randomised = LabelSets(sets.randomised, sets.labels.penalty, sets.labels.k_reg)
+    size = sizes(answers, sets.labels)
+    drawn = sizes(answers, randomised, uniform(test.digests))
+    of_each = np.column_stack([rank <= size, size, rank <= drawn, drawn, drawn == 0])
+    rows = [("all", len(rank), *_means(of_each, groups))]
+    for number, name in enumerate(names):
+        own = np.flatnonzero(test.labels == number)
+        figures: Any = [None] * of_each.shape[1]
+        if len(own):
+            figures = _means(of_each[own], None if groups is None else groups[own])
+        rows.append((name, len(own), *figures))
+    return pd.DataFrame(rows, columns=OF_SETS)
+
+
+def _means(figures: npt.NDArray[Any], groups: Groups | None) -> Doubles:
+    """Of rows [n, k], in which those of a group weigh one together."""
+    weights = None if groups is None else of_groups(groups)
+    means: Doubles = np.average(figures, axis=0, weights=weights)
+    return means
+
+
+def summary(sets: PredictionSets | None, found: pd.DataFrame, groups: Groups | None = None) -> str:
+    """One line: the coverage that was asked for, and the one that was found in `table`."""
+    among = (
+        "" if groups is None else f" ({len(np.unique(groups))} groups, each of which weighs one)"
+    )
+    if sets is None:
+        return ""
+    if sets.why_none:
+        return f"no sets: {sets.why_none}"
+    if found.empty:
+        return ""
+    if sets.reach:
+        rows = zip(*(found[name] for name in ("coverage", "class", "size")), strict=True)
+        told = [f"{share:.4f} of {name}, {wide:.4g} wide" for share, name, wide in rows]
+        shown = ", ".join(told[:MANY]) + ", …" * (len(told) > MANY)
+        return f"intervals that promise {sets.coverage:g} hold {shown}{among}"
+    every = found.iloc[0]
+    return (
+        f"sets that promise {sets.coverage:g} hold the class of {every['coverage']:.4f} of the"
+        f" test examples{among}, with {every['size']:.2f} classes on average"
+    )
+
+
+def doubts(
+    sets: PredictionSets | None,
+    answers: npt.NDArray[np.floating],
+    test: Split,
+    names: Sequence[str],
+    thresholds: Sequence[float] = (),
+    groups: Groups | None = None,
+) -> list[str]:
+    """What to doubt: where the sets hold the truth of fewer test examples than chance explains.
+
+    A promise is for examples from where those came that it was calibrated on. Test examples from
+    another place may be held less often. Of several numbers each is tested, at a level that all
+    share. What chance explains is that of the test examples and that of the calibration, which is
+    one of examples too. The arguments are those of `table`.
+    """
+    held = _held(sets, answers, test, thresholds)
+    if sets is None or held is None or not len(held):
+        return []
+    if groups is not None and (found := len(np.unique(groups))) < LEAST_GROUPS:
+        return [f"whether the sets keep their promise is not tested: too few groups ({found})"]
+    lines = []
+    for name, column in zip(names, held.T, strict=False):  # of classes all together, once
+        share = float(_means(column, groups))
+        chance = _chance(sets, column, groups)
+        if chance < SURE / held.shape[1]:
+            of = f"of {name} " if sets.reach else ""
+            lines.append(
+                f"the promise {of}is not kept on the test examples ({share:.4f} instead of"
+                f" {sets.coverage:g}; p = {chance:.2g}): they are unlike the training and"
+                " validation examples that it rests on"
+            )
+    return lines
+
+
+def _held(
+    sets: PredictionSets | None,
+    answers: npt.NDArray[np.floating],
+    test: Split,
+    thresholds: Sequence[float],
+) -> npt.NDArray[np.bool_] | None:
+    """Whether a set holds the class of a test example, [n, 1], or each of its numbers [n, t]."""
+    if sets is not None and sets.reach:
+        inside: npt.NDArray[np.bool_] = np.abs(answers - test.labels) <= sets.reach
+        return inside
+    if sets is None or sets.labels is None:
+        return None
+    answers = against_thresholds(answers, thresholds)
+    rank, _, _ = before(answers, test.labels)
+    return (rank <= sizes(answers, sets.labels))[:, None]
+
+
+def _chance(sets: PredictionSets, held: npt.NDArray[np.bool_], groups: Groups | None) -> float:
+    """How probable it is that so few of the test examples [n], or fewer, are held by chance.
+
+    The share that a quantile of n scores at rank k holds of all examples has the beta distribution
+    of k and n + 1 - k, so the number of m test examples has the beta-binomial one (Vovk,
+    "Conditional validity of inductive conformal predictors", 2012). Of groups it is the t-test of
+    their shares, whose spread counts for those of the calibration too.
+    """
+    from scipy.special import betaln, gammaln, stdtr
+
+    coverage = sets.coverage
+    if groups is not None:
+        _, which = np.unique(groups, return_inverse=True)
+        shares = np.bincount(which, held) / np.bincount(which)
+        rests = sets.examples if sets.groups is None else sets.groups
+        error = float(shares.std(ddof=1)) * math.sqrt(1 / len(shares) + 1 / rests)
+        below = float(shares.mean()) - coverage
+        if error == 0:
+            return 1.0 if below >= 0 else 0.0
+        return float(stdtr(len(shares) - 1, below / error))
+    many, count = len(held), np.arange(int(held.sum()) + 1)
+    rank = math.ceil(round((sets.examples + 1) * coverage, 6))
+    over = sets.examples + 1 - rank
+    ways = gammaln(many + 1) - gammaln(count + 1) - gammaln(many - count + 1)
+    logs = ways + betaln(count + rank, many - count + over) - betaln(rank, over)
+    return min(1.0, float(np.exp(logs).sum()))

@@ -1,0 +1,237 @@
+"""Answers about the training and validation examples, by heads that had not seen them.
+
+The head that `train` keeps has learned from all of them, so its own answers about them are too
+good. Here the examples are divided into folds, the same head is trained on all folds but one, and
+answers about that one. Temperature, thresholds and prediction sets are fitted to these answers
+(cross-fitting; for prediction sets, cross-conformal prediction, Vovk, 2015).
+
+Each of these heads is trained from scratch. One that starts from a head that has seen all examples
+still knows those that are held out until it has converged: so started, heads of ants and bees were
+right about 1.000 of them instead of 0.962.
+"""
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..tables.features import Split
+from ..tables.manifest import group_keys
+from .description import Calibration
+from .fit import trained_again
+from .head import Floats, activated, one_thread
+from .hyperparameters import CLOSED_FORMS, Hyperparameters
+from .losses import LOSSES
+from .sets import Doubles, Integers
+from .trained import Schedule, Trained
+
+FEW = 2000  # examples; of so many each is held out
+FOLDS = 10  # of them
+# Of more examples, two parts are held out: a tenth of the examples each, within these bounds.
+PARTS, LEAST, MOST = 2, 500, 1000
+GROUPS = 100  # in each of these parts, if examples have groups, and these are enough
+COPIES = 2**29  # bytes of features in the heads that are trained side by side
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """What m examples were answered with, by heads that had not seen them.
+
+    `logits` [m, c] are logits, or numbers. `fold` [m] is the fold of each example; -1 for the
+    answers of a head that was trained without validation examples, about these. If examples have
+    groups, each group weighs one, and `weights` [m] are those of its examples. `lost` is how many
+    more examples there are that no head could answer about, since all heads need them to learn
+    from; of examples with groups, how many groups. `of` says in words what the examples are.
+    """
+
+    logits: Floats
+    labels: npt.NDArray[Any]  # as `Split.labels`
+    digests: npt.NDArray[np.str_]
+    fold: Integers
+    weights: Doubles | None = None
+    lost: int = 0
+    of: str = "training and validation examples"
+
+    @property
+    def folds(self) -> int:
+        """How many heads were trained for these answers."""
+        return len(np.unique(self.fold[self.fold >= 0]))
+
+
+def out_of_fold(
+    chosen: Trained,
+    train: Split,
+    val: Split,
+    manifest: pd.DataFrame,
+    schedule: Schedule,
+    device: str,
+    refits: bool,
+) -> OutOfFold:
+    """Answers about training and validation examples, as raw logits or numbers.
+
+    If the head is not trained again on the validation examples, it answers about these itself.
+
+    Args:
+        chosen: the head that `train` has chosen, as it was before it saw validation examples.
+        train: n rows, augmented views among them; these are learned from and not asked about.
+        val: the validation examples.
+        manifest: of the examples; those of a group are held out together.
+        schedule: of the chosen head.
+        device: where heads that descend are trained.
+        refits: whether the chosen head is trained again with the validation examples.
+
+    Raises:
+        TrainingError: a head was lost.
+    """
+    key_of = group_keys(manifest).set_axis(manifest["digest"])
+    if len(val.labels) and not refits:
+        assert chosen.head is not None  # noqa: S101 (`train` has seen to it)
+        keys = key_of.loc[val.digests].tolist()
+        weights = of_groups(keys) if len(set(keys)) < len(keys) else None
+        logits, fold = chosen.head.logits(val.features), np.full(len(keys), -1)
+        return OutOfFold(logits, val.labels, val.digests, fold, weights, of="validation examples")
+    pool = Split.concat([train, val])
+    keys, original = key_of.loc[pool.digests].tolist(), pool.views == 0
+    grouped = len(set(keys)) < len(set(pool.digests))
+    count, asked = division(int(original.sum()), len(set(keys)) if grouped else None)
+    fold = folds(keys, pool.labels, count, numbers=LOSSES[schedule.loss].of_numbers)
+    numbers = [number for number in range(asked) if (original & (fold == number)).any()]
+
+    def answers(number: int) -> Floats:
+        head = trained_again(chosen, pool.take(fold != number), schedule, device)
+        return head.logits(pool.features[original & (fold == number)])
+
+    with alone(chosen.hyperparameters), ThreadPoolExecutor(_hands(pool, device)) as threads:
+        logits = np.concatenate(
+            [np.empty((0, len(schedule.class_weights)), np.float32), *threads.map(answers, numbers)]
+        )
+    of_each = [np.flatnonzero(original & (fold == number)) for number in numbers]
+    rows = np.concatenate([np.empty(0, np.int64), *of_each])
+    units = np.array(keys) if grouped else pool.digests
+    kept, held = (len(set(units[original & some])) for some in (fold < 0, fold >= 0))
+    return OutOfFold(
+        logits, pool.labels[rows], pool.digests[rows], fold[rows],
+        weights=of_groups(units[rows]) if grouped else None,
+        lost=math.ceil(kept * len(set(units[rows])) / max(held, 1)),
+        of=f"training{' and validation' * bool(len(val.labels))} examples",
+    )  # fmt: skip
+
+
+def division(examples: int, groups: int | None = None) -> tuple[int, int]:
+    """Into how many folds so many examples are divided, and how many of these are held out.
+
+    Args:
+        examples: how many there are.
+        groups: in which they come, if they do.
+    """
+    if examples <= FEW:
+        return FOLDS, FOLDS
+    count = examples // int(np.clip(examples // 10, LEAST, MOST))
+    if groups is not None:
+        count = max(PARTS + 1, min(count, groups // GROUPS))
+    return count, PARTS
+
+
+def folds(keys: Sequence[str], labels: npt.NDArray[Any], count: int, numbers: bool) -> Integers:
+    """The fold of each row, [n]; -1 for rows that every head needs to learn from.
+
+    Rows of one key are in one fold, and folds have about as many keys each. Keys are dealt to the
+    folds in the order of their rarest class, and within it of their hashes. So examples of a class
+    are in as many folds as can be, and the rows of one that would be in a single fold are in none.
+    Of several labels, each label that is there and each that is not counts as a class.
+
+    Args:
+        keys: of each row, the digest of its example or the name of its group.
+        labels: as `Split.labels`.
+        count: of folds, 2 or more.
+        numbers: whether the labels are numbers.
+    """
+    names, of_key = np.unique(np.array(keys), return_inverse=True)
+    if len(names) < 2:
+        return np.full(len(of_key), -1)
+    rows = np.arange(len(of_key))
+    if numbers:
+        rows, classes = rows[:0], rows[:0]
+    elif labels.ndim == 1:
+        classes = labels.astype(np.int64)
+    else:
+        rows, column = np.nonzero(~np.isnan(labels))
+        classes = 2 * column + (labels[rows, column] == 1)
+    rarest = np.zeros(len(names), np.int64)
+    order = np.argsort(-np.bincount(classes)[classes], kind="stable")
+    rarest[of_key[rows[order]]] = classes[order]  # of what a key is told, the last counts
+    fold = np.zeros(len(names), np.int64)
+    fold[of_key[rows[_in_one_place(classes, of_key[rows])]]] = -1
+    dealt = np.flatnonzero(fold == 0)
+    hashes = np.array(
+        [blake2b(f"fold:{name}".encode(), digest_size=8).hexdigest() for name in names[dealt]]
+    )
+    fold[dealt[np.lexsort((hashes, rarest[dealt]))]] = np.arange(len(dealt)) % count
+    fold[of_key[rows[_in_one_place(classes, fold[of_key[rows]])]]] = -1
+    return fold[of_key]
+
+
+def _in_one_place(classes: Integers, places: Integers) -> npt.NDArray[np.bool_]:
+    """Of each of k rows, with its class and its place, whether its class has no other place."""
+    pairs = np.unique(np.stack([classes, places]), axis=1)
+    alone: npt.NDArray[np.bool_] = np.bincount(pairs[0])[classes] == 1
+    return alone
+
+
+def of_groups(groups: npt.ArrayLike) -> Doubles:
+    """What each row weighs [n], so that the rows of a group weigh one together."""
+    _, which, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    weights: Doubles = 1 / sizes[which]
+    return weights
+
+
+def _hands(pool: Split, device: str) -> int:
+    """How many heads are trained side by side."""
+    together = COPIES // (2 * max(pool.features.nbytes, 1))  # each takes rows, and scales them
+    return max(1, min(together, os.cpu_count() or 1)) if device == "cpu" else 1
+
+
+@contextlib.contextmanager
+def alone(hyperparameters: Hyperparameters) -> Iterator[None]:
+    """Heads that are trained side by side have one thread each."""
+    with one_thread():
+        if hyperparameters.optimizer in CLOSED_FORMS:
+            yield
+            return
+        from .gradient_descent import one_thread_each  # imports PyTorch
+
+        with one_thread_each():
+            yield
+
+
+def write(file: Path, held: OutOfFold, calibration: Calibration, task: str) -> None:
+    """Write the answers as a table: `digest`, `fold` and `answers`, sorted by digest.
+
+    Answers are what `predict` gives: calibrated probabilities of classes or labels, or numbers.
+    """
+    order = np.argsort(held.digests)
+    logits = held.logits[order]
+    if calibration.prior_shift:
+        logits = logits + np.array(calibration.prior_shift, np.float32)
+    answers = activated(task, logits, calibration.temperature).astype(np.float32)
+    values = pa.array(answers.reshape(-1))
+    table = pa.table(
+        {
+            "digest": held.digests[order].tolist(),
+            "fold": pa.array(held.fold[order], pa.int32()),
+            "answers": pa.FixedSizeListArray.from_arrays(values, held.logits.shape[1]),
+        }
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, file, use_dictionary=False)

@@ -1,0 +1,159 @@
+"""Answers about examples by heads that had not seen them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.heads.cross_fit import OutOfFold, division, folds, out_of_fold, write
+from pipeline.heads.description import Calibration
+from pipeline.heads.fit import class_weights, fit_heads
+from pipeline.heads.head import Floats, probabilities
+from pipeline.heads.hyperparameters import from_used
+from pipeline.heads.trained import Schedule, Trained
+from pipeline.tables.features import Split
+from tests.heads.test_fit import blobs
+
+HEADS: dict[str, dict[str, Any]] = {
+    "lbfgs": {"optimizer": "lbfgs", "weight_decay": 0.003},
+    "ridge": {"optimizer": "ridge", "weight_decay": 0.1},
+    "nearest_mean": {"optimizer": "nearest_mean"},
+    "adamw": {"optimizer": "adamw", "learning_rate": 0.01, "weight_decay": 0.01},
+}
+
+
+def chosen(rows: Split, val: Split, schedule: Schedule, used: dict[str, Any]) -> Trained:
+    (one,) = fit_heads(rows, val, [from_used(used)], schedule, "cpu")
+    return one
+
+
+def crossed(
+    pool: Split, used: dict[str, Any], groups: list[str] | None = None, loss: str = "softmax"
+) -> tuple[OutOfFold, Trained, Schedule]:
+    """A quarter of the examples is for validation."""
+    val = np.isin(pool.digests, np.unique(pool.digests)[::4])
+    rows, val_rows = pool.take(~val), pool.take(val & (pool.views == 0))
+    outputs = 3 if loss == "softmax" else pool.labels.shape[1]
+    schedule = Schedule(6, 32, 3, class_weights("none", rows.labels, outputs), loss=loss)
+    one = chosen(rows, val_rows, schedule, used)
+    manifest = pd.DataFrame({"digest": pool.digests, "group": groups or ""})
+    manifest = manifest.drop_duplicates("digest")
+    held = out_of_fold(one, rows, val_rows, manifest, schedule, "cpu", refits=True)
+    return held, one, schedule
+
+
+def cold(pool: Split, held: OutOfFold, number: int, one: Trained, schedule: Schedule) -> Floats:
+    """What a head says of a fold that knows nothing but the other folds."""
+    asked = held.fold == number
+    learnt = pool.take(~np.isin(pool.digests, held.digests[asked]))
+    epochs = one.kept.epoch if one.kept else 0
+    (again,) = fit_heads(
+        learnt, pool.take(slice(0)), [one.hyperparameters], replace(schedule, epochs=epochs), "cpu"
+    )
+    assert again.head is not None
+    place = {d: n for n, d in enumerate(pool.digests) if pool.views[n] == 0}
+    rows = [place[digest] for digest in held.digests[asked]]
+    return again.head.scaled(one.scale / again.scale).logits(pool.features[rows])
+
+
+@pytest.mark.parametrize("distance", [2.0, 0.3], ids=["easy", "noisy"])
+@pytest.mark.parametrize("name", HEADS)
+def test_answers_are_those_of_heads_trained_from_scratch(name: str, distance: float) -> None:
+    single = blobs(90, 0, dimension=40, distance=distance)
+    pool = single.take(np.repeat(np.arange(90), 2))
+    views = (np.arange(180) % 2).astype(np.int32)  # an example has an augmented view
+    noise = np.random.default_rng(1).normal(0, 0.1, pool.features.shape) * views[:, None]
+    pool = replace(pool, views=views, features=(pool.features + noise).astype(np.float32))
+    # Validation rows come after training rows, as `train` has them.
+    val = np.isin(pool.digests, np.unique(pool.digests)[::4])
+    held, one, schedule = crossed(pool, HEADS[name])
+    pool = Split.concat([pool.take(~val), pool.take(val & (views == 0))])
+    assert sorted(held.digests) == sorted(single.digests)
+    assert held.folds == 10
+    for number in (0, 7):
+        wanted = cold(pool, held, number, one, schedule)
+        got = held.logits[held.fold == number]
+        np.testing.assert_allclose(probabilities(got), probabilities(wanted), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["lbfgs", "adamw"])
+def test_no_label_of_a_fold_changes_what_is_said_of_it(name: str) -> None:
+    """A start from the head that was chosen, which has seen them, would."""
+    pool = blobs(90, 0, dimension=40, distance=0.3)
+    held, one, schedule = crossed(pool, HEADS[name])
+    asked = held.fold == 0
+    lied = np.isin(pool.digests, held.digests[asked])
+    other = replace(pool, labels=np.where(lied, (pool.labels + 1) % 3, pool.labels))
+    wanted = cold(pool, held, 0, one, schedule)
+    np.testing.assert_allclose(cold(other, held, 0, one, schedule), wanted, atol=1e-6)
+
+
+def test_a_group_is_in_one_fold_and_each_class_in_several() -> None:
+    labels = np.arange(90) % 3
+    keys = [f"group {number // 2}" for number in range(90)]
+    fold = folds(keys, labels, 10, numbers=False)
+    assert (fold.reshape(45, 2)[:, :1] == fold.reshape(45, 2)).all()
+    assert set(fold) == set(range(10))
+    for number in range(10):
+        assert set(labels[fold != number]) == {0, 1, 2}
+    few = folds([*"abcd"], np.array([0, 1, 1, 2]), 10, numbers=False)
+    assert few[0] == few[3] == -1  # alone in their class, so they are always learned from
+    assert few[1] != few[2]
+    assert folds([*"aaa"], np.array([0, 1, 1]), 10, numbers=False).tolist() == [-1] * 3
+    assert set(folds([*"abcd"], np.ones((4, 1)), 10, numbers=True)) == set(range(4))
+
+
+def test_each_of_several_labels_is_learned_in_every_fold() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        labels = (random.random((60, 4)) < [0.5, 0.1, 0.05, 0.03]).astype(float)
+        labels[random.random((60, 4)) < 0.2] = np.nan
+        fold = folds([f"{number}" for number in range(60)], labels, 10, numbers=False)
+        for number in range(10):
+            for value in (0, 1):
+                there = (labels == value).any(axis=0)
+                assert ((labels[fold != number] == value).any(axis=0) == there).all()
+
+
+def test_of_more_than_two_thousand_examples_two_parts_are_held_out() -> None:
+    assert division(2000) == (10, 10)
+    for examples in (2001, 3000, 8000, 10_000, 50_000, 1_000_000):
+        count, asked = division(examples)
+        assert asked == 2
+        assert 500 <= examples // count <= 1000
+    assert division(10_000, groups=400) == (4, 2)  # a hundred groups each
+    assert division(10_000, groups=30) == (3, 2)
+    pool = blobs(2400, 0, dimension=4, distance=0.4)
+    held, _, _ = crossed(pool, HEADS["nearest_mean"])
+    assert (held.folds, held.lost) == (2, 0)
+    assert np.bincount(held.fold).tolist() == [600, 600]
+    assert len(set(held.digests)) == 1200
+
+
+def test_examples_that_are_alone_in_their_class_count_as_lost() -> None:
+    pool = blobs(120, 0)
+    few = pool.take((pool.labels != 2) | (np.arange(120) < 3))
+    held, _, _ = crossed(few, HEADS["nearest_mean"])
+    assert (held.lost, len(held.labels)) == (1, 80)
+    assert set(held.labels) == {0, 1}
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_the_table_has_the_answers_that_a_bundle_would_give(task: str, tmp_path: Path) -> None:
+    pool = blobs(60, 0)
+    loss = "softmax"
+    if task == "regression":
+        pool, loss = replace(pool, labels=pool.features[:, :2].astype(float)), "squared"
+    held, _, _ = crossed(pool, HEADS["ridge"], loss=loss)
+    for name in ("one", "two"):
+        write(tmp_path / name, held, Calibration(2.0), task)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    table = pd.read_parquet(tmp_path / "one").set_index("digest")
+    assert table.index.is_monotonic_increasing
+    found = table.loc[held.digests]
+    assert found["fold"].tolist() == held.fold.tolist()
+    wanted = held.logits if task == "regression" else probabilities(held.logits, 2.0)
+    np.testing.assert_allclose(np.stack(found["answers"]), wanted, atol=1e-6)
