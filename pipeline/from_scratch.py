@@ -54,6 +54,12 @@ def from_scratch() -> None:
     examples = {name: Labelled.of(manifest, names, name) for name in ("train", "val", "test")}
     goal = Goal.of(task, "squared", examples["train"].labels)
     examples = {name: some.towards(goal) for name, some in examples.items()}
+    splits = read_splits(FEATURES, manifest, names, list(examples), settings.train.power)
+    rows = splits["train"].take(splits["train"].views == 0)
+    probes = quick_heads(rows, splits["val"], task, len(names), decays_for(task, DECAYS))
+    probe = min(probes, key=order).head
+    assert probe is not None  # noqa: S101 (L-BFGS loses none)
+    probe = goal.entered(probe)
     backbone = catalogue.load(replace(settings.extract.network, weights="random", pooling="auto"))
     head = Head(
         np.zeros((len(names), backbone.dimension), np.float32),
@@ -82,12 +88,6 @@ def from_scratch() -> None:
     )
     if not trained.best:
         raise TrainingError(f"nothing came of training from random weights: {trained.status}")
-    splits = read_splits(FEATURES, manifest, names, list(examples), settings.train.power)
-    rows = splits["train"].take(splits["train"].views == 0)
-    probes = quick_heads(rows, splits["val"], task, len(names), decays_for(task, DECAYS))
-    probe = min(probes, key=order).head
-    assert probe is not None  # noqa: S101 (L-BFGS loses none)
-    probe = goal.entered(probe)
     report: dict[str, Any] = {"epoch": trained.best, "status": trained.status}
     gained = ""
     for split, name in (("val", "validation"), ("test", "test")):
