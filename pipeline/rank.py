@@ -9,6 +9,7 @@ import pandas as pd
 
 from . import kinds
 from .backbones import exports
+from .backbones.families import FAMILIES
 from .core import command, params
 from .core.backbone import Backbone
 from .core.paths import MANIFEST, RANK, RANK_SPEED
@@ -79,7 +80,7 @@ def described(one: Candidate, found: Compared) -> dict[str, object]:
 
 def size(network: Backbone) -> int:
     """How many parameters a network has, whatever its weights."""
-    if not exports.has_pytorch_form(network):
+    if FAMILIES[network.family].is_graph(network):
         return exports.parameters(exports.exported(network))
     from .backbones import catalogue
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..core import plugins
-from ..core.backbone import Backbone
+from ..core.backbone import TRAINED_TEXTS, Backbone
 from ..kinds import Fitted, Input, Pixels
 from . import given, minilm, minilm_torch, own_weights
 from .families import FAMILIES
@@ -68,7 +68,7 @@ def load(backbone: Backbone) -> TorchBackbone:
 
 def to_train(backbone: Backbone) -> TorchBackbone:
     """As `load`, and MiniLM too: only what trains takes it in PyTorch, all else runs its graph."""
-    if backbone.name != minilm_torch.NAME:
+    if backbone.name not in TRAINED_TEXTS:
         return load(backbone)
     module = minilm_torch.MiniLM().eval().requires_grad_(requires_grad=False)
     preprocessing = minilm.preprocessing(backbone.name)

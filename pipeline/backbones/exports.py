@@ -45,13 +45,6 @@ def file_of(backbone: Backbone) -> Path:
     return backbones_folder() / f"{sha.hexdigest()}.onnx"
 
 
-def has_pytorch_form(backbone: Backbone) -> bool:
-    """Whether PyTorch can run the network; of a plugin only its code says so."""
-    if backbone.family == "python":
-        return FAMILIES["python"].opened(backbone) is None
-    return not backbone.has_graph
-
-
 def licence(backbone: Backbone) -> str:
     """The licence of a network's weights, as whoever gives them out states it.
 

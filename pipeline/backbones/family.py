@@ -44,12 +44,14 @@ def no_pytorch(backbone: Backbone) -> NoReturn:
 class Family:
     """How the networks of a family are had; each function takes the backbone.
 
-    `opened` gives the graph that the module writes without PyTorch, or None if PyTorch's exporter
-    writes it. `made_by` names the packages that carry the weights and those that write the graph,
-    `content` stands for what is in no package, and `licence` is that of the weights as whoever
-    gives them out states it. `check` raises `ParamsError` if there is no such network. `network`
-    is the same in PyTorch, without its classifier, and the preprocessing; it raises `ParamsError`
-    or `WeightsError`. `trained` is the graph with other weights, which `finetune` left.
+    - `opened`: the graph that the module writes itself; None: PyTorch's exporter writes it.
+    - `licence` of the weights, as whoever gives them out states it.
+    - `made_by`: the packages that carry the weights, and those that write the graph.
+    - `content`: a digest of what is in no package.
+    - `check` raises `ParamsError` or `WeightsError` if there is no such network.
+    - `is_graph`: whether it has no PyTorch form. A plugin's code has to run to know that.
+    - `network`: in PyTorch, without its classifier, and the preprocessing; it raises as `check`.
+    - `trained`: the graph with other weights, which `finetune` left.
     """
 
     opened: Callable[[Backbone], Opened | None]
@@ -57,5 +59,6 @@ class Family:
     made_by: Callable[[Backbone], tuple[str, ...]] = lambda _: ("onnx",)
     content: Callable[[Backbone], str] = lambda _: ""
     check: Callable[[Backbone], None] = lambda _: None
+    is_graph: Callable[[Backbone], bool] = lambda backbone: backbone.has_graph
     network: "Callable[[Backbone], tuple[nn.Module, Pixels | Fitted]]" = no_pytorch
     trained: Callable[[Backbone, dict[str, NDArray[Any]]], Opened] | None = None

@@ -197,7 +197,7 @@ def _from_pictures(
     del model.graph.input[:]
     model.graph.input.append(inputs[0])
     model.ir_version = max(model.ir_version, 8)
-    network = _prefixed(model)
+    network = prefixed(model, "network/")
     before = parser.parse_model(
         BEFORE.format(ir_version=network.ir_version, opset=OPSET, side=side)
     )
@@ -254,17 +254,20 @@ def _stop_if_other_input(
         )
 
 
-def _prefixed(model: "onnx.ModelProto") -> "onnx.ModelProto":
-    """The graph with `network/` before every name, also inside of branches."""
+def prefixed(model: "onnx.ModelProto", prefix: str) -> "onnx.ModelProto":
+    """The graph with a prefix before every name, also inside of branches, without known shapes.
+
+    `onnx.compose.add_prefix` leaves names of the outer graph as they are inside a branch.
+    """
     import onnx
 
     def rename(graph: "onnx.GraphProto") -> None:
         del graph.value_info[:]
         for told in (*graph.input, *graph.output, *graph.initializer):
-            told.name = f"network/{told.name}"
+            told.name = prefix + told.name
         for node in graph.node:
             for names in (node.input, node.output):
-                names[:] = [f"network/{name}" if name else "" for name in names]
+                names[:] = [prefix + name if name else "" for name in names]
             for attribute in node.attribute:
                 for inner in _inside(attribute):
                     rename(inner)

@@ -172,4 +172,11 @@ def wrong(backbone: Backbone, words: str) -> ParamsError:
     return ParamsError(f"{asked_by(backbone)} {words}")
 
 
-FAMILY = Family(opened, licence=lambda _: UNKNOWN, content=content, check=check, network=in_pytorch)
+FAMILY = Family(
+    opened,
+    licence=lambda _: UNKNOWN,
+    content=content,
+    check=check,
+    is_graph=lambda backbone: opened(backbone) is not None,
+    network=in_pytorch,
+)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import compose, helper, numpy_helper, parser
 
+from ..backbones.onnx_file import prefixed
 from ..heads.head import Head
 from ..kinds import IR_VERSION, OPSET
 from ..tasks import TASKS, UNNAMED
@@ -99,7 +100,7 @@ def whole(
     Args:
         networks: of each backbone that is joined, the graph from an example to its input, as
             `Kind.graph` makes it, and that from its input to `features` and perhaps `maps`, as
-            `exports.write` leaves it.
+            `exports.exported` leaves it.
         head: as it was trained.
         power: that its features were raised to.
         temperature: by which its logits are divided; numbers are not.
@@ -117,7 +118,7 @@ def whole(
         network = compose.add_prefix(_at_versions(backbone), prefix)
         del network.metadata_props[:]  # they differ between networks, and say nothing of the whole
         if number > 1:
-            before = _prefixed(before, prefix)
+            before = prefixed(before, prefix)
         given = before.graph.output[0].name
         one = compose.merge_models(before, network, [(given, network.graph.input[0].name)])
         found = f"{prefix}features"
@@ -168,28 +169,6 @@ def answer_graph(
     tensors = {name: tensor for name, tensor in vars(head).items() if tensor is not None}
     model.graph.initializer.extend(numpy_helper.from_array(t, name) for name, t in tensors.items())
     return model
-
-
-def _prefixed(model: onnx.ModelProto, prefix: str) -> onnx.ModelProto:
-    """The graph with a prefix before every name.
-
-    `compose.add_prefix` leaves names of the outer graph as they are inside the branches of an `If`.
-    """
-
-    def rename(graph: onnx.GraphProto) -> None:
-        for told in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-            told.name = prefix + told.name
-        for node in graph.node:
-            for names in (node.input, node.output):
-                names[:] = [prefix + name if name else "" for name in names]
-            for attribute in node.attribute:
-                if attribute.type == onnx.AttributeProto.GRAPH:
-                    rename(attribute.g)
-
-    renamed = onnx.ModelProto()
-    renamed.CopyFrom(model)
-    rename(renamed.graph)
-    return renamed
 
 
 def _join(sizes: list[int]) -> onnx.ModelProto:

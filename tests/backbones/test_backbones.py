@@ -43,7 +43,7 @@ def test_the_weights_are_real(name: str) -> None:
 def test_the_backbone_is_the_same_network_without_its_classifier() -> None:
     named = Backbone.parse("efficientnet_lite0")
     network, preprocessing = lite.classifier(named), lite.PREPROCESSING[named.name]
-    backbone = catalogue.load(Backbone.parse(named))
+    backbone = catalogue.load(named)
     picture = seen_by("coffee", preprocessing)
     assert preprocessing == Preprocessing(256, 224, "bicubic", (0.5,) * 3, (0.5,) * 3)
     with torch.inference_mode():
@@ -182,7 +182,7 @@ def test_how_timm_prepares_pictures_is_taken_from_its_configuration(name: str, f
 
 def test_the_fingerprint_changes_with_the_weights_alone() -> None:
     untrained = Backbone.parse("efficientnet_lite0", "random")
-    first, again = (catalogue.load(Backbone.parse(untrained)) for _ in range(2))
+    first, again = (catalogue.load(untrained) for _ in range(2))
     real = catalogue.load(Backbone.parse("efficientnet_lite0"))
     assert first.fingerprint == again.fingerprint
     assert first.fingerprint != real.fingerprint

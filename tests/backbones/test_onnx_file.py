@@ -75,7 +75,7 @@ def test_pictures_are_scaled_and_the_graph_gives_features(text: str, maps: bool)
     exported = onnx.load(exports.exported(Backbone.parse(NAME, "pretrained")))
     outputs = [one.name for one in exported.graph.output]
     assert outputs == (["features", "maps"] if maps else ["features"])
-    assert not exports.has_pytorch_form(Backbone.parse(NAME))
+    assert Backbone.parse(NAME).has_graph
     assert exports.licence(Backbone.parse(NAME)) == "not stated"
 
 

@@ -16,6 +16,7 @@ from ...core.errors import DeviceError, ParamsError
 from ...core.params import ExtractParams
 from ...kinds import Kind
 from .. import exports
+from ..families import FAMILIES
 from .engine import Encoder, Engine
 
 __all__ = ["Encoder", "Engine", "is_ready", "open_encoder", "open_engine", "stop_without_cuda"]
@@ -66,24 +67,43 @@ def _opened(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engine:
     runs_it = _runs_it(backbone, settings)
     if settings.device == "cuda":
         stop_without_cuda("extract.device")
-    if runs_it == "torch":
-        return _in_pytorch(backbone, settings, kind)
+    if runs_it != "torch":
+        return _on_export(backbone, settings, kind, runs_it)
+    return _in_pytorch(backbone, settings, kind)
+
+
+def _on_export(backbone: Backbone, settings: ExtractParams, kind: Kind, runs_it: str) -> Engine:
+    """ONNX Runtime or OpenVINO on the export; a damaged one is exported again, once.
+
+    ONNX Runtime opens it in any case, so that what OpenVINO refuses is not damaged.
+    """
+    from .on_onnxruntime import on_export
+
     if settings.engine == settings.device == "auto" and _sees_gpu() and packages.missing("torch"):
         print(
             "extract: a GPU is there, but not PyTorch, which would run on it; to use it"
             f" {packages.how_to_install('torch')}",
             flush=True,
         )
-    # Makes a damaged export anew, so that what OpenVINO refuses is not damaged.
-    file, engine = _sound(backbone, kind)
-    if runs_it == "openvino":
-        asked = settings.engine == "openvino"
-        why = "engine openvino" if asked else f"precision {settings.precision} on the CPU"
-        packages.need("openvino", f"extract.{why}")
-        from .on_openvino import on_openvino
+    engine, again = None, False
+    while engine is None:
+        file = exports.exported(backbone)
+        try:
+            engine = on_export(file, kind)
+        except Exception as error:  # ONNX Runtime has a class for each way a file can be damaged
+            if again:
+                raise
+            print(f"extract: {file} is damaged ({type(error).__name__}) and is exported again")
+            file.unlink()
+            again = True
+    if runs_it == "onnxruntime":
+        return engine
+    asked = settings.engine == "openvino"
+    why = "engine openvino" if asked else f"precision {settings.precision} on the CPU"
+    packages.need("openvino", f"extract.{why}")
+    from .on_openvino import on_openvino
 
-        return on_openvino(file, engine, settings)
-    return engine
+    return on_openvino(file, engine, settings)
 
 
 def _in_pytorch(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engine:
@@ -101,20 +121,6 @@ def _in_pytorch(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engi
         network = replace(network, fingerprint=exports.fingerprint(file))
     on_gpu = settings.device != "cpu" and _has_cuda()
     return (on_cuda if on_gpu else on_cpu)(network, settings, kind)
-
-
-def _sound(backbone: Backbone, kind: Kind) -> tuple[Path, Engine]:
-    """The backbone's export, and ONNX Runtime on it; a damaged one is exported again, once."""
-    from .on_onnxruntime import on_export
-
-    file = exports.exported(backbone)
-    try:
-        return file, on_export(file, kind)
-    except Exception as error:  # ONNX Runtime has a class for each way a file can be damaged
-        print(f"extract: {file} is damaged ({type(error).__name__}) and is exported again")
-        file.unlink()
-        file = exports.exported(backbone)
-        return file, on_export(file, kind)
 
 
 def is_ready(settings: ExtractParams) -> bool:
@@ -137,7 +143,8 @@ def _runs_it(backbone: Backbone, settings: ExtractParams) -> str:
         return settings.engine
     if settings.device == "cuda":
         return "torch"
-    if settings.device == "auto" and _has_cuda() and exports.has_pytorch_form(backbone):
+    is_graph = FAMILIES[backbone.family].is_graph
+    if settings.device == "auto" and _has_cuda() and not is_graph(backbone):
         return "torch"
     return "onnxruntime" if settings.precision == "float32" else "openvino"
 

@@ -14,7 +14,7 @@ from .processor import arithmetic, computes_with_integers
 
 
 def on_export(file: Path, kind: Kind) -> Engine:
-    """ONNX Runtime on a backbone as `exports.write` leaves it.
+    """ONNX Runtime on a network as `exports.exported` leaves it.
 
     On one thread a call: the callers' threads share the cores without waiting.
     """
