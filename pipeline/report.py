@@ -4,8 +4,6 @@ The page needs nothing but itself. It is a function of the stage's inputs but fo
 DVC cannot watch: the commit that the run is compared with, which the page names.
 """
 
-from types import ModuleType
-
 import jinja2
 
 from . import kinds
@@ -29,7 +27,7 @@ from .core.paths import (
 from .evaluation.intervals import doubts, grouped
 from .evaluation.slices import worst
 from .heads.hyperparameters import used
-from .pages import classification, multilabel, regression, tables
+from .pages import of_task, tables
 from .pages.comparison import since_last_commit
 from .pages.embed import Thumbnails, contact_sheet
 from .pages.mistakes import HEAT, NEAR, Mistake, Near, Reasons, cards
@@ -37,13 +35,7 @@ from .serving.classifier import Classifier
 from .serving.description import Bundle
 from .tables.figures import read_figures
 from .tables.manifest import groups, kind_in, read_manifest, task_in
-
-# What a page shows of each task beside what all have.
-PARTS: dict[str, ModuleType] = {
-    "classification": classification,
-    "multilabel": multilabel,
-    "regression": regression,
-}
+from .tasks import TASKS
 
 
 def report() -> None:
@@ -60,18 +52,19 @@ def report() -> None:
     hidden = settings.report.examples == "hidden"
     shown = Thumbnails(manifest, kind, hidden)
     head, _ = bundle.head.trained_with()
-    task, sliced, few = task_in(MANIFEST), tables.table(SLICES), checked["few_examples"]
-    part = PARTS[task]
-    mistakes = part.mistakes(predictions)
+    task, sliced, few = TASKS[task_in(MANIFEST)], tables.table(SLICES), checked["few_examples"]
+    page = of_task(task.name)
+    mistakes = page.mistakes(predictions)
 
+    folders = [jinja2.PackageLoader(__package__ or "pipeline", room) for room in ("pages", "tasks")]
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__ or "pipeline", "pages"),
+        loader=jinja2.ChoiceLoader(folders),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("report.html").render(
+    text = environment.get_template("report.html").render(
         noun=kind.noun,
         hidden=hidden,
         evidence="" if hidden else kind.evidence,
@@ -89,14 +82,14 @@ def report() -> None:
         refused_file=REFUSED,
         backbone=bundle.backbone,
         head=", ".join(f"{name} {value}" for name, value in sorted(used(head).items())),
-        headline=tables.headline(metrics["test"], metrics["interval"], repeats),
+        headline=tables.headline(metrics["test"], metrics["interval"], repeats, task.measure),
         repeats=tables.rows(repeats),
         slices=tables.of_slice(sliced),
         slice_measure=tables.slice_measure(sliced).replace("_", " "),
         worst_slice=worst(sliced),
         sets=tables.of_set(tables.table(SETS)),
         commit=since_last_commit(metrics, parameters(settings)),
-        checks=tables.check_lines(checked, part.UNIT, numbers=task == "regression"),
+        checks=tables.check_lines(checked, task),
         by_place=tables.by_place(checked["drift"]),
         duplicates=tables.duplicates(checked["near_duplicates"], shown),
         label_issues=tables.label_issues(checked["label_issues"], shown),
@@ -107,12 +100,12 @@ def report() -> None:
         contact_sheet=None if hidden else contact_sheet(CONTACT_SHEET),
         made_of=made_of(bundle),
         task=task,
-        unit=part.UNIT,
+        learned=task.counted(len(classes)),
         mistakes=cards(mistakes, reasons(mistakes, shown), shown),
-        **part.parts(predictions, classes),
+        **page.parts(predictions, classes),
     )
-    REPORT.write_text(page, encoding="utf-8")
-    print(f"report: {REPORT}, {len(page.encode()) / 1e6:.1f} MB, opens in any browser")
+    REPORT.write_text(text, encoding="utf-8")
+    print(f"report: {REPORT}, {len(text.encode()) / 1e6:.1f} MB, opens in any browser")
 
 
 def reasons(mistakes: list[Mistake], shown: Thumbnails) -> list[Reasons]:
@@ -135,7 +128,7 @@ def made_of(bundle: Bundle) -> dict[str, str]:
         "manifest": bundle.data.manifest[:12],
         "backbone": bundle.backbone.fingerprint[:12],
         "licence of its weights": bundle.backbone.licence,
-        **({} if bundle.head.task == "regression" else {"temperature": temperature}),
+        **({"temperature": temperature} if TASKS[bundle.head.task].probabilities else {}),
         **bundle.libraries,
     }
 

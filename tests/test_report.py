@@ -29,12 +29,15 @@ from pipeline.core.paths import (
     REPORT,
     SLICES,
 )
+from pipeline.evaluation import SHARE, measure
 from pipeline.evaluation.slices import slice_table
-from pipeline.pages import charts, classification, tables
+from pipeline.pages import charts, tables
 from pipeline.pages.comparison import differences, since_last_commit
 from pipeline.pages.mistakes import NEAR
-from pipeline.pages.tables import FOUND, MOST_DRAWN, WITHOUT_PERCENT, check_lines, confusion
+from pipeline.pages.tables import FOUND, MOST_DRAWN, check_lines, confusion
 from pipeline.tables.manifest import write_manifest
+from pipeline.tasks import TASKS
+from pipeline.tasks.classification import page as page_of_classes
 from tests.conftest import SMALL, Project
 
 
@@ -70,7 +73,7 @@ def test_the_figures_are_those_of_the_metrics(finished: Path) -> None:
         if name == "pictures":
             assert f"Measured on {value} test pictures, which no choice inside this run" in page
             assert "If a gate takes or keeps the models of" in page
-        elif name in WITHOUT_PERCENT:
+        elif measure(name) != SHARE:
             assert f"<b>{value:.3f}</b>" in page
         else:
             assert f"<b>{100 * value:.1f} %</b>" in page
@@ -140,7 +143,7 @@ def test_each_check_has_its_line(finished: Path) -> None:
         clean[name] = clean[name].head(0)
     drift = {"split": ["val", "test"], "p_value": [np.nan, 0.001], "drifted": [False, True]}
     drift |= {"origin": ["given", "given"]}
-    of_classes = {"one": "class", "many": "classes"}
+    of_classes = TASKS["classification"]
     lines = check_lines(clean | {"drift": pd.DataFrame(drift)}, of_classes)
     assert [line["found"] for line in lines] == [False, False, False, False, True]
     assert "was not looked for" in lines[3]["words"]
@@ -265,7 +268,7 @@ def test_names_from_data_are_letters_and_nothing_else(
     draw_picture: Callable[..., Image.Image],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(classification, "SHOWN", 2)  # mistakes, whose heat maps take a while
+    monkeypatch.setattr(page_of_classes, "SHOWN", 2)  # mistakes, whose heat maps take a while
     project.set(**SMALL)
     names = ("<script>$x^$", '"><img src=x onerror=alert(1)>', "7", "NA")
     project.set(**{"ingest.source": "folder", "ingest.path": "data/raw/named"})

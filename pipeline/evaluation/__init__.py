@@ -5,16 +5,15 @@ imported when it is asked for, and in it what draws and writes tables, so that a
 more than it needs.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from ..tasks import part
+from ..tasks import TASKS, Measure, part
 
 if TYPE_CHECKING:  # slow to import
     import pandas as pd
@@ -27,38 +26,18 @@ if TYPE_CHECKING:  # slow to import
 Array = npt.NDArray[np.float64]
 
 
-class Measure(NamedTuple):
-    """What a measure means: whether less of it is better, its ends, and whether it has a unit.
-
-    A measure with a unit is in the targets' own, and is rounded to digits rather than decimals.
-    """
-
-    lower_is_better: bool = False
-    least: float = 0.0
-    most: float = 1.0
-    has_unit: bool = False
-
-
 SHARE = Measure()
-# Those that are not a share of which more is better.
-MEASURES = {
-    "loss": Measure(lower_is_better=True, most=math.inf),
-    "calibration_error": Measure(lower_is_better=True),
-    "mae": Measure(lower_is_better=True, most=math.inf, has_unit=True),
-    "rmse": Measure(lower_is_better=True, most=math.inf, has_unit=True),
-    "r2": Measure(least=-math.inf),
-}
-SPELT = {"mae": "MAE", "rmse": "RMSE", "r2": "R²"}
+MEASURES = {name: means for task in TASKS.values() for name, means in task.measures.items()}
 
 
 def measure(name: str) -> Measure:
-    """What the measure of that name means."""
+    """What the measure of that name means; a share of which more is better if no task says."""
     return MEASURES.get(name, SHARE)
 
 
 def spelt(name: str) -> str:
     """A measure's name, for people."""
-    return SPELT.get(name) or name.replace("_", " ").replace("f1", "F1")
+    return measure(name).words or name.replace("_", " ").replace("f1", "F1")
 
 
 def figure(name: str, value: float) -> str:

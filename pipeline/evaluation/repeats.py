@@ -22,8 +22,8 @@ from ..heads.trained import Schedule
 from ..tables.draw import draw
 from ..tables.features import Split
 from ..tables.manifest import group_keys
-from ..tasks import TASKS
-from . import SHARE, Measure, Measuring, measure, measuring
+from ..tasks import TASKS, Measure
+from . import SHARE, Measuring, measure, measuring
 from .metrics import whole
 from .tables import OF_REPEATS
 

@@ -7,9 +7,10 @@ import pandas as pd
 from markupsafe import Markup
 
 from ..core.errors import DataError
-from ..evaluation import measure, spelt
+from ..evaluation import SHARE, measure, spelt
 from ..tables import cells
 from ..tables.manifest import DRAWN, GIVEN, PLACE
+from ..tasks import Task
 from . import charts
 from .embed import Row, Thumbnails
 
@@ -17,9 +18,6 @@ SHOWN = 12  # label issues and pairs that are shown on the page
 MOST_DRAWN = 40  # classes; a larger matrix is no longer legible on a page
 DRAWN_OF_MANY = 24  # the most confused classes, in the matrix where there are more than that
 MOST_ROWS = 20  # of the tables of confused classes, of heads and, where they are many, of classes
-WITHOUT_PERCENT = ("loss", "calibration_error", "mae", "rmse", "r2")
-# What tells most of each task stands first.
-FIRST = ("accuracy", "mean_average_precision", "r2")
 # Columns of classes, and of slices
 NAMES = (
     "class", "label", "predicted", "unknown", "other_label", "suggested", "column", "value",
@@ -28,7 +26,7 @@ FOUND = ("near_duplicates", "label_issues", "few_examples", "drift")
 
 
 def headline(
-    test: dict[str, float], ends: dict[str, dict[str, float]], repeats: pd.DataFrame
+    test: dict[str, float], ends: dict[str, dict[str, float]], repeats: pd.DataFrame, first: str
 ) -> list[Row]:
     """Name, value and interval of each measure on the test examples, the task's own first.
 
@@ -38,6 +36,7 @@ def headline(
         test: the values, by measure.
         ends: the `low` and `high` end of each interval, by measure.
         repeats: as `evaluate` writes them.
+        first: the measure that stands first.
     """
     again = {
         row.measure: {
@@ -47,7 +46,7 @@ def headline(
         }
         for row in repeats.itertuples()
     }
-    order = sorted(ends, key=lambda name: name not in FIRST)
+    order = sorted(ends, key=lambda name: name != first)
     return [
         {
             "name": spelt(name),
@@ -63,7 +62,7 @@ def headline(
 def _figure(name: str, value: float) -> str:
     if measure(name).has_unit:
         return f"{value:.4g}"
-    return f"{value:.3f}" if name in WITHOUT_PERCENT else f"{100 * value:.1f} %"
+    return f"{100 * value:.1f} %" if measure(name) == SHARE else f"{value:.3f}"
 
 
 def confused(predictions: pd.DataFrame, classes: int) -> list[Row]:
@@ -170,18 +169,15 @@ def heads(table: pd.DataFrame) -> list[Row]:
     return rows(table.dropna(axis="columns", how="all").head(MOST_ROWS).fillna(""))
 
 
-def check_lines(
-    found: dict[str, pd.DataFrame], unit: dict[str, str], numbers: bool = False
-) -> list[Row]:
+def check_lines(found: dict[str, pd.DataFrame], task: Task) -> list[Row]:
     """What each check of `reports/checks/` found, in a sentence.
 
     Args:
         found: the tables, by name.
-        unit: what a class is called, as `one` and `many`.
-        numbers: whether these are learned, and no labels.
+        task: of the project.
     """
     pairs, issues, few, _ = (len(found[name]) for name in FOUND)
-    what, one, many = "target" if numbers else "label", unit["one"], unit["many"]
+    what, one, many = task.truth, task.noun, task.nouns
     lines = [
         (
             pairs,
@@ -190,9 +186,8 @@ def check_lines(
         ),
         (issues, f"No {what} looks wrong.", f"{what.capitalize()}s that look wrong: {issues}."),
     ]
-    if not numbers:
-        none = f"No {one} has few training examples."
-        lines.append((few, none, f"{many.capitalize()} with few training examples: {few}."))
+    none = f"No {one} has few training examples."
+    lines.append((few, none, f"{many.capitalize()} with few training examples: {few}."))
     drawn = found["drift"]["split"][found["drift"]["origin"] == DRAWN]
     if len(drawn):
         splits = " and ".join(drawn)

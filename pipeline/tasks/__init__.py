@@ -15,9 +15,9 @@ such a module may import the rooms that ask.
 import importlib
 from typing import Any
 
-from .record import SEPARATOR, Task
+from .record import SEPARATOR, Measure, Task
 
-__all__ = ["SEPARATOR", "TASKS", "UNNAMED", "Task", "noted", "part"]
+__all__ = ["SEPARATOR", "TASKS", "UNNAMED", "Measure", "Task", "noted", "part"]
 
 # The name of a task in params.yaml is that of its folder beside this file.
 NAMES = (

@@ -1,9 +1,29 @@
 """What a task is, in plain values."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 SEPARATOR = "|"  # between the labels of an example
+
+
+class Measure(NamedTuple):
+    """What a measure means: whether less of it is better, its ends, and whether it has a unit.
+
+    A measure with a unit is in the targets' own, and is rounded to digits rather than decimals.
+    `words` are its name for people, if that is not the one that tables have.
+    """
+
+    lower_is_better: bool = False
+    least: float = 0.0
+    most: float = 1.0
+    has_unit: bool = False
+    words: str = ""
+
+
+# Of probabilities.
+LOG_LOSS = Measure(lower_is_better=True, most=math.inf)
 
 
 @dataclass(frozen=True)
@@ -27,6 +47,8 @@ class Task:
     answers: tuple[str, ...]
     # By which backbones, heads and models are compared.
     measure: str
+    # What those mean that are not a share of which more is better.
+    measures: Mapping[str, Measure]
     # One that `evaluate` writes for this task and for no other.
     only: str
     # What promises a coverage (conformal prediction): sets of classes, or intervals of numbers.

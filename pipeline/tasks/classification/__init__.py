@@ -1,6 +1,6 @@
 """One label of each example, a class."""
 
-from ..record import Task
+from ..record import LOG_LOSS, Measure, Task
 
 TASK = Task(
     name="classification",
@@ -11,6 +11,7 @@ TASK = Task(
     losses=("softmax",),
     answers=("label", "probability", "labels", "probabilities"),
     measure="accuracy",
+    measures={"loss": LOG_LOSS, "calibration_error": Measure(lower_is_better=True)},
     only="accuracy",
     conformal="sets",
     lacks=frozenset({"ingest.targets", "train.loss"}),

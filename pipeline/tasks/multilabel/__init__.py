@@ -1,6 +1,6 @@
 """Several labels of each example, or none; some may be unknown."""
 
-from ..record import Task
+from ..record import LOG_LOSS, Task
 
 TASK = Task(
     name="multilabel",
@@ -11,6 +11,7 @@ TASK = Task(
     losses=("binary",),
     answers=("labels", "probabilities"),
     measure="mean_average_precision",
+    measures={"loss": LOG_LOSS},
     only="exact_match",
     conformal=None,
     lacks=frozenset({"adapt.run", "federated", "train.loss"}),

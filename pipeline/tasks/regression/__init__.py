@@ -1,6 +1,8 @@
 """Numbers of each example, its targets."""
 
-from ..record import Task
+import math
+
+from ..record import Measure, Task
 
 TASK = Task(
     name="regression",
@@ -11,6 +13,11 @@ TASK = Task(
     losses=("squared", "huber"),
     answers=("numbers",),
     measure="r2",
+    measures={
+        "mae": Measure(lower_is_better=True, most=math.inf, has_unit=True, words="MAE"),
+        "rmse": Measure(lower_is_better=True, most=math.inf, has_unit=True, words="RMSE"),
+        "r2": Measure(least=-math.inf, words="R²"),
+    },
     only="mae",
     conformal="intervals",
     probe="ridge",

@@ -1,0 +1,52 @@
+"""What the report shows of answers with one label."""
+
+import pandas as pd
+
+from ...core.paths import CLASSES, PLOTS
+from ...pages import charts, tables
+from ...pages.embed import Row
+from ...pages.mistakes import SHOWN, Mistake
+
+
+class Classes:
+    """Answers what `Page` asks."""
+
+    def mistakes(self, predictions: pd.DataFrame) -> list[Mistake]:
+        """The wrong answers of the highest probability."""
+        wrong = predictions[~predictions["correct"]].sort_values(
+            ["probability", "path"], ascending=[False, True]
+        )
+        return [
+            Mistake(
+                row.path,
+                {
+                    "label": row.label,
+                    "predicted": row.predicted,
+                    "probability": f"{row.probability:.3f}",
+                },
+                heat_of=row.predicted,
+            )
+            for row in wrong.head(SHOWN).itertuples()
+        ]
+
+    def parts(self, predictions: pd.DataFrame, classes: list[str]) -> Row:
+        """What `page.html` is filled with.
+
+        Args:
+            predictions: as `evaluate` writes them.
+            classes: by name.
+        """
+        in_matrix = tables.in_matrix(predictions, classes)
+        return {
+            "widest": max(34, 6 + 1.4 * len(in_matrix)),
+            "in_matrix": len(in_matrix),
+            "confusion": tables.confusion(predictions, in_matrix),
+            "confused": tables.confused(predictions, len(classes)),
+            "of_class": tables.of_class(tables.table(CLASSES)),
+            "reliability": tables.drawing(
+                charts.reliability(tables.table(PLOTS / "reliability.csv"))
+            ),
+        }
+
+
+PART = Classes()

@@ -1,0 +1,101 @@
+"""What the report shows of answers with several labels."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from ...core.paths import CLASSES, PLOTS
+from ...pages import charts, tables
+from ...pages.embed import Row
+from ...pages.mistakes import SHOWN, Mistake
+from ..record import SEPARATOR
+
+MOST_IN_CHART = 30  # labels
+
+
+class Labels:
+    """Answers what `Page` asks."""
+
+    def mistakes(self, predictions: pd.DataFrame) -> list[Mistake]:
+        """The labels that were wrongly said or wrongly left out, the surest first.
+
+        How sure an answer is, is how far its probability is from the label's threshold, as a share
+        of how far it can be.
+        """
+        measured = tables.table(CLASSES)
+        thresholds = dict(zip(measured["class"], measured["threshold"], strict=True))
+        found = []
+        for row in predictions.to_dict("records"):
+            has, said = (
+                set(filter(None, str(row[n]).split(SEPARATOR))) for n in ("label", "predicted")
+            )
+            unknown = set(filter(None, str(row.get("unknown", "")).split(SEPARATOR)))
+            probabilities = of_labels(row)
+            for label in sorted((has ^ said) - unknown):
+                probability, least = probabilities.get(label), thresholds.get(label, 0.5)
+                if probability is None:
+                    continue
+                room = 1 - least if label in said else least
+                sure = abs(probability - least) / max(room, 1e-9)
+                found.append((-sure, row["path"], label, label in said, probability))
+        return [
+            Mistake(
+                path,
+                {"label": label, "said": was_said, "probability": f"{probability:.3f}"},
+                heat_of=label if was_said else None,
+            )
+            for _, path, label, was_said, probability in sorted(found)[:SHOWN]
+        ]
+
+    def parts(self, predictions: pd.DataFrame, labels: list[str]) -> Row:
+        """What `page.html` is filled with.
+
+        Args:
+            predictions: as `evaluate` writes them.
+            labels: by name.
+        """
+        measured = tables.table(CLASSES)
+        reliability = PLOTS / "reliability.csv"
+        return {
+            "widest": 34,
+            "of_label": of_label(measured),
+            "precisions": tables.drawing(
+                charts.dots(
+                    measured.sort_values(["average_precision", "class"]).head(MOST_IN_CHART),
+                    "average_precision",
+                    "average precision",
+                )
+            ),
+            "reliability": tables.drawing(charts.reliability(tables.table(reliability))),
+        }
+
+
+def of_label(measured: pd.DataFrame) -> list[Row]:
+    """The table of labels, its shares in per cent; of many those of the lowest precision."""
+    if len(measured) > tables.MOST_DRAWN:
+        measured = measured.sort_values(["average_precision", "class"]).head(tables.MOST_ROWS)
+    shown = measured.astype(object)
+    for name in measured.columns:
+        if name == "threshold":
+            shown[name] = measured[name].map("{:.2f}".format, na_action="ignore")
+        elif name not in ("class", "pictures", "unknown", "predicted"):
+            shown[name] = measured[name].map(lambda share: f"{100 * share:.0f} %", "ignore")
+    return tables.rows(shown.fillna("–"))
+
+
+def of_labels(row: Mapping[str, Any]) -> dict[str, float]:
+    """The probabilities that a row of the predictions tells, by label."""
+    found = {
+        name[2:-1]: float(value)
+        for name, value in row.items()
+        if name.startswith("p(") and name.endswith(")")
+    }
+    for name, value in row.items():
+        if place := re.fullmatch(r"class_(\d+)", name):
+            found[str(value)] = float(row[f"probability_{place[1]}"])
+    return found
+
+
+PART = Labels()

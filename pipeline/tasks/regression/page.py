@@ -1,0 +1,69 @@
+"""What the report shows of answers that are numbers."""
+
+import pandas as pd
+
+from ...core.paths import CLASSES, PLOTS
+from ...pages import charts, tables
+from ...pages.embed import Row
+from ...pages.mistakes import SHOWN, Mistake
+
+MOST_CHARTS = 6  # numbers that have one each
+
+
+class Numbers:
+    """Answers what `Page` asks."""
+
+    def mistakes(self, _: pd.DataFrame) -> list[Mistake]:
+        """The largest errors, each in units of its number's standard deviation."""
+        found = residuals()
+        spread = found.groupby("name")["target"].transform("std").fillna(1).clip(lower=1e-12)
+        far = found.assign(far=(found["residual"].abs() / spread))
+        far = far.sort_values(["far", "path", "name"], ascending=[False, True, True])
+        return [
+            Mistake(
+                row.path,
+                {
+                    "name": row.name,
+                    "target": f"{row.target:.4g}",
+                    "predicted": f"{row.predicted:.4g}",
+                },
+            )
+            for row in far.head(SHOWN).itertuples()
+        ]
+
+    def parts(self, predictions: pd.DataFrame, names: list[str]) -> Row:
+        """What `page.html` is filled with.
+
+        Args:
+            predictions: as `evaluate` writes them.
+            names: of the numbers.
+        """
+        measured = residuals()
+        return {
+            "widest": 34,
+            "several": len(names) > 1,
+            "of_number": of_number(tables.table(CLASSES)),
+            "charts": [
+                tables.drawing(charts.against(measured[measured["name"] == name], name))
+                for name in names[:MOST_CHARTS]
+            ],
+            "reliability": None,
+        }
+
+
+def residuals() -> pd.DataFrame:
+    """The residuals, as `evaluate` writes them."""
+    found = tables.table(PLOTS / "residuals.csv")
+    # In other tables what was predicted is a class, and stays a text.
+    return found.assign(predicted=found["predicted"].astype(float))
+
+
+def of_number(measured: pd.DataFrame) -> list[Row]:
+    """The table of numbers, to four digits."""
+    shown = measured.astype(object)
+    for name in measured.columns.difference(["class", "pictures"]):
+        shown[name] = measured[name].map("{:.4g}".format, na_action="ignore")
+    return tables.rows(shown.fillna("–"))
+
+
+PART = Numbers()
