@@ -27,7 +27,7 @@ from pipeline.core.backbone import Backbone
 from pipeline.core.paths import MANIFEST, PLAN
 from pipeline.kinds.vector.parse import npy
 from pipeline.runners.wanted import every_view
-from pipeline.serving import predict, usual
+from pipeline.serving import novelty, predict
 from pipeline.serving.classifier import Classifier
 from pipeline.tables.manifest import read_manifest
 
@@ -207,13 +207,13 @@ def bundles(scratch: Path, name: str, made: Project) -> tuple[Classifier, Classi
     own = made.folder / "bundle"
     about = json.loads((own / "bundle.json").read_text())
     features = load_file(own / "neighbours.safetensors")["features"]
-    missing = usual.MOST - len(features)
+    missing = novelty.MOST - len(features)
     if missing > 0:
         random = np.random.default_rng(0).standard_normal((missing, features.shape[1]))
         random /= np.linalg.norm(random, axis=1, keepdims=True)
         features = np.concatenate([features, random.astype(np.float16)])
         save_file({"features": features}, own / "neighbours.safetensors")
-        about["usual"]["examples"] = usual.MOST
+        about["usual"]["examples"] = novelty.MOST
     # A set has to be found even where the promise would be too much for so few examples.
     raps = {"coverage": 0.9, "quantile": 0.5, "lambda": 0.1, "k_reg": 1}
     about["sets"] = about.get("sets", raps)
@@ -267,7 +267,7 @@ def measure_parts(scratch: Path, hymenoptera: Path, rounds: int = 20) -> str:
         row_of_costs("vectors", bundles(scratch, "vectors", vectors), of_vectors, rounds),
     ]
     columns = "bundle of | before, µs an answer | with both | more | ratio"
-    return PAGE.format(rows=table(columns, rows), rounds=rounds, most=usual.MOST)
+    return PAGE.format(rows=table(columns, rows), rounds=rounds, most=novelty.MOST)
 
 
 PAGE = """# What 'none of these' and sets cost

@@ -31,7 +31,7 @@ from pipeline.heads.hyperparameters import every_combination
 from pipeline.heads.losses import loss_for
 from pipeline.heads.sets import LabelSets, PredictionSets, before, sizes
 from pipeline.heads.trained import Schedule, order
-from pipeline.serving import usual
+from pipeline.serving import novelty
 from pipeline.serving.explain import directions, neighbours
 from pipeline.tables import targets
 from pipeline.tables.features import Split, read_splits, view_0
@@ -614,15 +614,15 @@ def distances(features: Any, bank: Any, k: int) -> Doubles:
     return np.sqrt(np.maximum(2 - 2 * cosines[:, -1].astype(np.float64), 0))
 
 
-def banked(train: Split, most: int = usual.MOST) -> Any:
+def banked(train: Split, most: int = novelty.MOST) -> Any:
     """The directions of training examples, as the bundle has them."""
-    order = usual.bank_first([str(label) for label in train.labels])
+    order = novelty.bank_first([str(label) for label in train.labels])
     return directions(train.features[order][:most]).astype(np.float16).astype(np.float32)
 
 
 def means(train: Split) -> Any:
     """The classes' means, as a bundle without training examples has them."""
-    found = usual.class_means(directions(train.features), train.labels, train.labels.max() + 1)
+    found = novelty.class_means(directions(train.features), train.labels, train.labels.max() + 1)
     return found.astype(np.float16).astype(np.float32)
 
 
@@ -664,14 +664,14 @@ def judged(
     train, val, test = divided(data, seed)
     made = trained(data, train, val)
     bank = banked(train)
-    novelty = usual.of_examples(bank, train.digests.tolist(), val.features)
-    assert novelty.threshold is not None
+    limit = novelty.of_examples(bank, train.digests.tolist(), val.features)
+    assert limit.threshold is not None
     known, strange = (
         figures(made.head, made.temperature, bank, means(train), features)
         for features in (test.features, others)
     )
     of_nearest = [
-        distances(some, bank, usual.K) > novelty.threshold for some in (test.features, others)
+        distances(some, bank, novelty.K) > limit.threshold for some in (test.features, others)
     ]
     found = {name: auroc(known[name], strange[name]) for name in known}
     return found, float(of_nearest[0].mean()), float(of_nearest[1].mean())
@@ -708,7 +708,7 @@ def near(sets: dict[str, Data], draws: int) -> list[list[Any]]:
         }
         every = [one for found in of_class.values() for one in found]
         nearest = {
-            label: float(np.mean([one[0][f"k = {usual.K}"] for one in found]))
+            label: float(np.mean([one[0][f"k = {novelty.K}"] for one in found]))
             for label, found in of_class.items()
         }
         worst = min(nearest, key=lambda label: nearest[label])
@@ -753,10 +753,10 @@ def kept(sets: dict[str, Data], draws: int) -> list[list[Any]]:
         for seed in range(draws if data.split is None else 1):
             train, val, test = divided(data, seed)
             bank = banked(train)
-            novelty = usual.of_examples(bank, train.digests.tolist(), val.features)
-            few = usual.of_examples(bank, train.digests.tolist(), val.features[:0])
-            limits = [one.threshold for one in (novelty, few) if one.threshold is not None]
-            seen = distances(test.features, bank, usual.K)
+            limit = novelty.of_examples(bank, train.digests.tolist(), val.features)
+            few = novelty.of_examples(bank, train.digests.tolist(), val.features[:0])
+            limits = [one.threshold for one in (limit, few) if one.threshold is not None]
+            seen = distances(test.features, bank, novelty.K)
             found.append([(seen > limit).mean() for limit in limits])
         shares = np.array(found)
         ends = np.quantile(shares[:, 0], [0.05, 0.95])

@@ -151,17 +151,17 @@ class Model:
             except errors.RefusedError as error:
                 return Prediction(example.path, str(error))
             names, task = self._classifier.classes, self._classifier.task
-            usual = answer.distance, answer.unusual
+            novelty = answer.distance, answer.unusual
             if answer.numbers is not None:
                 numbers = zip(names, rooms.rounded(answer.numbers), strict=True)
                 promised = rooms.intervals(answer, names)
                 return Prediction(
-                    example.path, None, {}, task, (), dict(numbers), *usual, (), promised
+                    example.path, None, {}, task, (), dict(numbers), *novelty, (), promised
                 )
             shares = zip(names, map(float, answer.probabilities), strict=True)
             labels = answer.labels if task == "multilabel" else (names[answer.best],)
             return Prediction(
-                example.path, None, dict(shares), task, labels, {}, *usual, answer.likely
+                example.path, None, dict(shares), task, labels, {}, *novelty, answer.likely
             )
 
         return self._each(examples, ask)

@@ -23,7 +23,7 @@ from ..heads import sets
 from ..heads.head import against_thresholds, load_head
 from ..kinds import Shown, named
 from ..tasks import TASKS
-from . import usual
+from . import novelty
 from .description import FILE, Bundle, document
 from .explain import (
     TINY,
@@ -71,7 +71,7 @@ class Answer:
     Of several labels `labels` are those whose probability reaches their threshold, in the order of
     the classes. Of numbers `numbers` [targets] are these, in the target's own units.
 
-    `distance` is that to the training examples, as `usual.py` has it, and `unusual` whether it is
+    `distance` is that to the training examples, as `novelty.py` has it, and `unusual` whether it is
     more than that of examples like them; both are None where the bundle does not know. `likely` are
     classes, the most probable first, that hold the right one as often as the bundle promises, and
     `interval` [targets, 2] does it for numbers. Without a promise they are empty and None.
@@ -134,8 +134,8 @@ class Classifier:
         # No thread until it is needed.
         self._hands = ThreadPoolExecutor(hands or os.cpu_count() or 1)
         dimension = outputs.get("features", [0])[0]
-        novelty = bundle.novelty
-        self._usual = None if novelty is None else usual.read(folder, novelty, dimension)
+        known = bundle.novelty
+        self._detector = None if known is None else novelty.read(folder, known, dimension)
         self._folder = folder
         self._bank: Floats | None = None
         if explains:
@@ -147,9 +147,9 @@ class Classifier:
         return self.has_maps or self.kind.hides
 
     @property
-    def knows_usual(self) -> bool:
-        """Whether answers tell how usual the example is."""
-        return self._usual is not None
+    def detects_novelty(self) -> bool:
+        """Whether answers say how novel the example is."""
+        return self._detector is not None
 
     @property
     def coverage(self) -> float | None:
@@ -221,7 +221,7 @@ class Classifier:
         """
         example = self._read(data)
         maps = heat and self.has_maps and (self.kind.maps_first or not self.kind.hides)
-        with_features = neighbours > 0 or self.knows_usual
+        with_features = neighbours > 0 or self.detects_novelty
         wanted = [self._output] + self._maps * maps + ["features"] * with_features
         got = dict(zip(wanted, self._session.run(wanted, example), strict=True))
         said = got[self._output]
@@ -238,9 +238,9 @@ class Classifier:
             shown = self._by_hiding(data, said, best, side)
         nearest = self._nearest(got["features"], neighbours) if neighbours else ()
         distance = unusual = None
-        if self._usual is not None:
-            distance = self._usual.distance(got["features"])
-            unusual = self._usual.unusual(distance)
+        if self._detector is not None:
+            distance = self._detector.distance(got["features"])
+            unusual = self._detector.unusual(distance)
         promised = self._promised(said)
         if self.task == "regression":
             none = np.empty(0, np.float32)

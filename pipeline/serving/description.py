@@ -10,7 +10,7 @@ from ..core.errors import DataError
 from ..heads.description import HeadDescription
 from ..kinds import FITS, INPUTS, INTERPOLATIONS, Fitted, Input, Pixels, named, takes
 from ..tasks import TASKS, noted
-from .usual import Novelty
+from .novelty import Novelty
 
 FILE = "bundle.json"
 MOST_PIXELS_A_SIDE = 4096  # of what a backbone sees
@@ -19,7 +19,7 @@ SCHEMA = 1  # raised when a reader of older bundles would read a newer one wrong
 SCHEMA_OF_JOINED = 2  # of a bundle whose backbones are joined
 SCHEMA_OF_TASKS = 3  # of one that answers with several labels or with numbers
 SCHEMA_OF_WEIGHED = 4  # of one whose classes have thresholds, since training weighed them
-SCHEMA_OF_MEANS = 5  # of one whose answers tell by means of classes how usual an example is
+SCHEMA_OF_MEANS = 5  # of one that detects novelty by the means of classes
 SCHEMAS = (SCHEMA, SCHEMA_OF_JOINED, SCHEMA_OF_TASKS, SCHEMA_OF_WEIGHED, SCHEMA_OF_MEANS)
 # What stands beside `head`, and not in it.
 ELSEWHERE = ("classes", "power", "sets", "task", "temperature", "thresholds")

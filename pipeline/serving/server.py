@@ -41,14 +41,14 @@ class Like(BaseModel):
     number: int = Field(description="for /training/{number}, its thumbnail")
 
 
-class Usual(BaseModel):
-    """How usual an example is."""
+class Novelty(BaseModel):
+    """How far an example is from those of training."""
 
     distance: float | None = Field(description="to the training examples; null: not known")
     unusual: bool | None = Field(description="unlike anything in training; null: not known")
 
 
-class Reply(Usual):
+class Reply(Novelty):
     """What the classifier says of an example."""
 
     best: str = Field(description="the class; without thresholds the most probable one")
@@ -66,7 +66,7 @@ class Reply(Usual):
     )
 
 
-class LabelsReply(Usual):
+class LabelsReply(Novelty):
     """The same of an example that may have several labels, or none."""
 
     labels: list[str] = Field(description="those whose probability reaches their threshold")
@@ -78,7 +78,7 @@ class LabelsReply(Usual):
     )
 
 
-class NumbersReply(Usual):
+class NumbersReply(Novelty):
     """The same of an example that numbers are read off."""
 
     numbers: dict[str, float] = Field(description="by name, in the units of the training data")
@@ -299,7 +299,6 @@ def reply(answer: Answer, classifier: Classifier) -> AnyReply:
     if answer.heat is not None:
         data = base64.b64encode(answer.heat.data).decode()
         heat_map = f"data:{answer.heat.media_type};base64,{data}"
-    usual: dict[str, Any] = {"distance": answer.distance, "unusual": answer.unusual}
     names, neighbours = classifier.classes, [Like(**vars(one)) for one in answer.neighbours]
     if answer.numbers is not None:
         numbers = dict(zip(names, rounded(answer.numbers), strict=True))
@@ -308,7 +307,8 @@ def reply(answer: Answer, classifier: Classifier) -> AnyReply:
             intervals=intervals(answer, names) or None,
             neighbours=neighbours,
             heat_map=heat_map,
-            **usual,
+            distance=answer.distance,
+            unusual=answer.unusual,
         )
     shares = [float(share) for share in answer.probabilities]
     if classifier.task == "multilabel":
@@ -318,7 +318,8 @@ def reply(answer: Answer, classifier: Classifier) -> AnyReply:
             thresholds=dict(zip(names, classifier.thresholds, strict=True)),
             neighbours=neighbours,
             heat_map=heat_map,
-            **usual,
+            distance=answer.distance,
+            unusual=answer.unusual,
         )
     return Reply(
         best=names[answer.best],
@@ -328,7 +329,8 @@ def reply(answer: Answer, classifier: Classifier) -> AnyReply:
         neighbours=neighbours,
         heat_map=heat_map,
         likely=list(answer.likely) or None,
-        **usual,
+        distance=answer.distance,
+        unusual=answer.unusual,
     )
 
 

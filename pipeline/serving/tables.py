@@ -43,7 +43,7 @@ def columns_of(classifier: "Classifier") -> list[str]:
     else:
         weighed = bool(classifier.thresholds)
         columns = ["class", "probability", *["most_probable"] * weighed, *["likely"] * promises]
-    return columns + ["distance", "unusual"] * classifier.knows_usual
+    return columns + ["distance", "unusual"] * classifier.detects_novelty
 
 
 def told(classifier: "Classifier", answer: "Answer") -> list[Any]:
@@ -62,7 +62,7 @@ def told(classifier: "Classifier", answer: "Answer") -> list[Any]:
         if classifier.thresholds:
             said.append(classifier.classes[int(answer.probabilities.argmax())])
         said += [list(answer.likely)] * (classifier.coverage is not None)
-    return said + [answer.distance, answer.unusual] * classifier.knows_usual
+    return said + [answer.distance, answer.unusual] * classifier.detects_novelty
 
 
 def _is_share(column: str) -> bool:

@@ -28,7 +28,7 @@ from ..kinds import Input, Vector, folder_of, named
 from ..tables.features import Split
 from ..tables.manifest import group_keys
 from ..tasks import TASKS, noted
-from . import usual
+from . import novelty
 from .description import Bundle, Data, Origin
 from .explain import directions
 from .onnx_graph import whole
@@ -77,13 +77,13 @@ class Parts:
         folder.mkdir(parents=True, exist_ok=True)
         inputs, told = _write_networks(folder, self)
         (folder / "head.safetensors").write_bytes(as_bytes(head))
-        (folder / usual.MEANS_FILE).unlink(missing_ok=True)
+        (folder / novelty.MEANS_FILE).unlink(missing_ok=True)
         if isinstance(examples, Data):
-            data, given_away, novelty = examples, "none", None
+            data, given_away, found = examples, "none", None
             _write_bank(folder, np.empty((0, head.dimension), np.float16), [], [], [])
         else:
             data, given_away = _data(examples.manifest), examples.given_away
-            novelty = _write_examples(folder, examples, head, about)
+            found = _write_examples(folder, examples, head, about)
         libraries = {name: version(name) for name in (*LIBRARIES, *named(self.kind).libraries)}
         Bundle(
             kind=self.kind,
@@ -103,9 +103,9 @@ class Parts:
             libraries=libraries
             | {name: one for notes in told for name, one in json.loads(notes["libraries"]).items()},
             training_examples=given_away,
-            novelty=novelty,
+            novelty=found,
         ).write(folder)
-        if novelty is not None and novelty.threshold is None:
+        if found is not None and found.threshold is None:
             print("bundle: too few examples to know from which distance on an example is unusual")
         size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
         temperature = f", temperature {about.calibration.temperature:g}"
@@ -168,31 +168,31 @@ def _digests(kind: str, backbone: Backbone) -> dict[str, str]:
 
 def _write_examples(
     folder: Path, examples: Examples, head: Head, about: HeadDescription
-) -> usual.Novelty | None:
+) -> novelty.Novelty | None:
     """Write what the bundle holds of the examples; how it knows an unusual one, if it does."""
     train = replace(examples.train, features=head.seen(examples.train.features))
     val = head.seen(examples.val.features)
     if examples.given_away != "none":
         with_paths = examples.given_away == "features_and_paths"
         bank = _save_neighbours(train, examples.manifest, folder, with_paths)
-        return usual.of_examples(*bank, val)
+        return novelty.of_examples(*bank, val)
     _write_bank(folder, np.empty((0, train.features.shape[1]), np.float16), [], [], [])
     of_classes = TASKS[about.task].exclusive
     means = _class_means(train, len(about.classes)) if of_classes else None
     if means is None:
-        print(f"bundle: it holds no training example, and {usual.WHY_NOT}")
+        print(f"bundle: it holds no training example, and {novelty.WHY_NOT}")
         return None
-    (folder / usual.MEANS_FILE).write_bytes(save({"features": means}))
-    return usual.of_means(means, val)
+    (folder / novelty.MEANS_FILE).write_bytes(save({"features": means}))
+    return novelty.of_means(means, val)
 
 
 def _class_means(train: Split, classes: int) -> npt.NDArray[np.float16] | None:
     """The mean of each class, of features of length 1; None where a class has few examples."""
     rows = train.views == 0
     labels = train.labels[rows]
-    if np.bincount(labels, minlength=classes).min() < usual.LEAST:
+    if np.bincount(labels, minlength=classes).min() < novelty.LEAST:
         return None
-    means = usual.class_means(directions(train.features[rows]), labels, classes)
+    means = novelty.class_means(directions(train.features[rows]), labels, classes)
     return means.astype(np.float16)
 
 
@@ -209,7 +209,7 @@ def _save_neighbours(
     """
     originals = np.flatnonzero(train.views == 0)
     known = manifest.set_index("digest")
-    originals = originals[usual.bank_first(known["label"].loc[train.digests[originals]].tolist())]
+    originals = originals[novelty.bank_first(known["label"].loc[train.digests[originals]].tolist())]
     known = known.loc[train.digests[originals]]
     features = directions(train.features[originals]).astype(np.float16)
     paths, digests = train.paths[originals].tolist(), known.index.tolist()

@@ -23,7 +23,7 @@ from pipeline.core.paths import BUNDLE, MANIFEST, REPORT
 from pipeline.kinds.vector.parse import npy
 from pipeline.pages.mistakes import NEAR
 from pipeline.report import report
-from pipeline.serving import predict, server, usual
+from pipeline.serving import novelty, predict, server
 from pipeline.serving.classifier import Classifier
 from tests.helpers.bundles import VECTORS, write_by_hand
 from tests.serving.test_serve import serving
@@ -211,21 +211,21 @@ def test_a_bundle_may_hold_no_training_example(project: Path) -> None:
         assert reply["distance"] == answer.distance
         assert client.get("/training/0").status_code == 404
     give_away()
-    assert not (BUNDLE / usual.MEANS_FILE).exists()
+    assert not (BUNDLE / novelty.MEANS_FILE).exists()
 
 
 def test_means_of_classes_tell_what_is_far_from_all(project: Path) -> None:
     random = np.random.default_rng(0)
     near = np.repeat(np.eye(4, dtype=np.float32), 30, axis=0)[:60]
     near = near + random.normal(0, 0.1, near.shape).astype(np.float32)
-    means = usual.class_means(near, np.repeat([0, 1], 30), 2)
+    means = novelty.class_means(near, np.repeat([0, 1], 30), 2)
     np.testing.assert_allclose(np.linalg.norm(means, axis=1), 1, rtol=1e-6)
     np.testing.assert_allclose(means, np.eye(4)[:2], atol=0.1)
-    novelty = usual.of_means(means, near[::2])
-    one = usual.Usual(means, novelty.k, novelty.threshold)
+    found = novelty.of_means(means, near[::2])
+    one = novelty.Detector(means, found.k, found.threshold)
     assert np.mean([one.unusual(one.distance(row)) for row in near]) < 0.2
     assert one.unusual(one.distance(np.eye(4, dtype=np.float32)[3]))
-    assert usual.of_means(means, near[:18]).threshold is None
+    assert novelty.of_means(means, near[:18]).threshold is None
 
 
 @pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
@@ -239,7 +239,7 @@ def test_without_means_of_classes_nothing_is_unusual(
     """A class has two training examples here, whose mean would give them away."""
     monkeypatch.setenv("HEADSTART_STORE", str(exported.parent))
     made = write_by_hand(tmp_path, task, given_away="none")
-    assert "its answers do not tell how usual an example is" in capsys.readouterr().out
+    assert "its answers detect no novelty" in capsys.readouterr().out
     classifier = Classifier(made, explains=True)
     answer = classifier.answer(npy(VECTORS[0]), neighbours=2)
     assert (answer.distance, answer.unusual, answer.neighbours) == (None, None, ())

@@ -1,16 +1,16 @@
-"""How usual an example is: how far its features are from those of the training examples.
+"""Novelty detection: how far an example's features are from those of the training examples.
 
-The distance is that to the k-th nearest training example, of features of length 1 (Sun, Ming, Zhu
-and Li, "Out-of-distribution detection with deep nearest neighbors", ICML 2022). An example is
-unusual where it is farther than 95 % of the validation examples are, which no training example is
-one of. The nearest one (k = 1) tells best in small sets, and every class has one
+The distance is the one to the k-th nearest training example, between features of length 1 (Sun,
+Ming, Zhu and Li, "Out-of-distribution detection with deep nearest neighbors", ICML 2022). An
+example is unusual if it is farther away than 95 % of the validation examples, none of which was
+trained on. The nearest one (k = 1) detects best in small sets, and every class has one
 (benchmarks/sets.md).
 
-So that an answer stays quick, the distance is taken to no more than 1,000 examples: the bank, the
-first rows of the bundle's neighbours.
+Answers stay quick because the distance is taken to at most 1,000 examples. They are called the
+bank, and are the first rows of the bundle's neighbours.
 
-In a bundle that is to hold no training example, the bank is the mean of each class: nearly as good
-for what is far from training, and as good or worse for what is near.
+If a bundle is to hold no training example, the bank is the mean of each class. That is nearly as
+good at detecting what is far from training, and as good or worse for what is near.
 """
 
 import math
@@ -30,13 +30,13 @@ from .explain import directions
 K = 1
 MOST = 1000  # examples in the bank
 LEAST = 5  # examples of a class; the mean of fewer would give them away
-MEANS = "class_means"  # what `usual.of` says where they are the bank
+MEANS = "class_means"  # what `usual.of` of `bundle.json` says if they are the bank
 MEANS_FILE = f"{MEANS}.safetensors"
 WHY_NOT = (
-    "so its answers do not tell how usual an example is: that goes by the means of classes, each of"
+    "so its answers detect no novelty: that takes the means of classes, each of"
     f" {LEAST} training examples or more"
 )
-KEPT = 0.95  # of examples like those of training are not unusual
+KEPT = 0.95  # share of examples like those of training that are not unusual
 FEWEST = math.ceil(round(KEPT / (1 - KEPT), 6))  # of fewer, the largest distance keeps less
 
 Floats = npt.NDArray[np.float32]
@@ -84,10 +84,10 @@ class Novelty:
 
 
 @dataclass(frozen=True)
-class Usual:
-    """The bank [n, d], which neighbour counts, and the distance from which on one is unusual.
+class Detector:
+    """The bank [n, d], which neighbour counts, and the distance from which an example is unusual.
 
-    `threshold` is None where there were too few examples to find it.
+    `threshold` is None if there were too few examples to find it.
     """
 
     bank: Floats
@@ -95,9 +95,9 @@ class Usual:
     threshold: float | None
 
     def distance(self, features: Floats) -> float:
-        """Of an example's features [d], as the head sees them; from 0 to 2."""
-        # Of a product with a matrix, NumPy would have several cores do a part each: an answer has
-        # one, and the others are busy with other answers.
+        """The distance, from 0 to 2, of an example's features [d] as the head sees them."""
+        # NumPy would divide a product with a matrix among several cores. An answer has one core,
+        # and the others are busy with other answers.
         cosines = np.einsum("nd,d->n", self.bank, directions(features[None])[0])
         nearest = float(cosines.max() if self.k == 1 else np.partition(cosines, -self.k)[-self.k])
         return math.sqrt(max(2 - 2 * nearest, 0))
@@ -110,8 +110,8 @@ class Usual:
 def bank_first(labels: Sequence[str]) -> npt.NDArray[np.int64]:
     """The order of training examples in which the first `MOST` are the bank.
 
-    They stay as they are where they are no more than that. Of more, each class gives its first
-    example, then its second and so on, so that a rare class is not left out.
+    If there are no more than that, they keep their order. If there are more, each class gives its
+    first example, then its second and so on, so that a rare class is not left out.
 
     Args:
         labels: of the examples, sorted by digest, which is a random order.
@@ -151,7 +151,7 @@ def of_examples(neighbours: npt.NDArray[np.floating], keys: Sequence[str], val: 
     found = _nearest(directions(val), bank, [""] * len(val), keys[:MOST])
     on = "validation"
     if len(found) < FEWEST:
-        # Of the training examples, each is asked about without itself.
+        # Each training example is compared with the others.
         found = _nearest(bank, bank, keys[:MOST], keys[:MOST])
         on = "training"
     if len(found) < FEWEST:
@@ -202,7 +202,7 @@ def _distances(cosines: Floats, k: int) -> npt.NDArray[np.float64]:
     return np.sqrt(np.maximum(2 - 2 * nearest, 0))
 
 
-def read(folder: Path, novelty: Novelty, dimension: int) -> Usual:
+def read(folder: Path, novelty: Novelty, dimension: int) -> Detector:
     """The bank of a bundle, of features of a dimension.
 
     Raises:
@@ -220,4 +220,4 @@ def read(folder: Path, novelty: Novelty, dimension: int) -> Usual:
         raise DataError(
             f"{file} is damaged: bundle.json has {novelty.examples} rows of {dimension} features"
         )
-    return Usual(bank, novelty.k, novelty.threshold)
+    return Detector(bank, novelty.k, novelty.threshold)

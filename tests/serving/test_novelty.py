@@ -1,4 +1,4 @@
-"""How usual an example is: the distance, its threshold, and what a bundle tells of them."""
+"""Novelty detection: the distance, its threshold, and what a bundle says of them."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.core.errors import DataError
 from pipeline.kinds.vector.parse import npy
-from pipeline.serving import usual
+from pipeline.serving import novelty
 from pipeline.serving.classifier import Classifier
 from tests.helpers.bundles import VECTORS
 
@@ -29,33 +29,33 @@ def unit(features: np.ndarray) -> np.ndarray:
 
 def test_validation_tells_from_which_distance_on_an_example_is_unusual() -> None:
     bank, val = unit(around(0, 200)), around(0, 100)
-    novelty = usual.of_examples(bank, [str(n) for n in range(200)], val)
-    assert novelty.rests_on == {"validation": 100}
-    one = usual.Usual(bank, novelty.k, novelty.threshold)
+    found = novelty.of_examples(bank, [str(n) for n in range(200)], val)
+    assert found.rests_on == {"validation": 100}
+    one = novelty.Detector(bank, found.k, found.threshold)
     far = np.array([one.distance(row) for row in val])
     nearest = np.sqrt(2 - 2 * (unit(val) @ bank.T).max(axis=1))
     np.testing.assert_allclose(far, nearest, atol=1e-3)
-    assert sum(far <= novelty.threshold + 1e-4) == 96  # rank 0.95 * 101, rounded up
+    assert sum(far <= found.threshold + 1e-4) == 96  # rank 0.95 * 101, rounded up
     assert all(one.unusual(one.distance(row)) for row in around(3, 20))
 
 
 def test_without_enough_validation_examples_training_tells_and_a_group_stays_out() -> None:
     bank = unit(np.repeat(around(0, 30, 0.3), 2, axis=0))
-    alone = usual.of_examples(bank, [str(n) for n in range(60)], around(0, 18))
+    alone = novelty.of_examples(bank, [str(n) for n in range(60)], around(0, 18))
     assert alone.rests_on == {"training": 60}
     assert alone.threshold < 0.01  # each has a twin
-    grouped = usual.of_examples(bank, [str(n // 2) for n in range(60)], around(0, 0))
+    grouped = novelty.of_examples(bank, [str(n // 2) for n in range(60)], around(0, 0))
     assert grouped.threshold > 0.2
-    few = usual.of_examples(bank[:10], [str(n) for n in range(10)], around(0, 0))
+    few = novelty.of_examples(bank[:10], [str(n) for n in range(10)], around(0, 0))
     assert few.content() == {"k": 1, "examples": 10, "kept": 0.95, "threshold": None}
-    assert usual.Usual(bank, 1, None).unusual(2.0) is None
+    assert novelty.Detector(bank, 1, None).unusual(2.0) is None
 
 
 def test_the_bank_has_examples_of_rare_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = [*"aaaaaaaaab", *"ab"]
-    assert usual.bank_first(labels).tolist() == list(range(12))
-    monkeypatch.setattr(usual, "MOST", 4)
-    assert usual.bank_first(labels)[:4].tolist() == [0, 9, 1, 11]
+    assert novelty.bank_first(labels).tolist() == list(range(12))
+    monkeypatch.setattr(novelty, "MOST", 4)
+    assert novelty.bank_first(labels)[:4].tolist() == [0, 9, 1, 11]
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_an_older_bundle_answers_as_before(bundle: Path) -> None:
     classifier = Classifier(bundle)
     answer = classifier.answer(npy(VECTORS[0]))
     assert (answer.distance, answer.unusual, answer.likely) == (None, None, ())
-    assert (classifier.knows_usual, classifier.coverage) == (False, None)
+    assert (classifier.detects_novelty, classifier.coverage) == (False, None)
 
 
 USUAL = {"k": 1, "examples": 6, "kept": 0.95, "threshold": 0.2}
