@@ -14,7 +14,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from ._rooms import errors
+from pipeline.core import errors
 
 if TYPE_CHECKING:
     from .embedder import Embedder

@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipeline.core import command, errors, packages
+from pipeline.serving import predict as answers
+
 from . import __version__, stop_on_windows
-from ._rooms import IN_WHEEL, command, errors, packages
-from ._rooms import predict as answers
 
 SHELLS = ("bash", "zsh", "tcsh")
 
@@ -178,7 +179,7 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
 
 def serve(**asked: Any) -> None:
     """Serve predictions until interrupted."""
-    from ._rooms import server  # imports FastAPI, which takes a while
+    from pipeline.serving import server  # imports FastAPI, which takes a while
 
     server.run(**asked)
 
@@ -194,8 +195,7 @@ def write_submission(**asked: Any) -> None:
     """Write what this project's examples add up to, once its features are up to date."""
     _need_the_clone("site")
     from flows.why import stop_if_stale
-
-    from ._rooms import site
+    from pipeline.federated import site
 
     stop_if_stale("extract")
     site.run(**asked)
@@ -208,7 +208,7 @@ def join_submissions(**asked: Any) -> None:
         HeadstartError: nothing can be joined, or sites were left out and the others are joined.
     """
     _need_the_clone("federate")
-    from ._rooms import join
+    from pipeline.federated import join
 
     if left_out := join.run(**asked):
         raise errors.LeftOutError(
@@ -240,7 +240,7 @@ def list_bucket(address: str | None) -> None:
     """List the objects of a bucket into the folder `ingest.path`."""
     _need_the_clone("list")
     packages.need("s3", "list")
-    from ._rooms import listing
+    from pipeline.sources import listing
 
     listing.run(address)
 
@@ -259,7 +259,7 @@ def _need_the_clone(subcommand: str) -> None:
     Raises:
         MissingSetError: this is a wheel, or the pipeline's packages are not installed.
     """
-    if IN_WHEEL:
+    if packages.IN_WHEEL:
         raise errors.MissingSetError(
             f"{subcommand} needs a clone of Headstart's repository, which this installation is not:"
             " clone it, and run `make setup` there"

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pipeline.core import errors, packages
+
 from . import __version__
-from ._rooms import IN_WHEEL, errors, packages
 
 DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # NVIDIA's, and Windows' under WSL
 PREDICT = {"numpy", "onnxruntime", "PIL", "safetensors", "tqdm"}  # what it cannot do without
@@ -34,7 +35,7 @@ def examine() -> None:
 
 def lines() -> Iterator[tuple[str, str]]:
     """What each line is about, and what it says."""
-    here = "a wheel" if IN_WHEEL else "a clone"
+    here = "a wheel" if packages.IN_WHEEL else "a clone"
     yield "headstart", f"{__version__}, {here} in {Path(__file__).parents[1]}"
     yield "python", f"{platform.python_version()}, {sys.executable}"
     yield "platform", f"{platform.platform()}, {os.cpu_count()} cores"
@@ -47,7 +48,7 @@ def lines() -> Iterator[tuple[str, str]]:
     yield "auto engine", _engine()
     yield "store", _told(_store)
     yield "disk", _told(_disk)
-    if not IN_WHEEL:
+    if not packages.IN_WHEEL:
         for name in ("dvc", "prefect"):
             yield name, _version(name)
         yield "git", _git()
@@ -97,7 +98,7 @@ def _engine() -> str:
 
 
 def _store() -> str:
-    from ._rooms import database, places
+    from pipeline.store import database, places
 
     folder, limit = places.default_folder(), places.default_limit()
     most = "no limit" if limit is None else f"limit {limit / 1e9:g} GB"
@@ -121,7 +122,7 @@ def _store() -> str:
 
 
 def _disk() -> str:
-    from ._rooms import places
+    from pipeline.store import places
 
     folder = _nearest(places.default_folder())
     return f"{shutil.disk_usage(folder).free / 1e9:,.1f} GB free in {folder}"

@@ -6,8 +6,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.backbones import engines
+from pipeline.core import params
+from pipeline.serving import embedding
+
 from . import examples as given
-from ._rooms import embedding, engines, params
 from .examples import Example
 
 try:

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ._rooms import errors, files, kinds
-from ._rooms import predict as predicting
+from pipeline import kinds
+from pipeline.core import errors
+from pipeline.examples import files
+from pipeline.serving import predict as predicting
 
 # A path, the bytes of a file, or for a picture its pixels: uint8 [height, width, 3], RGB.
 Example: TypeAlias = str | os.PathLike[str] | bytes | NDArray[Any]

