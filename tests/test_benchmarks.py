@@ -101,6 +101,7 @@ SMALLEST = {
         FEW_TITLES
         + "SIZES, MOST = (20,), 60; WAYS = {k: v | {'epochs': 1} for k, v in WAYS.items()}",
     ),
+    "house": ("--before HEAD", ""),
     "heads many": (
         "--classes 8",
         "import matplotlib; FONTS = Path(matplotlib.get_data_path()) / 'fonts' / 'ttf'; MANY = 50"
