@@ -22,8 +22,8 @@ STAGES = {name: entry.get("do", entry) for name, entry in ENTRIES.items()}
 KIND = "pipeline/kinds/${ingest.kind}"
 DOOR = "pipeline/kinds/__init__.py"
 # Rooms that no stage lists, since they change no byte of an output: `core/` checks, names, reports,
-# or hands over bytes as they are, and the store is a cache. `core/params/` lies there although
-# its defaults can change bytes: every stage reads it, so each new parameter would rerun everything.
+# or hands over bytes as they are, and its defaults stay as they are (`tests/core/test_params.py`).
+# The store is a cache.
 UNLISTED = ("core", "store")
 COMPUTING = {"PIL", "cv2", "numpy", "onnx", "pandas", "pyarrow", "scipy", "sklearn"}
 OUTPUTS = ("outs", "metrics", "plots")

@@ -9,6 +9,7 @@ import yaml
 from pipeline import kinds
 from pipeline.core import params
 from pipeline.core.errors import ParamsError
+from pipeline.core.params import Params
 from tests.conftest import ROOT
 
 MISTAKES = [
@@ -117,6 +118,15 @@ def test_a_file_that_is_no_yaml_or_not_there_is_a_clear_word(tmp_path: Path) -> 
     file.write_text("just words")
     with pytest.raises(ParamsError, match="must hold the sections ingest, augment"):
         params.load(kinds.schema, file)
+
+
+def test_no_default_changes() -> None:
+    """A stage's output depends on it, and nothing that `dvc.yaml` declares shows it."""
+    sections = {name: field.default for name, field in Params.model_fields.items()}
+    now = {name: of.model_dump() for name, of in sections.items() if name != "augment"}
+    own = [kind for kind in kinds.KINDS if kind != "plugin"]
+    now["augment"] = {kind: kinds.schema(kind)().model_dump() for kind in own}
+    assert now == yaml.safe_load(Path(__file__).with_name("defaults.yaml").read_text())
 
 
 def test_the_page_of_parameters_has_each_with_its_default() -> None:
