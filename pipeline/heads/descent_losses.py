@@ -1,28 +1,29 @@
-"""The losses of `losses` for a stack of heads that descend: what is lowered, and its gradient.
+"""The losses of `losses` in PyTorch, for a stack of heads or a network that descends.
 
-Logits are [S, b, M, c]: of S seeds, b rows, M heads and c outputs. `importance` says how much each
-row, or each cell of it, counts: [S, b, 1] or [S, b, M] of classes, [S, b, 1, c] or [S, b, M, c] of
-labels and numbers; 0 where a head is not to learn from it.
+PyTorch finds the gradient. Logits are [S, b, M, c]: of S seeds, b rows, M heads and c outputs.
+`importance` says how much each row, or each cell of it, counts: [S, b, 1] or [S, b, M] of classes,
+[S, b, 1, c] or [S, b, M, c] of labels and numbers; 0 where a head is not to learn from it.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss
 
-from ..tables.features import Split
 from . import losses
-from .trained import Schedule
+from .head import Floats
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A split on the device.
+    """Rows on the device.
 
     `features` are [n, d]. `labels` are [n], or [n, c] with 0 where they are unknown; `importance`
-    is of the same shape, by class weight, and 0 where a label is unknown. `spread` [c] is that of
+    is of the same shape, by class and row, and 0 where a label is unknown. `spread` [c] is that of
     `losses.spreads`; empty of classes.
     """
 
@@ -32,18 +33,28 @@ class Rows:
     spread: Tensor
 
     @classmethod
-    def of(cls, split: Split, schedule: Schedule, device: str) -> "Rows":
-        """Those of a split whose features, and whose numbers, are in the units of training."""
-        features = torch.from_numpy(split.features).to(device)
-        if schedule.loss == "softmax":
-            labels = torch.from_numpy(split.labels).to(device)
-            weights = torch.from_numpy(schedule.class_weights).to(device)
-            return cls(features, labels, weights[labels], torch.zeros(0, device=device))
-        cells = losses.LOSSES[schedule.loss].importance(split.labels, schedule.class_weights)
-        known = np.nan_to_num(split.labels).astype(np.float32)
-        spread = torch.from_numpy(losses.spreads(split.labels)).to(device)
-        labels, importance = (torch.from_numpy(array).to(device) for array in (known, cells))
-        return cls(features, labels, importance, spread)
+    def of(
+        cls,
+        features: Floats,
+        loss: str,
+        labels: npt.NDArray[Any],
+        class_weights: Floats,
+        device: str | torch.device,
+        weights: Floats | None = None,
+    ) -> "Rows":
+        """Those of labels as the task has them, numbers in the units of training.
+
+        `weights` [n] are the rows' own.
+        """
+        of = losses.LOSSES[loss]
+        importance = of.importance(labels, class_weights, weights)
+        spread = np.zeros(0)
+        if labels.ndim == 1:
+            importance = importance[:, 0]
+        else:
+            labels, spread = of.labels(labels).astype(np.float32), losses.spreads(labels)
+        arrays = (features, labels, importance, spread)
+        return cls(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
 class Loss(Protocol):
@@ -51,8 +62,8 @@ class Loss(Protocol):
 
     sums: int
 
-    def learn(self, logits: Tensor, labels: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient by the logits of the minibatch's mean loss, and what `judge` says.
+    def lowered(self, logits: Tensor, labels: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
+        """The minibatch's mean loss [S, M], from which gradients come, and what `judge` returns.
 
         Args:
             logits: [S, b, M, c]
@@ -72,106 +83,166 @@ class Softmax:
 
     sums = 2
 
-    def __init__(self, smoothing: Tensor, smoothed: bool, class_weights: Tensor) -> None:
-        """What is the same for all minibatches.
+    def __init__(self, smoothing: Tensor, class_weights: Tensor, usual: Tensor) -> None:
+        """What is the same for all minibatches; the arguments are those of `loss_of`."""
+        self.smoothing = smoothing[:, :, :, 0]
+        self.spread = class_weights / len(class_weights)
+        self.has_smoothing = bool(smoothing.any())
 
-        Args:
-            smoothing: [1, 1, M, 1], the label smoothing of each head.
-            smoothed: whether any head has some.
-            class_weights: [c].
-        """
-        self.smoothing, self.has_smoothing = smoothing, smoothed
-        self.class_weights = class_weights
-
-    def learn(self, logits: Tensor, labels: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient is the given shares less the wanted ones."""
-        surprise, correct, log_shares = _judge(logits, labels)
-        totals = torch.stack([(surprise * importance).sum(dim=1), correct.sum(dim=1)])
-        wanted = (1 - self.smoothing[0, 0, :, 0]) * importance
-        spread = self.smoothing * self.class_weights / len(self.class_weights)
+    def lowered(self, logits: Tensor, labels: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
+        """By label smoothing a part of each row's loss is spread over all classes."""
+        log_shares = logits.log_softmax(dim=-1)
+        lost = _of_label(log_shares, labels)
+        totals = _judged(lost.detach(), logits, labels, importance)
+        weighed = lost * importance
         if self.has_smoothing:
-            spread = spread * (importance > 0)[..., None]
-        gradient = log_shares.exp_() * (wanted + spread.sum(dim=-1))[..., None]
-        if self.has_smoothing:
-            gradient -= spread
-        at = labels[:, :, None, None].expand(*wanted.shape, 1)
-        gradient.scatter_add_(-1, at, -wanted[..., None])
+            of_all = -(log_shares @ self.spread) * (importance > 0)
+            weighed = weighed * (1 - self.smoothing) + of_all * self.smoothing
         # A small batch may hold no example that a head is to learn from.
-        gradient /= importance.sum(dim=1).clamp_min(1e-12)[:, None, :, None]
-        return gradient, totals
+        return weighed.sum(dim=1) / importance.sum(dim=1).clamp_min(1e-12), totals
 
     def judge(self, logits: Tensor, labels: Tensor, importance: Tensor) -> Tensor:
         """Summed loss and number correct."""
-        surprise, correct, _ = _judge(logits, labels)
-        return torch.stack([(surprise * importance).sum(dim=1), correct.sum(dim=1)])
+        return _judged(_of_label(logits.log_softmax(dim=-1), labels), logits, labels, importance)
 
     def means(self, totals: Tensor, rows: Rows) -> Tensor:
-        """Mean loss by class weight, and accuracy."""
+        """Mean loss by importance, and accuracy."""
         return torch.stack([totals[0] / rows.importance.sum(), totals[1] / len(rows.labels)])
 
 
-def _judge(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy [S, b, M], whether correct [S, b, M], and log shares [S, b, M, c]."""
-    log_shares = logits.log_softmax(dim=-1)
-    at = labels[:, :, None, None].expand(*logits.shape[:3], 1)
-    correct = logits.argmax(dim=-1) == labels[:, :, None]
-    return -log_shares.gather(-1, at).squeeze(-1), correct, log_shares
+def _of_label(log_shares: Tensor, labels: Tensor) -> Tensor:
+    """The cross-entropy of each row, [S, b, M]."""
+    at = labels[:, :, None, None].expand(*log_shares.shape[:3], 1)
+    return -log_shares.gather(-1, at).squeeze(-1)
 
 
-class Cells:
-    """Losses of labels by themselves, or of numbers; for labels the score is how many are right.
+def _judged(lost: Tensor, logits: Tensor, labels: Tensor, importance: Tensor) -> Tensor:
+    correct = logits.detach().argmax(dim=-1) == labels[:, :, None]
+    return torch.stack([(lost * importance).sum(dim=1), correct.sum(dim=1)])
 
-    Numbers have a score for each output: its squared errors, of which R² comes.
-    """
 
-    def __init__(self, loss: str, smoothing: Tensor, usual: Tensor) -> None:
-        """What is the same for all minibatches.
+class Cells(Protocol):
+    """What losses of labels by themselves and of numbers have in common."""
 
-        Args:
-            loss: `binary`, `squared` or `huber`.
-            smoothing: [1, 1, M, 1], the label smoothing of each head.
-            usual: [c] or [M, c], the mean importance of an output's cells among the rows to learn
-                from. Divided by it and by the rows of the minibatch, and not by the minibatch's own
-                importance, a cell weighs alike however few known ones it is drawn with.
+    sums: int
+    smoothing: Tensor
+    usual: Tensor
+
+    def scores(self, outputs: int) -> int:
+        """How many scores there are."""
+
+    def smoothed(self, wanted: Tensor) -> Tensor:
+        """Labels as label smoothing has them."""
+
+    def lost(self, logits: Tensor, wanted: Tensor) -> Tensor:
+        """The loss of each cell."""
+
+    def scored(self, logits: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
+        """The summed scores, [scores, S, M]."""
+
+    def __init__(self, smoothing: Tensor, class_weights: Tensor, usual: Tensor) -> None:
+        """What is the same for all minibatches; the arguments are those of `loss_of`.
+
+        Divided by `usual` and by the rows of the minibatch, and not by the minibatch's own
+        importance, a cell weighs alike however few known ones it is drawn with.
         """
-        self.loss, self.smoothing, self.usual = loss, smoothing, usual.clamp_min(1e-12)
-        self.sums = 2 if loss == "binary" else 1 + usual.shape[-1]
+        self.smoothing, self.usual = smoothing, usual.clamp_min(1e-12)
+        self.sums = 1 + self.scores(usual.shape[-1])
 
-    def learn(self, logits: Tensor, labels: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient is that of the sum of the outputs' mean losses."""
-        totals, wanted = self.judge(logits, labels, importance), labels[:, :, None]
-        if self.loss == "binary":
-            gradient = logits.sigmoid() - (wanted + self.smoothing * (0.5 - wanted))
-        else:
-            gradient = logits - wanted
-            if self.loss == "huber":
-                gradient = gradient.clamp_(-1, 1)
-        return gradient * (importance / (self.usual * labels.shape[1])), totals
+    def lowered(self, logits: Tensor, labels: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of the outputs' mean losses."""
+        wanted = labels[:, :, None].expand_as(logits)
+        totals = self.judge(logits.detach(), labels, importance)
+        weights = importance / (self.usual * labels.shape[1])
+        return (self.lost(logits, self.smoothed(wanted)) * weights).sum(dim=(1, 3)), totals
 
     def judge(self, logits: Tensor, labels: Tensor, importance: Tensor) -> Tensor:
-        """Summed loss, and the number right or the squared errors of each output."""
-        wanted = labels[:, :, None]
-        if self.loss == "binary":
-            lost = torch.nn.functional.softplus(-logits.abs())
-            lost += logits.clamp_min(0) - logits * wanted
-            right = ((logits > 0) == (wanted > 0.5)) & (importance > 0)
-            return torch.stack([(lost * importance).sum(dim=(1, 3)), right.sum(dim=(1, 3))])
-        away = (logits - wanted).abs()
-        squares = away.square()
-        lost = squares / 2
-        if self.loss == "huber":
-            lost = torch.where(away <= 1, lost, away - 0.5)
-        of_outputs = (squares * (importance > 0)).sum(dim=1).movedim(-1, 0)
-        return torch.cat([(lost * importance).sum(dim=(1, 3))[None], of_outputs])
+        """Summed loss, and summed scores."""
+        wanted = labels[:, :, None].expand_as(logits)
+        lost = (self.lost(logits, wanted) * importance).sum(dim=(1, 3))
+        return torch.cat([lost[None], self.scored(logits, wanted, importance > 0)])
 
-    def means(self, totals: Tensor, rows: "Rows") -> Tensor:
-        """Mean loss and accuracy over the known cells; R² of numbers."""
-        mean = totals[0] / rows.importance.sum()
-        if self.loss == "binary":
-            return torch.stack([mean, totals[1] / (rows.importance > 0).sum()])
+
+class Binary(Cells):
+    """Cross-entropy of each label by itself; the score is how many are right."""
+
+    def scores(self, outputs: int) -> int:
+        """One."""
+        return 1
+
+    def smoothed(self, wanted: Tensor) -> Tensor:
+        """Labels nearer to a half by label smoothing."""
+        return wanted + self.smoothing * (0.5 - wanted)
+
+    def lost(self, logits: Tensor, wanted: Tensor) -> Tensor:
+        """The loss of each cell."""
+        return binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+
+    def scored(self, logits: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
+        """The number right, [1, S, M]."""
+        return (((logits > 0) == (wanted > 0.5)) & known).sum(dim=(1, 3))[None]
+
+    def means(self, totals: Tensor, rows: Rows) -> Tensor:
+        """Mean loss and accuracy over the known cells."""
+        known = (rows.importance > 0).sum()
+        return torch.stack([totals[0] / rows.importance.sum(), totals[1] / known])
+
+
+class Squared(Cells):
+    """Half the squared error of numbers; each output's squared errors are a score."""
+
+    def scores(self, outputs: int) -> int:
+        """One an output."""
+        return outputs
+
+    def smoothed(self, wanted: Tensor) -> Tensor:
+        """Numbers are not smoothed."""
+        return wanted
+
+    def lost(self, logits: Tensor, wanted: Tensor) -> Tensor:
+        """The loss of each cell."""
+        return (logits - wanted).square() / 2
+
+    def scored(self, logits: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
+        """The squared errors of each output, [c, S, M]."""
+        return ((logits - wanted).square() * known).sum(dim=1).movedim(-1, 0)
+
+    def means(self, totals: Tensor, rows: Rows) -> Tensor:
+        """Mean loss over the known cells, and R²."""
         varying = rows.spread > 0
         shares = totals[1:][varying] / rows.spread[varying, None, None]
-        return torch.stack([mean, 1 - shares.mean(dim=0)])
+        return torch.stack([totals[0] / rows.importance.sum(), 1 - shares.mean(dim=0)])
+
+
+class Huber(Squared):
+    """The same but for a straight line from an error of 1 on."""
+
+    def lost(self, logits: Tensor, wanted: Tensor) -> Tensor:
+        """The loss of each cell."""
+        return huber_loss(logits, wanted, reduction="none")
+
+
+def loss_of(name: str, smoothing: Tensor, class_weights: Floats, usual: Tensor) -> Loss:
+    """What is lowered.
+
+    Args:
+        name: one of `losses.LOSSES`.
+        smoothing: [1, 1, M, 1], the label smoothing of each head.
+        class_weights: [c] of classes.
+        usual: [c] or [M, c], the mean importance of an output's cells among the rows to learn from;
+            of classes nothing.
+    """
+    weights = torch.from_numpy(class_weights).to(smoothing.device)
+    loss: Loss = LOSSES[name](smoothing, weights, usual)
+    return loss
+
+
+LOSSES: dict[str, type[Softmax | Binary | Squared]] = {
+    "softmax": Softmax,
+    "binary": Binary,
+    "squared": Squared,
+    "huber": Huber,
+}
 
 
 def cells(rows: Rows, some: Tensor, part: Tensor, values: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..core.errors import DeviceError
 from ..tables.features import Split
-from .descent_losses import Cells, Loss, Rows, Softmax, cells, usual_cells
+from .descent_losses import Loss, Rows, cells, loss_of, usual_cells
 from .head import Floats, Head
 from .hyperparameters import Hyperparameters
 from .trained import Figures, Schedule, Trained
@@ -51,7 +51,7 @@ def descend(
     trained = []
     try:
         with one_thread_each():
-            rows = Rows.of(train, schedule, device), Rows.of(val, schedule, device)
+            rows = _rows(train, schedule, device), _rows(val, schedule, device)
             for seeds, combinations in stacks(hyperparameters, train.features.shape[1], schedule):
                 trained += _descend(seeds, combinations, *rows, schedule, on_epoch)
     except torch.OutOfMemoryError:
@@ -100,7 +100,7 @@ def on_subsets(
     Returns:
         R times logits [n, c]; they are not finite where training has diverged.
     """
-    rows, dimension = Rows.of(pool, schedule, "cpu"), pool.features.shape[1]
+    rows, dimension = _rows(pool, schedule, "cpu"), pool.features.shape[1]
     batch = max(1, round(schedule.batch_size * importance.size / np.count_nonzero(importance)))
     of_head = torch.from_numpy(importance.T.copy()).split(SIDE_BY_SIDE, dim=1)
     values = [None] * len(of_head)
@@ -125,6 +125,11 @@ def on_subsets(
     with one_thread_each(), ThreadPoolExecutor(os.cpu_count()) as threads:
         found = list(threads.map(train, of_head, values))
     return [logits for part in found for logits in part]
+
+
+def _rows(split: Split, schedule: Schedule, device: str) -> Rows:
+    weights = schedule.class_weights
+    return Rows.of(split.features, schedule.loss, split.labels, weights, device)
 
 
 def stacks(
@@ -174,7 +179,7 @@ def _descend(
     stack = _Stack(seeds, combinations, train.features.shape[1], schedule, loss, device)
     # Drawn on the CPU, so that the examples come in the same order on every device.
     shuffles = [torch.Generator().manual_seed(seed) for seed in seeds]
-    best = [tensor.clone() for tensor in stack.weights]
+    best = [tensor.detach().clone() for tensor in stack.weights]
     best_loss, best_epoch = np.full(shape, np.inf), np.zeros(shape, dtype=int)
     running, last_epoch = np.ones(shape, dtype=bool), np.zeros(shape, dtype=int)
     curve: list[npt.NDArray[np.float64]] = []
@@ -200,7 +205,7 @@ def _descend(
         best_loss[better], best_epoch[better] = val_loss[better], epoch
         chosen = torch.from_numpy(better).to(device)[:, None, :, None]
         for kept, now in zip(best, stack.weights, strict=True):
-            torch.where(chosen, now, kept, out=kept)
+            torch.where(chosen, now.detach(), kept, out=kept)
         if len(val.labels) and schedule.patience:
             running &= epoch - best_epoch < schedule.patience
         if not running.any():
@@ -256,7 +261,10 @@ class _Stack:
         width, classes = combinations[0].width, len(schedule.class_weights)
         drawn = [_initial_weights(seed, dimension, width, classes) for seed in seeds]
         self.weights = [
-            torch.stack(tensors)[:, :, None].repeat(1, 1, len(combinations), 1).to(device)
+            torch.stack(tensors)[:, :, None]
+            .repeat(1, 1, len(combinations), 1)
+            .to(device)
+            .requires_grad_()
             for tensors in zip(*drawn, strict=True)
         ]
         self.steps = 0
@@ -280,19 +288,13 @@ class _Stack:
         if len(self.weights) == 4:
             inputs = _layer(features, *self.weights[:2]).relu_()
         if self.has_dropout:
-            keep = self._keep(inputs)
-            inputs = (inputs if inputs.dim() == 4 else inputs[:, :, None]) * keep
-        gradient, totals = self.loss.learn(_layer(inputs, *self.weights[-2:]), labels, importance)
-
-        gradients = _weight_gradients(inputs, gradient)
-        if len(self.weights) == 4:
-            backward = torch.einsum("sbmo,simo->sbmi", gradient, self.weights[2])
-            if self.has_dropout:
-                backward *= keep
-            gradients = [*_weight_gradients(features, backward * (inputs > 0)), *gradients]
-        self._update(gradients)
+            inputs = (inputs if inputs.dim() == 4 else inputs[:, :, None]) * self._keep(inputs)
+        logits = _layer(inputs, *self.weights[-2:])
+        lowered, totals = self.loss.lowered(logits, labels, importance)
+        self._update(torch.autograd.grad(lowered.sum(), self.weights))
         return totals
 
+    @torch.no_grad()
     def measure(self, rows: Rows) -> Tensor:
         """[sums, S, M]: what `Loss.judge` says of every head on all of `rows`."""
         seeds, _, heads, _ = self.weights[-1].shape
@@ -305,6 +307,7 @@ class _Stack:
             totals += self.loss.judge(outputs, labels, rows.importance[None, some].unsqueeze(2))
         return totals
 
+    @torch.no_grad()
     def answers(self, outputs: Tensor) -> Tensor:
         """Logits [S, b, M, c] of features [1, b, d]."""
         for layer in range(0, len(self.weights), 2):
@@ -320,7 +323,8 @@ class _Stack:
         draws = [torch.rand(shape, generator=mask, device=device) for mask in self.masks]
         return (torch.stack(draws) >= self.dropout) / (1 - self.dropout)
 
-    def _update(self, gradients: list[Tensor]) -> None:
+    @torch.no_grad()
+    def _update(self, gradients: Sequence[Tensor]) -> None:
         self.steps += 1
         for rule, heads, moments in self.optimizers:
             rate, decay = self.rate[:, :, heads], self.decay[:, :, heads]
@@ -349,11 +353,7 @@ def _loss(
 ) -> Loss:
     """What a stack lowers; `usual` is the mean importance of the cells, as `Cells` takes it."""
     smoothing = _knob("label_smoothing", combinations, device)
-    if schedule.loss == "softmax":
-        class_weights = torch.from_numpy(schedule.class_weights).to(device)
-        smoothed = any(one.label_smoothing for one in combinations)
-        return Softmax(smoothing, smoothed, class_weights)
-    return Cells(schedule.loss, smoothing, usual)
+    return loss_of(schedule.loss, smoothing, schedule.class_weights, usual)
 
 
 def _initial_weights(seed: int, dimension: int, width: int, classes: int) -> list[Tensor]:
@@ -385,16 +385,6 @@ def _layer(inputs: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
     shared = inputs.expand(seeds, -1, -1)
     products = torch.baddbmm(bias.flatten(2), shared, matrix.flatten(2))
     return products.view(seeds, -1, heads, outputs)
-
-
-def _weight_gradients(inputs: Tensor, gradient: Tensor) -> list[Tensor]:
-    """Gradients of a layer's matrix and bias, from its inputs and the gradient by its outputs."""
-    if inputs.dim() == 4:
-        matrix = torch.einsum("sbmi,sbmo->simo", inputs, gradient)
-    else:
-        products = torch.bmm(inputs.transpose(1, 2), gradient.flatten(2))
-        matrix = products.view(*products.shape[:2], *gradient.shape[2:])
-    return [matrix, gradient.sum(dim=1, keepdim=True)]
 
 
 Moments = dict[str, Tensor]

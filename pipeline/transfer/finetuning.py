@@ -171,8 +171,8 @@ def _epoch(
     """One pass over the training examples; mean loss and accuracy (R²) as they were met."""
     device = next(network.parameters()).device
     count = len(train.labels)
-    weights = torch.tensor(recipe.class_weights, device=device)
-    objective = Objective(recipe.loss, weights, train.labels)
+    weights = np.array(recipe.class_weights, np.float32)
+    objective = Objective(recipe.loss, weights, train.labels, device)
     order = np.random.default_rng([recipe.seed, epoch]).permutation(count)
     # Of nearly equal sizes: statistics of a last batch of one example would be none.
     batches = np.array_split(order, -(-count // recipe.batch_size))
@@ -188,10 +188,9 @@ def _epoch(
         done = (epoch - 1 + step / len(batches)) / recipe.epochs
         for group in optimizer.param_groups:
             group["lr"] = group["rate"] * (1 + math.cos(math.pi * done)) / 2
-        labels = torch.from_numpy(train.labels[rows]).to(device)
         with _precision(device):
             logits = network(seen.to(device))
-        loss = objective.lowered(logits.float(), labels)
+        loss = objective.lowered(logits.float(), torch.from_numpy(rows).to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

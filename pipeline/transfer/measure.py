@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
-from torch import nn
 
 from ..evaluation import comparing
 from ..evaluation.intervals import Groups
@@ -34,14 +32,8 @@ def measure(
         class_weights: as `heads.losses` has them; None weighs all alike.
         loss: one of `heads.losses.LOSSES`.
     """
-    if loss != "softmax":
-        weights = np.ones(logits.shape[1]) if class_weights is None else np.array(class_weights)
-        return losses.figures(loss, lambda some: logits[some], labels, weights.astype(np.float32))
-    weighing = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float64)
-    entropy = nn.functional.cross_entropy(
-        torch.from_numpy(logits).double(), torch.from_numpy(labels), weighing
-    )
-    return float(entropy), float((logits.argmax(axis=1) == labels).mean())
+    weights = np.ones(logits.shape[1]) if class_weights is None else np.array(class_weights)
+    return losses.figures(loss, lambda some: logits[some], labels, weights.astype(np.float32))
 
 
 def figures_of(
