@@ -24,12 +24,19 @@ from pipeline.core.params import TrainParams
 from pipeline.evaluation import coverage
 from pipeline.evaluation.tables import reliability_table
 from pipeline.heads import conformal
-from pipeline.heads.cross_fit import OutOfFold, of_groups, out_of_fold
+from pipeline.heads.cross_fit import OutOfFold, out_of_fold
 from pipeline.heads.fit import fit_heads, refit
 from pipeline.heads.head import Head, fit_temperature, probabilities
 from pipeline.heads.hyperparameters import every_combination
 from pipeline.heads.losses import loss_for
-from pipeline.heads.sets import LabelSets, PredictionSets, before, sizes
+from pipeline.heads.sets import (
+    LabelSets,
+    PredictionSets,
+    before,
+    of_groups,
+    sizes,
+    uniform,
+)
 from pipeline.heads.trained import Schedule, order
 from pipeline.serving import novelty
 from pipeline.serving.explain import directions, neighbours
@@ -247,7 +254,7 @@ def drawn(data: Data, seed: int) -> dict[str, npt.NDArray[Any]] | None:
     sure, randomised = conformal.calibrated_sets(made.held, made.temperature, COVERAGE)
     logits = made.head.logits(test.features)
     shares = probabilities(logits, made.temperature)
-    random = conformal.uniform(test.digests)
+    random = uniform(test.digests)
     full = whole(probabilities(made.held.logits, made.temperature), made.held.labels)
     figures = [
         *judged_by(probabilities(logits, made.of_val), test.labels),

@@ -20,11 +20,13 @@ from pipeline.core.paths import (
     HEAD_WEIGHTS,
     MANIFEST,
     METRICS,
+    OUT_OF_FOLD,
     PREDICTIONS,
     SWEEP,
     TRAINING,
 )
 from pipeline.evaluate import evaluate
+from pipeline.heads import fit
 from pipeline.heads.fit import class_weights, fit_heads, refit
 from pipeline.heads.head import load_head, probabilities, without_priors
 from pipeline.heads.hyperparameters import Hyperparameters, every_combination
@@ -288,6 +290,20 @@ def test_too_many_heads_are_refused(trained_project):
 def test_a_closed_form_with_a_hidden_layer_is_refused(trained_project):
     with pytest.raises(ParamsError, match="lbfgs makes linear heads"):
         combinations(trained_project, optimizer=["adamw", "lbfgs"], width=64)
+
+
+def test_up_to_two_thousand_examples_take_ten_more_heads_and_evaluate_takes_none(
+    trained_project, monkeypatch
+):
+    fitted = []
+    solve = fit._solve
+    monkeypatch.setattr(fit, "_solve", lambda *given: fitted.append(given) or solve(*given))
+    trained_project.set(**{"train.optimizer": "lbfgs", "train.refit": True})
+    train()
+    assert len(fitted) == 1 + 10 + 1  # the one that is chosen, the folds', and the one that is kept
+    assert len(pd.read_parquet(OUT_OF_FOLD)) == 108
+    evaluate()
+    assert len(fitted) == 12
 
 
 @pytest.mark.parametrize("name", ["lbfgs", "adamw", "nearest_mean"])

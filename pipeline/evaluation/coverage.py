@@ -8,10 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..heads.conformal import uniform
-from ..heads.cross_fit import of_groups
 from ..heads.head import against_thresholds
-from ..heads.sets import Doubles, LabelSets, PredictionSets, before, sizes
+from ..heads.sets import (
+    Doubles,
+    LabelSets,
+    PredictionSets,
+    before,
+    of_groups,
+    sizes,
+    uniform,
+)
 from ..tables.features import Split
 from .intervals import Groups
 from .tables import OF_SETS

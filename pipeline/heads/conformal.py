@@ -17,17 +17,15 @@ centre of CV+ (Barber, Candès, Ramdas and Tibshirani, "Predictive inference wit
 2021) with the one head that the bundle has: CV+ itself would need the heads of all folds to answer.
 """
 
-import hashlib
 import math
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from ..tasks import TASKS
 from .cross_fit import OutOfFold
 from .head import probabilities
-from .sets import Doubles, LabelSets, PredictionSets, before, sizes
+from .sets import Doubles, LabelSets, PredictionSets, before, sizes, uniform
 
 MISSES = 10  # to be expected among the examples, or the quantile is a lottery
 PENALTIES = (0.001, 0.01, 0.1, 0.2, 0.5)  # lambda: those that the paper of RAPS tries
@@ -136,13 +134,3 @@ def quantile(
         return value
     unit = 10.0 ** (math.floor(math.log10(value)) + 1 - DIGITS)
     return float(f"{math.ceil(value / unit) * unit:.{DIGITS}g}")
-
-
-def uniform(digests: npt.NDArray[np.str_]) -> Doubles:
-    """A number from 0 to 1 of each example, [n], drawn from its digest."""
-    return np.array([_drawn(digest) for digest in digests.tolist()], np.float64)
-
-
-def _drawn(key: str) -> float:
-    hashed = hashlib.blake2b(f"set:{key}".encode(), digest_size=8).digest()
-    return int.from_bytes(hashed, "big") / 2**64

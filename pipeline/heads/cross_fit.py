@@ -33,7 +33,7 @@ from .fit import trained_again
 from .head import Floats, activated, one_thread
 from .hyperparameters import CLOSED_FORMS, Hyperparameters
 from .losses import LOSSES
-from .sets import Doubles, Integers
+from .sets import Doubles, Integers, of_groups
 from .trained import Schedule, Trained
 
 FEW = 2000  # examples; of so many each is held out
@@ -187,13 +187,6 @@ def _in_one_place(classes: Integers, places: Integers) -> npt.NDArray[np.bool_]:
     pairs = np.unique(np.stack([classes, places]), axis=1)
     alone: npt.NDArray[np.bool_] = np.bincount(pairs[0])[classes] == 1
     return alone
-
-
-def of_groups(groups: npt.ArrayLike) -> Doubles:
-    """What each row weighs [n], so that the rows of a group weigh one together."""
-    _, which, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
-    weights: Doubles = 1 / sizes[which]
-    return weights
 
 
 def _hands(pool: Split, device: str) -> int:

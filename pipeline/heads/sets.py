@@ -14,6 +14,7 @@ scores without it.
 
 import math
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any, Self
 
 import numpy as np
@@ -180,6 +181,19 @@ def before(shares: npt.NDArray[np.floating], labels: Integers) -> tuple[Integers
         ahead[some] = np.where(first, part, 0).sum(axis=1)
         own[some] = mine[:, 0]
     return rank, ahead, own
+
+
+def uniform(digests: npt.NDArray[np.str_]) -> Doubles:
+    """A number from 0 to 1 of each example, [n], drawn from its digest."""
+    hashes = [blake2b(f"set:{digest}".encode(), digest_size=8).digest() for digest in digests]
+    return np.array([int.from_bytes(one, "big") / 2**64 for one in hashes], np.float64)
+
+
+def of_groups(groups: npt.ArrayLike) -> Doubles:
+    """What each row weighs [n], so that the rows of a group weigh one together."""
+    _, which, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    weights: Doubles = 1 / sizes[which]
+    return weights
 
 
 def chunks(shape: tuple[int, ...]) -> list[slice]:
