@@ -63,18 +63,6 @@ def server(dashboard: Path, password: str) -> Iterator[str]:
             worker.drain_all(timeout=PATIENCE, at_exit=False)
 
 
-@pytest.fixture(scope="session")
-def dvc_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty DVC repository to copy: to make one takes longer than a small run in it."""
-    root = tmp_path_factory.mktemp("template") / "toy"
-    root.mkdir()
-    for command in ("git init --quiet --template=", "dvc init --quiet"):
-        subprocess.run([*command.split()], cwd=root, check=True)
-    with (root / ".dvc" / "config").open("a") as config:
-        config.write("[core]\n    analytics = false\n")
-    return root
-
-
 @pytest.fixture
 def toy(tmp_path: Path, server: str, password: str, dvc_template: Path) -> Iterator[Toy]:
     with Toy(tmp_path / "toy", server, dvc_template, password) as toy:
