@@ -187,7 +187,7 @@ def test_a_bundle_of_such_a_network_answers_alike_everywhere(
     pixels = np.asarray(Image.open(file).convert("RGB"))
     answer = classifier.answer(file.read_bytes(), heat=True, neighbours=1)
     assert answer.heat is not None
-    assert takes(classifier._prepared[0]) == "fitted"
+    assert takes(classifier.bundle.inputs[0]) == "fitted"
     # From all of the pixels on, the graph and PyTorch differ by a level here and there.
     session = onnxruntime.InferenceSession(BUNDLE / "model.onnx")
     whole = session.run(["probabilities"], {"picture": pixels})[0]
