@@ -1,7 +1,7 @@
-"""A bundle, opened to answer: what `predict`, `serve` and anybody's own script ask.
+"""A bundle, opened to answer: `predict`, `serve` and users' own scripts ask it.
 
-It needs ONNX Runtime, NumPy, safetensors and what the kind of example needs: Pillow for images. An
-example takes the way that it takes in `extract`, so the answers are those that were evaluated.
+It needs ONNX Runtime, NumPy, safetensors and what the kind of example needs: Pillow for images. The
+code that `extract` uses prepares an example, so the answers are those that were evaluated.
 """
 
 import os
@@ -36,9 +36,9 @@ from .explain import (
     odds_of_label,
 )
 
-MOST_WINDOWS = 8  # of an example of which several are asked for at once
+MOST_WINDOWS = 8  # of an example; inputs with more are asked one after the other
 OLDER = "the bundle is of an older version and names no digests"
-# Kinds of which nothing is shown but a picture or a sound that was decoded.
+# Kinds that show nothing but a picture or a sound that was decoded.
 DECODED = ("image", "audio")
 
 Floats = npt.NDArray[np.float32]
@@ -48,7 +48,7 @@ Floats = npt.NDArray[np.float32]
 class Neighbour:
     """A training example like the one asked about; a `cosine` of 1 is the same direction.
 
-    `number` is its position in the bundle's list; the path is empty where the bundle names none.
+    `number` is its position in the bundle's list. The path is empty if the bundle names none.
     """
 
     path: str
@@ -59,22 +59,23 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the classifier says of an example.
+    """The classifier's answer about an example.
 
-    `probabilities` [classes] are calibrated; of numbers there are none. `best` is the position of
-    the class that is answered, which is the most probable one unless the classes were weighed in
-    training (`head.against_thresholds`); of labels it is the most probable one. Where they were
-    asked for, `heat` shows which part of the example speaks for it, or raises the first number;
-    `neighbours` are the nearest training examples.
-    `heat` is None where there is nothing to make it from: no maps, and no parts to hide.
+    `probabilities` [classes] are calibrated; a regression has none. `best` is the position of the
+    class that is answered. It is the most probable one, unless classes were weighed in training
+    (`head.against_thresholds`). With several labels it is the most probable label.
 
-    Of several labels `labels` are those whose probability reaches their threshold, in the order of
-    the classes. Of numbers `numbers` [targets] are these, in the target's own units.
+    `heat` and `neighbours` are there if they were asked for. `heat` shows which part of the example
+    speaks for `best`, or raises the first target. It is None if there is nothing to make it from:
+    no maps, and no parts to hide. `neighbours` are the nearest training examples.
 
-    `distance` is that to the training examples, as `novelty.py` has it, and `unusual` whether it is
-    more than that of examples like them; both are None where the bundle does not know. `likely` are
-    classes, the most probable first, that hold the right one as often as the bundle promises, and
-    `interval` [targets, 2] does it for numbers. Without a promise they are empty and None.
+    `labels` are those of several labels whose probability reaches their threshold, in the order of
+    the classes. `numbers` [targets] are the answers of a regression, in the targets' own units.
+
+    `distance` is the one to the training examples (`novelty.py`), and `unusual` says whether it is
+    larger than that of examples like them. Both are None if the bundle detects no novelty.
+    `likely` is the prediction set, the most probable class first, and `interval` [targets, 2] the
+    prediction intervals. They are empty and None if the bundle has no coverage.
     """
 
     probabilities: Floats
@@ -93,7 +94,7 @@ class Classifier:
     """A bundle in memory. Any number of threads may ask it at once, each on one core."""
 
     def __init__(self, folder: Path, explains: bool = False, hands: int | None = None) -> None:
-        """Open the bundle in `folder`; with `explains` also what heat maps and neighbours need.
+        """Open the bundle in `folder`; if it `explains`, also what heat maps and neighbours need.
 
         Heat maps share as many threads as there are `hands`, or cores.
 
@@ -106,16 +107,7 @@ class Classifier:
         self.thresholds = bundle.head.calibration.thresholds
         self.kind, found = named(bundle.kind), bundle.head.sets
         self._sets = None if found is None or found.why_none else found
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 4  # what it has to say is in the exception
-        try:
-            self._session = onnxruntime.InferenceSession(
-                folder / "model.onnx", options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime has a class for each way a file can be damaged
-            reason = " ".join(str(error).split())[:160]
-            raise DataError(f"{folder / 'model.onnx'} cannot be opened: {reason}") from None
+        self._session = _opened(folder / "model.onnx")
         outputs = {output.name: output.shape for output in self._session.get_outputs()}
         self._maps = [name for name in outputs if name.rpartition("/")[2].startswith("maps")]
         self.has_maps = len(self._maps) == len(bundle.inputs)
@@ -153,7 +145,7 @@ class Classifier:
 
     @property
     def coverage(self) -> float | None:
-        """How often sets or intervals hold the truth; None where nothing is promised."""
+        """The coverage of prediction sets or intervals; None without them."""
         return None if self._sets is None else self._sets.coverage
 
     def read_reasons(self) -> None:
@@ -173,10 +165,10 @@ class Classifier:
     def training_example(self, number: int) -> bytes:
         """The bytes of a training example, if its file lies here as it was; with `explains`.
 
-        The paths are the bundle's, and whoever made it may be a stranger who would like to have
-        other files. So a file is given only if its digest is the one that the bundle names: that of
-        a secret is no more known than the secret. Older bundles name none. Of those a hidden file
-        or a link that leads out is never given, and of kinds that would show its text none.
+        The paths are the bundle's, and a stranger who made it may want other files. So a file is
+        given only if its digest is the one that the bundle names: nobody knows the digest of a
+        secret who does not know the secret. Older bundles name no digests. They never get a hidden
+        file, a link that leads out, or a file of a kind that would show its text.
 
         Raises:
             RefusedError: there is no such number, or it is not to be had; the text says why.
@@ -198,7 +190,7 @@ class Classifier:
         try:
             data = load(path, self.kind.most_bytes)
         except DataError:
-            data = b""  # whether there is such a file is nobody's business either
+            data = b""  # a stranger must not learn whether there is such a file
         if not data or (digests is not None and digest(data) != digests[number]):
             raise RefusedError("its file is not here, or not the one that the bundle was made with")
         return data
@@ -206,13 +198,13 @@ class Classifier:
     def answer(
         self, data: bytes, heat: bool = False, neighbours: int = 0, side: int | None = None
     ) -> Answer:
-        """What the classifier says of an example, given as its file's bytes.
+        """The answer about an example.
 
         Args:
-            data: of any format that the kind takes.
-            heat: whether the heat map of the most probable class or label, or of the first
-                number, is wanted.
-            neighbours: how many of the nearest training examples are wanted.
+            data: the bytes of its file, in any format that the kind takes.
+            heat: whether to make the heat map of the most probable class or label, or of the first
+                target.
+            neighbours: how many of the nearest training examples to find.
             side: pixels of a small heat map; None for one as large as the backbone's input.
 
         Raises:
@@ -241,25 +233,29 @@ class Classifier:
         if self._detector is not None:
             distance = self._detector.distance(got["features"])
             unusual = self._detector.unusual(distance)
-        promised = self._promised(said)
+        likely, interval = self._likely(said), self._interval(said)
         if self.task == "regression":
             none = np.empty(0, np.float32)
-            return Answer(none, best, shown, nearest, (), said, distance, unusual, **promised)
+            return Answer(none, best, shown, nearest, (), said, distance, unusual, (), interval)
         above = self._above(said) if self.task == "multilabel" else ()
-        return Answer(said, best, shown, nearest, above, None, distance, unusual, **promised)
+        return Answer(said, best, shown, nearest, above, None, distance, unusual, likely)
 
-    def _promised(self, said: Floats) -> dict[str, Any]:
-        """The set or the interval that holds the truth as often as was promised, as a field."""
-        if self._sets is None:
-            return {}
-        if self._sets.labels is not None:
-            count, order = sets.size(self._strengths(said), self._sets.labels)
-            return {"likely": tuple(self.classes[place] for place in order[:count])}
+    def _likely(self, said: Floats) -> tuple[str, ...]:
+        """The prediction set."""
+        if self._sets is None or self._sets.labels is None:
+            return ()
+        count, order = sets.size(self._strengths(said), self._sets.labels)
+        return tuple(self.classes[place] for place in order[:count])
+
+    def _interval(self, said: Floats) -> npt.NDArray[np.float64] | None:
+        """The prediction intervals."""
+        if self._sets is None or self._sets.labels is not None:
+            return None
         reach = np.array(self._sets.reach)[:, None] * [-1, 1]
-        return {"interval": said.astype(np.float64)[:, None] + reach}
+        return np.asarray(said.astype(np.float64)[:, None] + reach)
 
     def _strengths(self, said: Floats) -> npt.NDArray[np.floating]:
-        """By what the class that is answered is chosen: probabilities, or what makes of them."""
+        """What the class that is answered is the largest of: probabilities, over thresholds."""
         weighed = self.task == "classification"
         return against_thresholds(said, self.thresholds) if weighed else said
 
@@ -271,7 +267,7 @@ class Classifier:
     def _by_hiding(self, data: bytes, said: Floats, best: int, side: int | None) -> Shown:
         """Which parts of the example speak for the class: it is less probable without them.
 
-        Of a number those that raise it: it is smaller without them.
+        Parts raise the target of a regression if it is smaller without them.
         """
         hidden = [self.kind.hidden(data, prepared) for prepared in self.bundle.inputs]
 
@@ -279,21 +275,21 @@ class Classifier:
             example = dict(zip(self._inputs, of_each, strict=True))
             return self._strength(self._session.run([self._output], example)[0], best)
 
-        # Those of all answers share the cores: one that is asked for alone has every one of them.
-        # But many windows take much memory, so long sounds are asked one after the other.
+        # Heat maps of all answers share the cores: a single one has all of them. But many windows
+        # take much memory, so the parts of a long sound are hidden one after the other.
         windows = len(hidden[0][0]) if self.kind.windowed else 1
         each = map if windows > MOST_WINDOWS else self._hands.map
         without = np.array(list(each(ask, zip(*hidden, strict=True))), np.float64)
         hides = self.kind.hidden_together()
         before = self._strength(said, best)
-        if self.task == "regression":  # its units are nobody's business here
+        if self.task == "regression":  # whatever its units
             largest = max(abs(before), float(np.abs(without).max(initial=0)), TINY)
             before, without = before / largest, without / largest
         weights = falls(before, without) if hides is None else effects(without, hides)
         return self.kind.explain_parts(data, self.bundle.inputs[0], weights, side)
 
     def _strength(self, said: Floats, position: int) -> float:
-        """How much an answer says what stands at a position: its log-odds, or the number itself."""
+        """The log-odds of the class at a position, or the target itself."""
         if self.task == "regression":
             return float(said[position])
         return (odds_of_label if self.task == "multilabel" else odds)(said, position)
@@ -323,7 +319,7 @@ class Classifier:
 
 
 def intervals(answer: Answer, names: list[str]) -> dict[str, tuple[float, float]]:
-    """The ends of each number's interval, by name; empty where nothing is promised."""
+    """The ends of each target's interval, by name; empty without a coverage."""
     if answer.interval is None:
         return {}
     ends = (rounded(one) for one in answer.interval)
@@ -331,8 +327,19 @@ def intervals(answer: Answer, names: list[str]) -> dict[str, tuple[float, float]
 
 
 def rounded(numbers: npt.NDArray[np.floating]) -> list[float]:
-    """Numbers as people read them: a float32 knows seven digits."""
+    """Numbers as people read them: a float32 has seven digits."""
     return [float(f"{number:.7g}") for number in numbers]
+
+
+def _opened(file: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4  # the exception says it all
+    try:
+        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has a class for each way a file can be damaged
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(f"{file} cannot be opened: {reason}") from None
 
 
 def _number(name: str) -> int:
@@ -352,7 +359,7 @@ def _read_bank(file: Path) -> Floats:
 
 
 def _read_known(file: Path, examples: int) -> dict[str, list[str]]:
-    """Paths, labels and, but for older bundles, digests of training examples, a text for each."""
+    """Paths, labels and digests of training examples; older bundles have no digests."""
     known = document(file)
     for name in ("paths", "labels", *["digests"] * ("digests" in known)):
         texts = known.get(name)

@@ -1,4 +1,4 @@
-"""Feature vectors of examples that somebody hands over, each computed once ever.
+"""Feature vectors of examples that a user passes, each computed only once.
 
 The store and its keys are those of `extract`: what one of them computed, the other finds. A machine
 that only embeds needs neither pandas nor what augments.
@@ -55,7 +55,7 @@ def embed(examples: Sequence[Example], encoder: Encoder, batch_size: int) -> Emb
     Each core takes whole examples, and holds the files of none that it only looks up.
 
     Args:
-        examples: each is read once, and a second time where it is missing.
+        examples: each is read once, and a second time if its features are missing.
         encoder: the backbone.
         batch_size: examples that it takes at once.
 

@@ -30,7 +30,7 @@ def class_map(maps: Sequence[Floats], head: Head, power: float, label: int) -> F
     The backbone's last maps are summed, each weighted by the gradient of the class's logit with
     respect to the map's mean, through the power and the head; what speaks against the class is cut
     off. For a linear head and power 1 that is CAM (Zhou et al., CVPR 2016), else Grad-CAM
-    (Selvaraju et al., ICCV 2017). Of joined backbones the sums are added, at the finest's size.
+    (Selvaraju et al., ICCV 2017). The sums of joined backbones are added, at the finest's size.
 
     Args:
         maps: of each backbone the last feature maps of the example, [d, h, w]; their means over h
@@ -85,8 +85,8 @@ def _resized(table: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any
 def odds(shares: Floats, label: int) -> float:
     """The logarithm of how much more probable a class is than all others together.
 
-    Of an answer that is nearly certain it is told from what the others have: they are known to
-    seven digits where the class's own probability is rounded to 1.
+    If an answer is nearly certain, its own probability is rounded to 1, but the others are known to
+    seven digits: so the odds are computed from these.
 
     Args:
         shares: [classes], the probabilities.
@@ -113,7 +113,7 @@ def odds_of_label(shares: Floats, label: int) -> float:
 def falls(before: float, without: npt.NDArray[np.float64]) -> Floats:
     """By how much less probable a class is without each part, from 0 to 1.
 
-    The fall is that of the log-odds: of an answer that is nearly certain, the probability itself
+    The fall is that of the log-odds: if an answer is nearly certain, the probability itself
     hardly moves. Parts without which the class is more probable have 0. To hide parts and to look
     at the answer is occlusion (Zeiler and Fergus, ECCV 2014). A number that is to be explained
     stands in the place of log-odds, in units in which its largest value is about 1.
@@ -126,7 +126,7 @@ def falls(before: float, without: npt.NDArray[np.float64]) -> Floats:
 
 
 def effects(without: npt.NDArray[np.float64], hides: npt.NDArray[np.bool_]) -> Floats:
-    """The same where each input hides several parts: each part's mean effect on the log-odds.
+    """The same if each input hides several parts: each part's mean effect on the log-odds.
 
     That is the mean over inputs which keep a part less that over inputs which hide it. With many
     random inputs it is RISE (Petsiuk et al., BMVC 2018).
@@ -141,7 +141,7 @@ def effects(without: npt.NDArray[np.float64], hides: npt.NDArray[np.bool_]) -> F
 
 
 def _from_0_to_1(fall: npt.NDArray[np.float64]) -> Floats:
-    """Of the largest fall; all 0 where none is more than what rounding makes of nothing."""
+    """Each fall over the largest; all 0 if none is larger than an error of rounding."""
     above = np.maximum(fall, 0)
     most = float(above.max(initial=0))
     weights: Floats = (above / most if most > NOTHING else 0 * above).astype(np.float32)
@@ -167,7 +167,7 @@ def neighbours(features: Floats, bank: Floats, k: int) -> tuple[npt.NDArray[np.i
     Args:
         features: [n, d], as `directions` gives them.
         bank: [m, d], likewise.
-        k: how many are wanted of each; fewer come back where m is smaller.
+        k: how many are wanted for each; fewer come back if m is smaller.
 
     Returns:
         positions in the bank [n, k] and cosine similarities [n, k], the nearest first.

@@ -91,7 +91,7 @@ def whole(
     """The classifier from an example to its answer.
 
     Its input is that of the first graph: for images `picture`, uint8 [height, width, 3], of any
-    size. Of joined backbones each further one has an input of its own, `network_2/picture`, for the
+    size. If backbones are joined, each further one has its own input, `network_2/picture`, for the
     same example prepared as that network wants it. Its outputs are `probabilities` [classes], or
     for regression `numbers` [targets]; `features` [dimension] as the head sees them; and, if the
     backbone has them, `maps` [dimension, h, w], whose means over h and w the features are powers
@@ -146,8 +146,8 @@ def answer_graph(
 ) -> onnx.ModelProto:
     """Power, head and what makes an answer of logits: `pooled` [1, dimension] to that of `whole`.
 
-    That is temperature and softmax for classes, and a sigmoid for several labels. Of numbers the
-    head's outputs are the answer.
+    That is temperature and softmax for classes, and a sigmoid for several labels. The outputs of a
+    regression head are the answer as they are.
     """
     of = TASKS[task]
     seen = "raised" if head.idf is None else "weighed"

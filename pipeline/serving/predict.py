@@ -21,7 +21,7 @@ from ..core.errors import ParamsError, RefusedError
 from ..core.progress import Progress
 from ..examples import rows as rows_of
 from ..examples.files import digest, load
-from .tables import Row, columns_of, csv_table, json_lines, parquet_table, printer, told
+from .tables import Row, columns_of, csv_table, json_lines, parquet_table, printer, values_of
 
 if TYPE_CHECKING:  # it takes a while to import, and --help should not
     from ..kinds import Kind
@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What can be said on the command line."""
+    """Add the arguments of the command line."""
     parser.add_argument("bundle", type=Path, help="Folder that the bundle stage wrote.")
     parser.add_argument(
         "asked", metavar="FILES", nargs="+", help="Files, folders, or patterns such as 'a/*.jpg'."
@@ -154,7 +154,7 @@ def inside(folder: Path) -> list[Path]:
 
 
 def spelt(path: Path) -> str:
-    """The path as a table has it: of a name that is no UTF-8 the odd bytes are spelt out."""
+    """The path as a table has it; bytes of a name that are no UTF-8 are spelt out."""
     return path.as_posix().encode("utf-8", "backslashreplace").decode()
 
 
@@ -203,7 +203,7 @@ def _row(classifier: "Classifier", heat_maps: Path | None, neighbours: int, path
             answer = classifier.answer(data, heat_maps is not None, neighbours)
     except RefusedError as error:
         return row | {"error": str(error)}
-    row |= zip(columns, told(classifier, answer), strict=True)
+    row |= zip(columns, values_of(classifier, answer), strict=True)
     if heat_maps is not None and answer.heat is not None:
         # Files of one name in two folders have two maps.
         stem = Path(row["path"]).stem.encode()[:200].decode(errors="ignore")  # a name has 255 bytes

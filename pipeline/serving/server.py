@@ -49,25 +49,24 @@ class Novelty(BaseModel):
 
 
 class Reply(Novelty):
-    """What the classifier says of an example."""
+    """The answer about an example."""
 
     best: str = Field(description="the class; without thresholds the most probable one")
     probability: float = Field(description="of that class, calibrated")
     probabilities: dict[str, float] = Field(description="of each class; together 1")
     thresholds: dict[str, float] | None = Field(
-        description="of each class, where training weighed the classes: `best` is the class whose"
+        description="of each class, if training weighed the classes: `best` is the class whose"
         " probability is the largest multiple of its threshold; null: the most probable one"
     )
     neighbours: list[Like] = Field(description="the nearest training examples, nearest first")
     heat_map: str | None = Field(description="a picture as a data URL: where that class is seen")
     likely: list[str] | None = Field(
-        description="classes, the most probable first, that hold the right one as often as the"
-        " bundle promises; null: nothing is promised"
+        description="the prediction set, the most probable class first; null: the bundle has none"
     )
 
 
 class LabelsReply(Novelty):
-    """The same of an example that may have several labels, or none."""
+    """The same for an example that may have several labels, or none."""
 
     labels: list[str] = Field(description="those whose probability reaches their threshold")
     probabilities: dict[str, float] = Field(description="of each label, calibrated")
@@ -79,12 +78,11 @@ class LabelsReply(Novelty):
 
 
 class NumbersReply(Novelty):
-    """The same of an example that numbers are read off."""
+    """The same for regression."""
 
     numbers: dict[str, float] = Field(description="by name, in the units of the training data")
     intervals: dict[str, tuple[float, float]] | None = Field(
-        description="of each number, that hold the true one as often as the bundle promises; null:"
-        " nothing is promised"
+        description="the prediction interval of each number; null: the bundle has none"
     )
     neighbours: list[Like] = Field(description="the nearest training examples, nearest first")
     heat_map: str | None = Field(
@@ -123,7 +121,7 @@ class About(BaseModel):
     manifest: str = Field(description="SHA-256 of the manifest that the model was trained on")
     waiting: int = Field(description="requests taken in and not yet answered")
     coverage: float | None = Field(
-        description="how often likely classes or intervals hold the truth; null: no promise"
+        description="of prediction sets or intervals; null: the bundle has none"
     )
 
 
@@ -148,7 +146,7 @@ THUMBNAILS: dict[int | str, dict[str, Any]] = {
 
 
 def body_of(accepts: tuple[str, ...]) -> dict[str, Any]:
-    """What OpenAPI says of a request's body, for media types such as image/*."""
+    """A request's body as OpenAPI describes it, for media types such as image/*."""
     form = {"type": "object", "properties": {"file": BINARY}, "required": ["file"]}
     kinds = ("application/octet-stream", *accepts)
     return {
@@ -232,7 +230,7 @@ def _add_predict(app: FastAPI, desk: Desk, figures: Figures) -> None:
         heat_map: Annotated[bool, Query(description="whether one is wanted")] = False,
         neighbours: Annotated[int, Query(ge=0, le=MOST_NEIGHBOURS)] = 0,
     ) -> AnyReply:
-        """What the model says of an example and, if wanted, an explanation."""
+        """The answer about an example and, if wanted, an explanation."""
         until = desk.until()
         with figures.answering():
             async with desk.received(request, until) as data:
@@ -245,7 +243,7 @@ def _add_about(app: FastAPI, desk: Desk, figures: Figures) -> None:
 
     @app.get("/health")
     async def health() -> Health:
-        """That the server answers: for everybody, and no more."""
+        """Whether the server answers: everybody may ask."""
         return Health(status="ok")
 
     @app.get("/about")
@@ -284,7 +282,7 @@ def _add_training(app: FastAPI, desk: Desk) -> None:
             bool, Query(description="what is shown beside it, such as a sound")
         ] = False,
     ) -> Response:
-        """A training example, small; where the server runs beside them."""
+        """A training example, small, if the server runs beside them."""
         shown = await desk.thumbnail(number, desk.until())
         if beside:
             if shown.also is None:

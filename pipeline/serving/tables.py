@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # it takes a while to import, and --help should not
 
 Row = dict[str, Any]
 Write = Callable[[Row], None]
-# Of each task, what is printed before the path: for None the table's head, for an empty row dashes.
+# What is printed before the path: the table's head for None, dashes for an empty row.
 Cells = Callable[[Row | None], str]
 
 OF_NUMBERS = ("predicted(", "low(", "high(")
@@ -27,12 +27,12 @@ WIDEST = 40  # characters of the printed column of several labels
 
 
 def columns_of(classifier: "Classifier") -> list[str]:
-    """What a row tells of an answer, in order.
+    """The columns of an answer, in order.
 
-    Of classes the one that is answered and its probability, and the most probable one where
-    training weighed the classes, so that it may be another; of several labels those that reach
-    their threshold, and every label's probability; of numbers each one, under the names that
-    `reports/predictions.csv` has.
+    A class has the one that is answered and its probability and, if training weighed the classes,
+    the most probable one, which may be another. Several labels have those that reach their
+    threshold, and every label's probability. Regression targets have the names that they have in
+    `reports/predictions.csv`.
     """
     promises = classifier.coverage is not None
     if classifier.task == "regression":
@@ -46,8 +46,8 @@ def columns_of(classifier: "Classifier") -> list[str]:
     return columns + ["distance", "unusual"] * classifier.detects_novelty
 
 
-def told(classifier: "Classifier", answer: "Answer") -> list[Any]:
-    """What stands in those columns."""
+def values_of(classifier: "Classifier", answer: "Answer") -> list[Any]:
+    """The values of those columns."""
     from .classifier import rounded
 
     if answer.numbers is not None and answer.interval is not None:
@@ -66,7 +66,7 @@ def told(classifier: "Classifier", answer: "Answer") -> list[Any]:
 
 
 def _is_share(column: str) -> bool:
-    """Whether a column holds probabilities or distances, and not numbers that were learned."""
+    """Whether a column holds probabilities or distances, and no regression target."""
     return column in ("probability", "distance") or column.startswith("p(")
 
 
@@ -137,7 +137,7 @@ def parquet_table(file: Path, columns: list[str]) -> Iterator[Write]:
 
 
 def printer(classifier: "Classifier") -> Write:
-    """Prints a table: what is said, then the path, then neighbours in lines of their own."""
+    """Prints a table: the answer, the path, and neighbours in lines of their own."""
     cells = {"regression": _number_cells, "multilabel": _label_cells}.get(
         classifier.task, _class_cells
     )(classifier.classes)
@@ -162,7 +162,7 @@ def printer(classifier: "Classifier") -> Write:
 
 
 def _notes(row: Row, names: list[str]) -> list[str]:
-    """What is said below an answer: that it may be none of these, or what else it may be."""
+    """The lines below an answer: that it may be none of these, or what else it may be."""
     if row.get("unusual"):
         return [UNLIKE]
     if row.get("most_probable", row.get("class")) != row.get("class"):
@@ -188,7 +188,7 @@ def _class_cells(classes: list[str]) -> Cells:
 
 
 def _label_cells(labels: list[str]) -> Cells:
-    """The labels that reach their threshold; where none does, the most probable in brackets."""
+    """The labels that reach their threshold; if none does, the most probable in brackets."""
     width = min(WIDEST, len(SEPARATOR.join(f" {label} 0.00 " for label in labels)) - 2)
 
     def one(row: Row, label: str) -> str:

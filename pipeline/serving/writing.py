@@ -153,7 +153,7 @@ def _data(manifest: pd.DataFrame) -> Data:
 
 
 def _digests(kind: str, backbone: Backbone) -> dict[str, str]:
-    """Of the code in each room that decides an answer, a digest."""
+    """A digest of the code in each room that decides an answer."""
     root = Path(__file__).parent.parent
     digests = {}
     for room in (*CODE, f"kinds/{folder_of(kind)}"):

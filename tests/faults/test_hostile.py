@@ -35,7 +35,7 @@ from pipeline.kinds.vector.parse import npy
 from pipeline.serving import server
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.server import Limits
-from pipeline.serving.tables import told
+from pipeline.serving.tables import values_of
 from pipeline.sources import table as table_room
 from pipeline.store.database import LAYOUT
 from pipeline.store.places import default_folder
@@ -217,7 +217,7 @@ def test_a_bundle_in_which_any_value_is_another_answers_or_is_one_line(
             said = ""
             try:
                 classifier = Classifier(bundle, explains=True)
-                told(classifier, classifier.answer(vector, neighbours=1))
+                values_of(classifier, classifier.answer(vector, neighbours=1))
             except HeadstartError as error:
                 said = str(error)
             assert len(said.splitlines()) <= 1, (way, last, value)
