@@ -29,6 +29,8 @@ def page() -> str:
                 if kind == "plugin":  # whose schema is in the user's own file
                     continue
                 parts += section(f"augment`, for `ingest.kind: {kind}", kinds.schema(kind), name)
+        elif name == "ingest":  # with what pictures add to it
+            parts += section(name, kinds.schema("image").ingest, name)
         else:
             parts += section(name, model, name)
     return "\n".join(parts)

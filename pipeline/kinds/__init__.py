@@ -421,10 +421,11 @@ def declared(settings: "IngestParams") -> str:
     `image range=0.0,4095.0 channels=3,2,1`, or `image` alone. The manifest and a bundle carry it,
     so that whoever reads an example later reads it as `ingest` did.
     """
-    told = {"range": settings.range, "channels": settings.channels}
+    from ..core.params import IngestParams
+
     words = [settings.kind]
-    for key, value in told.items():
-        if value is not None:
+    for key, value in settings:
+        if key not in IngestParams.model_fields and value is not None:
             values = value if isinstance(value, list) else [value]
             words.append(f"{key}={','.join(map(str, values))}")
     return " ".join(words)

@@ -125,6 +125,7 @@ def test_no_default_changes() -> None:
     sections = {name: field.default for name, field in Params.model_fields.items()}
     now = {name: of.model_dump() for name, of in sections.items() if name != "augment"}
     own = [kind for kind in kinds.KINDS if kind != "plugin"]
+    now["ingest"] = kinds.schema("image").ingest().model_dump()
     now["augment"] = {kind: kinds.schema(kind)().model_dump() for kind in own}
     assert now == yaml.safe_load(Path(__file__).with_name("defaults.yaml").read_text())
 

@@ -37,7 +37,8 @@ def load(schema: Schema, path: Path = PARAMS) -> Params:
     """Read and check all of `params.yaml`.
 
     Args:
-        schema: from the kind of the examples to the schema of `augment`, which is the kind's.
+        schema: from the kind of the examples to its own schema of `augment`, which names what the
+            kind adds to `ingest`.
         path: the file.
 
     Raises:
@@ -126,6 +127,9 @@ def _outdated(document: dict[str, Any]) -> list[str]:
 
 @cache
 def _with_schema(augment: type[Augmentation]) -> type[Params]:
-    """`Params` with the kind's own section `augment`."""
-    fields: dict[str, Any] = {"augment": (augment, augment())}
+    """`Params` with the kind's own section `augment`, and with what it adds to `ingest`."""
+    fields: dict[str, Any] = {
+        "ingest": (augment.ingest, augment.ingest()),
+        "augment": (augment, augment()),
+    }
     return create_model("Params", __base__=Params, **fields)

@@ -4,7 +4,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -65,7 +65,6 @@ Weights = Annotated[
     AfterValidator(inside),
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Channel = Annotated[int, Field(ge=1, le=10_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Optimizer = Literal["sgd", "momentum", "adam", "adamw", "lbfgs", "ridge", "nearest_mean"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -139,33 +138,16 @@ class IngestParams(Section):
         "classes without a training example, and labels that none or all of them have:"
         " refuse ends the run, leave_out goes on without them",
     )
-    range: (
-        Literal["file", "type"]
-        | Annotated[
-            list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=2, max_length=2)
-        ]
-        | None
-    ) = told(
-        None,
-        "values of pictures of more than 8 bits that become black and white: file (each file's"
-        " smallest and largest), type (the data type's; 0 and 1 for floats), or two numbers; null:"
-        " 16 bits are divided by 256, floats refused (docs/pictures.md)",
-    )
-    channels: Channel | Annotated[list[Channel], Field(min_length=3, max_length=3)] | None = told(
-        None,
-        "channels of pictures that become red, green and blue, counted from 1, or the one that"
-        " becomes grey; null: as the file says",
-    )
 
-    @model_validator(mode="after")
-    def _of_pictures(self) -> "IngestParams":
-        if self.kind != "image" and (self.range is not None or self.channels is not None):
-            raise ValueError(f"range and channels are of pictures, and kind is {self.kind}")
-        if isinstance(self.range, list) and not self.range[0] < self.range[1]:
-            raise ValueError(
-                f"range is {self.range}; the first number becomes black and should be the smaller"
-            )
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_other_kinds_have(cls, given: Any) -> Any:
+        """A parameter that another kind adds may be there as null, as `params.yaml` has it."""
+        if not isinstance(given, dict):
+            return given
+        return {
+            name: of for name, of in given.items() if of is not None or name in cls.model_fields
+        }
 
     @model_validator(mode="after")
     def _of_tasks(self) -> "IngestParams":
@@ -180,6 +162,8 @@ class IngestParams(Section):
 
 class Augmentation(Section):
     """What every kind's section `augment` has; the rest is the kind's own."""
+
+    ingest: ClassVar[type[IngestParams]] = IngestParams  # with what the kind adds to that section
 
     views: Annotated[int, Field(ge=0, le=1000)] = told(
         4, "augmented views of each training example; 0 for none"

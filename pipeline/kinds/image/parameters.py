@@ -1,14 +1,48 @@
-"""The section `augment` of `params.yaml`, for images."""
+"""What images add to the sections `ingest` and `augment` of `params.yaml`."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ...core.params import Augmentation, Share, told
+from ...core.params import Augmentation, IngestParams, Share, told
+
+Channel = Annotated[int, Field(ge=1, le=10_000)]
+
+
+class Ingest(IngestParams):
+    """Where the examples come from and how they are split."""
+
+    range: (
+        Literal["file", "type"]
+        | Annotated[
+            list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=2, max_length=2)
+        ]
+        | None
+    ) = told(
+        None,
+        "values of pictures of more than 8 bits that become black and white: file (each file's"
+        " smallest and largest), type (the data type's; 0 and 1 for floats), or two numbers; null:"
+        " 16 bits are divided by 256, floats refused (docs/pictures.md)",
+    )
+    channels: Channel | Annotated[list[Channel], Field(min_length=3, max_length=3)] | None = told(
+        None,
+        "channels of pictures that become red, green and blue, counted from 1, or the one that"
+        " becomes grey; null: as the file says",
+    )
+
+    @model_validator(mode="after")
+    def _from_black_to_white(self) -> "Ingest":
+        if isinstance(self.range, list) and not self.range[0] < self.range[1]:
+            raise ValueError(
+                f"range is {self.range}; the first number becomes black and should be the smaller"
+            )
+        return self
 
 
 class Augment(Augmentation):
     """The ranges from which each training view's rotation, scale and flips are drawn."""
+
+    ingest: ClassVar[type[IngestParams]] = Ingest
 
     rotate: Annotated[float, Field(ge=0, le=180)] = told(
         15, "degrees, drawn from -rotate to +rotate"

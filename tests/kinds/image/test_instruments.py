@@ -14,6 +14,7 @@ import pandas as pd
 import pydicom
 import pytest
 import tifffile
+import yaml
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -678,11 +679,18 @@ def test_parameters_that_make_no_sense(
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_vectors_have_no_range() -> None:
-    from pipeline.core.params import IngestParams
+def test_vectors_have_no_range_but_their_file_may_list_it(project: Project) -> None:
+    from pipeline.core import params
 
-    with pytest.raises(ValueError, match="range and channels are of pictures, and kind is vector"):
-        IngestParams(kind="vector", range="file")
+    project.set(**{"ingest.kind": "vector", "augment.views": 0})
+    file = Path("params.yaml")
+    document = yaml.safe_load(file.read_text())
+    document["augment"] = {"views": 0}
+    file.write_text(yaml.safe_dump(document))
+    assert kinds.declared(params.load(kinds.schema).ingest) == "vector"
+    project.set(**{"ingest.range": "file"})
+    with pytest.raises(ParamsError, match=r"ingest\.range is not a parameter; ingest takes kind, "):
+        params.load(kinds.schema)
 
 
 def test_what_is_remembered_is_what_was_seen() -> None:
