@@ -1,7 +1,6 @@
 """`headstart doctor`: what is installed, what is missing and how to get it.
 
-It only reads, and none of what it looks at has to be in order: each line tells what is wrong by
-itself.
+It only reads, and works if what it looks at is damaged: each line says by itself what is wrong.
 """
 
 import os
@@ -46,8 +45,8 @@ def lines() -> Iterator[tuple[str, str]]:
         yield name, _version(name)
     yield "gpu", _gpu()
     yield "auto engine", _engine()
-    yield "store", _told(_store)
-    yield "disk", _told(_disk)
+    yield "store", _seen(_store)
+    yield "disk", _seen(_disk)
     if not packages.IN_WHEEL:
         for name in ("dvc", "prefect"):
             yield name, _version(name)
@@ -133,8 +132,8 @@ def _nearest(folder: Path) -> Path:
     return next(place for place in (folder, *folder.parents) if place.exists())
 
 
-def _told(look: Callable[[], str]) -> str:
-    """What `look` says, or what is in its way, in one line."""
+def _seen(look: Callable[[], str]) -> str:
+    """What `look` finds, or why it cannot, in one line."""
     try:
         return look()
     except (errors.HeadstartError, OSError, ImportError, RuntimeError) as error:
@@ -145,5 +144,5 @@ def _git() -> str:
     git = shutil.which("git")
     if git is None:
         return "not installed: DVC needs it"
-    told = subprocess.run([git, "--version"], capture_output=True, text=True, check=False)  # noqa: S603
-    return told.stdout.strip().removeprefix("git version ") or "cannot be run"
+    done = subprocess.run([git, "--version"], capture_output=True, text=True, check=False)  # noqa: S603
+    return done.stdout.strip().removeprefix("git version ") or "cannot be run"

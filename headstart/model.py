@@ -25,9 +25,9 @@ Answer = TypeVar("Answer")
 class Prediction:
     """What a model says of one example, or why the example was refused.
 
-    `error` is the reason for a refusal, else None. Of a refused example everything else raises
-    `RefusedError` with that reason, so that none is overlooked. What has no meaning for the model's
-    task raises `ParamsError`.
+    `error` is the reason for a refusal, else None. Everything else of a refused example raises
+    `RefusedError` with that reason, so that no refusal is overlooked. What has no meaning for the
+    model's task raises `ParamsError`.
     """
 
     path: str | None  # None for an example that was given as bytes or as an array
@@ -38,15 +38,14 @@ class Prediction:
     _numbers: dict[str, float] = field(default_factory=dict)
     distance: float | None = None  # to the training examples, from 0 to 2; None: not known
     unusual: bool | None = None  # unlike anything in training; None: not known
-    # Classes that hold the right one as often as the bundle promises, the most probable first;
-    # empty where it promises nothing.
+    # The prediction set, the most probable class first; empty if the bundle has none.
     likely: tuple[str, ...] = ()
-    # The same of numbers: the ends of an interval, by name.
+    # Prediction intervals of regression: their ends, by name.
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
-        """The class, of a model that tells classes apart.
+        """The class, if the task is classification.
 
         It is the most probable one, unless classes were weighed in training (docs/learning.md).
         """
@@ -55,30 +54,30 @@ class Prediction:
 
     @property
     def probability(self) -> float:
-        """Of that class, calibrated."""
+        """The calibrated probability of that class."""
         self._answers("probability", ("classification",), "probabilities")
         return self._shares[self.label]
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """Of every class or label, in the order of `Model.classes`; of classes together 1."""
+        """The one of every class or label, in the order of `Model.classes`; classes add up to 1."""
         self._answers("probabilities", ("classification", "multilabel"))
         return dict(self._shares)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels whose probability reaches their threshold; of a class this class alone."""
+        """The labels whose probability reaches their threshold; for classification the class."""
         self._answers("labels", ("classification", "multilabel"))
         return self._labels
 
     @property
     def numbers(self) -> dict[str, float]:
-        """By name, in the units of the training data, of a model of numbers."""
+        """The answers of a regression by name, in the units of the training data."""
         self._answers("numbers", ("regression",), "labels")
         return dict(self._numbers)
 
     def _answers(self, asked: str, tasks: tuple[str, ...], rather: str = "numbers") -> None:
-        """Stop where there is no answer, or none of this form."""
+        """Stop if there is no answer, or none of this form."""
         if self.error is not None:
             name = f"{self.path}: " if self.path else ""
             raise errors.RefusedError(name + self.error)
@@ -104,7 +103,7 @@ class Prediction:
 class Neighbour:
     """A training example like the one asked about; a `cosine` of 1 is the same direction.
 
-    The path is empty where the bundle names none (docs/privacy.md).
+    The path is empty if the bundle names none (docs/privacy.md).
     """
 
     path: str
@@ -115,7 +114,7 @@ class Neighbour:
 class Model:
     """A bundle in memory. Any number of threads may use it at once.
 
-    Where many examples are given, each core takes whole ones, from decoding to answer.
+    If many examples are given, each core takes whole ones, from decoding to answer.
     """
 
     def __init__(self, bundle: str | os.PathLike[str]) -> None:
@@ -135,7 +134,7 @@ class Model:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What `bundle.json` tells: backbone, head, metrics, versions of data and libraries."""
+        """The content of `bundle.json`: backbone, head, metrics, versions of data and libraries."""
         return self._classifier.bundle.content()
 
     def __repr__(self) -> str:
@@ -144,7 +143,7 @@ class Model:
         return f"<headstart.Model: {len(self.classes)} {names} on {backbone}>"
 
     def predict(self, examples: Example | Iterable[Example]) -> list[Prediction]:
-        """A prediction for each example, in order; a refused one tells its `error`."""
+        """A prediction for each example, in order; a refused one has its `error`."""
 
         def ask(example: Given) -> Prediction:
             try:
@@ -187,11 +186,12 @@ class Model:
     def explain(self, example: Example) -> bytes:
         """Where the most probable class is seen: the picture under its heat map, as a PNG.
 
-        Of several labels it is the most probable one, and of numbers what raises the first.
+        With several labels it is the most probable one, for regression what raises the first
+        target.
 
         Raises:
             RefusedError: the example is not taken.
-            ParamsError: nothing shows it, such as of a vector.
+            ParamsError: nothing shows it, as for a vector.
         """
         if not self._classifier.explains:
             raise errors.ParamsError(predicting.no_explanation(self._classifier))

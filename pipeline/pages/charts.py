@@ -49,7 +49,7 @@ INCHES = 4.2  # a chart's width; on a telephone its letters then come out as lar
 
 
 def confusion(counts: npt.NDArray[np.int64], classes: list[str]) -> str:
-    """The matrix of counts [c, c], rows the actual class; a cell's depth is its share of the row.
+    """The matrix of counts [c, c], rows the actual class; a cell is as deep as its part of the row.
 
     One colour at several depths looks alike to every kind of colour vision.
     """
@@ -131,7 +131,7 @@ def dots(table: pd.DataFrame, measure: str, words: str) -> str:
     """A measure of each class as a dot with its interval, the first row at the top.
 
     Args:
-        table: a row a class, with `class`, the measure (a share, or NaN), and `<measure>_low` and
+        table: a row a class, with `class`, the measure (0 to 1, or NaN), and `<measure>_low` and
             `<measure>_high`.
         measure: the column.
         words: what the axis calls it.
@@ -174,7 +174,7 @@ def _svg(figure: Figure) -> str:
     """The drawing as an `svg` element, without a date."""
     buffer = io.StringIO()
     with warnings.catch_warnings():
-        # Of letters that Matplotlib's font lacks; the page has the reader's own fonts.
+        # It is about letters that Matplotlib's font lacks; the page has the reader's own fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         nothing = {"Date": None, "Creator": None}
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)

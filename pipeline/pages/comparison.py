@@ -59,7 +59,7 @@ def differences(before: Document, now: Document) -> Iterator[Row]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says, or None where there is no git, no repository or no such thing."""
+    """What git prints, or None if there is no git, no repository or no such thing."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)  # noqa: S603, S607
     except FileNotFoundError:

@@ -22,7 +22,7 @@ Row = dict[str, object]  # what the template shows, by name
 class Thumbnails:
     """Examples of the manifest, small, as HTML that holds them.
 
-    Where they are `hidden` there is no HTML, and a part of its digest is an example's name.
+    If they are `hidden`, there is no HTML, and a part of its digest is an example's name.
     """
 
     def __init__(self, manifest: pd.DataFrame, kind: Kind, hidden: bool = False) -> None:
@@ -50,7 +50,7 @@ class Thumbnails:
         return self._digest(path)[:DIGITS] if self.hidden and path else path
 
     def __call__(self, path: str) -> Markup | None:
-        """The example at `path`; None where it is hidden, or the bundle does not name its path."""
+        """The example at `path`; None if it is hidden, or the bundle does not name its path."""
         if self.hidden or not path:
             return None
         if path not in self._made:
@@ -65,7 +65,7 @@ def embedded(shown: Shown, alt: str) -> Markup:
 
     Args:
         shown: a small file.
-        alt: what stands for it where it cannot be seen.
+        alt: what stands for it if it cannot be seen.
     """
     beside = embedded(shown.also, alt) if shown.also else Markup()
     return _element(shown, alt) + beside

@@ -73,8 +73,8 @@ def confused(predictions: pd.DataFrame, classes: int) -> list[Row]:
 def _pairs(predictions: pd.DataFrame, classes: int) -> pd.DataFrame:
     """A row a pair of classes: `actual`, `predicted` and `pictures`.
 
-    Of many classes most have few test examples, so that most pairs are equally frequent: there
-    those come first that are taken for each other in both directions, then the surest.
+    If classes are many, most have few test examples, so that most pairs are equally frequent. Then
+    pairs that are taken for each other in both directions come first, then the most confident.
     """
     wrong = predictions[~predictions["correct"]]
     grouped = wrong.groupby(["label", "predicted"])
@@ -122,9 +122,9 @@ def drawing(svg: str) -> Markup:
 
 
 def of_class(table: pd.DataFrame) -> list[Row]:
-    """The table of classes with each measure in per cent, a dash where it is not defined.
+    """The table of classes with each measure in per cent, a dash if it is not defined.
 
-    Of many classes those of the lowest F1 are shown, the ones with the most examples first.
+    If classes are many, those of the lowest F1 are shown, the ones with the most examples first.
     """
     if len(table) > MOST_DRAWN:
         order = ["f1", "recall", "pictures", "class"]
@@ -136,7 +136,7 @@ def of_class(table: pd.DataFrame) -> list[Row]:
 
 
 def of_slice(table: pd.DataFrame) -> list[Row]:
-    """The first slices, the worst first; a dash where there is nothing to compare with."""
+    """The first slices, the worst first; a dash if there is nothing to compare with."""
     by = slice_measure(table)
     shown = table.head(MOST_ROWS).astype(object)
     shown = shown.rename(columns={by: "value_of", f"other_{by}": "of_others"})
