@@ -48,23 +48,23 @@ def _checked_size(text: str) -> str:
 
 
 class StoreParams(Section):
-    """Where the features are kept, and how much of them. No stage's result depends on it."""
+    """Place and size of the feature store. No result depends on it."""
 
     folder: Annotated[str, AfterValidator(place)] | None = told(
         None,
-        "an absolute path, or s3://BUCKET/PREFIX (docs/store.md); null: headstart/features in the"
-        " user's cache",
+        "absolute path, or s3://BUCKET/PREFIX (docs/store.md); null: headstart/features in"
+        " the user's cache",
     )
     limit: Annotated[str, AfterValidator(_checked_size)] = told(
-        "20GB", "what was used longest ago is deleted first; none: no limit"
+        "20GB", "maximum size; the least recently used entries are deleted first; none: no limit"
     )
 
 
 class ClusterParams(Section):
-    """Where `extract` computes. No stage's result depends on it."""
+    """Where `extract` computes. No result depends on it."""
 
     runner: Literal["local", "ray"] = told(
-        "local", "local: threads of this machine; ray: a Ray cluster (docs/cluster.md)"
+        "local", "local (threads of this machine) or ray (a Ray cluster, docs/cluster.md)"
     )
     address: (
         Annotated[str, form(r"([\w.-]+|\[[\da-fA-F:]+\]):\d{1,5}", "HOST:PORT of the head")] | None

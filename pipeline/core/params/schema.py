@@ -105,10 +105,10 @@ class Shares(Section):
 
 
 class IngestParams(Section):
-    """Where the examples come from and how they are split."""
+    """The source of the examples, the task and the split."""
 
     kind: str = told(
-        "image", "what an example is: image, text, audio, vector, or plugin for plugins/kind.py"
+        "image", "kind of example: image, text, audio, vector, or plugin for plugins/kind.py"
     )
     source: Source = told(
         "surfaces",
@@ -117,26 +117,28 @@ class IngestParams(Section):
     )
     path: Annotated[str, Field(min_length=1)] = told(
         "data/raw/surfaces.csv",
-        "the folder or table to read; for s3 the folder of the listing; for torchvision"
+        "folder or table to read; for s3 the folder of the listing, for torchvision"
         " data/raw/torchvision",
     )
     task: TaskName = told(
         "classification",
-        "what is learned: classification (one label an example), multilabel (several, joined by |),"
-        " or regression (numbers); docs/tasks.md",
+        "task: classification (one label per example), multilabel (several, joined by |) or"
+        " regression; docs/tasks.md",
     )
     targets: Annotated[list[TargetName], Field(min_length=1)] | None = told(
         None,
-        "columns of the table to learn: for multilabel a column a label (1, 0, or empty where"
-        " unknown), for regression a column a number; null: the label",
+        "columns of the table to learn: for multilabel one column per label (1, 0, or empty"
+        " if unknown), for regression one column per target; null: the column label",
     )
-    shares: Shares = told(Shares(), "of train, val and test, used where the source gives no split")
-    seed: Seed = told(0, "draws another split")
-    max_refused: Share = told(0.1, "stop when more than this share of the files is refused")
+    shares: Shares = told(
+        Shares(), "fractions of train, val and test, used if the source gives no split"
+    )
+    seed: Seed = told(0, "random seed of the split")
+    max_refused: Share = told(0.1, "stop if more than this fraction of the files is refused")
     classes_without_training: Literal["refuse", "leave_out"] = told(
         "refuse",
-        "classes without a training example, and labels that none or all of them have:"
-        " refuse ends the run, leave_out goes on without them",
+        "classes without a training example, and labels that no or every training example"
+        " has: refuse ends the run, leave_out continues without them",
     )
 
     @model_validator(mode="before")
@@ -166,13 +168,13 @@ class Augmentation(Section):
     ingest: ClassVar[type[IngestParams]] = IngestParams  # with what the kind adds to that section
 
     views: Annotated[int, Field(ge=0, le=1000)] = told(
-        4, "augmented views of each training example; 0 for none"
+        4, "number of augmented views of each training example; 0: none"
     )
-    seed: Seed = told(0, "draws other views")
+    seed: Seed = told(0, "random seed of the views")
 
 
 class ExtractParams(Section):
-    """The backbone, and what runs it."""
+    """The backbone, and the engine that runs it."""
 
     backbone: BackboneName = told(
         "efficientnet_lite0",
@@ -183,22 +185,21 @@ class ExtractParams(Section):
     )
     pooling: Literal["auto", "class", "mean", "class_mean", "gem"] = told(
         "auto",
-        "auto (the network's own); class token, mean of the patch tokens, or both; gem for maps",
+        "auto (the network's own), class (class token), mean (of the patch tokens),"
+        " class_mean (both) or gem (generalised mean of the feature maps)",
     )
     engine: Literal["auto", "onnxruntime", "openvino", "torch"] = told(
         "auto", "auto, onnxruntime or openvino (CPU), or torch"
     )
     device: Device = told("auto", "auto, cpu or cuda")
     precision: Literal["float32", "bfloat16"] = told(
-        "float32", "float32, or bfloat16 where the processor or GPU has it"
+        "float32", "float32, or bfloat16 if the processor or GPU supports it"
     )
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = told(
-        32, "views that the backbone takes at once"
-    )
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = told(32, "views per batch")
     features: Literal["vectors", "keys"] = told(
         "vectors",
-        "what data/features holds: vectors, or keys and checksums of those in the feature store"
-        " (docs/store.md)",
+        "content of data/features: vectors, or keys and checksums of vectors in the feature"
+        " store (docs/store.md)",
     )
 
     @model_validator(mode="after")
@@ -250,50 +251,53 @@ CLOSED_FORMS = ("lbfgs", "ridge", "nearest_mean")  # the optimizers whose heads 
 
 
 class TrainParams(Section):
-    """The heads to train; a list for a hyperparameter stands for one head per value."""
+    """The head. A list for a hyperparameter trains one head per value and keeps the best."""
 
     optimizer: Optimizer | Annotated[list[Optimizer], Field(min_length=1)] = told(
         "lbfgs", "sgd, momentum, adam, adamw, lbfgs, ridge or nearest_mean"
     )
     learning_rate: Positive | Annotated[list[Positive], Field(min_length=1)] = told(
-        0.001, "lbfgs, ridge and nearest_mean do not use it"
+        0.001, "learning rate; not used by lbfgs, ridge and nearest_mean"
     )
     weight_decay: NotNegative | Annotated[list[NotNegative], Field(min_length=1)] = told(
-        0.003, "strength of the L2 penalty; nearest_mean does not use it"
+        0.003, "strength of the L2 penalty; not used by nearest_mean"
     )
     width: Width | Annotated[list[Width], Field(min_length=1)] = told(
-        0, "units of the hidden ReLU layer; 0 for a linear head"
+        0, "units of the hidden ReLU layer; 0: a linear head"
     )
     dropout: Dropout | Annotated[list[Dropout], Field(min_length=1)] = told(
-        0.0, "before the last layer"
+        0.0, "dropout probability before the last layer"
     )
     label_smoothing: Smoothing | Annotated[list[Smoothing], Field(min_length=1)] = told(
-        0.0, "share of the target that is spread over all classes"
+        0.0, "fraction of the target probability that is spread over all classes"
     )
     seed: Seed | Annotated[list[Seed], Field(min_length=1)] = told(
-        0, "of the initial weights, the order of the examples and dropout"
+        0, "random seed of the initial weights, the order of the examples and dropout"
     )
     power: Annotated[float, Field(gt=0, le=1)] = told(
-        0.5, "features are raised to this power, sign kept; 1.0 leaves them as they are"
+        0.5, "exponent of the features, sign kept; 1.0: unchanged"
     )
     refit: bool = told(
         True, "train the chosen head again on train and validation examples together"
     )
     epochs: Annotated[int, Field(ge=1, le=100_000)] = told(
-        50, "of the heads that are trained by gradient descent"
+        50, "epochs of heads that are trained by gradient descent"
     )
-    batch_size: Annotated[int, Field(ge=1)] = told(256, "examples in a batch of those heads")
+    batch_size: Annotated[int, Field(ge=1)] = told(256, "examples per batch, for these heads")
     patience: Annotated[int, Field(ge=0)] = told(
-        10, "epochs without a better validation loss before training stops; 0: never"
+        10,
+        "early stopping: training stops after so many epochs without a lower validation"
+        " loss; 0: no early stopping",
     )
-    class_weights: Literal["none", "balanced"] = told("none", "none or balanced")
+    class_weights: Literal["none", "balanced"] = told(
+        "none", "none, or balanced (the same total weight for each class, against class imbalance)"
+    )
     loss: Literal["squared", "huber"] = told(
-        "squared", "of numbers (regression): squared, or huber, which outliers move less"
+        "squared", "loss of regression: squared, or huber, which is robust to outliers"
     )
     coverage: Annotated[float, Field(gt=0.5, lt=1)] | None = told(
         None,
-        "how often prediction sets of classes, or prediction intervals of numbers, hold the truth,"
-        " such as 0.9; null: no sets (docs/answers.md)",
+        "coverage of the prediction sets or intervals, such as 0.9; null: none (docs/answers.md)",
     )
     device: Device = told("auto", "auto, cpu or cuda")
 
@@ -340,67 +344,71 @@ Repeats = Annotated[int, Field(ge=0, le=1000), AfterValidator(_not_one)]
 
 
 class EvaluateParams(Section):
-    """What is measured on the test split."""
+    """The measures on the test split."""
 
     top_k: Annotated[int, Field(ge=1)] = told(
-        3, "an example counts when its label is among the k most probable"
+        3,
+        "k of top-k accuracy: an answer is correct if the label is among the k most"
+        " probable classes",
     )
     bootstrap: Annotated[int, Field(ge=1, le=1_000_000)] = told(
-        1000, "resamples behind each interval"
+        1000, "bootstrap resamples for each interval"
     )
-    confidence: Annotated[float, Field(gt=0, lt=1)] = told(0.95, "of the intervals")
+    confidence: Annotated[float, Field(gt=0, lt=1)] = told(
+        0.95, "confidence level of the intervals"
+    )
     calibration_bins: Annotated[int, Field(ge=1, le=1000)] = told(
         15, "bins of the expected calibration error"
     )
     all_probabilities: bool = told(
         False,
-        "write the probability of every class to reports/plots/probabilities.parquet;"
-        " predictions.csv has the top_k most probable where there are more than 100 classes",
+        "write the probability of every class to reports/plots/probabilities.parquet; with"
+        " more than 100 classes, predictions.csv has only the top_k most probable",
     )
-    seed: Seed = told(0, "of the resampling")
+    seed: Seed = told(0, "random seed of the resampling")
     repeats: Repeats = told(
-        0, "other splits on which the chosen head is trained and measured again; 0: none"
+        0, "number of other splits on which the chosen head is trained and measured; 0: none"
     )
 
 
 class ChecksParams(Section):
-    """From where on the checks of examples and labels report something."""
+    """Thresholds of the data checks: near-duplicates, label issues, small classes, drift."""
 
     duplicate_cosine: Annotated[float, Field(ge=0, le=1)] = told(
-        0.5, "cosine of two examples' features, from which on the examples are compared"
+        0.5, "two examples are compared if the cosine of their features is at least this"
     )
     label_issue_margin: Annotated[float, Field(ge=0, le=1)] = told(
-        0.5, "by how much another label must be more probable than the given one"
+        0.5, "a label is reported if another one is more probable by at least this"
     )
     least_examples: Annotated[int, Field(ge=0)] = told(
         10, "a class with fewer training examples is reported"
     )
     drift_level: Annotated[float, Field(ge=0.001, lt=1)] = told(  # the permutations tell no less
-        0.01, "significance level of the tests of all given splits together, 0.001 or more"
+        0.01, "significance level of the drift tests of all given splits together, at least 0.001"
     )
-    seed: Seed = told(0, "draws other folds and permutations")
+    seed: Seed = told(0, "random seed of the folds and permutations")
 
 
 TrainingExamples = Literal["features_and_paths", "features", "none"]
 
 
 class BundleParams(Section):
-    """What a bundle gives away."""
+    """What a bundle reveals of the training examples."""
 
     training_examples: TrainingExamples = told(
         "features_and_paths",
-        "what the bundle holds of them: features_and_paths, features (and labels), or none"
-        " (docs/privacy.md)",
+        "what the bundle contains of the training examples: features_and_paths, features (and"
+        " labels), or none (docs/privacy.md)",
     )
 
 
 class ReportParams(Section):
-    """What the report gives away."""
+    """What the report reveals of the examples."""
 
     examples: Literal["shown", "hidden"] = told(
         "shown",
-        "shown: pictures (or texts, sounds) and paths of examples; hidden: figures alone, and the"
-        " first digits of an example's digest (docs/privacy.md)",
+        "shown: the page has pictures (or texts, sounds) and paths of examples; hidden: only"
+        " figures, and the first digits of an example's digest (docs/privacy.md)",
     )
 
 
@@ -411,17 +419,19 @@ RUN = "[asked] adds the stage to the graph"
 
 
 class LearningCurveParams(Section):
-    """The curve of accuracy against examples per class."""
+    """The learning curve: accuracy against examples per class."""
 
     run: Run = told([], RUN)
     draws: Annotated[int, Field(ge=1, le=1000)] = told(
-        5, "draws of the examples, for each number of them"
+        5, "random draws for each number of examples"
     )
-    confidence: Annotated[float, Field(gt=0, lt=1)] = told(0.95, "of the intervals")
+    confidence: Annotated[float, Field(gt=0, lt=1)] = told(
+        0.95, "confidence level of the intervals"
+    )
 
 
 class RankParams(Section):
-    """The backbones to compare on the user's examples."""
+    """Comparison of backbones by a linear probe on your examples."""
 
     run: Run = told([], RUN)
     backbones: Annotated[list[Candidate], Field(min_length=1)] = told(
@@ -431,51 +441,53 @@ class RankParams(Section):
             "efficientnet_lite2",
             "random:efficientnet_lite0",
         ],
-        "the candidates; random:NAME is the same network untrained",
+        "backbones to compare; random:NAME is the same network with random weights",
     )
-    confidence: Annotated[float, Field(gt=0, lt=1)] = told(0.95, "of the intervals")
+    confidence: Annotated[float, Field(gt=0, lt=1)] = told(
+        0.95, "confidence level of the intervals"
+    )
 
 
 class FinetuneParams(Section):
-    """Training the last blocks of the backbone, or adapters in it, with the head."""
+    """Fine-tuning: training the last blocks of the backbone, or adapters in it, with the head."""
 
     run: Run = told([], RUN)
     method: Literal["blocks", "lora"] = told(
         "blocks",
-        "what learns beside the head: the last blocks, or small adapters in all layers (lora, of"
-        " texts only; docs/text.md)",
+        "what is trained with the head: the last blocks, or adapters in all layers (lora,"
+        " only for texts; docs/text.md)",
     )
-    blocks: Annotated[int, Field(ge=1)] = told(3, "last blocks of the backbone that are trained")
+    blocks: Annotated[int, Field(ge=1)] = told(3, "number of last blocks of the backbone to train")
     lora_rank: Annotated[int, Field(ge=1, le=384)] = told(8, "rank of the adapters of lora")
     epochs: Annotated[int, Field(ge=1, le=100_000)] = told(
-        10, "each sees every training example once, augmented anew"
+        10, "number of epochs; each uses every training example once, newly augmented"
     )
-    batch_size: Annotated[int, Field(ge=1)] = told(32, "examples in a batch")
-    learning_rate: Positive = told(0.00003, "of the head")
+    batch_size: Annotated[int, Field(ge=1)] = told(32, "examples per batch")
+    learning_rate: Positive = told(0.00003, "learning rate of the head")
     layer_decay: Annotated[float, Field(gt=0, le=1)] = told(
-        0.7, "a block's learning rate is this times that of the block above it"
+        0.7, "learning rate of a block, relative to the block above it"
     )
-    weight_decay: NotNegative = told(0.01, "of AdamW")
+    weight_decay: NotNegative = told(0.01, "weight decay of AdamW")
     batch_norm: Literal["kept", "updated"] = told(
-        "kept", "statistics of the trained blocks: kept or updated"
+        "kept", "batch normalisation statistics of the trained blocks: kept or updated"
     )
-    seed: Seed = told(0, "of the order of the examples")
+    seed: Seed = told(0, "random seed of the order of the examples")
     device: Device = told("auto", "auto, cpu or cuda")
 
 
 class FromScratchParams(Section):
-    """Training the same network from random weights; the rest of the budget is `finetune`'s."""
+    """Training the same network from random weights, with the other settings of `finetune`."""
 
     run: Run = told([], RUN)
-    learning_rate: Positive = told(0.003, "of all of the network")
+    learning_rate: Positive = told(0.003, "learning rate of the whole network")
 
 
 class AdaptParams(Section):
-    """Adapting the head to another domain, of which there are examples without labels."""
+    """Unsupervised domain adaptation of the head, with unlabelled examples of the new domain."""
 
     run: Run = told([], RUN)
     method: Literal["auto", "coral"] = told(
-        "auto", "auto (coral or none, by the rule of docs/adapt.md) or coral (features)"
+        "auto", "coral, or auto (coral or nothing, by the rule in docs/adapt.md)"
     )
 
     @field_validator("method", mode="before")

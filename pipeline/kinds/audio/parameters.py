@@ -8,16 +8,18 @@ from ...core.params import Augmentation, Share, told
 
 
 class Augment(Augmentation):
-    """The ranges from which each training view's shift, gain, noise and speed are drawn."""
+    """Ranges of the random shift, gain, noise and speed of each training view."""
 
     shift: Annotated[float, Field(ge=0, le=10)] = told(
-        0.2, "seconds of silence before or after the sound, drawn up to it"
+        0.2, "maximum seconds of silence before or after the sound"
     )
-    gain: Annotated[float, Field(ge=0, le=40)] = told(6, "decibels, drawn from -gain to +gain")
+    gain: Annotated[float, Field(ge=0, le=40)] = told(
+        6, "gain in decibels, drawn from -gain to +gain"
+    )
     noise: Share = told(0.5, "probability of white noise")
     snr: Annotated[float, Field(ge=0, le=60)] = told(
-        20, "decibels from the noise to the sound, drawn from snr to snr + 20"
+        20, "signal-to-noise ratio in decibels, drawn from snr to snr + 20"
     )
     speed: Annotated[float, Field(ge=0, le=0.5)] = told(
-        0.05, "factor, drawn from 1 - speed to 1 + speed; it changes the pitch too"
+        0.05, "speed factor, drawn from 1 - speed to 1 + speed; it changes the pitch too"
     )

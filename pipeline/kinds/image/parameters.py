@@ -10,7 +10,7 @@ Channel = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class Ingest(IngestParams):
-    """Where the examples come from and how they are split."""
+    """The source of the examples, the task and the split."""
 
     range: (
         Literal["file", "type"]
@@ -20,14 +20,15 @@ class Ingest(IngestParams):
         | None
     ) = told(
         None,
-        "values of pictures of more than 8 bits that become black and white: file (each file's"
-        " smallest and largest), type (the data type's; 0 and 1 for floats), or two numbers; null:"
-        " 16 bits are divided by 256, floats refused (docs/pictures.md)",
+        "values that become black and white in pictures of more than 8 bits: file (smallest"
+        " and largest value of each file), type (limits of the data type; 0 and 1 for floats),"
+        " or two numbers; null: 16 bits are divided by 256, floats are refused"
+        " (docs/pictures.md)",
     )
     channels: Channel | Annotated[list[Channel], Field(min_length=3, max_length=3)] | None = told(
         None,
-        "channels of pictures that become red, green and blue, counted from 1, or the one that"
-        " becomes grey; null: as the file says",
+        "channels to use as red, green and blue, counted from 1, or one channel for grey;"
+        " null: the file's own (docs/pictures.md)",
     )
 
     @model_validator(mode="after")
@@ -40,15 +41,15 @@ class Ingest(IngestParams):
 
 
 class Augment(Augmentation):
-    """The ranges from which each training view's rotation, scale and flips are drawn."""
+    """Ranges of the random rotation, scale and flips of each training view."""
 
     ingest: ClassVar[type[IngestParams]] = Ingest
 
     rotate: Annotated[float, Field(ge=0, le=180)] = told(
-        15, "degrees, drawn from -rotate to +rotate"
+        15, "rotation in degrees, drawn from -rotate to +rotate"
     )
     scale: Annotated[float, Field(ge=0, lt=1)] = told(
-        0.1, "factor, drawn from 1 - scale to 1 + scale"
+        0.1, "scale factor, drawn from 1 - scale to 1 + scale"
     )
     hflip: Share = told(0.5, "probability of a left-right flip")
     vflip: Share = told(0.0, "probability of an upside-down flip")

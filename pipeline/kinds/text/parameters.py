@@ -17,8 +17,8 @@ def _none(views: int) -> int:
 
 
 class Augment(Augmentation):
-    """Nothing to choose: there is no change of a text that is sure to keep what it says."""
+    """Texts are not augmented: no change of a text is sure to keep its meaning."""
 
     views: Annotated[int, Field(ge=0), AfterValidator(_none)] = told(
-        0, "always 0: other words may say something else"
+        0, "always 0: a change of words may change the meaning"
     )
