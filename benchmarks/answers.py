@@ -7,24 +7,43 @@ import shutil
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import httpx
 import numpy as np
+import onnx
 import onnxruntime
 import pandas as pd
 from safetensors.numpy import load_file, save_file
 
+from benchmarks.alarms import small_digits
 from benchmarks.doors import served
 from benchmarks.extract import end_to_end
-from benchmarks.harness import CORES, Project, cost, in_turns, ratios, spread, table
+from benchmarks.harness import (
+    CORES,
+    Project,
+    cost,
+    digits,
+    draw,
+    in_turns,
+    ratios,
+    run,
+    spread,
+    table,
+)
+from benchmarks.sets import glyphs
 from pipeline import kinds
 from pipeline.backbones import engines, exports
 from pipeline.core import params
 from pipeline.core.backbone import Backbone
-from pipeline.core.paths import MANIFEST, PLAN
+from pipeline.core.paths import BUNDLE, MANIFEST, PLAN
+from pipeline.kinds import Pixels
+from pipeline.kinds.image import decode, onnx_input, preprocess
 from pipeline.kinds.vector.parse import npy
 from pipeline.runners.wanted import every_view
 from pipeline.serving import novelty, predict
@@ -283,8 +302,153 @@ the distance to {most:,} examples shows.
 """
 
 
+# graph
+
+TEST = {"train": 0.3, "val": 0.1, "test": 0.6}
+PHOTOGRAPHS = 400
+GRAPH = "pipeline/kinds/image/onnx_input.py"
+OUTPUTS = ["probabilities", "features"]
+
+
+def sets_of_pictures(scratch: Path, hymenoptera: Path) -> Iterator[tuple[str, Project]]:
+    """The default run, ants and bees in their own split, and sets of which most is the test split.
+
+    Digits have 64 and 8 pixels a side, letters 64, photographs 500 x 375.
+    """
+    exported = scratch / "backbones"
+    yield "surfaces (the default run)", Project(scratch / "surfaces", None, exported)
+    plain: dict[str, Any] = {"augment": {"views": 0}}
+    yield "ants and bees", Project(scratch / "insects", hymenoptera, exported, **plain)
+    plain["ingest"] = {"shares": TEST}
+    draw(scratch / "photographs", range(PHOTOGRAPHS))
+    small_digits(scratch / "small digits", scratch)
+    folders = {
+        "digits": digits(scratch / "digits", each=200),
+        "digits of 8 pixels": scratch / "small digits",
+        "letters": glyphs(scratch / "letters"),
+        "photographs": scratch / "photographs",
+    }
+    for name, folder in folders.items():
+        yield name, Project(scratch / f"of {name}", folder, exported, **plain)
+
+
+def graph_at(commit: str, scratch: Path) -> Callable[..., onnx.ModelProto]:
+    """The function that made the graph of pictures at a commit."""
+    file = scratch / "graph_before.py"
+    file.write_text(run("git", "show", f"{commit}:{GRAPH}").gave)
+    described = spec_from_file_location("pipeline.kinds.image.before", file)
+    assert described is not None
+    assert described.loader is not None
+    module = module_from_spec(described)
+    described.loader.exec_module(module)
+    made: Callable[..., onnx.ModelProto] = module.graph
+    return made
+
+
+def opened(bundle: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(bundle / "model.onnx", options)
+
+
+class Seen(NamedTuple):
+    """What a graph makes of the raw pixels of test pictures, beside what `predict` does."""
+
+    changed: int  # pictures of another class
+    probability: float  # the largest difference
+    apart: list[float]  # 1 - the cosine of features, a number a picture
+    milliseconds: float  # of the processor, a picture
+
+
+def seen(project: Project, before: str) -> dict[str, Seen]:
+    """Of the present graph, and of the one at the commit `before` if it is given."""
+    project.work(*STAGES)
+    with project.inside():
+        bundles = {"now": BUNDLE}
+        if before:
+            bundles["before"] = Path("before")
+            with (
+                patch.object(onnx_input, "graph", graph_at(before, project.folder)),
+                patch("pipeline.bundle.BUNDLE", bundles["before"]),
+            ):
+                project.work("bundle")
+        models = {name: opened(bundle) for name, bundle in bundles.items()}
+        form = Pixels(**json.loads((BUNDLE / "bundle.json").read_text())["preprocessing"])
+        manifest = read_manifest(MANIFEST)
+        answers: dict[str, list[list[Any]]] = {name: [] for name in ("predict", *models)}
+        spent = dict.fromkeys(models, 0.0)
+        for path in manifest.loc[manifest["split"] == "test", "path"]:
+            data = Path(path).read_bytes()
+            base = {"picture": preprocess.base(data, form)}
+            answers["predict"].append(models["now"].run(OUTPUTS, base))
+            raw = {"picture": decode.pixels(decode.decode(data))}
+            for name, model in models.items():
+                took = cost(partial(model.run, OUTPUTS, raw))
+                answers[name].append(took.gave)
+                spent[name] += took.cpu
+    count = len(answers["predict"])
+    return {
+        name: measured(answers["predict"], answers[name], 1000 * spent[name] / count)
+        for name in models
+    }
+
+
+def measured(wanted: list[list[Any]], found: list[list[Any]], milliseconds: float) -> Seen:
+    """The differences between two lists of probabilities and features."""
+    some, others = ([np.stack(part) for part in zip(*one, strict=True)] for one in (wanted, found))
+    changed = int((some[0].argmax(axis=1) != others[0].argmax(axis=1)).sum())
+    lengths = np.linalg.norm(some[1], axis=1) * np.linalg.norm(others[1], axis=1)
+    apart = 1 - (some[1] * others[1]).sum(axis=1, dtype=np.float64) / lengths
+    most = float(np.abs(some[0] - others[0]).max())
+    return Seen(changed, most, apart.tolist(), milliseconds)
+
+
+def measure_graph(scratch: Path, hymenoptera: Path, before: str = "") -> str:
+    """How far `model.onnx` on raw pixels is from `predict`, which scales pictures with Pillow.
+
+        python -m benchmarks answers graph ../shared/data/hymenoptera [--before COMMIT]
+
+    All test pictures of several sets, each with a head of its own. With a commit, the graph that
+    was made there stands beside it, on the same pictures in turns; the time is that of the
+    processor for whole answers, on one thread.
+    """
+    rows: list[tuple[Any, ...]] = []
+    every: dict[str, list[Seen]] = {}
+    pictures = 0
+    for name, project in sets_of_pictures(scratch, hymenoptera):
+        of_set = seen(project, before)
+        pictures += (count := len(of_set["now"].apart))
+        now, then = of_set["now"], of_set.get("before")
+        ratio = then and then.milliseconds / now.milliseconds
+        for graph, one in of_set.items():
+            every.setdefault(graph, []).append(one)
+            far = np.median(one.apart), max(one.apart)
+            rows.append(
+                (name, graph, count, one.changed, one.probability, *far, one.milliseconds,
+                 ratio if graph == "now" else None)
+            )  # fmt: skip
+    for graph, found in every.items():
+        apart = [far for one in found for far in one.apart]
+        changed, most = sum(one.changed for one in found), max(one.probability for one in found)
+        far = np.median(apart), max(apart)
+        rows.append(("all", graph, pictures, changed, most, *far, None, None))
+    columns = "test pictures | graph | pictures | another class | largest difference of a"
+    columns += " probability {:.1e} | 1 - cosine of features, median {:.1e} | most {:.1e}"
+    columns += " | ms an answer {:.1f} | before over now {:.2f}"
+    return f"""# `model.onnx` on raw pixels against Pillow
+
+EfficientNet-Lite0. `before` is the graph of commit {before or "–"}.
+
+{table(columns, rows)}
+
+The criterion for the graph of now is at most 3 of 3,000 pictures of another class, and none of the
+default run's.
+"""
+
+
 PARTS = {
     "predict": measure_predict,
     "serve": measure_serve,
     "parts": measure_parts,
+    "graph": measure_graph,
 }

@@ -58,6 +58,10 @@ SMALLEST = {
         "; DUPLICATES = {'mirrored': ImageOps.mirror}; DRIFTS = {'darker, 0.4': light(0.4)}"
         "; RATES = {'10 %': 0.1}; default_run = lambda scratch: (1, {'none': 0})",
     ),
+    "answers graph": (
+        "PICTURES --before HEAD",
+        "sets_of_pictures = lambda scratch, given: [('insects', Project(scratch / 'some', given))]",
+    ),
     "answers parts": ("PICTURES --rounds 1", "EXAMPLES = 2"),
     "audio accuracy": (
         "",

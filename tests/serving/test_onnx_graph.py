@@ -1,67 +1,18 @@
-"""The graphs before and behind the backbone do what Pillow and the head do; PyTorch's form too."""
-
-import io
+"""The graph behind the backbone does what the head does."""
 
 import numpy as np
 import onnxruntime
 import pytest
-import skimage.data
-import torch
-from PIL import Image
 
 from pipeline.heads.head import Head, probabilities
-from pipeline.kinds import Preprocessing
-from pipeline.kinds.image import onnx_input, preprocess, torch_input
 from pipeline.serving import onnx_graph
 from pipeline.tables.power import raised
 
 GENERATOR = np.random.default_rng(0)
-EVEN = (0.5,) * 3
-BICUBIC = Preprocessing(256, 224, "bicubic", EVEN, EVEN)
-BILINEAR = Preprocessing(232, 224, "bilinear", EVEN, EVEN)
-CROP_IS_LARGER = Preprocessing(200, 240, "bicubic", EVEN, EVEN)
-# Width and height: enlarged and shrunk, wide and tall, cut as panoramas, and of a base's own size.
-SIZES = [
-    (224, 224), (341, 256), (256, 767), (769, 256), (5, 7), (500, 375), (375, 500), (255, 257),
-    (1000, 100), (100, 1000), (257, 900), (404, 875), (26, 554),
-]  # fmt: skip
 
 
 def session(model):
     return onnxruntime.InferenceSession(model.SerializeToString())
-
-
-def seen_by_pillow(picture, preprocessing):
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return preprocess.crop(
-        preprocess.base(file.getvalue(), preprocessing), preprocessing.crop
-    ).astype(int)
-
-
-@pytest.mark.parametrize("preprocessing", [BICUBIC, BILINEAR, CROP_IS_LARGER])
-def test_any_size_is_scaled_and_cropped_as_by_pillow(preprocessing):
-    graph = session(onnx_input.graph(preprocessing))
-    whole = Image.fromarray(skimage.data.coffee())
-    for size in SIZES:
-        picture = whole.resize(size)
-        pixels = np.asarray(picture)
-        (found,) = graph.run(None, {"picture": pixels})[0].astype(int)
-        wrong = np.abs(found - seen_by_pillow(picture, preprocessing))
-        # Bilinear weights can mix bytes half and half, which may be rounded either way, twice.
-        most, share = (2, 0.03) if preprocessing is BILINEAR else (1, 0.001)
-        assert wrong.max() <= most, size
-        assert (wrong > 0).mean() < share, size
-        in_torch = torch_input.preprocess(torch.from_numpy(pixels.copy()), preprocessing).numpy()
-        assert (in_torch != found).mean() < 0.001, size
-        assert np.abs(in_torch - found).max() <= 1, size
-
-
-@pytest.mark.parametrize("size", [(256, 256), (300, 256), (256, 768)])
-def test_a_base_is_only_cropped(size):
-    pixels = GENERATOR.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    (found,) = session(onnx_input.graph(BICUBIC)).run(None, {"picture": pixels})[0]
-    np.testing.assert_array_equal(found, preprocess.crop(pixels, 224))
 
 
 @pytest.mark.parametrize("width", [0, 6])

@@ -12,6 +12,7 @@ from . import decode
 from .reading import PLAIN, Reading
 
 REACH = 3  # a base is at most this many times as long as its shorter side
+LONGEST = 30  # so many times is scaled of a panorama by what scales raw pixels
 FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
