@@ -1,6 +1,5 @@
 """Extraction and its engines on the CPU and on a GPU, against their parts and other ways."""
 
-import io
 import itertools
 import tempfile
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from functools import partial
 from itertools import product, repeat
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import onnx as onnx_file
@@ -26,11 +26,11 @@ from sklearn.preprocessing import StandardScaler
 from timm.data import create_transform, resolve_model_data_config
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.harness import CORES, ROOT, Project, cost, draw, in_turns, optional, seconds, table
+from benchmarks.harness import CORES, ROOT, Project, cost, draw, in_turns, seconds, table
 from pipeline import kinds
 from pipeline.backbones import catalogue, engines, lite
-from pipeline.backbones.engines.cuda_graph import Graph, record
 from pipeline.backbones.engines.engine import Engine
+from pipeline.backbones.engines.on_torch import on_torch
 from pipeline.backbones.onnx_export import export
 from pipeline.core import params
 from pipeline.core.backbone import Backbone
@@ -310,23 +310,25 @@ row's.
 
 # gpu
 
-simplejpeg = optional("simplejpeg")
-
-GPU_BATCH = 256
 ROUNDS = 3  # of which the best counts
 BACKBONES = ("torchvision:resnet50", "efficientnet_lite0")
-PRECISIONS = ("float16", "bfloat16", "float32")
 SAMPLE = 64  # pictures whose features are compared
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+# Without a GPU, the CPU by the path of GPUs: `cpu` would be the CPU's own.
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu:0"
+GPU_BATCH = 256 if DEVICE == "cuda" else 16
+# On a CPU, float16 takes fifty times as long as the others.
+PRECISIONS = ("bfloat16", "float32", *(["float16"] if DEVICE == "cuda" else []))
 IMAGE = kinds.named("image")
 
 
 def opened(backbone: str, precision: str, device: str, weights: str = "random") -> Engine:
     """PyTorch's engine for this backbone."""
-    changes: dict[str, Any] = {"backbone": backbone, "precision": precision, "device": device}
-    changes |= {"weights": weights, "batch_size": GPU_BATCH, "engine": "torch"}
-    asked = params.load(kinds.schema, ROOT / "params.yaml").extract.model_copy(update=changes)
-    return engines.open_engine(asked, IMAGE)
+    asked = params.load(kinds.schema, ROOT / "params.yaml").extract.model_copy(
+        update={"precision": precision, "batch_size": GPU_BATCH}
+    )
+    name = torch.cuda.get_device_name() if DEVICE == "cuda" else "no card"
+    with patch.object(torch.cuda, "get_device_name", lambda: name):
+        return on_torch(catalogue.load(Backbone.parse(backbone, weights)), asked, IMAGE, device)
 
 
 def extract_rate(files: list[Path], views_each: int, engine: Engine) -> float:
@@ -335,51 +337,29 @@ def extract_rate(files: list[Path], views_each: int, engine: Engine) -> float:
     return len(wanted) / min(end_to_end(wanted, engine, GPU_BATCH) for _ in range(ROUNDS))
 
 
-def decoder_rate(files: list[Path], threads: int) -> float:
-    """Pictures a second through nvJPEG alone, from memory, on so many threads."""
-    from pipeline.kinds.image import gpu
-
-    data = [file.read_bytes() for file in files]
-    lists = [data[i : i + GPU_BATCH] for i in range(0, len(data), GPU_BATCH)]
-
-    def run() -> None:
-        with ThreadPoolExecutor(threads) as pool:
-            for decoded in pool.map(lambda part: gpu.decode(part, torch.device("cuda")), lists):
-                assert all(picture is not None for picture in decoded)
-        torch.cuda.synchronize()
-
-    run()
-    return len(data) / seconds(run, ROUNDS)
-
-
-def alone(run: Callable[..., object], side: int) -> float:
-    """Views a second of a backbone alone: a recorded one on views that are on the GPU."""
-    times = 100 if DEVICE == "cuda" else 1
+def alone(engine: Engine) -> float:
+    """Views a second of a backbone alone, its batches from the CPU and its features back."""
+    side = engine.preprocessing.crop
     views = np.zeros((GPU_BATCH, side, side, 3), np.uint8)
+    times = 100 if DEVICE == "cuda" else 1
 
     def work() -> None:
         for _ in range(times):
-            if isinstance(run, Graph):
-                run._graph.replay()
-            else:
-                run(views)
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
+            engine.run(views)
 
     work()
     return times * GPU_BATCH / seconds(work, ROUNDS)
 
 
-def compiled(name: str, precision: str) -> str | None:
-    """Views a second of the backbone compiled by `torch.compile`, and the seconds that cost."""
-    if DEVICE != "cuda":
-        return None
-    backbone = catalogue.load(Backbone.parse(name, "random"))
-    side = backbone.preprocessing.crop
-    module = backbone.module.to("cuda", getattr(torch, precision))
-    faster: Any = torch.compile(module.to(memory_format=torch.channels_last), dynamic=False)
-    recorded = cost(lambda: record(faster, side, GPU_BATCH))
-    return f"{alone(recorded.gave, side):,.0f} ({recorded.wall:.0f} s)"
+def views_rate(files: list[Path], engine: Engine) -> float:
+    """Views a second of reading, decoding and warping alone, five a picture, on every core."""
+    wanted: list[Any] = [ORIGINAL, *(View(angle, 1.05) for angle in (-10, -5, 5, 10))]
+
+    def run(file: Path) -> None:
+        torch.as_tensor(engine.make_views([(file.read_bytes(), wanted)])).cpu()
+
+    on_all_cores(run, files[:CORES])
+    return 5 * len(files) / min(on_all_cores(run, files) for _ in range(ROUNDS))
 
 
 def peer_rate(files: list[Path], precision: torch.dtype) -> float:
@@ -446,50 +426,12 @@ def agreement(files: list[Path]) -> list[str]:
     ]
 
 
-def estimate_without_gpu(files: list[Path]) -> list[str]:
-    """The same by the CPU: PyTorch in each precision, and libjpeg repeating colours as nvJPEG."""
-    if simplejpeg is None:
-        return ["Colours as nvJPEG decodes them were left out: simplejpeg is not installed."]
-    backbone = catalogue.load(Backbone.parse("efficientnet_lite0"))
-    size = backbone.preprocessing
-
-    def view_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "PNG")
-        return preprocess.crop(preprocess.base(file.getvalue(), size), size.crop)
-
-    data = [file.read_bytes() for file in files[:SAMPLE]]
-    plain = np.stack([view_of(simplejpeg.decode_jpeg(d)) for d in data])
-    repeated = np.stack([view_of(simplejpeg.decode_jpeg(d, fastupsample=True)) for d in data])
-
-    def features(seen: NDArray[np.uint8], precision: str) -> NDArray[np.float32]:
-        module = catalogue.load(Backbone.parse("efficientnet_lite0")).module.to(
-            getattr(torch, precision)
-        )
-        with torch.inference_mode():
-            parts = [module(part) for part in torch.from_numpy(seen).split(16)]
-        return torch.cat(parts).numpy()
-
-    wanted, both = (
-        features(plain, "float32"),
-        {"the same views": plain, "colours repeated": repeated},
-    )
-    rows = [
-        distance(f"{precision}, {what}", features(both[what], precision), wanted)
-        for precision, what in list(product(("float32", "float16", "bfloat16"), both))[1:]
-    ]
-    between = "views by repeated and by interpolated colours"
-    return [table(DISTANCES, rows), grey_levels(between, plain, repeated)]
-
-
 def speed(files: list[Path]) -> list[str]:
     on_gpu = DEVICE == "cuda"
-    decoder = max(decoder_rate(files, threads) for threads in (1, 4)) if on_gpu else None
-    most = decoder or float("inf")
     rows = []
     for name, precision in product(BACKBONES, PRECISIONS):
         engine = opened(name, precision, DEVICE)
-        backbone = alone(engine.run, engine.preprocessing.crop)
+        backbone, made = alone(engine), views_rate(files[: len(files) // 2], engine)
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         one = extract_rate(files, 1, engine)
@@ -497,15 +439,15 @@ def speed(files: list[Path]) -> list[str]:
         memory = torch.cuda.max_memory_reserved() / 1e9 if on_gpu else None
         del engine
         torch.cuda.empty_cache()
-        rates = (one, one / min(backbone, most), five, five / min(backbone, 5 * most))
-        rows.append((name, precision, backbone, compiled(name, precision), *rates, memory))
+        rows.append(
+            (name, precision, backbone, made, one, five, five / min(backbone, made), memory)
+        )
         print(rows[-1], flush=True)
-    columns = "backbone | precision | backbone alone {:,.0f} | compiled (cost) | 1 view {:,.0f}"
-    columns += " | of the slower {:.2f} | 5 views {:,.0f} | of the slower {:.2f}"
+    columns = "backbone | precision | backbone alone {:,.0f} | five views alone {:,.0f}"
+    columns += " | 1 view {:,.0f} | 5 views {:,.0f} | of the slower {:.2f} | GPU memory {:.1f} GB"
     plain, reduced = (peer_rate(files, precision) for precision in (torch.float32, torch.bfloat16))
     return [
-        *([f"nvJPEG alone: {decoder:,.0f} pictures a second."] if decoder else []),
-        table(columns + " | GPU memory {:.1f} GB", rows),
+        table(columns, rows),
         "What a user would write, torchvision's ResNet-50 in eager mode behind a `DataLoader` of"
         f" 16 workers: {plain:,.0f} pictures a second in float32, {reduced:,.0f} in bfloat16.",
     ]
@@ -514,15 +456,13 @@ def speed(files: list[Path]) -> list[str]:
 def measure_gpu(scratch: Path, pictures: int = 8192) -> str:
     """Extraction on a CUDA GPU against its parts alone, and against what a user would write.
 
-    JPEGs of 500×375 are cut from scikit-image's photographs. In one run: nvJPEG alone, each
-    backbone alone, and `extract` from a cold store at one and at five views a picture; then
+    JPEGs of 500×375 are cut from scikit-image's photographs. In one run: each backbone alone, its
+    views alone, and `extract` from a cold store at one and at five views a picture; then
     torchvision's model behind a `DataLoader` of sixteen workers; then how far features on the GPU
     are from the CPU's.
 
-    Without a GPU the same runs on the CPU with a few pictures, which shows that it runs and no
-    more. It also writes what can be had without: how far features move by a lower precision, and
-    by colours decoded as nvJPEG does (that needs `pip install simplejpeg`, and is left out without
-    it).
+    Without a GPU the same runs on the CPU with a few pictures: of its figures, only the distances
+    mean anything.
     """
     on_gpu = DEVICE == "cuda"
     count = pictures if on_gpu else SAMPLE
@@ -538,12 +478,6 @@ def measure_gpu(scratch: Path, pictures: int = 8192) -> str:
             *speed(files),
             *agreement(files),
         ]
-        if not on_gpu:
-            blocks += [
-                f"How far the features of {count} pictures are from those in float32 of views"
-                " decoded by libjpeg, computed on the CPU:",
-                *estimate_without_gpu(files),
-            ]
         peak = cost(lambda: None).peak
         blocks.append(f"The most memory of the process at any time: {peak / 1e3:.1f} GB.")
     return "\n\n".join(["# Extraction on a GPU", *blocks]) + "\n"

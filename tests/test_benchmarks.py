@@ -87,8 +87,7 @@ SMALLEST = {
     "gate_of_tasks": ("--draws 2", "EXAMPLES = EXAMPLES[:1]"),
     "extract gpu": (
         "",
-        "GPU_BATCH, SAMPLE, ROUNDS = 2, 4, 1"
-        "; BACKBONES, PRECISIONS = BACKBONES[1:], PRECISIONS[1:]",
+        "GPU_BATCH, SAMPLE, ROUNDS = 2, 4, 1; BACKBONES = BACKBONES[1:]",
     ),
     "heads defaults": ("PICTURES --seeds 1", "SETS = ('hymenoptera',); EPOCHS = 2"),
     "heads solvers": (

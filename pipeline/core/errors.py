@@ -76,6 +76,12 @@ class DeviceError(HeadstartError):
     exit_code = 7
 
 
+# Of a DeviceError of `extract`, whichever part of it needs the memory.
+NO_MEMORY = (
+    "GPU memory ran out; free some of it, lower extract.batch_size or set extract.device: cpu"
+)
+
+
 class DiskError(HeadstartError):
     """A file cannot be read or written; the disk may be full."""
 

@@ -113,14 +113,14 @@ def _in_pytorch(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engi
         )
     packages.need("torch", "extract.engine torch")
     from ..catalogue import load
-    from .on_torch import on_cpu, on_cuda
+    from .on_torch import on_torch
 
     network = load(backbone)
     if backbone.family == "python":  # whose code may change without the network
         file = exports.exported(backbone)
         network = replace(network, fingerprint=exports.fingerprint(file))
     on_gpu = settings.device != "cpu" and _has_cuda()
-    return (on_cuda if on_gpu else on_cpu)(network, settings, kind)
+    return on_torch(network, settings, kind, "cuda" if on_gpu else "cpu")
 
 
 def is_ready(settings: ExtractParams) -> bool:

@@ -1,11 +1,14 @@
-"""PyTorch: on a GPU that makes the views as well, or on the CPU to check ONNX Runtime against."""
+"""PyTorch: on a GPU, which makes the views as well, or on the CPU to check ONNX Runtime against."""
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from ...core.errors import NO_MEMORY, DeviceError
 from ...core.params import ExtractParams
 from ...kinds import Kind
 from ..catalogue import TorchBackbone
@@ -13,52 +16,78 @@ from .engine import Engine
 from .processor import arithmetic
 
 
-def on_cpu(backbone: TorchBackbone, settings: ExtractParams, kind: Kind) -> Engine:
-    """PyTorch on the CPU, one batch at a time."""
+def on_torch(backbone: TorchBackbone, settings: ExtractParams, kind: Kind, device: str) -> Engine:
+    """PyTorch on `cpu` or `cuda`, one batch at a time.
+
+    Batches are filled up with black examples to one size, so that an example's features do not
+    depend on its company.
+
+    Raises:
+        DeviceError: GPU memory does not suffice for a single example.
+    """
+    # Else float32 convolutions are rounded to 10 bits. Deterministic: the same bits in every run.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
     precision: torch.dtype = getattr(torch, settings.precision)
-    module = backbone.module.to(precision).to(memory_format=torch.channels_last)
-    batch_size = settings.batch_size
+    module = backbone.module.to(device, precision).to(memory_format=torch.channels_last)
+    side = backbone.preprocessing.crop
     one_at_a_time = threading.Lock()
 
-    def run(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        padded = np.zeros((batch_size, *pictures.shape[1:]), dtype=np.uint8)
-        padded[: len(pictures)] = pictures
+    def batch(examples: Tensor, size: int) -> NDArray[np.float32]:
         with one_at_a_time, torch.inference_mode():
-            features: torch.Tensor = module(torch.from_numpy(padded))
-        vectors: NDArray[np.float32] = features[: len(pictures)].numpy()
+            padded = torch.zeros((size, side, side, 3), dtype=torch.uint8, device=device)
+            padded[: len(examples)] = examples
+            features: Tensor = module(padded)[: len(examples)]
+            vectors: NDArray[np.float32] = features.cpu().numpy()
         return vectors
 
+    def run(examples: Tensor | NDArray[np.uint8]) -> NDArray[np.float32]:
+        parts = torch.as_tensor(examples).split(batch_size)
+        try:
+            return np.concatenate([batch(part, batch_size) for part in parts])
+        except torch.OutOfMemoryError:
+            raise DeviceError(NO_MEMORY) from None
+
+    make_views = kind.inputs(backbone.preprocessing, device)
+    batch_size = settings.batch_size
+    name, made_by, of_processor = "the CPU", "cpu", ""
+    if device == "cpu":
+        of_processor = arithmetic(bfloat16=settings.precision == "bfloat16")
+    else:
+        nothing = torch.zeros((0, side, side, 3), dtype=torch.uint8)
+        batch_size = that_fits(lambda size: batch(nothing, size), batch_size)
+        name = torch.cuda.get_device_name()
+        made_by = f"cuda {torch.version.cuda} cudnn {torch.backends.cudnn.version()} {name}"
     return Engine(
-        f"PyTorch {torch.__version__} on the CPU in {settings.precision}",
-        kind,
-        kind.inputs(backbone.preprocessing, "cpu"),
-        run,
-        backbone.preprocessing,
-        backbone.dimension,
-        f"{backbone.fingerprint} torch {torch.__version__} cpu {settings.precision}"
-        f" batch {batch_size}",
-        arithmetic(bfloat16=settings.precision == "bfloat16"),
-    )
-
-
-def on_cuda(backbone: TorchBackbone, settings: ExtractParams, kind: Kind) -> Engine:
-    """PyTorch on a GPU that makes the views as well."""
-    from .cuda_graph import record
-
-    precision: torch.dtype = getattr(torch, settings.precision)
-    module = backbone.module.to("cuda", precision).to(memory_format=torch.channels_last)
-    run = record(module, backbone.preprocessing.crop, settings.batch_size)
-    card = torch.cuda.get_device_name()
-    make_views = kind.inputs(backbone.preprocessing, "cuda")
-    return Engine(
-        f"PyTorch {torch.__version__} on {card} in {settings.precision}",
+        f"PyTorch {torch.__version__} on {name} in {settings.precision}",
         kind,
         make_views,
         run,
         backbone.preprocessing,
         backbone.dimension,
-        f"{backbone.fingerprint} torch {torch.__version__} cuda {torch.version.cuda}"
-        f" cudnn {torch.backends.cudnn.version()} {card} {settings.precision}"
-        f" batch {run.batch_size}{make_views.made_by}",
-        on_gpu=True,
+        f"{backbone.fingerprint} torch {torch.__version__} {made_by} {settings.precision}"
+        f" batch {batch_size}{make_views.made_by}",
+        of_processor,
+        on_gpu=device != "cpu",
     )
+
+
+def that_fits(work: Callable[[int], object], batch_size: int) -> int:
+    """The batch size, or half of it, a quarter, … with which GPU memory suffices for the work.
+
+    Another batch size may give other last bits, so it is part of the engine's fingerprint.
+
+    Raises:
+        DeviceError: memory does not suffice for a single example.
+    """
+    while True:
+        try:
+            work(batch_size)
+        except torch.OutOfMemoryError:
+            batch_size //= 2
+        else:
+            return batch_size
+        if batch_size == 0:
+            raise DeviceError(NO_MEMORY)
+        torch.cuda.empty_cache()
+        print(f"extract: GPU memory ran out; now {batch_size} views at a time", flush=True)

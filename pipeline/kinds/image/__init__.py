@@ -221,10 +221,10 @@ class Image:
 
     def inputs(self, preprocessing: Pixels | Fitted, device: str) -> Maker:
         """Views, uint8 [n, side, side, 3]."""
-        if device == "cuda":
+        if device != "cpu":
             from .gpu import ViewMaker
 
-            return ViewMaker(preprocessing, self.declared)
+            return ViewMaker(preprocessing, self.declared, device)
         from .views import ViewMaker as OnCpu
 
         return OnCpu(preprocessing, self.declared)
