@@ -46,7 +46,7 @@ def on_this_machine(host: str) -> bool:
 
 
 def file_of(api: str) -> Path | None:
-    """Where the password lies that was made for the server at `api`, if one may have been."""
+    """The file of the password that was made for the server at `api`, if one may have been."""
     address = urlsplit(api)
     if not on_this_machine(address.hostname or ""):
         return None
@@ -86,7 +86,7 @@ def make(api: str) -> str:
 
 
 def header(password: str | None, key: str | None = None) -> dict[str, str]:
-    """What says who asks, as Prefect's own client says it; empty where there is nothing to say."""
+    """The header with the password, as Prefect's own client sends it; empty if there is none."""
     if password:
         return {"Authorization": f"Basic {base64.b64encode(password.encode()).decode()}"}
     return {"Authorization": f"Bearer {key}"} if key else {}
@@ -178,8 +178,8 @@ def admitted() -> Iterator[None]:
         stop_if_shown(api)
         given = settings.PREFECT_API_AUTH_STRING.value() or made_for(api)
         with settings.temporary_settings({settings.PREFECT_API_AUTH_STRING: given or None}):
-            if said := refusal(api):
-                raise RunError(said)
+            if reason := refusal(api):
+                raise RunError(reason)
             yield
         return
     wanted = settings.PREFECT_SERVER_API_AUTH_STRING.value()
@@ -223,7 +223,7 @@ def refusal(api: str) -> str | None:
             f"the Prefect server at {api} refuses the password in {GIVEN}: set it to the server's"
         )
     if key:
-        return f"the Prefect server at {api} refuses {KEY}: set it anew, or {GIVEN} to a password"
+        return f"the Prefect server at {api} refuses {KEY}: set it again, or {GIVEN} to a password"
     return f"the Prefect server at {api} wants a password: set {GIVEN} to its user:password"
 
 

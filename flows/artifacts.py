@@ -98,7 +98,7 @@ def _change(old: Any, new: Any) -> Any:
 def gate(project: str, words: str, *, taken: bool) -> dict[str, Any]:
     """Say what the gate found, and whether the new result has taken the old one's place."""
     became = "The new result was taken" if taken else "The result that was there has been kept"
-    return _markdown(f"{became}: {words}.", key(project, "gate"), "What the gate says")
+    return _markdown(f"{became}: {words}.", key(project, "gate"), "The gate's decision")
 
 
 def pictures(project: str, root: Path, outs: list[str]) -> list[dict[str, Any]]:

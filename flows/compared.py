@@ -1,4 +1,4 @@
-"""Two results of the gate compared by their answers, and what is said of that."""
+"""Two results of the gate compared by their answers, and the comparison in words."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ REFERENCE_LEVEL = 0.01  # the reference stays for many nights, and each of them 
 class Comparing:
     """What the results of a project are compared by, and how.
 
-    `difference` is what the number of examples is foretold for.
+    `difference` is the one for which the number of examples is predicted.
     """
 
     metric: str
@@ -39,7 +39,7 @@ class Comparing:
 
         Returns:
             what was found, and how many examples the old model was asked about; None where the
-            answers do not tell the metric.
+            answers do not determine the metric.
         """
         measure = self.metric.removeprefix("test.")
         if measure == self.metric:
@@ -73,7 +73,7 @@ def beside_last(metric: str, found: "Comparison") -> str:
         if found.groups < found.shared:
             groups = math.ceil(found.more * found.groups / found.shared)
             words += f", of {groups:,} more groups,"
-        words += f" would tell a difference of {found.difference:g}"
+        words += f" would show a difference of {found.difference:g}"
     return f"{words}{_figures(metric, found)}"
 
 

@@ -1,4 +1,4 @@
-"""What a Prefect server says on stderr: in one line where it does not start, else passed on."""
+"""What a Prefect server prints on stderr: one line if it does not start, else passed on."""
 
 import re
 import sys
@@ -12,7 +12,7 @@ PATIENCE_SECONDS = 10.0  # for the last lines of a process that has ended
 
 
 class Complaints:
-    """Reads what a server that is starting says, in a thread, and holds it back."""
+    """Reads what a starting server prints, in a thread, and holds it back."""
 
     def __init__(self, stderr: IO[bytes] | None) -> None:
         """Begin to read, unless there is nothing to read from."""
@@ -30,7 +30,7 @@ class Complaints:
                     self._held.append(line.decode(errors="replace"))
 
     def pass_on(self) -> None:
-        """Write what was said and will be said to our own stderr: the server is up."""
+        """Pass on to our own stderr what it printed and will print: the server is up."""
         with self._lock:
             sys.stderr.write("".join(self._held or []))
             self._held = None
@@ -42,8 +42,8 @@ class Complaints:
             ends = [line.strip() for line in self._held or [] if KNOWN.match(line)]
         if not ends:
             return "if its port is taken, choose another with --port; or see `prefect server start`"
-        said = ends[-1].partition(": ")[2]
+        reason = ends[-1].partition(": ")[2]
         return (
-            f"its database says: {said}; see to the user, the password, the host and the database"
+            f"its database says: {reason}; check the user, the password, the host and the database"
             f" that {DATABASE} names"
         )

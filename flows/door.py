@@ -7,7 +7,7 @@ Here a request has to name a host that the server was started for, and `/enter` 
 - `POST /enter` with the password makes a code, which is good once and for ten minutes;
 - `GET /enter?code=…` puts the password where Prefect's page looks for it, and goes to that page.
 
-Everything else is Prefect's. Its password (PREFECT_SERVER_API_AUTH_STRING) is asked for by its API,
+Everything else is Prefect's. Its password (PREFECT_SERVER_API_AUTH_STRING) is required by its API,
 and its CORS headers (PREFECT_SERVER_CORS_ALLOWED_ORIGINS) name no other origin than its own.
 """
 
@@ -67,8 +67,8 @@ class Door:
             return self._app  # that it is up, and no more, is for everybody
         hosts = Headers(scope=scope).getlist("host")
         if [name_in(host) in self._names for host in hosts] != [True]:
-            said = "This server does not answer to that name; --name HOST gives it another.\n"
-            return PlainTextResponse(said, 421) if is_http else _hang_up
+            reply = "This server does not answer to that name; --name HOST gives it another.\n"
+            return PlainTextResponse(reply, 421) if is_http else _hang_up
         if is_http and scope["path"] == access.ENTER:
             return self._enter(scope)
         return self._app
@@ -80,8 +80,8 @@ class Door:
             return PlainTextResponse("GET or POST\n", 405)
         code = QueryParams(scope["query_string"]).get("code", "")
         if self._codes.pop(code, 0.0) < time.monotonic():
-            said = "This address was used, or is too old. `make dashboard` prints another.\n"
-            return PlainTextResponse(said, 403)
+            reply = "This address was used, or is too old. `make dashboard` prints another.\n"
+            return PlainTextResponse(reply, 403)
         nonce = secrets.token_urlsafe()
         password = json.dumps(base64.b64encode(self._password.encode()).decode())
         headers = {

@@ -27,7 +27,7 @@ class Cancellation:
     """Calls `stop` when the flow run is cancelled on the dashboard; use it in a `with` block.
 
     A worker ends the runs that it started by SIGTERM; a run that a person started at a terminal
-    has to look for itself. In turn, a run whose worker died ends as if the worker had told it.
+    has to look for itself. In turn, a run whose worker died ends as if the worker had asked it to.
     """
 
     def __init__(self) -> None:

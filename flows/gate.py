@@ -11,7 +11,7 @@ from pipeline import evaluation
 if TYPE_CHECKING:  # pandas and SciPy take a second to import
     from pipeline.evaluation.paired import Comparison
 
-# What is compared where nobody says by what: the first of these that the metrics have.
+# The metric if none is set: the first of these that the metrics have.
 FIRST = ("test.accuracy", "test.mean_average_precision", "test.r2")
 # Measures that `evaluate` writes for every model of a task, and for no other.
 OF_TASK = {
@@ -23,8 +23,8 @@ OF_TASK = {
 What = Literal["take", "keep", "fail"]
 
 
-class Judgement(NamedTuple):
-    """What the gate says of a run's result, and what becomes of that.
+class Decision(NamedTuple):
+    """The gate's decision on a run's result, and its reason.
 
     `take`: it takes the old result's place. `keep` and `fail`: the old result comes back, and the
     run is Completed as "Kept", or Failed. A result that `leads` is the reference from then on, if
@@ -47,7 +47,7 @@ class Gate(BaseModel):
 
     metric: str | None = None
     better: Literal["higher", "lower"] | None = None
-    difference: float = Field(default=0.03, gt=0)  # for which "cannot tell" foretells examples
+    difference: float = Field(default=0.03, gt=0)  # for which "cannot tell" predicts examples
     when_better: What = "take"
     when_worse: What = "fail"
     when_cannot_tell: What = "take"
@@ -59,7 +59,7 @@ class Gate(BaseModel):
         return self.metric or (there or FIRST)[0]
 
     def lower_is_better(self, metric: str) -> bool:
-        """As it is said, or as the measure means it."""
+        """As it is set, or as the measure means it."""
         if self.better is not None:
             return self.better == "lower"
         return evaluation.measure(metric.removeprefix("test.")).lower_is_better
@@ -87,14 +87,14 @@ class Gate(BaseModel):
 
     def by_figures(
         self, metric: str, before: dict[str, Any], now: dict[str, Any]
-    ) -> Judgement | None:
+    ) -> Decision | None:
         """Compare the metrics of `before`, which have the gate's, with those of `now`.
 
         Both are as `process.metrics` gives them. None where the new figure is not worse.
         """
         old, new = value(before, metric), value(now, metric)
         if old is None or new is None:
-            return Judgement(f"the metrics of this run have no {metric}", self.when_worse)
+            return Decision(f"the metrics of this run have no {metric}", self.when_worse)
         loss = new - old if self.lower_is_better(metric) else old - new
         margin = self.margin or 0.0
         if loss <= margin:
@@ -103,11 +103,11 @@ class Gate(BaseModel):
             f"{metric} is {new:.6g} and was {old:.6g}: worse by {loss:.6g}, "
             f"which is more than the margin of {margin:g}"
         )
-        return Judgement(words, self.when_worse)
+        return Decision(words, self.when_worse)
 
 
 def task_of(metrics: dict[str, Any]) -> str | None:
-    """The task that a model of these metrics was trained for; None where they do not tell."""
+    """The task that a model of these metrics was trained for; None if they do not say."""
     found = [task for name, task in OF_TASK.items() if value(metrics, name) is not None]
     return found[0] if found else None
 

@@ -59,8 +59,8 @@ def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
         raise ParamsError(f"{folder} is no folder; name the one that the files come into")
     classifier = Classifier(bundle)
     version = files.digest((bundle / "bundle.json").read_bytes())
-    told = [*columns_of(classifier), "error"]
-    seen, known = _remembered(lines, version, told)
+    columns = [*columns_of(classifier), "error"]
+    seen, known = _remembered(lines, version, columns)
     waiting: deque[tuple[Seen, str]] = deque()
     copies: list[tuple[Seen, str]] = []
 
@@ -87,7 +87,7 @@ def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
     asked = 0
     for row in rows(classifier, new(), None, 0):
         now, digest = waiting.popleft()
-        known[digest] = {name: row[name] for name in told}
+        known[digest] = {name: row[name] for name in columns}
         note(now, digest)
         asked += 1
     for now, digest in copies:
@@ -103,9 +103,9 @@ def _digest(path: Path, most_bytes: int) -> str:
 
 
 def _remembered(
-    lines: TextIO, version: str, told: list[str]
+    lines: TextIO, version: str, columns: list[str]
 ) -> tuple[set[Seen], dict[str, dict[str, Any]]]:
-    """The files that this bundle was asked about, and what it told of each content."""
+    """The files that this bundle has predicted, and its answer to each content."""
     lines.seek(0)
     text = lines.read()
     whole = text[: text.rfind("\n") + 1]
@@ -114,8 +114,8 @@ def _remembered(
     seen, known = set(), {}
     for line in whole.split("\n")[:-1]:  # a name may hold what else `splitlines` takes for an end
         row = json.loads(line)
-        # What a Headstart of before told less of is asked about again.
-        if row["bundle"] == version and row.keys() >= set(told):
+        # Files whose answers an older version noted with fewer columns are predicted again.
+        if row["bundle"] == version and row.keys() >= set(columns):
             seen.add(Seen(*(row[name] for name in Seen._fields)))
-            known[row["digest"]] = {name: row[name] for name in told}
+            known[row["digest"]] = {name: row[name] for name in columns}
     return seen, known

@@ -7,20 +7,20 @@ from typing import Any
 
 from flows import compared
 from flows.compared import REFERENCE_LEVEL, Comparing
-from flows.gate import Gate, Judgement, task_of, value
+from flows.gate import Decision, Gate, task_of, value
 from flows.reference import START_ANEW, Reference
 from pipeline.core.paths import MANIFEST, PREDICTIONS
 
 KEPT = Path(".headstart/before")  # there while a guarded run has come to no end
 METRICS = ".metrics"  # in KEPT: those of before
-ANSWERS = ".answers"  # in KEPT: what the model of before said of each test example
+ANSWERS = ".answers"  # in KEPT: the earlier model's answer to each test example
 
 
 class Guard:
     """Minds the result that was there before a run: dvc.lock and the outputs of the stages.
 
     It copies what `dvc checkout` cannot bring back: dvc.lock, and outputs that DVC does not cache.
-    Where the gate's metric is not known from before there is nothing to lose, and it lets pass.
+    If the gate's metric was not measured before, there is nothing to lose, and it lets pass.
     What a run that was killed or cancelled had begun with is still the result that was there.
     """
 
@@ -45,9 +45,9 @@ class Guard:
             metrics.write_text(json.dumps(before))
         self._before: dict[str, Any] = json.loads(metrics.read_text())
 
-    def judge(
+    def decide(
         self, failed: list[str], now: dict[str, Any], reference: Reference | None = None
-    ) -> Judgement | None:
+    ) -> Decision | None:
         """What becomes of the run's result; None where there is nothing to say against it.
 
         Args:
@@ -59,20 +59,20 @@ class Guard:
         if value(self._before, metric) is None:
             return None
         if failed:
-            return Judgement(f"{', '.join(failed)} failed", "fail")
+            return Decision(f"{', '.join(failed)} failed", "fail")
         if now == self._before:
             return None
         was, task = task_of(self._before), task_of(now)
         if was and task and was != task:
             words = f"the task was {was} and is {task} now, so the two models are not compared"
-            return Judgement(words, self._gate.when_cannot_tell, leads=True)
+            return Decision(words, self._gate.when_cannot_tell, leads=True)
         if self._gate.margin is None and value(now, metric) is not None:
-            judged = self._by_answers(metric, reference)
-            if judged:
-                return judged
+            decision = self._by_answers(metric, reference)
+            if decision:
+                return decision
         return self._gate.by_figures(metric, self._before, now)
 
-    def _by_answers(self, metric: str, reference: Reference | None) -> Judgement | None:
+    def _by_answers(self, metric: str, reference: Reference | None) -> Decision | None:
         """Compare with the last result, and with the reference where there is one."""
         lower, before = self._gate.lower_is_better(metric), self._kept / ANSWERS
         comparing = Comparing(metric, lower, self._gate.difference, self._root)
@@ -82,28 +82,28 @@ class Guard:
         last, words = found[0], compared.beside_last(metric, found[0])
         alone = self._gate.fate(last, None, lower)
         if reference is None or not reference.noted:
-            return Judgement(words, alone)
+            return Decision(words, alone)
         folder = reference.answers()
         if isinstance(folder, str):
-            return Judgement(f"{words}; {reference.name} is not asked: {folder}", alone)
+            return Decision(f"{words}; {reference.name} is not asked: {folder}", alone)
         found = comparing.models(folder, self._root, REFERENCE_LEVEL)
         if found is None:
-            words += f"; {reference.name} is not asked: its answers do not tell {metric}"
-            return Judgement(f"{words}; {START_ANEW}", alone)
+            words += f"; {reference.name} is not asked: its answers do not determine {metric}"
+            return Decision(f"{words}; {START_ANEW}", alone)
         beside, examples = found
         does = self._gate.fate(last, beside, lower)
-        said = compared.beside_reference(metric, beside, reference.name, examples)
+        beside_it = compared.beside_reference(metric, beside, reference.name, examples)
         if compared.is_worse(beside, lower):
-            words = f"{said}; compared with the last result: {words}; {START_ANEW}"
-            return Judgement(words, does)
-        words = f"{words}; {said}"
+            words = f"{beside_it}; compared with the last result: {words}; {START_ANEW}"
+            return Decision(words, does)
+        words = f"{words}; {beside_it}"
         if beside.answer != "better" or does != "take":
-            return Judgement(words, does)
+            return Decision(words, does)
         # One lucky model would be hard to equal for all that come after it; two in a row are rare.
         found = comparing.models(folder, before, REFERENCE_LEVEL)
         if found and found[0].answer == "better":
-            return Judgement(f"{words}; this result is the reference now", does, leads=True)
-        return Judgement(f"{words}; if the next one is so too, that is the reference", does)
+            return Decision(f"{words}; this result is the reference now", does, leads=True)
+        return Decision(f"{words}; if the next one is so too, that is the reference", does)
 
     def bring_back(self) -> None:
         """Put the copies back; `dvc checkout` of `stages` has to follow."""

@@ -17,7 +17,7 @@ from flows.dvc.experiment import bring_home, copy_of
 from flows.dvc.pool import Pool
 from flows.dvc.project import check_project, working_copy
 from flows.ends import Cancellation, bury, wait_until_recorded
-from flows.gate import Gate, Judgement
+from flows.gate import Decision, Gate
 from flows.guard import Guard, forget
 from flows.reference import FILE, Reference
 from flows.steps import Run, make_plan, run_stages, submit
@@ -93,18 +93,18 @@ def headstart(
             guard = Guard(gate, root, run.plan, run.before) if gate else None
             run_stages(run)
             now = pool.ask("metrics")
-            judged = guard.judge(run.failed(), now, reference) if guard else None
-            turned_down = judged is not None and judged.does != "take"
+            decision = guard.decide(run.failed(), now, reference) if guard else None
+            turned_down = decision is not None and decision.does != "take"
             if guard and turned_down:
                 guard.bring_back()
                 pool.ask("checkout", targets=guard.stages)
             elif reference and not run.failed():
-                lead(reference, judged)
+                lead(reference, decision)
             if guard or not (overrides or run.failed()):
                 forget(root)
             if push and not run.failed() and not turned_down:
                 submit(run, "push", "push", [], remote=remote).wait()
-            report = publish(root, run, now, judged)
+            report = publish(root, run, now, decision)
             if overrides and not run.failed():
                 pool.ask("save", name=name)
                 commit = bring_home(root, place, name)
@@ -113,7 +113,7 @@ def headstart(
             return Failed(message=str(error))
         except StoppedError:
             return Cancelled(message="cancelled")
-    return verdict(run, judged, report)
+    return verdict(run, decision, report)
 
 
 def refuse_idle(
@@ -138,13 +138,13 @@ def furnish(root: Path, pool: Pool, overrides: list[str]) -> None:
     pool.ask("override", overrides=overrides)
 
 
-def lead(reference: Reference, judged: Judgement | None) -> None:
+def lead(reference: Reference, decision: Decision | None) -> None:
     """Make the result that was taken the reference, if it is the first one or leads."""
-    if (reference.noted is None or (judged and judged.leads)) and reference.become():
+    if (reference.noted is None or (decision and decision.leads)) and reference.become():
         get_run_logger().info("the gate's reference is this result now: commit %s", FILE)
 
 
-def publish(root: Path, run: Run, now: dict[str, Any], judged: Judgement | None) -> Path | None:
+def publish(root: Path, run: Run, now: dict[str, Any], decision: Decision | None) -> Path | None:
     """Leave the run's outcome, metrics and pictures on the dashboard of the project in `root`.
 
     Returns the report that the outcome leads to, if there is one.
@@ -164,9 +164,9 @@ def publish(root: Path, run: Run, now: dict[str, Any], judged: Judgement | None)
     made = [artifacts.outcome(project, steps, report)]
     if now:
         made.append(artifacts.metrics(project, run.before, now))
-    if judged:
-        made.append(artifacts.gate(project, judged.words, taken=judged.does == "take"))
-    if (not judged or judged.does == "take") and any(
+    if decision:
+        made.append(artifacts.gate(project, decision.words, taken=decision.does == "take"))
+    if (not decision or decision.does == "take") and any(
         step["outcome"] != "cached" for step in steps.values()
     ):
         made.extend(artifacts.pictures(project, run.root, outs))
@@ -176,18 +176,18 @@ def publish(root: Path, run: Run, now: dict[str, Any], judged: Judgement | None)
     return report
 
 
-def verdict(run: Run, judged: Judgement | None, report: Path | None = None) -> State[Any]:
+def verdict(run: Run, decision: Decision | None, report: Path | None = None) -> State[Any]:
     """The flow run's own state: what came of its steps, in a line; its result is the report."""
     wait_until_recorded({*run.plan, *run.outcomes})
     counts = Counter(run.outcome(name) for name in {**run.plan, **run.outcomes})
     words = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
     for name in run.failed():
         return Failed(message=f"{words}; {name}: {run.messages[name].splitlines()[-1]}")
-    if judged and judged.does != "take":
-        words = f"kept the result that was there: {judged.words}"
-        if judged.does == "fail":
+    if decision and decision.does != "take":
+        words = f"kept the result that was there: {decision.words}"
+        if decision.does == "fail":
             return Failed(message=words)
         return Completed(name="Kept", message=words, data=report)
-    if judged:
-        words = f"{words}; {judged.words}"
+    if decision:
+        words = f"{words}; {decision.words}"
     return Completed(message=words, data=report)

@@ -1,6 +1,6 @@
 """The gate's reference: the first result, then the last one that was called better than it was.
 
-`reference.json`, which git tracks, says which one it is. Its answers stay in DVC's cache, as the
+`reference.json`, which git tracks, names it. Its answers stay in DVC's cache, as the
 outputs that they were.
 """
 

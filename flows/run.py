@@ -79,9 +79,9 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "300")
     if not asked["overrides"]:
         warm_up(root)
-    usual = {"targets", "when_busy"}
-    unusual = any(value for knob, value in asked.items() if knob not in usual)
-    if api and not unusual and uptodate.noted(root, api, asked["targets"], say):
+    plain = {"targets", "when_busy"}
+    others = any(value for knob, value in asked.items() if knob not in plain)
+    if api and not others and uptodate.noted(root, api, asked["targets"], say):
         return True
     # Only now, for Prefect reads its settings when it is imported. An import makes much and frees
     # nothing, so that looking for garbage meanwhile would only take time.

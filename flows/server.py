@@ -87,7 +87,7 @@ def stop_without_home() -> None:
 def running(root: Path, host: str, port: int, names: list[str] | None = None) -> Iterator[str]:
     """The address of a server that is up: the one that is configured, or was started in `root`.
 
-    Where there is none, one is started at `host` and `port`; it is found by runs in `root` until
+    If there is none, one is started at `host` and `port`; it is found by runs in `root` until
     it is ended here. Its database is SQLite in PREFECT_HOME, or what
     PREFECT_API_DATABASE_CONNECTION_URL says. It answers to `names`, its `host` and loopback's
     names. Its password is in PREFECT_SERVER_API_AUTH_STRING, or made where only this machine
@@ -214,8 +214,8 @@ def _in_profile() -> Profile:
     command = [sys.executable, "-c", ASK_PREFECT]
     asked = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
     if asked.returncode:
-        said = asked.stderr.strip().splitlines()[-1:]
-        raise RunError(f"Prefect cannot read its settings: {' '.join(said)}")
+        reason = asked.stderr.strip().splitlines()[-1:]
+        raise RunError(f"Prefect cannot read its settings: {' '.join(reason)}")
     return Profile(*json.loads(asked.stdout))
 
 
@@ -226,7 +226,7 @@ def _start(host: str, port: int, names: list[str]) -> subprocess.Popen[bytes]:
         # No other page may ask: of any origin, by Prefect's default.
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": page_at(host, port),
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        # The second version of the page calls an analytics service whatever it is told.
+        # The second version of the page calls an analytics service whatever its settings.
         "PREFECT_SERVER_UI_V2_ENABLED": "false",
         # How long a stage waits before it asks again for a slot that was taken; 30 by default.
         "PREFECT_SERVER_TASKS_TAG_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
@@ -267,7 +267,7 @@ def where_to_look(report: Path | None, page: str | None) -> list[str]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where a server is to be started, for the commands that start one."""
+    """The options of the commands that start a server."""
     parser.add_argument("--host", default=HOST, help=f"default: {HOST}, this machine only")
     parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""The steps of a flow run: what DVC does, each as a task run whose state tells how it went."""
+"""The steps of a flow run: what DVC does, each as a task run whose state shows how it went."""
 
 import re
 import time
@@ -105,7 +105,7 @@ def _may_pass(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> boo
 
 
 @task(
-    # DVC alone says what is cached; Prefect keeps no result.
+    # DVC alone decides what is cached; Prefect keeps no result.
     cache_policy=NO_CACHE,
     persist_result=False,
     retries=len(RETRY_DELAYS),
@@ -113,10 +113,9 @@ def _may_pass(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> boo
     retry_condition_fn=_may_pass,
 )
 def step(run: Run, name: str, do: str, request: dict[str, Any]) -> State[Any]:
-    """Have DVC `do` what `request` says; the state tells what came of it.
+    """Have DVC `do` what is in `request`; the state shows the result.
 
-    A stage of which DVC has already said that nothing changed, below others of the same kind,
-    is not asked for again.
+    A stage that DVC has found unchanged, below others that are unchanged, is skipped.
     """
     logger = get_run_logger()
     stage = run.plan.get(name, {"changed": True, "upstream": []})
@@ -163,7 +162,7 @@ class _Progress:
         self._last = 0.0
 
     def see(self, line: str) -> None:
-        """Show `line` if it tells of progress; at most one a second, and the last in any case."""
+        """Show `line` if it reports progress; at most one a second, and the last in any case."""
         found = PROGRESS.fullmatch(line)
         if not found:
             return

@@ -1,7 +1,7 @@
 """Noting a run in which there is nothing to do.
 
 Prefect takes longer to import than DVC takes to say that nothing changed. So that a look costs
-little, such a run is told to Prefect's server over its REST API, as the flow would have told it.
+little, such a run is reported to Prefect's server over its REST API, as the flow would report it.
 """
 
 import http.client
@@ -23,7 +23,7 @@ def noted(root: Path, api: str, targets: list[str], say: Callable[[str], object]
     """Whether DVC has nothing to do for `targets`; if so, that is noted as a flow run.
 
     `say` is then called with each of the last lines for a person, as in `flows.run`.
-    Where anything is out of the ordinary the answer is no, and the flow is to see to it.
+    If anything is out of the ordinary, the answer is no, and the flow handles it.
     """
     try:
         with Claim(root, "refuse") as claim:
@@ -48,7 +48,7 @@ class _Server:
         connection = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         self._connection = connection(address.netloc, timeout=10)
         self._path = address.path
-        # Where Prefect's profile holds the password, the server refuses, and the flow sees to it.
+        # If Prefect's profile holds the password, the server refuses, and the flow handles it.
         who = access.header(access.bring(api))
         self._headers = {"Content-Type": "application/json", **who}
 
@@ -56,10 +56,10 @@ class _Server:
         content = json.dumps(body)
         self._connection.request("POST", f"{self._path}/{path}", content, self._headers)
         reply = self._connection.getresponse()
-        said = reply.read()
+        text = reply.read()
         if reply.status >= 300:
-            raise OSError(f"{path}: {reply.status} {said[:200]!r}")
-        answer: dict[str, Any] = json.loads(said)
+            raise OSError(f"{path}: {reply.status} {text[:200]!r}")
+        answer: dict[str, Any] = json.loads(text)
         return answer
 
 

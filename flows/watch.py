@@ -20,12 +20,12 @@ from pipeline.core.errors import MayPassError, StageError
 
 DEPLOYMENT = "headstart/on-change"
 DATA = Path("data/raw")
-SEEN = Path(".headstart/data-seen")  # what was told of last
+SEEN = Path(".headstart/data-seen")  # what was reported last
 SECONDS_BETWEEN_LOOKS = 30.0
 
 
 class Watch:
-    """Looks at data in the working copy `root`, and remembers what it has told of."""
+    """Looks at data in the working copy `root`, and remembers what it has reported."""
 
     def __init__(self, root: Path, data: list[Path], pool: Pool) -> None:
         """Get ready; `pool` is in `root`, and `data` are files or folders in it."""
@@ -114,8 +114,8 @@ def start_run() -> None:
     except (httpx.HTTPError, PrefectException) as error:
         api = PREFECT_API_URL.value()
         refused = access.refusal(api) if api else None
-        said = refused or " ".join(str(error).split()) or type(error).__name__
-        raise MayPassError(f"{DEPLOYMENT} was not started: {said}") from None
+        reason = refused or " ".join(str(error).split()) or type(error).__name__
+        raise MayPassError(f"{DEPLOYMENT} was not started: {reason}") from None
     print(f"flows.watch: the data has changed; started {DEPLOYMENT}", flush=True)
 
 

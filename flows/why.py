@@ -108,7 +108,7 @@ def stop_if_stale(stage: str) -> None:
     """See that a stage and those before it have nothing to do.
 
     Raises:
-        RunError: one has; or DVC cannot tell.
+        RunError: one has, or DVC cannot read the project.
     """
     settings = params.load(kinds.schema)
     try:
@@ -153,7 +153,7 @@ def example_folder(stage: Stage, settings: Params) -> Folder | None:
 def own_reasons(stage: Stage, folder: Folder | None) -> list[str]:
     """What of a stage's inputs, command and outputs differs from `dvc.lock`.
 
-    Where the stage reads `folder`, DVC need not look through it again: with 100,000 files that
+    If the stage reads `folder`, DVC need not look through it again: with 100,000 files that
     takes seconds.
     """
     if not any(out.hash_info for out in stage.outs):
@@ -210,7 +210,7 @@ def touched_files(folder: Folder | None) -> set[str] | None:
 def coming_manifest(
     settings: Params, manifest: pd.DataFrame | None, touched: set[str], kind: Kind
 ) -> pd.DataFrame | None:
-    """The manifest that ingest would write, as far as it can be told without decoding them.
+    """The manifest that ingest would write, as far as it is known without decoding them.
 
     None for a source that makes its examples, or where ingest has never run. Only touched files
     are read; a file that was refused before and is the same is taken to be refused again.
@@ -221,7 +221,7 @@ def coming_manifest(
     known = dict(zip(manifest["path"], manifest["digest"], strict=True))
     root = Path(settings.ingest.path)
     passed = []
-    with contextlib.redirect_stdout(io.StringIO()):  # what ingest would say is not asked for
+    with contextlib.redirect_stdout(io.StringIO()):  # without the lines that ingest prints
         if source == "folder":
             listed = folder_listing(root)
         else:

@@ -6,7 +6,7 @@
     for prediction in model.predict(["one.jpg", "two.jpg"]):
         print(prediction.label, prediction.probability)
 
-What is public is in `__all__`; docs/api.md describes it and says what a version number promises.
+What is public is in `__all__`; docs/api.md describes it, and what a version number promises.
 Importing this module imports nothing that takes a while: that is left to `load` and `Embedder`.
 """
 
@@ -86,7 +86,7 @@ if not TYPE_CHECKING:  # a checker knows these names from above
     }
 
     def __getattr__(name):  # noqa: ANN001, ANN202
-        """The names that take a while to import, when they are first asked for."""
+        """The names that take a while to import, when they are first used."""
         from importlib import import_module
 
         if name not in LATER:

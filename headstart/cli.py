@@ -222,7 +222,7 @@ def why() -> None:
     _need_the_clone("why")
     from flows import why as answer  # imports DVC, which takes a while
 
-    # Of 100,000 pictures millions of objects are made that all stay: to look for cycles among them
+    # 100,000 pictures make millions of objects that all stay: to look for cycles among them
     # would take a third of the time.
     gc.disable()
     print("\n".join(answer.why()))

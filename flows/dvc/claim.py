@@ -17,7 +17,7 @@ class Claim:
     """The sole right to run in a working copy; use it in a `with` block.
 
     The kernel's lock on `.dvc/tmp/headstart.lock` is the claim, so that it ends with its holder
-    however that dies. What stands in the file tells others who has it, and whether the last
+    however that dies. The file names who has it, and whether the last
     holder left without a goodbye. (Stages that have not yet died with it hold DVC's own locks.)
     """
 

@@ -98,6 +98,6 @@ def _git(folder: Path, *arguments: str) -> str:
         text=True,
     )
     if done.returncode:
-        said = done.stderr.strip() or f"exit code {done.returncode}"
-        raise ExperimentError(f"git {arguments[0]}: {said.splitlines()[-1]}")
+        reason = done.stderr.strip() or f"exit code {done.returncode}"
+        raise ExperimentError(f"git {arguments[0]}: {reason.splitlines()[-1]}")
     return done.stdout.strip()

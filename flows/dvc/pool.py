@@ -156,17 +156,17 @@ class Pool:
             if self._stopped:
                 raise StoppedError("stopped before it was begun")
             process = self._idle.pop() if self._idle else self._start()
-        in_the_midst = True
+        is_busy = True
         try:
             answer = process.ask({"do": do, **request}, on_line)
-            in_the_midst = False
+            is_busy = False
             return answer
         except RunError:
-            in_the_midst = False
+            is_busy = False
             raise
         finally:
             # One whose answer is still to come, for `on_line` failed, would give it to the next.
-            if in_the_midst:
+            if is_busy:
                 process.stop()
             elif process.alive():
                 with self._lock:

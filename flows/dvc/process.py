@@ -88,12 +88,12 @@ def mend_lock(repo: Repo) -> None:
     try:
         Lockfile(repo, str(file)).load()
     except (YAMLSyntaxError, YAMLValidationError) as error:
-        print(f"{error}: it is deleted, and what it told is looked up in DVC's run cache")
+        print(f"{error}: it is deleted, and its results are looked up in DVC's run cache")
         file.unlink()
 
 
 def reproduce(repo: Repo, stage: str, force: bool) -> dict[str, Any]:
-    """Let DVC bring one stage up to date; says whether its command ran and how long it took."""
+    """Let DVC bring one stage up to date; returns whether its command ran and how long it took."""
     seen = _CommandSeen()
     logging.getLogger("dvc.stage.run").addHandler(seen)
     try:
@@ -109,7 +109,7 @@ def reproduce(repo: Repo, stage: str, force: bool) -> dict[str, Any]:
 
 
 class _CommandSeen(logging.Handler):
-    """Notices that DVC starts a stage's command, which it does not tell in any other way."""
+    """Notices that DVC starts a stage's command, which it reports in no other way."""
 
     command = False
 
@@ -118,7 +118,7 @@ class _CommandSeen(logging.Handler):
 
 
 def lock_file(repo: Repo, stage: Stage) -> str:
-    """Where DVC notes the stage's result: dvc.lock, or the `.dvc` file itself."""
+    """The file in which DVC notes the stage's result: dvc.lock, or the `.dvc` file itself."""
     path = Path(relative(repo, stage.path))
     return str(path if path.suffix == ".dvc" else path.with_suffix(".lock"))
 
@@ -203,7 +203,7 @@ def fetch(repo: Repo, digests: dict[str, str], to: str, remote: str | None) -> N
 
 
 def cache_dir(repo: Repo) -> dict[str, Any]:
-    """Where DVC's cache is."""
+    """The folder of DVC's cache."""
     return {"path": repo.cache.local_cache_dir}
 
 
@@ -236,7 +236,7 @@ REQUESTS: dict[str, Callable[..., dict[str, Any] | None]] = {
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """The answer to one request; a failure is an answer too, told by its kind."""
+    """The answer to one request; a failure is an answer too, with its kind."""
     function = REQUESTS[request.pop("do")]
     try:
         # Waits for DVC's lock: another stage's commit holds it for a moment.
@@ -255,7 +255,7 @@ def failure(error: Exception) -> dict[str, Any]:
             return {"kind": "command", "message": str(cause)}
     # DVC's own words are meant for people; what lies beneath is often a bare errno.
     own = [e for e in chain if isinstance(e, DvcException) and not isinstance(e, ReproductionError)]
-    # But what is wrong in dvc.yaml is said with its place by the outermost.
+    # But the outermost error names the place of what is wrong in dvc.yaml.
     placed = [e for e in own if isinstance(e, ResolveError)]
     cause = [*chain[-1:], *own[-1:], *placed[:1]][-1]
     words = " ".join(str(cause).split()) or type(cause).__name__
@@ -271,7 +271,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _may_pass(error: BaseException) -> bool:
-    # Clients of remotes raise their own classes; their package tells them apart.
+    # Clients of remotes raise their own classes; their package distinguishes them.
     client = type(error).__module__.partition(".")[0] in {"aiohttp", "botocore", "requests"}
     passing = (LockError, FileTransferError, ConnectionError, TimeoutError, socket.gaierror)
     return client or isinstance(error, passing)
@@ -291,7 +291,7 @@ def main(token: str, grace: float) -> None:
     threading.Thread(target=_listen, args=(requests, waiting, grace), daemon=True).start()
     while True:
         reply = answer(json.loads(waiting.get()))
-        # Where nobody reads any more, `_listen` has this process's end in hand: to fall here would
+        # If nobody reads any more, `_listen` has this process's end in hand: to fall here would
         # leave what the stage started, and what does not listen to SIGTERM, alive.
         with contextlib.suppress(BrokenPipeError):
             print(f"{token}{json.dumps(reply)}", flush=True)

@@ -42,8 +42,8 @@ def check_project(root: Path) -> None:
     outs = [out for entry in entries for out in (entry if isinstance(entry, dict) else [entry])]
     try:
         asked = ["git", "ls-files", "--", *outs]
-        told = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603
     except FileNotFoundError:  # no git
         return
-    if names := " ".join(told.stdout.split("\n")).strip():
+    if names := " ".join(done.stdout.split("\n")).strip():
         raise RunError(f"git tracks what DVC keeps: run `git rm -r --cached {names}`, then commit")

@@ -50,29 +50,29 @@ def test_the_answer_decides_as_the_gate_says(
     tmp_path: Path, before: int, now: int, said: str, does: str
 ) -> None:
     guard = Guard(Gate(when_cannot_tell="keep"), tmp_path, PLAN, result(tmp_path, before))
-    judged = guard.judge([], result(tmp_path, now))
-    assert judged is not None
-    assert judged.words.startswith(said)
-    assert judged.does == does
+    decision = guard.decide([], result(tmp_path, now))
+    assert decision is not None
+    assert decision.words.startswith(said)
+    assert decision.does == does
 
 
 def test_with_a_margin_only_the_figures_are_compared(tmp_path: Path) -> None:
     guard = Guard(Gate(margin=0.015), tmp_path, PLAN, result(tmp_path, 90))
     assert not (tmp_path / KEPT / ANSWERS).exists()
-    assert guard.judge([], result(tmp_path, 89)) is None
-    judged = guard.judge([], result(tmp_path, 88))
-    assert judged is not None
-    assert judged.does == "fail"
-    assert judged.words == (
+    assert guard.decide([], result(tmp_path, 89)) is None
+    decision = guard.decide([], result(tmp_path, 88))
+    assert decision is not None
+    assert decision.does == "fail"
+    assert decision.words == (
         "test.accuracy is 0.88 and was 0.9: worse by 0.02, which is more than the margin of 0.015"
     )
 
 
 def test_what_the_answers_do_not_tell_is_compared_by_its_figures(tmp_path: Path) -> None:
     guard = Guard(Gate(metric="test.other"), tmp_path, PLAN, result(tmp_path, 90))
-    judged = guard.judge([], result(tmp_path, 89))
-    assert judged is not None
-    assert "test.other is 89 and was 90: worse by 1" in judged.words
+    decision = guard.decide([], result(tmp_path, 89))
+    assert decision is not None
+    assert "test.other is 89 and was 90: worse by 1" in decision.words
     (tmp_path / PREDICTIONS).unlink()
     gone = Guard(Gate(), tmp_path, PLAN, {}).judge([], result(tmp_path, 91))
     assert gone is not None  # what an earlier run had begun with is there
@@ -84,11 +84,11 @@ def test_a_result_that_is_the_same_and_one_without_a_past_pass(tmp_path: Path) -
     gate = Gate(when_better="fail", when_worse="fail", when_cannot_tell="fail")
     assert Guard(gate, tmp_path / "new", PLAN, {}).judge(["train"], same) is None
     guard = Guard(gate, tmp_path, PLAN, same)
-    assert guard.judge([], same) is None
-    failed = guard.judge(["train"], same)
+    assert guard.decide([], same) is None
+    failed = guard.decide(["train"], same)
     assert failed is not None
     assert (failed.words, failed.does) == ("train failed", "fail")
-    lost = guard.judge([], {"reports/metrics.json": {"test": {}}})
+    lost = guard.decide([], {"reports/metrics.json": {"test": {}}})
     assert lost is not None
     assert lost.words == "the metrics of this run have no test.accuracy"
 
@@ -118,10 +118,10 @@ def of_numbers(root: Path, error: float, of: int = 100) -> dict[str, Any]:
 
 def test_without_a_metric_it_is_the_tasks_own(tmp_path: Path) -> None:
     guard = Guard(Gate(), tmp_path, PLAN, of_numbers(tmp_path, 1.0))
-    judged = guard.judge([], of_numbers(tmp_path, 1.5))
-    assert judged is not None
-    assert judged.does == "fail"
-    assert judged.words.startswith("worse; test.r2 is 0.6")
+    decision = guard.decide([], of_numbers(tmp_path, 1.5))
+    assert decision is not None
+    assert decision.does == "fail"
+    assert decision.words.startswith("worse; test.r2 is 0.6")
     several = {"reports/metrics.json": {"test": {"mean_average_precision": 0.8}}}
     assert Gate().metric_in(several) == "test.mean_average_precision"
     assert Gate().metric_in({}) == "test.accuracy"
@@ -134,10 +134,10 @@ def test_an_error_is_better_lower_unless_it_is_said(
     tmp_path: Path, now: float, does: str, margin: float | None
 ) -> None:
     gate = Gate(metric="test.mae", margin=margin)
-    judged = Guard(gate, tmp_path, PLAN, of_numbers(tmp_path, 1.0)).judge(
+    decision = Guard(gate, tmp_path, PLAN, of_numbers(tmp_path, 1.0)).judge(
         [], of_numbers(tmp_path, now)
     )
-    assert (judged.does if judged else "take") == does
+    assert (decision.does if decision else "take") == does
     assert not Gate(metric="test.mae", better="higher").lower_is_better("test.mae")
     assert Gate().lower_is_better("test.loss")
     assert not Gate().lower_is_better("test.of_somebody")
@@ -146,8 +146,8 @@ def test_an_error_is_better_lower_unless_it_is_said(
 def test_models_of_two_tasks_are_not_compared(tmp_path: Path) -> None:
     gate = Gate(when_cannot_tell="keep")
     guard = Guard(gate, tmp_path, PLAN, result(tmp_path, 90))
-    judged = guard.judge([], of_numbers(tmp_path, 1.0))
-    assert judged == (
+    decision = guard.decide([], of_numbers(tmp_path, 1.0))
+    assert decision == (
         "the task was classification and is regression now, so the two models are not compared",
         "keep",
         True,
@@ -343,8 +343,8 @@ def test_a_patient_counts_once_however_many_examples_it_has(tmp_path: Path) -> N
         (25, "not tested: too few groups; test.accuracy is 0.9000 and was 1.0000 on the 100 test"),
     ):
         guard = Guard(Gate(when_worse="keep"), tmp_path, PLAN, of_groups(100, size))
-        judged = guard.judge([], of_groups(90, size))
-        assert judged is not None
-        assert judged.words.startswith(said)
-        assert judged.does == ("take" if size == 10 else "keep")
+        decision = guard.decide([], of_groups(90, size))
+        assert decision is not None
+        assert decision.words.startswith(said)
+        assert decision.does == ("take" if size == 10 else "keep")
         shutil.rmtree(tmp_path / KEPT)
