@@ -39,7 +39,7 @@ class Watch:
         Data has to come to rest first: two looks see the same. Whether a difference is one that
         matters, or a run that somebody made has dealt with it, is DVC's to say. It is asked about
         what the first looks ever in a working copy see, too: that may have changed since the last
-        run, or a moment ago. Where `start_run` fails, the next look tries again.
+        run, or a moment ago. If `start_run` fails, the next look tries again.
         """
         if at_work(self._root):
             return

@@ -24,7 +24,7 @@ def examine() -> None:
     """Print a line for each thing.
 
     Raises:
-        MissingSetError: `headstart predict` cannot work, for want of packages.
+        MissingSetError: `headstart predict` lacks packages.
     """
     for name, line in lines():
         print(f"{name:<13} {line}")
