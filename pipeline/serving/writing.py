@@ -34,7 +34,7 @@ from .explain import directions
 from .onnx_graph import whole
 
 # What decides an answer, beside what the backbone was made by.
-CODE = ("backbones", "examples", "heads", "serving", "tables")
+CODE = ("backbones", "examples", "heads", "serving", "tables", "tasks")
 LIBRARIES = ("numpy", "onnxruntime")
 
 
