@@ -35,7 +35,7 @@ from pipeline.core.paths import CHECKS, MANIFEST
 from pipeline.examples.files import digest
 from pipeline.heads.head import fit_temperature, probabilities
 from pipeline.kinds.image import decode
-from pipeline.quality.held_out import folds
+from pipeline.quality.held_out import folds_of
 from pipeline.quality.originals import originals
 from pipeline.sources.surfaces import PATCH, cut
 from pipeline.tables.draw import draw
@@ -318,7 +318,7 @@ def labels_by_cleanlab(rows: pd.DataFrame, features: npt.NDArray[np.float32]) ->
     from cleanlab.filter import find_label_issues
 
     labels = rows["number"].to_numpy()
-    fold = folds(rows["digest"].tolist(), ChecksParams().seed)
+    fold = folds_of(rows, labels, ChecksParams().seed, numbers=False)
     scores, _ = held_out(features, labels, labels.max() + 1, fold)
     shares = probabilities(scores, fit_temperature(scores, labels))
     wrong = find_label_issues(labels, shares, n_jobs=1)

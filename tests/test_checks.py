@@ -534,12 +534,6 @@ def test_a_manifest_without_groups_is_an_error(planted):
         checks()
 
 
-def test_pictures_of_a_group_are_in_one_fold():
-    fold = held_out.folds(["herd"] * 4 + [str(number) for number in range(400)], 0)
-    assert len(set(fold[:4])) == 1
-    assert np.bincount(fold[4:], minlength=held_out.FOLDS).min() > 50
-
-
 def test_candidates_are_the_nearest_of_every_block():
     random = np.random.default_rng(0)
     rows = random.standard_normal((2 * duplicates.ROWS + 5, 8)).astype(np.float32)

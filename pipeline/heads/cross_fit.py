@@ -13,10 +13,9 @@ right about 1.000 of them instead of 0.962.
 import contextlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..tables.features import Split
+from ..tables.folds import folds
 from ..tables.manifest import group_keys
 from .description import Calibration
 from .fit import trained_again
@@ -141,52 +141,6 @@ def division(examples: int, groups: int | None = None) -> tuple[int, int]:
     if groups is not None:
         count = max(PARTS + 1, min(count, groups // GROUPS))
     return count, PARTS
-
-
-def folds(keys: Sequence[str], labels: npt.NDArray[Any], count: int, numbers: bool) -> Integers:
-    """The fold of each row, [n]; -1 for rows that every head needs to learn from.
-
-    Rows of one key are in one fold, and folds have about as many keys each. Keys are dealt to the
-    folds in the order of their rarest class, and within it of their hashes. So examples of a class
-    are in as many folds as can be, and the rows of one that would be in a single fold are in none.
-    Of several labels, each label that is there and each that is not counts as a class.
-
-    Args:
-        keys: of each row, the digest of its example or the name of its group.
-        labels: as `Split.labels`.
-        count: of folds, 2 or more.
-        numbers: whether the labels are numbers.
-    """
-    names, of_key = np.unique(np.array(keys), return_inverse=True)
-    if len(names) < 2:
-        return np.full(len(of_key), -1)
-    rows = np.arange(len(of_key))
-    if numbers:
-        rows, classes = rows[:0], rows[:0]
-    elif labels.ndim == 1:
-        classes = labels.astype(np.int64)
-    else:
-        rows, column = np.nonzero(~np.isnan(labels))
-        classes = 2 * column + (labels[rows, column] == 1)
-    rarest = np.zeros(len(names), np.int64)
-    order = np.argsort(-np.bincount(classes)[classes], kind="stable")
-    rarest[of_key[rows[order]]] = classes[order]  # of what a key is told, the last counts
-    fold = np.zeros(len(names), np.int64)
-    fold[of_key[rows[_in_one_place(classes, of_key[rows])]]] = -1
-    dealt = np.flatnonzero(fold == 0)
-    hashes = np.array(
-        [blake2b(f"fold:{name}".encode(), digest_size=8).hexdigest() for name in names[dealt]]
-    )
-    fold[dealt[np.lexsort((hashes, rarest[dealt]))]] = np.arange(len(dealt)) % count
-    fold[of_key[rows[_in_one_place(classes, fold[of_key[rows]])]]] = -1
-    return fold[of_key]
-
-
-def _in_one_place(classes: Integers, places: Integers) -> npt.NDArray[np.bool_]:
-    """Of each of k rows, with its class and its place, whether its class has no other place."""
-    pairs = np.unique(np.stack([classes, places]), axis=1)
-    alone: npt.NDArray[np.bool_] = np.bincount(pairs[0])[classes] == 1
-    return alone
 
 
 def _hands(pool: Split, device: str) -> int:

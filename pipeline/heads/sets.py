@@ -14,12 +14,12 @@ scores without it.
 
 import math
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from ..tables.unit import unit
 from ..tasks import TASKS
 
 Doubles = npt.NDArray[np.float64]
@@ -185,8 +185,7 @@ def before(shares: npt.NDArray[np.floating], labels: Integers) -> tuple[Integers
 
 def uniform(digests: npt.NDArray[np.str_]) -> Doubles:
     """A number from 0 to 1 of each example, [n], drawn from its digest."""
-    hashes = [blake2b(f"set:{digest}".encode(), digest_size=8).digest() for digest in digests]
-    return np.array([int.from_bytes(one, "big") / 2**64 for one in hashes], np.float64)
+    return np.array([unit(f"set:{digest}") for digest in digests.tolist()], np.float64)
 
 
 def of_groups(groups: npt.ArrayLike) -> Doubles:

@@ -1,13 +1,13 @@
 """What ridge regressions say of examples that they had not seen: what label issues rest on."""
 
-import hashlib
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from ..heads.least_squares import ridge
+from ..tables.folds import folds
 from ..tables.manifest import group_keys
 
 Floats = npt.NDArray[np.float32]
@@ -19,15 +19,9 @@ PENALTY = 0.01
 SIZES = (1e-15, 1e15)  # of features whose squares float32 has
 
 
-def folds_of(rows: pd.DataFrame, seed: int) -> Integers:
-    """The fold [n] of each row of the manifest; examples of one group are in one fold."""
-    return folds(group_keys(rows).tolist(), seed)
-
-
-def folds(keys: Sequence[str], seed: int) -> Integers:
-    """The fold [n] of each example, drawn from its key alone (its digest or its group's name)."""
-    drawn = [hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest() for key in keys]
-    return np.array([int.from_bytes(hashed, "big") % FOLDS for hashed in drawn], dtype=np.int64)
+def folds_of(rows: pd.DataFrame, labels: npt.NDArray[Any], seed: int, numbers: bool) -> Integers:
+    """The fold [n] of each row of the manifest, as `tables.folds` deals them."""
+    return folds(group_keys(rows).tolist(), labels, FOLDS, numbers, seed)
 
 
 def predicted(
@@ -38,7 +32,7 @@ def predicted(
     Args:
         features: [n, d].
         wanted: [n, c], finite numbers.
-        fold: [n], as `folds` gives it.
+        fold: [n], as `folds_of` gives it.
         penalty: over the mean square of a feature.
 
     Returns:

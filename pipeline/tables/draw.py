@@ -1,8 +1,7 @@
 """How a split is drawn: by `ingest`, and again for each repeat of `evaluate`."""
 
-import hashlib
-
 from .manifest import SPLITS
+from .unit import unit
 
 
 def draw(key: str, shares: dict[str, float], seed: int) -> str:
@@ -16,8 +15,7 @@ def draw(key: str, shares: dict[str, float], seed: int) -> str:
         shares: the share of each split, adding up to 1; a split without a share gets nothing.
         seed: draws another split.
     """
-    hashed = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest()
-    position = int.from_bytes(hashed, "big") / 2**64
+    position = unit(f"{seed}:{key}")
     reached = 0.0
     drawable = [split for split in SPLITS if shares.get(split, 0) > 0]
     for split in drawable:

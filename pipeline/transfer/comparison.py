@@ -10,7 +10,6 @@ the p-values are corrected for the number of comparisons.
 
 import itertools
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from .. import kinds
 from ..backbones.engines import Encoder, Engine, open_engine
@@ -43,6 +41,7 @@ from ..runners.threads import features_of
 from ..runners.wanted import vectors
 from ..tables import joined, targets
 from ..tables.features import Split
+from ..tables.folds import folds as dealt
 from ..tables.manifest import groups as groups_of
 from ..tables.manifest import kind_in, read_manifest, task_in
 from ..tables.power import raised
@@ -181,35 +180,20 @@ def folds(
 ) -> npt.NDArray[np.int64]:
     """Which of `FOLDS` folds each example is held out in, [n]; a group is in one fold.
 
-    With one label folds are stratified by class, else they are drawn at random.
+    With one label folds have examples of each class, else they are drawn at random.
 
     Raises:
         DataError: a class has too few examples or groups to be both trained on and held out, or
             there are fewer groups than folds.
     """
-    found = np.empty(len(labels), dtype=np.int64)
-    if labels.ndim == 2:
-        divide = GroupKFold(FOLDS, shuffle=True, random_state=0)
-        parts = divide.split(groups, groups=groups)
-    else:
-        stratified = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
-        parts = stratified.split(labels, labels, groups)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of a class with fewer than FOLDS
-            for fold, (_, held_out) in enumerate(parts):
-                found[held_out] = fold
-    except ValueError as error:
-        raise DataError(f"{stage}: {' '.join(str(error).split())}") from None
-    if labels.ndim == 2:
-        return found
-    everything = set(labels.tolist())
-    for fold in range(FOLDS):
-        if set(labels[found != fold].tolist()) != everything:
-            raise DataError(
-                f"{stage}: a class has too few examples, or lies in one group; it needs some that"
-                " are trained on and others that are held out"
-            )
+    found = dealt([str(group) for group in groups], labels, FOLDS, numbers=labels.ndim == 2)
+    if labels.ndim == 1 and (found < 0).any():
+        raise DataError(
+            f"{stage}: a class has too few examples, or lies in one group; it needs some that"
+            " are trained on and others that are held out"
+        )
+    if set(found.tolist()) != set(range(FOLDS)):
+        raise DataError(f"{stage}: there are fewer examples or groups than {FOLDS} folds")
     return found
 
 

@@ -1,6 +1,5 @@
 """Nested draws of training examples, and what is measured over several of them."""
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy.typing as npt
 from ..evaluation import comparing, metrics
 from ..heads.head import Floats
 from ..tables.features import Split
+from ..tables.unit import unit
 
 Array = npt.NDArray[np.float64]
 
@@ -36,10 +36,7 @@ def drawn(train: Split, count: int, draw: int, augmented: bool) -> Split:
     moves it.
     """
     examples = np.unique(train.digests)
-    place = {
-        digest: hashlib.blake2b(f"{draw}:{digest}".encode(), digest_size=8).digest()
-        for digest in examples.tolist()
-    }
+    place = {digest: unit(f"{draw}:{digest}") for digest in examples.tolist()}
     labels = train.labels if train.labels.ndim == 1 else np.zeros(len(train.labels), int)
     label = dict(zip(train.digests.tolist(), labels.tolist(), strict=True))
     kept: set[str] = set()

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.heads.cross_fit import OutOfFold, division, folds, out_of_fold, write
+from pipeline.heads.cross_fit import OutOfFold, division, out_of_fold, write
 from pipeline.heads.description import Calibration
 from pipeline.heads.fit import class_weights, fit_heads
 from pipeline.heads.head import Floats, probabilities
 from pipeline.heads.hyperparameters import from_used
 from pipeline.heads.trained import Schedule, Trained
 from pipeline.tables.features import Split
+from pipeline.tables.folds import folds
 from tests.heads.test_fit import blobs
 
 HEADS: dict[str, dict[str, Any]] = {

@@ -57,7 +57,7 @@ def label_issues(rows: pd.DataFrame, features: Floats, settings: ChecksParams) -
     judged together, by a head that saw none of them.
     """
     classes, labels = rows.groupby("number")["label"].first(), rows["number"].to_numpy()
-    fold = folds_of(rows, settings.seed)
+    fold = folds_of(rows, labels, settings.seed, numbers=False)
     scores, judged = held_out(features, labels, len(classes), fold)
     scale, share = noise(scores[judged], labels[judged])
     shares = probabilities(scores, 1 / scale)
@@ -84,7 +84,7 @@ def held_out(
         features: [n, d].
         labels: [n], positions of the classes.
         classes: how many there are.
-        fold: [n], as `held_out.folds` gives it.
+        fold: [n], as `held_out.folds_of` gives it.
 
     Returns:
         scores [n, classes], and which examples [n] were judged: those whose label some

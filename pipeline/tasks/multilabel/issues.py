@@ -59,7 +59,8 @@ def label_issues_of_several(
     known = np.isfinite(given)
     has, lacks = (given == 1).sum(axis=0), (given == 0).sum(axis=0)
     known &= (np.minimum(has, lacks) >= LEAST_OF_BOTH)[None]
-    scores, judged = held_out(features, given, known, folds_of(rows, settings.seed))
+    fold = folds_of(rows, given, settings.seed, numbers=False)
+    scores, judged = held_out(features, given, known, fold)
     curves, share = noise(scores, given == 1, judged)
     there = probability(scores, curves)
     of_given = np.where(given == 1, there, 1 - there)

@@ -54,7 +54,7 @@ def number_issues(
         names: of the t numbers.
         settings: `seed` draws the folds.
     """
-    fold = folds_of(rows, settings.seed)
+    fold = folds_of(rows, given, settings.seed, numbers=True)
     parts = []
     for number, name in enumerate(names):
         known = np.flatnonzero(np.isfinite(given[:, number]))
