@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 from scipy.special import logsumexp
-from sklearn.datasets import load_diabetes, load_digits, make_friedman1
+from sklearn.datasets import load_diabetes, load_digits, make_classification, make_friedman1
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import text
@@ -128,6 +128,10 @@ def every_set(scratch: Path) -> Iterator[tuple[str, Data]]:
     found = load_digits()
     yield "digits, vectors", vectors(found.data, found.target, TrainParams(power=1.0))
     yield "titles", titles()
+    features, labels = make_classification(
+        5000, 40, n_informative=8, n_classes=10, class_sep=2.0, random_state=0
+    )
+    yield "made up, vectors", vectors(features, labels, TrainParams(power=1.0))
     yield "surfaces", pictures(scratch / "surfaces")
     yield "letters", pictures(scratch / "letters", glyphs(scratch / "of letters"))
     of_surfaces = scratch / "of surfaces"
@@ -142,8 +146,9 @@ def numbers(scratch: Path) -> Iterator[tuple[str, Data]]:
     decays = TrainParams(optimizer="ridge", weight_decay=[0.001, 0.003, 0.01, 0.03, 0.1], power=1.0)
     found = load_diabetes()
     yield "diabetes, vectors", of_numbers(found.data * np.sqrt(442), found.target, decays)
-    features, values = make_friedman1(2000, noise=2.0, random_state=0)
-    yield "Friedman's function, vectors", of_numbers(features, values, decays)
+    for count in (2000, 5000):
+        features, values = make_friedman1(count, noise=2.0, random_state=0)
+        yield "Friedman's function, vectors", of_numbers(features, values, decays)
     project = Project(scratch / "shares", augment={"views": 0})
     data = ROOT / "examples" / "regression"
     shutil.copy(data / "params.yaml", project.folder)
@@ -346,10 +351,13 @@ def measure_data(scratch: Path, draws: int = 100) -> str:
     Each draw puts examples at random into train (60 %), val (20 %) and test (20 %). The head is
     trained as `train` trains it with `train.refit`, the sets are calibrated as `train` does it,
     and the test examples are asked about. The sets of data: surfaces (the pictures of the default
-    run), also with four augmented views of each, scikit-learn's handwritten digits as vectors, BBC
-    titles (examples/text), and letters in the fonts that Matplotlib carries. Pictures go through
-    EfficientNet-Lite0, titles through MiniLM. Numbers: scikit-learn's diabetes and Friedman's
-    function as vectors, and the pictures of examples/regression.
+    run), also with four augmented views of each, scikit-learn's handwritten digits and made-up
+    clusters as vectors, BBC titles (examples/text), and letters in the fonts that Matplotlib
+    carries. Pictures go through EfficientNet-Lite0, titles through MiniLM. Numbers: scikit-learn's
+    diabetes and Friedman's function as vectors, and the pictures of examples/regression.
+
+    Of the sets with 5,000 examples, two parts are held out to calibrate; of the others, each
+    training and validation example.
     """
     coverages: list[Sequence[Any]] = []
     classes: list[Sequence[Any]] = []
