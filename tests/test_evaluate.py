@@ -250,7 +250,7 @@ def test_of_many_classes_the_whole_table_is_written_where_it_is_asked_for(evalua
     assert every["path"].tolist() == whole["path"].tolist()
     evaluated.set(**{"evaluate.all_probabilities": False})
     evaluate()
-    assert not PLOTS / tables.PROBABILITIES.exists()
+    assert not (PLOTS / tables.PROBABILITIES).exists()
 
 
 @pytest.mark.parametrize("stage", [train, evaluate])

@@ -18,7 +18,7 @@ FEATURES = Path("data/features")
 
 HEAD_WEIGHTS = Path("models/head.safetensors")
 HEAD = Path("models/head.json")
-OUT_OF_FOLD = Path("models/out_of_fold.parquet")
+OUT_OF_FOLD = Path("reports/out_of_fold.parquet")
 TRAINING = Path("reports/training.csv")
 SWEEP = Path("reports/sweep.csv")
 

@@ -45,9 +45,9 @@ def test_the_whole_table_is_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     test, shares = answers()
     monkeypatch.setattr(tables, "AT_ONCE", 40 * len(CLASSES))
     tables.write_probabilities(
-        tmp_path / "all.parquet", test.paths, np.array(CLASSES)[test.labels], shares, CLASSES
+        tmp_path, test.paths, np.array(CLASSES)[test.labels], shares, CLASSES
     )
-    table = pd.read_parquet(tmp_path / "all.parquet")
+    table = pd.read_parquet(tmp_path / tables.PROBABILITIES)
     order = np.argsort(test.paths)
     assert table["path"].tolist() == test.paths[order].tolist()
     assert table["label"].tolist() == [CLASSES[c] for c in test.labels[order]]
