@@ -114,11 +114,12 @@ def whole(
     features = []
     seen = []
     for number, (before, backbone) in enumerate(networks, 1):
-        prefix = "backbone/" if number == 1 else f"network_{number}/"
+        of_network = "" if number == 1 else f"network_{number}/"
+        prefix = f"{of_network}backbone/"
         network = compose.add_prefix(_at_versions(backbone), prefix)
         del network.metadata_props[:]  # they differ between networks, and say nothing of the whole
-        if number > 1:
-            before = prefixed(before, prefix)
+        if of_network:
+            before = prefixed(before, of_network)
         given = before.graph.output[0].name
         one = compose.merge_models(before, network, [(given, network.graph.input[0].name)])
         found = f"{prefix}features"
