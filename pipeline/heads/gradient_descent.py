@@ -128,8 +128,8 @@ def on_subsets(
 
 
 def _rows(split: Split, schedule: Schedule, device: str) -> Rows:
-    weights = schedule.class_weights
-    return Rows.of(split.features, schedule.loss, split.labels, weights, device)
+    of_labels, weights = (schedule.loss, split.labels), schedule.row_weights(split.digests)
+    return Rows.of(split.features, *of_labels, schedule.class_weights, device, weights)
 
 
 def stacks(

@@ -3,10 +3,14 @@
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
+
 from .description import HeadDescription
 from .head import Floats, Head
 from .hyperparameters import Hyperparameters
 from .losses import LOSSES
+from .sets import of_groups
 
 
 @dataclass(frozen=True)
@@ -14,7 +18,9 @@ class Schedule:
     """What all heads of a sweep share; `class_weights` has shape [c], or [c, 2] (`losses`).
 
     `counts` says whether features are counts of terms, which each head weighs by TF-IDF. `loss` is
-    one of `losses.LOSSES`.
+    one of `losses.LOSSES`. With `by_example` the rows of an example, its views, weigh as much as
+    one row together; else each row weighs 1, and an example of the validation split, which has no
+    augmented views, a fraction of a training example.
     """
 
     epochs: int
@@ -23,6 +29,11 @@ class Schedule:
     class_weights: Floats
     counts: bool = False
     loss: str = "softmax"
+    by_example: bool = False
+
+    def row_weights(self, digests: npt.NDArray[np.str_]) -> Floats | None:
+        """What each row weighs [n] in the loss, beside its class; None if all weigh alike."""
+        return of_groups(digests).astype(np.float32) if self.by_example else None
 
 
 @dataclass(frozen=True)

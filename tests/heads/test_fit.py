@@ -12,7 +12,7 @@ from pipeline.core.errors import DataError, DeviceError
 from pipeline.heads import gradient_descent
 from pipeline.heads.fit import centre_and_scale, fit_heads
 from pipeline.heads.gradient_descent import RULES
-from pipeline.heads.hyperparameters import Hyperparameters
+from pipeline.heads.hyperparameters import Hyperparameters, from_used
 from pipeline.heads.subsets import on_subsets
 from pipeline.heads.trained import Schedule
 from pipeline.tables.features import Split
@@ -337,3 +337,30 @@ def test_features_that_have_no_scale_are_refused_in_one_line() -> None:
     with pytest.raises(DataError, match=r"go up to 3e\+38, too large for a head: divide") as raised:
         centre_and_scale(features - np.float32(0))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "binary", "squared"])
+def test_views_of_an_example_may_weigh_as_one_together(loss: str) -> None:
+    rows = blobs(120, 0, dimension=6, distance=0.4)
+    if loss != "softmax":
+        labels = np.stack([rows.labels == 0, rows.labels == 1], axis=1).astype(float)
+        rows = replace(rows, labels=labels)
+    views, singles = rows.take(np.arange(60).repeat(5)), rows.take(np.arange(60, 120))
+    both = Split.concat([views, singles])
+    none = both.take(slice(0))
+    plain = Schedule(300, 360, 0, np.ones(3 if loss == "softmax" else 2, np.float32), loss=loss)
+    weighed = replace(plain, by_example=True)
+    asked = [
+        from_used({"optimizer": "lbfgs", "weight_decay": 0.03}),
+        from_used({"optimizer": "momentum", "weight_decay": 0.03, "learning_rate": 0.3}),
+    ]
+    solved, descended = fit_heads(both, none, asked, weighed, "cpu")
+    spread = np.abs(solved.head.weight).max()
+    np.testing.assert_allclose(descended.head.weight, solved.head.weight, atol=5e-3 * spread)
+    (other,) = fit_heads(both, none, asked[:1], plain, "cpu")
+    assert np.abs(other.head.weight - solved.head.weight).max() > 0.02 * spread
+
+    # As 5 copies of each example with a single view; features are scaled by other rows, so about.
+    copies = Split.concat([views, *[singles] * 5])
+    (copied,) = fit_heads(copies, none, asked[:1], plain, "cpu")
+    np.testing.assert_allclose(copied.head.weight, solved.head.weight, atol=0.05 * spread)
