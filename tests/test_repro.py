@@ -148,6 +148,7 @@ def test_a_changed_line_of_a_stage_reruns_it_alone(done: Repository) -> None:
         ("sources/splits.py", ["ingest"]),
         ("evaluation/metrics.py", ["evaluate", "report"]),
         ("core/params/schema.py", []),
+        ("examples/files.py", ["ingest", "augment", "extract", "checks", "bundle", "report"]),
         ("kinds/__init__.py", ["ingest", "augment", "extract", "checks", "bundle", "report"]),
         ("kinds/audio/decode.py", []),  # another kind than this project's
         ("store/vectors.py", []),  # a cache
