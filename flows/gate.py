@@ -7,18 +7,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from flows import compared
 from flows.artifacts import leaves
 from pipeline import evaluation
+from pipeline.tasks import TASKS
 
 if TYPE_CHECKING:  # pandas and SciPy take a second to import
     from pipeline.evaluation.paired import Comparison
 
 # The metric if none is set: the first of these that the metrics have.
-FIRST = ("test.accuracy", "test.mean_average_precision", "test.r2")
+FIRST = tuple(f"test.{task.measure}" for task in TASKS.values())
 # Measures that `evaluate` writes for every model of a task, and for no other.
-OF_TASK = {
-    "test.accuracy": "classification",
-    "test.exact_match": "multilabel",
-    "test.mae": "regression",
-}
+OF_TASK = {f"test.{task.only}": task.name for task in TASKS.values()}
 
 What = Literal["take", "keep", "fail"]
 

@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import tasks
 from pipeline.core import errors
+from pipeline.serving import answering
 from pipeline.serving import classifier as rooms
 from pipeline.serving import predict as predicting
 
@@ -33,7 +35,7 @@ class Prediction:
     path: str | None  # None for an example that was given as bytes or as an array
     error: str | None = None
     _shares: dict[str, float] = field(default_factory=dict)
-    _task: str = "classification"
+    _task: str = tasks.UNNAMED
     _labels: tuple[str, ...] = ()
     _numbers: dict[str, float] = field(default_factory=dict)
     distance: float | None = None  # to the training examples, from 0 to 2; None: not known
@@ -49,50 +51,51 @@ class Prediction:
 
         It is the most probable one, unless classes were weighed in training (docs/learning.md).
         """
-        self._answers("label", ("classification",), "labels")
+        self._require("label")
         return self._labels[0]
 
     @property
     def probability(self) -> float:
         """The calibrated probability of that class."""
-        self._answers("probability", ("classification",), "probabilities")
+        self._require("probability")
         return self._shares[self.label]
 
     @property
     def probabilities(self) -> dict[str, float]:
         """The one of every class or label, in the order of `Model.classes`; classes add up to 1."""
-        self._answers("probabilities", ("classification", "multilabel"))
+        self._require("probabilities")
         return dict(self._shares)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels whose probability reaches their threshold; for classification the class."""
-        self._answers("labels", ("classification", "multilabel"))
+        self._require("labels")
         return self._labels
 
     @property
     def numbers(self) -> dict[str, float]:
         """The answers of a regression by name, in the units of the training data."""
-        self._answers("numbers", ("regression",), "labels")
+        self._require("numbers")
         return dict(self._numbers)
 
-    def _answers(self, asked: str, tasks: tuple[str, ...], rather: str = "numbers") -> None:
+    def _require(self, asked: str) -> None:
         """Stop if there is no answer, or none of this form."""
         if self.error is not None:
             name = f"{self.path}: " if self.path else ""
             raise errors.RefusedError(name + self.error)
-        if self._task not in tasks:
-            rather = "numbers" if self._task == "regression" else rather
+        answers = tasks.TASKS[self._task].answers
+        if asked not in answers:
             raise errors.ParamsError(
-                f"the task is {self._task}, which has no {asked}; ask for {rather}"
+                f"the task is {self._task}, which has no {asked}; ask for {' or '.join(answers)}"
             )
 
     def __repr__(self) -> str:
         if self.error is not None:
             return f"Prediction(path={self.path!r}, error={self.error!r})"
-        if self._task == "regression":
+        answers = tasks.TASKS[self._task].answers
+        if "numbers" in answers:
             said = ", ".join(f"{name}={value:g}" for name, value in self._numbers.items())
-        elif self._task == "multilabel":
+        elif "label" not in answers:
             said = f"labels={self._labels!r}"
         else:
             said = f"label={self.label!r}, probability={self.probability:.4f}"
@@ -139,8 +142,8 @@ class Model:
 
     def __repr__(self) -> str:
         backbone = self._classifier.bundle.backbone.name
-        names = {"multilabel": "labels", "regression": "numbers"}.get(self.task, "classes")
-        return f"<headstart.Model: {len(self.classes)} {names} on {backbone}>"
+        counted = tasks.TASKS[self.task].counted(len(self.classes))
+        return f"<headstart.Model: {counted} on {backbone}>"
 
     def predict(self, examples: Example | Iterable[Example]) -> list[Prediction]:
         """A prediction for each example, in order; a refused one has its `error`."""
@@ -153,15 +156,14 @@ class Model:
             names, task = self._classifier.classes, self._classifier.task
             novelty = answer.distance, answer.unusual
             if answer.numbers is not None:
-                numbers = zip(names, rooms.rounded(answer.numbers), strict=True)
-                promised = rooms.intervals(answer, names)
+                numbers = zip(names, answering.rounded(answer.numbers), strict=True)
+                promised = answering.intervals(answer, names)
                 return Prediction(
                     example.path, None, {}, task, (), dict(numbers), *novelty, (), promised
                 )
             shares = zip(names, map(float, answer.probabilities), strict=True)
-            labels = answer.labels if task == "multilabel" else (names[answer.best],)
             return Prediction(
-                example.path, None, dict(shares), task, labels, {}, *novelty, answer.likely
+                example.path, None, dict(shares), task, answer.labels, {}, *novelty, answer.likely
             )
 
         return self._each(examples, ask)
@@ -211,7 +213,9 @@ class Model:
         found = self._reasons(example, neighbours=k).neighbours
         return [Neighbour(one.path, one.label, one.cosine) for one in found]
 
-    def _reasons(self, example: Example, heat: bool = False, neighbours: int = 0) -> rooms.Answer:
+    def _reasons(
+        self, example: Example, heat: bool = False, neighbours: int = 0
+    ) -> answering.Answer:
         with self._first:
             self._classifier.read_reasons()
         data = given.one(example, self._classifier.kind)

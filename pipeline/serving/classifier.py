@@ -7,7 +7,7 @@ code that `extract` uses prepares an example, so the answers are those that were
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,75 +19,26 @@ from safetensors.numpy import load_file
 
 from ..core.errors import DataError, RefusedError
 from ..examples.files import digest, leads_out, load
-from ..heads import sets
-from ..heads.head import against_thresholds, load_head
+from ..heads.head import load_head
 from ..kinds import Shown, named
 from ..tasks import TASKS
-from . import novelty
+from . import answering, novelty
+from .answering import Answer, Floats, Neighbour, Outputs
 from .description import FILE, Bundle, document
 from .explain import (
+    STRENGTHS,
     TINY,
     class_map,
     directions,
     effects,
     falls,
     neighbours,
-    odds,
-    odds_of_label,
 )
 
 MOST_WINDOWS = 8  # of an example; inputs with more are asked one after the other
 OLDER = "the bundle is of an older version and names no digests"
 # Kinds that show nothing but a picture or a sound that was decoded.
 DECODED = ("image", "audio")
-
-Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """A training example like the one asked about; a `cosine` of 1 is the same direction.
-
-    `number` is its position in the bundle's list. The path is empty if the bundle names none.
-    """
-
-    path: str
-    label: str
-    cosine: float
-    number: int
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The classifier's answer about an example.
-
-    `probabilities` [classes] are calibrated; a regression has none. `best` is the position of the
-    class that is answered. It is the most probable one, unless classes were weighed in training
-    (`head.against_thresholds`). With several labels it is the most probable label.
-
-    `heat` and `neighbours` are there if they were asked for. `heat` shows which part of the example
-    speaks for `best`, or raises the first target. It is None if there is nothing to make it from:
-    no maps, and no parts to hide. `neighbours` are the nearest training examples.
-
-    `labels` are those of several labels whose probability reaches their threshold, in the order of
-    the classes. `numbers` [targets] are the answers of a regression, in the targets' own units.
-
-    `distance` is the one to the training examples (`novelty.py`), and `unusual` says whether it is
-    larger than that of examples like them. Both are None if the bundle detects no novelty.
-    `likely` is the prediction set, the most probable class first, and `interval` [targets, 2] the
-    prediction intervals. They are empty and None if the bundle has no coverage.
-    """
-
-    probabilities: Floats
-    best: int
-    heat: Shown | None = None
-    neighbours: tuple[Neighbour, ...] = ()
-    labels: tuple[str, ...] = ()
-    numbers: Floats | None = None
-    distance: float | None = None
-    unusual: bool | None = None
-    likely: tuple[str, ...] = ()
-    interval: npt.NDArray[np.float64] | None = None
 
 
 class Classifier:
@@ -102,11 +53,11 @@ class Classifier:
             DataError: it is no bundle, or one that is damaged or of another schema.
         """
         bundle = self.bundle = Bundle.read(folder)
-        self.classes, self.task = bundle.head.classes, bundle.head.task  # or the names of numbers
-        # Of several labels, or of classes that were weighed in training.
-        self.thresholds = bundle.head.calibration.thresholds
-        self.kind, found = named(bundle.kind), bundle.head.sets
-        self._sets = None if found is None or found.why_none else found
+        self.kind, self.task, sets = named(bundle.kind), bundle.head.task, bundle.head.sets
+        thresholds = bundle.head.calibration.thresholds
+        sets = None if sets is None or sets.why_none else sets
+        self.outputs = Outputs(bundle.head.classes, thresholds, sets)
+        self._answers = answering.of_task(self.task)
         self._session = _opened(folder / "model.onnx")
         outputs = {output.name: output.shape for output in self._session.get_outputs()}
         self._maps = [name for name in outputs if name.rpartition("/")[2].startswith("maps")]
@@ -134,6 +85,11 @@ class Classifier:
             self.read_reasons()
 
     @property
+    def classes(self) -> list[str]:
+        """The names of its outputs: of classes, labels or targets."""
+        return self.outputs.names
+
+    @property
     def explains(self) -> bool:
         """Whether an answer can be explained; a kind that can hide parts needs no maps."""
         return self.has_maps or self.kind.hides
@@ -146,7 +102,7 @@ class Classifier:
     @property
     def coverage(self) -> float | None:
         """The coverage of prediction sets or intervals; None without them."""
-        return None if self._sets is None else self._sets.coverage
+        return None if self.outputs.sets is None else self.outputs.sets.coverage
 
     def read_reasons(self) -> None:
         """Read what heat maps and neighbours need, once.
@@ -219,50 +175,21 @@ class Classifier:
         said = got[self._output]
         if not np.isfinite(said).all():
             raise RefusedError("its numbers are too large for an answer")
-        best = 0 if self.task == "regression" else int(self._strengths(said).argmax())
+        answer = self._answers.answer(said, self.outputs)
         shown = None
         if maps:
             found = [got[name] for name in sorted(self._maps, key=_number)]
-            map_of_best = class_map(found, self._head, self.bundle.head.power, best)
+            map_of_best = class_map(found, self._head, self.bundle.head.power, answer.best)
             first = example[self._inputs[0]]
             shown = self.kind.explain(first, map_of_best, self.bundle.inputs[0], side)
         elif heat and self.kind.hides:
-            shown = self._by_hiding(data, said, best, side)
+            shown = self._by_hiding(data, said, answer.best, side)
         nearest = self._nearest(got["features"], neighbours) if neighbours else ()
         distance = unusual = None
         if self._detector is not None:
             distance = self._detector.distance(got["features"])
             unusual = self._detector.unusual(distance)
-        likely, interval = self._likely(said), self._interval(said)
-        if self.task == "regression":
-            none = np.empty(0, np.float32)
-            return Answer(none, best, shown, nearest, (), said, distance, unusual, (), interval)
-        above = self._above(said) if self.task == "multilabel" else ()
-        return Answer(said, best, shown, nearest, above, None, distance, unusual, likely)
-
-    def _likely(self, said: Floats) -> tuple[str, ...]:
-        """The prediction set."""
-        if self._sets is None or self._sets.labels is None:
-            return ()
-        count, order = sets.size(self._strengths(said), self._sets.labels)
-        return tuple(self.classes[place] for place in order[:count])
-
-    def _interval(self, said: Floats) -> npt.NDArray[np.float64] | None:
-        """The prediction intervals."""
-        if self._sets is None or self._sets.labels is not None:
-            return None
-        reach = np.array(self._sets.reach)[:, None] * [-1, 1]
-        return np.asarray(said.astype(np.float64)[:, None] + reach)
-
-    def _strengths(self, said: Floats) -> npt.NDArray[np.floating]:
-        """What the class that is answered is the largest of: probabilities, over thresholds."""
-        weighed = self.task == "classification"
-        return against_thresholds(said, self.thresholds) if weighed else said
-
-    def _above(self, shares: Floats) -> tuple[str, ...]:
-        """The labels whose probability reaches their threshold."""
-        of_each = zip(self.classes, shares, self.thresholds, strict=True)
-        return tuple(name for name, share, least in of_each if float(share) >= least)
+        return replace(answer, heat=shown, neighbours=nearest, distance=distance, unusual=unusual)
 
     def _by_hiding(self, data: bytes, said: Floats, best: int, side: int | None) -> Shown:
         """Which parts of the example speak for the class: it is less probable without them.
@@ -282,7 +209,7 @@ class Classifier:
         without = np.array(list(each(ask, zip(*hidden, strict=True))), np.float64)
         hides = self.kind.hidden_together()
         before = self._strength(said, best)
-        if self.task == "regression":  # whatever its units
+        if not TASKS[self.task].probabilities:  # whatever the units
             largest = max(abs(before), float(np.abs(without).max(initial=0)), TINY)
             before, without = before / largest, without / largest
         weights = falls(before, without) if hides is None else effects(without, hides)
@@ -290,9 +217,7 @@ class Classifier:
 
     def _strength(self, said: Floats, position: int) -> float:
         """The log-odds of the class at a position, or the target itself."""
-        if self.task == "regression":
-            return float(said[position])
-        return (odds_of_label if self.task == "multilabel" else odds)(said, position)
+        return STRENGTHS[TASKS[self.task].activation](said, position)
 
     def features(self, data: bytes) -> Floats:
         """The features [dimension] of an example, as the head sees them.
@@ -316,19 +241,6 @@ class Classifier:
             Neighbour(paths[position], labels[position], float(cosine), int(position))
             for position, cosine in zip(positions[0], cosines[0], strict=True)
         )
-
-
-def intervals(answer: Answer, names: list[str]) -> dict[str, tuple[float, float]]:
-    """The ends of each target's interval, by name; empty without a coverage."""
-    if answer.interval is None:
-        return {}
-    ends = (rounded(one) for one in answer.interval)
-    return {name: (low, high) for name, (low, high) in zip(names, ends, strict=True)}
-
-
-def rounded(numbers: npt.NDArray[np.floating]) -> list[float]:
-    """Numbers as people read them: a float32 has seven digits."""
-    return [float(f"{number:.7g}") for number in numbers]
 
 
 def _opened(file: Path) -> onnxruntime.InferenceSession:

@@ -25,7 +25,8 @@ from starlette.requests import ClientDisconnect
 
 from ..core.errors import RefusedError
 from ..kinds import Shown
-from .classifier import Answer, Classifier
+from .answering import Answer
+from .classifier import Classifier
 
 THUMBNAIL = 160  # pixels of a neighbour's longer side
 CORES = os.cpu_count() or 1

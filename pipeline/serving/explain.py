@@ -3,7 +3,7 @@
 NumPy only, so that whatever shows a reason need not load torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,14 @@ def odds_of_label(shares: Floats, label: int) -> float:
     """
     share = float(shares[label])
     return float(np.log(max(share, TINY)) - np.log(max(1 - share, LEAST)))
+
+
+# How much an answer says what stands at a position, by `Task.activation`.
+STRENGTHS: dict[str, Callable[[Floats, int], float]] = {
+    "softmax": odds,
+    "sigmoid": odds_of_label,
+    "identity": lambda numbers, position: float(numbers[position]),
+}
 
 
 def falls(before: float, without: npt.NDArray[np.float64]) -> Floats:

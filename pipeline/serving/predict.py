@@ -21,7 +21,8 @@ from ..core.errors import ParamsError, RefusedError
 from ..core.progress import Progress
 from ..examples import rows as rows_of
 from ..examples.files import digest, load
-from .tables import Row, columns_of, csv_table, json_lines, parquet_table, printer, values_of
+from .answering import Row
+from .tables import columns_of, csv_table, json_lines, parquet_table, printer, values_of
 
 if TYPE_CHECKING:  # it takes a while to import, and --help should not
     from ..kinds import Kind

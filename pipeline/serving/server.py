@@ -4,7 +4,6 @@ Who may come in is in `door.py`; how long a connection may keep silent in `conne
 taken in, and when it is answered, in `desk.py`.
 """
 
-import base64
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -18,10 +17,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from pydantic import BaseModel, Field
 
 from ..core.errors import ParamsError
-from .classifier import Answer, Classifier, intervals, rounded
+from ..tasks import TASKS
+from .classifier import Classifier
 from .connections import Server
 from .desk import EXPLAINING, Desk, Limits
 from .door import Door, Guard, opened
+from .replies import Explained, of_task, reply
 
 PAGE = Path(__file__).with_name("server.html")
 MOST_NEIGHBOURS = 20
@@ -30,72 +31,6 @@ POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline';"
     " img-src 'self' data: blob:; media-src blob:; connect-src 'self'; frame-ancestors 'none'"
 )
-
-
-class Like(BaseModel):
-    """A training example that is like the one asked about."""
-
-    path: str
-    label: str
-    cosine: float = Field(description="of the angle between their features; 1 is the same")
-    number: int = Field(description="for /training/{number}, its thumbnail")
-
-
-class Novelty(BaseModel):
-    """How far an example is from those of training."""
-
-    distance: float | None = Field(description="to the training examples; null: not known")
-    unusual: bool | None = Field(description="unlike anything in training; null: not known")
-
-
-class Reply(Novelty):
-    """The answer about an example."""
-
-    best: str = Field(description="the class; without thresholds the most probable one")
-    probability: float = Field(description="of that class, calibrated")
-    probabilities: dict[str, float] = Field(description="of each class; together 1")
-    thresholds: dict[str, float] | None = Field(
-        description="of each class, if training weighed the classes: `best` is the class whose"
-        " probability is the largest multiple of its threshold; null: the most probable one"
-    )
-    neighbours: list[Like] = Field(description="the nearest training examples, nearest first")
-    heat_map: str | None = Field(description="a picture as a data URL: where that class is seen")
-    likely: list[str] | None = Field(
-        description="the prediction set, the most probable class first; null: the bundle has none"
-    )
-
-
-class LabelsReply(Novelty):
-    """The same for an example that may have several labels, or none."""
-
-    labels: list[str] = Field(description="those whose probability reaches their threshold")
-    probabilities: dict[str, float] = Field(description="of each label, calibrated")
-    thresholds: dict[str, float] = Field(description="of each label, chosen on validation")
-    neighbours: list[Like] = Field(description="the nearest training examples, nearest first")
-    heat_map: str | None = Field(
-        description="a picture as a data URL: where the most probable label is seen"
-    )
-
-
-class NumbersReply(Novelty):
-    """The same for regression."""
-
-    numbers: dict[str, float] = Field(description="by name, in the units of the training data")
-    intervals: dict[str, tuple[float, float]] | None = Field(
-        description="the prediction interval of each number; null: the bundle has none"
-    )
-    neighbours: list[Like] = Field(description="the nearest training examples, nearest first")
-    heat_map: str | None = Field(
-        description="a picture as a data URL: what raises the first of the numbers"
-    )
-
-
-AnyReply = Reply | LabelsReply | NumbersReply
-REPLIES: dict[str, type[BaseModel]] = {
-    "classification": Reply,
-    "multilabel": LabelsReply,
-    "regression": NumbersReply,
-}
 
 
 class Problem(BaseModel):
@@ -114,6 +49,8 @@ class About(BaseModel):
     """What the server answers with."""
 
     task: str = Field(description="classification, multilabel or regression")
+    nouns: list[str] = Field(description="what one of the classes is called, and several of them")
+    answers: list[str] = Field(description="what an answer has: label, labels or numbers")
     classes: list[str] = Field(description="names of classes, of labels or of numbers")
     backbone: str
     weights: str = Field(description="of the backbone, such as pretrained, or random")
@@ -221,7 +158,7 @@ def _add_predict(app: FastAPI, desk: Desk, figures: Figures) -> None:
 
     @app.post(
         "/predict",
-        response_model=REPLIES[desk.classifier.task],
+        response_model=of_task(desk.classifier.task).form,
         responses=PROBLEMS,
         openapi_extra={"requestBody": body_of(desk.classifier.kind.accepts)},
     )
@@ -229,13 +166,13 @@ def _add_predict(app: FastAPI, desk: Desk, figures: Figures) -> None:
         request: Request,
         heat_map: Annotated[bool, Query(description="whether one is wanted")] = False,
         neighbours: Annotated[int, Query(ge=0, le=MOST_NEIGHBOURS)] = 0,
-    ) -> AnyReply:
+    ) -> Explained:
         """The answer about an example and, if wanted, an explanation."""
         until = desk.until()
         with figures.answering():
             async with desk.received(request, until) as data:
                 answer = await desk.answer(data, heat_map, neighbours, until)
-            return reply(answer, desk.classifier)
+            return reply(desk.classifier.task, answer, desk.classifier.outputs)
 
 
 def _add_about(app: FastAPI, desk: Desk, figures: Figures) -> None:
@@ -250,8 +187,11 @@ def _add_about(app: FastAPI, desk: Desk, figures: Figures) -> None:
     async def about() -> About:
         """What the server answers with."""
         bundle = desk.classifier.bundle
+        task = TASKS[bundle.head.task]
         return About(
-            task=bundle.head.task,
+            task=task.name,
+            nouns=[task.noun, task.nouns],
+            answers=list(task.answers),
             classes=bundle.head.classes,
             backbone=bundle.backbone.name,
             weights=bundle.backbone.weights,
@@ -289,47 +229,6 @@ def _add_training(app: FastAPI, desk: Desk) -> None:
                 raise HTTPException(404, "nothing is shown beside it")
             shown = shown.also
         return Response(shown.data, media_type=shown.media_type)
-
-
-def reply(answer: Answer, classifier: Classifier) -> AnyReply:
-    """An answer as it is sent."""
-    heat_map = None
-    if answer.heat is not None:
-        data = base64.b64encode(answer.heat.data).decode()
-        heat_map = f"data:{answer.heat.media_type};base64,{data}"
-    names, neighbours = classifier.classes, [Like(**vars(one)) for one in answer.neighbours]
-    if answer.numbers is not None:
-        numbers = dict(zip(names, rounded(answer.numbers), strict=True))
-        return NumbersReply(
-            numbers=numbers,
-            intervals=intervals(answer, names) or None,
-            neighbours=neighbours,
-            heat_map=heat_map,
-            distance=answer.distance,
-            unusual=answer.unusual,
-        )
-    shares = [float(share) for share in answer.probabilities]
-    if classifier.task == "multilabel":
-        return LabelsReply(
-            labels=list(answer.labels),
-            probabilities=dict(zip(names, shares, strict=True)),
-            thresholds=dict(zip(names, classifier.thresholds, strict=True)),
-            neighbours=neighbours,
-            heat_map=heat_map,
-            distance=answer.distance,
-            unusual=answer.unusual,
-        )
-    return Reply(
-        best=names[answer.best],
-        probability=shares[answer.best],
-        probabilities=dict(zip(names, shares, strict=True)),
-        thresholds=dict(zip(names, classifier.thresholds, strict=False)) or None,
-        neighbours=neighbours,
-        heat_map=heat_map,
-        likely=list(answer.likely) or None,
-        distance=answer.distance,
-        unusual=answer.unusual,
-    )
 
 
 def run(

@@ -1,4 +1,4 @@
-"""Answers as rows: the columns of each task, the files that rows are written to, and in print."""
+"""Answers as rows: the files that they are written to, and in print."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,58 +11,29 @@ from ..core.errors import ParamsError
 from ..core.terminal import printable
 from ..tables.cells import as_text
 from ..tasks import SEPARATOR
+from . import answering
+from .answering import Answer, Row
 
 if TYPE_CHECKING:  # it takes a while to import, and --help should not
-    from .classifier import Answer, Classifier
+    from .classifier import Classifier
 
-Row = dict[str, Any]
 Write = Callable[[Row], None]
-# What is printed before the path: the table's head for None, dashes for an empty row.
-Cells = Callable[[Row | None], str]
 
 OF_NUMBERS = ("predicted(", "low(", "high(")
 UNLIKE = "unlike anything in training"
 ROWS_A_GROUP = 10_000  # of Parquet, held in memory at once
-WIDEST = 40  # characters of the printed column of several labels
 
 
 def columns_of(classifier: "Classifier") -> list[str]:
-    """The columns of an answer, in order.
-
-    A class has the one that is answered and its probability and, if training weighed the classes,
-    the most probable one, which may be another. Several labels have those that reach their
-    threshold, and every label's probability. Regression targets have the names that they have in
-    `reports/predictions.csv`.
-    """
-    promises = classifier.coverage is not None
-    if classifier.task == "regression":
-        of_each = ("predicted", *("low", "high") * promises)
-        columns = [f"{what}({name})" for name in classifier.classes for what in of_each]
-    elif classifier.task == "multilabel":
-        columns = ["labels", *(f"p({name})" for name in classifier.classes)]
-    else:
-        weighed = bool(classifier.thresholds)
-        columns = ["class", "probability", *["most_probable"] * weighed, *["likely"] * promises]
+    """The columns of an answer, in order."""
+    columns = answering.of_task(classifier.task).columns(classifier.outputs)
     return columns + ["distance", "unusual"] * classifier.detects_novelty
 
 
-def values_of(classifier: "Classifier", answer: "Answer") -> list[Any]:
+def values_of(classifier: "Classifier", answer: Answer) -> list[Any]:
     """The values of those columns."""
-    from .classifier import rounded
-
-    if answer.numbers is not None and answer.interval is not None:
-        of_each = zip(rounded(answer.numbers), map(rounded, answer.interval), strict=True)
-        said: list[Any] = [value for number, ends in of_each for value in (number, *ends)]
-    elif answer.numbers is not None:
-        said = list(rounded(answer.numbers))
-    elif classifier.task == "multilabel":
-        said = [list(answer.labels), *map(float, answer.probabilities)]
-    else:
-        said = [classifier.classes[answer.best], float(answer.probabilities[answer.best])]
-        if classifier.thresholds:
-            said.append(classifier.classes[int(answer.probabilities.argmax())])
-        said += [list(answer.likely)] * (classifier.coverage is not None)
-    return said + [answer.distance, answer.unusual] * classifier.detects_novelty
+    values = answering.of_task(classifier.task).row(answer, classifier.outputs)
+    return values + [answer.distance, answer.unusual] * classifier.detects_novelty
 
 
 def _is_share(column: str) -> bool:
@@ -138,9 +109,7 @@ def parquet_table(file: Path, columns: list[str]) -> Iterator[Write]:
 
 def printer(classifier: "Classifier") -> Write:
     """Prints a table: the answer, the path, and neighbours in lines of their own."""
-    cells = {"regression": _number_cells, "multilabel": _label_cells}.get(
-        classifier.task, _class_cells
-    )(classifier.classes)
+    cells = answering.of_task(classifier.task).cells(classifier.classes)
     head, nothing = cells(None), cells({})
 
     def say(line: str) -> None:
@@ -172,48 +141,3 @@ def _notes(row: Row, names: list[str]) -> list[str]:
     ends = [(name, row.get(f"low({name})"), row.get(f"high({name})")) for name in names]
     said = [f"{name} from {low:.6g} to {high:.6g}" for name, low, high in ends if low is not None]
     return [", ".join(said)] if said else []
-
-
-def _class_cells(classes: list[str]) -> Cells:
-    width = max(len("class"), *map(len, classes))
-
-    def cells(row: Row | None) -> str:
-        if row is None:
-            return f"{'probability':>11}  {'class':{width}}"
-        if not row:
-            return f"{'–':>11}  {'–':{width}}"
-        return f"{row['probability']:11.4f}  {row['class']:{width}}"
-
-    return cells
-
-
-def _label_cells(labels: list[str]) -> Cells:
-    """The labels that reach their threshold; if none does, the most probable in brackets."""
-    width = min(WIDEST, len(SEPARATOR.join(f" {label} 0.00 " for label in labels)) - 2)
-
-    def one(row: Row, label: str) -> str:
-        return f"{label} {row[f'p({label})']:.2f}"
-
-    def cells(row: Row | None) -> str:
-        if row is None:
-            return f"{'labels':{width}}"
-        if not row:
-            return f"{'–':{width}}"
-        found = f" {SEPARATOR} ".join(one(row, label) for label in row["labels"])
-        nearest = max(labels, key=lambda label: row[f"p({label})"])
-        return f"{found or f'none ({one(row, nearest)})':{width}}"
-
-    return cells
-
-
-def _number_cells(names: list[str]) -> Cells:
-    def cells(row: Row | None) -> str:
-        of_each = []
-        for name in names:
-            said = name if row is None else "–"
-            if row:
-                said = f"{row[f'predicted({name})']:.6g}"
-            of_each.append(f"{said:>{max(11, len(name))}}")
-        return "  ".join(of_each)
-
-    return cells

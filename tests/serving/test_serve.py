@@ -21,6 +21,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from pipeline.tasks import TASKS
 from tests.conftest import ROOT
 
 PATIENCE = 120  # seconds; it costs nothing where all is well, and a busy machine needs its time
@@ -377,6 +378,8 @@ def told(browser, address, width, task, names, replies):
     page.on("pageerror", lambda error: problems.append(str(error)))
     about = HTTP.get(f"{address}/about").json() | {
         "task": task,
+        "nouns": [TASKS[task].noun, TASKS[task].nouns],
+        "answers": TASKS[task].answers,
         "classes": list(names),
         "coverage": 0.9,
     }
@@ -440,10 +443,10 @@ def test_the_page_shows_numbers(address, browser, width, picture):
     reply = {"numbers": numbers, "intervals": of_each, "neighbours": [near], "heat_map": heat_map}
     one = reply | {"numbers": {"age": 3}, "intervals": {"age": [2.5, 123456.7]}}
     with told(browser, address, width, "regression", numbers, [reply, one]) as page:
-        page.locator("#about", has_text="3 numbers").wait_for()
+        page.locator("#about", has_text="3 targets").wait_for()
         page.set_input_files("#file", {"name": "one", "mimeType": "", "buffer": picture})
         page.locator("#near", has_text="age=70, disc=1").wait_for()
-        assert page.inner_text("#said") == "Numbers"
+        assert page.inner_text("#said") == "Targets"
         said = ["age 74.512", f"{ONE_WORD} 1234567", f"{SEVERAL} -0.0000125"]
         assert lines(page, "#classes li") == said
         assert page.inner_text("#heat figcaption") == "A word of more colour raises age more."

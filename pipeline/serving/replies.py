@@ -1,0 +1,59 @@
+"""What the server sends: what all tasks have, and what a task's part `reply` answers."""
+
+import base64
+from typing import Protocol, cast
+
+from pydantic import BaseModel, Field
+
+from ..tasks import part
+from .answering import Answer, Outputs, Row
+
+
+class Like(BaseModel):
+    """A training example that is like the one asked about."""
+
+    path: str
+    label: str
+    cosine: float = Field(description="of the angle between their features; 1 is the same")
+    number: int = Field(description="for /training/{number}, its thumbnail")
+
+
+class Explained(BaseModel):
+    """What every answer has: how far the example is from those of training, and its reasons."""
+
+    distance: float | None = Field(description="to the training examples; null: not known")
+    unusual: bool | None = Field(description="unlike anything in training; null: not known")
+    neighbours: list[Like] = Field(description="the nearest training examples, nearest first")
+    heat_map: str | None = Field(
+        description="a picture as a data URL: where the class or the most probable label is seen,"
+        " or what raises the first number"
+    )
+
+
+class Replying(Protocol):
+    """What the server sends of a task."""
+
+    form: type[Explained]
+
+    def reply(self, answer: Answer, outputs: Outputs) -> Row:
+        """The fields of `form` but for those of `Explained`."""
+
+
+def of_task(task: str) -> Replying:
+    """What the task of that name brings for its replies."""
+    return cast(Replying, part(task, "reply"))
+
+
+def reply(task: str, answer: Answer, outputs: Outputs) -> Explained:
+    """An answer as it is sent."""
+    heat_map, of = None, of_task(task)
+    if answer.heat is not None:
+        data = base64.b64encode(answer.heat.data).decode()
+        heat_map = f"data:{answer.heat.media_type};base64,{data}"
+    return of.form(
+        distance=answer.distance,
+        unusual=answer.unusual,
+        neighbours=[Like(**vars(one)) for one in answer.neighbours],
+        heat_map=heat_map,
+        **of.reply(answer, outputs),
+    )

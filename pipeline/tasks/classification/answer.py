@@ -1,0 +1,49 @@
+"""The class that is answered, and the probability of each."""
+
+from typing import Any
+
+from ...heads.head import against_thresholds
+from ...heads.sets import size
+from ...serving.answering import Answer, Cells, Floats, Outputs, Row
+
+
+class ClassAnswer:
+    """Answers what `Answering` asks."""
+
+    def answer(self, said: Floats, outputs: Outputs) -> Answer:
+        """The most probable class, unless classes were weighed in training."""
+        strengths = against_thresholds(said, outputs.thresholds)
+        likely: tuple[str, ...] = ()
+        best = int(strengths.argmax())
+        if outputs.sets is not None and outputs.sets.labels is not None:
+            count, order = size(strengths, outputs.sets.labels)
+            likely = tuple(outputs.names[place] for place in order[:count])
+        return Answer(said, best, labels=(outputs.names[best],), likely=likely)
+
+    def columns(self, outputs: Outputs) -> list[str]:
+        """The class and its probability; if classes were weighed, the most probable one too."""
+        weighed, promises = bool(outputs.thresholds), outputs.sets is not None
+        return ["class", "probability", *["most_probable"] * weighed, *["likely"] * promises]
+
+    def row(self, answer: Answer, outputs: Outputs) -> list[Any]:
+        """These."""
+        names, shares = outputs.names, answer.probabilities
+        said: list[Any] = [names[answer.best], float(shares[answer.best])]
+        said += [names[int(shares.argmax())]] * bool(outputs.thresholds)
+        return said + [list(answer.likely)] * (outputs.sets is not None)
+
+    def cells(self, names: list[str]) -> Cells:
+        """Probability and class."""
+        width = max(len("class"), *map(len, names))
+
+        def cells(row: Row | None) -> str:
+            if row is None:
+                return f"{'probability':>11}  {'class':{width}}"
+            if not row:
+                return f"{'–':>11}  {'–':{width}}"
+            return f"{row['probability']:11.4f}  {row['class']:{width}}"
+
+        return cells
+
+
+PART = ClassAnswer()

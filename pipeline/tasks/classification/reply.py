@@ -1,0 +1,41 @@
+"""What the server sends of one label."""
+
+from pydantic import Field
+
+from ...serving.answering import Answer, Outputs, Row
+from ...serving.replies import Explained
+
+
+class Reply(Explained):
+    """The answer about an example."""
+
+    best: str = Field(description="the class; without thresholds the most probable one")
+    probability: float = Field(description="of that class, calibrated")
+    probabilities: dict[str, float] = Field(description="of each class; together 1")
+    thresholds: dict[str, float] | None = Field(
+        description="of each class, if training weighed the classes: `best` is the class whose"
+        " probability is the largest multiple of its threshold; null: the most probable one"
+    )
+    likely: list[str] | None = Field(
+        description="the prediction set, the most probable class first; null: the bundle has none"
+    )
+
+
+class ClassReply:
+    """Answers what `Replying` asks."""
+
+    form = Reply
+
+    def reply(self, answer: Answer, outputs: Outputs) -> Row:
+        """The class, and the probability of each."""
+        names, shares = outputs.names, answer.probabilities.tolist()
+        return {
+            "best": names[answer.best],
+            "probability": shares[answer.best],
+            "probabilities": dict(zip(names, shares, strict=True)),
+            "thresholds": dict(zip(names, outputs.thresholds, strict=False)) or None,
+            "likely": list(answer.likely) or None,
+        }
+
+
+PART = ClassReply()

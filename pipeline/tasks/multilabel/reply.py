@@ -1,0 +1,32 @@
+"""What the server sends of several labels."""
+
+from pydantic import Field
+
+from ...serving.answering import Answer, Outputs, Row
+from ...serving.replies import Explained
+
+
+class LabelsReply(Explained):
+    """The answer about an example that may have several labels, or none."""
+
+    labels: list[str] = Field(description="those whose probability reaches their threshold")
+    probabilities: dict[str, float] = Field(description="of each label, calibrated")
+    thresholds: dict[str, float] = Field(description="of each label, chosen on validation")
+
+
+class LabelReply:
+    """Answers what `Replying` asks."""
+
+    form = LabelsReply
+
+    def reply(self, answer: Answer, outputs: Outputs) -> Row:
+        """The labels, and the probability and threshold of each."""
+        names = outputs.names
+        return {
+            "labels": list(answer.labels),
+            "probabilities": dict(zip(names, answer.probabilities.tolist(), strict=True)),
+            "thresholds": dict(zip(names, outputs.thresholds, strict=True)),
+        }
+
+
+PART = LabelReply()

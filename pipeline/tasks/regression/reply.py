@@ -1,0 +1,32 @@
+"""What the server sends of numbers."""
+
+from pydantic import Field
+
+from ...serving.answering import Answer, Outputs, Row, intervals, rounded
+from ...serving.replies import Explained
+
+
+class NumbersReply(Explained):
+    """The answer of a regression about an example."""
+
+    numbers: dict[str, float] = Field(description="by name, in the units of the training data")
+    intervals: dict[str, tuple[float, float]] | None = Field(
+        description="the prediction interval of each number; null: the bundle has none"
+    )
+
+
+class NumberReply:
+    """Answers what `Replying` asks."""
+
+    form = NumbersReply
+
+    def reply(self, answer: Answer, outputs: Outputs) -> Row:
+        """The numbers by name, and their intervals."""
+        numbers = [] if answer.numbers is None else rounded(answer.numbers)
+        return {
+            "numbers": dict(zip(outputs.names, numbers, strict=True)),
+            "intervals": intervals(answer, outputs.names) or None,
+        }
+
+
+PART = NumberReply()
