@@ -112,7 +112,7 @@ def read(path: Path, expected_digest: str) -> bytes:
 def read_each(examples: Iterable[tuple[Path, str]]) -> Iterator[bytes]:
     """The bytes of one example after the other, as `read` gives them for a path and a digest.
 
-    Objects of a bucket are asked for ahead, several at a time: a server far away takes long to
+    Objects of a bucket are requested ahead, several at a time: a server far away takes long to
     answer each.
 
     Raises:
@@ -120,7 +120,7 @@ def read_each(examples: Iterable[tuple[Path, str]]) -> Iterator[bytes]:
     """
     waiting: deque[tuple[int, Future[bytes]]] = deque()
     ahead = 0
-    with ThreadPoolExecutor(objects.READERS) as pool:  # has threads once it is asked for something
+    with ThreadPoolExecutor(objects.READERS) as pool:  # has threads once something is submitted
         for path, expected_digest in examples:
             table = rows.parted(path)
             if table is None or not objects.is_listing(table[0]):

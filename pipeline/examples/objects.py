@@ -31,7 +31,7 @@ _one_opens = threading.Lock()
 class Objects:
     """A listing in memory: Arrow's columns, in which a key is found by bisection.
 
-    Of ten million objects that is a gigabyte, where a dictionary would be several.
+    Ten million objects take a gigabyte; a dictionary would take several.
     """
 
     def __init__(self, file: Path) -> None:
@@ -52,7 +52,9 @@ class Objects:
             reason = " ".join(str(error).split())
             raise DataError(f"{file} cannot be read as Parquet: {reason}") from None
         if ROOT not in metadata or columns != list(COLUMNS):
-            raise DataError(f"{file} is no listing of a bucket; let `headstart list` write it anew")
+            raise DataError(
+                f"{file} is no listing of a bucket; let `headstart list` write it again"
+            )
         self.table = table
         self.address: str = buckets.tidied(address)
         self._keys, self._etags, self._sizes = (_whole(table[name]) for name in COLUMNS)
@@ -76,8 +78,8 @@ class Objects:
 
     def identity(self, listed: Object) -> bytes:
         """16 bytes that are others where the object's address, ETag or size is another."""
-        told = "\n".join([f"{self.address}/{listed.key}", listed.etag, str(listed.size)])
-        return blake2b(told.encode(), digest_size=16).digest()
+        content = "\n".join([f"{self.address}/{listed.key}", listed.etag, str(listed.size)])
+        return blake2b(content.encode(), digest_size=16).digest()
 
 
 def is_listing(file: Path) -> bool:

@@ -115,7 +115,7 @@ def read(file: Path, holds: bool = True) -> Table:
         holds: whether its cells may be examples; else no column is taken for them.
 
     Raises:
-        DataError: it is not CSV in UTF-8 or not Parquet, or it cannot be told where its examples
+        DataError: it is not CSV in UTF-8 or not Parquet, or nothing shows where its examples
             are.
         MissingSetError: it takes a library that is not installed.
     """
@@ -140,7 +140,7 @@ def _bytes(cell: Any) -> bytes:
 
 @lru_cache(maxsize=4)
 def _opened(file: Path, stamp: tuple[Any, ...]) -> tuple[Table, dict[str, int]] | str:
-    """A table and the place of each key; of a key that stands there twice the first.
+    """A table and the place of each key; if a key occurs twice, the first.
 
     Or why it cannot be read, which is kept as well: each of its rows asks.
     """
@@ -200,7 +200,7 @@ def _csv(file: Path, holds: bool) -> Table:
 
 
 class _Matrix:
-    """The rows of an NPY matrix, each read from the open file when it is asked for.
+    """The rows of an NPY matrix, each read from the open file when it is requested.
 
     They are not mapped into memory: to touch what another program has cut off of a mapped file ends
     the process by a signal. A matrix in Fortran's order is held, as vectors of Parquet are: there a

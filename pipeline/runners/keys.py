@@ -10,7 +10,7 @@ from ..kinds import Kind, View
 def view_keys(
     wanted: Iterable[tuple[str, View, str]], kind: Kind, backbone_made_by: str
 ) -> list[bytes]:
-    """The keys of the feature vectors of many views, each told by its example's digest.
+    """The keys of the feature vectors of many views, each named by its example's digest.
 
     An example as it is has one key whether or not the libraries that augment are installed.
 

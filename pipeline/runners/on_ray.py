@@ -65,7 +65,7 @@ class Identity(NamedTuple):
 
 
 class Order(NamedTuple):
-    """What a worker is told as it begins."""
+    """What a worker is given as it begins."""
 
     project: str
     settings: ExtractParams
@@ -86,7 +86,7 @@ class Answer(NamedTuple):
 
 
 def identity(encoder: Encoder, forms: list[str]) -> Identity:
-    """Of this process, for examples of these formats."""
+    """The identity of this process, for examples of these formats."""
     sha = hashlib.sha256(plugins.digest().encode() if plugins.folder().is_dir() else b"")
     for file in sorted(PACKAGE.rglob("*.py")):
         sha.update(file.relative_to(PACKAGE).as_posix().encode() + file.read_bytes())
@@ -241,7 +241,7 @@ def compute_each(
         for network, table in enumerate(missing)
         for rows in batches(table, settings.batch_size)
     )
-    cache.get([])  # has a bucket's store write down what was asked for: no worker evicts it then
+    cache.get([])  # has a bucket's store write down what was requested: no worker evicts it then
     with (
         _joined(address) as ray,
         Progress("extract", sum(map(len, tables)), "views") as progress,
@@ -487,7 +487,7 @@ def _answers(address: str) -> bool:
 
 
 def _not_joined(error: BaseException, address: str) -> HeadstartError:
-    """What Ray said, in a line."""
+    """What Ray raised, in a line."""
     chain: list[BaseException] = [error]
     while (before := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(before)

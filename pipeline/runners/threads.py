@@ -37,7 +37,7 @@ def compute(missing: pd.DataFrame, engine: Engine, cache: Store, batch_size: int
 
     def task(number: int, batch: pd.DataFrame) -> tuple[int, int]:
         left = batch
-        if number >= FRESH:  # `held` would write down in a bucket what was asked for
+        if number >= FRESH:  # `held` would write down in a bucket what was requested
             there = cache.checksums(batch["key"].tolist())
             left = batch[[key not in there for key in batch["key"]]]
         if len(left):

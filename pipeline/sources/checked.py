@@ -44,7 +44,7 @@ class Memory:
 
     Objects of a bucket that are the same by address, ETag and size are not even read again: their
     digest is kept too, and why one was refused. It is kept in the feature store, an entry an
-    example and one an object. Where the store cannot be used, that is said and examples are
+    example and one an object. If the store cannot be used, a warning is printed and examples are
     decoded. Threads may share it.
     """
 
@@ -53,7 +53,7 @@ class Memory:
         self._kind = kind
         self._store: Store | None = None
         self._new: dict[bytes, NDArray[np.float32]] = {}
-        # Of a file that needs a set of packages the reason is that it is not installed.
+        # A file that needs a set of packages is refused because the set is not installed.
         here = [name for name in packages.SETS if not packages.missing(name)]
         self._read_by = f"{kind.inspected_by()}, {' '.join(here)}"
         self._giving_up = threading.Lock()
@@ -75,15 +75,15 @@ class Memory:
         return seen
 
     def objects(self, found: list[Found]) -> dict[Path, Checked | Refused]:
-        """Of these, the objects of a bucket that were read before, and what came of it."""
+        """The objects of a bucket among these that were read before, and what came of it."""
         keys = {self._key(row): row for row in found if row.identity}
         known: dict[Path, Checked | Refused] = {}
         for key, numbers in self._get(list(keys)).items():
-            row, told = keys[key], remembered.told(numbers, self._kind)
-            if isinstance(told, str):
-                known[row.path] = Refused(row.path, told)
-            elif told is not None:
-                known[row.path] = Checked(row, *told)
+            row, result = keys[key], remembered.read(numbers, self._kind)
+            if isinstance(result, str):
+                known[row.path] = Refused(row.path, result)
+            elif result is not None:
+                known[row.path] = Checked(row, *result)
         return known
 
     def note(self, row: Found, digest: str, seen: tuple[Any, ...] | None, reason: str = "") -> None:
@@ -113,8 +113,8 @@ class Memory:
             self._do_without(error)
 
     def _key(self, row: Found) -> bytes:
-        told = row.identity + self._read_by.encode()
-        return blake2b(told, digest_size=16, person=b"object").digest()
+        content = row.identity + self._read_by.encode()
+        return blake2b(content, digest_size=16, person=b"object").digest()
 
     def _get(self, keys: list[bytes]) -> dict[bytes, NDArray[np.float32]]:
         opened = self._store  # read once, for another thread may give it up meanwhile
@@ -240,16 +240,17 @@ def drop_odd(passed: list[Checked], kind: Kind) -> tuple[list[Checked], list[Ref
         return passed, []
     place = kind.columns.index(kind.same)
     counts = Counter(example.seen[place] for example in passed)
-    # Of two that are equally frequent the larger, in whatever order they were found.
-    usual = max(counts, key=lambda value: (counts[value], value))
-    kept = [example for example in passed if example.seen[place] == usual]
+    # If two are equally frequent, the larger, in whatever order they were found.
+    commonest = max(counts, key=lambda value: (counts[value], value))
+    kept = [example for example in passed if example.seen[place] == commonest]
     refused = [
         Refused(
             example.found.path,
-            f"{kind.same} {example.seen[place]}, where {counts[usual]:,} {kind.nouns} have {usual}",
+            f"{kind.same} {example.seen[place]}, where {counts[commonest]:,} {kind.nouns} have"
+            f" {commonest}",
         )
         for example in passed
-        if example.seen[place] != usual
+        if example.seen[place] != commonest
     ]
     return kept, refused
 

@@ -22,7 +22,7 @@ TABLES = [f"{TABLE}{ending}" for ending in ENDINGS]
 
 
 def listing(params: IngestParams, kind: Kind) -> Listing:
-    """All files of the source that `params` names, sorted by path; `data/pictures/` is made anew.
+    """All files of the source that `params` names, sorted by path; `data/pictures/` is made again.
 
     Raises:
         DataError: the source is not there, or cannot be understood as a whole.

@@ -52,7 +52,7 @@ def labelled(parts: Sequence[str], depth: int) -> tuple[str, str]:
 
     Args:
         parts: of the file's path below the source's folder.
-        depth: as `split_folders` tells.
+        depth: as `split_folders` returns it.
     """
     if len(parts) < depth + 2:
         unlabelled = depth and len(parts) > 1 and parts[0] == UNLABELLED

@@ -1,6 +1,6 @@
 """`headstart list`: what lies in a bucket, written as the listing that `ingest` reads.
 
-It is written anew as a whole, or stays as it is where the server does not list to the end.
+It is written again as a whole, or stays as it is if the server does not list to the end.
 """
 
 from pathlib import Path

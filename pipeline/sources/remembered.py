@@ -1,7 +1,7 @@
 """What came of reading an object of a bucket, as the numbers that the feature store keeps.
 
-The first number is 1 where it passed: the digest's 32 bytes follow, a number each, and what the
-kind remembers. It is 0 where it was refused: the reason's bytes in UTF-8 follow.
+The first number is 1 if it passed: the digest's 32 bytes follow, a number each, and what the
+kind remembers. It is 0 if it was refused: the reason's bytes in UTF-8 follow.
 """
 
 from typing import Any
@@ -24,8 +24,8 @@ def refused(reason: str) -> NDArray[np.float32]:
     return np.array([0, *reason.encode("utf-8", "replace")], np.float32)
 
 
-def told(numbers: NDArray[np.float32], kind: Kind) -> tuple[str, tuple[Any, ...]] | str | None:
-    """The digest and what was seen, or the reason; None where the kind remembers other things."""
+def read(numbers: NDArray[np.float32], kind: Kind) -> tuple[str, tuple[Any, ...]] | str | None:
+    """The digest and what was seen, or the reason; None if the kind remembers other things."""
     if not numbers[0]:
         return bytes(numbers[1:].astype(np.uint8)).decode()
     digest = bytes(numbers[1 : 1 + DIGEST_BYTES].astype(np.uint8)).hex()

@@ -33,7 +33,7 @@ def split(
     given = {found.split for found, _, _ in kept} - {""}
     learned = _learned(kept, settings)
     fates = fate_of_splits(given, settings.shares.model_dump())
-    # Where the source places some of a group, the rest of it follows.
+    # If the source places some of a group, the rest of it follows.
     places = {found.group: found.split for found, _, _ in kept if found.group and found.split}
     rows = []
     for (found, digest, seen), values in zip(kept, learned.to_numpy(), strict=True):
@@ -48,7 +48,7 @@ def split(
     columns = ["digest", "path", "label", "split", *kind.columns, "group", *learned.columns]
     columns += [SLICE + name for name in slices]
     manifest = pd.DataFrame(rows, columns=columns).sort_values("path", ignore_index=True)
-    # A column of the kind that tells nothing of any example is left out.
+    # A column of the kind that is empty for every example is left out.
     silent = [name for name in kind.columns if rows and (manifest[name] == "").all()]
     return manifest.drop(columns=silent)
 
@@ -74,7 +74,7 @@ def _learned(kept: list[Checked], settings: IngestParams) -> pd.DataFrame:
 
 
 def origins(kept: list[Checked], manifest: pd.DataFrame, settings: IngestParams) -> dict[str, str]:
-    """Where val and test come from: `DRAWN`, or where the source placed any of them the rest.
+    """Where val and test come from: `DRAWN`, or another origin if the source placed any.
 
     What the source calls train and `split` did not leave there was drawn.
     """
@@ -89,20 +89,20 @@ def origins(kept: list[Checked], manifest: pd.DataFrame, settings: IngestParams)
     return {name: by_source if name in given else DRAWN for name in SPLITS[1:]}
 
 
-def fate_of_splits(given: set[str], shares: dict[str, float]) -> dict[str, str | dict[str, float]]:
-    """What becomes of each split that the source gives: a split, or shares to draw one from.
+def fate_of_splits(given: set[str], sizes: dict[str, float]) -> dict[str, str | dict[str, float]]:
+    """What becomes of each split that the source gives: a split, or split sizes to draw one by.
 
-    Of three splits each stays. Of train and one other (val or test), that one is the test split,
-    and validation examples are drawn from train. Of train alone all three are drawn. Examples
-    without a split (the key "") are drawn in any case.
+    Three splits stay as they are. If there are train and one other (val or test), that one is the
+    test split, and validation examples are drawn from train. If there is train alone, all three
+    are drawn from it. Examples without a split (the key "") are drawn in any case.
     """
-    fates: dict[str, str | dict[str, float]] = {"": shares, **{name: name for name in given}}
+    fates: dict[str, str | dict[str, float]] = {"": sizes, **{name: name for name in given}}
     if given == {"train"}:
-        fates["train"] = shares
+        fates["train"] = sizes
     elif len(given) == 2 and "train" in given:
         (held_out,) = given - {"train"}
         print(f"ingest: {held_out} of the source is the test split; val is drawn from its train")
-        rest = shares["train"] + shares["val"]
+        rest = sizes["train"] + sizes["val"]
         fates[held_out] = "test"
-        fates["train"] = {name: shares[name] / rest for name in ("train", "val")}
+        fates["train"] = {name: sizes[name] / rest for name in ("train", "val")}
     return fates

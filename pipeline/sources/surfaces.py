@@ -57,7 +57,7 @@ def cut(recipe: Path, into: Path) -> list[tuple[Path, str, str]]:
 
     A patch is 64 x 64 pixels; x and y are its upper left pixel in the photograph. The boxes
     of a photograph never overlap, so no pixel is shared between splits or labels. Patches are
-    grey, because some photographs are: colour would tell the photograph, not the surface.
+    grey, because some photographs are: colour would give away the photograph, not the surface.
     The whole recipe is checked before the first file is written.
 
     Returns:

@@ -23,7 +23,7 @@ MOST_VALUES = 100  # of a column by which examples are sliced
 
 
 def table(root: Path, source: str, kind: Kind, targets: tuple[str, ...] = ()) -> Listing:
-    """What `labels.csv` or `labels.parquet` tells of examples: label, and perhaps split and group.
+    """What `labels.csv` or `labels.parquet` has of examples: label, and perhaps split and group.
 
     A table names files in its column `path`, relative to its folder. They may not leave it, but a
     file in it may be a link, as DVC makes them. Or, for a kind whose examples are rows, it holds
@@ -31,8 +31,8 @@ def table(root: Path, source: str, kind: Kind, targets: tuple[str, ...] = ()) ->
     `site`), and is carried to the predictions.
 
     Args:
-        root: the folder of the table, or a table that holds the examples. Of a table that names
-            files the path is no `root`: DVC watches what `ingest.path` names, and would not see
+        root: the folder of the table, or a table that holds the examples. The path of a table
+            that names files is no `root`: DVC watches what `ingest.path` names, and would not see
             that an example changed.
         source: `csv` or `parquet`.
         kind: of the examples.
@@ -74,7 +74,7 @@ def table(root: Path, source: str, kind: Kind, targets: tuple[str, ...] = ()) ->
 def of_row(
     row: Row, path: Path, reason: str, columns: tuple[str, ...], targets: tuple[str, ...]
 ) -> Found | Refused:
-    """The example at `path` with what its row tells; refused where there is a reason already."""
+    """The example at `path` with what its row has; refused if there is a reason already."""
     label, split, group = (tidy(row.get(name) or "") for name in ("label", "split", "group"))
     reason = reason or why_no_split(split)
     if not targets and split != UNLABELLED:
@@ -178,7 +178,7 @@ def _why_not_an_example(row: Row, key: str, known: set[str]) -> str:
         return "its row has another number of fields than the header"
     if not key:
         return "no key"
-    return f"the key {key} stands there twice" if key in known else ""
+    return f"the key {key} occurs twice" if key in known else ""
 
 
 def _why_not_in_table(row: Row, path: Path, root: Path) -> str:

@@ -1,7 +1,7 @@
 """The feature store: a feature that was computed once is found again by what it is made of.
 
-There are two behind one interface (`interface.py`): the one on this machine, told of here, and one
-in a bucket that machines share (`shared.py`). `vectors.open_store` opens whichever is chosen.
+There are two behind one interface (`interface.py`): the one on this machine, described here, and
+one in a bucket that machines share (`shared.py`). `vectors.open_store` opens whichever is chosen.
 
 An entry is one view of one example through one backbone: 16 bytes of key (`keys.py`) and one
 float32 vector. The store is a cache outside the project, shared by the user's clones and by
@@ -18,7 +18,7 @@ What is promised, and by what:
 - Killed at any moment: a `put` is one transaction. After `kill -9` all of it is there or none;
   after a power cut the last ones may be gone (`synchronous = NORMAL`).
 - Damage: every vector has a CRC-32 over key and value, and one that fails counts as missing.
-  A file that SQLite finds damaged is set aside and a new one begun, in the midst of a run too.
+  A file that SQLite finds damaged is set aside and a new one begun, during a run too.
 - Other layouts: the file's name holds the layout's number, so another is never opened.
 - Several processes: reading waits for nobody; opening and writing take turns, by a lock file.
 - A full disk: `put` raises a `StoreError` and changes nothing; reading goes on, and writing does
@@ -35,6 +35,6 @@ finetuning. They are few, so the limit does not count them; `make clean-store`
 deletes them too.
 
 `vectors.py` is what others use; `database.py` is the file, `eviction.py` the limit, `places.py` the
-folders. Of the store in a bucket, `shards.py` is the form of an object, `index.py` what is kept in
+folders. For the store in a bucket, `shards.py` is the form of an object, `index.py` what is kept in
 memory of all of them, `committer.py` what joins and evicts.
 """

@@ -4,7 +4,7 @@ One process at a time does it, the one that made the object `committer`. That sp
 guard: two at once would only write entries twice. A joined shard is written before those that it
 was made of are deleted, so that a process killed in between leaves entries twice and loses none.
 
-A run writes down the keys that it asked for, as an object `listings/HASH`. It is the listing of
+A run writes down the keys that it requested, as an object `listings/HASH`. It is the listing of
 what is in `data/features`, and is written again by every run that asks for the same, so its time is
 that of the last use. What a listing younger than `KEPT` names is never evicted. All times compared
 are the server's.

@@ -85,7 +85,7 @@ class Database:
                 fcntl.flock(lock, fcntl.LOCK_UN)
 
     def reopen(self, damage: str = "") -> None:
-        """Open the file anew; `damage` says what was found wrong with the last one."""
+        """Open the file again; `damage` says what was found wrong with the last one."""
         self.connection.close()
         self.connection = self._open(damage)
 

@@ -32,8 +32,8 @@ class Eviction:
         database, limit = self.database, self.limit
         taken = database.bytes("page") - database.bytes("freelist")
         while taken + coming > limit and not self._exceeds:
-            share = min(1.0, (taken + coming - limit * EVICT_DOWN_TO) / taken)
-            if not self._evict(share, found):
+            fraction = min(1.0, (taken + coming - limit * EVICT_DOWN_TO) / taken)
+            if not self._evict(fraction, found):
                 # What is used stays so: there is no need to look again at each put.
                 self._exceeds = True
                 print(
@@ -49,8 +49,8 @@ class Eviction:
                 pages = LOG_BYTES // PAGE_BYTES
                 database.connection.executescript(f"PRAGMA incremental_vacuum({pages})")
 
-    def _evict(self, share: float, found: set[bytes]) -> int:
-        """Delete this share of the entries, the least recently used; none that this run used."""
+    def _evict(self, fraction: float, found: set[bytes]) -> int:
+        """Delete this fraction of the entries, the least recently used; none that this run used."""
         keys = sorted(found)  # in the table's order, so that each page is written once
         for start in range(0, len(keys), STAMPS_AT_ONCE):
             with self.database.transaction() as connection:
@@ -60,7 +60,7 @@ class Eviction:
         # A stamp from the future comes of a clock set back, not of the current run.
         oldest = self.database.connection.execute(
             "SELECT key, id FROM entries WHERE used NOT BETWEEN ? AND ? ORDER BY used LIMIT ?",
-            (self.began, now() + DAY_US, math.ceil(share * entries)),
+            (self.began, now() + DAY_US, math.ceil(fraction * entries)),
         ).fetchall()
         for start in range(0, len(oldest), EVICT_AT_ONCE):
             with self.database.transaction() as connection:

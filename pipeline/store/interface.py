@@ -20,7 +20,7 @@ class Store(Protocol):
         """The features found for `keys`: read-only float32 vectors; the missing are left out."""
 
     def checksums(self, keys: Sequence[bytes]) -> dict[bytes, int]:
-        """What is told of the vectors of `keys`, without reading these; counts as a use.
+        """The checksums of the vectors of `keys`, without reading these; counts as a use.
 
         The missing are left out. A damaged entry shows only on `get`.
         """

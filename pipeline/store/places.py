@@ -23,8 +23,8 @@ def _chosen() -> str | None:
     try:
         return params.place(chosen)
     except ValueError as error:
-        told = "" if "://" in chosen else f" is {chosen!r}"  # an address may hold a secret
-        raise ParamsError(f"HEADSTART_STORE{told}; {error}") from None
+        value = "" if "://" in chosen else f" is {chosen!r}"  # an address may hold a secret
+        raise ParamsError(f"HEADSTART_STORE{value}; {error}") from None
 
 
 def default_address() -> str | None:
@@ -45,8 +45,8 @@ def default_place() -> str:
 def default_folder() -> Path:
     """The folder of the store: `HEADSTART_STORE`, else `store.folder` of `params.yaml`.
 
-    Where neither says one it is `headstart/features` in the user's cache, for all their clones; so
-    it is where they say a bucket, for exports and checkpoints stay on this machine.
+    If neither names one it is `headstart/features` in the user's cache, for all their clones; so
+    it is if they name a bucket, for exports and checkpoints stay on this machine.
 
     Raises:
         ParamsError: the folder is relative, so every clone would look elsewhere.

@@ -1,7 +1,7 @@
 """A shard: some entries in one object that never changes, as a safetensors file.
 
 Its name is a hash of its keys, and their number: who stores the same keys again writes the same
-object, so that a worker killed and started anew leaves nothing double. The tensors are `keys`
+object, so that a worker killed and started again leaves nothing double. The tensors are `keys`
 (uint64 [n, 2], big end first), `ends` (uint64 [n]: where each vector ends, in numbers), `checksums`
 (uint64 [n]) and `values` (float32, all vectors one after the other). safetensors puts uint64 before
 float32, so all but the vectors is at the beginning, and is read alone.
@@ -101,7 +101,7 @@ def head(name: str, data: bytes) -> Head | None:
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError):
         return None
     sound = len(keys) == 2 * len(ends) == 2 * len(checksums) == 2 * (rows or -1)
-    # A flipped bit in `ends` would have any byte of any object asked for.
+    # A flipped bit in `ends` would have any byte of any object requested.
     if not sound or first < 0 or bool((np.diff(ends.astype(np.int64)) < 0).any()):
         return None
     return Head(keys.reshape(-1, 2), ends, checksums, first)
@@ -115,8 +115,8 @@ def entries(name: str, data: bytes) -> dict[bytes, bytes]:
     starts, stops = found.places(np.arange(len(found.ends)))
     keys = as_bytes(found.keys)
     parts = zip(keys, starts, stops, found.checksums.tolist(), strict=True)
-    values = ((key, data[start:stop], told) for key, start, stop, told in parts)
-    return {key: value for key, value, told in values if checksum(key, value) == told}
+    values = ((key, data[start:stop], expected) for key, start, stop, expected in parts)
+    return {key: value for key, value, expected in values if checksum(key, value) == expected}
 
 
 def vector(value: bytes | memoryview) -> Feature:

@@ -13,7 +13,7 @@ What is promised, and by what:
 - Several machines: nobody waits for anybody.
 - A full bucket, or one that may not be written: `put` raises a `StoreError`, what was put before
   stays, and reading goes on.
-- The limit: when it is exceeded, what goes is what no run of the last `committer.KEPT` asked for.
+- The limit: when it is exceeded, what goes is what no run of the last `committer.KEPT` requested.
 """
 
 import sys
@@ -65,7 +65,7 @@ class SharedStore:
         self._looking = threading.Lock()
         self._index = Index()
         self._looked = False
-        self._asked: list[bytes] = []  # keys that `held` was asked for, not yet written down
+        self._asked: list[bytes] = []  # keys requested from `held`, not yet written down
         self._puts = 0
         self._sick: set[str] = set()  # shards in which something is damaged
         self._committer = Committer(self._client, self.limit_bytes, self._pool)
@@ -92,7 +92,7 @@ class SharedStore:
     def held(self, keys: Sequence[bytes]) -> set[bytes]:
         """Those of `keys` that have an entry, without checking it.
 
-        Where a `get` or `put` follows, the keys are written down as those of a run, and are not
+        If a `get` or `put` follows, the keys are written down as those of a run, and are not
         evicted.
         """
         self._look()
@@ -136,7 +136,7 @@ class SharedStore:
         return found
 
     def checksums(self, keys: Sequence[bytes]) -> dict[bytes, int]:
-        """What is told of the vectors of `keys`, without reading these; counts as a use.
+        """The checksums of the vectors of `keys`, without reading these; counts as a use.
 
         The missing are left out. A damaged entry shows only on `get`.
         """
@@ -148,9 +148,9 @@ class SharedStore:
         with self._turn:
             places = self._index.find(keys)
             return {
-                keys[at]: told
+                keys[at]: value
                 for name, (which, rows) in places.items()
-                for at, told in zip(
+                for at, value in zip(
                     which.tolist(), self._index.heads[name].checksums[rows].tolist(), strict=True
                 )
             }
@@ -266,9 +266,9 @@ class SharedStore:
         self._attempt(lambda: put(self._client, path, data, use_multipart=False), "written")
 
     def _write_asked(self) -> None:
-        """Write down which keys this run asked for, so that they are not evicted.
+        """Write down which keys this run requested, so that they are not evicted.
 
-        Where this is denied nothing is said: who may not write evicts nothing either.
+        If this is denied, nothing is raised: who may not write evicts nothing either.
         """
         with self._turn:
             keys, self._asked = self._asked, []
@@ -298,7 +298,7 @@ class SharedStore:
         """Do `work`, which is on the object at `path`, or on the whole store.
 
         Raises:
-            StoreError: the one line for what the server said.
+            StoreError: the one line for what the server answered.
             FileNotFoundError: there is no such object.
         """
         from obstore import exceptions
@@ -313,5 +313,5 @@ class SharedStore:
             raise self._problem(error, what, path) from None
 
     def _problem(self, error: Exception, what: str, path: str) -> StoreError:
-        said = buckets.in_words(error, f"{self.address}/{path}".rstrip("/"), what)
-        return StoreError(f"the feature store: {said}; what it holds is kept")
+        reason = buckets.in_words(error, f"{self.address}/{path}".rstrip("/"), what)
+        return StoreError(f"the feature store: {reason}; what it holds is kept")

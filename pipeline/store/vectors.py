@@ -90,7 +90,7 @@ class FeatureStore:
         return found
 
     def checksums(self, keys: Sequence[bytes]) -> dict[bytes, int]:
-        """What is told of the vectors of `keys`, without reading these; counts as a use.
+        """The checksums of the vectors of `keys`, without reading these; counts as a use.
 
         The missing are left out. A damaged entry shows only on `get`.
         """
@@ -158,8 +158,8 @@ class FeatureStore:
             "SELECT key, id, used, checksum, value FROM entries JOIN vectors USING (id) "
             "WHERE key IN ({})"
         )
-        for key, row, used, told, value in self._file.rows(query, keys):
-            if isinstance(value, bytes) and checksum(key, value) == told:
+        for key, row, used, expected, value in self._file.rows(query, keys):
+            if isinstance(value, bytes) and checksum(key, value) == expected:
                 found[key] = np.frombuffer(value, dtype="<f4")
                 self._note_use(key, used)
             else:
@@ -172,9 +172,9 @@ class FeatureStore:
     def _checksums(self, keys: Sequence[bytes]) -> dict[bytes, int]:
         found: dict[bytes, int] = {}
         query = "SELECT key, used, checksum FROM entries JOIN vectors USING (id) WHERE key IN ({})"
-        for key, used, told in self._file.rows(query, keys):
-            if isinstance(told, int):
-                found[key] = told
+        for key, used, expected in self._file.rows(query, keys):
+            if isinstance(expected, int):
+                found[key] = expected
                 self._note_use(key, used)
         if len(self._read) >= STAMPS_HELD:
             self._write_notes()

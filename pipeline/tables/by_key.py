@@ -1,4 +1,4 @@
-"""Features told by their keys in the store, with a checksum of each vector (`features: keys`).
+"""Features named by their keys in the store, with a checksum of each vector (`features: keys`).
 
 What `extract` computed is then kept once, in the feature store. `data/features` says which vectors
 these are, to the bit, and the stages behind it read them from there.
@@ -31,7 +31,7 @@ Kept = npt.NDArray[Any]  # of type KEPT: [n], or [n, networks] where networks ar
 def stop_if_over_limit(views: int, lengths: Iterable[int]) -> None:
     """See that the store on this machine may hold all vectors that the table names.
 
-    In a bucket, what a run asked for is not evicted.
+    In a bucket, what a run requested is not evicted.
 
     Args:
         views: rows of the table.
@@ -51,7 +51,7 @@ def stop_if_over_limit(views: int, lengths: Iterable[int]) -> None:
 
 
 def kept(keys: Sequence[bytes], checksums: Mapping[bytes, int]) -> Kept:
-    """The keys, and what the store tells of their vectors, [n]."""
+    """The keys, and the store's checksums of their vectors, [n]."""
     table = np.empty(len(keys), KEPT)
     table["key"] = np.frombuffer(b"".join(keys), KEPT["key"])
     table["checksum"] = [checksums[key] for key in keys]
@@ -128,7 +128,7 @@ def vectors(wanted: Mapping[str, Kept], every: Kept, folder: Path) -> dict[str, 
 def _read(rows: Kept, store: Store) -> tuple[Floats, int, int]:
     """The features of these rows; how many vectors are missing, and how many are others.
 
-    Where there are any of these, the features are not whole.
+    If there are any of these, the features are not whole.
     """
     missing = other = 0
     table = np.empty((0, 0), np.float32)
@@ -138,8 +138,8 @@ def _read(rows: Kept, store: Store) -> tuple[Floats, int, int]:
             keys = _bytes(of_network)
             found = store.get(keys)
             missing += sum(key not in found for key in keys)
-            told = dict(zip(keys, of_network["checksum"].tolist(), strict=True))
-            other += sum(checksum(key, blob(found[key])) != told[key] for key in found)
+            expected = dict(zip(keys, of_network["checksum"].tolist(), strict=True))
+            other += sum(checksum(key, blob(found[key])) != expected[key] for key in found)
             if not missing:
                 parts.append(np.stack([found[key] for key in keys]))
         if missing or other:

@@ -42,12 +42,12 @@ def write_shards(
         folder: made if it is not there; files in it that are no shard of these rows are removed.
         parts: rows in any order, all of a shard's in the same part, so that no more than a part
             is in memory: digests (SHA-256 of each row's example, 64 hex digits, length n), view
-            numbers (length n) and features [n, d], or what `by_key.kept` tells of them [n,
+            numbers (length n) and features [n, d], or what `by_key.kept` gives for them [n,
             networks].
         counts: whether the features are counts of terms; each shard's metadata says so.
 
     Raises:
-        DataError: the lengths differ, or a (digest, view) stands there twice.
+        DataError: the lengths differ, or a (digest, view) occurs twice.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written: set[str] = set()
@@ -101,7 +101,7 @@ def _parquet(
 def are_counts(folder: Path) -> bool:
     """Whether the features in `folder` are counts of terms, which a head weighs by TF-IDF.
 
-    What is wrong with a shard, `read_splits` tells.
+    `read_splits` raises what is wrong with a shard.
     """
     for shard in sorted(folder.glob("*.parquet")):
         with contextlib.suppress(pa.ArrowException, OSError):
@@ -119,7 +119,7 @@ def _replace_if_different(file: Path, content: pa.Buffer) -> None:
     temporary.replace(file)
 
 
-# Row in the manifest, view number and feature, or what is told of it, of some views.
+# Row in the manifest, view number and feature, or its key and checksum, of some views.
 _Rows = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], Features]
 
 

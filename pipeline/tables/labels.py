@@ -19,12 +19,12 @@ NEEDS = {
     "evaluate": ("test", "to measure on", ""),
     "learning_curve": ("val", "to measure on", ", or set learning_curve.run to []"),
     "rank": ("val", "to rank by", ", or set rank.run to []"),
-    "finetune": ("val", "to judge by", ", or set finetune.run to []"),
-    "from_scratch": ("val", "to judge by", ", or set from_scratch.run to []"),
+    "finetune": ("val", "to choose an epoch by", ", or set finetune.run to []"),
+    "from_scratch": ("val", "to choose an epoch by", ", or set from_scratch.run to []"),
     "adapt": ("val", "to calibrate by", ", or set adapt.run to []"),
 }
 
-LEAST_UNLABELLED = 20  # of another domain: of fewer, not even the mean is known
+LEAST_UNLABELLED = 20  # of another domain: with fewer, not even the mean is known
 
 
 def require(manifest: pd.DataFrame, stage: str) -> None:

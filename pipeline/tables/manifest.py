@@ -68,16 +68,16 @@ def task_in(path: Path) -> str:
 
 
 def origins_in(path: Path) -> dict[str, str]:
-    """`DRAWN`, `GIVEN` or `PLACE` for val and test; a manifest that does not tell has given ones.
+    """`DRAWN`, `GIVEN` or `PLACE` for val and test; a manifest without origins has given ones.
 
     Raises:
         DataError: as `read_manifest`.
     """
     try:
-        told = dict(json.loads(_notes(path).get(ORIGINS, b"{}")))
+        noted = dict(json.loads(_notes(path).get(ORIGINS, b"{}")))
     except (ValueError, TypeError, RecursionError) as error:
         raise _damaged(path, error) from None
-    return {name: str(told.get(name, GIVEN)) for name in SPLITS[1:]}
+    return {name: str(noted.get(name, GIVEN)) for name in SPLITS[1:]}
 
 
 def _notes(path: Path) -> dict[bytes, bytes]:
@@ -117,8 +117,8 @@ def _damaged(path: Path, error: Exception) -> DataError:
     """
     if isinstance(error, OSError) and error.errno:
         raise error
-    said = " ".join(str(error).split())
-    return DataError(f"{path} is not readable: {said}; run the ingest stage again")
+    reason = " ".join(str(error).split())
+    return DataError(f"{path} is not readable: {reason}; run the ingest stage again")
 
 
 def slices(manifest: pd.DataFrame) -> pd.DataFrame:

@@ -176,7 +176,7 @@ def test_what_cannot_be_used_is_refused_with_its_reason(vectors: Project) -> Non
         "items.parquet#4": "a vector without numbers",
         "items.parquet#5": "empty",
         "items.parquet#6": "the same vector as data/raw/items.parquet#0",
-        "items.parquet#7": "the key 7 stands there twice",
+        "items.parquet#7": "the key 7 occurs twice",
     }
     assert len(pd.read_parquet("data/manifest.parquet")) + 7 == 40
 
