@@ -52,7 +52,7 @@ class Asked:
     `names` [c] are what its outputs stand for, `answers` [n, c] are probabilities, or numbers in
     the targets' own units. `thresholds` [c] are there for several labels, and for classes that were
     weighed in training (`head.against_thresholds`). `slices` has a row an example, with the columns
-    of the user's table. `reach` [c] is by how much an interval with a promise reaches to either
+    of the user's table. `reach` [c] is by how much a prediction interval reaches to either
     side of each number; empty where there is none. `groups` [n] is the group of each example; None
     if each is one of its own.
     """

@@ -23,8 +23,8 @@ from .intervals import Groups
 from .tables import OF_SETS
 
 MANY = 5  # numbers that a line tells of
-SURE = 0.01  # a coverage that is kept looks broken in at most this share of test splits
-LEAST_GROUPS = 6  # of test examples; of fewer, no test can tell chance from a broken promise
+SURE = 0.01  # level of the test that the coverage on the test examples is too low
+LEAST_GROUPS = 6  # of test examples; of fewer, nothing is too low to be chance
 
 
 def table(
@@ -81,9 +81,7 @@ def _means(figures: npt.NDArray[Any], groups: Groups | None) -> Doubles:
 
 def summary(sets: PredictionSets | None, found: pd.DataFrame, groups: Groups | None = None) -> str:
     """One line: the coverage that was asked for, and the one that was found in `table`."""
-    among = (
-        "" if groups is None else f" ({len(np.unique(groups))} groups, each of which weighs one)"
-    )
+    among = "" if groups is None else f" ({len(np.unique(groups))} groups, each of weight one)"
     if sets is None:
         return ""
     if sets.why_none:
@@ -94,10 +92,10 @@ def summary(sets: PredictionSets | None, found: pd.DataFrame, groups: Groups | N
         rows = zip(*(found[name] for name in ("coverage", "class", "size")), strict=True)
         told = [f"{share:.4f} of {name}, {wide:.4g} wide" for share, name, wide in rows]
         shown = ", ".join(told[:MANY]) + ", …" * (len(told) > MANY)
-        return f"intervals that promise {sets.coverage:g} hold {shown}{among}"
+        return f"prediction intervals for {sets.coverage:g} hold {shown}{among}"
     every = found.iloc[0]
     return (
-        f"sets that promise {sets.coverage:g} hold the class of {every['coverage']:.4f} of the"
+        f"prediction sets for {sets.coverage:g} hold the class of {every['coverage']:.4f} of the"
         f" test examples{among}, with {every['size']:.2f} classes on average"
     )
 
@@ -110,18 +108,18 @@ def doubts(
     thresholds: Sequence[float] = (),
     groups: Groups | None = None,
 ) -> list[str]:
-    """What to doubt: where the sets hold the truth of fewer test examples than chance explains.
+    """Warnings if the coverage on the test examples is too low to be chance.
 
-    A promise is for examples from where those came that it was calibrated on. Test examples from
-    another place may be held less often. Of several numbers each is tested, at a level that all
-    share. What chance explains is that of the test examples and that of the calibration, which is
-    one of examples too. The arguments are those of `table`.
+    Coverage holds for examples from the distribution of those that the sets were calibrated on;
+    test examples of another one may be covered less. Each of several targets is tested, with
+    Bonferroni's correction. Both the test examples and the calibration vary by chance. The
+    arguments are those of `table`.
     """
     held = _held(sets, answers, test, thresholds)
     if sets is None or held is None or not len(held):
         return []
     if groups is not None and (found := len(np.unique(groups))) < LEAST_GROUPS:
-        return [f"whether the sets keep their promise is not tested: too few groups ({found})"]
+        return [f"the coverage of the prediction sets is not tested: too few groups ({found})"]
     lines = []
     for name, column in zip(names, held.T, strict=False):  # of classes all together, once
         share = float(_means(column, groups))
@@ -129,9 +127,9 @@ def doubts(
         if chance < SURE / held.shape[1]:
             of = f"of {name} " if sets.reach else ""
             lines.append(
-                f"the promise {of}is not kept on the test examples ({share:.4f} instead of"
+                f"the coverage {of}on the test examples is too low ({share:.4f} instead of"
                 f" {sets.coverage:g}; p = {chance:.2g}): they are unlike the training and"
-                " validation examples that it rests on"
+                " validation examples that the sets were calibrated on"
             )
     return lines
 

@@ -25,7 +25,7 @@ DIGITS = 6
 MANY = 100
 # The columns of `repeats.repeated`, of whose table there is a header where none is asked for.
 OF_REPEATS = ["measure", "mean", "low", "high", "repeats", "given_split"]
-# Those of the sets that are told with a promise, and of intervals of numbers.
+# Those of prediction sets and prediction intervals.
 OF_SETS = ["class", "examples", "coverage", "size"]
 OF_SETS += ["randomised_coverage", "randomised_size", "empty"]
 PROBABILITIES = "probabilities.parquet"  # among the plots, only if it is asked for

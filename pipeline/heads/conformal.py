@@ -83,7 +83,7 @@ def calibrated_sets(
     k_reg is the quantile of the labels' ranks, and lambda is the one with the smallest sets on
     average. The paper finds both on examples of their own, of which there are few here. From the
     examples that are calibrated on they cost at most about 0.01 of coverage where these are as few
-    as a promise takes, and the sets differ less from draw to draw (benchmarks/sets.md).
+    as a coverage takes, and the sets differ less from draw to draw (benchmarks/sets.md).
     `quantile` is that of the sets that people get, `randomised` that of the paper's.
     """
     shares, labels = probabilities(held.logits, temperature), held.labels

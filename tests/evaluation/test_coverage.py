@@ -9,7 +9,7 @@ from pipeline.tables.features import Split
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-def test_a_promise_is_doubted_if_it_is_broken_and_rarely_if_it_is_kept(grouped: bool) -> None:
+def test_a_low_coverage_is_doubted_and_one_that_is_kept_rarely(grouped: bool) -> None:
     """Each example of a group of ten is held, or none: they are as good as one."""
     random, alarms = np.random.default_rng(0), 0
     told = PredictionSets(0.9, reach=(1.0,), examples=500, groups=500 if grouped else None)
@@ -28,7 +28,7 @@ def test_a_promise_is_doubted_if_it_is_broken_and_rarely_if_it_is_kept(grouped: 
         # What a quantile of 500 scores at rank 451 holds of all examples.
         alarms += len(doubted(random.beta(451, 50)))
     assert alarms <= 8
-    assert "the promise of n is not kept" in doubted(0.7)[0]
+    assert "the coverage of n on the test examples is too low" in doubted(0.7)[0]
 
 
 def test_few_groups_are_not_tested() -> None:

@@ -181,7 +181,7 @@ def test_intervals_stand_beside_what_was_predicted():
         np.testing.assert_allclose(predicted - low, reach, atol=1e-3)
 
 
-def test_intervals_with_a_promise_are_those_that_the_table_of_sets_tells_of(of_numbers, capsys):
+def test_prediction_intervals_are_those_that_the_table_of_sets_tells_of(of_numbers, capsys):
     evaluate()
     assert "low(weight)" not in pd.read_csv(PREDICTIONS)  # no coverage was asked for
     head, about = load_head(HEAD_WEIGHTS, HEAD)
@@ -192,7 +192,7 @@ def test_intervals_with_a_promise_are_those_that_the_table_of_sets_tells_of(of_n
     assert sets["class"].tolist() == ["weight"]
     assert sets["coverage"].tolist() == [pytest.approx(((low <= target) & (target <= high)).mean())]
     assert sets["size"].tolist() == [pytest.approx((high - low).mean(), abs=1e-3)]
-    assert "evaluate: intervals that promise 0.9 hold" in capsys.readouterr().out
+    assert "evaluate: prediction intervals for 0.9 hold" in capsys.readouterr().out
 
 
 def test_the_extremes_are_the_largest_residuals_on_both_sides(tmp_path):
