@@ -18,6 +18,7 @@ from flows.reference import FETCHED, FILE, Reference
 from pipeline.core.errors import ParamsError
 from pipeline.core.paths import MANIFEST, PARAMS, PREDICTIONS
 from pipeline.evaluation.paired import Comparison
+from pipeline.tables.manifest import write_manifest
 from tests.conftest import ROOT
 
 PLAN = {"train": {"lock": "dvc.lock", "uncached": []}}
@@ -43,7 +44,7 @@ def result(root: Path, right: int, of: int = 100) -> dict[str, Any]:
     [
         (80, 95, "better; test.accuracy is 0.9500 and was 0.8000 on the 100 test examples", "take"),
         (95, 80, "worse; test.accuracy is 0.8000 and was 0.9500 on the 100 test examples", "fail"),
-        (90, 92, "cannot tell: about 470 more test examples would tell a difference of", "keep"),
+        (90, 92, "cannot tell: about 470 more test examples would show a difference of", "keep"),
     ],
 )
 def test_the_answer_decides_as_the_gate_says(
@@ -74,7 +75,7 @@ def test_what_the_answers_do_not_tell_is_compared_by_its_figures(tmp_path: Path)
     assert decision is not None
     assert "test.other is 89 and was 90: worse by 1" in decision.words
     (tmp_path / PREDICTIONS).unlink()
-    gone = Guard(Gate(), tmp_path, PLAN, {}).judge([], result(tmp_path, 91))
+    gone = Guard(Gate(), tmp_path, PLAN, {}).decide([], result(tmp_path, 91))
     assert gone is not None  # what an earlier run had begun with is there
     assert gone.words.startswith("cannot tell")
 
@@ -82,7 +83,7 @@ def test_what_the_answers_do_not_tell_is_compared_by_its_figures(tmp_path: Path)
 def test_a_result_that_is_the_same_and_one_without_a_past_pass(tmp_path: Path) -> None:
     same = result(tmp_path, 90)
     gate = Gate(when_better="fail", when_worse="fail", when_cannot_tell="fail")
-    assert Guard(gate, tmp_path / "new", PLAN, {}).judge(["train"], same) is None
+    assert Guard(gate, tmp_path / "new", PLAN, {}).decide(["train"], same) is None
     guard = Guard(gate, tmp_path, PLAN, same)
     assert guard.decide([], same) is None
     failed = guard.decide(["train"], same)
@@ -107,7 +108,7 @@ def of_numbers(root: Path, error: float, of: int = 100) -> dict[str, Any]:
     metrics = result(root, 0, of)["reports/metrics.json"]
     manifest = pd.read_parquet(root / MANIFEST)
     manifest["target:x"] = [float(number % 10) for number in range(of)]
-    manifest.to_parquet(root / MANIFEST)
+    write_manifest(manifest, "vector", root / MANIFEST, task="regression")
     table = pd.read_csv(root / PREDICTIONS)[["path", "label"]]
     wrong = [error * (-1) ** number * (1 + number % 3) / 2 for number in range(of)]
     table["predicted(x)"] = manifest["target:x"] + wrong
@@ -134,7 +135,7 @@ def test_an_error_is_better_lower_unless_it_is_said(
     tmp_path: Path, now: float, does: str, margin: float | None
 ) -> None:
     gate = Gate(metric="test.mae", margin=margin)
-    decision = Guard(gate, tmp_path, PLAN, of_numbers(tmp_path, 1.0)).judge(
+    decision = Guard(gate, tmp_path, PLAN, of_numbers(tmp_path, 1.0)).decide(
         [], of_numbers(tmp_path, now)
     )
     assert (decision.does if decision else "take") == does
