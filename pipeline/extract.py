@@ -58,9 +58,9 @@ def extract() -> None:
         f" {views - computed} reused, {computed} computed{rate} ({encoder.name})"
     )
     for engine in engines:
-        told = getattr(engine.make_views, "told", None)  # not every kind has something to tell
-        if told and (said := told()):
-            print(f"extract: of those computed, {said}")
+        notice = getattr(engine.make_views, "notice", None)  # not every kind has one
+        if notice and (text := notice()):
+            print(f"extract: of those computed, {text}")
 
 
 def read_plan(kind: Kind) -> pd.DataFrame:
@@ -76,8 +76,8 @@ def read_plan(kind: Kind) -> pd.DataFrame:
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, OSError) and error.errno:
             raise  # the system's, whatever is in the file
-        said = " ".join(str(error).split())
-        raise DataError(f"{PLAN} is not readable ({said}); run the augment stage again") from None
+        reason = " ".join(str(error).split())
+        raise DataError(f"{PLAN} is not readable ({reason}); run the augment stage again") from None
     lacking = [name for name in ("digest", "view", *kind.view_columns) if name not in plan]
     if lacking:
         raise DataError(f"{PLAN} has no column {lacking[0]}; run the augment stage again")
@@ -113,11 +113,11 @@ def write(
 
     def kept(rows: pd.DataFrame, engine: Engine) -> by_key.Kept:
         keys = rows["key"].tolist()
-        told = cache.checksums(keys)
-        if any(key not in told for key in keys):  # gone since it was looked for
+        checksums = cache.checksums(keys)
+        if any(key not in checksums for key in keys):  # gone since it was looked for
             vectors(rows, engine)
-            told = cache.checksums(keys)
-        return by_key.kept(keys, told)
+            checksums = cache.checksums(keys)
+        return by_key.kept(keys, checksums)
 
     def shards() -> Iterator[tuple[list[str], pd.Series, Features]]:
         for _, rows in tables[0].groupby(tables[0]["digest"].str[:2]):

@@ -48,7 +48,7 @@ def load(backbone: Backbone) -> TorchBackbone:
 
     Raises:
         ParamsError: there is no such model, it has no PyTorch form, or cannot be pooled so.
-        WeightsError: the weights cannot be had, for want of a network or a package, or are of
+        WeightsError: the weights cannot be had, without a network or a package, or are of
             another network.
     """
     family = FAMILIES[backbone.family]
@@ -131,7 +131,7 @@ def save_tensors(
     tensors: Mapping[str, Tensor], file: Path, notes: dict[str, str] | None = None
 ) -> None:
     """Write tensors as a safetensors file, such as a module's `state_dict()`, with notes beside."""
-    # A copy of each, for modules that stand in several places share theirs. The library's own
-    # `save_file` tells of a full disk in another way than the rest of Python.
+    # A copy of each, for modules that occur in several places share theirs. The library's own
+    # `save_file` reports a full disk in another way than the rest of Python.
     plain = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
     file.write_bytes(save(plain, metadata=notes))

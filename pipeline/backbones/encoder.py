@@ -81,7 +81,7 @@ def graph(network: Any) -> "onnx.ModelProto":
         dynamo=True,
         verbose=False,
     )
-    assert exported is not None  # noqa: S101 (it is where `dynamo` is asked for)
+    assert exported is not None  # noqa: S101 (it is not None with `dynamo`)
     for node in exported.model_proto.graph.node:  # as `onnx_export.export` has it
         del node.metadata_props[:]
     return exported.model_proto

@@ -23,9 +23,9 @@ from .family import TORCH, UNKNOWN, Opened
 def file_of(backbone: Backbone) -> Path:
     """Where the network's ONNX file is kept; its name stands for all that the export depends on.
 
-    A later run then needs neither PyTorch nor the weights, only ONNX Runtime. Of files in
-    `data/weights` it stands for the content, of the packages that an export is made with for their
-    versions.
+    A later run then needs neither PyTorch nor the weights, only ONNX Runtime. The name stands for
+    the content of files in `data/weights`, and for the versions of the packages that an export is
+    made with.
 
     Raises:
         ParamsError: it joins several networks, or code of a plugin is not there.
@@ -37,8 +37,8 @@ def file_of(backbone: Backbone) -> Path:
         weights = given.digest(file, f"extract.weights {weights}")
     pooling = "" if backbone.pooling == "auto" else backbone.pooling
     made_by = map(packages.with_version, family.made_by(backbone))
-    told = [str(backbone), weights, pooling, *made_by, family.content(backbone)]
-    sha = hashlib.sha256(" ".join(told).encode())
+    parts = [str(backbone), weights, pooling, *made_by, family.content(backbone)]
+    sha = hashlib.sha256(" ".join(parts).encode())
     for module in sorted(Path(__file__).parent.glob("*.py")):  # any of them may write a graph
         sha.update(module.read_bytes())
     sha.update(Path(kinds.__file__).read_bytes())  # versions of ONNX, and the forms of inputs
@@ -83,7 +83,7 @@ def exported(backbone: Backbone) -> Path:
         MissingSetError: it takes PyTorch to export this one, and that is not installed.
         ParamsError: there is no such model, a plugin does not return one, or it cannot be pooled
             as asked.
-        WeightsError: the weights cannot be had, for want of a network or a package.
+        WeightsError: the weights cannot be had, without a network or a package.
     """
     file = file_of(backbone)
     if _is_there(file):

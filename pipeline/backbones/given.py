@@ -12,7 +12,7 @@ from ..core.errors import DataError, WeightsError
 
 
 def digest(path: Path, asked_by: str) -> str:
-    """Of a file's bytes, or of all files of a folder with their names.
+    """The SHA-256 of a file's bytes, or of all files of a folder with their names.
 
     Raises:
         WeightsError: it is not there or cannot be read; `asked_by` begins the message.
@@ -27,14 +27,14 @@ def digest(path: Path, asked_by: str) -> str:
                 content = _digest(str(file.resolve()), status.st_size, status.st_mtime_ns)
                 sha.update(f"{inside} {content} ".encode())
     except OSError as error:
-        said = "is not here" if isinstance(error, FileNotFoundError) else str(error.strerror)
+        problem = "is not here" if isinstance(error, FileNotFoundError) else str(error.strerror)
         tracked = path.with_name(f"{path.name}.dvc").exists()
         pull = f"; run `dvc pull {path.as_posix()}.dvc`" if tracked else ""
-        raise WeightsError(f"{asked_by}: {path.as_posix()} {said}{pull}") from None
+        raise WeightsError(f"{asked_by}: {path.as_posix()} {problem}{pull}") from None
     return sha.hexdigest()
 
 
-# A stage asks several times, and a file may be of gigabytes. Size and time tell changes apart.
+# A stage asks several times, and a file may be of gigabytes. Size and time show changes.
 @lru_cache(maxsize=64)
 def _digest(file: str, size: int, changed: int) -> str:
     with Path(file).open("rb") as opened:

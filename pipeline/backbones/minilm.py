@@ -77,7 +77,7 @@ def opened(backbone: Backbone, tensors: Tensors | None = None) -> Opened:
         WeightsError: a package is not installed, or holds other files than it did.
     """
     name = backbone.name
-    # The weights are in the graph alone: whoever opens a bundle in PyTorch is told so.
+    # The weights are in the graph alone: whoever opens a bundle in PyTorch gets an error.
     return Opened(graph(tensors or weights(name)), preprocessing(name), {})
 
 
@@ -128,7 +128,7 @@ def _file(name: str, package: str, path: str, sha256: str) -> Path:
 def _from_onnx(file: Path) -> Tensors:
     """The int8 weights of an ONNX file that widens each with Cast and Mul.
 
-    The file has names of its own for its matrices; each is told by the bias that is added to its
+    The file has names of its own for its matrices; each is found by the bias that is added to its
     product.
     """
     import onnx
@@ -179,7 +179,7 @@ def graph(tensors: Tensors) -> "onnx.ModelProto":
         at = f"encoder.layer.{layer}"
         heads = []
         for part in ("query", "key", "value"):
-            # Of the query, so that no product of the scores is needed.
+            # The query is scaled, so that no product of the scores is needed.
             factor = (WIDTH / HEADS) ** -0.5 if part == "query" else 1.0
             one = net.dense(x, f"{at}.attention.self.{part}", factor)
             turned = [0, 2, 3, 1] if part == "key" else [0, 2, 1, 3]
@@ -195,8 +195,8 @@ def graph(tensors: Tensors) -> "onnx.ModelProto":
         x = net.normalised(x, f"{at}.output.LayerNorm")
 
     axis = constant("axis", np.array([1]))
-    # A product and not ReduceMean, which ONNX Runtime rounds in another way where n is 1. Of the
-    # sum only the direction counts.
+    # A product and not ReduceMean, which ONNX Runtime rounds in another way if n is 1. Only the
+    # direction of the sum counts.
     ones = helper.make_tensor("ones", TensorProto.FLOAT, [1], [1.0])
     shape = add("Concat", [constant("row", np.array([1])), length], axis=0)
     total = add("MatMul", [add("ConstantOfShape", [shape], value=ones), x])

@@ -52,7 +52,7 @@ class Layer(nn.Module):
     """One layer of BERT, without dropout."""
 
     def __init__(self) -> None:
-        """Of the width of all."""
+        """Layers of the width of all networks."""
         super().__init__()
         width = minilm.WIDTH
         self.attention = nn.ModuleDict({"self": Attention(), "output": Output(width)})

@@ -74,7 +74,7 @@ def export(backbone: TorchBackbone) -> Opened:
         dynamo=True,
         verbose=False,
     )
-    assert exported is not None  # noqa: S101 (it is where `dynamo` is asked for)
+    assert exported is not None  # noqa: S101 (it is not None with `dynamo`)
     model = exported.model_proto
     for node in model.graph.node:  # names the folder in which the code lay: other bytes in a clone
         del node.metadata_props[:]

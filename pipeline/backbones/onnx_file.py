@@ -48,11 +48,11 @@ def content(backbone: Backbone) -> str:
     """
     file = Path(backbone.name)
     beyond = file.with_name(file.name + BEYOND)
-    files = [file, told_in(backbone), *([beyond] if beyond.exists() else [])]
+    files = [file, described_in(backbone), *([beyond] if beyond.exists() else [])]
     return " ".join(given.digest(one, plugin.asked_by(backbone)) for one in files)
 
 
-def told_in(backbone: Backbone) -> Path:
+def described_in(backbone: Backbone) -> Path:
     """The YAML beside the file."""
     return Path(backbone.name).with_suffix(".yaml")
 
@@ -70,37 +70,37 @@ def opened(backbone: Backbone) -> Opened:
     return Opened(plugin.graph(backbone, whole, preprocessing), preprocessing, {})
 
 
-def _told(backbone: Backbone) -> dict[str, Any]:
+def _description(backbone: Backbone) -> dict[str, Any]:
     """What the YAML holds, with the names that it should have."""
-    file = told_in(backbone)
+    file = described_in(backbone)
     given.digest(file, plugin.asked_by(backbone))  # that it is there
     try:
-        told = yaml.safe_load(file.read_text(encoding="utf-8"))
+        description = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{file} is no readable YAML: {' '.join(str(error).split())}") from None
     should = f"it should have {', '.join(NEEDED)} and perhaps {' and '.join(FURTHER)}"
-    if not isinstance(told, dict):
+    if not isinstance(description, dict):
         raise ParamsError(f"{file} holds no names with values; {should}")
-    if lacking := [key for key in NEEDED if key not in told]:
+    if lacking := [key for key in NEEDED if key not in description]:
         raise ParamsError(f"{file} lacks {', '.join(lacking)}; {should}")
-    if unknown := [str(key) for key in told if key not in (*NEEDED, *FURTHER)]:
+    if unknown := [str(key) for key in description if key not in (*NEEDED, *FURTHER)]:
         raise ParamsError(f"{file} has {', '.join(unknown)}, which means nothing here; {should}")
-    return told
+    return description
 
 
 def _preprocessing(backbone: Backbone) -> Pixels | Fitted:
-    told = _told(backbone)
-    prepared = plugin.preprocessing_of(backbone, tuple(told[key] for key in NEEDED))
+    description = _description(backbone)
+    prepared = plugin.preprocessing_of(backbone, tuple(description[key] for key in NEEDED))
     if not all(math.isfinite(one) for one in (*prepared.mean, *prepared.std)):
-        raise ParamsError(f"{told_in(backbone)} has a mean or std that is not finite")
-    if "fit" not in told:
+        raise ParamsError(f"{described_in(backbone)} has a mean or std that is not finite")
+    if "fit" not in description:
         return prepared
-    if told["fit"] not in FITS:
+    if description["fit"] not in FITS:
         raise ParamsError(
-            f"{told_in(backbone)} has fit {told['fit']!r:.40}; take {' or '.join(FITS)}, or leave"
-            " it out where the middle is cut out"
+            f"{described_in(backbone)} has fit {description['fit']!r:.40}; take"
+            f" {' or '.join(FITS)}, or leave it out if the middle is cut out"
         )
-    return Fitted(*prepared, told["fit"])
+    return Fitted(*prepared, description["fit"])
 
 
 def _load(backbone: Backbone) -> "onnx.ModelProto":
@@ -125,8 +125,8 @@ def _load(backbone: Backbone) -> "onnx.ModelProto":
     except ParamsError:
         raise
     except Exception as error:  # protobuf's and the checker's classes, for damaged bytes
-        said = " ".join(str(error).split())[:160]
-        raise WeightsError(f"{plugin.asked_by(backbone)}: {file} is damaged: {said}") from None
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(f"{plugin.asked_by(backbone)}: {file} is damaged: {reason}") from None
     foreign = sorted(_foreign(model.graph))
     if foreign:
         raise plugin.wrong(
@@ -172,10 +172,10 @@ def _versions(backbone: Backbone, model: "onnx.ModelProto") -> "onnx.ModelProto"
     try:
         return onnx.version_converter.convert_version(model, OPSET)
     except Exception as error:  # the converter's C++ has one class for all
-        said = " ".join(str(error).split())[:160]
+        reason = " ".join(str(error).split())[:160]
         raise plugin.wrong(
             backbone,
-            f"cannot be brought from opset {version} to {OPSET} ({said}); export it with that",
+            f"cannot be brought from opset {version} to {OPSET} ({reason}); export it with that",
         ) from None
 
 
@@ -223,8 +223,8 @@ def _from_pictures(
         )
     for output, axes in (("features", 2), ("maps", 4))[: rank // 2]:
         shape = ["n", *[None] * (axes - 1)]
-        told = helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, shape)
-        whole.graph.output.append(told)
+        value = helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, shape)
+        whole.graph.output.append(value)
     return whole
 
 
@@ -250,7 +250,8 @@ def _stop_if_other_input(
         )
     if any(one not in (0, wanted) for one, wanted in zip(sides[1:], (3, side, side), strict=True)):
         raise plugin.wrong(
-            backbone, f"takes {sides[1:]}, and {told_in(backbone)} tells of [3, {side}, {side}]"
+            backbone,
+            f"takes {sides[1:]}, and {described_in(backbone)} describes [3, {side}, {side}]",
         )
 
 
@@ -263,8 +264,8 @@ def prefixed(model: "onnx.ModelProto", prefix: str) -> "onnx.ModelProto":
 
     def rename(graph: "onnx.GraphProto") -> None:
         del graph.value_info[:]
-        for told in (*graph.input, *graph.output, *graph.initializer):
-            told.name = prefix + told.name
+        for value in (*graph.input, *graph.output, *graph.initializer):
+            value.name = prefix + value.name
         for node in graph.node:
             for names in (node.input, node.output):
                 names[:] = [prefix + name if name else "" for name in names]
@@ -280,6 +281,6 @@ def prefixed(model: "onnx.ModelProto", prefix: str) -> "onnx.ModelProto":
 
 FAMILY = Family(
     opened,
-    licence=lambda backbone: str(_told(backbone).get("licence", UNKNOWN)),
+    licence=lambda backbone: str(_description(backbone).get("licence", UNKNOWN)),
     content=content,
 )

@@ -1,7 +1,7 @@
 """Weights of somebody's own in a network that timm or torchvision describes.
 
-A file is safetensors, or what `torch.save(network.state_dict(), file)` wrote. Of the latter only
-tensors are read (`weights_only`): no code in it ever runs.
+A file is safetensors, or what `torch.save(network.state_dict(), file)` wrote. Only tensors
+are read from the latter (`weights_only`): no code in it ever runs.
 """
 
 import pickle
@@ -23,8 +23,8 @@ from ..core.errors import WeightsError
 
 Tensors = dict[str, Tensor]
 
-# Where a checkpoint keeps the weights among other things; of an average of them and the last ones,
-# the average, as timm does.
+# Where a checkpoint keeps the weights among other things; if it has an average of them and the last
+# ones, the average, as timm does.
 INSIDE = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
 WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "backbone.")  # what holds a network
 SCALING = {"mean", "std"}  # that our own files have beside the network
@@ -74,7 +74,7 @@ def _read(file: Path) -> Mapping[Any, Any]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        with warnings.catch_warnings():  # of what is said below
+        with warnings.catch_warnings():  # about what is raised below
             warnings.simplefilter("ignore")
             found = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -84,7 +84,7 @@ def _read(file: Path) -> Mapping[Any, Any]:
         if code:
             raise WeightsError(
                 f"{file} holds pickled code ({code[1]}), which is never run: where it was made,"
-                " write it anew by `torch.save(network.state_dict(), file)`"
+                " write it again by `torch.save(network.state_dict(), file)`"
             ) from None
         raise WeightsError(f"{file} is damaged, or not what torch.save writes") from None
     except (EOFError, OSError, RuntimeError, SafetensorError, ValueError, KeyError) as error:
@@ -144,12 +144,12 @@ def _wrong(tensors: Tensors, network: nn.Module) -> str:
         for key, tensor in tensors.items()
         if key in known and tensor.shape != known[key].shape
     ]
-    said = [
+    problems = [
         f"{_some(keys)} {words}"
         for keys, words in ((lacking, "lacking"), (unknown, "unknown"), (other, ""))
         if keys
     ]
-    return "; ".join(one.strip() for one in said)
+    return "; ".join(one.strip() for one in problems)
 
 
 def _some(keys: list[str]) -> str:

@@ -57,8 +57,8 @@ def returned(backbone: Backbone) -> tuple[Any, Pixels]:
         found = function()
     if not isinstance(found, tuple) or len(found) != 2:
         raise wrong(backbone, f"returned {found!r:.60}, and should return (network, preprocessing)")
-    network, told = found
-    preprocessing = preprocessing_of(backbone, told)
+    network, given = found
+    preprocessing = preprocessing_of(backbone, given)
     if hasattr(network, "state_dict"):
         return network, preprocessing
     return graph(backbone, network, preprocessing), preprocessing
@@ -74,7 +74,7 @@ def in_pytorch(backbone: Backbone) -> "tuple[nn.Module, Pixels]":
     """The module that the function returns: normalised pictures [n, 3, side, side] to features.
 
     Raises:
-        ParamsError: it returns a graph, or another network's weights are asked for.
+        ParamsError: it returns a graph, or another network's weights are requested.
     """
     if backbone.weights != "pretrained":
         raise wrong(
@@ -88,15 +88,15 @@ def in_pytorch(backbone: Backbone) -> "tuple[nn.Module, Pixels]":
     return network, preprocessing
 
 
-def preprocessing_of(backbone: Backbone, told: Any) -> Pixels:
-    """What the function told, whether as our `Preprocessing` or as a tuple of its five values."""
+def preprocessing_of(backbone: Backbone, given: Any) -> Pixels:
+    """What the function returned, as our `Preprocessing` or as a tuple of its five values."""
     try:
-        resize, crop, interpolation, means, stds = told
+        resize, crop, interpolation, means, stds = given
         mean, std = [float(one) for one in means], [float(one) for one in stds]
     except (TypeError, ValueError):
         raise wrong(
             backbone,
-            f"has the preprocessing {told!r:.60}, and should have (resize, crop, interpolation,"
+            f"has the preprocessing {given!r:.60}, and should have (resize, crop, interpolation,"
             " mean, std)",
         ) from None
     for side in (resize, crop):

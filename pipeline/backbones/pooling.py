@@ -21,7 +21,7 @@ POWER, LEAST = 3.0, 1e-6  # of GeM, as that paper has them
 class Pooled(nn.Module):
     """A network of timm or torchvision whose features are pooled in another way than its own.
 
-    Where they are the mean of patch tokens, `patches` sees these as maps [n, d, h, w], so that a
+    If they are the mean of patch tokens, `patches` sees these as maps [n, d, h, w], so that a
     heat map can be made of them.
     """
 
@@ -53,7 +53,7 @@ class Pooled(nn.Module):
 
 
 def pooled(backbone: Backbone, network: nn.Module, side: int) -> nn.Module:
-    """The network with the pooling that is asked for, tried on a black picture of `side` pixels.
+    """The network with the pooling that is requested, tried on a black picture of `side` pixels.
 
     Raises:
         ParamsError: it has no such tokens or maps.
@@ -81,7 +81,7 @@ def pooled(backbone: Backbone, network: nn.Module, side: int) -> nn.Module:
 
 
 def last(network: Any, pictures: Tensor) -> Tensor | None:
-    """The last tokens [n, t, d] or maps [n, d, h, w]; None of a network that tells neither."""
+    """The last tokens [n, t, d] or maps [n, d, h, w]; None of a network that gives neither."""
     if hasattr(network, "forward_features"):  # timm's
         found = network.forward_features(pictures)
         if not isinstance(found, Tensor):

@@ -53,7 +53,7 @@ def opened(backbone: Backbone) -> Opened:
     except (KeyError, StopIteration) as error:
         raise WeightsError(f"{PACKAGE} holds another network than the one known: {error}") from None
     # A sound is looked at in the middle of two seconds: with less silence around it, validation
-    # examples of spoken letters and of drums were told apart less well (benchmarks/audio.md).
+    # examples of spoken letters and of drums were distinguished less well (benchmarks/audio.md).
     preprocessing = Waveform(rate=RATE, window=WINDOW, least=WINDOW)
     return Opened(model, preprocessing, {})
 

@@ -1,8 +1,8 @@
 """Files of `torch.save` as it was before PyTorch 1.6, read without PyTorch.
 
 Such a file is five pickles (a magic number, a version, the machine, the tensors' shapes and places,
-the storages' names), then the storages, each behind the number of its elements. Of all that a
-pickle may call, only the four names are known that weights need.
+the storages' names), then the storages, each behind the number of its elements. A pickle may
+call anything; here only the four names are known that weights need.
 """
 
 import pickle
@@ -43,18 +43,18 @@ def read(file: Path) -> dict[str, NDArray[Any]]:
 
 
 class _Place:
-    """Where a tensor is, as PyTorch's `_rebuild_tensor_v2` is told it; steps are in elements."""
+    """Where a tensor is, as PyTorch's `_rebuild_tensor_v2` is given it; steps are in elements."""
 
     def __init__(
         self,
-        told: tuple[str, str],
+        of: tuple[str, str],
         offset: int,
         shape: tuple[int, ...],
         steps: tuple[int, ...],
         *_: Any,
     ) -> None:
-        self.dtype = DTYPES[told[0]]
-        self.storage = told[1]
+        self.dtype = DTYPES[of[0]]
+        self.storage = of[1]
         self.offset, self.shape, self.steps = offset, shape, steps
 
     def in_storage(self, elements: NDArray[Any]) -> NDArray[Any]:
@@ -77,8 +77,8 @@ class _Weights(pickle.Unpickler):
             raise pickle.UnpicklingError(f"{module}.{name} is no part of weights")
         return known[f"{module}.{name}"]
 
-    def persistent_load(self, told: Any) -> tuple[str, str]:
-        _, kind, storage, *_ = told
+    def persistent_load(self, pid: Any) -> tuple[str, str]:
+        _, kind, storage, *_ = pid
         return kind, storage
 
 

@@ -20,7 +20,7 @@ ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?", flags
 RETRIES = 4  # of a request, 0.1 s after the first failure and then twice as long each
 SECONDS_A_REQUEST = 300
 PAGE = 1000  # objects that a server lists at once
-# Credentials that end are asked for again: botocore renews them, and says which hold.
+# Credentials that end are requested again: botocore renews them, and says which hold.
 ASKED_AGAIN = timedelta(minutes=5)
 UNKNOWN = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
 CREDENTIALS = (
@@ -44,7 +44,7 @@ def tidied(address: str) -> str:
     """`s3://BUCKET/PREFIX`, without a slash at its end.
 
     Raises:
-        DataError: it is no such address. It is not told, since it may hold a secret.
+        DataError: it is no such address. The message leaves it out, since it may hold a secret.
     """
     found = ADDRESS.fullmatch(address)
     if found is None or "://" in (found[2] or ""):
@@ -65,7 +65,7 @@ def listed(address: str) -> Iterator[list[Object]]:
     try:
         for page in obstore.list(store, chunk_size=PAGE):
             yield [_object(entry, address) for entry in page]
-    # Of a prefix that no key may have, obstore raises ValueError.
+    # obstore raises ValueError for a prefix that no key may have.
     except (OSError, obstore.exceptions.BaseError, ValueError) as error:
         raise in_words(error, address, "listed") from None
 
@@ -136,7 +136,7 @@ def _opened(address: str) -> Any:
 
 
 def _profile(session: Any) -> dict[str, Any]:
-    """What the AWS configuration says of the profile that is asked for; empty where it is not."""
+    """What the AWS configuration says of the profile in use; empty if there is none."""
     import botocore.exceptions
 
     try:
@@ -163,7 +163,7 @@ def _object(entry: Any, address: str) -> Object:
 
 
 def in_words(error: Exception, where: str, what: str) -> HeadstartError:
-    """The one line for what a server or the way to it said; `what` was to be done there."""
+    """The one line for what a server or the way to it raised; `what` was to be done there."""
     from obstore import exceptions
 
     text = str(error)

@@ -44,7 +44,7 @@ def run(
 ) -> None:
     """Run `stage`; turn whatever it raises into one line and an exit code.
 
-    A stage is told everything by params.yaml: unless it `takes_arguments`, and reads them itself,
+    A stage reads all it needs from params.yaml: unless it `takes_arguments`, and reads them itself,
     one on the command line is refused before any work, which would delete the last results.
 
     A `HeadstartError` has its own exit code, a failing disk that of `DiskError`, code in `plugins/`
@@ -66,8 +66,8 @@ def _run(stage: Callable[[], None], takes_arguments: bool) -> None:
     atexit.register(gc.freeze)
     unknown = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if unknown and not takes_arguments:
-        said = " ".join(unknown)
-        _end(stage, ParamsError(f"{said!r} is not understood; give nothing, or --debug"))
+        given = " ".join(unknown)
+        _end(stage, ParamsError(f"{given!r} is not understood; give nothing, or --debug"))
     if "--debug" in sys.argv or os.environ.get("HEADSTART_DEBUG"):
         stage()
         return
@@ -93,20 +93,20 @@ def in_words(error: Exception) -> HeadstartError:
         return _disk_error(error)
     if plugins.raised_in(error):
         return ParamsError(plugins.in_words(error))
-    said = " ".join(str(error).split())[:300]
+    reason = " ".join(str(error).split())[:300]
     return HeadstartError(
-        f"{type(error).__name__}: {said}; this was not foreseen, please report it;"
+        f"{type(error).__name__}: {reason}; this was not foreseen, please report it;"
         " HEADSTART_DEBUG=1 shows where it happened"
     )
 
 
 def _disk_error(error: OSError) -> DiskError:
-    """What the operating system said, in words; a stage cannot foresee it at every file."""
+    """What the operating system raised, in words; a stage cannot foresee it at every file."""
     file = f"{error.filename}: " if error.filename else ""
-    said = error.strerror or " ".join(str(error).split())
+    reason = error.strerror or " ".join(str(error).split())
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskError(f"{file}{said}; free some disk space and run again, nothing is lost")
-    return DiskError(f"{file}{said}; see that it can be read and written, and run again")
+        return DiskError(f"{file}{reason}; free some disk space and run again, nothing is lost")
+    return DiskError(f"{file}{reason}; see that it can be read and written, and run again")
 
 
 def _end(stage: Callable[[], None], error: HeadstartError) -> NoReturn:

@@ -8,7 +8,7 @@
     ├── WeightsError (4)     a backbone's weights cannot be had
     ├── StoreError (5)       the feature store cannot be read or written
     ├── TrainingError (6)    no head came out of training
-    ├── DeviceError (7)      a device was asked for that is not there, or its memory is too small
+    ├── DeviceError (7)      a device was requested that is not there, or its memory is too small
     ├── DiskError (8)        a file cannot be read or written; the disk may be full
     ├── RunError (9)         DVC, Prefect or git cannot do what a run asks of it
     │   ├── StageError       a stage failed, and another try would fail again
@@ -71,12 +71,12 @@ class TrainingError(HeadstartError):
 
 
 class DeviceError(HeadstartError):
-    """A device was asked for that this machine does not have."""
+    """A device was requested that this machine does not have."""
 
     exit_code = 7
 
 
-# Of a DeviceError of `extract`, whichever part of it needs the memory.
+# The text of a DeviceError of `extract`, whichever part of it needs the memory.
 NO_MEMORY = (
     "GPU memory ran out; free some of it, lower extract.batch_size or set extract.device: cpu"
 )
@@ -107,7 +107,7 @@ class StoppedError(RunError):
 
 
 class BusyError(RunError):
-    """Another run has the working copy, and this one was told not to wait."""
+    """Another run has the working copy, and this one is not to wait."""
 
 
 class ExperimentError(RunError):

@@ -1,4 +1,4 @@
-"""What a stage will need of the machine's memory, told before it is used up."""
+"""What a stage will need of the machine's memory, printed before it is used up."""
 
 import os
 

@@ -55,7 +55,7 @@ FROM_SCRATCH_CURVE = Path("reports/from_scratch.csv")
 
 BUNDLE = Path("bundle")
 
-# Of no stage, but of `headstart site` and `headstart federate`.
+# Written by no stage, but by `headstart site` and `headstart federate`.
 SITE = Path("site")
 JOINED = Path("joined")
 

@@ -45,7 +45,7 @@ def is_plugin(name: str) -> bool:
 def load(name: str, asked_by: str) -> Any:
     """What `name` stands for: `python:module.function`, or another attribute of a module.
 
-    The module is imported anew when a file of `plugins/` changed.
+    The module is imported again when a file of `plugins/` changed.
 
     Args:
         name: as in `params.yaml`.
@@ -88,7 +88,7 @@ def check(name: str, asked_by: str) -> None:
             f"{asked_by}: {FOLDER}/{top}.py is not here, and no package that has a module"
             f" {top!r}{known} is installed: write the file, or install the package"
         )
-    for distribution in distributions:  # several, where they share a namespace
+    for distribution in distributions:  # several, if they share a namespace
         installed = version(distribution)
         pinned = pins.get(plain(distribution))
         if pinned is None:
@@ -128,8 +128,8 @@ def blamed(asked_by: str) -> Iterator[None]:
 
 def in_words(error: BaseException) -> str:
     """The file and line of a plugin that raised `error`, and what it says."""
-    said = " ".join(str(error).split())[:300]
-    line = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    reason = " ".join(str(error).split())[:300]
+    line = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
     if place := raised_in(error):
         line = f"{place}: {line}"
     if isinstance(error, ModuleNotFoundError) and _is_own(str(error.name)):
@@ -155,7 +155,7 @@ def raised_in(error: BaseException) -> str:
 
 
 def digest() -> str:
-    """Of all files in `plugins/`, so of the pinned versions too."""
+    """A hash of all files in `plugins/`, so of the pinned versions too."""
     sha = hashlib.sha256()
     for file in _files():
         data = file.read_bytes()
@@ -190,7 +190,7 @@ def _file(module: str) -> Path:
 
 @cache
 def _distributions() -> Mapping[str, list[str]]:
-    """Of each top-level module that is installed, its distributions; it takes half a second."""
+    """The distributions of each top-level module that is installed; it takes half a second."""
     return packages_distributions()
 
 

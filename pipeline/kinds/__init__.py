@@ -177,8 +177,8 @@ class Maker(Protocol):
     def __call__(self, asked: Asked) -> Inputs:
         """The views, one after another.
 
-        What is to be told of those made so far, such as how many were cut off, a maker may say in a
-        method `told() -> str`; `extract` prints it.
+        A maker may have a method `notice() -> str` about those made so far, such as how many were
+        cut off; `extract` prints it.
         """
 
 
@@ -202,7 +202,7 @@ class Kind(Protocol):
     def form(self, data: bytes) -> str:
         """The format of an example that libraries of its own read, else empty.
 
-        It is told from the first bytes. The manifest's column `format`, if there is one, has the
+        The first bytes show it. The manifest's column `format`, if there is one, has the
         same name for such an example.
         """
 
@@ -213,7 +213,7 @@ class Kind(Protocol):
         """What `inspect` returned, as numbers that the feature store can keep."""
 
     def recall(self, numbers: NDArray[np.float32]) -> tuple[Any, ...] | None:
-        """The other way round; None where they do not tell all, so that it is inspected again."""
+        """The other way round; None if they lack something, so that it is inspected again."""
 
     def alone(self, path: Path) -> Any:
         """A context in which to read and inspect `path`: one large file at a time."""
@@ -221,11 +221,11 @@ class Kind(Protocol):
     rows: str  # the column of a table whose cells are examples, such as text; empty for none
     same: str  # the one of `columns` in which all examples have to agree; empty for none
 
-    def reading(self, told: dict[str, str]) -> "Kind":
+    def reading(self, declared: dict[str, str]) -> "Kind":
         """The same kind, with what `ingest` declares of how examples are read.
 
-        It changes what `inspected_by`, `views_made_by` and `copies_by` say. Only a kind for which
-        `declared` tells anything is asked.
+        It changes what `inspected_by`, `views_made_by` and `copies_by` say. Only called for a kind
+        for which `ingest` declares something.
         """
 
     def remarks(self, manifest: "pd.DataFrame") -> list[str]:
@@ -327,7 +327,7 @@ class Kind(Protocol):
     ) -> Shown:
         """Which of the parts that `hidden` hides speak for a class.
 
-        `weights` [parts], from 0 to 1, tell by how much less probable the class is without each,
+        `weights` [parts], from 0 to 1, say by how much less probable the class is without each,
         as `serving/explain.py` makes them.
         """
 
@@ -376,9 +376,9 @@ class Plain:
         return b""
 
 
-# Answers that were asked for later. A kind of a plugin that lacks one is taken to answer so.
+# Answers that were added later. A kind of a plugin that lacks one is taken to answer so.
 LATER: dict[str, Any] = {
-    "reading": None,  # never asked for, then
+    "reading": None,  # never called, then
     "form": lambda data: "",
     "read_by": lambda form: "",
     "rows": "",
@@ -392,7 +392,7 @@ LATER: dict[str, Any] = {
     "evidence": "a heat map of the predicted class (lighter means more evidence)",
     "hides": False,
     "maps_first": True,
-    "hidden": None,  # never asked for, then
+    "hidden": None,  # never called, then
     "hidden_together": lambda: None,
     "explain_parts": None,
 }
@@ -404,15 +404,15 @@ def named(name: str) -> Kind:
     Raises:
         ParamsError: there is none of this name, or it takes nothing that is declared.
     """
-    first, *told = name.split(" ")
+    first, *declared = name.split(" ")
     if first not in KINDS:
         raise ParamsError(f"ingest.kind is {first!r}; it should be {' or '.join(KINDS)}")
     kind = cast(Kind, importlib.import_module(f".{first}", __name__).KIND)
-    if not told:
+    if not declared:
         return kind
     if getattr(kind, "reading", None) is None:
         raise ParamsError(f"{kind.nouns} are read in one way alone, and {name!r} declares another")
-    return kind.reading(dict(word.partition("=")[::2] for word in told))
+    return kind.reading(dict(word.partition("=")[::2] for word in declared))
 
 
 def declared(settings: "IngestParams") -> str:

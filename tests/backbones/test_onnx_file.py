@@ -179,7 +179,7 @@ def old() -> None:
             lambda: write(GRAPH.replace("[n, 3, 16", "[1, 3, 16")),
             "takes 1 pictures at a time; export it with an open first axis",
         ),
-        (lambda: write(told=TOLD | {"crop": 18}), "mine.yaml tells of [3, 18, 18]"),
+        (lambda: write(told=TOLD | {"crop": 18}), "mine.yaml describes [3, 18, 18]"),
         (
             lambda: write(GRAPH.replace("(float[n, 3, 16, 16]", "(uint8[n, 16, 16, 3]")),
             "takes uint8 [0, 16, 16, 3]; it should take float [n, 3, 16, 16]",

@@ -43,10 +43,10 @@ def open_encoder(settings: ExtractParams, kind: Kind) -> Encoder:
 def open_engine(settings: ExtractParams, kind: Kind) -> Engine:
     """The engine that the parameters ask for, with what makes this kind's views.
 
-    `auto` is CUDA where there is one, else ONNX Runtime, and in bfloat16 OpenVINO.
+    `auto` is CUDA if there is one, else ONNX Runtime, and in bfloat16 OpenVINO.
 
     Raises:
-        DeviceError: CUDA or bfloat16 was asked for and is not there.
+        DeviceError: CUDA or bfloat16 was requested and is not there.
         ParamsError: the backbone does not exist, takes an input that the kind cannot make, joins
             several networks, or OpenVINO cannot run it.
     """
@@ -154,7 +154,7 @@ def _sees_gpu() -> bool:
 
 
 def _has_cuda() -> bool:
-    # Where nothing shows of a driver there is no CUDA, and to ask PyTorch takes seconds.
+    # If nothing shows of a driver there is no CUDA, and to ask PyTorch takes seconds.
     if not _sees_gpu():
         return False
     if packages.missing("torch"):

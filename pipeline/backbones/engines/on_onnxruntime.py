@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the usual engine."""
+"""ONNX Runtime on the CPU: the default engine."""
 
 from pathlib import Path
 from typing import Any

@@ -27,7 +27,7 @@ def on_openvino(file: Path, sure: Engine, settings: ExtractParams) -> Engine:
         DeviceError: the processor has no bfloat16.
         ParamsError: OpenVINO cannot run the backbone.
     """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # tells nobody
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # reports to nobody
     import openvino
 
     core, cores, precision = openvino.Core(), os.cpu_count() or 1, settings.precision
@@ -53,9 +53,9 @@ def on_openvino(file: Path, sure: Engine, settings: ExtractParams) -> Engine:
             },
         )
     except RuntimeError as error:
-        said = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:300]
         raise ParamsError(
-            f"OpenVINO cannot run {settings.backbone}: {said}; set extract.precision to float32"
+            f"OpenVINO cannot run {settings.backbone}: {reason}; set extract.precision to float32"
             " and extract.engine to auto"
         ) from None
 

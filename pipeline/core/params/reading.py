@@ -92,8 +92,8 @@ def extract_section(values: dict[str, Any], who: str) -> ExtractParams:
     try:
         return Params.model_validate(document).extract
     except ValidationError as error:
-        said = explain(error, document, Params).removeprefix("extract.")
-        raise ParamsError(f"{who}: {said}") from None
+        reason = explain(error, document, Params).removeprefix("extract.")
+        raise ParamsError(f"{who}: {reason}") from None
 
 
 def document_in(path: Path) -> dict[str, Any]:

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 QUIET = 100.0  # decibels from the noise to the sound from which on there is no noise
 ORIGINAL = (1.0, 0.0, QUIET, 0, 0.0)  # speed, shift, noise, its seed and gain of a sound as it is
 
-INSPECTION_CODE = 2  # raise when decode.py comes to take or refuse other files, or tells otherwise
+INSPECTION_CODE = 2  # raise when decode.py takes or refuses other files, or finds other values
 COPIES_CODE = 1  # raise when decode.py or copies.py come to call other pairs copies
 VIEW_CODE = 1  # raise when decode.py, views.py, windows.py or spectrum.py give other inputs
 
 LARGE = 20_000_000  # bytes of a file that is read and decoded alone
-SILENT = -60.0  # dBFS of a peak below which a sound is told to be silent
-MUCH = 0.001  # share of samples at full scale from which on a sound is told to be clipped
+SILENT = -60.0  # dBFS of a peak below which a sound is reported as silent
+MUCH = 0.001  # fraction of samples at full scale from which on a sound is reported as clipped
 
 _one_at_a_time = threading.Lock()
 
@@ -67,7 +67,7 @@ class Audio:
         return Augment
 
     def inspect(self, data: bytes) -> tuple[Any, ...]:
-        """Seconds, rate, channels, peak (dBFS) and the share of clipped samples."""
+        """Seconds, rate, channels, peak (dBFS) and the fraction of clipped samples."""
         from . import decode
 
         return tuple(decode.inspect(data))
@@ -85,7 +85,7 @@ class Audio:
         return ""
 
     def remember(self, seen: tuple[Any, ...]) -> NDArray[np.float32]:
-        """The numbers as they are; they were rounded, so that float32 tells them apart."""
+        """The numbers as they are; they were rounded, so that float32 distinguishes them."""
         return np.array(seen, dtype=np.float32)
 
     def recall(self, numbers: NDArray[np.float32]) -> tuple[Any, ...]:
@@ -112,18 +112,18 @@ class Audio:
         """How many sounds are silent, and how many are clipped."""
         silent = manifest["path"][manifest["peak"] < SILENT]
         clipped = manifest["path"][manifest["clipped"] >= MUCH]
-        told = []
+        lines = []
         if len(silent):
-            told.append(
+            lines.append(
                 f"warning: {_count(silent)} silent (peak below {SILENT:g} dBFS), the first is"
                 f" {silent.iloc[0]}"
             )
         if len(clipped):
-            told.append(
+            lines.append(
                 f"{_count(clipped)} clipped ({MUCH:.1%} of the samples or more are at full scale),"
                 f" the first is {clipped.iloc[0]}"
             )
-        return told
+        return lines
 
     def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":
         """The plan, as `Kind.plan`."""
@@ -190,13 +190,13 @@ class Audio:
         raise ParamsError("sounds have no PyTorch form: their bundle runs in ONNX Runtime")
 
     def encode(self, array: NDArray[Any]) -> bytes:
-        """Never possible: an array does not tell how many samples a second has.
+        """Never possible: an array does not say how many samples a second has.
 
         Raises:
             RefusedError: always.
         """
         raise RefusedError(
-            "an array does not tell its sample rate; hand over the bytes of a WAV file instead"
+            "an array does not have a sample rate; hand over the bytes of a WAV file instead"
         )
 
     def read(self, data: bytes, preprocessing: Input) -> NDArray[Any]:

@@ -1,6 +1,6 @@
 """A sound file's bytes to samples: what is taken, and what is refused and why.
 
-The kind of a file is told by its first bytes, and libsndfile (through soundfile) decodes it from
+The format of a file is known by its first bytes, and libsndfile (through soundfile) decodes it from
 memory. libsndfile takes the rest of a file that was cut short for the whole sound, so what a header
 promises is compared here with what is there.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 MOST_SECONDS = 600
-# Of all channels together: 10 minutes at 96 kHz with two channels. No file of 16 bits a sample or
+# All channels together: 10 minutes at 96 kHz with two channels. No file of 16 bits a sample or
 # more is refused for it, since 200 MB hold fewer; it bounds what a small file can grow to.
 MOST_SAMPLES = MOST_SECONDS * 96_000 * 2
 # A sound of more than either takes hundreds of megabytes or more to decode, or to answer.
@@ -46,10 +46,10 @@ class Sound(NamedTuple):
 
 
 class About(NamedTuple):
-    """What the manifest tells of a sound.
+    """What the manifest has of a sound.
 
-    peak: the greatest sample of any channel, in decibels of full scale (dBFS); clipped: the share
-    of samples that are at full scale.
+    peak: the greatest sample of any channel, in decibels of full scale (dBFS); clipped: the
+    fraction of samples that are at full scale.
     """
 
     seconds: float
@@ -60,7 +60,7 @@ class About(NamedTuple):
 
 
 def inspect(data: bytes) -> About:
-    """Decode the whole sound once and tell what it is.
+    """Decode the whole sound once and describe it.
 
     Raises:
         RefusedError: it is not taken; the text says why.

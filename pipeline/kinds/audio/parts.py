@@ -18,7 +18,7 @@ SHORTEST = 0.06  # seconds of a stretch, a short syllable
 MOST = 24  # stretches of a sound
 MOST_INPUTS = 192  # of a backbone, for all stretches together; a long sound has fewer, longer ones
 FADE = 0.005  # seconds in which a sound goes down to silence and comes back: no click is heard
-SIDE = 224  # pixels of a picture whose size nobody asked for
+SIDE = 224  # pixels of a picture, by default
 TINT = np.array((232, 84, 20))  # of what speaks for the class
 BAR = 0.06  # of a picture's height, for the weights beneath it
 
@@ -82,6 +82,6 @@ def overlaid(windows: Bytes, heat: NDArray[np.float32], side: int | None) -> Sho
 
 def tinted(pixels: Bytes, weights: NDArray[np.floating]) -> Bytes:
     """Pixels [h, w, 3] multiplied by `TINT` as far as the weights [h, w] say."""
-    share = np.asarray(weights)[..., None] * 0.85
-    mixed = pixels * (1 - share * (1 - TINT / 255))
+    opacity = np.asarray(weights)[..., None] * 0.85
+    mixed = pixels * (1 - opacity * (1 - TINT / 255))
     return np.round(mixed).astype(np.uint8)

@@ -53,7 +53,7 @@ def small(sound: Sound) -> bytes:
 def picture(samples: Floats, width: int, height: int) -> Bytes:
     """The spectrogram of samples at `RATE` in colours, uint8 [height, width, 3].
 
-    The whole sound is as wide as the picture, however long it is. Of a long one each column is the
+    The whole sound is as wide as the picture, however long it is. Each column of a long one is the
     loudest of its stretch of time.
     """
     hop = max(FRAME // 4, len(samples) // (8 * width))

@@ -46,7 +46,7 @@ def heard(sound: Sound, rate: int, view: View = ORIGINAL) -> Floats:
     parts = [silence, samples] if view.shift > 0 else [samples, silence]
     samples = np.concatenate(parts)
     if view.snr < QUIET:
-        # Of evenly spread noise from -1 to 1 the power is 1/3.
+        # Evenly spread noise from -1 to 1 has a power of 1/3.
         level = np.float32(np.sqrt(3 * power) * 10 ** (-view.snr / 20))
         samples = samples + level * noise(len(samples), view.seed)
     return samples * np.float32(10 ** (view.gain / 20))

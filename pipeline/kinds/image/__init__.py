@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 FORMATS = (  # that are ever opened; a place in this list is remembered, so new ones come last
     "AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", "DICOM", "HEIF",
 )  # fmt: skip
-# Of these `read_as` may be told, which entries of before it was do not do.
-TOLD = ("PNG", "PPM", "TIFF", "DICOM")
+# These have a `read_as`, which entries written by older versions lack.
+HAVE_READ_AS = ("PNG", "PPM", "TIFF", "DICOM")
 ORIGINAL = (0.0, 1.0, False, False)  # angle, scale and the flips of a picture as it is
 
-# What a person is told of whose `read_as` has these words.
+# What is printed if `read_as` has these words.
 REMARKS = {
     "page 1 of": "the first of several pages is taken",
     "channel 1 of": "the first channel is taken (ingest.channels picks others)",
@@ -107,9 +107,9 @@ class Image:
         """With what is declared of pictures of instruments."""
         self.declared = declared
 
-    def reading(self, told: dict[str, str]) -> "Image":
+    def reading(self, declared: dict[str, str]) -> "Image":
         """The kind that reads pictures as declared: `range` and `channels`."""
-        return Image(parsed(told))
+        return Image(parsed(declared))
 
     def schema(self) -> "type[Augmentation]":
         """The section `augment`."""
@@ -144,19 +144,19 @@ class Image:
             return f"{packages.with_version('pi-heif')} {_libheif()}"
         if form != "DICOM":
             return ""
-        codecs = [told for told in map(packages.with_version, DICOM_CODECS) if " " in told]
+        codecs = [name for name in map(packages.with_version, DICOM_CODECS) if " " in name]
         return " ".join([packages.with_version("pydicom"), *codecs])
 
     def remember(self, seen: tuple[Any, ...]) -> NDArray[np.float32]:
         """Width, height and the format's place in `FORMATS`; the letters of what was done."""
         width, height, form, read_as = seen
-        letters = [0, *read_as.encode()] if form in TOLD else []
+        letters = [0, *read_as.encode()] if form in HAVE_READ_AS else []
         return np.array([width, height, FORMATS.index(form), *letters], dtype=np.float32)
 
     def recall(self, numbers: NDArray[np.float32]) -> tuple[Any, ...] | None:
-        """What `remember` was given; None for an entry of before it told what was done."""
+        """What `remember` was given; None for an older entry without `read_as`."""
         width, height, form, *letters = (int(number) for number in numbers)
-        if FORMATS[form] in TOLD and not letters:
+        if FORMATS[form] in HAVE_READ_AS and not letters:
             return None
         return width, height, FORMATS[form], bytes(letters[1:]).decode()
 
@@ -171,16 +171,16 @@ class Image:
         return False
 
     def remarks(self, manifest: "pd.DataFrame") -> list[str]:
-        """How many pictures have more in them than is taken, as `read_as` tells."""
+        """How many pictures have more in them than is taken, by `read_as`."""
         if "read_as" not in manifest:
             return []
-        told = []
+        lines = []
         for sign, what in REMARKS.items():
             having = manifest["path"][manifest["read_as"].str.contains(sign, regex=False)]
             if len(having) and not (self.declared.channels and sign.startswith("channel")):
                 count = f"{len(having)} picture{'s' * (len(having) > 1)}"
-                told.append(f"of {count} {what}, the first is {having.iloc[0]}")
-        return told
+                lines.append(f"of {count} {what}, the first is {having.iloc[0]}")
+        return lines
 
     def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":
         """The plan, as `Kind.plan`."""

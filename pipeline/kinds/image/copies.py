@@ -30,7 +30,7 @@ SIDE = 32
 SIZES = range(26, SIDE + 1)
 # Standard deviation, in pixels, of a blur that lets crops agree that are cut between two pixels.
 BLUR = 0.8
-# Least correlation of a copy's thumbnail. Of pairs that are none few photographs reach it, but most
+# Least correlation of a copy's thumbnail. Few pairs of other photographs reach it, but most of
 # handwritten digits; copies brightened to white have 0.92.
 LEAST_LIKENESS = 0.9
 # Grey levels (standard deviation) below which a picture shows nothing to compare.
@@ -123,7 +123,7 @@ def best_fit(one: Floats, other: Floats, fits: Floats) -> tuple[float, detail.Pl
 
     The best normalised correlation over all places at which either, at one of `SIZES`, lies within
     the other: 1 for a copy, whatever its brightness and contrast. `fits` [2, sizes, 2], as
-    `fits_of_pairs` gives it, tells where to look: no verdict hangs on other pairs by a rounding.
+    `fits_of_pairs` gives it, says where to look: no verdict hangs on other pairs by a rounding.
     """
     best, place = 0.0, detail.Place(False, False, SIDE, 0, 0)
     for swapped, at, mirrored in np.argwhere(fits >= fits.max() - 2 * ROUNDING).tolist():

@@ -1,7 +1,7 @@
 """Pictures: bytes in, upright sRGB pixels out, or a reason why not.
 
 `docs/pictures.md` has the outcome for every kind of file. Only formats named in `FORMATS` are ever
-opened, told by content and not by file name: some of Pillow's other formats start programs (EPS)
+opened, known by content and not by file name: some of Pillow's other formats start programs (EPS)
 or hold documents rather than photographs. A `Reading` says what becomes of values that are no
 colours (`reading.py`); the modules `tiff`, `png` and `dicom` read them.
 
@@ -96,7 +96,7 @@ class _Settings:
         before = TiffImagePlugin.READ_LIBTIFF
         self._undo.callback(setattr, TiffImagePlugin, "READ_LIBTIFF", before)
         TiffImagePlugin.READ_LIBTIFF = True
-        # What it says in warnings is either in the reason or of no matter (damaged EXIF). Where a
+        # What it says in warnings is either in the reason or of no matter (damaged EXIF). If a
         # user has warnings raised, pictures are taken all the same.
         self._undo.callback(self._hear)
         warnings.filterwarnings("ignore", module=self.SILENT)
@@ -177,11 +177,11 @@ def _inspected(data: bytes, reading: Reading) -> Inspection:
         image = _open(data, reading)
     width, height = image.size
     words = _words(image, data, reading)
-    _, told = _pixels(image, 1, data, reading)
+    _, more = _pixels(image, 1, data, reading)
     if _orientation(image) in (5, 6, 7, 8):
         width, height = height, width
     name = "JPEG" if image.format == "MPO" else str(image.format)  # an MPO is several JPEGs
-    return Inspection(width, height, name, _joined(words, told))
+    return Inspection(width, height, name, _joined(words, more))
 
 
 def decode(data: bytes, shorter_side: int | None = None, reading: Reading = PLAIN) -> Image.Image:
@@ -227,8 +227,8 @@ def _measured(data: bytes, reading: Reading) -> Measured | None:
             levels, words = dicom.picture(_Reader(data), reading, MAX_PIXELS)
         _check_size(levels.shape[1], levels.shape[0])
         grey = levels.ndim == 2
-        picture, told = _picked(Image.fromarray(levels).convert("RGB"), grey, reading)
-        return Measured(picture, "DICOM", _joined(words, told))
+        picture, more = _picked(Image.fromarray(levels).convert("RGB"), grey, reading)
+        return Measured(picture, "DICOM", _joined(words, more))
     if reading == PLAIN or not tiff.is_tiff(data):
         return None
     places = tiff.pages(data)
@@ -247,7 +247,7 @@ def _measured(data: bytes, reading: Reading) -> Measured | None:
         try:
             values, words = tiff.channels(data, reading.channels)
             inverted = page.photometric == tiff.WHITE_IS_ZERO
-            levels, told = _levels(values, reading, inverted)
+            levels, more = _levels(values, reading, inverted)
         except RefusedError:
             raise
         except Exception as error:  # libtiff's, of many kinds on hostile bytes
@@ -255,7 +255,7 @@ def _measured(data: bytes, reading: Reading) -> Measured | None:
     picture = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels).convert("RGB")
     turn = TURNS.get(page.tags.get(tiff.ORIENTATION, (1,))[0])
     picture = picture if turn is None else picture.transpose(turn)
-    return Measured(picture, "TIFF", _joined(words, told))
+    return Measured(picture, "TIFF", _joined(words, more))
 
 
 def _levels(
@@ -356,14 +356,14 @@ def _words(image: ImageFile.ImageFile, data: bytes, reading: Reading) -> str:
     deep = image.mode.startswith("I") or (image.format == "PNG" and data[24] == 16)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         deep = deep or 16 in image.tag_v2.get(tiff.BITS, ())
-    told = [f"page 1 of {many}"] if many > 1 else []
+    lines = [f"page 1 of {many}"] if many > 1 else []
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        # Of more channels than a picture has Pillow takes the first.
+        # If there are more channels than a picture has, Pillow takes the first.
         there, taken = int(image.tag_v2.get(tiff.SAMPLES, 1)), len(image.getbands())
         if there > taken:
             first = listed(tuple(range(1, taken + 1)))
-            told.append(f"channel{'s' * (taken > 1)} {first} of {there}")
-    return _joined(*told, DIVIDED * (deep and reading.range is None))
+            lines.append(f"channel{'s' * (taken > 1)} {first} of {there}")
+    return _joined(*lines, DIVIDED * (deep and reading.range is None))
 
 
 def _verify(image: ImageFile.ImageFile) -> None:
@@ -388,10 +388,10 @@ def _pixels(
             ranged, words = _ranged(image, data, reading)
             image.load()
             grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
-            picture, told = _picked(_to_srgb(image if ranged is None else ranged), grey, reading)
+            picture, more = _picked(_to_srgb(image if ranged is None else ranged), grey, reading)
             turn = TURNS.get(_orientation(image))
             picture = picture if turn is None else picture.transpose(turn)
-            return picture, _joined(words, told)
+            return picture, _joined(words, more)
         except RefusedError:
             raise
         except Exception as error:  # as above
@@ -564,7 +564,7 @@ def srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | No
     except (ImageCms.PyCMSError, OSError):
         return None
     if mode == "RGB":
-        # Many profiles describe sRGB, under many names; what they do to colours tells them.
+        # Many profiles describe sRGB, under many names; what they do to colours shows which do.
         steps = np.arange(0, 256, 15, dtype=np.uint8)
         colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
         moved = pixels(transform.apply(Image.fromarray(colours)))

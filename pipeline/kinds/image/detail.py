@@ -1,7 +1,7 @@
 """Detail: whether two pictures that look alike from afar are one, once laid over each other.
 
 Patches of one wall, handwritten digits and drawings of one thing are alike from afar and no copies.
-Two questions tell them from copies:
+Two questions distinguish them from copies:
 
 - How much do the two share? A few smooth shapes agree by chance, a thousand details do not.
   `information` counts it, in nats, as for a Gaussian channel: the correlation of each octave of
@@ -52,10 +52,10 @@ FIELDS = 4  # a side
 
 
 class Limits(NamedTuple):
-    """The most that copies differ: grey levels, and a share of the detail that is there."""
+    """The most that copies differ: grey levels, and a fraction of the detail that is there."""
 
     levels: float
-    share: float
+    fraction: float
 
 
 # A JPEG of quality 30 differs by 5 levels. Tiny pictures are seldom saved so, and a digit may be
@@ -67,8 +67,8 @@ OTHERWISE, HOPELESS = 2.0, 12.0
 LEVEL, COLOUR, COLOURS = Limits(5.0, 0.1), Limits(5.0, 0.1), 12
 # A picture whose colours are fainter (root mean square) is grey.
 COLOURLESS = 2.0
-# Contrast of a copy over that of the other, and the grey levels that are added. Of a picture made
-# grey both stay.
+# Contrast of a copy over that of the other, and the grey levels that are added. A picture made grey
+# keeps both.
 BRIGHTER, MADE_GREY = (2.0, 60.0), (1.1, 12.0)
 
 
@@ -215,16 +215,16 @@ def disagreement(one: Floats, other: Floats, limits: Limits) -> float:
     sharp, fitted_sharp = _detail(grey), _detail(fitted)
     apart = _fields(np.square(sharp - fitted_sharp))
     there = (_fields(np.square(sharp)) + _fields(np.square(fitted_sharp))) / 2
-    worst = float((apart / (limits.levels**2 + limits.share**2 * there)).max())
+    worst = float((apart / (limits.levels**2 + limits.fraction**2 * there)).max())
     if worst > 1:
         return worst
     level = float(np.sqrt(np.square(_scaled(grey - fitted, COLOURS)).mean()))
-    if level > LEVEL.levels + LEVEL.share * float(grey.std()):
+    if level > LEVEL.levels + LEVEL.fraction * float(grey.std()):
         return OTHERWISE
     tint = _scaled(one - grey[..., None], COLOURS)
     fitted_tint = _scaled(np.clip(gain * other + offset, 0, 255) - fitted[..., None], COLOURS)
     strong, weak = sorted((_strength(tint), _strength(fitted_tint)), reverse=True)
-    if _strength(tint - fitted_tint) <= COLOUR.levels + COLOUR.share * strong:
+    if _strength(tint - fitted_tint) <= COLOUR.levels + COLOUR.fraction * strong:
         return worst
     most_gain, most_offset = MADE_GREY
     made_grey = weak < COLOURLESS and gain < most_gain and abs(offset) < most_offset

@@ -25,7 +25,7 @@ BLUR = 0.1  # the standard deviation, of the picture's side
 def together() -> NDArray[np.bool_]:
     """The cells, row by row, that each of the pictures hides, [pictures, cells].
 
-    Paley's construction (1933): the first row tells which numbers are squares modulo the prime, the
+    Paley's construction (1933): the first row marks which numbers are squares modulo the prime, the
     others are its rotations, and the last one hides nothing. The opposites of all follow: what two
     cells do together is then not taken for what a third one does.
     """

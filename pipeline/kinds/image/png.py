@@ -19,7 +19,7 @@ def is_deep(data: bytes) -> bool:
 def values(data: bytes, file: io.BytesIO) -> tuple[NDArray[np.uint16], NDArray[np.bool_] | None]:
     """The values [height, width, channels], opacity last if there is any, and the key colour.
 
-    Pillow is told to take the upper bytes of each value, and then to take values of the other byte
+    Pillow is made to take the upper bytes of each value, and then to take values of the other byte
     order, whose upper bytes are the lower ones here. Grey and opacity, four bytes, are taken for
     the four channels of an 8-bit picture.
     """

@@ -26,7 +26,7 @@ def base(
 ) -> NDArray[np.uint8]:
     """Decode a picture as declared and scale its shorter side to `preprocessing.resize`.
 
-    Of a picture that is to be seen whole, both sides or the longer one: see `_whole`.
+    If a picture is to be seen whole, both sides or the longer one: see `_whole`.
 
     Returns:
         [height, width, 3] of 8-bit sRGB; the shorter side is at least the crop.

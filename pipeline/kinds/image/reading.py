@@ -31,26 +31,28 @@ class Reading(NamedTuple):
     def __str__(self) -> str:
         """As in the kind's name, with a space before each: ` range=0.0,4095.0 channels=3,2,1`."""
         limits = self.range if isinstance(self.range, tuple) else (self.range,) * bool(self.range)
-        told = {"range": limits, "channels": self.channels}
-        return "".join(f" {key}={','.join(map(str, of))}" for key, of in told.items() if of)
+        declared = {"range": limits, "channels": self.channels}
+        return "".join(f" {key}={','.join(map(str, of))}" for key, of in declared.items() if of)
 
 
 PLAIN = Reading()
 
 
-def parsed(told: dict[str, str]) -> Reading:
+def parsed(declared: dict[str, str]) -> Reading:
     """What stands in a kind's name.
 
     Raises:
         ParamsError: it makes no sense.
     """
     try:
-        text = told.pop("range", None)
+        text = declared.pop("range", None)
         limits: str | tuple[float, ...] | None = text
         if text not in (None, "file", "type"):
             limits = tuple(float(number) for number in str(text).split(","))
-        channels = tuple(int(c) for c in told.pop("channels", "").split(",") if c)
-        if told or (isinstance(limits, tuple) and (len(limits) != 2 or not limits[0] < limits[1])):
+        channels = tuple(int(c) for c in declared.pop("channels", "").split(",") if c)
+        if declared or (
+            isinstance(limits, tuple) and (len(limits) != 2 or not limits[0] < limits[1])
+        ):
             raise ValueError
         if len(channels) not in (0, 1, 3) or not all(channel >= 1 for channel in channels):
             raise ValueError
@@ -123,8 +125,8 @@ def eight_bits(
     at = 0
     for part, missing in _parts(flat, gone):
         with np.errstate(over="ignore", invalid="ignore"):  # of floats near the largest there are
-            share = (np.where(missing, low, part).astype(np.float64) - low) / (high - low)
-        grey = np.nan_to_num(np.clip(share * 255 + 0.5, 0, 255)).astype(np.uint8)
+            fraction = (np.where(missing, low, part).astype(np.float64) - low) / (high - low)
+        grey = np.nan_to_num(np.clip(fraction * 255 + 0.5, 0, 255)).astype(np.uint8)
         grey = 255 - grey if inverted else grey
         levels[at : at + part.size] = np.where(missing, np.uint8(0), grey)
         at += part.size

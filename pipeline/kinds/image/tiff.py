@@ -67,7 +67,7 @@ def is_tiff(data: bytes) -> bool:
 def pages(data: bytes) -> list[int]:
     """Where the header of each page lies, of `MOST_PAGES` at most."""
     order = "<" if data[:2] == b"II" else ">"
-    # Of a count of fields and of an offset, their form and their bytes; the bytes of a field.
+    # Form and bytes of a count of fields and of an offset; the bytes of a field.
     count, offset, before, entry = ("Q", "Q", 8, 20) if _is_big(data) else ("H", "L", 2, 12)
     places: dict[int, None] = {}
     try:
@@ -154,7 +154,7 @@ class Channels(NamedTuple):
 def channels(data: bytes, wanted: tuple[int, ...]) -> Channels:
     """The values of some channels, or with none named of one or three.
 
-    The channels of a file are the samples of its first page. Where a pixel has one sample, they
+    The channels of a file are the samples of its first page. If a pixel has one sample, they
     are its pages: so microscopes write them.
 
     Raises:

@@ -11,12 +11,12 @@ from ...examples.files import read
 from .. import Example
 from .reading import text_of
 
-# Least share of the shorter text's runs of words that the longer one has too: a quotation, an
-# article with a paragraph more. Broder (1997) calls the share containment.
+# Least fraction of the shorter text's runs of words that the longer one has too: a quotation, an
+# article with a paragraph more. Broder (1997) calls the fraction containment.
 LEAST_SHARED = 0.8
 RUN = 3  # words of such a run
-LEAST_RUNS = 8  # of the shorter text; of fewer, other texts may share most
-# Of texts that are shorter, word for word: least likeness of two words by the characters in their
+LEAST_RUNS = 8  # of the shorter text; with fewer, other texts may share most
+# Shorter texts are compared word for word: least likeness of two words by the characters in their
 # longest common blocks, as of a plural or a slip of the pen, and of the texts in whole. "Won" is no
 # spelling of "lost".
 LEAST_OF_WORDS = 0.7

@@ -41,8 +41,8 @@ class Maker:
             self._cut += sum(map(tokens.was_cut, encodings))
         return [tokens.numbers(encoding) for encoding in encodings]
 
-    def told(self) -> str:
-        """How many texts were cut off; empty where none was."""
+    def notice(self) -> str:
+        """How many texts were cut off; empty if none was."""
         if not self._cut:
             return ""
         most = self._wanted.longest

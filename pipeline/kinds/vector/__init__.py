@@ -26,7 +26,7 @@ INSPECTION_CODE = 1  # raise when bytes.py comes to take or refuse other vectors
 COPIES_CODE = 1  # raise when other pairs come to be called copies
 VIEW_CODE = 1  # raise when the same bytes come to give another vector
 SHOWN = 8  # numbers of a vector that a page shows
-ALIKE = 1e-3  # distance of two copies at most, as a share of the shorter one's length
+ALIKE = 1e-3  # distance of two copies at most, as a fraction of the shorter one's length
 
 GRAPH = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
@@ -167,20 +167,20 @@ class OfNumbers(Plain):
         preprocessing: Vector,
         side: int | None,
     ) -> Shown:
-        """Never asked for: the identity has no maps."""
+        """Never called: the identity has no maps."""
         raise ParamsError(f"no part of {self.nouns} is shown in this way")
 
     def hidden(self, data: bytes, preprocessing: Vector) -> Sequence[NDArray[Any]]:
-        """Never asked for: a vector's numbers mean nothing to people."""
+        """Never called: a vector's numbers mean nothing to people."""
         raise ParamsError(f"no part of {self.nouns} is shown in this way")
 
     def hidden_together(self) -> None:
-        """Never asked for either."""
+        """Never called either."""
 
     def explain_parts(
         self, data: bytes, preprocessing: Vector, weights: NDArray[np.float32], side: int | None
     ) -> Shown:
-        """Never asked for either."""
+        """Never called either."""
         raise ParamsError(f"no part of {self.nouns} is shown in this way")
 
     def show(self, data: bytes, side: int) -> Shown:

@@ -269,11 +269,11 @@ def test_a_text_has_the_same_bits_in_any_company(minilm: Engine) -> None:
 
 def test_what_is_cut_off_is_told(minilm: Engine) -> None:
     maker = TEXT.inputs(minilm.preprocessing, "cpu")
-    assert maker.told() == ""
+    assert maker.notice() == ""
     long = "word " * 300
     made = maker([(b"short", [()]), (long.encode(), [()])])
     assert [len(one) for one in made] == [3, 256]
-    assert maker.told().startswith("1 of 2 texts have more than 256 tokens, the most that")
+    assert maker.notice().startswith("1 of 2 texts have more than 256 tokens, the most that")
     longer = maker([((long + "and more").encode(), [()])])
     np.testing.assert_array_equal(longer[0], made[1])
     assert parts.tokens.seen(long, minilm.preprocessing) < len(long)
