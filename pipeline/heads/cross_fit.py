@@ -10,10 +10,8 @@ still knows those that are held out until it has converged: so started, heads of
 right about 1.000 of them instead of 0.962.
 """
 
-import contextlib
 import math
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +27,8 @@ from ..tables.features import Split
 from ..tables.folds import folds
 from ..tables.manifest import group_keys
 from .description import Calibration
-from .fit import trained_again
-from .head import Floats, activated, one_thread
-from .hyperparameters import CLOSED_FORMS, Hyperparameters
+from .fit import one_thread_each, trained_again
+from .head import Floats, activated
 from .losses import LOSSES
 from .sets import Doubles, Integers, of_groups
 from .trained import Schedule, Trained
@@ -112,7 +109,10 @@ def out_of_fold(
         head = trained_again(chosen, pool.take(fold != number), schedule, device)
         return head.logits(pool.features[original & (fold == number)])
 
-    with alone(chosen.hyperparameters), ThreadPoolExecutor(_hands(pool, device)) as threads:
+    with (
+        one_thread_each(chosen.hyperparameters),
+        ThreadPoolExecutor(_hands(pool, device)) as threads,
+    ):
         logits = np.concatenate(
             [np.empty((0, len(schedule.class_weights)), np.float32), *threads.map(answers, numbers)]
         )
@@ -147,19 +147,6 @@ def _hands(pool: Split, device: str) -> int:
     """How many heads are trained side by side."""
     together = COPIES // (2 * max(pool.features.nbytes, 1))  # each takes rows, and scales them
     return max(1, min(together, os.cpu_count() or 1)) if device == "cpu" else 1
-
-
-@contextlib.contextmanager
-def alone(hyperparameters: Hyperparameters) -> Iterator[None]:
-    """Heads that are trained side by side have one thread each."""
-    with one_thread():
-        if hyperparameters.optimizer in CLOSED_FORMS:
-            yield
-            return
-        from .gradient_descent import one_thread_each  # imports PyTorch
-
-        with one_thread_each():
-            yield
 
 
 def write(file: Path, held: OutOfFold, calibration: Calibration, task: str) -> None:

@@ -7,7 +7,8 @@ On the CPU everything is computed on one thread, so that the number of cores cha
 GPU the bytes depend on the card and on its libraries.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -211,6 +212,19 @@ def trained_again(
             " lower train.learning_rate"
         )
     return trained.head.scaled(chosen.scale / trained.scale)
+
+
+@contextmanager
+def one_thread_each(hyperparameters: Hyperparameters) -> Iterator[None]:
+    """Heads that are trained side by side, in threads that begin inside it, have one core each."""
+    with one_thread():
+        if hyperparameters.optimizer in CLOSED_FORMS:
+            yield
+            return
+        from . import gradient_descent  # imports PyTorch
+
+        with gradient_descent.one_thread_each():
+            yield
 
 
 def class_weights(kind: str, labels: npt.NDArray[np.int64 | np.float64], classes: int) -> Floats:

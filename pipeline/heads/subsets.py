@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ..core.errors import TrainingError
 from ..tables.features import Split
 from . import closed_forms, tf_idf
-from .fit import SQUARES, centre_and_scale, class_weights, fit_heads
+from .fit import SQUARES, centre_and_scale, class_weights, fit_heads, one_thread_each
 from .head import Floats, one_thread
 from .hyperparameters import Hyperparameters
 from .least_squares import ridge
@@ -140,7 +140,7 @@ def _of_columns(
                 raise TrainingError(f"a repeat was {one.status}; lower train.learning_rate")
             return one.head.logits(pool.features[rows])
 
-        with one_thread(), ThreadPoolExecutor(os.cpu_count()) as threads:
+        with one_thread_each(hyperparameters), ThreadPoolExecutor(os.cpu_count()) as threads:
             yield from threads.map(train, subsets, asked)
         return
     from . import gradient_descent  # imports PyTorch
