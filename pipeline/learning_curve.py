@@ -74,6 +74,7 @@ def learning_curve() -> None:
                         ),
                         counts=known.idf is not None,
                         loss=loss_for(task, about.loss or "squared"),
+                        row_weights=training.row_weights,
                     )
                     head = trained(chosen, hyperparameters, schedule)
                     answers.append(head.logits(val.features))

@@ -67,6 +67,7 @@ def train() -> None:
         class_weights=class_weights(settings.class_weights, rows.labels, len(classes)),
         counts=are_counts(FEATURES),
         loss=loss,
+        row_weights=settings.row_weights,
     )
     stacks = 0
     if descending:

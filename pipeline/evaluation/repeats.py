@@ -72,7 +72,8 @@ def repeated(
     weights = class_weights(training.class_weights, pool.labels, outputs)
     loss = loss_for(learned, training.loss)
     head, epochs = about.trained_with()
-    schedule = Schedule(epochs, training.batch_size, 0, weights, counts, loss)
+    how = counts, loss, training.row_weights
+    schedule = Schedule(epochs, training.batch_size, 0, weights, *how)
     answers = on_subsets(pool, learnt, asked, head, schedule, training.class_weights)
     # The scores of classes are right in order only, and the highest is the answer.
     calibration = Calibration() if TASKS[learned].exclusive else about.calibration

@@ -151,7 +151,7 @@ def _solve(
     """Heads in closed form; their curve is one point."""
     decays = [one.weight_decay for one in hyperparameters]
     of_labels = schedule.loss, train.labels, schedule.class_weights
-    rows = closed_forms.Rows.of(train.features, *of_labels, schedule.row_weights(train.digests))
+    rows = closed_forms.Rows.of(train.features, *of_labels, schedule.weigh(train.digests))
     heads = closed_forms.SOLVERS[schedule.loss][name](rows, decays, start)
     trained = []
     for one, head in zip(hyperparameters, heads, strict=True):
@@ -172,7 +172,7 @@ def _figures(head: Head, split: Split, schedule: Schedule) -> tuple[float, float
         lambda some: head.logits(split.features[some]),
         split.labels,
         schedule.class_weights,
-        schedule.row_weights(split.digests),
+        schedule.weigh(split.digests),
     )
 
 

@@ -128,7 +128,7 @@ def on_subsets(
 
 
 def _rows(split: Split, schedule: Schedule, device: str) -> Rows:
-    of_labels, weights = (schedule.loss, split.labels), schedule.row_weights(split.digests)
+    of_labels, weights = (schedule.loss, split.labels), schedule.weigh(split.digests)
     return Rows.of(split.features, *of_labels, schedule.class_weights, device, weights)
 
 

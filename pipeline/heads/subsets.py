@@ -66,10 +66,16 @@ def on_subsets(
             for mask in subsets
         ]
     ).astype(np.float32)
+    importance *= _of_rows(pool, schedule)
     with one_thread():
         found = _answers(pool, importance, hyperparameters, schedule)
         for logits, rows in zip(found, asked, strict=True):
             yield _whole(logits)[rows]
+
+
+def _of_rows(pool: Split, schedule: Schedule) -> Floats:
+    weights = schedule.weigh(pool.digests)
+    return np.ones(len(pool.labels), np.float32) if weights is None else weights
 
 
 def _within_range(pool: Split) -> Split:
@@ -126,7 +132,7 @@ def _of_columns(
     squares = name == "ridge" or (name, schedule.loss) == ("lbfgs", "squared")
     whole = not np.isnan(pool.labels).any() and weighing == "none" and not schedule.counts
     if squares and whole:
-        yield from _least_squares(pool, subsets, asked, hyperparameters.weight_decay, schedule.loss)
+        yield from _least_squares(pool, subsets, asked, hyperparameters.weight_decay, schedule)
         return
     if hyperparameters.optimizer in SOLVERS or schedule.counts:
         none = pool.take(slice(0))
@@ -152,7 +158,7 @@ def _of_columns(
         scaled = replace(scaled, labels=units.learned(pool.labels))
     weights = [class_weights(weighing, pool.labels[mask], outputs) for mask in subsets]
     of_values = [one if one.ndim == 2 else np.stack([one, one], axis=1) for one in weights]
-    inside = np.stack(subsets).astype(np.float32)
+    inside = np.stack(subsets) * _of_rows(pool, schedule)
     with one_thread():
         found = gradient_descent.on_subsets(
             hyperparameters, scaled, inside, schedule, np.stack(of_values)
@@ -163,16 +169,16 @@ def _of_columns(
 
 
 def _least_squares(
-    pool: Split, subsets: Sequence[Mask], asked: Sequence[Mask], decay: float, loss: str
+    pool: Split, subsets: Sequence[Mask], asked: Sequence[Mask], decay: float, schedule: Schedule
 ) -> Iterator[Floats]:
     """Labels or numbers by `_by_ridge`."""
-    half, fair = LOSSES[loss].middle, not LOSSES[loss].of_numbers
-    importance = np.stack(subsets).astype(np.float32)
+    loss = LOSSES[schedule.loss]
+    importance = np.stack(subsets) * _of_rows(pool, schedule)
     with one_thread():
         found = _by_ridge(pool, importance, pool.labels, decay)
         for answers, mask, rows in zip(found, subsets, asked, strict=True):
-            logits = answers - np.float32(half)
-            if fair:
+            logits = answers - np.float32(loss.middle)
+            if not loss.of_numbers:
                 logits *= closed_forms.fair_scale(logits[mask], pool.labels[mask])
             yield logits[rows]
 
@@ -270,10 +276,9 @@ def _by_lbfgs(pool: Split, importance: Floats, classes: int, decay: float) -> It
 
     def solve(number: int) -> Floats:
         rows = importance[number] > 0
-        weights = np.ones(classes, np.float32)
-        weights[pool.labels[rows]] = importance[number, rows]
         penalty = decay * float(squares[number] / squares.mean())
-        inside = closed_forms.Rows.of(scaled[rows], "softmax", pool.labels[rows], weights)
+        given = scaled[rows], "softmax", pool.labels[rows], np.ones(classes, np.float32)
+        inside = closed_forms.Rows.of(*given, importance[number, rows])
         (head,) = closed_forms.multinomial(inside, [penalty], None)
         return np.asarray(scaled @ head.weight.T + head.bias)
 

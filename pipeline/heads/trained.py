@@ -18,9 +18,9 @@ class Schedule:
     """What all heads of a sweep share; `class_weights` has shape [c], or [c, 2] (`losses`).
 
     `counts` says whether features are counts of terms, which each head weighs by TF-IDF. `loss` is
-    one of `losses.LOSSES`. With `by_example` the rows of an example, its views, weigh as much as
-    one row together; else each row weighs 1, and an example of the validation split, which has no
-    augmented views, a fraction of a training example.
+    one of `losses.LOSSES`. With the `row_weights` "example" the rows of an example, its views,
+    weigh as much as one row together; else each row weighs 1, and an example of the validation
+    split, which has no augmented views, a fraction of a training example.
     """
 
     epochs: int
@@ -29,11 +29,11 @@ class Schedule:
     class_weights: Floats
     counts: bool = False
     loss: str = "softmax"
-    by_example: bool = False
+    row_weights: str = "none"
 
-    def row_weights(self, digests: npt.NDArray[np.str_]) -> Floats | None:
+    def weigh(self, digests: npt.NDArray[np.str_]) -> Floats | None:
         """What each row weighs [n] in the loss, beside its class; None if all weigh alike."""
-        return of_groups(digests).astype(np.float32) if self.by_example else None
+        return of_groups(digests).astype(np.float32) if self.row_weights == "example" else None
 
 
 @dataclass(frozen=True)

@@ -349,7 +349,7 @@ def test_views_of_an_example_may_weigh_as_one_together(loss: str) -> None:
     both = Split.concat([views, singles])
     none = both.take(slice(0))
     plain = Schedule(300, 360, 0, np.ones(3 if loss == "softmax" else 2, np.float32), loss=loss)
-    weighed = replace(plain, by_example=True)
+    weighed = replace(plain, row_weights="example")
     asked = [
         from_used({"optimizer": "lbfgs", "weight_decay": 0.03}),
         from_used({"optimizer": "momentum", "weight_decay": 0.03, "learning_rate": 0.3}),

@@ -292,6 +292,10 @@ class TrainParams(Section):
     class_weights: Literal["none", "balanced"] = told(
         "none", "none, or balanced (the same total weight for each class, against class imbalance)"
     )
+    row_weights: Literal["none", "example"] = told(
+        "none",
+        "none: every view weighs the same; example: the views of an example weigh as much as one",
+    )
     loss: Literal["squared", "huber"] = told(
         "squared", "loss of regression: squared, or huber, which is robust to outliers"
     )
