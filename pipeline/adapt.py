@@ -1,4 +1,4 @@
-"""Optional stage, adapt: the head for another domain, of which there are examples without labels.
+"""Optional stage, adapt: the head for another domain (unsupervised domain adaptation).
 
 A head is trained on features that are aligned with it, and taken if that can be known to be better
 without a label of that domain (`transfer/adapting.py`). Its bundle goes to `adapted/`; if it is not

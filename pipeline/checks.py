@@ -95,8 +95,8 @@ def checks() -> None:
     if len(untested) < len(given):
         _say(
             "drift",
-            "split unlike the training split",
-            "splits unlike the training split",
+            "split that differs from the training split",
+            "splits that differ from the training split",
             [f"{row.split} (p {row.p_value:g})" for row in drifted.itertuples()],
         )
     print(f"checks: {compared} pairs of {kind.nouns} compared, {known} of them in earlier runs")

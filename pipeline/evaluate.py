@@ -55,7 +55,7 @@ def evaluate() -> None:
     test = read_splits(FEATURES, manifest, names, ["test"], power)["test"]
     if test.features.shape[1] != head.dimension:
         raise DataError(
-            f"the head in {HEAD_WEIGHTS} takes {head.dimension} numbers an example but {FEATURES}"
+            f"the head in {HEAD_WEIGHTS} takes {head.dimension} features an example but {FEATURES}"
             f" has {test.features.shape[1]}; run the train stage again"
         )
 
@@ -105,28 +105,28 @@ def _lines(
     again: pd.DataFrame,
     confidence: float,
 ) -> list[str]:
-    """What is said on the screen."""
+    """The lines to print."""
     test, ends, words = metrics["test"], metrics["interval"], f"{100 * confidence:g} % interval"
-    said = []
+    lines = []
     of = f"{test['pictures']} test examples"
     if found := test.get("groups"):
         of += f" of {found} groups" if found > 1 else " of one group"
     for name in [name for name in task.shown if name in ends]:
         value, low, high = (figure(name, v) for v in (test[name], *ends[name].values()))
-        said.append(f"{spelt(name)} {value} on {of}, {words} {low} to {high}")
-    if slice_said := worst(by_slice):
-        said.append(slice_said[0].lower() + slice_said[1:].removesuffix("."))
+        lines.append(f"{spelt(name)} {value} on {of}, {words} {low} to {high}")
+    if sentence := worst(by_slice):
+        lines.append(sentence[0].lower() + sentence[1:].removesuffix("."))
     for row in again[again["measure"] == task.shown[0]].itertuples():
         mean, low, high = (figure(task.shown[0], v) for v in (row.mean, row.low, row.high))
         about = f"on average over {row.repeats} other splits"
-        said.append(f"{spelt(task.shown[0])} {mean} {about}, {words} {low} to {high}")
-    return said
+        lines.append(f"{spelt(task.shown[0])} {mean} {about}, {words} {low} to {high}")
+    return lines
 
 
 def _repeated(
     manifest: pd.DataFrame, about: HeadDescription, settings: Params, counts: bool
 ) -> pd.DataFrame:
-    """The table of the repeats; without rows where none is asked for."""
+    """The table of the repeats; without rows if none is requested."""
     if not settings.evaluate.repeats:
         return pd.DataFrame(columns=tables.OF_REPEATS)
     from .evaluation import repeats  # brings all that trains a head

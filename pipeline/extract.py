@@ -89,8 +89,8 @@ def write(
 ) -> int:
     """Write the shards from the store, one at a time; return how many views had to be recomputed.
 
-    That happens where the store finds an entry damaged only on reading it. Where keys are asked
-    for, vectors are not read, and it is the stages behind that find such an entry.
+    That happens if the store finds an entry damaged only on reading it. If features are written as
+    keys, vectors are not read, and the stages behind find such an entry.
 
     Args:
         tables: as `every_view` makes them, one for each network; they differ in their keys alone.

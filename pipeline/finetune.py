@@ -1,6 +1,6 @@
 """Optional stage, finetune: the last blocks of the backbone learn too, once the head has converged.
 
-Of an encoder of texts, small adapters may learn in place of blocks (`finetune.method`: lora). The
+In an encoder of texts, small adapters may learn in place of blocks (`finetune.method`: lora). The
 chosen head, trained on training examples alone, and the backbone go on together from examples. What
 comes of it is taken only where validation says that it is better; then both learn once more, from
 validation examples too.
@@ -149,10 +149,9 @@ def finetune() -> None:
 def converged(
     hyperparameters: Hyperparameters, rows: Split, val: Split, schedule: Schedule
 ) -> Head:
-    """The head that `models/head.json` tells of, as it was before it saw validation examples.
+    """The head that `models/head.json` describes, as it was before it saw validation examples.
 
-    Those are what the finetuned network will be judged by, so `train.refit` must not help the
-    other.
+    The two networks are compared on those, so `train.refit` must not help the frozen one.
     """
     (one,) = fit_heads(rows, val, [hyperparameters], schedule, "cpu")
     if one.head is None:

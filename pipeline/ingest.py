@@ -66,16 +66,16 @@ def ingest() -> None:
     if untaught:
         rows = f" with {len(left_out)} {unit}{'s' * (len(left_out) != 1)} that {REFUSED} lists"
         print(
-            f"ingest: warning: no training example tells anything of"
+            f"ingest: warning: no training example teaches"
             f" {TASKS[settings.task].counted(len(untaught))}, left"
             f" out{rows * bool(left_out)}: {listed(untaught, ALL_AT_MOST)}"
         )
     stop_if_unusable(manifest, refused, files, unit, every)
-    told = sum(bool(row.found.label) for row in kept if row.found.split == UNLABELLED)
-    if told:
+    labelled_too = sum(bool(row.found.label) for row in kept if row.found.split == UNLABELLED)
+    if labelled_too:
         print(
-            f"ingest: {told} of the {len(target)} {UNLABELLED} {kind.nouns} have labels, which are"
-            " not looked at: give those that are to be measured on the split test"
+            f"ingest: {labelled_too} of the {len(target)} {UNLABELLED} {kind.nouns} have labels,"
+            " which are ignored: put those to be measured into the split test"
         )
     if params.adapts(every):
         require_unlabelled(len(target))
@@ -140,7 +140,7 @@ def stop_if_unusable(
     unit: str,
     every: Params,
 ) -> None:
-    """Raise `DataError` where too much was refused, or a later stage would refuse what is there."""
+    """Raise `DataError` if too much was refused, or a later stage would refuse what is there."""
     settings = every.ingest
     if files == 0:
         raise DataError(f"{settings.path} holds no {unit}s")

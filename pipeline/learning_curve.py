@@ -3,7 +3,7 @@
 The chosen head is trained again on a few of the training examples, drawn several times, and asked
 about the validation examples. The examples of a draw are nested: eight of a class hold the four.
 
-Several labels and numbers have no class to draw so many of: the curve is then by examples in all,
+Multi-label and regression tasks have no class to draw from: the curve is then by examples in all,
 from eight on, and shows mean average precision or R².
 """
 
@@ -36,8 +36,8 @@ from .tables.manifest import groups, read_manifest, task_in
 from .tasks import TASKS
 from .transfer.draws import drawn, largest, measured, numbers
 
-OF_CLASS = "examples_per_class"  # the column of the counts, where there are classes
-LEAST_IN_ALL = 8  # examples that several labels or numbers are learned from
+OF_CLASS = "examples_per_class"  # the column of the counts, if there are classes
+LEAST_IN_ALL = 8  # examples that several labels or regression targets are learned from
 COLOURS = {"original": "#0072b2", "augmented": "#d55e00"}
 
 
@@ -64,7 +64,7 @@ def learning_curve() -> None:
                 answers = []
                 for draw in range(asked.draws):
                     chosen = drawn(train, count, draw, augmented=way == "augmented")
-                    # As many epochs as the chosen head kept, since nothing tells when to stop.
+                    # As many epochs as the chosen head kept: there is no early stopping here.
                     schedule = Schedule(
                         epochs=epochs,
                         batch_size=training.batch_size,

@@ -1,4 +1,4 @@
-"""Last stage, report: one HTML page that tells a person what came out and what to doubt.
+"""Last stage, report: one HTML page that shows a person what came out and what to doubt.
 
 The page needs nothing but itself. It is a function of the stage's inputs but for one thing that
 DVC cannot watch: the commit that the run is compared with, which the page names.
@@ -109,7 +109,7 @@ def report() -> None:
 
 
 def reasons(mistakes: list[Mistake], shown: Thumbnails) -> list[Reasons]:
-    """What the bundle answers about the examples of these mistakes, and why."""
+    """What the bundle predicts for the examples of these mistakes, and why."""
     if not mistakes:
         return []
     classifier, found = Classifier(BUNDLE, explains=True), []
@@ -134,7 +134,7 @@ def made_of(bundle: Bundle) -> dict[str, str]:
 
 
 def parameters(settings: Params) -> dict[str, object]:
-    """Those of the stages before; an optional stage's say nothing of this run."""
+    """Those of the stages before; an optional stage's do not affect this run."""
     sections = {
         "ingest": settings.ingest,
         "augment": settings.augment,

@@ -138,7 +138,7 @@ def test_labels_of_target_examples_are_not_looked_at_and_ingest_says_so(
     assert "have labels" not in capsys.readouterr().out
     write(0.3, LIKE, labels=True)
     run("ingest")
-    assert "100 of the 100 target vectors have labels, which are not looked at" in (
+    assert "100 of the 100 target vectors have labels, which are ignored" in (
         capsys.readouterr().out
     )
     assert Path("data/target.parquet").read_bytes() == without

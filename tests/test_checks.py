@@ -484,7 +484,7 @@ def test_splits_that_were_drawn_or_are_by_place_are_not_tested(planted, capsys):
     said = capsys.readouterr().out
     assert "checks: drift of val not tested: ingest drew them at random\n" in said
     assert "checks: drift of test not tested: the source divides its splits by place" in said
-    assert "unlike the training split" not in said
+    assert "from the training split" not in said
 
 
 def test_another_mix_of_classes_is_no_drift(planted):
@@ -694,5 +694,5 @@ def test_too_few_groups_are_said_by_the_stage(planted, capsys):
     checks()
     said = capsys.readouterr().out
     assert "checks: drift of val and test not tested: too few groups\n" in said
-    assert "unlike the training split" not in said
+    assert "from the training split" not in said
     assert counts()["drifted_splits"] == 0

@@ -545,7 +545,7 @@ def test_classes_without_a_training_picture_can_be_left_out(
     assert dict(refusals()) == reasons
     printed = capsys.readouterr().out
     assert "12 of 24 files taken: 2 classes" in printed
-    assert "tells anything of 12 classes, left out with 12 files" in printed
+    assert "teaches 12 classes, left out with 12 files" in printed
     # What is truly refused still counts.
     put("0.png", b"no picture")
     put("1.png", b"no picture")

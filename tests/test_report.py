@@ -108,7 +108,7 @@ def test_two_runs_give_the_same_bytes(finished: Path) -> None:
     assert make() == make()
 
 
-def test_the_surest_mistakes_come_first_with_their_reasons(finished: Path) -> None:
+def test_the_most_confident_errors_come_first_with_their_reasons(finished: Path) -> None:
     wrong = mistake(3, 1)
     page = make()
     cards = page.split('id="mistakes"')[1].split('id="confusion"')[0].split('class="card"')[1:]
@@ -365,7 +365,7 @@ def test_a_browser_shows_it_whole_and_asks_nobody(
     page.on("request", lambda request: asked.append(request.url))
     page.goto(REPORT.resolve().as_uri())
     headings = page.locator("h2").all_inner_texts()
-    assert "The surest mistakes" in headings
+    assert "The most confident errors" in headings
     assert "Since the last commit" in headings
     assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
     assert page.locator("img").count() >= 3 * (2 + NEAR) + 1

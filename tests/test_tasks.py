@@ -291,5 +291,5 @@ def test_numbers_of_which_one_is_wrong_go_from_the_table_to_the_report(project: 
     issues = pd.read_csv("reports/checks/label_issues.csv")
     assert issues["path"].tolist() == [f"{TABLE}.parquet#1"]
     page = Path("reports/report.html").read_text()
-    assert "usual misses off" in page
+    assert "typical errors off" in page
     assert json.loads(Path("reports/metrics.json").read_text())["test"]["r2"] > 0

@@ -15,13 +15,13 @@ if TYPE_CHECKING:  # slow to import
 
 
 class Page(Protocol):
-    """What the report shows of a task beside what it shows of all."""
+    """What the report shows for a task beside what it shows for every task."""
 
     def mistakes(self, predictions: "pd.DataFrame") -> "list[Mistake]":
         """The wrong answers that are shown, the worst first."""
 
     def parts(self, predictions: "pd.DataFrame", names: list[str]) -> "Row":
-        """What the task's `page.html` is filled with.
+        """The values that fill the task's `page.html`.
 
         `widest` is the width of a chart in the page's units, and `reliability` a chart or None.
 
@@ -32,5 +32,5 @@ class Page(Protocol):
 
 
 def of_task(task: str) -> Page:
-    """What the task of that name brings for its page."""
+    """The task's own part of the page."""
     return cast(Page, part(task, "page"))

@@ -89,13 +89,13 @@ def reliability(table: pd.DataFrame) -> str:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(INCHES, 3.6), layout="constrained")
         axes = figure.add_subplot()
-        axes.plot([0, 1], [0, 1], color=FAINT, linestyle="--", label="as sure as right")
+        axes.plot([0, 1], [0, 1], color=FAINT, linestyle="--", label="perfectly calibrated")
         share = table["pictures"] / max(table["pictures"].sum(), 1)
         axes.scatter(
             table["confidence"], table["accuracy"], s=30 + 400 * share, color=FIRST, alpha=0.75,
             linewidths=0, label="examples in a bin (area: how many)",
         )  # fmt: skip
-        axes.set(xlim=(0, 1.03), ylim=(0, 1.05), xlabel="probability given", ylabel="share right")
+        axes.set(xlim=(0, 1.03), ylim=(0, 1.05), xlabel="probability given", ylabel="accuracy")
         axes.grid(True)
         legend = axes.legend(loc="lower right", fontsize=9)
         for handle in legend.legend_handles:
@@ -150,11 +150,11 @@ def dots(table: pd.DataFrame, measure: str, words: str) -> str:
 
 
 def against(residuals: pd.DataFrame, name: str) -> str:
-    """What was answered against what is true, a dot an example.
+    """Predictions against targets, a dot an example.
 
     Args:
-        residuals: of one number, with `target` and `predicted`.
-        name: what the number is called.
+        residuals: of one target, with `target` and `predicted`.
+        name: of the target.
     """
     ends = residuals[["target", "predicted"]].to_numpy(dtype=float)
     low, high = (float(ends.min()), float(ends.max())) if len(ends) else (0.0, 1.0)

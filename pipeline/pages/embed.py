@@ -46,7 +46,7 @@ class Thumbnails:
         return str(self._digests[path])
 
     def name(self, path: str) -> str:
-        """What the page calls the example at `path`; nothing of one without a path."""
+        """What the page calls the example at `path`; empty if it has no path."""
         return self._digest(path)[:DIGITS] if self.hidden and path else path
 
     def __call__(self, path: str) -> Markup | None:
@@ -65,7 +65,7 @@ def embedded(shown: Shown, alt: str) -> Markup:
 
     Args:
         shown: a small file.
-        alt: what stands for it if it cannot be seen.
+        alt: the text to show if it cannot be seen.
     """
     beside = embedded(shown.also, alt) if shown.also else Markup()
     return _element(shown, alt) + beside
@@ -73,7 +73,7 @@ def embedded(shown: Shown, alt: str) -> Markup:
 
 def _element(shown: Shown, alt: str) -> Markup:
     if shown.media_type == "text/html":
-        return Markup(shown.data.decode(errors="replace"))  # noqa: S704 (as said above)
+        return Markup(shown.data.decode(errors="replace"))  # noqa: S704 (see above)
     if shown.media_type.startswith("text/"):
         return Markup("<pre>{}</pre>").format(shown.data.decode(errors="replace"))
     address = f"data:{shown.media_type};base64,{base64.b64encode(shown.data).decode()}"

@@ -14,9 +14,9 @@ HEAT = 160  # pixels of a heat map's side
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong answer about the example at `path`, and what its card says.
+    """A wrong prediction for the example at `path`, and the texts of its card.
 
-    `heat_of` is the class or label whose heat map stands beside it; None for no map.
+    `heat_of` is the class or label whose heat map is shown beside it; None for no map.
     """
 
     path: str
@@ -25,7 +25,7 @@ class Mistake:
 
 
 class Near(NamedTuple):
-    """A training example like the one that was asked about."""
+    """A training example similar to the query."""
 
     path: str
     label: str

@@ -36,7 +36,7 @@ def headline(
         test: the values, by measure.
         ends: the `low` and `high` end of each interval, by measure.
         repeats: as `evaluate` writes them.
-        first: the measure that stands first.
+        first: the measure of the first row.
     """
     again = {
         row.measure: {
@@ -92,7 +92,7 @@ def _pairs(predictions: pd.DataFrame, classes: int) -> pd.DataFrame:
 
 
 def in_matrix(predictions: pd.DataFrame, classes: list[str]) -> list[str]:
-    """The classes of the confusion matrix: all, or of many those of the most confused pairs."""
+    """The classes of the confusion matrix: all, or those of the most confused pairs if many."""
     if len(classes) <= MOST_DRAWN:
         return classes
     pairs = _pairs(predictions, len(classes))[["actual", "predicted"]]
@@ -100,7 +100,7 @@ def in_matrix(predictions: pd.DataFrame, classes: list[str]) -> list[str]:
 
 
 def confusion(predictions: pd.DataFrame, classes: list[str]) -> Markup | None:
-    """The confusion matrix of these classes; None of no class."""
+    """The confusion matrix of these classes; None if there is no class."""
     if not classes:
         return None
     counted = pd.crosstab(predictions["label"], predictions["predicted"])
@@ -131,7 +131,7 @@ def of_class(table: pd.DataFrame) -> list[Row]:
         table = table.sort_values(order, ascending=[True, True, False, True]).head(MOST_ROWS)
     shown = table.astype(object)
     for name in table.columns.difference(["class", "pictures", "predicted"]):
-        shown[name] = table[name].map(lambda share: f"{100 * share:.0f} %", na_action="ignore")
+        shown[name] = table[name].map(lambda value: f"{100 * value:.0f} %", na_action="ignore")
     return rows(shown.fillna("–"))
 
 
@@ -144,20 +144,20 @@ def of_slice(table: pd.DataFrame) -> list[Row]:
         shown[name] = shown[name].map(lambda value: _figure(by, value), na_action="ignore")
     p_values = shown["corrected_p_value"]
     few = shown["of_others"].notna() & p_values.isna()
-    said = p_values.map(lambda p: f"{p:.2g}", na_action="ignore").astype(object)
-    shown["corrected_p_value"] = said.mask(few, "not tested: too few groups")
+    texts = p_values.map(lambda p: f"{p:.2g}", na_action="ignore").astype(object)
+    shown["corrected_p_value"] = texts.mask(few, "not tested: too few groups")
     return rows(shown.fillna("–"))
 
 
 def slice_measure(table: pd.DataFrame) -> str:
-    """By which measure the slices are compared; it stands in the fourth column."""
+    """The measure by which the slices are compared: the name of the fourth column."""
     return str(table.columns[3])
 
 
 def of_set(table: pd.DataFrame) -> list[Row]:
-    """How often the sets of labels, or the intervals of numbers, hold the truth; some of many."""
+    """The coverage and size of the prediction sets or intervals; at most `MOST_DRAWN` rows."""
     shown = table.head(MOST_DRAWN).astype(object)
-    shown["coverage"] = shown["coverage"].map(lambda share: f"{100 * share:.1f} %", "ignore")
+    shown["coverage"] = shown["coverage"].map(lambda value: f"{100 * value:.1f} %", "ignore")
     shown["size"] = shown["size"].map("{:.4g}".format, "ignore")
     return rows(shown.fillna("–"))
 
@@ -207,7 +207,7 @@ def check_lines(found: dict[str, pd.DataFrame], task: Task) -> list[Row]:
 
 
 def by_place(drift: pd.DataFrame) -> str:
-    """What a reader of the figures has to know of a source that divides its splits by place."""
+    """What a reader of the figures has to know if a source divides its splits by place."""
     places = drift["split"][drift["origin"] == PLACE]
     if places.empty:
         return ""
@@ -233,7 +233,7 @@ def label_issues(table: pd.DataFrame, shown: Thumbnails) -> list[Row]:
     for row in table.head(SHOWN).to_dict("records"):
         card = row | {"shown": shown(row["path"]), "path": shown.name(row["path"])}
         if "spreads" in row:
-            card |= {"given": f"{abs(row['spreads']):.1f} usual misses off", "probability": ""}
+            card |= {"given": f"{abs(row['spreads']):.1f} typical errors off", "probability": ""}
         else:
             card |= {
                 "given": f"{row['given_probability']:.3f}",
@@ -244,7 +244,7 @@ def label_issues(table: pd.DataFrame, shown: Thumbnails) -> list[Row]:
 
 
 def few(table: pd.DataFrame, classes: int) -> list[Row]:
-    """The classes with few training examples; of many classes those with the fewest."""
+    """The classes with few training examples; those with the fewest if classes are many."""
     if classes > MOST_DRAWN:
         table = table.sort_values(["train", "class"]).head(MOST_ROWS)
     return rows(table)

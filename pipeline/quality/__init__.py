@@ -1,1 +1,1 @@
-"""What could make the figures dishonest: duplicates, label issues, drift."""
+"""What could make the figures dishonest: near-duplicates, label issues, drift."""

@@ -11,7 +11,7 @@ from ..tasks import part
 
 
 class Issues(Protocol):
-    """How a task finds labels, or numbers, that are probably wrong."""
+    """How a task finds labels, or regression targets, that are probably wrong."""
 
     def require_memory(self, manifest: pd.DataFrame) -> None:
         """See that the machine can look for them.
@@ -28,10 +28,10 @@ class Issues(Protocol):
         Args:
             rows: as `originals` gives them, n of them.
             features: [n, d].
-            settings: from where on a label is an issue, and what draws the folds.
+            settings: the limit from which a label is an issue, and the seed of the folds.
         """
 
 
 def of_task(task: str) -> Issues:
-    """What the task of that name brings for its label issues."""
+    """The task's own search for label issues."""
     return cast(Issues, part(task, "issues"))

@@ -2,8 +2,8 @@
 
 A kernel two-sample test (Gretton et al., "A Kernel Two-Sample Test", JMLR 13, 2012) on features.
 Examples are compared, and permuted, within their class only, so another mix of classes is no drift.
-Where several labels or numbers are learned, few examples have the same ones, so all examples are
-compared as one class, and another mix of labels or numbers is drift too.
+If several labels or regression targets are learned, few examples have the same ones, so all
+examples are compared as one class, and another mix of labels or targets is drift too.
 Examples of a group (a patient, a day) look alike, so that two sets of groups differ by chance more
 than two sets of examples. Whole groups are permuted, among those that are mostly of the same class.
 Splits that were drawn at random are not tested: a difference would be chance. Nor are splits by
@@ -33,8 +33,8 @@ class Drift(NamedTuple):
     """The outcome of a test; `compared` counts the examples of classes that both sides have.
 
     `distance` is the squared maximum mean discrepancy, and `by_chance` its mean when the two sides
-    are shuffled. All but `compared` are NaN where there is nothing to compare, and `p_value` alone
-    where there are too few groups.
+    are shuffled. All but `compared` are NaN if there is nothing to compare, and `p_value` alone if
+    there are too few groups.
     """
 
     compared: int
@@ -56,7 +56,7 @@ class Units(NamedTuple):
 
     @classmethod
     def of(cls, names: Integers, other: npt.NDArray[np.bool_], classes: Integers) -> "Units":
-        """Of rows that have a group's name, a side and a class, [r] each.
+        """The units of rows that have a group's name, a side and a class, [r] each.
 
         A group that the source itself divides is one unit on either side.
         """
@@ -147,8 +147,8 @@ def test(
 class _Shuffles:
     """The sides of rows in each permutation of the units, which are permuted class by class.
 
-    What was permuted is kept until the last row of its units was asked for. Single rows, and groups
-    of one class each, are so held one class at a time.
+    The permutations are kept until the last row of their units was read. So single rows, and groups
+    of one class each, are held one class at a time.
     """
 
     def __init__(self, units: Units, random: np.random.Generator) -> None:
@@ -168,7 +168,7 @@ class _Shuffles:
         """Whether each of the rows is of the other side, [permutations, rows].
 
         Args:
-            rows: asked for in their order.
+            rows: to be read in their order.
         """
         units = self._units.of_row[rows]
         classes = self._units.of_class[units]

@@ -1,8 +1,8 @@
 """Near-duplicates: the same thing in two splits, as another file.
 
-Features alone tell copies of photographs, but not of textures: patches of one wall are as alike to
-a backbone as a patch and its own copy as a JPEG. So features only name candidates, and the kind of
-example decides. `benchmarks/alarms.md` has what is found.
+Features alone recognise copies of photographs, but not of textures: patches of one wall are as
+alike to a backbone as a patch and its own copy as a JPEG. So features only name candidates, and the
+kind of example decides. `benchmarks/alarms.md` has what is found.
 
 A pair is compared once: verdicts are kept in the feature store.
 """
@@ -59,7 +59,7 @@ def near_duplicates(
 ) -> tuple[pd.DataFrame, int, int]:
     """A row a pair of examples of different splits that show the same, the most alike first.
 
-    Beside the table, how many pairs were compared, and how many of these in earlier runs.
+    Also returns how many pairs were compared, and how many of these in earlier runs.
 
     Args:
         rows: as `originals` gives them, n of them.
@@ -93,7 +93,7 @@ def compare(pairs: Sequence[tuple[Example, Example]], kind: Kind) -> tuple[list[
     """Whether each pair shows the same, and how many of the pairs an earlier run had compared.
 
     Verdicts are kept in the feature store, an entry a pair: the examples of a pair that is known
-    are not opened. Where the store cannot be used, that is said and pairs are compared.
+    are not opened. If the store cannot be used, a line says so and pairs are compared.
     """
     made_by = kind.copies_by()
     keys = [_key(one[1], other[1], made_by) for one, other in pairs]

@@ -1,4 +1,4 @@
-"""What has few training examples: classes, labels by the examples that have them, or numbers."""
+"""Which classes, labels (by the examples that have them) or targets have few training examples."""
 
 import pandas as pd
 
@@ -9,8 +9,8 @@ from ..tables.manifest import SPLITS
 def few_examples(manifest: pd.DataFrame, task: str, least: int) -> pd.DataFrame:
     """A row a class with fewer than `least` training examples: its examples in each split.
 
-    If there are several labels, an example counts for each that it has; if there are numbers, for
-    each.
+    If there are several labels, an example counts for each that it has; in regression, for each
+    target.
     """
     counts = targets.of_task(task).counts(manifest).reindex(columns=SPLITS, fill_value=0)
     scarce = counts[counts["train"] < least].sort_index()

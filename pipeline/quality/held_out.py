@@ -1,4 +1,4 @@
-"""What ridge regressions say of examples that they had not seen: what label issues rest on."""
+"""Out-of-fold predictions of ridge regressions, on which label issues rest."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def folds_of(rows: pd.DataFrame, labels: npt.NDArray[Any], seed: int, numbers: b
 def predicted(
     features: Floats, wanted: Floats, fold: Integers, penalty: float = PENALTY
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """What a ridge regression that learned from the other folds says of each example.
+    """For each example the prediction of a ridge regression that was fitted on the other folds.
 
     Args:
         features: [n, d].
@@ -44,21 +44,21 @@ def predicted(
     if not SIZES[0] < size < SIZES[1]:
         size = float(np.sqrt(np.square(centred.astype(np.float64)).mean()))
     centred /= size or 1.0
-    said = np.zeros(wanted.shape, dtype=np.float32)
-    judged = np.zeros(len(wanted), dtype=bool)
+    answers = np.zeros(wanted.shape, dtype=np.float32)
+    scored = np.zeros(len(wanted), dtype=bool)
     for held in range(FOLDS):
         out = fold == held
         if out.all():
             continue
-        mean, shares = centred[~out].mean(axis=0), wanted[~out].mean(axis=0)
-        of = weights(centred[~out] - mean, wanted[~out] - shares, penalty)
-        said[out] = (centred[out] - mean) @ of + shares
-        judged[out] = True
-    return said, judged
+        mean, means = centred[~out].mean(axis=0), wanted[~out].mean(axis=0)
+        of = weights(centred[~out] - mean, wanted[~out] - means, penalty)
+        answers[out] = (centred[out] - mean) @ of + means
+        scored[out] = True
+    return answers, scored
 
 
 def weights(features: Floats, wanted: Floats, penalty: float = PENALTY) -> Floats:
-    """Of a ridge regression, [d, c]; the smaller of the two systems of equations is solved."""
+    """The weights [d, c] of a ridge regression, from the smaller of two systems of equations."""
     rows, dimension = features.shape
     damping = penalty * rows * dimension
     if rows <= dimension:

@@ -18,8 +18,8 @@ POWER = 0.5
 def originals(manifest: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
     """View 0 of every example: its row of the manifest and its features [n, d], by digest.
 
-    The rows' column `number` is the position of the label among the sorted labels; where several
-    labels or numbers are learned, the rows have these in columns of their own, and no such number.
+    The rows' column `number` is the position of the label among the sorted labels; if several
+    labels or regression targets are learned, these have columns of their own, and there is none.
     """
     names = targets.target_names(manifest)
     classes = names or sorted(manifest["label"].unique())

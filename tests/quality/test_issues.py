@@ -138,7 +138,7 @@ def test_the_stage_speaks_of_labels(project, capsys) -> None:
     opposite = {0.0: "not brick, or brick?", 1.0: "brick, or not brick?"}[values[7, 0]]
     assert f"checks: 1 label issue: data/raw/0007.png ({opposite})" in said
     assert "checks: 1 label with fewer than 10 training " in said
-    assert "checks: no splits unlike the training split" in said
+    assert "checks: no splits that differ from the training split" in said
     few = found("few_examples").set_index("class")
     assert few.loc["wood"].tolist() == [2, 1, 0]  # which are the positives
     drift = found("drift")

@@ -1,4 +1,4 @@
-"""What the report shows of answers with one label."""
+"""What the report shows for classification."""
 
 import pandas as pd
 
@@ -30,7 +30,7 @@ class Classes:
         ]
 
     def parts(self, predictions: pd.DataFrame, classes: list[str]) -> Row:
-        """What `page.html` is filled with.
+        """The values that fill `page.html`.
 
         Args:
             predictions: as `evaluate` writes them.

@@ -1,4 +1,4 @@
-"""What the report shows of answers with several labels."""
+"""What the report shows for several labels."""
 
 import re
 from collections.abc import Mapping
@@ -19,38 +19,38 @@ class Labels:
     """Answers what `Page` asks."""
 
     def mistakes(self, predictions: pd.DataFrame) -> list[Mistake]:
-        """The labels that were wrongly said or wrongly left out, the surest first.
+        """The labels that were wrongly predicted or wrongly left out, most confident errors first.
 
-        How sure an answer is, is how far its probability is from the label's threshold, as a share
-        of how far it can be.
+        Confidence is the distance of the probability from the label's threshold, as a fraction of
+        the largest distance that is possible.
         """
         measured = tables.table(CLASSES)
         thresholds = dict(zip(measured["class"], measured["threshold"], strict=True))
         found = []
         for row in predictions.to_dict("records"):
-            has, said = (
+            has, predicted = (
                 set(filter(None, str(row[n]).split(SEPARATOR))) for n in ("label", "predicted")
             )
             unknown = set(filter(None, str(row.get("unknown", "")).split(SEPARATOR)))
             probabilities = of_labels(row)
-            for label in sorted((has ^ said) - unknown):
+            for label in sorted((has ^ predicted) - unknown):
                 probability, least = probabilities.get(label), thresholds.get(label, 0.5)
                 if probability is None:
                     continue
-                room = 1 - least if label in said else least
+                room = 1 - least if label in predicted else least
                 sure = abs(probability - least) / max(room, 1e-9)
-                found.append((-sure, row["path"], label, label in said, probability))
+                found.append((-sure, row["path"], label, label in predicted, probability))
         return [
             Mistake(
                 path,
-                {"label": label, "said": was_said, "probability": f"{probability:.3f}"},
-                heat_of=label if was_said else None,
+                {"label": label, "predicted": was_predicted, "probability": f"{probability:.3f}"},
+                heat_of=label if was_predicted else None,
             )
-            for _, path, label, was_said, probability in sorted(found)[:SHOWN]
+            for _, path, label, was_predicted, probability in sorted(found)[:SHOWN]
         ]
 
     def parts(self, predictions: pd.DataFrame, labels: list[str]) -> Row:
-        """What `page.html` is filled with.
+        """The values that fill `page.html`.
 
         Args:
             predictions: as `evaluate` writes them.
@@ -73,7 +73,7 @@ class Labels:
 
 
 def of_label(measured: pd.DataFrame) -> list[Row]:
-    """The table of labels, its shares in per cent; of many those of the lowest precision."""
+    """The table of labels in per cent; those of the lowest average precision if many."""
     if len(measured) > tables.MOST_DRAWN:
         measured = measured.sort_values(["average_precision", "class"]).head(tables.MOST_ROWS)
     shown = measured.astype(object)
@@ -86,7 +86,7 @@ def of_label(measured: pd.DataFrame) -> list[Row]:
 
 
 def of_labels(row: Mapping[str, Any]) -> dict[str, float]:
-    """The probabilities that a row of the predictions tells, by label."""
+    """The probabilities in a row of the predictions, by label."""
     found = {
         name[2:-1]: float(value)
         for name, value in row.items()

@@ -1,4 +1,4 @@
-"""What the report shows of answers that are numbers."""
+"""What the report shows for regression."""
 
 import pandas as pd
 
@@ -7,7 +7,7 @@ from ...pages import charts, tables
 from ...pages.embed import Row
 from ...pages.mistakes import SHOWN, Mistake
 
-MOST_CHARTS = 6  # numbers that have one each
+MOST_CHARTS = 6  # targets that have one each
 
 
 class Numbers:
@@ -32,11 +32,11 @@ class Numbers:
         ]
 
     def parts(self, predictions: pd.DataFrame, names: list[str]) -> Row:
-        """What `page.html` is filled with.
+        """The values that fill `page.html`.
 
         Args:
             predictions: as `evaluate` writes them.
-            names: of the numbers.
+            names: of the targets.
         """
         measured = residuals()
         return {
@@ -54,12 +54,12 @@ class Numbers:
 def residuals() -> pd.DataFrame:
     """The residuals, as `evaluate` writes them."""
     found = tables.table(PLOTS / "residuals.csv")
-    # In other tables what was predicted is a class, and stays a text.
+    # In other tasks' tables `predicted` is a class, and stays a text.
     return found.assign(predicted=found["predicted"].astype(float))
 
 
 def of_number(measured: pd.DataFrame) -> list[Row]:
-    """The table of numbers, to four digits."""
+    """The table of targets, to four digits."""
     shown = measured.astype(object)
     for name in measured.columns.difference(["class", "pictures"]):
         shown[name] = measured[name].map("{:.4g}".format, na_action="ignore")
