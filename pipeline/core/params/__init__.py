@@ -15,7 +15,7 @@ from .schema import (
     Shares,
     TrainingExamples,
     TrainParams,
-    told,
+    setting,
 )
 from .whole import Params, adapts, later_stages_on_cuda, stages_that_need_validation
 
@@ -39,8 +39,10 @@ __all__ = [
     "later_stages_on_cuda",
     "load",
     "place",
+    "setting",
     "size",
     "stages_that_need_validation",
     "store_section",
-    "told",
 ]
+
+told = setting  # its name before, for kinds of plugins written then

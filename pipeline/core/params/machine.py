@@ -8,7 +8,7 @@ from pydantic import AfterValidator, model_validator
 
 from .. import buckets
 from ..errors import DataError
-from .schema import Section, form, told
+from .schema import Section, form, setting
 
 
 def place(folder: str) -> str:
@@ -50,12 +50,12 @@ def _checked_size(text: str) -> str:
 class StoreParams(Section):
     """Place and size of the feature store. No result depends on it."""
 
-    folder: Annotated[str, AfterValidator(place)] | None = told(
+    folder: Annotated[str, AfterValidator(place)] | None = setting(
         None,
         "absolute path, or s3://BUCKET/PREFIX (docs/store.md); null: headstart/features in"
         " the user's cache",
     )
-    limit: Annotated[str, AfterValidator(_checked_size)] = told(
+    limit: Annotated[str, AfterValidator(_checked_size)] = setting(
         "20GB", "maximum size; the least recently used entries are deleted first; none: no limit"
     )
 
@@ -63,12 +63,12 @@ class StoreParams(Section):
 class ClusterParams(Section):
     """Where `extract` computes. No result depends on it."""
 
-    runner: Literal["local", "ray"] = told(
+    runner: Literal["local", "ray"] = setting(
         "local", "local (threads of this machine) or ray (a Ray cluster, docs/cluster.md)"
     )
     address: (
         Annotated[str, form(r"([\w.-]+|\[[\da-fA-F:]+\]):\d{1,5}", "HOST:PORT of the head")] | None
-    ) = told(None, "HOST:PORT of the Ray cluster's head, such as 10.0.0.1:6379")
+    ) = setting(None, "HOST:PORT of the Ray cluster's head, such as 10.0.0.1:6379")
 
     @model_validator(mode="after")
     def _go_together(self) -> "ClusterParams":

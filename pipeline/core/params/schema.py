@@ -30,7 +30,7 @@ def form(pattern: str, words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def told(default: Any, words: str) -> Any:
+def setting(default: Any, words: str) -> Any:
     """A parameter's default, and what it does, for docs/parameters.md."""
     return Field(default=default, description=words)
 
@@ -107,35 +107,35 @@ class Shares(Section):
 class IngestParams(Section):
     """The source of the examples, the task and the split."""
 
-    kind: str = told(
+    kind: str = setting(
         "image", "kind of example: image, text, audio, vector, or plugin for plugins/kind.py"
     )
-    source: Source = told(
+    source: Source = setting(
         "surfaces",
         "surfaces, folder, csv, parquet, s3 (docs/bucket.md), torchvision:NAME or"
         " python:MODULE.FUNCTION",
     )
-    path: Annotated[str, Field(min_length=1)] = told(
+    path: Annotated[str, Field(min_length=1)] = setting(
         "data/raw/surfaces.csv",
         "folder or table to read; for s3 the folder of the listing, for torchvision"
         " data/raw/torchvision",
     )
-    task: TaskName = told(
+    task: TaskName = setting(
         "classification",
         "task: classification (one label per example), multilabel (several, joined by |) or"
         " regression; docs/tasks.md",
     )
-    targets: Annotated[list[TargetName], Field(min_length=1)] | None = told(
+    targets: Annotated[list[TargetName], Field(min_length=1)] | None = setting(
         None,
         "columns of the table to learn: for multilabel one column per label (1, 0, or empty"
         " if unknown), for regression one column per target; null: the column label",
     )
-    shares: Shares = told(
+    shares: Shares = setting(
         Shares(), "fractions of train, val and test, used if the source gives no split"
     )
-    seed: Seed = told(0, "random seed of the split")
-    max_refused: Share = told(0.1, "stop if more than this fraction of the files is refused")
-    classes_without_training: Literal["refuse", "leave_out"] = told(
+    seed: Seed = setting(0, "random seed of the split")
+    max_refused: Share = setting(0.1, "stop if more than this fraction of the files is refused")
+    classes_without_training: Literal["refuse", "leave_out"] = setting(
         "refuse",
         "classes without a training example, and labels that no or every training example"
         " has: refuse ends the run, leave_out continues without them",
@@ -167,36 +167,36 @@ class Augmentation(Section):
 
     ingest: ClassVar[type[IngestParams]] = IngestParams  # with what the kind adds to that section
 
-    views: Annotated[int, Field(ge=0, le=1000)] = told(
+    views: Annotated[int, Field(ge=0, le=1000)] = setting(
         4, "number of augmented views of each training example; 0: none"
     )
-    seed: Seed = told(0, "random seed of the views")
+    seed: Seed = setting(0, "random seed of the views")
 
 
 class ExtractParams(Section):
     """The backbone, and the engine that runs it."""
 
-    backbone: BackboneName = told(
+    backbone: BackboneName = setting(
         "efficientnet_lite0",
         NAMES,
     )
-    weights: Weights = told(
+    weights: Weights = setting(
         "pretrained", f"pretrained, random or {OWN}FILE (.safetensors, .pt or .pth)"
     )
-    pooling: Literal["auto", "class", "mean", "class_mean", "gem"] = told(
+    pooling: Literal["auto", "class", "mean", "class_mean", "gem"] = setting(
         "auto",
         "auto (the network's own), class (class token), mean (of the patch tokens),"
         " class_mean (both) or gem (generalised mean of the feature maps)",
     )
-    engine: Literal["auto", "onnxruntime", "openvino", "torch"] = told(
+    engine: Literal["auto", "onnxruntime", "openvino", "torch"] = setting(
         "auto", "auto, onnxruntime or openvino (CPU), or torch"
     )
-    device: Device = told("auto", "auto, cpu or cuda")
-    precision: Literal["float32", "bfloat16"] = told(
+    device: Device = setting("auto", "auto, cpu or cuda")
+    precision: Literal["float32", "bfloat16"] = setting(
         "float32", "float32, or bfloat16 if the processor or GPU supports it"
     )
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = told(32, "views per batch")
-    features: Literal["vectors", "keys"] = told(
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = setting(32, "views per batch")
+    features: Literal["vectors", "keys"] = setting(
         "vectors",
         "content of data/features: vectors, or keys and checksums of vectors in the feature"
         " store (docs/store.md)",
@@ -253,57 +253,57 @@ CLOSED_FORMS = ("lbfgs", "ridge", "nearest_mean")  # the optimizers whose heads 
 class TrainParams(Section):
     """The head. A list for a hyperparameter trains one head per value and keeps the best."""
 
-    optimizer: Optimizer | Annotated[list[Optimizer], Field(min_length=1)] = told(
+    optimizer: Optimizer | Annotated[list[Optimizer], Field(min_length=1)] = setting(
         "lbfgs", "sgd, momentum, adam, adamw, lbfgs, ridge or nearest_mean"
     )
-    learning_rate: Positive | Annotated[list[Positive], Field(min_length=1)] = told(
+    learning_rate: Positive | Annotated[list[Positive], Field(min_length=1)] = setting(
         0.001, "learning rate; not used by lbfgs, ridge and nearest_mean"
     )
-    weight_decay: NotNegative | Annotated[list[NotNegative], Field(min_length=1)] = told(
+    weight_decay: NotNegative | Annotated[list[NotNegative], Field(min_length=1)] = setting(
         0.003, "strength of the L2 penalty; not used by nearest_mean"
     )
-    width: Width | Annotated[list[Width], Field(min_length=1)] = told(
+    width: Width | Annotated[list[Width], Field(min_length=1)] = setting(
         0, "units of the hidden ReLU layer; 0: a linear head"
     )
-    dropout: Dropout | Annotated[list[Dropout], Field(min_length=1)] = told(
+    dropout: Dropout | Annotated[list[Dropout], Field(min_length=1)] = setting(
         0.0, "dropout probability before the last layer"
     )
-    label_smoothing: Smoothing | Annotated[list[Smoothing], Field(min_length=1)] = told(
+    label_smoothing: Smoothing | Annotated[list[Smoothing], Field(min_length=1)] = setting(
         0.0, "fraction of the target probability that is spread over all classes"
     )
-    seed: Seed | Annotated[list[Seed], Field(min_length=1)] = told(
+    seed: Seed | Annotated[list[Seed], Field(min_length=1)] = setting(
         0, "random seed of the initial weights, the order of the examples and dropout"
     )
-    power: Annotated[float, Field(gt=0, le=1)] = told(
+    power: Annotated[float, Field(gt=0, le=1)] = setting(
         0.5, "exponent of the features, sign kept; 1.0: unchanged"
     )
-    refit: bool = told(
+    refit: bool = setting(
         True, "train the chosen head again on train and validation examples together"
     )
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = told(
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = setting(
         50, "epochs of heads that are trained by gradient descent"
     )
-    batch_size: Annotated[int, Field(ge=1)] = told(256, "examples per batch, for these heads")
-    patience: Annotated[int, Field(ge=0)] = told(
+    batch_size: Annotated[int, Field(ge=1)] = setting(256, "examples per batch, for these heads")
+    patience: Annotated[int, Field(ge=0)] = setting(
         10,
         "early stopping: training stops after so many epochs without a lower validation"
         " loss; 0: no early stopping",
     )
-    class_weights: Literal["none", "balanced"] = told(
+    class_weights: Literal["none", "balanced"] = setting(
         "none", "none, or balanced (the same total weight for each class, against class imbalance)"
     )
-    row_weights: Literal["none", "example"] = told(
+    row_weights: Literal["none", "example"] = setting(
         "none",
         "none: every view weighs the same; example: the views of an example weigh as much as one",
     )
-    loss: Literal["squared", "huber"] = told(
+    loss: Literal["squared", "huber"] = setting(
         "squared", "loss of regression: squared, or huber, which is robust to outliers"
     )
-    coverage: Annotated[float, Field(gt=0.5, lt=1)] | None = told(
+    coverage: Annotated[float, Field(gt=0.5, lt=1)] | None = setting(
         None,
         "coverage of the prediction sets or intervals, such as 0.9; null: none (docs/answers.md)",
     )
-    device: Device = told("auto", "auto, cpu or cuda")
+    device: Device = setting("auto", "auto, cpu or cuda")
 
     @model_validator(mode="after")
     def _go_together(self) -> "TrainParams":
@@ -350,27 +350,27 @@ Repeats = Annotated[int, Field(ge=0, le=1000), AfterValidator(_not_one)]
 class EvaluateParams(Section):
     """The measures on the test split."""
 
-    top_k: Annotated[int, Field(ge=1)] = told(
+    top_k: Annotated[int, Field(ge=1)] = setting(
         3,
         "k of top-k accuracy: an answer is correct if the label is among the k most"
         " probable classes",
     )
-    bootstrap: Annotated[int, Field(ge=1, le=1_000_000)] = told(
+    bootstrap: Annotated[int, Field(ge=1, le=1_000_000)] = setting(
         1000, "bootstrap resamples for each interval"
     )
-    confidence: Annotated[float, Field(gt=0, lt=1)] = told(
+    confidence: Annotated[float, Field(gt=0, lt=1)] = setting(
         0.95, "confidence level of the intervals"
     )
-    calibration_bins: Annotated[int, Field(ge=1, le=1000)] = told(
+    calibration_bins: Annotated[int, Field(ge=1, le=1000)] = setting(
         15, "bins of the expected calibration error"
     )
-    all_probabilities: bool = told(
+    all_probabilities: bool = setting(
         False,
         "write the probability of every class to reports/plots/probabilities.parquet; with"
         " more than 100 classes, predictions.csv has only the top_k most probable",
     )
-    seed: Seed = told(0, "random seed of the resampling")
-    repeats: Repeats = told(
+    seed: Seed = setting(0, "random seed of the resampling")
+    repeats: Repeats = setting(
         0, "number of other splits on which the chosen head is trained and measured; 0: none"
     )
 
@@ -378,19 +378,19 @@ class EvaluateParams(Section):
 class ChecksParams(Section):
     """Thresholds of the data checks: near-duplicates, label issues, small classes, drift."""
 
-    duplicate_cosine: Annotated[float, Field(ge=0, le=1)] = told(
+    duplicate_cosine: Annotated[float, Field(ge=0, le=1)] = setting(
         0.5, "two examples are compared if the cosine of their features is at least this"
     )
-    label_issue_margin: Annotated[float, Field(ge=0, le=1)] = told(
+    label_issue_margin: Annotated[float, Field(ge=0, le=1)] = setting(
         0.5, "a label is reported if another one is more probable by at least this"
     )
-    least_examples: Annotated[int, Field(ge=0)] = told(
+    least_examples: Annotated[int, Field(ge=0)] = setting(
         10, "a class with fewer training examples is reported"
     )
-    drift_level: Annotated[float, Field(ge=0.001, lt=1)] = told(  # the permutations tell no less
+    drift_level: Annotated[float, Field(ge=0.001, lt=1)] = setting(  # the permutations tell no less
         0.01, "significance level of the drift tests of all given splits together, at least 0.001"
     )
-    seed: Seed = told(0, "random seed of the folds and permutations")
+    seed: Seed = setting(0, "random seed of the folds and permutations")
 
 
 TrainingExamples = Literal["features_and_paths", "features", "none"]
@@ -399,7 +399,7 @@ TrainingExamples = Literal["features_and_paths", "features", "none"]
 class BundleParams(Section):
     """What a bundle reveals of the training examples."""
 
-    training_examples: TrainingExamples = told(
+    training_examples: TrainingExamples = setting(
         "features_and_paths",
         "what the bundle contains of the training examples: features_and_paths, features (and"
         " labels), or none (docs/privacy.md)",
@@ -409,7 +409,7 @@ class BundleParams(Section):
 class ReportParams(Section):
     """What the report reveals of the examples."""
 
-    examples: Literal["shown", "hidden"] = told(
+    examples: Literal["shown", "hidden"] = setting(
         "shown",
         "shown: the page has pictures (or texts, sounds) and paths of examples; hidden: only"
         " figures, and the first digits of an example's digest (docs/privacy.md)",
@@ -425,11 +425,11 @@ RUN = "[asked] adds the stage to the graph"
 class LearningCurveParams(Section):
     """The learning curve: accuracy against examples per class."""
 
-    run: Run = told([], RUN)
-    draws: Annotated[int, Field(ge=1, le=1000)] = told(
+    run: Run = setting([], RUN)
+    draws: Annotated[int, Field(ge=1, le=1000)] = setting(
         5, "random draws for each number of examples"
     )
-    confidence: Annotated[float, Field(gt=0, lt=1)] = told(
+    confidence: Annotated[float, Field(gt=0, lt=1)] = setting(
         0.95, "confidence level of the intervals"
     )
 
@@ -437,8 +437,8 @@ class LearningCurveParams(Section):
 class RankParams(Section):
     """Comparison of backbones by a linear probe on your examples."""
 
-    run: Run = told([], RUN)
-    backbones: Annotated[list[Candidate], Field(min_length=1)] = told(
+    run: Run = setting([], RUN)
+    backbones: Annotated[list[Candidate], Field(min_length=1)] = setting(
         [
             "efficientnet_lite0",
             "efficientnet_lite1",
@@ -447,7 +447,7 @@ class RankParams(Section):
         ],
         "backbones to compare; random:NAME is the same network with random weights",
     )
-    confidence: Annotated[float, Field(gt=0, lt=1)] = told(
+    confidence: Annotated[float, Field(gt=0, lt=1)] = setting(
         0.95, "confidence level of the intervals"
     )
 
@@ -455,42 +455,44 @@ class RankParams(Section):
 class FinetuneParams(Section):
     """Fine-tuning: training the last blocks of the backbone, or adapters in it, with the head."""
 
-    run: Run = told([], RUN)
-    method: Literal["blocks", "lora"] = told(
+    run: Run = setting([], RUN)
+    method: Literal["blocks", "lora"] = setting(
         "blocks",
         "what is trained with the head: the last blocks, or adapters in all layers (lora,"
         " only for texts; docs/text.md)",
     )
-    blocks: Annotated[int, Field(ge=1)] = told(3, "number of last blocks of the backbone to train")
-    lora_rank: Annotated[int, Field(ge=1, le=384)] = told(8, "rank of the adapters of lora")
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = told(
+    blocks: Annotated[int, Field(ge=1)] = setting(
+        3, "number of last blocks of the backbone to train"
+    )
+    lora_rank: Annotated[int, Field(ge=1, le=384)] = setting(8, "rank of the adapters of lora")
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = setting(
         10, "number of epochs; each uses every training example once, newly augmented"
     )
-    batch_size: Annotated[int, Field(ge=1)] = told(32, "examples per batch")
-    learning_rate: Positive = told(0.00003, "learning rate of the head")
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = told(
+    batch_size: Annotated[int, Field(ge=1)] = setting(32, "examples per batch")
+    learning_rate: Positive = setting(0.00003, "learning rate of the head")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = setting(
         0.7, "learning rate of a block, relative to the block above it"
     )
-    weight_decay: NotNegative = told(0.01, "weight decay of AdamW")
-    batch_norm: Literal["kept", "updated"] = told(
+    weight_decay: NotNegative = setting(0.01, "weight decay of AdamW")
+    batch_norm: Literal["kept", "updated"] = setting(
         "kept", "batch normalisation statistics of the trained blocks: kept or updated"
     )
-    seed: Seed = told(0, "random seed of the order of the examples")
-    device: Device = told("auto", "auto, cpu or cuda")
+    seed: Seed = setting(0, "random seed of the order of the examples")
+    device: Device = setting("auto", "auto, cpu or cuda")
 
 
 class FromScratchParams(Section):
     """Training the same network from random weights, with the other settings of `finetune`."""
 
-    run: Run = told([], RUN)
-    learning_rate: Positive = told(0.003, "learning rate of the whole network")
+    run: Run = setting([], RUN)
+    learning_rate: Positive = setting(0.003, "learning rate of the whole network")
 
 
 class AdaptParams(Section):
     """Unsupervised domain adaptation of the head, with unlabelled examples of the new domain."""
 
-    run: Run = told([], RUN)
-    method: Literal["auto", "coral"] = told(
+    run: Run = setting([], RUN)
+    method: Literal["auto", "coral"] = setting(
         "auto", "coral, or auto (coral or nothing, by the rule in docs/adapt.md)"
     )
 

@@ -4,22 +4,22 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ...core.params import Augmentation, Share, told
+from ...core.params import Augmentation, Share, setting
 
 
 class Augment(Augmentation):
     """Ranges of the random shift, gain, noise and speed of each training view."""
 
-    shift: Annotated[float, Field(ge=0, le=10)] = told(
+    shift: Annotated[float, Field(ge=0, le=10)] = setting(
         0.2, "maximum seconds of silence before or after the sound"
     )
-    gain: Annotated[float, Field(ge=0, le=40)] = told(
+    gain: Annotated[float, Field(ge=0, le=40)] = setting(
         6, "gain in decibels, drawn from -gain to +gain"
     )
-    noise: Share = told(0.5, "probability of white noise")
-    snr: Annotated[float, Field(ge=0, le=60)] = told(
+    noise: Share = setting(0.5, "probability of white noise")
+    snr: Annotated[float, Field(ge=0, le=60)] = setting(
         20, "signal-to-noise ratio in decibels, drawn from snr to snr + 20"
     )
-    speed: Annotated[float, Field(ge=0, le=0.5)] = told(
+    speed: Annotated[float, Field(ge=0, le=0.5)] = setting(
         0.05, "speed factor, drawn from 1 - speed to 1 + speed; it changes the pitch too"
     )

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ...core.params import Augmentation, IngestParams, Share, told
+from ...core.params import Augmentation, IngestParams, Share, setting
 
 Channel = Annotated[int, Field(ge=1, le=10_000)]
 
@@ -18,17 +18,19 @@ class Ingest(IngestParams):
             list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=2, max_length=2)
         ]
         | None
-    ) = told(
+    ) = setting(
         None,
         "values that become black and white in pictures of more than 8 bits: file (smallest"
         " and largest value of each file), type (limits of the data type; 0 and 1 for floats),"
         " or two numbers; null: 16 bits are divided by 256, floats are refused"
         " (docs/pictures.md)",
     )
-    channels: Channel | Annotated[list[Channel], Field(min_length=3, max_length=3)] | None = told(
-        None,
-        "channels to use as red, green and blue, counted from 1, or one channel for grey;"
-        " null: the file's own (docs/pictures.md)",
+    channels: Channel | Annotated[list[Channel], Field(min_length=3, max_length=3)] | None = (
+        setting(
+            None,
+            "channels to use as red, green and blue, counted from 1, or one channel for grey;"
+            " null: the file's own (docs/pictures.md)",
+        )
     )
 
     @model_validator(mode="after")
@@ -45,11 +47,11 @@ class Augment(Augmentation):
 
     ingest: ClassVar[type[IngestParams]] = Ingest
 
-    rotate: Annotated[float, Field(ge=0, le=180)] = told(
+    rotate: Annotated[float, Field(ge=0, le=180)] = setting(
         15, "rotation in degrees, drawn from -rotate to +rotate"
     )
-    scale: Annotated[float, Field(ge=0, lt=1)] = told(
+    scale: Annotated[float, Field(ge=0, lt=1)] = setting(
         0.1, "scale factor, drawn from 1 - scale to 1 + scale"
     )
-    hflip: Share = told(0.5, "probability of a left-right flip")
-    vflip: Share = told(0.0, "probability of an upside-down flip")
+    hflip: Share = setting(0.5, "probability of a left-right flip")
+    vflip: Share = setting(0.0, "probability of an upside-down flip")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from ...core.params import Augmentation, told
+from ...core.params import Augmentation, setting
 
 
 def _none(views: int) -> int:
@@ -19,6 +19,6 @@ def _none(views: int) -> int:
 class Augment(Augmentation):
     """Texts are not augmented: no change of a text is sure to keep its meaning."""
 
-    views: Annotated[int, Field(ge=0), AfterValidator(_none)] = told(
+    views: Annotated[int, Field(ge=0), AfterValidator(_none)] = setting(
         0, "always 0: a change of words may change the meaning"
     )

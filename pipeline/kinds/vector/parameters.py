@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from ...core.params import Augmentation, told
+from ...core.params import Augmentation, setting
 
 
 def _none(views: int) -> int:
@@ -19,4 +19,4 @@ def _none(views: int) -> int:
 class Augment(Augmentation):
     """Vectors are not augmented."""
 
-    views: Annotated[int, AfterValidator(_none)] = told(0, "always 0: vectors are not augmented")
+    views: Annotated[int, AfterValidator(_none)] = setting(0, "always 0: vectors are not augmented")

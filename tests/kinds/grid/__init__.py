@@ -81,12 +81,12 @@ class Grid:
         return contextlib.nullcontext()
 
     def schema(self) -> Any:
-        from pipeline.core.params import Augmentation, Share, told
+        from pipeline.core.params import Augmentation, Share, setting
 
         class Augment(Augmentation):
             """How many training views are turned."""
 
-            turned: Share = told(0.5, "probability that rows and columns change places")
+            turned: Share = setting(0.5, "probability that rows and columns change places")
 
         return Augment
 
