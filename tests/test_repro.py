@@ -1,10 +1,8 @@
 """The whole pipeline in a real DVC repository: what runs again, and that the bytes are the same."""
 
-import contextlib
 import json
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,61 +11,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from flows.why import why
-from tests.conftest import ROOT, begin_store
+from tests.conftest import begin_store
+from tests.helpers.repository import Repository
 
 STAGES = ["ingest", "augment", "extract", "train", "evaluate", "checks", "bundle", "report"]
-
-
-class Repository:
-    """A copy of the project, with git and DVC, and a folder of pictures tracked by DVC."""
-
-    def __init__(self, folder: Path, template: Path) -> None:
-        self.folder = folder
-        shutil.copytree(template, folder)
-        files = self.run("git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard")
-        code = ("pipeline/", "plugins/", "flows/", "headstart/")
-        wanted = (*code, "data/", ".dvc/plots/", ".dvcignore", "params.yaml", "dvc.yaml")
-        for name in files.splitlines():
-            if name.startswith(wanted):
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, folder / name)
-
-    def run(self, *command: str) -> str:
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def repro(self, *arguments: str) -> list[str]:
-        """Run `dvc repro`; the names of the stages that ran."""
-        return re.findall(r"Running stage '([\w@]+)'", self.run("dvc", "repro", *arguments))
-
-    def why(self) -> list[str]:
-        """What `headstart why` prints, without starting it."""
-        with contextlib.chdir(self.folder):
-            return why()
-
-    def set(self, **knobs: object) -> None:
-        file = self.folder / "params.yaml"
-        document = yaml.safe_load(file.read_text())
-        for name, value in knobs.items():
-            section, knob = name.split(".")
-            document[section][knob] = value
-        file.write_text(yaml.safe_dump(document, sort_keys=False))
-
-    def edit(self, name: str, before: str, after: str) -> None:
-        file = self.folder / name
-        text = file.read_text()
-        assert before in text
-        file.write_text(text.replace(before, after, 1))
-
-    def outputs(self) -> dict[str, bytes]:
-        """The bytes of every file that the stages wrote."""
-        folders = ("bundle", "data/features", "data/pictures", "models", "reports")
-        files = [f for name in folders for f in (self.folder / name).rglob("*") if f.is_file()]
-        files += (self.folder / "data").glob("*.*")
-        files = [f for f in files if f.name != ".gitignore"]  # DVC's
-        return {str(f.relative_to(self.folder)): f.read_bytes() for f in sorted(files)}
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +24,6 @@ def repository(
     folder = tmp_path_factory.mktemp("repro")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADSTART_STORE", str(begin_store(folder, lite0.parent)))
-        patch.delenv("PYTHONPATH", raising=False)
         yield Repository(folder / "repository", dvc_template)
 
 
@@ -271,7 +217,7 @@ def test_features_told_by_keys_change_no_result_and_come_back_by_the_command_tha
     monkeypatch.setenv("HEADSTART_STORE", str(begin_store(tmp_path, exported)))
     assert done.repro() == []
     done.set(**{"train.weight_decay": 0.2})
-    failed = subprocess.run(["dvc", "repro"], cwd=done.folder, capture_output=True, text=True)
+    failed = done.attempt("dvc", "repro")
     (line,) = [line for line in failed.stderr.splitlines() if line.startswith("train: error:")]
     command = re.search(r"run `(dvc repro [\w -]+)`", line)[1]
     assert " 0 reused" in done.run(*command.split())

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import begin_store
-from tests.test_repro import Repository
+from tests.helpers.repository import Repository
 
 # Every look at the time of day sees another decade; the monotonic clock is left alone.
 JUMPING_CLOCK = """
@@ -60,7 +60,6 @@ def repository(
 ) -> Repository:
     """A repository in which nothing has run yet."""
     monkeypatch.setenv("HEADSTART_STORE", str(begin_store(tmp_path, exported)))
-    monkeypatch.delenv("PYTHONPATH", raising=False)
     repository = Repository(tmp_path / "repository", dvc_template)
     for i in range(40):
         path = repository.folder / "data/raw/shapes" / ("disc", "square")[i % 2] / f"{i}.png"

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -18,8 +19,9 @@ import yaml
 
 from pipeline import kinds
 from pipeline.core.errors import ParamsError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, begin_store
 from tests.flows.toys import free_port, wait_for
+from tests.helpers.repository import Repository
 
 TOY = Path(__file__).parent / "grid" / "__init__.py"
 
@@ -46,57 +48,29 @@ def write_grids(folder: Path) -> None:
     (folder / "row" / "odd.txt").write_text("12\n345")
 
 
-class Clone:
-    """A copy of the project with the toy in it."""
-
-    def __init__(self, folder: Path, exported: Path) -> None:
-        self.folder = folder
-        for name in ("pipeline", "plugins", "flows", "headstart", "data/weights", ".dvc/plots"):
-            shutil.copytree(
-                ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
-            )
-        for name in ("dvc.yaml", ".dvcignore"):
-            shutil.copy(ROOT / name, folder)
-        shutil.copy(TOY, folder / "plugins" / "kind.py")
-        store = folder / "cache" / "features"
-        store.mkdir(parents=True)
-        (store / "backbones").symlink_to(exported)
-        self.environment = os.environ | {
-            "HEADSTART_STORE": str(store),
-            "PYTHONPATH": str(folder),
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        }
-        parameters = yaml.safe_load((ROOT / "params.yaml").read_text())
+@pytest.fixture(scope="module")
+def clone(
+    tmp_path_factory: pytest.TempPathFactory, exported: Path, dvc_template: Path
+) -> Iterator[Repository]:
+    """A project with the toy in it, after its first `dvc repro`."""
+    folder = tmp_path_factory.mktemp("grids")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_STORE", str(begin_store(folder, exported)))
+        made = Repository(folder / "repository", dvc_template)
+        shutil.copy(TOY, made.folder / "plugins" / "kind.py")
+        parameters = yaml.safe_load((made.folder / "params.yaml").read_text())
         parameters["ingest"] |= {"kind": "plugin", "source": "folder", "path": "data/raw/grids"}
         parameters["augment"] = {"views": 1, "turned": 0.0}
         parameters["evaluate"]["bootstrap"] = 10
-        (folder / "params.yaml").write_text(yaml.safe_dump(parameters))
-        write_grids(folder / "data" / "raw" / "grids")
-        (folder / ".dvc" / "config").write_text(
-            "[core]\n    no_scm = true\n    analytics = false\n"
-        )
-
-    def run(self, *command: str) -> str:
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def headstart(self, *arguments: str) -> str:
-        return self.run(sys.executable, "-m", "headstart", *arguments)
+        (made.folder / "params.yaml").write_text(yaml.safe_dump(parameters))
+        write_grids(made.folder / "data" / "raw" / "grids")
+        made.headstart("check")
+        made.run("dvc", "add", "--quiet", "data/raw/grids")
+        made.repro()
+        yield made
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> Clone:
-    made = Clone(tmp_path_factory.mktemp("grids"), exported)
-    made.headstart("check")
-    made.run("dvc", "add", "--quiet", "data/raw/grids")
-    made.run("dvc", "repro")
-    return made
-
-
-def test_every_stage_takes_it(clone: Clone) -> None:
+def test_every_stage_takes_it(clone: Repository) -> None:
     manifest = pd.read_parquet(clone.folder / "data" / "manifest.parquet")
     assert {"rows", "across"} <= set(manifest.columns)
     assert len(manifest) == 60
@@ -110,13 +84,13 @@ def test_every_stage_takes_it(clone: Clone) -> None:
     assert checks["near_duplicates"] == 0
 
 
-def test_the_report_speaks_of_it_and_shows_it(clone: Clone) -> None:
+def test_the_report_speaks_of_it_and_shows_it(clone: Repository) -> None:
     page = (clone.folder / "reports" / "report.html").read_text()
     assert "60 grids" in page
     assert "picture" not in page
 
 
-def test_predict_answers_and_refuses(clone: Clone) -> None:
+def test_predict_answers_and_refuses(clone: Repository) -> None:
     clone.headstart(
         *("predict", "bundle", "data/raw/grids/column/1.txt", "data/raw/grids/row/odd.txt"),
         *("--jsonl", "out.jsonl", "--heat-maps", "heat", "--neighbours", "1"),
@@ -129,7 +103,7 @@ def test_predict_answers_and_refuses(clone: Clone) -> None:
     assert refused["error"] == "its rows are not of one length"
 
 
-def test_serve_answers(clone: Clone) -> None:
+def test_serve_answers(clone: Repository) -> None:
     port = free_port()
     server = subprocess.Popen(
         [sys.executable, "-m", "headstart", "serve", "bundle", "--port", str(port)],
@@ -165,7 +139,7 @@ def test_serve_answers(clone: Clone) -> None:
         server.wait()
 
 
-def test_why_speaks_of_it(clone: Clone) -> None:
+def test_why_speaks_of_it(clone: Repository) -> None:
     assert "ingest: up to date" in clone.headstart("why")
     (clone.folder / "data" / "raw" / "grids" / "row" / "new.txt").write_text("9999\n1111\n")
     with (clone.folder / "plugins" / "kind.py").open("a") as file:
