@@ -56,7 +56,7 @@ def on_subsets(
     """
     if not schedule.counts:
         pool = _within_range(pool)
-    if schedule.loss != "softmax":
+    if pool.labels.ndim == 2:
         yield from _of_columns(pool, subsets, asked, hyperparameters, schedule, weighing)
         return
     classes = len(schedule.class_weights)
@@ -129,7 +129,7 @@ def _of_columns(
     from subset to subset.
     """
     outputs, name = len(schedule.class_weights), hyperparameters.optimizer
-    squares = name == "ridge" or (name, schedule.loss) == ("lbfgs", "squared")
+    squares = closed_forms.SOLVERS[schedule.loss].get(name) is closed_forms.by_ridge
     whole = not np.isnan(pool.labels).any() and weighing == "none" and not schedule.counts
     if squares and whole:
         yield from _least_squares(pool, subsets, asked, hyperparameters.weight_decay, schedule)

@@ -1,11 +1,11 @@
 """The plan of augmentation: which views each training sound has, before there are samples."""
 
-import hashlib
 from typing import cast
 
 import pandas as pd
 
 from ...core.params import Augmentation
+from ...examples.drawn import units
 from . import QUIET
 from .parameters import Augment
 from .views import View
@@ -42,11 +42,7 @@ def plan(digests: list[str], settings: Augment) -> pd.DataFrame:
 
 def draw(digest: str, number: int, settings: Augment) -> View:
     """The view `number` of the sound `digest`."""
-    text = f"{settings.seed}:{digest}:{number}".encode()
-    drawn = hashlib.blake2b(text, digest_size=48).digest()
-    speed, shift, noisy, snr, seed, gain = (
-        int.from_bytes(drawn[i : i + 8], "big") / 2**64 for i in range(0, 48, 8)
-    )
+    speed, shift, noisy, snr, seed, gain = units(f"{settings.seed}:{digest}:{number}", 6)
     has_noise = noisy < settings.noise
     return View(
         speed=round(1 + (2 * speed - 1) * settings.speed, 4),

@@ -1,11 +1,11 @@
 """The plan of augmentation: which views each training picture has, before there are pixels."""
 
-import hashlib
 from typing import cast
 
 import pandas as pd
 
 from ...core.params import Augmentation
+from ...examples.drawn import units
 from .parameters import Augment
 from .views import View
 
@@ -41,10 +41,7 @@ def plan(digests: list[str], settings: Augment) -> pd.DataFrame:
 
 def draw(digest: str, number: int, settings: Augment) -> View:
     """The view `number` of the picture `digest`."""
-    seed = hashlib.blake2b(f"{settings.seed}:{digest}:{number}".encode(), digest_size=32).digest()
-    angle, scale, hflip, vflip = (
-        int.from_bytes(seed[i : i + 8], "big") / 2**64 for i in range(0, 32, 8)
-    )
+    angle, scale, hflip, vflip = units(f"{settings.seed}:{digest}:{number}", 4)
     return View(
         angle=round((2 * angle - 1) * settings.rotate, 4),
         scale=round(1 + (2 * scale - 1) * settings.scale, 6),
