@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import yaml
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.metrics import (
@@ -40,8 +41,9 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.harness import ROOT, Project, in_turns, ratios, spread, table
 from pipeline.heads.calibration import fit_thresholds
+from pipeline.heads.cross_fit import out_of_fold
 from pipeline.heads.fit import class_weights, fit_heads, refit
-from pipeline.heads.head import one_thread
+from pipeline.heads.head import activated, one_thread
 from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.losses import loss_for
 from pipeline.heads.trained import Schedule, order
@@ -111,8 +113,11 @@ def headstart(found: Data, decays: Sequence[float] = DECAYS) -> tuple[Answer, Ar
     assert best.head
     thresholds = np.full(len(found.names), 0.5)
     if found.task == "multilabel":
-        shares = best.head.answers(val.features, 1.0, found.task)
-        thresholds = np.array(fit_thresholds(shares, val.labels))
+        both = np.unique(found.both().digests)
+        manifest = pd.DataFrame({"digest": both, "group": ""})
+        held = out_of_fold(best, train, val, manifest, schedule, "cpu", refits=True)
+        shares = activated(found.task, held.logits, 1.0)
+        thresholds = np.array(fit_thresholds(shares, held.labels))
     head = refit(best, train, val, schedule, "cpu")
     return lambda features: head.answers(features, 1.0, found.task), thresholds
 
