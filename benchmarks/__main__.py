@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME` runs a benchmark of this folder, `NAME --help` tells its options.
+"""`python -m benchmarks NAME` runs a benchmark of this folder, `NAME --help` prints its options.
 
 A dotted name is that of any module with a function `measure`, such as `tests.faults.fuzz`.
 """

@@ -4,7 +4,7 @@
 
 A head is trained on labelled source examples, as `train` and `adapt` do it, and adapted to target
 examples without labels. Other target examples, whose labels nothing else sees, measure it. Each
-draw takes source, target and test anew. FONTS is a folder that packages of Debian are fetched to;
+draw takes source, target and test again. FONTS is a folder that packages of Debian are fetched to;
 those that are there stay. What each draw gave is kept in benchmarks/adapt.json beside the page; a
 draw that is there is not computed again. The numbers in the rule were chosen on draws 0 to 19.
 """
@@ -140,8 +140,8 @@ def classes(pair: Pair) -> int:
 def trial(pair: Pair, seed: int, unlabelled: int) -> dict[str, Any]:
     """What a draw gives: the evidence, and how many test examples the head as it is has right.
 
-    Of each method `gained` counts those that it has right and the head as it is has not, and `lost`
-    the others on which they differ.
+    `gained` counts for each method those that it has right and the head as it is has not, and
+    `lost` the others on which they differ.
     """
     train, val, target, test = drawn(pair, seed, unlabelled)
     schedule = Schedule(1, 1, 0, np.ones(classes(pair), np.float32))

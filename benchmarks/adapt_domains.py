@@ -42,7 +42,7 @@ FONTS = {
     ),
 }
 OF_PACKAGE = 5  # fonts
-# Of these fonts, keys, initials, outlines and many widths of one.
+# Left out of these fonts: keys, initials, outlines and many widths of one.
 NOT_FONTS = ("RZ", "_K.", "_DR", "_M.", "Beta-Cond", "Beta-Semi", "Beta-Exp")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PATCHES = 400  # of a split of the surfaces

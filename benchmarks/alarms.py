@@ -314,7 +314,7 @@ def pairs_by_hash(manifest: pd.DataFrame, bits: npt.NDArray[np.uint64], most: in
 
 
 def labels_by_cleanlab(rows: pd.DataFrame, features: npt.NDArray[np.float32]) -> set[str]:
-    """Of the same held-out probabilities, what `find_label_issues` names with its defaults."""
+    """What `find_label_issues` names by the same held-out probabilities, with its defaults."""
     from cleanlab.filter import find_label_issues
 
     labels = rows["number"].to_numpy()
@@ -380,7 +380,7 @@ def look_for_copies(manifest: pd.DataFrame, seed: int, scores: Scores) -> None:
     for method, pairs in methods.items():
         for pair, kind in kind_of.items():
             scores[kind, method] += Counter(planted=1, found=pair in pairs)
-        # A copy is like whatever its original is like; such pairs are judged with that.
+        # A copy is like whatever its original is like; such pairs are counted with that.
         strange = [p for p in pairs - set(kind_of) if "/copies/" not in p[0]]
         false = [pair for pair in strange if not one_picture(pair)]
         scores["none", method] += Counter(
@@ -454,8 +454,8 @@ def tools(cache: Path) -> None:
 
 
 def per_thousand(count: Counter[str]) -> str:
-    told = f"{1000 * count['false'] / max(count['pictures'], 1):.1f}"
-    return told + (f" (and {count['true']} that are one picture)" if count["true"] else "")
+    rate = f"{1000 * count['false'] / max(count['pictures'], 1):.1f}"
+    return rate + (f" (and {count['true']} that are one picture)" if count["true"] else "")
 
 
 def lines(scores: dict[str, Scores], cases: list[str]) -> Iterator[tuple[str, ...]]:
@@ -521,12 +521,12 @@ def measure(
         return table(head, lines(all_scores[kind], cases))
 
     rate = 1000 * clean["false"] / clean["pictures"]
-    told = "".join(f"\nNot to be had: {one}." for one in missing)
+    unavailable = "".join(f"\nNot to be had: {one}." for one in missing)
     return f"""# Data checks: what is found of what was planted, and false alarms
 
-Default parameters; EfficientNet-Lite0; pictures: {", ".join(sizes)}.{told}
+Default parameters; EfficientNet-Lite0; pictures: {", ".join(sizes)}.{unavailable}
 
-Limits were chosen on {", ".join(CHOSEN)}; the other sets only judge.
+Limits were chosen on {", ".join(CHOSEN)}; the other sets only test them.
 
 **False alarms when nothing is planted, all sets together, splits drawn: {clean["false"]} in
 {clean["pictures"]:,} pictures, {rate:.2f} in a thousand.** The default run: {counts}.
@@ -550,7 +550,7 @@ of their own; those count as false here.
 
 ## Changed test splits, given by the source
 
-A split that `ingest` drew is not tested. Here the same drawn splits are told to be given, so false
+A split that `ingest` drew is not tested. Here the same drawn splits are declared as given, so false
 alarms are at most `checks.drift_level`.
 
 {shown("d", list(DRIFTS))}

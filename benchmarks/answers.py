@@ -262,7 +262,7 @@ def row_of_costs(
 
 
 def measure_parts(scratch: Path, hymenoptera: Path, rounds: int = 20) -> str:
-    """What it costs that an answer tells how usual the example is and which classes it may be.
+    """What novelty and prediction sets cost an answer.
 
         python -m benchmarks answers parts ../shared/data/hymenoptera [--rounds ROUNDS]
 
@@ -361,7 +361,7 @@ class Seen(NamedTuple):
 
 
 def seen(project: Project, before: str) -> dict[str, Seen]:
-    """Of the present graph, and of the one at the commit `before` if it is given."""
+    """What is seen of the present graph, and of the one at the commit `before` if it is given."""
     project.work(*STAGES)
     with project.inside():
         bundles = {"now": BUNDLE}

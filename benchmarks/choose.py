@@ -1,4 +1,4 @@
-"""What `headstart choose` gains, judged on examples that it did not see: nested cross-validation.
+"""What `headstart choose` gains, measured on examples that it did not see: nested cross-validation.
 
     python -m benchmarks choose ../shared/data/hymenoptera STAMPS [--seeds SEEDS]
 
@@ -109,7 +109,7 @@ def accuracy(
     aside: npt.NDArray[np.int64],
     decay: float,
 ) -> float:
-    """Of a head that is trained on `rest`, on the examples put `aside`."""
+    """The loss of a head that is trained on `rest`, on the examples put `aside`."""
     rows = raised(joined.beside(parts), POWER)
     mask = np.zeros(len(labels), dtype=bool)
     mask[rest] = True
@@ -122,7 +122,7 @@ def accuracy(
 
 
 def interval(differences: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Of the mean difference, for a fifth put aside each time."""
+    """The interval of the mean difference, for a fifth put aside each time."""
     count = len(differences)
     error = float(differences.std(ddof=1)) * np.sqrt(1 / count + 0.2 / 0.8)
     reach = float(stats.t.ppf(0.975, count - 1)) * error

@@ -190,22 +190,22 @@ async def for_ever(one: Callable[[], Awaitable[object]], times: int) -> None:
 Flood = Callable[[str, list[bytes]], Awaitable[None]]
 
 
-def flooding(flood: Flood, address: str, told: list[bytes], begun: Event) -> None:
+def flooding(flood: Flood, address: str, payloads: list[bytes], begun: Event) -> None:
     """What the process of a flood does until it is ended."""
     os.nice(NICE)
 
     async def begin() -> None:
         asyncio.get_running_loop().call_later(1, begun.set)
-        await flood(address, told)
+        await flood(address, payloads)
 
     asyncio.run(begin())
 
 
 @contextmanager
-def under(flood: Flood, address: str, told: list[bytes]) -> Iterator[None]:
+def under(flood: Flood, address: str, payloads: list[bytes]) -> Iterator[None]:
     spawn = multiprocessing.get_context("spawn")
     begun = spawn.Event()
-    process = spawn.Process(target=flooding, args=(flood, address, told, begun), daemon=True)
+    process = spawn.Process(target=flooding, args=(flood, address, payloads, begun), daemon=True)
     process.start()
     begun.wait()
     try:
@@ -280,14 +280,14 @@ def beside(
     project: Path,
     bodies: list[bytes],
     flood: Flood,
-    told: list[bytes],
+    payloads: list[bytes],
     seconds: float,
 ) -> tuple[str, int, int, float, float, float, int, int]:
     """A row: eight clients alone, and beside a flood."""
     with served(project) as server:
         alone = asyncio.run(ask(server.address, bodies, max(2.0, seconds / 4)))
         calm = server.peak
-        with under(flood, server.address, told):
+        with under(flood, server.address, payloads):
             asked = asyncio.run(ask(server.address, bodies, seconds))
         others = sum(asked.statuses.values()) - asked.statuses[200]
         ratio = asked.late / alone.late
@@ -305,8 +305,8 @@ def measure(scratch: Path, seconds: float = 60.0) -> str:
     pictures, shots, large = of_pictures(scratch / "pictures")
     sounds, tones = of_sounds(scratch / "sounds")
     rows = [
-        beside(name, pictures, shots, flood, told, seconds)
-        for name, flood, told in (
+        beside(name, pictures, shots, flood, payloads, seconds)
+        for name, flood, payloads in (
             ("1,000 half-sent headers", half_headers, shots),
             ("256 dribbling bodies", dribbled_bodies, shots),
             ("40 clients at `/training`, 25 megapixels each", thumbnails, large),

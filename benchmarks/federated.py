@@ -177,9 +177,9 @@ def run(scratch: Path, name: str, examples: list[Example], **changes: Any) -> Ru
     said = [process.communicate()[0] for process in processes]
     assert not any(process.returncode for process in processes), said
     sites_seconds = time.monotonic() - began
-    told = re.search(r"(\d+) reused, (\d+) computed", said[killed])
-    assert told, f"it was killed too late: {said[killed]}"
-    reused, computed = told.groups()
+    shown = re.search(r"(\d+) reused, (\d+) computed", said[killed])
+    assert shown, f"it was killed too late: {said[killed]}"
+    reused, computed = shown.groups()
     folders = [p.folder / "site" / site for p, site in zip(places, SITES, strict=True)]
     cost = server.run(sys.executable, "-m", "headstart", "federate", *folders)
     print(cost.gave, flush=True)
@@ -224,8 +224,8 @@ def rows_of(run: Run, decay: float) -> list[list[Any]]:
         places = np.array([run.classes.index(label) for label in part.classes])
         found = places[head.logits(test.features).argmax(axis=1)]
         examples = len(known.labels) if name in ("pooled", "joined") else int(part.total)
-        told = accuracy(found, test.labels)
-        table.append([run.name, name, examples, len(part.classes), *told])
+        shown = accuracy(found, test.labels)
+        table.append([run.name, name, examples, len(part.classes), *shown])
     return table
 
 
@@ -292,9 +292,9 @@ def noise_rows(
                 answers = places[head.logits(test.features).argmax(axis=1)]
                 found[optimizer].append(float((answers == test.labels).mean()))
         means = [float(np.mean(found[optimizer])) for optimizer in sums.SOLVERS]
-        told = f"{epsilon:g}" if epsilon else "no noise"
+        shown = f"{epsilon:g}" if epsilon else "no noise"
         examples = sum(len(site.labels) for site in sites)
-        table.append([name, examples, test.features.shape[1], told, *means])
+        table.append([name, examples, test.features.shape[1], shown, *means])
     return table
 
 
@@ -432,9 +432,9 @@ distribution ({alpha} for each site); the seeds of the deal are the first with w
 take part ({seeds}).
 Every site is a process with a repository and a store of its own; one is killed while it extracts,
 and started again. Accuracy is that on the test examples of all sites together, with Wilson's
-interval. A site alone cannot name a class that it has no example of. Of two classes that all sites
-have, two of five sites alone are as good as the joined head, and in the figure better: joining is
-for what a site does not have.
+interval. A site alone cannot name a class that it has no example of. If all sites have the two
+classes, two of five sites alone are as good as the joined head, and in the figure better: joining
+is for what a site does not have.
 
 {accuracies}
 
@@ -453,7 +453,7 @@ last column is how many vectors of the killed site were not computed again.
 
 Every site adds noise for (ε, {delta:g}) of its own; `--clip` is the median length of other
 pictures' vectors (of titles 1, which is their length; of digits 60). Means of {draws} draws, by
-NumPy, with the strength that OpenDP tells: drawing by OpenDP takes minutes. With so few examples,
+NumPy, with the strength that OpenDP reports: drawing by OpenDP takes minutes. With so few examples,
 an ε that promises much (1) leaves little or nothing of the accuracy. At ε = 64, which promises
 little, the sums of few sites with two classes are about as good as without noise.
 

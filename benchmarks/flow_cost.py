@@ -77,8 +77,8 @@ def measure(scratch: Path, turns: int = 9, full: int = 3, parallel: int = 50) ->
     return f"""# What Prefect costs
 
 Medians of {turns} turns (nothing to do) and of {full} turns (everything, from an empty feature
-store), with the server up. Where the load is above the number of cores, others were at work too,
-and processor time tells more than the clock. The ratio is to be at most 2 with nothing to do and
+store), with the server up. If the load is above the number of cores, others were at work too,
+and processor time is the better measure. The ratio is to be at most 2 with nothing to do and
 1.1 with everything.
 
 {table(columns, rows)}

@@ -1,11 +1,11 @@
-"""The gate, simulated: how often it is wrong about equal models, and how well it foretells.
+"""The gate, simulated: how often it is wrong about equal models, and how well it predicts.
 
     python -m benchmarks gate [--draws DRAWS]
 
 Two models answer about made-up test examples of five classes. A model's evidence for each class is
 normal noise, of which a part is the same for both models, plus its skill for the right class. First
-both have the same skill. Then the new one is better by 3 points of accuracy. Where the gate says
-'cannot tell: about n more test examples would', it is asked again with as many, drawn anew.
+both have the same skill. Then the new one is better by 3 points of accuracy. If the gate says
+'cannot tell: about n more test examples would', it is asked again with as many new ones.
 """
 
 from typing import NamedTuple
@@ -34,12 +34,12 @@ NAMES = [f"class {number}" for number in range(CLASSES)]
 
 
 class Found(NamedTuple):
-    """What became of a case: shares of the draws, and what was foretold (the median)."""
+    """What became of a case: fractions of the draws, and what was predicted (the median)."""
 
     different: float  # of equal models
     unsure: float  # of models that differ by `POINTS`
     more: float
-    told: float
+    predicted: float
 
 
 def drawn(
@@ -133,14 +133,14 @@ def measure(scratch: str, draws: int = 1000) -> str:
         rows.append((*case, found.different, f"{low:.3f}–{high:.3f}", *found[1:]))
         print(rows[-1])
     columns = "measure | examples | noise in common {:.2f} | equal, called different {:.3f}"
-    columns += " | 95 % interval | better, cannot tell {:.2f} | more foretold {:.0f}"
+    columns += " | 95 % interval | better, cannot tell {:.2f} | more predicted {:.0f}"
     columns += " | called better at that number {:.2f}"
     return f"""# The gate, simulated
 
 {draws:,} draws of each case. Equal models are to be called different in at most 0.05 of them. A
 model that is better by {100 * POINTS:g} points of accuracy is to be called better in at least 0.80
-of the draws of as many examples as the message foretold. For the other measures, the message
-foretells for the difference that these two models have in them.
+of the draws of as many examples as the message predicted. For the other measures, the message
+predicts for the difference that these two models have in them.
 
 {table(columns, rows)}
 """

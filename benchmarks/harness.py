@@ -55,7 +55,7 @@ def main(module: ModuleType, arguments: list[str]) -> None:
     """Run a module's `measure` as the command line asks; write the page, and how it was made.
 
     Parameters without a default are folders that must be given, the others are options. Two are
-    not asked for: `scratch`, an empty folder that is deleted afterwards, and `page`, the file.
+    given by none: `scratch`, an empty folder that is deleted afterwards, and `page`, the file.
     A module with `PARTS` measures several things of one subject: the command names one of them,
     and only that section of the page is written.
     """
@@ -165,9 +165,9 @@ def machine() -> str:
     named = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     versions = {name: sys.modules[name].__version__ for name in PACKAGES if name in sys.modules}
     versions = {"Python": platform.python_version()} | versions
-    told = ", ".join(f"{name} {number}" for name, number in versions.items())
+    packages = ", ".join(f"{name} {number}" for name, number in versions.items())
     processor = named[1] if named else platform.machine()
-    return f"{CORES} cores ({processor}), {told}, load {os.getloadavg()[1]:.1f}"
+    return f"{CORES} cores ({processor}), {packages}, load {os.getloadavg()[1]:.1f}"
 
 
 def commit() -> str:
@@ -234,7 +234,7 @@ Name = TypeVar("Name")
 
 
 def in_turns(rounds: int, works: Mapping[Name, Callable[[], Any]]) -> dict[Name, list[Cost]]:
-    """The cost of each work in each round, taken in turns: A B, A B. A command tells its own."""
+    """The cost of each work in each round, taken in turns: A B, A B. A command reports its own."""
     costs: dict[Name, list[Cost]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():

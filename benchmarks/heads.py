@@ -330,7 +330,7 @@ def characters(count: int) -> list[str]:
             kept.append(one)
             seen |= drawn
     if len(kept) < count:
-        raise SystemExit(f"the typefaces share only {len(kept)} characters; {count} are asked for")
+        raise SystemExit(f"the typefaces share only {len(kept)} characters; {count} are needed")
     return kept[:count]
 
 
@@ -395,12 +395,12 @@ wall, cpu = time.perf_counter(), time.process_time()
 again = refit(fitted, train, val, schedule, "cpu")
 found.append((again, time.perf_counter() - wall, time.process_time() - cpu))
 mean, scale = centre_and_scale(train.features)
-told = []
+results = []
 for head, wall, cpu in found:
     right = float((head.logits(test.features).argmax(axis=1) == test.labels).mean())
     bias = head.bias + head.weight @ mean
-    told.append([wall, cpu, objective(train, decay, head.weight * scale, bias), right])
-print(json.dumps(told))
+    results.append([wall, cpu, objective(train, decay, head.weight * scale, bias), right])
+print(json.dumps(results))
 """
 
 
@@ -457,7 +457,7 @@ def measure_many(scratch: Path, classes: int = CLASSES, rounds: int = 1, project
         python -m benchmarks heads many [--project FOLDER, in which `extract` ran already]
 
     Each class is a character that all four typefaces have: two typefaces are for training, one is
-    for validation and one for the test. Of characters that a typeface draws alike one is kept.
+    for validation and one for the test. One is kept of characters that a typeface draws alike.
     Nothing of it is kept in the repository.
     """
     one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -477,17 +477,17 @@ def measure_many(scratch: Path, classes: int = CLASSES, rounds: int = 1, project
         "evaluate": lambda: made.run(sys.executable, "-m", "pipeline.evaluate", **one),
     }
     costs = in_turns(rounds, works)
-    told = {n: [json.loads(c.gave.splitlines()[0]) for c in costs[n]] for n in list(works)[:2]}
-    fit = min(one[1] for one in told["scikit-learn"])
+    results = {n: [json.loads(c.gave.splitlines()[0]) for c in costs[n]] for n in list(works)[:2]}
+    fit = min(one[1] for one in results["scikit-learn"])
     rows: list[tuple[object, ...]] = []
 
     def add(name: str, found: list[list[float]]) -> None:
         best = min(found, key=lambda one: one[1])
         rows.append((name, best[0], best[1], best[1] / fit, best[2], best[3]))
 
-    add("`LogisticRegression`, one fit", told["scikit-learn"])
-    add("fit", [one[0] for one in told["Headstart"]])
-    both = [[*np.add(one[0][:2], one[1][:2]), None, one[1][3]] for one in told["Headstart"]]
+    add("`LogisticRegression`, one fit", results["scikit-learn"])
+    add("fit", [one[0] for one in results["Headstart"]])
+    both = [[*np.add(one[0][:2], one[1][:2]), None, one[1][3]] for one in results["Headstart"]]
     add("fit, and again on train and validation", both)
     for stage in ("train", "evaluate"):
         best = min(costs[stage], key=lambda cost: cost.cpu)

@@ -153,7 +153,7 @@ def measure(page: Path, scratch: Path, part: int = 0, seed: int = 0) -> str:
     )
     return f"""# Finetuning an encoder of texts
 
-MiniLM-L6 on the titles of BBC news, five topics, 314 test titles drawn anew by each seed;
+MiniLM-L6 on the titles of BBC news, five topics, 314 test titles drawn again by each seed;
 `examples/text/params.yaml`, 10 epochs in batches of 32, learning rate {rates["blocks"]:g} for
 blocks and {rates["lora"]:g} for LoRA. These had the lowest validation loss of 0.00003, 0.0001 and
 0.0003, and of 0.0003, 0.001 and 0.003, on one draw of 250 titles that is not below. A fifth of the

@@ -1,6 +1,6 @@
 """On which platforms and Pythons it runs: with the same bytes, resolved only, or not.
 
-For each platform and Python, uv looks for a wheel of each package of each set. Where a Python is on
+For each platform and Python, uv looks for a wheel of each package of each set. If a Python is on
 this machine, a fresh clone runs `make repro` with it, and with `--tests yes` its fast tests.
 """
 
@@ -44,9 +44,9 @@ def lacking(scratch: Path, name: str, platform: str, python: str) -> str:
     )  # fmt: skip
     if done.returncode == 0:
         return ""
-    told = " ".join(re.sub(r"\x1b\[\d+m", "", done.stderr).split())
-    found = re.search(r"`([\w.-]+)` \(v[\d.]+\)", told) or re.search(r"([\w.-]+)==", told)
-    return found[1] if found else told[:120]
+    printed = " ".join(re.sub(r"\x1b\[\d+m", "", done.stderr).split())
+    found = re.search(r"`([\w.-]+)` \(v[\d.]+\)", printed) or re.search(r"([\w.-]+)==", printed)
+    return found[1] if found else printed[:120]
 
 
 def interpreter(version: str) -> str | None:
@@ -70,8 +70,8 @@ def ran(scratch: Path, python: str, tests: bool) -> tuple[str, str]:
     sha = hashlib.sha256(b"".join((clone / name).read_bytes() for name in SAME)).hexdigest()
     if not tests:
         return sha, "not run"
-    told = run("bash", "-c", "make test || true", folder=clone, **environment).gave
-    last = [line for line in told.splitlines() if re.search(r"\d+ passed", line)]
+    printed = run("bash", "-c", "make test || true", folder=clone, **environment).gave
+    last = [line for line in printed.splitlines() if re.search(r"\d+ passed", line)]
     return sha, re.sub(r"=+| in .*", "", last[-1]).strip() if last else "did not end"
 
 

@@ -69,7 +69,7 @@ def made_up(project: Project, examples: int, seed: int = 0) -> None:
 
 
 def stages(scratch: Path, few: int, many: int) -> dict[str, Stage]:
-    """Of `train` by L-BFGS and by ridge, `evaluate`, `checks` and `bundle`."""
+    """The costs of `train` by L-BFGS and by ridge, `evaluate`, `checks` and `bundle`."""
     costs = []
     for examples in (few, many):
         folder = scratch / str(examples)
@@ -217,7 +217,7 @@ figure of `checks` grow with the number.
 
 {table("stage | memory an example | processor an example | MB at the larger {:,.0f}", own)}
 
-Of processor time `dvc add` takes {1000 * a_file:.2f} ms a file, and {a_gigabyte:.1f} s a gigabyte.
+`dvc add` takes {1000 * a_file:.2f} ms of processor time a file, and {a_gigabyte:.1f} s a gigabyte.
 
 ## Extrapolated, with {VIEWS} augmented views of each training example
 

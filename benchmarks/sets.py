@@ -67,7 +67,7 @@ class Data:
     classes: list[str]
     training: TrainParams
     task: str = "classification"
-    split: npt.NDArray[np.str_] | None = None  # of each row, where it is not drawn anew
+    split: npt.NDArray[np.str_] | None = None  # of each row, if it is not drawn again
 
 
 def pictures(
@@ -248,7 +248,7 @@ def judged_by(shares: Doubles, labels: Integers) -> tuple[float, float]:
 
 
 def drawn(data: Data, seed: int) -> dict[str, npt.NDArray[Any]] | None:
-    """Of a draw, for each test example: class, rank of its class, sizes of its sets.
+    """The results of a draw, for each test example: class, rank of its class, sizes of its sets.
 
     None where a class has no training example, which `ingest` would refuse.
     """
@@ -356,8 +356,8 @@ def measure_data(scratch: Path, draws: int = 100) -> str:
     carries. Pictures go through EfficientNet-Lite0, titles through MiniLM. Numbers: scikit-learn's
     diabetes and Friedman's function as vectors, and the pictures of examples/regression.
 
-    Of the sets with 5,000 examples, two parts are held out to calibrate; of the others, each
-    training and validation example.
+    In sets with 5,000 examples, two parts are held out to calibrate; in the others, each training
+    and validation example.
     """
     coverages: list[Sequence[Any]] = []
     classes: list[Sequence[Any]] = []
@@ -399,7 +399,7 @@ def measure_data(scratch: Path, draws: int = 100) -> str:
 
 PAGE = """# Sets of labels that hold the right one
 
-Means over divisions that are drawn anew, with `train.coverage: {coverage}` and `train.refit:
+Means over divisions that are drawn again, with `train.coverage: {coverage}` and `train.refit:
 true`. Coverage is the share of test examples whose set holds their label. Labels are those in a set
 on average. The first columns are of the sets that people get; where accuracy is above what is
 promised, they hold one label each, and cover more than was promised. The randomised sets are those
@@ -416,15 +416,15 @@ covered least and the one that is covered most:
 
 ## Probabilities
 
-Of the test examples, with the temperature by the validation examples alone, which the head had not
-seen before it was trained again with them, and by the answers of heads that had not seen the
-training and validation examples, as `train` fits it.
+Measured on the test examples, with the temperature by the validation examples alone, which the head
+had not seen before it was trained again with them, and by the answers of heads that had not seen
+the training and validation examples, as `train` fits it.
 
 {calibrations}
 
 ## Intervals of numbers
 
-The width is told in standard deviations of the number. Diabetes has 442 examples, less than the
+The width is in standard deviations of the number. Diabetes has 442 examples, less than the
 500 that the figures above are of. The last two columns are of intervals from the residuals of the
 training examples themselves, as the head that learned from them answers: they promise too much.
 
@@ -644,7 +644,7 @@ def means(train: Split) -> Any:
 def figures(
     head: Head, temperature: float, bank: Any, of_classes: Any, features: Any
 ) -> dict[str, Doubles]:
-    """Of each example how strange it is, by each way."""
+    """The novelty of each example, by each method."""
     logits = head.logits(features).astype(np.float64) / temperature
     found = {f"k = {k}": distances(features, bank, k) for k in KS}
     found["class means"] = distances(features, of_classes, 1)
@@ -711,7 +711,7 @@ def far(sets: dict[str, Data], draws: int) -> list[list[Any]]:
 
 
 def near(sets: dict[str, Data], draws: int) -> list[list[Any]]:
-    """A row a set: means over its classes, and the class that is told worst by the nearest one."""
+    """A row a set: means over its classes, and the class that the nearest one detects worst."""
     rows = []
     for name, data in sets.items():
         if len(data.classes) < 3:
@@ -813,7 +813,7 @@ def measure_strange(scratch: Path, hymenoptera: Path, draws: int = 3) -> str:
     return STRANGE_PAGE.format(
         draws=draws,
         far=table(f"learned from | asked about | {columns} | {shares}", far(sets, draws)),
-        near=table(f"data | {columns} | {shares} | told worst, k = 1", near(sets, draws)),
+        near=table(f"data | {columns} | {shares} | distinguished worst, k = 1", near(sets, draws)),
         banks=table(
             " | ".join(["examples in the bank {:,}", *(f"k = {k} {{:.3f}}" for k in KS)]),
             by_bank(sets["digits"], draws),
@@ -828,7 +828,7 @@ def measure_strange(scratch: Path, hymenoptera: Path, draws: int = 3) -> str:
 
 STRANGE_PAGE = """# None of these
 
-Means over {draws} divisions of each set of data, drawn anew, or of its own split: patches of the
+Means over {draws} divisions of each set of data, drawn again, or of its own split: patches of the
 surfaces lie side by side, and in their own split those of a place are on one side. The figures by k
 are AUROC of the distance to the k-th nearest of the bank's training examples. The last columns of a
 table are shares of examples beyond the distance that keeps 95 % of the validation examples, with

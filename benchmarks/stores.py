@@ -347,7 +347,7 @@ def batches(keys: list[bytes], width: int, size: int) -> Iterator[Entries]:
 
 
 def one(opened: Callable[[], Any], count: int, width: int, size: int) -> dict[str, Cost]:
-    """What each work costs on a store that is empty at first; each opens it anew."""
+    """What each work costs on a store that is empty at first; each opens it again."""
     keys = some_keys(0, count)
     others = some_keys(2 * count, count)
     at_random = [keys[i] for i in np.random.default_rng(1).choice(count, SOME, replace=False)]
@@ -439,7 +439,7 @@ def measure_shared(scratch: Path, vectors: int = 50_000, keys: int = 1_000_000) 
     few = all_stores(scratch, 5_000, 1280, 32)
     return f"""# A feature store that many machines share, beside SQLite on a disk
 
-Seconds of one round; each work opens the store anew. `held` asks for as many keys as there are,
+Seconds of one round; each work opens the store again. `held` asks for as many keys as there are,
 `get: some` for {SOME:,} of them, `get: all` for {IN_ORDER:,} at once in the order of writing, as
 `extract` does. `ten added` asks for all keys and ten more, and puts and gets these ten. Lance is
 {lance.__version__}; a bucket is on SeaweedFS on the same two cores, which share the seconds.

@@ -101,15 +101,15 @@ def lines(found: Data, seeds: int) -> Iterator[tuple[object, ...]]:
 
 def measure(scratch: Path, seeds: int = 5) -> str:
     """The page."""
-    told: list[tuple[object, ...]] = []
+    rows: list[tuple[object, ...]] = []
     for task, variants in SETS.items():
         for variant in variants:
             try:
                 found = data(task, variant, scratch)
             except SystemExit as error:
-                told.append((NAMES[task, variant], f"not to be had: {error}", "", "", ""))
+                rows.append((NAMES[task, variant], f"not to be had: {error}", "", "", ""))
                 continue
-            told += lines(found, seeds)
+            rows += lines(found, seeds)
     head = "set | planted | found | precision | false alarms in a thousand labels or numbers"
     return f"""# Label issues of several labels, and of numbers
 
@@ -117,5 +117,5 @@ View 0 of all examples; {seeds} draws of what is planted and of the folds. The p
 of the checks were chosen on other composites of surfaces, on diabetes and on made-up data. Labels
 that are wrong in a set as it comes count as false alarms.
 
-{table(head, told)}
+{table(head, rows)}
 """

@@ -285,14 +285,14 @@ def measure(scratch: Path, bootstrap: int = 1000, rounds: int = 3) -> str:
     timed = "set | rows {:,} | features {:,} | scikit-learn's | Headstart, seconds | scikit-learn"
     return f"""# Several labels and numbers, beside scikit-learn
 
-Of {len(figures)} comparisons {said}, by whether the interval of the difference over {bootstrap:,}
+Comparisons: {len(figures)}; {said}, by whether the interval of the difference over {bootstrap:,}
 resamples of the test examples holds 0. F1 is that of labels of a half or more on both sides; "own
 thresholds" are those that Headstart chose on the validation examples, beside scikit-learn's half.
 
 {table(columns, figures)}
 
 Seconds to try {len(DECAYS)} penalties and to learn once more with the best, on one thread, in turns
-(median of {rounds}). Of "C of 1" there is one penalty, the same on both sides; Headstart learns
+(median of {rounds}). "C of 1" has one penalty, the same on both sides; Headstart learns
 twice nevertheless, the first time to choose thresholds.
 
 {table(timed + " | its seconds over Headstart's", times)}

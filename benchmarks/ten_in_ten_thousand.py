@@ -52,8 +52,8 @@ def repro(repository: Repository, title: str) -> Timed:
     assert process.wait() == 0, output
     whole = time.perf_counter() - start
     found = re.search(r"(\d+) reused, (\d+) computed", output)
-    told = f"{int(found[2]):,} computed, {int(found[1]):,} reused" if found else ""
-    result = Timed(title, whole, own, told or "extract did not run", cached(repository) - before)
+    counts = f"{int(found[2]):,} computed, {int(found[1]):,} reused" if found else ""
+    result = Timed(title, whole, own, counts or "extract did not run", cached(repository) - before)
     print(result, flush=True)
     return result
 
@@ -105,6 +105,6 @@ Seconds of one `dvc repro` each.
 
 {table(columns, rows)}
 
-Ten added over everything: {ten.whole / first.whole:.3f}. Of its {ten.whole:.1f} s, extract takes
-{ten.own["extract"]:.1f} s and DVC itself {ten.rest:.1f} s.
+Ten added over everything: {ten.whole / first.whole:.3f}. It takes {ten.whole:.1f} s, of which
+extract takes {ten.own["extract"]:.1f} s and DVC itself {ten.rest:.1f} s.
 """

@@ -1,6 +1,6 @@
-"""Which backbone tells topics from titles? MiniLM, TF-IDF, and TF-IDF with scikit-learn.
+"""Which backbone recognises topics of titles? MiniLM, TF-IDF, and TF-IDF with scikit-learn.
 
-The titles of `examples/text/data.py`, of which none stands there twice: equal ones, and those that
+The titles of `examples/text/data.py`, of which none occurs twice: equal ones, and those that
 the kind calls copies, are left out before anything is split. A seed draws the test titles and the
 order of the others, of which the first 50, 250 or 1,780 are learned from. Our heads are trained as
 `train` trains them with `examples/text/params.yaml`: a fifth of the titles to learn from is for
@@ -73,9 +73,9 @@ def rows(features: Floats, labels: Integers, chosen: Integers) -> Split:
 def by_head(
     seen: Floats, counts: bool, labels: Integers, learnt: Integers, asked: Integers
 ) -> npt.NDArray[np.bool_]:
-    """Which titles our head tells right, after `train`."""
-    told = yaml.safe_load((ROOT / "examples" / "text" / "params.yaml").read_text())["train"]
-    settings = TrainParams(**told)
+    """Which titles our head has right, after `train`."""
+    section = yaml.safe_load((ROOT / "examples" / "text" / "params.yaml").read_text())["train"]
+    settings = TrainParams(**section)
     held = len(learnt) // 5
     train, val = (
         rows(raised(seen, settings.power), labels, some) for some in (learnt[held:], learnt[:held])
@@ -146,7 +146,7 @@ def measure(seeds: int = 5) -> str:
     return f"""# Topics of BBC news from titles alone
 
 {len(texts):,} of {total:,} titles, without doubles and near-doubles, in {len(topics)} topics;
-{len(texts) - max(SIZES)} are for the test, drawn anew by each of {seeds} seeds. The head and its
+{len(texts) - max(SIZES)} are for the test, drawn again by each of {seeds} seeds. The head and its
 settings are those of `examples/text/params.yaml`, validated on a fifth of the titles to learn from.
 
 Accuracy on test titles, means over the seeds, by how many titles were learned from:

@@ -43,7 +43,7 @@ def articles(some: int) -> list[str]:
 
 
 def mixed(every: list[str]) -> list[str]:
-    """Of one half the titles, of the other beginnings of up to some 256 tokens."""
+    """One half are titles, the other half beginnings of up to some 256 tokens."""
     drawn = random.Random(1)  # noqa: S311
     return [
         text.splitlines()[0]

@@ -67,7 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Project:
     """A folder to run stages in, with the repository's own `params.yaml`.
 
-    Prediction sets are not asked for: most tests have fewer examples than they take.
+    Prediction sets are off: most tests have fewer examples than they take.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -107,7 +107,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextlib.contextmanager
 def one_at_a_time(file: Path) -> Iterator[None]:
-    """Of all workers, one at a time is let in."""
+    """One of all workers at a time is let in."""
     with file.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -48,7 +48,7 @@ def drawn(count: int, shares: list[float], seed: int) -> tuple[np.ndarray, list[
 def write(shrunk: float, shares: list[float], labels: bool = False, **counts: int) -> None:
     """The table, whose test and target rows are nearer together, and in other shares.
 
-    Target rows have no labels unless these are asked for.
+    Target rows have no labels unless these are requested.
     """
     parts = []
     for seed, (split, usual) in enumerate(COUNTS.items()):
@@ -90,7 +90,7 @@ def report() -> dict:
 
 
 def digests() -> dict[str, str]:
-    """Of every output but the table of target examples."""
+    """The digest of every output but the table of target examples."""
     files = [
         file for top in ("data", "models", "reports", "bundle") for file in Path(top).rglob("*")
     ]
@@ -186,7 +186,7 @@ def test_another_domain_gets_a_head_whose_bundle_answers_by_every_door(
     assert about["head"]["adapted"] == "coral"
     assert "another domain" in about["why_no_sets"]
     assert "sets" not in about
-    # Usual is what is like the aligned examples.
+    # Examples like the aligned ones are not novel.
     assert np.mean([bool(one.unusual) for one in told]) < 0.15
 
     before = digests_of("adapted")
@@ -237,7 +237,7 @@ def test_a_harmless_difference_is_declined(vectors: Project) -> None:
 @pytest.mark.parametrize("count", [0, LEAST_UNLABELLED - 1])
 def test_too_few_examples_of_the_other_domain_end_ingest(vectors: Project, count: int) -> None:
     write(1.0, LIKE, target=count)
-    run("ingest")  # nobody asked for the stage
+    run("ingest")  # the stage is not enabled
     vectors.set(**{"adapt.run": ["asked"]})
     with pytest.raises(
         DataError, match=rf"adapt needs 20 .* there are {count}: .*adapt\.run to \[\]"

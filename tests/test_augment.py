@@ -52,7 +52,7 @@ def test_the_views_of_a_picture_differ() -> None:
 
 
 def test_the_form_of_a_draw_is_fixed() -> None:
-    """Another one would make every view anew; the numbers are those of version 0.1."""
+    """Another one would make every view again; the numbers are those of version 0.1."""
     assert {number: draw(DIGESTS[0], number, settings()) for number in DRAWN} == DRAWN
 
 

@@ -25,7 +25,7 @@ from benchmarks.harness import (
 )
 from tests.conftest import begin_store
 
-# Of each benchmark: the arguments of its command, and what it measures less of than it does.
+# For each benchmark: the arguments of its command, and what it measures less of than it does.
 # PICTURES is a folder like that of ants and bees, BUNDLED a project with a bundle, EMPTY a folder.
 FEW_TITLES = "from benchmarks import text as of_text; of_text.TITLES = 90; "
 DIGITS = (

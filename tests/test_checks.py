@@ -168,7 +168,7 @@ def test_copies_in_another_split_are_found_whatever_was_done_to_them(planted, ca
 
 
 def written() -> dict[str, bytes]:
-    """The stage's outputs, which it then has to make anew."""
+    """The stage's outputs, which it then has to make again."""
     files = {file.name: file.read_bytes() for file in [*CHECKS.iterdir(), CHECKS_COUNTS]}
     shutil.rmtree(CHECKS)
     return files
@@ -510,7 +510,7 @@ def test_a_class_of_one_split_and_an_empty_split_are_no_trouble(planted):
 
 @pytest.mark.parametrize("other", ["copy", "stranger"])
 def test_two_pictures(project, draw_picture, monkeypatch, other):
-    # Of two classes, one of which has no training picture: checks would bear it.
+    # Two classes, one of which has no training picture: checks would bear it.
     monkeypatch.setattr("pipeline.ingest.stop_if_unusable", lambda *_: None)
     for folder in ("train/disc", "test/square"):
         Path("data/raw/two", folder).mkdir(parents=True)

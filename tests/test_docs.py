@@ -55,9 +55,9 @@ def test_the_examples_of_a_page_run_and_print_what_their_comments_say(
         # With the page's own line numbers in a traceback.
         exec(compile("\n" * line + code, str(path), "exec"), names)  # noqa: S102
         printed = capsys.readouterr().out.splitlines()
-        for told in PRINTS.findall(code):
-            wanted = re.compile(".*".join(map(re.escape, told.split("…"))))
-            assert any(map(wanted.fullmatch, printed)), f"{page} tells {told!r}, not {printed}"
+        for line in PRINTS.findall(code):
+            wanted = re.compile(".*".join(map(re.escape, line.split("…"))))
+            assert any(map(wanted.fullmatch, printed)), f"{page} prints {line!r}, not {printed}"
 
 
 def test_every_example_is_found() -> None:

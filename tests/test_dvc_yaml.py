@@ -263,7 +263,7 @@ def test_the_parameters_declared_are_the_sections_that_are_read(stage: str) -> N
         assert stage in declared
     elif stage == "evaluate":  # its repeats draw splits as ingest does, and train as train does
         assert declared == {"evaluate", "ingest", "train"}
-    elif stage in Params.model_fields:  # else it is told what others were told
+    elif stage in Params.model_fields:  # else it reads the sections of others
         assert declared == {stage} or stage in ("bundle", "report")
 
 
@@ -323,7 +323,7 @@ def test_the_files_declared_are_those_that_the_code_names(stage: str) -> None:
         for node in ast.walk(tree(module))
         if isinstance(node, ast.ImportFrom) and (node.module or "").endswith("paths")
         for alias in node.names
-        if alias.name in places and alias.name != "PARAMS"  # told section by section
+        if alias.name in places and alias.name != "PARAMS"  # declared section by section
     }
     entry = STAGES[stage]
     kinds = ("deps", "outs", "metrics", "plots")

@@ -277,7 +277,7 @@ def test_killed_in_the_midst_dvc_repro_goes_on_to_the_same_weights(
     undisturbed = results()
     assert (finetuned / "backbone.safetensors").exists()
     judged, refitted = ": training loss .*, validation loss", r": training loss \S+$"
-    for epoch, told in ((1, judged), (3, judged), (2, refitted)):
+    for epoch, losses in ((1, judged), (3, judged), (2, refitted)):
         (finetuned / "backbone.safetensors").unlink()
         shutil.rmtree(repository.folder / ".dvc" / "cache")  # or DVC would bring it back from there
         command = ["dvc", "repro", "--no-run-cache", "finetune"]
@@ -285,7 +285,7 @@ def test_killed_in_the_midst_dvc_repro_goes_on_to_the_same_weights(
             command, cwd=repository.folder, stdout=subprocess.PIPE, text=True, process_group=0
         ) as process:
             for line in process.stdout:
-                if re.search(rf"finetune: epoch {epoch} of \d{told}", line):
+                if re.search(rf"finetune: epoch {epoch} of \d{losses}", line):
                     os.killpg(process.pid, signal.SIGKILL)
                     break
         shown = repository.run(*command)

@@ -753,7 +753,7 @@ def test_a_store_that_fails_several_threads_is_given_up_once(
         together.wait(60)
         raise StoreError("no room")
 
-    # As below; and the threads are to have asked before the first of them is told.
+    # As below; and the threads are to have asked before the first of them gets an answer.
     monkeypatch.setattr(FeatureStore, "get", fail)
     with contextlib.closing(Memory(IMAGE)) as memory, ThreadPoolExecutor(4) as pool:
         data = [picture_cases.png(draw_picture(i)) for i in range(4)]

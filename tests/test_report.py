@@ -345,7 +345,7 @@ def test_a_head_that_descends_has_curves(finished: Path) -> None:
 
 # In a browser
 
-# Of the letters in the charts: their size on the screen, in pixels.
+# The size of the letters in the charts on the screen, in pixels.
 LETTERS = """[...document.querySelectorAll('svg text')].map(letters => {
     const {a, b} = letters.getScreenCTM();
     return parseFloat(getComputedStyle(letters).fontSize) * Math.hypot(a, b);

@@ -76,7 +76,7 @@ def test_on_the_way_back_extract_runs_and_computes_nothing(done: Repository) -> 
 
 def test_a_changed_batch_size_changes_no_feature_and_nothing_after(done: Repository) -> None:
     done.set(**{"extract.batch_size": 8})
-    assert done.repro() == ["extract", "report"]  # which tells of changed parameters
+    assert done.repro() == ["extract", "report"]  # which lists changed parameters
 
 
 def test_a_changed_line_of_a_stage_reruns_it_alone(done: Repository) -> None:
@@ -210,7 +210,7 @@ def test_features_told_by_keys_change_no_result_and_come_back_by_the_command_tha
     by_keys = done.outputs()
     changed = {name for name in by_keys if by_keys[name] != by_vectors[name]}
     features = {name for name in by_keys if name.startswith("data/features/")}
-    assert changed - {"reports/report.html"} == features  # the report tells of changed parameters
+    assert changed - {"reports/report.html"} == features  # the report lists changed parameters
     lock = (done.folder / "dvc.lock").read_bytes()
 
     # The store is empty: what is up to date stays so, and what is to run says what it needs.

@@ -71,7 +71,7 @@ def has(clone: Path, *versions: str, uv: bool = False) -> None:
 
 
 def setup(clone: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    # `make test` tells a make below it what it is in; this one is to be like a person's.
+    # `make test` passes variables to a make below it; this one is to be like a person's.
     plain = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFL", "PYTHON"))}
     return subprocess.run(
         ["make", "setup", "GPU=", *more],
@@ -116,7 +116,7 @@ def test_uv_installs_where_it_is_found(clone: Path) -> None:
 
 @pytest.mark.parametrize("uv", [False, True])
 @pytest.mark.parametrize(
-    ("told", "line"),
+    ("printed", "line"),
     [
         ("ERROR: [Errno 28] No space left on device", "the disk is full ("),
         ("error: Failed to fetch: `x`\n  Caused by: dns error", "the network failed; run it again"),
@@ -128,9 +128,9 @@ def test_uv_installs_where_it_is_found(clone: Path) -> None:
         ),
     ],
 )
-def test_a_known_cause_is_one_line(clone: Path, uv: bool, told: str, line: str) -> None:
+def test_a_known_cause_is_one_line(clone: Path, uv: bool, printed: str, line: str) -> None:
     has(clone, "3.12", uv=uv)
-    (clone / "broken").write_text(told + "\n")
+    (clone / "broken").write_text(printed + "\n")
     done = setup(clone)
     assert done.returncode == 2
     (only,) = said(done)

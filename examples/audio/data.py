@@ -177,7 +177,7 @@ SETS: dict[str, Callable[[Path], list[Row]]] = {
 
 
 def main(arguments: list[str]) -> None:
-    """Make the set that the command names, anew."""
+    """Make the set that the command names again."""
     name = arguments[0] if arguments else "digits"
     if name not in SETS or len(arguments) > 1:
         sys.exit(f"usage: python examples/audio/data.py [{'|'.join(SETS)}]")

@@ -23,7 +23,7 @@ def folds(
     Rows of one key are in one fold, and folds have about as many keys each. Keys are dealt to the
     folds in the order of their rarest class, and within it of their hashes. So examples of a class
     are in as many folds as can be, and the rows of one that would be in a single fold are in none.
-    Of several labels, each label that is there and each that is not counts as a class.
+    If an example has several labels, each that is there and each that is not counts as a class.
 
     Args:
         keys: of each row, the digest of its example or the name of its group.
@@ -45,7 +45,7 @@ def folds(
         classes = 2 * column + (labels[rows, column] == 1)
     rarest = np.zeros(len(names), np.int64)
     order = np.argsort(-np.bincount(classes)[classes], kind="stable")
-    rarest[of_key[rows[order]]] = classes[order]  # of what a key is told, the last counts
+    rarest[of_key[rows[order]]] = classes[order]  # the last that a key gets counts
     fold = np.zeros(len(names), np.int64)
     fold[of_key[rows[_in_one_place(classes, of_key[rows])]]] = -1
     dealt = np.flatnonzero(fold == 0)
@@ -56,7 +56,7 @@ def folds(
 
 
 def _in_one_place(classes: Integers, places: Integers) -> npt.NDArray[np.bool_]:
-    """Of each of k rows, with its class and its place, whether its class has no other place."""
+    """Whether the class of each of k rows, with its class and place, has no other place."""
     pairs = np.unique(np.stack([classes, places]), axis=1)
     alone: npt.NDArray[np.bool_] = np.bincount(pairs[0])[classes] == 1
     return alone

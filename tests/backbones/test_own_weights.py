@@ -55,7 +55,7 @@ def as_our_bundle(state: dict[str, Tensor], file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("write", "file", "told"),
+    ("write", "file", "printed"),
     [
         (as_they_are, "a.safetensors", "left out fc.bias, fc.weight, which"),
         (in_a_checkpoint, "a.pt", "left out fc.bias, fc.weight, which"),
@@ -67,7 +67,7 @@ def test_a_file_of_weights_is_the_network_that_it_is_of(
     weights: dict[str, Tensor],
     write: Callable[[dict[str, Tensor], Path], None],
     file: str,
-    told: str,
+    printed: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     write(weights, FOLDER / file)
@@ -77,8 +77,8 @@ def test_a_file_of_weights_is_the_network_that_it_is_of(
     wanted = catalogue._Frozen(network, found.preprocessing).eval()
     said = capsys.readouterr().out
     assert torch.equal(features(found), features(catalogue.replace(found, module=wanted)))
-    assert told in said
-    assert bool(said) == bool(told)
+    assert printed in said
+    assert bool(said) == bool(printed)
 
 
 def test_the_export_stands_for_what_the_file_holds(weights: dict[str, Tensor]) -> None:
@@ -185,8 +185,8 @@ def test_a_folder_as_on_the_hub_is_a_network(weights: dict[str, Tensor]) -> None
     (folder / "config.json").write_text("{}")
     with pytest.raises(WeightsError, match=r"mine is no folder as timm's hub has them"):
         catalogue.load(Backbone.parse("timm:data/weights/mine"))
-    told = {"input_size": [3, 96, 96], "crop_mode": "squash", "crop_pct": 1.0}
-    config = {"architecture": "test_resnet", "num_classes": 1000, "pretrained_cfg": told}
+    given = {"input_size": [3, 96, 96], "crop_mode": "squash", "crop_pct": 1.0}
+    config = {"architecture": "test_resnet", "num_classes": 1000, "pretrained_cfg": given}
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(WeightsError, match=r"mine has no weights: neither model\.safetensors"):
         catalogue.load(Backbone.parse("timm:data/weights/mine"))
@@ -207,9 +207,9 @@ def test_a_hub_that_cannot_be_asked_is_one_line(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
         WeightsError, match="weights of timm:hf-hub:a/b and its description"
-    ) as told:
+    ) as caught:
         catalogue.load(Backbone.parse("timm:hf-hub:a/b"))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -33,15 +33,15 @@ def test_it_names_the_instructions_that_there_are(without: str, said: str) -> No
     assert done.stdout == f"x86_64 {said}\n"
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="of other processors nothing is told")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have no line of flags")
 def test_what_computes_in_bfloat16_names_the_instructions_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = processor.arithmetic()
-    for flags, told in (("fpu", ""), ("fpu avx512_bf16 amx_bf16", " avx512_bf16 amx_bf16")):
+    for flags, named in (("fpu", ""), ("fpu avx512_bf16 amx_bf16", " avx512_bf16 amx_bf16")):
         (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
         monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
-        assert processor.arithmetic(bfloat16=True) == plain + told
+        assert processor.arithmetic(bfloat16=True) == plain + named
         assert processor.arithmetic() == plain
 
 

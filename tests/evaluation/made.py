@@ -36,7 +36,7 @@ def measured(examples: int = 120, outputs: int = 1, seed: int = 0):
 
 
 def make(task: str, names: list[str], features, values) -> None:
-    """The manifest, the features and a head that has seen what tells the values."""
+    """The manifest, the features and a head that has seen features that hold the values."""
     count, outputs = values.shape
     text = joined if task == "multilabel" else shown
     digests = [f"{7919 * number % 256:02x}{number:062x}" for number in range(count)]

@@ -81,7 +81,7 @@ def test_what_is_warned_of_is_what_the_page_has() -> None:
     of_proportions, of_others = (float(cell) for cell in few.strip("| ").split(" | ")[1:])
     assert of_proportions == pytest.approx(intervals.PROPORTIONS_HELD, abs=0.01)
     assert of_others == pytest.approx(intervals.FEW_HELD, abs=0.01)
-    # Of even groups, what the intervals have to hold.
+    # What the intervals have to hold with even groups.
     rows = [line.strip("| ").split(" | ") for line in lines if "| ten each |" in line]
     held = {(accuracy, int(groups)): float(row[-2]) for groups, _, accuracy, *row in rows}
     assert min(held["0.7", groups] for groups in (15, 40, 100)) >= 0.92

@@ -210,7 +210,7 @@ def test_equal_models_pass_for_equal_and_a_better_one_is_seen_with_the_examples_
     # `benchmarks/gate.md` has 1,000 draws of more cases; these are always the same few.
     found = simulate(measure, examples, 0.9, draws, better_by(POINTS))
     assert found.different <= 0.05
-    assert found.told >= 0.8
+    assert found.predicted >= 0.8
 
 
 def test_signs_of_groups_are_flipped_in_every_way() -> None:
@@ -221,7 +221,7 @@ def test_signs_of_groups_are_flipped_in_every_way() -> None:
         share = (np.abs(signs @ sums) >= abs(sums.sum())).mean()
         assert flipped(sums) == pytest.approx(share)
     assert flipped(np.zeros(4, np.int64)) == 1
-    # Of single examples it is McNemar's test.
+    # With single examples it is McNemar's test.
     for gained, lost in ((15, 2), (0, 40), (700, 650)):
         one_each = np.repeat([1, -1], [gained, lost])
         p_value = stats.binomtest(gained, gained + lost).pvalue

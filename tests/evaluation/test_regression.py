@@ -183,7 +183,7 @@ def test_intervals_stand_beside_what_was_predicted():
 
 def test_prediction_intervals_are_those_that_the_table_of_sets_tells_of(of_numbers, capsys):
     evaluate()
-    assert "low(weight)" not in pd.read_csv(PREDICTIONS)  # no coverage was asked for
+    assert "low(weight)" not in pd.read_csv(PREDICTIONS)  # no coverage was set
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     save_head(head, replace(about, sets=PredictionSets(0.9, reach=(1.5,))), HEAD_WEIGHTS, HEAD)
     evaluate()

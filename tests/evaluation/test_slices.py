@@ -54,7 +54,7 @@ def test_a_column_of_one_value_has_nothing_to_be_compared_with() -> None:
 def test_holm_steps_down() -> None:
     corrected = holm(np.array([0.04, 0.01, 0.03, 0.9]))
     assert corrected == pytest.approx([0.09, 0.04, 0.09, 0.9])
-    # Of many equal slices hardly ever one is called worse.
+    # Hardly ever one of many equal slices is called worse.
     generator = np.random.default_rng(0)
     called = 0
     for _ in range(20):

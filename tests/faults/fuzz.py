@@ -126,7 +126,7 @@ DAMAGE: list[Callable[[bytearray, random.Random, bytes], None]] = [
 
 
 def mended(png: bytes) -> bytes:
-    """The same PNG with each chunk's checksum made right, as far as its chunks can be told."""
+    """The same PNG with each chunk's checksum made right, as far as its chunks can be found."""
     result = png[:8]
     place = 8
     while place + 12 <= len(png):

@@ -1,4 +1,4 @@
-"""Does a run that is killed in the midst of a stage leave anything behind that a repro keeps?
+"""Does a run that is killed during a stage leave anything behind that a repro keeps?
 
 For every stage of dvc.yaml, many times: change a parameter that has the stage run, start
 `dvc repro`, wait until DVC says that the stage runs, wait a random part of the time it takes, and
@@ -8,14 +8,14 @@ timings). DVC's run cache is emptied before each round, so that no stage is spar
 round of the stages up to extract the feature store and the shards of features go as well, and of
 rank the store.
 
-DVC writes dvc.lock in place. Where the kill came while it did, DVC refuses to go on until the file
+DVC writes dvc.lock in place. If the kill came while it did, DVC refuses to go on until the file
 is brought back from git or deleted; such a round is counted, the file deleted, and `dvc repro` run.
 
     python -m benchmarks tests.faults.kill_matrix [--kills 21] [--stages STAGE,STAGE] [--task TASK]
 
 The rows are kept in kill_matrix.json beside the page; those of stages not named stay as they were,
-and so do those of another task. A minute a kill on two cores. The optional stages are asked for
-where they are named.
+and so do those of another task. A minute a kill on two cores. The optional stages are run
+if they are named.
 """
 
 import contextlib
@@ -297,7 +297,7 @@ def measure(
     count, same = (sum(one[at] for one in rows) for at in (1, 4))
     columns = "killed in | kills | seconds into the stage, from – median – to"
     columns += " | killed stage ran again | same bytes | of them `dvc.lock` cut"
-    return f"""# Runs killed in the midst of each stage
+    return f"""# Runs killed during each stage
 
 {count} runs of `dvc repro` on {PICTURES} pictures were killed (SIGKILL, the whole process
 group); after another `dvc repro`, {same} of {count} had every output's bytes as

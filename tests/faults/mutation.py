@@ -9,7 +9,7 @@ examples each time, and a test has no deadline but mutmut's (30 s and 15 times w
 cosmic-ray in its stead changes operators, numbers and loops but no argument and no text, of which
 kinds most survivors of the page are, and mutates the files of the tree itself. On `splits.py` it
 took 158 processor seconds for 54 mutants (3 survived) where mutmut takes 17 for 38 (2 survive), as
-it starts pytest anew for each; so mutmut stays, and this only chooses what it does and tells of it.
+it starts pytest again for each; so mutmut stays, and this only chooses what it does and reports.
 
     python -m benchmarks tests.faults.mutation [--again 1] [--of splits,augment,ingest,key]
 
@@ -91,7 +91,7 @@ WHY: dict[str, str] = {
     r"corner\[1\] \+ TILE|caption =|below =": "where the caption stands, to a pixel; not asserted",
     r"fill=None|font=font\)$": "Pillow's own default is as dark",
     r"sheet.save": "another compression of the same pixels",
-    r"ignore_index=|concat\(.*, \)|sort_values\(.path., \)": "the index is made anew, or not kept",
+    r"ignore_index=|concat\(.*, \)|sort_values\(.path., \)": "the index is made again, or not kept",
     r"on=None|merge\(manifest": "the same: digest is the one column in both",
     r"strict=|zip\(.*, \)": "the two are of one length by how they are made",
     r">i32s": "the same bytes, as long as VIEW_CODE is below 2^31",
@@ -152,15 +152,15 @@ def mutated(mutmut: Path, target: Target, folder: Path, names: list[str]) -> dic
     # The package that is mutated must be the copy's.
     asked = {"PATH": f"{mutmut.parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": ""}
 
-    def told(*command: str) -> str:
+    def mutmut(*command: str) -> str:
         return run(mutmut, *command, folder=folder, **asked).gave
 
-    told("run", "--max-children", "1", *(names or target.mutants))
-    ends = dict(re.findall(r"^\s+(\S+): (.+)$", told("results", "--all", "true"), re.M))
+    mutmut("run", "--max-children", "1", *(names or target.mutants))
+    ends = dict(re.findall(r"^\s+(\S+): (.+)$", mutmut("results", "--all", "true"), re.M))
     ends = {name: end for name, end in ends.items() if end != "not checked"}
     survivors = []
     for name in (name for name, end in ends.items() if end != "killed"):
-        difference = told("show", name)
+        difference = mutmut("show", name)
         changed = [line[1:].strip() for line in difference.splitlines()[3:] if line[:1] == "+"]
         function = name.rpartition("__mutmut_")[0].removeprefix("pipeline.")
         function = re.sub(r"x(_|ǁ)", "", function).replace("ǁ", ".")

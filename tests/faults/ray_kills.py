@@ -42,7 +42,7 @@ PIECE = 4  # examples in one
 HOOK = """
 import os, sys
 def note(event, arguments):
-    # Python tells of one opening twice; what os.open tells has no mode.
+    # Python reports one opening twice; what os.open reports has no mode.
     if event == "open" and arguments[1] is None and "data/raw/" in str(arguments[0]):
         log = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         os.write(log, f"{arguments[0]}\\n".encode())
@@ -167,7 +167,7 @@ def measure(scratch: Path, kills: int = 20, pictures: int = 160) -> str:
 
 
 def page(results: dict[str, list[Killed]]) -> str:
-    """What is told of them."""
+    """The page about them."""
     rows = [
         (
             victim, len(some), sum(one.ended for one in some), sum(one.same for one in some),
@@ -185,8 +185,8 @@ def page(results: dict[str, list[Killed]]) -> str:
 
 {table(form, rows)}
 
-A piece has {PIECE} examples, and each of the two workers computes one at a time. Of a killed
-worker or node at most {PIECE} examples are computed again, and of a killed driver, which has both
+A piece has {PIECE} examples, and each of the two workers computes one at a time. After a killed
+worker or node at most {PIECE} examples are computed again, after a killed driver, which has both
 workers, at most {2 * PIECE}. The seconds are from the kill to the end of the run; where the driver
 was killed, to the end of the next run. They count the start of workers, and of the node.
 """

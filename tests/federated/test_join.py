@@ -597,7 +597,7 @@ def test_sites_with_noise_are_joined_with_sites_without(server, sent, tmp_path):
     told = {one["site"]: one for one in json.loads(Path("joined/sites.json").read_text())["sites"]}
     assert told["oslo"]["noise"]["epsilon"] == 20.0
     assert "examples" not in told["oslo"]
-    # What noise alone would show is more than was asked for.
+    # What noise alone would show is more than was set.
     assert model.about["head"]["hyperparameters"]["weight_decay"] > 0.01
 
 

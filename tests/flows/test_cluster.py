@@ -55,8 +55,8 @@ def database() -> Iterator[dict[str, str]]:
     try:
         by_socket = {"PGHOST": str(folder), "PGPORT": port}
         run("createuser", "prefect", **by_socket)
-        told = f"alter user prefect password '{OF_DATABASE}'"
-        run("psql", "--dbname=postgres", f"--command={told}", **by_socket)
+        statement = f"alter user prefect password '{OF_DATABASE}'"
+        run("psql", "--dbname=postgres", f"--command={statement}", **by_socket)
         run("createdb", "--owner=prefect", "prefect", **by_socket)
         yield where
     finally:
@@ -135,8 +135,8 @@ def test_a_team_with_two_workers(
             "prefect deploy --all",
         ):
             first, *rest = as_told(command)
-            told = toy.run(first, *rest[:2], "--no-prompt", *rest[2:])
-            assert not holds_a_secret(told.encode())
+            printed = toy.run(first, *rest[:2], "--no-prompt", *rest[2:])
+            assert not holds_a_secret(printed.encode())
         workers = []
         for name in ("one", "two"):
             start = as_told(f"prefect worker start --pool headstart --name {name}")

@@ -10,7 +10,7 @@ from toys import PATIENCE, Toy, alive, wait_for
 
 
 def next_run_is_clean(toy: Toy) -> None:
-    """What was half-written is made anew, by either door, and nothing is locked."""
+    """What was half-written is made again, by either door, and nothing is locked."""
     toy.tell("slow", seconds=0, value="whole")
     assert toy.flow().states() == {"slow": "Completed", "below": "Completed"}
     assert (toy.root / "slow.out").read_text() == "whole"
@@ -21,7 +21,7 @@ def begin(toy: Toy, **more: object) -> "tuple[subprocess.Popen[str], int]":
     toy.stages(slow={"seconds": 600, **more}, below={"needs": ["slow"]})
     flow = toy.start()
     stage = toy.pid("slow")
-    # Prefect's client tells the server of a task run in the background: killed before that, the
+    # Prefect's client reports a task run to the server in the background: killed before that, the
     # run never had the task.
     wait_for(lambda: "slow" in toy.tasks(toy.latest()))
     return flow, stage

@@ -206,7 +206,7 @@ def test_many_small_losses_do_not_add_up(nightly: Toy, tmp_path: Path) -> None:
     beside = "compared with the reference at p ≤ 0.01"
     said = f"{beside}: cannot tell; test.accuracy is 0.9673 and was 1.0000 on the 153 test examples"
     assert said in taken.state["message"]
-    refused = night(toy, 10)  # which is not told from the night before
+    refused = night(toy, 10)  # which cannot be distinguished from the night before
     assert refused.state["type"] == "FAILED"
     assert f"{beside}: worse; test.accuracy is 0.9346" in refused.state["message"]
     assert "compared with the last result: cannot tell" in refused.state["message"]

@@ -62,12 +62,12 @@ def test_artifacts_show_progress_outcome_metrics_and_pictures(toy: Toy) -> None:
 
 
 def test_the_outcome_leads_to_the_page_among_the_outputs(toy: Toy) -> None:
-    toy.stages(train={}, told={"needs": ["train"]})
-    graph = (toy.root / "dvc.yaml").read_text().replace("told.out", "told.html")
+    toy.stages(train={}, shown={"needs": ["train"]})
+    graph = (toy.root / "dvc.yaml").read_text().replace("shown.out", "shown.html")
     (toy.root / "dvc.yaml").write_text(graph)
     stage = (toy.root / "stage.py").read_text()
-    (toy.root / "stage.py").write_text(stage + "if name == 'told': out.rename('told.html')\n")
-    page = toy.root / "told.html"
+    (toy.root / "stage.py").write_text(stage + "if name == 'shown': out.rename('shown.html')\n")
+    page = toy.root / "shown.html"
     for run in (toy.flow(), toy.flow()):  # also where there is nothing to do
         assert f"[The report]({page.as_uri()}): `{page}`" in outcome_of(toy, run)
         assert run.output.splitlines()[-2] == f"Report: {page}"

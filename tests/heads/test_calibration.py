@@ -1,4 +1,4 @@
-"""A threshold for each label: the best F1 on validation examples, and 0.5 where nothing tells."""
+"""A threshold for each label: the best F1 on validation examples, and 0.5 if none shows one."""
 
 import numpy as np
 import pytest

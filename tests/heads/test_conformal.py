@@ -1,4 +1,4 @@
-"""Prediction sets and intervals hold the truth as often as was asked for."""
+"""Prediction sets and intervals hold the truth as often as is set."""
 
 import math
 from typing import Any
@@ -84,7 +84,7 @@ def test_where_a_head_is_nearly_always_right_a_set_is_one_label() -> None:
     table = coverage.table(told, shares, test, [*"abc"]).set_index("class")
     assert table.loc["all", "size"] == 1
     assert table.loc["all", "coverage"] > 0.97
-    # The paper's sets leave some empty, to cover no more than was asked for.
+    # The paper's sets leave some empty, to cover no more than is set.
     assert table.loc["all", "empty"] > 0
     assert table.loc["all", "randomised_coverage"] < table.loc["all", "coverage"]
     assert "hold the class of" in coverage.summary(told, table.reset_index())
@@ -133,7 +133,7 @@ def test_an_interval_reaches_as_far_as_what_was_held_out_was_wrong() -> None:
     table = coverage.table(told, head.logits(test.features), test, ["little", "large"])
     assert table["class"].tolist() == ["little", "large"]
     assert table["coverage"].between(0.85, 0.95).all()
-    # Of normal noise nine tenths are within 1.645 standard deviations.
+    # Nine tenths of normal noise are within 1.645 standard deviations.
     np.testing.assert_allclose(told.reach, np.array([0.5, 5]) * 1.645, rtol=0.15)
     np.testing.assert_allclose(table["size"], 2 * np.array(told.reach), rtol=1e-5)
     assert "of little" in coverage.summary(told, table)

@@ -192,7 +192,7 @@ def test_two_runs_give_the_same_bytes():
 
 
 def test_the_number_of_threads_changes_no_byte():
-    # Of this size each of these heads but the nearest mean came out otherwise on two threads.
+    # At this size each of these heads but the nearest mean came out otherwise on two threads.
     train, val = blobs(500, 3, 16, 800), blobs(50, 4, 16, 800)
     knobs = [replace(ADAMW, optimizer=name) for name in ("lbfgs", "ridge", "nearest_mean")]
     knobs += combinations(width=[0, 256], dropout=[0.0, 0.5])

@@ -171,7 +171,7 @@ def test_what_is_public_is_there_and_no_more() -> None:
     ] == []
 
 
-# What the base set does without; torch and the like are asked for by version alone.
+# What the base set does without; only the version of torch and the like is requested.
 HEAVY = (
     *("albumentations", "cv2", "dvc", "matplotlib", "pandas", "prefect", "pyarrow"),
     *("scipy", "sklearn", "timm", "torch", "torchvision", "openvino"),

@@ -1,7 +1,7 @@
 """Bundles whose heads are written by hand, so that their answers are known.
 
-Of vectors of four numbers the labels `brick`, `moss` and `wood` are there where the first, the
-second and the third number is large; two numbers, `age` and `path`, are sums of them.
+Vectors of four numbers have the labels `brick`, `moss` and `wood` if the first, the second and the
+third number is large; two numbers, `age` and `path`, are sums of them.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Machines of a Ray cluster, each a network namespace that reaches the others and nothing else.
 
-Ray 2.60 binds to the outer address whatever it is told, and asks an outside address for its route.
+Ray 2.60 binds to the outer address whatever is set, and asks an outside address for its route.
 Here there is none: the head's namespace has a bridge, and the others have an end of a cable to it.
 """
 

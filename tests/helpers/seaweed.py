@@ -56,7 +56,7 @@ def running(folder: Path) -> Iterator[str]:
 class Server:
     """A server that keeps its objects in `folder`, to be killed and started again.
 
-    It would tell its makers how it is used; here it is told not to, and given no way to.
+    It would tell its makers how it is used; here that is turned off, and it has no way to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -98,9 +98,9 @@ class Server:
             )  # fmt: skip
         until = time.monotonic() + 60
         while not answers(self.address):
-            told = (folder / "log").read_text(errors="replace")[-2000:]
-            assert self._process.poll() is None, told
-            assert time.monotonic() < until, told
+            printed = (folder / "log").read_text(errors="replace")[-2000:]
+            assert self._process.poll() is None, printed
+            assert time.monotonic() < until, printed
             time.sleep(0.05)
 
     def kill(self) -> None:
@@ -121,12 +121,12 @@ def answers(address: str) -> bool:
 
 
 class Between:
-    """A way to the server that notes what is asked for, and breaks where it is told to."""
+    """A way to the server that notes what is requested, and breaks where a test says so."""
 
     def __init__(self, server: str) -> None:
         host, _, port = server.removeprefix("http://").partition(":")
         self._server = (host, int(port))
-        self.asked: list[str] = []  # paths that were asked for
+        self.asked: list[str] = []  # paths that were requested
         self.breaks_at = ""  # requests whose path matches get no whole answer
         self.takes = 0.0  # seconds on the way, of each request
         self._door = socket.create_server(("127.0.0.1", 0))

@@ -200,7 +200,7 @@ def test_a_killed_worker_node_or_driver_loses_nothing(
         kept = entries()
         assert 8 < kept < views - 20
 
-        # Of the two workers one is killed, and with the other its machine.
+        # One of the two workers is killed, and the other with its machine.
         log = tmp_path / "said"
         with log.open("w") as file:
             again = ray.start(*EXTRACT, stderr=file, stdout=file)

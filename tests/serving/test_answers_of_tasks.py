@@ -213,7 +213,7 @@ def test_a_folder_that_grows_is_answered_once(
     names = [*tables.columns_of(Classifier(by_hand(task))), "error"]
     assert [first[name] for name in names] == [copy[name] for name in names]
     assert first["error"] is None
-    # Lines of a Headstart that told less are no answers of this one.
+    # Lines of an older Headstart with fewer keys are no answers of this one.
     less = {name: value for name, value in first.items() if name not in names[:1]}
     answers.write_text(json.dumps(less) + "\n")
     assert look() == (1, 1)
@@ -221,7 +221,7 @@ def test_a_folder_that_grows_is_answered_once(
 
 @pytest.mark.slow
 def test_a_bundle_answers_with_the_classes_of_a_balanced_head(project: Project) -> None:
-    """Of vectors; also a bundle that holds no training example, whose schema is a later one."""
+    """A bundle of vectors; also one that holds no training example, whose schema is a later one."""
     random = np.random.default_rng(0)
     rare = np.arange(600) % 8 == 0
     vectors = (random.standard_normal((600, 4)) + 1.5 * rare[:, None]).astype(np.float32)

@@ -277,7 +277,7 @@ def test_a_body_that_is_slow_and_not_too_slow_is_answered(vectors: Classifier) -
 
 
 def test_bodies_together_are_bounded(vectors: Classifier) -> None:
-    """Of forty bodies of 0.1 MB, all but their last byte, no more than 1.6 MB are held."""
+    """No more than 1.6 MB are held of forty bodies of 0.1 MB, all but their last byte."""
     limits = Limits(megabytes=0.1, grace=0.5, rate=200_000, header_seconds=0.5)
     assert limits.held == 1_600_000
     body = half_sent(100_000, bytes(99_999))

@@ -288,7 +288,7 @@ def test_a_refusal_for_its_content_is_remembered_too(
     between.asked.clear()
     ingest()
     assert (between.asked, refusals()) == ([], before)
-    # It may be refused for want of a set of packages, which is installed meanwhile.
+    # It may be refused because a set of packages is not there, which is installed meanwhile.
     monkeypatch.setitem(packages.SETS, "another", ("json",))
     ingest()
     assert any("bad.png" in path for path in between.read())
@@ -360,10 +360,10 @@ def test_an_object_that_changed_ends_ingest_and_what_was_read_is_kept(
     key = changing["path"].partition("#")[2].replace("%2F", "/")
     shapes.put(**{f"shapes/{key}": picture(draw_picture, 300)})
     shapes.remove("shapes/square/1.png")
-    told = rf"{shapes.address}/shapes/\S+ is (another object now|gone), since it was listed; run"
-    with pytest.raises(ChangedError, match=told + ".*`headstart list`.*; with it 1 others"):
+    message = rf"{shapes.address}/shapes/\S+ is (another object now|gone), since it was listed; run"
+    with pytest.raises(ChangedError, match=message + ".*`headstart list`.*; with it 1 others"):
         ingest()
-    with pytest.raises(ChangedError, match=told):  # as a later stage reads it
+    with pytest.raises(ChangedError, match=message):  # as a later stage reads it
         read(Path(changing["path"]), changing["digest"])
     listing.run(None)
     between.asked.clear()
@@ -392,7 +392,7 @@ def test_a_server_that_fails_in_the_midst_ends_ingest_and_what_was_read_is_kept(
 
 
 @pytest.mark.parametrize(
-    ("user", "address", "told"),
+    ("user", "address", "printed"),
     [
         ((), "s3://no-such-bucket/x", "cannot be listed: there is no bucket no-such-bucket"),
         (("NOBODY", "x"), "{}", "the server does not take the credentials (InvalidAccessKey"),
@@ -403,7 +403,7 @@ def test_a_server_that_fails_in_the_midst_ends_ingest_and_what_was_read_is_kept(
     ],
 )
 def test_what_cannot_be_listed_is_one_line_and_the_listing_stays(
-    shapes: Bucket, server: str, user: tuple[str, ...], address: str, told: str,
+    shapes: Bucket, server: str, user: tuple[str, ...], address: str, printed: str,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     capsys.readouterr()
@@ -412,7 +412,7 @@ def test_what_cannot_be_listed_is_one_line_and_the_listing_stays(
     code, said = run("list", address.format(shapes.address), capsys=capsys)
     assert code == 3
     assert said.count("\n") == 1
-    assert told in said
+    assert printed in said
     assert "secret" not in said
     assert LISTING.read_bytes() == before
 

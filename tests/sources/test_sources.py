@@ -391,7 +391,7 @@ def test_pictures_beside_the_table_are_counted(
 def test_what_was_read_when_one_cannot_be_is_remembered_that_of_slow_threads_too(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bucket fails, which ends `ingest`, while other threads are in the midst of an example."""
+    """A bucket fails, which ends `ingest`, while other threads read an example."""
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     folder = Path("data/raw/x/ant")
     folder.mkdir(parents=True)

@@ -84,7 +84,7 @@ def test_no_patch_shares_a_pixel_with_another_split_or_label(patches):
                 grey[name] = np.asarray(photograph.convert("L"))
             owners[name] = np.full(grey[name].shape, "", dtype=object)
         place = np.s_[int(y) : int(y) + PATCH, int(x) : int(x) + PATCH]
-        # The name tells the truth about where the patch was cut ...
+        # The name is true about where the patch was cut ...
         with Image.open(path) as patch:
             assert (np.asarray(patch) == grey[name][place]).all(), path
         # ... and nothing there belongs to another split or label.

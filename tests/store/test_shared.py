@@ -476,7 +476,7 @@ def test_features_told_by_keys_are_read_from_the_bucket(
     every = b"".join(sorted(table["key"]))
     assert every in objects(address, "listings").values()
 
-    # A damaged vector is missing; the reader has its shard written anew, and extract computes it.
+    # A damaged vector is missing; the reader has its shard written again, and extract computes it.
     path, data = max(objects(address).items(), key=lambda one: len(one[1]))
     replace(address, path, data[:-1] + bytes([data[-1] ^ 64]))
     with pytest.raises(DataError, match=rf"names 1 vectors .* {address}, of .*; run `dvc repro --"):

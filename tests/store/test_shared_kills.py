@@ -40,12 +40,12 @@ from pipeline.store import committer, shared
 from tests.store.test_shared import key, some
 committer.SMALL_ONES, shared.JOINED_AFTER, committer.TURN = 6, 8, timedelta(seconds=-60)
 join = committer.Committer._rewrite
-def told(self, *arguments):
+def reported(self, *arguments):
     print("joins", flush=True)
     gone = join(self, *arguments)
     print("joined", flush=True)
     return gone
-committer.Committer._rewrite = told
+committer.Committer._rewrite = reported
 try:
     with shared.SharedStore(sys.argv[1], None) as store:
         held = store.held([key(i) for i in range({ALL})])
@@ -138,7 +138,7 @@ def test_killed_at_any_moment_nothing_is_lost(server: seaweed.Server, when: str)
             held = store.held([key(i) for i in range(ALL)])
             assert len(store.get([key(i) for i in done])) == len(done)
             assert len(held - {key(i) for i in done}) <= CHUNK
-        # What is missing is what was not told: at most the chunk in flight was stored untold.
+        # What is missing was not reported: at most the chunk in flight was stored without a line.
         assert finish(address) == ALL - len(held)
         check_whole(address)
     print(f"{when}: {in_the_midst} of {ROUNDS} killed while it joined")

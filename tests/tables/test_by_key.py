@@ -1,4 +1,4 @@
-"""Features told by their keys: the vectors come from the store, and what it lacks is one line."""
+"""Features named by their keys: the vectors come from the store, and what it lacks is one line."""
 
 import importlib
 import re

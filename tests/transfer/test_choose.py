@@ -64,7 +64,7 @@ def test_a_loss_is_that_of_examples_that_the_head_has_not_seen() -> None:
     of_noise = probed("noise", [noise], *how)
     assert of_noise.losses.mean() > 0.6  # nothing can be learned, and no memory helps
     telling = np.column_stack([noise, 8 * labels.astype(np.float32)])
-    assert probed("told", [telling], *how).losses.mean() < 0.1
+    assert probed("label", [telling], *how).losses.mean() < 0.1
 
 
 def test_fewer_numbers_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,7 +256,7 @@ def test_candidates_are_judged_by_examples_that_heads_have_not_seen(task):
     assert (held_out[::2] == held_out[1::2]).all()
     noise = np.random.default_rng(5).standard_normal((150, 200)).astype(np.float32)
     how = values, held_out, np.arange(150) // 2, 1.0, False, 1.0, task
-    of_noise, telling = probed("noise", [noise], *how), probed("told", [features], *how)
+    of_noise, telling = probed("noise", [noise], *how), probed("label", [features], *how)
     nothing = np.log(2) - 0.1 if task == "multilabel" else 0.45  # half the variance
     assert of_noise.losses.mean() > nothing - 0.15
     assert telling.losses.mean() < 0.8 * of_noise.losses.mean()

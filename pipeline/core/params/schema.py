@@ -327,7 +327,7 @@ class TrainParams(Section):
         return self.optimizer if isinstance(self.optimizer, list) else [self.optimizer]
 
     def heads(self) -> int:
-        """How many different heads are asked for; `every_combination` says which."""
+        """How many different heads are to be trained; `every_combination` says which."""
         values = self._values()
         each = math.prod(values.values()) // values.get("optimizer", 1)
         solved = dict.fromkeys(CLOSED_FORMS, values.get("weight_decay", 1)) | {"nearest_mean": 1}

@@ -68,7 +68,7 @@ def run(*stages: str) -> None:
 
 @pytest.fixture
 def trained(project: Project) -> Path:
-    """A bundle that tells red discs from blue ones, by a graph without maps."""
+    """A bundle that distinguishes red discs from blue ones, by a graph without maps."""
     Path("plugins").mkdir()
     Path("plugins/redness.py").write_text(PLUGIN)
     places = np.random.default_rng(0).integers((20, 12), (70, 60), (40, 2)).tolist()

@@ -576,7 +576,7 @@ def test_after_an_update_of_pydicom_dicom_files_alone_are_inspected_again(
     from pipeline.examples import files
     from pipeline.sources.checked import Memory
 
-    told, seen = packages.version, []
+    version, seen = packages.version, []
     inspect = ImageKind.inspect
     monkeypatch.setattr(ImageKind, "inspect", lambda *of: (seen.append(of[1]), inspect(*of))[1])
     sound = dicom(ct(), **HOUNSFIELD, WindowCenter=40, WindowWidth=400)
@@ -593,7 +593,7 @@ def test_after_an_update_of_pydicom_dicom_files_alone_are_inspected_again(
 
     assert looked_at() == both
     assert looked_at() == []
-    monkeypatch.setattr(packages, "version", lambda n: "99" if n == "pydicom" else told(n))
+    monkeypatch.setattr(packages, "version", lambda n: "99" if n == "pydicom" else version(n))
     assert looked_at() == [sound]
 
 
@@ -699,7 +699,7 @@ def test_what_is_remembered_is_what_was_seen() -> None:
     jpeg = np.array([48, 32, 3], np.float32)
     np.testing.assert_array_equal(KIND.remember((48, 32, "JPEG", "")), jpeg)
     assert KIND.recall(jpeg) == (48, 32, "JPEG", "")
-    assert KIND.recall(np.array([48, 32, 6], np.float32)) is None  # of before it was told
+    assert KIND.recall(np.array([48, 32, 6], np.float32)) is None  # of an older version
 
 
 def test_keys_of_an_ordinary_project_are_those_of_before() -> None:

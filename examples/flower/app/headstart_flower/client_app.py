@@ -101,7 +101,7 @@ def loss(weight: Floats, bias: Floats, features: Floats, labels: npt.NDArray[np.
 
 
 def log_probabilities(weight: Floats, bias: Floats, features: Floats) -> Floats:
-    """Of each class, [rows, classes]."""
+    """The log probability of each class, [rows, classes]."""
     logits = features @ weight.T + bias
     logits -= logits.max(axis=1, keepdims=True)
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
