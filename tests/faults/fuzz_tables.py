@@ -30,11 +30,10 @@ from pipeline.core.paths import MANIFEST, PARAMS, REFUSED
 from pipeline.ingest import ingest
 from pipeline.tables import targets
 from pipeline.tables.manifest import read_manifest, task_in
-from pipeline.tasks import TASKS
+from pipeline.tasks import NAMES as TASKS
 from tests.conftest import ROOT, Project
 
 TABLE = Path("data/raw/t.csv")
-TASKS = TASKS
 LABELS = ["a", "b", "c", "A", "é", "e\u0301", "猫", "\u202eab", "a b", " a ", "1", "0", "x" * 300]
 JOINED = [
     "a|b",
