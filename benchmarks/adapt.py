@@ -145,7 +145,7 @@ def trial(pair: Pair, seed: int, unlabelled: int) -> dict[str, Any]:
     """
     train, val, target, test = drawn(pair, seed, unlabelled)
     schedule = Schedule(1, 1, 0, np.ones(classes(pair), np.float32))
-    found = adapting.ways(Source(train, val, HEAD, schedule, "cpu", True), target.features)
+    found = adapting.methods(Source(train, val, HEAD, schedule, "cpu", True), target.features)
     right = {
         name: way.head.logits(test.features).argmax(axis=1) == test.labels
         for name, way in found.items()

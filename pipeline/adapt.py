@@ -41,7 +41,7 @@ from .tables.labels import require, require_unlabelled
 from .tables.manifest import kind_in, read_manifest, task_in
 from .tables.power import raised
 from .transfer import adapting
-from .transfer.adapting import NONE, Source, Way
+from .transfer.adapting import NONE, Method, Source
 
 NO_SETS = "those of the bundle do not hold the truth of another domain as often"
 DIFFERENCE, BINS = 0.03, 15  # of `paired.compare`; accuracy and loss have no bins
@@ -75,19 +75,19 @@ def adapt() -> None:
     descends = hyperparameters.optimizer not in CLOSED_FORMS
     device = device_for(training.device, descends)
     source = Source(rows, splits["val"], hyperparameters, schedule, device, about.refit)
-    ways = adapting.ways(source, target)
-    known = adapting.evidence(ways, target)
+    methods = adapting.methods(source, target)
+    known = adapting.evidence(methods, target)
     chosen, why = adapting.choose(known, len(names))
     if settings.adapt.method != "auto":
         chosen, why = settings.adapt.method, "adapt.method asks for it"
-    if chosen not in ways:
+    if chosen not in methods:
         raise ParamsError(
             "adapt.method coral aligns features, and counts of terms cannot be aligned: set"
             " adapt.run to []"
         )
 
     print(f"adapt: {chosen}: {why}")
-    table, measured = measured_on(splits["test"], ways, names, chosen)
+    table, measured = measured_on(splits["test"], methods, names, chosen)
     report = {
         "chosen": chosen,
         "why": why,
@@ -103,36 +103,38 @@ def adapt() -> None:
         shutil.copytree(BUNDLE, ADAPTED, dirs_exist_ok=True)
         print(f"adapt: {ADAPTED} is a copy of {BUNDLE}")
         return
-    way = ways[chosen]
-    about = with_figures(about, way.kept, len(splits["val"].labels))
+    method = methods[chosen]
+    about = with_figures(about, method.kept, len(splits["val"].labels))
     notes = about.notes | {"adapted": chosen}
-    about = replace(about.without_sets(NO_SETS), calibration=way.calibration, notes=notes)
+    about = replace(about.without_sets(NO_SETS), calibration=method.calibration, notes=notes)
     files = exports.of_each(extracting.network)
     given_away = settings.bundle.training_examples
-    parts = Parts(kind, extracting, files, way.head, about, report)
-    parts.write(ADAPTED, Examples(manifest, way.source.train, way.source.val, given_away))
+    parts = Parts(kind, extracting, files, method.head, about, report)
+    parts.write(ADAPTED, Examples(manifest, method.source.train, method.source.val, given_away))
     if about.sets is not None:
         print(f"adapt: no sets: {about.sets.why_none}")
 
 
 def measured_on(
-    test: Split, ways: dict[str, Way], names: list[str], chosen: str
+    test: Split, methods: dict[str, Method], names: list[str], chosen: str
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """What each way was worth on the test examples, and how the chosen one compares with none.
+    """Each method's accuracy on the test examples, and how the chosen one compares with none.
 
     Returns:
-        a row a way; and of the test examples how many there are, the accuracy before and after, and
-        what the paired tests found of accuracy and loss.
+        a row a method; and the number of test examples, the accuracy before and after, and the
+        results of the paired tests of accuracy and loss.
     """
     answers = {}
-    for name, way in ways.items():
-        shares = way.head.answers(test.features, way.temperature)
-        predicted = way.answered(shares)
-        columns = {f"p({label})": column for label, column in zip(names, shares.T, strict=True)}
+    for name, method in methods.items():
+        probabilities = method.head.answers(test.features, method.temperature)
+        predicted = method.answered(probabilities)
+        columns = {
+            f"p({label})": column for label, column in zip(names, probabilities.T, strict=True)
+        }
         answers[name] = pd.DataFrame(columns, index=pd.Index(test.digests)).assign(
             label=[names[label] for label in test.labels],
             predicted=[names[label] for label in predicted],
-            probability=shares[np.arange(len(shares)), predicted],
+            probability=probabilities[np.arange(len(probabilities)), predicted],
         )
     rows = []
     for name, one in answers.items():

@@ -54,16 +54,16 @@ def learning_curve() -> None:
     train, val = splits["train"], splits["val"]
     together = grouped(groups(manifest.set_index("digest").loc[val.digests].reset_index()))
     hyperparameters, epochs = about.trained_with()
-    ways = ["original", "augmented"] if train.views.any() else ["original"]
+    origins = ["original", "augmented"] if train.views.any() else ["original"]
     rows = []
     by_class = TASKS[task].exclusive
     counts = numbers(largest(train), 1 if by_class else LEAST_IN_ALL)
-    with Progress("learning_curve", len(counts) * len(ways) * asked.draws, "heads") as progress:
+    with Progress("learning_curve", len(counts) * len(origins) * asked.draws, "heads") as progress:
         for count in counts:
-            for way in ways:
+            for views in origins:
                 answers = []
                 for draw in range(asked.draws):
-                    chosen = drawn(train, count, draw, augmented=way == "augmented")
+                    chosen = drawn(train, count, draw, augmented=views == "augmented")
                     # As many epochs as the chosen head kept: there is no early stopping here.
                     schedule = Schedule(
                         epochs=epochs,
@@ -80,7 +80,7 @@ def learning_curve() -> None:
                     answers.append(head.logits(val.features))
                     progress.advance(1)
                 figures = measured(task, answers, val, asked.confidence, together)
-                rows.append((count, way, len(np.unique(chosen.digests)), *figures))
+                rows.append((count, views, len(np.unique(chosen.digests)), *figures))
     measure = comparing.measure(task)
     columns = [OF_CLASS, "views", "examples", measure, "low", "high"]
     table = pd.DataFrame(rows, columns=columns)

@@ -1,7 +1,7 @@
 """How answers are measured: metrics with intervals, by group and by slice, and comparisons.
 
-What tasks share lies here. What one measures is the part `measuring` of its folder, which is
-imported when it is asked for, and in it what draws and writes tables, so that a stage imports no
+What tasks have in common lies here. What one measures is the part `measuring` of its folder, which
+is imported when it is needed, and in it what draws and writes tables, so that a stage imports no
 more than it needs.
 """
 
@@ -31,7 +31,7 @@ MEASURES = {name: means for task in TASKS.values() for name, means in task.measu
 
 
 def measure(name: str) -> Measure:
-    """What the measure of that name means; a share of which more is better if no task says."""
+    """The meaning of the measure of that name; by default a fraction of which more is better."""
     return MEASURES.get(name, SHARE)
 
 
@@ -49,12 +49,12 @@ def figure(name: str, value: float) -> str:
 class Asked:
     """The n test examples, and what a head answered about them.
 
-    `names` [c] are what its outputs stand for, `answers` [n, c] are probabilities, or numbers in
-    the targets' own units. `thresholds` [c] are there for several labels, and for classes that were
-    weighed in training (`head.against_thresholds`). `slices` has a row an example, with the columns
-    of the user's table. `reach` [c] is by how much a prediction interval reaches to either
-    side of each number; empty where there is none. `groups` [n] is the group of each example; None
-    if each is one of its own.
+    `names` [c] are what its outputs stand for, `answers` [n, c] are probabilities, or predictions
+    in the targets' own units. `thresholds` [c] are there for several labels, and for classes that
+    were weighed in training (`head.against_thresholds`). `slices` has a row an example, with the
+    columns of the user's table. `reach` [c] is the half-width of each target's prediction interval;
+    empty if there is none. `groups` [n] is the group of each example; None if each is one of its
+    own.
     """
 
     test: "Split"
@@ -70,7 +70,7 @@ class Asked:
 class Measuring(Protocol):
     """How a task measures answers."""
 
-    shown: tuple[str, ...]  # the measures on the screen; that of the first is told of repeats too
+    shown: tuple[str, ...]  # the printed measures; the first is printed for repeats too
     needs: str  # what a split needs among its training examples, in words
 
     def learnable(self, training: npt.NDArray[Any], every: npt.NDArray[Any]) -> bool:
@@ -91,13 +91,13 @@ class Measuring(Protocol):
         """The measures of answers [n, c], ready to be computed for weightings of the examples."""
 
     def proportions(self, asked: Asked) -> dict[str, Array]:
-        """The measures that are a share of the examples: of each 1, 0, or NaN if it is no part."""
+        """The measures that are proportions: for each example 1, 0, or NaN if it does not count."""
 
     def warnings(self, asked: Asked) -> list[str]:
-        """What a reader of the figures should know of the test examples, a sentence each."""
+        """What a reader of the figures should know about the test examples, a sentence each."""
 
     def classes(self, asked: Asked) -> dict[str, Any]:
-        """The first columns of the table of classes, labels or numbers; the measures follow."""
+        """The first columns of the table of classes, labels or targets; the measures follow."""
 
     def predictions(self, asked: Asked) -> "pd.DataFrame":
         """A row an example, by path."""
@@ -112,12 +112,12 @@ class Measuring(Protocol):
 
         Args:
             old: as `answered.read_answers` gives them.
-            new: those of the other model, whose labels or numbers are taken for true.
-            measure: by what they are to be compared.
+            new: those of the other model, whose labels or targets are taken as the truth.
+            measure: the measure to compare them by.
             bins: of the calibration error.
 
         Returns:
-            None if the answers do not tell the measure.
+            None if the measure cannot be computed from the answers.
         """
 
     def plots(self, asked: Asked, folder: Path) -> dict[str, "pd.DataFrame"]:
@@ -125,5 +125,5 @@ class Measuring(Protocol):
 
 
 def measuring(name: str) -> Measuring:
-    """What the task of that name brings for its measures."""
+    """The task's own measures."""
     return cast(Measuring, part(name, "measuring"))

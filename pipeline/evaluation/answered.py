@@ -1,4 +1,4 @@
-"""What two models answered about the same test examples, ready to be measured side by side."""
+"""The answers of two models about the same test examples, ready to be measured side by side."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from .metrics import Array, Weigh
 
 
 def read_answers(predictions: Path, manifest: Path) -> pd.DataFrame | None:
-    """A model's answers, a row a test example, by its digest; None where there are none.
+    """A model's answers, a row a test example, by its digest; None if there are none.
 
     The manifest's column `group` stands beside them, if there is one, and its columns of targets.
 
@@ -42,9 +42,9 @@ def read_answers(predictions: Path, manifest: Path) -> pd.DataFrame | None:
 
 @dataclass(frozen=True)
 class Pair:
-    """What two models answered, old and new: whether each answer is `right`, or how to measure.
+    """The answers of two models, old and new: whether each is `right`, or how to measure.
 
-    `differing` are the examples [n] of which they say something else.
+    `differing` are the examples [n] whose answers differ.
     """
 
     right: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None = None
@@ -54,12 +54,12 @@ class Pair:
 
 
 def differing(before: Array, now: Array) -> npt.NDArray[np.bool_]:
-    """The examples [n] of which two models say something else, of their answers [n, c]."""
+    """The examples [n] for which the answers [n, c] of two models differ."""
     found: npt.NDArray[np.bool_] = (before != now).any(axis=1)
     return found
 
 
-def every_share(answers: pd.DataFrame) -> pd.DataFrame:
+def every_probability(answers: pd.DataFrame) -> pd.DataFrame:
     """The probabilities, as far as there is a column for every class or label."""
     every = [name for name in answers.columns if name.startswith("p(") and name.endswith(")")]
     return answers[every].rename(columns=lambda name: name[2:-1])

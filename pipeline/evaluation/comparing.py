@@ -1,6 +1,6 @@
 """How good answers are, by the task: the measure that the optional stages compare by.
 
-It is accuracy for one label, mean average precision for several, and R² for numbers.
+It is accuracy for one label, mean average precision for several, and R² for regression.
 """
 
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ from .metrics import Weigh, interval, resample, whole
 Losses = npt.NDArray[np.float64]
 
 RESAMPLES = 1000  # behind each interval
-LEAST = 1e-15  # probability: of 0 a loss would be infinite
-# The one top_k and one bin of measures that are computed on the way and not asked for.
+LEAST = 1e-15  # probability: the log loss of 0 would be infinite
+# One top_k and one bin, for measures that are computed on the way and not reported.
 PLAIN = EvaluateParams(top_k=1, calibration_bins=1)
 
 
-class Judged(NamedTuple):
+class Score(NamedTuple):
     """The measure, and the ends of its interval."""
 
     value: float
@@ -62,13 +62,13 @@ def value(task: str, logits: Floats, labels: npt.NDArray[Any]) -> float:
     return float(whole(weigh(task, logits, labels), len(labels)).overall[measure(task)][0])
 
 
-def judged(
+def scored(
     task: str,
     logits: Floats,
     labels: npt.NDArray[Any],
     confidence: float,
     groups: Groups | None = None,
-) -> Judged:
+) -> Score:
     """The measure of answers with its interval; `groups` [n], the rest is as in `weigh`."""
     if measure(task) == "accuracy":
         return accuracy(logits.argmax(axis=1) == labels, confidence, groups)
@@ -76,14 +76,14 @@ def judged(
     examples, outputs = logits.shape
     resampled = resample(weighing, examples, outputs, RESAMPLES, 0, groups).overall[measure(task)]
     low, high = interval(resampled, expanded(confidence, groups))
-    return Judged(value(task, logits, labels), float(low), float(high))
+    return Score(value(task, logits, labels), float(low), float(high))
 
 
 def accuracy(
     right: npt.NDArray[np.bool_], confidence: float, groups: Groups | None = None
-) -> Judged:
-    """The share of answers [n] that are right, with Wilson's interval."""
-    return Judged(float(right.mean()), *wilson(right, confidence, groups))
+) -> Score:
+    """The accuracy of answers of which `right` [n] are correct, with Wilson's interval."""
+    return Score(float(right.mean()), *wilson(right, confidence, groups))
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ def difference(one: Losses, other: Losses, confidence: float, groups: Groups) ->
         one: [n], the loss of each example.
         other: those of the other on the same examples.
         confidence: of the interval.
-        groups: [n], the group of each example. With groups, the variance is that between them; of
-            one group nothing is known.
+        groups: [n], the group of each example. With groups, the variance is that between them; it
+            is unknown if there is one group.
     """
     apart = one - other
     mean, freedom = float(apart.mean()), even_groups(groups) - 1
@@ -120,7 +120,7 @@ def difference(one: Losses, other: Losses, confidence: float, groups: Groups) ->
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values of several tests, corrected for their number (Holm, 1979)."""
+    """The p-values of several tests with Holm's correction (1979)."""
     order, corrected, least = np.argsort(p_values), np.empty(len(p_values)), 0.0
     for place, test in enumerate(order):
         least = max(least, min(1.0, (len(p_values) - place) * p_values[test]))
@@ -133,21 +133,21 @@ def example_losses(
 ) -> Losses:
     """The loss of each example, [n].
 
-    Of one label the log loss, of several the mean log loss of those that are known (NaN where none
-    is), of numbers the mean of half the squared errors in `units`.
+    For one label it is the log loss, for several the mean log loss of those that are known (NaN if
+    none is), in regression the mean of half the squared errors in `units`.
 
     Args:
         task: of the labels.
         logits: [n, c].
         labels: as the logits.
-        units: of numbers; None if both are in them.
+        units: of regression targets; None if both are in them.
     """
     if TASKS[task].exclusive:
         given = probabilities(logits)[np.arange(len(logits)), labels]
         log_losses: Losses = -np.log(np.maximum(given, LEAST))
         return log_losses
-    said = logits.astype(np.float64)
-    learned = (said, labels) if units is None else map(units.learned, (said, labels))
+    answers = logits.astype(np.float64)
+    learned = (answers, labels) if units is None else map(units.learned, (answers, labels))
     cells = cell_losses(TASKS[task].losses[0], *learned)
     known = ~np.isnan(cells)
     count = known.sum(axis=1)

@@ -22,7 +22,7 @@ from ..tables.features import Split
 from .intervals import Groups
 from .tables import OF_SETS
 
-MANY = 5  # numbers that a line tells of
+MANY = 5  # targets that a line names
 SURE = 0.01  # level of the test that the coverage on the test examples is too low
 LEAST_GROUPS = 6  # of test examples; of fewer, nothing is too low to be chance
 
@@ -35,24 +35,24 @@ def table(
     thresholds: Sequence[float] = (),
     groups: Groups | None = None,
 ) -> pd.DataFrame:
-    """What the sets hold of the test examples: a row for all and one a class, or one a number.
+    """The coverage on the test examples: a row for all and one a class, or one a target.
 
     `coverage` is how often they hold the truth, `size` how many labels they hold on average, or how
-    wide an interval is; `empty` is the share of randomised sets without a label. They are means in
-    which each group weighs one.
+    wide an interval is; `empty` is the fraction of randomised sets without a label. They are means
+    in which each group weighs one.
 
     Args:
         sets: of the head; without any, the table has no rows.
         answers: [n, c], the head's answers about the test examples.
         test: n of them.
-        names: the classes or the numbers.
+        names: the classes or the targets.
         thresholds: of classes that were weighed in training.
         groups: [n], as `intervals.grouped` gives them.
     """
     if sets is not None and sets.reach:
         held = np.abs(answers - test.labels) <= sets.reach
-        shares = zip(names, _means(held, groups), sets.reach, strict=True)
-        rows = [(name, len(held), share, 2 * wide) for name, share, wide in shares]
+        fractions = zip(names, _means(held, groups), sets.reach, strict=True)
+        rows = [(name, len(held), fraction, 2 * wide) for name, fraction, wide in fractions]
         return pd.DataFrame(rows, columns=OF_SETS[:4]).reindex(columns=OF_SETS)
     if sets is None or sets.labels is None or not len(test.labels):
         return pd.DataFrame(columns=OF_SETS)
@@ -73,14 +73,14 @@ def table(
 
 
 def _means(figures: npt.NDArray[Any], groups: Groups | None) -> Doubles:
-    """Of rows [n, k], in which those of a group weigh one together."""
+    """The means of rows [n, k], in which those of a group weigh one together."""
     weights = None if groups is None else of_groups(groups)
     means: Doubles = np.average(figures, axis=0, weights=weights)
     return means
 
 
 def summary(sets: PredictionSets | None, found: pd.DataFrame, groups: Groups | None = None) -> str:
-    """One line: the coverage that was asked for, and the one that was found in `table`."""
+    """One line: the nominal coverage, and the one that was found in `table`."""
     among = "" if groups is None else f" ({len(np.unique(groups))} groups, each of weight one)"
     if sets is None:
         return ""
@@ -90,8 +90,8 @@ def summary(sets: PredictionSets | None, found: pd.DataFrame, groups: Groups | N
         return ""
     if sets.reach:
         rows = zip(*(found[name] for name in ("coverage", "class", "size")), strict=True)
-        told = [f"{share:.4f} of {name}, {wide:.4g} wide" for share, name, wide in rows]
-        shown = ", ".join(told[:MANY]) + ", …" * (len(told) > MANY)
+        lines = [f"{fraction:.4f} of {name}, {wide:.4g} wide" for fraction, name, wide in rows]
+        shown = ", ".join(lines[:MANY]) + ", …" * (len(lines) > MANY)
         return f"prediction intervals for {sets.coverage:g} hold {shown}{among}"
     every = found.iloc[0]
     return (
@@ -122,12 +122,12 @@ def doubts(
         return [f"the coverage of the prediction sets is not tested: too few groups ({found})"]
     lines = []
     for name, column in zip(names, held.T, strict=False):  # of classes all together, once
-        share = float(_means(column, groups))
+        fraction = float(_means(column, groups))
         chance = _chance(sets, column, groups)
         if chance < SURE / held.shape[1]:
             of = f"of {name} " if sets.reach else ""
             lines.append(
-                f"the coverage {of}on the test examples is too low ({share:.4f} instead of"
+                f"the coverage {of}on the test examples is too low ({fraction:.4f} instead of"
                 f" {sets.coverage:g}; p = {chance:.2g}): they are unlike the training and"
                 " validation examples that the sets were calibrated on"
             )
@@ -140,7 +140,7 @@ def _held(
     test: Split,
     thresholds: Sequence[float],
 ) -> npt.NDArray[np.bool_] | None:
-    """Whether a set holds the class of a test example, [n, 1], or each of its numbers [n, t]."""
+    """Whether a set holds the class of a test example, [n, 1], or each of its targets [n, t]."""
     if sets is not None and sets.reach:
         inside: npt.NDArray[np.bool_] = np.abs(answers - test.labels) <= sets.reach
         return inside
@@ -154,23 +154,23 @@ def _held(
 def _chance(sets: PredictionSets, held: npt.NDArray[np.bool_], groups: Groups | None) -> float:
     """How probable it is that so few of the test examples [n], or fewer, are held by chance.
 
-    The share that a quantile of n scores at rank k holds of all examples has the beta distribution
+    The coverage of a quantile of n scores at rank k has, over all examples, the beta distribution
     of k and n + 1 - k, so the number of m test examples has the beta-binomial one (Vovk,
-    "Conditional validity of inductive conformal predictors", 2012). Of groups it is the t-test of
-    their shares, whose spread counts for those of the calibration too.
+    "Conditional validity of inductive conformal predictors", 2012). With groups it is the t-test of
+    their coverages, whose spread counts for those of the calibration too.
     """
     from scipy.special import betaln, gammaln, stdtr
 
     coverage = sets.coverage
     if groups is not None:
         _, which = np.unique(groups, return_inverse=True)
-        shares = np.bincount(which, held) / np.bincount(which)
+        fractions = np.bincount(which, held) / np.bincount(which)
         rests = sets.examples if sets.groups is None else sets.groups
-        error = float(shares.std(ddof=1)) * math.sqrt(1 / len(shares) + 1 / rests)
-        below = float(shares.mean()) - coverage
+        error = float(fractions.std(ddof=1)) * math.sqrt(1 / len(fractions) + 1 / rests)
+        below = float(fractions.mean()) - coverage
         if error == 0:
             return 1.0 if below >= 0 else 0.0
-        return float(stdtr(len(shares) - 1, below / error))
+        return float(stdtr(len(fractions) - 1, below / error))
     many, count = len(held), np.arange(int(held.sum()) + 1)
     rank = math.ceil(round((sets.examples + 1) * coverage, 6))
     over = sets.examples + 1 - rank

@@ -1,7 +1,8 @@
 """Intervals of measures: Wilson's of proportions, and of examples that come in groups.
 
-Examples of a group (a patient, a day, a recording) are right or wrong together, so n of them tell
-less than n single ones. `benchmarks/intervals.md` has the coverage of every interval here.
+Examples of a group (a patient, a day, a recording) are right or wrong together, so n of them hold
+less information than n single ones. `benchmarks/intervals.md` has the coverage of every interval
+here.
 """
 
 import math
@@ -13,7 +14,7 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 Groups = npt.NDArray[np.int64]
 
-# Even groups. Of fewer, expanded percentiles held the truth in as little as `FEW_HELD` of the draws
+# Even groups. With fewer, expanded percentiles covered the truth in only `FEW_HELD` of the draws
 # of `benchmarks/intervals.md`, and intervals of proportions in `PROPORTIONS_HELD`.
 ENOUGH = 40
 FEW_HELD, PROPORTIONS_HELD = 0.61, 0.91
@@ -25,7 +26,7 @@ def grouped(groups: Groups) -> Groups | None:
 
 
 def even_groups(groups: Groups) -> float:
-    """As how many groups of equal size these weigh: n² / Σ size² (Kish, 1965)."""
+    """The effective number of groups, n² / Σ size² (Kish, 1965)."""
     sizes = np.unique(groups, return_counts=True)[1]
     return float(sizes.sum() ** 2 / np.square(sizes).sum())
 
@@ -33,10 +34,10 @@ def even_groups(groups: Groups) -> float:
 def wilson(
     right: npt.NDArray[np.bool_], confidence: float, groups: Groups | None = None
 ) -> tuple[float, float]:
-    """Wilson's interval (1927) of the share of examples that are right.
+    """Wilson's interval (1927) of the fraction of examples that are right.
 
     With groups, n is the effective number of examples: that for which the binomial variance of the
-    share is the variance between groups, by the linearised ratio estimator. The quantile is
+    fraction is the variance between groups, by the linearised ratio estimator. The quantile is
     Student's, with the degrees of freedom of as many even groups (Korn and Graubard, 1998; Dean and
     Pagano, 2015, compare such intervals). Few groups that are all right, or nearly, seem to vary
     less than they do. So half the square of one more group is added to the variance: of mean size,
@@ -48,7 +49,7 @@ def wilson(
         confidence: of the interval.
         groups: [n], the group of each example; without it each is one of its own.
     """
-    examples, share = len(right), float(right.mean())
+    examples, fraction = len(right), float(right.mean())
     if groups is None or grouped(groups) is None:
         effective, reach = float(examples), NormalDist().inv_cdf((1 + confidence) / 2)
     else:
@@ -56,12 +57,12 @@ def wilson(
         if even <= 1:
             return 0.0, 1.0  # nothing is known of how groups differ
         effective, reach = _effective(right, groups, even), student(confidence, even - 1)
-    low, high = _ends(np.array([share]), np.array([effective]), reach)
+    low, high = _ends(np.array([fraction]), np.array([effective]), reach)
     return float(low[0]), float(high[0])
 
 
 def all_alike(
-    shares: Array,
+    fractions: Array,
     examples: npt.NDArray[np.int64],
     confidence: float,
     groups: Groups | None = None,
@@ -71,7 +72,7 @@ def all_alike(
     They are Wilson's, of as many examples that are all right or all wrong.
 
     Args:
-        shares: [c], 0 or 1.
+        fractions: [c], 0 or 1.
         examples: [c], that each is measured on; at least one is taken.
         confidence: of the intervals.
         groups: [n], the group of each test example; without it each is one of its own.
@@ -80,30 +81,30 @@ def all_alike(
     if groups is not None:
         even = even_groups(groups)
         if even <= 1:
-            return np.zeros(len(shares)), np.ones(len(shares))
+            return np.zeros(len(fractions)), np.ones(len(fractions))
         reach, part = student(confidence, even - 1), even / len(groups)
-    return _ends(shares, np.maximum(1, part * examples), reach)
+    return _ends(fractions, np.maximum(1, part * examples), reach)
 
 
-def _ends(shares: Array, effective: Array, reach: float) -> tuple[Array, Array]:
-    """Wilson's interval of shares [c] of so many examples [c], at a quantile."""
+def _ends(fractions: Array, effective: Array, reach: float) -> tuple[Array, Array]:
+    """Wilson's interval of fractions [c] of so many examples [c], at a quantile."""
     square = reach**2 / effective
-    middle = (shares + square / 2) / (1 + square)
-    half = np.sqrt(square * (shares * (1 - shares) + square / 4)) / (1 + square)
+    middle = (fractions + square / 2) / (1 + square)
+    half = np.sqrt(square * (fractions * (1 - fractions) + square / 4)) / (1 + square)
     return np.maximum(0, middle - half), np.minimum(1, middle + half)
 
 
 def _effective(right: npt.NDArray[np.bool_], groups: Groups, even: float) -> float:
     """Effective number of examples; if all or none are right, each even group is one."""
-    examples, share = len(right), float(right.mean())
-    if share in (0, 1):
+    examples, fraction = len(right), float(right.mean())
+    if fraction in (0, 1):
         return even
     _, codes = np.unique(groups, return_inverse=True)
     count = int(codes.max()) + 1
-    apart = np.bincount(codes, right - share)
+    apart = np.bincount(codes, right - fraction)
     squares = count / (count - 1) * float(np.square(apart).sum())
-    squares += (examples / count * (0.5 - share)) ** 2 / 2
-    return min(examples, share * (1 - share) * examples**2 / squares)
+    squares += (examples / count * (0.5 - fraction)) ** 2 / 2
+    return min(examples, fraction * (1 - fraction) * examples**2 / squares)
 
 
 def mean_interval(
@@ -151,14 +152,14 @@ def student(confidence: float, freedom: float) -> float:
 def doubts(groups: Groups | None) -> list[str]:
     """What a reader of figures on few or uneven groups should know, a sentence each.
 
-    The shares are of draws in `benchmarks/intervals.md`.
+    The fractions are of draws in `benchmarks/intervals.md`.
     """
     if groups is None:
         return []
     count, even = len(np.unique(groups)), even_groups(groups)
     if count == 1:
         return [
-            "all test examples are of one group, so nothing is known of how groups differ and no"
+            "all test examples are of one group, so it is not known how groups differ and no"
             " interval can be given; put more groups into the test split"
         ]
     if not too_few(count, even):

@@ -1,6 +1,6 @@
 """Measures of one label's task on labelled examples, and bootstrap intervals of every task.
 
-Every measure is a function of weighted sums over examples. The measure itself is the one where
+Every measure is a function of weighted sums over examples. The measure itself is the one in which
 each example weighs 1; in a bootstrap resample an example weighs as often as it was drawn. One
 matrix product therefore gives a measure on all resamples at once.
 """
@@ -20,11 +20,11 @@ AT_ONCE = 2**24
 
 @dataclass(frozen=True)
 class Scores:
-    """Measures by name, of one or of B weightings of the examples.
+    """Measures by name, for one or for B weightings of the examples.
 
     `overall` holds the measures of all examples, each [B]; of one label's task loss, accuracy,
     balanced_accuracy, top_<k>_accuracy, macro_f1 and calibration_error. `of_class` holds those of
-    each class, label or number, each [B, c]; of one label's task precision, recall and f1. What is
+    each class, label or target, each [B, c]; of one label's task precision, recall and f1. What is
     not defined (the recall of a class without examples, the precision of a class that is never
     predicted) is NaN.
     """
@@ -37,7 +37,7 @@ Weigh = Callable[[Array], Scores]  # the measures of some answers, under weighti
 
 
 def whole(weigh: Weigh, examples: int) -> Scores:
-    """The measures where every example weighs 1, B = 1."""
+    """The measures if every example weighs 1, B = 1."""
     return weigh(np.ones((1, examples)))
 
 
@@ -82,32 +82,37 @@ def resample(
     )
 
 
-def scores(labels: npt.NDArray[np.int64], shares: Array, top_k: int, bins: int) -> Scores:
+def scores(labels: npt.NDArray[np.int64], probabilities: Array, top_k: int, bins: int) -> Scores:
     """The measures, B = 1.
 
     Args:
         labels: [n], the true class of each example.
-        shares: [n, c], the probability given to each class; a row adds up to 1.
+        probabilities: [n, c], the probability given to each class; a row adds up to 1.
         top_k: an example counts when its label is among the k most probable.
         bins: of equal width, for the expected calibration error.
     """
-    weigh = partial(weighted, labels=labels, shares=shares, top_k=top_k, bins=bins)
+    weigh = partial(weighted, labels=labels, probabilities=probabilities, top_k=top_k, bins=bins)
     return whole(weigh, len(labels))
 
 
 def bootstrap(
-    labels: npt.NDArray[np.int64], shares: Array, top_k: int, bins: int, resamples: int, seed: int
+    labels: npt.NDArray[np.int64],
+    probabilities: Array,
+    top_k: int,
+    bins: int,
+    resamples: int,
+    seed: int,
 ) -> Scores:
     """The measures on `resamples` draws of the n examples; the rest is as in `scores`."""
-    weigh = partial(weighted, labels=labels, shares=shares, top_k=top_k, bins=bins)
-    examples, classes = shares.shape
+    weigh = partial(weighted, labels=labels, probabilities=probabilities, top_k=top_k, bins=bins)
+    examples, classes = probabilities.shape
     return resample(weigh, examples, classes, resamples, seed)
 
 
 def interval(resampled: Array, confidence: float) -> tuple[Array, Array]:
     """Low and high end of the percentile interval over the first axis.
 
-    Where all examples agree (R² 1.0, say) the bootstrap cannot see that others might not: the
+    If all examples agree (R² 1.0, say) the bootstrap cannot see that others might not: the
     interval has no width, and `tables` takes Wilson's where it can. Resamples in which a measure is
     undefined are left out.
     """
@@ -130,21 +135,21 @@ def interval(resampled: Array, confidence: float) -> tuple[Array, Array]:
 def weighted(
     weights: Array,
     labels: npt.NDArray[np.int64],
-    shares: Array,
+    probabilities: Array,
     top_k: int,
     bins: int,
     predicted: npt.NDArray[np.int64] | None = None,
 ) -> Scores:
     """The measures under each of the weightings [B, n]; the rest is as in `scores`.
 
-    `predicted` [n] are the classes that were answered, where these are not the most probable ones.
+    `predicted` [n] are the classes that were answered, if these are not the most probable ones.
     """
-    rows, classes = np.arange(len(labels)), shares.shape[1]
-    predicted = shares.argmax(axis=1) if predicted is None else predicted
-    of_label = shares[rows, labels]
+    rows, classes = np.arange(len(labels)), probabilities.shape[1]
+    predicted = probabilities.argmax(axis=1) if predicted is None else predicted
+    of_label = probabilities[rows, labels]
     correct = predicted == labels
     total = weights.sum(axis=1)
-    rank = ranks(labels, shares)
+    rank = ranks(labels, probabilities)
 
     # [B, c]: examples of a class, predictions of it, and both at once.
     support = _sums(weights, labels, classes)
@@ -153,12 +158,12 @@ def weighted(
     recall = ratio(hits, support)
     f1 = ratio(2 * hits, support + predictions)
 
-    # Guo et al., arXiv:1706.04599: examples in bins (low, high] of the winner's share.
-    confidence = shares[rows, predicted]
+    # Guo et al., arXiv:1706.04599: examples in bins (low, high] of the answer's probability.
+    confidence = probabilities[rows, predicted]
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = weights @ (_one_hot(which, bins) * (confidence - correct)[:, None])
 
-    # The mean over classes with examples; F1 is NaN besides where neither drawn nor predicted.
+    # The mean over classes with examples; F1 is NaN also if neither drawn nor predicted.
     seen = np.bincount(labels, minlength=classes) > 0
     overall = {
         "loss": weights @ -np.log(np.maximum(of_label, 1e-300)) / total,
@@ -173,15 +178,15 @@ def weighted(
     return Scores(overall, of_class)
 
 
-def ranks(labels: npt.NDArray[np.int64], shares: Array) -> npt.NDArray[np.int64]:
-    """How many classes come before the label [n]; equal shares rank as argmax has them."""
-    classes = shares.shape[1]
+def ranks(labels: npt.NDArray[np.int64], probabilities: Array) -> npt.NDArray[np.int64]:
+    """How many classes come before the label [n]; equal probabilities rank as argmax has them."""
+    classes = probabilities.shape[1]
     parts = []
     for start in range(0, len(labels), max(1, AT_ONCE // classes)):
         some = slice(start, start + max(1, AT_ONCE // classes))
-        own = np.take_along_axis(shares[some], labels[some, None], axis=1)
-        tied = (shares[some] == own) & (np.arange(classes) < labels[some, None])
-        parts.append(((shares[some] > own) | tied).sum(axis=1))
+        own = np.take_along_axis(probabilities[some], labels[some, None], axis=1)
+        tied = (probabilities[some] == own) & (np.arange(classes) < labels[some, None])
+        parts.append(((probabilities[some] > own) | tied).sum(axis=1))
     return np.concatenate(parts)
 
 
@@ -202,5 +207,5 @@ def _one_hot(positions: npt.NDArray[np.int64], size: int) -> Array:
 
 
 def ratio(above: Array, below: Array) -> Array:
-    """above / below, NaN where below is 0."""
+    """The quotient above / below; NaN if below is 0."""
     return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)

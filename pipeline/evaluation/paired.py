@@ -4,7 +4,7 @@ Answers about the same examples go up and down together, so their difference is 
 than either figure. Accuracy, and the exact match of several labels, is compared with McNemar's test
 (1947) in its exact form: only the examples count on which one model is right and the other wrong.
 Every other measure is compared by a paired bootstrap: both models are measured on the same
-resamples, and their difference is told from zero where it is larger than its standard error there,
+resamples, and their difference is significant if it is larger than its standard error there,
 times the quantile of Student's t (Efron and Tibshirani, 1993, chapter 12). The percentiles of the
 resamples would call equal models different in up to 10 of 100 draws, of 60 examples.
 
@@ -30,24 +30,24 @@ from ..tasks import UNNAMED
 from . import measuring
 from .metrics import Array, resample, whole
 
-LEVEL = 0.05  # equal models are called different in at most this share of draws
-POWER = 0.8  # share of draws in which a difference is seen, at the number of examples foretold
-SURE = 0.999  # share of draws in which a difference is seen that is said not to go unseen
+LEVEL = 0.05  # significance level: how often equal models may be called different
+POWER = 0.8  # how often a difference is found with the number of examples that is predicted
+SURE = 0.999  # how often a difference is found that is reported as not going unseen
 RESAMPLES = 2000
 FEWEST = 6  # groups: of fewer, no outcome at all would be a proof at the level of 5 %
 
 Answer = Literal["better", "worse", "cannot tell", "not tested: too few groups"]
-Needed = Callable[[float, float], float]  # examples for a difference, to be seen in this share
+Needed = Callable[[float, float], float]  # examples for a difference, to be found with this power
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What became of a comparison on the `shared` examples, which belong to so many `groups`.
+    """The result of a comparison on the `shared` examples, which belong to so many `groups`.
 
     `old` and `new` are the measure of each model; `found` says in words how far apart they are.
-    Where the answer is 'cannot tell', about `more` further examples would tell a `difference` in
-    `POWER` of draws; 0 where that is not known. A true difference of `unseen` is called one in
-    `SURE` of draws, a smaller one less often; NaN where that is not known.
+    If the answer is 'cannot tell', about `more` further examples would show a `difference` in
+    `POWER` of draws; 0 if that is not known. A true difference of `unseen` is found in `SURE` of
+    draws, a smaller one less often; NaN if that is not known.
     """
 
     answer: Answer
@@ -71,9 +71,9 @@ def compare(
     level: float = LEVEL,
     task: str = UNNAMED,
 ) -> Comparison | None:
-    """Compare two models on the test examples that both were asked about.
+    """Compare two models on the test examples that both were evaluated on.
 
-    The labels or numbers, and the groups, are those of `new`: some may have been corrected since.
+    The labels or targets, and the groups, are those of `new`: some may have been corrected since.
 
     Args:
         old: answers, as `answered.read_answers` gives them; without a column `group`, each
@@ -81,13 +81,13 @@ def compare(
         new: those of the other model.
         measure: a name in the `Scores.overall` of their task.
         lower_is_better: as with the loss.
-        difference: of the measure, for which the number of examples is foretold.
+        difference: of the measure, for which the number of examples is predicted.
         bins: of the calibration error.
-        level: share of draws in which equal models may be called different.
+        level: how often equal models may be called different.
         task: of `new`.
 
     Returns:
-        None where the answers do not tell the measure.
+        None if the measure cannot be computed from the answers.
     """
     shared = new.index.intersection(old.index)
     if not len(shared):
@@ -154,11 +154,11 @@ def _of_right(
     needed: Needed
     if count == examples:
         p_value = float(stats.binomtest(gained, differing).pvalue) if differing else 1.0
-        # Two wins and two losses more than were seen (Agresti and Coull, 1998): of few examples,
+        # Two wins and two losses more than were seen (Agresti and Coull, 1998): with few examples,
         # the share on which the models differ is known badly, and a low guess would foretell too
         # little.
-        share = (differing + 4) / (examples + 4)
-        needed = partial(_examples, share, level)
+        fraction = (differing + 4) / (examples + 4)
+        needed = partial(_examples, fraction, level)
     else:
         sums = np.bincount(groups, weights=now.astype(float) - before)
         p_value = flipped(np.rint(sums).astype(np.int64))
@@ -177,7 +177,7 @@ def _of_right(
 def flipped(sums: npt.NDArray[np.int64]) -> float:
     """The exact p-value of the test that flips the signs of whole numbers [G] at random.
 
-    It is the share of all 2^G patterns of signs whose total is at least as far from 0 as that of
+    It is the fraction of all 2^G patterns of signs whose total is at least as far from 0 as that of
     `sums`. No pattern is drawn: the distribution of the total is the inverse Fourier transform of
     the product of the cosines.
     """
@@ -190,7 +190,7 @@ def flipped(sums: npt.NDArray[np.int64]) -> float:
         product *= np.cos(size * angles) ** int(count)
     chances = np.fft.ifft(product).real
     far = np.abs(np.fft.fftfreq(length, 1 / length)) > abs(int(sums.sum())) - 0.5
-    # Rounding leaves about 1e-16 where there is nothing; the rarest outcome is known exactly.
+    # Rounding leaves about 1e-16 in place of 0; the rarest outcome is known exactly.
     return min(1.0, max(float(chances[far].sum()), 2.0 ** (1 - int(counts.sum()))))
 
 
@@ -199,13 +199,15 @@ def _reach(level: float, power: float) -> tuple[float, float]:
     return float(stats.norm.ppf(1 - level / 2)), float(stats.norm.ppf(power))
 
 
-def _examples(share: float, level: float, difference: float, power: float) -> float:
-    """How many examples McNemar's test needs, for models that differ on a `share` of them.
+def _examples(fraction: float, level: float, difference: float, power: float) -> float:
+    """How many examples McNemar's test needs if models differ on a `fraction` of them.
 
     Connor (1987), with a correction for that the exact test counts whole examples.
     """
-    share, reaches = max(share, difference), _reach(level, power)
-    reach = reaches[0] * math.sqrt(share) + reaches[1] * math.sqrt(max(share - difference**2, 0))
+    fraction, reaches = max(fraction, difference), _reach(level, power)
+    reach = reaches[0] * math.sqrt(fraction) + reaches[1] * math.sqrt(
+        max(fraction - difference**2, 0)
+    )
     root = (reach + math.sqrt(reach**2 + 4 * difference)) / (2 * difference)
     return root**2
 
@@ -235,7 +237,7 @@ def _bootstrapped(
     `differing` is the number of groups in which the models say something else.
     """
     gain, examples, count = now - before, len(groups), _count(groups)
-    # Of a single example nothing can be known; the resamples are then all alike.
+    # A single example shows nothing; the resamples are then all alike.
     freedom = max(count - 1, 1)
     error = float(np.nanstd(resampled, ddof=1)) * math.sqrt(count / freedom)
     reach = error * float(stats.t.ppf(1 - level / 2, freedom))
@@ -268,14 +270,14 @@ def _unseen(needed: Needed, examples: int) -> float:
 def _wanted(
     needed: Callable[[float], float], difference: float, examples: int
 ) -> tuple[int, float]:
-    """How many more examples would tell a difference, and which one.
+    """How many more examples would show a difference, and which one.
 
-    It is the difference that was asked for, or the first half of it, half of that, and so on, for
-    which there are too few.
+    It is the requested difference, or half of it, half of that, and so on: the first for which
+    there are too few.
 
     Args:
         needed: how many examples a difference needs.
-        difference: what is asked for.
+        difference: the requested one.
         examples: how many there are.
     """
     while needed(difference) <= examples:

@@ -1,4 +1,4 @@
-"""Whether a slice differs from the rest where examples come in groups: whole groups are moved.
+"""Whether a slice differs from the rest if examples come in groups: whole groups are moved.
 
 Groups that lie wholly inside or outside of the slice change places, as in trials that treat whole
 clusters (Gail et al., 1996). In a group with examples on both sides the sides are swapped, which
@@ -34,7 +34,7 @@ def p_value(figures: Array, inside: npt.NDArray[np.bool_], groups: Groups) -> fl
     sizes = np.bincount(codes)
     part = np.bincount(codes, inside) / sizes
     mixed = (part > 0) & (part < 1)
-    # In a mixed group by how much the inside is above the group's own mean.
+    # For a mixed group: by how much the inside is above the group's own mean.
     own = np.bincount(codes, figures) / sizes
     signed = np.bincount(codes, np.where(inside, figures - own[codes], 0))[mixed]
     whole, moved = ~mixed[codes], signed[:0]
@@ -56,7 +56,7 @@ def p_value(figures: Array, inside: npt.NDArray[np.bool_], groups: Groups) -> fl
         size = min(left, max(1, AT_ONCE // (len(moved) + len(signed))))
         drawn = generator.permuted(np.tile(moved, (size, 1)), axis=1)[:, :many].sum(axis=1)
         drawn += generator.choice([-1.0, 1.0], (size, len(signed))) @ signed
-        # What changes nothing must not fall behind by a rounding.
+        # A permutation that changes nothing must not fall behind by a rounding.
         reached += int((np.abs(drawn) >= seen - 1e-9 * (1 + seen)).sum())
         left -= size
     return max(lowest, (1 + reached) / (1 + draws))

@@ -1,6 +1,6 @@
 """The chosen head on many other splits of the same examples, for one split is a lottery.
 
-Each repeat draws train, val and test anew from the examples' content, as `ingest` draws them where
+Each repeat draws train, val and test again from the examples' content, as `ingest` draws them if
 the source gives no split; groups are not divided. The head is trained on what it would be trained
 on, and measured on the test examples of the draw.
 """
@@ -27,7 +27,7 @@ from . import SHARE, Measuring, measure, measuring
 from .metrics import whole
 from .tables import OF_REPEATS
 
-MOST_DRAWS = 20  # for each repeat that is asked for
+MOST_DRAWS = 20  # for each requested repeat
 OF_TEMPERATURE = ("loss", "calibration_error")  # measures that need one
 
 
@@ -80,9 +80,9 @@ def repeated(
     added = np.array(calibration.prior_shift or [0.0], np.float32)
     found = []
     for rows, logits in zip(asked, answers, strict=True):
-        said = activated(learned, logits + added, calibration.temperature)
-        weigh = task.weigh(pool.labels[rows], said, calibration.thresholds, settings)
-        found.append(whole(weigh, len(said)).overall)
+        calibrated = activated(learned, logits + added, calibration.temperature)
+        weigh = task.weigh(pool.labels[rows], calibrated, calibration.thresholds, settings)
+        found.append(whole(weigh, len(calibrated)).overall)
     ratio = float(np.sum(asked) / np.sum(learnt))
     table = []
     for name in [name for name in found[0] if name not in OF_TEMPERATURE]:
@@ -103,14 +103,14 @@ def _drawn(
     task: Measuring,
     refit: bool,
 ) -> tuple[list[Mask], list[Mask]]:
-    """For each repeat the examples to learn from, [n], and those to be asked about."""
+    """For each repeat the training examples, [n], and the test examples."""
     names = sorted(set(keys))
     learnt, asked = [], []
     most = MOST_DRAWS * settings.repeats
     for number in range(most):
         of_key = {name: draw(f"{number}:{name}", shares, settings.seed) for name in names}
         split = np.array([of_key[key] for key in keys])
-        # What `ingest` would refuse is not a split that anybody could have had.
+        # A split that `ingest` would refuse is drawn again.
         learnable = task.learnable(pool.labels[split == "train"], pool.labels)
         if learnable and (split == "test").any():
             learnt.append(split != "test" if refit else split == "train")
@@ -133,7 +133,7 @@ def interval(
 ) -> tuple[float, float, float]:
     """The mean of a measure over repeats, and the ends of its interval.
 
-    The repeats share examples, so their spread alone would promise too much. Nadeau and Bengio
+    The repeats have examples in common, so their spread alone is too small. Nadeau and Bengio
     (2003, "Inference for the generalization error") add the ratio of test to training examples to
     the variance of the mean.
 
@@ -141,9 +141,9 @@ def interval(
         values: [R], of each repeat.
         ratio: test examples for each training example.
         confidence: of the interval.
-        means: what the measure means; its interval ends where the measure does.
+        means: the meaning of the measure; its interval ends at the measure's own ends.
     """
-    from scipy import stats  # takes a second to import, and is asked for by few
+    from scipy import stats  # takes a second to import, and few need it
 
     mean, repeats = float(values.mean()), len(values)
     error = math.sqrt((1 / repeats + ratio) * float(values.var(ddof=1)))

@@ -1,10 +1,10 @@
 """Figures by slice: by each value of each further column of the user's table.
 
 A slice is compared with all other test examples, by Fisher's exact test (1922) of right and wrong;
-of numbers, by the test of Mann and Whitney (1947) of their absolute errors. The more slices, the
+in regression, by the test of Mann and Whitney (1947) of the absolute errors. The more slices, the
 likelier one looks bad by chance, so the p-values are corrected for their number (Holm, 1979). The
-intervals are Wilson's (1927), which have a width where all answers of a small slice are right, and
-Student's (1908) of a mean absolute error. Where examples come in groups, whole groups are moved
+intervals are Wilson's (1927), which have a width even if all answers of a small slice are right,
+and Student's (1908) of a mean absolute error. If examples come in groups, whole groups are moved
 (`regrouped.py`), and both intervals are of groups.
 """
 
@@ -33,16 +33,16 @@ def slice_table(
     name: str = "accuracy",
     groups: Groups | None = None,
 ) -> pd.DataFrame:
-    """A row a slice, the worst first: a lower share of right answers, and the surest of it.
+    """A row a slice, the worst first: those below the rest, in the order of their p-values.
 
-    What cannot be compared (a column of one value) has neither the others' share nor p-values. A
-    slice of too few groups to be tested has no p-values.
+    A slice that cannot be compared (a column of one value) has neither the others' accuracy nor
+    p-values. A slice of too few groups to be tested has no p-values.
 
     Args:
         slices: a row a test example, a column for each of the user's.
         correct: [n], whether each was answered correctly.
         confidence: of the intervals.
-        name: what the share of right answers is called.
+        name: what the fraction of right answers is called.
         groups: [n], the group of each example; None if each is one of its own.
     """
 
@@ -66,11 +66,11 @@ def slice_errors(
     confidence: float,
     groups: Groups | None = None,
 ) -> pd.DataFrame:
-    """The same of numbers, by their mean absolute error.
+    """The same for regression, by the mean absolute error.
 
     Args:
         slices: a row a test example, a column for each of the user's.
-        errors: [n], the absolute error of each; of several numbers their mean.
+        errors: [n], the absolute error of each; the mean if targets are several.
         confidence: of the intervals.
         groups: [n], the group of each example; None if each is one of its own.
     """
@@ -152,19 +152,19 @@ def holm(p_values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def worst(table: pd.DataFrame) -> str:
-    """What a table of slices says of its first row, in a sentence; empty where it has none.
+    """A sentence about the first row of a table of slices; empty if it has none.
 
     Slices that were not tested are counted in another.
     """
     name = str(table.columns[3])
     tested = table["p_value"].notna()
     untested = int((table[f"other_{name}"].notna() & ~tested).sum())
-    said = _worst(table[tested], name) if tested.any() else ""
+    text = _worst(table[tested], name) if tested.any() else ""
     if not untested:
-        return said
+        return text
     which = "slice was" if untested == 1 else "slices were"
     few = f"{untested} {which} not tested: too few groups."
-    return f"{said} {few}".strip()
+    return f"{text} {few}".strip()
 
 
 def _worst(table: pd.DataFrame, name: str) -> str:
@@ -173,9 +173,9 @@ def _worst(table: pd.DataFrame, name: str) -> str:
     value, other = row[name], row[f"other_{name}"]
     if value == other or (value < other) == measure(name).lower_is_better:
         return "No slice is below the rest."
-    said = (
+    text = (
         f"The worst slice is {row['column']} = {row['value']}: {spelt(name)}"
         f" {figure(name, value)} on {row['examples']} test examples, {figure(name, other)} on the"
         f" others (p = {row['corrected_p_value']:.2g}, corrected for the number of slices)."
     )
-    return said if row["corrected_p_value"] <= 0.05 else f"{said} That may be chance."
+    return text if row["corrected_p_value"] <= 0.05 else f"{text} That may be chance."

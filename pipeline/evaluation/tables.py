@@ -1,6 +1,6 @@
-"""Tables: figures with intervals for every task, and those of one label's.
+"""Tables: figures with intervals for every task, and those of classification.
 
-What several labels have alike, such as curves, takes what both tasks give it.
+Tables that several labels have too, such as curves, take what both tasks give them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,16 +23,16 @@ from .metrics import AT_ONCE, Array, Scores, interval
 DIGITS = 6
 # Classes; of more than these, a table has no longer a column or a curve for each.
 MANY = 100
-# The columns of `repeats.repeated`, of whose table there is a header where none is asked for.
+# The columns of `repeats.repeated`; without repeats its table is this header.
 OF_REPEATS = ["measure", "mean", "low", "high", "repeats", "given_split"]
-# Those of prediction sets and prediction intervals.
+# The columns of prediction sets and prediction intervals.
 OF_SETS = ["class", "examples", "coverage", "size"]
 OF_SETS += ["randomised_coverage", "randomised_size", "empty"]
-PROBABILITIES = "probabilities.parquet"  # among the plots, only if it is asked for
-DRAWN = 20  # curves where classes are many
+PROBABILITIES = "probabilities.parquet"  # among the plots, only if it is requested
+DRAWN = 20  # curves if classes are many
 
 
-# Of each class that is drawn: its name, which examples are of it, and the probability given to it.
+# A class to draw: its name, which examples are of it, and the probability given to it.
 OneAgainstRest = tuple[str, npt.NDArray[np.bool_], Array]
 
 
@@ -44,7 +44,7 @@ def metrics(
     proportions: Mapping[str, Array] | None = None,
     groups: Groups | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """What `reports/metrics.json` holds: measures under `test`, their ends under `interval`.
+    """The content of `reports/metrics.json`: measures under `test`, their ends under `interval`.
 
     A measure that is not defined is left out, and so is the interval of one that is defined in no
     resample.
@@ -145,7 +145,7 @@ def class_table(
 
 def prediction_table(
     test: Split,
-    shares: Array,
+    probabilities: Array,
     predicted: npt.NDArray[np.int64],
     classes: list[str],
     slices: pd.DataFrame,
@@ -156,8 +156,8 @@ def prediction_table(
     `predicted` is the class that is answered, and `probability` that of this class: the largest,
     unless classes were weighed in training.
 
-    Of more than `MANY` classes they are the `top_k` most probable ones and their probabilities.
-    Before them stand the columns of the user's table, `slices`, which has a row an example too.
+    If there are more than `MANY` classes, they are the `top_k` most probable ones and their
+    probabilities. The columns of the user's table, `slices`, with a row an example, come first.
     """
     names = np.array(classes)
     table = pd.DataFrame(
@@ -165,40 +165,42 @@ def prediction_table(
             "path": test.paths,
             "label": names[test.labels],
             "predicted": names[predicted],
-            "probability": shares[np.arange(len(shares)), predicted],
+            "probability": probabilities[np.arange(len(probabilities)), predicted],
             "correct": predicted == test.labels,
         }
     )
     if len(classes) > MANY:
-        table["label_probability"] = shares[np.arange(len(shares)), test.labels]
-    of_class = of_each(shares, classes, top_k)
+        table["label_probability"] = probabilities[np.arange(len(probabilities)), test.labels]
+    of_class = of_each(probabilities, classes, top_k)
     return pd.concat([table, slices, of_class], axis=1).sort_values("path")
 
 
-def of_each(shares: Array, classes: list[str], top_k: int) -> pd.DataFrame:
-    """The probability of each class, or of many the `top_k` most probable ones and theirs."""
+def of_each(probabilities: Array, classes: list[str], top_k: int) -> pd.DataFrame:
+    """The probability of each class; if classes are many, the `top_k` most probable and theirs."""
     if len(classes) > MANY:
-        return pd.DataFrame(_most_probable(shares, np.array(classes), top_k))
-    return pd.DataFrame(shares, columns=[f"p({name})" for name in classes])
+        return pd.DataFrame(_most_probable(probabilities, np.array(classes), top_k))
+    return pd.DataFrame(probabilities, columns=[f"p({name})" for name in classes])
 
 
-def _most_probable(shares: Array, names: npt.NDArray[np.str_], k: int) -> dict[str, Any]:
+def _most_probable(probabilities: Array, names: npt.NDArray[np.str_], k: int) -> dict[str, Any]:
     """Columns `class_1`, `probability_1`, `class_2`, …; of equal ones the first class comes first.
 
     One search for the largest after the other: a sort would depend on how a processor sorts.
     """
     k = min(k, len(names))
-    found = np.empty((len(shares), k), dtype=np.int64)
-    for start in range(0, len(shares), _rows_at_once(shares)):
-        some = slice(start, start + _rows_at_once(shares))
-        left = shares[some].copy()
+    found = np.empty((len(probabilities), k), dtype=np.int64)
+    for start in range(0, len(probabilities), _rows_at_once(probabilities)):
+        some = slice(start, start + _rows_at_once(probabilities))
+        left = probabilities[some].copy()
         for place in range(k):
             found[some, place] = left.argmax(axis=1)
             np.put_along_axis(left, found[some, place, None], -1, axis=1)
     columns: dict[str, Any] = {}
     for place in range(k):
         columns[f"class_{place + 1}"] = names[found[:, place]]
-        columns[f"probability_{place + 1}"] = shares[np.arange(len(shares)), found[:, place]]
+        columns[f"probability_{place + 1}"] = probabilities[
+            np.arange(len(probabilities)), found[:, place]
+        ]
     return columns
 
 
@@ -206,7 +208,7 @@ def write_probabilities(
     folder: Path,
     paths: npt.NDArray[np.str_],
     labels: npt.NDArray[np.str_],
-    shares: Array,
+    probabilities: Array,
     classes: list[str],
 ) -> None:
     """The probability (float32) of every class for every example, by path, as Parquet."""
@@ -218,18 +220,18 @@ def write_probabilities(
     with pq.ParquetWriter(
         folder / PROBABILITIES, schema, use_dictionary=False, write_statistics=False
     ) as writer:
-        for start in range(0, len(order), _rows_at_once(shares)):
-            some = order[start : start + _rows_at_once(shares)]
+        for start in range(0, len(order), _rows_at_once(probabilities)):
+            some = order[start : start + _rows_at_once(probabilities)]
             columns = [
                 pa.array(paths[some].tolist()),
                 pa.array(labels[some].tolist()),
             ]
-            columns += [pa.array(column) for column in shares[some].T.astype(np.float32)]
+            columns += [pa.array(column) for column in probabilities[some].T.astype(np.float32)]
             writer.write_table(pa.table(columns, schema=schema))
 
 
-def _rows_at_once(shares: Array) -> int:
-    return max(1, AT_ONCE // int(shares.shape[1]))
+def _rows_at_once(probabilities: Array) -> int:
+    return max(1, AT_ONCE // int(probabilities.shape[1]))
 
 
 def confusion_table(
@@ -271,16 +273,18 @@ def precision_recall_table(
     return _joined(tables, ["class", "recall", "precision"])
 
 
-def one_against_rest(test: Split, shares: Array, classes: list[str]) -> Iterator[OneAgainstRest]:
+def one_against_rest(
+    test: Split, probabilities: Array, classes: list[str]
+) -> Iterator[OneAgainstRest]:
     """The classes that have both members and others."""
     for number, name in enumerate(classes):
         members = test.labels == number
         if 0 < members.sum() < len(test.labels):
-            yield name, members, shares[:, number]
+            yield name, members, probabilities[:, number]
 
 
 def drawn(test: Split, right: npt.NDArray[np.bool_], classes: list[str]) -> list[str]:
-    """The classes that have a curve: all, or of many those of lowest recall, by name if equal."""
+    """The classes that have a curve: all, or those of lowest recall if many, by name if equal."""
     if len(classes) <= MANY:
         return classes
     members = np.bincount(test.labels, minlength=len(classes))

@@ -51,7 +51,7 @@ def run(
         folders: as `headstart site` writes them, one of each site.
         into: the folder to write.
         optimizer: of `sums.SOLVERS`.
-        weight_decay: of the head; of several the best by generalised cross-validation. None for
+        weight_decay: of the head; if several, the best by generalised cross-validation. None for
             those of `params.yaml`.
 
     Returns:
@@ -63,8 +63,8 @@ def run(
     """
     settings = params.load(kinds.schema)
     if weight_decay is None:
-        told = settings.train.weight_decay
-        weight_decay = told if isinstance(told, list) else [told]
+        given = settings.train.weight_decay
+        weight_decay = given if isinstance(given, list) else [given]
     if any(not (decay >= 0 and np.isfinite(decay)) for decay in weight_decay):
         raise ParamsError("--weight-decay has to be 0 or more")
     taken, left_out = chosen(folders, settings)
@@ -128,11 +128,11 @@ def chosen(folders: Sequence[Path], settings: Params) -> tuple[list[Submission],
         else:
             fitting.append(one)
     dimensions = Counter(one.sums.dimension for one in fitting)
-    usual = min(dimensions, key=lambda d: (-dimensions[d], d), default=0)
+    most_common = min(dimensions, key=lambda d: (-dimensions[d], d), default=0)
     alike = []
     for one in fitting:
-        if (has := one.sums.dimension) != usual:
-            reason = f"it has {has} features, and most have {usual}"
+        if (has := one.sums.dimension) != most_common:
+            reason = f"it has {has} features, and most have {most_common}"
             left_out.append(LeftOut(one.folder, reason))
         else:
             alike.append(one)
@@ -153,7 +153,7 @@ def chosen(folders: Sequence[Path], settings: Params) -> tuple[list[Submission],
 
 
 def _unlike(about: dict[str, Any], expected: dict[str, Any]) -> str:
-    """Why a submission's features are not those that this project has; empty where they are."""
+    """Why a submission's features are not those that this project has; empty if they are."""
     for field, name in SHARED.items():
         has, wants = about[field], expected[field]
         if field != "backbone":
@@ -166,7 +166,7 @@ def _unlike(about: dict[str, Any], expected: dict[str, Any]) -> str:
 
 
 def _newest(of_site: list[Submission]) -> tuple[list[Submission], list[LeftOut]]:
-    """The newest submission of one site, none where that is unclear, and the others."""
+    """The newest submission of one site, none if that is unclear, and the others."""
     if len({one.about["id"] for one in of_site}) > 1:
         reason = f"two sites call themselves {of_site[0].site}; let one take another name"
         return [], [LeftOut(one.folder, reason) for one in of_site]
@@ -211,12 +211,12 @@ def moments(whole: sums.Sums) -> bytes:
 
 
 def _described(one: Submission) -> dict[str, Any]:
-    """A site that was joined, as `sites.json` tells of it."""
-    told = {"site": one.site, "number": one.number, "sums": one.about["sums"]}
-    told |= {"classes": list(one.sums.classes), "noise": one.about["noise"]}
+    """The entry of `sites.json` for a site that was joined."""
+    entry = {"site": one.site, "number": one.number, "sums": one.about["sums"]}
+    entry |= {"classes": list(one.sums.classes), "noise": one.about["noise"]}
     if one.examples is not None:
-        told["examples"] = int(one.examples.sum())
-    return told
+        entry["examples"] = int(one.examples.sum())
+    return entry
 
 
 def _write_bundle(

@@ -1,7 +1,7 @@
 """The ledger of a site: what it submitted, and which examples were in it. It stays at the site.
 
-A line of JSON for each submission, only ever added to. Which examples a submission holds is told as
-the difference from the one before, so that a line is short where little changed.
+A line of JSON for each submission, only ever added to. The examples of a submission are stored as
+the difference from the one before, so that a line is short if little changed.
 """
 
 import fcntl
@@ -23,7 +23,7 @@ class Entry:
     """A submission.
 
     `of` is the digest of the sums without noise, with what they are of; `settings` that of what
-    decides features. `rho` is what its noise costs, None where it has none. `added` are the
+    decides features. `rho` is what its noise costs, None if it has none. `added` are the
     examples that the one before had not, or had with another label.
     """
 
@@ -44,7 +44,7 @@ class Ledger:
     """The entries of a file, and what each submission held."""
 
     def __init__(self, file: Path) -> None:
-        """Read the file; where it is not there, nothing was submitted.
+        """Read the file; if it is not there, nothing was submitted.
 
         Raises:
             DataError: it cannot be read.
@@ -77,7 +77,7 @@ class Ledger:
         return self.entries[-1] if self.entries else None
 
     def identity(self, site: str) -> str:
-        """A random name of the site, which tells it from another one that has its name.
+        """A random identity of the site, which distinguishes it from another one of the same name.
 
         Raises:
             DataError: the submissions so far have another name.
@@ -92,9 +92,9 @@ class Ledger:
         return self.last.id
 
     def differing(self, examples: Examples, settings: str) -> list[tuple[int, str, int]]:
-        """Of each earlier submission of the same settings its number, and `fewest` of both.
+        """The number of each earlier submission of the same settings, and `fewest` of both.
 
-        Only of those without noise, whose difference is exact.
+        Submissions with noise are left out: their difference is not exact.
         """
         return [
             (entry.number, *fewest(held, examples))
@@ -102,10 +102,10 @@ class Ledger:
             if entry.settings == settings and entry.rho is None
         ]
 
-    def append(self, examples: Examples, **told: Any) -> Entry:
+    def append(self, examples: Examples, **given: Any) -> Entry:
         """Add a submission, and be sure that it is on the disk.
 
-        Of two processes that do so at the same time, one waits and sees what the other has added.
+        If two processes do so at the same time, one waits and sees what the other has added.
 
         Raises:
             DataError: another process added one.
@@ -115,7 +115,7 @@ class Ledger:
             number=len(self.entries) + 1,
             added={d: label for d, label in examples.items() if before.get(d) != label},
             removed=[digest for digest in before if digest not in examples],
-            **told,
+            **given,
         )
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a+b") as stream:
@@ -140,7 +140,7 @@ def count(one: Examples, other: Examples) -> int:
 
 
 def fewest(one: Examples, other: Examples) -> tuple[str, int]:
-    """The class that the fewest examples joined or left, and how many; 0 where none did.
+    """The class that the fewest examples joined or left, and how many; 0 if none did.
 
     Each class has a sum of its own, and the difference of two such sums is of these examples alone.
     """

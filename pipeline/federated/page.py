@@ -52,7 +52,7 @@ def page(
         "## How many are behind it",
         f"{examples:,} examples of {classes} classes, which are {rows:,} vectors of"
         f" {dimension:,} numbers: every training example in each of its views, and every"
-        " validation example where `train.refit` is true. The fewest examples are"
+        " validation example if `train.refit` is true. The fewest examples are"
         f" {fewest[1]:,}, of class {fewest[0]}.",
         _counts(counts),
         "## What can be read out of it",
@@ -67,7 +67,7 @@ def page(
 def _sums(dimension: int, classes: int, noisy: bool) -> list[list[str]]:
     triangle = dimension * (dimension + 1) // 2
     of_classes, count = f"[{classes}]", f"{classes:,}"
-    told = [
+    described = [
         ["`gram`", f"[{triangle}]", f"{triangle:,}", "sum of the products of every two features"],
         [
             "`class_sums`",
@@ -78,9 +78,9 @@ def _sums(dimension: int, classes: int, noisy: bool) -> list[list[str]]:
         ["`rows`", of_classes, count, "how many vectors each class has"],
     ]
     if not noisy:
-        said = "how many examples each class has"
-        told.append(["`examples`", of_classes, count, said])
-    return told
+        use = "how many examples each class has"
+        described.append(["`examples`", of_classes, count, use])
+    return described
 
 
 def _counts(counts: Mapping[str, int]) -> str:
@@ -103,37 +103,37 @@ def _readable(
             f"Every number has noise: this submission keeps ({noise.epsilon:g}, {noise.delta:g})"
             f"-differential privacy. Vectors were shortened to a length of {noise.clip:g}. Whoever"
             " knows all examples but one learns little of whether that one is there. The names of"
-            " the classes are told as they are.",
+            " the classes are in it as they are.",
         ]
-    told = [
+    risks = [
         f"The mean vector of each class. The class {fewest[0]} has {fewest[1]:,} examples: the"
         " fewer they are, the more their mean is like each of them. The sum of one example would"
         " be its vector, and from a vector of features a picture can be guessed in part.",
     ]
-    told.append(
+    risks.append(
         "Perhaps more: nobody has proved that single vectors cannot be found with effort. The fewer"
         " vectors there are for each number, the more can."
     )
     if rows < 2 * dimension:
-        told.append(
+        risks.append(
             f"Who was there: {rows:,} vectors are fewer than twice the {dimension:,} numbers of"
             " each, so whoever has an example can test whether it is one of them. With more"
             " vectors this test errs more and more."
         )
     else:
-        told.append(
+        risks.append(
             "Who was there, only by guessing: whoever has an example can compare it with the mean"
             " of its class and with the other sums. The more vectors there are for each number, the"
-            " less that tells."
+            " less that reveals."
         )
     for number, label, differs in near:
         whose = "the sum of their vectors" if differs > 1 else "its vector"
-        told.append(
+        risks.append(
             f"**{differing(label, differs)} from submission {number}: whoever has both can"
-            f" tell {whose} by subtracting.** Send this one only if that may be known, or wait"
+            f" compute {whose} by subtracting.** Send this one only if that may be known, or wait"
             " until more examples have changed."
         )
-    return told
+    return risks
 
 
 def differing(label: str, differs: int) -> str:
@@ -143,7 +143,7 @@ def differing(label: str, differs: int) -> str:
 
 
 def _together(noise: Mapping[str, Any] | None) -> list[str]:
-    """What all submissions of a site keep together; nothing where this one has no noise."""
+    """What all submissions of a site keep together; nothing if this one has no noise."""
     if not noise:
         return []
     if noise["total_epsilon"] is None:
@@ -160,8 +160,8 @@ def _history(ledger: Ledger) -> str:
         privacy = f"({noise['epsilon']:g}, {noise['delta']:g})" if noise else "none"
         changed = f"{count(before, held):,}" if place else "–"
         rows.append([str(entry.number), entry.when, f"{len(held):,}", changed, privacy])
-    told = "number | when (UTC) | examples | differing from the one before | noise (ε, δ)"
-    return _table(told, rows)
+    columns = "number | when (UTC) | examples | differing from the one before | noise (ε, δ)"
+    return _table(columns, rows)
 
 
 def _table(columns: str, rows: list[list[str]]) -> str:

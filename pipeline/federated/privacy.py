@@ -2,10 +2,10 @@
 
 An example's vector is shortened to at most `clip`, then every number of the sums gets noise of the
 normal distribution (Dwork and Roth, 2014, section 3.5.3). OpenDP draws it from the operating
-system's secure source, exactly on a grid of numbers, so that the digits tell nothing either
+system's secure source, exactly on a grid of numbers, so that the digits reveal nothing either
 (Canonne, Kamath and Steinke, "The discrete Gaussian for differential privacy", NeurIPS 2020), and
 turns it into (ε, δ) by zero-concentrated differential privacy (Bun and Steinke, 2016), whose ρ of
-several submissions add up. Two sets of examples are neighbours where one has an example more.
+several submissions add up. Two sets of examples are neighbours if one has an example more.
 """
 
 import math
@@ -27,7 +27,7 @@ BLOCKS = 3  # sums of products, sums of features, numbers of rows
 
 @dataclass(frozen=True)
 class Noise:
-    """What is asked for: (ε, δ) of one submission, and the largest length of a feature vector."""
+    """The requested (ε, δ) of one submission, and the largest length of a feature vector."""
 
     epsilon: float
     delta: float
@@ -47,7 +47,7 @@ def noisy(sums: Sums, noise: Noise, rows_of_one: int) -> tuple[Sums, float]:
 
     Args:
         sums: of rows as `clipped` gives them.
-        noise: what is asked for.
+        noise: the requested privacy.
         rows_of_one: the most rows that an example has.
     """
     # In units in which one example changes each block by a length of at most `rows_of_one`.
@@ -88,8 +88,8 @@ def scale_for(noise: Noise, most: float) -> float:
 def least_scale(noise: Noise) -> float:
     """The least standard deviation, in the units of `noisy`, with which (ε, δ) can hold at all.
 
-    Of noise of the normal distribution on sums that one example changes by a length of √3, as it
-    may where it has a single row. It is exact (Balle and Wang, "Improving the Gaussian mechanism
+    The noise is Gaussian, on sums that one example changes by a length of √3, as it may if it has
+    a single row. The value is exact (Balle and Wang, "Improving the Gaussian mechanism
     for differential privacy", ICML 2018, theorem 8), and `scale_for` finds more.
     """
 
@@ -109,8 +109,8 @@ def epsilon(rhos: Sequence[float], delta: float) -> float:
     """The ε at `delta` of all submissions of these ρ together."""
     dp = _opendp()
     measurement = _gaussian(1 / math.sqrt(2 * sum(rhos)))
-    told: float = dp.c.make_zCDP_to_approxDP(measurement).map(1.0).epsilon(delta)
-    return told
+    epsilon_of_all: float = dp.c.make_zCDP_to_approxDP(measurement).map(1.0).epsilon(delta)
+    return epsilon_of_all
 
 
 def _gaussian(scale: float) -> "Measurement":

@@ -49,7 +49,7 @@ def run(
         clip: the largest length of a feature vector, for noise.
 
     Raises:
-        HeadstartError: the name or the noise is none, an example could be told from the sums, or
+        HeadstartError: the name or the noise is none, an example could be read from the sums, or
             the project has no features to sum.
     """
     if not re.fullmatch(submission.NAME, name):
@@ -86,24 +86,24 @@ def run(
         numbers = submission.tensors(found, None)
     digest = _sha256(numbers)
     if last is None or last.of != of or noise:  # else the folder alone was lost
-        told: dict[str, Any] = {"site": name, "id": identity, "of": of, "settings": decides}
-        told |= {"sums": digest, "noise": noise and vars(noise), "rho": rho}
-        last = ledger.append(examples, when=f"{datetime.now(UTC):%Y-%m-%d %H:%M}", **told)
+        fields: dict[str, Any] = {"site": name, "id": identity, "of": of, "settings": decides}
+        fields |= {"sums": digest, "noise": noise and vars(noise), "rho": rho}
+        last = ledger.append(examples, when=f"{datetime.now(UTC):%Y-%m-%d %H:%M}", **fields)
     total = _total(ledger, noise)
     stated = None
     if noise:
         stated = vars(noise) | {"spread": found.noise, "total_epsilon": total}
-    said = {"schema": submission.SCHEMA, "site": name, "id": identity, "number": last.number}
-    said |= about | {"classes": classes, "noise": stated, "sums": digest}
-    submission.write(folder, said, numbers)
-    text = page(folder, said, counts, len(rows.labels), ledger, near, noise)
+    described = {"schema": submission.SCHEMA, "site": name, "id": identity, "number": last.number}
+    described |= about | {"classes": classes, "noise": stated, "sums": digest}
+    submission.write(folder, described, numbers)
+    text = page(folder, described, counts, len(rows.labels), ledger, near, noise)
     with replacing(PAGE) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
     for number, label, differs in near if not noise else []:
         whose = "the sum of their vectors" if differs > 1 else "its vector"
         print(
             f"site: warning: {differing(label, differs)} from submission {number}: whoever has both"
-            f" can tell {whose} by subtracting"
+            f" can compute {whose} by subtracting"
         )
     print(
         f"site: submission {last.number} of {name}, {sum(counts.values()):,} examples of"
@@ -112,11 +112,11 @@ def run(
     if noise:
         of_all = "no bound, for one had no noise" if total is None else f"{total:.3g}"
         print(f"site: noise with epsilon {noise.epsilon:g}; of all submissions together {of_all}")
-    print(f"site: what leaves is told in {PAGE}; {LEDGER} stays here")
+    print(f"site: {PAGE} describes what leaves; {LEDGER} stays here")
 
 
 def _noise(epsilon: float | None, delta: float | None, clip: float | None) -> Noise | None:
-    """What noise is asked for.
+    """The requested noise.
 
     Raises:
         ParamsError: it cannot be.
@@ -131,7 +131,7 @@ def _noise(epsilon: float | None, delta: float | None, clip: float | None) -> No
     if clip is None:
         raise ParamsError(
             "--epsilon needs --clip, the largest length of a feature vector: choose it by public"
-            " examples, for one of the site's own would tell of them"
+            " examples, for one of the site's own would reveal something about them"
         )
     if not (epsilon > 0 and clip > 0 and 0 < delta < 1 and np.isfinite([epsilon, clip]).all()):
         raise ParamsError(
@@ -176,7 +176,7 @@ def _require_many(counts: Counter[str], least: int) -> None:
         more = f" ({len(few)} classes have fewer)" if len(few) > 1 else ""
         raise DataError(
             f"class {label} has {count} example{'s' * (count > 1)}, and sums of fewer than {least}"
-            f" tell too much of each{more}: add examples, or leave that class out of the data"
+            f" reveal too much of each{more}: add examples, or leave that class out of the data"
         )
     if sum(counts.values()) < LEAST_TOTAL:
         raise DataError(
@@ -185,7 +185,7 @@ def _require_many(counts: Counter[str], least: int) -> None:
 
 
 def wanted(settings: Params, kind: str, dimension: int) -> dict[str, Any]:
-    """Of a project what its submissions have in common with those of others.
+    """The fields that a project's submissions must have in common with those of others.
 
     Args:
         settings: of the project.
@@ -207,8 +207,8 @@ def wanted(settings: Params, kind: str, dimension: int) -> dict[str, Any]:
     return {"kind": kind, "backbone": backbone, "precision": precision, "power": power}
 
 
-def _digest(told: Any) -> str:
-    return _sha256(json.dumps(told, sort_keys=True).encode())
+def _digest(content: Any) -> str:
+    return _sha256(json.dumps(content, sort_keys=True).encode())
 
 
 def _sha256(data: bytes) -> str:
@@ -225,7 +225,7 @@ def _is_there(folder: Path, entry: Entry) -> bool:
 
 
 def _total(ledger: Ledger, noise: Noise | None) -> float | None:
-    """The ε of all submissions together; None where one had no noise, and there is no bound."""
+    """The ε of all submissions together; None if one had no noise, and there is no bound."""
     rhos = [entry.rho for entry in ledger.entries]
     if noise is None or None in rhos:
         return None

@@ -2,8 +2,8 @@
 
 `sums.safetensors` holds the numbers, in float64: `gram` [d (d + 1) / 2], the lower triangle of the
 sum of products, `class_sums` [c, d] and `rows` [c], and without noise `examples` [c].
-`submission.json` says what they are of, and holds checksums of both files. A checksum tells an
-accident, and no forger: how the folder travels has to see to that. Whatever is in the folder, to
+`submission.json` describes them and holds checksums of both files. A checksum detects an
+accident, not a forger: how the folder travels has to see to that. Whatever is in the folder, to
 read it gives a submission that can be joined, or a `DataError`.
 """
 
@@ -55,7 +55,7 @@ class Submission:
     folder: Path
     about: dict[str, Any]
     sums: Sums
-    examples: Floats64 | None  # [c]; with noise nobody is told
+    examples: Floats64 | None  # [c]; None with noise
 
     @property
     def site(self) -> str:
@@ -81,18 +81,18 @@ def write(folder: Path, about: dict[str, Any], numbers: bytes) -> None:
 
     Args:
         folder: made if it is not there.
-        about: what is said of it, with `sums`, the checksum of the numbers.
+        about: its description, with `sums`, the checksum of the numbers.
         numbers: as `tensors` gives them.
     """
-    told = about | {"checksum": checksum(about)}
-    text = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+    described = about | {"checksum": checksum(about)}
+    text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
     for name, content in ((NUMBERS, numbers), (ABOUT, text.encode())):
         with replacing(folder / name) as unfinished:
             unfinished.write_bytes(content)
 
 
 def checksum(about: dict[str, Any]) -> str:
-    """Of what `submission.json` says beside it."""
+    """The checksum of the other fields of `submission.json`."""
     rest = {name: value for name, value in about.items() if name != "checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
@@ -111,7 +111,7 @@ def read(folder: Path) -> Submission:
     _require_memory(len(classes), dimension)
     data = _bytes(folder / NUMBERS, _size(len(classes), dimension) + MOST_OF_HEADER)
     if hashlib.sha256(data).hexdigest() != about.get("sums"):
-        raise DataError(f"{NUMBERS} is not the file that {ABOUT} tells of; send both again")
+        raise DataError(f"{NUMBERS} is not the file that {ABOUT} describes; send both again")
     try:
         held = load(data)
         gram, class_sums, rows = (held[name] for name in ("gram", "class_sums", "rows"))
@@ -144,7 +144,7 @@ def read(folder: Path) -> Submission:
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    """What `submission.json` says.
+    """The content of `submission.json`.
 
     Raises:
         DataError: it cannot be read, is of another version, or was changed.
@@ -158,9 +158,9 @@ def _about(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise DataError(f"{ABOUT} cannot be read ({' '.join(str(error).split())})") from None
     if not isinstance(about, dict) or about.get("schema") != SCHEMA:
-        told = about.get("schema") if isinstance(about, dict) else None
+        found = about.get("schema") if isinstance(about, dict) else None
         raise DataError(
-            f"{ABOUT} is of schema {told!r:.40} and this Headstart reads {SCHEMA}: let both sides"
+            f"{ABOUT} is of schema {found!r:.40} and this Headstart reads {SCHEMA}: let both sides"
             " have the same version"
         )
     if about.get("checksum") != checksum(about):
@@ -187,7 +187,7 @@ def _described(about: dict[str, Any]) -> tuple[tuple[str, ...], int, Noise | Non
     """The classes, the number of features and the noise of a submission.
 
     Raises:
-        DataError: it tells of something else than a submission.
+        DataError: it does not describe a submission.
     """
     try:
         classes, network, noise = tuple(named_classes(about)), about["backbone"], about["noise"]
@@ -208,17 +208,17 @@ def _described(about: dict[str, Any]) -> tuple[tuple[str, ...], int, Noise | Non
         raise _no_submission(error) from None
 
 
-def _noise(told: Any) -> Noise:
-    """The noise that a submission tells of.
+def _noise(content: Any) -> Noise:
+    """The noise that a submission declares.
 
     Raises:
         KeyError, TypeError, ValueError, OverflowError: it can be none, or has to be stronger for
             the privacy that is stated with it.
     """
     epsilon, delta, clip, spread = (
-        float(told[name]) for name in ("epsilon", "delta", "clip", "spread")
+        float(content[name]) for name in ("epsilon", "delta", "clip", "spread")
     )
-    if not all(type(value) in (int, float) for value in told.values() if value is not None):
+    if not all(type(value) in (int, float) for value in content.values() if value is not None):
         raise TypeError("of the noise something is no number")
     if not (min(epsilon, spread) > 0 and 0 < delta < 1 and LEAST < clip < LARGEST):
         raise ValueError(
@@ -236,8 +236,8 @@ def _noise(told: Any) -> Noise:
 
 def _no_submission(error: Exception) -> DataError:
     missing = " is missing" * isinstance(error, KeyError)
-    said = " ".join(str(error).split())[:300]
-    return DataError(f"it is no submission of schema {SCHEMA}: {said}{missing}")
+    reason = " ".join(str(error).split())[:300]
+    return DataError(f"it is no submission of schema {SCHEMA}: {reason}{missing}")
 
 
 def _size(classes: int, dimension: int) -> int:
@@ -302,8 +302,8 @@ def _require_possible_with_noise(sums: Sums, noise: Noise) -> None:
     _require_small(sums, noise.clip, rows)
     gram, class_sums = sums.gram / noise.clip**2, sums.class_sums / noise.clip
     with one_thread():
-        # That with `slack` on its diagonal no eigenvalue is negative is told by the part of the
-        # features alone (Schur's complement), since that of the labels is a diagonal.
+        # The part of the features alone (Schur's complement) shows that with `slack` on its
+        # diagonal no eigenvalue is negative, since the part of the labels is a diagonal.
         rest = gram - (class_sums / rows[:, None]).T @ class_sums
         least = float(np.linalg.eigvalsh(rest)[0]) + slack
     if least < -ROUNDING * float(np.abs(np.diag(rest)).max()):

@@ -28,7 +28,7 @@ class Sums:
 
     `gram` [d, d] is the sum of each row's outer product with itself, XᵀX. `class_sums` [c, d] are
     the sums of the rows of each class, YᵀX for one-hot labels Y, and `rows` [c] how many they are.
-    `noise` is the standard deviation of what was added to each number of `gram`, 0 where nothing
+    `noise` is the standard deviation of what was added to each number of `gram`, 0 if nothing
     was.
     """
 
@@ -154,7 +154,7 @@ def possible(sums: Sums) -> Sums:
 def ridge(sums: Sums, decays: Sequence[float]) -> list[Solved]:
     """`heads.closed_forms.by_ridge` from sums, every row weighing alike: a head for each decay.
 
-    As there, the penalty is measured on features of mean zero and of one scale. Where there is
+    As there, the penalty is measured on features of mean zero and of one scale. If there is
     noise in the sums it is at least the largest eigenvalue that such noise has, or the head would
     follow it (Wang, "Revisiting differentially private linear regression", UAI 2018).
     """
@@ -203,7 +203,7 @@ SOLVERS: dict[str, Solver] = {"ridge": ridge, "nearest_mean": nearest_mean}
 def best(sums: Sums, decays: Sequence[float]) -> int:
     """The position of the penalty with which a ridge head errs least on new rows.
 
-    By generalised cross-validation (Golub, Heath and Wahba, 1979), which needs sums alone.
+    The method is generalised cross-validation (Golub, Heath and Wahba, 1979); it needs sums alone.
     """
     if len(decays) == 1:
         return 0
@@ -215,7 +215,7 @@ def best(sums: Sums, decays: Sequence[float]) -> int:
 
 
 def fitted(sums: Sums, decays: Sequence[float]) -> list[float]:
-    """For each penalty the share of a row's own label that is in its answer, on average.
+    """For each penalty the mean leverage: how much of its own label is in a row's answer.
 
     That is the effective number of parameters over the number of rows.
     """
@@ -229,9 +229,9 @@ def fitted(sums: Sums, decays: Sequence[float]) -> list[float]:
 
 
 def fair_scale(sums: Sums, solved: Solved, optimizer: str, decay: float) -> float:
-    """By what to multiply a head's logits, so that their softmax is fair.
+    """The factor for a head's logits that calibrates their softmax.
 
-    No example is here to see that by, so logits are drawn: of each class by a normal distribution
+    No example is here to calibrate on, so logits are drawn for each class from a normal one
     with the class's own mean and the covariance within the classes. A ridge head has seen these
     rows: what an answer has of the row's own label is taken away, as leaving the row out would.
     """
@@ -243,7 +243,7 @@ def fair_scale(sums: Sums, solved: Solved, optimizer: str, decay: float) -> floa
 
 
 def squared_error(head: Solved, sums: Sums) -> float:
-    """Of a head the squared error of one-hot labels, summed over the rows behind `sums`.
+    """The squared error of a head on one-hot labels, summed over the rows behind `sums`.
 
     Both have the same classes.
     """

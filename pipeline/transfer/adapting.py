@@ -1,4 +1,4 @@
-"""Heads for another domain, of which there are examples without labels, and which one to take.
+"""Unsupervised domain adaptation: heads for another domain without labels, and which to take.
 
 `coral` trains the head on source features that are aligned with the target's. It is taken, or not,
 by what can be known without a label of the target (`choose`).
@@ -32,8 +32,9 @@ Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 NONE, CORAL = "none", "coral"
-RISEN = 0.15  # by how much answers have to tell more, as a part of the most that they can tell
-SURER = 0.05  # by how much they have to be surer, likewise
+# Least gains of the answers' mutual information and certainty, as fractions of the most possible.
+RISEN = 0.15
+SURER = 0.05
 
 
 @dataclass(frozen=True)
@@ -64,36 +65,36 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Way:
+class Method:
     """A head for the target, with the examples that it was trained on as it has seen them.
 
-    `judge` is the head before it saw validation examples, `kept` its figures, and `calibration`
-    what these examples say of it.
+    `unrefitted` is the head before it saw validation examples, `kept` its figures, and
+    `calibration` rests on these examples.
     """
 
     source: Source
     head: Head
-    judge: Head
+    unrefitted: Head
     kept: Figures
     calibration: Calibration
 
     @property
     def temperature(self) -> float:
-        """By which logits are divided."""
+        """The divisor of the logits."""
         return self.calibration.temperature
 
     def of_target(self, target: Floats) -> Doubles:
-        """The probabilities [m, c] of the target's features, of the judge."""
-        return probabilities(self.judge.logits(target), self.temperature)
+        """The probabilities [m, c] of the target's features, by the head before validation."""
+        return probabilities(self.unrefitted.logits(target), self.temperature)
 
-    def answered(self, shares: Doubles) -> Integers:
-        """The class [m] that is answered where probabilities are [m, c]."""
-        strengths = against_thresholds(shares, self.calibration.thresholds)
+    def answered(self, probabilities: Doubles) -> Integers:
+        """The class [m] that is answered if probabilities are [m, c]."""
+        strengths = against_thresholds(probabilities, self.calibration.thresholds)
         first: Integers = strengths.argmax(axis=1)
         return first
 
 
-def trained(source: Source) -> Way:
+def trained(source: Source) -> Method:
     """A head trained as `train` trains the one that it has chosen.
 
     Raises:
@@ -106,11 +107,11 @@ def trained(source: Source) -> Way:
     logits, weights = one.head.logits(source.val.features), source.schedule.class_weights
     calibration = calibrated(logits, source.val.labels, UNNAMED, weights)
     head = refit(one, source.train, source.val, *of_head[1:]) if source.refit else one.head
-    head, judge = (with_priors(each, calibration) for each in (head, one.head))
-    return Way(source, head, judge, one.kept, calibration)
+    head, unrefitted = (with_priors(each, calibration) for each in (head, one.head))
+    return Method(source, head, unrefitted, one.kept, calibration)
 
 
-def ways(source: Source, target: Floats) -> dict[str, Way]:
+def methods(source: Source, target: Floats) -> dict[str, Method]:
     """All heads, by name; of counts of terms, which cannot be turned, none is aligned.
 
     Args:
@@ -131,16 +132,16 @@ def ways(source: Source, target: Floats) -> dict[str, Way]:
 class Evidence:
     """What is known without a label of the target.
 
-    `information` is how much each way's answers tell of the target, and `doubt` the mean entropy of
-    an answer, both in nats.
+    `information` is the mutual information between the target's examples and each method's answers,
+    and `doubt` the mean entropy of an answer, both in nats.
     """
 
     information: dict[str, float]
     doubt: dict[str, float]
 
 
-def evidence(found: dict[str, Way], target: Floats) -> Evidence:
-    """Compare the ways by what they answer for the target."""
+def evidence(found: dict[str, Method], target: Floats) -> Evidence:
+    """Compare the methods by their answers for the target."""
     answers = {name: one.of_target(target) for name, one in found.items()}
     doubt = {name: float(entropy(one).mean()) for name, one in answers.items()}
     # Mutual information of example and class (Bridle, Heading and MacKay, "Unsupervised
@@ -152,14 +153,14 @@ def evidence(found: dict[str, Way], target: Floats) -> Evidence:
 
 
 def entropy(probabilities: Doubles) -> Doubles:
-    """In nats, over the last axis."""
+    """The entropy in nats, over the last axis."""
     of_each = probabilities * np.log(np.maximum(probabilities, 1e-300))
     found: Doubles = -of_each.sum(axis=-1)
     return found
 
 
 def choose(known: Evidence, classes: int) -> tuple[str, str]:
-    """The way to take and why, in words; the rule of docs/adapt.md.
+    """The method to take and why, in words; the rule of docs/adapt.md.
 
     Aligning features does much harm if only the class priors differ, so it is taken only if the
     answers that it leads to are much more informative.

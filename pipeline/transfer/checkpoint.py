@@ -31,7 +31,7 @@ def checkpoint_file(
     recipe: Recipe,
     device: torch.device,
 ) -> Path:
-    """Where a run's checkpoint is: its name stands for all that decides what the run does.
+    """The path of a run's checkpoint; its name is a digest of all that decides what the run does.
 
     It is in the feature store's folder, not among DVC's outputs, which DVC deletes before a run.
     """
@@ -67,7 +67,7 @@ def save(
 def resume(
     file: Path, changing: dict[str, Tensor], optimizer: torch.optim.AdamW
 ) -> tuple[list[Figures], int, dict[str, Tensor]] | None:
-    """Take up what `save` wrote; None where there is no checkpoint, or a damaged one."""
+    """Take up what `save` wrote; None if there is no checkpoint, or a damaged one."""
     if not file.exists():
         return None
     try:
@@ -75,7 +75,7 @@ def resume(
             notes = json.loads(opened.metadata()["notes"])
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        print(f"{file} is damaged ({type(error).__name__}), so training begins anew")
+        print(f"{file} is damaged ({type(error).__name__}), so training begins again")
         return None
     weights = {}
     with torch.no_grad():

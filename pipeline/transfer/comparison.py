@@ -3,7 +3,7 @@
 Each candidate is a backbone with a linear probe, whose L2 penalty is tuned for it: with one penalty
 for all, the order says more about the penalty than about the backbones (Kornblith et al., CVPR
 2019). It is measured by the loss on examples that the probe has not seen: the log loss of one label
-or of several, half the squared error of numbers in units of their standard deviation. Candidates
+or several, half the squared error of targets in units of their standard deviation. Candidates
 are compared on the same examples, so that their difference is known better than either figure, and
 the p-values are corrected for the number of comparisons.
 """
@@ -28,12 +28,12 @@ from ..core.errors import DataError
 from ..core.params import ExtractParams
 from ..evaluation.comparing import (
     Difference,
-    Judged,
+    Score,
     accuracy,
     difference,
     example_losses,
     holm,
-    judged,
+    scored,
 )
 from ..heads.head import one_thread
 from ..kinds import Kind
@@ -69,7 +69,7 @@ class Candidate:
     name: str
     losses: Losses
     groups: Groups
-    score: Judged
+    score: Score
     milliseconds: float
     weight_decay: float
     dimension: int
@@ -155,7 +155,7 @@ def _stop_if_unknown(network: Backbone, stage: str) -> None:
 
 
 def _milliseconds(examples: pd.DataFrame, engine: Engine, kind: Kind) -> float:
-    """What an example costs on one core, from decoding to features: the best of three goes."""
+    """Milliseconds an example on one core, from decoding to features: the best of three goes."""
     original = dict(zip(kind.view_columns, kind.original, strict=True))
     some = examples.head(TIMED).assign(view=0, **original, key=b"")
     seconds = []
@@ -231,7 +231,7 @@ def probed(
     if dimension > len(features) and not counts:
         shorter = len(features) / dimension
         features = rotated(features)
-    # `fit_heads` scales features by their mean square: of fewer numbers each is larger.
+    # `fit_heads` scales features by their mean square: if there are fewer, each is larger.
     penalties = [decay * shorter for decay in decays]
     losses = np.full((len(decays), len(labels)), np.inf)
     # What the score is made of: whether an answer is right, or the answer.
@@ -249,19 +249,19 @@ def probed(
             if of_right:
                 logits = (logits.argmax(axis=1) == labels[asked])[:, None]
             kept[number, asked] = logits
-    # An example of which no label is known says nothing of any candidate.
+    # An example without a known label cannot compare candidates.
     known = ~np.isnan(losses).all(axis=0)
     losses, of_known = losses[:, known], np.unique(groups[known], return_inverse=True)[1]
     best = int(losses.mean(axis=1).argmin())
     if of_right:
         score = accuracy(kept[best, :, 0] == 1, confidence, groups)
     else:
-        score = judged(task, kept[best], labels, confidence, groups)
+        score = scored(task, kept[best], labels, confidence, groups)
     return Candidate(name, losses[best], of_known, score, milliseconds, decays[best], dimension)
 
 
 def rotated(features: Floats) -> Floats:
-    """Features [n, d] in as many numbers as there are rows, [n, n], for n below d.
+    """Features [n, d] in as many dimensions as there are rows, [n, n], for n below d.
 
     All products of rows are as before, and heads with an L2 penalty depend on nothing else: they
     answer the same, in a fraction of the time.

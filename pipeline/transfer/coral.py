@@ -6,8 +6,9 @@ that is trained on the aligned source takes features of the target as they are.
 
 There are often fewer examples than features, so covariances are shrunk: that of the source towards
 a multiple of the identity (Ledoit and Wolf, "A well-conditioned estimator for large-dimensional
-covariance matrices", 2004), that of the target towards the source's, by the share that lowers the
-expected squared error most. Few target examples therefore move the features and turn them little.
+covariance matrices", 2004), that of the target towards the source's, by the
+fraction that minimises the expected squared error. Few target examples therefore move the features
+and turn them little.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Alignment:
-    """From features of the source, [n, d], to such as the target has.
+    """The map from features of the source, [n, d], to such as the target has.
 
     `source_mean` and `target_mean` are [d]. Examples vary in no more than `basis` [d, r], whose
     columns are orthonormal, and are turned there by `turn` [r, r].
@@ -46,7 +47,7 @@ def fitted(source: Floats, target: Floats, weights: Doubles | None = None) -> Al
     Args:
         source: features of labelled examples.
         target: features of examples from elsewhere.
-        weights: of the source's rows, [n], as where the classes' shares differ; None: all alike.
+        weights: of the source's rows, [n], if the class priors differ; None: all alike.
     """
     if weights is None:
         weights = np.ones(len(source))
@@ -77,10 +78,10 @@ def _basis(source: Doubles, target: Doubles) -> Doubles:
 
 def covariance(centred: Doubles, weights: Doubles) -> tuple[Doubles, float]:
     """Covariance [d, d] of rows of mean zero, and the expected sum of its squared errors."""
-    shares = weights / weights.sum()
-    found: Doubles = (centred * shares[:, None]).T @ centred
+    weight = weights / weights.sum()
+    found: Doubles = (centred * weight[:, None]).T @ centred
     squares = np.square(np.square(centred).sum(axis=1))
-    spread = np.square(shares) @ squares - np.square(shares).sum() * np.square(found).sum()
+    spread = np.square(weight) @ squares - np.square(weight).sum() * np.square(found).sum()
     return found, max(float(spread), 0.0)
 
 
@@ -89,20 +90,20 @@ def shrunk_to_identity(found: Doubles, spread: float, dimension: int) -> Doubles
 
     Args:
         found: [r, r], the covariance in these directions.
-        spread: its expected squared error, as `covariance` tells.
+        spread: its expected squared error, as `covariance` returns it.
         dimension: how many features there are.
     """
     mean = float(np.trace(found)) / dimension
     away = float(np.square(found).sum()) - dimension * mean**2
-    share = min(1.0, spread / away) if away > 0 else 1.0
-    return (1 - share) * found + share * mean * np.eye(len(found))
+    shrinkage = min(1.0, spread / away) if away > 0 else 1.0
+    return (1 - shrinkage) * found + shrinkage * mean * np.eye(len(found))
 
 
 def shrunk(found: Doubles, spread: float, towards: Doubles) -> Doubles:
     """A covariance [r, r] moved towards another one, as far as lowers its expected error most."""
     away = float(np.square(found - towards).sum())
-    share = min(1.0, spread / away) if away > 0 else 1.0
-    return (1 - share) * found + share * towards
+    shrinkage = min(1.0, spread / away) if away > 0 else 1.0
+    return (1 - shrinkage) * found + shrinkage * towards
 
 
 def power(symmetric: Doubles, exponent: float) -> Doubles:

@@ -22,7 +22,7 @@ def numbers(largest: int, least: int = 1) -> list[int]:
 
 
 def largest(train: Split) -> int:
-    """Examples of the largest class; in all where there are no classes."""
+    """How many examples the largest class has; all examples if there are no classes."""
     labels = train.labels[train.views == 0]
     return int(np.bincount(labels).max()) if labels.ndim == 1 else len(labels)
 
@@ -30,7 +30,7 @@ def largest(train: Split) -> int:
 def drawn(train: Split, count: int, draw: int, augmented: bool) -> Split:
     """`count` examples of each class with their views, or with view 0 only.
 
-    Where there are no classes it is `count` examples in all.
+    If there are no classes it is `count` examples in all.
 
     An example's place in a draw is a hash of the draw and its digest, so that no other example
     moves it.
@@ -83,7 +83,7 @@ def interval(
 ) -> tuple[float, float, float]:
     """Mean accuracy, and the ends of its bootstrap interval.
 
-    Both the draws and the validation examples are drawn anew, for another user would have others
+    Both the draws and the validation examples are drawn again, for another user would have others
     of both (Owen, 2007, "The pigeonhole bootstrap"). Whole groups of examples are drawn.
 
     Args:
@@ -93,8 +93,8 @@ def interval(
     """
     draws, examples = right.shape
     of_draw, of_example = _drawn_anew(draws, examples, groups)
-    shares = of_example / of_example.sum(axis=1, keepdims=True)
-    means = np.einsum("rd,dp,rp->r", of_draw, right, shares, optimize=True)
+    weights = of_example / of_example.sum(axis=1, keepdims=True)
+    means = np.einsum("rd,dp,rp->r", of_draw, right, weights, optimize=True)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(right.mean()), float(low), float(high)
@@ -103,7 +103,7 @@ def interval(
 def _drawn_anew(
     draws: int, examples: int, groups: npt.NDArray[np.int64] | None
 ) -> tuple[Array, npt.NDArray[np.int64]]:
-    """The share of each draw, [resamples, draws], and how often each example comes, likewise."""
+    """The weight of each draw, [resamples, draws], and how often each example comes, likewise."""
     generator = np.random.default_rng(0)
     of_draw = generator.multinomial(draws, np.full(draws, 1 / draws), RESAMPLES) / draws
     drawable = examples if groups is None else int(groups.max()) + 1

@@ -44,7 +44,7 @@ class Feed:
             )
 
     def training_view(self, digest: str, epoch: int) -> View:
-        """The view of an example in an epoch, drawn anew; the example itself with `views` 0."""
+        """The view of an example in an epoch, drawn for it; the example itself with `views` 0."""
         if not self.ranges.views:
             return self.kind.original
         return self.kind.draw(digest, epoch, self.ranges)

@@ -1,7 +1,7 @@
 """Training a network from examples to logits: the last blocks of a backbone with the head, or all.
 
 Small adapters may learn in place of blocks (`lora.py`). Every epoch sees each training example
-once, augmented anew. After every epoch the state is written to a checkpoint in the feature store's
+once, in a new view. After every epoch the state is written to a checkpoint in the feature store's
 folder: a killed run goes on from its last whole epoch. On the CPU two runs with as many threads
 give the same bytes, resumed or not; on a GPU they do not, for its sums come in no fixed order.
 """
@@ -32,7 +32,7 @@ from .objective import Objective
 from .recipe import Recipe
 
 AUTOCAST = torch.bfloat16  # has the range of float32, so that no loss need be scaled
-UNMEASURED = Figures(0, *[math.nan] * 4)  # epoch 0 of a network that nobody has asked yet
+UNMEASURED = Figures(0, *[math.nan] * 4)  # epoch 0 of a network that is not evaluated yet
 
 
 @dataclass
@@ -65,7 +65,7 @@ def train_network(
     Args:
         network: what to train; afterwards it has the weights of the best epoch, adapters merged.
         train: examples to learn from.
-        val: examples to judge by; may be none.
+        val: examples to choose the epoch by; may be none.
         start: the figures of the network as it comes, epoch 0 of the curve.
         feed: what makes the examples' views.
         recipe: how to train.
@@ -89,13 +89,13 @@ def train_network(
         progress.advance(curve[-1].epoch * len(train.labels))
         for epoch in range(curve[-1].epoch + 1, last + 1):
             trained = _epoch(network, optimizer, train, feed, recipe, epoch, progress)
-            judged = (math.nan, math.nan)
+            scores = (math.nan, math.nan)
             losses = {"training": trained[0]}
             if len(val.labels):
                 logits = answers(network, val, feed, recipe.batch_size)
-                judged = measure(logits, val.labels, recipe.class_weights, recipe.loss)
-                losses["validation"] = judged[0]
-            figures = Figures(epoch, *trained, *judged)
+                scores = measure(logits, val.labels, recipe.class_weights, recipe.loss)
+                losses["validation"] = scores[0]
+            figures = Figures(epoch, *trained, *scores)
             bad = [which for which, loss in losses.items() if not math.isfinite(loss)]
             if bad:
                 status = f"lost: the {bad[0]} loss became {losses[bad[0]]} in epoch {epoch}"
@@ -106,10 +106,10 @@ def train_network(
                 best = epoch
                 weights = {key: tensor.detach().clone() for key, tensor in changing.items()}
             save(checkpoint, curve, best, changing, weights, optimizer)
-            told = ", ".join(f"{which} loss {loss:.4f}" for which, loss in losses.items())
+            line = ", ".join(f"{which} loss {loss:.4f}" for which, loss in losses.items())
             if len(val.labels):
-                told += f", {spelt(LOSSES[recipe.loss].score)} {judged[1]:.4f}"
-            print(f"{name}: epoch {epoch} of {last}: {told}", flush=True)
+                line += f", {spelt(LOSSES[recipe.loss].score)} {scores[1]:.4f}"
+            print(f"{name}: epoch {epoch} of {last}: {line}", flush=True)
     with torch.no_grad():
         for key, tensor in changing.items():
             tensor.copy_(weights[key])
@@ -174,7 +174,7 @@ def _epoch(
     weights = np.array(recipe.class_weights, np.float32)
     objective = Objective(recipe.loss, weights, train.labels, device)
     order = np.random.default_rng([recipe.seed, epoch]).permutation(count)
-    # Of nearly equal sizes: statistics of a last batch of one example would be none.
+    # Batches of nearly equal sizes: a last batch of one example would have no statistics.
     batches = np.array_split(order, -(-count // recipe.batch_size))
     _mode(network, recipe)
     wanted = (
@@ -213,7 +213,7 @@ def _mode(network: Network, recipe: Recipe) -> None:
 
 @contextmanager
 def within_memory(parameters: str) -> Iterator[None]:
-    """Name the `parameters` to lower where the GPU's memory does not suffice.
+    """Name the `parameters` to lower if the GPU's memory does not suffice.
 
     Half the batch, as in `extract`, would train another network.
 

@@ -1,4 +1,4 @@
-"""What a network learns: the task, its loss, and the units that numbers are learned in."""
+"""What a network learns: the task, its loss, and the units that targets are learned in."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,10 +13,10 @@ from ..tasks import UNNAMED
 
 @dataclass(frozen=True)
 class Goal:
-    """The task, one of `heads.losses.LOSSES`, and of numbers the units of the training examples.
+    """The task, one of `heads.losses.LOSSES`, and in regression the units of the training examples.
 
-    A network learns numbers in these units, as a head does, so that a learning rate means the same
-    whatever they are measured in. Its head is saved in the numbers' own.
+    A network learns targets in these units, as a head does, so that a learning rate means the same
+    whatever they are measured in. Its head is saved in the targets' own.
     """
 
     task: str
@@ -25,7 +25,7 @@ class Goal:
 
     @classmethod
     def of(cls, task: str, of_numbers: str, labels: npt.NDArray[Any]) -> "Goal":
-        """What is learned of training examples with these labels, [n] or [n, c].
+        """The goal for training examples with these labels, [n] or [n, c].
 
         Args:
             task: of the manifest.
@@ -40,7 +40,7 @@ class Goal:
         return labels if self.units is None else self.units.learned(labels)
 
     def entered(self, head: Head) -> Head:
-        """The head that answers as numbers are learned, of one that answers in their own units."""
+        """The head in the units of training, from one that answers in the targets' own units."""
         if self.units is None:
             return head
         unit = self.units.unit

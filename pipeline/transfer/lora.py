@@ -67,7 +67,7 @@ def insert(backbone: nn.Module, rank: int, seed: int) -> None:
 
 
 def adapters(backbone: nn.Module) -> list[nn.Module]:
-    """What learns of a backbone into which adapters were put."""
+    """The adapters that were put into a backbone: the parts that learn."""
     return [
         thin
         for part in backbone.modules()
@@ -77,7 +77,7 @@ def adapters(backbone: nn.Module) -> list[nn.Module]:
 
 
 def merge(backbone: nn.Module) -> None:
-    """Have each layer take up its adapter, in place; nothing where there are none."""
+    """Have each layer take up its adapter, in place; nothing if there are none."""
     for part in list(backbone.modules()):
         for name, layer in list(part.named_children()):
             if isinstance(layer, Adapted):

@@ -24,11 +24,11 @@ def measure(
     class_weights: Sequence[float | tuple[float, float]] | None = None,
     loss: str = "softmax",
 ) -> tuple[float, float]:
-    """Mean loss, weighted by the class weights, and accuracy (R² of numbers); NaN without examples.
+    """Mean loss, weighted by class, and accuracy (R² in regression); NaN without examples.
 
     Args:
         logits: [n, c].
-        labels: as the loss takes them; numbers in the units that they are learned in.
+        labels: as the loss takes them; targets in the units that they are learned in.
         class_weights: as `heads.losses` has them; None weighs all alike.
         loss: one of `heads.losses.LOSSES`.
     """
@@ -45,7 +45,7 @@ def figures_of(
 ) -> dict[str, float | None]:
     """Loss, the task's measure and the ends of its interval, as reports have them.
 
-    What is not defined of these examples (R² of a single one) is None.
+    A measure that is not defined for these examples (R² of a single one) is None.
 
     Args:
         logits: [n, c].
@@ -55,9 +55,9 @@ def figures_of(
         groups: [n], the group of each example; without it each is one of its own.
     """
     loss, _ = measure(logits, labels, loss=goal.loss)
-    judged = comparing.judged(goal.task, logits, labels, confidence, groups)
-    named = {"loss": loss, comparing.measure(goal.task): judged.value}
-    named |= {"low": judged.low, "high": judged.high}
+    score = comparing.scored(goal.task, logits, labels, confidence, groups)
+    named = {"loss": loss, comparing.measure(goal.task): score.value}
+    named |= {"low": score.low, "high": score.high}
     return _rounded(named)
 
 

@@ -1,4 +1,4 @@
-"""What a batch's answers cost, by the loss, and the running figures of an epoch."""
+"""The loss of a batch, and the running figures of an epoch."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ class Objective:
     def lowered(self, logits: Tensor, some: Tensor) -> Tensor:
         """The loss of a batch, to go down along: [] of logits [b, c] of the examples `some` [b].
 
-        Of labels and numbers it is the sum over the outputs of their mean loss over the batch.
+        For several labels and for targets it is the sum of the outputs' mean losses over the batch.
         """
         labels, importance = self.rows.labels[some], self.rows.importance[some]
         given = logits[None, :, None], labels[None], importance[None].unsqueeze(2)
@@ -44,6 +44,6 @@ class Objective:
         return lowered.squeeze()
 
     def figures(self) -> tuple[float, float]:
-        """Mean loss and accuracy (R² of numbers) over the epoch, as the batches were met."""
+        """Mean loss and accuracy (R² in regression) over the epoch, as the batches were met."""
         loss, score = self.loss.means(self.totals.double(), self.rows).flatten().tolist()
         return loss, score

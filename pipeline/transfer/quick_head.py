@@ -1,6 +1,6 @@
 """Linear probes, by which backbones are compared: one for each of some L2 penalties.
 
-Logistic regression of one label and of several, ridge regression of numbers.
+Logistic regression for one label and for several, ridge regression for targets.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ STRONG = np.geomspace(30, 1000, 4).tolist()
 LOSS_OF_NUMBERS = "squared"
 
 
-def decays_for(task: str, usual: Sequence[float]) -> list[float]:
-    """The penalties to try: the usual ones, and for ridge regression stronger ones beside them."""
-    return [*usual, *STRONG] if TASKS[task].probe == "ridge" else list(usual)
+def decays_for(task: str, ordinary: Sequence[float]) -> list[float]:
+    """The penalties to try: the ordinary ones, and for ridge regression stronger ones as well."""
+    return [*ordinary, *STRONG] if TASKS[task].probe == "ridge" else list(ordinary)
 
 
 def quick_heads(
@@ -41,7 +41,7 @@ def quick_heads(
         rows: to learn from.
         val: to measure on, or none.
         task: of the labels.
-        outputs: how many classes, labels or numbers there are.
+        outputs: how many classes, labels or targets there are.
         decays: the penalties.
         counts: whether the features are counts of terms.
     """
@@ -53,5 +53,5 @@ def quick_heads(
 
 
 def units_for(task: str, labels: npt.NDArray[Any]) -> Units | None:
-    """The units in which the losses of numbers are told; None for labels."""
+    """The units in which the losses of targets are reported; None for labels."""
     return None if TASKS[task].probabilities else Units.of(LOSS_OF_NUMBERS, labels)

@@ -36,7 +36,7 @@ class Recipe:
 
     @classmethod
     def of(cls, settings: FinetuneParams, class_weights: Floats, loss: str = "softmax") -> "Recipe":
-        """What the section `finetune` asks for."""
+        """The recipe of the section `finetune`."""
         asked = settings.model_dump(exclude={"run", "device"})
         weights = [tuple(one) if isinstance(one, list) else one for one in class_weights.tolist()]
         return cls(**asked, class_weights=tuple(weights), loss=loss)

@@ -134,7 +134,7 @@ def test_a_wider_confidence_has_a_wider_interval():
 
 def test_whole_groups_are_drawn_and_single_examples_as_before():
     labels, shares = answers(pictures=60)
-    weigh = partial(weighted, labels=labels, shares=shares, top_k=2, bins=10)
+    weigh = partial(weighted, labels=labels, probabilities=shares, top_k=2, bins=10)
     groups = np.arange(60) // 10
     got = resample(weigh, 60, 5, 20, 7, groups).overall["loss"]
     drawn = np.random.default_rng(7).integers(6, size=(20, 6))

@@ -93,7 +93,7 @@ def test_two_submissions_give_away_the_one_example_by_which_they_differ(oslo, ca
     capsys.readouterr()
     site.run("oslo")
     said = capsys.readouterr().out
-    assert "1 example of class ants differs from submission 1: whoever has both can tell" in said
+    assert "1 example of class ants differs from submission 1: whoever has both can compute" in said
     assert "**1 example of class ants differs from submission 1" in site.PAGE.read_text()
     (vector,) = [row[2] for row in oslo.rows if row[0] == digest]
     told = (before.class_sums - sums_of().class_sums)[0]

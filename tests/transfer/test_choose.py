@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from flows import choose as choosing
 from pipeline import ingest
 from pipeline.core.errors import DataError, ParamsError
-from pipeline.evaluation.comparing import Judged, difference, holm
+from pipeline.evaluation.comparing import Score, difference, holm
 from pipeline.transfer import comparison, quick_head
 from pipeline.transfer.comparison import Candidate, apart, folds, probed, unions, winner
 from tests.conftest import Project
@@ -21,9 +21,7 @@ from tests.conftest import Project
 
 def candidate(name: str, losses: list[float], milliseconds: float) -> Candidate:
     array = np.array(losses * 20)
-    return Candidate(
-        name, array, np.arange(len(array)), Judged(0.9, 0.8, 1.0), milliseconds, 0.1, 4
-    )
+    return Candidate(name, array, np.arange(len(array)), Score(0.9, 0.8, 1.0), milliseconds, 0.1, 4)
 
 
 def test_all_joins_of_up_to_three_are_candidates() -> None:

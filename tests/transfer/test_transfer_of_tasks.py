@@ -268,7 +268,7 @@ def test_answers_of_labels_are_judged_by_their_order_alone():
     logits = np.array([[3.0], [2.0], [1.0], [0.0]], np.float32)
     labels = np.array([[1.0], [0.0], [1.0], [np.nan]])
     expected = (1 + 2 / 3) / 2
-    found = comparing.judged("multilabel", logits, labels, 0.95)
+    found = comparing.scored("multilabel", logits, labels, 0.95)
     assert found.value == pytest.approx(expected)
     assert found.low < found.value <= found.high
     assert comparing.value("multilabel", 5 * logits - 7, labels) == pytest.approx(expected)

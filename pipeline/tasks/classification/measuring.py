@@ -12,7 +12,7 @@ import pandas as pd
 
 from ...core.params import EvaluateParams
 from ...evaluation import Array, Asked
-from ...evaluation.answered import Pair, differing, every_share
+from ...evaluation.answered import Pair, differing, every_probability
 from ...evaluation.metrics import Weigh, ranks, weighted
 from ...heads.head import against_thresholds
 from ...tables.labels import listed
@@ -44,7 +44,12 @@ class Classification:
         top_k, bins = settings.top_k, settings.calibration_bins
         predicted = answered(answers, thresholds)
         return partial(
-            weighted, labels=labels, shares=answers, top_k=top_k, bins=bins, predicted=predicted
+            weighted,
+            labels=labels,
+            probabilities=answers,
+            top_k=top_k,
+            bins=bins,
+            predicted=predicted,
         )
 
     def proportions(self, asked: Asked) -> dict[str, Array]:
@@ -95,16 +100,16 @@ class Classification:
         from ...evaluation import tables
         from .plots import draw_confusion
 
-        test, shares, names = asked.test, asked.answers, asked.names
+        test, probabilities, names = asked.test, asked.answers, asked.names
         predicted = of_asked(asked)
         draw_confusion(test.labels, predicted, names, folder / "confusion_matrix.png")
         if asked.settings.all_probabilities:
             labels = np.array(names)[test.labels]
-            tables.write_probabilities(folder, test.paths, labels, shares, names)
-        against = partial(tables.one_against_rest, test, shares, names)
+            tables.write_probabilities(folder, test.paths, labels, probabilities, names)
+        against = partial(tables.one_against_rest, test, probabilities, names)
         right, bins = predicted == test.labels, asked.settings.calibration_bins
         drawn = tables.drawn(test, right, names)
-        confidence = shares[np.arange(len(shares)), predicted]
+        confidence = probabilities[np.arange(len(probabilities)), predicted]
         return {
             "confusion": tables.confusion_table(test, predicted, names),
             "roc": tables.roc_table(against(), drawn),
@@ -119,34 +124,37 @@ class Classification:
             was, now = ((answers["predicted"] == given).to_numpy() for answers in (old, new))
             return Pair(right=(was, now))
         known = re.fullmatch(MEASURES, measure)
-        found = [_shares(answers, measure) for answers in (old, new)]
-        if not known or not all(len(shares.columns) for shares in found):
+        found = [_probabilities(answers, measure) for answers in (old, new)]
+        if not known or not all(len(probabilities.columns) for probabilities in found):
             return None
         names = sorted({*given}.union(*(table.columns for table in found)))
         labels = pd.Index(names).get_indexer(given).astype(np.int64)
-        shares = [table.reindex(columns=names, fill_value=0).to_numpy(float) for table in found]
+        probabilities = [
+            table.reindex(columns=names, fill_value=0).to_numpy(float) for table in found
+        ]
         top_k = int(known[1] or 1)
         weigh = tuple(
-            partial(weighted, labels=labels, shares=one, top_k=top_k, bins=bins) for one in shares
+            partial(weighted, labels=labels, probabilities=one, top_k=top_k, bins=bins)
+            for one in probabilities
         )
-        return Pair(weigh=weigh, outputs=len(names), differing=differing(*shares))
+        return Pair(weigh=weigh, outputs=len(names), differing=differing(*probabilities))
 
 
-def _shares(answers: pd.DataFrame, measure: str) -> pd.DataFrame:
+def _probabilities(answers: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Probabilities, a column a class; without columns where the answers lack what is asked for.
 
     Loss and top-k accuracy need the probability of every class. For the others that of the
     predicted class will do.
     """
     if measure == "loss" or measure.startswith("top_"):
-        return every_share(answers)
+        return every_probability(answers)
     one_hot = pd.get_dummies(answers["predicted"], dtype=float)
     return one_hot.mul(answers["probability"].to_numpy(float), axis=0)
 
 
-def answered(shares: Array, thresholds: Sequence[float]) -> Integers:
+def answered(probabilities: Array, thresholds: Sequence[float]) -> Integers:
     """The class [n] that is answered to each example, of probabilities [n, c]."""
-    found: Integers = against_thresholds(shares, thresholds).argmax(axis=1)
+    found: Integers = against_thresholds(probabilities, thresholds).argmax(axis=1)
     return found
 
 

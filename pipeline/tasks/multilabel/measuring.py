@@ -14,7 +14,7 @@ import pandas as pd
 
 from ...core.params import EvaluateParams
 from ...evaluation import Array, Asked
-from ...evaluation.answered import Pair, differing, every_share
+from ...evaluation.answered import Pair, differing, every_probability
 from ...evaluation.metrics import Weigh
 from ...tables.labels import listed
 from ...tables.manifest import TARGET
@@ -106,14 +106,18 @@ class Multilabel:
         """Curves of each label, and calibration over all of them."""
         from ...evaluation import tables
 
-        test, shares, names = asked.test, asked.answers, asked.names
+        test, probabilities, names = asked.test, asked.answers, asked.names
         if asked.settings.all_probabilities:
             labels = np.array(_texts(test.labels == 1, names))
-            tables.write_probabilities(folder, test.paths, labels, shares, names)
+            tables.write_probabilities(folder, test.paths, labels, probabilities, names)
         drawn = names
         if len(names) > tables.MANY:
-            about = Answers.of(test.labels, shares, shares >= np.array(asked.thresholds))
-            found = weighted(np.ones((1, len(shares))), about).of_class["average_precision"][0]
+            about = Answers.of(
+                test.labels, probabilities, probabilities >= np.array(asked.thresholds)
+            )
+            found = weighted(np.ones((1, len(probabilities))), about).of_class["average_precision"][
+                0
+            ]
             places = np.argsort(found, kind="stable")[: tables.DRAWN]  # NaN comes last
             drawn = [names[c] for c in places]
         known = ~np.isnan(test.labels)
@@ -121,7 +125,9 @@ class Multilabel:
         return {
             "roc": tables.roc_table(_curves(asked), drawn),
             "precision_recall": tables.precision_recall_table(_curves(asked), drawn),
-            "reliability": tables.reliability_table(shares[known], test.labels[known] == 1, bins),
+            "reliability": tables.reliability_table(
+                probabilities[known], test.labels[known] == 1, bins
+            ),
         }
 
     def paired(self, old: pd.DataFrame, new: pd.DataFrame, measure: str, bins: int) -> Pair | None:
@@ -136,15 +142,15 @@ class Multilabel:
         if measure == "exact_match":
             was, now = (((one == targets) | ~known).all(axis=1) for one in chosen)
             return Pair(right=(was, now))
-        shares = [one.astype(float) for one in chosen]
+        probabilities = [one.astype(float) for one in chosen]
         if measure not in OF_CHOSEN:  # the probability of every label is needed
-            tables = [every_share(answers) for answers in (old, new)]
+            tables = [every_probability(answers) for answers in (old, new)]
             if not all(len(table.columns) for table in tables):
                 return None
-            shares = [t.reindex(columns=names, fill_value=0).to_numpy(float) for t in tables]
-        about = [Answers.of(targets, *one) for one in zip(shares, chosen, strict=True)]
+            probabilities = [t.reindex(columns=names, fill_value=0).to_numpy(float) for t in tables]
+        about = [Answers.of(targets, *one) for one in zip(probabilities, chosen, strict=True)]
         weigh = tuple(partial(weighted, about=one) for one in about)
-        apart = differing(*(np.where(known, one, 0) for one in shares))
+        apart = differing(*(np.where(known, one, 0) for one in probabilities))
         return Pair(weigh=weigh, outputs=len(names), differing=apart)
 
 
@@ -171,10 +177,12 @@ def _right(asked: Asked) -> npt.NDArray[np.bool_]:
 
 def _curves(asked: Asked) -> Iterator[tuple[str, npt.NDArray[np.bool_], Array]]:
     """The labels that some test examples have and others lack, among those of which it is known."""
-    for name, labels, shares in zip(asked.names, asked.test.labels.T, asked.answers.T, strict=True):
+    for name, labels, probabilities in zip(
+        asked.names, asked.test.labels.T, asked.answers.T, strict=True
+    ):
         known = ~np.isnan(labels)
         if 0 < (labels == 1).sum() < known.sum():
-            yield name, labels[known] == 1, shares[known]
+            yield name, labels[known] == 1, probabilities[known]
 
 
 PART = Multilabel()

@@ -29,11 +29,11 @@ class Ranking(NamedTuple):
     last: Places
 
     @classmethod
-    def of(cls, labels: Array, shares: Array) -> "Ranking":
-        """Of one label: `labels` [n] are 1, 0 or NaN, `shares` [n] its probabilities."""
+    def of(cls, labels: Array, probabilities: Array) -> "Ranking":
+        """Of one label: `labels` [n] are 1, 0 or NaN, `probabilities` [n] its probabilities."""
         rows = np.flatnonzero(~np.isnan(labels))
-        order = rows[np.argsort(-shares[rows], kind="stable")]
-        falling = -shares[order]
+        order = rows[np.argsort(-probabilities[rows], kind="stable")]
+        falling = -probabilities[order]
         positives = np.flatnonzero(labels[order] == 1)
         own = falling[positives]
         ends = np.searchsorted(falling, own, side="right") - 1
@@ -76,13 +76,13 @@ class Answers:
     rankings: list[Ranking]
 
     @classmethod
-    def of(cls, labels: Array, shares: Array, chosen: Mask) -> "Answers":
+    def of(cls, labels: Array, probabilities: Array, chosen: Mask) -> "Answers":
         """Of labels [n, c], which are 1, 0 or NaN (unknown), and their probabilities [n, c]."""
         there, known = labels == 1, ~np.isnan(labels)
         least = np.finfo(np.float64).eps  # as scikit-learn's log_loss
-        of_truth = np.clip(np.where(there, shares, 1 - shares), least, 1 - least)
+        of_truth = np.clip(np.where(there, probabilities, 1 - probabilities), least, 1 - least)
         loss = np.where(known, -np.log(of_truth), 0).sum(axis=1)
-        rankings = [Ranking.of(*columns) for columns in zip(labels.T, shares.T, strict=True)]
+        rankings = [Ranking.of(*columns) for columns in zip(labels.T, probabilities.T, strict=True)]
         return cls(there, known, chosen & known, loss, rankings)
 
 
