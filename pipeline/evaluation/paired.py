@@ -155,8 +155,8 @@ def _of_right(
     if count == examples:
         p_value = float(stats.binomtest(gained, differing).pvalue) if differing else 1.0
         # Two wins and two losses more than were seen (Agresti and Coull, 1998): with few examples,
-        # the share on which the models differ is known badly, and a low guess would foretell too
-        # little.
+        # the fraction on which the models differ is known badly, and a low guess would predict too
+        # few examples.
         fraction = (differing + 4) / (examples + 4)
         needed = partial(_examples, fraction, level)
     else:

@@ -1,7 +1,7 @@
 """Temperature, priors and thresholds, from answers about examples that the head had not seen.
 
-A threshold says from which probability on a label is said to be there. Of classes that were weighed
-in training it says against what the probability of a class is held (`head.against_thresholds`).
+A threshold is the probability from which on a label is predicted. For classes that were weighed in
+training it is what the probability of a class is divided by (`head.against_thresholds`).
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from .head import MANY_LOGITS, Floats, fit_temperature, probabilities, sigmoid
 
 Floats64 = npt.NDArray[np.float64]
 
-USUAL = 0.5  # where nothing tells
+DEFAULT = 0.5  # threshold, if the examples cannot show a better one
 NEAREST = 1e-6  # to 0 and to 1
 LEAST, MOST = np.array([1e-3, 0.0]), np.array([1e3, 2.0])  # of 1 / temperature, and of a strength
 STEPS, NEAR = 100, 1e-9  # of Newton's method
@@ -26,16 +26,16 @@ def calibrated(
 ) -> Calibration:
     """The temperature, and the thresholds of labels and of classes that were weighed.
 
-    A head that was trained with class weights expects the classes in other shares than there are.
-    What its logits lack is the logarithm of the shares that the weights took away (`log_priors`),
-    as far as these examples bear it out: with many features and few examples a head hardly
-    feels its weights. This strength is fitted together with the temperature; of two classes that is
-    Platt scaling (1999). `prior_shift` [c] is what the logits are to get (`head.with_priors`), and
+    A head that was trained with class weights expects other class priors than there are. Its logits
+    lack the logarithm of the priors that the weights took away (`log_priors`), as far as these
+    examples bear it out: with many features and few examples a head hardly feels its weights. This
+    strength is fitted together with the temperature; for two classes that is Platt scaling (1999).
+    `prior_shift` [c] is what the logits are to get (`head.with_priors`), and
     `thresholds` let the head answer with the class that it answers with without it.
 
     Args:
         logits: [n, c] of examples that the head has not seen.
-        labels: of these, as the task has them.
+        labels: of these examples, as the task has them.
         task: what was learned.
         class_weights: that the head was trained with, as `fit.class_weights` gives them.
     """
@@ -54,15 +54,15 @@ def calibrated(
         thresholds = fit_thresholds(sigmoid(logits, temperature), labels)
     elif priors is not None:
         expected = np.minimum(probabilities(added, temperature), 1 - 1e-9)
-        thresholds = [float(f"{share:.9g}") for share in expected]
+        thresholds = [float(f"{one:.9g}") for one in expected]
     return Calibration(temperature, thresholds, added.tolist(), len(labels))
 
 
 def log_priors(class_weights: Floats) -> Floats64 | None:
-    """What weighted logits lack, [c]: the logarithm of a class's share over its weighted share.
+    """What weighted logits lack, [c]: the logarithm of a class's prior over its weighted prior.
 
-    It is that of 1 / weight, the mean taken away. Of labels, whose weights are [c, 2], it is what
-    their log-odds lack. None where nothing is lacking.
+    It is that of 1 / weight, the mean taken away. For labels, whose weights are [c, 2], it is what
+    their log-odds lack. None if nothing is lacking.
     """
     logs = np.log(class_weights.astype(np.float64))
     found: Floats64 = logs[:, 0] - logs[:, 1] if logs.ndim == 2 else logs.mean() - logs
@@ -81,7 +81,7 @@ def fit_priors(logits: Floats, labels: npt.NDArray[Any], priors: Floats64) -> tu
         priors: [c], as `log_priors` gives it.
 
     Returns:
-        both to six significant digits; 1 and 1 where there is no example.
+        both to six significant digits; 1 and 1 if there is no example.
     """
     if not len(labels) or (labels.ndim == 2 and np.isnan(labels).all()):
         return 1.0, 1.0
@@ -125,15 +125,15 @@ def _bends_of_classes(
         largest = both.max(axis=1, keepdims=True)
         powers = np.exp(both - largest)
         sums = powers.sum(axis=1, keepdims=True)
-        shares = powers / sums
+        answers = powers / sums
         softened = np.full(scores.shape, 1 / (classes * (examples + 1)))
         softened[rows, wanted] += examples / (examples + 1)
         value += float((np.log(sums) + largest).sum() - (softened * both).sum())
-        apart = shares - softened
+        apart = answers - softened
         slope += (apart * scores).sum(), (apart @ priors).sum()
-        means = np.stack([(shares * scores).sum(axis=1), shares @ priors])
-        mixed = (shares * scores) @ priors
-        squares = (shares * scores**2).sum(), (shares @ priors**2).sum()
+        means = np.stack([(answers * scores).sum(axis=1), answers @ priors])
+        mixed = (answers * scores) @ priors
+        squares = (answers * scores**2).sum(), (answers @ priors**2).sum()
         bend += [[squares[0], mixed.sum()], [mixed.sum(), squares[1]]] - means @ means.T
     return value / examples, slope / examples, bend / examples
 
@@ -145,44 +145,44 @@ def _bends_of_labels(
     known = ~np.isnan(labels)
     counts = np.broadcast_to(known.sum(axis=0), labels.shape)[known]
     softened = (labels[known] * counts + 0.5) / (counts + 1)
-    told = np.stack(
+    inputs = np.stack(
         [logits[known].astype(np.float64), np.broadcast_to(priors, labels.shape)[known]]
     )
-    both = place @ told
-    shares = sigmoid(both)
+    both = place @ inputs
+    answers = sigmoid(both)
     value = float((np.logaddexp(0, both) - softened * both).mean())
-    slope = told @ (shares - softened) / len(both)
-    bend = (told * (shares * (1 - shares))) @ told.T / len(both)
+    slope = inputs @ (answers - softened) / len(both)
+    bend = (inputs * (answers * (1 - answers))) @ inputs.T / len(both)
     return value, slope, bend
 
 
-def fit_thresholds(shares: Floats64, labels: Floats64) -> list[float]:
+def fit_thresholds(answers: Floats64, labels: Floats64) -> list[float]:
     """For each label the threshold with the best F1 on examples that the head has not seen.
 
-    Examples are few, so many thresholds are about as good and the very best is so by chance. Of
-    those within half a standard error of the best F1 the one is taken that is nearest to half of
-    that: there it lies where probabilities are right (Lipton, Elkan and Naryanaswamy, 2014). With
-    the digits of scikit-learn as labels this was worth 0.005 to 0.02 of F1 on other examples.
+    Examples are few, so many thresholds are about as good and the very best is so by chance. Among
+    those within half a standard error of the best F1, the one nearest to half of that is taken: it
+    is the optimum for calibrated probabilities (Lipton, Elkan and Naryanaswamy, 2014). With the
+    digits of scikit-learn as labels this was worth 0.005 to 0.02 of F1 on other examples.
 
     Args:
-        shares: [n, c], the probability of each label.
+        answers: [n, c], the probability of each label.
         labels: [n, c]: 1, 0, or NaN where it is unknown.
 
     Returns:
-        c numbers between 0 and 1, each in the middle between two probabilities; 0.5 where no
+        c thresholds between 0 and 1, each in the middle between two probabilities; 0.5 if no
         example is known to have the label, or none to lack it.
     """
     return [
         _best(column[known], wanted[known] == 1)
-        for column, wanted, known in zip(shares.T, labels.T, ~np.isnan(labels).T, strict=True)
+        for column, wanted, known in zip(answers.T, labels.T, ~np.isnan(labels).T, strict=True)
     ]
 
 
-def _best(shares: Floats64, there: npt.NDArray[np.bool_]) -> float:
+def _best(answers: Floats64, there: npt.NDArray[np.bool_]) -> float:
     if not there.any() or there.all():
-        return USUAL
-    order = np.argsort(-shares, kind="stable")
-    ranked = shares[order]
+        return DEFAULT
+    order = np.argsort(-answers, kind="stable")
+    ranked = answers[order]
     taken, right = np.arange(1, len(ranked) + 1), np.cumsum(there[order])
     quality = 2 * right / (taken + there.sum())
     # A threshold takes all examples of one probability, or none.

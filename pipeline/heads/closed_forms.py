@@ -2,10 +2,10 @@
 
 All take features of mean zero and of one scale, and measure weight decay alike: an L2 penalty of
 `weight_decay / 2 * |weight|^2` beside the mean loss of an output's known rows; biases are free. So
-an output with labels of its own (of several labels, or numbers) is what it would be alone. Where
-its rows cannot tell (a label that is positive in all of them, as in a small subset), it answers
-with their share of positives, whatever the features; `train` refuses such rows. The logits of ridge
-and nearest mean are right in order only: `fair_scale` makes probabilities of them.
+an output with labels of its own (one of several labels, or a target) is what it would be alone. If
+its rows determine nothing (a label that is positive in all of them, as in a small subset), it
+answers with their fraction of positives, whatever the features; `train` refuses such rows. The
+logits of ridge and nearest mean are right in order only: `fair_scale` makes probabilities of them.
 """
 
 import os
@@ -28,7 +28,7 @@ from .linear_loss import Axes, LinearLoss
 from .losses import LOSSES, Loss
 
 AT_ONCE = 2**22  # numbers that are float64 at a time
-TOLERANCE = 1e-8  # of an objective of labels and numbers, as `lbfgs.minimum` has it
+TOLERANCE = 1e-8  # of an objective of labels and targets, as `lbfgs.minimum` has it
 TOGETHER = 32  # outputs; not by the number of cores, which must change no byte
 
 Floats64 = npt.NDArray[np.float64]
@@ -36,7 +36,7 @@ Floats64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Rows:
-    """What heads are solved from.
+    """The rows that heads are solved from.
 
     Args:
         features: [n, d].
@@ -70,7 +70,7 @@ class Rows:
 def multinomial(rows: Rows, decays: Sequence[float], start: Head | None) -> list[Head]:
     """Multinomial logistic regression by L-BFGS (scikit-learn), one head for each decay.
 
-    Of more than `many_classes.MANY` classes it is solved for by `many_classes`, from `start` on.
+    If there are more than `many_classes.MANY` classes, `many_classes` solves for it, from `start`.
     """
     classes, importance, labels = rows.outputs, rows.importance[:, 0], rows.labels[:, 0]
     heads: dict[float, Head] = {}
@@ -149,15 +149,15 @@ def by_lbfgs(rows: Rows, decays: Sequence[float], start: Head | None) -> list[He
 
 
 def _diagonal(hessian: Floats64) -> Callable[[int, Floats64], lbfgs.Divide]:
-    """What divides gradients by the same diagonal [P, p] in every iteration."""
+    """The function that divides gradients by the same diagonal [P, p] in every iteration."""
     return lambda iteration, weights: lambda gradient, live: gradient / hessian[live]
 
 
 def by_ridge(rows: Rows, decays: Sequence[float], start: Head | None) -> list[Head]:
-    """Least squares to one-hot labels, to 1 and 0, or to numbers; one head for each decay.
+    """Least squares to one-hot labels, to 1 and 0, or to targets; one head for each decay.
 
     Logits of labels are what is above a half, so that their sign says which is nearer. Outputs that
-    are known in the same rows, and weigh them alike, share the features' covariance and, for each
+    are known in the same rows, and weigh them alike, have one covariance of features and, for each
     decay, one decomposition of it.
     """
     weights = np.zeros((len(decays), rows.outputs, rows.features.shape[1]))
@@ -197,7 +197,7 @@ def _moments(
 ) -> tuple[Floats64, Floats64, Floats64, Floats64]:
     """Means [d] and [k], covariance of the features [d, d], and of features and targets [d, k].
 
-    Of the first covariance the lower triangle, at half the cost.
+    The first covariance is its lower triangle, at half the cost.
     """
     count, dimension = rows.features.shape
     size = max(1, AT_ONCE // max(dimension, rows.outputs))
@@ -223,8 +223,8 @@ def _moments(
 def nearest_mean(rows: Rows, decays: Sequence[float], start: Head | None) -> list[Head]:
     """The class whose mean is nearest; it has no knob.
 
-    The negative squared distance to a mean m, less what all classes share, is `2 m·x - |m|²`: a
-    linear head.
+    The negative squared distance to a mean m, less what is the same for all classes, is
+    `2 m·x - |m|²`: a linear head.
     """
     labels = rows.labels[:, 0]
     means = np.stack([rows.features[labels == c].mean(axis=0) for c in range(rows.outputs)])
@@ -246,19 +246,19 @@ def nearer_mean(rows: Rows, decays: Sequence[float], start: Head | None) -> list
 
 
 def fair_scale(logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
-    """By what to multiply logits, so that their softmax (of labels: sigmoid) is fair.
+    """The factor that calibrates logits for softmax (for labels: sigmoid).
 
-    `head.fit_temperature` on the rows; of those that the head was solved for it makes a head that
-    is surer of itself than it should be.
+    It is 1 / `head.fit_temperature` on the rows; rows that the head was solved for make a head
+    overconfident.
     """
     zero = logits.mean(axis=1, keepdims=True) if labels.ndim == 1 else 0
     unit = np.abs(logits - zero).mean() or 1.0
-    told: npt.NDArray[Any] = logits / unit
-    return 1 / float(unit * fit_temperature(told, labels))
+    scaled: npt.NDArray[Any] = logits / unit
+    return 1 / float(unit * fit_temperature(scaled, labels))
 
 
 Solver = Callable[[Rows, Sequence[float], Head | None], list[Head]]
-# By the loss and the optimizer.
+# Solvers by loss and optimizer.
 SOLVERS: dict[str, dict[str, Solver]] = {
     "softmax": {"lbfgs": multinomial, "ridge": by_ridge, "nearest_mean": nearest_mean},
     "binary": {"lbfgs": by_lbfgs, "ridge": by_ridge, "nearest_mean": nearer_mean},

@@ -1,9 +1,9 @@
 """Prediction sets and intervals, calibrated on answers of heads that had not seen the examples.
 
 With n scores, the quantile is the one at rank ceil((n + 1) * coverage). If the answers came from
-the head that is kept, a new example's score would be at most that with the probability that was
-asked for, whatever the head and the data are, as long as new examples come from where these came
-from. They come from heads that were trained on a part of its examples (`cross_fit`; cross-conformal
+the head that is kept, a new example's score would be at most that with the nominal probability,
+whatever the head and the data are, as long as new examples are exchangeable with these. The answers
+come from heads that were trained on a part of its examples (`cross_fit`; cross-conformal
 prediction, Vovk, 2015), so the sets hold the truth a little more often.
 
 Examples of one group are not independent, and a group with many must not speak for the others.
@@ -12,7 +12,7 @@ the groups, ceil((G + 1) * coverage) (Dunn, Wasserman and Ramdas, "Distribution-
 for two-layer hierarchical models", 2022; Lee, Barber and Willett, "Distribution-free inference with
 hierarchical data", 2023). The coverage is then that of an example drawn from a new group.
 
-Intervals of numbers reach to either side by that quantile of the absolute residuals. It is the
+Prediction intervals reach to either side by that quantile of the absolute residuals. It is the
 centre of CV+ (Barber, Candès, Ramdas and Tibshirani, "Predictive inference with the jackknife+",
 2021) with the one head that the bundle has: CV+ itself would need the heads of all folds to answer.
 """
@@ -35,19 +35,19 @@ DIGITS = 6  # of a quantile, which is rounded up
 def calibrated(
     coverage: float | None, held: OutOfFold, temperature: float, task: str
 ) -> PredictionSets | None:
-    """What prediction sets or intervals are made with.
+    """Calibrate prediction sets or intervals.
 
     Sets are made of the strengths by which a head chooses the class that it answers with
     (`head.against_thresholds`), so they always hold that class.
 
     Args:
-        coverage: how often they shall hold the truth; None for no sets.
+        coverage: the nominal one, how often they shall hold the truth; None for no sets.
         held: what they are calibrated on.
         temperature: of the head that is kept.
         task: what is learned.
 
     Returns:
-        None if no coverage is asked for.
+        None if no coverage is set.
     """
     if coverage is None:
         return None
@@ -82,24 +82,24 @@ def calibrated_sets(
 
     k_reg is the quantile of the labels' ranks, and lambda is the one with the smallest sets on
     average. The paper finds both on examples of their own, of which there are few here. From the
-    examples that are calibrated on they cost at most about 0.01 of coverage where these are as few
+    examples that are calibrated on they cost at most about 0.01 of coverage if these are as few
     as a coverage takes, and the sets differ less from draw to draw (benchmarks/sets.md).
     `quantile` is that of the sets that people get, `randomised` that of the paper's.
     """
-    shares, labels = probabilities(held.logits, temperature), held.labels
-    rank, ahead, own = before(shares, labels)
+    answers, labels = probabilities(held.logits, temperature), held.labels
+    rank, ahead, own = before(answers, labels)
 
     def at(scores: Doubles) -> float:
         return quantile(scores, coverage, held.lost, held.weights)
 
-    k_reg = int(min(at(rank.astype(np.float64)), shares.shape[1]))
+    k_reg = int(min(at(rank.astype(np.float64)), answers.shape[1]))
     behind, drawn = np.maximum(rank - k_reg, 0), uniform(held.digests)
     tried = []
     for penalty in PENALTIES:
         scores = ahead + penalty * behind
         sets = LabelSets(at(scores), penalty, k_reg)
         randomised = at(scores + drawn * own)
-        size = float(np.average(sizes(shares, sets), weights=held.weights))
+        size = float(np.average(sizes(answers, sets), weights=held.weights))
         tried.append((size, penalty, sets.quantile, randomised))
     _, penalty, chosen, randomised = min(tried)
     return LabelSets(chosen, penalty, k_reg), randomised
@@ -108,11 +108,11 @@ def calibrated_sets(
 def quantile(
     scores: Doubles, coverage: float, lost: int = 0, weights: Doubles | None = None
 ) -> float:
-    """The score at rank ceil((n + 1) * coverage), rounded up; infinite where n is too small.
+    """The score at rank ceil((n + 1) * coverage), rounded up; infinite if n is too small.
 
     Args:
         scores: of examples that were held out.
-        coverage: asked for.
+        coverage: the nominal one.
         lost: how many more there are, with infinite scores.
         weights: of each score, as `of_groups` gives them; n and `lost` are numbers of groups then,
             and the score is that at which the weights of it and of all lower ones reach the rank.

@@ -35,7 +35,7 @@ from .trained import Schedule, Trained
 
 FEW = 2000  # examples; of so many each is held out
 FOLDS = 10  # of them
-# Of more examples, two parts are held out: a tenth of the examples each, within these bounds.
+# If there are more, two parts are held out: a tenth of the examples each, within these bounds.
 PARTS, LEAST, MOST = 2, 500, 1000
 GROUPS = 100  # in each of these parts, if examples have groups, and these are enough
 COPIES = 2**29  # bytes of features in the heads that are trained side by side
@@ -43,13 +43,14 @@ COPIES = 2**29  # bytes of features in the heads that are trained side by side
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """What m examples were answered with, by heads that had not seen them.
+    """Out-of-fold answers about m examples, by heads that had not seen them.
 
-    `logits` [m, c] are logits, or numbers. `fold` [m] is the fold of each example; -1 for the
-    answers of a head that was trained without validation examples, about these. If examples have
-    groups, each group weighs one, and `weights` [m] are those of its examples. `lost` is how many
-    more examples there are that no head could answer about, since all heads need them to learn
-    from; of examples with groups, how many groups. `of` says in words what the examples are.
+    `logits` [m, c] are logits, or predicted targets. `fold` [m] is the fold of each example; -1
+    for the answers of a head that was trained without validation examples, about these. If
+    examples have groups, each group weighs one, and `weights` [m] are those of its examples.
+    `lost` is how many more examples there are that no head could answer about, since all heads need
+    them to learn from; if examples have groups, how many groups. `of` says in words what the
+    examples are.
     """
 
     logits: Floats
@@ -75,13 +76,13 @@ def out_of_fold(
     device: str,
     refits: bool,
 ) -> OutOfFold:
-    """Answers about training and validation examples, as raw logits or numbers.
+    """Answers about training and validation examples, as raw logits or predicted targets.
 
     If the head is not trained again on the validation examples, it answers about these itself.
 
     Args:
         chosen: the head that `train` has chosen, as it was before it saw validation examples.
-        train: n rows, augmented views among them; these are learned from and not asked about.
+        train: n rows, augmented views among them; these are trained on and not answered about.
         val: the validation examples.
         manifest: of the examples; those of a group are held out together.
         schedule: of the chosen head.
@@ -152,7 +153,7 @@ def _hands(pool: Split, device: str) -> int:
 def write(file: Path, held: OutOfFold, calibration: Calibration, task: str) -> None:
     """Write the answers as a table: `digest`, `fold` and `answers`, sorted by digest.
 
-    Answers are what `predict` gives: calibrated probabilities of classes or labels, or numbers.
+    Answers are what `predict` gives: calibrated probabilities of classes or labels, or targets.
     """
     order = np.argsort(held.digests)
     logits = held.logits[order]

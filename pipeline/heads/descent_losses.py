@@ -1,8 +1,8 @@
 """The losses of `losses` in PyTorch, for a stack of heads or a network that descends.
 
 PyTorch finds the gradient. Logits are [S, b, M, c]: of S seeds, b rows, M heads and c outputs.
-`importance` says how much each row, or each cell of it, counts: [S, b, 1] or [S, b, M] of classes,
-[S, b, 1, c] or [S, b, M, c] of labels and numbers; 0 where a head is not to learn from it.
+`importance` is the weight of each row, or each cell of it: [S, b, 1] or [S, b, M] for classes,
+[S, b, 1, c] or [S, b, M, c] for labels and targets; 0 where a head is not to learn from it.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Rows:
         device: str | torch.device,
         weights: Floats | None = None,
     ) -> "Rows":
-        """Those of labels as the task has them, numbers in the units of training.
+        """The rows of labels as the task has them, targets in the units of training.
 
         `weights` [n] are the rows' own.
         """
@@ -63,7 +63,7 @@ class Loss(Protocol):
     sums: int
 
     def lowered(self, logits: Tensor, labels: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
-        """The minibatch's mean loss [S, M], from which gradients come, and what `judge` returns.
+        """The minibatch's mean loss [S, M], for the gradients, and what `measured` returns.
 
         Args:
             logits: [S, b, M, c]
@@ -71,11 +71,11 @@ class Loss(Protocol):
             importance: of the rows or cells
         """
 
-    def judge(self, logits: Tensor, labels: Tensor, importance: Tensor) -> Tensor:
+    def measured(self, logits: Tensor, labels: Tensor, importance: Tensor) -> Tensor:
         """[sums, S, M]: the summed loss, and the summed scores."""
 
     def means(self, totals: Tensor, rows: Rows) -> Tensor:
-        """Mean loss and accuracy (R²), [2, S, M], of the totals of all rows; NaN of no rows."""
+        """Mean loss and accuracy (R²), [2, S, M], of the totals of all rows; NaN without rows."""
 
 
 class Softmax:
@@ -83,50 +83,50 @@ class Softmax:
 
     sums = 2
 
-    def __init__(self, smoothing: Tensor, class_weights: Tensor, usual: Tensor) -> None:
+    def __init__(self, smoothing: Tensor, class_weights: Tensor, mean_importance: Tensor) -> None:
         """What is the same for all minibatches; the arguments are those of `loss_of`."""
         self.smoothing = smoothing[:, :, :, 0]
         self.spread = class_weights / len(class_weights)
         self.has_smoothing = bool(smoothing.any())
 
     def lowered(self, logits: Tensor, labels: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
-        """By label smoothing a part of each row's loss is spread over all classes."""
-        log_shares = logits.log_softmax(dim=-1)
-        lost = _of_label(log_shares, labels)
-        totals = _judged(lost.detach(), logits, labels, importance)
+        """Label smoothing spreads a part of each row's loss over all classes."""
+        log_probabilities = logits.log_softmax(dim=-1)
+        lost = _of_label(log_probabilities, labels)
+        totals = _measured(lost.detach(), logits, labels, importance)
         weighed = lost * importance
         if self.has_smoothing:
-            of_all = -(log_shares @ self.spread) * (importance > 0)
+            of_all = -(log_probabilities @ self.spread) * (importance > 0)
             weighed = weighed * (1 - self.smoothing) + of_all * self.smoothing
         # A small batch may hold no example that a head is to learn from.
         return weighed.sum(dim=1) / importance.sum(dim=1).clamp_min(1e-12), totals
 
-    def judge(self, logits: Tensor, labels: Tensor, importance: Tensor) -> Tensor:
+    def measured(self, logits: Tensor, labels: Tensor, importance: Tensor) -> Tensor:
         """Summed loss and number correct."""
-        return _judged(_of_label(logits.log_softmax(dim=-1), labels), logits, labels, importance)
+        return _measured(_of_label(logits.log_softmax(dim=-1), labels), logits, labels, importance)
 
     def means(self, totals: Tensor, rows: Rows) -> Tensor:
         """Mean loss by importance, and accuracy."""
         return torch.stack([totals[0] / rows.importance.sum(), totals[1] / len(rows.labels)])
 
 
-def _of_label(log_shares: Tensor, labels: Tensor) -> Tensor:
+def _of_label(log_probabilities: Tensor, labels: Tensor) -> Tensor:
     """The cross-entropy of each row, [S, b, M]."""
-    at = labels[:, :, None, None].expand(*log_shares.shape[:3], 1)
-    return -log_shares.gather(-1, at).squeeze(-1)
+    at = labels[:, :, None, None].expand(*log_probabilities.shape[:3], 1)
+    return -log_probabilities.gather(-1, at).squeeze(-1)
 
 
-def _judged(lost: Tensor, logits: Tensor, labels: Tensor, importance: Tensor) -> Tensor:
+def _measured(lost: Tensor, logits: Tensor, labels: Tensor, importance: Tensor) -> Tensor:
     correct = logits.detach().argmax(dim=-1) == labels[:, :, None]
     return torch.stack([(lost * importance).sum(dim=1), correct.sum(dim=1)])
 
 
 class Cells(Protocol):
-    """What losses of labels by themselves and of numbers have in common."""
+    """What losses of labels by themselves and of targets have in common."""
 
     sums: int
     smoothing: Tensor
-    usual: Tensor
+    mean_importance: Tensor
 
     def scores(self, outputs: int) -> int:
         """How many scores there are."""
@@ -140,23 +140,24 @@ class Cells(Protocol):
     def scored(self, logits: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
         """The summed scores, [scores, S, M]."""
 
-    def __init__(self, smoothing: Tensor, class_weights: Tensor, usual: Tensor) -> None:
+    def __init__(self, smoothing: Tensor, class_weights: Tensor, mean_importance: Tensor) -> None:
         """What is the same for all minibatches; the arguments are those of `loss_of`.
 
-        Divided by `usual` and by the rows of the minibatch, and not by the minibatch's own
-        importance, a cell weighs alike however few known ones it is drawn with.
+        The sum is divided by `mean_importance` and by the rows of the minibatch, and not by the
+        minibatch's own importance, so that a cell weighs alike however few known ones it is drawn
+        with.
         """
-        self.smoothing, self.usual = smoothing, usual.clamp_min(1e-12)
-        self.sums = 1 + self.scores(usual.shape[-1])
+        self.smoothing, self.mean_importance = smoothing, mean_importance.clamp_min(1e-12)
+        self.sums = 1 + self.scores(mean_importance.shape[-1])
 
     def lowered(self, logits: Tensor, labels: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of the outputs' mean losses."""
         wanted = labels[:, :, None].expand_as(logits)
-        totals = self.judge(logits.detach(), labels, importance)
-        weights = importance / (self.usual * labels.shape[1])
+        totals = self.measured(logits.detach(), labels, importance)
+        weights = importance / (self.mean_importance * labels.shape[1])
         return (self.lost(logits, self.smoothed(wanted)) * weights).sum(dim=(1, 3)), totals
 
-    def judge(self, logits: Tensor, labels: Tensor, importance: Tensor) -> Tensor:
+    def measured(self, logits: Tensor, labels: Tensor, importance: Tensor) -> Tensor:
         """Summed loss, and summed scores."""
         wanted = labels[:, :, None].expand_as(logits)
         lost = (self.lost(logits, wanted) * importance).sum(dim=(1, 3))
@@ -189,7 +190,7 @@ class Binary(Cells):
 
 
 class Squared(Cells):
-    """Half the squared error of numbers; each output's squared errors are a score."""
+    """Half the squared error of targets; each output's squared errors are a score."""
 
     def scores(self, outputs: int) -> int:
         """One an output."""
@@ -210,8 +211,8 @@ class Squared(Cells):
     def means(self, totals: Tensor, rows: Rows) -> Tensor:
         """Mean loss over the known cells, and R²."""
         varying = rows.spread > 0
-        shares = totals[1:][varying] / rows.spread[varying, None, None]
-        return torch.stack([totals[0] / rows.importance.sum(), 1 - shares.mean(dim=0)])
+        unexplained = totals[1:][varying] / rows.spread[varying, None, None]
+        return torch.stack([totals[0] / rows.importance.sum(), 1 - unexplained.mean(dim=0)])
 
 
 class Huber(Squared):
@@ -222,18 +223,18 @@ class Huber(Squared):
         return huber_loss(logits, wanted, reduction="none")
 
 
-def loss_of(name: str, smoothing: Tensor, class_weights: Floats, usual: Tensor) -> Loss:
-    """What is lowered.
+def loss_of(name: str, smoothing: Tensor, class_weights: Floats, mean_importance: Tensor) -> Loss:
+    """The loss that is lowered.
 
     Args:
         name: one of `losses.LOSSES`.
         smoothing: [1, 1, M, 1], the label smoothing of each head.
         class_weights: [c] of classes.
-        usual: [c] or [M, c], the mean importance of an output's cells among the rows to learn from;
-            of classes nothing.
+        mean_importance: [c] or [M, c], of an output's cells among the rows to learn from; empty for
+            classes.
     """
     weights = torch.from_numpy(class_weights).to(smoothing.device)
-    loss: Loss = LOSSES[name](smoothing, weights, usual)
+    loss: Loss = LOSSES[name](smoothing, weights, mean_importance)
     return loss
 
 
@@ -260,7 +261,7 @@ def cells(rows: Rows, some: Tensor, part: Tensor, values: Tensor) -> Tensor:
     return part[some].unsqueeze(-1) * known * weights
 
 
-def usual_cells(rows: Rows, part: Tensor, values: Tensor) -> Tensor:
+def mean_cells(rows: Rows, part: Tensor, values: Tensor) -> Tensor:
     """The mean over all rows of what `cells` gives, [M, c]."""
     known = (rows.importance > 0).to(part.dtype)
     of_0, of_1 = values.unbind(dim=-1)

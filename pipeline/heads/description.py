@@ -15,7 +15,7 @@ from .sets import PredictionSets
 
 @dataclass(frozen=True)
 class Calibration:
-    """What answers about examples that a head had not seen say of it (`calibration.calibrated`).
+    """The calibration of a head on examples that it had not seen (`calibration.calibrated`).
 
     Logits are divided by `temperature`. Each of several labels, and each class that was weighed in
     training, has one of the `thresholds` [c] (`head.against_thresholds`). `prior_shift` [c] is what
@@ -34,14 +34,14 @@ class Calibration:
 class HeadDescription:
     """A head but for its weights.
 
-    `classes` are what its outputs stand for: classes, labels or the names of numbers. `power` is
+    `classes` are what its outputs stand for: classes, labels or the names of targets. `power` is
     the exponent of `tables/power.py`. `loss` is that of a regression. `refit` says whether the head
     was trained once more on training and validation examples together, for `epoch` epochs.
     `training` and `validation` are the figures of that epoch by name, and validation has the number
-    of its examples too (`pictures`). `sets` is None if no coverage was asked for. `notes` is what
+    of its examples too (`pictures`). `sets` is None if no coverage was set. `notes` is what
     no stage reads: `finetuned`, `adapted`, how sites took part, and whatever else stands in a file.
 
-    What a file does not say is None or empty here, and is not written.
+    What is not in a file is None or empty here, and is not written.
     """
 
     classes: list[str]
@@ -119,7 +119,7 @@ class HeadDescription:
     def content(self) -> dict[str, Any]:
         """What `write` writes, sorted by name."""
         chosen = self.hyperparameters
-        told = {
+        fields = {
             "loss": self.loss,
             "hyperparameters": None if chosen is None else used(chosen),
             "epoch": self.epoch,
@@ -139,7 +139,7 @@ class HeadDescription:
             "temperature": self.calibration.temperature,
             "refit": self.refit,
         }
-        content |= {name: value for name, value in told.items() if value is not None}
+        content |= {name: value for name, value in fields.items() if value is not None}
         return _sorted(content | self.notes)
 
     def trained_with(self) -> tuple[Hyperparameters, int]:
@@ -166,7 +166,7 @@ class HeadDescription:
         return int(count)
 
     def without_sets(self, why: str) -> Self:
-        """The description of another head, of which these prediction sets are not true."""
+        """The description of another head, for which these prediction sets are not calibrated."""
         if self.sets is None or self.sets.why_none:
             return self
         return replace(self, sets=PredictionSets(self.sets.coverage, why))
@@ -205,7 +205,7 @@ def named_classes(content: Mapping[str, Any]) -> list[str]:
 
 
 def task_of(content: Mapping[str, Any]) -> str:
-    """What a head was trained for; those of before there were other tasks tell classes apart."""
+    """The task of a head; it is classification in files from before there were other tasks."""
     return str(content.get("task", UNNAMED))
 
 
@@ -225,16 +225,16 @@ def wrong_for_task(content: Mapping[str, Any], outputs: int) -> str:
 
 
 def _hyperparameters(content: Mapping[str, Any]) -> Hyperparameters | None:
-    told = content.get("hyperparameters")
-    if told is None:
+    given = content.get("hyperparameters")
+    if given is None:
         return None
-    if not isinstance(told, dict):
+    if not isinstance(given, dict):
         raise TypeError("hyperparameters is no table")
-    for name, value in told.items():
+    for name, value in given.items():
         right = isinstance(value, str) if name == "optimizer" else _is_number(value)
         if name not in Hyperparameters.__dataclass_fields__ or not right:
             raise ValueError(f"hyperparameters: {name!r:.40} is {value!r:.40}")
-    return from_used(told)
+    return from_used(given)
 
 
 def _sets(content: Mapping[str, Any], outputs: int, task: str) -> PredictionSets | None:
@@ -244,13 +244,13 @@ def _sets(content: Mapping[str, Any], outputs: int, task: str) -> PredictionSets
 
 
 def _figures(content: Mapping[str, Any], name: str) -> dict[str, float | None]:
-    told = content.get(name, {})
-    if not isinstance(told, dict):
+    figures = content.get(name, {})
+    if not isinstance(figures, dict):
         raise TypeError(f"{name} is no table")
-    for figure, value in told.items():
+    for figure, value in figures.items():
         if not (value is None or _is_number(value)):
             raise ValueError(f"{name}: {figure!r:.40} is {value!r:.40}")
-    return told
+    return figures
 
 
 def _is_number(value: object) -> bool:

@@ -1,7 +1,7 @@
 """Many heads trained at once on the same features.
 
 Those that descend are trained side by side in `gradient_descent`, the others are solved for in
-`closed_forms`. PyTorch is imported only where a head descends: that takes seconds.
+`closed_forms`. PyTorch is imported only if a head descends: that takes seconds.
 
 On the CPU everything is computed on one thread, so that the number of cores changes no byte. On a
 GPU the bytes depend on the card and on its libraries.
@@ -39,8 +39,8 @@ def fit_heads(
     Features are moved to mean zero and scaled to a mean square of 1 by the training rows, and the
     weights that come back take that in. All features are scaled by one number: those that vary
     most keep saying most, which was better on every set of `benchmarks/heads.md` than giving each
-    a variance of 1. Numbers to learn are moved and scaled too (`losses.Units`), which the weights
-    also take in; the losses that are told stay in these units. Losses are weighted by the class
+    a variance of 1. Regression targets are moved and scaled too (`losses.Units`), which the weights
+    also take in; the losses that are reported stay in these units. Losses are weighted by the class
     weights, on validation examples too. With validation examples, a head keeps the epoch of its
     lowest validation loss and stops after `patience` epochs without a lower one; without, it keeps
     its last epoch.
@@ -50,10 +50,10 @@ def fit_heads(
         val: rows to stop by, or none.
         hyperparameters: of each head; lbfgs and ridge use only the weight decay, and nearest_mean,
             which is for classes and labels, none.
-        schedule: what the heads share.
+        schedule: what is the same for all heads.
         device: `cpu` or `cuda`, for the gradient descent; the closed forms use the CPU.
         on_epoch: called after every epoch of every stack of heads.
-        start: a linear head near the result, which lbfgs begins with where classes are many.
+        start: a linear head near the result, which lbfgs begins with if classes are many.
     """
     idf = tf_idf.fitted(train.features) if schedule.counts else None
     if idf is not None:
@@ -83,10 +83,10 @@ def fit_heads(
 
 
 def centre_and_scale(features: Floats) -> tuple[Floats, np.float32]:
-    """Mean [d] of the rows, and the root of the mean square around it over all numbers.
+    """Mean [d] of the rows, and the root of the mean square around it over all values.
 
     Raises:
-        DataError: numbers are so large that they have no such scale in float32.
+        DataError: features are so large that they have no such scale in float32.
     """
     mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
     with np.errstate(over="ignore", under="ignore"):
@@ -116,7 +116,7 @@ def _in_raw_units(
     idf: Floats | None,
     units: losses.Units | None,
 ) -> Trained:
-    """Fold the features' centre and scale into the first layer, and numbers' units into the last.
+    """Fold the features' centre and scale into the first layer, and targets' units into the last.
 
     Weights that overflow are a lost head.
     """
@@ -166,7 +166,7 @@ def _solve(
 
 
 def _figures(head: Head, split: Split, schedule: Schedule) -> tuple[float, float]:
-    """Mean loss and accuracy (R² of numbers); NaN where there are no rows."""
+    """Mean loss and accuracy (R² in regression); NaN if there are no rows."""
     return losses.figures(
         schedule.loss,
         lambda some: head.logits(split.features[some]),
@@ -231,7 +231,7 @@ def class_weights(kind: str, labels: npt.NDArray[np.int64 | np.float64], classes
     """Weight [c] of each class's examples in the loss.
 
     `none`: 1 for all. `balanced`: n / (c * n of the class), so that every class weighs alike
-    (King and Zeng, 2001, as in scikit-learn). Of labels [n, c] that are 1, 0 or unknown (NaN),
+    (King and Zeng, 2001, as in scikit-learn). For labels [n, c] that are 1, 0 or unknown (NaN),
     `balanced` is [c, 2]: n / (2 * n of the value) for each label's rows of 0 and of 1, which so
     weigh alike.
     """
@@ -248,11 +248,11 @@ def class_weights(kind: str, labels: npt.NDArray[np.int64 | np.float64], classes
 def device_for(asked: str, descends: bool, parameter: str = "train.device") -> str:
     """`cpu` or `cuda`: what a `parameter` asks for, as it can be had on this machine.
 
-    Where no head descends, `auto` is the CPU, and PyTorch need not be imported to see what else
+    If no head descends, `auto` is the CPU, and PyTorch need not be imported to see what else
     there is.
 
     Raises:
-        DeviceError: cuda is asked for and is not there.
+        DeviceError: cuda is requested and is not there.
         MissingSetError: PyTorch is needed and is not installed.
     """
     if descends:

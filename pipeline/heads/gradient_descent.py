@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..core.errors import DeviceError
 from ..tables.features import Split
-from .descent_losses import Loss, Rows, cells, loss_of, usual_cells
+from .descent_losses import Loss, Rows, cells, loss_of, mean_cells
 from .head import Floats, Head
 from .hyperparameters import Hyperparameters
 from .trained import Figures, Schedule, Trained
@@ -91,7 +91,7 @@ def on_subsets(
 
     Args:
         hyperparameters: of each head.
-        pool: n rows, centred and scaled; numbers in `losses.Units`.
+        pool: n rows, centred and scaled; targets in `losses.Units`.
         importance: [R, n], the weight of each row for each head; 0 where it is not in the subset.
         schedule: all of its epochs are run.
         of_values: [R, c, 2], for each head the weight of an output's labels of 0 and of 1; None of
@@ -108,10 +108,10 @@ def on_subsets(
         values = list(torch.from_numpy(of_values).split(SIDE_BY_SIDE))
 
     def train(part: Tensor, values: Tensor | None) -> list[Floats]:
-        usual = torch.zeros(0) if values is None else usual_cells(rows, part, values)
+        mean_importance = torch.zeros(0) if values is None else mean_cells(rows, part, values)
         together = [replace(hyperparameters, seed=0)] * part.shape[1]
         seed = hyperparameters.seed
-        loss = _loss(together, schedule, usual, part.device)
+        loss = _loss(together, schedule, mean_importance, part.device)
         stack = _Stack([seed], together, dimension, schedule, loss, part.device)
         shuffle = torch.Generator().manual_seed(seed)
         for _ in range(schedule.epochs):
@@ -277,7 +277,7 @@ class _Stack:
             start = end
 
     def step(self, features: Tensor, labels: Tensor, importance: Tensor) -> Tensor:
-        """One step of every head on its minibatch; what `Loss.judge` says of it, [sums, S, M].
+        """One step of every head on its minibatch; what `Loss.measured` says of it, [sums, S, M].
 
         Args:
             features: [S, b, d]
@@ -296,7 +296,7 @@ class _Stack:
 
     @torch.no_grad()
     def measure(self, rows: Rows) -> Tensor:
-        """[sums, S, M]: what `Loss.judge` says of every head on all of `rows`."""
+        """[sums, S, M]: what `Loss.measured` says of every head on all of `rows`."""
         seeds, _, heads, _ = self.weights[-1].shape
         totals = torch.zeros(self.loss.sums, seeds, heads, device=rows.features.device)
         widest = max(tensor[0, 0].numel() for tensor in self.weights)
@@ -304,7 +304,7 @@ class _Stack:
         for some in torch.arange(len(rows.labels), device=totals.device).split(at_once):
             outputs, labels = self.answers(rows.features[None, some]), rows.labels[None, some]
             labels = labels.expand(seeds, *labels.shape[1:])
-            totals += self.loss.judge(outputs, labels, rows.importance[None, some].unsqueeze(2))
+            totals += self.loss.measured(outputs, labels, rows.importance[None, some].unsqueeze(2))
         return totals
 
     @torch.no_grad()
@@ -348,12 +348,12 @@ def _knob(name: str, combinations: Sequence[Hyperparameters], device: torch.devi
 def _loss(
     combinations: Sequence[Hyperparameters],
     schedule: Schedule,
-    usual: Tensor,
+    mean_importance: Tensor,
     device: torch.device,
 ) -> Loss:
-    """What a stack lowers; `usual` is the mean importance of the cells, as `Cells` takes it."""
+    """The loss of a stack; `mean_importance` is that of the cells, as `Cells` takes it."""
     smoothing = _knob("label_smoothing", combinations, device)
-    return loss_of(schedule.loss, smoothing, schedule.class_weights, usual)
+    return loss_of(schedule.loss, smoothing, schedule.class_weights, mean_importance)
 
 
 def _initial_weights(seed: int, dimension: int, width: int, classes: int) -> list[Tensor]:

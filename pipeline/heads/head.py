@@ -28,8 +28,8 @@ MANY_LOGITS = 2**20  # of more, what is computed for each is computed by chunks 
 def one_thread() -> AbstractContextManager[Any]:
     """NumPy and SciPy do linear algebra on one thread inside it.
 
-    The last bits of a product depend on the number of threads that share it, so they would differ
-    from machine to machine. One thread is also faster where a problem is small or other processes
+    The last bits of a product depend on the number of threads that compute it, so they would differ
+    from machine to machine. One thread is also faster if a problem is small or other processes
     use the cores: the threads wait for each other at every product.
     """
     from threadpoolctl import threadpool_limits  # which answering with a bundle does without
@@ -45,7 +45,7 @@ class Head:
     `weight` is [c, d] and `bias` [c] for a linear head. With a hidden layer `hidden_weight` is
     [w, d], `hidden_bias` [w] and `weight` [c, w].
 
-    Where features are counts of terms, `idf` [d] is what `tf_idf.weighed` weighs them with before
+    If features are counts of terms, `idf` [d] is what `tf_idf.weighed` weighs them with before
     the first layer.
     """
 
@@ -67,11 +67,11 @@ class Head:
         return 0 if self.hidden_weight is None else len(self.hidden_weight)
 
     def seen(self, features: Floats) -> Floats:
-        """What the first layer takes [n, d] of features [n, d]: these, or counts weighed."""
+        """The input [n, d] of the first layer for features [n, d]: these, or counts weighed."""
         return features if self.idf is None else weighed(features, self.idf)
 
     def logits(self, features: Floats) -> Floats:
-        """Scores [n, c] of features [n, d]; `probabilities` turns them into shares of 1."""
+        """Scores [n, c] of features [n, d]; `probabilities` makes them add up to 1."""
         features = self.seen(features)
         with one_thread():
             if self.hidden_weight is not None and self.hidden_bias is not None:
@@ -81,11 +81,11 @@ class Head:
     def answers(
         self, features: Floats, temperature: float, task: str = UNNAMED
     ) -> npt.NDArray[np.float64]:
-        """Of features [n, d] what the task asks for, [n, c].
+        """The task's answers [n, c] for features [n, d].
 
-        The probabilities of the classes, which add up to 1; the probability of each label by
-        itself; or the numbers, which know no temperature. Of many rows the logits are computed by
-        chunks.
+        They are the probabilities of the classes, which add up to 1; the probability of each label
+        by itself; or the predicted targets, which know no temperature. The logits of many rows are
+        computed by chunks.
         """
         size = max(1, 16 * MANY_LOGITS // len(self.bias))
         if len(features) <= size:
@@ -109,20 +109,20 @@ def probabilities(logits: Floats, temperature: float = 1.0) -> npt.NDArray[np.fl
     """Softmax over the last axis of the logits divided by `temperature`."""
     scaled = (logits - logits.max(axis=-1, keepdims=True)).astype(np.float64) / temperature
     powers = np.exp(scaled)
-    shares: npt.NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
-    return shares
+    found: npt.NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
+    return found
 
 
 def sigmoid(logits: npt.NDArray[np.floating], temperature: float = 1.0) -> npt.NDArray[np.float64]:
     """The probability of each logit by itself, after it is divided by `temperature`."""
     scaled = logits.astype(np.float64) / temperature
     powers = np.exp(-np.abs(scaled))
-    shares: npt.NDArray[np.float64] = np.where(scaled >= 0, 1.0, powers) / (1 + powers)
-    return shares
+    found: npt.NDArray[np.float64] = np.where(scaled >= 0, 1.0, powers) / (1 + powers)
+    return found
 
 
 def against_thresholds(
-    shares: npt.NDArray[np.floating], thresholds: Sequence[float]
+    found: npt.NDArray[np.floating], thresholds: Sequence[float]
 ) -> npt.NDArray[np.floating]:
     """How strongly each class is answered, [..., c]; the answer is the strongest.
 
@@ -132,8 +132,8 @@ def against_thresholds(
     to 1, as the probabilities do.
     """
     if not len(thresholds):
-        return shares
-    multiples = shares / np.asarray(thresholds, np.float64)
+        return found
+    multiples = found / np.asarray(thresholds, np.float64)
     strengths: npt.NDArray[np.float64] = multiples / multiples.sum(axis=-1, keepdims=True)
     return strengths
 
@@ -147,7 +147,7 @@ ACTIVATIONS: dict[str, Callable[[Floats, float], npt.NDArray[np.float64]]] = {
 
 
 def activated(task: str, logits: Floats, temperature: float) -> npt.NDArray[np.float64]:
-    """A task's answers [n, c] of logits."""
+    """A task's answers [n, c] for logits."""
     return ACTIVATIONS[TASKS[task].activation](logits, temperature)
 
 
@@ -164,7 +164,7 @@ def fit_temperature(logits: Floats, labels: npt.NDArray[np.int64 | np.float64]) 
             (NaN), for all of which one temperature is found.
 
     Returns:
-        the temperature, to six significant digits; 1 where there is no example.
+        the temperature, to six significant digits; 1 if there is no example.
     """
     examples, classes = logits.shape
     if not examples:
@@ -176,9 +176,9 @@ def fit_temperature(logits: Floats, labels: npt.NDArray[np.int64 | np.float64]) 
     scores = logits.astype(np.float64)
     softened = np.full(scores.shape, 1 / (classes * (examples + 1)))
     softened[np.arange(examples), labels.astype(np.int64)] += examples / (examples + 1)
-    told = float((softened * scores).sum())
-    return _where_believed(
-        told, lambda temperature: float((probabilities(logits, temperature) * scores).sum())
+    smoothed = float((softened * scores).sum())
+    return _temperature_at(
+        smoothed, lambda temperature: float((probabilities(logits, temperature) * scores).sum())
     )
 
 
@@ -190,17 +190,19 @@ def _temperature_of_labels(logits: Floats, labels: npt.NDArray[np.float64]) -> f
     counts = np.broadcast_to(known.sum(axis=0), labels.shape)[known]
     softened = (labels[known] * counts + 0.5) / (counts + 1)
     scores = logits[known].astype(np.float64)
-    told = float(softened @ scores)
-    return _where_believed(told, lambda temperature: float(sigmoid(scores, temperature) @ scores))
+    smoothed = float(softened @ scores)
+    return _temperature_at(
+        smoothed, lambda temperature: float(sigmoid(scores, temperature) @ scores)
+    )
 
 
-def _where_believed(told: float, believed: Callable[[float], float]) -> float:
-    """The temperature at which the logits that are believed come down to those that are told."""
+def _temperature_at(smoothed: float, believed: Callable[[float], float]) -> float:
+    """The temperature at which the `believed` mean logit equals that of the smoothed labels."""
     # The loss is convex in the inverse of the temperature, so its slope changes sign once.
     low, high = math.log(1e-3), math.log(1e3)
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if believed(math.exp(-middle)) < told else (low, middle)
+        low, high = (middle, high) if believed(math.exp(-middle)) < smoothed else (low, middle)
     return float(f"{math.exp(-middle):.6g}")
 
 
@@ -212,13 +214,13 @@ def _temperature_of_many(logits: Floats, labels: npt.NDArray[np.int64]) -> float
     size = max(1, MANY_LOGITS // classes)
     chunks = [logits[start : start + size] for start in range(0, examples, size)]
     of_label = float(logits[np.arange(examples), labels].sum(dtype=np.float64))
-    told: float = float(logits.sum(dtype=np.float64)) / (classes * (examples + 1))
-    told += of_label * examples / (examples + 1)
+    smoothed: float = float(logits.sum(dtype=np.float64)) / (classes * (examples + 1))
+    smoothed += of_label * examples / (examples + 1)
 
     def excess(logarithm: float) -> float:
         temperature = math.exp(-logarithm)
         believed = [float(np.vdot(probabilities(one, temperature), one)) for one in chunks]
-        return sum(believed) - told
+        return sum(believed) - smoothed
 
     low, high = math.log(1e-3), math.log(1e3)
     root: float
@@ -242,7 +244,7 @@ def save_head(head: Head, description: HeadDescription, weights: Path, about: Pa
 def as_bytes(head: Head) -> bytes:
     """The head's tensors as a safetensors file.
 
-    To be written by Python: the library's own `save_file` tells of a full disk in another way.
+    Python is to write it: the library's own `save_file` reports a full disk in another way.
     """
     tensors = {name: tensor for name, tensor in vars(head).items() if tensor is not None}
     return save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
@@ -278,14 +280,14 @@ def load_head(
         raise DataError(f"{weights} and {about} hold no head: {wrong}; run the train stage again")
     if len(head.bias) != len(description.classes):
         raise DataError(
-            f"{weights} tells {len(head.bias)} classes apart but {about} names "
+            f"{weights} has {len(head.bias)} outputs but {about} names "
             f"{len(description.classes)}; run the train stage again"
         )
     return head, description
 
 
 def with_priors(head: Head, calibration: Calibration) -> Head:
-    """A head as it was trained with class weights, with the shares of the classes put back.
+    """A head as it was trained with class weights, with the class priors put back.
 
     `prior_shift` is what `calibration.calibrated` found to be lacking.
     """
@@ -298,7 +300,7 @@ def without_priors(head: Head, calibration: Calibration) -> Head:
 
 
 def _misfit(head: Head) -> str:
-    """Why the tensors are none of a head; empty where they are."""
+    """Why the tensors are none of a head; empty if they are."""
     tensors = {name: tensor for name, tensor in vars(head).items() if tensor is not None}
     for name, tensor in tensors.items():
         if tensor.dtype != np.float32 or not np.isfinite(tensor).all():

@@ -1,4 +1,4 @@
-"""What may differ from head to head, and every combination of it that the parameters ask for."""
+"""What may differ from head to head, and every combination of it in the parameters."""
 
 import itertools
 from dataclasses import dataclass

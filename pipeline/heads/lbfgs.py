@@ -18,8 +18,8 @@ Objective = Callable[[Array, Positions], tuple[Floats64, Array]]
 Divide = Callable[[Array, Positions], Array]  # gradients [m, p] of some problems by their Hessians
 
 MOST_ITERATIONS = 1000
-ENOUGH = 1e3  # times the tolerance, where float32 sees no way further down
-SLACK = 1e-7  # share of the objective by which it may seem to rise, in float32
+ENOUGH = 1e3  # times the tolerance, if float32 sees no way further down
+SLACK = 1e-7  # fraction of the objective by which it may seem to rise, in float32
 LEAST = 1e-3  # below it objectives are as good as 0
 LEAST_CURVE = 1e-8  # of a step, beside the lengths of the step and of the change of the slope
 PAIRS, PAIRS_BYTES = 10, 10**9  # the last steps that are remembered, and what they may take
@@ -40,8 +40,8 @@ def minimum(
         weights: where to begin; their type is that of all that is remembered.
         newton: from the iteration and the weights [m, p] of the problems that still go on to what
             divides gradients by about their Hessians.
-        tolerance: an objective may lie above its minimum by about half of this share of itself, and
-            of `LEAST`.
+        tolerance: an objective may lie above its minimum by about half of this fraction of itself,
+            and of `LEAST`.
         least: iterations that are made in any case.
     """
     found, reached = weights.copy(), np.zeros(len(weights), dtype=bool)
@@ -88,16 +88,16 @@ def _two_loops(
         return np.divide(some, curves[at], out=np.zeros_like(some), where=shown[at])
 
     direction = gradient.copy()
-    shares: list[Floats64] = []
+    alphas: list[Floats64] = []
     for at in reversed(range(len(moved))):
-        shares.insert(0, part(_dot(moved[at], direction), at))
-        direction -= _times(shares[0], bent[at])
+        alphas.insert(0, part(_dot(moved[at], direction), at))
+        direction -= _times(alphas[0], bent[at])
     direction = divide(direction, live)
     if moved:
         size = np.maximum(_dot(bent[-1], divide(bent[-1], live)), 1e-300)
         direction = _times(np.where(shown[-1], curves[-1] / size, 1), direction)
-    for at, share in enumerate(shares):
-        direction += _times(share - part(_dot(bent[at], direction), at), moved[at])
+    for at, alpha in enumerate(alphas):
+        direction += _times(alpha - part(_dot(bent[at], direction), at), moved[at])
     return direction
 
 
@@ -120,8 +120,8 @@ def _step(
 ) -> tuple[Floats64, Floats64, Array]:
     """How far to go, [m], with the objectives and the gradients there.
 
-    Halved until the objective is lower by a share of what the slope promises (Armijo, 1966); 0
-    where it never is, and where no step is wanted.
+    It is halved until the objective is lower by a fraction of what the slope predicts (Armijo,
+    1966); 0 if it never is, or if no step is wanted.
     """
     step, lower, turned = np.zeros(len(live)), height.copy(), np.zeros_like(now)
     asked, length = np.flatnonzero(wanted), 1.0

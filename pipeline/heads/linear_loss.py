@@ -1,7 +1,7 @@
 """The objective of a linear head: its value, slope and curvature, of any of the losses.
 
 As `LinearModelLoss` of scikit-learn, but on the rows' principal axes, with a row's and a cell's
-weight, and of many problems side by side where the outputs share nothing but the features.
+weight, and of many problems side by side if the outputs have nothing but the features in common.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ AT_ONCE = 2**21  # logits
 
 @dataclass(frozen=True)
 class Axes:
-    """Rows on their principal axes, along which the covariance tells how far to go.
+    """Rows on their principal axes, along which the covariance shows how far to go.
 
     `turned` is [n, r + 1], the first column all 1; `variances` [r + 1] of its columns, 1 for the
     first and then the largest first; `axes` [d, r] turns back.
@@ -33,14 +33,14 @@ class Axes:
     axes: Floats
 
     @classmethod
-    def of(cls, features: Floats, shares: Floats) -> "Axes":
+    def of(cls, features: Floats, weights: Floats) -> "Axes":
         """Those of features [n, d] of mean zero; there are no more than rows.
 
         Args:
             features: of the rows.
-            shares: [n], weights of the rows; they add up to 1.
+            weights: [n], weights of the rows; they add up to 1.
         """
-        weighted = features * np.sqrt(shares)[:, None]
+        weighted = features * np.sqrt(weights)[:, None]
         if len(features) < features.shape[1]:
             values, vectors = np.linalg.eigh((weighted @ weighted.T).astype(np.float64))
             kept = values > 1e-6 * max(values[-1], 1e-300)

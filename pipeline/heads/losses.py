@@ -3,10 +3,10 @@
 - `softmax`, of classes: the cross-entropy of a row, whose label is a position (int64 [n]).
 - `binary`, of several labels: the cross-entropy of each label by itself; labels are float64 [n, c]
   of 1, 0 and NaN, where they are unknown.
-- `squared`, of numbers (float64 [n, c]): half the squared error.
-- `huber`, of numbers: the same up to an error of 1, and a straight line beyond (Huber, 1964).
+- `squared`, of regression targets (float64 [n, c]): half the squared error.
+- `huber`, of targets: the same up to an error of 1, and a straight line beyond (Huber, 1964).
 
-Numbers are learned in units of the training rows (`Units`), so that the weight decay, the learning
+Targets are learned in units of the training rows (`Units`), so that the weight decay, the learning
 rate and Huber's threshold mean the same whatever they are measured in.
 
 What training lowers is the sum over the outputs of an output's mean loss over its known rows, each
@@ -37,12 +37,12 @@ Answers = Callable[[slice], Floats]
 
 
 class Loss(Protocol):
-    """A loss; p is 1 where the outputs of a row share one (`softmax`), else c.
+    """A loss; p is 1 if the outputs of a row have one label together (`softmax`), else c.
 
     Labels are [n, p] below: what `labels` makes of them.
     """
 
-    score: str  # what is reported beside the loss: the share of known labels that are right, or R²
+    score: str  # what is reported beside the loss: the accuracy of known labels, or R²
     of_numbers: bool
     middle: float  # of least squares to labels: what is above it is rather there
 
@@ -50,7 +50,7 @@ class Loss(Protocol):
         """Labels [n, p] of labels as the task has them; what is unknown is 0."""
 
     def targets(self, labels: Array, outputs: int) -> Floats64:
-        """What least squares fit, [n, c]: one-hot labels, labels or numbers; labels are [n, p]."""
+        """What least squares fit, [n, c]: one-hot labels, labels or targets; labels are [n, p]."""
 
     def importance(
         self, labels: Array, class_weights: Floats, rows: Floats | None = None
@@ -70,7 +70,7 @@ class Loss(Protocol):
         """The second derivative by each logit, [n, c], where the slopes are these."""
 
     def without_features(self, labels: Array, importance: Floats) -> tuple[Floats64, Mask]:
-        """About the best logits [p] of a head that sees no features, and whether more can be told.
+        """About the best logits [p] of a head without features, and which outputs can learn more.
 
         Args:
             labels: [n, p].
@@ -99,7 +99,7 @@ class Softmax:
     def importance(
         self, labels: Array, class_weights: Floats, rows: Floats | None = None
     ) -> Floats:
-        """Of each row by its class, [n, 1]."""
+        """The importance of each row by its class, [n, 1]."""
         found = class_weights[labels.astype(np.int64)]
         return (found if rows is None else found * rows)[:, None]
 
@@ -110,13 +110,13 @@ class Softmax:
     def at(self, logits: Array, labels: Array) -> tuple[Array, Array]:
         """The slope is the given probability less the wanted one."""
         rows, label = np.arange(len(labels)), labels[:, 0]
-        shares = logits - logits.max(axis=1, keepdims=True)
-        of_label = shares[rows, label]
-        np.exp(shares, out=shares)
-        total = shares.sum(axis=1, keepdims=True)
-        shares /= total
-        shares[rows, label] -= 1
-        return np.log(total) - of_label[:, None], shares
+        predicted = logits - logits.max(axis=1, keepdims=True)
+        of_label = predicted[rows, label]
+        np.exp(predicted, out=predicted)
+        total = predicted.sum(axis=1, keepdims=True)
+        predicted /= total
+        predicted[rows, label] -= 1
+        return np.log(total) - of_label[:, None], predicted
 
     def curves(self, slopes: Array, labels: Array) -> Array:
         """The diagonal p (1 - p); `slopes` are overwritten."""
@@ -126,7 +126,7 @@ class Softmax:
     def figures(
         self, answers: Answers, labels: Array, importance: Floats, chunks: list[slice]
     ) -> tuple[float, float]:
-        """Mean loss, and the share of rows whose first class is right."""
+        """Mean loss, and the accuracy of the first class."""
         wanted, importance = self.labels(labels), importance[:, 0]
         losses, correct = np.empty(len(labels)), np.empty(len(labels), dtype=bool)
         for some in chunks:
@@ -143,17 +143,17 @@ class Cells:
     score, of_numbers, middle = "accuracy", False, 0.0
 
     def labels(self, labels: Array) -> Array:
-        """As they are, and 0 where they are unknown, [n, c]."""
+        """The labels, and 0 where they are unknown, [n, c]."""
         return np.nan_to_num(labels)
 
     def targets(self, labels: Array, outputs: int) -> Floats64:
-        """As they are."""
+        """The labels themselves."""
         return labels.astype(np.float64)
 
     def importance(
         self, labels: Array, class_weights: Floats, rows: Floats | None = None
     ) -> Floats:
-        """Of each cell by its label, [n, c]."""
+        """The importance of each cell by its label, [n, c]."""
         known = ~np.isnan(labels)
         if class_weights.ndim == 1:
             weights = np.broadcast_to(class_weights, labels.shape)
@@ -176,13 +176,13 @@ class Binary(Cells):
         """log(1 + exp(x)) - y x, in a form that no x overflows."""
         powers = np.exp(-np.abs(logits))
         losses = np.maximum(logits, 0) - logits * labels + np.log1p(powers)
-        shares = np.where(logits >= 0, logits.dtype.type(1), powers) / (1 + powers)
-        return losses, shares - labels
+        predicted = np.where(logits >= 0, logits.dtype.type(1), powers) / (1 + powers)
+        return losses, predicted - labels
 
     def curves(self, slopes: Array, labels: Array) -> Array:
         """p (1 - p)."""
-        shares = slopes + labels
-        return np.asarray(shares * (1 - shares))
+        predicted = slopes + labels
+        return np.asarray(predicted * (1 - predicted))
 
     def without_features(self, labels: Array, importance: Floats) -> tuple[Floats64, Mask]:
         """The log-odds, with half a row more of each value, and whether both values are there."""
@@ -193,7 +193,7 @@ class Binary(Cells):
     def figures(
         self, answers: Answers, labels: Array, importance: Floats, chunks: list[slice]
     ) -> tuple[float, float]:
-        """Mean loss, and the share of known cells that are on the right side of 0."""
+        """Mean loss, and the fraction of known cells that are on the right side of 0."""
         total, right, known = 0.0, 0, ~np.isnan(labels)
         for some in chunks:
             logits, wanted, there = answers(some), labels[some], known[some]
@@ -204,7 +204,7 @@ class Binary(Cells):
 
 @dataclass(frozen=True)
 class Numbers(Cells):
-    """Half the squared error of numbers, and a straight line beyond the `threshold`."""
+    """Half the squared error of targets, and a straight line beyond the `threshold`."""
 
     threshold: float
     score = "r2"
@@ -223,7 +223,7 @@ class Numbers(Cells):
     def figures(
         self, answers: Answers, labels: Array, importance: Floats, chunks: list[slice]
     ) -> tuple[float, float]:
-        """Mean loss, and the plain mean of the outputs' R²; NaN where none varies."""
+        """Mean loss, and the plain mean of the outputs' R²; NaN if none varies."""
         total, squares = 0.0, np.zeros(labels.shape[1])
         for some in chunks:
             logits, wanted = answers(some), labels[some]
@@ -250,7 +250,7 @@ def loss_for(task: str, chosen: str) -> str:
 
 
 def cell_losses(loss: str, logits: npt.NDArray[np.floating], labels: Floats64) -> Floats64:
-    """The loss of each cell [n, c], of any loss but softmax; NaN where the label is unknown."""
+    """The loss of each cell [n, c], for any loss but softmax; NaN where the label is unknown."""
     return LOSSES[loss].at(logits.astype(np.float64), labels)[0]
 
 
@@ -261,15 +261,15 @@ def figures(
     class_weights: Floats,
     rows: Floats | None = None,
 ) -> tuple[float, float]:
-    """Mean loss, and accuracy or R²; NaN where nothing is known.
+    """Mean loss, and accuracy or R²; NaN if nothing is known.
 
-    The loss is weighted by the class weights and the rows' own. Accuracy is the share of rows whose
+    The loss is weighted by the class weights and the rows' own. Accuracy is that of rows whose
     first class is right, or of known cells that are on the right side of 0. R² is the plain mean of
     the outputs', as scikit-learn's; an output that does not vary in these rows has none.
 
     Args:
         loss: one of `LOSSES`.
-        answers: from rows to their logits [m, c]; asked for some rows at a time.
+        answers: from rows to their logits [m, c]; called for some rows at a time.
         labels: [n] or [n, c], as the loss takes them.
         class_weights: as `Loss.importance` and `fit.class_weights` have them.
         rows: [n], weights of the rows; None weighs them alike.
@@ -292,7 +292,7 @@ def _lost(loss: Loss, logits: Array, labels: Array, importance: Floats) -> float
 def spreads(labels: Floats64) -> Floats64:
     """Each output's summed square around its mean over the known rows, [c].
 
-    It is 0 where no row is known, and where all are the same but for rounding.
+    It is 0 if no row is known, and if all are the same but for rounding.
     """
     known = ~np.isnan(labels)
     counts = np.maximum(known.sum(axis=0), 1)
@@ -304,11 +304,11 @@ def spreads(labels: Floats64) -> Floats64:
 
 @dataclass(frozen=True)
 class Units:
-    """Where the numbers of each output lie, [c] each: a label is learned as (it - centre) / unit.
+    """Where the targets of each output lie, [c] each: a label is learned as (it - centre) / unit.
 
-    Of the squared loss, mean and standard deviation of the known training rows. Of Huber's, median
-    and 1.4826 times the median absolute deviation, which is the standard deviation of normal
-    numbers and which outliers do not move; the ordinary one where that is 0.
+    For the squared loss they are mean and standard deviation of the known training rows; for
+    Huber's, median and 1.4826 times the median absolute deviation, which is the standard deviation
+    of normal values and which outliers do not move; the ordinary one if that is 0.
     """
 
     centre: Floats64
@@ -335,11 +335,11 @@ class Units:
         return (labels - self.centre) / self.unit
 
     def raw(self, answers: Floats) -> Floats:
-        """Numbers [n, c] in these units as the labels have them."""
+        """Predictions [n, c] in these units, converted to the labels' own."""
         return (answers * self.unit + self.centre).astype(np.float32)
 
     def undone(self, head: Head) -> Head:
-        """The head that answers in the labels' own units, of one that learned in these."""
+        """The head that answers in the labels' own units, made of one that learned in these."""
         with np.errstate(over="ignore", invalid="ignore"):
             weight = (head.weight * self.unit[:, None]).astype(np.float32)
             bias = (head.bias * self.unit + self.centre).astype(np.float32)

@@ -17,15 +17,15 @@ from .head import Floats, Head
 from .linear_loss import Axes, LinearLoss
 from .losses import LOSSES
 
-# Where all classes are fewer, scikit-learn is quick, and the bytes of older heads stay the same.
+# With fewer classes scikit-learn is quick, and the bytes of older heads stay the same.
 MANY = 100
 TOLERANCE = 1e-6
 COARSE = 2e-2  # the tolerance while only some axes are seen: what the next change need not be exact
 PARTS = (6, 2, 1)  # of the axes, one level after the other
 PLAIN = 12  # first steps without the curvature: far from the minimum it changes too quickly
 OWN = 16  # rows of a class whose curvature is known one by one
-OTHERS = 0.8  # share of the other rows' curvature; less than all, since classes share it
-RENEWED = 4  # iterations after which the curvature is taken anew
+OTHERS = 0.8  # fraction of the other rows' curvature; less than all, since classes divide it
+RENEWED = 4  # iterations after which the curvature is taken again
 GATHERED = 2**24  # numbers of gathered rows
 
 
@@ -47,10 +47,10 @@ def minimum(
         decay: strength of the L2 penalty.
         start: a linear head to begin with; None begins with zeros.
     """
-    shares = (importance / importance.sum(dtype=np.float64)).astype(np.float32)
-    axes = Axes.of(features, shares)
+    row_weights = (importance / importance.sum(dtype=np.float64)).astype(np.float32)
+    axes = Axes.of(features, row_weights)
     loss = LOSSES["softmax"]
-    whole = LinearLoss(loss, axes.turned, loss.labels(labels), shares[:, None], decay)
+    whole = LinearLoss(loss, axes.turned, loss.labels(labels), row_weights[:, None], decay)
     count = axes.axes.shape[1]
     weights = np.zeros((classes, 1 + count), dtype=np.float32)
     levels = [max(1, count // part) for part in PARTS]
@@ -70,7 +70,7 @@ def minimum(
 
 
 class _Newton:
-    """What divides a gradient by an approximate Hessian, taken anew every few iterations.
+    """Divides a gradient by an approximate Hessian, which is renewed every few iterations.
 
     The block of a class is a diagonal, from the penalty and the variances of the features, plus
     the outer products of its own rows; Woodbury's formula inverts it.
@@ -120,7 +120,7 @@ class _Newton:
 def _own_rows(
     labels: npt.NDArray[np.int64], curvature: Floats, classes: int
 ) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Of each class the rows of the highest curvature [c, OWN], and that; 0 where it has fewer."""
+    """Each class's rows of the highest curvature [c, OWN], and that; 0 where it has fewer."""
     order = np.lexsort((-curvature, labels))
     starts = np.searchsorted(labels[order], np.arange(classes + 1))
     most = min(OWN, int(np.diff(starts).max()))

@@ -1,4 +1,4 @@
-"""Prediction sets of labels, and prediction intervals of numbers (conformal prediction).
+"""Prediction sets of labels, and prediction intervals of targets (conformal prediction).
 
 What `conformal.py` calibrates is described and applied here, with NumPy alone.
 
@@ -6,9 +6,9 @@ The labels are those of RAPS (Angelopoulos, Bates, Malik and Jordan, "Uncertaint
 classifiers using conformal prediction", ICLR 2021). A label's score is the probability of all
 labels that are more probable than it, and a penalty for each rank that it lies behind the first
 few. The set holds the labels whose score is at most a quantile. The most probable label has the
-score 0, so it is always in the set. RAPS adds to the score a random share of the label's own
-probability. Sets then cover exactly what was asked for, but some are empty, and the same question
-gets several answers. So that share is 0 in the sets that people get, and their quantile is that of
+score 0, so it is always in the set. RAPS adds to the score a random part of the label's own
+probability. Sets then have exactly the nominal coverage, but some are empty, and the same question
+gets several answers. So that part is 0 in the sets that people get, and their quantile is that of
 scores without it.
 """
 
@@ -41,10 +41,10 @@ class LabelSets:
 
 @dataclass(frozen=True)
 class PredictionSets:
-    """What a head's prediction sets or intervals are made with, and what they rest on.
+    """The calibration of a head's prediction sets or intervals, and what it rests on.
 
     They hold the truth with the probability `coverage`. Sets of classes are made with `labels`;
-    intervals reach by `reach` [t] to either side of each number. If there is neither, `why_none`
+    intervals reach by `reach` [t] to either side of each target. If there is neither, `why_none`
     says why. `randomised` is the quantile of the paper's sets. `examples` is how many were held
     out, `folds` how many heads were trained for that, and `groups` how many groups the examples
     come from, if they do.
@@ -61,11 +61,11 @@ class PredictionSets:
 
     @classmethod
     def of(cls, content: object, outputs: int, task: str) -> Self:
-        """What `content` made, in `models/head.json` or `bundle.json`.
+        """Read what `content` made, in `models/head.json` or `bundle.json`.
 
         Args:
             content: to be read.
-            outputs: how many classes or numbers the head has.
+            outputs: how many classes or targets the head has.
             task: what it answers with.
 
         Raises:
@@ -98,7 +98,7 @@ class PredictionSets:
         return replace(found, reach=tuple(_number({"reach": one}, "reach") for one in reach))
 
     def content(self) -> dict[str, Any]:
-        """What is written of it as JSON."""
+        """The fields to write as JSON."""
         if self.why_none:
             return {"coverage": self.coverage, "why_no_sets": self.why_none}
         rests: dict[str, Any] = {"examples": self.examples, "folds": self.folds}
@@ -126,31 +126,31 @@ def _number(content: dict[str, Any], name: str, default: float | None = None) ->
     return float(value)
 
 
-def size(shares: npt.NDArray[np.floating], sets: LabelSets) -> tuple[int, Integers]:
+def size(probabilities: npt.NDArray[np.floating], sets: LabelSets) -> tuple[int, Integers]:
     """How many of the most probable labels a set holds, and all labels, the most probable first.
 
     Args:
-        shares: [c], the probabilities of one example.
+        probabilities: [c], the probabilities of one example.
         sets: as they were calibrated.
     """
-    order = np.argsort(-shares, kind="stable")
-    ranked = shares[order].astype(np.float64)
+    order = np.argsort(-probabilities, kind="stable")
+    ranked = probabilities[order].astype(np.float64)
     scores = np.cumsum(ranked) - ranked
     scores += _penalties(len(scores), sets)
     return int(np.searchsorted(scores, sets.quantile, side="right")), order
 
 
 def sizes(
-    shares: npt.NDArray[np.floating], sets: LabelSets, drawn: Doubles | None = None
+    probabilities: npt.NDArray[np.floating], sets: LabelSets, drawn: Doubles | None = None
 ) -> Integers:
     """The same of many examples [n, c]: how many labels each set holds, [n].
 
     With `drawn` [n], numbers from 0 to 1, the sets are randomised and may be empty.
     """
-    found = np.empty(len(shares), np.int64)
-    penalties = _penalties(shares.shape[1], sets)
-    for some in chunks(shares.shape):
-        ranked = -np.sort(-shares[some].astype(np.float64), axis=1)
+    found = np.empty(len(probabilities), np.int64)
+    penalties = _penalties(probabilities.shape[1], sets)
+    for some in chunks(probabilities.shape):
+        ranked = -np.sort(-probabilities[some].astype(np.float64), axis=1)
         scores = np.cumsum(ranked, axis=1) - ranked + penalties
         if drawn is not None:
             scores += drawn[some, None] * ranked
@@ -158,11 +158,13 @@ def sizes(
     return found
 
 
-def before(shares: npt.NDArray[np.floating], labels: Integers) -> tuple[Integers, Doubles, Doubles]:
-    """Of each example's own label: its rank from 1, what all before it have, and what it has.
+def before(
+    probabilities: npt.NDArray[np.floating], labels: Integers
+) -> tuple[Integers, Doubles, Doubles]:
+    """For each example's label: its rank from 1, the probability of all before it, and its own.
 
     Args:
-        shares: [n, c].
+        probabilities: [n, c].
         labels: [n].
 
     Returns:
@@ -170,12 +172,12 @@ def before(shares: npt.NDArray[np.floating], labels: Integers) -> tuple[Integers
     """
     rank, ahead = np.empty(len(labels), np.int64), np.empty(len(labels))
     own = np.empty(len(labels))
-    places = np.arange(shares.shape[1])
-    for some in chunks(shares.shape):
-        part = shares[some].astype(np.float64)
+    places = np.arange(probabilities.shape[1])
+    for some in chunks(probabilities.shape):
+        part = probabilities[some].astype(np.float64)
         label = labels[some, None]
         mine = np.take_along_axis(part, label, axis=1)
-        # Of equal probabilities the first class comes first, as in `size`.
+        # If probabilities are equal, the first class comes first, as in `size`.
         first = (part > mine) | ((part == mine) & (places < label))
         rank[some] = first.sum(axis=1) + 1
         ahead[some] = np.where(first, part, 0).sum(axis=1)
@@ -196,12 +198,12 @@ def of_groups(groups: npt.ArrayLike) -> Doubles:
 
 
 def chunks(shape: tuple[int, ...]) -> list[slice]:
-    """Slices of the rows of a table, so that not too many numbers are held at once."""
+    """Slices of the rows of a table, so that not too many values are held at once."""
     rows = max(1, AT_ONCE // max(1, shape[1]))
     return [slice(start, start + rows) for start in range(0, shape[0], rows)]
 
 
 def _penalties(classes: int, sets: LabelSets) -> Doubles:
-    """Of the rank of each label, the most probable first, [c]."""
+    """The penalties of the ranks of the labels, the most probable first, [c]."""
     found: Doubles = sets.penalty * np.maximum(np.arange(1, classes + 1) - sets.k_reg, 0)
     return found

@@ -1,6 +1,6 @@
 """The same head trained on many subsets of the same rows, for far less than as many trainings.
 
-The subsets overlap, so that much of the work is the same for all. Of each head only its answers are
+The subsets overlap, so that much of the work is the same for all. Only the answers of each head are
 kept. No head starts from one that has seen all rows: before it has converged from there, it would
 still know the rows that were held out. Heads are trained side by side, each on one thread, so that
 the number of cores changes no byte.
@@ -41,15 +41,15 @@ def on_subsets(
 
     Args:
         pool: n rows.
-        subsets: each [n], the rows to learn from; of classes each has rows of every one.
-        asked: each [n], the rows that its head is asked about.
+        subsets: each [n], the rows to learn from; each has rows of every class.
+        asked: each [n], the rows that its head answers about.
         hyperparameters: of each head.
         schedule: of heads that descend; its class weights are those of the pool.
         weighing: `train.class_weights`.
 
     Yields:
-        for each subset what its head says of the rows that are asked about, [m, c]: of classes
-        scores that are right in order only, of labels logits, and of numbers these.
+        for each subset the answers of its head, [m, c]: for classes scores that are right in order
+        only, for labels logits, and for targets predictions.
 
     Raises:
         TrainingError: a head was lost.
@@ -122,9 +122,9 @@ def _of_columns(
     schedule: Schedule,
     weighing: str,
 ) -> Iterator[Floats]:
-    """`on_subsets` of labels and numbers.
+    """`on_subsets` for labels and targets.
 
-    Those that descend are stacked, and so is least squares where each output is known in all rows.
+    Those that descend are stacked, and so is least squares if each output is known in all rows.
     The others are trained one by one: the rows that a label is known of, and its weights, differ
     from subset to subset.
     """
@@ -140,8 +140,8 @@ def _of_columns(
         def train(mask: Mask, rows: Mask) -> Floats:
             inside = pool.take(mask)
             weights = class_weights(weighing, inside.labels, outputs)
-            told = replace(schedule, class_weights=weights)
-            (one,) = fit_heads(inside, none, [hyperparameters], told, "cpu")
+            weighted = replace(schedule, class_weights=weights)
+            (one,) = fit_heads(inside, none, [hyperparameters], weighted, "cpu")
             if one.head is None:
                 raise TrainingError(f"a repeat was {one.status}; lower train.learning_rate")
             return one.head.logits(pool.features[rows])
@@ -171,7 +171,7 @@ def _of_columns(
 def _least_squares(
     pool: Split, subsets: Sequence[Mask], asked: Sequence[Mask], decay: float, schedule: Schedule
 ) -> Iterator[Floats]:
-    """Labels or numbers by `_by_ridge`."""
+    """Labels or targets by `_by_ridge`."""
     loss = LOSSES[schedule.loss]
     importance = np.stack(subsets) * _of_rows(pool, schedule)
     with one_thread():
@@ -214,9 +214,9 @@ def _by_ridge(
 ) -> Iterator[Floats]:
     """Least squares to `wanted` [n, c] by a Cholesky decomposition for each subset.
 
-    Where there are fewer rows than features it is one of the rows' products K, which all subsets
-    share: with K of a subset, (K + diag(penalty / weights)) x = targets - bias, and x adds up to 0,
-    as the bias is free (Saunders, Gammerman and Vovk, 1998).
+    If there are fewer rows than features it is one of the rows' products K, which is the same for
+    all subsets: with K of a subset, (K + diag(penalty / weights)) x = targets - bias, and x adds up
+    to 0, as the bias is free (Saunders, Gammerman and Vovk, 1998).
     """
     features = (pool.features - pool.features.mean(axis=0)).astype(np.float64)
     dual = len(features) <= features.shape[1]

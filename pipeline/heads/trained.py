@@ -1,4 +1,4 @@
-"""What training is told beside the hyperparameters, and what comes of it."""
+"""The settings of training beside the hyperparameters, and its results."""
 
 import math
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from .sets import of_groups
 
 @dataclass(frozen=True)
 class Schedule:
-    """What all heads of a sweep share; `class_weights` has shape [c], or [c, 2] (`losses`).
+    """What is the same for all heads of a sweep; `class_weights` is [c], or [c, 2] (`losses`).
 
     `counts` says whether features are counts of terms, which each head weighs by TF-IDF. `loss` is
     one of `losses.LOSSES`. With the `row_weights` "example" the rows of an example, its views,
@@ -38,10 +38,10 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Figures:
-    """Mean loss and accuracy after `epoch` epochs; NaN where there are no examples.
+    """Mean loss and accuracy after `epoch` epochs; NaN if there are no examples.
 
-    Those of training are running means over the epoch, without label smoothing. Of numbers, R²
-    stands where the accuracy does, and the losses are in `losses.Units`.
+    Those of training are running means over the epoch, without label smoothing. In regression, R²
+    takes the place of the accuracy, and the losses are in `losses.Units`.
     """
 
     epoch: int
@@ -53,7 +53,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Trained:
-    """What became of one head: `head` and `kept` (its figures) are None when it was lost.
+    """The result of one head: `head` and `kept` (its figures) are None if it was lost.
 
     `scale` is what its logits were multiplied by, as `closed_forms.fair_scale` found.
     """
@@ -69,9 +69,9 @@ class Trained:
 def order(trained: Trained) -> tuple[bool, float, float]:
     """Sorts heads from best to worst; equals stay in the order of the parameters.
 
-    The lowest validation loss is best, and of equal ones the highest validation accuracy. With few
+    The lowest validation loss is best, and if equal, the highest validation accuracy. With few
     validation examples many heads get the same number of them right, and the next example may
-    well tell them apart; the loss also says by how much each was right or wrong.
+    well distinguish them; the loss also shows by how much each was right or wrong.
     """
     if trained.kept is None:
         return True, math.inf, 0
@@ -79,13 +79,13 @@ def order(trained: Trained) -> tuple[bool, float, float]:
 
 
 def figure_names(loss: str) -> tuple[str, str, str, str]:
-    """What tables call the figures of a head that lowers `loss`."""
+    """The names of the figures in tables, for a head that lowers `loss`."""
     score = LOSSES[loss].score
     return "train_loss", f"train_{score}", "val_loss", f"val_{score}"
 
 
 def rounded(figures: Figures, loss: str = "softmax") -> dict[str, float]:
-    """The figures that are numbers, to six significant digits: more only shows how CPUs round."""
+    """The defined figures, to six significant digits: more only shows how CPUs round."""
     values = figures.train_loss, figures.train_accuracy, figures.val_loss, figures.val_accuracy
     named = zip(figure_names(loss), values, strict=True)
     return {name: float(f"{value:.6g}") for name, value in named if not math.isnan(value)}

@@ -28,8 +28,8 @@ class Objective:
         none = np.empty((len(labels), 0), np.float32)
         self.rows = Rows.of(none, loss, labels, class_weights, device)
         smoothing = torch.zeros(1, 1, 1, 1, device=device)
-        usual = torch.ones(len(class_weights), device=device)
-        self.loss = loss_of(loss, smoothing, class_weights, usual)
+        mean_importance = torch.ones(len(class_weights), device=device)
+        self.loss = loss_of(loss, smoothing, class_weights, mean_importance)
         self.totals = torch.zeros(self.loss.sums, 1, 1, device=device)
 
     def lowered(self, logits: Tensor, some: Tensor) -> Tensor:
