@@ -42,7 +42,7 @@ def _digest(file: str, size: int, changed: int) -> str:
 
 
 def no_weights(file: Path, backbone: Backbone, error: Exception) -> DataError:
-    """The error where a file that a stage wrote holds no weights of the backbone."""
+    """The error if a file that a stage wrote holds no weights of the backbone."""
     reason = " ".join(str(error).split())[:160]
     return DataError(
         f"{file} holds no weights of {backbone}: {reason}; run again the stage that wrote it"

@@ -71,7 +71,7 @@ def opened(backbone: Backbone, tensors: Tensors | None = None) -> Opened:
 
     Args:
         backbone: one of `FILES`.
-        tensors: its weights where they are others than those of the package.
+        tensors: its weights if they are others than those of the package.
 
     Raises:
         WeightsError: a package is not installed, or holds other files than it did.

@@ -133,7 +133,7 @@ def _parted(tensors: Tensors, network: nn.Module) -> tuple[Tensors, list[str]]:
 
 
 def _wrong(tensors: Tensors, network: nn.Module) -> str:
-    """In what way the tensors are not those of the network; empty where they are."""
+    """In what way the tensors are not those of the network; empty if they are."""
     known = network.state_dict()
     lacking = [
         key for key in known if key not in tensors and not key.endswith("num_batches_tracked")

@@ -108,7 +108,7 @@ def preprocessing(backbone: Backbone, model: "nn.Module") -> Pixels | Fitted:
     from timm.data import resolve_model_data_config
 
     config: dict[str, Any] = resolve_model_data_config(model)
-    config["input_size"] = tuple(config["input_size"])  # a list where it was JSON
+    config["input_size"] = tuple(config["input_size"])  # a list if it was JSON
     side = config["input_size"][-1]
     done = {
         "crop_mode": ("center", *FITS),

@@ -28,7 +28,7 @@ def debug_option() -> argparse.ArgumentParser:
 
 
 def need(set_name: str, stage: str) -> None:
-    """End with one line where `stage` needs a set of packages that is not installed.
+    """End with one line if `stage` needs a set of packages that is not installed.
 
     A stage calls it before it imports what it needs.
     """

@@ -11,7 +11,7 @@ def require(needed: int, purpose: str, otherwise: str) -> None:
     Args:
         needed: bytes.
         purpose: what needs them.
-        otherwise: what to do where there are fewer.
+        otherwise: what to do if there are fewer.
 
     Raises:
         DataError: there are fewer.

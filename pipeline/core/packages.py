@@ -93,7 +93,7 @@ def how_to_install(set_name: str) -> str:
 
 
 def with_version(package: str) -> str:
-    """The name of a package as pip calls it, and behind it its version where it is installed."""
+    """The name of a package as pip calls it, and behind it its version if it is installed."""
     try:
         return f"{package} {version(package)}"
     except PackageNotFoundError:

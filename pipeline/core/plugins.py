@@ -138,7 +138,7 @@ def in_words(error: BaseException) -> str:
 
 
 def raised_in(error: BaseException) -> str:
-    """The last file and line of `plugins/` on the way to `error`; empty where there is none."""
+    """The last file and line of `plugins/` on the way to `error`; empty if there is none."""
     here, found = folder(), ""
     if isinstance(error, SyntaxError) and error.filename:
         places = [(error.filename, error.lineno)]
@@ -224,7 +224,7 @@ def _files() -> list[Path]:
 
 
 def _package() -> ModuleType:
-    """The package `plugins`, new where it is of another folder or a file of it changed."""
+    """The package `plugins`, new if it is of another folder or a file of it changed."""
     status = [(str(file), file.stat()) for file in _files()]
     state = [str(folder()), *((name, one.st_mtime_ns, one.st_size) for name, one in status)]
     package = sys.modules.get(FOLDER)

@@ -77,7 +77,7 @@ class Objects:
         return Object(*(column[place].as_py() for column in columns))
 
     def identity(self, listed: Object) -> bytes:
-        """16 bytes that are others where the object's address, ETag or size is another."""
+        """16 bytes that are others if the object's address, ETag or size is another."""
         content = "\n".join([f"{self.address}/{listed.key}", listed.etag, str(listed.size)])
         return blake2b(content.encode(), digest_size=16).digest()
 
@@ -102,7 +102,7 @@ def opened(file: Path) -> Objects:
 
 
 def size(file: Path, key: str) -> int:
-    """Bytes of an object, as it is listed; 0 where it is not."""
+    """Bytes of an object, as it is listed; 0 if it is not."""
     found = opened(file).named(key)
     return found.size if found else 0
 

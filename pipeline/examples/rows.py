@@ -1,7 +1,7 @@
 """Examples that are rows of a table: texts or vectors, many in one file.
 
 The path of such an example is that of the table, `#` and the row's key: its cell in the column
-`key`, or the row's number from 1 where there is no such column. `data/raw/news.csv#12` is an
+`key`, or the row's number from 1 if there is no such column. `data/raw/news.csv#12` is an
 example. A CSV has texts in its column `text`, or vectors as the rows of the matrix `vectors.npy`
 beside it, in the same order. A Parquet file has them in its column `text` or `vector`.
 """
@@ -40,7 +40,7 @@ class Table(NamedTuple):
     """A table in memory.
 
     `rows` are its cells but for vectors, texts under the names of the columns (under None what a
-    row of a CSV has beyond them). `column` is TEXT or VECTOR, or empty where no cell is an example;
+    row of a CSV has beyond them). `column` is TEXT or VECTOR, or empty if no cell is an example;
     `cells` are the examples, a text or a vector a row.
     """
 
@@ -63,7 +63,7 @@ def address(file: Path, key: str) -> Path:
 
 
 def parted(path: Path) -> tuple[Path, str] | None:
-    """The table and the key that `path` names; None where it is the path of a file."""
+    """The table and the key that `path` names; None if it is the path of a file."""
     found = re.fullmatch(r"(.+?\.(?:csv|parquet))#(.+)", path.name, flags=re.DOTALL)
     if found is None or os.path.exists(path):  # noqa: PTH110 (Path's own raises on a long name)
         return None
@@ -95,7 +95,7 @@ def load(file: Path, key: str) -> bytes:
 
 
 def examples(file: Path) -> list[Path]:
-    """The paths of all examples in a table; none where its cells are no examples.
+    """The paths of all examples in a table; none if its cells are no examples.
 
     Raises:
         DataError: it cannot be read.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import ParamsError
 
-if TYPE_CHECKING:  # slow to import, or not there where a bundle only answers
+if TYPE_CHECKING:  # slow to import, or not there if a bundle only answers
     import onnx
     import pandas as pd
     import torch
@@ -72,8 +72,8 @@ FITS = ("squash", "border")
 class Fitted(NamedTuple):
     """The same for a backbone that is to see whole pictures, as timm's `crop_mode` says.
 
-    The fields are those of `Pixels`, and fit: `squash`, where both sides are scaled to `resize`, or
-    `border`, where the longer one is, and the rest of the square has the colour `mean`.
+    The fields are those of `Pixels`, and fit: `squash`, if both sides are scaled to `resize`, or
+    `border`, if the longer one is, and the rest of the square has the colour `mean`.
     """
 
     resize: int
@@ -87,7 +87,7 @@ class Fitted(NamedTuple):
 class Vector(NamedTuple):
     """What the identity takes: float32 [length].
 
-    length: how many numbers a vector has; 0 for any number, where the examples are not known.
+    length: how many numbers a vector has; 0 for any number, if the examples are not known.
     """
 
     length: int = 0
@@ -311,7 +311,7 @@ class Kind(Protocol):
 
     evidence: str  # what shows which part of an example speaks for a class; empty if nothing does
     hides: bool  # whether it can hide parts of an example: `hidden` and `explain_parts`
-    maps_first: bool  # whether a backbone's maps, where it has some, explain better than hiding
+    maps_first: bool  # whether a backbone's maps, if it has some, explain better than hiding
 
     def hidden(self, data: bytes, preprocessing: Input) -> Sequence[NDArray[Any]]:
         """Inputs as `read` returns them, each with another part of the example hidden.

@@ -164,7 +164,7 @@ class Worker:
 
 
 def _difference(here: Identity, asked: Identity) -> str:
-    """What of a node is other than it is to be, in words; empty where nothing is."""
+    """What of a node is other than it is to be, in words; empty if nothing is."""
     if here.code != asked.code:
         return "has another version of Headstart's code, or other plugins: give it the same"
     pairs = zip(here.engines + here.views, asked.engines + asked.views, strict=True)

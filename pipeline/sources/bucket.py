@@ -43,7 +43,7 @@ def bucket(root: Path, targets: tuple[str, ...]) -> Listing:
 
 
 def no_listing(root: Path) -> DataError:
-    """What to do where the folder `root` has no listing."""
+    """What to do if the folder `root` has no listing."""
     if root.is_file():
         return DataError(f"ingest.path {root} is a file; source: s3 needs the folder of {LISTING}")
     return DataError(f"ingest.path {root} has no {LISTING}; {WRITES_IT}")

@@ -189,7 +189,7 @@ def check(found: list[Found], kind: Kind) -> tuple[list[Checked], list[Refused]]
                     else:
                         changed.append(result)
             finally:
-                for one in asked:  # where one failed, those that are not begun
+                for one in asked:  # if one failed, those that are not begun
                     one.cancel()
                 wait(asked)  # a thread that still reads has something to remember too
                 memory.keep()
@@ -201,7 +201,7 @@ def check(found: list[Found], kind: Kind) -> tuple[list[Checked], list[Refused]]
 
 
 def stop_if_changed(before: dict[Path, Stamp | None]) -> None:
-    """Raise `DataError` where a file is not what it was when it was listed.
+    """Raise `DataError` if a file is not what it was when it was listed.
 
     DVC notes the files' state after the stage: it would take them for what was ingested.
     """
@@ -214,7 +214,7 @@ def stop_if_changed(before: dict[Path, Stamp | None]) -> None:
 
 
 def stamps(files: Iterable[Path]) -> dict[Path, Stamp | None]:
-    """What changes with each file's content; None where there is no file."""
+    """What changes with each file's content; None if there is no file."""
     return {file: _stamp(file) for file in dict.fromkeys(files)}
 
 
@@ -260,7 +260,7 @@ def drop_repeats(passed: list[Checked], kind: Kind) -> tuple[list[Checked], list
 
     Under one label, the one in the most held-out split stays (test, then val, then train). Under
     two labels none stays: at least one of the labels is wrong. One without a label, of another
-    domain, stays where no other has its bytes.
+    domain, stays if no other has its bytes.
     """
     by_digest: dict[str, list[Checked]] = {}
     for example in passed:

@@ -58,13 +58,13 @@ def listing(params: IngestParams, kind: Kind) -> Listing:
 
 
 def tables(params: IngestParams) -> list[Path]:
-    """The files by which the source is listed, where there are such; none has to be there."""
+    """The files by which the source is listed, if there are such; none has to be there."""
     path = Path(params.path)
     return [path] if path.is_file() else [path / LISTING, *(path / name for name in TABLES)]
 
 
 def stop_if_others_came(params: IngestParams, found: Listing) -> None:
-    """Raise `DataError` where a folder holds files that it did not when it was listed.
+    """Raise `DataError` if a folder holds files that it did not when it was listed.
 
     DVC notes its state after the stage: it would take a picture that came meanwhile for ingested.
     """

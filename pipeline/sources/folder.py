@@ -48,7 +48,7 @@ def folder(root: Path) -> Listing:
 
 
 def labelled(parts: Sequence[str], depth: int) -> tuple[str, str]:
-    """The label of a file by the folders that it lies in, and why it has none where it needs one.
+    """The label of a file by the folders that it lies in, and why it has none if it needs one.
 
     Args:
         parts: of the file's path below the source's folder.
@@ -62,7 +62,7 @@ def labelled(parts: Sequence[str], depth: int) -> tuple[str, str]:
 
 
 def split_folders(top: set[str], where: str) -> int:
-    """1 where the folders `top` are those of splits, with the classes' below; 0 where of classes.
+    """1 if the folders `top` are those of splits, with the classes' below; 0 if of classes.
 
     Raises:
         DataError: they seem to be those of splits, and have other names.

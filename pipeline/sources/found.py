@@ -15,7 +15,7 @@ SYSTEM_NAMES = {"thumbs.db", "desktop.ini", "__macosx", "@eadir"}  # Windows, ma
 
 
 class Found(NamedTuple):
-    """A file that may be an example; `split` and `group` are empty where none is given.
+    """A file that may be an example; `split` and `group` are empty if none is given.
 
     `slices` has its value in each of the listing's `columns`, `cells` the texts in the columns of
     `ingest.targets`, and `targets` the numbers that were made of these. `identity` is what an
@@ -65,7 +65,7 @@ def walk(root: Path) -> tuple[list[Path], list[Path], list[Refused]]:
 
 
 def why_not(path: Path, root: Path) -> str:
-    """Why a file below `root` is not worth opening; empty where it is."""
+    """Why a file below `root` is not worth opening; empty if it is."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -77,7 +77,7 @@ def why_not(path: Path, root: Path) -> str:
     except ValueError:
         return "name holds a zero byte"
     except OSError as error:
-        # Path's own way to ask raises where a name is too long.
+        # Path's own way to ask raises if a name is too long.
         if os.path.islink(path):  # noqa: PTH114
             return "link that leads nowhere"
         return f"cannot be read ({error.strerror})"
@@ -97,14 +97,14 @@ def tidy(text: str) -> str:
 
 
 def why_no_split(split: str) -> str:
-    """Why a text is none of the splits that a source may give; empty where it is, or is empty."""
+    """Why a text is none of the splits that a source may give; empty if it is, or is empty."""
     if not split or split in (*SPLITS, UNLABELLED):
         return ""
     return f"split {split!r} is none of {', '.join(SPLITS)} and {UNLABELLED}"
 
 
 def why_no_label(label: str) -> str:
-    """Why a text is no label; empty where it is one."""
+    """Why a text is no label; empty if it is one."""
     if not label:
         return "no label"
     if any(unicodedata.category(character) == "Cc" for character in label):

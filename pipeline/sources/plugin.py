@@ -1,7 +1,7 @@
 """Source `python:module.function`: what a function of somebody's own finds.
 
 The function gets `ingest.path` and returns rows, or yields them: the path of a file and its label,
-and perhaps its split and its group, each None or empty where there is none. A file lies in
+and perhaps its split and its group, each None or empty if there is none. A file lies in
 `ingest.path`, which DVC watches, or in `data/pictures`, where the function may make files.
 """
 
@@ -60,7 +60,7 @@ def _parted(row: Any, place: str) -> tuple[Path, str, str, str]:
 
 
 def _why_not(path: Path, root: Path) -> str:
-    """Why a row names no file to open; empty where it does."""
+    """Why a row names no file to open; empty if it does."""
     homes = [home for home in (root, PICTURES) if home in path.parents]
     if leads_out(path) or not homes:
         return f"path is not in {root} or {PICTURES}, as seen from the project's root"

@@ -91,7 +91,7 @@ def opened(
 ) -> tuple[Path, examples.Table]:
     """The table and its path; it has labels or targets, and examples or their paths.
 
-    `of_kind` is the column in which the kind has examples, empty where a table only names them.
+    `of_kind` is the column in which the kind has examples, empty if a table only names them.
 
     Raises:
         DataError: the table is not there or cannot be read, or lacks a column.
@@ -173,7 +173,7 @@ def slicing(file: Path, rows: list[Row], own: set[str]) -> tuple[str, ...]:
 
 
 def _why_not_an_example(row: Row, key: str, known: set[str]) -> str:
-    """Why a row that should hold an example does not; empty where it does."""
+    """Why a row that should hold an example does not; empty if it does."""
     if None in row or None in row.values():
         return "its row has another number of fields than the header"
     if not key:
@@ -182,7 +182,7 @@ def _why_not_an_example(row: Row, key: str, known: set[str]) -> str:
 
 
 def _why_not_in_table(row: Row, path: Path, root: Path) -> str:
-    """Why a row of the table names no file to open; empty where it does."""
+    """Why a row of the table names no file to open; empty if it does."""
     if None in row or None in row.values():
         return "its row has another number of fields than the header"
     given = PurePosixPath(row["path"])

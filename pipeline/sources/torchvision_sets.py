@@ -12,7 +12,7 @@ from ..core.errors import DataError
 from ..core.paths import PICTURES
 from .found import Found, Listing, Refused, tidy
 
-# The splits of torchvision's classification sets where they are not train and test; theirs: ours.
+# The splits of torchvision's classification sets if they are not train and test; theirs: ours.
 TORCHVISION_SPLITS = {
     "CLEVRClassification": {"train": "train", "val": "val"},  # the test pictures have no labels
     "Country211": {"train": "train", "valid": "val", "test": "test"},

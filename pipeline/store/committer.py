@@ -54,7 +54,7 @@ class Committer:
         return sorted(sound, key=lambda one: (one.written, one.name))
 
     def join(self, sick: set[str]) -> set[str]:
-        """Join small shards where there are many, and those in which something is damaged; evict.
+        """Join small shards if there are many, and those in which something is damaged; evict.
 
         Returns:
             the names of the shards that are gone.

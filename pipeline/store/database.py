@@ -1,4 +1,4 @@
-"""The SQLite file of the store: opened, locked, mended where it is damaged, and written to."""
+"""The SQLite file of the store: opened, locked, mended if it is damaged, and written to."""
 
 import contextlib
 import errno
@@ -51,7 +51,7 @@ class Database:
     """The store's file. Its methods are called by one thread at a time."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the file in `folder`; a new one is begun where there is none, or a damaged one."""
+        """Open the file in `folder`; a new one is begun if there is none, or a damaged one."""
         self.folder = folder
         self.path = features_file(folder)
         self.refusal: Exception | None = None  # why the store can only be read
@@ -81,7 +81,7 @@ class Database:
                     time.sleep(0.002)
             try:
                 yield
-            finally:  # closing the file is not enough where a fork has inherited it
+            finally:  # closing the file is not enough if a fork has inherited it
                 fcntl.flock(lock, fcntl.LOCK_UN)
 
     def reopen(self, damage: str = "") -> None:
@@ -178,7 +178,7 @@ class Database:
             return 0
 
     def attempt(self, work: Callable[[], Result]) -> Result:
-        """Do `work` on the file; where that is damaged, do it again on a new one."""
+        """Do `work` on the file; if that is damaged, do it again on a new one."""
         try:
             if self._inode != self._inode_there():  # another process cleared or replaced it
                 self.reopen()

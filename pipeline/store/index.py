@@ -60,7 +60,7 @@ class Index:
         shards = np.full(len(keys), -1, np.int32)
         rows = np.full(len(keys), -1, np.int32)
         left = np.arange(len(keys))
-        while len(left):  # a step more where a key is there twice, or an entry damaged
+        while len(left):  # a step more if a key is there twice, or an entry damaged
             left = left[at[left] < len(self._firsts)]
             left = left[self._firsts[at[left]] == firsts[left]]
             same = self._seconds[at[left]] == seconds[left]

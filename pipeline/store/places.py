@@ -108,7 +108,7 @@ def replacing(file: Path) -> Iterator[Path]:
         error.filename = error.filename or str(file)  # writing to a file that is open names none
         raise
     finally:
-        with contextlib.suppress(OSError):  # where nothing can be written nothing is left
+        with contextlib.suppress(OSError):  # if nothing can be written nothing is left
             unfinished.unlink()
 
 

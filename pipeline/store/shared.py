@@ -47,7 +47,7 @@ class Held(NamedTuple):
 class SharedStore:
     """A store of features in a bucket; use it in a `with` block. Threads may share it.
 
-    Every method raises `StoreError` where the bucket cannot be read or written.
+    Every method raises `StoreError` if the bucket cannot be read or written.
     """
 
     def __init__(self, address: str, limit_bytes: int | None) -> None:
@@ -75,14 +75,14 @@ class SharedStore:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Close the store; where an error ends the run, nothing more is asked of the server."""
+        """Close the store; if an error ends the run, nothing more is asked of the server."""
         if error[0]:
             self._pool.shutdown()
         else:
             self.close()
 
     def close(self) -> None:
-        """Join small shards, where this process wrote some or found damage."""
+        """Join small shards, if this process wrote some or found damage."""
         try:
             if self._puts % JOINED_AFTER or self._sick:
                 self._join()
@@ -108,7 +108,7 @@ class SharedStore:
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Feature]:
         """The features found for `keys`: read-only float32 vectors; the missing are left out.
 
-        A damaged entry is counted in `damaged`, and left out where no other shard has the key.
+        A damaged entry is counted in `damaged`, and left out if no other shard has the key.
         """
         self._write_asked()
         if not self._looked:

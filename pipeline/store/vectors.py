@@ -36,11 +36,11 @@ class FeatureStore:
     """A store of features on disk; use it in a `with` block.
 
     Threads may share it. Every process opens its own; none may be carried over a fork.
-    Every method raises `StoreError` where the store cannot be read or written.
+    Every method raises `StoreError` if the store cannot be read or written.
     """
 
     def __init__(self, folder: Path, limit_bytes: int | None) -> None:
-        """Open the store in `folder`, begun where there is none; `limit_bytes` None: no limit."""
+        """Open the store in `folder`, begun if there is none; `limit_bytes` None: no limit."""
         self.folder = folder
         self.limit_bytes = limit_bytes
         self.path = features_file(folder)

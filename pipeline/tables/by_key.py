@@ -25,7 +25,7 @@ AT_ONCE = 4096  # rows that are read from the store together
 BRING_BACK = "dvc repro --force --single-item extract"  # computes only what is missing
 
 Floats = npt.NDArray[np.float32]
-Kept = npt.NDArray[Any]  # of type KEPT: [n], or [n, networks] where networks are joined
+Kept = npt.NDArray[Any]  # of type KEPT: [n], or [n, networks] if networks are joined
 
 
 def stop_if_over_limit(views: int, lengths: Iterable[int]) -> None:

@@ -2,7 +2,7 @@
 
 A row is a view: `digest` of the example, `view` number, `feature` (fixed-size list of float32).
 With `extract.features: keys` it has `key` and `checksum` instead of `feature`, and `key_2` and so
-on where networks are joined; the vectors are read from the feature store (`by_key.py`).
+on if networks are joined; the vectors are read from the feature store (`by_key.py`).
 
 Shard `<two hex digits>.parquet` holds the digests that begin with those digits, sorted by digest
 and view.

@@ -32,7 +32,7 @@ def names(manifest: pd.DataFrame) -> list[str]:
 
 
 def target_names(manifest: pd.DataFrame) -> list[str]:
-    """The names of the manifest's targets; none where one label is learned."""
+    """The names of the manifest's targets; none if one label is learned."""
     columns = [name for name in manifest.columns if name.startswith(TARGET)]
     return [name.removeprefix(TARGET) for name in columns]
 
@@ -136,7 +136,7 @@ def lacking(task: str, manifest: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def stop_at_numbers(labels: list[str], given: int) -> None:
-    """Stop where the labels are measured values and not names.
+    """Stop if the labels are measured values and not names.
 
     Numbers may well be names (digits, house numbers), so long as they come again: `given` is how
     often examples have one.

@@ -132,7 +132,7 @@ def is_ready(settings: ExtractParams) -> bool:
 
 
 def stop_without_cuda(parameter: str) -> None:
-    """Raise `DeviceError` where `parameter` asks for CUDA and there is no such device."""
+    """Raise `DeviceError` if `parameter` asks for CUDA and there is no such device."""
     if not _has_cuda():
         packages.need("torch", f"{parameter} cuda")
         raise DeviceError(f"{parameter} is cuda, but PyTorch sees no CUDA device; use auto or cpu")

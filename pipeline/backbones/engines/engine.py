@@ -18,9 +18,9 @@ class Engine:
 
     `make_views` maps examples and their views to the backbone's input. `run` maps an array of such
     inputs [n, …], n at most the batch size, to float32 features [n, dimension]; `features` takes
-    whatever `make_views` made. Several threads may call them at once. `dimension` is 0 where it is
+    whatever `make_views` made. Several threads may call them at once. `dimension` is 0 if it is
     the examples'. `fingerprint` names the network, its preprocessing and what runs them;
-    `arithmetic` the processor's instructions, where the engine runs on it. The two change with
+    `arithmetic` the processor's instructions, if the engine runs on it. The two change with
     everything that could change a bit of the features but the libraries that make the views.
     """
 

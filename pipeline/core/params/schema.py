@@ -20,7 +20,7 @@ class Section(BaseModel):
 
 
 def form(pattern: str, words: str) -> AfterValidator:
-    """A text of the form `pattern`, explained in `words` where it is not."""
+    """A text of the form `pattern`, explained in `words` if it is not."""
 
     def check(text: str) -> str:
         if not re.fullmatch(pattern, text):

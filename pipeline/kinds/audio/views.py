@@ -71,7 +71,7 @@ def heard_of(data: bytes, rate: int) -> Floats:
 def noise(count: int, seed: int) -> Floats:
     """White noise, evenly spread from -1 to 1.
 
-    Made of the generator's own bits, which NumPy promises never to change, where the numbers of its
+    Made of the generator's own bits, which NumPy promises never to change, while the numbers of its
     distributions may change with a version.
     """
     bits = np.random.PCG64(seed).random_raw(count)

@@ -70,14 +70,14 @@ def _codecs() -> str:
 
 
 def _pillow() -> str:
-    """Pillow's version, and its libraries where they are others than those of PyPI's wheel."""
+    """Pillow's version, and its libraries if they are others than those of PyPI's wheel."""
     number, codecs = version("pillow"), _codecs()
     return number if WHEELS.get(number) == codecs else f"{number} with {codecs}"
 
 
 @cache
 def _libheif() -> str:
-    """The version of libheif; none where HEIC cannot be read."""
+    """The version of libheif; none if HEIC cannot be read."""
     try:
         import pi_heif
     except ImportError:

@@ -82,7 +82,7 @@ def fits_of_pairs(
 
     Returns:
         [n, 2, sizes, 2]: the second of the pair laid on the first, or the first on the second; at
-        each of `SIZES`; as they are, or one of them mirrored. 0 where one is flat.
+        each of `SIZES`; as they are, or one of them mirrored. 0 if one is flat.
     """
     flat = {picture for picture, grey in small.items() if not grey.any()}
     partners: dict[Example, list[tuple[int, int, Example]]] = defaultdict(list)

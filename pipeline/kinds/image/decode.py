@@ -33,7 +33,7 @@ OPENED = tuple(name for name in FORMATS if name not in ("DICOM", "HEIF"))  # by 
 
 MAX_PIXELS = 120_000_000  # a 108-megapixel telephone picture passes; a decompression bomb does not
 MAX_SCANS = 100  # of a JPEG of MAX_PIXELS; a smaller one may have as many more (real ones have 10)
-MAX_READS = 5_000_000  # of a file while it is decoded; more only where it consists of tiny pieces
+MAX_READS = 5_000_000  # of a file while it is decoded; more only if it consists of tiny pieces
 MAX_PROFILE_BYTES = 4_000_000  # of an embedded colour profile; a printer's have one or two million
 MIN_SIDE = 4
 TOO_LARGE = (
@@ -188,7 +188,7 @@ def decode(data: bytes, shorter_side: int | None = None, reading: Reading = PLAI
     """The picture as upright 8-bit sRGB.
 
     Turned by its EXIF orientation, converted by its embedded colour profile, transparency laid on
-    white, the first frame of an animation. 16-bit values are divided by 256 where no range is
+    white, the first frame of an animation. 16-bit values are divided by 256 if no range is
     declared.
 
     Args:
@@ -261,7 +261,7 @@ def _measured(data: bytes, reading: Reading) -> Measured | None:
 def _levels(
     values: NDArray[np.generic], reading: Reading, inverted: bool
 ) -> tuple[NDArray[np.uint8], str]:
-    """A TIFF's values as grey levels, and what was done; inverted where 0 is white."""
+    """A TIFF's values as grey levels, and what was done; inverted if 0 is white."""
     kind = values.dtype
     if kind == np.uint8:
         plain = values.astype(np.uint8)
@@ -505,7 +505,7 @@ def _too_many_scans(data: bytes, pixel_count: int) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's orientation, 1 to 8; 1 where there is none, it makes no sense, or EXIF is damaged."""
+    """EXIF's orientation, 1 to 8; 1 if there is none, it makes no sense, or EXIF is damaged."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation)
         return int(value) if value in TURNS else 1
@@ -551,7 +551,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From an embedded profile to sRGB; None where it is sRGB already or cannot be used.
+    """From an embedded profile to sRGB; None if it is sRGB already or cannot be used.
 
     Pixels of a damaged profile, or of one for another kind of pixel, are taken as sRGB, as
     browsers take them.

@@ -202,7 +202,7 @@ FLOOR = float(np.square(TAPER).sum()) * NOISE**2  # power of the noise, a freque
 def disagreement(one: Floats, other: Floats, limits: Limits) -> float:
     """By how much two pictures [GRID, GRID, 3] differ, but for brightness and contrast.
 
-    At most 1 where saving and scaling explain it, `OTHERWISE` where grey levels or colours do not
+    At most 1 if saving and scaling explain it, `OTHERWISE` if grey levels or colours do not
     agree. The one of less contrast is brightened to fit, and cut off at white as a brightened one.
     """
     if (one @ GREY).std() < (other @ GREY).std():

@@ -77,7 +77,7 @@ def _dcmread() -> Any:
 
 
 def _check(dataset: "Dataset", most_pixels: int) -> None:
-    """Raise `RefusedError` where there is not one frame of pixels that can be decoded."""
+    """Raise `RefusedError` if there is not one frame of pixels that can be decoded."""
     from pydicom.pixels.decoders.base import get_decoder
 
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):

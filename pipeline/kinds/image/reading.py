@@ -20,8 +20,8 @@ class Reading(NamedTuple):
     """What is declared.
 
     range: which values become black and white: `file`, the smallest and largest of each file;
-    `type`, those of the data type (0 and 1 for floats); two numbers; or None where nothing is
-    declared. channels: those that become red, green and blue, or grey, counted from 1; empty where
+    `type`, those of the data type (0 and 1 for floats); two numbers; or None if nothing is
+    declared. channels: those that become red, green and blue, or grey, counted from 1; empty if
     nothing is declared.
     """
 
@@ -69,7 +69,7 @@ def listed(channels: tuple[int, ...]) -> str:
 
 
 def check(channels: tuple[int, ...], there: int) -> None:
-    """Raise `RefusedError` where a declared channel is not there."""
+    """Raise `RefusedError` if a declared channel is not there."""
     if max(channels) > there:
         has = f"{there} channel" + "s" * (there > 1)
         raise RefusedError(f"has {has}, and ingest.channels asks for number {max(channels)}")

@@ -44,7 +44,7 @@ READ = {
 class Page(NamedTuple):
     """What a page's header says of its values.
 
-    order: `<` or `>`; samples: of a pixel; dtype: of a sample, None where it is no whole bytes;
+    order: `<` or `>`; samples: of a pixel; dtype: of a sample, None if it is no whole bytes;
     tags: all fields.
     """
 

@@ -1,4 +1,4 @@
-"""Which words of a text speak for a class: what is lost where some are left out."""
+"""Which words of a text speak for a class: what is lost if some are left out."""
 
 from html import escape
 
