@@ -83,7 +83,7 @@ class Answer:
 class Answering(Protocol):
     """What an answer of a task looks like."""
 
-    def answer(self, said: Floats, outputs: Outputs) -> Answer:
+    def answer(self, output: Floats, outputs: Outputs) -> Answer:
         """The answer, of what the graph says [c]; without what explains it."""
 
     def columns(self, outputs: Outputs) -> list[str]:

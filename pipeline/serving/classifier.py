@@ -172,10 +172,10 @@ class Classifier:
         with_features = neighbours > 0 or self.detects_novelty
         wanted = [self._output] + self._maps * maps + ["features"] * with_features
         got = dict(zip(wanted, self._session.run(wanted, example), strict=True))
-        said = got[self._output]
-        if not np.isfinite(said).all():
+        output = got[self._output]
+        if not np.isfinite(output).all():
             raise RefusedError("its numbers are too large for an answer")
-        answer = self._answers.answer(said, self.outputs)
+        answer = self._answers.answer(output, self.outputs)
         shown = None
         if maps:
             found = [got[name] for name in sorted(self._maps, key=_number)]
@@ -183,7 +183,7 @@ class Classifier:
             first = example[self._inputs[0]]
             shown = self.kind.explain(first, map_of_best, self.bundle.inputs[0], side)
         elif heat and self.kind.hides:
-            shown = self._by_hiding(data, said, answer.best, side)
+            shown = self._by_hiding(data, output, answer.best, side)
         nearest = self._nearest(got["features"], neighbours) if neighbours else ()
         distance = unusual = None
         if self._detector is not None:
@@ -191,7 +191,7 @@ class Classifier:
             unusual = self._detector.unusual(distance)
         return replace(answer, heat=shown, neighbours=nearest, distance=distance, unusual=unusual)
 
-    def _by_hiding(self, data: bytes, said: Floats, best: int, side: int | None) -> Shown:
+    def _by_hiding(self, data: bytes, output: Floats, best: int, side: int | None) -> Shown:
         """Which parts of the example speak for the class: it is less probable without them.
 
         Parts raise the target of a regression if it is smaller without them.
@@ -208,16 +208,16 @@ class Classifier:
         each = map if windows > MOST_WINDOWS else self._hands.map
         without = np.array(list(each(ask, zip(*hidden, strict=True))), np.float64)
         hides = self.kind.hidden_together()
-        before = self._strength(said, best)
+        before = self._strength(output, best)
         if not TASKS[self.task].probabilities:  # whatever the units
             largest = max(abs(before), float(np.abs(without).max(initial=0)), TINY)
             before, without = before / largest, without / largest
         weights = falls(before, without) if hides is None else effects(without, hides)
         return self.kind.explain_parts(data, self.bundle.inputs[0], weights, side)
 
-    def _strength(self, said: Floats, position: int) -> float:
+    def _strength(self, output: Floats, position: int) -> float:
         """The log-odds of the class at a position, or the target itself."""
-        return STRENGTHS[TASKS[self.task].activation](said, position)
+        return STRENGTHS[TASKS[self.task].activation](output, position)
 
     def features(self, data: bytes) -> Floats:
         """The features [dimension] of an example, as the head sees them.

@@ -237,12 +237,12 @@ def _described(preprocessing: Input, number: int) -> dict[str, Any]:
     return described
 
 
-def _input(folder: Path, told: dict[str, Any]) -> Input:
+def _input(folder: Path, content: dict[str, Any]) -> Input:
     """What a network takes; the other way round. Pixels are no more than an example can have."""
-    fields = dict(told["preprocessing"])
-    for name, file in told.get("files", {}).items():
+    fields = dict(content["preprocessing"])
+    for name, file in content.get("files", {}).items():
         fields[name] = (folder / Path(file).name).read_text(encoding="utf-8")
-    form: Any = INPUTS[told.get("takes", "pixels")]
+    form: Any = INPUTS[content.get("takes", "pixels")]
     values = {n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()}
     preprocessing: Input = form(**values)
     if not isinstance(preprocessing, Pixels | Fitted):

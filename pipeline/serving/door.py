@@ -146,16 +146,16 @@ class Guard:
         headers = Headers(scope=scope)
         authority = headers.get("host", "").lower()
         if _name(authority) not in self.names:
-            told = f"this server does not answer to {authority[:100]!r}; start it with --name"
-            return _problem(421, told)
+            detail = f"this server does not answer to {authority[:100]!r}; start it with --name"
+            return _problem(421, detail)
         if self._foreign(scope, headers, authority):
             return _problem(403, "a page of another origin asks")
         if self.token is not None and scope["path"] not in WITHOUT_TOKEN:
             scheme, _, given = headers.get("authorization", "").partition(" ")
             right = secrets.compare_digest(given.strip().encode(), self.token.encode())
             if scheme.lower() != "bearer" or not right:
-                told = "a token is needed: send Authorization: Bearer and the token"
-                return _problem(401, told, {"www-authenticate": "Bearer"})
+                detail = "a token is needed: send Authorization: Bearer and the token"
+                return _problem(401, detail, {"www-authenticate": "Bearer"})
         return None
 
     def _foreign(self, scope: Scope, headers: Headers, authority: str) -> bool:

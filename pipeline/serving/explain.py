@@ -77,37 +77,37 @@ def _resized(table: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any
         places = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, length - 1)
         low = np.floor(places).astype(int)
         high = np.minimum(low + 1, length - 1)
-        share = (places - low).reshape((-1, 1) if axis == 0 else (1, -1))
-        table = table.take(low, axis) * (1 - share) + table.take(high, axis) * share
+        fraction = (places - low).reshape((-1, 1) if axis == 0 else (1, -1))
+        table = table.take(low, axis) * (1 - fraction) + table.take(high, axis) * fraction
     return table
 
 
-def odds(shares: Floats, label: int) -> float:
+def odds(probabilities: Floats, label: int) -> float:
     """The logarithm of how much more probable a class is than all others together.
 
     If an answer is nearly certain, its own probability is rounded to 1, but the others are known to
     seven digits: so the odds are computed from these.
 
     Args:
-        shares: [classes], the probabilities.
+        probabilities: [classes], the probabilities.
         label: position of the class.
     """
-    others = np.delete(shares, label).sum(dtype=np.float64)
-    return float(np.log(max(float(shares[label]), TINY)) - np.log(max(float(others), TINY)))
+    others = np.delete(probabilities, label).sum(dtype=np.float64)
+    return float(np.log(max(float(probabilities[label]), TINY)) - np.log(max(float(others), TINY)))
 
 
-def odds_of_label(shares: Floats, label: int) -> float:
+def odds_of_label(probabilities: Floats, label: int) -> float:
     """The logarithm of how much more probable a label is than its absence.
 
     Each of several labels has a probability of its own; one that is rounded to 1 is taken as half
     a step below.
 
     Args:
-        shares: [labels], the probabilities.
+        probabilities: [labels], the probabilities.
         label: position of the label.
     """
-    share = float(shares[label])
-    return float(np.log(max(share, TINY)) - np.log(max(1 - share, LEAST)))
+    fraction = float(probabilities[label])
+    return float(np.log(max(fraction, TINY)) - np.log(max(1 - fraction, LEAST)))
 
 
 # How much an answer says what stands at a position, by `Task.activation`.

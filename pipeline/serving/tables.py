@@ -36,7 +36,7 @@ def values_of(classifier: "Classifier", answer: Answer) -> list[Any]:
     return values + [answer.distance, answer.unusual] * classifier.detects_novelty
 
 
-def _is_share(column: str) -> bool:
+def _is_probability(column: str) -> bool:
     """Whether a column holds probabilities or distances, and no regression target."""
     return column in ("probability", "distance") or column.startswith("p(")
 
@@ -52,7 +52,7 @@ def csv_table(file: Path, columns: list[str]) -> Iterator[Write]:
             shown = dict(row)
             for name, value in row.items():
                 # Six digits: more would only show how the machine rounds.
-                if isinstance(value, float) and _is_share(name):
+                if isinstance(value, float) and _is_probability(name):
                     shown[name] = f"{value:.6g}"
             for name in ("labels", "likely"):
                 if row.get(name) is not None:
@@ -87,7 +87,7 @@ def parquet_table(file: Path, columns: list[str]) -> Iterator[Write]:
         raise ParamsError("--parquet needs pyarrow: pip install pyarrow") from None
     neighbour = pa.struct({"path": pa.string(), "label": pa.string(), "cosine": pa.float32()})
     kinds = {"neighbours": pa.list_(neighbour), "labels": pa.list_(pa.string())}
-    kinds |= {name: pa.float32() for name in columns if _is_share(name)}
+    kinds |= {name: pa.float32() for name in columns if _is_probability(name)}
     kinds |= {name: pa.float64() for name in columns if name.startswith(OF_NUMBERS)}
     kinds |= {"likely": pa.list_(pa.string()), "unusual": pa.bool_()}
     schema = pa.schema({name: kinds.get(name, pa.string()) for name in columns})
@@ -139,5 +139,5 @@ def _notes(row: Row, names: list[str]) -> list[str]:
     if len(row.get("likely") or ()) > 1:
         return [f"or {', or '.join(row['likely'][1:])}"]
     ends = [(name, row.get(f"low({name})"), row.get(f"high({name})")) for name in names]
-    said = [f"{name} from {low:.6g} to {high:.6g}" for name, low, high in ends if low is not None]
-    return [", ".join(said)] if said else []
+    ranges = [f"{name} from {low:.6g} to {high:.6g}" for name, low, high in ends if low is not None]
+    return [", ".join(ranges)] if ranges else []

@@ -75,7 +75,7 @@ class Parts:
         """
         about, head = self.about, self.head
         folder.mkdir(parents=True, exist_ok=True)
-        inputs, told = _write_networks(folder, self)
+        inputs, notes_of_each = _write_networks(folder, self)
         (folder / "head.safetensors").write_bytes(as_bytes(head))
         (folder / novelty.MEANS_FILE).unlink(missing_ok=True)
         if isinstance(examples, Data):
@@ -93,15 +93,19 @@ class Parts:
                 name=self.settings.backbone,
                 weights=self.settings.weights,
                 dimension=head.dimension,
-                fingerprint=_fingerprint(told),
-                licence=", ".join(dict.fromkeys(notes["licence"] for notes in told)),
+                fingerprint=_fingerprint(notes_of_each),
+                licence=", ".join(dict.fromkeys(notes["licence"] for notes in notes_of_each)),
                 pooling=self.settings.pooling,
             ),
             metrics=self.metrics,
             data=data,
             code=_digests(self.kind, self.settings.network),
             libraries=libraries
-            | {name: one for notes in told for name, one in json.loads(notes["libraries"]).items()},
+            | {
+                name: one
+                for notes in notes_of_each
+                for name, one in json.loads(notes["libraries"]).items()
+            },
             training_examples=given_away,
             novelty=found,
         ).write(folder)
@@ -122,8 +126,8 @@ def _write_networks(folder: Path, parts: Parts) -> tuple[tuple[Input, ...], list
     """
     about, head, what = parts.about, parts.head, named(parts.kind)
     backbones = [onnx.load(file) for file in parts.files]
-    told = [{entry.key: entry.value for entry in one.metadata_props} for one in backbones]
-    inputs = tuple(preprocessing_of(notes) for notes in told)
+    notes_of_each = [{entry.key: entry.value for entry in one.metadata_props} for one in backbones]
+    inputs = tuple(preprocessing_of(notes) for notes in notes_of_each)
     if isinstance(inputs[0], Vector):  # known only now
         inputs = (Vector(head.dimension),)
     networks = list(zip(map(what.graph, inputs), backbones, strict=True))
@@ -134,16 +138,16 @@ def _write_networks(folder: Path, parts: Parts) -> tuple[tuple[Input, ...], list
         notes["task"] = json.dumps(about.task)
     if thresholds:
         notes["thresholds"] = json.dumps(thresholds)
-    onnx.helper.set_model_props(model, notes | {"fingerprint": _fingerprint(told)})
+    onnx.helper.set_model_props(model, notes | {"fingerprint": _fingerprint(notes_of_each)})
     (folder / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
     for number, file in enumerate(parts.files, 1):
         weights = "backbone" if number == 1 else f"network_{number}"
         shutil.copyfile(file.with_suffix(".safetensors"), folder / f"{weights}.safetensors")
-    return inputs, told
+    return inputs, notes_of_each
 
 
-def _fingerprint(told: list[dict[str, str]]) -> str:
-    return " ".join(notes["fingerprint"] for notes in told)
+def _fingerprint(notes_of_each: list[dict[str, str]]) -> str:
+    return " ".join(notes["fingerprint"] for notes in notes_of_each)
 
 
 def _data(manifest: pd.DataFrame) -> Data:

@@ -1,4 +1,4 @@
-"""What is learned of examples: one label, several labels, or numbers.
+"""What is learned from examples: one label, several labels, or regression targets.
 
 `ingest.task` in `params.yaml` names the task; `ingest` notes it in the manifest, `train` in the
 head, and `bundle` in the bundle. A task is a folder in this room with a record, `TASK`, of plain
@@ -7,9 +7,9 @@ values, and a line in `TASKS`. The records import nothing, so that any room may 
 What a task brings besides lies in modules of its folder: how targets are read and checked
 (`targets`), how answers are measured (`measuring`), doubtful labels (`issues`), what an answer
 looks like (`answer`, `reply`), and its part of the report (`page`). Each has an object `PART` that
-answers what a `Protocol` asks, which stands where it is asked: in `tables/targets.py`,
-`evaluation/`, `quality/`, `serving/answering.py` and `pages/`. It is imported when asked for, so
-such a module may import the rooms that ask.
+implements a `Protocol`, which is defined where it is used: in `tables/targets.py`,
+`evaluation/`, `quality/`, `serving/answering.py` and `pages/`. It is imported when it is needed, so
+such a module may import the rooms that use it.
 """
 
 import importlib
@@ -37,5 +37,5 @@ def noted(name: str) -> str | None:
 
 
 def part(name: str, what: str) -> Any:
-    """What the task of that name brings: the `PART` of a module of its folder."""
+    """The `PART` of a module in the folder of the task of that name."""
     return importlib.import_module(f".{name}.{what}", __name__).PART

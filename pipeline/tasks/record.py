@@ -1,4 +1,4 @@
-"""What a task is, in plain values."""
+"""The definition of a task, in plain values."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ SEPARATOR = "|"  # between the labels of an example
 
 
 class Measure(NamedTuple):
-    """What a measure means: whether less of it is better, its ends, and whether it has a unit.
+    """The meaning of a measure: whether less of it is better, its ends, and whether it has a unit.
 
     A measure with a unit is in the targets' own, and is rounded to digits rather than decimals.
     `words` are its name for people, if that is not the one that tables have.
@@ -22,7 +22,7 @@ class Measure(NamedTuple):
     words: str = ""
 
 
-# Of probabilities.
+# The loss of probabilities.
 LOG_LOSS = Measure(lower_is_better=True, most=math.inf)
 
 
@@ -41,17 +41,17 @@ class Task:
     # From logits to answers. With softmax an example has exactly one of the outputs, and its label
     # is a position, [n]; else it has a value of each, [n, c].
     activation: Literal["softmax", "sigmoid", "identity"]
-    # Of `heads/losses.py`; of several, `train.loss` names the one.
+    # Names in `heads/losses.py`; if several, `train.loss` chooses.
     losses: tuple[str, ...]
     # The attributes of a prediction that have a meaning: `headstart.Prediction`.
     answers: tuple[str, ...]
-    # By which backbones, heads and models are compared.
+    # The measure by which backbones, heads and models are compared.
     measure: str
-    # What those mean that are not a share of which more is better.
+    # The meaning of those that are not a fraction of which more is better.
     measures: Mapping[str, Measure]
     # One that `evaluate` writes for this task and for no other.
     only: str
-    # What promises a coverage (conformal prediction): sets of classes, or intervals of numbers.
+    # The form of conformal prediction: sets of classes, or intervals of targets.
     conformal: Literal["sets", "intervals"] | None
     # The optimizer of linear probes, as `train.optimizer` has it.
     probe: str = "lbfgs"
@@ -70,12 +70,12 @@ class Task:
 
     @property
     def probabilities(self) -> bool:
-        """Whether answers are probabilities, which are calibrated, and no numbers."""
+        """Whether answers are probabilities, which are calibrated, and not targets."""
         return self.activation != "identity"
 
     @property
     def output(self) -> str:
-        """What the graph of a bundle calls its answer."""
+        """The name of the answer in the graph of a bundle."""
         return "probabilities" if self.probabilities else "numbers"
 
     @property

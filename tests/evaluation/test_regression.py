@@ -212,7 +212,7 @@ def test_a_number_that_is_the_same_in_all_test_examples_is_named(of_numbers, cap
     values[3::4, 1] = 7
     make("regression", ["height", "weight"], features, values)
     evaluate()
-    said = "warning: all test examples have the same weight, of which R² is not defined"
+    said = "warning: all test examples have the same weight, so its R² is not defined"
     assert said in capsys.readouterr().out
     assert pd.read_csv(CLASSES)["r2"].isna().tolist() == [False, True]
     values[3::4] = 7

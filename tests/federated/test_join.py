@@ -211,7 +211,7 @@ WRONG = {
         lambda folder: (folder / "sums.safetensors").write_bytes(
             (folder / "sums.safetensors").read_bytes()[:-8]
         ),
-        "sums.safetensors is not the file that submission.json tells of",
+        "sums.safetensors is not the file that submission.json describes",
     ),
     "altered": (
         lambda folder: (folder / "submission.json").write_text(

@@ -10,27 +10,27 @@ from ...serving.answering import Answer, Cells, Floats, Outputs, Row
 class ClassAnswer:
     """Answers what `Answering` asks."""
 
-    def answer(self, said: Floats, outputs: Outputs) -> Answer:
+    def answer(self, output: Floats, outputs: Outputs) -> Answer:
         """The most probable class, unless classes were weighed in training."""
-        strengths = against_thresholds(said, outputs.thresholds)
+        strengths = against_thresholds(output, outputs.thresholds)
         likely: tuple[str, ...] = ()
         best = int(strengths.argmax())
         if outputs.sets is not None and outputs.sets.labels is not None:
             count, order = size(strengths, outputs.sets.labels)
             likely = tuple(outputs.names[place] for place in order[:count])
-        return Answer(said, best, labels=(outputs.names[best],), likely=likely)
+        return Answer(output, best, labels=(outputs.names[best],), likely=likely)
 
     def columns(self, outputs: Outputs) -> list[str]:
         """The class and its probability; if classes were weighed, the most probable one too."""
-        weighed, promises = bool(outputs.thresholds), outputs.sets is not None
-        return ["class", "probability", *["most_probable"] * weighed, *["likely"] * promises]
+        weighed, has_sets = bool(outputs.thresholds), outputs.sets is not None
+        return ["class", "probability", *["most_probable"] * weighed, *["likely"] * has_sets]
 
     def row(self, answer: Answer, outputs: Outputs) -> list[Any]:
         """These."""
-        names, shares = outputs.names, answer.probabilities
-        said: list[Any] = [names[answer.best], float(shares[answer.best])]
-        said += [names[int(shares.argmax())]] * bool(outputs.thresholds)
-        return said + [list(answer.likely)] * (outputs.sets is not None)
+        names, probabilities = outputs.names, answer.probabilities
+        values: list[Any] = [names[answer.best], float(probabilities[answer.best])]
+        values += [names[int(probabilities.argmax())]] * bool(outputs.thresholds)
+        return values + [list(answer.likely)] * (outputs.sets is not None)
 
     def cells(self, names: list[str]) -> Cells:
         """Probability and class."""

@@ -1,9 +1,9 @@
 """Label issues: examples whose label is rather wrong than hard, by heads that had not seen them.
 
-Where classes overlap, a head contradicts many labels that are right. So the held-out scores are
-fitted by a model of both: classes that overlap, and a share of labels that are wrong (after
+If classes overlap, a head contradicts many labels that are right. So the held-out scores are
+fitted by a model of both: classes that overlap, and a rate of labels that are wrong (after
 Lawrence and Schölkopf, "Estimating a kernel Fisher discriminant in the presence of label noise",
-ICML 2001). A label is an issue where the overlap does not explain it.
+ICML 2001). A label is an issue if the overlap does not explain it.
 """
 
 import math
@@ -21,7 +21,7 @@ Doubles = npt.NDArray[np.float64]
 
 # Wrong labels that a set is taken to have before it is looked at, however large it is.
 EXPECTED = 2.0
-# From this probability on that a label is wrong, it is an issue.
+# A label is an issue from this probability of being wrong on.
 LEAST_WRONG = 0.22
 # Shares of wrong labels to start the fit from; the likeliest of its outcomes counts.
 STARTS = (0.001, 0.03, 0.15)
@@ -54,22 +54,22 @@ def label_issues(rows: pd.DataFrame, features: Floats, settings: ChecksParams) -
 
     `probability` is the suggested label's by the features alone, `given_probability` that of the
     label it has, `wrong` how probable it is that this label is wrong. Examples of one group are
-    judged together, by a head that saw none of them.
+    tested together, by a head that saw none of them.
     """
     classes, labels = rows.groupby("number")["label"].first(), rows["number"].to_numpy()
     fold = folds_of(rows, labels, settings.seed, numbers=False)
-    scores, judged = held_out(features, labels, len(classes), fold)
-    scale, share = noise(scores[judged], labels[judged])
-    shares = probabilities(scores, 1 / scale)
-    every, suggested = np.arange(len(labels)), shares.argmax(axis=1)
+    scores, tested = held_out(features, labels, len(classes), fold)
+    scale, rate = noise(scores[tested], labels[tested])
+    softmaxed = probabilities(scores, 1 / scale)
+    every, suggested = np.arange(len(labels)), softmaxed.argmax(axis=1)
     table = rows[["path", "split", "label"]].assign(
         suggested=classes.to_numpy()[suggested],
-        probability=shares[every, suggested],
-        given_probability=shares[every, labels],
-        wrong=wrong(shares[every, labels], share, len(classes)),
+        probability=softmaxed[every, suggested],
+        given_probability=softmaxed[every, labels],
+        wrong=wrong(softmaxed[every, labels], rate, len(classes)),
     )
     margin = table["probability"] - table["given_probability"]
-    issue = judged & (margin >= settings.label_issue_margin) & (table["wrong"] >= LEAST_WRONG)
+    issue = tested & (margin >= settings.label_issue_margin) & (table["wrong"] >= LEAST_WRONG)
     chosen = table.assign(margin=margin)[issue]
     chosen = chosen.sort_values(["margin", "path"], ascending=[False, True])
     return chosen.drop(columns="margin")
@@ -78,7 +78,7 @@ def label_issues(rows: pd.DataFrame, features: Floats, settings: ChecksParams) -
 def held_out(
     features: Floats, labels: Integers, classes: int, fold: Integers
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """What a ridge classifier trained on the other folds says of each example.
+    """The scores of each example by a ridge classifier that was trained on the other folds.
 
     Args:
         features: [n, d].
@@ -87,22 +87,22 @@ def held_out(
         fold: [n], as `held_out.folds_of` gives it.
 
     Returns:
-        scores [n, classes], and which examples [n] were judged: those whose label some
+        scores [n, classes], and which examples [n] were tested: those whose label some
         example of another fold has.
     """
     wanted = np.zeros((len(labels), classes), dtype=np.float32)
     wanted[np.arange(len(labels)), labels] = 1
-    scores, judged = predicted(features, wanted, fold)
+    scores, tested = predicted(features, wanted, fold)
     for held in range(FOLDS):
         out = fold == held
-        judged[out] &= np.isin(labels[out], labels[~out])
-    return scores, judged
+        tested[out] &= np.isin(labels[out], labels[~out])
+    return scores, tested
 
 
 def noise(scores: Floats, labels: Integers) -> tuple[float, float]:
-    """By what to multiply scores so that they are logits, and the share of wrong labels.
+    """The factor that turns scores into logits, and the rate of wrong labels.
 
-    A label is right with the probability that softmax gives it; a share of labels was then drawn
+    A label is right with the probability that softmax gives it; at this rate labels were then drawn
     from the other classes. Both are fitted by expectation and maximisation.
 
     Args:
@@ -110,7 +110,7 @@ def noise(scores: Floats, labels: Integers) -> tuple[float, float]:
         labels: [n].
 
     Returns:
-        both to six significant digits; 1 and 0 where there is nothing to fit.
+        both to six significant digits; 1 and 0 if there is nothing to fit.
     """
     examples, classes = scores.shape
     if not examples or classes < 2:
@@ -121,37 +121,37 @@ def noise(scores: Floats, labels: Integers) -> tuple[float, float]:
     return float(f"{found[1]:.6g}"), float(f"{found[2]:.6g}")
 
 
-def _fitted(below: Floats, labels: Integers, share: float) -> tuple[float, float, float]:
-    """Log-likelihood, scale and share after the fit from this share."""
+def _fitted(below: Floats, labels: Integers, rate: float) -> tuple[float, float, float]:
+    """Log-likelihood, scale and rate after the fit from this rate."""
     examples, classes = below.shape
     every, exact = np.arange(examples), below.astype(np.float64)
-    # As Platt (1999) does: where all labels are right, the best scale would be infinite.
+    # As Platt (1999) does: if all labels are right, the best scale would be infinite.
     soft = 1 / (examples + 1)
     scale, likelihood = 1 / max(float(exact.std()), 1e-12), -np.inf
     for _ in range(ROUNDS):
-        shares = probabilities(below, 1 / scale)
-        given = shares[every, labels]
-        seen = (1 - share) * given + share * (1 - given) / (classes - 1)
+        softmaxed = probabilities(below, 1 / scale)
+        given = softmaxed[every, labels]
+        seen = (1 - rate) * given + rate * (1 - given) / (classes - 1)
         before, likelihood = likelihood, float(np.log(seen + 1e-300).sum())
-        likelihood += EXPECTED * math.log(share)
+        likelihood += EXPECTED * math.log(rate)
         if abs(likelihood - before) < ENOUGH:
             break
-        doubt = wrong(given, share, classes)
-        share = float((doubt.sum() + EXPECTED) / (examples + EXPECTED))
-        target = shares * (doubt / np.maximum(1 - given, 1e-300))[:, None]
+        doubt = wrong(given, rate, classes)
+        rate = float((doubt.sum() + EXPECTED) / (examples + EXPECTED))
+        target = softmaxed * (doubt / np.maximum(1 - given, 1e-300))[:, None]
         target[every, labels] = 1 - doubt
         target = (1 - soft) * target + soft / classes
-        mean = (shares * exact).sum(axis=1)
+        mean = (softmaxed * exact).sum(axis=1)
         slope = float((target * exact).sum() - mean.sum())
-        bend = float((shares * np.square(exact)).sum() - np.square(mean).sum())
+        bend = float((softmaxed * np.square(exact)).sum() - np.square(mean).sum())
         scale = max(scale + max(slope / max(bend, 1e-9), -scale / 2), 1e-3)
-    return likelihood, scale, share
+    return likelihood, scale, rate
 
 
-def wrong(given: Doubles, share: float, classes: int) -> Doubles:
-    """How probable it is that labels are wrong, of which softmax gave `given` to each."""
-    drawn = share * (1 - given) / max(classes - 1, 1)
-    probable: Doubles = drawn / np.maximum((1 - share) * given + drawn, 1e-300)
+def wrong(given: Doubles, rate: float, classes: int) -> Doubles:
+    """How probable it is that labels are wrong, if softmax gave `given` to each."""
+    drawn = rate * (1 - given) / max(classes - 1, 1)
+    probable: Doubles = drawn / np.maximum((1 - rate) * given + drawn, 1e-300)
     return probable
 
 

@@ -89,7 +89,7 @@ class Classification:
         )
 
     def slices(self, asked: Asked) -> pd.DataFrame:
-        """By accuracy."""
+        """The slices by accuracy."""
         from ...evaluation.slices import slice_table
 
         correct = of_asked(asked) == asked.test.labels
@@ -141,7 +141,7 @@ class Classification:
 
 
 def _probabilities(answers: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Probabilities, a column a class; without columns where the answers lack what is asked for.
+    """Probabilities, a column a class; without columns if the answers lack what the measure needs.
 
     Loss and top-k accuracy need the probability of every class. For the others that of the
     predicted class will do.
@@ -159,7 +159,7 @@ def answered(probabilities: Array, thresholds: Sequence[float]) -> Integers:
 
 
 def of_asked(asked: Asked) -> Integers:
-    """The same of what was asked."""
+    """The answered classes of `asked`."""
     return answered(asked.answers, asked.thresholds)
 
 

@@ -1,4 +1,4 @@
-"""Plots of one label's task."""
+"""Plots of classification."""
 
 import warnings
 from pathlib import Path
@@ -11,7 +11,7 @@ from sklearn.metrics import confusion_matrix
 
 from ...evaluation.tables import MANY
 
-MOST_CONFUSED = 40  # classes in the matrix where there are many
+MOST_CONFUSED = 40  # classes in the matrix if there are many
 
 
 def most_confused(
@@ -22,7 +22,7 @@ def most_confused(
     Args:
         labels: [n].
         predicted: [n].
-        most: how many classes; where hardly any is confused, those of the first labels.
+        most: how many classes; if hardly any is confused, those of the first labels.
     """
     wrong = labels != predicted
     pairs = np.sort(np.stack([labels[wrong], predicted[wrong]], axis=1), axis=1)
@@ -36,10 +36,10 @@ def most_confused(
 def draw_confusion(
     labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], classes: list[str], file: Path
 ) -> None:
-    """A picture (PNG) of the counts, shaded by the share of each actual class.
+    """A picture (PNG) of the counts, shaded by the fraction of each actual class.
 
-    Cividis looks alike to every kind of colour vision (Nuñez et al., 2018). Of more than `MANY`
-    classes the `MOST_CONFUSED` are drawn.
+    Cividis looks alike to every kind of colour vision (Nuñez et al., 2018). If there are more than
+    `MANY` classes, the `MOST_CONFUSED` are drawn.
     """
     examples, right = len(labels), int((labels == predicted).sum())
     title = f"{right} of {examples} test examples right"
@@ -72,6 +72,6 @@ def draw_confusion(
     axes.set_title(title)
     figure.colorbar(image, label="share of the actual class", shrink=0.8)
     with warnings.catch_warnings():
-        # Of letters that Matplotlib's font lacks; the report has the reader's own fonts.
+        # The warning is about letters that Matplotlib's font lacks; the report uses other fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(file, metadata={"Software": None})

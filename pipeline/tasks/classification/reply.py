@@ -1,4 +1,4 @@
-"""What the server sends of one label."""
+"""What the server sends for one label."""
 
 from pydantic import Field
 
@@ -28,11 +28,11 @@ class ClassReply:
 
     def reply(self, answer: Answer, outputs: Outputs) -> Row:
         """The class, and the probability of each."""
-        names, shares = outputs.names, answer.probabilities.tolist()
+        names, probabilities = outputs.names, answer.probabilities.tolist()
         return {
             "best": names[answer.best],
-            "probability": shares[answer.best],
-            "probabilities": dict(zip(names, shares, strict=True)),
+            "probability": probabilities[answer.best],
+            "probabilities": dict(zip(names, probabilities, strict=True)),
             "thresholds": dict(zip(names, outputs.thresholds, strict=False)) or None,
             "likely": list(answer.likely) or None,
         }

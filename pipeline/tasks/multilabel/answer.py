@@ -11,11 +11,11 @@ WIDEST = 40  # characters of the printed column
 class LabelAnswer:
     """Answers what `Answering` asks."""
 
-    def answer(self, said: Floats, outputs: Outputs) -> Answer:
+    def answer(self, output: Floats, outputs: Outputs) -> Answer:
         """The labels whose probability reaches their threshold."""
-        of_each = zip(outputs.names, said, outputs.thresholds, strict=True)
-        labels = tuple(name for name, share, least in of_each if float(share) >= least)
-        return Answer(said, int(said.argmax()), labels=labels)
+        of_each = zip(outputs.names, output, outputs.thresholds, strict=True)
+        labels = tuple(name for name, probability, least in of_each if float(probability) >= least)
+        return Answer(output, int(output.argmax()), labels=labels)
 
     def columns(self, outputs: Outputs) -> list[str]:
         """These labels, and every label's probability."""

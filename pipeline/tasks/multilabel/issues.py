@@ -1,9 +1,9 @@
-"""Label issues where an example has several labels: each label of each example is judged.
+"""Label issues if an example has several labels: each label of each example is tested.
 
 The model is that of `label_issues`, with two outcomes: a label is there with the probability that a
-logistic curve of the held-out score gives it, and a share of what is given is the opposite. Each
-label has a curve of its own. The share is one for all labels, since most have too few positives to
-tell one of their own.
+logistic curve of the held-out score gives it, and a fraction of what is given is the opposite. Each
+label has a curve of its own. The rate of wrong labels is one for all labels, since most have too
+few positives to estimate one of their own.
 """
 
 import numpy as np
@@ -17,14 +17,14 @@ from ..classification.issues import ENOUGH, EXPECTED, MOST_SCORES, ROUNDS, START
 
 Doubles = npt.NDArray[np.float64]
 
-# A label is judged that so many examples have and so many lack: of fewer, a held-out head
+# A label is tested if so many examples have it and so many lack it: with fewer, a held-out head
 # recognises none, and each would look wrong.
 LEAST_OF_BOTH = 10
-# Nats that a share of wrong labels must explain more than `EXPECTED` wrong labels do, for each that
-# it takes to be wrong. Where scores hardly tell a label, its curve and a share look alike.
+# Nats that a rate of wrong labels must explain more than `EXPECTED` wrong labels do, for each that
+# it takes to be wrong. If scores hardly predict a label, its curve and a rate look alike.
 LEAST_GAIN = 0.2
-# From this probability on that a label is wrong, it is an issue: there are more to judge by mistake
-# than where an example has one label.
+# A label is an issue from this probability of being wrong on: there are more false alarms to avoid
+# than if an example has one label.
 LEAST_WRONG = 0.35
 
 
@@ -46,7 +46,7 @@ def label_issues_of_several(
 ) -> pd.DataFrame:
     """A row an example and label that is an issue, the most doubtful first.
 
-    `label` is the label's name, or `not` and its name where the example lacks it, and `suggested`
+    `label` is the label's name, or `not` and its name if the example lacks it, and `suggested`
     the opposite; `probability` is that of the opposite by the features alone.
 
     Args:
@@ -54,19 +54,19 @@ def label_issues_of_several(
         features: [n, d].
         given: [n, c], 1, 0 or NaN where it is not known.
         names: of the c labels.
-        settings: from where on a label is an issue.
+        settings: the limit from which a label is an issue.
     """
     known = np.isfinite(given)
     has, lacks = (given == 1).sum(axis=0), (given == 0).sum(axis=0)
     known &= (np.minimum(has, lacks) >= LEAST_OF_BOTH)[None]
     fold = folds_of(rows, given, settings.seed, numbers=False)
-    scores, judged = held_out(features, given, known, fold)
-    curves, share = noise(scores, given == 1, judged)
+    scores, tested = held_out(features, given, known, fold)
+    curves, rate = noise(scores, given == 1, tested)
     there = probability(scores, curves)
     of_given = np.where(given == 1, there, 1 - there)
-    doubt = wrong(of_given, share, 2)
+    doubt = wrong(of_given, rate, 2)
     margin = 1 - 2 * of_given
-    issue = judged & (margin >= settings.label_issue_margin) & (doubt >= LEAST_WRONG)
+    issue = tested & (margin >= settings.label_issue_margin) & (doubt >= LEAST_WRONG)
     at, label = np.nonzero(issue)
     opposite = {True: [f"not {name}" for name in names], False: names}
     has_it = given[at, label] == 1
@@ -82,7 +82,7 @@ def label_issues_of_several(
 def held_out(
     features: Floats, given: Doubles, known: npt.NDArray[np.bool_], fold: Integers
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """What ridge regressions to each label say of the examples of which it is known.
+    """The scores of ridge regressions to each label, for the examples of which it is known.
 
     Labels that are known of the same examples are solved for together.
 
@@ -93,40 +93,40 @@ def held_out(
         fold: [n].
 
     Returns:
-        scores [n, c], and which of them were judged, [n, c].
+        scores [n, c], and which of them were tested, [n, c].
     """
     scores = np.zeros(given.shape, dtype=np.float32)
-    judged = np.zeros(given.shape, dtype=bool)
+    tested = np.zeros(given.shape, dtype=bool)
     patterns, which = np.unique(known, axis=1, return_inverse=True)
     for number, pattern in enumerate(patterns.T):
         at = np.flatnonzero(pattern)
         if len(at):
             cells = np.ix_(at, np.flatnonzero(which.ravel() == number))
-            said, seen = predicted(features[at], given[cells].astype(np.float32), fold[at])
-            scores[cells], judged[cells] = said, seen[:, None]
-    return scores, judged
+            predictions, seen = predicted(features[at], given[cells].astype(np.float32), fold[at])
+            scores[cells], tested[cells] = predictions, seen[:, None]
+    return scores, tested
 
 
 def noise(
-    scores: Floats, given: npt.NDArray[np.bool_], judged: npt.NDArray[np.bool_]
+    scores: Floats, given: npt.NDArray[np.bool_], tested: npt.NDArray[np.bool_]
 ) -> tuple[Doubles, float]:
-    """Each label's curve, and the share of what is given that is wrong.
+    """Each label's curve, and the rate of wrong labels.
 
     Args:
         scores: [n, c] of examples that the heads were not trained on.
         given: [n, c], whether the example has the label.
-        judged: [n, c], which count.
+        tested: [n, c], which count.
 
     Returns:
-        slope and offset of each label's logit, [c, 2], and the share, to six significant digits.
+        slope and offset of each label's logit, [c, 2], and the rate, to six significant digits.
     """
     most = max(1, MOST_SCORES // max(scores.shape[1], 1))
-    wide, given, judged = scores[:most].astype(np.float64), given[:most], judged[:most]
-    if not judged.any():
+    wide, given, tested = scores[:most].astype(np.float64), given[:most], tested[:most]
+    if not tested.any():
         return np.zeros((scores.shape[1], 2)), 0.0
-    found = max((_fitted(wide, given, judged, start) for start in STARTS), key=lambda one: one[0])
-    cells = int(judged.sum())
-    few = _fitted(wide, given, judged, EXPECTED / (cells + EXPECTED), fixed=True)
+    found = max((_fitted(wide, given, tested, start) for start in STARTS), key=lambda one: one[0])
+    cells = int(tested.sum())
+    few = _fitted(wide, given, tested, EXPECTED / (cells + EXPECTED), fixed=True)
     if found[0] - few[0] < LEAST_GAIN * found[2] * cells:
         found = few
     digits = [[float(f"{number:.6g}") for number in curve] for curve in found[1]]
@@ -134,7 +134,7 @@ def noise(
 
 
 def probability(scores: Floats | Doubles, curves: Doubles) -> Doubles:
-    """That each label is there, [n, c]."""
+    """The probability that each label is there, [n, c]."""
     logits = np.clip(scores * curves[:, 0] + curves[:, 1], -700, 700)
     there: Doubles = 1 / (1 + np.exp(-logits))
     return there
@@ -143,35 +143,35 @@ def probability(scores: Floats | Doubles, curves: Doubles) -> Doubles:
 def _fitted(
     scores: Doubles,
     given: npt.NDArray[np.bool_],
-    judged: npt.NDArray[np.bool_],
-    share: float,
+    tested: npt.NDArray[np.bool_],
+    rate: float,
     fixed: bool = False,
 ) -> tuple[float, Doubles, float]:
-    """Log-likelihood, curves and share after the fit from this share; by Newton's steps."""
-    counts = np.maximum(judged.sum(axis=0), 1)
+    """Log-likelihood, curves and rate after the fit from this rate; by Newton's steps."""
+    counts = np.maximum(tested.sum(axis=0), 1)
     soft = 1 / (counts + 1)  # as `label_issues` has it
-    mean = (scores * judged).sum(axis=0) / counts
-    spread = np.sqrt((np.square(scores - mean) * judged).sum(axis=0) / counts)
+    mean = (scores * tested).sum(axis=0) / counts
+    spread = np.sqrt((np.square(scores - mean) * tested).sum(axis=0) / counts)
     unit = np.maximum(spread, 1e-12)
     standard = (scores - mean) / unit
-    base = ((given & judged).sum(axis=0) + 1) / (counts + 2)
+    base = ((given & tested).sum(axis=0) + 1) / (counts + 2)
     slope, offset = np.ones_like(base), np.log(base / (1 - base))
     likelihood = -np.inf
-    cells = int(judged.sum())
+    cells = int(tested.sum())
     for _ in range(ROUNDS):
         there = probability(standard, np.stack([slope, offset], axis=1))
         of_given = np.where(given, there, 1 - there)
-        seen = (1 - share) * of_given + share * (1 - of_given)
-        before, likelihood = likelihood, float((np.log(seen + 1e-300) * judged).sum())
-        likelihood += EXPECTED * float(np.log(share))
+        seen = (1 - rate) * of_given + rate * (1 - of_given)
+        before, likelihood = likelihood, float((np.log(seen + 1e-300) * tested).sum())
+        likelihood += EXPECTED * float(np.log(rate))
         if abs(likelihood - before) < ENOUGH:
             break
-        doubt = wrong(of_given, share, 2)
+        doubt = wrong(of_given, rate, 2)
         if not fixed:
-            share = float(((doubt * judged).sum() + EXPECTED) / (cells + EXPECTED))
+            rate = float(((doubt * tested).sum() + EXPECTED) / (cells + EXPECTED))
         target = np.where(given, 1 - doubt, doubt)
         target = (1 - soft) * target + soft / 2
-        gap, bend = (target - there) * judged, np.maximum(there * (1 - there), 1e-9) * judged
+        gap, bend = (target - there) * tested, np.maximum(there * (1 - there), 1e-9) * tested
         first, second = (gap * standard).sum(axis=0), gap.sum(axis=0)
         aa, ab, bb = (
             (bend * np.square(standard)).sum(axis=0),
@@ -183,7 +183,7 @@ def _fitted(
         step = np.clip((bb * first - ab * second) / determinant, -2, 2)
         shift = np.clip((aa * second - ab * first) / determinant, -2, 2)
         slope, offset = np.maximum(slope + step, 1e-3), offset + shift
-    return likelihood, np.stack([slope / unit, offset - slope * mean / unit], axis=1), share
+    return likelihood, np.stack([slope / unit, offset - slope * mean / unit], axis=1), rate
 
 
 PART = LabelIssues()

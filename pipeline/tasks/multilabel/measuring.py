@@ -22,7 +22,7 @@ from ..record import SEPARATOR
 from .metrics import Answers, weighted
 
 OF_LABELS = ("loss", "mean_average_precision", "micro_f1", "macro_f1", "exact_match")
-OF_CHOSEN = ("micro_f1", "macro_f1")  # of these measures, those that no probability is needed for
+OF_CHOSEN = ("micro_f1", "macro_f1")  # those of them that need no probabilities
 
 
 class Multilabel:
@@ -47,14 +47,14 @@ class Multilabel:
         return partial(weighted, about=about)
 
     def proportions(self, asked: Asked) -> dict[str, Array]:
-        """Exact match, of the examples of which some label is known."""
+        """Exact match, for the examples of which some label is known."""
         some = ~np.isnan(asked.test.labels).all(axis=1)
         return {"exact_match": np.where(some, _right(asked), np.nan)}
 
     def warnings(self, asked: Asked) -> list[str]:
         """Labels that no test example has, or that none lacks."""
         means = "mean average precision is the mean over the other labels"
-        said = []
+        lines = []
         for value, words, also in (
             (1, "has", f"{means}, and so is macro F1"),
             (0, "is known to lack", means),
@@ -62,8 +62,8 @@ class Multilabel:
             there = (asked.test.labels == value).any(axis=0)
             absent = [name for name, one in zip(asked.names, there, strict=True) if not one]
             if absent:
-                said.append(f"no test example {words} {listed(absent)}; {also}")
-        return said
+                lines.append(f"no test example {words} {listed(absent)}; {also}")
+        return lines
 
     def classes(self, asked: Asked) -> dict[str, Any]:
         """How many examples have a label, of how many that is unknown, and its threshold."""
@@ -77,8 +77,8 @@ class Multilabel:
     def predictions(self, asked: Asked) -> pd.DataFrame:
         """The labels above their thresholds, and the probability of each.
 
-        An answer is correct where it is right about all labels that are known. Those that are not
-        stand in a column of their own.
+        An answer is correct if it is right about all labels that are known. Those that are not are
+        in a column of their own.
         """
         from ...evaluation.tables import of_each
 
@@ -96,7 +96,7 @@ class Multilabel:
         return pd.concat([table, asked.slices, of_label], axis=1).sort_values("path")
 
     def slices(self, asked: Asked) -> pd.DataFrame:
-        """By exact match."""
+        """The slices by exact match."""
         from ...evaluation.slices import slice_table
 
         confidence, groups = asked.settings.confidence, asked.groups
@@ -156,8 +156,8 @@ class Multilabel:
 
 def _chosen(answers: pd.DataFrame, names: list[str]) -> npt.NDArray[np.bool_]:
     """Which of the labels are among those that were answered, [n, c]."""
-    told = [set(text.split(SEPARATOR)) for text in answers["predicted"]]
-    return np.array([[name in one for name in names] for one in told])
+    predicted = [set(text.split(SEPARATOR)) for text in answers["predicted"]]
+    return np.array([[name in one for name in names] for one in predicted])
 
 
 def _texts(there: npt.NDArray[np.bool_], names: list[str]) -> list[str]:

@@ -30,7 +30,7 @@ class Ranking(NamedTuple):
 
     @classmethod
     def of(cls, labels: Array, probabilities: Array) -> "Ranking":
-        """Of one label: `labels` [n] are 1, 0 or NaN, `probabilities` [n] its probabilities."""
+        """The ranking of one label: `labels` [n] are 1, 0 or NaN, with `probabilities` [n]."""
         rows = np.flatnonzero(~np.isnan(labels))
         order = rows[np.argsort(-probabilities[rows], kind="stable")]
         falling = -probabilities[order]
@@ -43,7 +43,7 @@ class Ranking(NamedTuple):
         """Average precision [B] under the weightings [B, n].
 
         The sum, over the thresholds from high to low, of the precision there times what the recall
-        grows by; NaN where no weight is on an example that has the label. It sorts once, and not
+        grows by; NaN if no weight is on an example that has the label. It sorts once, and not
         once for each weighting.
         """
         if not len(self.positives):
@@ -77,7 +77,7 @@ class Answers:
 
     @classmethod
     def of(cls, labels: Array, probabilities: Array, chosen: Mask) -> "Answers":
-        """Of labels [n, c], which are 1, 0 or NaN (unknown), and their probabilities [n, c]."""
+        """The answers for labels [n, c], 1, 0 or NaN (unknown), and their probabilities [n, c]."""
         there, known = labels == 1, ~np.isnan(labels)
         least = np.finfo(np.float64).eps  # as scikit-learn's log_loss
         of_truth = np.clip(np.where(there, probabilities, 1 - probabilities), least, 1 - least)
@@ -91,7 +91,7 @@ def weighted(weights: Array, about: Answers) -> Scores:
 
     Overall: loss (the mean cross-entropy of the known labels), mean_average_precision (over labels
     that some examples have and others lack), micro_f1, macro_f1 (over labels that some examples
-    have) and exact_match (the share of examples whose known labels are all answered rightly). By
+    have) and exact_match (the fraction of examples whose known labels are all answered rightly). By
     label: average_precision, precision, recall and f1.
     """
     there, known, chosen = about.there, about.known, about.chosen
@@ -126,6 +126,6 @@ def weighted(weights: Array, about: Answers) -> Scores:
 
 
 def _mean(values: Array) -> Array:
-    """The mean [B] over the columns where it is defined; NaN where it is nowhere."""
+    """The mean [B] over the columns where it is defined; NaN if it is nowhere."""
     defined = ~np.isnan(values)
     return ratio(np.where(defined, values, 0).sum(axis=1), defined.sum(axis=1).astype(np.float64))

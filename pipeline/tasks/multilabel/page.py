@@ -81,7 +81,7 @@ def of_label(measured: pd.DataFrame) -> list[Row]:
         if name == "threshold":
             shown[name] = measured[name].map("{:.2f}".format, na_action="ignore")
         elif name not in ("class", "pictures", "unknown", "predicted"):
-            shown[name] = measured[name].map(lambda share: f"{100 * share:.0f} %", "ignore")
+            shown[name] = measured[name].map(lambda fraction: f"{100 * fraction:.0f} %", "ignore")
     return tables.rows(shown.fillna("–"))
 
 

@@ -1,4 +1,4 @@
-"""What the server sends of several labels."""
+"""What the server sends for several labels."""
 
 from pydantic import Field
 

@@ -12,7 +12,7 @@ from ...tables.manifest import TARGET
 from ...tables.targets import of, stop_at_numbers, target_names
 from ..record import SEPARATOR
 
-# What a table has where a label is there, and where it is not.
+# What a table has if a label is there, and if it is not.
 YES = re.compile(r"1(\.0*)?|true", re.IGNORECASE)
 NO = re.compile(r"0(\.0*)?|false", re.IGNORECASE)
 CELLS = {"1": 1.0, "0": 0.0, "": math.nan}  # as most tables have them
@@ -61,7 +61,7 @@ class LabelTargets:
     ) -> tuple[pd.DataFrame, list[str], list[tuple[str, str]]]:
         """Without the labels that no training example has, or that none lacks.
 
-        An example keeps the others, and is left out if none of these is known of it.
+        An example keeps its other labels, and is left out if none of them is known.
         """
         out = sorted({name for absent in _absent(manifest).values() for name in absent})
         rest = [name for name in target_names(manifest) if name not in out]

@@ -1,9 +1,9 @@
-"""Label issues of numbers: targets that lie far from what heads say that had not seen them.
+"""Label issues in regression: targets that lie far from their out-of-fold predictions.
 
 How far predictions usually miss is measured by quantiles of the held-out residuals, which wrong
 targets do not move (Hampel, "The influence curve and its role in robust estimation", JASA 1974).
 Residuals often have long tails although every target is right. So the limit is far out, and it is
-further out where the residuals' own quantiles tell of a long tail.
+further out if the residuals' own quantiles show a long tail.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ PENALTIES = (0.0001, 0.001, 0.01, 0.1, 1.0)
 HALF, MOST = 0.6745, 1.6449
 # Spreads from which on a target is an issue.
 FAR = 6.0
-# Of fewer examples the spread of the residuals is hardly known.
+# With fewer examples the spread of the residuals is hardly known.
 LEAST_EXAMPLES = 20
 
 
@@ -42,16 +42,16 @@ class NumberIssues:
 def number_issues(
     rows: pd.DataFrame, features: Floats, given: Doubles, names: list[str], settings: ChecksParams
 ) -> pd.DataFrame:
-    """A row an example and number that is an issue, the furthest first.
+    """A row an example and target that is an issue, the furthest first.
 
-    `suggested` is the prediction, `spreads` how many usual misses the two are apart, with the sign
-    of the prediction less the target.
+    `suggested` is the prediction, `spreads` how many typical errors the two are apart, with the
+    sign of the prediction less the target.
 
     Args:
         rows: as `originals` gives them, n of them.
         features: [n, d].
         given: [n, t] targets, NaN where one is not known.
-        names: of the t numbers.
+        names: of the t targets.
         settings: `seed` draws the folds.
     """
     fold = folds_of(rows, given, settings.seed, numbers=True)
@@ -61,12 +61,12 @@ def number_issues(
         if len(known) < LEAST_EXAMPLES:
             continue
         targets = given[known, number]
-        said, apart = spreads(features[known], targets, fold[known])
+        fitted, apart = spreads(features[known], targets, fold[known])
         far = np.flatnonzero(np.abs(apart) >= FAR)
         before = f"{name}=" if len(names) > 1 else ""
         table = rows[["path", "split"]].iloc[known[far]].reset_index(drop=True)
         table["label"] = [f"{before}{targets[one]:.6g}" for one in far]
-        table["suggested"] = [f"{before}{said[one]:.6g}" for one in far]
+        table["suggested"] = [f"{before}{fitted[one]:.6g}" for one in far]
         parts.append(table.assign(spreads=apart[far]))
     columns = ["path", "split", "label", "suggested", "spreads"]
     found = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
@@ -77,7 +77,7 @@ def number_issues(
 def spreads(
     features: Floats, targets: Doubles, fold: npt.NDArray[np.int64]
 ) -> tuple[Doubles, Doubles]:
-    """The held-out prediction of each target, and how many usual misses it is away, both [n].
+    """The held-out prediction of each target, and how many typical errors it is away, both [n].
 
     Args:
         features: [n, d].
@@ -89,17 +89,17 @@ def spreads(
         return targets, np.zeros(len(targets))
     wanted = ((targets - middle) / unit).astype(np.float32)[:, None]
     tried = [predicted(features, wanted, fold, penalty) for penalty in PENALTIES]
-    said, judged = min(tried, key=lambda one: float(np.square(one[0] - wanted).mean()))
-    if not judged.any():
+    fitted, tested = min(tried, key=lambda one: float(np.square(one[0] - wanted).mean()))
+    if not tested.any():
         return targets, np.zeros(len(targets))
-    missed = (said - wanted)[:, 0].astype(np.float64)
-    missed -= np.median(missed[judged])
-    half, most = np.quantile(np.abs(missed[judged]), [0.5, 0.9])
-    # Where nine tenths lie further out than a normal distribution has them, its tail is longer yet.
+    missed = (fitted - wanted)[:, 0].astype(np.float64)
+    missed -= np.median(missed[tested])
+    half, most = np.quantile(np.abs(missed[tested]), [0.5, 0.9])
+    # If nine tenths lie further out than a normal distribution has them, its tail is longer yet.
     tail = (most / MOST) / max(half / HALF, 1e-9)
-    usual = (most / MOST) * max(1.0, tail)
-    apart = np.where(judged, missed / max(usual, 1e-9), 0.0)
-    predictions: Doubles = said[:, 0].astype(np.float64) * unit + middle
+    scale = (most / MOST) * max(1.0, tail)
+    apart = np.where(tested, missed / max(scale, 1e-9), 0.0)
+    predictions: Doubles = fitted[:, 0].astype(np.float64) * unit + middle
     return predictions, apart
 
 

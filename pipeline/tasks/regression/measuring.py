@@ -45,7 +45,7 @@ class Regression:
         return partial(weighted, targets=labels, answers=answers)
 
     def proportions(self, asked: Asked) -> dict[str, Array]:
-        """None: numbers are not right or wrong."""
+        """None: predicted targets are not right or wrong."""
         return {}
 
     def warnings(self, asked: Asked) -> list[str]:
@@ -54,10 +54,10 @@ class Regression:
         alike = [name for name, one in zip(asked.names, same, strict=True) if one]
         if not alike:
             return []
-        return [f"all test examples have the same {listed(alike)}, of which R² is not defined"]
+        return [f"all test examples have the same {listed(alike)}, so its R² is not defined"]
 
     def classes(self, asked: Asked) -> dict[str, Any]:
-        """The numbers by name, and of how many examples they are measured."""
+        """The targets by name, and the number of examples that they are measured on."""
         return {"class": asked.names, "pictures": len(asked.test.labels)}
 
     def predictions(self, asked: Asked) -> pd.DataFrame:
@@ -76,14 +76,14 @@ class Regression:
         return pd.concat([pd.DataFrame(table), asked.slices], axis=1).sort_values("path")
 
     def slices(self, asked: Asked) -> pd.DataFrame:
-        """By the mean absolute error."""
+        """The slices by the mean absolute error."""
         from ...evaluation.slices import slice_errors
 
         errors = np.abs(asked.answers - asked.test.labels).mean(axis=1)
         return slice_errors(asked.slices, errors, asked.settings.confidence, asked.groups)
 
     def plots(self, asked: Asked, folder: Path) -> dict[str, pd.DataFrame]:
-        """What was predicted, and how far the targets are from that."""
+        """The predictions and residuals."""
         from .residuals import draw_residuals, residual_table
 
         table = residual_table(asked.test.paths, asked.names, asked.test.labels, asked.answers)
@@ -91,7 +91,7 @@ class Regression:
         return {"residuals": table}
 
     def paired(self, old: pd.DataFrame, new: pd.DataFrame, measure: str, bins: int) -> Pair | None:
-        """Those numbers that `new` has targets for."""
+        """The pair of answers, for the targets that `new` has."""
         columns = [name for name in new.columns if name.startswith(TARGET)]
         names = [name.removeprefix(TARGET) for name in columns]
         targets = new[columns].to_numpy(float)
@@ -104,7 +104,7 @@ class Regression:
 
 
 def digits_of(targets: Array) -> int:
-    """How many significant digits tell six of what the targets differ by."""
+    """How many significant digits show six of what the targets differ by."""
     spread, size = float(np.ptp(targets)), float(np.abs(targets).max())
     offset = math.floor(math.log10(size / spread)) if spread > 0 else 0
     return min(6 + max(offset, 0), MOST_DIGITS)

@@ -1,4 +1,4 @@
-"""Measures of numbers, under weightings of the examples as in `metrics.py`."""
+"""Measures of regression, under weightings of the examples as in `metrics.py`."""
 
 import numpy as np
 
@@ -11,9 +11,9 @@ CONSTANT = 1e-12  # of the variance: targets that vary less are taken to be all 
 def weighted(weights: Array, targets: Array, answers: Array) -> Scores:
     """The measures under each of the weightings [B, n].
 
-    Of each number: mae (mean absolute error), rmse (root of the mean squared error), both in its
-    own unit, and r2 (the share of its variance that is explained; NaN where it does not vary).
-    Overall: the mean of each over the numbers, as scikit-learn's `uniform_average`.
+    For each target: mae (mean absolute error), rmse (root of the mean squared error), both in its
+    own unit, and r2 (the fraction of its variance that is explained; NaN if it does not vary).
+    Overall: the mean of each over the targets, as scikit-learn's `uniform_average`.
 
     Args:
         weights: of the examples.

@@ -1,4 +1,4 @@
-"""What the server sends of numbers."""
+"""What the server sends for regression."""
 
 from pydantic import Field
 
@@ -21,7 +21,7 @@ class NumberReply:
     form = NumbersReply
 
     def reply(self, answer: Answer, outputs: Outputs) -> Row:
-        """The numbers by name, and their intervals."""
+        """The predicted targets by name, and their intervals."""
         numbers = [] if answer.numbers is None else rounded(answer.numbers)
         return {
             "numbers": dict(zip(outputs.names, numbers, strict=True)),

@@ -1,4 +1,4 @@
-"""What was predicted of numbers, and how far the targets are from it: a table and a picture."""
+"""Predictions and residuals of regression: a table and a picture."""
 
 import math
 import warnings
@@ -14,16 +14,16 @@ from matplotlib.figure import Figure
 from ...evaluation.metrics import Array
 
 EXTREMES = 3  # examples that are named: those whose targets are farthest above, and below
-MOST_DRAWN = 9  # numbers that have a panel
+MOST_DRAWN = 9  # targets that have a panel
 LONGEST = 48  # letters of a path in the picture
-# Of Okabe and Ito (2008), which every kind of colour vision tells apart.
+# Colours of Okabe and Ito (2008), which every kind of colour vision distinguishes.
 BLUE, VERMILLION = "#0072b2", "#d55e00"
 
 
 def residual_table(
     paths: npt.NDArray[np.str_], names: list[str], targets: Array, answers: Array
 ) -> pd.DataFrame:
-    """A row an example and number, by name and path; the residual is target - predicted."""
+    """A row an example and target, by name and path; the residual is target - predicted."""
     tables = [
         pd.DataFrame(
             {
@@ -50,10 +50,10 @@ def extremes(rows: pd.DataFrame) -> pd.DataFrame:
 
 @matplotlib.rc_context({"text.parse_math": False})  # an example may be called $a$.png
 def draw_residuals(table: pd.DataFrame, file: Path) -> None:
-    """A picture (PNG): a panel a number, in which a point is an example.
+    """A picture (PNG): a panel a target, in which a point is an example.
 
-    The examples at the extremes have a number in the picture, and their names stand below it. Of
-    many numbers the first `MOST_DRAWN` are drawn.
+    The examples at the extremes have a number in the picture, and their names are below it. If
+    targets are many, the first `MOST_DRAWN` are drawn.
     """
     names = list(dict.fromkeys(table["name"]))
     drawn = names[:MOST_DRAWN]
@@ -67,7 +67,7 @@ def draw_residuals(table: pd.DataFrame, file: Path) -> None:
     if len(names) > len(drawn):
         figure.suptitle(f"the first {len(drawn)} of {len(names)} numbers")
     with warnings.catch_warnings():
-        # Of letters that Matplotlib's font lacks; the report has the reader's own fonts.
+        # The warning is about letters that Matplotlib's font lacks; the report uses other fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(file, metadata={"Software": None})
 

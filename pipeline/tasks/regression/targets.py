@@ -1,4 +1,4 @@
-"""The numbers of each example: its label, or columns of a table."""
+"""The regression targets of each example: its label, or columns of a table."""
 
 import math
 import re
@@ -23,7 +23,7 @@ class NumberTargets:
     def read(
         self, label: str, columns: Sequence[str], cells: Sequence[str]
     ) -> tuple[str, tuple[float, ...]]:
-        """The numbers as a text, and themselves."""
+        """The targets as a text, and their values."""
         texts, names = (cells, columns) if columns else ([label], [""])
         values = tuple(number(name, text) for name, text in zip(names, texts, strict=True))
         return shown(names, values), values
@@ -57,11 +57,11 @@ class NumberTargets:
     def taught(
         self, manifest: pd.DataFrame
     ) -> tuple[pd.DataFrame, list[str], list[tuple[str, str]]]:
-        """All of it: numbers are never left out (`lacks`)."""
+        """All of it: targets are never left out (`lacks`)."""
         return manifest, [], []
 
     def counts(self, manifest: pd.DataFrame) -> pd.DataFrame:
-        """The examples of which each number is known."""
+        """How many examples each target is known of."""
         names = target_names(manifest)
         values = manifest[[TARGET + name for name in names]].set_axis(names, axis="columns")
         return values.notna().groupby(manifest["split"]).sum().T
