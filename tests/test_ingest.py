@@ -487,7 +487,7 @@ def test_no_training_picture(project: Project, draw_picture: Draw) -> None:
         ("ab||ab", {"train.optimizer": ["sgd", "lbfgs"]}, r"^train has no validation example"),
         *(
             ("ab||ab", {f"{stage}.run": ["asked"]}, rf"^{stage} has no val.* set {stage}\.run to")
-            for stage in ("learning_curve", "rank", "finetune", "from_scratch", "adapt")
+            for stage in ("learning_curve", "finetune", "from_scratch", "adapt")
         ),
     ],
 )

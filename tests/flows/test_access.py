@@ -248,11 +248,11 @@ def test_an_address_with_a_password_is_not_shown(
     [
         (
             'asyncpg.exceptions.InvalidPasswordError: password authentication failed for user "me"',
-            'its database says: password authentication failed for user "me"; see to the user',
+            'its database says: password authentication failed for user "me"; check the user',
         ),
         (
             "ConnectionRefusedError: [Errno 111] Connect call failed ('::1', 9)",
-            r"\('::1', 9\); see",
+            r"\('::1', 9\); check",
         ),
         ("ValueError: invalid literal for int(): 'half-a-password'", "if its port is taken"),
     ],
