@@ -1,4 +1,4 @@
-"""Optional stage, best: the bundle of the better network, the finetuned one where it was taken."""
+"""Optional stage, best: the bundle of the better network, the finetuned one if it was taken."""
 
 import shutil
 import tempfile

@@ -1,8 +1,8 @@
 """Optional stage, finetune: the last blocks of the backbone learn too, once the head has converged.
 
 In an encoder of texts, small adapters may learn in place of blocks (`finetune.method`: lora). The
-chosen head, trained on training examples alone, and the backbone go on together from examples. What
-comes of it is taken only where validation says that it is better; then both learn once more, from
+chosen head, trained on training examples alone, and the backbone go on together from examples. The
+result is taken only if it is better on validation examples; then both learn once more, from
 validation examples too.
 """
 
@@ -173,7 +173,7 @@ def refit(
         both: training and validation examples.
         feed: what makes the examples' views.
         recipe: its `last` is the epoch that validation had chosen.
-        device: where.
+        device: to train on.
 
     Returns:
         The checkpoint.
@@ -199,7 +199,7 @@ def refit(
 
 
 def save(network: Network, taken: bool, about: HeadDescription, goal: Goal = CLASSES) -> None:
-    """Write whether the network was taken, and its backbone and head where it was.
+    """Write whether the network was taken, and its backbone and head if it was.
 
     `about` describes the head, as `models/head.json` does that of the frozen network. The head is
     written so that it answers in the labels' own units.

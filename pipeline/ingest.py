@@ -102,11 +102,11 @@ def report(
 ) -> None:
     """Say what was taken of how many units (file or row), and what a person should look at."""
     counts = Counter(manifest["split"])
-    shares = ", ".join(f"{counts[name]} {name}" for name in SPLITS)
-    shares += f", {unlabelled} {UNLABELLED}" * bool(unlabelled)
+    sizes = ", ".join(f"{counts[name]} {name}" for name in SPLITS)
+    sizes += f", {unlabelled} {UNLABELLED}" * bool(unlabelled)
     labels = targets.target_names(manifest) or sorted(set(manifest["label"]))
     learned = TASKS[task].counted(len(labels))
-    print(f"ingest: {len(manifest) + unlabelled} of {files} {unit}s taken: {learned}, {shares}")
+    print(f"ingest: {len(manifest) + unlabelled} of {files} {unit}s taken: {learned}, {sizes}")
     if refused:
         units = f"{unit} refused, with its" if refused == 1 else f"{unit}s refused, each with its"
         print(f"ingest: {refused} {units} reason in {REFUSED}")

@@ -1,7 +1,8 @@
 """Optional stage, learning_curve: accuracy by examples per class, with and without augmentation.
 
-The chosen head is trained again on a few of the training examples, drawn several times, and asked
-about the validation examples. The examples of a draw are nested: eight of a class hold the four.
+The chosen head is trained again on a few of the training examples, drawn several times, and
+evaluated on the validation examples. The examples of a draw are nested: eight of a class hold the
+four.
 
 Multi-label and regression tasks have no class to draw from: the curve is then by examples in all,
 from eight on, and shows mean average precision or R².
@@ -97,7 +98,7 @@ def learning_curve() -> None:
 
 
 def trained(rows: Split, hyperparameters: Hyperparameters, schedule: Schedule) -> Head:
-    """A head trained on `rows` and nothing else: validation examples are what it is asked about.
+    """A head trained on `rows` and nothing else: it is evaluated on the validation examples.
 
     Raises:
         TrainingError: it was lost.

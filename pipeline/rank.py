@@ -65,7 +65,7 @@ def print_if_better(candidates: list[Candidate], current: str, confidence: float
 
 
 def described(one: Candidate, found: Compared) -> dict[str, object]:
-    """What the backbone is: features, side of its input, parameters, megabytes, licence."""
+    """The backbone's columns: features, side of its input, parameters, megabytes, licence."""
     networks = [net for net in found.engines if net in Backbone.candidate(one.name).each]
     parameters = sum(map(size, networks))
     sides = [getattr(found.engines[each].preprocessing, "crop", "") for each in networks]

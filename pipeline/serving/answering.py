@@ -1,4 +1,4 @@
-"""What an answer is, and what a task makes of the numbers that a bundle's graph gives.
+"""What an answer is, and how a task makes it from the output of a bundle's graph.
 
 How it looks is the part `answer` of the task's folder; `replies.py` has what a server sends.
 """
@@ -16,13 +16,13 @@ from ..tasks import part
 
 Floats = npt.NDArray[np.float32]
 Row = dict[str, Any]
-# What is printed before the path: for None the table's head, for an empty row dashes.
+# The cells printed before the path: for None the table's head, for an empty row dashes.
 Cells = Callable[[Row | None], str]
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the outputs of a head stand for, and how they are read.
+    """The names of a head's outputs, and how they are read.
 
     `thresholds` are those of labels, or of classes that were weighed in training. `sets` are None
     if the bundle has no coverage.
@@ -35,7 +35,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training example like the one asked about; a `cosine` of 1 is the same direction.
+    """A training example similar to the query; a `cosine` of 1 is the same direction.
 
     `number` is its position in the bundle's list. The path is empty if the bundle names none.
     """
@@ -54,16 +54,16 @@ class Answer:
     class that is answered. It is the most probable one, unless classes were weighed in training
     (`head.against_thresholds`). With several labels it is the most probable label.
 
-    `heat` and `neighbours` are there if they were asked for. `heat` shows which part of the example
+    `heat` and `neighbours` are there if they were requested. `heat` shows which part of the example
     speaks for `best`, or raises the first target. It is None if there is nothing to make it from:
     no maps, and no parts to hide. `neighbours` are the nearest training examples.
 
     `labels` are the class that is answered, or those of several labels whose probability reaches
-    their threshold, in the order of the classes. `numbers` [targets] are the answers of a
+    their threshold, in the order of the classes. `numbers` [targets] are the predictions of a
     regression, in the targets' own units.
 
-    `distance` is the one to the training examples (`novelty.py`), and `unusual` says whether it is
-    larger than that of examples like them. Both are None if the bundle detects no novelty.
+    `distance` is the one to the training examples (`novelty.py`), and `unusual` whether it is
+    beyond the threshold of novelty detection. Both are None if the bundle detects no novelty.
     `likely` is the prediction set, the most probable class first, and `interval` [targets, 2] the
     prediction intervals. They are empty and None if the bundle has no coverage.
     """
@@ -81,7 +81,7 @@ class Answer:
 
 
 class Answering(Protocol):
-    """What an answer of a task looks like."""
+    """The form of a task's answers."""
 
     def answer(self, output: Floats, outputs: Outputs) -> Answer:
         """The answer, of what the graph says [c]; without what explains it."""
@@ -90,14 +90,14 @@ class Answering(Protocol):
         """The columns of a table of answers, in order."""
 
     def row(self, answer: Answer, outputs: Outputs) -> list[Any]:
-        """What stands in those columns."""
+        """The values of those columns."""
 
     def cells(self, names: list[str]) -> Cells:
-        """What a person reads of a row, in columns of a fixed width."""
+        """A row for people, in columns of a fixed width."""
 
 
 def of_task(task: str) -> Answering:
-    """What the task of that name brings for its answers."""
+    """The task's own form of answers."""
     return cast(Answering, part(task, "answer"))
 
 

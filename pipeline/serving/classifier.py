@@ -35,19 +35,19 @@ from .explain import (
     neighbours,
 )
 
-MOST_WINDOWS = 8  # of an example; inputs with more are asked one after the other
+MOST_WINDOWS = 8  # of an example; inputs with more are computed one after the other
 OLDER = "the bundle is of an older version and names no digests"
 # Kinds that show nothing but a picture or a sound that was decoded.
 DECODED = ("image", "audio")
 
 
 class Classifier:
-    """A bundle in memory. Any number of threads may ask it at once, each on one core."""
+    """A bundle in memory. Any number of threads may use it at once, each on one core."""
 
     def __init__(self, folder: Path, explains: bool = False, hands: int | None = None) -> None:
         """Open the bundle in `folder`; if it `explains`, also what heat maps and neighbours need.
 
-        Heat maps share as many threads as there are `hands`, or cores.
+        Heat maps are computed by as many threads as there are `hands`, or cores.
 
         Raises:
             DataError: it is no bundle, or one that is damaged or of another schema.
@@ -164,7 +164,7 @@ class Classifier:
             side: pixels of a small heat map; None for one as large as the backbone's input.
 
         Raises:
-            RefusedError: the bytes are not taken as an example, or its numbers are so large that
+            RefusedError: the bytes are not taken as an example, or its values are so large that
                 there is no answer; the text says why.
         """
         example = self._read(data)
@@ -202,7 +202,7 @@ class Classifier:
             example = dict(zip(self._inputs, of_each, strict=True))
             return self._strength(self._session.run([self._output], example)[0], best)
 
-        # Heat maps of all answers share the cores: a single one has all of them. But many windows
+        # The cores are for the heat maps of all answers: a single one has all. But many windows
         # take much memory, so the parts of a long sound are hidden one after the other.
         windows = len(hidden[0][0]) if self.kind.windowed else 1
         each = map if windows > MOST_WINDOWS else self._hands.map

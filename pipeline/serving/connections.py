@@ -51,14 +51,14 @@ class Connection(H11Protocol):
             self._header_came()
 
     def on_response_complete(self) -> None:
-        """Wait for the next header, also where a rest of the last body is still to come."""
+        """Wait for the next header, even if a rest of the last body is still to come."""
         before = self.cycle
         super().on_response_complete()
         if self.cycle is before:  # another header may have been there already
             self._await_header()
 
     def pause_writing(self) -> None:
-        """Who does not read what it asked for is waited for only so long."""
+        """Wait only so long for a client that does not read its answer."""
         super().pause_writing()
         self._stalled = self.loop.call_later(self.limits.seconds, self.transport.abort)
 
@@ -109,7 +109,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(app, http=kind, ws="none", log_level="warning", backlog=AT_A_TIME)
         )
-        # Where few files may be open, the kernel would end what `limits` allow.
+        # If few files may be open, the kernel would end what `limits` allow.
         most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = 2 * limits.connections + QUEUE
         if most != resource.RLIM_INFINITY and most < wanted:

@@ -1,4 +1,4 @@
-"""What `bundle.json` says: which backbone and head a bundle has, and what they were made of."""
+"""The content of `bundle.json`: a bundle's backbone and head, and what they were made from."""
 
 import json
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ MOST_PIXELS_A_SIDE = 4096  # of what a backbone sees
 LONG_TEXT = 1000  # characters; a longer one is a file of its own
 SCHEMA = 1  # raised when a reader of older bundles would read a newer one wrongly
 SCHEMA_OF_JOINED = 2  # of a bundle whose backbones are joined
-SCHEMA_OF_TASKS = 3  # of one that answers with several labels or with numbers
+SCHEMA_OF_TASKS = 3  # of one that answers with several labels or with targets
 SCHEMA_OF_WEIGHED = 4  # of one whose classes have thresholds, since training weighed them
 SCHEMA_OF_MEANS = 5  # of one that detects novelty by the means of classes
 SCHEMAS = (SCHEMA, SCHEMA_OF_JOINED, SCHEMA_OF_TASKS, SCHEMA_OF_WEIGHED, SCHEMA_OF_MEANS)
-# What stands beside `head`, and not in it.
+# The fields of a head that are beside `head` in the file.
 ELSEWHERE = ("classes", "power", "sets", "task", "temperature", "thresholds")
 
 AGAIN = "run the bundle stage again"
@@ -51,12 +51,12 @@ class Data:
 
 @dataclass(frozen=True)
 class Bundle:
-    """What `bundle.json` says.
+    """The content of `bundle.json`.
 
     `inputs` has what each network takes, one if none are joined. `code` has a digest of each room
     that decides an answer. `training_examples` is what the bundle holds of them. `novelty` is how
-    it knows an unusual example; None if it does not. Bundles of older versions say less, and that
-    reads as if they said the default.
+    it detects novelty; None if it does not. Bundles of older versions have fewer fields, and read
+    as if they had the defaults.
     """
 
     kind: str
@@ -83,7 +83,7 @@ class Bundle:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """What the bundle in a folder says, whoever wrote it.
+        """Read the bundle in a folder, whoever wrote it.
 
         Raises:
             DataError: it is no bundle, or one that is damaged or of another schema.
@@ -146,7 +146,7 @@ class Bundle:
         (folder / FILE).write_text(text, encoding="utf-8")
 
     def content(self) -> dict[str, Any]:
-        """What `write` writes into `bundle.json`."""
+        """The fields that `write` writes into `bundle.json`."""
         head, calibration, sets = self.head, self.head.calibration, self.head.sets
         elsewhere = (*ELSEWHERE, "calibrated_on")
         first, *further = [_described(one, number) for number, one in enumerate(self.inputs, 1)]
@@ -224,7 +224,7 @@ def _long(preprocessing: Input, number: int) -> dict[str, str]:
 
 
 def _described(preprocessing: Input, number: int) -> dict[str, Any]:
-    """What `bundle.json` says of a network's input."""
+    """The fields of a network's input in `bundle.json`."""
     files = _long(preprocessing, number)
     fields = {
         name: list(value) if isinstance(value, tuple) else value
@@ -238,7 +238,7 @@ def _described(preprocessing: Input, number: int) -> dict[str, Any]:
 
 
 def _input(folder: Path, content: dict[str, Any]) -> Input:
-    """What a network takes; the other way round. Pixels are no more than an example can have."""
+    """A network's input from its fields. Pixels are no more than an example can have."""
     fields = dict(content["preprocessing"])
     for name, file in content.get("files", {}).items():
         fields[name] = (folder / Path(file).name).read_text(encoding="utf-8")

@@ -1,8 +1,8 @@
 """What `headstart serve` takes in and when it is answered: bodies, places and threads.
 
 An example is answered by one thread on one core, from decoding to answer, as `predict` does it.
-Plain answers have a thread a core. What takes long, which is to explain and to show, has threads
-and places of its own, one fewer, so that a plain answer never waits for it. What takes much memory
+Plain answers have a thread a core. Slow requests, which explain and show, have threads and places
+of their own, one fewer, so that a plain answer never waits for them. What takes much memory
 is answered alone. Waiting requests are not put together into batches: a core answers as many
 examples a second one by one as in batches (benchmarks/answers.md), and nobody waits for others.
 """
@@ -39,7 +39,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Limits:
-    """What is taken in.
+    """The limits of what is taken in.
 
     megabytes: of an example; waiting: requests in a queue; seconds: from arrival to answer.
     header_seconds: until a request's header is whole; connections: at a time; bodies: that are
@@ -126,7 +126,7 @@ class Desk:
             lane.threads.shutdown(cancel_futures=True)
 
     def until(self) -> float:
-        """When an answer that is asked for now is too late, by the event loop's clock."""
+        """When an answer to a request of now is too late, by the event loop's clock."""
         return asyncio.get_running_loop().time() + self.limits.seconds
 
     async def answer(self, data: bytes, heat_map: bool, neighbours: int, until: float) -> Answer:
@@ -153,7 +153,7 @@ class Desk:
             return found
 
         def show() -> Shown:
-            if found := self._shown.get(number):  # another request may have asked for it, too
+            if found := self._shown.get(number):  # another request may have made it
                 return found
             data = self.classifier.training_example(number)
             return self._shown.keep(number, self.classifier.kind.show(data, THUMBNAIL))
@@ -279,7 +279,7 @@ class Desk:
 
 
 class Thumbnails:
-    """What was shown last, up to so many bytes. Threads may share it."""
+    """What was shown last, up to so many bytes. Several threads may use it."""
 
     def __init__(self, most: int) -> None:
         """Nothing was."""
@@ -295,7 +295,7 @@ class Thumbnails:
             return found
 
     def keep(self, number: int, shown: Shown) -> Shown:
-        """Keep one, in place of those that were asked for least lately."""
+        """Keep one, in place of those least recently used."""
         with self._lock:
             if number not in self._kept:
                 self._kept[number] = shown

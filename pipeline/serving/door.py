@@ -29,8 +29,8 @@ WITHOUT_TOKEN = ("/", "/health")  # the page asks for the token, and sends it wi
 AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_-]+(?:\.[a-z0-9_-]+)*)\.?)(?::\d*)?")
 NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
-# With every reply. Only the page has a policy of its own: nothing else is ever run or shown inside
-# of something else, whatever a plugin's kind returns.
+# The headers of every reply. Only the page has its own policy: nothing else is ever run or shown
+# inside of something else, whatever a plugin's kind returns.
 HEADERS = {
     "x-content-type-options": "nosniff",
     "cross-origin-resource-policy": "same-origin",
@@ -56,7 +56,7 @@ def opened(host: str, names: Sequence[str], token_file: Path | None) -> Door:
     Args:
         host: a name or an address.
         names: further ones that it answers to, such as those of a proxy.
-        token_file: where the token stands; None: the variable `HEADSTART_SERVE_TOKEN`, if it is
+        token_file: the file with the token; None: the variable `HEADSTART_SERVE_TOKEN`, if it is
             there.
 
     Raises:

@@ -37,10 +37,10 @@ def class_map(maps: Sequence[Floats], head: Head, power: float, label: int) -> F
             and w are its features.
         head: as it was trained.
         power: that its features were raised to.
-        label: position of the class, or of a number: then it is where the number is raised.
+        label: position of the class, or of a target: then it is where the target is raised.
 
     Returns:
-        [h, w], from 0 to 1; all 0 where nothing speaks for the class.
+        [h, w], from 0 to 1; all 0 if nothing speaks for the class.
     """
     of_each = [one.mean(axis=(1, 2)) for one in maps]
     scales = [float(joined.scale(one[None])[0, 0]) if len(maps) > 1 else 1.0 for one in of_each]
@@ -106,11 +106,11 @@ def odds_of_label(probabilities: Floats, label: int) -> float:
         probabilities: [labels], the probabilities.
         label: position of the label.
     """
-    fraction = float(probabilities[label])
-    return float(np.log(max(fraction, TINY)) - np.log(max(1 - fraction, LEAST)))
+    probability = float(probabilities[label])
+    return float(np.log(max(probability, TINY)) - np.log(max(1 - probability, LEAST)))
 
 
-# How much an answer says what stands at a position, by `Task.activation`.
+# How strong an answer is for the output at a position, by `Task.activation`.
 STRENGTHS: dict[str, Callable[[Floats, int], float]] = {
     "softmax": odds,
     "sigmoid": odds_of_label,
@@ -123,8 +123,8 @@ def falls(before: float, without: npt.NDArray[np.float64]) -> Floats:
 
     The fall is that of the log-odds: if an answer is nearly certain, the probability itself
     hardly moves. Parts without which the class is more probable have 0. To hide parts and to look
-    at the answer is occlusion (Zeiler and Fergus, ECCV 2014). A number that is to be explained
-    stands in the place of log-odds, in units in which its largest value is about 1.
+    at the answer is occlusion (Zeiler and Fergus, ECCV 2014). A target that is to be explained
+    takes the place of the log-odds, in units in which its largest value is about 1.
 
     Args:
         before: the class's log-odds for the whole example.

@@ -2,8 +2,8 @@
 
 The distance is the one to the k-th nearest training example, between features of length 1 (Sun,
 Ming, Zhu and Li, "Out-of-distribution detection with deep nearest neighbors", ICML 2022). An
-example is unusual if it is farther away than 95 % of the validation examples, none of which was
-trained on. The nearest one (k = 1) detects best in small sets, and every class has one
+example is novel (`unusual`) if it is farther away than 95 % of the validation examples, none of
+which was trained on. The nearest one (k = 1) detects best in small sets, and every class has one
 (benchmarks/sets.md).
 
 Answers stay quick because the distance is taken to at most 1,000 examples. They are called the
@@ -30,23 +30,23 @@ from .explain import directions
 K = 1
 MOST = 1000  # examples in the bank
 LEAST = 5  # examples of a class; the mean of fewer would give them away
-MEANS = "class_means"  # what `usual.of` of `bundle.json` says if they are the bank
+MEANS = "class_means"  # `usual.of` of `bundle.json` if they are the bank
 MEANS_FILE = f"{MEANS}.safetensors"
 WHY_NOT = (
     "so its answers detect no novelty: that takes the means of classes, each of"
     f" {LEAST} training examples or more"
 )
-KEPT = 0.95  # share of examples like those of training that are not unusual
-FEWEST = math.ceil(round(KEPT / (1 - KEPT), 6))  # of fewer, the largest distance keeps less
+KEPT = 0.95  # fraction of in-distribution examples that are not reported as novel
+FEWEST = math.ceil(round(KEPT / (1 - KEPT), 6))  # with fewer, the largest distance keeps less
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Novelty:
-    """What `bundle.json` says of it: which bank [examples, d] there is, and the threshold.
+    """Its fields in `bundle.json`: which bank [examples, d] there is, and the threshold.
 
-    The bank is the means of classes or, if not `of_means`, training examples. An example is unusual
+    The bank is the means of classes or, if not `of_means`, training examples. An example is novel
     if it is farther than `threshold` from the `k`-th nearest, which rests on that many examples of
     a split. It is None if there were too few examples to find it.
     """
@@ -60,7 +60,7 @@ class Novelty:
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> Self:
-        """What `content` returned, whoever wrote it.
+        """Read what `content` returned, whoever wrote it.
 
         Raises:
             ValueError: it is damaged.
@@ -85,7 +85,7 @@ class Novelty:
 
 @dataclass(frozen=True)
 class Detector:
-    """The bank [n, d], which neighbour counts, and the distance from which an example is unusual.
+    """The bank [n, d], which neighbour counts, and the distance from which an example is novel.
 
     `threshold` is None if there were too few examples to find it.
     """
@@ -103,7 +103,7 @@ class Detector:
         return math.sqrt(max(2 - 2 * nearest, 0))
 
     def unusual(self, distance: float) -> bool | None:
-        """Whether an example at this distance is unlike those of training."""
+        """Whether an example at this distance is out of distribution; None if that is not known."""
         return None if self.threshold is None else distance > self.threshold
 
 
@@ -127,7 +127,7 @@ def bank_first(labels: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 def class_means(neighbours: Floats, labels: npt.NDArray[np.integer], classes: int) -> Floats:
-    """Where the examples of each class lie on average: directions [classes, d].
+    """The mean direction of the examples of each class, [classes, d].
 
     Args:
         neighbours: [n, d], the training examples' features of length 1.
@@ -194,7 +194,7 @@ def _nearest(
 
 
 def _distances(cosines: Floats, k: int) -> npt.NDArray[np.float64]:
-    """To the k-th nearest, [m], of cosines [m, n]."""
+    """The distances [m] to the k-th nearest, from cosines [m, n]."""
     if not len(cosines):
         return np.empty(0)
     place = cosines.shape[1] - k

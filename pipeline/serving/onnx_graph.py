@@ -1,4 +1,4 @@
-"""The whole classifier as one ONNX graph: an example in, probabilities or numbers out.
+"""The whole classifier as one ONNX graph: an example in, probabilities or targets out.
 
 Before the backbone, as it was exported for the features, stands the graph of the example's kind,
 and behind it one that does what the head does. Both are written in ONNX's own notation, so that no
@@ -33,7 +33,7 @@ answer (float[n, {dimension}] pooled)
 {answering}
 }}
 """
-# The classes share one probability; each of several labels has its own.
+# The probabilities of classes add up to 1; each of several labels has its own.
 SHARES = """
     evened = Div(logits, temperature)
     shares = {function}(evened)
@@ -44,7 +44,7 @@ ANSWERING = {  # by `Task.activation`
     "sigmoid": SHARES.format(function="Sigmoid"),
     "identity": "    numbers = Squeeze(logits, front)",
 }
-# Of several windows to that of their example.
+# From the answers about several windows to that about their example.
 MEAN = f"""
 <ir_version: {IR_VERSION}, opset_import: ["" : {OPSET}]>
 mean (float[w, dimension] windows) => (float[n, dimension] mean)
@@ -70,7 +70,7 @@ HIDDEN = """
 """
 
 
-# Features of several networks side by side, as `tables/joined.py` puts them on one scale.
+# The features of several networks side by side, on one scale as in `tables/joined.py`.
 SCALED = """
     squares_{n} = Mul(part_{n}, part_{n})
     square_{n} = ReduceMean<keepdims = 1>(squares_{n}, last)
@@ -103,11 +103,11 @@ def whole(
             `exports.exported` leaves it.
         head: as it was trained.
         power: that its features were raised to.
-        temperature: by which its logits are divided; numbers are not.
+        temperature: by which its logits are divided; predicted targets are not.
         windowed: whether an example is several inputs, over whose features the mean is taken.
         task: that the head was trained for.
     """
-    # No name of one part can be taken for another's; those of the outputs stay as they are.
+    # No part has a name of another's; those of the outputs stay as they are.
     after = compose.add_prefix(
         answer_graph(head, power, temperature, task), "head/", rename_outputs=False
     )
@@ -117,7 +117,7 @@ def whole(
         of_network = "" if number == 1 else f"network_{number}/"
         prefix = f"{of_network}backbone/"
         network = compose.add_prefix(_at_versions(backbone), prefix)
-        del network.metadata_props[:]  # they differ between networks, and say nothing of the whole
+        del network.metadata_props[:]  # they differ between networks, and do not describe the whole
         if of_network:
             before = prefixed(before, of_network)
         given = before.graph.output[0].name

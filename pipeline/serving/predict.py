@@ -1,4 +1,4 @@
-"""Predict classes, labels or numbers with a trained bundle: `headstart predict BUNDLE FILES…`.
+"""Predict classes, labels or targets with a trained bundle: `headstart predict BUNDLE FILES…`.
 
 Every core takes whole examples, from decoding to answer. Answers are written as they come, in the
 order of the files, so memory does not grow with their number.
@@ -67,7 +67,7 @@ def run(
     heat_maps: Path | None = None,
     neighbours: int = 0,
 ) -> None:
-    """Answer for every file; print a table, or write those that were asked for.
+    """Answer for every file; print a table, or write those that were requested.
 
     Raises:
         ParamsError: an argument names nothing, or is impossible.
@@ -162,7 +162,7 @@ def spelt(path: Path) -> str:
 def rows(
     classifier: "Classifier", paths: Iterable[Path], heat_maps: Path | None, neighbours: int
 ) -> Iterator[Row]:
-    """A row a file, in order: `path`, `columns_of`, `error` and what else is asked.
+    """A row a file, in order: `path`, `columns_of`, `error` and what else is requested.
 
     A file that cannot be read has its reason in `error` and None elsewhere.
     """
@@ -180,7 +180,7 @@ def in_order(
     items: Iterable[Item],
     ahead: int,
 ) -> Iterator[Result]:
-    """As `pool.map`, but never more than `ahead` items further than what has been taken."""
+    """Map as `pool.map` does, but never more than `ahead` items ahead of what has been taken."""
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:
@@ -206,7 +206,7 @@ def _row(classifier: "Classifier", heat_maps: Path | None, neighbours: int, path
         return row | {"error": str(error)}
     row |= zip(columns, values_of(classifier, answer), strict=True)
     if heat_maps is not None and answer.heat is not None:
-        # Files of one name in two folders have two maps.
+        # Two files of one name in two folders have two maps.
         stem = Path(row["path"]).stem.encode()[:200].decode(errors="ignore")  # a name has 255 bytes
         ending = answer.heat.media_type.rpartition("/")[2]
         name = f"{stem}-{digest(os.fsencode(path))[:8]}.{ending}"
@@ -221,7 +221,7 @@ def _row(classifier: "Classifier", heat_maps: Path | None, neighbours: int, path
 
 
 def main() -> None:
-    """Run as a command of its own, where Headstart's others are not installed."""
+    """Run as a command of its own, if Headstart's others are not installed."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.serving.predict",
         description=__doc__,

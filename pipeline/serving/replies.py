@@ -1,4 +1,4 @@
-"""What the server sends: what all tasks have, and what a task's part `reply` answers."""
+"""What the server sends: what all tasks have, and the task's own part `reply`."""
 
 import base64
 from typing import Protocol, cast
@@ -10,7 +10,7 @@ from .answering import Answer, Outputs, Row
 
 
 class Like(BaseModel):
-    """A training example that is like the one asked about."""
+    """A training example that is similar to the query."""
 
     path: str
     label: str
@@ -19,10 +19,10 @@ class Like(BaseModel):
 
 
 class Explained(BaseModel):
-    """What every answer has: how far the example is from those of training, and its reasons."""
+    """The fields of every answer: the distance from the training examples, and the reasons."""
 
     distance: float | None = Field(description="to the training examples; null: not known")
-    unusual: bool | None = Field(description="unlike anything in training; null: not known")
+    unusual: bool | None = Field(description="out of distribution; null: not known")
     neighbours: list[Like] = Field(description="the nearest training examples, nearest first")
     heat_map: str | None = Field(
         description="a picture as a data URL: where the class or the most probable label is seen,"
@@ -31,7 +31,7 @@ class Explained(BaseModel):
 
 
 class Replying(Protocol):
-    """What the server sends of a task."""
+    """The replies of a task."""
 
     form: type[Explained]
 
@@ -40,7 +40,7 @@ class Replying(Protocol):
 
 
 def of_task(task: str) -> Replying:
-    """What the task of that name brings for its replies."""
+    """The task's own replies."""
     return cast(Replying, part(task, "reply"))
 
 

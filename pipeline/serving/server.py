@@ -46,7 +46,7 @@ class Health(BaseModel):
 
 
 class About(BaseModel):
-    """What the server answers with."""
+    """The model that the server answers with."""
 
     task: str = Field(description="classification, multilabel or regression")
     nouns: list[str] = Field(description="what one of the classes is called, and several of them")
@@ -95,7 +95,7 @@ def body_of(accepts: tuple[str, ...]) -> dict[str, Any]:
 
 
 class Figures:
-    """What `/metrics` shows of the answers."""
+    """The figures of the answers that `/metrics` shows."""
 
     def __init__(self, desk: Desk) -> None:
         """Count from nothing."""
@@ -136,7 +136,7 @@ def application(classifier: Classifier, limits: Limits, door: Door | None = None
         yield
         desk.close()
 
-    # Its usual pages of documentation fetch their scripts from another site.
+    # FastAPI's own pages of documentation fetch their scripts from another site.
     app = FastAPI(title="Headstart", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.add_middleware(Guard, door=door or Door())
     figures = Figures(desk)
@@ -185,7 +185,7 @@ def _add_about(app: FastAPI, desk: Desk, figures: Figures) -> None:
 
     @app.get("/about")
     async def about() -> About:
-        """What the server answers with."""
+        """The model that the server answers with."""
         bundle = desk.classifier.bundle
         task = TASKS[bundle.head.task]
         return About(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # it takes a while to import, and --help should not
 Write = Callable[[Row], None]
 
 OF_NUMBERS = ("predicted(", "low(", "high(")
-UNLIKE = "unlike anything in training"
+UNLIKE = "out of distribution: unlike anything in training"
 ROWS_A_GROUP = 10_000  # of Parquet, held in memory at once
 
 
@@ -131,7 +131,7 @@ def printer(classifier: "Classifier") -> Write:
 
 
 def _notes(row: Row, names: list[str]) -> list[str]:
-    """The lines below an answer: that it may be none of these, or what else it may be."""
+    """The lines below an answer: that it is out of distribution, or what else it may be."""
     if row.get("unusual"):
         return [UNLIKE]
     if row.get("most_probable", row.get("class")) != row.get("class"):

@@ -19,7 +19,7 @@ from ..kinds import Input, Kind, named
 from ..tasks import TASKS, UNNAMED
 from .description import Bundle
 
-# From scores to answers, by `Task.activation`.
+# The functions from scores to answers, by `Task.activation`.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda scores: scores.softmax(dim=-1),
     "sigmoid": torch.sigmoid,
@@ -28,7 +28,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class TorchClassifier(nn.Module):
-    """From an example to calibrated probabilities or to numbers, as `onnx_graph.whole`."""
+    """From an example to calibrated probabilities or predicted targets, as `onnx_graph.whole`."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class TorchClassifier(nn.Module):
         """The answer about an example: for images uint8 [height, width, 3].
 
         Returns:
-            probabilities [classes]; for regression the numbers [targets].
+            probabilities [classes]; for regression the predicted [targets].
         """
         pooled = self.backbone(self.kind.torch_input(example, self.preprocessing)[None])
         raised = pooled.sign() * pooled.abs() ** self.power

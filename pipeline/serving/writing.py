@@ -33,7 +33,7 @@ from .description import Bundle, Data, Origin
 from .explain import directions
 from .onnx_graph import whole
 
-# What decides an answer, beside what the backbone was made by.
+# The rooms that decide an answer, beside what the backbone was made by.
 CODE = ("backbones", "examples", "heads", "serving", "tables", "tasks")
 LIBRARIES = ("numpy", "onnxruntime")
 
@@ -53,7 +53,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a bundle is put together from.
+    """The parts of a bundle.
 
     `kind` is that of the examples. `settings` name the backbone, and `files` are what
     `exports.of_each` leaves of it. `about` describes the head, and `metrics` say how good it is.
@@ -110,7 +110,7 @@ class Parts:
             novelty=found,
         ).write(folder)
         if found is not None and found.threshold is None:
-            print("bundle: too few examples to know from which distance on an example is unusual")
+            print("bundle: too few examples to set the threshold of novelty detection")
         size = sum(f.stat().st_size for f in folder.iterdir()) / 1e6
         temperature = f", temperature {about.calibration.temperature:g}"
         task = TASKS[about.task]
@@ -173,7 +173,7 @@ def _digests(kind: str, backbone: Backbone) -> dict[str, str]:
 def _write_examples(
     folder: Path, examples: Examples, head: Head, about: HeadDescription
 ) -> novelty.Novelty | None:
-    """Write what the bundle holds of the examples; how it knows an unusual one, if it does."""
+    """Write what the bundle holds of the examples; returns how it detects novelty, if it does."""
     train = replace(examples.train, features=head.seen(examples.train.features))
     val = head.seen(examples.val.features)
     if examples.given_away != "none":
@@ -191,7 +191,7 @@ def _write_examples(
 
 
 def _class_means(train: Split, classes: int) -> npt.NDArray[np.float16] | None:
-    """The mean of each class, of features of length 1; None where a class has few examples."""
+    """The mean of each class, of features of length 1; None if a class has few examples."""
     rows = train.views == 0
     labels = train.labels[rows]
     if np.bincount(labels, minlength=classes).min() < novelty.LEAST:
@@ -230,7 +230,7 @@ def _write_bank(
     labels: list[str],
     digests: list[str],
 ) -> None:
-    """What a bundle holds of the training examples; texts are empty where there are no paths."""
+    """Write the bundle's training examples; texts are empty if there are no paths."""
     (folder / "neighbours.safetensors").write_bytes(save({"features": features}))
     table = {"paths": paths, "labels": labels} | ({"digests": digests} if digests else {})
     text = json.dumps(table, indent=0, ensure_ascii=False) + "\n"

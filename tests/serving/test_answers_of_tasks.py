@@ -130,7 +130,7 @@ def test_tables_of_numbers(by_hand: ByHand, asked: list[str], tmp_path: Path) ->
 def test_in_print(by_hand: ByHand, asked: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     predict.run(by_hand("multilabel"), asked, neighbours=1)
     head, several, unlike, near, bad, none, *_ = capsys.readouterr().out.splitlines()
-    assert unlike.strip() == "unlike anything in training"
+    assert unlike.strip() == "out of distribution: unlike anything in training"
     assert head.split() == ["labels", "path"]
     assert several.startswith("brick 0.88 | moss 0.45  ")
     assert " like brick" in near
