@@ -122,8 +122,8 @@ def interval(resampled: Array, confidence: float) -> tuple[Array, Array]:
     defined = np.count_nonzero(~np.isnan(columns), axis=1)
     every, last = np.arange(len(columns)), np.maximum(defined - 1, 0)
     ends = []
-    for share in (tail, 1 - tail):
-        place = last * share
+    for fraction in (tail, 1 - tail):
+        place = last * fraction
         below = np.floor(place).astype(int)
         low, high = columns[every, below], columns[every, np.minimum(below + 1, last)]
         part, gap = place - below, high - low

@@ -60,13 +60,13 @@ def repeated(
         DataError: too few draws have every class among the training examples.
     """
     keys = group_keys(manifest)
-    shares = drawing.shares.model_dump()
-    now = [draw(key, shares, drawing.seed) for key in keys]
+    sizes = drawing.shares.model_dump()
+    now = [draw(key, sizes, drawing.seed) for key in keys]
     of_digest = dict(zip(manifest["digest"], keys, strict=True))
     keys_of_pool = [of_digest[digest] for digest in pool.digests.tolist()]
     learned = about.task
     task = measuring(learned)
-    learnt, asked = _drawn(pool, keys_of_pool, shares, settings, task, refit=about.refit)
+    learnt, asked = _drawn(pool, keys_of_pool, sizes, settings, task, refit=about.refit)
 
     outputs = len(about.classes)
     weights = class_weights(training.class_weights, pool.labels, outputs)
@@ -98,7 +98,7 @@ def repeated(
 def _drawn(
     pool: Split,
     keys: list[str],
-    shares: dict[str, float],
+    sizes: dict[str, float],
     settings: EvaluateParams,
     task: Measuring,
     refit: bool,
@@ -108,7 +108,7 @@ def _drawn(
     learnt, asked = [], []
     most = MOST_DRAWS * settings.repeats
     for number in range(most):
-        of_key = {name: draw(f"{number}:{name}", shares, settings.seed) for name in names}
+        of_key = {name: draw(f"{number}:{name}", sizes, settings.seed) for name in names}
         split = np.array([of_key[key] for key in keys])
         # A split that `ingest` would refuse is drawn again.
         learnable = task.learnable(pool.labels[split == "train"], pool.labels)

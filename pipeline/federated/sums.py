@@ -159,14 +159,14 @@ def ridge(sums: Sums, decays: Sequence[float]) -> list[Solved]:
     follow it (Wang, "Revisiting differentially private linear regression", UAI 2018).
     """
     sums = possible(sums)
-    mean, covariance, shares = sums.mean, sums.covariance, sums.rows / sums.total
+    mean, covariance, priors = sums.mean, sums.covariance, sums.rows / sums.total
     scale = _scale(covariance)
     decays = [max(decay, least_decay(sums)) for decay in decays]
-    cross = (sums.class_sums / sums.total - np.outer(shares, mean)).T / scale
+    cross = (sums.class_sums / sums.total - np.outer(priors, mean)).T / scale
     covariance /= scale**2
     with one_thread():
         found = [least_squares.ridge(covariance, decay, cross).T for decay in decays]
-        return [_on_raw(sums.classes, weight, shares, mean, scale) for weight in found]
+        return [_on_raw(sums.classes, weight, priors, mean, scale) for weight in found]
 
 
 def least_decay(sums: Sums) -> float:
@@ -208,8 +208,8 @@ def best(sums: Sums, decays: Sequence[float]) -> int:
     if len(decays) == 1:
         return 0
     expected = [
-        squared_error(head, possible(sums)) / max(1 - share, 1e-9) ** 2
-        for head, share in zip(ridge(sums, decays), fitted(sums, decays), strict=True)
+        squared_error(head, possible(sums)) / max(1 - leverage, 1e-9) ** 2
+        for head, leverage in zip(ridge(sums, decays), fitted(sums, decays), strict=True)
     ]
     return int(np.argmin(expected))
 

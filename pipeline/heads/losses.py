@@ -2,7 +2,7 @@
 
 - `softmax`, of classes: the cross-entropy of a row, whose label is a position (int64 [n]).
 - `binary`, of several labels: the cross-entropy of each label by itself; labels are float64 [n, c]
-  of 1, 0 and NaN, where they are unknown.
+  of 1, 0 and NaN (unknown).
 - `squared`, of regression targets (float64 [n, c]): half the squared error.
 - `huber`, of targets: the same up to an error of 1, and a straight line beyond (Huber, 1964).
 

@@ -53,7 +53,7 @@ def confusion(counts: npt.NDArray[np.int64], classes: list[str]) -> str:
 
     One colour at several depths looks alike to every kind of colour vision.
     """
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = max(INCHES, 1.6 + 0.3 * len(classes))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(size, size), layout="constrained")
@@ -61,14 +61,14 @@ def confusion(counts: npt.NDArray[np.int64], classes: list[str]) -> str:
         axes.set_xlim(-0.5, len(classes) - 0.5)
         axes.set_ylim(len(classes) - 0.5, -0.5)
         for row, column in zip(*np.nonzero(counts), strict=True):
-            share = float(shares[row, column])
+            fraction = float(fractions[row, column])
             colour = FIRST if row == column else SECOND
             cell = Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, color=colour, linewidth=0)
-            cell.set_alpha(0.15 + 0.85 * share)
+            cell.set_alpha(0.15 + 0.85 * fraction)
             axes.add_patch(cell)
             axes.text(
                 column, row, str(counts[row, column]), ha="center", va="center",
-                color=PAPER if share > 0.5 else INK,
+                color=PAPER if fraction > 0.5 else INK,
             )  # fmt: skip
         positions = range(len(classes))
         axes.set_xticks(positions, classes, rotation=90)
@@ -90,9 +90,9 @@ def reliability(table: pd.DataFrame) -> str:
         figure = Figure(figsize=(INCHES, 3.6), layout="constrained")
         axes = figure.add_subplot()
         axes.plot([0, 1], [0, 1], color=FAINT, linestyle="--", label="perfectly calibrated")
-        share = table["pictures"] / max(table["pictures"].sum(), 1)
+        fraction = table["pictures"] / max(table["pictures"].sum(), 1)
         axes.scatter(
-            table["confidence"], table["accuracy"], s=30 + 400 * share, color=FIRST, alpha=0.75,
+            table["confidence"], table["accuracy"], s=30 + 400 * fraction, color=FIRST, alpha=0.75,
             linewidths=0, label="examples in a bin (area: how many)",
         )  # fmt: skip
         axes.set(xlim=(0, 1.03), ylim=(0, 1.05), xlabel="probability given", ylabel="accuracy")

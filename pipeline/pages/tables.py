@@ -17,7 +17,7 @@ from .embed import Row, Thumbnails
 SHOWN = 12  # label issues and pairs that are shown on the page
 MOST_DRAWN = 40  # classes; a larger matrix is no longer legible on a page
 DRAWN_OF_MANY = 24  # the most confused classes, in the matrix where there are more than that
-MOST_ROWS = 20  # of the tables of confused classes, of heads and, where they are many, of classes
+MOST_ROWS = 20  # of the tables of confused classes, of heads and, if they are many, of classes
 # Columns of classes, and of slices
 NAMES = (
     "class", "label", "predicted", "unknown", "other_label", "suggested", "column", "value",

@@ -35,10 +35,10 @@ def checkpoint_file(
 
     It is in the feature store's folder, not among DVC's outputs, which DVC deletes before a run.
     """
-    told = [SAME_RUN, torch.__version__, device.type, torch.get_num_threads()]
-    told += [asdict(recipe), ranges.model_dump()]
-    told += [[split.digests, split.labels.tolist()] for split in (train, val)]
-    sha = hashlib.sha256(json.dumps(told).encode())
+    described = [SAME_RUN, torch.__version__, device.type, torch.get_num_threads()]
+    described += [asdict(recipe), ranges.model_dump()]
+    described += [[split.digests, split.labels.tolist()] for split in (train, val)]
+    sha = hashlib.sha256(json.dumps(described).encode())
     for name, tensor in network.state_dict().items():
         sha.update(name.encode())
         sha.update(tensor.cpu().contiguous().numpy().tobytes())
