@@ -66,9 +66,9 @@ def ingest() -> None:
     if untaught:
         rows = f" with {len(left_out)} {unit}{'s' * (len(left_out) != 1)} that {REFUSED} lists"
         print(
-            f"ingest: warning: no training example teaches"
-            f" {TASKS[settings.task].counted(len(untaught))}, left"
-            f" out{rows * bool(left_out)}: {listed(untaught, ALL_AT_MOST)}"
+            f"ingest: warning: {TASKS[settings.task].counted(len(untaught))} cannot be learned from"
+            f" the training examples, left out{rows * bool(left_out)}:"
+            f" {listed(untaught, ALL_AT_MOST)}"
         )
     stop_if_unusable(manifest, refused, files, unit, every)
     labelled_too = sum(bool(row.found.label) for row in kept if row.found.split == UNLABELLED)

@@ -18,7 +18,6 @@ NEEDS = {
     "train": ("val", "to choose a head by", ", or give each hyperparameter of train one value"),
     "evaluate": ("test", "to measure on", ""),
     "learning_curve": ("val", "to measure on", ", or set learning_curve.run to []"),
-    "rank": ("val", "to rank by", ", or set rank.run to []"),
     "finetune": ("val", "to choose an epoch by", ", or set finetune.run to []"),
     "from_scratch": ("val", "to choose an epoch by", ", or set from_scratch.run to []"),
     "adapt": ("val", "to calibrate by", ", or set adapt.run to []"),
