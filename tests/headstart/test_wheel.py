@@ -116,6 +116,7 @@ def test_what_needs_a_clone_says_so(subcommand: str, elsewhere: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_mypy_strict_passes_on_a_users_script(
     installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,7 +64,6 @@ def clone(
         parameters["evaluate"]["bootstrap"] = 10
         (made.folder / "params.yaml").write_text(yaml.safe_dump(parameters))
         write_grids(made.folder / "data" / "raw" / "grids")
-        made.headstart("check")
         made.run("dvc", "add", "--quiet", "data/raw/grids")
         made.repro()
         yield made

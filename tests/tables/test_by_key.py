@@ -162,6 +162,7 @@ def bytes_of_features() -> int:
     return sum(file.stat().st_size for file in paths.FEATURES.iterdir())
 
 
+@pytest.mark.slow
 def test_every_stage_gives_the_same_bytes(texts: Project) -> None:
     test_text.write(test_text.notes(120))  # counts of terms; vectors are in tests/store/test_cache
     run(*STAGES, "learning_curve")
