@@ -93,7 +93,7 @@ def header(password: str | None, key: str | None = None) -> dict[str, str]:
 
 
 def stop_if_shown(api: str) -> None:
-    """See that a server's address, which is printed and logged, holds no password.
+    """Check that a server's address, which is printed and logged, holds no password.
 
     Raises:
         RunError: it does.

@@ -1,8 +1,8 @@
 """The flow over a folder that keeps growing: asks a bundle about each picture once.
 
-Each content is asked about once for each bundle: another name, or a copy, gets the answer that is
-there. What was answered stands in one file of JSON lines, a line a file. It is the memory as well,
-so a run that is killed goes on where it was.
+Each bundle predicts a picture's content once: a renamed file or a copy gets the answer that was
+saved. All answers are in one file of JSON lines, one line per file. The flow reads it as it
+starts, so a run that was killed continues where it stopped.
 """
 
 import fcntl

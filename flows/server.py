@@ -69,7 +69,7 @@ def find(root: Path) -> str | None:
 
 
 def stop_without_home() -> None:
-    """See that a server started here can keep its database.
+    """Check that a server started here can keep its database.
 
     Raises:
         RunError: its folder cannot be written to.
@@ -171,7 +171,7 @@ def _in_address(host: str) -> str:
 
 
 def stop_if_too_open(host: str, names: list[str], wanted: str | None) -> None:
-    """See that a server which others can reach has a password and names that somebody chose.
+    """Check that a server that others can reach has a password and host names set by the user.
 
     Without names a page whose name is rebound to the server would be of its own origin. A `host`
     that is not all addresses of this machine is a name already.

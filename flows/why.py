@@ -56,7 +56,7 @@ class Reasons(NamedTuple):
 
 
 def why() -> list[str]:
-    """What a run would do: a line a stage in the order of the graph, and one on views.
+    """What a run would do: one line per stage in the order of the graph, and one on views.
 
     Raises:
         HeadstartError: `params.yaml` or `dvc.yaml` is wrong, there is no DVC repository, or the
@@ -105,7 +105,7 @@ def _why(settings: Params) -> list[str]:
 
 
 def stop_if_stale(stage: str) -> None:
-    """See that a stage and those before it have nothing to do.
+    """Check that a stage and those before it have nothing to do.
 
     Raises:
         RunError: one has, or DVC cannot read the project.

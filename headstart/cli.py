@@ -246,7 +246,7 @@ def list_bucket(address: str | None) -> None:
 
 
 def check() -> None:
-    """See that `params.yaml` and git agree with `dvc.yaml`."""
+    """Check that `params.yaml` and git agree with `dvc.yaml`."""
     _need_the_clone("check")
     from flows.dvc.project import check_project, working_copy
 

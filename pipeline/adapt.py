@@ -121,7 +121,7 @@ def measured_on(
     """Each method's accuracy on the test examples, and how the chosen one compares with none.
 
     Returns:
-        a row a method; and the number of test examples, the accuracy before and after, and the
+        one row per method; and the number of test examples, the accuracy before and after, and the
         results of the paired tests of accuracy and loss.
     """
     answers = {}

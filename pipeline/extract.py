@@ -64,7 +64,7 @@ def extract() -> None:
 
 
 def read_plan(kind: Kind) -> pd.DataFrame:
-    """The plan of the views beside view 0, a row a view.
+    """The plan of the views beside view 0, one row per view.
 
     Raises:
         DataError: it is not there or is not readable, or lacks a column.

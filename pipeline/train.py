@@ -110,7 +110,7 @@ def train() -> None:
 
 
 def _write_sweep(ranked: Sequence[Trained], loss: str) -> None:
-    """A row a head, the best first; what a closed form does not use stays empty."""
+    """One row per head, the best first; what a closed form does not use stays empty."""
     table = []
     for one in ranked:
         row: dict[str, Any] = dict(used(one.hyperparameters))
@@ -122,7 +122,7 @@ def _write_sweep(ranked: Sequence[Trained], loss: str) -> None:
 
 
 def _write_curve(curve: Sequence[Figures], loss: str) -> None:
-    """A row an epoch of the best head."""
+    """One row per epoch of the best head."""
     table = [{"epoch": point.epoch} | rounded(point, loss) for point in curve]
     _write_table(TRAINING, ["epoch", *figure_names(loss)], table)
 

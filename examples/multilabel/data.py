@@ -2,7 +2,7 @@
 
 - Without a word: `data/raw/composites/`, pictures put together from patches of two or three
   surfaces, and `labels.csv`, whose label names all that a picture holds, as `brick|wood`.
-- columns: the same pictures, with a column a label that holds 1 or 0. One cell of five is left
+- columns: the same pictures, with one column per label that holds 1 or 0. One cell of five is left
   empty: nobody looked whether this surface is there.
 - yeast: `data/raw/yeast.parquet`, 2,417 genes of baker's yeast, each 103 numbers from microarrays
   and phylogenetic profiles, and the functions that it has, out of 14 (Elisseeff and Weston, NIPS
@@ -66,7 +66,7 @@ def one_column(rows: list[Row]) -> list[list[str]]:
 
 
 def a_column_each(rows: list[Row]) -> list[list[str]]:
-    """The table with a column a label: 1, 0, or empty where it is unknown."""
+    """The table with one column per label: 1, 0, or empty where it is unknown."""
     random = np.random.default_rng(1)
     labels = sorted(set().union(*(held for *_, held in rows)))
     table = [["path", "split", "layout", *labels]]

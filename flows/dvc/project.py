@@ -24,7 +24,7 @@ def working_copy() -> Path:
 
 
 def check_project(root: Path) -> None:
-    """See that `params.yaml` and git agree with the `dvc.yaml` in `root`.
+    """Check that `params.yaml` and git agree with the `dvc.yaml` in `root`.
 
     DVC's own words for what is wrong there do not say what to write.
 

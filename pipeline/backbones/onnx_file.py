@@ -231,7 +231,7 @@ def _from_pictures(
 def _stop_if_other_input(
     backbone: Backbone, inputs: "list[onnx.ValueInfoProto]", side: int
 ) -> None:
-    """See that there is one input, of pictures as a bundle can give them."""
+    """Check that there is one input, of pictures as a bundle can give them."""
     import onnx
 
     if len(inputs) != 1:

@@ -34,7 +34,7 @@ def licence(backbone: Backbone) -> str:
 
 
 def check(backbone: Backbone) -> None:
-    """See that timm knows the network, or that its folder is there.
+    """Check that timm knows the network, or that its folder is there.
 
     Raises:
         ParamsError: timm does not.

@@ -6,7 +6,7 @@ from .errors import DataError
 
 
 def require(needed: int, purpose: str, otherwise: str) -> None:
-    """See that this machine has the memory that a stage is about to need.
+    """Check that this machine has the memory that a stage is about to need.
 
     Args:
         needed: bytes.

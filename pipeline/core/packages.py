@@ -60,7 +60,7 @@ def missing(set_name: str) -> bool:
 
 
 def need(set_name: str, who: str) -> None:
-    """See that a set is installed.
+    """Check that a set is installed.
 
     Args:
         set_name: of `SETS`.

@@ -69,7 +69,7 @@ def load(name: str, asked_by: str) -> Any:
 
 
 def check(name: str, asked_by: str) -> None:
-    """See that the module is in `plugins/`, or in a pinned package; nothing is imported.
+    """Check that the module is in `plugins/`, or in a pinned package; nothing is imported.
 
     Raises:
         ParamsError: what to write or to install, in one line.
@@ -245,7 +245,7 @@ def _package() -> ModuleType:
 
 
 def _stop_if_undeclared(file: Path) -> None:
-    """See that a plugin imports no room that changes bytes: no stage would run again for it.
+    """Check that a plugin imports no room that changes bytes: no stage would run again for it.
 
     Raises:
         ParamsError: it imports one; the text names file and line.

@@ -51,7 +51,7 @@ class Asked:
 
     `names` [c] are what its outputs stand for, `answers` [n, c] are probabilities, or predictions
     in the targets' own units. `thresholds` [c] are there for several labels, and for classes that
-    were weighed in training (`head.against_thresholds`). `slices` has a row an example, with the
+    were weighed in training (`head.against_thresholds`). `slices` has one row per example, with the
     columns of the user's table. `reach` [c] is the half-width of each target's prediction interval;
     empty if there is none. `groups` [n] is the group of each example; None if each is one of its
     own.
@@ -100,10 +100,10 @@ class Measuring(Protocol):
         """The first columns of the table of classes, labels or targets; the measures follow."""
 
     def predictions(self, asked: Asked) -> "pd.DataFrame":
-        """A row an example, by path."""
+        """One row per example, by path."""
 
     def slices(self, asked: Asked) -> "pd.DataFrame":
-        """A row a slice, as `slices.py` compares them."""
+        """One row per slice, as `slices.py` compares them."""
 
     def paired(
         self, old: "pd.DataFrame", new: "pd.DataFrame", measure: str, bins: int

@@ -15,7 +15,7 @@ from .metrics import Array, Weigh
 
 
 def read_answers(predictions: Path, manifest: Path) -> pd.DataFrame | None:
-    """A model's answers, a row a test example, by its digest; None if there are none.
+    """A model's answers, one row per test example, by its digest; None if there are none.
 
     The manifest's column `group` stands beside them, if there is one, and its columns of targets.
 

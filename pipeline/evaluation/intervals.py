@@ -21,7 +21,7 @@ FEW_HELD, PROPORTIONS_HELD = 0.61, 0.91
 
 
 def grouped(groups: Groups) -> Groups | None:
-    """The groups [n] as they are; None if each example is one of its own."""
+    """The groups [n] as they are; None if each example is its own group."""
     return groups if len(np.unique(groups)) < len(groups) else None
 
 
@@ -47,7 +47,7 @@ def wilson(
     Args:
         right: [n].
         confidence: of the interval.
-        groups: [n], the group of each example; without it each is one of its own.
+        groups: [n], the group of each example; None if each is its own group.
     """
     examples, fraction = len(right), float(right.mean())
     if groups is None or grouped(groups) is None:
@@ -75,7 +75,7 @@ def all_alike(
         fractions: [c], 0 or 1.
         examples: [c], that each is measured on; at least one is taken.
         confidence: of the intervals.
-        groups: [n], the group of each test example; without it each is one of its own.
+        groups: [n], the group of each test example; None if each is its own group.
     """
     reach, part = NormalDist().inv_cdf((1 + confidence) / 2), 1.0
     if groups is not None:
@@ -117,7 +117,7 @@ def mean_interval(
     Args:
         values: [n].
         confidence: of the interval.
-        groups: [n], the group of each example; without it each is one of its own.
+        groups: [n], the group of each example; None if each is its own group.
     """
     codes = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
     count, even = int(codes.max()) + 1, even_groups(codes)

@@ -61,7 +61,7 @@ def resample(
         outputs: c, of each answer.
         resamples: how many.
         seed: of the draws.
-        groups: [n], the group of each example, from 0 to G - 1; without it each is one of its own.
+        groups: [n], the group of each example, from 0 to G - 1; None if each is its own group.
     """
     if groups is not None and groups.max(initial=-1) == examples - 1:
         groups = None  # nothing is grouped

@@ -40,7 +40,7 @@ def repeated(
     training: TrainParams,
     counts: bool = False,
 ) -> pd.DataFrame:
-    """A row a measure: its mean over the repeats, and the interval of that.
+    """One row per measure: its mean over the repeats, and the interval of that.
 
     Loss and calibration error are left out: they depend on a temperature that a repeat does not
     find. The thresholds of several labels are those of the head. A measure that is defined in less

@@ -33,17 +33,17 @@ def slice_table(
     name: str = "accuracy",
     groups: Groups | None = None,
 ) -> pd.DataFrame:
-    """A row a slice, the worst first: those below the rest, in the order of their p-values.
+    """One row per slice, the worst first: those below the rest, in the order of their p-values.
 
     A slice that cannot be compared (a column of one value) has neither the others' accuracy nor
     p-values. A slice of too few groups to be tested has no p-values.
 
     Args:
-        slices: a row a test example, a column for each of the user's.
+        slices: one row per test example, a column for each of the user's.
         correct: [n], whether each was answered correctly.
         confidence: of the intervals.
         name: what the fraction of right answers is called.
-        groups: [n], the group of each example; None if each is one of its own.
+        groups: [n], the group of each example; None if each is its own group.
     """
 
     def ends(inside: npt.NDArray[np.bool_]) -> tuple[float, float]:
@@ -69,10 +69,10 @@ def slice_errors(
     """The same for regression, by the mean absolute error.
 
     Args:
-        slices: a row a test example, a column for each of the user's.
+        slices: one row per test example, a column for each of the user's.
         errors: [n], the absolute error of each; the mean if targets are several.
         confidence: of the intervals.
-        groups: [n], the group of each example; None if each is one of its own.
+        groups: [n], the group of each example; None if each is its own group.
     """
 
     def ends(inside: npt.NDArray[np.bool_]) -> tuple[float, float]:

@@ -55,7 +55,7 @@ def metrics(
         confidence: of the intervals.
         examples: n.
         proportions: the measures with Wilson's intervals, as `Measuring.proportions` gives them.
-        groups: [n], the group of each example; without it each is one of its own.
+        groups: [n], the group of each example; None if each is its own group.
     """
     test: dict[str, Any] = {}
     ends = {}
@@ -100,7 +100,7 @@ def _ends(
         resampled: the measure on the resamples.
         examples: [c], on which it is measured.
         confidence: of the intervals.
-        groups: [n], the group of each test example; None if each is one of its own.
+        groups: [n], the group of each test example; None if each is its own group.
     """
     means = measure(name)
     if groups is not None and len(np.unique(groups)) == 1:
@@ -120,14 +120,14 @@ def class_table(
     confidence: float,
     groups: Groups | None = None,
 ) -> pd.DataFrame:
-    """A row a class, label or number; a measure that is not defined for it stays empty.
+    """One row per class, label or number; a measure that is not defined for it stays empty.
 
     Args:
         first: the columns before those of the measures.
         measured: the measures.
         resampled: the same on the resamples.
         confidence: of their intervals.
-        groups: [n], the group of each test example; None if each is one of its own.
+        groups: [n], the group of each test example; None if each is its own group.
     """
     table = dict(first)
     examples = np.broadcast_to(first["pictures"], len(first["class"]))
@@ -151,13 +151,13 @@ def prediction_table(
     slices: pd.DataFrame,
     top_k: int,
 ) -> pd.DataFrame:
-    """A row an example, by path; the last columns are the probability of each class.
+    """One row per example, by path; the last columns are the probability of each class.
 
     `predicted` is the class that is answered, and `probability` that of this class: the largest,
     unless classes were weighed in training.
 
     If there are more than `MANY` classes, they are the `top_k` most probable ones and their
-    probabilities. The columns of the user's table, `slices`, with a row an example, come first.
+    probabilities. The columns of the user's table, `slices`, with one row per example, come first.
     """
     names = np.array(classes)
     table = pd.DataFrame(
@@ -237,7 +237,7 @@ def _rows_at_once(probabilities: Array) -> int:
 def confusion_table(
     test: Split, predicted: npt.NDArray[np.int64], classes: list[str]
 ) -> pd.DataFrame:
-    """A row an example, as DVC's `confusion` template counts them."""
+    """One row per example, as DVC's `confusion` template counts them."""
     names = np.array(classes)
     table = pd.DataFrame({"actual": names[test.labels], "predicted": names[predicted]})
     return table.sort_values(["actual", "predicted"])
@@ -302,7 +302,7 @@ def _joined(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
 
 
 def reliability_table(confidence: Array, correct: npt.NDArray[np.bool_], bins: int) -> pd.DataFrame:
-    """A row a bin of the probability that was given: its mean, and how often it came true.
+    """One row per bin of the probability that was given: its mean, and how often it came true.
 
     Args:
         confidence: the probability of each answer.

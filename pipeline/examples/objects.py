@@ -1,7 +1,8 @@
 """Examples that are objects in a bucket, as a listing on this machine names them.
 
-The listing is a Parquet file: a row an object, sorted by `key`, with its `etag` and its `size` in
-bytes, and in the file's metadata the address below which the keys lie. `headstart list` writes it.
+The listing is a Parquet file: one row per object, sorted by `key`, with its `etag` and its `size`
+in bytes, and in the file's metadata the address below which the keys lie. `headstart list` writes
+it.
 The path of an example is that of the listing, `#` and the key (`rows.py` spells it), so that the
 manifest names no server.
 """
@@ -77,7 +78,7 @@ class Objects:
         return Object(*(column[place].as_py() for column in columns))
 
     def identity(self, listed: Object) -> bytes:
-        """16 bytes that are others if the object's address, ETag or size is another."""
+        """16 bytes that change if the object's address, ETag or size changes."""
         content = "\n".join([f"{self.address}/{listed.key}", listed.etag, str(listed.size)])
         return blake2b(content.encode(), digest_size=16).digest()
 

@@ -165,7 +165,7 @@ def _rows(settings: Params) -> tuple[Split, Examples, list[str]]:
 
 
 def _require_many(counts: Counter[str], least: int) -> None:
-    """See that no example is nearly alone in what is summed.
+    """Check that each class has enough examples for its sum to hide a single one.
 
     Raises:
         DataError: one is.

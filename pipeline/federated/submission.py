@@ -254,7 +254,7 @@ def _require_memory(classes: int, dimension: int) -> None:
 
 
 def _require_possible(sums: Sums, examples: Floats64) -> None:
-    """See that some rows have these sums.
+    """Check that rows with these sums can exist.
 
     Raises:
         DataError: none have.
@@ -279,7 +279,7 @@ def _require_possible(sums: Sums, examples: Floats64) -> None:
 
 
 def _require_possible_with_noise(sums: Sums, noise: Noise) -> None:
-    """See that some rows of a length of at most `noise.clip` have these sums, but for noise.
+    """Check that rows of length at most `noise.clip` can have these sums, except for noise.
 
     The sums of products of one-hot labels and features beside each other, [[rows, class_sums],
     [class_sumsᵀ, gram]], have no negative eigenvalue. In units in which every number has noise of
@@ -314,7 +314,7 @@ def _require_possible_with_noise(sums: Sums, noise: Noise) -> None:
 
 
 def _require_small(sums: Sums, largest: float, rows: Floats64) -> None:
-    """See that no sum is larger than that of so many rows of features of at most `largest`.
+    """Check that no sum is too large for its rows, if no feature is above `largest`.
 
     Raises:
         DataError: one is.

@@ -172,7 +172,7 @@ class HeadDescription:
         return replace(self, sets=PredictionSets(self.sets.coverage, why))
 
     def require_task(self, task: str) -> None:
-        """See that the head was trained for the task of the manifest.
+        """Check that the head was trained for the task of the manifest.
 
         Raises:
             DataError: it was not.

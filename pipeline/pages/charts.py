@@ -83,7 +83,7 @@ def reliability(table: pd.DataFrame) -> str:
     """How often the model was right, against how sure it was.
 
     Args:
-        table: as `reports/plots/reliability.csv`: a row a bin with `pictures`, `confidence`
+        table: as `reports/plots/reliability.csv`: one row per bin with `pictures`, `confidence`
             (mean) and `accuracy`.
     """
     with matplotlib.rc_context(STYLE):
@@ -108,7 +108,7 @@ def curves(table: pd.DataFrame, measure: str) -> str:
     """A measure of training and validation by epoch.
 
     Args:
-        table: as `reports/training.csv`: a row an epoch with `train_<measure>` and
+        table: as `reports/training.csv`: one row per epoch with `train_<measure>` and
             `val_<measure>`.
         measure: such as `loss` or `accuracy`.
     """
@@ -131,7 +131,7 @@ def dots(table: pd.DataFrame, measure: str, words: str) -> str:
     """A measure of each class as a dot with its interval, the first row at the top.
 
     Args:
-        table: a row a class, with `class`, the measure (0 to 1, or NaN), and `<measure>_low` and
+        table: one row per class, with `class`, the measure (0 to 1, or NaN), `<measure>_low` and
             `<measure>_high`.
         measure: the column.
         words: what the axis calls it.

@@ -71,7 +71,7 @@ def confused(predictions: pd.DataFrame, classes: int) -> list[Row]:
 
 
 def _pairs(predictions: pd.DataFrame, classes: int) -> pd.DataFrame:
-    """A row a pair of classes: `actual`, `predicted` and `pictures`.
+    """One row per pair of classes: `actual`, `predicted` and `pictures`.
 
     If classes are many, most have few test examples, so that most pairs are equally frequent. Then
     pairs that are taken for each other in both directions come first, then the most confident.

@@ -14,16 +14,16 @@ class Issues(Protocol):
     """How a task finds labels, or regression targets, that are probably wrong."""
 
     def require_memory(self, manifest: pd.DataFrame) -> None:
-        """See that the machine can look for them.
+        """Check that the machine has the memory to look for label issues.
 
         Raises:
-            DataError: it cannot.
+            DataError: it has too little.
         """
 
     def find(
         self, rows: pd.DataFrame, features: npt.NDArray[np.float32], settings: ChecksParams
     ) -> pd.DataFrame:
-        """A row an issue, the most doubtful first: `path`, `split`, `label`, `suggested`, and more.
+        """One row per issue, the most doubtful first: `path`, `split`, `label`, `suggested` etc.
 
         Args:
             rows: as `originals` gives them, n of them.

@@ -102,7 +102,7 @@ def test(
         other: features of the other split's.
         other_labels: their classes.
         seed: of the permutations.
-        groups_of: the groups of both, [n] and [m]; None if each example is one of its own.
+        groups_of: the groups of both, [n] and [m]; None if each example is its own group.
         level: a test of groups that cannot reach it has no p-value.
     """
     random = np.random.default_rng(seed)

@@ -57,7 +57,7 @@ def candidates(queries: Floats, bank: Floats, least: float) -> list[tuple[int, i
 def near_duplicates(
     rows: pd.DataFrame, features: Floats, least: float, kind: Kind
 ) -> tuple[pd.DataFrame, int, int]:
-    """A row a pair of examples of different splits that show the same, the most alike first.
+    """One row per pair of examples of different splits that show the same, the most alike first.
 
     Also returns how many pairs were compared, and how many of these in earlier runs.
 

@@ -7,7 +7,7 @@ from ..tables.manifest import SPLITS
 
 
 def few_examples(manifest: pd.DataFrame, task: str, least: int) -> pd.DataFrame:
-    """A row a class with fewer than `least` training examples: its examples in each split.
+    """One row per class with fewer than `least` training examples: its examples in each split.
 
     If there are several labels, an example counts for each that it has; in regression, for each
     target.

@@ -130,7 +130,7 @@ class Worker:
             self._store.close()
 
     def open(self) -> Answer:
-        """See that this process can do the work, and would make the same bits."""
+        """Check that this process can do the work, and would make the same bits."""
         return Answer(refusal=self._open())
 
     def _open(self) -> str:

@@ -162,7 +162,7 @@ def spelt(path: Path) -> str:
 def rows(
     classifier: "Classifier", paths: Iterable[Path], heat_maps: Path | None, neighbours: int
 ) -> Iterator[Row]:
-    """A row a file, in order: `path`, `columns_of`, `error` and what else is requested.
+    """One row per file, in order: `path`, `columns_of`, `error` and what else is requested.
 
     A file that cannot be read has its reason in `error` and None elsewhere.
     """

@@ -25,7 +25,7 @@ BY_PLACE = ("surfaces",)
 def split(
     kept: list[Checked], settings: IngestParams, kind: Kind, slices: tuple[str, ...] = ()
 ) -> pd.DataFrame:
-    """The manifest: a row an example, its split given by the source or drawn from its content.
+    """The manifest: one row per example, its split given by the source or drawn from its content.
 
     The columns of what is learned stand behind those of the kind, and the columns `slices` of the
     source come last.
@@ -66,7 +66,7 @@ def unlabelled(kept: list[Checked]) -> tuple[list[Checked], pd.DataFrame]:
 
 
 def _learned(kept: list[Checked], settings: IngestParams) -> pd.DataFrame:
-    """The columns of what is learned, a row an example; none if that is its class."""
+    """The columns of what is learned, one row per example; none if that is its class."""
     labels, values = [one.found.label for one in kept], [one.found.targets for one in kept]
     table = of_task(settings.task).table(labels, values, settings.targets or ())
     named = {TARGET + name: column for name, column in table.items()}

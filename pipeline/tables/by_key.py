@@ -29,7 +29,7 @@ Kept = npt.NDArray[Any]  # of type KEPT: [n], or [n, networks] if networks are j
 
 
 def stop_if_over_limit(views: int, lengths: Iterable[int]) -> None:
-    """See that the store on this machine may hold all vectors that the table names.
+    """Check that the store on this machine may hold all vectors that the table names.
 
     In a bucket, what a run requested is not evicted.
 

@@ -27,7 +27,7 @@ LEAST_UNLABELLED = 20  # of another domain: with fewer, not even the mean is kno
 
 
 def require(manifest: pd.DataFrame, stage: str) -> None:
-    """See that the split that `stage` cannot do without has examples.
+    """Check that the split that `stage` cannot do without has examples.
 
     Raises:
         DataError: it has none.
@@ -42,7 +42,7 @@ def require(manifest: pd.DataFrame, stage: str) -> None:
 
 
 def require_unlabelled(count: int) -> None:
-    """See that there are enough examples of another domain for the stage adapt.
+    """Check that the stage `adapt` has enough examples of the other domain.
 
     Raises:
         DataError: there are too few.

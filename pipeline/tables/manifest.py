@@ -1,4 +1,4 @@
-"""The manifest: a row an example, with its digest, path, label and split."""
+"""The manifest: one row per example, with its digest, path, label and split."""
 
 import json
 from pathlib import Path
@@ -91,7 +91,7 @@ def _notes(path: Path) -> dict[bytes, bytes]:
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """Read the manifest, a row an example.
+    """Read the manifest, one row per example.
 
     Raises:
         DataError: it is not there or is not readable, or lacks a column.
@@ -139,7 +139,7 @@ def groups_at(manifest: pd.DataFrame, digests: npt.NDArray[np.str_]) -> npt.NDAr
 
 
 def groups(manifest: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """The number of each row's group, [n], from 0 to G - 1; a row without one is one of its own."""
+    """The number of each row's group, [n], from 0 to G - 1; a row without one is its own group."""
     named = manifest.get("group", pd.Series("", index=manifest.index)).to_numpy(str)
     alone = np.where(named == "", manifest["digest"].to_numpy(str), "")
     numbers: npt.NDArray[np.int64] = pd.MultiIndex.from_arrays([named, alone]).factorize()[0]

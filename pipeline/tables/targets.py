@@ -97,7 +97,7 @@ class Targets(Protocol):
         """The targets of n examples by name, of what `read` gave for each."""
 
     def require(self, manifest: pd.DataFrame, source: str) -> None:
-        """See that the training examples show what is to be learned.
+        """Check that a head can learn the labels or targets from the training examples.
 
         Args:
             manifest: all examples.

@@ -63,7 +63,7 @@ def measured(
         answers: logits [examples, c] of the head of each draw.
         val: the examples.
         confidence: of the interval.
-        groups: the group of each example; without it each is one of its own.
+        groups: the group of each example; None if each is its own group.
     """
     measure, mean, resampled = comparing.measure(task), 0.0, np.zeros(RESAMPLES)
     if measure == "accuracy":
@@ -89,7 +89,7 @@ def interval(
     Args:
         right: [draws, examples].
         confidence: of the interval.
-        groups: [examples], the group of each; without it each is one of its own.
+        groups: [examples], the group of each; None if each is its own group.
     """
     draws, examples = right.shape
     of_draw, of_example = _drawn_anew(draws, examples, groups)

@@ -52,7 +52,7 @@ def figures_of(
         labels: as they are learned.
         confidence: of the interval.
         goal: what was learned.
-        groups: [n], the group of each example; without it each is one of its own.
+        groups: [n], the group of each example; None if each is its own group.
     """
     loss, _ = measure(logits, labels, loss=goal.loss)
     score = comparing.scored(goal.task, logits, labels, confidence, groups)
@@ -104,7 +104,7 @@ def _rounded(named: dict[str, float]) -> dict[str, float | None]:
 
 
 def write_curve(curve: list[Figures], file: Path, loss: str = "softmax") -> None:
-    """A row an epoch; what an epoch does not have stays empty."""
+    """One row per epoch; what an epoch does not have stays empty."""
     file.parent.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame([asdict(figures) for figures in curve])
     table.columns = ["epoch", *figure_names(loss)]

@@ -15,7 +15,7 @@ from .whole import Params
 
 
 def check_file(schema: Schema, root: Path = Path()) -> None:
-    """See that `params.yaml` is right and has what `dvc.yaml` asks of it by name.
+    """Check that `params.yaml` is valid and has the parameters that `dvc.yaml` names.
 
     For these DVC knows no default, and its own error does not say what to write.
 
@@ -62,7 +62,7 @@ def check_file(schema: Schema, root: Path = Path()) -> None:
 
 
 def _check_sets(settings: Params) -> None:
-    """See that the sets of packages are installed that stages will ask for; they check again.
+    """Check that the sets of packages that the stages need are installed; they check again.
 
     Raises:
         MissingSetError: which stage or parameter needs which set.
@@ -90,7 +90,7 @@ def _check_sets(settings: Params) -> None:
 
 
 def _check_trainable(settings: Params, stage: str) -> None:
-    """See that a stage that trains networks can train the backbone.
+    """Check that a stage that trains networks can train the backbone.
 
     Raises:
         ParamsError: it cannot, or not as `finetune.method` asks.
@@ -117,7 +117,7 @@ def _check_trainable(settings: Params, stage: str) -> None:
 
 
 def _check_plugins(settings: Params) -> None:
-    """See that the code of one's own that is named is there; no backbone or source is imported.
+    """Check that the user's own code exists where `params.yaml` names it; nothing is imported.
 
     Raises:
         ParamsError: what to write or to install, or that a stage cannot do with it.

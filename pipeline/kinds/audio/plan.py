@@ -27,7 +27,7 @@ def as_augment(settings: Augmentation) -> Augment:
 
 
 def plan(digests: list[str], settings: Augment) -> pd.DataFrame:
-    """The views of each sound, a row a view, sorted by digest and view number.
+    """The views of each sound, one row per view, sorted by digest and view number.
 
     A view's random numbers come from its sound's digest, its own number and the seed, and each
     number has its fixed use: another range for the gain leaves shift, noise and speed as they were.

@@ -13,8 +13,8 @@ from .. import Spectrum
 
 Floats = NDArray[np.float32]
 
-# A picture for a backbone that takes pixels: a column each 10 ms, a row a band, black 80 dB below a
-# sine of full scale. Chosen on validation examples (benchmarks/audio.md).
+# A picture for a backbone that takes pixels: one column per 10 ms, one row per band, black 80 dB
+# below a sine of full scale. Chosen on validation examples (benchmarks/audio.md).
 PICTURE_RATE = 32_000
 PICTURE_FRAME = 1024
 PICTURE_HOP = 320

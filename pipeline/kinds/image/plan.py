@@ -16,7 +16,7 @@ def as_augment(settings: Augmentation) -> Augment:
 
 
 def plan(digests: list[str], settings: Augment) -> pd.DataFrame:
-    """The views of each picture, a row a view, sorted by digest and view number.
+    """The views of each picture, one row per view, sorted by digest and view number.
 
     A view's random numbers come from its picture's digest, its own number and the seed, so that no
     other picture and no number of views changes it; each number has its fixed use, so that another

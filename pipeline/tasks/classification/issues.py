@@ -50,7 +50,7 @@ class LabelIssues:
 
 
 def label_issues(rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> pd.DataFrame:
-    """A row an example whose label is an issue, the most doubtful first.
+    """One row per example whose label is an issue, the most doubtful first.
 
     `probability` is the suggested label's by the features alone, `given_probability` that of the
     label it has, `wrong` how probable it is that this label is wrong. Examples of one group are

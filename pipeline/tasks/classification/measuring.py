@@ -141,7 +141,7 @@ class Classification:
 
 
 def _probabilities(answers: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Probabilities, a column a class; without columns if the answers lack what the measure needs.
+    """Probabilities, one column per class; no column if the answers lack what `measure` needs.
 
     Loss and top-k accuracy need the probability of every class. For the others that of the
     predicted class will do.

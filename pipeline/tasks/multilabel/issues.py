@@ -44,7 +44,7 @@ class LabelIssues:
 def label_issues_of_several(
     rows: pd.DataFrame, features: Floats, given: Doubles, names: list[str], settings: ChecksParams
 ) -> pd.DataFrame:
-    """A row an example and label that is an issue, the most doubtful first.
+    """One row per example and label that is an issue, the most doubtful first.
 
     `label` is the label's name, or `not` and its name if the example lacks it, and `suggested`
     the opposite; `probability` is that of the opposite by the features alone.

@@ -1,4 +1,4 @@
-"""The labels of each example: a text in which they are separated, or a column a label."""
+"""The labels of each example: a text in which they are separated, or one column per label."""
 
 import math
 import re

@@ -42,7 +42,7 @@ class NumberIssues:
 def number_issues(
     rows: pd.DataFrame, features: Floats, given: Doubles, names: list[str], settings: ChecksParams
 ) -> pd.DataFrame:
-    """A row an example and target that is an issue, the furthest first.
+    """One row per example and target that is an issue, the furthest first.
 
     `suggested` is the prediction, `spreads` how many typical errors the two are apart, with the
     sign of the prediction less the target.
