@@ -51,7 +51,7 @@ def section(title: str, model: type[BaseModel], name: str) -> list[str]:
 
 
 def shown(default: Any) -> str:
-    """A default as `params.yaml` has it."""
+    """A default as in `params.yaml`."""
     value = default.model_dump() if isinstance(default, BaseModel) else default
     text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
     return f"`{text}`"

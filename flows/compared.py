@@ -66,7 +66,7 @@ def is_worse(found: "Comparison", lower: bool) -> bool:
 
 
 def beside_last(metric: str, found: "Comparison") -> str:
-    """What the comparison with the last result found."""
+    """The comparison with the last result, in words."""
     words: str = found.answer
     if found.more:
         words += f": about {found.more:,} more test examples"
@@ -78,7 +78,7 @@ def beside_last(metric: str, found: "Comparison") -> str:
 
 
 def beside_reference(metric: str, found: "Comparison", name: str, examples: int) -> str:
-    """What the comparison with the reference, of so many test examples, found."""
+    """The comparison with the reference in words, for a run with `examples` test examples."""
     words = f"compared with {name} at p ≤ {REFERENCE_LEVEL:g}: {found.answer}"
     words += _figures(metric, found)
     if found.answer == "cannot tell" and not math.isnan(found.unseen):

@@ -34,10 +34,10 @@ class Decision(NamedTuple):
 
 
 class Gate(BaseModel):
-    """How a run's result is compared with what was there, and what becomes of it then.
+    """How a run's result is compared with the last one, and whether it replaces it.
 
-    Without a `metric` it is the first of `FIRST` that there is, and without `better` it is what the
-    measure means: an error and a loss are better lower.
+    The default `metric` is the first of `FIRST` that the run measured. By default, lower is
+    `better` for errors and losses, and higher for other measures.
     """
 
     model_config = ConfigDict(extra="forbid")

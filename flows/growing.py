@@ -56,7 +56,7 @@ def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
         DataError: the bundle cannot be opened.
     """
     if not folder.is_dir():
-        raise ParamsError(f"{folder} is no folder; name the one that the files come into")
+        raise ParamsError(f"{folder} is not a folder; name the one that the files come into")
     classifier = Classifier(bundle)
     version = files.digest((bundle / "bundle.json").read_bytes())
     columns = [*columns_of(classifier), "error"]

@@ -1,7 +1,7 @@
 """Start a run when the data has changed: `python -m flows.watch`.
 
-A look costs a walk over the files' names, sizes and times, and for data imported from elsewhere
-(`dvc import-url`, `dvc import`) a question to where it came from. No flow run is made for it.
+Each check reads only the names, sizes and times of the files. For data imported from elsewhere
+(`dvc import-url`, `dvc import`) it also asks the source for changes. A check is not a flow run.
 """
 
 import argparse
@@ -59,7 +59,7 @@ class Watch:
 
 
 def digest(lines: list[str]) -> str:
-    """What stands for all that a look saw."""
+    """A hash of all that a check saw."""
     return hashlib.sha256("\n".join(lines).encode(errors="replace")).hexdigest()
 
 

@@ -68,7 +68,7 @@ def load(bundle: "str | os.PathLike[str]") -> "Model":
     """Open a trained bundle: the folder `bundle/` that `make repro` leaves.
 
     Raises:
-        DataError: it is no bundle, or one that is damaged or of a later version.
+        DataError: it is not a bundle, or one that is damaged or of a later version.
     """
     stop_on_windows()
     from .model import Model

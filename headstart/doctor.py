@@ -88,7 +88,7 @@ def _card() -> str | None:
 
 
 def _engine() -> str:
-    """What `extract.engine: auto` takes, as `backbones/engines` has it."""
+    """What `extract.engine: auto` takes, as in `backbones/engines`."""
     if _card():
         return "torch, on the GPU"
     if packages.missing("openvino"):

@@ -194,7 +194,7 @@ def test_a_second_run_writes_the_same_bytes_and_loads_no_torch(project, tmp_path
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("bundle.json", None, "is no bundle"),
+        ("bundle.json", None, "is not a bundle"),
         ("bundle.json", b"{", "is damaged"),
         ("bundle.json", b'{"schema": 99}', "of schema 99"),
         ("model.onnx", None, "cannot be opened"),

@@ -487,7 +487,11 @@ def test_without_validation_thresholds_come_from_the_training_examples_of_other_
         ("multilabel", {"moss": np.zeros(140)}, "no training example has the label moss"),
         ("multilabel", {"moss": np.ones(140)}, "no training example lacks the label moss"),
         ("regression", {"age": np.full(140, 3.0)}, "the target age is 3 in all 80"),
-        ("regression", {"age": 1.7e9 + np.arange(140)}, "keep seven digits; subtract a constant"),
+        (
+            "regression",
+            {"age": 1.7e9 + np.arange(140)},
+            "computes with seven digits; subtract a constant",
+        ),
     ],
 )
 def test_targets_that_cannot_be_learned_are_told_before_training(

@@ -168,7 +168,7 @@ def checkout(repo: Repo, targets: list[str]) -> None:
 
 
 def digests(repo: Repo, paths: list[str]) -> dict[str, Any]:
-    """DVC's MD5 of those outputs that it caches, as dvc.lock has it, and git's HEAD."""
+    """DVC's MD5 of those outputs that it caches, as in dvc.lock, and git's HEAD."""
     outs = {relative(repo, out.fs_path): out for stage in repo.index.stages for out in stage.outs}
     found = {path: outs[path].hash_info for path in paths if path in outs and outs[path].use_cache}
     commit = None

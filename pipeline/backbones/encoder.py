@@ -82,7 +82,7 @@ def graph(network: Any) -> "onnx.ModelProto":
         verbose=False,
     )
     assert exported is not None  # noqa: S101 (it is not None with `dynamo`)
-    for node in exported.model_proto.graph.node:  # as `onnx_export.export` has it
+    for node in exported.model_proto.graph.node:  # as in `onnx_export.export`
         del node.metadata_props[:]
     return exported.model_proto
 

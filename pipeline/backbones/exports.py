@@ -21,11 +21,10 @@ from .family import TORCH, UNKNOWN, Opened
 
 
 def file_of(backbone: Backbone) -> Path:
-    """Where the network's ONNX file is kept; its name stands for all that the export depends on.
+    """Where the network's ONNX file is kept; its name is a hash of all that the export depends on.
 
-    A later run then needs neither PyTorch nor the weights, only ONNX Runtime. The name stands for
-    the content of files in `data/weights`, and for the versions of the packages that an export is
-    made with.
+    A later run then needs neither PyTorch nor the weights, only ONNX Runtime. The hash covers
+    the content of files in `data/weights`, and the versions of the packages that make the export.
 
     Raises:
         ParamsError: it joins several networks, or code of a plugin is not there.
@@ -146,10 +145,10 @@ def write_finetuned(backbone: Backbone, weights: Path, file: Path) -> None:
 
 
 def _save(made: Opened, made_by: tuple[str, ...], stated: str, file: Path) -> None:
-    """Write a graph with what is to be known of it, and the weights under PyTorch's names.
+    """Write a graph with its metadata, and the weights under PyTorch's names.
 
-    The fingerprint is a digest of graph and preprocessing, which decide the features but for the
-    engine that computes them.
+    The fingerprint is a digest of the graph and the preprocessing. The features depend on nothing
+    else but the engine that computes them.
     """
     import onnx
     from safetensors.numpy import save

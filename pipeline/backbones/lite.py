@@ -68,7 +68,7 @@ def distribution(name: str) -> str:
 
 
 def made_by(backbone: Backbone) -> tuple[str, ...]:
-    """That package, and the one that writes the graph."""
+    """The packages that make the export: the one of the weights and onnx, or else PyTorch's."""
     return (distribution(backbone.name), "onnx") if _as_packaged(backbone) else TORCH
 
 

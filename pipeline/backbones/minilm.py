@@ -74,7 +74,7 @@ def opened(backbone: Backbone, tensors: Tensors | None = None) -> Opened:
         tensors: its weights if they are others than those of the package.
 
     Raises:
-        WeightsError: a package is not installed, or holds other files than it did.
+        WeightsError: a package is not installed, or its files have changed.
     """
     name = backbone.name
     # The weights are in the graph alone: whoever opens a bundle in PyTorch gets an error.
@@ -96,7 +96,7 @@ def weights(name: str) -> Tensors:
     A matrix of the int8 weights is an int8 tensor and, named `…_scale`, what it is multiplied by.
 
     Raises:
-        WeightsError: the package is not installed, or holds another file than it did.
+        WeightsError: the package is not installed, or its file has changed.
     """
     file = _file(name, *FILES[name])
     if file.suffix == ".onnx":

@@ -77,7 +77,7 @@ def _description(backbone: Backbone) -> dict[str, Any]:
     try:
         description = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{file} is no readable YAML: {' '.join(str(error).split())}") from None
+        raise ParamsError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
     should = f"it should have {', '.join(NEEDED)} and perhaps {' and '.join(FURTHER)}"
     if not isinstance(description, dict):
         raise ParamsError(f"{file} holds no names with values; {should}")

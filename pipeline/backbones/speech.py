@@ -44,7 +44,7 @@ def opened(backbone: Backbone) -> Opened:
     """The graph: `waveform` float32 [n, samples] at 16 kHz, from -1 to 1, to `features` [n, 288].
 
     Raises:
-        WeightsError: the package is not installed, or holds another network.
+        WeightsError: the package is not installed, or its network is not the expected one.
     """
     network = _packaged()
     tensors = _tensors(network)

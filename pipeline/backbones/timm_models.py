@@ -73,7 +73,7 @@ def network(backbone: Backbone) -> "tuple[nn.Module, Pixels | Fitted]":
         reason = " ".join(str(error).split())[:160]
         if folder:
             raise WeightsError(
-                f"{backbone} is no folder as timm's hub has them, with a config.json: {reason}"
+                f"{backbone} is not a folder as timm's hub has them, with a config.json: {reason}"
             ) from None
         described = " and its description" if backbone.name.startswith(HUB) else ""
         raise WeightsError(

@@ -74,7 +74,7 @@ class _Weights(pickle.Unpickler):
             "torch.LongStorage": "LongStorage",
         }
         if f"{module}.{name}" not in known:
-            raise pickle.UnpicklingError(f"{module}.{name} is no part of weights")
+            raise pickle.UnpicklingError(f"{module}.{name} is not part of weights")
         return known[f"{module}.{name}"]
 
     def persistent_load(self, pid: Any) -> tuple[str, str]:

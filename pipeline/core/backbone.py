@@ -53,7 +53,7 @@ class Backbone:
         """The backbone of a name such as `timm:resnet18` or `efficientnet_lite0+timm:resnet18`.
 
         Raises:
-            ValueError: it is no such name; the text says what it should be.
+            ValueError: it is not such a name; the text says what it should be.
         """
         parts = tuple(_one(part, weights, pooling) for part in text.split("+"))
         if len(set(parts)) < len(parts):

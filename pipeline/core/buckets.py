@@ -44,7 +44,7 @@ def tidied(address: str) -> str:
     """`s3://BUCKET/PREFIX`, without a slash at its end.
 
     Raises:
-        DataError: it is no such address. The message leaves it out, since it may hold a secret.
+        DataError: it is not such an address. The message leaves it out, since it may hold a secret.
     """
     found = ADDRESS.fullmatch(address)
     if found is None or "://" in (found[2] or ""):

@@ -94,7 +94,7 @@ class Measuring(Protocol):
         """The measures that are proportions: for each example 1, 0, or NaN if it does not count."""
 
     def warnings(self, asked: Asked) -> list[str]:
-        """What a reader of the figures should know about the test examples, a sentence each."""
+        """Notes about the test examples for readers of the metrics, one sentence each."""
 
     def classes(self, asked: Asked) -> dict[str, Any]:
         """The first columns of the table of classes, labels or targets; the measures follow."""

@@ -82,7 +82,7 @@ def scored(
 def accuracy(
     right: npt.NDArray[np.bool_], confidence: float, groups: Groups | None = None
 ) -> Score:
-    """The accuracy of answers of which `right` [n] are correct, with Wilson's interval."""
+    """The accuracy with Wilson's interval; `right` [n] says which answers are correct."""
     return Score(float(right.mean()), *wilson(right, confidence, groups))
 
 

@@ -150,7 +150,7 @@ def student(confidence: float, freedom: float) -> float:
 
 
 def doubts(groups: Groups | None) -> list[str]:
-    """What a reader of figures on few or uneven groups should know, a sentence each.
+    """Warnings for readers of metrics on few or uneven groups, one sentence each.
 
     The fractions are of draws in `benchmarks/intervals.md`.
     """

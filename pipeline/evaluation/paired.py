@@ -257,7 +257,7 @@ def _bootstrapped(
 
 
 def _unseen(needed: Needed, examples: int) -> float:
-    """The least difference that is seen in `SURE` of draws of so many examples."""
+    """The smallest difference that a test of this many examples finds with power `SURE`."""
     low, high = 0.0, 1.0
     while needed(high, SURE) > examples:
         low, high = high, 2 * high

@@ -50,7 +50,7 @@ def repeated(
     Args:
         manifest: of the examples.
         pool: view 0 of all of them.
-        about: the head's description, as `models/head.json` has it.
+        about: the head's description, as in `models/head.json`.
         settings: how many repeats, and what is measured.
         drawing: how splits are drawn.
         training: how heads are trained.

@@ -1,6 +1,6 @@
-"""Tables: figures with intervals for every task, and those of classification.
+"""Tables: the metrics of every task with their intervals, and tables for classification.
 
-Tables that several labels have too, such as curves, take what both tasks give them.
+Tables that multi-label tasks have too, such as ROC curves, take arguments that both can give.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -81,7 +81,7 @@ def load(path: Path, most_bytes: int) -> bytes:
 
 
 def size(path: Path) -> int:
-    """Bytes of an example, without reading it; 0 if that is no regular file, and of a row."""
+    """Bytes of an example, without reading it; 0 if that is not a regular file, and of a row."""
     if table := rows.parted(path):
         return objects.size(*table) if objects.is_listing(table[0]) else 0
     try:

@@ -182,7 +182,7 @@ def _csv(file: Path, holds: bool) -> Table:
             where = f"{file}, near line {reader.line_num + 1},"
             raise DataError(f"{where} cannot be read as CSV in UTF-8: {error}") from None
     if len(set(columns)) < len(columns):
-        raise DataError(f"{file} has two columns of one name: {', '.join(columns)}")
+        raise DataError(f"{file} has two columns with the same name: {', '.join(columns)}")
     matrix = file.with_name(MATRIX)
     if not holds or not (TEXT in columns or matrix.exists()):
         return Table(columns, rows, "", ())
@@ -211,7 +211,7 @@ class _Matrix:
         """Open it and read its header.
 
         Raises:
-            DataError: it is no matrix of numbers, or shorter than its header says.
+            DataError: it is not a matrix of numbers, or shorter than its header says.
         """
         self._file = file
         self._open = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
@@ -221,8 +221,8 @@ class _Matrix:
             self._start = stream.tell()
         if len(shape) != 2 or self._form.kind not in "fiu":
             raise DataError(
-                f"{file} is {self._form} {list(shape)}; it should be a matrix of numbers, a row an"
-                " example"
+                f"{file} is {self._form} {list(shape)}; it should be a matrix of numbers, one row"
+                " per example"
             )
         self._rows, self._columns = shape
         self._width = self._columns * self._form.itemsize
@@ -283,7 +283,7 @@ def _parquet(file: Path, holds: bool) -> Table:
         reason = " ".join(str(error).split())
         raise DataError(f"{file} cannot be read as Parquet: {reason}") from None
     if len(set(columns)) < len(columns):
-        raise DataError(f"{file} has two columns of one name: {', '.join(columns)}")
+        raise DataError(f"{file} has two columns with the same name: {', '.join(columns)}")
     both = [name for name in (TEXT, VECTOR) if name in columns and holds]
     if len(both) == 2:
         raise DataError(f"{file} has a column {TEXT} and a column {VECTOR}; remove one")

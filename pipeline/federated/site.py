@@ -39,7 +39,7 @@ def run(
     delta: float | None = None,
     clip: float | None = None,
 ) -> None:
-    """Write a submission into `site/NAME`, and what is to be known of it into `site/site.md`.
+    """Write a submission into `site/NAME`, and its description into `site/site.md`.
 
     Args:
         name: of the site.
@@ -54,8 +54,8 @@ def run(
     """
     if not re.fullmatch(submission.NAME, name):
         raise ParamsError(
-            f"{name!r:.60} is no name for a site: take up to 40 letters, digits, - and _, such as"
-            " clinic_a"
+            f"{name!r:.60} is not a name for a site: take up to 40 letters, digits, - and _, such"
+            " as clinic_a"
         )
     noise = _noise(epsilon, delta, clip)
     settings = params.load(kinds.schema)
@@ -112,7 +112,7 @@ def run(
     if noise:
         of_all = "no bound, for one had no noise" if total is None else f"{total:.3g}"
         print(f"site: noise with epsilon {noise.epsilon:g}; of all submissions together {of_all}")
-    print(f"site: {PAGE} describes what leaves; {LEDGER} stays here")
+    print(f"site: {PAGE} describes what you send; keep {LEDGER} here")
 
 
 def _noise(epsilon: float | None, delta: float | None, clip: float | None) -> Noise | None:

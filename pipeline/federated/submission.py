@@ -172,7 +172,7 @@ def _finite(text: str) -> float:
     """A number of a JSON text, which Python would let be infinite or none."""
     number = float(text)
     if not np.isfinite(number):
-        raise ValueError(f"{text:.20} is no finite number")
+        raise ValueError(f"{text:.20} is not a finite number")
     return number
 
 
@@ -197,7 +197,7 @@ def _described(about: dict[str, Any]) -> tuple[tuple[str, ...], int, Noise | Non
             raise TypeError("a name is no text")
         "".join([*texts, *classes]).encode()  # half a letter, which JSON can hold, is none
         if not (isinstance(about["site"], str) and re.fullmatch(NAME, about["site"])):
-            raise ValueError(f"{about['site']!r:.60} is no name for a site")
+            raise ValueError(f"{about['site']!r:.60} is not a name for a site")
         number, dimension, power = about["number"], network["dimension"], about["power"]
         if not all(type(one) is int and 0 < one < MOST for one in (number, dimension)):
             raise ValueError("number and dimension have to be whole numbers from 1")
@@ -237,7 +237,7 @@ def _noise(content: Any) -> Noise:
 def _no_submission(error: Exception) -> DataError:
     missing = " is missing" * isinstance(error, KeyError)
     reason = " ".join(str(error).split())[:300]
-    return DataError(f"it is no submission of schema {SCHEMA}: {reason}{missing}")
+    return DataError(f"it is not a submission of schema {SCHEMA}: {reason}{missing}")
 
 
 def _size(classes: int, dimension: int) -> int:

@@ -185,7 +185,7 @@ def nearest_mean(sums: Sums, decays: Sequence[float]) -> list[Solved]:
 
 
 def _scale(covariance: Floats64) -> float:
-    """The root of the mean variance, as `heads.fit.centre_and_scale` has it."""
+    """The root of the mean variance, as in `heads.fit.centre_and_scale`."""
     square = float(np.trace(covariance)) / len(covariance)
     return float(np.sqrt(square)) if square > 0 else 1.0
 

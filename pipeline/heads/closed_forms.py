@@ -28,7 +28,7 @@ from .linear_loss import Axes, LinearLoss
 from .losses import LOSSES, Loss
 
 AT_ONCE = 2**22  # numbers that are float64 at a time
-TOLERANCE = 1e-8  # of an objective of labels and targets, as `lbfgs.minimum` has it
+TOLERANCE = 1e-8  # of an objective of labels and targets, as in `lbfgs.minimum`
 TOGETHER = 32  # outputs; not by the number of cores, which must change no byte
 
 Floats64 = npt.NDArray[np.float64]

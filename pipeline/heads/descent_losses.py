@@ -23,8 +23,8 @@ class Rows:
     """Rows on the device.
 
     `features` are [n, d]. `labels` are [n], or [n, c] with 0 where they are unknown; `importance`
-    is of the same shape, by class and row, and 0 where a label is unknown. `spread` [c] is that of
-    `losses.spreads`; empty of classes.
+    is of the same shape, by class and row, and 0 where a label is unknown. `spread` [c] is from
+    `losses.spreads`, and empty for classes.
     """
 
     features: Tensor
@@ -193,7 +193,7 @@ class Squared(Cells):
     """Half the squared error of targets; each output's squared errors are a score."""
 
     def scores(self, outputs: int) -> int:
-        """One an output."""
+        """One per output."""
         return outputs
 
     def smoothed(self, wanted: Tensor) -> Tensor:

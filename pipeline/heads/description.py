@@ -198,7 +198,7 @@ def named_classes(content: Mapping[str, Any]) -> list[str]:
     """
     classes = content["classes"]
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise TypeError("classes is no list of texts")
+        raise TypeError("classes is not a list of texts")
     if not classes or len(set(classes)) < len(classes):
         raise ValueError("classes is empty or names one twice")
     return classes
@@ -229,7 +229,7 @@ def _hyperparameters(content: Mapping[str, Any]) -> Hyperparameters | None:
     if given is None:
         return None
     if not isinstance(given, dict):
-        raise TypeError("hyperparameters is no table")
+        raise TypeError("hyperparameters is not a table")
     for name, value in given.items():
         right = isinstance(value, str) if name == "optimizer" else _is_number(value)
         if name not in Hyperparameters.__dataclass_fields__ or not right:
@@ -246,7 +246,7 @@ def _sets(content: Mapping[str, Any], outputs: int, task: str) -> PredictionSets
 def _figures(content: Mapping[str, Any], name: str) -> dict[str, float | None]:
     figures = content.get(name, {})
     if not isinstance(figures, dict):
-        raise TypeError(f"{name} is no table")
+        raise TypeError(f"{name} is not a table")
     for figure, value in figures.items():
         if not (value is None or _is_number(value)):
             raise ValueError(f"{name}: {figure!r:.40} is {value!r:.40}")

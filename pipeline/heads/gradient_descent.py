@@ -282,7 +282,7 @@ class _Stack:
         Args:
             features: [S, b, d]
             labels: [S, b], or [S, b, c]
-            importance: of each row or cell, as `descent_losses` has it
+            importance: of each row or cell, as in `descent_losses`
         """
         inputs = features
         if len(self.weights) == 4:
@@ -402,7 +402,7 @@ def _sgd(
 def _momentum(
     weight: Tensor, gradient: Tensor, moments: Moments, step: int, rate: Tensor, decay: Tensor
 ) -> None:
-    """Heavy ball with momentum 0.9, as `torch.optim.SGD` has it."""
+    """Heavy ball with momentum 0.9, as in `torch.optim.SGD`."""
     if not moments:
         moments["velocity"] = torch.zeros_like(gradient)
     velocity = moments["velocity"].mul_(0.9).add_(gradient).addcmul_(weight, decay)

@@ -67,7 +67,7 @@ class Head:
         return 0 if self.hidden_weight is None else len(self.hidden_weight)
 
     def seen(self, features: Floats) -> Floats:
-        """The input [n, d] of the first layer for features [n, d]: these, or counts weighed."""
+        """The input [n, d] of the first layer: the features, or counts weighted by TF-IDF."""
         return features if self.idf is None else weighed(features, self.idf)
 
     def logits(self, features: Floats) -> Floats:

@@ -58,8 +58,8 @@ class Axes:
 class LinearLoss:
     """The objectives of P problems: losses times their importance, and the penalty.
 
-    The penalty is `decay / 2 * |weight|^2`; biases are free. The outputs of `softmax` are one
-    problem; else each output is one.
+    The penalty is `decay / 2 * |weight|^2`; biases are not penalised. The outputs of `softmax` are
+    one problem; else each output is one.
 
     Args:
         loss: of the logits.

@@ -79,7 +79,7 @@ class PredictionSets:
         if not (isinstance(coverage, float) and 0 < coverage < 1):
             raise ValueError(f"sets: coverage is {coverage!r:.40}")
         if TASKS[task].conformal is None:
-            raise TypeError("sets is no table of this task")
+            raise TypeError("sets is not a table of this task")
         found = cls(
             coverage,
             randomised=_number(content, "randomised", 0.0),
@@ -94,7 +94,7 @@ class PredictionSets:
             return replace(found, labels=LabelSets(quantile, penalty, int(k_reg)))
         reach = content["reach"]
         if not isinstance(reach, list) or len(reach) != outputs:
-            raise ValueError(f"sets: reach is no list of {outputs} numbers")
+            raise ValueError(f"sets: reach is not a list of {outputs} numbers")
         return replace(found, reach=tuple(_number({"reach": one}, "reach") for one in reach))
 
     def content(self) -> dict[str, Any]:

@@ -183,7 +183,7 @@ class Maker(Protocol):
 
 
 class Kind(Protocol):
-    """What a kind of example answers. An example is its bytes; a view is a row of the plan."""
+    """What a kind implements. An example is passed as bytes, a view as its row of the plan."""
 
     # In words.
     noun: str  # "picture"
@@ -229,7 +229,7 @@ class Kind(Protocol):
         """
 
     def remarks(self, manifest: "pd.DataFrame") -> list[str]:
-        """What a person should know of the examples that were taken, a sentence each."""
+        """Notes for the user about the accepted examples, one sentence each."""
 
     # What augment asks.
     def schema(self) -> "type[Augmentation]":
@@ -411,7 +411,7 @@ def named(name: str) -> Kind:
     if not declared:
         return kind
     if getattr(kind, "reading", None) is None:
-        raise ParamsError(f"{kind.nouns} are read in one way alone, and {name!r} declares another")
+        raise ParamsError(f"{kind.nouns} have no read settings; {name!r} should be {first!r}")
     return kind.reading(dict(word.partition("=")[::2] for word in declared))
 
 

@@ -207,7 +207,7 @@ def check_lines(found: dict[str, pd.DataFrame], task: Task) -> list[Row]:
 
 
 def by_place(drift: pd.DataFrame) -> str:
-    """What a reader of the figures has to know if a source divides its splits by place."""
+    """A note for readers of the metrics, if the splits of a source are different places."""
     places = drift["split"][drift["origin"] == PLACE]
     if places.empty:
         return ""

@@ -57,14 +57,14 @@ def candidates(queries: Floats, bank: Floats, least: float) -> list[tuple[int, i
 def near_duplicates(
     rows: pd.DataFrame, features: Floats, least: float, kind: Kind
 ) -> tuple[pd.DataFrame, int, int]:
-    """One row per pair of examples of different splits that show the same, the most alike first.
+    """One row per pair of near-duplicates in different splits, the most alike first.
 
     Also returns how many pairs were compared, and how many of these in earlier runs.
 
     Args:
         rows: as `originals` gives them, n of them.
         features: [n, d].
-        least: cosine of two features, less their mean, from which on the pair is compared.
+        least: a pair is compared if the cosine of its centred features is at least this.
     """
     # The mean of few examples would be these examples; it counts ten more, of zeros.
     centred = features - features.sum(axis=0) / (len(features) + 10)

@@ -470,9 +470,9 @@ def _stop_if_open(address: str) -> None:
     on_loopback = host == "localhost" or host.startswith("127.") or host == "::1"
     if os.environ.get("RAY_AUTH_MODE") != "token" and not on_loopback:
         raise RunnerError(
-            f"the Ray cluster at {address} would be joined without a token, so that whoever reaches"
-            " its port runs commands on all its machines: set RAY_AUTH_MODE=token here and where"
-            " `ray start` is called (docs/cluster.md)"
+            f"the Ray cluster at {address} would be joined without a token, so anyone who reaches"
+            " its port could run commands on all its machines: set RAY_AUTH_MODE=token here and"
+            " where `ray start` is called (docs/cluster.md)"
         )
 
 

@@ -52,7 +52,7 @@ def vectors(
         batch_size: views that an engine takes at once.
 
     Returns:
-        one row per example, sorted by digest, as `every_view` has it; their features [n, d], as the
+        one row per example, sorted by digest, as in `every_view`; their features [n, d], as the
         backbone gives them; how many were computed.
     """
     no_plan = pd.DataFrame(columns=["digest", "view", *encoder.kind.view_columns])

@@ -1,1 +1,1 @@
-"""A bundle, opened to answer: on the command line, over HTTP, as ONNX and as PyTorch."""
+"""Prediction with a bundle: on the command line, over HTTP, as ONNX and as PyTorch."""

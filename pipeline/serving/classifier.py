@@ -1,4 +1,4 @@
-"""A bundle, opened to answer: `predict`, `serve` and users' own scripts ask it.
+"""Prediction with a bundle: `predict`, `serve` and users' own scripts call it.
 
 It needs ONNX Runtime, NumPy, safetensors and what the kind of example needs: Pillow for images. The
 code that `extract` uses prepares an example, so the answers are those that were evaluated.
@@ -47,10 +47,10 @@ class Classifier:
     def __init__(self, folder: Path, explains: bool = False, hands: int | None = None) -> None:
         """Open the bundle in `folder`; if it `explains`, also what heat maps and neighbours need.
 
-        Heat maps are computed by as many threads as there are `hands`, or cores.
+        `hands` threads compute heat maps; the default is one per core.
 
         Raises:
-            DataError: it is no bundle, or one that is damaged or of another schema.
+            DataError: it is not a bundle, or one that is damaged or of another schema.
         """
         bundle = self.bundle = Bundle.read(folder)
         self.kind, self.task, sets = named(bundle.kind), bundle.head.task, bundle.head.sets
@@ -127,11 +127,14 @@ class Classifier:
         file, a link that leads out, or a file of a kind that would show its text.
 
         Raises:
-            RefusedError: there is no such number, or it is not to be had; the text says why.
+            RefusedError: there is no such number, or its file is not available; the text says why.
         """
         paths, digests = self.known["paths"], self.known.get("digests")
         if not 0 <= number < len(paths):
-            raise RefusedError(f"the training examples have numbers below {len(paths)}")
+            raise RefusedError(
+                f"there is no training example {number}; the bundle has {len(paths)}, numbered"
+                " from 0"
+            )
         path = Path(paths[number])
         if not path.parts:
             raise RefusedError("the bundle does not name the files of its training examples")
@@ -276,7 +279,7 @@ def _read_known(file: Path, examples: int) -> dict[str, list[str]]:
     for name in ("paths", "labels", *["digests"] * ("digests" in known)):
         texts = known.get(name)
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise DataError(f"{file} is damaged: {name} is no list of texts")
+            raise DataError(f"{file} is damaged: {name} is not a list of texts")
         if len(texts) != examples:
             raise DataError(
                 f"{file} is damaged: it has {len(texts)} {name} for {examples} examples"

@@ -86,7 +86,7 @@ class Bundle:
         """Read the bundle in a folder, whoever wrote it.
 
         Raises:
-            DataError: it is no bundle, or one that is damaged or of another schema.
+            DataError: it is not a bundle, or one that is damaged or of another schema.
         """
         content = document(folder / FILE)
         if content.get("schema") not in SCHEMAS:
@@ -193,7 +193,7 @@ def document(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(
-            f"{file} cannot be read ({error.strerror}), so {file.parent} is no bundle; run the"
+            f"{file} cannot be read ({error.strerror}), so {file.parent} is not a bundle; run the"
             " bundle stage, or name a folder that it wrote"
         ) from None
     except (ValueError, RecursionError) as error:

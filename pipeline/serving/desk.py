@@ -97,7 +97,7 @@ class Body:
     gives_way = False
 
     def __init__(self, now: float) -> None:
-        """None of it is there yet."""
+        """Start reading; no bytes have arrived yet."""
         self.start, self.taken = now, 0
         self.clock = asyncio.timeout_at(None)
 
@@ -279,23 +279,23 @@ class Desk:
 
 
 class Thumbnails:
-    """What was shown last, up to so many bytes. Several threads may use it."""
+    """The thumbnails used last, up to `most` bytes. Several threads may use it."""
 
     def __init__(self, most: int) -> None:
-        """Nothing was."""
+        """Start empty."""
         self._most, self._size = most, 0
         self._kept: OrderedDict[int, Shown] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, number: int) -> Shown | None:
-        """That of a training example, if it is kept."""
+        """The thumbnail of training example `number`, if it is kept."""
         with self._lock:
             if found := self._kept.get(number):
                 self._kept.move_to_end(number)
             return found
 
     def keep(self, number: int, shown: Shown) -> Shown:
-        """Keep one, in place of those least recently used."""
+        """Keep a thumbnail, in place of those least recently used."""
         with self._lock:
             if number not in self._kept:
                 self._kept[number] = shown

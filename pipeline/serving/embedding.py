@@ -52,7 +52,7 @@ def _opened(settings: ExtractParams, kind: str) -> Encoder:
 def embed(examples: Sequence[Example], encoder: Encoder, batch_size: int) -> Embedded:
     """Look every example up in the feature store, and compute and store what is missing.
 
-    Each core takes whole examples, and holds the files of none that it only looks up.
+    Each core takes a batch of examples, and keeps no file in memory while it looks up features.
 
     Args:
         examples: each is read once, and a second time if its features are missing.

@@ -221,7 +221,7 @@ def _row(classifier: "Classifier", heat_maps: Path | None, neighbours: int, path
 
 
 def main() -> None:
-    """Run as a command of its own, if Headstart's others are not installed."""
+    """Run as `python -m pipeline.serving.predict`, for which fewer packages are needed."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.serving.predict",
         description=__doc__,

@@ -1,7 +1,7 @@
 """Source `s3`: objects in a bucket, as the listing in a folder of this machine names them.
 
 Their labels are the folders below the address that was listed, as source `folder` has them, or
-stand in a table beside the listing, as source `csv` has it. Nothing is asked of the server here.
+stand in a table beside the listing, as in source `csv`. Nothing is asked of the server here.
 """
 
 from pathlib import Path

@@ -19,7 +19,7 @@ def folder(root: Path) -> Listing:
     cache); a link to a folder is refused, so that no circle is walked.
 
     Raises:
-        DataError: it is no folder, or its folders have other names for splits.
+        DataError: it is not a folder, or its folders have other names for splits.
     """
     if not root.is_dir():
         raise DataError(f"ingest.path {root} is not a folder; source: folder needs one")

@@ -39,7 +39,7 @@ def run(address: str | None) -> None:
     file = folder / LISTING
     before = objects.opened(file) if file.exists() else None
     if address is None and before is None:
-        raise DataError(f"there is no {file} yet, whose address could be listed again; {WRITES_IT}")
+        raise DataError(f"{file} does not exist yet, so give the address: {WRITES_IT}")
     address = before.address if address is None and before else buckets.tidied(address or "")
     listed = _listed(address)
     if not len(listed):
@@ -52,7 +52,7 @@ def run(address: str | None) -> None:
 
 
 def _listed(address: str) -> Any:
-    """The table of the objects below an address, sorted by key, as the listing has it."""
+    """The table of the objects below an address, sorted by key, as in the listing."""
     import pyarrow as pa
 
     schema = pa.schema([("key", pa.large_string()), ("etag", pa.string()), ("size", pa.int64())])

@@ -65,7 +65,9 @@ def torchvision_dataset(name: str, root: Path) -> Listing:
                 refused.append(Refused(path, f"torchvision cannot read it ({error})"))
                 continue
             if not isinstance(picture, Image.Image) or not isinstance(target, int):
-                raise DataError(f"torchvision's {name} is no set of pictures with one class each")
+                raise DataError(
+                    f"torchvision's {name} is not a set of pictures with one class each"
+                )
             label = tidy(str(classes[target]) if classes else str(target))
             words = re.sub(r"[^\w-]+", "-", label)[:40]  # no name of a class leads elsewhere
             path = path.parent / f"{target:04d}-{words}" / path.name

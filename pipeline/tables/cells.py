@@ -27,7 +27,7 @@ def as_named(cell: str) -> str:
 
 
 def to_open(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The table with every text as `as_text` has it."""
+    """The table with `as_text` applied to every text."""
     return _with_texts(table, as_text)
 
 

@@ -101,7 +101,7 @@ def _parquet(
 def are_counts(folder: Path) -> bool:
     """Whether the features in `folder` are counts of terms, which a head weighs by TF-IDF.
 
-    `read_splits` raises what is wrong with a shard.
+    A shard that cannot be read is skipped; `read_splits` raises the error.
     """
     for shard in sorted(folder.glob("*.parquet")):
         with contextlib.suppress(pa.ArrowException, OSError):

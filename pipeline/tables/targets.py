@@ -80,15 +80,15 @@ class Targets(Protocol):
     def read(
         self, label: str, columns: Sequence[str], cells: Sequence[str]
     ) -> tuple[str, tuple[float, ...]]:
-        """The label of an example as the manifest has it, and the values of its targets.
+        """The label of an example as in the manifest, and the values of its targets.
 
         Args:
-            label: as the source has it.
+            label: as in the source.
             columns: `ingest.targets`, the columns of a table that are to be learned.
             cells: what they hold.
 
         Raises:
-            ValueError: why nothing can be learned of the example.
+            ValueError: why nothing can be learned from the example.
         """
 
     def table(

@@ -53,7 +53,7 @@ class Task:
     only: str
     # The form of conformal prediction: sets of classes, or intervals of targets.
     conformal: Literal["sets", "intervals"] | None
-    # The optimizer of linear probes, as `train.optimizer` has it.
+    # The optimizer of linear probes, as in `train.optimizer`.
     probe: str = "lbfgs"
     # Parameters that have to keep their default, or of which one value is not for this task, as
     # `train.optimizer nearest_mean`; and `federated`.

@@ -120,7 +120,7 @@ class Shout:
 def test_what_is_no_tensor_is_not_called(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(pickle.UnpicklingError, match="print is no part of weights"):
+    with pytest.raises(pickle.UnpicklingError, match="print is not part of weights"):
         torch_file.read(old(tmp_path / "file", {"weight": Shout()}))
     assert capsys.readouterr().out == ""
     cut = old(tmp_path / "cut", {"weight": torch.ones(100)})

@@ -160,7 +160,7 @@ def old() -> None:
         ),
         (
             lambda: write() or FILE.with_suffix(".yaml").write_text("a: ["),
-            "mine.yaml is no readable YAML: ",
+            "mine.yaml is not valid YAML: ",
         ),
         (lambda: write() or FILE.write_bytes(FILE.read_bytes()[:40]), "mine.onnx is damaged: "),
         (

@@ -183,7 +183,7 @@ def test_a_folder_as_on_the_hub_is_a_network(weights: dict[str, Tensor]) -> None
     with pytest.raises(WeightsError, match=r"data/weights/mine/config\.json is not here"):
         catalogue.load(Backbone.parse("timm:data/weights/mine"))
     (folder / "config.json").write_text("{}")
-    with pytest.raises(WeightsError, match=r"mine is no folder as timm's hub has them"):
+    with pytest.raises(WeightsError, match=r"mine is not a folder as timm's hub has them"):
         catalogue.load(Backbone.parse("timm:data/weights/mine"))
     given = {"input_size": [3, 96, 96], "crop_mode": "squash", "crop_pct": 1.0}
     config = {"architecture": "test_resnet", "num_classes": 1000, "pretrained_cfg": given}

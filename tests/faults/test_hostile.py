@@ -226,8 +226,8 @@ def test_a_bundle_in_which_any_value_is_another_answers_or_is_one_line(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"paths": None}, "paths is no list"),
-        ({"labels": [1] * 36}, "labels is no list"),
+        ({"paths": None}, "paths is not a list"),
+        ({"labels": [1] * 36}, "labels is not a list"),
         ({"paths": ["one"]}, "1 paths for 36 examples"),
     ],
 )

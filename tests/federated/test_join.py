@@ -224,7 +224,10 @@ WRONG = {
         "submission.json cannot be read",
     ),
     "another schema": (lambda folder: rewrite(folder, schema=9), "is of schema 9"),
-    "no field": (lambda folder: rewrite(folder, classes=None), "it is no submission of schema 1"),
+    "no field": (
+        lambda folder: rewrite(folder, classes=None),
+        "it is not a submission of schema 1",
+    ),
     "nan": (lambda folder: rewrite(folder, not_finite), "gram holds numbers that are not finite"),
     "negative": (lambda folder: rewrite(folder, negative), "no examples have such sums"),
     "doubled": (lambda folder: rewrite(folder, doubled), "no examples have such sums"),
@@ -238,15 +241,15 @@ WRONG = {
     ),
     "no strength": (
         lambda folder: rewrite(folder, noise=NOISE | {"spread": float("nan")}),
-        "submission.json cannot be read (NaN is no finite number)",
+        "submission.json cannot be read (NaN is not a finite number)",
     ),
     "infinite number": (
         lambda folder: rewrite(folder, number=float("inf")),
-        "submission.json cannot be read (Infinity is no finite number)",
+        "submission.json cannot be read (Infinity is not a finite number)",
     ),
     "infinite dimension": (
         lambda folder: replace_in(folder, '"dimension": 6', '"dimension": 1e999'),
-        "submission.json cannot be read (1e999 is no finite number)",
+        "submission.json cannot be read (1e999 is not a finite number)",
     ),
     "dimension of a terabyte": (
         lambda folder: rewrite(folder, backbone=BACKBONE | {"dimension": 10**9}),
@@ -269,7 +272,7 @@ WRONG = {
     "half a letter": (lambda folder: rewrite(folder, classes=["a", "\ud800"]), "surrogates"),
     "a name with escapes": (
         lambda folder: rewrite(folder, site="\x1b]0;mine\x07\x1b[31m\nfederate: all is well"),
-        r"'\x1b]0;mine\x07\x1b[31m\nfederate: all is well' is no name for a site",
+        r"'\x1b]0;mine\x07\x1b[31m\nfederate: all is well' is not a name for a site",
     ),
     "classes with escapes": (
         lambda folder: rewrite(folder, halves, classes=["\x1b[31mred", "\x1b]0;b\x07"]),

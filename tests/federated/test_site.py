@@ -274,7 +274,7 @@ def test_a_project_keeps_its_name(oslo):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"name": "../oslo"}, "is no name for a site"),
+        ({"name": "../oslo"}, "is not a name for a site"),
         ({"clip": 1.0}, "give --epsilon as well"),
         ({"delta": 1e-6}, "--delta is for noise"),
         ({"epsilon": 1.0}, "--epsilon needs --clip"),

@@ -82,7 +82,7 @@ def test_any_name_is_remembered(bundled: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_named(bundled: Path, tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match="inbocks is no folder"):
+    with pytest.raises(ParamsError, match="inbocks is not a folder"):
         look(bundled / "bundle", tmp_path / "inbocks", tmp_path / "answers.jsonl")
 
 

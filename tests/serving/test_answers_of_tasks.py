@@ -350,7 +350,7 @@ def test_classes_that_training_weighed_are_held_against_their_thresholds(
         ("multilabel", {"thresholds": [0.5, 0.5, "1"]}, "a threshold is '1'"),
         ("multilabel", {"classes": ["brick", "moss"], "thresholds": [0.5] * 2}, "2 probabilities"),
         ("regression", {"classes": ["age"], "sets": None}, "does not answer with 1 numbers"),
-        ("regression", {"classes": ["age"]}, "sets: reach is no list of 1 numbers"),
+        ("regression", {"classes": ["age"]}, "sets: reach is not a list of 1 numbers"),
         (
             "regression",
             {"task": "multilabel", "thresholds": [0.5, 0.5], "sets": None},

@@ -94,7 +94,8 @@ def test_only_the_file_that_the_bundle_was_made_with_is_given(
     assert client.get("/training/0").text == "a brick wall"
     assert client.get("/training/1").status_code == 404
     assert (
-        client.get("/training/6").json()["detail"] == "the training examples have numbers below 6"
+        client.get("/training/6").json()["detail"]
+        == "there is no training example 6; the bundle has 6, numbered from 0"
     )
     assert client.get("/training/-1").status_code == 404
     Path("brick.txt").write_text("another wall")

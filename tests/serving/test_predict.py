@@ -127,7 +127,7 @@ def test_the_command_prints_a_table_and_goes_on_after_a_bad_file(project, tmp_pa
     [
         (["bundle", "nothing/*.jpg"], "names no file"),
         (["bundle", "params.yaml", "--neighbours", "-1"], "should be 0 or more"),
-        (["models", "params.yaml"], "is no bundle"),
+        (["models", "params.yaml"], "is not a bundle"),
     ],
 )
 def test_a_mistake_is_one_line(project, arguments, said):

@@ -251,7 +251,7 @@ def test_what_is_not_answered_in_time_is_told_so(bundled, picture):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nothing"], "is no bundle"),
+        (["nothing"], "is not a bundle"),
         (["bundle", "--waiting", "0"], "should be above 0"),
         (["bundle", "--port", "70000"], "--port is 70000; it should be 0 to 65535"),
         (["bundle", "--host", "::"], "needs a token (--token-file FILE, or the variable"),

@@ -471,13 +471,13 @@ def test_what_is_no_listing_is_one_line(
         make()
         with pytest.raises(DataError, match=r"has no listing.s3.parquet; run `headstart list s3:"):
             ingest()
-    with pytest.raises(DataError, match=r"there is no .* yet, whose address could be listed again"):
+    with pytest.raises(DataError, match=r"does not exist yet, so give the address: run `headstart"):
         listing.run(None)
     LISTING.write_bytes(b"none")
     with pytest.raises(DataError, match="cannot be read as Parquet"):
         ingest()
     pd.DataFrame({"text": ["a"]}).to_parquet(LISTING)
-    with pytest.raises(DataError, match=r"is no listing of a bucket; let `headstart list`"):
+    with pytest.raises(DataError, match=r"is not a listing of a bucket; let `headstart list`"):
         ingest()
 
 

@@ -327,7 +327,7 @@ def test_a_file_of_the_table_may_be_a_link_as_dvc_makes_them(project: Project) -
         ("path,class\n1.jpg,ant\n", "has no column label; it has path, class"),
         ("path;label\n1.jpg;ant\n", "no column path or label.*separate the columns by commas"),
         ("1.jpg,ant\n", "has no column path or label; it has 1.jpg, ant"),
-        ("path,label,label\n1.jpg,ant,bee\n", "two columns of one name: path, label, label"),
+        ("path,label,label\n1.jpg,ant,bee\n", "two columns with the same name: path, label, label"),
         ('path,label\n1.jpg,"ant\n2.jpg,bee\n', "cannot be read as CSV in UTF-8: unexpected end"),
         ('path,label\n1.jpg,"ant"s\n', r"labels\.csv, near line 2, cannot be read as CSV"),
         ("path,label\n1.jpg,caf\u00e9\n".encode("cp1252"), "cannot be read as CSV in UTF-8"),

@@ -115,7 +115,7 @@ def document_in(path: Path) -> dict[str, Any]:
 
 
 def _outdated(document: dict[str, Any]) -> list[str]:
-    """The names in the file that are others now."""
+    """The old names of renamed sections and parameters that the file still has."""
     found = []
     for name in RENAMED:
         section, _, key = name.partition(".")

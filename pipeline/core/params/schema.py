@@ -144,7 +144,7 @@ class IngestParams(Section):
     @model_validator(mode="before")
     @classmethod
     def _without_what_other_kinds_have(cls, given: Any) -> Any:
-        """A parameter that another kind adds may be there as null, as `params.yaml` has it."""
+        """A parameter that another kind adds may be there as null, as in `params.yaml`."""
         if not isinstance(given, dict):
             return given
         return {

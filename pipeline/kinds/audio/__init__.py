@@ -85,7 +85,7 @@ class Audio:
         return ""
 
     def remember(self, seen: tuple[Any, ...]) -> NDArray[np.float32]:
-        """The numbers as they are; they were rounded, so that float32 distinguishes them."""
+        """The numbers, which `inspect` rounded to what float32 can hold."""
         return np.array(seen, dtype=np.float32)
 
     def recall(self, numbers: NDArray[np.float32]) -> tuple[Any, ...]:

@@ -190,7 +190,7 @@ def _refuse_length(file: "SoundFile", frames: int) -> None:
 
 
 def _refuse_by_content(data: bytes) -> None:
-    """Refuse what is no sound file of a known format, or one that was cut short."""
+    """Refuse what is not a sound file of a known format, or one that was cut short."""
     if not data:
         raise RefusedError("empty file")
     if data[:4] == b"RIFF" and data[8:12] == b"WAVE":

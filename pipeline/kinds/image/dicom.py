@@ -116,10 +116,12 @@ def _levels(dataset: "Dataset", reading: Reading) -> tuple[NDArray[np.uint8], st
         return (colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)), form
     if stored.ndim == 3:
         if stored.dtype != np.uint8 or stored.shape[2] != 3:
-            raise RefusedError(f"a DICOM file of {form} in {stored.dtype}, which is not read")
+            raise RefusedError(f"a DICOM file of {form} in {stored.dtype}, which is not supported")
         return stored, form
     if form not in ("MONOCHROME1", "MONOCHROME2"):
-        raise RefusedError(f"a DICOM file of photometric interpretation {form}, which is not read")
+        raise RefusedError(
+            f"a DICOM file of photometric interpretation {form}, which is not supported"
+        )
     rescale = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
     measured = dataset.get("ModalityLUTSequence") or rescale != (1, 0)
     values = apply_modality_lut(stored, dataset) if measured else stored
@@ -133,7 +135,7 @@ def _grey(
     absent: NDArray[np.bool_] | None,
     reading: Reading,
 ) -> tuple[NDArray[np.uint8], str]:
-    """Measured values as levels: by the declared range, else as the file itself says."""
+    """Scale measured values to grey levels, by `ingest.range` or else as the file says."""
     from pydicom.pixels.processing import apply_voi
 
     inverted = dataset.PhotometricInterpretation == "MONOCHROME1"

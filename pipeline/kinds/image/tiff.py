@@ -191,15 +191,15 @@ def channels(data: bytes, wanted: tuple[int, ...]) -> Channels:
 
 
 def _values(data: bytes, one: Page, picked: list[int] | None = None) -> NDArray[np.generic]:
-    """The picked samples of a page, all without a choice: [height, width, samples]."""
+    """The `picked` samples of a page, all if it is None: [height, width, samples]."""
     if one.dtype is None:
         raise RefusedError(
-            f"a TIFF of {in_words(one)}, which is not read: save it as 16-bit values"
+            f"a TIFF of {in_words(one)}, which is not supported: save it as 16-bit values"
         )
     if one.compression not in LOSSLESS:
         raise RefusedError(
-            f"a TIFF of {in_words(one)} in compression {one.compression}, which is not read: save"
-            " it uncompressed, or with LZW or deflate"
+            f"a TIFF of {in_words(one)} in compression {one.compression}, which is not supported:"
+            " save it uncompressed, or with LZW or deflate"
         )
     # What of the file is decompressed at once: a plane, or all samples of a pixel together.
     apart = one.tags.get(PLANES, (1,))[0] == 2 and one.samples > 1
@@ -286,6 +286,6 @@ def _unpredicted(lines: NDArray[np.uint8], one: Page, samples: int) -> NDArray[n
         return np.cumsum(steps, axis=2, dtype=native).reshape(values.shape)
     if predictor != 1:
         raise RefusedError(
-            f"a TIFF with predictor {predictor} of {in_words(one)}, which is not read"
+            f"a TIFF with predictor {predictor} of {in_words(one)}, which is not supported"
         )
     return values

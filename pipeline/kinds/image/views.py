@@ -1,4 +1,4 @@
-"""Views: what the backbone sees of a picture. View 0 is the picture; the plan makes the others.
+"""Views: what the backbone sees of a picture. View 0 is the picture; the plan has the others.
 
 Each view of a picture is warped from its base (`preprocess.py`).
 """

@@ -148,8 +148,8 @@ class Text(Plain):
         preprocessing: Input,
         side: int | None,
     ) -> Shown:
-        """Never asked: no encoder of texts has maps."""
-        raise ParamsError(f"no part of {self.nouns} is shown in this way")
+        """Never called: no encoder of texts has maps."""
+        raise ParamsError(f"{self.nouns} have no activation maps")
 
     def explain_parts(
         self, data: bytes, preprocessing: Input, weights: NDArray[np.float32], side: int | None

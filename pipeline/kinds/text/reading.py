@@ -5,7 +5,7 @@ import unicodedata
 
 from ...core.errors import RefusedError
 
-MARK = "\ufeff"  # some editors begin a file in UTF-8 with it; it is no part of the text
+MARK = "\ufeff"  # some editors begin a file in UTF-8 with it; it is not part of the text
 OTHER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 WORD = re.compile(r"\S+")
 UNSEEN = ("Z", "Cc", "Cf")  # categories of Unicode: separators, control and format characters

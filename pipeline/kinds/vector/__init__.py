@@ -168,11 +168,11 @@ class OfNumbers(Plain):
         side: int | None,
     ) -> Shown:
         """Never called: the identity has no maps."""
-        raise ParamsError(f"no part of {self.nouns} is shown in this way")
+        raise ParamsError(f"{self.nouns} have no activation maps")
 
     def hidden(self, data: bytes, preprocessing: Vector) -> Sequence[NDArray[Any]]:
         """Never called: a vector's numbers mean nothing to people."""
-        raise ParamsError(f"no part of {self.nouns} is shown in this way")
+        raise ParamsError(f"{self.nouns} have no parts to hide")
 
     def hidden_together(self) -> None:
         """Never called either."""
@@ -181,7 +181,7 @@ class OfNumbers(Plain):
         self, data: bytes, preprocessing: Vector, weights: NDArray[np.float32], side: int | None
     ) -> Shown:
         """Never called either."""
-        raise ParamsError(f"no part of {self.nouns} is shown in this way")
+        raise ParamsError(f"{self.nouns} have no parts to show")
 
     def show(self, data: bytes, side: int) -> Shown:
         """The first numbers."""

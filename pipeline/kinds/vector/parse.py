@@ -48,7 +48,7 @@ def npy(array: NDArray[np.generic]) -> bytes:
 def _npy(data: bytes) -> NDArray[np.generic]:
     start = 10 + int.from_bytes(data[8:10], "little")
     if data[6:7] != b"\x01":  # of a longer header, which an array of one axis does not need
-        raise RefusedError("an NPY file of another version than 1.0")
+        raise RefusedError("an NPY file whose version is not 1.0")
     shape, form = _header(data[:start])
     if len(shape) != 1 or form.kind not in "fiu":
         raise RefusedError(f"{form} {list(shape)}; a vector has numbers [length]")

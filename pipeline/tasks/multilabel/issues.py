@@ -149,7 +149,7 @@ def _fitted(
 ) -> tuple[float, Doubles, float]:
     """Log-likelihood, curves and rate after the fit from this rate; by Newton's steps."""
     counts = np.maximum(tested.sum(axis=0), 1)
-    soft = 1 / (counts + 1)  # as `label_issues` has it
+    soft = 1 / (counts + 1)  # as in `label_issues`
     mean = (scores * tested).sum(axis=0) / counts
     spread = np.sqrt((np.square(scores - mean) * tested).sum(axis=0) / counts)
     unit = np.maximum(spread, 1e-12)

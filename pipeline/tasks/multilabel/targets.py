@@ -52,7 +52,7 @@ class LabelTargets:
             noun, it = ("label", "it") if len(absent) == 1 else (f"{len(absent)} labels", "them")
             raise DataError(
                 f"no training example {words} the {noun} {listed(absent, ALL_AT_MOST)}, so nothing"
-                f" can be learned of {it}; add such examples, try another ingest.seed, or leave"
+                f" can be learned from {it}; add such examples, try another ingest.seed, or leave"
                 f" {it} out (ingest.classes_without_training)"
             )
 
@@ -85,7 +85,7 @@ def labels_in(text: str) -> list[str]:
     """The labels of an example, sorted, of a text in which they are separated.
 
     Raises:
-        ValueError: why it is no list of labels.
+        ValueError: why it is not a list of labels.
     """
     labels = [" ".join(label.split()) for label in text.split(SEPARATOR)]
     if not any(labels):

@@ -46,12 +46,12 @@ class NumberTargets:
             if (column == column[0]).all():
                 raise DataError(
                     f"{what} is {column[0]:g} in all {len(column)} training examples, so nothing"
-                    " can be learned of it"
+                    " can be learned from it"
                 )
             if abs(column.mean()) > FARTHEST * column.std():
                 raise DataError(
                     f"{what} varies by {column.std():.3g} around {column.mean():.10g},"
-                    " and a head's numbers keep seven digits; subtract a constant from the column"
+                    " and a head computes with seven digits; subtract a constant from the column"
                 )
 
     def taught(
@@ -85,7 +85,7 @@ def number(name: str, text: str) -> float:
             hint = f": write {text.replace(',', '.')}, with a point"
         raise ValueError(f"{what} is {text!r:.40}, which is no number{hint}") from None
     if not math.isfinite(value) or abs(value) > LARGEST:
-        raise ValueError(f"{what} is {text!r:.40}, which is no finite number of 32 bits")
+        raise ValueError(f"{what} is {text!r:.40}, which is not a finite number of 32 bits")
     return value
 
 

@@ -653,7 +653,7 @@ def test_a_kind_says_what_is_declared(project: Project) -> None:
     ):
         with pytest.raises(ParamsError, match="how pictures are read makes no sense"):
             kinds.named(f"image {wrong}")
-    with pytest.raises(ParamsError, match="vectors are read in one way alone"):
+    with pytest.raises(ParamsError, match="vectors have no read settings"):
         kinds.named("vector range=file")
 
 
