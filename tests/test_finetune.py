@@ -254,7 +254,7 @@ def test_without_validation_pictures_there_is_nothing_to_judge_by(shapes):
 @pytest.mark.slow
 def test_what_is_in_the_store_changes_no_byte(shapes):
     test_cache.run(("evaluate", "bundle"))
-    test_cache.agree(shapes, test_cache.TRAINED)
+    test_cache.assert_no_byte_changes(shapes, test_cache.TRAINED)
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ def features() -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in Path("data/features").iterdir()}
 
 
-def agree(project: Project, stages: tuple[str, ...]) -> None:
+def assert_no_byte_changes(project: Project, stages: tuple[str, ...]) -> None:
     first, of_first = run(stages, empty), features()
     for harm in (full, damaged):
         assert run(stages, harm) == first
@@ -91,7 +91,7 @@ def test_what_is_in_the_store_changes_no_byte(vectors: Project) -> None:
     vectors.set(**{"rank.backbones": ["identity"], "learning_curve.draws": 1})
     stage("ingest")()
     stage("augment")()
-    agree(vectors, LINEAR)
+    assert_no_byte_changes(vectors, LINEAR)
 
 
 def test_a_checksum_in_the_feature_table_is_fixed() -> None:
