@@ -58,7 +58,7 @@ test-slow: $(DEV)  ## the tests that take long
 coverage: $(DEV)  ## what the tests reach, branches too, in the stages and flows that they start as well
 	pytest $(SIDE_BY_SIDE) -m "slow or not slow" --cov --cov-report=term-missing:skip-covered
 
-check: $(DEV)  ## lint, format, types, security, which room imports which, and words of the pages
+check: $(DEV)  ## lint, format, types, security, which subpackage imports which, and words of the pages
 	ruff check
 	ruff format --check
 	mypy

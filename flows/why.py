@@ -1,7 +1,7 @@
 """`headstart why`: what `dvc repro` would run, because of what, and how many views that costs.
 
 It only reads. What changed is DVC's to say; what that means for single examples is worked out by
-the rooms' own functions, from the manifest that is there and the files that DVC finds changed.
+the pipeline's own functions, from the manifest that is there and the files that DVC finds changed.
 """
 
 import contextlib

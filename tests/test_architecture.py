@@ -1,4 +1,4 @@
-"""Nothing is imported by chance. Which room imports which, import-linter says (`make check`)."""
+"""Nothing is imported by chance. `make check` compares the imports of subpackages."""
 
 import ast
 import re

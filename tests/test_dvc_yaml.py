@@ -104,7 +104,7 @@ def runs_plugins(module: str) -> bool:
 
 
 def rooms_of(stage: str) -> set[str]:
-    """What decides the stage's outputs: its file, rooms as folders, and code of the user's own."""
+    """What the stage's outputs depend on: its file, subpackages as folders, and the user's code."""
     found = {f"pipeline/{stage}.py"}
     modules = {module for module in modules_of(stage) if not module.startswith("pipeline.kinds")}
     if any(map(opens_a_kind, modules)):
@@ -132,7 +132,7 @@ def test_the_command_of_a_stage_is_the_module_of_its_name() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_rooms_declared_are_those_imported(stage: str) -> None:
+def test_the_subpackages_declared_are_those_imported(stage: str) -> None:
     code = ("pipeline/", "plugins")
     declared = {dep for dep in STAGES[stage]["deps"] if dep.startswith(code)}
     assert declared == rooms_of(stage)

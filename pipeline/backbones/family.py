@@ -1,4 +1,4 @@
-"""What a module of this room knows of the networks of its family."""
+"""What a module of this subpackage knows of the networks of its family."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

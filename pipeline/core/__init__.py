@@ -1,4 +1,4 @@
-"""What every room stands on: errors, parameters, file names, running as a command, progress.
+"""What every subpackage uses: errors, parameters, file names, running as a command, progress.
 
-Nothing here changes a byte of an output, so no stage lists this room in `dvc.yaml`.
+Nothing here changes a byte of an output, so no stage lists this subpackage in `dvc.yaml`.
 """

@@ -245,7 +245,7 @@ def _package() -> ModuleType:
 
 
 def _stop_if_undeclared(file: Path) -> None:
-    """Check that a plugin imports no room that changes bytes: no stage would run again for it.
+    """Check that a plugin imports nothing that changes bytes: no stage would run again for it.
 
     Raises:
         ParamsError: it imports one; the text names file and line.

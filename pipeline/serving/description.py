@@ -53,10 +53,10 @@ class Data:
 class Bundle:
     """The content of `bundle.json`.
 
-    `inputs` has what each network takes, one if none are joined. `code` has a digest of each room
-    that decides an answer. `training_examples` is what the bundle holds of them. `novelty` is how
-    it detects novelty; None if it does not. Bundles of older versions have fewer fields, and read
-    as if they had the defaults.
+    `inputs` has what each network takes, one if none are joined. `code` has a digest of each
+    subpackage that can change an answer. `training_examples` is what the bundle holds of them.
+    `novelty` is how it detects novelty; None if it does not. Bundles of older versions have fewer
+    fields, and read as if they had the defaults.
     """
 
     kind: str

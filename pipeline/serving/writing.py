@@ -33,7 +33,7 @@ from .description import Bundle, Data, Origin
 from .explain import directions
 from .onnx_graph import whole
 
-# The rooms that decide an answer, beside what the backbone was made by.
+# The subpackages whose code can change an answer, beside those that made the backbone.
 CODE = ("backbones", "examples", "heads", "serving", "tables", "tasks")
 LIBRARIES = ("numpy", "onnxruntime")
 
@@ -157,7 +157,7 @@ def _data(manifest: pd.DataFrame) -> Data:
 
 
 def _digests(kind: str, backbone: Backbone) -> dict[str, str]:
-    """A digest of the code in each room that decides an answer."""
+    """A digest of the code in each subpackage that can change an answer."""
     root = Path(__file__).parent.parent
     digests = {}
     for room in (*CODE, f"kinds/{folder_of(kind)}"):

@@ -1,15 +1,16 @@
 """What is learned from examples: one label, several labels, or regression targets.
 
 `ingest.task` in `params.yaml` names the task; `ingest` notes it in the manifest, `train` in the
-head, and `bundle` in the bundle. A task is a folder in this room with a record, `TASK`, of plain
-values, and a line in `TASKS`. The records import nothing, so that any room may ask them.
+head, and `bundle` in the bundle. A task is a folder of this subpackage with a record, `TASK`, of
+plain values, and a line in `TASKS`. The records import nothing, so that any subpackage may ask
+them.
 
 What a task brings besides lies in modules of its folder: how targets are read and checked
 (`targets`), how answers are measured (`measuring`), doubtful labels (`issues`), what an answer
 looks like (`answer`, `reply`), and its part of the report (`page`). Each has an object `PART` that
 implements a `Protocol`, which is defined where it is used: in `tables/targets.py`,
 `evaluation/`, `quality/`, `serving/answering.py` and `pages/`. It is imported when it is needed, so
-such a module may import the rooms that use it.
+such a module may import the subpackages that use it.
 """
 
 import importlib

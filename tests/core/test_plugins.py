@@ -155,7 +155,7 @@ def test_an_error_of_ours_passes_as_it_is_and_any_other_ends_in_a_line(
     monkeypatch.setattr(sys, "argv", ["stage"])
 
     def stage() -> None:
-        plugins.load("python:a.f", "x")()  # as the rooms call what a kind answers
+        plugins.load("python:a.f", "x")()  # as the pipeline calls the methods of a kind
 
     with pytest.raises(SystemExit) as ended:
         command.run(stage)

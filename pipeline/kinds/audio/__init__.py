@@ -43,7 +43,7 @@ _one_at_a_time = threading.Lock()
 
 
 class Audio:
-    """What the rooms ask of a kind of example; `Kind` says what each answer means."""
+    """Implements `Kind`, which describes each attribute and method."""
 
     noun, nouns = "sound", "sounds"
     most_bytes = 200_000_000

@@ -86,7 +86,7 @@ def _libheif() -> str:
 
 
 class Image:
-    """What the rooms ask of a kind of example; `Kind` says what each answer means."""
+    """Implements `Kind`, which describes each attribute and method."""
 
     noun, nouns = "picture", "pictures"
     most_bytes = 200_000_000

@@ -37,7 +37,7 @@ text ({type}[{length}] text) => ({type}[1, {length}] input)
 
 
 class Text(Plain):
-    """What the rooms ask of a kind of example; `Kind` says what each answer means."""
+    """Implements `Kind`, which describes each attribute and method."""
 
     noun, nouns = "text", "texts"
     most_bytes = 1_000_000

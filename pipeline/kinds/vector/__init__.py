@@ -51,7 +51,7 @@ class Rows:
 
 
 class OfNumbers(Plain):
-    """What the rooms ask of a kind of example; `Kind` says what each answer means."""
+    """Implements `Kind`, which describes each attribute and method."""
 
     noun, nouns = "vector", "vectors"
     most_bytes = 10_000_000
