@@ -1,7 +1,9 @@
 """Stage 3, extract: features of every view from the frozen backbone, each computed once ever."""
 
+import contextlib
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,7 +60,10 @@ def extract() -> None:
         f" {views - computed} reused, {computed} computed{rate} ({encoder.name})"
     )
     for engine in engines:
-        notice = getattr(engine.make_views, "notice", None)  # not every kind has one
+        maker: Any = engine.make_views
+        notice = getattr(maker, "notice", None)  # not every kind has one
+        with contextlib.suppress(AttributeError):
+            notice = notice or maker.told  # its name in plugins of older versions
         if notice and (text := notice()):
             print(f"extract: of those computed, {text}")
 
