@@ -28,7 +28,7 @@ PROGRESS = re.compile(r"(?P<name>.+?): (?P<done>\d+)/(?P<total>\d+) (?P<unit>.+)
 
 @dataclass
 class Run:
-    """What one flow run knows. Its steps share it; from step to step pass only names."""
+    """The state of one flow run, which its steps share; they pass only names to each other."""
 
     root: Path
     pool: Pool

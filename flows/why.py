@@ -134,7 +134,7 @@ def in_words(reasons: Reasons | None) -> str:
 
 
 def example_folder(stage: Stage, settings: Params) -> Folder | None:
-    """What ingest reads; None where it has not run on it, or it is not there."""
+    """The folder that `ingest` reads; None if it does not exist or `ingest` has not read it yet."""
     path = settings.ingest.path
     for dep in stage.deps:
         if dep.def_path == path and dep.hash_info and dep.exists:

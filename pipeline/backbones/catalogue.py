@@ -118,7 +118,7 @@ class _Frozen(nn.Module):
 
 
 def _fingerprint(name: str, module: nn.Module, preprocessing: Input) -> str:
-    """A digest of all that decides the features but the engine that computes them."""
+    """A digest of all that the features depend on, except the engine that computes them."""
     sha = hashlib.sha256(json.dumps([name, *preprocessing]).encode())
     sha.update(f"timm {version('timm')} torchvision {version('torchvision')}".encode())
     for key, tensor in module.state_dict().items():

@@ -155,7 +155,7 @@ def _save(made: Opened, made_by: tuple[str, ...], stated: str, file: Path) -> No
 
     model, preprocessing, tensors = made
     del model.metadata_props[:]
-    model.producer_version = ""  # it decides no number
+    model.producer_version = ""  # it changes no number
     sha = hashlib.sha256(json.dumps(preprocessing).encode())
     sha.update(model.SerializeToString(deterministic=True))
     notes = {

@@ -1,4 +1,4 @@
-"""What a module of this subpackage knows of the networks of its family."""
+"""The interface of a family of networks, which a module of this subpackage implements."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

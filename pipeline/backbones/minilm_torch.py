@@ -16,7 +16,7 @@ UNUSED = "pooler."  # what the names of weights begin with that no feature depen
 
 
 class Attention(nn.Module):
-    """What the tokens of a text take from each other."""
+    """Self-attention over the tokens of a text."""
 
     def __init__(self) -> None:
         """With weights yet to be loaded, as everything here."""
@@ -34,10 +34,10 @@ class Attention(nn.Module):
 
 
 class Output(nn.Module):
-    """What a part of a layer found, added to what it was given."""
+    """A projection, the residual connection and the layer norm after it."""
 
     def __init__(self, inputs: int) -> None:
-        """From so many numbers a token."""
+        """Project from `inputs` numbers per token."""
         super().__init__()
         self.dense = nn.Linear(inputs, minilm.WIDTH)
         self.LayerNorm = _norm()

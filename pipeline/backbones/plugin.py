@@ -26,7 +26,7 @@ MOST_PIXELS = 4096  # a side of what a backbone sees
 
 
 def content(backbone: Backbone) -> str:
-    """What decides the network: the code in `plugins/`, pinned versions and libraries.
+    """All that the network depends on: the code in `plugins/`, pinned versions and libraries.
 
     Raises:
         ParamsError: the code is not there, or its package is not pinned.

@@ -38,12 +38,12 @@ _NOT_CODE = ("__pycache__", "README.md")  # which `.dvcignore` names too
 
 
 def is_plugin(name: str) -> bool:
-    """Whether `name`, of a backbone or a source, stands for code of somebody's own."""
+    """Whether `name`, of a backbone or a source, is that of a plugin."""
     return name.startswith(PREFIX)
 
 
 def load(name: str, asked_by: str) -> Any:
-    """What `name` stands for: `python:module.function`, or another attribute of a module.
+    """The function `python:module.function` that `name` names, or another attribute of a module.
 
     The module is imported again when a file of `plugins/` changed.
 

@@ -87,7 +87,7 @@ def all_alike(
 
 
 def _ends(fractions: Array, effective: Array, reach: float) -> tuple[Array, Array]:
-    """Wilson's interval of fractions [c] of so many examples [c], at a quantile."""
+    """Wilson's interval of `fractions` [c] of `effective` [c] examples, at the quantile `reach`."""
     square = reach**2 / effective
     middle = (fractions + square / 2) / (1 + square)
     half = np.sqrt(square * (fractions * (1 - fractions) + square / 4)) / (1 + square)

@@ -42,7 +42,7 @@ Needed = Callable[[float, float], float]  # examples for a difference, to be fou
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result of a comparison on the `shared` examples, which belong to so many `groups`.
+    """The result of a comparison on the `shared` examples, which belong to `groups` groups.
 
     `old` and `new` are the measure of each model; `found` says in words how far apart they are.
     If the answer is 'cannot tell', about `more` further examples would show a `difference` in

@@ -130,7 +130,7 @@ def out_of_fold(
 
 
 def division(examples: int, groups: int | None = None) -> tuple[int, int]:
-    """Into how many folds so many examples are divided, and how many of these are held out.
+    """The number of folds, and how many of them are held out.
 
     Args:
         examples: how many there are.

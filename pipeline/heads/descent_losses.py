@@ -168,7 +168,7 @@ class Binary(Cells):
     """Cross-entropy of each label by itself; the score is how many are right."""
 
     def scores(self, outputs: int) -> int:
-        """One."""
+        """One score for all outputs."""
         return 1
 
     def smoothed(self, wanted: Tensor) -> Tensor:
@@ -193,7 +193,7 @@ class Squared(Cells):
     """Half the squared error of targets; each output's squared errors are a score."""
 
     def scores(self, outputs: int) -> int:
-        """One per output."""
+        """One score per output."""
         return outputs
 
     def smoothed(self, wanted: Tensor) -> Tensor:

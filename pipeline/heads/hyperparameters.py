@@ -42,7 +42,7 @@ def every_combination(settings: "TrainParams") -> list[Hyperparameters]:
 
 
 def used(hyperparameters: Hyperparameters) -> dict[str, Any]:
-    """Those that the optimizer uses, by name."""
+    """The hyperparameters that the optimizer uses, by name."""
     read = CLOSED_FORMS.get(hyperparameters.optimizer)
     return {
         name: value

@@ -108,7 +108,7 @@ class Softmax:
         return np.zeros(1), np.ones(1, dtype=bool)
 
     def at(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        """The slope is the given probability less the wanted one."""
+        """The slope is the given probability minus the wanted one."""
         rows, label = np.arange(len(labels)), labels[:, 0]
         predicted = logits - logits.max(axis=1, keepdims=True)
         of_label = predicted[rows, label]

@@ -350,15 +350,15 @@ class Plain:
         return ""
 
     def read_by(self, form: str) -> str:
-        """None."""
+        """Empty: no format needs its own libraries."""
         return ""
 
     def large(self, data: bytes) -> bool:
-        """None is."""
+        """False: no example is large."""
         return False
 
     def remarks(self, manifest: "pd.DataFrame") -> list[str]:
-        """Nothing."""
+        """No notes."""
         return []
 
     def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":
@@ -372,7 +372,7 @@ class Plain:
         return self.original
 
     def pack_view(self, view: View) -> bytes:
-        """Nothing: there is one view."""
+        """Empty: there is only one view."""
         return b""
 
 

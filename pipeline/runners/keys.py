@@ -1,4 +1,4 @@
-"""The keys of views in the store: a hash of all that decides a vector's numbers."""
+"""The keys of views in the store: a hash of all that a vector depends on."""
 
 import struct
 from collections.abc import Iterable

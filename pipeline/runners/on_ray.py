@@ -65,7 +65,7 @@ class Identity(NamedTuple):
 
 
 class Order(NamedTuple):
-    """What a worker is given as it begins."""
+    """The arguments that a worker starts with."""
 
     project: str
     settings: ExtractParams
@@ -78,7 +78,7 @@ class Order(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What comes back: the views computed, or why there are none."""
+    """A worker's result: the number of views computed, or why there are none."""
 
     views: int = 0
     refusal: str = ""  # of the node
@@ -105,10 +105,10 @@ def machine_of(folder: str) -> str:
 
 
 class Worker:
-    """What runs in an actor."""
+    """The Ray actor that computes features."""
 
     def __init__(self, order: Order) -> None:
-        """Nothing is opened yet."""
+        """Keep the order; `open` opens the backbone and the store."""
         self._order = order
         self._encoder: Encoder | None = None
         self._store: Store | None = None
@@ -164,7 +164,7 @@ class Worker:
 
 
 def _difference(here: Identity, asked: Identity) -> str:
-    """What of a node is other than it is to be, in words; empty if nothing is."""
+    """How a node differs from this process, in words; empty if it does not."""
     if here.code != asked.code:
         return "has another version of Headstart's code, or other plugins: give it the same"
     pairs = zip(here.engines + here.views, asked.engines + asked.views, strict=True)
@@ -511,7 +511,7 @@ def _line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """What Ray's C++ writes to stderr goes nowhere: what matters of it comes as an error."""
+    """Discard what Ray's C++ writes to stderr; its errors are raised as exceptions too."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:

@@ -48,7 +48,7 @@ def vectors(
 
     Args:
         examples: with the columns `digest` and `path`.
-        encoder: the backbone; what the store has of its networks is not computed again.
+        encoder: the backbone; features that the store has are not computed again.
         batch_size: views that an engine takes at once.
 
     Returns:

@@ -40,7 +40,7 @@ class Problem(BaseModel):
 
 
 class Health(BaseModel):
-    """That the server answers."""
+    """The reply of a running server."""
 
     status: str
 

@@ -18,7 +18,7 @@ from .found import Found, Listing, Refused, tidy, why_no_label, why_no_split, wh
 
 
 def plugin(name: str, root: Path) -> Listing:
-    """What the function that `name` stands for finds in `root`; each row is taken or refused.
+    """The examples that the function `name` finds in `root`; each row is accepted or refused.
 
     Raises:
         MissingSetError: it needs packages that are not installed.

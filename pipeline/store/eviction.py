@@ -84,9 +84,9 @@ def delete(connection: sqlite3.Connection, rows: Sequence[tuple[bytes, int]]) ->
 
 
 def stored_bytes(length: int) -> int:
-    """What an entry takes of the file whose vector has so many bytes, at most.
+    """The most bytes that an entry takes in the file, if its vector has `length` bytes.
 
-    That is 7 % more than these at 1280 numbers; small ones take more.
+    This is 7 % more than `length` at 1280 numbers; the overhead of small vectors is larger.
     """
     return length * 9 // 8 + 128
 

@@ -25,7 +25,7 @@ class Index:
         self._bad: set[tuple[int, int]] = set()  # shard and row of entries found damaged
 
     def add(self, heads: dict[str, Head]) -> None:
-        """Know these shards too, or as they are now."""
+        """Add shards, or replace those of the same name."""
         self.forget(self.heads.keys() & heads.keys())
         self.heads |= heads
         self._names += heads
@@ -42,7 +42,7 @@ class Index:
         self._shards = self._rows = np.empty(0, np.int32)
 
     def mark(self, name: str, row: int) -> None:
-        """That entry is damaged: have it looked for elsewhere."""
+        """Mark an entry as damaged, so that it is looked for in other shards."""
         if name in self.heads:
             self._bad.add((self._names.index(name), row))
 

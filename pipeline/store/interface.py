@@ -14,7 +14,7 @@ class Store(Protocol):
     """A store of features; use it in a `with` block. Threads may share it."""
 
     def held(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Those of `keys` that have an entry, without checking it."""
+        """The `keys` that have an entry; entries are not verified."""
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Feature]:
         """The features found for `keys`: read-only float32 vectors; the missing are left out."""

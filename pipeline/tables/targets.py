@@ -21,7 +21,7 @@ MANY_LABELS = 20  # so many classes of which most have one example are rather nu
 
 
 def names(manifest: pd.DataFrame) -> list[str]:
-    """What the outputs of a head stand for, in their order.
+    """The names of a head's outputs, in their order.
 
     For one label they are the classes, sorted; else the labels or the numbers by their names.
 

@@ -31,7 +31,7 @@ def checkpoint_file(
     recipe: Recipe,
     device: torch.device,
 ) -> Path:
-    """The path of a run's checkpoint; its name is a digest of all that decides what the run does.
+    """The path of a run's checkpoint; its name is a digest of all that the run depends on.
 
     It is in the feature store's folder, not among DVC's outputs, which DVC deletes before a run.
     """

@@ -33,7 +33,7 @@ class Adapted(nn.Module):
         self.down, self.up = down, up
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the layer gives, and what was learned beside it."""
+        """The output of the layer plus that of the adapter."""
         found: Tensor = self.layer(x) + SCALE * self.up(self.down(x))
         return found
 

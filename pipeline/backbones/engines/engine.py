@@ -1,4 +1,4 @@
-"""What an engine is to those who use it."""
+"""The interface of an engine."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Engine:
 
     @property
     def made_by(self) -> str:
-        """All that decides the features' bits but the view; a part of the keys in the store."""
+        """All that the features depend on except the view; a part of the keys in the store."""
         return f"{self.fingerprint} {self.arithmetic}".rstrip()
 
     @property
@@ -82,12 +82,12 @@ class Encoder:
 
     @property
     def kind(self) -> Kind:
-        """That of the examples."""
+        """The kind of the examples."""
         return self.engines[0].kind
 
     @property
     def name(self) -> str:
-        """What runs it."""
+        """The name and version of the library that runs it."""
         return self.engines[0].name
 
     @property

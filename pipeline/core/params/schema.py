@@ -323,7 +323,7 @@ class TrainParams(Section):
         return self
 
     def optimizers(self) -> list[Optimizer]:
-        """Those that are listed."""
+        """The listed optimizers."""
         return self.optimizer if isinstance(self.optimizer, list) else [self.optimizer]
 
     def heads(self) -> int:

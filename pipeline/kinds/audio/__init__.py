@@ -81,7 +81,7 @@ class Audio:
         return ""
 
     def read_by(self, form: str) -> str:
-        """None."""
+        """Empty: no format needs its own libraries."""
         return ""
 
     def remember(self, seen: tuple[Any, ...]) -> NDArray[np.float32]:
@@ -225,7 +225,7 @@ class Audio:
         return hidden(data, preprocessing)
 
     def hidden_together(self) -> None:
-        """One stretch each."""
+        """None: stretches are hidden one at a time."""
 
     def explain_parts(
         self, data: bytes, preprocessing: Input, weights: NDArray[np.float32], side: int | None

@@ -24,7 +24,7 @@ BAR = 0.06  # of a picture's height, for the weights beneath it
 
 
 def stretches(seconds: float, windows: int) -> int:
-    """In how many stretches a sound is divided that becomes so many inputs."""
+    """The number of stretches into which a sound of `windows` inputs is divided."""
     most = max(4, min(MOST, MOST_INPUTS // windows))
     return max(1, min(most, int(seconds / SHORTEST)))
 

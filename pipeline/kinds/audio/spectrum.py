@@ -36,7 +36,7 @@ def log_mel(samples: Floats, wanted: Spectrum) -> Floats:
 def powers(samples: Floats, frame: int, hop: int, longer: int = 1) -> NDArray[np.float64]:
     """The power of each frequency in each frame, [frames, longer · frame // 2 + 1].
 
-    With `longer` the frame is followed by silence up to so many times its length, which puts
+    With `longer` the frame is followed by silence up to `longer` times its length, which puts
     frequencies between the frequencies.
     """
     padded = np.pad(samples, (frame // 2, frame // 2))

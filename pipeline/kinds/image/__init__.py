@@ -167,7 +167,7 @@ class Image:
         return decode.large(path, self.most_bytes)
 
     def large(self, data: bytes) -> bool:
-        """None is: a large one waits for its turn where it is decoded."""
+        """False: `decode.py` itself decodes large pictures one at a time."""
         return False
 
     def remarks(self, manifest: "pd.DataFrame") -> list[str]:

@@ -255,5 +255,5 @@ def _fields(values: Floats) -> Floats:
 
 
 def _strength(tint: Floats) -> float:
-    """Root mean square of a picture's colours less its grey [n, n, 3]."""
+    """Root mean square of a picture's colours minus its grey [n, n, 3]."""
     return float(np.sqrt(np.square(tint).sum(axis=2).mean()))

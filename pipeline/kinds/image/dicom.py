@@ -2,7 +2,7 @@
 
 Stored values become measured ones (rescale slope and intercept, or the modality's table), these
 grey levels (a window, or the table of the values of interest), and of MONOCHROME1 the lowest are
-white: PS3.3 of the standard, C.11.1, C.11.2 and C.7.6.3.1.2. Only what decides the pixels is read
+white: PS3.3 of the standard, C.11.1, C.11.2 and C.7.6.3.1.2. Only what affects the pixels is read
 from the header: no name of a patient gets into a table or a bundle.
 """
 

@@ -139,7 +139,7 @@ class Text(Plain):
         return hidden(data, preprocessing)
 
     def hidden_together(self) -> None:
-        """One part each."""
+        """None: parts are hidden one at a time."""
 
     def explain(
         self,

@@ -21,12 +21,12 @@ class ClassAnswer:
         return Answer(output, best, labels=(outputs.names[best],), likely=likely)
 
     def columns(self, outputs: Outputs) -> list[str]:
-        """The class and its probability; if classes were weighed, the most probable one too."""
+        """The class and its probability; with class weights, the most probable class too."""
         weighed, has_sets = bool(outputs.thresholds), outputs.sets is not None
         return ["class", "probability", *["most_probable"] * weighed, *["likely"] * has_sets]
 
     def row(self, answer: Answer, outputs: Outputs) -> list[Any]:
-        """These."""
+        """The values of `columns`."""
         names, probabilities = outputs.names, answer.probabilities
         values: list[Any] = [names[answer.best], float(probabilities[answer.best])]
         values += [names[int(probabilities.argmax())]] * bool(outputs.thresholds)

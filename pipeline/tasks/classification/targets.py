@@ -21,7 +21,7 @@ class ClassTargets:
     def table(
         self, labels: Sequence[str], values: Sequence[tuple[float, ...]], columns: Sequence[str]
     ) -> dict[str, list[float]]:
-        """None."""
+        """Empty: classification has no columns of targets."""
         return {}
 
     def require(self, manifest: pd.DataFrame, source: str) -> None:

@@ -18,11 +18,11 @@ class LabelAnswer:
         return Answer(output, int(output.argmax()), labels=labels)
 
     def columns(self, outputs: Outputs) -> list[str]:
-        """These labels, and every label's probability."""
+        """The predicted labels, and a column for the probability of each label."""
         return ["labels", *(f"p({name})" for name in outputs.names)]
 
     def row(self, answer: Answer, outputs: Outputs) -> list[Any]:
-        """These."""
+        """The values of `columns`."""
         return [list(answer.labels), *map(float, answer.probabilities)]
 
     def cells(self, names: list[str]) -> Cells:

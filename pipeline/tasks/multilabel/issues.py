@@ -32,7 +32,7 @@ class LabelIssues:
     """Answers what `Issues` asks."""
 
     def require_memory(self, manifest: pd.DataFrame) -> None:
-        """Nothing that other stages do not need too."""
+        """Never raises: the check needs no more memory than other stages."""
 
     def find(self, rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> pd.DataFrame:
         """As `label_issues_of_several`."""

@@ -24,7 +24,7 @@ class NumberAnswer:
         return [f"{what}({name})" for name in outputs.names for what in of_each]
 
     def row(self, answer: Answer, outputs: Outputs) -> list[Any]:
-        """These."""
+        """The values of `columns`."""
         numbers = [] if answer.numbers is None else rounded(answer.numbers)
         if answer.interval is None:
             return numbers

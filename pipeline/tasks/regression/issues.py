@@ -30,7 +30,7 @@ class NumberIssues:
     """Answers what `Issues` asks."""
 
     def require_memory(self, manifest: pd.DataFrame) -> None:
-        """Nothing that other stages do not need too."""
+        """Never raises: the check needs no more memory than other stages."""
 
     def find(self, rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> pd.DataFrame:
         """As `number_issues`."""
@@ -45,7 +45,7 @@ def number_issues(
     """One row per example and target that is an issue, the furthest first.
 
     `suggested` is the prediction, `spreads` how many typical errors the two are apart, with the
-    sign of the prediction less the target.
+    sign of the prediction minus the target.
 
     Args:
         rows: as `originals` gives them, n of them.

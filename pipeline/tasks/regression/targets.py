@@ -57,7 +57,7 @@ class NumberTargets:
     def taught(
         self, manifest: pd.DataFrame
     ) -> tuple[pd.DataFrame, list[str], list[tuple[str, str]]]:
-        """All of it: targets are never left out (`lacks`)."""
+        """The whole manifest: targets are never left out (`lacks`)."""
         return manifest, [], []
 
     def counts(self, manifest: pd.DataFrame) -> pd.DataFrame:
