@@ -1,4 +1,4 @@
-"""Two results of the gate compared by their answers, and the comparison in words."""
+"""The gate compares two results by their predictions, and puts the comparison into words."""
 
 import math
 from dataclasses import dataclass

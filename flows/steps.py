@@ -66,7 +66,7 @@ def make_plan(run: Run, targets: list[str]) -> None:
 
 
 def run_stages(run: Run) -> None:
-    """Run the plan, stages that do not need each other side by side; returns when all is over."""
+    """Run the plan, independent stages in parallel; return when all have ended."""
     if any(GPU_TAG in stage["tags"] for stage in run.plan.values() if stage["changed"]):
         _limit_gpu_stages()
     steps: dict[str, PrefectFuture[Any]] = {}

@@ -77,7 +77,7 @@ def read_plan(kind: Kind) -> pd.DataFrame:
     try:
         plan: pd.DataFrame = pd.read_parquet(PLAN)
     except FileNotFoundError:
-        raise DataError(f"{PLAN} is not here; run the augment stage first") from None
+        raise DataError(f"{PLAN} does not exist; run the augment stage first") from None
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, OSError) and error.errno:
             raise  # the system's, whatever is in the file

@@ -139,7 +139,9 @@ def tile(sheet: Image.Image, row: int, column: int) -> np.ndarray:
 
 
 def test_without_a_manifest_it_names_the_stage_that_makes_one(project: Project) -> None:
-    with pytest.raises(DataError, match=r"data/manifest.parquet is not here; run the ingest stage"):
+    with pytest.raises(
+        DataError, match=r"data/manifest.parquet does not exist; run the ingest stage"
+    ):
         augment.augment()
 
 

@@ -133,7 +133,7 @@ def test_a_picture_that_changed_after_ingest_is_named(finished: Path) -> None:
 
 def test_a_stage_that_has_not_run_is_one_line(finished: Path) -> None:
     METRICS.unlink()
-    with pytest.raises(DataError, match=r"reports/metrics.json is not here; run the evaluate"):
+    with pytest.raises(DataError, match=r"reports/metrics.json does not exist; run the evaluate"):
         make()
 
 

@@ -27,7 +27,7 @@ def digest(path: Path, asked_by: str) -> str:
                 content = _digest(str(file.resolve()), status.st_size, status.st_mtime_ns)
                 sha.update(f"{inside} {content} ".encode())
     except OSError as error:
-        problem = "is not here" if isinstance(error, FileNotFoundError) else str(error.strerror)
+        problem = "does not exist" if isinstance(error, FileNotFoundError) else str(error.strerror)
         tracked = path.with_name(f"{path.name}.dvc").exists()
         pull = f"; run `dvc pull {path.as_posix()}.dvc`" if tracked else ""
         raise WeightsError(f"{asked_by}: {path.as_posix()} {problem}{pull}") from None

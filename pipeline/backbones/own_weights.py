@@ -78,7 +78,7 @@ def _read(file: Path) -> Mapping[Any, Any]:
             warnings.simplefilter("ignore")
             found = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise WeightsError(f"{file} is not here") from None
+        raise WeightsError(f"{file} does not exist") from None
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code:

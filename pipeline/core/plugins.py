@@ -77,7 +77,7 @@ def check(name: str, asked_by: str) -> None:
     module = name.removeprefix(PREFIX).rpartition(".")[0]
     if _is_own(module):
         if not (folder() / _file(module).relative_to(FOLDER)).exists():
-            raise ParamsError(f"{asked_by}: {_file(module)} is not here")
+            raise ParamsError(f"{asked_by}: {_file(module)} does not exist")
         return
     top = module.partition(".")[0]
     distributions = sorted(set(_distributions().get(top, [])))
@@ -85,7 +85,7 @@ def check(name: str, asked_by: str) -> None:
     if not distributions:
         known = f", which {FOLDER}/{REQUIREMENTS} names," if plain(top) in pins else ""
         raise ParamsError(
-            f"{asked_by}: {FOLDER}/{top}.py is not here, and no package that has a module"
+            f"{asked_by}: {FOLDER}/{top}.py does not exist, and no package that has a module"
             f" {top!r}{known} is installed: write the file, or install the package"
         )
     for distribution in distributions:  # several, if they share a namespace

@@ -1,7 +1,7 @@
 """Temperature, priors and thresholds, from answers about examples that the head had not seen.
 
-A threshold is the probability from which on a label is predicted. For classes that were weighed in
-training it is what the probability of a class is divided by (`head.against_thresholds`).
+A label is predicted if its probability reaches its threshold. If classes were weighted
+in training, the probability of a class is divided by its threshold (`head.against_thresholds`).
 """
 
 from typing import Any

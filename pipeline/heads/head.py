@@ -270,7 +270,9 @@ def load_head(
         description = read(about)
         wrong = _misfit(head)
     except FileNotFoundError as error:
-        raise DataError(f"{error.filename or weights} is not here; run the train stage") from None
+        raise DataError(
+            f"{error.filename or weights} does not exist; run the train stage"
+        ) from None
     except KeyError as error:
         raise DataError(f"{weights} and {about} hold no head: {error} is missing") from None
     except (SafetensorError, TypeError, ValueError, RecursionError) as error:

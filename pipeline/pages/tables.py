@@ -270,7 +270,7 @@ def text(file: Path) -> str:
     try:
         found = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise DataError(f"{file} is not here; run `dvc repro`") from None
+        raise DataError(f"{file} does not exist; run `dvc repro`") from None
     except ValueError as error:
         raise DataError(f"{file} is damaged ({error}); run `dvc repro`") from None
     if not found.endswith("\n"):

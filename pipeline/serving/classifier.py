@@ -151,7 +151,9 @@ class Classifier:
         except DataError:
             data = b""  # a stranger must not learn whether there is such a file
         if not data or (digests is not None and digest(data) != digests[number]):
-            raise RefusedError("its file is not here, or not the one that the bundle was made with")
+            raise RefusedError(
+                "its file does not exist, or is not the one that the bundle was made with"
+            )
         return data
 
     def answer(

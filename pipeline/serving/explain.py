@@ -136,7 +136,7 @@ def falls(before: float, without: npt.NDArray[np.float64]) -> Floats:
 def effects(without: npt.NDArray[np.float64], hides: npt.NDArray[np.bool_]) -> Floats:
     """The same if each input hides several parts: each part's mean effect on the log-odds.
 
-    That is the mean over inputs which keep a part less that over inputs which hide it. With many
+    This is the mean over inputs that keep a part minus the mean over inputs that hide it. With many
     random inputs it is RISE (Petsiuk et al., BMVC 2018).
 
     Args:

@@ -76,7 +76,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 THUMBNAILS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"*/*": {"schema": BINARY}}},
-    404: {"model": Problem, "description": "no such number, or its file is not here"},
+    404: {"model": Problem, "description": "no such number, or its file does not exist"},
     429: PROBLEMS[429],
     503: PROBLEMS[503],
 }

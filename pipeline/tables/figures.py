@@ -16,7 +16,7 @@ def read_figures(file: Path, stage: str, *has: str) -> dict[str, Any]:
     try:
         figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{file} is not here; run the {stage} stage first") from None
+        raise DataError(f"{file} does not exist; run the {stage} stage first") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is not readable: {error}; run {stage} again") from None
     if not isinstance(figures, dict) or not figures.keys() >= {*has}:

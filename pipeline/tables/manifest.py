@@ -85,7 +85,7 @@ def _notes(path: Path) -> dict[bytes, bytes]:
     try:
         return pq.read_schema(path).metadata or {}
     except FileNotFoundError:
-        raise DataError(f"{path} is not here; run the ingest stage first") from None
+        raise DataError(f"{path} does not exist; run the ingest stage first") from None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(path, error) from None
 
@@ -99,7 +99,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
     try:
         manifest: pd.DataFrame = pq.read_table(path).to_pandas()
     except FileNotFoundError:
-        raise DataError(f"{path} is not here; run the ingest stage first") from None
+        raise DataError(f"{path} does not exist; run the ingest stage first") from None
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path, error) from None
     lacking = [name for name in COLUMNS if name not in manifest]

@@ -80,5 +80,5 @@ class Task:
 
     @property
     def thresholds(self) -> bool:
-        """Whether each output has a threshold of its own from which on it is answered."""
+        """Whether each output has its own threshold, above which it is predicted."""
         return self.activation == "sigmoid"

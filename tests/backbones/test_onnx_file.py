@@ -142,8 +142,8 @@ def old() -> None:
 @pytest.mark.parametrize(
     ("prepare", "said"),
     [
-        (lambda: write() or FILE.with_suffix(".yaml").unlink(), "weights/mine.yaml is not here"),
-        (lambda: write() or FILE.unlink(), "data/weights/mine.onnx is not here"),
+        (lambda: write() or FILE.with_suffix(".yaml").unlink(), "weights/mine.yaml does not exist"),
+        (lambda: write() or FILE.unlink(), "data/weights/mine.onnx does not exist"),
         (
             lambda: write(told={k: v for k, v in TOLD.items() if k != "mean"}),
             "data/weights/mine.yaml lacks mean; it should have resize, crop, interpolation, mean,",

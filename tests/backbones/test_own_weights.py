@@ -138,8 +138,8 @@ def scripted(_: dict[str, Tensor], file: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "file", "said"),
     [
-        (lambda *_: None, "a.pt", "data/weights/a.pt is not here"),
-        (lambda *_: None, "a.safetensors", "data/weights/a.safetensors is not here"),
+        (lambda *_: None, "a.pt", "data/weights/a.pt does not exist"),
+        (lambda *_: None, "a.safetensors", "data/weights/a.safetensors does not exist"),
         (broken, "a.pt", "data/weights/a.pt is damaged: "),
         (cut_off, "a.safetensors", "data/weights/a.safetensors is damaged: "),
         (not_finite, "a.pt", "holds numbers that are not finite, in layer1.0.conv1.weight"),
@@ -173,14 +173,16 @@ def test_what_is_wrong_with_a_file_is_one_line(
 
 def test_a_file_that_dvc_has_is_told_how_to_get(weights: dict[str, Tensor]) -> None:
     (FOLDER / "a.pt.dvc").write_text("outs:\n")
-    with pytest.raises(WeightsError, match=r"a\.pt is not here; run `dvc pull data/weights/a\.pt"):
+    with pytest.raises(
+        WeightsError, match=r"a\.pt does not exist; run `dvc pull data/weights/a\.pt"
+    ):
         exports.file_of(Backbone.parse(NAME, "data/weights/a.pt"))
 
 
 def test_a_folder_as_on_the_hub_is_a_network(weights: dict[str, Tensor]) -> None:
     folder = FOLDER / "mine"
     folder.mkdir()
-    with pytest.raises(WeightsError, match=r"data/weights/mine/config\.json is not here"):
+    with pytest.raises(WeightsError, match=r"data/weights/mine/config\.json does not exist"):
         catalogue.load(Backbone.parse("timm:data/weights/mine"))
     (folder / "config.json").write_text("{}")
     with pytest.raises(WeightsError, match=r"mine is not a folder as timm's hub has them"):

@@ -84,10 +84,13 @@ def test_a_module_of_an_installed_package_is_pinned(project: Project) -> None:
 
 
 MISTAKES = [
-    ("python:none.rows", "plugins/none.py is not here, and no package that has a module 'none' is"),
-    ("python:os.getcwd", "plugins/os.py is not here, and no package that has a module 'os' is"),
+    (
+        "python:none.rows",
+        "plugins/none.py does not exist, and no package that has a module 'none' is",
+    ),
+    ("python:os.getcwd", "plugins/os.py does not exist, and no package that has a module 'os' is"),
     ("python:here.none", "plugins/here.py has no 'none'"),
-    ("python:deep.none.rows", "plugins/deep/none.py is not here"),
+    ("python:deep.none.rows", "plugins/deep/none.py does not exist"),
     ("python:broken.rows", "plugins/broken.py, line 2: IndentationError: "),
 ]
 
@@ -182,20 +185,24 @@ def test_the_parameters_are_checked_before_any_work(project: Project) -> None:
             params.check_file(kinds.schema)
         return str(caught.value)
 
-    missing = "plugins is not here, and dvc.yaml declares it: run `mkdir plugins && touch plugins/"
+    missing = (
+        "plugins does not exist, and dvc.yaml declares it: run `mkdir plugins && touch plugins/"
+    )
     assert complaint().startswith(missing)
     pin()
-    assert complaint().startswith("data/weights is not here, and dvc.yaml declares it: run `mkdir ")
+    assert complaint().startswith(
+        "data/weights does not exist, and dvc.yaml declares it: run `mkdir "
+    )
     Path("data/weights").mkdir()
     params.check_file(kinds.schema)
     project.set(**{"ingest.source": "python:a.f"})
-    assert complaint().startswith("ingest.source python:a.f: plugins/a.py is not here, and")
+    assert complaint().startswith("ingest.source python:a.f: plugins/a.py does not exist, and")
     write(a="1 / 0  # not imported to see that it is there")
     params.check_file(kinds.schema)
     project.set(**{"rank.backbones": ["efficientnet_lite0", "python:none.f"]})
     params.check_file(kinds.schema)
     project.set(**{"rank.run": ["asked"]})
-    assert complaint().startswith("backbone python:none.f: plugins/none.py is not here")
+    assert complaint().startswith("backbone python:none.f: plugins/none.py does not exist")
     project.set(**{"rank.run": [], "extract.backbone": "python:a.f"})
     params.check_file(kinds.schema)
     project.set(**{"from_scratch.run": ["asked"]})

@@ -169,7 +169,7 @@ def test_a_kind_of_the_repository_is_a_folder_and_a_line(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        (None, "plugins/kind.py is not here; write it, with an object KIND"),
+        (None, "plugins/kind.py does not exist; write it, with an object KIND"),
         ("kind = 1", "plugins/kind.py has no 'KIND'"),
         ("class KIND: noun = 'x'", "KIND of plugins/kind.py has no nouns, most_bytes, columns,"),
         ("KIND = 1 / 0", "plugins/kind.py, line 1: ZeroDivisionError: division by zero"),

@@ -30,12 +30,12 @@ def check_file(schema: Schema, root: Path = Path()) -> None:
     deps = [dep for stage in stages.values() for dep in stage.get("do", stage).get("deps", [])]
     if plugins.FOLDER in deps and not (root / plugins.FOLDER).is_dir():
         raise ParamsError(
-            f"{root / plugins.FOLDER} is not here, and dvc.yaml declares it: run `mkdir"
+            f"{root / plugins.FOLDER} does not exist, and dvc.yaml declares it: run `mkdir"
             f" {plugins.FOLDER} && touch {plugins.FOLDER}/{plugins.REQUIREMENTS}`, and commit it"
         )
     if paths.WEIGHTS.as_posix() in deps and not (root / paths.WEIGHTS).is_dir():
         raise ParamsError(
-            f"{root / paths.WEIGHTS} is not here, and dvc.yaml declares it: run `mkdir"
+            f"{root / paths.WEIGHTS} does not exist, and dvc.yaml declares it: run `mkdir"
             f" {paths.WEIGHTS}`"
         )
     asked = re.findall(r"\$\{([\w.]+)\}", graph)

@@ -105,7 +105,7 @@ def document_in(path: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ParamsError(f"{path} is not here; run from the project's root") from None
+        raise ParamsError(f"{path} does not exist; run from the project's root") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ParamsError(f"{path} is not readable YAML: {reason}") from None

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ...core.params import Augmentation
 
-QUIET = 100.0  # decibels from the noise to the sound from which on there is no noise
+QUIET = 100.0  # decibels from the noise to the sound above which no noise is added
 ORIGINAL = (1.0, 0.0, QUIET, 0, 0.0)  # speed, shift, noise, its seed and gain of a sound as it is
 
 INSPECTION_CODE = 2  # raise when decode.py takes or refuses other files, or finds other values
@@ -37,7 +37,7 @@ VIEW_CODE = 1  # raise when decode.py, views.py, windows.py or spectrum.py give 
 
 LARGE = 20_000_000  # bytes of a file that is read and decoded alone
 SILENT = -60.0  # dBFS of a peak below which a sound is reported as silent
-MUCH = 0.001  # fraction of samples at full scale from which on a sound is reported as clipped
+MUCH = 0.001  # fraction of samples at full scale above which a sound is reported as clipped
 
 _one_at_a_time = threading.Lock()
 

@@ -214,7 +214,7 @@ def _is_mpeg(data: bytes) -> bool:
 
 
 def _refuse_cut(data: bytes, order: str, wanted: bytes) -> None:
-    """Walk the chunks of WAV or AIFF to the samples; see that as many are there as it says."""
+    """Walk the chunks of WAV or AIFF to the samples; check that none are missing."""
     place = 12
     while place + 8 <= len(data):
         name, size = struct.unpack_from(f"{order}4sI", data, place)
@@ -228,7 +228,7 @@ def _refuse_cut(data: bytes, order: str, wanted: bytes) -> None:
 
 
 def _refuse_cut_ogg(data: bytes) -> None:
-    """Walk the pages of Ogg; see that the last one is whole and says that it is the last."""
+    """Walk the pages of Ogg; check that the last one is complete and marked as the last."""
     place, last = 0, False
     while data[place : place + 4] == b"OggS":
         if place + 27 > len(data):

@@ -159,7 +159,7 @@ def large(path: Path, most_bytes: int) -> contextlib.AbstractContextManager[obje
 def inspect(data: bytes, reading: Reading = PLAIN) -> Inspection:
     """Check that `data` is a picture that `decode` takes.
 
-    A JPEG is decoded at an eighth of its size: every bit of it is read, few pixels are made.
+    A JPEG is decoded at an eighth of its size: all of it is read, but few pixels are computed.
 
     Raises:
         RefusedError: with the reason, in a few words.

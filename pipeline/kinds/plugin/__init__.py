@@ -23,7 +23,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     place = plugins.folder() / "kind"
     if not (place.is_dir() or place.with_suffix(".py").exists()):
-        raise ParamsError(f"{ASKED_BY}: plugins/kind.py is not here; write it, with an object KIND")
+        raise ParamsError(
+            f"{ASKED_BY}: plugins/kind.py does not exist; write it, with an object KIND"
+        )
     kind = plugins.load("python:kind.KIND", ASKED_BY)
     asked = [one for one in (*Kind.__annotations__, *vars(Kind)) if not one.startswith("_")]
     lacking = [one for one in asked if not hasattr(kind, one)]

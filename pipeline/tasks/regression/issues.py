@@ -20,7 +20,7 @@ Doubles = npt.NDArray[np.float64]
 PENALTIES = (0.0001, 0.001, 0.01, 0.1, 1.0)
 # Standard deviations within which a normal distribution has half, and nine tenths.
 HALF, MOST = 0.6745, 1.6449
-# Spreads from which on a target is an issue.
+# Spreads at which a target becomes an issue.
 FAR = 6.0
 # With fewer examples the spread of the residuals is hardly known.
 LEAST_EXAMPLES = 20
