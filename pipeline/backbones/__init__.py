@@ -1,1 +1,1 @@
-"""The pretrained, frozen networks: the catalogue, their exports, and the engines that run them."""
+"""Pretrained, frozen networks: the catalogue, the ONNX exports, and the engines that run them."""

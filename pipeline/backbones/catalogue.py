@@ -1,6 +1,6 @@
-"""Backbones in PyTorch: the pretrained, frozen network h of f(x) = g(h(x; φ)), by name.
+"""Load backbones in PyTorch by name: the pretrained, frozen network h in f(x) = g(h(x; φ)).
 
-Each carries its own preprocessing, so that no caller has to know it.
+Each backbone carries its preprocessing, so that callers do not have to know it.
 """
 
 import hashlib
@@ -29,10 +29,10 @@ RANDOM_SEED = 0
 class TorchBackbone:
     """A frozen network in evaluation mode.
 
-    `module` maps uint8 pictures [n, side, side, 3] to float32 features [n, dimension]; scaling to
-    mean and std is its first step, so that it is exported with the network. That of `to_train` may
-    map tokens of texts, as `minilm_torch.MiniLM` does. `fingerprint` changes with the weights, the
-    architecture and the preprocessing.
+    `module` maps uint8 pictures [n, side, side, 3] to float32 features [n, dimension]. It first
+    normalises with mean and std, so that this step is exported with the network. If `to_train`
+    returned it, `module` may map token ids instead, as `minilm_torch.MiniLM` does. `fingerprint`
+    changes with the weights, the architecture and the preprocessing.
     """
 
     module: nn.Module
@@ -42,14 +42,14 @@ class TorchBackbone:
 
 
 def load(backbone: Backbone) -> TorchBackbone:
-    """The network that `backbone` names.
+    """Load the network that `backbone` names.
 
     Random weights are seeded.
 
     Raises:
-        ParamsError: there is no such model, it has no PyTorch form, or cannot be pooled so.
-        WeightsError: the weights cannot be had, without a network or a package, or are of
-            another network.
+        ParamsError: the model does not exist, has no PyTorch form, or does not support the pooling.
+        WeightsError: the weights cannot be downloaded, their package is not installed, or they
+            belong to another network.
     """
     family = FAMILIES[backbone.family]
     if backbone.weights == "random":
@@ -67,7 +67,7 @@ def load(backbone: Backbone) -> TorchBackbone:
 
 
 def to_train(backbone: Backbone) -> TorchBackbone:
-    """As `load`, and MiniLM too: only what trains takes it in PyTorch, all else runs its graph."""
+    """Load a network to train: as `load`, and also MiniLM, which otherwise runs as ONNX."""
     if backbone.name not in TRAINED_TEXTS:
         return load(backbone)
     module = minilm_torch.MiniLM().eval().requires_grad_(requires_grad=False)
@@ -77,10 +77,10 @@ def to_train(backbone: Backbone) -> TorchBackbone:
 
 
 def with_weights(backbone: Backbone, file: Path) -> TorchBackbone:
-    """The network with the weights in `file`, as `save_tensors` wrote them.
+    """Load the network with the weights in `file`, which `save_tensors` wrote.
 
     Raises:
-        DataError: they are damaged, or of another network.
+        DataError: the weights are damaged, or belong to another network.
     """
     weights = "pretrained" if backbone.family == "python" else "random"
     loaded = load(replace(backbone, weights=weights))
@@ -97,7 +97,7 @@ def _known_as(backbone: Backbone) -> str:
 
 
 class _Frozen(nn.Module):
-    """A network from 8-bit pixels to one feature vector a picture."""
+    """A network that maps 8-bit pixels to one feature vector per picture."""
 
     network: nn.Module
     mean: Tensor
@@ -112,13 +112,13 @@ class _Frozen(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         scaled = pictures.permute(0, 3, 1, 2).to(self.mean.dtype) / 255
         features: Tensor = self.network((scaled - self.mean) / self.std)
-        if features.ndim == 4:  # a map of features: pooled over its area
+        if features.ndim == 4:  # a feature map: average it over its area
             features = features.mean(dim=(2, 3))
         return features.flatten(1).float()
 
 
 def _fingerprint(name: str, module: nn.Module, preprocessing: Input) -> str:
-    """A digest of all that the features depend on, except the engine that computes them."""
+    """Return a digest of everything the features depend on, except the engine."""
     sha = hashlib.sha256(json.dumps([name, *preprocessing]).encode())
     sha.update(f"timm {version('timm')} torchvision {version('torchvision')}".encode())
     for key, tensor in module.state_dict().items():
@@ -130,8 +130,8 @@ def _fingerprint(name: str, module: nn.Module, preprocessing: Input) -> str:
 def save_tensors(
     tensors: Mapping[str, Tensor], file: Path, notes: dict[str, str] | None = None
 ) -> None:
-    """Write tensors as a safetensors file, such as a module's `state_dict()`, with notes beside."""
-    # A copy of each, for modules that occur in several places share theirs. The library's own
-    # `save_file` reports a full disk in another way than the rest of Python.
+    """Write tensors, such as a module's `state_dict()`, and metadata to a safetensors file."""
+    # Each tensor is copied, because modules that occur in several places share tensors. The
+    # library's own `save_file` does not raise OSError if the disk is full.
     plain = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
     file.write_bytes(save(plain, metadata=notes))

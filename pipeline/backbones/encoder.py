@@ -1,8 +1,8 @@
-"""Encoders of texts by their names on the hub of `transformers`, exported to ONNX by PyTorch.
+"""Text encoders from the Hugging Face Hub, exported to ONNX by PyTorch.
 
-`transformers:NAME` is any encoder that the library's `AutoModel` opens. Weights are read from
-safetensors alone, and no code of the hub is run. A text's features are the mean over its tokens, of
-length 1, as in `minilm.py`.
+`transformers:NAME` is any encoder that `AutoModel` of `transformers` opens. Weights are read from
+safetensors only, and no code from the hub is run. A text's features are the mean over its tokens,
+scaled to length 1, as in `minilm.py`.
 """
 
 from pathlib import Path
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     import onnx
 
 MADE_BY = ("onnx", "onnx-ir", "onnxscript", "tokenizers", "torch", "transformers")
-LONGEST = 512  # tokens, of encoders that take more: the time for a text grows with their square
+LONGEST = 512  # tokens, even if an encoder accepts more: the time grows with their square
 
 
 def opened(backbone: Backbone) -> Opened:
-    """The encoder as a graph, from int64 `tokens` [n, length] to float32 `features` [n, width].
+    """Return the encoder's graph: int64 `tokens` [n, length] to float32 `features` [n, width].
 
     Raises:
-        MissingSetError: the packages for it are not installed.
-        WeightsError: there is no network, or the hub has no encoder of this name with a tokenizer
+        MissingSetError: the packages for encoders are not installed.
+        WeightsError: the hub cannot be reached, or has no encoder of this name with a tokenizer
             and safetensors.
     """
     packages.need("transformers", f"the backbone {backbone}")
@@ -41,7 +41,7 @@ def opened(backbone: Backbone) -> Opened:
         tokenizer = AutoTokenizer.from_pretrained(asked, trust_remote_code=False)
         network = AutoModel.from_pretrained(asked, use_safetensors=True, trust_remote_code=False)
         described: str = tokenizer.backend_tokenizer.to_str()
-    except Exception as error:  # the library has many ways to say that something is not to be had
+    except Exception as error:  # the library raises many classes if a download fails
         reason = " ".join(str(error).split())[:160]
         raise WeightsError(f"the weights of {backbone} cannot be had: {reason}") from None
     longest = min(tokenizer.model_max_length, most_tokens(network.config))
@@ -49,7 +49,7 @@ def opened(backbone: Backbone) -> Opened:
 
 
 def most_tokens(config: Any) -> int:
-    """How many tokens an encoder takes; RoBERTa's positions begin behind that of its padding."""
+    """Return how many tokens an encoder accepts; RoBERTa's positions begin after its padding id."""
     positions = getattr(config, "max_position_embeddings", LONGEST)
     if "roberta" in config.model_type:
         positions -= config.pad_token_id + 1
@@ -57,7 +57,7 @@ def most_tokens(config: Any) -> int:
 
 
 def graph(network: Any) -> "onnx.ModelProto":
-    """An encoder of `transformers` and what pools its tokens, as ONNX."""
+    """Export an encoder of `transformers` to ONNX, with mean pooling over its tokens."""
     import torch
     from torch import Tensor, nn
 
@@ -87,5 +87,5 @@ def graph(network: Any) -> "onnx.ModelProto":
     return exported.model_proto
 
 
-# The page of the weights states a licence, which is not looked up.
+# The weights' page on the hub states a licence, but Headstart does not look it up.
 FAMILY = Family(opened, licence=lambda _: UNKNOWN, made_by=lambda _: MADE_BY)

@@ -1,7 +1,7 @@
-"""Exports: a backbone as an ONNX file and its weights, made once and kept in the store's folder.
+"""Export a backbone once to an ONNX file and a weights file, kept in the store's folder.
 
-Whatever runs on an export imports no PyTorch. The default backbones are exported without it too,
-and so are those of plugins that are ONNX graphs.
+Engines that run an export do not import PyTorch. The default backbones, and plugins that return
+an ONNX graph, are also exported without it.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ from .family import TORCH, UNKNOWN, Opened
 
 
 def file_of(backbone: Backbone) -> Path:
-    """Where the network's ONNX file is kept; its name is a hash of all that the export depends on.
+    """Return the path of the network's ONNX file, named by a hash of what the export depends on.
 
     A later run then needs neither PyTorch nor the weights, only ONNX Runtime. The hash covers
     the content of files in `data/weights`, and the versions of the packages that make the export.
 
     Raises:
-        ParamsError: it joins several networks, or code of a plugin is not there.
-        WeightsError: a file of weights is not there.
+        ParamsError: the backbone joins several networks, or a plugin's code does not exist.
+        WeightsError: a weights file does not exist.
     """
     family = FAMILIES[backbone.family]
     weights, file = backbone.weights, backbone.weights_file
@@ -40,15 +40,15 @@ def file_of(backbone: Backbone) -> Path:
     sha = hashlib.sha256(" ".join(parts).encode())
     for module in sorted(Path(__file__).parent.glob("*.py")):  # any of them may write a graph
         sha.update(module.read_bytes())
-    sha.update(Path(kinds.__file__).read_bytes())  # versions of ONNX, and the forms of inputs
+    sha.update(Path(kinds.__file__).read_bytes())  # ONNX versions and input formats
     return backbones_folder() / f"{sha.hexdigest()}.onnx"
 
 
 def licence(backbone: Backbone) -> str:
-    """The licence of a network's weights, as whoever gives them out states it.
+    """Return the licence of a network's weights, as their publisher states it.
 
-    timm states one for each set of weights, torchvision only its own, and the YAML beside an ONNX
-    file may.
+    timm states a licence for each set of weights; torchvision states only the licence of its code.
+    The YAML beside an ONNX file may state one.
     """
     if backbone.weights == "random":
         return "none needed"
@@ -56,7 +56,7 @@ def licence(backbone: Backbone) -> str:
 
 
 def is_exported(backbone: Backbone) -> bool:
-    """Whether the network's ONNX file and the weights beside it are there."""
+    """Whether the network's ONNX file and the weights beside it exist."""
     return _is_there(file_of(backbone))
 
 
@@ -65,7 +65,7 @@ def _is_there(file: Path) -> bool:
 
 
 def of_each(backbone: Backbone) -> list[Path]:
-    """The ONNX file of each network that the backbone joins.
+    """Return the ONNX file of each network that the backbone joins.
 
     Raises:
         HeadstartError: as `exported`.
@@ -74,15 +74,15 @@ def of_each(backbone: Backbone) -> list[Path]:
 
 
 def exported(backbone: Backbone) -> Path:
-    """The network as an ONNX file, from the cache or exported now.
+    """Return the network's ONNX file, from the cache or exported now.
 
-    Its weights for PyTorch lie beside it, as `.safetensors`.
+    The weights for PyTorch are in the `.safetensors` file beside it.
 
     Raises:
-        MissingSetError: it takes PyTorch to export this one, and that is not installed.
-        ParamsError: there is no such model, a plugin does not return one, or it cannot be pooled
-            as asked.
-        WeightsError: the weights cannot be had, without a network or a package.
+        MissingSetError: this backbone needs PyTorch to be exported, which is not installed.
+        ParamsError: the model does not exist, a plugin does not return one, or it does not support
+            the requested pooling.
+        WeightsError: the weights cannot be downloaded, or their package is not installed.
     """
     file = file_of(backbone)
     if _is_there(file):
@@ -97,7 +97,7 @@ def exported(backbone: Backbone) -> Path:
 
 def _from_pytorch(backbone: Backbone) -> Opened:
     packages.need("torch", f"extract.backbone {backbone} (weights: {backbone.weights})")
-    from . import catalogue, onnx_export  # slow to import, and not needed when the file is there
+    from . import catalogue, onnx_export  # slow to import, and not needed if the file exists
 
     print(f"extract: exporting {backbone} to ONNX, once", flush=True)
     network = catalogue.load(backbone)
@@ -105,7 +105,7 @@ def _from_pytorch(backbone: Backbone) -> Opened:
 
 
 def fingerprint(file: Path) -> str:
-    """The fingerprint of a backbone that was exported."""
+    """Return the fingerprint of an exported backbone."""
     import onnx
 
     notes = {entry.key: entry.value for entry in onnx.load_model(file).metadata_props}
@@ -113,7 +113,7 @@ def fingerprint(file: Path) -> str:
 
 
 def parameters(file: Path) -> int:
-    """How many numbers of float type an exported backbone holds."""
+    """Return the number of floating-point parameters of an exported backbone."""
     import onnx
 
     floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
@@ -122,10 +122,10 @@ def parameters(file: Path) -> int:
 
 
 def write_finetuned(backbone: Backbone, weights: Path, file: Path) -> None:
-    """Write the network with the weights that `finetune` left, as `exported` does.
+    """Write the network with the weights that `finetune` wrote, as `exported` does.
 
     Raises:
-        DataError: they are damaged, or of another network.
+        DataError: the weights are damaged, or belong to another network.
     """
     family = FAMILIES[backbone.family]
     made_by = family.made_by(backbone)
@@ -147,15 +147,15 @@ def write_finetuned(backbone: Backbone, weights: Path, file: Path) -> None:
 def _save(made: Opened, made_by: tuple[str, ...], stated: str, file: Path) -> None:
     """Write a graph with its metadata, and the weights under PyTorch's names.
 
-    The fingerprint is a digest of the graph and the preprocessing. The features depend on nothing
-    else but the engine that computes them.
+    The fingerprint is a digest of the graph and the preprocessing. Apart from these, the features
+    depend only on the engine that computes them.
     """
     import onnx
     from safetensors.numpy import save
 
     model, preprocessing, tensors = made
     del model.metadata_props[:]
-    model.producer_version = ""  # it changes no number
+    model.producer_version = ""  # it does not change the features
     sha = hashlib.sha256(json.dumps(preprocessing).encode())
     sha.update(model.SerializeToString(deterministic=True))
     notes = {
@@ -174,7 +174,7 @@ def _save(made: Opened, made_by: tuple[str, ...], stated: str, file: Path) -> No
 
 
 def preprocessing_of(notes: dict[str, str]) -> Input:
-    """The preprocessing of a backbone, from the metadata of its ONNX file."""
+    """Return the preprocessing of a backbone, from the metadata of its ONNX file."""
     values = json.loads(notes["preprocessing"])
     form = INPUTS[notes["takes"]]
     return form(*(tuple(value) if isinstance(value, list) else value for value in values))

@@ -1,4 +1,4 @@
-"""The families of backbones, each by its name in `core/backbone.py`."""
+"""The families of backbones, by their names in `core/backbone.py`."""
 
 from typing import NoReturn
 

@@ -1,4 +1,4 @@
-"""The interface of a family of networks, which a module of this subpackage implements."""
+"""The interface of a family of backbones; each family is a module of this subpackage."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,16 +15,17 @@ if TYPE_CHECKING:
     from torch import nn
 
 OFFLINE = "offline, choose backbone: efficientnet_lite0 (its weights are installed)"
-UNKNOWN = "not stated"  # of a licence
-# The packages that make an export of a network of PyTorch.
+UNKNOWN = "not stated"  # a licence
+# The packages that export a PyTorch network.
 TORCH = ("onnx", "onnx-ir", "onnxscript", "timm", "torch", "torchvision")
 
 
 class Opened(NamedTuple):
-    """The graph, how its input is prepared, and the weights by name.
+    """A backbone's graph, its preprocessing, and its weights by name.
 
-    The graph has one input whose first axis is `n`, the output `features` float32 [n, dimension]
-    and perhaps `maps` float32 [n, dimension, h, w], whose means over h and w are the features.
+    The graph has one input, whose first axis is `n`, and the output `features` float32
+    [n, dimension]. It may also have the output `maps` float32 [n, dimension, h, w], whose means
+    over h and w are the features.
     """
 
     model: "onnx.ModelProto"
@@ -33,7 +34,7 @@ class Opened(NamedTuple):
 
 
 def no_pytorch(backbone: Backbone) -> NoReturn:
-    """Raise `ParamsError`: PyTorch is to run or to train a backbone that is an ONNX graph."""
+    """Raise `ParamsError`: PyTorch cannot run or train a backbone that is an ONNX graph."""
     raise ParamsError(
         f"backbone {backbone} is an ONNX graph and has no PyTorch form: what runs or trains it with"
         " PyTorch needs a function that returns a torch.nn.Module"
@@ -42,16 +43,17 @@ def no_pytorch(backbone: Backbone) -> NoReturn:
 
 @dataclass(frozen=True)
 class Family:
-    """How the networks of a family are had; each function takes the backbone.
+    """How to obtain the networks of a family; each function takes the backbone.
 
-    - `opened`: the graph that the module writes itself; None: PyTorch's exporter writes it.
-    - `licence` of the weights, as whoever gives them out states it.
-    - `made_by`: the packages that carry the weights, and those that write the graph.
-    - `content`: a digest of what is in no package.
-    - `check` raises `ParamsError` or `WeightsError` if there is no such network.
-    - `is_graph`: whether it has no PyTorch form. A plugin's code has to run to know that.
-    - `network`: in PyTorch, without its classifier, and the preprocessing; it raises as `check`.
-    - `trained`: the graph with other weights, which `finetune` left.
+    - `opened` returns the graph that the module writes, or None if PyTorch's exporter has to.
+    - `licence` returns the licence of the weights, as their publisher states it.
+    - `made_by` returns the packages that contain the weights, and those that write the graph.
+    - `content` returns a digest of the files that are not in a package.
+    - `check` raises `ParamsError` or `WeightsError` if the network does not exist.
+    - `is_graph` is true if the network has no PyTorch form. It has to run a plugin's code for this.
+    - `network` returns the PyTorch network without its classifier, and the preprocessing. It
+      raises the same errors as `check`.
+    - `trained` returns the graph with the weights that `finetune` wrote.
     """
 
     opened: Callable[[Backbone], Opened | None]

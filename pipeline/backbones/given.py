@@ -1,6 +1,6 @@
-"""Weights and networks of somebody's own, as files and folders in `data/weights`: their digests.
+"""Digests of the user's own weights and networks, which are files and folders in `data/weights`.
 
-`dvc.yaml` declares the folder, so that nothing is undeclared. Nothing here needs PyTorch.
+`dvc.yaml` declares the folder as a dependency. This module does not need PyTorch.
 """
 
 import hashlib
@@ -12,10 +12,10 @@ from ..core.errors import DataError, WeightsError
 
 
 def digest(path: Path, asked_by: str) -> str:
-    """The SHA-256 of a file's bytes, or of all files of a folder with their names.
+    """Return the SHA-256 of a file's bytes, or of all files in a folder with their names.
 
     Raises:
-        WeightsError: it is not there or cannot be read; `asked_by` begins the message.
+        WeightsError: the path does not exist or cannot be read; the message begins with `asked_by`.
     """
     try:
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
@@ -34,7 +34,8 @@ def digest(path: Path, asked_by: str) -> str:
     return sha.hexdigest()
 
 
-# A stage asks several times, and a file may be of gigabytes. Size and time show changes.
+# A stage computes a digest several times, and a file may have gigabytes. If the file changes, so
+# does its size or time.
 @lru_cache(maxsize=64)
 def _digest(file: str, size: int, changed: int) -> str:
     with Path(file).open("rb") as opened:
@@ -42,7 +43,7 @@ def _digest(file: str, size: int, changed: int) -> str:
 
 
 def no_weights(file: Path, backbone: Backbone, error: Exception) -> DataError:
-    """The error if a file that a stage wrote holds no weights of the backbone."""
+    """Return the error for a file, written by a stage, without weights of the backbone."""
     reason = " ".join(str(error).split())[:160]
     return DataError(
         f"{file} holds no weights of {backbone}: {reason}; run again the stage that wrote it"

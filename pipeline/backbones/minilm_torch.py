@@ -1,7 +1,7 @@
-"""MiniLM-L6 in PyTorch, to be trained: the network that `minilm.py` writes as ONNX.
+"""MiniLM-L6 in PyTorch, for training: the network that `minilm.py` writes as ONNX.
 
-The tensors have the names of `minilm.weights`, so that `minilm.graph` takes what was trained. It is
-written here because the set of packages `text` does without the library `transformers`.
+The tensors have the names of `minilm.weights`, so that `minilm.graph` accepts the trained weights.
+This module implements the network because the extra `text` does not install `transformers`.
 """
 
 import torch
@@ -11,20 +11,23 @@ from torch.nn import functional
 from . import minilm
 
 NAME = "minilm_l6_v2"
-PADDING = -1  # stands behind a text that is shorter than others of its batch; no token's number
-UNUSED = "pooler."  # what the names of weights begin with that no feature depends on
+PADDING = -1  # after a text that is shorter than the longest of its batch; not a token id
+UNUSED = "pooler."  # prefix of the weights that the features do not depend on
 
 
 class Attention(nn.Module):
     """Self-attention over the tokens of a text."""
 
     def __init__(self) -> None:
-        """With weights yet to be loaded, as everything here."""
+        """Create the layers; as in all modules here, the weights are loaded later."""
         super().__init__()
         self.query, self.key, self.value = (nn.Linear(minilm.WIDTH, minilm.WIDTH) for _ in range(3))
 
     def forward(self, x: Tensor, seen: Tensor) -> Tensor:
-        """States [n, length, width] of such, and of a mask [n, 1, 1, length] of what is a token."""
+        """Map states [n, length, width] to new ones of the same shape.
+
+        The mask `seen` [n, 1, 1, length] is True for tokens and False for padding.
+        """
         query, key, value = (
             part(x).unflatten(2, (minilm.HEADS, -1)).transpose(1, 2)
             for part in (self.query, self.key, self.value)
@@ -34,16 +37,16 @@ class Attention(nn.Module):
 
 
 class Output(nn.Module):
-    """A projection, the residual connection and the layer norm after it."""
+    """A projection, the residual connection and the layer normalisation after it."""
 
     def __init__(self, inputs: int) -> None:
-        """Project from `inputs` numbers per token."""
+        """Create the layers, for `inputs` numbers per token."""
         super().__init__()
         self.dense = nn.Linear(inputs, minilm.WIDTH)
         self.LayerNorm = _norm()
 
     def forward(self, found: Tensor, given: Tensor) -> Tensor:
-        """States [n, length, width]."""
+        """Return states [n, length, width]."""
         states: Tensor = self.LayerNorm(self.dense(found) + given)
         return states
 
@@ -52,7 +55,7 @@ class Layer(nn.Module):
     """One layer of BERT, without dropout."""
 
     def __init__(self) -> None:
-        """Layers of the width of all networks."""
+        """Create the layers, with the width that all MiniLM networks here have."""
         super().__init__()
         width = minilm.WIDTH
         self.attention = nn.ModuleDict({"self": Attention(), "output": Output(width)})
@@ -60,17 +63,17 @@ class Layer(nn.Module):
         self.output = Output(4 * width)
 
     def forward(self, x: Tensor, seen: Tensor) -> Tensor:
-        """As `Attention`."""
+        """Map states and mask to new states, as `Attention.forward`."""
         x = self.attention["output"](self.attention["self"](x, seen), x)
         states: Tensor = self.output(functional.gelu(self.intermediate["dense"](x)), x)
         return states
 
 
 class MiniLM(nn.Module):
-    """From int64 tokens [n, length], `PADDING` behind the shorter ones, to features [n, 384]."""
+    """Maps int64 tokens [n, length], padded with `PADDING`, to features [n, 384]."""
 
     def __init__(self) -> None:
-        """With the weights of its package.
+        """Create the network with the weights of its package.
 
         Raises:
             WeightsError: as `minilm.weights`.
@@ -86,13 +89,13 @@ class MiniLM(nn.Module):
             for name in ("word_embeddings", "position_embeddings", "token_type_embeddings")
         }
         self.embeddings = nn.ModuleDict(tables | {"LayerNorm": _norm()})
-        # In sequence, so that `transfer.network.blocks` finds the layers in it.
+        # nn.Sequential, so that `transfer.network.blocks` finds the layers.
         self.encoder = nn.Sequential()
         self.encoder.add_module("layer", nn.ModuleList(Layer() for _ in range(minilm.LAYERS)))
         self.load_state_dict(weights)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """The mean over a text's tokens, of length 1."""
+        """Return the mean over each text's tokens, scaled to length 1."""
         are = tokens != PADDING
         places = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.embeddings["word_embeddings"](tokens.clamp(min=0))
@@ -101,7 +104,7 @@ class MiniLM(nn.Module):
         x = self.embeddings["LayerNorm"](x)
         for layer in self.encoder.get_submodule("layer").children():
             x = layer(x, are[:, None, None])
-        total = (x * are[..., None]).sum(dim=1)  # of which only the direction counts
+        total = (x * are[..., None]).sum(dim=1)  # only its direction matters
         return functional.normalize(total.float())
 
 

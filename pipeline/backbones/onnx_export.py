@@ -1,4 +1,4 @@
-"""Writing a backbone as ONNX, with the maps that its features are the mean of."""
+"""Export a backbone to ONNX, with the maps whose means are its features."""
 
 import torch
 from torch import Tensor, nn
@@ -9,15 +9,15 @@ from .pooling import Pooled
 
 
 class WithMaps(nn.Module):
-    """A backbone that gives its features and the maps that they are the mean of."""
+    """A backbone that returns its features and the maps whose means they are."""
 
     def __init__(self, backbone: nn.Module, source: nn.Module) -> None:
-        """Listen to `source`, a part of `backbone`, as `map_source` finds it."""
+        """Read the maps from `source`, the module of `backbone` that `map_source` returned."""
         super().__init__()
         self.backbone, self.source = backbone, source
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """From uint8 [n, side, side, 3] to [n, dimension] and [n, dimension, h, w]."""
+        """Map uint8 [n, side, side, 3] to [n, dimension] and [n, dimension, h, w]."""
         seen: list[Tensor] = []
         hook = self.source.register_forward_hook(lambda _part, _inputs, maps: seen.append(maps))
         features: Tensor = self.backbone(pictures)
@@ -26,11 +26,11 @@ class WithMaps(nn.Module):
 
 
 def map_source(backbone: TorchBackbone) -> nn.Module | None:
-    """The part of the network whose output [n, dimension, h, w] has the features as its mean.
+    """Return the module whose outputs [n, dimension, h, w] have the features as their means.
 
-    With such a part a class activation map is exact (Zhou et al., arXiv:1512.04150). Networks that
-    go on after pooling, or never pool (transformers), have none. It is found by trying: any
-    library's network will do.
+    With such a module, class activation maps are exact (Zhou et al., arXiv:1512.04150). It is None
+    for networks with layers after the pooling, and for those that never pool (transformers). The
+    function runs the network and compares outputs, so it works with any library's networks.
     """
     if any(
         isinstance(part, Pooled) and part.pooling == "gem" for part in backbone.module.modules()
@@ -58,9 +58,9 @@ def map_source(backbone: TorchBackbone) -> nn.Module | None:
 
 
 def export(backbone: TorchBackbone) -> Opened:
-    """The backbone as ONNX: uint8 `pictures` [n, side, side, 3] to float32 `features`.
+    """Export the backbone to ONNX: uint8 `pictures` [n, side, side, 3] to float32 `features`.
 
-    If `map_source` finds one there is a second output, float32 `maps` [n, dimension, h, w].
+    If `map_source` finds maps, the second output is float32 `maps` [n, dimension, h, w].
     """
     side = backbone.preprocessing.crop
     example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
@@ -76,7 +76,7 @@ def export(backbone: TorchBackbone) -> Opened:
     )
     assert exported is not None  # noqa: S101 (it is not None with `dynamo`)
     model = exported.model_proto
-    for node in model.graph.node:  # names the folder in which the code lay: other bytes in a clone
+    for node in model.graph.node:  # it has the code's folder, which differs in a clone
         del node.metadata_props[:]
     tensors = {key: tensor.cpu().numpy() for key, tensor in backbone.module.state_dict().items()}
     return Opened(model, backbone.preprocessing, tensors)

@@ -1,9 +1,9 @@
-"""A backbone that is an ONNX file of somebody's own in `data/weights`, with a small YAML beside it.
+"""A backbone that is the user's own ONNX file in `data/weights`, with a small YAML beside it.
 
-The file has one input, float32 [n, 3, crop, crop] of pictures that were scaled by mean and std, and
+The file has one input, float32 [n, 3, crop, crop]: pictures normalised with mean and std. It has
 one output: features [n, d], or maps [n, d, h, w] whose means are then the features. The YAML has
-the same name and says how pictures are prepared, as `kinds.Pixels` and `kinds.Fitted` do, and the
-licence of the weights. Scaling by mean and std is put before the graph here.
+the same name. It states the preprocessing, with the fields of `kinds.Pixels` and `kinds.Fitted`,
+and the licence of the weights. This module adds the normalisation in front of the graph.
 """
 
 import math
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 NEEDED = ("resize", "crop", "interpolation", "mean", "std")
 FURTHER = ("fit", "licence")
-OLDEST = 13  # version of ONNX's operators that is brought to ours
-BEYOND = ".data"  # after the file's name: where PyTorch's exporter writes large weights
+OLDEST = 13  # the oldest opset that is converted to ours
+BEYOND = ".data"  # added to the file's name: where PyTorch's exporter writes large weights
 
 BEFORE = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
@@ -41,10 +41,10 @@ scaled (uint8[n, {side}, {side}, 3] pictures) => (float[n, 3, {side}, {side}] sc
 
 
 def content(backbone: Backbone) -> str:
-    """Digests of the file, of the YAML beside it, and of weights that the file keeps in another.
+    """Return the digests of the file, the YAML beside it, and the external weights if any.
 
     Raises:
-        WeightsError: one of the first two is not there.
+        WeightsError: the file or the YAML does not exist.
     """
     file = Path(backbone.name)
     beyond = file.with_name(file.name + BEYOND)
@@ -53,16 +53,16 @@ def content(backbone: Backbone) -> str:
 
 
 def described_in(backbone: Backbone) -> Path:
-    """The YAML beside the file."""
+    """Return the path of the YAML beside the file."""
     return Path(backbone.name).with_suffix(".yaml")
 
 
 def opened(backbone: Backbone) -> Opened:
-    """The graph from pictures, with versions as ours, looked through and tried.
+    """Return the graph from pictures to features, converted to our opset, checked and run once.
 
     Raises:
-        ParamsError: the graph or the YAML is not as this module's first lines say.
-        WeightsError: a file is not there or damaged.
+        ParamsError: the graph or the YAML is not as the module's docstring describes.
+        WeightsError: a file does not exist or is damaged.
     """
     preprocessing = _preprocessing(backbone)
     model = _versions(backbone, _load(backbone))
@@ -71,9 +71,9 @@ def opened(backbone: Backbone) -> Opened:
 
 
 def _description(backbone: Backbone) -> dict[str, Any]:
-    """What the YAML holds, with the names that it should have."""
+    """Return the content of the YAML; check that it has the right keys."""
     file = described_in(backbone)
-    given.digest(file, plugin.asked_by(backbone))  # that it is there
+    given.digest(file, plugin.asked_by(backbone))  # raises an error if it does not exist
     try:
         description = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -104,7 +104,7 @@ def _preprocessing(backbone: Backbone) -> Pixels | Fitted:
 
 
 def _load(backbone: Backbone) -> "onnx.ModelProto":
-    """The graph with its weights, without functions and what nothing uses."""
+    """Load the graph with its weights; inline its functions and drop what is unused."""
     import onnx
     from onnx import external_data_helper, inliner
 
@@ -124,7 +124,7 @@ def _load(backbone: Backbone) -> "onnx.ModelProto":
         model = inliner.inline_local_functions(model)
     except ParamsError:
         raise
-    except Exception as error:  # protobuf's and the checker's classes, for damaged bytes
+    except Exception as error:  # damaged bytes: protobuf and the checker raise their own
         reason = " ".join(str(error).split())[:160]
         raise WeightsError(f"{plugin.asked_by(backbone)}: {file} is damaged: {reason}") from None
     foreign = sorted(_foreign(model.graph))
@@ -137,7 +137,7 @@ def _load(backbone: Backbone) -> "onnx.ModelProto":
 
 
 def _foreign(graph: "onnx.GraphProto") -> set[str]:
-    """The operators of other domains than ONNX's, also inside of branches."""
+    """Return the operators from domains other than ONNX's, including those inside branches."""
     found = {
         f"{node.domain}.{node.op_type}" for node in graph.node if node.domain not in ("", "ai.onnx")
     }
@@ -149,13 +149,13 @@ def _foreign(graph: "onnx.GraphProto") -> set[str]:
 
 
 def _inside(attribute: "onnx.AttributeProto") -> "list[onnx.GraphProto]":
-    """The graphs of a branch or loop; to ask others for theirs would give them an empty one."""
+    """Return the graphs of a branch or loop; reading `g` of another attribute would create one."""
     branches = [attribute.g] if attribute.HasField("g") else []
     return [*branches, *attribute.graphs]
 
 
 def _versions(backbone: Backbone, model: "onnx.ModelProto") -> "onnx.ModelProto":
-    """The graph in the version of the operators that a bundle is put together from."""
+    """Convert the graph to the opset of the other parts of a bundle."""
     import onnx
 
     versions = [one.version for one in model.opset_import if one.domain in ("", "ai.onnx")]
@@ -171,7 +171,7 @@ def _versions(backbone: Backbone, model: "onnx.ModelProto") -> "onnx.ModelProto"
         return model
     try:
         return onnx.version_converter.convert_version(model, OPSET)
-    except Exception as error:  # the converter's C++ has one class for all
+    except Exception as error:  # the converter's C++ has one class for all errors
         reason = " ".join(str(error).split())[:160]
         raise plugin.wrong(
             backbone,
@@ -182,7 +182,7 @@ def _versions(backbone: Backbone, model: "onnx.ModelProto") -> "onnx.ModelProto"
 def _from_pictures(
     backbone: Backbone, model: "onnx.ModelProto", preprocessing: Pixels | Fitted
 ) -> "onnx.ModelProto":
-    """The graph with the scaling before it, and `features`, perhaps `maps`, as its outputs."""
+    """Add the normalisation before the graph; name its outputs `features` and perhaps `maps`."""
     import numpy as np
     import onnx
     from onnx import compose, helper, numpy_helper, parser
@@ -204,7 +204,7 @@ def _from_pictures(
     for key in ("mean", "std"):
         values = np.array(getattr(preprocessing, key), np.float32).reshape(1, 3, 1, 1)
         before.graph.initializer.append(numpy_helper.from_array(values, key))
-    # The names of these two graphs have no point in common: one's begin with `network/`.
+    # The two graphs have no names in common, because the second's begin with `network/`.
     ends = [("scaled", network.graph.input[0].name)]
     whole = compose.merge_models(before, network, ends)
     last = whole.graph.output[0].name
@@ -231,14 +231,14 @@ def _from_pictures(
 def _stop_if_other_input(
     backbone: Backbone, inputs: "list[onnx.ValueInfoProto]", side: int
 ) -> None:
-    """Check that there is one input, of pictures as a bundle can give them."""
+    """Check that there is one input, for pictures of the shape that a bundle provides."""
     import onnx
 
     if len(inputs) != 1:
         names = ", ".join(one.name for one in inputs)
         raise plugin.wrong(backbone, f"has the inputs {names or 'of none'}; it should have one")
     tensor = inputs[0].type.tensor_type
-    sides = [one.dim_value for one in tensor.shape.dim]  # 0 for one that is left open
+    sides = [one.dim_value for one in tensor.shape.dim]  # 0 for an axis of any length
     if tensor.elem_type != onnx.TensorProto.FLOAT or len(sides) != 4:
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
         raise plugin.wrong(
@@ -256,9 +256,10 @@ def _stop_if_other_input(
 
 
 def prefixed(model: "onnx.ModelProto", prefix: str) -> "onnx.ModelProto":
-    """The graph with a prefix before every name, also inside of branches, without known shapes.
+    """Return a copy of the graph with a prefix before every name, and without `value_info`.
 
-    `onnx.compose.add_prefix` leaves names of the outer graph as they are inside a branch.
+    Names inside branches get the prefix too. `onnx.compose.add_prefix` does not change names of
+    the outer graph that a branch uses.
     """
     import onnx
 

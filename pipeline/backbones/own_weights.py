@@ -1,7 +1,7 @@
-"""Weights of somebody's own in a network that timm or torchvision describes.
+"""Load the user's own weights into a network of timm or torchvision.
 
-A file is safetensors, or what `torch.save(network.state_dict(), file)` wrote. Only tensors
-are read from the latter (`weights_only`): no code in it ever runs.
+The file is in safetensors format, or was written by `torch.save(network.state_dict(), file)`. From
+the latter only tensors are read (`weights_only`): code in it never runs.
 """
 
 import pickle
@@ -23,26 +23,26 @@ from ..core.errors import WeightsError
 
 Tensors = dict[str, Tensor]
 
-# Where a checkpoint keeps the weights among other things; if it has an average of them and the last
-# ones, the average, as timm does.
+# The keys of a checkpoint that may have the weights. An average of the weights is preferred to the
+# last ones, as in timm.
 INSIDE = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
-WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "backbone.")  # what holds a network
-SCALING = {"mean", "std"}  # that our own files have beside the network
-# The last layers of timm's and torchvision's classifiers, and what some have only for training.
+WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "backbone.")  # of wrapped networks
+SCALING = {"mean", "std"}  # in our own files, beside the network
+# The last layers of timm's and torchvision's classifiers, and the parts only used in training.
 LAST = ("fc", "classifier", "head", "heads", "head_dist", "last_linear")
 AUXILIARY = ("aux1", "aux2", "AuxLogits", "mask_token")
-MANY = 3  # names that a message shows
+MANY = 3  # names shown in a message
 
 
 def put_into(network: nn.Module, backbone: Backbone, file: Path) -> None:
     """Load the weights in `file` into `network`, which has no classifier; the file may have one.
 
-    Names are taken as they are, without the prefix of a wrapper (`module.` of `DataParallel`), and
-    else as timm changes those of other projects into its own.
+    Prefixes of wrappers are removed from the names (`module.` of `DataParallel`). If the names
+    then do not match the network, timm's function that converts other projects' names is tried.
 
     Raises:
-        WeightsError: the file is not there, damaged, no state dictionary, of another network, or
-            holds numbers that are not finite.
+        WeightsError: the file does not exist, is damaged, is not a state dictionary, belongs to
+            another network, or holds numbers that are not finite.
     """
     tensors = _plain(_read(file))
     kept, left_out = _parted(tensors, network)
@@ -66,15 +66,15 @@ def put_into(network: nn.Module, backbone: Backbone, file: Path) -> None:
 
 
 def _read(file: Path) -> Mapping[Any, Any]:
-    """What the file holds.
+    """Read the file.
 
     Raises:
-        WeightsError: it cannot be read, or to read it would run code.
+        WeightsError: the file cannot be read, or reading it would run code.
     """
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        with warnings.catch_warnings():  # about what is raised below
+        with warnings.catch_warnings():  # they repeat the errors raised below
             warnings.simplefilter("ignore")
             found = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -100,7 +100,7 @@ def _read(file: Path) -> Mapping[Any, Any]:
 
 
 def _plain(found: Mapping[Any, Any]) -> Tensors:
-    """The tensors by their names in the network, without the wrappers around it."""
+    """Return the tensors by their names in the network, without the prefixes of wrappers."""
     for key in INSIDE:
         if isinstance(found.get(key), Mapping):
             found = found[key]
@@ -119,7 +119,7 @@ def _plain(found: Mapping[Any, Any]) -> Tensors:
 
 
 def _parted(tensors: Tensors, network: nn.Module) -> tuple[Tensors, list[str]]:
-    """The tensors for the network, and the names of those of a classifier that it does not have."""
+    """Return the network's tensors, and the names of tensors of a classifier that it lacks."""
     known = network.state_dict()
     stated = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
     last = {*LAST, *AUXILIARY, *([stated] if isinstance(stated, str) else stated)}
@@ -133,7 +133,7 @@ def _parted(tensors: Tensors, network: nn.Module) -> tuple[Tensors, list[str]]:
 
 
 def _wrong(tensors: Tensors, network: nn.Module) -> str:
-    """In what way the tensors are not those of the network; empty if they are."""
+    """Describe how the tensors differ from the network's; empty if names and shapes match."""
     known = network.state_dict()
     lacking = [
         key for key in known if key not in tensors and not key.endswith("num_batches_tracked")

@@ -1,9 +1,9 @@
-"""Backbones of somebody's own: what a function of a plugin returns, checked.
+"""Call and check a plugin's function that returns the user's own backbone.
 
-The function takes nothing and returns `(network, preprocessing)`. The network is an ONNX graph (a
-path or an `onnx.ModelProto`), which needs no PyTorch, or a `torch.nn.Module`. A graph maps uint8
-`pictures` [n, crop, crop, 3] to float32 `features` [n, dimension], and perhaps to the `maps`
-[n, dimension, h, w] that these are the means of.
+The function takes no arguments and returns `(network, preprocessing)`. The network is a
+`torch.nn.Module`, or an ONNX graph (a path or an `onnx.ModelProto`), which does not need PyTorch. A
+graph maps uint8 `pictures` [n, crop, crop, 3] to float32 `features` [n, dimension]. It may have a
+second output, `maps` [n, dimension, h, w], whose means are the features.
 """
 
 import os
@@ -21,36 +21,36 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
-TRIED = 3  # pictures that a graph is tried on, so any number will do
-MOST_PIXELS = 4096  # a side of what a backbone sees
+TRIED = 3  # pictures in the test batch, to check that a graph accepts any batch size
+MOST_PIXELS = 4096  # the longest side of a backbone's input
 
 
 def content(backbone: Backbone) -> str:
-    """All that the network depends on: the code in `plugins/`, pinned versions and libraries.
+    """Return what the network depends on: the code in `plugins/`, pinned versions and libraries.
 
     Raises:
-        ParamsError: the code is not there, or its package is not pinned.
+        ParamsError: the code does not exist, or its package is not pinned.
     """
     check(backbone)
     return " ".join([f"plugins {plugins.digest()}", *map(packages.with_version, TORCH)])
 
 
 def check(backbone: Backbone) -> None:
-    """Raise `ParamsError` if the code is not there, or its package is not pinned."""
+    """Raise `ParamsError` if the code does not exist, or its package is not pinned."""
     plugins.check(str(backbone), asked_by(backbone))
 
 
 def asked_by(backbone: Backbone) -> str:
-    """What messages about the backbone begin with."""
+    """Return the beginning of messages about the backbone."""
     return f"backbone {backbone}"
 
 
 def returned(backbone: Backbone) -> tuple[Any, Pixels]:
-    """The network, an `onnx.ModelProto` or a `torch.nn.Module`, and its preprocessing.
+    """Return the network, an `onnx.ModelProto` or a `torch.nn.Module`, and its preprocessing.
 
     Raises:
-        MissingSetError: it needs PyTorch, which is not installed.
-        ParamsError: there is no such function, it raises, or it returns something else.
+        MissingSetError: the function needs PyTorch, which is not installed.
+        ParamsError: the function does not exist, raises an error, or returns something else.
     """
     function = plugins.load(str(backbone), asked_by(backbone))
     with plugins.blamed(asked_by(backbone)):
@@ -65,16 +65,16 @@ def returned(backbone: Backbone) -> tuple[Any, Pixels]:
 
 
 def opened(backbone: Backbone) -> Opened | None:
-    """The graph that the function returns; None of a `torch.nn.Module`."""
+    """Return the function's graph; None if it returns a `torch.nn.Module`."""
     network, preprocessing = returned(backbone)
     return None if hasattr(network, "state_dict") else Opened(network, preprocessing, {})
 
 
 def in_pytorch(backbone: Backbone) -> "tuple[nn.Module, Pixels]":
-    """The module that the function returns: normalised pictures [n, 3, side, side] to features.
+    """Return the function's module, which maps normalised pictures [n, 3, side, side] to features.
 
     Raises:
-        ParamsError: it returns a graph, or another network's weights are requested.
+        ParamsError: the function returns a graph, or other weights than its own are requested.
     """
     if backbone.weights != "pretrained":
         raise wrong(
@@ -89,7 +89,7 @@ def in_pytorch(backbone: Backbone) -> "tuple[nn.Module, Pixels]":
 
 
 def preprocessing_of(backbone: Backbone, given: Any) -> Pixels:
-    """What the function returned, as our `Preprocessing` or as a tuple of its five values."""
+    """Check the preprocessing that the function returned, `Pixels` or a tuple of five values."""
     try:
         resize, crop, interpolation, means, stds = given
         mean, std = [float(one) for one in means], [float(one) for one in stds]
@@ -113,7 +113,7 @@ def preprocessing_of(backbone: Backbone, given: Any) -> Pixels:
 
 
 def graph(backbone: Backbone, network: Any, preprocessing: Pixels | Fitted) -> "onnx.ModelProto":
-    """The graph, looked through and run once on black pictures; its outputs' sides are numbers."""
+    """Check the graph, run it once on black pictures, and set the shapes of its outputs."""
     import onnx
     import onnxruntime
 
@@ -138,7 +138,7 @@ def graph(backbone: Backbone, network: Any, preprocessing: Pixels | Fitted) -> "
         )
     side = preprocessing.crop
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what it has to say is in the exception
+    options.log_severity_level = 4  # the exception has the message
     with plugins.blamed(asked_by(backbone)):
         onnx.checker.check_model(model)
         session = onnxruntime.InferenceSession(
@@ -159,7 +159,7 @@ def graph(backbone: Backbone, network: Any, preprocessing: Pixels | Fitted) -> "
         )
     if not all(np.isfinite(answer).all() for answer in answers):
         raise wrong(backbone, "makes numbers that are not finite of black pictures")
-    del model.graph.output[:]  # which may leave a side open
+    del model.graph.output[:]  # their shapes may be unknown
     model.graph.output.extend(
         onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, ["n", *answer.shape[1:]])
         for output, answer in zip(outputs, answers, strict=True)
@@ -168,7 +168,7 @@ def graph(backbone: Backbone, network: Any, preprocessing: Pixels | Fitted) -> "
 
 
 def wrong(backbone: Backbone, words: str) -> ParamsError:
-    """The error that says what is wrong with a backbone."""
+    """Return the error that describes what is wrong with a backbone."""
     return ParamsError(f"{asked_by(backbone)} {words}")
 
 

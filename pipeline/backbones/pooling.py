@@ -1,9 +1,9 @@
-"""`extract.pooling`: which of a network's last numbers are the features.
+"""`extract.pooling`: how a network's last tokens or maps become features.
 
-Transformers end in a token for each patch and often one for the class, convolutional networks in
-maps. What a network makes of them by itself (`auto`) may not be what suits a linear head best:
-DINOv2's own evaluation takes the class token beside the mean of the patches (Oquab et al.,
-arXiv:2304.07193, appendix B.3), and retrieval takes GeM (Radenović et al., arXiv:1711.02512).
+Transformers end in a token for each patch and often a class token, convolutional networks in maps.
+The network's own pooling (`auto`) may not be the best for a linear head. DINOv2's own evaluation
+concatenates the class token and the mean of the patches (Oquab et al., arXiv:2304.07193, appendix
+B.3), and image retrieval uses GeM (Radenović et al., arXiv:1711.02512).
 """
 
 import math
@@ -15,24 +15,24 @@ from torch import Tensor, nn
 from ..core.backbone import Backbone
 from ..core.errors import ParamsError
 
-POWER, LEAST = 3.0, 1e-6  # of GeM, as that paper has them
+POWER, LEAST = 3.0, 1e-6  # of GeM, as in its paper
 
 
 class Pooled(nn.Module):
-    """A network of timm or torchvision whose features are pooled in another way than its own.
+    """A network of timm or torchvision with another pooling than its own.
 
-    If they are the mean of patch tokens, `patches` sees these as maps [n, d, h, w], so that a
-    heat map can be made of them.
+    If the features include the mean of patch tokens, the tokens pass through `patches` as maps
+    [n, d, h, w], so that heat maps can be computed from them.
     """
 
     def __init__(self, network: nn.Module, pooling: str) -> None:
-        """`pooling` is `class`, `mean`, `class_mean` or `gem`."""
+        """Wrap `network`; `pooling` is `class`, `mean`, `class_mean` or `gem`."""
         super().__init__()
         self.network, self.pooling = network, pooling
         self.patches = nn.Identity()
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Features [n, d] of normalised pictures [n, 3, side, side]."""
+        """Return features [n, d] of normalised pictures [n, 3, side, side]."""
         if self.pooling == "gem":
             maps = _maps(self.network, pictures).clamp(min=LEAST)
             means: Tensor = maps.pow(POWER).mean(dim=(2, 3)).pow(1 / POWER)
@@ -46,17 +46,17 @@ class Pooled(nn.Module):
             side = math.isqrt(patches.shape[1])
             maps = patches.transpose(1, 2).unflatten(2, (side, side))
             parts.append(self.patches(maps).mean(dim=(2, 3)))
-        after = getattr(self.network, "fc_norm", None)  # of timm's networks that pool first
+        after = getattr(self.network, "fc_norm", None)  # in timm's networks that pool before it
         if isinstance(after, nn.Module):
             parts = [after(part) for part in parts]
         return torch.cat(parts, dim=1)
 
 
 def pooled(backbone: Backbone, network: nn.Module, side: int) -> nn.Module:
-    """The network with the pooling that is requested, tried on a black picture of `side` pixels.
+    """Return the network with the requested pooling; try it on a black picture of `side` pixels.
 
     Raises:
-        ParamsError: it has no such tokens or maps.
+        ParamsError: the network does not have the tokens or maps for it.
     """
     pooling = backbone.pooling
     if pooling == "auto":
@@ -81,7 +81,7 @@ def pooled(backbone: Backbone, network: nn.Module, side: int) -> nn.Module:
 
 
 def last(network: Any, pictures: Tensor) -> Tensor | None:
-    """The last tokens [n, t, d] or maps [n, d, h, w]; None of a network that gives neither."""
+    """Return the last tokens [n, t, d] or maps [n, d, h, w]; None if the network has neither."""
     if hasattr(network, "forward_features"):  # timm's
         found = network.forward_features(pictures)
         if not isinstance(found, Tensor):
@@ -113,7 +113,7 @@ def _maps(network: nn.Module, pictures: Tensor) -> Tensor:
 
 
 def _tokens(network: nn.Module, pictures: Tensor) -> tuple[Tensor, int]:
-    """The tokens, and the number of those before the patches."""
+    """Return the tokens, and the number of tokens before the patches."""
     tokens = _maps(network, pictures)
     return tokens, int(getattr(network, "num_prefix_tokens", 1))
 

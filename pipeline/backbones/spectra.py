@@ -1,10 +1,10 @@
-"""Floors for sounds, without pretraining: what a spectrum is like on average, and how it varies.
+"""Baselines for sounds, without pretraining: the mean and variation of a spectrum.
 
 `log_mel`: mean and standard deviation over the frames of each of 64 mel bands, in decibels.
-`mfcc`: those of 40 mel-frequency cepstral coefficients (Davis and Mermelstein, 1980), which are a
-cosine transform (DCT-II, orthonormal) of 128 mel bands. The spectra are made by `kinds/audio/`;
-rate, frames and bands are librosa's defaults, so that the numbers are those of
-`librosa.feature.mfcc` with `n_mfcc=40`, without its limit of 80 dB below the loudest.
+`mfcc`: mean and standard deviation of 40 mel-frequency cepstral coefficients (Davis and
+Mermelstein, 1980), an orthonormal cosine transform (DCT-II) of 128 mel bands. `kinds/audio/`
+computes the spectra. Rate, frames and bands are librosa's defaults, so the coefficients equal
+`librosa.feature.mfcc` with `n_mfcc=40`, except for its limit of 80 dB below the loudest.
 """
 
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 RATE, FRAME, HOP = 22_050, 2048, 512
 BANDS = {"mfcc": 128, "log_mel": 64}
-COEFFICIENTS = 40  # chosen on validation examples of benchmarks/audio.md, beside 20
+COEFFICIENTS = 40  # better than 20 on the validation examples of benchmarks/audio.md
 WINDOW = 20 * RATE  # a longer sound is cut into several inputs
 
 GRAPH = """
@@ -42,7 +42,7 @@ GRAPH = """
 
 
 def opened(backbone: Backbone) -> Opened:
-    """The graph: `spectrum` float32 [n, bands, frames] to `features` [n, dimension]."""
+    """Return the graph: `spectrum` float32 [n, bands, frames] to `features` [n, dimension]."""
     name = backbone.name
     preprocessing = Spectrum(RATE, WINDOW, FRAME, FRAME, HOP, BANDS[name])
     return Opened(_graph(name, BANDS[name]), preprocessing, {})
@@ -59,7 +59,7 @@ def _graph(name: str, bands: int) -> "onnx.ModelProto":
             name=name,
             bands=bands,
             dimension=2 * (COEFFICIENTS if cepstral else bands),
-            # As a convolution, each sound is multiplied by itself, whatever is beside it.
+            # With a convolution, a sound's result does not depend on the others in its batch.
             rows=f"rows = {'Conv (spectrum, cosines)' if cepstral else 'Identity (spectrum)'}",
         )
     )
@@ -70,7 +70,7 @@ def _graph(name: str, bands: int) -> "onnx.ModelProto":
 
 
 def cosines(coefficients: int, bands: int) -> NDArray[np.float32]:
-    """The first rows [coefficients, bands] of the orthonormal DCT-II."""
+    """Return the first rows [coefficients, bands] of the orthonormal DCT-II."""
     numbers, places = np.arange(coefficients)[:, None], np.arange(bands) + 0.5
     rows = np.sqrt(2 / bands) * np.cos(np.pi / bands * numbers * places)
     rows[0] /= np.sqrt(2)
@@ -78,5 +78,5 @@ def cosines(coefficients: int, bands: int) -> NDArray[np.float32]:
     return matrix
 
 
-# The licence is that of this code: nothing else is in it.
+# There are no weights, so only the licence of this code applies.
 FAMILY = Family(opened, licence=lambda _: "none (no weights)")

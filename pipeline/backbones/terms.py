@@ -1,14 +1,14 @@
-"""Counts of terms as features: the floor of texts, without any pretraining.
+"""Term counts as features: the baseline for texts, without pretraining.
 
-The kind of the examples counts; `heads/tf_idf.py` weighs the counts when a head is trained.
+`kinds/text` counts the terms; `heads/tf_idf.py` weights the counts when a head is trained.
 """
 
 from ..core.backbone import Backbone
 from ..kinds import IR_VERSION, OPSET, Terms
 from .family import Family, Opened
 
-# Columns. With 4096 of them the accuracy on validation titles of `benchmarks/text.py` was lower by
-# 0.03, since more words share a column; 8192 take 33 kB a text in the feature store.
+# Columns. With 4096 the accuracy on the validation titles of `benchmarks/text.py` was lower by
+# 0.03, because more words share a column; 8192 take 33 kB per text in the feature store.
 WIDTH = 8192
 
 GRAPH = """
@@ -21,7 +21,7 @@ terms (float[n, {width}] terms) => (float[n, {width}] features)
 
 
 def opened(backbone: Backbone) -> Opened:
-    """The graph, which leaves the counts as they are."""
+    """Return the graph, which does not change the counts."""
     from onnx import parser  # slow to import, and not needed once there is an export
 
     model = parser.parse_model(GRAPH.format(ir_version=IR_VERSION, opset=OPSET, width=WIDTH))

@@ -1,4 +1,4 @@
-"""Networks of timm: from its hub, another that it knows, or a folder laid out as there."""
+"""Networks of timm: built into timm, from its hub, or from a folder laid out as on the hub."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,30 +15,30 @@ if TYPE_CHECKING:
 
 
 def content(backbone: Backbone) -> str:
-    """A digest of the network's folder, if it is one.
+    """Return a digest of the network's folder, if the backbone is a folder.
 
     Raises:
-        WeightsError: it is not there.
+        WeightsError: the folder does not exist.
     """
     folder = backbone.own_path
     return given.digest(folder, f"backbone {backbone}") if folder else ""
 
 
 def licence(backbone: Backbone) -> str:
-    """The licence that timm states for each set of weights."""
+    """Return the licence that timm states for these weights."""
     if backbone.name.startswith(HUB) or backbone.own_path:
         return UNKNOWN
-    import timm  # which takes a while
+    import timm  # slow to import
 
     return getattr(timm.get_pretrained_cfg(backbone.name), "license", None) or UNKNOWN
 
 
 def check(backbone: Backbone) -> None:
-    """Check that timm knows the network, or that its folder is there.
+    """Check that timm knows the network, or that its folder has a `config.json`.
 
     Raises:
-        ParamsError: timm does not.
-        WeightsError: the folder has no description.
+        ParamsError: timm does not know the network.
+        WeightsError: the folder has no `config.json`.
     """
     if folder := backbone.own_path:
         given.digest(folder / "config.json", f"backbone {backbone}")
@@ -53,12 +53,11 @@ def check(backbone: Backbone) -> None:
 
 
 def network(backbone: Backbone) -> "tuple[nn.Module, Pixels | Fitted]":
-    """A timm model without its classifier; its pretrained configuration is its preprocessing.
+    """Return a timm model without its classifier, and the preprocessing from its configuration.
 
     Raises:
-        ParamsError: there is none, or it was trained on pictures that are prepared as none here
-            are.
-        WeightsError: weights or description cannot be had.
+        ParamsError: the model does not exist, or Headstart does not support its preprocessing.
+        WeightsError: the weights or the configuration cannot be loaded.
     """
     import timm
 
@@ -69,7 +68,7 @@ def network(backbone: Backbone) -> "tuple[nn.Module, Pixels | Fitted]":
     source = f"local-dir:{folder}" if folder else backbone.name
     try:
         model = timm.create_model(source, pretrained=pretrained and not folder, num_classes=0)
-    except Exception as error:  # a hub's client has classes of its own
+    except Exception as error:  # the hub's client raises its own classes
         reason = " ".join(str(error).split())[:160]
         if folder:
             raise WeightsError(
@@ -86,10 +85,10 @@ def network(backbone: Backbone) -> "tuple[nn.Module, Pixels | Fitted]":
 
 
 def _weights_in(folder: Path) -> Path:
-    """The file of weights in a folder as on timm's hub.
+    """Return the weights file in a folder laid out as on timm's hub.
 
     Raises:
-        WeightsError: there is none.
+        WeightsError: the folder has no weights file.
     """
     names = ("model.safetensors", "pytorch_model.bin")
     for name in names:
@@ -99,16 +98,16 @@ def _weights_in(folder: Path) -> Path:
 
 
 def preprocessing(backbone: Backbone, model: "nn.Module") -> Pixels | Fitted:
-    """The preprocessing that a timm network was trained for, by its configuration.
+    """Return the preprocessing that a timm network was trained with, from its configuration.
 
     Raises:
-        ParamsError: it is none that `preprocess.py` does: another would give poor features
-            unnoticed.
+        ParamsError: Headstart does not support the preprocessing; another one would silently
+            make the features worse.
     """
     from timm.data import resolve_model_data_config
 
     config: dict[str, Any] = resolve_model_data_config(model)
-    config["input_size"] = tuple(config["input_size"])  # a list if it was JSON
+    config["input_size"] = tuple(config["input_size"])  # a list if read from JSON
     side = config["input_size"][-1]
     done = {
         "crop_mode": ("center", *FITS),

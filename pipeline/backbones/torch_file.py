@@ -1,8 +1,8 @@
-"""Files of `torch.save` as it was before PyTorch 1.6, read without PyTorch.
+"""Read files that `torch.save` wrote before PyTorch 1.6, without PyTorch.
 
-Such a file is five pickles (a magic number, a version, the machine, the tensors' shapes and places,
-the storages' names), then the storages, each behind the number of its elements. A pickle may
-call anything; here only the four names are known that weights need.
+Such a file has five pickles: a magic number, a version, the machine, the tensors' shapes and
+places, and the storages' names. The storages follow, each after its number of elements. A pickle
+can call any function, so this module allows only the four names that weights need.
 """
 
 import pickle
@@ -18,11 +18,11 @@ DTYPES: dict[str, np.dtype[Any]] = {"FloatStorage": np.dtype("<f4"), "LongStorag
 
 
 def read(file: Path) -> dict[str, NDArray[Any]]:
-    """The tensors in `file` by name, in their order there.
+    """Return the tensors in `file` by name, in the file's order.
 
     Raises:
-        pickle.UnpicklingError: it holds something else than tensors of float32 and int64.
-        ValueError: it is of another form, or cut short.
+        pickle.UnpicklingError: the file holds anything but float32 and int64 tensors.
+        ValueError: the file has another format, or is truncated.
     """
     with file.open("rb") as stream:
         began = (_unpickle(stream), _unpickle(stream))
@@ -43,7 +43,7 @@ def read(file: Path) -> dict[str, NDArray[Any]]:
 
 
 class _Place:
-    """Where a tensor is, as PyTorch's `_rebuild_tensor_v2` is given it; steps are in elements."""
+    """Where a tensor is: the arguments of PyTorch's `_rebuild_tensor_v2`; steps are in elements."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class _Place:
 
 
 class _Weights(pickle.Unpickler):
-    """Reads tensors as places in storages, and nothing else."""
+    """Unpickles tensors as places in storages; rejects everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         known = {

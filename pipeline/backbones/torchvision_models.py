@@ -1,4 +1,4 @@
-"""Classifiers of torchvision, with the weights of its hub."""
+"""Classifiers of torchvision, with the weights from its hub."""
 
 from importlib.metadata import metadata
 from typing import TYPE_CHECKING
@@ -26,10 +26,10 @@ def check(backbone: Backbone) -> None:
 
 
 def network(backbone: Backbone) -> "tuple[nn.Module, Pixels]":
-    """A torchvision classifier without its last layers; its weights decide the preprocessing.
+    """Return a torchvision classifier without its last layers, and the weights' preprocessing.
 
     Raises:
-        ParamsError: there is none, or which layers are its last is not known.
+        ParamsError: the classifier does not exist, or its last layers are not known.
         WeightsError: the weights cannot be downloaded.
     """
     import torchvision
@@ -44,8 +44,8 @@ def network(backbone: Backbone) -> "tuple[nn.Module, Pixels]":
         raise WeightsError(
             f"the weights of {backbone} cannot be downloaded ({error}); {OFFLINE}"
         ) from None
-    # Inception and GoogLeNet are built otherwise with weights than without: made alike, so that
-    # weights can be loaded into either.
+    # torchvision builds Inception and GoogLeNet differently with and without weights. The two are
+    # made the same here, so that weights can be loaded into both.
     for part, always in {"transform_input": True, "aux_logits": False}.items():
         if hasattr(model, part):
             setattr(model, part, always)

@@ -1,10 +1,12 @@
-"""Engines: what runs a backbone. ONNX Runtime or OpenVINO on the CPU, PyTorch on a GPU or to check.
+"""Engines, which run a backbone.
 
-A name is resolved in one direction: catalogue, export, engine; each engine has a file of its own.
+ONNX Runtime and OpenVINO run on the CPU. PyTorch runs on a GPU, or on the CPU to check the others.
+Imports go in one direction: engines use exports, and exports use the catalogue. Each engine is a
+module.
 
-The features of an example do not depend on what else is in its batch: ONNX Runtime and OpenVINO
-were seen to give the same bits for every batch size and thread count (tests/backbones), and PyTorch
-always gets batches of one size, filled up with zeros.
+The features of an example do not depend on the other examples in its batch. Tests check that ONNX
+Runtime and OpenVINO compute the same bits for every batch size and thread count (tests/backbones).
+PyTorch always gets batches of the same size, padded with zeros.
 """
 
 from dataclasses import replace
@@ -25,10 +27,11 @@ DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # NVIDIA's, and Windows' u
 
 
 def open_encoder(settings: ExtractParams, kind: Kind) -> Encoder:
-    """The backbone of the parameters, each of its networks opened as by `open_engine`.
+    """Open each network of the backbone in the parameters, as `open_engine` does.
 
     Raises:
-        ParamsError: also if one cannot be joined.
+        DeviceError: as `open_engine`.
+        ParamsError: as `open_engine`, or a network cannot be joined with others.
     """
     backbone = settings.network
     engines = tuple(_open(one, settings, kind) for one in backbone.each)
@@ -41,13 +44,13 @@ def open_encoder(settings: ExtractParams, kind: Kind) -> Encoder:
 
 
 def open_engine(settings: ExtractParams, kind: Kind) -> Engine:
-    """The engine that the parameters ask for, with what makes this kind's views.
+    """Open the engine that the parameters request, with the function that makes the kind's views.
 
-    `auto` is CUDA if there is one, else ONNX Runtime, and in bfloat16 OpenVINO.
+    `auto` is PyTorch on CUDA if available, else ONNX Runtime, or OpenVINO in bfloat16.
 
     Raises:
-        DeviceError: CUDA or bfloat16 was requested and is not there.
-        ParamsError: the backbone does not exist, takes an input that the kind cannot make, joins
+        DeviceError: CUDA or bfloat16 was requested and is not available.
+        ParamsError: the backbone does not exist, needs an input that the kind cannot make, joins
             several networks, or OpenVINO cannot run it.
     """
     return _open(settings.network, settings, kind)
@@ -73,9 +76,9 @@ def _opened(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engine:
 
 
 def _on_export(backbone: Backbone, settings: ExtractParams, kind: Kind, runs_it: str) -> Engine:
-    """ONNX Runtime or OpenVINO on the export; a damaged one is exported again, once.
+    """Open the export in ONNX Runtime or OpenVINO; export it once more if it is damaged.
 
-    ONNX Runtime opens it in any case, so that what OpenVINO refuses is not damaged.
+    ONNX Runtime always opens it first, so an export that OpenVINO rejects is not damaged.
     """
     from .on_onnxruntime import on_export
 
@@ -90,7 +93,7 @@ def _on_export(backbone: Backbone, settings: ExtractParams, kind: Kind, runs_it:
         file = exports.exported(backbone)
         try:
             engine = on_export(file, kind)
-        except Exception as error:  # ONNX Runtime has a class for each way a file can be damaged
+        except Exception as error:  # ONNX Runtime has a class for each kind of damage
             if again:
                 raise
             print(f"extract: {file} is damaged ({type(error).__name__}) and is exported again")
@@ -116,7 +119,7 @@ def _in_pytorch(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engi
     from .on_torch import on_torch
 
     network = load(backbone)
-    if backbone.family == "python":  # whose code may change without the network
+    if backbone.family == "python":  # its code may change while the network stays the same
         file = exports.exported(backbone)
         network = replace(network, fingerprint=exports.fingerprint(file))
     on_gpu = settings.device != "cpu" and _has_cuda()
@@ -124,7 +127,7 @@ def _in_pytorch(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engi
 
 
 def is_ready(settings: ExtractParams) -> bool:
-    """Whether `open_encoder` is quick: no PyTorch, and a backbone that was exported before."""
+    """Whether `open_encoder` is quick: it needs no PyTorch, and the backbone is exported."""
     return all(
         _runs_it(one, settings) != "torch" and exports.is_exported(one)
         for one in settings.network.each
@@ -132,7 +135,7 @@ def is_ready(settings: ExtractParams) -> bool:
 
 
 def stop_without_cuda(parameter: str) -> None:
-    """Raise `DeviceError` if `parameter` asks for CUDA and there is no such device."""
+    """Raise `DeviceError` if CUDA, which `parameter` requests, is not available."""
     if not _has_cuda():
         packages.need("torch", f"{parameter} cuda")
         raise DeviceError(f"{parameter} is cuda, but PyTorch sees no CUDA device; use auto or cpu")
@@ -154,7 +157,7 @@ def _sees_gpu() -> bool:
 
 
 def _has_cuda() -> bool:
-    # If nothing shows of a driver there is no CUDA, and to ask PyTorch takes seconds.
+    # Without a driver there is no CUDA, and importing PyTorch to find out takes seconds.
     if not _sees_gpu():
         return False
     if packages.missing("torch"):

@@ -14,14 +14,17 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Engine:
-    """A network ready to run, and what makes views where the network runs.
+    """A network ready to run, and the function that makes its views on the same device.
 
-    `make_views` maps examples and their views to the backbone's input. `run` maps an array of such
-    inputs [n, …], n at most the batch size, to float32 features [n, dimension]; `features` takes
-    whatever `make_views` made. Several threads may call them at once. `dimension` is 0 if it is
-    the examples'. `fingerprint` names the network, its preprocessing and what runs them;
-    `arithmetic` the processor's instructions, if the engine runs on it. The two change with
-    everything that could change a bit of the features but the libraries that make the views.
+    `make_views` maps examples and their views to the backbone's inputs. `run` maps an array of such
+    inputs [n, …], n at most the batch size, to float32 features [n, dimension]; `features` accepts
+    everything that `make_views` returns. Several threads may call them at once. `dimension` is 0
+    if it is the dimension of the examples.
+
+    `fingerprint` identifies the network, its preprocessing and the library that runs it.
+    `arithmetic` has the CPU instructions, if the engine runs on the CPU. If anything changes that
+    could change a bit of the features, one of the two changes. The only exception are the libraries
+    that make the views.
     """
 
     name: str
@@ -36,16 +39,16 @@ class Engine:
 
     @property
     def made_by(self) -> str:
-        """All that the features depend on except the view; a part of the keys in the store."""
+        """Everything the features depend on except the view; a part of the keys in the store."""
         return f"{self.fingerprint} {self.arithmetic}".rstrip()
 
     @property
     def takes(self) -> str:
-        """The input that the backbone wants, such as pixels."""
+        """The input that the backbone needs, such as pixels."""
         return takes(self.preprocessing)
 
     def features(self, views: Inputs, batch_size: int) -> Floats:
-        """The features [n, dimension] of n views, at most `batch_size` inputs at a time."""
+        """Compute the features [n, dimension] of n views, at most `batch_size` inputs at a time."""
         if self.kind.windowed:
             lengths = [len(view) for view in views]
             of_windows = self._of_list([window for view in views for window in view], batch_size)
@@ -57,7 +60,7 @@ class Engine:
         return np.concatenate([self.run(views[start : start + batch_size]) for start in starts])
 
     def _of_list(self, inputs: Sequence[NDArray[Any]], batch_size: int) -> Floats:
-        """Inputs of one shape are run together: none is filled up to the length of another."""
+        """Compute the features of inputs; batches have inputs of one shape, without padding."""
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for position, one in enumerate(inputs):
             by_shape.setdefault(one.shape, []).append(position)
@@ -72,10 +75,9 @@ class Engine:
 
 @dataclass(frozen=True)
 class Encoder:
-    """A backbone ready to run: the engine of each network that it joins, of which one is enough.
+    """A backbone ready to run: one engine for each network that it joins; usually there is one.
 
-    The store holds the features of each network by themselves; `tables/joined.py` puts them side by
-    side.
+    The store keeps the features of each network separately; `tables/joined.py` concatenates them.
     """
 
     engines: tuple[Engine, ...]
@@ -92,10 +94,10 @@ class Encoder:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether it runs on a GPU."""
+        """Whether the backbone runs on a GPU."""
         return self.engines[0].on_gpu
 
     @property
     def counts(self) -> bool:
-        """Whether its features are counts of terms, which a head weighs and no other joins."""
+        """Whether the features are term counts, which a head weights and no backbone joins."""
         return self.engines[0].takes == "terms"

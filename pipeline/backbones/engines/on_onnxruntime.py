@@ -14,13 +14,13 @@ from .processor import arithmetic, computes_with_integers
 
 
 def on_export(file: Path, kind: Kind) -> Engine:
-    """ONNX Runtime on a network as `exports.exported` leaves it.
+    """Open a network that `exports.exported` wrote in ONNX Runtime.
 
-    On one thread a call: the callers' threads share the cores without waiting.
+    Each call uses one thread, so that several calling threads share the cores without waiting.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.log_severity_level = 4  # what it has to say is in the exception
+    options.log_severity_level = 4  # the exception has the message
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     notes = session.get_modelmeta().custom_metadata_map
     preprocessing = preprocessing_of(notes)

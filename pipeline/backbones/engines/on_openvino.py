@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, on the same export: in bfloat16 twice as fast as ONNX Runtime."""
+"""OpenVINO on the CPU, with the same export: twice as fast as ONNX Runtime in bfloat16."""
 
 import os
 import sys
@@ -16,18 +16,18 @@ from .engine import Engine
 
 
 def on_openvino(file: Path, sure: Engine, settings: ExtractParams) -> Engine:
-    """As many calls at once as cores, a thread each.
+    """Open an export in OpenVINO, which runs one call per core at once, each on one thread.
 
     Args:
         file: the export.
-        sure: ONNX Runtime's engine on it; the export is therefore sound.
+        sure: ONNX Runtime's engine for the same file, which shows that the file is not damaged.
         settings: the precision, and the backbone's name for messages.
 
     Raises:
         DeviceError: the processor has no bfloat16.
         ParamsError: OpenVINO cannot run the backbone.
     """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # reports to nobody
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # no telemetry
     import openvino
 
     core, cores, precision = openvino.Core(), os.cpu_count() or 1, settings.precision
@@ -35,11 +35,11 @@ def on_openvino(file: Path, sure: Engine, settings: ExtractParams) -> Engine:
     if precision == "bfloat16":
         if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise DeviceError("this processor has no bfloat16; set extract.precision to float32")
-        # Which instructions there are for it, and so the last bits, differ between processors.
+        # The bfloat16 instructions, and therefore the last bits, differ between processors.
         made_by += f" {core.get_property('CPU', 'FULL_DEVICE_NAME')}"
     try:
         model = core.read_model(file)
-        for result in model.results:  # the maps would be copied at every call
+        for result in model.results:  # each call would copy the maps
             if "features" not in result.output(0).names:
                 model.remove_result(result)
         compiled = core.compile_model(
@@ -49,7 +49,7 @@ def on_openvino(file: Path, sure: Engine, settings: ExtractParams) -> Engine:
                 "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
                 "NUM_STREAMS": cores,
                 "INFERENCE_NUM_THREADS": cores,
-                "ENABLE_CPU_PINNING": False,  # the callers, who decode, are to move freely
+                "ENABLE_CPU_PINNING": False,  # the callers decode, and should not be pinned
             },
         )
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""PyTorch: on a GPU, which makes the views as well, or on the CPU to check ONNX Runtime against."""
+"""PyTorch: on a GPU, which also makes the views, or on the CPU to check ONNX Runtime."""
 
 import threading
 from collections.abc import Callable
@@ -17,15 +17,16 @@ from .processor import arithmetic
 
 
 def on_torch(backbone: TorchBackbone, settings: ExtractParams, kind: Kind, device: str) -> Engine:
-    """PyTorch on `cpu` or `cuda`, one batch at a time.
+    """Open a network in PyTorch on `cpu` or `cuda`, which runs one batch at a time.
 
-    Batches are filled up with black examples to one size, so that an example's features do not
-    depend on its company.
+    Batches are padded with black examples to one size, so that an example's features do not
+    depend on the rest of its batch.
 
     Raises:
-        DeviceError: GPU memory does not suffice for a single example.
+        DeviceError: GPU memory is too small for a single example.
     """
-    # Else float32 convolutions are rounded to 10 bits. Deterministic: the same bits in every run.
+    # TF32 would round float32 convolutions to 10 bits. Deterministic algorithms make each run
+    # compute the same bits.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
     precision: torch.dtype = getattr(torch, settings.precision)
@@ -73,12 +74,13 @@ def on_torch(backbone: TorchBackbone, settings: ExtractParams, kind: Kind, devic
 
 
 def that_fits(work: Callable[[int], object], batch_size: int) -> int:
-    """The batch size, or half of it, a quarter, … with which GPU memory suffices for the work.
+    """Return the largest of `batch_size`, its half, its quarter, … for which GPU memory suffices.
 
-    Another batch size may give other last bits, so it is part of the engine's fingerprint.
+    The batch size may change the last bits of the features, so it is part of the engine's
+    fingerprint.
 
     Raises:
-        DeviceError: memory does not suffice for a single example.
+        DeviceError: GPU memory is too small for a single example.
     """
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The instructions of this machine's processor by which an engine on it rounds."""
+"""The instructions of this machine's processor that affect how an engine rounds."""
 
 import mmap
 import platform
@@ -8,23 +8,23 @@ import numpy as np
 
 CPUINFO = Path("/proc/cpuinfo")
 
-# What stands in a graph that computes with integers of 8 bits.
+# Operators in a graph that computes with 8-bit integers.
 OF_INTEGERS = (b"QuantizeLinear", b"QLinear", b"QAttention", b"MatMulInteger", b"ConvInteger")
 
 OF_BFLOAT16 = ("avx512_bf16", "amx_bf16")  # as Linux calls them
 
 
 def arithmetic(integers: bool = False, bfloat16: bool = False) -> str:
-    """What two processors have in common that give an engine's features the same bits.
+    """Return a name that is equal for processors on which an engine computes the same bits.
 
-    Engines choose kernels by what the processor can do: with AVX-512 they add in another order than
-    with AVX2, and without fused multiply-add they round once more. In integers of 8 bits no order
-    matters, but without VNNI a sum of two products is cut off at 16 bits
+    Engines choose kernels by instruction set: with AVX-512 they add in another order than with
+    AVX2, and without fused multiply-add they round once more. The order does not matter for 8-bit
+    integers, but without VNNI the sum of two products saturates at 16 bits
     (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
 
     Args:
-        integers: whether the graph computes with them.
-        bfloat16: whether the engine does; how it is summed up differs with the instructions for it.
+        integers: whether the graph computes with 8-bit integers.
+        bfloat16: whether the engine computes in bfloat16, whose sums depend on the instructions.
     """
     can = np._core._multiarray_umath.__cpu_features__  # type: ignore[attr-defined]
     machine = platform.machine().lower().replace("amd64", "x86_64").replace("arm64", "aarch64")
@@ -47,13 +47,13 @@ def arithmetic(integers: bool = False, bfloat16: bool = False) -> str:
 
 
 def computes_with_integers(file: Path) -> bool:
-    """Whether an ONNX graph is quantised; its bytes are searched, since to parse it takes long."""
+    """Whether an ONNX graph is quantised; search its bytes, because parsing it is slow."""
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return any(data.find(name) >= 0 for name in OF_INTEGERS)
 
 
 def _tells_of(flag: str) -> bool:
-    """Whether Linux lists a flag of the processor; NumPy knows no instructions that it lacks."""
+    """Whether Linux lists a CPU flag; NumPy only lists instructions that it can use itself."""
     if not CPUINFO.exists():
         return False
     flags = next((one for one in CPUINFO.read_text().splitlines() if one.startswith("flags")), "")
