@@ -1,12 +1,12 @@
-"""The password of Prefect's server: where it is from, and what to say where it is refused.
+"""The password of Prefect's server: where it comes from, and the message if it is refused.
 
-A server wants the `user:password` of PREFECT_SERVER_API_AUTH_STRING from everybody who asks it for
-anything but its health. Who asks gives that of PREFECT_API_AUTH_STRING. Prefect passes both on in
-the environment of the processes that it starts.
+A server requires the `user:password` of PREFECT_SERVER_API_AUTH_STRING for every request except
+health checks. Clients send the one in PREFECT_API_AUTH_STRING. Prefect passes both on in the
+environment of the processes that it starts.
 
-A server on this machine for which nobody chose a password is given one that is made here. It lies
-in PREFECT_HOME, in a file of the user's own, one for each port: so it is sent to no server at
-another port, all working copies of a user find it, and a browser that was let in once stays so.
+If nobody chose a password for a server on this machine, one is made here. It is kept in
+PREFECT_HOME, in one file per port that only the user can read. So it is never sent to a server at
+another port, all working copies of a user find it, and a browser stays logged in.
 """
 
 import base64
@@ -27,18 +27,18 @@ from urllib.parse import urlsplit
 from pipeline.core.errors import RunError
 
 GIVEN, WANTED = "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"
-FILE = f"{WANTED}_FILE"  # names a file that holds it
-KEY = "PREFECT_API_KEY"  # of Prefect Cloud
-ENTER = "/enter"  # of `flows.door`
+FILE = f"{WANTED}_FILE"  # names a file with the password
+KEY = "PREFECT_API_KEY"  # for Prefect Cloud
+ENTER = "/enter"  # a path of `flows.door`
 
 
 def home() -> Path:
-    """Prefect's folder, as Prefect finds it."""
+    """Return Prefect's folder, found as Prefect does."""
     return Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
 
 
 def on_this_machine(host: str) -> bool:
-    """Whether a server at `host`, a name or an address, can be reached from this machine only."""
+    """Return whether only this machine can reach a server at `host`, a name or an address."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -46,7 +46,7 @@ def on_this_machine(host: str) -> bool:
 
 
 def file_of(api: str) -> Path | None:
-    """The file of the password that was made for the server at `api`, if one may have been."""
+    """Return the file with the password made for the server at `api`; None if it is elsewhere."""
     address = urlsplit(api)
     if not on_this_machine(address.hostname or ""):
         return None
@@ -54,15 +54,15 @@ def file_of(api: str) -> Path | None:
 
 
 def made_for(api: str) -> str | None:
-    """The password that was made for the server at `api`."""
+    """Return the password that was made for the server at `api`."""
     file = file_of(api)
     return file.read_text().strip() if file and file.exists() else None
 
 
 def bring(api: str) -> str | None:
-    """The password for the server at `api`, which Prefect reads from the environment from now on.
+    """Return the password for the server at `api`, and set it in the environment for Prefect.
 
-    None leaves it to Prefect's profile.
+    If it is None, Prefect uses its profile.
     """
     given = os.environ.get(GIVEN) or made_for(api)
     if given:
@@ -71,9 +71,9 @@ def bring(api: str) -> str | None:
 
 
 def make(api: str) -> str:
-    """Make a password for a server of this machine at `api`, unless there is one that is secret."""
+    """Make a password for a server of this machine at `api`, unless there is a secret one."""
     file = file_of(api)
-    assert file  # noqa: S101 (a server elsewhere is given one)
+    assert file  # noqa: S101 (passwords are made only for servers on this machine)
     made = made_for(api)
     if made and not file.stat().st_mode & 0o077:
         return made
@@ -86,17 +86,17 @@ def make(api: str) -> str:
 
 
 def header(password: str | None, key: str | None = None) -> dict[str, str]:
-    """The header with the password, as Prefect's own client sends it; empty if there is none."""
+    """Return the HTTP header with the password, as Prefect's client sends it; empty if none."""
     if password:
         return {"Authorization": f"Basic {base64.b64encode(password.encode()).decode()}"}
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def stop_if_shown(api: str) -> None:
-    """Check that a server's address, which is printed and logged, holds no password.
+    """Check that a server's address, which is printed and logged, contains no password.
 
     Raises:
-        RunError: it does.
+        RunError: the address contains one.
     """
     if "@" in api:
         raise RunError(
@@ -106,13 +106,13 @@ def stop_if_shown(api: str) -> None:
 
 
 def share_password(api: str, wanted: str | None = None) -> None:
-    """Give the password of a server that is to be started here, at `api`, to it and its clients.
+    """Set the password of a server that is to be started here, at `api`, for it and its clients.
 
-    It is the one that somebody chose, in the environment, in a file or in Prefect's profile, which
-    is `wanted`. Without one it is made, for a server that only this machine can reach.
+    A password that the user chose is used: from the environment, a file or Prefect's profile
+    (`wanted`). Otherwise one is made, if only this machine can reach the server.
 
     Raises:
-        RunError: the server would let nobody in, or everybody.
+        RunError: the server would accept nobody, or everybody.
     """
     chosen = os.environ.get(WANTED)
     if chosen is None and (file := os.environ.get(FILE)):
@@ -131,7 +131,7 @@ def share_password(api: str, wanted: str | None = None) -> None:
                 f"{GIVEN} is not the password that {WANTED} gives the server to be started: set"
                 " both to the same user:password"
             )
-        if file_of_made:  # of an earlier server, and not this one's
+        if file_of_made:  # of an earlier server at this port
             file_of_made.unlink(missing_ok=True)
     else:
         chosen = make(api)
@@ -139,7 +139,7 @@ def share_password(api: str, wanted: str | None = None) -> None:
 
 
 def let_in(api: str) -> str | None:
-    """An address that lets a browser in, once, at the server at `api`; None where it has none."""
+    """Return an address that logs a browser in once at the server at `api`; None if impossible."""
     headers = header(os.environ.get(GIVEN))
     page = api.removesuffix("/api")
     try:
@@ -147,11 +147,11 @@ def let_in(api: str) -> str | None:
         with urllib.request.build_opener(_Stay).open(asked, timeout=10) as reply:
             return f"{page}{ENTER}?code={json.load(reply)['code']}"
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-        return None  # Prefect's own server, say
+        return None  # for example, the server was started by `prefect server start`
 
 
 def is_open(api: str) -> bool:
-    """Whether the server at `api`, on this machine, lets everybody in."""
+    """Return whether the server at `api`, on this machine, accepts requests without a password."""
     if not on_this_machine(urlsplit(api).hostname or ""):
         return False
     try:
@@ -163,13 +163,14 @@ def is_open(api: str) -> bool:
 
 @contextmanager
 def admitted() -> Iterator[None]:
-    """In this block Prefect's server lets us in: the one of its settings, or one for a run alone.
+    """Make sure, for this block, that Prefect's server accepts our password.
 
-    A server for a run alone gets a password too, for that run, and no other page may call it: it
-    has the same database. It imports Prefect. A server that does not answer is not spoken of here.
+    The server is the one in Prefect's settings, or one that Prefect starts for a single run. The
+    latter gets a password for that run too, and no other page may call it, because it has the same
+    database. This imports Prefect. A server that does not answer raises no error here.
 
     Raises:
-        RunError: it does not let us in.
+        RunError: the server refuses the password.
     """
     from prefect import settings
 
@@ -196,7 +197,7 @@ def admitted() -> Iterator[None]:
 
 
 def refusal(api: str) -> str | None:
-    """The line for people where the server at `api` refuses what Prefect's settings hold."""
+    """Return the message if the server at `api` refuses the password in Prefect's settings."""
     from prefect import settings
 
     password = settings.PREFECT_API_AUTH_STRING.value()
@@ -228,10 +229,10 @@ def refusal(api: str) -> str | None:
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
-    """Takes a password nowhere but where it was to go: urllib would send it to any other server."""
+    """Follows no redirection: urllib would send the password to the new server."""
 
     def redirect_request(self, *_: Any) -> None:
-        """Follow no redirection: it is an answer like any other."""
+        """Return None, so that the redirection is handled like any other reply."""
 
 
 def _stop_if_unusable(name: str, password: str) -> None:

@@ -1,6 +1,6 @@
-"""What a flow run leaves on the dashboard: its outcome, the metrics and the pictures.
+"""The artifacts of a flow run on the dashboard: its outcome, the metrics and the pictures.
 
-Each function makes an artifact as Prefect's API takes it: its `key`, `type`, `data` and
+Each function returns an artifact in the form of Prefect's API: its `key`, `type`, `data` and
 `description`.
 """
 
@@ -14,16 +14,16 @@ from typing import Any
 
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
 MANY = 12  # a folder with more pictures than this holds data, not figures
-LARGE = 300_000  # bytes above which a picture is made smaller before it goes to the server
+LARGE = 300_000  # bytes; a larger picture is scaled down before it is sent to the server
 
 
 def key(*words: str) -> str:
-    """An artifact's key, of lower-case letters, digits and dashes as Prefect wants it."""
+    """Return an artifact's key: lower-case letters, digits and dashes, as Prefect requires."""
     return re.sub("[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
 
 
 def outcome(project: str, steps: dict[str, dict[str, Any]], report: Path | None) -> dict[str, Any]:
-    """Show what was reused and what was computed, as a table.
+    """Show which stages were reused and which were computed, as a table.
 
     `steps` has for each stage its `upstream` stages, its `outcome` and a `message`.
     """
@@ -37,7 +37,7 @@ def outcome(project: str, steps: dict[str, dict[str, Any]], report: Path | None)
 
 
 def report(root: Path, outs: list[str]) -> Path | None:
-    """The page for people to read among the stages' outputs; None where there is none."""
+    """Return the HTML report among the stages' outputs; None if there is none."""
     pages = (root / out for out in outs if out.endswith(".html"))
     return next((page for page in pages if page.is_file()), None)
 
@@ -51,7 +51,7 @@ def _cell(text: str) -> str:
 
 
 def metrics(project: str, before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """Show the metrics beside those that stood there before the run."""
+    """Show the metrics beside those before the run."""
     old, new = flat(before), flat(now)
     table = [
         {
@@ -71,7 +71,7 @@ def metrics(project: str, before: dict[str, Any], now: dict[str, Any]) -> dict[s
 
 
 def flat(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The metrics of all files by dotted name; the file's name goes first if there are several."""
+    """Return metrics by dotted name; if there are several files, the file name comes first."""
     several = len(metrics) > 1
     return {
         f"{file}: {name}" if several else name: figure
@@ -81,7 +81,7 @@ def flat(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def leaves(metrics: Any, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested metrics as dotted names and values, such as `test.accuracy`, 0.95."""
+    """Yield nested metrics as dotted names and values, such as `test.accuracy`, 0.95."""
     if isinstance(metrics, dict):
         for name, value in metrics.items():
             yield from leaves(value, f"{above}.{name}" if above else name)
@@ -96,7 +96,7 @@ def _change(old: Any, new: Any) -> Any:
 
 
 def gate(project: str, words: str, *, taken: bool) -> dict[str, Any]:
-    """Say what the gate found, and whether the new result has taken the old one's place."""
+    """Show the gate's decision, and whether the new result replaced the old one."""
     became = "The new result was taken" if taken else "The result that was there has been kept"
     return _markdown(f"{became}: {words}.", key(project, "gate"), "The gate's decision")
 
@@ -116,10 +116,10 @@ def _pictures(out: Path) -> list[Path]:
 
 
 def data_uri(picture: Path) -> str:
-    """A picture as an address that holds it: Prefect's page may not read files."""
+    """Return a picture as a data URI, because Prefect's page may not read files."""
     content, kind = picture.read_bytes(), PICTURES[picture.suffix]
     if len(content) > LARGE and kind != PICTURES[".svg"]:
-        from PIL import Image  # here, for it takes time and small pictures do without
+        from PIL import Image  # imported here because it is slow, and small pictures do not need it
 
         with Image.open(picture) as large:
             small = large.convert("RGB")

@@ -1,7 +1,7 @@
 """`headstart choose`: compare backbones and joins of them, and write the best into `params.yaml`.
 
-A choice is a parameter: it is written down, committed, and read by the stages like any other. What
-the feature store holds is not computed again, so a second look takes seconds.
+The chosen backbone is a parameter: it is written down, committed, and read by the stages like any
+other. Features in the feature store are not computed again, so a second comparison takes seconds.
 """
 
 import re
@@ -24,8 +24,8 @@ def choose(networks: list[str] | None = None, budget: float | None = None) -> No
     Training and validation examples are used, never test examples.
 
     Args:
-        networks: to choose from; None for those of `rank.backbones` and `extract.backbone`.
-        budget: milliseconds that an example may cost when predicting.
+        networks: the candidates; None for those of `rank.backbones` and `extract.backbone`.
+        budget: milliseconds that prediction may take per example.
 
     Raises:
         DataError: there is no manifest, or too few examples.
@@ -34,14 +34,14 @@ def choose(networks: list[str] | None = None, budget: float | None = None) -> No
     settings = params.load(kinds.schema)
     for name, default in (("weights", "pretrained"), ("pooling", "auto")):
         value = getattr(settings.extract, name)
-        if value not in (default, "random"):  # which would then be asked of the winner too
+        if value not in (default, "random"):  # the winner would need this parameter too
             raise ParamsError(
                 f"choose compares networks with their own weights and pooling: set extract.{name},"
                 f" which is {value}, to {default}; rank compares yours with others"
             )
     for name in networks or []:
-        params.extract_section({"backbone": name}, "choose")  # that it is a name
-    # The head weighs counts of terms by TF-IDF, and cannot do that if other features are beside.
+        params.extract_section({"backbone": name}, "choose")  # check the name
+    # The head weights counts of terms by TF-IDF, which is impossible if other features are joined.
     names = [name for name in unions(networks or _networks(settings)) if not _joins_terms(name)]
     confidence = settings.rank.confidence
     extracting, power = settings.extract, settings.train.power
@@ -58,7 +58,7 @@ def table(
     confidence: float,
     measure: str = "accuracy",
 ) -> str:
-    """The candidates, the one of the lowest loss first; `measure` names their score."""
+    """Format the candidates as a table, lowest loss first; `measure` is the name of their score."""
     width, wide = max(len(one.name) for one in candidates), max(len(measure), 8)
     lines = [
         f"{'backbone':{width}}  {'loss':>7}  {'more than the best':>22}  {'p':>6}"
@@ -78,7 +78,7 @@ def table(
 
 
 def write(backbone: str) -> None:
-    """Write `extract.backbone` into `params.yaml`, and leave every other line as it is.
+    """Write `extract.backbone` into `params.yaml`, and leave every other line unchanged.
 
     Raises:
         ParamsError: the line cannot be found.
@@ -104,7 +104,7 @@ def write(backbone: str) -> None:
 
 
 def _networks(settings: params.Params) -> list[str]:
-    """The networks that the parameters name, each once; none that is untrained."""
+    """Return the networks that the parameters name, without repeats and untrained networks."""
     named = [settings.extract.backbone, *settings.rank.backbones]
     each = [one for name in named for one in Backbone.candidate(name).each]
     return list(dict.fromkeys(str(one) for one in each if one.weights != "random"))

@@ -1,4 +1,4 @@
-"""The gate compares two results by their predictions, and puts the comparison into words."""
+"""How the gate compares two results by their predictions, and describes the comparison."""
 
 import math
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from pipeline.core.paths import MANIFEST, PARAMS, PREDICTIONS
 if TYPE_CHECKING:  # pandas and SciPy take a second to import
     from pipeline.evaluation.paired import Comparison
 
-REFERENCE_LEVEL = 0.01  # the reference stays for many nights, and each of them is another test
+REFERENCE_LEVEL = 0.01  # strict, as the reference stays for many nights, each with another test
 
 
 @dataclass(frozen=True)
 class Comparing:
-    """What the results of a project are compared by, and how.
+    """How the results of a project are compared.
 
-    `difference` is the one for which the number of examples is predicted.
+    `difference` is the effect size for which the required number of examples is predicted.
     """
 
     metric: str
@@ -30,16 +30,16 @@ class Comparing:
     def models(
         self, old: Path, new: Path, level: float | None = None
     ) -> "tuple[Comparison, int] | None":
-        """Compare two models by their answers about the test examples that both were asked about.
+        """Compare two models by their predictions for the test examples that both predicted.
 
         Args:
-            old: a folder with the answers of one model.
-            new: one with those of the other.
-            level: how often equal models may be called different; `paired.LEVEL` if None.
+            old: the folder with the predictions of one model.
+            new: the folder with those of the other.
+            level: the probability of calling equal models different; `paired.LEVEL` if None.
 
         Returns:
-            what was found, and how many examples the old model was asked about; None where the
-            answers do not determine the metric.
+            the comparison, and the number of examples that the old model predicted; None if the
+            predictions do not determine the metric.
         """
         measure = self.metric.removeprefix("test.")
         if measure == self.metric:
@@ -59,14 +59,14 @@ class Comparing:
 
 
 def is_worse(found: "Comparison", lower: bool) -> bool:
-    """Whether the new model is worse; of too few groups for a test, whether its figure is."""
+    """Return whether the new model is worse; if groups are too few for a test, by its metric."""
     if found.answer == "not tested: too few groups":
         return found.new > found.old if lower else found.new < found.old
     return found.answer == "worse"
 
 
 def beside_last(metric: str, found: "Comparison") -> str:
-    """The comparison with the last result, in words."""
+    """Describe the comparison with the last result."""
     words: str = found.answer
     if found.more:
         words += f": about {found.more:,} more test examples"
@@ -78,7 +78,7 @@ def beside_last(metric: str, found: "Comparison") -> str:
 
 
 def beside_reference(metric: str, found: "Comparison", name: str, examples: int) -> str:
-    """The comparison with the reference in words, for a run with `examples` test examples."""
+    """Describe the comparison with the reference, for a run with `examples` test examples."""
     words = f"compared with {name} at p ≤ {REFERENCE_LEVEL:g}: {found.answer}"
     words += _figures(metric, found)
     if found.answer == "cannot tell" and not math.isnan(found.unseen):

@@ -1,4 +1,4 @@
-"""What a Prefect server prints on stderr: one line if it does not start, else passed on."""
+"""The stderr of a Prefect server: passed on once it is up, one line if it does not start."""
 
 import re
 import sys
@@ -6,16 +6,16 @@ import threading
 from typing import IO
 
 DATABASE = "PREFECT_API_DATABASE_CONNECTION_URL"
-# The ends of tracebacks whose text is no secret. Any other could hold a part of the address.
+# The ends of tracebacks whose text is not secret. Any other could contain part of the address.
 KNOWN = re.compile(r"(asyncpg\.exceptions\.|ConnectionRefusedError|TimeoutError|socket\.gaierror)")
-PATIENCE_SECONDS = 10.0  # for the last lines of a process that has ended
+PATIENCE_SECONDS = 10.0  # to wait for the last lines of a process that has ended
 
 
 class Complaints:
-    """Reads what a starting server prints, in a thread, and holds it back."""
+    """Reads and buffers what a starting server prints, in a thread."""
 
     def __init__(self, stderr: IO[bytes] | None) -> None:
-        """Begin to read, unless there is nothing to read from."""
+        """Start to read, unless there is nothing to read from."""
         self._held: list[str] | None = []
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._read, args=(stderr or [],), daemon=True)
@@ -30,13 +30,13 @@ class Complaints:
                     self._held.append(line.decode(errors="replace"))
 
     def pass_on(self) -> None:
-        """Pass on to our own stderr what it printed and will print: the server is up."""
+        """Pass on to our own stderr what the server printed and will print, now that it is up."""
         with self._lock:
             sys.stderr.write("".join(self._held or []))
             self._held = None
 
     def why(self) -> str:
-        """Why a server that ended did not start, and what to do about it."""
+        """Return why a server that ended did not start, and what to do about it."""
         self._thread.join(PATIENCE_SECONDS)
         with self._lock:
             ends = [line.strip() for line in self._held or [] if KNOWN.match(line)]

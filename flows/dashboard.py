@@ -16,7 +16,7 @@ LEADS = Path(".headstart/dashboard.html")
 
 
 def main() -> None:
-    """Start a Prefect server, unless one is up at this address, until interrupted."""
+    """Start a Prefect server and run it until interrupted, unless one is up at this address."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.dashboard", description=__doc__, parents=[command.debug_option()]
     )
@@ -33,17 +33,17 @@ def main() -> None:
             if sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
                 webbrowser.open(leads_to(page, root / LEADS))
             ends = {signal.SIGINT, signal.SIGTERM}
-            signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # or they would end us, not our waiting
+            signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # else they would end us while we wait
             signal.sigwait(ends)
 
     command.run(dashboard, takes_arguments=True)
 
 
 def leads_to(page: str, file: Path) -> str:
-    """The address of `file`, from where a browser goes on to `page`.
+    """Return the address of `file`, from which a browser goes on to `page`.
 
-    The command line of a browser is for all users of a machine to see, and the page's address is to
-    let in this one.
+    All users of a machine can see the command line of a browser, and the page's address contains
+    the code that logs this browser in.
     """
     file.parent.mkdir(exist_ok=True)
     file.unlink(missing_ok=True)

@@ -1,14 +1,14 @@
-"""Prefect's server behind a door: `python -m flows.door`, which `flows.server` starts.
+"""Prefect's server with access checks: `python -m flows.door`, which `flows.server` starts.
 
-Prefect's own `prefect server start` answers to whatever name it is called by, so that a page whose
-name is rebound to this machine is of the server's own origin; and its page asks for the password.
-Here a request has to name a host that the server was started for, and `/enter` lets a browser in:
+`prefect server start` accepts any Host header. A web page can therefore rebind its DNS name to this
+machine and pass as same-origin. Prefect's page also asks the user for the password.
+Here a request has to name a host that the server was started for, and `/enter` logs a browser in:
 
-- `POST /enter` with the password makes a code, which is good once and for ten minutes;
-- `GET /enter?code=…` puts the password where Prefect's page looks for it, and goes to that page.
+- `POST /enter` with the password returns a code, which is valid once and for ten minutes;
+- `GET /enter?code=…` stores the password where Prefect's page looks for it, and opens that page.
 
-Everything else is Prefect's. Its password (PREFECT_SERVER_API_AUTH_STRING) is required by its API,
-and its CORS headers (PREFECT_SERVER_CORS_ALLOWED_ORIGINS) name no other origin than its own.
+Prefect handles everything else. Its API requires the password (PREFECT_SERVER_API_AUTH_STRING), and
+its CORS headers (PREFECT_SERVER_CORS_ALLOWED_ORIGINS) allow its own origin only.
 """
 
 import argparse
@@ -32,24 +32,24 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 HEALTH = "/api/health"
 SECONDS_OF_A_CODE = 600.0
-# No other page may put the dashboard into a frame of its own, and nothing is guessed from content.
+# No other page may embed the dashboard in a frame, and browsers must not guess content types.
 HEADERS = [(b"x-frame-options", b"DENY"), (b"x-content-type-options", b"nosniff")]
-STORED_AS = "prefect-password"  # where both versions of Prefect's page look, in base64
+STORED_AS = "prefect-password"  # the key in which both versions of Prefect's page look, in base64
 ENTER = """<!doctype html><title>Prefect</title><script nonce="{nonce}">
 localStorage.setItem({key}, {password}); location.replace("./");</script>
 """
 
 
 class Door:
-    """An ASGI app in front of Prefect's: it looks at the Host of each request, and has `/enter`."""
+    """An ASGI app in front of Prefect's that checks the Host of requests and serves `/enter`."""
 
     def __init__(self, app: App, names: set[str], password: str) -> None:
-        """Let in who calls the server by one of the `names`, which are in lower case."""
+        """Accept requests whose Host is one of the `names`, which are in lower case."""
         self._app, self._names, self._password = app, names, password
-        self._codes: dict[str, float] = {}  # each with the time at which it ends
+        self._codes: dict[str, float] = {}  # each with the time at which it expires
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or hand it on."""
+        """Answer one request, or pass it on to Prefect."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -64,7 +64,7 @@ class Door:
     def _choose(self, scope: Scope) -> App:
         is_http = scope["type"] == "http"
         if is_http and scope["path"] == HEALTH and scope["method"] == "GET":
-            return self._app  # that it is up, and no more, is for everybody
+            return self._app  # anyone may check that the server is up, and nothing else
         hosts = Headers(scope=scope).getlist("host")
         if [name_in(host) in self._names for host in hosts] != [True]:
             reply = "This server does not answer to that name; --name HOST gives it another.\n"
@@ -76,7 +76,7 @@ class Door:
     def _enter(self, scope: Scope) -> Response:
         if scope["method"] == "POST":
             return self._make_code(Headers(scope=scope).get("authorization", ""))
-        if scope["method"] != "GET":  # HEAD, which people do not send, would use a code up
+        if scope["method"] != "GET":  # HEAD, which browsers do not send, would use up a code
             return PlainTextResponse("GET or POST\n", 405)
         code = QueryParams(scope["query_string"]).get("code", "")
         if self._codes.pop(code, 0.0) < time.monotonic():
@@ -103,12 +103,12 @@ class Door:
 
 
 async def _hang_up(scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuse a WebSocket."""
+    """Refuse a WebSocket connection."""
     await send({"type": "websocket.close", "code": 1008})
 
 
 def name_in(host: str) -> str:
-    """The name in a Host header, in lower case and without the port."""
+    """Return the name in a Host header, in lower case and without the port."""
     name, colon, port = host.rpartition(":")
     return (name if colon and port.isdigit() else host).lower()
 
@@ -140,7 +140,7 @@ def main() -> None:
         ws_ping_timeout=settings.api.websocket_ping_timeout,
         log_level=settings.logging_level.lower(),
     )
-    # Bound first: where the port is taken, nothing is done to the database.
+    # Bind first: if the port is in use, the database is not touched.
     uvicorn.Server(config).run(sockets=[config.bind_socket()])
 
 

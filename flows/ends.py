@@ -1,4 +1,4 @@
-"""How flow runs end that do not end by themselves."""
+"""How flow runs end that are cancelled or die, and the wait for Prefect's record of an end."""
 
 import contextvars
 import os
@@ -20,18 +20,19 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Crashed
 
 SECONDS_BETWEEN_LOOKS = 2.0
-PATIENCE_SECONDS = 10.0  # for a server of this run alone to note how the task runs ended
+PATIENCE_SECONDS = 10.0  # for a server of this run alone to record how the task runs ended
 
 
 class Cancellation:
     """Calls `stop` when the flow run is cancelled on the dashboard; use it in a `with` block.
 
-    A worker ends the runs that it started by SIGTERM; a run that a person started at a terminal
-    has to look for itself. In turn, a run whose worker died ends as if the worker had asked it to.
+    A worker sends SIGTERM to the runs that it started, but a run started at a terminal has to ask
+    the server itself. If the worker of a run dies, the run also ends as if the worker had asked it
+    to.
     """
 
     def __init__(self) -> None:
-        """Get ready to look."""
+        """Prepare to check the state of the run."""
         self.asked = threading.Event()
         self.stop: Callable[[], None] = lambda: None
         self._over = threading.Event()
@@ -48,7 +49,7 @@ class Cancellation:
             try:
                 client = client or get_client(sync_client=True)
                 state = client.read_flow_run(flow_run.id).state
-            except httpx.HTTPError:  # the server is not there at this moment
+            except httpx.HTTPError:  # the server does not answer at this moment
                 continue
             if state and state.type is StateType.CANCELLING:
                 self.asked.set()
@@ -66,18 +67,18 @@ class Cancellation:
 def wait_until_recorded(names: set[str]) -> None:
     """Wait until the server that Prefect started for this run alone knows how task runs ended.
 
-    Prefect sends that in the background, and ends its server by SIGTERM as soon as the flow has
-    ended. The server then drops what it has not noted yet, with a traceback on the screen, and
-    shows those task runs as Running from then on. `names` are those that it has to know of.
+    Prefect reports that in the background, and sends SIGTERM to its server as soon as the flow has
+    ended. The server then drops what it has not recorded yet, prints a traceback, and shows those
+    task runs as Running from then on. `names` are the task runs to wait for.
     """
-    if PREFECT_API_URL.value():  # a server that goes on
+    if PREFECT_API_URL.value():  # a server that keeps running
         return
     end = time.monotonic() + PATIENCE_SECONDS
     of_this = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run.id)]))
     with get_client(sync_client=True) as client:
         while time.monotonic() < end:
             states = {run.name: run.state for run in client.read_task_runs(flow_run_filter=of_this)}
-            # NotReady is no final state, but the last one of what is below a failed stage.
+            # NotReady is not a final state, but tasks below a failed stage stay in it.
             over = {n for n, s in states.items() if s and (s.is_final() or s.name == "NotReady")}
             if names <= over:
                 return
@@ -85,9 +86,10 @@ def wait_until_recorded(names: set[str]) -> None:
 
 
 def bury(died: dict[str, Any]) -> None:
-    """Say of a flow run that its process died, for it could not say so itself.
+    """Mark a flow run whose process died as crashed, since the process could not do so itself.
 
-    `died` is what it wrote into its claim (see `flows.dvc.claim`). Another server's run is left be.
+    `died` is what it wrote into its claim (see `flows.dvc.claim`). Runs of other servers are left
+    alone.
     """
     message = f"its process {died.get('pid')} died; the next run found its claim"
     crashed: State[Any] = Crashed(message=message)

@@ -1,4 +1,4 @@
-"""The gate of unattended runs: a result that is worse does not take the old one's place."""
+"""The gate of unattended runs: a result that is worse does not replace the old one."""
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -12,7 +12,7 @@ from pipeline.tasks import TASKS
 if TYPE_CHECKING:  # pandas and SciPy take a second to import
     from pipeline.evaluation.paired import Comparison
 
-# The metric if none is set: the first of these that the metrics have.
+# The default metric is the first of these that was measured.
 FIRST = tuple(f"test.{task.measure}" for task in TASKS.values())
 # Measures that `evaluate` writes for every model of a task, and for no other.
 OF_TASK = {f"test.{task.only}": task.name for task in TASKS.values()}
@@ -23,9 +23,9 @@ What = Literal["take", "keep", "fail"]
 class Decision(NamedTuple):
     """The gate's decision on a run's result, and its reason.
 
-    `take`: it takes the old result's place. `keep` and `fail`: the old result comes back, and the
-    run is Completed as "Kept", or Failed. A result that `leads` is the reference from then on, if
-    it is taken.
+    `take`: it replaces the old result. `keep` and `fail`: the old result is restored, and the run
+    is Completed as "Kept", or Failed. A result that `leads` becomes the reference, if it replaces
+    the old one.
     """
 
     words: str
@@ -44,33 +44,33 @@ class Gate(BaseModel):
 
     metric: str | None = None
     better: Literal["higher", "lower"] | None = None
-    difference: float = Field(default=0.03, gt=0)  # for which "cannot tell" predicts examples
+    difference: float = Field(default=0.03, gt=0)  # for the predicted number of examples
     when_better: What = "take"
     when_worse: What = "fail"
     when_cannot_tell: What = "take"
-    margin: float | None = None  # given: figures are compared, and worse by so much is no matter
+    margin: float | None = None  # if set, metrics are compared, and worse by this much is tolerated
 
     def metric_in(self, metrics: dict[str, Any]) -> str:
-        """What results are compared by, where `metrics` are those of before."""
+        """Return the metric by which results are compared; `metrics` are those before the run."""
         there = [name for name in FIRST if value(metrics, name) is not None]
         return self.metric or (there or FIRST)[0]
 
     def lower_is_better(self, metric: str) -> bool:
-        """As it is set, or as the measure means it."""
+        """Return whether lower is better: as set, or the default of the metric."""
         if self.better is not None:
             return self.better == "lower"
         return evaluation.measure(metric.removeprefix("test.")).lower_is_better
 
     def fate(self, last: "Comparison", reference: "Comparison | None", lower: bool) -> What:
-        """What becomes of a result by its answers.
+        """Decide on a result by its predictions.
 
-        One that is worse than the reference is taken all the same if it is better than the last
-        one: turned down, it would leave the worse of the two in place.
+        A result that is worse than the reference still replaces the last result if it is better
+        than the last: else the worse of the two would stay.
 
         Args:
-            last: how it compares with the last result.
-            reference: and with the reference; None where it is not compared with one.
-            lower: whether less is better.
+            last: the comparison with the last result.
+            reference: the comparison with the reference; None if there is none.
+            lower: whether lower is better.
         """
         does: What = "take"
         if last.answer == "cannot tell":
@@ -85,9 +85,9 @@ class Gate(BaseModel):
     def by_figures(
         self, metric: str, before: dict[str, Any], now: dict[str, Any]
     ) -> Decision | None:
-        """Compare the metrics of `before`, which have the gate's, with those of `now`.
+        """Compare the metrics `before`, which have the gate's metric, with those of `now`.
 
-        Both are as `process.metrics` gives them. None where the new figure is not worse.
+        Both have the form of `process.metrics`. None if the new metric is not worse.
         """
         old, new = value(before, metric), value(now, metric)
         if old is None or new is None:
@@ -104,12 +104,12 @@ class Gate(BaseModel):
 
 
 def task_of(metrics: dict[str, Any]) -> str | None:
-    """The task that a model of these metrics was trained for; None if they do not say."""
+    """Return the task of the model with these metrics; None if they do not determine it."""
     found = [task for name, task in OF_TASK.items() if value(metrics, name) is not None]
     return found[0] if found else None
 
 
 def value(metrics: dict[str, Any], name: str) -> float | None:
-    """The metric of a dotted name, whichever file it is in."""
+    """Return the metric with a dotted name, whichever file it is in."""
     found = [v for file in metrics.values() for leaf, v in leaves(file) if leaf == name]
     return found[0] if found and isinstance(found[0], int | float) else None

@@ -1,8 +1,8 @@
-"""The flow over a folder that keeps growing: asks a bundle about each picture once.
+"""The flow over a growing folder: a bundle predicts each picture once.
 
-Each bundle predicts a picture's content once: a renamed file or a copy gets the answer that was
-saved. All answers are in one file of JSON lines, one line per file. The flow reads it as it
-starts, so a run that was killed continues where it stopped.
+Each bundle predicts a picture's content once: a renamed file or a copy gets the saved prediction.
+All predictions are in one file of JSON lines, one line per file. The flow reads it at the start, so
+a run that was killed continues where it stopped.
 """
 
 import fcntl
@@ -23,7 +23,7 @@ from pipeline.serving.tables import columns_of
 
 
 class Seen(NamedTuple):
-    """A file as it was when it was read: another size or time, and it is read again."""
+    """A file when it was read; it is read again if its size or time has changed."""
 
     path: str
     size: int
@@ -32,7 +32,7 @@ class Seen(NamedTuple):
 
 @flow(name="predict", description="Asks about each picture of a folder once.")
 def predict(bundle: Path, folder: Path, answers: Path) -> State[None]:
-    """Ask about the pictures in `folder` that `answers` has no line of, and add their lines."""
+    """Predict the pictures in `folder` that `answers` has no line for, and add their lines."""
     answers.parent.mkdir(parents=True, exist_ok=True)
     with answers.open("a+", encoding="utf-8") as lines:
         try:
@@ -49,7 +49,7 @@ def predict(bundle: Path, folder: Path, answers: Path) -> State[None]:
 
 
 def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
-    """Add a line for each file of `folder` that has none; how many were asked about, and copies.
+    """Add a line for each file of `folder` that has none; return the predictions and the copies.
 
     Raises:
         ParamsError: there is no such folder.
@@ -68,7 +68,7 @@ def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
         for path in inside(folder):
             try:
                 status = path.stat()
-            except FileNotFoundError:  # it was put elsewhere meanwhile
+            except FileNotFoundError:  # it was moved meanwhile
                 continue
             now = Seen(spelt(path), status.st_size, status.st_mtime_ns)
             if now in seen:
@@ -99,22 +99,22 @@ def _digest(path: Path, most_bytes: int) -> str:
     try:
         return files.digest(files.load(path, most_bytes))
     except RefusedError as error:
-        return f"{error}: {spelt(path)}"  # its row will say so
+        return f"{error}: {spelt(path)}"  # the line of the file has this error
 
 
 def _remembered(
     lines: TextIO, version: str, columns: list[str]
 ) -> tuple[set[Seen], dict[str, dict[str, Any]]]:
-    """The files that this bundle has predicted, and its answer to each content."""
+    """Return the files that this bundle has predicted, and its prediction for each content."""
     lines.seek(0)
     text = lines.read()
     whole = text[: text.rfind("\n") + 1]
     if whole != text:  # a run was killed while it wrote the last line
         lines.truncate(len(whole.encode()))
     seen, known = set(), {}
-    for line in whole.split("\n")[:-1]:  # a name may hold what else `splitlines` takes for an end
+    for line in whole.split("\n")[:-1]:  # `splitlines` would split at other characters of names too
         row = json.loads(line)
-        # Files whose answers an older version noted with fewer columns are predicted again.
+        # Files whose predictions an older version saved with fewer columns are predicted again.
         if row["bundle"] == version and row.keys() >= set(columns):
             seen.add(Seen(*(row[name] for name in Seen._fields)))
             known[row["digest"]] = {name: row[name] for name in columns}

@@ -1,4 +1,4 @@
-"""The guard of a gated run: it keeps the result that was there, and brings it back."""
+"""The guard of a gated run: it keeps a copy of the last result, and restores it."""
 
 import json
 import shutil
@@ -11,30 +11,31 @@ from flows.gate import Decision, Gate, task_of, value
 from flows.reference import START_ANEW, Reference
 from pipeline.core.paths import MANIFEST, PREDICTIONS
 
-KEPT = Path(".headstart/before")  # there while a guarded run has come to no end
-METRICS = ".metrics"  # in KEPT: those of before
-ANSWERS = ".answers"  # in KEPT: the earlier model's answer to each test example
+KEPT = Path(".headstart/before")  # exists until a guarded run ends
+METRICS = ".metrics"  # in KEPT: the last result's metrics
+ANSWERS = ".answers"  # in KEPT: the last model's prediction for each test example
 
 
 class Guard:
-    """Minds the result that was there before a run: dvc.lock and the outputs of the stages.
+    """Guards the result before a run: dvc.lock and the outputs of the stages.
 
-    It copies what `dvc checkout` cannot bring back: dvc.lock, and outputs that DVC does not cache.
-    If the gate's metric was not measured before, there is nothing to lose, and it lets pass.
-    What a run that was killed or cancelled had begun with is still the result that was there.
+    The guard copies what `dvc checkout` cannot restore: dvc.lock, and outputs that DVC does not
+    cache. If the gate's metric was not measured before, there is nothing to lose, and every result
+    passes. If the previous run was killed or cancelled, the result before it still counts as the
+    last one.
     """
 
     def __init__(
         self, gate: Gate, root: Path, plan: dict[str, dict[str, Any]], before: dict[str, Any]
     ) -> None:
-        """Copy what is there now; `plan` and `before` are as in `flows.steps.Run`."""
+        """Copy the current result; `plan` and `before` are as in `flows.steps.Run`."""
         self._gate, self._root, self._kept = gate, root, root / KEPT
         self.stages = [name for name in plan if not name.endswith(".dvc")]
-        # A changed `.dvc` file comes back too, but never the user's data that it describes.
+        # A changed `.dvc` file is restored too, but never the user's data that it describes.
         self._paths = {stage["lock"] for stage in plan.values()}
         self._paths |= {path for name in self.stages for path in plan[name]["uncached"]}
         metrics = self._kept / METRICS
-        if not metrics.exists():  # written last: the copies are whole where it is
+        if not metrics.exists():  # written last: if it exists, the copies are complete
             forget(root)
             for path in self._paths:
                 _copy(root / path, self._kept / path)
@@ -48,12 +49,12 @@ class Guard:
     def decide(
         self, failed: list[str], now: dict[str, Any], reference: Reference | None = None
     ) -> Decision | None:
-        """What becomes of the run's result; None where there is nothing to say against it.
+        """Decide on the run's result; return None if there is no objection to it.
 
         Args:
             failed: the stages that failed.
-            now: the metrics, as `process.metrics` gives them.
-            reference: that results are compared with besides.
+            now: the metrics, in the form of `process.metrics`.
+            reference: the reference, with which results are compared as well.
         """
         metric = self._gate.metric_in(self._before)
         if value(self._before, metric) is None:
@@ -73,7 +74,7 @@ class Guard:
         return self._gate.by_figures(metric, self._before, now)
 
     def _by_answers(self, metric: str, reference: Reference | None) -> Decision | None:
-        """Compare with the last result, and with the reference where there is one."""
+        """Compare with the last result, and with the reference if there is one."""
         lower, before = self._gate.lower_is_better(metric), self._kept / ANSWERS
         comparing = Comparing(metric, lower, self._gate.difference, self._root)
         found = comparing.models(before, self._root)
@@ -99,20 +100,20 @@ class Guard:
         words = f"{words}; {beside_it}"
         if beside.answer != "better" or does != "take":
             return Decision(words, does)
-        # One lucky model would be hard to equal for all that come after it; two in a row are rare.
+        # One lucky model would be hard to beat for all later ones; two in a row are rare.
         found = comparing.models(folder, before, REFERENCE_LEVEL)
         if found and found[0].answer == "better":
             return Decision(f"{words}; this result is the reference now", does, leads=True)
         return Decision(f"{words}; if the next one is so too, that is the reference", does)
 
     def bring_back(self) -> None:
-        """Put the copies back; `dvc checkout` of `stages` has to follow."""
+        """Restore the copies; `dvc checkout` of `stages` has to follow."""
         for path in self._paths:
             _copy(self._kept / path, self._root / path)
 
 
 def forget(root: Path) -> None:
-    """The result in `root` is taken, whatever was there before."""
+    """Delete the copy of the last result in `root`: the new one has replaced it."""
     shutil.rmtree(root / KEPT, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""The flow: brings the pipeline up to date, a task run for each stage of dvc.yaml."""
+"""The flow that brings the pipeline up to date, with one task run per stage of dvc.yaml."""
 
 from collections import Counter
 from contextlib import ExitStack
@@ -47,18 +47,18 @@ def headstart(
     """Bring the pipeline up to date.
 
     Args:
-        targets: stages to bring up to date, with what they need; all when empty.
+        targets: stages to bring up to date, with those that they depend on; all if empty.
         force: run stages even if nothing changed.
-        overrides: other values for params.yaml, such as `train.optimizer=sgd`; the run is then
-            made aside and saved as a DVC experiment, and the working copy stays as it is.
-        name: name of that experiment; the flow run's when empty. Only with `overrides`.
-        update: bring what `dvc import` and `dvc import-url` took from elsewhere up to date first.
+        overrides: other values for params.yaml, such as `train.optimizer=sgd`. The run is then made
+            in a copy and saved as a DVC experiment, and the working copy does not change.
+        name: name of that experiment; the flow run's if empty. Only with `overrides`.
+        update: first update the data of `dvc import` and `dvc import-url`.
         pull: fetch data and outputs from the DVC remote first.
-        push: send data and outputs to the DVC remote afterwards.
-        remote: name of the DVC remote; its default one when empty. Only with `pull` or `push`.
-        gate: when to keep the result that was there instead of the new one; never when empty. Not
-            asked with `overrides`, as an experiment takes no result's place.
-        when_busy: what to do when another run is at work in this working copy.
+        push: push data and outputs to the DVC remote afterwards.
+        remote: name of the DVC remote; the default remote if empty. Only with `pull` or `push`.
+        gate: when to keep the last result instead of the new one; never if empty. Ignored with
+            `overrides`, because an experiment replaces no result.
+        when_busy: what to do if another run is at work in this working copy.
     """
     root = working_copy()
     with ExitStack() as stack:
@@ -66,7 +66,7 @@ def headstart(
         try:
             refuse_idle(overrides, name, pull or push, remote)
             check_project(root)
-            if gate and overrides:  # a deployment brings its gate along
+            if gate and overrides:  # a deployment always passes its gate
                 get_run_logger().info(
                     "an experiment takes no result's place: the gate is not asked"
                 )
@@ -122,7 +122,7 @@ def refuse_idle(
     transfers: bool,
     remote: str | None,
 ) -> None:
-    """Raise `ParamsError` where a parameter would do nothing beside the others."""
+    """Raise `ParamsError` if a parameter would have no effect together with the others."""
     if name and not overrides:
         raise ParamsError("name is for an experiment: give overrides (--set) too, or no name")
     if remote and not transfers:
@@ -130,7 +130,7 @@ def refuse_idle(
 
 
 def furnish(root: Path, pool: Pool, overrides: list[str]) -> None:
-    """Make the copy that `pool` is in ready: the cache of `root`, its data, the overrides."""
+    """Prepare the copy that `pool` is in: set the cache of `root`, check out data, override."""
     with Pool(root) as here:
         cache = here.ask("cache_dir")["path"]
     pool.ask("share_cache", path=cache)
@@ -139,15 +139,16 @@ def furnish(root: Path, pool: Pool, overrides: list[str]) -> None:
 
 
 def lead(reference: Reference, decision: Decision | None) -> None:
-    """Make the result that was taken the reference, if it is the first one or leads."""
+    """Make the new result the reference, if there is none yet or if the result leads."""
     if (reference.noted is None or (decision and decision.leads)) and reference.become():
         get_run_logger().info("the gate's reference is this result now: commit %s", FILE)
 
 
 def publish(root: Path, run: Run, now: dict[str, Any], decision: Decision | None) -> Path | None:
-    """Leave the run's outcome, metrics and pictures on the dashboard of the project in `root`.
+    """Publish the run's outcome, metrics and pictures on the dashboard of the project in `root`.
 
-    Returns the report that the outcome leads to, if there is one.
+    Returns:
+        the report that the outcome links to, if there is one.
     """
     project = root.name
     steps = {
@@ -159,7 +160,7 @@ def publish(root: Path, run: Run, now: dict[str, Any], decision: Decision | None
         for name, stage in run.plan.items()
     }
     outs = [out for stage in run.plan.values() for out in stage["outs"]]
-    # The copy that an experiment is made in is gone when somebody follows the link.
+    # The copy for an experiment is deleted before anyone could follow the link.
     report = artifacts.report(root, outs) if run.root == root else None
     made = [artifacts.outcome(project, steps, report)]
     if now:
@@ -177,7 +178,7 @@ def publish(root: Path, run: Run, now: dict[str, Any], decision: Decision | None
 
 
 def verdict(run: Run, decision: Decision | None, report: Path | None = None) -> State[Any]:
-    """The flow run's own state: what came of its steps, in a line; its result is the report."""
+    """Return the final state of the flow run: its steps' outcome in a line, with the report."""
     wait_until_recorded({*run.plan, *run.outcomes})
     counts = Counter(run.outcome(name) for name in {**run.plan, **run.outcomes})
     words = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))

@@ -1,4 +1,4 @@
-"""Ask about the pictures of a growing folder: `python -m flows.predict BUNDLE FOLDER`."""
+"""Predict the pictures of a growing folder: `python -m flows.predict BUNDLE FOLDER`."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ ANSWERS = Path("reports/answers.jsonl")
 
 
 def main() -> None:
-    """Run the flow once, or again every so many seconds until interrupted."""
+    """Run the flow once, or at an interval until interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.predict", description=__doc__, parents=[command.debug_option()]
     )
@@ -39,15 +39,15 @@ def ask(
     port: int,
     names: list[str] | None = None,
 ) -> bool:
-    """Run the flow over the three paths, once or `every` so many seconds; whether all went well.
+    """Run the flow over the three paths, once or every `every` seconds; return its success.
 
     Raises:
-        RunError: a server is needed and this is no DVC repository, or it does not start or let us
-            in.
+        RunError: a server is needed and this is not a DVC repository, or the server does not start
+            or refuses the password.
     """
     os.environ |= server.QUIET
     if every is None:
-        # Only now, for Prefect reads its settings when it is imported.
+        # Imported only now, because Prefect reads its settings at import.
         from flows.growing import predict
 
         with access.admitted():

@@ -1,7 +1,7 @@
-"""The gate's reference: the first result, then the last one that was called better than it was.
+"""The gate's reference: the first result, then the last one that was better than the reference.
 
-`reference.json`, which git tracks, names it. Its answers stay in DVC's cache, as the
-outputs that they were.
+`reference.json`, which git tracks, names the reference. Its predictions stay in DVC's cache, as the
+outputs of its run.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from pipeline.core.errors import MayPassError, ParamsError, StageError
 from pipeline.core.paths import MANIFEST, PREDICTIONS
 
 FILE = Path("reference.json")
-FETCHED = Path(".headstart/reference")  # a copy of its answers
+FETCHED = Path(".headstart/reference")  # a copy of its predictions
 START_ANEW = f"delete {FILE} to let the next result that is taken be the reference"
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
 class Noted(BaseModel):
-    """What the file holds: where the working copy was, and DVC's MD5 of the two outputs."""
+    """The content of the file: the working copy's commit, and DVC's MD5 of the two outputs."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -34,9 +34,10 @@ class Reference:
     """The reference of the project in `root`, if there is one."""
 
     def __init__(self, root: Path, ask: Callable[..., dict[str, Any]], remote: str | None) -> None:
-        """Read the file; `ask` is a `Pool`'s, and `remote` is DVC's, None for its default one.
+        """Read the file; `ask` is a `Pool`'s, `remote` is DVC's, and None is its default remote.
 
-        Raises ParamsError where the file is not one that `become` wrote.
+        Raises:
+            ParamsError: `become` did not write the file.
         """
         self._root, self._ask, self._remote = root, ask, remote
         self.noted: Noted | None = None
@@ -51,13 +52,13 @@ class Reference:
 
     @property
     def name(self) -> str:
-        """What the gate calls it."""
+        """Return the reference's name in the gate's messages."""
         commit = self.noted.commit if self.noted else None
         return f"the reference of commit {commit[:7]}" if commit else "the reference"
 
     def answers(self) -> Path | str:
-        """A folder with its answers; or why there is none, in a line."""
-        assert self.noted is not None  # noqa: S101 (the gate has looked)
+        """Return a folder with its predictions, or one line on why there is none."""
+        assert self.noted is not None  # noqa: S101 (the gate has checked)
         folder = self._root / FETCHED
         wanted = {str(PREDICTIONS): self.noted.predictions, str(MANIFEST): self.noted.manifest}
         try:
@@ -67,7 +68,7 @@ class Reference:
         return folder
 
     def become(self) -> bool:
-        """Make the result in `root` the reference; False where DVC does not cache its answers."""
+        """Make the result in `root` the reference; return False if its predictions are not cached."""
         found = self._ask("digests", paths=[str(PREDICTIONS), str(MANIFEST)])
         digests = found["digests"]
         if len(digests) < 2:

@@ -16,11 +16,11 @@ from pipeline.core import command
 
 
 def main() -> None:
-    """Run the flow; 0 when everything is up to date, 1 when something failed or was cancelled."""
+    """Run the flow; exit with 0 if all is up to date, with 1 if it failed or was cancelled."""
     asked = arguments()
     last: list[str] = []
-    # A server that Prefect starts for a run alone is ended, with a line on the screen, by an exit
-    # handler of later date, which comes before this one: these lines are the last.
+    # Prefect ends a server for a single run in an exit handler that prints a line. That handler is
+    # registered later and so runs before this one: these lines are the last.
     atexit.register(lambda: [print(line) for line in last])
 
     def run() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def arguments(given: list[str] | None = None) -> dict[str, Any]:
-    """The flow's parameters, as they are `given` or stand on the command line."""
+    """Return the flow's parameters, from `given` or the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.run", description=__doc__, parents=[command.debug_option()]
     )
@@ -61,13 +61,13 @@ def arguments(given: list[str] | None = None) -> dict[str, Any]:
 
 
 def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> bool:
-    """Run the flow with these arguments, unless nothing is to be done; whether all went well.
+    """Run the flow with these arguments, unless nothing is to be done; return its success.
 
-    `say` is for a person: called at the end with each line on what was done and where to look.
+    `say` prints for a person: it is called at the end with each line on the results.
 
     Raises:
-        RunError: this is no DVC repository, Prefect has no folder to write to, or its server does
-            not let us in.
+        RunError: this is not a DVC repository, Prefect has no folder to write to, or its server
+            refuses the password.
     """
     os.environ |= server.QUIET
     root = working_copy()
@@ -75,7 +75,7 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
         os.environ["PREFECT_API_URL"] = api
     else:
         server.stop_without_home()
-    # A server for this run alone may have to make its database first.
+    # A server for this run alone may have to create its database first.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "300")
     if not asked["overrides"]:
         warm_up(root)
@@ -83,8 +83,8 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
     others = any(value for knob, value in asked.items() if knob not in plain)
     if api and not others and uptodate.noted(root, api, asked["targets"], say):
         return True
-    # Only now, for Prefect reads its settings when it is imported. An import makes much and frees
-    # nothing, so that looking for garbage meanwhile would only take time.
+    # Imported only now, because Prefect reads its settings at import. An import allocates much and
+    # frees nothing, so garbage collection would only take time.
     gc.disable()
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.utilities.urls import url_for
@@ -92,8 +92,8 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
     from flows.headstart import headstart
 
     gc.enable()
-    # The end of a run waits up to a second for its heartbeat. That is for a team's automations,
-    # which look after the runs of workers; at a terminal there is a person.
+    # At the end, a run waits up to a second for its heartbeat. Heartbeats serve automations that
+    # watch the runs of workers; at a terminal a person watches.
     with access.admitted(), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         state = headstart(**asked, return_state=True)
     done = bool(state.is_completed())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Start a Prefect server if none answers, then run what is due until interrupted."""
+    """Start a Prefect server if none answers, then run the deployments until interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.serve", description=__doc__, parents=[command.debug_option()]
     )
@@ -38,10 +38,10 @@ def main() -> None:
 def run(
     host: str, port: int, look_at: list[Path], look_every: float, names: list[str] | None = None
 ) -> None:
-    """Serve the deployments and look at the data, until interrupted.
+    """Serve the deployments and watch the data, until interrupted.
 
     Raises:
-        RunError: this is no DVC repository, or a server does not start or let us in.
+        RunError: this is not a DVC repository, or a server does not start or refuses the password.
     """
     root = working_copy()
     with ExitStack() as stack:
@@ -63,15 +63,15 @@ def run(
 
 
 async def serve(found: "list[RunnerDeployment]") -> None:
-    """Run what is due of these deployments until Ctrl-C or SIGTERM, then cancel what is at work.
+    """Run these deployments on schedule until Ctrl-C or SIGTERM, then cancel running flows.
 
-    `prefect.serve` cancels nothing: by Ctrl-C its runs crash with a traceback, for a terminal sends
-    it to them too, and by SIGTERM they are Running for ever (Prefect 3.8.8).
+    `prefect.serve` cancels nothing (Prefect 3.8.8). After Ctrl-C its runs crash with a traceback,
+    because a terminal sends the signal to them too. After SIGTERM they stay Running for ever.
     """
     from prefect.logging.handlers import APILogWorker
     from prefect.runner import Runner
 
-    # It pauses the schedules when it ends, so that missed nights are not made up for at once.
+    # The runner pauses the schedules when it ends, so that missed nights are not run all at once.
     runner = Runner(pause_on_shutdown=True)
     for one in found:
         await runner.aadd_deployment(one)
@@ -81,13 +81,13 @@ async def serve(found: "list[RunnerDeployment]") -> None:
         signal.sigwait({signal.SIGINT})
         loop.call_soon_threadsafe(asked.set)
 
-    # This thread blocks Ctrl-C, so that the runs, which inherit that, are left alone by it. It is
-    # heard by the one that waits, or by one of an earlier date, which has Python call our handler.
+    # This thread blocks Ctrl-C, and the runs inherit that, so the signal does not reach them. A
+    # thread that waits, or one started earlier, receives it, and Python calls our handler.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     threading.Thread(target=hear, daemon=True).start()
     serving = asyncio.create_task(runner.start())
     ending = asyncio.create_task(asked.wait())
-    await asyncio.sleep(0)  # by then it listens to SIGTERM itself
+    await asyncio.sleep(0)  # from here on the runner handles SIGTERM itself
     for end in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(end, asked.set)
     await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -100,18 +100,18 @@ async def serve(found: "list[RunnerDeployment]") -> None:
     ending.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await serving
-    # The server may end next.
+    # The server may end right after this.
     await asyncio.to_thread(APILogWorker.drain_all, timeout=10, at_exit=False)
 
 
 def deployments(declared: Path) -> "list[RunnerDeployment]":
-    """The deployments that prefect.yaml declares, to be run by this process."""
+    """Return the deployments of prefect.yaml, to be run by this process."""
     from prefect.schedules import Schedule
 
     from flows.headstart import headstart
 
     content: dict[str, Any] = yaml.safe_load(declared.read_text())
-    to_deployment: Any = headstart.to_deployment  # in the face of its being async as well
+    to_deployment: Any = headstart.to_deployment  # typed as if it were async only
     return [
         to_deployment(
             name=one["name"],

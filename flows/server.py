@@ -1,4 +1,4 @@
-"""Finding and starting the Prefect server that flow runs report to."""
+"""Find or start the Prefect server that flow runs report to."""
 
 import argparse
 import contextlib
@@ -21,9 +21,9 @@ from flows.complaints import Complaints
 from pipeline.core.errors import RunError
 
 HOST, PORT = "127.0.0.1", 4200
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")  # what a server here is called by in any case
-PATIENCE_SECONDS = 300.0  # the first start makes the database; Prefect's own 20 s can be too few
-# Neither the server nor its clients send figures about their use to anyone.
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")  # host names that a server here always accepts
+PATIENCE_SECONDS = 300.0  # the first start creates the database; Prefect's 20 s may be too short
+# Neither the server nor its clients send usage statistics.
 QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 ADDRESS = Path(".headstart") / "server"
 ASK_PREFECT = """
@@ -36,9 +36,10 @@ print(json.dumps([settings.api.url or "", wanted and wanted.get_secret_value()])
 
 
 def answers(api: str, with_anything: bool = False) -> bool:
-    """Whether a Prefect server is up at `api`, such as `http://127.0.0.1:4200/api`.
+    """Return whether a Prefect server is up at `api`, such as `http://127.0.0.1:4200/api`.
 
-    One that wants to know who asks, as Prefect Cloud does, answers `with_anything` else.
+    With `with_anything`, any reply counts: a server that requires a login, such as Prefect Cloud,
+    replies with an error.
     """
     try:
         with urllib.request.urlopen(f"{api}/health", timeout=2) as reply:  # noqa: S310
@@ -50,13 +51,13 @@ def answers(api: str, with_anything: bool = False) -> bool:
 
 
 def find(root: Path) -> str | None:
-    """The server to use: PREFECT_API_URL, or one started from the working copy `root` and up.
+    """Return the server to use: PREFECT_API_URL, or one that was started in `root` and is up.
 
-    None leaves it to Prefect: the address in its profile, or a server for one run alone. The
-    password that was made for the server is in PREFECT_API_AUTH_STRING from then on.
+    None leaves the choice to Prefect: the address in its profile, or a server for a single run. If
+    a password was made for the server, it is set in PREFECT_API_AUTH_STRING.
 
     Raises:
-        RunError: the address holds a password.
+        RunError: the address contains a password.
     """
     api = os.environ.get("PREFECT_API_URL")
     access.stop_if_shown(api or "")
@@ -85,18 +86,18 @@ def stop_without_home() -> None:
 
 @contextmanager
 def running(root: Path, host: str, port: int, names: list[str] | None = None) -> Iterator[str]:
-    """The address of a server that is up: the one that is configured, or was started in `root`.
+    """Yield the address of a running server: the configured one, or one that is started here.
 
-    If there is none, one is started at `host` and `port`; it is found by runs in `root` until
-    it is ended here. Its database is SQLite in PREFECT_HOME, or what
-    PREFECT_API_DATABASE_CONNECTION_URL says. It answers to `names`, its `host` and loopback's
-    names. Its password is in PREFECT_SERVER_API_AUTH_STRING, or made where only this machine
-    reaches it (see `flows.access`); it is in PREFECT_API_AUTH_STRING for Prefect in this process
-    and below.
+    A server is started at `host` and `port` if there is none. Runs in `root` find it until it is
+    ended here. Its database is SQLite in PREFECT_HOME, or the one in
+    PREFECT_API_DATABASE_CONNECTION_URL. It accepts requests for `names`, its `host` and the
+    loopback names. Its password is in PREFECT_SERVER_API_AUTH_STRING, or is made if only this
+    machine can reach the server (see `flows.access`). It is set in PREFECT_API_AUTH_STRING for
+    Prefect in this process and its children.
 
     Raises:
-        RunError: it does not start, would let in too many, or the one that is configured does not
-            answer.
+        RunError: the server does not start or would accept too many clients, or the configured one
+            does not answer.
     """
     api = f"{page_at(host, port)}/api"
     profile = Profile("", None)
@@ -123,11 +124,11 @@ def running(root: Path, host: str, port: int, names: list[str] | None = None) ->
     stop_if_too_open(host, names or [], profile.wanted)
     stop_without_home()
     access.share_password(api, profile.wanted)
-    # SIGTERM as Ctrl-C: it would end us without our ending the server.
+    # Treat SIGTERM as Ctrl-C: otherwise it would end this process and leave the server running.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     process = _start(host, port, names or [])
     try:
-        if not _is_up(api, process):  # it has been seen to hang as it started
+        if not _is_up(api, process):  # servers have hung at startup
             print("it does not answer; starting it again", flush=True)
             _end(process)
             process = _start(host, port, names or [])
@@ -152,14 +153,14 @@ def running(root: Path, host: str, port: int, names: list[str] | None = None) ->
 
 
 def page_at(host: str, port: int) -> str:
-    """The address of the page of a server that listens at `host`, as seen from this machine."""
+    """Return the address of the page of a server that listens at `host`, seen from this machine."""
     if _is_any(host):
         host = "::1" if ":" in host else HOST
     return f"http://{_in_address(host)}:{port}"
 
 
 def _is_any(host: str) -> bool:
-    """Whether `host` stands for all addresses of this machine."""
+    """Return whether `host` means all addresses of this machine."""
     try:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:
@@ -173,11 +174,11 @@ def _in_address(host: str) -> str:
 def stop_if_too_open(host: str, names: list[str], wanted: str | None) -> None:
     """Check that a server that others can reach has a password and host names set by the user.
 
-    Without names a page whose name is rebound to the server would be of its own origin. A `host`
-    that is not all addresses of this machine is a name already.
+    Without names, a web page that rebinds its DNS name to the server would pass as same-origin. A
+    `host` that does not mean all addresses of this machine counts as a name.
 
     Raises:
-        RunError: it has not.
+        RunError: the password or the names are missing.
     """
     if access.on_this_machine(host):
         return
@@ -197,20 +198,20 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(60)
-    with contextlib.suppress(ProcessLookupError):  # of its own processes none is to keep the port
+    with contextlib.suppress(ProcessLookupError):  # its child processes must not keep the port
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 class Profile(NamedTuple):
-    """What Prefect's settings hold, its profile included."""
+    """Prefect's settings, including its profile."""
 
-    api: str  # empty where there is none
-    wanted: str | None  # the password of a server that is to be started
+    api: str  # empty if there is none
+    wanted: str | None  # the password for a server that is to be started
 
 
 def _in_profile() -> Profile:
-    """What Prefect's settings hold; Prefect takes long to import, hence in a process."""
+    """Return Prefect's settings, read in another process because Prefect takes long to import."""
     command = [sys.executable, "-c", ASK_PREFECT]
     asked = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
     if asked.returncode:
@@ -221,14 +222,14 @@ def _in_profile() -> Profile:
 
 def _start(host: str, port: int, names: list[str]) -> subprocess.Popen[bytes]:
     page = {
-        # The page asks this address for its data: its own, whatever host and port that is.
+        # The page requests its data from this relative address, so the host and port do not matter.
         "PREFECT_SERVER_UI_API_URL": "/api",
-        # No other page may ask: of any origin, by Prefect's default.
+        # No other page may call the API: Prefect's default allows any origin.
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": page_at(host, port),
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        # The second version of the page calls an analytics service whatever its settings.
+        # The second version of the page calls an analytics service, whatever its settings are.
         "PREFECT_SERVER_UI_V2_ENABLED": "false",
-        # How long a stage waits before it asks again for a slot that was taken; 30 by default.
+        # How long a stage waits before it requests a taken slot again; the default is 30.
         "PREFECT_SERVER_TASKS_TAG_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
     }
     answers_to = [*LOOPBACK, *([] if _is_any(host) else [_in_address(host)]), *names]
@@ -237,16 +238,16 @@ def _start(host: str, port: int, names: list[str]) -> subprocess.Popen[bytes]:
     print(f"starting a Prefect server on {host}:{port}; the first start takes longest", flush=True)
     return subprocess.Popen(  # noqa: S603
         command,
-        # Both passwords are the same by now, chosen or made.
+        # By now both passwords are the same, chosen or made.
         env=QUIET | page | os.environ | {access.WANTED: os.environ[access.GIVEN]},
-        start_new_session=True,  # Ctrl-C is for us; we end the server when we are done
+        start_new_session=True,  # Ctrl-C must not reach the server, which we end ourselves
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
 
 
 def _is_up(api: str, process: subprocess.Popen[bytes]) -> bool:
-    """Wait until the server that was started answers; whether it did, in good time."""
+    """Wait until the server that was started answers; return whether it did in time."""
     complaints = Complaints(process.stderr)
     end = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end:
@@ -261,13 +262,13 @@ def _is_up(api: str, process: subprocess.Popen[bytes]) -> bool:
 
 
 def where_to_look(report: Path | None, page: str | None) -> list[str]:
-    """The last lines on the screen of a run; `page` is its own on the dashboard, if that is up."""
+    """Return the last printed lines of a run; `page` is its dashboard page, if a server is up."""
     lines = [f"Report: {report}"] if report else []
     return [*lines, f"Dashboard: {page or 'make dashboard'}"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the commands that start a server."""
+    """Add the options of the commands that start a server."""
     parser.add_argument("--host", default=HOST, help=f"default: {HOST}, this machine only")
     parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}")
     parser.add_argument(

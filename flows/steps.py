@@ -1,4 +1,4 @@
-"""The steps of a flow run: what DVC does, each as a task run whose state shows how it went."""
+"""The steps of a flow run: each DVC operation is a task run, whose state shows the outcome."""
 
 import re
 import time
@@ -21,8 +21,8 @@ from flows.artifacts import key
 from flows.dvc.pool import Pool
 from pipeline.core.errors import MayPassError, StageError, StoppedError
 
-RETRY_DELAYS = [1.0, 2.0, 4.0, 8.0, 16.0]  # seconds between tries of what may pass
-GPU_TAG = "gpu"  # one stage with this tag at a time, unless the limit is changed in Prefect
+RETRY_DELAYS = [1.0, 2.0, 4.0, 8.0, 16.0]  # seconds before retries of a temporary failure
+GPU_TAG = "gpu"  # one stage with this tag runs at a time, unless Prefect's limit is changed
 PROGRESS = re.compile(r"(?P<name>.+?): (?P<done>\d+)/(?P<total>\d+) (?P<unit>.+), .+ a second")
 
 
@@ -33,25 +33,25 @@ class Run:
     root: Path
     pool: Pool
     force: bool
-    plan: dict[str, dict[str, Any]] = field(default_factory=dict)  # `process.plan`'s stages
-    before: dict[str, Any] = field(default_factory=dict)  # the metrics that it found
-    # A stage has an outcome of `process.reproduce`, or failed, or was stopped, or was not run
-    # because of another that was. Other steps are done or failed.
+    plan: dict[str, dict[str, Any]] = field(default_factory=dict)  # stages of `process.plan`
+    before: dict[str, Any] = field(default_factory=dict)  # the metrics before the run
+    # The outcome of a stage is one of `process.reproduce`, or failed, or stopped, or not run
+    # because of another stage's failure. Other steps are done or failed.
     outcomes: dict[str, str] = field(default_factory=dict)
     messages: dict[str, str] = field(default_factory=dict)
 
     def outcome(self, name: str) -> str:
-        """What became of the step `name`, in a word for people."""
+        """Return the outcome of the step `name`, in a word for people."""
         word = self.outcomes.get(name, "not run")
         return "cached" if word in {"unchanged", "restored"} else word
 
     def failed(self) -> list[str]:
-        """The steps that failed."""
+        """Return the steps that failed."""
         return [name for name, outcome in self.outcomes.items() if outcome == "failed"]
 
 
 def make_plan(run: Run, targets: list[str]) -> None:
-    """Have DVC say what there is to do, with a step's patience for what may pass."""
+    """Ask DVC for the plan, and retry temporary failures as in a step."""
     for delay in [*RETRY_DELAYS, None]:
         try:
             answer = run.pool.ask("plan", targets=targets, force=run.force)
@@ -80,19 +80,19 @@ def run_stages(run: Run) -> None:
 def submit(
     run: Run, name: str, do: str, upstream: list[PrefectFuture[Any]], **request: Any
 ) -> PrefectFuture[Any]:
-    """Start a task run called `name`, behind those in `upstream`."""
+    """Start a task run called `name`, which waits for those in `upstream`."""
     stage = run.plan.get(name, {})
     named = step.with_options(
         name=name,
         task_run_name=name,
-        # Asking Prefect for a slot takes time, and a stage that will not run needs none.
+        # Requesting a slot from Prefect takes time, and a stage that will not run needs none.
         tags=stage["tags"] if stage.get("changed") else None,
     )
     return named.submit(run, name, do, request, return_state=False, wait_for=upstream)
 
 
 def _limit_gpu_stages() -> None:
-    """Make Prefect's limit of one for tasks tagged `gpu`, unless there is a limit already."""
+    """Set Prefect's limit for tasks tagged `gpu` to one, unless there is a limit already."""
     with get_client(sync_client=True) as client:
         try:
             client.read_concurrency_limit_by_tag(GPU_TAG)
@@ -105,7 +105,7 @@ def _may_pass(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> boo
 
 
 @task(
-    # DVC alone decides what is cached; Prefect keeps no result.
+    # Only DVC caches; Prefect stores no results.
     cache_policy=NO_CACHE,
     persist_result=False,
     retries=len(RETRY_DELAYS),
@@ -113,9 +113,9 @@ def _may_pass(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> boo
     retry_condition_fn=_may_pass,
 )
 def step(run: Run, name: str, do: str, request: dict[str, Any]) -> State[Any]:
-    """Have DVC `do` what is in `request`; the state shows the result.
+    """Let DVC `do` the `request`; the state shows the result.
 
-    A stage that DVC has found unchanged, below others that are unchanged, is skipped.
+    A stage that DVC has found unchanged is skipped, if the stages above it are unchanged too.
     """
     logger = get_run_logger()
     stage = run.plan.get(name, {"changed": True, "upstream": []})
@@ -162,7 +162,7 @@ class _Progress:
         self._last = 0.0
 
     def see(self, line: str) -> None:
-        """Show `line` if it reports progress; at most one a second, and the last in any case."""
+        """Show `line` if it reports progress: at most one line a second, but always the last."""
         found = PROGRESS.fullmatch(line)
         if not found:
             return
@@ -178,5 +178,5 @@ class _Progress:
                 )
             else:
                 update_progress_artifact(self._artifact, percent, description=line)
-        except (httpx.HTTPError, PrefectException) as error:  # no reason to fail the stage
+        except (httpx.HTTPError, PrefectException) as error:  # not a reason to fail the stage
             get_run_logger().warning("the progress is not shown: %s", error)

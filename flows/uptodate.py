@@ -1,7 +1,7 @@
-"""Noting a run in which there is nothing to do.
+"""Record a flow run in which there is nothing to do.
 
-Prefect takes longer to import than DVC takes to say that nothing changed. So that a look costs
-little, such a run is reported to Prefect's server over its REST API, as the flow would report it.
+Prefect takes longer to import than DVC takes to find that nothing changed. To make a check cheap,
+such a run is reported to Prefect's server over its REST API, as the flow would report it.
 """
 
 import http.client
@@ -20,10 +20,10 @@ NOTHING = "nothing to do"
 
 
 def noted(root: Path, api: str, targets: list[str], say: Callable[[str], object]) -> bool:
-    """Whether DVC has nothing to do for `targets`; if so, that is noted as a flow run.
+    """Return whether DVC has nothing to do for `targets`; if so, record that as a flow run.
 
-    `say` is then called with each of the last lines for a person, as in `flows.run`.
-    If anything is out of the ordinary, the answer is no, and the flow handles it.
+    `say` is then called with each of the last lines for a person, as in `flows.run`. If anything is
+    unusual, the result is False, and the flow handles it.
     """
     try:
         with Claim(root, "refuse") as claim:
@@ -48,7 +48,7 @@ class _Server:
         connection = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         self._connection = connection(address.netloc, timeout=10)
         self._path = address.path
-        # If Prefect's profile holds the password, the server refuses, and the flow handles it.
+        # If only Prefect's profile has the password, the server refuses, and the flow handles it.
         who = access.header(access.bring(api))
         self._headers = {"Content-Type": "application/json", **who}
 

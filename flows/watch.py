@@ -20,26 +20,26 @@ from pipeline.core.errors import MayPassError, StageError
 
 DEPLOYMENT = "headstart/on-change"
 DATA = Path("data/raw")
-SEEN = Path(".headstart/data-seen")  # what was reported last
+SEEN = Path(".headstart/data-seen")  # the hash at the last report
 SECONDS_BETWEEN_LOOKS = 30.0
 
 
 class Watch:
-    """Looks at data in the working copy `root`, and remembers what it has reported."""
+    """Watches data in the working copy `root`, and remembers the state that it last reported."""
 
     def __init__(self, root: Path, data: list[Path], pool: Pool) -> None:
-        """Get ready; `pool` is in `root`, and `data` are files or folders in it."""
+        """Prepare to watch `data`, files or folders in `root`; `pool` is in `root` too."""
         self._root, self._data, self._pool = root, data, pool
         self._noted = root / SEEN
         self._last: str | None = None
 
     def look(self, start_run: Callable[[], None]) -> None:
-        """Call `start_run` where there is new data for a run, unless one is at work: once.
+        """Call `start_run` once if there is new data for a run, unless a run is at work.
 
-        Data has to come to rest first: two looks see the same. Whether a difference is one that
-        matters, or a run that somebody made has dealt with it, is DVC's to say. It is asked about
-        what the first looks ever in a working copy see, too: that may have changed since the last
-        run, or a moment ago. If `start_run` fails, the next look tries again.
+        The data has to be at rest first: two successive checks find the same. DVC then decides
+        whether the difference matters, or whether a manual run has already handled it. The first
+        state found in a working copy is also checked with DVC: it may have changed since the last
+        run, or a moment ago. If `start_run` fails, the next check tries again.
         """
         if at_work(self._root):
             return
@@ -59,15 +59,15 @@ class Watch:
 
 
 def digest(lines: list[str]) -> str:
-    """A hash of all that a check saw."""
+    """Return a hash of the lines of a check."""
     return hashlib.sha256("\n".join(lines).encode(errors="replace")).hexdigest()
 
 
 def signature(path: Path, above: tuple[Path, ...] = ()) -> Iterator[str]:
-    """A line for each file at or under `path`: its name, size and time of change.
+    """Yield a line for each file at or under `path`: its name, size and modification time.
 
-    A `.dvc` file, which runs write too, is known by its content instead. Links to folders are
-    followed, but none that leads back to a folder `above`.
+    The content of a `.dvc` file is used instead, because runs write such files too. Links to
+    folders are followed, except those that lead back to a folder `above`.
     """
     if path.is_dir():
         here = path.resolve()
@@ -87,22 +87,23 @@ def signature(path: Path, above: tuple[Path, ...] = ()) -> Iterator[str]:
 def watch(
     root: Path, data: list[Path], every: float, start_run: Callable[[], None], end: threading.Event
 ) -> None:
-    """Look every `every` seconds, and call `start_run` once for each change, until `end`."""
+    """Check every `every` seconds until `end`, and call `start_run` once for each change."""
     with Pool(root) as pool:
         looking = Watch(root, data, pool)
         while not end.wait(every):
             try:
                 looking.look(start_run)
-            # The source does not answer, say, or a folder cannot be listed.
+            # For example, the source does not answer, or a folder cannot be listed.
             except (MayPassError, StageError, OSError) as error:
                 print(f"flows.watch: {error}; looking again", flush=True)
 
 
 def start_run() -> None:
-    """Start a run of the deployment `on-change`, and do not wait for it.
+    """Start a run of the deployment `on-change`, without waiting for it.
 
     Raises:
-        MayPassError: the server does not answer or let us in, or has no such deployment yet.
+        MayPassError: the server does not answer, refuses the password, or has no such deployment
+            yet.
     """
     import httpx
     from prefect.deployments import run_deployment
@@ -120,7 +121,7 @@ def start_run() -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to look at and how often, for the commands that look."""
+    """Add the options for which data to watch and how often."""
     parser.add_argument(
         "--look-at", nargs="*", type=Path, default=[DATA], metavar="PATH", help=f"default: {DATA}"
     )
@@ -130,7 +131,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main() -> None:
-    """Look until interrupted."""
+    """Watch the data until interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.watch", description=__doc__, parents=[command.debug_option()]
     )
@@ -142,7 +143,7 @@ def main() -> None:
         os.environ |= server.QUIET
         if api := server.find(root):
             os.environ["PREFECT_API_URL"] = api
-        with access.admitted():  # what cannot start a run need not look
+        with access.admitted():  # without access no run could be started
             watch(root, asked.look_at, asked.look_every, start_run, threading.Event())
 
     command.run(look, takes_arguments=True)

@@ -1,7 +1,7 @@
-"""`headstart why`: what `dvc repro` would run, because of what, and how many views that costs.
+"""`headstart why`: which stages `dvc repro` would run, for which reasons, with how many new views.
 
-It only reads. What changed is DVC's to say; what that means for single examples is worked out by
-the pipeline's own functions, from the manifest that is there and the files that DVC finds changed.
+The command only reads. DVC decides which files changed. The pipeline's own functions work out what
+that means for single examples, from the existing manifest and the changed files.
 """
 
 import contextlib
@@ -38,28 +38,28 @@ from pipeline.store.database import features_file
 from pipeline.store.places import default_address, default_folder
 from pipeline.store.vectors import open_store
 
-NAMED = 3  # examples named one by one; the rest are counted
+NAMED = 3  # examples listed by name; the rest are counted
 
 
 class Folder(NamedTuple):
-    """The examples' folder as a dependency, and what DVC finds in it now."""
+    """The examples' folder as a dependency, and its current state in DVC."""
 
     dep: Dependency
     now: HashFile
 
 
 class Reasons(NamedTuple):
-    """Why a stage would run: what of its own changed, and the stages above that would run."""
+    """Why a stage would run: its own changes, and the stages above that would run."""
 
     own: list[str]
     above: list[str]
 
 
 def why() -> list[str]:
-    """What a run would do: one line per stage in the order of the graph, and one on views.
+    """Return what a run would do: a line per stage in the order of the graph, and one on views.
 
     Raises:
-        HeadstartError: `params.yaml` or `dvc.yaml` is wrong, there is no DVC repository, or the
+        HeadstartError: `params.yaml` or `dvc.yaml` is wrong, this is not a DVC repository, or the
             examples cannot be listed.
     """
     settings = params.load(kinds.schema)
@@ -105,10 +105,10 @@ def _why(settings: Params) -> list[str]:
 
 
 def stop_if_stale(stage: str) -> None:
-    """Check that a stage and those before it have nothing to do.
+    """Check that a stage and those before it are up to date.
 
     Raises:
-        RunError: one has, or DVC cannot read the project.
+        RunError: a stage is out of date, or DVC cannot read the project.
     """
     settings = params.load(kinds.schema)
     try:
@@ -125,7 +125,7 @@ def stop_if_stale(stage: str) -> None:
 
 
 def in_words(reasons: Reasons | None) -> str:
-    """`up to date`, `would run: …`, or `may run` where only what is above could change it."""
+    """Return `up to date`, `would run: …`, or `may run` if only stages above would run."""
     if reasons is None:
         return "up to date"
     if reasons.own:
@@ -134,7 +134,7 @@ def in_words(reasons: Reasons | None) -> str:
 
 
 def example_folder(stage: Stage, settings: Params) -> Folder | None:
-    """The folder that `ingest` reads; None if it does not exist or `ingest` has not read it yet."""
+    """Return the folder that `ingest` reads; None if it is missing or `ingest` has not read it."""
     path = settings.ingest.path
     for dep in stage.deps:
         if dep.def_path == path and dep.hash_info and dep.exists:
@@ -151,10 +151,9 @@ def example_folder(stage: Stage, settings: Params) -> Folder | None:
 
 
 def own_reasons(stage: Stage, folder: Folder | None) -> list[str]:
-    """What of a stage's inputs, command and outputs differs from `dvc.lock`.
+    """Return the differences of a stage's inputs, command and outputs from `dvc.lock`.
 
-    If the stage reads `folder`, DVC need not look through it again: with 100,000 files that
-    takes seconds.
+    If the stage reads `folder`, DVC need not list it again, which takes seconds for 100,000 files.
     """
     if not any(out.hash_info for out in stage.outs):
         return ["it has never run here"]
@@ -172,7 +171,7 @@ def own_reasons(stage: Stage, folder: Folder | None) -> list[str]:
 
 
 def parameter_changes(dep: ParamsDependency) -> list[str]:
-    """Each changed parameter as `augment.rotate 15 → 20`."""
+    """Return each changed parameter, as in `augment.rotate 15 → 20`."""
     old = _flat(dep.hash_info.value or {})
     new = _flat(dep.read_params(flatten=False))
     return [
@@ -193,9 +192,9 @@ def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def touched_files(folder: Folder | None) -> set[str] | None:
-    """Paths of the files in the examples' folder that are new or have other bytes.
+    """Return the paths of the files in the examples' folder that are new or changed.
 
-    None where DVC does not hold the list of the earlier files.
+    None if DVC does not have the list of the earlier files.
     """
     if folder and not isinstance(folder.now, Tree) and Path(folder.dep.def_path).is_file():
         return {folder.dep.def_path}  # a table that holds the examples
@@ -210,10 +209,10 @@ def touched_files(folder: Folder | None) -> set[str] | None:
 def coming_manifest(
     settings: Params, manifest: pd.DataFrame | None, touched: set[str], kind: Kind
 ) -> pd.DataFrame | None:
-    """The manifest that ingest would write, as far as it is known without decoding them.
+    """Return the manifest that ingest would write, as far as it is known without decoding examples.
 
-    None for a source that makes its examples, or where ingest has never run. Only touched files
-    are read; a file that was refused before and is the same is taken to be refused again.
+    None if the source makes its examples, or if ingest has never run. Only touched files are read.
+    A file that was refused before and has not changed is assumed to be refused again.
     """
     source = settings.ingest.source
     if manifest is None or source not in ("folder", "csv", "parquet"):
@@ -221,7 +220,7 @@ def coming_manifest(
     known = dict(zip(manifest["path"], manifest["digest"], strict=True))
     root = Path(settings.ingest.path)
     passed = []
-    with contextlib.redirect_stdout(io.StringIO()):  # without the lines that ingest prints
+    with contextlib.redirect_stdout(io.StringIO()):  # discard the lines that ingest prints
         if source == "folder":
             listed = folder_listing(root)
         else:
@@ -240,7 +239,7 @@ def coming_manifest(
 
 
 def in_files(example: Path) -> set[str]:
-    """The files that hold the example: one, or a table and the matrix beside it."""
+    """Return the files that hold the example: one, or a table and the matrix beside it."""
     table = rows.parted(example)
     if table is None:
         return {example.as_posix()}
@@ -248,7 +247,7 @@ def in_files(example: Path) -> set[str]:
 
 
 def example_changes(before: pd.DataFrame, after: pd.DataFrame, kind: Kind) -> list[str]:
-    """Examples added, changed, removed, renamed, with another label or in another split."""
+    """List examples added, changed, removed, renamed, relabelled or moved to another split."""
     both = before.merge(after, on="digest", suffixes=("_old", ""))
     new = after[~after["digest"].isin(before["digest"])]
     gone = before[~before["digest"].isin(after["digest"])]
@@ -280,7 +279,7 @@ def _named(change: str, paths: list[str], kind: Kind) -> str:
 def views_to_compute(
     settings: Params, manifest: pd.DataFrame | None, planned: pd.DataFrame | None, kind: Kind
 ) -> str:
-    """How many views extract would look up, and how many of them it would have to compute."""
+    """Return how many views extract would look up, and how many of them it would compute."""
     if manifest is None:
         return "how many views is known once ingest has run"
     if planned is None:
@@ -296,7 +295,7 @@ def views_to_compute(
         for key in every_view(manifest, planned, engine)["key"].tolist()
     ]
     held = set()
-    # Opening one in a folder would begin it.
+    # Opening a store in a folder would create it.
     if default_address() or features_file(default_folder()).exists():
         with open_store() as cache:
             held = cache.held(keys)

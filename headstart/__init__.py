@@ -6,8 +6,8 @@
     for prediction in model.predict(["one.jpg", "two.jpg"]):
         print(prediction.label, prediction.probability)
 
-What is public is in `__all__`; docs/api.md describes it, and what a version number promises.
-Importing this module imports nothing that takes a while: that is left to `load` and `Embedder`.
+The public names are in `__all__`; docs/api.md describes them, and what a version number guarantees.
+Importing this module is fast: `load` and `Embedder` import the slow libraries when they are used.
 """
 
 import os
@@ -52,7 +52,7 @@ MissingSetError = errors.MissingSetError
 
 
 def stop_on_windows() -> None:
-    """Say at once what would else be an error of some library.
+    """Raise one clear error on Windows, before a library raises an obscure one.
 
     Raises:
         HeadstartError: this is Windows.
@@ -65,10 +65,10 @@ def stop_on_windows() -> None:
 
 
 def load(bundle: "str | os.PathLike[str]") -> "Model":
-    """Open a trained bundle: the folder `bundle/` that `make repro` leaves.
+    """Open a trained bundle: the folder `bundle/` that `make repro` writes.
 
     Raises:
-        DataError: it is not a bundle, or one that is damaged or of a later version.
+        DataError: it is not a bundle, or the bundle is damaged or was written by a later version.
     """
     stop_on_windows()
     from .model import Model
@@ -76,7 +76,7 @@ def load(bundle: "str | os.PathLike[str]") -> "Model":
     return Model(bundle)
 
 
-if not TYPE_CHECKING:  # a checker knows these names from above
+if not TYPE_CHECKING:  # a type checker knows these names from the imports above
     LATER = {
         "Embedder": "embedder",
         "Example": "examples",
@@ -86,7 +86,7 @@ if not TYPE_CHECKING:  # a checker knows these names from above
     }
 
     def __getattr__(name):  # noqa: ANN001, ANN202
-        """The names that take a while to import, when they are first used."""
+        """Import the slow names when they are first used."""
         from importlib import import_module
 
         if name not in LATER:

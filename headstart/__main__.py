@@ -1,4 +1,4 @@
-"""`python -m headstart` is the command `headstart`."""
+"""`python -m headstart` runs the command `headstart`."""
 
 from .cli import main
 

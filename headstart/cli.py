@@ -1,7 +1,7 @@
 """The command `headstart`.
 
-Each subcommand imports what it needs when it is called: `predict` and `serve` neither DVC nor
-Prefect nor PyTorch.
+Each subcommand imports what it needs when it is called: `predict` and `serve` import neither DVC
+nor Prefect nor PyTorch.
 """
 
 import argparse
@@ -46,12 +46,12 @@ def main() -> None:
     def run() -> None:
         work[subcommand](**asked)
 
-    run.__name__ = subcommand  # with which an error's line begins
+    run.__name__ = subcommand  # error messages begin with it
     command.run(run, takes_arguments=True)
 
 
 def _parser() -> argparse.ArgumentParser:
-    either = [command.debug_option()]  # before the subcommand or behind it
+    either = [command.debug_option()]  # before or after the subcommand
     parser = argparse.ArgumentParser(
         prog="headstart", description="Train a classifier from few examples.", parents=either
     )
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         parents=either,
     )
     answers.add_arguments(asking)
-    # What is not given is left to `serve.run`.
+    # Options that are not given have the defaults of `serve.run`.
     serving = subcommands.add_parser(
         "serve",
         help="Serve predictions of a trained bundle over HTTP.",
@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) -> None:
-    """Add `site` and `federate`; what is not given has the default of the function that is run."""
+    """Add `site` and `federate`; an option that is not given has its function's default."""
     siting = subcommands.add_parser(
         "site",
         help="Write the sums of this project's features, for a server that may not see examples.",
@@ -179,20 +179,20 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
 
 def serve(**asked: Any) -> None:
     """Serve predictions until interrupted."""
-    from pipeline.serving import server  # imports FastAPI, which takes a while
+    from pipeline.serving import server  # imports FastAPI, which is slow
 
     server.run(**asked)
 
 
 def doctor() -> None:
-    """Print what is installed."""
+    """Print what is installed and what is missing."""
     from .doctor import examine
 
     examine()
 
 
 def write_submission(**asked: Any) -> None:
-    """Write what this project's examples add up to, once its features are up to date."""
+    """Write the sums over this project's examples, if its features are up to date."""
     _need_the_clone("site")
     from flows.why import stop_if_stale
     from pipeline.federated import site
@@ -202,10 +202,10 @@ def write_submission(**asked: Any) -> None:
 
 
 def join_submissions(**asked: Any) -> None:
-    """Join what sites wrote.
+    """Join the submissions of sites.
 
     Raises:
-        HeadstartError: nothing can be joined, or sites were left out and the others are joined.
+        HeadstartError: nothing can be joined, or some sites were left out of the result.
     """
     _need_the_clone("federate")
     from pipeline.federated import join
@@ -218,11 +218,11 @@ def join_submissions(**asked: Any) -> None:
 
 
 def why() -> None:
-    """Print what `dvc repro` would run, because of what, and how many views that costs."""
+    """Print which stages `dvc repro` would run, for which reasons, with how many new views."""
     _need_the_clone("why")
-    from flows import why as answer  # imports DVC, which takes a while
+    from flows import why as answer  # imports DVC, which is slow
 
-    # 100,000 pictures make millions of objects that all stay: to look for cycles among them
+    # 100,000 pictures make millions of objects that all stay alive: searching them for cycles
     # would take a third of the time.
     gc.disable()
     print("\n".join(answer.why()))
@@ -254,7 +254,7 @@ def check() -> None:
 
 
 def _need_the_clone(subcommand: str) -> None:
-    """Stop where `flows/` is not: it is about a project, which is a clone of the repository.
+    """Stop if `flows/` is missing: the subcommand needs a project, a clone of the repository.
 
     Raises:
         MissingSetError: this is a wheel, or the pipeline's packages are not installed.
@@ -271,7 +271,7 @@ def print_completion(parser: argparse.ArgumentParser, shell: str) -> None:
     """Print the script that completes `headstart` in a shell.
 
     Raises:
-        MissingSetError: shtab, which writes it, is not installed.
+        MissingSetError: shtab, which generates the script, is not installed.
     """
     try:
         import shtab

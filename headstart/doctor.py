@@ -1,6 +1,6 @@
-"""`headstart doctor`: what is installed, what is missing and how to get it.
+"""`headstart doctor`: what is installed, what is missing and how to install it.
 
-It only reads, and works if what it looks at is damaged: each line says by itself what is wrong.
+The command only reads, and works on a damaged installation: each line reports its own error.
 """
 
 import os
@@ -16,15 +16,15 @@ from pipeline.core import errors, packages
 
 from . import __version__
 
-DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # NVIDIA's, and Windows' under WSL
-PREDICT = {"numpy", "onnxruntime", "PIL", "safetensors", "tqdm"}  # what it cannot do without
+DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # of NVIDIA on Linux, and on Windows' WSL
+PREDICT = {"numpy", "onnxruntime", "PIL", "safetensors", "tqdm"}  # required for prediction
 
 
 def examine() -> None:
-    """Print a line for each thing.
+    """Print one line per item.
 
     Raises:
-        MissingSetError: `headstart predict` lacks packages.
+        MissingSetError: packages for `headstart predict` are missing.
     """
     for name, line in lines():
         print(f"{name:<13} {line}")
@@ -33,7 +33,7 @@ def examine() -> None:
 
 
 def lines() -> Iterator[tuple[str, str]]:
-    """What each line is about, and what it says."""
+    """Yield the name and the text of each line."""
     here = "a wheel" if packages.IN_WHEEL else "a clone"
     yield "headstart", f"{__version__}, {here} in {Path(__file__).parents[1]}"
     yield "python", f"{platform.python_version()}, {sys.executable}"
@@ -77,7 +77,7 @@ def _gpu() -> str:
 
 
 def _card() -> str | None:
-    """The GPU that PyTorch would use."""
+    """Return the GPU that PyTorch would use."""
     if packages.missing("torch") or not any(driver.exists() for driver in DRIVERS):
         return None
     import torch  # takes seconds
@@ -88,7 +88,7 @@ def _card() -> str | None:
 
 
 def _engine() -> str:
-    """What `extract.engine: auto` takes, as in `backbones/engines`."""
+    """Return the engine that `extract.engine: auto` chooses, as in `backbones/engines`."""
     if _card():
         return "torch, on the GPU"
     if packages.missing("openvino"):
@@ -101,7 +101,7 @@ def _store() -> str:
 
     folder, limit = places.default_folder(), places.default_limit()
     most = "no limit" if limit is None else f"limit {limit / 1e9:g} GB"
-    if address := places.default_address():  # nothing is asked of the server
+    if address := places.default_address():  # without a request to the server
         lacks = "" if not packages.missing("s3") else f"; {packages.how_to_install('s3')}"
         return f"{address}, {most}{lacks}; exports and checkpoints in {folder}"
     file = database.features_file(folder)
@@ -128,12 +128,12 @@ def _disk() -> str:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
+    """Return the folder, or its nearest parent that exists."""
     return next(place for place in (folder, *folder.parents) if place.exists())
 
 
 def _seen(look: Callable[[], str]) -> str:
-    """What `look` finds, or why it cannot, in one line."""
+    """Return the result of `look`, or its error in one line."""
     try:
         return look()
     except (errors.HeadstartError, OSError, ImportError, RuntimeError) as error:

@@ -15,21 +15,22 @@ from .examples import Example
 
 try:
     from sklearn.base import BaseEstimator, TransformerMixin
-except ImportError:  # the base set goes without; `transform` works all the same
+except ImportError:  # not in the base set; `transform` works without it
 
     class BaseEstimator:  # type: ignore[no-redef]
-        """Stands for scikit-learn's."""
+        """Replaces scikit-learn's class."""
 
     class TransformerMixin:  # type: ignore[no-redef]
-        """Stands for scikit-learn's."""
+        """Replaces scikit-learn's class."""
 
 
 class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
     """Turns examples into feature vectors with a frozen, pretrained backbone.
 
-    The parameters are those of the section `extract` of `params.yaml`, and mean the same; `kind` is
-    `ingest.kind`, what an example is. The features are the same too: view 0, as the backbone gives
-    them, found in the feature store or put there.
+    The parameters are those of the section `extract` of `params.yaml`, with the same meaning;
+    `kind` is `ingest.kind`, the kind of the examples. The features are the same too: those of view
+    0, as the backbone returns them. They are looked up in the feature store, or computed and saved
+    there.
 
         make_pipeline(headstart.Embedder("efficientnet_lite0"), LogisticRegression())
     """
@@ -46,7 +47,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklear
         batch_size: int = 32,
         kind: str = "image",
     ) -> None:
-        """Remember the parameters; they are checked when they are first used."""
+        """Save the parameters; they are checked at first use."""
         self.backbone = backbone
         self.weights = weights
         self.pooling = pooling
@@ -60,17 +61,17 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklear
         """Check the parameters; nothing is learned.
 
         Raises:
-            ParamsError: a parameter is impossible, or there is no such backbone.
+            ParamsError: a parameter is invalid, or there is no such backbone.
             MissingSetError: the backbone needs packages that are not installed.
         """
         self._opened()
         return self
 
     def transform(self, examples: Example | Iterable[Example]) -> NDArray[np.float32]:
-        """The features of each example, float32 [examples, dimension].
+        """Return the features of each example, float32 [examples, dimension].
 
         Raises:
-            RefusedError: an example is not taken; the text names it and the reason.
+            RefusedError: an example is refused; the message names the example and the reason.
             StoreError: the feature store cannot be read or written.
         """
         opened = self._opened()
@@ -83,5 +84,5 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklear
         return embedding.opened(params.extract_section(asked, "Embedder"), self.kind)
 
     def __sklearn_is_fitted__(self) -> bool:
-        """Always: there is nothing to learn."""
+        """Return True: there is nothing to learn."""
         return True

@@ -1,4 +1,4 @@
-"""Examples as a caller hands them over: paths, bytes of files, or arrays."""
+"""Examples as a caller passes them: paths, bytes of files, or arrays."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -13,12 +13,12 @@ from pipeline.core import errors
 from pipeline.examples import files
 from pipeline.serving import predict as predicting
 
-# A path, the bytes of a file, or for a picture its pixels: uint8 [height, width, 3], RGB.
+# A path, the bytes of a file, or the pixels of a picture: uint8 [height, width, 3], RGB.
 Example: TypeAlias = str | os.PathLike[str] | bytes | NDArray[Any]
 
 
 class Given(NamedTuple):
-    """An example: what messages call it, its path if it has one, and what reads its bytes."""
+    """An example: its name in messages, its path if it has one, and a function that reads it."""
 
     name: str
     path: str | None
@@ -26,12 +26,12 @@ class Given(NamedTuple):
 
 
 def listed(examples: Example | Iterable[Example], kind: kinds.Kind) -> list[Given]:
-    """One or many examples as a list, none of them read yet.
+    """Return one or many examples as a list, without reading them.
 
-    An array of texts, or of one dimension more than an example has, stands for many.
+    An array of texts, or with one dimension more than an example has, holds many examples.
 
     Raises:
-        TypeError: something is neither a path, bytes nor an array.
+        TypeError: an example is not a path, bytes or an array.
     """
     if isinstance(examples, str | os.PathLike | bytes):
         if isinstance(examples, os.PathLike):
@@ -48,11 +48,11 @@ def listed(examples: Example | Iterable[Example], kind: kinds.Kind) -> list[Give
 
 
 def one(example: Example, kind: kinds.Kind) -> bytes:
-    """The bytes of one example.
+    """Return the bytes of one example.
 
     Raises:
-        RefusedError: it cannot be read; the text names it and the reason.
-        TypeError: it is something else than one example.
+        RefusedError: the example cannot be read; the message names the example and the reason.
+        TypeError: the argument is not one example.
     """
     return _given(0, example, kind).load()
 

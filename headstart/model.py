@@ -1,4 +1,4 @@
-"""A trained bundle, opened: what `headstart.load` returns, and its answers."""
+"""A trained bundle in memory, which `headstart.load` returns, and its predictions."""
 
 import os
 import threading
@@ -25,61 +25,61 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, repr=False)
 class Prediction:
-    """What a model says of one example, or why the example was refused.
+    """A model's prediction for one example, or the reason why the example was refused.
 
-    `error` is the reason for a refusal, else None. Everything else of a refused example raises
-    `RefusedError` with that reason, so that no refusal is overlooked. What has no meaning for the
-    model's task raises `ParamsError`.
+    `error` is the reason for a refusal, else None. Every other property of a refused example raises
+    `RefusedError` with that reason, so that no refusal is overlooked. A property that has no
+    meaning for the model's task raises `ParamsError`.
     """
 
-    path: str | None  # None for an example that was given as bytes or as an array
+    path: str | None  # None for an example that was passed as bytes or as an array
     error: str | None = None
     _shares: dict[str, float] = field(default_factory=dict)
     _task: str = tasks.UNNAMED
     _labels: tuple[str, ...] = ()
     _numbers: dict[str, float] = field(default_factory=dict)
-    distance: float | None = None  # to the training examples, from 0 to 2; None: not known
-    unusual: bool | None = None  # unlike anything in training; None: not known
-    # The prediction set, the most probable class first; empty if the bundle has none.
+    distance: float | None = None  # to the training examples, from 0 to 2; None: unknown
+    unusual: bool | None = None  # novelty detection: unlike all training examples; None: unknown
+    # The prediction set, the most probable class first; empty if the bundle has no sets.
     likely: tuple[str, ...] = ()
-    # Prediction intervals of regression: their ends, by name.
+    # Prediction intervals in regression: their ends, by target.
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         """The class, if the task is classification.
 
-        It is the most probable one, unless classes were weighed in training (docs/learning.md).
+        It is the most probable class, unless training used class weights (docs/learning.md).
         """
         self._require("label")
         return self._labels[0]
 
     @property
     def probability(self) -> float:
-        """The calibrated probability of that class."""
+        """The calibrated probability of `label`."""
         self._require("probability")
         return self._shares[self.label]
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """The one of every class or label, in the order of `Model.classes`; classes add up to 1."""
+        """The probability of each class or label, ordered as `Model.classes`; classes sum to 1."""
         self._require("probabilities")
         return dict(self._shares)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels whose probability reaches their threshold; for classification the class."""
+        """The labels whose probability reaches their threshold; in classification the class."""
         self._require("labels")
         return self._labels
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The answers of a regression by name, in the units of the training data."""
+        """The predictions of a regression by target, in the units of the training data."""
         self._require("numbers")
         return dict(self._numbers)
 
     def _require(self, asked: str) -> None:
-        """Stop if there is no answer, or none of this form."""
+        """Raise an error if there is no prediction, or none of this form."""
         if self.error is not None:
             name = f"{self.path}: " if self.path else ""
             raise errors.RefusedError(name + self.error)
@@ -104,9 +104,9 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training example like the one asked about; a `cosine` of 1 is the same direction.
+    """A training example similar to the given one; a `cosine` of 1 means the same direction.
 
-    The path is empty if the bundle names none (docs/privacy.md).
+    The path is empty if the bundle does not have it (docs/privacy.md).
     """
 
     path: str
@@ -117,22 +117,22 @@ class Neighbour:
 class Model:
     """A bundle in memory. Any number of threads may use it at once.
 
-    If many examples are given, each core takes whole ones, from decoding to answer.
+    If many examples are passed, each core processes whole examples, from decoding to prediction.
     """
 
     def __init__(self, bundle: str | os.PathLike[str]) -> None:
-        """As `headstart.load`."""
+        """Open the bundle, as `headstart.load` does."""
         self._classifier = rooms.Classifier(Path(bundle))
-        self._first = threading.Lock()  # one thread reads what explanations need
+        self._first = threading.Lock()  # only one thread loads the data for explanations
 
     @property
     def classes(self) -> list[str]:
-        """The labels, in the order of every answer's probabilities; or the names of its numbers."""
+        """The classes or labels, in the order of the probabilities; in regression the targets."""
         return list(self._classifier.classes)
 
     @property
     def task(self) -> str:
-        """What it was trained for: classification, multilabel or regression."""
+        """The task of the model: classification, multilabel or regression."""
         return self._classifier.task
 
     @property
@@ -146,7 +146,7 @@ class Model:
         return f"<headstart.Model: {counted} on {backbone}>"
 
     def predict(self, examples: Example | Iterable[Example]) -> list[Prediction]:
-        """A prediction for each example, in order; a refused one has its `error`."""
+        """Return a prediction for each example, in order; a refused example has an `error`."""
 
         def ask(example: Given) -> Prediction:
             try:
@@ -169,10 +169,10 @@ class Model:
         return self._each(examples, ask)
 
     def embed(self, examples: Example | Iterable[Example]) -> NDArray[np.float32]:
-        """The features of each example, float32 [examples, dimension], as the head sees them.
+        """Return the features that the head gets for each example, float32 [examples, dimension].
 
         Raises:
-            RefusedError: an example is not taken; the text names it and the reason.
+            RefusedError: an example is refused; the message names the example and the reason.
         """
 
         def ask(example: Given) -> NDArray[np.float32]:
@@ -186,26 +186,26 @@ class Model:
         return np.stack(found) if found else np.empty((0, dimension), np.float32)
 
     def explain(self, example: Example) -> bytes:
-        """Where the most probable class is seen: the picture under its heat map, as a PNG.
+        """Return a PNG of the picture under a heat map of the most probable class.
 
-        With several labels it is the most probable one, for regression what raises the first
-        target.
+        In multi-label tasks the heat map is of the most probable label, in regression of the first
+        target, and shows where its prediction rises.
 
         Raises:
-            RefusedError: the example is not taken.
-            ParamsError: nothing shows it, as for a vector.
+            RefusedError: the example is refused.
+            ParamsError: there are no heat maps for this kind, as for vectors.
         """
         if not self._classifier.explains:
             raise errors.ParamsError(predicting.no_explanation(self._classifier))
         heat = self._reasons(example, heat=True).heat
-        assert heat is not None  # noqa: S101 (it explains)
+        assert heat is not None  # noqa: S101 (there is a heat map)
         return heat.data
 
     def neighbours(self, example: Example, k: int = 3) -> list[Neighbour]:
-        """The `k` training examples most like this one, the nearest first.
+        """Return the `k` training examples most similar to this one, the nearest first.
 
         Raises:
-            RefusedError: the example is not taken.
+            RefusedError: the example is refused.
             ParamsError: `k` is below 1.
         """
         if k < 1:

@@ -1,1 +1,1 @@
-"""What the flow does with DVC: its processes, one run at a time, experiments."""
+"""Work with DVC: worker processes, one run at a time, experiments."""

@@ -1,4 +1,4 @@
-"""One run at a time on one working copy."""
+"""A lock: one run at a time in a working copy."""
 
 import fcntl
 import json
@@ -14,11 +14,11 @@ SECONDS_BETWEEN_TRIES = 0.5
 
 
 class Claim:
-    """The sole right to run in a working copy; use it in a `with` block.
+    """The exclusive right to run in a working copy; use it in a `with` block.
 
-    The kernel's lock on `.dvc/tmp/headstart.lock` is the claim, so that it ends with its holder
-    however that dies. The file names who has it, and whether the last
-    holder left without a goodbye. (Stages that have not yet died with it hold DVC's own locks.)
+    The claim is the kernel's lock on `.dvc/tmp/headstart.lock`, so it is released however its
+    holder ends. The file names the holder, and shows whether the last holder died without removing
+    its entry. Stages that outlive the holder for a moment still hold DVC's own locks.
     """
 
     def __init__(
@@ -27,11 +27,11 @@ class Claim:
         when_busy: Literal["wait", "refuse"],
         cancelled: threading.Event | None = None,
     ) -> None:
-        """Aim at the working copy `root`; a wait for it ends when `cancelled` is set."""
+        """Prepare to claim the working copy `root`; setting `cancelled` ends the wait for it."""
         self._path = root / LOCK
         self._when_busy, self._cancelled = when_busy, cancelled or threading.Event()
         self._signed = False
-        self.died: dict[str, Any] = {}  # what the last holder wrote, if it died
+        self.died: dict[str, Any] = {}  # the last holder's entry, if the holder died
 
     def __enter__(self) -> Self:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,12 +61,12 @@ class Claim:
         self._file.seek(0)
         try:
             holder: dict[str, Any] = json.loads(self._file.read() or "{}")
-        except json.JSONDecodeError:  # killed while it wrote its name
+        except json.JSONDecodeError:  # killed while it wrote its entry
             return {}
         return holder
 
     def sign(self, **holder: str) -> None:
-        """Leave a word on who holds the claim, for those who wait and for who comes after."""
+        """Write who holds the claim, for runs that wait and for the next holder."""
         self._signed = True
         self._file.truncate(0)
         self._file.write(json.dumps({"pid": os.getpid(), **holder}))
@@ -79,7 +79,7 @@ class Claim:
 
 
 def at_work(root: Path) -> bool:
-    """Whether a run has a claim on the working copy `root`."""
+    """Return whether a run has a claim on the working copy `root`."""
     path = root / LOCK
     if not path.exists():
         return False

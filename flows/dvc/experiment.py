@@ -1,4 +1,4 @@
-"""Running with other parameters, aside: a copy of the working copy, kept as a DVC experiment."""
+"""Run with other parameters in a copy of the working copy, and save it as a DVC experiment."""
 
 import shutil
 import subprocess
@@ -11,13 +11,14 @@ from pipeline.core.errors import ExperimentError
 
 @contextmanager
 def copy_of(root: Path, name: str) -> Iterator[Path]:
-    """A copy of the working copy as it stands, committed or not, for the experiment `name`.
+    """Make a copy of the working copy, committed or not, for the experiment `name`.
 
-    It is a git clone that shares the git objects of `root`, without DVC's data and outputs. What
-    git ignores is not in it. It is deleted at the end.
+    The copy is a git clone that shares the git objects of `root`, without DVC's data and outputs
+    and without files that git ignores. It is deleted at the end.
 
-    Raises ExperimentError when `root` has no commit or already has an experiment of that name, or
-    DVC would not save one under it.
+    Raises:
+        ExperimentError: `root` has no commit, already has an experiment of that name, or DVC does
+            not accept the name.
     """
     if "/" in name or _fails(root, "check-ref-format", f"refs/exps/{name}"):
         raise ExperimentError(
@@ -33,9 +34,9 @@ def copy_of(root: Path, name: str) -> Iterator[Path]:
     copy = copies / name
     try:
         _git(root, "clone", "--quiet", "--shared", "--no-checkout", str(root), str(copy))
-        # Detached, as the experiment belongs to no branch of the copy.
+        # Detached, because the experiment belongs to no branch of the copy.
         _git(copy, "checkout", "--quiet", "--detach", _git(root, "rev-parse", "HEAD"))
-        # Else git takes a file that was only written again for a change, and finds none to stash.
+        # Else git takes a file rewritten with the same content for a change, and cannot stash it.
         _git(root, "update-index", "-q", "--refresh")
         if changes := _git(root, *_SOMEBODY, "stash", "create"):
             _git(copy, "read-tree", "--reset", "-u", changes)
@@ -51,7 +52,7 @@ def copy_of(root: Path, name: str) -> Iterator[Path]:
         for entry in _git(root, "ls-files", "--stage", "-z").split("\0"):
             link = entry.partition("\t")[2]
             if entry.startswith("120000") and (root / link).exists() > (copy / link).exists():
-                # It leads out of the working copy, and from the copy elsewhere.
+                # The link leads out of the working copy, and would lead elsewhere from the copy.
                 (copy / link).unlink()
                 _copy(root / link, copy / link)
                 _git(copy, "update-index", "--skip-worktree", link)
@@ -66,7 +67,7 @@ def copy_of(root: Path, name: str) -> Iterator[Path]:
 
 
 def bring_home(root: Path, copy: Path, name: str) -> str:
-    """Take the saved experiment from the copy into `root`'s git; returns the commit."""
+    """Fetch the saved experiment from the copy into `root`'s git, and return its commit."""
     (reference,) = _git(
         copy, "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name}"
     ).splitlines()
@@ -75,14 +76,14 @@ def bring_home(root: Path, copy: Path, name: str) -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file; where it is a link to a folder (pictures that lie elsewhere), the link."""
+    """Copy a file; copy a link to a folder (pictures stored elsewhere) as a link."""
     if source.is_symlink() and not source.is_file():
-        target.symlink_to(source.parent / source.readlink())  # a relative one leads from `source`
+        target.symlink_to(source.parent / source.readlink())  # a relative link starts at `source`
     else:
         shutil.copy2(source, target)
 
 
-# A stash wants an author; this one is never seen.
+# A stash needs an author; nobody sees this one.
 _SOMEBODY = ["-c", "user.name=headstart", "-c", "user.email=headstart@localhost"]
 
 

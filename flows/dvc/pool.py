@@ -1,8 +1,8 @@
-"""Running stages through DVC: a few processes that hold DVC, each with one stage at a time.
+"""Run stages through DVC, in a few processes that keep DVC loaded, each with one stage at a time.
 
-Importing DVC takes longer than most of what it is asked, so a process is kept and used again:
-a chain of stages needs one, stages side by side need one each. Each process is the leader of
-a group that its stage's command belongs to, and ends that group when its stdin ends.
+Importing DVC takes longer than most requests, so processes are reused: a chain of stages needs one,
+parallel stages need one each. Each process leads a process group, which contains its stage's
+command, and ends that group when its stdin ends.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from typing import Any, Self
 from pipeline.core.errors import MayPassError, RunError, StageError, StoppedError
 
 GRACE_SECONDS = 10.0  # between asking a stage to stop and killing it
-TAIL = 20  # lines of a failed stage's output that its failure shows
+TAIL = 20  # lines of a failed stage's output that the error shows
 LINE = 2000  # characters of a line that are passed on
 
 
@@ -29,16 +29,16 @@ class DvcProcess:
     """One process of `flows/dvc/process.py` in the DVC repository `root`."""
 
     def __init__(self, root: Path) -> None:
-        """Start it; it imports DVC and waits."""
+        """Start the process, which imports DVC and waits for requests."""
         self._token = f"\x1e{uuid.uuid4()} "
         script = Path(__file__).with_name("process.py")
-        # Stages say `python`; they shall get the one that runs this, whatever the PATH was.
+        # Stages run `python`; this makes it the interpreter that runs this, whatever the PATH was.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         self._process = subprocess.Popen(  # noqa: S603 (a fixed command)
             # -P: the folder of flows/ must not shadow anything that DVC imports.
             [sys.executable, "-P", str(script), self._token, str(GRACE_SECONDS)],
             cwd=root,
-            # Unbuffered, for people shall see a line when a stage prints it.
+            # Unbuffered, so that a line is shown as soon as a stage prints it.
             env=os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -48,7 +48,7 @@ class DvcProcess:
             errors="replace",
             start_new_session=True,
         )
-        # A stage whose DVC process was killed would go on, and hold the pipe that `ask` reads.
+        # If the DVC process is killed, its stage would go on, and hold the pipe that `ask` reads.
         threading.Thread(target=self._bury, daemon=True).start()
 
     def _bury(self) -> None:
@@ -57,9 +57,11 @@ class DvcProcess:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def ask(self, request: dict[str, Any], on_line: Callable[[str], None]) -> dict[str, Any]:
-        """The answer to `request`; each line printed meanwhile goes to `on_line`.
+        """Return the reply to `request`; pass each line printed meanwhile to `on_line`.
 
-        Raises StageError, MayPassError or, when the process was stopped meanwhile, StoppedError.
+        Raises:
+            StageError, MayPassError: the request failed.
+            StoppedError: the process was stopped meanwhile.
         """
         lines: deque[str] = deque(maxlen=TAIL)
         stdin, stdout = self._process.stdin, self._process.stdout
@@ -92,17 +94,17 @@ class DvcProcess:
         raise StageError(_with_lines(failure["message"], lines))
 
     def alive(self) -> bool:
-        """Whether it can be asked again."""
+        """Return whether the process can take another request."""
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """Ask the process and its stage to end; returns at once."""
+        """Ask the process and its stage to end; return at once."""
         if self._process.stdin and not self._process.stdin.closed:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
 
     def kill(self) -> None:
-        """Wait until the process has ended, a little longer than it gives its stage; then kill."""
+        """Wait for the process to end, a little longer than a stage may take; then kill it."""
         try:
             self._process.wait(GRACE_SECONDS + 5)
         except subprocess.TimeoutExpired:
@@ -118,17 +120,17 @@ _warm: dict[Path, DvcProcess] = {}
 
 
 def warm_up(root: Path) -> None:
-    """Start the first process of the next pool in `root`: it imports DVC while others import."""
+    """Start the first process of the next pool in `root`, so that DVC's import runs in parallel."""
     _warm[root] = DvcProcess(root)
 
 
 def ask_warm(root: Path, do: str, **request: Any) -> dict[str, Any]:
-    """Ask the process that `warm_up` started, which the next pool still gets."""
+    """Send a request to the process that `warm_up` started, and leave it to the next pool."""
     return _warm[root].ask({"do": do, **request}, lambda line: None)
 
 
 class Pool:
-    """As many DVC processes as there are stages at work; use it in a `with` block.
+    """As many DVC processes as there are running stages; use it in a `with` block.
 
     Leaving the block ends them all, with the stages they run.
     """
@@ -151,7 +153,7 @@ class Pool:
     def ask(
         self, do: str, on_line: Callable[[str], None] = lambda line: None, **request: Any
     ) -> dict[str, Any]:
-        """Have an idle process answer `do`, one of `flows.dvc.process.REQUESTS`."""
+        """Let an idle process handle `do`, one of `flows.dvc.process.REQUESTS`."""
         with self._lock:
             if self._stopped:
                 raise StoppedError("stopped before it was begun")
@@ -165,7 +167,7 @@ class Pool:
             is_busy = False
             raise
         finally:
-            # One whose answer is still to come, for `on_line` failed, would give it to the next.
+            # If `on_line` failed, this process's reply is still to come, and the next would get it.
             if is_busy:
                 process.stop()
             elif process.alive():
@@ -173,7 +175,7 @@ class Pool:
                     self._idle.append(process)
 
     def stop(self) -> None:
-        """End all processes and the stages they run; returns at once, later requests fail."""
+        """End all processes and the stages they run; return at once, and refuse later requests."""
         with self._lock:
             self._stopped = True
         for process in self._all:

@@ -1,10 +1,10 @@
-"""The process that talks to DVC: it answers one request at a time, and dies with its parent.
+"""The process that talks to DVC: it handles one request at a time, and dies with its parent.
 
-`flows.dvc.pool` starts it as `python process.py TOKEN GRACE`. A request is a line of JSON on
-stdin; the answer is the token followed by a line of JSON on stdout, after whatever the stage
-itself has printed there. It lives in a session of its own, so that it and the stage it runs are
-one process group. The end of stdin means that the parent is gone or wants an end (the kernel
-closes the pipe even after kill -9): the stage is then asked to stop and, if need be, killed.
+`flows.dvc.pool` starts it as `python process.py TOKEN GRACE`. A request is a line of JSON on stdin.
+The reply is the token followed by a line of JSON on stdout, after whatever the stage itself
+printed. The process has its own session, so that it and the stage it runs are one process group.
+The end of stdin means that the parent has died or wants to stop (the kernel closes the pipe even
+after kill -9): the stage is then asked to stop and, if need be, killed.
 """
 
 import contextlib
@@ -44,10 +44,10 @@ from dvc_data.hashfile.hash_info import HashInfo
 
 
 def plan(repo: Repo, targets: list[str], force: bool) -> dict[str, Any]:
-    """What a run of `targets` (all of dvc.yaml when empty) is made of, in DVC's own order.
+    """Return the stages of a run of `targets` (all of dvc.yaml if empty), in DVC's own order.
 
-    `changed` is DVC's answer to "would repro do anything here?". It is asked only where nothing
-    upstream changed: below a changed stage the answer has to wait until that stage has run.
+    `changed` is whether `dvc repro` would do anything. It is computed only if nothing upstream
+    changed: below a changed stage it is unknown until that stage has run.
     """
     with lock_repo(repo):
         mend_lock(repo)
@@ -57,7 +57,7 @@ def plan(repo: Repo, targets: list[str], force: bool) -> dict[str, Any]:
         for stage in steps:
             above = any(changed[upstream] for upstream in graph.successors(stage))
             changed[stage] = force or above or stage.changed()
-        # A `.dvc` file has no command; it is a step only when its data is new.
+        # A `.dvc` file has no command; it is a step only if its data is new.
         shown = [stage for stage in steps if stage.cmd or changed[stage]]
         return {
             "stages": [
@@ -81,8 +81,8 @@ def plan(repo: Repo, targets: list[str], force: bool) -> dict[str, Any]:
 def mend_lock(repo: Repo) -> None:
     """Delete a dvc.lock that DVC cannot read.
 
-    DVC writes it in place, so that one killed while it did leaves half of it. What is lost is
-    little: a stage whose inputs did not change has its result in DVC's run cache.
+    DVC writes it in place, so a DVC that is killed meanwhile leaves half a file. Little is lost: if
+    the inputs of a stage did not change, its result is in DVC's run cache.
     """
     file = Path(repo.root_dir, LOCK_FILE)
     try:
@@ -93,7 +93,7 @@ def mend_lock(repo: Repo) -> None:
 
 
 def reproduce(repo: Repo, stage: str, force: bool) -> dict[str, Any]:
-    """Let DVC bring one stage up to date; returns whether its command ran and how long it took."""
+    """Let DVC bring one stage up to date; return whether its command ran and how long it took."""
     seen = _CommandSeen()
     logging.getLogger("dvc.stage.run").addHandler(seen)
     try:
@@ -109,7 +109,7 @@ def reproduce(repo: Repo, stage: str, force: bool) -> dict[str, Any]:
 
 
 class _CommandSeen(logging.Handler):
-    """Notices that DVC starts a stage's command, which it reports in no other way."""
+    """Notices that DVC starts a stage's command, which DVC reports only in its log."""
 
     command = False
 
@@ -118,57 +118,57 @@ class _CommandSeen(logging.Handler):
 
 
 def lock_file(repo: Repo, stage: Stage) -> str:
-    """The file in which DVC notes the stage's result: dvc.lock, or the `.dvc` file itself."""
+    """Return the file in which DVC records the stage's result: dvc.lock, or the `.dvc` file."""
     path = Path(relative(repo, stage.path))
     return str(path if path.suffix == ".dvc" else path.with_suffix(".lock"))
 
 
 def relative(repo: Repo, path: str) -> str:
-    """A path in the repository, from its root."""
+    """Return a path relative to the root of the repository."""
     return os.path.relpath(path, repo.root_dir)
 
 
 def metrics(repo: Repo) -> dict[str, Any]:
-    """The metrics files of the working copy: path to its content."""
+    """Return the metrics files of the working copy: path to content."""
     shown = repo.metrics.show().get("", {})
     return {path: entry.get("data", {}) for path, entry in shown.get("data", {}).items()}
 
 
 def pull(repo: Repo, remote: str | None) -> None:
-    """Fetch what dvc.lock and the `.dvc` files name; outputs never pushed are no error."""
+    """Fetch the files in dvc.lock and the `.dvc` files; skip outputs that were never pushed."""
     repo.pull(remote=remote, allow_missing=True)
 
 
 def push(repo: Repo, remote: str | None) -> None:
-    """Send what dvc.lock and the `.dvc` files name."""
+    """Push the files in dvc.lock and the `.dvc` files."""
     repo.push(remote=remote)
 
 
 def update(repo: Repo) -> None:
-    """Bring what `dvc import` and `dvc import-url` took from elsewhere to its newest version."""
+    """Update the data of `dvc import` and `dvc import-url` to its newest version."""
     for stage in imports(repo):
         repo.update([stage.path])
 
 
 def outdated(repo: Repo) -> dict[str, Any]:
-    """Which imports have a newer version where they came from."""
+    """Return the imports that have a newer version at their source."""
     with lock_repo(repo):
         stale = [stage for stage in imports(repo) if stage.status(check_updates=True)]
         return {"imports": [relative(repo, stage.path) for stage in stale]}
 
 
 def imports(repo: Repo) -> list[Stage]:
-    """The `.dvc` files whose data comes from elsewhere."""
+    """Return the `.dvc` files whose data comes from elsewhere."""
     return [stage for stage in repo.index.stages if stage.is_import]
 
 
 def checkout(repo: Repo, targets: list[str]) -> None:
-    """Make outputs what dvc.lock and the `.dvc` files say; those of all stages if none is named."""
+    """Check out outputs as in dvc.lock and the `.dvc` files; all outputs if none is named."""
     repo.checkout(targets or None, force=True, allow_missing=True)
 
 
 def digests(repo: Repo, paths: list[str]) -> dict[str, Any]:
-    """DVC's MD5 of those outputs that it caches, as in dvc.lock, and git's HEAD."""
+    """Return the MD5 of each output that DVC caches, as in dvc.lock, and git's HEAD."""
     outs = {relative(repo, out.fs_path): out for stage in repo.index.stages for out in stage.outs}
     found = {path: outs[path].hash_info for path in paths if path in outs and outs[path].use_cache}
     commit = None
@@ -182,13 +182,13 @@ def digests(repo: Repo, paths: list[str]) -> dict[str, Any]:
 
 
 def fetch(repo: Repo, digests: dict[str, str], to: str, remote: str | None) -> None:
-    """Copy files that are known by their digest from DVC's cache to a folder.
+    """Copy files from DVC's cache to a folder, by their digests.
 
     Args:
         repo: the repository.
         digests: the name in the folder to the MD5.
         to: the folder.
-        remote: what has those that the cache lacks; the default one if None.
+        remote: the DVC remote for files that the cache lacks; the default one if None.
     """
     cache = repo.cache.local
     for path, digest in digests.items():
@@ -203,7 +203,7 @@ def fetch(repo: Repo, digests: dict[str, str], to: str, remote: str | None) -> N
 
 
 def cache_dir(repo: Repo) -> dict[str, Any]:
-    """The folder of DVC's cache."""
+    """Return the folder of DVC's cache."""
     return {"path": repo.cache.local_cache_dir}
 
 
@@ -236,10 +236,10 @@ REQUESTS: dict[str, Callable[..., dict[str, Any] | None]] = {
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """The answer to one request; a failure is an answer too, with its kind."""
+    """Return the reply to one request; a failure is also a reply, with its kind."""
     function = REQUESTS[request.pop("do")]
     try:
-        # Waits for DVC's lock: another stage's commit holds it for a moment.
+        # Wait for DVC's lock, which another stage holds for a moment to commit.
         with Repo(_wait_for_lock=True) as repo:
             repo.scm_context.quiet = True  # no advice on `git add` after each stage
             return {"result": function(repo, **request) or {}}
@@ -248,14 +248,14 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def failure(error: Exception) -> dict[str, Any]:
-    """What went wrong, in words, and whether it may pass if tried again."""
+    """Return the error as text, and whether another try may succeed."""
     chain = list(_chain(error))
     for cause in chain:
         if isinstance(cause, StageCmdFailedError):
             return {"kind": "command", "message": str(cause)}
-    # DVC's own words are meant for people; what lies beneath is often a bare errno.
+    # DVC's own messages are meant for people; their causes are often a bare errno.
     own = [e for e in chain if isinstance(e, DvcException) and not isinstance(e, ReproductionError)]
-    # But the outermost error names the place of what is wrong in dvc.yaml.
+    # But the outermost error has the place in dvc.yaml that is wrong.
     placed = [e for e in own if isinstance(e, ResolveError)]
     cause = [*chain[-1:], *own[-1:], *placed[:1]][-1]
     words = " ".join(str(cause).split()) or type(cause).__name__
@@ -271,19 +271,19 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _may_pass(error: BaseException) -> bool:
-    # Clients of remotes raise their own classes; their package distinguishes them.
+    # Clients of remotes raise their own classes, which are recognised by package.
     client = type(error).__module__.partition(".")[0] in {"aiohttp", "botocore", "requests"}
     passing = (LockError, FileTransferError, ConnectionError, TimeoutError, socket.gaierror)
     return client or isinstance(error, passing)
 
 
 def main(token: str, grace: float) -> None:
-    """Answer requests until stdin ends; a stage then has `grace` seconds to stop."""
+    """Handle requests until stdin ends; a stage then has `grace` seconds to stop."""
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     # The stage must not read the requests: it gets an empty stdin, as from a scheduler.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     # A handler (not SIG_IGN, which the stage would inherit) lets this process outlive the
-    # SIGTERM to its group, so that DVC notices the stage's end and gives its locks back.
+    # SIGTERM to its group, so that DVC notices the stage's end and releases its locks.
     signal.signal(signal.SIGTERM, lambda *_: None)
     logging.getLogger("dvc").setLevel(logging.INFO)
     ui.enable()
@@ -291,8 +291,8 @@ def main(token: str, grace: float) -> None:
     threading.Thread(target=_listen, args=(requests, waiting, grace), daemon=True).start()
     while True:
         reply = answer(json.loads(waiting.get()))
-        # If nobody reads any more, `_listen` has this process's end in hand: to fall here would
-        # leave what the stage started, and what does not listen to SIGTERM, alive.
+        # If nobody reads any more, `_listen` is about to end this process. A failure here would
+        # leave processes of the stage alive, and those that ignore SIGTERM.
         with contextlib.suppress(BrokenPipeError):
             print(f"{token}{json.dumps(reply)}", flush=True)
         waiting.task_done()
@@ -307,7 +307,7 @@ def _listen(requests: TextIO, waiting: "queue.Queue[str]", grace: float) -> None
     while waiting.unfinished_tasks and time.monotonic() < deadline:
         os.killpg(0, signal.SIGTERM)
         time.sleep(0.2)
-    os.killpg(0, signal.SIGKILL)  # whoever did not listen, and this process
+    os.killpg(0, signal.SIGKILL)  # all that ignored SIGTERM, and this process
 
 
 if __name__ == "__main__":

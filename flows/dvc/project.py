@@ -1,4 +1,4 @@
-"""The working copy that a run is about, and whether it is in order."""
+"""The working copy of a run, and checks on it."""
 
 import subprocess
 from pathlib import Path
@@ -11,10 +11,10 @@ from pipeline.core.errors import RunError
 
 
 def working_copy() -> Path:
-    """The DVC repository that the current folder is in.
+    """Return the DVC repository that the current folder is in.
 
     Raises:
-        RunError: it is in none.
+        RunError: the folder is in none.
     """
     here = Path.cwd()
     for folder in [here, *here.parents]:
@@ -26,15 +26,15 @@ def working_copy() -> Path:
 def check_project(root: Path) -> None:
     """Check that `params.yaml` and git agree with the `dvc.yaml` in `root`.
 
-    DVC's own words for what is wrong there do not say what to write.
+    DVC's own error messages do not say what to write.
 
     Raises:
-        ParamsError: what to write, in one line.
+        ParamsError: the message says in one line what to write.
         RunError: git tracks an output that DVC keeps.
     """
     file = root / "dvc.yaml"
     graph = file.read_text(encoding="utf-8") if file.exists() else ""
-    if "python -m pipeline." not in graph:  # another project's, with parameters of its own
+    if "python -m pipeline." not in graph:  # another project, with its own parameters
         return
     params.check_file(kinds.schema, root)
     stages = yaml.safe_load(graph)["stages"]
@@ -43,7 +43,7 @@ def check_project(root: Path) -> None:
     try:
         asked = ["git", "ls-files", "--", *outs]
         done = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603
-    except FileNotFoundError:  # no git
+    except FileNotFoundError:  # git is not installed
         return
     if names := " ".join(done.stdout.split("\n")).strip():
         raise RunError(f"git tracks what DVC keeps: run `git rm -r --cached {names}`, then commit")
