@@ -49,7 +49,7 @@ def predict(bundle: Path, folder: Path, answers: Path) -> State[None]:
 
 
 def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
-    """Add a line for each file of `folder` that has none; return the predictions and the copies.
+    """Add a line for each file of `folder` that has none; return counts of new files and copies.
 
     Raises:
         ParamsError: there is no such folder.

@@ -39,7 +39,7 @@ def ask(
     port: int,
     names: list[str] | None = None,
 ) -> bool:
-    """Run the flow over the three paths, once or every `every` seconds; return its success.
+    """Run the flow over the three paths, once or every `every` seconds; return True on success.
 
     Raises:
         RunError: a server is needed and this is not a DVC repository, or the server does not start

@@ -68,7 +68,7 @@ class Reference:
         return folder
 
     def become(self) -> bool:
-        """Make the result in `root` the reference; return False if its predictions are not cached."""
+        """Make the result in `root` the reference; return False if its answers are not cached."""
         found = self._ask("digests", paths=[str(PREDICTIONS), str(MANIFEST)])
         digests = found["digests"]
         if len(digests) < 2:

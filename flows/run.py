@@ -61,7 +61,7 @@ def arguments(given: list[str] | None = None) -> dict[str, Any]:
 
 
 def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> bool:
-    """Run the flow with these arguments, unless nothing is to be done; return its success.
+    """Run the flow with these arguments, unless nothing is to be done; return True on success.
 
     `say` prints for a person: it is called at the end with each line on the results.
 
