@@ -1,40 +1,41 @@
-"""The feature store: a feature that was computed once is found again by what it is made of.
+"""The feature store: a cache of features, keyed by a hash of all that a feature depends on.
 
-There are two behind one interface (`interface.py`): the one on this machine, described here, and
-one in a bucket that machines share (`shared.py`). `vectors.open_store` opens whichever is chosen.
+Two implementations share one interface (`interface.py`): a store on this machine, described here,
+and one in a bucket that machines share (`shared.py`). `vectors.open_store` opens the chosen one.
 
-An entry is one view of one example through one backbone: 16 bytes of key (`keys.py`) and one
-float32 vector. The store is a cache outside the project, shared by the user's clones and by
+An entry is the feature of one view of one example from one backbone: a key of 16 bytes (`keys.py`)
+and a float32 vector. The store is a cache outside the project, shared by the user's clones and by
 `dvc exp run --temp`: deleting it costs time, never correctness.
 
-It is one SQLite file in WAL mode. LMDB reads two to four times as fast and writes as fast or up
-to three times (`benchmarks/stores.md`), but SQLite already gives 50,000 features in two
-seconds, which a backbone on two cores takes minutes to compute; it comes with Python, its file
-grows and shrinks with what is in it, and a truncated or overwritten file is an error that can be
-caught: LMDB maps the file into memory, where the same damage kills the process.
+It is one SQLite file in WAL mode. LMDB reads two to four times as fast and writes up to three times
+as fast (`benchmarks/stores.md`). But SQLite already reads 50,000 features in two seconds, which a
+backbone on two cores takes minutes to compute. SQLite comes with Python, and its file grows and
+shrinks with its content. A truncated or overwritten file raises an error that can be caught; LMDB
+maps the file into memory, so the same damage kills the process.
 
-What is promised, and by what:
+Guarantees, and how they are kept:
 
-- Killed at any moment: a `put` is one transaction. After `kill -9` all of it is there or none;
-  after a power cut the last ones may be gone (`synchronous = NORMAL`).
-- Damage: every vector has a CRC-32 over key and value, and one that fails counts as missing.
-  A file that SQLite finds damaged is set aside and a new one begun, during a run too.
-- Other layouts: the file's name holds the layout's number, so another is never opened.
-- Several processes: reading waits for nobody; opening and writing take turns, by a lock file.
-- A full disk: `put` raises a `StoreError` and changes nothing; reading goes on, and writing does
-  once there is room. A folder that cannot be written is read, and `put` is a `StoreError`.
-- The limit is on the file, which reuses the room of evicted entries and is cut when it is longer
-  than the limit. What the current run has used or found is never evicted, so a run that uses
-  more than the limit exceeds it. The write-ahead log comes on top, some 20 MB while the store is
-  open.
+- Crashes: a `put` is one transaction. After `kill -9` either all of it is stored or nothing; after
+  a power cut the last transactions may be lost (`synchronous = NORMAL`).
+- Corruption: every vector has a CRC-32 over key and value; if it does not match, the entry counts
+  as missing. If SQLite finds the file damaged, the file is set aside and a new one is created, even
+  in the middle of a run.
+- Layouts: the file's name has the layout's number, so a file of another layout is never opened.
+- Concurrency: readers never wait; a lock file serialises opening and writing.
+- A full disk: `put` raises a `StoreError` and changes nothing. Reading still works, and writing
+  does again once there is space. If the folder is read-only, the store can be read, and `put`
+  raises a `StoreError`.
+- Size: the limit applies to the file, which reuses the space of evicted entries and is shrunk if it
+  is larger than the limit. Entries that the current run has used or found are never evicted, so a
+  run that uses more than the limit exceeds it. The write-ahead log adds about 20 MB while the store
+  is open.
 
-WAL mode needs a disk of this machine: not NFS.
+WAL mode needs a local disk, not NFS.
 
-Two other caches lie in folders of the store's: exported backbones and the checkpoints of
-finetuning. They are few, so the limit does not count them; `make clean-store`
-deletes them too.
+Two other caches are in subfolders of the store: exported backbones, and checkpoints of fine-tuning.
+They are few, so the limit does not count them; `make clean-store` deletes them too.
 
-`vectors.py` is what others use; `database.py` is the file, `eviction.py` the limit, `places.py` the
-folders. For the store in a bucket, `shards.py` is the form of an object, `index.py` what is kept in
-memory of all of them, `committer.py` what joins and evicts.
+Other packages use `vectors.py`. `database.py` has the SQLite file, `eviction.py` the limit and
+`places.py` the folders. For the store in a bucket, `shards.py` has the format of an object,
+`index.py` the in-memory index of all shards, and `committer.py` merges shards and evicts.
 """

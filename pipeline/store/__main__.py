@@ -1,4 +1,4 @@
-"""What is in the store, and emptying it: `make store`, `make clean-store`."""
+"""Show or clear the store: `make store`, `make clean-store`."""
 
 import sys
 
@@ -17,7 +17,7 @@ from .vectors import FeatureStore
 
 
 def store() -> None:
-    """Print what is in the store and the folders in it; with the argument `clear`, empty them."""
+    """Print the size of the store and of its folders; with the argument `clear`, empty them."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if arguments not in ([], ["clear"]):
         raise ParamsError(f"{' '.join(arguments)!r} is not understood; give nothing, or clear")
@@ -28,7 +28,7 @@ def store() -> None:
     if arguments:
         for file in [*kept(backbones_folder()), *kept(checkpoints_folder())]:
             file.unlink(missing_ok=True)
-    # A backbone's weights lie beside its graph, so each kind is counted by one ending.
+    # A backbone has a graph and a file of weights, so only one of the two endings is counted.
     for folder, ending in ((backbones_folder(), ".onnx"), (checkpoints_folder(), ".safetensors")):
         files = kept(folder)
         count = sum(file.suffix == ending for file in files)

@@ -1,13 +1,14 @@
-"""Small shards become large ones, and what nobody asks for goes when the limit is exceeded.
+"""Merge small shards into large ones, and evict unused entries if the limit is exceeded.
 
-One process at a time does it, the one that made the object `committer`. That spares work and is no
-guard: two at once would only write entries twice. A joined shard is written before those that it
-was made of are deleted, so that a process killed in between leaves entries twice and loses none.
+One process at a time does this: the one that created the object `committer`. The lock only saves
+work: two processes at once would write entries twice and lose none. A merged shard is written
+before its source shards are deleted, so a process killed in between leaves duplicates and loses
+nothing.
 
-A run writes down the keys that it requested, as an object `listings/HASH`. It is the listing of
-what is in `data/features`, and is written again by every run that asks for the same, so its time is
-that of the last use. What a listing younger than `KEPT` names is never evicted. All times compared
-are the server's.
+Each run records the keys that it requested in an object `listings/HASH`. The listing has the keys
+of `data/features`. Every run that requests the same keys writes it again, so its modification time
+is the time of the last use. Keys in a listing younger than `KEPT` are never evicted. All compared
+times are the server's.
 """
 
 import sys
@@ -21,16 +22,16 @@ import numpy.typing as npt
 
 from . import shards
 
-LARGE = 2**25  # bytes of a shard from which on it is left as it is
-MOST = 2**26  # and what joined ones have, about
-SMALL_ONES = 64  # how many small shards there may be
-TURN = timedelta(minutes=10)  # after which whoever has the turn is taken for dead
+LARGE = 2**25  # bytes; shards of at least this size are not merged
+MOST = 2**26  # bytes of a merged shard, roughly
+SMALL_ONES = 64  # small shards that may exist before they are merged
+TURN = timedelta(minutes=10)  # after which the holder of the lock is assumed dead
 KEPT = timedelta(days=30)
 EVICT_DOWN_TO = 0.95  # of the limit
 
 
 class Listed(NamedTuple):
-    """A shard of the bucket: its name, its bytes, and when it was written by the server's clock."""
+    """A shard of the bucket: its name, size in bytes and time of writing by the server's clock."""
 
     name: str
     size: int
@@ -38,14 +39,14 @@ class Listed(NamedTuple):
 
 
 class Committer:
-    """Joins and evicts in one bucket. Its methods raise what obstore raises."""
+    """Merges shards and evicts entries in one bucket. Its methods raise obstore's exceptions."""
 
     def __init__(self, client: Any, limit: int | None, pool: Executor) -> None:
-        """Ask nothing of the server yet; `limit` in bytes, `pool` for requests."""
+        """Send no request yet; `limit` is in bytes, and `pool` runs the requests."""
         self._client, self._limit, self._pool = client, limit, pool
 
     def listed(self) -> list[Listed]:
-        """All shards of the bucket, in the order in which they were written."""
+        """List all shards of the bucket, in the order in which they were written."""
         found = [
             Listed(one["path"].rpartition("/")[2], one["size"], one["last_modified"])
             for one in self._objects("shards")
@@ -54,10 +55,10 @@ class Committer:
         return sorted(sound, key=lambda one: (one.written, one.name))
 
     def join(self, sick: set[str]) -> set[str]:
-        """Join small shards if there are many, and those in which something is damaged; evict.
+        """Merge damaged shards, and small ones if there are many; evict if the limit is exceeded.
 
         Returns:
-            the names of the shards that are gone.
+            the names of the deleted shards.
         """
         listed = self.listed()
         exceeds = self._limit is not None and sum(one.size for one in listed) > self._limit
@@ -67,7 +68,7 @@ class Committer:
         if not (small or exceeds) or not self._take_turn(listed):
             return set()
         try:
-            self._delete(["none"])  # who may not delete would only write everything twice
+            self._delete(["none"])  # without permission to delete, merging would only duplicate
             gone: set[str] = set()
             thinned: set[str] = set()
             named = np.empty(0, np.uint64)
@@ -89,14 +90,14 @@ class Committer:
             try:
                 since = head(self._client, "committer")["last_modified"]
             except FileNotFoundError:
-                return False  # it has just ended
+                return False  # the other process has just finished
             if not listed or listed[-1].written - since < TURN:
                 return False
             put(self._client, "committer", b"", use_multipart=False)
         return True
 
     def _rewrite(self, small: list[Listed], thinned: set[str], named: shards.Numbers) -> set[str]:
-        """Write the sound entries of these shards as large ones, and delete these."""
+        """Write the intact entries of `small` to large shards, and delete the shards in `small`."""
         gone: set[str] = set()
         done: list[str] = []
         entries: dict[bytes, bytes] = {}
@@ -125,15 +126,15 @@ class Committer:
         if entries:
             name, data = shards.made(entries)
             put(self._client, f"shards/{name}", data, use_multipart=False)
-            gone.discard(name)  # of the same keys in another order
+            gone.discard(name)  # a shard with the same keys in another order
         self._delete(f"shards/{name}" for name in gone)
         return gone
 
     def _evict(self, listed: list[Listed], named: shards.Numbers) -> tuple[set[str], set[str]]:
-        """Delete shards that nobody asks for, the oldest first, until the limit is kept.
+        """Delete shards that no recent run requested, oldest first, until the limit is met.
 
         Returns:
-            the names of those deleted, and of those that are to be written without some entries.
+            the names of the deleted shards, and of shards to rewrite without some entries.
         """
         from obstore import get_range
 
@@ -164,7 +165,7 @@ class Committer:
         return gone, thinned
 
     def _named(self) -> shards.Numbers:
-        """The first halves of the keys that young listings name, sorted; old listings go."""
+        """Return the first halves of the keys in recent listings, sorted; delete old listings."""
         from obstore import get, head
 
         now = head(self._client, "committer")["last_modified"]
@@ -182,7 +183,7 @@ class Committer:
         try:
             return bytes(get(self._client, f"shards/{one.name}").bytes())
         except FileNotFoundError:
-            return None  # another has joined it
+            return None  # another process has merged it
 
     def _objects(self, folder: str) -> list[Any]:
         from obstore import list as listing
@@ -197,5 +198,5 @@ class Committer:
 
 
 def _is_in(keys: shards.Numbers, named: shards.Numbers) -> npt.NDArray[np.bool_]:
-    """Which keys [n, 2] are named, by their first halves: a key too many is kept, none is lost."""
+    """Return which keys [n, 2] are in `named`, comparing first halves: it may keep too many."""
     return np.isin(keys[:, 0], named)

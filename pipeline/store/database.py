@@ -1,4 +1,4 @@
-"""The SQLite file of the store: opened, locked, mended if it is damaged, and written to."""
+"""The SQLite file of the store: opening, locking, writing, and replacing a damaged file."""
 
 import contextlib
 import errno
@@ -15,15 +15,15 @@ from ..core.errors import StoreError
 
 Result = TypeVar("Result")
 
-LAYOUT = 1  # raise when the tables, the checksum or the form of the key change
+LAYOUT = 1  # raise when the tables, the checksum or the format of keys change
 
 PATIENCE_S = 300.0  # how long to wait for other processes to finish writing
-READERS_PATIENCE_S = 30.0  # and for a reader, or another process that closes the file
+READERS_PATIENCE_S = 30.0  # how long to wait for a reader, or for a process that closes the file
 KEYS_A_QUERY = 500
-LOG_BYTES = 2**24  # write-ahead log after which its pages move to the file
-PAGE_BYTES = 4096  # larger ones waste most of a page on features just over half of it
+LOG_BYTES = 2**24  # size of the write-ahead log above which it is checkpointed
+PAGE_BYTES = 4096  # with larger pages, features just over half a page waste space
 
-# SQLite calls a disk full only by its plain name; quotas and its own files show as these.
+# SQLITE_FULL is only for a full disk; quotas and SQLite's own files cause the other codes.
 NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 APPLICATION_ID = 0x48535446  # "HSTF", in SQLite's header
@@ -39,19 +39,19 @@ COMMIT;
 
 
 def features_file(folder: Path) -> Path:
-    """The store's own file in its folder."""
+    """Return the path of the SQLite file in the store's folder."""
     return folder / f"features-v{LAYOUT}.sqlite"
 
 
 class _DamagedError(Exception):
-    """The database file cannot be this store's; its text says why."""
+    """The file is damaged or is not a feature store; the text says why."""
 
 
 class Database:
-    """The store's file. Its methods are called by one thread at a time."""
+    """The store's SQLite file. Only one thread at a time may call its methods."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the file in `folder`; a new one is begun if there is none, or a damaged one."""
+        """Open the file in `folder`; create it if it does not exist or is damaged."""
         self.folder = folder
         self.path = features_file(folder)
         self.refusal: Exception | None = None  # why the store can only be read
@@ -65,9 +65,9 @@ class Database:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Only one process at a time writes to the file, opens it or replaces it.
+        """Hold the lock that a process needs to write to the file, open it or replace it.
 
-        SQLite has a lock for writers, but its wait is unfair, and not made before a checkpoint.
+        SQLite has a lock for writers, but its wait is unfair, and checkpoints skip it.
         """
         with (self.folder / "lock").open("a") as lock:
             until = time.monotonic() + PATIENCE_S
@@ -81,16 +81,16 @@ class Database:
                     time.sleep(0.002)
             try:
                 yield
-            finally:  # closing the file is not enough if a fork has inherited it
+            finally:  # closing the file would not unlock it if a fork has inherited it
                 fcntl.flock(lock, fcntl.LOCK_UN)
 
     def reopen(self, damage: str = "") -> None:
-        """Open the file again; `damage` says what was found wrong with the last one."""
+        """Open the file again; `damage` says what is wrong with the last one."""
         self.connection.close()
         self.connection = self._open(damage)
 
     def _open(self, damage: str = "") -> sqlite3.Connection:
-        """Open the file, or only read it; `damage` says what was found wrong with the last one."""
+        """Open the file, read-only if need be; `damage` says what is wrong with the last one."""
         last, self._inode = self._inode, None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ class Database:
 
     def _attach(self) -> sqlite3.Connection:
         if not self.path.exists():
-            # Processes that still have the last file open must not share these with the new one.
+            # Processes that still have the last file open must not share its log with the new file.
             for ending in ("-wal", "-shm"):
                 self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
         database = self._connect(f"{self.path.absolute().as_uri()}?mode=rwc")
@@ -135,9 +135,9 @@ class Database:
         return database
 
     def _open_read_only(self, refusal: Exception) -> sqlite3.Connection:
-        """For a folder that cannot be written, or a disk too full for SQLite's working files."""
+        """Open the file if the folder is read-only, or the disk too full for more files."""
         try:
-            # Without a log the file is whole, and reading it needs no working files.
+            # Without a log the file is complete, and SQLite can read it without other files.
             logged = self._log.exists() and self._log.stat().st_size
             mode = "mode=ro" if logged else "immutable=1"
             database = self._connect(f"{self.path.absolute().as_uri()}?{mode}")
@@ -158,7 +158,7 @@ class Database:
             isolation_level=None,
             check_same_thread=False,
         )
-        database.text_factory = bytes  # a flipped bit may turn a value into broken text
+        database.text_factory = bytes  # a flipped bit may turn a value into invalid text
         database.execute("PRAGMA cell_size_check = ON")
         return database
 
@@ -178,7 +178,7 @@ class Database:
             return 0
 
     def attempt(self, work: Callable[[], Result]) -> Result:
-        """Do `work` on the file; if that is damaged, do it again on a new one."""
+        """Do `work` on the file; if the file is damaged, repeat it on a new one."""
         try:
             if self._inode != self._inode_there():  # another process cleared or replaced it
                 self.reopen()
@@ -193,12 +193,12 @@ class Database:
             raise self.problem(error) from error
 
     def _is_damage(self, error: BaseException) -> bool:
-        """Whether the file is broken; on a sound one this module's statements break no rule."""
+        """Return whether an error means damage: on an intact file no statement here is invalid."""
         if isinstance(error, UnicodeDecodeError):
             return True  # SQLite quotes a damaged schema in its message
         code = getattr(error, "sqlite_errorcode", 0)
         if code == sqlite3.SQLITE_READONLY:
-            return os.access(self.path, os.W_OK)  # by its header, of a later SQLite
+            return os.access(self.path, os.W_OK)  # the header asks for a newer SQLite
         return code & 0xFF in (
             sqlite3.SQLITE_ERROR,
             sqlite3.SQLITE_CORRUPT,
@@ -208,7 +208,7 @@ class Database:
         )
 
     def problem(self, error: Exception) -> StoreError:
-        """The one line for a failure of SQLite or the operating system."""
+        """Return the one-line error for a failure of SQLite or the operating system."""
         code = getattr(error, "sqlite_errorcode", 0)
         if code in NO_ROOM or getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT):
             return StoreError(
@@ -228,18 +228,18 @@ class Database:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the lock to write; afterwards the write-ahead log is kept short."""
+        """Hold the lock for writing; afterwards, checkpoint the write-ahead log if it is long."""
         with self.alone():
             yield
-            # SQLite's own checkpoints give way to readers; under enough of them the log would
-            # grow for ever. This one waits for those that read at this moment.
+            # SQLite's automatic checkpoints give way to readers, so with many readers the log would
+            # grow forever. This checkpoint waits for the current readers.
             with contextlib.suppress(OSError, sqlite3.OperationalError):
                 if self._log.stat().st_size > LOG_BYTES:
                     self.connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write all that the block writes, or nothing."""
+        """Commit everything that the block writes, or nothing."""
         with self.writing():
             try:
                 self.connection.execute("BEGIN IMMEDIATE")
@@ -251,18 +251,18 @@ class Database:
                 raise
 
     def one(self, query: str, *values: int) -> tuple[Any, ...]:
-        """The only row of a query."""
+        """Return the only row of a query."""
         row: tuple[Any, ...] = self.connection.execute(query, values).fetchone()
         return row
 
     def rows(self, query: str, keys: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
-        """The rows of `query`, whose {} stands for the keys."""
+        """Yield the rows of `query`, in which {} is replaced by the keys."""
         for start in range(0, len(keys), KEYS_A_QUERY):
             some = keys[start : start + KEYS_A_QUERY]
             yield from self.connection.execute(query.format(",".join("?" * len(some))), some)
 
     def bytes(self, pages: str) -> int:
-        """Bytes of all pages (`page`) or of those that are free (`freelist`)."""
+        """Return the bytes of all pages (`page`) or of the free ones (`freelist`)."""
         count: int = self.one(f"PRAGMA {pages}_count")[0]
         return count * PAGE_BYTES
 

@@ -1,4 +1,4 @@
-"""Which shard has which key, in memory: 56 bytes an entry."""
+"""The in-memory index from keys to shards: 56 bytes per entry."""
 
 from collections.abc import Sequence
 
@@ -11,27 +11,27 @@ Places = npt.NDArray[np.int64]
 
 
 class Index:
-    """The keys of all shards that are known. A key may be in several of them."""
+    """The keys of all known shards. A key may be in several shards."""
 
     def __init__(self) -> None:
-        """Know no shard."""
+        """Start without shards."""
         self.heads: dict[str, Head] = {}
-        self._names: list[str] = []  # of shards, by the number that rows have for them
-        self._sorted = 0  # of `_names`, how many are in the arrays below
-        self._firsts = np.empty(0, np.uint64)  # of each key the first half, sorted
+        self._names: list[str] = []  # of shards; `_shards` has positions in this list
+        self._sorted = 0  # how many of `_names` are in the arrays below
+        self._firsts = np.empty(0, np.uint64)  # the first half of each key, sorted
         self._seconds = np.empty(0, np.uint64)
         self._shards = np.empty(0, np.int32)
         self._rows = np.empty(0, np.int32)
-        self._bad: set[tuple[int, int]] = set()  # shard and row of entries found damaged
+        self._bad: set[tuple[int, int]] = set()  # shard and row of damaged entries
 
     def add(self, heads: dict[str, Head]) -> None:
-        """Add shards, or replace those of the same name."""
+        """Add shards, or replace those with the same names."""
         self.forget(self.heads.keys() & heads.keys())
         self.heads |= heads
         self._names += heads
 
     def forget(self, names: set[str]) -> None:
-        """Know these shards no more."""
+        """Remove shards from the index."""
         if not names:
             return
         self.heads = {name: one for name, one in self.heads.items() if name not in names}
@@ -42,25 +42,25 @@ class Index:
         self._shards = self._rows = np.empty(0, np.int32)
 
     def mark(self, name: str, row: int) -> None:
-        """Mark an entry as damaged, so that it is looked for in other shards."""
+        """Mark an entry as damaged, so that other shards are searched for its key."""
         if name in self.heads:
             self._bad.add((self._names.index(name), row))
 
     def find(self, keys: Sequence[bytes]) -> dict[str, tuple[Places, Places]]:
-        """Where keys are.
+        """Find keys in the shards.
 
         Returns:
-            for each shard that has some, their positions in `keys` and their rows in the shard.
+            for each shard that has some of them, their positions in `keys` and rows in the shard.
         """
         self._sort()
         firsts, seconds = as_numbers(keys).T
-        order = np.argsort(firsts)  # looked up in order, a million keys take a sixth of the time
+        order = np.argsort(firsts)  # looking up a million keys in order takes a sixth of the time
         firsts, seconds = firsts[order], seconds[order]
         at = np.searchsorted(self._firsts, firsts)
         shards = np.full(len(keys), -1, np.int32)
         rows = np.full(len(keys), -1, np.int32)
         left = np.arange(len(keys))
-        while len(left):  # a step more if a key is there twice, or an entry damaged
+        while len(left):  # one more step if a key is there twice or an entry is damaged
             left = left[at[left] < len(self._firsts)]
             left = left[self._firsts[at[left]] == firsts[left]]
             same = self._seconds[at[left]] == seconds[left]

@@ -1,4 +1,4 @@
-"""What a feature store does, whichever one it is: `held`, `get`, `checksums`, `put`."""
+"""The interface of every feature store: `held`, `get`, `checksums`, `put`."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -14,22 +14,22 @@ class Store(Protocol):
     """A store of features; use it in a `with` block. Threads may share it."""
 
     def held(self, keys: Sequence[bytes]) -> set[bytes]:
-        """The `keys` that have an entry; entries are not verified."""
+        """Return the `keys` that have an entry; entries are not verified."""
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Feature]:
-        """The features found for `keys`: read-only float32 vectors; the missing are left out."""
+        """Return the features of `keys`, read-only float32 vectors; missing keys are left out."""
 
     def checksums(self, keys: Sequence[bytes]) -> dict[bytes, int]:
-        """The checksums of the vectors of `keys`, without reading these; counts as a use.
+        """Return the stored checksums of `keys` without reading the vectors; counts as a use.
 
-        The missing are left out. A damaged entry shows only on `get`.
+        Missing keys are left out. Only `get` detects damaged entries.
         """
 
     def put(self, entries: Mapping[bytes, Feature]) -> None:
-        """Store float32 vectors of any length under their keys, all of them or none."""
+        """Store float32 vectors of any length under their keys, either all or none."""
 
     def close(self) -> None:
-        """Write down what is left to write."""
+        """Write what is not yet written, and close the store."""
 
     def __enter__(self) -> "Store": ...
 
@@ -37,15 +37,15 @@ class Store(Protocol):
 
 
 def checksum(key: bytes, value: bytes | memoryview) -> int:
-    """CRC-32 over an entry's key and the bytes of its vector."""
+    """Return the CRC-32 of an entry's key and the bytes of its vector."""
     return zlib.crc32(value, zlib.crc32(key))
 
 
 def blob(value: Feature) -> bytes:
-    """The bytes of a vector, little-endian.
+    """Return the bytes of a vector, little-endian.
 
     Raises:
-        ValueError: it is not a float32 vector.
+        ValueError: `value` is not a float32 vector.
     """
     if value.dtype != np.float32 or value.ndim != 1:
         raise ValueError(f"a feature is a float32 vector, not {value.dtype} {value.shape}")

@@ -1,4 +1,4 @@
-"""Where the store's folder is, how large the store may grow, and what else lies in the folder."""
+"""The store's folder and size limit, and the other caches in the folder."""
 
 import contextlib
 import errno
@@ -11,12 +11,12 @@ from pathlib import Path
 from ..core import params
 from ..core.errors import ParamsError, StoreError
 
-# Exports and checkpoints, and what `replacing` calls unfinished ones; no other file there is ours.
+# Exports and checkpoints, and unfinished ones as `replacing` names them; no other file is ours.
 KEPT = re.compile(r"[0-9a-f]{64}\.(onnx|safetensors)(\.[0-9a-f]+\.partial)?")
 
 
 def _chosen() -> str | None:
-    """`HEADSTART_STORE`, else `store.folder` of `params.yaml`: a folder or an address."""
+    """Return `HEADSTART_STORE`, else `store.folder` of `params.yaml`: a folder or an address."""
     chosen = os.environ.get("HEADSTART_STORE")
     if not chosen:
         return params.store_section().folder
@@ -28,28 +28,28 @@ def _chosen() -> str | None:
 
 
 def default_address() -> str | None:
-    """Where features are in a bucket, `s3://BUCKET/PREFIX`; None: they are in the folder.
+    """Return the address of the store, `s3://BUCKET/PREFIX`, or None if it is in a folder.
 
     Raises:
-        ParamsError: what was chosen is neither an absolute path nor such an address.
+        ParamsError: the setting is neither an absolute path nor such an address.
     """
     chosen = _chosen()
     return chosen if chosen and chosen.startswith("s3://") else None
 
 
 def default_place() -> str:
-    """Where features are: `default_address`, else `default_folder`."""
+    """Return where the features are: `default_address`, else `default_folder`."""
     return default_address() or str(default_folder())
 
 
 def default_folder() -> Path:
-    """The folder of the store: `HEADSTART_STORE`, else `store.folder` of `params.yaml`.
+    """Return the folder of the store: `HEADSTART_STORE`, else `store.folder` of `params.yaml`.
 
-    If neither names one it is `headstart/features` in the user's cache, for all their clones; so
-    it is if they name a bucket, for exports and checkpoints stay on this machine.
+    The default is `headstart/features` in the user's cache folder, shared by all their clones. If
+    the features are in a bucket, the default folder holds exports and checkpoints.
 
     Raises:
-        ParamsError: the folder is relative, so every clone would look elsewhere.
+        ParamsError: the folder is relative, so every clone would have another store.
     """
     chosen = _chosen()
     if chosen and not chosen.startswith("s3://"):
@@ -59,12 +59,12 @@ def default_folder() -> Path:
 
 
 def default_limit() -> int | None:
-    """The store's limit in bytes: `HEADSTART_STORE_LIMIT`, else `store.limit` of `params.yaml`.
+    """Return the limit in bytes: `HEADSTART_STORE_LIMIT`, else `store.limit` of `params.yaml`.
 
-    None stands for no limit.
+    None means no limit.
 
     Raises:
-        ParamsError: it is neither `none` nor a size such as `500MB` or `20GB`.
+        ParamsError: the setting is neither `none` nor a size such as `500MB` or `20GB`.
     """
     chosen = os.environ.get("HEADSTART_STORE_LIMIT")
     if not chosen:
@@ -76,23 +76,23 @@ def default_limit() -> int | None:
 
 
 def backbones_folder() -> Path:
-    """Where exported backbones are kept, each an `.onnx` and a `.safetensors`."""
+    """Return the folder of exported backbones, each an `.onnx` and a `.safetensors` file."""
     return default_folder() / "backbones"
 
 
 def checkpoints_folder() -> Path:
-    """Where unfinished trainings are kept, each a `.safetensors`."""
+    """Return the folder of checkpoints of unfinished training, each a `.safetensors` file."""
     return default_folder() / "checkpoints"
 
 
 @contextlib.contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Where to write what takes the place of `file` once all of it is there.
+    """Yield a temporary path; on success, rename it to `file`.
 
-    Threads, and processes of other containers too, may write the same file at a time.
+    Several threads and processes, also in other containers, may write the same file at once.
 
     Raises:
-        StoreError: that folder cannot be written to.
+        StoreError: the folder of `file` cannot be written to.
     """
     unfinished = file.with_name(f"{file.name}.{secrets.token_hex(8)}.partial")
     try:
@@ -105,13 +105,13 @@ def replacing(file: Path) -> Iterator[Path]:
                 f"{file.parent} cannot be written to ({error.strerror}): set store.folder in"
                 " params.yaml, or HEADSTART_STORE, to another folder"
             ) from None
-        error.filename = error.filename or str(file)  # writing to a file that is open names none
+        error.filename = error.filename or str(file)  # else it names none
         raise
     finally:
-        with contextlib.suppress(OSError):  # if nothing can be written nothing is left
+        with contextlib.suppress(OSError):  # if the folder is not writable, there is no file
             unfinished.unlink()
 
 
 def kept(folder: Path) -> list[Path]:
-    """The exports or checkpoints in a folder, and what a killed process left of one."""
+    """List the exports or checkpoints in a folder, with unfinished files of killed processes."""
     return [file for file in folder.glob("*") if KEPT.fullmatch(file.name)]

@@ -1,10 +1,10 @@
 """A shard: some entries in one object that never changes, as a safetensors file.
 
-Its name is a hash of its keys, and their number: who stores the same keys again writes the same
-object, so that a worker killed and started again leaves nothing double. The tensors are `keys`
-(uint64 [n, 2], big end first), `ends` (uint64 [n]: where each vector ends, in numbers), `checksums`
-(uint64 [n]) and `values` (float32, all vectors one after the other). safetensors puts uint64 before
-float32, so all but the vectors is at the beginning, and is read alone.
+Its name is a hash of its keys and their count. Storing the same keys again writes the same object,
+so a worker that is killed and restarted leaves no duplicates. The tensors are `keys` (uint64
+[n, 2], most significant half first), `ends` (uint64 [n]: the position in `values` where each vector
+ends), `checksums` (uint64 [n]) and `values` (float32, all vectors one after the other). safetensors
+puts uint64 before float32, so everything but the vectors can be read from the beginning alone.
 """
 
 import json
@@ -21,7 +21,7 @@ from .interface import Feature, checksum
 
 ENDING = ".safetensors"
 NAME = re.compile(rf"[0-9a-f]{{32}}-(\d{{1,9}}){re.escape(ENDING)}")
-MOST_HEADER = 1024  # bytes of safetensors' own description, which says of each tensor where it is
+MOST_HEADER = 1024  # bytes of safetensors' header, which has the offsets of the tensors
 BYTES_A_ROW = 32  # of keys, ends and checksums
 
 Numbers = npt.NDArray[np.uint64]
@@ -29,10 +29,10 @@ Numbers = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class Head:
-    """All of a shard but its vectors.
+    """The head of a shard: everything but its vectors.
 
-    `keys` [n, 2] as in the file, `ends` [n] in numbers, `checksums` [n], and the byte at which the
-    vectors begin.
+    `keys` [n, 2] as in the file, `ends` [n] as positions in `values`, `checksums` [n], and the byte
+    at which the vectors begin.
     """
 
     keys: Numbers
@@ -41,7 +41,7 @@ class Head:
     begin: int
 
     def places(self, rows: npt.NDArray[np.int64]) -> tuple[list[int], list[int]]:
-        """The first byte of each row's vector in the file, and the one after its last."""
+        """Return the offsets of the first byte of each row's vector and of the one after it."""
         ends = self.ends[rows]
         starts = np.where(rows > 0, self.ends[rows - 1], 0)
         begins: list[int] = (self.begin + 4 * starts).tolist()
@@ -50,18 +50,18 @@ class Head:
 
 
 def as_numbers(keys: Sequence[bytes]) -> Numbers:
-    """Keys of 16 bytes as uint64 [n, 2]; they sort as the bytes do."""
+    """Convert keys of 16 bytes to uint64 [n, 2]; the order of keys is the same."""
     return np.frombuffer(b"".join(keys), dtype=">u8").reshape(-1, 2).astype(np.uint64)
 
 
 def as_bytes(keys: Numbers) -> list[bytes]:
-    """The keys whose numbers these are."""
+    """Convert uint64 [n, 2] back to keys of 16 bytes."""
     data = keys.astype(">u8").tobytes()
     return [data[start : start + 16] for start in range(0, len(data), 16)]
 
 
 def made(entries: dict[bytes, bytes]) -> tuple[str, bytes]:
-    """The name and the bytes of the shard of these entries, each a key and a vector's bytes."""
+    """Return the name and content of a shard; `entries` maps keys to the bytes of vectors."""
     keys = list(entries)
     lengths = [len(value) // 4 for value in entries.values()]
     name = blake2b(b"".join(sorted(keys)), digest_size=16).hexdigest()
@@ -78,18 +78,18 @@ def made(entries: dict[bytes, bytes]) -> tuple[str, bytes]:
 
 
 def rows_of(name: str) -> int | None:
-    """The number of a shard's entries, by its name; None: it is no shard's name."""
+    """Return the number of entries from a shard's name, or None if `name` is not one."""
     found = NAME.fullmatch(name)
     return int(found[1]) if found else None
 
 
 def head_bytes(rows: int) -> int:
-    """How many bytes at the beginning of a shard hold its head, at most."""
+    """Return an upper bound on the bytes of a shard's head."""
     return 8 + MOST_HEADER + BYTES_A_ROW * rows
 
 
 def head(name: str, data: bytes) -> Head | None:
-    """The head of a shard from its first bytes; None: they are damaged."""
+    """Parse the head of a shard from its first bytes; None if they are damaged."""
     rows = rows_of(name)
     try:
         begin = 8 + int.from_bytes(data[:8], "little")
@@ -101,14 +101,14 @@ def head(name: str, data: bytes) -> Head | None:
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError):
         return None
     sound = len(keys) == 2 * len(ends) == 2 * len(checksums) == 2 * (rows or -1)
-    # A flipped bit in `ends` would have any byte of any object requested.
+    # A flipped bit in `ends` could request arbitrary byte ranges.
     if not sound or first < 0 or bool((np.diff(ends.astype(np.int64)) < 0).any()):
         return None
     return Head(keys.reshape(-1, 2), ends, checksums, first)
 
 
 def entries(name: str, data: bytes) -> dict[bytes, bytes]:
-    """The sound entries of a whole shard, in its order: each a key and the bytes of its vector."""
+    """Return the intact entries of a shard, keys to the bytes of vectors, in the shard's order."""
     found = head(name, data)
     if found is None:
         return {}
@@ -120,7 +120,7 @@ def entries(name: str, data: bytes) -> dict[bytes, bytes]:
 
 
 def vector(value: bytes | memoryview) -> Feature:
-    """The vector whose bytes these are."""
+    """Convert the bytes of a vector to an array."""
     return np.frombuffer(value, dtype="<f4")
 
 

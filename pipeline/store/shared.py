@@ -1,19 +1,21 @@
-"""The feature store in a bucket, shared by many machines: shards that never change, no server.
+"""The feature store in a bucket, shared by many machines: immutable shards, no server.
 
-A `put` is one new object, a shard (`shards.py`); S3 shows all of an object or none of it. Which
-keys are held is seen from the heads of all shards, which a process reads once and keeps in memory
-(`index.py`). Small shards are joined to large ones by whoever has the turn (`committer.py`).
+A `put` writes one new object, a shard (`shards.py`); S3 writes objects atomically. A process reads
+the heads of all shards once and keeps an index of their keys in memory (`index.py`). The process
+that holds the lock merges small shards into large ones (`committer.py`).
 
-What is promised, and by what:
+Guarantees, and how they are kept:
 
-- Killed at any moment: nothing that was put is lost, for a joined shard is there before those that
-  it was made of go. What is there twice meanwhile is found once.
-- Damage: every vector has a CRC-32 over key and value, and one that fails counts as missing. It is
-  left out when its shard is joined, at the end of the run that found it.
-- Several machines: nobody waits for anybody.
-- A full bucket, or one that may not be written: `put` raises a `StoreError`, what was put before
-  stays, and reading goes on.
-- The limit: when it is exceeded, what goes is what no run of the last `committer.KEPT` requested.
+- Crashes: nothing that was put is lost, because a merged shard is written before its source shards
+  are deleted. Duplicates in between do no harm.
+- Corruption: every vector has a CRC-32 over key and value; if it does not match, the entry counts
+  as missing. Damaged entries are dropped when their shard is merged, at the end of the run that
+  found them.
+- Concurrency: no machine waits for another.
+- A full or read-only bucket: `put` raises a `StoreError`, earlier entries stay, and reading still
+  works.
+- Size: if the limit is exceeded, entries that no run of the last `committer.KEPT` requested are
+  evicted.
 """
 
 import sys
@@ -30,14 +32,14 @@ from .committer import Committer
 from .index import Index
 from .interface import Feature, blob, checksum
 
-LAYOUT = 1  # raise when the form of a shard, the checksum or the form of the key change
+LAYOUT = 1  # raise when the format of shards, the checksum or the format of keys change
 AT_ONCE = 16  # requests
-JOINED_AFTER = 256  # puts of a process
-LOOKS = 5  # at most, while others join shards
+JOINED_AFTER = 256  # puts of a process between two merges
+LOOKS = 5  # at most, while other processes merge shards
 
 
 class Held(NamedTuple):
-    """What a store holds: entries, some perhaps twice, the shards they are in, and their bytes."""
+    """The size of a store: entries (duplicates counted), shards and bytes."""
 
     entries: int
     shards: int
@@ -51,7 +53,7 @@ class SharedStore:
     """
 
     def __init__(self, address: str, limit_bytes: int | None) -> None:
-        """Open the store below an address s3://BUCKET/PREFIX; `limit_bytes` None: no limit.
+        """Open the store at s3://BUCKET/PREFIX; without a limit if `limit_bytes` is None.
 
         Raises:
             MissingSetError: the set of packages for buckets is not installed.
@@ -61,28 +63,28 @@ class SharedStore:
         self.damaged = 0  # entries whose checksum failed so far
         self._client = buckets.opened(self.address)
         self._pool = ThreadPoolExecutor(AT_ONCE)
-        self._turn = threading.RLock()  # of what is in memory, not of requests
+        self._turn = threading.RLock()  # protects memory, is not held during requests
         self._looking = threading.Lock()
         self._index = Index()
         self._looked = False
-        self._asked: list[bytes] = []  # keys requested from `held`, not yet written down
+        self._asked: list[bytes] = []  # keys requested from `held`, not yet in a listing
         self._puts = 0
-        self._sick: set[str] = set()  # shards in which something is damaged
+        self._sick: set[str] = set()  # shards with damaged entries
         self._committer = Committer(self._client, self.limit_bytes, self._pool)
 
     def __enter__(self) -> "SharedStore":
-        """The store itself."""
+        """Return the store itself."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Close the store; if an error ends the run, nothing more is asked of the server."""
+        """Close the store; send no more requests if an error ends the run."""
         if error[0]:
             self._pool.shutdown()
         else:
             self.close()
 
     def close(self) -> None:
-        """Join small shards, if this process wrote some or found damage."""
+        """Merge small shards if this process wrote some or found damage."""
         try:
             if self._puts % JOINED_AFTER or self._sick:
                 self._join()
@@ -90,9 +92,9 @@ class SharedStore:
             self._pool.shutdown()
 
     def held(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Those of `keys` that have an entry, without checking it.
+        """Return the `keys` that have an entry; entries are not verified.
 
-        If a `get` or `put` follows, the keys are written down as those of a run, and are not
+        If a `get` or `put` follows, the keys are recorded as used by this run, and are not
         evicted.
         """
         self._look()
@@ -106,9 +108,9 @@ class SharedStore:
         return {keys[at] for places, _ in found.values() for at in places.tolist()}
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Feature]:
-        """The features found for `keys`: read-only float32 vectors; the missing are left out.
+        """Return the features of `keys`, read-only float32 vectors; missing keys are left out.
 
-        A damaged entry is counted in `damaged`, and left out if no other shard has the key.
+        `damaged` counts damaged entries; their keys are left out if no other shard has them.
         """
         self._write_asked()
         if not self._looked:
@@ -129,16 +131,16 @@ class SharedStore:
             for vectors, _ in states:
                 found |= vectors
             if any(state == "gone" for _, state in states) and not looked_again:
-                self._look()  # they were joined, and are elsewhere now
+                self._look()  # the shards were merged, so their entries are elsewhere
                 looked_again = True
             elif all(state == "sound" for _, state in states):
                 break
         return found
 
     def checksums(self, keys: Sequence[bytes]) -> dict[bytes, int]:
-        """The checksums of the vectors of `keys`, without reading these; counts as a use.
+        """Return the stored checksums of `keys` without reading the vectors; counts as a use.
 
-        The missing are left out. A damaged entry shows only on `get`.
+        Missing keys are left out. Only `get` detects damaged entries.
         """
         self._write_asked()
         if not self._looked:
@@ -156,11 +158,11 @@ class SharedStore:
             }
 
     def put(self, entries: Mapping[bytes, Feature]) -> None:
-        """Store float32 vectors of any length under their keys, all of them or none.
+        """Store float32 vectors of any length under their keys, either all or none.
 
         Raises:
             ValueError: a value is not a float32 vector.
-            StoreError: no room, or the bucket may not be written.
+            StoreError: the bucket is full, or this user may not write to it.
         """
         blobs = {key: blob(value) for key, value in entries.items()}
         if not blobs:
@@ -178,7 +180,7 @@ class SharedStore:
             self._join()
 
     def statistics(self) -> Held:
-        """What there is at this moment."""
+        """Return the current size of the store."""
         found = self._attempt(self._committer.listed)
         entries = sum(shards.rows_of(one.name) or 0 for one in found)
         return Held(entries, len(found), sum(one.size for one in found))
@@ -186,16 +188,16 @@ class SharedStore:
     # Reading and writing.
 
     def _look(self) -> None:
-        """See which shards there are, and read the heads of those that are new."""
+        """List the shards, and read the heads of new ones."""
         with self._looking:
-            # A shard that is listed may have been joined before its head is read: look again.
+            # A listed shard may have been merged before its head is read; then list again.
             for _ in range(LOOKS):
                 if self._look_once():
                     break
             self._looked = True
 
     def _look_once(self) -> bool:
-        """Whether every shard that was listed was there."""
+        """Update the index; return whether every listed shard could still be read."""
         with self._turn:
             known = set(self._index.heads)
         there = {one.name: one.size for one in self._attempt(self._committer.listed)}
@@ -208,7 +210,7 @@ class SharedStore:
             return all(head or name in self._sick for name, head in heads.items())
 
     def _head(self, name: str, size: int) -> shards.Head | None:
-        """The head of a shard; None: it is gone, or damaged, which is noted."""
+        """Read the head of a shard; None if the shard is deleted or damaged, which is recorded."""
         from obstore import get_range
 
         end = min(size, shards.head_bytes(shards.rows_of(name) or 0))
@@ -228,7 +230,7 @@ class SharedStore:
     def _read(
         self, name: str, head: shards.Head, keys: list[bytes], rows: Any
     ) -> tuple[dict[bytes, Feature], str]:
-        """The sound ones of these entries of a shard; whether it is sound, damaged or gone."""
+        """Return the shard's intact entries among `keys`, and its state: sound, damaged or gone."""
         from obstore import get_ranges
 
         starts, ends = head.places(rows)
@@ -266,15 +268,15 @@ class SharedStore:
         self._attempt(lambda: put(self._client, path, data, use_multipart=False), "written")
 
     def _write_asked(self) -> None:
-        """Write down which keys this run requested, so that they are not evicted.
+        """Record which keys this run requested, so that they are not evicted.
 
-        If this is denied, nothing is raised: who may not write evicts nothing either.
+        Errors are ignored: a run without write access evicts nothing either.
         """
         with self._turn:
             keys, self._asked = self._asked, []
         if not keys:
             return
-        data = b"".join(sorted(set(keys)))  # `held` may have been asked twice
+        data = b"".join(sorted(set(keys)))  # `held` may have been called twice
         name = blake2b(data, digest_size=16).hexdigest()
         from obstore import exceptions, put
 
@@ -295,11 +297,11 @@ class SharedStore:
             self._looked = self._looked and not gone
 
     def _attempt(self, work: Any, what: str = "searched", path: str = "") -> Any:
-        """Do `work`, which is on the object at `path`, or on the whole store.
+        """Do `work` on the object at `path`, or on the whole store, and convert errors.
 
         Raises:
-            StoreError: the one line for what the server answered.
-            FileNotFoundError: there is no such object.
+            StoreError: a one-line error for the server's response.
+            FileNotFoundError: the object does not exist.
         """
         from obstore import exceptions
 

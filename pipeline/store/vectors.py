@@ -1,4 +1,4 @@
-"""The store on this machine, as its users see it, and the door to whichever store is chosen."""
+"""The store on this machine, and functions that open the configured store."""
 
 import contextlib
 import sqlite3
@@ -17,14 +17,14 @@ from .interface import Feature, Store, blob, checksum
 from .places import default_limit, default_place
 from .shared import SharedStore
 
-MANY = 10_000  # keys from which on it is asked whether reading all of them is quicker
-SCANNED = 6  # how many keys are read in the time in which one is looked up
-STAMPS_HELD = 10_000  # uses noted in memory before they are written
+MANY = 10_000  # keys above which reading all keys may be faster than looking each up
+SCANNED = 6  # keys that can be read in the time of one look-up
+STAMPS_HELD = 10_000  # uses kept in memory before they are written
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a store holds; `bytes` is what it takes on disk, the times are of last uses."""
+    """The size of a store; `bytes` is its size on disk, the times are of last uses."""
 
     entries: int
     bytes: int
@@ -35,26 +35,26 @@ class Statistics:
 class FeatureStore:
     """A store of features on disk; use it in a `with` block.
 
-    Threads may share it. Every process opens its own; none may be carried over a fork.
+    Threads may share it. Every process opens its own store; a store must not be used after a fork.
     Every method raises `StoreError` if the store cannot be read or written.
     """
 
     def __init__(self, folder: Path, limit_bytes: int | None) -> None:
-        """Open the store in `folder`, begun if there is none; `limit_bytes` None: no limit."""
+        """Open the store in `folder` or create it; without a limit if `limit_bytes` is None."""
         self.folder = folder
         self.limit_bytes = limit_bytes
         self.path = features_file(folder)
         self.damaged = 0  # entries whose checksum failed so far
         self._began = now()
         self._turn = threading.RLock()
-        self._read: set[bytes] = set()  # keys whose use is not yet written down
+        self._read: set[bytes] = set()  # keys whose use is not yet written
         self._found: set[bytes] = set()  # keys that `held` found, which this run will read
         self._bad: list[tuple[bytes, int]] = []  # key and id of damaged entries to delete
         self._file = Database(folder)
         self._eviction = None if limit_bytes is None else Eviction(self._file, limit_bytes)
 
     def __enter__(self) -> "FeatureStore":
-        """The store itself."""
+        """Return the store itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,7 +62,7 @@ class FeatureStore:
         self.close()
 
     def close(self) -> None:
-        """Write down what was used and close the file."""
+        """Write which entries were used, and close the file."""
         with self._turn:
             try:
                 if self._read or self._bad:
@@ -71,18 +71,18 @@ class FeatureStore:
                 self._file.close()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Feature]:
-        """The features found for `keys`: read-only float32 vectors; the missing are left out.
+        """Return the features of `keys`, read-only float32 vectors; missing keys are left out.
 
-        A damaged entry is counted in `damaged`, deleted and left out.
+        Damaged entries are counted in `damaged`, deleted and left out.
         """
         with self._turn:
             return self._file.attempt(lambda: self._get(keys))
 
     def held(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Those of `keys` that have an entry, without checking it.
+        """Return the `keys` that have an entry; entries are not verified.
 
-        A `put` that follows does not evict them, for they will be read; a look that nothing
-        follows does not count as a use.
+        A later `put` does not evict them, because the run will read them. A call alone does not
+        count as a use.
         """
         with self._turn:
             found = self._file.attempt(lambda: self._held(keys))
@@ -90,31 +90,31 @@ class FeatureStore:
         return found
 
     def checksums(self, keys: Sequence[bytes]) -> dict[bytes, int]:
-        """The checksums of the vectors of `keys`, without reading these; counts as a use.
+        """Return the stored checksums of `keys` without reading the vectors; counts as a use.
 
-        The missing are left out. A damaged entry shows only on `get`.
+        Missing keys are left out. Only `get` detects damaged entries.
         """
         with self._turn:
             return self._file.attempt(lambda: self._checksums(keys))
 
     def put(self, entries: Mapping[bytes, Feature]) -> None:
-        """Store float32 vectors of any length under their keys, all of them or none.
+        """Store float32 vectors of any length under their keys, either all or none.
 
         Raises:
             ValueError: a value is not a float32 vector.
-            StoreError: no room, or the folder cannot be written.
+            StoreError: the disk is full, or the folder cannot be written.
         """
         blobs = {key: blob(value) for key, value in entries.items()}
         with self._turn:
-            if self._file.refusal:  # perhaps no longer
+            if self._file.refusal:  # it may be writable by now
                 self._file.reopen()
             if self._file.refusal:
                 raise self._file.problem(self._file.refusal)
             self._file.attempt(lambda: self._put(blobs))
 
     def statistics(self) -> Statistics:
-        """What the store holds at this moment."""
-        # A flipped bit can turn a stamp into anything.
+        """Return the current size of the store."""
+        # A flipped bit can change a time stamp to any value.
         stamps = "SELECT min(used), max(used) FROM entries WHERE used BETWEEN 0 AND ?"
         with self._turn:
             (entries,) = self._file.attempt(lambda: self._file.one("SELECT count(*) FROM entries"))
@@ -126,12 +126,12 @@ class FeatureStore:
         return Statistics(entries, size, _moment(oldest), _moment(newest))
 
     def clear(self) -> None:
-        """Delete all entries, files of other layouts and what was set aside; free the disk."""
+        """Delete all entries, files of other layouts and damaged files; free the disk space."""
         with self._turn:
             try:
                 with self._file.alone():
                     self._file.close()
-                    # Deleting rows would need room in the log, which a full disk has not.
+                    # Deleting rows needs space for the log, which a full disk does not have.
                     for file in self.folder.glob("features-v*"):
                         file.unlink(missing_ok=True)
             except OSError as error:
@@ -185,12 +185,12 @@ class FeatureStore:
             self._read.add(key)
 
     def _write_notes(self) -> None:
-        """Write down what was used, and delete what was found damaged."""
+        """Write which entries were used, and delete damaged ones."""
         if self._file.refusal:
             self._read.clear()
             self._bad.clear()
             return
-        # On a full disk reading goes on: what is lost is when these entries were last used.
+        # On a full disk reading still works; only the times of last use are lost.
         with (
             contextlib.suppress(OSError, sqlite3.OperationalError),
             self._file.transaction() as database,
@@ -230,19 +230,19 @@ def _moment(stamp: int | None) -> datetime | None:
 
 
 def open_store() -> Store:
-    """The store in the folder or bucket and with the limit that the user has chosen.
+    """Open the store in the configured folder or bucket, with the configured limit.
 
     Raises:
-        MissingSetError: it is in a bucket, and the set of packages for buckets is not installed.
+        MissingSetError: the store is in a bucket, and the packages for buckets are not installed.
     """
     return store_at(default_place(), default_limit())
 
 
 def store_at(place: str, limit_bytes: int | None) -> Store:
-    """The store in a folder, or below an address s3://BUCKET/PREFIX; None: no limit.
+    """Open the store in a folder or at s3://BUCKET/PREFIX; None means no limit.
 
     Raises:
-        MissingSetError: it is in a bucket, and the set of packages for buckets is not installed.
+        MissingSetError: the store is in a bucket, and the packages for buckets are not installed.
     """
     if place.startswith("s3://"):
         return SharedStore(place, limit_bytes)
