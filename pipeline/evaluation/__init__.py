@@ -1,8 +1,8 @@
-"""How answers are measured: metrics with intervals, by group and by slice, and comparisons.
+"""Evaluation of predictions: metrics with intervals, by group and by slice, and comparisons.
 
-What tasks have in common lies here. What one measures is the part `measuring` of its folder, which
-is imported when it is needed, and in it what draws and writes tables, so that a stage imports no
-more than it needs.
+This subpackage has what all tasks share. The metrics of a task are in the module `measuring` of its
+folder. Stages import that module, and the code that draws plots and writes tables, only when they
+need it.
 """
 
 from collections.abc import Sequence
@@ -31,30 +31,30 @@ MEASURES = {name: means for task in TASKS.values() for name, means in task.measu
 
 
 def measure(name: str) -> Measure:
-    """The meaning of the measure of that name; by default a fraction of which more is better."""
+    """Return the meaning of a measure; by default a fraction for which higher is better."""
     return MEASURES.get(name, SHARE)
 
 
 def spelt(name: str) -> str:
-    """A measure's name, for people."""
+    """Return the display name of a measure."""
     return measure(name).words or name.replace("_", " ").replace("f1", "F1")
 
 
 def figure(name: str, value: float) -> str:
-    """A measure's value, for people."""
+    """Format the value of a measure for display."""
     return f"{value:.4g}" if measure(name).has_unit else f"{value:.4f}"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The n test examples, and what a head answered about them.
+    """The n test examples, and a head's predictions for them.
 
-    `names` [c] are what its outputs stand for, `answers` [n, c] are probabilities, or predictions
-    in the targets' own units. `thresholds` [c] are there for several labels, and for classes that
-    were weighed in training (`head.against_thresholds`). `slices` has one row per example, with the
-    columns of the user's table. `reach` [c] is the half-width of each target's prediction interval;
-    empty if there is none. `groups` [n] is the group of each example; None if each is one of its
-    own.
+    `names` [c] are the names of the head's outputs. `answers` [n, c] are probabilities, or in
+    regression predictions in the targets' own units. `thresholds` [c] are set in multi-label tasks,
+    and for classes that were weighted in training (`head.against_thresholds`). `slices` has one row
+    per example, with the columns of the user's table. `reach` [c] is the half-width of each
+    target's prediction interval; it is empty if there are no intervals. `groups` [n] is the group
+    of each example; None if each is its own group.
     """
 
     test: "Split"
@@ -68,17 +68,17 @@ class Asked:
 
 
 class Measuring(Protocol):
-    """How a task measures answers."""
+    """The evaluation of a task's predictions."""
 
     shown: tuple[str, ...]  # the printed measures; the first is printed for repeats too
-    needs: str  # what a split needs among its training examples, in words
+    needs: str  # what the training examples of a split must have, in words
 
     def learnable(self, training: npt.NDArray[Any], every: npt.NDArray[Any]) -> bool:
-        """Whether a split's training examples have what it `needs`.
+        """Return whether a split's training examples have what the task `needs`.
 
         Args:
-            training: what is to be learned of them, as `Split.labels`.
-            every: the same of all examples.
+            training: labels or targets of the training examples, as in `Split.labels`.
+            every: labels or targets of all examples.
         """
 
     def weigh(
@@ -88,42 +88,42 @@ class Measuring(Protocol):
         thresholds: Sequence[float],
         settings: "EvaluateParams",
     ) -> "Weigh":
-        """The measures of answers [n, c], ready to be computed for weightings of the examples."""
+        """Return the function from example weights to the measures of `answers` [n, c]."""
 
     def proportions(self, asked: Asked) -> dict[str, Array]:
-        """The measures that are proportions: for each example 1, 0, or NaN if it does not count."""
+        """Return the proportions: for each example 1, 0, or NaN if it does not count."""
 
     def warnings(self, asked: Asked) -> list[str]:
-        """Notes about the test examples for readers of the metrics, one sentence each."""
+        """Return warnings about the test examples for readers of the metrics, a sentence each."""
 
     def classes(self, asked: Asked) -> dict[str, Any]:
-        """The first columns of the table of classes, labels or targets; the measures follow."""
+        """Return the columns before the measures in the table of classes, labels or targets."""
 
     def predictions(self, asked: Asked) -> "pd.DataFrame":
-        """One row per example, by path."""
+        """Return one row per example, sorted by path."""
 
     def slices(self, asked: Asked) -> "pd.DataFrame":
-        """One row per slice, as `slices.py` compares them."""
+        """Return one row per slice, as `slices.py` compares them."""
 
     def paired(
         self, old: "pd.DataFrame", new: "pd.DataFrame", measure: str, bins: int
     ) -> "Pair | None":
-        """The answers of two models about the same examples, in the same order.
+        """Return the predictions of two models for the same examples, in the same order.
 
         Args:
-            old: as `answered.read_answers` gives them.
-            new: those of the other model, whose labels or targets are taken as the truth.
-            measure: the measure to compare them by.
-            bins: of the calibration error.
+            old: predictions, as `answered.read_answers` returns them.
+            new: predictions of the other model; their labels or targets are used as the truth.
+            measure: the measure to compare.
+            bins: number of bins of the calibration error.
 
         Returns:
-            None if the measure cannot be computed from the answers.
+            None if the measure cannot be computed from the predictions.
         """
 
     def plots(self, asked: Asked, folder: Path) -> dict[str, "pd.DataFrame"]:
-        """Draw pictures into the folder; the tables that belong beside them, by file name."""
+        """Save pictures in the folder, and return the tables to save there, by file name."""
 
 
 def measuring(name: str) -> Measuring:
-    """The task's own measures."""
+    """Return the task's implementation of `Measuring`."""
     return cast(Measuring, part(name, "measuring"))

@@ -1,4 +1,4 @@
-"""The answers of two models about the same test examples, ready to be measured side by side."""
+"""The predictions of two models for the same test examples, ready to be compared."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,13 @@ from .metrics import Array, Weigh
 
 
 def read_answers(predictions: Path, manifest: Path) -> pd.DataFrame | None:
-    """A model's answers, one row per test example, by its digest; None if there are none.
+    """Return a model's predictions by digest, one row per test example; None if unusable.
 
-    The manifest's column `group` stands beside them, if there is one, and its columns of targets.
+    The rows also have the manifest's columns of targets, and its column `group` if there is one.
 
     Args:
-        predictions: as `evaluate` writes it.
-        manifest: of the same run.
+        predictions: the file that `evaluate` writes.
+        manifest: the manifest of the same run.
     """
     try:
         texts = {"path": str, "label": str, "predicted": str}
@@ -34,7 +34,7 @@ def read_answers(predictions: Path, manifest: Path) -> pd.DataFrame | None:
     except (FileNotFoundError, ValueError, pa.ArrowException):
         return None
     if not {"label", *([] if targets else ["predicted", "probability"])} <= set(answers.columns):
-        return None  # another project's
+        return None  # predictions of another project
     of_rows = rows.reindex(answers["path"])
     found = answers.set_index(pd.Index(of_rows["digest"], name="digest"))
     return found.assign(**{name: of_rows[name].to_numpy() for name in beside})
@@ -42,9 +42,9 @@ def read_answers(predictions: Path, manifest: Path) -> pd.DataFrame | None:
 
 @dataclass(frozen=True)
 class Pair:
-    """The answers of two models, old and new: whether each is `right`, or how to measure.
+    """The predictions of two models, old and new: whether each is `right`, or how to measure them.
 
-    `differing` are the examples [n] whose answers differ.
+    `differing` [n] says for which examples the predictions differ.
     """
 
     right: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None = None
@@ -54,12 +54,12 @@ class Pair:
 
 
 def differing(before: Array, now: Array) -> npt.NDArray[np.bool_]:
-    """The examples [n] for which the answers [n, c] of two models differ."""
+    """Return for which examples [n] the predictions [n, c] of two models differ."""
     found: npt.NDArray[np.bool_] = (before != now).any(axis=1)
     return found
 
 
 def every_probability(answers: pd.DataFrame) -> pd.DataFrame:
-    """The probabilities, as far as there is a column for every class or label."""
+    """Return the probability of each class or label; no columns if the table has none."""
     every = [name for name in answers.columns if name.startswith("p(") and name.endswith(")")]
     return answers[every].rename(columns=lambda name: name[2:-1])

@@ -1,6 +1,6 @@
-"""How good answers are, by the task: the measure that the optional stages compare by.
+"""The measure that the optional stages use for comparisons; it depends on the task.
 
-It is accuracy for one label, mean average precision for several, and R² for regression.
+It is accuracy in classification, mean average precision in multi-label tasks, and R² in regression.
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ from .metrics import Weigh, interval, resample, whole
 
 Losses = npt.NDArray[np.float64]
 
-RESAMPLES = 1000  # behind each interval
-LEAST = 1e-15  # probability: the log loss of 0 would be infinite
-# One top_k and one bin, for measures that are computed on the way and not reported.
+RESAMPLES = 1000  # for each interval
+LEAST = 1e-15  # lowest probability, because the log loss of 0 is infinite
+# Values for measures that are computed as well, but not reported.
 PLAIN = EvaluateParams(top_k=1, calibration_bins=1)
 
 
 class Score(NamedTuple):
-    """The measure, and the ends of its interval."""
+    """The value of a measure, and the ends of its interval."""
 
     value: float
     low: float
@@ -36,29 +36,29 @@ class Score(NamedTuple):
 
 
 def measure(task: str) -> str:
-    """The name of the task's measure, as tables have it."""
+    """Return the name of the task's measure, as in tables."""
     return TASKS[task].measure
 
 
 def words(task: str) -> str:
-    """The name of the task's measure, for people."""
+    """Return the display name of the task's measure."""
     return spelt(measure(task))
 
 
 def weigh(task: str, logits: Floats, labels: npt.NDArray[Any]) -> Weigh:
-    """The measures of answers, for weightings of the examples.
+    """Return the function from example weights to the measures of the predictions.
 
     Args:
-        task: of the labels.
+        task: the task of the labels.
         logits: [n, c].
-        labels: as `tables.targets.of` gives them.
+        labels: as `tables.targets.of` returns them.
     """
     answers = activated(task, logits, 1.0)
     return measuring(task).weigh(labels, answers, [0.5] * logits.shape[1], PLAIN)
 
 
 def value(task: str, logits: Floats, labels: npt.NDArray[Any]) -> float:
-    """The measure of answers; the rest is as in `weigh`."""
+    """Return the measure of the predictions; the arguments are as in `weigh`."""
     return float(whole(weigh(task, logits, labels), len(labels)).overall[measure(task)][0])
 
 
@@ -69,7 +69,7 @@ def scored(
     confidence: float,
     groups: Groups | None = None,
 ) -> Score:
-    """The measure of answers with its interval; `groups` [n], the rest is as in `weigh`."""
+    """Return the measure with its interval; `groups` is [n], the rest is as in `weigh`."""
     if measure(task) == "accuracy":
         return accuracy(logits.argmax(axis=1) == labels, confidence, groups)
     weighing = weigh(task, logits, labels)
@@ -82,15 +82,15 @@ def scored(
 def accuracy(
     right: npt.NDArray[np.bool_], confidence: float, groups: Groups | None = None
 ) -> Score:
-    """The accuracy with Wilson's interval; `right` [n] says which answers are correct."""
+    """Return the accuracy with Wilson's interval; `right` [n] marks the correct predictions."""
     return Score(float(right.mean()), *wilson(right, confidence, groups))
 
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much one mean loss is above another on the same examples, with its interval.
+    """How much higher one mean loss is than another on the same examples, with its interval.
 
-    `p_value` is that of the null hypothesis that the two are equal.
+    `p_value` tests the null hypothesis that the two are equal.
     """
 
     mean: float
@@ -100,14 +100,14 @@ class Difference:
 
 
 def difference(one: Losses, other: Losses, confidence: float, groups: Groups) -> Difference:
-    """How much more one loses than the other, by the paired t-test.
+    """Return how much higher the mean of `one` is than that of `other`, by the paired t-test.
 
     Args:
         one: [n], the loss of each example.
-        other: those of the other on the same examples.
-        confidence: of the interval.
-        groups: [n], the group of each example. With groups, the variance is that between them; it
-            is unknown if there is one group.
+        other: [n], the other loss of the same examples.
+        confidence: confidence level of the interval.
+        groups: [n], the group of each example. With groups, the variance is that between groups;
+            it is unknown if there is only one group.
     """
     apart = one - other
     mean, freedom = float(apart.mean()), even_groups(groups) - 1
@@ -120,7 +120,7 @@ def difference(one: Losses, other: Losses, confidence: float, groups: Groups) ->
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values of several tests with Holm's correction (1979)."""
+    """Return the p-values of several tests with Holm's correction (1979)."""
     order, corrected, least = np.argsort(p_values), np.empty(len(p_values)), 0.0
     for place, test in enumerate(order):
         least = max(least, min(1.0, (len(p_values) - place) * p_values[test]))
@@ -131,16 +131,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def example_losses(
     task: str, logits: Floats, labels: npt.NDArray[Any], units: Units | None = None
 ) -> Losses:
-    """The loss of each example, [n].
+    """Return the loss of each example, [n].
 
-    For one label it is the log loss, for several the mean log loss of those that are known (NaN if
-    none is), in regression the mean of half the squared errors in `units`.
+    In classification it is the log loss. In multi-label tasks it is the mean log loss of the known
+    labels (NaN if no label is known). In regression it is the mean of half the squared errors in
+    `units`.
 
     Args:
-        task: of the labels.
+        task: the task of the labels.
         logits: [n, c].
-        labels: as the logits.
-        units: of regression targets; None if both are in them.
+        labels: labels, or targets in the same units as the logits.
+        units: units of regression targets; None if logits and targets already have these units.
     """
     if TASKS[task].exclusive:
         given = probabilities(logits)[np.arange(len(logits)), labels]

@@ -1,4 +1,4 @@
-"""How often prediction sets and intervals hold the truth of the test examples."""
+"""Coverage of prediction sets and prediction intervals on the test examples."""
 
 import math
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ from ..tables.features import Split
 from .intervals import Groups
 from .tables import OF_SETS
 
-MANY = 5  # targets that a line names
-SURE = 0.01  # level of the test that the coverage on the test examples is too low
-LEAST_GROUPS = 6  # of test examples; of fewer, nothing is too low to be chance
+MANY = 5  # targets that one line lists
+SURE = 0.01  # significance level of the test for too low a coverage on the test examples
+LEAST_GROUPS = 6  # of test examples; with fewer, no coverage is too low to be chance
 
 
 def table(
@@ -35,19 +35,19 @@ def table(
     thresholds: Sequence[float] = (),
     groups: Groups | None = None,
 ) -> pd.DataFrame:
-    """The coverage on the test examples: a row for all and one a class, or one a target.
+    """Return the coverage on the test examples: one row for all and per class, or per target.
 
-    `coverage` is how often they hold the truth, `size` how many labels they hold on average, or how
-    wide an interval is; `empty` is the fraction of randomised sets without a label. They are means
-    in which each group weighs one.
+    `coverage` is the fraction of sets or intervals that contain the truth. `size` is the mean
+    number of labels in a set, or the width of an interval. `empty` is the fraction of randomised
+    sets without a label. In these means each group has weight one.
 
     Args:
-        sets: of the head; without any, the table has no rows.
-        answers: [n, c], the head's answers about the test examples.
-        test: n of them.
-        names: the classes or the targets.
-        thresholds: of classes that were weighed in training.
-        groups: [n], as `intervals.grouped` gives them.
+        sets: the head's prediction sets; if None, the table has no rows.
+        answers: [n, c], the head's predictions for the test examples.
+        test: the n test examples.
+        names: names of the classes or targets.
+        thresholds: thresholds of classes that were weighted in training.
+        groups: [n], as `intervals.grouped` returns them.
     """
     if sets is not None and sets.reach:
         held = np.abs(answers - test.labels) <= sets.reach
@@ -73,14 +73,14 @@ def table(
 
 
 def _means(figures: npt.NDArray[Any], groups: Groups | None) -> Doubles:
-    """The means of rows [n, k], in which those of a group weigh one together."""
+    """Return the means of rows [n, k]; the rows of a group have weight one together."""
     weights = None if groups is None else of_groups(groups)
     means: Doubles = np.average(figures, axis=0, weights=weights)
     return means
 
 
 def summary(sets: PredictionSets | None, found: pd.DataFrame, groups: Groups | None = None) -> str:
-    """One line: the nominal coverage, and the one that was found in `table`."""
+    """Return one line with the nominal coverage and the coverage that `table` found."""
     among = "" if groups is None else f" ({len(np.unique(groups))} groups, each of weight one)"
     if sets is None:
         return ""
@@ -108,12 +108,12 @@ def doubts(
     thresholds: Sequence[float] = (),
     groups: Groups | None = None,
 ) -> list[str]:
-    """Warnings if the coverage on the test examples is too low to be chance.
+    """Return warnings if the coverage on the test examples is too low to be chance.
 
-    Coverage holds for examples from the distribution of those that the sets were calibrated on;
-    test examples of another one may be covered less. Each of several targets is tested, with
-    Bonferroni's correction. Both the test examples and the calibration vary by chance. The
-    arguments are those of `table`.
+    The nominal coverage holds for examples from the distribution of the calibration examples. Test
+    examples from another distribution may be covered less often. If there are several targets, each
+    is tested, with Bonferroni's correction. The test allows for chance both in the test examples
+    and in the calibration. The arguments are as in `table`.
     """
     held = _held(sets, answers, test, thresholds)
     if sets is None or held is None or not len(held):
@@ -121,7 +121,7 @@ def doubts(
     if groups is not None and (found := len(np.unique(groups))) < LEAST_GROUPS:
         return [f"the coverage of the prediction sets is not tested: too few groups ({found})"]
     lines = []
-    for name, column in zip(names, held.T, strict=False):  # of classes all together, once
+    for name, column in zip(names, held.T, strict=False):  # classes are tested together, once
         fraction = float(_means(column, groups))
         chance = _chance(sets, column, groups)
         if chance < SURE / held.shape[1]:
@@ -140,7 +140,7 @@ def _held(
     test: Split,
     thresholds: Sequence[float],
 ) -> npt.NDArray[np.bool_] | None:
-    """Whether a set holds the class of a test example, [n, 1], or each of its targets [n, t]."""
+    """Return whether each set contains the class, [n, 1], or each interval its target, [n, t]."""
     if sets is not None and sets.reach:
         inside: npt.NDArray[np.bool_] = np.abs(answers - test.labels) <= sets.reach
         return inside
@@ -152,12 +152,13 @@ def _held(
 
 
 def _chance(sets: PredictionSets, held: npt.NDArray[np.bool_], groups: Groups | None) -> float:
-    """How probable it is that so few of the test examples [n], or fewer, are held by chance.
+    """Return the probability that the coverage of the test examples [n] is this low by chance.
 
-    The coverage of a quantile of n scores at rank k has, over all examples, the beta distribution
-    of k and n + 1 - k, so the number of m test examples has the beta-binomial one (Vovk,
-    "Conditional validity of inductive conformal predictors", 2012). With groups it is the t-test of
-    their coverages, whose spread counts for those of the calibration too.
+    If a quantile is at rank k of n scores, its coverage over all examples has the beta distribution
+    with parameters k and n + 1 - k. The number of m test examples that it covers therefore has a
+    beta-binomial distribution (Vovk, "Conditional validity of inductive conformal predictors",
+    2012). With groups, the p-value is that of a t-test of the groups' coverages. The test assumes
+    that the coverages of the calibration groups have the same variance.
     """
     from scipy.special import betaln, gammaln, stdtr
 

@@ -1,8 +1,8 @@
-"""Intervals of measures: Wilson's of proportions, and of examples that come in groups.
+"""Confidence intervals of measures: Wilson's for proportions, and intervals for grouped examples.
 
-Examples of a group (a patient, a day, a recording) are right or wrong together, so n of them hold
-less information than n single ones. `benchmarks/intervals.md` has the coverage of every interval
-here.
+Examples of a group (a patient, a day, a recording) tend to be right or wrong together, so n of them
+hold less information than n independent examples. `benchmarks/intervals.md` shows the coverage of
+every interval here.
 """
 
 import math
@@ -14,19 +14,20 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 Groups = npt.NDArray[np.int64]
 
-# Even groups. With fewer, expanded percentiles covered the truth in only `FEW_HELD` of the draws
-# of `benchmarks/intervals.md`, and intervals of proportions in `PROPORTIONS_HELD`.
+# Effective number of groups. With fewer, expanded percentile intervals contained the truth in only
+# `FEW_HELD` of the draws of `benchmarks/intervals.md`, and intervals of proportions in
+# `PROPORTIONS_HELD`.
 ENOUGH = 40
 FEW_HELD, PROPORTIONS_HELD = 0.61, 0.91
 
 
 def grouped(groups: Groups) -> Groups | None:
-    """The groups [n] as they are; None if each example is its own group."""
+    """Return the groups [n] unchanged; None if each example is its own group."""
     return groups if len(np.unique(groups)) < len(groups) else None
 
 
 def even_groups(groups: Groups) -> float:
-    """The effective number of groups, n² / Σ size² (Kish, 1965)."""
+    """Return the effective number of groups, n² / Σ size² (Kish, 1965)."""
     sizes = np.unique(groups, return_counts=True)[1]
     return float(sizes.sum() ** 2 / np.square(sizes).sum())
 
@@ -34,19 +35,20 @@ def even_groups(groups: Groups) -> float:
 def wilson(
     right: npt.NDArray[np.bool_], confidence: float, groups: Groups | None = None
 ) -> tuple[float, float]:
-    """Wilson's interval (1927) of the fraction of examples that are right.
+    """Return Wilson's interval (1927) of the fraction of examples that are right.
 
-    With groups, n is the effective number of examples: that for which the binomial variance of the
-    fraction is the variance between groups, by the linearised ratio estimator. The quantile is
-    Student's, with the degrees of freedom of as many even groups (Korn and Graubard, 1998; Dean and
-    Pagano, 2015, compare such intervals). Few groups that are all right, or nearly, seem to vary
-    less than they do. So half the square of one more group is added to the variance: of mean size,
-    and right in half of its examples. Without it, 95 % intervals hold the truth in down to 87 % of
-    draws, with it in 91 % or more.
+    With groups, n is the effective number of examples: the number for which the binomial variance
+    of the fraction equals the variance between groups, by the linearised ratio estimator. The
+    quantile is Student's, with the effective number of groups less 1 as the degrees of freedom
+    (Korn and Graubard, 1998; Dean and Pagano, 2015, compare such intervals). If there are few
+    groups and nearly all examples are right, the estimate of the variance is too small. Half the
+    square of one more group is therefore added to the variance. This group has the mean size, and
+    half of its examples are right. Without it, 95 % intervals contain the truth in as few as 87 %
+    of draws; with it, in 91 % or more.
 
     Args:
-        right: [n].
-        confidence: of the interval.
+        right: [n], whether each example is right.
+        confidence: confidence level of the interval.
         groups: [n], the group of each example; None if each is its own group.
     """
     examples, fraction = len(right), float(right.mean())
@@ -55,7 +57,7 @@ def wilson(
     else:
         even = even_groups(groups)
         if even <= 1:
-            return 0.0, 1.0  # nothing is known of how groups differ
+            return 0.0, 1.0  # one group does not show how groups differ
         effective, reach = _effective(right, groups, even), student(confidence, even - 1)
     low, high = _ends(np.array([fraction]), np.array([effective]), reach)
     return float(low[0]), float(high[0])
@@ -67,14 +69,15 @@ def all_alike(
     confidence: float,
     groups: Groups | None = None,
 ) -> tuple[Array, Array]:
-    """Low and high ends of measures [c] that are 0 or 1 on all resamples, which have no width then.
+    """Return the low and high ends for measures [c] that are 0 or 1 on all resamples.
 
-    They are Wilson's, of as many examples that are all right or all wrong.
+    The bootstrap intervals of such measures have no width. The ends are those of Wilson's interval
+    for the same number of examples, all right or all wrong.
 
     Args:
         fractions: [c], 0 or 1.
-        examples: [c], that each is measured on; at least one is taken.
-        confidence: of the intervals.
+        examples: [c], how many examples each is measured on; 0 counts as 1.
+        confidence: confidence level of the intervals.
         groups: [n], the group of each test example; None if each is its own group.
     """
     reach, part = NormalDist().inv_cdf((1 + confidence) / 2), 1.0
@@ -87,7 +90,7 @@ def all_alike(
 
 
 def _ends(fractions: Array, effective: Array, reach: float) -> tuple[Array, Array]:
-    """Wilson's interval of `fractions` [c] of `effective` [c] examples, at the quantile `reach`."""
+    """Return Wilson's interval of `fractions` [c] of `effective` [c] examples at a quantile."""
     square = reach**2 / effective
     middle = (fractions + square / 2) / (1 + square)
     half = np.sqrt(square * (fractions * (1 - fractions) + square / 4)) / (1 + square)
@@ -95,7 +98,7 @@ def _ends(fractions: Array, effective: Array, reach: float) -> tuple[Array, Arra
 
 
 def _effective(right: npt.NDArray[np.bool_], groups: Groups, even: float) -> float:
-    """Effective number of examples; if all or none are right, each even group is one."""
+    """Return the effective number of examples; if all or none are right, that of groups."""
     examples, fraction = len(right), float(right.mean())
     if fraction in (0, 1):
         return even
@@ -110,13 +113,13 @@ def _effective(right: npt.NDArray[np.bool_], groups: Groups, even: float) -> flo
 def mean_interval(
     values: Array, confidence: float, groups: Groups | None = None
 ) -> tuple[float, float]:
-    """Student's interval (1908) of a mean; NaN of a single example or group.
+    """Return Student's interval (1908) of a mean; NaN for a single example or group.
 
-    With groups, the variance is that between them, by the linearised ratio estimator.
+    With groups, the variance is that between groups, by the linearised ratio estimator.
 
     Args:
         values: [n].
-        confidence: of the interval.
+        confidence: confidence level of the interval.
         groups: [n], the group of each example; None if each is its own group.
     """
     codes = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -130,11 +133,11 @@ def mean_interval(
 
 
 def expanded(confidence: float, groups: Groups | None) -> float:
-    """The confidence at which percentiles of resampled groups are taken.
+    """Return the confidence level for percentile intervals of resampled groups.
 
-    Percentiles are too narrow by the root of (G - 1) / G and by the quantile of Student over that
-    of the normal distribution; further out they are as wide as they should be (Hesterberg, 2015,
-    "What teachers should know about the bootstrap"). G is the number of even groups.
+    Percentile intervals are too narrow by the square root of (G - 1) / G, and by the ratio of the
+    normal quantile to Student's. Percentiles further out have the right width (Hesterberg, 2015,
+    "What teachers should know about the bootstrap"). G is the effective number of groups.
     """
     if groups is None or (even := even_groups(groups)) <= 1:
         return confidence
@@ -143,16 +146,16 @@ def expanded(confidence: float, groups: Groups | None) -> float:
 
 
 def student(confidence: float, freedom: float) -> float:
-    """Quantile of Student's t for a two-sided interval."""
-    from scipy.special import stdtrit  # slow to import, and few have groups
+    """Return the quantile of Student's t for a two-sided interval."""
+    from scipy.special import stdtrit  # slow to import, and rarely needed
 
     return float(stdtrit(freedom, (1 + confidence) / 2))
 
 
 def doubts(groups: Groups | None) -> list[str]:
-    """Warnings for readers of metrics on few or uneven groups, one sentence each.
+    """Return warnings for readers of metrics on few or uneven groups, one sentence each.
 
-    The fractions are of draws in `benchmarks/intervals.md`.
+    The fractions are from the simulations in `benchmarks/intervals.md`.
     """
     if groups is None:
         return []
@@ -174,5 +177,5 @@ def doubts(groups: Groups | None) -> list[str]:
 
 
 def too_few(groups: int, even: float) -> bool:
-    """Whether intervals hold the truth less often than they should, as the draws have it."""
+    """Return whether intervals have too low a coverage, according to the simulations."""
     return even < max(ENOUGH, groups / 2)

@@ -1,8 +1,8 @@
-"""Measures of one label's task on labelled examples, and bootstrap intervals of every task.
+"""Measures of classification on labelled examples, and bootstrap intervals of every task.
 
-Every measure is a function of weighted sums over examples. The measure itself is the one in which
-each example weighs 1; in a bootstrap resample an example weighs as often as it was drawn. One
-matrix product therefore gives a measure on all resamples at once.
+Every measure is a function of weighted sums over examples. For the measure itself each example has
+weight 1. In a bootstrap resample the weight of an example is the number of times that it was drawn.
+One matrix product therefore computes a measure on all resamples at once.
 """
 
 from collections.abc import Callable
@@ -14,30 +14,30 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-# Weights computed at once, resamples x examples: bounds the memory.
+# Number of weights (resamples x examples) that are computed at once, to limit memory.
 AT_ONCE = 2**24
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Measures by name, for one or for B weightings of the examples.
+    """Measures by name, for B sets of example weights.
 
-    `overall` holds the measures of all examples, each [B]; of one label's task loss, accuracy,
-    balanced_accuracy, top_<k>_accuracy, macro_f1 and calibration_error. `of_class` holds those of
-    each class, label or target, each [B, c]; of one label's task precision, recall and f1. What is
-    not defined (the recall of a class without examples, the precision of a class that is never
-    predicted) is NaN.
+    `overall` has the measures over all examples, each [B]. In classification they are loss,
+    accuracy, balanced_accuracy, top_<k>_accuracy, macro_f1 and calibration_error. `of_class` has
+    the measures of each class, label or target, each [B, c]. In classification they are precision,
+    recall and f1. A measure that is not defined is NaN (the recall of a class without examples, the
+    precision of a class that is never predicted).
     """
 
     overall: dict[str, Array]
     of_class: dict[str, Array]
 
 
-Weigh = Callable[[Array], Scores]  # the measures of some answers, under weightings [B, n]
+Weigh = Callable[[Array], Scores]  # from example weights [B, n] to measures
 
 
 def whole(weigh: Weigh, examples: int) -> Scores:
-    """The measures if every example weighs 1, B = 1."""
+    """Return the measures if every example has weight 1, B = 1."""
     return weigh(np.ones((1, examples)))
 
 
@@ -49,22 +49,22 @@ def resample(
     seed: int,
     groups: npt.NDArray[np.int64] | None = None,
 ) -> Scores:
-    """The measures on `resamples` draws of the examples with replacement (Efron, 1979).
+    """Return the measures on `resamples` draws of the examples with replacement (Efron, 1979).
 
-    Examples of one group (a patient, a recording) are alike, so whole groups are drawn: as many as
-    there are, and an example weighs as often as its group was drawn (Davison and Hinkley, 1997,
-    section 3.8).
+    Examples of one group (a patient, a recording) are alike, so whole groups are drawn, as many as
+    there are. The weight of an example is the number of times that its group was drawn (Davison and
+    Hinkley, 1997, section 3.8).
 
     Args:
-        weigh: the measures.
-        examples: n, that are weighted.
-        outputs: c, of each answer.
-        resamples: how many.
-        seed: of the draws.
+        weigh: the function that computes the measures.
+        examples: n, the number of examples.
+        outputs: c, the number of outputs.
+        resamples: the number of resamples.
+        seed: seed of the draws.
         groups: [n], the group of each example, from 0 to G - 1; None if each is its own group.
     """
     if groups is not None and groups.max(initial=-1) == examples - 1:
-        groups = None  # nothing is grouped
+        groups = None  # each example is its own group
     drawable = examples if groups is None else int(groups.max()) + 1
     generator = np.random.default_rng(seed)
     most = max(1, AT_ONCE // max(examples, outputs))
@@ -83,13 +83,13 @@ def resample(
 
 
 def scores(labels: npt.NDArray[np.int64], probabilities: Array, top_k: int, bins: int) -> Scores:
-    """The measures, B = 1.
+    """Return the measures, B = 1.
 
     Args:
         labels: [n], the true class of each example.
-        probabilities: [n, c], the probability given to each class; a row adds up to 1.
-        top_k: an example counts when its label is among the k most probable.
-        bins: of equal width, for the expected calibration error.
+        probabilities: [n, c], the predicted probability of each class; a row adds up to 1.
+        top_k: an example counts as right if its label is among the k most probable classes.
+        bins: number of bins of equal width, for the expected calibration error.
     """
     weigh = partial(weighted, labels=labels, probabilities=probabilities, top_k=top_k, bins=bins)
     return whole(weigh, len(labels))
@@ -103,21 +103,21 @@ def bootstrap(
     resamples: int,
     seed: int,
 ) -> Scores:
-    """The measures on `resamples` draws of the n examples; the rest is as in `scores`."""
+    """Return the measures on `resamples` bootstrap resamples; the rest is as in `scores`."""
     weigh = partial(weighted, labels=labels, probabilities=probabilities, top_k=top_k, bins=bins)
     examples, classes = probabilities.shape
     return resample(weigh, examples, classes, resamples, seed)
 
 
 def interval(resampled: Array, confidence: float) -> tuple[Array, Array]:
-    """Low and high end of the percentile interval over the first axis.
+    """Return the low and high ends of the percentile interval over the first axis.
 
-    If all examples agree (R² 1.0, say) the bootstrap cannot see that others might not: the
-    interval has no width, and `tables` takes Wilson's where it can. Resamples in which a measure is
+    If all examples agree (R² 1.0, say), the interval has no width, although other examples might
+    disagree. `tables` then uses Wilson's interval if it can. Resamples in which a measure is
     undefined are left out.
     """
     tail = (1 - confidence) / 2
-    # NumPy's `nanquantile`, bit by bit, without its call for each column that has a NaN.
+    # Bit-identical to NumPy's `nanquantile`, but without a call for each column that has a NaN.
     columns = np.sort(resampled.reshape(len(resampled), -1).T, axis=1)  # NaN comes last
     defined = np.count_nonzero(~np.isnan(columns), axis=1)
     every, last = np.arange(len(columns)), np.maximum(defined - 1, 0)
@@ -140,9 +140,9 @@ def weighted(
     bins: int,
     predicted: npt.NDArray[np.int64] | None = None,
 ) -> Scores:
-    """The measures under each of the weightings [B, n]; the rest is as in `scores`.
+    """Return the measures for each row of `weights` [B, n]; the rest is as in `scores`.
 
-    `predicted` [n] are the classes that were answered, if these are not the most probable ones.
+    `predicted` [n] are the predicted classes, if they are not the most probable ones.
     """
     rows, classes = np.arange(len(labels)), probabilities.shape[1]
     predicted = probabilities.argmax(axis=1) if predicted is None else predicted
@@ -151,19 +151,19 @@ def weighted(
     total = weights.sum(axis=1)
     rank = ranks(labels, probabilities)
 
-    # [B, c]: examples of a class, predictions of it, and both at once.
+    # [B, c]: examples of a class, predictions of it, and correct predictions.
     support = _sums(weights, labels, classes)
     predictions = _sums(weights, predicted, classes)
     hits = _sums(weights[:, correct], labels[correct], classes)
     recall = ratio(hits, support)
     f1 = ratio(2 * hits, support + predictions)
 
-    # Guo et al., arXiv:1706.04599: examples in bins (low, high] of the answer's probability.
+    # Guo et al., arXiv:1706.04599: bins (low, high] of the predicted class's probability.
     confidence = probabilities[rows, predicted]
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = weights @ (_one_hot(which, bins) * (confidence - correct)[:, None])
 
-    # The mean over classes with examples; F1 is NaN also if neither drawn nor predicted.
+    # Means over classes with examples; F1 is also NaN for a class neither drawn nor predicted.
     seen = np.bincount(labels, minlength=classes) > 0
     overall = {
         "loss": weights @ -np.log(np.maximum(of_label, 1e-300)) / total,
@@ -179,7 +179,7 @@ def weighted(
 
 
 def ranks(labels: npt.NDArray[np.int64], probabilities: Array) -> npt.NDArray[np.int64]:
-    """How many classes come before the label [n]; equal probabilities rank as argmax has them."""
+    """Return how many classes rank before the label, [n]; ties are ranked as by argmax."""
     classes = probabilities.shape[1]
     parts = []
     for start in range(0, len(labels), max(1, AT_ONCE // classes)):
@@ -191,7 +191,7 @@ def ranks(labels: npt.NDArray[np.int64], probabilities: Array) -> npt.NDArray[np
 
 
 def _sums(weights: Array, positions: npt.NDArray[np.int64], size: int) -> Array:
-    """The sum [B, size] of the weights [B, n] at each position; whole numbers add up exactly."""
+    """Return the sum [B, size] of the weights [B, n] at each position, exact for integers."""
     sums = np.zeros((len(weights), size))
     order = np.argsort(positions, kind="stable")
     present, starts = np.unique(positions[order], return_index=True)
@@ -207,5 +207,5 @@ def _one_hot(positions: npt.NDArray[np.int64], size: int) -> Array:
 
 
 def ratio(above: Array, below: Array) -> Array:
-    """The quotient above / below; NaN if below is 0."""
+    """Return above / below; NaN if below is 0."""
     return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)

@@ -1,17 +1,17 @@
-"""Whether one model is better than another, by their answers about the same test examples.
+"""Tests of whether one model is better than another on the same test examples.
 
-Answers about the same examples go up and down together, so their difference is known far better
-than either figure. Accuracy, and the exact match of several labels, is compared with McNemar's test
-(1947) in its exact form: only the examples count on which one model is right and the other wrong.
-Every other measure is compared by a paired bootstrap: both models are measured on the same
-resamples, and their difference is significant if it is larger than its standard error there,
-times the quantile of Student's t (Efron and Tibshirani, 1993, chapter 12). The percentiles of the
-resamples would call equal models different in up to 10 of 100 draws, of 60 examples.
+Predictions for the same examples are correlated, so the difference of two models is known far
+better than either measure. Accuracy, and the exact match of multi-label tasks, is compared with
+McNemar's test (1947) in its exact form: only the examples count on which one model is right and the
+other wrong. Every other measure is compared by a paired bootstrap: both models are measured on the
+same resamples. Their difference is significant if it is larger than its bootstrap standard error
+times the quantile of Student's t (Efron and Tibshirani, 1993, chapter 12). Percentile intervals
+would call equal models different in up to 10 of 100 draws of 60 examples.
 
-Examples of one group (a patient, a recording) go up and down together too. If some of the shared
-examples belong to one group, the group is what is counted: McNemar's test becomes the permutation
-test that flips the sign of each group's difference (Fisher, 1935), of which McNemar's is the case
-of single examples, and the bootstrap draws whole groups.
+Examples of one group (a patient, a recording) are correlated too. If some of the shared examples
+belong to one group, the tests count groups. Accuracy is then compared with the permutation test
+that flips the sign of each group's difference (Fisher, 1935); with single examples it is McNemar's
+test. The bootstrap draws whole groups.
 """
 
 import math
@@ -31,23 +31,23 @@ from . import measuring
 from .metrics import Array, resample, whole
 
 LEVEL = 0.05  # significance level: how often equal models may be called different
-POWER = 0.8  # how often a difference is found with the number of examples that is predicted
-SURE = 0.999  # how often a difference is found that is reported as not going unseen
+POWER = 0.8  # power of the test with the predicted number of examples
+SURE = 0.999  # power of the test for a difference that is reported as `unseen`
 RESAMPLES = 2000
-FEWEST = 6  # groups: of fewer, no outcome at all would be a proof at the level of 5 %
+FEWEST = 6  # groups; with fewer, no outcome is significant at the level of 5 %
 
 Answer = Literal["better", "worse", "cannot tell", "not tested: too few groups"]
-Needed = Callable[[float, float], float]  # examples for a difference, to be found with this power
+Needed = Callable[[float, float], float]  # examples to find a difference with a power
 
 
 @dataclass(frozen=True)
 class Comparison:
     """The result of a comparison on the `shared` examples, which belong to `groups` groups.
 
-    `old` and `new` are the measure of each model; `found` says in words how far apart they are.
-    If the answer is 'cannot tell', about `more` further examples would show a `difference` in
-    `POWER` of draws; 0 if that is not known. A true difference of `unseen` is found in `SURE` of
-    draws, a smaller one less often; NaN if that is not known.
+    `old` and `new` are the measure of each model; `found` describes their difference in words. If
+    the answer is 'cannot tell', about `more` further examples would show a `difference` with power
+    `POWER`; `more` is 0 if that is not known. The test finds a true difference of `unseen` with
+    power `SURE`, and a smaller one less often; `unseen` is NaN if that is not known.
     """
 
     answer: Answer
@@ -73,21 +73,21 @@ def compare(
 ) -> Comparison | None:
     """Compare two models on the test examples that both were evaluated on.
 
-    The labels or targets, and the groups, are those of `new`: some may have been corrected since.
+    The labels or targets, and the groups, are from `new`, because some may have been corrected.
 
     Args:
-        old: answers, as `answered.read_answers` gives them; without a column `group`, each
-            example is a group of its own.
-        new: those of the other model.
+        old: predictions, as `answered.read_answers` returns them; without a column `group`, each
+            example is its own group.
+        new: predictions of the other model.
         measure: a name in the `Scores.overall` of their task.
-        lower_is_better: as with the loss.
-        difference: of the measure, for which the number of examples is predicted.
-        bins: of the calibration error.
-        level: how often equal models may be called different.
-        task: of `new`.
+        lower_is_better: whether a lower measure is better, as with the loss.
+        difference: difference of the measure, to predict the number of examples for.
+        bins: number of bins of the calibration error.
+        level: significance level: how often equal models may be called different.
+        task: the task of `new`.
 
     Returns:
-        None if the measure cannot be computed from the answers.
+        None if the measure cannot be computed from the predictions.
     """
     shared = new.index.intersection(old.index)
     if not len(shared):
@@ -103,7 +103,7 @@ def compare(
         if few := _too_few(groups, level):
             return _untested(was, now, groups, few)
         return _of_right(*pair.right, groups, difference, level)
-    # One seed for both, so that each resample holds the same examples.
+    # Both use the same seed, so that each resample has the same examples.
     (was, resampled_old), (now, resampled_new) = (
         (
             float(whole(weigh, len(shared)).overall[measure][0]),
@@ -125,9 +125,9 @@ def _count(groups: npt.NDArray[np.int64]) -> int:
 
 
 def _too_few(groups: npt.NDArray[np.int64], level: float) -> int:
-    """How many groups a test would need, if there are fewer; else 0.
+    """Return how many groups a test would need, if there are fewer; else 0.
 
-    Half of all patterns of signs are mirror images, so the rarest outcome has p = 2 / 2^G.
+    Each of the 2^G patterns of signs has a mirror image, so the lowest p-value is 2 / 2^G.
     """
     needed = max(FEWEST, 1 + math.ceil(-math.log2(level)))
     return needed if _count(groups) < min(needed, len(groups)) else 0
@@ -146,7 +146,7 @@ def _of_right(
     difference: float,
     level: float,
 ) -> Comparison:
-    """Compare by whether each answer is right, [n], before and now."""
+    """Compare two models by whether each prediction is right, [n], before and now."""
     examples, count = len(now), _count(groups)
     gained, lost = int((now & ~before).sum()), int((before & ~now).sum())
     differing = gained + lost
@@ -154,9 +154,9 @@ def _of_right(
     needed: Needed
     if count == examples:
         p_value = float(stats.binomtest(gained, differing).pvalue) if differing else 1.0
-        # Two wins and two losses more than were seen (Agresti and Coull, 1998): with few examples,
-        # the fraction on which the models differ is known badly, and a low guess would predict too
-        # few examples.
+        # Two wins and two losses are added (Agresti and Coull, 1998): with few examples, the
+        # fraction on which the models differ is poorly known, and a low estimate of it would
+        # predict too few examples.
         fraction = (differing + 4) / (examples + 4)
         needed = partial(_examples, fraction, level)
     else:
@@ -175,11 +175,11 @@ def _of_right(
 
 
 def flipped(sums: npt.NDArray[np.int64]) -> float:
-    """The exact p-value of the test that flips the signs of whole numbers [G] at random.
+    """Return the exact p-value of the test that flips the signs of integers [G] at random.
 
-    It is the fraction of all 2^G patterns of signs whose total is at least as far from 0 as that of
-    `sums`. No pattern is drawn: the distribution of the total is the inverse Fourier transform of
-    the product of the cosines.
+    It is the fraction of all 2^G patterns of signs whose total is at least as far from 0 as the
+    total of `sums`. No patterns are drawn: the distribution of the total is the inverse Fourier
+    transform of a product of cosines.
     """
     sizes, counts = np.unique(np.abs(sums[sums != 0]), return_counts=True)
     farthest = int((sizes * counts).sum())
@@ -195,14 +195,14 @@ def flipped(sums: npt.NDArray[np.int64]) -> float:
 
 
 def _reach(level: float, power: float) -> tuple[float, float]:
-    """Standard errors of the normal distribution."""
+    """Return the normal quantiles of a two-sided level and of a power, in standard errors."""
     return float(stats.norm.ppf(1 - level / 2)), float(stats.norm.ppf(power))
 
 
 def _examples(fraction: float, level: float, difference: float, power: float) -> float:
-    """How many examples McNemar's test needs if models differ on a `fraction` of them.
+    """Return how many examples McNemar's test needs if models differ on a `fraction` of them.
 
-    Connor (1987), with a correction for that the exact test counts whole examples.
+    The formula is from Connor (1987), with a correction because the exact test is discrete.
     """
     fraction, reaches = max(fraction, difference), _reach(level, power)
     reach = reaches[0] * math.sqrt(fraction) + reaches[1] * math.sqrt(
@@ -213,7 +213,7 @@ def _examples(fraction: float, level: float, difference: float, power: float) ->
 
 
 def _by_error(error: float, examples: int, groups: int, level: float) -> Needed:
-    """How many examples a difference needs whose standard error on these `examples` is known."""
+    """Return the examples needed, from the difference's standard error on these `examples`."""
 
     def needed(size: float, power: float) -> float:
         reach = sum(_reach(level, power)) * error / size
@@ -232,12 +232,12 @@ def _bootstrapped(
     difference: float,
     level: float,
 ) -> Comparison:
-    """The paired bootstrap's answer, from the difference of the measure on each resample.
+    """Return the result of the paired bootstrap, from the measure's difference on each resample.
 
-    `differing` is the number of groups in which the models say something else.
+    `differing` is the number of groups in which the models' predictions differ.
     """
     gain, examples, count = now - before, len(groups), _count(groups)
-    # A single example shows nothing; the resamples are then all alike.
+    # With a single example all resamples are equal, and show nothing.
     freedom = max(count - 1, 1)
     error = float(np.nanstd(resampled, ddof=1)) * math.sqrt(count / freedom)
     reach = error * float(stats.t.ppf(1 - level / 2, freedom))
@@ -246,7 +246,7 @@ def _bootstrapped(
     figures = examples, before, now, found
     needed = _by_error(error, examples, count, level)
     unseen = _unseen(needed, examples) if error else math.nan
-    # As in McNemar's test, few answers that differ prove nothing, even if all go one way.
+    # As in McNemar's test, a few differences prove nothing, even if all favour one model.
     if abs(gain) > reach and 2 ** (1 - differing) <= level:
         answer: Answer = "worse" if (gain > 0) == lower_is_better else "better"
         return Comparison(answer, *figures, groups=count, unseen=unseen)
@@ -257,7 +257,7 @@ def _bootstrapped(
 
 
 def _unseen(needed: Needed, examples: int) -> float:
-    """The smallest difference that a test of this many examples finds with power `SURE`."""
+    """Return the smallest difference that a test on `examples` finds with power `SURE`."""
     low, high = 0.0, 1.0
     while needed(high, SURE) > examples:
         low, high = high, 2 * high
@@ -270,15 +270,15 @@ def _unseen(needed: Needed, examples: int) -> float:
 def _wanted(
     needed: Callable[[float], float], difference: float, examples: int
 ) -> tuple[int, float]:
-    """How many more examples would show a difference, and which one.
+    """Return how many more examples would show a difference, and that difference.
 
-    It is the requested difference, or half of it, half of that, and so on: the first for which
-    there are too few.
+    The difference is the requested one, or a half, a quarter and so on of it: the first for which
+    there are too few examples.
 
     Args:
-        needed: how many examples a difference needs.
-        difference: the requested one.
-        examples: how many there are.
+        needed: the function that returns how many examples a difference needs.
+        difference: the requested difference.
+        examples: how many examples there are.
     """
     while needed(difference) <= examples:
         difference /= 2

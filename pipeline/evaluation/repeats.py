@@ -1,8 +1,8 @@
-"""The chosen head on many other splits of the same examples, for one split is a lottery.
+"""The chosen head on many other random splits of the same examples, since one split may be lucky.
 
 Each repeat draws train, val and test again from the examples' content, as `ingest` draws them if
-the source gives no split; groups are not divided. The head is trained on what it would be trained
-on, and measured on the test examples of the draw.
+the source has no split. Groups are never divided. The head is trained on train, or on train and val
+if it was refitted on both, and measured on the test examples of the draw.
 """
 
 import math
@@ -28,7 +28,7 @@ from .metrics import whole
 from .tables import OF_REPEATS
 
 MOST_DRAWS = 20  # for each requested repeat
-OF_TEMPERATURE = ("loss", "calibration_error")  # measures that need one
+OF_TEMPERATURE = ("loss", "calibration_error")  # measures that need a temperature
 
 
 def repeated(
@@ -40,18 +40,18 @@ def repeated(
     training: TrainParams,
     counts: bool = False,
 ) -> pd.DataFrame:
-    """One row per measure: its mean over the repeats, and the interval of that.
+    """Return one row per measure: its mean over the repeats, and the interval of that mean.
 
-    Loss and calibration error are left out: they depend on a temperature that a repeat does not
-    find. The thresholds of several labels are those of the head. A measure that is defined in less
-    than two repeats has no row. `given_split` says whether the split of the manifest is another
-    than would be drawn.
+    Loss and calibration error are left out because they depend on a temperature, and repeats do not
+    fit one. In multi-label tasks the thresholds are those of the head. A measure that is defined in
+    fewer than two repeats has no row. `given_split` says whether the split of the manifest differs
+    from the split that `ingest` would draw.
 
     Args:
-        manifest: of the examples.
-        pool: view 0 of all of them.
+        manifest: the manifest of the examples.
+        pool: view 0 of all examples.
         about: the head's description, as in `models/head.json`.
-        settings: how many repeats, and what is measured.
+        settings: the number of repeats, and the settings of the measures.
         drawing: how splits are drawn.
         training: how heads are trained.
         counts: whether the features are counts of terms.
@@ -75,7 +75,7 @@ def repeated(
     how = counts, loss, training.row_weights
     schedule = Schedule(epochs, training.batch_size, 0, weights, *how)
     answers = on_subsets(pool, learnt, asked, head, schedule, training.class_weights)
-    # The scores of classes are right in order only, and the highest is the answer.
+    # Only the order of the classes' scores is meaningful; the highest is predicted.
     calibration = Calibration() if TASKS[learned].exclusive else about.calibration
     added = np.array(calibration.prior_shift or [0.0], np.float32)
     found = []
@@ -103,7 +103,7 @@ def _drawn(
     task: Measuring,
     refit: bool,
 ) -> tuple[list[Mask], list[Mask]]:
-    """For each repeat the training examples, [n], and the test examples."""
+    """Return masks [n] of the training examples and of the test examples of each repeat."""
     names = sorted(set(keys))
     learnt, asked = [], []
     most = MOST_DRAWS * settings.repeats
@@ -131,19 +131,19 @@ def interval(
     confidence: float,
     means: Measure = SHARE,
 ) -> tuple[float, float, float]:
-    """The mean of a measure over repeats, and the ends of its interval.
+    """Return the mean of a measure over repeats, and the ends of its interval.
 
-    The repeats have examples in common, so their spread alone is too small. Nadeau and Bengio
-    (2003, "Inference for the generalization error") add the ratio of test to training examples to
-    the variance of the mean.
+    The repeats share examples, so their variance alone is too small. Nadeau and Bengio (2003,
+    "Inference for the generalization error") add the ratio of test to training examples to the
+    variance of the mean.
 
     Args:
-        values: [R], of each repeat.
-        ratio: test examples for each training example.
-        confidence: of the interval.
-        means: the meaning of the measure; its interval ends at the measure's own ends.
+        values: [R], the measure in each repeat.
+        ratio: test examples per training example.
+        confidence: confidence level of the interval.
+        means: the meaning of the measure; the interval is clipped to its range.
     """
-    from scipy import stats  # takes a second to import, and few need it
+    from scipy import stats  # takes a second to import, and is rarely needed
 
     mean, repeats = float(values.mean()), len(values)
     error = math.sqrt((1 / repeats + ratio) * float(values.var(ddof=1)))

@@ -1,11 +1,12 @@
-"""Figures by slice: by each value of each further column of the user's table.
+"""Metrics by slice: for each value of each further column of the user's table.
 
-A slice is compared with all other test examples, by Fisher's exact test (1922) of right and wrong;
-in regression, by the test of Mann and Whitney (1947) of the absolute errors. The more slices, the
-likelier one looks bad by chance, so the p-values are corrected for their number (Holm, 1979). The
-intervals are Wilson's (1927), which have a width even if all answers of a small slice are right,
-and Student's (1908) of a mean absolute error. If examples come in groups, whole groups are moved
-(`regrouped.py`), and both intervals are of groups.
+A slice is compared with all other test examples, by Fisher's exact test (1922) of right and wrong
+predictions, or in regression by the test of Mann and Whitney (1947) of the absolute errors. With
+many slices it is likely that one looks bad by chance, so the p-values are corrected for the number
+of slices (Holm, 1979). The intervals are Wilson's (1927), which have a width even if all
+predictions of a small slice are right, and Student's (1908) for a mean absolute error. If examples
+come in groups, the test permutes whole groups (`regrouped.py`), and both intervals use the variance
+between groups.
 """
 
 from collections.abc import Callable
@@ -33,16 +34,16 @@ def slice_table(
     name: str = "accuracy",
     groups: Groups | None = None,
 ) -> pd.DataFrame:
-    """One row per slice, the worst first: those below the rest, in the order of their p-values.
+    """Return one row per slice; slices below the rest come first, in the order of their p-values.
 
-    A slice that cannot be compared (a column of one value) has neither the others' accuracy nor
-    p-values. A slice of too few groups to be tested has no p-values.
+    A slice that cannot be compared (its column has one value) has neither the others' accuracy nor
+    p-values. A slice with too few groups for a test has no p-values.
 
     Args:
-        slices: one row per test example, a column for each of the user's.
-        correct: [n], whether each was answered correctly.
-        confidence: of the intervals.
-        name: what the fraction of right answers is called.
+        slices: one row per test example, with the columns of the user's table.
+        correct: [n], whether each prediction is correct.
+        confidence: confidence level of the intervals.
+        name: name of the fraction of correct predictions.
         groups: [n], the group of each example; None if each is its own group.
     """
 
@@ -66,12 +67,12 @@ def slice_errors(
     confidence: float,
     groups: Groups | None = None,
 ) -> pd.DataFrame:
-    """The same for regression, by the mean absolute error.
+    """Return the table of slices for regression, by the mean absolute error.
 
     Args:
-        slices: one row per test example, a column for each of the user's.
-        errors: [n], the absolute error of each; the mean if targets are several.
-        confidence: of the intervals.
+        slices: one row per test example, with the columns of the user's table.
+        errors: [n], the absolute error of each example; the mean over targets if there are several.
+        confidence: confidence level of the intervals.
         groups: [n], the group of each example; None if each is its own group.
     """
 
@@ -89,7 +90,7 @@ def slice_errors(
 
 
 def stats() -> ModuleType:
-    """SciPy's; it takes a second to import, and most tables have no such column."""
+    """Import `scipy.stats`, which takes a second and which most tables do not need."""
     from scipy import stats
 
     return cast(ModuleType, stats)
@@ -103,7 +104,7 @@ def _compared(
     p_value: Callable[[npt.NDArray[np.bool_]], float],
     lower_is_better: bool,
 ) -> pd.DataFrame:
-    """The table of slices, by the mean of `figures` [n] in each."""
+    """Return the table of slices, by the mean of `figures` [n] in each."""
     columns = [*COLUMNS]
     columns[3], columns[6] = name, f"other_{name}"
     if slices.empty:
@@ -121,7 +122,7 @@ def _compared(
             if others := len(figures) - examples:
                 row[f"other_{name}"] = figures[~inside].sum() / others
                 row["p_value"] = found = p_value(inside)
-                # Both halves of a column of two values are one comparison.
+                # The two slices of a column with two values are one comparison.
                 key = (inside if inside[0] else ~inside).tobytes()
                 compared.append(b"" if np.isnan(found) else key)
             else:
@@ -142,7 +143,7 @@ def _compared(
 
 
 def holm(p_values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """P-values corrected for their number by Holm's step-down procedure."""
+    """Return p-values corrected for their number by Holm's step-down procedure."""
     order = np.argsort(p_values, kind="stable")
     factors = len(p_values) - np.arange(len(p_values))
     stepped = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1)
@@ -152,9 +153,9 @@ def holm(p_values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def worst(table: pd.DataFrame) -> str:
-    """A sentence about the first row of a table of slices; empty if it has none.
+    """Return a sentence about the first row of a table of slices; empty if it has no rows.
 
-    Slices that were not tested are counted in another.
+    A second sentence counts the slices that were not tested.
     """
     name = str(table.columns[3])
     tested = table["p_value"].notna()
@@ -168,7 +169,7 @@ def worst(table: pd.DataFrame) -> str:
 
 
 def _worst(table: pd.DataFrame, name: str) -> str:
-    """The same of slices that were all tested."""
+    """Return the sentence for a table in which all slices were tested."""
     row = table.iloc[0]
     value, other = row[name], row[f"other_{name}"]
     if value == other or (value < other) == measure(name).lower_is_better:

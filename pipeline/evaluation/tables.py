@@ -1,4 +1,4 @@
-"""Tables: the metrics of every task with their intervals, and tables for classification.
+"""Tables of the metrics of every task with their intervals, and tables for classification.
 
 Tables that multi-label tasks have too, such as ROC curves, take arguments that both can give.
 """
@@ -19,20 +19,20 @@ from . import SHARE, measure
 from .intervals import Groups, all_alike, expanded, wilson
 from .metrics import AT_ONCE, Array, Scores, interval
 
-# Decimals in tables: more would only show how the machine rounds.
+# Decimals in tables; more would only show the machine's rounding errors.
 DIGITS = 6
-# Classes; of more than these, a table has no longer a column or a curve for each.
+# With more classes than this, tables do not have a column or a curve for each class.
 MANY = 100
-# The columns of `repeats.repeated`; without repeats its table is this header.
+# The columns of `repeats.repeated`; without repeats its table has only this header.
 OF_REPEATS = ["measure", "mean", "low", "high", "repeats", "given_split"]
 # The columns of prediction sets and prediction intervals.
 OF_SETS = ["class", "examples", "coverage", "size"]
 OF_SETS += ["randomised_coverage", "randomised_size", "empty"]
 PROBABILITIES = "probabilities.parquet"  # among the plots, only if it is requested
-DRAWN = 20  # curves if classes are many
+DRAWN = 20  # curves if there are more than `MANY` classes
 
 
-# A class to draw: its name, which examples are of it, and the probability given to it.
+# A class to draw: its name, which examples belong to it, and its predicted probabilities.
 OneAgainstRest = tuple[str, npt.NDArray[np.bool_], Array]
 
 
@@ -44,17 +44,17 @@ def metrics(
     proportions: Mapping[str, Array] | None = None,
     groups: Groups | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """The content of `reports/metrics.json`: measures under `test`, their ends under `interval`.
+    """Return the content of `reports/metrics.json`, with the keys `test` and `interval`.
 
-    A measure that is not defined is left out, and so is the interval of one that is defined in no
-    resample.
+    `test` has the measures, `interval` the ends of their intervals. A measure that is not defined
+    is left out. A measure that is defined in no resample has no interval.
 
     Args:
         measured: the measures.
-        resampled: the same on the resamples.
-        confidence: of the intervals.
-        examples: n.
-        proportions: the measures with Wilson's intervals, as `Measuring.proportions` gives them.
+        resampled: the measures on the resamples.
+        confidence: confidence level of the intervals.
+        examples: n, the number of examples.
+        proportions: measures with Wilson's intervals, as `Measuring.proportions` returns them.
         groups: [n], the group of each example; None if each is its own group.
     """
     test: dict[str, Any] = {}
@@ -93,13 +93,15 @@ def _ends(
     confidence: float,
     groups: Groups | None,
 ) -> tuple[Array, Array]:
-    """Both ends [c] of a measure's intervals, from resamples [B, c]; NaN or infinite if unknown.
+    """Return the ends [c] of a measure's intervals, from resamples [B, c].
+
+    Ends that are not known are NaN or infinite.
 
     Args:
-        name: the measure's.
+        name: name of the measure.
         resampled: the measure on the resamples.
-        examples: [c], on which it is measured.
-        confidence: of the intervals.
+        examples: [c], how many examples it is measured on.
+        confidence: confidence level of the intervals.
         groups: [n], the group of each test example; None if each is its own group.
     """
     means = measure(name)
@@ -120,18 +122,18 @@ def class_table(
     confidence: float,
     groups: Groups | None = None,
 ) -> pd.DataFrame:
-    """One row per class, label or number; a measure that is not defined for it stays empty.
+    """Return one row per class, label or target; a measure that is not defined stays empty.
 
     Args:
-        first: the columns before those of the measures.
+        first: the columns before the measures.
         measured: the measures.
-        resampled: the same on the resamples.
-        confidence: of their intervals.
+        resampled: the measures on the resamples.
+        confidence: confidence level of the intervals.
         groups: [n], the group of each test example; None if each is its own group.
     """
     table = dict(first)
     examples = np.broadcast_to(first["pictures"], len(first["class"]))
-    if "recall" in measured.of_class:  # a precision is that of the hits, if it is 1
+    if "recall" in measured.of_class:  # a precision of 1 is measured on the hits
         hits = np.nan_to_num(measured.of_class["recall"][0] * examples)
         examples = np.where(hits > 0, hits, examples)
     for name, values in measured.of_class.items():
@@ -151,13 +153,14 @@ def prediction_table(
     slices: pd.DataFrame,
     top_k: int,
 ) -> pd.DataFrame:
-    """One row per example, by path; the last columns are the probability of each class.
+    """Return one row per example, by path; the last columns are the probability of each class.
 
-    `predicted` is the class that is answered, and `probability` that of this class: the largest,
-    unless classes were weighed in training.
+    `probability` is the probability of the class `predicted`. It is the largest one, unless classes
+    were weighted in training.
 
-    If there are more than `MANY` classes, they are the `top_k` most probable ones and their
-    probabilities. The columns of the user's table, `slices`, with one row per example, come first.
+    If there are more than `MANY` classes, the last columns are the `top_k` most probable classes
+    and their probabilities. The columns of the user's table, `slices`, with one row per example,
+    come before them.
     """
     names = np.array(classes)
     table = pd.DataFrame(
@@ -176,16 +179,16 @@ def prediction_table(
 
 
 def of_each(probabilities: Array, classes: list[str], top_k: int) -> pd.DataFrame:
-    """The probability of each class; if classes are many, the `top_k` most probable and theirs."""
+    """Return the probability of each class; of many, only the `top_k` most probable with theirs."""
     if len(classes) > MANY:
         return pd.DataFrame(_most_probable(probabilities, np.array(classes), top_k))
     return pd.DataFrame(probabilities, columns=[f"p({name})" for name in classes])
 
 
 def _most_probable(probabilities: Array, names: npt.NDArray[np.str_], k: int) -> dict[str, Any]:
-    """Columns `class_1`, `probability_1`, `class_2`, …; of equal ones the first class comes first.
+    """Return columns `class_1`, `probability_1`, `class_2`, …; ties are in the order of `names`.
 
-    One search for the largest after the other: a sort would depend on how a processor sorts.
+    The function calls `argmax` k times, because the result of a sort would depend on the processor.
     """
     k = min(k, len(names))
     found = np.empty((len(probabilities), k), dtype=np.int64)
@@ -211,7 +214,7 @@ def write_probabilities(
     probabilities: Array,
     classes: list[str],
 ) -> None:
-    """The probability (float32) of every class for every example, by path, as Parquet."""
+    """Write the probability (float32) of every class for every example, by path, as Parquet."""
     order = np.argsort(paths, kind="stable")
     schema = pa.schema(
         [("path", pa.string()), ("label", pa.string())]
@@ -237,14 +240,14 @@ def _rows_at_once(probabilities: Array) -> int:
 def confusion_table(
     test: Split, predicted: npt.NDArray[np.int64], classes: list[str]
 ) -> pd.DataFrame:
-    """One row per example, as DVC's `confusion` template counts them."""
+    """Return one row per example, for DVC's template `confusion`, which counts them."""
     names = np.array(classes)
     table = pd.DataFrame({"actual": names[test.labels], "predicted": names[predicted]})
     return table.sort_values(["actual", "predicted"])
 
 
 def roc_table(one_against_rest: Iterable[OneAgainstRest], drawn: Sequence[str]) -> pd.DataFrame:
-    """ROC curves of the classes that are `drawn`, and the macro mean of those of all classes."""
+    """Return ROC curves of the classes in `drawn`, and the macro mean over all classes."""
     grid = np.linspace(0, 1, 101)
     tables, heights, shown = [], [], set(drawn)
     for name, is_class, given in one_against_rest:
@@ -263,7 +266,7 @@ def roc_table(one_against_rest: Iterable[OneAgainstRest], drawn: Sequence[str]) 
 def precision_recall_table(
     one_against_rest: Iterable[OneAgainstRest], drawn: Sequence[str]
 ) -> pd.DataFrame:
-    """Precision-recall curves of the classes that are `drawn`, from high recall to low."""
+    """Return precision-recall curves of the classes in `drawn`, from high recall to low."""
     tables, shown = [], set(drawn)
     for name, is_class, given in one_against_rest:
         if name not in shown:
@@ -276,7 +279,7 @@ def precision_recall_table(
 def one_against_rest(
     test: Split, probabilities: Array, classes: list[str]
 ) -> Iterator[OneAgainstRest]:
-    """The classes that have both members and others."""
+    """Yield each class that some examples belong to and others do not."""
     for number, name in enumerate(classes):
         members = test.labels == number
         if 0 < members.sum() < len(test.labels):
@@ -284,7 +287,7 @@ def one_against_rest(
 
 
 def drawn(test: Split, right: npt.NDArray[np.bool_], classes: list[str]) -> list[str]:
-    """The classes that have a curve: all, or those of lowest recall if many, by name if equal."""
+    """Return the classes to draw: all, or if many those of lowest recall (ties by name)."""
     if len(classes) <= MANY:
         return classes
     members = np.bincount(test.labels, minlength=len(classes))
@@ -302,12 +305,12 @@ def _joined(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
 
 
 def reliability_table(confidence: Array, correct: npt.NDArray[np.bool_], bins: int) -> pd.DataFrame:
-    """One row per bin of the probability that was given: its mean, and how often it came true.
+    """Return one row per bin of predicted probability: its mean, and the observed accuracy.
 
     Args:
-        confidence: the probability of each answer.
-        correct: whether each was right.
-        bins: of equal width.
+        confidence: the probability of each prediction.
+        correct: whether each prediction is right.
+        bins: number of bins, of equal width.
     """
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     table = pd.DataFrame(
