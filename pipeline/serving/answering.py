@@ -1,6 +1,6 @@
-"""What an answer is, and how a task makes it from the output of a bundle's graph.
+"""The classifier's answer about an example, and how a task makes it from the graph's output.
 
-How it looks is the part `answer` of the task's folder; `replies.py` has what a server sends.
+Each task implements `Answering` in its own `answer.py`. `replies.py` has the replies of a server.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,16 +16,16 @@ from ..tasks import part
 
 Floats = npt.NDArray[np.float32]
 Row = dict[str, Any]
-# The cells printed before the path: for None the table's head, for an empty row dashes.
+# The cells printed before the path: the table's header for None, dashes for an empty row.
 Cells = Callable[[Row | None], str]
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The names of a head's outputs, and how they are read.
+    """The names of a head's outputs, and how to interpret them.
 
-    `thresholds` are those of labels, or of classes that were weighed in training. `sets` are None
-    if the bundle has no coverage.
+    `thresholds` has one value per label, or per class if training weighted the classes. `sets` is
+    None if the bundle has no coverage.
     """
 
     names: list[str]
@@ -35,9 +35,9 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training example similar to the query; a `cosine` of 1 is the same direction.
+    """A training example similar to the query; with a `cosine` of 1 the directions are the same.
 
-    `number` is its position in the bundle's list. The path is empty if the bundle names none.
+    `number` is its position in the bundle's list. `path` is empty if the bundle has no paths.
     """
 
     path: str
@@ -50,22 +50,22 @@ class Neighbour:
 class Answer:
     """The classifier's answer about an example.
 
-    `probabilities` [classes] are calibrated; a regression has none. `best` is the position of the
-    class that is answered. It is the most probable one, unless classes were weighed in training
-    (`head.against_thresholds`). With several labels it is the most probable label.
+    `probabilities` [classes] are calibrated, and empty in regression. `best` is the position of the
+    predicted class. This is the most probable class, unless training weighted the classes
+    (`head.against_thresholds`). In multi-label tasks it is the most probable label.
 
-    `heat` and `neighbours` are there if they were requested. `heat` shows which part of the example
-    speaks for `best`, or raises the first target. It is None if there is nothing to make it from:
-    no maps, and no parts to hide. `neighbours` are the nearest training examples.
+    `heat` and `neighbours` are set only on request. `heat` shows which part of the example is
+    evidence for `best`, or raises the first target. It is None if the backbone has no maps and the
+    kind has no parts to hide. `neighbours` are the nearest training examples.
 
-    `labels` are the class that is answered, or those of several labels whose probability reaches
-    their threshold, in the order of the classes. `numbers` [targets] are the predictions of a
-    regression, in the targets' own units.
+    `labels` is the predicted class or, in multi-label tasks, all labels whose probability reaches
+    their threshold, in the order of the classes. `numbers` [targets] are the predictions in
+    regression, in the units of the targets.
 
-    `distance` is the one to the training examples (`novelty.py`), and `unusual` whether it is
-    beyond the threshold of novelty detection. Both are None if the bundle detects no novelty.
-    `likely` is the prediction set, the most probable class first, and `interval` [targets, 2] the
-    prediction intervals. They are empty and None if the bundle has no coverage.
+    `distance` is the distance to the training examples (`novelty.py`), and `unusual` whether it
+    exceeds the threshold of novelty detection. Both are None if the bundle detects no novelty.
+    `likely` is the prediction set, the most probable class first. `interval` [targets, 2] has the
+    prediction intervals. Without coverage `likely` is empty and `interval` None.
     """
 
     probabilities: Floats
@@ -81,28 +81,28 @@ class Answer:
 
 
 class Answering(Protocol):
-    """The form of a task's answers."""
+    """The answers of a task."""
 
     def answer(self, output: Floats, outputs: Outputs) -> Answer:
-        """The answer, of what the graph says [c]; without what explains it."""
+        """Make the answer from the graph's output [c], without an explanation."""
 
     def columns(self, outputs: Outputs) -> list[str]:
-        """The columns of a table of answers, in order."""
+        """Return the columns of a table of answers, in order."""
 
     def row(self, answer: Answer, outputs: Outputs) -> list[Any]:
-        """The values of those columns."""
+        """Return the values of these columns."""
 
     def cells(self, names: list[str]) -> Cells:
-        """A row for people, in columns of a fixed width."""
+        """Return a function that formats a row for people, in columns of fixed width."""
 
 
 def of_task(task: str) -> Answering:
-    """The task's own form of answers."""
+    """Return the task's implementation of `Answering`."""
     return cast(Answering, part(task, "answer"))
 
 
 def intervals(answer: Answer, names: list[str]) -> dict[str, tuple[float, float]]:
-    """The ends of each target's interval, by name; empty without a coverage."""
+    """Return the ends of each target's interval, by name; empty without coverage."""
     if answer.interval is None:
         return {}
     ends = (rounded(one) for one in answer.interval)
@@ -110,5 +110,5 @@ def intervals(answer: Answer, names: list[str]) -> dict[str, tuple[float, float]
 
 
 def rounded(numbers: npt.NDArray[np.floating]) -> list[float]:
-    """Numbers as people read them: a float32 has seven digits."""
+    """Round numbers for people, to the seven digits that a float32 has."""
     return [float(f"{number:.7g}") for number in numbers]

@@ -1,7 +1,8 @@
-"""Prediction with a bundle: `predict`, `serve` and users' own scripts call it.
+"""Prediction with a bundle, for `predict`, `serve` and users' own scripts.
 
-It needs ONNX Runtime, NumPy, safetensors and what the kind of example needs: Pillow for images. The
-code that `extract` uses prepares an example, so the answers are those that were evaluated.
+This module needs ONNX Runtime, NumPy, safetensors and the packages of the examples' kind, such as
+Pillow for images. Preprocessing uses the same code as `extract`, so answers are the same as in
+`evaluate`.
 """
 
 import os
@@ -35,9 +36,9 @@ from .explain import (
     neighbours,
 )
 
-MOST_WINDOWS = 8  # of an example; inputs with more are computed one after the other
+MOST_WINDOWS = 8  # of an example; with more, its inputs are computed one after the other
 OLDER = "the bundle is of an older version and names no digests"
-# Kinds that show nothing but a picture or a sound that was decoded.
+# Kinds that show only decoded pictures or sounds, never the bytes of a file.
 DECODED = ("image", "audio")
 
 
@@ -45,12 +46,15 @@ class Classifier:
     """A bundle in memory. Any number of threads may use it at once, each on one core."""
 
     def __init__(self, folder: Path, explains: bool = False, hands: int | None = None) -> None:
-        """Open the bundle in `folder`; if it `explains`, also what heat maps and neighbours need.
+        """Open the bundle in `folder`.
 
-        `hands` threads compute heat maps; the default is one per core.
+        Args:
+            folder: the bundle.
+            explains: whether to read the data for heat maps and neighbours as well.
+            hands: the number of threads that compute heat maps; None for one per core.
 
         Raises:
-            DataError: it is not a bundle, or one that is damaged or of another schema.
+            DataError: it is not a bundle, is damaged, or has another schema.
         """
         bundle = self.bundle = Bundle.read(folder)
         self.kind, self.task, sets = named(bundle.kind), bundle.head.task, bundle.head.sets
@@ -74,7 +78,7 @@ class Classifier:
             raise DataError(
                 f"{folder / 'model.onnx'} does not answer with {len(self.classes)} {self._output}"
             )
-        # No thread until it is needed.
+        # The pool starts a thread only if it needs one.
         self._hands = ThreadPoolExecutor(hands or os.cpu_count() or 1)
         dimension = outputs.get("features", [0])[0]
         known = bundle.novelty
@@ -86,17 +90,17 @@ class Classifier:
 
     @property
     def classes(self) -> list[str]:
-        """The names of its outputs: of classes, labels or targets."""
+        """The names of the outputs: classes, labels or targets."""
         return self.outputs.names
 
     @property
     def explains(self) -> bool:
-        """Whether an answer can be explained; a kind that can hide parts needs no maps."""
+        """Whether heat maps are possible; a kind that can hide parts needs no feature maps."""
         return self.has_maps or self.kind.hides
 
     @property
     def detects_novelty(self) -> bool:
-        """Whether answers say how novel the example is."""
+        """Whether answers include novelty detection."""
         return self._detector is not None
 
     @property
@@ -105,10 +109,10 @@ class Classifier:
         return None if self.outputs.sets is None else self.outputs.sets.coverage
 
     def read_reasons(self) -> None:
-        """Read what heat maps and neighbours need, once.
+        """Read the data for heat maps and neighbours, once.
 
         Raises:
-            DataError: it is damaged.
+            DataError: the data is damaged.
         """
         if self._bank is not None:
             return
@@ -119,15 +123,17 @@ class Classifier:
         self._bank = bank
 
     def training_example(self, number: int) -> bytes:
-        """The bytes of a training example, if its file lies here as it was; with `explains`.
+        """Return the bytes of a training example, if its file exists unchanged; needs `explains`.
 
-        The paths are the bundle's, and a stranger who made it may want other files. So a file is
-        given only if its digest is the one that the bundle names: nobody knows the digest of a
-        secret who does not know the secret. Older bundles name no digests. They never get a hidden
-        file, a link that leads out, or a file of a kind that would show its text.
+        The paths come from the bundle, whose maker may be a stranger who wants other files. A file
+        is therefore returned only if its digest equals the one in the bundle: nobody can know the
+        digest of a secret without the secret. Older bundles have no digests. For them, hidden
+        files, links that lead out of the folder, and kinds that would show a file's text are
+        refused.
 
         Raises:
-            RefusedError: there is no such number, or its file is not available; the text says why.
+            RefusedError: there is no such number, or its file is not available; the message has
+                the reason.
         """
         paths, digests = self.known["paths"], self.known.get("digests")
         if not 0 <= number < len(paths):
@@ -159,18 +165,17 @@ class Classifier:
     def answer(
         self, data: bytes, heat: bool = False, neighbours: int = 0, side: int | None = None
     ) -> Answer:
-        """The answer about an example.
+        """Return the answer about an example.
 
         Args:
-            data: the bytes of its file, in any format that the kind takes.
-            heat: whether to make the heat map of the most probable class or label, or of the first
-                target.
-            neighbours: how many of the nearest training examples to find.
-            side: pixels of a small heat map; None for one as large as the backbone's input.
+            data: the bytes of its file, in any format of the kind.
+            heat: whether to compute the heat map of `Answer.best`, or of the first target.
+            neighbours: the number of nearest training examples to find.
+            side: the side of a small heat map in pixels; None for the size of the backbone's input.
 
         Raises:
-            RefusedError: the bytes are not taken as an example, or its values are so large that
-                there is no answer; the text says why.
+            RefusedError: the bytes are not accepted as an example, or its values are so large that
+                there is no finite answer; the message has the reason.
         """
         example = self._read(data)
         maps = heat and self.has_maps and (self.kind.maps_first or not self.kind.hides)
@@ -197,9 +202,9 @@ class Classifier:
         return replace(answer, heat=shown, neighbours=nearest, distance=distance, unusual=unusual)
 
     def _by_hiding(self, data: bytes, output: Floats, best: int, side: int | None) -> Shown:
-        """Which parts of the example speak for the class: it is less probable without them.
+        """Return a heat map of the parts without which the class is less probable.
 
-        Parts raise the target of a regression if it is smaller without them.
+        In regression it shows the parts without which the target is smaller.
         """
         hidden = [self.kind.hidden(data, prepared) for prepared in self.bundle.inputs]
 
@@ -207,34 +212,34 @@ class Classifier:
             example = dict(zip(self._inputs, of_each, strict=True))
             return self._strength(self._session.run([self._output], example)[0], best)
 
-        # The cores are for the heat maps of all answers: a single one has all. But many windows
+        # All heat maps share the cores, and a single one can use them all. But many windows
         # take much memory, so the parts of a long sound are hidden one after the other.
         windows = len(hidden[0][0]) if self.kind.windowed else 1
         each = map if windows > MOST_WINDOWS else self._hands.map
         without = np.array(list(each(ask, zip(*hidden, strict=True))), np.float64)
         hides = self.kind.hidden_together()
         before = self._strength(output, best)
-        if not TASKS[self.task].probabilities:  # whatever the units
+        if not TASKS[self.task].probabilities:  # scale the target, which may have any unit
             largest = max(abs(before), float(np.abs(without).max(initial=0)), TINY)
             before, without = before / largest, without / largest
         weights = falls(before, without) if hides is None else effects(without, hides)
         return self.kind.explain_parts(data, self.bundle.inputs[0], weights, side)
 
     def _strength(self, output: Floats, position: int) -> float:
-        """The log-odds of the class at a position, or the target itself."""
+        """Return the log-odds of the class at a position, or the target itself."""
         return STRENGTHS[TASKS[self.task].activation](output, position)
 
     def features(self, data: bytes) -> Floats:
-        """The features [dimension] of an example, as the head sees them.
+        """Return the features [dimension] of an example, as the head takes them.
 
         Raises:
-            RefusedError: as `answer`.
+            RefusedError: as for `answer`.
         """
         features: Floats = self._session.run(["features"], self._read(data))[0]
         return features
 
     def _read(self, data: bytes) -> dict[str, npt.NDArray[Any]]:
-        """An example as the graph takes it, prepared for each network."""
+        """Return the inputs of the graph for an example, with the preprocessing of each network."""
         inputs = zip(self._inputs, self.bundle.inputs, strict=True)
         return {name: self.kind.read(data, prepared) for name, prepared in inputs}
 
@@ -260,7 +265,7 @@ def _opened(file: Path) -> onnxruntime.InferenceSession:
 
 
 def _number(name: str) -> int:
-    """Which of the joined networks an input or an output of the graph belongs to, from 1."""
+    """Return the number, from 1, of the joined network of an input or output of the graph."""
     found = re.match(r"network_(\d+)/", name)
     return int(found[1]) if found else 1
 
@@ -276,7 +281,7 @@ def _read_bank(file: Path) -> Floats:
 
 
 def _read_known(file: Path, examples: int) -> dict[str, list[str]]:
-    """Paths, labels and digests of training examples; older bundles have no digests."""
+    """Read paths, labels and digests of training examples; older bundles have no digests."""
     known = document(file)
     for name in ("paths", "labels", *["digests"] * ("digests" in known)):
         texts = known.get(name)

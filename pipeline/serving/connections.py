@@ -1,8 +1,8 @@
-"""Connections that keep silent, so that nobody can hold all there are.
+"""Timeouts for idle connections, so that no client can occupy all of them.
 
-uvicorn waits for ever for the rest of a request's header, and counts who is silent among those whom
-it can serve. Here a header has to be whole within seconds; and if the table is full, who has been
-silent longest makes room for who comes.
+uvicorn waits without limit for the rest of a request's header, and counts idle connections towards
+its maximum. Here a header has to be complete within seconds. If there are too many connections, the
+one that has been idle longest is closed.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .desk import Limits
 
-AT_A_TIME = 100  # connections that are taken before any of them is read
-QUEUE = 2048  # connections that the kernel holds until they are taken
+AT_A_TIME = 100  # connections that are accepted before any of them is read
+QUEUE = 2048  # connections that the kernel holds until they are accepted
 
 
 class Connection(H11Protocol):
-    """One connection. `silent` are those that owe a whole header, who has waited longest first."""
+    """One connection. `silent` has the connections without a complete header, oldest first."""
 
     limits: ClassVar[Limits]
     silent: ClassVar[dict["Connection", None]]
@@ -30,40 +30,40 @@ class Connection(H11Protocol):
     _stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection; if they are too many, another one goes."""
+        """Accept the connection, and close an idle one if there are too many."""
         super().connection_made(transport)
         self._await_header()
         if len(self.connections) > self.limits.connections:
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Remove the connection and cancel its timers."""
         super().connection_lost(exc)
         self._header_came()
         if self._stalled is not None:
             self._stalled.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Read on; the deadline is off once a header is whole."""
+        """Read on, and cancel the deadline once a header is complete."""
         before = self.cycle
         super().data_received(data)
         if self.cycle is not before:
             self._header_came()
 
     def on_response_complete(self) -> None:
-        """Wait for the next header, even if a rest of the last body is still to come."""
+        """Wait for the next header, even if part of the last body has not arrived yet."""
         before = self.cycle
         super().on_response_complete()
         if self.cycle is before:  # another header may have been there already
             self._await_header()
 
     def pause_writing(self) -> None:
-        """Wait only so long for a client that does not read its answer."""
+        """Start a timeout for a client that does not read its answer."""
         super().pause_writing()
         self._stalled = self.loop.call_later(self.limits.seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """It reads on."""
+        """Cancel the timeout, since the client reads on."""
         super().resume_writing()
         if self._stalled is not None:
             self._stalled.cancel()
@@ -85,7 +85,7 @@ class Connection(H11Protocol):
             self.transport.abort()
 
     def _make_room(self) -> None:
-        """Hang up on who has been silent longest, at the address that has most connections."""
+        """Close the longest idle connection of the address that has the most connections."""
         addresses = Counter(_address(one) for one in self.connections)
         crowded = addresses.most_common(1)[0][0]
         oldest = next(iter(self.silent))  # this one is among them
@@ -100,7 +100,7 @@ def _address(connection: object) -> str | None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn with such connections, at a socket that listens already."""
+    """uvicorn with `Connection`, on a socket that already listens."""
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         """Serve `app` within `limits`."""
@@ -109,7 +109,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(app, http=kind, ws="none", log_level="warning", backlog=AT_A_TIME)
         )
-        # If few files may be open, the kernel would end what `limits` allow.
+        # The limit of open files may be lower than the connections that `limits` allow.
         most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = 2 * limits.connections + QUEUE
         if most != resource.RLIM_INFINITY and most < wanted:
@@ -117,7 +117,7 @@ class Server(uvicorn.Server):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to take connections; uvicorn would have the kernel hold no more than it takes."""
+        """Start to accept connections, with a longer kernel queue than uvicorn would set."""
         await super().startup(sockets)
         for one in sockets or []:
             one.listen(QUEUE)

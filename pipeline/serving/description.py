@@ -1,4 +1,4 @@
-"""The content of `bundle.json`: a bundle's backbone and head, and what they were made from."""
+"""The content of `bundle.json`: a bundle's backbone and head, and their origin."""
 
 import json
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ from ..tasks import TASKS, noted
 from .novelty import Novelty
 
 FILE = "bundle.json"
-MOST_PIXELS_A_SIDE = 4096  # of what a backbone sees
-LONG_TEXT = 1000  # characters; a longer one is a file of its own
-SCHEMA = 1  # raised when a reader of older bundles would read a newer one wrongly
-SCHEMA_OF_JOINED = 2  # of a bundle whose backbones are joined
-SCHEMA_OF_TASKS = 3  # of one that answers with several labels or with targets
-SCHEMA_OF_WEIGHED = 4  # of one whose classes have thresholds, since training weighed them
-SCHEMA_OF_MEANS = 5  # of one that detects novelty by the means of classes
+MOST_PIXELS_A_SIDE = 4096  # of a backbone's input
+LONG_TEXT = 1000  # characters; a longer text gets its own file
+SCHEMA = 1  # raised if a reader of older bundles would misread a newer one
+SCHEMA_OF_JOINED = 2  # of a bundle with joined backbones
+SCHEMA_OF_TASKS = 3  # of a bundle for multi-label tasks or regression
+SCHEMA_OF_WEIGHED = 4  # of a bundle whose classes have thresholds, since training weighted them
+SCHEMA_OF_MEANS = 5  # of a bundle that detects novelty with class means
 SCHEMAS = (SCHEMA, SCHEMA_OF_JOINED, SCHEMA_OF_TASKS, SCHEMA_OF_WEIGHED, SCHEMA_OF_MEANS)
-# The fields of a head that are beside `head` in the file.
+# The fields of a head that the file has beside `head`, not in it.
 ELSEWHERE = ("classes", "power", "sets", "task", "temperature", "thresholds")
 
 AGAIN = "run the bundle stage again"
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Origin:
-    """The backbone that makes the features [dimension]; a joined one is named as a whole."""
+    """The backbone that makes the features [dimension]; joined backbones have one name."""
 
     name: str
     weights: str
@@ -43,7 +43,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Data:
-    """The version of the examples: the manifest's SHA-256, and how many each split has."""
+    """The version of the examples: the manifest's SHA-256, and the size of each split."""
 
     manifest: str
     pictures: dict[str, int]
@@ -53,10 +53,10 @@ class Data:
 class Bundle:
     """The content of `bundle.json`.
 
-    `inputs` has what each network takes, one if none are joined. `code` has a digest of each
-    subpackage that can change an answer. `training_examples` is what the bundle holds of them.
-    `novelty` is how it detects novelty; None if it does not. Bundles of older versions have fewer
-    fields, and read as if they had the defaults.
+    `inputs` describes the input of each network; without joined backbones there is one. `code` has
+    a digest of each subpackage that can change an answer. `training_examples` says how much of the
+    training examples the bundle includes. `novelty` is None if the bundle detects no novelty.
+    Bundles of older versions lack some fields, which get their defaults.
     """
 
     kind: str
@@ -72,7 +72,7 @@ class Bundle:
 
     @property
     def schema(self) -> int:
-        """The least version of a reader's format that reads it rightly."""
+        """The oldest schema whose readers read this bundle correctly."""
         if self.novelty is not None and self.novelty.of_means:
             return SCHEMA_OF_MEANS
         if noted(self.head.task):
@@ -83,10 +83,10 @@ class Bundle:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read the bundle in a folder, whoever wrote it.
+        """Read the bundle in a folder, which may come from anyone.
 
         Raises:
-            DataError: it is not a bundle, or one that is damaged or of another schema.
+            DataError: it is not a bundle, is damaged, or has another schema.
         """
         content = document(folder / FILE)
         if content.get("schema") not in SCHEMAS:
@@ -130,7 +130,7 @@ class Bundle:
             training_examples=_one(content, "training_examples", str, cls.training_examples),
             novelty=Novelty.of(_one(content, "usual", dict)) if "usual" in content else None,
         )
-        named(bundle.kind)  # which may not be
+        named(bundle.kind)  # raises an error if the kind is unknown
         if bundle.schema != content["schema"]:
             raise ValueError(
                 f"schema is {content['schema']}, and what it says is of schema {bundle.schema}"
@@ -138,7 +138,7 @@ class Bundle:
         return bundle
 
     def write(self, folder: Path) -> None:
-        """Write `bundle.json`, and the long texts that it names as files beside it."""
+        """Write `bundle.json`, and the files beside it for long texts."""
         for number, one in enumerate(self.inputs, 1):
             for name, file in _long(one, number).items():
                 (folder / file).write_text(getattr(one, name), encoding="utf-8")
@@ -146,7 +146,7 @@ class Bundle:
         (folder / FILE).write_text(text, encoding="utf-8")
 
     def content(self) -> dict[str, Any]:
-        """The fields that `write` writes into `bundle.json`."""
+        """Return the fields of `bundle.json`."""
         head, calibration, sets = self.head, self.head.calibration, self.head.sets
         elsewhere = (*ELSEWHERE, "calibrated_on")
         first, *further = [_described(one, number) for number, one in enumerate(self.inputs, 1)]
@@ -184,10 +184,10 @@ class Bundle:
 
 
 def document(file: Path) -> dict[str, Any]:
-    """The content of a JSON file of a bundle, whatever it says.
+    """Read a JSON file of a bundle, without checking its fields.
 
     Raises:
-        DataError: it is not there, or no table.
+        DataError: it cannot be read, or is not a JSON object.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -211,10 +211,7 @@ def _one(table: dict[str, Any], name: str, form: type[T], otherwise: T | None = 
 
 
 def _long(preprocessing: Input, number: int) -> dict[str, str]:
-    """The fields whose long texts, such as a tokenizer, are files; the files' names by field.
-
-    Such a text is JSON.
-    """
+    """Return the file name of each field with a long text, such as a tokenizer, which is JSON."""
     of_network = "" if number == 1 else f"_{number}"
     return {
         name: f"{name}{of_network}.json"
@@ -224,7 +221,7 @@ def _long(preprocessing: Input, number: int) -> dict[str, str]:
 
 
 def _described(preprocessing: Input, number: int) -> dict[str, Any]:
-    """The fields of a network's input in `bundle.json`."""
+    """Return the fields of a network's input in `bundle.json`."""
     files = _long(preprocessing, number)
     fields = {
         name: list(value) if isinstance(value, tuple) else value
@@ -238,7 +235,7 @@ def _described(preprocessing: Input, number: int) -> dict[str, Any]:
 
 
 def _input(folder: Path, content: dict[str, Any]) -> Input:
-    """A network's input from its fields. Pixels are no more than an example can have."""
+    """Return a network's input from its fields, and check that its size in pixels is possible."""
     fields = dict(content["preprocessing"])
     for name, file in content.get("files", {}).items():
         fields[name] = (folder / Path(file).name).read_text(encoding="utf-8")

@@ -1,10 +1,10 @@
-"""What `headstart serve` takes in and when it is answered: bodies, places and threads.
+"""How `headstart serve` receives and schedules requests: bodies, queues and threads.
 
-An example is answered by one thread on one core, from decoding to answer, as `predict` does it.
-Plain answers have a thread a core. Slow requests, which explain and show, have threads and places
-of their own, one fewer, so that a plain answer never waits for them. What takes much memory
-is answered alone. Waiting requests are not put together into batches: a core answers as many
-examples a second one by one as in batches (benchmarks/answers.md), and nobody waits for others.
+As in `predict`, one thread on one core handles an example from decoding to answer. Plain requests
+have one thread per core. Slow requests, for heat maps and thumbnails, have their own queue and one
+thread fewer, so that a plain request never waits for them. Examples that need much memory are
+handled one at a time. Requests are not batched: a core answers as many examples per second
+one by one as in batches (benchmarks/answers.md), and no request waits for others.
 """
 
 import asyncio
@@ -30,8 +30,8 @@ from .classifier import Classifier
 
 THUMBNAIL = 160  # pixels of a neighbour's longer side
 CORES = os.cpu_count() or 1
-EXPLAINING = max(1, CORES - 1)  # threads of what takes long
-HELD = 16  # times the largest body: bytes of all bodies that are in memory at a time
+EXPLAINING = max(1, CORES - 1)  # threads for slow requests
+HELD = 16  # times the largest body: bytes of all bodies in memory at a time
 AGAIN = {"Retry-After": "1"}
 
 Found = TypeVar("Found")
@@ -39,12 +39,17 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of what is taken in.
+    """The limits of the server.
 
-    megabytes: of an example; waiting: requests in a queue; seconds: from arrival to answer.
-    header_seconds: until a request's header is whole; connections: at a time; bodies: that are
-    being read at a time; rate: least bytes a second of a body, on average, after `grace` seconds;
-    thumbnails: bytes of those that are kept.
+    Attributes:
+        megabytes: the largest example.
+        waiting: requests in one queue.
+        seconds: from arrival to answer.
+        header_seconds: until a request's header is complete.
+        connections: open at a time.
+        bodies: read at a time.
+        rate: a body's minimum bytes per second, on average, after `grace` seconds.
+        thumbnails: bytes of cached thumbnails.
     """
 
     megabytes: float = 20.0
@@ -59,24 +64,28 @@ class Limits:
 
     @property
     def held(self) -> int:
-        """Bytes of all bodies together, those that are read and those that wait for an answer."""
+        """Bytes of all bodies together, whether being read or waiting for an answer."""
         return int(HELD * self.megabytes * 1e6)
 
 
 class Lane:
-    """Threads, and as many places before them as requests may wait."""
+    """A pool of threads with a bounded queue."""
 
     def __init__(self, threads: int, limits: Limits) -> None:
-        """Have no thread until one is needed."""
+        """Create the pool, which starts a thread only if it needs one."""
         self.threads, self.limits = ThreadPoolExecutor(threads), limits
         self.waiting = 0
 
     async def do(self, until: float, work: Callable[[], Found]) -> Found:
-        """The outcome of `work` in a thread, if it is there `until` then, by the loop's clock.
+        """Run `work` in a thread and return its result.
+
+        Args:
+            until: the deadline, on the event loop's clock.
+            work: the function to run.
 
         Raises:
-            HTTPException: all places are taken, or there is no outcome by then.
-            RefusedError: as `work`.
+            HTTPException: the queue is full, or the deadline passed.
+            RefusedError: `work` raised it.
         """
         if self.waiting >= self.limits.waiting:
             raise HTTPException(429, f"{self.waiting} requests are waiting already", AGAIN)
@@ -92,7 +101,7 @@ class Lane:
 
 
 class Body:
-    """A body that is being read."""
+    """A request body that is being read."""
 
     gives_way = False
 
@@ -103,10 +112,10 @@ class Body:
 
 
 class Desk:
-    """Takes examples in, up to the limits, and has them answered."""
+    """Receives examples within the limits, and schedules their answers."""
 
     def __init__(self, classifier: Classifier, limits: Limits) -> None:
-        """Open the lanes."""
+        """Create the lanes."""
         self.classifier, self.limits = classifier, limits
         self.plain, self.slow = Lane(CORES, limits), Lane(EXPLAINING, limits)
         self.alone = Lane(1, limits)
@@ -117,20 +126,20 @@ class Desk:
 
     @property
     def waiting(self) -> int:
-        """Requests that are taken in and not yet answered."""
+        """The number of requests that were accepted and not yet answered."""
         return sum(lane.waiting for lane in self._lanes)
 
     def close(self) -> None:
-        """Begin nothing more."""
+        """Cancel the requests whose work has not begun."""
         for lane in self._lanes:
             lane.threads.shutdown(cancel_futures=True)
 
     def until(self) -> float:
-        """When an answer to a request of now is too late, by the event loop's clock."""
+        """Return the deadline of a request that arrives now, on the event loop's clock."""
         return asyncio.get_running_loop().time() + self.limits.seconds
 
     async def answer(self, data: bytes, heat_map: bool, neighbours: int, until: float) -> Answer:
-        """The answer, if it is there `until` then, by the event loop's clock."""
+        """Return the answer about an example before the deadline, on the event loop's clock."""
 
         def answer() -> Answer:
             return self.classifier.answer(data, heat_map, neighbours)
@@ -148,7 +157,7 @@ class Desk:
             raise HTTPException(422, str(error)) from None
 
     async def thumbnail(self, number: int, until: float) -> Shown:
-        """A training example, small."""
+        """Return the thumbnail of a training example."""
         if found := self._shown.get(number):
             return found
 
@@ -165,9 +174,9 @@ class Desk:
 
     @asynccontextmanager
     async def received(self, request: Request, until: float) -> AsyncIterator[bytes]:
-        """The example's bytes: the body itself, or the first file of a form.
+        """Yield the example's bytes: the body itself, or the first file of a form.
 
-        They count as held as long as the context lasts.
+        Until the context ends, they count towards `held`.
         """
         form = self._is_form(request)
         body = Body(asyncio.get_running_loop().time())
@@ -211,7 +220,7 @@ class Desk:
             self.bodies.discard(body)
 
     def _set_clock(self, body: Body, until: float) -> None:
-        """Wait for more of a body until its rate would be below the least, or for too long."""
+        """Set the time at which a body is too slow, or the request too late."""
         if not (body.gives_way or body.clock.expired()):
             longest = max(self.limits.grace, body.taken / self.limits.rate)
             body.clock.reschedule(min(until, body.start + longest))
@@ -230,11 +239,11 @@ class Desk:
         return max(asyncio.get_running_loop().time() - body.start, 0.001)
 
     def _slowness(self, body: Body) -> float:
-        """Seconds a byte; who has just begun is not slow."""
+        """Return seconds per byte; a body that has just begun does not count as slow."""
         return self._age(body) / (body.taken + self.limits.rate * self.limits.grace)
 
     def _make_way(self, badness: Callable[[Body], float]) -> None:
-        """End the worst of the bodies that are being read."""
+        """Stop reading the worst of the bodies."""
         worst = max(self.bodies, key=badness)
         self.bodies.discard(worst)
         self.held -= worst.taken
@@ -279,23 +288,23 @@ class Desk:
 
 
 class Thumbnails:
-    """The thumbnails used last, up to `most` bytes. Several threads may use it."""
+    """A thread-safe LRU cache of thumbnails, of `most` bytes."""
 
     def __init__(self, most: int) -> None:
-        """Start empty."""
+        """Create an empty cache."""
         self._most, self._size = most, 0
         self._kept: OrderedDict[int, Shown] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, number: int) -> Shown | None:
-        """The thumbnail of training example `number`, if it is kept."""
+        """Return the thumbnail of training example `number`, if it is cached."""
         with self._lock:
             if found := self._kept.get(number):
                 self._kept.move_to_end(number)
             return found
 
     def keep(self, number: int, shown: Shown) -> Shown:
-        """Keep a thumbnail, in place of those least recently used."""
+        """Cache a thumbnail, in place of the least recently used, and return it."""
         with self._lock:
             if number not in self._kept:
                 self._kept[number] = shown

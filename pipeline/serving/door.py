@@ -1,10 +1,10 @@
-"""Who may come in at `headstart serve`.
+"""Access control of `headstart serve`.
 
-Any page that its user opens in a browser can send requests to this machine. The page of another
-origin cannot read the answers, but each costs as much as any other; and whoever points a name of
-his own to 127.0.0.1 once the page is loaded (DNS rebinding) reads them as well. So only requests
-that name this server in `Host` are answered, and none that a page of another origin sends. On
-loopback nobody else can ask; elsewhere a token is needed. `/health` says "ok" to everybody.
+Any page in the user's browser can send requests to this machine. A page of another origin cannot
+read the answers, but each request costs as much as any other. An attacker can even read them with
+DNS rebinding: the domain of the page changes to 127.0.0.1 once the page is loaded. The server
+therefore checks `Host`, and refuses requests from pages of other origins. On loopback no other
+machine can send requests; on other addresses a token is required. `/health` is open to everybody.
 """
 
 import ipaddress
@@ -25,12 +25,12 @@ from ..core.errors import ParamsError
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 TOKEN = "HEADSTART_SERVE_TOKEN"  # noqa: S105 (the name of the variable)
 SHORTEST = 16  # characters of a token
-WITHOUT_TOKEN = ("/", "/health")  # the page asks for the token, and sends it with all it asks
+WITHOUT_TOKEN = ("/", "/health")  # the page asks for the token, and sends it with each request
 AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_-]+(?:\.[a-z0-9_-]+)*)\.?)(?::\d*)?")
 NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
-# The headers of every reply. Only the page has its own policy: nothing else is ever run or shown
-# inside of something else, whatever a plugin's kind returns.
+# The headers of every reply. Only the page has its own policy. No other reply can run scripts or be
+# framed, whatever a plugin's kind returns.
 HEADERS = {
     "x-content-type-options": "nosniff",
     "cross-origin-resource-policy": "same-origin",
@@ -41,9 +41,9 @@ POLICY = "default-src 'none'; sandbox; frame-ancestors 'none'"
 
 @dataclass(frozen=True)
 class Door:
-    """Names that the server answers to, beside those of loopback, and the token that it asks for.
+    """The host names of the server, besides those of loopback, and its token.
 
-    None for no token.
+    If `token` is None, the server requires none.
     """
 
     names: frozenset[str] = frozenset()
@@ -51,17 +51,17 @@ class Door:
 
 
 def opened(host: str, names: Sequence[str], token_file: Path | None) -> Door:
-    """The door of a server that listens at `host`.
+    """Return the access rules of a server that listens on `host`.
 
     Args:
         host: a name or an address.
-        names: further ones that it answers to, such as those of a proxy.
-        token_file: the file with the token; None: the variable `HEADSTART_SERVE_TOKEN`, if it is
-            there.
+        names: further host names, such as that of a proxy.
+        token_file: the file with the token; if None, the token is from the environment variable
+            `HEADSTART_SERVE_TOKEN`, if it is set.
 
     Raises:
-        ParamsError: a name is none, the token cannot be used, or there is none or no name where
-            others than this machine can ask.
+        ParamsError: a name is not a host name, the token is not valid, or other machines can reach
+            the server and it has no token or no name.
     """
     given = [_checked(name) for name in names]
     token = _token(token_file)
@@ -117,10 +117,10 @@ def _token(file: Path | None) -> str | None:
 
 
 class Guard:
-    """Lets requests through to an application, or refuses them; `Door` says which."""
+    """ASGI middleware that passes requests on to an application or refuses them, as `Door` says."""
 
     def __init__(self, app: ASGIApp, door: Door) -> None:
-        """Stand before `app`."""
+        """Wrap `app`."""
         self.app, self.token = app, door.token
         self.given = door.names
         self.names = door.names | LOOPBACK
@@ -140,7 +140,7 @@ class Guard:
         await (self.app if refused is None else refused)(scope, receive, safely)
 
     def _refused(self, scope: Scope) -> JSONResponse | None:
-        """The reply to who may not come in."""
+        """Return the reply to a request that is refused, None for others."""
         if scope["path"] == "/health":
             return None
         headers = Headers(scope=scope)
@@ -159,10 +159,10 @@ class Guard:
         return None
 
     def _foreign(self, scope: Scope, headers: Headers, authority: str) -> bool:
-        """Whether a page of another origin asks.
+        """Whether a page of another origin sent the request.
 
-        Browsers say so in `Sec-Fetch-Site`, on loopback and by HTTPS, and with forms and scripts in
-        `Origin`. Whoever follows a link to here may.
+        Browsers send `Sec-Fetch-Site` on loopback and over HTTPS, and `Origin` with forms and
+        scripts. Users may follow links from other pages to this server.
         """
         follows_link = (
             scope["method"] == "GET"
@@ -176,13 +176,13 @@ class Guard:
         if origin is None:
             return False
         scheme, _, where = origin.lower().partition("://")
-        # A proxy may ask by another name than its own, and by another port.
+        # A proxy may send another name in `Host` than its own, and another port.
         own = where == authority or _name(where) in self.given - LOOPBACK
         return not (own and scheme in ("http", "https"))
 
 
 def _name(authority: str) -> str | None:
-    """The name of `name`, `name:port` or `[address]:port`."""
+    """Return the name in `name`, `name:port` or `[address]:port`."""
     found = AUTHORITY.fullmatch(authority)
     return found and (found[1] or found[2])
 

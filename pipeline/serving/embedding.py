@@ -1,7 +1,7 @@
 """Feature vectors of examples that a user passes, each computed only once.
 
-The store and its keys are those of `extract`: what one of them computed, the other finds. A machine
-that only embeds needs neither pandas nor what augments.
+The feature store and its keys are shared with `extract`, so each finds the features that the other
+computed. Embedding needs neither pandas nor the packages for augmentation.
 """
 
 import os
@@ -25,43 +25,43 @@ from ..store.vectors import open_store
 from ..tables import joined
 
 Floats = NDArray[np.float32]
-Example = tuple[str, Callable[[], bytes]]  # what messages call it, and what reads its file
+Example = tuple[str, Callable[[], bytes]]  # its name in messages, and a function that reads it
 
 
 class Embedded(NamedTuple):
-    """Features [examples, dimension] in order, and how many of them the store did not have."""
+    """Features [examples, dimension] in order, and how many of them were not in the store."""
 
     features: Floats
     computed: int
 
 
-_one_opens = threading.Lock()  # or each of several threads would export the backbone
+_one_opens = threading.Lock()  # without it, several threads would each export the backbone
 
 
 def opened(settings: ExtractParams, kind: str) -> Encoder:
-    """The backbone, as `open_encoder`."""
+    """Return the backbone from `open_encoder`; the last one is cached."""
     with _one_opens:
         return _opened(settings, kind)
 
 
-@lru_cache(maxsize=1)  # opening one takes as long as some ten pictures
+@lru_cache(maxsize=1)  # opening a backbone takes as long as about ten pictures
 def _opened(settings: ExtractParams, kind: str) -> Encoder:
     return open_encoder(settings, named(kind))
 
 
 def embed(examples: Sequence[Example], encoder: Encoder, batch_size: int) -> Embedded:
-    """Look every example up in the feature store, and compute and store what is missing.
+    """Look up every example in the feature store, and compute and store the missing features.
 
     Each core takes a batch of examples, and keeps no file in memory while it looks up features.
 
     Args:
         examples: each is read once, and a second time if its features are missing.
         encoder: the backbone.
-        batch_size: examples that it takes at once.
+        batch_size: the most examples in one batch.
 
     Raises:
-        RefusedError: one is not taken as an example; the text names it and the reason.
-        DataError: one changed while it was read.
+        RefusedError: an example is not accepted; the message has its name and the reason.
+        DataError: an example changed while it was read.
         StoreError: the store cannot be read or written.
     """
     cores = os.cpu_count() or 1

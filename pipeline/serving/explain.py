@@ -1,6 +1,6 @@
-"""Explanations of an answer: where in an example a class is seen, and which examples are like it.
+"""Explanations of an answer: the parts of the example that are evidence, and similar examples.
 
-NumPy only, so that whatever shows a reason need not load torch.
+The module uses only NumPy, so that explanations do not need torch.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float32]
 
 TINY = float(np.finfo(np.float32).tiny)
 LENGTHS = (1e-15, 1e15)
-NOTHING = 1e-5  # of log-odds, which come from probabilities of seven digits
+NOTHING = 1e-5  # rounding error of log-odds, since probabilities have seven digits
 LEAST = 2.0**-25  # half of the step between 1 and the float32 below it
 
 # Rows of similarities held at a time.
@@ -25,22 +25,22 @@ ROWS = 256
 
 
 def class_map(maps: Sequence[Floats], head: Head, power: float, label: int) -> Floats:
-    """Where in an example a class is seen: its class activation map.
+    """Return the class activation map of an example.
 
-    The backbone's last maps are summed, each weighted by the gradient of the class's logit with
-    respect to the map's mean, through the power and the head; what speaks against the class is cut
-    off. For a linear head and power 1 that is CAM (Zhou et al., CVPR 2016), else Grad-CAM
-    (Selvaraju et al., ICCV 2017). The sums of joined backbones are added, at the finest's size.
+    The backbone's last maps are summed. The weight of a map is the gradient of the class's logit
+    with respect to the map's mean, through the power and the head. Negative values become 0. For a
+    linear head and power 1 the result is CAM (Zhou et al., CVPR 2016), else Grad-CAM (Selvaraju et
+    al., ICCV 2017). The sums of joined backbones are added, at the finest resolution.
 
     Args:
-        maps: of each backbone the last feature maps of the example, [d, h, w]; their means over h
+        maps: the last feature maps [d, h, w] of each backbone for the example; their means over h
             and w are its features.
-        head: as it was trained.
-        power: that its features were raised to.
-        label: position of the class, or of a target: then it is where the target is raised.
+        head: the trained head.
+        power: the power that its features were raised to.
+        label: position of the class, or of the target, whose map shows what raises it.
 
     Returns:
-        [h, w], from 0 to 1; all 0 if nothing speaks for the class.
+        [h, w], from 0 to 1; all 0 if no part is evidence for the class.
     """
     of_each = [one.mean(axis=(1, 2)) for one in maps]
     scales = [float(joined.scale(one[None])[0, 0]) if len(maps) > 1 else 1.0 for one in of_each]
@@ -50,8 +50,8 @@ def class_map(maps: Sequence[Floats], head: Head, power: float, label: int) -> F
         units = raised(means, power) @ head.hidden_weight.T + head.hidden_bias
         weights = (weights * (units > 0)) @ head.hidden_weight
     if power != 1:
-        # The slope of a root grows without bound towards 0. Means a hundred times below the
-        # average one get the slope at that place.
+        # The slope of a root grows without bound towards 0. It is capped at its value for a
+        # hundredth of the average mean.
         size = np.abs(means)
         least = max(float(size.mean()) / 100, TINY)
         weights = weights * power * np.maximum(size, least) ** (power - 1)
@@ -69,7 +69,7 @@ def class_map(maps: Sequence[Floats], head: Head, power: float, label: int) -> F
 
 
 def _resized(table: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """A table [h, w] at another size, by linear interpolation between the middles of its cells."""
+    """Resize a table [h, w], by linear interpolation between the centres of its cells."""
     for axis, size in enumerate(shape):
         length = table.shape[axis]
         if length == size:
@@ -83,10 +83,10 @@ def _resized(table: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any
 
 
 def odds(probabilities: Floats, label: int) -> float:
-    """The logarithm of how much more probable a class is than all others together.
+    """Return the log-odds of a class against all others together.
 
-    If an answer is nearly certain, its own probability is rounded to 1, but the others are known to
-    seven digits: so the odds are computed from these.
+    If an answer is nearly certain, its probability is rounded to 1, but the other probabilities
+    have seven digits. The odds are therefore computed from their sum.
 
     Args:
         probabilities: [classes], the probabilities.
@@ -97,10 +97,10 @@ def odds(probabilities: Floats, label: int) -> float:
 
 
 def odds_of_label(probabilities: Floats, label: int) -> float:
-    """The logarithm of how much more probable a label is than its absence.
+    """Return the log-odds of a label against its absence.
 
-    Each of several labels has a probability of its own; one that is rounded to 1 is taken as half
-    a step below.
+    In multi-label tasks the probabilities are independent. A probability that was rounded to 1
+    counts as half a float32 step below 1.
 
     Args:
         probabilities: [labels], the probabilities.
@@ -110,7 +110,7 @@ def odds_of_label(probabilities: Floats, label: int) -> float:
     return float(np.log(max(probability, TINY)) - np.log(max(1 - probability, LEAST)))
 
 
-# How strong an answer is for the output at a position, by `Task.activation`.
+# The strength of an answer for the output at a position, by `Task.activation`.
 STRENGTHS: dict[str, Callable[[Floats, int], float]] = {
     "softmax": odds,
     "sigmoid": odds_of_label,
@@ -119,28 +119,28 @@ STRENGTHS: dict[str, Callable[[Floats, int], float]] = {
 
 
 def falls(before: float, without: npt.NDArray[np.float64]) -> Floats:
-    """By how much less probable a class is without each part, from 0 to 1.
+    """Return how much the log-odds of a class fall if each part is hidden, scaled from 0 to 1.
 
-    The fall is that of the log-odds: if an answer is nearly certain, the probability itself
-    hardly moves. Parts without which the class is more probable have 0. To hide parts and to look
-    at the answer is occlusion (Zeiler and Fergus, ECCV 2014). A target that is to be explained
-    takes the place of the log-odds, in units in which its largest value is about 1.
+    The log-odds are used because the probability hardly changes if an answer is nearly certain. A
+    part gets 0 if the class is more probable without it. The method is occlusion (Zeiler and
+    Fergus, ECCV 2014). In regression the target replaces the log-odds, in units in which its
+    largest value is about 1.
 
     Args:
         before: the class's log-odds for the whole example.
-        without: [parts], its log-odds without each.
+        without: [parts], its log-odds without each part.
     """
     return _from_0_to_1(before - without)
 
 
 def effects(without: npt.NDArray[np.float64], hides: npt.NDArray[np.bool_]) -> Floats:
-    """The same if each input hides several parts: each part's mean effect on the log-odds.
+    """Return each part's mean effect on the log-odds, if each input hides several parts.
 
-    This is the mean over inputs that keep a part minus the mean over inputs that hide it. With many
-    random inputs it is RISE (Petsiuk et al., BMVC 2018).
+    The effect is the mean over inputs that keep a part minus the mean over inputs that hide it.
+    With many random inputs the method is RISE (Petsiuk et al., BMVC 2018).
 
     Args:
-        without: [inputs], the class's log-odds for each.
+        without: [inputs], the class's log-odds for each input.
         hides: [inputs, parts]; each part is hidden by some inputs and kept by others.
     """
     hidden = hides.astype(np.float64)
@@ -149,7 +149,7 @@ def effects(without: npt.NDArray[np.float64], hides: npt.NDArray[np.bool_]) -> F
 
 
 def _from_0_to_1(fall: npt.NDArray[np.float64]) -> Floats:
-    """Each fall over the largest; all 0 if none is larger than an error of rounding."""
+    """Divide each fall by the largest; all are 0 if the largest is no more than rounding error."""
     above = np.maximum(fall, 0)
     most = float(above.max(initial=0))
     weights: Floats = (above / most if most > NOTHING else 0 * above).astype(np.float32)
@@ -157,12 +157,12 @@ def _from_0_to_1(fall: npt.NDArray[np.float64]) -> Floats:
 
 
 def directions(features: Floats) -> Floats:
-    """Rows [n, d] scaled to length 1, as `neighbours` wants them; a row of zeros stays."""
+    """Scale rows [n, d] to length 1, for `neighbours`; rows of zeros do not change."""
     with np.errstate(over="ignore"):
         lengths = np.linalg.norm(features, axis=1, keepdims=True)
     scaled: Floats = features / np.maximum(lengths, TINY)
     odd = ~((lengths > LENGTHS[0]) & (lengths < LENGTHS[1]))[:, 0]
-    if odd.any():  # whose squares float32 does not have
+    if odd.any():  # their squares exceed the range of float32
         exact = features[odd].astype(np.float64)
         lengths = np.linalg.norm(exact, axis=1, keepdims=True)
         scaled[odd] = exact / np.maximum(lengths, TINY)
@@ -170,12 +170,12 @@ def directions(features: Floats) -> Floats:
 
 
 def neighbours(features: Floats, bank: Floats, k: int) -> tuple[npt.NDArray[np.int64], Floats]:
-    """The rows of `bank` most like each row of `features`, by the cosine of the angle between them.
+    """Find the rows of `bank` most similar to each row of `features`, by cosine similarity.
 
     Args:
-        features: [n, d], as `directions` gives them.
-        bank: [m, d], likewise.
-        k: how many are wanted for each; fewer come back if m is smaller.
+        features: [n, d], from `directions`.
+        bank: [m, d], from `directions`.
+        k: the number of neighbours per row, at most m.
 
     Returns:
         positions in the bank [n, k] and cosine similarities [n, k], the nearest first.
@@ -188,7 +188,7 @@ def neighbours(features: Floats, bank: Floats, k: int) -> tuple[npt.NDArray[np.i
         likeness = features[rows] @ bank.T
         nearest = np.sort(np.argpartition(-likeness, k - 1, axis=1)[:, :k], axis=1)
         values = np.take_along_axis(likeness, nearest, axis=1)
-        order = np.argsort(-values, axis=1, kind="stable")  # of equals the first in the bank
+        order = np.argsort(-values, axis=1, kind="stable")  # ties: the first in the bank
         positions[rows] = np.take_along_axis(nearest, order, axis=1)
         cosines[rows] = np.take_along_axis(values, order, axis=1)
     return positions, cosines

@@ -1,16 +1,16 @@
 """Novelty detection: how far an example's features are from those of the training examples.
 
-The distance is the one to the k-th nearest training example, between features of length 1 (Sun,
+The distance is that to the k-th nearest training example, between features of length 1 (Sun,
 Ming, Zhu and Li, "Out-of-distribution detection with deep nearest neighbors", ICML 2022). An
-example is novel (`unusual`) if it is farther away than 95 % of the validation examples, none of
-which was trained on. The nearest one (k = 1) detects best in small sets, and every class has one
-(benchmarks/sets.md).
+example is novel (`unusual`) if it is farther away than 95 % of the validation examples, on which
+the head was not trained. In small data sets the nearest example (k = 1) detects novelty best, and
+every class has at least one example (benchmarks/sets.md).
 
-Answers stay quick because the distance is taken to at most 1,000 examples. They are called the
-bank, and are the first rows of the bundle's neighbours.
+The distance is computed to at most 1,000 examples, so that prediction stays fast. They are called
+the bank, and are the first rows of the bundle's neighbours.
 
-If a bundle is to hold no training example, the bank is the mean of each class. That is nearly as
-good at detecting what is far from training, and as good or worse for what is near.
+If a bundle may include no training example, the bank is the mean of each class. It detects far
+novelty nearly as well, and near novelty as well or worse.
 """
 
 import math
@@ -29,26 +29,26 @@ from .explain import directions
 
 K = 1
 MOST = 1000  # examples in the bank
-LEAST = 5  # examples of a class; the mean of fewer would give them away
-MEANS = "class_means"  # `usual.of` of `bundle.json` if they are the bank
+LEAST = 5  # examples of a class; a mean of fewer would disclose them
+MEANS = "class_means"  # `usual.of` in `bundle.json` if the bank is the class means
 MEANS_FILE = f"{MEANS}.safetensors"
 WHY_NOT = (
     "so its answers detect no novelty: that takes the means of classes, each of"
     f" {LEAST} training examples or more"
 )
 KEPT = 0.95  # fraction of in-distribution examples that are not reported as novel
-FEWEST = math.ceil(round(KEPT / (1 - KEPT), 6))  # with fewer, the largest distance keeps less
+FEWEST = math.ceil(round(KEPT / (1 - KEPT), 6))  # fewer distances have no such quantile
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Novelty:
-    """Its fields in `bundle.json`: which bank [examples, d] there is, and the threshold.
+    """The fields of novelty detection in `bundle.json`: the bank [examples, d] and the threshold.
 
-    The bank is the means of classes or, if not `of_means`, training examples. An example is novel
-    if it is farther than `threshold` from the `k`-th nearest, which rests on that many examples of
-    a split. It is None if there were too few examples to find it.
+    The bank has class means if `of_means`, else training examples. An example is novel if it is
+    farther than `threshold` from the `k`-th nearest row of the bank. `rests_on` has the split that
+    set the threshold, and its number of examples. `threshold` is None if there were too few.
     """
 
     examples: int
@@ -60,7 +60,7 @@ class Novelty:
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> Self:
-        """Read what `content` returned, whoever wrote it.
+        """Read the output of `content`, which may come from anyone.
 
         Raises:
             ValueError: it is damaged.
@@ -76,7 +76,7 @@ class Novelty:
         return cls(examples, threshold, k, content.get("kept", KEPT), of_means, rests_on)
 
     def content(self) -> dict[str, Any]:
-        """The part of `bundle.json`."""
+        """Return the fields in `bundle.json`."""
         content: dict[str, Any] = {"of": MEANS} if self.of_means else {}
         content |= {"k": self.k, "examples": self.examples, "kept": self.kept}
         content["threshold"] = self.threshold
@@ -85,9 +85,9 @@ class Novelty:
 
 @dataclass(frozen=True)
 class Detector:
-    """The bank [n, d], which neighbour counts, and the distance from which an example is novel.
+    """The bank [n, d], the rank `k` of the neighbour, and the threshold of the distance.
 
-    `threshold` is None if there were too few examples to find it.
+    `threshold` is None if there were too few examples to set it.
     """
 
     bank: Floats
@@ -95,26 +95,26 @@ class Detector:
     threshold: float | None
 
     def distance(self, features: Floats) -> float:
-        """The distance, from 0 to 2, of an example's features [d] as the head sees them."""
-        # NumPy would divide a product with a matrix among several cores. An answer has one core,
-        # and the others are busy with other answers.
+        """Return the distance, from 0 to 2, of an example's features [d] as the head takes them."""
+        # NumPy would spread a matrix product over several cores. An answer has one core, since
+        # the others are busy with other answers.
         cosines = np.einsum("nd,d->n", self.bank, directions(features[None])[0])
         nearest = float(cosines.max() if self.k == 1 else np.partition(cosines, -self.k)[-self.k])
         return math.sqrt(max(2 - 2 * nearest, 0))
 
     def unusual(self, distance: float) -> bool | None:
-        """Whether an example at this distance is out of distribution; None if that is not known."""
+        """Whether an example at this distance is out of distribution; None without a threshold."""
         return None if self.threshold is None else distance > self.threshold
 
 
 def bank_first(labels: Sequence[str]) -> npt.NDArray[np.int64]:
-    """The order of training examples in which the first `MOST` are the bank.
+    """Return the order of training examples in which the first `MOST` are the bank.
 
-    If there are no more than that, they keep their order. If there are more, each class gives its
-    first example, then its second and so on, so that a rare class is not left out.
+    `MOST` examples or fewer keep their order. If there are more, the first example of each class
+    comes first, then the second of each class and so on, so that no rare class is left out.
 
     Args:
-        labels: of the examples, sorted by digest, which is a random order.
+        labels: the labels of the examples, sorted by digest, which is a random order.
     """
     if len(labels) <= MOST:
         return np.arange(len(labels))
@@ -127,12 +127,12 @@ def bank_first(labels: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 def class_means(neighbours: Floats, labels: npt.NDArray[np.integer], classes: int) -> Floats:
-    """The mean direction of the examples of each class, [classes, d].
+    """Return the mean direction of the examples of each class, [classes, d].
 
     Args:
         neighbours: [n, d], the training examples' features of length 1.
         labels: [n], positions of their classes.
-        classes: how many there are.
+        classes: the number of classes.
     """
     sums = np.zeros((classes, neighbours.shape[1]), np.float32)
     np.add.at(sums, labels, neighbours)
@@ -140,12 +140,12 @@ def class_means(neighbours: Floats, labels: npt.NDArray[np.integer], classes: in
 
 
 def of_examples(neighbours: npt.NDArray[np.floating], keys: Sequence[str], val: Floats) -> Novelty:
-    """The threshold for a bank of training examples.
+    """Set the threshold for a bank of training examples.
 
     Args:
         neighbours: [n, d], the training examples' features of length 1, the bank first.
-        keys: of each its group or its digest; what has the same key is no neighbour.
-        val: [m, d], the validation examples' features as the head sees them.
+        keys: each example's group or digest; examples with the same key are not neighbours.
+        val: [m, d], the validation examples' features as the head takes them.
     """
     bank = neighbours[:MOST].astype(np.float32)
     found = _nearest(directions(val), bank, [""] * len(val), keys[:MOST])
@@ -160,11 +160,11 @@ def of_examples(neighbours: npt.NDArray[np.floating], keys: Sequence[str], val: 
 
 
 def of_means(means: npt.NDArray[np.floating], val: Floats) -> Novelty:
-    """The same if the bank is the classes' means, so that no training example can help.
+    """Set the threshold for a bank of class means; training examples cannot replace `val` here.
 
     Args:
-        means: [classes, d], as `class_means` gives them.
-        val: [m, d], as above.
+        means: [classes, d], from `class_means`.
+        val: [m, d], as in `of_examples`.
     """
     if len(val) < FEWEST:
         return Novelty(len(means), None, of_means=True)
@@ -174,7 +174,7 @@ def of_means(means: npt.NDArray[np.floating], val: Floats) -> Novelty:
 
 
 def _threshold(distances: npt.NDArray[np.float64]) -> float:
-    """The distance that keeps `KEPT` of examples like these."""
+    """Return the distance that the fraction `KEPT` of such examples does not exceed."""
     rank = math.ceil(round((len(distances) + 1) * KEPT, 6))
     return float(f"{np.sort(distances)[rank - 1]:.6g}")
 
@@ -182,7 +182,7 @@ def _threshold(distances: npt.NDArray[np.float64]) -> float:
 def _nearest(
     features: Floats, bank: Floats, keys: Sequence[str], of_bank: Sequence[str]
 ) -> npt.NDArray[np.float64]:
-    """Distances of rows [m, d] to the bank's rows of other keys; rows without any are left out."""
+    """Return distances of rows [m, d] to bank rows with other keys; drop rows without any."""
     own, theirs = np.array(keys, dtype=str), np.array(of_bank, dtype=str)
     parts = [np.empty(0)]
     for start in range(0, len(features), 256):
@@ -194,7 +194,7 @@ def _nearest(
 
 
 def _distances(cosines: Floats, k: int) -> npt.NDArray[np.float64]:
-    """The distances [m] to the k-th nearest, from cosines [m, n]."""
+    """Return the distances [m] to the k-th nearest, from cosines [m, n]."""
     if not len(cosines):
         return np.empty(0)
     place = cosines.shape[1] - k
@@ -203,10 +203,10 @@ def _distances(cosines: Floats, k: int) -> npt.NDArray[np.float64]:
 
 
 def read(folder: Path, novelty: Novelty, dimension: int) -> Detector:
-    """The bank of a bundle, of features of a dimension.
+    """Read the detector of a bundle whose features have `dimension` dimensions.
 
     Raises:
-        DataError: it is damaged.
+        DataError: the bank cannot be read or is damaged.
     """
     file = folder / (MEANS_FILE if novelty.of_means else "neighbours.safetensors")
     try:

@@ -1,8 +1,8 @@
 """The whole classifier as one ONNX graph: an example in, probabilities or targets out.
 
-Before the backbone, as it was exported for the features, stands the graph of the example's kind,
-and behind it one that does what the head does. Both are written in ONNX's own notation, so that no
-PyTorch is needed here, nor where the file is used.
+The graph of the example's kind comes first, then the backbone as it was exported for `extract`,
+then the head. The first and the last are written in ONNX's text format, so that neither this module
+nor the user of the file needs PyTorch.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..tasks import TASKS, UNNAMED
 
 FLOAT = onnx.TensorProto.FLOAT
 
-# Features to answers, for an example at a time; the names of the layers are those of `Head`.
+# From features to an answer, for one example; the layers have the same names as in `Head`.
 ANSWER = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
 answer (float[n, {dimension}] pooled)
@@ -33,7 +33,7 @@ answer (float[n, {dimension}] pooled)
 {answering}
 }}
 """
-# The probabilities of classes add up to 1; each of several labels has its own.
+# Class probabilities add up to 1; in multi-label tasks each label has an independent probability.
 SHARES = """
     evened = Div(logits, temperature)
     shares = {function}(evened)
@@ -44,7 +44,7 @@ ANSWERING = {  # by `Task.activation`
     "sigmoid": SHARES.format(function="Sigmoid"),
     "identity": "    numbers = Squeeze(logits, front)",
 }
-# From the answers about several windows to that about their example.
+# From the features of several windows to those of their example.
 MEAN = f"""
 <ir_version: {IR_VERSION}, opset_import: ["" : {OPSET}]>
 mean (float[w, dimension] windows) => (float[n, dimension] mean)
@@ -53,7 +53,7 @@ mean (float[w, dimension] windows) => (float[n, dimension] mean)
     mean = ReduceMean <keepdims = 1> (windows, over_windows)
 }}
 """
-# Counts of terms as `tf_idf.weighed` weighs them.
+# TF-IDF weights of term counts, as in `tf_idf.weighed`.
 WEIGHED = """
     products = Mul(raised, idf)
     last = Constant<value_ints = [-1]>()
@@ -70,7 +70,7 @@ HIDDEN = """
 """
 
 
-# The features of several networks side by side, on one scale as in `tables/joined.py`.
+# The features of several networks side by side, on one scale, as in `tables/joined.py`.
 SCALED = """
     squares_{n} = Mul(part_{n}, part_{n})
     square_{n} = ReduceMean<keepdims = 1>(squares_{n}, last)
@@ -88,26 +88,25 @@ def whole(
     windowed: bool = False,
     task: str = UNNAMED,
 ) -> onnx.ModelProto:
-    """The classifier from an example to its answer.
+    """Return the whole graph, from an example to its answer.
 
-    Its input is that of the first graph: for images `picture`, uint8 [height, width, 3], of any
-    size. If backbones are joined, each further one has its own input, `network_2/picture`, for the
-    same example prepared as that network wants it. Its outputs are `probabilities` [classes], or
-    for regression `numbers` [targets]; `features` [dimension] as the head sees them; and, if the
-    backbone has them, `maps` [dimension, h, w], whose means over h and w the features are powers
-    of.
+    The input is the input of the first graph: for images `picture`, uint8 [height, width, 3], of
+    any size. If backbones are joined, each further backbone has its own input, such as
+    `network_2/picture`, for the same example with the preprocessing of that network. The outputs
+    are `probabilities` [classes], or `numbers` [targets] in regression; `features` [dimension] as
+    the head takes them; and, if the backbone has maps, `maps` [dimension, h, w]. The features are
+    powers of the means of the maps over h and w.
 
     Args:
-        networks: of each backbone that is joined, the graph from an example to its input, as
-            `Kind.graph` makes it, and that from its input to `features` and perhaps `maps`, as
-            `exports.exported` leaves it.
-        head: as it was trained.
-        power: that its features were raised to.
-        temperature: by which its logits are divided; predicted targets are not.
-        windowed: whether an example is several inputs, over whose features the mean is taken.
-        task: that the head was trained for.
+        networks: for each backbone the graph from an example to its input, from `Kind.graph`, and
+            the graph from its input to `features` and perhaps `maps`, from `exports.exported`.
+        head: the trained head.
+        power: the power that its features were raised to.
+        temperature: the divisor of its logits; predicted targets are not divided.
+        windowed: whether an example is several windows, whose features are averaged.
+        task: the task that the head was trained for.
     """
-    # No part has a name of another's; those of the outputs stay as they are.
+    # Prefixes keep the parts' names distinct. The outputs keep their names.
     after = compose.add_prefix(
         answer_graph(head, power, temperature, task), "head/", rename_outputs=False
     )
@@ -145,10 +144,10 @@ def whole(
 def answer_graph(
     head: Head, power: float, temperature: float, task: str = UNNAMED
 ) -> onnx.ModelProto:
-    """Power, head and what makes an answer of logits: `pooled` [1, dimension] to that of `whole`.
+    """Return the graph of power, head and activation, from `pooled` [1, dimension] to the answer.
 
-    That is temperature and softmax for classes, and a sigmoid for several labels. The outputs of a
-    regression head are the answer as they are.
+    The activation is softmax with temperature for classes and sigmoid in multi-label tasks. In
+    regression the outputs of the head are the answer.
     """
     of = TASKS[task]
     seen = "raised" if head.idf is None else "weighed"
@@ -173,7 +172,10 @@ def answer_graph(
 
 
 def _join(sizes: list[int]) -> onnx.ModelProto:
-    """Features [n, d] of several networks, `part_1` …, on one scale side by side, as `joined`."""
+    """Return a graph that scales features [n, d] of networks and joins them, as in `joined`.
+
+    Its inputs are `part_1`, `part_2` and so on.
+    """
     numbers = range(1, len(sizes) + 1)
     parts = ", ".join(f"float[n, {d}] part_{n}" for n, d in zip(numbers, sizes, strict=True))
     scaled = "".join(SCALED.format(n=n) for n in numbers)
@@ -190,12 +192,12 @@ join ({parts}) => (float[n, {sum(sizes)}] joined)
 
 
 def _width(backbone: onnx.ModelProto) -> int:
-    """How many features a network gives."""
+    """Return the number of features of a network."""
     return int(backbone.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
 
 
 def _at_versions(backbone: onnx.ModelProto) -> onnx.ModelProto:
-    """The backbone with the versions of the graphs around it, which the exporter may be behind."""
+    """Convert the backbone to the versions of the other graphs; an exporter may use older ones."""
     if backbone.opset_import[0].version != OPSET:
         backbone = onnx.version_converter.convert_version(backbone, OPSET)
     backbone.ir_version = IR_VERSION
@@ -203,10 +205,10 @@ def _at_versions(backbone: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _name_maps(model: onnx.ModelProto, windowed: bool) -> None:
-    """Give the networks' second outputs their plain names, and one example's shape.
+    """Rename the networks' map outputs, and give them the shape of one example.
 
-    Maps of several windows are laid beside each other, [d, h, w · columns]: their means are the
-    means over the windows.
+    Maps of several windows are placed side by side, [d, h, w · columns], so that their means are
+    the means over the windows.
     """
     for output in list(model.graph.output):
         prefix, _, name = output.name.rpartition("/")

@@ -1,7 +1,7 @@
 """Predict classes, labels or targets with a trained bundle: `headstart predict BUNDLE FILES…`.
 
-Every core takes whole examples, from decoding to answer. Answers are written as they come, in the
-order of the files, so memory does not grow with their number.
+Each core handles whole examples, from decoding to answer. Answers are written as soon as they are
+ready, in the order of the files, so memory does not grow with their number.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from ..examples.files import digest, load
 from .answering import Row
 from .tables import columns_of, csv_table, json_lines, parquet_table, printer, values_of
 
-if TYPE_CHECKING:  # it takes a while to import, and --help should not
+if TYPE_CHECKING:  # the import is slow, and --help should be fast
     from ..kinds import Kind
     from .classifier import Classifier
 
@@ -67,10 +67,10 @@ def run(
     heat_maps: Path | None = None,
     neighbours: int = 0,
 ) -> None:
-    """Answer for every file; print a table, or write those that were requested.
+    """Predict for every file; print a table, or write the requested tables.
 
     Raises:
-        ParamsError: an argument names nothing, or is impossible.
+        ParamsError: an argument matches no file, or has an impossible value.
         DataError: the bundle cannot be opened.
     """
     from .classifier import Classifier
@@ -112,7 +112,7 @@ def run(
 
 
 def files(asked: Iterable[str]) -> Iterator[Path]:
-    """The files that the arguments name: a folder stands for those in it.
+    """Yield the files that the arguments name; a folder means all files in it.
 
     Raises:
         ParamsError: an argument names no file.
@@ -131,10 +131,10 @@ def files(asked: Iterable[str]) -> Iterator[Path]:
 
 
 def examples_in(path: Path, kind: "Kind") -> list[Path]:
-    """The examples in a table, if the kind's may be rows of one; else the file itself.
+    """Return the examples in a table, if the kind's examples can be rows; else the file itself.
 
     Raises:
-        DataError: it is a table that cannot be read.
+        DataError: the table cannot be read.
     """
     if not kind.rows or path.suffix not in rows_of.ENDINGS or rows_of.parted(path):
         return [path]
@@ -142,12 +142,12 @@ def examples_in(path: Path, kind: "Kind") -> list[Path]:
 
 
 def no_explanation(classifier: "Classifier") -> str:
-    """Why answers of this bundle cannot be explained."""
+    """Return the reason why this bundle cannot explain its answers."""
     return f"the backbone {classifier.bundle.backbone.name} has no feature maps"
 
 
 def inside(folder: Path) -> list[Path]:
-    """The files in a folder and in those below it, sorted, without hidden ones."""
+    """Return the files in a folder and its subfolders, sorted, without hidden ones."""
     found = (path for path in folder.rglob("*") if path.is_file())
     return sorted(
         p for p in found if not any(q.startswith(".") for q in p.relative_to(folder).parts)
@@ -155,16 +155,16 @@ def inside(folder: Path) -> list[Path]:
 
 
 def spelt(path: Path) -> str:
-    """The path as a table has it; bytes of a name that are no UTF-8 are spelt out."""
+    """Return the path as text for a table; bytes that are not UTF-8 are escaped."""
     return path.as_posix().encode("utf-8", "backslashreplace").decode()
 
 
 def rows(
     classifier: "Classifier", paths: Iterable[Path], heat_maps: Path | None, neighbours: int
 ) -> Iterator[Row]:
-    """One row per file, in order: `path`, `columns_of`, `error` and what else is requested.
+    """Yield one row per file, in order: `path`, `columns_of`, `error` and requested explanations.
 
-    A file that cannot be read has its reason in `error` and None elsewhere.
+    If a file cannot be read, `error` has the reason and the other columns are None.
     """
     cores = os.cpu_count() or 1
     if heat_maps:
@@ -180,7 +180,7 @@ def in_order(
     items: Iterable[Item],
     ahead: int,
 ) -> Iterator[Result]:
-    """Map as `pool.map` does, but never more than `ahead` items ahead of what has been taken."""
+    """Map like `pool.map`, but work at most `ahead` items ahead of the consumer."""
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:
@@ -206,7 +206,7 @@ def _row(classifier: "Classifier", heat_maps: Path | None, neighbours: int, path
         return row | {"error": str(error)}
     row |= zip(columns, values_of(classifier, answer), strict=True)
     if heat_maps is not None and answer.heat is not None:
-        # Two files of one name in two folders have two maps.
+        # The digest distinguishes files with the same name in different folders.
         stem = Path(row["path"]).stem.encode()[:200].decode(errors="ignore")  # a name has 255 bytes
         ending = answer.heat.media_type.rpartition("/")[2]
         name = f"{stem}-{digest(os.fsencode(path))[:8]}.{ending}"

@@ -1,4 +1,4 @@
-"""What the server sends: what all tasks have, and the task's own part `reply`."""
+"""The replies of the server: the fields of all tasks, and each task's own in its `reply.py`."""
 
 import base64
 from typing import Protocol, cast
@@ -36,16 +36,16 @@ class Replying(Protocol):
     form: type[Explained]
 
     def reply(self, answer: Answer, outputs: Outputs) -> Row:
-        """The fields of `form` but for those of `Explained`."""
+        """Return the fields of `form` that `Explained` does not have."""
 
 
 def of_task(task: str) -> Replying:
-    """The task's own replies."""
+    """Return the task's implementation of `Replying`."""
     return cast(Replying, part(task, "reply"))
 
 
 def reply(task: str, answer: Answer, outputs: Outputs) -> Explained:
-    """An answer as it is sent."""
+    """Convert an answer to the reply that the server sends."""
     heat_map, of = None, of_task(task)
     if answer.heat is not None:
         data = base64.b64encode(answer.heat.data).decode()

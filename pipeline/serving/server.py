@@ -1,7 +1,7 @@
 """Answer over HTTP: `headstart serve BUNDLE`.
 
-Who may come in is in `door.py`; how long a connection may keep silent in `connections.py`; what is
-taken in, and when it is answered, in `desk.py`.
+`door.py` has the access control, `connections.py` the timeouts of connections, and `desk.py` the
+limits and scheduling of requests.
 """
 
 import socket
@@ -26,7 +26,7 @@ from .replies import Explained, of_task, reply
 
 PAGE = Path(__file__).with_name("server.html")
 MOST_NEIGHBOURS = 20
-# The page holds its own style and script, and no other site's is ever run in it.
+# The page has its own style and script inline, and no script of another site can run in it.
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline';"
     " img-src 'self' data: blob:; media-src blob:; connect-src 'self'; frame-ancestors 'none'"
@@ -34,7 +34,7 @@ POLICY = (
 
 
 class Problem(BaseModel):
-    """Why there is no answer."""
+    """The reason why there is no answer."""
 
     detail: str
 
@@ -83,7 +83,7 @@ THUMBNAILS: dict[int | str, dict[str, Any]] = {
 
 
 def body_of(accepts: tuple[str, ...]) -> dict[str, Any]:
-    """A request's body as OpenAPI describes it, for media types such as image/*."""
+    """Return the OpenAPI description of a request's body, for media types such as image/*."""
     form = {"type": "object", "properties": {"file": BINARY}, "required": ["file"]}
     kinds = ("application/octet-stream", *accepts)
     return {
@@ -95,10 +95,10 @@ def body_of(accepts: tuple[str, ...]) -> dict[str, Any]:
 
 
 class Figures:
-    """The figures of the answers that `/metrics` shows."""
+    """The Prometheus metrics at `/metrics`."""
 
     def __init__(self, desk: Desk) -> None:
-        """Count from nothing."""
+        """Create the metrics, with all counts at 0."""
         self.registry = registry = CollectorRegistry()
         self._answered = Counter(
             "headstart_answers", "Answers, by HTTP status", ["status"], registry=registry
@@ -111,7 +111,7 @@ class Figures:
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Count what is answered within, and how long it takes."""
+        """Count the answer that is made in this context, and observe its time."""
         start, status = time.monotonic(), 500
         try:
             yield
@@ -125,9 +125,9 @@ class Figures:
 
 
 def application(classifier: Classifier, limits: Limits, door: Door | None = None) -> FastAPI:
-    """The web application that answers with `classifier`, opened to explain.
+    """Return the web application for `classifier`, which was opened with `explains`.
 
-    Without a `door` it answers to the names of this machine alone.
+    Without a `door` the application accepts only the host names of loopback.
     """
     desk = Desk(classifier, limits)
 
@@ -136,7 +136,7 @@ def application(classifier: Classifier, limits: Limits, door: Door | None = None
         yield
         desk.close()
 
-    # FastAPI's own pages of documentation fetch their scripts from another site.
+    # FastAPI's own documentation pages load scripts from another site.
     app = FastAPI(title="Headstart", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.add_middleware(Guard, door=door or Door())
     figures = Figures(desk)
@@ -154,7 +154,7 @@ def application(classifier: Classifier, limits: Limits, door: Door | None = None
 
 
 def _add_predict(app: FastAPI, desk: Desk, figures: Figures) -> None:
-    """`/predict`, which takes an example in."""
+    """Add `/predict`, which receives an example."""
 
     @app.post(
         "/predict",
@@ -167,7 +167,7 @@ def _add_predict(app: FastAPI, desk: Desk, figures: Figures) -> None:
         heat_map: Annotated[bool, Query(description="whether one is wanted")] = False,
         neighbours: Annotated[int, Query(ge=0, le=MOST_NEIGHBOURS)] = 0,
     ) -> Explained:
-        """The answer about an example and, if wanted, an explanation."""
+        """The answer about an example and, if requested, an explanation."""
         until = desk.until()
         with figures.answering():
             async with desk.received(request, until) as data:
@@ -176,11 +176,11 @@ def _add_predict(app: FastAPI, desk: Desk, figures: Figures) -> None:
 
 
 def _add_about(app: FastAPI, desk: Desk, figures: Figures) -> None:
-    """`/health`, `/about` and `/metrics`, which describe the server."""
+    """Add `/health`, `/about` and `/metrics`, which describe the server."""
 
     @app.get("/health")
     async def health() -> Health:
-        """Whether the server answers: everybody may ask."""
+        """Whether the server is running; no token is needed."""
         return Health(status="ok")
 
     @app.get("/about")
@@ -203,13 +203,13 @@ def _add_about(app: FastAPI, desk: Desk, figures: Figures) -> None:
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
-        """Figures for Prometheus."""
+        """Metrics for Prometheus."""
         found = generate_latest(figures.registry)
         return Response(found, media_type="text/plain; version=0.0.4")
 
 
 def _add_training(app: FastAPI, desk: Desk) -> None:
-    """`/training`, which shows what an answer names as like the example."""
+    """Add `/training`, which shows the training examples that answers name as neighbours."""
 
     @app.get(
         "/training/{number}",
@@ -222,7 +222,7 @@ def _add_training(app: FastAPI, desk: Desk) -> None:
             bool, Query(description="what is shown beside it, such as a sound")
         ] = False,
     ) -> Response:
-        """A training example, small, if the server runs beside them."""
+        """The thumbnail of a training example, if its file is available to the server."""
         shown = await desk.thumbnail(number, desk.until())
         if beside:
             if shown.also is None:
@@ -245,8 +245,8 @@ def run(
 
     Raises:
         DataError: the bundle cannot be opened.
-        ParamsError: a limit is not above 0, the port is none or taken, or the server would be open
-            to others without a token and a name.
+        ParamsError: a limit is not above 0, the port is not valid or in use, or other machines
+            could reach the server without a token and a name.
     """
     if min(megabytes, waiting, seconds) <= 0:
         raise ParamsError("--megabytes, --waiting and --seconds should be above 0")

@@ -1,4 +1,4 @@
-"""Answers as rows: the files that they are written to, and in print."""
+"""Tables of answers, in files and on the terminal."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -14,36 +14,36 @@ from ..tasks import SEPARATOR
 from . import answering
 from .answering import Answer, Row
 
-if TYPE_CHECKING:  # it takes a while to import, and --help should not
+if TYPE_CHECKING:  # the import is slow, and --help should be fast
     from .classifier import Classifier
 
 Write = Callable[[Row], None]
 
 OF_NUMBERS = ("predicted(", "low(", "high(")
 UNLIKE = "out of distribution: unlike anything in training"
-ROWS_A_GROUP = 10_000  # of Parquet, held in memory at once
+ROWS_A_GROUP = 10_000  # rows of a Parquet row group, which is held in memory
 
 
 def columns_of(classifier: "Classifier") -> list[str]:
-    """The columns of an answer, in order."""
+    """Return the columns of an answer, in order."""
     columns = answering.of_task(classifier.task).columns(classifier.outputs)
     return columns + ["distance", "unusual"] * classifier.detects_novelty
 
 
 def values_of(classifier: "Classifier", answer: Answer) -> list[Any]:
-    """The values of those columns."""
+    """Return the values of these columns."""
     values = answering.of_task(classifier.task).row(answer, classifier.outputs)
     return values + [answer.distance, answer.unusual] * classifier.detects_novelty
 
 
 def _is_probability(column: str) -> bool:
-    """Whether a column holds probabilities or distances, and no regression target."""
+    """Whether a column has probabilities or distances, not a regression target."""
     return column in ("probability", "distance") or column.startswith("p(")
 
 
 @contextmanager
 def csv_table(file: Path, columns: list[str]) -> Iterator[Write]:
-    """Writes CSV; several labels are joined, neighbours are JSON, and no name is a formula."""
+    """Write CSV: labels are joined, neighbours are JSON, and no text can act as a formula."""
     with file.open("w", encoding="utf-8", newline="") as stream:
         writer = DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
@@ -51,7 +51,7 @@ def csv_table(file: Path, columns: list[str]) -> Iterator[Write]:
         def write(row: Row) -> None:
             shown = dict(row)
             for name, value in row.items():
-                # Six digits: more would only show how the machine rounds.
+                # More than six digits would only show rounding errors of the machine.
                 if isinstance(value, float) and _is_probability(name):
                     shown[name] = f"{value:.6g}"
             for name in ("labels", "likely"):
@@ -66,7 +66,7 @@ def csv_table(file: Path, columns: list[str]) -> Iterator[Write]:
 
 @contextmanager
 def json_lines(file: Path, columns: list[str]) -> Iterator[Write]:
-    """Writes a JSON object a line."""
+    """Write one JSON object per line."""
     with file.open("w", encoding="utf-8", newline="") as stream:
         yield lambda row: print(
             json.dumps({name: row.get(name) for name in columns}, ensure_ascii=False), file=stream
@@ -75,7 +75,7 @@ def json_lines(file: Path, columns: list[str]) -> Iterator[Write]:
 
 @contextmanager
 def parquet_table(file: Path, columns: list[str]) -> Iterator[Write]:
-    """Writes Parquet, a group of rows at a time.
+    """Write Parquet, one row group at a time.
 
     Raises:
         ParamsError: pyarrow is not installed.
@@ -108,7 +108,7 @@ def parquet_table(file: Path, columns: list[str]) -> Iterator[Write]:
 
 
 def printer(classifier: "Classifier") -> Write:
-    """Prints a table: the answer, the path, and neighbours in lines of their own."""
+    """Print a table: the answer and the path in one line, and each neighbour in another."""
     cells = answering.of_task(classifier.task).cells(classifier.classes)
     head, nothing = cells(None), cells({})
 
@@ -131,7 +131,7 @@ def printer(classifier: "Classifier") -> Write:
 
 
 def _notes(row: Row, names: list[str]) -> list[str]:
-    """The lines below an answer: that it is out of distribution, or what else it may be."""
+    """Return the lines below an answer: that it is out of distribution, or what else is likely."""
     if row.get("unusual"):
         return [UNLIKE]
     if row.get("most_probable", row.get("class")) != row.get("class"):

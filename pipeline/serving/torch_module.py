@@ -1,4 +1,4 @@
-"""A bundle as PyTorch: the same answers from `torch.nn` modules, to go on from.
+"""A bundle as PyTorch modules with the same answers, for example for further training.
 
     model = torch_module.load(Path("bundle"))
     probabilities = model(torch.from_numpy(pixels))  # uint8 [height, width, 3], of any size
@@ -28,7 +28,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class TorchClassifier(nn.Module):
-    """From an example to calibrated probabilities or predicted targets, as `onnx_graph.whole`."""
+    """A module from an example to the same answers as the graph of `onnx_graph.whole`."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class TorchClassifier(nn.Module):
         temperature: float,
         task: str = UNNAMED,
     ) -> None:
-        """Put the parts together."""
+        """Combine the parts."""
         super().__init__()
         self.activation = ACTIVATIONS[TASKS[task].activation]
         self.kind = kind
@@ -48,10 +48,10 @@ class TorchClassifier(nn.Module):
         self.backbone, self.head = backbone, head
 
     def forward(self, example: Tensor) -> Tensor:
-        """The answer about an example: for images uint8 [height, width, 3].
+        """Return the answer about an example, which for images is uint8 [height, width, 3].
 
         Returns:
-            probabilities [classes]; for regression the predicted [targets].
+            calibrated probabilities [classes], or predictions [targets] in regression.
         """
         pooled = self.backbone(self.kind.torch_input(example, self.preprocessing)[None])
         raised = pooled.sign() * pooled.abs() ** self.power
@@ -60,7 +60,7 @@ class TorchClassifier(nn.Module):
 
 
 def load(folder: Path) -> TorchClassifier:
-    """The bundle in `folder`, in evaluation mode on the CPU."""
+    """Load the bundle in `folder`, in evaluation mode on the CPU."""
     bundle = Bundle.read(folder)
     about, origin = bundle.head, bundle.backbone
     network = Backbone.parse(origin.name, pooling=origin.pooling)

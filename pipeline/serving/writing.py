@@ -1,6 +1,6 @@
-"""Writing a bundle: all that answering needs, in one folder that needs neither us nor PyTorch.
+"""Write a bundle: one folder with everything for prediction, without Headstart or PyTorch.
 
-What lies in it is described in docs/bundle.md; `classifier.py` opens it.
+docs/bundle.md describes its files; `classifier.py` opens it.
 """
 
 import hashlib
@@ -33,16 +33,16 @@ from .description import Bundle, Data, Origin
 from .explain import directions
 from .onnx_graph import whole
 
-# The subpackages whose code can change an answer, beside those that made the backbone.
+# The subpackages whose code can change an answer, besides those that made the backbone.
 CODE = ("backbones", "examples", "heads", "serving", "tables", "tasks")
 LIBRARIES = ("numpy", "onnxruntime")
 
 
 @dataclass(frozen=True)
 class Examples:
-    """The examples of a head, and what its bundle holds of them.
+    """The examples of a head, and how much of them its bundle includes.
 
-    `train` and `val` are their features, as the head takes them; views but 0 are left out.
+    `train` and `val` have the features that the head was trained on; only view 0 is used.
     """
 
     manifest: pd.DataFrame
@@ -55,8 +55,8 @@ class Examples:
 class Parts:
     """The parts of a bundle.
 
-    `kind` is that of the examples. `settings` name the backbone, and `files` are what
-    `exports.of_each` leaves of it. `about` describes the head, and `metrics` say how good it is.
+    `kind` is the kind of the examples. `settings` name the backbone, and `files` are its exports
+    from `exports.of_each`. `about` describes the head, and `metrics` are its test results.
     """
 
     kind: str
@@ -67,11 +67,11 @@ class Parts:
     metrics: Mapping[str, object]
 
     def write(self, folder: Path, examples: Examples | Data) -> None:
-        """Write the bundle into a folder, made if it is not there.
+        """Write the bundle into a folder.
 
         Args:
-            folder: the folder.
-            examples: those of the head; if they are elsewhere, the version of them.
+            folder: created if it does not exist.
+            examples: the head's examples, or only their version if they are elsewhere.
         """
         about, head = self.about, self.head
         folder.mkdir(parents=True, exist_ok=True)
@@ -122,13 +122,13 @@ def _write_networks(folder: Path, parts: Parts) -> tuple[tuple[Input, ...], list
     """Write the graph from an example to an answer, and the weights of its networks.
 
     Returns:
-        of each network what it takes, and the notes of its export.
+        the input of each network, and the metadata of its export.
     """
     about, head, what = parts.about, parts.head, named(parts.kind)
     backbones = [onnx.load(file) for file in parts.files]
     notes_of_each = [{entry.key: entry.value for entry in one.metadata_props} for one in backbones]
     inputs = tuple(preprocessing_of(notes) for notes in notes_of_each)
-    if isinstance(inputs[0], Vector):  # known only now
+    if isinstance(inputs[0], Vector):  # the dimension is known only now
         inputs = (Vector(head.dimension),)
     networks = list(zip(map(what.graph, inputs), backbones, strict=True))
     temperature, thresholds = about.calibration.temperature, about.calibration.thresholds
@@ -157,7 +157,7 @@ def _data(manifest: pd.DataFrame) -> Data:
 
 
 def _digests(kind: str, backbone: Backbone) -> dict[str, str]:
-    """A digest of the code in each subpackage that can change an answer."""
+    """Return a digest of the code in each subpackage that can change an answer."""
     root = Path(__file__).parent.parent
     digests = {}
     for room in (*CODE, f"kinds/{folder_of(kind)}"):
@@ -173,7 +173,7 @@ def _digests(kind: str, backbone: Backbone) -> dict[str, str]:
 def _write_examples(
     folder: Path, examples: Examples, head: Head, about: HeadDescription
 ) -> novelty.Novelty | None:
-    """Write what the bundle holds of the examples; returns how it detects novelty, if it does."""
+    """Write the examples' part of the bundle; return its novelty detection, if there is any."""
     train = replace(examples.train, features=head.seen(examples.train.features))
     val = head.seen(examples.val.features)
     if examples.given_away != "none":
@@ -191,7 +191,7 @@ def _write_examples(
 
 
 def _class_means(train: Split, classes: int) -> npt.NDArray[np.float16] | None:
-    """The mean of each class, of features of length 1; None if a class has few examples."""
+    """Return each class's mean of features of length 1; None if a class has too few examples."""
     rows = train.views == 0
     labels = train.labels[rows]
     if np.bincount(labels, minlength=classes).min() < novelty.LEAST:
@@ -203,13 +203,13 @@ def _class_means(train: Split, classes: int) -> npt.NDArray[np.float16] | None:
 def _save_neighbours(
     train: Split, manifest: pd.DataFrame, folder: Path, with_paths: bool
 ) -> tuple[npt.NDArray[np.float16], list[str]]:
-    """The training examples' features, of length 1 in half precision, with paths and labels.
+    """Write the training examples' features, scaled to length 1, with their paths and labels.
 
-    A cosine moves by less than 0.001 for it. The labels are the manifest's texts. With a path goes
-    the digest of the file, so that no other file is ever taken for it.
+    Half precision changes a cosine by less than 0.001. Labels are written as in the manifest. Each
+    path comes with the digest of its file, so that no other file can pass for it.
 
     Returns:
-        these features, and of each example its group or, without one, its digest.
+        these features, and the group of each example, or its digest if it has no group.
     """
     originals = np.flatnonzero(train.views == 0)
     known = manifest.set_index("digest")
@@ -230,7 +230,7 @@ def _write_bank(
     labels: list[str],
     digests: list[str],
 ) -> None:
-    """Write the bundle's training examples; texts are empty if there are no paths."""
+    """Write the bundle's training examples; a path is empty if the bundle has no paths."""
     (folder / "neighbours.safetensors").write_bytes(save({"features": features}))
     table = {"paths": paths, "labels": labels} | ({"digests": digests} if digests else {})
     text = json.dumps(table, indent=0, ensure_ascii=False) + "\n"
