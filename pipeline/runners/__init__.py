@@ -1,1 +1,1 @@
-"""Where `extract` runs: threads of this machine."""
+"""Where `extract` runs: on threads of this machine or on a Ray cluster."""

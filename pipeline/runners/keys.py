@@ -1,4 +1,4 @@
-"""The keys of views in the store: a hash of all that a vector depends on."""
+"""The keys of features in the store: a hash of all that a vector depends on."""
 
 import struct
 from collections.abc import Iterable
@@ -10,15 +10,15 @@ from ..kinds import Kind, View
 def view_keys(
     wanted: Iterable[tuple[str, View, str]], kind: Kind, backbone_made_by: str
 ) -> list[bytes]:
-    """The keys of the feature vectors of many views, each named by its example's digest.
+    """Return the keys of the feature vectors of views.
 
-    An example as it is has one key whether or not the libraries that augment are installed.
+    The key of an unaugmented example does not depend on the libraries for augmentation.
 
     Args:
-        wanted: of each view the example's digest, the view and the example's format, as
-            `Kind.form` or the manifest has it.
-        kind: of the examples.
-        backbone_made_by: the engine's.
+        wanted: for each view the example's digest, the view and the example's format, as in
+            `Kind.form` or the manifest.
+        kind: the kind of the examples.
+        backbone_made_by: `made_by` of the engine.
     """
     made_by: dict[tuple[bool, str], str] = {}
     keys = []
@@ -33,19 +33,19 @@ def view_keys(
 
 
 def view_key(digest: str, view: bytes, view_code: int, backbone_fingerprint: str) -> bytes:
-    """The key of one view's feature vector: 16 bytes of BLAKE2b.
+    """Return the key of one view's feature vector: 16 bytes of BLAKE2b.
 
-    Every field but the last has a fixed width, so that no two sets of fields are written alike:
-    the code, the digest's 32 bytes, the view, and the fingerprint in UTF-8.
+    The fields are the code, the digest's 32 bytes, the view, and the fingerprint in UTF-8. All but
+    the last have a fixed width, so different fields never give the same bytes.
 
     Args:
         digest: SHA-256 of the example's bytes, 64 hex digits.
-        view: the view in bytes, as its kind's `pack_view` gives it.
-        view_code: the kind's; it changes when the same view comes to give another input.
-        backbone_fingerprint: names the weights, preprocessing, engine and precision.
+        view: the view in bytes, as returned by its kind's `pack_view`.
+        view_code: `view_code` of the kind; raised when the same view gives another input.
+        backbone_fingerprint: identifies the weights, preprocessing, engine and precision.
 
     Raises:
-        ValueError: the digest is no SHA-256.
+        ValueError: the digest is not a SHA-256.
     """
     example = bytes.fromhex(digest)
     if len(digest) != 64 or len(example) != 32:

@@ -1,16 +1,17 @@
-"""Missing views to vectors in the store, by workers on the nodes of a Ray cluster.
+"""Compute missing features with workers on the nodes of a Ray cluster.
 
-A worker is an actor that takes one slot of a node, a CPU or a GPU, for as long as the run lasts. It
-opens the engine, and is handed pieces of whole examples. It reads their files itself, computes, and
-puts the features into the store itself; back come counts and never features. Before it is handed
-anything it sees that it can do all that, and that it would make the same bits as this process; a
-node that would not is named in one line, and is not used. (So this is neither Ray Data nor
-`ray.util.ActorPool`: they choose the nodes, and do not replace an actor that died.)
+A worker is an actor that occupies one slot of a node, a CPU or a GPU, for the whole run. A worker
+opens the engine, and gets pieces of work, each of whole examples. It reads the files, computes the
+features and puts them into the store; it returns only counts, never features. Before a worker gets
+work, it checks that it can do all this, and that its features would have the same bits as those of
+this process. If not, its node is not used, and one line says why. (Ray Data and
+`ray.util.ActorPool` are not used because they choose the nodes themselves, and do not replace
+actors that died.)
 
-If a worker or its node dies, its pieces go to others, and its node, if it is there, gets a new one.
-A piece at which three workers died ends the run, and so does a cluster on which no worker begins
-for `ALONE_S`. Ray itself notices a machine that does not answer. What was put into the store is
-kept, whichever process is killed; a run that follows computes the rest.
+If a worker or its node dies, other workers get its pieces, and the node, if it is still there, gets
+a new worker. The run ends if three workers die at the same piece, or if no worker starts for
+`ALONE_S`. Ray itself detects machines that do not respond. Features in the store are kept,
+whichever process is killed; the next run computes the rest.
 """
 
 import contextlib
@@ -42,12 +43,12 @@ from ..store.places import default_limit, default_place
 from ..store.vectors import store_at
 from .threads import batches, features_of
 
-GONE_S = 20.0  # for which the head may not answer; Ray would end this process after 60
-ALONE_S = 300.0  # in which no worker began: it may wait for room, or be on a busy machine
-LOOK_EVERY_S = 5.0  # which nodes there are
+GONE_S = 20.0  # without a response of the head; Ray would end this process after 60 s
+ALONE_S = 300.0  # without a worker: it may wait for a slot, or start on a busy machine
+LOOK_EVERY_S = 5.0  # how often to list the nodes
 CONNECT_S = 10.0
-CLOSE_S = 300.0  # a shared store may join its shards as it is closed
-QUEUED = 2  # pieces that a worker has: one that it computes, and the next
+CLOSE_S = 300.0  # a shared store may merge its shards when it is closed
+QUEUED = 2  # pieces per worker: the current one and the next
 DEATHS = 3  # of workers, at one piece or while they start on one node
 
 RUN_AGAIN = "what was computed is kept, and another run computes the rest"
@@ -56,12 +57,12 @@ HEX = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
 
 class Identity(NamedTuple):
-    """What has to be the same in all processes that compute for one store."""
+    """Code and libraries that must be the same in all processes that compute for one store."""
 
     code: str
     engines: list[str]
     views: list[str]
-    forms: list[str]  # formats of examples that libraries of their own may read
+    forms: list[str]  # formats of examples that may need their own libraries
 
 
 class Order(NamedTuple):
@@ -72,21 +73,21 @@ class Order(NamedTuple):
     kind: str
     store: str
     limit: int | None
-    machine: str | None  # that has the store's folder; None: it is in a bucket
+    machine: str | None  # that has the store's folder; None if it is in a bucket
     identity: Identity
-    example: tuple[str, str]  # path and digest of one that has to be readable
+    example: tuple[str, str]  # path and digest of one that the worker must be able to read
 
 
 class Answer(NamedTuple):
-    """A worker's result: the number of views computed, or why there are none."""
+    """A worker's result: the number of computed views, or the reason why there are none."""
 
     views: int = 0
-    refusal: str = ""  # of the node
+    refusal: str = ""  # why the node cannot be used
     error: tuple[str, str] = ("", "")  # the class and text of a HeadstartError, which ends the run
 
 
 def identity(encoder: Encoder, forms: list[str]) -> Identity:
-    """The identity of this process, for examples of these formats."""
+    """Return the identity of this process, for examples of these formats."""
     sha = hashlib.sha256(plugins.digest().encode() if plugins.folder().is_dir() else b"")
     for file in sorted(PACKAGE.rglob("*.py")):
         sha.update(file.relative_to(PACKAGE).as_posix().encode() + file.read_bytes())
@@ -97,7 +98,7 @@ def identity(encoder: Encoder, forms: list[str]) -> Identity:
 
 
 def machine_of(folder: str) -> str:
-    """This machine as long as it runs, and the folder on it: processes of it see the same one."""
+    """Identify this machine until it reboots, and a folder on it."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     name = boot.read_text().strip() if boot.exists() else f"{uuid.getnode():x}"
     status = Path(folder).stat()
@@ -108,7 +109,7 @@ class Worker:
     """The Ray actor that computes features."""
 
     def __init__(self, order: Order) -> None:
-        """Keep the order; `open` opens the backbone and the store."""
+        """Store the arguments; `open` opens the backbone and the store."""
         self._order = order
         self._encoder: Encoder | None = None
         self._store: Store | None = None
@@ -125,16 +126,16 @@ class Worker:
         return Answer(len(piece))
 
     def close(self) -> None:
-        """Write down what the store has left to write."""
+        """Close the store."""
         if self._store:
             self._store.close()
 
     def open(self) -> Answer:
-        """Check that this process can do the work, and would make the same bits."""
+        """Check that this process can do the work, and would compute the same bits."""
         return Answer(refusal=self._open())
 
     def _open(self) -> str:
-        """Why this process cannot do the work; empty if it can."""
+        """Return why this process cannot do the work; empty if it can."""
         order = self._order
         try:
             os.chdir(order.project)
@@ -157,14 +158,14 @@ class Worker:
             files.read(Path(order.example[0]), order.example[1])
             store = store_at(order.store, order.limit)
             store.held([])
-        except Exception as error:  # the driver has opened the same, so it is the node's
+        except Exception as error:  # the driver could open the same, so the node is the cause
             return f"cannot do the work: {command.in_words(error)}"
         self._encoder, self._store = encoder, store
         return ""
 
 
 def _difference(here: Identity, asked: Identity) -> str:
-    """How a node differs from this process, in words; empty if it does not."""
+    """Describe how a node differs from this process; empty if it does not."""
     if here.code != asked.code:
         return "has another version of Headstart's code, or other plugins: give it the same"
     pairs = zip(here.engines + here.views, asked.engines + asked.views, strict=True)
@@ -183,7 +184,7 @@ def _short(made_by: str) -> str:
 
 @dataclass(eq=False)
 class _Piece:
-    """Work to hand out."""
+    """A piece of work for a worker."""
 
     network: int
     rows: pd.DataFrame
@@ -192,11 +193,11 @@ class _Piece:
 
 @dataclass(eq=False)
 class _Hired:
-    """A worker, as this process knows it."""
+    """A worker, as seen by this process."""
 
     actor: Any
     node: str
-    most: int  # pieces that it has at a time
+    most: int  # pieces at a time
     is_open: bool = False
 
 
@@ -208,13 +209,13 @@ def compute_each(
     cache: Store,
     address: str,
 ) -> None:
-    """Compute the features of the missing views on a Ray cluster, into the store.
+    """Compute the features of the missing views on a Ray cluster, and put them into the store.
 
     Args:
-        missing: rows of `wanted.every_view`, a table for each network.
-        encoder: as it is open here; workers open their own.
-        settings: of the encoder.
-        kind: of the examples, as the manifest declares it.
+        missing: rows of `wanted.every_view`, one table per network.
+        encoder: the encoder of this process; workers open their own.
+        settings: the settings of the encoder.
+        kind: the kind of the examples, as in the manifest.
         cache: the store.
         address: HOST:PORT of the cluster's head.
 
@@ -225,7 +226,7 @@ def compute_each(
     if not tables:
         return
     place, first = default_place(), tables[0].iloc[0]
-    files.read(Path(first["path"]), first["digest"])  # else every node would say the same
+    files.read(Path(first["path"]), first["digest"])  # else every node would report the error
     order = Order(
         str(Path.cwd()),
         settings,
@@ -241,7 +242,7 @@ def compute_each(
         for network, table in enumerate(missing)
         for rows in batches(table, settings.batch_size)
     )
-    cache.get([])  # has a bucket's store write down what was requested: no worker evicts it then
+    cache.get([])  # a store in a bucket records the requested keys, so no worker evicts them
     with (
         _joined(address) as ray,
         Progress("extract", sum(map(len, tables)), "views") as progress,
@@ -256,7 +257,7 @@ def compute_each(
 
 
 class _Run:
-    """Which worker has which piece."""
+    """Assigns pieces to workers, and starts and replaces workers."""
 
     def __init__(
         self,
@@ -270,16 +271,16 @@ class _Run:
         self._ray, self._order, self._on_gpu = ray, order, on_gpu
         self._waiting, self._progress, self._address = waiting, progress, address
         self._hired: list[_Hired] = []
-        self._calls: dict[Any, tuple[_Hired, _Piece | None]] = {}  # None: it opens
+        self._calls: dict[Any, tuple[_Hired, _Piece | None]] = {}  # None: the worker is opening
         self._refused: set[str] = set()  # nodes
-        self._failed: Counter[str] = Counter()  # workers that died as they started, by node
+        self._failed: Counter[str] = Counter()  # workers that died at start, by node
         self._names: dict[str, str] = {}
         self._looked = -LOOK_EVERY_S
         self._here = ray.get_runtime_context().get_node_id()
         self._opened = self._reached = time.monotonic()
 
     def to_its_end(self) -> None:
-        """Until all is computed."""
+        """Run until everything is computed."""
         while self._waiting or any(piece for _, piece in self._calls.values()):
             now = time.monotonic()
             if now - self._looked >= LOOK_EVERY_S:
@@ -294,13 +295,13 @@ class _Run:
                 continue
             answered, _ = self._ray.wait(list(self._calls), num_returns=1, timeout=1.0)
             for call in answered:
-                if call in self._calls:  # else its worker was just let go
+                if call in self._calls:  # else its worker has just been ended
                     self._settle(call, *self._calls.pop(call))
         closing = [hired.actor.close.remote() for hired in self._hired if hired.is_open]
         self._ray.wait(closing, num_returns=len(closing), timeout=CLOSE_S)
 
     def _hire(self) -> None:
-        """A worker for each slot that has none, of the nodes that there are."""
+        """Start a worker for each free slot of the current nodes."""
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
         if self._here not in [node["NodeID"] for node in nodes]:
             raise RunnerError(f"Ray on this machine has ended; {RUN_AGAIN}")
@@ -336,7 +337,7 @@ class _Run:
         self._calls[hired.actor.open.remote()] = hired, None
 
     def _hand_out(self) -> None:
-        # One to each, and then the next: at the end none has two while another has nothing.
+        # Each worker gets one piece before any gets a second, so no worker is idle at the end.
         has = Counter(id(hired) for hired, _ in self._calls.values())
         for depth in range(max((hired.most for hired in self._hired), default=0)):
             for hired in self._hired:
@@ -349,7 +350,7 @@ class _Run:
                     )
 
     def _settle(self, call: Any, hired: _Hired, piece: _Piece | None) -> None:
-        """Take the answer of a worker, or see that it died, or the node that it was on."""
+        """Handle the result of a worker, or the death of the worker or its node."""
         try:
             answer: Answer = self._ray.get(call)
         except self._ray.exceptions.RayError as error:
@@ -366,7 +367,7 @@ class _Run:
             self._progress.advance(answer.views)
 
     def _refuse(self, node: str, why: str) -> None:
-        """Use none of a node's workers."""
+        """Stop using a node, and end its workers."""
         self._refused.add(node)
         self._say(f"node {self._names[node]} is not used: it {why}")
         for hired in [hired for hired in self._hired if hired.node == node]:
@@ -374,7 +375,7 @@ class _Run:
 
     def _lose(self, hired: _Hired, piece: _Piece | None, error: Exception) -> None:
         lost = self._let_go(hired, piece)
-        self._looked = -LOOK_EVERY_S  # its node gets another, or other nodes are there
+        self._looked = -LOOK_EVERY_S  # list the nodes at once, to start another worker
         if not hired.is_open:
             self._failed[hired.node] += 1
             if self._failed[hired.node] >= DEATHS:
@@ -392,7 +393,7 @@ class _Run:
                 )
 
     def _let_go(self, hired: _Hired, piece: _Piece | None) -> list[_Piece]:
-        """End a worker; its pieces, of which `piece` is one, wait again."""
+        """End a worker, and queue its pieces again, `piece` among them."""
         pieces = [piece] + [piece for other, piece in self._calls.values() if other is hired]
         given = [piece for piece in pieces if piece]
         self._waiting.extendleft(reversed(given))
@@ -421,21 +422,21 @@ class _Run:
 
 @contextlib.contextmanager
 def _joined(address: str) -> Iterator[Any]:
-    """Ray, with this process as a driver of the cluster at an address; of no other.
+    """Connect to the Ray cluster at an address as a driver, and never to another cluster.
 
     Raises:
         MissingSetError: Ray is not installed.
-        RunnerError: it cannot be joined; the text says why.
+        RunnerError: the cluster cannot be joined; the text says why.
     """
     packages.need("ray", "cluster.runner ray")
     _stop_if_open(address)
-    if not _answers(address):  # which Ray would wait for for two minutes
+    if not _answers(address):  # Ray would wait for two minutes
         raise RunnerError(
             f"nothing answers at cluster.address {address}: start the Ray cluster, or set"
             " cluster.runner to local"
         )
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "5")  # a second each, with a wrong token
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "5")  # with a wrong token, one second each
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
@@ -461,10 +462,10 @@ def _joined(address: str) -> Iterator[Any]:
 
 
 def _stop_if_open(address: str) -> None:
-    """Refuse a cluster of other machines that asks for no token.
+    """Refuse to join a cluster on other machines without a token.
 
     Raises:
-        RunnerError: this process is not set to use one.
+        RunnerError: this process is not configured to use a token.
     """
     host = address.rpartition(":")[0].strip("[]")
     on_loopback = host == "localhost" or host.startswith("127.") or host == "::1"
@@ -477,7 +478,7 @@ def _stop_if_open(address: str) -> None:
 
 
 def _answers(address: str) -> bool:
-    """Whether something listens there."""
+    """Return whether the address accepts connections."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
@@ -487,7 +488,7 @@ def _answers(address: str) -> bool:
 
 
 def _not_joined(error: BaseException, address: str) -> HeadstartError:
-    """What Ray raised, in a line."""
+    """Convert Ray's exception to a one-line error."""
     chain: list[BaseException] = [error]
     while (before := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(before)
@@ -511,7 +512,7 @@ def _line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Discard what Ray's C++ writes to stderr; its errors are raised as exceptions too."""
+    """Discard what Ray's C++ code writes to stderr; its errors also raise exceptions."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:

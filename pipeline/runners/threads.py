@@ -1,4 +1,4 @@
-"""Missing views to vectors in the store, on threads of this machine."""
+"""Compute missing features with threads of this machine."""
 
 import itertools
 import os
@@ -17,27 +17,27 @@ from ..core.progress import Progress
 from ..examples.files import read_each
 from ..store.interface import Store
 
-FRESH = 8  # batches in which the store is not asked again: it was asked just now
+FRESH = 8  # first batches, for which the store is not queried again
 
 
 def compute(missing: pd.DataFrame, engine: Engine, cache: Store, batch_size: int) -> int:
-    """Compute the features of the missing views and put them into the store as they come.
+    """Compute the features of the missing views, and put each batch into the store when it is done.
 
-    Every core takes whole examples from decoding to store, so there are never more in memory than
-    a batch a core.
+    Every core processes a batch of whole examples from decoding to storing, so at most one batch
+    per core is in memory.
 
-    Another process may compute the same views for the same store. What it has put by the time a
-    batch is begun is not computed again; in a bucket that is not seen. So that the two do not
-    compute the same batch at the same moment, each takes them in an order of its own. It changes no
-    byte of what `extract` writes, which is sorted.
+    Another process may compute the same views for the same store. Features that it has put before a
+    batch starts are not computed again, except in a bucket, where they are not noticed. Each
+    process shuffles its batches, so that two do not compute the same batch at the same time. The
+    output of `extract` is sorted, so the order does not change it.
 
     Returns:
-        how many views were computed.
+        the number of computed views.
     """
 
     def task(number: int, batch: pd.DataFrame) -> tuple[int, int]:
         left = batch
-        if number >= FRESH:  # `held` would write down in a bucket what was requested
+        if number >= FRESH:  # in a bucket, `held` would record the keys as requested
             there = cache.checksums(batch["key"].tolist())
             left = batch[[key not in there for key in batch["key"]]]
         if len(left):
@@ -59,7 +59,7 @@ def compute(missing: pd.DataFrame, engine: Engine, cache: Store, batch_size: int
 
 
 def batches(table: pd.DataFrame, batch_size: int) -> Iterator[pd.DataFrame]:
-    """The table in pieces of whole examples, each of about `batch_size` views."""
+    """Split the table into pieces of whole examples, each of about `batch_size` views."""
     start = size = 0
     for count in table.groupby("digest", sort=False).size():
         if size and size + count > batch_size:
@@ -73,15 +73,15 @@ def batches(table: pd.DataFrame, batch_size: int) -> Iterator[pd.DataFrame]:
 def features_of(
     batch: pd.DataFrame, engine: Engine, batch_size: int
 ) -> dict[bytes, NDArray[np.float32]]:
-    """Read the batch's examples, make their views and run the backbone on their views.
+    """Read the batch's examples, make their views and run the backbone on the views.
 
     Args:
         batch: rows of `wanted.every_view`, whole examples.
         engine: the backbone.
-        batch_size: views that the engine takes at once.
+        batch_size: views that the engine processes at once.
 
     Returns:
-        the feature, float32 [dimension], under each row's key.
+        the feature, float32 [dimension], of each row's key.
     """
     named = batch[["path", "digest", *engine.kind.view_columns]].itertuples(index=False, name=None)
     examples: dict[tuple[str, str], list[tuple[Any, ...]]] = {}

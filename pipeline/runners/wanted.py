@@ -1,4 +1,4 @@
-"""Which views are wanted, which of them the store has, and what is computed of the rest."""
+"""List the views that a run needs, and compute the features that the store lacks."""
 
 from collections.abc import Container
 
@@ -16,7 +16,7 @@ from .threads import batches, compute, features_of
 
 
 def every_view(manifest: pd.DataFrame, plan: pd.DataFrame, engine: Engine) -> pd.DataFrame:
-    """View 0 of every example and the planned views, sorted by digest and view number.
+    """List view 0 of every example and the planned views, sorted by digest and view number.
 
     Columns: `digest`, `view`, the kind's `view_columns`, `path`, `example_format` (the manifest's
     `format`, or empty) and, for the store, `key`.
@@ -37,23 +37,23 @@ def every_view(manifest: pd.DataFrame, plan: pd.DataFrame, engine: Engine) -> pd
 
 
 def without(table: pd.DataFrame, held: Container[bytes]) -> pd.DataFrame:
-    """The rows whose key is not in `held`; pandas' `isin` takes bytes that end in 0 for others."""
+    """Return the rows whose key is not in `held`; pandas' `isin` drops zero bytes at the end."""
     return table[[key not in held for key in table["key"]]]
 
 
 def vectors(
     examples: pd.DataFrame, encoder: Encoder, batch_size: int
 ) -> tuple[pd.DataFrame, NDArray[np.float32], int]:
-    """The features of view 0 of examples, for a stage that looks through a backbone by itself.
+    """Return the features of view 0 of examples, for stages that use a backbone themselves.
 
     Args:
         examples: with the columns `digest` and `path`.
         encoder: the backbone; features that the store has are not computed again.
-        batch_size: views that an engine takes at once.
+        batch_size: views that an engine processes at once.
 
     Returns:
         one row per example, sorted by digest, as in `every_view`; their features [n, d], as the
-        backbone gives them; how many were computed.
+        backbone computes them; the number of computed features.
     """
     no_plan = pd.DataFrame(columns=["digest", "view", *encoder.kind.view_columns])
     computed, parts = 0, []
@@ -64,7 +64,7 @@ def vectors(
             missing = without(table, cache.held(keys))
             computed += compute(missing, engine, cache, batch_size)
             found = cache.get(keys)
-        damaged = without(table, found)  # which shows only on reading
+        damaged = without(table, found)  # damage shows only on reading
         for batch in batches(damaged, batch_size):
             found |= features_of(batch, engine, batch_size)
         computed += len(damaged)
@@ -75,17 +75,17 @@ def vectors(
 def originals(
     manifest: pd.DataFrame, classes: list[str], encoder: Encoder, batch_size: int, power: float
 ) -> tuple[dict[str, Split], int]:
-    """`vectors` of the examples of a manifest, by split.
+    """Return `vectors` of the examples of a manifest, by split.
 
     Args:
         manifest: the examples.
-        classes: the label at each position, or the names of the targets, as `targets.names`.
-        encoder: as for `vectors`.
-        batch_size: as for `vectors`.
-        power: that features are raised to.
+        classes: the label at each position, or the names of the targets, as in `targets.names`.
+        encoder: as in `vectors`.
+        batch_size: as in `vectors`.
+        power: the exponent for `power.raised`.
 
     Returns:
-        the features by split, as `features.read_splits` gives them; how many were computed.
+        the features by split, as in `features.read_splits`; the number of computed features.
     """
     table, features, computed = vectors(manifest, encoder, batch_size)
     features = raised(features, power)

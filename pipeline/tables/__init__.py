@@ -1,1 +1,1 @@
-"""What passes between stages: the manifest, the plan and the shards of features."""
+"""The tables that stages exchange: the manifest, the plan and the shards of features."""

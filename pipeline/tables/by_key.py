@@ -1,7 +1,7 @@
-"""Features named by their keys in the store, with a checksum of each vector (`features: keys`).
+"""Features referenced by their keys in the store and a checksum each (`features: keys`).
 
-What `extract` computed is then kept once, in the feature store. `data/features` says which vectors
-these are, to the bit, and the stages behind it read them from there.
+Features are then stored only once, in the feature store. The keys and checksums in `data/features`
+identify the vectors to the bit, and later stages read them from the store.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,24 +21,24 @@ from . import joined
 
 KEY_BYTES = 16
 KEPT = np.dtype([("key", f"V{KEY_BYTES}"), ("checksum", "<u4")])
-AT_ONCE = 4096  # rows that are read from the store together
-BRING_BACK = "dvc repro --force --single-item extract"  # computes only what is missing
+AT_ONCE = 4096  # rows read from the store at once
+BRING_BACK = "dvc repro --force --single-item extract"  # computes only missing features
 
 Floats = npt.NDArray[np.float32]
-Kept = npt.NDArray[Any]  # of type KEPT: [n], or [n, networks] if networks are joined
+Kept = npt.NDArray[Any]  # of type KEPT: [n], or [n, networks] for joined networks
 
 
 def stop_if_over_limit(views: int, lengths: Iterable[int]) -> None:
-    """Check that the store on this machine may hold all vectors that the table names.
+    """Check that all vectors of the table fit within the limit of the store on this machine.
 
-    In a bucket, what a run requested is not evicted.
+    A store in a bucket does not evict the entries of a run, so it is not checked.
 
     Args:
-        views: rows of the table.
-        lengths: of each network's vectors; 0 is not known, and counts nothing.
+        views: number of rows of the table.
+        lengths: dimensions of each network's vectors; 0 if unknown, which is not counted.
 
     Raises:
-        ParamsError: they take more than the store's limit.
+        ParamsError: the vectors take more than the store's limit.
     """
     limit = default_limit()
     size = sum(views * stored_bytes(4 * length) for length in lengths if length)
@@ -51,7 +51,7 @@ def stop_if_over_limit(views: int, lengths: Iterable[int]) -> None:
 
 
 def kept(keys: Sequence[bytes], checksums: Mapping[bytes, int]) -> Kept:
-    """The keys, and the store's checksums of their vectors, [n]."""
+    """Return a table [n] of the keys and the store's checksums of their vectors."""
     table = np.empty(len(keys), KEPT)
     table["key"] = np.frombuffer(b"".join(keys), KEPT["key"])
     table["checksum"] = [checksums[key] for key in keys]
@@ -59,7 +59,7 @@ def kept(keys: Sequence[bytes], checksums: Mapping[bytes, int]) -> Kept:
 
 
 def columns(table: Kept) -> dict[str, pa.Array]:
-    """The columns of a shard that hold them: `key` and `checksum`, then `key_2` and so on."""
+    """Convert to the columns of a shard: `key` and `checksum`, then `key_2` and so on."""
     made = {}
     for number in range(table.shape[1]):
         key, checksum = _names(number)
@@ -70,12 +70,12 @@ def columns(table: Kept) -> dict[str, pa.Array]:
 
 
 def is_of_keys(shard: pa.Table) -> bool:
-    """Whether a shard holds keys, as `columns` made them."""
+    """Return whether a shard has the columns that `columns` makes."""
     return _names(0)[0] in shard.column_names
 
 
 def from_columns(shard: pa.Table) -> Kept:
-    """What `columns` made, [n, networks]."""
+    """Convert the columns that `columns` made back to keys and checksums [n, networks]."""
     networks = sum(name.startswith("key") for name in shard.column_names)
     table = np.empty((len(shard), networks), KEPT)
     for number in range(networks):
@@ -86,20 +86,20 @@ def from_columns(shard: pa.Table) -> Kept:
 
 
 def _names(number: int) -> tuple[str, str]:
-    """The columns of a network's keys and checksums."""
+    """Return the names of the columns of a network's keys and checksums."""
     return ("key", "checksum") if not number else (f"key_{number + 1}", f"checksum_{number + 1}")
 
 
 def vectors(wanted: Mapping[str, Kept], every: Kept, folder: Path) -> dict[str, Floats]:
-    """The features of each split from the store, those of joined networks side by side.
+    """Read the features of each split from the store; joined networks are concatenated.
 
     Args:
         wanted: rows [n, networks] of each split.
-        every: all rows of the table [m, networks]; the store notes that a run uses them.
-        folder: of the table, for messages.
+        every: all rows of the table [m, networks]; the store records that a run uses them.
+        folder: the table's folder, for messages.
 
     Raises:
-        DataError: the store lacks some; it says how many, and the command that computes them.
+        DataError: the store lacks some; the text has their number and the command to run.
         StoreError: the store cannot be read.
     """
     needed = [key for rows in wanted.values() for key in _bytes(rows.reshape(-1))]
@@ -126,9 +126,9 @@ def vectors(wanted: Mapping[str, Kept], every: Kept, folder: Path) -> dict[str, 
 
 
 def _read(rows: Kept, store: Store) -> tuple[Floats, int, int]:
-    """The features of these rows; how many vectors are missing, and how many are others.
+    """Read the features of rows; count the missing vectors, and those with another checksum.
 
-    If there are any of these, the features are not whole.
+    If either count is not 0, the features are incomplete.
     """
     missing = other = 0
     table = np.empty((0, 0), np.float32)
@@ -152,6 +152,6 @@ def _read(rows: Kept, store: Store) -> tuple[Floats, int, int]:
 
 
 def _bytes(rows: Kept) -> list[bytes]:
-    """The keys of rows [n]."""
+    """Return the keys of rows [n]."""
     data = np.ascontiguousarray(rows["key"]).tobytes()
     return [data[at : at + KEY_BYTES] for at in range(0, len(data), KEY_BYTES)]

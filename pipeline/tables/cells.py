@@ -1,15 +1,15 @@
-"""Names from data, as cells of a table that may be opened as a spreadsheet.
+"""Escaping of names from data, for tables that may be opened as spreadsheets.
 
-A class may be called `=HYPERLINK("http://…"&A1)`, and a spreadsheet takes a cell that begins so for
-a formula. An apostrophe before it makes it a text, as OWASP advises ("CSV injection"). A number
-stays one, such as -0.5. Whatever reads such a table back takes the apostrophe away again.
+A class may be called `=HYPERLINK("http://…"&A1)`, and a spreadsheet treats a cell that begins like
+this as a formula. A leading apostrophe makes it text, as OWASP advises ("CSV injection"). Numbers
+such as -0.5 are not changed. Code that reads such a table back removes the apostrophe.
 """
 
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # `predict` does without
+if TYPE_CHECKING:  # `predict` works without pandas
     import pandas as pd
 
 FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
@@ -17,22 +17,22 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.AS
 
 
 def as_text(cell: str) -> str:
-    """The cell with an apostrophe before what would be a formula; other cells as they are."""
+    """Put an apostrophe before a cell that would be a formula; return other cells unchanged."""
     return f"'{cell}" if FORMULA.match(cell) and not NUMBER.fullmatch(cell) else cell
 
 
 def as_named(cell: str) -> str:
-    """What `as_text` was given."""
+    """Undo `as_text`."""
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def to_open(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The table with `as_text` applied to every text."""
+    """Apply `as_text` to every text of a table."""
     return _with_texts(table, as_text)
 
 
 def as_written(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The table that `to_open` was given."""
+    """Undo `to_open`."""
     return _with_texts(table, as_named)
 
 

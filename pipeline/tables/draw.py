@@ -1,19 +1,20 @@
-"""How a split is drawn: by `ingest`, and again for each repeat of `evaluate`."""
+"""Random splits, for `ingest` and for each repeat of `evaluate`."""
 
 from .manifest import SPLITS
 from .unit import unit
 
 
 def draw(key: str, sizes: dict[str, float], seed: int) -> str:
-    """The split of the example or group that `key` names.
+    """Draw the split of an example or a group.
 
-    A hash of `key` and `seed`, read as a number from 0 to 1, falls into one split's part of it. No
-    other example has a say, so none changes its split when examples come or go.
+    A hash of `key` and `seed`, mapped to a number from 0 to 1, falls into the interval of one
+    split. The split depends on no other example, so it stays the same if examples are added or
+    removed.
 
     Args:
         key: an example's digest, or its group's name.
-        sizes: the fraction of each split, adding up to 1; a split without one gets nothing.
-        seed: draws another split.
+        sizes: the fraction of each split; they add up to 1, and a split without one gets nothing.
+        seed: the random seed.
     """
     position = unit(f"{seed}:{key}")
     reached = 0.0
@@ -22,4 +23,4 @@ def draw(key: str, sizes: dict[str, float], seed: int) -> str:
         reached += sizes[split]
         if position < reached:
             return split
-    return drawable[-1]  # the sizes' sum may be a rounding below 1
+    return drawable[-1]  # by rounding, the sizes may add up to less than 1

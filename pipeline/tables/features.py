@@ -1,11 +1,11 @@
 """The features table between `extract` and the stages that read it: shards of Parquet.
 
 A row is a view: `digest` of the example, `view` number, `feature` (fixed-size list of float32).
-With `extract.features: keys` it has `key` and `checksum` instead of `feature`, and `key_2` and so
-on if networks are joined; the vectors are read from the feature store (`by_key.py`).
+With `extract.features: keys` a row has `key` and `checksum` instead of `feature`, and also `key_2`
+and so on for joined networks; the vectors are read from the feature store (`by_key.py`).
 
-Shard `<two hex digits>.parquet` holds the digests that begin with those digits, sorted by digest
-and view.
+Shard `<two hex digits>.parquet` holds the rows whose digest begins with those digits, sorted by
+digest and view.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from ..core.errors import DataError
 from . import by_key, targets
 from .power import raised
 
-COUNTS = b"headstart.counts"  # in the metadata of a shard of counts of terms
+COUNTS = b"headstart.counts"  # in the metadata of a shard of term counts
 
 Features = npt.NDArray[np.float32] | by_key.Kept
 Chosen = npt.NDArray[np.bool_ | np.integer] | slice
@@ -36,18 +36,18 @@ def write_shards(
     parts: Iterable[tuple[Sequence[str], npt.ArrayLike, Features]],
     counts: bool = False,
 ) -> None:
-    """Make `folder` hold exactly these rows, replacing only the shards whose bytes differ.
+    """Write exactly these rows to `folder`, replacing only the shards whose bytes differ.
 
     Args:
-        folder: made if it is not there; files in it that are no shard of these rows are removed.
-        parts: rows in any order, all of a shard's in the same part, so that no more than a part
+        folder: created if it does not exist; other files in it are removed.
+        parts: rows in any order, but all rows of a shard in the same part, so that only one part
             is in memory: digests (SHA-256 of each row's example, 64 hex digits, length n), view
-            numbers (length n) and features [n, d], or what `by_key.kept` gives for them [n,
-            networks].
-        counts: whether the features are counts of terms; each shard's metadata says so.
+            numbers (length n) and features [n, d], or the keys and checksums of `by_key.kept`
+            [n, networks].
+        counts: whether the features are term counts, which each shard's metadata records.
 
     Raises:
-        DataError: the lengths differ, or a (digest, view) occurs twice.
+        DataError: the lengths differ, or a pair of digest and view occurs twice.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written: set[str] = set()
@@ -83,7 +83,7 @@ def _parquet(
     features: Features,
     counts: bool,
 ) -> pa.Buffer:
-    """One shard as bytes; float32 features hardly compress, so they are stored plain."""
+    """Return a shard as bytes, uncompressed because float32 features hardly compress."""
     columns = {"digest": pa.array(digests.tolist(), type=pa.string()), "view": pa.array(views)}
     if features.dtype == by_key.KEPT:
         columns |= by_key.columns(features)
@@ -99,7 +99,7 @@ def _parquet(
 
 
 def are_counts(folder: Path) -> bool:
-    """Whether the features in `folder` are counts of terms, which a head weighs by TF-IDF.
+    """Return whether the features in `folder` are term counts, which a head weights by TF-IDF.
 
     A shard that cannot be read is skipped; `read_splits` raises the error.
     """
@@ -110,16 +110,16 @@ def are_counts(folder: Path) -> bool:
 
 
 def _replace_if_different(file: Path, content: pa.Buffer) -> None:
-    """Leave an equal file alone: DVC then need not hash it again."""
+    """Write a file unless its content is the same, so that DVC need not hash it again."""
     if file.exists() and pa.py_buffer(file.read_bytes()).equals(content):
         return
-    # A reader never sees half a shard, and a link into DVC's cache is not written through.
+    # Readers never see half a shard, and a link into DVC's cache is replaced, not written to.
     temporary = file.with_suffix(".partial")
     temporary.write_bytes(content)
     temporary.replace(file)
 
 
-# Row in the manifest, view number and feature, or its key and checksum, of some views.
+# For some views: row in the manifest, view number, and the feature or its key and checksum.
 _Rows = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], Features]
 
 
@@ -128,8 +128,8 @@ class Split:
     """The rows of one split, sorted by digest and view.
 
     `digests` and `paths` are strings of length n, `views` int32 [n], `features` float32 [n, d].
-    `labels` are what is learned, as `targets.of` gives it: int64 [n], positions in the list of
-    classes; or float64 [n, c], of several labels 1, 0 or NaN (unknown), or numbers.
+    `labels` are as returned by `targets.of`: int64 [n], positions in the list of classes; or
+    float64 [n, c], in multi-label tasks 1, 0 or NaN (unknown), in regression the targets.
     """
 
     digests: npt.NDArray[np.str_]
@@ -139,12 +139,12 @@ class Split:
     features: npt.NDArray[np.float32]
 
     def take(self, rows: Chosen) -> Self:
-        """Some rows: those of a mask [n], of positions in their order, or of a slice."""
+        """Select rows by a mask [n], by positions (in their order) or by a slice."""
         return type(self)(*(column[rows] for column in vars(self).values()))
 
     @classmethod
     def concat(cls, splits: Iterable[Self]) -> Self:
-        """The rows of all splits, of which there is at least one, one after the other."""
+        """Concatenate the rows of one or more splits."""
         columns = zip(*(vars(split).values() for split in splits), strict=True)
         return cls(*(np.concatenate(parts) for parts in columns))
 
@@ -156,22 +156,22 @@ def read_splits(
     splits: Sequence[str],
     power: float = 1.0,
 ) -> dict[str, Split]:
-    """Join the features in `folder` with the manifest; only the rows of `splits` are kept.
+    """Join the features in `folder` with the manifest, for the rows of `splits` only.
 
     The training split has every view, the others view 0 only. A split without examples has n = 0.
 
     Args:
-        folder: as `write_shards` leaves it.
-        manifest: as `read_manifest` gives it.
-        classes: the label at each position, or the names of the targets, as `targets.names`.
+        folder: as written by `write_shards`.
+        manifest: as returned by `read_manifest`.
+        classes: the label at each position, or the names of the targets, as in `targets.names`.
         splits: any of train, val and test.
-        power: the exponent of `power.raised`.
+        power: the exponent for `power.raised`.
 
     Raises:
-        DataError: a shard is damaged, a row is missing or surplus, a number is not finite, or a
-            label of `splits` is not among the classes, or there are other targets; or the feature
-            store lacks a vector whose key the table holds.
-        StoreError: the table holds keys, and the feature store cannot be read.
+        DataError: a shard is damaged, a row is missing or surplus, a feature is not finite, a label
+            of `splits` is not among the classes, the targets are others, or the feature store lacks
+            a vector whose key is in the table.
+        StoreError: the table has keys, and the feature store cannot be read.
     """
     shards = sorted(folder.glob("*.parquet"))
     if not shards:
@@ -233,7 +233,7 @@ def read_splits(
 
 
 def view_0(splits: dict[str, Split]) -> Split:
-    """View 0 of the examples of all splits, sorted by digest."""
+    """Return view 0 of the examples of all splits, sorted by digest."""
     joined = Split.concat(splits.values())
     first = np.flatnonzero(joined.views == 0)
     return joined.take(first[np.argsort(joined.digests[first])])
@@ -246,7 +246,7 @@ def _together(parts: Iterable[_Rows]) -> _Rows:
 
 def _read_shard(shard: Path) -> tuple["pd.Index[str]", npt.NDArray[np.int32], Features]:
     try:
-        table = pq.read_table(shard, use_threads=False)  # each shard has a thread already
+        table = pq.read_table(shard, use_threads=False)  # each shard is read in its own thread
         digests = pd.Index(table["digest"].to_pandas())
         views = table["view"].to_numpy()
         if by_key.is_of_keys(table):
@@ -268,7 +268,7 @@ def _check_complete(
     rows: npt.NDArray[np.int64],
     views: npt.NDArray[np.int32],
 ) -> None:
-    """Every example has views 0, 1, …, V once, with V = 0 outside the training split."""
+    """Check that every example has views 0 to V exactly once, with V = 0 outside of train."""
     last = int(views.max(initial=0)) if split == "train" else 0
     wanted = np.flatnonzero(manifest["split"] == split)
     present = np.zeros((len(manifest), last + 1), dtype=np.int64)

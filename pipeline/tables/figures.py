@@ -1,4 +1,4 @@
-"""Figures in JSON that one stage leaves for another."""
+"""Metrics in JSON that one stage writes for another."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,10 @@ from ..core.errors import DataError
 
 
 def read_figures(file: Path, stage: str, *has: str) -> dict[str, Any]:
-    """Read the figures that a stage left, under the names that it `has` among others.
+    """Read the metrics that a stage wrote, and check that all names in `has` are there.
 
     Raises:
-        DataError: they are not there or are not readable.
+        DataError: the file does not exist or is not readable, or a name is missing.
     """
     try:
         figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Folds of examples: one way to hold some out, wherever that is done."""
+"""Folds of examples for cross-validation, the same in all stages."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,19 +18,20 @@ def folds(
     numbers: bool,
     seed: int | str = "fold",
 ) -> Integers:
-    """The fold of each row, [n]; -1 for rows that every head needs to learn from.
+    """Return the fold of each row, [n]; -1 for rows that are in the training part of every fold.
 
-    Rows of one key are in one fold, and folds have about as many keys each. Keys are dealt to the
-    folds in the order of their rarest class, and within it of their hashes. So examples of a class
-    are in as many folds as can be, and the rows of one that would be in a single fold are in none.
-    If an example has several labels, each that is there and each that is not counts as a class.
+    Rows with the same key are in the same fold, and all folds have about the same number of keys.
+    Keys are dealt to the folds in the order of their rarest class, and within a class in the order
+    of their hashes. So each class is spread over as many folds as possible; if all rows of a class
+    would be in one fold, they are in none. In multi-label tasks, each label that an example has
+    counts as a class, and so does each that it does not have.
 
     Args:
-        keys: of each row, the digest of its example or the name of its group.
+        keys: the digest of each row's example, or the name of its group.
         labels: as `Split.labels`.
-        count: of folds, 2 or more.
-        numbers: whether the labels are numbers, of which the folds are independent.
-        seed: deals the keys in another order.
+        count: number of folds, at least 2.
+        numbers: whether the labels are regression targets, which do not affect the folds.
+        seed: the random seed of the order of keys.
     """
     names, of_key = np.unique(np.array(keys), return_inverse=True)
     if len(names) < 2:
@@ -45,7 +46,7 @@ def folds(
         classes = 2 * column + (labels[rows, column] == 1)
     rarest = np.zeros(len(names), np.int64)
     order = np.argsort(-np.bincount(classes)[classes], kind="stable")
-    rarest[of_key[rows[order]]] = classes[order]  # the last that a key gets counts
+    rarest[of_key[rows[order]]] = classes[order]  # the rarest class of a key is last
     fold = np.zeros(len(names), np.int64)
     fold[of_key[rows[_in_one_place(classes, of_key[rows])]]] = -1
     dealt = np.flatnonzero(fold == 0)
@@ -56,7 +57,7 @@ def folds(
 
 
 def _in_one_place(classes: Integers, places: Integers) -> npt.NDArray[np.bool_]:
-    """Whether the class of each of k rows, with its class and place, has no other place."""
+    """Return for each of k rows whether all rows of its class are in the same place."""
     pairs = np.unique(np.stack([classes, places]), axis=1)
     alone: npt.NDArray[np.bool_] = np.bincount(pairs[0])[classes] == 1
     return alone

@@ -1,6 +1,6 @@
-"""What the stages need of a manifest's labels and splits.
+"""Checks of the labels and splits that the stages need.
 
-`ingest` asks too, so that what a later stage would refuse is refused before a feature is computed.
+`ingest` runs the checks too, so that errors of later stages show before features are computed.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ import pandas as pd
 from ..core.errors import DataError
 from .manifest import UNLABELLED
 
-NAMED_AT_MOST = 10  # labels in a line
-ALL_AT_MOST = 100  # of those that have to be mended, so that one run names all of them
+NAMED_AT_MOST = 10  # labels in a message
+ALL_AT_MOST = 100  # labels that the user has to fix, so that one run names all of them
 
-# The split that a stage cannot do without, what for, and what else helps than examples of it.
+# The split that a stage needs, its purpose there, and what else to do than to add examples.
 NEEDS = {
     "train": ("val", "to choose a head by", ", or give each hyperparameter of train one value"),
     "evaluate": ("test", "to measure on", ""),
@@ -23,14 +23,14 @@ NEEDS = {
     "adapt": ("val", "to calibrate by", ", or set adapt.run to []"),
 }
 
-LEAST_UNLABELLED = 20  # of another domain: with fewer, not even the mean is known
+LEAST_UNLABELLED = 20  # of another domain; with fewer, even the mean is uncertain
 
 
 def require(manifest: pd.DataFrame, stage: str) -> None:
-    """Check that the split that `stage` cannot do without has examples.
+    """Check that the split that `stage` needs has examples.
 
     Raises:
-        DataError: it has none.
+        DataError: the split has no examples.
     """
     split, purpose, otherwise = NEEDS[stage]
     if not (manifest["split"] == split).any():
@@ -55,10 +55,11 @@ def require_unlabelled(count: int) -> None:
 
 
 def class_names(manifest: pd.DataFrame) -> list[str]:
-    """The labels of the training examples, sorted; a head's outputs come in this order.
+    """Return the sorted labels of the training examples, the order of a head's outputs.
 
     Raises:
-        DataError: there are fewer than two, or another split has a label that is not among them.
+        DataError: there are fewer than two labels, or another split has a label without training
+            examples.
     """
     classes = sorted(manifest.loc[manifest["split"] == "train", "label"].unique())
     if not classes:
@@ -80,6 +81,6 @@ def class_names(manifest: pd.DataFrame) -> list[str]:
 
 
 def listed(labels: Sequence[str], most: int = NAMED_AT_MOST) -> str:
-    """Some labels in a line."""
+    """Join at most `most` labels with commas, and add the number of the others."""
     more = f" and {len(labels) - most} more" if len(labels) > most else ""
     return ", ".join(labels[:most]) + more

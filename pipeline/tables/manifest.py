@@ -13,19 +13,19 @@ from ..core.errors import DataError
 from ..tasks import TASKS, UNNAMED, noted
 
 SPLITS = ("train", "val", "test")
-# The split, in a source, of examples of another domain without labels. They are in a table of their
-# own, so that no stage but `adapt` comes across them.
+# The name of the split, in a source, for unlabelled examples of another domain. They are in a
+# separate table, which only the stage `adapt` reads.
 UNLABELLED = "target"
-COLUMNS = ("digest", "path", "label", "split")  # that stages after ingest read
-# In the file's metadata.
+COLUMNS = ("digest", "path", "label", "split")  # that stages after `ingest` read
+# Keys of the file's metadata.
 KIND = b"headstart.kind"
 ORIGINS = b"headstart.splits"
 TASK = b"headstart.task"
-# Where a split that is held out comes from: at random from the examples that train was drawn from;
-# given by the source; given by a source whose splits are other places than train.
+# The origin of a held-out split: drawn at random from the same examples as train; given by the
+# source; or given by a source whose splits are different places.
 DRAWN, GIVEN, PLACE = "drawn", "given", "place"
-TARGET = "target:"  # before the name of a column of what is learned, in the tasks of other kinds
-SLICE = "slice:"  # before the name of a column by which the user's table slices the examples
+TARGET = "target:"  # prefix of the columns of targets, in multi-label tasks and regression
+SLICE = "slice:"  # prefix of the columns that define slices in the user's table
 
 
 def write_manifest(
@@ -35,7 +35,7 @@ def write_manifest(
     origins: dict[str, str] | None = None,
     task: str = UNNAMED,
 ) -> None:
-    """Write the manifest; in its metadata kind and task, and where splits come from."""
+    """Write the manifest, with kind, task and origins of the splits in its metadata."""
     table = pa.Table.from_pandas(manifest, preserve_index=False)
     notes = {KIND: kind.encode(), ORIGINS: json.dumps(origins or {}).encode()}
     if named := noted(task):
@@ -44,7 +44,7 @@ def write_manifest(
 
 
 def kind_in(path: Path) -> str:
-    """The kind of the manifest's examples; one of before there were others holds images.
+    """Return the kind of the manifest's examples; in manifests of older versions it is images.
 
     Raises:
         DataError: as `read_manifest`.
@@ -53,10 +53,10 @@ def kind_in(path: Path) -> str:
 
 
 def task_in(path: Path) -> str:
-    """What is to be learned; a manifest of before there were other tasks has one label an example.
+    """Return the task; manifests of older versions have one label per example.
 
     Raises:
-        DataError: as `read_manifest`, or this version has no such task.
+        DataError: as in `read_manifest`, or this version does not have the task.
     """
     task = _notes(path).get(TASK, UNNAMED.encode()).decode()
     if task not in TASKS:
@@ -68,7 +68,7 @@ def task_in(path: Path) -> str:
 
 
 def origins_in(path: Path) -> dict[str, str]:
-    """`DRAWN`, `GIVEN` or `PLACE` for val and test; a manifest without origins has given ones.
+    """Return `DRAWN`, `GIVEN` or `PLACE` for val and test; the default is `GIVEN`.
 
     Raises:
         DataError: as `read_manifest`.
@@ -81,7 +81,7 @@ def origins_in(path: Path) -> dict[str, str]:
 
 
 def _notes(path: Path) -> dict[bytes, bytes]:
-    """The file's metadata."""
+    """Return the file's metadata."""
     try:
         return pq.read_schema(path).metadata or {}
     except FileNotFoundError:
@@ -94,7 +94,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
     """Read the manifest, one row per example.
 
     Raises:
-        DataError: it is not there or is not readable, or lacks a column.
+        DataError: the file does not exist, is not readable or lacks a column.
     """
     try:
         manifest: pd.DataFrame = pq.read_table(path).to_pandas()
@@ -109,11 +109,11 @@ def read_manifest(path: Path) -> pd.DataFrame:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    """What to say of a file that is not readable as it is.
+    """Return the error for a file that is not a valid manifest.
 
     Raises:
-        OSError: the system cannot read it, whatever is in it; of what it cannot make sense of Arrow
-            raises one without a number.
+        OSError: the system cannot read the file. For invalid content, Arrow raises an `OSError`
+            without a number.
     """
     if isinstance(error, OSError) and error.errno:
         raise error
@@ -122,24 +122,24 @@ def _damaged(path: Path, error: Exception) -> DataError:
 
 
 def slices(manifest: pd.DataFrame) -> pd.DataFrame:
-    """The columns by which the user's table slices the examples, under the names that it has."""
+    """Return the columns that define slices, under their names in the user's table."""
     columns = [name for name in manifest.columns if name.startswith(SLICE)]
     return manifest[columns].rename(columns=lambda name: name.removeprefix(SLICE))
 
 
 def group_keys(manifest: pd.DataFrame) -> "pd.Series[str]":
-    """The name of each row's group, or the digest of its example if it is in none."""
+    """Return the name of each row's group, or the example's digest if it has no group."""
     named = manifest.get("group", pd.Series("", index=manifest.index))
     return named.where(named != "", manifest["digest"])
 
 
 def groups_at(manifest: pd.DataFrame, digests: npt.NDArray[np.str_]) -> npt.NDArray[np.int64]:
-    """`groups` of the rows with these digests, [n], in their order."""
+    """Return `groups` for the rows with these digests, [n], in their order."""
     return groups(manifest.set_index("digest").loc[digests].reset_index())
 
 
 def groups(manifest: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """The number of each row's group, [n], from 0 to G - 1; a row without one is its own group."""
+    """Return the number of each row's group, [n], from 0; a row without one is its own group."""
     named = manifest.get("group", pd.Series("", index=manifest.index)).to_numpy(str)
     alone = np.where(named == "", manifest["digest"].to_numpy(str), "")
     numbers: npt.NDArray[np.int64] = pd.MultiIndex.from_arrays([named, alone]).factorize()[0]

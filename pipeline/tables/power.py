@@ -1,14 +1,14 @@
-"""Power normalisation of features: one function, for all that read them."""
+"""Power normalisation of features, for all code that reads them."""
 
 import numpy as np
 import numpy.typing as npt
 
 
 def raised(features: npt.NDArray[np.float32], power: float) -> npt.NDArray[np.float32]:
-    """The features as a head sees them: `sign(x) |x|^power`, of any shape; 1 leaves them alone.
+    """Return `sign(x) |x|^power` of features of any shape, the input of heads; 1 changes nothing.
 
-    It keeps a few strong features from drowning the others (Perronnin et al., ECCV 2010,
-    section 3.2).
+    Power normalisation keeps a few large features from dominating the others (Perronnin et al.,
+    ECCV 2010, section 3.2).
     """
     if power == 1:
         return features

@@ -1,8 +1,8 @@
-"""What is learned of each example: its class, or a value for each output.
+"""The targets of each example: its class, or a value for each output.
 
-The manifest has the label as a text for each task. Unless an example has exactly one class, it has
-a column `target:<name>` for each output besides: of a label 1, 0 or NaN (unknown), or the number
-itself. How a task reads and checks them is the part `targets` of its folder.
+In every task, the manifest has the label as text. In multi-label tasks and regression it also has a
+column `target:<name>` for each output: 1, 0 or NaN (unknown) for a label, or the number itself.
+The module `targets` in the folder of a task reads and checks them.
 """
 
 from collections.abc import Sequence
@@ -17,36 +17,36 @@ from ..tasks import part
 from .labels import class_names, listed
 from .manifest import SPLITS, TARGET
 
-MANY_LABELS = 20  # so many classes of which most have one example are rather numbers
+MANY_LABELS = 20  # with more labels, most of them on one example, they are probably numbers
 
 
 def names(manifest: pd.DataFrame) -> list[str]:
-    """The names of a head's outputs, in their order.
+    """Return the names of a head's outputs, in their order.
 
-    For one label they are the classes, sorted; else the labels or the numbers by their names.
+    With one label per example these are the sorted classes, else the names of the targets.
 
     Raises:
-        DataError: nothing can be learned from what the training examples have.
+        DataError: nothing can be learned from the labels of the training examples.
     """
     return target_names(manifest) or class_names(manifest)
 
 
 def target_names(manifest: pd.DataFrame) -> list[str]:
-    """The names of the manifest's targets; none if one label is learned."""
+    """Return the names of the manifest's targets; empty with one label per example."""
     columns = [name for name in manifest.columns if name.startswith(TARGET)]
     return [name.removeprefix(TARGET) for name in columns]
 
 
 def of(rows: pd.DataFrame, names: Sequence[str]) -> npt.NDArray[np.int64] | npt.NDArray[np.float64]:
-    """What is to be learned of rows of a manifest.
+    """Return the targets of rows of a manifest.
 
     Args:
-        rows: n of them.
-        names: as `names` gives them, of the whole manifest.
+        rows: n rows of the manifest.
+        names: as returned by `names` for the whole manifest.
 
     Returns:
-        for one label the position of each one's class, [n]; else [n, c]: for several labels 1, 0 or
-        NaN where it is unknown, for numbers these.
+        with one label per example, the position of each row's class, [n]; else [n, c]: in
+        multi-label tasks 1, 0 or NaN (unknown), in regression the targets.
 
     Raises:
         DataError: a label is not among the names, or the manifest has other targets.
@@ -75,71 +75,70 @@ def _positions(labels: pd.Series, classes: Sequence[str]) -> npt.NDArray[np.int6
 
 
 class Targets(Protocol):
-    """How a task reads, checks and counts what is to be learned."""
+    """How a task reads, checks and counts its targets."""
 
     def read(
         self, label: str, columns: Sequence[str], cells: Sequence[str]
     ) -> tuple[str, tuple[float, ...]]:
-        """The label of an example as in the manifest, and the values of its targets.
+        """Return the label of an example for the manifest, and the values of its targets.
 
         Args:
             label: as in the source.
-            columns: `ingest.targets`, the columns of a table that are to be learned.
-            cells: what they hold.
+            columns: `ingest.targets`, the names of the target columns.
+            cells: the example's cells in these columns.
 
         Raises:
-            ValueError: why nothing can be learned from the example.
+            ValueError: nothing can be learned from the example; the text says why.
         """
 
     def table(
         self, labels: Sequence[str], values: Sequence[tuple[float, ...]], columns: Sequence[str]
     ) -> dict[str, list[float]]:
-        """The targets of n examples by name, of what `read` gave for each."""
+        """Return the targets of n examples by name, from what `read` returned for each."""
 
     def require(self, manifest: pd.DataFrame, source: str) -> None:
         """Check that a head can learn the labels or targets from the training examples.
 
         Args:
             manifest: all examples.
-            source: what messages call the place where the examples are from.
+            source: the name of the source of the examples in messages.
 
         Raises:
-            DataError: an output of a head cannot be learned from them.
+            DataError: an output of the head cannot be learned from the examples.
         """
 
     def taught(
         self, manifest: pd.DataFrame
     ) -> tuple[pd.DataFrame, list[str], list[tuple[str, str]]]:
-        """The manifest without the outputs that cannot be learned from the training examples.
+        """Drop the outputs that cannot be learned from the training examples.
 
-        If nothing would remain, nothing is left out: `require` says what is wrong.
+        If nothing would remain, nothing is dropped, and `require` raises the error.
 
         Returns:
-            the manifest, the outputs that are left out, and of each example that is left out its
-            path and why.
+            the manifest, the dropped outputs, and the path of each dropped example with the reason.
         """
 
     def counts(self, manifest: pd.DataFrame) -> pd.DataFrame:
-        """How many examples speak for each output, by name, in each split that has examples."""
+        """Count the examples of each output, by name, in each split that has examples."""
 
 
 def of_task(task: str) -> Targets:
-    """What the task of that name brings for its targets."""
+    """Return the module `targets` of a task."""
     return cast(Targets, part(task, "targets"))
 
 
 def lacking(task: str, manifest: pd.DataFrame) -> dict[str, list[str]]:
-    """For each split, the outputs for which none of its examples speaks, if there are any."""
+    """Return for each split the outputs without examples; splits without such are left out."""
     counts = of_task(task).counts(manifest).reindex(columns=SPLITS, fill_value=0)
     gaps = {split: counts.index[counts[split] == 0].tolist() for split in SPLITS}
     return {split: gap for split, gap in gaps.items() if gap}
 
 
 def stop_at_numbers(labels: list[str], given: int) -> None:
-    """Stop if the labels are measured values and not names.
+    """Stop if the labels look like measured values and not like names.
 
-    Numbers may well be names (digits, house numbers), so long as they come again: `given` is how
-    often examples have one.
+    Numbers can be names (digits, house numbers) if they repeat: `given` is the number of labels
+    with repetitions.
     """
     if len(labels) <= MANY_LABELS or 2 * len(labels) <= given:
         return

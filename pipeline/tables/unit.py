@@ -1,8 +1,8 @@
-"""What is drawn from a key alone, so that no other example has a say."""
+"""Random numbers that depend only on a key, so that other examples do not change them."""
 
 import hashlib
 
 
 def unit(key: str) -> float:
-    """A number from 0 to 1, the same wherever the key is."""
+    """Return a hash of the key as a number from 0 to 1."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") / 2**64
