@@ -52,7 +52,7 @@ class Reference:
 
     @property
     def name(self) -> str:
-        """Return the reference's name in the gate's messages."""
+        """The reference's name in the gate's messages."""
         commit = self.noted.commit if self.noted else None
         return f"the reference of commit {commit[:7]}" if commit else "the reference"
 

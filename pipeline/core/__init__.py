@@ -1,4 +1,4 @@
-"""What every subpackage uses: errors, parameters, file names, running as a command, progress.
+"""Modules that every subpackage uses: errors, parameters, paths, commands, progress.
 
-Nothing here changes a byte of an output, so no stage lists this subpackage in `dvc.yaml`.
+Nothing here affects the outputs, so no stage lists this subpackage in `dvc.yaml`.
 """

@@ -1,4 +1,4 @@
-"""The name of a backbone, taken apart in one place: `Backbone.parse`."""
+"""Parsing of backbone names: `Backbone.parse`."""
 
 import re
 from dataclasses import dataclass, replace
@@ -6,13 +6,13 @@ from pathlib import Path
 
 from . import paths, plugins
 
-OWN = f"{paths.WEIGHTS.as_posix()}/"  # what networks and weights of somebody's own begin with
-RANDOM = "random:"  # before the name of a network that is not trained
-HUB = "hf-hub:"  # before the name of a network on a hub that timm knows
+OWN = f"{paths.WEIGHTS.as_posix()}/"  # prefix of the user's own networks and weights
+RANDOM = "random:"  # prefix of a network with random weights
+HUB = "hf-hub:"  # prefix of a network on a hub that timm supports
 
-# The families, and how their networks are named. Those of the first three have a PyTorch form,
-# which may be untrained, pooled in another way, and trained; of the others but `python`, what opens
-# them writes a graph.
+# The families, and the names of their networks. The first three families have a PyTorch form, which
+# can have random weights, another pooling, and be trained. For the others but `python`, an ONNX
+# graph is written when they are opened.
 FAMILIES = {
     "lite": "efficientnet_lite[012]",
     "torchvision": r"torchvision:[\w.\-/]+",
@@ -27,7 +27,7 @@ FAMILIES = {
     "python": plugins.PATTERN,
 }
 IN_PYTORCH = ("lite", "torchvision", "timm")
-TRAINED_TEXTS = ("minilm_l6_v2",)  # of those with a graph, what `finetune` trains all the same
+TRAINED_TEXTS = ("minilm_l6_v2",)  # networks with a graph that `finetune` can still train
 NAMES = (
     "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME, timm:NAME,"
     f" onnx:{OWN}NAME.onnx, identity, minilm_l6_v2, minilm_l6_v2_int8, tf_idf, speech_embedding,"
@@ -37,23 +37,23 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Backbone:
-    """One network, or several that are joined, as `params.yaml` names it.
+    """One network, or several that are joined, as named in `params.yaml`.
 
-    `str` gives the name back as it was written.
+    `str` returns the name as it was written.
     """
 
-    family: str  # of `FAMILIES`, or `joined`
-    name: str  # what the family calls it
-    weights: str = "pretrained"  # as `extract.weights`
-    pooling: str = "auto"  # as `extract.pooling`
+    family: str  # a key of `FAMILIES`, or `joined`
+    name: str  # its name within the family
+    weights: str = "pretrained"  # as in `extract.weights`
+    pooling: str = "auto"  # as in `extract.pooling`
     parts: tuple["Backbone", ...] = ()  # the networks that are joined
 
     @classmethod
     def parse(cls, text: str, weights: str = "pretrained", pooling: str = "auto") -> "Backbone":
-        """The backbone of a name such as `timm:resnet18` or `efficientnet_lite0+timm:resnet18`.
+        """Parse a name such as `timm:resnet18` or `efficientnet_lite0+timm:resnet18`.
 
         Raises:
-            ValueError: it is not such a name; the text says what it should be.
+            ValueError: the name is invalid; the message says what it should be.
         """
         parts = tuple(_one(part, weights, pooling) for part in text.split("+"))
         if len(set(parts)) < len(parts):
@@ -62,10 +62,10 @@ class Backbone:
 
     @classmethod
     def candidate(cls, text: str) -> "Backbone":
-        """As `parse`, and of `random:NAME` the network NAME untrained.
+        """Parse a name as `parse` does, and `random:NAME` as the network NAME with random weights.
 
         Raises:
-            ValueError: as `parse`, or the network is none that PyTorch describes.
+            ValueError: as in `parse`, or the network has no PyTorch form.
         """
         backbone = cls.parse(text.removeprefix(RANDOM))
         if not text.startswith(RANDOM):
@@ -86,34 +86,34 @@ class Backbone:
 
     @property
     def is_joined(self) -> bool:
-        """Whether it is several networks."""
+        """Whether several networks are joined."""
         return bool(self.parts)
 
     @property
     def has_graph(self) -> bool:
-        """Whether it has a graph of its own and no PyTorch form, as far as its name says."""
+        """Whether the network has its own graph and no PyTorch form, according to its name."""
         return not self.is_joined and self.family not in (*IN_PYTORCH, "python")
 
     @property
     def own_path(self) -> Path | None:
-        """The file or folder in `data/weights` that the network is; None: it comes from elsewhere.
+        """The network's file or folder in `data/weights`; None if it comes from elsewhere.
 
-        A graph is a file. A folder is laid out as on timm's hub.
+        A graph is a file. A folder has the layout of timm's hub.
         """
         is_own = self.family in ("onnx", "timm") and self.name.startswith(OWN)
         return Path(self.name) if is_own else None
 
     @property
     def weights_file(self) -> Path | None:
-        """The file in `data/weights` with its weights; None: they come with the network."""
+        """The file in `data/weights` with its weights; None if they come with the network."""
         return Path(self.weights) if self.weights.startswith(OWN) else None
 
 
 def inside(path: str) -> str:
-    """The path, which may name a file in `data/weights`.
+    """Return the path if it can be that of a file in `data/weights`.
 
     Raises:
-        ValueError: it leads out of there.
+        ValueError: the path leads out of the folder.
     """
     if ".." in path.split("/"):
         raise ValueError(f"should lead to a file in {OWN}, without ..")

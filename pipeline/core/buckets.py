@@ -1,8 +1,8 @@
-"""Object storage: a bucket opened, its objects listed and read, and what a server says, in words.
+"""Object storage: open a bucket, list and read its objects, and explain a server's errors.
 
-Credentials come from the environment or from the provider's own chain (botocore's, as the AWS
-command line and DVC have it), and are handed to the client alone. The server is that of
-`AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`; without them it is Amazon's.
+Credentials come from the environment or from the provider's chain (botocore's, like that of the AWS
+command line and DVC), and are passed to the client only. The server is set in `AWS_ENDPOINT_URL_S3`
+or `AWS_ENDPOINT_URL`; the default is Amazon's.
 """
 
 import os
@@ -17,10 +17,10 @@ from . import packages
 from .errors import ChangedError, DataError, HeadstartError, RefusedError
 
 ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?", flags=re.DOTALL)
-RETRIES = 4  # of a request, 0.1 s after the first failure and then twice as long each
+RETRIES = 4  # per request, 0.1 s after the first failure, and each wait twice as long
 SECONDS_A_REQUEST = 300
-PAGE = 1000  # objects that a server lists at once
-# Credentials that end are requested again: botocore renews them, and says which hold.
+PAGE = 1000  # objects per listing request
+# Temporary credentials are requested again: botocore renews them, and returns the valid ones.
 ASKED_AGAIN = timedelta(minutes=5)
 UNKNOWN = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
 CREDENTIALS = (
@@ -32,8 +32,7 @@ _one_opens = threading.Lock()
 
 
 class Object(NamedTuple):
-    """An object below the address that was listed; the ETag with the server's quotes, `size` in
-    bytes."""
+    """An object below the listed address; `etag` has the server's quotes, `size` is in bytes."""
 
     key: str
     etag: str
@@ -41,10 +40,10 @@ class Object(NamedTuple):
 
 
 def tidied(address: str) -> str:
-    """`s3://BUCKET/PREFIX`, without a slash at its end.
+    """Return `s3://BUCKET/PREFIX` without a slash at its end.
 
     Raises:
-        DataError: it is not such an address. The message leaves it out, since it may hold a secret.
+        DataError: the address is invalid. The message omits it, since it may contain a secret.
     """
     found = ADDRESS.fullmatch(address)
     if found is None or "://" in (found[2] or ""):
@@ -53,10 +52,10 @@ def tidied(address: str) -> str:
 
 
 def listed(address: str) -> Iterator[list[Object]]:
-    """The objects below an address, some at a time, as the server lists them.
+    """Yield the objects below an address in batches, in the server's order.
 
     Raises:
-        DataError: the server does not list them, or not to the end.
+        DataError: the server does not list the objects, or stops before the end.
         MissingSetError: the set of packages for buckets is not installed.
     """
     store = opened(address)
@@ -65,18 +64,18 @@ def listed(address: str) -> Iterator[list[Object]]:
     try:
         for page in obstore.list(store, chunk_size=PAGE):
             yield [_object(entry, address) for entry in page]
-    # obstore raises ValueError for a prefix that no key may have.
+    # obstore raises ValueError for an invalid prefix.
     except (OSError, obstore.exceptions.BaseError, ValueError) as error:
         raise in_words(error, address, "listed") from None
 
 
 def read(address: str, wanted: Object) -> bytes:
-    """The bytes of the object that was listed below an address.
+    """Return the bytes of an object that was listed below an address.
 
     Raises:
-        ChangedError: it is another object now, or is gone.
-        RefusedError: reading it is denied.
-        DataError: the server cannot be reached, or does not know who asks.
+        ChangedError: the object has changed, or does not exist any more.
+        RefusedError: access to the object is denied.
+        DataError: the server cannot be reached, or does not accept the credentials.
         MissingSetError: the set of packages for buckets is not installed.
     """
     store = opened(address)
@@ -94,7 +93,7 @@ def read(address: str, wanted: Object) -> bytes:
 
 
 def opened(address: str) -> Any:
-    """The obstore client of what lies below an address; nothing is asked of the server yet.
+    """Return the obstore client for an address, without a request to the server.
 
     Raises:
         DataError: the AWS configuration cannot be used.
@@ -120,7 +119,7 @@ def _opened(address: str) -> Any:
     if region := os.environ.get("AWS_REGION") or session.get_config_variable("region"):
         config["region"] = region
     found = session.get_credentials()
-    if found is None:  # a bucket that everybody may read
+    if found is None:  # a public bucket needs no credentials
         config["skip_signature"] = True
     return S3Store(
         bucket,
@@ -136,7 +135,7 @@ def _opened(address: str) -> Any:
 
 
 def _profile(session: Any) -> dict[str, Any]:
-    """What the AWS configuration says of the profile in use; empty if there is none."""
+    """Return the active profile of the AWS configuration; empty if there is none."""
     import botocore.exceptions
 
     try:
@@ -163,7 +162,7 @@ def _object(entry: Any, address: str) -> Object:
 
 
 def in_words(error: Exception, where: str, what: str) -> HeadstartError:
-    """The one line for what a server or the way to it raised; `what` was to be done there."""
+    """Explain an error of the server or the network in one line; `what` is the failed action."""
     from obstore import exceptions
 
     text = str(error)

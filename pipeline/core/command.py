@@ -1,4 +1,4 @@
-"""Running something as a command: an error is one line on stderr and an exit code."""
+"""Run a function as a command: an error is one line on stderr and an exit code."""
 
 import argparse
 import atexit
@@ -16,7 +16,7 @@ from .errors import DiskError, HeadstartError, MissingSetError, ParamsError
 
 
 def debug_option() -> argparse.ArgumentParser:
-    """The option `--debug`, as a parent of a parser."""
+    """Return the option `--debug`, as a parent parser."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(
         "--debug",
@@ -30,7 +30,7 @@ def debug_option() -> argparse.ArgumentParser:
 def need(set_name: str, stage: str) -> None:
     """End with one line if `stage` needs a set of packages that is not installed.
 
-    A stage calls it before it imports what it needs.
+    A stage calls this before it imports those packages.
     """
     try:
         packages.need(set_name, stage)
@@ -42,17 +42,18 @@ def need(set_name: str, stage: str) -> None:
 def run(
     stage: Callable[[], None], takes_arguments: bool = False, has_colours: bool = False
 ) -> None:
-    """Run `stage`; turn whatever it raises into one line and an exit code.
+    """Run `stage`; turn any error into one line and an exit code.
 
-    A stage reads all it needs from params.yaml: unless it `takes_arguments`, and reads them itself,
-    one on the command line is refused before any work, which would delete the last results.
+    A stage reads all that it needs from params.yaml. Unless it `takes_arguments`, which it parses
+    itself, arguments on the command line are refused before any work, because the work would delete
+    the last results.
 
-    A `HeadstartError` has its own exit code, a failing disk that of `DiskError`, code in `plugins/`
-    that of `ParamsError`, and anything else, which is a mistake of ours, 1. With `--debug` on the
-    command line, or `HEADSTART_DEBUG` set, the traceback is kept.
+    A `HeadstartError` has its own exit code, a disk error that of `DiskError`, and an error in
+    `plugins/` that of `ParamsError`. Any other error is a bug in Headstart, with exit code 1. With
+    `--debug` on the command line, or `HEADSTART_DEBUG` set, the traceback is kept.
 
-    What is printed may name files and classes, so control characters are spelt out on the way, but
-    for a command which `has_colours`: a library's own, of which nothing comes from data.
+    Printed names of files and classes may contain control characters, which are therefore escaped.
+    A command that `has_colours` is the exception: its lines come from a library, not from data.
     """
     printed = sys.stdout if has_colours else cast(IO[str], terminal.Printable(sys.stdout))
     with redirect_stdout(printed):
@@ -60,8 +61,8 @@ def run(
 
 
 def _run(stage: Callable[[], None], takes_arguments: bool) -> None:
-    # Python looks for cycles to free in all it holds, modules too, again and again and as it ends:
-    # with 100,000 examples a sixth of `extract`, and 0.4 s of every stage. What is frozen it skips.
+    # Garbage collection scans all objects, modules too, again and again, and once at exit. That is
+    # a sixth of `extract` for 100,000 examples, and 0.4 s of every stage. It skips frozen objects.
     gc.freeze()
     atexit.register(gc.freeze)
     unknown = [argument for argument in sys.argv[1:] if argument != "--debug"]
@@ -73,12 +74,12 @@ def _run(stage: Callable[[], None], takes_arguments: bool) -> None:
         return
     try:
         stage()
-    except BrokenPipeError:  # `| head` has seen enough; what is left to print goes nowhere
+    except BrokenPipeError:  # `| head` has stopped reading; the remaining output is discarded
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
         print(f"{stage.__name__}: interrupted", file=sys.stderr)
-        # Whoever started this is to see that it ended by the signal.
+        # The parent process should see that a signal ended the command.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     except Exception as error:
@@ -86,7 +87,7 @@ def _run(stage: Callable[[], None], takes_arguments: bool) -> None:
 
 
 def in_words(error: Exception) -> HeadstartError:
-    """Whatever was raised, as an error whose text is one line for a person."""
+    """Return any exception as an error whose message is one line for a person."""
     if isinstance(error, HeadstartError):
         return error
     if isinstance(error, OSError):
@@ -101,7 +102,7 @@ def in_words(error: Exception) -> HeadstartError:
 
 
 def _disk_error(error: OSError) -> DiskError:
-    """What the operating system raised, in words; a stage cannot foresee it at every file."""
+    """Explain an error of the operating system, which a stage cannot foresee at every file."""
     file = f"{error.filename}: " if error.filename else ""
     reason = error.strerror or " ".join(str(error).split())
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

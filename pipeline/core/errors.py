@@ -1,39 +1,39 @@
-"""What can go wrong, as one tree; each kind has its exit code.
+"""The exceptions, as one tree; each kind of error has its own exit code.
 
     HeadstartError (1)
-    ├── ParamsError (2)      params.yaml or an argument holds something impossible
-    ├── DataError (3)        examples, labels or tables that cannot be used as they are
-    │   ├── RefusedError     a file that is not taken as an example
-    │   └── ChangedError     an object of a bucket that is not the one that was listed
-    ├── WeightsError (4)     a backbone's weights cannot be had
-    ├── StoreError (5)       the feature store cannot be read or written
-    ├── TrainingError (6)    no head came out of training
-    ├── DeviceError (7)      a device was requested that is not there, or its memory is too small
-    ├── DiskError (8)        a file cannot be read or written; the disk may be full
-    ├── RunError (9)         DVC, Prefect or git cannot do what a run asks of it
-    │   ├── StageError       a stage failed, and another try would fail again
-    │   ├── MayPassError     something is in the way that may soon be gone
-    │   ├── StoppedError     the run ended while DVC was at work
-    │   ├── BusyError        another run has the working copy
-    │   └── ExperimentError  the experiment cannot be made
-    ├── MissingSetError (10) a set of packages is needed that is not installed
-    ├── RunnerError (11)     the cluster that extract was to use cannot be used
-    └── LeftOutError (12)    sites were left out, and the others are joined
+        ├── ParamsError (2)      params.yaml or an argument has an invalid value
+        ├── DataError (3)        examples, labels or tables cannot be used as they are
+        │   ├── RefusedError     a file is refused as an example
+        │   └── ChangedError     an object of a bucket has changed since it was listed
+        ├── WeightsError (4)     a backbone's weights are not available
+        ├── StoreError (5)       the feature store cannot be read or written
+        ├── TrainingError (6)    training produced no head
+        ├── DeviceError (7)      a requested device does not exist, or its memory is too small
+        ├── DiskError (8)        a file cannot be read or written; the disk may be full
+        ├── RunError (9)         DVC, Prefect or git cannot do what a run needs
+        │   ├── StageError       a stage failed, and another try would fail again
+        │   ├── MayPassError     a temporary failure: another try may succeed
+        │   ├── StoppedError     the run ended while DVC was at work
+        │   ├── BusyError        another run is using the working copy
+        │   └── ExperimentError  the experiment cannot be made
+        ├── MissingSetError (10) a required set of packages is not installed
+        ├── RunnerError (11)     the cluster for extract cannot be used
+        └── LeftOutError (12)    some sites were left out, and the others were joined
 
-`RunError` and what is below it are raised in `flows/` alone. A message is one line: what is wrong,
-where, and what to do about it; only a `StageError` is followed by the stage's last lines. Whatever
-is no `HeadstartError` is a mistake of ours, and ends a command with 1 (`command.py`).
+Only `flows/` raises `RunError` and its subclasses. A message is one line: what is wrong, where, and
+what to do about it. Only the message of a `StageError` also has the stage's last lines. Any other
+exception is a bug in Headstart, and ends a command with exit code 1 (`command.py`).
 """
 
 
 class HeadstartError(Exception):
-    """A failure that a person can act on; its text is one line."""
+    """An error that a person can act on; its message is one line."""
 
     exit_code = 1
 
 
 class ParamsError(HeadstartError):
-    """`params.yaml` or an argument holds something impossible."""
+    """`params.yaml` or an argument has an invalid value."""
 
     exit_code = 2
 
@@ -45,15 +45,15 @@ class DataError(HeadstartError):
 
 
 class RefusedError(DataError):
-    """A file that is not taken as an example; the text is the reason."""
+    """A file is refused as an example; the message is the reason."""
 
 
 class ChangedError(DataError):
-    """An object of a bucket is not the one that was listed."""
+    """An object of a bucket has changed since it was listed."""
 
 
 class WeightsError(HeadstartError):
-    """A backbone's weights cannot be had."""
+    """A backbone's weights are not available."""
 
     exit_code = 4
 
@@ -65,7 +65,7 @@ class StoreError(HeadstartError):
 
 
 class TrainingError(HeadstartError):
-    """No head came out of training."""
+    """Training produced no head."""
 
     exit_code = 6
 
@@ -76,7 +76,7 @@ class DeviceError(HeadstartError):
     exit_code = 7
 
 
-# The text of a DeviceError of `extract`, whichever part of it needs the memory.
+# The message of a DeviceError of `extract`, whichever part of it needs the memory.
 NO_MEMORY = (
     "GPU memory ran out; free some of it, lower extract.batch_size or set extract.device: cpu"
 )
@@ -89,17 +89,17 @@ class DiskError(HeadstartError):
 
 
 class RunError(HeadstartError):
-    """DVC, Prefect or git cannot do what a run asks of it."""
+    """DVC, Prefect or git cannot do what a run needs."""
 
     exit_code = 9
 
 
 class StageError(RunError):
-    """A stage failed, and another try would fail again; the text ends with its last lines."""
+    """A stage failed, and another try would fail again; the message ends with its last lines."""
 
 
 class MayPassError(RunError):
-    """Something is in the way that may soon be gone: a lock held, a remote not answering."""
+    """A temporary failure: a lock is held, or a remote does not answer."""
 
 
 class StoppedError(RunError):
@@ -107,7 +107,7 @@ class StoppedError(RunError):
 
 
 class BusyError(RunError):
-    """Another run has the working copy, and this one is not to wait."""
+    """Another run is using the working copy, and this one does not wait."""
 
 
 class ExperimentError(RunError):
@@ -115,18 +115,18 @@ class ExperimentError(RunError):
 
 
 class MissingSetError(HeadstartError):
-    """A set of packages is needed that is not installed; the text says what installs it."""
+    """A required set of packages is not installed; the message says how to install it."""
 
     exit_code = 10
 
 
 class RunnerError(HeadstartError):
-    """The cluster on which `extract` was to compute cannot be used."""
+    """The cluster for `extract` cannot be used."""
 
     exit_code = 11
 
 
 class LeftOutError(HeadstartError):
-    """`headstart federate` joined what it could, and some sites may be lacking."""
+    """`headstart federate` joined what it could, and some sites may be missing."""
 
     exit_code = 12

@@ -1,4 +1,4 @@
-"""What a stage will need of the machine's memory, printed before it is used up."""
+"""A check of the machine's memory before a stage uses it."""
 
 import os
 
@@ -6,15 +6,15 @@ from .errors import DataError
 
 
 def require(needed: int, purpose: str, otherwise: str) -> None:
-    """Check that this machine has the memory that a stage is about to need.
+    """Check that this machine has enough memory for the next step of a stage.
 
     Args:
         needed: bytes.
         purpose: what needs them.
-        otherwise: what to do if there are fewer.
+        otherwise: what the user can do if there are fewer.
 
     Raises:
-        DataError: there are fewer.
+        DataError: the machine has less memory.
     """
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > there:

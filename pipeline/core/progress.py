@@ -1,4 +1,4 @@
-"""Progress as people read it: a bar on a terminal, plain lines elsewhere."""
+"""Progress for people: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ class Progress:
     """
 
     def __init__(self, name: str, total: int, unit: str) -> None:
-        """Begin counting `total` of `unit` for the stage `name`."""
+        """Start counting to `total` in the given `unit` for the stage `name`."""
         self.name, self.total, self.unit = name, total, unit
         self.done = 0
         self._plain = not sys.stderr.isatty()
@@ -24,7 +24,7 @@ class Progress:
         self._start = self._last_line = time.monotonic()
 
     def advance(self, count: int) -> None:
-        """Count `count` more as done."""
+        """Add `count` to the finished units."""
         self.done += count
         self._bar.update(count)
         now = time.monotonic()

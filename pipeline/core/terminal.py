@@ -1,26 +1,26 @@
-"""Names from data, as a terminal may have them.
+"""Names from data, made safe to print on a terminal.
 
-The name of a file, of a class or of a site may hold control characters: a terminal that is handed
-`\\x1b]0;…\\x07` takes another title, and `\\r` or a change of direction hides what stands before.
+The name of a file, of a class or of a site may contain control characters: `\\x1b]0;…\\x07` sets
+the title of a terminal, and `\\r` or a change of text direction hides the text before it.
 """
 
 import re
 from typing import IO, Any
 
-# Control characters (Unicode's Cc), marks that turn the direction of writing (UAX 9), and bytes of
-# a file name that are no text, which no terminal can show.
+# Control characters (Unicode's Cc), marks that change the direction of text (UAX 9), and bytes of
+# a file name that are not valid text, which no terminal can show.
 _OFFENDING = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 OF_NAMES = re.compile(rf"[\t\n{_OFFENDING}]")
 OF_LINES = re.compile(rf"[{_OFFENDING}]")
 
 
 def printable(text: str) -> str:
-    """The text with such characters spelt out, as in `\\x1b` or `\\u202e`; else as it is."""
+    """Return the text with control characters escaped, as in `\\x1b` or `\\u202e`."""
     return OF_NAMES.sub(_spelt, text)
 
 
 def printable_lines(text: str) -> str:
-    """The same of a text of several lines, whose ends and tabs stay."""
+    """Return the text with control characters escaped, except line ends and tabs."""
     return OF_LINES.sub(_spelt, text)
 
 
@@ -29,14 +29,14 @@ def _spelt(found: re.Match[str]) -> str:
 
 
 class Printable:
-    """A text stream whose lines are printable, whatever names they hold."""
+    """A text stream that escapes control characters in all that is written."""
 
     def __init__(self, stream: IO[str]) -> None:
-        """Write to `stream`, which does everything else as before."""
+        """Wrap `stream`, which handles everything else unchanged."""
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """As of any text stream."""
+        """Write `text` as any text stream does."""
         self._stream.write(printable_lines(text))
         return len(text)
 

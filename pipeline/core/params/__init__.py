@@ -1,4 +1,4 @@
-"""The typed schema of `params.yaml`: checked whole before any work, read section by section."""
+"""The typed schema of `params.yaml`: validated as a whole, read section by section."""
 
 from .machine import place, size
 from .project import check_file
@@ -45,4 +45,4 @@ __all__ = [
     "store_section",
 ]
 
-told = setting  # its name before, for kinds of plugins written then
+told = setting  # the old name, for plugins of kinds that were written then

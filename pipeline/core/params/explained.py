@@ -1,4 +1,4 @@
-"""What pydantic finds wrong, in one line: the key, its value, what is allowed."""
+"""A validation error of pydantic in one line: the key, its value, the allowed values."""
 
 import math
 import re
@@ -10,11 +10,11 @@ from .whole import Params
 
 
 def explain(error: ValidationError, document: dict[str, Any], whole: type[Params]) -> str:
-    """One line for the first thing wrong: key, value, what is allowed."""
-    # A misspelt key is both unknown and missing; the unknown one is what the person wrote.
+    """Return one line for the first error: key, value, allowed values."""
+    # A misspelt key is both unknown and missing; the unknown one is the one that the user wrote.
     problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     first = problems[0]
-    # Pydantic appends the branches of a union to the place; only keys of the file are a place.
+    # Pydantic adds the branches of a union to the location; only keys of the file are useful.
     where: list[str] = []
     value: Any = document
     for step in first["loc"]:
@@ -39,16 +39,16 @@ def explain(error: ValidationError, document: dict[str, Any], whole: type[Params
         )
     allowed = " or ".join(dict.fromkeys(_wanted(p["msg"]) for p in same_place))
     if not where:
-        return allowed  # of two sections that do not go together; the message names the parameters
+        return allowed  # two sections contradict each other; the message names the parameters
     if len(where) == 1 and isinstance(value, dict):
-        return f"{key}: {allowed}"  # parameters that do not go together; the message names them
+        return f"{key}: {allowed}"  # parameters contradict each other; the message names them
     if isinstance(value, str) and "://" in value:
-        return f"{key} {allowed}"  # an address may hold a secret
+        return f"{key} {allowed}"  # an address may contain a secret
     return f"{key} is {value!r}; {allowed}"
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a text that Python takes for a number."""
+    """Return whether the value is a text that Python can parse as a number."""
     try:
         return isinstance(value, str) and math.isfinite(float(value))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The sections of `params.yaml` that are about machines: no stage's result depends on them."""
+"""The sections of `params.yaml` that are about machines: they do not affect any stage's result."""
 
 import re
 from pathlib import Path
@@ -12,11 +12,11 @@ from .schema import Section, form, setting
 
 
 def place(folder: str) -> str:
-    """A folder, with `~` for the user's home made out, or an address `s3://BUCKET/PREFIX`.
+    """Return a folder, with `~` replaced by the user's home, or an address `s3://BUCKET/PREFIX`.
 
     Raises:
-        ValueError: it is relative, so every clone and temporary experiment would look elsewhere,
-            or an address of another form.
+        ValueError: the folder is relative, so that every clone and temporary experiment would look
+            elsewhere, or the address has another form.
     """
     if "://" in folder:
         try:
@@ -29,10 +29,10 @@ def place(folder: str) -> str:
 
 
 def size(text: str) -> int | None:
-    """Bytes in a text such as `500MB` or `20GB`; None for `none`.
+    """Return the bytes that a text such as `500MB` or `20GB` means; None for `none`.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the text has another form.
     """
     if text.strip().lower() == "none":
         return None

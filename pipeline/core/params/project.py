@@ -1,4 +1,4 @@
-"""What a project needs beside right parameters: keys, folders, packages and plugins."""
+"""Checks of a project beyond its parameters' values: keys, folders, packages and plugins."""
 
 import re
 from pathlib import Path
@@ -17,11 +17,11 @@ from .whole import Params
 def check_file(schema: Schema, root: Path = Path()) -> None:
     """Check that `params.yaml` is valid and has the parameters that `dvc.yaml` names.
 
-    For these DVC knows no default, and its own error does not say what to write.
+    DVC has no defaults for these parameters, and its own error does not say what to write.
 
     Raises:
-        MissingSetError: a set of packages that it asks for is not installed.
-        ParamsError: what to write, in one line.
+        MissingSetError: a set of packages that the parameters need is not installed.
+        ParamsError: the message says in one line what to write.
     """
     settings = load(schema, root / PARAMS)
     document = document_in(root / PARAMS)
@@ -62,10 +62,10 @@ def check_file(schema: Schema, root: Path = Path()) -> None:
 
 
 def _check_sets(settings: Params) -> None:
-    """Check that the sets of packages that the stages need are installed; they check again.
+    """Check that the sets of packages for the stages are installed; each stage checks again.
 
     Raises:
-        MissingSetError: which stage or parameter needs which set.
+        MissingSetError: the message names the stage or parameter, and the set that it needs.
     """
     if settings.ingest.kind in packages.SETS:
         packages.need(settings.ingest.kind, f"ingest.kind {settings.ingest.kind}")
@@ -93,7 +93,7 @@ def _check_trainable(settings: Params, stage: str) -> None:
     """Check that a stage that trains networks can train the backbone.
 
     Raises:
-        ParamsError: it cannot, or not as `finetune.method` asks.
+        ParamsError: the stage cannot train the backbone, or not with this `finetune.method`.
     """
     backbone = settings.extract.network
     if backbone.name in TRAINED_TEXTS:
@@ -117,10 +117,11 @@ def _check_trainable(settings: Params, stage: str) -> None:
 
 
 def _check_plugins(settings: Params) -> None:
-    """Check that the user's own code exists where `params.yaml` names it; nothing is imported.
+    """Check that the user's own code exists where `params.yaml` names it; import nothing.
 
     Raises:
-        ParamsError: what to write or to install, or that a stage cannot do with it.
+        ParamsError: the message says what to write or to install, or that a stage does not support
+            the plugin.
     """
     source, backbones = settings.ingest.source, [settings.extract.network]
     if plugins.is_plugin(source):

@@ -1,4 +1,4 @@
-"""`params.yaml` read and checked; the names that it had in older versions."""
+"""Reading and validation of `params.yaml`, with the names of older versions."""
 
 from collections.abc import Callable
 from functools import cache
@@ -15,7 +15,7 @@ from .machine import ClusterParams, StoreParams
 from .schema import Augmentation, ExtractParams
 from .whole import Params
 
-# What older files call a section or a parameter, and what it is called now.
+# Old names of sections and parameters, and their new names.
 RENAMED = {
     "few": "learning_curve",
     "thaw": "finetune",
@@ -25,7 +25,7 @@ RENAMED = {
     "evaluate.coverage": "train.coverage",
 }
 
-# Sections of stages that are gone; an older file may have them as long as it does not use them.
+# Sections of removed stages; an older file may keep them if it does not use them.
 GONE = {
     "transfer_gain": "from_scratch, finetune and rank print and write how much transfer gained",
 }
@@ -37,12 +37,12 @@ def load(schema: Schema, path: Path = PARAMS) -> Params:
     """Read and check all of `params.yaml`.
 
     Args:
-        schema: from the kind of the examples to its own schema of `augment`, which names what the
-            kind adds to `ingest`.
+        schema: maps the kind of the examples to its schema of `augment`, which also has the
+            parameters that the kind adds to `ingest`.
         path: the file.
 
     Raises:
-        ParamsError: the first thing that is wrong, with its key, its value and what is allowed.
+        ParamsError: the message has the first error: its key, its value and the allowed values.
     """
     document = document_in(path)
     if old := _outdated(document):
@@ -62,19 +62,19 @@ def load(schema: Schema, path: Path = PARAMS) -> Params:
 
 
 def store_section(path: Path = PARAMS) -> StoreParams:
-    """The section `store` by itself; its defaults outside of a project."""
+    """Return the section `store` by itself; its defaults outside of a project."""
     if not path.exists():
         return StoreParams()
     return _alone("store", path).store
 
 
 def cluster_section(path: Path = PARAMS) -> ClusterParams:
-    """The section `cluster` by itself; no stage declares it, since it changes no output."""
+    """Return the section `cluster` by itself; no stage declares it, as it affects no output."""
     return _alone("cluster", path).cluster
 
 
 def _alone(section: str, path: Path) -> Params:
-    """The parameters with one section of the file, and the defaults of the others."""
+    """Return the parameters with one section of the file, and the defaults of the others."""
     document = {section: document_in(path).get(section, {})}
     try:
         return Params.model_validate(document)
@@ -83,10 +83,10 @@ def _alone(section: str, path: Path) -> Params:
 
 
 def extract_section(values: dict[str, Any], who: str) -> ExtractParams:
-    """The section `extract` from values that `who` was given in code.
+    """Return the section `extract` from `values` passed in code; messages begin with `who`.
 
     Raises:
-        ParamsError: the first thing that is wrong, as `load`.
+        ParamsError: the message has the first error, as in `load`.
     """
     document = {"extract": values}
     try:
@@ -97,10 +97,10 @@ def extract_section(values: dict[str, Any], who: str) -> ExtractParams:
 
 
 def document_in(path: Path) -> dict[str, Any]:
-    """The file's content, whatever its values are.
+    """Return the file's content, without checking its values.
 
     Raises:
-        ParamsError: it is not there, or is no YAML with sections.
+        ParamsError: the file does not exist, or is not YAML with sections.
     """
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -115,7 +115,7 @@ def document_in(path: Path) -> dict[str, Any]:
 
 
 def _outdated(document: dict[str, Any]) -> list[str]:
-    """The old names of renamed sections and parameters that the file still has."""
+    """Return the old names of renamed sections and parameters that the file still has."""
     found = []
     for name in RENAMED:
         section, _, key = name.partition(".")
@@ -127,7 +127,7 @@ def _outdated(document: dict[str, Any]) -> list[str]:
 
 @cache
 def _with_schema(augment: type[Augmentation]) -> type[Params]:
-    """`Params` with the kind's own section `augment`, and with what it adds to `ingest`."""
+    """Return `Params` with the kind's section `augment`, and its additions to `ingest`."""
     fields: dict[str, Any] = {
         "ingest": (augment.ingest, augment.ingest()),
         "augment": (augment, augment()),

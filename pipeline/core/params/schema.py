@@ -20,7 +20,7 @@ class Section(BaseModel):
 
 
 def form(pattern: str, words: str) -> AfterValidator:
-    """A text of the form `pattern`, explained in `words` if it is not."""
+    """Require a text to match `pattern`; `words` explain the form in the error."""
 
     def check(text: str) -> str:
         if not re.fullmatch(pattern, text):
@@ -31,7 +31,7 @@ def form(pattern: str, words: str) -> AfterValidator:
 
 
 def setting(default: Any, words: str) -> Any:
-    """A parameter's default, and what it does, for docs/parameters.md."""
+    """Define a parameter: its default, and its description for docs/parameters.md."""
     return Field(default=default, description=words)
 
 
@@ -45,7 +45,7 @@ Source = Annotated[
 
 
 def _parsed_by(parse: Callable[[str], Backbone]) -> AfterValidator:
-    """A name of a backbone, as it is written, that can be parsed."""
+    """Require a name of a backbone to be parsed by `parse`; the value stays as written."""
 
     def check(text: str) -> str:
         parse(text)
@@ -90,7 +90,7 @@ TaskName = Annotated[str, AfterValidator(_task)]
 
 
 class Shares(Section):
-    """The asked share of examples in each split; they add up to 1."""
+    """The requested fraction of examples in each split; the fractions sum to 1."""
 
     train: Annotated[float, Field(gt=0, le=1)] = 0.6
     val: Share = 0.2
@@ -144,7 +144,7 @@ class IngestParams(Section):
     @model_validator(mode="before")
     @classmethod
     def _without_what_other_kinds_have(cls, given: Any) -> Any:
-        """A parameter that another kind adds may be there as null, as in `params.yaml`."""
+        """Accept a parameter that another kind adds if it is null, as in `params.yaml`."""
         if not isinstance(given, dict):
             return given
         return {
@@ -165,7 +165,7 @@ class IngestParams(Section):
 class Augmentation(Section):
     """What every kind's section `augment` has; the rest is the kind's own."""
 
-    ingest: ClassVar[type[IngestParams]] = IngestParams  # with what the kind adds to that section
+    ingest: ClassVar[type[IngestParams]] = IngestParams  # a kind may add parameters to it
 
     views: Annotated[int, Field(ge=0, le=1000)] = setting(
         4, "number of augmented views of each training example; 0: none"
@@ -235,7 +235,7 @@ class ExtractParams(Section):
         return Backbone.parse(self.backbone, self.weights, self.pooling)
 
     def of(self, backbone: Backbone) -> "ExtractParams":
-        """The same for another backbone."""
+        """Return these parameters for another backbone."""
         changes = {"weights": backbone.weights, "pooling": backbone.pooling}
         return self.model_copy(update={"backbone": str(backbone), **changes})
 
@@ -246,8 +246,8 @@ Width = Annotated[int, Field(ge=0, le=65536)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Smoothing = Annotated[float, Field(ge=0, lt=1)]
 
-MOST_HEADS = 10_000  # that are trained together
-CLOSED_FORMS = ("lbfgs", "ridge", "nearest_mean")  # the optimizers whose heads are linear
+MOST_HEADS = 10_000  # trained together
+CLOSED_FORMS = ("lbfgs", "ridge", "nearest_mean")  # optimizers for linear heads
 
 
 class TrainParams(Section):
@@ -323,18 +323,18 @@ class TrainParams(Section):
         return self
 
     def optimizers(self) -> list[Optimizer]:
-        """The listed optimizers."""
+        """Return the listed optimizers."""
         return self.optimizer if isinstance(self.optimizer, list) else [self.optimizer]
 
     def heads(self) -> int:
-        """How many different heads are to be trained; `every_combination` says which."""
+        """Return the number of different heads to train; it depends on `every_combination`."""
         values = self._values()
         each = math.prod(values.values()) // values.get("optimizer", 1)
         solved = dict.fromkeys(CLOSED_FORMS, values.get("weight_decay", 1)) | {"nearest_mean": 1}
         return sum(solved.get(optimizer, each) for optimizer in set(self.optimizers()))
 
     def _values(self) -> dict[str, int]:
-        """How many different values each list has; only hyperparameters may be lists."""
+        """Return the number of different values in each list; only hyperparameters may be lists."""
         return {name: len(set(value)) for name, value in self if isinstance(value, list)}
 
 
@@ -416,8 +416,8 @@ class ReportParams(Section):
     )
 
 
-# An optional stage is in the graph when its list `run` has this word: dvc.yaml makes one stage
-# for each item, so none of an empty list.
+# An optional stage is in the graph if its list `run` contains this word: dvc.yaml makes one stage
+# for each item, and so no stage for an empty list.
 Run = Annotated[list[Literal["asked"]], Field(max_length=1)]
 RUN = "[asked] adds the stage to the graph"
 

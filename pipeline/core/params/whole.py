@@ -1,4 +1,4 @@
-"""All of `params.yaml`: which sections there are, and what has to go together in them."""
+"""All of `params.yaml`: its sections, and the rules that involve several sections."""
 
 import json
 
@@ -49,7 +49,7 @@ class Params(Section):
             name, _, value = lacking.partition(" ")
             section, _, field = name.partition(".")
             if not field:
-                continue  # no parameter
+                continue  # not a parameter
             settings: Section = getattr(self, section)
             given, default = getattr(settings, field), type(settings).model_fields[field].default
             each = given if isinstance(given, list) else [given]
@@ -74,22 +74,22 @@ NEED_VALIDATION = ("learning_curve", "finetune", "from_scratch", "adapt")
 
 
 def stages_that_need_validation(settings: Params) -> list[str]:
-    """The stages in the graph that cannot do without validation examples.
+    """Return the stages in the graph that need validation examples.
 
-    For a check that changes no output: a stage that makes it does not declare the parameters that
-    this reads, since the stage that needs them checks again.
+    This is for a check that changes no output: its stage does not declare the parameters that are
+    read here, because the stages that need the examples check again.
     """
     optional = [name for name in NEED_VALIDATION if getattr(settings, name).run]
     return ["train"] * (settings.train.heads() > 1) + optional
 
 
 def adapts(settings: Params) -> bool:
-    """Whether the stage adapt is in the graph; for a check, as above."""
+    """Return whether the stage adapt is in the graph; for a check, as above."""
     return bool(settings.adapt.run)
 
 
 def later_stages_on_cuda(settings: Params) -> list[str]:
-    """The parameters that ask for CUDA in the stages after `extract`; for a check, as above."""
+    """Return the parameters that request CUDA after `extract`; for a check, as above."""
     devices = {"train.device": settings.train.device}
     if settings.finetune.run or settings.from_scratch.run:
         devices["finetune.device"] = settings.finetune.device
