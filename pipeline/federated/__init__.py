@@ -1,6 +1,6 @@
-"""Sites that may not share examples: sums that leave a site, and the head that they add up to.
+"""Federated learning: sites share sums over their features, from which one head is computed.
 
-A head in closed form needs the sums alone: the head of all sites' sums is that of all their
-examples (Fanì, Camoriano, Caputo and Ciccone, "Accelerating heterogeneous federated learning with
-closed-form classifiers", ICML 2024, there Fed3R).
+A head in closed form needs only these sums: the head from the sums of all sites equals the head
+from all their examples (Fed3R: Fanì, Camoriano, Caputo and Ciccone, "Accelerating heterogeneous
+federated learning with closed-form classifiers", ICML 2024).
 """

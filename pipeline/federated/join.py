@@ -1,4 +1,4 @@
-"""`headstart federate`: the submissions of sites joined to one head, in a bundle like any other."""
+"""`headstart federate`: join the submissions of sites to one head, and write its bundle."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ BUNDLE, MOMENTS, SITES = "bundle", "moments.safetensors", "sites.json"
 
 
 class LeftOut(NamedTuple):
-    """A folder that is not joined, and why; `lacking`: nothing of that site may be joined."""
+    """A folder that is not joined, and the reason; `lacking` if its site may be missing."""
 
     folder: Path
     reason: str
@@ -45,21 +45,21 @@ def run(
     optimizer: str = "ridge",
     weight_decay: Sequence[float] | None = None,
 ) -> int:
-    """Join submissions; what cannot be joined is left out, and named.
+    """Join submissions; leave out those that cannot be joined, with a warning.
 
     Args:
-        folders: as `headstart site` writes them, one of each site.
+        folders: the folders that `headstart site` wrote, one of each site.
         into: the folder to write.
-        optimizer: of `sums.SOLVERS`.
-        weight_decay: of the head; if several, the best by generalised cross-validation. None for
-            those of `params.yaml`.
+        optimizer: a key of `sums.SOLVERS`.
+        weight_decay: the penalties of the head; generalised cross-validation chooses the best. None
+            for those in `params.yaml`.
 
     Returns:
-        How many folders were left out for which a site may be lacking: one that another submission
-        of its site replaces is not among them.
+        The number of folders that were left out and whose site may therefore be missing. Folders
+        that a newer submission of the same site replaces do not count.
 
     Raises:
-        HeadstartError: no submission can be joined, or the backbone cannot be had.
+        HeadstartError: no submission can be joined, or the backbone is not available.
     """
     settings = params.load(kinds.schema)
     if weight_decay is None:
@@ -112,7 +112,7 @@ def run(
 
 
 def chosen(folders: Sequence[Path], settings: Params) -> tuple[list[Submission], list[LeftOut]]:
-    """The submissions that can be joined, sorted by site, and the other folders with the reason."""
+    """Return the submissions that can be joined, sorted by site, and the folders left out."""
     left_out: list[LeftOut] = []
     found: list[Submission] = []
     for folder in dict.fromkeys(folders):
@@ -148,12 +148,12 @@ def chosen(folders: Sequence[Path], settings: Params) -> tuple[list[Submission],
             left_out.append(LeftOut(one.folder, f"it holds the very sums of {first.site}"))
     order = list(dict.fromkeys(folders))
     left_out.sort(key=lambda one: order.index(one.folder))
-    # A reason may quote what a stranger wrote.
+    # A reason may quote text of a stranger.
     return list(unique.values()), [one._replace(reason=printable(one.reason)) for one in left_out]
 
 
 def _unlike(about: dict[str, Any], expected: dict[str, Any]) -> str:
-    """Why a submission's features are not those that this project has; empty if they are."""
+    """Return why a submission's features differ from this project's; empty if they do not."""
     for field, name in SHARED.items():
         has, wants = about[field], expected[field]
         if field != "backbone":
@@ -166,7 +166,7 @@ def _unlike(about: dict[str, Any], expected: dict[str, Any]) -> str:
 
 
 def _newest(of_site: list[Submission]) -> tuple[list[Submission], list[LeftOut]]:
-    """The newest submission of one site, none if that is unclear, and the others."""
+    """Return the newest submission of one site, none if that is ambiguous, and the others."""
     if len({one.about["id"] for one in of_site}) > 1:
         reason = f"two sites call themselves {of_site[0].site}; let one take another name"
         return [], [LeftOut(one.folder, reason) for one in of_site]
@@ -194,10 +194,11 @@ def _warn_of_spelling(classes: Sequence[str]) -> None:
 
 
 def moments(whole: sums.Sums) -> bytes:
-    """Means and covariances of all sites' vectors as the bytes of a safetensors file.
+    """Return means and covariances of all sites' vectors as the bytes of a safetensors file.
 
-    `mean` [d], `covariance` [d, d], `class_means` [c, d], `within` [d, d] (the covariance around
-    the classes' means) and `rows` [c], float64, the classes in the bundle's order.
+    The tensors are `mean` [d], `covariance` [d, d], `class_means` [c, d], `within` [d, d] (the
+    covariance around the class means) and `rows` [c], in float64. The classes have the bundle's
+    order.
     """
     whole = sums.possible(whole)
     held = {
@@ -211,7 +212,7 @@ def moments(whole: sums.Sums) -> bytes:
 
 
 def _described(one: Submission) -> dict[str, Any]:
-    """The entry of `sites.json` for a site that was joined."""
+    """Return the entry of `sites.json` for a site that was joined."""
     entry = {"site": one.site, "number": one.number, "sums": one.about["sums"]}
     entry |= {"classes": list(one.sums.classes), "noise": one.about["noise"]}
     if one.examples is not None:
@@ -227,7 +228,7 @@ def _write_bundle(
     classes: Sequence[str],
     hyperparameters: Hyperparameters,
 ) -> None:
-    """Write the bundle: it has no neighbours and no figures, since no example is here."""
+    """Write the bundle, without neighbours and metrics, since there are no examples."""
     extract = settings.extract
     files = exports.of_each(extract.network)
     about = HeadDescription(

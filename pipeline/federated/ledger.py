@@ -1,7 +1,7 @@
-"""The ledger of a site: what it submitted, and which examples were in it. It stays at the site.
+"""The ledger of a site: its submissions, and their examples. It stays at the site.
 
-A line of JSON for each submission, only ever added to. The examples of a submission are stored as
-the difference from the one before, so that a line is short if little changed.
+The ledger is an append-only file with one line of JSON per submission. The examples of a submission
+are stored as the difference from the previous one, so that a line is short if little changed.
 """
 
 import fcntl
@@ -22,9 +22,9 @@ Examples = dict[str, str]  # from an example's digest to its label
 class Entry:
     """A submission.
 
-    `of` is the digest of the sums without noise, with what they are of; `settings` that of what
-    decides features. `rho` is what its noise costs, None if it has none. `added` are the
-    examples that the one before had not, or had with another label.
+    `of` is the digest of the sums without noise and of their description. `settings` is the digest
+    of the settings that the features depend on. `rho` is the ρ of its noise, None without noise.
+    `added` has the examples that are new since the previous submission, or whose label changed.
     """
 
     number: int
@@ -41,19 +41,19 @@ class Entry:
 
 
 class Ledger:
-    """The entries of a file, and what each submission held."""
+    """The entries of a file, and the examples of each submission."""
 
     def __init__(self, file: Path) -> None:
-        """Read the file; if it is not there, nothing was submitted.
+        """Read the file; if it does not exist, nothing was submitted.
 
         Raises:
-            DataError: it cannot be read.
+            DataError: the file cannot be read.
         """
         self.file = file
         self.entries: list[Entry] = []
         self.held: list[Examples] = []
         data = file.read_bytes() if file.exists() else b""
-        # A line without an end was being written when its process was killed: nothing left then.
+        # A last line without a newline is from a process that was killed before it submitted.
         self._whole = data[: data.rfind(b"\n") + 1]
         for line in self._whole.splitlines():
             try:
@@ -77,10 +77,10 @@ class Ledger:
         return self.entries[-1] if self.entries else None
 
     def identity(self, site: str) -> str:
-        """A random identity of the site, which distinguishes it from another one of the same name.
+        """Return the random id of the site, which distinguishes sites with the same name.
 
         Raises:
-            DataError: the submissions so far have another name.
+            DataError: earlier submissions have another site name.
         """
         if self.last is None:
             return secrets.token_hex(8)
@@ -92,9 +92,9 @@ class Ledger:
         return self.last.id
 
     def differing(self, examples: Examples, settings: str) -> list[tuple[int, str, int]]:
-        """The number of each earlier submission of the same settings, and `fewest` of both.
+        """Return each earlier submission with these settings: its number, and `fewest` of both.
 
-        Submissions with noise are left out: their difference is not exact.
+        Submissions with noise are left out, because their differences are not exact.
         """
         return [
             (entry.number, *fewest(held, examples))
@@ -103,12 +103,12 @@ class Ledger:
         ]
 
     def append(self, examples: Examples, **given: Any) -> Entry:
-        """Add a submission, and be sure that it is on the disk.
+        """Append a submission, and wait until it is on disk.
 
-        If two processes do so at the same time, one waits and sees what the other has added.
+        If two processes append at the same time, the second one waits, then fails.
 
         Raises:
-            DataError: another process added one.
+            DataError: another process appended a submission.
         """
         before = self.held[-1] if self.held else {}
         entry = Entry(
@@ -119,7 +119,7 @@ class Ledger:
         )
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a+b") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)  # let go as the file is closed
+            fcntl.flock(stream, fcntl.LOCK_EX)  # released when the file is closed
             stream.seek(0)
             there = stream.read()
             if there[: there.rfind(b"\n") + 1] != self._whole:
@@ -135,14 +135,15 @@ class Ledger:
 
 
 def count(one: Examples, other: Examples) -> int:
-    """How many examples are in one of the two only, or have another label there."""
+    """Count the examples that are in only one of the two, or whose labels differ."""
     return sum(one.get(digest) != other.get(digest) for digest in {**one, **other})
 
 
 def fewest(one: Examples, other: Examples) -> tuple[str, int]:
-    """The class that the fewest examples joined or left, and how many; 0 if none did.
+    """Return the class that the fewest examples joined or left, and their number; 0 if none did.
 
-    Each class has a sum of its own, and the difference of two such sums is of these examples alone.
+    Each class has its own sum, so the difference of two submissions reveals the sum of just these
+    examples.
     """
     changed: Counter[str] = Counter()
     for digest in {**one, **other}:

@@ -1,4 +1,4 @@
-"""`site/site.md`: what leaves a site and what can be read out of it, for a person to read."""
+"""`site/site.md`: a page that describes a submission and what it may reveal."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,16 +21,17 @@ def page(
     near: list[tuple[int, str, int]],
     noise: Noise | None,
 ) -> str:
-    """The page.
+    """Return the text of the page.
 
     Args:
-        folder: of the submission.
-        about: what its `submission.json` says.
-        counts: examples of each class.
-        rows: vectors behind the sums: views of examples.
-        ledger: with this submission.
-        near: numbers of earlier submissions, and how few examples of which class differ from each.
-        noise: what there is in the sums.
+        folder: the folder of the submission.
+        about: the content of its `submission.json`.
+        counts: the number of examples of each class.
+        rows: the number of vectors in the sums, one per view of an example.
+        ledger: the ledger, with this submission.
+        near: for each similar earlier submission its number, a class, and the number of examples
+            of this class that differ.
+        noise: the noise in the sums; None without noise.
     """
     number, dimension = about["number"], about["backbone"]["dimension"]
     classes, examples = len(about["classes"]), sum(counts.values())
@@ -137,13 +138,13 @@ def _readable(
 
 
 def differing(label: str, differs: int) -> str:
-    """`1 example of class fur differs` or `3 examples of class fur differ`."""
+    """Return `1 example of class fur differs` or `3 examples of class fur differ`."""
     one = differs == 1
     return f"{differs} example{'s' * (not one)} of class {label} differ{'s' * one}"
 
 
 def _together(noise: Mapping[str, Any] | None) -> list[str]:
-    """What all submissions of a site keep together; nothing if this one has no noise."""
+    """Describe the privacy of all submissions together; nothing if this one has no noise."""
     if not noise:
         return []
     if noise["total_epsilon"] is None:

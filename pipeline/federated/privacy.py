@@ -1,11 +1,11 @@
-"""Noise on sums, so that they hardly depend on any one example: differential privacy by OpenDP.
+"""Differential privacy with OpenDP: noise on sums, so that they hardly depend on any one example.
 
-An example's vector is shortened to at most `clip`, then every number of the sums gets noise of the
-normal distribution (Dwork and Roth, 2014, section 3.5.3). OpenDP draws it from the operating
-system's secure source, exactly on a grid of numbers, so that the digits reveal nothing either
-(Canonne, Kamath and Steinke, "The discrete Gaussian for differential privacy", NeurIPS 2020), and
-turns it into (ε, δ) by zero-concentrated differential privacy (Bun and Steinke, 2016), whose ρ of
-several submissions add up. Two sets of examples are neighbours if one has an example more.
+Each feature vector is clipped to a length of at most `clip`, then every entry of the sums gets
+Gaussian noise (Dwork and Roth, 2014, section 3.5.3). OpenDP draws the noise from the operating
+system's secure random source, and exactly on a grid, so that the digits reveal nothing (Canonne,
+Kamath and Steinke, "The discrete Gaussian for differential privacy", NeurIPS 2020). It computes
+(ε, δ) with zero-concentrated differential privacy (Bun and Steinke, 2016), where the ρ of several
+submissions add up. Two data sets are neighbours if one has one more example than the other.
 """
 
 import math
@@ -22,7 +22,7 @@ from .sums import Floats64, Sums, packed, symmetric
 if TYPE_CHECKING:
     from opendp.mod import Measurement
 
-BLOCKS = 3  # sums of products, sums of features, numbers of rows
+BLOCKS = 3  # sums of products, sums of features, counts of rows
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,22 @@ class Noise:
 
 
 def clipped(features: Floats, clip: float) -> Floats64:
-    """Rows [n, d] shortened to a length of at most `clip`."""
+    """Clip rows [n, d] to a length of at most `clip`."""
     exact = features.astype(np.float64)
     lengths = np.linalg.norm(exact, axis=1, keepdims=True)
-    # A hair below, or rounding would make some longer.
+    # Slightly below `clip`, since rounding could make some longer.
     return np.asarray(exact * np.minimum(1, clip * (1 - 1e-12) / np.maximum(lengths, 1e-300)))
 
 
 def noisy(sums: Sums, noise: Noise, rows_of_one: int) -> tuple[Sums, float]:
-    """Sums of clipped rows with noise on every number, and the ρ that this costs.
+    """Return sums of clipped rows with noise on every entry, and the ρ of this release.
 
     Args:
-        sums: of rows as `clipped` gives them.
+        sums: the sums of rows from `clipped`.
         noise: the requested privacy.
-        rows_of_one: the most rows that an example has.
+        rows_of_one: the largest number of rows of one example.
     """
-    # In units in which one example changes each block by a length of at most `rows_of_one`.
+    # In these units one example changes each block by an L2 norm of at most `rows_of_one`.
     units = (noise.clip**2, noise.clip, 1.0)
     blocks = [packed(sums.gram), sums.class_sums.ravel(), sums.rows]
     flat = np.concatenate([block / unit for block, unit in zip(blocks, units, strict=True)])
@@ -73,7 +73,7 @@ def noisy(sums: Sums, noise: Noise, rows_of_one: int) -> tuple[Sums, float]:
 
 
 def scale_for(noise: Noise, most: float) -> float:
-    """The standard deviation of noise on sums that one example changes by a length of `most`."""
+    """Return the standard deviation of the noise for sums of L2 sensitivity `most`."""
     dp = _opendp()
 
     def asked(scale: float) -> Any:
@@ -86,11 +86,11 @@ def scale_for(noise: Noise, most: float) -> float:
 
 
 def least_scale(noise: Noise) -> float:
-    """The least standard deviation, in the units of `noisy`, with which (ε, δ) can hold at all.
+    """Return the least standard deviation, in the units of `noisy`, with which (ε, δ) can hold.
 
-    The noise is Gaussian, on sums that one example changes by a length of √3, as it may if it has
-    a single row. The value is exact (Balle and Wang, "Improving the Gaussian mechanism
-    for differential privacy", ICML 2018, theorem 8), and `scale_for` finds more.
+    The noise is Gaussian, and the L2 sensitivity of the sums is √3, as for an example with a
+    single row. The value is exact (Balle and Wang, "Improving the Gaussian mechanism for
+    differential privacy", ICML 2018, theorem 8); `scale_for` returns a larger one.
     """
 
     def delta(scale: float) -> float:
@@ -106,7 +106,7 @@ def least_scale(noise: Noise) -> float:
 
 
 def epsilon(rhos: Sequence[float], delta: float) -> float:
-    """The ε at `delta` of all submissions of these ρ together."""
+    """Return the ε at `delta` of submissions with these ρ together."""
     dp = _opendp()
     measurement = _gaussian(1 / math.sqrt(2 * sum(rhos)))
     epsilon_of_all: float = dp.c.make_zCDP_to_approxDP(measurement).map(1.0).epsilon(delta)
@@ -121,7 +121,7 @@ def _gaussian(scale: float) -> "Measurement":
 
 
 def _opendp() -> Any:
-    import opendp.prelude as dp  # its library has 264 MB
+    import opendp.prelude as dp  # imported only here, since its library has 264 MB
 
     dp.enable_features("contrib")
     return dp

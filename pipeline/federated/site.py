@@ -1,4 +1,4 @@
-"""`headstart site`: what this project's examples add up to, for a server that may not see them."""
+"""`headstart site`: write the sums of this project's features for a federated head."""
 
 import hashlib
 import json
@@ -42,14 +42,14 @@ def run(
     """Write a submission into `site/NAME`, and its description into `site/site.md`.
 
     Args:
-        name: of the site.
-        least: examples that each class needs.
-        epsilon: of noise; None for sums as they are.
-        delta: of noise; None for `DELTA`.
-        clip: the largest length of a feature vector, for noise.
+        name: the name of the site.
+        least: the minimum number of examples per class.
+        epsilon: the ε of differential privacy; None for sums without noise.
+        delta: the δ of differential privacy; None for `DELTA`.
+        clip: the largest length of a feature vector, if there is noise.
 
     Raises:
-        HeadstartError: the name or the noise is none, an example could be read from the sums, or
+        HeadstartError: the name or the noise is not valid, the sums could reveal an example, or
             the project has no features to sum.
     """
     if not re.fullmatch(submission.NAME, name):
@@ -85,7 +85,7 @@ def run(
         found, rho = privacy.noisy(clipped, noise, most)
         numbers = submission.tensors(found, None)
     digest = _sha256(numbers)
-    if last is None or last.of != of or noise:  # else the folder alone was lost
+    if last is None or last.of != of or noise:  # else only the folder is missing
         fields: dict[str, Any] = {"site": name, "id": identity, "of": of, "settings": decides}
         fields |= {"sums": digest, "noise": noise and vars(noise), "rho": rho}
         last = ledger.append(examples, when=f"{datetime.now(UTC):%Y-%m-%d %H:%M}", **fields)
@@ -116,10 +116,10 @@ def run(
 
 
 def _noise(epsilon: float | None, delta: float | None, clip: float | None) -> Noise | None:
-    """The requested noise.
+    """Return the requested noise, None if none is.
 
     Raises:
-        ParamsError: it cannot be.
+        ParamsError: an option is missing or not valid.
         MissingSetError: OpenDP is not installed.
     """
     if epsilon is None:
@@ -143,10 +143,10 @@ def _noise(epsilon: float | None, delta: float | None, clip: float | None) -> No
 
 
 def _rows(settings: Params) -> tuple[Split, Examples, list[str]]:
-    """The rows that `train` would train on, their examples by digest, and the classes.
+    """Return the rows that `train` would use, their examples by digest, and the classes.
 
     Raises:
-        DataError: they are not there, or sums of them would make no head.
+        DataError: there are no features, or no head can be computed from their sums.
     """
     manifest, task = read_manifest(MANIFEST), task_in(MANIFEST)
     if "federated" in TASKS[task].lacks:
@@ -165,10 +165,10 @@ def _rows(settings: Params) -> tuple[Split, Examples, list[str]]:
 
 
 def _require_many(counts: Counter[str], least: int) -> None:
-    """Check that each class has enough examples for its sum to hide a single one.
+    """Check that there are enough examples, so that no sum reveals a single one.
 
     Raises:
-        DataError: one is.
+        DataError: a class, or the whole site, has too few.
     """
     few = sorted((count, label) for label, count in counts.items() if count < least)
     if few:
@@ -185,15 +185,15 @@ def _require_many(counts: Counter[str], least: int) -> None:
 
 
 def wanted(settings: Params, kind: str, dimension: int) -> dict[str, Any]:
-    """The fields that a project's submissions must have in common with those of others.
+    """Return the fields that must be equal in all submissions that are joined.
 
     Args:
-        settings: of the project.
-        kind: of its examples.
-        dimension: of its features.
+        settings: the parameters of the project.
+        kind: the kind of its examples.
+        dimension: the dimension of its features.
 
     Raises:
-        HeadstartError: the backbone cannot be had.
+        HeadstartError: the backbone is not available.
     """
     extract = settings.extract
     prints = map(exports.fingerprint, exports.of_each(extract.network))
@@ -216,7 +216,7 @@ def _sha256(data: bytes) -> str:
 
 
 def _is_there(folder: Path, entry: Entry) -> bool:
-    """Whether a folder holds a submission whole."""
+    """Whether a folder has the complete submission of a ledger entry."""
     try:
         there = submission.read(folder)
     except DataError:
@@ -225,7 +225,7 @@ def _is_there(folder: Path, entry: Entry) -> bool:
 
 
 def _total(ledger: Ledger, noise: Noise | None) -> float | None:
-    """The ε of all submissions together; None if one had no noise, and there is no bound."""
+    """Return the ε of all submissions together; None without a bound, if one had no noise."""
     rhos = [entry.rho for entry in ledger.entries]
     if noise is None or None in rhos:
         return None

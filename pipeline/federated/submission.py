@@ -1,10 +1,10 @@
-"""What leaves a site: a folder of two files, written there and checked where it is joined.
+"""The submission of a site: a folder of two files, which is checked before it is joined.
 
-`sums.safetensors` holds the numbers, in float64: `gram` [d (d + 1) / 2], the lower triangle of the
-sum of products, `class_sums` [c, d] and `rows` [c], and without noise `examples` [c].
-`submission.json` describes them and holds checksums of both files. A checksum detects an
-accident, not a forger: how the folder travels has to see to that. Whatever is in the folder, to
-read it gives a submission that can be joined, or a `DataError`.
+`sums.safetensors` has the numbers in float64: `gram` [d (d + 1) / 2], the lower triangle of the sum
+of products, `class_sums` [c, d], `rows` [c] and, without noise, `examples` [c]. `submission.json`
+describes them and has checksums of both files. Checksums detect accidents but not forgery, which
+the transfer of the folder has to prevent. For any content of the folder, `read` returns a
+submission that can be joined or raises `DataError`.
 """
 
 import hashlib
@@ -31,15 +31,15 @@ from .sums import Floats64, Sums, packed, symmetric
 SCHEMA = 1
 ABOUT, NUMBERS = "submission.json", "sums.safetensors"
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}"  # of a site
-ROUNDING = 1e-9  # of the largest variance; sums of other sites' rounding are a thousandth of it
-NEARLY = 0.99  # of the least noise: numbers are drawn on a grid
-RARE = 6.0  # standard deviations that noise is not away from what it may be
+ROUNDING = 1e-9  # tolerance, relative to the largest variance; real rounding is a thousandth of it
+NEARLY = 0.99  # of the least noise, which is drawn on a grid
+RARE = 6.0  # standard deviations of tolerance for noise
 LEAST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)  # of a feature
-MOST = 2**53  # rows, and submissions: up to there every whole number is a float64
+MOST = 2**53  # rows, or submissions; float64 has all integers up to it
 MOST_OF_ABOUT = 100_000_000  # bytes of `submission.json`
-MOST_OF_HEADER = 100_000  # bytes of `sums.safetensors` beside its numbers
-AT_A_TIME = 5  # matrices as large as a submission's numbers, while it is checked
-# Fields in which submissions that are joined agree, and what a person calls them.
+MOST_OF_HEADER = 100_000  # bytes of `sums.safetensors` besides its numbers
+AT_A_TIME = 5  # times the memory of a submission's numbers, to check them
+# Fields that are equal in submissions that are joined, and their names in messages.
 SHARED = {
     "kind": "examples of the kind",
     "backbone": "the backbone",
@@ -64,12 +64,12 @@ class Submission:
 
     @property
     def number(self) -> int:
-        """Which of the site's submissions it is, from 1."""
+        """The number of the submission at its site, from 1."""
         return int(self.about["number"])
 
 
 def tensors(sums: Sums, examples: Floats64 | None) -> bytes:
-    """The bytes of `sums.safetensors`."""
+    """Return the bytes of `sums.safetensors`."""
     held = {"gram": packed(sums.gram), "class_sums": sums.class_sums, "rows": sums.rows}
     if examples is not None:
         held["examples"] = examples
@@ -80,9 +80,9 @@ def write(folder: Path, about: dict[str, Any], numbers: bytes) -> None:
     """Write a submission.
 
     Args:
-        folder: made if it is not there.
+        folder: created if it does not exist.
         about: its description, with `sums`, the checksum of the numbers.
-        numbers: as `tensors` gives them.
+        numbers: the bytes from `tensors`.
     """
     described = about | {"checksum": checksum(about)}
     text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
@@ -92,16 +92,16 @@ def write(folder: Path, about: dict[str, Any], numbers: bytes) -> None:
 
 
 def checksum(about: dict[str, Any]) -> str:
-    """The checksum of the other fields of `submission.json`."""
+    """Return the checksum of all other fields of `submission.json`."""
     rest = {name: value for name, value in about.items() if name != "checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def read(folder: Path) -> Submission:
-    """Read a submission, and see that it can be one.
+    """Read a submission, and check that its sums are possible.
 
     Raises:
-        DataError: it is not there, was changed on its way, or no examples have such sums.
+        DataError: it does not exist, was changed in transfer, or no examples have such sums.
     """
     try:
         about = _about(folder)
@@ -144,7 +144,7 @@ def read(folder: Path) -> Submission:
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    """The content of `submission.json`.
+    """Return the content of `submission.json`.
 
     Raises:
         DataError: it cannot be read, is of another version, or was changed.
@@ -169,7 +169,7 @@ def _about(folder: Path) -> dict[str, Any]:
 
 
 def _finite(text: str) -> float:
-    """A number of a JSON text, which Python would let be infinite or none."""
+    """Parse a number of a JSON text; unlike Python's parser, refuse infinity and NaN."""
     number = float(text)
     if not np.isfinite(number):
         raise ValueError(f"{text:.20} is not a finite number")
@@ -184,7 +184,7 @@ def _bytes(file: Path, most: int) -> bytes:
 
 
 def _described(about: dict[str, Any]) -> tuple[tuple[str, ...], int, Noise | None]:
-    """The classes, the number of features and the noise of a submission.
+    """Return the classes, the number of features and the noise of a submission.
 
     Raises:
         DataError: it does not describe a submission.
@@ -195,7 +195,7 @@ def _described(about: dict[str, Any]) -> tuple[tuple[str, ...], int, Noise | Non
         texts += [network["name"], network["fingerprint"]]
         if not all(isinstance(text, str) for text in texts):
             raise TypeError("a name is no text")
-        "".join([*texts, *classes]).encode()  # half a letter, which JSON can hold, is none
+        "".join([*texts, *classes]).encode()  # a lone surrogate is possible in JSON, but not valid
         if not (isinstance(about["site"], str) and re.fullmatch(NAME, about["site"])):
             raise ValueError(f"{about['site']!r:.60} is not a name for a site")
         number, dimension, power = about["number"], network["dimension"], about["power"]
@@ -209,11 +209,11 @@ def _described(about: dict[str, Any]) -> tuple[tuple[str, ...], int, Noise | Non
 
 
 def _noise(content: Any) -> Noise:
-    """The noise that a submission declares.
+    """Return the noise that a submission declares.
 
     Raises:
-        KeyError, TypeError, ValueError, OverflowError: it can be none, or has to be stronger for
-            the privacy that is stated with it.
+        KeyError, TypeError, ValueError, OverflowError: the noise is not valid, or too weak for the
+            stated privacy.
     """
     epsilon, delta, clip, spread = (
         float(content[name]) for name in ("epsilon", "delta", "clip", "spread")
@@ -241,7 +241,7 @@ def _no_submission(error: Exception) -> DataError:
 
 
 def _size(classes: int, dimension: int) -> int:
-    """Bytes of the numbers of a submission."""
+    """Return the size of a submission's numbers in bytes."""
     return 8 * (dimension * (dimension + 1) // 2 + classes * (dimension + 2))
 
 
@@ -257,7 +257,7 @@ def _require_possible(sums: Sums, examples: Floats64) -> None:
     """Check that rows with these sums can exist.
 
     Raises:
-        DataError: none have.
+        DataError: they cannot.
     """
     whole = (sums.rows == np.floor(sums.rows)) & (examples == np.floor(examples))
     wrong = ~whole | (examples < 1) | (sums.rows < examples) | (sums.rows > MOST)
@@ -281,14 +281,15 @@ def _require_possible(sums: Sums, examples: Floats64) -> None:
 def _require_possible_with_noise(sums: Sums, noise: Noise) -> None:
     """Check that rows of length at most `noise.clip` can have these sums, except for noise.
 
-    The sums of products of one-hot labels and features beside each other, [[rows, class_sums],
-    [class_sumsᵀ, gram]], have no negative eigenvalue. In units in which every number has noise of
-    one strength, such noise has none below minus the strength times `2 √(c + d) + √2 t`, but with a
-    probability of exp(-t²/2) (Davidson and Szarek, "Local operator theory, random matrices and
-    Banach spaces", 2001, theorem 2.11): of 10⁷ honest submissions fewer than one is left out.
+    The matrix of products of one-hot labels and features, [[rows, class_sums], [class_sumsᵀ,
+    gram]], has no negative eigenvalue without noise. If every entry has noise of standard deviation
+    s, no eigenvalue of the noise is below -s (2 √(c + d) + √2 t), except with a probability of
+    exp(-t²/2) (Davidson and Szarek, "Local operator theory, random matrices and Banach spaces",
+    2001, theorem 2.11). Entries are scaled so that s is the same for all. The check refuses fewer
+    than one in 10⁷ honest submissions.
 
     Raises:
-        DataError: none have.
+        DataError: they cannot.
     """
     size = len(sums.classes) + sums.dimension
     slack = sums.noise / noise.clip**2 * (2 * np.sqrt(size) + np.sqrt(2) * RARE)
@@ -302,8 +303,8 @@ def _require_possible_with_noise(sums: Sums, noise: Noise) -> None:
     _require_small(sums, noise.clip, rows)
     gram, class_sums = sums.gram / noise.clip**2, sums.class_sums / noise.clip
     with one_thread():
-        # The part of the features alone (Schur's complement) shows that with `slack` on its
-        # diagonal no eigenvalue is negative, since the part of the labels is a diagonal.
+        # The block of the labels is diagonal. With `slack` on the diagonal, no eigenvalue of the
+        # matrix is negative if none is in the Schur complement, the block of the features.
         rest = gram - (class_sums / rows[:, None]).T @ class_sums
         least = float(np.linalg.eigvalsh(rest)[0]) + slack
     if least < -ROUNDING * float(np.abs(np.diag(rest)).max()):
@@ -317,7 +318,7 @@ def _require_small(sums: Sums, largest: float, rows: Floats64) -> None:
     """Check that no sum is too large for its rows, if no feature is above `largest`.
 
     Raises:
-        DataError: one is.
+        DataError: a sum is too large.
     """
     if (np.abs(sums.class_sums) > largest * rows[:, None]).any():
         raise DataError("class_sums holds numbers that are too large for that many rows")

@@ -1,7 +1,7 @@
-"""Sums over feature vectors, in float64, and the heads that are solved for from them alone.
+"""Sums over feature vectors, in float64, and the heads that are computed from the sums alone.
 
-Sums of several sites add up to the sums of all their rows, so a head solved from them is the one
-that was solved from all rows, but for rounding.
+The sums of several sites add up to the sums of all their rows. A head from the total is therefore
+the same as a head from all rows, except for rounding.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,9 +15,9 @@ from scipy.linalg.blas import dsyrk
 from ..heads import closed_forms, least_squares
 from ..heads.head import Head, one_thread
 
-AT_ONCE = 2**22  # numbers of features that are float64 at a time
-DRAWS = 2000  # logits that are drawn to see how sure a head may be
-MOST_FITTED = 0.95  # of a row's own label in its answer; of more, too little else is left
+AT_ONCE = 2**22  # feature values that are converted to float64 at a time
+DRAWS = 2000  # rows of logits that are drawn to calibrate a head
+MOST_FITTED = 0.95  # the most leverage to correct for; above it too little else is left
 
 Floats64 = npt.NDArray[np.float64]
 
@@ -26,10 +26,9 @@ Floats64 = npt.NDArray[np.float64]
 class Sums:
     """Sums over rows of c classes with d features.
 
-    `gram` [d, d] is the sum of each row's outer product with itself, XᵀX. `class_sums` [c, d] are
-    the sums of the rows of each class, YᵀX for one-hot labels Y, and `rows` [c] how many they are.
-    `noise` is the standard deviation of what was added to each number of `gram`, 0 if nothing
-    was.
+    `gram` [d, d] is the sum of each row's outer product with itself, XᵀX. `class_sums` [c, d] has
+    the sum of the rows of each class, YᵀX for one-hot labels Y, and `rows` [c] the number of rows.
+    `noise` is the standard deviation of the noise on each entry of `gram`, 0 without noise.
     """
 
     classes: tuple[str, ...]
@@ -72,29 +71,29 @@ class Sums:
 
 @dataclass(frozen=True)
 class Solved:
-    """A linear head in float64: `weight` [c, d] and `bias` [c], on features as they are."""
+    """A linear head in float64 for unscaled features: `weight` [c, d] and `bias` [c]."""
 
     classes: tuple[str, ...]
     weight: Floats64
     bias: Floats64
 
     def logits(self, features: npt.NDArray[np.floating]) -> Floats64:
-        """Scores [n, c] of features [n, d]."""
+        """Return the logits [n, c] of features [n, d]."""
         return np.asarray(features.astype(np.float64) @ self.weight.T + self.bias)
 
     def head(self, scale: float) -> Head:
-        """The head in float32, with logits `scale` times as large."""
+        """Return the head in float32, with logits `scale` times as large."""
         weight, bias = self.weight * scale, self.bias * scale
         return Head(weight.astype(np.float32), bias.astype(np.float32))
 
 
 def of(features: npt.NDArray[Any], labels: npt.NDArray[np.int64], classes: Sequence[str]) -> Sums:
-    """The sums of rows.
+    """Compute the sums of rows.
 
     Args:
         features: [n, d], as a head takes them.
         labels: [n], positions in `classes`.
-        classes: names, of which each has a row.
+        classes: the class names; each class has at least one row.
     """
     count, dimension = len(classes), features.shape[1]
     gram = np.zeros((dimension, dimension), order="F")
@@ -111,12 +110,12 @@ def of(features: npt.NDArray[Any], labels: npt.NDArray[np.int64], classes: Seque
 
 
 def packed(gram: Floats64) -> Floats64:
-    """The lower triangle of a symmetric matrix [d, d], row by row: [d (d + 1) / 2]."""
+    """Return the lower triangle of a symmetric matrix [d, d], row by row: [d (d + 1) / 2]."""
     return np.ascontiguousarray(gram[np.tril_indices(len(gram))])
 
 
 def symmetric(triangle: Floats64) -> Floats64:
-    """The matrix of a lower triangle."""
+    """Return the symmetric matrix [d, d] with this lower triangle."""
     dimension = (int(np.sqrt(8 * len(triangle) + 1)) - 1) // 2
     matrix = np.zeros((dimension, dimension))
     matrix[np.tril_indices(dimension)] = triangle
@@ -124,7 +123,7 @@ def symmetric(triangle: Floats64) -> Floats64:
 
 
 def joined(parts: Sequence[Sums]) -> Sums:
-    """The sums of all rows of several sites; the classes are those that any of them has."""
+    """Add up the sums of several sites; the classes are the union of their classes."""
     classes = tuple(sorted({name for one in parts for name in one.classes}))
     gram = np.zeros_like(parts[0].gram)
     class_sums, rows = np.zeros((len(classes), len(gram))), np.zeros(len(classes))
@@ -137,9 +136,9 @@ def joined(parts: Sequence[Sums]) -> Sums:
 
 
 def possible(sums: Sums) -> Sums:
-    """Sums whose noise is taken back as far as it cannot be true; without noise as they are.
+    """Correct noisy sums to values that are possible; sums without noise do not change.
 
-    No direction has a negative variance within the classes, and no class less than a row.
+    Negative variances within the classes become 0, and each class has at least one row.
     """
     if not sums.noise:
         return sums
@@ -152,11 +151,11 @@ def possible(sums: Sums) -> Sums:
 
 
 def ridge(sums: Sums, decays: Sequence[float]) -> list[Solved]:
-    """`heads.closed_forms.by_ridge` from sums, every row weighing alike: a head for each decay.
+    """Solve `heads.closed_forms.by_ridge` from sums, with equal weights: one head per decay.
 
-    As there, the penalty is measured on features of mean zero and of one scale. If there is
-    noise in the sums it is at least the largest eigenvalue that such noise has, or the head would
-    follow it (Wang, "Revisiting differentially private linear regression", UAI 2018).
+    As in `by_ridge`, the penalty applies to features that are centred and scaled. If the sums have
+    noise, the penalty is at least the largest eigenvalue of such noise, so that the head does not
+    fit the noise (Wang, "Revisiting differentially private linear regression", UAI 2018).
     """
     sums = possible(sums)
     mean, covariance, priors = sums.mean, sums.covariance, sums.rows / sums.total
@@ -170,13 +169,13 @@ def ridge(sums: Sums, decays: Sequence[float]) -> list[Solved]:
 
 
 def least_decay(sums: Sums) -> float:
-    """The largest eigenvalue that noise alone has, as a penalty; 0 without noise."""
+    """Return the largest eigenvalue of the noise, which is the least penalty; 0 without noise."""
     largest = 2 * sums.noise * np.sqrt(sums.dimension) / sums.total
     return float(largest / _scale(sums.covariance) ** 2)
 
 
 def nearest_mean(sums: Sums, decays: Sequence[float]) -> list[Solved]:
-    """`heads.closed_forms.nearest_mean` from sums; it has no knob."""
+    """Solve `heads.closed_forms.nearest_mean` from sums; it has no hyperparameter."""
     sums = possible(sums)
     mean, scale = sums.mean, _scale(sums.covariance)
     means = (sums.class_means - mean) / scale
@@ -185,7 +184,7 @@ def nearest_mean(sums: Sums, decays: Sequence[float]) -> list[Solved]:
 
 
 def _scale(covariance: Floats64) -> float:
-    """The root of the mean variance, as in `heads.fit.centre_and_scale`."""
+    """Return the root of the mean variance, as in `heads.fit.centre_and_scale`."""
     square = float(np.trace(covariance)) / len(covariance)
     return float(np.sqrt(square)) if square > 0 else 1.0
 
@@ -201,9 +200,10 @@ SOLVERS: dict[str, Solver] = {"ridge": ridge, "nearest_mean": nearest_mean}
 
 
 def best(sums: Sums, decays: Sequence[float]) -> int:
-    """The position of the penalty with which a ridge head errs least on new rows.
+    """Return the position of the penalty whose ridge head has the least expected error on new rows.
 
-    The method is generalised cross-validation (Golub, Heath and Wahba, 1979); it needs sums alone.
+    The method is generalised cross-validation (Golub, Heath and Wahba, 1979), which needs only the
+    sums.
     """
     if len(decays) == 1:
         return 0
@@ -215,9 +215,9 @@ def best(sums: Sums, decays: Sequence[float]) -> int:
 
 
 def fitted(sums: Sums, decays: Sequence[float]) -> list[float]:
-    """For each penalty the mean leverage: how much of its own label is in a row's answer.
+    """Return the mean leverage for each penalty: how much a row's prediction depends on its label.
 
-    That is the effective number of parameters over the number of rows.
+    The mean leverage is the effective number of parameters divided by the number of rows.
     """
     sums = possible(sums)
     values = np.maximum(np.linalg.eigvalsh(sums.covariance / _scale(sums.covariance) ** 2), 0)
@@ -229,11 +229,12 @@ def fitted(sums: Sums, decays: Sequence[float]) -> list[float]:
 
 
 def fair_scale(sums: Sums, solved: Solved, optimizer: str, decay: float) -> float:
-    """The factor for a head's logits that calibrates their softmax.
+    """Return the factor for a head's logits that calibrates their softmax.
 
-    No example is here to calibrate on, so logits are drawn for each class from a normal one
-    with the class's own mean and the covariance within the classes. A ridge head has seen these
-    rows: what an answer has of the row's own label is taken away, as leaving the row out would.
+    There are no examples to calibrate on. Logits are therefore drawn for each class from a normal
+    distribution with the mean of the class and the covariance within the classes. A ridge head was
+    fitted to these rows, so the effect of each row's own label is removed, as leaving the row out
+    would do.
     """
     logits, labels = draws(solved, possible(sums))
     if optimizer == "ridge":
@@ -243,9 +244,9 @@ def fair_scale(sums: Sums, solved: Solved, optimizer: str, decay: float) -> floa
 
 
 def squared_error(head: Solved, sums: Sums) -> float:
-    """The squared error of a head on one-hot labels, summed over the rows behind `sums`.
+    """Return the squared error of a head on one-hot labels, summed over the rows of `sums`.
 
-    Both have the same classes.
+    The head and `sums` have the same classes.
     """
     wanted = (head.weight * sums.class_sums).sum() + head.bias @ sums.rows
     weight, bias = head.weight, head.bias
@@ -255,9 +256,9 @@ def squared_error(head: Solved, sums: Sums) -> float:
 
 
 def draws(head: Solved, sums: Sums) -> tuple[Floats64, npt.NDArray[np.int64]]:
-    """Logits [n, c] as rows behind `sums` may have, and the positions [n] of their classes.
+    """Draw logits [n, c] that rows of `sums` could have, and positions [n] of their classes.
 
-    Both have the same classes.
+    The head and `sums` have the same classes.
     """
     values, vectors = np.linalg.eigh(head.weight @ sums.within @ head.weight.T)
     spread = vectors * np.sqrt(np.maximum(values, 0))

@@ -1,6 +1,6 @@
-"""What people read: the report's template and charts; it lays out and computes nothing.
+"""The template and charts of the report; this subpackage only formats results of other stages.
 
-What a task shows is the part `page` of its folder, and `page.html` beside it.
+Each task has its own part of the report in its `page.py` and `page.html`.
 """
 
 from typing import TYPE_CHECKING, Protocol, cast
@@ -15,22 +15,22 @@ if TYPE_CHECKING:  # slow to import
 
 
 class Page(Protocol):
-    """What the report shows for a task beside what it shows for every task."""
+    """The part of the report that is specific to a task."""
 
     def mistakes(self, predictions: "pd.DataFrame") -> "list[Mistake]":
-        """The wrong answers that are shown, the worst first."""
+        """Return the wrong predictions for the report, the worst first."""
 
     def parts(self, predictions: "pd.DataFrame", names: list[str]) -> "Row":
-        """The values that fill the task's `page.html`.
+        """Return the values for the task's `page.html`.
 
         `widest` is the width of a chart in the page's units, and `reliability` a chart or None.
 
         Args:
-            predictions: as `evaluate` writes them.
-            names: of the outputs.
+            predictions: the table that `evaluate` writes.
+            names: the names of the outputs.
         """
 
 
 def of_task(task: str) -> Page:
-    """The task's own part of the page."""
+    """Return the task's implementation of `Page`."""
     return cast(Page, part(task, "page"))

@@ -1,8 +1,8 @@
-"""The report's charts, as SVG that takes its colours from the page it stands in.
+"""The report's charts, as SVG with the colours of the page.
 
-Matplotlib draws them with stand-in colours, in whose place the page's CSS variables are put, so
-that one drawing serves a light and a dark page. Letters stay letters: they can be searched, and
-take the page's font.
+Matplotlib draws them with placeholder colours, which are replaced with the page's CSS variables, so
+that one chart fits light and dark mode. Text stays text: it can be searched, and has the page's
+font.
 """
 
 import io
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-# Stand-ins, and the variables of `report.html` that take their place.
+# Placeholder colours, and the variables of `report.html` that replace them.
 INK, FAINT, FIRST, SECOND, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505"
 VARIABLES = {
     INK: "var(--ink)",
@@ -29,7 +29,7 @@ VARIABLES = {
 }
 STYLE: Any = {
     "svg.fonttype": "none",
-    "svg.hashsalt": "headstart",  # names of parts would be random
+    "svg.hashsalt": "headstart",  # else the ids of elements are random
     "text.parse_math": False,  # a class may be called $a$
     "font.size": 10.0,
     "text.color": INK,
@@ -45,13 +45,14 @@ STYLE: Any = {
     "legend.frameon": False,
     "legend.labelcolor": INK,
 }
-INCHES = 4.2  # a chart's width; on a telephone its letters then come out as large as the text's
+INCHES = 4.2  # width of a chart; on a phone its letters are then as large as the text
 
 
 def confusion(counts: npt.NDArray[np.int64], classes: list[str]) -> str:
-    """The matrix of counts [c, c], rows the actual class; a cell is as deep as its part of the row.
+    """Draw the confusion matrix of `counts` [c, c], one row per actual class.
 
-    One colour at several depths looks alike to every kind of colour vision.
+    The opacity of a cell is its fraction of the row. Shades of one colour are readable with every
+    kind of colour vision.
     """
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = max(INCHES, 1.6 + 0.3 * len(classes))
@@ -80,11 +81,11 @@ def confusion(counts: npt.NDArray[np.int64], classes: list[str]) -> str:
 
 
 def reliability(table: pd.DataFrame) -> str:
-    """How often the model was right, against how sure it was.
+    """Draw the reliability diagram: accuracy against confidence.
 
     Args:
-        table: as `reports/plots/reliability.csv`: one row per bin with `pictures`, `confidence`
-            (mean) and `accuracy`.
+        table: `reports/plots/reliability.csv`, one row per bin with `pictures`, `confidence` (mean)
+            and `accuracy`.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(INCHES, 3.6), layout="constrained")
@@ -105,12 +106,12 @@ def reliability(table: pd.DataFrame) -> str:
 
 
 def curves(table: pd.DataFrame, measure: str) -> str:
-    """A measure of training and validation by epoch.
+    """Draw the learning curves of a measure: training and validation by epoch.
 
     Args:
-        table: as `reports/training.csv`: one row per epoch with `train_<measure>` and
+        table: `reports/training.csv`, one row per epoch with `train_<measure>` and
             `val_<measure>`.
-        measure: such as `loss` or `accuracy`.
+        measure: the measure, such as `loss` or `accuracy`.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(INCHES, 2.8), layout="constrained")
@@ -128,13 +129,13 @@ def curves(table: pd.DataFrame, measure: str) -> str:
 
 
 def dots(table: pd.DataFrame, measure: str, words: str) -> str:
-    """A measure of each class as a dot with its interval, the first row at the top.
+    """Draw a measure of each class as a dot with its interval, the first row at the top.
 
     Args:
         table: one row per class, with `class`, the measure (0 to 1, or NaN), `<measure>_low` and
             `<measure>_high`.
         measure: the column.
-        words: what the axis calls it.
+        words: the label of the axis.
     """
     table = table[table[measure].notna()]
     with matplotlib.rc_context(STYLE):
@@ -150,11 +151,11 @@ def dots(table: pd.DataFrame, measure: str, words: str) -> str:
 
 
 def against(residuals: pd.DataFrame, name: str) -> str:
-    """Predictions against targets, a dot an example.
+    """Draw predictions against targets, one dot per example.
 
     Args:
-        residuals: of one target, with `target` and `predicted`.
-        name: of the target.
+        residuals: the rows of one target, with `target` and `predicted`.
+        name: the name of the target.
     """
     ends = residuals[["target", "predicted"]].to_numpy(dtype=float)
     low, high = (float(ends.min()), float(ends.max())) if len(ends) else (0.0, 1.0)
@@ -171,10 +172,10 @@ def against(residuals: pd.DataFrame, name: str) -> str:
 
 
 def _svg(figure: Figure) -> str:
-    """The drawing as an `svg` element, without a date."""
+    """Return the chart as an `svg` element, without a date."""
     buffer = io.StringIO()
     with warnings.catch_warnings():
-        # It is about letters that Matplotlib's font lacks; the page has the reader's own fonts.
+        # Matplotlib warns of letters that its font lacks; the page uses the reader's fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         nothing = {"Date": None, "Creator": None}
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)

@@ -1,4 +1,4 @@
-"""What differs from git's last commit: parameters and metrics."""
+"""Comparison of parameters and metrics with the last git commit."""
 
 import json
 import subprocess
@@ -10,14 +10,14 @@ import yaml
 from ..core.paths import METRICS
 from .embed import Row
 
-Document = Mapping[str, object]  # figures or parameters, nested by name
+Document = Mapping[str, object]  # metrics or parameters, nested by name
 
 
 def since_last_commit(metrics: Document, now: Document) -> Row:
-    """Which parameters and metrics differ from those in git's last commit.
+    """Return the parameters and metrics that differ from the last git commit.
 
     Args:
-        metrics: those of this run.
+        metrics: the metrics of this run.
         now: the parameters of this run, by section.
     """
     last = _git("log", "-1", "--format=%h%n%s")
@@ -44,7 +44,10 @@ def since_last_commit(metrics: Document, now: Document) -> Row:
 
 
 def differences(before: Document, now: Document) -> Iterator[Row]:
-    """The leaves of two nested documents that differ: name, before, now, change of a number."""
+    """Yield the values that differ between two nested documents: name, before, now and change.
+
+    The change is the difference of two numbers, else empty.
+    """
 
     def shown(value: object) -> str:
         return f"{value:g}" if isinstance(value, float) else str(value)
@@ -59,7 +62,7 @@ def differences(before: Document, now: Document) -> Iterator[Row]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git prints, or None if there is no git, no repository or no such thing."""
+    """Return the output of a git command; None if git is not installed or the command fails."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)  # noqa: S603, S607
     except FileNotFoundError:

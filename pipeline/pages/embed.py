@@ -1,4 +1,4 @@
-"""Examples as HTML that holds them."""
+"""Examples embedded in HTML."""
 
 import base64
 import io
@@ -13,30 +13,30 @@ from ..core.paths import MANIFEST
 from ..examples.files import read
 from ..kinds import Kind, Shown
 
-DIGITS = 12  # of a digest: no two of a million examples have the same
-SIDE = 240  # pixels of an example's longer side; the page cuts it to a square
+DIGITS = 12  # of a digest; enough to distinguish a million examples
+SIDE = 240  # pixels of an example's longer side; the page crops it to a square
 
-Row = dict[str, object]  # what the template shows, by name
+Row = dict[str, object]  # values for the template, by name
 
 
 class Thumbnails:
-    """Examples of the manifest, small, as HTML that holds them.
+    """Thumbnails of the manifest's examples, embedded in HTML.
 
-    If they are `hidden`, there is no HTML, and a part of its digest is an example's name.
+    If they are `hidden`, there is no HTML, and the start of its digest is an example's name.
     """
 
     def __init__(self, manifest: pd.DataFrame, kind: Kind, hidden: bool = False) -> None:
-        """Know each example's digest by its path."""
+        """Index the manifest's digests by path."""
         self._digests = dict(zip(manifest["path"], manifest["digest"], strict=True))
         self._kind = kind
         self.hidden = hidden
         self._made: dict[str, Markup] = {}
 
     def data(self, path: str) -> bytes:
-        """The bytes of an example's file, which are those that were ingested.
+        """Return the bytes of an example's file, and check that it is the file that was ingested.
 
         Raises:
-            DataError: they are not, or the manifest does not have it.
+            DataError: the file changed, or is not in the manifest.
         """
         return read(Path(path), self._digest(path))
 
@@ -46,11 +46,11 @@ class Thumbnails:
         return str(self._digests[path])
 
     def name(self, path: str) -> str:
-        """What the page calls the example at `path`; empty if it has no path."""
+        """Return the name of the example at `path` on the page; empty if it has no path."""
         return self._digest(path)[:DIGITS] if self.hidden and path else path
 
     def __call__(self, path: str) -> Markup | None:
-        """The example at `path`; None if it is hidden, or the bundle does not name its path."""
+        """Return the example at `path` as HTML; None if it is hidden, or has no path."""
         if self.hidden or not path:
             return None
         if path not in self._made:
@@ -59,13 +59,14 @@ class Thumbnails:
 
 
 def embedded(shown: Shown, alt: str) -> Markup:
-    """An `img` of a picture, an `audio` of a sound, a `pre` of a text, and what is shown beside it.
+    """Return an `img`, `audio` or `pre` element for a picture, sound or text.
 
-    HTML is taken as it is: the kind that wrote it has escaped what is an example's.
+    The element of `shown.also` follows, if there is one. HTML is inserted as it is: the kind that
+    wrote it has escaped the content of the example.
 
     Args:
         shown: a small file.
-        alt: the text to show if it cannot be seen.
+        alt: the alternative text of a picture, or the title of a sound.
     """
     beside = embedded(shown.also, alt) if shown.also else Markup()
     return _element(shown, alt) + beside
@@ -83,10 +84,10 @@ def _element(shown: Shown, alt: str) -> Markup:
 
 
 def contact_sheet(file: Path) -> str:
-    """The contact sheet as an address that holds it.
+    """Return the contact sheet as a data URL.
 
     Raises:
-        DataError: it is damaged.
+        DataError: the file is damaged.
     """
     buffer = io.BytesIO()
     try:

@@ -1,4 +1,4 @@
-"""Wrong answers that a page shows, each on a card with the reasons for it."""
+"""Cards of the report for wrong predictions, each with its explanation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from ..kinds import Shown
 from .embed import Row, Thumbnails, embedded
 
 SHOWN = 12
-NEAR = 3  # training examples beside each
+NEAR = 3  # nearest training examples on each card
 HEAT = 160  # pixels of a heat map's side
 
 
@@ -16,7 +16,7 @@ HEAT = 160  # pixels of a heat map's side
 class Mistake:
     """A wrong prediction for the example at `path`, and the texts of its card.
 
-    `heat_of` is the class or label whose heat map is shown beside it; None for no map.
+    `heat_of` is the class or label whose heat map the card shows; None for no map.
     """
 
     path: str
@@ -34,7 +34,7 @@ class Near(NamedTuple):
 
 @dataclass(frozen=True)
 class Reasons:
-    """Why an example was answered as it was; `heat` shows what speaks for the class `best`."""
+    """The explanation of an answer; `heat` shows the evidence for the class `best`."""
 
     best: str
     heat: Shown | None
@@ -42,7 +42,7 @@ class Reasons:
 
 
 def cards(mistakes: Sequence[Mistake], reasons: Sequence[Reasons], shown: Thumbnails) -> list[Row]:
-    """The mistakes as the template shows them, each with its reasons."""
+    """Return the cards of the mistakes for the template, each with its explanation."""
     found = []
     for one, why in zip(mistakes, reasons, strict=True):
         heat = why.heat if why.best == one.heat_of else None

@@ -1,4 +1,4 @@
-"""The tables and cards of the report, from what the stages before have left."""
+"""The tables and cards of the report, from the outputs of earlier stages."""
 
 import io
 from pathlib import Path
@@ -14,11 +14,11 @@ from ..tasks import Task
 from . import charts
 from .embed import Row, Thumbnails
 
-SHOWN = 12  # label issues and pairs that are shown on the page
-MOST_DRAWN = 40  # classes; a larger matrix is no longer legible on a page
-DRAWN_OF_MANY = 24  # the most confused classes, in the matrix where there are more than that
-MOST_ROWS = 20  # of the tables of confused classes, of heads and, if they are many, of classes
-# Columns of classes, and of slices
+SHOWN = 12  # label issues and near-duplicate pairs on the page
+MOST_DRAWN = 40  # classes; a larger matrix is not legible
+DRAWN_OF_MANY = 24  # classes in the matrix, the most confused, if there are over `MOST_DRAWN`
+MOST_ROWS = 20  # of the tables of confused classes, of heads and, if there are many, of classes
+# Columns that are read as text: names of classes, and of slices.
 NAMES = (
     "class", "label", "predicted", "unknown", "other_label", "suggested", "column", "value",
 )  # fmt: skip
@@ -28,15 +28,15 @@ FOUND = ("near_duplicates", "label_issues", "few_examples", "drift")
 def headline(
     test: dict[str, float], ends: dict[str, dict[str, float]], repeats: pd.DataFrame, first: str
 ) -> list[Row]:
-    """Name, value and interval of each measure on the test examples, the task's own first.
+    """Return name, value and interval of each measure on the test examples.
 
-    Beside them the mean over the repeats and its interval, as far as there are any.
+    Each row also has the mean over the repeats and its interval, if there are repeats.
 
     Args:
         test: the values, by measure.
         ends: the `low` and `high` end of each interval, by measure.
-        repeats: as `evaluate` writes them.
-        first: the measure of the first row.
+        repeats: the table that `evaluate` writes.
+        first: the measure of the first row, which is the main measure of the task.
     """
     again = {
         row.measure: {
@@ -66,15 +66,16 @@ def _figure(name: str, value: float) -> str:
 
 
 def confused(predictions: pd.DataFrame, classes: int) -> list[Row]:
-    """Which class is taken for which other, the most frequent first."""
+    """Return the confused pairs of classes, the most frequent first."""
     return rows(_pairs(predictions, classes).head(MOST_ROWS))
 
 
 def _pairs(predictions: pd.DataFrame, classes: int) -> pd.DataFrame:
-    """One row per pair of classes: `actual`, `predicted` and `pictures`.
+    """Return one row per confused pair of classes: `actual`, `predicted` and `pictures`.
 
-    If classes are many, most have few test examples, so that most pairs are equally frequent. Then
-    pairs that are taken for each other in both directions come first, then the most confident.
+    If there are many classes, most have few test examples, so that most pairs are equally frequent.
+    Pairs with the most errors in both directions together then come first, and ties are ordered by
+    frequency and confidence.
     """
     wrong = predictions[~predictions["correct"]]
     grouped = wrong.groupby(["label", "predicted"])
@@ -92,7 +93,7 @@ def _pairs(predictions: pd.DataFrame, classes: int) -> pd.DataFrame:
 
 
 def in_matrix(predictions: pd.DataFrame, classes: list[str]) -> list[str]:
-    """The classes of the confusion matrix: all, or those of the most confused pairs if many."""
+    """Return the classes of the confusion matrix; if there are many, only the most confused."""
     if len(classes) <= MOST_DRAWN:
         return classes
     pairs = _pairs(predictions, len(classes))[["actual", "predicted"]]
@@ -100,7 +101,7 @@ def in_matrix(predictions: pd.DataFrame, classes: list[str]) -> list[str]:
 
 
 def confusion(predictions: pd.DataFrame, classes: list[str]) -> Markup | None:
-    """The confusion matrix of these classes; None if there is no class."""
+    """Draw the confusion matrix of `classes`; None if there is no class."""
     if not classes:
         return None
     counted = pd.crosstab(predictions["label"], predictions["predicted"])
@@ -109,7 +110,7 @@ def confusion(predictions: pd.DataFrame, classes: list[str]) -> Markup | None:
 
 
 def curves(table: pd.DataFrame) -> list[Markup]:
-    """Each figure by epoch; none of a head that was solved for, whose table has one row."""
+    """Draw the curve of each measure by epoch; none for a head in closed form, without epochs."""
     if len(table) < 2:
         return []
     measures = [name.removeprefix("train_") for name in table if name.startswith("train_")]
@@ -117,14 +118,15 @@ def curves(table: pd.DataFrame) -> list[Markup]:
 
 
 def drawing(svg: str) -> Markup:
-    """An SVG of `charts`, which has escaped the names in it, to be taken as it is."""
+    """Mark an SVG of `charts` as safe HTML; Matplotlib has escaped the names in it."""
     return Markup(svg)  # noqa: S704
 
 
 def of_class(table: pd.DataFrame) -> list[Row]:
-    """The table of classes with each measure in per cent, a dash if it is not defined.
+    """Return the table of classes, with measures in per cent and a dash if one is not defined.
 
-    If classes are many, those of the lowest F1 are shown, the ones with the most examples first.
+    If there are many classes, only those with the lowest F1 are returned. Among classes with the
+    same F1 and recall, the ones with the most examples come first.
     """
     if len(table) > MOST_DRAWN:
         order = ["f1", "recall", "pictures", "class"]
@@ -136,7 +138,7 @@ def of_class(table: pd.DataFrame) -> list[Row]:
 
 
 def of_slice(table: pd.DataFrame) -> list[Row]:
-    """The first slices, the worst first; a dash if there is nothing to compare with."""
+    """Return the first slices, the worst first; a dash if there is nothing to compare with."""
     by = slice_measure(table)
     shown = table.head(MOST_ROWS).astype(object)
     shown = shown.rename(columns={by: "value_of", f"other_{by}": "of_others"})
@@ -150,12 +152,12 @@ def of_slice(table: pd.DataFrame) -> list[Row]:
 
 
 def slice_measure(table: pd.DataFrame) -> str:
-    """The measure by which the slices are compared: the name of the fourth column."""
+    """Return the measure by which the slices are compared: the name of the fourth column."""
     return str(table.columns[3])
 
 
 def of_set(table: pd.DataFrame) -> list[Row]:
-    """The coverage and size of the prediction sets or intervals; at most `MOST_DRAWN` rows."""
+    """Return coverage and size of prediction sets or intervals, in at most `MOST_DRAWN` rows."""
     shown = table.head(MOST_DRAWN).astype(object)
     shown["coverage"] = shown["coverage"].map(lambda value: f"{100 * value:.1f} %", "ignore")
     shown["size"] = shown["size"].map("{:.4g}".format, "ignore")
@@ -163,18 +165,18 @@ def of_set(table: pd.DataFrame) -> list[Row]:
 
 
 def heads(table: pd.DataFrame) -> list[Row]:
-    """The best of the heads that were tried, with the hyperparameters that they use."""
+    """Return the best of the heads that were tried, with the hyperparameters that they use."""
     if len(table) < 2:
         return []
     return rows(table.dropna(axis="columns", how="all").head(MOST_ROWS).fillna(""))
 
 
 def check_lines(found: dict[str, pd.DataFrame], task: Task) -> list[Row]:
-    """What each check of `reports/checks/` found, in a sentence.
+    """Return one sentence with the result of each check in `reports/checks/`.
 
     Args:
         found: the tables, by name.
-        task: of the project.
+        task: the task of the project.
     """
     pairs, issues, few, _ = (len(found[name]) for name in FOUND)
     what, one, many = task.truth, task.noun, task.nouns
@@ -207,7 +209,7 @@ def check_lines(found: dict[str, pd.DataFrame], task: Task) -> list[Row]:
 
 
 def by_place(drift: pd.DataFrame) -> str:
-    """A note for readers of the metrics, if the splits of a source are different places."""
+    """Return a note for readers of the metrics, if the splits of a source are different places."""
     places = drift["split"][drift["origin"] == PLACE]
     if places.empty:
         return ""
@@ -218,7 +220,7 @@ def by_place(drift: pd.DataFrame) -> str:
 
 
 def duplicates(table: pd.DataFrame, shown: Thumbnails) -> list[Row]:
-    """The first pairs of near-duplicates, shown."""
+    """Return the first pairs of near-duplicates, with thumbnails."""
     return [
         row
         | {"shown": shown(row["path"]), "other_shown": shown(row["other_path"])}
@@ -228,7 +230,7 @@ def duplicates(table: pd.DataFrame, shown: Thumbnails) -> list[Row]:
 
 
 def label_issues(table: pd.DataFrame, shown: Thumbnails) -> list[Row]:
-    """The first label issues, shown, with the labels' probabilities, or how far off a number is."""
+    """Return the first label issues, with thumbnails and probabilities, or errors in regression."""
     cards = []
     for row in table.head(SHOWN).to_dict("records"):
         card = row | {"shown": shown(row["path"]), "path": shown.name(row["path"])}
@@ -244,28 +246,28 @@ def label_issues(table: pd.DataFrame, shown: Thumbnails) -> list[Row]:
 
 
 def few(table: pd.DataFrame, classes: int) -> list[Row]:
-    """The classes with few training examples; those with the fewest if classes are many."""
+    """Return the classes with few training examples; if there are many, those with the fewest."""
     if classes > MOST_DRAWN:
         table = table.sort_values(["train", "class"]).head(MOST_ROWS)
     return rows(table)
 
 
 def counts(manifest: pd.DataFrame) -> dict[str, int]:
-    """How many examples there are in all and in each split."""
+    """Return the number of examples in total and in each split."""
     counts = manifest["split"].value_counts()
     return {"total": len(manifest)} | {s: int(counts.get(s, 0)) for s in ("train", "val", "test")}
 
 
 def rows(table: pd.DataFrame) -> list[Row]:
-    """A dictionary a row."""
+    """Return one dictionary per row."""
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def text(file: Path) -> str:
-    """The text of a stage's output, whose last line has an end.
+    """Read the text of a stage's output, which must end with a newline.
 
     Raises:
-        DataError: it is not there, or not whole.
+        DataError: the file does not exist, is damaged, or is cut off.
     """
     try:
         found = file.read_text(encoding="utf-8")
@@ -279,8 +281,8 @@ def text(file: Path) -> str:
 
 
 def table(file: Path) -> pd.DataFrame:
-    """A stage's table."""
-    # A class may be called 7, or NA.
+    """Read a stage's table."""
+    # A class may be named 7, or NA.
     texts = dict.fromkeys(NAMES, str)
     lines = io.StringIO(text(file))
     written = pd.read_csv(lines, dtype=texts, keep_default_na=False, na_values=[""])
