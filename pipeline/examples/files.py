@@ -1,6 +1,6 @@
-"""Reading the files of examples: whole, bounded, and checked against what was ingested.
+"""Reading the files of examples: whole, up to a size, and checked against the ingested content.
 
-What a file may be is for its kind to say: the bounds come as arguments.
+The kind of an example decides which files are accepted: the limits are passed as arguments.
 """
 
 import hashlib
@@ -14,34 +14,34 @@ from pathlib import Path
 from ..core.errors import DataError, RefusedError
 from . import objects, rows
 
-# Forced, since DVC notes the files' state after the stage: it may have seen the change already.
+# Forced, because DVC records the files' state after the stage, and may record the change already.
 INGEST_AGAIN = "run `dvc repro --force ingest`, then `dvc repro`"
 
-MOST_BYTES = 1_000_000_000  # no kind takes larger files
-AHEAD_BYTES = 64_000_000  # of objects that are read before their turn
+MOST_BYTES = 1_000_000_000  # no kind accepts larger files
+AHEAD_BYTES = 64_000_000  # of objects that are read ahead
 
 
 def digest(data: bytes) -> str:
-    """The SHA-256 of `data`, as 64 hexadecimal digits."""
+    """Return the SHA-256 of `data`, as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def leads_out(path: Path) -> bool:
-    """Whether a path that somebody wrote into a table may end outside of the current folder.
+    """Return whether a path in a user's table may lead out of the current folder.
 
-    Links are followed all the same: DVC links files from its cache.
+    Links are followed all the same, because DVC links files from its cache.
     """
     return path.is_absolute() or ".." in path.parts
 
 
 def load(path: Path, most_bytes: int) -> bytes:
-    """The bytes of a file, if it is a regular one of at most `most_bytes`; of a row, of an object.
+    """Return the bytes of an example: a regular file of at most `most_bytes`, a row or an object.
 
-    It never waits for a writer.
+    Reading never waits for a writer, as of a named pipe.
 
     Raises:
-        RefusedError: with the reason, in a few words.
-        DataError: an object's bucket cannot be read, or the object is not the one that was listed.
+        RefusedError: the message is the reason, in a few words.
+        DataError: an object's bucket cannot be read, or the object has changed since it was listed.
     """
 
     table = rows.parted(path)
@@ -58,7 +58,7 @@ def load(path: Path, most_bytes: int) -> bytes:
         return data
 
     def without_waiting(name: str, flags: int) -> int:
-        # Opening a named pipe would wait until somebody writes to it.
+        # Opening a named pipe would wait until another process writes to it.
         return os.open(name, flags | os.O_NONBLOCK)
 
     try:
@@ -81,7 +81,7 @@ def load(path: Path, most_bytes: int) -> bytes:
 
 
 def size(path: Path) -> int:
-    """Bytes of an example, without reading it; 0 if that is not a regular file, and of a row."""
+    """Return an example's size in bytes, without reading it; 0 for a row or no regular file."""
     if table := rows.parted(path):
         return objects.size(*table) if objects.is_listing(table[0]) else 0
     try:
@@ -92,11 +92,11 @@ def size(path: Path) -> int:
 
 
 def read(path: Path, expected_digest: str) -> bytes:
-    """The bytes of an example of the manifest, checked against the digest it has there.
+    """Return the bytes of an example of the manifest, checked against its digest there.
 
     Raises:
-        DataError: the path leads out of the project, or the file is gone or is another than the
-            one that was ingested. A bucket cannot be read.
+        DataError: the path leads out of the project, the file does not exist or has changed since
+            it was ingested, or a bucket cannot be read.
     """
     if leads_out(path):
         raise DataError(f"{path} leads out of the project; no manifest of ingest's names it")
@@ -110,17 +110,17 @@ def read(path: Path, expected_digest: str) -> bytes:
 
 
 def read_each(examples: Iterable[tuple[Path, str]]) -> Iterator[bytes]:
-    """The bytes of one example after the other, as `read` gives them for a path and a digest.
+    """Yield the bytes of each example, as `read` returns them for a path and a digest.
 
-    Objects of a bucket are requested ahead, several at a time: a server far away takes long to
-    answer each.
+    Several objects of a bucket are requested ahead at a time, because a distant server takes long
+    to respond.
 
     Raises:
         DataError: as `read`, at that example's turn.
     """
     waiting: deque[tuple[int, Future[bytes]]] = deque()
     ahead = 0
-    with ThreadPoolExecutor(objects.READERS) as pool:  # has threads once something is submitted
+    with ThreadPoolExecutor(objects.READERS) as pool:  # starts threads when a task is submitted
         for path, expected_digest in examples:
             table = rows.parted(path)
             if table is None or not objects.is_listing(table[0]):

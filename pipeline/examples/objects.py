@@ -1,10 +1,10 @@
-"""Examples that are objects in a bucket, as a listing on this machine names them.
+"""Examples that are objects in a bucket, as named in a listing on this machine.
 
 The listing is a Parquet file: one row per object, sorted by `key`, with its `etag` and its `size`
-in bytes, and in the file's metadata the address below which the keys lie. `headstart list` writes
-it.
-The path of an example is that of the listing, `#` and the key (`rows.py` spells it), so that the
-manifest names no server.
+in bytes. The file's metadata has the address of the prefix below which the keys are. `headstart
+list` writes the file.
+The path of an example is the path of the listing, `#` and the key (as in `rows.py`), so the
+manifest contains no server.
 """
 
 import itertools
@@ -21,10 +21,10 @@ from ..core.buckets import Object
 from ..core.errors import DataError, RefusedError
 
 LISTING = "listing.s3.parquet"
-ROOT = b"address"  # in the file's metadata
+ROOT = b"address"  # a key of the file's metadata
 COLUMNS = ("key", "etag", "size")
-READERS = 16  # objects that are read at a time: what is waited for is the way to the server
-AT_ONCE = 10_000  # objects that are taken out of Arrow's columns
+READERS = 16  # objects that are read at a time, since most of the time goes into network latency
+AT_ONCE = 10_000  # objects per batch from Arrow's columns
 
 _one_opens = threading.Lock()
 
@@ -36,17 +36,17 @@ class Objects:
     """
 
     def __init__(self, file: Path) -> None:
-        """Read it.
+        """Read the listing.
 
         Raises:
-            DataError: it is not a listing.
+            DataError: the file is not a listing.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
             table = pq.read_table(file)
-            table.validate(full=True)  # such as that keys are UTF-8
+            table.validate(full=True)  # for example, that keys are UTF-8
             columns, metadata = table.column_names, table.schema.metadata or {}
             address = metadata.get(ROOT, b"").decode()
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -61,16 +61,16 @@ class Objects:
         self._keys, self._etags, self._sizes = (_whole(table[name]) for name in COLUMNS)
 
     def __len__(self) -> int:
-        """How many objects there are."""
+        """Return the number of objects."""
         return len(self._keys)
 
     def __iter__(self) -> Iterator[Object]:
-        """The objects in the order of their keys."""
+        """Yield the objects in the order of their keys."""
         for some in self.table.to_batches(max_chunksize=AT_ONCE):
             yield from itertools.starmap(Object, zip(*some.to_pydict().values(), strict=True))
 
     def named(self, key: str) -> Object | None:
-        """The object with this key, if it is listed."""
+        """Return the object with this key, or None if it is not listed."""
         place = bisect_left(range(len(self)), key, key=lambda at: self._keys[at].as_py())
         if place == len(self) or self._keys[place].as_py() != key:
             return None
@@ -78,21 +78,21 @@ class Objects:
         return Object(*(column[place].as_py() for column in columns))
 
     def identity(self, listed: Object) -> bytes:
-        """16 bytes that change if the object's address, ETag or size changes."""
+        """Return 16 bytes that change if the object's address, ETag or size changes."""
         content = "\n".join([f"{self.address}/{listed.key}", listed.etag, str(listed.size)])
         return blake2b(content.encode(), digest_size=16).digest()
 
 
 def is_listing(file: Path) -> bool:
-    """Whether the file at this path is a listing, by its name."""
+    """Return whether the file is a listing, according to its name."""
     return file.name == LISTING
 
 
 def opened(file: Path) -> Objects:
-    """The listing, read once while it stays the same.
+    """Return the listing, which is read again only if the file changed.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the listing cannot be read.
     """
     try:
         status = file.stat()
@@ -103,17 +103,17 @@ def opened(file: Path) -> Objects:
 
 
 def size(file: Path, key: str) -> int:
-    """Bytes of an object, as it is listed; 0 if it is not."""
+    """Return an object's size in bytes from the listing; 0 if the object is not listed."""
     found = opened(file).named(key)
     return found.size if found else 0
 
 
 def load(file: Path, key: str, most_bytes: int) -> bytes:
-    """The bytes of an object, if it is still the one that was listed.
+    """Return the bytes of an object, if it has not changed since it was listed.
 
     Raises:
-        RefusedError: it is not listed, too large, empty, or access to it is denied.
-        ChangedError: it is another object now, or is gone.
+        RefusedError: the object is not listed, too large or empty, or access to it is denied.
+        ChangedError: the object has changed, or does not exist any more.
         DataError: the listing or the bucket cannot be read.
     """
     listing = opened(file)
@@ -135,7 +135,7 @@ def _opened(file: Path, stamp: tuple[int, int]) -> Objects:
 
 
 def _whole(column: Any) -> Any:
-    """A column in one piece."""
+    """Return a column as one chunk."""
     import pyarrow as pa
 
     return pa.concat_arrays(column.chunks) if column.num_chunks != 1 else column.chunk(0)

@@ -1,9 +1,10 @@
 """Examples that are rows of a table: texts or vectors, many in one file.
 
-The path of such an example is that of the table, `#` and the row's key: its cell in the column
-`key`, or the row's number from 1 if there is no such column. `data/raw/news.csv#12` is an
-example. A CSV has texts in its column `text`, or vectors as the rows of the matrix `vectors.npy`
-beside it, in the same order. A Parquet file has them in its column `text` or `vector`.
+The path of such an example is the path of the table, `#` and the row's key, as in
+`data/raw/news.csv#12`. The key is the cell in the column `key`, or the row's number from 1 if there
+is no such column. A CSV file has texts in its column `text`, or vectors as the rows of the matrix
+`vectors.npy` beside it, in the same order. A Parquet file has them in its column `text` or
+`vector`.
 """
 
 import csv
@@ -25,9 +26,9 @@ from ..core.errors import DataError, MissingSetError, RefusedError
 ENDINGS = (".csv", ".parquet")
 MATRIX = "vectors.npy"
 KEY, TEXT, VECTOR = "key", "text", "vector"
-LONGEST = 2**27  # characters of a cell
-# What NumPy raises of a header that is none: it reads it as Python's code, and one that is nested
-# too deeply is too much for the parser's own memory.
+LONGEST = 2**27  # characters in a cell
+# Errors of NumPy for an invalid header: NumPy parses it as Python code, and if it is nested too
+# deeply, the parser runs out of its own memory.
 NO_HEADER = (
     *(ValueError, TypeError, SyntaxError, EOFError),
     *(tokenize.TokenError, RecursionError, MemoryError),
@@ -39,9 +40,9 @@ Row: TypeAlias = dict[str | None, Any]
 class Table(NamedTuple):
     """A table in memory.
 
-    `rows` are its cells but for vectors, texts under the names of the columns (under None what a
-    row of a CSV has beyond them). `column` is TEXT or VECTOR, or empty if no cell is an example;
-    `cells` are the examples, a text or a vector a row.
+    `rows` are the cells except vectors, as texts by column name; the key None has the surplus
+    fields of a CSV row. `column` is TEXT or VECTOR, or empty if no cell is an example. `cells` are
+    the examples, one text or vector per row.
     """
 
     columns: list[str]
@@ -50,34 +51,34 @@ class Table(NamedTuple):
     cells: Any  # a sequence
 
     def keys(self) -> list[str]:
-        """Each row's key."""
+        """Return each row's key."""
         if KEY not in self.columns:
             return [str(number) for number in range(1, len(self.rows) + 1)]
         return [str(row[KEY] or "") for row in self.rows]
 
 
 def address(file: Path, key: str) -> Path:
-    """The path of the example with this key in a table."""
+    """Return the path of the example with this key in a table."""
     spelt = re.sub(r"[%/\x00-\x1f\x7f]", lambda found: f"%{ord(found[0]):02X}", key)
     return file.with_name(f"{file.name}#{spelt}")
 
 
 def parted(path: Path) -> tuple[Path, str] | None:
-    """The table and the key that `path` names; None if it is the path of a file."""
+    """Return the table and the key that `path` names; None if it is the path of a file."""
     found = re.fullmatch(r"(.+?\.(?:csv|parquet))#(.+)", path.name, flags=re.DOTALL)
-    if found is None or os.path.exists(path):  # noqa: PTH110 (Path's own raises on a long name)
+    if found is None or os.path.exists(path):  # noqa: PTH110 (Path.exists raises on a long name)
         return None
     return path.with_name(found[1]), unquote(found[2])
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """The files that hold the example: one, or a CSV and the matrix that may lie beside it."""
+    """Return the files that hold the example: one, or a CSV file and the matrix beside it."""
     table = parted(path)
     return _beside(table[0]) if table else (path,)
 
 
 def load(file: Path, key: str) -> bytes:
-    """The bytes of an example in a table: a text in UTF-8, or a vector as an NPY file of float32.
+    """Return the bytes of an example in a table: a text as UTF-8, a vector as a float32 NPY file.
 
     Raises:
         RefusedError: there is no such row, or no such table.
@@ -95,10 +96,10 @@ def load(file: Path, key: str) -> bytes:
 
 
 def examples(file: Path) -> list[Path]:
-    """The paths of all examples in a table; none if its cells are no examples.
+    """Return the paths of all examples in a table; empty if its cells are not examples.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the table cannot be read.
     """
     opened = _opened(file, _stamp(file))
     if isinstance(opened, str):
@@ -108,16 +109,16 @@ def examples(file: Path) -> list[Path]:
 
 
 def read(file: Path, holds: bool = True) -> Table:
-    """A table, read whole.
+    """Read a whole table.
 
     Args:
         file: CSV or Parquet.
-        holds: whether its cells may be examples; else no column is taken for them.
+        holds: whether cells may be examples; if not, no column is read as examples.
 
     Raises:
-        DataError: it is not CSV in UTF-8 or not Parquet, or nothing shows where its examples
-            are.
-        MissingSetError: it takes a library that is not installed.
+        DataError: the file is not CSV in UTF-8 or not Parquet, or no column or matrix has the
+            examples.
+        MissingSetError: a library that is not installed is needed.
     """
     try:
         return (_parquet if file.suffix == ".parquet" else _csv)(file, holds)
@@ -132,7 +133,7 @@ def _bytes(cell: Any) -> bytes:
     if cell is None:
         return b""
     buffer = io.BytesIO()
-    with np.errstate(over="ignore"):  # what is too large is infinite, and refused
+    with np.errstate(over="ignore"):  # too large numbers become infinite, and are refused
         vector = np.asarray(cell).astype("<f4")
     np.lib.format.write_array(buffer, vector, version=(1, 0), allow_pickle=False)
     return buffer.getvalue()
@@ -140,9 +141,9 @@ def _bytes(cell: Any) -> bytes:
 
 @lru_cache(maxsize=4)
 def _opened(file: Path, stamp: tuple[Any, ...]) -> tuple[Table, dict[str, int]] | str:
-    """A table and the place of each key; if a key occurs twice, the first.
+    """Return a table and the position of each key, the first one if a key occurs twice.
 
-    Or why it cannot be read, which is kept as well: each of its rows asks.
+    If the table cannot be read, return the reason, which is cached as well for the table's rows.
     """
     try:
         table = read(file)
@@ -159,7 +160,7 @@ def _beside(file: Path) -> tuple[Path, ...]:
 
 
 def _stamp(file: Path) -> tuple[Any, ...]:
-    """What changes with the content of a table, and of the matrix that may lie beside it."""
+    """Return a value that changes with the content of a table, and of a matrix beside it."""
     table, *matrix = _beside(file)
     found: list[Any] = [table.stat()]
     for one in matrix:
@@ -202,16 +203,16 @@ def _csv(file: Path, holds: bool) -> Table:
 class _Matrix:
     """The rows of an NPY matrix, each read from the open file when it is requested.
 
-    They are not mapped into memory: to touch what another program has cut off of a mapped file ends
-    the process by a signal. A matrix in Fortran's order is held, as vectors of Parquet are: there a
-    row is scattered over the whole file.
+    The file is not memory-mapped: if another program truncated it, reading would end this process
+    by a signal. A matrix in Fortran order is kept in memory, like vectors of Parquet, because there
+    a row is scattered over the whole file.
     """
 
     def __init__(self, file: Path) -> None:
-        """Open it and read its header.
+        """Open the file and read its header.
 
         Raises:
-            DataError: it is not a matrix of numbers, or shorter than its header says.
+            DataError: it is not a matrix of numbers, or is shorter than its header says.
         """
         self._file = file
         self._open = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
@@ -244,10 +245,10 @@ class _Matrix:
         return self._rows
 
     def __getitem__(self, row: int) -> NDArray[Any]:
-        """A row [columns].
+        """Return a row [columns].
 
         Raises:
-            RefusedError: it is not there any more.
+            RefusedError: the row does not exist any more.
         """
         if self._held is not None:
             return np.asarray(self._held[row])
@@ -258,7 +259,7 @@ class _Matrix:
 
 
 def _header(file: Path, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether it is in Fortran's order, and type of an NPY file; its numbers follow."""
+    """Return an NPY file's shape, Fortran order and type, and leave `stream` at its numbers."""
     try:
         version = np.lib.format.read_magic(stream)
         if version == (1, 0):
@@ -277,7 +278,7 @@ def _parquet(file: Path, holds: bool) -> Table:
         raise MissingSetError(f"{file} needs pyarrow, which is not installed") from None
     try:
         table = pq.read_table(file)
-        table.validate(full=True)  # such as that texts are UTF-8
+        table.validate(full=True)  # for example, that texts are UTF-8
         columns = table.column_names
     except (pa.ArrowException, ValueError) as error:
         reason = " ".join(str(error).split())

@@ -1,1 +1,1 @@
-"""Where examples come from, and how splits are drawn."""
+"""Sources of examples, and the split into train, val and test."""

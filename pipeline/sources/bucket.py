@@ -1,7 +1,7 @@
-"""Source `s3`: objects in a bucket, as the listing in a folder of this machine names them.
+"""Source `s3`: objects in a bucket, as named by the listing in a folder of this machine.
 
-Their labels are the folders below the address that was listed, as source `folder` has them, or
-stand in a table beside the listing, as in source `csv`. Nothing is asked of the server here.
+The labels are the folders below the listed address, as in source `folder`, or are in a table beside
+the listing, as in source `csv`. This module sends no request to the server.
 """
 
 from pathlib import Path
@@ -18,15 +18,15 @@ WRITES_IT = "run `headstart list s3://BUCKET/PREFIX`"
 
 
 def bucket(root: Path, targets: tuple[str, ...]) -> Listing:
-    """The objects of the listing in the folder `root`.
+    """Return the objects of the listing in the folder `root`.
 
     Args:
-        root: the folder, which may hold `labels.csv` or `labels.parquet` too. Its column `path` has
-            keys below the address that was listed.
+        root: the folder, which may also have `labels.csv` or `labels.parquet`. The column `path` of
+            that table has keys below the listed address.
         targets: the columns of that table that are learned, in place of the label.
 
     Raises:
-        DataError: there is no listing, or it or the table cannot be used.
+        DataError: there is no listing, or the listing or the table cannot be used.
     """
     file = root / LISTING
     if not file.is_file():
@@ -43,7 +43,7 @@ def bucket(root: Path, targets: tuple[str, ...]) -> Listing:
 
 
 def no_listing(root: Path) -> DataError:
-    """What to do if the folder `root` has no listing."""
+    """Return the error for a folder `root` without a listing, with what to do."""
     if root.is_file():
         return DataError(f"ingest.path {root} is a file; source: s3 needs the folder of {LISTING}")
     return DataError(f"ingest.path {root} has no {LISTING}; {WRITES_IT}")
@@ -57,7 +57,7 @@ def _by_prefix(file: Path, listed: Objects) -> Listing:
     found: list[Found] = []
     refused: list[Refused] = []
     for one in every:
-        if not one.size and one.key in folders:  # a console's sign of a folder
+        if not one.size and one.key in folders:  # a placeholder object of a folder in a web console
             continue
         parts = one.key.split("/")
         reason = "hidden or system file" if any(map(is_hidden, parts)) else ""
@@ -73,7 +73,7 @@ def _by_prefix(file: Path, listed: Objects) -> Listing:
 
 
 def _folders(key: str) -> list[str]:
-    """`a` and `a/b` of the key `a/b/c.png`."""
+    """Return `a` and `a/b` for the key `a/b/c.png`."""
     parts = key.split("/")
     return ["/".join(parts[:length]) for length in range(1, len(parts))]
 

@@ -1,4 +1,4 @@
-"""Every file of a source is opened and looked at once; what an earlier run saw is remembered."""
+"""Open and inspect every file of a source once; results of earlier runs are cached."""
 
 import contextlib
 import itertools
@@ -29,7 +29,7 @@ Stamp = tuple[int, int, int]  # inode, size, time of the last change in nanoseco
 
 
 class Checked(NamedTuple):
-    """An example that passed: where it was found, its bytes' SHA-256, and what they hold.
+    """An accepted example: where it was found, its bytes' SHA-256, and what they contain.
 
     `seen` has a value for each of the kind's `columns`.
     """
@@ -40,12 +40,12 @@ class Checked(NamedTuple):
 
 
 class Memory:
-    """What was seen in examples of earlier runs, so that these are hashed but not decoded again.
+    """A cache of inspected examples, so that later runs hash them but do not decode them again.
 
-    Objects of a bucket that are the same by address, ETag and size are not even read again: their
-    digest is kept too, and why one was refused. It is kept in the feature store, an entry an
-    example and one an object. If the store cannot be used, a warning is printed and examples are
-    decoded. Threads may share it.
+    Objects of a bucket with the same address, ETag and size are not even read again: the cache also
+    has their digest, or why they were refused. The cache is in the feature store, with one entry
+    per example and one per object. If the store cannot be used, a warning is printed and the
+    examples are decoded. Threads may share a cache.
     """
 
     def __init__(self, kind: Kind) -> None:
@@ -53,7 +53,7 @@ class Memory:
         self._kind = kind
         self._store: Store | None = None
         self._new: dict[bytes, NDArray[np.float32]] = {}
-        # A file that needs a set of packages is refused because the set is not installed.
+        # A file that needs a missing set of packages is refused only until the set is installed.
         here = [name for name in packages.SETS if not packages.missing(name)]
         self._read_by = f"{kind.inspected_by()}, {' '.join(here)}"
         self._giving_up = threading.Lock()
@@ -63,7 +63,7 @@ class Memory:
             self._warn(error)
 
     def inspect(self, data: bytes, digest: str) -> tuple[Any, ...]:
-        """`Kind.inspect`, or what it found in the same bytes before; refusals are not kept."""
+        """Return `Kind.inspect` of the data, cached by its bytes; refusals are not cached."""
         libraries = self._kind.read_by(self._kind.form(data))
         made_by = f"{self._kind.inspected_by()}{libraries}, {digest}"
         key = blake2b(made_by.encode(), digest_size=16).digest()
@@ -75,7 +75,7 @@ class Memory:
         return seen
 
     def objects(self, found: list[Found]) -> dict[Path, Checked | Refused]:
-        """The objects of a bucket among these that were read before, and what came of it."""
+        """Return the cached results for those of these examples that are objects of a bucket."""
         keys = {self._key(row): row for row in found if row.identity}
         known: dict[Path, Checked | Refused] = {}
         for key, numbers in self._get(list(keys)).items():
@@ -87,7 +87,7 @@ class Memory:
         return known
 
     def note(self, row: Found, digest: str, seen: tuple[Any, ...] | None, reason: str = "") -> None:
-        """What came of reading an object; `seen` None: it was refused for this reason."""
+        """Cache the result for an object; if `seen` is None, the `reason` for its refusal."""
         if not row.identity:
             return
         if seen is None:
@@ -96,7 +96,7 @@ class Memory:
             self._new[self._key(row)] = remembered.passed(digest, self._kind.remember(seen))
 
     def keep(self) -> None:
-        """Write down what is new."""
+        """Write the new entries to the store."""
         entries, self._new = self._new, {}
         try:
             if self._store and entries:
@@ -117,7 +117,7 @@ class Memory:
         return blake2b(content, digest_size=16, person=b"object").digest()
 
     def _get(self, keys: list[bytes]) -> dict[bytes, NDArray[np.float32]]:
-        opened = self._store  # read once, for another thread may give it up meanwhile
+        opened = self._store  # read once, because another thread may disable the store meanwhile
         try:
             return opened.get(keys) if opened and keys else {}
         except StoreError as error:
@@ -125,7 +125,7 @@ class Memory:
             return {}
 
     def _do_without(self, error: StoreError) -> None:
-        """Give the store up; of several threads that it fails, the first says so."""
+        """Stop using the store; only the first of several failing threads prints a warning."""
         with self._giving_up:
             opened, self._store = self._store, None
         if opened:
@@ -138,11 +138,11 @@ class Memory:
 
 
 def check(found: list[Found], kind: Kind) -> tuple[list[Checked], list[Refused]]:
-    """Open and decode every file, some at a time; each is passed or refused.
+    """Open and decode every file in parallel; each is accepted or refused.
 
     Raises:
-        DataError: a bucket cannot be read, or objects are not those that were listed. What was
-            read is remembered all the same.
+        DataError: a bucket cannot be read, or objects have changed since they were listed. The
+            results so far are cached all the same.
     """
 
     def outcome(row: Found) -> Checked | Refused | ChangedError:
@@ -152,7 +152,7 @@ def check(found: list[Found], kind: Kind) -> tuple[list[Checked], list[Refused]]
                 digest = files.digest(data)
                 try:
                     seen = memory.inspect(data, digest)
-                except RefusedError as error:  # by its content; access may be granted later
+                except RefusedError as error:  # for its content; denied access is not cached
                     memory.note(row, digest, None, str(error))
                     raise
                 memory.note(row, digest, seen)
@@ -189,9 +189,9 @@ def check(found: list[Found], kind: Kind) -> tuple[list[Checked], list[Refused]]
                     else:
                         changed.append(result)
             finally:
-                for one in asked:  # if one failed, those that are not begun
+                for one in asked:  # after an error, cancel those that have not started
                     one.cancel()
-                wait(asked)  # a thread that still reads has something to remember too
+                wait(asked)  # threads that still read have results to cache too
                 memory.keep()
             progress.advance(len(chunk))
     if changed:
@@ -201,9 +201,9 @@ def check(found: list[Found], kind: Kind) -> tuple[list[Checked], list[Refused]]
 
 
 def stop_if_changed(before: dict[Path, Stamp | None]) -> None:
-    """Raise `DataError` if a file is not what it was when it was listed.
+    """Raise `DataError` if a file has changed since it was listed.
 
-    DVC notes the files' state after the stage: it would take them for what was ingested.
+    DVC records the files' state after the stage, and would record the changed file as ingested.
     """
     changed = [file for file, stamp in before.items() if _stamp(file) != stamp]
     if changed:
@@ -214,12 +214,12 @@ def stop_if_changed(before: dict[Path, Stamp | None]) -> None:
 
 
 def stamps(files: Iterable[Path]) -> dict[Path, Stamp | None]:
-    """What changes with each file's content; None if there is no file."""
+    """Return a value for each file that changes with its content; None if there is no file."""
     return {file: _stamp(file) for file in dict.fromkeys(files)}
 
 
 def files_of(found: list[Found]) -> Iterator[Path]:
-    """The files that hold the examples; of rows these are the table and the matrix beside it."""
+    """Return the files that hold the examples; for rows, the table and the matrix beside it."""
     return (file for row in found for file in rows.files_of(row.path))
 
 
@@ -232,15 +232,15 @@ def _stamp(file: Path) -> Stamp | None:
 
 
 def drop_odd(passed: list[Checked], kind: Kind) -> tuple[list[Checked], list[Refused]]:
-    """Keep the examples that agree in the kind's column `same` with the most others.
+    """Keep the examples with the most frequent value in the kind's column `same`.
 
-    So of vectors of two lengths those of the more frequent one stay.
+    For vectors of two lengths, for example, those of the more frequent length stay.
     """
     if not kind.same or not passed:
         return passed, []
     place = kind.columns.index(kind.same)
     counts = Counter(example.seen[place] for example in passed)
-    # If two are equally frequent, the larger, in whatever order they were found.
+    # If two values are equally frequent, the larger one is kept, whatever the order.
     commonest = max(counts, key=lambda value: (counts[value], value))
     kept = [example for example in passed if example.seen[place] == commonest]
     refused = [
@@ -256,11 +256,11 @@ def drop_odd(passed: list[Checked], kind: Kind) -> tuple[list[Checked], list[Ref
 
 
 def drop_repeats(passed: list[Checked], kind: Kind) -> tuple[list[Checked], list[Refused]]:
-    """Keep one of several identical files, so that none is both learnt from and tested on.
+    """Keep one of several identical files, so that no content is both trained and tested on.
 
-    Under one label, the one in the most held-out split stays (test, then val, then train). Under
-    two labels none stays: at least one of the labels is wrong. One without a label, of another
-    domain, stays if no other has its bytes.
+    If their labels agree, the file in the most held-out split stays (test, then val, then train).
+    If their labels differ, no file stays, because at least one label is wrong. An unlabelled
+    example, of another domain, stays if no other has its bytes.
     """
     by_digest: dict[str, list[Checked]] = {}
     for example in passed:

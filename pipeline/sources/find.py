@@ -1,4 +1,4 @@
-"""Where examples come from: each source lists every file it finds, with label and split."""
+"""Listing a source: every file that it finds, with label and split."""
 
 import shutil
 from pathlib import Path
@@ -22,11 +22,11 @@ TABLES = [f"{TABLE}{ending}" for ending in ENDINGS]
 
 
 def listing(params: IngestParams, kind: Kind) -> Listing:
-    """All files of the source that `params` names, sorted by path; `data/pictures/` is made again.
+    """Return all files of the source in `params`, sorted by path; `data/pictures/` is made again.
 
     Raises:
-        DataError: the source is not there, or cannot be understood as a whole.
-        ParamsError: a function of a plugin is not there, or not what it should be.
+        DataError: the source does not exist, or its layout is not understood.
+        ParamsError: a plugin's function does not exist, or does not do what it should.
     """
     path = Path(params.path)
     own = plugins.is_plugin(params.source)
@@ -52,21 +52,21 @@ def listing(params: IngestParams, kind: Kind) -> Listing:
         shutil.rmtree(PICTURES)
     PICTURES.mkdir(parents=True)
     found = targeted(_listing(params, path, kind), params)
-    if not any(PICTURES.iterdir()):  # of an empty folder DVC warns at each run
+    if not any(PICTURES.iterdir()):  # DVC warns about an empty folder at each run
         (PICTURES / "README").write_text("The source has its examples itself; none is made here.\n")
     return found
 
 
 def tables(params: IngestParams) -> list[Path]:
-    """The files by which the source is listed, if there are such; none has to be there."""
+    """Return the tables that may list the source; they need not exist."""
     path = Path(params.path)
     return [path] if path.is_file() else [path / LISTING, *(path / name for name in TABLES)]
 
 
 def stop_if_others_came(params: IngestParams, found: Listing) -> None:
-    """Raise `DataError` if a folder holds files that it did not when it was listed.
+    """Raise `DataError` if a folder has files that were not there when it was listed.
 
-    DVC notes its state after the stage: it would take a picture that came meanwhile for ingested.
+    DVC records its state after the stage, and would record a file added meanwhile as ingested.
     """
     if params.source != "folder":
         return

@@ -1,4 +1,4 @@
-"""Source `folder`: a folder for each class, perhaps below a folder for each split."""
+"""Source `folder`: one folder per class, which may be in one folder per split."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,15 +11,15 @@ LIKE_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test",
 
 
 def folder(root: Path) -> Listing:
-    """`<class>/<file>` folders, or `train|val|test/<class>/<file>`.
+    """List the folders `<class>/<file>`, or `train|val|test/<class>/<file>`.
 
-    It is the second layout when `train` is there and every other folder has a split's name too.
-    `target/<file>` beside them is an example without a label, of another domain.
-    Folders below a class belong to it. A link to a file is followed (DVC may link files from its
-    cache); a link to a folder is refused, so that no circle is walked.
+    The layout is the second one if `train` exists and every other folder has a split's name too.
+    `target/<file>` beside them is an example without a label, of another domain. Folders below a
+    class belong to it. Links to files are followed (DVC may link files from its cache); links to
+    folders are refused, so that a cycle cannot occur.
 
     Raises:
-        DataError: it is not a folder, or its folders have other names for splits.
+        DataError: `root` is not a folder, or its folders have other names for splits.
     """
     if not root.is_dir():
         raise DataError(f"ingest.path {root} is not a folder; source: folder needs one")
@@ -48,10 +48,10 @@ def folder(root: Path) -> Listing:
 
 
 def labelled(parts: Sequence[str], depth: int) -> tuple[str, str]:
-    """The label of a file by the folders that it lies in, and why it has none if it needs one.
+    """Return the label of a file from its folders, and why the label is missing if it is needed.
 
     Args:
-        parts: of the file's path below the source's folder.
+        parts: the parts of the file's path below the source's folder.
         depth: as `split_folders` returns it.
     """
     if len(parts) < depth + 2:
@@ -62,10 +62,10 @@ def labelled(parts: Sequence[str], depth: int) -> tuple[str, str]:
 
 
 def split_folders(top: set[str], where: str) -> int:
-    """1 if the folders `top` are those of splits, with the classes' below; 0 if of classes.
+    """Return 1 if the folders `top` are splits with classes below, 0 if they are classes.
 
     Raises:
-        DataError: they seem to be those of splits, and have other names.
+        DataError: they look like splits, but have other names.
     """
     depth = 1 if "train" in top and top <= {*SPLITS, UNLABELLED} else 0
     if not depth and top and {name.casefold() for name in top} <= LIKE_SPLITS:

@@ -1,6 +1,6 @@
-"""What a source finds: files with label and split, or the reason why one is not taken.
+"""The results of a source: files with label and split, or the reason why a file is refused.
 
-None is left out in silence.
+Every refused file is reported.
 """
 
 import os
@@ -15,11 +15,11 @@ SYSTEM_NAMES = {"thumbs.db", "desktop.ini", "__macosx", "@eadir"}  # Windows, ma
 
 
 class Found(NamedTuple):
-    """A file that may be an example; `split` and `group` are empty if none is given.
+    """A file that may be an example; `split` and `group` are empty if the source has none.
 
     `slices` has its value in each of the listing's `columns`, `cells` the texts in the columns of
-    `ingest.targets`, and `targets` the numbers that were made of these. `identity` is what an
-    object of a bucket is known again by, 16 bytes; of a file it is empty.
+    `ingest.targets`, and `targets` the numbers parsed from them. `identity` is 16 bytes that
+    identify an object of a bucket and its version; for a file it is empty.
     """
 
     path: Path
@@ -33,14 +33,14 @@ class Found(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A file that is not taken, and why."""
+    """A file that is refused, and why."""
 
     path: Path
     reason: str
 
 
 class Listing(NamedTuple):
-    """Everything a source holds; `columns` are those by which examples are sliced."""
+    """All results of a source; `columns` are those by which examples are sliced."""
 
     found: list[Found]
     refused: list[Refused]
@@ -48,7 +48,7 @@ class Listing(NamedTuple):
 
 
 def walk(root: Path) -> tuple[list[Path], list[Path], list[Refused]]:
-    """All files and links below `root`, sorted; its visible folders; folders it cannot list."""
+    """Return all files and links below `root`, sorted; visible folders; folders without access."""
     paths: list[Path] = []
     visible: list[Path] = []
     closed: list[Refused] = []
@@ -61,11 +61,11 @@ def walk(root: Path) -> tuple[list[Path], list[Path], list[Refused]]:
         paths += [here / name for name in files]
         paths += [here / name for name in folders if (here / name).is_symlink()]
         visible += [here / name for name in folders if not is_hidden(name)]
-    return sorted(paths, key=lambda path: path.parts), visible, closed  # as paths, but faster
+    return sorted(paths, key=lambda path: path.parts), visible, closed  # same as paths, but faster
 
 
 def why_not(path: Path, root: Path) -> str:
-    """Why a file below `root` is not worth opening; empty if it is."""
+    """Return why a file below `root` cannot be an example; empty if it may be one."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -77,7 +77,7 @@ def why_not(path: Path, root: Path) -> str:
     except ValueError:
         return "name holds a zero byte"
     except OSError as error:
-        # Path's own way to ask raises if a name is too long.
+        # `Path.is_symlink` raises if a name is too long.
         if os.path.islink(path):  # noqa: PTH114
             return "link that leads nowhere"
         return f"cannot be read ({error.strerror})"
@@ -87,24 +87,24 @@ def why_not(path: Path, root: Path) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a system made the file for itself."""
+    """Return whether the file is hidden, or made by an operating system for itself."""
     return name.startswith(".") or name.casefold() in SYSTEM_NAMES
 
 
 def tidy(text: str) -> str:
-    """In Unicode's composed form, so that two ways to write an é are one; spaces made single."""
+    """Normalise a text to Unicode's composed form (NFC), with single spaces."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def why_no_split(split: str) -> str:
-    """Why a text is none of the splits that a source may give; empty if it is, or is empty."""
+    """Return why a text is not a valid split for a source; empty if it is valid, or empty."""
     if not split or split in (*SPLITS, UNLABELLED):
         return ""
     return f"split {split!r} is none of {', '.join(SPLITS)} and {UNLABELLED}"
 
 
 def why_no_label(label: str) -> str:
-    """Why a text is no label; empty if it is one."""
+    """Return why a text is not a valid label; empty if it is valid."""
     if not label:
         return "no label"
     if any(unicodedata.category(character) == "Cc" for character in label):

@@ -1,6 +1,6 @@
-"""`headstart list`: what lies in a bucket, written as the listing that `ingest` reads.
+"""`headstart list`: write the objects of a bucket into the listing that `ingest` reads.
 
-It is written again as a whole, or stays as it is if the server does not list to the end.
+The listing is replaced as a whole. It does not change if the server does not list to the end.
 """
 
 from pathlib import Path
@@ -14,18 +14,18 @@ from ..examples import objects
 from ..examples.objects import LISTING, ROOT
 from .bucket import WRITES_IT
 
-TOLD_EACH = 100_000  # objects
+TOLD_EACH = 100_000  # objects between progress lines
 
 
 def run(address: str | None) -> None:
-    """List what lies below an address into the folder `ingest.path`.
+    """List the objects below an address into the folder `ingest.path`.
 
     Args:
-        address: `s3://BUCKET/PREFIX`; None for that of the listing that is there.
+        address: `s3://BUCKET/PREFIX`; None for the address of the existing listing.
 
     Raises:
-        ParamsError: `ingest.source` is another one.
-        DataError: the bucket cannot be listed, or holds nothing there.
+        ParamsError: `ingest.source` is not `s3`.
+        DataError: the bucket cannot be listed, or has no objects at the address.
     """
     settings = params.load(kinds.schema).ingest
     if settings.source != "s3":
@@ -52,7 +52,7 @@ def run(address: str | None) -> None:
 
 
 def _listed(address: str) -> Any:
-    """The table of the objects below an address, sorted by key, as in the listing."""
+    """Return the table of the objects below an address, sorted by key, as in the listing."""
     import pyarrow as pa
 
     schema = pa.schema([("key", pa.large_string()), ("etag", pa.string()), ("size", pa.int64())])
@@ -67,7 +67,7 @@ def _listed(address: str) -> Any:
     for page in buckets.listed(address):
         waiting += page
         count += len(page)
-        if len(waiting) >= TOLD_EACH:  # Arrow holds them in a fraction of the room
+        if len(waiting) >= TOLD_EACH:  # Arrow holds them in a fraction of the memory
             store()
             print(f"list: {count:,} objects so far", flush=True)
     store()
@@ -76,7 +76,7 @@ def _listed(address: str) -> Any:
 
 
 def _differences(before: objects.Objects | None, address: str, listed: Any) -> str:
-    """How many objects are new, changed and gone since the last listing of the same address."""
+    """Count new, changed and removed objects since the last listing of the same address."""
     if before is None or before.address != address:
         return ""
     import pyarrow.compute as pc
@@ -93,7 +93,7 @@ def _write(listed: Any, address: str, file: Path) -> None:
     import pyarrow.parquet as pq
 
     whole = listed.replace_schema_metadata({ROOT: address.encode()})
-    # Beside the folder, which DVC tracks with all that lies in it.
+    # Beside the folder, because DVC tracks everything in it.
     unfinished = file.parent.with_name(f".{file.parent.name}.unfinished")
     try:
         pq.write_table(whole, unfinished, compression="zstd")

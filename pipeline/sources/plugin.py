@@ -1,8 +1,8 @@
-"""Source `python:module.function`: what a function of somebody's own finds.
+"""Source `python:module.function`: the examples that the user's own function finds.
 
-The function gets `ingest.path` and returns rows, or yields them: the path of a file and its label,
-and perhaps its split and its group, each None or empty if there is none. A file lies in
-`ingest.path`, which DVC watches, or in `data/pictures`, where the function may make files.
+The function gets `ingest.path` and returns or yields rows: the path of a file and its label, and
+optionally its split and its group, each None or empty if there is none. A file is in `ingest.path`,
+which DVC tracks, or in `data/pictures`, where the function may create files.
 """
 
 import os
@@ -18,11 +18,11 @@ from .found import Found, Listing, Refused, tidy, why_no_label, why_no_split, wh
 
 
 def plugin(name: str, root: Path) -> Listing:
-    """The examples that the function `name` finds in `root`; each row is accepted or refused.
+    """Return the examples that the function `name` finds in `root`; each is accepted or refused.
 
     Raises:
-        MissingSetError: it needs packages that are not installed.
-        ParamsError: there is no such function, it raises, or it returns something else than rows.
+        MissingSetError: the function needs packages that are not installed.
+        ParamsError: there is no such function, it raises, or it does not return rows.
     """
     asked_by = f"ingest.source {name}"
     function = plugins.load(name, asked_by)
@@ -43,7 +43,7 @@ def plugin(name: str, root: Path) -> Listing:
 
 
 def _parted(row: Any, place: str) -> tuple[Path, str, str, str]:
-    """Path, label, split and group of a row."""
+    """Return path, label, split and group of a row."""
     if not isinstance(row, tuple | list) or not 2 <= len(row) <= 4:
         raise ParamsError(
             f"{place} is {row!r:.80}; it should be (path, label), (path, label, split) or"
@@ -60,7 +60,7 @@ def _parted(row: Any, place: str) -> tuple[Path, str, str, str]:
 
 
 def _why_not(path: Path, root: Path) -> str:
-    """Why a row names no file to open; empty if it does."""
+    """Return why the file of a row cannot be opened; empty if it can."""
     homes = [home for home in (root, PICTURES) if home in path.parents]
     if leads_out(path) or not homes:
         return f"path is not in {root} or {PICTURES}, as seen from the project's root"

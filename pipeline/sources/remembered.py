@@ -1,7 +1,8 @@
-"""What came of reading an object of a bucket, as the numbers that the feature store keeps.
+"""Results for objects of a bucket, encoded as numbers for the feature store.
 
-The first number is 1 if it passed: the digest's 32 bytes follow, a number each, and what the
-kind remembers. It is 0 if it was refused: the reason's bytes in UTF-8 follow.
+The first number is 1 if the object was accepted: then follow the digest's 32 bytes, one number
+each, and the kind's numbers. It is 0 if the object was refused: then follow the reason's bytes in
+UTF-8.
 """
 
 from typing import Any
@@ -15,17 +16,17 @@ DIGEST_BYTES = 32
 
 
 def passed(digest: str, seen: NDArray[np.float32]) -> NDArray[np.float32]:
-    """An object that passed: float32 [33 + what the kind remembers]."""
+    """Encode an accepted object: float32 [33 + the kind's numbers]."""
     return np.concatenate([np.array([1, *bytes.fromhex(digest)], np.float32), seen])
 
 
 def refused(reason: str) -> NDArray[np.float32]:
-    """An object that was refused for what is in it: float32 [1 + the reason's bytes]."""
+    """Encode an object that was refused for its content: float32 [1 + the reason's bytes]."""
     return np.array([0, *reason.encode("utf-8", "replace")], np.float32)
 
 
 def read(numbers: NDArray[np.float32], kind: Kind) -> tuple[str, tuple[Any, ...]] | str | None:
-    """The digest and what was seen, or the reason; None if the kind remembers other things."""
+    """Decode digest and contents, or the reason; None if the kind's numbers have another form."""
     if not numbers[0]:
         return bytes(numbers[1:].astype(np.uint8)).decode()
     digest = bytes(numbers[1 : 1 + DIGEST_BYTES].astype(np.uint8)).hex()

@@ -1,4 +1,4 @@
-"""Splits that stay put: each example's is drawn from its own content, or its group's name."""
+"""Stable splits: each example's split is drawn from its own content, or its group's name."""
 
 import pandas as pd
 
@@ -18,22 +18,21 @@ from ..tables.manifest import (
 from ..tables.targets import of_task
 from .checked import Checked
 
-# Sources whose splits are other places than their training examples.
+# Sources whose test split is from other places than their training examples.
 BY_PLACE = ("surfaces",)
 
 
 def split(
     kept: list[Checked], settings: IngestParams, kind: Kind, slices: tuple[str, ...] = ()
 ) -> pd.DataFrame:
-    """The manifest: one row per example, its split given by the source or drawn from its content.
+    """Return the manifest: one row per example, with the source's split or one drawn from content.
 
-    The columns of what is learned stand behind those of the kind, and the columns `slices` of the
-    source come last.
+    The target columns follow those of the kind, and the columns `slices` of the source come last.
     """
     given = {found.split for found, _, _ in kept} - {""}
     learned = _learned(kept, settings)
     fates = fate_of_splits(given, settings.shares.model_dump())
-    # If the source places some of a group, the rest of it follows.
+    # If the source gives a split to some of a group, the rest of the group follows.
     places = {found.group: found.split for found, _, _ in kept if found.group and found.split}
     rows = []
     for (found, digest, seen), values in zip(kept, learned.to_numpy(), strict=True):
@@ -48,13 +47,13 @@ def split(
     columns = ["digest", "path", "label", "split", *kind.columns, "group", *learned.columns]
     columns += [SLICE + name for name in slices]
     manifest = pd.DataFrame(rows, columns=columns).sort_values("path", ignore_index=True)
-    # A column of the kind that is empty for every example is left out.
+    # A column of the kind that is empty for every example is dropped.
     silent = [name for name in kind.columns if rows and (manifest[name] == "").all()]
     return manifest.drop(columns=silent)
 
 
 def unlabelled(kept: list[Checked]) -> tuple[list[Checked], pd.DataFrame]:
-    """Those that have a label, and of those of another domain a table without labels."""
+    """Return the labelled examples, and a table of those of another domain, without labels."""
     rest = [example for example in kept if example.found.split != UNLABELLED]
     rows = [
         (example.digest, example.found.path.as_posix(), "", UNLABELLED)
@@ -66,7 +65,7 @@ def unlabelled(kept: list[Checked]) -> tuple[list[Checked], pd.DataFrame]:
 
 
 def _learned(kept: list[Checked], settings: IngestParams) -> pd.DataFrame:
-    """The columns of what is learned, one row per example; none if that is its class."""
+    """Return the target columns, one row per example; empty if the target is the class."""
     labels, values = [one.found.label for one in kept], [one.found.targets for one in kept]
     table = of_task(settings.task).table(labels, values, settings.targets or ())
     named = {TARGET + name: column for name, column in table.items()}
@@ -74,9 +73,9 @@ def _learned(kept: list[Checked], settings: IngestParams) -> pd.DataFrame:
 
 
 def origins(kept: list[Checked], manifest: pd.DataFrame, settings: IngestParams) -> dict[str, str]:
-    """Where val and test come from: `DRAWN`, or another origin if the source placed any.
+    """Return where val and test come from: `DRAWN`, or another origin if the source assigned any.
 
-    What the source calls train and `split` did not leave there was drawn.
+    Examples of the source's train split that `split` moved elsewhere count as drawn.
     """
     groups = {found.group: found.split for found, _, _ in kept if found.group and found.split}
     placed = {
@@ -90,11 +89,11 @@ def origins(kept: list[Checked], manifest: pd.DataFrame, settings: IngestParams)
 
 
 def fate_of_splits(given: set[str], sizes: dict[str, float]) -> dict[str, str | dict[str, float]]:
-    """What becomes of each split that the source gives: a split, or split sizes to draw one by.
+    """Map each split of the source to a split, or to split sizes from which one is drawn.
 
-    Three splits stay as they are. If there are train and one other (val or test), that one is the
-    test split, and validation examples are drawn from train. If there is train alone, all three
-    are drawn from it. Examples without a split (the key "") are drawn in any case.
+    Three splits stay as they are. If there are train and one other split (val or test), the other
+    is the test split, and validation examples are drawn from train. If there is only train, all
+    three are drawn from it. Examples without a split (the key "") are always drawn.
     """
     fates: dict[str, str | dict[str, float]] = {"": sizes, **{name: name for name in given}}
     if given == {"train"}:

@@ -1,9 +1,9 @@
 """The default picture source: patches of surfaces, cut from scikit-image's own photographs.
 
-The recipe (`data/raw/surfaces.csv`) has a row for each box of one photograph that shows one
-surface: which label and split it belongs to, where it lies in pixels, and how many patches to
-take across and down. `docs/surfaces.md` explains the columns and names each photograph's origin.
-Only files inside the installed wheel are read; nothing is ever downloaded.
+The recipe (`data/raw/surfaces.csv`) has one row per box, a part of a photograph that shows a single
+surface: its label and split, its position in pixels, and how many patches to cut across and down.
+`docs/surfaces.md` explains the columns and names each photograph's origin. Only files inside the
+installed wheel are read; nothing is ever downloaded.
 """
 
 import csv
@@ -38,13 +38,13 @@ class Region:
     down: int
 
     def corners(self) -> list[tuple[int, int]]:
-        """The upper left (x, y) of each patch, spread evenly from edge to edge of the box."""
+        """Return the upper left (x, y) of each patch, evenly spaced over the whole box."""
         xs = _spread(self.left, self.right, self.across)
         ys = _spread(self.top, self.bottom, self.down)
         return [(x, y) for y in ys for x in xs]
 
     def overlaps(self, other: "Region") -> bool:
-        """Whether the two boxes share a pixel of the same photograph."""
+        """Return whether the two boxes share a pixel of the same photograph."""
         return (
             self.photograph == other.photograph
             and max(self.left, other.left) < min(self.right, other.right)
@@ -64,7 +64,7 @@ def cut(recipe: Path, into: Path) -> list[tuple[Path, str, str]]:
         (path, label, split) of each patch, in the recipe's order.
 
     Raises:
-        DataError: a row that cannot be cut, with its file, its line and what to do.
+            DataError: a row cannot be cut; the message has its file, its line and what to do.
     """
     patches = []
     photographs: dict[str, Image.Image] = {}
@@ -82,7 +82,7 @@ def cut(recipe: Path, into: Path) -> list[tuple[Path, str, str]]:
 
 
 def read_recipe(recipe: Path) -> list[Region]:
-    """The checked rows of the recipe, in their order.
+    """Return the checked rows of the recipe, in their order.
 
     Raises:
         DataError: as `cut`.
@@ -105,9 +105,9 @@ def read_recipe(recipe: Path) -> list[Region]:
 
 
 def _rows(recipe: Path) -> list[tuple[str, dict[str, str]]]:
-    """Each row as text by column, with its place; the columns are complete."""
+    """Return each row as text by column, with its file and line; all columns exist."""
     try:
-        # A spreadsheet may put a byte order mark before the header; utf-8-sig drops it.
+        # A spreadsheet may write a byte order mark before the header; utf-8-sig drops it.
         with recipe.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = [name.strip() for name in next(reader, [])]
@@ -181,7 +181,7 @@ def _whole_number(place: str, column: str, text: str) -> int:
 
 
 def _photograph_sizes() -> dict[str, tuple[int, int]]:
-    """(width, height) in pixels of each photograph in the wheel, by its file name."""
+    """Return (width, height) in pixels of each photograph in the wheel, by its file name."""
     sizes = {}
     for path in sorted(PHOTOGRAPHS.iterdir()):
         if path.suffix in {".png", ".jpg"}:
@@ -191,7 +191,7 @@ def _photograph_sizes() -> dict[str, tuple[int, int]]:
 
 
 def _spread(start: int, end: int, count: int) -> list[int]:
-    """`count` patch starts from `start` on, the last patch flush with `end`."""
+    """Return `count` patch starts, the first at `start`, with the last patch flush with `end`."""
     if count == 1:
         return [start]
     return [start + step * (end - start - PATCH) // (count - 1) for step in range(count)]

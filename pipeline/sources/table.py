@@ -1,4 +1,4 @@
-"""Sources `csv` and `parquet`: a table that names files and their labels, or holds the examples."""
+"""Sources `csv` and `parquet`: a table of files and labels, or of the examples themselves."""
 
 import os
 import re
@@ -11,36 +11,36 @@ from ..kinds import Kind
 from ..tables.manifest import UNLABELLED
 from .found import Found, Listing, Refused, tidy, walk, why_no_label, why_no_split, why_not
 
-TABLE = "labels"  # and the source as its ending
+TABLE = "labels"  # the file name, whose extension is the source
 OWN = ("path", "label", "split", "group")
-# Columns of the predictions.
+# Names of columns in the predictions.
 RESERVED = re.compile(
     r"predicted|probability|correct|label_probability|(class|probability)_\d+"
     r"|(p|predicted|target|low|high)\(.*\)"
 )
-LEFT_OUT = "_"  # a column of such a first letter is not looked at
-MOST_VALUES = 100  # of a column by which examples are sliced
+LEFT_OUT = "_"  # columns whose names begin with it are ignored
+MOST_VALUES = 100  # in a column by which examples are sliced
 
 
 def table(root: Path, source: str, kind: Kind, targets: tuple[str, ...] = ()) -> Listing:
-    """What `labels.csv` or `labels.parquet` has of examples: label, and perhaps split and group.
+    """Return the examples of `labels.csv` or `labels.parquet`: labels, maybe splits and groups.
 
-    A table names files in its column `path`, relative to its folder. They may not leave it, but a
-    file in it may be a link, as DVC makes them. Or, for a kind whose examples are rows, it holds
-    the examples themselves (`examples/rows.py`). Any further column slices the examples (`camera`,
-    `site`), and is carried to the predictions.
+    A table names files in its column `path`, relative to its folder. Paths may not leave the
+    folder, but a file in it may be a link, because DVC makes links. For a kind whose examples are
+    rows, the table contains the examples themselves (`examples/rows.py`). Any further column slices
+    the examples (`camera`, `site`), and is copied to the predictions.
 
     Args:
-        root: the folder of the table, or a table that holds the examples. The path of a table
-            that names files is no `root`: DVC watches what `ingest.path` names, and would not see
-            that an example changed.
+        root: the folder of the table, or a table that contains the examples. A table that names
+            files cannot be `root`: DVC tracks only `ingest.path`, and would not notice changes of
+            the files.
         source: `csv` or `parquet`.
-        kind: of the examples.
-        targets: the columns of what is learned, in place of the label.
+        kind: the kind of the examples.
+        targets: the columns that are learned, in place of the label.
 
     Raises:
-        DataError: the table is not there or cannot be read, lacks a column, or has one by which
-            examples cannot be sliced.
+        DataError: the table does not exist or cannot be read, lacks a column, or has a column by
+            which examples cannot be sliced.
     """
     file, whole = opened(root, source, kind.rows, targets)
     targets = spelt(targets, whole.columns)
@@ -74,7 +74,7 @@ def table(root: Path, source: str, kind: Kind, targets: tuple[str, ...] = ()) ->
 def of_row(
     row: Row, path: Path, reason: str, columns: tuple[str, ...], targets: tuple[str, ...]
 ) -> Found | Refused:
-    """The example at `path` with what its row has; refused if there is a reason already."""
+    """Return the example at `path` with its row's values, refused if there is a `reason`."""
     label, split, group = (tidy(row.get(name) or "") for name in ("label", "split", "group"))
     reason = reason or why_no_split(split)
     if not targets and split != UNLABELLED:
@@ -89,12 +89,12 @@ def of_row(
 def opened(
     root: Path, source: str, of_kind: str, targets: tuple[str, ...]
 ) -> tuple[Path, examples.Table]:
-    """The table and its path; it has labels or targets, and examples or their paths.
+    """Return the table's path and the table, which has labels or targets, and examples or paths.
 
-    `of_kind` is the column in which the kind has examples, empty if a table only names them.
+    `of_kind` is the column for the kind's examples; empty if a table can only name files.
 
     Raises:
-        DataError: the table is not there or cannot be read, or lacks a column.
+        DataError: the table does not exist, cannot be read, or lacks a column.
     """
     named = f"{TABLE}.{source}"
     file = root if root.is_file() else root / named
@@ -133,26 +133,26 @@ def opened(
 
 
 def spelt(targets: tuple[str, ...], columns: list[str]) -> tuple[str, ...]:
-    """The names of the targets as the table has them, which may write an é in another way."""
+    """Return the targets' names as in the table, which may encode an é differently."""
     spelt = {tidy(name): name for name in columns}
     return tuple(spelt.get(name, name) for name in targets)
 
 
 def _count_others(root: Path, file: Path, named: set[Path]) -> None:
-    """Say how many files lie there of which the table knows nothing."""
+    """Print how many files in the folder are not named in the table."""
     others = len(set(walk(root)[0]) - named - {file, file.with_name(examples.MATRIX)})
     if others:
         print(f"ingest: {others} other files in {root} are not named in {file.name}")
 
 
 def slicing(file: Path, rows: list[Row], own: set[str]) -> tuple[str, ...]:
-    """The columns by which examples are sliced, sorted: all but the table's `own`.
+    """Return the columns by which examples are sliced, sorted: all but the table's `own`.
 
-    A column without a name (an index that pandas wrote) is left out, and one whose name begins
-    with `_`.
+    A column without a name (an index that pandas wrote) is ignored, and so is a column whose name
+    begins with `_`.
 
     Raises:
-        DataError: one has more values than slices can have, or a name that predictions have.
+        DataError: a column has too many values for slices, or the name of a column of predictions.
     """
     names = sorted({name for row in rows[:1] for name in row if name} - own)
     columns = tuple(name for name in names if not name.startswith(LEFT_OUT))
@@ -173,7 +173,7 @@ def slicing(file: Path, rows: list[Row], own: set[str]) -> tuple[str, ...]:
 
 
 def _why_not_an_example(row: Row, key: str, known: set[str]) -> str:
-    """Why a row that should hold an example does not; empty if it does."""
+    """Return why a row has no valid example; empty if it has one."""
     if None in row or None in row.values():
         return "its row has another number of fields than the header"
     if not key:
@@ -182,7 +182,7 @@ def _why_not_an_example(row: Row, key: str, known: set[str]) -> str:
 
 
 def _why_not_in_table(row: Row, path: Path, root: Path) -> str:
-    """Why a row of the table names no file to open; empty if it does."""
+    """Return why the file of a row cannot be opened; empty if it can."""
     if None in row or None in row.values():
         return "its row has another number of fields than the header"
     given = PurePosixPath(row["path"])

@@ -1,4 +1,4 @@
-"""What is learned of the examples that a source found: labels or numbers of its texts."""
+"""The targets of a source's examples: labels, or numbers parsed from texts."""
 
 from ..core.errors import DataError
 from ..core.params import IngestParams
@@ -9,12 +9,12 @@ from .found import Found, Listing, Refused
 
 
 def targeted(listing: Listing, settings: IngestParams) -> Listing:
-    """The listing with what is to be learned of each example, for the task of `settings`.
+    """Return the listing with each example's target, for the task of `settings`.
 
-    An example whose label or target is no such thing is refused.
+    An example with an invalid label or target is refused.
 
     Raises:
-        DataError: there are examples of another domain, for a task that none are used in.
+        DataError: there are examples of another domain, and the task does not use them.
     """
     unlabelled = [row.path for row in listing.found if row.split == UNLABELLED]
     if unlabelled and "adapt.run" in TASKS[settings.task].lacks:

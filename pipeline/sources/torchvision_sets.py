@@ -12,7 +12,7 @@ from ..core.errors import DataError
 from ..core.paths import PICTURES
 from .found import Found, Listing, Refused, tidy
 
-# The splits of torchvision's classification sets if they are not train and test; theirs: ours.
+# The splits of torchvision's sets, if not train and test: torchvision's name to Headstart's.
 TORCHVISION_SPLITS = {
     "CLEVRClassification": {"train": "train", "val": "val"},  # the test pictures have no labels
     "Country211": {"train": "train", "valid": "val", "test": "test"},
@@ -29,13 +29,13 @@ TORCHVISION_SPLITS = {
 
 
 def torchvision_dataset(name: str, root: Path) -> Listing:
-    """A classification set by its torchvision name, downloaded into `root` by torchvision.
+    """Download torchvision's classification set `name` into `root`, and list its pictures.
 
-    Its pictures are written to `data/pictures/` as PNG, losslessly, under their class's name.
+    The pictures are written losslessly to `data/pictures/` as PNG, in a folder for their class.
 
     Raises:
-        DataError: there is no such set, it is not one of pictures with a class each, or it cannot
-            be had.
+        DataError: there is no such set, it does not have pictures with one class each, or it cannot
+            be downloaded.
     """
     packages.need("torch", f"ingest.source torchvision:{name}")
     import torchvision  # slow to import, and only this source needs it
@@ -49,7 +49,7 @@ def torchvision_dataset(name: str, root: Path) -> Listing:
     for split, options in _torchvision_parts(dataset_class):
         try:
             dataset = dataset_class(str(root), **options)
-        # A missing package, an argument that only this set needs, a network that is not there.
+        # A missing package, an argument that only this set needs, or no network.
         except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise DataError(
@@ -69,7 +69,7 @@ def torchvision_dataset(name: str, root: Path) -> Listing:
                     f"torchvision's {name} is not a set of pictures with one class each"
                 )
             label = tidy(str(classes[target]) if classes else str(target))
-            words = re.sub(r"[^\w-]+", "-", label)[:40]  # no name of a class leads elsewhere
+            words = re.sub(r"[^\w-]+", "-", label)[:40]  # cannot lead elsewhere
             path = path.parent / f"{target:04d}-{words}" / path.name
             path.parent.mkdir(parents=True, exist_ok=True)
             if picture.mode not in ("1", "L", "LA", "RGBA"):
@@ -80,7 +80,7 @@ def torchvision_dataset(name: str, root: Path) -> Listing:
 
 
 def _torchvision_parts(dataset_class: Any) -> list[tuple[str, dict[str, Any]]]:
-    """The parts that a torchvision class offers, as (split, constructor's arguments)."""
+    """Return the parts of a torchvision class, as (split, constructor's arguments)."""
     arguments = inspect.signature(dataset_class).parameters
     options = {"download": True} if "download" in arguments else {}
     if "train" in arguments:
