@@ -1,6 +1,6 @@
-"""The work of Headstart, stage by stage: files in, files out; no orchestration."""
+"""The stages of Headstart, which read and write files; orchestration is elsewhere."""
 
 import os
 
-# ONNX Runtime would send what it runs to its makers; it reads this when it is imported.
+# Turns off the telemetry of ONNX Runtime, which reads the variable when it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,8 +1,9 @@
-"""Optional stage, adapt: the head for another domain (unsupervised domain adaptation).
+"""Optional stage, adapt: adapt the head to another domain (unsupervised domain adaptation).
 
-A head is trained on features that are aligned with it, and taken if that can be known to be better
-without a label of that domain (`transfer/adapting.py`). Its bundle goes to `adapted/`; if it is not
-taken, that is a copy of the bundle that there is. The test examples only measure what it was worth.
+The stage trains a head on features that are aligned with that domain. It uses this head only if
+there is evidence, without labels of that domain, that the head is better
+(`transfer/adapting.py`). The bundle is written to `adapted/`; without such evidence this is a copy
+of the original bundle. The test examples only measure the effect.
 """
 
 import json
@@ -44,11 +45,11 @@ from .transfer import adapting
 from .transfer.adapting import NONE, Method, Source
 
 NO_SETS = "those of the bundle do not hold the truth of another domain as often"
-DIFFERENCE, BINS = 0.03, 15  # of `paired.compare`; accuracy and loss have no bins
+DIFFERENCE, BINS = 0.03, 15  # for `paired.compare`; accuracy and loss use no bins
 
 
 def adapt() -> None:
-    """Make the heads, choose one, measure all of them on the test examples, write the bundle."""
+    """Train the heads, choose one, evaluate all on the test examples, and write the bundle."""
     settings = params.load(kinds.schema)
     extracting, training = settings.extract, settings.train
     manifest, unlabelled = read_manifest(MANIFEST), read_manifest(TARGET)
@@ -118,11 +119,11 @@ def adapt() -> None:
 def measured_on(
     test: Split, methods: dict[str, Method], names: list[str], chosen: str
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Each method's accuracy on the test examples, and how the chosen one compares with none.
+    """Evaluate each method on the test examples, and compare the chosen one with no adaptation.
 
     Returns:
-        one row per method; and the number of test examples, the accuracy before and after, and the
-        results of the paired tests of accuracy and loss.
+        a table with one row per method, and a dictionary with the number of test examples, and the
+        values before and after and the paired test of accuracy and of loss.
     """
     answers = {}
     for name, method in methods.items():
@@ -161,7 +162,7 @@ def measured_on(
 
 
 def rounded(figures: dict[str, Any]) -> dict[str, Any]:
-    """Figures to six significant digits: more only shows how CPUs round."""
+    """Round figures to six significant digits, since the others differ between CPUs."""
     return {
         name: rounded(value) if isinstance(value, dict) else float(f"{value:.6g}")
         for name, value in figures.items()

@@ -1,4 +1,4 @@
-"""Stage 2, augment: the plan of every training example's views, and a sheet to look at."""
+"""Stage 2, augment: plan the views of every training example, and draw a contact sheet."""
 
 import pandas as pd
 
@@ -9,7 +9,7 @@ from .tables.manifest import kind_in, read_manifest
 
 
 def augment() -> None:
-    """Read the manifest, write the plan, draw the contact sheet."""
+    """Read the manifest, write the plan, and draw the contact sheet."""
     settings = params.load(kinds.schema).augment
     manifest = read_manifest(MANIFEST)
     kind = kinds.named(kind_in(MANIFEST))

@@ -1,4 +1,4 @@
-"""Optional stage, best: the bundle of the better network, the finetuned one if it was taken."""
+"""Optional stage, best: write the bundle of the better network, finetuned or frozen."""
 
 import shutil
 import tempfile
@@ -18,7 +18,7 @@ from .tables.manifest import kind_in, read_manifest
 
 
 def best() -> None:
-    """Make a bundle of the finetuned network, or copy that of the frozen one."""
+    """Make a bundle of the finetuned network if it is better, else copy the existing bundle."""
     settings = params.load(kinds.schema)
     extracting, given_away = settings.extract, settings.bundle.training_examples
     figures = read_figures(FINETUNE, "finetune", "taken")
@@ -43,7 +43,7 @@ def best() -> None:
         )
         finetuned = extracting.model_copy(update={"weights": "finetuned"})
         parts = Parts(kind, finetuned, [file], head, about, figures)
-        # finetune chooses by validation
+        # `finetune` chose the network on the validation examples.
         parts.write(BEST, Examples(manifest, splits["train"], splits["val"], given_away))
         if about.sets is not None:
             print(f"best: no sets: {about.sets.why_none}")

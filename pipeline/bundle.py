@@ -1,4 +1,4 @@
-"""Stage 6, bundle: all that answering needs, in one folder that needs neither us nor PyTorch."""
+"""Stage 6, bundle: one folder with everything for prediction, without Headstart or PyTorch."""
 
 from . import kinds
 from .backbones import exports
@@ -12,7 +12,7 @@ from .tables.manifest import kind_in, read_manifest, task_in
 
 
 def bundle() -> None:
-    """Put the backbone, the head and what is known of them into one folder."""
+    """Write the backbone, the head and their metadata into one folder."""
     settings = params.load(kinds.schema)
     given_away = settings.bundle.training_examples
     head, about = load_head(HEAD_WEIGHTS, HEAD)

@@ -1,4 +1,4 @@
-"""Stage checks: what could make the figures dishonest, found in the features; a table each."""
+"""Stage checks: find data problems that make metrics unreliable; write a table for each check."""
 
 import json
 
@@ -24,19 +24,19 @@ from .tables.manifest import (
 )
 from .tasks import TASKS
 
-# Decimals in tables: more would only show how the machine rounds.
+# Significant digits in tables; more would only show rounding errors of the machine.
 DIGITS = 6
-# Why splits are not tested for drift, by their origin.
+# Reasons why splits are not tested for drift, by their origin.
 NOT_TESTED = {
     DRAWN: "ingest drew them at random",
     PLACE: "the source divides its splits by place, so they differ by design",
 }
-# Examples or classes named in a line; the table has all.
+# Examples or classes in a printed line; the table has all.
 NAMED = 3
 
 
 def checks() -> None:
-    """Look for near-duplicates, wrong labels, scarce classes and drift; write what was found."""
+    """Check for near-duplicates, label issues, rare classes and drift, and write the tables."""
     settings = params.load(kinds.schema).checks
     manifest, kind = read_manifest(MANIFEST), kinds.named(kind_in(MANIFEST))
     task = TASKS[task_in(MANIFEST)]

@@ -1,4 +1,4 @@
-"""Stage 5, evaluate: measure the head on the test examples; metrics, tables and plots."""
+"""Stage 5, evaluate: evaluate the head on the test examples; write metrics, tables and plots."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ from .tables.manifest import SPLITS, groups, read_manifest, slices, task_in
 
 
 def evaluate() -> None:
-    """Ask the head about every test example and write what came of it."""
+    """Predict every test example with the head, and write the results."""
     every = params.load(kinds.schema)
     settings = every.evaluate
     head, description = load_head(HEAD_WEIGHTS, HEAD)
@@ -73,7 +73,7 @@ def evaluate() -> None:
     resampled = resample(weigh, examples, len(names), settings.bootstrap, settings.seed, together)
 
     if PLOTS.exists():
-        shutil.rmtree(PLOTS)  # another task's files have other names
+        shutil.rmtree(PLOTS)  # plots of another task have other names
     PLOTS.mkdir(parents=True)
     right, confidence = task.proportions(asked), settings.confidence
     metrics = tables.metrics(measured, resampled, confidence, examples, right, together)
@@ -105,7 +105,7 @@ def _lines(
     again: pd.DataFrame,
     confidence: float,
 ) -> list[str]:
-    """The lines to print."""
+    """Return the lines to print."""
     test, ends, words = metrics["test"], metrics["interval"], f"{100 * confidence:g} % interval"
     lines = []
     of = f"{test['pictures']} test examples"
@@ -126,10 +126,10 @@ def _lines(
 def _repeated(
     manifest: pd.DataFrame, about: HeadDescription, settings: Params, counts: bool
 ) -> pd.DataFrame:
-    """The table of the repeats; without rows if none is requested."""
+    """Return the table of the repeats; without rows if none is requested."""
     if not settings.evaluate.repeats:
         return pd.DataFrame(columns=tables.OF_REPEATS)
-    from .evaluation import repeats  # brings all that trains a head
+    from .evaluation import repeats  # imports the training code
 
     splits = read_splits(FEATURES, manifest, about.classes, SPLITS, about.power)
     pool, asked = view_0(splits), (settings.evaluate, settings.ingest, settings.train)

@@ -1,4 +1,4 @@
-"""Stage 3, extract: features of every view from the frozen backbone, each computed once ever."""
+"""Stage 3, extract: compute the features of every view with the frozen backbone, only once."""
 
 import contextlib
 import time
@@ -27,7 +27,7 @@ from .tables.manifest import kind_in, read_manifest
 
 
 def extract() -> None:
-    """Look every view up in the feature store, compute the missing ones, write the shards."""
+    """Look up every view in the feature store, compute the missing ones, and write the shards."""
     every, cluster = params.load(kinds.schema), params.cluster_section()
     for parameter in params.later_stages_on_cuda(every):
         stop_without_cuda(parameter)
@@ -63,16 +63,16 @@ def extract() -> None:
         maker: Any = engine.make_views
         notice = getattr(maker, "notice", None)  # not every kind has one
         with contextlib.suppress(AttributeError):
-            notice = notice or maker.told  # its name in plugins of older versions
+            notice = notice or maker.told  # the former name, in plugins for older versions
         if notice and (text := notice()):
             print(f"extract: of those computed, {text}")
 
 
 def read_plan(kind: Kind) -> pd.DataFrame:
-    """The plan of the views beside view 0, one row per view.
+    """Read the plan of all views except view 0, one row per view.
 
     Raises:
-        DataError: it is not there or is not readable, or lacks a column.
+        DataError: the plan does not exist, is not readable, or lacks a column.
     """
     try:
         plan: pd.DataFrame = pd.read_parquet(PLAN)
@@ -80,7 +80,7 @@ def read_plan(kind: Kind) -> pd.DataFrame:
         raise DataError(f"{PLAN} does not exist; run the augment stage first") from None
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, OSError) and error.errno:
-            raise  # the system's, whatever is in the file
+            raise  # an error of the operating system, not of the file's content
         reason = " ".join(str(error).split())
         raise DataError(f"{PLAN} is not readable ({reason}); run the augment stage again") from None
     lacking = [name for name in ("digest", "view", *kind.view_columns) if name not in plan]
@@ -94,14 +94,14 @@ def write(
 ) -> int:
     """Write the shards from the store, one at a time; return how many views had to be recomputed.
 
-    That happens if the store finds an entry damaged only on reading it. If features are written as
-    keys, vectors are not read, and the stages behind find such an entry.
+    Views are recomputed if the store finds a damaged entry only when it reads the vector. If
+    features are written as keys, vectors are not read here, and later stages find such an entry.
 
     Args:
-        tables: as `every_view` makes them, one for each network; they differ in their keys alone.
+        tables: the tables from `every_view`, one per network; they differ only in their keys.
         encoder: the backbone.
         cache: the store.
-        settings: of this stage.
+        settings: the parameters of this stage.
     """
     recomputed, batch_size = 0, settings.batch_size
     pairs = list(zip(tables, encoder.engines, strict=True))
@@ -119,7 +119,7 @@ def write(
     def kept(rows: pd.DataFrame, engine: Engine) -> by_key.Kept:
         keys = rows["key"].tolist()
         checksums = cache.checksums(keys)
-        if any(key not in checksums for key in keys):  # gone since it was looked for
+        if any(key not in checksums for key in keys):  # removed since the first look-up
             vectors(rows, engine)
             checksums = cache.checksums(keys)
         return by_key.kept(keys, checksums)

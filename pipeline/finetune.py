@@ -1,9 +1,9 @@
-"""Optional stage, finetune: the last blocks of the backbone learn too, once the head has converged.
+"""Optional stage, finetune: train the last blocks of the backbone, once the head has converged.
 
-In an encoder of texts, small adapters may learn in place of blocks (`finetune.method`: lora). The
-chosen head, trained on training examples alone, and the backbone go on together from examples. The
-result is taken only if it is better on validation examples; then both learn once more, from
-validation examples too.
+In a text encoder, small adapters can be trained instead of blocks (`finetune.method`: lora). The
+chosen head is first trained on training examples alone. Then head and backbone are trained together
+on the examples. The result is used only if it is better on validation examples. If `train.refit` is
+true, head and backbone are then trained again, on training and validation examples.
 """
 
 from .core import command
@@ -62,7 +62,7 @@ NO_SETS = "those of the frozen network's bundle are not those of a finetuned net
 
 @finetuning.within_memory("finetune.batch_size or finetune.blocks")
 def finetune() -> None:
-    """Train the head, then its network; compare the two and keep the better."""
+    """Train the head, then the network; compare the frozen with the finetuned, keep the better."""
     settings = params.load(kinds.schema)
     extracting, training = settings.extract, settings.train
     budget, confidence = settings.finetune, settings.evaluate.confidence
@@ -122,7 +122,7 @@ def finetune() -> None:
             notes=about.notes | {"finetuned": True},
         )
     if taken and about.refit:
-        backbone = catalogue.to_train(extracting.network)  # as it came
+        backbone = catalogue.to_train(extracting.network)  # with its original weights
         network = Network(backbone.module, goal.entered(chosen), power)
         both, recipe = examples["train"] + examples["val"], replace(recipe, last=trained.best)
         checkpoints.append(refit(network, both, feed, recipe, device))
@@ -149,9 +149,10 @@ def finetune() -> None:
 def converged(
     hyperparameters: Hyperparameters, rows: Split, val: Split, schedule: Schedule
 ) -> Head:
-    """The head that `models/head.json` describes, as it was before it saw validation examples.
+    """Return the head that `models/head.json` describes, trained on training examples only.
 
-    The two networks are compared on those, so `train.refit` must not help the frozen one.
+    The two networks are compared on the validation examples, so the frozen one must not profit
+    from `train.refit`.
     """
     (one,) = fit_heads(rows, val, [hyperparameters], schedule, "cpu")
     if one.head is None:
@@ -169,11 +170,11 @@ def refit(
     """Train on training and validation examples together, as `train.refit` does with the head.
 
     Args:
-        network: with the head that has learned from both; trained in place.
+        network: the network with a head that was trained on both; trained in place.
         both: training and validation examples.
-        feed: what makes the examples' views.
-        recipe: its `last` is the epoch that validation had chosen.
-        device: to train on.
+        feed: the source of the examples' views.
+        recipe: the recipe; its `last` is the epoch that was chosen on validation examples.
+        device: the device to train on.
 
     Returns:
         The checkpoint.
@@ -199,10 +200,10 @@ def refit(
 
 
 def save(network: Network, taken: bool, about: HeadDescription, goal: Goal = CLASSES) -> None:
-    """Write whether the network was taken, and its backbone and head if it was.
+    """Write whether the finetuned network is used, and its backbone and head if it is.
 
-    `about` describes the head, as `models/head.json` does that of the frozen network. The head is
-    written so that it answers in the labels' own units.
+    `about` describes the head, in the format of `models/head.json`. The head is written so that it
+    predicts in the units of the labels.
     """
     FINETUNED.mkdir(parents=True, exist_ok=True)
     for file in FINETUNED.iterdir():

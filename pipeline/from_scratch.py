@@ -1,10 +1,10 @@
-"""Optional stage, from_scratch: the same network from random weights, to measure transfer.
+"""Optional stage, from_scratch: train the same network from random weights, to measure transfer.
 
-It gets the budget of `finetune`: the same examples, augmented alike, as many epochs, and the same
-batches. All of it learns, and its statistics follow the examples, since there are none to keep.
-For regression it lowers the squared loss. A linear probe on the features of the frozen network is
-compared with it on the same examples: if the network from random weights is better, transfer was
-negative.
+The network gets the budget of `finetune`: the same examples, augmentation, number of epochs and
+batch size. All layers are trained, and batch normalisation updates its statistics, since there are
+no pretrained ones to keep. The loss in regression is the squared error. The stage compares the
+network with a linear probe on the features of the frozen network, on the same examples. If the
+network from random weights is better, transfer was negative.
 """
 
 from .core import command
@@ -43,7 +43,7 @@ from .transfer.recipe import Recipe
 
 @finetuning.within_memory("finetune.batch_size")
 def from_scratch() -> None:
-    """Train all of the network from random weights; write its figures and its curve."""
+    """Train the whole network from random weights; write its metrics and its learning curve."""
     settings = params.load(kinds.schema)
     budget, confidence = settings.finetune, settings.evaluate.confidence
     task = task_in(MANIFEST)
@@ -58,7 +58,7 @@ def from_scratch() -> None:
     rows = splits["train"].take(splits["train"].views == 0)
     probes = quick_heads(rows, splits["val"], task, len(names), decays_for(task, DECAYS))
     probe = min(probes, key=order).head
-    assert probe is not None  # noqa: S101 (L-BFGS loses none)
+    assert probe is not None  # noqa: S101 (L-BFGS does not diverge)
     probe = goal.entered(probe)
     backbone = catalogue.load(replace(settings.extract.network, weights="random", pooling="auto"))
     head = Head(

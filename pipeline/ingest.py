@@ -1,6 +1,6 @@
-"""Stage 1, ingest: from a source to a manifest of checked examples with splits.
+"""Stage 1, ingest: check the examples of a source, and write a manifest with splits.
 
-Examples of another domain, which have no labels, get a table of their own.
+Unlabelled examples of another domain are written to a separate table.
 """
 
 import csv
@@ -32,7 +32,7 @@ from .tasks import SEPARATOR, TASKS
 
 
 def ingest() -> None:
-    """Read the source, refuse what cannot be used, split the rest, write the two tables."""
+    """Read the source, refuse unusable examples, split the others, and write the two tables."""
     every = params.load(kinds.schema)
     settings = every.ingest
     name = kinds.declared(settings)
@@ -84,7 +84,7 @@ def ingest() -> None:
 
 
 def write_refused(refused: list[Refused]) -> None:
-    """Write the table of refusals; of a name that is no UTF-8 the odd bytes are spelt out."""
+    """Write the table of refused examples; bytes of names that are not UTF-8 are escaped."""
     with REFUSED.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Refused._fields)
@@ -100,7 +100,7 @@ def report(
     unit: str,
     kind: Kind,
 ) -> None:
-    """Say what was taken of how many units (file or row), and what a person should look at."""
+    """Print how many units (such as files or rows) were accepted, and warnings about the data."""
     counts = Counter(manifest["split"])
     sizes = ", ".join(f"{counts[name]} {name}" for name in SPLITS)
     sizes += f", {unlabelled} {UNLABELLED}" * bool(unlabelled)
@@ -113,7 +113,7 @@ def report(
     for remark in kind.remarks(manifest):
         print(f"ingest: {remark}")
     for name, lacking in targets.lacking(task, manifest).items():
-        if name != "train":  # which ends the run
+        if name != "train":  # for train, `require` ends the run
             print(f"ingest: warning: no {name} {kind.nouns} of {listed(lacking)}")
     joined = [label for label in labels if SEPARATOR in label]
     if joined:
@@ -140,7 +140,7 @@ def stop_if_unusable(
     unit: str,
     every: Params,
 ) -> None:
-    """Raise `DataError` if too much was refused, or a later stage would refuse what is there."""
+    """Raise `DataError` if too many units were refused, or a later stage would refuse the rest."""
     settings = every.ingest
     if files == 0:
         raise DataError(f"{settings.path} holds no {unit}s")

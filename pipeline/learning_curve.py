@@ -1,11 +1,11 @@
 """Optional stage, learning_curve: accuracy by examples per class, with and without augmentation.
 
-The chosen head is trained again on a few of the training examples, drawn several times, and
-evaluated on the validation examples. The examples of a draw are nested: eight of a class hold the
-four.
+The stage trains the chosen head again on random subsets of the training examples, and evaluates it
+on the validation examples. Each size is drawn several times. The subsets of a draw are nested: its
+eight examples of a class include its four.
 
-Multi-label and regression tasks have no class to draw from: the curve is then by examples in all,
-from eight on, and shows mean average precision or R².
+Multi-label and regression tasks have no classes to draw from. The curve is then by the total number
+of examples, from eight on, and shows mean average precision or R².
 """
 
 import numpy as np
@@ -38,12 +38,12 @@ from .tasks import TASKS
 from .transfer.draws import drawn, largest, measured, numbers
 
 OF_CLASS = "examples_per_class"  # the column of the counts, if there are classes
-LEAST_IN_ALL = 8  # examples that several labels or regression targets are learned from
+LEAST_IN_ALL = 8  # training examples in multi-label tasks and regression
 COLOURS = {"original": "#0072b2", "augmented": "#d55e00"}
 
 
 def learning_curve() -> None:
-    """Draw, train and measure for each number of examples; write the table and its plot."""
+    """Draw, train and evaluate for each number of examples; write the table and its plot."""
     settings = params.load(kinds.schema)
     asked, training = settings.learning_curve, settings.train
     known, about = load_head(HEAD_WEIGHTS, HEAD)
@@ -65,7 +65,7 @@ def learning_curve() -> None:
                 answers = []
                 for draw in range(asked.draws):
                     chosen = drawn(train, count, draw, augmented=views == "augmented")
-                    # As many epochs as the chosen head kept: there is no early stopping here.
+                    # The epochs are those of the chosen head; there is no early stopping here.
                     schedule = Schedule(
                         epochs=epochs,
                         batch_size=training.batch_size,
@@ -98,10 +98,10 @@ def learning_curve() -> None:
 
 
 def trained(rows: Split, hyperparameters: Hyperparameters, schedule: Schedule) -> Head:
-    """A head trained on `rows` and nothing else: it is evaluated on the validation examples.
+    """Train a head on `rows` alone, since it is evaluated on the validation examples.
 
     Raises:
-        TrainingError: it was lost.
+        TrainingError: training diverged.
     """
     (one,) = fit_heads(rows, rows.take(slice(0)), [hyperparameters], schedule, "cpu")
     if one.head is None:
@@ -110,7 +110,7 @@ def trained(rows: Split, hyperparameters: Hyperparameters, schedule: Schedule) -
 
 
 def _plot(table: pd.DataFrame, measure: str, confidence: float) -> None:
-    """A picture (PNG) of the curves with their intervals."""
+    """Plot the curves with their intervals, as a PNG file."""
     by = OF_CLASS if OF_CLASS in table else "examples"
     column = table.columns[list(table.columns).index("low") - 1]
     figure = Figure(figsize=(7, 5), layout="constrained", dpi=100)

@@ -1,6 +1,6 @@
-"""Optional stage, rank: which backbone suits these examples, from the feature store.
+"""Optional stage, rank: compare backbones on these examples.
 
-Views that the store has are not computed again, so that a second look is free.
+Features come from the feature store if it has them, so a second comparison computes none.
 """
 
 from dataclasses import replace
@@ -19,7 +19,7 @@ from .transfer.comparison import Candidate, Compared, apart, compare
 
 
 def rank() -> None:
-    """Compare the candidates by cross-validation, and write two tables."""
+    """Compare the candidates with cross-validation, and write two tables."""
     settings = params.load(kinds.schema)
     names, confidence = list(dict.fromkeys(settings.rank.backbones)), settings.rank.confidence
     extracting, power = settings.extract, settings.train.power
@@ -51,7 +51,7 @@ def rank() -> None:
 
 
 def print_if_better(candidates: list[Candidate], current: str, confidence: float) -> None:
-    """Print which candidate, if any, loses significantly less than `extract.backbone`."""
+    """Print the best candidate if its loss is significantly lower than `extract.backbone`'s."""
     best, mine = candidates[0], [one for one in candidates if one.name == current]
     if not mine or best is mine[0]:
         return
@@ -65,7 +65,7 @@ def print_if_better(candidates: list[Candidate], current: str, confidence: float
 
 
 def described(one: Candidate, found: Compared) -> dict[str, object]:
-    """The backbone's columns: features, side of its input, parameters, megabytes, licence."""
+    """Return the backbone's columns: features, input side, parameters, megabytes and licence."""
     networks = [net for net in found.engines if net in Backbone.candidate(one.name).each]
     parameters = sum(map(size, networks))
     sides = [getattr(found.engines[each].preprocessing, "crop", "") for each in networks]
@@ -79,7 +79,7 @@ def described(one: Candidate, found: Compared) -> dict[str, object]:
 
 
 def size(network: Backbone) -> int:
-    """How many parameters a network has, whatever its weights."""
+    """Return the number of parameters of a network, which does not depend on its weights."""
     if FAMILIES[network.family].is_graph(network):
         return exports.parameters(exports.exported(network))
     from .backbones import catalogue

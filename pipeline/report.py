@@ -1,7 +1,7 @@
-"""Last stage, report: one HTML page that shows a person what came out and what to doubt.
+"""Last stage, report: one HTML page with the results and their weaknesses.
 
-The page needs nothing but itself. It is a function of the stage's inputs but for one thing that
-DVC cannot watch: the commit that the run is compared with, which the page names.
+The page is self-contained. It depends only on the stage's inputs, except for one thing that DVC
+cannot track: the commit that the run is compared with, which the page names.
 """
 
 import jinja2
@@ -39,7 +39,7 @@ from .tasks import TASKS
 
 
 def report() -> None:
-    """Write the page from what the stages before have left."""
+    """Write the page from the outputs of earlier stages."""
     settings = params.load(kinds.schema)
     confidence = f"{100 * settings.evaluate.confidence:g} %"
     kind = kinds.named(kind_in(MANIFEST))
@@ -109,7 +109,7 @@ def report() -> None:
 
 
 def reasons(mistakes: list[Mistake], shown: Thumbnails) -> list[Reasons]:
-    """What the bundle predicts for the examples of these mistakes, and why."""
+    """Return the bundle's explanations for the examples of these mistakes."""
     if not mistakes:
         return []
     classifier, found = Classifier(BUNDLE, explains=True), []
@@ -122,7 +122,7 @@ def reasons(mistakes: list[Mistake], shown: Thumbnails) -> list[Reasons]:
 
 
 def made_of(bundle: Bundle) -> dict[str, str]:
-    """Versions of data, weights and libraries."""
+    """Return the versions of data, weights and libraries."""
     temperature = f"{bundle.head.calibration.temperature:g}"
     return {
         "manifest": bundle.data.manifest[:12],
@@ -134,7 +134,7 @@ def made_of(bundle: Bundle) -> dict[str, str]:
 
 
 def parameters(settings: Params) -> dict[str, object]:
-    """Those of the stages before; an optional stage's do not affect this run."""
+    """Return the parameters of earlier stages; optional stages do not affect this run."""
     sections = {
         "ingest": settings.ingest,
         "augment": settings.augment,

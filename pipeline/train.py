@@ -1,4 +1,4 @@
-"""Stage 4, train: a head for every combination of hyperparameters, and the best one is kept."""
+"""Stage 4, train: train a head for every combination of hyperparameters, and keep the best."""
 
 import csv
 from collections.abc import Sequence
@@ -49,7 +49,8 @@ def train() -> None:
     if not len(val.labels):
         print("train: warning: no validation example, so the last epoch is kept, good or bad")
 
-    # Features in four forms, ten tables of a head's weights beside past steps, validation logits.
+    # Memory of four copies of the features, ten of a head's weights, past steps of the optimizer,
+    # and validation logits.
     head_bytes = 4 * len(classes) * (rows.features.shape[1] + 1)
     memory.require(
         16 * (rows.features.size + val.features.size)
@@ -110,7 +111,7 @@ def train() -> None:
 
 
 def _write_sweep(ranked: Sequence[Trained], loss: str) -> None:
-    """One row per head, the best first; what a closed form does not use stays empty."""
+    """Write one row per head, the best first; unused hyperparameters of closed forms are empty."""
     table = []
     for one in ranked:
         row: dict[str, Any] = dict(used(one.hyperparameters))
@@ -122,7 +123,7 @@ def _write_sweep(ranked: Sequence[Trained], loss: str) -> None:
 
 
 def _write_curve(curve: Sequence[Figures], loss: str) -> None:
-    """One row per epoch of the best head."""
+    """Write one row per epoch of the best head."""
     table = [{"epoch": point.epoch} | rounded(point, loss) for point in curve]
     _write_table(TRAINING, ["epoch", *figure_names(loss)], table)
 
