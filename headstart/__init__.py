@@ -68,7 +68,7 @@ def load(bundle: "str | os.PathLike[str]") -> "Model":
     """Open a trained bundle: the folder `bundle/` that `make repro` writes.
 
     Raises:
-        DataError: it is not a bundle, or the bundle is damaged or was written by a later version.
+        DataError: the folder is not a bundle, is damaged, or was written by a later version.
     """
     stop_on_windows()
     from .model import Model

@@ -212,7 +212,7 @@ class _Matrix:
         """Open the file and read its header.
 
         Raises:
-            DataError: it is not a matrix of numbers, or is shorter than its header says.
+            DataError: the file is not a matrix of numbers, or is shorter than its header says.
         """
         self._file = file
         self._open = os.open(file, os.O_RDONLY | os.O_CLOEXEC)

@@ -65,7 +65,7 @@ def split_folders(top: set[str], where: str) -> int:
     """Return 1 if the folders `top` are splits with classes below, 0 if they are classes.
 
     Raises:
-        DataError: they look like splits, but have other names.
+        DataError: the folders look like splits, but have other names.
     """
     depth = 1 if "train" in top and top <= {*SPLITS, UNLABELLED} else 0
     if not depth and top and {name.casefold() for name in top} <= LIKE_SPLITS:
