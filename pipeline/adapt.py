@@ -2,8 +2,8 @@
 
 The stage trains a head on features that are aligned with that domain. It uses this head only if
 there is evidence, without labels of that domain, that the head is better
-(`transfer/adapting.py`). The bundle is written to `adapted/`; without such evidence this is a copy
-of the original bundle. The test examples only measure the effect.
+(`transfer/adapting.py`). The stage writes the bundle of this head to `adapted/`, or else a copy of
+the existing bundle. The test examples only measure the effect.
 """
 
 import json
@@ -122,8 +122,8 @@ def measured_on(
     """Evaluate each method on the test examples, and compare the chosen one with no adaptation.
 
     Returns:
-        a table with one row per method, and a dictionary with the number of test examples, and the
-        values before and after and the paired test of accuracy and of loss.
+        a table with one row per method; and a dictionary with the number of test examples and, for
+        accuracy and loss, the values before and after and the result of the paired test.
     """
     answers = {}
     for name, method in methods.items():
@@ -162,7 +162,7 @@ def measured_on(
 
 
 def rounded(figures: dict[str, Any]) -> dict[str, Any]:
-    """Round figures to six significant digits, since the others differ between CPUs."""
+    """Round figures to six significant digits; further digits differ between CPUs."""
     return {
         name: rounded(value) if isinstance(value, dict) else float(f"{value:.6g}")
         for name, value in figures.items()

@@ -1,4 +1,4 @@
-"""Stage 6, bundle: one folder with everything for prediction, without Headstart or PyTorch."""
+"""Stage 6, bundle: write a folder for prediction that needs neither Headstart nor PyTorch."""
 
 from . import kinds
 from .backbones import exports

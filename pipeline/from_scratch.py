@@ -43,7 +43,7 @@ from .transfer.recipe import Recipe
 
 @finetuning.within_memory("finetune.batch_size")
 def from_scratch() -> None:
-    """Train the whole network from random weights; write its metrics and its learning curve."""
+    """Train the whole network from random weights; write its metrics and its training curve."""
     settings = params.load(kinds.schema)
     budget, confidence = settings.finetune, settings.evaluate.confidence
     task = task_in(MANIFEST)

@@ -1,4 +1,4 @@
-"""Last stage, report: one HTML page with the results and their weaknesses.
+"""Last stage, report: one HTML page with the results, and with reasons to doubt them.
 
 The page is self-contained. It depends only on the stage's inputs, except for one thing that DVC
 cannot track: the commit that the run is compared with, which the page names.

@@ -32,7 +32,7 @@ BUNDLE, MOMENTS, SITES = "bundle", "moments.safetensors", "sites.json"
 
 
 class LeftOut(NamedTuple):
-    """A folder that is not joined, and the reason; `lacking` if its site may be missing."""
+    """A folder that is not joined, and the reason; `lacking`: the head may lack its site."""
 
     folder: Path
     reason: str
@@ -51,8 +51,8 @@ def run(
         folders: the folders that `headstart site` wrote, one of each site.
         into: the folder to write.
         optimizer: a key of `sums.SOLVERS`.
-        weight_decay: the penalties of the head; generalised cross-validation chooses the best. None
-            for those in `params.yaml`.
+        weight_decay: the penalties of the head, from which generalised cross-validation chooses;
+            None for those in `params.yaml`.
 
     Returns:
         The number of folders that were left out and whose site may therefore be missing. Folders

@@ -116,7 +116,7 @@ def run(
 
 
 def _noise(epsilon: float | None, delta: float | None, clip: float | None) -> Noise | None:
-    """Return the requested noise, None if none is.
+    """Return the requested noise; None without `epsilon`.
 
     Raises:
         ParamsError: an option is missing or not valid.

@@ -101,7 +101,7 @@ def read(folder: Path) -> Submission:
     """Read a submission, and check that its sums are possible.
 
     Raises:
-        DataError: it does not exist, was changed in transfer, or no examples have such sums.
+        DataError: the submission is missing, was changed in transfer, or is impossible.
     """
     try:
         about = _about(folder)
@@ -147,8 +147,8 @@ def _about(folder: Path) -> dict[str, Any]:
     """Return the content of `submission.json`.
 
     Raises:
-        DataError: it cannot be read, is of another version, or was changed.
-        RecursionError: it is nested too deeply.
+        DataError: the file cannot be read, is of another version, or was changed.
+        RecursionError: the JSON is nested too deeply.
     """
     if not (folder / ABOUT).exists():
         raise DataError(f"there is no {ABOUT}")
@@ -187,7 +187,7 @@ def _described(about: dict[str, Any]) -> tuple[tuple[str, ...], int, Noise | Non
     """Return the classes, the number of features and the noise of a submission.
 
     Raises:
-        DataError: it does not describe a submission.
+        DataError: `about` does not describe a submission.
     """
     try:
         classes, network, noise = tuple(named_classes(about)), about["backbone"], about["noise"]
@@ -257,7 +257,7 @@ def _require_possible(sums: Sums, examples: Floats64) -> None:
     """Check that rows with these sums can exist.
 
     Raises:
-        DataError: they cannot.
+        DataError: no rows have such sums.
     """
     whole = (sums.rows == np.floor(sums.rows)) & (examples == np.floor(examples))
     wrong = ~whole | (examples < 1) | (sums.rows < examples) | (sums.rows > MOST)
@@ -289,7 +289,7 @@ def _require_possible_with_noise(sums: Sums, noise: Noise) -> None:
     than one in 10⁷ honest submissions.
 
     Raises:
-        DataError: they cannot.
+        DataError: no rows have such sums.
     """
     size = len(sums.classes) + sums.dimension
     slack = sums.noise / noise.clip**2 * (2 * np.sqrt(size) + np.sqrt(2) * RARE)

@@ -106,7 +106,7 @@ def reliability(table: pd.DataFrame) -> str:
 
 
 def curves(table: pd.DataFrame, measure: str) -> str:
-    """Draw the learning curves of a measure: training and validation by epoch.
+    """Draw a measure on training and validation examples by epoch.
 
     Args:
         table: `reports/training.csv`, one row per epoch with `train_<measure>` and

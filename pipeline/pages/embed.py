@@ -22,7 +22,7 @@ Row = dict[str, object]  # values for the template, by name
 class Thumbnails:
     """Thumbnails of the manifest's examples, embedded in HTML.
 
-    If they are `hidden`, there is no HTML, and the start of its digest is an example's name.
+    If `hidden`, examples have no HTML, and are named by the first `DIGITS` of their digests.
     """
 
     def __init__(self, manifest: pd.DataFrame, kind: Kind, hidden: bool = False) -> None:

@@ -110,7 +110,7 @@ def confusion(predictions: pd.DataFrame, classes: list[str]) -> Markup | None:
 
 
 def curves(table: pd.DataFrame) -> list[Markup]:
-    """Draw the curve of each measure by epoch; none for a head in closed form, without epochs."""
+    """Draw the curve of each measure by epoch; none for heads in closed form, without epochs."""
     if len(table) < 2:
         return []
     measures = [name.removeprefix("train_") for name in table if name.startswith("train_")]

@@ -35,7 +35,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training example similar to the query; with a `cosine` of 1 the directions are the same.
+    """A training example similar to the query; a `cosine` of 1 means the same direction.
 
     `number` is its position in the bundle's list. `path` is empty if the bundle has no paths.
     """

@@ -86,7 +86,7 @@ class Bundle:
         """Read the bundle in a folder, which may come from anyone.
 
         Raises:
-            DataError: it is not a bundle, is damaged, or has another schema.
+            DataError: the folder is not a bundle, is damaged, or has another schema.
         """
         content = document(folder / FILE)
         if content.get("schema") not in SCHEMAS:
@@ -187,7 +187,7 @@ def document(file: Path) -> dict[str, Any]:
     """Read a JSON file of a bundle, without checking its fields.
 
     Raises:
-        DataError: it cannot be read, or is not a JSON object.
+        DataError: the file cannot be read, or is not a JSON object.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -1,10 +1,10 @@
 """How `headstart serve` receives and schedules requests: bodies, queues and threads.
 
 As in `predict`, one thread on one core handles an example from decoding to answer. Plain requests
-have one thread per core. Slow requests, for heat maps and thumbnails, have their own queue and one
-thread fewer, so that a plain request never waits for them. Examples that need much memory are
-handled one at a time. Requests are not batched: a core answers as many examples per second
-one by one as in batches (benchmarks/answers.md), and no request waits for others.
+have one thread per core. Slow requests, for heat maps and thumbnails, have their own queue and
+threads, one fewer, so that a plain request never waits for them. Examples that need much memory
+are handled one at a time. Requests are not batched: a core answers as many examples per second one
+by one as in batches (benchmarks/answers.md), and no request waits for others.
 """
 
 import asyncio
@@ -139,7 +139,7 @@ class Desk:
         return asyncio.get_running_loop().time() + self.limits.seconds
 
     async def answer(self, data: bytes, heat_map: bool, neighbours: int, until: float) -> Answer:
-        """Return the answer about an example before the deadline, on the event loop's clock."""
+        """Return the answer about an example; `until` is the deadline, as in `Lane.do`."""
 
         def answer() -> Answer:
             return self.classifier.answer(data, heat_map, neighbours)
@@ -220,7 +220,7 @@ class Desk:
             self.bodies.discard(body)
 
     def _set_clock(self, body: Body, until: float) -> None:
-        """Set the time at which a body is too slow, or the request too late."""
+        """Set the body's timeout: when its rate falls below the minimum, or at the deadline."""
         if not (body.gives_way or body.clock.expired()):
             longest = max(self.limits.grace, body.taken / self.limits.rate)
             body.clock.reschedule(min(until, body.start + longest))

@@ -1,8 +1,8 @@
 """Access control of `headstart serve`.
 
 Any page in the user's browser can send requests to this machine. A page of another origin cannot
-read the answers, but each request costs as much as any other. An attacker can even read them with
-DNS rebinding: the domain of the page changes to 127.0.0.1 once the page is loaded. The server
+read the answers, but each request costs as much as any other. With DNS rebinding an attacker can
+even read them: a domain of the attacker resolves to 127.0.0.1 once the page is loaded. The server
 therefore checks `Host`, and refuses requests from pages of other origins. On loopback no other
 machine can send requests; on other addresses a token is required. `/health` is open to everybody.
 """

@@ -110,7 +110,7 @@ def _features(missing: Sequence[tuple[Example, str]], engine: Engine) -> Floats:
     try:
         return engine.features(engine.make_views(asked()), len(missing))
     except RefusedError:
-        for example, _ in missing:  # which of them it was
+        for example, _ in missing:  # find the refused example
             data = _read(example)
             try:
                 engine.make_views([(data, [engine.kind.original])])

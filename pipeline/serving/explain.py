@@ -1,4 +1,4 @@
-"""Explanations of an answer: the parts of the example that are evidence, and similar examples.
+"""Explanations of an answer: heat maps of the evidence for it, and similar training examples.
 
 The module uses only NumPy, so that explanations do not need torch.
 """

@@ -1,6 +1,6 @@
 """Novelty detection: how far an example's features are from those of the training examples.
 
-The distance is that to the k-th nearest training example, between features of length 1 (Sun,
+The distance is measured to the k-th nearest training example, between features of length 1 (Sun,
 Ming, Zhu and Li, "Out-of-distribution detection with deep nearest neighbors", ICML 2022). An
 example is novel (`unusual`) if it is farther away than 95 % of the validation examples, on which
 the head was not trained. In small data sets the nearest example (k = 1) detects novelty best, and
@@ -9,8 +9,8 @@ every class has at least one example (benchmarks/sets.md).
 The distance is computed to at most 1,000 examples, so that prediction stays fast. They are called
 the bank, and are the first rows of the bundle's neighbours.
 
-If a bundle may include no training example, the bank is the mean of each class. It detects far
-novelty nearly as well, and near novelty as well or worse.
+If a bundle may not include training examples, the bank is the mean of each class. This bank detects
+far novelty nearly as well, and near novelty as well or worse.
 """
 
 import math
@@ -63,7 +63,7 @@ class Novelty:
         """Read the output of `content`, which may come from anyone.
 
         Raises:
-            ValueError: it is damaged.
+            ValueError: the content is damaged.
         """
         k, examples, threshold = (content.get(name) for name in ("k", "examples", "threshold"))
         if type(k) is not int or type(examples) is not int or not 1 <= k <= examples:

@@ -112,7 +112,7 @@ def run(
 
 
 def files(asked: Iterable[str]) -> Iterator[Path]:
-    """Yield the files that the arguments name; a folder means all files in it.
+    """Yield the files that the arguments name, with all files of each folder.
 
     Raises:
         ParamsError: an argument names no file.

@@ -19,7 +19,7 @@ class Like(BaseModel):
 
 
 class Explained(BaseModel):
-    """The fields of every answer: the distance from the training examples, and the reasons."""
+    """The fields of every answer: novelty detection, and the explanation."""
 
     distance: float | None = Field(description="to the training examples; null: not known")
     unusual: bool | None = Field(description="out of distribution; null: not known")

@@ -28,7 +28,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class TorchClassifier(nn.Module):
-    """A module from an example to the same answers as the graph of `onnx_graph.whole`."""
+    """A module that maps an example to the same answer as the graph of `onnx_graph.whole`."""
 
     def __init__(
         self,

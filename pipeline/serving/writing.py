@@ -1,4 +1,4 @@
-"""Write a bundle: one folder with everything for prediction, without Headstart or PyTorch.
+"""Write a bundle: a folder for prediction that needs neither Headstart nor PyTorch.
 
 docs/bundle.md describes its files; `classifier.py` opens it.
 """
@@ -56,7 +56,7 @@ class Parts:
     """The parts of a bundle.
 
     `kind` is the kind of the examples. `settings` name the backbone, and `files` are its exports
-    from `exports.of_each`. `about` describes the head, and `metrics` are its test results.
+    from `exports.of_each`. `about` describes the head, and `metrics` are its evaluation.
     """
 
     kind: str
