@@ -1,1 +1,1 @@
-"""What could make the figures dishonest: near-duplicates, label issues, drift."""
+"""Checks for what can make metrics misleading: near-duplicates, label issues, drift."""

@@ -1,4 +1,4 @@
-"""Label issues of a task: what its part `issues` answers."""
+"""Label issues of a task: the interface of its module `issues`."""
 
 from typing import Protocol, cast
 
@@ -17,21 +17,21 @@ class Issues(Protocol):
         """Check that the machine has the memory to look for label issues.
 
         Raises:
-            DataError: it has too little.
+            DataError: there is too little memory.
         """
 
     def find(
         self, rows: pd.DataFrame, features: npt.NDArray[np.float32], settings: ChecksParams
     ) -> pd.DataFrame:
-        """One row per issue, the most doubtful first: `path`, `split`, `label`, `suggested` etc.
+        """Return one row per issue, the most doubtful first: `path`, `split`, `label` etc.
 
         Args:
-            rows: as `originals` gives them, n of them.
+            rows: n rows, as `originals` returns them.
             features: [n, d].
-            settings: the limit from which a label is an issue, and the seed of the folds.
+            settings: the threshold for issues, and the seed of the folds.
         """
 
 
 def of_task(task: str) -> Issues:
-    """The task's own search for label issues."""
+    """Return the task's implementation of `Issues`."""
     return cast(Issues, part(task, "issues"))

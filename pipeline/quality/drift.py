@@ -1,13 +1,15 @@
 """Drift: whether another split's examples look like the training examples, class by class.
 
-A kernel two-sample test (Gretton et al., "A Kernel Two-Sample Test", JMLR 13, 2012) on features.
-Examples are compared, and permuted, within their class only, so another mix of classes is no drift.
-If several labels or regression targets are learned, few examples have the same ones, so all
-examples are compared as one class, and another mix of labels or targets is drift too.
-Examples of a group (a patient, a day) look alike, so that two sets of groups differ by chance more
-than two sets of examples. Whole groups are permuted, among those that are mostly of the same class.
-Splits that were drawn at random are not tested: a difference would be chance. Nor are splits by
-place, which differ by design.
+The test is a kernel two-sample test (Gretton et al., "A Kernel Two-Sample Test", JMLR 13, 2012) on
+features. Examples are compared and permuted only within their class, so a different class balance
+is not drift. In multi-label tasks and in regression, few examples have the same labels or targets.
+All examples are therefore compared as one class, and a different mix of labels or targets is drift
+too.
+
+Examples of a group (a patient, a day) look alike, so two sets of groups differ by chance more than
+two sets of examples. The test therefore permutes whole groups, among groups with the same majority
+class. Splits that were drawn at random are not tested, because any difference is chance. Splits by
+place are not tested either, because they differ by design.
 """
 
 import math
@@ -24,17 +26,17 @@ Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
 PERMUTATIONS = 1999
-# Examples of a class and split that are looked at; rows sorted by digest are in random order.
+# Examples per class and split that are compared; rows sorted by digest are in random order.
 MOST = 500
-LEAST_GROUPS = 6  # fewer have too few permutations to say anything
+LEAST_GROUPS = 6  # with fewer, there are too few permutations for a test
 
 
 class Drift(NamedTuple):
     """The outcome of a test; `compared` counts the examples of classes that both sides have.
 
-    `distance` is the squared maximum mean discrepancy, and `by_chance` its mean when the two sides
-    are shuffled. All but `compared` are NaN if there is nothing to compare, and `p_value` alone if
-    there are too few groups.
+    `distance` is the squared maximum mean discrepancy, and `by_chance` its mean over the
+    permutations. If there is nothing to compare, all but `compared` are NaN. If there are too few
+    groups, only `p_value` is NaN.
     """
 
     compared: int
@@ -46,8 +48,8 @@ class Drift(NamedTuple):
 class Units(NamedTuple):
     """What is permuted: groups, or single rows.
 
-    `of_row` [r] is the unit of each row, `other` [u] whether it is of the other side, `of_class`
-    [u] the class that most of its rows have; units are permuted among those of the same.
+    `of_row` [r] is the unit of each row. `other` [u] says whether a unit is on the other side.
+    `of_class` [u] is the class of most of its rows; units are permuted within this class.
     """
 
     of_row: Integers
@@ -56,22 +58,22 @@ class Units(NamedTuple):
 
     @classmethod
     def of(cls, names: Integers, other: npt.NDArray[np.bool_], classes: Integers) -> "Units":
-        """The units of rows that have a group's name, a side and a class, [r] each.
+        """Return the units of rows with a group's name, a side and a class, [r] each.
 
-        A group that the source itself divides is one unit on either side.
+        A group that the source itself divides is one unit on each side.
         """
         of_row: Integers = pd.factorize(2 * names + other)[0]
         first = np.unique(of_row, return_index=True)[1]
         many = int(classes.max()) + 1
         pairs, counts = np.unique(of_row * many + classes, return_counts=True)
-        order = np.lexsort((-counts, pairs // many))  # the first class, if two have as many rows
+        order = np.lexsort((-counts, pairs // many))  # the first class, if there is a tie
         most = order[np.unique(pairs[order] // many, return_index=True)[1]]
         return cls(of_row, other[first], pairs[most] % many)
 
     def least(self) -> float:
-        """The least p-value that can come out, 1 over the number of permutations of groups.
+        """Return the lowest possible p-value, 1 over the number of permutations of groups.
 
-        It is 1 of fewer than `LEAST_GROUPS`.
+        It is 1 if fewer than `LEAST_GROUPS` groups can be permuted.
         """
         ways, movable = 1, 0
         for label in np.unique(self.of_class):
@@ -91,19 +93,19 @@ def test(
     groups_of: tuple[Integers, Integers] | None,
     level: float,
 ) -> Drift:
-    """Compare two sets of features [n, d] and [m, d] with labels [n] and [m].
+    """Compare two sets of features, [n, d] and [m, d], with labels [n] and [m].
 
-    The classes' discrepancies are added up, weighted by the other side's examples. The kernel is
-    Gaussian, as wide as the median distance within the class.
+    The discrepancies of the classes are added up, weighted by the number of examples on the other
+    side. The kernel is Gaussian, and its width is the median distance within the class.
 
     Args:
         train: features of the training examples.
-        train_labels: their classes.
-        other: features of the other split's.
-        other_labels: their classes.
-        seed: of the permutations.
+        train_labels: classes of the training examples.
+        other: features of the other split's examples.
+        other_labels: classes of the other split's examples.
+        seed: seed of the permutations.
         groups_of: the groups of both, [n] and [m]; None if each example is its own group.
-        level: a test of groups that cannot reach it has no p-value.
+        level: significance level; a test of groups that cannot reach it has no p-value.
     """
     random = np.random.default_rng(seed)
     classes = np.intersect1d(train_labels, other_labels)
@@ -135,7 +137,7 @@ def test(
         totals += there[:, 0] * ((weights @ kernel) * weights).sum(axis=1)
         compared += len(theirs)
     distance, chance = totals[0] / compared, totals[1:] / compared
-    # A shuffle that changes nothing must not fall behind by a rounding.
+    # The tolerance counts a shuffle that changes nothing, despite rounding errors.
     reached = int((chance >= distance - 1e-9).sum())
     p_value = (1 + reached) / (1 + PERMUTATIONS)
     if len(units.other) < len(is_other):
@@ -147,8 +149,8 @@ def test(
 class _Shuffles:
     """The sides of rows in each permutation of the units, which are permuted class by class.
 
-    The permutations are kept until the last row of their units was read. So single rows, and groups
-    of one class each, are held one class at a time.
+    The permutations of a class are kept until the last row of its units was read. If units are
+    single rows or groups of one class, only one class is in memory at a time.
     """
 
     def __init__(self, units: Units, random: np.random.Generator) -> None:
@@ -157,7 +159,7 @@ class _Shuffles:
         self._next = 0  # the class that is permuted next
         by_class = np.argsort(units.of_class, kind="stable")
         starts = np.searchsorted(units.of_class[by_class], units.of_class)
-        self._place = np.empty(len(by_class), np.int64)  # of a unit among those of its class
+        self._place = np.empty(len(by_class), np.int64)  # place of a unit in its class
         self._place[by_class] = np.arange(len(by_class))
         self._place -= starts
         self._last_row = np.zeros(int(units.of_class.max()) + 1, np.int64)
@@ -165,10 +167,10 @@ class _Shuffles:
         np.maximum.at(self._last_row, of_rows, np.arange(len(of_rows)))
 
     def of(self, rows: slice) -> npt.NDArray[np.bool_]:
-        """Whether each of the rows is of the other side, [permutations, rows].
+        """Return whether each row is on the other side, [permutations, rows].
 
         Args:
-            rows: to be read in their order.
+            rows: the next rows; callers go through them in order.
         """
         units = self._units.of_row[rows]
         classes = self._units.of_class[units]
@@ -197,13 +199,13 @@ def _kernel(features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def drifts(
     rows: pd.DataFrame, features: Floats, origins: dict[str, str], settings: ChecksParams
 ) -> pd.DataFrame:
-    """A row for val and for test: whether their examples look like the training examples.
+    """Return for val and for test whether the examples look like the training examples.
 
     Args:
-        rows: as `originals` gives them, n of them.
+        rows: n rows, as `originals` returns them.
         features: [n, d].
-        origins: where each split comes from; given ones are tested.
-        settings: `drift_level` is shared by the splits that are tested.
+        origins: the origin of each split; splits that the source gives are tested.
+        settings: `drift_level` is divided by the number of tested splits.
     """
     split = rows["split"].to_numpy()
     labels = rows.get("number", pd.Series(0, index=rows.index)).to_numpy()
@@ -226,5 +228,5 @@ def drifts(
 
 
 def too_few_groups(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Which rows of `drifts` had examples to compare, but too few groups of them for a test."""
+    """Return which rows of `drifts` had examples to compare, but too few groups for a test."""
     return (table["compared"] > 0) & table["p_value"].isna()

@@ -1,10 +1,11 @@
-"""Near-duplicates: the same thing in two splits, as another file.
+"""Near-duplicates: the same content in two splits, in different files.
 
-Features alone recognise copies of photographs, but not of textures: patches of one wall are as
-alike to a backbone as a patch and its own copy as a JPEG. So features only name candidates, and the
-kind of example decides. `benchmarks/alarms.md` has what is found.
+Features alone recognise copies of photographs, but not of textures: to a backbone, two patches of
+one wall are as similar as a patch and its copy as a JPEG. Features therefore only select
+candidates, and the kind of example decides. `benchmarks/alarms.md` shows which duplicates are
+found.
 
-A pair is compared once: verdicts are kept in the feature store.
+Each pair is compared once, because verdicts are kept in the feature store.
 """
 
 from collections.abc import Sequence
@@ -22,22 +23,22 @@ from ..tables.manifest import SPLITS
 
 Floats = npt.NDArray[np.float32]
 
-# Cosines computed at a time are at most this many rows against all of the other split.
+# Rows whose cosines with all rows of the other split are computed at a time.
 ROWS = 512
-# Candidates looked at for each example.
+# Candidates per example.
 NEAREST = 5
 
 
 def candidates(queries: Floats, bank: Floats, least: float) -> list[tuple[int, int, float]]:
-    """For each query its nearest rows of the bank, `NEAREST` at most, from cosine `least` on.
+    """Return for each query at most `NEAREST` nearest rows of the bank.
 
     Args:
         queries: [n, d], each row of length 1.
-        bank: [m, d], likewise.
-        least: the least cosine.
+        bank: [m, d], each row of length 1.
+        least: the lowest cosine of a candidate.
 
     Returns:
-        (row of the queries, row of the bank, cosine).
+        tuples of (row of the queries, row of the bank, cosine).
     """
 
     def some(start: int) -> list[tuple[int, int, float]]:
@@ -57,16 +58,17 @@ def candidates(queries: Floats, bank: Floats, least: float) -> list[tuple[int, i
 def near_duplicates(
     rows: pd.DataFrame, features: Floats, least: float, kind: Kind
 ) -> tuple[pd.DataFrame, int, int]:
-    """One row per pair of near-duplicates in different splits, the most alike first.
+    """Return one row per pair of near-duplicates in different splits, the most similar first.
 
-    Also returns how many pairs were compared, and how many of these in earlier runs.
+    Also return how many pairs were compared, and how many of them in earlier runs.
 
     Args:
-        rows: as `originals` gives them, n of them.
+        rows: n rows, as `originals` returns them.
         features: [n, d].
         least: a pair is compared if the cosine of its centred features is at least this.
+        kind: the kind of the examples, which decides.
     """
-    # The mean of few examples would be these examples; it counts ten more, of zeros.
+    # The mean of few examples is close to them, so it includes ten rows of zeros.
     centred = features - features.sum(axis=0) / (len(features) + 10)
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
     directions = centred / np.maximum(lengths, np.finfo(np.float32).tiny)
@@ -90,10 +92,11 @@ def near_duplicates(
 
 
 def compare(pairs: Sequence[tuple[Example, Example]], kind: Kind) -> tuple[list[bool], int]:
-    """Whether each pair shows the same, and how many of the pairs an earlier run had compared.
+    """Return whether each pair shows the same, and how many pairs earlier runs had compared.
 
-    Verdicts are kept in the feature store, an entry a pair: the examples of a pair that is known
-    are not opened. If the store cannot be used, a line says so and pairs are compared.
+    Verdicts are kept in the feature store, one entry per pair. The examples of a pair with a stored
+    verdict are not opened. If the store cannot be used, the function prints a warning and compares
+    the pairs.
     """
     made_by = kind.copies_by()
     keys = [_key(one[1], other[1], made_by) for one, other in pairs]

@@ -1,4 +1,4 @@
-"""Which classes, labels (by the examples that have them) or targets have few training examples."""
+"""Classes, labels (counting the examples that have them) or targets with few training examples."""
 
 import pandas as pd
 
@@ -7,10 +7,10 @@ from ..tables.manifest import SPLITS
 
 
 def few_examples(manifest: pd.DataFrame, task: str, least: int) -> pd.DataFrame:
-    """One row per class with fewer than `least` training examples: its examples in each split.
+    """Return the number of examples per split of classes with fewer than `least` training examples.
 
-    If there are several labels, an example counts for each that it has; in regression, for each
-    target.
+    In multi-label tasks, an example counts for each label that it has; in regression, for each
+    target that it has.
     """
     counts = targets.of_task(task).counts(manifest).reindex(columns=SPLITS, fill_value=0)
     scarce = counts[counts["train"] < least].sort_index()

@@ -1,4 +1,4 @@
-"""Out-of-fold predictions of ridge regressions, on which label issues rest."""
+"""Out-of-fold predictions of ridge regressions, to find label issues."""
 
 from typing import Any
 
@@ -14,29 +14,29 @@ Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
 FOLDS = 5
-# L2 penalty over the mean square of a feature. A third of it or three times as much finds as many.
+# L2 penalty over the mean square of a feature. A third or three times of it finds as many issues.
 PENALTY = 0.01
-SIZES = (1e-15, 1e15)  # of features whose squares float32 has
+SIZES = (1e-15, 1e15)  # range of features whose squares float32 can hold
 
 
 def folds_of(rows: pd.DataFrame, labels: npt.NDArray[Any], seed: int, numbers: bool) -> Integers:
-    """The fold [n] of each row of the manifest, as `tables.folds` deals them."""
+    """Return the fold [n] of each row of the manifest, as assigned by `tables.folds`."""
     return folds(group_keys(rows).tolist(), labels, FOLDS, numbers, seed)
 
 
 def predicted(
     features: Floats, wanted: Floats, fold: Integers, penalty: float = PENALTY
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """For each example the prediction of a ridge regression that was fitted on the other folds.
+    """Return each example's prediction by a ridge regression that was fitted on the other folds.
 
     Args:
         features: [n, d].
-        wanted: [n, c], finite numbers.
-        fold: [n], as `folds_of` gives it.
-        penalty: over the mean square of a feature.
+        wanted: [n, c], the finite numbers to predict.
+        fold: [n], as `folds_of` returns it.
+        penalty: L2 penalty over the mean square of a feature.
 
     Returns:
-        predictions [n, c], and whether there was another fold to learn from, [n].
+        predictions [n, c], and whether there was another fold to fit on, [n].
     """
     centred = features - features.mean(axis=0)
     with np.errstate(over="ignore", under="ignore"):
@@ -58,7 +58,7 @@ def predicted(
 
 
 def weights(features: Floats, wanted: Floats, penalty: float = PENALTY) -> Floats:
-    """The weights [d, c] of a ridge regression, from the smaller of two systems of equations."""
+    """Return the weights [d, c] of a ridge regression, from the smaller of two linear systems."""
     rows, dimension = features.shape
     damping = penalty * rows * dimension
     if rows <= dimension:

@@ -1,4 +1,4 @@
-"""The features that the checks look at: view 0 of every example."""
+"""The features that the checks use: view 0 of every example."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,15 +11,15 @@ from ..tables.features import are_counts, read_splits
 from ..tables.manifest import SPLITS
 from ..tables.power import raised
 
-# Features are raised to it, as those that heads are trained on by default.
+# Features are raised to this power, the default power of features for heads.
 POWER = 0.5
 
 
 def originals(manifest: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
-    """View 0 of every example: its row of the manifest and its features [n, d], by digest.
+    """Return the row of the manifest and the features [n, d] of view 0 of every example, by digest.
 
-    The rows' column `number` is the position of the label among the sorted labels; if several
-    labels or regression targets are learned, these have columns of their own, and there is none.
+    In classification, the rows' column `number` is the position of the label among the sorted
+    labels. Other tasks do not have it: their labels or targets have their own columns.
     """
     names = targets.target_names(manifest)
     classes = names or sorted(manifest["label"].unique())

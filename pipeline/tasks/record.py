@@ -9,10 +9,10 @@ SEPARATOR = "|"  # between the labels of an example
 
 
 class Measure(NamedTuple):
-    """The meaning of a measure: whether less of it is better, its ends, and whether it has a unit.
+    """The meaning of a measure: whether lower is better, its range, and whether it has a unit.
 
-    A measure with a unit is in the targets' own, and is rounded to digits rather than decimals.
-    `words` are its name for people, if that is not the one that tables have.
+    A measure with a unit has the unit of the targets, and is rounded to significant digits rather
+    than decimals. `words` is its display name, if that differs from its name in tables.
     """
 
     lower_is_better: bool = False
@@ -28,39 +28,39 @@ LOG_LOSS = Measure(lower_is_better=True, most=math.inf)
 
 @dataclass(frozen=True)
 class Task:
-    """A task: words, loss, form of an answer, first measure, and what it cannot do.
+    """A task: words, loss, form of a prediction, main measure, and what it does not support.
 
-    `name` is that of its folder, and of `ingest.task`.
+    `name` is the name of its folder, and its value of `ingest.task`.
     """
 
     name: str
-    # In words: what an output of a head stands for, and what an example is labelled with.
+    # Words for an output of a head, and for what an example is labelled with.
     noun: str  # "class"
     nouns: str  # "classes"
     truth: str  # "label"
-    # From logits to answers. With softmax an example has exactly one of the outputs, and its label
-    # is a position, [n]; else it has a value of each, [n, c].
+    # From logits to predictions. With softmax an example has exactly one class, and labels are
+    # positions, [n]; else it has a value for each output, [n, c].
     activation: Literal["softmax", "sigmoid", "identity"]
     # Names in `heads/losses.py`; if several, `train.loss` chooses.
     losses: tuple[str, ...]
-    # The attributes of a prediction that have a meaning: `headstart.Prediction`.
+    # The attributes of `headstart.Prediction` that this task has.
     answers: tuple[str, ...]
     # The measure by which backbones, heads and models are compared.
     measure: str
-    # The meaning of those that are not a fraction of which more is better.
+    # The meaning of measures that are not fractions for which higher is better.
     measures: Mapping[str, Measure]
-    # One that `evaluate` writes for this task and for no other.
+    # A measure that `evaluate` writes for this task only.
     only: str
     # The form of conformal prediction: sets of classes, or intervals of targets.
     conformal: Literal["sets", "intervals"] | None
     # The optimizer of linear probes, as in `train.optimizer`.
     probe: str = "lbfgs"
-    # Parameters that have to keep their default, or of which one value is not for this task, as
+    # Parameters that must keep their default, or that have one unsupported value, such as
     # `train.optimizer nearest_mean`; and `federated`.
     lacks: frozenset[str] = frozenset()
 
     def counted(self, outputs: int) -> str:
-        """So many outputs, in words."""
+        """Return the number of outputs in words."""
         return f"{outputs} {self.noun if outputs == 1 else self.nouns}"
 
     @property
@@ -70,12 +70,12 @@ class Task:
 
     @property
     def probabilities(self) -> bool:
-        """Whether answers are probabilities, which are calibrated, and not targets."""
+        """Whether predictions are calibrated probabilities rather than targets."""
         return self.activation != "identity"
 
     @property
     def output(self) -> str:
-        """The name of the answer in the graph of a bundle."""
+        """The name of the output in the graph of a bundle."""
         return "probabilities" if self.probabilities else "numbers"
 
     @property

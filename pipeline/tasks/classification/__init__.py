@@ -1,4 +1,4 @@
-"""One label of each example, a class."""
+"""Classification: each example has one class."""
 
 from ..record import LOG_LOSS, Measure, Task
 

@@ -1,4 +1,4 @@
-"""The class that is answered, and the probability of each."""
+"""Predictions of classification: the class, and the probability of each class."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from ...serving.answering import Answer, Cells, Floats, Outputs, Row
 
 
 class ClassAnswer:
-    """Answers what `Answering` asks."""
+    """Implements `Answering` for classification."""
 
     def answer(self, output: Floats, outputs: Outputs) -> Answer:
-        """The most probable class, unless classes were weighed in training."""
+        """Return the most probable class; if classes were weighted, thresholds decide."""
         strengths = against_thresholds(output, outputs.thresholds)
         likely: tuple[str, ...] = ()
         best = int(strengths.argmax())
@@ -21,19 +21,19 @@ class ClassAnswer:
         return Answer(output, best, labels=(outputs.names[best],), likely=likely)
 
     def columns(self, outputs: Outputs) -> list[str]:
-        """The class and its probability; with class weights, the most probable class too."""
+        """Return the names of the columns; with class weights, the most probable class has one."""
         weighed, has_sets = bool(outputs.thresholds), outputs.sets is not None
         return ["class", "probability", *["most_probable"] * weighed, *["likely"] * has_sets]
 
     def row(self, answer: Answer, outputs: Outputs) -> list[Any]:
-        """The values of `columns`."""
+        """Return the values of `columns`."""
         names, probabilities = outputs.names, answer.probabilities
         values: list[Any] = [names[answer.best], float(probabilities[answer.best])]
         values += [names[int(probabilities.argmax())]] * bool(outputs.thresholds)
         return values + [list(answer.likely)] * (outputs.sets is not None)
 
     def cells(self, names: list[str]) -> Cells:
-        """Probability and class."""
+        """Return the function that formats probability and class."""
         width = max(len("class"), *map(len, names))
 
         def cells(row: Row | None) -> str:

@@ -1,7 +1,7 @@
-"""Label issues: examples whose label is rather wrong than hard, by heads that had not seen them.
+"""Label issues: examples whose label is wrong rather than hard, according to out-of-fold scores.
 
-If classes overlap, a head contradicts many labels that are right. So the held-out scores are
-fitted by a model of both: classes that overlap, and a rate of labels that are wrong (after
+If classes overlap, a head contradicts many labels that are right. The out-of-fold scores are
+therefore fitted by a model that has both overlapping classes and a rate of wrong labels (after
 Lawrence and Schölkopf, "Estimating a kernel Fisher discriminant in the presence of label noise",
 ICML 2001). A label is an issue if the overlap does not explain it.
 """
@@ -19,24 +19,24 @@ from ...quality.held_out import FOLDS, Floats, Integers, folds_of, predicted
 
 Doubles = npt.NDArray[np.float64]
 
-# Wrong labels that a set is taken to have before it is looked at, however large it is.
+# The expected number of wrong labels before the fit, whatever the number of examples.
 EXPECTED = 2.0
-# A label is an issue from this probability of being wrong on.
+# A label is an issue if it is wrong with at least this probability.
 LEAST_WRONG = 0.22
-# Shares of wrong labels to start the fit from; the likeliest of its outcomes counts.
+# Rates of wrong labels to start the fit from; the fit of the highest likelihood is used.
 STARTS = (0.001, 0.03, 0.15)
-# The fit ends after so many rounds, or when one adds less to the log-likelihood.
+# The fit ends after `ROUNDS`, or if a round changes the log-likelihood by less than `ENOUGH`.
 ROUNDS, ENOUGH = 200, 1e-5
-# Scores that it looks at; rows sorted by digest are in random order.
+# Scores that the fit uses; rows sorted by digest are in random order.
 MOST_SCORES = 4_000_000
-BYTES_A_SCORE = 28  # in use at once: scores, what is wanted and probabilities, in several forms
+BYTES_A_SCORE = 28  # peak memory: several copies of scores, one-hot labels and probabilities
 
 
 class LabelIssues:
-    """Answers what `Issues` asks."""
+    """Implements `Issues` for classification."""
 
     def require_memory(self, manifest: pd.DataFrame) -> None:
-        """A score of each class for each example."""
+        """Check that the scores of each class and example fit into memory."""
         examples, classes = len(manifest), manifest["label"].nunique()
         memory.require(
             BYTES_A_SCORE * examples * classes,
@@ -45,16 +45,16 @@ class LabelIssues:
         )
 
     def find(self, rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> pd.DataFrame:
-        """As `label_issues`."""
+        """Return the result of `label_issues`."""
         return label_issues(rows, features, settings)
 
 
 def label_issues(rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> pd.DataFrame:
-    """One row per example whose label is an issue, the most doubtful first.
+    """Return one row per example whose label is an issue, the most doubtful first.
 
-    `probability` is the suggested label's by the features alone, `given_probability` that of the
-    label it has, `wrong` how probable it is that this label is wrong. Examples of one group are
-    tested together, by a head that saw none of them.
+    `probability` is the probability of the suggested label from the features alone,
+    `given_probability` the probability of the given label. `wrong` is the probability that the
+    given label is wrong. All examples of a group are in the same fold.
     """
     classes, labels = rows.groupby("number")["label"].first(), rows["number"].to_numpy()
     fold = folds_of(rows, labels, settings.seed, numbers=False)
@@ -78,17 +78,17 @@ def label_issues(rows: pd.DataFrame, features: Floats, settings: ChecksParams) -
 def held_out(
     features: Floats, labels: Integers, classes: int, fold: Integers
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """The scores of each example by a ridge classifier that was trained on the other folds.
+    """Return the scores of each example by a ridge classifier trained on the other folds.
 
     Args:
         features: [n, d].
         labels: [n], positions of the classes.
-        classes: how many there are.
-        fold: [n], as `held_out.folds_of` gives it.
+        classes: the number of classes.
+        fold: [n], as `held_out.folds_of` returns it.
 
     Returns:
-        scores [n, classes], and which examples [n] were tested: those whose label some
-        example of another fold has.
+        scores [n, classes], and which examples [n] were tested: those whose label also occurs in
+        another fold.
     """
     wanted = np.zeros((len(labels), classes), dtype=np.float32)
     wanted[np.arange(len(labels)), labels] = 1
@@ -100,17 +100,18 @@ def held_out(
 
 
 def noise(scores: Floats, labels: Integers) -> tuple[float, float]:
-    """The factor that turns scores into logits, and the rate of wrong labels.
+    """Return the factor that turns scores into logits, and the rate of wrong labels.
 
-    A label is right with the probability that softmax gives it; at this rate labels were then drawn
-    from the other classes. Both are fitted by expectation and maximisation.
+    In the model, the softmax of the logits is the distribution of the right label. At the rate of
+    wrong labels, it was replaced by one of the other classes. Both parameters are fitted by
+    expectation maximisation.
 
     Args:
-        scores: [n, c] of examples that the head was not trained on.
+        scores: [n, c], the out-of-fold scores.
         labels: [n].
 
     Returns:
-        both to six significant digits; 1 and 0 if there is nothing to fit.
+        factor and rate, to six significant digits; 1 and 0 if there is nothing to fit.
     """
     examples, classes = scores.shape
     if not examples or classes < 2:
@@ -122,10 +123,10 @@ def noise(scores: Floats, labels: Integers) -> tuple[float, float]:
 
 
 def _fitted(below: Floats, labels: Integers, rate: float) -> tuple[float, float, float]:
-    """Log-likelihood, scale and rate after the fit from this rate."""
+    """Return log-likelihood, scale and rate of the fit that starts with this rate."""
     examples, classes = below.shape
     every, exact = np.arange(examples), below.astype(np.float64)
-    # As Platt (1999) does: if all labels are right, the best scale would be infinite.
+    # Smoothing after Platt (1999): if all labels are right, the best scale would be infinite.
     soft = 1 / (examples + 1)
     scale, likelihood = 1 / max(float(exact.std()), 1e-12), -np.inf
     for _ in range(ROUNDS):
@@ -149,7 +150,7 @@ def _fitted(below: Floats, labels: Integers, rate: float) -> tuple[float, float,
 
 
 def wrong(given: Doubles, rate: float, classes: int) -> Doubles:
-    """How probable it is that labels are wrong, if softmax gave `given` to each."""
+    """Return the probability that labels are wrong, from their softmax probability `given`."""
     drawn = rate * (1 - given) / max(classes - 1, 1)
     probable: Doubles = drawn / np.maximum((1 - rate) * given + drawn, 1e-300)
     return probable

@@ -1,4 +1,4 @@
-"""One label of each example: what evaluate measures, writes and draws."""
+"""Classification: what evaluate measures, writes and draws."""
 
 import re
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ MEASURES = r"loss|balanced_accuracy|macro_f1|calibration_error|top_(\d+)_accurac
 
 
 class Classification:
-    """Answers what `Measuring` asks."""
+    """Implements `Measuring` for classification."""
 
     shown = ("accuracy", "loss")
     needs = "training examples of every class"
 
     def learnable(self, training: npt.NDArray[Any], every: npt.NDArray[Any]) -> bool:
-        """Every class has a training example."""
+        """Return whether every class has a training example."""
         return len(np.unique(training)) == len(np.unique(every))
 
     def weigh(
@@ -40,7 +40,7 @@ class Classification:
         thresholds: Sequence[float],
         settings: EvaluateParams,
     ) -> Weigh:
-        """The measures of `metrics.py`."""
+        """Return the function that computes the measures of `evaluation/metrics.py`."""
         top_k, bins = settings.top_k, settings.calibration_bins
         predicted = answered(answers, thresholds)
         return partial(
@@ -53,14 +53,14 @@ class Classification:
         )
 
     def proportions(self, asked: Asked) -> dict[str, Array]:
-        """Accuracy, and that of the k most probable classes."""
+        """Return accuracy and top-k accuracy."""
         rank, top_k = ranks(asked.test.labels, asked.answers), asked.settings.top_k
         correct = of_asked(asked) == asked.test.labels
         measures = {"accuracy": correct, f"top_{top_k}_accuracy": rank < top_k}
         return {name: right.astype(np.float64) for name, right in measures.items()}
 
     def warnings(self, asked: Asked) -> list[str]:
-        """Classes without a test example."""
+        """Return a warning about classes without a test example."""
         present = set(asked.test.labels.tolist())
         absent = [name for number, name in enumerate(asked.names) if number not in present]
         if not absent:
@@ -71,7 +71,7 @@ class Classification:
         ]
 
     def classes(self, asked: Asked) -> dict[str, Any]:
-        """How many examples a class has, and how many are taken for it."""
+        """Return how many examples each class has, and for how many it was predicted."""
         classes = len(asked.names)
         return {
             "class": asked.names,
@@ -80,7 +80,7 @@ class Classification:
         }
 
     def predictions(self, asked: Asked) -> pd.DataFrame:
-        """The predicted class and the probability of each."""
+        """Return the predicted class and the probability of each class."""
         from ...evaluation.tables import prediction_table
 
         top_k = asked.settings.top_k
@@ -89,14 +89,14 @@ class Classification:
         )
 
     def slices(self, asked: Asked) -> pd.DataFrame:
-        """The slices by accuracy."""
+        """Return the slices by accuracy."""
         from ...evaluation.slices import slice_table
 
         correct = of_asked(asked) == asked.test.labels
         return slice_table(asked.slices, correct, asked.settings.confidence, groups=asked.groups)
 
     def plots(self, asked: Asked, folder: Path) -> dict[str, pd.DataFrame]:
-        """The confusion matrix, curves of each class against the rest, and calibration."""
+        """Draw the confusion matrix; return tables of confusion, curves and calibration."""
         from ...evaluation import tables
         from .plots import draw_confusion
 
@@ -118,7 +118,7 @@ class Classification:
         }
 
     def paired(self, old: pd.DataFrame, new: pd.DataFrame, measure: str, bins: int) -> Pair | None:
-        """Each example's class is the label of `new`."""
+        """Return the predictions of both models; the true class is the label of `new`."""
         given = new["label"]
         if measure == "accuracy":
             was, now = ((answers["predicted"] == given).to_numpy() for answers in (old, new))
@@ -141,10 +141,10 @@ class Classification:
 
 
 def _probabilities(answers: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Probabilities, one column per class; no column if the answers lack what `measure` needs.
+    """Return probabilities, one column per class; no column if `measure` needs missing ones.
 
-    Loss and top-k accuracy need the probability of every class. For the others that of the
-    predicted class will do.
+    Loss and top-k accuracy need the probability of every class. The other measures only need the
+    probability of the predicted class.
     """
     if measure == "loss" or measure.startswith("top_"):
         return every_probability(answers)
@@ -153,13 +153,13 @@ def _probabilities(answers: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 
 def answered(probabilities: Array, thresholds: Sequence[float]) -> Integers:
-    """The class [n] that is answered to each example, of probabilities [n, c]."""
+    """Return the predicted class of each example, [n], from probabilities [n, c]."""
     found: Integers = against_thresholds(probabilities, thresholds).argmax(axis=1)
     return found
 
 
 def of_asked(asked: Asked) -> Integers:
-    """The answered classes of `asked`."""
+    """Return the predicted classes of `asked`."""
     return answered(asked.answers, asked.thresholds)
 
 

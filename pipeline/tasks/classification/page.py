@@ -1,4 +1,4 @@
-"""What the report shows for classification."""
+"""The part of the report for classification."""
 
 import pandas as pd
 
@@ -9,10 +9,10 @@ from ...pages.mistakes import SHOWN, Mistake
 
 
 class Classes:
-    """Answers what `Page` asks."""
+    """Implements `Page` for classification."""
 
     def mistakes(self, predictions: pd.DataFrame) -> list[Mistake]:
-        """The wrong answers of the highest probability."""
+        """Return the wrong predictions with the highest probabilities."""
         wrong = predictions[~predictions["correct"]].sort_values(
             ["probability", "path"], ascending=[False, True]
         )
@@ -30,11 +30,11 @@ class Classes:
         ]
 
     def parts(self, predictions: pd.DataFrame, classes: list[str]) -> Row:
-        """The values that fill `page.html`.
+        """Return the values that fill `page.html`.
 
         Args:
-            predictions: as `evaluate` writes them.
-            classes: by name.
+            predictions: the table that `evaluate` writes.
+            classes: names of the classes.
         """
         in_matrix = tables.in_matrix(predictions, classes)
         return {

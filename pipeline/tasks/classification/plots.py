@@ -11,18 +11,18 @@ from sklearn.metrics import confusion_matrix
 
 from ...evaluation.tables import MANY
 
-MOST_CONFUSED = 40  # classes in the matrix if there are many
+MOST_CONFUSED = 40  # classes in the matrix if there are more than `MANY`
 
 
 def most_confused(
     labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], most: int
 ) -> npt.NDArray[np.int64]:
-    """The classes of the pairs that are most often taken for each other, sorted.
+    """Return the classes of the most often confused pairs, sorted.
 
     Args:
         labels: [n].
         predicted: [n].
-        most: how many classes; if hardly any is confused, those of the first labels.
+        most: how many classes; if fewer are confused, the classes of the first labels follow.
     """
     wrong = labels != predicted
     pairs = np.sort(np.stack([labels[wrong], predicted[wrong]], axis=1), axis=1)
@@ -36,10 +36,10 @@ def most_confused(
 def draw_confusion(
     labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], classes: list[str], file: Path
 ) -> None:
-    """A picture (PNG) of the counts, shaded by the fraction of each actual class.
+    """Save a picture (PNG) of the counts, shaded by the fraction of each actual class.
 
-    Cividis looks alike to every kind of colour vision (Nuñez et al., 2018). If there are more than
-    `MANY` classes, the `MOST_CONFUSED` are drawn.
+    Cividis looks the same to every kind of colour vision (Nuñez et al., 2018). If there are more
+    than `MANY` classes, only the `MOST_CONFUSED` most confused ones are drawn.
     """
     examples, right = len(labels), int((labels == predicted).sum())
     title = f"{right} of {examples} test examples right"
@@ -54,7 +54,7 @@ def draw_confusion(
         classes = [classes[c] for c in chosen]
     counts = confusion_matrix(labels, predicted, labels=range(len(classes)))
     of_row = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    # Cells stay legible with many classes: the figure grows, up to what a page can hold.
+    # The figure grows with the classes, so that cells stay legible, up to the size of a page.
     side = float(np.clip(2.5 + 0.45 * len(classes), 5, 22))
     size = float(np.clip(60 * side / (len(classes) + 6), 4, 11))
     figure = Figure(figsize=(side + 1, side), layout="constrained", dpi=100)
@@ -72,6 +72,6 @@ def draw_confusion(
     axes.set_title(title)
     figure.colorbar(image, label="share of the actual class", shrink=0.8)
     with warnings.catch_warnings():
-        # The warning is about letters that Matplotlib's font lacks; the report uses other fonts.
+        # Matplotlib warns of letters that its font lacks; the report uses other fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(file, metadata={"Software": None})

@@ -1,4 +1,4 @@
-"""What the server sends for one label."""
+"""The server's reply in classification."""
 
 from pydantic import Field
 
@@ -22,12 +22,12 @@ class Reply(Explained):
 
 
 class ClassReply:
-    """Answers what `Replying` asks."""
+    """Implements `Replying` for classification."""
 
     form = Reply
 
     def reply(self, answer: Answer, outputs: Outputs) -> Row:
-        """The class, and the probability of each."""
+        """Return the class, and the probability of each class."""
         names, probabilities = outputs.names, answer.probabilities.tolist()
         return {
             "best": names[answer.best],

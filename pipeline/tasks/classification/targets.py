@@ -1,4 +1,4 @@
-"""The class of each example: it is the manifest's label, so there are no columns of targets."""
+"""The class of each example, which is the manifest's label; there are no columns of targets."""
 
 from collections.abc import Sequence
 
@@ -10,22 +10,22 @@ from ...tables.targets import stop_at_numbers
 
 
 class ClassTargets:
-    """Answers what `Targets` asks."""
+    """Implements `Targets` for classification."""
 
     def read(
         self, label: str, columns: Sequence[str], cells: Sequence[str]
     ) -> tuple[str, tuple[float, ...]]:
-        """The label as it is."""
+        """Return the label unchanged."""
         return label, ()
 
     def table(
         self, labels: Sequence[str], values: Sequence[tuple[float, ...]], columns: Sequence[str]
     ) -> dict[str, list[float]]:
-        """Empty: classification has no columns of targets."""
+        """Return no columns, because classification has no columns of targets."""
         return {}
 
     def require(self, manifest: pd.DataFrame, source: str) -> None:
-        """Two classes or more, each with a training example."""
+        """Check that there are two classes or more, each with a training example."""
         labels = sorted(set(manifest["label"]))
         stop_at_numbers(labels, len(manifest))
         if len(labels) < 2:
@@ -38,7 +38,7 @@ class ClassTargets:
     def taught(
         self, manifest: pd.DataFrame
     ) -> tuple[pd.DataFrame, list[str], list[tuple[str, str]]]:
-        """Without the classes that no training example has, and their examples."""
+        """Leave out the classes without training examples, and their examples."""
         rest = set(manifest["label"][manifest["split"] == "train"])
         out = sorted(set(manifest["label"]) - rest)
         if not out or not rest:
@@ -49,7 +49,7 @@ class ClassTargets:
         return manifest[stays].reset_index(drop=True), out, why
 
     def counts(self, manifest: pd.DataFrame) -> pd.DataFrame:
-        """The examples of each class."""
+        """Return the number of examples of each class."""
         return manifest.groupby(["label", "split"]).size().unstack(fill_value=0)
 
 
