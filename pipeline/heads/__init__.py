@@ -1,1 +1,1 @@
-"""The small networks that are trained on features."""
+"""Heads: the small networks that are trained on features."""

@@ -1,4 +1,4 @@
-"""Temperature, priors and thresholds, from answers about examples that the head had not seen.
+"""Fit temperature, priors and thresholds to predictions for held-out examples.
 
 A label is predicted if its probability reaches its threshold. If classes were weighted
 in training, the probability of a class is divided by its threshold (`head.against_thresholds`).
@@ -16,28 +16,28 @@ from .head import MANY_LOGITS, Floats, fit_temperature, probabilities, sigmoid
 Floats64 = npt.NDArray[np.float64]
 
 DEFAULT = 0.5  # threshold, if the examples cannot show a better one
-NEAREST = 1e-6  # to 0 and to 1
-LEAST, MOST = np.array([1e-3, 0.0]), np.array([1e3, 2.0])  # of 1 / temperature, and of a strength
-STEPS, NEAR = 100, 1e-9  # of Newton's method
+NEAREST = 1e-6  # distance of a threshold from 0 and from 1
+LEAST, MOST = np.array([1e-3, 0.0]), np.array([1e3, 2.0])  # bounds of (1 / temperature, strength)
+STEPS, NEAR = 100, 1e-9  # most steps and tolerance of Newton's method
 
 
 def calibrated(
     logits: Floats, labels: npt.NDArray[Any], task: str, class_weights: Floats
 ) -> Calibration:
-    """The temperature, and the thresholds of labels and of classes that were weighed.
+    """Fit the temperature, and thresholds for labels and for weighted classes.
 
-    A head that was trained with class weights expects other class priors than there are. Its logits
-    lack the logarithm of the priors that the weights took away (`log_priors`), as far as these
-    examples bear it out: with many features and few examples a head hardly feels its weights. This
-    strength is fitted together with the temperature; for two classes that is Platt scaling (1999).
-    `prior_shift` [c] is what the logits are to get (`head.with_priors`), and
-    `thresholds` let the head answer with the class that it answers with without it.
+    A head that was trained with class weights assumes other class priors than the data has. The
+    difference in its logits is the log ratio of the priors (`log_priors`), times a strength: with
+    many features and few examples, the weights have little effect. The strength is fitted together
+    with the temperature; for two classes this is Platt scaling (1999). `prior_shift` [c] is added
+    to the logits (`head.with_priors`). With `thresholds` the head still predicts the same class as
+    without the shift.
 
     Args:
-        logits: [n, c] of examples that the head has not seen.
-        labels: of these examples, as the task has them.
-        task: what was learned.
-        class_weights: that the head was trained with, as `fit.class_weights` gives them.
+        logits: [n, c] of held-out examples.
+        labels: of these examples, in the task's form.
+        task: of the head.
+        class_weights: used in the training of the head, as `fit.class_weights` returns them.
     """
     if not TASKS[task].probabilities:
         return Calibration()
@@ -59,10 +59,10 @@ def calibrated(
 
 
 def log_priors(class_weights: Floats) -> Floats64 | None:
-    """What weighted logits lack, [c]: the logarithm of a class's prior over its weighted prior.
+    """Return the log ratio of each class's prior to its weighted prior, [c].
 
-    It is that of 1 / weight, the mean taken away. For labels, whose weights are [c, 2], it is what
-    their log-odds lack. None if nothing is lacking.
+    The ratio is 1 / weight, and the logarithms are centred to mean zero. For labels, whose weights
+    are [c, 2], it is the difference in their log-odds. The result is None if all are 0.
     """
     logs = np.log(class_weights.astype(np.float64))
     found: Floats64 = logs[:, 0] - logs[:, 1] if logs.ndim == 2 else logs.mean() - logs
@@ -70,18 +70,18 @@ def log_priors(class_weights: Floats) -> Floats64 | None:
 
 
 def fit_priors(logits: Floats, labels: npt.NDArray[Any], priors: Floats64) -> tuple[float, float]:
-    """The temperature, and how much of the priors to add to what it divided, that fit best.
+    """Fit the temperature, and the strength of the priors that are added after the division.
 
-    It minimises the negative log-likelihood, which is convex, by Newton's method within `LEAST` and
-    `MOST`. Labels are softened as in `fit_temperature`.
+    Newton's method minimises the negative log-likelihood, which is convex, between `LEAST` and
+    `MOST`. Labels are smoothed as in `fit_temperature`.
 
     Args:
-        logits: [n, c] of examples that the head was not trained on.
+        logits: [n, c] of held-out examples.
         labels: [n], or [n, c] of labels that are 1, 0 or unknown (NaN).
-        priors: [c], as `log_priors` gives it.
+        priors: [c], as `log_priors` returns it.
 
     Returns:
-        both to six significant digits; 1 and 1 if there is no example.
+        temperature and strength, to six significant digits; 1 and 1 if there are no examples.
     """
     if not len(labels) or (labels.ndim == 2 and np.isnan(labels).all()):
         return 1.0, 1.0
@@ -113,7 +113,7 @@ def fit_priors(logits: Floats, labels: npt.NDArray[Any], priors: Floats64) -> tu
 def _bends_of_classes(
     logits: Floats, labels: npt.NDArray[Any], priors: Floats64, place: Floats64
 ) -> tuple[float, Floats64, Floats64]:
-    """Mean loss, its slope [2] and its curvature [2, 2] at (1 / temperature, strength)."""
+    """Return mean loss, gradient [2] and Hessian [2, 2] at (1 / temperature, strength)."""
     examples, classes = logits.shape
     value, slope, bend = 0.0, np.zeros(2), np.zeros((2, 2))
     size = max(1, MANY_LOGITS // classes)
@@ -141,7 +141,7 @@ def _bends_of_classes(
 def _bends_of_labels(
     logits: Floats, labels: npt.NDArray[Any], priors: Floats64, place: Floats64
 ) -> tuple[float, Floats64, Floats64]:
-    """The same of labels, over those that are known."""
+    """`_bends_of_classes` for labels, over the known ones."""
     known = ~np.isnan(labels)
     counts = np.broadcast_to(known.sum(axis=0), labels.shape)[known]
     softened = (labels[known] * counts + 0.5) / (counts + 1)
@@ -157,20 +157,21 @@ def _bends_of_labels(
 
 
 def fit_thresholds(answers: Floats64, labels: Floats64) -> list[float]:
-    """For each label the threshold with the best F1 on examples that the head has not seen.
+    """Choose a threshold for each label by its F1 on held-out examples.
 
-    Examples are few, so many thresholds are about as good and the very best is so by chance. Among
-    those within half a standard error of the best F1, the one nearest to half of that is taken: it
-    is the optimum for calibrated probabilities (Lipton, Elkan and Naryanaswamy, 2014). With the
-    digits of scikit-learn as labels this was worth 0.005 to 0.02 of F1 on other examples.
+    With few examples many thresholds are about equally good, and the best one is best by chance.
+    From the thresholds within half a standard error of the best F1, this function chooses the one
+    nearest to half of the best F1. That is the optimum for calibrated probabilities (Lipton, Elkan
+    and Naryanaswamy, 2014). With scikit-learn's digits as labels this increased F1 on other
+    examples by 0.005 to 0.02.
 
     Args:
         answers: [n, c], the probability of each label.
         labels: [n, c]: 1, 0, or NaN where it is unknown.
 
     Returns:
-        c thresholds between 0 and 1, each in the middle between two probabilities; 0.5 if no
-        example is known to have the label, or none to lack it.
+        c thresholds between 0 and 1, each halfway between two probabilities; 0.5 if a label has no
+        known positive or no known negative example.
     """
     return [
         _best(column[known], wanted[known] == 1)
@@ -185,7 +186,7 @@ def _best(answers: Floats64, there: npt.NDArray[np.bool_]) -> float:
     ranked = answers[order]
     taken, right = np.arange(1, len(ranked) + 1), np.cumsum(there[order])
     quality = 2 * right / (taken + there.sum())
-    # A threshold takes all examples of one probability, or none.
+    # Examples with equal probabilities are all above a threshold, or all below.
     ends = np.flatnonzero(np.append(ranked[:-1] > ranked[1:], True))
     middles = (ranked[ends] + np.append(ranked[1:], 0.0)[ends]) / 2
     best = float(quality[ends].max())

@@ -1,11 +1,12 @@
-"""Heads that are solved for instead of descended to, in the form that every head is saved in.
+"""Solvers for linear heads, instead of gradient descent: L-BFGS, ridge and nearest mean.
 
-All take features of mean zero and of one scale, and measure weight decay alike: an L2 penalty of
-`weight_decay / 2 * |weight|^2` beside the mean loss of an output's known rows; biases are free. So
-an output with labels of its own (one of several labels, or a target) is what it would be alone. If
-its rows determine nothing (a label that is positive in all of them, as in a small subset), it
-answers with their fraction of positives, whatever the features; `train` refuses such rows. The
-logits of ridge and nearest mean are right in order only: `fair_scale` makes probabilities of them.
+All solvers expect features with mean zero and one common scale. They use the same weight decay: an
+L2 penalty of `weight_decay / 2 * |weight|^2` is added to the mean loss over an output's known rows;
+biases are not penalised. Each label of a multi-label task, and each target, therefore has the same
+weights as if it were trained alone. If its rows determine nothing (a label that is positive in all
+of them, as in a small subset), the output predicts the fraction of positives for all features;
+`train` rejects such rows. Only the order of the logits of ridge and nearest mean is meaningful:
+`fair_scale` calibrates them.
 """
 
 import os
@@ -27,22 +28,22 @@ from .least_squares import ridge
 from .linear_loss import Axes, LinearLoss
 from .losses import LOSSES, Loss
 
-AT_ONCE = 2**22  # numbers that are float64 at a time
-TOLERANCE = 1e-8  # of an objective of labels and targets, as in `lbfgs.minimum`
-TOGETHER = 32  # outputs; not by the number of cores, which must change no byte
+AT_ONCE = 2**22  # numbers converted to float64 at a time
+TOLERANCE = 1e-8  # for labels and targets, as in `lbfgs.minimum`
+TOGETHER = 32  # outputs; fixed, because the number of cores must not change the result
 
 Floats64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows that heads are solved from.
+    """The rows that heads are trained on.
 
     Args:
         features: [n, d].
-        loss: what is lowered, one of `losses.LOSSES`.
-        labels: [n, p], as `loss` makes them.
-        importance: [n, p], as `loss` makes it.
+        loss: the loss to minimise, one of `losses.LOSSES`.
+        labels: [n, p], as `loss.labels` returns them.
+        importance: [n, p], as `loss.importance` returns it.
         outputs: c.
     """
 
@@ -61,22 +62,22 @@ class Rows:
         class_weights: Floats,
         weights: Floats | None = None,
     ) -> "Rows":
-        """Those of labels as the task has them; `weights` [n] are the rows' own."""
+        """Create rows from the task's labels; `weights` [n] are the row weights."""
         of = LOSSES[loss]
         importance = of.importance(labels, class_weights, weights)
         return cls(features, of, of.labels(labels), importance, len(class_weights))
 
 
 def multinomial(rows: Rows, decays: Sequence[float], start: Head | None) -> list[Head]:
-    """Multinomial logistic regression by L-BFGS (scikit-learn), one head for each decay.
+    """Fit multinomial logistic regression by L-BFGS (scikit-learn), one head for each decay.
 
-    If there are more than `many_classes.MANY` classes, `many_classes` solves for it, from `start`.
+    With more than `many_classes.MANY` classes, `many_classes.minimum` fits it from `start`.
     """
     classes, importance, labels = rows.outputs, rows.importance[:, 0], rows.labels[:, 0]
     heads: dict[float, Head] = {}
     model = LogisticRegression(max_iter=lbfgs.MOST_ITERATIONS, tol=1e-4, warm_start=True)
-    # From the strongest penalty to the weakest, each from where the one before ended: a third of
-    # the iterations (Friedman, Hastie and Tibshirani, 2010).
+    # Warm starts, from the strongest penalty to the weakest, need a third of the iterations
+    # (Friedman, Hastie and Tibshirani, 2010).
     for decay in sorted(set(decays), reverse=True):
         if classes > many_classes.MANY:
             start, reached = many_classes.minimum(
@@ -85,8 +86,8 @@ def multinomial(rows: Rows, decays: Sequence[float], start: Head | None) -> list
             heads[decay] = start
             _warn(decay, reached)
             continue
-        # scikit-learn sums the losses and scales them by C. With two classes it learns one column
-        # of weights, twice the softmax's: the same penalty is then half as strong.
+        # scikit-learn sums the losses and scales them by C. With two classes it learns one weight
+        # vector, which is twice the softmax's, so the penalty has to be halved.
         strength = (2 if classes == 2 else 1) / (importance.sum() * decay) if decay else np.inf
         model.set_params(C=strength)
         with warnings.catch_warnings():
@@ -109,7 +110,7 @@ def _warn(decay: float, reached: bool) -> None:
 
 
 def by_lbfgs(rows: Rows, decays: Sequence[float], start: Head | None) -> list[Head]:
-    """A logistic regression for each label, or Huber's regression for each number."""
+    """Fit a logistic regression for each label, or a Huber regression for each target."""
     bias, learnable = rows.loss.without_features(rows.labels, rows.importance)
     weight = np.zeros((rows.outputs, rows.features.shape[1]), dtype=np.float32)
     known = np.flatnonzero(learnable)
@@ -128,7 +129,7 @@ def by_lbfgs(rows: Rows, decays: Sequence[float], start: Head | None) -> list[He
         some = LinearLoss(rows.loss, axes.turned, labels[:, part], importance[:, part], 0.0)
         curvature, _ = some.curvature(weights)
         found: dict[float, tuple[Floats64, bool]] = {}
-        # From the strongest penalty to the weakest, each from where the one before ended.
+        # Warm starts, from the strongest penalty to the weakest.
         for decay in sorted(set(decays), reverse=True):
             hessian = np.maximum(curvature, 1e-6)[:, None] * axes.variances
             hessian[:, 1:] += max(decay, 1e-7 * float(hessian.max()))
@@ -149,16 +150,16 @@ def by_lbfgs(rows: Rows, decays: Sequence[float], start: Head | None) -> list[He
 
 
 def _diagonal(hessian: Floats64) -> Callable[[int, Floats64], lbfgs.Divide]:
-    """The function that divides gradients by the same diagonal [P, p] in every iteration."""
+    """Return a function that divides gradients by the same diagonal [P, p] in every iteration."""
     return lambda iteration, weights: lambda gradient, live: gradient / hessian[live]
 
 
 def by_ridge(rows: Rows, decays: Sequence[float], start: Head | None) -> list[Head]:
-    """Least squares to one-hot labels, to 1 and 0, or to targets; one head for each decay.
+    """Fit least squares to one-hot labels, 0/1 labels or targets; one head for each decay.
 
-    Logits of labels are what is above a half, so that their sign says which is nearer. Outputs that
-    are known in the same rows, and weigh them alike, have one covariance of features and, for each
-    decay, one decomposition of it.
+    For 0/1 labels, the logit is the prediction minus 1/2, so that its sign shows which value is
+    nearer. Outputs with the same known rows and the same weights share the covariance of the
+    features and, for each decay, its decomposition.
     """
     weights = np.zeros((len(decays), rows.outputs, rows.features.shape[1]))
     biases = np.zeros(weights.shape[:2])
@@ -185,7 +186,7 @@ def by_ridge(rows: Rows, decays: Sequence[float], start: Head | None) -> list[He
 
 
 def alike(cells: Floats) -> list[list[int]]:
-    """The columns of [n, c] in groups that are equal."""
+    """Group the equal columns of [n, c]."""
     groups: dict[bytes, list[int]] = {}
     for number, column in enumerate(cells.T):
         groups.setdefault(column.tobytes(), []).append(number)
@@ -195,9 +196,9 @@ def alike(cells: Floats) -> list[list[int]]:
 def _moments(
     rows: Rows, outputs: list[int], importance: Floats64
 ) -> tuple[Floats64, Floats64, Floats64, Floats64]:
-    """Means [d] and [k], covariance of the features [d, d], and of features and targets [d, k].
+    """Return means [d] and [k], covariance of features [d, d], and of features and targets [d, k].
 
-    The first covariance is its lower triangle, at half the cost.
+    Only the lower triangle of the covariance of features is computed, which halves the cost.
     """
     count, dimension = rows.features.shape
     size = max(1, AT_ONCE // max(dimension, rows.outputs))
@@ -221,9 +222,9 @@ def _moments(
 
 
 def nearest_mean(rows: Rows, decays: Sequence[float], start: Head | None) -> list[Head]:
-    """The class whose mean is nearest; it has no knob.
+    """Fit the nearest-mean classifier, which has no hyperparameters.
 
-    The negative squared distance to a mean m, less what is the same for all classes, is
+    The negative squared distance to a mean m, without the term that is equal for all classes, is
     `2 m·x - |m|²`: a linear head.
     """
     labels = rows.labels[:, 0]
@@ -233,7 +234,7 @@ def nearest_mean(rows: Rows, decays: Sequence[float], start: Head | None) -> lis
 
 
 def nearer_mean(rows: Rows, decays: Sequence[float], start: Head | None) -> list[Head]:
-    """For each label, which is nearer: the mean of its positive or of its negative rows."""
+    """For each label, fit the nearest-mean classifier of its positive and negative rows."""
     odds, learnable = rows.loss.without_features(rows.labels, rows.importance)
     known = rows.importance > 0
     of = {value: ((rows.labels == value) & known).astype(np.float32) for value in (0, 1)}
@@ -246,10 +247,10 @@ def nearer_mean(rows: Rows, decays: Sequence[float], start: Head | None) -> list
 
 
 def fair_scale(logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
-    """The factor that calibrates logits for softmax (for labels: sigmoid).
+    """Return the factor that calibrates logits for softmax (sigmoid in multi-label tasks).
 
-    It is 1 / `head.fit_temperature` on the rows; rows that the head was solved for make a head
-    overconfident.
+    The factor is 1 / `head.fit_temperature` on the rows. If the head was trained on these rows, it
+    will be overconfident.
     """
     zero = logits.mean(axis=1, keepdims=True) if labels.ndim == 1 else 0
     unit = np.abs(logits - zero).mean() or 1.0

@@ -1,20 +1,21 @@
-"""Prediction sets and intervals, calibrated on answers of heads that had not seen the examples.
+"""Calibrate prediction sets and intervals on out-of-fold predictions.
 
-With n scores, the quantile is the one at rank ceil((n + 1) * coverage). If the answers came from
-the head that is kept, a new example's score would be at most that with the nominal probability,
-whatever the head and the data are, as long as new examples are exchangeable with these. The answers
-come from heads that were trained on a part of its examples (`cross_fit`; cross-conformal
-prediction, Vovk, 2015), so the sets hold the truth a little more often.
+With n scores, the quantile is the score at rank ceil((n + 1) * coverage). If the predictions came
+from the final head, a new example's score would be at most this quantile with the nominal
+probability, for any head and any data, if new examples are exchangeable with these. The predictions
+come from heads that were trained on a part of the examples (`cross_fit`; cross-conformal
+prediction, Vovk, 2015), so the coverage is a little higher.
 
-Examples of one group are not independent, and a group with many must not speak for the others.
-So each group weighs one: a score weighs one over the size of its group, and the rank is that among
-the groups, ceil((G + 1) * coverage) (Dunn, Wasserman and Ramdas, "Distribution-free prediction sets
-for two-layer hierarchical models", 2022; Lee, Barber and Willett, "Distribution-free inference with
-hierarchical data", 2023). The coverage is then that of an example drawn from a new group.
+Examples of one group are not independent, and a large group must not dominate the others. All
+groups therefore have the same weight: the weight of a score is 1 / the size of its group, and the
+rank is taken among the groups, ceil((G + 1) * coverage) (Dunn, Wasserman and Ramdas,
+"Distribution-free prediction sets for two-layer hierarchical models", 2022; Lee, Barber and
+Willett, "Distribution-free inference with hierarchical data", 2023). The coverage then holds for an
+example drawn from a new group.
 
-Prediction intervals reach to either side by that quantile of the absolute residuals. It is the
+Prediction intervals extend to either side by this quantile of the absolute residuals. They are the
 centre of CV+ (Barber, Candès, Ramdas and Tibshirani, "Predictive inference with the jackknife+",
-2021) with the one head that the bundle has: CV+ itself would need the heads of all folds to answer.
+2021), with the one head in the bundle; CV+ itself would need the heads of all folds to predict.
 """
 
 import math
@@ -27,9 +28,9 @@ from .cross_fit import OutOfFold
 from .head import probabilities
 from .sets import Doubles, LabelSets, PredictionSets, before, sizes, uniform
 
-MISSES = 10  # to be expected among the examples, or the quantile is a lottery
-PENALTIES = (0.001, 0.01, 0.1, 0.2, 0.5)  # lambda: those that the paper of RAPS tries
-DIGITS = 6  # of a quantile, which is rounded up
+MISSES = 10  # the least expected number of misses; with fewer the quantile is too noisy
+PENALTIES = (0.001, 0.01, 0.1, 0.2, 0.5)  # the values of lambda that the RAPS paper tries
+DIGITS = 6  # significant digits of a quantile, which is rounded up
 
 
 def calibrated(
@@ -37,14 +38,14 @@ def calibrated(
 ) -> PredictionSets | None:
     """Calibrate prediction sets or intervals.
 
-    Sets are made of the strengths by which a head chooses the class that it answers with
-    (`head.against_thresholds`), so they always hold that class.
+    Sets use the scores by which a head chooses the predicted class (`head.against_thresholds`), so
+    they always hold that class.
 
     Args:
-        coverage: the nominal one, how often they shall hold the truth; None for no sets.
-        held: what they are calibrated on.
-        temperature: of the head that is kept.
-        task: what is learned.
+        coverage: the nominal coverage; None for no sets.
+        held: the out-of-fold predictions to calibrate on.
+        temperature: of the final head.
+        task: of the head.
 
     Returns:
         None if no coverage is set.
@@ -78,13 +79,15 @@ def calibrated(
 def calibrated_sets(
     held: OutOfFold, temperature: float, coverage: float
 ) -> tuple[LabelSets, float]:
-    """RAPS, calibrated on examples that were held out; the sets, and the quantile of the paper's.
+    """Calibrate RAPS on held-out examples.
 
-    k_reg is the quantile of the labels' ranks, and lambda is the one with the smallest sets on
-    average. The paper finds both on examples of their own, of which there are few here. From the
-    examples that are calibrated on they cost at most about 0.01 of coverage if these are as few
-    as a coverage takes, and the sets differ less from draw to draw (benchmarks/sets.md).
-    `quantile` is that of the sets that people get, `randomised` that of the paper's.
+    k_reg is the quantile of the labels' ranks, and lambda is the value with the smallest sets on
+    average. The paper chooses both on separate examples, but here examples are few. Choosing them
+    on the calibration examples costs at most about 0.01 of coverage, with the fewest examples
+    that a coverage needs, and the sets vary less between samples (benchmarks/sets.md).
+
+    Returns:
+        the calibration of the sets, and the quantile of the paper's randomised sets.
     """
     answers, labels = probabilities(held.logits, temperature), held.labels
     rank, ahead, own = before(answers, labels)
@@ -108,14 +111,14 @@ def calibrated_sets(
 def quantile(
     scores: Doubles, coverage: float, lost: int = 0, weights: Doubles | None = None
 ) -> float:
-    """The score at rank ceil((n + 1) * coverage), rounded up; infinite if n is too small.
+    """Return the score at rank ceil((n + 1) * coverage), rounded up; infinite if n is too small.
 
     Args:
-        scores: of examples that were held out.
-        coverage: the nominal one.
-        lost: how many more there are, with infinite scores.
-        weights: of each score, as `of_groups` gives them; n and `lost` are numbers of groups then,
-            and the score is that at which the weights of it and of all lower ones reach the rank.
+        scores: of held-out examples.
+        coverage: the nominal coverage.
+        lost: the number of further examples, whose scores count as infinite.
+        weights: of each score, as `of_groups` returns them. With weights, n and `lost` are numbers
+            of groups, and the result is the score at which the cumulative weight reaches the rank.
     """
     if weights is None:
         rank = math.ceil(round((len(scores) + lost + 1) * coverage, 6))

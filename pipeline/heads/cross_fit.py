@@ -1,13 +1,13 @@
-"""Answers about the training and validation examples, by heads that had not seen them.
+"""Out-of-fold predictions for the training and validation examples.
 
-The head that `train` keeps has learned from all of them, so its own answers about them are too
-good. Here the examples are divided into folds, the same head is trained on all folds but one, and
-answers about that one. Temperature, thresholds and prediction sets are fitted to these answers
-(cross-fitting; for prediction sets, cross-conformal prediction, Vovk, 2015).
+The head that `train` keeps was trained on all of these examples, so its own predictions for them
+are too good. This module divides the examples into folds, trains the same head on all folds but
+one, and predicts that fold. Temperature, thresholds and prediction sets are fitted to these
+predictions (cross-fitting; for prediction sets, cross-conformal prediction, Vovk, 2015).
 
-Each of these heads is trained from scratch. One that starts from a head that has seen all examples
-still knows those that are held out until it has converged: so started, heads of ants and bees were
-right about 1.000 of them instead of 0.962.
+Each of these heads is trained from scratch. A head that starts from one trained on all examples
+remembers the held-out ones until it has converged: with this start, the out-of-fold accuracy on
+ants and bees was 1.000 instead of 0.962.
 """
 
 import math
@@ -33,24 +33,23 @@ from .losses import LOSSES
 from .sets import Doubles, Integers, of_groups
 from .trained import Schedule, Trained
 
-FEW = 2000  # examples; of so many each is held out
-FOLDS = 10  # of them
-# If there are more, two parts are held out: a tenth of the examples each, within these bounds.
+FEW = 2000  # examples; up to this number, all are held out in turn
+FOLDS = 10  # for up to FEW examples
+# If there are more, two parts are held out: each a tenth of the examples, within these bounds.
 PARTS, LEAST, MOST = 2, 500, 1000
-GROUPS = 100  # in each of these parts, if examples have groups, and these are enough
-COPIES = 2**29  # bytes of features in the heads that are trained side by side
+GROUPS = 100  # in each of these parts, if examples have enough groups
+COPIES = 2**29  # bytes for the features of heads that are trained in parallel
 
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Out-of-fold answers about m examples, by heads that had not seen them.
+    """Out-of-fold predictions for m examples.
 
-    `logits` [m, c] are logits, or predicted targets. `fold` [m] is the fold of each example; -1
-    for the answers of a head that was trained without validation examples, about these. If
-    examples have groups, each group weighs one, and `weights` [m] are those of its examples.
-    `lost` is how many more examples there are that no head could answer about, since all heads need
-    them to learn from; if examples have groups, how many groups. `of` says in words what the
-    examples are.
+    `logits` [m, c] are logits, or predicted targets. `fold` [m] is the fold of each example; it is
+    -1 for predictions of validation examples by a head trained without them. If examples have
+    groups, `weights` [m] are the weights of the examples, which add up to 1 in each group. `lost`
+    is the number of further examples that cannot be predicted, because all heads need them for
+    training; if examples have groups, the number of groups. `of` describes the examples in words.
     """
 
     logits: Floats
@@ -63,7 +62,7 @@ class OutOfFold:
 
     @property
     def folds(self) -> int:
-        """How many heads were trained for these answers."""
+        """The number of heads that were trained for these predictions."""
         return len(np.unique(self.fold[self.fold >= 0]))
 
 
@@ -76,25 +75,25 @@ def out_of_fold(
     device: str,
     refits: bool,
 ) -> OutOfFold:
-    """Answers about training and validation examples, as raw logits or predicted targets.
+    """Predict training and validation examples out of fold; return logits or predicted targets.
 
-    If the head is not trained again on the validation examples, it answers about these itself.
+    If the head is not trained again on the validation examples, it predicts these directly.
 
     Args:
-        chosen: the head that `train` has chosen, as it was before it saw validation examples.
-        train: n rows, augmented views among them; these are trained on and not answered about.
+        chosen: the head that `train` chose, before it was trained on validation examples.
+        train: n rows; augmented views are only trained on, and not predicted.
         val: the validation examples.
         manifest: of the examples; those of a group are held out together.
         schedule: of the chosen head.
-        device: where heads that descend are trained.
+        device: for gradient descent.
         refits: whether the chosen head is trained again with the validation examples.
 
     Raises:
-        TrainingError: a head was lost.
+        TrainingError: the training of a head diverged.
     """
     key_of = group_keys(manifest).set_axis(manifest["digest"])
     if len(val.labels) and not refits:
-        assert chosen.head is not None  # noqa: S101 (`train` has seen to it)
+        assert chosen.head is not None  # noqa: S101 (`train` checks it)
         keys = key_of.loc[val.digests].tolist()
         weights = of_groups(keys) if len(set(keys)) < len(keys) else None
         logits, fold = chosen.head.logits(val.features), np.full(len(keys), -1)
@@ -130,11 +129,11 @@ def out_of_fold(
 
 
 def division(examples: int, groups: int | None = None) -> tuple[int, int]:
-    """The number of folds, and how many of them are held out.
+    """Return the number of folds, and how many of them are held out.
 
     Args:
-        examples: how many there are.
-        groups: in which they come, if they do.
+        examples: the number of examples.
+        groups: the number of their groups; None without groups.
     """
     if examples <= FEW:
         return FOLDS, FOLDS
@@ -145,15 +144,15 @@ def division(examples: int, groups: int | None = None) -> tuple[int, int]:
 
 
 def _hands(pool: Split, device: str) -> int:
-    """How many heads are trained side by side."""
-    together = COPIES // (2 * max(pool.features.nbytes, 1))  # each takes rows, and scales them
+    """Return how many heads are trained in parallel."""
+    together = COPIES // (2 * max(pool.features.nbytes, 1))  # each copies rows, and scales them
     return max(1, min(together, os.cpu_count() or 1)) if device == "cpu" else 1
 
 
 def write(file: Path, held: OutOfFold, calibration: Calibration, task: str) -> None:
-    """Write the answers as a table: `digest`, `fold` and `answers`, sorted by digest.
+    """Write the predictions as a table: `digest`, `fold` and `answers`, sorted by digest.
 
-    Answers are what `predict` gives: calibrated probabilities of classes or labels, or targets.
+    `answers` has what `predict` returns: calibrated probabilities of classes or labels, or targets.
     """
     order = np.argsort(held.digests)
     logits = held.logits[order]

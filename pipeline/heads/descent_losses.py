@@ -1,8 +1,8 @@
-"""The losses of `losses` in PyTorch, for a stack of heads or a network that descends.
+"""The losses of `losses` in PyTorch, to train a stack of heads or a network.
 
-PyTorch finds the gradient. Logits are [S, b, M, c]: of S seeds, b rows, M heads and c outputs.
-`importance` is the weight of each row, or each cell of it: [S, b, 1] or [S, b, M] for classes,
-[S, b, 1, c] or [S, b, M, c] for labels and targets; 0 where a head is not to learn from it.
+PyTorch computes the gradient. Logits are [S, b, M, c], for S seeds, b rows, M heads and c outputs.
+`importance` is the weight of each row or cell: [S, b, 1] or [S, b, M] for classes, [S, b, 1, c] or
+[S, b, M, c] for labels and targets. It is 0 for rows and cells that a head must not learn from.
 """
 
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ from .head import Floats
 class Rows:
     """Rows on the device.
 
-    `features` are [n, d]. `labels` are [n], or [n, c] with 0 where they are unknown; `importance`
-    is of the same shape, by class and row, and 0 where a label is unknown. `spread` [c] is from
-    `losses.spreads`, and empty for classes.
+    `features` are [n, d]. `labels` are [n], or [n, c] with 0 where they are unknown. `importance`
+    has the same shape; it combines class and row weights, and is 0 where a label is unknown.
+    `spread` [c] is from `losses.spreads`, and empty for classes.
     """
 
     features: Tensor
@@ -42,9 +42,9 @@ class Rows:
         device: str | torch.device,
         weights: Floats | None = None,
     ) -> "Rows":
-        """The rows of labels as the task has them, targets in the units of training.
+        """Create rows from the task's labels, or from targets in `losses.Units`.
 
-        `weights` [n] are the rows' own.
+        `weights` [n] are the row weights.
         """
         of = losses.LOSSES[loss]
         importance = of.importance(labels, class_weights, weights)
@@ -58,12 +58,12 @@ class Rows:
 
 
 class Loss(Protocol):
-    """What the heads of a stack lower."""
+    """The loss that the heads of a stack minimise."""
 
     sums: int
 
     def lowered(self, logits: Tensor, labels: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
-        """The minibatch's mean loss [S, M], for the gradients, and what `measured` returns.
+        """Return the minibatch's mean loss [S, M] for the gradients, and the result of `measured`.
 
         Args:
             logits: [S, b, M, c]
@@ -72,25 +72,25 @@ class Loss(Protocol):
         """
 
     def measured(self, logits: Tensor, labels: Tensor, importance: Tensor) -> Tensor:
-        """[sums, S, M]: the summed loss, and the summed scores."""
+        """Return the summed loss and the summed scores, [sums, S, M]."""
 
     def means(self, totals: Tensor, rows: Rows) -> Tensor:
-        """Mean loss and accuracy (R²), [2, S, M], of the totals of all rows; NaN without rows."""
+        """Return mean loss and accuracy (R²), [2, S, M], from totals of all rows; NaN if empty."""
 
 
 class Softmax:
-    """Cross-entropy of classes; the score is how many are right."""
+    """Cross-entropy of classes; the score is the number of correct rows."""
 
     sums = 2
 
     def __init__(self, smoothing: Tensor, class_weights: Tensor, mean_importance: Tensor) -> None:
-        """What is the same for all minibatches; the arguments are those of `loss_of`."""
+        """Store what all minibatches share; the arguments are those of `loss_of`."""
         self.smoothing = smoothing[:, :, :, 0]
         self.spread = class_weights / len(class_weights)
         self.has_smoothing = bool(smoothing.any())
 
     def lowered(self, logits: Tensor, labels: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
-        """Label smoothing spreads a part of each row's loss over all classes."""
+        """Return the loss; label smoothing distributes a part of each row's loss to all classes."""
         log_probabilities = logits.log_softmax(dim=-1)
         lost = _of_label(log_probabilities, labels)
         totals = _measured(lost.detach(), logits, labels, importance)
@@ -98,20 +98,20 @@ class Softmax:
         if self.has_smoothing:
             of_all = -(log_probabilities @ self.spread) * (importance > 0)
             weighed = weighed * (1 - self.smoothing) + of_all * self.smoothing
-        # A small batch may hold no example that a head is to learn from.
+        # In a small batch there may be no row that a head learns from.
         return weighed.sum(dim=1) / importance.sum(dim=1).clamp_min(1e-12), totals
 
     def measured(self, logits: Tensor, labels: Tensor, importance: Tensor) -> Tensor:
-        """Summed loss and number correct."""
+        """Return the summed loss and the number of correct rows."""
         return _measured(_of_label(logits.log_softmax(dim=-1), labels), logits, labels, importance)
 
     def means(self, totals: Tensor, rows: Rows) -> Tensor:
-        """Mean loss by importance, and accuracy."""
+        """Return the weighted mean loss, and the accuracy."""
         return torch.stack([totals[0] / rows.importance.sum(), totals[1] / len(rows.labels)])
 
 
 def _of_label(log_probabilities: Tensor, labels: Tensor) -> Tensor:
-    """The cross-entropy of each row, [S, b, M]."""
+    """Return the cross-entropy of each row, [S, b, M]."""
     at = labels[:, :, None, None].expand(*log_probabilities.shape[:3], 1)
     return -log_probabilities.gather(-1, at).squeeze(-1)
 
@@ -122,69 +122,69 @@ def _measured(lost: Tensor, logits: Tensor, labels: Tensor, importance: Tensor) 
 
 
 class Cells(Protocol):
-    """What losses of labels by themselves and of targets have in common."""
+    """The common part of the losses of multi-label tasks and of regression."""
 
     sums: int
     smoothing: Tensor
     mean_importance: Tensor
 
     def scores(self, outputs: int) -> int:
-        """How many scores there are."""
+        """Return the number of scores."""
 
     def smoothed(self, wanted: Tensor) -> Tensor:
-        """Labels as label smoothing has them."""
+        """Return the labels after label smoothing."""
 
     def lost(self, logits: Tensor, wanted: Tensor) -> Tensor:
-        """The loss of each cell."""
+        """Return the loss of each cell."""
 
     def scored(self, logits: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
-        """The summed scores, [scores, S, M]."""
+        """Return the summed scores, [scores, S, M]."""
 
     def __init__(self, smoothing: Tensor, class_weights: Tensor, mean_importance: Tensor) -> None:
-        """What is the same for all minibatches; the arguments are those of `loss_of`.
+        """Store what all minibatches share; the arguments are those of `loss_of`.
 
-        The sum is divided by `mean_importance` and by the rows of the minibatch, and not by the
-        minibatch's own importance, so that a cell weighs alike however few known ones it is drawn
-        with.
+        The sum is divided by `mean_importance` and by the number of rows in the minibatch, not by
+        the minibatch's own importance. The weight of a cell therefore does not depend on how many
+        known cells are in its minibatch.
         """
         self.smoothing, self.mean_importance = smoothing, mean_importance.clamp_min(1e-12)
         self.sums = 1 + self.scores(mean_importance.shape[-1])
 
     def lowered(self, logits: Tensor, labels: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
-        """The sum of the outputs' mean losses."""
+        """Return the sum of the outputs' mean losses, and the result of `measured`."""
         wanted = labels[:, :, None].expand_as(logits)
         totals = self.measured(logits.detach(), labels, importance)
         weights = importance / (self.mean_importance * labels.shape[1])
         return (self.lost(logits, self.smoothed(wanted)) * weights).sum(dim=(1, 3)), totals
 
     def measured(self, logits: Tensor, labels: Tensor, importance: Tensor) -> Tensor:
-        """Summed loss, and summed scores."""
+        """Return the summed loss and the summed scores."""
         wanted = labels[:, :, None].expand_as(logits)
         lost = (self.lost(logits, wanted) * importance).sum(dim=(1, 3))
         return torch.cat([lost[None], self.scored(logits, wanted, importance > 0)])
 
 
 class Binary(Cells):
-    """Cross-entropy of each label by itself; the score is how many are right."""
+    """Binary cross-entropy of each label; the score is the number of correct cells."""
 
     def scores(self, outputs: int) -> int:
-        """One score for all outputs."""
+        """Return 1: all outputs share one score."""
         return 1
 
     def smoothed(self, wanted: Tensor) -> Tensor:
-        """Labels nearer to a half by label smoothing."""
+        """Return the labels after label smoothing, which moves them towards 1/2."""
         return wanted + self.smoothing * (0.5 - wanted)
 
     def lost(self, logits: Tensor, wanted: Tensor) -> Tensor:
-        """The loss of each cell."""
+        """Return the loss of each cell."""
         return binary_cross_entropy_with_logits(logits, wanted, reduction="none")
 
     def scored(self, logits: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
-        """The number right, [1, S, M]."""
+        """Return the number of correct cells, [1, S, M]."""
         return (((logits > 0) == (wanted > 0.5)) & known).sum(dim=(1, 3))[None]
 
     def means(self, totals: Tensor, rows: Rows) -> Tensor:
-        """Mean loss and accuracy over the known cells."""
+        """Return mean loss and accuracy over the known cells."""
         known = (rows.importance > 0).sum()
         return torch.stack([totals[0] / rows.importance.sum(), totals[1] / known])
 
@@ -193,45 +193,45 @@ class Squared(Cells):
     """Half the squared error of targets; each output's squared errors are a score."""
 
     def scores(self, outputs: int) -> int:
-        """One score per output."""
+        """Return the number of outputs, each of which has its own score."""
         return outputs
 
     def smoothed(self, wanted: Tensor) -> Tensor:
-        """Numbers are not smoothed."""
+        """Return the targets, which are not smoothed."""
         return wanted
 
     def lost(self, logits: Tensor, wanted: Tensor) -> Tensor:
-        """The loss of each cell."""
+        """Return the loss of each cell."""
         return (logits - wanted).square() / 2
 
     def scored(self, logits: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
-        """The squared errors of each output, [c, S, M]."""
+        """Return the summed squared errors of each output, [c, S, M]."""
         return ((logits - wanted).square() * known).sum(dim=1).movedim(-1, 0)
 
     def means(self, totals: Tensor, rows: Rows) -> Tensor:
-        """Mean loss over the known cells, and R²."""
+        """Return the mean loss over the known cells, and R²."""
         varying = rows.spread > 0
         unexplained = totals[1:][varying] / rows.spread[varying, None, None]
         return torch.stack([totals[0] / rows.importance.sum(), 1 - unexplained.mean(dim=0)])
 
 
 class Huber(Squared):
-    """The same but for a straight line from an error of 1 on."""
+    """Half the squared error up to an error of 1, and linear beyond."""
 
     def lost(self, logits: Tensor, wanted: Tensor) -> Tensor:
-        """The loss of each cell."""
+        """Return the loss of each cell."""
         return huber_loss(logits, wanted, reduction="none")
 
 
 def loss_of(name: str, smoothing: Tensor, class_weights: Floats, mean_importance: Tensor) -> Loss:
-    """The loss that is lowered.
+    """Return the loss to minimise.
 
     Args:
         name: one of `losses.LOSSES`.
         smoothing: [1, 1, M, 1], the label smoothing of each head.
-        class_weights: [c] of classes.
-        mean_importance: [c] or [M, c], of an output's cells among the rows to learn from; empty for
-            classes.
+        class_weights: [c] for classes.
+        mean_importance: [c] or [M, c], the mean over an output's cells in the training rows; empty
+            for classes.
     """
     weights = torch.from_numpy(class_weights).to(smoothing.device)
     loss: Loss = LOSSES[name](smoothing, weights, mean_importance)
@@ -247,11 +247,11 @@ LOSSES: dict[str, type[Softmax | Binary | Squared]] = {
 
 
 def cells(rows: Rows, some: Tensor, part: Tensor, values: Tensor) -> Tensor:
-    """How much the cells of the rows `some` [1, b] count for each head, [1, b, M, c].
+    """Return the weight of the cells of the rows `some` [1, b] for each head, [1, b, M, c].
 
     Args:
-        rows: n of them.
-        some: positions.
+        rows: n rows.
+        some: positions of rows.
         part: [n, M], the weight of each row for each head.
         values: [M, c, 2], for each head the weight of an output's labels of 0 and of 1.
     """
@@ -262,7 +262,7 @@ def cells(rows: Rows, some: Tensor, part: Tensor, values: Tensor) -> Tensor:
 
 
 def mean_cells(rows: Rows, part: Tensor, values: Tensor) -> Tensor:
-    """The mean over all rows of what `cells` gives, [M, c]."""
+    """Return the mean over all rows of the weights from `cells`, [M, c]."""
     known = (rows.importance > 0).to(part.dtype)
     of_0, of_1 = values.unbind(dim=-1)
     both, of_label = part.T @ known, part.T @ (known * rows.labels)

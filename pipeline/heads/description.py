@@ -1,4 +1,4 @@
-"""What `models/head.json` says of a head: its classes, calibration, what it was trained with."""
+"""The content of `models/head.json`: a head's classes, calibration and training settings."""
 
 import json
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ from .sets import PredictionSets
 
 @dataclass(frozen=True)
 class Calibration:
-    """The calibration of a head on examples that it had not seen (`calibration.calibrated`).
+    """The calibration of a head on held-out examples (`calibration.calibrated`).
 
-    Logits are divided by `temperature`. Each of several labels, and each class that was weighed in
-    training, has one of the `thresholds` [c] (`head.against_thresholds`). `prior_shift` [c] is what
-    was added to logits that were trained with class weights (`head.with_priors`). Both are empty
-    for heads that need none. `calibrated_on` is how many examples there were; older files do not
-    say that.
+    Logits are divided by `temperature`. `thresholds` [c] has a threshold for each label of a
+    multi-label task, and for each class if the head was trained with class weights
+    (`head.against_thresholds`). `prior_shift` [c] is added to the logits of a head that was trained
+    with class weights (`head.with_priors`). Both are empty for heads that do not need them.
+    `calibrated_on` is the number of held-out examples; older files do not have it.
     """
 
     temperature: float = 1.0
@@ -32,16 +32,16 @@ class Calibration:
 
 @dataclass(frozen=True)
 class HeadDescription:
-    """A head but for its weights.
+    """Everything about a head except its weights.
 
-    `classes` are what its outputs stand for: classes, labels or the names of targets. `power` is
-    the exponent of `tables/power.py`. `loss` is that of a regression. `refit` says whether the head
-    was trained once more on training and validation examples together, for `epoch` epochs.
-    `training` and `validation` are the figures of that epoch by name, and validation has the number
-    of its examples too (`pictures`). `sets` is None if no coverage was set. `notes` is what
-    no stage reads: `finetuned`, `adapted`, how sites took part, and whatever else stands in a file.
+    `classes` are the names of the outputs: classes, labels or targets. `power` is the exponent of
+    `tables/power.py`. `loss` is the loss of a regression. `refit` says whether the head was trained
+    once more on training and validation examples together, for `epoch` epochs. `training` and
+    `validation` are the metrics of that epoch by name; `validation` also has the number of its
+    examples (`pictures`). `sets` is None if no coverage was set. `notes` has the fields that no
+    stage reads: `finetuned`, `adapted`, how sites took part, and any others in the file.
 
-    What is not in a file is None or empty here, and is not written.
+    A field that is missing in a file is None or empty here, and is not written.
     """
 
     classes: list[str]
@@ -61,16 +61,17 @@ class HeadDescription:
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """The description that `write` wrote, whoever wrote it.
+        """Read a description that `write` wrote; the file is checked, so it need not be trusted.
 
         Raises:
-            FileNotFoundError, KeyError, TypeError, ValueError, RecursionError: it is none, and why.
+            FileNotFoundError, KeyError, TypeError, ValueError, RecursionError: the file is not a
+                description; the error has the reason.
         """
         return cls.of(json.loads(file.read_text(encoding="utf-8")))
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Self:
-        """The description that a JSON file holds; its errors are those of `read`."""
+        """Create the description from the content of a JSON file; raise the errors of `read`."""
         classes, task = named_classes(content), task_of(content)
         if wrong := wrong_for_task(content, len(classes)):
             raise ValueError(wrong)
@@ -112,12 +113,12 @@ class HeadDescription:
         )
 
     def write(self, file: Path) -> None:
-        """Write it as JSON, its names in the order of the alphabet."""
+        """Write the description as JSON, with sorted keys."""
         text = json.dumps(self.content(), indent=2, ensure_ascii=False, allow_nan=False)
         file.write_text(text + "\n", encoding="utf-8")
 
     def content(self) -> dict[str, Any]:
-        """What `write` writes, sorted by name."""
+        """Return the fields that `write` writes, sorted by name."""
         chosen = self.hyperparameters
         fields = {
             "loss": self.loss,
@@ -143,20 +144,20 @@ class HeadDescription:
         return _sorted(content | self.notes)
 
     def trained_with(self) -> tuple[Hyperparameters, int]:
-        """The hyperparameters, and the epochs, with which this head can be trained again.
+        """Return the hyperparameters and the number of epochs to train this head again.
 
         Raises:
-            DataError: the file does not say them.
+            DataError: the file does not have them.
         """
         if self.hyperparameters is None or self.epoch is None:
             raise _lacks("hyperparameters" if self.hyperparameters is None else "epoch")
         return self.hyperparameters, self.epoch
 
     def calibrated_on(self) -> int:
-        """How many examples it was calibrated on; older heads were on validation examples.
+        """Return the number of calibration examples; older heads used the validation examples.
 
         Raises:
-            DataError: the file does not say that.
+            DataError: the file does not have the number.
         """
         count: float | None = self.calibration.calibrated_on
         if count is None:
@@ -166,7 +167,7 @@ class HeadDescription:
         return int(count)
 
     def without_sets(self, why: str) -> Self:
-        """The description of another head, for which these prediction sets are not calibrated."""
+        """Return the description without prediction sets, which are calibrated for another head."""
         if self.sets is None or self.sets.why_none:
             return self
         return replace(self, sets=PredictionSets(self.sets.coverage, why))
@@ -175,7 +176,7 @@ class HeadDescription:
         """Check that the head was trained for the task of the manifest.
 
         Raises:
-            DataError: it was not.
+            DataError: the head was trained for another task.
         """
         if self.task != task:
             raise DataError(
@@ -187,14 +188,14 @@ class HeadDescription:
 NAMES = {
     *Calibration.__dataclass_fields__,
     *HeadDescription.__dataclass_fields__,
-} - {"calibration", "notes"}  # of what a file says
+} - {"calibration", "notes"}  # fields of a file
 
 
 def named_classes(content: Mapping[str, Any]) -> list[str]:
-    """The classes that a JSON file names.
+    """Return the classes in the content of a JSON file.
 
     Raises:
-        KeyError, TypeError, ValueError: it names none, or not as texts, or one twice.
+        KeyError, TypeError, ValueError: the classes are missing, not strings, or not distinct.
     """
     classes = content["classes"]
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
@@ -205,12 +206,12 @@ def named_classes(content: Mapping[str, Any]) -> list[str]:
 
 
 def task_of(content: Mapping[str, Any]) -> str:
-    """The task of a head; it is classification in files from before there were other tasks."""
+    """Return the task of a head; it is classification in old files, which do not have the field."""
     return str(content.get("task", UNNAMED))
 
 
 def wrong_for_task(content: Mapping[str, Any], outputs: int) -> str:
-    """Why a JSON file describes no head of its task; empty if it does."""
+    """Return why a JSON file does not describe a head of its task; empty if it does."""
     task = task_of(content)
     if task not in TASKS:
         return f"task is {task!r:.40}"
@@ -256,7 +257,7 @@ def _figures(content: Mapping[str, Any], name: str) -> dict[str, float | None]:
 def _is_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, float | int):
         return False
-    return abs(value) < 1e300  # which no NaN is
+    return abs(value) < 1e300  # False for NaN
 
 
 def _is_count(value: object) -> bool:

@@ -1,10 +1,10 @@
-"""Many heads trained at once on the same features.
+"""Train many heads at once on the same features.
 
-Those that descend are trained side by side in `gradient_descent`, the others are solved for in
-`closed_forms`. PyTorch is imported only if a head descends: that takes seconds.
+`gradient_descent` trains heads by gradient descent in stacks; `closed_forms` solves for the others.
+PyTorch is imported only for gradient descent, because the import takes seconds.
 
-On the CPU everything is computed on one thread, so that the number of cores changes no byte. On a
-GPU the bytes depend on the card and on its libraries.
+On the CPU everything is computed on one thread, so that the result does not depend on the number of
+cores. On a GPU the result depends on the card and its libraries.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ from .head import Floats, Head, one_thread
 from .hyperparameters import CLOSED_FORMS, Hyperparameters
 from .trained import Figures, Schedule, Trained
 
-SQUARES = (1e-30, 1e30)  # a mean square that float32 has
+SQUARES = (1e-30, 1e30)  # the range of a mean square in float32
 
 
 def fit_heads(
@@ -36,24 +36,25 @@ def fit_heads(
 ) -> list[Trained]:
     """Train one head for each of `hyperparameters`, which must differ from each other.
 
-    Features are moved to mean zero and scaled to a mean square of 1 by the training rows, and the
-    weights that come back take that in. All features are scaled by one number: those that vary
-    most keep saying most, which was better on every set of `benchmarks/heads.md` than giving each
-    a variance of 1. Regression targets are moved and scaled too (`losses.Units`), which the weights
-    also take in; the losses that are reported stay in these units. Losses are weighted by the class
-    weights, on validation examples too. With validation examples, a head keeps the epoch of its
-    lowest validation loss and stops after `patience` epochs without a lower one; without, it keeps
-    its last epoch.
+    Features are centred and scaled to a mean square of 1 on the training rows; the returned weights
+    include this step. All features are divided by the same number, so those that vary most keep
+    their influence. On every data set of `benchmarks/heads.md` this was better than scaling each
+    feature to variance 1. Regression targets are also centred and scaled (`losses.Units`). The
+    returned weights include this step too, but the reported losses stay in these units. Losses are
+    weighted by the class weights, also on validation examples.
+
+    With validation examples, a head keeps the epoch with its lowest validation loss and stops after
+    `patience` epochs without a lower one. Without validation examples it keeps its last epoch.
 
     Args:
-        train: n rows; an epoch passes over all of them, whichever views they are.
-        val: rows to stop by, or none.
-        hyperparameters: of each head; lbfgs and ridge use only the weight decay, and nearest_mean,
-            which is for classes and labels, none.
-        schedule: what is the same for all heads.
-        device: `cpu` or `cuda`, for the gradient descent; the closed forms use the CPU.
+        train: n rows; an epoch has all of them, including augmented views.
+        val: rows for early stopping; may be empty.
+        hyperparameters: of each head; lbfgs and ridge use only the weight decay. nearest_mean,
+            which is for classes and labels, uses none of them.
+        schedule: the settings that all heads share.
+        device: `cpu` or `cuda`, for gradient descent; the closed forms use the CPU.
         on_epoch: called after every epoch of every stack of heads.
-        start: a linear head near the result, which lbfgs begins with if classes are many.
+        start: a linear head near the result, where lbfgs begins if there are many classes.
     """
     idf = tf_idf.fitted(train.features) if schedule.counts else None
     if idf is not None:
@@ -83,16 +84,16 @@ def fit_heads(
 
 
 def centre_and_scale(features: Floats) -> tuple[Floats, np.float32]:
-    """Mean [d] of the rows, and the root of the mean square around it over all values.
+    """Return the mean [d] of the rows, and the root mean square of the centred features.
 
     Raises:
-        DataError: features are so large that they have no such scale in float32.
+        DataError: the features are too large to compute their scale.
     """
     mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
     with np.errstate(over="ignore", under="ignore"):
         centred = features - mean
         square = np.einsum("nd,nd->n", centred, centred).mean(dtype=np.float64) / len(mean)
-    if not SQUARES[0] < square < SQUARES[1]:  # float32 has no such squares, or none of all digits
+    if not SQUARES[0] < square < SQUARES[1]:  # float32 overflows, underflows or loses digits
         exact = centred.astype(np.float64)
         square = np.einsum("nd,nd->n", exact, exact).mean() / len(mean)
     if not np.isfinite(square):
@@ -104,7 +105,7 @@ def centre_and_scale(features: Floats) -> tuple[Floats, np.float32]:
 
 
 def _on_scaled_features(head: Head, mean: Floats, scale: np.float32) -> Head:
-    """A linear head on raw features as the one on centred and scaled ones."""
+    """Convert a linear head for raw features to one for centred and scaled features."""
     bias = head.bias + head.weight @ mean
     return replace(head, weight=head.weight * scale, bias=bias, idf=None)
 
@@ -118,7 +119,7 @@ def _in_raw_units(
 ) -> Trained:
     """Fold the features' centre and scale into the first layer, and targets' units into the last.
 
-    Weights that overflow are a lost head.
+    If a weight overflows, the head is lost.
     """
     head = trained.head
     if head is None:
@@ -148,7 +149,7 @@ def _solve(
     schedule: Schedule,
     start: Head | None,
 ) -> list[Trained]:
-    """Heads in closed form; their curve is one point."""
+    """Solve for heads with a closed form; their learning curve has one point."""
     decays = [one.weight_decay for one in hyperparameters]
     of_labels = schedule.loss, train.labels, schedule.class_weights
     rows = closed_forms.Rows.of(train.features, *of_labels, schedule.weigh(train.digests))
@@ -166,7 +167,7 @@ def _solve(
 
 
 def _figures(head: Head, split: Split, schedule: Schedule) -> tuple[float, float]:
-    """Mean loss and accuracy (R² in regression); NaN if there are no rows."""
+    """Return mean loss and accuracy (R² in regression); NaN if there are no rows."""
     return losses.figures(
         schedule.loss,
         lambda some: head.logits(split.features[some]),
@@ -179,9 +180,10 @@ def _figures(head: Head, split: Split, schedule: Schedule) -> tuple[float, float
 def refit(chosen: Trained, rows: Split, val: Split, schedule: Schedule, device: str) -> Head:
     """Train the chosen head again, on training and validation examples together.
 
-    Validation has done its work once the head is chosen, and with few examples a fifth more of
-    them is worth more than a figure. A head that descends gets as many epochs as it had kept. One
-    in closed form keeps the scale that was fair when the validation examples were new to it.
+    Once the head is chosen, the validation examples are no longer needed to choose it, and with few
+    examples a fifth more training data is worth more than a validation metric. With gradient
+    descent, the number of epochs is that of the epoch that was kept. A head in closed form keeps
+    the scale that was calibrated when the validation examples were still held out.
     """
     start = chosen.head if chosen.hyperparameters.optimizer == "lbfgs" else None
     return trained_again(chosen, Split.concat([rows, val]), schedule, device, start)
@@ -190,17 +192,17 @@ def refit(chosen: Trained, rows: Split, val: Split, schedule: Schedule, device: 
 def trained_again(
     chosen: Trained, rows: Split, schedule: Schedule, device: str, start: Head | None = None
 ) -> Head:
-    """The chosen head, trained on other rows.
+    """Train the chosen head on other rows.
 
     Args:
-        chosen: as `fit_heads` left it.
-        rows: to learn from.
+        chosen: as `fit_heads` returned it.
+        rows: to train on.
         schedule: of the chosen head.
         device: `cpu` or `cuda`.
-        start: as in `fit_heads`; it knows the rows that it has seen.
+        start: as in `fit_heads`; the result may remember the rows that `start` was trained on.
 
     Raises:
-        TrainingError: it was lost.
+        TrainingError: the training diverged.
     """
     epochs = chosen.kept.epoch if chosen.kept else schedule.epochs
     again = replace(schedule, epochs=epochs, patience=0)
@@ -216,7 +218,7 @@ def trained_again(
 
 @contextmanager
 def one_thread_each(hyperparameters: Hyperparameters) -> Iterator[None]:
-    """Heads that are trained side by side, in threads that begin inside it, have one core each."""
+    """Limit threads that start in this context to one core each, to train heads in parallel."""
     with one_thread():
         if hyperparameters.optimizer in CLOSED_FORMS:
             yield
@@ -228,12 +230,12 @@ def one_thread_each(hyperparameters: Hyperparameters) -> Iterator[None]:
 
 
 def class_weights(kind: str, labels: npt.NDArray[np.int64 | np.float64], classes: int) -> Floats:
-    """Weight [c] of each class's examples in the loss.
+    """Return the weight [c] of each class's examples in the loss.
 
-    `none`: 1 for all. `balanced`: n / (c * n of the class), so that every class weighs alike
-    (King and Zeng, 2001, as in scikit-learn). For labels [n, c] that are 1, 0 or unknown (NaN),
-    `balanced` is [c, 2]: n / (2 * n of the value) for each label's rows of 0 and of 1, which so
-    weigh alike.
+    `none`: 1 for all. `balanced`: n / (c * n of the class), so that all classes have the same
+    total weight (King and Zeng, 2001, as in scikit-learn). For labels [n, c] that are 1, 0 or
+    unknown (NaN), `balanced` is [c, 2]: n / (2 * n of the value) for each label's rows of 0 and of
+    1, so that the two have the same total weight.
     """
     if kind == "none":
         return np.ones(classes, dtype=np.float32)
@@ -246,14 +248,13 @@ def class_weights(kind: str, labels: npt.NDArray[np.int64 | np.float64], classes
 
 
 def device_for(asked: str, descends: bool, parameter: str = "train.device") -> str:
-    """`cpu` or `cuda`: what a `parameter` asks for, as it can be had on this machine.
+    """Return the device that `parameter` requests, `cpu` or `cuda`, if this machine has it.
 
-    If no head descends, `auto` is the CPU, and PyTorch need not be imported to see what else
-    there is.
+    Without gradient descent, `auto` is the CPU, and PyTorch is not imported to look for a GPU.
 
     Raises:
-        DeviceError: cuda is requested and is not there.
-        MissingSetError: PyTorch is needed and is not installed.
+        DeviceError: cuda is requested but not available.
+        MissingSetError: PyTorch is needed but not installed.
     """
     if descends:
         packages.need("torch", "a head that is trained by gradient descent")

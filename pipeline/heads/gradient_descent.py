@@ -1,9 +1,9 @@
-"""Heads trained by gradient descent, many at once on the same features.
+"""Train many heads at once on the same features by gradient descent.
 
-Heads that are equal in shape stand side by side in one tensor [seed, in, head, out], so that a
-minibatch meets all of them in one batched product. Each has its own optimizer, learning rate,
-weight decay, dropout, label smoothing and seed, and its own early stopping; training one of them
-alone gives the same head up to rounding.
+Heads of equal shape are stacked in one tensor [seed, in, head, out], so that one batched product
+applies all of them to a minibatch. Each head has its own optimizer, learning rate, weight decay,
+dropout, label smoothing, seed and early stopping. Training a head alone results in the same head up
+to rounding.
 """
 
 import os
@@ -28,7 +28,7 @@ from .head import Floats, Head
 from .hyperparameters import Hyperparameters
 from .trained import Figures, Schedule, Trained
 
-# Numbers in one tensor of a stack of heads, and in the validation logits computed at once.
+# The most numbers in one tensor of a stack of heads, and in the validation logits of one chunk.
 STACK_LIMIT = 2**26
 SIDE_BY_SIDE = 13  # heads in a stack of `on_subsets`: four stacks for 50
 
@@ -41,12 +41,12 @@ def descend(
     device: str,
     on_epoch: Callable[[], None],
 ) -> list[Trained]:
-    """Train one head for each of `hyperparameters`; what is what, `fit.fit_heads` says.
+    """Train one head for each of `hyperparameters`; `fit.fit_heads` explains the arguments.
 
-    The features are centred and scaled already.
+    The features have to be centred and scaled.
 
     Raises:
-        DeviceError: the GPU's memory does not hold features and heads.
+        DeviceError: GPU memory is too small for the features and heads.
     """
     trained = []
     try:
@@ -64,9 +64,9 @@ def descend(
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """PyTorch computes on one thread inside it, for the reasons that `head.one_thread` gives.
+    """Make PyTorch compute on one thread in this context, for the reasons in `head.one_thread`.
 
-    Threads that begin inside it have one each; they may enter it too.
+    Threads that start in the context also compute on one thread each; they may enter it too.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -83,22 +83,22 @@ def on_subsets(
     schedule: Schedule,
     of_values: Floats | None = None,
 ) -> list[Floats]:
-    """Train the same head on many subsets of the rows at once; what each says of all rows.
+    """Train the same head on many subsets of the rows at once; return the logits of all rows.
 
-    All heads meet the same minibatches, which are as much larger than those of `schedule` as the
-    pool is larger than a subset. So a minibatch takes one product for all heads, and each learns
-    from as many rows a step as it would alone.
+    All heads get the same minibatches, so that a minibatch needs one product for all of them. The
+    batch size is that of `schedule`, times the ratio of the pool to a subset. Each head therefore
+    learns from about the same number of rows per step as it would alone.
 
     Args:
         hyperparameters: of each head.
         pool: n rows, centred and scaled; targets in `losses.Units`.
-        importance: [R, n], the weight of each row for each head; 0 where it is not in the subset.
-        schedule: all of its epochs are run.
-        of_values: [R, c, 2], for each head the weight of an output's labels of 0 and of 1; None of
+        importance: [R, n], the weight of each row for each head; 0 if it is not in the subset.
+        schedule: the head is trained for all of its epochs.
+        of_values: [R, c, 2], for each head the weight of an output's labels of 0 and of 1; None for
             classes.
 
     Returns:
-        R times logits [n, c]; they are not finite where training has diverged.
+        R arrays of logits [n, c]; they are not finite if the training diverged.
     """
     rows, dimension = _rows(pool, schedule, "cpu"), pool.features.shape[1]
     batch = max(1, round(schedule.batch_size * importance.size / np.count_nonzero(importance)))
@@ -137,21 +137,21 @@ def stacks(
 ) -> list[tuple[list[int], list[Hyperparameters]]]:
     """Divide the heads into stacks of equal shape that fit into memory.
 
-    Each is a list of seeds, and a list of the hyperparameters that each of them is combined with.
+    A stack is a list of seeds and a list of hyperparameters, each of which has all of the seeds.
     """
     of_seed: dict[tuple[int, bool, int], list[Hyperparameters]] = defaultdict(list)
     for one in hyperparameters:
         of_seed[one.width, one.dropout > 0, one.seed].append(replace(one, seed=0))
     seeds_of: dict[tuple[Hyperparameters, ...], list[int]] = defaultdict(list)
     for (_, _, seed), combinations in of_seed.items():
-        # Sorting puts those of one optimizer side by side, so that its rule takes one slice.
+        # Sorting groups the heads by optimizer, so that each update rule works on one slice.
         seeds_of[tuple(sorted(combinations))].append(seed)
     found = []
     classes, batch = len(schedule.class_weights), schedule.batch_size
     for together, seeds in seeds_of.items():
         width, dropout = together[0].width, together[0].dropout > 0
         weights = (dimension + classes) * width if width else dimension * classes
-        # Dropout on the features of a linear head makes a copy of them for each head.
+        # Dropout on the features of a linear head copies the features for each head.
         activations = batch * max(width, classes, dimension if dropout and not width else 0)
         head = max(weights, activations)
         for some in _chunks(seeds, STACK_LIMIT // max(head, batch * dimension)):
@@ -173,7 +173,7 @@ def _descend(
     schedule: Schedule,
     on_epoch: Callable[[], None],
 ) -> list[Trained]:
-    """Train a stack by gradient descent: each of S seeds with each of M combinations."""
+    """Train a stack of heads: each of S seeds with each of M combinations."""
     device, shape = train.features.device, (len(seeds), len(combinations))
     loss = _loss(combinations, schedule, train.importance.mean(dim=0), device)
     stack = _Stack(seeds, combinations, train.features.shape[1], schedule, loss, device)
@@ -227,7 +227,7 @@ def _descend(
             became = f"the {broken[0]} loss became {ends[broken[0]]} in epoch {last.epoch}"
             trained.append(Trained(hyperparameters, None, None, points, f"lost: {became}"))
             continue
-        # [in, out] to torch's [out, in]; a bias is [1, out].
+        # Transpose [in, out] to PyTorch's [out, in]; a bias is [1, out].
         matrices = [np.ascontiguousarray(array[s, :, m].T) for array in arrays[0::2]]
         biases = [array[s, 0, m].copy() for array in arrays[1::2]]
         head = Head(matrices[-1], biases[-1], *matrices[:-1], *biases[:-1])
@@ -237,9 +237,9 @@ def _descend(
 
 
 class _Stack:
-    """S x M heads side by side: their weights, what they answer and how they learn.
+    """A stack of S x M heads: their weights, predictions and updates.
 
-    `weights` are matrix and bias of each layer by turns, [S, in, M, out], with in = 1 for a bias.
+    `weights` alternates the matrix and the bias of each layer, [S, in, M, out]; in = 1 for a bias.
     """
 
     def __init__(
@@ -255,7 +255,7 @@ class _Stack:
         self.rate = _knob("learning_rate", combinations, device)
         self.decay = _knob("weight_decay", combinations, device)
         self.dropout = _knob("dropout", combinations, device)
-        # The heads of a stack agree on whether there is any.
+        # Either all heads of a stack have dropout, or none.
         self.has_dropout = combinations[0].dropout > 0
         self.masks = [torch.Generator(device).manual_seed(seed) for seed in seeds]
         width, classes = combinations[0].width, len(schedule.class_weights)
@@ -268,7 +268,7 @@ class _Stack:
             for tensors in zip(*drawn, strict=True)
         ]
         self.steps = 0
-        # Heads of one optimizer are neighbours; moments are kept for each tensor of weights.
+        # Heads with the same optimizer are adjacent; each tensor of weights has its own moments.
         self.optimizers: list[tuple[Rule, slice, list[Moments]]] = []
         start = 0
         for name, alike in groupby(one.optimizer for one in combinations):
@@ -277,7 +277,7 @@ class _Stack:
             start = end
 
     def step(self, features: Tensor, labels: Tensor, importance: Tensor) -> Tensor:
-        """One step of every head on its minibatch; what `Loss.measured` says of it, [sums, S, M].
+        """Do one step of every head on its minibatch; return `Loss.measured`, [sums, S, M].
 
         Args:
             features: [S, b, d]
@@ -296,7 +296,7 @@ class _Stack:
 
     @torch.no_grad()
     def measure(self, rows: Rows) -> Tensor:
-        """[sums, S, M]: what `Loss.measured` says of every head on all of `rows`."""
+        """Return `Loss.measured`, [sums, S, M], of every head on all `rows`."""
         seeds, _, heads, _ = self.weights[-1].shape
         totals = torch.zeros(self.loss.sums, seeds, heads, device=rows.features.device)
         widest = max(tensor[0, 0].numel() for tensor in self.weights)
@@ -309,7 +309,7 @@ class _Stack:
 
     @torch.no_grad()
     def answers(self, outputs: Tensor) -> Tensor:
-        """Logits [S, b, M, c] of features [1, b, d]."""
+        """Return logits [S, b, M, c] of features [1, b, d]."""
         for layer in range(0, len(self.weights), 2):
             outputs = _layer(
                 outputs.relu_() if layer else outputs, *self.weights[layer : layer + 2]
@@ -317,7 +317,7 @@ class _Stack:
         return outputs
 
     def _keep(self, inputs: Tensor) -> Tensor:
-        """What dropout multiplies [S, b, (M,) in] by; heads of one seed see one draw."""
+        """Return the dropout mask of inputs [S, b, (M,) in]; heads with one seed share the draw."""
         shape = inputs.shape[1], 1, inputs.shape[-1]
         device = inputs.device
         draws = [torch.rand(shape, generator=mask, device=device) for mask in self.masks]
@@ -340,7 +340,7 @@ class _Stack:
 
 
 def _knob(name: str, combinations: Sequence[Hyperparameters], device: torch.device) -> Tensor:
-    """A hyperparameter of each head, [1, 1, M, 1]."""
+    """Return a hyperparameter of each head, [1, 1, M, 1]."""
     values = [getattr(one, name) for one in combinations]
     return torch.tensor(values, dtype=torch.float32, device=device).view(1, 1, -1, 1)
 
@@ -351,13 +351,13 @@ def _loss(
     mean_importance: Tensor,
     device: torch.device,
 ) -> Loss:
-    """The loss of a stack; `mean_importance` is that of the cells, as `Cells` takes it."""
+    """Return the loss of a stack; `mean_importance` is the argument of `Cells`."""
     smoothing = _knob("label_smoothing", combinations, device)
     return loss_of(schedule.loss, smoothing, schedule.class_weights, mean_importance)
 
 
 def _initial_weights(seed: int, dimension: int, width: int, classes: int) -> list[Tensor]:
-    """Zeros for a linear head; for two layers the draw of `torch.nn.Linear`, one per seed."""
+    """Return zeros for a linear head, or random weights as in `torch.nn.Linear` for two layers."""
     if not width:
         return [torch.zeros(dimension, classes), torch.zeros(1, classes)]
     generator = torch.Generator().manual_seed(seed)
@@ -375,9 +375,10 @@ def _initial_weights(seed: int, dimension: int, width: int, classes: int) -> lis
 
 
 def _layer(inputs: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
-    """[S, b, M, out]: one batched product, of inputs [S, b, in] that the M heads share if may be.
+    """Apply a layer; return [S, b, M, out].
 
-    Inputs [1, b, in] are shared by the S seeds as well; inputs [S, b, M, in] are each head's own.
+    Inputs [S, b, in], which the M heads share, need only one batched product. Inputs [1, b, in] are
+    also shared by the S seeds; with inputs [S, b, M, in] each head has its own.
     """
     seeds, _, heads, outputs = matrix.shape
     if inputs.dim() == 4:
@@ -388,7 +389,7 @@ def _layer(inputs: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
 
 
 Moments = dict[str, Tensor]
-# weight, gradient (may be overwritten), moments, number of the step, learning rate, weight decay.
+# Weight, gradient (may be overwritten), moments, number of the step, learning rate, weight decay.
 # Weight and gradient are [S, in, m, out]; rate and decay are [1, 1, m, 1], one for each head.
 Rule = Callable[[Tensor, Tensor, Moments, int, Tensor, Tensor], None]
 
@@ -412,14 +413,14 @@ def _momentum(
 def _adam(
     weight: Tensor, gradient: Tensor, moments: Moments, step: int, rate: Tensor, decay: Tensor
 ) -> None:
-    """Kingma and Ba, arXiv:1412.6980; decay is an L2 penalty, part of the gradient."""
+    """Adam (Kingma and Ba, arXiv:1412.6980); the decay is an L2 penalty in the gradient."""
     _adam_step(weight, gradient.addcmul_(weight, decay), moments, step, rate)
 
 
 def _adamw(
     weight: Tensor, gradient: Tensor, moments: Moments, step: int, rate: Tensor, decay: Tensor
 ) -> None:
-    """Loshchilov and Hutter, arXiv:1711.05101: decay shrinks the weights beside the gradient."""
+    """AdamW (Loshchilov and Hutter, arXiv:1711.05101): the decay is separate from the gradient."""
     weight.mul_(1 - rate * decay)
     _adam_step(weight, gradient, moments, step, rate)
 
@@ -429,7 +430,7 @@ def _adam_step(weight: Tensor, gradient: Tensor, moments: Moments, step: int, ra
         moments.update(mean=torch.zeros_like(gradient), square=torch.zeros_like(gradient))
     mean = moments["mean"].lerp_(gradient, 0.1)
     square = moments["square"].mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-    # Both bias corrections go into the rate, which is a number a head and not a number a weight.
+    # Both bias corrections go into the rate, which has one number per head, not one per weight.
     correction = sqrt(1 - 0.999**step)
     divisor = square.sqrt().add_(1e-8 * correction)
     weight.addcmul_(mean.div(divisor), -rate * correction / (1 - 0.9**step))

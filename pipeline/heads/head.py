@@ -1,7 +1,7 @@
-"""The head: what is trained on the features, how it is saved and what it answers.
+"""The head: its weights, its predictions, and how it is saved.
 
-A head is linear (`features @ weight.T + bias`) or has one hidden ReLU layer before that. It answers
-with numpy alone, so that whatever only asks it need not load torch.
+A head is linear (`features @ weight.T + bias`) or has one hidden ReLU layer before that. Prediction
+needs only NumPy, so that code that only predicts does not import PyTorch.
 """
 
 import math
@@ -22,17 +22,17 @@ from .description import Calibration, HeadDescription
 from .tf_idf import weighed
 
 Floats = npt.NDArray[np.float32]
-MANY_LOGITS = 2**20  # of more, what is computed for each is computed by chunks of rows
+MANY_LOGITS = 2**20  # more are processed in chunks of rows
 
 
 def one_thread() -> AbstractContextManager[Any]:
-    """NumPy and SciPy do linear algebra on one thread inside it.
+    """Return a context in which NumPy and SciPy do linear algebra on one thread.
 
     The last bits of a product depend on the number of threads that compute it, so they would differ
-    from machine to machine. One thread is also faster if a problem is small or other processes
-    use the cores: the threads wait for each other at every product.
+    between machines. One thread is also faster if a problem is small or other processes use the
+    cores, because threads wait for each other at every product.
     """
-    from threadpoolctl import threadpool_limits  # which answering with a bundle does without
+    from threadpoolctl import threadpool_limits  # not needed to predict with a bundle
 
     limit: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
     return limit
@@ -45,8 +45,8 @@ class Head:
     `weight` is [c, d] and `bias` [c] for a linear head. With a hidden layer `hidden_weight` is
     [w, d], `hidden_bias` [w] and `weight` [c, w].
 
-    If features are counts of terms, `idf` [d] is what `tf_idf.weighed` weighs them with before
-    the first layer.
+    If features are term counts, `tf_idf.weighed` weights them with `idf` [d] before the first
+    layer.
     """
 
     weight: Floats
@@ -57,21 +57,21 @@ class Head:
 
     @property
     def dimension(self) -> int:
-        """Number of features it takes."""
+        """The number of input features."""
         first = self.weight if self.hidden_weight is None else self.hidden_weight
         return int(first.shape[1])
 
     @property
     def width(self) -> int:
-        """Units of the hidden layer, 0 for a linear head."""
+        """The number of units in the hidden layer, 0 for a linear head."""
         return 0 if self.hidden_weight is None else len(self.hidden_weight)
 
     def seen(self, features: Floats) -> Floats:
-        """The input [n, d] of the first layer: the features, or counts weighted by TF-IDF."""
+        """Return the input [n, d] of the first layer: the features, or counts with TF-IDF."""
         return features if self.idf is None else weighed(features, self.idf)
 
     def logits(self, features: Floats) -> Floats:
-        """Scores [n, c] of features [n, d]; `probabilities` makes them add up to 1."""
+        """Return the logits [n, c] of features [n, d]."""
         features = self.seen(features)
         with one_thread():
             if self.hidden_weight is not None and self.hidden_bias is not None:
@@ -81,11 +81,11 @@ class Head:
     def answers(
         self, features: Floats, temperature: float, task: str = UNNAMED
     ) -> npt.NDArray[np.float64]:
-        """The task's answers [n, c] for features [n, d].
+        """Return the task's predictions [n, c] for features [n, d].
 
-        They are the probabilities of the classes, which add up to 1; the probability of each label
-        by itself; or the predicted targets, which know no temperature. The logits of many rows are
-        computed by chunks.
+        Predictions are the probabilities of the classes, which add up to 1, the probability of
+        each label, or the predicted targets, which ignore the temperature. The logits of many rows
+        are computed in chunks.
         """
         size = max(1, 16 * MANY_LOGITS // len(self.bias))
         if len(features) <= size:
@@ -97,16 +97,16 @@ class Head:
         return found
 
     def shifted(self, added: npt.ArrayLike) -> "Head":
-        """The head with `added` [c] on its logits."""
+        """Return a head whose logits are larger by `added` [c]."""
         return replace(self, bias=(self.bias + np.asarray(added)).astype(np.float32))
 
     def scaled(self, factor: float) -> "Head":
-        """The head whose logits are `factor` times as large."""
+        """Return a head whose logits are `factor` times as large."""
         return replace(self, weight=self.weight * factor, bias=self.bias * factor)
 
 
 def probabilities(logits: Floats, temperature: float = 1.0) -> npt.NDArray[np.float64]:
-    """Softmax over the last axis of the logits divided by `temperature`."""
+    """Return the softmax over the last axis of the logits divided by `temperature`."""
     scaled = (logits - logits.max(axis=-1, keepdims=True)).astype(np.float64) / temperature
     powers = np.exp(scaled)
     found: npt.NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
@@ -114,7 +114,7 @@ def probabilities(logits: Floats, temperature: float = 1.0) -> npt.NDArray[np.fl
 
 
 def sigmoid(logits: npt.NDArray[np.floating], temperature: float = 1.0) -> npt.NDArray[np.float64]:
-    """The probability of each logit by itself, after it is divided by `temperature`."""
+    """Return the sigmoid of each logit divided by `temperature`."""
     scaled = logits.astype(np.float64) / temperature
     powers = np.exp(-np.abs(scaled))
     found: npt.NDArray[np.float64] = np.where(scaled >= 0, 1.0, powers) / (1 + powers)
@@ -124,12 +124,12 @@ def sigmoid(logits: npt.NDArray[np.floating], temperature: float = 1.0) -> npt.N
 def against_thresholds(
     found: npt.NDArray[np.floating], thresholds: Sequence[float]
 ) -> npt.NDArray[np.floating]:
-    """How strongly each class is answered, [..., c]; the answer is the strongest.
+    """Return a score for each class, [..., c]; the predicted class has the highest score.
 
-    Without thresholds these are the probabilities. A head that was trained with class weights has
-    one a class, and answers with the class whose probability is the largest multiple of its
-    threshold (of two classes: with the one whose probability reaches its threshold). They add up
-    to 1, as the probabilities do.
+    Without thresholds the scores are the probabilities. A head that was trained with class weights
+    has a threshold for each class, and predicts the class whose probability is the largest multiple
+    of its threshold (of two classes, the one whose probability reaches its threshold). The scores
+    add up to 1, as probabilities do.
     """
     if not len(thresholds):
         return found
@@ -138,7 +138,7 @@ def against_thresholds(
     return strengths
 
 
-# From logits [n, c] and a temperature to answers, by `Task.activation`.
+# For each `Task.activation`, the function from logits [n, c] and a temperature to predictions.
 ACTIVATIONS: dict[str, Callable[[Floats, float], npt.NDArray[np.float64]]] = {
     "softmax": probabilities,
     "sigmoid": sigmoid,
@@ -147,24 +147,24 @@ ACTIVATIONS: dict[str, Callable[[Floats, float], npt.NDArray[np.float64]]] = {
 
 
 def activated(task: str, logits: Floats, temperature: float) -> npt.NDArray[np.float64]:
-    """A task's answers [n, c] for logits."""
+    """Return a task's predictions [n, c] for logits."""
     return ACTIVATIONS[TASKS[task].activation](logits, temperature)
 
 
 def fit_temperature(logits: Floats, labels: npt.NDArray[np.int64 | np.float64]) -> float:
-    """The temperature with which the probabilities fit the labels best.
+    """Fit the temperature that minimises the negative log-likelihood (Guo et al., ICML 2017).
 
-    It minimises the negative log-likelihood (Guo et al., ICML 2017), which never changes which
-    class is first. The labels are softened by one part in n + 1, as Platt (1999) does: of a few
-    examples that are all right, the best temperature would else be 0, and every answer certain.
+    The temperature does not change the predicted class. The labels are smoothed by one part in
+    n + 1, as in Platt (1999). Otherwise, if a few examples are all predicted correctly, the best
+    temperature would be 0 and all probabilities 0 or 1.
 
     Args:
-        logits: [n, c] of examples that the head was not trained on.
-        labels: [n], the position of each one's class; or [n, c] of labels that are 1, 0 or unknown
-            (NaN), for all of which one temperature is found.
+        logits: [n, c] of held-out examples.
+        labels: [n], the position of each example's class; or [n, c] of labels that are 1, 0 or
+            unknown (NaN), which share one temperature.
 
     Returns:
-        the temperature, to six significant digits; 1 if there is no example.
+        the temperature, to six significant digits; 1 if there are no examples.
     """
     examples, classes = logits.shape
     if not examples:
@@ -183,7 +183,7 @@ def fit_temperature(logits: Floats, labels: npt.NDArray[np.int64 | np.float64]) 
 
 
 def _temperature_of_labels(logits: Floats, labels: npt.NDArray[np.float64]) -> float:
-    """`fit_temperature` of labels [n, c]; each is softened by how many examples it is known of."""
+    """`fit_temperature` for labels [n, c], each smoothed according to its known examples."""
     known = ~np.isnan(labels)
     if not known.any():
         return 1.0
@@ -197,7 +197,7 @@ def _temperature_of_labels(logits: Floats, labels: npt.NDArray[np.float64]) -> f
 
 
 def _temperature_at(smoothed: float, believed: Callable[[float], float]) -> float:
-    """The temperature at which the `believed` mean logit equals that of the smoothed labels."""
+    """Find the temperature at which the `believed` logit sum equals that of the smoothed labels."""
     # The loss is convex in the inverse of the temperature, so its slope changes sign once.
     low, high = math.log(1e-3), math.log(1e3)
     for _ in range(60):
@@ -207,8 +207,8 @@ def _temperature_at(smoothed: float, believed: Callable[[float], float]) -> floa
 
 
 def _temperature_of_many(logits: Floats, labels: npt.NDArray[np.int64]) -> float:
-    """The same by chunks of rows, and in fewer steps (Brent, 1973)."""
-    from scipy.optimize import brentq  # which answering with a bundle does without
+    """`fit_temperature` in chunks of rows, with fewer steps (Brent, 1973)."""
+    from scipy.optimize import brentq  # not needed to predict with a bundle
 
     examples, classes = logits.shape
     size = max(1, MANY_LOGITS // classes)
@@ -242,9 +242,10 @@ def save_head(head: Head, description: HeadDescription, weights: Path, about: Pa
 
 
 def as_bytes(head: Head) -> bytes:
-    """The head's tensors as a safetensors file.
+    """Return the head's tensors as the bytes of a safetensors file.
 
-    Python is to write it: the library's own `save_file` reports a full disk in another way.
+    Python should write the bytes: the library's own `save_file` does not raise OSError if the disk
+    is full.
     """
     tensors = {name: tensor for name, tensor in vars(head).items() if tensor is not None}
     return save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
@@ -255,15 +256,15 @@ def load_head(
     about: Path,
     read: Callable[[Path], HeadDescription] = HeadDescription.read,
 ) -> tuple[Head, HeadDescription]:
-    """Read what `save_head` wrote, and check that a head can be made of it, whoever wrote it.
+    """Read the files that `save_head` wrote; check them, because they need not be trusted.
 
     Args:
-        weights: the tensors.
-        about: the description.
-        read: what reads that; a bundle's is in `bundle.json`.
+        weights: the file of the tensors.
+        about: the file of the description.
+        read: the function that reads `about`; in a bundle that is `bundle.json`.
 
     Raises:
-        DataError: a file is missing or damaged, or the two do not belong together.
+        DataError: a file is missing or damaged, or the files do not belong together.
     """
     try:
         head = Head(**load_file(weights))
@@ -289,20 +290,20 @@ def load_head(
 
 
 def with_priors(head: Head, calibration: Calibration) -> Head:
-    """A head as it was trained with class weights, with the class priors put back.
+    """Correct a head that was trained with class weights for the class priors.
 
-    `prior_shift` is what `calibration.calibrated` found to be lacking.
+    `calibration.calibrated` fitted the `prior_shift` that is added.
     """
     return head.shifted(calibration.prior_shift) if calibration.prior_shift else head
 
 
 def without_priors(head: Head, calibration: Calibration) -> Head:
-    """The same undone: the head as it was trained."""
+    """Undo `with_priors`: return the head as it was trained."""
     return head.shifted(-np.asarray(calibration.prior_shift)) if calibration.prior_shift else head
 
 
 def _misfit(head: Head) -> str:
-    """Why the tensors are none of a head; empty if they are."""
+    """Return why the tensors are not those of a head; empty if they are."""
     tensors = {name: tensor for name, tensor in vars(head).items() if tensor is not None}
     for name, tensor in tensors.items():
         if tensor.dtype != np.float32 or not np.isfinite(tensor).all():

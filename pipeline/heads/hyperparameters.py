@@ -1,19 +1,19 @@
-"""What may differ from head to head, and every combination of it in the parameters."""
+"""The hyperparameters of a head, and the grid of them in the parameters."""
 
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # which answering with a bundle does without
+if TYPE_CHECKING:  # not needed to predict with a bundle
     from ..core.params import TrainParams
 
-# The hyperparameters that a head in closed form uses; it is linear, so the others mean nothing.
+# The hyperparameters that a head in closed form uses; it is linear, so the others have no effect.
 CLOSED_FORMS = {"lbfgs": ("weight_decay",), "ridge": ("weight_decay",), "nearest_mean": ()}
 
 
 @dataclass(frozen=True, order=True)
 class Hyperparameters:
-    """What may differ from head to head; `params.yaml` says what each is."""
+    """The settings that may differ between heads; `params.yaml` explains each."""
 
     optimizer: str
     learning_rate: float
@@ -25,7 +25,7 @@ class Hyperparameters:
 
 
 def every_combination(settings: "TrainParams") -> list[Hyperparameters]:
-    """The product of all lists; what would train the same head twice is left out."""
+    """Return the product of all lists, without combinations that would train the same head."""
     listed = {
         name: list(dict.fromkeys(value if isinstance(value, list) else [value]))
         for name, value in settings
@@ -42,7 +42,7 @@ def every_combination(settings: "TrainParams") -> list[Hyperparameters]:
 
 
 def used(hyperparameters: Hyperparameters) -> dict[str, Any]:
-    """The hyperparameters that the optimizer uses, by name."""
+    """Return the hyperparameters that the optimizer uses, by name."""
     read = CLOSED_FORMS.get(hyperparameters.optimizer)
     return {
         name: value
@@ -52,5 +52,5 @@ def used(hyperparameters: Hyperparameters) -> dict[str, Any]:
 
 
 def from_used(used: dict[str, Any]) -> Hyperparameters:
-    """The other way round; what the optimizer does not use is 0."""
+    """Invert `used`; set the hyperparameters that the optimizer does not use to 0."""
     return Hyperparameters(**dict.fromkeys(Hyperparameters.__dataclass_fields__, 0) | used)

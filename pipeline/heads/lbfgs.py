@@ -1,8 +1,8 @@
-"""L-BFGS (Nocedal, 1980) for problems side by side, each with a direction, step and end of its own.
+"""L-BFGS (Nocedal, 1980) for many problems at once, each with its own direction, step and end.
 
-One call of the objective serves all problems, so that one product of features and weights does: it
-takes a tenth of the time of as many products with vectors. Each direction starts from an
-approximate Newton step, which the caller gives.
+One call of the objective serves all problems. It therefore needs only one product of features and
+weights, which takes a tenth of the time of separate products with vectors. Each direction starts
+from an approximate Newton step, which the caller provides.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ Objective = Callable[[Array, Positions], tuple[Floats64, Array]]
 Divide = Callable[[Array, Positions], Array]  # gradients [m, p] of some problems by their Hessians
 
 MOST_ITERATIONS = 1000
-ENOUGH = 1e3  # times the tolerance, if float32 sees no way further down
-SLACK = 1e-7  # fraction of the objective by which it may seem to rise, in float32
-LEAST = 1e-3  # below it objectives are as good as 0
-LEAST_CURVE = 1e-8  # of a step, beside the lengths of the step and of the change of the slope
-PAIRS, PAIRS_BYTES = 10, 10**9  # the last steps that are remembered, and what they may take
+ENOUGH = 1e3  # times the tolerance, if no step lowers the objective in float32
+SLACK = 1e-7  # fraction of the objective by which it may rise through rounding in float32
+LEAST = 1e-3  # smaller objectives are treated as this
+LEAST_CURVE = 1e-8  # of a step, relative to the lengths of the step and of the gradient's change
+PAIRS, PAIRS_BYTES = 10, 10**9  # the steps in the history, and its memory limit
 MOST_HALVINGS = 25
 
 
@@ -33,16 +33,17 @@ def minimum(
     tolerance: float,
     least: int = 0,
 ) -> tuple[Array, bool]:
-    """The weights [P, p] where the objectives are lowest, and whether all are there.
+    """Return the weights [P, p] that minimise the objectives, and whether all have converged.
 
     Args:
-        objective: from weights [m, p] and the problems that they are of to objectives and slopes.
-        weights: where to begin; their type is that of all that is remembered.
-        newton: from the iteration and the weights [m, p] of the problems that still go on to what
-            divides gradients by about their Hessians.
-        tolerance: an objective may lie above its minimum by about half of this fraction of itself,
-            and of `LEAST`.
-        least: iterations that are made in any case.
+        objective: maps weights [m, p] and the numbers of their problems to objectives and
+            gradients.
+        weights: the initial weights; the history has their dtype.
+        newton: maps the iteration and the weights [m, p] of the unfinished problems to a function
+            that divides gradients by approximate Hessians.
+        tolerance: an objective may exceed its minimum by about half of this, relative to itself or
+            to `LEAST` if that is larger.
+        least: the minimum number of iterations.
     """
     found, reached = weights.copy(), np.zeros(len(weights), dtype=bool)
     live, now = np.arange(len(weights)), weights
@@ -76,8 +77,8 @@ def minimum(
 def _two_loops(
     gradient: Array, divide: Divide, live: Positions, moved: list[Array], bent: list[Array]
 ) -> Array:
-    """The gradients [m, p] times the inverse Hessians as the last steps show them (Nocedal)."""
-    # A step along which the slope grew by no more than its rounding shows no curvature.
+    """Multiply gradients [m, p] by the inverse Hessians estimated from the history (Nocedal)."""
+    # A step is skipped if the gradient changed along it by no more than rounding.
     curves = [_dot(one, other) for one, other in zip(moved, bent, strict=True)]
     shown = [
         curve > LEAST_CURVE * np.sqrt(_dot(one, one) * _dot(other, other))
@@ -118,10 +119,10 @@ def _step(
     slope: Floats64,
     wanted: npt.NDArray[np.bool_],
 ) -> tuple[Floats64, Floats64, Array]:
-    """How far to go, [m], with the objectives and the gradients there.
+    """Return the step sizes [m], with the objectives and the gradients after the step.
 
-    It is halved until the objective is lower by a fraction of what the slope predicts (Armijo,
-    1966); 0 if it never is, or if no step is wanted.
+    A step is halved until the objective falls by a fraction of what the slope predicts (Armijo,
+    1966). The step is 0 if the objective never does, or if no step is wanted.
     """
     step, lower, turned = np.zeros(len(live)), height.copy(), np.zeros_like(now)
     asked, length = np.flatnonzero(wanted), 1.0

@@ -1,4 +1,4 @@
-"""Least squares with an L2 penalty from sums, in one place for all who need it."""
+"""Ridge regression from sums of products, shared by all modules that need it."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ Array = npt.NDArray[Any]
 
 
 def ridge(gram: Array, penalty: float | Array, cross: Array) -> Array:
-    """The x [d, c] of `(gram + diag(penalty)) x = cross`; a tiny penalty stands in for none.
+    """Solve `(gram + diag(penalty)) x = cross` for x [d, c]; a zero penalty becomes a tiny one.
 
     Args:
-        gram: [d, d], of which the lower triangle is read.
+        gram: [d, d]; only the lower triangle is read.
         penalty: a number, or [d].
         cross: [d, c].
     """

@@ -1,7 +1,7 @@
-"""The objective of a linear head: its value, slope and curvature, of any of the losses.
+"""The objective of a linear head for any of the losses: its value, gradient and curvature.
 
-As `LinearModelLoss` of scikit-learn, but on the rows' principal axes, with a row's and a cell's
-weight, and of many problems side by side if the outputs have nothing but the features in common.
+It is like scikit-learn's `LinearModelLoss`, but uses the rows' principal axes, and has a weight for
+each row and cell. If the outputs only share the features, it evaluates many problems at once.
 """
 
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ AT_ONCE = 2**21  # logits
 
 @dataclass(frozen=True)
 class Axes:
-    """Rows on their principal axes, along which the covariance shows how far to go.
+    """Rows on their principal axes, where the variances help to choose step sizes.
 
-    `turned` is [n, r + 1], the first column all 1; `variances` [r + 1] of its columns, 1 for the
-    first and then the largest first; `axes` [d, r] turns back.
+    `turned` is [n, r + 1]; its first column is all 1. `variances` [r + 1] are those of its columns:
+    1 for the first, then in descending order. `axes` [d, r] rotates back.
     """
 
     turned: Floats
@@ -34,7 +34,7 @@ class Axes:
 
     @classmethod
     def of(cls, features: Floats, weights: Floats) -> "Axes":
-        """Those of features [n, d] of mean zero; there are no more than rows.
+        """Compute the axes of features [n, d] with mean zero; there are at most n axes.
 
         Args:
             features: of the rows.
@@ -56,16 +56,16 @@ class Axes:
 
 @dataclass(frozen=True)
 class LinearLoss:
-    """The objectives of P problems: losses times their importance, and the penalty.
+    """The objectives of P problems: the weighted losses plus the penalty.
 
-    The penalty is `decay / 2 * |weight|^2`; biases are not penalised. The outputs of `softmax` are
-    one problem; else each output is one.
+    The penalty is `decay / 2 * |weight|^2`; biases are not penalised. For `softmax` all outputs are
+    one problem; for other losses each output is its own problem.
 
     Args:
         loss: of the logits.
         rows: [n, r + 1], the first column all 1.
-        labels: [n, P], as `Loss.labels` gives them.
-        importance: [n, P]; a column adds up to 1.
+        labels: [n, P], as `Loss.labels` returns them.
+        importance: [n, P]; each column adds up to 1.
         decay: strength of the L2 penalty.
     """
 
@@ -76,9 +76,9 @@ class LinearLoss:
     decay: float
 
     def __call__(self, weights: Array, some: Positions) -> tuple[Floats64, Array]:
-        """The objectives [m] of the problems `some` at `weights` [m, p], and their slopes [m, p].
+        """Return objectives [m] and gradients [m, p] of the problems `some` at `weights` [m, p].
 
-        A problem's p weights are those of its outputs, one after the other, the bias first.
+        The p weights of a problem are those of its outputs in turn, each with its bias first.
         """
         matrix = weights.reshape(-1, self.rows.shape[1])
         single = matrix.astype(np.float32).T
@@ -94,14 +94,15 @@ class LinearLoss:
         return heights + self.decay / 2 * lengths, gradient.reshape(weights.shape)
 
     def curvature(self, weights: Array, of_rows: Positions | None = None) -> tuple[Floats, Floats]:
-        """How much all problems' losses curve by each logit at `weights` [P, p].
+        """Return the second derivatives of the losses by the logits at `weights` [P, p].
 
         Args:
             weights: of all problems.
-            of_rows: [n], an output of each row; None is the first.
+            of_rows: [n], one output for each row; None is the first.
 
         Returns:
-            the sum over all rows [c], and each row's part of its output in `of_rows` [n].
+            the sum over all rows [c], and for each row the derivative of its output in `of_rows`
+            [n].
         """
         matrix = weights.reshape(-1, self.rows.shape[1]).astype(np.float32)
         of_output, own = np.zeros(len(matrix), np.float32), np.zeros(len(self.rows), np.float32)
@@ -115,6 +116,6 @@ class LinearLoss:
         return of_output, own
 
     def _chunks(self, outputs: int) -> list[slice]:
-        """Parts of the rows, so that the logits of all never lie in memory at once."""
+        """Divide the rows into chunks, so that not all logits are in memory at once."""
         size = max(32, AT_ONCE // outputs)
         return [slice(start, start + size) for start in range(0, len(self.rows), size)]

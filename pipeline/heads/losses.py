@@ -1,21 +1,21 @@
-"""What a head lowers: a loss of its logits, with its slope and curvature, by name in `LOSSES`.
+"""The losses of heads with their slopes and curvatures, by name in `LOSSES`.
 
-- `softmax`, of classes: the cross-entropy of a row, whose label is a position (int64 [n]).
-- `binary`, of several labels: the cross-entropy of each label by itself; labels are float64 [n, c]
-  of 1, 0 and NaN (unknown).
-- `squared`, of regression targets (float64 [n, c]): half the squared error.
-- `huber`, of targets: the same up to an error of 1, and a straight line beyond (Huber, 1964).
+- `softmax`, for classes: the cross-entropy of a row, whose label is a position (int64 [n]).
+- `binary`, for multi-label tasks: the cross-entropy of each label; labels are float64 [n, c] with
+  1, 0 and NaN (unknown).
+- `squared`, for regression targets (float64 [n, c]): half the squared error.
+- `huber`, for targets: half the squared error up to an error of 1, and linear beyond (Huber, 1964).
 
-Targets are learned in units of the training rows (`Units`), so that the weight decay, the learning
-rate and Huber's threshold mean the same whatever they are measured in.
+Targets are standardised with the training rows (`Units`). The weight decay, the learning rate and
+Huber's threshold therefore do not depend on the unit of the targets.
 
-What training lowers is the sum over the outputs of an output's mean loss over its known rows, each
-weighed by its class and by the row's own weight, beside `weight_decay / 2 * |weight|^2`. So another
-label changes nothing for those that are there, and a label with many unknown cells is not drowned
-by the penalty. The loss that is reported is the mean over all known cells, so that it does not grow
-with the number of labels, and a label that is known of two validation rows says little.
+Training minimises a sum over outputs plus `weight_decay / 2 * |weight|^2`. The term of an output is
+its mean loss over its known rows, weighted by class and by row weight. Adding a label therefore
+does not change the others, and the penalty does not dominate a label with many unknown cells. The
+reported loss is the mean over all known cells: it does not grow with the number of labels, and a
+label that is known for two validation rows has little influence.
 
-`linear_loss` makes of it the objective of a linear head, and `descent_losses` what PyTorch lowers.
+`linear_loss` has the objective of a linear head, and `descent_losses` the losses in PyTorch.
 """
 
 from collections.abc import Callable
@@ -37,40 +37,40 @@ Answers = Callable[[slice], Floats]
 
 
 class Loss(Protocol):
-    """A loss; p is 1 if the outputs of a row have one label together (`softmax`), else c.
+    """A loss; p is 1 if the outputs of a row share one label (`softmax`), else c.
 
-    Labels are [n, p] below: what `labels` makes of them.
+    Below, labels [n, p] are the result of the method `labels`.
     """
 
-    score: str  # what is reported beside the loss: the accuracy of known labels, or R²
+    score: str  # reported besides the loss: the accuracy of known labels, or R²
     of_numbers: bool
-    middle: float  # of least squares to labels: what is above it is rather there
+    middle: float  # the threshold of least squares to 0/1 labels
 
     def labels(self, labels: Array) -> Array:
-        """Labels [n, p] of labels as the task has them; what is unknown is 0."""
+        """Convert the task's labels to labels [n, p]; unknown ones become 0."""
 
     def targets(self, labels: Array, outputs: int) -> Floats64:
-        """What least squares fit, [n, c]: one-hot labels, labels or targets; labels are [n, p]."""
+        """Convert labels [n, p] to targets of least squares [n, c]: one-hot, 0/1 or numbers."""
 
     def importance(
         self, labels: Array, class_weights: Floats, rows: Floats | None = None
     ) -> Floats:
-        """How much each cell counts, [n, p]; 0 where its label is unknown.
+        """Return the weight of each cell, [n, p]; 0 where its label is unknown.
 
         Args:
-            labels: as the task has them.
-            class_weights: [c], or [c, 2]: of an output's cells of 0 and of 1.
-            rows: [n], weights of the rows; None weighs them alike.
+            labels: in the task's form.
+            class_weights: [c], or [c, 2] for an output's cells of 0 and of 1.
+            rows: [n], the row weights; None if they are equal.
         """
 
     def at(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        """The loss of each cell [n, p], and its slope by each logit [n, c]."""
+        """Return the loss of each cell [n, p], and its derivative by each logit [n, c]."""
 
     def curves(self, slopes: Array, labels: Array) -> Array:
-        """The second derivative by each logit, [n, c], where the slopes are these."""
+        """Return the second derivative by each logit, [n, c], from the first derivatives."""
 
     def without_features(self, labels: Array, importance: Floats) -> tuple[Floats64, Mask]:
-        """About the best logits [p] of a head without features, and which outputs can learn more.
+        """Return about the best constant logits [p], and which outputs can learn from features.
 
         Args:
             labels: [n, p].
@@ -80,7 +80,7 @@ class Loss(Protocol):
     def figures(
         self, answers: Answers, labels: Array, importance: Floats, chunks: list[slice]
     ) -> tuple[float, float]:
-        """Mean loss and score (`figures` below); labels are as the task has them."""
+        """Return mean loss and score, as `figures` below; labels are in the task's form."""
 
 
 class Softmax:
@@ -89,26 +89,26 @@ class Softmax:
     score, of_numbers, middle = "accuracy", False, 0.0
 
     def labels(self, labels: Array) -> Array:
-        """Positions of classes, int64 [n, 1]."""
+        """Return the positions of the classes, int64 [n, 1]."""
         return labels.astype(np.int64)[:, None]
 
     def targets(self, labels: Array, outputs: int) -> Floats64:
-        """1 where the label is."""
+        """Return the one-hot encoding of the labels."""
         return np.asarray(labels == np.arange(outputs), dtype=np.float64)
 
     def importance(
         self, labels: Array, class_weights: Floats, rows: Floats | None = None
     ) -> Floats:
-        """The importance of each row by its class, [n, 1]."""
+        """Return the weight of each row, [n, 1], from its class and row weight."""
         found = class_weights[labels.astype(np.int64)]
         return (found if rows is None else found * rows)[:, None]
 
     def without_features(self, labels: Array, importance: Floats) -> tuple[Floats64, Mask]:
-        """Zero: all classes alike."""
+        """Return zero: all classes are equally probable."""
         return np.zeros(1), np.ones(1, dtype=bool)
 
     def at(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        """The slope is the given probability minus the wanted one."""
+        """Return loss and slope; the slope is the predicted probability minus the true one."""
         rows, label = np.arange(len(labels)), labels[:, 0]
         predicted = logits - logits.max(axis=1, keepdims=True)
         of_label = predicted[rows, label]
@@ -119,14 +119,14 @@ class Softmax:
         return np.log(total) - of_label[:, None], predicted
 
     def curves(self, slopes: Array, labels: Array) -> Array:
-        """The diagonal p (1 - p); `slopes` are overwritten."""
+        """Return the diagonal p (1 - p); overwrite `slopes`."""
         slopes[np.arange(len(labels)), labels[:, 0]] += 1
         return np.asarray(slopes * (1 - slopes))
 
     def figures(
         self, answers: Answers, labels: Array, importance: Floats, chunks: list[slice]
     ) -> tuple[float, float]:
-        """Mean loss, and the accuracy of the first class."""
+        """Return the mean loss, and the accuracy of the class with the largest logit."""
         wanted, importance = self.labels(labels), importance[:, 0]
         losses, correct = np.empty(len(labels)), np.empty(len(labels), dtype=bool)
         for some in chunks:
@@ -138,22 +138,22 @@ class Softmax:
 
 
 class Cells:
-    """What losses have in common that each output has by itself."""
+    """The common part of losses in which each output has its own label."""
 
     score, of_numbers, middle = "accuracy", False, 0.0
 
     def labels(self, labels: Array) -> Array:
-        """The labels, and 0 where they are unknown, [n, c]."""
+        """Return the labels [n, c], with 0 where they are unknown."""
         return np.nan_to_num(labels)
 
     def targets(self, labels: Array, outputs: int) -> Floats64:
-        """The labels themselves."""
+        """Return the labels themselves."""
         return labels.astype(np.float64)
 
     def importance(
         self, labels: Array, class_weights: Floats, rows: Floats | None = None
     ) -> Floats:
-        """The importance of each cell by its label, [n, c]."""
+        """Return the weight of each cell, [n, c], from its label and row weight."""
         known = ~np.isnan(labels)
         if class_weights.ndim == 1:
             weights = np.broadcast_to(class_weights, labels.shape)
@@ -163,29 +163,29 @@ class Cells:
         return found if rows is None else found * rows[:, None]
 
     def without_features(self, labels: Array, importance: Floats) -> tuple[Floats64, Mask]:
-        """Zeros, and whether an output is known of any row."""
+        """Return zeros, and whether each output is known for any row."""
         return np.zeros(labels.shape[1]), np.asarray(importance.any(axis=0))
 
 
 class Binary(Cells):
-    """Cross-entropy of each label by itself."""
+    """Binary cross-entropy of each label."""
 
     middle = 0.5
 
     def at(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        """log(1 + exp(x)) - y x, in a form that no x overflows."""
+        """Return log(1 + exp(x)) - y x in a form that cannot overflow, and its slope."""
         powers = np.exp(-np.abs(logits))
         losses = np.maximum(logits, 0) - logits * labels + np.log1p(powers)
         predicted = np.where(logits >= 0, logits.dtype.type(1), powers) / (1 + powers)
         return losses, predicted - labels
 
     def curves(self, slopes: Array, labels: Array) -> Array:
-        """p (1 - p)."""
+        """Return p (1 - p)."""
         predicted = slopes + labels
         return np.asarray(predicted * (1 - predicted))
 
     def without_features(self, labels: Array, importance: Floats) -> tuple[Floats64, Mask]:
-        """The log-odds, with half a row more of each value, and whether both values are there."""
+        """Return log-odds, with half a row added for each value, and whether both values occur."""
         known = importance > 0
         there, absent = (((labels == value) & known).sum(axis=0) for value in (1, 0))
         return np.log((there + 0.5) / (absent + 0.5)), (there > 0) & (absent > 0)
@@ -193,7 +193,7 @@ class Binary(Cells):
     def figures(
         self, answers: Answers, labels: Array, importance: Floats, chunks: list[slice]
     ) -> tuple[float, float]:
-        """Mean loss, and the fraction of known cells that are on the right side of 0."""
+        """Return the mean loss, and the fraction of known cells whose logit has the right sign."""
         total, right, known = 0.0, 0, ~np.isnan(labels)
         for some in chunks:
             logits, wanted, there = answers(some), labels[some], known[some]
@@ -204,26 +204,26 @@ class Binary(Cells):
 
 @dataclass(frozen=True)
 class Numbers(Cells):
-    """Half the squared error of targets, and a straight line beyond the `threshold`."""
+    """Half the squared error of targets up to the `threshold`, and linear beyond."""
 
     threshold: float
     score = "r2"
     of_numbers = True
 
     def at(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        """The slope is the error, but for its size at most the threshold."""
+        """Return loss and slope; the slope is the error, clipped to the threshold."""
         away = logits - labels
         slopes = np.clip(away, -self.threshold, self.threshold)
         return slopes * (away - slopes / 2), slopes
 
     def curves(self, slopes: Array, labels: Array) -> Array:
-        """1 up to the threshold, 0 beyond."""
+        """Return 1 up to the threshold, and 0 beyond."""
         return (np.abs(slopes) < self.threshold).astype(slopes.dtype)
 
     def figures(
         self, answers: Answers, labels: Array, importance: Floats, chunks: list[slice]
     ) -> tuple[float, float]:
-        """Mean loss, and the plain mean of the outputs' R²; NaN if none varies."""
+        """Return the mean loss, and the mean of the outputs' R²; NaN if no output varies."""
         total, squares = 0.0, np.zeros(labels.shape[1])
         for some in chunks:
             logits, wanted = answers(some), labels[some]
@@ -244,13 +244,13 @@ LOSSES: dict[str, Loss] = {
 
 
 def loss_for(task: str, chosen: str) -> str:
-    """The loss of a task; if it has several, the `chosen` one, which is `train.loss`."""
+    """Return the loss of a task; if it has several, the `chosen` one, which is `train.loss`."""
     losses = TASKS[task].losses
     return chosen if len(losses) > 1 else losses[0]
 
 
 def cell_losses(loss: str, logits: npt.NDArray[np.floating], labels: Floats64) -> Floats64:
-    """The loss of each cell [n, c], for any loss but softmax; NaN where the label is unknown."""
+    """Return the loss of each cell [n, c], for all losses but softmax; NaN for unknown labels."""
     return LOSSES[loss].at(logits.astype(np.float64), labels)[0]
 
 
@@ -261,18 +261,19 @@ def figures(
     class_weights: Floats,
     rows: Floats | None = None,
 ) -> tuple[float, float]:
-    """Mean loss, and accuracy or R²; NaN if nothing is known.
+    """Return mean loss, and accuracy or R²; NaN if no label is known.
 
-    The loss is weighted by the class weights and the rows' own. Accuracy is that of rows whose
-    first class is right, or of known cells that are on the right side of 0. R² is the plain mean of
-    the outputs', as scikit-learn's; an output that does not vary in these rows has none.
+    The loss is weighted by class weights and row weights. Accuracy is the fraction of rows whose
+    largest logit is that of the right class, or of known cells whose logit has the right sign. R²
+    is the unweighted mean over the outputs, as in scikit-learn, without outputs that are constant
+    in these rows.
 
     Args:
         loss: one of `LOSSES`.
-        answers: from rows to their logits [m, c]; called for some rows at a time.
-        labels: [n] or [n, c], as the loss takes them.
-        class_weights: as `Loss.importance` and `fit.class_weights` have them.
-        rows: [n], weights of the rows; None weighs them alike.
+        answers: function from rows to their logits [m, c]; called for some rows at a time.
+        labels: [n] or [n, c], in the task's form.
+        class_weights: as in `Loss.importance` and `fit.class_weights`.
+        rows: [n], the row weights; None if they are equal.
     """
     of, count = LOSSES[loss], len(labels)
     importance = of.importance(labels, class_weights, rows)
@@ -284,15 +285,15 @@ def figures(
 
 
 def _lost(loss: Loss, logits: Array, labels: Array, importance: Floats) -> float:
-    """The weighted losses of all cells, added up."""
+    """Return the weighted sum of the losses of all cells."""
     losses, _ = loss.at(logits.astype(np.float64), labels)
     return float((np.where(importance > 0, losses, 0) * importance).sum())
 
 
 def spreads(labels: Floats64) -> Floats64:
-    """Each output's summed square around its mean over the known rows, [c].
+    """Return each output's sum of squares around its mean over the known rows, [c].
 
-    It is 0 if no row is known, and if all are the same but for rounding.
+    The sum is 0 if no row is known, or if all values are equal except for rounding.
     """
     known = ~np.isnan(labels)
     counts = np.maximum(known.sum(axis=0), 1)
@@ -304,11 +305,12 @@ def spreads(labels: Floats64) -> Floats64:
 
 @dataclass(frozen=True)
 class Units:
-    """Where the targets of each output lie, [c] each: a label is learned as (it - centre) / unit.
+    """The centre and unit [c] of each output's targets; heads learn (target - centre) / unit.
 
-    For the squared loss they are mean and standard deviation of the known training rows; for
-    Huber's, median and 1.4826 times the median absolute deviation, which is the standard deviation
-    of normal values and which outliers do not move; the ordinary one if that is 0.
+    For the squared loss they are mean and standard deviation of the known training rows. For the
+    Huber loss they are the median and 1.4826 times the median absolute deviation. The latter equals
+    the standard deviation for normal values, and is robust to outliers. If it is 0, the unit is the
+    standard deviation.
     """
 
     centre: Floats64
@@ -316,7 +318,7 @@ class Units:
 
     @classmethod
     def of(cls, loss: str, labels: Floats64) -> "Units":
-        """Those of training rows [n, c]; an output that does not vary has the unit 1."""
+        """Compute the units of training rows [n, c]; a constant output has the unit 1."""
         centres, units = np.zeros(labels.shape[1]), np.ones(labels.shape[1])
         for number, column in enumerate(labels.T):
             known = column[~np.isnan(column)]
@@ -331,15 +333,15 @@ class Units:
         return cls(centres, units)
 
     def learned(self, labels: npt.NDArray[np.floating]) -> Floats64:
-        """Labels [n, c] in these units."""
+        """Convert labels [n, c] to these units."""
         return (labels - self.centre) / self.unit
 
     def raw(self, answers: Floats) -> Floats:
-        """Predictions [n, c] in these units, converted to the labels' own."""
+        """Convert predictions [n, c] in these units to the labels' own units."""
         return (answers * self.unit + self.centre).astype(np.float32)
 
     def undone(self, head: Head) -> Head:
-        """The head that answers in the labels' own units, made of one that learned in these."""
+        """Convert a head that was trained in these units to one for the labels' own units."""
         with np.errstate(over="ignore", invalid="ignore"):
             weight = (head.weight * self.unit[:, None]).astype(np.float32)
             bias = (head.bias * self.unit + self.centre).astype(np.float32)

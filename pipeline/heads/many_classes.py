@@ -1,10 +1,10 @@
 """Multinomial logistic regression for many classes: L-BFGS with a preconditioner, in float32.
 
-The objective is that of `closed_forms.multinomial`. scikit-learn starts from zero and knows nothing
-of the curvature. Here the features are turned to their principal axes; the first steps see only
+The objective is that of `closed_forms.multinomial`. scikit-learn starts from zero and does not use
+the curvature. This module rotates the features to their principal axes; the first steps use only
 those that vary most, at a fifth of the cost. L-BFGS then starts each direction from an approximate
-Newton step: of the Hessian only the block of each class is taken, and of that the rows of the class
-itself as they are and all others by their covariance.
+Newton step. Its Hessian has only the block of each class: the class's own rows enter one by one,
+and all other rows through their covariance.
 """
 
 from dataclasses import replace
@@ -17,16 +17,16 @@ from .head import Floats, Head
 from .linear_loss import Axes, LinearLoss
 from .losses import LOSSES
 
-# With fewer classes scikit-learn is quick, and the bytes of older heads stay the same.
+# With fewer classes scikit-learn is quick, and heads are the same as in older versions.
 MANY = 100
 TOLERANCE = 1e-6
-COARSE = 2e-2  # the tolerance while only some axes are seen: what the next change need not be exact
-PARTS = (6, 2, 1)  # of the axes, one level after the other
-PLAIN = 12  # first steps without the curvature: far from the minimum it changes too quickly
-OWN = 16  # rows of a class whose curvature is known one by one
-OTHERS = 0.8  # fraction of the other rows' curvature; less than all, since classes divide it
-RENEWED = 4  # iterations after which the curvature is taken again
-GATHERED = 2**24  # numbers of gathered rows
+COARSE = 2e-2  # the tolerance with some of the axes; the next level changes the weights anyway
+PARTS = (6, 2, 1)  # the levels use a sixth, a half and all of the axes
+PLAIN = 12  # first steps without the curvature, which changes too quickly far from the minimum
+OWN = 16  # rows of a class whose curvature is used one by one
+OTHERS = 0.8  # fraction of the other rows' curvature; below 1, because the classes share it
+RENEWED = 4  # iterations after which the curvature is computed again
+GATHERED = 2**24  # numbers in the rows gathered at once
 
 
 def minimum(
@@ -37,15 +37,15 @@ def minimum(
     decay: float,
     start: Head | None,
 ) -> tuple[Head, bool]:
-    """The head of the lowest loss, and whether it was reached.
+    """Return the head with the lowest loss, and whether the optimisation converged.
 
     Args:
-        features: [n, d], of mean zero and of one scale.
+        features: [n, d], with mean zero and one common scale.
         labels: [n].
-        importance: [n], weighs the rows.
+        importance: [n], the weights of the rows.
         classes: c.
         decay: strength of the L2 penalty.
-        start: a linear head to begin with; None begins with zeros.
+        start: a linear head to start from; None starts from zeros.
     """
     row_weights = (importance / importance.sum(dtype=np.float64)).astype(np.float32)
     axes = Axes.of(features, row_weights)
@@ -70,10 +70,10 @@ def minimum(
 
 
 class _Newton:
-    """Divides a gradient by an approximate Hessian, which is renewed every few iterations.
+    """Divides a gradient by an approximate Hessian, which is updated every few iterations.
 
     The block of a class is a diagonal, from the penalty and the variances of the features, plus
-    the outer products of its own rows; Woodbury's formula inverts it.
+    the outer products of its own rows. The Woodbury identity inverts it.
     """
 
     def __init__(self, objective: LinearLoss, variances: Floats, plain: int) -> None:
@@ -120,7 +120,10 @@ class _Newton:
 def _own_rows(
     labels: npt.NDArray[np.int64], curvature: Floats, classes: int
 ) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Each class's rows of the highest curvature [c, OWN], and that; 0 where it has fewer."""
+    """Return each class's rows of highest curvature [c, OWN], and the curvatures.
+
+    If a class has fewer rows, the other curvatures are 0.
+    """
     order = np.lexsort((-curvature, labels))
     starts = np.searchsorted(labels[order], np.arange(classes + 1))
     most = min(OWN, int(np.diff(starts).max()))

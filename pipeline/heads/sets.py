@@ -1,15 +1,16 @@
 """Prediction sets of labels, and prediction intervals of targets (conformal prediction).
 
-What `conformal.py` calibrates is described and applied here, with NumPy alone.
+`conformal.py` calibrates sets and intervals; this module stores and applies the calibration, and
+needs only NumPy.
 
-The labels are those of RAPS (Angelopoulos, Bates, Malik and Jordan, "Uncertainty sets for image
-classifiers using conformal prediction", ICLR 2021). A label's score is the probability of all
-labels that are more probable than it, and a penalty for each rank that it lies behind the first
-few. The set holds the labels whose score is at most a quantile. The most probable label has the
-score 0, so it is always in the set. RAPS adds to the score a random part of the label's own
-probability. Sets then have exactly the nominal coverage, but some are empty, and the same question
-gets several answers. So that part is 0 in the sets that people get, and their quantile is that of
-scores without it.
+The method for sets is RAPS (Angelopoulos, Bates, Malik and Jordan, "Uncertainty sets for image
+classifiers using conformal prediction", ICLR 2021). A label's score is the total probability of the
+more probable labels, plus a penalty for each rank after the first few. The set holds the labels
+whose score is at most a quantile. The most probable label has the score 0, so it is always in the
+set. RAPS also adds a random fraction of the label's own probability to its score. The sets then
+have exactly the nominal coverage, but some are empty, and the same input can get different sets.
+Headstart therefore leaves out the random fraction in the sets that it returns, and calibrates their
+quantile without it.
 """
 
 import math
@@ -29,9 +30,9 @@ AT_ONCE = 2**22  # probabilities sorted at once
 
 @dataclass(frozen=True)
 class LabelSets:
-    """Which labels a set holds: those whose score is at most `quantile`.
+    """The calibration of sets, which hold the labels whose score is at most `quantile`.
 
-    The penalty is `penalty` for each rank behind the first `k_reg`; the paper calls it lambda.
+    Each rank after the first `k_reg` adds `penalty`, which the paper calls lambda.
     """
 
     quantile: float
@@ -41,13 +42,13 @@ class LabelSets:
 
 @dataclass(frozen=True)
 class PredictionSets:
-    """The calibration of a head's prediction sets or intervals, and what it rests on.
+    """The calibration of a head's prediction sets or intervals, and the examples behind it.
 
-    They hold the truth with the probability `coverage`. Sets of classes are made with `labels`;
-    intervals reach by `reach` [t] to either side of each target. If there is neither, `why_none`
-    says why. `randomised` is the quantile of the paper's sets. `examples` is how many were held
-    out, `folds` how many heads were trained for that, and `groups` how many groups the examples
-    come from, if they do.
+    Sets and intervals hold the truth with the probability `coverage`. Sets of classes use `labels`;
+    intervals extend by `reach` [t] to either side of each predicted target. If there is neither,
+    `why_none` has the reason. `randomised` is the quantile of the paper's randomised sets.
+    `examples` is the number of held-out examples, `folds` the number of heads trained for them, and
+    `groups` the number of their groups; None without groups.
     """
 
     coverage: float
@@ -61,19 +62,19 @@ class PredictionSets:
 
     @classmethod
     def of(cls, content: object, outputs: int, task: str) -> Self:
-        """Read what `content` made, in `models/head.json` or `bundle.json`.
+        """Read the fields that the method `content` returned, from the head or bundle's JSON file.
 
         Args:
-            content: to be read.
-            outputs: how many classes or targets the head has.
-            task: what it answers with.
+            content: the fields, in `models/head.json` or `bundle.json`.
+            outputs: the number of classes or targets of the head.
+            task: of the head.
 
         Raises:
-            KeyError, TypeError, ValueError: it is damaged.
+            KeyError, TypeError, ValueError: the fields are damaged.
         """
         if not isinstance(content, dict):
             raise TypeError(f"sets is {content!r:.40}")
-        if "why_no_sets" in content:  # a bundle says no more
+        if "why_no_sets" in content:  # the only other field in a bundle
             return cls(_number(content, "coverage", 0.0), str(content["why_no_sets"]))
         coverage = content["coverage"]
         if not (isinstance(coverage, float) and 0 < coverage < 1):
@@ -98,7 +99,7 @@ class PredictionSets:
         return replace(found, reach=tuple(_number({"reach": one}, "reach") for one in reach))
 
     def content(self) -> dict[str, Any]:
-        """The fields to write as JSON."""
+        """Return the fields to write as JSON."""
         if self.why_none:
             return {"coverage": self.coverage, "why_no_sets": self.why_none}
         rests: dict[str, Any] = {"examples": self.examples, "folds": self.folds}
@@ -127,11 +128,11 @@ def _number(content: dict[str, Any], name: str, default: float | None = None) ->
 
 
 def size(probabilities: npt.NDArray[np.floating], sets: LabelSets) -> tuple[int, Integers]:
-    """How many of the most probable labels a set holds, and all labels, the most probable first.
+    """Return the size of a set, and all labels in descending order of probability.
 
     Args:
         probabilities: [c], the probabilities of one example.
-        sets: as they were calibrated.
+        sets: the calibration.
     """
     order = np.argsort(-probabilities, kind="stable")
     ranked = probabilities[order].astype(np.float64)
@@ -143,9 +144,9 @@ def size(probabilities: npt.NDArray[np.floating], sets: LabelSets) -> tuple[int,
 def sizes(
     probabilities: npt.NDArray[np.floating], sets: LabelSets, drawn: Doubles | None = None
 ) -> Integers:
-    """The same of many examples [n, c]: how many labels each set holds, [n].
+    """Return the sizes [n] of the sets of many examples [n, c].
 
-    With `drawn` [n], numbers from 0 to 1, the sets are randomised and may be empty.
+    With random numbers `drawn` [n] from 0 to 1, the sets are randomised and may be empty.
     """
     found = np.empty(len(probabilities), np.int64)
     penalties = _penalties(probabilities.shape[1], sets)
@@ -161,14 +162,15 @@ def sizes(
 def before(
     probabilities: npt.NDArray[np.floating], labels: Integers
 ) -> tuple[Integers, Doubles, Doubles]:
-    """For each example's label: its rank from 1, the probability of all before it, and its own.
+    """Return the rank of each example's label, the probability of the labels before, and its own.
 
     Args:
         probabilities: [n, c].
         labels: [n].
 
     Returns:
-        rank [n], probability of all labels before it [n], its own probability [n].
+        the rank from 1 [n], the total probability of the labels before it [n], and the probability
+        of the label [n].
     """
     rank, ahead = np.empty(len(labels), np.int64), np.empty(len(labels))
     own = np.empty(len(labels))
@@ -186,24 +188,24 @@ def before(
 
 
 def uniform(digests: npt.NDArray[np.str_]) -> Doubles:
-    """A number from 0 to 1 of each example, [n], drawn from its digest."""
+    """Return a pseudo-random number from 0 to 1 for each example, [n], from its digest."""
     return np.array([unit(f"set:{digest}") for digest in digests.tolist()], np.float64)
 
 
 def of_groups(groups: npt.ArrayLike) -> Doubles:
-    """What each row weighs [n], so that the rows of a group weigh one together."""
+    """Return weights [n] of the rows, so that the rows of each group add up to 1."""
     _, which, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     weights: Doubles = 1 / sizes[which]
     return weights
 
 
 def chunks(shape: tuple[int, ...]) -> list[slice]:
-    """Slices of the rows of a table, so that not too many values are held at once."""
+    """Return slices of a table's rows, which limit the number of values in memory."""
     rows = max(1, AT_ONCE // max(1, shape[1]))
     return [slice(start, start + rows) for start in range(0, shape[0], rows)]
 
 
 def _penalties(classes: int, sets: LabelSets) -> Doubles:
-    """The penalties of the ranks of the labels, the most probable first, [c]."""
+    """Return the penalty of each rank, [c], beginning with the most probable label."""
     found: Doubles = sets.penalty * np.maximum(np.arange(1, classes + 1) - sets.k_reg, 0)
     return found

@@ -1,9 +1,9 @@
-"""The same head trained on many subsets of the same rows, for far less than as many trainings.
+"""Train the same head on many subsets of the same rows, much faster than one by one.
 
-The subsets overlap, so that much of the work is the same for all. Only the answers of each head are
-kept. No head starts from one that has seen all rows: before it has converged from there, it would
-still know the rows that were held out. Heads are trained side by side, each on one thread, so that
-the number of cores changes no byte.
+The subsets overlap, so that they share much of the work. Only the predictions of each head are
+kept. The heads do not start from a head that was trained on all rows: until such a head converges,
+it still remembers the held-out rows. Heads are trained in parallel, each on one thread, so that
+the result does not depend on the number of cores.
 """
 
 import os
@@ -37,22 +37,22 @@ def on_subsets(
     schedule: Schedule,
     weighing: str,
 ) -> Iterator[Floats]:
-    """Train a head on each subset, as `fit.fit_heads` without validation examples would.
+    """Train a head on each subset, as `fit.fit_heads` would without validation examples.
 
     Args:
         pool: n rows.
-        subsets: each [n], the rows to learn from; each has rows of every class.
-        asked: each [n], the rows that its head answers about.
+        subsets: each [n], the rows to train on; each subset has rows of every class.
+        asked: each [n], the rows to predict.
         hyperparameters: of each head.
-        schedule: of heads that descend; its class weights are those of the pool.
+        schedule: of gradient descent; its class weights are those of the pool.
         weighing: `train.class_weights`.
 
     Yields:
-        for each subset the answers of its head, [m, c]: for classes scores that are right in order
-        only, for labels logits, and for targets predictions.
+        for each subset the predictions of its head, [m, c]: scores of classes, of which only the
+        order is meaningful, logits of labels, or predicted targets.
 
     Raises:
-        TrainingError: a head was lost.
+        TrainingError: the training of a head diverged.
     """
     if not schedule.counts:
         pool = _within_range(pool)
@@ -79,7 +79,7 @@ def _of_rows(pool: Split, schedule: Schedule) -> Floats:
 
 
 def _within_range(pool: Split) -> Split:
-    """The rows, with features that float32 can square; a head answers the same on any scale."""
+    """Scale the features so that float32 can hold their squares; predictions do not change."""
     _, scale = centre_and_scale(pool.features)
     if SQUARES[0] < float(scale) ** 2 < SQUARES[1]:
         return pool
@@ -95,8 +95,8 @@ def _whole(logits: Floats) -> Floats:
 def _answers(
     pool: Split, importance: Floats, hyperparameters: Hyperparameters, schedule: Schedule
 ) -> Iterator[Floats]:
-    """Scores [n, c] for each subset, whose rows `importance` [R, n] weighs above 0."""
-    if schedule.counts:  # each subset has term weights of its own, so nothing is shared
+    """Yield scores [n, c] for each subset: the rows with `importance` [R, n] above 0."""
+    if schedule.counts:  # each subset has its own term weights, so nothing is shared
         plain = replace(schedule, counts=False)
         for one in importance:
             idf = tf_idf.fitted(pool.features[one > 0])
@@ -124,9 +124,9 @@ def _of_columns(
 ) -> Iterator[Floats]:
     """`on_subsets` for labels and targets.
 
-    Those that descend are stacked, and so is least squares if each output is known in all rows.
-    The others are trained one by one: the rows that a label is known of, and its weights, differ
-    from subset to subset.
+    Heads trained by gradient descent are stacked. Least squares is computed for all subsets
+    together if each output is known in all rows. Other heads are trained one by one, because the
+    known rows of a label, and its weights, differ between subsets.
     """
     outputs, name = len(schedule.class_weights), hyperparameters.optimizer
     squares = closed_forms.SOLVERS[schedule.loss].get(name) is closed_forms.by_ridge
@@ -171,7 +171,7 @@ def _of_columns(
 def _least_squares(
     pool: Split, subsets: Sequence[Mask], asked: Sequence[Mask], decay: float, schedule: Schedule
 ) -> Iterator[Floats]:
-    """Labels or targets by `_by_ridge`."""
+    """Predict labels or targets with `_by_ridge`."""
     loss = LOSSES[schedule.loss]
     importance = np.stack(subsets) * _of_rows(pool, schedule)
     with one_thread():
@@ -184,9 +184,9 @@ def _least_squares(
 
 
 def _squares(features: Floats, importance: Floats, dimension: int) -> npt.NDArray[np.float64]:
-    """The mean square of the features around their mean in each subset, [R].
+    """Return the mean square of the features around their mean in each subset, [R].
 
-    `fit_heads` scales the features by its root.
+    `fit_heads` divides the features by its root.
     """
     square = np.einsum("nd,nd->n", features, features)
     inside = importance > 0
@@ -198,25 +198,26 @@ def _squares(features: Floats, importance: Floats, dimension: int) -> npt.NDArra
 
 
 def one_hot(labels: npt.NDArray[np.int64], classes: int, kind: type[Number]) -> npt.NDArray[Number]:
-    """Rows [n, classes] of zeros, with a 1 where the label is."""
+    """Return the one-hot encoding [n, classes] of labels."""
     rows = np.zeros((len(labels), classes), dtype=kind)
     rows[np.arange(len(labels)), labels] = 1
     return rows
 
 
 def _of_classes(pool: Split, importance: Floats, classes: int, decay: float) -> Iterator[Floats]:
-    """`closed_forms.by_ridge`."""
+    """Yield the scores of `closed_forms.by_ridge` for classes."""
     return _by_ridge(pool, importance, one_hot(pool.labels, classes, np.float64), decay)
 
 
 def _by_ridge(
     pool: Split, importance: Floats, wanted: npt.NDArray[np.float64], decay: float
 ) -> Iterator[Floats]:
-    """Least squares to `wanted` [n, c] by a Cholesky decomposition for each subset.
+    """Fit least squares to `wanted` [n, c] with a Cholesky decomposition for each subset.
 
-    If there are fewer rows than features it is one of the rows' products K, which is the same for
-    all subsets: with K of a subset, (K + diag(penalty / weights)) x = targets - bias, and x adds up
-    to 0, as the bias is free (Saunders, Gammerman and Vovk, 1998).
+    With fewer rows than features, the decomposition is that of the rows' Gram matrix K, which is
+    computed once for all subsets. With K of a subset, (K + diag(penalty / weights)) x = targets -
+    bias, and x adds up to 0, because the bias is not penalised (Saunders, Gammerman and Vovk,
+    1998).
     """
     features = (pool.features - pool.features.mean(axis=0)).astype(np.float64)
     dual = len(features) <= features.shape[1]
@@ -252,7 +253,7 @@ def _by_ridge(
 def _by_nearest_mean(
     pool: Split, importance: Floats, classes: int, decay: float
 ) -> Iterator[Floats]:
-    """`closed_forms.nearest_mean`."""
+    """Yield the scores of `closed_forms.nearest_mean`."""
     of_class = one_hot(pool.labels, classes, np.float32)
     for weights in importance:
         inside = of_class * (weights > 0)[:, None]
@@ -261,10 +262,11 @@ def _by_nearest_mean(
 
 
 def _by_lbfgs(pool: Split, importance: Floats, classes: int, decay: float) -> Iterator[Floats]:
-    """`closed_forms.multinomial` on the rows' principal axes, of which there are no more than rows.
+    """Yield the scores of `closed_forms.multinomial`, fitted on the rows' principal axes.
 
-    A turn changes neither the penalty nor the loss. `fit_heads` scales the features of each subset
-    by a number of its own; here the penalty is scaled instead.
+    There are at most as many axes as rows. A rotation changes neither the penalty nor the loss.
+    `fit_heads` scales the features of each subset separately; this function scales the penalty
+    instead.
     """
     features = pool.features - pool.features.mean(axis=0)
     if len(features) < features.shape[1]:

@@ -1,4 +1,4 @@
-"""The settings of training beside the hyperparameters, and its results."""
+"""The training settings other than hyperparameters, and the results of training."""
 
 import math
 from dataclasses import dataclass, replace
@@ -15,12 +15,12 @@ from .sets import of_groups
 
 @dataclass(frozen=True)
 class Schedule:
-    """What is the same for all heads of a sweep; `class_weights` is [c], or [c, 2] (`losses`).
+    """The settings that all heads of a sweep share; `class_weights` is [c], or [c, 2] (`losses`).
 
-    `counts` says whether features are counts of terms, which each head weighs by TF-IDF. `loss` is
-    one of `losses.LOSSES`. With the `row_weights` "example" the rows of an example, its views,
-    weigh as much as one row together; else each row weighs 1, and an example of the validation
-    split, which has no augmented views, a fraction of a training example.
+    `counts` is true if features are term counts, which each head weights by TF-IDF. `loss` is one
+    of `losses.LOSSES`. If `row_weights` is "example", the weights of an example's rows, which are
+    its views, add up to 1. Otherwise each row has the weight 1, so that a validation example, which
+    has no augmented views, counts less than a training example.
     """
 
     epochs: int
@@ -32,7 +32,7 @@ class Schedule:
     row_weights: str = "none"
 
     def weigh(self, digests: npt.NDArray[np.str_]) -> Floats | None:
-        """What each row weighs [n] in the loss, beside its class; None if all weigh alike."""
+        """Return row weights [n] for the loss, besides the class weights; None if all are equal."""
         return of_groups(digests).astype(np.float32) if self.row_weights == "example" else None
 
 
@@ -40,8 +40,8 @@ class Schedule:
 class Figures:
     """Mean loss and accuracy after `epoch` epochs; NaN if there are no examples.
 
-    Those of training are running means over the epoch, without label smoothing. In regression, R²
-    takes the place of the accuracy, and the losses are in `losses.Units`.
+    The training metrics are running means over the epoch, without label smoothing. In regression,
+    R² replaces the accuracy, and the losses are in `losses.Units`.
     """
 
     epoch: int
@@ -53,9 +53,9 @@ class Figures:
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of one head: `head` and `kept` (its figures) are None if it was lost.
+    """The result of training a head; `head` and its metrics `kept` are None if training diverged.
 
-    `scale` is what its logits were multiplied by, as `closed_forms.fair_scale` found.
+    The logits were multiplied by `scale`, which `closed_forms.fair_scale` returned.
     """
 
     hyperparameters: Hyperparameters
@@ -67,11 +67,11 @@ class Trained:
 
 
 def order(trained: Trained) -> tuple[bool, float, float]:
-    """Sorts heads from best to worst; equals stay in the order of the parameters.
+    """Return a key to sort heads from best to worst; ties stay in the order of the parameters.
 
-    The lowest validation loss is best, and if equal, the highest validation accuracy. With few
-    validation examples many heads get the same number of them right, and the next example may
-    well distinguish them; the loss also shows by how much each was right or wrong.
+    The head with the lowest validation loss is best; ties are broken by the highest validation
+    accuracy. The loss comes first because, with few validation examples, many heads have the same
+    accuracy. The loss also shows by how much each prediction was right or wrong.
     """
     if trained.kept is None:
         return True, math.inf, 0
@@ -79,13 +79,13 @@ def order(trained: Trained) -> tuple[bool, float, float]:
 
 
 def figure_names(loss: str) -> tuple[str, str, str, str]:
-    """The names of the figures in tables, for a head that lowers `loss`."""
+    """Return the names of the metrics in tables, for a head trained with `loss`."""
     score = LOSSES[loss].score
     return "train_loss", f"train_{score}", "val_loss", f"val_{score}"
 
 
 def rounded(figures: Figures, loss: str = "softmax") -> dict[str, float]:
-    """The defined figures, to six significant digits: more only shows how CPUs round."""
+    """Return the metrics that are not NaN, to six digits: further ones depend on the CPU."""
     values = figures.train_loss, figures.train_accuracy, figures.val_loss, figures.val_accuracy
     named = zip(figure_names(loss), values, strict=True)
     return {name: float(f"{value:.6g}") for name, value in named if not math.isnan(value)}
@@ -94,13 +94,13 @@ def rounded(figures: Figures, loss: str = "softmax") -> dict[str, float]:
 def with_figures(
     about: HeadDescription, kept: Figures, val: int, loss: str = "softmax"
 ) -> HeadDescription:
-    """A head's description with the figures of the epoch that was kept.
+    """Return a head's description with the metrics of the epoch that was kept.
 
     Args:
         about: the description.
-        kept: the figures.
-        val: how many validation examples there are.
-        loss: that the head lowers.
+        kept: the metrics.
+        val: the number of validation examples.
+        loss: of the head.
     """
     figures, score = rounded(kept, loss), LOSSES[loss].score
     return replace(
