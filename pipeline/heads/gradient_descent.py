@@ -177,7 +177,7 @@ def _descend(
     device, shape = train.features.device, (len(seeds), len(combinations))
     loss = _loss(combinations, schedule, train.importance.mean(dim=0), device)
     stack = _Stack(seeds, combinations, train.features.shape[1], schedule, loss, device)
-    # Drawn on the CPU, so that the examples come in the same order on every device.
+    # The order is drawn on the CPU, so that it is the same on every device.
     shuffles = [torch.Generator().manual_seed(seed) for seed in seeds]
     best = [tensor.detach().clone() for tensor in stack.weights]
     best_loss, best_epoch = np.full(shape, np.inf), np.zeros(shape, dtype=int)

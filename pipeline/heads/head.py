@@ -256,7 +256,7 @@ def load_head(
     about: Path,
     read: Callable[[Path], HeadDescription] = HeadDescription.read,
 ) -> tuple[Head, HeadDescription]:
-    """Read the files that `save_head` wrote; check them, because they need not be trusted.
+    """Read and check the files that `save_head` wrote, which may come from an untrusted source.
 
     Args:
         weights: the file of the tensors.

@@ -23,8 +23,8 @@ class Engine:
 
     `fingerprint` identifies the network, its preprocessing and the library that runs it.
     `arithmetic` has the CPU instructions, if the engine runs on the CPU. If anything changes that
-    could change a bit of the features, one of the two changes. The only exception are the libraries
-    that make the views.
+    could change a bit of the features, one of the two changes. The only exceptions are the
+    libraries that make the views.
     """
 
     name: str
