@@ -7,7 +7,7 @@ from ...serving.replies import Explained
 
 
 class Reply(Explained):
-    """The answer about an example."""
+    """The prediction for an example."""
 
     best: str = Field(description="the class; without thresholds the most probable one")
     probability: float = Field(description="of that class, calibrated")

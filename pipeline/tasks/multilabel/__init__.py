@@ -1,4 +1,4 @@
-"""Several labels of each example, or none; some may be unknown."""
+"""Multi-label tasks: each example has several labels or none; some labels may be unknown."""
 
 from ..record import LOG_LOSS, Task
 

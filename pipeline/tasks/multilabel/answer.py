@@ -1,32 +1,32 @@
-"""The labels that are answered, and the probability of each."""
+"""Predictions of multi-label tasks: the labels, and the probability of each label."""
 
 from typing import Any
 
 from ...serving.answering import Answer, Cells, Floats, Outputs, Row
 from ..record import SEPARATOR
 
-WIDEST = 40  # characters of the printed column
+WIDEST = 40  # width of the printed column in characters
 
 
 class LabelAnswer:
-    """Answers what `Answering` asks."""
+    """Implements `Answering` for multi-label tasks."""
 
     def answer(self, output: Floats, outputs: Outputs) -> Answer:
-        """The labels whose probability reaches their threshold."""
+        """Return the labels whose probability reaches their threshold."""
         of_each = zip(outputs.names, output, outputs.thresholds, strict=True)
         labels = tuple(name for name, probability, least in of_each if float(probability) >= least)
         return Answer(output, int(output.argmax()), labels=labels)
 
     def columns(self, outputs: Outputs) -> list[str]:
-        """The predicted labels, and a column for the probability of each label."""
+        """Return the names of the columns: predicted labels, and each label's probability."""
         return ["labels", *(f"p({name})" for name in outputs.names)]
 
     def row(self, answer: Answer, outputs: Outputs) -> list[Any]:
-        """The values of `columns`."""
+        """Return the values of `columns`."""
         return [list(answer.labels), *map(float, answer.probabilities)]
 
     def cells(self, names: list[str]) -> Cells:
-        """The labels that reach their threshold; if none does, the most probable in brackets."""
+        """Return the function that formats the predicted labels; if none, the most probable."""
         width = min(WIDEST, len(SEPARATOR.join(f" {label} 0.00 " for label in names)) - 2)
 
         def one(row: Row, label: str) -> str:

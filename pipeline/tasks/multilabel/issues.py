@@ -1,9 +1,9 @@
-"""Label issues if an example has several labels: each label of each example is tested.
+"""Label issues in multi-label tasks: each label of each example is tested.
 
-The model is that of `label_issues`, with two outcomes: a label is there with the probability that a
-logistic curve of the held-out score gives it, and a fraction of what is given is the opposite. Each
-label has a curve of its own. The rate of wrong labels is one for all labels, since most have too
-few positives to estimate one of their own.
+The model is that of `label_issues`, with two outcomes. The probability that an example has a label
+is a logistic curve of the out-of-fold score, and a fraction of the given labels is flipped. Each
+label has its own curve. The rate of wrong labels is shared by all labels, because most have too few
+positives to estimate their own.
 """
 
 import numpy as np
@@ -17,25 +17,25 @@ from ..classification.issues import ENOUGH, EXPECTED, MOST_SCORES, ROUNDS, START
 
 Doubles = npt.NDArray[np.float64]
 
-# A label is tested if so many examples have it and so many lack it: with fewer, a held-out head
-# recognises none, and each would look wrong.
+# A label is tested if at least this many examples have it and at least this many lack it. With
+# fewer, an out-of-fold head recognises none of them, and each would look wrong.
 LEAST_OF_BOTH = 10
-# Nats that a rate of wrong labels must explain more than `EXPECTED` wrong labels do, for each that
-# it takes to be wrong. If scores hardly predict a label, its curve and a rate look alike.
+# A rate of wrong labels needs this gain in log-likelihood over `EXPECTED` wrong labels, in nats per
+# label that it considers wrong. If scores hardly predict a label, a curve and a rate look alike.
 LEAST_GAIN = 0.2
-# A label is an issue from this probability of being wrong on: there are more false alarms to avoid
-# than if an example has one label.
+# A label is an issue if it is wrong with at least this probability. There are more false alarms to
+# avoid than in classification.
 LEAST_WRONG = 0.35
 
 
 class LabelIssues:
-    """Answers what `Issues` asks."""
+    """Implements `Issues` for multi-label tasks."""
 
     def require_memory(self, manifest: pd.DataFrame) -> None:
-        """Never raises: the check needs no more memory than other stages."""
+        """Do nothing, because the check needs no more memory than other stages."""
 
     def find(self, rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> pd.DataFrame:
-        """As `label_issues_of_several`."""
+        """Return the result of `label_issues_of_several`."""
         names = target_names(rows)
         given = of(rows, names).astype(np.float64)
         return label_issues_of_several(rows, features, given, names, settings)
@@ -44,17 +44,17 @@ class LabelIssues:
 def label_issues_of_several(
     rows: pd.DataFrame, features: Floats, given: Doubles, names: list[str], settings: ChecksParams
 ) -> pd.DataFrame:
-    """One row per example and label that is an issue, the most doubtful first.
+    """Return one row per example and label that is an issue, the most doubtful first.
 
-    `label` is the label's name, or `not` and its name if the example lacks it, and `suggested`
-    the opposite; `probability` is that of the opposite by the features alone.
+    `label` is the label's name, or `not` and its name if the example lacks it. `suggested` is the
+    opposite, and `probability` is the probability of the opposite from the features alone.
 
     Args:
-        rows: as `originals` gives them, n of them.
+        rows: n rows, as `originals` returns them.
         features: [n, d].
-        given: [n, c], 1, 0 or NaN where it is not known.
-        names: of the c labels.
-        settings: the limit from which a label is an issue.
+        given: [n, c], 1, 0 or NaN (unknown).
+        names: names of the c labels.
+        settings: the threshold for issues, and the seed of the folds.
     """
     known = np.isfinite(given)
     has, lacks = (given == 1).sum(axis=0), (given == 0).sum(axis=0)
@@ -82,15 +82,15 @@ def label_issues_of_several(
 def held_out(
     features: Floats, given: Doubles, known: npt.NDArray[np.bool_], fold: Integers
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """The scores of ridge regressions to each label, for the examples of which it is known.
+    """Return the scores of one ridge regression per label, for examples with a known label.
 
-    Labels that are known of the same examples are solved for together.
+    Labels that are known for the same examples are fitted together.
 
     Args:
         features: [n, d].
-        given: [n, c], 1 or 0 where it is known.
-        known: [n, c].
-        fold: [n].
+        given: [n, c], 1 or 0 where the label is known.
+        known: [n, c], whether the label is known.
+        fold: [n], as `folds_of` returns it.
 
     Returns:
         scores [n, c], and which of them were tested, [n, c].
@@ -110,12 +110,12 @@ def held_out(
 def noise(
     scores: Floats, given: npt.NDArray[np.bool_], tested: npt.NDArray[np.bool_]
 ) -> tuple[Doubles, float]:
-    """Each label's curve, and the rate of wrong labels.
+    """Return each label's curve, and the rate of wrong labels.
 
     Args:
-        scores: [n, c] of examples that the heads were not trained on.
+        scores: [n, c], the out-of-fold scores.
         given: [n, c], whether the example has the label.
-        tested: [n, c], which count.
+        tested: [n, c], which scores to use.
 
     Returns:
         slope and offset of each label's logit, [c, 2], and the rate, to six significant digits.
@@ -134,7 +134,7 @@ def noise(
 
 
 def probability(scores: Floats | Doubles, curves: Doubles) -> Doubles:
-    """The probability that each label is there, [n, c]."""
+    """Return the probability that each example has each label, [n, c]."""
     logits = np.clip(scores * curves[:, 0] + curves[:, 1], -700, 700)
     there: Doubles = 1 / (1 + np.exp(-logits))
     return there
@@ -147,7 +147,7 @@ def _fitted(
     rate: float,
     fixed: bool = False,
 ) -> tuple[float, Doubles, float]:
-    """Log-likelihood, curves and rate after the fit from this rate; by Newton's steps."""
+    """Return log-likelihood, curves and rate, fitted from this rate by Newton's method."""
     counts = np.maximum(tested.sum(axis=0), 1)
     soft = 1 / (counts + 1)  # as in `label_issues`
     mean = (scores * tested).sum(axis=0) / counts

@@ -1,6 +1,6 @@
-"""Several labels of each example: what evaluate measures, writes and draws.
+"""Multi-label tasks: what evaluate measures, writes and draws.
 
-A label that is not known of an example counts neither for nor against an answer.
+A label that is unknown for an example counts neither for nor against a prediction.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,17 +22,17 @@ from ..record import SEPARATOR
 from .metrics import Answers, weighted
 
 OF_LABELS = ("loss", "mean_average_precision", "micro_f1", "macro_f1", "exact_match")
-OF_CHOSEN = ("micro_f1", "macro_f1")  # those of them that need no probabilities
+OF_CHOSEN = ("micro_f1", "macro_f1")  # measures that need no probabilities
 
 
 class Multilabel:
-    """Answers what `Measuring` asks."""
+    """Implements `Measuring` for multi-label tasks."""
 
     shown = ("mean_average_precision", "micro_f1", "exact_match")
     needs = "training examples with and without every label"
 
     def learnable(self, training: Array, every: Array) -> bool:
-        """Every label has training examples that have it, and such that lack it."""
+        """Return whether some training examples have and some lack each label."""
         return bool(((training == 1).any(axis=0) & (training == 0).any(axis=0)).all())
 
     def weigh(
@@ -42,17 +42,17 @@ class Multilabel:
         thresholds: Sequence[float],
         settings: EvaluateParams,
     ) -> Weigh:
-        """The measures of `metrics.py`."""
+        """Return the function that computes the measures of `metrics.py`."""
         about = Answers.of(labels, answers, answers >= np.array(thresholds))
         return partial(weighted, about=about)
 
     def proportions(self, asked: Asked) -> dict[str, Array]:
-        """Exact match, for the examples of which some label is known."""
+        """Return exact match, for the examples with at least one known label."""
         some = ~np.isnan(asked.test.labels).all(axis=1)
         return {"exact_match": np.where(some, _right(asked), np.nan)}
 
     def warnings(self, asked: Asked) -> list[str]:
-        """Labels that no test example has, or that none lacks."""
+        """Return warnings about labels that no test example has, or that none lacks."""
         means = "mean average precision is the mean over the other labels"
         lines = []
         for value, words, also in (
@@ -66,7 +66,7 @@ class Multilabel:
         return lines
 
     def classes(self, asked: Asked) -> dict[str, Any]:
-        """How many examples have a label, of how many that is unknown, and its threshold."""
+        """Return for each label its numbers of examples and of unknown ones, and its threshold."""
         return {
             "class": asked.names,
             "pictures": (asked.test.labels == 1).sum(axis=0),
@@ -75,10 +75,10 @@ class Multilabel:
         }
 
     def predictions(self, asked: Asked) -> pd.DataFrame:
-        """The labels above their thresholds, and the probability of each.
+        """Return the labels above their thresholds, and the probability of each label.
 
-        An answer is correct if it is right about all labels that are known. Those that are not are
-        in a column of their own.
+        A prediction is correct if it is right about all known labels. Unknown labels are in a
+        separate column.
         """
         from ...evaluation.tables import of_each
 
@@ -96,14 +96,14 @@ class Multilabel:
         return pd.concat([table, asked.slices, of_label], axis=1).sort_values("path")
 
     def slices(self, asked: Asked) -> pd.DataFrame:
-        """The slices by exact match."""
+        """Return the slices by exact match."""
         from ...evaluation.slices import slice_table
 
         confidence, groups = asked.settings.confidence, asked.groups
         return slice_table(asked.slices, _right(asked), confidence, "exact_match", groups)
 
     def plots(self, asked: Asked, folder: Path) -> dict[str, pd.DataFrame]:
-        """Curves of each label, and calibration over all of them."""
+        """Return curves of each label, and calibration over all labels."""
         from ...evaluation import tables
 
         test, probabilities, names = asked.test, asked.answers, asked.names
@@ -131,7 +131,7 @@ class Multilabel:
         }
 
     def paired(self, old: pd.DataFrame, new: pd.DataFrame, measure: str, bins: int) -> Pair | None:
-        """Those labels that `new` has targets for, whatever labels `old` knew."""
+        """Return both models' predictions of the labels of `new`, whatever labels `old` knew."""
         columns = [name for name in new.columns if name.startswith(TARGET)]
         names = [name.removeprefix(TARGET) for name in columns]
         targets = new[columns].to_numpy(float)
@@ -155,20 +155,20 @@ class Multilabel:
 
 
 def _chosen(answers: pd.DataFrame, names: list[str]) -> npt.NDArray[np.bool_]:
-    """Which of the labels are among those that were answered, [n, c]."""
+    """Return which of the labels were predicted, [n, c]."""
     predicted = [set(text.split(SEPARATOR)) for text in answers["predicted"]]
     return np.array([[name in one for name in names] for one in predicted])
 
 
 def _texts(there: npt.NDArray[np.bool_], names: list[str]) -> list[str]:
-    """The labels that are there, of each example [n, c], as one text like that in the manifest."""
+    """Return the labels of each example, from [n, c], as one text, as in the manifest."""
     order = np.argsort(names)
     ordered = np.array(names)[order]
     return [SEPARATOR.join(ordered[row].tolist()) for row in there[:, order]]
 
 
 def _right(asked: Asked) -> npt.NDArray[np.bool_]:
-    """Whether all known labels of each example were answered rightly, [n]."""
+    """Return whether all known labels of each example were predicted correctly, [n]."""
     chosen = asked.answers >= np.array(asked.thresholds)
     unknown = np.isnan(asked.test.labels)
     right: npt.NDArray[np.bool_] = ((chosen == asked.test.labels) | unknown).all(axis=1)
@@ -176,7 +176,7 @@ def _right(asked: Asked) -> npt.NDArray[np.bool_]:
 
 
 def _curves(asked: Asked) -> Iterator[tuple[str, npt.NDArray[np.bool_], Array]]:
-    """The labels that some test examples have and others lack, among those of which it is known."""
+    """Yield each label that some test examples have and others lack, where it is known."""
     for name, labels, probabilities in zip(
         asked.names, asked.test.labels.T, asked.answers.T, strict=True
     ):

@@ -1,4 +1,4 @@
-"""Measures of several labels, under weightings of the examples as in `metrics.py`."""
+"""Measures of multi-label tasks, with example weights as in `evaluation/metrics.py`."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,15 +12,15 @@ from ...heads.head import one_thread
 Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
 
-IN_CACHE = 2**16  # weights sorted at once: three times as fast as all of them
+IN_CACHE = 2**16  # weights that are sorted at once; three times as fast as sorting all
 
 
 class Ranking(NamedTuple):
-    """The m examples of which a label is known, by its probability, the most probable first.
+    """The m examples for which a label is known, by its probability, the most probable first.
 
-    `order` [m] are their rows. For each of the p examples that have the label, `positives` [p] is
-    the place among the m, `ends` [p] the last place of the same probability, and `last` [p] the
-    last of the p that has it.
+    `order` [m] has their rows. For each of the p examples that have the label, `positives` [p] is
+    its place among the m, `ends` [p] the last place with the same probability, and `last` [p] the
+    last of the p examples with the same probability.
     """
 
     order: Places
@@ -30,7 +30,7 @@ class Ranking(NamedTuple):
 
     @classmethod
     def of(cls, labels: Array, probabilities: Array) -> "Ranking":
-        """The ranking of one label: `labels` [n] are 1, 0 or NaN, with `probabilities` [n]."""
+        """Return the ranking for one label: `labels` [n] are 1, 0 or NaN (unknown)."""
         rows = np.flatnonzero(~np.isnan(labels))
         order = rows[np.argsort(-probabilities[rows], kind="stable")]
         falling = -probabilities[order]
@@ -40,11 +40,11 @@ class Ranking(NamedTuple):
         return cls(order, positives, ends, np.searchsorted(own, own, side="right") - 1)
 
     def average_precision(self, weights: Array) -> Array:
-        """Average precision [B] under the weightings [B, n].
+        """Return the average precision [B] for each row of `weights` [B, n].
 
-        The sum, over the thresholds from high to low, of the precision there times what the recall
-        grows by; NaN if no weight is on an example that has the label. It sorts once, and not
-        once for each weighting.
+        It is the sum, over the thresholds from high to low, of the precision times the increase in
+        recall. It is NaN if no example that has the label has a weight. Examples are sorted once,
+        not for each row of weights.
         """
         if not len(self.positives):
             return np.full(len(weights), np.nan)
@@ -63,10 +63,11 @@ class Ranking(NamedTuple):
 
 @dataclass(frozen=True)
 class Answers:
-    """What is known of n examples and c labels, and what was answered, ready to be weighted.
+    """The truth and the predictions for n examples and c labels, ready to be weighted.
 
-    `there` and `known` and `chosen` are [n, c]: the label is there, it is known whether, and the
-    answer has it. `loss` [n] is the sum of the cross-entropies of an example's known labels.
+    `there`, `known` and `chosen` are [n, c]: whether the example has the label, whether that is
+    known, and whether the label was predicted. `loss` [n] is the sum of the cross-entropies of an
+    example's known labels.
     """
 
     there: Mask
@@ -77,9 +78,9 @@ class Answers:
 
     @classmethod
     def of(cls, labels: Array, probabilities: Array, chosen: Mask) -> "Answers":
-        """The answers for labels [n, c], 1, 0 or NaN (unknown), and their probabilities [n, c]."""
+        """Prepare labels [n, c], 1, 0 or NaN (unknown), and their probabilities [n, c]."""
         there, known = labels == 1, ~np.isnan(labels)
-        least = np.finfo(np.float64).eps  # as scikit-learn's log_loss
+        least = np.finfo(np.float64).eps  # as in scikit-learn's log_loss
         of_truth = np.clip(np.where(there, probabilities, 1 - probabilities), least, 1 - least)
         loss = np.where(known, -np.log(of_truth), 0).sum(axis=1)
         rankings = [Ranking.of(*columns) for columns in zip(labels.T, probabilities.T, strict=True)]
@@ -87,12 +88,12 @@ class Answers:
 
 
 def weighted(weights: Array, about: Answers) -> Scores:
-    """The measures under each of the weightings [B, n].
+    """Return the measures for each row of `weights` [B, n].
 
     Overall: loss (the mean cross-entropy of the known labels), mean_average_precision (over labels
     that some examples have and others lack), micro_f1, macro_f1 (over labels that some examples
-    have) and exact_match (the fraction of examples whose known labels are all answered rightly). By
-    label: average_precision, precision, recall and f1.
+    have) and exact_match (the fraction of examples whose known labels are all predicted correctly).
+    Per label: average_precision, precision, recall and f1.
     """
     there, known, chosen = about.there, about.known, about.chosen
     has = there.any(axis=0)
@@ -126,6 +127,6 @@ def weighted(weights: Array, about: Answers) -> Scores:
 
 
 def _mean(values: Array) -> Array:
-    """The mean [B] over the columns where it is defined; NaN if it is nowhere."""
+    """Return the mean [B] over the columns that are defined; NaN if none is."""
     defined = ~np.isnan(values)
     return ratio(np.where(defined, values, 0).sum(axis=1), defined.sum(axis=1).astype(np.float64))

@@ -1,4 +1,4 @@
-"""What the report shows for several labels."""
+"""The part of the report for multi-label tasks."""
 
 import re
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ MOST_IN_CHART = 30  # labels
 
 
 class Labels:
-    """Answers what `Page` asks."""
+    """Implements `Page` for multi-label tasks."""
 
     def mistakes(self, predictions: pd.DataFrame) -> list[Mistake]:
-        """The labels that were wrongly predicted or wrongly left out, most confident errors first.
+        """Return the false positive and false negative labels, most confident errors first.
 
         Confidence is the distance of the probability from the label's threshold, as a fraction of
         the largest distance that is possible.
@@ -50,11 +50,11 @@ class Labels:
         ]
 
     def parts(self, predictions: pd.DataFrame, labels: list[str]) -> Row:
-        """The values that fill `page.html`.
+        """Return the values that fill `page.html`.
 
         Args:
-            predictions: as `evaluate` writes them.
-            labels: by name.
+            predictions: the table that `evaluate` writes.
+            labels: names of the labels.
         """
         measured = tables.table(CLASSES)
         reliability = PLOTS / "reliability.csv"
@@ -73,7 +73,7 @@ class Labels:
 
 
 def of_label(measured: pd.DataFrame) -> list[Row]:
-    """The table of labels in per cent; those of the lowest average precision if many."""
+    """Return the table of labels in per cent; if many, those of the lowest average precision."""
     if len(measured) > tables.MOST_DRAWN:
         measured = measured.sort_values(["average_precision", "class"]).head(tables.MOST_ROWS)
     shown = measured.astype(object)
@@ -86,7 +86,7 @@ def of_label(measured: pd.DataFrame) -> list[Row]:
 
 
 def of_labels(row: Mapping[str, Any]) -> dict[str, float]:
-    """The probabilities in a row of the predictions, by label."""
+    """Return the probabilities in a row of the predictions, by label."""
     found = {
         name[2:-1]: float(value)
         for name, value in row.items()

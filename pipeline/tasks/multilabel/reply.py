@@ -1,4 +1,4 @@
-"""What the server sends for several labels."""
+"""The server's reply in multi-label tasks."""
 
 from pydantic import Field
 
@@ -7,7 +7,7 @@ from ...serving.replies import Explained
 
 
 class LabelsReply(Explained):
-    """The answer about an example that may have several labels, or none."""
+    """The prediction for an example that may have several labels, or none."""
 
     labels: list[str] = Field(description="those whose probability reaches their threshold")
     probabilities: dict[str, float] = Field(description="of each label, calibrated")
@@ -15,12 +15,12 @@ class LabelsReply(Explained):
 
 
 class LabelReply:
-    """Answers what `Replying` asks."""
+    """Implements `Replying` for multi-label tasks."""
 
     form = LabelsReply
 
     def reply(self, answer: Answer, outputs: Outputs) -> Row:
-        """The labels, and the probability and threshold of each."""
+        """Return the predicted labels, and the probability and threshold of each label."""
         names = outputs.names
         return {
             "labels": list(answer.labels),

@@ -1,4 +1,4 @@
-"""The labels of each example: a text in which they are separated, or one column per label."""
+"""The labels of each example: one text with separators, or one column per label."""
 
 import math
 import re
@@ -12,19 +12,19 @@ from ...tables.manifest import TARGET
 from ...tables.targets import of, stop_at_numbers, target_names
 from ..record import SEPARATOR
 
-# What a table has if a label is there, and if it is not.
+# The cells for a label that an example has, and for a label that it lacks.
 YES = re.compile(r"1(\.0*)?|true", re.IGNORECASE)
 NO = re.compile(r"0(\.0*)?|false", re.IGNORECASE)
-CELLS = {"1": 1.0, "0": 0.0, "": math.nan}  # as most tables have them
+CELLS = {"1": 1.0, "0": 0.0, "": math.nan}  # the usual cells
 
 
 class LabelTargets:
-    """Answers what `Targets` asks."""
+    """Implements `Targets` for multi-label tasks."""
 
     def read(
         self, label: str, columns: Sequence[str], cells: Sequence[str]
     ) -> tuple[str, tuple[float, ...]]:
-        """The labels as one text, and of columns whether each is there (1, 0 or NaN)."""
+        """Return the labels as one text, and the values of columns (1, 0 or NaN)."""
         if not columns:
             return SEPARATOR.join(labels_in(label)), ()
         values = tuple(presence(name, text) for name, text in zip(columns, cells, strict=True))
@@ -35,7 +35,7 @@ class LabelTargets:
     def table(
         self, labels: Sequence[str], values: Sequence[tuple[float, ...]], columns: Sequence[str]
     ) -> dict[str, list[float]]:
-        """The columns of `read`, or one for each label that stands in any text."""
+        """Return the columns of `read`, or one column for each label that occurs in a text."""
         if columns:
             return {name: [of_one[n] for of_one in values] for n, name in enumerate(columns)}
         of_each = [set(text.split(SEPARATOR)) for text in labels]
@@ -43,7 +43,7 @@ class LabelTargets:
         return {name: [float(name in there) for there in of_each] for name in names}
 
     def require(self, manifest: pd.DataFrame, source: str) -> None:
-        """Training examples that have each label, and such that lack it."""
+        """Check that some training examples have and some lack each label."""
         if not (manifest["split"] == "train").any():
             raise DataError("there is no training example; check ingest.shares or the folders")
         known = target_names(manifest)
@@ -59,9 +59,9 @@ class LabelTargets:
     def taught(
         self, manifest: pd.DataFrame
     ) -> tuple[pd.DataFrame, list[str], list[tuple[str, str]]]:
-        """Without the labels that no training example has, or that none lacks.
+        """Leave out the labels that no training example has, or that none lacks.
 
-        An example keeps its other labels, and is left out if none of them is known.
+        An example keeps its other labels. It is left out if none of them is known.
         """
         out = sorted({name for absent in _absent(manifest).values() for name in absent})
         rest = [name for name in target_names(manifest) if name not in out]
@@ -75,17 +75,17 @@ class LabelTargets:
         return kept, out, [(path, why) for path in manifest["path"][~stays]]
 
     def counts(self, manifest: pd.DataFrame) -> pd.DataFrame:
-        """The examples that have each label."""
+        """Return the number of examples that have each label."""
         names = target_names(manifest)
         values = manifest[[TARGET + name for name in names]].set_axis(names, axis="columns")
         return (values == 1).groupby(manifest["split"]).sum().T
 
 
 def labels_in(text: str) -> list[str]:
-    """The labels of an example, sorted, of a text in which they are separated.
+    """Return the labels of an example, sorted, from a text in which they are separated.
 
     Raises:
-        ValueError: why it is not a list of labels.
+        ValueError: the text is not a list of labels.
     """
     labels = [" ".join(label.split()) for label in text.split(SEPARATOR)]
     if not any(labels):
@@ -99,10 +99,10 @@ def labels_in(text: str) -> list[str]:
 
 
 def presence(name: str, text: str) -> float:
-    """Whether a label is there (1 or 0), of its cell in a table; NaN of an empty one.
+    """Return whether an example has a label (1 or 0), from a table's cell; NaN if it is empty.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the cell has another value.
     """
     if text in CELLS:
         return CELLS[text]
@@ -115,12 +115,12 @@ def presence(name: str, text: str) -> float:
 
 
 def joined(names: Sequence[str], values: Sequence[float]) -> str:
-    """The labels that are there, as the text that the manifest has as the label."""
+    """Return the labels that an example has as one text, as in the manifest."""
     return SEPARATOR.join(sorted(n for n, value in zip(names, values, strict=True) if value == 1))
 
 
 def _absent(manifest: pd.DataFrame) -> dict[str, list[str]]:
-    """The labels that no training example has, and those that none lacks, as far as there are."""
+    """Return the labels that no training example has, and those that none lacks, if any."""
     known, train = target_names(manifest), manifest[manifest["split"] == "train"]
     values = of(train, known)
     found = {

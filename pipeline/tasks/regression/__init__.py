@@ -1,4 +1,4 @@
-"""Numbers of each example, its targets."""
+"""Regression: each example has one or more targets, which are numbers."""
 
 import math
 

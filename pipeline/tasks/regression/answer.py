@@ -1,4 +1,4 @@
-"""The predicted targets, in their own units."""
+"""Predictions of regression: the targets, in their own units."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from ...serving.answering import Answer, Cells, Floats, Outputs, Row, rounded
 
 
 class NumberAnswer:
-    """Answers what `Answering` asks."""
+    """Implements `Answering` for regression."""
 
     def answer(self, output: Floats, outputs: Outputs) -> Answer:
-        """The predicted targets, and their prediction intervals if the bundle has any."""
+        """Return the predicted targets, and their prediction intervals if the bundle has any."""
         interval = None
         if outputs.sets is not None:
             reach = np.array(outputs.sets.reach)[:, None] * [-1, 1]
@@ -19,12 +19,12 @@ class NumberAnswer:
         return Answer(np.empty(0, np.float32), 0, numbers=output, interval=interval)
 
     def columns(self, outputs: Outputs) -> list[str]:
-        """Each target, under the names that `reports/predictions.csv` has."""
+        """Return the names of the columns, as in `reports/predictions.csv`."""
         of_each = ("predicted", *("low", "high") * (outputs.sets is not None))
         return [f"{what}({name})" for name in outputs.names for what in of_each]
 
     def row(self, answer: Answer, outputs: Outputs) -> list[Any]:
-        """The values of `columns`."""
+        """Return the values of `columns`."""
         numbers = [] if answer.numbers is None else rounded(answer.numbers)
         if answer.interval is None:
             return numbers
@@ -32,7 +32,7 @@ class NumberAnswer:
         return [value for number, ends in of_each for value in (number, *ends)]
 
     def cells(self, names: list[str]) -> Cells:
-        """The targets side by side."""
+        """Return the function that formats the targets side by side."""
 
         def cells(row: Row | None) -> str:
             of_each = []

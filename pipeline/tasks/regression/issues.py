@@ -1,9 +1,9 @@
 """Label issues in regression: targets that lie far from their out-of-fold predictions.
 
-How far predictions usually miss is measured by quantiles of the held-out residuals, which wrong
-targets do not move (Hampel, "The influence curve and its role in robust estimation", JASA 1974).
-Residuals often have long tails although every target is right. So the limit is far out, and it is
-further out if the residuals' own quantiles show a long tail.
+The typical error is estimated from quantiles of the out-of-fold residuals, which a few wrong
+targets do not affect (Hampel, "The influence curve and its role in robust estimation", JASA 1974).
+Residuals often have long tails although every target is right. The threshold is therefore high, and
+higher still if the quantiles of the residuals show a long tail.
 """
 
 import numpy as np
@@ -16,24 +16,24 @@ from ...tables.targets import of, target_names
 
 Doubles = npt.NDArray[np.float64]
 
-# L2 penalties, over the mean square of a feature; the one of the least squares is taken.
+# L2 penalties over the mean square of a feature; the one with the lowest squared error is used.
 PENALTIES = (0.0001, 0.001, 0.01, 0.1, 1.0)
-# Standard deviations within which a normal distribution has half, and nine tenths.
+# Standard deviations that contain half, and nine tenths, of a normal distribution.
 HALF, MOST = 0.6745, 1.6449
-# Spreads at which a target becomes an issue.
+# A target is an issue if it is at least this many spreads away.
 FAR = 6.0
-# With fewer examples the spread of the residuals is hardly known.
+# With fewer examples, the spread of the residuals cannot be estimated well.
 LEAST_EXAMPLES = 20
 
 
 class NumberIssues:
-    """Answers what `Issues` asks."""
+    """Implements `Issues` for regression."""
 
     def require_memory(self, manifest: pd.DataFrame) -> None:
-        """Never raises: the check needs no more memory than other stages."""
+        """Do nothing, because the check needs no more memory than other stages."""
 
     def find(self, rows: pd.DataFrame, features: Floats, settings: ChecksParams) -> pd.DataFrame:
-        """As `number_issues`."""
+        """Return the result of `number_issues`."""
         names = target_names(rows)
         given = of(rows, names).astype(np.float64)
         return number_issues(rows, features, given, names, settings)
@@ -42,17 +42,16 @@ class NumberIssues:
 def number_issues(
     rows: pd.DataFrame, features: Floats, given: Doubles, names: list[str], settings: ChecksParams
 ) -> pd.DataFrame:
-    """One row per example and target that is an issue, the furthest first.
+    """Return one row per example and target that is an issue, the largest errors first.
 
-    `suggested` is the prediction, `spreads` how many typical errors the two are apart, with the
-    sign of the prediction minus the target.
+    `suggested` is the prediction. `spreads` is the prediction minus the target, in typical errors.
 
     Args:
-        rows: as `originals` gives them, n of them.
+        rows: n rows, as `originals` returns them.
         features: [n, d].
-        given: [n, t] targets, NaN where one is not known.
-        names: of the t targets.
-        settings: `seed` draws the folds.
+        given: [n, t] targets, NaN where a target is not known.
+        names: names of the t targets.
+        settings: `seed` is the seed of the folds.
     """
     fold = folds_of(rows, given, settings.seed, numbers=True)
     parts = []
@@ -77,12 +76,12 @@ def number_issues(
 def spreads(
     features: Floats, targets: Doubles, fold: npt.NDArray[np.int64]
 ) -> tuple[Doubles, Doubles]:
-    """The held-out prediction of each target, and how many typical errors it is away, both [n].
+    """Return each target's out-of-fold prediction, and its error in typical errors, both [n].
 
     Args:
         features: [n, d].
         targets: [n], finite.
-        fold: [n].
+        fold: [n], as `folds_of` returns it.
     """
     middle, unit = float(np.median(targets)), float(targets.std())
     if unit == 0:
@@ -95,7 +94,7 @@ def spreads(
     missed = (fitted - wanted)[:, 0].astype(np.float64)
     missed -= np.median(missed[tested])
     half, most = np.quantile(np.abs(missed[tested]), [0.5, 0.9])
-    # If nine tenths lie further out than a normal distribution has them, its tail is longer yet.
+    # If the 90 % quantile is larger than for a normal distribution, the tail is longer still.
     tail = (most / MOST) / max(half / HALF, 1e-9)
     scale = (most / MOST) * max(1.0, tail)
     apart = np.where(tested, missed / max(scale, 1e-9), 0.0)

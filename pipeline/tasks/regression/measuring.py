@@ -1,4 +1,4 @@
-"""Numbers of each example: what evaluate measures, writes and draws."""
+"""Regression: what evaluate measures, writes and draws."""
 
 import math
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ OF_NUMBERS = ("mae", "rmse", "r2")
 
 
 class Regression:
-    """Answers what `Measuring` asks."""
+    """Implements `Measuring` for regression."""
 
     shown = ("mae", "rmse", "r2")
     needs = "training examples that differ in every number"
 
     def learnable(self, training: Array, every: Array) -> bool:
-        """Every number has more than one value among the training examples."""
+        """Return whether every target has more than one value in the training examples."""
         return len(training) > 1 and bool((training != training[0]).any(axis=0).all())
 
     def weigh(
@@ -41,15 +41,15 @@ class Regression:
         thresholds: Sequence[float],
         settings: EvaluateParams,
     ) -> Weigh:
-        """The measures of `metrics.py`."""
+        """Return the function that computes the measures of `metrics.py`."""
         return partial(weighted, targets=labels, answers=answers)
 
     def proportions(self, asked: Asked) -> dict[str, Array]:
-        """None: predicted targets are not right or wrong."""
+        """Return no measures, because predicted targets are not right or wrong."""
         return {}
 
     def warnings(self, asked: Asked) -> list[str]:
-        """Numbers that are the same in all test examples."""
+        """Return a warning about targets that are the same in all test examples."""
         same = (asked.test.labels == asked.test.labels[0]).all(axis=0)
         alike = [name for name, one in zip(asked.names, same, strict=True) if one]
         if not alike:
@@ -57,11 +57,11 @@ class Regression:
         return [f"all test examples have the same {listed(alike)}, so its R² is not defined"]
 
     def classes(self, asked: Asked) -> dict[str, Any]:
-        """The targets by name, and the number of examples that they are measured on."""
+        """Return the names of the targets, and the number of examples they are measured on."""
         return {"class": asked.names, "pictures": len(asked.test.labels)}
 
     def predictions(self, asked: Asked) -> pd.DataFrame:
-        """Each number as it is and as it was predicted, and the ends of its interval if any."""
+        """Return each target and its prediction, and the ends of its interval if there is one."""
         targets, answers = asked.test.labels, asked.answers
         columns = {"target": targets, "predicted": answers}
         if len(asked.reach):
@@ -76,14 +76,14 @@ class Regression:
         return pd.concat([pd.DataFrame(table), asked.slices], axis=1).sort_values("path")
 
     def slices(self, asked: Asked) -> pd.DataFrame:
-        """The slices by the mean absolute error."""
+        """Return the slices by the mean absolute error."""
         from ...evaluation.slices import slice_errors
 
         errors = np.abs(asked.answers - asked.test.labels).mean(axis=1)
         return slice_errors(asked.slices, errors, asked.settings.confidence, asked.groups)
 
     def plots(self, asked: Asked, folder: Path) -> dict[str, pd.DataFrame]:
-        """The predictions and residuals."""
+        """Draw the residuals; return the table of predictions and residuals."""
         from .residuals import draw_residuals, residual_table
 
         table = residual_table(asked.test.paths, asked.names, asked.test.labels, asked.answers)
@@ -91,7 +91,7 @@ class Regression:
         return {"residuals": table}
 
     def paired(self, old: pd.DataFrame, new: pd.DataFrame, measure: str, bins: int) -> Pair | None:
-        """The pair of answers, for the targets that `new` has."""
+        """Return both models' predictions of the targets that `new` has."""
         columns = [name for name in new.columns if name.startswith(TARGET)]
         names = [name.removeprefix(TARGET) for name in columns]
         targets = new[columns].to_numpy(float)
@@ -104,7 +104,7 @@ class Regression:
 
 
 def digits_of(targets: Array) -> int:
-    """How many significant digits show six of what the targets differ by."""
+    """Return how many significant digits show six digits of the targets' differences."""
     spread, size = float(np.ptp(targets)), float(np.abs(targets).max())
     offset = math.floor(math.log10(size / spread)) if spread > 0 else 0
     return min(6 + max(offset, 0), MOST_DIGITS)

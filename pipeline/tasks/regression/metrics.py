@@ -1,22 +1,22 @@
-"""Measures of regression, under weightings of the examples as in `metrics.py`."""
+"""Measures of regression, with example weights as in `evaluation/metrics.py`."""
 
 import numpy as np
 
 from ...evaluation.metrics import Array, Scores, ratio
 from ...heads.head import one_thread
 
-CONSTANT = 1e-12  # of the variance: targets that vary less are taken to be all the same
+CONSTANT = 1e-12  # relative variance; targets that vary less count as constant
 
 
 def weighted(weights: Array, targets: Array, answers: Array) -> Scores:
-    """The measures under each of the weightings [B, n].
+    """Return the measures for each row of `weights` [B, n].
 
-    For each target: mae (mean absolute error), rmse (root of the mean squared error), both in its
-    own unit, and r2 (the fraction of its variance that is explained; NaN if it does not vary).
-    Overall: the mean of each over the targets, as scikit-learn's `uniform_average`.
+    For each target: mae (mean absolute error) and rmse (root mean squared error) in its own unit,
+    and r2 (the fraction of explained variance; NaN if the target is constant). Overall: the mean of
+    each measure over the targets, as with scikit-learn's `uniform_average`.
 
     Args:
-        weights: of the examples.
+        weights: [B, n], weights of the examples.
         targets: [n, c].
         answers: [n, c].
     """

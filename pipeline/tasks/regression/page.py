@@ -1,4 +1,4 @@
-"""What the report shows for regression."""
+"""The part of the report for regression."""
 
 import pandas as pd
 
@@ -7,14 +7,14 @@ from ...pages import charts, tables
 from ...pages.embed import Row
 from ...pages.mistakes import SHOWN, Mistake
 
-MOST_CHARTS = 6  # targets that have one each
+MOST_CHARTS = 6  # targets that have a chart
 
 
 class Numbers:
-    """Answers what `Page` asks."""
+    """Implements `Page` for regression."""
 
     def mistakes(self, _: pd.DataFrame) -> list[Mistake]:
-        """The largest errors, each in units of its number's standard deviation."""
+        """Return the largest errors, each in standard deviations of its target."""
         found = residuals()
         spread = found.groupby("name")["target"].transform("std").fillna(1).clip(lower=1e-12)
         far = found.assign(far=(found["residual"].abs() / spread))
@@ -32,11 +32,11 @@ class Numbers:
         ]
 
     def parts(self, predictions: pd.DataFrame, names: list[str]) -> Row:
-        """The values that fill `page.html`.
+        """Return the values that fill `page.html`.
 
         Args:
-            predictions: as `evaluate` writes them.
-            names: of the targets.
+            predictions: the table that `evaluate` writes.
+            names: names of the targets.
         """
         measured = residuals()
         return {
@@ -52,14 +52,14 @@ class Numbers:
 
 
 def residuals() -> pd.DataFrame:
-    """The residuals, as `evaluate` writes them."""
+    """Return the residuals, as `evaluate` writes them."""
     found = tables.table(PLOTS / "residuals.csv")
-    # In other tasks' tables `predicted` is a class, and stays a text.
+    # `tables.table` reads `predicted` as text, because it is a class in other tasks.
     return found.assign(predicted=found["predicted"].astype(float))
 
 
 def of_number(measured: pd.DataFrame) -> list[Row]:
-    """The table of targets, to four digits."""
+    """Return the table of targets, to four significant digits."""
     shown = measured.astype(object)
     for name in measured.columns.difference(["class", "pictures"]):
         shown[name] = measured[name].map("{:.4g}".format, na_action="ignore")

@@ -1,4 +1,4 @@
-"""What the server sends for regression."""
+"""The server's reply in regression."""
 
 from pydantic import Field
 
@@ -7,7 +7,7 @@ from ...serving.replies import Explained
 
 
 class NumbersReply(Explained):
-    """The answer of a regression about an example."""
+    """The predicted targets of an example."""
 
     numbers: dict[str, float] = Field(description="by name, in the units of the training data")
     intervals: dict[str, tuple[float, float]] | None = Field(
@@ -16,12 +16,12 @@ class NumbersReply(Explained):
 
 
 class NumberReply:
-    """Answers what `Replying` asks."""
+    """Implements `Replying` for regression."""
 
     form = NumbersReply
 
     def reply(self, answer: Answer, outputs: Outputs) -> Row:
-        """The predicted targets by name, and their intervals."""
+        """Return the predicted targets by name, and their intervals."""
         numbers = [] if answer.numbers is None else rounded(answer.numbers)
         return {
             "numbers": dict(zip(outputs.names, numbers, strict=True)),

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 
 from ...evaluation.metrics import Array
 
-EXTREMES = 3  # examples that are named: those whose targets are farthest above, and below
+EXTREMES = 3  # examples named on each side: those with targets farthest above, and below
 MOST_DRAWN = 9  # targets that have a panel
-LONGEST = 48  # letters of a path in the picture
+LONGEST = 48  # characters of a path in the picture
 # Colours of Okabe and Ito (2008), which every kind of colour vision distinguishes.
 BLUE, VERMILLION = "#0072b2", "#d55e00"
 
@@ -23,7 +23,7 @@ BLUE, VERMILLION = "#0072b2", "#d55e00"
 def residual_table(
     paths: npt.NDArray[np.str_], names: list[str], targets: Array, answers: Array
 ) -> pd.DataFrame:
-    """One row per example and target, by name and path; the residual is target - predicted."""
+    """Return one row per example and target, by name and path; residual = target - predicted."""
     tables = [
         pd.DataFrame(
             {
@@ -40,7 +40,7 @@ def residual_table(
 
 
 def extremes(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the largest residuals above zero and of those below, the largest first."""
+    """Return the rows with the largest positive and negative residuals, the largest first."""
     ranked = rows.sort_values("residual", kind="stable")
     below = ranked[ranked["residual"] < 0].head(EXTREMES)
     above = ranked[ranked["residual"] > 0].tail(EXTREMES)
@@ -50,10 +50,10 @@ def extremes(rows: pd.DataFrame) -> pd.DataFrame:
 
 @matplotlib.rc_context({"text.parse_math": False})  # an example may be called $a$.png
 def draw_residuals(table: pd.DataFrame, file: Path) -> None:
-    """A picture (PNG): a panel a target, in which a point is an example.
+    """Save a picture (PNG) with one panel per target, in which each point is an example.
 
-    The examples at the extremes have a number in the picture, and their names are below it. If
-    targets are many, the first `MOST_DRAWN` are drawn.
+    The examples with extreme residuals have numbers in the picture, and their names are below it.
+    If there are many targets, only the first `MOST_DRAWN` are drawn.
     """
     names = list(dict.fromkeys(table["name"]))
     drawn = names[:MOST_DRAWN]
@@ -67,13 +67,13 @@ def draw_residuals(table: pd.DataFrame, file: Path) -> None:
     if len(names) > len(drawn):
         figure.suptitle(f"the first {len(drawn)} of {len(names)} numbers")
     with warnings.catch_warnings():
-        # The warning is about letters that Matplotlib's font lacks; the report uses other fonts.
+        # Matplotlib warns of letters that its font lacks; the report uses other fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(file, metadata={"Software": None})
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, name: str) -> None:
-    """Residuals over what was predicted, with the extremes named below."""
+    """Draw residuals against predictions, with the names of the extremes below."""
     count = len(rows)
     area = float(np.clip(4000 / count, 3, 24))
     axes.axhline(0, color="black", linewidth=0.8)

@@ -13,17 +13,17 @@ from ...tables.targets import of, target_names
 
 COMMA = re.compile(r"[+-]?\d+,\d+")
 LARGEST = float(np.finfo(np.float32).max)
-# A number may lie so many standard deviations away from 0: a head is float32.
+# The mean of a target may be this many standard deviations from 0, because heads are float32.
 FARTHEST = 1e5
 
 
 class NumberTargets:
-    """Answers what `Targets` asks."""
+    """Implements `Targets` for regression."""
 
     def read(
         self, label: str, columns: Sequence[str], cells: Sequence[str]
     ) -> tuple[str, tuple[float, ...]]:
-        """The targets as a text, and their values."""
+        """Return the targets as a text, and their values."""
         texts, names = (cells, columns) if columns else ([label], [""])
         values = tuple(number(name, text) for name, text in zip(names, texts, strict=True))
         return shown(names, values), values
@@ -31,12 +31,12 @@ class NumberTargets:
     def table(
         self, labels: Sequence[str], values: Sequence[tuple[float, ...]], columns: Sequence[str]
     ) -> dict[str, list[float]]:
-        """The columns of `read`; a label that is a number is called target."""
+        """Return the columns of `read`; a target from the label is called `target`."""
         names = columns or ["target"]
         return {name: [of_one[n] for of_one in values] for n, name in enumerate(names)}
 
     def require(self, manifest: pd.DataFrame, source: str) -> None:
-        """Training examples that differ in every number, by more than a head's digits."""
+        """Check that training examples differ in every target, by more than heads' precision."""
         train = manifest[manifest["split"] == "train"]
         if not len(train):
             raise DataError("there is no training example; check ingest.shares or the folders")
@@ -57,21 +57,21 @@ class NumberTargets:
     def taught(
         self, manifest: pd.DataFrame
     ) -> tuple[pd.DataFrame, list[str], list[tuple[str, str]]]:
-        """The whole manifest: targets are never left out (`lacks`)."""
+        """Return the whole manifest, because targets are never left out (`lacks`)."""
         return manifest, [], []
 
     def counts(self, manifest: pd.DataFrame) -> pd.DataFrame:
-        """How many examples each target is known of."""
+        """Return for how many examples each target is known."""
         names = target_names(manifest)
         values = manifest[[TARGET + name for name in names]].set_axis(names, axis="columns")
         return values.notna().groupby(manifest["split"]).sum().T
 
 
 def number(name: str, text: str) -> float:
-    """The number that a cell of a table holds.
+    """Return the number in a cell of a table.
 
     Raises:
-        ValueError: it holds none, or one that nothing can be learned from.
+        ValueError: the cell has no number, or one that nothing can be learned from.
     """
     text = text.strip()
     what = f"the target {name}" if name else "the target"
@@ -90,7 +90,7 @@ def number(name: str, text: str) -> float:
 
 
 def shown(names: Sequence[str], values: Sequence[float]) -> str:
-    """Numbers as the text that the manifest has as the label."""
+    """Return targets as the text that is the label in the manifest."""
     if len(values) == 1:
         return f"{values[0]:.6g}"
     return ", ".join(f"{name}={value:.6g}" for name, value in zip(names, values, strict=True))
