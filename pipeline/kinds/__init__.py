@@ -1,12 +1,12 @@
-"""What an example is: one folder for each kind, and what every kind has to answer.
+"""Kinds of examples: one folder per kind, and the interface that every kind implements.
 
-`ingest.kind` in `params.yaml` names the kind. A kind is a package in this folder with a `KIND`, an
-object that answers what `Kind` asks. Its methods import the package's other modules when they are
-called, so that a stage imports no more than it asks for. To add a kind, add its folder and its line
-in `KINDS`; or, as code of a project's own, write `plugins/kind.py` (`plugin/` here finds it).
+`ingest.kind` in `params.yaml` names the kind. A kind is a package in this folder with an object
+`KIND` that implements `Kind`. Its methods import the package's other modules when they are called,
+so that a stage imports only what it needs. To add a kind, add its folder and its line in `KINDS`,
+or write `plugins/kind.py` in your project (the kind `plugin` loads it).
 
-Every stage that opens a kind lists this file in `dvc.yaml` beside the kind's folder: the forms of
-inputs, the plan of a kind without views and the versions of ONNX are decided here.
+Every stage that uses a kind lists this file in `dvc.yaml` beside the kind's folder, because the
+file defines the types of inputs, the plan of kinds without views and the versions of ONNX.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from ..core.errors import ParamsError
 
-if TYPE_CHECKING:  # slow to import, or not there if a bundle only answers
+if TYPE_CHECKING:  # slow to import, or not installed where only predictions are made
     import onnx
     import pandas as pd
     import torch
 
     from ..core.params import Augmentation, IngestParams
 
-# The name of a kind in params.yaml is that of its folder beside this file.
+# The names of kinds in params.yaml, which are also the names of their folders.
 KINDS = (
     "image",
     "text",
@@ -36,24 +36,23 @@ KINDS = (
     "plugin",
 )  # fmt: skip
 
-# The version of the operators in the ONNX graphs that a bundle is put together from.
+# The version of the operators in the ONNX graphs that make up a bundle.
 OPSET = 20
 IR_VERSION = 10
 
-View = tuple[Any, ...]  # one augmentation, a value for each of a kind's view_columns
-Asked = Iterable[tuple[bytes, list[View]]]  # examples' bytes, and the views wanted of each
-# What a backbone takes, for views [n, …]: a NumPy array; on a GPU a PyTorch tensor; or a list of n
-# arrays whose shapes may differ.
+View = tuple[Any, ...]  # one augmentation: a value for each of the kind's `view_columns`
+Asked = Iterable[tuple[bytes, list[View]]]  # the bytes of examples, and the requested views of each
+# The input of a backbone for n views: a NumPy array [n, …], on a GPU a PyTorch tensor, or a list of
+# n arrays whose shapes may differ.
 Inputs = Any
-Example = tuple[str, str]  # path and digest, as the manifest has them
+Example = tuple[str, str]  # path and digest, as in the manifest
 
 
 class Pixels(NamedTuple):
-    """What a backbone that takes pixels wants: uint8 [crop, crop, 3] of sRGB.
+    """The input of a backbone that takes pixels: uint8 [crop, crop, 3], sRGB.
 
-    resize: pixels of the shorter side before cropping; crop: side of the square cut from the
-    middle; interpolation: one of `INTERPOLATIONS`; mean and std: of each channel, for values
-    from 0 to 1.
+    resize: pixels of the shorter side before cropping; crop: side of the centre crop in pixels;
+    interpolation: one of `INTERPOLATIONS`; mean and std: of each channel, for values from 0 to 1.
     """
 
     resize: int
@@ -63,17 +62,17 @@ class Pixels(NamedTuple):
     std: tuple[float, float, float]
 
 
-Preprocessing = Pixels  # its name for plugins of before there were other inputs
+Preprocessing = Pixels  # the name in plugins for older versions
 
 INTERPOLATIONS = ("bicubic", "bilinear", "lanczos", "nearest")
 FITS = ("squash", "border")
 
 
 class Fitted(NamedTuple):
-    """The same for a backbone that is to see whole pictures, as timm's `crop_mode` says.
+    """The input of a backbone that takes pixels of whole pictures, as in timm's `crop_mode`.
 
-    The fields are those of `Pixels`, and fit: `squash`, if both sides are scaled to `resize`, or
-    `border`, if the longer one is, and the rest of the square has the colour `mean`.
+    The fields are those of `Pixels`, and fit: `squash` scales both sides to `resize`; `border`
+    scales the longer side and fills the rest of the square with the colour `mean`.
     """
 
     resize: int
@@ -85,19 +84,19 @@ class Fitted(NamedTuple):
 
 
 class Vector(NamedTuple):
-    """What the identity takes: float32 [length].
+    """The input of the identity backbone: float32 [length].
 
-    length: how many numbers a vector has; 0 for any number, if the examples are not known.
+    length: dimensions of a vector; 0 if any length is accepted, as before examples are known.
     """
 
     length: int = 0
 
 
 class Tokens(NamedTuple):
-    """What an encoder of texts takes: int64 [length], the numbers of pieces of words.
+    """The input of a text encoder: token ids, int64 [length].
 
-    tokenizer: the text of a tokenizer.json, as the library `tokenizers` reads it; longest: the most
-    tokens, beyond which a text is cut off. No text is filled up to the length of another.
+    tokenizer: the content of a tokenizer.json of the library `tokenizers`; longest: the maximum
+    number of tokens, to which longer texts are truncated. Texts are never padded.
     """
 
     tokenizer: str
@@ -105,16 +104,17 @@ class Tokens(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What TF-IDF takes: float32 [width], how often the terms of each column stand in a text."""
+    """The input of TF-IDF: term counts of a text per column, float32 [width]."""
 
     width: int
 
 
 class Waveform(NamedTuple):
-    """What a backbone that takes sound wants: float32 [samples], mono, full scale from -1 to 1.
+    """The input of a backbone that takes sound: float32 [samples], mono, full scale from -1 to 1.
 
-    rate: samples a second; window: samples of one input at most, a longer sound is cut into
-    several; least: samples of one input at least, a shorter sound is laid in the middle of silence.
+    rate: samples per second; window: maximum samples of an input, longer sounds are cut into
+    several inputs; least: minimum samples of an input, shorter sounds are padded with silence on
+    both sides.
     """
 
     rate: int
@@ -123,10 +123,10 @@ class Waveform(NamedTuple):
 
 
 class Spectrum(NamedTuple):
-    """What takes a spectrum wants: float32 [bands, frames] of decibels, bands of the mel scale.
+    """The input of a backbone that takes mel spectra: float32 [bands, frames], in decibels.
 
-    rate, window and least: as for a waveform; frame: samples under one frame; hop: samples from
-    one frame to the next; bands: how many, from 0 Hz to half the rate.
+    rate, window and least: as for a waveform; frame: samples per frame; hop: samples from one
+    frame to the next; bands: number of bands from 0 Hz to half the rate.
     """
 
     rate: int
@@ -137,8 +137,8 @@ class Spectrum(NamedTuple):
     bands: int
 
 
-# What a backbone takes, and what it says of it: how examples have to be prepared. The fields are
-# values that JSON has; a text of them is a file of its own in a bundle.
+# The types of inputs of backbones; their fields describe how to prepare examples. All fields are
+# JSON values; a bundle stores long texts in separate files.
 INPUTS: dict[str, type] = {
     "pixels": Pixels,
     "fitted": Fitted,
@@ -148,153 +148,153 @@ INPUTS: dict[str, type] = {
     "waveform": Waveform,
     "spectrum": Spectrum,
 }
-Input = Any  # an instance of one of these
+Input = Any  # an instance of one of these types
 
 
 def takes(preprocessing: Input) -> str:
-    """The name in `INPUTS` of what is prepared in this way."""
+    """Return the name in `INPUTS` of the type of `preprocessing`."""
     return next(name for name, form in INPUTS.items() if isinstance(preprocessing, form))
 
 
 class Shown(NamedTuple):
-    """Something for people to look at, as a small file: its media type and its bytes.
+    """A small file to display: its media type and its bytes.
 
-    `also` is shown beside it, such as the sound beside its picture.
+    `also` is displayed beside it, such as the sound beside its spectrogram.
     """
 
-    # Such as image/png; pages show image/*, audio/*, text/plain and text/html, a piece of HTML in
-    # which the kind has escaped what is the example's.
+    # Such as image/png. Pages display image/*, audio/*, text/plain and text/html. In text/html, a
+    # fragment of a page, the kind must escape everything that is from the example.
     media_type: str
     data: bytes
     also: "Shown | None" = None
 
 
 class Maker(Protocol):
-    """What makes the views of examples into a backbone's input."""
+    """Converts views of examples to a backbone's input."""
 
-    made_by: str  # what else than the libraries could change an input; empty on a CPU
+    made_by: str  # what else could change an input, besides libraries; empty on a CPU
 
     def __call__(self, asked: Asked) -> Inputs:
-        """The views, one after another.
+        """Return the inputs of the views, in their order.
 
-        A maker may have a method `notice() -> str` about those made so far, such as how many were
-        cut off; `extract` prints it.
+        A maker may have a method `notice() -> str` about the inputs made so far, such as how many
+        were truncated; `extract` prints it.
         """
 
 
 class Kind(Protocol):
-    """What a kind implements. An example is passed as bytes, a view as its row of the plan."""
+    """The interface of a kind. An example is passed as bytes, a view as its row of the plan."""
 
-    # In words.
+    # Used in messages.
     noun: str  # "picture"
     nouns: str  # "pictures"
 
-    # What ingest asks.
-    most_bytes: int  # of a file that is read
-    columns: tuple[str, ...]  # of the manifest, that only this kind has
+    # Used by `ingest`.
+    most_bytes: int  # maximum size of a file
+    columns: tuple[str, ...]  # columns of the manifest that only this kind has
 
     def inspect(self, data: bytes) -> tuple[Any, ...]:
-        """A value for each of `columns`. Raises `RefusedError` with the reason why not."""
+        """Return a value for each of `columns`; raise `RefusedError` for a bad example."""
 
     def inspected_by(self) -> str:
-        """Changes with whatever could change the outcome of `inspect`."""
+        """Return a text that changes with everything that could change the result of `inspect`."""
 
     def form(self, data: bytes) -> str:
-        """The format of an example that libraries of its own read, else empty.
+        """Return the format of an example, if it needs its own libraries, else an empty text.
 
-        The first bytes show it. The manifest's column `format`, if there is one, has the
-        same name for such an example.
+        The first bytes show the format. The column `format` of the manifest, if there is one, has
+        the same name for such an example.
         """
 
     def read_by(self, form: str) -> str:
-        """These libraries with their versions, for the store's keys; empty for other formats."""
+        """Return the libraries of a format with versions, for keys; empty for other formats."""
 
     def remember(self, seen: tuple[Any, ...]) -> NDArray[np.float32]:
-        """What `inspect` returned, as numbers that the feature store can keep."""
+        """Convert the result of `inspect` to numbers that the feature store can keep."""
 
     def recall(self, numbers: NDArray[np.float32]) -> tuple[Any, ...] | None:
-        """The other way round; None if they lack something, so that it is inspected again."""
+        """Undo `remember`; return None if the numbers are incomplete, to inspect again."""
 
     def alone(self, path: Path) -> Any:
-        """A context in which to read and inspect `path`: one large file at a time."""
+        """Return a context manager for reading `path`, which lets in one large file at a time."""
 
-    rows: str  # the column of a table whose cells are examples, such as text; empty for none
-    same: str  # the one of `columns` in which all examples have to agree; empty for none
+    rows: str  # name of the table column whose cells are examples, such as text; empty if none
+    same: str  # one of `columns`, whose value must be the same for all examples; empty if none
 
     def reading(self, declared: dict[str, str]) -> "Kind":
-        """The same kind, with what `ingest` declares of how examples are read.
+        """Return the kind with the read settings of `ingest`.
 
-        It changes what `inspected_by`, `views_made_by` and `copies_by` say. Only called for a kind
-        for which `ingest` declares something.
+        The settings change the results of `inspected_by`, `views_made_by` and `copies_by`. The
+        method is only called if a kind has read settings.
         """
 
     def remarks(self, manifest: "pd.DataFrame") -> list[str]:
-        """Notes for the user about the accepted examples, one sentence each."""
+        """Return notes for the user about the accepted examples, one sentence each."""
 
-    # What augment asks.
+    # Used by `augment`.
     def schema(self) -> "type[Augmentation]":
-        """The schema of the section `augment` of `params.yaml`."""
+        """Return the schema of the section `augment` of `params.yaml`."""
 
     def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":
-        """The views of training examples: `digest`, `view` (from 1 on) and `view_columns`.
+        """Plan the views of training examples: `digest`, `view` (from 1) and `view_columns`.
 
-        A view is decided by its example's digest, its number and the settings alone.
+        A view depends only on its example's digest, its number and the settings.
         """
 
     def draw(self, digest: str, number: int, settings: "Augmentation") -> View:
-        """One view of the plan."""
+        """Draw one view of the plan."""
 
     def contact_sheet(self, training: "pd.DataFrame", plan: "pd.DataFrame", file: Path) -> None:
-        """A picture (PNG) of some training examples beside their views."""
+        """Write a picture (PNG) of some training examples beside their views."""
 
-    # What extract asks.
+    # Used by `extract`.
     view_columns: tuple[str, ...]
-    original: View  # the example itself
-    view_code: int  # raise when the same view comes to give another input
+    original: View  # the unaugmented example
+    view_code: int  # raise when the same view gives another input
 
     def pack_view(self, view: View) -> bytes:
-        """The view in bytes of a fixed width, for the store's key."""
+        """Convert a view to bytes of a fixed length, for the store's key."""
 
     def views_made_by(self, augmented: bool) -> str:
-        """The libraries that could change an input: an augmented view, or the example itself."""
+        """Return the libraries that could change the input of an augmented or original view."""
 
-    feeds: frozenset[str]  # what inputs of backbones it can make, such as pixels
+    feeds: frozenset[str]  # names in `INPUTS` of the inputs that it can make
 
-    # Whether a view becomes several inputs, [w, …], over whose features the mean is taken. Then
-    # `inputs` makes a list of such arrays, and `read` returns one.
+    # Whether a view has several inputs, [w, …], whose features are averaged. If so, `inputs` makes
+    # a list of such arrays, and `read` returns one array.
     windowed: bool
 
     def inputs(self, preprocessing: Input, device: str) -> Maker:
-        """What makes views on `cpu` or `cuda`; any number of threads may call it."""
+        """Return a maker of inputs on `cpu` or `cuda`, which is thread-safe."""
 
-    # What checks asks.
+    # Used by `checks`.
     def copies(self, pairs: Sequence[tuple[Example, Example]]) -> list[bool]:
-        """Whether the two examples of each pair show the same."""
+        """Return for each pair whether its two examples are copies."""
 
     def copies_by(self) -> str:
-        """Changes with whatever could change the outcome of `copies`."""
+        """Return a text that changes with everything that could change the result of `copies`."""
 
-    # What a bundle, `predict`, `serve`, the report and `headstart/` ask.
-    accepts: tuple[str, ...]  # media types of an example that is sent, such as image/*
-    dimensions: int  # of the array that `encode` takes
-    texts: bool  # whether a text that is handed over is an example itself, and no path
+    # Used by bundles, `predict`, `serve`, the report and `headstart/`.
+    accepts: tuple[str, ...]  # media types of uploaded examples, such as image/*
+    dimensions: int  # number of dimensions of the array that `encode` takes
+    texts: bool  # whether a str passed by the user is an example and not a path
 
-    libraries: tuple[str, ...]  # that `read` uses, whose versions a bundle names
+    libraries: tuple[str, ...]  # used by `read`; a bundle records their versions
 
     def graph(self, preprocessing: Input) -> "onnx.ModelProto":
-        """The ONNX graph from what `read` returns to the backbone's input, named `input`."""
+        """Return the ONNX graph from the result of `read` to the backbone's input, `input`."""
 
     def torch_input(self, example: "torch.Tensor", preprocessing: Input) -> "torch.Tensor":
-        """The same in PyTorch, for one example."""
+        """Compute the same as `graph` in PyTorch, for one example."""
 
     def encode(self, array: NDArray[Any]) -> bytes:
-        """An example that is an array, as the bytes of a file. Raises `RefusedError`."""
+        """Convert an example in an array to the bytes of a file. Raises `RefusedError`."""
 
     def large(self, data: bytes) -> bool:
-        """Whether a server answers it alone, as nothing else large. Raises `RefusedError`."""
+        """Return whether a server must process it alone. Raises `RefusedError`."""
 
     def read(self, data: bytes, preprocessing: Input) -> NDArray[Any]:
-        """An example as the input of a bundle's graph. Raises `RefusedError`."""
+        """Read an example as the input of a bundle's graph. Raises `RefusedError`."""
 
     def explain(
         self,
@@ -303,82 +303,82 @@ class Kind(Protocol):
         preprocessing: Input,
         side: int | None,
     ) -> Shown:
-        """Which part of an example, as `read` gave it, speaks for a class.
+        """Show which part of an example, as returned by `read`, is evidence for a class.
 
-        `heat` [h, w], from 0 to 1, is the class's map over the backbone's input. With a `side` it
-        is made small for a page.
+        `heat` [h, w], from 0 to 1, is the class activation map over the backbone's input. With a
+        `side`, the picture is small, for a page.
         """
 
-    evidence: str  # what shows which part of an example speaks for a class; empty if nothing does
-    hides: bool  # whether it can hide parts of an example: `hidden` and `explain_parts`
-    maps_first: bool  # whether a backbone's maps, if it has some, explain better than hiding
+    evidence: str  # describes how the evidence for a class is shown; empty if it is not
+    hides: bool  # whether it implements `hidden` and `explain_parts`
+    maps_first: bool  # whether activation maps, if there are any, explain better than hiding
 
     def hidden(self, data: bytes, preprocessing: Input) -> Sequence[NDArray[Any]]:
-        """Inputs as `read` returns them, each with another part of the example hidden.
+        """Return inputs like those of `read`, each with a different part of the example hidden.
 
-        Or with several, as `hidden_together` says.
+        If `hidden_together` is not None, each has several parts hidden.
         """
 
     def hidden_together(self) -> NDArray[np.bool_] | None:
-        """Which parts each of the inputs of `hidden` hides, [inputs, parts]; None: one each."""
+        """Return which parts each input of `hidden` hides, [inputs, parts]; None if one each."""
 
     def explain_parts(
         self, data: bytes, preprocessing: Input, weights: NDArray[np.float32], side: int | None
     ) -> Shown:
-        """Which of the parts that `hidden` hides speak for a class.
+        """Show which of the parts that `hidden` hides are evidence for a class.
 
-        `weights` [parts], from 0 to 1, say by how much less probable the class is without each,
-        as `serving/explain.py` makes them.
+        `weights` [parts], from 0 to 1, are from `serving/explain.py`: the drop in the class's
+        probability without each part.
         """
 
     def show(self, data: bytes, side: int) -> Shown:
-        """The example, small: at most `side` pixels wide and high. Raises `RefusedError`."""
+        """Show the example, at most `side` pixels wide and high. Raises `RefusedError`."""
 
 
 class Plain:
-    """What a kind answers whose examples are small and have no views; such a kind inherits it."""
+    """Base class of kinds whose examples are small and have no augmented views."""
 
     view_columns: tuple[str, ...] = ()
     original: View = ()
 
     def alone(self, path: Path) -> contextlib.AbstractContextManager[object]:
-        """Any number may be read at a time."""
+        """Return a context manager that does nothing: any number of files may be read at once."""
         return contextlib.nullcontext()
 
     def form(self, data: bytes) -> str:
-        """Empty: all examples are read by the same libraries."""
+        """Return an empty text: all examples need the same libraries."""
         return ""
 
     def read_by(self, form: str) -> str:
-        """Empty: no format needs its own libraries."""
+        """Return an empty text: no format needs its own libraries."""
         return ""
 
     def large(self, data: bytes) -> bool:
-        """False: no example is large."""
+        """Return False: no example is large."""
         return False
 
     def remarks(self, manifest: "pd.DataFrame") -> list[str]:
-        """No notes."""
+        """Return no notes."""
         return []
 
     def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":
-        """A plan without a view."""
+        """Return an empty plan."""
         import pandas as pd
 
         return pd.DataFrame({"digest": [], "view": []}).astype({"digest": "str", "view": "int32"})
 
     def draw(self, digest: str, number: int, settings: "Augmentation") -> View:
-        """The example itself."""
+        """Return the original view."""
         return self.original
 
     def pack_view(self, view: View) -> bytes:
-        """Empty: there is only one view."""
+        """Return no bytes: there is only one view."""
         return b""
 
 
-# Answers that were added later. A kind of a plugin that lacks one is taken to answer so.
+# Members that were added to `Kind` later, with defaults for plugins that lack them.
 LATER: dict[str, Any] = {
-    "reading": None,  # never called, then
+    "reading": None,  # then it is never called
     "form": lambda data: "",
     "read_by": lambda form: "",
     "rows": "",
@@ -392,17 +392,17 @@ LATER: dict[str, Any] = {
     "evidence": "a heat map of the predicted class (lighter means more evidence)",
     "hides": False,
     "maps_first": True,
-    "hidden": None,  # never called, then
+    "hidden": None,  # then it is never called
     "hidden_together": lambda: None,
     "explain_parts": None,
 }
 
 
 def named(name: str) -> Kind:
-    """The kind of a name, alone or as `declared` writes it.
+    """Return a kind by its name, with or without read settings as written by `declared`.
 
     Raises:
-        ParamsError: there is none of this name, or it takes nothing that is declared.
+        ParamsError: there is no such kind, or it has no read settings.
     """
     first, *declared = name.split(" ")
     if first not in KINDS:
@@ -416,10 +416,10 @@ def named(name: str) -> Kind:
 
 
 def declared(settings: "IngestParams") -> str:
-    """The kind's name, and what is declared of how its examples are read.
+    """Return the kind's name with its read settings.
 
-    `image range=0.0,4095.0 channels=3,2,1`, or `image` alone. The manifest and a bundle carry it,
-    so that whoever reads an example later reads it as `ingest` did.
+    The result is `image range=0.0,4095.0 channels=3,2,1`, for example, or only `image`. It is in
+    the manifest and in bundles, so that later code reads examples in the same way as `ingest`.
     """
     from ..core.params import IngestParams
 
@@ -432,10 +432,10 @@ def declared(settings: "IngestParams") -> str:
 
 
 def folder_of(name: str) -> str:
-    """The folder of a kind, from its name with or without what is declared."""
+    """Return the folder of a kind from its name, with or without read settings."""
     return name.partition(" ")[0]
 
 
 def schema(name: str) -> "type[Augmentation]":
-    """The schema of the section `augment` for that kind, as `params.load` asks for it."""
+    """Return the schema of a kind's section `augment`, for `params.load`."""
     return named(name).schema()

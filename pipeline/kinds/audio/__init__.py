@@ -1,8 +1,8 @@
-"""Sounds: bytes to samples, samples to what a backbone hears or sees of them.
+"""Sounds: from bytes to samples, and from samples to the input of a backbone.
 
-A backbone may take a waveform, a spectrum, or the spectrogram as the pixels of a picture. A long
-sound becomes several inputs. The modules are imported where they are used, since a stage needs few
-of them.
+A backbone may take a waveform, a spectrum, or a spectrogram as the pixels of a picture. A long
+sound has several inputs. Modules are imported where they are used, because a stage needs few of
+them.
 """
 
 import contextlib
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
 
     from ...core.params import Augmentation
 
-QUIET = 100.0  # decibels from the noise to the sound above which no noise is added
-ORIGINAL = (1.0, 0.0, QUIET, 0, 0.0)  # speed, shift, noise, its seed and gain of a sound as it is
+QUIET = 100.0  # signal-to-noise ratio in decibels from which no noise is added
+ORIGINAL = (1.0, 0.0, QUIET, 0, 0.0)  # speed, shift, noise, noise seed, gain: no change
 
-INSPECTION_CODE = 2  # raise when decode.py takes or refuses other files, or finds other values
-COPIES_CODE = 1  # raise when decode.py or copies.py come to call other pairs copies
+INSPECTION_CODE = 2  # raise when decode.py accepts or refuses other files, or returns other values
+COPIES_CODE = 1  # raise when, by decode.py or copies.py, other pairs count as copies
 VIEW_CODE = 1  # raise when decode.py, views.py, windows.py or spectrum.py give other inputs
 
-LARGE = 20_000_000  # bytes of a file that is read and decoded alone
-SILENT = -60.0  # dBFS of a peak below which a sound is reported as silent
-MUCH = 0.001  # fraction of samples at full scale above which a sound is reported as clipped
+LARGE = 20_000_000  # bytes of a file from which it is read and decoded alone
+SILENT = -60.0  # peak in dBFS below which a sound is reported as silent
+MUCH = 0.001  # fraction of samples at full scale from which a sound is reported as clipped
 
 _one_at_a_time = threading.Lock()
 
 
 class Audio:
-    """Implements `Kind`, which describes each attribute and method."""
+    """Implements `Kind`, which documents each attribute and method."""
 
     noun, nouns = "sound", "sounds"
     most_bytes = 200_000_000
@@ -61,41 +61,41 @@ class Audio:
     evidence = "its spectrogram, reddest where the predicted class is heard"
 
     def schema(self) -> "type[Augmentation]":
-        """The section `augment`."""
+        """Return the section `augment`."""
         from .parameters import Augment
 
         return Augment
 
     def inspect(self, data: bytes) -> tuple[Any, ...]:
-        """Seconds, rate, channels, peak (dBFS) and the fraction of clipped samples."""
+        """Return seconds, rate, channels, peak (dBFS) and the fraction of clipped samples."""
         from . import decode
 
         return tuple(decode.inspect(data))
 
     def inspected_by(self) -> str:
-        """This code and libsndfile."""
+        """Return the versions of this code and of libsndfile."""
         return f"sound inspection {INSPECTION_CODE}, {libsndfile()}"
 
     def form(self, data: bytes) -> str:
-        """Empty: all sounds are read by the same libraries."""
+        """Return an empty text: all sounds need the same libraries."""
         return ""
 
     def read_by(self, form: str) -> str:
-        """Empty: no format needs its own libraries."""
+        """Return an empty text: no format needs its own libraries."""
         return ""
 
     def remember(self, seen: tuple[Any, ...]) -> NDArray[np.float32]:
-        """The numbers, which `inspect` rounded to what float32 can hold."""
+        """Return the numbers, which `inspect` has rounded so that float32 can hold them."""
         return np.array(seen, dtype=np.float32)
 
     def recall(self, numbers: NDArray[np.float32]) -> tuple[Any, ...]:
-        """What `remember` was given."""
+        """Undo `remember`."""
         seconds, rate, channels, peak, clipped = (float(number) for number in numbers)
         return round(seconds, 3), int(rate), int(channels), round(peak, 1), round(clipped, 6)
 
     @contextlib.contextmanager
     def alone(self, path: Path) -> Iterator[None]:
-        """Large files take hundreds of megabytes each, so one is read and decoded at a time."""
+        """Let in one large file at a time, because each takes hundreds of megabytes."""
         if files.size(path) < LARGE:
             yield
             return
@@ -103,13 +103,13 @@ class Audio:
             yield
 
     def large(self, data: bytes) -> bool:
-        """Longer than a minute, or of many samples; of ten minutes a network makes gigabytes."""
+        """Return whether a sound is over a minute or has many samples, so it takes much memory."""
         from .decode import is_large
 
         return is_large(data)
 
     def remarks(self, manifest: "pd.DataFrame") -> list[str]:
-        """How many sounds are silent, and how many are clipped."""
+        """Report how many sounds are silent, and how many are clipped."""
         silent = manifest["path"][manifest["peak"] < SILENT]
         clipped = manifest["path"][manifest["clipped"] >= MUCH]
         lines = []
@@ -126,28 +126,28 @@ class Audio:
         return lines
 
     def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":
-        """The plan, as `Kind.plan`."""
+        """Return the plan, as in `Kind.plan`."""
         from . import plan as plans
 
         return plans.plan(digests, plans.as_augment(settings))
 
     def draw(self, digest: str, number: int, settings: "Augmentation") -> View:
-        """A view, as `Kind.draw`."""
+        """Draw a view, as in `Kind.draw`."""
         from . import plan as plans
 
         return plans.draw(digest, number, plans.as_augment(settings))
 
     def contact_sheet(self, training: "pd.DataFrame", plan: "pd.DataFrame", file: Path) -> None:
-        """Spectrograms of sounds beside those of their views."""
+        """Draw spectrograms of sounds beside those of their views."""
         from .contact_sheet import contact_sheet
 
         contact_sheet(training, plan, file)
 
     def pack_view(self, view: View) -> bytes:
-        """Speed, shift, noise and gain as IEEE doubles (-0.0 as 0.0), and the seed.
+        """Pack speed, shift, noise and gain as IEEE doubles (-0.0 as 0.0), and the seed.
 
         Raises:
-            ValueError: one of them is not finite.
+            ValueError: a number is not finite.
         """
         speed, shift, snr, seed, gain = view
         numbers = [float(number) + 0.0 for number in (speed, shift, snr, gain)]
@@ -156,41 +156,41 @@ class Audio:
         return struct.pack(">ddddQ", *numbers, int(seed))
 
     def views_made_by(self, augmented: bool) -> str:
-        """The libraries that decode, resample and transform; the same for augmented views."""
+        """Return the libraries that decode, resample and transform all views."""
         return f"{libsndfile()} soxr {version('soxr')} numpy {version('numpy')}"
 
     def inputs(self, preprocessing: Input, device: str) -> Maker:
-        """Inputs of each view, [w, …]; they are made on the CPU whatever the device is."""
+        """Return a maker of inputs [w, …] of each view, which uses the CPU for every device."""
         from .windows import ViewMaker
 
         return ViewMaker(preprocessing)
 
     def copies(self, pairs: Sequence[tuple[Example, Example]]) -> list[bool]:
-        """Whether sounds are one recording."""
+        """Return for each pair whether the sounds are the same recording."""
         from .copies import copies
 
         return copies(pairs)
 
     def copies_by(self) -> str:
-        """This code and the libraries."""
+        """Return the versions of this code and of the libraries."""
         return f"sounds alike {COPIES_CODE}, {self.views_made_by(False)}"
 
     def graph(self, preprocessing: Input) -> "onnx.ModelProto":
-        """From windows of a sound to the backbone's input: the identity."""
+        """Return the graph from windows of a sound to the backbone's input, the identity."""
         from .onnx_input import graph
 
         return graph(preprocessing)
 
     def torch_input(self, example: "torch.Tensor", preprocessing: Input) -> "torch.Tensor":
-        """The same in PyTorch: for pixels, which are the only input of a PyTorch backbone.
+        """Raise an error: sounds have no PyTorch form.
 
         Raises:
-            ParamsError: the backbone takes another input.
+            ParamsError: always.
         """
         raise ParamsError("sounds have no PyTorch form: their bundle runs in ONNX Runtime")
 
     def encode(self, array: NDArray[Any]) -> bytes:
-        """Never possible: an array does not say how many samples a second has.
+        """Raise an error: an array has no sample rate.
 
         Raises:
             RefusedError: always.
@@ -200,7 +200,7 @@ class Audio:
         )
 
     def read(self, data: bytes, preprocessing: Input) -> NDArray[Any]:
-        """A sound's inputs, [w, …], made by the functions that `extract` uses."""
+        """Return a sound's inputs, [w, …], made by the functions that `extract` uses."""
         from .views import heard_of
         from .windows import inputs, rate_of
 
@@ -213,30 +213,30 @@ class Audio:
         preprocessing: Input,
         side: int | None,
     ) -> Shown:
-        """The spectrogram as a picture network saw it, under the map of a class."""
+        """Show the spectrogram, as the network saw it, under the activation map of a class."""
         from .parts import overlaid
 
         return overlaid(example, heat, side)
 
     def hidden(self, data: bytes, preprocessing: Input) -> Sequence[NDArray[Any]]:
-        """The sound with one stretch of time after the other silent."""
+        """Return inputs of the sound, each with a different segment of time silent."""
         from .parts import hidden
 
         return hidden(data, preprocessing)
 
     def hidden_together(self) -> None:
-        """None: stretches are hidden one at a time."""
+        """Return None: segments are hidden one at a time."""
 
     def explain_parts(
         self, data: bytes, preprocessing: Input, weights: NDArray[np.float32], side: int | None
     ) -> Shown:
-        """The spectrogram, with the stretches of time marked that speak for the class."""
+        """Show the spectrogram, with the segments marked that are evidence for the class."""
         from .parts import marked
 
         return marked(data, weights, side)
 
     def show(self, data: bytes, side: int) -> Shown:
-        """The spectrogram, and the sound to listen to."""
+        """Show the spectrogram, with the sound to play."""
         from .show import shown
 
         return shown(data, side)
@@ -247,7 +247,7 @@ def _count(some: "pd.Series[str]") -> str:
 
 
 def libsndfile() -> str:
-    """The library that decodes, and its door."""
+    """Return the versions of libsndfile, which decodes, and of soundfile."""
     import soundfile
 
     return f"soundfile {version('soundfile')} libsndfile {soundfile.__libsndfile_version__}"

@@ -13,7 +13,7 @@ from .decode import decode
 from .show import RATE, picture
 from .views import ORIGINAL, View, heard
 
-TILE = 144  # pixels of a sound on the contact sheet
+TILE = 144  # side of a tile in pixels
 GAP = 6
 CAPTION = 18
 MAX_ROWS = 12
@@ -21,11 +21,11 @@ MAX_VIEWS = 6
 
 
 def contact_sheet(training: pd.DataFrame, table: pd.DataFrame, file: Path) -> None:
-    """Draw some sounds, each followed by its views, their parameters beneath.
+    """Draw some sounds, each followed by its views, with the parameters below.
 
-    All pictures of a row have the same scale of time, so that a shift shows. At most `MAX_ROWS`
-    sounds, from as many classes as there is room for; they are picked by digest, so that the sheet
-    does not depend on names or order.
+    All spectrograms of a row have the same time scale, so that shifts are visible. The sheet has at
+    most `MAX_ROWS` sounds, from as many classes as possible. They are picked by digest, so that the
+    sheet does not depend on names or order.
     """
     chosen = training.sort_values(["label", "digest"])
     chosen = chosen.assign(turn=chosen.groupby("label").cumcount())
@@ -38,7 +38,7 @@ def contact_sheet(training: pd.DataFrame, table: pd.DataFrame, file: Path) -> No
     size = (columns * width + GAP, max(1, len(chosen)) * height + GAP)
     sheet = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(sheet)
-    # Pillow's own font lacks most scripts and signs; matplotlib carries DejaVu.
+    # Pillow's default font lacks most scripts and symbols; matplotlib includes DejaVu.
     font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 9)
     for row, example in enumerate(chosen.itertuples(index=False)):
         sound = decode(read(Path(example.path), example.digest))
@@ -60,13 +60,13 @@ def contact_sheet(training: pd.DataFrame, table: pd.DataFrame, file: Path) -> No
 
 
 def words(view: View) -> str:
-    """What was done, such as "×0.97 +0.12s +4dB noise −31dB"."""
+    """Describe a view, such as "×0.97 +0.12s +4dB noise −31dB"."""
     noise = [] if view.snr == QUIET else [f"noise −{view.snr:.0f}dB"]
     return " ".join([f"×{view.speed:.2f}", f"{view.shift:+.2f}s", f"{view.gain:+.0f}dB", *noise])
 
 
 def fitted(text: str, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont) -> str:
-    """The text, cut so that it is no wider than a tile."""
+    """Truncate a text to the width of a tile."""
     while text and pen.textlength(text, font=font) > TILE:
         text = text[:-2] + "…"
     return text

@@ -1,8 +1,8 @@
-"""Copies: whether two sounds are one recording, by laying one waveform over the other.
+"""Copies: whether two sounds are the same recording, by cross-correlation of their waveforms.
 
-Other encodings, sample rates and gains, silence before or after, and ends that were cut off leave a
-recording's waveform what it is. Another recording of the same word or drum has another one, however
-alike the two are to hear. `benchmarks/audio.md` has what was measured.
+Other encodings, sample rates and gains, silence before or after, and trimmed ends hardly change a
+recording's waveform. Another recording of the same word or drum has a different waveform, however
+similar it sounds. `benchmarks/audio.md` has the measurements.
 """
 
 from collections.abc import Sequence
@@ -19,39 +19,40 @@ from .views import heard
 
 Floats = NDArray[np.float64]
 
-RATE = 8000  # samples a second; lossy formats keep what is below 4 kHz best
-SECONDS = 8  # of a long sound its beginning is compared
-HELD = 256  # sounds, up to 0.5 MB each
-# Least correlation of copies. Copies as Vorbis, Opus and MP3 had 0.96 and more; of other
-# recordings 0.75 and less, but for hits of one bell, which rings the same each time (0.94).
+RATE = 8000  # samples per second; lossy formats preserve frequencies below 4 kHz best
+SECONDS = 8  # only this much of a long sound is compared
+HELD = 256  # sounds in the cache, up to 0.5 MB each
+# Minimum correlation of copies. Copies in Vorbis, Opus and MP3 had 0.96 or more, other recordings
+# 0.75 or less, except for hits of the same bell, which sounds the same each time (0.94).
 LEAST_LIKENESS = 0.95
 
 
 def copies(pairs: Sequence[tuple[Example, Example]]) -> list[bool]:
-    """Decode the sounds; whether those of each pair are one recording."""
+    """Decode the sounds, and return for each pair whether they are the same recording."""
 
     @lru_cache(HELD)
     def opened(example: Example) -> Floats:
         path, digest = example
         samples = heard(decode(read(Path(path), digest)), RATE)[: SECONDS * RATE]
-        # The difference of neighbours: low tones alone would decide otherwise.
+        # Differences of adjacent samples, because otherwise low frequencies dominate.
         return np.diff(samples.astype(np.float64), prepend=0)
 
     verdicts = {
         (one, other): likeness(opened(one), opened(other)) >= LEAST_LIKENESS
-        for one, other in sorted(set(pairs))  # pairs of one sound follow each other
+        for one, other in sorted(set(pairs))  # keeps pairs of a sound adjacent
     }
     return [verdicts[pair] for pair in pairs]
 
 
 def likeness(one: Floats, other: Floats) -> float:
-    """The correlation of two waveforms where they fit best, from 0 to 1; 0 if one is silent.
+    """Return the maximum correlation of two waveforms, from 0 to 1; 0 if one is silent.
 
-    A waveform upside down is as good. What only one of them has counts by its energy: silence at
-    the ends costs nothing, and without a tenth of its energy a sound is no copy any more.
+    An inverted waveform correlates as well. Parts that only one sound has reduce the correlation
+    according to their energy: silence at the ends has no effect, and a sound that lacks a tenth of
+    the energy is not a copy.
     """
     size = 1 << (len(one) + len(other) - 1).bit_length()
     spectra = np.fft.rfft(one, size) * np.conj(np.fft.rfft(other, size))
-    products = np.fft.irfft(spectra, size)  # at each delay of one to the other
+    products = np.fft.irfft(spectra, size)  # for each delay between the two
     energy = float(np.square(one).sum() * np.square(other).sum())
     return float(np.abs(products).max()) / energy**0.5 if energy > 0 else 0.0

@@ -1,8 +1,8 @@
-"""A sound file's bytes to samples: what is taken, and what is refused and why.
+"""Decode sound files to samples, or refuse them with a reason.
 
-The format of a file is known by its first bytes, and libsndfile (through soundfile) decodes it from
-memory. libsndfile takes the rest of a file that was cut short for the whole sound, so what a header
-promises is compared here with what is there.
+The first bytes show the format of a file, and libsndfile (through soundfile) decodes it from
+memory. libsndfile decodes truncated files without an error, so this module compares the length in
+the header with the file.
 """
 
 import contextlib
@@ -23,33 +23,34 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 MOST_SECONDS = 600
-# All channels together: 10 minutes at 96 kHz with two channels. No file of 16 bits a sample or
-# more is refused for it, since 200 MB hold fewer; it bounds what a small file can grow to.
+# In all channels together: 10 minutes at 96 kHz with two channels. Files with at least 16 bits per
+# sample never exceed it, because 200 MB hold fewer samples; it bounds the size of decoded small
+# files.
 MOST_SAMPLES = MOST_SECONDS * 96_000 * 2
-# A sound of more than either takes hundreds of megabytes or more to decode, or to answer.
+# Above either limit, decoding or prediction takes hundreds of megabytes or more.
 LARGE_SAMPLES, LARGE_SECONDS = MOST_SAMPLES // 10, 60
 LEAST_SECONDS = 0.01
-RATES = (1_000, 400_000)  # samples a second
+RATES = (1_000, 400_000)  # samples per second
 MOST_CHANNELS = 64
-LOUDEST = 10.0  # full scale is 1; lossy formats go over it a little, wrong units by far
-BLOCK = 1 << 18  # samples of all channels that are decoded at a time
-CLIPPED = 0.999  # a sample from here on is at full scale
-SILENCE = -120.0  # dB, stands for no sound at all
-UNKNOWN = 0xFFFFFFFF  # the length that a stream's header gives
+LOUDEST = 10.0  # full scale is 1; lossy formats exceed it a little, wrong units by far
+BLOCK = 1 << 18  # samples of all channels that are decoded at once
+CLIPPED = 0.999  # from this absolute value, a sample is at full scale
+SILENCE = -120.0  # dBFS, the peak of digital silence
+UNKNOWN = 0xFFFFFFFF  # the length in the header of a stream
 
 
 class Sound(NamedTuple):
-    """Mono samples, float32 [samples], full scale from -1 to 1, and how many there are a second."""
+    """Mono samples, float32 [samples], full scale from -1 to 1, and the sample rate."""
 
     samples: Floats
     rate: int
 
 
 class About(NamedTuple):
-    """What the manifest has of a sound.
+    """The columns of the manifest for a sound.
 
-    peak: the greatest sample of any channel, in decibels of full scale (dBFS); clipped: the
-    fraction of samples that are at full scale.
+    peak: the largest absolute sample of all channels, in decibels of full scale (dBFS); clipped:
+    the fraction of samples at full scale.
     """
 
     seconds: float
@@ -63,7 +64,7 @@ def inspect(data: bytes) -> About:
     """Decode the whole sound once and describe it.
 
     Raises:
-        RefusedError: it is not taken; the text says why.
+        RefusedError: the sound is not accepted; the text says why.
     """
     with _opened(data) as file:
         frames, peak, clipped = 0, 0.0, 0
@@ -84,20 +85,20 @@ def inspect(data: bytes) -> About:
 
 
 def decode(data: bytes) -> Sound:
-    """The mean of the channels, at the file's own rate.
+    """Return the mean of the channels, at the file's sample rate.
 
     Raises:
-        RefusedError: as `inspect`.
+        RefusedError: as in `inspect`.
     """
     with mono(data) as (rate, blocks):
         return Sound(np.concatenate(list(blocks)), rate)
 
 
 def beginning(data: bytes, seconds: int) -> Sound:
-    """So much of it at most.
+    """Decode at most the first `seconds` of a sound.
 
     Raises:
-        RefusedError: as `inspect`, as far as that is read.
+        RefusedError: as in `inspect`, for the part that is read.
     """
     parts: list[Floats] = []
     with mono(data) as (rate, blocks):
@@ -108,20 +109,20 @@ def beginning(data: bytes, seconds: int) -> Sound:
 
 @contextlib.contextmanager
 def mono(data: bytes) -> Iterator[tuple[int, Iterator[Floats]]]:
-    """The file's own rate, and the mean of the channels, some samples at a time.
+    """Yield the file's sample rate, and an iterator over blocks of the mean of the channels.
 
     Raises:
-        RefusedError: as `inspect`; while the blocks are read, too.
+        RefusedError: as in `inspect`, also while the blocks are read.
     """
     with _opened(data) as file:
         yield file.samplerate, (block.mean(axis=1, dtype=np.float32) for block in _blocks(file))
 
 
 def is_large(data: bytes) -> bool:
-    """Whether a sound is to be answered alone, by its header.
+    """Return whether a server must process a sound alone, according to its header.
 
     Raises:
-        RefusedError: the header says why it is not taken.
+        RefusedError: by its header, the sound is not accepted.
     """
     with _opened(data) as file:
         frames, rate, channels = int(file.frames), int(file.samplerate), int(file.channels)
@@ -146,7 +147,7 @@ def _opened(data: bytes) -> "SoundFile":
 
 
 def _blocks(file: "SoundFile") -> Iterator[Floats]:
-    """All samples, some [frames, channels] at a time, checked."""
+    """Yield all samples, checked, in blocks [frames, channels]."""
     import soundfile
 
     promised, got = file.frames, 0
@@ -177,7 +178,7 @@ def _blocks(file: "SoundFile") -> Iterator[Floats]:
 
 
 def _refuse_length(file: "SoundFile", frames: int) -> None:
-    """Refuse what is longer than any sound that is taken."""
+    """Refuse a sound that is too long."""
     if frames > MOST_SECONDS * file.samplerate:
         seconds = frames / file.samplerate
         raise RefusedError(f"too long: {seconds:.0f} s; at most {MOST_SECONDS} s are taken")
@@ -190,7 +191,7 @@ def _refuse_length(file: "SoundFile", frames: int) -> None:
 
 
 def _refuse_by_content(data: bytes) -> None:
-    """Refuse what is not a sound file of a known format, or one that was cut short."""
+    """Refuse a file that is truncated or not in a known format."""
     if not data:
         raise RefusedError("empty file")
     if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
@@ -206,7 +207,7 @@ def _refuse_by_content(data: bytes) -> None:
 
 
 def _is_mpeg(data: bytes) -> bool:
-    """Whether an MPEG audio frame (layers 1 to 3) begins here."""
+    """Return whether the data begin with an MPEG audio frame (layers 1 to 3)."""
     if len(data) < 4 or data[0] != 0xFF or data[1] & 0xE0 != 0xE0:
         return False
     version, layer = data[1] >> 3 & 3, data[1] >> 1 & 3
@@ -214,7 +215,7 @@ def _is_mpeg(data: bytes) -> bool:
 
 
 def _refuse_cut(data: bytes, order: str, wanted: bytes) -> None:
-    """Walk the chunks of WAV or AIFF to the samples; check that none are missing."""
+    """Walk the chunks of WAV or AIFF to the samples, and check that none are missing."""
     place = 12
     while place + 8 <= len(data):
         name, size = struct.unpack_from(f"{order}4sI", data, place)
@@ -228,7 +229,7 @@ def _refuse_cut(data: bytes, order: str, wanted: bytes) -> None:
 
 
 def _refuse_cut_ogg(data: bytes) -> None:
-    """Walk the pages of Ogg; check that the last one is complete and marked as the last."""
+    """Walk the pages of Ogg, and check that the last one is complete and marked as the last."""
     place, last = 0, False
     while data[place : place + 4] == b"OggS":
         if place + 27 > len(data):

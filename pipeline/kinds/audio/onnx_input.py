@@ -1,4 +1,4 @@
-"""What `read` returns to the input of a backbone: it is that input already, window by window."""
+"""The ONNX graph from the result of `read` to the backbone's input, which is the identity."""
 
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ sound ({form} sound) => ({form} input)
 
 
 def graph(preprocessing: Input) -> "onnx.ModelProto":
-    """The identity, on windows of a waveform, of a spectrum or of pixels."""
+    """Return the identity graph for windows of a waveform, a spectrum or pixels."""
     from onnx import parser
 
     if isinstance(preprocessing, Pixels):

@@ -1,4 +1,4 @@
-"""Which stretch of time speaks for a class: stretches are hidden in turn, or a map is laid over."""
+"""Segments of time that are evidence for a class, by hiding them or by activation maps."""
 
 import itertools
 
@@ -14,26 +14,26 @@ from .windows import inputs, rate_of
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-SHORTEST = 0.06  # seconds of a stretch, a short syllable
-MOST = 24  # stretches of a sound
-MOST_INPUTS = 192  # of a backbone, for all stretches together; a long sound has fewer, longer ones
-FADE = 0.005  # seconds in which a sound goes down to silence and comes back: no click is heard
-SIDE = 224  # pixels of a picture, by default
-TINT = np.array((232, 84, 20))  # of what speaks for the class
-BAR = 0.06  # of a picture's height, for the weights beneath it
+SHORTEST = 0.06  # seconds of a segment, a short syllable
+MOST = 24  # segments per sound
+MOST_INPUTS = 192  # inputs for all segments; long sounds have fewer and longer segments
+FADE = 0.005  # seconds of fading out and in, to avoid clicks
+SIDE = 224  # default side of a picture in pixels
+TINT = np.array((232, 84, 20))  # the colour of evidence for the class
+BAR = 0.06  # fraction of the picture's height, for the bar of weights below
 
 
 def stretches(seconds: float, windows: int) -> int:
-    """The number of stretches into which a sound of `windows` inputs is divided."""
+    """Return the number of segments of a sound with `windows` inputs."""
     most = max(4, min(MOST, MOST_INPUTS // windows))
     return max(1, min(most, int(seconds / SHORTEST)))
 
 
 def hidden(data: bytes, preprocessing: Input) -> list[NDArray[np.float32] | NDArray[np.uint8]]:
-    """The inputs of a sound with one stretch after the other silent.
+    """Return inputs of a sound for each segment, with the segment silent.
 
     Raises:
-        RefusedError: as `decode.decode`.
+        RefusedError: as in `decode.decode`.
     """
     rate = rate_of(preprocessing)
     samples = heard_of(data, rate)
@@ -43,19 +43,19 @@ def hidden(data: bytes, preprocessing: Input) -> list[NDArray[np.float32] | NDAr
     places = np.arange(len(samples))
     found = []
     for start, end in itertools.pairwise(edges):
-        distance = np.maximum(start - places, places - (end - 1))  # 0 and less inside
+        distance = np.maximum(start - places, places - (end - 1))  # 0 or less inside the segment
         loud = np.clip(distance / fade, 0, 1).astype(np.float32)
         found.append(inputs(samples * loud, preprocessing))
     return found
 
 
 def marked(data: bytes, weights: NDArray[np.float32], side: int | None) -> Shown:
-    """The spectrogram, tinted where a stretch counts, and its weight as a bar beneath.
+    """Draw the spectrogram with segments tinted by their weights, and a bar of weights below.
 
     Args:
-        data: the sound's file.
-        weights: [stretches], from 0 to 1.
-        side: pixels of a small picture; None for one of `SIDE`.
+        data: the bytes of the sound file.
+        weights: [segments], from 0 to 1.
+        side: side of the picture in pixels; `SIDE` if None.
     """
     side = side or SIDE
     bar = max(4, round(BAR * side))
@@ -67,9 +67,9 @@ def marked(data: bytes, weights: NDArray[np.float32], side: int | None) -> Shown
 
 
 def overlaid(windows: Bytes, heat: NDArray[np.float32], side: int | None) -> Shown:
-    """The pictures that a backbone saw [w, crop, crop, 3], beside each other, under their map.
+    """Draw the pictures [w, crop, crop, 3] that a backbone saw side by side, under their map.
 
-    `heat` [h, w · columns] is from 0 to 1. The picture is as high as it is wide with a `side`.
+    `heat` [h, w · columns] is from 0 to 1. With a `side`, the picture is square.
     """
     joined = np.concatenate(list(windows[..., 0]), axis=1)
     height, width = joined.shape
@@ -81,7 +81,7 @@ def overlaid(windows: Bytes, heat: NDArray[np.float32], side: int | None) -> Sho
 
 
 def tinted(pixels: Bytes, weights: NDArray[np.floating]) -> Bytes:
-    """Pixels [h, w, 3] multiplied by `TINT` as far as the weights [h, w] say."""
+    """Multiply pixels [h, w, 3] by `TINT`, with the weights [h, w] as opacity."""
     opacity = np.asarray(weights)[..., None] * 0.85
     mixed = pixels * (1 - opacity * (1 - TINT / 255))
     return np.round(mixed).astype(np.uint8)

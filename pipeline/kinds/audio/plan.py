@@ -1,4 +1,4 @@
-"""The plan of augmentation: which views each training sound has, before there are samples."""
+"""The plan of augmentation: the views of each training sound, drawn without decoding it."""
 
 from typing import cast
 
@@ -22,15 +22,15 @@ TYPES = {
 
 
 def as_augment(settings: Augmentation) -> Augment:
-    """The section `augment`, which `params.load` has checked against this kind's schema."""
+    """Cast the section `augment`, which `params.load` has validated with this kind's schema."""
     return cast(Augment, settings)
 
 
 def plan(digests: list[str], settings: Augment) -> pd.DataFrame:
-    """The views of each sound, one row per view, sorted by digest and view number.
+    """Plan the views of each sound, one row per view, sorted by digest and view number.
 
-    A view's random numbers come from its sound's digest, its own number and the seed, and each
-    number has its fixed use: another range for the gain leaves shift, noise and speed as they were.
+    A view's random numbers depend on its sound's digest, its own number and the seed. Each random
+    number has a fixed use, so another range of the gain does not change shift, noise and speed.
     """
     rows = [
         (digest, number, *draw(digest, number, settings))
@@ -41,7 +41,7 @@ def plan(digests: list[str], settings: Augment) -> pd.DataFrame:
 
 
 def draw(digest: str, number: int, settings: Augment) -> View:
-    """The view `number` of the sound `digest`."""
+    """Draw the view `number` of the sound `digest`."""
     speed, shift, noisy, snr, seed, gain = units(f"{settings.seed}:{digest}:{number}", 6)
     has_noise = noisy < settings.noise
     return View(

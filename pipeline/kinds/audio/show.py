@@ -1,4 +1,4 @@
-"""A sound as a page shows it: its spectrogram, and a small file to listen to."""
+"""Sounds on pages: a spectrogram, and a small file to play."""
 
 import io
 import wave
@@ -16,30 +16,30 @@ from .views import QUALITY, heard_of
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-RATE = 16_000  # of what is shown and played
-LONGEST = 4  # seconds that are played; a longer sound is played from its beginning
-FRAME = 512  # samples of a frame
+RATE = 16_000  # sample rate of spectrograms and played sounds
+LONGEST = 4  # seconds that are played, from the beginning
+FRAME = 512  # samples per frame
 BACKGROUND, LINE = (250, 250, 247), (198, 60, 20)
 
-# From silence to full scale. Lighter is always less, so that it can be printed, and seen with any
-# colour vision.
+# Colours from silence to full scale. Lighter always means less, so the colours work in print and
+# for any colour vision.
 COLOURS = np.array(
     [(255, 255, 255), (203, 219, 236), (129, 170, 209), (58, 111, 170), (22, 58, 112), (6, 20, 48)]
 )
 
 
 def shown(data: bytes, side: int) -> Shown:
-    """The spectrogram (PNG), at most `side` pixels wide and high, and the sound (WAV).
+    """Return the spectrogram (PNG), at most `side` pixels wide and high, and the sound (WAV).
 
     Raises:
-        RefusedError: as `decode.decode`.
+        RefusedError: as in `decode.decode`.
     """
     drawn = picture(heard_of(data, RATE), side, side)
     return Shown("image/png", png(drawn), Shown("audio/wav", small(beginning(data, LONGEST))))
 
 
 def small(sound: Sound) -> bytes:
-    """Mono, 16 bits, 16 kHz; no louder than full scale."""
+    """Convert the beginning of a sound to a WAV file: mono, 16 bits, 16 kHz, clipped."""
     cut = sound.samples[: LONGEST * sound.rate]
     samples = cut if sound.rate == RATE else soxr.resample(cut, sound.rate, RATE, quality=QUALITY)
     whole = np.round(np.clip(samples, -1, 1) * 32767).astype("<i2")
@@ -51,10 +51,10 @@ def small(sound: Sound) -> bytes:
 
 
 def picture(samples: Floats, width: int, height: int) -> Bytes:
-    """The spectrogram of samples at `RATE` in colours, uint8 [height, width, 3].
+    """Draw the spectrogram of samples at `RATE` in colours, uint8 [height, width, 3].
 
-    The whole sound is as wide as the picture, however long it is. Each column of a long one is the
-    loudest of its stretch of time.
+    The sound fills the width of the picture, whatever its length. For long sounds, each column has
+    the maximum over its segment of time.
     """
     hop = max(FRAME // 4, len(samples) // (8 * width))
     grey = levels(samples, RATE, FRAME, hop, min(height, 128))
@@ -69,14 +69,14 @@ def picture(samples: Floats, width: int, height: int) -> Bytes:
 
 
 def coloured(grey: Bytes) -> Bytes:
-    """Levels [height, width] in `COLOURS`, uint8 [height, width, 3]."""
+    """Convert grey levels [height, width] to `COLOURS`, uint8 [height, width, 3]."""
     at = grey / 255 * (len(COLOURS) - 1)
     parts = [np.interp(at, range(len(COLOURS)), COLOURS[:, channel]) for channel in range(3)]
     return np.round(np.stack(parts, axis=2)).astype(np.uint8)
 
 
 def png(pixels: Bytes) -> bytes:
-    """Pixels [height, width, 3] as a PNG."""
+    """Encode pixels [height, width, 3] as a PNG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=False)
     return buffer.getvalue()

@@ -1,7 +1,7 @@
-"""Spectra: the power of a sound in bands of the mel scale, frame by frame, in decibels.
+"""Mel spectra: the power of a sound in bands of the mel scale, per frame, in decibels.
 
-NumPy alone. A frame's numbers come from that frame alone, and no matrix product of a library is
-asked, so that neither company nor the number of cores changes a bit.
+The module uses only NumPy. The values of a frame depend only on that frame, and no BLAS matrix
+product is used, so neither the batch nor the number of cores changes a bit.
 """
 
 from functools import lru_cache
@@ -13,8 +13,8 @@ from .. import Spectrum
 
 Floats = NDArray[np.float32]
 
-# A picture for a backbone that takes pixels: one column per 10 ms, one row per band, black 80 dB
-# below a sine of full scale. Chosen on validation examples (benchmarks/audio.md).
+# Pictures for backbones that take pixels: one column per 10 ms, one row per band; black is 80 dB
+# below a full-scale sine. Chosen on validation examples (benchmarks/audio.md).
 PICTURE_RATE = 32_000
 PICTURE_FRAME = 1024
 PICTURE_HOP = 320
@@ -24,20 +24,21 @@ FAINTEST = 1e-10  # power, as in librosa: -100 dB
 
 
 def log_mel(samples: Floats, wanted: Spectrum) -> Floats:
-    """Mel bands in decibels, float32 [bands, frames], as librosa's `melspectrogram` has them.
+    """Compute mel bands in decibels, float32 [bands, frames], as in librosa's `melspectrogram`.
 
-    Frames are centred on each `hop`-th sample, with silence beyond the ends, under a periodic Hann
-    window. The bands are Slaney's, each of the same area. As `power_to_db` with `top_db=None`.
+    Frames are centred on each `hop`-th sample, padded with silence, with a periodic Hann window.
+    The bands are Slaney's, with the same area each. Decibels are as in `power_to_db` with
+    `top_db=None`.
     """
     bands = filters(wanted.rate, wanted.frame, wanted.bands, True)
     return decibels(powers(samples, wanted.frame, wanted.hop), bands).T
 
 
 def powers(samples: Floats, frame: int, hop: int, longer: int = 1) -> NDArray[np.float64]:
-    """The power of each frequency in each frame, [frames, longer · frame // 2 + 1].
+    """Compute the power of each frequency in each frame, [frames, longer · frame // 2 + 1].
 
-    With `longer` the frame is followed by silence up to `longer` times its length, which puts
-    frequencies between the frequencies.
+    With `longer`, each frame is zero-padded to `longer` times its length, which interpolates
+    between the frequencies.
     """
     padded = np.pad(samples, (frame // 2, frame // 2))
     frames = np.lib.stride_tricks.sliding_window_view(padded, frame)[::hop]
@@ -49,7 +50,7 @@ def powers(samples: Floats, frame: int, hop: int, longer: int = 1) -> NDArray[np
 def decibels(
     power: NDArray[np.float64], bands: tuple[tuple[int, NDArray[np.float64]], ...]
 ) -> Floats:
-    """Ten times the logarithm of each band's power, float32 [frames, bands]."""
+    """Convert each band's power to decibels, float32 [frames, bands]."""
     sums = [
         (power[:, first : first + len(weights)] * weights).sum(axis=1) for first, weights in bands
     ]
@@ -61,19 +62,20 @@ def decibels(
 def filters(
     rate: int, frame: int, bands: int, even: bool
 ) -> tuple[tuple[int, NDArray[np.float64]], ...]:
-    """Triangles over the frequencies of a Fourier transform, spread evenly on the mel scale.
+    """Return triangular filters over the frequencies of a DFT, evenly spaced on the mel scale.
 
-    The scale is Slaney's (Auditory Toolbox, 1998): 15 mels a kilohertz below 1 kHz, and from there
+    The scale is Slaney's (Auditory Toolbox, 1998): 15 mels per kilohertz below 1 kHz, and above it
     27 mels for each factor of 6.4.
 
     Args:
-        rate: samples a second.
+        rate: samples per second.
         frame: samples of a transform.
-        bands: how many, from 0 Hz to half the rate.
-        even: whether each has the same area; else each reaches 1 in its middle.
+        bands: number of bands from 0 Hz to half the rate.
+        even: whether each band has the same area; else each has a maximum of 1.
 
     Returns:
-        for each band the first frequency with a weight above 0, and the weights from there.
+        for each band the index of the first frequency with a weight above 0, and the weights from
+        there.
     """
     top = rate / 2
     most = top * 3 / 200 if top < 1000 else 15 + 27 * np.log(top / 1000) / np.log(6.4)
@@ -92,19 +94,19 @@ def filters(
 
 
 def pixels(samples: Floats, side: int) -> NDArray[np.uint8]:
-    """A picture of `side` · `PICTURE_HOP` samples at `PICTURE_RATE`, uint8 [side, side, 3], grey.
+    """Draw `side` · `PICTURE_HOP` samples at `PICTURE_RATE` in grey, uint8 [side, side, 3].
 
-    Time goes to the right, and low bands are below. Levels do not depend on the sound: 0 is 80 dB
-    below a sine of full scale.
+    Time goes to the right, and low bands are at the bottom. The scale does not depend on the sound:
+    0 is 80 dB below a full-scale sine.
     """
     grey = levels(samples[: side * PICTURE_HOP], PICTURE_RATE, PICTURE_FRAME, PICTURE_HOP, side)
     return np.repeat(grey[:, :side, None], 3, axis=2)
 
 
 def levels(samples: Floats, rate: int, frame: int, hop: int, bands: int) -> NDArray[np.uint8]:
-    """Levels of grey [bands, frames], the lowest band in the last row."""
+    """Return grey levels [bands, frames], with the lowest band in the last row."""
     longer = 2
-    power = powers(samples, frame, hop, longer) / (frame / 4) ** 2  # a sine of full scale has 1
+    power = powers(samples, frame, hop, longer) / (frame / 4) ** 2  # a full-scale sine has power 1
     loud = decibels(power, filters(rate, longer * frame, bands, False))
     grey = np.clip((loud + RANGE) * (255 / RANGE), 0, 255)
     upside_down: NDArray[np.uint8] = np.round(grey).astype(np.uint8).T[::-1]

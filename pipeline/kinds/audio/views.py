@@ -1,4 +1,4 @@
-"""Views: what the backbone hears of a sound. View 0 is the sound; the plan makes the others."""
+"""Views of a sound, the input of a backbone. View 0 is the sound; the plan has the others."""
 
 from typing import NamedTuple
 
@@ -16,11 +16,11 @@ QUALITY = "HQ"  # of soxr: 20 bits
 
 
 class View(NamedTuple):
-    """One augmentation, in the order in which it is made.
+    """One augmentation; its steps are in the order of the fields.
 
-    speed: a factor, which changes the pitch too, as a tape that runs faster; shift: seconds of
-    silence that are put before the sound, or after it if negative; snr: decibels by which white
-    noise lies under the sound, `QUIET` for no noise; seed: of the noise; gain: decibels.
+    speed: a factor, which changes the pitch too, like a faster tape; shift: seconds of silence
+    before the sound, or after it if negative; snr: signal-to-noise ratio of white noise in
+    decibels, `QUIET` for no noise; seed: seed of the noise; gain: decibels.
     """
 
     speed: float = 1.0
@@ -34,7 +34,7 @@ ORIGINAL = View(*UNCHANGED)
 
 
 def heard(sound: Sound, rate: int, view: View = ORIGINAL) -> Floats:
-    """A view of a sound, float32 [samples] at `rate` samples a second."""
+    """Return a view of a sound, float32 [samples] at `rate` samples per second."""
     played = sound.rate * view.speed
     samples = sound.samples
     if played != rate:
@@ -46,19 +46,20 @@ def heard(sound: Sound, rate: int, view: View = ORIGINAL) -> Floats:
     parts = [silence, samples] if view.shift > 0 else [samples, silence]
     samples = np.concatenate(parts)
     if view.snr < QUIET:
-        # Evenly spread noise from -1 to 1 has a power of 1/3.
+        # Uniform noise from -1 to 1 has a power of 1/3.
         level = np.float32(np.sqrt(3 * power) * 10 ** (-view.snr / 20))
         samples = samples + level * noise(len(samples), view.seed)
     return samples * np.float32(10 ** (view.gain / 20))
 
 
 def heard_of(data: bytes, rate: int) -> Floats:
-    """A file's sound as it is, float32 [samples] at `rate`; its own rate is never in memory whole.
+    """Decode and resample a file to float32 [samples] at `rate`, block by block.
 
-    The bits are those of `heard(decode(data), rate)`.
+    The sound at its own rate is never completely in memory. The result has the same bits as
+    `heard(decode(data), rate)`.
 
     Raises:
-        RefusedError: as `decode.inspect`.
+        RefusedError: as in `decode.inspect`.
     """
     with mono(data) as (own, blocks):
         if own == rate:
@@ -69,10 +70,10 @@ def heard_of(data: bytes, rate: int) -> Floats:
 
 
 def noise(count: int, seed: int) -> Floats:
-    """White noise, evenly spread from -1 to 1.
+    """Return white noise, uniform from -1 to 1.
 
-    Made of the generator's own bits, which NumPy promises never to change, while the numbers of its
-    distributions may change with a version.
+    The noise is made from the raw bits of the generator, which NumPy guarantees never to change;
+    its distributions may change between versions.
     """
     bits = np.random.PCG64(seed).random_raw(count)
     return ((bits >> np.uint64(40)).astype(np.float32) / np.float32(1 << 23)) - np.float32(1)

@@ -1,4 +1,4 @@
-"""A sound of any length to inputs of a backbone: windows of waveform, of spectrum, or of pixels."""
+"""Convert sounds to inputs of a backbone: windows of a waveform, a spectrum or pixels."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +12,15 @@ Floats = NDArray[np.float32]
 
 
 def rate_of(preprocessing: Input) -> int:
-    """Samples a second that the backbone wants."""
+    """Return the sample rate of the backbone."""
     return PICTURE_RATE if isinstance(preprocessing, Pixels) else int(preprocessing.rate)
 
 
 def inputs(samples: Floats, preprocessing: Input) -> NDArray[np.float32] | NDArray[np.uint8]:
-    """The inputs that become of a sound, at the backbone's rate.
+    """Convert the samples of a sound, at the backbone's rate, to inputs.
 
     Returns:
-        [w, samples] of a waveform, [w, bands, frames] of a spectrum, or uint8 [w, crop, crop, 3].
+        waveforms [w, samples], spectra [w, bands, frames], or pixels uint8 [w, crop, crop, 3].
     """
     if isinstance(preprocessing, Waveform):
         return windows(samples, preprocessing.window, preprocessing.least)
@@ -33,10 +33,10 @@ def inputs(samples: Floats, preprocessing: Input) -> NDArray[np.float32] | NDArr
 
 
 def windows(samples: Floats, window: int, least: int) -> Floats:
-    """Pieces of one length, [w, samples].
+    """Split a sound into windows of the same length, [w, samples].
 
-    A sound shorter than `least` is laid in the middle of silence. One longer than `window` is cut
-    into as few pieces as hold all of it, evenly spread: they overlap by what is over.
+    A sound shorter than `least` is padded with silence on both sides. A sound longer than `window`
+    is covered by the smallest possible number of evenly spaced windows, which may overlap.
     """
     count = len(samples)
     if count < least:
@@ -50,16 +50,16 @@ def windows(samples: Floats, window: int, least: int) -> Floats:
 
 
 class ViewMaker:
-    """Makes views for a backbone's preprocessing; any number of threads may call it."""
+    """Makes views for a backbone's preprocessing; thread-safe."""
 
     made_by = ""
 
     def __init__(self, preprocessing: Input) -> None:
-        """Remember how the backbone wants its sounds."""
+        """Store the backbone's preprocessing."""
         self.preprocessing = preprocessing
 
     def __call__(self, asked: Asked) -> list[NDArray[np.float32] | NDArray[np.uint8]]:
-        """The inputs of each view, one array [w, …] a view."""
+        """Return the inputs of each view, one array [w, …] per view."""
         rate = rate_of(self.preprocessing)
         return [
             inputs(heard(sound, rate, View(*view)), self.preprocessing)

@@ -1,7 +1,7 @@
-"""A kind of somebody's own: what the project's `plugins/kind.py` calls `KIND`.
+"""A kind from a plugin: `KIND` in the project's `plugins/kind.py`.
 
-`dvc.yaml` depends on the folder of the kind by its name and on `plugins`, so `ingest.kind: plugin`
-is all that `params.yaml` has to say.
+`dvc.yaml` depends on the folder of the kind and on `plugins`, so `ingest.kind: plugin` in
+`params.yaml` is enough.
 """
 
 from typing import Any
@@ -14,10 +14,10 @@ ASKED_BY = "ingest.kind plugin"
 
 
 def __getattr__(name: str) -> Any:
-    """`KIND`, looked up each time: the file may have changed since.
+    """Load `KIND` again at each access, because the file may have changed.
 
     Raises:
-        ParamsError: there is no such file, it raises, or its `KIND` lacks an answer.
+        ParamsError: the file does not exist or raises an error, or its `KIND` lacks a member.
     """
     if name != "KIND":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

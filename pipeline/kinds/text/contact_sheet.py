@@ -1,4 +1,4 @@
-"""The contact sheet: some training texts under each class, to be looked at."""
+"""The contact sheet: some training texts of each class."""
 
 import textwrap
 from pathlib import Path
@@ -13,14 +13,14 @@ from .reading import text_of
 WIDTH, MARGIN, LINE = 900, 16, 20  # pixels
 MOST_CLASSES = 12
 MOST_TEXTS = 24  # on the sheet
-LINES = 2  # of a text
+LINES = 2  # per text
 CHARACTERS = 100  # in a line, at most
 
 
 def contact_sheet(training: pd.DataFrame, file: Path) -> None:
     """Draw the beginnings of some texts under their classes.
 
-    They are picked by digest, so that the sheet does not depend on names or order.
+    Texts are picked by digest, so that the sheet does not depend on names or order.
     """
     classes = sorted(training["label"].unique())
     shown = classes[:MOST_CLASSES]
@@ -42,7 +42,7 @@ def contact_sheet(training: pd.DataFrame, file: Path) -> None:
 
     sheet = Image.new("RGB", (WIDTH, 2 * MARGIN + LINE * max(1, len(lines))), "white")
     pen = ImageDraw.Draw(sheet)
-    # Pillow's own font lacks most scripts and signs; matplotlib carries DejaVu.
+    # Pillow's default font lacks most scripts and symbols; matplotlib includes DejaVu.
     fonts = f"{matplotlib.get_data_path()}/fonts/ttf"
     plain = ImageFont.truetype(f"{fonts}/DejaVuSans.ttf", 14)
     bold = ImageFont.truetype(f"{fonts}/DejaVuSans-Bold.ttf", 14)

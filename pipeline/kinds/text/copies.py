@@ -1,4 +1,4 @@
-"""Copies: whether two texts say the same, but for spelling, spaces and a little that differs."""
+"""Copies: whether two texts are the same up to spelling, spaces and small edits."""
 
 import re
 import unicodedata
@@ -11,23 +11,23 @@ from ...examples.files import read
 from .. import Example
 from .reading import text_of
 
-# Least fraction of the shorter text's runs of words that the longer one has too: a quotation, an
-# article with a paragraph more. Broder (1997) calls the fraction containment.
+# Minimum fraction of the shorter text's word n-grams that are also in the longer text, which may
+# quote it or add a paragraph. Broder (1997) calls the fraction containment.
 LEAST_SHARED = 0.8
-RUN = 3  # words of such a run
-LEAST_RUNS = 8  # of the shorter text; with fewer, other texts may share most
-# Shorter texts are compared word for word: least likeness of two words by the characters in their
-# longest common blocks, as of a plural or a slip of the pen, and of the texts in whole. "Won" is no
-# spelling of "lost".
+RUN = 3  # words per n-gram
+LEAST_RUNS = 8  # n-grams of the shorter text; with fewer, unrelated texts may share most
+# Shorter texts are compared word by word. The minimum similarity (`difflib` ratio) of two words
+# allows plurals and typos; the second minimum is for the whole texts. "Won" is not a spelling of
+# "lost".
 LEAST_OF_WORDS = 0.7
 LEAST_ALIKE = 0.9
 LEAST_CHARACTERS = 15
-HELD = 4096  # texts that are held
+HELD = 4096  # texts in the cache
 NUMBER = re.compile(r"\d+")
 
 
 def copies(pairs: Sequence[tuple[Example, Example]]) -> list[bool]:
-    """Read the texts; whether those of each pair say the same."""
+    """Read the texts, and return for each pair whether its texts are copies."""
 
     @lru_cache(HELD)
     def opened(example: Example) -> list[str]:
@@ -37,16 +37,16 @@ def copies(pairs: Sequence[tuple[Example, Example]]) -> list[bool]:
 
 
 def words(text: str) -> list[str]:
-    """Its words without case, punctuation and forms of a letter that look alike."""
+    """Split a text into words, without case, punctuation and compatibility characters (NFKC)."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     kept = "".join(c if c.isalnum() or unicodedata.combining(c) else " " for c in plain)
     return kept.split()
 
 
 def same(one: list[str], other: list[str]) -> bool:
-    """Whether two texts, as `words` gives them, say the same."""
+    """Return whether two texts, as returned by `words`, are copies."""
     if one == other:
-        return bool(one)  # of texts without a word nothing is known
+        return bool(one)  # texts without words are not copies
     short, long = sorted((one, other), key=lambda its: (len(its), its))
     runs = _runs(short)
     if len(runs) >= LEAST_RUNS:
@@ -54,7 +54,7 @@ def same(one: list[str], other: list[str]) -> bool:
     if len(one) != len(other) or len(" ".join(one)) < LEAST_CHARACTERS:
         return False
     differ = [(word, its) for word, its in zip(one, other, strict=True) if word != its]
-    if any(NUMBER.search(word + its) for word, its in differ):  # the next result, the next year
+    if any(NUMBER.search(word + its) for word, its in differ):  # another score, another year
         return False
     return _alike(" ".join(one), " ".join(other)) >= LEAST_ALIKE and all(
         _alike(word, its) >= LEAST_OF_WORDS for word, its in differ
@@ -62,7 +62,7 @@ def same(one: list[str], other: list[str]) -> bool:
 
 
 def _alike(one: str, other: str) -> float:
-    # The order matters to difflib, and must not to a pair.
+    # The result of difflib depends on the order; the verdict on a pair must not.
     first, second = sorted((one, other))
     return SequenceMatcher(None, first, second, autojunk=False).ratio()
 

@@ -1,4 +1,4 @@
-"""Texts to what a backbone takes."""
+"""Convert texts to the input of a backbone."""
 
 import threading
 from typing import Any
@@ -12,7 +12,7 @@ from .reading import text_of
 
 
 def read(data: bytes, wanted: Input) -> NDArray[Any]:
-    """Tokens, int64 [length], or counts of terms, float32 [width]."""
+    """Read a text as tokens, int64 [length], or term counts, float32 [width]."""
     text = text_of(data)
     if isinstance(wanted, Terms):
         return terms.counts(text, wanted.width)
@@ -20,18 +20,18 @@ def read(data: bytes, wanted: Input) -> NDArray[Any]:
 
 
 class Maker:
-    """Makes inputs of texts, and counts those that the encoder does not see whole."""
+    """Makes inputs from texts, and counts truncated texts."""
 
     made_by = ""
 
     def __init__(self, wanted: Input) -> None:
-        """Make what `wanted` describes."""
+        """Make inputs of the type `wanted`."""
         self._wanted = wanted
         self._turn = threading.Lock()
         self._made = self._cut = 0
 
     def __call__(self, asked: Asked) -> Inputs:
-        """The inputs: counts [n, width], or a list of tokens [length], each of its own length."""
+        """Return counts [n, width], or a list of tokens [length] of different lengths."""
         texts = [text_of(data) for data, views in asked for _ in views]
         if isinstance(self._wanted, Terms):
             return np.stack([terms.counts(text, self._wanted.width) for text in texts])
@@ -42,7 +42,7 @@ class Maker:
         return [tokens.numbers(encoding) for encoding in encodings]
 
     def notice(self) -> str:
-        """How many texts were cut off; empty if none was."""
+        """Return how many texts were truncated; empty if none were."""
         if not self._cut:
             return ""
         most = self._wanted.longest

@@ -1,4 +1,4 @@
-"""Which words of a text speak for a class: what is lost if some are left out."""
+"""Words of a text that are evidence for a class, found by leaving words out."""
 
 from html import escape
 
@@ -9,14 +9,14 @@ from .. import Input, Shown, Tokens
 from . import terms, tokens
 from .reading import WORD, text_of
 
-MOST_PARTS = 64  # of a longer text, so many words stand in a part that it has no more
-MOST_SHOWN = 400  # characters that a page shows of a text, and `show` of any
-MARKED = "242 169 0"  # the colour behind a word that speaks for the class
-LEAST_MARKED = 0.05  # of the most that a part counts
+MOST_PARTS = 64  # in longer texts, a part has several words
+MOST_SHOWN = 400  # characters of a text that a page and `show` display
+MARKED = "242 169 0"  # the background of words that are evidence for the class
+LEAST_MARKED = 0.05  # minimum weight of a marked word; the maximum is 1
 
 
 def hidden(data: bytes, wanted: Input) -> list[NDArray[np.int64]] | list[NDArray[np.float32]]:
-    """Inputs of the text without one part after another, of what the encoder sees of it."""
+    """Return inputs of the text, each without one of the parts that the encoder sees."""
     text = text_of(data)
     places = _parts(text, wanted)
     rest = [text[:start] + text[end:] for start, end in places]
@@ -26,9 +26,9 @@ def hidden(data: bytes, wanted: Input) -> list[NDArray[np.int64]] | list[NDArray
 
 
 def marked(data: bytes, wanted: Input, weights: NDArray[np.float32], side: int | None) -> Shown:
-    """The text as a piece of HTML whose words are the more coloured the more they count.
+    """Show the text as HTML; a stronger colour of a word means more evidence.
 
-    With a `side` it is cut to a sensible length. Every character of the text is escaped.
+    With a `side`, the text is truncated for a page. All characters of the text are escaped.
     """
     text = text_of(data)
     shown = text if side is None else shortened(text)
@@ -48,7 +48,7 @@ def marked(data: bytes, wanted: Input, weights: NDArray[np.float32], side: int |
 
 
 def shortened(text: str) -> str:
-    """At most `MOST_SHOWN` characters, cut between two words."""
+    """Truncate a text to `MOST_SHOWN` characters between two words."""
     text = text.rstrip()
     if len(text) <= MOST_SHOWN:
         return text
@@ -58,7 +58,7 @@ def shortened(text: str) -> str:
 
 
 def _parts(text: str, wanted: Input) -> list[tuple[int, int]]:
-    """Where parts of the text begin and end: words, or runs of them in a long text."""
+    """Return where parts of the text begin and end: words, or runs of words in long texts."""
     upto = tokens.seen(text, wanted) if isinstance(wanted, Tokens) else len(text)
     words = [found.span() for found in WORD.finditer(text) if found.start() < upto]
     size = -(-len(words) // MOST_PARTS)

@@ -1,23 +1,23 @@
-"""Bytes to a text, or the reason why they are none."""
+"""Decode texts, or refuse them with a reason."""
 
 import re
 import unicodedata
 
 from ...core.errors import RefusedError
 
-MARK = "\ufeff"  # some editors begin a file in UTF-8 with it; it is not part of the text
+MARK = "\ufeff"  # the byte order mark, with which some editors begin UTF-8 files
 OTHER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 WORD = re.compile(r"\S+")
 UNSEEN = ("Z", "Cc", "Cf")  # categories of Unicode: separators, control and format characters
 
 
 def text_of(data: bytes) -> str:
-    """The text in Unicode's form NFC, in which an é is one character however it was typed.
+    """Decode a text and normalise it to NFC, in which an é is always one character.
 
-    A byte order mark at the beginning is left out.
+    A byte order mark at the beginning is removed.
 
     Raises:
-        RefusedError: it is not UTF-8, holds a zero byte or nothing that can be seen.
+        RefusedError: the text is not UTF-8, has a zero byte or no visible character.
     """
     try:
         text = data.decode("utf-8")
@@ -34,7 +34,7 @@ def text_of(data: bytes) -> str:
 
 
 def inspect(data: bytes) -> tuple[int, int]:
-    """How many characters and words the text has; words are what stands between spaces."""
+    """Count the characters and words of a text; words are separated by whitespace."""
     text = text_of(data)
     return len(text), sum(1 for _ in WORD.finditer(text))
 

@@ -1,8 +1,8 @@
-"""Texts to counts of their terms: words, each in the column that its hash names.
+"""Term counts of texts: each word counts in the column given by its hash.
 
-The hashing trick (Weinberger et al., ICML 2009): no vocabulary has to be learned or kept, so a
-text's counts are its own. Two words in one column are one term. Pairs of words beside the words
-were worse on validation titles of `benchmarks/text.py`, from 50 to 1,400 of them.
+With the hashing trick (Weinberger et al., ICML 2009), no vocabulary has to be learned or stored, so
+the counts of a text depend on no other text. Two words with the same column count as one term.
+Adding bigrams was worse on the validation titles of `benchmarks/text.py`, with 50 to 1,400 titles.
 """
 
 import re
@@ -12,16 +12,16 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-TERM = re.compile(r"\b\w\w+\b")  # as scikit-learn's TfidfVectorizer takes words
+TERM = re.compile(r"\b\w\w+\b")  # as in scikit-learn's TfidfVectorizer
 
 
 def counts(text: str, width: int) -> NDArray[np.float32]:
-    """How often the terms of each column stand in the text, [width]."""
+    """Count the terms of each column in the text, [width]."""
     columns = [_column(term, width) for term in TERM.findall(text.lower())]
     return np.bincount(columns, minlength=width).astype(np.float32)
 
 
 @lru_cache(maxsize=2**17)
 def _column(term: str, width: int) -> int:
-    """The same in every process, which Python's own hash is not."""
+    """Hash a term to a column, unlike Python's `hash` the same in every process."""
     return int.from_bytes(blake2b(term.encode(), digest_size=8).digest(), "big") % width

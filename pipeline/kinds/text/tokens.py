@@ -1,4 +1,4 @@
-"""Texts to the numbers of an encoder's tokens."""
+"""Convert texts to token ids."""
 
 from functools import lru_cache
 from importlib.util import find_spec
@@ -15,33 +15,33 @@ if TYPE_CHECKING:
 
 
 def encoded(text: str, tokens: Tokens) -> "Encoding":
-    """The text in tokens, cut off after the most that the encoder takes."""
+    """Tokenize a text, and truncate it to the maximum length of the encoder."""
     return _tokenizer(tokens.tokenizer, tokens.longest).encode(text)
 
 
 def was_cut(encoding: "Encoding") -> bool:
-    """Whether the text had more tokens than the encoder takes."""
+    """Return whether the text was truncated."""
     return bool(encoding.overflowing)
 
 
 def numbers(encoding: "Encoding") -> NDArray[np.int64]:
-    """The tokens' numbers, [length].
+    """Return the token ids, [length].
 
-    The length is the text's own, never that of others beside it, and so are the bits of its
-    features. Texts of one length are run together.
+    There is no padding, so the bits of a text's features do not depend on other texts in the batch.
+    Texts of the same length are batched.
     """
     return np.array(encoding.ids, dtype=np.int64)
 
 
 def seen(text: str, tokens: Tokens) -> int:
-    """How many characters of the text the encoder sees; it cuts off the rest."""
+    """Return how many characters of the text are left after truncation."""
     encoding = encoded(text, tokens)
     return max((end for _, end in encoding.offsets), default=0)
 
 
 @lru_cache(maxsize=4)
 def _tokenizer(described: str, longest: int) -> "Tokenizer":
-    """Any number of threads may use it. What the file says of cutting and filling is left out."""
+    """Load a thread-safe tokenizer, ignoring the file's settings of truncation and padding."""
     if find_spec("tokenizers") is None:
         packages.need("text", "a backbone that reads texts in tokens")
     from tokenizers import Tokenizer

@@ -1,6 +1,6 @@
-"""Vectors: features that another model made, such as an encoder or a recommender.
+"""Vectors: features from another model, such as an encoder or a recommender.
 
-A vector is the bytes of an NPY file of one axis, or a JSON list of numbers. Rows of tables are
+A vector is an NPY file with a one-dimensional array, or a JSON list of numbers. Rows of tables are
 vectors too (`examples/rows.py`). The backbone is the identity, and there is no augmentation.
 """
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from ...core.params import Augmentation
 
-INSPECTION_CODE = 1  # raise when bytes.py comes to take or refuse other vectors
-COPIES_CODE = 1  # raise when other pairs come to be called copies
-VIEW_CODE = 1  # raise when the same bytes come to give another vector
-SHOWN = 8  # numbers of a vector that a page shows
-ALIKE = 1e-3  # distance of two copies at most, as a fraction of the shorter one's length
+INSPECTION_CODE = 1  # raise when parse.py accepts or refuses other vectors
+COPIES_CODE = 1  # raise when other pairs count as copies
+VIEW_CODE = 1  # raise when the same bytes give another vector
+SHOWN = 8  # dimensions of a vector that a page shows
+ALIKE = 1e-3  # maximum distance of copies, as a fraction of the smaller norm
 
 GRAPH = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
@@ -39,19 +39,19 @@ vector (float[{length}] vector) => (float[1, {length}] input)
 
 
 class Rows:
-    """Makes vectors into the identity's input."""
+    """Makes the identity's input from vectors."""
 
     made_by = ""
 
     def __call__(self, asked: Asked) -> NDArray[np.float32]:
-        """The vectors, float32 [n, length]."""
+        """Return the vectors, float32 [n, length]."""
         from .parse import vector
 
         return np.stack([vector(data) for data, views in asked for _ in views])
 
 
 class OfNumbers(Plain):
-    """Implements `Kind`, which describes each attribute and method."""
+    """Implements `Kind`, which documents each attribute and method."""
 
     noun, nouns = "vector", "vectors"
     most_bytes = 10_000_000
@@ -67,45 +67,45 @@ class OfNumbers(Plain):
     evidence = ""
 
     def schema(self) -> "type[Augmentation]":
-        """The section `augment`, in which `views` can only be 0."""
+        """Return the section `augment`, in which `views` can only be 0."""
         from .parameters import Augment
 
         return Augment
 
     def inspect(self, data: bytes) -> tuple[Any, ...]:
-        """How many numbers there are."""
+        """Return the number of dimensions."""
         from .parse import vector
 
         return (len(vector(data)),)
 
     def inspected_by(self) -> str:
-        """This code."""
+        """Return the version of this code."""
         return f"vector inspection {INSPECTION_CODE}"
 
     def remember(self, seen: tuple[Any, ...]) -> NDArray[np.float32]:
-        """The length."""
+        """Return the length."""
         return np.array(seen, dtype=np.float32)
 
     def recall(self, numbers: NDArray[np.float32]) -> tuple[Any, ...]:
-        """What `remember` was given."""
+        """Undo `remember`."""
         return (int(numbers[0]),)
 
     def contact_sheet(self, training: "pd.DataFrame", plan: "pd.DataFrame", file: Path) -> None:
-        """Vectors of each class as rows of colours."""
+        """Draw vectors of each class as rows of colours."""
         from .contact_sheet import contact_sheet
 
         contact_sheet(training, file)
 
     def views_made_by(self, augmented: bool) -> str:
-        """No library: the numbers are taken as they are."""
+        """Return a constant: no library changes the vectors."""
         return "vector"
 
     def inputs(self, preprocessing: Vector, device: str) -> Maker:
-        """Vectors, float32 [n, length]."""
+        """Return a maker of vectors, float32 [n, length]."""
         return Rows()
 
     def copies(self, pairs: Sequence[tuple[Example, Example]]) -> list[bool]:
-        """Whether vectors are equal but for rounding."""
+        """Return for each pair whether the vectors are equal up to rounding."""
         from .parse import vector
 
         def of(example: Example) -> NDArray[np.float64]:
@@ -120,11 +120,11 @@ class OfNumbers(Plain):
         return alike
 
     def copies_by(self) -> str:
-        """This code."""
+        """Return the version of this code."""
         return f"vectors alike {COPIES_CODE}"
 
     def graph(self, preprocessing: Vector) -> "onnx.ModelProto":
-        """From a vector, float32 [length], to a batch of one."""
+        """Return the graph from a vector, float32 [length], to a batch of one."""
         from onnx import parser
 
         return parser.parse_model(
@@ -132,7 +132,7 @@ class OfNumbers(Plain):
         )
 
     def torch_input(self, example: "torch.Tensor", preprocessing: Vector) -> "torch.Tensor":
-        """None: the identity has no PyTorch form.
+        """Raise an error: the identity has no PyTorch form.
 
         Raises:
             ParamsError: always.
@@ -140,7 +140,7 @@ class OfNumbers(Plain):
         raise ParamsError("vectors have no PyTorch form: their backbone is the identity")
 
     def encode(self, array: NDArray[Any]) -> bytes:
-        """Numbers [length], as the bytes of an NPY file."""
+        """Convert an array [length] to the bytes of an NPY file."""
         from .parse import npy
 
         if array.ndim != 1 or array.dtype.kind not in "fiu":
@@ -150,7 +150,7 @@ class OfNumbers(Plain):
         return npy(array)
 
     def read(self, data: bytes, preprocessing: Vector) -> NDArray[np.float32]:
-        """A vector, float32 [length], of the bundle's length."""
+        """Read a vector, float32 [length], of the length that the bundle takes."""
         from .parse import vector
 
         found = vector(data)
@@ -167,24 +167,24 @@ class OfNumbers(Plain):
         preprocessing: Vector,
         side: int | None,
     ) -> Shown:
-        """Never called: the identity has no maps."""
+        """Raise an error; never called, because the identity has no activation maps."""
         raise ParamsError(f"{self.nouns} have no activation maps")
 
     def hidden(self, data: bytes, preprocessing: Vector) -> Sequence[NDArray[Any]]:
-        """Never called: a vector's numbers mean nothing to people."""
+        """Raise an error; never called, because the dimensions mean nothing to people."""
         raise ParamsError(f"{self.nouns} have no parts to hide")
 
     def hidden_together(self) -> None:
-        """Never called either."""
+        """Do nothing; never called, as `hidden`."""
 
     def explain_parts(
         self, data: bytes, preprocessing: Vector, weights: NDArray[np.float32], side: int | None
     ) -> Shown:
-        """Never called either."""
+        """Raise an error; never called, as `hidden`."""
         raise ParamsError(f"{self.nouns} have no parts to show")
 
     def show(self, data: bytes, side: int) -> Shown:
-        """The first numbers."""
+        """Show the first dimensions."""
         from .parse import vector
 
         found = vector(data)

@@ -1,4 +1,4 @@
-"""The contact sheet: some training vectors, a row of colours each, by class."""
+"""The contact sheet: some training vectors by class, each as a row of colours."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from ...examples.files import read
 from .parse import vector
 
-OF_CLASS = 4  # vectors of a class
+OF_CLASS = 4  # vectors per class
 CLASSES = 12
-MOST_COLUMNS = 512  # numbers of a vector that are shown
+MOST_COLUMNS = 512  # dimensions of a vector that are shown
 
 
 def contact_sheet(training: pd.DataFrame, file: Path) -> None:
-    """Draw the first vectors of the first classes; each number is a colour, white at 0."""
+    """Draw the first vectors of the first classes; each dimension is a colour, white at 0."""
     first = sorted(training["label"].unique())[:CLASSES]
     some = training[training["label"].isin(first)].sort_values(["label", "digest"])
     some = some.groupby("label").head(OF_CLASS)

@@ -1,4 +1,4 @@
-"""Bytes to a vector: an NPY file of one axis, or a JSON list of numbers. Nothing is unpickled."""
+"""Parse vectors: one-dimensional NPY files, or JSON lists of numbers. Nothing is unpickled."""
 
 import io
 import json
@@ -12,7 +12,7 @@ from ...core.errors import RefusedError
 
 MAGIC = b"\x93NUMPY"
 MOST_NUMBERS = 1_000_000
-# What NumPy raises of a header that is none: it reads it as Python's tokens.
+# Exceptions of NumPy for a bad header, which it parses as Python.
 UNREADABLE = (
     *(ValueError, TypeError, SyntaxError, EOFError),
     *(tokenize.TokenError, RecursionError, MemoryError),
@@ -20,17 +20,18 @@ UNREADABLE = (
 
 
 def vector(data: bytes) -> NDArray[np.float32]:
-    """The numbers, float32 [length].
+    """Parse a vector, float32 [length].
 
     Raises:
-        RefusedError: they are not finite, too many or none, or the bytes are something else.
+        RefusedError: a number is not finite, there are too many or none, or the bytes are not a
+            vector.
     """
     found = _npy(data) if data.startswith(MAGIC) else _json(data)
     if not len(found):
         raise RefusedError("a vector without numbers")
     if len(found) > MOST_NUMBERS:
         raise RefusedError(f"{len(found):,} numbers, at most {MOST_NUMBERS:,}")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite
+    with np.errstate(over="ignore"):  # numbers that are too large become infinite
         numbers = found.astype(np.float32)
     if not np.isfinite(numbers).all():
         place = int(np.argmin(np.isfinite(numbers)))
@@ -39,7 +40,7 @@ def vector(data: bytes) -> NDArray[np.float32]:
 
 
 def npy(array: NDArray[np.generic]) -> bytes:
-    """An array as the bytes of an NPY file."""
+    """Convert an array to the bytes of an NPY file."""
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.asarray(array), version=(1, 0), allow_pickle=False)
     return buffer.getvalue()
@@ -47,7 +48,7 @@ def npy(array: NDArray[np.generic]) -> bytes:
 
 def _npy(data: bytes) -> NDArray[np.generic]:
     start = 10 + int.from_bytes(data[8:10], "little")
-    if data[6:7] != b"\x01":  # of a longer header, which an array of one axis does not need
+    if data[6:7] != b"\x01":  # other versions have longer headers, which vectors do not need
         raise RefusedError("an NPY file whose version is not 1.0")
     shape, form = _header(data[:start])
     if len(shape) != 1 or form.kind not in "fiu":
@@ -59,7 +60,7 @@ def _npy(data: bytes) -> NDArray[np.generic]:
     return np.frombuffer(data, form, offset=start)
 
 
-@lru_cache(maxsize=64)  # the headers of many vectors are one
+@lru_cache(maxsize=64)  # many vectors have the same header
 def _header(header: bytes) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
     file = io.BytesIO(header)
     try:
