@@ -1,1 +1,1 @@
-"""Networks that are trained with their heads, and how well features transfer."""
+"""Training of networks with their heads, and comparison of how well features transfer."""

@@ -1,7 +1,7 @@
-"""Unsupervised domain adaptation: heads for another domain without labels, and which to take.
+"""Unsupervised domain adaptation: heads for another domain without labels, and the choice of one.
 
-`coral` trains the head on source features that are aligned with the target's. It is taken, or not,
-by what can be known without a label of the target (`choose`).
+`coral` trains the head on source features that are aligned with the target features. `choose`
+decides without target labels whether to use it.
 """
 
 import math
@@ -32,16 +32,16 @@ Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 NONE, CORAL = "none", "coral"
-# Least gains of the answers' mutual information and certainty, as fractions of the most possible.
+# Minimal gains in mutual information and certainty of predictions, as fractions of the maximum.
 RISEN = 0.15
 SURER = 0.05
 
 
 @dataclass(frozen=True)
 class Source:
-    """The labelled examples, and how the head that `train` left was trained on them.
+    """The labelled examples, and how `train` trained its head on them.
 
-    `train` holds every view; `refit` says whether it was trained again with `val` too.
+    `train` has every view. `refit` says whether the head was refitted on `train` and `val`.
     """
 
     train: Split
@@ -52,11 +52,11 @@ class Source:
     refit: bool
 
     def originals(self) -> Split:
-        """View 0 of all examples, sorted by digest."""
+        """Return view 0 of all examples, sorted by digest."""
         return view_0({"train": self.train, "val": self.val})
 
     def aligned(self, alignment: coral.Alignment) -> "Source":
-        """The same with features as the target has them."""
+        """Return the source with its features aligned with those of the target."""
         train, val = (
             replace(rows, features=alignment.aligned(rows.features))
             for rows in (self.train, self.val)
@@ -66,10 +66,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Method:
-    """A head for the target, with the examples that it was trained on as it has seen them.
+    """A head for the target, with its training examples as it has seen them.
 
-    `unrefitted` is the head before it saw validation examples, `kept` its figures, and
-    `calibration` rests on these examples.
+    `unrefitted` is the head before it was refitted with validation examples, and `kept` its
+    metrics. `calibration` was fitted on the validation examples.
     """
 
     source: Source
@@ -84,21 +84,21 @@ class Method:
         return self.calibration.temperature
 
     def of_target(self, target: Floats) -> Doubles:
-        """The probabilities [m, c] of the target's features, by the head before validation."""
+        """Return the probabilities [m, c] for target features, by the head before refitting."""
         return probabilities(self.unrefitted.logits(target), self.temperature)
 
     def answered(self, probabilities: Doubles) -> Integers:
-        """The class [m] that is answered if probabilities are [m, c]."""
+        """Return the predicted classes [m] for probabilities [m, c]."""
         strengths = against_thresholds(probabilities, self.calibration.thresholds)
         first: Integers = strengths.argmax(axis=1)
         return first
 
 
 def trained(source: Source) -> Method:
-    """A head trained as `train` trains the one that it has chosen.
+    """Train a head as `train` trains the chosen head.
 
     Raises:
-        TrainingError: it was lost.
+        TrainingError: the training diverged.
     """
     of_head = source.hyperparameters, source.schedule, source.device
     (one,) = fit_heads(source.train, source.val, [of_head[0]], *of_head[1:])
@@ -112,7 +112,7 @@ def trained(source: Source) -> Method:
 
 
 def methods(source: Source, target: Floats) -> dict[str, Method]:
-    """All heads, by name; of counts of terms, which cannot be turned, none is aligned.
+    """Return all heads by name; counts of terms cannot be rotated, so they have no aligned head.
 
     Args:
         source: the labelled examples.
@@ -130,10 +130,10 @@ def methods(source: Source, target: Floats) -> dict[str, Method]:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known without a label of the target.
+    """What is known without target labels.
 
-    `information` is the mutual information between the target's examples and each method's answers,
-    and `doubt` the mean entropy of an answer, both in nats.
+    `information` is the mutual information between the target examples and each method's
+    predictions. `doubt` is the mean entropy of a prediction. Both are in nats.
     """
 
     information: dict[str, float]
@@ -141,7 +141,7 @@ class Evidence:
 
 
 def evidence(found: dict[str, Method], target: Floats) -> Evidence:
-    """Compare the methods by their answers for the target."""
+    """Compare the methods by their predictions for the target."""
     answers = {name: one.of_target(target) for name, one in found.items()}
     doubt = {name: float(entropy(one).mean()) for name, one in answers.items()}
     # Mutual information of example and class (Bridle, Heading and MacKay, "Unsupervised
@@ -153,21 +153,21 @@ def evidence(found: dict[str, Method], target: Floats) -> Evidence:
 
 
 def entropy(probabilities: Doubles) -> Doubles:
-    """The entropy in nats, over the last axis."""
+    """Return the entropy over the last axis, in nats."""
     of_each = probabilities * np.log(np.maximum(probabilities, 1e-300))
     found: Doubles = -of_each.sum(axis=-1)
     return found
 
 
 def choose(known: Evidence, classes: int) -> tuple[str, str]:
-    """The method to take and why, in words; the rule of docs/adapt.md.
+    """Return the method to use and the reason, in words, by the rule of docs/adapt.md.
 
-    Aligning features does much harm if only the class priors differ, so it is taken only if the
-    answers that it leads to are much more informative.
+    Aligning features does much harm if only the class priors differ. It is therefore used only if
+    its predictions are much more informative.
 
     Args:
-        known: of the target.
-        classes: how many there are.
+        known: the evidence on the target.
+        classes: the number of classes.
     """
     if CORAL not in known.information:
         return NONE, "counts of terms cannot be aligned"

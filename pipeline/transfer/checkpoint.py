@@ -1,6 +1,7 @@
-"""Checkpoints of a training: a killed run goes on from its last whole epoch.
+"""Checkpoints of a training: a killed run resumes after its last complete epoch.
 
-They lie in the feature store's folder, not among DVC's outputs, which DVC deletes before a run.
+Checkpoints are in the feature store's folder and not among DVC's outputs, because DVC deletes
+outputs before a run.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from .examples import Labelled
 from .network import Network
 from .recipe import Recipe
 
-SAME_RUN = 2  # raise when the training comes to go otherwise: old checkpoints are then left alone
+SAME_RUN = 2  # increase if the training changes, so that old checkpoints are ignored
 
 
 def checkpoint_file(
@@ -31,9 +32,10 @@ def checkpoint_file(
     recipe: Recipe,
     device: torch.device,
 ) -> Path:
-    """The path of a run's checkpoint; its name is a digest of all that the run depends on.
+    """Return the path of a run's checkpoint; its name is a hash of all that the run depends on.
 
-    It is in the feature store's folder, not among DVC's outputs, which DVC deletes before a run.
+    The file is in the feature store's folder and not among DVC's outputs, because DVC deletes
+    outputs before a run.
     """
     described = [SAME_RUN, torch.__version__, device.type, torch.get_num_threads()]
     described += [asdict(recipe), ranges.model_dump()]
@@ -53,7 +55,7 @@ def save(
     weights: dict[str, Tensor],
     optimizer: torch.optim.AdamW,
 ) -> None:
-    """Write all that the next epoch needs, whole or not at all."""
+    """Write all that the next epoch needs, atomically."""
     tensors = {f"now/{key}": tensor.detach() for key, tensor in changing.items()}
     tensors |= {f"best/{key}": tensor for key, tensor in weights.items()}
     for key, tensor in changing.items():
@@ -67,7 +69,7 @@ def save(
 def resume(
     file: Path, changing: dict[str, Tensor], optimizer: torch.optim.AdamW
 ) -> tuple[list[Figures], int, dict[str, Tensor]] | None:
-    """Take up what `save` wrote; None if there is no checkpoint, or a damaged one."""
+    """Restore the state that `save` wrote; return None if the checkpoint is missing or damaged."""
     if not file.exists():
         return None
     try:

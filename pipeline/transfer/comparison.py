@@ -1,11 +1,12 @@
-"""Which backbone suits some labelled examples, alone or joined with others: by cross-validation.
+"""Comparison of backbones, single or joined, on labelled examples by cross-validation.
 
-Each candidate is a backbone with a linear probe, whose L2 penalty is tuned for it: with one penalty
-for all, the order says more about the penalty than about the backbones (Kornblith et al., CVPR
-2019). It is measured by the loss on examples that the probe has not seen: the log loss of one label
-or several, half the squared error of targets in units of their standard deviation. Candidates
-are compared on the same examples, so that their difference is known better than either figure, and
-the p-values are corrected for the number of comparisons.
+Each candidate is a backbone with a linear probe, whose L2 penalty is tuned for the candidate. With
+the same penalty for all, the ranking would depend more on the penalty than on the backbones
+(Kornblith et al., CVPR 2019). A candidate is measured by its loss on examples that the probe has
+not seen. The loss is the log loss in classification and multi-label tasks. In regression it is half
+the squared error, in units of the targets' standard deviation. Candidates are compared on the same
+examples, so their difference is known better than either loss. The p-values are corrected for the
+number of comparisons.
 """
 
 import itertools
@@ -54,16 +55,17 @@ Groups = npt.NDArray[np.int64]
 
 FOLDS = 5
 MOST_JOINED = 3
-TIMED = 16  # examples by which the cost of one is measured
+TIMED = 16  # examples on which the cost per example is measured
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A backbone, or several joined by `+`, on n examples.
 
-    `losses` [n] and `groups` [n] are those of examples when they were held out, and `score` is the
-    measure of `comparing` of all their answers. `milliseconds` is what an example costs when
-    predicting, `weight_decay` the penalty of the lowest loss, `dimension` that of the features.
+    `losses` [n] are the out-of-fold losses, and `groups` [n] the groups of the examples. `score` is
+    the measure of `comparing` of all out-of-fold predictions. `milliseconds` is the time to predict
+    one example, `weight_decay` the penalty with the lowest loss, and `dimension` the number of
+    features.
     """
 
     name: str
@@ -77,7 +79,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Compared:
-    """The candidates, that of the lowest loss first; the engines of their networks."""
+    """The candidates, the lowest loss first, and the engines of their networks."""
 
     candidates: list[Candidate]
     engines: dict[Backbone, Engine]
@@ -93,19 +95,19 @@ def compare(
 ) -> Compared:
     """Compare backbones by 5-fold cross-validation on training and validation examples.
 
-    Features come from the feature store as far as it has them.
+    Features that are in the feature store are not computed again.
 
     Args:
-        extracting: its backbone is taken with its weights and pooling.
-        power: that features are raised to.
-        names: of the candidates, as in `rank.backbones`.
-        manifest: of the examples.
-        confidence: of the intervals.
-        stage: that asks, for its lines.
+        extracting: settings, whose backbone is used with its weights and pooling.
+        power: power that features are raised to.
+        names: names of the candidates, as in `rank.backbones`.
+        manifest: manifest of the examples.
+        confidence: confidence level of the intervals.
+        stage: name of the calling stage, for printed lines.
 
     Raises:
         DataError: there are too few examples, or tf_idf is joined with others.
-        ParamsError: there is no such network.
+        ParamsError: a network does not exist.
         MissingSetError: a network needs PyTorch.
     """
     backbones = {name: Backbone.candidate(name) for name in names}
@@ -143,7 +145,7 @@ def compare(
 
 
 def spelled(network: Backbone) -> str:
-    """The name of a network as a candidate."""
+    """Return the name of a network as a candidate."""
     return f"random:{network}" if network.weights == "random" else str(network)
 
 
@@ -155,7 +157,7 @@ def _stop_if_unknown(network: Backbone, stage: str) -> None:
 
 
 def _milliseconds(examples: pd.DataFrame, engine: Engine, kind: Kind) -> float:
-    """Milliseconds an example on one core, from decoding to features: the best of three goes."""
+    """Return milliseconds per example on one core, from decoding to features, best of three."""
     original = dict(zip(kind.view_columns, kind.original, strict=True))
     some = examples.head(TIMED).assign(view=0, **original, key=b"")
     seconds = []
@@ -167,7 +169,7 @@ def _milliseconds(examples: pd.DataFrame, engine: Engine, kind: Kind) -> float:
 
 
 def unions(networks: Sequence[str]) -> list[str]:
-    """Each network, and each join of two or three."""
+    """Return each network, and each combination of two or three networks."""
     return [
         "+".join(names)
         for count in range(1, min(MOST_JOINED, len(networks)) + 1)
@@ -178,9 +180,9 @@ def unions(networks: Sequence[str]) -> list[str]:
 def folds(
     labels: npt.NDArray[Any], groups: Sequence[str] | Sequence[int], stage: str = "choose"
 ) -> npt.NDArray[np.int64]:
-    """Which of `FOLDS` folds each example is held out in, [n]; a group is in one fold.
+    """Return in which of `FOLDS` folds each example is held out, [n]; a group is in one fold.
 
-    With one label folds have examples of each class, else they are drawn at random.
+    In classification, folds have examples of each class; in other tasks they are drawn at random.
 
     Raises:
         DataError: a class has too few examples or groups to be both trained on and held out, or
@@ -209,19 +211,19 @@ def probed(
     task: str = UNNAMED,
     confidence: float = 0.95,
 ) -> Candidate:
-    """A candidate by cross-validation, with the penalty of its lowest loss.
+    """Cross-validate a candidate, and choose the penalty with the lowest loss.
 
     Args:
-        name: of the candidate.
-        parts: [n, d] of each of its networks.
-        labels: as `tables.targets.of` gives them.
-        held_out: [n], as `folds` gives it.
-        groups: [n], as `tables.manifest.groups` gives them.
-        power: that features are raised to.
+        name: name of the candidate.
+        parts: features [n, d] of each of its networks.
+        labels: as `tables.targets.of` returns them.
+        held_out: [n], as `folds` returns it.
+        groups: [n], as `tables.manifest.groups` returns them.
+        power: power that features are raised to.
         counts: whether features are counts of terms.
-        milliseconds: that an example costs.
-        task: of the labels.
-        confidence: of the score's interval.
+        milliseconds: time per example.
+        task: the task of the labels.
+        confidence: confidence level of the score's interval.
     """
     features = raised(joined.beside(parts), power)
     dimension = features.shape[1]
@@ -231,10 +233,10 @@ def probed(
     if dimension > len(features) and not counts:
         shorter = len(features) / dimension
         features = rotated(features)
-    # `fit_heads` scales features by their mean square: if there are fewer, each is larger.
+    # `fit_heads` scales features by their mean square, which is larger in fewer dimensions.
     penalties = [decay * shorter for decay in decays]
     losses = np.full((len(decays), len(labels)), np.inf)
-    # What the score is made of: whether an answer is right, or the answer.
+    # The score needs whether each prediction is right, or the logits.
     of_right = TASKS[task].measure == "accuracy"
     kept = np.zeros((len(decays), len(labels), 1 if of_right else classes))
     for fold in range(FOLDS):
@@ -249,7 +251,7 @@ def probed(
             if of_right:
                 logits = (logits.argmax(axis=1) == labels[asked])[:, None]
             kept[number, asked] = logits
-    # An example without a known label cannot compare candidates.
+    # Examples without a known label do not count in the comparison.
     known = ~np.isnan(losses).all(axis=0)
     losses, of_known = losses[:, known], np.unique(groups[known], return_inverse=True)[1]
     best = int(losses.mean(axis=1).argmin())
@@ -261,10 +263,10 @@ def probed(
 
 
 def rotated(features: Floats) -> Floats:
-    """Features [n, d] in as many dimensions as there are rows, [n, n], for n below d.
+    """Rotate features [n, d] into n dimensions, [n, n], for n below d.
 
-    All products of rows are as before, and heads with an L2 penalty depend on nothing else: they
-    answer the same, in a fraction of the time.
+    The inner products of the centred rows do not change, and heads with an L2 penalty depend only
+    on them. They therefore predict the same, in a fraction of the time.
     """
     wide = (features - features.mean(axis=0)).astype(np.float64)
     with one_thread():
@@ -276,7 +278,7 @@ def rotated(features: Floats) -> Floats:
 def apart(
     candidates: Sequence[Candidate], from_: Candidate, confidence: float
 ) -> dict[str, Difference]:
-    """By how much each other candidate's mean loss is above that of one; p-values are Holm's."""
+    """Return how much higher others' mean losses are than that of `from_`, with Holm's p-values."""
     others = [one for one in candidates if one is not from_]
     found = [difference(one.losses, from_.losses, confidence, from_.groups) for one in others]
     p_values = holm([each.p_value for each in found])
@@ -287,17 +289,17 @@ def apart(
 def winner(
     candidates: Sequence[Candidate], budget: float | None, confidence: float = 0.95
 ) -> tuple[Candidate, Candidate]:
-    """The candidate to take, and the one of the lowest loss.
+    """Return the candidate to use, and the candidate with the lowest loss.
 
-    The cheapest is taken of those whose loss is not significantly higher than the lowest.
+    The candidate to use is the fastest whose loss is not significantly higher than the lowest loss.
 
     Args:
         candidates: one or more.
-        budget: milliseconds that an example may cost; None for any.
-        confidence: at which a difference is significant.
+        budget: highest milliseconds per example; None for no limit.
+        confidence: confidence level at which a difference is significant.
 
     Raises:
-        DataError: none is within the budget.
+        DataError: no candidate is within the budget.
     """
     within = [one for one in candidates if budget is None or one.milliseconds <= budget]
     if not within:

@@ -1,14 +1,15 @@
-"""CORAL: source features moved and turned until mean and covariance are those of the target.
+"""CORAL: align the mean and covariance of source features with those of the target.
 
-Whitened by the source's covariance and coloured by the target's (Sun, Feng and Saenko, "Return of
-frustratingly easy domain adaptation", AAAI 2016, algorithm 1), and moved from mean to mean. A head
-that is trained on the aligned source takes features of the target as they are.
+Source features are whitened with the source covariance and re-coloured with the target covariance
+(Sun, Feng and Saenko, "Return of frustratingly easy domain adaptation", AAAI 2016, algorithm 1).
+Their mean is moved to the target mean. A head that is trained on the aligned source needs no
+transformation of target features.
 
-There are often fewer examples than features, so covariances are shrunk: that of the source towards
-a multiple of the identity (Ledoit and Wolf, "A well-conditioned estimator for large-dimensional
-covariance matrices", 2004), that of the target towards the source's, by the
-fraction that minimises the expected squared error. Few target examples therefore move the features
-and turn them little.
+There are often fewer examples than features, so both covariances are shrunk. The source covariance
+is shrunk towards a multiple of the identity (Ledoit and Wolf, "A well-conditioned estimator for
+large-dimensional covariance matrices", 2004), the target covariance towards the source covariance.
+The shrinkage minimises the expected squared error. If there are few target examples, the features
+are therefore mostly moved and hardly rotated or scaled.
 """
 
 from dataclasses import dataclass
@@ -22,10 +23,10 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Alignment:
-    """The map from features of the source, [n, d], to such as the target has.
+    """The map from source features [n, d] to features that are distributed as in the target.
 
-    `source_mean` and `target_mean` are [d]. Examples vary in no more than `basis` [d, r], whose
-    columns are orthonormal, and are turned there by `turn` [r, r].
+    `source_mean` and `target_mean` are [d]. The examples vary only in the span of `basis` [d, r],
+    whose columns are orthonormal. `turn` [r, r] maps coordinates in this basis.
     """
 
     source_mean: Doubles
@@ -34,7 +35,7 @@ class Alignment:
     turn: Doubles
 
     def aligned(self, features: Floats) -> Floats:
-        """The features, float32 [n, d]; what lies outside of the basis stays as it is."""
+        """Return the aligned features, float32 [n, d]; parts outside the basis are only moved."""
         centred = features - self.source_mean
         inside = centred @ self.basis
         moved = centred + (inside @ self.turn - inside) @ self.basis.T + self.target_mean
@@ -42,12 +43,12 @@ class Alignment:
 
 
 def fitted(source: Floats, target: Floats, weights: Doubles | None = None) -> Alignment:
-    """The alignment of a source [n, d] with a target [m, d].
+    """Fit the alignment of a source [n, d] with a target [m, d].
 
     Args:
         source: features of labelled examples.
-        target: features of examples from elsewhere.
-        weights: of the source's rows, [n], if the class priors differ; None: all alike.
+        target: features of examples of another domain.
+        weights: [n], weights of the source rows if the class priors differ; None for equal weights.
     """
     if weights is None:
         weights = np.ones(len(source))
@@ -62,13 +63,13 @@ def fitted(source: Floats, target: Floats, weights: Doubles | None = None) -> Al
 
 
 def mean_of(features: Floats, weights: Doubles) -> Doubles:
-    """Mean [d] of rows, of which each has a weight."""
+    """Return the weighted mean [d] of rows."""
     mean: Doubles = (weights / weights.sum()) @ features.astype(np.float64)
     return mean
 
 
 def _basis(source: Doubles, target: Doubles) -> Doubles:
-    """Orthonormal columns [d, r] that span the rows of both; the identity where these are many."""
+    """Return orthonormal columns [d, r] that span all rows; the identity if rows are many."""
     rows = np.concatenate([source, target])
     if len(rows) >= rows.shape[1]:
         return np.eye(rows.shape[1])
@@ -77,7 +78,7 @@ def _basis(source: Doubles, target: Doubles) -> Doubles:
 
 
 def covariance(centred: Doubles, weights: Doubles) -> tuple[Doubles, float]:
-    """Covariance [d, d] of rows of mean zero, and the expected sum of its squared errors."""
+    """Return the covariance [d, d] of centred rows, and the expected sum of its squared errors."""
     weight = weights / weights.sum()
     found: Doubles = (centred * weight[:, None]).T @ centred
     squares = np.square(np.square(centred).sum(axis=1))
@@ -86,12 +87,12 @@ def covariance(centred: Doubles, weights: Doubles) -> tuple[Doubles, float]:
 
 
 def shrunk_to_identity(found: Doubles, spread: float, dimension: int) -> Doubles:
-    """A covariance after Ledoit and Wolf, of features that vary in no more than its directions.
+    """Shrink a covariance as in Ledoit and Wolf, for features that vary only in a subspace.
 
     Args:
-        found: [r, r], the covariance in these directions.
-        spread: its expected squared error, as `covariance` returns it.
-        dimension: how many features there are.
+        found: [r, r], the covariance in the subspace.
+        spread: expected squared error of `found`, as `covariance` returns it.
+        dimension: the number of features.
     """
     mean = float(np.trace(found)) / dimension
     away = float(np.square(found).sum()) - dimension * mean**2
@@ -100,14 +101,14 @@ def shrunk_to_identity(found: Doubles, spread: float, dimension: int) -> Doubles
 
 
 def shrunk(found: Doubles, spread: float, towards: Doubles) -> Doubles:
-    """A covariance [r, r] moved towards another one, as far as lowers its expected error most."""
+    """Shrink a covariance [r, r] towards another, so that its expected error is lowest."""
     away = float(np.square(found - towards).sum())
     shrinkage = min(1.0, spread / away) if away > 0 else 1.0
     return (1 - shrinkage) * found + shrinkage * towards
 
 
 def power(symmetric: Doubles, exponent: float) -> Doubles:
-    """A symmetric matrix [r, r] without negative values to a power; what is zero stays zero."""
+    """Return a power of a positive semi-definite matrix [r, r]; zero eigenvalues stay zero."""
     values, vectors = np.linalg.eigh(symmetric)
     kept = values > 1e-10 * max(values[-1], 0)
     raised = np.where(kept, np.where(kept, values, 1) ** exponent, 0)

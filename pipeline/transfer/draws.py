@@ -1,4 +1,4 @@
-"""Nested draws of training examples, and what is measured over several of them."""
+"""Nested random subsets of training examples, and measures over several draws."""
 
 from collections.abc import Sequence
 
@@ -12,28 +12,28 @@ from ..tables.unit import unit
 
 Array = npt.NDArray[np.float64]
 
-RESAMPLES = 1000  # behind each interval
+RESAMPLES = 1000  # for each interval
 
 
 def numbers(largest: int, least: int = 1) -> list[int]:
-    """1, 2, 4, 8, … from `least` on, and all; a class that has fewer gives all it has."""
+    """Return 1, 2, 4, 8, … from `least` on, and `largest`; smaller classes are used whole."""
     powers = [2**power for power in range(largest.bit_length())]
     return [power for power in powers if least <= power < largest] + [largest]
 
 
 def largest(train: Split) -> int:
-    """How many examples the largest class has; all examples if there are no classes."""
+    """Return the size of the largest class; the number of examples if there are no classes."""
     labels = train.labels[train.views == 0]
     return int(np.bincount(labels).max()) if labels.ndim == 1 else len(labels)
 
 
 def drawn(train: Split, count: int, draw: int, augmented: bool) -> Split:
-    """`count` examples of each class with their views, or with view 0 only.
+    """Return `count` examples of each class with their views, or with view 0 only.
 
-    If there are no classes it is `count` examples in all.
+    If there are no classes, there are `count` examples in all.
 
-    An example's place in a draw is a hash of the draw and its digest, so that no other example
-    moves it.
+    The position of an example in a draw is a hash of the draw and its digest, so it does not depend
+    on other examples.
     """
     examples = np.unique(train.digests)
     place = {digest: unit(f"{draw}:{digest}") for digest in examples.tolist()}
@@ -56,13 +56,13 @@ def measured(
     confidence: float,
     groups: npt.NDArray[np.int64] | None = None,
 ) -> tuple[float, float, float]:
-    """The task's measure of the validation examples, and the ends of its interval.
+    """Return the task's measure of the validation examples, and the ends of its interval.
 
     Args:
-        task: of the labels.
+        task: the task of the labels.
         answers: logits [examples, c] of the head of each draw.
-        val: the examples.
-        confidence: of the interval.
+        val: the validation examples.
+        confidence: confidence level of the interval.
         groups: the group of each example; None if each is its own group.
     """
     measure, mean, resampled = comparing.measure(task), 0.0, np.zeros(RESAMPLES)
@@ -81,14 +81,14 @@ def measured(
 def interval(
     right: npt.NDArray[np.bool_], confidence: float, groups: npt.NDArray[np.int64] | None = None
 ) -> tuple[float, float, float]:
-    """Mean accuracy, and the ends of its bootstrap interval.
+    """Return the mean accuracy, and the ends of its bootstrap interval.
 
-    Both the draws and the validation examples are drawn again, for another user would have others
-    of both (Owen, 2007, "The pigeonhole bootstrap"). Whole groups of examples are drawn.
+    Both the draws and the validation examples are resampled, because another user would have
+    different ones (Owen, 2007, "The pigeonhole bootstrap"). Whole groups of examples are drawn.
 
     Args:
-        right: [draws, examples].
-        confidence: of the interval.
+        right: [draws, examples], whether each prediction is right.
+        confidence: confidence level of the interval.
         groups: [examples], the group of each; None if each is its own group.
     """
     draws, examples = right.shape
@@ -103,7 +103,7 @@ def interval(
 def _drawn_anew(
     draws: int, examples: int, groups: npt.NDArray[np.int64] | None
 ) -> tuple[Array, npt.NDArray[np.int64]]:
-    """The weight of each draw, [resamples, draws], and how often each example comes, likewise."""
+    """Return draws' weights [resamples, draws], and examples' counts [resamples, examples]."""
     generator = np.random.default_rng(0)
     of_draw = generator.multinomial(draws, np.full(draws, 1 / draws), RESAMPLES) / draws
     drawable = examples if groups is None else int(groups.max()) + 1

@@ -1,4 +1,4 @@
-"""Labelled examples of a split, and what makes their views into batches."""
+"""Labelled examples of a split, and batches of their views."""
 
 import os
 from collections import deque
@@ -25,17 +25,17 @@ from .goal import Goal
 
 @dataclass(frozen=True)
 class Feed:
-    """How examples become a backbone's input: their kind, its views and the augmentation."""
+    """How examples become a backbone's input: kind, preprocessing and augmentation."""
 
     kind: Kind
     preprocessing: Input
     ranges: Augmentation
 
     def __post_init__(self) -> None:
-        """Refuse a kind whose views become several inputs: a network is trained on one.
+        """Check that each view of the kind is one input, because networks train on one.
 
         Raises:
-            ParamsError: it is such a kind.
+            ParamsError: views of this kind become several inputs.
         """
         if self.kind.windowed:
             raise ParamsError(
@@ -44,19 +44,19 @@ class Feed:
             )
 
     def training_view(self, digest: str, epoch: int) -> View:
-        """The view of an example in an epoch, drawn for it; the example itself with `views` 0."""
+        """Return a random view of an example for an epoch; if `views` is 0, the example itself."""
         if not self.ranges.views:
             return self.kind.original
         return self.kind.draw(digest, epoch, self.ranges)
 
     def batches(self, wanted: Iterable[list[tuple[str, str, View]]]) -> Iterator[Tensor]:
-        """Batches of views of examples, each a path, a digest and a view."""
+        """Yield batches of views; each wanted view is a path, a digest and a view."""
         return loaded(wanted, self.kind.inputs(self.preprocessing, "cpu"))
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Examples of one split: `paths` and `digests` of length n, `labels` as `targets.of` gives."""
+    """Examples of one split: n `paths`, n `digests`, and `labels` as `targets.of` returns them."""
 
     paths: list[str]
     digests: list[str]
@@ -64,22 +64,22 @@ class Labelled:
 
     @classmethod
     def of(cls, manifest: pd.DataFrame, names: list[str], split: str) -> "Labelled":
-        """The examples of `split`, sorted by digest; `names` as `targets.names` gives them."""
+        """Return the examples of `split` by digest; `names` as `targets.names` returns them."""
         rows = manifest[manifest["split"] == split].sort_values("digest")
         return cls(rows["path"].tolist(), rows["digest"].tolist(), targets.of(rows, names))
 
     def towards(self, goal: Goal) -> "Labelled":
-        """The same with labels as they are learned."""
+        """Return the examples with labels as they are learned."""
         return replace(self, labels=goal.labels(self.labels))
 
     def __add__(self, other: "Labelled") -> "Labelled":
-        """Both, one after the other."""
+        """Concatenate the examples."""
         labels = np.concatenate([self.labels, other.labels])
         return Labelled(self.paths + other.paths, self.digests + other.digests, labels)
 
 
 def loaded(wanted: Iterable[list[tuple[str, str, View]]], make_views: Maker) -> Iterator[Tensor]:
-    """Batches of views as the backbone takes them; the next is made while one is trained on."""
+    """Yield batches of backbone inputs; the next one is computed while one is trained on."""
 
     def one(path: str, digest: str, view: View) -> npt.NDArray[Any]:
         made: npt.NDArray[Any] = make_views([(read(Path(path), digest), [view])])[0]
@@ -96,7 +96,7 @@ def loaded(wanted: Iterable[list[tuple[str, str, View]]], make_views: Maker) -> 
 
 
 def _stacked(batch: list[Future[npt.NDArray[Any]]]) -> Tensor:
-    """The views as one tensor; of texts the shorter ones are filled up with `PADDING`."""
+    """Return the views as one tensor; shorter texts are padded with `PADDING`."""
     views = [future.result() for future in batch]
     if views[0].ndim > 1:
         return torch.from_numpy(np.stack(views))

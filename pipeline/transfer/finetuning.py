@@ -1,9 +1,10 @@
 """Training a network from examples to logits: the last blocks of a backbone with the head, or all.
 
-Small adapters may learn in place of blocks (`lora.py`). Every epoch sees each training example
-once, in a new view. After every epoch the state is written to a checkpoint in the feature store's
-folder: a killed run goes on from its last whole epoch. On the CPU two runs with as many threads
-give the same bytes, resumed or not; on a GPU they do not, for its sums come in no fixed order.
+Small adapters can be trained instead of blocks (`lora.py`). Every epoch uses each training example
+once, in a new view. After every epoch the state is saved as a checkpoint in the feature store's
+folder, so a killed run resumes after its last complete epoch. On the CPU, two runs with the same
+number of threads have bit-identical results, resumed or not. On a GPU they do not, because it adds
+numbers up in no fixed order.
 """
 
 import math
@@ -31,15 +32,15 @@ from .network import Network, blocks
 from .objective import Objective
 from .recipe import Recipe
 
-AUTOCAST = torch.bfloat16  # has the range of float32, so that no loss need be scaled
-UNMEASURED = Figures(0, *[math.nan] * 4)  # epoch 0 of a network that is not evaluated yet
+AUTOCAST = torch.bfloat16  # has the range of float32, so losses need no scaling
+UNMEASURED = Figures(0, *[math.nan] * 4)  # epoch 0 of a network that was not evaluated yet
 
 
 @dataclass
 class Trained:
-    """What came of it: `curve` begins with epoch 0, `best` is the epoch of the lowest loss.
+    """The result of a training: `curve` starts with epoch 0, `best` is the epoch of lowest loss.
 
-    `checkpoint` is the file to delete when the results are written.
+    `checkpoint` is the file to delete after the results are written.
     """
 
     curve: list[Figures]
@@ -58,19 +59,20 @@ def train_network(
     device: torch.device,
     name: str,
 ) -> Trained:
-    """Train in place, and keep the epoch of the lowest validation loss, or the last without any.
+    """Train in place, and keep the epoch with the lowest validation loss.
 
-    A loss that is no longer finite ends the training; what was best until then is kept.
+    Without validation examples the last epoch is kept. A loss that is not finite ends the training,
+    and the best epoch so far is kept.
 
     Args:
-        network: what to train; afterwards it has the weights of the best epoch, adapters merged.
-        train: examples to learn from.
-        val: examples to choose the epoch by; may be none.
-        start: the figures of the network as it comes, epoch 0 of the curve.
-        feed: what makes the examples' views.
+        network: the network to train; afterwards it has the best epoch's weights, adapters merged.
+        train: training examples.
+        val: validation examples to choose the epoch; may be empty.
+        start: metrics of the network before training, epoch 0 of the curve.
+        feed: how examples become inputs.
         recipe: how to train.
-        device: where.
-        name: of the stage, for its progress.
+        device: device to train on.
+        name: name of the stage, for progress messages.
     """
     if recipe.method == "lora":
         lora.insert(network.backbone, recipe.lora_rank, recipe.seed)
@@ -102,7 +104,7 @@ def train_network(
                 print(f"{name}: warning: {status}; lower {name}.learning_rate", flush=True)
                 break
             curve.append(figures)
-            if not curve[best].val_loss <= figures.val_loss:  # may be NaN, which is no better
+            if not curve[best].val_loss <= figures.val_loss:  # also if one is NaN
                 best = epoch
                 weights = {key: tensor.detach().clone() for key, tensor in changing.items()}
             save(checkpoint, curve, best, changing, weights, optimizer)
@@ -118,9 +120,9 @@ def train_network(
 
 
 def _unfrozen(network: Network, recipe: Recipe) -> tuple[dict[str, Tensor], torch.optim.AdamW]:
-    """Let the head and the last blocks, or adapters, learn; what changes, and its optimizer.
+    """Unfreeze the head and the last blocks, or adapters; return changing tensors and optimizer.
 
-    Blocks before those need no gradient, so that nothing is kept for a way back through them.
+    Earlier blocks need no gradient, so no activations are kept for a backward pass through them.
     """
     network.requires_grad_(requires_grad=False).eval()
     all_blocks = blocks(network.backbone)
@@ -138,12 +140,12 @@ def _unfrozen(network: Network, recipe: Recipe) -> tuple[dict[str, Tensor], torc
             tensor
             for module in modules
             for tensor in module.parameters()
-            if id(tensor) not in listed  # a module may stand in several blocks
+            if id(tensor) not in listed  # a module may be in several blocks
         ]
         listed |= {id(tensor) for tensor in weights}
         groups.append({"params": weights, "rate": rate, "lr": rate})
         learning += modules
-    if recipe.blocks is None:  # weights that stand in no module, such as a class token
+    if recipe.blocks is None:  # weights outside these modules, such as a class token
         rest = [tensor for tensor in network.parameters() if id(tensor) not in listed]
         if rest:
             groups.append({"params": rest, "rate": groups[-1]["rate"], "lr": groups[-1]["lr"]})
@@ -168,13 +170,13 @@ def _epoch(
     epoch: int,
     progress: Progress,
 ) -> tuple[float, float]:
-    """One pass over the training examples; mean loss and accuracy (R²) as they were met."""
+    """Train one epoch; return mean loss and accuracy (R²) over its batches."""
     device = next(network.parameters()).device
     count = len(train.labels)
     weights = np.array(recipe.class_weights, np.float32)
     objective = Objective(recipe.loss, weights, train.labels, device)
     order = np.random.default_rng([recipe.seed, epoch]).permutation(count)
-    # Batches of nearly equal sizes: a last batch of one example would have no statistics.
+    # Batches have nearly equal sizes: a last batch of one example has no batch norm statistics.
     batches = np.array_split(order, -(-count // recipe.batch_size))
     _mode(network, recipe)
     wanted = (
@@ -199,9 +201,9 @@ def _epoch(
 
 
 def _mode(network: Network, recipe: Recipe) -> None:
-    """Evaluation mode, but for the statistics that are to follow the examples.
+    """Set evaluation mode, except for batch norm statistics that are to be updated.
 
-    Dropout stays off: the blocks had been trained without their being shaken by this head.
+    Dropout stays off, because the blocks were not pretrained with noise from this head.
     """
     network.eval()
     if recipe.batch_norm == "updated":
@@ -213,12 +215,12 @@ def _mode(network: Network, recipe: Recipe) -> None:
 
 @contextmanager
 def within_memory(parameters: str) -> Iterator[None]:
-    """Name the `parameters` to lower if the GPU's memory does not suffice.
+    """Raise an error that names the `parameters` to lower if GPU memory runs out.
 
-    Half the batch, as in `extract`, would train another network.
+    The batch is not halved as in `extract`, because that would change the training.
 
     Raises:
-        DeviceError: it did not.
+        DeviceError: GPU memory ran out.
     """
     try:
         yield
@@ -229,12 +231,12 @@ def within_memory(parameters: str) -> Iterator[None]:
 
 
 def _precision(device: torch.device) -> "torch.autocast | nullcontext[None]":
-    """Mixed precision on a GPU."""
+    """Return the context for mixed precision on a GPU."""
     return torch.autocast("cuda", AUTOCAST) if device.type == "cuda" else nullcontext()
 
 
 def answers(network: Network, asked: Labelled, feed: Feed, batch_size: int) -> Floats:
-    """Logits [n, c] of the examples as they are."""
+    """Return logits [n, c] of the examples without augmentation."""
     device = next(network.parameters()).device
     network.eval()
     originals = [

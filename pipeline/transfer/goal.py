@@ -1,4 +1,4 @@
-"""What a network learns: the task, its loss, and the units that targets are learned in."""
+"""The training goal of a network: task, loss, and units of regression targets."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,8 +15,8 @@ from ..tasks import UNNAMED
 class Goal:
     """The task, one of `heads.losses.LOSSES`, and in regression the units of the training examples.
 
-    A network learns targets in these units, as a head does, so that a learning rate means the same
-    whatever they are measured in. Its head is saved in the targets' own.
+    A network learns targets in these units, as a head does, so learning rates do not depend on the
+    targets' own units. Its head is saved in the targets' own units.
     """
 
     task: str
@@ -25,22 +25,22 @@ class Goal:
 
     @classmethod
     def of(cls, task: str, of_numbers: str, labels: npt.NDArray[Any]) -> "Goal":
-        """The goal for training examples with these labels, [n] or [n, c].
+        """Return the goal for training examples with these labels, [n] or [n, c].
 
         Args:
-            task: of the manifest.
-            of_numbers: the loss of a regression.
-            labels: in their own units.
+            task: the task of the manifest.
+            of_numbers: the loss in regression.
+            labels: labels, or targets in their own units.
         """
         loss = loss_for(task, of_numbers)
         return cls(task, loss, Units.of(loss, labels) if LOSSES[loss].of_numbers else None)
 
     def labels(self, labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Labels as they are learned."""
+        """Return labels as they are learned."""
         return labels if self.units is None else self.units.learned(labels)
 
     def entered(self, head: Head) -> Head:
-        """The head in the units of training, from one that answers in the targets' own units."""
+        """Convert a head from the targets' own units to the units of training."""
         if self.units is None:
             return head
         unit = self.units.unit
@@ -49,7 +49,7 @@ class Goal:
         return replace(head, weight=weight, bias=bias)
 
     def left(self, head: Head) -> Head:
-        """The other way round."""
+        """Convert a head from the units of training to the targets' own units."""
         return head if self.units is None else self.units.undone(head)
 
 

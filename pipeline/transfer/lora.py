@@ -1,9 +1,9 @@
-"""LoRA: small adapters learn beside frozen layers (Hu et al., ICLR 2022, arXiv:2106.09685).
+"""LoRA: small adapters are trained beside frozen layers (Hu et al., ICLR 2022, arXiv:2106.09685).
 
-Beside the product of a layer's weight W comes that of `SCALE` times two thin matrices, B and A. B
-begins with zeros, so that the network begins as it came. After training, W takes up their product,
-and the network has its own form again. As in the paper, the query and the value of each attention
-have adapters.
+An adapter adds `SCALE` times the product of two thin matrices, B and A, to a layer's weight W. B
+starts with zeros, so the network starts unchanged. After training, the product is merged into W, so
+that the network has its original structure again. As in the paper, the query and the value of each
+attention layer have adapters.
 """
 
 import math
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from ..core.errors import ParamsError
 
 ADAPTED = ("query", "value")
-SCALE = 2.0  # the paper's alpha over rank: alpha is twice the rank, whatever that is
+SCALE = 2.0  # the paper's alpha over rank: alpha is twice the rank
 
 
 class Adapted(nn.Module):
-    """A layer and its adapter: x to layer(x) + SCALE · B A x."""
+    """A layer with its adapter, which maps x to layer(x) + SCALE · B A x."""
 
     def __init__(self, layer: nn.Linear, rank: int, drawn: torch.Generator) -> None:
-        """Draw A as `torch.nn.Linear` would; B is 0."""
+        """Initialise A as `torch.nn.Linear` does, and B with zeros."""
         super().__init__()
         self.layer = layer
         down = nn.Linear(layer.in_features, rank, bias=False)
@@ -33,19 +33,19 @@ class Adapted(nn.Module):
         self.down, self.up = down, up
 
     def forward(self, x: Tensor) -> Tensor:
-        """The output of the layer plus that of the adapter."""
+        """Return the sum of the layer's output and the adapter's output."""
         found: Tensor = self.layer(x) + SCALE * self.up(self.down(x))
         return found
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """The layer with the adapter in its weight."""
+        """Return the layer with the adapter merged into its weight."""
         self.layer.weight += SCALE * (self.up.weight @ self.down.weight)
         return self.layer
 
 
 def insert(backbone: nn.Module, rank: int, seed: int) -> None:
-    """Put an adapter beside the query and the value of each attention, in place.
+    """Add an adapter to the query and the value of each attention layer, in place.
 
     Raises:
         ParamsError: the backbone has no such layers.
@@ -67,7 +67,7 @@ def insert(backbone: nn.Module, rank: int, seed: int) -> None:
 
 
 def adapters(backbone: nn.Module) -> list[nn.Module]:
-    """The adapters that were put into a backbone: the parts that learn."""
+    """Return the trainable parts of the adapters in a backbone."""
     return [
         thin
         for part in backbone.modules()
@@ -77,7 +77,7 @@ def adapters(backbone: nn.Module) -> list[nn.Module]:
 
 
 def merge(backbone: nn.Module) -> None:
-    """Have each layer take up its adapter, in place; nothing if there are none."""
+    """Merge each adapter into its layer, in place; do nothing if there are none."""
     for part in list(backbone.modules()):
         for name, layer in list(part.named_children()):
             if isinstance(layer, Adapted):

@@ -1,4 +1,4 @@
-"""Figures of a trained network's answers."""
+"""Metrics of a trained network's predictions."""
 
 import math
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ def measure(
     class_weights: Sequence[float | tuple[float, float]] | None = None,
     loss: str = "softmax",
 ) -> tuple[float, float]:
-    """Mean loss, weighted by class, and accuracy (R² in regression); NaN without examples.
+    """Return class-weighted mean loss, and accuracy (R² in regression); NaN without examples.
 
     Args:
         logits: [n, c].
-        labels: as the loss takes them; targets in the units that they are learned in.
-        class_weights: as `heads.losses` has them; None weighs all alike.
+        labels: labels, or targets in the units in which they are learned.
+        class_weights: as in `heads.losses`; None for equal weights.
         loss: one of `heads.losses.LOSSES`.
     """
     weights = np.ones(logits.shape[1]) if class_weights is None else np.array(class_weights)
@@ -43,15 +43,15 @@ def figures_of(
     goal: Goal = CLASSES,
     groups: Groups | None = None,
 ) -> dict[str, float | None]:
-    """Loss, the task's measure and the ends of its interval, as reports have them.
+    """Return loss, the task's measure and the ends of its interval, as in reports.
 
-    A measure that is not defined for these examples (R² of a single one) is None.
+    A measure that is not defined for these examples (such as R² of a single one) is None.
 
     Args:
         logits: [n, c].
-        labels: as they are learned.
-        confidence: of the interval.
-        goal: what was learned.
+        labels: labels as they are learned.
+        confidence: confidence level of the interval.
+        goal: the goal of the training.
         groups: [n], the group of each example; None if each is its own group.
     """
     loss, _ = measure(logits, labels, loss=goal.loss)
@@ -69,18 +69,18 @@ def gain(
     goal: Goal,
     groups: Groups,
 ) -> tuple[dict[str, float | None], str]:
-    """How much less a network that was trained loses than the frozen one, by the paired t-test.
+    """Return how much lower the trained network's loss is, by the paired t-test.
 
     Args:
-        frozen: the logits of the head on the frozen network, [n, c].
-        trained: those of the network that was trained, on the same examples.
-        labels: as they are learned.
-        confidence: of the interval.
-        goal: what was learned.
+        frozen: logits of the head on the frozen network, [n, c].
+        trained: logits of the trained network for the same examples, [n, c].
+        labels: labels as they are learned.
+        confidence: confidence level of the interval.
+        goal: the goal of the training.
         groups: [n], the group of each example.
 
     Returns:
-        the difference, as reports have it; the same in words.
+        the difference as in reports, and the difference in words.
     """
     one, other = (
         comparing.example_losses(goal.task, logits, labels) for logits in (frozen, trained)
@@ -104,7 +104,7 @@ def _rounded(named: dict[str, float]) -> dict[str, float | None]:
 
 
 def write_curve(curve: list[Figures], file: Path, loss: str = "softmax") -> None:
-    """One row per epoch; what an epoch does not have stays empty."""
+    """Write one row per epoch; missing values stay empty."""
     file.parent.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame([asdict(figures) for figures in curve])
     table.columns = ["epoch", *figure_names(loss)]

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 from ..heads.head import Floats, Head
 
-LINEAR_BELOW = 1e-3  # features smaller than this are not raised to a power but scaled
+LINEAR_BELOW = 1e-3  # smaller features are scaled instead of raised to a power
 
 
 class Network(nn.Module):
     """A backbone, the power that its features are raised to, and a head."""
 
     def __init__(self, backbone: nn.Module, head: Head, power: float) -> None:
-        """`backbone` maps uint8 pictures [n, side, side, 3], or tokens, to features [n, d]."""
+        """Join the parts; `backbone` maps uint8 [n, side, side, 3], or tokens, to [n, d]."""
         super().__init__()
         self.backbone, self.power = backbone, power
         layers: list[nn.Module] = []
@@ -23,17 +23,17 @@ class Network(nn.Module):
         self.head = nn.Sequential(*layers, _linear(head.weight, head.bias))
 
     def forward(self, seen: Tensor) -> Tensor:
-        """Logits [n, c] of views, as the backbone takes them."""
+        """Return logits [n, c] of inputs of the backbone."""
         features = self.backbone(seen)
         if torch.is_grad_enabled():
             raised = _raised(features, self.power)
-        else:  # as every other place raises them, so that a bundle answers alike
+        else:  # as everywhere else, so that a bundle predicts the same
             raised = features.sign() * features.abs() ** self.power
         logits: Tensor = self.head(raised)
         return logits
 
     def as_head(self) -> Head:
-        """The head, as the frozen one is saved."""
+        """Return the head in the form in which heads on frozen features are saved."""
         layers = [layer for layer in self.head if isinstance(layer, nn.Linear)]
         last_first = [array for layer in reversed(layers) for array in (layer.weight, layer.bias)]
         return Head(*(array.detach().cpu().numpy() for array in last_first))
@@ -48,7 +48,7 @@ def _linear(weight: Floats, bias: Floats) -> nn.Linear:
 
 
 def _raised(features: Tensor, power: float) -> Tensor:
-    """As `power.raised`, but with a slope that is finite at 0, where networks like to be."""
+    """Do as `power.raised`, but with a finite slope at 0, where many features are."""
     if power == 1:
         return features
     size = features.abs()
@@ -59,10 +59,10 @@ def _raised(features: Tensor, power: float) -> Tensor:
 
 
 def blocks(backbone: nn.Module) -> list[list[nn.Module]]:
-    """The backbone's modules that have weights, in blocks from the picture to the features.
+    """Return the backbone's modules that have weights, in blocks from input to features.
 
-    A container in sequence is taken apart; layers that stand alone, such as a convolution and its
-    normalisation, are one block with their neighbours.
+    Sequential containers are split into their children. Adjacent single layers, such as a
+    convolution and its normalisation, are one block.
     """
     found: list[list[nn.Module]] = []
     alone = False

@@ -1,4 +1,4 @@
-"""The loss of a batch, and the running figures of an epoch."""
+"""The loss of a batch, and the running metrics of an epoch."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..heads.head import Floats
 
 
 class Objective:
-    """Lowers the loss of batches, and sums up what an epoch's figures are made of."""
+    """Computes the loss of batches, and adds up the metrics of an epoch."""
 
     def __init__(
         self, loss: str, class_weights: Floats, labels: npt.NDArray[Any], device: torch.device
@@ -21,9 +21,9 @@ class Objective:
 
         Args:
             loss: one of `heads.losses.LOSSES`.
-            class_weights: [c], or [c, 2] of several labels.
-            labels: of all examples that the epoch passes over.
-            device: of the logits.
+            class_weights: [c], or [c, 2] in multi-label tasks.
+            labels: labels of all examples of the epoch.
+            device: device of the logits.
         """
         none = np.empty((len(labels), 0), np.float32)
         self.rows = Rows.of(none, loss, labels, class_weights, device)
@@ -33,9 +33,9 @@ class Objective:
         self.totals = torch.zeros(self.loss.sums, 1, 1, device=device)
 
     def lowered(self, logits: Tensor, some: Tensor) -> Tensor:
-        """The loss of a batch, to go down along: [] of logits [b, c] of the examples `some` [b].
+        """Return the loss [] to minimise, for logits [b, c] of the examples `some` [b].
 
-        For several labels and for targets it is the sum of the outputs' mean losses over the batch.
+        In multi-label tasks and regression it is the sum over outputs of the batch's mean loss.
         """
         labels, importance = self.rows.labels[some], self.rows.importance[some]
         given = logits[None, :, None], labels[None], importance[None].unsqueeze(2)
@@ -44,6 +44,6 @@ class Objective:
         return lowered.squeeze()
 
     def figures(self) -> tuple[float, float]:
-        """Mean loss and accuracy (R² in regression) over the epoch, as the batches were met."""
+        """Return mean loss and accuracy (R² in regression) over the batches of the epoch."""
         loss, score = self.loss.means(self.totals.double(), self.rows).flatten().tolist()
         return loss, score

@@ -1,6 +1,7 @@
-"""Linear probes, by which backbones are compared: one for each of some L2 penalties.
+"""Linear probes to compare backbones, one for each L2 penalty.
 
-Logistic regression for one label and for several, ridge regression for targets.
+A probe is a logistic regression in classification and multi-label tasks, and a ridge regression in
+regression.
 """
 
 from collections.abc import Sequence
@@ -17,13 +18,13 @@ from ..tables.features import Split
 from ..tasks import TASKS
 
 DECAYS = np.geomspace(1e-4, 10, 11).tolist()  # L2 penalties that a probe may have
-# Stronger penalties, for regression: many features may each carry little.
+# Stronger penalties for regression, because many features may each have a small effect.
 STRONG = np.geomspace(30, 1000, 4).tolist()
 LOSS_OF_NUMBERS = "squared"
 
 
 def decays_for(task: str, ordinary: Sequence[float]) -> list[float]:
-    """The penalties to try: the ordinary ones, and for ridge regression stronger ones as well."""
+    """Return the penalties to try: the ordinary ones, and stronger ones for ridge regression."""
     return [*ordinary, *STRONG] if TASKS[task].probe == "ridge" else list(ordinary)
 
 
@@ -35,13 +36,13 @@ def quick_heads(
     decays: Sequence[float],
     counts: bool = False,
 ) -> list[Trained]:
-    """A head for each of the penalties.
+    """Train a head for each of the penalties.
 
     Args:
-        rows: to learn from.
-        val: to measure on, or none.
-        task: of the labels.
-        outputs: how many classes, labels or targets there are.
+        rows: training examples.
+        val: examples to measure on; may be empty.
+        task: the task of the labels.
+        outputs: the number of classes, labels or targets.
         decays: the penalties.
         counts: whether the features are counts of terms.
     """
@@ -53,5 +54,5 @@ def quick_heads(
 
 
 def units_for(task: str, labels: npt.NDArray[Any]) -> Units | None:
-    """The units in which the losses of targets are reported; None for labels."""
+    """Return the units in which losses are reported in regression; None in other tasks."""
     return None if TASKS[task].probabilities else Units.of(LOSS_OF_NUMBERS, labels)

@@ -8,16 +8,17 @@ from ..heads.head import Floats
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. `blocks` is how many of the last ones learn beside the head, None for all.
+    """How to train; `blocks` is how many of the last blocks are trained with the head (None: all).
 
-    A block's learning rate is `layer_decay` times that of the block above it, the head's is
-    `learning_rate` (discriminative fine-tuning: Howard and Ruder, ACL 2018); all fall to 0 on a
-    cosine. `batch_norm` is `kept` (the statistics stay those of the weights that were loaded) or
-    `updated` (those of the blocks that learn follow the new examples). `class_weights` [c] weigh
-    each class's examples in the losses, of validation too; of several labels they may be [c, 2], as
-    `heads.losses` has them. `loss` is one of `heads.losses.LOSSES`. `last` ends the training after
-    that epoch, with the learning rates of one that goes on to `epochs`; None is all of them. With
-    the `method` lora no block learns but adapters of `lora_rank`, at the head's rate (`lora.py`).
+    The head's learning rate is `learning_rate`, and a block's rate is `layer_decay` times that of
+    the block above it (discriminative fine-tuning: Howard and Ruder, ACL 2018). All rates decay to
+    0 by a cosine schedule. If `batch_norm` is `kept`, the statistics of the loaded weights stay; if
+    it is `updated`, the trained blocks update their statistics on the new examples. `class_weights`
+    [c] weight the examples of each class in the losses, also in validation; in multi-label tasks
+    they may be [c, 2], as in `heads.losses`. `loss` is one of `heads.losses.LOSSES`. `last` ends
+    the training after that epoch, with the learning rates of a training of `epochs`; None is all
+    epochs. With the `method` lora, adapters of `lora_rank` are trained instead of blocks, at the
+    head's learning rate (`lora.py`).
     """
 
     blocks: int | None
@@ -36,7 +37,7 @@ class Recipe:
 
     @classmethod
     def of(cls, settings: FinetuneParams, class_weights: Floats, loss: str = "softmax") -> "Recipe":
-        """The recipe of the section `finetune`."""
+        """Return the recipe of the section `finetune`."""
         asked = settings.model_dump(exclude={"run", "device"})
         weights = [tuple(one) if isinstance(one, list) else one for one in class_weights.tolist()]
         return cls(**asked, class_weights=tuple(weights), loss=loss)
