@@ -1,6 +1,6 @@
-"""Images: bytes to pixels, pixels to views.
+"""Images: from bytes to pixels, and from pixels to views.
 
-The modules are imported where they are used, since a stage needs few of them.
+Modules are imported where they are used, because a stage needs few of them.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
     from ...core.params import Augmentation
 
-FORMATS = (  # that are ever opened; a place in this list is remembered, so new ones come last
+FORMATS = (  # all supported formats; positions are stored, so append new ones
     "AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", "DICOM", "HEIF",
 )  # fmt: skip
-# These have a `read_as`, which entries written by older versions lack.
+# Formats with a `read_as`, which entries of older versions lack.
 HAVE_READ_AS = ("PNG", "PPM", "TIFF", "DICOM")
-ORIGINAL = (0.0, 1.0, False, False)  # angle, scale and the flips of a picture as it is
+ORIGINAL = (0.0, 1.0, False, False)  # angle, scale and flips of an unaugmented picture
 
-# What is printed if `read_as` has these words.
+# Notes to print if `read_as` has these words.
 REMARKS = {
     "page 1 of": "the first of several pages is taken",
     "channel 1 of": "the first channel is taken (ingest.channels picks others)",
@@ -42,42 +42,42 @@ REMARKS = {
     "16 bits divided": "16-bit values are divided by 256 (ingest.range stretches them)",
 }
 
-INSPECTION_CODE = 1  # raise when decode.py comes to take or refuse other files
-COPIES_CODE = 3  # raise when decode.py, copies.py or detail.py come to call other pairs copies
-VIEW_CODE = 1  # raise when decode.py, preprocess.py or views.py come to give other pixels
+INSPECTION_CODE = 1  # raise when decode.py accepts or refuses other files
+COPIES_CODE = 3  # raise when, by decode.py, copies.py or detail.py, other pairs count as copies
+VIEW_CODE = 1  # raise when decode.py, preprocess.py or views.py give other pixels
 
-# What decodes: Pillow is built with whatever of these its builder had. Its wheels on PyPI have the
-# versions of `WHEELS`. With these they are not named, so that keys of before they were are found.
+# The libraries in Pillow that decode; their versions depend on the build. Wheels on PyPI have the
+# versions in `WHEELS`, which keys do not include, so that keys of older versions are still valid.
 CODECS = ("jpg", "libjpeg_turbo", "webp", "avif", "littlecms2", "jpg_2000", "libtiff")
 WHEELS = {
     "13.0.0": "jpg 6.2 libjpeg_turbo 3.2.0 webp 1.6.0 avif 1.4.2 littlecms2 2.19 jpg_2000 2.5.4"
     " libtiff 4.7.2"
 }
-# What decodes pixels of DICOM files if it is installed.
+# Optional packages that decode the pixels of DICOM files.
 DICOM_CODECS = (
     "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "python-gdcm",
 )  # fmt: skip
 
-version = cache(metadata.version)  # which reads a file, and is asked of each example
+version = cache(metadata.version)  # cached because it reads a file and is called for each example
 
 
 @cache
 def _codecs() -> str:
-    """The libraries in Pillow that decode, with their versions."""
+    """Return the libraries in Pillow that decode, with their versions."""
     from PIL import features
 
     return " ".join(f"{name} {features.version(name)}" for name in CODECS)
 
 
 def _pillow() -> str:
-    """Pillow's version, and its libraries if they are others than those of PyPI's wheel."""
+    """Return Pillow's version, with its libraries if they differ from those of PyPI's wheel."""
     number, codecs = version("pillow"), _codecs()
     return number if WHEELS.get(number) == codecs else f"{number} with {codecs}"
 
 
 @cache
 def _libheif() -> str:
-    """The version of libheif; none if HEIC cannot be read."""
+    """Return the version of libheif; without a number if HEIC cannot be read."""
     try:
         import pi_heif
     except ImportError:
@@ -86,7 +86,7 @@ def _libheif() -> str:
 
 
 class Image:
-    """Implements `Kind`, which describes each attribute and method."""
+    """Implements `Kind`, which documents each attribute and method."""
 
     noun, nouns = "picture", "pictures"
     most_bytes = 200_000_000
@@ -104,31 +104,31 @@ class Image:
     accepts = ("image/*", "application/dicom")
 
     def __init__(self, declared: Reading = PLAIN) -> None:
-        """With what is declared of pictures of instruments."""
+        """Store the read settings of pictures from instruments."""
         self.declared = declared
 
     def reading(self, declared: dict[str, str]) -> "Image":
-        """The kind that reads pictures as declared: `range` and `channels`."""
+        """Return the kind with read settings: `range` and `channels`."""
         return Image(parsed(declared))
 
     def schema(self) -> "type[Augmentation]":
-        """The section `augment`."""
+        """Return the section `augment`."""
         from .parameters import Augment
 
         return Augment
 
     def inspect(self, data: bytes) -> tuple[Any, ...]:
-        """Upright width and height in pixels, the format, one of `FORMATS`, and what was done."""
+        """Return upright width and height in pixels, the format (of `FORMATS`) and `read_as`."""
         from . import decode
 
         return decode.inspect(data, self.declared)
 
     def inspected_by(self) -> str:
-        """This code and Pillow, and what is declared."""
+        """Return the versions of this code and of Pillow, and the read settings."""
         return f"inspection {INSPECTION_CODE}, Pillow {_pillow()}{self.declared}"
 
     def form(self, data: bytes) -> str:
-        """DICOM or HEIF; empty for a picture that Pillow reads by itself."""
+        """Return DICOM or HEIF, or an empty text for a picture that Pillow reads alone."""
         if data[128:132] == b"DICM":
             return "DICOM"
         if data[4:8] != b"ftyp":
@@ -139,7 +139,7 @@ class Image:
         return "HEIF" if is_heic(data) and b"avif" not in brands else ""
 
     def read_by(self, form: str) -> str:
-        """What reads DICOM or HEIC beside Pillow."""
+        """Return the libraries besides Pillow that read DICOM or HEIC."""
         if form == "HEIF":
             return f"{packages.with_version('pi-heif')} {_libheif()}"
         if form != "DICOM":
@@ -148,30 +148,30 @@ class Image:
         return " ".join([packages.with_version("pydicom"), *codecs])
 
     def remember(self, seen: tuple[Any, ...]) -> NDArray[np.float32]:
-        """Width, height and the format's place in `FORMATS`; the letters of what was done."""
+        """Return width, height, the format's position in `FORMATS` and the bytes of `read_as`."""
         width, height, form, read_as = seen
         letters = [0, *read_as.encode()] if form in HAVE_READ_AS else []
         return np.array([width, height, FORMATS.index(form), *letters], dtype=np.float32)
 
     def recall(self, numbers: NDArray[np.float32]) -> tuple[Any, ...] | None:
-        """What `remember` was given; None for an older entry without `read_as`."""
+        """Undo `remember`; return None for an older entry without `read_as`."""
         width, height, form, *letters = (int(number) for number in numbers)
         if FORMATS[form] in HAVE_READ_AS and not letters:
             return None
         return width, height, FORMATS[form], bytes(letters[1:]).decode()
 
     def alone(self, path: Path) -> contextlib.AbstractContextManager[object]:
-        """Large files take hundreds of megabytes each, so one is read and decoded at a time."""
+        """Let in one large file at a time, because each takes hundreds of megabytes."""
         from . import decode
 
         return decode.large(path, self.most_bytes)
 
     def large(self, data: bytes) -> bool:
-        """False: `decode.py` itself decodes large pictures one at a time."""
+        """Return False: `decode.py` itself decodes large pictures one at a time."""
         return False
 
     def remarks(self, manifest: "pd.DataFrame") -> list[str]:
-        """How many pictures have more in them than is taken, by `read_as`."""
+        """Report, from `read_as`, how many pictures are only partly used."""
         if "read_as" not in manifest:
             return []
         lines = []
@@ -183,25 +183,25 @@ class Image:
         return lines
 
     def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":
-        """The plan, as `Kind.plan`."""
+        """Return the plan, as in `Kind.plan`."""
         from . import plan as plans
 
         return plans.plan(digests, plans.as_augment(settings))
 
     def draw(self, digest: str, number: int, settings: "Augmentation") -> View:
-        """A view, as `Kind.draw`."""
+        """Draw a view, as in `Kind.draw`."""
         from . import plan as plans
 
         return plans.draw(digest, number, plans.as_augment(settings))
 
     def contact_sheet(self, training: "pd.DataFrame", plan: "pd.DataFrame", file: Path) -> None:
-        """Pictures beside their views."""
+        """Draw pictures beside their views."""
         from .contact_sheet import contact_sheet
 
         contact_sheet(training, plan, file, self.declared)
 
     def pack_view(self, view: View) -> bytes:
-        """Angle and scale as IEEE doubles (-0.0 as 0.0), and the flips.
+        """Pack angle and scale as IEEE doubles (-0.0 as 0.0), and the flips.
 
         Raises:
             ValueError: angle or scale is not finite.
@@ -214,13 +214,13 @@ class Image:
         )
 
     def views_made_by(self, augmented: bool) -> str:
-        """The library that decodes and scales, those that warp, and what is declared."""
+        """Return the libraries that decode, scale and warp, and the read settings."""
         names = ("pillow", "opencv-python-headless", "albumentations")
         libraries = [f"{name} {version(name)}" for name in names[1 : 3 if augmented else 1]]
         return f"{' '.join([f'pillow {_pillow()}', *libraries])}{self.declared}"
 
     def inputs(self, preprocessing: Pixels | Fitted, device: str) -> Maker:
-        """Views, uint8 [n, side, side, 3]."""
+        """Return a maker of views, uint8 [n, side, side, 3]."""
         if device != "cpu":
             from .gpu import ViewMaker
 
@@ -230,18 +230,18 @@ class Image:
         return OnCpu(preprocessing, self.declared)
 
     def copies(self, pairs: Sequence[tuple[Example, Example]]) -> list[bool]:
-        """Whether pictures show the same, by their pixels."""
+        """Return for each pair whether the pictures are copies, by comparing their pixels."""
         from .copies import copies
 
         return copies(pairs, self.declared)
 
     def copies_by(self) -> str:
-        """This code, Pillow and OpenCV, and what is declared."""
+        """Return the versions of this code, Pillow and OpenCV, and the read settings."""
         libraries = f"Pillow {_pillow()}, OpenCV {version('opencv-python-headless')}"
         return f"alike {COPIES_CODE}, {libraries}{self.declared}"
 
     def graph(self, preprocessing: Pixels | Fitted) -> "onnx.ModelProto":
-        """From a picture, uint8 [height, width, 3] of any size, to the backbone's pixels."""
+        """Return the graph from a picture, uint8 [height, width, 3], to the backbone's pixels."""
         from .onnx_input import graph
 
         return graph(preprocessing)
@@ -249,13 +249,13 @@ class Image:
     def torch_input(
         self, example: "torch.Tensor", preprocessing: Pixels | Fitted
     ) -> "torch.Tensor":
-        """The same in PyTorch: uint8 [height, width, 3] to [crop, crop, 3]."""
+        """Compute the same as `graph` in PyTorch: uint8 [height, width, 3] to [crop, crop, 3]."""
         from .torch_input import preprocess
 
         return preprocess(example, preprocessing)
 
     def encode(self, array: NDArray[Any]) -> bytes:
-        """Pixels, uint8 [height, width, 3] of sRGB, as a binary PPM."""
+        """Encode pixels, uint8 [height, width, 3] of sRGB, as a binary PPM."""
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
             raise RefusedError(
                 f"an array of {array.dtype} {list(array.shape)}; pixels are uint8"
@@ -264,7 +264,7 @@ class Image:
         return b"P6\n%d %d\n255\n" % (array.shape[1], array.shape[0]) + array.tobytes()
 
     def read(self, data: bytes, preprocessing: Pixels | Fitted) -> NDArray[Any]:
-        """A picture, uint8 [height, width, 3], scaled by the function that `extract` uses."""
+        """Read a picture, uint8 [height, width, 3], scaled by the function that `extract` uses."""
         from .preprocess import base
 
         return base(data, preprocessing, self.declared)
@@ -276,7 +276,7 @@ class Image:
         preprocessing: Pixels | Fitted,
         side: int | None,
     ) -> Shown:
-        """The picture as the backbone saw it, under the map of a class."""
+        """Show the picture, as the backbone saw it, under the activation map of a class."""
         from .heat import overlay
         from .preprocess import crop
         from .show import encoded
@@ -285,14 +285,14 @@ class Image:
         return encoded(overlay(seen, heat), side)
 
     def hidden(self, data: bytes, preprocessing: Pixels | Fitted) -> Sequence[NDArray[Any]]:
-        """The picture with half of its cells blurred, other ones each time."""
+        """Return inputs of the picture, each with a different half of its cells blurred."""
         from .hiding import hidden
 
         fitted = isinstance(preprocessing, Fitted)
         return hidden(self.read(data, preprocessing), preprocessing.crop, fitted)
 
     def hidden_together(self) -> NDArray[np.bool_]:
-        """Which cells that are."""
+        """Return which cells each input of `hidden` blurs."""
         from .hiding import together
 
         return together()
@@ -304,14 +304,14 @@ class Image:
         weights: NDArray[np.float32],
         side: int | None,
     ) -> Shown:
-        """The picture as the backbone saw it, under a map of its cells."""
+        """Show the picture, as the backbone saw it, under a map of the cells' weights."""
         from .hiding import as_map
 
         example = self.read(data, preprocessing)
         return self.explain(example, as_map(weights), preprocessing, side)
 
     def show(self, data: bytes, side: int) -> Shown:
-        """A thumbnail."""
+        """Show a thumbnail."""
         from .show import thumbnail
 
         return thumbnail(data, side, self.declared)

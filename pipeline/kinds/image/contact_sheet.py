@@ -13,7 +13,7 @@ from . import preprocess, views
 from .reading import PLAIN, Reading
 from .views import View
 
-TILE = 128  # pixels of a picture on the contact sheet
+TILE = 128  # side of a tile in pixels
 GAP = 6
 MAX_ROWS = 12
 MAX_VIEWS = 6
@@ -23,16 +23,16 @@ SHEET = Pixels(TILE, TILE, "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 def contact_sheet(
     training: pd.DataFrame, table: pd.DataFrame, file: Path, reading: Reading = PLAIN
 ) -> None:
-    """Draw some pictures, each followed by its views, their parameters beneath.
+    """Draw some pictures, each followed by its views, with the parameters below.
 
-    At most `MAX_ROWS` pictures, from as many classes as there is room for; they are picked by
+    The sheet has at most `MAX_ROWS` pictures, from as many classes as possible. They are picked by
     digest, so that the sheet does not depend on names or order.
     """
     chosen = training.sort_values(["label", "digest"])
     chosen = chosen.assign(turn=chosen.groupby("label").cumcount())
     chosen = chosen.sort_values(["turn", "label"]).head(MAX_ROWS).sort_values(["label", "digest"])
     planned_of = table[table["digest"].isin(chosen["digest"])].groupby("digest")
-    # Every training picture has as many views as another, so these stand for all.
+    # All training pictures have the same number of views.
     by_digest = {digest: rows.head(MAX_VIEWS) for digest, rows in planned_of}
     columns = 1 + max((len(rows) for rows in by_digest.values()), default=0)
 
@@ -41,7 +41,7 @@ def contact_sheet(
     size = (columns * cell_width + GAP, max(1, len(chosen)) * cell_height + GAP)
     sheet = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(sheet)
-    # Pillow's own font lacks most scripts and signs; matplotlib carries DejaVu.
+    # Pillow's default font lacks most scripts and symbols; matplotlib includes DejaVu.
     font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 11)
     for row, picture in enumerate(chosen.itertuples(index=False)):
         data = read(Path(picture.path), picture.digest)

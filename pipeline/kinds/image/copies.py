@@ -1,7 +1,7 @@
-"""Copies: whether two pictures show the same, by laying one thumbnail over the other.
+"""Copies: whether two pictures are the same, by template matching of their thumbnails.
 
-Where thumbnails fit, the pictures are compared in detail (`detail.py`). `benchmarks/alarms.md` has
-what is found.
+If the thumbnails match, the pictures are compared in detail (`detail.py`). `benchmarks/alarms.md`
+has the detection rates and false alarms.
 """
 
 from collections import defaultdict
@@ -24,30 +24,30 @@ from .reading import PLAIN, Reading
 Floats = npt.NDArray[np.float32]
 Pair = tuple[Example, Example]
 
-# A picture's thumbnail, pixels a side. One is laid over the other at each of these sizes, which
+# Side of a thumbnail in pixels. A thumbnail is matched with the other at each of these sizes, which
 # finds crops down to four fifths of a side.
 SIDE = 32
 SIZES = range(26, SIDE + 1)
-# Standard deviation, in pixels, of a blur that lets crops agree that are cut between two pixels.
+# Standard deviation of the blur in pixels, which lets crops with sub-pixel offsets match.
 BLUR = 0.8
-# Least correlation of a copy's thumbnail. Few pairs of other photographs reach it, but most of
-# handwritten digits; copies brightened to white have 0.92.
+# Minimum correlation of the thumbnails of copies. Few pairs of different photographs reach it, but
+# most pairs of handwritten digits do; copies that are brightened to white have 0.92.
 LEAST_LIKENESS = 0.9
-# Grey levels (standard deviation) below which a picture shows nothing to compare.
+# Standard deviation in grey levels below which a picture is flat, with nothing to compare.
 FLAT = 1.0
-# Standard deviation that others are brought to: with faint pictures beside strong ones in a row,
-# OpenCV's float32 sums would miss by up to 0.01.
+# Standard deviation to which the others are scaled: if a row mixed low and high contrast, OpenCV's
+# float32 sums would be off by up to 0.01.
 CONTRAST = 50.0
-# By how much `fits` may miss a fit by itself, with room to spare: 0.0002 is the most that was seen.
+# Tolerance for rounding errors of `fits`; the largest observed error is 0.0002.
 ROUNDING = 0.002
-# Thumbnails in a row.
+# Thumbnails per row.
 IN_A_ROW = 64
-# Pictures that are held in detail, 50 kB each.
+# Pictures in the cache for detailed comparison, 50 kB each.
 HELD = 2048
 
 
 def copies(pairs: Sequence[Pair], reading: Reading = PLAIN) -> list[bool]:
-    """Open the pictures; whether those of each pair are one, from afar and in detail."""
+    """Read the pictures, and return for each pair whether its pictures are copies."""
 
     def data(picture: Example) -> bytes:
         path, digest = picture
@@ -69,7 +69,7 @@ def copies(pairs: Sequence[Pair], reading: Reading = PLAIN) -> list[bool]:
             return fit >= LEAST_LIKENESS and detail.same(opened(one), opened(other), place, SIDE)
 
         alike = np.flatnonzero(best.max(axis=(1, 2, 3)) >= LEAST_LIKENESS - ROUNDING).tolist()
-        # Pairs of one picture, or of one folder, follow each other, so few are opened twice.
+        # Pairs with the same picture or folder are adjacent, so few pictures are opened twice.
         alike.sort(key=lambda number: pairs[number])
         verdicts = dict(zip(alike, threads.map(same, alike), strict=True))
     return [verdicts.get(number, False) for number in range(len(pairs))]
@@ -78,11 +78,11 @@ def copies(pairs: Sequence[Pair], reading: Reading = PLAIN) -> list[bool]:
 def fits_of_pairs(
     pairs: Sequence[Pair], small: Mapping[Example, Floats], threads: ThreadPoolExecutor
 ) -> Floats:
-    """How well each pair's thumbnails fit but for `ROUNDING`, every one laid on many at once.
+    """Match the thumbnails of each pair, up to `ROUNDING`, with many pairs per OpenCV call.
 
     Returns:
-        [n, 2, sizes, 2]: the second of the pair laid on the first, or the first on the second; at
-        each of `SIZES`; as they are, or one of them mirrored. 0 if one is flat.
+        correlations [n, 2, sizes, 2]: the second of the pair on the first, or the first on the
+        second; at each of `SIZES`; as they are, or one of them mirrored. 0 if one is flat.
     """
     flat = {picture for picture, grey in small.items() if not grey.any()}
     partners: dict[Example, list[tuple[int, int, Example]]] = defaultdict(list)
@@ -107,9 +107,9 @@ def fits_of_pairs(
 
 
 def thumbnail(data: bytes, reading: Reading = PLAIN) -> Floats:
-    """The grey picture of `data`, squeezed to [SIDE, SIDE] and blurred a little.
+    """Return the picture in grey, resized to [SIDE, SIDE] and slightly blurred.
 
-    Its mean is 0 and its standard deviation `CONTRAST`; all of a flat one is 0.
+    The mean is 0 and the standard deviation `CONTRAST`; flat pictures are all 0.
     """
     picture = decode(data, SIDE, reading).convert("L")
     small = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32)
@@ -119,11 +119,12 @@ def thumbnail(data: bytes, reading: Reading = PLAIN) -> Floats:
 
 
 def best_fit(one: Floats, other: Floats, fits: Floats) -> tuple[float, detail.Place]:
-    """How well one thumbnail, or its mirror image, lies on the other or on a part of it, and where.
+    """Return the best match of one thumbnail, or its mirror image, with the other, and its place.
 
-    The best normalised correlation over all places at which either, at one of `SIZES`, lies within
-    the other: 1 for a copy, whatever its brightness and contrast. `fits` [2, sizes, 2], as
-    `fits_of_pairs` gives it, says where to look: no verdict hangs on other pairs by a rounding.
+    The match is the maximum normalised correlation over all places of either within the other, at
+    one of `SIZES`: 1 for a copy, whatever its brightness and contrast. `fits` [2, sizes, 2], from
+    `fits_of_pairs`, limits the search. The match is computed again for the pair alone, so rounding
+    in a row with other pairs does not affect the verdict.
     """
     best, place = 0.0, detail.Place(False, False, SIDE, 0, 0)
     for swapped, at, mirrored in np.argwhere(fits >= fits.max() - 2 * ROUNDING).tolist():
@@ -141,11 +142,11 @@ def best_fit(one: Floats, other: Floats, fits: Floats) -> tuple[float, detail.Pl
 
 
 def fits(part: Floats, wholes: Sequence[Floats]) -> Floats:
-    """The best correlations [n, sizes, 2] of a thumbnail with n others on which it is laid.
+    """Return the best correlations [n, sizes, 2] of a thumbnail with n others.
 
-    At each of `SIZES`, on the other as it is and mirrored. These stand in a row, so that OpenCV is
-    called once a size and not once a pair and size; places where the thumbnail would lie across two
-    of them are left out.
+    The thumbnail is matched at each of `SIZES` with the others and their mirror images. The others
+    are concatenated in a row, so that OpenCV is called once per size instead of once per pair and
+    size; places across two of them are ignored.
     """
     row = np.concatenate([side for whole in wholes for side in (whole, whole[:, ::-1])], axis=1)
     best = np.zeros((len(wholes), len(SIZES), 2), dtype=np.float32)

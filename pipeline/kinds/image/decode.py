@@ -1,12 +1,12 @@
-"""Pictures: bytes in, upright sRGB pixels out, or a reason why not.
+"""Decode pictures to upright sRGB pixels, or refuse them with a reason.
 
-`docs/pictures.md` has the outcome for every kind of file. Only formats named in `FORMATS` are ever
-opened, known by content and not by file name: some of Pillow's other formats start programs (EPS)
-or hold documents rather than photographs. A `Reading` says what becomes of values that are no
-colours (`reading.py`); the modules `tiff`, `png` and `dicom` read them.
+`docs/pictures.md` has the result for every kind of file. Only the formats in `FORMATS` are opened,
+detected by content and not by file name, because some of Pillow's other formats start programs
+(EPS) or are documents. A `Reading` has the settings for values that are not colours (`reading.py`);
+the modules `tiff`, `png` and `dicom` read such values.
 
-What bounds the time and memory that one file can take, however it was made: `most_bytes`,
-`MAX_PIXELS`, `MAX_SCANS` and `MAX_READS`; `tests/faults/fuzz.md` has the slowest files within them.
+Four limits bound the time and memory that one file takes, even a malicious one: `most_bytes`,
+`MAX_PIXELS`, `MAX_SCANS` and `MAX_READS`. `tests/faults/fuzz.md` has the slowest files within them.
 """
 
 import contextlib
@@ -31,25 +31,25 @@ from .reading import PLAIN, Reading, check, eight_bits, listed
 
 OPENED = tuple(name for name in FORMATS if name not in ("DICOM", "HEIF"))  # by Pillow itself
 
-MAX_PIXELS = 120_000_000  # a 108-megapixel telephone picture passes; a decompression bomb does not
-MAX_SCANS = 100  # of a JPEG of MAX_PIXELS; a smaller one may have as many more (real ones have 10)
-MAX_READS = 5_000_000  # of a file while it is decoded; more only if it consists of tiny pieces
-MAX_PROFILE_BYTES = 4_000_000  # of an embedded colour profile; a printer's have one or two million
+MAX_PIXELS = 120_000_000  # accepts 108-megapixel phone pictures, but no decompression bombs
+MAX_SCANS = 100  # for a JPEG of MAX_PIXELS; proportionally more if smaller (10 are usual)
+MAX_READS = 5_000_000  # while a file is decoded; only files of tiny pieces need more
+MAX_PROFILE_BYTES = 4_000_000  # size of an embedded colour profile; printer profiles have 1 to 2 MB
 MIN_SIDE = 4
 TOO_LARGE = (
     f"too large: over {MAX_PIXELS:,} pixels; cut it into tiles first, such as with OpenSlide,"
     " tiatoolbox or `vips dzsave`"
 )
-REDUCING_GAP = 2.0  # a JPEG is decoded at a half, quarter or eighth only if this much is left over
+REDUCING_GAP = 2.0  # a JPEG decoded at a reduced size is still larger than needed by this factor
 
-# Larger ones take hundreds of megabytes each, so these are read and decoded one at a time.
+# Larger pictures take hundreds of megabytes each, so they are decoded one at a time.
 LARGE_PIXELS = 25_000_000
 LARGE_BYTES = 32_000_000
 _one_large = threading.RLock()
 
-Image.init()  # two threads must not do it at once
+Image.init()  # not thread-safe
 
-TURNS = {  # EXIF orientation → what sets the picture upright
+TURNS = {  # EXIF orientation → transposition that makes the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -58,20 +58,20 @@ TURNS = {  # EXIF orientation → what sets the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # but no restart marker
+JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # except restart markers
 DIVIDED = "16 bits divided by 256"
 START_OF_IMAGE, END_OF_IMAGE, START_OF_SCAN = 0xD8, 0xD9, 0xDA
 
 
 class _Settings:
-    """Pillow's settings for as long as a thread reads here; then they are the process's again.
+    """Changes Pillow's settings while threads decode here, and then restores them.
 
-    Pillow, warnings and logging know one setting a process, and others in it use Pillow too. What
-    is set here changes nothing of pictures that other threads read meanwhile. Pillow's limit of
-    pixels would, so it stays as it is: `_open` has a limit of its own.
+    The settings of Pillow, warnings and logging are global, and other code in the process may use
+    Pillow too. The changes do not affect pictures that other threads read at the same time. A
+    change of Pillow's pixel limit would, so `_open` has its own limit.
     """
 
-    SILENT = r"PIL\.(?#here)"  # a filter that nobody else has
+    SILENT = r"PIL\.(?#here)"  # a unique filter, so that it can be found and removed
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -91,13 +91,13 @@ class _Settings:
                 self._undo.close()
 
     def _set(self) -> None:
-        # Pillow's own reader takes 100 µs a strip, of which a small file may name millions, and
-        # mixes up 16-bit colours that are stored plane by plane; libtiff does neither.
+        # Pillow's own reader takes 100 µs per strip, and a small file may have millions of strips.
+        # It also mixes up 16-bit colours in separate planes. libtiff has neither problem.
         before = TiffImagePlugin.READ_LIBTIFF
         self._undo.callback(setattr, TiffImagePlugin, "READ_LIBTIFF", before)
         TiffImagePlugin.READ_LIBTIFF = True
-        # What it says in warnings is either in the reason or of no matter (damaged EXIF). If a
-        # user has warnings raised, pictures are taken all the same.
+        # Pillow's warnings are either in the reason or irrelevant (damaged EXIF). Pictures must be
+        # accepted even if the user turns warnings into errors.
         self._undo.callback(self._hear)
         warnings.filterwarnings("ignore", module=self.SILENT)
         logger = logging.getLogger("PIL")
@@ -113,9 +113,9 @@ _settings = _Settings()
 
 
 class Inspection(NamedTuple):
-    """What is known of a picture without its pixels: upright size, and a name of `FORMATS`.
+    """The columns of the manifest for a picture: upright size and a name of `FORMATS`.
 
-    read_as: in words, what of the file the pixels are and how its values became theirs; empty for
+    read_as: describes which part of the file is used and how its values become pixels; empty for
     an ordinary picture.
     """
 
@@ -126,10 +126,10 @@ class Inspection(NamedTuple):
 
 
 class _Reader(io.BytesIO):
-    """The bytes of a file, to be read in at most `MAX_READS` pieces.
+    """The bytes of a file, which can be read in at most `MAX_READS` pieces.
 
-    Pillow takes most headers apart in Python, a few microseconds and a hundred bytes of memory a
-    piece, of which a file can hold a hundred million.
+    Pillow parses most headers in Python, with a few microseconds and a hundred bytes of memory per
+    piece, and a file can have a hundred million pieces.
     """
 
     reads = 0
@@ -142,12 +142,12 @@ class _Reader(io.BytesIO):
 
 
 def large(path: Path, most_bytes: int) -> contextlib.AbstractContextManager[object]:
-    """What to read and decode `path` in, so that only one large file is held at a time.
+    """Return a context manager for decoding `path`, which lets in one large file at a time.
 
     Raises:
-        RefusedError: it is larger than any picture that is taken.
+        RefusedError: the file is too large.
     """
-    size = files.size(path)  # 0 of what is no file: `load` will say what is wrong
+    size = files.size(path)  # 0 if it is not a file, for which reading raises the error
     if size > most_bytes:
         raise RefusedError(
             f"too large a file: {size / 1e6:,.0f} MB, at most {most_bytes / 1e6:.0f} MB; cut it"
@@ -157,12 +157,12 @@ def large(path: Path, most_bytes: int) -> contextlib.AbstractContextManager[obje
 
 
 def inspect(data: bytes, reading: Reading = PLAIN) -> Inspection:
-    """Check that `data` is a picture that `decode` takes.
+    """Check that `decode` accepts a picture, and describe it.
 
-    A JPEG is decoded at an eighth of its size: all of it is read, but few pixels are computed.
+    A JPEG is decoded at an eighth of its size: the whole file is read, but few pixels are computed.
 
     Raises:
-        RefusedError: with the reason, in a few words.
+        RefusedError: the picture is not accepted; the text says why.
     """
     with _settings:
         return _inspected(data, reading)
@@ -173,7 +173,7 @@ def _inspected(data: bytes, reading: Reading) -> Inspection:
         return Inspection(*measured.picture.size, measured.format, measured.words)
     image = _open(data, reading)
     if image.format == "PNG":
-        _verify(image)  # its pixels' checksums, which decoding leaves out
+        _verify(image)  # the checksums of the pixels, which decoding ignores
         image = _open(data, reading)
     width, height = image.size
     words = _words(image, data, reading)
@@ -185,21 +185,21 @@ def _inspected(data: bytes, reading: Reading) -> Inspection:
 
 
 def decode(data: bytes, shorter_side: int | None = None, reading: Reading = PLAIN) -> Image.Image:
-    """The picture as upright 8-bit sRGB.
+    """Decode a picture to upright 8-bit sRGB.
 
-    Turned by its EXIF orientation, converted by its embedded colour profile, transparency laid on
-    white, the first frame of an animation. 16-bit values are divided by 256 if no range is
-    declared.
+    The picture is rotated by its EXIF orientation and converted by its embedded colour profile.
+    Transparency becomes white, and of an animation the first frame is used. 16-bit values are
+    divided by 256 unless a range is set.
 
     Args:
         data: the file's bytes.
-        shorter_side: pixels that the caller will scale the shorter side to. A JPEG at least
+        shorter_side: pixels to which the caller will scale the shorter side. A JPEG at least
             `2 * REDUCING_GAP` times as large is decoded at a half, a quarter or an eighth, in the
             frequency domain (Pillow's `draft`).
-        reading: what is declared of pictures whose values are no colours.
+        reading: the read settings for values that are not colours.
 
     Raises:
-        RefusedError: as `inspect`.
+        RefusedError: as in `inspect`.
     """
     with _settings:
         if (measured := _measured(data, reading)) is not None:
@@ -208,12 +208,12 @@ def decode(data: bytes, shorter_side: int | None = None, reading: Reading = PLAI
 
 
 def pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """The picture as an array [height, width, 3] of 8-bit values."""
+    """Convert a picture to an array [height, width, 3] of 8-bit values."""
     return np.asarray(image, dtype=np.uint8)
 
 
 class Measured(NamedTuple):
-    """A picture that Pillow did not read: upright RGB, its name in `FORMATS`, `read_as`."""
+    """A picture not decoded by Pillow: upright RGB, a name of `FORMATS`, and `read_as`."""
 
     picture: Image.Image
     format: str
@@ -221,7 +221,7 @@ class Measured(NamedTuple):
 
 
 def _measured(data: bytes, reading: Reading) -> Measured | None:
-    """A DICOM file, or a TIFF with values other than colours; None for all else."""
+    """Decode a DICOM file, or a TIFF whose values are not colours; None for other files."""
     if dicom.is_dicom(data):
         with _one_large if len(data) > LARGE_BYTES else contextlib.nullcontext():
             levels, words = dicom.picture(_Reader(data), reading, MAX_PIXELS)
@@ -250,7 +250,7 @@ def _measured(data: bytes, reading: Reading) -> Measured | None:
             levels, more = _levels(values, reading, inverted)
         except RefusedError:
             raise
-        except Exception as error:  # libtiff's, of many kinds on hostile bytes
+        except Exception as error:  # libtiff raises many kinds on malicious files
             raise RefusedError(f"damaged or cut short ({_reason(error)})") from None
     picture = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels).convert("RGB")
     turn = TURNS.get(page.tags.get(tiff.ORIENTATION, (1,))[0])
@@ -261,7 +261,7 @@ def _measured(data: bytes, reading: Reading) -> Measured | None:
 def _levels(
     values: NDArray[np.generic], reading: Reading, inverted: bool
 ) -> tuple[NDArray[np.uint8], str]:
-    """A TIFF's values as grey levels, and what was done; inverted if 0 is white."""
+    """Convert a TIFF's values to grey levels, inverted if 0 is white; also say how."""
     kind = values.dtype
     if kind == np.uint8:
         plain = values.astype(np.uint8)
@@ -284,7 +284,7 @@ def _joined(*words: str) -> str:
 
 
 def _open(data: bytes, reading: Reading = PLAIN) -> ImageFile.ImageFile:
-    """The picture with its header read and no pixel decoded."""
+    """Open a picture by reading its header, without decoding pixels."""
     try:
         image = _opened(data)
     except RefusedError:
@@ -293,10 +293,10 @@ def _open(data: bytes, reading: Reading = PLAIN) -> ImageFile.ImageFile:
         raise RefusedError(_unknown(data)) from None
     except Image.DecompressionBombError:
         raise RefusedError(_too_large()) from None
-    except Exception as error:  # Pillow's readers raise many kinds on hostile bytes
+    except Exception as error:  # Pillow's readers raise many kinds on malicious files
         raise RefusedError(f"damaged header ({_reason(error)})") from None
     width, height = image.size
-    if width * height > MAX_PIXELS:  # the size of all that Pillow will make of it
+    if width * height > MAX_PIXELS:  # the size of everything that Pillow will allocate
         raise RefusedError(TOO_LARGE)
     _check_size(width, height)
     if image.mode == "F" and reading.range is None:
@@ -310,7 +310,7 @@ def _open(data: bytes, reading: Reading = PLAIN) -> ImageFile.ImageFile:
 
 
 def _too_large() -> str:
-    """Why Pillow itself finds a picture too large; its limit is for the user's process to set."""
+    """Say why Pillow refuses a picture as too large, by its limit, which the user may set."""
     limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
     if limit >= MAX_PIXELS:
         return TOO_LARGE
@@ -328,13 +328,13 @@ def _opened(data: bytes) -> ImageFile.ImageFile:
 
 
 def is_heic(data: bytes) -> bool:
-    """Whether a file begins as HEIC does; AVIF may begin so too."""
+    """Return whether a file begins like HEIC; AVIF may begin in the same way."""
     return data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc")
 
 
 @cache
 def _learn_heic() -> None:
-    """Have Pillow open HEIC."""
+    """Register the HEIC plugin of Pillow."""
     try:
         import pi_heif
     except ImportError:
@@ -351,14 +351,14 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _words(image: ImageFile.ImageFile, data: bytes, reading: Reading) -> str:
-    """What of an opened file is taken, and of how many bits."""
+    """Describe which part of an opened file is used, and if 16 bits are reduced."""
     many = len(tiff.pages(data)) if image.format == "TIFF" else 1
     deep = image.mode.startswith("I") or (image.format == "PNG" and data[24] == 16)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         deep = deep or 16 in image.tag_v2.get(tiff.BITS, ())
     lines = [f"page 1 of {many}"] if many > 1 else []
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        # If there are more channels than a picture has, Pillow takes the first.
+        # If the file has more channels than a picture can have, Pillow uses the first ones.
         there, taken = int(image.tag_v2.get(tiff.SAMPLES, 1)), len(image.getbands())
         if there > taken:
             first = listed(tuple(range(1, taken + 1)))
@@ -371,14 +371,14 @@ def _verify(image: ImageFile.ImageFile) -> None:
         image.verify()
     except RefusedError:
         raise
-    except Exception as error:  # as above: the kind depends on the damage
+    except Exception as error:  # as above, many kinds
         raise RefusedError(f"damaged or cut short ({_reason(error)})") from None
 
 
 def _pixels(
     image: ImageFile.ImageFile, shorter_side: int | None, data: bytes, reading: Reading
 ) -> tuple[Image.Image, str]:
-    """The opened picture's pixels, upright 8-bit sRGB; what was declared of it and done."""
+    """Decode an opened picture to upright 8-bit sRGB; also describe the settings applied."""
     is_large = image.width * image.height > LARGE_PIXELS
     with _one_large if is_large else contextlib.nullcontext():
         try:
@@ -401,9 +401,9 @@ def _pixels(
 def _ranged(
     image: ImageFile.ImageFile, data: bytes, reading: Reading
 ) -> tuple[Image.Image | None, str]:
-    """A picture of more than 8 bits by the declared range; None for others, or without one.
+    """Scale a picture of more than 8 bits by the set range; None for 8 bits or without a range.
 
-    Its colour profile is left out, as its values are measured.
+    The colour profile is ignored, because the values are measurements.
     """
     if reading.range is None:
         return None, ""
@@ -416,7 +416,7 @@ def _ranged(
         seen = opacity if key is None else ~key
         return _with_opacity(picture, seen), f"uint16 {words}"
     most = 65535
-    if image.format == "PPM":  # Pillow stretches values to all of 8 or 16 bits, but these
+    if image.format == "PPM":  # Pillow scales PPM values to the full 8 or 16 bits
         arguments = image.tile[0].args
         if isinstance(arguments, tuple) and isinstance(arguments[-1], int):
             most = arguments[-1]
@@ -429,7 +429,7 @@ def _ranged(
     if image.mode == "F":
         levels, words = eight_bits(numbers, reading.range, (0.0, 1.0))
         return Image.fromarray(levels), f"{numbers.dtype} {words}"
-    key = image.info.get("transparency")  # a PNG may name one level
+    key = image.info.get("transparency")  # a PNG may make one level transparent
     seen = None if key is None else numbers != key
     if image.format == "PPM":
         numbers = np.rint(numbers * (most / 65535))
@@ -438,7 +438,7 @@ def _ranged(
 
 
 def _with_opacity(picture: Image.Image, seen: NDArray[np.generic] | None) -> Image.Image:
-    """The picture with its opacity, from 0 to 255 or a truth value; as it is without any."""
+    """Add an alpha channel of 0 to 255 or booleans; None changes nothing."""
     if seen is None:
         return picture
     opacity = np.where(seen, 255, 0) if seen.dtype == bool else seen
@@ -447,7 +447,7 @@ def _with_opacity(picture: Image.Image, seen: NDArray[np.generic] | None) -> Ima
 
 
 def _picked(picture: Image.Image, grey: bool, reading: Reading) -> tuple[Image.Image, str]:
-    """The declared channels of red, green and blue, or of grey alone."""
+    """Pick the channels that `ingest.channels` sets, out of red, green and blue or of grey."""
     if not reading.channels:
         return picture, ""
     there = 1 if grey else 3
@@ -462,7 +462,7 @@ def _reason(error: Exception) -> str:
 
 
 def _unknown(data: bytes) -> str:
-    """Why a file is refused that nothing opens."""
+    """Say why a file is refused that neither Pillow nor another module can open."""
     if not data:
         return "empty file"
     if tiff.is_tiff(data) and (places := tiff.pages(data)):
@@ -485,31 +485,31 @@ def _unknown(data: bytes) -> str:
 
 
 def _too_many_scans(data: bytes, pixel_count: int) -> bool:
-    """Whether decoding the JPEG passes over its pixels so often that it takes minutes.
+    """Return whether a JPEG has more scans than allowed, so that decoding would take minutes.
 
-    A scan of a few bytes may refine nothing in a hundred million pixels; libjpeg-turbo's authors
-    describe the trick (https://libjpeg-turbo.org/pmwiki/uploads/About/TwoIssueswiththeJPEGStandard.pdf).
+    A scan of a few bytes can pass over a hundred million pixels and change none; the authors of
+    libjpeg-turbo describe the attack (https://libjpeg-turbo.org/pmwiki/uploads/About/TwoIssueswiththeJPEGStandard.pdf).
     """
     allowed = MAX_SCANS * MAX_PIXELS / pixel_count
-    if data.count(bytes([0xFF, START_OF_SCAN])) <= allowed:  # quick, and never too few
+    if data.count(bytes([0xFF, START_OF_SCAN])) <= allowed:  # fast, and an upper bound
         return False
     scans = position = 0
     while found := JPEG_MARKER.search(data, position):
         marker, position = found[1][0], found.end()
         if marker == END_OF_IMAGE:
             break
-        if marker not in (0x01, START_OF_IMAGE):  # the others give their segment's length
+        if marker not in (0x01, START_OF_IMAGE):  # the others have a segment length
             position += int.from_bytes(data[position : position + 2], "big")
         scans += marker == START_OF_SCAN
     return scans > allowed
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's orientation, 1 to 8; 1 if there is none, it makes no sense, or EXIF is damaged."""
+    """Return the EXIF orientation, 1 to 8; 1 if it is missing or invalid, or EXIF is damaged."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation)
         return int(value) if value in TURNS else 1
-    except Exception:  # of many kinds; the pixels are sound all the same
+    except Exception:  # of many kinds; the pixels are still intact
         return 1
 
 
@@ -538,12 +538,12 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey divided by 256."""
+    """Divide 16-bit grey by 256."""
     levels = np.asarray(image)
     if levels.min() < 0 or levels.max() > 65535:
         raise RefusedError("integer pixels beyond 16 bits have no stated range; set ingest.range")
     grey = Image.fromarray((levels >> 8).astype(np.uint8))
-    see_through = image.info.get("transparency")  # a PNG may name one level
+    see_through = image.info.get("transparency")  # a PNG may make one level transparent
     if see_through is not None:
         grey.putalpha(Image.fromarray(np.where(levels == see_through, 0, 255).astype(np.uint8)))
     return grey
@@ -551,10 +551,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From an embedded profile to sRGB; None if it is sRGB already or cannot be used.
+    """Return the transform from a profile to sRGB; None if it is sRGB or cannot be used.
 
-    Pixels of a damaged profile, or of one for another kind of pixel, are taken as sRGB, as
-    browsers take them.
+    If a profile is damaged or for another kind of pixel, pixels count as sRGB, as in browsers.
     """
     if len(profile) > MAX_PROFILE_BYTES:
         return None
@@ -564,7 +563,7 @@ def srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | No
     except (ImageCms.PyCMSError, OSError):
         return None
     if mode == "RGB":
-        # Many profiles describe sRGB, under many names; what they do to colours shows which do.
+        # Many profiles describe sRGB under different names, so their effect on colours is tested.
         steps = np.arange(0, 256, 15, dtype=np.uint8)
         colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
         moved = pixels(transform.apply(Image.fromarray(colours)))

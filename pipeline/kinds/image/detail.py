@@ -1,15 +1,15 @@
-"""Detail: whether two pictures that look alike from afar are one, once laid over each other.
+"""Detail: whether two pictures with similar thumbnails are copies, once aligned.
 
-Patches of one wall, handwritten digits and drawings of one thing are alike from afar and no copies.
-Two questions distinguish them from copies:
+Patches of the same wall, handwritten digits and drawings of the same thing have similar thumbnails
+and are not copies. Two tests distinguish them from copies:
 
 - How much do the two share? A few smooth shapes agree by chance, a thousand details do not.
-  `information` counts it, in nats, as for a Gaussian channel: the correlation of each octave of
-  frequencies, times the octave's degrees of freedom.
-- Do they disagree anywhere by more than saving, scaling and brightening explain? The worst of
-  sixteen fields decides, so two clocks that show other times are not one.
+  `information` measures it in nats, as for a Gaussian channel, from the correlation of each octave
+  of spatial frequencies and the octave's degrees of freedom.
+- Do they differ anywhere by more than compression, scaling and brightening explain? The worst of
+  sixteen fields decides, so two clocks that show different times are not copies.
 
-`benchmarks/alarms.md` has what is found, and on which sets the limits were chosen.
+`benchmarks/alarms.md` has the detection rates, and the data sets on which the limits were chosen.
 """
 
 import math
@@ -27,53 +27,52 @@ from .reading import PLAIN, Reading
 
 Floats = npt.NDArray[np.float32]
 
-# Pixels a side of a picture as it is laid over another, and of the two as they are compared.
+# Sides in pixels: of pictures during alignment, and of the aligned pictures during comparison.
 SIDE, GRID = 128, 64
-# By how many pixels of `GRID`, then of `SIDE`, a place or size may be moved to fit better.
+# By how many pixels a place or size may change for a better match, at `GRID`, then at `SIDE`.
 MOVES = {GRID: 2, SIDE: 2}
-# Smallest part of a picture that is laid over another: about four fifths of a side.
+# Smallest part of a picture that may match another: about four fifths of a side.
 SMALLEST = 0.78
 # Weights of red, green and blue in grey.
 GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
-# Least information of a copy, in nats. Pairs of bricks share 52 by chance, coarse JPEGs of flat
-# patches as much; JPEGs of quality 70 of 64-pixel patches share 100 and more, photographs 400.
+# Minimum information of copies, in nats. Pairs of bricks share 52 by chance, and so do coarse JPEGs
+# of flat patches; JPEGs of quality 70 of 64-pixel patches share 100 or more, photographs 400.
 LEAST_INFORMATION = 50.0
-# Octaves of frequency, in periods a side; above are pixels that a scaled copy does not have.
+# Limits of the octaves, in periods per side; scaled copies lack higher frequencies.
 OCTAVES = (1, 3, 6, 12, 24)
-# Grey levels (standard deviation) of noise that every picture is taken to have.
+# Standard deviation, in grey levels, of the noise assumed in every picture.
 NOISE = 1.0
-# Correlations count as at most this, squared: no file holds more.
+# Upper limit of squared correlations: no file is more precise.
 MOST_AGREEMENT = 0.999
 
-# What is compared field by field: details between these two blurs (standard deviation, in pixels).
+# Fields are compared in the detail between two blurs (standard deviations in pixels).
 FINE, COARSE = 1.0, 4.0
-FIELDS = 4  # a side
+FIELDS = 4  # per side
 
 
 class Limits(NamedTuple):
-    """The most that copies differ: grey levels, and a fraction of the detail that is there."""
+    """The maximum difference of copies, in grey levels and as a fraction of the detail."""
 
     levels: float
     fraction: float
 
 
-# A JPEG of quality 30 differs by 5 levels. Tiny pictures are seldom saved so, and a digit may be
-# as like another as that, so of these only nearly identical ones are copies.
+# A JPEG of quality 30 differs by 5 levels. Tiny pictures are rarely saved like this, and different
+# digits may differ as little, so tiny pictures must be nearly identical to be copies.
 DETAIL, TINY_DETAIL, TINY = Limits(5.0, 0.3), Limits(2.5, 0.2), 48
-# Differences over the most that copies have: where levels disagree; that no better place cures.
+# Differences relative to the limits: if levels or colours differ; if no alignment can help.
 OTHERWISE, HOPELESS = 2.0, 12.0
-# The same for grey levels and colours on a grid of `COLOURS` a side: hearts of two colours differ.
+# Limits for grey levels and colours, on a grid of `COLOURS` per side: hearts may differ in colour.
 LEVEL, COLOUR, COLOURS = Limits(5.0, 0.1), Limits(5.0, 0.1), 12
-# A picture whose colours are fainter (root mean square) is grey.
+# Root mean square of the colours below which a picture is grey.
 COLOURLESS = 2.0
-# Contrast of a copy over that of the other, and the grey levels that are added. A picture made grey
-# keeps both.
+# Maximum gain and offset (grey levels) of brightening. Conversion to grey hardly changes either.
 BRIGHTER, MADE_GREY = (2.0, 60.0), (1.1, 12.0)
 
 
 class Place(NamedTuple):
-    """How a picture lies on another, in pixels of thumbnails: mirrored, and which is the part."""
+    """The alignment of two pictures, in pixels of thumbnails; `swapped` if the other is the part."""
 
     mirrored: bool
     swapped: bool
@@ -83,15 +82,15 @@ class Place(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A picture squeezed to uint8 [SIDE, SIDE, 3], and the shorter side it had, SIDE at most."""
+    """A picture resized to uint8 [SIDE, SIDE, 3], and its original shorter side, at most SIDE."""
 
     squeezed: npt.NDArray[np.uint8]
     shorter_side: int
 
 
 def opened(data: bytes, reading: Reading = PLAIN) -> Opened:
-    """The picture as it is laid over another."""
-    # A JPEG may be decoded at a half, a quarter or an eighth that still has SIDE pixels a side.
+    """Decode and resize a picture for alignment."""
+    # A JPEG may be decoded at a reduced size that still has SIDE pixels per side.
     picture = pixels(decode(data, SIDE // 2, reading))
     shorter = min(picture.shape[:2])
     how = cv2.INTER_AREA if shorter >= SIDE else cv2.INTER_CUBIC
@@ -100,7 +99,7 @@ def opened(data: bytes, reading: Reading = PLAIN) -> Opened:
 
 
 def same(one: Opened, other: Opened, place: Place, thumbnail: int) -> bool:
-    """Whether two pictures are one; `place` is in pixels of thumbnails of that side."""
+    """Return whether two pictures are copies; `place` is in pixels of thumbnails of that side."""
     tiny = max(one.shorter_side, other.shorter_side) < TINY
     limits = TINY_DETAIL if tiny else DETAIL
     for first, second in laid(one, other, place, thumbnail):
@@ -115,7 +114,7 @@ def same(one: Opened, other: Opened, place: Place, thumbnail: int) -> bool:
 def laid(
     one: Opened, other: Opened, place: Place, thumbnail: int
 ) -> Iterator[tuple[Floats, Floats]]:
-    """What the two show both, as [GRID, GRID, 3] each, laid as well as each of `MOVES` lets."""
+    """Yield the common parts [GRID, GRID, 3] of both, aligned with each of `MOVES`."""
     first, second = one.squeezed, other.squeezed
     if place.mirrored:
         first = np.ascontiguousarray(first[:, ::-1])
@@ -136,7 +135,7 @@ def laid(
 def _fit(
     whole: Floats, part: Floats, size: int, left: int, top: int, move: int
 ) -> tuple[int, int, int]:
-    """Size and place (left, top) of the part on the whole, the best within `move` of the given."""
+    """Return the best size and place (left, top) of the part within `move` of the given ones."""
     side = len(whole)
     best = (-2.0, 0, 0, 0)
     least = max(round(SMALLEST * side), size - move)
@@ -144,14 +143,14 @@ def _fit(
         small = cv2.resize(part, (tried, tried), interpolation=cv2.INTER_AREA)
         (x, right), (y, bottom) = (_window(at, tried, move, side) for at in (left, top))
         fit = cv2.matchTemplate(whole[y:bottom, x:right], small, cv2.TM_CCOEFF_NORMED)
-        fit[~np.isfinite(fit)] = 0  # where the window is flat
+        fit[~np.isfinite(fit)] = 0  # if the window is flat
         _, value, _, (across, down) = cv2.minMaxLoc(fit)
         best = max(best, (value, tried, x + across, y + down))
     return best[1:]
 
 
 def _window(start: int, size: int, move: int, side: int) -> tuple[int, int]:
-    """From where to where a part of `size` may lie that should start near `start`."""
+    """Return the range of pixels for a part of `size` that starts near `start`."""
     first = min(max(0, start - move), side - size)
     return first, max(first + size, min(side, start + size + move))
 
@@ -162,10 +161,10 @@ def _scaled(picture: Floats | npt.NDArray[np.uint8], side: int) -> Floats:
 
 
 def information(one: Floats, other: Floats) -> float:
-    """What two grey pictures [GRID, GRID] share, in nats.
+    """Return the mutual information of two grey pictures [GRID, GRID], in nats.
 
-    An octave adds -n/2 ln(1 - r²): r is the correlation of its frequencies, and n how many of them
-    there are, counted by their power (the participation ratio), so that a stripe has few.
+    An octave adds -n/2 ln(1 - r²). Here r is the correlation of its frequencies, and n their
+    effective number (the participation ratio of their power), which is small for stripes.
     """
     first, second = (fft2((grey - grey.mean()) * TAPER).ravel()[RINGS] for grey in (one, other))
     powers, others = (np.square(part.real) + np.square(part.imag) for part in (first, second))
@@ -185,7 +184,7 @@ def information(one: Floats, other: Floats) -> float:
 
 
 def _octaves() -> tuple[Floats, npt.NDArray[np.int64], list[int]]:
-    """A taper [GRID, GRID] to the edges; where the frequencies lie, by octave; each one's start."""
+    """Return a window function [GRID, GRID], the frequencies sorted by octave, and the starts."""
     slope = np.sqrt(np.hanning(GRID + 2)[1:-1])
     periods = np.fft.fftfreq(GRID) * GRID
     octave = np.digitize(np.hypot(periods[:, None], periods).ravel(), OCTAVES)
@@ -196,14 +195,15 @@ def _octaves() -> tuple[Floats, npt.NDArray[np.int64], list[int]]:
 
 
 TAPER, RINGS, STARTS = _octaves()
-FLOOR = float(np.square(TAPER).sum()) * NOISE**2  # power of the noise, a frequency
+FLOOR = float(np.square(TAPER).sum()) * NOISE**2  # power of the noise per frequency
 
 
 def disagreement(one: Floats, other: Floats, limits: Limits) -> float:
-    """By how much two pictures [GRID, GRID, 3] differ, but for brightness and contrast.
+    """Return the difference of two pictures [GRID, GRID, 3], except brightness and contrast.
 
-    At most 1 if saving and scaling explain it, `OTHERWISE` if grey levels or colours do not
-    agree. The one of less contrast is brightened to fit, and cut off at white as a brightened one.
+    The difference is at most 1 if compression and scaling explain it, and `OTHERWISE` if grey
+    levels or colours do not agree. The picture with less contrast is brightened to match the other,
+    and clipped at white.
     """
     if (one @ GREY).std() < (other @ GREY).std():
         one, other = other, one
@@ -232,7 +232,7 @@ def disagreement(one: Floats, other: Floats, limits: Limits) -> float:
 
 
 def _brightening(plain: Floats, bright: Floats) -> tuple[float, float]:
-    """Gain and offset that make `plain` most like `bright` where that is not black or white."""
+    """Fit gain and offset from `plain` to `bright`, where `bright` is not black or white."""
     inside = (bright > 3) & (bright < 252)
     if inside.mean() < 0.05:
         inside = np.ones_like(inside)
@@ -248,12 +248,12 @@ def _detail(grey: Floats) -> Floats:
 
 
 def _fields(values: Floats) -> Floats:
-    """Means [FIELDS, FIELDS] of values [GRID, GRID]."""
+    """Return the means [FIELDS, FIELDS] of values [GRID, GRID]."""
     side = GRID // FIELDS
     means: Floats = values.reshape(FIELDS, side, FIELDS, side).mean(axis=(1, 3))
     return means
 
 
 def _strength(tint: Floats) -> float:
-    """Root mean square of a picture's colours minus its grey [n, n, 3]."""
+    """Return the root mean square of a picture's colours minus its grey [n, n, 3]."""
     return float(np.sqrt(np.square(tint).sum(axis=2).mean()))

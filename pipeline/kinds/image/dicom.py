@@ -1,9 +1,9 @@
-"""DICOM files: one frame, as a radiologist's screen shows it, or by the range that is declared.
+"""DICOM files: one frame, as on a radiologist's screen, or with the range in `ingest.range`.
 
-Stored values become measured ones (rescale slope and intercept, or the modality's table), these
-grey levels (a window, or the table of the values of interest), and of MONOCHROME1 the lowest are
-white: PS3.3 of the standard, C.11.1, C.11.2 and C.7.6.3.1.2. Only what affects the pixels is read
-from the header: no name of a patient gets into a table or a bundle.
+Stored values are converted to measured values (rescale slope and intercept, or the modality LUT),
+and these to grey levels (a window, or the VOI LUT); in MONOCHROME1 the lowest values are white. See
+PS3.3 of the standard, C.11.1, C.11.2 and C.7.6.3.1.2. Only fields that affect the pixels are read
+from the header, so no patient's name gets into a table or a bundle.
 """
 
 import io
@@ -22,7 +22,7 @@ from .reading import Reading, eight_bits
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-DEFLATED = b"1.2.840.10008.1.2.1.99"  # a transfer syntax: all of the file is compressed
+DEFLATED = b"1.2.840.10008.1.2.1.99"  # the transfer syntax of files that are compressed as a whole
 READ = [
     "SOPClassUID", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "PlanarConfiguration",
     "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
@@ -37,15 +37,15 @@ READ = [
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether it is a DICOM file: the letters stand behind 128 bytes of anything."""
+    """Return whether it is a DICOM file, with DICM after 128 arbitrary bytes."""
     return data[128:132] == b"DICM"
 
 
 def picture(file: io.BytesIO, reading: Reading, most_pixels: int) -> tuple[NDArray[np.uint8], str]:
-    """Levels [height, width] or [height, width, 3] of a file's one frame, and what was done.
+    """Return the levels [height, width] or [height, width, 3] of the frame, and how in words.
 
     Raises:
-        RefusedError: there are no pixels, or several frames, or they cannot be read.
+        RefusedError: the file has no pixels or several frames, or cannot be read.
     """
     dcmread = _dcmread()
     if DEFLATED in file.getbuffer()[:4096].tobytes():
@@ -56,14 +56,14 @@ def picture(file: io.BytesIO, reading: Reading, most_pixels: int) -> tuple[NDArr
         return _levels(dataset, reading)
     except RefusedError:
         raise
-    except Exception as error:  # pydicom raises many kinds on hostile bytes
+    except Exception as error:  # pydicom raises many kinds on malicious files
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise RefusedError(f"damaged or cut short ({reason})") from None
 
 
 @cache
 def _dcmread() -> Any:
-    """pydicom's function; what it has to say of odd values is no matter, or in the reason."""
+    """Return pydicom's `dcmread`, without its warnings, which are irrelevant or in the reason."""
     try:
         import pydicom
     except ImportError:
@@ -77,7 +77,7 @@ def _dcmread() -> Any:
 
 
 def _check(dataset: "Dataset", most_pixels: int) -> None:
-    """Raise `RefusedError` if there is not one frame of pixels that can be decoded."""
+    """Raise `RefusedError` unless there is exactly one frame that can be decoded."""
     from pydicom.pixels.decoders.base import get_decoder
 
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
@@ -157,7 +157,7 @@ def _grey(
         if function == "SIGMOID":
             curve = 1 / (1 + np.exp(-4 * (values.astype(np.float64) - centre) / width))
             return levels(curve, (0.0, 1.0), (0.0, 1.0))[0], f"{words} sigmoid"
-        # LINEAR means pixels of a whole number each, and so is a half and a one less.
+        # LINEAR is defined for integers, with centre - 0.5 and width - 1.
         half = (width - least) / 2
         middle = centre - least / 2
         return levels(values, (middle - half, middle + half), (0.0, 1.0))[0], words
@@ -173,7 +173,7 @@ def _grey(
 
 
 def _whole(dataset: "Dataset") -> tuple[float, float]:
-    """The smallest and largest measured value that the file's type has room for."""
+    """Return the smallest and largest measured value that the file's data type allows."""
     if dataset.get("ModalityLUTSequence"):
         return 0.0, 2.0 ** int(dataset.ModalityLUTSequence[0].LUTDescriptor[2]) - 1
     if "PixelData" not in dataset:
@@ -190,7 +190,7 @@ def _whole(dataset: "Dataset") -> tuple[float, float]:
 
 
 def _padding(dataset: "Dataset", stored: NDArray[Any]) -> NDArray[np.bool_] | None:
-    """Where the picture was filled up to a rectangle (PS3.3, C.7.5.1.1.2)."""
+    """Return a mask of the padding pixels (PS3.3, C.7.5.1.1.2); None if there are none."""
     value = dataset.get("PixelPaddingValue")
     if value is None:
         return None
@@ -201,7 +201,7 @@ def _padding(dataset: "Dataset", stored: NDArray[Any]) -> NDArray[np.bool_] | No
 
 
 def _first(value: Any) -> float:
-    """The first of a field's values: a file may offer several windows."""
+    """Return the first value of a field, because a file may have several windows."""
     try:
         return float(value)
     except TypeError:

@@ -1,7 +1,7 @@
-"""Views on a device of PyTorch: the CPU decodes and scales pictures, the device warps them.
+"""Views on a PyTorch device: the CPU decodes and scales pictures, the device warps them.
 
-Pictures are decoded and scaled by `preprocess.base`, as for `views`. Turning, scaling and flipping
-follow OpenCV to a grey level; a picture as it is has the same pixels as on the CPU.
+Pictures are decoded and scaled by `preprocess.base`, as in `views`. Rotation, scaling and flips
+agree with OpenCV up to one grey level; the original view has the same pixels as on the CPU.
 """
 
 import numpy as np
@@ -16,26 +16,26 @@ from . import preprocess
 from .reading import PLAIN, Reading
 from .views import View
 
-GPU_VIEW_CODE = 2  # raise when this module comes to give other pixels
+GPU_VIEW_CODE = 2  # raise when this module gives other pixels
 
 
 class ViewMaker:
-    """Makes views on a device for a backbone's preprocessing; any number of threads may call it."""
+    """Makes views on a device for a backbone's preprocessing; thread-safe."""
 
     made_by = f" gpu views {GPU_VIEW_CODE}"
 
     def __init__(
         self, preprocessing: Pixels | Fitted, reading: Reading = PLAIN, device: str = "cuda"
     ) -> None:
-        """Remember how the backbone wants its pictures, what is declared of them, and where."""
+        """Store the backbone's preprocessing, the read settings and the device."""
         self.preprocessing, self.reading, self.device = preprocessing, reading, device
 
     def __call__(self, asked: Asked) -> Tensor:
-        """The asked views of each picture, cropped, uint8 [views, side, side, 3] on the device.
+        """Make the requested views, cropped, uint8 [views, side, side, 3] on the device.
 
         Raises:
             DeviceError: GPU memory ran out.
-            RefusedError: as `decode.decode`.
+            RefusedError: as in `decode.decode`.
         """
         side, fitted, seen = self.preprocessing.crop, isinstance(self.preprocessing, Fitted), []
         try:
@@ -50,12 +50,12 @@ class ViewMaker:
 
 
 def warp(base: Tensor, wanted: list[View], side: int, fitted: bool = False) -> Tensor:
-    """The square of `side` pixels in the middle of each view of a picture, as `views` makes it.
+    """Make views of a picture, as in `views`, and return their centre crops.
 
     Args:
-        base: uint8 [height, width, 3]; both at least `side`.
+        base: uint8 [height, width, 3]; height and width are at least `side`.
         wanted: the views.
-        side: of the square, in pixels.
+        side: side of the crop in pixels.
         fitted: as in `preprocess.crop`.
 
     Returns:
@@ -68,7 +68,7 @@ def warp(base: Tensor, wanted: list[View], side: int, fitted: bool = False) -> T
         torch.arange(side, device=base.device) + float(first - half)
         for first, half in zip((left, top), middle, strict=True)
     )
-    # Where a pixel comes from: flipped back, turned back and scaled back about the middle.
+    # The source of each pixel: inverse flip, rotation and scaling about the centre.
     back = torch.from_numpy(_back(wanted) / middle[:, None]).float().to(base.device)
     to_x, to_y = back[:, None, None].unbind(-1)  # [views, 1, 1, 2] each
     places = x[:, None] * to_x + y[:, None, None] * to_y
@@ -80,7 +80,7 @@ def warp(base: Tensor, wanted: list[View], side: int, fitted: bool = False) -> T
 
 
 def _back(wanted: list[View]) -> NDArray[np.float64]:
-    """From an offset (x, y) of a view to that of the picture, [views, 2, 2]."""
+    """Return matrices [views, 2, 2] from offsets (x, y) in a view to offsets in the picture."""
     angle, scale, hflip, vflip = np.array(wanted, dtype=np.float64).T
     cos, sin = np.cos(np.deg2rad(angle)) / scale, np.sin(np.deg2rad(angle)) / scale
     x, y = np.where(hflip, -1, 1), np.where(vflip, -1, 1)

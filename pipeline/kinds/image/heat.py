@@ -1,6 +1,6 @@
-"""A heat map laid over a picture.
+"""A heat map over a picture.
 
-NumPy and Pillow only, so that whatever shows a reason need not load torch.
+The module uses only NumPy and Pillow, so that explanations can be shown without importing torch.
 """
 
 import numpy as np
@@ -10,8 +10,8 @@ from PIL import Image
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
-# Nine colours of cividis, from no heat to most: it looks alike to every kind of colour vision, and
-# lighter is always more (Nuñez et al., 2018).
+# Nine colours of cividis, from no heat to maximum heat. It looks the same with every kind of colour
+# vision, and lighter is always more (Nuñez et al., 2018).
 CIVIDIS = np.array(
     [
         (0, 34, 78),
@@ -29,11 +29,11 @@ CIVIDIS = np.array(
 
 
 def overlay(picture: Bytes, heat: Floats) -> Bytes:
-    """The picture in grey with the heat laid over it in colour, half and half.
+    """Blend the picture in grey with the heat map in colour, in equal parts.
 
     Args:
-        picture: uint8 [height, width, 3], what the backbone saw.
-        heat: [h, w] from 0 to 1, of any size; it is scaled to the picture smoothly.
+        picture: uint8 [height, width, 3], as the backbone saw it.
+        heat: [h, w] from 0 to 1, of any size; it is scaled smoothly to the picture's size.
 
     Returns:
         uint8 [height, width, 3].

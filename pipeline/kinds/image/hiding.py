@@ -1,10 +1,11 @@
-"""Cells of a picture, half of them blurred at a time: which of them speak for a class.
+"""Cells of a picture that are evidence for a class, found by blurring half of them at a time.
 
-RISE (Petsiuk et al., BMVC 2018) draws at random which places of a picture are hidden, and asks
-about thousands of such pictures. Here a design says which: that of Plackett and Burman (Biometrika,
-1946), in which each cell is hidden in half of the pictures, and any two together in a quarter. So
-no cell's effect is taken for another's, few pictures are enough, and nothing is drawn. The edges
-are soft, as RISE's are: hard ones are things that no picture has. benchmarks/reasons.md compares.
+RISE (Petsiuk et al., BMVC 2018) hides random parts of a picture, and needs predictions for
+thousands of masked pictures. This module uses a Plackett-Burman design (Biometrika, 1946) instead,
+in which each cell is hidden in half of the pictures, and any two cells together in a quarter. So
+the effects of cells are not confounded, few pictures are enough, and nothing is random. The edges
+of masks are soft, as in RISE, because hard edges do not occur in pictures. benchmarks/reasons.md
+compares the methods.
 """
 
 import functools
@@ -16,18 +17,18 @@ from PIL import Image, ImageFilter
 
 from .preprocess import crop
 
-CELLS = 7  # a side
+CELLS = 7  # per side
 PRIME = 59  # 4 k + 3, and at least the number of cells
-BLUR = 0.1  # the standard deviation, of the picture's side
+BLUR = 0.1  # the standard deviation, as a fraction of the picture's side
 
 
 @functools.cache
 def together() -> NDArray[np.bool_]:
-    """The cells, row by row, that each of the pictures hides, [pictures, cells].
+    """Return which cells, row by row, each picture hides, [pictures, cells].
 
-    Paley's construction (1933): the first row marks which numbers are squares modulo the prime, the
-    others are its rotations, and the last one hides nothing. The opposites of all follow: what two
-    cells do together is then not taken for what a third one does.
+    The design is Paley's construction (1933): the first row marks the squares modulo the prime, the
+    next ones are its rotations, and the last one hides nothing. The complements of all rows follow
+    (a foldover), so that interactions of two cells are not confounded with the effect of a third.
     """
     squares = {number * number % PRIME for number in range(PRIME)}
     first = np.array([number in squares for number in range(PRIME)])
@@ -37,15 +38,15 @@ def together() -> NDArray[np.bool_]:
 
 
 def hidden(picture: NDArray[np.uint8], side: int, fitted: bool = False) -> list[NDArray[np.uint8]]:
-    """The picture with the cells of each row of `together` blurred.
+    """Return the picture with the cells of each row of `together` blurred.
 
     Args:
-        picture: uint8 [height, width, 3], as the graph takes it.
-        side: of the square in its middle that the backbone sees, in pixels.
-        fitted: whether the picture is prepared as `Fitted` says; then all of it stays.
+        picture: uint8 [height, width, 3], the input of the graph.
+        side: side in pixels of the centre crop that the backbone sees.
+        fitted: whether the preprocessing is `Fitted`; if so, the picture is not cropped.
 
     Returns:
-        pictures as high as wide, of whose middle the graph makes the same as of the whole one's.
+        square pictures, from whose centre the graph makes the same input as from the whole picture.
     """
     shorter = min(picture.shape[:2])
     top, left = ((length - side) // 2 - (shorter - side) // 2 for length in picture.shape[:2])
@@ -63,5 +64,5 @@ def hidden(picture: NDArray[np.uint8], side: int, fitted: bool = False) -> list[
 
 
 def as_map(cells: NDArray[Any]) -> NDArray[Any]:
-    """What is known of each cell, [cells], as a map [h, w]."""
+    """Reshape values per cell, [cells], to a map [h, w]."""
     return cells.reshape(CELLS, CELLS)

@@ -1,6 +1,6 @@
-"""A picture of any size to a backbone's pixels, as an ONNX graph: one `Resize` and a crop.
+"""An ONNX graph from pictures of any size to a backbone's pixels: one `Resize` and a crop.
 
-It is written in ONNX's own notation, so that no PyTorch is needed here, nor where it is used.
+The graph is written in ONNX's text format, so neither this module nor its users need PyTorch.
 """
 
 import onnx
@@ -11,14 +11,14 @@ from .preprocess import LONGEST, colour
 
 CUBIC = 'mode = "cubic", cubic_coeff_a = -0.5, exclude_outside = 1, antialias = 1'
 FILTERS = {
-    "lanczos": CUBIC,  # ONNX has none that is nearer
+    "lanczos": CUBIC,  # the most similar filter in ONNX
     "nearest": 'mode = "nearest", nearest_mode = "round_prefer_ceil"',
     "bilinear": 'mode = "linear", exclude_outside = 1, antialias = 1',
     "bicubic": CUBIC,
 }
 
-# One picture to what the backbone takes. `Resize` rounds sides down, so a scale is a millionth
-# larger if rounding it to float32 would make a side too short.
+# From a picture to the input of the backbone. `Resize` rounds sides down, so a scale is raised by a
+# millionth if, rounded to float32, it would make a side too short.
 PREPROCESS = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
 preprocess (uint8[height, width, 3] picture) => (uint8[1, {crop}, {crop}, 3] input)
@@ -61,13 +61,13 @@ preprocess (uint8[height, width, 3] picture) => (uint8[1, {crop}, {crop}, 3] inp
 }}
 """
 
-# All of a picture that is seen whole, of which a side has one pixel at least.
+# For backbones that see whole pictures; each side keeps at least one pixel.
 WHOLE = """
     one = Constant<value = double {1.0}>()
     seen = Identity(picture)
 """
 
-# The middle of a panorama: else one of a pixel in height would be scaled to gigabytes.
+# The centre of a panorama; otherwise a picture of one pixel in height would be scaled to gigabytes.
 MIDDLE = """
     lengths = Shape<end = 2>(picture)
     shorter = ReduceMin(lengths)
@@ -83,7 +83,7 @@ MIDDLE = """
     seen = Slice(picture, cut, until, across)
 """
 
-# The rest of the square in its colour, [1, 3, 1, 1], where a picture does not reach it.
+# Fills the rest of the square with a colour, [1, 3, 1, 1].
 BORDER = """
     colour = Constant<value = int32[1, 3, 1, 1] {{{colour}}}>()
     nowhere = Constant<value = int64[2] {{0, 0}}>()
@@ -104,11 +104,11 @@ BORDER = """
 
 
 def graph(preprocessing: Pixels | Fitted) -> onnx.ModelProto:
-    """What `preprocess.py` does: uint8 `picture` [height, width, 3] to `input` [1, crop, crop, 3].
+    """Return the graph for `preprocess.py`: uint8 [height, width, 3] to [1, crop, crop, 3].
 
-    Its levels differ from Pillow's by 1 here and there. They differ by more if `preprocess.base`
-    decodes or shrinks a picture in two steps, which this does in one, and if the filter is
-    Lanczos', for which bicubic stands in.
+    The input is `picture`, the output `input`. Some levels differ from Pillow's by 1. The
+    difference is larger if `preprocess.base` decodes or shrinks a picture in two steps, where the
+    graph has one, and for Lanczos filters, which the graph replaces with bicubic ones.
     """
     fitted = preprocessing if isinstance(preprocessing, Fitted) else None
     fit = fitted.fit if fitted else ""
@@ -121,7 +121,7 @@ def graph(preprocessing: Pixels | Fitted) -> onnx.ModelProto:
         "seen": WHOLE if fit else MIDDLE.format(longest=LONGEST),
         "whole": {"": "ReduceMin", "squash": "Identity", "border": "ReduceMax"}[fit],
         "least": "one" if fit else "resize",
-        # What rounding cuts off the middle of the longer side is not squeezed in.
+        # If not fitted, rounding down crops the longer side and does not squeeze it.
         "scale": "Identity(of_rounded)" if fit else "Max(of_rounded, factor)",
         "filled": "filled = Identity(resized) length = Identity(new)",
         "first": "Round" if fit else "Floor",

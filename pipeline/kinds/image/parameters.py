@@ -1,4 +1,4 @@
-"""What images add to the sections `ingest` and `augment` of `params.yaml`."""
+"""The parameters of images in the sections `ingest` and `augment` of `params.yaml`."""
 
 from typing import Annotated, ClassVar, Literal
 

@@ -1,4 +1,4 @@
-"""The plan of augmentation: which views each training picture has, before there are pixels."""
+"""The plan of augmentation: the views of each training picture, drawn without decoding it."""
 
 from typing import cast
 
@@ -11,16 +11,16 @@ from .views import View
 
 
 def as_augment(settings: Augmentation) -> Augment:
-    """The section `augment`, which `params.load` has checked against this kind's schema."""
+    """Cast the section `augment`, which `params.load` has validated with this kind's schema."""
     return cast(Augment, settings)
 
 
 def plan(digests: list[str], settings: Augment) -> pd.DataFrame:
-    """The views of each picture, one row per view, sorted by digest and view number.
+    """Plan the views of each picture, one row per view, sorted by digest and view number.
 
-    A view's random numbers come from its picture's digest, its own number and the seed, so that no
-    other picture and no number of views changes it; each number has its fixed use, so that another
-    range for the rotation leaves scale and flips as they were.
+    A view's random numbers depend on its picture's digest, its own number and the seed, and not on
+    other pictures or the number of views. Each random number has a fixed use, so another range of
+    the rotation does not change scale and flips.
     """
     rows = [
         (digest, number, *draw(digest, number, settings))
@@ -40,7 +40,7 @@ def plan(digests: list[str], settings: Augment) -> pd.DataFrame:
 
 
 def draw(digest: str, number: int, settings: Augment) -> View:
-    """The view `number` of the picture `digest`."""
+    """Draw the view `number` of the picture `digest`."""
     angle, scale, hflip, vflip = units(f"{settings.seed}:{digest}:{number}", 4)
     return View(
         angle=round((2 * angle - 1) * settings.rotate, 4),

@@ -1,4 +1,4 @@
-"""PNG files of 16-bit colours, all bits of them; Pillow keeps the upper 8."""
+"""PNG files with 16-bit colours, with all their bits; Pillow keeps only the upper 8."""
 
 import io
 
@@ -8,20 +8,20 @@ from PIL import Image, ImageFile
 
 GREY_ALPHA, COLOUR = 4, (2, 4, 6)  # colour types of the header, section 11.2.1 of the specification
 
-UPPER = np.uint16(256)  # what the upper byte counts
+UPPER = np.uint16(256)  # the weight of the upper byte
 
 
 def is_deep(data: bytes) -> bool:
-    """Whether it is a PNG of 16 bits with several channels."""
+    """Return whether it is a PNG of 16 bits with several channels."""
     return data[:4] == b"\x89PNG" and data[24] == 16 and data[25] in COLOUR
 
 
 def values(data: bytes, file: io.BytesIO) -> tuple[NDArray[np.uint16], NDArray[np.bool_] | None]:
-    """The values [height, width, channels], opacity last if there is any, and the key colour.
+    """Return the values [height, width, channels], alpha last, and a mask of the key colour.
 
-    Pillow is made to take the upper bytes of each value, and then to take values of the other byte
-    order, whose upper bytes are the lower ones here. Grey and opacity, four bytes, are taken for
-    the four channels of an 8-bit picture.
+    Pillow decodes the upper bytes first, and then, with the other byte order, the lower bytes. Grey
+    with alpha, four bytes per pixel, is decoded as an 8-bit picture with four channels. The mask is
+    None if there is no key colour.
     """
     if data[25] == GREY_ALPHA:
         both = _unpacked(file, "RGBA").astype(np.uint16)

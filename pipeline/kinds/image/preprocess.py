@@ -1,6 +1,6 @@
-"""A picture is decoded and scaled once, to its base; all its views are made from that.
+"""Decode and scale a picture once, to its base, from which all its views are made.
 
-NumPy and Pillow only, so that whatever asks a finished model need not load what augments.
+The module uses only NumPy and Pillow, so that prediction does not import augmentation libraries.
 """
 
 import numpy as np
@@ -11,8 +11,8 @@ from .. import Fitted, Pixels
 from . import decode
 from .reading import PLAIN, Reading
 
-REACH = 3  # a base is at most this many times as long as its shorter side
-LONGEST = 30  # so many times is scaled of a panorama by what scales raw pixels
+REACH = 3  # maximum aspect ratio of a base
+LONGEST = 30  # maximum aspect ratio in the ONNX graph and in PyTorch
 FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -24,9 +24,9 @@ FILTERS = {
 def base(
     data: bytes, preprocessing: Pixels | Fitted, reading: Reading = PLAIN
 ) -> NDArray[np.uint8]:
-    """Decode a picture as declared and scale its shorter side to `preprocessing.resize`.
+    """Decode a picture with the read settings, and scale its shorter side to `resize`.
 
-    If a picture is to be seen whole, both sides or the longer one: see `_whole`.
+    For `Fitted`, both sides or the longer one are scaled: see `_whole`.
 
     Returns:
         [height, width, 3] of 8-bit sRGB; the shorter side is at least the crop.
@@ -37,7 +37,7 @@ def base(
     picture = decode.decode(data, shorter, reading)
     factor = shorter / min(picture.size)
     width, height = (max(shorter, round(side * factor)) for side in picture.size)
-    # A panorama is cut to its middle before it is scaled: nothing else of it is ever seen.
+    # A panorama is cropped to its centre before scaling, because views show nothing else.
     reach = REACH * shorter
     left, top = max(0, (width - reach) // 2), max(0, (height - reach) // 2)
     box = (left / factor, top / factor, (width - left) / factor, (height - top) / factor)
@@ -52,10 +52,10 @@ def base(
 
 
 def _whole(data: bytes, preprocessing: Fitted, reading: Reading) -> NDArray[np.uint8]:
-    """As timm's `transforms_imagenet_eval` for the crop modes `squash` and `border`.
+    """Do the same as timm's `transforms_imagenet_eval` for the crop modes `squash` and `border`.
 
-    All pixels are as there, but for what `decode` does by itself: colour profiles, and large JPEGs
-    at a half.
+    All pixels are the same as in timm, except that `decode` applies colour profiles and decodes
+    large JPEGs at a reduced size.
     """
     resize, crop = preprocessing.resize, preprocessing.crop
     picture = decode.decode(data, resize, reading)
@@ -73,16 +73,16 @@ def _whole(data: bytes, preprocessing: Fitted, reading: Reading) -> NDArray[np.u
 
 
 def colour(preprocessing: Fitted) -> list[int]:
-    """What fills the rest of the square, which the backbone sees as zeros."""
+    """Return the colour that fills the rest of the square, which is zero after normalisation."""
     return [round(255 * level) for level in preprocessing.mean]
 
 
 def crop(picture: NDArray[np.uint8], side: int, fitted: bool = False) -> NDArray[np.uint8]:
-    """The square of `side` pixels in the middle; for `Fitted`, the one that timm takes."""
+    """Return the centre crop of `side` pixels, for `Fitted` with the same rounding as timm."""
     top, left = (first(length, side, fitted) for length in picture.shape[:2])
     return picture[top : top + side, left : left + side]
 
 
 def first(length: int, side: int, fitted: bool) -> int:
-    """Where the middle `side` pixels of an axis begin."""
+    """Return the start of the centre `side` pixels of an axis."""
     return round((length - side) / 2) if fitted else (length - side) // 2

@@ -1,8 +1,8 @@
-"""How pictures of instruments are read, as `ingest.range` and `ingest.channels` declare it.
+"""The read settings of pictures from instruments, `ingest.range` and `ingest.channels`.
 
-A photograph says itself what its values mean. A microscope's counts do not: which become black and
-which white, and which of forty channels are shown, is somebody's choice. It is a part of the
-kind's name, in the manifest and in a bundle, so that all who read a picture read it alike.
+A photograph file defines what its values mean. A microscope's counts do not: the user chooses which
+values become black and white, and which of forty channels are used. The settings are part of the
+kind's name in the manifest and in bundles, so that all code reads pictures in the same way.
 """
 
 from collections.abc import Iterator
@@ -13,23 +13,22 @@ from numpy.typing import NDArray
 
 from ...core.errors import ParamsError, RefusedError
 
-ROWS = 1 << 18  # values that are scaled at once, in double precision
+ROWS = 1 << 18  # values scaled at once, in double precision
 
 
 class Reading(NamedTuple):
-    """What is declared.
+    """The read settings.
 
-    range: which values become black and white: `file`, the smallest and largest of each file;
-    `type`, those of the data type (0 and 1 for floats); two numbers; or None if nothing is
-    declared. channels: those that become red, green and blue, or grey, counted from 1; empty if
-    nothing is declared.
+    range: the values that become black and white: `file`, the smallest and largest of each file;
+    `type`, those of the data type (0 and 1 for floats); two numbers; or None if not set. channels:
+    the channels that become red, green and blue, or grey, counted from 1; empty if not set.
     """
 
     range: str | tuple[float, float] | None = None
     channels: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        """As in the kind's name, with a space before each: ` range=0.0,4095.0 channels=3,2,1`."""
+        """Format as in the kind's name, with leading spaces: ` range=0.0,4095.0 channels=3,2,1`."""
         limits = self.range if isinstance(self.range, tuple) else (self.range,) * bool(self.range)
         declared = {"range": limits, "channels": self.channels}
         return "".join(f" {key}={','.join(map(str, of))}" for key, of in declared.items() if of)
@@ -39,10 +38,10 @@ PLAIN = Reading()
 
 
 def parsed(declared: dict[str, str]) -> Reading:
-    """What stands in a kind's name.
+    """Parse the settings in a kind's name.
 
     Raises:
-        ParamsError: it makes no sense.
+        ParamsError: the settings are not valid.
     """
     try:
         text = declared.pop("range", None)
@@ -64,12 +63,12 @@ def parsed(declared: dict[str, str]) -> Reading:
 
 
 def listed(channels: tuple[int, ...]) -> str:
-    """`3, 2, 1`."""
+    """Join channels, such as `3, 2, 1`."""
     return ", ".join(map(str, channels))
 
 
 def check(channels: tuple[int, ...], there: int) -> None:
-    """Raise `RefusedError` if a declared channel is not there."""
+    """Raise `RefusedError` if a channel does not exist."""
     if max(channels) > there:
         has = f"{there} channel" + "s" * (there > 1)
         raise RefusedError(f"has {has}, and ingest.channels asks for number {max(channels)}")
@@ -82,23 +81,23 @@ def eight_bits(
     absent: NDArray[np.bool_] | None = None,
     inverted: bool = False,
 ) -> tuple[NDArray[np.uint8], str]:
-    """Values as grey levels: `low` becomes 0, `high` 255, what is beyond is cut off.
+    """Scale values to grey levels: `low` becomes 0, `high` 255, and values beyond are clipped.
 
-    All channels have one range, so colours keep their balance. What is no number, and what is
-    `absent`, becomes black.
+    All channels have the same range, so colours keep their balance. NaN, infinite and `absent`
+    values become black.
 
     Args:
         values: [height, width] or [height, width, channels], integers or floats.
         declared: as `Reading.range`.
         whole: the data type's smallest and largest value.
-        absent: of `values`' shape, True where no value is.
+        absent: of `values`' shape, True where there is no value.
         inverted: whether high values are dark: `low` becomes 255, `high` 0.
 
     Returns:
-        the levels, and the range, in words.
+        the levels, and the range in words.
 
     Raises:
-        RefusedError: there is no value, one value alone, or none within the range.
+        RefusedError: there is no value, all values are equal, or none is within the range.
     """
     flat = np.ascontiguousarray(values).reshape(-1)
     gone = None if absent is None else np.ascontiguousarray(absent).reshape(-1)
@@ -124,7 +123,7 @@ def eight_bits(
     levels = np.zeros(flat.size, np.uint8)
     at = 0
     for part, missing in _parts(flat, gone):
-        with np.errstate(over="ignore", invalid="ignore"):  # of floats near the largest there are
+        with np.errstate(over="ignore", invalid="ignore"):  # for floats near the largest possible
             fraction = (np.where(missing, low, part).astype(np.float64) - low) / (high - low)
         grey = np.nan_to_num(np.clip(fraction * 255 + 0.5, 0, 255)).astype(np.uint8)
         grey = 255 - grey if inverted else grey
@@ -139,7 +138,7 @@ def eight_bits(
 def _parts(
     flat: NDArray[np.generic], gone: NDArray[np.bool_] | None
 ) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
-    """Pieces of the values, and where each has none."""
+    """Yield pieces of the values, with masks of missing values."""
     for start in range(0, flat.size, ROWS):
         part = flat[start : start + ROWS]
         missing = ~np.isfinite(part) if part.dtype.kind == "f" else np.zeros(part.size, bool)

@@ -1,4 +1,4 @@
-"""A picture as a page shows it: small, as a JPEG; or whole, as a PNG."""
+"""Pictures on pages: small as a JPEG, or in full size as a PNG."""
 
 import io
 
@@ -14,10 +14,10 @@ QUALITY = 85
 
 
 def thumbnail(data: bytes, side: int, reading: Reading = PLAIN) -> Shown:
-    """The picture, at most `side` pixels wide and high.
+    """Return the picture, at most `side` pixels wide and high.
 
     Raises:
-        RefusedError: as `decode.decode`.
+        RefusedError: as in `decode.decode`.
     """
     picture = decode(data, side, reading)
     picture.thumbnail((side, side))
@@ -25,7 +25,7 @@ def thumbnail(data: bytes, side: int, reading: Reading = PLAIN) -> Shown:
 
 
 def encoded(pixels: NDArray[np.uint8], side: int | None) -> Shown:
-    """Pixels [height, width, 3] as a PNG; with a `side` as a square JPEG of that size."""
+    """Encode pixels [height, width, 3] as a PNG; with a `side`, as a square JPEG of that size."""
     picture = Image.fromarray(pixels)
     return _file(picture, "PNG") if side is None else _file(picture.resize((side, side)), "JPEG")
 

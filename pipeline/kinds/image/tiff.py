@@ -1,10 +1,11 @@
-"""TIFF files of instruments: any number of channels, of integers or floats of 8 to 64 bits.
+"""TIFF files from instruments: any number of channels, of integers or floats of 8 to 64 bits.
 
-Pillow reads few of them, and keeps 8 bits of most. But libtiff, which Pillow calls, decompresses
-all: here each page is shown to it as a grey picture whose pixels are the bytes of the values, and
-NumPy makes numbers of these. So no further package is needed, libtiff bounds what a damaged file
-can cost, and the compressions are Pillow's. Fields are those of the TIFF 6.0 specification; what
-predictors do is in its section 14 and in Adobe's technical note 3 on floating-point values.
+Pillow reads few such files, and keeps only 8 bits of most. But libtiff, which Pillow calls, can
+decompress all of them. So this module presents each page to libtiff as a grey picture whose pixels
+are the bytes of the values, and converts these with NumPy. No further package is needed, libtiff
+limits the cost of damaged files, and the compressions are the same as in Pillow. Fields are those
+of the TIFF 6.0 specification; predictors are defined in its section 14 and in Adobe's technical
+note 3 on floating-point values.
 """
 
 import io
@@ -18,8 +19,8 @@ from PIL import TiffImagePlugin
 from ...core.errors import RefusedError
 from .reading import check, listed
 
-MOST_PAGES = 10_000  # that are counted
-# Bytes of the values of a page: those of an 8-bit picture with transparency of the largest size.
+MOST_PAGES = 10_000  # more pages are ignored
+# Maximum bytes of a page's values, those of the largest 8-bit picture with transparency.
 MOST_VALUES = 480_000_000
 
 WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
@@ -27,11 +28,11 @@ STRIPS, ORIENTATION, SAMPLES, STRIP_ROWS, STRIP_BYTES, PLANES = 273, 274, 277, 2
 PREDICTOR, TILE_WIDTH, TILE_LENGTH, TILES, TILE_BYTES = 317, 322, 323, 324, 325
 EXTRA, FORMAT = 338, 339
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK = 0, 1, 2, 5
-# None, LZW, deflate under two numbers, PackBits, LZMA, Zstandard. The others are of colours.
+# None, LZW, deflate (two numbers), PackBits, LZMA, Zstandard. Others are only for colours.
 LOSSLESS = (1, 5, 8, 32946, 32773, 34925, 50000)
-PREDICTED = (5, 8, 32946, 34925, 50000)  # of these, those that predictors go with
-MOST_FIELDS = 65535  # of a page, as many as there are numbers for
-KINDS = {1: "u", 2: "i", 3: "f"}  # of numbers, by FORMAT
+PREDICTED = (5, 8, 32946, 34925, 50000)  # compressions with which predictors can be combined
+MOST_FIELDS = 65535  # fields of a page, the number of possible tags
+KINDS = {1: "u", 2: "i", 3: "f"}  # NumPy kinds by FORMAT
 SHORT, LONG = 3, 4  # types of fields
 FORMS = {1: "B", SHORT: "H", LONG: "L", 16: "Q"}  # for `struct`
 READ = {
@@ -42,10 +43,10 @@ READ = {
 
 
 class Page(NamedTuple):
-    """What a page's header says of its values.
+    """The header of a page.
 
-    order: `<` or `>`; samples: of a pixel; dtype: of a sample, None if it is no whole bytes;
-    tags: all fields.
+    order: `<` or `>`; samples: per pixel; dtype: of a sample, None if it has no NumPy type; tags:
+    all fields.
     """
 
     order: str
@@ -60,14 +61,14 @@ class Page(NamedTuple):
 
 
 def is_tiff(data: bytes) -> bool:
-    """Whether it begins as a TIFF or a BigTIFF does."""
+    """Return whether a file begins like a TIFF or a BigTIFF."""
     return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def pages(data: bytes) -> list[int]:
-    """Where the header of each page lies, of `MOST_PAGES` at most."""
+    """Return the offsets of the headers of at most `MOST_PAGES` pages."""
     order = "<" if data[:2] == b"II" else ">"
-    # Form and bytes of a count of fields and of an offset; the bytes of a field.
+    # Formats of the field count and of an offset; bytes of the count and of a field.
     count, offset, before, entry = ("Q", "Q", 8, 20) if _is_big(data) else ("H", "L", 2, 12)
     places: dict[int, None] = {}
     try:
@@ -88,10 +89,10 @@ def _is_big(data: bytes) -> bool:
 
 
 def page(data: bytes, place: int) -> Page:
-    """A page's header.
+    """Parse a page's header.
 
     Raises:
-        RefusedError: it lacks what every page has.
+        RefusedError: a required field is missing or damaged.
     """
     try:
         tags = _fields(data, place)
@@ -114,7 +115,7 @@ def page(data: bytes, place: int) -> Page:
 
 
 def _fields(data: bytes, place: int) -> dict[int, tuple[int, ...]]:
-    """The numbers of those fields of a page that are read here."""
+    """Return the values of the fields in `READ`."""
     order, big = "<" if data[:2] == b"II" else ">", _is_big(data)
     (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, place)
     entry, room = (20, 8) if big else (12, 4)
@@ -133,32 +134,32 @@ def _fields(data: bytes, place: int) -> dict[int, tuple[int, ...]]:
 
 
 def in_words(one: Page) -> str:
-    """What values it has: `5 channels of uint16`."""
+    """Describe the values of a page: `5 channels of uint16`."""
     what = f"{one.bits}-bit values" if one.dtype is None else one.dtype.newbyteorder("=").name
     return f"{one.samples} channel{'s' * (one.samples > 1)} of {what}"
 
 
 def holds_colours(one: Page) -> bool:
-    """Whether the values are no measurements: a palette's numbers, or compressed as colours are."""
+    """Return whether the values are colours: palette indices, or in a compression for colours."""
     known = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK)
     return one.photometric not in known or one.compression in (6, 7)
 
 
 class Channels(NamedTuple):
-    """Values [height, width, channels], and where they are from, in words."""
+    """Values [height, width, channels], and their source in words."""
 
     values: NDArray[np.generic]
     words: str
 
 
 def channels(data: bytes, wanted: tuple[int, ...]) -> Channels:
-    """The values of some channels, or with none named of one or three.
+    """Return the values of the `wanted` channels, or if empty, of the file's one or three.
 
-    The channels of a file are the samples of its first page. If a pixel has one sample, they
-    are its pages: so microscopes write them.
+    The channels of a file are the samples of its first page. If pixels have only one sample, the
+    channels are the pages, as in files from microscopes.
 
     Raises:
-        RefusedError: it has others than the wanted ones, or values that cannot be read.
+        RefusedError: a wanted channel does not exist, or the values cannot be read.
     """
     places = pages(data)
     first = page(data, places[0]) if places else None
@@ -191,7 +192,7 @@ def channels(data: bytes, wanted: tuple[int, ...]) -> Channels:
 
 
 def _values(data: bytes, one: Page, picked: list[int] | None = None) -> NDArray[np.generic]:
-    """The `picked` samples of a page, all if it is None: [height, width, samples]."""
+    """Return the `picked` samples of a page, all if it is None: [height, width, samples]."""
     if one.dtype is None:
         raise RefusedError(
             f"a TIFF of {in_words(one)}, which is not supported: save it as 16-bit values"
@@ -201,7 +202,7 @@ def _values(data: bytes, one: Page, picked: list[int] | None = None) -> NDArray[
             f"a TIFF of {in_words(one)} in compression {one.compression}, which is not supported:"
             " save it uncompressed, or with LZW or deflate"
         )
-    # What of the file is decompressed at once: a plane, or all samples of a pixel together.
+    # Either each plane is decompressed separately, or all samples together.
     apart = one.tags.get(PLANES, (1,))[0] == 2 and one.samples > 1
     together = 1 if apart else one.samples
     if one.width * one.height * together * one.dtype.itemsize > MOST_VALUES:
@@ -217,13 +218,13 @@ def _values(data: bytes, one: Page, picked: list[int] | None = None) -> NDArray[
 
 
 def _plane(data: bytes, one: Page, samples: int, pieces: slice) -> NDArray[np.generic]:
-    """Values [height, width, samples], from some of a page's strips or tiles."""
-    assert one.dtype is not None  # noqa: S101 (`_values` saw to it)
+    """Decompress values [height, width, samples] from some of a page's strips or tiles."""
+    assert one.dtype is not None  # noqa: S101 (`_values` checks it)
     tags, size = one.tags, one.dtype.itemsize
     tiled = TILES in tags
     row = tags[TILE_WIDTH][0] if tiled else one.width
     across = -(-one.width // row) if row else 0
-    wide = across * row  # libtiff would cut the last tile of a row, which predictors need whole
+    wide = across * row  # the full last tile, which libtiff would crop and predictors need
     if not 0 < wide * one.height * samples * size <= 2 * MOST_VALUES:
         raise RefusedError("damaged header (tiles larger than the picture)")
     fields: dict[int, tuple[int, list[int]]] = {
@@ -253,7 +254,7 @@ def _plane(data: bytes, one: Page, samples: int, pieces: slice) -> NDArray[np.ge
 
 
 def _with_header(data: bytes, fields: dict[int, tuple[int, list[int]]]) -> bytes:
-    """The file with another first page, whose header is put at its end."""
+    """Append a header, and make it the first page of the file."""
     at = len(data) + len(data) % 2
     lists = at + 2 + 12 * len(fields) + 4
     entries, behind = struct.pack("<H", len(fields)), b""
@@ -267,12 +268,12 @@ def _with_header(data: bytes, fields: dict[int, tuple[int, list[int]]]) -> bytes
 
 
 def _unpredicted(lines: NDArray[np.uint8], one: Page, samples: int) -> NDArray[np.generic]:
-    """Bytes [height, pieces, bytes] to values of the machine's order, [height, pieces, values]."""
+    """Undo the predictor: bytes [height, pieces, bytes] to native [height, pieces, values]."""
     assert one.dtype is not None  # noqa: S101
     native = one.dtype.newbyteorder("=")
     predictor = one.tags.get(PREDICTOR, (1,))[0] if one.compression in PREDICTED else 1
     if predictor == 3 and one.dtype.kind == "f":
-        # Each row holds the values' first bytes, then their second ones, as differences.
+        # Each row has the first bytes of all values, then the second bytes, all as differences.
         height, pieces, length = lines.shape
         steps = lines.reshape(height, pieces, -1, samples)
         whole = np.cumsum(steps, axis=2, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""A picture of any size to a backbone's pixels, in PyTorch."""
+"""Preprocessing of pictures of any size in PyTorch."""
 
 from torch import Tensor
 from torch.nn import functional
@@ -10,10 +10,11 @@ A_LITTLE = 1.000001  # as in `onnx_input.PREPROCESS`
 
 
 def preprocess(picture: Tensor, preprocessing: Pixels | Fitted) -> Tensor:
-    """What `preprocess.py` does with a picture: uint8 [height, width, 3] to [crop, crop, 3].
+    """Preprocess a picture as in `preprocess.py`: uint8 [height, width, 3] to [crop, crop, 3].
 
-    As `onnx_input.graph`, which says how it differs from Pillow; but Lanczos' filter is Pillow's.
-    A picture on a GPU is scaled on the CPU, for PyTorch scales bytes nowhere else.
+    The result differs from Pillow's as described in `onnx_input.graph`, except that the Lanczos
+    filter is Pillow's. A picture on a GPU is scaled on the CPU, because PyTorch scales bytes only
+    there.
     """
     fitted = preprocessing if isinstance(preprocessing, Fitted) else None
     fit = fitted.fit if fitted else ""

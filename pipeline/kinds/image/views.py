@@ -1,4 +1,4 @@
-"""Views: what the backbone sees of a picture. View 0 is the picture; the plan has the others.
+"""Views of a picture, the input of a backbone. View 0 is the picture; the plan has the others.
 
 Each view of a picture is warped from its base (`preprocess.py`).
 """
@@ -27,7 +27,7 @@ ORIGINAL = View(*UNCHANGED)
 
 
 def apply(picture: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
-    """Turn, scale and flip a picture about its middle, as `warp`; same shape out."""
+    """Rotate, scale and flip a picture about its centre, as in `warp`; the shape stays."""
     if view == ORIGINAL:
         return picture
     from .warp import warp
@@ -36,16 +36,16 @@ def apply(picture: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
 
 
 class ViewMaker:
-    """Makes views on the CPU for a backbone's preprocessing; any number of threads may call it."""
+    """Makes views on the CPU for a backbone's preprocessing; thread-safe."""
 
     made_by = ""
 
     def __init__(self, preprocessing: Pixels | Fitted, reading: Reading = PLAIN) -> None:
-        """Remember how the backbone wants its pictures, and what is declared of them."""
+        """Store the backbone's preprocessing and the read settings."""
         self.preprocessing, self.reading = preprocessing, reading
 
     def __call__(self, asked: Asked) -> NDArray[np.uint8]:
-        """The asked views of each picture, cropped, uint8 [views, side, side, 3]."""
+        """Make the requested views of each picture, cropped, uint8 [views, side, side, 3]."""
         side, fitted = self.preprocessing.crop, isinstance(self.preprocessing, Fitted)
         seen = []
         for data, wanted in asked:

@@ -1,6 +1,7 @@
-"""A planned view of a picture, by Albumentations.
+"""Planned views of a picture, made with Albumentations.
 
-Apart from `views.py`, so that whatever looks at pictures as they are need not install it.
+The module is separate from `views.py`, so that code without augmentation does not need
+Albumentations.
 """
 
 import os
@@ -11,9 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network
-# Its optional part for tensors imports PyTorch: seconds, for something that no view needs. It may
-# be imported afterwards, by whoever needs it.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import makes a web request
+# Its optional module for tensors imports PyTorch, which takes seconds, and no view needs it. Other
+# code can still import the module later.
 PART = "albumentations.pytorch"
 sys.modules.setdefault(PART, None)  # type: ignore[arg-type]
 
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 
 
 def warp(picture: NDArray[np.uint8], view: "View") -> NDArray[np.uint8]:
-    """Turn, scale and flip a picture about its middle; same shape out.
+    """Rotate, scale and flip a picture about its centre; the shape stays.
 
-    What the warp pulls in from outside is the picture mirrored at its edge.
+    Pixels from outside the picture are mirrored at its edge.
     """
     steps: list[albumentations.DualTransform] = []
     if (view.angle, view.scale) != (0.0, 1.0):
