@@ -213,7 +213,7 @@ def _examples(fraction: float, level: float, difference: float, power: float) ->
 
 
 def _by_error(error: float, examples: int, groups: int, level: float) -> Needed:
-    """Return the examples needed, from the difference's standard error on these `examples`."""
+    """Return a function for the examples needed; `error` is the standard error on `examples`."""
 
     def needed(size: float, power: float) -> float:
         reach = sum(_reach(level, power)) * error / size

@@ -90,7 +90,7 @@ def slice_errors(
 
 
 def stats() -> ModuleType:
-    """Import `scipy.stats`, which takes a second and which most tables do not need."""
+    """Return `scipy.stats`; the import takes a second, and most tables do not need it."""
     from scipy import stats
 
     return cast(ModuleType, stats)

@@ -1,6 +1,6 @@
 """Tables of the metrics of every task with their intervals, and tables for classification.
 
-Tables that multi-label tasks have too, such as ROC curves, take arguments that both can give.
+Tables that multi-label tasks have too, such as ROC curves, take arguments that both tasks have.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -179,7 +179,7 @@ def prediction_table(
 
 
 def of_each(probabilities: Array, classes: list[str], top_k: int) -> pd.DataFrame:
-    """Return the probability of each class; of many, only the `top_k` most probable with theirs."""
+    """Return the probability of each class, or if classes are many, the `top_k` most probable."""
     if len(classes) > MANY:
         return pd.DataFrame(_most_probable(probabilities, np.array(classes), top_k))
     return pd.DataFrame(probabilities, columns=[f"p({name})" for name in classes])
@@ -287,7 +287,7 @@ def one_against_rest(
 
 
 def drawn(test: Split, right: npt.NDArray[np.bool_], classes: list[str]) -> list[str]:
-    """Return the classes to draw: all, or if many those of lowest recall (ties by name)."""
+    """Return the classes to draw: all, or if many, the classes of lowest recall (ties by name)."""
     if len(classes) <= MANY:
         return classes
     members = np.bincount(test.labels, minlength=len(classes))

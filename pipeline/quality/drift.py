@@ -204,7 +204,7 @@ def drifts(
     Args:
         rows: n rows, as `originals` returns them.
         features: [n, d].
-        origins: the origin of each split; splits that the source gives are tested.
+        origins: the origin of each split; splits that come from the source are tested.
         settings: `drift_level` is divided by the number of tested splits.
     """
     split = rows["split"].to_numpy()

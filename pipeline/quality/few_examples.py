@@ -1,4 +1,4 @@
-"""Classes, labels (counting the examples that have them) or targets with few training examples."""
+"""Classes, labels or targets with few training examples."""
 
 import pandas as pd
 

@@ -1,4 +1,4 @@
-"""Tasks: what is learned from examples, which is a class, several labels, or regression targets.
+"""Tasks: what is learned from examples, such as a class, several labels or regression targets.
 
 `ingest.task` in `params.yaml` names the task. `ingest` writes it to the manifest, `train` to the
 head, and `bundle` to the bundle. A task is a folder of this subpackage with a record, `TASK`, of

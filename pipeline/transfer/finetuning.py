@@ -203,7 +203,7 @@ def _epoch(
 def _mode(network: Network, recipe: Recipe) -> None:
     """Set evaluation mode, except for batch norm statistics that are to be updated.
 
-    Dropout stays off, because the blocks were not pretrained with noise from this head.
+    Dropout stays off, because the blocks were not pretrained with this head.
     """
     network.eval()
     if recipe.batch_norm == "updated":

@@ -48,7 +48,7 @@ def _linear(weight: Floats, bias: Floats) -> nn.Linear:
 
 
 def _raised(features: Tensor, power: float) -> Tensor:
-    """Do as `power.raised`, but with a finite slope at 0, where many features are."""
+    """Raise features as `power.raised`, but with a finite slope at 0, where many features are."""
     if power == 1:
         return features
     size = features.abs()

@@ -21,7 +21,7 @@ class ClassAnswer:
         return Answer(output, best, labels=(outputs.names[best],), likely=likely)
 
     def columns(self, outputs: Outputs) -> list[str]:
-        """Return the names of the columns; with class weights, the most probable class has one."""
+        """Return the columns: class, probability, with class weights the most probable class."""
         weighed, has_sets = bool(outputs.thresholds), outputs.sets is not None
         return ["class", "probability", *["most_probable"] * weighed, *["likely"] * has_sets]
 

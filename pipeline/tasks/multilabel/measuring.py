@@ -32,7 +32,7 @@ class Multilabel:
     needs = "training examples with and without every label"
 
     def learnable(self, training: Array, every: Array) -> bool:
-        """Return whether some training examples have and some lack each label."""
+        """Return whether each label has positive and negative training examples."""
         return bool(((training == 1).any(axis=0) & (training == 0).any(axis=0)).all())
 
     def weigh(
@@ -176,7 +176,7 @@ def _right(asked: Asked) -> npt.NDArray[np.bool_]:
 
 
 def _curves(asked: Asked) -> Iterator[tuple[str, npt.NDArray[np.bool_], Array]]:
-    """Yield each label that some test examples have and others lack, where it is known."""
+    """Yield each label that some test examples have and others lack, without unknown cases."""
     for name, labels, probabilities in zip(
         asked.names, asked.test.labels.T, asked.answers.T, strict=True
     ):

@@ -127,6 +127,6 @@ def weighted(weights: Array, about: Answers) -> Scores:
 
 
 def _mean(values: Array) -> Array:
-    """Return the mean [B] over the columns that are defined; NaN if none is."""
+    """Return the mean [B] over the defined columns; NaN if there are none."""
     defined = ~np.isnan(values)
     return ratio(np.where(defined, values, 0).sum(axis=1), defined.sum(axis=1).astype(np.float64))

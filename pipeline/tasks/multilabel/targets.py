@@ -43,7 +43,7 @@ class LabelTargets:
         return {name: [float(name in there) for there in of_each] for name in names}
 
     def require(self, manifest: pd.DataFrame, source: str) -> None:
-        """Check that some training examples have and some lack each label."""
+        """Check that each label has positive and negative training examples."""
         if not (manifest["split"] == "train").any():
             raise DataError("there is no training example; check ingest.shares or the folders")
         known = target_names(manifest)

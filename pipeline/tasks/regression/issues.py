@@ -1,4 +1,4 @@
-"""Label issues in regression: targets that lie far from their out-of-fold predictions.
+"""Label issues in regression: targets that are far from their out-of-fold predictions.
 
 The typical error is estimated from quantiles of the out-of-fold residuals, which a few wrong
 targets do not affect (Hampel, "The influence curve and its role in robust estimation", JASA 1974).

@@ -18,7 +18,7 @@ def weighted(weights: Array, targets: Array, answers: Array) -> Scores:
     Args:
         weights: [B, n], weights of the examples.
         targets: [n, c].
-        answers: [n, c].
+        answers: [n, c], the predictions.
     """
     errors = answers - targets
     centred = targets - targets.mean(axis=0)
