@@ -52,8 +52,9 @@ why: setup  ## what make repro would run, because of what
 test: $(DEV)  ## the tests
 	pytest $(SIDE_BY_SIDE)
 
+# Slow tests often wait for a process or a schedule, so that a third worker finds an idle core.
 test-slow: $(DEV)  ## the tests that take long
-	pytest $(SIDE_BY_SIDE) -m slow
+	pytest $(SIDE_BY_SIDE) -n 3 -m slow
 
 coverage: $(DEV)  ## what the tests reach, branches too, in the stages and flows that they start as well
 	pytest $(SIDE_BY_SIDE) -m "slow or not slow" --cov --cov-report=term-missing:skip-covered

@@ -74,7 +74,7 @@ def stages(scratch: Path, few: int, many: int) -> dict[str, Stage]:
     for examples in (few, many):
         folder = scratch / str(examples)
         project = Project(folder)
-        project.set(train={"optimizer": "ridge"}, evaluate={"coverage": None})
+        project.set(train={"optimizer": "ridge", "coverage": None})
         made_up(project, examples)
         ridge = project.stages("train")["train"]
         project.set(train={"optimizer": "lbfgs"})

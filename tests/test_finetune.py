@@ -5,11 +5,7 @@ On a small network; the slow tests do the same on the real weights of the defaul
 
 import io
 import json
-import os
-import re
 import shutil
-import signal
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,9 +53,8 @@ from pipeline.transfer.finetuning import UNMEASURED
 from pipeline.transfer.measure import measure
 from pipeline.transfer.network import Network
 from pipeline.transfer.recipe import Recipe
-from tests.conftest import SMALL, begin_store
+from tests.conftest import SMALL
 from tests.store import test_cache
-from tests.test_repro import Repository
 
 IMAGE = kinds.named("image")
 WEIGHTS = FINETUNED / "backbone.safetensors"
@@ -102,7 +97,8 @@ def test_a_finetuned_network_is_taken_only_when_validation_says_so(shapes, capsy
     shapes.set(**{"train.refit": False})
     train()
     finetune()
-    assert set(json.loads(FINETUNE.read_text())["test"]) == {"pictures", "frozen", "finetuned"}
+    measured = set(json.loads(FINETUNE.read_text())["test"])
+    assert measured == {"pictures", "frozen", "finetuned", "gain"}
     alone = WEIGHTS.read_bytes()
     shapes.set(**{"train.refit": True})
     train()
@@ -117,7 +113,7 @@ def test_a_finetuned_network_is_taken_only_when_validation_says_so(shapes, capsy
     better = finetuned["loss"] < frozen["loss"] and finetuned["accuracy"] >= frozen["accuracy"]
     assert report["taken"] is better is WEIGHTS.exists() is True
     assert WEIGHTS.read_bytes() != alone
-    assert set(report["test"]) == {"pictures", "frozen", "finetuned", "refit"}
+    assert set(report["test"]) == {"pictures", "frozen", "finetuned", "gain", "refit"}
     assert not list(checkpoints_folder().iterdir())
     head, about = load_head(FINETUNED / "head.safetensors", FINETUNED / "head.json")
     test = Labelled.of(read_manifest(MANIFEST), about.classes, "test")
@@ -255,39 +251,3 @@ def test_without_validation_pictures_there_is_nothing_to_judge_by(shapes):
 def test_what_is_in_the_store_changes_no_byte(shapes):
     test_cache.run(("evaluate", "bundle"))
     test_cache.assert_no_byte_changes(shapes, test_cache.TRAINED)
-
-
-@pytest.mark.slow
-def test_killed_in_the_midst_dvc_repro_goes_on_to_the_same_weights(
-    draw_picture, tmp_path, exported, dvc_template, monkeypatch
-):
-    """Kill -9 of DVC and its stage, early, late, and as it trains once more on all pictures."""
-    monkeypatch.setenv("HEADSTART_STORE", str(begin_store(tmp_path, exported)))
-    repository = Repository(tmp_path / "repository", dvc_template)
-    draw_shapes(repository.folder, draw_picture, 36)
-    repository.set(**{"ingest.source": "folder", "ingest.path": "data/raw/shapes"})
-    repository.set(**{"augment.views": 1, "finetune.run": ["asked"], "finetune.epochs": 4})
-    repository.set(**{"finetune.blocks": 2, "finetune.batch_size": 8, **UNTRAINED})
-    repository.run("dvc", "repro", "finetune")
-    finetuned = repository.folder / "data" / "finetuned"
-
-    def results():
-        return [file.read_bytes() for file in sorted(finetuned.iterdir())], repository.outputs()
-
-    undisturbed = results()
-    assert (finetuned / "backbone.safetensors").exists()
-    judged, refitted = ": training loss .*, validation loss", r": training loss \S+$"
-    for epoch, losses in ((1, judged), (3, judged), (2, refitted)):
-        (finetuned / "backbone.safetensors").unlink()
-        shutil.rmtree(repository.folder / ".dvc" / "cache")  # or DVC would bring it back from there
-        command = ["dvc", "repro", "--no-run-cache", "finetune"]
-        with subprocess.Popen(
-            command, cwd=repository.folder, stdout=subprocess.PIPE, text=True, process_group=0
-        ) as process:
-            for line in process.stdout:
-                if re.search(rf"finetune: epoch {epoch} of \d{losses}", line):
-                    os.killpg(process.pid, signal.SIGKILL)
-                    break
-        shown = repository.run(*command)
-        assert int(re.findall(r"going on after epoch (\d)", shown)[-1]) >= epoch
-        assert results() == undisturbed

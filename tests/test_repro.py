@@ -200,35 +200,6 @@ def test_an_optional_stage_comes_and_goes_with_its_parameter(done: Repository) -
 
 
 @pytest.mark.slow
-def test_features_told_by_keys_change_no_result_and_come_back_by_the_command_that_is_named(
-    done: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, exported: Path
-) -> None:
-    done.repro()
-    by_vectors = done.outputs()
-    done.set(**{"extract.features": "keys"})
-    assert done.repro()[0] == "extract"
-    by_keys = done.outputs()
-    changed = {name for name in by_keys if by_keys[name] != by_vectors[name]}
-    features = {name for name in by_keys if name.startswith("data/features/")}
-    assert changed - {"reports/report.html"} == features  # the report lists changed parameters
-    lock = (done.folder / "dvc.lock").read_bytes()
-
-    # The store is empty: what is up to date stays so, and what is to run says what it needs.
-    monkeypatch.setenv("HEADSTART_STORE", str(begin_store(tmp_path, exported)))
-    assert done.repro() == []
-    done.set(**{"train.weight_decay": 0.2})
-    failed = done.attempt("dvc", "repro")
-    (line,) = [line for line in failed.stderr.splitlines() if line.startswith("train: error:")]
-    command = re.search(r"run `(dvc repro [\w -]+)`", line)[1]
-    assert " 0 reused" in done.run(*command.split())
-    assert (done.folder / "dvc.lock").read_bytes() == lock
-    assert done.repro() == ["train", "evaluate", "bundle", "report"]
-    done.set(**{"extract.features": "vectors"})
-    shown = done.run("dvc", "repro")
-    assert " 0 computed" in shown
-
-
-@pytest.mark.slow
 def test_two_runs_from_scratch_give_the_same_bytes(
     done: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, exported: Path
 ) -> None:
