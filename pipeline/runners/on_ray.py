@@ -49,7 +49,7 @@ LOOK_EVERY_S = 5.0  # how often to list the nodes
 CONNECT_S = 10.0
 CLOSE_S = 300.0  # a shared store may merge its shards when it is closed
 QUEUED = 2  # pieces per worker: the current one and the next
-DEATHS = 3  # of workers, at one piece or while they start on one node
+DEATHS = 3  # deaths of workers at one piece, or at start on one node
 
 RUN_AGAIN = "what was computed is kept, and another run computes the rest"
 PACKAGE = Path(__file__).parents[1]

@@ -45,7 +45,7 @@ class Eviction:
             taken = database.bytes("page") - database.bytes("freelist")
         # The file is longer than the limit if the limit was lowered.
         while database.bytes("page") > limit and database.bytes("freelist"):
-            with database.writing():  # by executescript: execute would free a single page
+            with database.writing():  # `execute` would free only one page
                 pages = LOG_BYTES // PAGE_BYTES
                 database.connection.executescript(f"PRAGMA incremental_vacuum({pages})")
 

@@ -1,4 +1,4 @@
-"""A shard: some entries in one object that never changes, as a safetensors file.
+"""A shard: an immutable object with some entries of the store, as a safetensors file.
 
 Its name is a hash of its keys and their count. Storing the same keys again writes the same object,
 so a worker that is killed and restarted leaves no duplicates. The tensors are `keys` (uint64

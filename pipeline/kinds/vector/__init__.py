@@ -175,12 +175,12 @@ class OfNumbers(Plain):
         raise ParamsError(f"{self.nouns} have no parts to hide")
 
     def hidden_together(self) -> None:
-        """Do nothing; never called, as `hidden`."""
+        """Do nothing; never called, like `hidden`."""
 
     def explain_parts(
         self, data: bytes, preprocessing: Vector, weights: NDArray[np.float32], side: int | None
     ) -> Shown:
-        """Raise an error; never called, as `hidden`."""
+        """Raise an error; never called, like `hidden`."""
         raise ParamsError(f"{self.nouns} have no parts to show")
 
     def show(self, data: bytes, side: int) -> Shown:
