@@ -65,9 +65,9 @@ def test_what_is_neither_there_nor_absent(text: str) -> None:
         ("", "is empty"),
         ("much", "is 'much', which is no number"),
         ("1,5", r"write 1\.5, with a point"),
-        ("nan", "no finite number"),
-        ("inf", "no finite number"),
-        ("1e400", "no finite number"),
+        ("nan", "not a finite number"),
+        ("inf", "not a finite number"),
+        ("1e400", "not a finite number"),
     ],
 )
 def test_what_is_no_number(text: str, words: str) -> None:

@@ -269,7 +269,7 @@ def test_why_tells_of_labels_in_columns_beside_one_to_slice_by(vectors: Project)
         (npy(np.array(["a"])), "a vector has numbers"),
         (b"\x93NUMPY\x01\x00\x05\x00{{{{{", "damaged NPY file"),
         (b"\x93NUMPY\x01\x00\xff\x1f" + b"-" * 0x1FFF, "damaged NPY file"),
-        (b"\x93NUMPY\x03\x00\x05\x00\x00\x00{{{{{", "of another version"),
+        (b"\x93NUMPY\x03\x00\x05\x00\x00\x00{{{{{", "whose version is not 1"),
     ],
 )
 def test_bytes_that_are_no_vector(data: bytes, words: str) -> None:
