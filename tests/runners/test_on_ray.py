@@ -123,13 +123,20 @@ def test_a_cluster_makes_the_same_bytes_and_refuses_who_would_make_others(
         local, views = run_here(ray)
 
         # Two nodes are refused by name; what they would have done the third does.
+        # A node that opens after all is computed is not heard of, so there may be a further run.
         ask_for_ray(pictured)
-        first = ray.run(*EXTRACT)
-        assert first.returncode == 0, first.stderr
-        assert computed(first.stdout) == f"0 reused, {views} computed"
-        assert shards() == local
-        told = sorted(first.stderr.splitlines())
-        assert len(told) == 2, first.stderr
+        lines: set[str] = set()
+        for _ in range(5):
+            empty()
+            first = ray.run(*EXTRACT)
+            assert first.returncode == 0, first.stderr
+            assert computed(first.stdout) == f"0 reused, {views} computed"
+            assert shards() == local
+            lines |= {*first.stderr.splitlines()}
+            if len(lines) == 2:
+                break
+        told = sorted(lines)
+        assert len(told) == 2, told
         assert re.fullmatch(
             r"extract: node 10\.77\.0\.2 is not used: it would make other features:"
             r" '.* x86_64 avx', and this process makes them with '.* x86_64 avx\w+'",
