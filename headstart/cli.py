@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import command, errors, packages
-from pipeline.serving import predict as answers
 
-from . import __version__, stop_on_windows
+from . import __version__, stage, stop_on_windows
 
 SHELLS = ("bash", "zsh", "tcsh")
 
@@ -26,12 +25,16 @@ def main() -> None:
         stop_on_windows()
     except errors.HeadstartError as error:
         sys.exit(f"headstart: error: {error}")
+    if sys.argv[1:2] == ["run"] and sys.argv[2:3] and sys.argv[2] in stage.names():
+        stage.run(sys.argv[2])
+        return
     parser = _parser()
     asked = vars(parser.parse_args())
     subcommand = asked.pop("subcommand")
     asked.pop("debug", None)
     work: dict[str, Callable[..., None]] = {
-        "predict": answers.run,
+        "run": stage.run,
+        "predict": predict,
         "serve": serve,
         "why": why,
         "check": check,
@@ -51,12 +54,18 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from pipeline.serving import predict as answers  # imports NumPy
+
     either = [command.debug_option()]  # before or after the subcommand
     parser = argparse.ArgumentParser(
         prog="headstart", description="Train a classifier from few examples.", parents=either
     )
     parser.add_argument("--version", action="version", version=f"headstart {__version__}")
     subcommands = parser.add_subparsers(dest="subcommand", required=True)
+    running = subcommands.add_parser(
+        "run", help="Run one stage, as dvc.yaml does; dvc repro runs them all.", parents=either
+    )
+    running.add_argument("stage", choices=stage.names(), metavar="STAGE", help="Name of the stage.")
     asking = subcommands.add_parser(
         "predict",
         help="Predict the classes, labels or numbers of examples with a trained bundle.",
@@ -175,6 +184,13 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
         metavar="L2",
         help="Penalty; of several the best is taken (default: that of params.yaml).",
     )
+
+
+def predict(**asked: Any) -> None:
+    """Predict examples with a trained bundle."""
+    from pipeline.serving import predict as answers
+
+    answers.run(**asked)
 
 
 def serve(**asked: Any) -> None:

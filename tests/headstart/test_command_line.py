@@ -34,6 +34,20 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--version", capsys=capsys) == (0, f"headstart {headstart.__version__}\n", "")
 
 
+def test_a_stage_runs_with_its_own_errors(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, error = run("run", "augment", capsys=capsys)
+    assert code == headstart.ParamsError.exit_code
+    assert error.startswith("augment: error: params.yaml")
+    code, _, error = run("run", "augment", "--force", capsys=capsys)
+    assert "'--force' is not understood" in error
+    code, _, error = run("run", "tables", capsys=capsys)
+    assert code == 2
+    assert "invalid choice: 'tables' (choose from" in error
+
+
 ON_WINDOWS = """
 import os, sys
 

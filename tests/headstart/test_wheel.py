@@ -2,9 +2,11 @@
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from contextlib import closing
@@ -13,6 +15,7 @@ from pathlib import Path
 import httpx
 import pandas as pd
 import pytest
+from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
 import headstart
@@ -36,8 +39,13 @@ Path("why.png").write_bytes(model.explain(sys.argv[2]))
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from the source distribution, as pip does it where it finds no wheel."""
     folder = tmp_path_factory.mktemp("wheel")
-    (file,) = WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"])
+    (source,) = SdistBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"])
+    with tarfile.open(source) as archive:
+        archive.extractall(folder, filter="data")
+    root = Path(source.removesuffix(".tar.gz"))
+    (file,) = WheelBuilder(str(root)).build(directory=str(folder), versions=["standard"])
     return Path(file)
 
 
@@ -45,7 +53,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, unpacked as pip does it."""
     site = tmp_path_factory.mktemp("site")
-    zipfile.ZipFile(wheel).extractall(site)
+    shutil.unpack_archive(wheel, site, "zip")
     return site
 
 
@@ -70,10 +78,16 @@ def test_all_that_is_in_the_wheel(wheel: Path) -> None:
     assert len(set(names)) == len(names)
     tops = {name.partition("/")[0] for name in names}
     assert tops == {"headstart", f"headstart-{headstart.__version__}.dist-info"}
-    files = [file for room in ("headstart", "pipeline") for file in (ROOT / room).rglob("*.*")]
+    rooms = ("flows", "headstart", "pipeline")
+    files = [file for room in rooms for file in (ROOT / room).rglob("*.*")]
     tracked = {f.relative_to(ROOT).as_posix() for f in files if "__pycache__" not in f.parts}
-    wanted = {name.replace("pipeline/", "headstart/pipeline/", 1) for name in tracked}
-    assert {name for name in names if name.startswith("headstart/")} == wanted
+    wanted = {re.sub("^(flows|pipeline)/", r"headstart/\1/", name) for name in tracked}
+    project = "headstart/project/"
+    mine = {name for name in names if name.startswith("headstart/")}
+    assert {name for name in mine if not name.startswith(project)} == wanted
+    for name in mine - wanted:  # what a project is made from is the clone's
+        assert archive.read(name) == (ROOT / name.removeprefix(project)).read_bytes()
+    assert {project + name for name in ("dvc.yaml", ".dvcignore", ".dvc/plots/rank.json")} < mine
     for name in wanted:
         assert (
             re.findall(rb"^ *(?:from|import) (?:pipeline|flows)\b", archive.read(name), re.M) == []
@@ -99,6 +113,15 @@ def test_beside_a_module_named_pipeline_it_predicts(elsewhere: Path, bundled: Pa
     where, none = done.stdout.splitlines()
     assert where.endswith(f"site0/headstart/__init__.py {row['predicted']}")
     assert none == "[]"
+
+
+def test_a_stage_runs_from_the_wheel(elsewhere: Path) -> None:
+    """So far that it finds what is wrong: there are no parameters."""
+    done = python("-m", "headstart", "run", "augment", "--debug")
+    assert "headstart/pipeline/augment.py" in done.stderr
+    done = python("-m", "headstart", "run", "augment")
+    assert done.returncode == headstart.ParamsError.exit_code
+    assert done.stderr.startswith("augment: error: ")
 
 
 def test_what_is_missing_comes_with_pip_alone(elsewhere: Path) -> None:

@@ -168,7 +168,7 @@ def test_every_stage_takes_texts(texts: Project, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.slow
 def test_a_bundle_answers_by_every_door_and_says_why(texts: Project) -> None:
-    from headstart.cli import answers
+    from pipeline.serving import predict as answers
 
     texts.set(**{"extract.backbone": MINILM})
     write(notes(120))

@@ -108,7 +108,7 @@ def answering(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_bundle_answers_by_every_door(
     vectors: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from headstart.cli import answers
+    from pipeline.serving import predict as answers
 
     numbers = write(200)
     run(*STAGES[:-1])

@@ -1,0 +1,11 @@
+"""The files that a project is made from: those of the clone, which the wheel carries too."""
+
+from pathlib import Path
+
+from pipeline.core import packages
+
+
+def folder() -> Path:
+    """Return the folder with `dvc.yaml`, `params.yaml`, `requirements/` and the like."""
+    here = Path(__file__).parent
+    return here / "project" if packages.IN_WHEEL else here.parent

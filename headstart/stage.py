@@ -1,0 +1,22 @@
+"""Run one stage of the pipeline: `headstart run STAGE`, the command of a project's `dvc.yaml`.
+
+A stage starts as fast as with `python -m pipeline.STAGE`: nothing else is imported for it.
+"""
+
+import runpy
+import sys
+from pathlib import Path
+
+from pipeline import __name__ as package
+from pipeline import __path__ as folders
+
+
+def names() -> list[str]:
+    """Return the names of all stages: the modules of `pipeline`, whose folders are no stages."""
+    return sorted(file.stem for file in Path(folders[0]).glob("[!_]*.py"))
+
+
+def run(stage: str) -> None:
+    """Run `stage` as the main module, with the arguments that stand behind its name."""
+    sys.argv[1:] = [argument for argument in sys.argv[1:] if argument not in ("run", stage)]
+    runpy.run_module(f"{package}.{stage}", run_name="__main__", alter_sys=True)
