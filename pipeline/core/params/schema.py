@@ -348,11 +348,11 @@ Repeats = Annotated[int, Field(ge=0, le=1000), AfterValidator(_not_one)]
 
 
 class EvaluateParams(Section):
-    """The measures on the test split."""
+    """The metrics on the test split."""
 
     top_k: Annotated[int, Field(ge=1)] = setting(
         3,
-        "k of top-k accuracy: an answer is correct if the label is among the k most"
+        "k of top-k accuracy: a prediction is correct if the label is among the k most"
         " probable classes",
     )
     bootstrap: Annotated[int, Field(ge=1, le=1_000_000)] = setting(
@@ -411,8 +411,8 @@ class ReportParams(Section):
 
     examples: Literal["shown", "hidden"] = setting(
         "shown",
-        "shown: the page has pictures (or texts, sounds) and paths of examples; hidden: only"
-        " figures, and the first digits of an example's digest (docs/privacy.md)",
+        "shown: the page has pictures (or texts, sounds) and paths of examples; hidden:"
+        " only metrics, charts, and the first digits of an example's digest (docs/privacy.md)",
     )
 
 
