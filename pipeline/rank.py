@@ -82,6 +82,8 @@ def size(network: Backbone) -> int:
     """Return the number of parameters of a network, which does not depend on its weights."""
     if FAMILIES[network.family].is_graph(network):
         return exports.parameters(exports.exported(network))
+    if network.needs != "torch":
+        return exports.trained(exports.exported(network))
     from .backbones import catalogue
 
     weights = "pretrained" if network.family == "python" else "random"

@@ -1,19 +1,26 @@
 """The rank stage: real backbones side by side, from the feature store."""
 
 import re
+import shutil
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from flows import choose as choosing
 from pipeline import kinds
+from pipeline.augment import augment
 from pipeline.backbones import catalogue
+from pipeline.core import packages
 from pipeline.core.backbone import Backbone
-from pipeline.core.errors import ParamsError
-from pipeline.core.params import load
+from pipeline.core.errors import MissingSetError, ParamsError
+from pipeline.core.params import check_file, load
 from pipeline.core.paths import RANK, RANK_SPEED
+from pipeline.extract import extract
 from pipeline.ingest import ingest
 from pipeline.rank import rank
-from tests.conftest import SMALL
+from tests.conftest import ROOT, SMALL
 
 
 @pytest.fixture
@@ -62,6 +69,29 @@ def test_backbones_are_ranked_and_a_second_look_computes_nothing(
     assert RANK.read_bytes() == first
     again = re.findall(r"(\d+) views reused, (\d+) computed", capsys.readouterr().out)
     assert again == [(count, "0") for _, count in computed]
+
+
+def test_networks_whose_weights_are_packages_need_no_pytorch(shapes, lite0, monkeypatch):
+    for module in ("torch", "torchvision", "timm"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(packages, "_found", lambda module: module not in packages.SETS["torch"])
+    shapes.set(**{"rank.backbones": ["efficientnet_lite0", "efficientnet_lite1"]})
+    shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
+    for folder in ("plugins", "data/weights"):
+        Path(folder).mkdir()
+    check_file(kinds.schema)
+    rank()
+    parameters = pd.read_csv(RANK).set_index("backbone")["parameters"]
+    assert parameters["efficientnet_lite1"] == 4_135_680  # as timm counts
+    choosing.choose(["efficientnet_lite1"])
+    augment()
+    extract()
+    assert load(kinds.schema).extract.backbone == "efficientnet_lite1"
+    shapes.set(**{"rank.backbones": ["random:efficientnet_lite0"]})
+    with pytest.raises(MissingSetError, match=r"^rank of random:efficientnet_lite0 needs PyTorch"):
+        check_file(kinds.schema)
+    with pytest.raises(MissingSetError, match=r"^rank of random:efficientnet_lite0 needs PyTorch"):
+        rank()
 
 
 def test_a_candidate_is_a_backbone_or_one_untrained(shapes):

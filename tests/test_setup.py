@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.core.packages import SETS
 from tests.conftest import ROOT
 
 # Pretends to be a Python of some version; its venv is a folder with a copy of itself.
@@ -170,8 +171,7 @@ def test_the_sets_are_cut_from_one_resolution() -> None:
         if file.stem != "flower"  # of another environment, with another FastAPI
     }
     examples = {"example-audio", "example-text"}  # what they make their data from, and nothing else
-    of_kinds = {"audio", "text", "transformers", "instruments", "s3", "ray", "federated"}
-    assert set(pinned) == {"base", "pipeline", "torch", "openvino", "dev"} | of_kinds | examples
+    assert set(pinned) == {*SETS, "dev"} | examples
     for name, packages in pinned.items():
         assert packages <= pinned["dev"], name
         assert name in examples or pinned["base"] <= packages, name
@@ -184,5 +184,5 @@ def test_the_sets_are_cut_from_one_resolution() -> None:
         "onnxscript",
         "sentence-transformers",
     )
-    for name in ("pipeline", "text", "audio", "instruments", "s3", "ray", "federated"):
+    for name in SETS.keys() - {"torch", "openvino", "transformers"}:
         assert not [one for one in pinned[name] if one.startswith(heavy)]

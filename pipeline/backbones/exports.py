@@ -121,6 +121,14 @@ def parameters(file: Path) -> int:
     return sum(math.prod(one.dims) for one in constants if one.data_type in floats)
 
 
+def trained(file: Path) -> int:
+    """Return the number of parameters that PyTorch would count, of an export without PyTorch."""
+    from safetensors.numpy import load_file
+
+    weights = load_file(file.with_suffix(".safetensors")).items()
+    return sum(tensor.size for name, tensor in weights if name.endswith((".weight", ".bias")))
+
+
 def write_finetuned(backbone: Backbone, weights: Path, file: Path) -> None:
     """Write the network with the weights that `finetune` wrote, as `exported` does.
 

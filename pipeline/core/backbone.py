@@ -95,6 +95,23 @@ class Backbone:
         return not self.is_joined and self.family not in (*IN_PYTORCH, "python")
 
     @property
+    def as_published(self) -> bool:
+        """Whether the network has its own weights and pooling."""
+        return self.weights == "pretrained" and self.pooling == "auto"
+
+    @property
+    def needs(self) -> str | None:
+        """The set of packages that exports a single network, according to its name.
+
+        None: what a plain installation brings, or the set of the examples' kind.
+        """
+        if self.has_graph:
+            return None
+        if self.family == "lite" and self.as_published:
+            return None if self.name == "efficientnet_lite0" else "weights"
+        return "torch"
+
+    @property
     def own_path(self) -> Path | None:
         """The network's file or folder in `data/weights`; None if it comes from elsewhere.
 

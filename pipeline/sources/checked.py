@@ -54,7 +54,9 @@ class Memory:
         self._store: Store | None = None
         self._new: dict[bytes, NDArray[np.float32]] = {}
         # A file that needs a missing set of packages is refused only until the set is installed.
-        here = [name for name in packages.SETS if not packages.missing(name)]
+        # No file needs the set of weights.
+        sets = [name for name in packages.SETS if name != "weights"]
+        here = [name for name in sets if not packages.missing(name)]
         self._read_by = f"{kind.inspected_by()}, {' '.join(here)}"
         self._giving_up = threading.Lock()
         try:

@@ -108,7 +108,7 @@ def compare(
     Raises:
         DataError: there are too few examples, or tf_idf is joined with others.
         ParamsError: a network does not exist.
-        MissingSetError: a network needs PyTorch.
+        MissingSetError: a network needs a set of packages that is not installed.
     """
     backbones = {name: Backbone.candidate(name) for name in names}
     used = extracting.network
@@ -150,9 +150,8 @@ def spelled(network: Backbone) -> str:
 
 
 def _stop_if_unknown(network: Backbone, stage: str) -> None:
-    if network.has_graph:
-        return
-    packages.need("torch", stage)
+    if network.needs:
+        packages.need(network.needs, f"{stage} of {spelled(network)}")
     FAMILIES[network.family].check(network)
 
 

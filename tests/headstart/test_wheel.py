@@ -124,9 +124,9 @@ def test_a_stage_runs_from_the_wheel(elsewhere: Path) -> None:
     assert done.stderr.startswith("augment: error: ")
 
 
-def test_what_is_missing_comes_with_pip_alone(elsewhere: Path) -> None:
-    script = "from headstart.pipeline.core import packages; print(packages.how_to_install('torch'))"
-    assert python("-c", script).stdout == "pip install 'headstart[torch]'\n"
+def test_what_is_missing_comes_from_the_locks_of_the_wheel(elsewhere: Path) -> None:
+    done = python("-m", "headstart", "install", "all")
+    assert done.stdout == "install: every package of all is installed\n", done.stderr
 
 
 @pytest.mark.parametrize("subcommand", ["why", "check"])

@@ -84,9 +84,10 @@ def _check_sets(settings: Params) -> None:
         if getattr(settings, stage).run:
             packages.need("torch", stage)
             _check_trainable(settings, stage)
-    candidates = map(Backbone.candidate, settings.rank.backbones)
-    if settings.rank.run and not all(one.has_graph for each in candidates for one in each.each):
-        packages.need("torch", "rank")
+    if settings.rank.run:
+        for name in settings.rank.backbones:
+            for needed in filter(None, (one.needs for one in Backbone.candidate(name).each)):
+                packages.need(needed, f"rank of {name}")
 
 
 def _check_trainable(settings: Params, stage: str) -> None:
