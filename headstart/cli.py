@@ -43,6 +43,7 @@ def main() -> None:
         "install": install_sets,
         "site": write_submission,
         "federate": join_submissions,
+        "measure": measure_joined,
         "doctor": doctor,
         "completion": partial(print_completion, parser),
     }
@@ -167,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) -> None:
-    """Add `site` and `federate`; an option that is not given has its function's default."""
+    """Add `site`, `federate`, `measure`; an option that is not given has its function's default."""
     siting = subcommands.add_parser(
         "site",
         help="Write the sums of this project's features, for a server that may not see examples.",
@@ -199,6 +200,13 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
         metavar="L2",
         help="Penalty; of several the best is taken (default: that of params.yaml).",
     )
+
+    comparing = subcommands.add_parser(
+        "measure",
+        help="Measure a joined head, and this project's own, on this project's test examples.",
+        parents=either,
+    )
+    comparing.add_argument("bundle", type=Path, metavar="FOLDER", help="Bundle of a joined head.")
 
 
 def predict(**asked: Any) -> None:
@@ -246,6 +254,16 @@ def join_submissions(**asked: Any) -> None:
             f"{left_out} of {len(asked['folders'])} submissions left out, as the warnings say; the"
             " others are joined"
         )
+
+
+def measure_joined(bundle: Path) -> None:
+    """Measure a joined head on this project's test examples, if its own head is up to date."""
+    _need_the_clone("measure")
+    from flows.why import stop_if_stale
+    from pipeline.federated import measure
+
+    stop_if_stale("train")
+    measure.run(bundle)
 
 
 def why() -> None:

@@ -132,6 +132,31 @@ def mean_interval(
     return mean - half, mean + half
 
 
+def difference_interval(
+    gains: Array, confidence: float, groups: Groups | None = None
+) -> tuple[float, float]:
+    """Return the interval of how much higher one accuracy is than another on the same examples.
+
+    It is Student's interval with one win and one loss added (Bonett and Price, 2012): without them
+    it has no width if all predictions agree. With groups, a group of the mean size is added of
+    which one model wins half the examples, and another of which it loses half.
+
+    Args:
+        gains: [n], 1 if only the one model is right, -1 if only the other is, else 0.
+        confidence: confidence level of the interval.
+        groups: [n], the group of each example, from 0; None if each is its own group.
+    """
+    groups = np.arange(len(gains)) if groups is None else groups
+    count = int(groups.max()) + 1
+    if count < 2:
+        return -1.0, 1.0  # one group does not show how groups differ
+    size = round(len(gains) / count)
+    won = np.full(size, 0.5 if size > 1 else 1.0)
+    codes = np.concatenate([groups, np.full(size, count), np.full(size, count + 1)])
+    low, high = mean_interval(np.concatenate([gains, won, -won]), confidence, codes)
+    return max(-1.0, low), min(1.0, high)
+
+
 def expanded(confidence: float, groups: Groups | None) -> float:
     """Return the confidence level for percentile intervals of resampled groups.
 
