@@ -7,8 +7,8 @@ true accuracy, and the answers in it are binomial (beta-binomial). Sizes are eve
 group, or log-normal about ten. Every draw is measured in four ways: by percentiles of resampled
 examples, as `evaluate` did before it knew of groups; by percentiles of resampled groups; by the
 expanded percentiles that it takes for measures other than proportions; and by Wilson's interval
-with an effective number of examples, which it takes for proportions. At the end, equal slices are
-compared.
+with an effective number of examples, which it takes for proportions. At the end, two heads and
+equal slices are compared.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmarks.harness import table
-from pipeline.evaluation.intervals import ENOUGH, even_groups, expanded, too_few, wilson
+from pipeline.evaluation.intervals import (
+    ENOUGH,
+    difference_interval,
+    even_groups,
+    expanded,
+    mean_interval,
+    too_few,
+    wilson,
+)
 from pipeline.evaluation.metrics import interval
 from pipeline.evaluation.slices import slice_table
 
@@ -67,6 +75,11 @@ def measure(draws: int = 1000) -> str:
         for examples in ALONE
         for accuracy in ACCURACIES
     }
+    differing = [
+        (*map(str, of), *apart(*of, draws))
+        for groups, size in ((24, 1), (40, 1), (150, 1), (6, SIZE), (15, SIZE), (40, SIZE))
+        for of in ((groups, size, 0.02, 0.02), (groups, size, 0.1, 0.02), (groups, size, 0.3, 0.05))
+    ]
     sliced = [
         (*map(str, of), *called(*of, draws))
         for of in ((5, 10, 0), (10, 30, 0), (0, 0, 20), (5, 5, 10))
@@ -121,6 +134,14 @@ the number of examples as it is.
 
 {table(ONE_BY_ONE, [(*of, *found) for of, found in single.items()])}
 
+## Differences
+
+The share of {draws:,} draws in which an interval held the true difference of two accuracies on the
+same examples: Student's interval, and with one win and one loss added, as `headstart measure` has
+it. Groups have an intra-class correlation of 1/3.
+
+{table(DIFFERING, differing)}
+
 ## Slices
 
 The share of {draws:,} draws in which two slices of the same accuracy, 0.8, were called different at
@@ -133,6 +154,10 @@ of right answers or one for each side.
 
 
 SLICED = "groups inside | outside | on both sides | Fisher {:.3f} | whole groups {:.3f}"
+DIFFERING = (
+    "groups | examples in each | only one right | only the other | Student {:.3f}"
+    " | with added {:.3f} | its width {:.2f}"
+)
 ONE_BY_ONE = "examples | accuracy | percentiles {:.3f} | Wilson {:.3f} | its width {:.2f}"
 
 
@@ -179,6 +204,25 @@ def alone(examples: int, accuracy: float, draws: int) -> tuple[float, float, flo
     return float(percentiles.mean()), float(holds(accuracy, *ends.T).mean()), widths
 
 
+def apart(groups: int, size: int, won: float, lost: float, draws: int) -> tuple[float, ...]:
+    """Measure two heads of which in `won` of the examples only one is right, in `lost` the other.
+
+    Answers in a group are Dirichlet-multinomial.
+    """
+    generator = np.random.default_rng([groups, size, round(100 * won), round(100 * lost)])
+    shares = generator.dirichlet([2 * won, 2 * lost, 2 * (1 - won - lost)], (draws, groups))
+    counts = generator.multinomial(size, shares).reshape(draws, -1)
+    codes, one = np.repeat(np.arange(groups), size), np.tile([1.0, -1.0, 0.0], groups)
+    ends = np.array(
+        [
+            [ends_of(np.repeat(one, count), CONFIDENCE, codes) for count in counts]
+            for ends_of in (mean_interval, difference_interval)
+        ]
+    )
+    held = holds(won - lost, *np.moveaxis(ends, 2, 0)).mean(axis=1)
+    return (*held.tolist(), float((ends[1, :, 1] - ends[1, :, 0]).mean()))
+
+
 def called(inside: int, outside: int, mixed: int, draws: int) -> tuple[float, float]:
     """How often equal slices differ by Fisher's test, and if whole groups are moved."""
     generator, groups = np.random.default_rng([inside, outside, mixed]), inside + outside + mixed
@@ -208,9 +252,9 @@ def of_examples(
     )
 
 
-def holds(accuracy: float, low: Floats, high: Floats) -> npt.NDArray[np.bool_]:
-    """Whether each interval holds the accuracy."""
-    return (low <= accuracy) & (accuracy <= high)
+def holds(truth: float, low: Floats, high: Floats) -> npt.NDArray[np.bool_]:
+    """Whether each interval holds the truth."""
+    return (low <= truth) & (truth <= high)
 
 
 def least(cells: Iterable[Cell], name: str) -> float:

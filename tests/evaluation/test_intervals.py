@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.intervals import cell
+from benchmarks.intervals import apart, cell
 from pipeline.evaluation import intervals
 from tests.conftest import ROOT
 
@@ -43,6 +43,7 @@ def test_of_one_group_nothing_is_known() -> None:
     assert intervals.wilson(np.ones(40, bool), 0.95, one) == (0, 1)
     assert "all test examples are of one group" in intervals.doubts(one)[0]
     assert np.isnan(intervals.mean_interval(np.ones(40), 0.95, one)).all()
+    assert intervals.difference_interval(np.ones(40), 0.95, one) == (-1, 1)
 
 
 def test_few_and_very_uneven_groups_are_warned_of_and_enough_even_ones_are_not() -> None:
@@ -73,6 +74,13 @@ def test_intervals_hold_the_truth_of_grouped_answers() -> None:
     found = cell(groups=15, spread=0, accuracy=0.7, alike=1 / 3, draws=200)
     assert found.by_example < 0.8
     assert found.wilson > 0.9
+    student, added, _ = apart(groups=15, size=10, won=0.1, lost=0.02, draws=200)
+    assert student < 0.94 < added
+
+
+def test_two_heads_with_the_same_answers_may_differ_on_others() -> None:
+    low, high = intervals.difference_interval(np.zeros(98), 0.95)
+    assert -low == high == pytest.approx(0.028, abs=0.001)  # Bonett and Price: 1.96 √2 / 100
 
 
 def test_what_is_warned_of_is_what_the_page_has() -> None:
