@@ -36,7 +36,7 @@ MEASURED = SITE / "measured.json"
 
 
 def run(bundle: Path) -> None:
-    """Measure both heads, and write the figures to `site/measured.json`.
+    """Measure both heads, and write the metrics to `site/measured.json`.
 
     Args:
         bundle: the folder of the joined head's bundle.
@@ -81,7 +81,7 @@ def run(bundle: Path) -> None:
     if missing.any():
         lacks = listed(sorted(set(labels[missing].tolist())))
         print(
-            f"measure: warning: the joined head lacks {printable(lacks)}: its answers for"
+            f"measure: warning: the joined head lacks {printable(lacks)}: its predictions for"
             f" {missing.sum()} test examples are wrong"
         )
     for words in doubts(groups):
@@ -94,8 +94,8 @@ def run(bundle: Path) -> None:
     for name, apart in differences.items():
         print(f"measure: {_in_words(name, figures['joined'], figures['own'], apart)}")
     if foreign.any():
-        print(f"measure: {foreign.sum()} answers of the joined head are classes of other sites")
-    print(f"measure: {MEASURED} has these figures, and names no class and no example")
+        print(f"measure: {foreign.sum()} predictions of the joined head are classes of other sites")
+    print(f"measure: {MEASURED} has these metrics; it names no class and no example")
 
 
 def _require_alike(folder: Path, bundle: Bundle, backbone: Backbone, task: str) -> None:

@@ -1,4 +1,4 @@
-"""A joined head at a site: its figures on the site's test examples, beside the site's own head."""
+"""A joined head at a site: its metrics on the site's test examples, beside the site's own head."""
 
 import json
 import shutil
@@ -62,7 +62,7 @@ def measured():
     return json.loads(measure.MEASURED.read_text())
 
 
-def test_the_figures_are_those_of_evaluate_and_of_the_bundle(sites, capsys):
+def test_the_metrics_are_those_of_evaluate_and_of_the_bundle(sites, capsys):
     evaluate()
     capsys.readouterr()
     measure.run(BUNDLE)
@@ -92,23 +92,23 @@ def test_the_figures_are_those_of_evaluate_and_of_the_bundle(sites, capsys):
     assert accuracy.startswith(f"measure: accuracy {shown}")
     assert accuracy.endswith("): may be chance")
     assert loss.startswith("measure: loss ")
-    assert last.startswith("measure: site/measured.json has these figures")
+    assert last.startswith("measure: site/measured.json has these metrics")
 
 
-def test_a_class_that_one_of_the_two_lacks_is_a_wrong_answer(sites, monkeypatch, capsys):
+def test_a_class_that_one_of_the_two_lacks_is_a_wrong_prediction(sites, monkeypatch, capsys):
     monkeypatch.chdir(sites / "pune")
     measure.run(BUNDLE)
     found, said = measured(), capsys.readouterr().out
-    assert "joined head lacks moths: its answers for 8 test examples are wrong" in said
+    assert "joined head lacks moths: its predictions for 8 test examples are wrong" in said
     assert "own head is better" in said
     assert found["of_missing_classes"] == 8
     joined = found["joined"]["test"]
     assert joined["accuracy"] <= 20 / 28
     assert {"loss", "top_3_accuracy"} & {*joined, *found["joined"]["interval"]} == set()
     assert {"accuracy"} == set(found["difference"])
-    # wasps, which pune does not have, are among the answers
+    # wasps, which pune does not have, are among the predictions
     foreign = found["predicted_as_foreign_classes"]
-    assert f"{foreign} answers of the joined head are classes of other sites" in said
+    assert f"{foreign} predictions of the joined head are classes of other sites" in said
     assert 0 < foreign <= 28 - 28 * joined["accuracy"]
 
 
