@@ -29,12 +29,11 @@ flower: .venv-flower/sets/flower  ## .venv-flower with Flower, for examples/flow
 .venv-flower/sets/flower: requirements/flower.lock
 	@PYTHON=$(PYTHON) HEADSTART_VENV=.venv-flower requirements/install flower
 
-repro: setup  ## run what changed, from examples to metrics (dvc repro)
-	headstart check
-	dvc repro
+repro: setup  ## run what changed, from examples to metrics (checks, then dvc repro)
+	headstart repro
 
 flow: setup  ## the same as a Prefect flow (ARGS="--force" and more: make flow ARGS=--help)
-	python -m flows.run $(ARGS)
+	headstart flow $(ARGS)
 
 example:  ## a small project, made and run (KIND=vector, text, audio, multilabel, regression or adapt)
 	@[ -n "$(KIND)" ] || { echo "example: error: say which: make example KIND=text" >&2; exit 2; }
@@ -43,10 +42,10 @@ example:  ## a small project, made and run (KIND=vector, text, audio, multilabel
 	@examples/run $(KIND) $(ARGS)
 
 serve: setup  ## a Prefect server, nightly retraining, and a run whenever the data changes
-	python -m flows.serve
+	headstart schedule
 
 dashboard: setup  ## Prefect's own page (PORT=4200)
-	python -m flows.dashboard $(if $(PORT),--port $(PORT))
+	headstart dashboard $(if $(PORT),--port $(PORT))
 
 why: setup  ## what make repro would run, because of what
 	headstart why

@@ -99,7 +99,7 @@ def write(backbone: str) -> None:
     PARAMS.write_text(changed, encoding="utf-8")
     print(
         f"choose: {PARAMS} has extract.backbone {backbone} now, instead of {before};"
-        " commit it, and run `make repro`"
+        " commit it, and run `headstart repro`"
     )
 
 

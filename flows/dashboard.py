@@ -1,4 +1,4 @@
-"""Open Prefect's own page: `python -m flows.dashboard`."""
+"""Open Prefect's own page: `headstart dashboard`."""
 
 import argparse
 import html
@@ -8,35 +8,36 @@ import sys
 import webbrowser
 from pathlib import Path
 
-from flows import access, server
-from flows.dvc.project import working_copy
 from pipeline.core import command
+
+from . import access, server
+from .dvc.project import working_copy
 
 LEADS = Path(".headstart/dashboard.html")
 
 
-def main() -> None:
-    """Start a Prefect server and run it until interrupted, unless one is up at this address."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.dashboard", description=__doc__, parents=[command.debug_option()]
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the server."""
     server.add_arguments(parser)
-    asked = parser.parse_args()
 
-    def dashboard() -> None:
-        root = working_copy()
-        with server.running(root, asked.host, asked.port, asked.name) as api:
-            page = access.let_in(api)
-            once = " (once: the browser is let in from then on)" if page else ""
-            page = page or api.removesuffix("/api")
-            print(f"the dashboard is at {page}{once}; Ctrl-C ends it", flush=True)
-            if sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
-                webbrowser.open(leads_to(page, root / LEADS))
-            ends = {signal.SIGINT, signal.SIGTERM}
-            signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # else they would end us while we wait
-            signal.sigwait(ends)
 
-    command.run(dashboard, takes_arguments=True)
+def run(host: str, port: int, name: list[str] | None = None) -> None:
+    """Start a Prefect server and run it until interrupted, unless one is up at this address.
+
+    Raises:
+        RunError: this is not a DVC repository, or a server does not start or refuses the password.
+    """
+    root = working_copy()
+    with server.running(root, host, port, name) as api:
+        page = access.let_in(api)
+        once = " (once: the browser is let in from then on)" if page else ""
+        page = page or api.removesuffix("/api")
+        print(f"the dashboard is at {page}{once}; Ctrl-C ends it", flush=True)
+        if sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
+            webbrowser.open(leads_to(page, root / LEADS))
+        ends = {signal.SIGINT, signal.SIGTERM}
+        signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # else they would end us while we wait
+        signal.sigwait(ends)
 
 
 def leads_to(page: str, file: Path) -> str:
@@ -53,4 +54,4 @@ def leads_to(page: str, file: Path) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    command.run_module(f"{__package__}.dashboard", __doc__, add_arguments, run)

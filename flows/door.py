@@ -1,4 +1,4 @@
-"""Prefect's server with access checks: `python -m flows.door`, which `flows.server` starts.
+"""Prefect's server with access checks: `flows.server` starts it.
 
 `prefect server start` accepts any Host header. A web page can therefore rebind its DNS name to this
 machine and pass as same-origin. Prefect's page also asks the user for the password.
@@ -23,7 +23,7 @@ from typing import Any
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
-from flows import access
+from . import access
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -80,7 +80,7 @@ class Door:
             return PlainTextResponse("GET or POST\n", 405)
         code = QueryParams(scope["query_string"]).get("code", "")
         if self._codes.pop(code, 0.0) < time.monotonic():
-            reply = "This address was used, or is too old. `make dashboard` prints another.\n"
+            reply = "This address was used, or is too old. `headstart dashboard` prints another.\n"
             return PlainTextResponse(reply, 403)
         nonce = secrets.token_urlsafe()
         password = json.dumps(base64.b64encode(self._password.encode()).decode())
@@ -115,7 +115,7 @@ def name_in(host: str) -> str:
 
 def main() -> None:
     """Serve Prefect's API and page until a signal ends it, as `prefect server start` does."""
-    parser = argparse.ArgumentParser(prog="python -m flows.door", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}.door", description=__doc__)
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", required=True, type=int)
     parser.add_argument("--name", action="append", default=[], help="that it answers to")

@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows import compared
-from flows.artifacts import leaves
 from pipeline import evaluation
 from pipeline.tasks import TASKS
+
+from . import compared
+from .artifacts import leaves
 
 if TYPE_CHECKING:  # pandas and SciPy take a second to import
     from pipeline.evaluation.paired import Comparison

@@ -5,11 +5,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from flows import compared
-from flows.compared import REFERENCE_LEVEL, Comparing
-from flows.gate import Decision, Gate, task_of, value
-from flows.reference import START_ANEW, Reference
 from pipeline.core.paths import MANIFEST, PREDICTIONS
+
+from . import compared
+from .compared import REFERENCE_LEVEL, Comparing
+from .gate import Decision, Gate, task_of, value
+from .reference import START_ANEW, Reference
 
 KEPT = Path(".headstart/before")  # exists until a guarded run ends
 METRICS = ".metrics"  # in KEPT: the last result's metrics

@@ -11,16 +11,6 @@ from prefect.client.schemas.actions import ArtifactCreate
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
-from flows import artifacts
-from flows.dvc.claim import Claim
-from flows.dvc.experiment import bring_home, copy_of
-from flows.dvc.pool import Pool
-from flows.dvc.project import check_project, working_copy
-from flows.ends import Cancellation, bury, wait_until_recorded
-from flows.gate import Decision, Gate
-from flows.guard import Guard, forget
-from flows.reference import FILE, Reference
-from flows.steps import Run, make_plan, run_stages, submit
 from pipeline.core.errors import (
     BusyError,
     ExperimentError,
@@ -29,6 +19,17 @@ from pipeline.core.errors import (
     StageError,
     StoppedError,
 )
+
+from . import artifacts
+from .dvc.claim import Claim
+from .dvc.experiment import bring_home, copy_of
+from .dvc.pool import Pool
+from .dvc.project import check_project, working_copy
+from .ends import Cancellation, bury, wait_until_recorded
+from .gate import Decision, Gate
+from .guard import Guard, forget
+from .reference import FILE, Reference
+from .steps import Run, make_plan, run_stages, submit
 
 
 @flow(name="headstart", persist_result=False)

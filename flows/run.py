@@ -1,4 +1,4 @@
-"""Run the pipeline as a Prefect flow: `python -m flows.run [STAGE ...]`."""
+"""Bring the pipeline up to date, as a Prefect flow: `headstart flow [STAGE ...]`."""
 
 import argparse
 import atexit
@@ -9,31 +9,15 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from flows import access, server, uptodate
-from flows.dvc.pool import warm_up
-from flows.dvc.project import working_copy
 from pipeline.core import command
 
-
-def main() -> None:
-    """Run the flow; exit with 0 if all is up to date, with 1 if it failed or was cancelled."""
-    asked = arguments()
-    last: list[str] = []
-    # Prefect ends a server for a single run in an exit handler that prints a line. That handler is
-    # registered later and so runs before this one: these lines are the last.
-    atexit.register(lambda: [print(line) for line in last])
-
-    def run() -> None:
-        sys.exit(0 if bring_up_to_date(asked, last.append) else 1)
-
-    command.run(run, takes_arguments=True)
+from . import access, server, uptodate
+from .dvc.pool import warm_up
+from .dvc.project import working_copy
 
 
-def arguments(given: list[str] | None = None) -> dict[str, Any]:
-    """Return the flow's parameters, from `given` or the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.run", description=__doc__, parents=[command.debug_option()]
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the parameters of the flow."""
     parser.add_argument("targets", nargs="*", metavar="STAGE", help="default: all of dvc.yaml")
     parser.add_argument("--force", action="store_true", help="run even what did not change")
     parser.add_argument(
@@ -55,9 +39,15 @@ def arguments(given: list[str] | None = None) -> dict[str, Any]:
         help='keep the old result if the new one is worse, as in {"when_worse": "keep"}',
     )
     parser.add_argument("--when-busy", choices=["wait", "refuse"], default="wait")
-    asked = vars(parser.parse_args(given))
-    asked.pop("debug", None)
-    return asked
+
+
+def run(**asked: Any) -> None:
+    """Run the flow; exit with 0 if all is up to date, with 1 if it failed or was cancelled."""
+    last: list[str] = []
+    # Prefect ends a server for a single run in an exit handler that prints a line. That handler is
+    # registered later and so runs before this one: these lines are the last.
+    atexit.register(lambda: [print(line) for line in last])
+    sys.exit(0 if bring_up_to_date(asked, last.append) else 1)
 
 
 def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> bool:
@@ -89,7 +79,7 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.utilities.urls import url_for
 
-    from flows.headstart import headstart
+    from .headstart import headstart
 
     gc.enable()
     # At the end, a run waits up to a second for its heartbeat. Heartbeats serve automations that
@@ -106,4 +96,4 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
 
 
 if __name__ == "__main__":
-    main()
+    command.run_module(f"{__package__}.run", __doc__, add_arguments, run)

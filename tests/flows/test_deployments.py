@@ -16,7 +16,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.deployments import run_deployment
-from toys import PATIENCE, Toy, alive, background, declare, free_port, reschedule, wait_for
+from toys import PATIENCE, PROJECT, Toy, alive, background, declare, free_port, reschedule, wait_for
 
 from flows import watch
 from flows.server import ADDRESS, running
@@ -51,7 +51,7 @@ def test_a_served_schedule_fires_and_so_does_a_change_five_seconds_after_the_sta
         ended = [run["id"] for run in runs if run["state"]["type"] == "COMPLETED"]
         return wanted in [toy.heard(run_id).states() for run_id in ended]
 
-    with background(toy, sys.executable, "-m", "flows.serve"):
+    with background(toy, sys.executable, "-m", "headstart", "schedule"):
         wait_for(done)
     nightly = "deployments/name/headstart/nightly"
     assert toy.get(nightly)["paused"]  # nobody is there to run it
@@ -60,7 +60,7 @@ def test_a_served_schedule_fires_and_so_does_a_change_five_seconds_after_the_sta
     noted = toy.root / ".headstart" / "data-seen"
     noted.unlink(missing_ok=True)  # as if it had never been started
     looks = ["--look-every", "8"]
-    with background(toy, sys.executable, "-m", "flows.serve", *looks) as serve:
+    with background(toy, sys.executable, "-m", "headstart", "schedule", *looks) as serve:
         wait_for(lambda: not toy.get(nightly)["paused"])
         time.sleep(5)
         (data / "two").write_text("2")
@@ -80,7 +80,7 @@ def test_a_served_schedule_fires_and_so_does_a_change_five_seconds_after_the_sta
 def test_ctrl_c_cancels_what_is_served_without_a_traceback(toy: Toy) -> None:
     toy.stages(slow={"seconds": 600})
     declare(toy)
-    command = [sys.executable, "-m", "flows.serve", "--look-every", "1000"]
+    command = [sys.executable, "-m", "headstart", "schedule", "--look-every", "1000"]
     serve = subprocess.Popen(
         command,
         cwd=toy.root,
@@ -101,7 +101,7 @@ def test_ctrl_c_cancels_what_is_served_without_a_traceback(toy: Toy) -> None:
     finally:
         serve.kill()
     assert (serve.returncode, alive(stage)) == (0, False)
-    assert "serve: interrupted; runs at work are cancelled\n" in said
+    assert "interrupted; runs at work are cancelled\n" in said
     assert not {"Traceback", "Crash"} & {*said.replace("(", " ").split()}
     run = toy.heard(run_id)
     assert (run.state["type"], run.states()["slow"]) == ("CANCELLED", "Cancelled")
@@ -119,6 +119,11 @@ def run_nightly() -> str:
 def test_a_worker_runs_the_deployments_and_its_death_ends_the_stage(toy: Toy) -> None:
     toy.stages(slow={"value": "whole"})
     declare(toy)
+    # An older prefect.yaml, in a clone.
+    declared = (toy.root / "prefect.yaml").read_text()
+    older = declared.replace("headstart.flow.headstart", "flows/headstart.py:headstart")
+    (toy.root / "prefect.yaml").write_text(older)
+    (toy.root / "flows").symlink_to(PROJECT / "flows")
     prefect = [sys.executable, "-m", "prefect"]
     with get_client(sync_client=True) as client:
         client.create_work_pool(WorkPoolCreate(name="headstart", type="process"))
@@ -144,7 +149,7 @@ def test_a_worker_runs_the_deployments_and_its_death_ends_the_stage(toy: Toy) ->
 def test_the_death_of_what_serves_ends_the_stage(toy: Toy) -> None:
     toy.stages(slow={"seconds": 600})
     declare(toy)
-    with background(toy, sys.executable, "-m", "flows.serve") as serve:
+    with background(toy, sys.executable, "-m", "headstart", "schedule") as serve:
         ready = "deployments/name/headstart/nightly"
         wait_for(lambda: httpx.get(f"{toy.api}/{ready}", auth=toy.auth).is_success)
         run_nightly()
@@ -206,7 +211,7 @@ def test_a_run_without_any_server_has_one_for_itself(toy: Toy, tmp_path: Path) -
     said = flow.communicate()[0]
     assert flow.returncode == 0, said
     assert "Finished in state Completed('1 ran')" in said
-    last = ["Completed: 1 ran", f"Report: {toy.root / 'a.html'}", "Dashboard: make dashboard"]
+    last = ["Completed: 1 ran", f"Report: {toy.root / 'a.html'}", "Dashboard: headstart dashboard"]
     assert said.splitlines()[-3:] == last
     assert "Traceback" not in said
     with closing(sqlite3.connect(home / "prefect.db")) as database:

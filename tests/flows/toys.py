@@ -1,5 +1,6 @@
 """DVC repositories of small stages, the flow run in them, and what Prefect's API says of it."""
 
+import argparse
 import contextvars
 import json
 import logging
@@ -90,7 +91,9 @@ class Inside(threading.Thread):
         listener.emit = self._note  # type: ignore[method-assign]
         logging.getLogger("prefect").addHandler(listener)
         try:
-            asked = command.arguments([*self._arguments])
+            parser = argparse.ArgumentParser()
+            command.add_arguments(parser)
+            asked = vars(parser.parse_args(self._arguments))
             done = self._context.run(command.bring_up_to_date, asked, self.lines.append)
             self._code = 0 if done else 1
         finally:
@@ -315,7 +318,6 @@ def declare(toy: Toy, **schedule: str) -> None:
     for deployment in toy.post("deployments/filter"):
         toy.delete(f"deployments/{deployment['id']}")
     reschedule(toy, **schedule)
-    (toy.root / "flows").symlink_to(PROJECT / "flows")
 
 
 def reschedule(toy: Toy, **schedule: str) -> None:
