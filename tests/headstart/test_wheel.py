@@ -59,8 +59,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def elsewhere(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a module `pipeline` of its own; what is started there finds the wheel."""
-    (tmp_path / "pipeline.py").write_text("MINE = True\n")
+    """A folder with modules of its own; what is started there finds the wheel."""
+    for module in ("flows.py", "pipeline.py"):
+        (tmp_path / module).write_text("MINE = True\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(installed)]))
     return tmp_path
@@ -129,14 +130,25 @@ def test_what_is_missing_comes_from_the_locks_of_the_wheel(elsewhere: Path) -> N
     assert done.stdout == "install: every package of all is installed\n", done.stderr
 
 
-@pytest.mark.parametrize("subcommand", ["why", "check"])
-def test_what_needs_a_clone_says_so(subcommand: str, elsewhere: Path) -> None:
-    done = python("-m", "headstart", subcommand)
-    assert done.returncode == headstart.MissingSetError.exit_code
-    assert done.stderr == (
-        f"{subcommand}: error: {subcommand} needs a clone of Headstart's repository, which this"
-        " installation is not: clone it, and run `make setup` there\n"
+def test_beside_a_module_named_flows_the_flow_is_found(elsewhere: Path) -> None:
+    script = (
+        "import flows, headstart.flow\n"
+        "from headstart import shipped\n"
+        "from headstart.flows import run, serve\n"
+        "from prefect.flows import load_flow_from_entrypoint\n"
+        "assert flows.MINE\n"
+        "declared = shipped.folder() / 'prefect.yaml'\n"
+        "print(*[one.entrypoint for one in serve.deployments(declared)])\n"
+        "one = load_flow_from_entrypoint(serve.yaml.safe_load(declared.read_text())"
+        "['deployments'][0]['entrypoint'], use_placeholder_flow=False)\n"
+        "assert one is headstart.flow.headstart"
     )
+    done = python("-c", script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == 2 * ["headstart.flows.headstart.headstart"]
+    done = python("-m", "headstart", "why")
+    assert done.returncode == headstart.ParamsError.exit_code
+    assert done.stderr.startswith("why: error: params.yaml does not exist")
 
 
 @pytest.mark.slow
