@@ -16,10 +16,11 @@ from .core.params import Params
 from .core.paths import MANIFEST, REFUSED, TARGET
 from .examples.rows import parted
 from .kinds import Kind
-from .sources.checked import check, drop_odd, drop_repeats, files_of, stamps, stop_if_changed
+from .sources.checked import check, drop_odd, drop_repeats
 from .sources.find import listing, stop_if_others_came, tables
 from .sources.found import Refused
 from .sources.splits import origins, split, unlabelled
+from .sources.stamps import Stamps
 from .tables import targets
 from .tables.labels import (
     ALL_AT_MOST,
@@ -40,11 +41,11 @@ def ingest() -> None:
     for old in (MANIFEST, REFUSED, TARGET):
         old.unlink(missing_ok=True)
 
-    of_tables = stamps(tables(settings))
+    stamps = Stamps(tables(settings))
     found = listing(settings, kind)
-    before = stamps(files_of(found.found)) | of_tables
-    passed, refused = check(found.found, kind)
-    stop_if_changed(before)
+    stamps.look(found.found)
+    passed, refused = check(found.found, kind, stamps.of_examples)
+    stamps.stop_if_changed()
     stop_if_others_came(settings, found)
     agreeing, odd = drop_odd(passed, kind)
     kept, repeated = drop_repeats(agreeing, kind)

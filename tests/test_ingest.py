@@ -26,8 +26,9 @@ from pipeline.kinds.image import decode
 from pipeline.kinds.image.decode import Inspection
 from pipeline.kinds.image.reading import Reading
 from pipeline.sources import find, splits
-from pipeline.sources.checked import Checked, Memory
+from pipeline.sources.checked import Checked
 from pipeline.sources.found import Found, Listing
+from pipeline.sources.remembered import Memory
 from pipeline.store.database import LAYOUT
 from pipeline.store.places import default_folder
 from pipeline.store.vectors import FeatureStore
@@ -760,10 +761,10 @@ def test_a_store_that_fails_several_threads_is_given_up_once(
 
     # As below; and the threads are to have asked before the first of them gets an answer.
     monkeypatch.setattr(FeatureStore, "get", fail)
-    with contextlib.closing(Memory(IMAGE)) as memory, ThreadPoolExecutor(4) as pool:
+    with contextlib.closing(Memory(IMAGE, {})) as memory, ThreadPoolExecutor(4) as pool:
         data = [picture_cases.png(draw_picture(i)) for i in range(4)]
-        seen = list(pool.map(memory.inspect, data, map(digest, data)))
-        assert [form for _, _, form, _ in seen] == ["PNG"] * 4
+        seen = list(pool.map(memory.inspect, [[(one, digest(one))] for one in data]))
+        assert [form for ((_, _, form, _),) in seen] == ["PNG"] * 4
         open_files = [os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()]
         assert not any(file.startswith(str(default_folder())) for file in open_files)
     said = capsys.readouterr().out

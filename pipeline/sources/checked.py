@@ -1,31 +1,24 @@
-"""Open and inspect every file of a source once; results of earlier runs are cached."""
+"""Open and inspect every example of a source once; results of earlier runs are cached."""
 
 import contextlib
 import itertools
 import os
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..core import packages
-from ..core.errors import ChangedError, DataError, RefusedError, StoreError
+from ..core.errors import ChangedError, RefusedError
 from ..core.progress import Progress
-from ..examples import files, objects, rows
+from ..examples import files, objects
 from ..kinds import Kind
-from ..store.interface import Store
-from ..store.vectors import open_store
 from ..tables.manifest import UNLABELLED
-from . import remembered
 from .found import Found, Refused
+from .remembered import Inspected, Memory, Result
 
-Stamp = tuple[int, int, int]  # inode, size, time of the last change in nanoseconds
+PART = 100_000  # examples whose results by stamp are one entry of the store
+BATCH, BATCH_BYTES = 16, 4_000_000  # examples that a thread reads before it asks the store
 
 
 class Checked(NamedTuple):
@@ -39,131 +32,20 @@ class Checked(NamedTuple):
     seen: tuple[Any, ...]
 
 
-class Memory:
-    """A cache of inspected examples, so that later runs hash them but do not decode them again.
+def check(
+    found: list[Found], kind: Kind, stamps: dict[Path, str]
+) -> tuple[list[Checked], list[Refused]]:
+    """Open and decode every example that is not remembered; each is accepted or refused.
 
-    Objects of a bucket with the same address, ETag and size are not even read again: the cache also
-    has their digest, or why they were refused. The cache is in the feature store, with one entry
-    per example and one per object. If the store cannot be used, a warning is printed and the
-    examples are decoded. Threads may share a cache.
-    """
-
-    def __init__(self, kind: Kind) -> None:
-        """Open the feature store."""
-        self._kind = kind
-        self._store: Store | None = None
-        self._new: dict[bytes, NDArray[np.float32]] = {}
-        # A file that needs a missing set of packages is refused only until the set is installed.
-        # No file needs the set of weights.
-        sets = [name for name in packages.SETS if name != "weights"]
-        here = [name for name in sets if not packages.missing(name)]
-        self._read_by = f"{kind.inspected_by()}, {' '.join(here)}"
-        self._giving_up = threading.Lock()
-        try:
-            self._store = open_store()
-        except StoreError as error:
-            self._warn(error)
-
-    def inspect(self, data: bytes, digest: str) -> tuple[Any, ...]:
-        """Return `Kind.inspect` of the data, cached by its bytes; refusals are not cached."""
-        libraries = self._kind.read_by(self._kind.form(data))
-        made_by = f"{self._kind.inspected_by()}{libraries}, {digest}"
-        key = blake2b(made_by.encode(), digest_size=16).digest()
-        kept = self._get([key])
-        if key in kept and (known := self._kind.recall(kept[key])) is not None:
-            return known
-        seen = self._kind.inspect(data)
-        self._new[key] = self._kind.remember(seen)
-        return seen
-
-    def objects(self, found: list[Found]) -> dict[Path, Checked | Refused]:
-        """Return the cached results for those of these examples that are objects of a bucket."""
-        keys = {self._key(row): row for row in found if row.identity}
-        known: dict[Path, Checked | Refused] = {}
-        for key, numbers in self._get(list(keys)).items():
-            row, result = keys[key], remembered.read(numbers, self._kind)
-            if isinstance(result, str):
-                known[row.path] = Refused(row.path, result)
-            elif result is not None:
-                known[row.path] = Checked(row, *result)
-        return known
-
-    def note(self, row: Found, digest: str, seen: tuple[Any, ...] | None, reason: str = "") -> None:
-        """Cache the result for an object; if `seen` is None, the `reason` for its refusal."""
-        if not row.identity:
-            return
-        if seen is None:
-            self._new[self._key(row)] = remembered.refused(reason)
-        else:
-            self._new[self._key(row)] = remembered.passed(digest, self._kind.remember(seen))
-
-    def keep(self) -> None:
-        """Write the new entries to the store."""
-        entries, self._new = self._new, {}
-        try:
-            if self._store and entries:
-                self._store.put(entries)
-        except StoreError as error:
-            self._do_without(error)
-
-    def close(self) -> None:
-        """Close the store."""
-        try:
-            if self._store:
-                self._store.close()
-        except StoreError as error:
-            self._do_without(error)
-
-    def _key(self, row: Found) -> bytes:
-        content = row.identity + self._read_by.encode()
-        return blake2b(content, digest_size=16, person=b"object").digest()
-
-    def _get(self, keys: list[bytes]) -> dict[bytes, NDArray[np.float32]]:
-        opened = self._store  # read once, because another thread may disable the store meanwhile
-        try:
-            return opened.get(keys) if opened and keys else {}
-        except StoreError as error:
-            self._do_without(error)
-            return {}
-
-    def _do_without(self, error: StoreError) -> None:
-        """Stop using the store; only the first of several failing threads prints a warning."""
-        with self._giving_up:
-            opened, self._store = self._store, None
-        if opened:
-            self._warn(error)
-            with contextlib.suppress(StoreError):
-                opened.close()
-
-    def _warn(self, error: StoreError) -> None:
-        print(f"ingest: warning: {self._kind.nouns} seen before are decoded again: {error}")
-
-
-def check(found: list[Found], kind: Kind) -> tuple[list[Checked], list[Refused]]:
-    """Open and decode every file in parallel; each is accepted or refused.
+    Args:
+        found: the results of a source.
+        kind: what the examples are.
+        stamps: of each example, as far as they are trusted (`Stamps.of_examples`).
 
     Raises:
         DataError: a bucket cannot be read, or objects have changed since they were listed. The
             results so far are cached all the same.
     """
-
-    def outcome(row: Found) -> Checked | Refused | ChangedError:
-        try:
-            with kind.alone(row.path):
-                data = files.load(row.path, kind.most_bytes)
-                digest = files.digest(data)
-                try:
-                    seen = memory.inspect(data, digest)
-                except RefusedError as error:  # for its content; denied access is not cached
-                    memory.note(row, digest, None, str(error))
-                    raise
-                memory.note(row, digest, seen)
-                return Checked(row, digest, seen)
-        except RefusedError as error:
-            return Refused(row.path, str(error))
-        except ChangedError as error:
-            return error
-
     passed: list[Checked] = []
     refused: list[Refused] = []
     changed: list[ChangedError] = []
@@ -171,66 +53,93 @@ def check(found: list[Found], kind: Kind) -> tuple[list[Checked], list[Refused]]
     if any(row.identity for row in found[:1]):
         workers = max(workers, objects.READERS)
     with (
-        contextlib.closing(Memory(kind)) as memory,
-        ThreadPoolExecutor(workers) as pool,
+        contextlib.closing(Memory(kind, stamps)) as memory,
+        ThreadPoolExecutor(workers) as pool,  # starts threads when a task is submitted
         Progress("ingest", len(found), kind.nouns) as progress,
     ):
-        for chunk in _chunks(found, 64 * workers):
-            known = memory.objects(chunk)
-            asked = [
-                pool.submit(lambda row: known.get(row.path) or outcome(row), row)  # noqa: B023
-                for row in chunk
-            ]
-            try:
-                for one in asked:
-                    result = one.result()
-                    if isinstance(result, Checked):
-                        passed.append(result)
-                    elif isinstance(result, Refused):
-                        refused.append(result)
-                    else:
-                        changed.append(result)
-            finally:
-                for one in asked:  # after an error, cancel those that have not started
-                    one.cancel()
-                wait(asked)  # threads that still read have results to cache too
-                memory.keep()
-            progress.advance(len(chunk))
+        for part, rows in enumerate(_chunks(found, PART)):
+            results: dict[Path, Result | ChangedError] = {**memory.known(part, rows)}
+            unknown = [row for row in rows if row.path not in results]
+            progress.advance(len(rows) - len(unknown))
+            for some in _chunks(unknown, 64 * workers):
+                results |= _read(some, kind, memory, pool)
+                progress.advance(len(some))
+            memory.keep_stamps(part)
+            for row in rows:
+                result = results[row.path]
+                if isinstance(result, Inspected):
+                    passed.append(Checked(row, *result))
+                elif isinstance(result, str):
+                    refused.append(Refused(row.path, result))
+                else:
+                    changed.append(result)
     if changed:
         more = f"; with it {len(changed) - 1:,} others" * (len(changed) > 1)
         raise ChangedError(f"{changed[0]}{more}")
     return passed, refused
 
 
-def stop_if_changed(before: dict[Path, Stamp | None]) -> None:
-    """Raise `DataError` if a file has changed since it was listed.
+def _read(
+    rows: list[Found], kind: Kind, memory: Memory, pool: ThreadPoolExecutor
+) -> dict[Path, Result | ChangedError]:
+    """Read and inspect examples in parallel, and cache the results."""
 
-    DVC records the files' state after the stage, and would record the changed file as ingested.
-    """
-    changed = [file for file, stamp in before.items() if _stamp(file) != stamp]
-    if changed:
-        raise DataError(
-            f"{len(changed)} files changed while ingest read them, the first {changed[0]};"
-            " run it again when nothing writes there any more"
-        )
+    def together(batch: list[Found]) -> dict[Path, Result | ChangedError]:
+        results: dict[Path, Result | ChangedError] = {}
+        loaded: list[tuple[Found, bytes, str]] = []
+        for row in batch:
+            try:
+                data = files.load(row.path, kind.most_bytes)
+                loaded.append((row, data, files.digest(data)))
+            except RefusedError as error:  # access that is denied may be granted, so not cached
+                results[row.path] = str(error)
+            except ChangedError as error:
+                results[row.path] = error
+        inspected = memory.inspect([(data, digest) for _, data, digest in loaded])
+        for (row, _, digest), seen in zip(loaded, inspected, strict=True):
+            result = seen if isinstance(seen, str) else Inspected(digest, seen)
+            results[row.path] = result
+            memory.note(row, result)
+        return results
 
+    def alone(row: Found) -> dict[Path, Result | ChangedError]:
+        try:
+            with kind.alone(row.path):
+                return together([row])
+        except RefusedError as error:
+            return {row.path: str(error)}
 
-def stamps(files: Iterable[Path]) -> dict[Path, Stamp | None]:
-    """Return a value for each file that changes with its content; None if there is no file."""
-    return {file: _stamp(file) for file in dict.fromkeys(files)}
-
-
-def files_of(found: list[Found]) -> Iterator[Path]:
-    """Return the files that hold the examples; for rows, the table and the matrix beside it."""
-    return (file for row in found for file in rows.files_of(row.path))
-
-
-def _stamp(file: Path) -> Stamp | None:
+    asked = [
+        pool.submit(together, batch) if len(batch) > 1 else pool.submit(alone, *batch)
+        for batch in _batches(rows)
+    ]
+    results: dict[Path, Result | ChangedError] = {}
     try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
+        for one in asked:
+            results |= one.result()
+    finally:
+        for one in asked:  # after an error, cancel those that have not started
+            one.cancel()
+        wait(asked)  # threads that still read have results to cache too
+        memory.keep()
+    return results
+
+
+def _batches(rows: list[Found]) -> Iterator[list[Found]]:
+    """Yield examples for one thread each: an object, a large file, or some smaller ones.
+
+    For a batch the store is asked once, and its bytes are in memory together.
+    """
+    batch: list[Found] = []
+    held = 0
+    for row in rows:
+        size = 0 if row.identity else files.size(row.path)
+        if batch and (row.identity or len(batch) == BATCH or held + size > BATCH_BYTES):
+            yield batch
+            batch, held = [], 0
+        batch.append(row)
+        held += size
+    yield batch
 
 
 def drop_odd(passed: list[Checked], kind: Kind) -> tuple[list[Checked], list[Refused]]:

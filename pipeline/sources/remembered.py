@@ -1,34 +1,235 @@
-"""Results for objects of a bucket, encoded as numbers for the feature store.
+"""What earlier runs of `ingest` found out about examples, so that it is not found out again.
 
-The first number is 1 if the object was accepted: then follow the digest's 32 bytes, one number
-each, and the kind's numbers. It is 0 if the object was refused: then follow the reason's bytes in
-UTF-8.
+It is cached in three ways, from the cheapest to ask:
+
+- by stamp, on this machine only: a file with the stamp that it had (`stamps.py`) is not read. There
+  is one entry for each 100,000 examples of a project, which the project's next run replaces.
+- by version, in the feature store: an object of a bucket with the same address, ETag and size is
+  not read.
+- by content, in the feature store: bytes that were inspected are not decoded again, wherever they
+  lie.
+
+For objects, the first number of an entry is 1 if the object was accepted: then follow the digest's
+32 bytes, one number each, and the kind's numbers. It is 0 if the object was refused: then follow
+the reason's bytes in UTF-8.
 """
 
-from typing import Any
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Callable, Sequence
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core import packages
+from ..core.errors import RefusedError, StoreError
 from ..kinds import Kind
+from ..store.interface import Feature, Store
+from ..store.places import default_address
+from ..store.vectors import open_local, open_store
+from .found import Found
 
 DIGEST_BYTES = 32
+LAYOUT = 1  # raise when entries by stamp have another form
 
 
-def passed(digest: str, seen: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Encode an accepted object: float32 [33 + the kind's numbers]."""
-    return np.concatenate([np.array([1, *bytes.fromhex(digest)], np.float32), seen])
+class Inspected(NamedTuple):
+    """An accepted example: its bytes' SHA-256, and a value for each of the kind's `columns`."""
+
+    digest: str
+    seen: tuple[Any, ...]
 
 
-def refused(reason: str) -> NDArray[np.float32]:
-    """Encode an object that was refused for its content: float32 [1 + the reason's bytes]."""
-    return np.array([0, *reason.encode("utf-8", "replace")], np.float32)
+Result = Inspected | str  # if the example was refused for its content, the reason
 
 
-def read(numbers: NDArray[np.float32], kind: Kind) -> tuple[str, tuple[Any, ...]] | str | None:
-    """Decode digest and contents, or the reason; None if the kind's numbers have another form."""
+class Memory:
+    """The three caches. If a store cannot be used, a warning is printed and examples are read.
+
+    Threads may share it.
+    """
+
+    def __init__(self, kind: Kind, stamps: dict[Path, str]) -> None:
+        """Open the stores; `stamps` are those of the examples, as far as they are trusted."""
+        self._kind, self._stamps = kind, stamps
+        # A file that needs a missing set of packages is refused only until the set is installed.
+        # No file needs the set of weights.
+        sets = [name for name in packages.SETS if name != "weights"]
+        here = [name for name in sets if not packages.missing(name)]
+        self._read_by = f"{kind.inspected_by()}, {' '.join(here)}"
+        self._store = _Cache(open_store, kind.nouns)
+        self._local = _Cache(open_local, kind.nouns) if default_address() else self._store
+        self._entries: dict[str, list[Any]] = {}  # by path: stamp, digest, and numbers or reason
+        self._libraries: dict[str, str] = {}  # of each format among them
+        self._held: dict[str, list[Any]] = {}  # those that the store has
+
+    def known(self, part: int, rows: Sequence[Found]) -> dict[Path, Result]:
+        """Return what is known about some examples by stamp or version, part `part` of them all."""
+        found: dict[Path, Result] = {}
+        versions = {self._version(row): row.path for row in rows if row.identity}
+        for key, numbers in self._store.get(list(versions)).items():
+            result = _read(numbers, self._kind)
+            if result is not None:
+                found[versions[key]] = result
+
+        held, self._entries = self._of_part(part), {}
+        recall = cache(lambda numbers: self._kind.recall(np.array(numbers, np.float32)))
+        for row in rows:
+            path = str(row.path)
+            if path not in held or held[path][0] != self._stamps.get(row.path):
+                continue
+            _, digest, rest = held[path]
+            if digest is None:
+                found[row.path] = rest
+            elif (seen := recall(tuple(rest))) is not None:
+                found[row.path] = Inspected(digest, seen)
+            self._entries[path] = held[path]
+        return found
+
+    def inspect(self, examples: Sequence[tuple[bytes, str]]) -> list[tuple[Any, ...] | str]:
+        """Return `Kind.inspect` of each example's data, known by its digest, or why it is refused.
+
+        Refusals are not cached by content.
+        """
+        keys = [self._content(data, digest) for data, digest in examples]
+        kept = self._store.get(keys)
+        results: list[tuple[Any, ...] | str] = []
+        for (data, _), key in zip(examples, keys, strict=True):
+            seen = self._kind.recall(kept[key]) if key in kept else None
+            try:
+                if seen is None:
+                    seen = self._kind.inspect(data)
+                    self._store.new[key] = self._kind.remember(seen)
+                results.append(seen)
+            except RefusedError as error:
+                results.append(str(error))
+        return results
+
+    def note(self, row: Found, result: Result) -> None:
+        """Cache the result of inspecting an example by its version or stamp."""
+        stamp = self._stamps.get(row.path)
+        if row.identity:
+            self._store.new[self._version(row)] = _numbers(result, self._kind)
+        elif stamp and isinstance(result, str):
+            self._entries[str(row.path)] = [stamp, None, result]
+        elif stamp and isinstance(result, Inspected):
+            numbers = self._kind.remember(result.seen).tolist()
+            self._entries[str(row.path)] = [stamp, result.digest, numbers]
+
+    def keep(self) -> None:
+        """Write the new entries by version and content to the store."""
+        self._store.keep()
+
+    def keep_stamps(self, part: int) -> None:
+        """Write the results by stamp of the examples that were last passed to `known`."""
+        if self._entries != self._held:
+            held = {"libraries": self._libraries, "entries": self._entries}
+            text = json.dumps(held, separators=(",", ":")).encode()
+            padded = text.ljust(-(-len(text) // 4) * 4)
+            self._local.new[self._part(part)] = np.frombuffer(padded, np.float32)
+            self._local.keep()
+
+    def close(self) -> None:
+        """Close the stores."""
+        for one in {self._store, self._local}:
+            one.close()
+
+    def _of_part(self, part: int) -> dict[str, list[Any]]:
+        """Read the entries by stamp of a part, unless another library now reads some of them."""
+        self._held, self._libraries = {}, {}
+        for numbers in self._local.get([self._part(part)] if self._stamps else []).values():
+            held = json.loads(numbers.tobytes())
+            if all(self._kind.read_by(form) == by for form, by in held["libraries"].items()):
+                self._held, self._libraries = held["entries"], held["libraries"]
+        return self._held
+
+    def _part(self, part: int) -> bytes:
+        content = os.fsencode(f"{LAYOUT}\n{Path.cwd()}\n{part}\n{self._read_by}")
+        return blake2b(content, digest_size=16, person=b"stamps").digest()
+
+    def _version(self, row: Found) -> bytes:
+        content = row.identity + self._read_by.encode()
+        return blake2b(content, digest_size=16, person=b"object").digest()
+
+    def _content(self, data: bytes, digest: str) -> bytes:
+        form = self._kind.form(data)
+        libraries = self._kind.read_by(form)
+        if libraries:
+            self._libraries[form] = libraries
+        made_by = f"{self._kind.inspected_by()}{libraries}, {digest}"
+        return blake2b(made_by.encode(), digest_size=16).digest()
+
+
+class _Cache:
+    """A store that is not used any more once it has failed. Threads may share it."""
+
+    def __init__(self, opens: Callable[[], Store], nouns: str) -> None:
+        self._nouns = nouns
+        self._store: Store | None = None
+        self._giving_up = threading.Lock()
+        self.new: dict[bytes, Feature] = {}  # entries to write
+        try:
+            self._store = opens()
+        except StoreError as error:
+            self._warn(error)
+
+    def get(self, keys: list[bytes]) -> dict[bytes, Feature]:
+        """Return the entries of `keys`; missing ones are left out."""
+        opened = self._store  # read once, because another thread may disable the store meanwhile
+        try:
+            return opened.get(keys) if opened and keys else {}
+        except StoreError as error:
+            self._do_without(error)
+            return {}
+
+    def keep(self) -> None:
+        """Write the new entries to the store."""
+        entries, self.new = self.new, {}
+        try:
+            if self._store and entries:
+                self._store.put(entries)
+        except StoreError as error:
+            self._do_without(error)
+
+    def close(self) -> None:
+        """Close the store."""
+        try:
+            if self._store:
+                self._store.close()
+        except StoreError as error:
+            self._do_without(error)
+
+    def _do_without(self, error: StoreError) -> None:
+        """Stop using the store; only the first of several failing threads prints a warning."""
+        with self._giving_up:
+            opened, self._store = self._store, None
+        if opened:
+            self._warn(error)
+            with contextlib.suppress(StoreError):
+                opened.close()
+
+    def _warn(self, error: StoreError) -> None:
+        print(f"ingest: warning: {self._nouns} seen before are decoded again: {error}")
+
+
+def _numbers(result: Result, kind: Kind) -> NDArray[np.float32]:
+    """Encode the result for an object."""
+    if isinstance(result, str):
+        return np.array([0, *result.encode("utf-8", "replace")], np.float32)
+    first = np.array([1, *bytes.fromhex(result.digest)], np.float32)
+    return np.concatenate([first, kind.remember(result.seen)])
+
+
+def _read(numbers: NDArray[np.float32], kind: Kind) -> Result | None:
+    """Decode the result for an object; None if the kind's numbers have another form."""
     if not numbers[0]:
         return bytes(numbers[1:].astype(np.uint8)).decode()
     digest = bytes(numbers[1 : 1 + DIGEST_BYTES].astype(np.uint8)).hex()
     seen = kind.recall(numbers[1 + DIGEST_BYTES :])
-    return None if seen is None else (digest, seen)
+    return None if seen is None else Inspected(digest, seen)

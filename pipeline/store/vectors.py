@@ -14,7 +14,7 @@ import numpy as np
 from .database import Database, features_file
 from .eviction import DAY_US, Eviction, delete, now, stamp, stored_bytes
 from .interface import Feature, Store, blob, checksum
-from .places import default_limit, default_place
+from .places import default_folder, default_limit, default_place
 from .shared import SharedStore
 
 MANY = 10_000  # keys above which reading all keys may be faster than looking each up
@@ -236,6 +236,11 @@ def open_store() -> Store:
         MissingSetError: the store is in a bucket, and the packages for buckets are not installed.
     """
     return store_at(default_place(), default_limit())
+
+
+def open_local() -> Store:
+    """Open the store on this machine, also if the features are in a bucket."""
+    return FeatureStore(default_folder(), default_limit())
 
 
 def store_at(place: str, limit_bytes: int | None) -> Store:

@@ -22,7 +22,7 @@ from pipeline.core.paths import MANIFEST
 from pipeline.examples import files
 from pipeline.examples.files import load
 from pipeline.kinds.vector import parse
-from pipeline.sources import find
+from pipeline.sources import checked, find
 from pipeline.sources import folder as folder_room
 from pipeline.sources.checked import check
 from pipeline.sources.found import Found, Listing
@@ -393,6 +393,7 @@ def test_what_was_read_when_one_cannot_be_is_remembered_that_of_slow_threads_too
 ) -> None:
     """A bucket fails, which ends `ingest`, while other threads read an example."""
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(checked, "BATCH", 1)
     folder = Path("data/raw/x/ant")
     folder.mkdir(parents=True)
     for number in range(4):
@@ -420,9 +421,9 @@ def test_what_was_read_when_one_cannot_be_is_remembered_that_of_slow_threads_too
     with monkeypatch.context() as patch:
         patch.setattr(files, "load", first_fails)
         with pytest.raises(DataError, match="the bucket does not answer"):
-            check(found, kind)
+            check(found, kind, {})
     assert sorted(inspected) == [1, 2, 3]
-    passed, _ = check(found, kind)
+    passed, _ = check(found, kind, {})
     assert [one.seen for one in passed] == [(3,)] * 4
     assert sorted(inspected) == [0, 1, 2, 3]  # the others were remembered
 

@@ -574,7 +574,7 @@ def test_after_an_update_of_pydicom_dicom_files_alone_are_inspected_again(
 ) -> None:
     from pipeline.core import packages
     from pipeline.examples import files
-    from pipeline.sources.checked import Memory
+    from pipeline.sources.remembered import Memory
 
     version, seen = packages.version, []
     inspect = ImageKind.inspect
@@ -584,9 +584,8 @@ def test_after_an_update_of_pydicom_dicom_files_alone_are_inspected_again(
 
     def looked_at() -> list[bytes]:
         seen.clear()
-        memory = Memory(ImageKind())
-        for data in both:
-            memory.inspect(data, files.digest(data))
+        memory = Memory(ImageKind(), {})
+        memory.inspect([(data, files.digest(data)) for data in both])
         memory.keep()
         memory.close()
         return seen

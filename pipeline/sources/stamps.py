@@ -1,0 +1,78 @@
+"""Stamps of files: what changes whenever a file's content does, without reading the file.
+
+A stamp is device, inode, size, and the times of the last change of content and of status (mtime
+and ctime, in nanoseconds). A program can set mtime back, but ctime is the kernel's own; a file that
+is renamed over another has its own inode. So an equal stamp means equal content, except in one
+case, which Git calls racy: two changes in one tick of the clock. Later runs therefore trust no
+stamp that was less than `SETTLED_NS` old when `ingest` looked at it, or that lay in the future,
+because the clock was set back.
+"""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from ..core.errors import DataError
+from ..examples import rows
+from .found import Found
+
+SETTLED_NS = 2_000_000_000  # the longest tick of a file system, that of FAT
+
+
+class Stamp(NamedTuple):
+    """The status of a file; times are in nanoseconds since 1970."""
+
+    device: int
+    inode: int
+    size: int
+    changed: int
+    status_changed: int
+
+
+class Stamps:
+    """The stamps of the files that hold a source's examples, taken before these are read.
+
+    `of_examples` has a text for each example whose stamps are trusted: it changes with the file, or
+    for a row of a table with the table or the matrix beside it.
+    """
+
+    def __init__(self, tables: Iterable[Path]) -> None:
+        """Look at the tables that may list the examples; they need not exist."""
+        self._settled = time.time_ns() - SETTLED_NS
+        self._files = {file: _stamp(file) for file in tables}
+        self.of_examples: dict[Path, str] = {}
+
+    def look(self, found: list[Found]) -> None:
+        """Look at the files of these examples."""
+        for row in found:
+            holders = rows.files_of(row.path)
+            for file in holders:
+                if file not in self._files:
+                    self._files[file] = _stamp(file)
+            stamps = [self._files[file] for file in holders]
+            if all(one is None or max(one[3:]) < self._settled for one in stamps):
+                self.of_examples[row.path] = str([one and tuple(one) for one in stamps])
+
+    def stop_if_changed(self) -> None:
+        """Raise `DataError` if a file has changed since it was looked at.
+
+        DVC records the files' state after the stage, and would record the changed file as ingested.
+        """
+        changed = [file for file, stamp in self._files.items() if _stamp(file) != stamp]
+        if changed:
+            raise DataError(
+                f"{len(changed)} files changed while ingest read them, the first {changed[0]};"
+                " run it again when nothing writes there any more"
+            )
+
+
+def _stamp(file: Path) -> Stamp | None:
+    """Return the stamp of a file; None if there is no file."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return Stamp(
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    )
