@@ -288,7 +288,7 @@ def join_submissions(**asked: Any) -> None:
 
 def measure_joined(bundle: Path) -> None:
     """Measure a joined head on this project's test examples, if its own head is up to date."""
-    _need_the_clone("measure")
+    packages.need("pipeline", "measure")
     from flows.why import stop_if_stale
     from pipeline.federated import measure
 
