@@ -13,6 +13,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 IMPORTS = re.compile(r"^( *from )(pipeline|flows)\b", flags=re.MULTILINE)
 PROJECT = (
+    ".dvc/config",
     ".dvc/plots/*.json",
     ".dvcignore",
     "data/weights/.gitignore",

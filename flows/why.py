@@ -22,10 +22,10 @@ from dvc_data.hashfile.tree import Tree
 
 from pipeline import kinds
 from pipeline.backbones import engines
-from pipeline.core import params
+from pipeline.core import lock, params
 from pipeline.core.errors import RefusedError, RunError
 from pipeline.core.params import Params
-from pipeline.core.paths import MANIFEST, PLAN
+from pipeline.core.paths import LOCK, MANIFEST, PLAN
 from pipeline.examples import files, rows
 from pipeline.kinds import Kind
 from pipeline.runners.wanted import every_view
@@ -59,9 +59,10 @@ def why() -> list[str]:
     """Return what a run would do: a line per stage in the order of the graph, and one on views.
 
     Raises:
-        HeadstartError: `params.yaml` or `dvc.yaml` is wrong, this is not a DVC repository, or the
-            examples cannot be listed.
+        HeadstartError: `params.yaml`, `dvc.yaml` or `headstart.lock` is wrong, this is not a DVC
+            repository, or the examples cannot be listed.
     """
+    lock.check()
     settings = params.load(kinds.schema)
     try:
         return _why(settings)
@@ -171,14 +172,17 @@ def own_reasons(stage: Stage, folder: Folder | None) -> list[str]:
 
 
 def parameter_changes(dep: ParamsDependency) -> list[str]:
-    """Return each changed parameter, as in `augment.rotate 15 → 20`."""
+    """Return each changed parameter, as in `augment.rotate 15 → 20`; code only changed."""
     old = _flat(dep.hash_info.value or {})
     new = _flat(dep.read_params(flatten=False))
-    return [
-        f"{key} {old.get(key, 'absent')} → {new.get(key, 'absent')}"
+    changes = [
+        (key, old.get(key, "absent"), new.get(key, "absent"))
         for key in {**old, **new}
         if old.get(key) != new.get(key)
     ]
+    if dep.def_path == LOCK.name:  # of which many lines have the same library
+        return list(dict.fromkeys(lock.in_words(*change) for change in changes))
+    return [f"{key} {before} → {now}" for key, before, now in changes]
 
 
 def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:

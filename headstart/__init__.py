@@ -14,14 +14,13 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from pipeline import __version__
 from pipeline.core import errors
 
 if TYPE_CHECKING:
     from .embedder import Embedder
     from .examples import Example
     from .model import Model, Neighbour, Prediction
-
-__version__ = "0.2.0"
 
 __all__ = [
     "DataError",

@@ -59,6 +59,7 @@ def main() -> None:
 
 # Subcommands that are modules with `add_arguments` and `run`.
 HELP = {
+    "init": "Make a project for your examples, which holds none of Headstart's code.",
     "flow": "Run what changed as a Prefect flow.",
     "schedule": "Run the deployments of prefect.yaml on schedule, and when the data changes.",
     "dashboard": "Open Prefect's page, with a server if none is up.",
@@ -72,6 +73,10 @@ def _module(subcommand: str) -> Any:
         from pipeline.serving import predict
 
         return predict
+    if subcommand == "init":
+        from . import init
+
+        return init
     from flows import dashboard, run, serve
 
     return {"flow": run, "schedule": serve, "dashboard": dashboard}[subcommand]

@@ -1,6 +1,7 @@
 """Run one stage of the pipeline: `headstart run STAGE`, the command of a project's `dvc.yaml`.
 
-A stage starts as fast as with `python -m pipeline.STAGE`: nothing else is imported for it.
+A stage starts as fast as with `python -m pipeline.STAGE`: little else is imported for it. First
+`headstart.lock` is compared with what is installed (10 ms).
 """
 
 import runpy
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from pipeline import __name__ as package
 from pipeline import __path__ as folders
+from pipeline.core import lock
+from pipeline.core.errors import LockError
 
 
 def names() -> list[str]:
@@ -19,4 +22,9 @@ def names() -> list[str]:
 def run(stage: str) -> None:
     """Run `stage` as the main module, with the arguments that stand behind its name."""
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument not in ("run", stage)]
+    try:
+        lock.check()
+    except LockError as error:
+        print(f"{stage}: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     runpy.run_module(f"{package}.{stage}", run_name="__main__", alter_sys=True)

@@ -2,5 +2,7 @@
 
 import os
 
+__version__ = "0.2.0"
+
 # Turns off the telemetry of ONNX Runtime, which reads the variable when it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

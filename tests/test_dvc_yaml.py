@@ -8,8 +8,10 @@ import grimp
 import pytest
 import yaml
 
-from pipeline.core import paths, plugins
+from headstart.graph import generated
+from pipeline.core import lock, paths, plugins
 from pipeline.core.params import Params
+from pipeline.kinds import KINDS
 from pipeline.tasks import TASKS
 from tests.conftest import ROOT
 from tests.store.test_cache import SHOWN
@@ -138,6 +140,57 @@ def test_the_subpackages_declared_are_those_imported(stage: str) -> None:
     assert declared == rooms_of(stage)
 
 
+def line_of(dep: str) -> str:
+    """The line of headstart.lock that stands in a project for a dependency on code."""
+    if dep.endswith(".py"):
+        return "kinds.door" if dep == DOOR else f"stages.{Path(dep).stem}"
+    return ".".join(Path(dep).parts[1:]) if dep.startswith("pipeline/kinds") else f"rooms.{dep[9:]}"
+
+
+PROJECTS = yaml.safe_load(generated((ROOT / "dvc.yaml").read_text()))
+LOCKED = lock.installed()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_projects_stage_declares_the_lines_of_the_lock_in_place_of_the_code(stage: str) -> None:
+    entry = PROJECTS["stages"][stage]
+    found = dict(entry.get("do", entry))
+    code = [dep for dep in STAGES[stage]["deps"] if dep.startswith("pipeline/")]
+    *parameters, of_lock = found["params"]
+    assert list(of_lock) == [paths.LOCK.name]
+    assert of_lock[paths.LOCK.name] == sorted(map(line_of, code))
+    restored = {"cmd": f"python -m pipeline.{stage}", "params": parameters}
+    restored["deps"] = sorted([*found["deps"], *code])
+    assert found["cmd"] == f"headstart run {stage}"
+    assert found | restored == STAGES[stage] | {"deps": sorted(STAGES[stage]["deps"])}
+    assert entry.get("foreach") == OPTIONAL.get(stage)
+
+
+def test_all_but_the_stages_is_the_same_in_a_project() -> None:
+    document = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    assert document == PROJECTS | {"stages": ENTRIES}
+    assert list(PROJECTS["stages"]) == list(ENTRIES)
+
+
+def test_the_lock_has_what_stages_declare_and_nothing_else() -> None:
+    rooms = {dep for stage in STAGES.values() for dep in stage["deps"] if dep[:9] == "pipeline/"}
+    rooms = {dep[9:] for dep in rooms if "." not in dep}
+    assert set(LOCKED.rooms) == rooms
+    assert set(LOCKED.stages) == set(STAGES)
+    assert set(LOCKED.kinds) == {*KINDS, "door"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_lock_has_the_libraries_that_a_stage_imports(stage: str) -> None:
+    """What `core/` and the store import counts too: their code is declared nowhere."""
+    declared = {line_of(dep) for dep in STAGES[stage]["deps"] if dep.startswith("pipeline/")}
+    entries = LOCKED.entries("image")
+    versions = set().union(*(entries[line] for line in declared if "$" not in line))
+    modules = {one for one in modules_of(stage) if not one.startswith("pipeline.kinds")}
+    imported = set().union(*map(libraries, modules)) & lock.COUNTED.keys()
+    assert {lock.COUNTED[library] for library in imported} <= versions
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_that_uses_the_store_is_shown_to_write_the_same_bytes_whatever_is_in_it(
     stage: str,
@@ -145,12 +198,17 @@ def test_a_stage_that_uses_the_store_is_shown_to_write_the_same_bytes_whatever_i
     assert stage in SHOWN or not any(".store." in module for module in modules_of(stage))
 
 
-@pytest.mark.parametrize("module", sorted(imports().find_descendants("pipeline.core")))
-def test_what_no_stage_declares_computes_nothing(module: str) -> None:
+@cache
+def libraries(module: str) -> frozenset[str]:
     nodes = list(ast.walk(tree(module)))
     roots = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     roots |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-    assert not {root.partition(".")[0] for root in roots} & COMPUTING
+    return frozenset(root.partition(".")[0] for root in roots)
+
+
+@pytest.mark.parametrize("module", sorted(imports().find_descendants("pipeline.core")))
+def test_what_no_stage_declares_computes_nothing(module: str) -> None:
+    assert not libraries(module) & COMPUTING
 
 
 def test_the_folder_of_plugins_is_there_in_every_clone() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from pipeline import kinds
-from pipeline.core import params
+from pipeline.core import lock, params
 from pipeline.core.errors import RunError
 
 
@@ -25,11 +25,12 @@ def working_copy() -> Path:
 
 
 def check_project(root: Path) -> None:
-    """Check that `params.yaml` and git agree with the `dvc.yaml` in `root`.
+    """Check that `headstart.lock`, `params.yaml` and git fit `dvc.yaml` and what is installed.
 
     DVC's own error messages do not say what to write.
 
     Raises:
+        LockError: the project was made with other code or libraries than are installed.
         ParamsError: the message says in one line what to write.
         RunError: git tracks an output that DVC keeps.
     """
@@ -37,6 +38,7 @@ def check_project(root: Path) -> None:
     graph = file.read_text(encoding="utf-8") if file.exists() else ""
     if not re.search("python -m pipeline[.]|headstart run ", graph):  # another project
         return
+    lock.check(root)
     params.check_file(kinds.schema, root)
     stages = yaml.safe_load(graph)["stages"]
     entries = [out for stage in stages.values() for out in stage.get("do", stage).get("outs", [])]

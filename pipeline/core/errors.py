@@ -18,11 +18,13 @@
         │   └── ExperimentError  the experiment cannot be made
         ├── MissingSetError (10) a required set of packages is not installed
         ├── RunnerError (11)     the cluster for extract cannot be used
-        └── LeftOutError (12)    some sites were left out, and the others were joined
+        ├── LeftOutError (12)    some sites were left out, and the others were joined
+        └── LockError (13)       headstart.lock and the installed packages differ
 
-Only `flows/` raises `RunError` and its subclasses. A message is one line: what is wrong, where, and
-what to do about it. Only the message of a `StageError` also has the stage's last lines. Any other
-exception is a bug in Headstart, and ends a command with exit code 1 (`command.py`).
+Only `flows/` and `headstart/` raise `RunError` and its subclasses. A message is one line: what is
+wrong, where, and what to do about it. Only the message of a `StageError` also has the stage's last
+lines. Any other exception is a bug in Headstart, and ends a command with exit code 1
+(`command.py`).
 """
 
 
@@ -135,3 +137,9 @@ class LeftOutError(HeadstartError):
     """`headstart federate` joined what it could, and some sites may be missing."""
 
     exit_code = 12
+
+
+class LockError(HeadstartError):
+    """`headstart.lock` and what is installed differ, or it cannot be read."""
+
+    exit_code = 13

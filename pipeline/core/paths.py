@@ -3,6 +3,7 @@
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+LOCK = Path("headstart.lock")
 
 MANIFEST = Path("data/manifest.parquet")
 TARGET = Path("data/target.parquet")  # examples of another domain, without labels

@@ -40,7 +40,8 @@ def check_file(schema: Schema, root: Path = Path()) -> None:
         )
     asked = re.findall(r"\$\{([\w.]+)\}", graph)
     for stage in stages.values():
-        asked += stage.get("do", stage).get("params", [])
+        declared = stage.get("do", stage).get("params", [])
+        asked += [name for name in declared if isinstance(name, str)]  # else another file's
     lacking: dict[str, list[str]] = {}
     for name in dict.fromkeys(asked):
         section, _, key = name.partition(".")

@@ -1,0 +1,374 @@
+"""`headstart init`: a project that holds what is the user's, and none of Headstart's code.
+
+A project appears whole or not at all: it is written into a temporary folder on the same disk, and
+moved to its place at the end. Nothing is committed.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from pipeline import kinds
+from pipeline.core import lock, packages
+from pipeline.core.errors import DataError, MissingSetError, ParamsError, RunError
+from pipeline.core.paths import LOCK, PARAMS
+from pipeline.sources.find import TABLES
+
+from . import graph, install, parameters, shipped
+
+KINDS = ("image", "text", "audio", "vector")
+RAW = Path("data/raw")
+GRAPH = Path("dvc.yaml")
+REQUIREMENTS = Path("requirements.txt")
+README = Path("README.md")
+# What a repository may have already. init adds the lines that the first ones lack, and leaves a
+# README.md and the settings of DVC as they are.
+OF_LINES = (Path(".dvcignore"), Path(".gitignore"), REQUIREMENTS)
+KEPT = (README, Path(".dvc/config"), Path(".dvc/.gitignore"))
+COPIED = (
+    ".dvc/config",
+    ".dvc/plots/*.json",
+    ".dvcignore",
+    "data/weights/.gitignore",
+    "plugins/*.*",
+)
+OF_DVC = "/config.local\n/tmp\n/cache\n"  # what git leaves out of .dvc, as `dvc init` writes it
+IGNORED = """\
+__pycache__/
+/.headstart/
+/.venv/
+/dvc_plots/
+/joined
+/site/*/
+/site/ledger.jsonl
+/site/site.md
+"""
+ABOUT = """\
+# {name}
+
+A project of Headstart, whose code is installed: `pip install -r requirements.txt`. This folder
+holds what is yours:
+
+| file | what it is |
+| --- | --- |
+| `params.yaml` | all parameters: edit this one |
+| `data/raw/` | your examples; DVC keeps them, and git their small `.dvc` files |
+| `plugins/`, `data/weights/` | code and networks of your own, if you have any |
+| `dvc.yaml` | the stages; you may add stages and plots of your own |
+| `headstart.lock`, `requirements.txt` | the installed code and libraries that decide the results |
+| `prefect.yaml` | when the project runs by itself |
+
+```bash
+headstart repro            # run what changed; then open reports/report.html
+headstart why              # what would run, and because of what
+headstart predict bundle FILE
+headstart schedule         # run at night, and when the data changes
+headstart upgrade          # after installing a newer Headstart
+```
+
+Commit all files that git does not ignore, after a run `dvc.lock` and `reports/metrics.json` too:
+`git add -A && git commit`. `dvc push` copies data and results to a remote of your own, once you
+have named one with `dvc remote add`. The pages `docs/…` that comments mention are in Headstart's
+repository.
+"""
+
+
+class Examples(NamedTuple):
+    """The examples: where the user has them (None if nowhere yet), and the project's parameters."""
+
+    given: Path | None
+    source: str
+    path: Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `run` to a parser."""
+    parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="Folder to make.")
+    parser.add_argument(
+        "--kind", choices=KINDS, default="image", help="What an example is (default: image)."
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="Your examples, a folder or a table, which are copied to data/raw.",
+    )
+    parser.add_argument(
+        "--track", action="store_true", help="Let DVC track the examples (dvc add)."
+    )
+    parser.add_argument(
+        "--here", action="store_true", help="Add the project to a folder that has files."
+    )
+    parser.add_argument(
+        "--yes", action="store_true", help="Install what the kind needs, without a question."
+    )
+
+
+def run(
+    folder: Path | None,
+    kind: str = "image",
+    data: Path | None = None,
+    here: bool = False,
+    track: bool = False,
+    yes: bool = False,
+) -> None:
+    """Make a project.
+
+    Args:
+        folder: the project's folder, which is new or empty; None for the current folder.
+        kind: what an example is, one of `KINDS`.
+        data: the user's examples, a folder or a table. They are copied to `data/raw`, unless they
+            are in the project's folder already.
+        here: add the project to a folder that has other files.
+        track: let DVC track the examples (`dvc add`).
+        yes: install what the kind needs and is missing, without a question.
+
+    Raises:
+        DataError: there are no examples at `data`, or they are laid out in another way.
+        MissingSetError: git or the packages of the kind are not installed.
+        ParamsError: the folder has other files, or files of the project's names.
+        RunError: git or DVC failed.
+    """
+    if folder is None and not here:
+        raise ParamsError("name the project's folder, or give --here for the current one")
+    root = (folder or Path()).resolve()
+    if track and data is None:
+        raise ParamsError("--track needs --data, the examples that DVC should track")
+    if shutil.which("git") is None:
+        raise MissingSetError(
+            "init needs git, which is not installed: install it, and run this again"
+        )
+    examples = examined(data, kind, root)
+    _check_place(root, here, contents(kind, examples, root.name), examples)
+    if kind in packages.SETS and packages.missing(kind):
+        install.install([kind], yes)
+    files = contents(kind, examples, root.name)
+    with _beside(root, here) as staged:
+        for name, text in files.items():
+            (staged / name).parent.mkdir(parents=True, exist_ok=True)
+            (staged / name).write_text(text, encoding="utf-8")
+        (staged / RAW).mkdir(parents=True, exist_ok=True)
+        copies = examples.given is not None and examples.given != root / examples.path
+        if examples.given and copies:
+            copy(examples.given, staged / examples.path)
+        if not _in_git(root if here else root.parent):
+            _call(["git", "init", "-q"], staged)
+        if here:
+            _add(staged, root, [*files, *([examples.path.as_posix()] if copies else [])])
+        else:
+            if track:
+                _track(staged, examples)
+            if root.exists():
+                root.rmdir()
+            staged.rename(root)
+    if here and track:
+        _track(root, examples)
+    nouns = kinds.named(kind).nouns
+    print(f"init: {root} is a project of {nouns} for Headstart {lock.installed().headstart}")
+    if examples.given is None:
+        print(
+            f"init: put your {nouns} into {root / examples.path} (ingest.source: {examples.source})"
+        )
+    print(f"init: next: {'' if root == Path.cwd() else f'cd {_shown(root)} && '}headstart repro")
+
+
+def contents(kind: str, examples: Examples, name: str) -> dict[str, str]:
+    """Return the text of each file of a new project, by its path."""
+    source = shipped.folder()
+    installed = lock.installed()
+    copied = [file for pattern in COPIED for file in sorted(source.glob(pattern))]
+    files = {file.relative_to(source).as_posix(): file.read_text("utf-8") for file in copied}
+    files[".dvc/.gitignore"] = OF_DVC
+    files[".gitignore"] = IGNORED
+    files["prefect.yaml"] = re.sub(
+        r"(?m)^( +timezone:).*",
+        rf"\1 {time_zone()}",
+        (source / "prefect.yaml").read_text(encoding="utf-8"),
+    )
+    files[str(GRAPH)] = graph.generated((source / GRAPH).read_text(encoding="utf-8"))
+    files[str(PARAMS)] = parameters.of_kind(kind, examples.source, examples.path.as_posix())
+    files[str(LOCK)] = installed.text()
+    files[str(REQUIREMENTS)] = "".join(f"{line}\n" for line in pins(installed, kind))
+    files[str(README)] = ABOUT.format(name=name)
+    return files
+
+
+def pins(installed: lock.Lock, kind: str) -> list[str]:
+    """Return the lines of requirements.txt: Headstart, and the libraries that decide results."""
+    extra = f"[{kind}]" if kind in packages.SETS else ""
+    versions = lock.libraries(installed, kind)
+    return [
+        f"headstart{extra}=={installed.headstart}",
+        *(f"{library}=={version}" for library, version in versions.items()),
+    ]
+
+
+def examined(data: Path | None, kind: str, root: Path) -> Examples:
+    """Return the source of examples, without reading them.
+
+    Raises:
+        DataError: there are none, or they are laid out in another way.
+    """
+    rows, nouns = kinds.named(kind).rows, kinds.named(kind).nouns
+    if data is None:
+        if not rows:
+            return Examples(None, "folder", RAW / nouns)
+        source = "csv" if kind == "text" else "parquet"
+        return Examples(None, source, RAW / f"{nouns}.{source}")
+    given = data.resolve()
+    if not given.exists():
+        raise DataError(f"--data {data} does not exist")
+    if root.resolve().is_relative_to(given.resolve()):
+        raise DataError(f"--data {data} holds the project's folder: name the examples' own folder")
+    path = given.relative_to(root) if given.is_relative_to(root) else RAW / given.name
+    if given.is_dir():
+        inside = [file for file in given.rglob("*") if file.is_file()]
+        if not inside:
+            raise DataError(f"--data {data} has no files")
+        for table in TABLES:
+            if (given / table).is_file():
+                return Examples(given, Path(table).suffix[1:], path)
+        if all(file.parent == given for file in inside):
+            raise DataError(
+                f"--data {data} has neither a folder for each class nor a table"
+                f" {' or '.join(TABLES)}: lay your {nouns} out in one of these ways"
+            )
+        return Examples(given, "folder", path)
+    ending = given.suffix[1:]
+    if not rows or ending not in ("csv", "parquet") or (kind, ending) == ("vector", "csv"):
+        raise DataError(
+            f"--data {data} is a file; for {nouns} give a folder"
+            + (f" or a table {'.csv or ' * (kind == 'text')}.parquet" if rows else "")
+            + f", in which a table is named {' or '.join(TABLES)}"
+        )
+    return Examples(given, ending, path)
+
+
+def copy(given: Path, place: Path) -> None:
+    """Copy a folder or a file; links are followed, since the project is moved and cloned."""
+    print(f"init: copying {given}", flush=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if given.is_dir():
+        shutil.copytree(given, place, ignore_dangling_symlinks=True)
+    else:
+        shutil.copy2(given, place)
+
+
+def time_zone() -> str:
+    """Return the name of this machine's time zone; UTC if it has none."""
+    named = Path("/etc/timezone")
+    candidates = [
+        os.environ.get("TZ", "").removeprefix(":"),
+        os.path.realpath("/etc/localtime"),
+        named.read_text(encoding="utf-8").strip() if named.exists() else "",
+    ]
+    for candidate in candidates:
+        name = candidate.rpartition("zoneinfo/")[2]
+        try:
+            return ZoneInfo(name).key
+        except (ValueError, OSError, LookupError):  # LookupError: no such zone
+            continue
+    return "UTC"
+
+
+def _check_place(root: Path, here: bool, files: dict[str, str], examples: Examples) -> None:
+    """Check that nothing of the user's is in the way.
+
+    Raises:
+        ParamsError: the message names what is.
+    """
+    if (root / LOCK).exists():
+        raise ParamsError(f"{root} is a project already: `headstart upgrade` brings it up to date")
+    if not here:
+        if not root.parent.is_dir():
+            raise ParamsError(f"{root.parent} is not a folder: make it first")
+        if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+            raise ParamsError(
+                f"{root} is not an empty folder: name a new one, or give --here to add the"
+                " project's files to it"
+            )
+        return
+    if not root.is_dir():
+        raise ParamsError(f"{root} is not a folder, as --here needs: leave --here out to make it")
+    wanted = [name for name in map(Path, files) if name not in (*OF_LINES, *KEPT)]
+    if examples.given not in (None, root / examples.path):
+        wanted.append(examples.path)
+    if there := sorted(f"{name}" for name in wanted if (root / name).exists()):
+        raise ParamsError(f"{root} has {', '.join(there)} already: rename what is yours first")
+
+
+@contextmanager
+def _beside(root: Path, here: bool) -> Iterator[Path]:
+    """Give a new folder on the disk of `root`, which is gone at the end."""
+    with tempfile.TemporaryDirectory(
+        prefix=".headstart-", dir=root if here else root.parent
+    ) as made:
+        staged = Path(made) / "project"
+        staged.mkdir()
+        yield staged
+
+
+def _add(staged: Path, root: Path, names: list[str]) -> None:
+    """Move a project's files into a folder that has others; on an error, take them out again."""
+    moved: list[Path] = []
+    try:
+        for name in [Path(name) for name in [*names, ".git"] if Path(name) not in OF_LINES]:
+            while not (root / name.parent).exists():
+                name = name.parent  # a folder moves whole
+            if (staged / name).exists() and not (root / name).exists():
+                (staged / name).rename(root / name)
+                moved.append(root / name)
+        for name in OF_LINES:
+            (staged / name).write_text(_joined(root / name, staged / name), encoding="utf-8")
+            (staged / name).replace(root / name)
+    except BaseException:
+        for place in moved:
+            place.unlink() if place.is_file() else shutil.rmtree(place)
+        raise
+
+
+def _joined(there: Path, new: Path) -> str:
+    """Return the text of a file of lines, followed by the lines of another that it lacks."""
+    before = there.read_text(encoding="utf-8") if there.exists() else ""
+    lines = before.splitlines()
+    lacking = [line for line in new.read_text(encoding="utf-8").splitlines() if line not in lines]
+    return "".join(f"{line}\n" for line in [*lines, *lacking])
+
+
+def _track(root: Path, examples: Examples) -> None:
+    _call([sys.executable, "-m", "dvc", "add", "-q", examples.path.as_posix()], root)
+
+
+def _in_git(folder: Path) -> bool:
+    """Return whether a folder is in the working copy of a git repository."""
+    asked = ["git", "-C", str(folder), "rev-parse", "--is-inside-work-tree"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)  # noqa: S603
+    return done.stdout.strip() == "true"
+
+
+def _call(command: list[str], folder: Path) -> None:
+    """Run a program, whose output is shown only if it fails.
+
+    Raises:
+        RunError: it failed; the message ends with its last line.
+    """
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        last = (done.stderr or done.stdout).strip().rpartition("\n")[2]
+        raise RunError(f"{' '.join(command[-3:])} failed: {last}")
+
+
+def _shown(folder: Path) -> str:
+    """Return a path as a shell takes it, short if it is below the current folder."""
+    here = Path.cwd()
+    return shlex.quote(str(folder.relative_to(here) if folder.is_relative_to(here) else folder))

@@ -1,0 +1,251 @@
+"""`headstart init`: a project that is whole, or not there at all."""
+
+import csv
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.repo import Repo
+from PIL import Image
+
+from flows.dvc.project import check_project
+from headstart import init as making
+from headstart import parameters
+from headstart.init import run as init
+from pipeline import kinds
+from pipeline.core import lock, packages, params
+from pipeline.core.errors import HeadstartError, MissingSetError
+from tests.conftest import ROOT
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def photos(here: Path, draw_picture: Callable[..., Image.Image]) -> Path:
+    folder = here / "meine Fotos ü"
+    for name in ("disc", "square"):
+        (folder / name).mkdir(parents=True)
+        draw_picture(1, square=name == "square").save(folder / name / "1.png")
+    return folder
+
+
+def refused(*arguments: object, **options: object) -> str:
+    """The one line of an error, after which the files are those that were there before."""
+    before = {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")}
+    with pytest.raises(HeadstartError) as error:
+        init(*arguments, **options)
+    assert {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")} == before
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def git(*command: str) -> str:
+    return subprocess.run(("git", *command), check=True, capture_output=True, text=True).stdout
+
+
+def ingests(folder: Path) -> dict[str, str]:
+    return yaml.safe_load((folder / "params.yaml").read_text())["ingest"]
+
+
+def test_a_project_has_every_file_that_dvc_asks_for_and_no_code(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Path("Projekt ä")
+    init(project, data=photos)
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "init: next: cd 'Projekt ä' && headstart repro"
+    )
+    check_project(project)
+    lock.check(project)
+    assert not list(project.rglob("*.py"))
+    assert not list(project.parent.glob(".headstart*"))
+    assert (project.stat().st_mode & 0o77) == (photos.stat().st_mode & 0o77)
+    copies = sorted(file.name for file in (project / "data/raw/meine Fotos ü").rglob("*.png"))
+    assert copies == ["1.png", "1.png"]
+    assert ingests(project)["source"] == "folder"
+    with Repo(str(project)) as repo:
+        lacking = {
+            str(dep)
+            for stage in repo.index.stages
+            for dep in stage.deps
+            if not dep.exists and not str(dep).startswith(("data/", "reports/"))
+        }
+    assert lacking <= {"models", "bundle"}
+    assert git("-C", str(project), "status", "--short").startswith("?? ")  # nothing is committed
+
+
+@pytest.mark.parametrize("kind", making.KINDS)
+def test_the_parameters_of_a_kind_are_complete_and_have_comments(kind: str) -> None:
+    text = parameters.of_kind(kind, "csv", "data/raw/a b")
+    Path("params.yaml").write_text(text)
+    settings = params.load(kinds.schema)
+    assert (settings.ingest.kind, settings.ingest.path) == (kind, "data/raw/a b")
+    document, shipped = yaml.safe_load(text), yaml.safe_load((ROOT / "params.yaml").read_text())
+    assert document.keys() == shipped.keys()
+    for section in shipped.keys() - {"ingest", "augment"}:
+        assert document[section].keys() == shipped[section].keys()
+    augmented = kinds.schema(kind).model_fields.keys()
+    assert document["augment"].keys() | {"seed"} == augmented
+    own = ROOT / "examples" / kind / "params.yaml"
+    for section, values in yaml.safe_load(own.read_text()).items() if own.exists() else ():
+        values = {k: v for k, v in values.items() if k not in ("source", "path")}
+        assert document[section] | values == document[section]
+    assert text.count("#") > 70
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "source"),
+    [
+        ("text", "a.csv", "csv"),
+        ("text", "a.parquet", "parquet"),
+        ("vector", "a.parquet", "parquet"),
+    ],
+)
+def test_a_table_of_examples_is_copied(kind: str, name: str, source: str) -> None:
+    Path(name).write_text("text,label\n")
+    init(Path("project"), kind, Path(name))
+    assert (Path("project/data/raw") / name).read_text() == "text,label\n"
+    assert ingests(Path("project"))["source"] == source
+    assert ingests(Path("project"))["path"] == f"data/raw/{name}"
+
+
+def test_a_folder_with_a_table_is_read_by_it(photos: Path) -> None:
+    with (photos / "labels.csv").open("w") as stream:
+        csv.writer(stream).writerows([["path", "label"], ["disc/1.png", "disc"]])
+    init(Path("project"), data=photos)
+    assert ingests(Path("project"))["source"] == "csv"
+
+
+def test_into_a_repository_only_what_it_lacks_is_written(here: Path, photos: Path) -> None:
+    git("init", "-q")
+    (here / ".gitignore").write_text("/notes\n__pycache__/")
+    (here / "README.md").write_text("mine")
+    (here / "requirements.txt").write_text("flask\n")
+    init(None, data=photos, here=True)
+    assert (here / "README.md").read_text() == "mine"
+    ignored = (here / ".gitignore").read_text().splitlines()
+    assert ignored[:2] == ["/notes", "__pycache__/"]
+    assert len(set(ignored)) == len(ignored) > 5
+    assert (here / "requirements.txt").read_text().startswith("flask\nheadstart==")
+    # Examples that are in the folder already are not copied.
+    assert ingests(here)["path"] == "meine Fotos ü"
+    check_project(here)
+    assert refused(None, here=True).endswith("`headstart upgrade` brings it up to date")
+
+
+def test_below_a_repository_no_other_one_is_made(here: Path) -> None:
+    git("init", "-q")
+    init(Path("project"))
+    (here / "there").mkdir()
+    init(Path("there"), here=True)
+    for folder in ("project", "there"):
+        assert not (here / folder / ".git").exists()
+        with Repo(str(here / folder)) as repo:
+            assert repo.root_dir == str(here / folder)
+            assert repo.scm.root_dir == str(here)
+
+
+@pytest.mark.slow
+def test_dvc_tracks_the_examples_if_asked(photos: Path) -> None:
+    init(Path("project"), data=photos, track=True)
+    assert Path("project/data/raw/meine Fotos ü.dvc").is_file()
+    with Repo("project") as repo:
+        assert not repo.status(targets=["data/raw/meine Fotos ü.dvc"])
+
+
+def test_what_is_in_the_way_is_named_and_nothing_is_written(photos: Path) -> None:
+    where = photos.parent
+    assert refused(where) == (
+        f"{where} is not an empty folder: name a new one, or give --here to add the project's"
+        " files to it"
+    )
+    (where / "params.yaml").write_text("")
+    (where / "plugins").mkdir()
+    (where / "plugins/README.md").write_text("")
+    assert refused(where, here=True) == (
+        f"{where} has params.yaml, plugins/README.md already: rename what is yours first"
+    )
+    assert "is not a folder, as --here needs" in refused(where / "new", here=True)
+    assert "is not a folder: make it first" in refused(where / "no/new")
+    assert "give --here for the current one" in refused(None)
+
+
+def test_data_that_cannot_be_used_is_refused(photos: Path) -> None:
+    where = photos.parent
+    project = Path("project")
+    assert refused(project, data=Path("none")) == "--data none does not exist"
+    (where / "empty/in/it").mkdir(parents=True)
+    assert refused(project, data=Path("empty")) == "--data empty has no files"
+    assert "neither a folder for each class nor a table labels.csv or labels.parquet" in refused(
+        project, data=photos / "disc"
+    )
+    assert "holds the project's folder" in refused(project, data=where)
+    assert "is a file; for pictures give a folder, in which" in refused(
+        project, data=photos / "disc/1.png"
+    )
+    assert "is a file; for vectors give a folder or a table .parquet, in" in refused(
+        project, "vector", data=photos / "disc/1.png"
+    )
+    assert "--track needs --data" in refused(project, track=True)
+
+
+def test_what_is_not_installed_is_named_before_anything_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(packages, "_found", lambda module: module != "tokenizers")
+        patch.setattr(making.install, "_lacks", lambda name: name == "tokenizers")
+        assert refused(Path("project"), "text").endswith(
+            "are not installed: run `headstart install text --yes`, or add --yes"
+        )
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(MissingSetError, match="needs git, which is not installed"):
+        init(Path("project"))
+
+
+def test_after_an_error_on_the_way_nothing_is_there(
+    here: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    git("init", "-q")
+    (here / ".gitignore").write_text("/notes\n")
+    before = {path: path.is_file() and path.read_bytes() for path in here.rglob("*")}
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", full)
+        with pytest.raises(OSError, match="No space"):
+            init(Path("project"), data=photos)
+    rename = Path.rename
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Path, "rename", lambda a, b: full() if a.name == "prefect.yaml" else rename(a, b)
+        )
+        with pytest.raises(OSError, match="No space"):
+            init(None, here=True)
+    assert {path: path.is_file() and path.read_bytes() for path in here.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("variable", "link", "zone"),
+    [
+        ("America/Lima", "", "America/Lima"),
+        (":/usr/share/zoneinfo/Asia/Tokyo", "", "Asia/Tokyo"),
+        ("CET-1CEST", "/usr/share/zoneinfo/Europe/Paris", "Europe/Paris"),
+        ("", "/nowhere", "UTC"),
+    ],
+)
+def test_the_time_zone_is_this_machines(
+    variable: str, link: str, zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", variable)
+    monkeypatch.setattr(making.os.path, "realpath", lambda path: link)
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+    assert making.time_zone() == zone
