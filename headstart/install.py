@@ -75,7 +75,8 @@ def install(names: Sequence[str], yes: bool = False) -> None:
         )
     command = _installer()
     megabytes = sum(MEGABYTES[one] for one in sets)
-    size = f"{len(lines)} packages of {called}, up to {megabytes:,} MB"
+    packages_of = f"{len(lines)} package{'s' * (len(lines) > 1)} of {called}"
+    size = f"{packages_of}, up to {megabytes:,} MB"
     if not yes:
         _ask(size, called)
     print(f"install: {size}, into {sys.prefix}", flush=True)
@@ -136,7 +137,7 @@ def _ask(size: str, called: str) -> None:
     """
     if not sys.stdin.isatty():
         raise MissingSetError(
-            f"{size}, are not installed: run `headstart install {called} --yes`, or add --yes"
+            f"{size}: there is no terminal to ask at: run `headstart install {called} --yes`"
         )
     if input(f"install: {size}; go on? [Y/n] ").strip().lower() not in ("", "y", "yes"):
         raise MissingSetError(f"{called} is not installed")

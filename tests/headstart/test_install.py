@@ -89,7 +89,7 @@ def test_what_is_missing_is_installed_and_nothing_else(
     lock.write_text(lock.read_text() + there + for_others)
     install.install(["text"], yes=True)
     assert installed() == {"toyoftests"}
-    assert capsys.readouterr().out == "install: 1 packages of text, up to 142 MB, into env\n"
+    assert capsys.readouterr().out == "install: 1 package of text, up to 142 MB, into env\n"
 
 
 def test_a_failure_is_one_line(lock: Path) -> None:
@@ -132,7 +132,9 @@ def test_the_size_is_asked_about_first(
     assert asked == ["install: 2 packages of weights, up to 47 MB; go on? [Y/n] "] * 3
     assert [Path(command[-1]).name for command in nothing_runs] == ["missing.lock"] * 2
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
-    with pytest.raises(MissingSetError, match=r"47 MB, .* `headstart install weights --yes`"):
+    with pytest.raises(
+        MissingSetError, match=r"47 MB: there is no .* `headstart install weights --yes`"
+    ):
         install.install(["weights"])
 
 
