@@ -65,6 +65,8 @@ def address(file: Path, key: str) -> Path:
 
 def parted(path: Path) -> tuple[Path, str] | None:
     """Return the table and the key that `path` names; None if it is the path of a file."""
+    if "#" not in path.name:
+        return None
     found = re.fullmatch(r"(.+?\.(?:csv|parquet))#(.+)", path.name, flags=re.DOTALL)
     if found is None or os.path.exists(path):  # noqa: PTH110 (Path.exists raises on a long name)
         return None

@@ -71,8 +71,9 @@ def stop_if_others_came(params: IngestParams, found: Listing) -> None:
     if params.source != "folder":
         return
     root = Path(params.path)
-    before = {row.path for rows in (found.found, found.refused) for row in rows}
-    came = [path for path in walk(root)[0] if path not in before]
+    # Texts, because hashes of paths are slow.
+    before = {str(row.path) for rows in (found.found, found.refused) for row in rows}
+    came = [path for path in walk(root)[0] if str(path) not in before]
     seen = [path for path in came if not any(map(is_hidden, path.parts[len(root.parts) :]))]
     if seen:
         raise DataError(

@@ -6,6 +6,7 @@ Every refused file is reported.
 import os
 import stat
 import unicodedata
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,6 +92,7 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.casefold() in SYSTEM_NAMES
 
 
+@cache
 def tidy(text: str) -> str:
     """Normalise a text to Unicode's composed form (NFC), with single spaces."""
     return " ".join(unicodedata.normalize("NFC", text).split())
@@ -103,6 +105,7 @@ def why_no_split(split: str) -> str:
     return f"split {split!r} is none of {', '.join(SPLITS)} and {UNLABELLED}"
 
 
+@cache
 def why_no_label(label: str) -> str:
     """Return why a text is not a valid label; empty if it is valid."""
     if not label:
