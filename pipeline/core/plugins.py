@@ -29,10 +29,10 @@ PATTERN = r"python:[^\W\d]\w*(\.[^\W\d]\w*)+"
 FOLDER = "plugins"
 REQUIREMENTS = "requirements.txt"
 
-# The modules of `pipeline/` that a plugin may import: stages that run plugins declare those that
-# can affect their outputs.
+# The modules of `pipeline/` that a plugin may import, with the names of `headstart.plugins` or
+# without: stages that run plugins declare those that can affect their outputs.
 _OPEN_TO_PLUGINS = r"pipeline\.((core|examples)\b|kinds$)"
-# Modules that older plugins import, and their new names.
+# Modules that older plugins import in a clone, and their new names.
 _MOVED = {"pipeline.core.files": "pipeline.examples.files"}
 _NOT_CODE = ("__pycache__", "README.md")  # `.dvcignore` lists them too
 
@@ -132,8 +132,12 @@ def in_words(error: BaseException) -> str:
     line = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
     if place := raised_in(error):
         line = f"{place}: {line}"
-    if isinstance(error, ModuleNotFoundError) and _is_own(str(error.name)):
+    if not isinstance(error, ModuleNotFoundError):
+        return line
+    if _is_own(str(error.name)):
         line += f"; files of {FOLDER}/ import each other as `from . import {error.name}`"
+    elif packages.IN_WHEEL and str(error.name).partition(".")[0] == "pipeline":
+        line += "; write `from headstart.plugins import …`, which has the names for plugins"
     return line
 
 
@@ -234,7 +238,7 @@ def _package() -> ModuleType:
         for file in _files():
             if file.suffix == ".py":
                 _stop_if_undeclared(file)
-        for old, new in _MOVED.items():
+        for old, new in ({} if packages.IN_WHEEL else _MOVED).items():
             sys.modules.setdefault(old, importlib.import_module(new))
         importlib.invalidate_caches()
         package = ModuleType(FOLDER, "The code of the project's own.")
@@ -261,11 +265,10 @@ def _stop_if_undeclared(file: Path) -> None:
             names = [one.name for one in node.names]
         else:
             continue
-        for name in names:
+        for name in (name.removeprefix("headstart.") for name in names):  # of the wheel
             if name.startswith("pipeline.") and not re.match(_OPEN_TO_PLUGINS, name):
                 place = f"{FOLDER}/{file.relative_to(folder()).as_posix()}, line {node.lineno}"
                 raise ParamsError(
-                    f"{place}: it imports {name}, and no stage declares that for plugins: of"
-                    " pipeline it may import core, examples and kinds alone; copy what else it"
-                    " needs"
+                    f"{place}: it imports {name}, and no stage declares that for plugins: import"
+                    " from headstart.plugins, and copy what else it needs"
                 )

@@ -125,6 +125,23 @@ def test_a_stage_runs_from_the_wheel(elsewhere: Path) -> None:
     assert done.stderr.startswith("augment: error: ")
 
 
+def test_a_plugin_imports_the_same_names_as_in_a_clone(elsewhere: Path) -> None:
+    (elsewhere / "plugins").mkdir()
+    plugin = elsewhere / "plugins" / "mine.py"
+    plugin.write_text("from headstart.plugins import OPSET\n")
+    script = (
+        "from headstart.pipeline.core import command, plugins\n"
+        "def stage(): print(plugins.load('python:mine.OPSET', 'backbone'))\n"
+        "command.run(stage)"
+    )
+    done = python("-c", script)
+    assert done.stdout == "20\n", done.stderr
+    plugin.write_text("from pipeline.kinds import OPSET\n")
+    (line,) = python("-c", script).stderr.splitlines()
+    assert line.startswith("stage: error: backbone: plugins/mine.py, line 1: ModuleNotFoundError")
+    assert line.endswith("write `from headstart.plugins import …`, which has the names for plugins")
+
+
 def test_what_is_missing_comes_from_the_locks_of_the_wheel(elsewhere: Path) -> None:
     done = python("-m", "headstart", "install", "all")
     assert done.stdout == "install: every package of all is installed\n", done.stderr

@@ -159,7 +159,7 @@ def test_a_kind_of_the_repository_is_a_folder_and_a_line(tmp_path: Path) -> None
     assert door.read_text().count(line) == 1
     door.write_text(door.read_text().replace(line, line + '    "grid",\n'))
     asked = "from pipeline import kinds; print(kinds.named('grid').nouns, kinds.schema('grid')())"
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     told = subprocess.run(
         [sys.executable, "-c", asked], cwd=tmp_path, env=environment, capture_output=True, text=True
     )

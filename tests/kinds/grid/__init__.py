@@ -13,9 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.errors import RefusedError
-from pipeline.examples.files import read
-from pipeline.kinds import IR_VERSION, OPSET, Asked, Example, Preprocessing, Shown, View
+from headstart.plugins import (
+    IR_VERSION,
+    OPSET,
+    Asked,
+    Augmentation,
+    Example,
+    Preprocessing,
+    RefusedError,
+    Share,
+    Shown,
+    View,
+    read,
+    setting,
+)
 
 GRAPH = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
@@ -81,8 +92,6 @@ class Grid:
         return contextlib.nullcontext()
 
     def schema(self) -> Any:
-        from pipeline.core.params import Augmentation, Share, setting
-
         class Augment(Augmentation):
             """How many training views are turned."""
 
