@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from . import kinds
@@ -39,7 +40,7 @@ from .runners.wanted import vectors
 from .serving.writing import Examples, Parts
 from .tables.features import Split, read_splits
 from .tables.labels import require, require_unlabelled
-from .tables.manifest import kind_in, read_manifest, task_in
+from .tables.manifest import group_keys, kind_in, read_manifest, task_in
 from .tables.power import raised
 from .transfer import adapting
 from .transfer.adapting import NONE, Method, Source
@@ -88,7 +89,8 @@ def adapt() -> None:
         )
 
     print(f"adapt: {chosen}: {why}")
-    table, measured = measured_on(splits["test"], methods, names, chosen)
+    of_test = group_keys(manifest.set_index("digest", drop=False).loc[splits["test"].digests])
+    table, measured = _measured_on(splits["test"], of_test.to_numpy(), methods, names, chosen)
     report = {
         "chosen": chosen,
         "why": why,
@@ -116,8 +118,12 @@ def adapt() -> None:
         print(f"adapt: no sets: {about.sets.why_none}")
 
 
-def measured_on(
-    test: Split, methods: dict[str, Method], names: list[str], chosen: str
+def _measured_on(
+    test: Split,
+    groups: npt.NDArray[np.str_],
+    methods: dict[str, Method],
+    names: list[str],
+    chosen: str,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Evaluate each method on the test examples, and compare the chosen one with no adaptation.
 
@@ -135,6 +141,7 @@ def measured_on(
         answers[name] = pd.DataFrame(columns, index=pd.Index(test.digests)).assign(
             label=[names[label] for label in test.labels],
             predicted=[names[label] for label in predicted],
+            group=groups,
             probability=probabilities[np.arange(len(probabilities)), predicted],
         )
     rows = []

@@ -46,14 +46,14 @@ def report() -> None:
     manifest = read_manifest(MANIFEST)
     metrics = read_figures(METRICS, "evaluate", "test", "interval")
     bundle = Bundle.read(BUNDLE)
-    predictions, classes = tables.table(PREDICTIONS), bundle.head.classes
-    repeats = tables.table(REPEATS)
+    repeats, classes = tables.table(REPEATS), bundle.head.classes
     checked = {name: tables.table(CHECKS / f"{name}.csv") for name in tables.FOUND}
     hidden = settings.report.examples == "hidden"
     shown = Thumbnails(manifest, kind, hidden)
     head, _ = bundle.head.trained_with()
     task, sliced, few = TASKS[task_in(MANIFEST)], tables.table(SLICES), checked["few_examples"]
     page = of_task(task.name)
+    predictions = tables.table(PREDICTIONS, page.columns)
     mistakes = page.mistakes(predictions)
 
     folders = [jinja2.PackageLoader(__package__ or "pipeline", room) for room in ("pages", "tasks")]

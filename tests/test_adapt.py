@@ -17,11 +17,13 @@ from flows import why
 from pipeline import kinds
 from pipeline.core import params
 from pipeline.core.errors import DataError, ParamsError
+from pipeline.core.paths import MANIFEST
 from pipeline.heads.fit import class_weights, fit_heads
 from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.trained import Schedule
 from pipeline.tables.features import Split
 from pipeline.tables.labels import LEAST_UNLABELLED
+from pipeline.tables.manifest import read_manifest, write_manifest
 from pipeline.transfer.adapting import Source, trained
 from tests.conftest import Project
 
@@ -219,6 +221,11 @@ def test_more_examples_of_the_same_are_declined(
     run("adapt")
     assert report()["chosen"] == "coral"
     assert report()["why"] == "adapt.method asks for it"
+    manifest = read_manifest(MANIFEST)
+    days = [f"day {number % 8}" for number in range(len(manifest))]
+    write_manifest(manifest.assign(group=days), "vector", MANIFEST)
+    run("adapt")
+    assert "of 8 groups; p = " in report()["test"]["accuracy"]["found"]
 
 
 def test_a_harmless_difference_is_declined(vectors: Project) -> None:

@@ -15,7 +15,12 @@ if TYPE_CHECKING:  # slow to import
 
 
 class Page(Protocol):
-    """The part of the report that is specific to a task."""
+    """The part of the report that is specific to a task.
+
+    `columns` are those of the predictions that it reads.
+    """
+
+    columns: str
 
     def mistakes(self, predictions: "pd.DataFrame") -> "list[Mistake]":
         """Return the wrong predictions for the report, the worst first."""

@@ -1,12 +1,14 @@
 """The tables and cards of the report, from the outputs of earlier stages."""
 
 import io
+import re
 from pathlib import Path
 
 import pandas as pd
 from markupsafe import Markup
 
 from ..core.errors import DataError
+from ..core.paths import REFUSED, REPEATS, SETS, SLICES, SWEEP, TRAINING
 from ..evaluation import SHARE, measure, spelt
 from ..tables import cells
 from ..tables.manifest import DRAWN, GIVEN, PLACE
@@ -23,6 +25,20 @@ NAMES = (
     "class", "label", "predicted", "unknown", "other_label", "suggested", "column", "value",
 )  # fmt: skip
 FOUND = ("near_duplicates", "label_issues", "few_examples", "drift")
+# The columns that the page reads in the tables of every task, as regular expressions.
+COLUMNS = {
+    REFUSED.name: "path reason",
+    SWEEP.name: "epochs status",
+    REPEATS.name: "measure mean low high repeats given_split",
+    SLICES.name: "column value examples low high p_value corrected_p_value other_.*",
+    SETS.name: "class examples coverage size",
+    TRAINING.name: "epoch train_loss val_loss",
+    "near_duplicates.csv": "path split label other_path other_split other_label cosine",
+    "label_issues.csv": "path split label suggested probability|spreads",
+    "few_examples.csv": "class train val test",
+    "drift.csv": "split origin p_value drifted",
+    "reliability.csv": "pictures confidence accuracy",
+}
 
 
 def headline(
@@ -280,10 +296,17 @@ def text(file: Path) -> str:
     return found
 
 
-def table(file: Path) -> pd.DataFrame:
-    """Read a stage's table."""
+def table(file: Path, columns: str = "") -> pd.DataFrame:
+    """Read a stage's table, which has `COLUMNS` and these.
+
+    Raises:
+        DataError: the file does not exist, is damaged or cut off, or lacks a column.
+    """
     # A class may be named 7, or NA.
     texts = dict.fromkeys(NAMES, str)
     lines = io.StringIO(text(file))
     written = pd.read_csv(lines, dtype=texts, keep_default_na=False, na_values=[""])
+    for name in f"{COLUMNS.get(file.name, '')} {columns}".split():
+        if not any(re.fullmatch(name, column) for column in written):
+            raise DataError(f"{file} has no column {name}; run `dvc repro`")
     return cells.as_written(written)

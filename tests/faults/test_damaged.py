@@ -59,6 +59,8 @@ def damages(file: Path) -> Iterator[bytes]:
     yield b"\x00\xff\xfe" * 40
     if file.suffix == ".json":
         yield from OTHER_TYPES
+    if file.suffix == ".csv":
+        yield b"other,columns\n1,2\n"
 
 
 def lines_of(stage: str, files: list[Path]) -> Iterator[tuple[Path, str]]:

@@ -7,9 +7,13 @@ from ...pages import charts, tables
 from ...pages.embed import Row
 from ...pages.mistakes import SHOWN, Mistake
 
+OF_CLASS = "class pictures precision recall f1 f1_low f1_high"
+
 
 class Classes:
     """Implements `Page` for classification."""
+
+    columns = "path label predicted probability correct"
 
     def mistakes(self, predictions: pd.DataFrame) -> list[Mistake]:
         """Return the wrong predictions with the highest probabilities."""
@@ -42,7 +46,7 @@ class Classes:
             "in_matrix": len(in_matrix),
             "confusion": tables.confusion(predictions, in_matrix),
             "confused": tables.confused(predictions, len(classes)),
-            "of_class": tables.of_class(tables.table(CLASSES)),
+            "of_class": tables.of_class(tables.table(CLASSES, OF_CLASS)),
             "reliability": tables.drawing(
                 charts.reliability(tables.table(PLOTS / "reliability.csv"))
             ),

@@ -13,10 +13,14 @@ from ...pages.mistakes import SHOWN, Mistake
 from ..record import SEPARATOR
 
 MOST_IN_CHART = 30  # labels
+OF_LABEL = "class pictures threshold precision recall f1 f1_low f1_high"
+OF_LABEL += " average_precision average_precision_low average_precision_high"
 
 
 class Labels:
     """Implements `Page` for multi-label tasks."""
+
+    columns = "path label predicted"
 
     def mistakes(self, predictions: pd.DataFrame) -> list[Mistake]:
         """Return the false positive and false negative labels, most confident errors first.
@@ -24,7 +28,7 @@ class Labels:
         Confidence is the distance of the probability from the label's threshold, as a fraction of
         the largest distance that is possible.
         """
-        measured = tables.table(CLASSES)
+        measured = tables.table(CLASSES, OF_LABEL)
         thresholds = dict(zip(measured["class"], measured["threshold"], strict=True))
         found = []
         for row in predictions.to_dict("records"):
@@ -56,7 +60,7 @@ class Labels:
             predictions: the table that `evaluate` writes.
             labels: names of the labels.
         """
-        measured = tables.table(CLASSES)
+        measured = tables.table(CLASSES, OF_LABEL)
         reliability = PLOTS / "reliability.csv"
         return {
             "widest": 34,

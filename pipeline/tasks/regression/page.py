@@ -8,10 +8,13 @@ from ...pages.embed import Row
 from ...pages.mistakes import SHOWN, Mistake
 
 MOST_CHARTS = 6  # targets that have a chart
+OF_NUMBER = "class pictures mae mae_low mae_high rmse r2 r2_low r2_high"
 
 
 class Numbers:
     """Implements `Page` for regression."""
+
+    columns = "path"
 
     def mistakes(self, _: pd.DataFrame) -> list[Mistake]:
         """Return the largest errors, each in standard deviations of its target."""
@@ -42,7 +45,7 @@ class Numbers:
         return {
             "widest": 34,
             "several": len(names) > 1,
-            "of_number": of_number(tables.table(CLASSES)),
+            "of_number": of_number(tables.table(CLASSES, OF_NUMBER)),
             "charts": [
                 tables.drawing(charts.against(measured[measured["name"] == name], name))
                 for name in names[:MOST_CHARTS]
@@ -53,7 +56,7 @@ class Numbers:
 
 def residuals() -> pd.DataFrame:
     """Return the residuals, as `evaluate` writes them."""
-    found = tables.table(PLOTS / "residuals.csv")
+    found = tables.table(PLOTS / "residuals.csv", "path name target predicted residual")
     # `tables.table` reads `predicted` as text, because it is a class in other tasks.
     return found.assign(predicted=found["predicted"].astype(float))
 

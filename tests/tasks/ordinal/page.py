@@ -9,6 +9,8 @@ from pipeline.pages.mistakes import Mistake
 class OrdinalPage:
     """Without mistakes."""
 
+    columns = "path"
+
     def mistakes(self, predictions: pd.DataFrame) -> list[Mistake]:
         return []
 
