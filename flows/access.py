@@ -128,8 +128,7 @@ def share_password(api: str, wanted: str | None = None) -> None:
         given = os.environ.get(GIVEN) or chosen
         if given != chosen:
             raise RunError(
-                f"{GIVEN} is not the password that {WANTED} gives the server to be started: set"
-                " both to the same user:password"
+                f"{GIVEN} and {WANTED} have different passwords: set both to the same user:password"
             )
         if file_of_made:  # of an earlier server at this port
             file_of_made.unlink(missing_ok=True)
@@ -225,7 +224,7 @@ def refusal(api: str) -> str | None:
         )
     if key:
         return f"the Prefect server at {api} refuses {KEY}: set it again, or {GIVEN} to a password"
-    return f"the Prefect server at {api} wants a password: set {GIVEN} to its user:password"
+    return f"the Prefect server at {api} needs a password: set {GIVEN} to its user:password"
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
@@ -239,4 +238,4 @@ def _stop_if_unusable(name: str, password: str) -> None:
     if not password:
         raise RunError(f"{name} is empty, and would let nobody in: set it to user:password")
     if not password.isascii():
-        raise RunError(f"{name} holds more than ASCII, which Prefect's server cannot compare")
+        raise RunError(f"{name} has characters outside ASCII, which Prefect's server rejects")

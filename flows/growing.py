@@ -30,7 +30,7 @@ class Seen(NamedTuple):
     changed_ns: int
 
 
-@flow(name="predict", description="Asks about each picture of a folder once.")
+@flow(name="predict", description="Predicts each picture of a folder once.")
 def predict(bundle: Path, folder: Path, answers: Path) -> State[None]:
     """Predict the pictures in `folder` that `answers` has no line for, and add their lines."""
     answers.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def answer_new(bundle: Path, folder: Path, lines: TextIO) -> tuple[int, int]:
         DataError: the bundle cannot be opened.
     """
     if not folder.is_dir():
-        raise ParamsError(f"{folder} is not a folder; name the one that the files come into")
+        raise ParamsError(f"{folder} is not a folder; name the folder that receives the files")
     classifier = Classifier(bundle)
     version = files.digest((bundle / "bundle.json").read_bytes())
     columns = [*columns_of(classifier), "error"]

@@ -68,9 +68,7 @@ def headstart(
             refuse_idle(overrides, name, pull or push, remote)
             check_project(root)
             if gate and overrides:  # a deployment always passes its gate
-                get_run_logger().info(
-                    "an experiment takes no result's place: the gate is not asked"
-                )
+                get_run_logger().info("an experiment replaces no result, so the gate is not used")
                 gate = None
             name = name or flow_run.name or "experiment"
             claim = stack.enter_context(Claim(root, when_busy, cancellation.asked))
@@ -127,7 +125,7 @@ def refuse_idle(
     if name and not overrides:
         raise ParamsError("name is for an experiment: give overrides (--set) too, or no name")
     if remote and not transfers:
-        raise ParamsError("remote does nothing without pull or push: give one too, or no remote")
+        raise ParamsError("remote has no effect without pull or push: give one too, or no remote")
 
 
 def furnish(root: Path, pool: Pool, overrides: list[str]) -> None:

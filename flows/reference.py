@@ -46,8 +46,7 @@ class Reference:
                 self.noted = Noted.model_validate_json((root / FILE).read_bytes())
             except (OSError, ValidationError):
                 raise ParamsError(
-                    f"{FILE} cannot be read: bring it back with `git checkout {FILE}`,"
-                    f" or {START_ANEW}"
+                    f"{FILE} cannot be read: restore it with `git checkout {FILE}`, or {START_ANEW}"
                 ) from None
 
     @property

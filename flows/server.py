@@ -111,16 +111,16 @@ def running(root: Path, host: str, port: int, names: list[str] | None = None) ->
         access.bring(known)
         if access.is_open(known):
             print(
-                f"the Prefect server at {known} wants no password: any page that a browser opens on"
-                " this machine can have it run commands; end it to have a safe one started",
+                f"the Prefect server at {known} needs no password: any page that a browser opens on"
+                " this machine can run commands; stop it, and a protected one is started",
                 flush=True,
             )
         yield known
         return
     if known != api:
         raise RunError(
-            f"the Prefect server at {known} does not answer: start it, or take it out of"
-            " PREFECT_API_URL or Prefect's profile to have one started here"
+            f"the Prefect server at {known} does not answer: start it, or remove it from"
+            " PREFECT_API_URL or Prefect's profile, so that one is started here"
         )
     stop_if_too_open(host, names or [], profile.wanted)
     stop_without_home()
@@ -190,8 +190,8 @@ def stop_if_too_open(host: str, names: list[str], wanted: str | None) -> None:
         )
     if not names and _is_any(host):
         raise RunError(
-            f"--host {host} opens the server to other machines: say with --name HOST, once for"
-            " each, by which names or addresses they call it"
+            f"--host {host} opens the server to other machines: add --name HOST for each"
+            " name or address by which they reach it"
         )
 
 

@@ -60,7 +60,7 @@ def make_plan(run: Run, targets: list[str]) -> None:
         except MayPassError as error:
             if delay is None:
                 raise StageError(str(error)) from None
-            get_run_logger().warning("%s; another try in %.0f s", error, delay)
+            get_run_logger().warning("%s; trying again in %.0f s", error, delay)
             time.sleep(delay)
     run.before = answer["metrics"]
     run.plan = {stage["name"]: stage for stage in answer["stages"]}

@@ -58,7 +58,7 @@ def stop_on_windows() -> None:
     """
     if sys.platform == "win32":
         raise HeadstartError(
-            "Headstart runs on Linux and macOS, since it locks files as they do; on Windows,"
+            "Headstart runs only on Linux and macOS, because it uses Unix file locks; on Windows,"
             " install it in WSL"
         )
 

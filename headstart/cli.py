@@ -140,13 +140,13 @@ def _parser() -> argparse.ArgumentParser:
         dest="names",
         action="append",
         metavar="HOST",
-        help="A name that the server answers to, such as that of a proxy; may be given again.",
+        help="A name that the server answers to, such as that of a proxy; can be repeated.",
     )
     serving.add_argument(
         "--token-file",
         type=Path,
         metavar="FILE",
-        help="File with the token that requests have to carry (default: HEADSTART_SERVE_TOKEN).",
+        help="File with the token that requests must send (default: HEADSTART_SERVE_TOKEN).",
     )
     subcommands.add_parser("why", help="Show what dvc repro would run, and why.", parents=either)
     chooser = subcommands.add_parser(
@@ -164,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
         "--budget",
         type=float,
         metavar="MS",
-        help="Most milliseconds that an example may take when predicting (default: any).",
+        help="Maximum milliseconds per prediction (default: no limit).",
     )
     chooser.add_argument(
         "--yes", action="store_true", help="Install missing weights without a question."
@@ -187,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
         "address",
         nargs="?",
         metavar="s3://BUCKET/PREFIX",
-        help="What to list (default: what was listed last).",
+        help="Address to list (default: the last one).",
     )
     _add_federated(subcommands, either)
     subcommands.add_parser("check", help="Check params.yaml before a run.", parents=either)
@@ -210,10 +210,10 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
         parents=either,
     )
     siting.add_argument("name", metavar="NAME", help="Name of this site, such as clinic_a.")
-    siting.add_argument("--least", type=int, help="Fewest examples of a class (default: 5).")
-    siting.add_argument("--epsilon", type=float, help="Privacy of noise (default: no noise).")
-    siting.add_argument("--delta", type=float, help="Its delta (default: 0.00001).")
-    siting.add_argument("--clip", type=float, help="Largest length of a feature vector, for noise.")
+    siting.add_argument("--least", type=int, help="Minimum examples per class (default: 5).")
+    siting.add_argument("--epsilon", type=float, help="Privacy budget (default: no noise).")
+    siting.add_argument("--delta", type=float, help="Delta of the privacy (default: 0.00001).")
+    siting.add_argument("--clip", type=float, help="Maximum length of a feature vector.")
     joining = subcommands.add_parser(
         "federate",
         help="Join the sums of sites to one head, in a bundle.",
@@ -232,7 +232,7 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
         nargs="+",
         type=float,
         metavar="L2",
-        help="Penalty; of several the best is taken (default: that of params.yaml).",
+        help="Penalty; of several, the best is chosen (default: train.weight_decay).",
     )
 
     comparing = subcommands.add_parser(

@@ -86,7 +86,7 @@ class Prediction:
         answers = tasks.TASKS[self._task].answers
         if asked not in answers:
             raise errors.ParamsError(
-                f"the task is {self._task}, which has no {asked}; ask for {' or '.join(answers)}"
+                f"the task is {self._task}, which has no {asked}; use {' or '.join(answers)}"
             )
 
     def __repr__(self) -> str:

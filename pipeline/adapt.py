@@ -84,7 +84,7 @@ def adapt() -> None:
         chosen, why = settings.adapt.method, "adapt.method asks for it"
     if chosen not in methods:
         raise ParamsError(
-            "adapt.method coral aligns features, and counts of terms cannot be aligned: set"
+            "adapt.method coral aligns features, but term counts cannot be aligned: set"
             " adapt.run to []"
         )
 

@@ -156,7 +156,7 @@ def converged(
     """
     (one,) = fit_heads(rows, val, [hyperparameters], schedule, "cpu")
     if one.head is None:
-        raise TrainingError(f"the head to begin with was {one.status}; lower train.learning_rate")
+        raise TrainingError(f"the initial head was {one.status}; lower train.learning_rate")
     return one.head
 
 
@@ -183,7 +183,7 @@ def refit(
         TrainingError: the loss did not stay finite.
     """
     print(
-        "finetune: taken, so it learns from validation examples too, as train.refit asks",
+        "finetune: taken, so it is trained again with validation examples (train.refit)",
         flush=True,
     )
     none = Labelled([], [], both.labels[:0])

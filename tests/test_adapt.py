@@ -289,12 +289,12 @@ def test_the_stage_and_its_examples_are_of_classification(vectors: Project) -> N
     write(1.0, LIKE)
     vectors.set(**{"ingest.task": "multilabel"})
     with pytest.raises(
-        DataError, match=r"is of split target, .* that knows no ingest\.task multilabel"
+        DataError, match=r"has the split target, .* does not support ingest\.task multilabel"
     ):
         run("ingest")
     vectors.set(**{"adapt.run": ["asked"]})
     with pytest.raises(
-        ParamsError, match=r"adapt.run is .*, which is not for ingest\.task multilabel"
+        ParamsError, match=r"adapt.run is .*, which does not apply to ingest\.task multilabel"
     ):
         params.load(kinds.schema)
 

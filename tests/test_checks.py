@@ -236,7 +236,7 @@ def test_no_store_at_all_costs_time_only(with_a_copy, capsys, monkeypatch, tmp_p
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "a file"))
     checks()
     said = capsys.readouterr().out
-    assert re.search("warning: pairs that were compared are compared again .*a file", said)
+    assert re.search("warning: the next run compares the same pairs again: .*a file", said)
     assert said.endswith(" pairs of pictures compared, 0 of them in earlier runs\n")
     assert written() == with_a_copy
 
@@ -250,7 +250,7 @@ def test_a_store_that_fails_on_the_way_costs_time_only(with_a_copy, capsys, monk
     monkeypatch.setattr(FeatureStore, deed, fail)
     monkeypatch.setattr(image, "COPIES_CODE", 99)  # so that there is something to put
     checks()
-    assert capsys.readouterr().out.count("compared again next time: no room") == 1
+    assert capsys.readouterr().out.count("compares the same pairs again: no room") == 1
     assert written() == with_a_copy
 
 

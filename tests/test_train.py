@@ -214,7 +214,7 @@ def test_a_head_that_diverges_is_told_and_another_is_saved(trained_project, caps
 def test_all_heads_lost_is_an_error(trained_project):
     trained_project.set(**{"train.optimizer": "sgd", "train.width": 8})
     trained_project.set(**{"train.learning_rate": [1e20, 1e30]})
-    with pytest.raises(TrainingError, match=r"no head came out of 2.*learning_rate"):
+    with pytest.raises(TrainingError, match=r"training failed for each of 2 heads.*learning_rate"):
         train()
     assert not HEAD.exists()
 

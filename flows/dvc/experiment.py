@@ -22,7 +22,7 @@ def copy_of(root: Path, name: str) -> Iterator[Path]:
     """
     if "/" in name or _fails(root, "check-ref-format", f"refs/exps/{name}"):
         raise ExperimentError(
-            f"{name!r} cannot name an experiment: take letters, digits, - and _ for --name"
+            f"{name!r} cannot name an experiment: use letters, digits, - and _ for --name"
         )
     if _git(root, "for-each-ref", f"refs/exps/*/*/{name}"):
         raise ExperimentError(
@@ -43,8 +43,8 @@ def copy_of(root: Path, name: str) -> Iterator[Path]:
         for new in _git(root, "ls-files", "--others", "--exclude-standard", "-z").split("\0"):
             if new.endswith("/"):
                 raise ExperimentError(
-                    f"{new} is a git repository of its own, which no experiment can hold: have git"
-                    " ignore it, or move it out of the working copy"
+                    f"{new} is a git repository, which an experiment cannot contain: let git ignore"
+                    " it, or move it out of the working copy"
                 )
             if new:
                 (copy / new).parent.mkdir(parents=True, exist_ok=True)

@@ -80,7 +80,7 @@ class DvcProcess:
         code = self._process.wait()
         if stdin.closed:
             raise StoppedError("stopped before it was done")
-        raise StageError(_with_lines(f"DVC's process ended unasked (exit code {code})", lines))
+        raise StageError(_with_lines(f"DVC's process ended unexpectedly (exit code {code})", lines))
 
     def _result(self, answer: dict[str, Any], lines: deque[str]) -> dict[str, Any]:
         failure = answer.get("failure")

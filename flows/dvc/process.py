@@ -196,7 +196,9 @@ def fetch(repo: Repo, digests: dict[str, str], to: str, remote: str | None) -> N
             with contextlib.suppress(NoRemoteError):
                 repo.cloud.pull([HashInfo(cache.hash_name, digest)], remote=remote)
         if not cache.exists(digest):
-            raise DvcException(f"{path} of MD5 {digest} is neither in DVC's cache nor in a remote")
+            raise DvcException(
+                f"{path} with MD5 {digest} is neither in DVC's cache nor in a remote"
+            )
         target = Path(to, path)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(cache.oid_to_path(digest), target)

@@ -21,7 +21,7 @@ def working_copy() -> Path:
     for folder in [here, *here.parents]:
         if (folder / ".dvc").is_dir():
             return folder
-    raise RunError(f"{here} is in no DVC repository: change to one, or run `dvc init`")
+    raise RunError(f"{here} is not in a DVC repository: change to one, or run `dvc init`")
 
 
 def check_project(root: Path) -> None:

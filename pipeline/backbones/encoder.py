@@ -33,7 +33,7 @@ def opened(backbone: Backbone) -> Opened:
     asked = backbone.name
     if Path(asked).exists():
         raise WeightsError(
-            f"the backbone {backbone} is a path here; it should be a name of the hub"
+            f"the backbone {backbone} is a path here; it should be a name on the hub"
         )
     from transformers import AutoModel, AutoTokenizer
 
@@ -43,7 +43,7 @@ def opened(backbone: Backbone) -> Opened:
         described: str = tokenizer.backend_tokenizer.to_str()
     except Exception as error:  # the library raises many classes if a download fails
         reason = " ".join(str(error).split())[:160]
-        raise WeightsError(f"the weights of {backbone} cannot be had: {reason}") from None
+        raise WeightsError(f"the weights of {backbone} cannot be loaded: {reason}") from None
     longest = min(tokenizer.model_max_length, most_tokens(network.config))
     return Opened(graph(network), Tokens(described, longest), {})
 

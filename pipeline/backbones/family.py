@@ -36,8 +36,8 @@ class Opened(NamedTuple):
 def no_pytorch(backbone: Backbone) -> NoReturn:
     """Raise `ParamsError`: PyTorch cannot run or train a backbone that is an ONNX graph."""
     raise ParamsError(
-        f"backbone {backbone} is an ONNX graph and has no PyTorch form: what runs or trains it with"
-        " PyTorch needs a function that returns a torch.nn.Module"
+        f"backbone {backbone} is an ONNX graph and has no PyTorch form: to run or train it with"
+        " PyTorch, use a function that returns a torch.nn.Module"
     )
 
 

@@ -46,5 +46,5 @@ def no_weights(file: Path, backbone: Backbone, error: Exception) -> DataError:
     """Return the error for a file, written by a stage, without weights of the backbone."""
     reason = " ".join(str(error).split())[:160]
     return DataError(
-        f"{file} holds no weights of {backbone}: {reason}; run again the stage that wrote it"
+        f"{file} has no weights of {backbone}: {reason}; run the stage that wrote it again"
     )

@@ -80,11 +80,11 @@ def _description(backbone: Backbone) -> dict[str, Any]:
         raise ParamsError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
     should = f"it should have {', '.join(NEEDED)} and perhaps {' and '.join(FURTHER)}"
     if not isinstance(description, dict):
-        raise ParamsError(f"{file} holds no names with values; {should}")
+        raise ParamsError(f"{file} is not a mapping; {should}")
     if lacking := [key for key in NEEDED if key not in description]:
         raise ParamsError(f"{file} lacks {', '.join(lacking)}; {should}")
     if unknown := [str(key) for key in description if key not in (*NEEDED, *FURTHER)]:
-        raise ParamsError(f"{file} has {', '.join(unknown)}, which means nothing here; {should}")
+        raise ParamsError(f"{file} has {', '.join(unknown)}, which is not known; {should}")
     return description
 
 
@@ -97,8 +97,8 @@ def _preprocessing(backbone: Backbone) -> Pixels | Fitted:
         return prepared
     if description["fit"] not in FITS:
         raise ParamsError(
-            f"{described_in(backbone)} has fit {description['fit']!r:.40}; take"
-            f" {' or '.join(FITS)}, or leave it out if the middle is cut out"
+            f"{described_in(backbone)} has fit {description['fit']!r:.40}; use"
+            f" {' or '.join(FITS)}, or leave it out for a centre crop"
         )
     return Fitted(*prepared, description["fit"])
 
@@ -175,7 +175,7 @@ def _versions(backbone: Backbone, model: "onnx.ModelProto") -> "onnx.ModelProto"
         reason = " ".join(str(error).split())[:160]
         raise plugin.wrong(
             backbone,
-            f"cannot be brought from opset {version} to {OPSET} ({reason}); export it with that",
+            f"cannot be converted to opset {OPSET} ({reason}); export it with that opset",
         ) from None
 
 
@@ -219,7 +219,7 @@ def _from_pictures(
     else:
         raise plugin.wrong(
             backbone,
-            f"makes numbers of {rank} axes; it should make features [n, d], or maps [n, d, h, w]",
+            f"returns {rank} axes; it should return features [n, d], or maps [n, d, h, w]",
         )
     for output, axes in (("features", 2), ("maps", 4))[: rank // 2]:
         shape = ["n", *[None] * (axes - 1)]
@@ -236,7 +236,7 @@ def _stop_if_other_input(
 
     if len(inputs) != 1:
         names = ", ".join(one.name for one in inputs)
-        raise plugin.wrong(backbone, f"has the inputs {names or 'of none'}; it should have one")
+        raise plugin.wrong(backbone, f"has {names or 'none'} as inputs; it should have one")
     tensor = inputs[0].type.tensor_type
     sides = [one.dim_value for one in tensor.shape.dim]  # 0 for an axis of any length
     if tensor.elem_type != onnx.TensorProto.FLOAT or len(sides) != 4:
@@ -246,12 +246,12 @@ def _stop_if_other_input(
         )
     if sides[0]:
         raise plugin.wrong(
-            backbone, f"takes {sides[0]} pictures at a time; export it with an open first axis"
+            backbone, f"takes {sides[0]} pictures at a time; export it with a dynamic first axis"
         )
     if any(one not in (0, wanted) for one, wanted in zip(sides[1:], (3, side, side), strict=True)):
         raise plugin.wrong(
             backbone,
-            f"takes {sides[1:]}, and {described_in(backbone)} describes [3, {side}, {side}]",
+            f"takes {sides[1:]}, but {described_in(backbone)} describes [3, {side}, {side}]",
         )
 
 

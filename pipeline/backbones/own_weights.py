@@ -86,7 +86,7 @@ def _read(file: Path) -> Mapping[Any, Any]:
                 f"{file} holds pickled code ({code[1]}), which is never run: where it was made,"
                 " write it again by `torch.save(network.state_dict(), file)`"
             ) from None
-        raise WeightsError(f"{file} is damaged, or not what torch.save writes") from None
+        raise WeightsError(f"{file} is damaged, or was not written by torch.save") from None
     except (EOFError, OSError, RuntimeError, SafetensorError, ValueError, KeyError) as error:
         if zipfile.is_zipfile(file) and "TorchScript" in str(error):
             raise WeightsError(
@@ -95,7 +95,7 @@ def _read(file: Path) -> Mapping[Any, Any]:
             ) from None
         raise WeightsError(f"{file} is damaged: {_said(error)}") from None
     if not isinstance(found, Mapping):
-        raise WeightsError(f"{file} holds {type(found).__name__}, and no state dictionary")
+        raise WeightsError(f"{file} holds {type(found).__name__}, not a state dictionary")
     return found
 
 

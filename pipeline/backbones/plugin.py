@@ -56,7 +56,7 @@ def returned(backbone: Backbone) -> tuple[Any, Pixels]:
     with plugins.blamed(asked_by(backbone)):
         found = function()
     if not isinstance(found, tuple) or len(found) != 2:
-        raise wrong(backbone, f"returned {found!r:.60}, and should return (network, preprocessing)")
+        raise wrong(backbone, f"returned {found!r:.60}; it should return (network, preprocessing)")
     network, given = found
     preprocessing = preprocessing_of(backbone, given)
     if hasattr(network, "state_dict"):
@@ -79,8 +79,8 @@ def in_pytorch(backbone: Backbone) -> "tuple[nn.Module, Pixels]":
     if backbone.weights != "pretrained":
         raise wrong(
             backbone,
-            "comes with its own weights; what needs random ones, such as from_scratch, takes"
-            " another backbone",
+            "comes with its own weights; to use random ones, as from_scratch does, choose another"
+            " backbone",
         )
     network, preprocessing = returned(backbone)
     if not hasattr(network, "state_dict"):
@@ -96,15 +96,15 @@ def preprocessing_of(backbone: Backbone, given: Any) -> Pixels:
     except (TypeError, ValueError):
         raise wrong(
             backbone,
-            f"has the preprocessing {given!r:.60}, and should have (resize, crop, interpolation,"
+            f"has the preprocessing {given!r:.60}; it should have (resize, crop, interpolation,"
             " mean, std)",
         ) from None
     for side in (resize, crop):
         if not isinstance(side, int) or not 1 <= side <= MOST_PIXELS:
-            raise wrong(backbone, f"has a side of {side!r:.40}; 1 to {MOST_PIXELS} pixels will do")
+            raise wrong(backbone, f"has a side of {side!r:.40}; use 1 to {MOST_PIXELS} pixels")
     if interpolation not in INTERPOLATIONS:
         known = f"{', '.join(INTERPOLATIONS[:-1])} or {INTERPOLATIONS[-1]}"
-        raise wrong(backbone, f"has interpolation {interpolation!r:.40}; take {known}")
+        raise wrong(backbone, f"has interpolation {interpolation!r:.40}; use {known}")
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise wrong(backbone, "needs a mean and a std above 0 for each of three channels")
     return Pixels(
@@ -154,11 +154,11 @@ def graph(backbone: Backbone, network: Any, preprocessing: Pixels | Fitted) -> "
         shown = " and ".join(f"{answer.dtype} {list(answer.shape)}" for answer in answers)
         raise wrong(
             backbone,
-            f"makes {shown} of {TRIED} pictures; it should make float32 features [n, dimension],"
-            " and perhaps maps [n, dimension, h, w]",
+            f"returns {shown} for {TRIED} pictures; it should return float32 features [n,"
+            " dimension], and perhaps maps [n, dimension, h, w]",
         )
     if not all(np.isfinite(answer).all() for answer in answers):
-        raise wrong(backbone, "makes numbers that are not finite of black pictures")
+        raise wrong(backbone, "returns values that are not finite for black pictures")
     del model.graph.output[:]  # their shapes may be unknown
     model.graph.output.extend(
         onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, ["n", *answer.shape[1:]])

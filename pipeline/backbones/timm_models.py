@@ -72,7 +72,7 @@ def network(backbone: Backbone) -> "tuple[nn.Module, Pixels | Fitted]":
         reason = " ".join(str(error).split())[:160]
         if folder:
             raise WeightsError(
-                f"{backbone} is not a folder as timm's hub has them, with a config.json: {reason}"
+                f"{backbone} is not a folder as on timm's hub, with a config.json: {reason}"
             ) from None
         described = " and its description" if backbone.name.startswith(HUB) else ""
         raise WeightsError(
@@ -118,7 +118,7 @@ def preprocessing(backbone: Backbone, model: "nn.Module") -> Pixels | Fitted:
         if config[knob] not in known:
             raise ParamsError(
                 f"{backbone} was trained on pictures prepared with {knob} {config[knob]}, which"
-                " Headstart does not do; take another backbone"
+                " Headstart does not support; use another backbone"
             )
     resize = int(side / config["crop_pct"])
     prepared = Pixels(

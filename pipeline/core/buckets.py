@@ -157,7 +157,9 @@ def _credentials(found: Any) -> Any:
 
 def _object(entry: Any, address: str) -> Object:
     if not entry["e_tag"]:
-        raise DataError(f"the server of {address} gives no ETag, by which a change is seen")
+        raise DataError(
+            f"the server of {address} returns no ETag, so changes of objects cannot be detected"
+        )
     return Object(entry["path"], entry["e_tag"], entry["size"])
 
 
@@ -173,7 +175,7 @@ def in_words(error: Exception, where: str, what: str) -> HeadstartError:
         return DataError(f"{where} cannot be {what}: there is no bucket {bucket}")
     if code in UNKNOWN or isinstance(error, exceptions.UnauthenticatedError):
         return DataError(
-            f"{where} cannot be {what}: the server does not take the credentials ({code or 401});"
+            f"{where} cannot be {what}: the server rejects the credentials ({code or 401});"
             f" {CREDENTIALS}"
         )
     if code == "AccessDenied" or isinstance(error, exceptions.PermissionDeniedError):
@@ -181,9 +183,9 @@ def in_words(error: Exception, where: str, what: str) -> HeadstartError:
             return RefusedError("access to the object is denied")
         return DataError(f"{where} cannot be {what}: access is denied; {CREDENTIALS}")
     if what == "read" and isinstance(error, exceptions.PreconditionError):
-        return _changed(where, "is another object now")
+        return _changed(where, "has changed since it was listed")
     if what == "read" and isinstance(error, FileNotFoundError):
-        return _changed(where, "is gone")
+        return _changed(where, "was deleted after it was listed")
     if "Error parsing Path" in text or "parse path" in text:
         return DataError(
             f"{where} cannot be {what}: a key has a control character or an empty part (//), or one"
@@ -196,6 +198,4 @@ def in_words(error: Exception, where: str, what: str) -> HeadstartError:
 
 
 def _changed(where: str, how: str) -> ChangedError:
-    return ChangedError(
-        f"{where} {how}, since it was listed; run `headstart list`, then `dvc repro`"
-    )
+    return ChangedError(f"{where} {how}; run `headstart list`, then `dvc repro`")

@@ -124,7 +124,7 @@ def in_words(error: Exception) -> HeadstartError:
         return ParamsError(plugins.in_words(error))
     reason = " ".join(str(error).split())[:300]
     return HeadstartError(
-        f"{type(error).__name__}: {reason}; this was not foreseen, please report it;"
+        f"{type(error).__name__}: {reason}; this is a bug, please report it;"
         " HEADSTART_DEBUG=1 shows where it happened"
     )
 
@@ -135,7 +135,7 @@ def _disk_error(error: OSError) -> DiskError:
     reason = error.strerror or " ".join(str(error).split())
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskError(f"{file}{reason}; free some disk space and run again, nothing is lost")
-    return DiskError(f"{file}{reason}; see that it can be read and written, and run again")
+    return DiskError(f"{file}{reason}; check that it can be read and written, and run again")
 
 
 def _end(stage: Callable[[], None], error: HeadstartError) -> NoReturn:

@@ -19,6 +19,6 @@ def require(needed: int, purpose: str, otherwise: str) -> None:
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > there:
         raise DataError(
-            f"{purpose} needs about {needed / 1e9:.1f} GB of memory, and this machine has "
+            f"{purpose} needs about {needed / 1e9:.1f} GB of memory, but this machine has "
             f"{there / 1e9:.1f} GB; {otherwise}"
         )

@@ -93,12 +93,12 @@ def check(name: str, asked_by: str) -> None:
         pinned = pins.get(plain(distribution))
         if pinned is None:
             raise ParamsError(
-                f"{asked_by}: {top} is of an installed package, and nothing declares its version:"
+                f"{asked_by}: {top} belongs to an installed package whose version is not pinned:"
                 f" write the line {distribution}=={installed} into {FOLDER}/{REQUIREMENTS}"
             )
         if pinned != installed:
             raise ParamsError(
-                f"{asked_by}: {FOLDER}/{REQUIREMENTS} asks for {distribution}=={pinned}, and"
+                f"{asked_by}: {FOLDER}/{REQUIREMENTS} pins {distribution}=={pinned}, but"
                 f" {installed} is installed: run `pip install {distribution}=={pinned}`, or write"
                 f" {distribution}=={installed} there"
             )
@@ -269,6 +269,6 @@ def _stop_if_undeclared(file: Path) -> None:
             if name.startswith("pipeline.") and not re.match(_OPEN_TO_PLUGINS, name):
                 place = f"{FOLDER}/{file.relative_to(folder()).as_posix()}, line {node.lineno}"
                 raise ParamsError(
-                    f"{place}: it imports {name}, and no stage declares that for plugins: import"
-                    " from headstart.plugins, and copy what else it needs"
+                    f"{place}: it imports {name}, but no stage would run again if that changed:"
+                    " import from headstart.plugins, and copy other code that it needs"
                 )

@@ -99,7 +99,7 @@ def read(path: Path, expected_digest: str) -> bytes:
             it was ingested, or a bucket cannot be read.
     """
     if leads_out(path):
-        raise DataError(f"{path} leads out of the project; no manifest of ingest's names it")
+        raise DataError(f"{path} leads out of the project; ingest never writes such a path")
     try:
         data = load(path, MOST_BYTES)
     except RefusedError as error:

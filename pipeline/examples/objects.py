@@ -54,7 +54,7 @@ class Objects:
             raise DataError(f"{file} cannot be read as Parquet: {reason}") from None
         if ROOT not in metadata or columns != list(COLUMNS):
             raise DataError(
-                f"{file} is not a listing of a bucket; let `headstart list` write it again"
+                f"{file} is not a listing of a bucket; run `headstart list` to write it again"
             )
         self.table = table
         self.address: str = buckets.tidied(address)

@@ -190,7 +190,7 @@ def _csv(file: Path, holds: bool) -> Table:
     if not holds or not (TEXT in columns or matrix.exists()):
         return Table(columns, rows, "", ())
     if TEXT in columns and matrix.exists():
-        raise DataError(f"{file} has a column {TEXT}, and {MATRIX} lies beside it; remove one")
+        raise DataError(f"{file} has a column {TEXT}, and {MATRIX} is next to it; remove one")
     if TEXT in columns:
         return Table(columns, rows, TEXT, [row[TEXT] for row in rows])
     vectors = _Matrix(matrix)
@@ -232,8 +232,8 @@ class _Matrix:
         wanted, has = self._start + self._rows * self._width, os.fstat(self._open).st_size
         if min(shape) < 0 or has < wanted:
             raise DataError(
-                f"{file} cannot be read as an NPY matrix: it has {has:,} bytes, and of"
-                f" {list(shape)} {self._form} there are {wanted:,}"
+                f"{file} cannot be read as an NPY matrix: it has {has:,} bytes, but"
+                f" {list(shape)} {self._form} needs {wanted:,}"
             )
         self._held: NDArray[Any] | None = None
         if fortran:

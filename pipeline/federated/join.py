@@ -72,8 +72,8 @@ def run(
         print(f"federate: warning: {printable(str(one.folder))} is left out: {one.reason}")
     if settings.train.class_weights != "none":
         print(
-            f"federate: warning: train.class_weights is {settings.train.class_weights}, and in sums"
-            " of sites every example weighs alike"
+            f"federate: warning: train.class_weights {settings.train.class_weights} is ignored: in"
+            " sums of sites, all examples have the same weight"
         )
     if not taken:
         raise DataError(f"none of {len(folders)} submissions can be joined")
@@ -81,7 +81,7 @@ def run(
     _warn_of_spelling(whole.classes)
     if len(whole.classes) < 2:
         name = printable(whole.classes[0])
-        raise DataError(f"all sites have the one class {name}; it takes two")
+        raise DataError(f"all sites have only the class {name}; a head needs two")
     hyperparameters = from_used({"optimizer": optimizer})
     with one_thread():
         decay = weight_decay[0]
@@ -158,7 +158,7 @@ def _unlike(about: dict[str, Any], expected: dict[str, Any]) -> str:
         has, wants = about[field], expected[field]
         if field != "backbone":
             if has != wants:
-                return f"{name} is {has!r:.60}, and {wants!r:.60} in this project's params.yaml"
+                return f"{name} is {has!r:.60}, but {wants!r:.60} in this project's params.yaml"
         elif has["fingerprint"] != wants["fingerprint"]:
             one, other = (f"{b['name']:.60} ({b['fingerprint'][:8]})" for b in (has, wants))
             return f"its backbone is {one}, and {other} in this project"
@@ -190,7 +190,7 @@ def _warn_of_spelling(classes: Sequence[str]) -> None:
     for name in classes:
         other = spelt.setdefault(" ".join(name.split()).casefold(), name)
         if other != name:
-            print(f"federate: warning: the classes {other!r} and {name!r} differ in spelling alone")
+            print(f"federate: warning: the classes {other!r} and {name!r} differ only in spelling")
 
 
 def moments(whole: sums.Sums) -> bytes:

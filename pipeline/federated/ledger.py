@@ -61,8 +61,8 @@ class Ledger:
             except (TypeError, ValueError, RecursionError) as error:
                 raise DataError(
                     f"{file}, line {len(self.entries) + 1}, cannot be read"
-                    f" ({' '.join(str(error).split())}); take it from a backup: without it nobody"
-                    " knows what was submitted"
+                    f" ({' '.join(str(error).split())}); restore it from a backup: without it"
+                    " nobody knows what was submitted"
                 ) from None
 
     def _take(self, entry: Entry) -> None:
@@ -123,7 +123,7 @@ class Ledger:
             stream.seek(0)
             there = stream.read()
             if there[: there.rfind(b"\n") + 1] != self._whole:
-                raise DataError(f"{self.file} was added to meanwhile; run again")
+                raise DataError(f"another process added to {self.file}; run again")
             stream.truncate(len(self._whole))
             line = (json.dumps(asdict(entry), ensure_ascii=False) + "\n").encode()
             stream.write(line)

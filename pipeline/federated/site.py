@@ -54,7 +54,7 @@ def run(
     """
     if not re.fullmatch(submission.NAME, name):
         raise ParamsError(
-            f"{name!r:.60} is not a name for a site: take up to 40 letters, digits, - and _, such"
+            f"{name!r:.60} is not a name for a site: use up to 40 letters, digits, - and _, such"
             " as clinic_a"
         )
     noise = _noise(epsilon, delta, clip)
@@ -110,8 +110,8 @@ def run(
         f" {len(classes)} classes: {_megabytes(folder)} in {folder}"
     )
     if noise:
-        of_all = "no bound, for one had no noise" if total is None else f"{total:.3g}"
-        print(f"site: noise with epsilon {noise.epsilon:g}; of all submissions together {of_all}")
+        of_all = "no bound, because one had no noise" if total is None else f"{total:.3g}"
+        print(f"site: noise with epsilon {noise.epsilon:g}; for all submissions together {of_all}")
     print(f"site: {PAGE} describes what you send; keep {LEDGER} here")
 
 
@@ -130,8 +130,8 @@ def _noise(epsilon: float | None, delta: float | None, clip: float | None) -> No
     delta = DELTA if delta is None else delta
     if clip is None:
         raise ParamsError(
-            "--epsilon needs --clip, the largest length of a feature vector: choose it by public"
-            " examples, for one of the site's own would reveal something about them"
+            "--epsilon needs --clip, the largest length of a feature vector: choose it from public"
+            " examples, because a value from the site's own would reveal something about them"
         )
     if not (epsilon > 0 and clip > 0 and 0 < delta < 1 and np.isfinite([epsilon, clip]).all()):
         raise ParamsError(
@@ -150,11 +150,11 @@ def _rows(settings: Params) -> tuple[Split, Examples, list[str]]:
     """
     manifest, task = read_manifest(MANIFEST), task_in(MANIFEST)
     if "federated" in TASKS[task].lacks:
-        raise DataError(f"{MANIFEST} is of {task}; sites can be joined for classification alone")
+        raise DataError(f"{MANIFEST} is for {task}; sites can be joined only for classification")
     if are_counts(FEATURES):
         raise DataError(
-            f"{FEATURES} are counts of terms, which are weighed by the examples of all sites"
-            " together; take an encoder (extract.backbone)"
+            f"{FEATURES} has term counts, whose weights depend on the texts of all sites"
+            " together; use an encoder (extract.backbone)"
         )
     chosen = ["train", "val"] if settings.train.refit else ["train"]
     used = manifest[manifest["split"].isin(chosen)]
@@ -180,7 +180,7 @@ def _require_many(counts: Counter[str], least: int) -> None:
         )
     if sum(counts.values()) < LEAST_TOTAL:
         raise DataError(
-            f"{sum(counts.values())} examples are too few to hide in: {LEAST_TOTAL} is the least"
+            f"{sum(counts.values())} examples are too few to hide in: use {LEAST_TOTAL} or more"
         )
 
 

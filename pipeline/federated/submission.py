@@ -126,8 +126,8 @@ def read(folder: Path) -> Submission:
     for name, (array, shape) in shapes.items():
         if array.dtype != np.float64 or array.shape != shape:
             raise DataError(
-                f"{name} is {array.dtype} {list(array.shape)}, and for {len(classes)} classes and"
-                f" {dimension} features it is float64 {list(shape)}"
+                f"{name} is {array.dtype} {list(array.shape)}, but for {len(classes)} classes and"
+                f" {dimension} features it should be float64 {list(shape)}"
             )
         if not np.isfinite(array).all():
             raise DataError(f"{name} holds numbers that are not finite")
@@ -160,8 +160,8 @@ def _about(folder: Path) -> dict[str, Any]:
     if not isinstance(about, dict) or about.get("schema") != SCHEMA:
         found = about.get("schema") if isinstance(about, dict) else None
         raise DataError(
-            f"{ABOUT} is of schema {found!r:.40} and this Headstart reads {SCHEMA}: let both sides"
-            " have the same version"
+            f"{ABOUT} has schema {found!r:.40}, but this Headstart reads {SCHEMA}: use the same"
+            " version on both sides"
         )
     if about.get("checksum") != checksum(about):
         raise DataError(f"{ABOUT} was changed after it was written; send it again")
@@ -219,17 +219,17 @@ def _noise(content: Any) -> Noise:
         float(content[name]) for name in ("epsilon", "delta", "clip", "spread")
     )
     if not all(type(value) in (int, float) for value in content.values() if value is not None):
-        raise TypeError("of the noise something is no number")
+        raise TypeError("a value of the noise is not a number")
     if not (min(epsilon, spread) > 0 and 0 < delta < 1 and LEAST < clip < LARGEST):
         raise ValueError(
-            f"noise with epsilon {epsilon:g}, delta {delta:g}, clip {clip:g} and the strength"
-            f" {spread:g} is none"
+            f"epsilon {epsilon:g}, delta {delta:g}, clip {clip:g} and spread {spread:g} do not"
+            " describe noise"
         )
     noise = Noise(epsilon, delta, clip)
     if spread < (least := NEARLY * privacy.least_scale(noise) * clip**2):
         raise ValueError(
-            f"noise of the strength {spread:g}, where epsilon {epsilon:g}, delta {delta:g} and"
-            f" clip {clip:g} take {least:.3g} or more"
+            f"the noise has spread {spread:g}, but epsilon {epsilon:g}, delta {delta:g} and"
+            f" clip {clip:g} need {least:.3g} or more"
         )
     return noise
 
@@ -265,7 +265,7 @@ def _require_possible(sums: Sums, examples: Floats64) -> None:
         place = int(np.argmax(wrong))
         raise DataError(
             f"class {sums.classes[place]:.60} has {examples[place]:g} examples in"
-            f" {sums.rows[place]:g} rows, which cannot be"
+            f" {sums.rows[place]:g} rows, which is impossible"
         )
     _require_small(sums, LARGEST, sums.rows * (1 + ROUNDING))
     with one_thread():
@@ -297,8 +297,8 @@ def _require_possible_with_noise(sums: Sums, noise: Noise) -> None:
     if not (rows > 0).all() or rows.max() > MOST:
         place = int(np.argmax(~(rows > 0) | (rows > MOST)))
         raise DataError(
-            f"class {sums.classes[place]:.60} has {sums.rows[place]:g} rows, which such noise does"
-            " not make"
+            f"class {sums.classes[place]:.60} has {sums.rows[place]:g} rows, which such noise"
+            " does not explain"
         )
     _require_small(sums, noise.clip, rows)
     gram, class_sums = sums.gram / noise.clip**2, sums.class_sums / noise.clip
@@ -309,8 +309,8 @@ def _require_possible_with_noise(sums: Sums, noise: Noise) -> None:
         least = float(np.linalg.eigvalsh(rest)[0]) + slack
     if least < -ROUNDING * float(np.abs(np.diag(rest)).max()):
         raise DataError(
-            "no examples have such sums: even for noise of their strength an eigenvalue is"
-            f" {-least / slack:.3g} times too negative"
+            "no examples have such sums: an eigenvalue is"
+            f" {-least / slack:.3g} times as negative as the noise explains"
         )
 
 

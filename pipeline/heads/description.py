@@ -180,7 +180,7 @@ class HeadDescription:
         """
         if self.task != task:
             raise DataError(
-                f"models/ was trained for {self.task} and {MANIFEST} is of {task}:"
+                f"models/ was trained for {self.task}, but {MANIFEST} is for {task}:"
                 " run the train stage"
             )
 
@@ -270,4 +270,4 @@ def _sorted(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lacks(name: str) -> DataError:
-    return DataError(f"models/ does not say {name} of its head: run the train stage again")
+    return DataError(f"models/head.json has no {name}: run the train stage again")

@@ -118,7 +118,7 @@ def compare(pairs: Sequence[tuple[Example, Example]], kind: Kind) -> tuple[list[
     except StoreError as error:
         problem = error
     if problem:
-        print(f"checks: warning: pairs that were compared are compared again next time: {problem}")
+        print(f"checks: warning: the next run compares the same pairs again: {problem}")
     verdicts |= found
     return [verdicts[key] for key in keys], known
 

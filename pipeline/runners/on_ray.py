@@ -381,15 +381,14 @@ class _Run:
             if self._failed[hired.node] >= DEATHS:
                 self._refuse(hired.node, f"starts no worker: {_line(error)}")
             return
-        self._say(f"a worker on node {self._names[hired.node]} is lost; others do its work")
+        self._say(f"a worker on node {self._names[hired.node]} is lost; other workers do its work")
         for one in lost:
             one.deaths += 1
             if one.deaths >= DEATHS:
                 paths = one.rows["path"].tolist()
                 raise RunnerError(
-                    f"{DEATHS} workers died at the same examples, of which {paths[0]} is the first"
-                    f" and {paths[-1]} the last; one was on node {self._names[hired.node]}: is its"
-                    " memory too small? Ray's logs there may say"
+                    f"{DEATHS} workers died at the same examples, from {paths[0]} to {paths[-1]};"
+                    f" one was on node {self._names[hired.node]}: check its memory and Ray's logs"
                 )
 
     def _let_go(self, hired: _Hired, piece: _Piece | None) -> list[_Piece]:
@@ -412,8 +411,8 @@ class _Run:
             )
         if now - self._opened > ALONE_S:
             raise RunnerError(
-                f"no worker of the Ray cluster at {self._address} began in {ALONE_S:.0f} s: has a"
-                f" node a free CPU or GPU? See `ray status`; {RUN_AGAIN}"
+                f"no worker of the Ray cluster at {self._address} started in {ALONE_S:.0f} s: check"
+                f" with `ray status` that a node has a free CPU or GPU; {RUN_AGAIN}"
             )
 
     def _say(self, line: str) -> None:
@@ -495,12 +494,12 @@ def _not_joined(error: BaseException, address: str) -> HeadstartError:
     texts = " ".join(str(one) for one in chain)
     if "no authentication token was found" in texts:
         return RunnerError(
-            f"the Ray cluster at {address} is to be joined with a token, and there is none: set"
+            f"the Ray cluster at {address} requires a token, and none is set: set"
             " RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file with it (docs/cluster.md)"
         )
     if "InvalidAuthToken" in texts or "Unauthenticated" in texts:
         return RunnerError(
-            f"the Ray cluster at {address} does not take the token: set RAY_AUTH_MODE=token and"
+            f"the Ray cluster at {address} rejects the token: set RAY_AUTH_MODE=token and"
             " RAY_AUTH_TOKEN to that of the cluster (docs/cluster.md)"
         )
     return RunnerError(f"the Ray cluster at {address} cannot be joined: {_line(error)}")

@@ -69,14 +69,14 @@ class Classifier:
         given = [one.name for one in self._session.get_inputs()]
         if len(given) != len(bundle.inputs):
             raise DataError(
-                f"{folder / 'model.onnx'} takes {len(given)} inputs, and bundle.json names"
+                f"{folder / 'model.onnx'} takes {len(given)} inputs, but bundle.json names"
                 f" {len(bundle.inputs)}"
             )
         self._inputs = sorted(given, key=_number)
         self._output = TASKS[self.task].output
         if outputs.get(self._output) != [len(self.classes)]:
             raise DataError(
-                f"{folder / 'model.onnx'} does not answer with {len(self.classes)} {self._output}"
+                f"{folder / 'model.onnx'} does not return {len(self.classes)} {self._output}"
             )
         # The pool starts a thread only if it needs one.
         self._hands = ThreadPoolExecutor(hands or os.cpu_count() or 1)
@@ -184,7 +184,7 @@ class Classifier:
         got = dict(zip(wanted, self._session.run(wanted, example), strict=True))
         output = got[self._output]
         if not np.isfinite(output).all():
-            raise RefusedError("its numbers are too large for an answer")
+            raise RefusedError("its values are too large for a prediction")
         answer = self._answers.answer(output, self.outputs)
         shown = None
         if maps:
@@ -276,7 +276,7 @@ def _read_bank(file: Path) -> Floats:
     except (OSError, SafetensorError, KeyError) as error:
         raise DataError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
     if features.ndim != 2:
-        raise DataError(f"{file} is damaged: its features are no table")
+        raise DataError(f"{file} is damaged: its features are not a table")
     return features
 
 

@@ -91,9 +91,9 @@ class Bundle:
         content = document(folder / FILE)
         if content.get("schema") not in SCHEMAS:
             raise DataError(
-                f"{folder / FILE} is of schema {content.get('schema')!r:.40} and this code reads"
-                f" schemas {SCHEMAS[0]} to {SCHEMAS[-1]}; run the bundle stage again, or take the"
-                " Headstart that made it"
+                f"{folder / FILE} has schema {content.get('schema')!r:.40}, but this code reads"
+                f" schemas {SCHEMAS[0]} to {SCHEMAS[-1]}; run the bundle stage again, or use the"
+                " version of Headstart that wrote it"
             )
         try:
             return cls._of(content, folder)
@@ -133,7 +133,7 @@ class Bundle:
         named(bundle.kind)  # raises an error if the kind is unknown
         if bundle.schema != content["schema"]:
             raise ValueError(
-                f"schema is {content['schema']}, and what it says is of schema {bundle.schema}"
+                f"schema is {content['schema']}, but the content has schema {bundle.schema}"
             )
         return bundle
 
@@ -199,7 +199,7 @@ def document(file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is damaged: {error}; {AGAIN}") from None
     if not isinstance(content, dict):
-        raise DataError(f"{file} is damaged: it holds no table; {AGAIN}")
+        raise DataError(f"{file} is damaged: it is not a JSON object; {AGAIN}")
     return content
 
 

@@ -195,8 +195,7 @@ class Desk:
         plain = kind in ("", "application/octet-stream")
         if not (form or plain or any(fnmatch(kind, one) for one in accepts)):
             takes = ", ".join([*accepts, "application/octet-stream"])
-            noun = self.classifier.kind.noun
-            raise HTTPException(415, f"{kind[:100]} is no {noun}; send {takes} or a form")
+            raise HTTPException(415, f"{kind[:100]} is not accepted; send {takes} or a form")
         return form
 
     async def _read(self, request: Request, form: bool, body: Body, until: float) -> bytes:

@@ -104,7 +104,7 @@ def _features(missing: Sequence[tuple[Example, str]], engine: Engine) -> Floats:
         for example, expected in missing:
             data = _read(example)
             if digest(data) != expected:
-                raise DataError(f"{example[0]} changed while it was read; ask again")
+                raise DataError(f"{example[0]} changed while it was read; try again")
             yield data, [engine.kind.original]
 
     try:

@@ -184,7 +184,7 @@ def _write_examples(
     of_classes = TASKS[about.task].exclusive
     means = _class_means(train, len(about.classes)) if of_classes else None
     if means is None:
-        print(f"bundle: it holds no training example, and {novelty.WHY_NOT}")
+        print(f"bundle: no training examples are included, {novelty.WHY_NOT}")
         return None
     (folder / novelty.MEANS_FILE).write_bytes(save({"features": means}))
     return novelty.of_means(means, val)

@@ -39,13 +39,13 @@ def listing(params: IngestParams, kind: Kind) -> Listing:
         raise no_listing(path)
     if not path.exists():
         raise DataError(
-            f"ingest.path {path} does not exist; name your examples in params.yaml"
-            " (for torchvision an empty folder)"
+            f"ingest.path {path} does not exist; set it to the folder of your examples"
+            " (for torchvision, an empty folder)"
         )
     whole, made_here = path.resolve(), PICTURES.resolve()
     if made_here.is_relative_to(whole) or whole.is_relative_to(made_here):
         raise DataError(
-            f"ingest.path {path} and {PICTURES}, where ingest writes, lie in each other;"
+            f"ingest.path {path} overlaps with {PICTURES}, where ingest writes;"
             " put your examples in a folder of data/raw"
         )
     if PICTURES.exists():

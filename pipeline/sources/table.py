@@ -65,7 +65,7 @@ def table(root: Path, source: str, kind: Kind, targets: tuple[str, ...] = ()) ->
         else:
             found.append(taken)
     if targets and "label" in {*whole.columns} - {*targets}:
-        print("ingest: the column label is not looked at, since ingest.targets names others")
+        print("ingest: the column label is ignored, because ingest.targets names others")
     if root.is_dir():
         _count_others(root, file, {row.path for row in found} | {row.path for row in refused})
     return Listing(sorted(found), sorted(refused), columns)
@@ -113,8 +113,8 @@ def opened(
     other = {"path", "split", "group", of_kind} & {*targets}
     if other:
         raise DataError(
-            f"ingest.targets names the column {min(other)} of {file}, which stands for something"
-            " else; name columns of labels or numbers"
+            f"ingest.targets names the column {min(other)} of {file}, which has another"
+            " meaning; name columns of labels or numbers"
         )
     learned = spelt(targets, whole.columns) or ("label",)
     absent = [name for name in ("path", *learned) if name not in whole.columns]

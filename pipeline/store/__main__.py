@@ -44,7 +44,7 @@ def _tell_shared(address: str, clear: bool) -> None:
     print(f"size         {held.bytes / 1e6:,.1f} MB")
     print(f"limit        {_limit(opened.limit_bytes)}")
     if clear:
-        print("The features there are others' too and stay; this machine's exports are deleted.")
+        print("The features there are shared, and stay; the exports on this machine are deleted.")
 
 
 def _tell(clear: bool) -> None:

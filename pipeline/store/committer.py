@@ -157,9 +157,9 @@ class Committer:
         self._delete(f"shards/{name}" for name in gone)
         if size > limit:
             print(
-                f"store: what the runs of the last {KEPT.days} days use is more than the limit of"
-                f" {limit / 1e9:g} GB, which is exceeded; store.limit in params.yaml (or"
-                " HEADSTART_STORE_LIMIT) sets another",
+                f"store: the runs of the last {KEPT.days} days use more than the limit of"
+                f" {limit / 1e9:g} GB, so nothing more is deleted; to change the limit, set"
+                " store.limit in params.yaml (or HEADSTART_STORE_LIMIT)",
                 file=sys.stderr,
             )
         return gone, thinned

@@ -166,8 +166,8 @@ class Database:
         aside = self.path.with_suffix(".damaged")
         self.path.replace(aside)
         print(
-            f"store: {self.path} is damaged ({reason}); a new one is begun, the old one is set "
-            f"aside as {aside.name}, to be deleted at will",
+            f"store: {self.path} is damaged ({reason}); a new one is created; the old one "
+            f"is kept as {aside.name}, and you can delete it",
             file=sys.stderr,
         )
 

@@ -37,9 +37,9 @@ class Eviction:
                 # Used entries stay used, so later puts need not check again.
                 self._exceeds = True
                 print(
-                    f"store: this run alone uses more than the limit of {limit / 1e9:g} GB, which "
-                    "is exceeded; store.limit in params.yaml (or HEADSTART_STORE_LIMIT) sets "
-                    "another",
+                    f"store: this run alone uses more than the limit of {limit / 1e9:g} GB, so "
+                    "nothing more is deleted; to change the limit, set store.limit in params.yaml "
+                    "(or HEADSTART_STORE_LIMIT)",
                     file=sys.stderr,
                 )
             taken = database.bytes("page") - database.bytes("freelist")

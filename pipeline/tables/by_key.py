@@ -44,7 +44,7 @@ def stop_if_over_limit(views: int, lengths: Iterable[int]) -> None:
     size = sum(views * stored_bytes(4 * length) for length in lengths if length)
     if limit is not None and size > limit and default_address() is None:
         raise ParamsError(
-            f"extract.features keys needs {size / 1e9:.2g} GB of vectors in the feature store, and"
+            f"extract.features keys needs {size / 1e9:.2g} GB of vectors in the feature store, but"
             f" store.limit (or HEADSTART_STORE_LIMIT) is {limit / 1e9:.2g} GB; raise it, or set"
             " extract.features to vectors"
         )

@@ -276,13 +276,13 @@ def _check_complete(
         surplus = int(np.argmax((views < 0) | (views > last)))
         raise DataError(
             f"{folder} has view {views[surplus]} of {manifest['path'].iloc[rows[surplus]]}, "
-            f"a {split} example; only training examples have views beside 0"
+            f"a {split} example; only training examples have views besides 0"
         )
     np.add.at(present, (rows, views), 1)
     wrong = np.argwhere(present[wanted] != 1)
     if len(wrong):
         row, view = wanted[wrong[0, 0]], wrong[0, 1]
-        found = "is missing from" if present[row, view] == 0 else "stands more than once in"
+        found = "is missing from" if present[row, view] == 0 else "is more than once in"
         raise DataError(
             f"view {view} of {manifest['path'].iloc[row]} {found} {folder} "
             f"({len(wrong)} such views); run the extract stage again"

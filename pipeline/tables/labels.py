@@ -49,7 +49,7 @@ def require_unlabelled(count: int) -> None:
     """
     if count < LEAST_UNLABELLED:
         raise DataError(
-            f"adapt needs {LEAST_UNLABELLED} examples of split {UNLABELLED}, and there are {count}:"
+            f"adapt needs {LEAST_UNLABELLED} examples of split {UNLABELLED}, but there are {count}:"
             " add examples of the other domain, or set adapt.run to []"
         )
 
@@ -74,7 +74,7 @@ def class_names(manifest: pd.DataFrame) -> list[str]:
         of = "it" if len(others) == 1 else f"these {len(others)} classes"
         raise DataError(
             f"no training example is labelled {listed(others, ALL_AT_MOST)}, but other splits have"
-            f" such; add training examples of {of}, try another ingest.seed, or set"
+            f" such examples; add training examples of {of}, try another ingest.seed, or set"
             " ingest.classes_without_training to leave_out"
         )
     return classes

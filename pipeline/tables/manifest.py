@@ -61,7 +61,7 @@ def task_in(path: Path) -> str:
     task = _notes(path).get(TASK, UNNAMED.encode()).decode()
     if task not in TASKS:
         raise DataError(
-            f"{path} is of the task {task!r:.40}, and this Headstart has {', '.join(TASKS)}; run"
+            f"{path} is for the task {task!r:.40}, but this Headstart has {', '.join(TASKS)}; run"
             " the ingest stage again"
         )
     return task

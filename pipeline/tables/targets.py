@@ -56,7 +56,7 @@ def of(rows: pd.DataFrame, names: Sequence[str]) -> npt.NDArray[np.int64] | npt.
         return _positions(rows["label"], names)
     if have != list(names):
         raise DataError(
-            f"the manifest has the targets {listed(have)} and the head answers {listed(names)};"
+            f"the manifest has the targets {listed(have)}, but the head predicts {listed(names)};"
             " run the train stage again"
         )
     values: npt.NDArray[np.float64] = rows[[TARGET + n for n in have]].to_numpy(dtype=np.float64)
@@ -148,6 +148,6 @@ def stop_at_numbers(labels: list[str], given: int) -> None:
         return
     first = ", ".join(f"{label}" for label, _ in zip(labels, range(3), strict=False))
     raise DataError(
-        f"the labels are {len(values)} different numbers ({first}, …) where classes are expected;"
-        " to learn numbers, set ingest.task to regression"
+        f"the labels are {len(values)} different numbers ({first}, …), but classes are expected;"
+        " to predict numbers, set ingest.task to regression"
     )

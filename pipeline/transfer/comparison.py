@@ -135,7 +135,7 @@ def compare(
         counts = [one for one in backbone.each if engines[one].takes == "terms"]
         if counts and backbone.is_joined:
             raise DataError(
-                f"{stage}: {counts[0]} cannot be joined with others: take it from {name}"
+                f"{stage}: {counts[0]} cannot be joined with others: remove it from {name}"
             )
         cost = sum(costs[one] for one in backbone.each)
         how = held_out, groups, power, bool(counts), cost, task_in(manifest)
@@ -190,8 +190,8 @@ def folds(
     found = dealt([str(group) for group in groups], labels, FOLDS, numbers=labels.ndim == 2)
     if labels.ndim == 1 and (found < 0).any():
         raise DataError(
-            f"{stage}: a class has too few examples, or lies in one group; it needs some that"
-            " are trained on and others that are held out"
+            f"{stage}: a class has too few examples, or all of them in one group; each class"
+            " needs some to train on and others to hold out"
         )
     if set(found.tolist()) != set(range(FOLDS)):
         raise DataError(f"{stage}: there are fewer examples or groups than {FOLDS} folds")
@@ -304,7 +304,7 @@ def winner(
     if not within:
         least = min(candidates, key=lambda one: one.milliseconds)
         raise DataError(
-            f"choose: no backbone answers within {budget:g} ms; the fastest, {least.name}, takes"
+            f"choose: no backbone predicts within {budget:g} ms; the fastest, {least.name}, takes"
             f" {least.milliseconds:.1f} ms"
         )
     best = min(within, key=lambda one: (one.losses.mean(), one.milliseconds))

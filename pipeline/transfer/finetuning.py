@@ -83,7 +83,7 @@ def train_network(
     weights = {key: tensor.detach().clone() for key, tensor in changing.items()}
     if resumed := resume(checkpoint, changing, optimizer):
         curve, best, weights = resumed
-        print(f"{name}: going on after epoch {curve[-1].epoch}, from {checkpoint}", flush=True)
+        print(f"{name}: continuing after epoch {curve[-1].epoch}, from {checkpoint}", flush=True)
 
     status = "all epochs"
     last = recipe.epochs if recipe.last is None else recipe.last

@@ -59,7 +59,7 @@ def insert(backbone: nn.Module, rank: int, seed: int) -> None:
     ]
     if not places:
         raise ParamsError(
-            "finetune.method lora is of encoders of texts, and extract.backbone is none: set"
+            "finetune.method lora is for text encoders, and extract.backbone is not one: set"
             " finetune.method to blocks"
         )
     for part, name in places:

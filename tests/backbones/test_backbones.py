@@ -96,7 +96,7 @@ def test_a_network_is_the_same_whether_its_weights_come_from_the_hub_or_from_a_f
         assert torch.equal(again.module(pictures), pretrained.module(pictures))
     assert again.fingerprint == pretrained.fingerprint
     file.write_bytes(b"no weights")
-    with pytest.raises(DataError, match="holds no weights of torchvision:"):
+    with pytest.raises(DataError, match="has no weights of torchvision:"):
         catalogue.with_weights(Backbone.parse(f"torchvision:{name}"), file)
 
 

@@ -148,15 +148,15 @@ def old() -> None:
             lambda: write(told={k: v for k, v in TOLD.items() if k != "mean"}),
             "data/weights/mine.yaml lacks mean; it should have resize, crop, interpolation, mean,",
         ),
-        (lambda: write(told=TOLD | {"size": 3}), "mine.yaml has size, which means nothing here"),
+        (lambda: write(told=TOLD | {"size": 3}), "mine.yaml has size, which is not known"),
         (lambda: write(told=TOLD | {"mean": [0.5]}), "needs a mean and a std above 0 for each of"),
         (lambda: write(told=TOLD | {"mean": [0.5, 0.5, float("nan")]}), "that is not finite"),
         (lambda: write(told=TOLD | {"crop": "x"}), "has a side of 'x'"),
-        (lambda: write(told=TOLD | {"fit": "x"}), "mine.yaml has fit 'x'; take squash or border"),
-        (lambda: write(told=TOLD | {"interpolation": "box"}), "has interpolation 'box'; take bicu"),
+        (lambda: write(told=TOLD | {"fit": "x"}), "mine.yaml has fit 'x'; use squash or border"),
+        (lambda: write(told=TOLD | {"interpolation": "box"}), "has interpolation 'box'; use bicu"),
         (
             lambda: write() or FILE.with_suffix(".yaml").write_text("- a"),
-            "mine.yaml holds no names with values",
+            "mine.yaml is not a mapping",
         ),
         (
             lambda: write() or FILE.with_suffix(".yaml").write_text("a: ["),
@@ -165,7 +165,7 @@ def old() -> None:
         (lambda: write() or FILE.write_bytes(FILE.read_bytes()[:40]), "mine.onnx is damaged: "),
         (
             lambda: write(GRAPH.replace("16] pictures", "16] pictures, float[n, 2] more")),
-            "has the inputs pictures, more; it should have one",
+            "has pictures, more as inputs; it should have one",
         ),
         (
             lambda: write(
@@ -177,7 +177,7 @@ def old() -> None:
         ),
         (
             lambda: write(GRAPH.replace("[n, 3, 16", "[1, 3, 16")),
-            "takes 1 pictures at a time; export it with an open first axis",
+            "takes 1 pictures at a time; export it with a dynamic first axis",
         ),
         (lambda: write(told=TOLD | {"crop": 18}), "mine.yaml describes [3, 18, 18]"),
         (
@@ -196,14 +196,14 @@ def old() -> None:
         (lambda: with_weights_in("elsewhere.bin"), "keeps weights in elsewhere.bin; write them in"),
         (lambda: with_weights_in("../raw/w.bin"), "keeps weights in ../raw/w.bin; write them into"),
         (lambda: with_weights_in("mine.onnx.data"), "mine.onnx is damaged: "),  # it is not there
-        (with_nan, "makes numbers that are not finite of black pictures"),
+        (with_nan, "returns values that are not finite for black pictures"),
         (
             lambda: write(
                 GRAPH.replace("float[n, 3] f", "float[n, 3, 1, 1, 1] f")
                 .replace("Flatten<axis = 1>(pooled)", "Unsqueeze(pooled, last)")
                 .replace("features)\n{", "features)\n<int64[1] last = {4}>\n{")
             ),
-            "makes numbers of 5 axes; it should make features [n, d], or maps [n, d, h, w]",
+            "returns 5 axes; it should return features [n, d], or maps [n, d, h, w]",
         ),
     ],
 )

@@ -154,9 +154,9 @@ def scripted(_: dict[str, Tensor], file: Path) -> None:
             "a.pt",
             "a.pt holds pickled code (test_own_weights.Pickled), which",
         ),
-        (lambda _, f: torch.save([1, 2], f), "a.pt", "a.pt holds list, and no state dictionary"),
+        (lambda _, f: torch.save([1, 2], f), "a.pt", "a.pt holds list, not a state dictionary"),
         (lambda _, f: f.write_bytes(b""), "a.pt", "data/weights/a.pt is damaged: "),
-        (lambda _, f: f.write_bytes(b"no weights"), "a.pth", "a.pth is damaged, or not what"),
+        (lambda _, f: f.write_bytes(b"no weights"), "a.pth", "a.pth is damaged, or was not"),
         (scripted, "a.pt", "a.pt is a TorchScript archive, which is code"),
     ],
 )
@@ -185,7 +185,7 @@ def test_a_folder_as_on_the_hub_is_a_network(weights: dict[str, Tensor]) -> None
     with pytest.raises(WeightsError, match=r"data/weights/mine/config\.json does not exist"):
         catalogue.load(Backbone.parse("timm:data/weights/mine"))
     (folder / "config.json").write_text("{}")
-    with pytest.raises(WeightsError, match=r"mine is not a folder as timm's hub has them"):
+    with pytest.raises(WeightsError, match=r"mine is not a folder as on timm's hub"):
         catalogue.load(Backbone.parse("timm:data/weights/mine"))
     given = {"input_size": [3, 96, 96], "crop_mode": "squash", "crop_pct": 1.0}
     config = {"architecture": "test_resnet", "num_classes": 1000, "pretrained_cfg": given}
@@ -222,7 +222,7 @@ def test_a_hub_that_cannot_be_asked_is_one_line(
         ({"extract.weights": "data/weights/../raw/a.pt"}, "should lead to a file in data/weights/"),
         (
             {"extract.weights": "data/weights/a.pt", "extract.backbone": "timm:a+timm:b"},
-            "weights data/weights/a.pt are of one network, and backbone timm:a+timm:b joins",
+            "weights data/weights/a.pt are for one network, but backbone timm:a+timm:b joins",
         ),
         (
             {"extract.weights": "data/weights/a.pt", "extract.backbone": "identity"},
@@ -230,7 +230,7 @@ def test_a_hub_that_cannot_be_asked_is_one_line(
         ),
         (
             {"extract.pooling": "mean", "extract.backbone": "timm:a+timm:b"},
-            "pooling mean is of one network",
+            "pooling mean is for one network",
         ),
         ({"extract.pooling": "mean", "extract.backbone": "tf_idf"}, "backbone tf_idf pools by its"),
         ({"extract.backbone": "onnx:data/raw/a.onnx"}, "onnx:data/weights/NAME.onnx"),

@@ -159,7 +159,7 @@ def test_a_module_is_exported_agrees_with_pytorch_and_loads_weights(
     catalogue.save_tensors(backbone.module.state_dict(), tmp_path / "weights")
     read = catalogue.with_weights(Backbone.parse(NAME), tmp_path / "weights")
     assert not next(read.module.parameters()).any()
-    with pytest.raises(ParamsError, match=r"comes with its own weights; what needs random ones"):
+    with pytest.raises(ParamsError, match=r"comes with its own weights; to use random ones"):
         catalogue.load(Backbone.parse(NAME, "random"))
 
 
@@ -202,10 +202,10 @@ GOOD = "onnx.parser.parse_model(GRAPH)"
 @pytest.mark.parametrize(
     ("returned", "words"),
     [
-        ("3", "returned 3, and should return (network, preprocessing)"),
-        (f"{GOOD}, (20, 16)", "has the preprocessing (20, 16), and should have (resize, crop,"),
-        (f"{GOOD}, (20, 0, 'bicubic', (0,)*3, (1,)*3)", "has a side of 0; 1 to 4096 pixels"),
-        (f"{GOOD}, (20, 16, 'box', (0,)*3, (1,)*3)", "has interpolation 'box'; take bicubic"),
+        ("3", "returned 3; it should return (network, preprocessing)"),
+        (f"{GOOD}, (20, 16)", "has the preprocessing (20, 16); it should have (resize, crop,"),
+        (f"{GOOD}, (20, 0, 'bicubic', (0,)*3, (1,)*3)", "has a side of 0; use 1 to 4096 pixels"),
+        (f"{GOOD}, (20, 16, 'box', (0,)*3, (1,)*3)", "has interpolation 'box'; use bicubic"),
         (f"{GOOD}, (20, 16, 'bicubic', (0,)*3, (0,)*3)", "needs a mean and a std above 0"),
         (f"'none.onnx', {TOLD}", ": FileNotFoundError: "),
         (f"b'graph', {TOLD}", "returned the network b'graph'; it should be a path"),
@@ -227,7 +227,11 @@ def test_what_it_returns_that_is_no_backbone_is_a_line(
     [
         ("pictures", "seen", "is a graph from seen to features; it should be from pictures"),
         ("features", "numbers_", "is a graph from pictures to numbers_; it should be"),
-        ("axis = 1", "axis = 0", "makes float32 [1, 144] of 3 pictures; it should make float32"),
+        (
+            "axis = 1",
+            "axis = 0",
+            "returns float32 [1, 144] for 3 pictures; it should return float32",
+        ),
         ("uint8[n,", "uint8[1,", ": InvalidArgument: "),
         ("float[n, 48]", "double[n, 48]", ": "),
         ("Flatten <axis = 1>", "NoSuchOperator", ": "),

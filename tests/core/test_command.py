@@ -159,7 +159,7 @@ def test_what_was_not_foreseen_is_one_line_too() -> None:
     script = (
         "from pipeline.core import command\ndef stage(): return {}['a\\nkey']\ncommand.run(stage)"
     )
-    assert_one_line(run("-c", script), 1, r"^stage: error: KeyError: .*; this was not foreseen")
+    assert_one_line(run("-c", script), 1, r"^stage: error: KeyError: .*; this is a bug")
     assert "Traceback" in run("-c", script, HEADSTART_DEBUG="1").stderr
 
 

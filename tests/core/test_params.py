@@ -80,7 +80,7 @@ def test_what_the_file_leaves_out_has_its_default(tmp_path: Path) -> None:
             "bfloat16 needs engine auto, openvino",
         ),
         ({"seed": list(range(10_001))}, "the sweep asks for 10,001 heads"),
-        ({"width": [8, 16], "optimizer": ["adamw", "ridge"]}, "width is [8, 16], but ridge makes"),
+        ({"width": [8, 16], "optimizer": ["adamw", "ridge"]}, "width is [8, 16], but ridge trains"),
     ],
 )
 def test_parameters_that_do_not_go_together_are_a_line(
@@ -155,30 +155,33 @@ def test_the_page_of_parameters_has_each_with_its_default() -> None:
         ({"ingest.task": "ranking"}, r"ingest\.task is 'ranking'"),
         (
             {"ingest.targets": ["age"], "ingest.source": "csv"},
-            "is not for ingest.task classification",
+            "does not apply to ingest.task classification",
         ),
-        ({"ingest.targets": ["a|b"], "ingest.task": "multilabel"}, r"should have no \|"),
+        ({"ingest.targets": ["a|b"], "ingest.task": "multilabel"}, r"should not contain \|"),
         (
             {"ingest.targets": ["a", "a"], "ingest.task": "regression", "ingest.source": "csv"},
             "targets names a column twice",
         ),
         ({"ingest.targets": ["a"], "ingest.task": "regression"}, "targets are columns of a table"),
-        ({"train.loss": "huber"}, r"train\.loss is huber, which is not for ingest\.task class"),
+        (
+            {"train.loss": "huber"},
+            r"train\.loss is huber, which does not apply to ingest\.task class",
+        ),
         (
             {"ingest.task": "regression", "train.optimizer": ["ridge", "nearest_mean"]},
-            r"which is not for ingest\.task regression; set it to",
+            r"which does not apply to ingest\.task regression; set it to",
         ),
         (
             {"ingest.task": "regression", "train.optimizer": "ridge", "train.loss": "huber"},
-            "ridge solves for the squared loss",
+            "ridge minimises only the squared loss",
         ),
         (
             {"ingest.task": "regression", "train.label_smoothing": 0.1},
-            "label_smoothing is 0.1, which is not",
+            "label_smoothing is 0.1, which does not",
         ),
         (
             {"ingest.task": "regression", "train.class_weights": "balanced"},
-            "class_weights is balanced, which is not",
+            "class_weights is balanced, which does not",
         ),
         ({"train.coverage": 1.0}, r"train\.coverage is 1\.0"),
     ],

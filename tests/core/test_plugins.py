@@ -67,12 +67,12 @@ def test_a_file_of_the_folder_is_imported_and_imports_its_siblings(project: Proj
 def test_a_module_of_an_installed_package_is_pinned(project: Project) -> None:
     name, version = "python:yaml.safe_load", plugins.version("pyyaml")
     assert why_not(name) == (
-        "yaml is of an installed package, and nothing declares its version: write the line"
+        "yaml belongs to an installed package whose version is not pinned: write the line"
         f" PyYAML=={version} into plugins/requirements.txt"
     )
     pin("# the reader", "pyyaml==0.1  # old")
     assert why_not(name) == (
-        f"plugins/requirements.txt asks for PyYAML==0.1, and {version} is installed: run `pip"
+        f"plugins/requirements.txt pins PyYAML==0.1, but {version} is installed: run `pip"
         f" install PyYAML==0.1`, or write PyYAML=={version} there"
     )
     pin(f"PyYaml == {version}")
@@ -187,12 +187,12 @@ def test_the_parameters_are_checked_before_any_work(project: Project) -> None:
         return str(caught.value)
 
     missing = (
-        "plugins does not exist, and dvc.yaml declares it: run `mkdir plugins && touch plugins/"
+        "plugins does not exist, but dvc.yaml declares it: run `mkdir plugins && touch plugins/"
     )
     assert complaint().startswith(missing)
     pin()
     assert complaint().startswith(
-        "data/weights does not exist, and dvc.yaml declares it: run `mkdir "
+        "data/weights does not exist, but dvc.yaml declares it: run `mkdir "
     )
     Path("data/weights").mkdir()
     params.check_file(kinds.schema)
@@ -207,7 +207,7 @@ def test_the_parameters_are_checked_before_any_work(project: Project) -> None:
     project.set(**{"rank.run": [], "extract.backbone": "python:a.f"})
     params.check_file(kinds.schema)
     project.set(**{"from_scratch.run": ["asked"]})
-    assert complaint().startswith("from_scratch needs random weights, which backbone python:a.f")
+    assert complaint().startswith("from_scratch needs random weights, but backbone python:a.f")
     project.set(**{"extract.weights": "random"})
     assert "backbone python:a.f comes with its own weights; set weights to pre" in complaint()
     project.set(**{"ingest.source": "python:a"})

@@ -223,7 +223,7 @@ WRONG = {
         lambda folder: (folder / "submission.json").write_text("{"),
         "submission.json cannot be read",
     ),
-    "another schema": (lambda folder: rewrite(folder, schema=9), "is of schema 9"),
+    "another schema": (lambda folder: rewrite(folder, schema=9), "has schema 9"),
     "no field": (
         lambda folder: rewrite(folder, classes=None),
         "it is not a submission of schema 1",
@@ -231,10 +231,10 @@ WRONG = {
     "nan": (lambda folder: rewrite(folder, not_finite), "gram holds numbers that are not finite"),
     "negative": (lambda folder: rewrite(folder, negative), "no examples have such sums"),
     "doubled": (lambda folder: rewrite(folder, doubled), "no examples have such sums"),
-    "counts": (lambda folder: rewrite(folder, too_few_rows), "which cannot be"),
-    "half rows": (lambda folder: rewrite(folder, halves), "which cannot be"),
+    "counts": (lambda folder: rewrite(folder, too_few_rows), "which is impossible"),
+    "half rows": (lambda folder: rewrite(folder, halves), "which is impossible"),
     "float32": (lambda folder: rewrite(folder, single), "gram is float32"),
-    "short": (lambda folder: rewrite(folder, short), "gram is float64 [20], and for 2 classes"),
+    "short": (lambda folder: rewrite(folder, short), "gram is float64 [20], but for 2 classes"),
     "no fingerprint": (
         lambda folder: rewrite(folder, backbone={"name": "identity", "dimension": 6}),
         "'fingerprint' is missing",
@@ -267,7 +267,7 @@ WRONG = {
         lambda folder: rewrite(
             folder, noise=NOISE | {"more": reduce(lambda a, _: [a], "." * 400, 1)}
         ),
-        "of the noise something is no number",
+        "a value of the noise is not a number",
     ),
     "half a letter": (lambda folder: rewrite(folder, classes=["a", "\ud800"]), "surrogates"),
     "a name with escapes": (
@@ -299,7 +299,7 @@ WRONG = {
     ),
     "countless rows": (
         lambda folder: rewrite(folder, lambda held: held["rows"].__imul__(1e300)),
-        "which cannot be",
+        "which is impossible",
     ),
     "noise that is none": (
         lambda folder: rewrite(folder, negative, noise={"spread": 1e-300}),
@@ -307,11 +307,11 @@ WRONG = {
     ),
     "noise too weak for what is stated": (
         lambda folder: rewrite(folder, negative, noise=NOISE | {"spread": 1e-300}),
-        "noise of the strength 1e-300, where epsilon 8, delta 1e-05 and clip 4 take 16.5 or more",
+        "the noise has spread 1e-300, but epsilon 8, delta 1e-05 and clip 4 need 16.5 or more",
     ),
     "nothing but an epsilon of no worth": (
         lambda folder: rewrite(folder, negative, noise=NOISE | {"epsilon": 1e12, "spread": 1e-2}),
-        "for noise of their strength an eigenvalue is",
+        "no examples have such sums: an eigenvalue is",
     ),
     "more than noise explains": (
         lambda folder: rewrite(
@@ -331,12 +331,12 @@ WRONG = {
         lambda folder: rewrite(
             folder, lambda held: held["rows"].__imul__(-100), noise=NOISE | {"spread": 17.0}
         ),
-        "rows, which such noise does not make",
+        "rows, which such noise does not explain",
     ),
-    "power": (lambda folder: rewrite(folder, power=0.5), "train.power is 0.5, and 1.0 in this"),
+    "power": (lambda folder: rewrite(folder, power=0.5), "train.power is 0.5, but 1.0 in this"),
     "precision": (
         lambda folder: rewrite(folder, precision="bfloat16"),
-        "extract.precision is 'bfloat16', and 'float32' in this",
+        "extract.precision is 'bfloat16', but 'float32' in this",
     ),
     "kind": (lambda folder: rewrite(folder, kind="image"), "examples of the kind is 'image'"),
     "backbone": (
@@ -577,14 +577,14 @@ def test_nothing_to_join_is_an_error_and_so_is_one_class(server):
             held[name] = held[name][:1]
 
     rewrite(Path("lima"), one_class, classes=["ants"])
-    with pytest.raises(DataError, match="all sites have the one class ants"):
+    with pytest.raises(DataError, match="all sites have only the class ants"):
         join.run([Path("lima")])
 
 
 def test_classes_that_differ_in_spelling_alone_are_told(server, capsys):
     rewrite(Path("oslo"), classes=["Bees", "wasps"])
     join.run(NAMES)
-    assert "the classes 'Bees' and 'bees' differ in spelling alone" in capsys.readouterr().out
+    assert "the classes 'Bees' and 'bees' differ only in spelling" in capsys.readouterr().out
 
 
 def test_sites_with_noise_are_joined_with_sites_without(server, sent, tmp_path):
@@ -610,5 +610,5 @@ def test_class_weights_that_sums_cannot_have_are_told(server, sent, capsys):
     sent["lima"].set()
     join.run([Path("lima")])
     said = capsys.readouterr().out
-    assert "warning: train.class_weights is balanced, and in sums of sites" in said
+    assert "warning: train.class_weights balanced is ignored: in sums of sites" in said
     assert "federate: 1 site joined (lima 1)" in said

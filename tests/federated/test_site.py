@@ -227,7 +227,7 @@ def test_two_that_submit_at_once_do_not_lose_a_line(oslo):
     site.run("oslo")
     told = vars(late.entries[0])
     names = ("when", "site", "id", "of", "settings", "sums")
-    with pytest.raises(DataError, match="was added to meanwhile"):
+    with pytest.raises(DataError, match="another process added to"):
         late.append({}, **{name: told[name] for name in names})
     assert len(Ledger(site.LEDGER).entries) == 2
 
@@ -261,7 +261,7 @@ def test_one_that_submits_while_another_writes_loses_no_line(begun, tmp_path, mo
     other.join()
     held = [digest for entry in Ledger(file).entries[begun:] for digest in entry.added]
     # which of the two threads comes to note its end first is chance
-    assert ended == {"b": "written", "c": f"{file} was added to meanwhile; run again"}
+    assert ended == {"b": "written", "c": f"another process added to {file}; run again"}
     assert held == ["b"]
 
 
@@ -297,7 +297,7 @@ def test_too_few_examples_in_all_are_refused(tmp_path, oslo, monkeypatch):
 
 def test_another_task_and_counts_of_terms_are_refused(oslo):
     write_manifest(oslo.examples, "vector", MANIFEST, task="regression")
-    with pytest.raises(DataError, match="joined for classification alone"):
+    with pytest.raises(DataError, match="joined only for classification"):
         site.run("oslo")
 
 
@@ -325,7 +325,7 @@ def test_noise_leaves_no_exact_count_and_is_drawn_once(oslo, capsys):
 def test_noise_does_not_undo_a_submission_without(oslo, capsys):
     site.run("oslo")
     site.run("oslo", epsilon=8.0, clip=4.0)
-    assert "no bound, for one had no noise" in capsys.readouterr().out
+    assert "no bound, because one had no noise" in capsys.readouterr().out
     assert submission.read(FOLDER).about["noise"]["total_epsilon"] is None
     assert "An earlier submission had no noise" in site.PAGE.read_text()
 

@@ -42,7 +42,7 @@ def test_none_and_a_wrong_one_are_a_line(toy: Toy, monkeypatch: pytest.MonkeyPat
     at = f"the Prefect server at {toy.api}"
     monkeypatch.delenv(access.GIVEN)
     with temporary_settings(restore_defaults={PREFECT_API_AUTH_STRING}):
-        refused(toy, f"{at} wants a password: set PREFECT_API_AUTH_STRING to its user:password")
+        refused(toy, f"{at} needs a password: set PREFECT_API_AUTH_STRING to its user:password")
         with temporary_settings({PREFECT_API_KEY: "a-key"}):
             refused(toy, f"{at} refuses PREFECT_API_KEY: set it again, or PREFECT_API_AUTH_STRING")
     monkeypatch.setenv(access.GIVEN, "team:wrong")
@@ -50,7 +50,7 @@ def test_none_and_a_wrong_one_are_a_line(toy: Toy, monkeypatch: pytest.MonkeyPat
         refused(toy, f"{at} refuses the password in PREFECT_API_AUTH_STRING: set it to the server")
     with (
         temporary_settings({PREFECT_API_AUTH_STRING: "team:bäh"}),
-        pytest.raises(RunError, match="PREFECT_API_AUTH_STRING holds more than ASCII"),
+        pytest.raises(RunError, match="PREFECT_API_AUTH_STRING has characters outside ASCII"),
     ):
         access.refusal(toy.api)
 
@@ -97,8 +97,8 @@ def test_a_server_says_nothing_to_who_brings_no_password(toy: Toy) -> None:
     ("wanted", "given", "words"),
     [
         ("", None, "PREFECT_SERVER_API_AUTH_STRING is empty, and would let nobody in"),
-        ("team:bäh", None, "PREFECT_SERVER_API_AUTH_STRING holds more than ASCII"),
-        ("team:one", "team:two", "is not the password that PREFECT_SERVER_API_AUTH_STRING gives"),
+        ("team:bäh", None, "PREFECT_SERVER_API_AUTH_STRING has characters outside ASCII"),
+        ("team:one", "team:two", "PREFECT_SERVER_API_AUTH_STRING have different passwords"),
     ],
 )
 def test_no_server_is_started_that_would_let_nobody_in(
@@ -173,8 +173,8 @@ def test_one_is_made_for_each_server_of_this_machine_and_for_its_user_alone(
     [
         (ALL, ["prefect.example"], None, "set PREFECT_SERVER_API_AUTH_STRING to a user"),
         ("10.0.0.1", [], None, "set PREFECT_SERVER_API_AUTH_STRING to a user:password, or"),
-        (ALL, [], "team:one", "say with --name HOST, once for each, by which names"),
-        ("::", [], "team:one", "say with --name HOST"),
+        (ALL, [], "team:one", "add --name HOST for each name or address"),
+        ("::", [], "team:one", "add --name HOST"),
     ],
 )
 def test_a_server_that_others_reach_has_a_password_and_names_or_is_not_started(
@@ -231,7 +231,7 @@ def test_an_older_server_that_wants_no_password_is_used_with_a_warning(
             assert used == api
         assert access.let_in(api) is None
         server.shutdown()
-    assert f"{api} wants no password: any page that a browser" in capsys.readouterr().out
+    assert f"{api} needs no password: any page that a browser" in capsys.readouterr().out
 
 
 def test_an_address_with_a_password_is_not_shown(

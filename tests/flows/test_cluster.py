@@ -173,7 +173,7 @@ def test_a_team_with_two_workers(
         done = toy.finish(toy.start())
         assert (done.code, done.states()) == (0, {"slow": "Cached"})
         assert not holds_a_secret(done.output.encode())
-        for given, words in (("", "wants a password: set"), ("team:wrong", "refuses the")):
+        for given, words in (("", "needs a password: set"), ("team:wrong", "refuses the")):
             flow = toy.start(PREFECT_API_AUTH_STRING=given)
             said = flow.communicate()[0]
             assert (flow.returncode, len(said.splitlines())) == (9, 1), said

@@ -291,7 +291,7 @@ def test_answers_come_from_the_cache_or_from_a_remote(
             assert "is neither in DVC's cache nor in a remote" in said
             assert len(said.splitlines()) == 1
         (root / FILE).write_text('{"commit": null, "predictions": "../../x", "manifest": ""}')
-        with pytest.raises(ParamsError, match=f"{FILE} cannot be read: bring it back with"):
+        with pytest.raises(ParamsError, match=f"{FILE} cannot be read: restore it with"):
             Reference(root, pool.ask, None)
 
 

@@ -147,7 +147,7 @@ def test_pictures_linked_in_from_elsewhere_are_in_the_copy(tmp_path: Path) -> No
     subprocess.run(["git", "init", "-q", root / "data" / "nested"], check=True)
     (root / "data" / "nested" / "1.jpg").touch()
     with (
-        pytest.raises(ExperimentError, match="data/nested/ is a git repository of its own"),
+        pytest.raises(ExperimentError, match="data/nested/ is a git repository, which"),
         copy_of(root, "aside"),
     ):
         pass

@@ -67,11 +67,11 @@ def test_a_file_that_is_read_and_written_keeps_its_bytes(name: str, tmp_path: Pa
 def test_an_older_file_says_less() -> None:
     least = HeadDescription(["a"], 1.0)
     assert least.content() == {"classes": ["a"], "power": 1.0, "refit": False, "temperature": 1.0}
-    with pytest.raises(DataError, match="models/ does not say hyperparameters of its head"):
+    with pytest.raises(DataError, match=r"models/head\.json has no hyperparameters"):
         least.trained_with()
-    with pytest.raises(DataError, match="models/ does not say epoch of its head: run the"):
+    with pytest.raises(DataError, match=r"models/head\.json has no epoch: run the"):
         replace(least, hyperparameters=from_used({"optimizer": "ridge"})).trained_with()
-    with pytest.raises(DataError, match="models/ does not say validation of its head: run the"):
+    with pytest.raises(DataError, match=r"models/head\.json has no validation: run the"):
         least.calibrated_on()
 
 

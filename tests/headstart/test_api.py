@@ -139,7 +139,7 @@ def test_numbers_are_told_by_name(by_hand: Callable[[str], Path], tmp_path: Path
     assert good.numbers == {"age": 74.5, "path": 0.25}
     assert f"{good!r}".endswith("good.npy', age=74.5, path=0.25)")
     for name in ("label", "labels", "probability", "probabilities"):
-        with pytest.raises(headstart.ParamsError, match=r"regression, which has no .*ask for num"):
+        with pytest.raises(headstart.ParamsError, match=r"regression, which has no .*use num"):
             getattr(good, name)
     with pytest.raises(headstart.RefusedError, match=r"bad\.json: "):
         _ = bad.numbers

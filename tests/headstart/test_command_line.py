@@ -64,7 +64,7 @@ def test_on_windows_the_command_says_in_a_line_where_it_runs(asked: list[str]) -
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == (
-        "headstart: error: Headstart runs on Linux and macOS, since it locks files as they do;"
+        "headstart: error: Headstart runs only on Linux and macOS, because it uses Unix file locks;"
         " on Windows, install it in WSL\n"
     )
 
@@ -78,7 +78,7 @@ def test_on_windows_the_library_raises_its_own_error() -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert [line[:33] for line in lines] == ["Headstart runs on Linux and macOS"] * 2
+    assert [line[:38] for line in lines] == ["Headstart runs only on Linux and macOS"] * 2
 
 
 def on_windows(code: str) -> "subprocess.CompletedProcess[str]":

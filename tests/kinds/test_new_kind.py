@@ -132,7 +132,7 @@ def test_serve_answers(clone: Repository) -> None:
         assert refused.status_code == 422
         other = httpx.post(asked, content=grid, headers={"Content-Type": "image/png"})
         assert other.status_code == 415
-        assert other.json()["detail"].startswith("image/png is no grid")
+        assert other.json()["detail"].startswith("image/png is not accepted")
     finally:
         server.terminate()
         server.wait()

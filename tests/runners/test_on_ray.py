@@ -161,7 +161,7 @@ def test_a_cluster_makes_the_same_bytes_and_refuses_who_would_make_others(
 
         # A token that is wrong, or none, or a cluster that asks for none: one line.
         for name, value, said in (
-            ("RAY_AUTH_TOKEN", "another-token-of-more-than-a-few-letters", "does not take"),
+            ("RAY_AUTH_TOKEN", "another-token-of-more-than-a-few-letters", "rejects the token"),
             ("RAY_AUTH_TOKEN", "", "and there is none"),
             ("RAY_AUTH_MODE", "disabled", "would be joined without a token"),
         ):
@@ -219,6 +219,6 @@ def test_a_killed_worker_node_or_driver_loses_nothing(
         said = log.read_text()
         assert computed(said) == f"{kept} reused, {views - kept} computed"
         for node in ("10.77.0.1", "10.77.0.2"):
-            assert f"a worker on node {node} is lost; others do its work" in said
+            assert f"a worker on node {node} is lost; other workers do its work" in said
         assert shards() == local
         assert entries() == views

@@ -60,7 +60,7 @@ def test_numbers_come_in_their_own_units(by_hand: ByHand) -> None:
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_numbers_that_are_too_large_are_refused(by_hand: ByHand, task: str) -> None:
     huge = np.full(4, 3e38, np.float32)
-    with pytest.raises(RefusedError, match="too large for an answer"):
+    with pytest.raises(RefusedError, match="too large for a prediction"):
         Classifier(by_hand(task)).answer(npy(huge))
 
 
@@ -124,7 +124,7 @@ def test_tables_of_numbers(by_hand: ByHand, asked: list[str], tmp_path: Path) ->
     assert [row["predicted(age)"] for row in lines] == [74.5, None, 30.0]
     assert "74.5," in (tmp_path / "said.csv").read_text()
     assert lines[0]["path"] == asked[0]
-    assert lines[1]["error"] == "length 1, where the bundle takes 4"
+    assert lines[1]["error"] == "length 1, but the bundle takes 4"
 
 
 def test_in_print(by_hand: ByHand, asked: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,7 +135,7 @@ def test_in_print(by_hand: ByHand, asked: list[str], capsys: pytest.CaptureFixtu
     assert several.startswith("brick 0.88 | moss 0.45  ")
     assert " like brick" in near
     assert bad.startswith("–")
-    assert bad.endswith("b.json: length 1, where the bundle takes 4")
+    assert bad.endswith("b.json: length 1, but the bundle takes 4")
     assert none.startswith("none (wood 0.60)  ")
     assert {one.index("/") for one in (several, bad, none)} == {head.index("path")}
 
@@ -335,26 +335,26 @@ def test_classes_that_training_weighed_are_held_against_their_thresholds(
 @pytest.mark.parametrize(
     ("task", "changes", "said"),
     [
-        ("classification", {"thresholds": [0.5, 0.3, 0.2]}, "schema is 1, .* of schema 4"),
-        ("classification", {"schema": 4}, "schema is 4, .* of schema 1"),
+        ("classification", {"thresholds": [0.5, 0.3, 0.2]}, "schema is 1, .* has schema 4"),
+        ("classification", {"schema": 4}, "schema is 4, .* has schema 1"),
         ("classification", {"schema": 4, "thresholds": [1, 0.3, 0.2]}, "a threshold is 1"),
         ("multilabel", {"task": "both"}, "is damaged: task is 'both'"),
         ("multilabel", {"task": ["multilabel"]}, "is damaged: task is"),
-        ("multilabel", {"task": None}, "schema is 3, .* of schema 4"),
-        ("multilabel", {"schema": 1}, "schema is 1, .* of schema 3"),
-        ("multilabel", {"task": "regression"}, "does not answer with 3 numbers"),
+        ("multilabel", {"task": None}, "schema is 3, .* has schema 4"),
+        ("multilabel", {"schema": 1}, "schema is 1, .* has schema 3"),
+        ("multilabel", {"task": "regression"}, "does not return 3 numbers"),
         ("multilabel", {"thresholds": None}, "is damaged: 'thresholds' is missing"),
         ("multilabel", {"thresholds": [0.5, 0.5]}, "thresholds are not 3 numbers"),
         ("multilabel", {"thresholds": {"brick": 1}}, "thresholds are not 3 numbers"),
         ("multilabel", {"thresholds": [0.5, 0.5, float("nan")]}, "a threshold is nan"),
         ("multilabel", {"thresholds": [0.5, 0.5, "1"]}, "a threshold is '1'"),
         ("multilabel", {"classes": ["brick", "moss"], "thresholds": [0.5] * 2}, "2 probabilities"),
-        ("regression", {"classes": ["age"], "sets": None}, "does not answer with 1 numbers"),
+        ("regression", {"classes": ["age"], "sets": None}, "does not return 1 numbers"),
         ("regression", {"classes": ["age"]}, "sets: reach is not a list of 1 numbers"),
         (
             "regression",
             {"task": "multilabel", "thresholds": [0.5, 0.5], "sets": None},
-            "with 2 probabilities",
+            "not return 2 probabilities",
         ),
     ],
 )

@@ -126,7 +126,7 @@ EMPTY_FILE = (
         (b"", "image/png", 422, "empty"),
         (b"\x89PNG\r\n\x1a\n cut short", "image/png", 422, "damaged|known format"),
         (b"<!doctype html>", "application/octet-stream", 422, "web page"),
-        (b"{}", "application/json", 415, "is no picture"),
+        (b"{}", "application/json", 415, "is not accepted"),
         (b"no form", "multipart/form-data", 400, "form"),
         (b"--x\r\n\r\n", "multipart/form-data; boundary=x", 400, "form"),
         (EMPTY_FILE, "multipart/form-data; boundary=x", 422, "^the file is empty$"),

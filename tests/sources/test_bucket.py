@@ -319,7 +319,7 @@ def test_objects_that_are_asked_for_ahead_come_in_their_turn(
     shapes.remove(f"shapes/{gone}")
     turns = read_each(examples)
     assert [next(turns) for _ in range(3)] == wanted[:3]
-    with pytest.raises(ChangedError, match=f"{gone} is gone, since it was listed"):
+    with pytest.raises(ChangedError, match=f"{gone} was deleted after it was listed"):
         next(turns)
 
 
@@ -360,7 +360,9 @@ def test_an_object_that_changed_ends_ingest_and_what_was_read_is_kept(
     key = changing["path"].partition("#")[2].replace("%2F", "/")
     shapes.put(**{f"shapes/{key}": picture(draw_picture, 300)})
     shapes.remove("shapes/square/1.png")
-    message = rf"{shapes.address}/shapes/\S+ is (another object now|gone), since it was listed; run"
+    message = (
+        rf"{shapes.address}/shapes/\S+ (has changed since|was deleted after) it was listed; run"
+    )
     with pytest.raises(ChangedError, match=message + ".*`headstart list`.*; with it 1 others"):
         ingest()
     with pytest.raises(ChangedError, match=message):  # as a later stage reads it
@@ -395,8 +397,8 @@ def test_a_server_that_fails_in_the_midst_ends_ingest_and_what_was_read_is_kept(
     ("user", "address", "printed"),
     [
         ((), "s3://no-such-bucket/x", "cannot be listed: there is no bucket no-such-bucket"),
-        (("NOBODY", "x"), "{}", "the server does not take the credentials (InvalidAccessKey"),
-        ((seaweed.KEY, "x"), "{}", "the server does not take the credentials (SignatureDoesN"),
+        (("NOBODY", "x"), "{}", "the server rejects the credentials (InvalidAccessKey"),
+        ((seaweed.KEY, "x"), "{}", "the server rejects the credentials (SignatureDoesN"),
         ((), "{}/nothing/there", "holds no objects"),
         ((), "https://examples/shapes", "the address should be s3://BUCKET or s3://BUCKET/PREFIX"),
         ((), "s3://key:secret@examples", "the address should be s3://BUCKET or s3://BUCKET/PREFIX"),
@@ -477,7 +479,7 @@ def test_what_is_no_listing_is_one_line(
     with pytest.raises(DataError, match="cannot be read as Parquet"):
         ingest()
     pd.DataFrame({"text": ["a"]}).to_parquet(LISTING)
-    with pytest.raises(DataError, match=r"is not a listing of a bucket; let `headstart list`"):
+    with pytest.raises(DataError, match=r"is not a listing of a bucket; run `headstart list`"):
         ingest()
 
 

@@ -186,8 +186,8 @@ def test_what_may_not_be_read_is_refused() -> None:
     [
         ("folder", "data/raw/nowhere", "data/raw/nowhere does not exist"),
         ("folder", "params.yaml", "params.yaml is not a folder"),
-        ("folder", "data/pictures/mine", "lie in each other"),
-        ("folder", ".", "lie in each other"),
+        ("folder", "data/pictures/mine", "overlaps with data/pictures"),
+        ("folder", ".", "overlaps with data/pictures"),
         ("csv", "data/raw", r"needs the file data/raw/labels\.csv"),
     ],
 )

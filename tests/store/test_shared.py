@@ -328,7 +328,7 @@ def test_what_a_young_listing_names_is_never_evicted(
     with SharedStore(address, 10_000) as store:
         store.put(some(41, width=1000))
     assert kept(address, range(42)) == {*range(5, 15), 40}
-    assert "is more than the limit of 1e-05 GB, which is exceeded" in capsys.readouterr().err
+    assert "use more than the limit of 1e-05 GB, so nothing more" in capsys.readouterr().err
     monkeypatch.setattr(committer, "KEPT", timedelta(seconds=-60))
     with SharedStore(address, 10_000) as store:
         store.put(some(42, width=1000))
@@ -373,7 +373,7 @@ def test_what_a_server_refuses_is_one_line(
     put_each(address, range(2))
     as_user(monkeypatch, server, seaweed.KEY, "another secret")
     with SharedStore(address, None) as store:
-        with pytest.raises(StoreError, match="the server does not take the credentials") as told:
+        with pytest.raises(StoreError, match="the server rejects the credentials") as told:
             store.held([key(0)])
         assert "another secret" not in str(told.value)
     as_user(monkeypatch, server, seaweed.READER, seaweed.READER_SECRET)
@@ -507,6 +507,6 @@ def test_what_the_store_holds_is_told_and_is_not_emptied(
     store_command.store()
     told = capsys.readouterr().out
     assert "entries      3 in 3 shards" in told
-    assert "The features there are others' too and stay" in told
+    assert "The features there are shared, and stay" in told
     assert address in "".join(doctor._store())
     assert_holds(address, 0, 1, 2)

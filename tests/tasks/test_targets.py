@@ -26,7 +26,7 @@ def test_several_labels_and_numbers_are_columns() -> None:
     assert targets.names(table) == ["sun", "rain"]
     values = targets.of(table, ["sun", "rain"])
     assert np.array_equal(values, [[1, 0], [0, 1], [np.nan, 1]], equal_nan=True)
-    with pytest.raises(DataError, match=r"targets sun, rain and the head answers rain, sun"):
+    with pytest.raises(DataError, match=r"targets sun, rain, but the head predicts rain, sun"):
         targets.of(table, ["rain", "sun"])
 
 
@@ -55,7 +55,7 @@ def test_presence_of_a_label(text: str, value: float) -> None:
 
 @pytest.mark.parametrize("text", ["2", "0.5", "yes", "-1", "01"])
 def test_what_is_neither_there_nor_absent(text: str) -> None:
-    with pytest.raises(ValueError, match=r"the label sun is .* where 1, 0 or nothing is expected"):
+    with pytest.raises(ValueError, match=r"the label sun is .* which should be 1, 0 or empty"):
         presence("sun", text)
 
 
@@ -63,7 +63,7 @@ def test_what_is_neither_there_nor_absent(text: str) -> None:
     ("text", "words"),
     [
         ("", "is empty"),
-        ("much", "is 'much', which is no number"),
+        ("much", "is 'much', which is not a number"),
         ("1,5", r"write 1\.5, with a point"),
         ("nan", "not a finite number"),
         ("inf", "not a finite number"),

@@ -39,7 +39,7 @@ def test_the_cheapest_is_taken_of_those_that_cannot_be_told_from_the_best() -> N
     assert above["alike"].low <= 0 <= above["alike"].high
     assert above["worse"].low > 0
     assert winner([best, alike, worse], budget=5.0)[0].name == "worse"
-    with pytest.raises(DataError, match=r"no backbone answers within 0\.5 ms; the fastest, worse"):
+    with pytest.raises(DataError, match=r"no backbone predicts within 0\.5 ms; the fastest, worse"):
         winner([best, alike, worse], budget=0.5)
 
 
@@ -49,7 +49,9 @@ def test_a_group_is_never_on_both_sides_and_every_class_is_learned() -> None:
     held_out = folds(labels, groups)
     assert set(held_out.tolist()) == set(range(5))
     assert all(len(set(held_out[np.array(groups) == group])) == 1 for group in set(groups))
-    with pytest.raises(DataError, match="a class has too few examples, or lies in one group"):
+    with pytest.raises(
+        DataError, match="a class has too few examples, or all of them in one group"
+    ):
         folds(labels, ["all" if label == 2 else str(n) for n, label in enumerate(labels)])
 
 

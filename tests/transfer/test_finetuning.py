@@ -250,7 +250,7 @@ def test_a_killed_run_goes_on_after_its_last_whole_epoch_to_the_same_bytes(proje
                 break
     assert process.returncode == -signal.SIGKILL
     resumed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "going on after epoch" in resumed
+    assert "continuing after epoch" in resumed
     assert len(result_of(whole)) == 1
     assert result_of(resumed) == result_of(whole)
 
@@ -270,7 +270,7 @@ def test_a_convolution_that_stands_in_two_blocks_learns_once_and_is_kept(project
 
     first = run(shared(), epochs=2, blocks=2)
     again = run(network := shared(), epochs=2, blocks=2)  # goes on where the first ended
-    assert "going on after epoch 2" in capsys.readouterr().out
+    assert "continuing after epoch 2" in capsys.readouterr().out
     assert again.curve[1:] == first.curve[1:]
     finetune.save(network, True, HeadDescription([*"abc"], 0.5))
     found = load_file(FINETUNED / "backbone.safetensors")

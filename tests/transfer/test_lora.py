@@ -175,7 +175,7 @@ def test_what_learns_of_an_encoder_and_what_stays(
 
 def test_adapters_are_of_texts(project: Project, encoder: catalogue.TorchBackbone) -> None:
     recipe = Recipe(**vars(RECIPE) | {"method": "lora"})
-    with pytest.raises(ParamsError, match=r"^finetune\.method lora is of encoders of texts"):
+    with pytest.raises(ParamsError, match=r"^finetune\.method lora is for text encoders"):
         train(tiny(), encoder, recipe)
 
 
@@ -185,7 +185,7 @@ def test_adapters_are_of_texts(project: Project, encoder: catalogue.TorchBackbon
         (
             "efficientnet_lite0",
             {"finetune.run": ["asked"], "finetune.method": "lora"},
-            r"^finetune\.method lora is of texts .* set finetune\.method to blocks$",
+            r"^finetune\.method lora is for texts .* set finetune\.method to blocks$",
         ),
         ("efficientnet_lite0", {"finetune.method": "lora"}, None),
         (FLOAT, {"finetune.run": ["asked"], "finetune.method": "lora"}, None),
@@ -193,7 +193,7 @@ def test_adapters_are_of_texts(project: Project, encoder: catalogue.TorchBackbon
         (
             FLOAT,
             {"from_scratch.run": ["asked"]},
-            r"^from_scratch trains networks of pictures, .* set from_scratch\.run to \[\]$",
+            r"^from_scratch trains networks for pictures, .* set from_scratch\.run to \[\]$",
         ),
         *(
             (
@@ -236,7 +236,7 @@ def test_a_killed_run_on_texts_goes_on_to_the_same_bytes(
                 break
     assert process.returncode == -signal.SIGKILL
     resumed = learned()
-    assert "going on after epoch" in capsys.readouterr().out
+    assert "continuing after epoch" in capsys.readouterr().out
     for file in checkpoints_folder().iterdir():
         file.unlink()
     assert learned() == resumed
@@ -301,5 +301,7 @@ def test_the_page_of_texts_finetunes_an_encoder_as_it_says(
     assert (Path("best") / "backbone.safetensors").stat().st_size < 100  # it is in the graph
 
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(DataError, match=r"holds no weights of minilm_l6_v2: .* run again the sta"):
+    with pytest.raises(
+        DataError, match=r"has no weights of minilm_l6_v2: .* run the stage that wrote it again"
+    ):
         best()

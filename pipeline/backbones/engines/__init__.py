@@ -60,8 +60,8 @@ def _open(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engine:
     engine = _opened(backbone, settings, kind)
     if engine.takes not in kind.feeds:
         raise ParamsError(
-            f"extract.backbone {backbone} takes {engine.takes}, and a {kind.noun} gives"
-            f" {' or '.join(sorted(kind.feeds))}; take another backbone"
+            f"extract.backbone {backbone} takes {engine.takes}, but a {kind.noun} gives"
+            f" {' or '.join(sorted(kind.feeds))}; use another backbone"
         )
     return engine
 
@@ -84,7 +84,7 @@ def _on_export(backbone: Backbone, settings: ExtractParams, kind: Kind, runs_it:
 
     if settings.engine == settings.device == "auto" and _sees_gpu() and packages.missing("torch"):
         print(
-            "extract: a GPU is there, but not PyTorch, which would run on it; to use it"
+            "extract: this machine has a GPU, but PyTorch is not installed; to use the GPU,"
             f" {packages.how_to_install('torch')}",
             flush=True,
         )

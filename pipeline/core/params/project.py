@@ -30,12 +30,12 @@ def check_file(schema: Schema, root: Path = Path()) -> None:
     deps = [dep for stage in stages.values() for dep in stage.get("do", stage).get("deps", [])]
     if plugins.FOLDER in deps and not (root / plugins.FOLDER).is_dir():
         raise ParamsError(
-            f"{root / plugins.FOLDER} does not exist, and dvc.yaml declares it: run `mkdir"
+            f"{root / plugins.FOLDER} does not exist, but dvc.yaml declares it: run `mkdir"
             f" {plugins.FOLDER} && touch {plugins.FOLDER}/{plugins.REQUIREMENTS}`, and commit it"
         )
     if paths.WEIGHTS.as_posix() in deps and not (root / paths.WEIGHTS).is_dir():
         raise ParamsError(
-            f"{root / paths.WEIGHTS} does not exist, and dvc.yaml declares it: run `mkdir"
+            f"{root / paths.WEIGHTS} does not exist, but dvc.yaml declares it: run `mkdir"
             f" {paths.WEIGHTS}`"
         )
     asked = re.findall(r"\$\{([\w.]+)\}", graph)
@@ -57,7 +57,7 @@ def check_file(schema: Schema, root: Path = Path()) -> None:
         lines = "; ".join(
             f"`{section}: {{{', '.join(filter(None, keys))}}}`" for section, keys in lacking.items()
         )
-        raise ParamsError(f"{root / PARAMS} lacks what dvc.yaml asks for by name; add {lines}")
+        raise ParamsError(f"{root / PARAMS} lacks parameters that dvc.yaml names; add {lines}")
     _check_plugins(settings)
     _check_sets(settings)
 
@@ -101,19 +101,19 @@ def _check_trainable(settings: Params, stage: str) -> None:
     if backbone.name in TRAINED_TEXTS:
         if stage == "from_scratch":
             raise ParamsError(
-                f"from_scratch trains networks of pictures, and extract.backbone {backbone} reads"
+                f"from_scratch trains networks for pictures, but extract.backbone {backbone} reads"
                 " texts: set from_scratch.run to []"
             )
         return
     if backbone.has_graph or backbone.is_joined:
         other = f", or for texts extract.backbone to {TRAINED_TEXTS[0]}" * (stage == "finetune")
         raise ParamsError(
-            f"{stage} trains networks that have a PyTorch form, and extract.backbone"
+            f"{stage} trains networks that have a PyTorch form, but extract.backbone"
             f" {backbone} has none: set {stage}.run to []{other}"
         )
     if stage == "finetune" and settings.finetune.method == "lora":
         raise ParamsError(
-            f"finetune.method lora is of texts (extract.backbone {TRAINED_TEXTS[0]}), and"
+            f"finetune.method lora is for texts (extract.backbone {TRAINED_TEXTS[0]}), but"
             f" extract.backbone is {backbone}: set finetune.method to blocks"
         )
 
@@ -135,6 +135,6 @@ def _check_plugins(settings: Params) -> None:
             plugins.check(str(one), f"backbone {one}")
     if settings.from_scratch.run and settings.extract.network.family == "python":
         raise ParamsError(
-            f"from_scratch needs random weights, which backbone {settings.extract.backbone} has"
-            " none of: set from_scratch.run to [], or take another backbone"
+            f"from_scratch needs random weights, but backbone {settings.extract.backbone} has only"
+            " its own: set from_scratch.run to [], or use another backbone"
         )

@@ -51,7 +51,9 @@ def load(schema: Schema, path: Path = PARAMS) -> Params:
     for name, instead in GONE.items():
         section = document.pop(name, None)
         if isinstance(section, dict) and section.get("run"):
-            raise ParamsError(f"{path}: the stage {name} is gone, {instead}: delete the section")
+            raise ParamsError(
+                f"{path}: the stage {name} was removed, {instead}: delete the section"
+            )
     ingest = document.get("ingest")
     kind = ingest.get("kind", "image") if isinstance(ingest, dict) else "image"
     whole = _with_schema(schema(kind) if isinstance(kind, str) else Augmentation)

@@ -75,7 +75,7 @@ def _one_name(name: str) -> str:
     if not tidy:
         raise ValueError("should name a column")
     if "|" in tidy:
-        raise ValueError("should have no |, which stands between the labels of an example")
+        raise ValueError("should not contain |, which separates the labels of an example")
     return tidy
 
 
@@ -156,7 +156,7 @@ class IngestParams(Section):
         if self.targets is None:
             return self
         if self.source not in ("csv", "parquet", "s3"):
-            raise ValueError(f"targets are columns of a table, and source is {self.source}")
+            raise ValueError(f"targets are columns of a table, but source is {self.source}")
         if len(set(self.targets)) < len(self.targets):
             raise ValueError("targets names a column twice")
         return self
@@ -205,7 +205,7 @@ class ExtractParams(Section):
     @model_validator(mode="after")
     def _exist_together(self) -> "ExtractParams":
         if self.engine in ("onnxruntime", "openvino") and self.device == "cuda":
-            raise ValueError(f"engine {self.engine} runs on the CPU; for device cuda take torch")
+            raise ValueError(f"engine {self.engine} runs on the CPU; for device cuda use torch")
         if self.engine == "onnxruntime" and self.precision != "float32":
             raise ValueError(f"precision {self.precision} needs engine auto, openvino or torch")
         backbone = self.network
@@ -219,12 +219,12 @@ class ExtractParams(Section):
             raise ValueError(f"backbone {backbone} pools by itself; set pooling to auto")
         if backbone.is_joined and backbone.weights_file:
             raise ValueError(
-                f"weights {self.weights} are of one network, and backbone {backbone} joins"
+                f"weights {self.weights} are for one network, but backbone {backbone} joins"
                 " several; set weights to pretrained"
             )
         if backbone.is_joined and self.pooling != "auto":
             raise ValueError(
-                f"pooling {self.pooling} is of one network, and backbone {backbone} joins"
+                f"pooling {self.pooling} is for one network, but backbone {backbone} joins"
                 " several; set pooling to auto"
             )
         return self
@@ -317,8 +317,8 @@ class TrainParams(Section):
         widths = self.width if isinstance(self.width, list) else [self.width]
         if solved and 0 not in widths:
             raise ValueError(
-                f"width is {self.width}, but {solved[0]} makes linear heads; add 0 to the widths or"
-                " take another optimizer"
+                f"width is {self.width}, but {solved[0]} trains only linear heads; add 0 to the"
+                " widths or use another optimizer"
             )
         return self
 
@@ -500,5 +500,5 @@ class AdaptParams(Section):
     @classmethod
     def _is_not_gone(cls, method: object) -> object:
         if method in ("prior_shift", "both"):
-            raise ValueError("that was removed (docs/adapt.md): set auto or coral")
+            raise ValueError("was removed (docs/adapt.md): set auto or coral")
         return method

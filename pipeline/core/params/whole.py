@@ -55,8 +55,8 @@ class Params(Section):
             each = given if isinstance(given, list) else [given]
             if any(str(one) == value if value else one != default for one in each):
                 raise ValueError(
-                    f"{name} is {given}, which is not for ingest.task {self.ingest.task}; set it to"
-                    f" {json.dumps(default)}"
+                    f"{name} is {given}, which does not apply to ingest.task {self.ingest.task};"
+                    f" set it to {json.dumps(default)}"
                 )
         return self
 
@@ -64,8 +64,8 @@ class Params(Section):
     def _solve_the_loss(self) -> "Params":
         if self.train.loss == "huber" and "ridge" in self.train.optimizers():
             raise ValueError(
-                "train.optimizer ridge solves for the squared loss, and train.loss is huber; take"
-                " lbfgs or another"
+                "train.optimizer ridge minimises only the squared loss, but train.loss is huber;"
+                " use another optimizer, such as lbfgs"
             )
         return self
 

@@ -195,9 +195,7 @@ class Audio:
         Raises:
             RefusedError: always.
         """
-        raise RefusedError(
-            "an array does not have a sample rate; hand over the bytes of a WAV file instead"
-        )
+        raise RefusedError("an array has no sample rate; pass the bytes of a WAV file instead")
 
     def read(self, data: bytes, preprocessing: Input) -> NDArray[Any]:
         """Return a sound's inputs, [w, …], made by the functions that `extract` uses."""

@@ -139,9 +139,9 @@ def _opened(data: bytes) -> "SoundFile":
         raise RefusedError(f"damaged: {error.error_string}") from None
     least, most = RATES
     if not least <= file.samplerate <= most:
-        raise RefusedError(f"{file.samplerate} samples a second; taken are {least} to {most}")
+        raise RefusedError(f"{file.samplerate} samples a second; accepted are {least} to {most}")
     if file.channels > MOST_CHANNELS:
-        raise RefusedError(f"{file.channels} channels; at most {MOST_CHANNELS} are taken")
+        raise RefusedError(f"{file.channels} channels; at most {MOST_CHANNELS} are accepted")
     _refuse_length(file, file.frames)
     return file
 
@@ -164,10 +164,10 @@ def _blocks(file: "SoundFile") -> Iterator[Floats]:
             raise RefusedError("a sample is not a number, or infinite")
         loudest = float(np.abs(block).max())
         if loudest > LOUDEST:
-            raise RefusedError(f"a sample of {loudest:.4g}, where full scale is 1")
+            raise RefusedError(f"a sample of {loudest:.4g}; full scale is 1")
         yield block
     if got < promised:
-        raise RefusedError(f"cut short: {got} of {promised} samples are there")
+        raise RefusedError(f"cut short: it has {got} of {promised} samples")
     if got < LEAST_SECONDS * file.samplerate:
         raise RefusedError(
             f"too short: {1000 * got / file.samplerate:.3g} ms; at least"
@@ -181,11 +181,11 @@ def _refuse_length(file: "SoundFile", frames: int) -> None:
     """Refuse a sound that is too long."""
     if frames > MOST_SECONDS * file.samplerate:
         seconds = frames / file.samplerate
-        raise RefusedError(f"too long: {seconds:.0f} s; at most {MOST_SECONDS} s are taken")
+        raise RefusedError(f"too long: {seconds:.0f} s; at most {MOST_SECONDS} s are accepted")
     if (samples := frames * file.channels) > MOST_SAMPLES:
         raise RefusedError(
             f"too long: {samples / 1e6:,.1f} million samples in all channels; at most"
-            f" {MOST_SAMPLES / 1e6:,.1f} million are taken, which are {MOST_SECONDS} s at 96 kHz"
+            f" {MOST_SAMPLES / 1e6:,.1f} million are accepted, as in {MOST_SECONDS} s at 96 kHz"
             " with 2 channels"
         )
 
@@ -203,7 +203,7 @@ def _refuse_by_content(data: bytes) -> None:
     elif data[:4] == b"fLaC" or data[:3] == b"ID3" or _is_mpeg(data):
         return
     else:
-        raise RefusedError("no sound: taken are WAV, FLAC, Ogg (Vorbis, Opus), MP3 and AIFF")
+        raise RefusedError("not a sound: accepted are WAV, FLAC, Ogg (Vorbis, Opus), MP3 and AIFF")
 
 
 def _is_mpeg(data: bytes) -> bool:
@@ -222,7 +222,7 @@ def _refuse_cut(data: bytes, order: str, wanted: bytes) -> None:
         there = len(data) - place - 8
         if name == wanted:
             if size > there and size != UNKNOWN:
-                raise RefusedError(f"cut short: {there} of {size} bytes of samples are there")
+                raise RefusedError(f"cut short: it has {there} of {size} bytes of samples")
             return
         place += 8 + size + size % 2
     raise RefusedError("cut short: it ends before its samples begin")

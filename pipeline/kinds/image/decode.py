@@ -37,7 +37,7 @@ MAX_READS = 5_000_000  # while a file is decoded; only files of tiny pieces need
 MAX_PROFILE_BYTES = 4_000_000  # size of an embedded colour profile; printer profiles have 1 to 2 MB
 MIN_SIDE = 4
 TOO_LARGE = (
-    f"too large: over {MAX_PIXELS:,} pixels; cut it into tiles first, such as with OpenSlide,"
+    f"too large: over {MAX_PIXELS:,} pixels; cut it into tiles first, for instance with OpenSlide,"
     " tiatoolbox or `vips dzsave`"
 )
 REDUCING_GAP = 2.0  # a JPEG decoded at a reduced size is still larger than needed by this factor
@@ -151,7 +151,7 @@ def large(path: Path, most_bytes: int) -> contextlib.AbstractContextManager[obje
     if size > most_bytes:
         raise RefusedError(
             f"too large a file: {size / 1e6:,.0f} MB, at most {most_bytes / 1e6:.0f} MB; cut it"
-            " into tiles first, such as with OpenSlide, tiatoolbox or `vips dzsave`"
+            " into tiles first, for instance with OpenSlide, tiatoolbox or `vips dzsave`"
         )
     return _one_large if size > LARGE_BYTES else contextlib.nullcontext()
 

@@ -49,7 +49,7 @@ def picture(file: io.BytesIO, reading: Reading, most_pixels: int) -> tuple[NDArr
     """
     dcmread = _dcmread()
     if DEFLATED in file.getbuffer()[:4096].tobytes():
-        raise RefusedError("a DICOM file that is compressed as a whole: uncompress it first")
+        raise RefusedError("a DICOM file that is compressed as a whole: decompress it first")
     try:
         dataset = dcmread(file, specific_tags=READ)
         _check(dataset, most_pixels)
@@ -88,8 +88,8 @@ def _check(dataset: "Dataset", most_pixels: int) -> None:
         raise RefusedError(f"a DICOM file of {frames:,} frames: make a file of each frame")
     if "SharedFunctionalGroupsSequence" in dataset or "PerFrameFunctionalGroupsSequence" in dataset:
         raise RefusedError(
-            "an enhanced DICOM file, whose rescaling stands with its frames: make a classic file"
-            " of each frame"
+            "an enhanced DICOM file, whose rescaling differs from frame to frame: make a classic"
+            " file of each frame"
         )
     if dataset.Rows * dataset.Columns > most_pixels:
         raise RefusedError(f"too large: over {most_pixels:,} pixels")
@@ -100,8 +100,8 @@ def _check(dataset: "Dataset", most_pixels: int) -> None:
         can_decode = False
     if not can_decode:
         raise RefusedError(
-            f"a DICOM file compressed with {syntax.name}, for which no decoder is here: uncompress"
-            " it first, such as with gdcmconv --raw"
+            f"a DICOM file compressed with {syntax.name}, for which there is no decoder:"
+            " decompress it first, for instance with gdcmconv --raw"
         )
 
 

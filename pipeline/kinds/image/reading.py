@@ -57,7 +57,7 @@ def parsed(declared: dict[str, str]) -> Reading:
             raise ValueError
     except ValueError:
         raise ParamsError(
-            "how pictures are read makes no sense: take a kind's name as ingest wrote it"
+            "the read settings are not valid: use a kind's name as ingest wrote it"
         ) from None
     return Reading(limits, channels)
 
@@ -71,7 +71,7 @@ def check(channels: tuple[int, ...], there: int) -> None:
     """Raise `RefusedError` if a channel does not exist."""
     if max(channels) > there:
         has = f"{there} channel" + "s" * (there > 1)
-        raise RefusedError(f"has {has}, and ingest.channels asks for number {max(channels)}")
+        raise RefusedError(f"has {has}, but ingest.channels is {listed(channels)}")
 
 
 def eight_bits(
@@ -117,8 +117,8 @@ def eight_bits(
         low, high = (least, most) if declared == "file" else whole
     if most <= low or least >= high:
         raise RefusedError(
-            f"no value is between {_number(low)} and {_number(high)}, its black and its white:"
-            f" they go from {_number(least)} to {_number(most)}"
+            f"no value is between {_number(low)} (black) and {_number(high)} (white): the values"
+            f" are from {_number(least)} to {_number(most)}"
         )
     levels = np.zeros(flat.size, np.uint8)
     at = 0

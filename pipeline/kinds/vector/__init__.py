@@ -155,9 +155,7 @@ class OfNumbers(Plain):
 
         found = vector(data)
         if preprocessing.length not in (0, len(found)):
-            raise RefusedError(
-                f"length {len(found)}, where the bundle takes {preprocessing.length}"
-            )
+            raise RefusedError(f"length {len(found)}, but the bundle takes {preprocessing.length}")
         return found
 
     def explain(

@@ -77,7 +77,7 @@ def _json(data: bytes) -> NDArray[np.generic]:
     except (ValueError, RecursionError):
         raise RefusedError("neither an NPY file nor a JSON list of numbers") from None
     if not isinstance(numbers, list) or not all(type(one) in (int, float) for one in numbers):
-        raise RefusedError("JSON, but no list of numbers")
+        raise RefusedError("JSON, but not a list of numbers")
     try:
         return np.array(numbers, dtype=np.float64)
     except OverflowError:

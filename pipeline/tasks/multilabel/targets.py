@@ -111,7 +111,7 @@ def presence(name: str, text: str) -> float:
         return math.nan
     if YES.fullmatch(text) or NO.fullmatch(text):
         return float(YES.fullmatch(text) is not None)
-    raise ValueError(f"the label {name} is {text!r:.40}, where 1, 0 or nothing is expected")
+    raise ValueError(f"the label {name} is {text!r:.40}, which should be 1, 0 or empty")
 
 
 def joined(names: Sequence[str], values: Sequence[float]) -> str:

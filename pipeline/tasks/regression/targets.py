@@ -83,7 +83,7 @@ def number(name: str, text: str) -> float:
         hint = ""
         if COMMA.fullmatch(text):
             hint = f": write {text.replace(',', '.')}, with a point"
-        raise ValueError(f"{what} is {text!r:.40}, which is no number{hint}") from None
+        raise ValueError(f"{what} is {text!r:.40}, which is not a number{hint}") from None
     if not math.isfinite(value) or abs(value) > LARGEST:
         raise ValueError(f"{what} is {text!r:.40}, which is not a finite number of 32 bits")
     return value

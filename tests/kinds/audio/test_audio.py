@@ -124,7 +124,9 @@ def cut(data: bytes) -> bytes:
 def test_bad_files_are_refused_with_a_reason() -> None:
     sound = tone(440, 2.0)
     assert why_refused(b"") == "empty file"
-    assert why_refused(b"just some text, renamed to a.wav").startswith("no sound: taken are WAV")
+    assert why_refused(b"just some text, renamed to a.wav").startswith(
+        "not a sound: accepted are WAV"
+    )
     assert why_refused(cut(file(sound))).startswith("cut short: ")
     assert why_refused(cut(file(sound, form="AIFF"))).startswith("cut short: ")
     assert why_refused(cut(file(sound, form="OGG", subtype="VORBIS"))).startswith("cut short: ")
@@ -144,7 +146,7 @@ def test_bad_files_are_refused_with_a_reason() -> None:
     broken[100] = np.inf
     assert why_refused(file(broken, subtype="FLOAT")) == "a sample is not a number, or infinite"
     broken[100] = 20_000
-    loud = "a sample of 2e+04, where full scale is 1"
+    loud = "a sample of 2e+04; full scale is 1"
     assert why_refused(file(broken, subtype="FLOAT")) == loud
 
 
@@ -152,12 +154,12 @@ def test_absurd_sizes_are_refused_before_they_are_read() -> None:
     # A header that promises a day at 8 kHz, and its samples are not there.
     header = bytearray(file(np.zeros(1000, np.float32), 8000))
     assert why_refused(file(np.zeros(700 * 1000, np.float32), 1000)) == (
-        "too long: 700 s; at most 600 s are taken"
+        "too long: 700 s; at most 600 s are accepted"
     )
     struct.pack_into("<I", header, 24, 100)
-    assert why_refused(bytes(header)) == "100 samples a second; taken are 1000 to 400000"
+    assert why_refused(bytes(header)) == "100 samples a second; accepted are 1000 to 400000"
     many = np.zeros((1000, 100), np.float32)
-    assert why_refused(file(many)) == "100 channels; at most 64 are taken"
+    assert why_refused(file(many)) == "100 channels; at most 64 are accepted"
 
 
 def promising(frames: int, rate: int, channels: int = 1) -> bytes:
@@ -551,7 +553,7 @@ def test_every_stage_takes_sounds(sounds: Project, capsys: pytest.CaptureFixture
     assert "60 of 61 files taken" in out
     with Path("data/refused.csv").open(newline="") as table:
         (refused,) = csv.DictReader(table)
-    assert refused["reason"].startswith("no sound: taken are WAV")
+    assert refused["reason"].startswith("not a sound: accepted are WAV")
     assert json.loads(Path("reports/metrics.json").read_text())["test"]["accuracy"] >= 0.8
     page = Path("reports/report.html").read_text()
     assert "60 sounds" in page

@@ -340,7 +340,9 @@ def test_what_is_wrong_as_a_whole_is_one_clear_line(texts: Project) -> None:
     write(notes(40))
     run("ingest")
     texts.set(**{"augment.views": 2})
-    with pytest.raises(ParamsError, match=r"augment.views is 2; should be 0: a text has no views"):
+    with pytest.raises(
+        ParamsError, match=r"augment.views is 2; should be 0: texts are not augmented"
+    ):
         run("augment")
 
 

@@ -120,7 +120,7 @@ def test_a_bundle_answers_by_every_door(
     assert len(table) == 202
     assert table["path"][1] == "data/raw/items.parquet#item 0"
     assert table["class"][0] == table["class"][1] == "digit 0"
-    assert table["error"].iloc[-1] == "length 3, where the bundle takes 64"
+    assert table["error"].iloc[-1] == "length 3, but the bundle takes 64"
 
     model = headstart.load("bundle")
     one, all_of_them = model.predict(numbers[0]), model.predict(numbers[:5])
@@ -150,7 +150,7 @@ def test_a_bundle_answers_by_every_door(
         wrong = client.post("/predict", content=b"[1, 2]")
         assert (wrong.status_code, wrong.json()["detail"]) == (
             422,
-            "length 2, where the bundle takes 64",
+            "length 2, but the bundle takes 64",
         )
 
 
@@ -213,7 +213,7 @@ def test_a_backbone_of_pictures_and_augmentation_are_refused(vectors: Project) -
     write(40)
     run("ingest", "augment")
     vectors.set(**{"extract.backbone": "efficientnet_lite0"})
-    with pytest.raises(ParamsError, match="takes pixels, and a vector gives vector"):
+    with pytest.raises(ParamsError, match="takes pixels, but a vector gives vector"):
         run("extract")
     vectors.set(**{"augment.views": 2})
     with pytest.raises(ParamsError, match=r"augment.views is 2; should be 0: vectors are not"):
@@ -260,8 +260,8 @@ def test_why_tells_of_labels_in_columns_beside_one_to_slice_by(vectors: Project)
     ("data", "words"),
     [
         (b"plain", "neither an NPY file nor a JSON list"),
-        (b'{"a": 1}', "JSON, but no list of numbers"),
-        (b"[1, true]", "JSON, but no list of numbers"),
+        (b'{"a": 1}', "JSON, but not a list of numbers"),
+        (b"[1, true]", "JSON, but not a list of numbers"),
         (b"[]", "a vector without numbers"),
         (b"[1" + b"0" * 400 + b"]", "too large|not a finite"),
         (npy(np.zeros((2, 2))), r"float64 \[2, 2\]; a vector has numbers"),
