@@ -9,6 +9,7 @@ import gc
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ HELP = {
     "flow": "Run what changed as a Prefect flow.",
     "schedule": "Run the deployments of prefect.yaml on schedule, and when the data changes.",
     "dashboard": "Open Prefect's page, with a server if none is up.",
+    "upgrade": "Bring the project to the installed version, and show what will run again.",
     "predict": "Predict the classes, labels or numbers of examples with a trained bundle.",
 }
 
@@ -73,10 +75,8 @@ def _module(subcommand: str) -> Any:
         from pipeline.serving import predict
 
         return predict
-    if subcommand == "init":
-        from . import init
-
-        return init
+    if subcommand in ("init", "upgrade"):
+        return import_module(f".{subcommand}", __package__)
     from flows import dashboard, run, serve
 
     return {"flow": run, "schedule": serve, "dashboard": dashboard}[subcommand]

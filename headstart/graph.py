@@ -6,7 +6,12 @@ of the code it declares the lines of `headstart.lock` on that code. Everything e
 
 import re
 import textwrap
+from itertools import pairwise
+from typing import Any
 
+import yaml
+
+from pipeline.core.errors import ParamsError
 from pipeline.core.lock import DOOR
 from pipeline.core.paths import LOCK
 
@@ -14,6 +19,7 @@ CODE = "pipeline/"
 KINDS = f"{CODE}kinds/"
 LISTS = re.compile(r"^( *)(params|deps): \[(.*?)\]\n", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^( *)cmd: python -m pipeline\.", re.MULTILINE)
+RUN = "headstart run "
 WIDTH = 100
 HEADER = f"""\
 # The one graph. The stages below are Headstart's: `headstart upgrade` writes them again, and leaves
@@ -27,7 +33,7 @@ def generated(text: str) -> str:
     """Return the `dvc.yaml` of a project, from the text of the repository's."""
     stages = text[text.index("stages:\n") :]
     blocks = re.split(r"(?=^  \w+:\n)", stages, flags=re.MULTILINE)
-    return HEADER + "".join(COMMAND.sub(r"\1cmd: headstart run ", _declared(one)) for one in blocks)
+    return HEADER + "".join(COMMAND.sub(rf"\1cmd: {RUN}", _declared(one)) for one in blocks)
 
 
 def _declared(stage: str) -> str:
@@ -70,3 +76,81 @@ def _line(dep: str) -> str:
     if dep.endswith(".py"):
         return f"stages.{dep.removeprefix(CODE).removesuffix('.py')}"
     return f"rooms.{dep.removeprefix(CODE)}"
+
+
+def merged(theirs: str, ours: str) -> str:
+    """Return a project's `dvc.yaml` with the stages of this version.
+
+    Stages, plots and comments of the user stay. A comment inside one of Headstart's stages does
+    not.
+
+    Args:
+        theirs: the content of the project's file.
+        ours: what `generated` returns.
+
+    Raises:
+        ParamsError: the file cannot be read, or a stage of the user has the name of a new one.
+    """
+    head, before, tail = _blocks(theirs)
+    _, now, _ = _blocks(ours)
+    old, new = (yaml.safe_load(text) for text in (theirs, ours))
+    own = {name for name, entry in old["stages"].items() if _is_own(entry)}
+    if taken := sorted((now.keys() & before.keys()) - own):
+        raise ParamsError(
+            f"dvc.yaml has a stage {taken[0]} of yours, and so has Headstart: rename it"
+        )
+    names = [name for name in before if name in now or name not in own]
+    for previous, name in zip(["", *now], now, strict=False):
+        if name not in names:
+            names.insert(names.index(previous) + 1 if previous else 0, name)
+    blocks = []
+    for name in names:
+        lead, body = before.get(name) or now[name]
+        blocks.append(lead + (now[name][1] if name in now else body))
+    text = head + "".join(f"{block.rstrip()}\n\n" for block in blocks) + tail
+    kept = {name: entry for name, entry in old["stages"].items() if name not in own}
+    if _read(text) != old | {"stages": kept | new["stages"]}:
+        raise ParamsError("dvc.yaml is laid out in another way than init writes it")
+    return text
+
+
+def _read(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+
+
+def _is_own(entry: dict[str, Any]) -> bool:
+    return str(entry.get("do", entry).get("cmd")).startswith(RUN)
+
+
+def _blocks(text: str) -> tuple[str, dict[str, tuple[str, str]], str]:
+    """Return what comes before the stages, each stage as its comments and lines, and the rest.
+
+    Raises:
+        ParamsError: the text is no YAML with stages.
+    """
+    try:
+        root: Any = yaml.compose(text, yaml.SafeLoader)
+        sections = {key.value: (key.start_mark.line, value) for key, value in root.value}
+        entries = sections["stages"][1].value
+        names = [key.value for key, _ in entries]
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        raise ParamsError(f"dvc.yaml cannot be read: {' '.join(str(error).split())}") from None
+    lines = text.splitlines(keepends=True)
+    starts = [key.start_mark.line for key, _ in entries]
+    after = [line for line, _ in sections.values() if line > sections["stages"][0]]
+    bounds = [_above(lines, line) for line in (*starts, min(after, default=len(lines)))]
+    blocks = {
+        name: ("".join(lines[first:start]), "".join(lines[start:last]))
+        for name, start, (first, last) in zip(names, starts, pairwise(bounds), strict=True)
+    }
+    return "".join(lines[: bounds[0]]), blocks, "".join(lines[bounds[-1] :])
+
+
+def _above(lines: list[str], line: int) -> int:
+    """Return the first line of the comments that stand right above a line."""
+    while line and lines[line - 1].lstrip().startswith("#"):
+        line -= 1
+    return line

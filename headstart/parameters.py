@@ -7,6 +7,8 @@ from typing import Any
 import yaml
 
 from pipeline import kinds
+from pipeline.core import params
+from pipeline.core.errors import ParamsError
 
 from . import shipped
 
@@ -88,3 +90,78 @@ def _overlaid(text: str, own: str) -> str:
             else:
                 text = put(text, name, key, value)
     return text
+
+
+def renewed(text: str, needed: list[str]) -> tuple[str, list[str]]:
+    """Return a project's `params.yaml` in the form of this version, and a line for each change.
+
+    Old names become the new ones. A section or parameter that is lacking is added with its default,
+    which the project has been running with.
+
+    Args:
+        text: the content of the file.
+        needed: the sections and parameters that `dvc.yaml` names.
+
+    Raises:
+        ParamsError: the file is laid out in a way in which it cannot be changed line by line.
+    """
+    document = yaml.safe_load(text)
+    kind = document.get("ingest", {}).get("kind", "image")
+    changes, added = [], set()
+    moves = {}
+    for old, new in params.RENAMED.items():
+        name, _, key = old.partition(".")
+        if key and key in (document.get(name) or ()):
+            moves[old] = new
+        elif not key and name in document:
+            text = re.sub(rf"(?m)^{name}:", f"{new}:", text)
+            document = {new if one == name else one: inside for one, inside in document.items()}
+            changes.append(f"{old} is {new} now")
+    for asked in [*(new.partition(".")[0] for new in moves.values()), *needed]:
+        name, _, key = asked.partition(".")
+        if name in document and (not key or key in (document[name] or ())):
+            continue
+        default = kinds.schema(kind)() if name == "augment" else getattr(params.Params(), name)
+        values = default.model_dump()
+        if name not in document:
+            text = f"{text.rstrip()}\n\n{section(of_kind(kind), name).rstrip()}\n"
+            document[name] = values
+        else:
+            values = {key: values[key]}
+            document[name] = (document[name] or {}) | values
+        for one, value in values.items():
+            text = put(text, name, one, value)
+        added |= {f"{name}.{one}" for one in values}
+        changes.append(f"{asked} is added with its default")
+    for old, new in moves.items():
+        text = _moved(text, document, old, new, new in added)
+        changes.append(f"{old} is {new} now")
+    if not _holds(text, document):
+        raise ParamsError(
+            f"params.yaml is laid out in another way than init writes it; change it yourself:"
+            f" {'; '.join(changes)}"
+        )
+    return text, changes
+
+
+def _moved(text: str, document: dict[str, Any], old: str, new: str, counts: bool) -> str:
+    """Return the text with a parameter under its new name; `document` is changed in the same way.
+
+    If the new name is there too, its value stays, unless the old one `counts`.
+    """
+    (before, was), (after, key) = old.split("."), new.split(".")
+    lines, value = lines_of(text, before, was), document[before].pop(was)
+    text = replace(text, before, was, "")
+    if counts or key not in document[after]:
+        document[after][key] = value
+        text = replace(text, after, key, lines.replace(was, key, 1))
+    if not document[before]:
+        text = re.sub(rf"(?m)^{before}:", f"{before}: {{}}", text)
+    return text
+
+
+def _holds(text: str, document: dict[str, Any]) -> bool:
+    try:
+        return bool(yaml.safe_load(text) == document)
+    except yaml.YAMLError:
+        return False

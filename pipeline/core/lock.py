@@ -155,7 +155,7 @@ def differs(lock: Lock, here: Lock, kind: str) -> str:
         f"this project was made with Headstart {lock.headstart}, and {here.headstart} is installed"
     )
     pins = "run `pip install -r requirements.txt`"
-    if _numbers(here.headstart) < _numbers(lock.headstart):
+    if is_newer(lock, here):
         return f"{other}: {pins}"
     locked, needed = lock.entries(kind), here.entries(kind)
     names = [name for name in needed if locked.get(name, {}).get(CODE) != needed[name][CODE]]
@@ -176,6 +176,11 @@ def differs(lock: Lock, here: Lock, kind: str) -> str:
                 has = f"{library} {now} is" if now else f"{library} is not"
                 return f"{has} installed, and {LOCK} has {before or 'none'}: {pins}, or {UPGRADE}"
     return ""
+
+
+def is_newer(lock: Lock, here: Lock) -> bool:
+    """Return whether a project was made with a newer version than is installed."""
+    return _numbers(here.headstart) < _numbers(lock.headstart)
 
 
 def in_words(name: str, before: str, now: str) -> str:

@@ -1,8 +1,8 @@
 """The typed schema of `params.yaml`: validated as a whole, read section by section."""
 
 from .machine import place, size
-from .project import check_file
-from .reading import cluster_section, extract_section, load, store_section
+from .project import asked, check_file
+from .reading import RENAMED, cluster_section, extract_section, load, store_section
 from .schema import (
     Augmentation,
     ChecksParams,
@@ -20,6 +20,7 @@ from .schema import (
 from .whole import Params, adapts, later_stages_on_cuda, stages_that_need_validation
 
 __all__ = [
+    "RENAMED",
     "Augmentation",
     "ChecksParams",
     "EvaluateParams",
@@ -33,6 +34,7 @@ __all__ = [
     "TrainParams",
     "TrainingExamples",
     "adapts",
+    "asked",
     "check_file",
     "cluster_section",
     "extract_section",

@@ -38,15 +38,9 @@ def check_file(schema: Schema, root: Path = Path()) -> None:
             f"{root / paths.WEIGHTS} does not exist, but dvc.yaml declares it: run `mkdir"
             f" {paths.WEIGHTS}`"
         )
-    asked = re.findall(r"\$\{([\w.]+)\}", graph)
-    for stage in stages.values():
-        declared = stage.get("do", stage).get("params", [])
-        asked += [name for name in declared if isinstance(name, str)]  # else another file's
     lacking: dict[str, list[str]] = {}
-    for name in dict.fromkeys(asked):
+    for name in asked(graph):
         section, _, key = name.partition(".")
-        if section not in Params.model_fields:
-            continue
         inside = document.get(section)
         if isinstance(inside, dict) and (not key or key in inside):
             continue
@@ -60,6 +54,15 @@ def check_file(schema: Schema, root: Path = Path()) -> None:
         raise ParamsError(f"{root / PARAMS} lacks parameters that dvc.yaml names; add {lines}")
     _check_plugins(settings)
     _check_sets(settings)
+
+
+def asked(graph: str) -> list[str]:
+    """Return the sections and parameters of `params.yaml` that the text of a `dvc.yaml` names."""
+    names = re.findall(r"\$\{([\w.]+)\}", graph)
+    for stage in yaml.safe_load(graph)["stages"].values():
+        declared = stage.get("do", stage).get("params", [])
+        names += [name for name in declared if isinstance(name, str)]  # else another file's
+    return [name for name in dict.fromkeys(names) if name.partition(".")[0] in Params.model_fields]
 
 
 def _check_sets(settings: Params) -> None:

@@ -1,0 +1,196 @@
+"""`headstart upgrade`: bring a project to the installed version of Headstart and its libraries.
+
+It changes only files that git can give back, and says what will run again and why. It commits
+nothing.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows.dvc.project import working_copy
+from pipeline.core import lock, params
+from pipeline.core.errors import LockError, ParamsError, RunError
+from pipeline.core.lock import CODE, Lock
+from pipeline.core.paths import LOCK, PARAMS
+
+from . import graph, parameters, shipped
+from .init import GRAPH, REQUIREMENTS, pins
+
+DECLARING = ("cmd", "deps", "params", "outs", "metrics", "plots")  # by which DVC runs a stage
+TEMPLATES = ".dvc/plots/*.json"  # which the plots of a stage name
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add nothing: the project is that of the current folder."""
+
+
+def run() -> None:
+    """Rewrite the lock, the pins and Headstart's stages, and rename old parameters.
+
+    Raises:
+        LockError: the project was made with a newer version than is installed.
+        ParamsError: there is no project here, or a file of it cannot be read.
+        RunError: a file that would be rewritten has changes that are not committed.
+    """
+    os.chdir(working_copy())
+    if not LOCK.exists():
+        raise ParamsError(
+            f"{Path.cwd()} has no {LOCK}: `headstart init` makes a project; for a newer version of"
+            " a clone run `git pull`"
+        )
+    here, kind = lock.installed(), lock.kind_in(PARAMS)
+    try:
+        made: Lock | None = Lock.read()
+    except LockError:  # which is mended
+        made = None
+    if made and lock.is_newer(made, here):
+        raise LockError(lock.differs(made, here, kind))
+    _stop_if_changed([PARAMS, GRAPH, REQUIREMENTS])
+    before = {name: _read(name) for name in (PARAMS, GRAPH, REQUIREMENTS, LOCK)}
+    now = {GRAPH: graph.merged(before[GRAPH], graph.generated(_read(shipped.folder() / GRAPH)))}
+    now[PARAMS], changes = parameters.renewed(before[PARAMS], params.asked(now[GRAPH]))
+    now[REQUIREMENTS] = pinned(before[REQUIREMENTS], pins(here, kind))
+    now[LOCK] = here.text()
+    for file in sorted(shipped.folder().glob(TEMPLATES)):
+        name = file.relative_to(shipped.folder())
+        if not name.exists():
+            now[name] = _read(file)
+    changed = [name for name, text in now.items() if text != before.get(name)]
+    for name in changed:
+        _write(name, now[name])
+    if not changed:
+        print(f"upgrade: this project is at Headstart {here.headstart} already")
+        return
+    print(f"upgrade: wrote {', '.join(sorted(map(str, changed)))} for Headstart {here.headstart}")
+    for change in changes:
+        print(f"upgrade: {PARAMS}: {change}")
+    if made is None:
+        print(f"upgrade: {LOCK} was damaged; `headstart why` shows what will run again")
+        return
+    lines = again(made, here, kind, before, now)
+    for line in lines:
+        print(f"upgrade: will run again: {line}")
+    print(
+        "upgrade: a later stage runs if an input of it changes; commit, then run `headstart repro`"
+        if lines
+        else "upgrade: no stage will run again; commit"
+    )
+
+
+def again(
+    made: Lock, here: Lock, kind: str, before: dict[Path, str], now: dict[Path, str]
+) -> list[str]:
+    """Return which stages will run again because of an upgrade, and why: a line for each reason.
+
+    Args:
+        made: the lock of the project so far.
+        here: the new one.
+        kind: of the examples.
+        before: the texts of `params.yaml` and `dvc.yaml` so far.
+        now: the new ones.
+    """
+    old, new = made.entries(kind), here.entries(kind)
+    versions = f" ({made.headstart} → {here.headstart})" * (made.headstart != here.headstart)
+    old_values, values = (yaml.safe_load(texts[PARAMS]) for texts in (before, now))
+    old_stages, stages = (yaml.safe_load(texts[GRAPH])["stages"] for texts in (before, now))
+    found: dict[str, list[str]] = {}
+    for name, whole in stages.items():
+        switch = re.fullmatch(r"\$\{(\w+)\.run\}", str(whole.get("foreach", "")))
+        if switch and not values[switch[1]]["run"]:
+            continue  # is not in the graph
+        stage, past = (_declared(one, kind) for one in (whole, old_stages.get(name, {})))
+        reasons = [
+            f"{lock.in_words(f'{line}.{key}', was, value)}{versions if key == CODE else ''}"
+            for line in stage.get(LOCK.name, ())
+            for key, was, value in _differences(old.get(line, {}), new[line])
+        ]
+        reasons += [
+            f"{one} changed"
+            for one in stage.get("params", ())
+            if _value(old_values, one) != _value(values, one)
+        ]
+        if not past:
+            reasons = ["it is new"]
+        elif past != stage:
+            reasons.append("its entry in dvc.yaml changed")
+        for reason in dict.fromkeys(reasons):
+            found.setdefault(reason, []).append(name)
+    return [f"{', '.join(names)}: {reason}" for reason, names in found.items()]
+
+
+def pinned(text: str, lines: list[str]) -> str:
+    """Return requirements.txt with the versions of `lines`; what it lacks is added at its end."""
+    for line in lines:
+        name, _, version = line.partition("==")
+        plain = re.escape(name.partition("[")[0])
+        own = re.compile(rf"(?mi)^({plain}(?:\[[^\]]*\])?)\s*==\s*[^\s;#]+")
+        if own.search(text):
+            text = own.sub(rf"\g<1>=={version}", text)
+        elif not re.search(rf"(?mi)^{plain}\b\s*(\[|@)", text):  # such as headstart @ https://…
+            text += "\n" * (not text.endswith("\n") and bool(text)) + f"{line}\n"
+    return text
+
+
+def _declared(entry: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Return a stage's entry, with its names in params.yaml apart from those of the lock."""
+    whole = entry.get("do", entry)
+    entry = {key: value for key, value in whole.items() if key in DECLARING}
+    declared = entry.get("params", [])
+    if entry:
+        entry["params"] = [name for name in declared if isinstance(name, str)]
+    for other in declared:
+        if isinstance(other, dict):
+            for file, names in other.items():
+                entry[file] = [name.replace("${ingest.kind}", kind) for name in names]
+    return entry
+
+
+def _differences(old: lock.Entry, new: lock.Entry) -> list[tuple[str, str, str]]:
+    keys = sorted(old.keys() | new.keys())
+    pairs = [(key, old.get(key, "absent"), new.get(key, "absent")) for key in keys]
+    return [(key, was, value) for key, was, value in pairs if was != value]
+
+
+def _value(document: dict[str, Any], name: str) -> Any:
+    section, _, key = name.partition(".")
+    inside = document.get(section) or {}
+    return inside.get(key) if key else inside
+
+
+def _stop_if_changed(names: list[Path]) -> None:
+    """Check that git has the files as they are.
+
+    Raises:
+        RunError: it has not, or cannot be asked.
+    """
+    asked = ["git", "status", "--porcelain", "--", *map(str, names)]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, check=True)  # noqa: S603
+    except FileNotFoundError:
+        raise RunError("upgrade needs git, which is not installed") from None
+    except subprocess.CalledProcessError as error:
+        raise RunError(f"upgrade needs git: {error.stderr.strip()}") from None
+    if changed := [line[3:] for line in done.stdout.splitlines()]:
+        raise RunError(
+            f"{', '.join(changed)} differs from the last commit: commit it, so that `git diff`"
+            " shows what upgrade changes"
+        )
+
+
+def _read(file: Path) -> str:
+    """Return a file's text; none if there is no such file."""
+    return file.read_text(encoding="utf-8") if file.exists() else ""
+
+
+def _write(file: Path, text: str) -> None:
+    """Put a text in the place of a file at once."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(file)

@@ -1,0 +1,239 @@
+"""`headstart upgrade`: an older project in the form of this version, and what will run again."""
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.dvc.project import check_project
+from headstart import graph, parameters, shipped, upgrade
+from headstart.init import run as init
+from pipeline.core import lock
+from pipeline.core.errors import HeadstartError, LockError
+from tests.conftest import ROOT
+
+HERE = lock.installed()
+GRAPH = graph.generated((ROOT / "dvc.yaml").read_text())
+
+
+def git(*command: str) -> str:
+    mine = ("-c", "user.name=t", "-c", "user.email=t@t")
+    return subprocess.run(
+        ("git", *mine, *command), check=True, capture_output=True, text=True
+    ).stdout
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project that an earlier version made, committed."""
+    monkeypatch.chdir(tmp_path)
+    init(Path("project"))
+    monkeypatch.chdir("project")
+    old = replace(
+        HERE,
+        headstart="0.1.9",
+        rooms=HERE.rooms | {"heads": {**HERE.rooms["heads"], "code": "0"}},
+        kinds=HERE.kinds | {"image": {**HERE.kinds["image"], "opencv-python-headless": "4.0"}},
+    )
+    old.write()
+    commit()
+    return Path.cwd()
+
+
+def commit() -> None:
+    git("add", "-A")
+    git("commit", "-qm", "as it is", "--allow-empty")
+
+
+def upgraded(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What upgrade prints."""
+    capsys.readouterr()
+    upgrade.run()
+    return [line.removeprefix("upgrade: ") for line in capsys.readouterr().out.splitlines()]
+
+
+def refused() -> str:
+    """The one line of an error, after which no file differs from what it was."""
+    before = git("status", "--short"), git("diff")
+    with pytest.raises(HeadstartError) as error:
+        upgrade.run()
+    assert (git("status", "--short"), git("diff")) == before
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_it_says_which_stages_will_run_again_and_why(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(LockError, match=r"made with Headstart 0\.1\.9, .*`headstart upgrade`"):
+        check_project(project)
+    opencv = HERE.kinds["image"]["opencv-python-headless"]
+    assert upgraded(capsys) == [
+        f"wrote headstart.lock for Headstart {HERE.headstart}",
+        "will run again: ingest, augment, extract, checks, bundle, report:"
+        f" opencv-python-headless 4.0 → {opencv}",
+        "will run again: train, evaluate, checks, bundle, report:"
+        f" code of heads changed (0.1.9 → {HERE.headstart})",
+        "a later stage runs if an input of it changes; commit, then run `headstart repro`",
+    ]
+    check_project(project)
+    assert upgraded(capsys) == [f"this project is at Headstart {HERE.headstart} already"]
+
+
+def test_what_the_user_added_stays(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = "  # Sends it.\n  mail:\n    cmd: ./mail # mine\n    deps: [reports/report.html]\n\n"
+    text = GRAPH.replace("  # Reads no model", f"{mine}  # Mine too.\n  # Reads no model")
+    text = text.replace("rooms.sources, ", "").replace(
+        "plots:\n  - Loss", "plots:\n  - Mine:\n  - Loss"
+    )
+    Path("dvc.yaml").write_text(
+        text.replace("\n  best:\n", "\n  was:\n").replace("run best", "run was")
+    )
+    Path("requirements.txt").write_text("flask # mine\nheadstart[s3] == 0.1.9\nNumPy==1.0 # old\n")
+    commit()
+    printed = upgraded(capsys)
+    assert "will run again: ingest: its entry in dvc.yaml changed" in printed
+    now = Path("dvc.yaml").read_text()
+    assert mine in now
+    assert "  # Mine too.\n  # Reads no model, so it runs beside train.\n  checks:\n" in now
+    document = yaml.safe_load(now)
+    wanted = yaml.safe_load(GRAPH)
+    assert document["stages"].pop("mail")["cmd"] == "./mail"
+    assert document["plots"].pop(0) == {"Mine": None}
+    assert document == wanted
+    assert list(document["stages"]) == list(wanted["stages"])
+    pins = Path("requirements.txt").read_text().splitlines()
+    numpy = HERE.rooms["heads"]["numpy"]
+    assert pins[:3] == ["flask # mine", f"headstart[s3]=={HERE.headstart}", f"NumPy=={numpy} # old"]
+    assert f"pillow=={HERE.kinds['image']['pillow']}" in pins
+
+
+def test_a_newer_version_may_bring_a_stage_and_a_template(
+    project: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "shipped"
+    shutil.copytree(shipped.folder() / ".dvc/plots", folder / ".dvc/plots")
+    shutil.copytree(shipped.folder() / "examples", folder / "examples")
+    shutil.copy(shipped.folder() / "params.yaml", folder)
+    text = (shipped.folder() / "dvc.yaml").read_text()
+    stage = (
+        "  drift:\n    cmd: python -m pipeline.drift\n    params: [train]\n    deps: [models]\n\n"
+    )
+    text = text.replace("  train:\n", stage + "  train:\n").replace(
+        "deps: [data/features, ", "deps: ["
+    )
+    (folder / "dvc.yaml").write_text(text)
+    (folder / ".dvc/plots/new.json").write_text("{}")
+    monkeypatch.setattr(shipped, "folder", lambda: folder)
+    printed = upgraded(capsys)
+    assert "will run again: drift: it is new" in printed
+    assert [line for line in printed if "its entry in dvc.yaml changed" in line]
+    assert list(yaml.safe_load(Path("dvc.yaml").read_text())["stages"])[:4] == [
+        "ingest",
+        "augment",
+        "extract",
+        "drift",
+    ]
+    assert Path(".dvc/plots/new.json").read_text() == "{}"
+
+
+OLD = """\
+# mine
+ingest: {kind: image, source: folder}
+augment: # of pictures
+  views: 2
+
+evaluate:
+  confidence: 0.9   # mine
+  coverage: 0.8     # of the sets
+
+few:
+  run: [asked]
+checks:
+  suspect_margin: 0.4  # high
+"""
+
+
+def test_old_names_are_renamed_and_missing_sections_added_with_comments() -> None:
+    text, changes = parameters.renewed(OLD, ["train", "extract.backbone", "learning_curve.run"])
+    assert text.startswith(OLD[: OLD.index("  coverage")])
+    document = yaml.safe_load(text)
+    assert document["evaluate"] == {"confidence": 0.9}
+    assert document["train"]["coverage"] == 0.8
+    assert document["checks"] == {"label_issue_margin": 0.4}
+    assert document["learning_curve"] == {"run": ["asked"]}
+    assert document["extract"]["backbone"] == "efficientnet_lite0"
+    assert "  label_issue_margin: 0.4  # high\n" in text
+    assert "# sgd, momentum, adam, adamw, lbfgs, ridge or nearest_mean" in text
+    assert changes == [
+        "few is learning_curve now",
+        "train is added with its default",
+        "extract.backbone is added with its default",
+        "checks.suspect_margin is checks.label_issue_margin now",
+        "evaluate.coverage is train.coverage now",
+    ]
+    assert parameters.renewed(text, ["train", "extract.backbone"]) == (text, [])
+
+
+def test_what_is_added_changes_no_output() -> None:
+    """It has the defaults that a project ran with, not what a new project starts with."""
+    text, _ = parameters.renewed("ingest:\n  kind: text\n", ["train", "augment", "rank"])
+    document = yaml.safe_load(text)
+    assert document["train"]["coverage"] is None
+    assert document["train"]["weight_decay"] == 0.003
+    assert document["augment"] == {"views": 0, "seed": 0}
+    assert len(document["rank"]["backbones"]) == 4
+
+
+def test_what_it_cannot_do_is_refused_before_anything_is_written(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path("params.yaml").open("a") as stream:
+        stream.write("# edited\n")
+    assert refused().startswith("params.yaml differs from the last commit: commit it")
+    git("checkout", "-q", "params.yaml")
+
+    replace(HERE, headstart="99.0").write()
+    assert "made with Headstart 99.0, and" in refused()
+    HERE.write()
+
+    for name, text, words in (
+        ("dvc.yaml", "stages: [", "dvc.yaml cannot be read"),
+        ("dvc.yaml", "a: b", "dvc.yaml cannot be read: 'stages'"),
+        ("dvc.yaml", "stages: {best: {cmd: mine}}", "a stage best of yours, and so has Headstart"),
+        ("dvc.yaml", "stages: {a: {cmd: mine}, b: {cmd: mine}}", "laid out in another way"),
+        ("params.yaml", "ingest: {}\nevaluate: {coverage: 0.9}\n", "laid out in another way"),
+    ):
+        before = Path(name).read_text()
+        Path(name).write_text(text)
+        commit()
+        assert words in refused()
+        Path(name).write_text(before)
+        commit()
+
+    git("rm", "-q", "headstart.lock")
+    commit()
+    assert "has no headstart.lock: `headstart init` makes a project" in refused()
+    monkeypatch.setenv("PATH", "")
+
+
+def test_a_damaged_lock_is_mended(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("headstart.lock").write_text("<<<<<<< HEAD\n")
+    assert upgraded(capsys)[-1].startswith("headstart.lock was damaged; `headstart why` shows")
+    check_project(project)
+
+
+def test_without_git_it_says_so(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", "")
+        with pytest.raises(HeadstartError, match="needs git, which is not installed"):
+            upgrade.run()
+    shutil.rmtree(".git")
+    with pytest.raises(HeadstartError, match="not a git repository"):
+        upgrade.run()
