@@ -14,11 +14,12 @@ def copy_of(root: Path, name: str) -> Iterator[Path]:
     """Make a copy of the working copy, committed or not, for the experiment `name`.
 
     The copy is a git clone that shares the git objects of `root`, without DVC's data and outputs
-    and without files that git ignores. It is deleted at the end.
+    and without files that git ignores. If `root` is a subfolder of a git repository, it is the
+    subfolder of such a clone. It is deleted at the end.
 
     Raises:
-        ExperimentError: `root` has no commit, already has an experiment of that name, or DVC does
-            not accept the name.
+        ExperimentError: `root` is not in git, has no commit or already has an experiment of that
+            name, or DVC does not accept the name.
     """
     if "/" in name or _fails(root, "check-ref-format", f"refs/exps/{name}"):
         raise ExperimentError(
@@ -31,15 +32,16 @@ def copy_of(root: Path, name: str) -> Iterator[Path]:
         )
     copies = root / ".dvc" / "tmp" / "headstart"
     shutil.rmtree(copies, ignore_errors=True)  # left by a run that died
-    copy = copies / name
+    clone = copies / name
+    copy = clone / _git(root, "rev-parse", "--show-prefix")
     try:
-        _git(root, "clone", "--quiet", "--shared", "--no-checkout", str(root), str(copy))
-        # Detached, because the experiment belongs to no branch of the copy.
-        _git(copy, "checkout", "--quiet", "--detach", _git(root, "rev-parse", "HEAD"))
+        _git(root, "clone", "--quiet", "--shared", "--no-checkout", _top(root), str(clone))
+        # Detached, because the experiment belongs to no branch of the clone.
+        _git(clone, "checkout", "--quiet", "--detach", _git(root, "rev-parse", "HEAD"))
         # Else git takes a file rewritten with the same content for a change, and cannot stash it.
         _git(root, "update-index", "-q", "--refresh")
         if changes := _git(root, *_SOMEBODY, "stash", "create"):
-            _git(copy, "read-tree", "--reset", "-u", changes)
+            _git(clone, "read-tree", "--reset", "-u", changes)
         for new in _git(root, "ls-files", "--others", "--exclude-standard", "-z").split("\0"):
             if new.endswith("/"):
                 raise ExperimentError(
@@ -71,7 +73,7 @@ def bring_home(root: Path, copy: Path, name: str) -> str:
     (reference,) = _git(
         copy, "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name}"
     ).splitlines()
-    _git(root, "fetch", "--quiet", str(copy), f"{reference}:{reference}")
+    _git(root, "fetch", "--quiet", _top(copy), f"{reference}:{reference}")
     return _git(root, "rev-parse", reference)
 
 
@@ -85,6 +87,11 @@ def _copy(source: Path, target: Path) -> None:
 
 # A stash needs an author; nobody sees this one.
 _SOMEBODY = ["-c", "user.name=headstart", "-c", "user.email=headstart@localhost"]
+
+
+def _top(folder: Path) -> str:
+    """Return the root of the git repository that `folder` is in."""
+    return _git(folder, "rev-parse", "--show-toplevel")
 
 
 def _fails(folder: Path, *arguments: str) -> bool:

@@ -83,6 +83,9 @@ def outcome_of(toy: Toy, run: FlowRun) -> str:
 
 
 def test_overrides_become_an_experiment_and_leave_the_working_copy_alone(toy: Toy) -> None:
+    """Also in a subfolder of a git repository, as after `dvc init --subdir`."""
+    (toy.root / ".git").rename(toy.root.parent / ".git")
+    (toy.root.parent / ".gitignore").write_text(f"/*\n!/{toy.root.name}\n")
     trained(toy, 0.5)
     toy.flow()
     toy.commit()
@@ -92,7 +95,7 @@ def test_overrides_become_an_experiment_and_leave_the_working_copy_alone(toy: To
     run = toy.flow("--set", "train.score=0.375", "--name", "worse", "--gate", "{}")
     assert run.states() == {"train": "Completed"}
     assert {p: p.read_bytes() for p in toy.root.iterdir() if p.is_file()} == before
-    assert toy.run("git", "status", "--porcelain") == "?? notes.txt\n"
+    assert toy.run("git", "status", "--porcelain") == "?? toy/notes.txt\n"
     shown = json.loads(toy.run("dvc", "exp", "show", "--json"))
     (worse,) = (e for rev in shown for e in rev["experiments"] or [])
     assert worse["name"] == "worse"
