@@ -4,7 +4,7 @@ A server requires the `user:password` of PREFECT_SERVER_API_AUTH_STRING for ever
 health checks. Clients send the one in PREFECT_API_AUTH_STRING. Prefect passes both on in the
 environment of the processes that it starts.
 
-If nobody chose a password for a server on this machine, one is made here. It is kept in
+If nobody chose a password for a server on this machine, this module generates one. It is kept in
 PREFECT_HOME, in one file per port that only the user can read. So it is never sent to a server at
 another port, all working copies of a user find it, and a browser stays logged in.
 """
@@ -54,7 +54,7 @@ def file_of(api: str) -> Path | None:
 
 
 def made_for(api: str) -> str | None:
-    """Return the password that was made for the server at `api`."""
+    """Return the password that was generated for the server at `api`."""
     file = file_of(api)
     return file.read_text().strip() if file and file.exists() else None
 
@@ -71,7 +71,7 @@ def bring(api: str) -> str | None:
 
 
 def make(api: str) -> str:
-    """Make a password for a server of this machine at `api`, unless there is a secret one."""
+    """Generate a password for a server of this machine at `api`, unless there is a secret one."""
     file = file_of(api)
     assert file  # noqa: S101 (passwords are made only for servers on this machine)
     made = made_for(api)

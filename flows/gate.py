@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # pandas and SciPy take a second to import
 
 # The default metric is the first of these that was measured.
 FIRST = tuple(f"test.{task.measure}" for task in TASKS.values())
-# Measures that `evaluate` writes for every model of a task, and for no other.
+# Metrics that `evaluate` writes for every model of a task, and for no other.
 OF_TASK = {f"test.{task.only}": task.name for task in TASKS.values()}
 
 What = Literal["take", "keep", "fail"]
@@ -38,7 +38,7 @@ class Gate(BaseModel):
     """How a run's result is compared with the last one, and whether it replaces it.
 
     The default `metric` is the first of `FIRST` that the run measured. By default, lower is
-    `better` for errors and losses, and higher for other measures.
+    `better` for errors and losses, and higher for other metrics.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -34,7 +34,8 @@ class Reference:
     """The reference of the project in `root`, if there is one."""
 
     def __init__(self, root: Path, ask: Callable[..., dict[str, Any]], remote: str | None) -> None:
-        """Read the file; `ask` is a `Pool`'s, `remote` is DVC's, and None is its default remote.
+        """Read the file; `ask` is the method of a `Pool`; `remote` is a DVC remote, None for the
+        default one.
 
         Raises:
             ParamsError: `become` did not write the file.

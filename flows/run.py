@@ -53,7 +53,7 @@ def run(**asked: Any) -> None:
 def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> bool:
     """Run the flow with these arguments, unless nothing is to be done; return True on success.
 
-    `say` prints for a person: it is called at the end with each line on the results.
+    `say` is called at the end with each line of the results, for the user.
 
     Raises:
         RunError: this is not a DVC repository, Prefect has no folder to write to, or its server

@@ -62,7 +62,7 @@ class Prediction:
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """The probability of each class or label, ordered as `Model.classes`; classes sum to 1."""
+        """The probabilities of all classes, which sum to 1, or labels, in the order of `classes`."""
         self._require("probabilities")
         return dict(self._shares)
 

@@ -31,17 +31,17 @@ MEASURES = {name: means for task in TASKS.values() for name, means in task.measu
 
 
 def measure(name: str) -> Measure:
-    """Return the meaning of a measure; by default a fraction for which higher is better."""
+    """Return the meaning of a metric; by default a fraction for which higher is better."""
     return MEASURES.get(name, SHARE)
 
 
 def spelt(name: str) -> str:
-    """Return the display name of a measure."""
+    """Return the display name of a metric."""
     return measure(name).words or name.replace("_", " ").replace("f1", "F1")
 
 
 def figure(name: str, value: float) -> str:
-    """Format the value of a measure for display."""
+    """Format the value of a metric for display."""
     return f"{value:.4g}" if measure(name).has_unit else f"{value:.4f}"
 
 
@@ -70,7 +70,7 @@ class Asked:
 class Measuring(Protocol):
     """The evaluation of a task's predictions."""
 
-    shown: tuple[str, ...]  # the printed measures; the first is printed for repeats too
+    shown: tuple[str, ...]  # the printed metrics; the first is printed for repeats too
     needs: str  # what the training examples of a split must have, in words
 
     def learnable(self, training: npt.NDArray[Any], every: npt.NDArray[Any]) -> bool:
@@ -88,7 +88,7 @@ class Measuring(Protocol):
         thresholds: Sequence[float],
         settings: "EvaluateParams",
     ) -> "Weigh":
-        """Return the function from example weights to the measures of `answers` [n, c]."""
+        """Return the function from example weights to the metrics of `answers` [n, c]."""
 
     def proportions(self, asked: Asked) -> dict[str, Array]:
         """Return the proportions: for each example 1, 0, or NaN if it does not count."""
@@ -97,7 +97,7 @@ class Measuring(Protocol):
         """Return warnings about the test examples for readers of the metrics, a sentence each."""
 
     def classes(self, asked: Asked) -> dict[str, Any]:
-        """Return the columns before the measures in the table of classes, labels or targets."""
+        """Return the columns before the metrics in the table of classes, labels or targets."""
 
     def predictions(self, asked: Asked) -> "pd.DataFrame":
         """Return one row per example, sorted by path."""
@@ -113,11 +113,11 @@ class Measuring(Protocol):
         Args:
             old: predictions, as `answered.read_answers` returns them.
             new: predictions of the other model; their labels or targets are used as the truth.
-            measure: the measure to compare.
+            measure: the metric to compare.
             bins: number of bins of the calibration error.
 
         Returns:
-            None if the measure cannot be computed from the predictions.
+            None if the metric cannot be computed from the predictions.
         """
 
     def plots(self, asked: Asked, folder: Path) -> dict[str, "pd.DataFrame"]:

@@ -1,4 +1,4 @@
-"""The measure that the optional stages use for comparisons; it depends on the task.
+"""The metric that the optional stages use for comparisons; it depends on the task.
 
 It is accuracy in classification, mean average precision in multi-label tasks, and R² in regression.
 """
@@ -23,12 +23,12 @@ Losses = npt.NDArray[np.float64]
 
 RESAMPLES = 1000  # for each interval
 LEAST = 1e-15  # lowest probability, because the log loss of 0 is infinite
-# Values for measures that are computed as well, but not reported.
+# Values for metrics that are computed as well, but not reported.
 PLAIN = EvaluateParams(top_k=1, calibration_bins=1)
 
 
 class Score(NamedTuple):
-    """The value of a measure, and the ends of its interval."""
+    """The value of a metric, and the ends of its interval."""
 
     value: float
     low: float
@@ -36,17 +36,17 @@ class Score(NamedTuple):
 
 
 def measure(task: str) -> str:
-    """Return the name of the task's measure, as in tables."""
+    """Return the name of the task's metric, as in tables."""
     return TASKS[task].measure
 
 
 def words(task: str) -> str:
-    """Return the display name of the task's measure."""
+    """Return the display name of the task's metric."""
     return spelt(measure(task))
 
 
 def weigh(task: str, logits: Floats, labels: npt.NDArray[Any]) -> Weigh:
-    """Return the function from example weights to the measures of the predictions.
+    """Return the function from example weights to the metrics of the predictions.
 
     Args:
         task: the task of the labels.
@@ -58,7 +58,7 @@ def weigh(task: str, logits: Floats, labels: npt.NDArray[Any]) -> Weigh:
 
 
 def value(task: str, logits: Floats, labels: npt.NDArray[Any]) -> float:
-    """Return the measure of the predictions; the arguments are as in `weigh`."""
+    """Return the metric of the predictions; the arguments are as in `weigh`."""
     return float(whole(weigh(task, logits, labels), len(labels)).overall[measure(task)][0])
 
 
@@ -69,7 +69,7 @@ def scored(
     confidence: float,
     groups: Groups | None = None,
 ) -> Score:
-    """Return the measure with its interval; `groups` is [n], the rest is as in `weigh`."""
+    """Return the metric with its interval; `groups` is [n], the rest is as in `weigh`."""
     if measure(task) == "accuracy":
         return accuracy(logits.argmax(axis=1) == labels, confidence, groups)
     weighing = weigh(task, logits, labels)

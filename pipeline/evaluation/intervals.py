@@ -69,9 +69,9 @@ def all_alike(
     confidence: float,
     groups: Groups | None = None,
 ) -> tuple[Array, Array]:
-    """Return the low and high ends for measures [c] that are 0 or 1 on all resamples.
+    """Return the low and high ends for metrics [c] that are 0 or 1 on all resamples.
 
-    The bootstrap intervals of such measures have no width. The ends are those of Wilson's interval
+    The bootstrap intervals of such metrics have no width. The ends are those of Wilson's interval
     for the same number of examples, all right or all wrong.
 
     Args:
@@ -197,7 +197,7 @@ def doubts(groups: Groups | None) -> list[str]:
     return [
         f"the intervals rest on {count} groups{as_even}; with so few, the 95 % intervals of"
         f" accuracy and other proportions held the truth in {proportions} of simulated draws or"
-        f" more, but those of other measures in as little as {others}"
+        f" more, but those of other metrics in as little as {others}"
     ]
 
 

@@ -1,8 +1,8 @@
-"""Measures of classification on labelled examples, and bootstrap intervals of every task.
+"""Metrics of classification on labelled examples, and bootstrap intervals of every task.
 
-Every measure is a function of weighted sums over examples. For the measure itself each example has
+Every metric is a function of weighted sums over examples. For the metric itself each example has
 weight 1. In a bootstrap resample the weight of an example is the number of times that it was drawn.
-One matrix product therefore computes a measure on all resamples at once.
+One matrix product therefore computes a metric on all resamples at once.
 """
 
 from collections.abc import Callable
@@ -20,12 +20,12 @@ AT_ONCE = 2**24
 
 @dataclass(frozen=True)
 class Scores:
-    """Measures by name, for B sets of example weights.
+    """Metrics by name, for B sets of example weights.
 
-    `overall` has the measures over all examples, each [B]. In classification they are loss,
+    `overall` has the metrics over all examples, each [B]. In classification they are loss,
     accuracy, balanced_accuracy, top_<k>_accuracy, macro_f1 and calibration_error. `of_class` has
-    the measures of each class, label or target, each [B, c]. In classification they are precision,
-    recall and f1. A measure that is not defined is NaN (the recall of a class without examples, the
+    the metrics of each class, label or target, each [B, c]. In classification they are precision,
+    recall and f1. A metric that is not defined is NaN (the recall of a class without examples, the
     precision of a class that is never predicted).
     """
 
@@ -37,7 +37,7 @@ Weigh = Callable[[Array], Scores]  # from example weights [B, n] to measures
 
 
 def whole(weigh: Weigh, examples: int) -> Scores:
-    """Return the measures if every example has weight 1, B = 1."""
+    """Return the metrics if every example has weight 1, B = 1."""
     return weigh(np.ones((1, examples)))
 
 
@@ -49,14 +49,14 @@ def resample(
     seed: int,
     groups: npt.NDArray[np.int64] | None = None,
 ) -> Scores:
-    """Return the measures on `resamples` draws of the examples with replacement (Efron, 1979).
+    """Return the metrics on `resamples` draws of the examples with replacement (Efron, 1979).
 
     Examples of one group (a patient, a recording) are alike, so whole groups are drawn, as many as
     there are. The weight of an example is the number of times that its group was drawn (Davison and
     Hinkley, 1997, section 3.8).
 
     Args:
-        weigh: the function that computes the measures.
+        weigh: the function that computes the metrics.
         examples: n, the number of examples.
         outputs: c, the number of outputs.
         resamples: the number of resamples.
@@ -83,7 +83,7 @@ def resample(
 
 
 def scores(labels: npt.NDArray[np.int64], probabilities: Array, top_k: int, bins: int) -> Scores:
-    """Return the measures, B = 1.
+    """Return the metrics, B = 1.
 
     Args:
         labels: [n], the true class of each example.
@@ -103,7 +103,7 @@ def bootstrap(
     resamples: int,
     seed: int,
 ) -> Scores:
-    """Return the measures on `resamples` bootstrap resamples; the rest is as in `scores`."""
+    """Return the metrics on `resamples` bootstrap resamples; the rest is as in `scores`."""
     weigh = partial(weighted, labels=labels, probabilities=probabilities, top_k=top_k, bins=bins)
     examples, classes = probabilities.shape
     return resample(weigh, examples, classes, resamples, seed)
@@ -113,7 +113,7 @@ def interval(resampled: Array, confidence: float) -> tuple[Array, Array]:
     """Return the low and high ends of the percentile interval over the first axis.
 
     If all examples agree (R² 1.0, say), the interval has no width, although other examples might
-    disagree. `tables` then uses Wilson's interval if it can. Resamples in which a measure is
+    disagree. `tables` then uses Wilson's interval if it can. Resamples in which a metric is
     undefined are left out.
     """
     tail = (1 - confidence) / 2
@@ -140,7 +140,7 @@ def weighted(
     bins: int,
     predicted: npt.NDArray[np.int64] | None = None,
 ) -> Scores:
-    """Return the measures for each row of `weights` [B, n]; the rest is as in `scores`.
+    """Return the metrics for each row of `weights` [B, n]; the rest is as in `scores`.
 
     `predicted` [n] are the predicted classes, if they are not the most probable ones.
     """

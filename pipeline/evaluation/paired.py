@@ -1,9 +1,9 @@
 """Tests of whether one model is better than another on the same test examples.
 
 Predictions for the same examples are correlated, so the difference of two models is known far
-better than either measure. Accuracy, and the exact match of multi-label tasks, is compared with
+better than either metric. Accuracy, and the exact match of multi-label tasks, is compared with
 McNemar's test (1947) in its exact form: only the examples count on which one model is right and the
-other wrong. Every other measure is compared by a paired bootstrap: both models are measured on the
+other wrong. Every other metric is compared by a paired bootstrap: both models are measured on the
 same resamples. Their difference is significant if it is larger than its bootstrap standard error
 times the quantile of Student's t (Efron and Tibshirani, 1993, chapter 12). Percentile intervals
 would call equal models different in up to 10 of 100 draws of 60 examples.
@@ -44,7 +44,7 @@ Needed = Callable[[float, float], float]  # examples to find a difference with a
 class Comparison:
     """The result of a comparison on the `shared` examples, which belong to `groups` groups.
 
-    `old` and `new` are the measure of each model; `found` describes their difference in words. If
+    `old` and `new` are the metric of each model; `found` describes their difference in words. If
     the answer is 'cannot tell', about `more` further examples would show a `difference` with power
     `POWER`; `more` is 0 if that is not known. The test finds a true difference of `unseen` with
     power `SURE`, and a smaller one less often; `unseen` is NaN if that is not known.
@@ -80,14 +80,14 @@ def compare(
             example is its own group.
         new: predictions of the other model.
         measure: a name in the `Scores.overall` of their task.
-        lower_is_better: whether a lower measure is better, as with the loss.
-        difference: difference of the measure, to predict the number of examples for.
+        lower_is_better: whether a lower metric is better, as with the loss.
+        difference: difference of the metric, to predict the number of examples for.
         bins: number of bins of the calibration error.
         level: significance level: how often equal models may be called different.
         task: the task of `new`.
 
     Returns:
-        None if the measure cannot be computed from the predictions.
+        None if the metric cannot be computed from the predictions.
     """
     shared = new.index.intersection(old.index)
     if not len(shared):
@@ -232,7 +232,7 @@ def _bootstrapped(
     difference: float,
     level: float,
 ) -> Comparison:
-    """Return the result of the paired bootstrap, from the measure's difference on each resample.
+    """Return the result of the paired bootstrap, from the metric's difference on each resample.
 
     `differing` is the number of groups in which the models' predictions differ.
     """

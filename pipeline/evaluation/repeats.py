@@ -28,7 +28,7 @@ from .metrics import whole
 from .tables import OF_REPEATS
 
 MOST_DRAWS = 20  # for each requested repeat
-OF_TEMPERATURE = ("loss", "calibration_error")  # measures that need a temperature
+OF_TEMPERATURE = ("loss", "calibration_error")  # metrics that need a temperature
 
 
 def repeated(
@@ -43,7 +43,7 @@ def repeated(
     """Return one row per measure: its mean over the repeats, and the interval of that mean.
 
     Loss and calibration error are left out because they depend on a temperature, and repeats do not
-    fit one. In multi-label tasks the thresholds are those of the head. A measure that is defined in
+    fit one. In multi-label tasks the thresholds are those of the head. A metric that is defined in
     fewer than two repeats has no row. `given_split` says whether the split of the manifest differs
     from the split that `ingest` would draw.
 
@@ -51,7 +51,7 @@ def repeated(
         manifest: the manifest of the examples.
         pool: view 0 of all examples.
         about: the head's description, as in `models/head.json`.
-        settings: the number of repeats, and the settings of the measures.
+        settings: the number of repeats, and the settings of the metrics.
         drawing: how splits are drawn.
         training: how heads are trained.
         counts: whether the features are counts of terms.
@@ -131,17 +131,17 @@ def interval(
     confidence: float,
     means: Measure = SHARE,
 ) -> tuple[float, float, float]:
-    """Return the mean of a measure over repeats, and the ends of its interval.
+    """Return the mean of a metric over repeats, and the ends of its interval.
 
     The repeats share examples, so their variance alone is too small. Nadeau and Bengio (2003,
     "Inference for the generalization error") add the ratio of test to training examples to the
     variance of the mean.
 
     Args:
-        values: [R], the measure in each repeat.
+        values: [R], the metric in each repeat.
         ratio: test examples per training example.
         confidence: confidence level of the interval.
-        means: the meaning of the measure; the interval is clipped to its range.
+        means: the meaning of the metric; the interval is clipped to its range.
     """
     from scipy import stats  # takes a second to import, and is rarely needed
 

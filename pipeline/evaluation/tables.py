@@ -46,15 +46,15 @@ def metrics(
 ) -> dict[str, dict[str, Any]]:
     """Return the content of `reports/metrics.json`, with the keys `test` and `interval`.
 
-    `test` has the measures, `interval` the ends of their intervals. A measure that is not defined
-    is left out. A measure that is defined in no resample has no interval.
+    `test` has the metrics, `interval` the ends of their intervals. A metric that is not defined
+    is left out. A metric that is defined in no resample has no interval.
 
     Args:
-        measured: the measures.
-        resampled: the measures on the resamples.
+        measured: the metrics.
+        resampled: the metrics on the resamples.
         confidence: confidence level of the intervals.
         examples: n, the number of examples.
-        proportions: measures with Wilson's intervals, as `Measuring.proportions` returns them.
+        proportions: metrics with Wilson's intervals, as `Measuring.proportions` returns them.
         groups: [n], the group of each example; None if each is its own group.
     """
     test: dict[str, Any] = {}
@@ -93,13 +93,13 @@ def _ends(
     confidence: float,
     groups: Groups | None,
 ) -> tuple[Array, Array]:
-    """Return the ends [c] of a measure's intervals, from resamples [B, c].
+    """Return the ends [c] of a metric's intervals, from resamples [B, c].
 
     Ends that are not known are NaN or infinite.
 
     Args:
-        name: name of the measure.
-        resampled: the measure on the resamples.
+        name: name of the metric.
+        resampled: the metric on the resamples.
         examples: [c], how many examples it is measured on.
         confidence: confidence level of the intervals.
         groups: [n], the group of each test example; None if each is its own group.
@@ -122,12 +122,12 @@ def class_table(
     confidence: float,
     groups: Groups | None = None,
 ) -> pd.DataFrame:
-    """Return one row per class, label or target; a measure that is not defined stays empty.
+    """Return one row per class, label or target; a metric that is not defined stays empty.
 
     Args:
-        first: the columns before the measures.
-        measured: the measures.
-        resampled: the measures on the resamples.
+        first: the columns before the metrics.
+        measured: the metrics.
+        resampled: the metrics on the resamples.
         confidence: confidence level of the intervals.
         groups: [n], the group of each test example; None if each is its own group.
     """

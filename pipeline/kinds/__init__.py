@@ -320,7 +320,7 @@ class Kind(Protocol):
         """
 
     def hidden_together(self) -> NDArray[np.bool_] | None:
-        """Return which parts each input of `hidden` hides, [inputs, parts]; None if one each."""
+        """Return which parts each input of `hidden` hides, [inputs, parts]; None: one part each."""
 
     def explain_parts(
         self, data: bytes, preprocessing: Input, weights: NDArray[np.float32], side: int | None

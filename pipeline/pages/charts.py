@@ -106,12 +106,12 @@ def reliability(table: pd.DataFrame) -> str:
 
 
 def curves(table: pd.DataFrame, measure: str) -> str:
-    """Draw a measure on training and validation examples by epoch.
+    """Draw a metric on training and validation examples by epoch.
 
     Args:
         table: `reports/training.csv`, one row per epoch with `train_<measure>` and
             `val_<measure>`.
-        measure: the measure, such as `loss` or `accuracy`.
+        measure: the metric, such as `loss` or `accuracy`.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(INCHES, 2.8), layout="constrained")
@@ -129,10 +129,10 @@ def curves(table: pd.DataFrame, measure: str) -> str:
 
 
 def dots(table: pd.DataFrame, measure: str, words: str) -> str:
-    """Draw a measure of each class as a dot with its interval, the first row at the top.
+    """Draw a metric of each class as a dot with its interval, the first row at the top.
 
     Args:
-        table: one row per class, with `class`, the measure (0 to 1, or NaN), `<measure>_low` and
+        table: one row per class, with `class`, the metric (0 to 1, or NaN), `<measure>_low` and
             `<measure>_high`.
         measure: the column.
         words: the label of the axis.

@@ -34,7 +34,7 @@ class Near(NamedTuple):
 
 @dataclass(frozen=True)
 class Reasons:
-    """The explanation of an answer; `heat` shows the evidence for the class `best`."""
+    """The explanation of a prediction; `heat` shows the evidence for the class `best`."""
 
     best: str
     heat: Shown | None

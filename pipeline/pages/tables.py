@@ -44,15 +44,15 @@ COLUMNS = {
 def headline(
     test: dict[str, float], ends: dict[str, dict[str, float]], repeats: pd.DataFrame, first: str
 ) -> list[Row]:
-    """Return name, value and interval of each measure on the test examples.
+    """Return name, value and interval of each metric on the test examples.
 
     Each row also has the mean over the repeats and its interval, if there are repeats.
 
     Args:
-        test: the values, by measure.
-        ends: the `low` and `high` end of each interval, by measure.
+        test: the values, by metric.
+        ends: the `low` and `high` end of each interval, by metric.
         repeats: the table that `evaluate` writes.
-        first: the measure of the first row, which is the main measure of the task.
+        first: the metric of the first row, which is the main metric of the task.
     """
     again = {
         row.measure: {
@@ -126,7 +126,7 @@ def confusion(predictions: pd.DataFrame, classes: list[str]) -> Markup | None:
 
 
 def curves(table: pd.DataFrame) -> list[Markup]:
-    """Draw the curve of each measure by epoch; none for heads in closed form, without epochs."""
+    """Draw the curve of each metric by epoch; none for heads in closed form, without epochs."""
     if len(table) < 2:
         return []
     measures = [name.removeprefix("train_") for name in table if name.startswith("train_")]
@@ -139,7 +139,7 @@ def drawing(svg: str) -> Markup:
 
 
 def of_class(table: pd.DataFrame) -> list[Row]:
-    """Return the table of classes, with measures in per cent and a dash if one is not defined.
+    """Return the table of classes, with metrics in per cent and a dash if one is not defined.
 
     If there are many classes, only those with the lowest F1 are returned. Among classes with the
     same F1 and recall, the ones with the most examples come first.
@@ -168,7 +168,7 @@ def of_slice(table: pd.DataFrame) -> list[Row]:
 
 
 def slice_measure(table: pd.DataFrame) -> str:
-    """Return the measure by which the slices are compared: the name of the fourth column."""
+    """Return the metric by which the slices are compared: the name of the fourth column."""
     return str(table.columns[3])
 
 

@@ -1,4 +1,4 @@
-"""The classifier's answer about an example, and how a task makes it from the graph's output.
+"""The classifier's prediction for an example, and how a task makes it from the graph's output.
 
 Each task implements `Answering` in its own `answer.py`. `replies.py` has the replies of a server.
 """
@@ -48,7 +48,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Answer:
-    """The classifier's answer about an example.
+    """The classifier's prediction for an example.
 
     `probabilities` [classes] are calibrated, and empty in regression. `best` is the position of the
     predicted class. This is the most probable class, unless training weighted the classes
@@ -81,13 +81,13 @@ class Answer:
 
 
 class Answering(Protocol):
-    """The answers of a task."""
+    """The predictions of a task."""
 
     def answer(self, output: Floats, outputs: Outputs) -> Answer:
         """Make the answer from the graph's output [c], without an explanation."""
 
     def columns(self, outputs: Outputs) -> list[str]:
-        """Return the columns of a table of answers, in order."""
+        """Return the columns of a table of predictions, in order."""
 
     def row(self, answer: Answer, outputs: Outputs) -> list[Any]:
         """Return the values of these columns."""

@@ -1,7 +1,7 @@
 """Prediction with a bundle, for `predict`, `serve` and users' own scripts.
 
 This module needs ONNX Runtime, NumPy, safetensors and the packages of the examples' kind, such as
-Pillow for images. Preprocessing uses the same code as `extract`, so answers are the same as in
+Pillow for images. Preprocessing uses the same code as `extract`, so predictions are the same as in
 `evaluate`.
 """
 
@@ -100,7 +100,7 @@ class Classifier:
 
     @property
     def detects_novelty(self) -> bool:
-        """Whether answers include novelty detection."""
+        """Whether predictions include novelty detection."""
         return self._detector is not None
 
     @property
@@ -165,7 +165,7 @@ class Classifier:
     def answer(
         self, data: bytes, heat: bool = False, neighbours: int = 0, side: int | None = None
     ) -> Answer:
-        """Return the answer about an example.
+        """Return the prediction for an example.
 
         Args:
             data: the bytes of its file, in any format of the kind.

@@ -1,9 +1,9 @@
 """How `headstart serve` receives and schedules requests: bodies, queues and threads.
 
-As in `predict`, one thread on one core handles an example from decoding to answer. Plain requests
-have one thread per core. Slow requests, for heat maps and thumbnails, have their own queue and
-threads, one fewer, so that a plain request never waits for them. Examples that need much memory
-are handled one at a time. Requests are not batched: a core answers as many examples per second one
+As in `predict`, one thread on one core handles an example from decoding to prediction. There is one
+thread per core for fast requests. Slow requests, for heat maps and thumbnails, have their own queue
+and threads, one fewer, so that a fast request never waits for them. Examples that need much memory
+are handled one at a time. Requests are not batched: a core predicts as many examples per second one
 by one as in batches (benchmarks/answers.md), and no request waits for others.
 """
 
@@ -139,7 +139,7 @@ class Desk:
         return asyncio.get_running_loop().time() + self.limits.seconds
 
     async def answer(self, data: bytes, heat_map: bool, neighbours: int, until: float) -> Answer:
-        """Return the answer about an example; `until` is the deadline, as in `Lane.do`."""
+        """Return the prediction for an example; `until` is the deadline, as in `Lane.do`."""
 
         def answer() -> Answer:
             return self.classifier.answer(data, heat_map, neighbours)

@@ -1,4 +1,4 @@
-"""Explanations of an answer: heat maps of the evidence for it, and similar training examples.
+"""Explanations of a prediction: heat maps of the evidence for it, and similar training examples.
 
 The module uses only NumPy, so that explanations do not need torch.
 """
@@ -85,7 +85,7 @@ def _resized(table: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any
 def odds(probabilities: Floats, label: int) -> float:
     """Return the log-odds of a class against all others together.
 
-    If an answer is nearly certain, its probability is rounded to 1, but the other probabilities
+    If a prediction is nearly certain, its probability is rounded to 1, but the other probabilities
     have seven digits. The odds are therefore computed from their sum.
 
     Args:
@@ -110,7 +110,7 @@ def odds_of_label(probabilities: Floats, label: int) -> float:
     return float(np.log(max(probability, TINY)) - np.log(max(1 - probability, LEAST)))
 
 
-# The strength of an answer for the output at a position, by `Task.activation`.
+# The strength of a prediction for the output at a position, by `Task.activation`.
 STRENGTHS: dict[str, Callable[[Floats, int], float]] = {
     "softmax": odds,
     "sigmoid": odds_of_label,
@@ -121,7 +121,7 @@ STRENGTHS: dict[str, Callable[[Floats, int], float]] = {
 def falls(before: float, without: npt.NDArray[np.float64]) -> Floats:
     """Return how much the log-odds of a class fall if each part is hidden, scaled from 0 to 1.
 
-    The log-odds are used because the probability hardly changes if an answer is nearly certain. A
+    The log-odds are used because a nearly certain probability hardly changes. A
     part gets 0 if the class is more probable without it. The method is occlusion (Zeiler and
     Fergus, ECCV 2014). In regression the target replaces the log-odds, in units in which its
     largest value is about 1.

@@ -96,7 +96,7 @@ class Detector:
 
     def distance(self, features: Floats) -> float:
         """Return the distance, from 0 to 2, of an example's features [d] as the head takes them."""
-        # NumPy would spread a matrix product over several cores. An answer has one core, since
+        # NumPy would spread a matrix product over several cores. A prediction has one core, since
         # the others are busy with other answers.
         cosines = np.einsum("nd,d->n", self.bank, directions(features[None])[0])
         nearest = float(cosines.max() if self.k == 1 else np.partition(cosines, -self.k)[-self.k])

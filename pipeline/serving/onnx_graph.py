@@ -16,7 +16,7 @@ from ..tasks import TASKS, UNNAMED
 
 FLOAT = onnx.TensorProto.FLOAT
 
-# From features to an answer, for one example; the layers have the same names as in `Head`.
+# From features to a prediction, for one example; the layers have the same names as in `Head`.
 ANSWER = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
 answer (float[n, {dimension}] pooled)

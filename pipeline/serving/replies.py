@@ -19,7 +19,7 @@ class Like(BaseModel):
 
 
 class Explained(BaseModel):
-    """The fields of every answer: novelty detection, and the explanation."""
+    """The fields of every prediction: novelty detection, and the explanation."""
 
     distance: float | None = Field(description="to the training examples; null: not known")
     unusual: bool | None = Field(description="out of distribution; null: not known")
@@ -45,7 +45,7 @@ def of_task(task: str) -> Replying:
 
 
 def reply(task: str, answer: Answer, outputs: Outputs) -> Explained:
-    """Convert an answer to the reply that the server sends."""
+    """Convert a prediction to the reply that the server sends."""
     heat_map, of = None, of_task(task)
     if answer.heat is not None:
         data = base64.b64encode(answer.heat.data).decode()

@@ -1,4 +1,4 @@
-"""Answer over HTTP: `headstart serve BUNDLE`.
+"""Serve predictions over HTTP: `headstart serve BUNDLE`.
 
 `door.py` has the access control, `connections.py` the timeouts of connections, and `desk.py` the
 limits and scheduling of requests.
@@ -34,7 +34,7 @@ POLICY = (
 
 
 class Problem(BaseModel):
-    """The reason why there is no answer."""
+    """The reason why a request failed."""
 
     detail: str
 
@@ -50,13 +50,13 @@ class About(BaseModel):
 
     task: str = Field(description="classification, multilabel or regression")
     nouns: list[str] = Field(description="what one of the classes is called, and several of them")
-    answers: list[str] = Field(description="what an answer has: label, labels or numbers")
+    answers: list[str] = Field(description="fields of a prediction: label, labels or numbers")
     classes: list[str] = Field(description="names of classes, of labels or of numbers")
     backbone: str
     weights: str = Field(description="of the backbone, such as pretrained, or random")
     accepts: list[str] = Field(description="media types of an example")
     manifest: str = Field(description="SHA-256 of the manifest that the model was trained on")
-    waiting: int = Field(description="requests taken in and not yet answered")
+    waiting: int = Field(description="requests accepted and not yet answered")
     coverage: float | None = Field(
         description="of prediction sets or intervals; null: the bundle has none"
     )
@@ -111,7 +111,7 @@ class Figures:
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Count the answer that is made in this context, and observe its time."""
+        """Count the prediction that runs in this context, and observe its time."""
         start, status = time.monotonic(), 500
         try:
             yield
@@ -167,7 +167,7 @@ def _add_predict(app: FastAPI, desk: Desk, figures: Figures) -> None:
         heat_map: Annotated[bool, Query(description="whether one is wanted")] = False,
         neighbours: Annotated[int, Query(ge=0, le=MOST_NEIGHBOURS)] = 0,
     ) -> Explained:
-        """The answer about an example and, if requested, an explanation."""
+        """The prediction for an example and, if requested, an explanation."""
         until = desk.until()
         with figures.answering():
             async with desk.received(request, until) as data:
@@ -209,7 +209,7 @@ def _add_about(app: FastAPI, desk: Desk, figures: Figures) -> None:
 
 
 def _add_training(app: FastAPI, desk: Desk) -> None:
-    """Add `/training`, which shows the training examples that answers name as neighbours."""
+    """Add `/training`, which shows the training examples that predictions name as neighbours."""
 
     @app.get(
         "/training/{number}",

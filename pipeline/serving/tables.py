@@ -1,4 +1,4 @@
-"""Tables of answers, in files and on the terminal."""
+"""Tables of predictions, in files and on the terminal."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ ROWS_A_GROUP = 10_000  # rows of a Parquet row group, which is held in memory
 
 
 def columns_of(classifier: "Classifier") -> list[str]:
-    """Return the columns of an answer, in order."""
+    """Return the columns of a prediction, in order."""
     columns = answering.of_task(classifier.task).columns(classifier.outputs)
     return columns + ["distance", "unusual"] * classifier.detects_novelty
 
@@ -108,7 +108,7 @@ def parquet_table(file: Path, columns: list[str]) -> Iterator[Write]:
 
 
 def printer(classifier: "Classifier") -> Write:
-    """Print a table: the answer and the path in one line, and each neighbour in another."""
+    """Print a table: the prediction and the path in one line, and each neighbour in another."""
     cells = answering.of_task(classifier.task).cells(classifier.classes)
     head, nothing = cells(None), cells({})
 
@@ -131,7 +131,7 @@ def printer(classifier: "Classifier") -> Write:
 
 
 def _notes(row: Row, names: list[str]) -> list[str]:
-    """Return the lines below an answer: that it is out of distribution, or what else is likely."""
+    """Return the lines below a prediction: out of distribution, and what else is likely."""
     if row.get("unusual"):
         return [UNLIKE]
     if row.get("most_probable", row.get("class")) != row.get("class"):

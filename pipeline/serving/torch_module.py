@@ -1,4 +1,4 @@
-"""A bundle as PyTorch modules with the same answers, for example for further training.
+"""A bundle as PyTorch modules with the same predictions, for example for further training.
 
     model = torch_module.load(Path("bundle"))
     probabilities = model(torch.from_numpy(pixels))  # uint8 [height, width, 3], of any size
@@ -19,7 +19,7 @@ from ..kinds import Input, Kind, named
 from ..tasks import TASKS, UNNAMED
 from .description import Bundle
 
-# The functions from scores to answers, by `Task.activation`.
+# The functions from scores to predictions, by `Task.activation`.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda scores: scores.softmax(dim=-1),
     "sigmoid": torch.sigmoid,
@@ -28,7 +28,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class TorchClassifier(nn.Module):
-    """A module that maps an example to the same answer as the graph of `onnx_graph.whole`."""
+    """A module that maps an example to the same prediction as the graph of `onnx_graph.whole`."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class TorchClassifier(nn.Module):
         self.backbone, self.head = backbone, head
 
     def forward(self, example: Tensor) -> Tensor:
-        """Return the answer about an example, which for images is uint8 [height, width, 3].
+        """Return the prediction for an example, which for images is uint8 [height, width, 3].
 
         Returns:
             calibrated probabilities [classes], or predictions [targets] in regression.

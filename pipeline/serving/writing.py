@@ -33,7 +33,7 @@ from .description import Bundle, Data, Origin
 from .explain import directions
 from .onnx_graph import whole
 
-# The subpackages whose code can change an answer, besides those that made the backbone.
+# The subpackages whose code can change a prediction, besides those that made the backbone.
 CODE = ("backbones", "examples", "heads", "serving", "tables", "tasks")
 LIBRARIES = ("numpy", "onnxruntime")
 
@@ -119,7 +119,7 @@ class Parts:
 
 
 def _write_networks(folder: Path, parts: Parts) -> tuple[tuple[Input, ...], list[dict[str, str]]]:
-    """Write the graph from an example to an answer, and the weights of its networks.
+    """Write the graph from an example to a prediction, and the weights of its networks.
 
     Returns:
         the input of each network, and the metadata of its export.

@@ -22,7 +22,7 @@ TABLES = [f"{TABLE}{ending}" for ending in ENDINGS]
 
 
 def listing(params: IngestParams, kind: Kind) -> Listing:
-    """Return all files of the source in `params`, sorted by path; `data/pictures/` is made again.
+    """Return all files of the source in `params`, sorted by path; `data/pictures/` is recreated.
 
     Raises:
         DataError: the source does not exist, or its layout is not understood.

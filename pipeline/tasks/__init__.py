@@ -32,7 +32,7 @@ UNNAMED = NAMES[0]  # the task of a manifest, a head or a bundle that names none
 
 
 def noted(name: str) -> str | None:
-    """Return the task as files name it; None for the default, which they do not name."""
+    """Return the name to write to a file; None for the default task, which files omit."""
     return None if name == UNNAMED else name
 
 

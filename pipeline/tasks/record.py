@@ -11,7 +11,7 @@ SEPARATOR = "|"  # between the labels of an example
 class Measure(NamedTuple):
     """The meaning of a measure: whether lower is better, its range, and whether it has a unit.
 
-    A measure with a unit has the unit of the targets, and is rounded to significant digits rather
+    A metric with a unit has the unit of the targets, and is rounded to significant digits rather
     than decimals. `words` is its display name, if that differs from its name in tables.
     """
 
@@ -28,7 +28,7 @@ LOG_LOSS = Measure(lower_is_better=True, most=math.inf)
 
 @dataclass(frozen=True)
 class Task:
-    """A task: words, loss, form of a prediction, main measure, and what it does not support.
+    """A task: words, loss, form of a prediction, main metric, and what it does not support.
 
     `name` is the name of its folder, and its value of `ingest.task`.
     """
@@ -45,11 +45,11 @@ class Task:
     losses: tuple[str, ...]
     # The attributes of `headstart.Prediction` that this task has.
     answers: tuple[str, ...]
-    # The measure by which backbones, heads and models are compared.
+    # The metric by which backbones, heads and models are compared.
     measure: str
-    # The meaning of measures that are not fractions for which higher is better.
+    # The meaning of metrics that are not fractions for which higher is better.
     measures: Mapping[str, Measure]
-    # A measure that `evaluate` writes for this task only.
+    # A metric that `evaluate` writes for this task only.
     only: str
     # The form of conformal prediction: sets of classes, or intervals of targets.
     conformal: Literal["sets", "intervals"] | None

@@ -63,7 +63,7 @@ class Candidate:
     """A backbone, or several joined by `+`, on n examples.
 
     `losses` [n] are the out-of-fold losses, and `groups` [n] the groups of the examples. `score` is
-    the measure of `comparing` of all out-of-fold predictions. `milliseconds` is the time to predict
+    the metric of `comparing` of all out-of-fold predictions. `milliseconds` is the time to predict
     one example, `weight_decay` the penalty with the lowest loss, and `dimension` the number of
     features.
     """

@@ -1,4 +1,4 @@
-"""Nested random subsets of training examples, and measures over several draws."""
+"""Nested random subsets of training examples, and metrics over several draws."""
 
 from collections.abc import Sequence
 
@@ -56,7 +56,7 @@ def measured(
     confidence: float,
     groups: npt.NDArray[np.int64] | None = None,
 ) -> tuple[float, float, float]:
-    """Return the task's measure of the validation examples, and the ends of its interval.
+    """Return the task's metric of the validation examples, and the ends of its interval.
 
     Args:
         task: the task of the labels.

@@ -43,9 +43,9 @@ def figures_of(
     goal: Goal = CLASSES,
     groups: Groups | None = None,
 ) -> dict[str, float | None]:
-    """Return loss, the task's measure and the ends of its interval, as in reports.
+    """Return loss, the task's metric and the ends of its interval, as in reports.
 
-    A measure that is not defined for these examples (such as R² of a single one) is None.
+    A metric that is not defined for these examples (such as R² of a single one) is None.
 
     Args:
         logits: [n, c].

@@ -22,9 +22,9 @@ class Engine:
     if it is the dimension of the examples.
 
     `fingerprint` identifies the network, its preprocessing and the library that runs it.
-    `arithmetic` has the CPU instructions, if the engine runs on the CPU. If anything changes that
-    could change a bit of the features, one of the two changes. The only exceptions are the
-    libraries that make the views.
+    `arithmetic` has the CPU instructions, if the engine runs on the CPU. One of the two changes if
+    anything changes that could change a bit of the features, except the libraries that make the
+    views.
     """
 
     name: str

@@ -40,7 +40,7 @@ class Classification:
         thresholds: Sequence[float],
         settings: EvaluateParams,
     ) -> Weigh:
-        """Return the function that computes the measures of `evaluation/metrics.py`."""
+        """Return the function that computes the metrics of `evaluation/metrics.py`."""
         top_k, bins = settings.top_k, settings.calibration_bins
         predicted = answered(answers, thresholds)
         return partial(
@@ -143,7 +143,7 @@ class Classification:
 def _probabilities(answers: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Return probabilities, one column per class; no column if `measure` needs missing ones.
 
-    Loss and top-k accuracy need the probability of every class. The other measures only need the
+    Loss and top-k accuracy need the probability of every class. The other metrics only need the
     probability of the predicted class.
     """
     if measure == "loss" or measure.startswith("top_"):

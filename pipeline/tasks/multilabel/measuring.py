@@ -22,7 +22,7 @@ from ..record import SEPARATOR
 from .metrics import Answers, weighted
 
 OF_LABELS = ("loss", "mean_average_precision", "micro_f1", "macro_f1", "exact_match")
-OF_CHOSEN = ("micro_f1", "macro_f1")  # measures that need no probabilities
+OF_CHOSEN = ("micro_f1", "macro_f1")  # metrics that need no probabilities
 
 
 class Multilabel:
@@ -42,7 +42,7 @@ class Multilabel:
         thresholds: Sequence[float],
         settings: EvaluateParams,
     ) -> Weigh:
-        """Return the function that computes the measures of `metrics.py`."""
+        """Return the function that computes the metrics of `metrics.py`."""
         about = Answers.of(labels, answers, answers >= np.array(thresholds))
         return partial(weighted, about=about)
 

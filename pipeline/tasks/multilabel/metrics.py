@@ -1,4 +1,4 @@
-"""Measures of multi-label tasks, with example weights as in `evaluation/metrics.py`."""
+"""Metrics of multi-label tasks, with example weights as in `evaluation/metrics.py`."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -88,7 +88,7 @@ class Answers:
 
 
 def weighted(weights: Array, about: Answers) -> Scores:
-    """Return the measures for each row of `weights` [B, n].
+    """Return the metrics for each row of `weights` [B, n].
 
     Overall: loss (the mean cross-entropy of the known labels), mean_average_precision (over labels
     that some examples have and others lack), micro_f1, macro_f1 (over labels that some examples

@@ -41,11 +41,11 @@ class Regression:
         thresholds: Sequence[float],
         settings: EvaluateParams,
     ) -> Weigh:
-        """Return the function that computes the measures of `metrics.py`."""
+        """Return the function that computes the metrics of `metrics.py`."""
         return partial(weighted, targets=labels, answers=answers)
 
     def proportions(self, asked: Asked) -> dict[str, Array]:
-        """Return no measures, because predicted targets are not right or wrong."""
+        """Return no metrics, because predicted targets are not right or wrong."""
         return {}
 
     def warnings(self, asked: Asked) -> list[str]:

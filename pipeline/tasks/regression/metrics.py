@@ -1,4 +1,4 @@
-"""Measures of regression, with example weights as in `evaluation/metrics.py`."""
+"""Metrics of regression, with example weights as in `evaluation/metrics.py`."""
 
 import numpy as np
 
@@ -9,11 +9,11 @@ CONSTANT = 1e-12  # relative variance; targets that vary less count as constant
 
 
 def weighted(weights: Array, targets: Array, answers: Array) -> Scores:
-    """Return the measures for each row of `weights` [B, n].
+    """Return the metrics for each row of `weights` [B, n].
 
     For each target: mae (mean absolute error) and rmse (root mean squared error) in its own unit,
     and r2 (the fraction of explained variance; NaN if the target is constant). Overall: the mean of
-    each measure over the targets, as with scikit-learn's `uniform_average`.
+    each metric over the targets, as with scikit-learn's `uniform_average`.
 
     Args:
         weights: [B, n], weights of the examples.
