@@ -62,7 +62,7 @@ class Prediction:
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """The probabilities of all classes, which sum to 1, or labels, in the order of `classes`."""
+        """The probabilities of all classes (which sum to 1) or labels, ordered as `classes`."""
         self._require("probabilities")
         return dict(self._shares)
 
