@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.core import command
+from pipeline.core import command, lock
 
 from . import access, server, uptodate
 from .dvc.pool import warm_up
@@ -56,11 +56,13 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
     `say` is called at the end with each line of the results, for the user.
 
     Raises:
+        LockError: the project was made with other code or libraries than are installed.
         RunError: this is not a DVC repository, Prefect has no folder to write to, or its server
             refuses the password.
     """
     os.environ |= server.QUIET
     root = working_copy()
+    lock.check(root)
     if api := server.find(root):
         os.environ["PREFECT_API_URL"] = api
     else:

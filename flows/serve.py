@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipeline.core import command
+from pipeline.core import command, lock
 
 from . import access, server, watch
 from .dvc.project import working_copy
@@ -33,9 +33,11 @@ def run(
     """Serve the deployments and watch the data, until interrupted; start a server if none answers.
 
     Raises:
+        LockError: the project was made with other code or libraries than are installed.
         RunError: this is not a DVC repository, or a server does not start or refuses the password.
     """
     root = working_copy()
+    lock.check(root)
     with ExitStack() as stack:
         api = stack.enter_context(server.running(root, host, port, name))
         os.environ |= server.QUIET | {"PREFECT_API_URL": api}

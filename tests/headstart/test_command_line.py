@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 import headstart
 from headstart import cli, doctor
 from pipeline.backbones import engines
-from pipeline.core import packages
+from pipeline.core import errors, lock, packages
 from pipeline.store.database import features_file
 from pipeline.store.vectors import FeatureStore
 from tests.conftest import ROOT
@@ -47,6 +48,24 @@ def test_a_stage_runs_with_its_own_errors(
     code, _, error = run("run", "tables", capsys=capsys)
     assert code == 2
     assert "invalid choice: 'tables' (choose from" in error
+
+
+@pytest.mark.parametrize("subcommand", ["flow", "schedule", "repro", "why", "check"])
+def test_a_project_of_other_code_is_refused_before_any_work(
+    subcommand: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".dvc").mkdir()
+    Path("dvc.yaml").write_text("stages: {ingest: {cmd: headstart run ingest}}")
+    here = lock.installed()
+    replace(here, stages={**here.stages, "train": "0" * 12}).write()
+    code, _, error = run(subcommand, capsys=capsys)
+    assert (code, error.count("\n")) == (errors.LockError.exit_code, 1)
+    assert error.startswith(f"{subcommand}: error: ")
+    assert "headstart upgrade" in error
 
 
 ON_WINDOWS = """
