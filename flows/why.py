@@ -180,8 +180,8 @@ def parameter_changes(dep: ParamsDependency) -> list[str]:
         for key in {**old, **new}
         if old.get(key) != new.get(key)
     ]
-    if dep.def_path == LOCK.name:  # of which many lines have the same library
-        return list(dict.fromkeys(lock.in_words(*change) for change in changes))
+    if dep.def_path == LOCK.name:
+        return lock.in_words(changes)
     return [f"{key} {before} → {now}" for key, before, now in changes]
 
 

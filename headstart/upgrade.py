@@ -16,7 +16,7 @@ import yaml
 from flows.dvc.project import working_copy
 from pipeline.core import lock, params
 from pipeline.core.errors import LockError, ParamsError, RunError
-from pipeline.core.lock import CODE, Lock
+from pipeline.core.lock import Lock
 from pipeline.core.paths import LOCK, PARAMS
 
 from . import graph, parameters, shipped
@@ -105,11 +105,12 @@ def again(
         if switch and not values[switch[1]]["run"]:
             continue  # is not in the graph
         stage, past = (_declared(one, kind) for one in (whole, old_stages.get(name, {})))
-        reasons = [
-            f"{lock.in_words(f'{line}.{key}', was, value)}{versions if key == CODE else ''}"
+        changes = [
+            (f"{line}.{key}", was, value)
             for line in stage.get(LOCK.name, ())
             for key, was, value in _differences(old.get(line, {}), new[line])
         ]
+        reasons = lock.in_words(changes, versions)
         reasons += [
             f"{one} changed"
             for one in stage.get("params", ())
@@ -119,8 +120,8 @@ def again(
             reasons = ["it is new"]
         elif past != stage:
             reasons.append("its entry in dvc.yaml changed")
-        for reason in dict.fromkeys(reasons):
-            found.setdefault(reason, []).append(name)
+        if reasons:
+            found.setdefault("; ".join(reasons), []).append(name)
     return [f"{', '.join(names)}: {reason}" for reason, names in found.items()]
 
 
@@ -137,18 +138,21 @@ def pinned(text: str, lines: list[str]) -> str:
     return text
 
 
-def _declared(entry: dict[str, Any], kind: str) -> dict[str, Any]:
-    """Return a stage's entry, with its names in params.yaml apart from those of the lock."""
-    whole = entry.get("do", entry)
-    entry = {key: value for key, value in whole.items() if key in DECLARING}
-    declared = entry.get("params", [])
-    if entry:
-        entry["params"] = [name for name in declared if isinstance(name, str)]
-    for other in declared:
-        if isinstance(other, dict):
-            for file, names in other.items():
-                entry[file] = [name.replace("${ingest.kind}", kind) for name in names]
-    return entry
+def _declared(entry: dict[str, Any], kind: str) -> dict[str, list[str]]:
+    """Return what DVC compares of a stage, sorted, and its names in the lock apart from others."""
+    entry = entry.get("do", entry)
+    found = {
+        key: sorted(map(str, value)) if isinstance(value, list) else [str(value)]
+        for key, value in entry.items()
+        if key in DECLARING
+    }
+    for other in entry.get("params", []):
+        if isinstance(other, dict) and LOCK.name in other:
+            found["params"].remove(str(other))
+            found[LOCK.name] = sorted(
+                name.replace("${ingest.kind}", kind) for name in other[LOCK.name]
+            )
+    return found
 
 
 def _differences(old: lock.Entry, new: lock.Entry) -> list[tuple[str, str, str]]:

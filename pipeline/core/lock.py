@@ -47,6 +47,7 @@ UNDECLARED = ("core", "store", "federated")
 CODE = "code"  # the digest in an entry; the other keys are libraries
 DOOR = "door"  # the interface of all kinds, kinds/__init__.py
 HEADER = "# headstart init and headstart upgrade write this file. Commit it, and do not edit it.\n"
+NAMED = 3  # parts in a message; the rest are counted
 UPGRADE = "`headstart upgrade`"
 
 Entry = Mapping[str, str]  # a digest of code, and the versions of the libraries that it imports
@@ -162,12 +163,11 @@ def differs(lock: Lock, here: Lock, kind: str) -> str:
     if names or locked.keys() != needed.keys():
         if here.headstart != lock.headstart:
             return f"{other}: run {UPGRADE}, or install {lock.headstart} ({pins})"
-        where = ", ".join(
-            sorted({name.partition(".")[2] for name in names or locked.keys() ^ needed.keys()})
-        )
+        parts = sorted({name.partition(".")[2] for name in names or locked.keys() ^ needed.keys()})
+        more = f" and {len(parts) - NAMED} more" if len(parts) > NAMED else ""
         return (
             f"the installed code of Headstart {here.headstart} differs from {LOCK} (code of"
-            f" {where}): run {UPGRADE}"
+            f" {', '.join(parts[:NAMED])}{more}): run {UPGRADE}"
         )
     for name, entry in needed.items():
         for library in sorted({*entry, *locked[name]} - {CODE}):
@@ -183,12 +183,22 @@ def is_newer(lock: Lock, here: Lock) -> bool:
     return _numbers(here.headstart) < _numbers(lock.headstart)
 
 
-def in_words(name: str, before: str, now: str) -> str:
-    """Return what changed in the lock, of a value's full name such as `rooms.heads.code`."""
-    _, part, *library = name.split(".")
-    if not library or library == [CODE]:
-        return f"code of {part} changed"
-    return f"{library[0]} {before} → {now}"
+def in_words(changes: Iterable[tuple[str, str, str]], versions: str = "") -> list[str]:
+    """Return what changed in a lock: the code of which parts, and which libraries.
+
+    Args:
+        changes: names of values, such as `rooms.heads.code`, with the old and the new value.
+        versions: what follows the parts, such as the versions of Headstart.
+    """
+    parts, libraries = [], []
+    for name, before, now in changes:
+        _, part, *library = name.split(".")
+        if not library or library == [CODE]:
+            parts.append(part)
+        else:
+            libraries.append(f"{library[0]} {before} → {now}")
+    code = [f"code of {', '.join(dict.fromkeys(parts))} changed{versions}"] if parts else []
+    return [*code, *dict.fromkeys(libraries)]  # many entries have the same library
 
 
 def kind_in(file: Path) -> str:

@@ -81,6 +81,12 @@ def test_a_digest_changes_with_a_name_and_with_bytes(
             " (code of heads): run `headstart upgrade`",
         ),
         (
+            replace(HERE, stages=dict.fromkeys(HERE.stages, "0")),
+            f"the installed code of Headstart {HERE.headstart} differs from headstart.lock"
+            f" (code of adapt, augment, best and {len(HERE.stages) - 3} more): run"
+            " `headstart upgrade`",
+        ),
+        (
             replace(HERE, kinds=other(HERE.kinds, "image", pillow="1.0.0")),
             f"pillow {HERE.kinds['image']['pillow']} is installed, and headstart.lock has 1.0.0:"
             f" {PINS}, or `headstart upgrade`",
@@ -91,7 +97,17 @@ def test_a_digest_changes_with_a_name_and_with_bytes(
         ),
         (replace(HERE, kinds=other(HERE.kinds, "text", code="0", tokenizers="0")), ""),
     ],
-    ids=["same", "same code", "older", "newer", "edited", "library", "missing", "other kind"],
+    ids=[
+        "same",
+        "same code",
+        "older",
+        "newer",
+        "edited",
+        "many",
+        "library",
+        "missing",
+        "other kind",
+    ],
 )
 def test_only_what_decides_a_projects_results_is_compared(
     made: Lock, refused: str, tmp_path: Path
