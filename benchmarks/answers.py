@@ -1,4 +1,4 @@
-"""Answers: on the command line, over HTTP, and what their parts cost."""
+"""Answers: on the command line, over HTTP, what their parts cost, and how far `model.onnx` is."""
 
 import asyncio
 import itertools
@@ -9,14 +9,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import httpx
 import numpy as np
-import onnx
 import onnxruntime
 import pandas as pd
 from safetensors.numpy import load_file, save_file
@@ -26,13 +23,13 @@ from benchmarks.doors import served
 from benchmarks.extract import end_to_end
 from benchmarks.harness import (
     CORES,
+    Cost,
     Project,
     cost,
     digits,
     draw,
     in_turns,
     ratios,
-    run,
     spread,
     table,
 )
@@ -43,7 +40,7 @@ from pipeline.core import params
 from pipeline.core.backbone import Backbone
 from pipeline.core.paths import BUNDLE, MANIFEST, PLAN
 from pipeline.kinds import Pixels
-from pipeline.kinds.image import decode, onnx_input, preprocess
+from pipeline.kinds.image import decode, preprocess
 from pipeline.kinds.vector.parse import npy
 from pipeline.runners.wanted import every_view
 from pipeline.serving import novelty, predict
@@ -306,7 +303,6 @@ the distance to {most:,} examples shows.
 
 TEST = {"train": 0.3, "val": 0.1, "test": 0.6}
 PHOTOGRAPHS = 400
-GRAPH = "pipeline/kinds/image/onnx_input.py"
 OUTPUTS = ["probabilities", "features"]
 
 
@@ -332,19 +328,6 @@ def sets_of_pictures(scratch: Path, hymenoptera: Path) -> Iterator[tuple[str, Pr
         yield name, Project(scratch / f"of {name}", folder, exported, **plain)
 
 
-def graph_at(commit: str, scratch: Path) -> Callable[..., onnx.ModelProto]:
-    """The function that made the graph of pictures at a commit."""
-    file = scratch / "graph_before.py"
-    file.write_text(run("git", "show", f"{commit}:{GRAPH}").gave)
-    described = spec_from_file_location("pipeline.kinds.image.before", file)
-    assert described is not None
-    assert described.loader is not None
-    module = module_from_spec(described)
-    described.loader.exec_module(module)
-    made: Callable[..., onnx.ModelProto] = module.graph
-    return made
-
-
 def opened(bundle: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -352,7 +335,7 @@ def opened(bundle: Path) -> onnxruntime.InferenceSession:
 
 
 class Seen(NamedTuple):
-    """What a graph makes of the raw pixels of test pictures, beside what `predict` does."""
+    """What `model.onnx` makes of the raw pixels of test pictures, beside what `predict` does."""
 
     changed: int  # pictures of another class
     probability: float  # the largest difference
@@ -360,89 +343,56 @@ class Seen(NamedTuple):
     milliseconds: float  # of the processor, a picture
 
 
-def seen(project: Project, before: str) -> dict[str, Seen]:
-    """What is seen of the present graph, and of the one at the commit `before` if it is given."""
+def seen(project: Project) -> Seen:
+    """What is seen of a project's bundle."""
     project.work(*STAGES)
     with project.inside():
-        bundles = {"now": BUNDLE}
-        if before:
-            bundles["before"] = Path("before")
-            with (
-                patch.object(onnx_input, "graph", graph_at(before, project.folder)),
-                patch("pipeline.bundle.BUNDLE", bundles["before"]),
-            ):
-                project.work("bundle")
-        models = {name: opened(bundle) for name, bundle in bundles.items()}
+        model = opened(BUNDLE)
         form = Pixels(**json.loads((BUNDLE / "bundle.json").read_text())["preprocessing"])
         manifest = read_manifest(MANIFEST)
-        answers: dict[str, list[list[Any]]] = {name: [] for name in ("predict", *models)}
-        spent = dict.fromkeys(models, 0.0)
+        wanted: list[list[Any]] = []
+        costs: list[Cost] = []
         for path in manifest.loc[manifest["split"] == "test", "path"]:
             data = Path(path).read_bytes()
-            base = {"picture": preprocess.base(data, form)}
-            answers["predict"].append(models["now"].run(OUTPUTS, base))
+            wanted.append(model.run(OUTPUTS, {"picture": preprocess.base(data, form)}))
             raw = {"picture": decode.pixels(decode.decode(data))}
-            for name, model in models.items():
-                took = cost(partial(model.run, OUTPUTS, raw))
-                answers[name].append(took.gave)
-                spent[name] += took.cpu
-    count = len(answers["predict"])
-    return {
-        name: measured(answers["predict"], answers[name], 1000 * spent[name] / count)
-        for name in models
-    }
-
-
-def measured(wanted: list[list[Any]], found: list[list[Any]], milliseconds: float) -> Seen:
-    """The differences between two lists of probabilities and features."""
+            costs.append(cost(partial(model.run, OUTPUTS, raw)))
+    found = [one.gave for one in costs]
     some, others = ([np.stack(part) for part in zip(*one, strict=True)] for one in (wanted, found))
     changed = int((some[0].argmax(axis=1) != others[0].argmax(axis=1)).sum())
     lengths = np.linalg.norm(some[1], axis=1) * np.linalg.norm(others[1], axis=1)
     apart = 1 - (some[1] * others[1]).sum(axis=1, dtype=np.float64) / lengths
     most = float(np.abs(some[0] - others[0]).max())
-    return Seen(changed, most, apart.tolist(), milliseconds)
+    spent = 1000 * sum(one.cpu for one in costs) / len(costs)
+    return Seen(changed, most, apart.tolist(), spent)
 
 
-def measure_graph(scratch: Path, hymenoptera: Path, before: str = "") -> str:
+def measure_graph(scratch: Path, hymenoptera: Path) -> str:
     """How far `model.onnx` on raw pixels is from `predict`, which scales pictures with Pillow.
 
-        python -m benchmarks answers graph ../shared/data/hymenoptera [--before COMMIT]
+        python -m benchmarks answers graph ../shared/data/hymenoptera
 
-    All test pictures of several sets, each with a head of its own. With a commit, the graph that
-    was made there stands beside it, on the same pictures in turns; the time is that of the
+    All test pictures of several sets, each with a head of its own. The time is that of the
     processor for whole answers, on one thread.
     """
     rows: list[tuple[Any, ...]] = []
-    every: dict[str, list[Seen]] = {}
-    pictures = 0
+    every: list[Seen] = []
     for name, project in sets_of_pictures(scratch, hymenoptera):
-        of_set = seen(project, before)
-        pictures += (count := len(of_set["now"].apart))
-        now, then = of_set["now"], of_set.get("before")
-        ratio = then and then.milliseconds / now.milliseconds
-        for graph, one in of_set.items():
-            every.setdefault(graph, []).append(one)
-            far = np.median(one.apart), max(one.apart)
-            rows.append(
-                (name, graph, count, one.changed, one.probability, *far, one.milliseconds,
-                 ratio if graph == "now" else None)
-            )  # fmt: skip
-    for graph, found in every.items():
-        apart = [far for one in found for far in one.apart]
-        changed, most = sum(one.changed for one in found), max(one.probability for one in found)
-        far = np.median(apart), max(apart)
-        rows.append(("all", graph, pictures, changed, most, *far, None, None))
-    columns = "test pictures | graph | pictures | another class | largest difference of a"
+        every.append(one := seen(project))
+        far = np.median(one.apart), max(one.apart)
+        rows.append((name, len(one.apart), one.changed, one.probability, *far, one.milliseconds))
+    apart = [far for one in every for far in one.apart]
+    changed, most = sum(one.changed for one in every), max(one.probability for one in every)
+    rows.append(("all", len(apart), changed, most, np.median(apart), max(apart), None))
+    columns = "test pictures | pictures | another class | largest difference of a"
     columns += " probability {:.1e} | 1 - cosine of features, median {:.1e} | most {:.1e}"
-    columns += " | ms an answer {:.1f} | before over now {:.2f}"
     return f"""# `model.onnx` on raw pixels against Pillow
 
-EfficientNet-Lite0. `before` is the graph of commit {before or "–"}.
+EfficientNet-Lite0.
 
-{table(columns, rows)}
+{table(columns + " | ms an answer {:.1f}", rows)}
 
-The criterion for the graph of now is at most 3 of 3,000 pictures of another class, and none of the
-default run's.
+The criterion is at most 3 of 3,000 pictures of another class, and none of the default run's.
 """
 
 

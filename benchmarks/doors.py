@@ -215,6 +215,14 @@ def under(flood: Flood, address: str, payloads: list[bytes]) -> Iterator[None]:
         process.join()
 
 
+FLOODS: dict[str, Flood] = {
+    "1,000 half-sent headers": half_headers,
+    "256 dribbling bodies": dribbled_bodies,
+    "40 clients at `/training`, 25 megapixels each": thumbnails,
+    "4 clients asking for heat maps": heat_maps,
+}
+
+
 # What is served
 
 
@@ -305,13 +313,8 @@ def measure(scratch: Path, seconds: float = 60.0) -> str:
     pictures, shots, large = of_pictures(scratch / "pictures")
     sounds, tones = of_sounds(scratch / "sounds")
     rows = [
-        beside(name, pictures, shots, flood, payloads, seconds)
-        for name, flood, payloads in (
-            ("1,000 half-sent headers", half_headers, shots),
-            ("256 dribbling bodies", dribbled_bodies, shots),
-            ("40 clients at `/training`, 25 megapixels each", thumbnails, large),
-            ("4 clients asking for heat maps", heat_maps, shots),
-        )
+        beside(name, pictures, shots, flood, large if flood is thumbnails else shots, seconds)
+        for name, flood in FLOODS.items()
     ]
     bomb = silence(MOST_SECONDS, 400_000, 1)
     most = silence(LONGEST, MOST_SAMPLES // MOST_SECONDS // 2, 2)

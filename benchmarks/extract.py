@@ -1,42 +1,52 @@
-"""Extraction and its engines on the CPU and on a GPU, against their parts and other ways."""
+"""Extraction on the CPU, on a GPU and on Ray, against their parts and other ways."""
 
+import ctypes
 import itertools
+import os
+import resource
+import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import chdir
 from functools import partial
+from importlib.util import find_spec
 from itertools import product, repeat
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import onnx as onnx_file
-import onnxruntime
 import pandas as pd
 import torch
 import torchvision
 from numpy.typing import NDArray
-from onnxruntime import quantization
 from PIL import Image
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from timm.data import create_transform, resolve_model_data_config
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.harness import CORES, ROOT, Project, cost, draw, in_turns, seconds, table
+from benchmarks.harness import (
+    CORES,
+    ROOT,
+    Project,
+    cost,
+    draw,
+    in_turns,
+    need,
+    ratios,
+    seconds,
+    spread,
+    table,
+)
 from pipeline import kinds
 from pipeline.backbones import catalogue, engines, lite
 from pipeline.backbones.engines.engine import Engine
 from pipeline.backbones.engines.on_torch import on_torch
-from pipeline.backbones.onnx_export import export
 from pipeline.core import params
 from pipeline.core.backbone import Backbone
 from pipeline.core.errors import DeviceError
 from pipeline.examples.files import digest, read
-from pipeline.kinds import Preprocessing
 from pipeline.kinds.image import preprocess, views
 from pipeline.kinds.image.views import ORIGINAL, View
 from pipeline.runners.threads import compute
@@ -166,145 +176,6 @@ EfficientNet-Lite0 at 224 pixels, timm and PyTorch beside it, in float32. Views 
 of {rounds} rounds.
 
 {table(columns + " | Headstart over timm {:.1f}", rows)}
-"""
-
-
-# engines
-
-BATCH = 32
-NAME = "efficientnet_lite0"
-
-Pixels = NDArray[np.uint8]
-Features = NDArray[np.float32]
-Runs = Callable[[Pixels], Features]
-
-
-def read_folder(folder: Path, size: Preprocessing) -> tuple[Pixels, list[str]]:
-    files = sorted(folder.rglob("*.jpg"))
-    seen = [preprocess.crop(preprocess.base(file.read_bytes(), size), size.crop) for file in files]
-    return np.stack(seen), [file.parent.name for file in files]
-
-
-def batches(seen: Pixels) -> list[Pixels]:
-    return [seen[i : i + BATCH] for i in range(0, len(seen), BATCH)]
-
-
-def onnx(file: Path, threads: int, callers: int) -> Runs:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-
-    def run(seen: Pixels) -> Features:
-        with ThreadPoolExecutor(callers) as pool:
-            parts = pool.map(lambda b: session.run(["features"], {"pictures": b})[0], batches(seen))
-            return np.concatenate(list(parts))
-
-    return run
-
-
-def int8(file: Path, sample: Pixels, folder: Path) -> Path:
-    """ONNX Runtime's static quantization, calibrated on `sample`."""
-
-    left = iter([{"pictures": batch} for batch in batches(sample)])
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def get_next(self) -> dict[str, Pixels] | None:
-            return next(left, None)
-
-    prepared, quantized = folder / "prepared.onnx", folder / "int8.onnx"
-    quantization.quant_pre_process(file, prepared, skip_symbolic_shape=True)
-    quantization.quantize_static(
-        prepared,
-        quantized,
-        Reader(),
-        per_channel=True,
-        op_types_to_quantize=["Conv", "Gemm", "MatMul"],
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-    )
-    return quantized
-
-
-def openvino(file: Path, settings: dict[str, str]) -> Runs:
-    from openvino import AsyncInferQueue, Core
-
-    compiled = Core().compile_model(file, "CPU", settings)
-
-    def run(seen: Pixels) -> Features:
-        parts: dict[int, Features] = {}
-
-        def keep(request: Any, number: int) -> None:
-            parts[number] = request.get_output_tensor(0).data.copy()
-
-        queue = AsyncInferQueue(compiled)
-        queue.set_callback(keep)
-        for number, batch in enumerate(batches(seen)):
-            queue.start_async({"pictures": batch}, number)
-        queue.wait_all()
-        return np.concatenate([parts[number] for number in sorted(parts)])
-
-    return run
-
-
-def pytorch(module: torch.nn.Module, precision: torch.dtype) -> Runs:
-    module = module.to(memory_format=torch.channels_last)
-
-    def run(seen: Pixels) -> Features:
-        with torch.inference_mode(), torch.autocast("cpu", precision, precision != torch.float32):
-            return np.concatenate([module(torch.from_numpy(b)).numpy() for b in batches(seen)])
-
-    return run
-
-
-def accuracy(train: Features, labels: Sequence[str], test: Features, truth: Sequence[str]) -> float:
-    head = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
-    return float(head.fit(train, labels).score(test, truth))
-
-
-def measure_engines(scratch: Path, pictures: Path, rounds: int = 3) -> str:
-    """What else could run the backbone on a CPU: rates, how far features move, what it costs.
-
-    All engines get the same views and as many threads as there are cores. Accuracy is that of a
-    logistic regression on the features of the set's `train`, on its `val`.
-    """
-    backbone = catalogue.load(Backbone.parse(NAME))
-    train, labels = read_folder(pictures / "train", backbone.preprocessing)
-    test, truth = read_folder(pictures / "val", backbone.preprocessing)
-    file = scratch / "backbone.onnx"
-    onnx_file.save(export(backbone).model, file)
-    most = {"PERFORMANCE_HINT": "THROUGHPUT"}
-    in_full, short = (most | {"INFERENCE_PRECISION_HINT": form} for form in ("f32", "bf16"))
-    engines = {
-        f"ONNX Runtime, {CORES} callers of one thread (the default)": onnx(file, 1, CORES),
-        f"ONNX Runtime, one caller of {CORES} threads": onnx(file, CORES, 1),
-        "ONNX Runtime, int8 (static, per channel)": onnx(
-            int8(file, train[:128], scratch), 1, CORES
-        ),
-        "PyTorch, channels last": pytorch(backbone.module, torch.float32),
-        "PyTorch, channels last, bfloat16": pytorch(backbone.module, torch.bfloat16),
-        "OpenVINO, defaults": openvino(file, {}),
-        "OpenVINO, throughput, float32": openvino(file, in_full),
-        "OpenVINO, throughput, bfloat16": openvino(file, short),
-    }
-    of_train = {title: run(train) for title, run in engines.items()}  # wakes them up too
-    costs = in_turns(rounds, {title: partial(run, test) for title, run in engines.items()})
-    first, rows = next(iter(costs.values())), []
-    reference = first[0].gave
-    for title, took in costs.items():
-        features = took[0].gave
-        fastest, default = (min(cost.wall for cost in each) for each in (took, first))
-        apart = np.linalg.norm(features - reference) / np.linalg.norm(reference)
-        right = accuracy(of_train[title], labels, features, truth)
-        moved = np.abs(features - reference).max()
-        rows.append((title, len(test) / fastest, default / fastest, moved, apart, right))
-    columns = "engine | views a second {:.0f} | over the default {:.2f} | largest difference {:.1e}"
-    columns += f" | relative (L2) {{:.1e}} | accuracy on {len(test)} {{:.4f}}"
-    return f"""# EfficientNet-Lite0 at 224 pixels on {CORES} CPU cores
-
-Backbone alone, batches of {BATCH}, the best of {rounds} rounds in turns. Features against the first
-row's.
-
-{table(columns, rows)}
 """
 
 
@@ -479,8 +350,104 @@ def measure_gpu(scratch: Path, pictures: int = 8192) -> str:
     return "\n\n".join(["# Extraction on a GPU", *blocks]) + "\n"
 
 
+# ray
+
+SUBREAPER = 36  # prctl(2): whoever a process here leaves behind becomes a child of this one
+ADDRESS = "10.77.0.1:6379"
+
+
+def processor_s(work: Callable[[], None]) -> float:
+    """Processor time of all processes that `work` starts, also of those that are left behind."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    work()
+    while True:
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            break
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def extract_once(made: Project, runner: str, ray: Any = None) -> None:
+    """From an empty store."""
+    for file in made.store.glob("features-*"):
+        file.unlink()
+    shutil.rmtree(made.folder / "data" / "features", ignore_errors=True)
+    made.set(cluster={"runner": runner, "address": ADDRESS})
+    command = [sys.executable, "-m", "pipeline.extract"]
+    if ray is None:
+        made.run(*command)
+    else:
+        done = ray.run(*command, cwd=made.folder, environment=made.environment)
+        print(done.stdout, done.stderr, flush=True)
+        assert done.returncode == 0, done.stderr
+
+
+def overhead(scratch: Path, pictures: int, rounds: int) -> str:
+    """Ray over threads."""
+    from tests.helpers.ray_cluster import cluster
+
+    ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
+    draw(scratch / "drawn", range(pictures))
+    made = Project(scratch, scratch / "drawn", augment={"views": 0})
+    made.stages("ingest", "augment")
+    store = str(made.store)
+
+    def by_ray() -> None:
+        with cluster(HEADSTART_STORE=store) as ray:
+            ray.start_node()
+            extract_once(made, "ray", ray)
+
+    def empty_cluster() -> None:
+        with cluster(HEADSTART_STORE=store) as ray:
+            ray.start_node()
+
+    extract_once(made, "local")  # which exports the network
+    works: dict[str, Callable[[], None]] = {
+        "threads": lambda: extract_once(made, "local"),
+        "Ray, two nodes of a CPU": by_ray,
+        "Ray started and stopped": empty_cluster,
+    }
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            found[name].append(processor_s(work))
+            print(name, found[name], flush=True)
+    rows = [
+        (name, spread(costs, "{:.1f}"), spread(ratios(costs, found["threads"])))
+        for name, costs in found.items()
+    ]
+    return table("| processor seconds {} | over threads {}", rows)
+
+
+def measure_ray(scratch: Path, pictures: int = 5000, rounds: int = 3) -> str:
+    """What `extract` on Ray costs, beside threads of one machine.
+
+    The same pictures are extracted from an empty store, in turns by threads and by a Ray cluster
+    that has one CPU on each of two nodes. Both are on one machine, in network namespaces (it needs
+    root). The processor time of all processes is counted, from before the cluster is started until
+    after it is stopped.
+
+        python -m benchmarks extract ray [--pictures 5000] [--rounds 3]
+    """
+    need(find_spec("ray"), "Ray: make setup EXTRAS=ray")
+    from tests.helpers.ray_cluster import allowed
+
+    need(allowed(), "root, for network namespaces, and Debian's package iproute2")
+    return f"""# `extract` on Ray
+
+## {pictures:,} pictures on two cores, from an empty store
+
+{overhead(scratch, pictures, rounds)}
+
+The processor time is that of all processes, with the start and the stop of the cluster; {rounds}
+rounds, in turns.
+"""
+
+
 PARTS = {
     "cpu": measure_cpu,
-    "engines": measure_engines,
     "gpu": measure_gpu,
+    "ray": measure_ray,
 }

@@ -1,21 +1,20 @@
-"""Heads: the best default, another version's solvers, 64 in one sweep, and 1,200 classes."""
+"""Heads: the best default, 64 in one sweep, 1,200 classes, and repeats of the split."""
 
 import hashlib
 import json
+import shutil
 import statistics
-import subprocess
 import sys
 import unicodedata
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from scipy.special import logsumexp
@@ -23,23 +22,23 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import PredefinedSplit
 
-from benchmarks import tasks
-from benchmarks.harness import ENVIRONMENT, ROOT, Project, digits, in_turns, need, table
+from benchmarks.harness import ENVIRONMENT, Project, digits, in_turns, need, table
 from pipeline import kinds
 from pipeline.core import params
 from pipeline.core.paths import FEATURES, MANIFEST
+from pipeline.evaluate import evaluate
 from pipeline.evaluation import metrics
 from pipeline.heads import gradient_descent
-from pipeline.heads.closed_forms import SOLVERS
-from pipeline.heads.fit import centre_and_scale, fit_heads
-from pipeline.heads.head import Floats, Head, probabilities
-from pipeline.heads.hyperparameters import Hyperparameters
-from pipeline.heads.losses import LOSSES, Units
+from pipeline.heads.fit import centre_and_scale, fit_heads, refit
+from pipeline.heads.head import Floats, probabilities
+from pipeline.heads.hyperparameters import Hyperparameters, from_used
+from pipeline.heads.subsets import on_subsets
 from pipeline.heads.trained import Schedule, Trained, order
 from pipeline.tables.features import Split, read_splits
 from pipeline.tables.labels import class_names
 from pipeline.tables.manifest import read_manifest
 from pipeline.tables.power import raised
+from pipeline.train import train
 
 # defaults
 
@@ -514,150 +513,143 @@ made-up features: {large.peak:,.0f} MB, {large.wall:.0f} s.
 """
 
 
-# solvers
+# repeats
 
-# What each version of the code does with the same rows, through what both have.
-SOLVE = """
-import json, sys, time
-import numpy as np
-from pipeline.heads.fit import fit_heads
-from pipeline.heads.hyperparameters import from_used
-from pipeline.heads.trained import Schedule
-from pipeline.tables.features import Split
-
-rows, loss, optimizer, decays, outputs, turns, out = json.loads(sys.argv[1])
-features, labels = np.load(rows).values()
-names = np.arange(len(features)).astype(str)
-train = Split(names, names, np.zeros(len(names), int), labels, features)
-val = Split(names[:0], names[:0], train.views[:0], labels[:0], features[:0])
-heads = [from_used({"optimizer": optimizer, "weight_decay": decay}) for decay in decays]
-schedule = Schedule(1, 1, 0, np.ones(outputs, np.float32), loss=loss)
-seconds = []
-for _ in range(turns):
-    began = time.process_time()
-    solved = fit_heads(train, val, heads, schedule, "cpu")
-    seconds.append(time.process_time() - began)
-kept = [getattr(one.head, name) for one in solved for name in ("weight", "bias")]
-np.savez(out, min(seconds), [one.scale for one in solved], *kept)
-"""
-SOLVED_DECAYS = (0.3, 0.03, 0.003)
-MADE_UP_CLASSES = (300, 1200)
+SPLITS, FEW, TEN, NUMBERS = 50, 1000, 10, 1280
+TIMED: dict[str, dict[str, Any]] = {
+    "ridge": {"optimizer": "ridge", "weight_decay": 0.1},
+    "nearest_mean": {"optimizer": "nearest_mean"},
+    "lbfgs": {"optimizer": "lbfgs", "weight_decay": 0.003},
+    "adamw": {"optimizer": "adamw", "learning_rate": 0.001, "weight_decay": 0.01},
+    "adamw, width 64": {
+        "optimizer": "adamw", "learning_rate": 0.001, "weight_decay": 0.01, "width": 64
+    },
+}  # fmt: skip
 
 
-class Rows(NamedTuple):
-    """A set for solvers: features, labels as a loss has them, and how many outputs there are."""
+def without_split(pictures: Path, folder: Path) -> Path:
+    """The pictures in a folder for each class."""
+    for file in sorted(pictures.glob("*/*/*")):
+        target = folder / file.parent.name / f"{file.parent.parent.name}-{file.name}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
+    return folder
 
-    features: Floats
-    labels: npt.NDArray[Any]
-    outputs: int
+
+def beside_brute_force(
+    pictures: Path, scratch: Path, optimizer: str, decay: float, runs: int
+) -> tuple[object, ...]:
+    """A row of the first table."""
+    project = Project(scratch / optimizer, pictures, scratch / "backbones", augment={"views": 0})
+    project.set(train={"optimizer": optimizer, "weight_decay": decay})
+    found = []
+    with project.inside():
+        for seed in range(1, runs + 1):
+            project.set(ingest={"seed": seed})
+            project.work("ingest", "augment", "extract", "train", "evaluate")
+            found.append(project.report("metrics")["test"]["accuracy"])
+        costs = in_turns(3, {"train": train, "none": evaluate})
+        project.set(evaluate={"repeats": SPLITS})
+        costs |= in_turns(3, {"repeats": evaluate})
+        seconds = {name: statistics.median(c.wall for c in each) for name, each in costs.items()}
+        lines = (project.folder / "reports" / "repeats.csv").read_text().splitlines()
+    mean, low, high = (float(text) for text in lines[1].split(",")[1:4])
+    brute = statistics.mean(found)
+    spread = f"{min(found):.3f}–{max(found):.3f}"
+    took = seconds["repeats"] - seconds["none"]
+    said = f"{low:.4f}–{high:.4f}", str(low < brute < high)
+    return (
+        optimizer,
+        runs,
+        brute,
+        spread,
+        mean,
+        *said,
+        seconds["train"],
+        took,
+        took / seconds["train"],
+    )
 
 
-def solved_sets(scratch: Path) -> dict[tuple[str, str], Rows]:
-    """Sets by their loss and name: training rows of the pipeline's features, and made-up ones."""
-    found: dict[tuple[str, str], Rows] = {}
-    for name in GRIDS:
-        classes, (train, _, _) = features(name, 0, Path(), scratch)
-        few = replace(train, features=raised(train.features, POWER))
-        found["softmax", name] = Rows(few.features, few.labels, len(classes))
-    for count in MADE_UP_CLASSES:
-        rows = 10 * count
-        made = made_up(rows, DIMENSION // 2, count, 0)
-        labels = np.arange(rows) % count  # each class has rows
-        moved = np.random.default_rng(1).standard_normal((count, DIMENSION // 2), np.float32)
-        spectrum = (1 + np.arange(DIMENSION // 2, dtype=np.float32)) ** -0.5
-        far = (made.features / 2 + moved[labels]) * spectrum
-        found["softmax", f"made up, {count:,} classes"] = Rows(far, labels, count)
-    for (task, variant), name in tasks.NAMES.items():
-        data = tasks.data(task, variant, scratch)
-        few = data.splits["train"]
-        for loss in ["binary"] if task == "multilabel" else ["squared", "huber"]:
-            found[loss, name] = Rows(few.features, few.labels, len(data.names))
+def epochs(train_rows: Split, val: Split, head: Hyperparameters, schedule: Schedule) -> int:
+    """Fit a head, and fit it again with the validation rows; how many epochs it took."""
+    (trained,) = fit_heads(train_rows, val, [head], schedule, "cpu")
+    refit(trained, train_rows, val, schedule, "cpu")
+    assert trained.kept is not None
+    return trained.kept.epoch
+
+
+def listed(work: Callable[[], Iterable[object]]) -> list[object]:
+    return list(work())
+
+
+def times(views: int) -> list[tuple[object, ...]]:
+    """Rows of the second table."""
+    pool = made_up(FEW, NUMBERS, TEN, 0)
+    place = np.arange(FEW)
+
+    def rows(chosen: np.ndarray, copies: int) -> Split:
+        return pool.take(np.tile(np.flatnonzero(chosen), copies))
+
+    train_rows, val = rows(place < 600, views + 1), rows((place >= 600) & (place < 800), 1)
+    generator = np.random.default_rng(0)
+    learnt = [generator.random(FEW) < 0.8 for _ in range(SPLITS)]
+    schedule = Schedule(50, 256, 10, np.ones(TEN, np.float32))
+    found: list[tuple[object, ...]] = []
+    for name, used in TIMED.items():
+        head = from_used(used)
+
+        one = partial(epochs, train_rows, val, head, schedule)
+        told = replace(schedule, epochs=one())
+        asked = [~mask for mask in learnt]
+        many = partial(on_subsets, pool, learnt, asked, head, told, "none")
+        costs = in_turns(3, {"one": one, "many": partial(listed, many)})
+        alone, all_of_them = (
+            statistics.median(cost.wall for cost in costs[which]) for which in ("one", "many")
+        )
+        found.append((name, views, alone, all_of_them, all_of_them / alone))
     return found
 
 
-def minimised(loss: str, optimizer: str, rows: Rows, decay: float, head: Head) -> float:
-    """The objective of a solved head, in float64: the loss that its solver lowers, and penalty."""
-    of, labels, bias = LOSSES[loss], rows.labels, head.bias.astype(np.float64)
-    weight = head.weight.astype(np.float64)
-    if of.of_numbers:
-        units = Units.of(loss, labels)
-        weight, bias = weight / units.unit[:, None], (bias - units.centre) / units.unit
-        labels = units.learned(labels)
-    importance = of.importance(labels, np.ones(rows.outputs, np.float32)).astype(np.float64)
-    labels = of.labels(labels)
-    logits = rows.features.astype(np.float64) @ weight.T + bias
-    if optimizer == "ridge":
-        labels, of = of.targets(labels, rows.outputs) - of.middle, LOSSES["squared"]
-    losses, _ = of.at(logits, labels)
-    means = (losses * importance).sum(axis=0) / importance.sum(axis=0)
-    weight *= centre_and_scale(rows.features)[1]
-    return float(means.sum() + decay / 2 * np.square(weight).sum())
+def measure_repeats(scratch: Path, pictures: Path, runs: int = 50) -> str:
+    """`evaluate.repeats` beside brute force: fifty whole runs, each on a split of its own.
 
+        python -m benchmarks heads repeats ../shared/data/hymenoptera [--runs RUNS]
 
-def both_solved(
-    loss: str, optimizer: str, name: str, rows: Rows, other: Path, scratch: Path, turns: int
-) -> list[tuple[object, ...]]:
-    """A row for each decay: what became of the heads from the `other` version to this one."""
-    saved, found = scratch / "rows.npz", []
-    np.savez(saved, rows.features, rows.labels)
-    for folder in (other, ROOT):
-        out = scratch / "heads.npz"
-        asked = [str(saved), loss, optimizer, SOLVED_DECAYS, rows.outputs, turns, str(out)]
-        alone = {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", SOLVE, json.dumps(asked)]
-        subprocess.run(command, cwd=folder, env=ENVIRONMENT | alone, check=True)
-        seconds, scales, *arrays = np.load(out).values()
-        heads = [Head(*pair) for pair in zip(arrays[::2], arrays[1::2], strict=True)]
-        found.append((float(seconds), list(zip(heads, scales, strict=True))))
-    (before, old), (now, new) = found
-    task = {"softmax": "classification", "binary": "multilabel"}.get(loss, "regression")
-    table_of: list[tuple[object, ...]] = []
-    for decay, was, became in zip(SOLVED_DECAYS, old, new, strict=True):
-        low, high = (
-            minimised(loss, optimizer, rows, decay, head.scaled(1 / scale))
-            for head, scale in (became, was)
-        )
-        one, two = (head.answers(rows.features, 1.0, task) for head, _ in (was, became))
-        changed = int((one.argmax(axis=1) != two.argmax(axis=1)).sum())
-        if task != "classification":
-            changed = int(((one > 0.5) != (two > 0.5)).sum()) if task == "multilabel" else 0
-        unit = Units.of(loss, rows.labels).unit if task == "regression" else np.ones(1)
-        apart = float(np.abs((one - two) / unit).max())
-        gain = (low - high) / high
-        table_of.append((f"{name}, {loss}", optimizer, decay, gain, changed, apart, now / before))
-    return table_of
-
-
-def measure_solvers(scratch: Path, other: Path, turns: int = 3) -> str:
-    """Do heads that are solved for stay the same from one version of the code to another?
-
-        git worktree add /tmp/other COMMIT; python -m benchmarks heads solvers /tmp/other
-
-    Both versions solve for the same heads on the same rows, each in a process of its own with one
-    thread; the processor time is the least of the turns.
+    The pictures lose their own split, so that `ingest` draws one. A run is `ingest`, `augment`,
+    `extract`, `train` and `evaluate` with `augment.views: 0` and a seed of its own for `ingest`;
+    the features come from the store. The second table is time alone, on made-up features of 1,000
+    examples: 50 repeats beside one training, which is to fit a head and to fit it again with the
+    validation examples, without augmented views and with the four of the default.
     """
-    rows = [
-        row
-        for (loss, name), given in solved_sets(scratch).items()
-        for optimizer in SOLVERS[loss]
-        if optimizer != "nearest_mean" and (loss, optimizer) != ("squared", "ridge")
-        for row in both_solved(loss, optimizer, name, given, other, scratch, turns)
+    flat = without_split(pictures, scratch / "pictures")
+    brute = [
+        beside_brute_force(flat, scratch, optimizer, decay, runs)
+        for optimizer, decay in (("lbfgs", 0.003), ("ridge", 0.1))
     ]
-    columns = "set, loss | solver | decay {:g} | objective, change {:.1e} | answers changed {:,}"
-    columns += " | largest change of a probability {:.1e} | processor time, ratio {:.2f}"
-    return f"""# The same heads by another version's solvers
+    columns = "head | runs | their mean accuracy {:.4f} | lowest–highest | mean of repeats {:.4f}"
+    columns += " | its interval | brute force lies in it | train, s {:.2f}"
+    columns += " | what repeats add to evaluate, s {:.2f} | repeats / train {:.1f}"
+    of_time = "head | augmented views | one training, s {:.2f} | 50 repeats, s {:.2f}"
+    of_time += " | repeats / training {:.1f}"
+    return f"""# `evaluate.repeats` beside brute force
 
-The change of the objective is relative: below 0 this version's is lower. An answer is the first
-class of a row, or whether a label of a row is said to be there. For numbers the last change is that
-of an answer, in units of the labels' spread. The ratio is that of all three decays together.
+Ants and bees, 398 pictures, `augment.views: 0`. A run is all stages from `ingest` to `evaluate`,
+with another `ingest.seed`. The {SPLITS} repeats are drawn from other hashes, so no split is that
+of a run.
 
-{table(columns, rows)}
+{table(columns, brute)}
+
+{FEW:,} made-up examples of {NUMBERS:,} features and {TEN} classes; median of three. One
+training is to fit a head and to fit it again with the validation examples.
+
+{table(of_time, [*times(0), *times(4)])}
 """
 
 
 PARTS = {
     "defaults": measure_defaults,
-    "solvers": measure_solvers,
     "sweep": measure_sweep,
     "many": measure_many,
+    "repeats": measure_repeats,
 }

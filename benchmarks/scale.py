@@ -1,8 +1,4 @@
-"""What an example costs, and from it what ten million and a billion examples would.
-
-Stages that hold all rows in memory run on made-up features at two sizes: what the larger takes more
-is what its examples cost. The rates of pages written before are read out of these pages.
-"""
+"""Scale: memory with few and many pictures, and what ten million examples would cost."""
 
 import re
 from collections.abc import Iterator
@@ -12,9 +8,45 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from benchmarks.harness import ROOT, Project, run, table
+from benchmarks.harness import ROOT, Project, draw, multiply, run, table
 from pipeline.tables.features import write_shards
 from pipeline.tables.manifest import write_manifest
+
+# memory
+
+STAGES = ("ingest", "augment", "extract", "train", "evaluate", "checks", "bundle", "report")
+
+
+def peaks(folder: Path, pictures: Path) -> list[float]:
+    """Megabytes that each stage held at most, with a cold store."""
+    exported = folder.parent / "backbones"  # the same for all
+    project = Project(folder, pictures, exported, augment={"views": 1})
+    return [cost.peak for cost in project.stages(*STAGES).values()]
+
+
+def measure_memory(scratch: Path, few: int = 1_000, many: int = 20_000) -> str:
+    """Peak memory of every stage, with 1,000 and with 20,000 pictures.
+
+    Each picture is a 500×375 JPEG; those beyond the first thousand repeat the pixels of one of them
+    under other bytes, so that each is decoded and computed.
+    """
+    pictures = scratch / "pictures"
+    draw(pictures, range(few))
+    peaks(scratch / "warm", pictures)  # exports the backbone, which takes more than using it
+    with_few = peaks(scratch / "few", pictures)
+    multiply(pictures, many // few)
+    with_many = peaks(scratch / "many", pictures)
+    rows = [(stage, a, b, b / a) for stage, a, b in zip(STAGES, with_few, with_many, strict=True)]
+    columns = f"stage | {few:,} pictures {{:.0f}} | {many:,} pictures {{:.0f}} | ratio {{:.2f}}"
+    return f"""# Peak memory with {few:,} and with {many:,} pictures, one augmented view each
+
+Megabytes of the stage's process.
+
+{table(columns, rows)}
+"""
+
+
+# costs
 
 CLASSES, NUMBERS = 10, 1280
 APART = 0.1  # of the classes' means, over the noise: some examples are taken for others
@@ -138,7 +170,12 @@ def hours(seconds: float) -> str:
     )
 
 
-def measure(scratch: Path, few: int = 20_000, many: int = 80_000) -> str:
+def measure_costs(scratch: Path, few: int = 20_000, many: int = 80_000) -> str:
+    """What an example costs, and from it what ten million and a billion examples would.
+
+    Stages that hold all rows in memory run on made-up features at two sizes: what the larger takes
+    more is what its examples cost. The rates of pages written before are read out of these pages.
+    """
     held = stages(scratch, few, many)
     a_file, a_gigabyte = dvc(scratch)
     manifest = (scratch / str(many) / "project/data/manifest.parquet").stat().st_size / many
@@ -149,13 +186,13 @@ def measure(scratch: Path, few: int = 20_000, many: int = 80_000) -> str:
     computed = 2 / page("extract", "onnxruntime", 4)  # and a view
     # Stages that hold a table of the examples, with one view of a training example.
     tables = {
-        stage: 2**20 * (page("memory", stage, 2) - page("memory", stage, 1)) / 19_000
+        stage: 2**20 * (page("scale", stage, 2) - page("scale", stage, 1)) / 19_000
         for stage in ("ingest", "augment", "extract")
     }
     text = (ROOT / "benchmarks" / "stores.md").read_text().split("## 1,000,000 keys")[1]
     row = re.search(r"^\| held: all.*$", text, re.MULTILINE)
     assert row
-    a_key = float(row[0].split("|")[5]) / MILLION
+    a_key = float(row[0].split("|")[3]) / MILLION
 
     own = [
         (name, f"{stage.bytes / 1000:.1f} kB", f"{1000 * stage.seconds:.2f} ms", stage.most)
@@ -222,8 +259,14 @@ figure of `checks` grow with the number.
 ## Extrapolated, with {VIEWS} augmented views of each training example
 
 Rates of reading, decoding, computing and looking up are those of `stores.md` and `extract.md`;
-memory of `ingest`, `augment` and `extract` is that of `memory.md`. Nothing was
-run at these sizes.
+memory of `ingest`, `augment` and `extract` is that of the table above. Nothing was run at these
+sizes.
 
 {table("what | ten million | a billion", amounts)}
 """
+
+
+PARTS = {
+    "memory": measure_memory,
+    "costs": measure_costs,
+}

@@ -1,7 +1,6 @@
 """Prediction sets and novelty: what is promised is kept, and what strange examples look like."""
 
 import hashlib
-import math
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -517,66 +516,24 @@ def with_groups(kind: str, what: str, draws: int) -> list[object]:
     ]  # fmt: skip
 
 
-def few(share: float, skill: float, draws: int) -> list[object]:
-    """A row: all from the same examples, and from two halves of them."""
-    random = np.random.default_rng(1)
-    examples = math.ceil(round(conformal.MISSES / (1 - share), 6))
-    found = []
-    for _ in range(draws):
-        labels = random.integers(0, CLASSES, examples + 4000)
-        evidence = random.standard_normal((len(labels), CLASSES))
-        evidence[np.arange(len(labels)), labels] += skill
-        seen = slice(0, examples)
-        logits = (2 * skill * evidence).astype(np.float32)  # too sure by a factor of two
-        row = []
-        for tuned, ranked in ((seen, seen), (slice(0, examples, 2), slice(1, examples, 2))):
-            temperature = fit_temperature(logits[tuned], labels[tuned])
-            new = probabilities(logits[examples:], temperature)
-            known = held(logits[tuned], labels[tuned])
-            sets, _ = conformal.calibrated_sets(known, temperature, share)
-            if ranked != tuned:
-                shares = probabilities(logits[ranked], temperature)
-                rank, ahead, _ = before(shares, labels[ranked])
-                scores = ahead + sets.penalty * np.maximum(rank - sets.k_reg, 0)
-                sets = LabelSets(conformal.quantile(scores, share), sets.penalty, sets.k_reg)
-            size = sizes(new, sets)
-            rank, _, _ = before(new, labels[examples:])
-            row += [(rank <= size).mean(), size.mean()]
-        found.append([*row, (rank == 1).mean()])
-    figures = np.array(found)
-    mean, error = figures.mean(axis=0), figures.std(axis=0) / math.sqrt(draws)
-    return [
-        f"{share:g}", examples, mean[4], mean[0], error[0], figures[:, 0].std(), mean[1],
-        mean[2], figures[:, 2].std(), mean[3],
-    ]  # fmt: skip
-
-
 def measure_simulated(scratch: Path, draws: int = 1000) -> str:
-    """Do prediction sets and intervals keep their promise with groups, and with few examples?
+    """Do prediction sets and intervals keep their promise if examples come in groups?
 
         python -m benchmarks sets simulated [--draws DRAWS]
 
     Simulated answers of a head, so that a thousand draws take minutes; `sets` is the benchmark on
     data.
 
-    Groups: a head is better with some groups than with others. 150 groups calibrate, and each of
-    200 new groups weighs one. Sizes are even (ten each), heavy-tailed (Pareto, from 2 to 300), or
+    A head is better with some groups than with others. 150 groups calibrate, and each of 200 new
+    groups weighs one. Sizes are even (ten each), heavy-tailed (Pareto, from 2 to 300), or
     heavy-tailed with larger groups easier. Beside it stands what comes of it when each example
     weighs one. How often `evaluate` doubts a promise that is kept is asked on 40 groups.
-
-    Few examples: as many as a promise takes at least. RAPS' lambda and k_reg, the temperature and
-    the quantile come from the same examples, or from two halves of them.
     """
     of_groups = []
     for what in ("sets", "intervals"):
         for kind in ("even", "heavy-tailed", "larger are easier"):
             of_groups.append(with_groups(kind, what, draws))
             print(*of_groups[-1], flush=True)
-    of_few = []
-    for share in (0.8, 0.9, 0.95):
-        for skill in (0.7, 1.5, 2.5):
-            of_few.append(few(share, skill, draws))
-            print(*of_few[-1], flush=True)
     return SIMULATED_PAGE.format(
         draws=draws,
         groups=table(
@@ -586,34 +543,18 @@ def measure_simulated(scratch: Path, draws: int = 1000) -> str:
             " | labels, or width {:.2f}",
             of_groups,
         ),
-        few=table(
-            "promise | examples | accuracy {:.2f} | coverage {:.4f} | standard error {:.4f} |"
-            " between draws {:.3f} | labels {:.2f} | two halves: coverage {:.4f} |"
-            " between draws {:.3f} | labels {:.2f}",
-            of_few,
-        ),
     )
 
 
-SIMULATED_PAGE = """# Simulated sets: groups, and few examples
+SIMULATED_PAGE = """# Simulated sets: groups
 
-{draws:,} draws a row. The promise is 0.9 in the first table.
-
-## Groups
+{draws:,} draws a row. The promise is 0.9.
 
 150 groups calibrate. Coverage is the mean over 200 new groups, each of which weighs one. Doubted is
 the share of draws in which `evaluate` says of 40 new groups that the promise is not kept, which it
 is.
 
 {groups}
-
-## Few examples
-
-As many as a promise takes at least. In the first columns the temperature, RAPS' k_reg and lambda,
-and the quantile come from the same examples, as in `train`; in the last ones the quantile comes
-from one half, and all else from the other, as in the paper.
-
-{few}
 """
 
 

@@ -1,16 +1,15 @@
-"""Ten pictures added to ten thousand: what the next `dvc repro` computes, and where time goes.
-
-Each line of a run's output is timed, so that a stage's own time (from its command to its last
-line) stands apart from DVC's.
-"""
+"""Ten pictures added to many: what `dvc repro` takes, and `headstart why`."""
 
 import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.harness import Repository, draw, table
+from benchmarks.harness import Repository, draw, multiply, table
+
+# repro
 
 MOST = 8  # changes that are tried, of all
 
@@ -58,7 +57,12 @@ def repro(repository: Repository, title: str) -> Timed:
     return result
 
 
-def measure(scratch: Path, pictures: int = 10_000, views: int = 4) -> str:
+def measure_repro(scratch: Path, pictures: int = 10_000, views: int = 4) -> str:
+    """Ten pictures added to ten thousand: what the next `dvc repro` computes, and where time goes.
+
+    Each line of a run's output is timed, so that a stage's own time (from its command to its last
+    line) stands apart from DVC's.
+    """
     draw(scratch / "drawn", range(pictures))
     repository = Repository(scratch, scratch / "drawn", augment={"views": views, "rotate": 15})
 
@@ -108,3 +112,69 @@ Seconds of one `dvc repro` each.
 Ten added over everything: {ten.whole / first.whole:.3f}. It takes {ten.whole:.1f} s, of which
 extract takes {ten.own["extract"]:.1f} s and DVC itself {ten.rest:.1f} s.
 """
+
+
+# why
+
+DRAWN, SIZE = 1_000, (64, 48)
+
+FILL = """
+import numpy as np, pandas as pd
+from pathlib import Path
+from pipeline import kinds
+from pipeline.backbones.engines import open_engine
+from pipeline.core import params
+from pipeline.core.paths import MANIFEST, PLAN
+from pipeline.runners.wanted import every_view
+from pipeline.store.places import default_folder
+from pipeline.store.vectors import FeatureStore
+from pipeline.tables.manifest import read_manifest
+engine = open_engine(params.load(kinds.schema).extract, kinds.named("image"))
+table = every_view(read_manifest(MANIFEST), pd.read_parquet(PLAN), engine)
+keys, random = table["key"].tolist(), np.random.default_rng(0)
+with FeatureStore(default_folder(), None) as cache:
+    for i in range(0, len(keys), 1000):
+        part = keys[i : i + 1000]
+        made_up = random.standard_normal((len(part), engine.dimension), dtype=np.float32)
+        cache.put(dict(zip(part, made_up, strict=True)))
+"""
+
+
+def measure_why(scratch: Path, pictures: int = 100_000) -> str:
+    """How long `headstart why` takes with 100,000 pictures, beside `dvc status` there.
+
+    The pictures are small JPEGs that differ by a comment. Their features are made up and put into
+    the store under their true keys, since computing them would take longer than all the rest.
+    """
+    draw(scratch / "drawn", range(DRAWN), SIZE)
+    multiply(scratch / "drawn", pictures // DRAWN)
+    repository = Repository(scratch, scratch / "drawn", augment={"views": 1})
+    repository.run("dvc", "add", "-q", "data/raw/pictures")
+    repository.run("dvc", "repro", "augment")
+    repository.run(sys.executable, "-c", FILL)
+    repository.run("dvc", "repro", "extract")
+    changes = {
+        "nothing": lambda: None,
+        "`augment.rotate`": lambda: repository.set(augment={"rotate": 20}),
+        "and ten pictures added": lambda: draw(repository.raw, range(DRAWN, DRAWN + 10), SIZE),
+    }
+    rows = []
+    for title, change in changes.items():
+        change()
+        # DVC remembers files that it has hashed; who asks first pays for the new ones.
+        answer = repository.run(sys.executable, "-m", "headstart", "why")
+        status = repository.run("dvc", "status")
+        rows.append((title, answer.wall, status.wall, answer.wall / status.wall))
+        print(rows[-1], answer.gave, flush=True)
+    return f"""# `headstart why` with {pictures:,} pictures, one augmented view each
+
+Seconds. The goal is a few.
+
+{table("what changed | `headstart why` {:.1f} | `dvc status` {:.1f} | ratio {:.2f}", rows)}
+"""
+
+
+PARTS = {
+    "repro": measure_repro,
+    "why": measure_why,
+}

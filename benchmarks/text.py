@@ -1,39 +1,56 @@
-"""Which backbone recognises topics of titles? MiniLM, TF-IDF, and TF-IDF with scikit-learn.
+"""Texts: which backbone, how fast, and what finetuning an encoder is worth."""
 
-The titles of `examples/text/data.py`, of which none occurs twice: equal ones, and those that
-the kind calls copies, are left out before anything is split. A seed draws the test titles and the
-order of the others, of which the first 50, 250 or 1,780 are learned from. Our heads are trained as
-`train` trains them with `examples/text/params.yaml`: a fifth of the titles to learn from is for
-validation, which picks the weight decay, and the head is then trained on all of them.
-"""
-
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import random
 import runpy
+import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+import torch
 import yaml
 from scipy import stats
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.pipeline import make_pipeline
 
-from benchmarks.harness import ROOT, table
+from benchmarks.harness import ROOT, Project, cost, need, optional, ratios, spread, table
 from pipeline import kinds
-from pipeline.backbones.engines import open_engine
-from pipeline.core.params import ExtractParams, TrainParams
+from pipeline.backbones import catalogue
+from pipeline.backbones.engines import Engine, open_engine
+from pipeline.backbones.minilm import FILES, LONGEST
+from pipeline.core.backbone import Backbone
+from pipeline.core.params import ExtractParams, FinetuneParams, TrainParams
 from pipeline.heads.fit import fit_heads, refit
+from pipeline.heads.head import Head
 from pipeline.heads.hyperparameters import every_combination
 from pipeline.heads.trained import Schedule, order
+from pipeline.kinds.text import tokens
 from pipeline.kinds.text.copies import same, words
+from pipeline.runners.threads import batches, features_of
 from pipeline.tables.features import Split
 from pipeline.tables.power import raised
+from pipeline.transfer import finetuning, lora
+from pipeline.transfer.network import Network
+from pipeline.transfer.recipe import Recipe
+
+# accuracy
 
 SIZES = (50, 250, 1780)
+sentence_transformers = optional("sentence_transformers")
 TITLES = 10_000  # that are looked at: all
-BATCH = 256
+BATCH = 256  # as in examples/text/params.yaml
 LEVEL = 0.95
 OURS = {"MiniLM": "minilm_l6_v2", "MiniLM, int8": "minilm_l6_v2_int8", "TF-IDF": "tf_idf"}
 FIXED, TUNED = "scikit-learn, C = 1", "scikit-learn, C by cross-validation"
@@ -111,7 +128,16 @@ def interval(values: npt.NDArray[np.float64]) -> str:
     return f"{values.mean():+.3f} ({values.mean() - reach:+.3f} to {values.mean() + reach:+.3f})"
 
 
-def measure(seeds: int = 5) -> str:
+def measure_accuracy(seeds: int = 5) -> str:
+    """Which backbone recognises topics of titles? MiniLM, TF-IDF, and TF-IDF with scikit-learn.
+
+    The titles of `examples/text/data.py`, of which none occurs twice: equal ones, and those that
+    the kind calls copies, are left out before anything is split. A seed draws the test titles and
+    the order of the others, of which the first 50, 250 or 1,780 are learned from. Our heads are
+    trained as `train` trains them with `examples/text/params.yaml`: a fifth of the titles to learn
+    from is for validation, which picks the weight decay, and the head is then trained on all of
+    them.
+    """
     kept, total = titles()
     texts = np.array([title for title, _ in kept], dtype=object)
     topics = sorted({topic for _, topic in kept})
@@ -158,3 +184,296 @@ How far MiniLM is ahead, on the same titles: means of the differences over the s
 
 {table(" | ".join(["of", *sizes]), ahead)}
 """
+
+
+# speed
+
+THEIR_BATCHES = (32, 256)  # the default of `encode`, and ours
+
+
+def articles(some: int) -> list[str]:
+    """Articles in an order that does not go by topic."""
+    folder = runpy.run_path(str(ROOT / "examples" / "text" / "data.py"))["articles"]()
+    files = sorted(folder.rglob("*.txt"))
+    random.Random(0).shuffle(files)  # noqa: S311 (no secret)
+    return [file.read_text(encoding="utf-8", errors="replace") for file in files[:some]]
+
+
+def mixed(every: list[str]) -> list[str]:
+    """One half are titles, the other half beginnings of up to some 256 tokens."""
+    drawn = random.Random(1)  # noqa: S311
+    return [
+        text.splitlines()[0]
+        if drawn.random() < 0.5
+        else " ".join(text.split()[: drawn.randint(10, 200)])
+        for text in every
+    ]
+
+
+def measure_speed(scratch: Path, rounds: int = 5, some: int = 128) -> str:
+    """Texts a second: `extract`'s way beside sentence-transformers' `encode`, with the same
+    weights.
+
+    Both on one thread, taking turns in one process, and OpenVINO in bfloat16 beside them. Seconds
+    are those of the processor, so that other work on the machine matters little: with more threads
+    than free cores, PyTorch would wait for itself and look slower than it is. The texts are the
+    titles of `examples/text/data.py` and, for the mixed lengths, beginnings of the same articles of
+    up to 256 tokens. sentence-transformers is in no set of packages: `pip install
+    sentence-transformers`.
+    """
+    need(sentence_transformers, "sentence-transformers: pip install sentence-transformers")
+    with contextlib.chdir(scratch):
+        return measured(rounds, some)
+
+
+def measured(rounds: int, some: int) -> str:
+    _, path, _ = FILES["minilm_l6_v2"]
+    spec = find_spec(path.partition("/")[0])
+    assert spec
+    theirs = sentence_transformers.SentenceTransformer(
+        str(Path(str(spec.origin)).parent / "model"), device="cpu"
+    )
+    torch.set_num_threads(1)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    kind = kinds.named("text")
+    asked = ExtractParams(backbone="minilm_l6_v2", batch_size=BATCH)
+    engine = open_engine(asked, kind)
+    shorter = open_engine(asked.model_copy(update={"precision": "bfloat16"}), kind)
+
+    every = articles(some)
+    lines, furthest = [], 0.0
+    for name, texts in (
+        ("titles", [text.splitlines()[0] for text in every]),
+        ("mixed lengths", mixed(every)),
+    ):
+        lengths = [len(tokens.encoded(text, engine.preprocessing).ids) for text in texts]
+        assert max(lengths) <= LONGEST
+        ours = Extraction(Path(name), texts, engine)
+        works = {"ours": ours, "bfloat16": Extraction(Path(f"{name}, again"), texts, shorter)} | {
+            f"theirs {size}": partial(theirs.encode, texts, batch_size=size)
+            for size in THEIR_BATCHES
+        }
+        furthest = max(furthest, float(np.abs(ours() - theirs.encode(texts)).max()))
+        rates: dict[str, list[float]] = {work: [] for work in works}
+        for _ in range(rounds):
+            for work, call in works.items():
+                start = time.process_time()
+                call()
+                rates[work].append(len(texts) / (time.process_time() - start))
+        lines.append(
+            (
+                name,
+                float(np.mean(lengths)),
+                *(spread(rates[work], "{:.0f}") for work in works),
+                *(spread(ratios(rates["ours"], rates[w])) for w in works if w.startswith("theirs")),
+            )
+        )
+    columns = "texts | tokens, mean {:.0f} | Headstart | in bfloat16"
+    columns += "".join(f" | encode, batches of {size}" for size in THEIR_BATCHES)
+    columns += "".join(f" | Headstart over batches of {size}" for size in THEIR_BATCHES)
+    return f"""# Texts a second, beside sentence-transformers
+
+{some} texts in float32, from bytes to features, with the same weights; texts a second of the
+processor, one thread each. sentence-transformers {sentence_transformers.__version__}, PyTorch
+{torch.__version__}. Medians of {rounds} rounds in turns, with the least and the most. The features
+differ by at most {furthest:.1e}.
+
+{table(columns, lines)}
+"""
+
+
+class Extraction:
+    """What `extract` does but for the store."""
+
+    def __init__(self, folder: Path, texts: list[str], engine: Engine) -> None:
+        """Write the texts to a folder of the working directory, where what is read has to lie."""
+        folder.mkdir()
+        rows = []
+        for number, text in enumerate(texts):
+            file = folder / f"{number}.txt"
+            file.write_text(text, encoding="utf-8")
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            rows.append((digest, str(file), number.to_bytes(4, "big")))
+        self._table = pd.DataFrame(rows, columns=["digest", "path", "key"])
+        self._engine = engine
+
+    def __call__(self) -> np.ndarray:
+        """The features, in the order of the texts."""
+        found: dict[bytes, np.ndarray] = {}
+        for batch in batches(self._table, BATCH):
+            found |= features_of(batch, self._engine, BATCH)
+        return np.stack([found[key] for key in self._table["key"]])
+
+
+# lora
+
+FEW = (50, 250)
+MOST = 1780
+WAYS: dict[str, dict[str, Any]] = {
+    "blocks": {"method": "blocks", "learning_rate": 1e-4},
+    "lora": {"method": "lora", "learning_rate": 3e-3},
+}
+NAMES = {"blocks": "the last three blocks", "lora": "LoRA of rank 8"}
+
+
+def made(size: int, seed: int, scratch: Path) -> Project:
+    """A project of that many titles to learn from, up to what `evaluate` and `bundle` need."""
+    kept, _ = titles()
+    drawn = np.random.default_rng(seed).permutation(len(kept))
+    learnt = drawn[:size]
+    split = dict.fromkeys(learnt[: size // 5], "val") | dict.fromkeys(learnt[size // 5 :], "train")
+    split |= dict.fromkeys(drawn[MOST:], "test")
+    project = Project(scratch)
+    with (project.folder / "data" / "raw" / "titles.csv").open("w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["text", "label", "split"])
+        rows.writerows([*kept[number], name] for number, name in split.items())
+    (project.folder / "plugins").mkdir()
+    text = (ROOT / "examples" / "text" / "params.yaml").read_text()
+    (project.folder / "params.yaml").write_text(text)
+    project.set(evaluate={"bootstrap": 10})
+    return project
+
+
+def figures(size: int, seed: int, scratch: Path) -> dict[str, Any]:
+    """Test accuracies and losses of the ways of one draw, and what each took."""
+    project = made(size, seed, scratch)
+    found: dict[str, Any] = {}
+    with project.inside():
+        project.work("ingest", "augment", "extract", "train", "evaluate")
+        found["frozen"] = project.report("metrics")["test"]["accuracy"]
+        for way, settings in WAYS.items():
+            project.set(finetune=settings)
+            took = cost(lambda: project.work("finetune"))
+            report = project.report("finetune")
+            alone = {name: report["test"][name] for name in ("frozen", "finetuned")}
+            taken = report["taken"]
+            found[way] = {
+                "taken": taken,
+                "epoch": report["epoch"],
+                "alone": {name: test["accuracy"] for name, test in alone.items()},
+                "loss": {name: test["loss"] for name, test in alone.items()},
+                "chosen": report["test"]["refit"]["accuracy"] if taken else found["frozen"],
+                "wall": took.wall,
+                "cpu": took.cpu,
+            }
+    return found
+
+
+def megabytes() -> dict[str, tuple[int, float]]:
+    """How many numbers of the backbone each way trains, and megabytes of what a checkpoint keeps.
+
+    A checkpoint holds each number that learns four times: as it is, of the best epoch, and AdamW's
+    two moments.
+    """
+    found = {}
+    for way, settings in WAYS.items():
+        backbone = catalogue.to_train(Backbone.parse("minilm_l6_v2"))
+        head = Head(np.zeros((5, backbone.dimension), np.float32), np.zeros(5, np.float32))
+        recipe = Recipe.of(FinetuneParams(**settings), np.ones(5, np.float32))
+        network = Network(backbone.module, head, 1.0)
+        if settings["method"] == "lora":
+            lora.insert(network.backbone, recipe.lora_rank, recipe.seed)
+        changing, _ = finetuning._unfrozen(network, recipe)
+        count = sum(tensor.numel() for tensor in changing.values())
+        found[way] = count, 4 * 4 * count / 1e6
+    return found
+
+
+def measure_lora(page: Path, scratch: Path, part: int = 0, seed: int = 0) -> str:
+    """What finetuning an encoder of texts is worth: its last blocks, or LoRA, beside a frozen head.
+
+        python -m benchmarks text lora --part 250 --seed 3
+
+    works out one number of titles under one seed; the parts are kept in `benchmarks/text.json`, and
+    without a part only the table is written. A seed draws the test titles and the order of the
+    others, of which the first so many are learned from, a fifth of them for validation. The stages
+    are run with `examples/text/params.yaml`; the learning rates were chosen on the validation
+    titles of another draw (seed 100).
+    """
+    file = page.with_suffix(".json")
+    known = json.loads(file.read_text()) if file.exists() else {}
+    if part:
+        torch.set_num_threads(1)
+        known[f"{part} {seed}"] = figures(part, seed, scratch)
+        file.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    accuracies: list[tuple[object, ...]] = []
+    gains: list[tuple[object, ...]] = []
+    losing: list[tuple[object, ...]] = []
+    costs: list[tuple[object, ...]] = []
+    sizes, rates = megabytes(), {way: settings["learning_rate"] for way, settings in WAYS.items()}
+    for size in FEW:
+        draws = {key: row for key, row in sorted(known.items()) if key.startswith(f"{size} ")}
+        if not draws:
+            continue
+        frozen = np.array([row["frozen"] for row in draws.values()])
+        before = np.array([row["lora"]["alone"]["frozen"] for row in draws.values()])
+        accuracies.append((f"{size}", "frozen", len(draws), before.mean(), frozen.mean(), None))
+        learned, chosen = {}, {}
+        for way, name in NAMES.items():
+            of_way = [row[way] for row in draws.values()]
+            alone = np.array([row["alone"]["finetuned"] for row in of_way])
+            chosen[way] = np.array([row["chosen"] for row in of_way])
+            taken = sum(row["taken"] for row in of_way)
+            accuracies.append(
+                (f"{size}", name, len(draws), alone.mean(), chosen[way].mean(), f"{taken}")
+            )
+            gains.append((f"{size}", f"{name} over frozen", interval(alone - before),
+                          interval(chosen[way] - frozen)))  # fmt: skip
+            wall, cpu = (np.median([row[key] for row in of_way]) for key in ("wall", "cpu"))
+            costs.append((f"{size}", name, wall, cpu, f"{sizes[way][0]:,}", sizes[way][1]))
+            for key, row in zip(draws, of_way, strict=True):
+                was, now = row["alone"]["frozen"], row["alone"]["finetuned"]
+                if now < was or row["chosen"] < draws[key]["frozen"]:
+                    losing.append((key, name, was, now, draws[key]["frozen"], row["chosen"],
+                                   "yes" if row["taken"] else "no"))  # fmt: skip
+            learned[way] = alone
+        pair = [interval(of["lora"] - of["blocks"]) for of in (learned, chosen)]
+        gains.append((f"{size}", "LoRA over the last three blocks", *pair))
+    accuracy = (
+        "titles | way | seeds | learned from training titles {:.3f} | as a bundle {:.3f} | taken"
+    )
+    took = (
+        "titles | way | seconds {:.0f} | of the processor {:.0f} | numbers that learn"
+        " | checkpoint, MB {:.1f}"
+    )
+    lost = (
+        "titles and seed | way | frozen {:.3f} | finetuned {:.3f} | bundle {:.3f} | best {:.3f}"
+        " | taken"
+    )
+    return f"""# Finetuning an encoder of texts
+
+MiniLM-L6 on the titles of BBC news, five topics, 314 test titles drawn again by each seed;
+`examples/text/params.yaml`, 10 epochs in batches of 32, learning rate {rates["blocks"]:g} for
+blocks and {rates["lora"]:g} for LoRA. These had the lowest validation loss of 0.00003, 0.0001 and
+0.0003, and of 0.0003, 0.001 and 0.003, on one draw of 250 titles that is not below. A fifth of the
+titles is for validation. The first accuracy is that of a network, or of the frozen
+one's head, that learned from training titles alone. `As a bundle` is what `bundle` (frozen) and
+`best` hold: they learned from validation titles too, and `best` is the finetuned network only where
+validation said so (`taken`).
+
+{table(accuracy, accuracies)}
+
+Differences in accuracy on the same titles: means over the seeds, and their 95 % intervals by
+Student's t:
+
+{table("titles | what | learned from training titles | as a bundle", gains)}
+
+What `finetune` took, without the start of Python: medians, on one thread. Other work ran on the
+same cores (a load of 9 to 20 on two), so that only seconds of the processor compare. It trains
+twice where the network is taken. A checkpoint holds each trained number four times (now, the best,
+AdamW's moments).
+
+{table(took, costs)}
+
+Every draw in which finetuning lost accuracy on the test titles, in either of both comparisons:
+
+{table(lost, losing) if losing else "None."}
+"""
+
+
+PARTS = {
+    "accuracy": measure_accuracy,
+    "speed": measure_speed,
+    "lora": measure_lora,
+}

@@ -27,21 +27,20 @@ from tests.conftest import begin_store
 
 # For each benchmark: the arguments of its command, and what it measures less of than it does.
 # PICTURES is a folder like that of ants and bees, BUNDLED a project with a bundle, EMPTY a folder.
-FEW_TITLES = "from benchmarks import text as of_text; of_text.TITLES = 90; "
 DIGITS = (
     "from sklearn.datasets import load_digits; from pipeline.core.params import TrainParams"
     "; data, target = load_digits(return_X_y=True); way = TrainParams(power=1.0)"
 )
 # Each of its sites is a repository with a `dvc repro` of its own: minutes at any size.
 TOO_LONG = {"federated"}
-TWO_STAGES = """
+FEWER_STAGES = """
 import yaml
 class Small(Repository):
     def make(self):
         super().make()
         file = self.folder / "dvc.yaml"
         stages = yaml.safe_load(file.read_text())["stages"]
-        file.write_text(yaml.safe_dump({"stages": {n: stages[n] for n in ("ingest", "augment")}}))
+        file.write_text(yaml.safe_dump({"stages": {n: stages[n] for n in KEPT_STAGES}}))
 Repository = Small
 """
 SMALLEST = {
@@ -52,14 +51,14 @@ SMALLEST = {
         "; pairs = lambda *_: [Pair('digits', some, some, 100)]",
     ),
     "against_fastai": ("PICTURES", ""),
-    "alarms": (
+    "alarms pictures": (
         "PICTURES --cache EMPTY --seeds 1",
         "SETS = {'hymenoptera': patches}; CHOSEN = []; TOOLS = (); COPIES = 1"
         "; DUPLICATES = {'mirrored': ImageOps.mirror}; DRIFTS = {'darker, 0.4': light(0.4)}"
         "; RATES = {'10 %': 0.1}; default_run = lambda scratch: (1, {'none': 0})",
     ),
     "answers graph": (
-        "PICTURES --before HEAD",
+        "PICTURES",
         "sets_of_pictures = lambda scratch, given: [('insects', Project(scratch / 'some', given))]",
     ),
     "answers parts": ("PICTURES --rounds 1", "EXAMPLES = 2"),
@@ -70,39 +69,36 @@ SMALLEST = {
     ),
     "audio speed": ("", "SETS = ('digits',); SPEED_MOST = 8; ROUNDS = 1"),
     "stores bucket": ("--pictures 30", "FEW = 5"),
-    "choose": (
+    "backbones choose": (
         "PICTURES PICTURES --seeds 2",
         "NETWORKS = ['efficientnet_lite0', 'efficientnet_lite1']; DIGITS = 60"
         "; STAMPS, LEAST_STAMPS = '*/**/*.jpg', 1"
         "; surfaces = lambda scratch: digits(scratch / 'more')",
     ),
-    "extract engines": ("PICTURES --rounds 1", "BATCH = 4"),
-    "datachain_delta": ("", ""),
-    "doors": ("--seconds 0.5", "LARGE, SIDE, LONGEST = 1, 600, 2"),
+    "doors": (
+        "--seconds 0.5",
+        "LARGE, SIDE, LONGEST = 1, 600, 2; FLOODS = {'heat maps': heat_maps}",
+    ),
     "extract cpu": ("PICTURES --rounds 1", ""),
-    "families": ("", "FAMILIES = (('ResNet', 'timm:test_resnet', 'auto'),); VIEWS = 1"),
-    "flow_cost": ("--turns 1 --full 1 --parallel 1", TWO_STAGES),
-    "gate": ("--draws 2", "CASES = CASES[:1]"),
-    "gate_of_nights": ("--projects 2", "NIGHTS = 3; SIZES = SIZES[:1]; COMMON = COMMON[:1]"),
-    "gate_of_tasks": ("--draws 2", "EXAMPLES = EXAMPLES[:1]"),
+    "backbones families": ("", "FAMILIES = (('ResNet', 'timm:test_resnet', 'auto'),); VIEWS = 1"),
+    "flow_cost": (
+        "--turns 1 --full 1 --parallel 1",
+        f"KEPT_STAGES = 'ingest', 'augment'{FEWER_STAGES}",
+    ),
+    "gate labels": ("--draws 2", "CASES = CASES[:1]"),
+    "gate nights": ("--projects 2", "NIGHTS = 3; SIZES = SIZES[:1]; COMMON = COMMON[:1]"),
+    "gate tasks": ("--draws 2", "EXAMPLES = EXAMPLES[:1]"),
     "extract gpu": (
         "",
         "GPU_BATCH, SAMPLE, ROUNDS = 2, 4, 1; BACKBONES = BACKBONES[1:]",
     ),
     "heads defaults": ("PICTURES --seeds 1", "SETS = ('hymenoptera',); EPOCHS = 2"),
-    "heads solvers": (
-        ". --turns 1",
-        "MADE_UP_CLASSES = (4,); DIMENSION = 16; GRIDS = ()"
-        "; tasks.NAMES = {('regression', 'diabetes'): 'diabetes'}",
-    ),
     "install": ("--rounds 1", "fresh = lambda *_: (run('true'), run('true'), 1.0, 1)"),
     "intervals": ("--draws 2", "ALONE = ALONE[:1]; GROUPS = GROUPS[:1]"),
-    "joined": ("PICTURES --rounds 1", "NETWORKS = NETWORKS[:2]; PICTURES = 2"),
     "learning": ("PICTURES --part frozen --set hymenoptera", "SETS = ('hymenoptera',)"),
-    "lora": (
+    "text lora": (
         "--part 20",
-        FEW_TITLES
-        + "SIZES, MOST = (20,), 60; WAYS = {k: v | {'epochs': 1} for k, v in WAYS.items()}",
+        "TITLES, FEW, MOST = 90, (20,), 60; WAYS = {k: v | {'epochs': 1} for k, v in WAYS.items()}",
     ),
     "house": ("--before HEAD", ""),
     "heads many": (
@@ -111,19 +107,22 @@ SMALLEST = {
         "; names = ('DejaVuSans', 'DejaVuSerif', 'DejaVuSansMono', 'STIXGeneral')"
         "; TYPEFACES = {p: f'{n}.ttf' for p, n in zip(TYPEFACES, names, strict=True)}",
     ),
-    "memory": ("--few 24 --many 48", "STAGES = STAGES[:3]"),
+    "scale memory": ("--few 24 --many 48", "STAGES = STAGES[:3]"),
     "sets strange": (
         "PICTURES --draws 1",
         f"{DIGITS}; KS, BANKS = (1, 5), (50,)"
         "; pictures = lambda scratch, *_, **__: vectors(data[:300], target[:300], way)"
         "; titles = lambda: vectors(data[300:600], target[300:600], way)",
     ),
-    "on_ray": ("--pictures 60 --rounds 1", ""),
+    "extract ray": ("--pictures 60 --rounds 1", ""),
     "platforms": ("", "PYTHONS = ()"),
     "answers predict": ("PICTURES --rounds 1", ""),
     "reasons": ("--pictures PICTURES --count 1", "STEPS, MISTAKES = 2, 1"),
-    "repeats": ("PICTURES --runs 2", "DIMENSION, REPEATS, HEADS = 8, 5, {'ridge': HEADS['ridge']}"),
-    "scale": ("--few 60 --many 120", "FILES, LARGE = 10, 1_000_000"),
+    "heads repeats": (
+        "PICTURES --runs 2",
+        "NUMBERS, SPLITS, TIMED = 8, 5, {'ridge': TIMED['ridge']}",
+    ),
+    "scale costs": ("--few 60 --many 120", "FILES, LARGE = 10, 1_000_000"),
     "answers serve": ("BUNDLED PICTURES --seconds 0.5", "CLIENTS = (1, 2)"),
     "sets data": (
         "--draws 1",
@@ -133,18 +132,20 @@ SMALLEST = {
     ),
     "sets simulated": ("--draws 2", ""),
     "stores shared": ("--vectors 100 --keys 100", ""),
-    "stores embedded": ("--entries 100 --rounds 1", ""),
     "heads sweep": (
         "--rows 100",
         "REPEATS, DIMENSION, GRIDS = 1, 8, ('made up',)"
         "; features = lambda *_: (['a', 'b'], [made_up(60, 8, 2, n) for n in range(3)])",
     ),
-    "task_alarms": ("--seeds 1", "SETS = {'regression': ['diabetes']}"),
+    "alarms tasks": ("--seeds 1", "tasks.SETS = {'regression': ['diabetes']}"),
     "tasks": ("--bootstrap 5 --rounds 1", "SETS = {'regression': ['diabetes']}"),
-    "ten_in_ten_thousand": ("--pictures 60 --views 1", "MOST = 3"),
-    "text": ("--seeds 2", "TITLES, SIZES = 90, (20, 40); OURS.pop('MiniLM, int8')"),
-    "text_speed": ("--rounds 1 --some 4", ""),
-    "why": ("--pictures 60", "DRAWN = 60"),
+    "ten_in_ten_thousand repro": (
+        "--pictures 60 --views 1",
+        f"MOST = 3; KEPT_STAGES = 'ingest', 'augment', 'extract'{FEWER_STAGES}",
+    ),
+    "text accuracy": ("--seeds 2", "TITLES, SIZES = 90, (20, 40); OURS.pop('MiniLM, int8')"),
+    "text speed": ("--rounds 1 --some 4", ""),
+    "ten_in_ten_thousand why": ("--pictures 60", "DRAWN = 60"),
 }
 
 

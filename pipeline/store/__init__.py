@@ -7,9 +7,9 @@ An entry is the feature of one view of one example from one backbone: a key of 1
 and a float32 vector. The store is a cache outside the project, shared by the user's clones and by
 `dvc exp run --temp`: deleting it costs time, never correctness.
 
-It is one SQLite file in WAL mode. LMDB reads two to four times as fast and writes up to three times
-as fast (`benchmarks/stores.md`). But SQLite already reads 50,000 features in two seconds, which a
-backbone on two cores takes minutes to compute. SQLite comes with Python, and its file grows and
+It is one SQLite file in WAL mode. LMDB reads two to three times as fast and writes up to three
+times as fast (`docs/decisions.md`). But SQLite already reads 50,000 features in two seconds, which
+a backbone on two cores takes minutes to compute. SQLite comes with Python, and its file grows and
 shrinks with its content. A truncated or overwritten file raises an error that can be caught; LMDB
 maps the file into memory, so the same damage kills the process.
 

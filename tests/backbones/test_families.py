@@ -1,10 +1,10 @@
-"""The families of `benchmarks/families.md`: each loads by timm's name, and its export is equal."""
+"""The families of `benchmarks/backbones.md`: each loads by timm's name, and its export is equal."""
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.families import FAMILIES, network_of
+from benchmarks.backbones import FAMILIES, network_of
 from benchmarks.harness import ROOT
 from pipeline import kinds
 from pipeline.backbones import catalogue, exports
@@ -17,7 +17,7 @@ TOKENS = ("EVA-02", "DINOv3", "DINOv2", "CLIP", "SigLIP 2")
 
 
 def test_the_page_has_a_row_for_each() -> None:
-    rows = (ROOT / "benchmarks" / "families.md").read_text().splitlines()
+    rows = (ROOT / "benchmarks" / "backbones.md").read_text().splitlines()
     for family, name, pooling in FAMILIES:
         assert any(row.startswith(f"| {family} | `{name}` | {pooling} |") for row in rows)
 
