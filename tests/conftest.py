@@ -254,6 +254,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def draw_shapes(draw_picture: Callable[..., Image.Image]) -> Callable[..., None]:
+    """Draws pictures of discs and squares where a project has them ingested."""
+
+    def draw(numbers: range, project: Path = Path()) -> None:
+        for i in numbers:
+            path = project / "data/raw/shapes" / ("disc", "square")[i % 2] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw_picture(i, square=bool(i % 2)).save(path)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
 def draw_picture() -> Callable[..., Image.Image]:
     """Makes a small picture that differs with its seed: a disc or a square on stripes."""
 

@@ -22,13 +22,15 @@ from pipeline.store.database import LAYOUT
 from pipeline.store.places import default_folder
 from pipeline.store.vectors import FeatureStore
 from pipeline.tables import features
-from tests.conftest import Project
+from tests.conftest import SMALL, Project
 
 
 @pytest.fixture
-def drawn(project: Project, lite0: Path, draw_picture: Callable[..., Image.Image]) -> Project:
+def drawn(
+    project: Project, small_backbone: Path, draw_picture: Callable[..., Image.Image]
+) -> Project:
     """A project whose manifest lists twelve pictures, eight of them for training."""
-    project.set(**{"augment.views": 2})
+    project.set(**SMALL, **{"augment.views": 2})
     for i in range(12):
         draw_picture(i).save(f"data/raw/{i}.jpg")
     list_pictures(range(12))
@@ -82,7 +84,7 @@ def test_every_original_and_every_planned_view_has_one_feature(drawn: Project) -
     assert len(splits["test"].features) == 4
     assert len(plan) == 8 * 2
     whole = splits["train"].features
-    assert whole.shape[1] == 1280
+    assert whole.shape[1] == 96
     assert len(np.unique(whole, axis=0)) == len(whole)
 
 
@@ -188,9 +190,11 @@ def test_a_damaged_entry_is_computed_again(
 
 def test_killed_in_the_middle_it_keeps_what_was_finished(
     drawn: Project,
+    lite0: Path,
     draw_picture: Callable[..., Image.Image],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    drawn.set(**{"extract.backbone": "efficientnet_lite0", "extract.weights": "pretrained"})
     for i in range(12, 72):
         draw_picture(i).save(f"data/raw/{i}.jpg")
     list_pictures(range(72))

@@ -1,6 +1,6 @@
 """The finetune and from_scratch stages: the decision, what it leaves, a kill in between.
 
-On a small network; the slow tests do the same on the real weights of the default one.
+On a small network, but for the decision, which is made on the real weights of the default one.
 """
 
 import io
@@ -62,25 +62,12 @@ WEIGHTS = FINETUNED / "backbone.safetensors"
 UNSURE = {"train.weight_decay": 3.0, "finetune.learning_rate": 0.003}
 # Features of random weights leave enough.
 UNTRAINED = SMALL | {"train.weight_decay": 0.1, "finetune.learning_rate": 0.01}
-of_both_networks = pytest.mark.parametrize(
-    "shapes",
-    [UNTRAINED, pytest.param(UNSURE, marks=pytest.mark.slow)],
-    ids=["small", "real"],
-    indirect=True,
-)
-
-
-def draw_shapes(folder, draw_picture, count):
-    for i in range(count):
-        path = folder / "data/raw/shapes" / ("disc", "square")[i % 2] / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw_picture(i, square=bool(i % 2)).save(path)
 
 
 @pytest.fixture
-def shapes(request, project, small_backbone, draw_picture):
+def shapes(request, project, small_backbone, draw_shapes):
     """A project with a trained head on pictures of two classes."""
-    draw_shapes(project.folder, draw_picture, 36)
+    draw_shapes(range(36))
     project.set(**{"ingest.source": "folder", "ingest.path": "data/raw/shapes"})
     project.set(
         **{"augment.views": 1, "finetune.epochs": 2, "finetune.blocks": 1, "finetune.batch_size": 8}
@@ -92,7 +79,7 @@ def shapes(request, project, small_backbone, draw_picture):
 
 
 @pytest.mark.slow
-@of_both_networks
+@pytest.mark.parametrize("shapes", [UNSURE], ids=["real"], indirect=True)
 def test_a_finetuned_network_is_taken_only_when_validation_says_so(shapes, capsys):
     shapes.set(**{"train.refit": False})
     train()
@@ -179,7 +166,6 @@ def parts_of_finetuning(**changes):
     return network, train, val, how
 
 
-@of_both_networks
 def test_what_is_taken_learns_again_from_the_weights_that_came_for_the_epochs_kept(shapes):
     shapes.set(**{"finetune.epochs": 3})
     finetune()

@@ -24,12 +24,9 @@ from tests.conftest import ROOT, SMALL
 
 
 @pytest.fixture
-def shapes(project, draw_picture):
+def shapes(project, draw_shapes):
     """Forty pictures of two classes, ingested."""
-    for i in range(40):
-        path = project.folder / "data/raw/shapes" / ("disc", "square")[i % 2] / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw_picture(i, square=bool(i % 2)).save(path)
+    draw_shapes(range(40))
     project.set(**{"ingest.source": "folder", "ingest.path": "data/raw/shapes"})
     project.set(**{"rank.run": ["asked"]})
     ingest()

@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from PIL import Image
 
 from pipeline.augment import augment
 from pipeline.checks import checks
@@ -25,7 +24,7 @@ STAGES = (ingest, augment, extract, train, evaluate, checks)
 
 @pytest.mark.slow
 def test_the_classic_recipe_as_documented(
-    project: Project, draw_picture: Callable[..., Image.Image]
+    project: Project, draw_shapes: Callable[..., None]
 ) -> None:
     recipe = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / "classic.md").read_text(), re.S)
     assert recipe
@@ -35,10 +34,7 @@ def test_the_classic_recipe_as_documented(
     document["ingest"] |= {"source": "folder", "path": "data/raw/shapes"}
     document["augment"]["views"] = 0
     Path("params.yaml").write_text(yaml.safe_dump(document))
-    for i in range(24):
-        path = Path("data/raw/shapes") / ("disc", "square")[i % 2] / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw_picture(i, square=bool(i % 2)).save(path)
+    draw_shapes(range(24))
 
     for stage in STAGES:
         stage()

@@ -10,7 +10,6 @@ import onnx
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 
 from pipeline import kinds
 from pipeline.augment import augment
@@ -69,17 +68,14 @@ def graph(scale: str = "255.0", text: str = GRAPH) -> str:
 @pytest.fixture
 def shapes(
     project: Project,
-    draw_picture: Callable[..., Image.Image],
+    draw_shapes: Callable[..., None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Project:
     """Forty pictures of two classes, ingested; a store of its own."""
     (tmp_path / "exports").mkdir()
     monkeypatch.setenv("HEADSTART_STORE", str(begin_store(tmp_path / "own", tmp_path / "exports")))
-    for i in range(40):
-        path = Path("data/raw/shapes") / ("disc", "square")[i % 2] / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw_picture(i, square=bool(i % 2)).save(path)
+    draw_shapes(range(40))
     project.set(
         **{"ingest.source": "folder", "ingest.path": "data/raw/shapes", "augment.views": 0},
         **{"extract.backbone": NAME, "extract.device": "cpu", "evaluate.bootstrap": 10},

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from torch import nn
 
 from pipeline.core import command
@@ -20,7 +19,7 @@ from pipeline.finetune import save
 from pipeline.heads.description import HeadDescription
 from pipeline.heads.head import Head
 from pipeline.transfer.network import Network
-from tests.conftest import Project
+from tests.conftest import SMALL, Project
 
 OUTPUTS = {
     "ingest": ("data/manifest.parquet", "data/refused.csv"),
@@ -78,23 +77,21 @@ def assert_full(stopped: "subprocess.CompletedProcess[str]", stage: str) -> None
 
 
 @pytest.fixture
-def shapes(project: Project, draw_picture: Callable[..., Image.Image]) -> Project:
+def shapes(project: Project, draw_shapes: Callable[..., None]) -> Project:
     """Thirty pictures of two classes."""
     project.set(**{"ingest.source": "folder", "ingest.path": "data/raw/shapes"})
-    for i in range(30):
-        path = Path("data/raw/shapes") / ("disc", "square")[i % 2] / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw_picture(i, square=bool(i % 2)).save(path)
+    draw_shapes(range(30))
     return project
 
 
 @pytest.mark.slow
 def test_every_stage_says_so_and_works_once_there_is_room(
-    shapes: Project, small_disk: Path
+    shapes: Project, small_disk: Path, small_backbone: Path
 ) -> None:
     # A bundle holds the backbone twice.
     subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
-    shapes.set(**{"rank.backbones": ["efficientnet_lite0", "random:efficientnet_lite0"]})
+    untrained = [f"random:{SMALL['extract.backbone']}", "random:timm:test_vit"]
+    shapes.set(**SMALL, **{"rank.backbones": untrained})
     shapes.set(**{"learning_curve.draws": 2, "finetune.epochs": 1, "finetune.blocks": 1})
     other = small_disk / "project"
     for stage in OUTPUTS:

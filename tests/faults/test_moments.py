@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from tests.conftest import begin_store
+from tests.conftest import SMALL, begin_store
 from tests.helpers.repository import Repository
 
+IN_THE_END = {"augment.rotate": 30}
 # Every look at the time of day sees another decade; the monotonic clock is left alone.
 JUMPING_CLOCK = """
 #define _GNU_SOURCE
@@ -50,37 +50,53 @@ time_t time(time_t *result) {
 """
 
 
-@pytest.fixture
-def repository(
-    tmp_path: Path,
+def begin(
+    folder: Path,
     exported: Path,
-    dvc_template: Path,
-    draw_picture: Callable[..., Image.Image],
-    monkeypatch: pytest.MonkeyPatch,
+    template: Path,
+    draw_shapes: Callable[..., None],
+    patch: pytest.MonkeyPatch,
 ) -> Repository:
-    """A repository in which nothing has run yet."""
-    monkeypatch.setenv("HEADSTART_STORE", str(begin_store(tmp_path, exported)))
-    repository = Repository(tmp_path / "repository", dvc_template)
-    for i in range(40):
-        path = repository.folder / "data/raw/shapes" / ("disc", "square")[i % 2] / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw_picture(i, square=bool(i % 2)).save(path)
+    """A repository in which nothing has run yet, with a store of its own."""
+    patch.setenv("HEADSTART_STORE", str(begin_store(folder, exported)))
+    repository = Repository(folder / "repository", template)
+    draw_shapes(range(40), repository.folder)
     knobs = {"ingest.source": "folder", "ingest.path": "data/raw/shapes", "augment.views": 1}
-    repository.set(**knobs, **{"evaluate.bootstrap": 50})
+    repository.set(**SMALL, **knobs, **{"evaluate.bootstrap": 50})
     return repository
 
 
-def undisturbed(repository: Repository, store: Path) -> dict[str, bytes]:
-    """The outputs of a run from scratch."""
-    shutil.rmtree(store)
-    for name in ("bundle", "data/features", "data/pictures", "models", "reports"):
-        shutil.rmtree(repository.folder / name)
-    repository.run("dvc", "repro", "--force", "--no-run-cache")
-    return repository.outputs()
+@pytest.fixture
+def repository(
+    tmp_path: Path,
+    small_backbone: Path,
+    dvc_template: Path,
+    draw_shapes: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Repository:
+    return begin(tmp_path, small_backbone.parent, dvc_template, draw_shapes, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory,
+    small_backbone: Path,
+    dvc_template: Path,
+    draw_shapes: Callable[..., None],
+) -> dict[str, bytes]:
+    """The outputs of one run from scratch, in another folder, with the parameters of the end."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        alone = begin(folder, small_backbone.parent, dvc_template, draw_shapes, patch)
+        alone.set(**IN_THE_END)
+        alone.repro()
+    return alone.outputs()
 
 
 @pytest.mark.slow
-def test_two_repros_at_once_leave_what_one_leaves(repository: Repository, tmp_path: Path) -> None:
+def test_two_repros_at_once_leave_what_one_leaves(
+    repository: Repository, undisturbed: dict[str, bytes]
+) -> None:
     for _ in range(2):
         both = [
             subprocess.Popen(
@@ -95,17 +111,19 @@ def test_two_repros_at_once_leave_what_one_leaves(repository: Repository, tmp_pa
             if process.returncode:
                 assert re.search("lock|busy", said), said
                 assert "Traceback" not in said
-        repository.set(**{"ingest.seed": 1})
+        repository.set(**IN_THE_END)
     repository.repro()
     assert repository.repro() == []
-    found = repository.outputs()
-    assert found == undisturbed(repository, tmp_path / "cache" / "features")
+    assert repository.outputs() == undisturbed
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("cc"), reason="another clock needs a C compiler")
 def test_a_clock_that_jumps_changes_no_byte(
-    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Repository,
+    undisturbed: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source, library = tmp_path / "clock.c", tmp_path / "clock.so"
     source.write_text(JUMPING_CLOCK)
@@ -116,10 +134,9 @@ def test_a_clock_that_jumps_changes_no_byte(
         looks = "import time; print(len({round(time.time() / 3e8) for _ in range(12)}))"
         assert int(repository.run("python", "-c", looks)) > 3
         repository.repro()
-        repository.set(**{"augment.rotate": 30})
+        repository.set(**IN_THE_END)
         shown = repository.run("dvc", "repro")
         assert int(re.search(r"(\d+) reused", shown)[1]) > 30  # what was stored is found again
         assert repository.repro() == []
-        found = repository.outputs()
     assert repository.repro() == []
-    assert found == undisturbed(repository, tmp_path / "cache" / "features")
+    assert repository.outputs() == undisturbed

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from PIL import Image
 
 from pipeline.core.paths import FEATURES, MANIFEST
 from pipeline.store.database import features_file
@@ -35,24 +34,15 @@ OTHER_ENGINE = "import onnxruntime\nonnxruntime.__version__ = '1.0.0'\n"
 
 
 @pytest.fixture
-def pictured(
-    project: Project, small_backbone: Path, draw_picture: Callable[..., Image.Image]
-) -> Project:
+def pictured(project: Project, small_backbone: Path, draw_shapes: Callable[..., None]) -> Project:
     """A project with pictures that are ingested, whose parameters ask for a Ray cluster."""
     project.set(
         **SMALL,
         **{"ingest.source": "folder", "ingest.path": "data/raw/shapes", "augment.views": 1},
         **{"extract.batch_size": 4},
     )
-    draw_more(draw_picture, range(100))
+    draw_shapes(range(100))
     return project
-
-
-def draw_more(draw: Callable[..., Image.Image], which: range) -> None:
-    for i in which:
-        file = Path("data/raw/shapes") / ("disc", "square")[i % 2] / f"{i}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draw(i, square=bool(i % 2)).save(file)
 
 
 def ask_for_ray(project: Project, on: bool = True) -> None:
@@ -117,7 +107,7 @@ def three_nodes(folder: Path) -> Iterator[Cluster]:
 @needs_namespaces
 @pytest.mark.slow
 def test_a_cluster_makes_the_same_bytes_and_refuses_who_would_make_others(
-    pictured: Project, tmp_path: Path, draw_picture: Callable[..., Image.Image]
+    pictured: Project, tmp_path: Path, draw_shapes: Callable[..., None]
 ) -> None:
     with three_nodes(tmp_path) as ray:
         local, views = run_here(ray)
@@ -151,7 +141,7 @@ def test_a_cluster_makes_the_same_bytes_and_refuses_who_would_make_others(
         for asked in (True, False):
             ask_for_ray(pictured, asked)
             assert computed(ray.run(*EXTRACT).stdout) == f"{views} reused, 0 computed"
-        draw_more(draw_picture, range(100, 110))
+        draw_shapes(range(100, 110))
         for stage in ("ingest", "augment"):
             assert ray.run(sys.executable, "-m", f"pipeline.{stage}").returncode == 0
         ask_for_ray(pictured)
@@ -187,9 +177,9 @@ def test_a_cluster_makes_the_same_bytes_and_refuses_who_would_make_others(
 @needs_namespaces
 @pytest.mark.slow
 def test_a_killed_worker_node_or_driver_loses_nothing(
-    pictured: Project, tmp_path: Path, draw_picture: Callable[..., Image.Image]
+    pictured: Project, tmp_path: Path, draw_shapes: Callable[..., None]
 ) -> None:
-    draw_more(draw_picture, range(100, 200))
+    draw_shapes(range(100, 200))
     (tmp_path / "node").mkdir()
     (tmp_path / "node" / "sitecustomize.py").write_text(OTHER_CLOCK)
     with cluster(HEADSTART_STORE=str(default_folder())) as ray:

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 import headstart
 from headstart import doctor
@@ -403,7 +402,7 @@ def test_another_clone_with_another_home_computes_nothing(
     address: str,
     project: Project,
     small_backbone: Path,
-    draw_picture: Callable[..., Image.Image],
+    draw_shapes: Callable[..., None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -421,10 +420,7 @@ def test_another_clone_with_another_home_computes_nothing(
             (tmp_path / "local").mkdir()
             (tmp_path / "local" / "backbones").symlink_to(exported)
         Project(folder).set(**SMALL, **knobs, **{"store.folder": store})
-        for i in range(12):
-            path = Path("data/raw/shapes") / ("disc", "square")[i % 2] / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draw_picture(i, square=bool(i % 2)).save(path)
+        draw_shapes(range(12))
         capsys.readouterr()
         for stage in (ingest.ingest, augment.augment, extract.extract):
             stage()
@@ -435,7 +431,7 @@ def test_another_clone_with_another_home_computes_nothing(
         assert [file.name for file in own.iterdir()] == ["backbones"]  # no features here
     assert outputs[0] == outputs[1] == outputs[2]
     found = headstart.Embedder(SMALL["extract.backbone"], weights="random")
-    assert len(found.transform([str(path)])) == 1
+    assert len(found.transform(["data/raw/shapes/disc/0.png"])) == 1
     written = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
     for data in (*written, *objects(address).values(), *objects(address, "listings").values()):
         assert seaweed.SECRET.encode() not in data
@@ -446,7 +442,7 @@ def test_features_told_by_keys_are_read_from_the_bucket(
     address: str,
     project: Project,
     small_backbone: Path,
-    draw_picture: Callable[..., Image.Image],
+    draw_shapes: Callable[..., None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -455,10 +451,7 @@ def test_features_told_by_keys_are_read_from_the_bucket(
     home(tmp_path, small_backbone.parent, monkeypatch)
     knobs = {"ingest.source": "folder", "ingest.path": "data/raw/shapes", "augment.views": 1}
     project.set(**SMALL, **knobs, **{"store.folder": address, "evaluate.bootstrap": 10})
-    for i in range(40):
-        path = Path("data/raw/shapes") / ("disc", "square")[i % 2] / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw_picture(i, square=bool(i % 2)).save(path)
+    draw_shapes(range(40))
 
     def run(*stages: Callable[[], None]) -> dict[str, bytes]:
         for stage in stages:
