@@ -129,7 +129,7 @@ def measure_shared(scratch: Path, vectors: int = 50_000, keys: int = 1_000_000) 
     """
     wide = all_stores(scratch, vectors, 1280, BATCH)
     many = all_stores(scratch, keys, 8, 16 * BATCH)
-    few = all_stores(scratch, 5_000, 1280, 32)
+    few = all_stores(scratch, vectors // 10, 1280, 32)
     return f"""# A feature store that many machines share, beside SQLite on a disk
 
 Seconds of one round; each work opens the store again. `held` asks for as many keys as there are,
@@ -145,7 +145,7 @@ is on SeaweedFS on the same two cores, which share the seconds.
 
 {many}
 
-## 5,000 vectors of 1,280 numbers, 32 a put
+## {vectors // 10:,} vectors of 1,280 numbers, 32 a put
 
 {few}
 """

@@ -131,7 +131,7 @@ SMALLEST = {
         "; numbers = lambda _: [('numbers', of_numbers(data[:300], target[:300], ridge))]",
     ),
     "sets simulated": ("--draws 2", ""),
-    "stores shared": ("--vectors 100 --keys 100", ""),
+    "stores shared": ("--vectors 100 --keys 100", "SOME = 10"),
     "heads sweep": (
         "--rows 100",
         "REPEATS, DIMENSION, GRIDS = 1, 8, ('made up',)"
