@@ -182,8 +182,7 @@ def _stop_if_changed(names: list[Path]) -> None:
         raise RunError(f"upgrade needs git: {error.stderr.strip()}") from None
     if changed := [line[3:] for line in done.stdout.splitlines()]:
         raise RunError(
-            f"{', '.join(changed)} differs from the last commit: commit it, so that `git diff`"
-            " shows what upgrade changes"
+            f"commit {', '.join(changed)} first, so that `git diff` shows what upgrade changes"
         )
 
 

@@ -77,7 +77,12 @@ def test_a_project_has_every_file_that_dvc_asks_for_and_no_code(
             for dep in stage.deps
             if not dep.exists and not str(dep).startswith(("data/", "reports/"))
         }
+        (ingest,) = (stage for stage in repo.index.stages if stage.name == "ingest")
+        locked = {
+            line for dep in ingest.deps if dep.def_path == "headstart.lock" for line in dep.params
+        }
     assert lacking <= {"models", "bundle"}
+    assert {line for line in locked if line.startswith("kinds.")} == {"kinds.door", "kinds.image"}
     assert git("-C", str(project), "status", "--short").startswith("?? ")  # nothing is committed
 
 

@@ -196,7 +196,7 @@ def test_what_it_cannot_do_is_refused_before_anything_is_written(
 ) -> None:
     with Path("params.yaml").open("a") as stream:
         stream.write("# edited\n")
-    assert refused().startswith("params.yaml differs from the last commit: commit it")
+    assert refused().startswith("commit params.yaml first, so that `git diff` shows")
     git("checkout", "-q", "params.yaml")
 
     replace(HERE, headstart="99.0").write()

@@ -19,6 +19,7 @@ from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
 import headstart
+from headstart import init
 from tests.conftest import ROOT
 
 USERS = """
@@ -123,6 +124,20 @@ def test_a_stage_runs_from_the_wheel(elsewhere: Path) -> None:
     done = python("-m", "headstart", "run", "augment")
     assert done.returncode == headstart.ParamsError.exit_code
     assert done.stderr.startswith("augment: error: ")
+
+
+def test_a_project_that_the_wheel_makes_is_a_clones(elsewhere: Path) -> None:
+    done = python("-m", "headstart", "init", "its/project")
+    assert done.stderr == f"init: error: {elsewhere / 'its'} is not a folder: make it first\n"
+    (elsewhere / "its").mkdir()
+    assert python("-m", "headstart", "init", "its/project").returncode == 0
+    init.run(elsewhere / "project")
+    made = [elsewhere / folder for folder in ("project", "its/project")]
+    names = [file.relative_to(made[0]) for file in made[0].rglob("*") if file.is_file()]
+    names = [name for name in names if name.parts[0] != ".git"]
+    assert len(names) > 15
+    for name in names:
+        assert (made[1] / name).read_bytes() == (made[0] / name).read_bytes()
 
 
 def test_a_plugin_imports_the_same_names_as_in_a_clone(elsewhere: Path) -> None:
