@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 from ..tables.features import Split
 from . import SHARE, measure
@@ -246,12 +245,49 @@ def confusion_table(
     return table.sort_values(["actual", "predicted"])
 
 
+def _hits(is_class: npt.NDArray[np.bool_], given: Array) -> tuple[Array, Array]:
+    """Count the false and true positives with each probability as threshold, descending."""
+    order = np.argsort(given)[::-1]
+    last = np.append(np.flatnonzero(np.diff(given[order])), len(given) - 1)  # of those that tie
+    true = np.cumsum(is_class[order], dtype=np.float64)[last]
+    return 1 + last - true, true
+
+
+def _corners(differs: npt.NDArray[np.bool_], *curve: Array) -> list[Array]:
+    """Select the ends of a curve, and the points between them where it `differs`."""
+    kept = np.concatenate([[True], differs, [True]]) if len(curve[0]) > 2 else slice(None)
+    return [values[kept] for values in curve]
+
+
+def roc_curve(is_class: npt.NDArray[np.bool_], given: Array) -> tuple[Array, Array]:
+    """Return the false and true positive rates of a class, without points on a straight line.
+
+    Args:
+        is_class: [n], with both values.
+        given: [n], the predicted probabilities.
+    """
+    false, true = _hits(is_class, given)
+    false, true = _corners((np.diff(false, 2) != 0) | (np.diff(true, 2) != 0), false, true)
+    return np.append(0, false / false[-1]), np.append(0, true / true[-1])
+
+
+def precision_recall_curve(is_class: npt.NDArray[np.bool_], given: Array) -> tuple[Array, Array]:
+    """Return precision and recall of a class, from high recall to low; arguments as above.
+
+    Only the first and the last of points with the same recall are kept.
+    """
+    false, true = _hits(is_class, given)
+    false, true = _corners((np.diff(true[:-1]) != 0) | (np.diff(true[1:]) != 0), false, true)
+    precision, recall = true / (true + false), true / true[-1]
+    return np.append(precision[::-1], 1), np.append(recall[::-1], 0)
+
+
 def roc_table(one_against_rest: Iterable[OneAgainstRest], drawn: Sequence[str]) -> pd.DataFrame:
     """Return ROC curves of the classes in `drawn`, and the macro mean over all classes."""
     grid = np.linspace(0, 1, 101)
     tables, heights, shown = [], [], set(drawn)
     for name, is_class, given in one_against_rest:
-        false, true, _ = roc_curve(is_class, given)
+        false, true = roc_curve(is_class, given)
         if name in shown:
             tables.append(_curve(name, false_positive_rate=false, true_positive_rate=true))
         heights.append(np.interp(grid, false, true))
@@ -271,7 +307,7 @@ def precision_recall_table(
     for name, is_class, given in one_against_rest:
         if name not in shown:
             continue
-        precision, recall, _ = precision_recall_curve(is_class, given, drop_intermediate=True)
+        precision, recall = precision_recall_curve(is_class, given)
         tables.append(_curve(name, recall=recall, precision=precision))
     return _joined(tables, ["class", "recall", "precision"])
 

@@ -10,7 +10,6 @@ of them, as in a small subset), the output predicts the fraction of positives fo
 """
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,11 +17,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg.blas import dsyrk
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
-from . import lbfgs, many_classes
+from . import few_classes, lbfgs, many_classes
 from .head import Floats, Head, fit_temperature
 from .least_squares import ridge
 from .linear_loss import Axes, LinearLoss
@@ -69,35 +65,20 @@ class Rows:
 
 
 def multinomial(rows: Rows, decays: Sequence[float], start: Head | None) -> list[Head]:
-    """Fit multinomial logistic regression by L-BFGS (scikit-learn), one head for each decay.
+    """Fit multinomial logistic regression by L-BFGS, one head for each decay.
 
-    With more than `many_classes.MANY` classes, `many_classes.minimum` fits it from `start`.
+    Only with more than `many_classes.MANY` classes does it begin at `start`.
     """
-    classes, importance, labels = rows.outputs, rows.importance[:, 0], rows.labels[:, 0]
+    few = rows.outputs <= many_classes.MANY
+    minimum, start = (few_classes.minimum, None) if few else (many_classes.minimum, start)
+    given = rows.features, rows.labels[:, 0], rows.importance[:, 0], rows.outputs
     heads: dict[float, Head] = {}
-    model = LogisticRegression(max_iter=lbfgs.MOST_ITERATIONS, tol=1e-4, warm_start=True)
     # Warm starts, from the strongest penalty to the weakest, need a third of the iterations
     # (Friedman, Hastie and Tibshirani, 2010).
     for decay in sorted(set(decays), reverse=True):
-        if classes > many_classes.MANY:
-            start, reached = many_classes.minimum(
-                rows.features, labels, importance, classes, decay, start
-            )
-            heads[decay] = start
-            _warn(decay, reached)
-            continue
-        # scikit-learn sums the losses and scales them by C. With two classes it learns one weight
-        # vector, which is twice the softmax's, so the penalty has to be halved.
-        strength = (2 if classes == 2 else 1) / (importance.sum() * decay) if decay else np.inf
-        model.set_params(C=strength)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(rows.features, labels, sample_weight=importance)
-        _warn(decay, model.n_iter_.max() < lbfgs.MOST_ITERATIONS)
-        weight, bias = model.coef_, model.intercept_
-        if classes == 2:
-            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-        heads[decay] = Head(weight.astype(np.float32), bias.astype(np.float32))
+        start, reached = minimum(*given, decay, start)
+        heads[decay] = start
+        _warn(decay, reached)
     return [heads[decay] for decay in decays]
 
 
@@ -200,6 +181,8 @@ def _moments(
 
     Only the lower triangle of the covariance of features is computed, which halves the cost.
     """
+    from scipy.linalg.blas import dsyrk  # slow to import, and only ridge needs it
+
     count, dimension = rows.features.shape
     size = max(1, AT_ONCE // max(dimension, rows.outputs))
     chunks = [slice(start, start + size) for start in range(0, count, size)]

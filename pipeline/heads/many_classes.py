@@ -1,10 +1,10 @@
 """Multinomial logistic regression for many classes: L-BFGS with a preconditioner, in float32.
 
-The objective is that of `closed_forms.multinomial`. scikit-learn starts from zero and does not use
-the curvature. This module rotates the features to their principal axes; the first steps use only
-those that vary most, at a fifth of the cost. L-BFGS then starts each direction from an approximate
-Newton step. Its Hessian has only the block of each class: the class's own rows enter one by one,
-and all other rows through their covariance.
+The objective is that of `few_classes`, which starts from zero and does not use the curvature. This
+module rotates the features to their principal axes; the first steps use only those that vary most,
+at a fifth of the cost. L-BFGS then starts each direction from an approximate Newton step. Its
+Hessian has only the block of each class: the class's own rows enter one by one, and all other rows
+through their covariance.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ from .head import Floats, Head
 from .linear_loss import Axes, LinearLoss
 from .losses import LOSSES
 
-# With fewer classes scikit-learn is quick, and heads are the same as in older versions.
+# With fewer classes `few_classes` is quick, and heads are the same as in older versions.
 MANY = 100
 TOLERANCE = 1e-6
 COARSE = 2e-2  # the tolerance with some of the axes; the next level changes the weights anyway

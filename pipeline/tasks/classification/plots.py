@@ -7,7 +7,6 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
-from sklearn.metrics import confusion_matrix
 
 from ...evaluation.tables import MANY
 
@@ -52,7 +51,8 @@ def draw_confusion(
         among = (labels >= 0) & (predicted >= 0)
         labels, predicted = labels[among], predicted[among]
         classes = [classes[c] for c in chosen]
-    counts = confusion_matrix(labels, predicted, labels=range(len(classes)))
+    counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    np.add.at(counts, (labels, predicted), 1)
     of_row = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     # The figure grows with the classes, so that cells stay legible, up to the size of a page.
     side = float(np.clip(2.5 + 0.45 * len(classes), 5, 22))
