@@ -176,12 +176,12 @@ def read_splits(
     shards = sorted(folder.glob("*.parquet"))
     if not shards:
         raise DataError(f"{folder} holds no features; run the extract stage first")
-    row_of = pd.Index(manifest["digest"])
+    row_of = {digest: row for row, digest in enumerate(manifest["digest"].tolist())}
     split_of_row = manifest["split"].to_numpy()
 
     def read(shard: Path) -> tuple[by_key.Kept | None, dict[str, _Rows]]:
         digests, views, features = _read_shard(shard)
-        rows = row_of.get_indexer(digests)
+        rows = np.array([row_of.get(digest, -1) for digest in digests], dtype=np.int64)
         if (rows < 0).any():
             raise DataError(
                 f"{shard} has features of {digests[int(np.argmin(rows))]}, an example that is not "
@@ -244,10 +244,11 @@ def _together(parts: Iterable[_Rows]) -> _Rows:
     return rows, views, features
 
 
-def _read_shard(shard: Path) -> tuple["pd.Index[str]", npt.NDArray[np.int32], Features]:
+def _read_shard(shard: Path) -> tuple[list[str], npt.NDArray[np.int32], Features]:
     try:
-        table = pq.read_table(shard, use_threads=False)  # each shard is read in its own thread
-        digests = pd.Index(table["digest"].to_pandas())
+        # Each shard is read in its own thread; `pq.read_table` takes twice as long.
+        table = pq.ParquetFile(shard).read(use_threads=False)
+        digests = table["digest"].to_pylist()
         views = table["view"].to_numpy()
         if by_key.is_of_keys(table):
             return digests, views, by_key.from_columns(table)

@@ -12,5 +12,8 @@ def raised(features: npt.NDArray[np.float32], power: float) -> npt.NDArray[np.fl
     """
     if power == 1:
         return features
-    powers: npt.NDArray[np.float32] = np.sign(features) * np.power(np.abs(features), power)
+    powers = np.abs(features)
+    np.power(powers, power, out=powers)
+    np.copysign(powers, features, out=powers)
+    powers += 0  # turns -0 into 0
     return powers
