@@ -5,6 +5,7 @@ cannot track: the commit that the run is compared with, which the page names.
 """
 
 import jinja2
+import pandas as pd
 
 from . import kinds
 from .core import command, params
@@ -33,6 +34,7 @@ from .pages.embed import Thumbnails, contact_sheet
 from .pages.mistakes import HEAT, NEAR, Mistake, Near, Reasons, cards
 from .serving.classifier import Classifier
 from .serving.description import Bundle
+from .serving.hidden import hidden_features
 from .tables.figures import read_figures
 from .tables.manifest import groups, kind_in, read_manifest, task_in
 from .tasks import TASKS
@@ -101,21 +103,26 @@ def report() -> None:
         made_of=made_of(bundle),
         task=task,
         learned=task.counted(len(classes)),
-        mistakes=cards(mistakes, reasons(mistakes, shown), shown),
+        mistakes=cards(mistakes, reasons(mistakes, shown, manifest), shown),
         **page.parts(predictions, classes),
     )
     REPORT.write_text(text, encoding="utf-8")
     print(f"report: {REPORT}, {len(text.encode()) / 1e6:.1f} MB, opens in any browser")
 
 
-def reasons(mistakes: list[Mistake], shown: Thumbnails) -> list[Reasons]:
+def reasons(mistakes: list[Mistake], shown: Thumbnails, manifest: pd.DataFrame) -> list[Reasons]:
     """Return the bundle's explanations for the examples of these mistakes."""
     if not mistakes:
         return []
     classifier, found = Classifier(BUNDLE, explains=True), []
+    heated = {one.path for one in mistakes if one.heat_of is not None and not shown.hidden}
+    rows = manifest[manifest["path"].isin(heated)]
+    forms = rows.get("format", pd.Series("", index=rows.index))
+    examples = zip(rows["path"], rows["digest"], forms, strict=True)
+    parts = hidden_features(classifier, examples, shown.data)
     for one in mistakes:
-        heat = one.heat_of is not None and not shown.hidden
-        answer = classifier.answer(shown.data(one.path), heat, NEAR, HEAT)
+        heat, of_one = one.path in heated, parts.get(one.path)
+        answer = classifier.answer(shown.data(one.path), heat, NEAR, HEAT, of_one)
         near = [Near(each.path, each.label, each.cosine) for each in answer.neighbours]
         found.append(Reasons(classifier.classes[answer.best], answer.heat, near))
     return found

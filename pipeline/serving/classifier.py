@@ -99,6 +99,11 @@ class Classifier:
         return self.has_maps or self.kind.hides
 
     @property
+    def takes_counts(self) -> bool:
+        """Whether the head takes term counts; needs `explains`."""
+        return self._head.idf is not None
+
+    @property
     def detects_novelty(self) -> bool:
         """Whether predictions include novelty detection."""
         return self._detector is not None
@@ -162,8 +167,18 @@ class Classifier:
             )
         return data
 
+    @property
+    def hides(self) -> bool:
+        """Whether heat maps come from hiding parts, and not from the network's last maps."""
+        return self.kind.hides and not (self.has_maps and self.kind.maps_first)
+
     def answer(
-        self, data: bytes, heat: bool = False, neighbours: int = 0, side: int | None = None
+        self,
+        data: bytes,
+        heat: bool = False,
+        neighbours: int = 0,
+        side: int | None = None,
+        hidden: Floats | None = None,
     ) -> Answer:
         """Return the prediction for an example.
 
@@ -172,13 +187,15 @@ class Classifier:
             heat: whether to compute the heat map of `Answer.best`, or of the first target.
             neighbours: the number of nearest training examples to find.
             side: the side of a small heat map in pixels; None for the size of the backbone's input.
+            hidden: what the method `hidden` returns for the example, for its heat map; None to
+                compute it.
 
         Raises:
             RefusedError: the bytes are not accepted as an example, or its values are so large that
                 there is no finite answer; the message has the reason.
         """
         example = self._read(data)
-        maps = heat and self.has_maps and (self.kind.maps_first or not self.kind.hides)
+        maps = heat and self.has_maps and not self.hides
         with_features = neighbours > 0 or self.detects_novelty
         wanted = [self._output] + self._maps * maps + ["features"] * with_features
         got = dict(zip(wanted, self._session.run(wanted, example), strict=True))
@@ -192,8 +209,9 @@ class Classifier:
             map_of_best = class_map(found, self._head, self.bundle.head.power, answer.best)
             first = example[self._inputs[0]]
             shown = self.kind.explain(first, map_of_best, self.bundle.inputs[0], side)
-        elif heat and self.kind.hides:
-            shown = self._by_hiding(data, output, answer.best, side)
+        elif heat and self.hides:
+            features = self.hidden(data) if hidden is None else hidden
+            shown = self._by_hiding(data, features, output, answer.best, side)
         nearest = self._nearest(got["features"], neighbours) if neighbours else ()
         distance = unusual = None
         if self._detector is not None:
@@ -201,22 +219,32 @@ class Classifier:
             unusual = self._detector.unusual(distance)
         return replace(answer, heat=shown, neighbours=nearest, distance=distance, unusual=unusual)
 
-    def _by_hiding(self, data: bytes, output: Floats, best: int, side: int | None) -> Shown:
-        """Return a heat map of the parts without which the class is less probable.
-
-        In regression it shows the parts without which the target is smaller.
-        """
+    def hidden(self, data: bytes) -> Floats:
+        """Return the features [inputs, dimension] of an example whose parts are hidden in turn."""
         hidden = [self.kind.hidden(data, prepared) for prepared in self.bundle.inputs]
 
-        def ask(of_each: tuple[npt.NDArray[Any], ...]) -> float:
+        def features(of_each: tuple[npt.NDArray[Any], ...]) -> Floats:
             example = dict(zip(self._inputs, of_each, strict=True))
-            return self._strength(self._session.run([self._output], example)[0], best)
+            found: Floats = self._session.run(["features"], example)[0]
+            return found
 
         # All heat maps share the cores, and a single one can use them all. But many windows
         # take much memory, so the parts of a long sound are hidden one after the other.
         windows = len(hidden[0][0]) if self.kind.windowed else 1
         each = map if windows > MOST_WINDOWS else self._hands.map
-        without = np.array(list(each(ask, zip(*hidden, strict=True))), np.float64)
+        return np.stack(list(each(features, zip(*hidden, strict=True))))
+
+    def _by_hiding(
+        self, data: bytes, hidden: Floats, output: Floats, best: int, side: int | None
+    ) -> Shown:
+        """Return a heat map of the parts without which the class is less probable.
+
+        In regression it shows the parts without which the target is smaller.
+        """
+        head = replace(self._head, idf=None)  # the graph has weighted counts already
+        temperature = self.bundle.head.calibration.temperature
+        outputs = head.answers(hidden, temperature, self.task).astype(np.float32)
+        without = np.array([self._strength(one, best) for one in outputs])
         hides = self.kind.hidden_together()
         before = self._strength(output, best)
         if not TASKS[self.task].probabilities:  # scale the target, which may have any unit

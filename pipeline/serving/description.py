@@ -1,5 +1,6 @@
 """The content of `bundle.json`: a bundle's backbone and head, and their origin."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -181,6 +182,14 @@ class Bundle:
             "sets": None if sets is None or sets.why_none else sets.content(),
         }
         return {name: value for name, value in content.items() if value is not None}
+
+
+def code_digest(room: str) -> str:
+    """Return a digest of the code in a subpackage, such as `heads` or `kinds/image`."""
+    root, sha = Path(__file__).parent.parent, hashlib.sha256()
+    for file in sorted((root / room).rglob("*.py")):
+        sha.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
+    return sha.hexdigest()
 
 
 def document(file: Path) -> dict[str, Any]:

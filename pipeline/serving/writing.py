@@ -29,7 +29,7 @@ from ..tables.features import Split
 from ..tables.manifest import group_keys
 from ..tasks import TASKS, noted
 from . import novelty
-from .description import Bundle, Data, Origin
+from .description import Bundle, Data, Origin, code_digest
 from .explain import directions
 from .onnx_graph import whole
 
@@ -158,13 +158,8 @@ def _data(manifest: pd.DataFrame) -> Data:
 
 def _digests(kind: str, backbone: Backbone) -> dict[str, str]:
     """Return a digest of the code in each subpackage that can change an answer."""
-    root = Path(__file__).parent.parent
-    digests = {}
-    for room in (*CODE, f"kinds/{folder_of(kind)}"):
-        sha = hashlib.sha256()
-        for file in sorted((root / room).rglob("*.py")):
-            sha.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
-        digests[f"pipeline/{room}"] = sha.hexdigest()
+    rooms = (*CODE, f"kinds/{folder_of(kind)}")
+    digests = {f"pipeline/{room}": code_digest(room) for room in rooms}
     if folder_of(kind) == "plugin" or any(one.family == "python" for one in backbone.each):
         digests[plugins.FOLDER] = plugins.digest()
     return digests

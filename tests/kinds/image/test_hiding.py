@@ -11,6 +11,7 @@ from PIL import Image
 
 import headstart
 from pipeline import kinds
+from pipeline.core.paths import MANIFEST
 from pipeline.kinds import Preprocessing
 from pipeline.kinds.image import hiding
 from pipeline.kinds.image.heat import overlay
@@ -18,6 +19,8 @@ from pipeline.kinds.image.preprocess import base, crop
 from pipeline.serving import predict
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.explain import effects, odds
+from pipeline.serving.hidden import hidden_features
+from pipeline.tables.manifest import read_manifest
 from tests.conftest import Project
 
 IMAGE = kinds.named("image")
@@ -124,6 +127,40 @@ def test_every_door_shows_the_same_map_each_time(trained: Path, tmp_path: Path) 
     small = Classifier(trained, explains=True).answer(file.read_bytes(), heat=True, side=32)
     assert small.heat is not None
     assert Image.open(io.BytesIO(small.heat.data)).size == (32, 32)
+
+
+def test_another_head_draws_its_map_from_kept_features_of_hidden_parts(
+    trained: Path, project: Project, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    computed = []
+    hidden = Classifier.hidden
+    monkeypatch.setattr(Classifier, "hidden", lambda *a: computed.append(1) or hidden(*a))
+    manifest = read_manifest(MANIFEST)
+    paths = manifest["path"].tolist()[:2]
+    examples = [(path, digest, "") for path, digest in zip(paths, manifest["digest"], strict=False)]
+
+    def maps() -> list[bytes]:
+        classifier = Classifier(trained, explains=True)
+        parts = hidden_features(classifier, examples, lambda path: Path(path).read_bytes())
+        answers = [
+            classifier.answer(Path(path).read_bytes(), heat=True, hidden=parts[path])
+            for path in paths
+        ]
+        return [answer.heat.data for answer in answers if answer.heat]
+
+    first = maps()
+    assert (len(first), len(computed)) == (2, 2)
+    assert maps() == first
+    project.set(**{"train.weight_decay": 0.3})
+    run("train", "evaluate", "bundle")
+    maps()
+    assert len(computed) == 2
+    with monkeypatch.context() as patch:
+        patch.setenv("HEADSTART_STORE", "/dev/null/none")
+        maps()
+    assert len(computed) == 4
+    assert "computed again next time" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -1,0 +1,61 @@
+"""Features of examples with parts hidden, for the report's heat maps.
+
+The network computes them, and no head changes them. The feature store keeps them, so that another
+head gives other maps in a moment. The bundle's training examples are not needed.
+"""
+
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+
+from ..core.errors import StoreError
+from ..kinds import folder_of
+from ..runners.keys import view_keys
+from ..store.vectors import open_store
+from .classifier import Classifier
+from .description import code_digest
+from .explain import Floats
+
+
+def hidden_features(
+    classifier: Classifier, examples: Iterable[tuple[str, str, str]], data: Callable[[str], bytes]
+) -> dict[str, Floats]:
+    """Return `Classifier.hidden` of examples by path, as far as their heat maps need it.
+
+    If the store cannot be used, the function prints a warning and computes all.
+
+    Args:
+        classifier: the opened bundle.
+        examples: path, digest and format of each, as in the manifest.
+        data: returns the bytes of the example at a path.
+    """
+    chosen = list(examples)
+    if not classifier.hides or classifier.takes_counts:
+        return {}  # features of term counts are wider than quick to compute
+    wanted = [(digest, classifier.kind.original, form) for _, digest, form in chosen]
+    keys = view_keys(wanted, classifier.kind, _made_by(classifier))
+    dimension, problem = classifier.bundle.backbone.dimension, None
+    found: dict[bytes, Floats] = {}
+    try:
+        with open_store() as store:
+            found = store.get(keys)
+    except StoreError as error:
+        problem = error
+    paths = dict(zip(keys, (path for path, _, _ in chosen), strict=True))
+    new = {key: classifier.hidden(data(path)) for key, path in paths.items() if key not in found}
+    try:
+        if new and not problem:
+            with open_store() as store:
+                store.put({key: features.ravel() for key, features in new.items()})
+    except StoreError as error:
+        problem = error
+    if problem:
+        print(f"report: warning: heat maps are computed again next time: {problem}")
+    return {path: (found | new)[key].reshape(-1, dimension) for key, path in paths.items()}
+
+
+def _made_by(classifier: Classifier) -> str:
+    """Return a text that changes with whatever could change the features, beside the examples."""
+    bundle, runtime = classifier.bundle, f"onnxruntime {version('onnxruntime')}"
+    made = bundle.kind, bundle.inputs, bundle.head.power, sorted(bundle.code.items())
+    code = code_digest(f"kinds/{folder_of(bundle.kind)}")
+    return f"hidden {code} {made} {bundle.backbone.fingerprint} {runtime}"
