@@ -26,14 +26,14 @@ from benchmarks import adapt_domains as domains
 from benchmarks.adapt_domains import Domain
 from benchmarks.harness import table
 from pipeline.evaluation import paired
-from pipeline.heads.hyperparameters import from_used
+from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.trained import Schedule
 from pipeline.tables.features import Split
 from pipeline.transfer import adapting
 from pipeline.transfer.adapting import CORAL, NONE, Evidence, Source
 
 KEPT = Path(__file__).with_suffix(".json")
-HEAD = from_used({"optimizer": "lbfgs", "weight_decay": 0.003})
+HEAD = Hyperparameters("lbfgs", weight_decay=0.003)
 TARGET, TEST = 150, 400  # examples at most
 VALIDATION = 0.25  # of the source examples
 LEAST = 0.02  # expected share of a class in a mix that is drawn

@@ -29,7 +29,7 @@ from pipeline.core.backbone import Backbone
 from pipeline.core.params import ExtractParams
 from pipeline.core.paths import MANIFEST
 from pipeline.heads.fit import fit_heads
-from pipeline.heads.hyperparameters import from_used
+from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.trained import Schedule
 from pipeline.tables import joined
 from pipeline.tables.manifest import read_manifest
@@ -238,7 +238,7 @@ def accuracy(
     rows = raised(joined.beside(parts), POWER)
     mask = np.zeros(len(labels), dtype=bool)
     mask[rest] = True
-    head = from_used({"optimizer": "lbfgs", "weight_decay": decay})
+    head = Hyperparameters("lbfgs", weight_decay=decay)
     schedule = Schedule(1, 1, 0, np.ones(int(labels.max()) + 1, np.float32))
     learnt, none = _rows(rows, labels, mask), _rows(rows, labels, mask & ~mask)
     (trained,) = fit_heads(learnt, none, [head], schedule, "cpu")

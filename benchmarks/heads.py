@@ -31,7 +31,7 @@ from pipeline.evaluation import metrics
 from pipeline.heads import gradient_descent
 from pipeline.heads.fit import centre_and_scale, fit_heads, refit
 from pipeline.heads.head import Floats, probabilities
-from pipeline.heads.hyperparameters import Hyperparameters, from_used
+from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.subsets import on_subsets
 from pipeline.heads.trained import Schedule, Trained, order
 from pipeline.tables.features import Split, read_splits
@@ -597,7 +597,7 @@ def times(views: int) -> list[tuple[object, ...]]:
     schedule = Schedule(50, 256, 10, np.ones(TEN, np.float32))
     found: list[tuple[object, ...]] = []
     for name, used in TIMED.items():
-        head = from_used(used)
+        head = Hyperparameters(**used)
 
         one = partial(epochs, train_rows, val, head, schedule)
         told = replace(schedule, epochs=one())

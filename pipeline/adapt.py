@@ -95,7 +95,7 @@ def adapt() -> None:
         "chosen": chosen,
         "why": why,
         "target": {"pictures": len(target)},
-        "evidence": rounded(asdict(known)),
+        "evidence": _rounded(asdict(known)),
         "test": measured,
     }
     ADAPT.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +156,7 @@ def _measured_on(
         compared = paired.compare(answers[NONE], answers[chosen], measure_, lower, DIFFERENCE, BINS)
         if compared is None or not compared.shared:
             continue
-        found[measure_] = rounded({"before": compared.old, "after": compared.new}) | {
+        found[measure_] = _rounded({"before": compared.old, "after": compared.new}) | {
             "answer": compared.answer,
             "found": compared.found,
         }
@@ -168,10 +168,10 @@ def _measured_on(
     return table, found
 
 
-def rounded(figures: dict[str, Any]) -> dict[str, Any]:
+def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
     """Round figures to six significant digits; further digits differ between CPUs."""
     return {
-        name: rounded(value) if isinstance(value, dict) else float(f"{value:.6g}")
+        name: _rounded(value) if isinstance(value, dict) else float(f"{value:.6g}")
         for name, value in figures.items()
     }
 

@@ -1,9 +1,7 @@
 """Stage 5, evaluate: evaluate the head on the test examples; write metrics, tables and plots."""
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -32,6 +30,7 @@ from .heads.description import HeadDescription
 from .heads.head import load_head
 from .tables import cells
 from .tables.features import read_splits, view_0
+from .tables.figures import Metrics
 from .tables.labels import require
 from .tables.manifest import SPLITS, groups, read_manifest, slices, task_in
 
@@ -77,9 +76,9 @@ def evaluate() -> None:
     PLOTS.mkdir(parents=True)
     right, confidence = task.proportions(asked), settings.confidence
     metrics = tables.metrics(measured, resampled, confidence, examples, right, together)
-    METRICS.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    first = task.classes(asked)
-    _write(CLASSES, tables.class_table(first, measured, resampled, confidence, together))
+    metrics.write(METRICS)
+    of_classes = task.classes(asked)
+    _write(CLASSES, tables.class_table(of_classes, measured, resampled, confidence, together))
     _write(PREDICTIONS, task.predictions(asked))
     by_slice = task.slices(asked)
     _write(SLICES, by_slice)
@@ -100,13 +99,13 @@ def evaluate() -> None:
 
 def _lines(
     task: Measuring,
-    metrics: dict[str, Any],
+    metrics: Metrics,
     by_slice: pd.DataFrame,
     again: pd.DataFrame,
     confidence: float,
 ) -> list[str]:
     """Return the lines to print."""
-    test, ends, words = metrics["test"], metrics["interval"], f"{100 * confidence:g} % interval"
+    test, ends, words = metrics.test, metrics.interval, f"{100 * confidence:g} % interval"
     lines = []
     of = f"{test['pictures']} test examples"
     if found := test.get("groups"):

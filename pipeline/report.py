@@ -35,7 +35,7 @@ from .pages.mistakes import HEAT, NEAR, Mistake, Near, Reasons, cards
 from .serving.classifier import Classifier
 from .serving.description import Bundle
 from .serving.hidden import hidden_features
-from .tables.figures import read_figures
+from .tables.figures import Metrics
 from .tables.manifest import groups, kind_in, read_manifest, task_in
 from .tasks import TASKS
 
@@ -46,7 +46,7 @@ def report() -> None:
     confidence = f"{100 * settings.evaluate.confidence:g} %"
     kind = kinds.named(kind_in(MANIFEST))
     manifest = read_manifest(MANIFEST)
-    metrics = read_figures(METRICS, "evaluate", "test", "interval")
+    metrics = Metrics.read(METRICS)
     bundle = Bundle.read(BUNDLE)
     repeats, classes = tables.table(REPEATS), bundle.head.classes
     checked = {name: tables.table(CHECKS / f"{name}.csv") for name in tables.FOUND}
@@ -78,19 +78,19 @@ def report() -> None:
         classes=classes,
         confidence=confidence,
         examples=tables.counts(manifest),
-        groups=metrics["test"].get("groups"),
+        groups=metrics.test.get("groups"),
         group_doubts=doubts(grouped(groups(manifest[manifest["split"] == "test"]))),
         refused=len(tables.table(REFUSED)),
         refused_file=REFUSED,
         backbone=bundle.backbone,
         head=", ".join(f"{name} {value}" for name, value in sorted(used(head).items())),
-        headline=tables.headline(metrics["test"], metrics["interval"], repeats, task.measure),
+        headline=tables.headline(metrics, repeats, task.measure),
         repeats=tables.rows(repeats),
         slices=tables.of_slice(sliced),
         slice_measure=tables.slice_measure(sliced).replace("_", " "),
         worst_slice=worst(sliced),
         sets=tables.of_set(tables.table(SETS)),
-        commit=since_last_commit(metrics, parameters(settings)),
+        commit=since_last_commit(vars(metrics), parameters(settings)),
         checks=tables.check_lines(checked, task),
         by_place=tables.by_place(checked["drift"]),
         duplicates=tables.duplicates(checked["near_duplicates"], shown),

@@ -154,9 +154,9 @@ def _print_summary(
 
 
 def _in_words(hyperparameters: Hyperparameters) -> str:
-    read = used(hyperparameters)
-    optimizer = read.pop("optimizer")
-    return ", ".join([optimizer, *(f"{name} {value:g}" for name, value in read.items())])
+    settings = used(hyperparameters)
+    numbers = [f"{name} {settings[name]:g}" for name in settings if name != "optimizer"]
+    return ", ".join([hyperparameters.optimizer, *numbers])
 
 
 if __name__ == "__main__":

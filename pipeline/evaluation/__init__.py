@@ -96,7 +96,7 @@ class Measuring(Protocol):
     def warnings(self, asked: Asked) -> list[str]:
         """Return warnings about the test examples for readers of the metrics, a sentence each."""
 
-    def classes(self, asked: Asked) -> dict[str, Any]:
+    def classes(self, asked: Asked) -> "pd.DataFrame":
         """Return the columns before the metrics in the table of classes, labels or targets."""
 
     def predictions(self, asked: Asked) -> "pd.DataFrame":

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..tables.features import Split
+from ..tables.figures import Metrics
 from . import SHARE, measure
 from .intervals import Groups, all_alike, expanded, wilson
 from .metrics import AT_ONCE, Array, Scores, interval
@@ -42,11 +43,11 @@ def metrics(
     examples: int,
     proportions: Mapping[str, Array] | None = None,
     groups: Groups | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Return the content of `reports/metrics.json`, with the keys `test` and `interval`.
+) -> Metrics:
+    """Return the metrics and their intervals.
 
-    `test` has the metrics, `interval` the ends of their intervals. A metric that is not defined
-    is left out. A metric that is defined in no resample has no interval.
+    A metric that is not defined is left out. A metric that is defined in no resample has no
+    interval.
 
     Args:
         measured: the metrics.
@@ -56,7 +57,7 @@ def metrics(
         proportions: metrics with Wilson's intervals, as `Measuring.proportions` returns them.
         groups: [n], the group of each example; None if each is its own group.
     """
-    test: dict[str, Any] = {}
+    test: dict[str, float] = {}
     ends = {}
     for name, values in resampled.overall.items():
         value = float(measured.overall[name][0])
@@ -78,7 +79,7 @@ def metrics(
     test["pictures"] = examples
     if groups is not None:
         test["groups"] = len(np.unique(groups))
-    return {"test": test, "interval": ends}
+    return Metrics(test, ends)
 
 
 def _rounded(name: str, value: float) -> float:
@@ -115,7 +116,7 @@ def _ends(
 
 
 def class_table(
-    first: dict[str, Any],
+    first: pd.DataFrame,
     measured: Scores,
     resampled: Scores,
     confidence: float,
@@ -130,8 +131,7 @@ def class_table(
         confidence: confidence level of the intervals.
         groups: [n], the group of each test example; None if each is its own group.
     """
-    table = dict(first)
-    examples = np.broadcast_to(first["pictures"], len(first["class"]))
+    table, examples = first.copy(), first["pictures"].to_numpy()
     if "recall" in measured.of_class:  # a precision of 1 is measured on the hits
         hits = np.nan_to_num(measured.of_class["recall"][0] * examples)
         examples = np.where(hits > 0, hits, examples)
@@ -141,7 +141,7 @@ def class_table(
         table[name] = values[0]
         table[f"{name}_low"] = np.where(unknown, np.nan, low)
         table[f"{name}_high"] = np.where(unknown, np.nan, high)
-    return pd.DataFrame(table)
+    return table
 
 
 def prediction_table(

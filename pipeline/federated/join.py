@@ -20,7 +20,7 @@ from ..core.paths import JOINED
 from ..core.terminal import printable
 from ..heads.description import HeadDescription
 from ..heads.head import Head, one_thread
-from ..heads.hyperparameters import Hyperparameters, from_used
+from ..heads.hyperparameters import Hyperparameters
 from ..serving.description import Data
 from ..serving.writing import Parts
 from ..store.places import replacing
@@ -82,7 +82,7 @@ def run(
     if len(whole.classes) < 2:
         name = printable(whole.classes[0])
         raise DataError(f"all sites have only the class {name}; a head needs two")
-    hyperparameters = from_used({"optimizer": optimizer})
+    hyperparameters = Hyperparameters(optimizer)
     with one_thread():
         decay = weight_decay[0]
         if optimizer == "ridge":

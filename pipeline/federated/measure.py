@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,18 +18,17 @@ from ..core.terminal import printable
 from ..evaluation import Array, Asked, figure, measure, measuring, spelt, tables
 from ..evaluation.comparing import Score
 from ..evaluation.intervals import Groups, difference_interval, doubts, grouped, mean_interval
-from ..evaluation.metrics import resample, whole
+from ..evaluation.metrics import Scores, resample, whole
 from ..heads.description import HeadDescription
 from ..heads.head import Head, against_thresholds, load_head
 from ..serving.description import FILE, Bundle
 from ..store.places import replacing
 from ..tables.features import Split, read_splits
+from ..tables.figures import Metrics
 from ..tables.labels import listed, require
 from ..tables.manifest import groups_at, read_manifest, task_in
 from ..tables.power import raised
 from ..tasks import TASKS, UNNAMED
-
-Figures = dict[str, dict[str, Any]]  # `test` and `interval`, as in `reports/metrics.json`
 
 MEASURED = SITE / "measured.json"
 
@@ -65,12 +63,12 @@ def run(bundle: Path) -> None:
     differences = {
         name: _difference(name, joined, own)
         for name in measuring(given.head.task).shown
-        if all(name in one["interval"] for one in figures.values())
+        if all(name in one.interval for one in figures.values())
     }
     document = {
         "bundle": given.data.manifest,
         "confidence": settings.evaluate.confidence,
-        **figures,
+        **{name: vars(one) for name, one in figures.items()},
         "difference": {name: apart._asdict() for name, apart in differences.items()},
         "of_missing_classes": int(missing.sum()),
         "predicted_as_foreign_classes": int(foreign.sum()),
@@ -86,7 +84,7 @@ def run(bundle: Path) -> None:
         )
     for words in doubts(groups):
         print(f"measure: warning: {words}")
-    of_groups = "" if groups is None else f" of {figures['own']['test']['groups']} groups"
+    of_groups = "" if groups is None else f" of {figures['own'].test['groups']} groups"
     print(
         f"measure: {bundle} and this site's own head on {len(labels)} test examples{of_groups},"
         f" with {100 * settings.evaluate.confidence:g} % intervals:"
@@ -138,7 +136,7 @@ def _answered(
     return Asked(test, names, answers, thresholds.tolist(), pd.DataFrame(), settings, (), groups)
 
 
-def _figures(asked: Asked, lacks: bool = False) -> Figures:
+def _figures(asked: Asked, lacks: bool = False) -> Metrics:
     """Return the metrics with their intervals, as `evaluate` writes them.
 
     If a head `lacks` the class of a test example, its loss and its top-k accuracy are not defined.
@@ -146,14 +144,14 @@ def _figures(asked: Asked, lacks: bool = False) -> Figures:
     task, settings, examples = measuring(UNNAMED), asked.settings, len(asked.answers)
     weigh = task.weigh(asked.test.labels, asked.answers, asked.thresholds, settings)
     drawing = settings.bootstrap, settings.seed, asked.groups
-    resampled = resample(weigh, examples, len(asked.names), *drawing)
-    how = settings.confidence, examples, task.proportions(asked), asked.groups
-    found = tables.metrics(whole(weigh, examples), resampled, *how)
-    undefined = ("loss", "top_") if lacks else ()
-    return {
-        part: {name: one for name, one in values.items() if not name.startswith(undefined)}
-        for part, values in found.items()
+    resampled = resample(weigh, examples, len(asked.names), *drawing).overall
+    defined = {
+        name: values
+        for name, values in resampled.items()
+        if not (lacks and name.startswith(("loss", "top_")))
     }
+    how = settings.confidence, examples, task.proportions(asked), asked.groups
+    return tables.metrics(whole(weigh, examples), Scores(defined, {}), *how)
 
 
 def _difference(name: str, joined: Asked, own: Asked) -> Score:
@@ -181,12 +179,12 @@ def _losses(asked: Asked) -> Array:
     return losses
 
 
-def _in_words(name: str, joined: Figures, own: Figures, apart: Score) -> str:
+def _in_words(name: str, joined: Metrics, own: Metrics, apart: Score) -> str:
     """Return a measure of both heads in words, with the difference and what it shows."""
     scores = []
     for one in (joined, own):
-        low, high = (figure(name, end) for end in one["interval"][name].values())
-        scores.append(f"{figure(name, one['test'][name])} ({low} to {high})")
+        low, high = (figure(name, end) for end in one.interval[name].values())
+        scores.append(f"{figure(name, one.test[name])} ({low} to {high})")
     shown = "may be chance"
     if apart.low > 0 or apart.high < 0:
         better = (apart.low > 0) != measure(name).lower_is_better

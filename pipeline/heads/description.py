@@ -9,7 +9,7 @@ from typing import Any, Self
 from ..core.errors import DataError
 from ..core.paths import MANIFEST
 from ..tasks import TASKS, UNNAMED, noted
-from .hyperparameters import Hyperparameters, from_used, used
+from .hyperparameters import Hyperparameters, used
 from .sets import PredictionSets
 
 
@@ -235,7 +235,7 @@ def _hyperparameters(content: Mapping[str, Any]) -> Hyperparameters | None:
         right = isinstance(value, str) if name == "optimizer" else _is_number(value)
         if name not in Hyperparameters.__dataclass_fields__ or not right:
             raise ValueError(f"hyperparameters: {name!r:.40} is {value!r:.40}")
-    return from_used(given)
+    return Hyperparameters(**given)
 
 
 def _sets(content: Mapping[str, Any], outputs: int, task: str) -> PredictionSets | None:

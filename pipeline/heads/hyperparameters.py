@@ -2,7 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # not needed to predict with a bundle
     from ..core.params import TrainParams
@@ -13,15 +13,18 @@ CLOSED_FORMS = {"lbfgs": ("weight_decay",), "ridge": ("weight_decay",), "nearest
 
 @dataclass(frozen=True, order=True)
 class Hyperparameters:
-    """The settings that may differ between heads; `params.yaml` explains each."""
+    """The settings that may differ between heads; `params.yaml` explains each.
+
+    Those that the optimizer does not use are 0.
+    """
 
     optimizer: str
-    learning_rate: float
-    weight_decay: float
-    width: int
-    dropout: float
-    label_smoothing: float
-    seed: int
+    learning_rate: float = 0
+    weight_decay: float = 0
+    width: int = 0
+    dropout: float = 0
+    label_smoothing: float = 0
+    seed: int = 0
 
 
 def every_combination(settings: "TrainParams") -> list[Hyperparameters]:
@@ -41,7 +44,7 @@ def every_combination(settings: "TrainParams") -> list[Hyperparameters]:
     return list(combinations)
 
 
-def used(hyperparameters: Hyperparameters) -> dict[str, Any]:
+def used(hyperparameters: Hyperparameters) -> dict[str, str | float]:
     """Return the hyperparameters that the optimizer uses, by name."""
     read = CLOSED_FORMS.get(hyperparameters.optimizer)
     return {
@@ -49,8 +52,3 @@ def used(hyperparameters: Hyperparameters) -> dict[str, Any]:
         for name, value in vars(hyperparameters).items()
         if read is None or name == "optimizer" or name in read
     }
-
-
-def from_used(used: dict[str, Any]) -> Hyperparameters:
-    """Invert `used`; set the hyperparameters that the optimizer does not use to 0."""
-    return Hyperparameters(**dict.fromkeys(Hyperparameters.__dataclass_fields__, 0) | used)

@@ -11,6 +11,7 @@ from ..core.errors import DataError
 from ..core.paths import REFUSED, REPEATS, SETS, SLICES, SWEEP, TRAINING
 from ..evaluation import SHARE, measure, spelt
 from ..tables import cells
+from ..tables.figures import Metrics
 from ..tables.manifest import DRAWN, GIVEN, PLACE
 from ..tasks import Task
 from . import charts
@@ -41,16 +42,13 @@ COLUMNS = {
 }
 
 
-def headline(
-    test: dict[str, float], ends: dict[str, dict[str, float]], repeats: pd.DataFrame, first: str
-) -> list[Row]:
+def headline(metrics: Metrics, repeats: pd.DataFrame, first: str) -> list[Row]:
     """Return name, value and interval of each metric on the test examples.
 
     Each row also has the mean over the repeats and its interval, if there are repeats.
 
     Args:
-        test: the values, by metric.
-        ends: the `low` and `high` end of each interval, by metric.
+        metrics: the values and their intervals.
         repeats: the table that `evaluate` writes.
         first: the metric of the first row, which is the main metric of the task.
     """
@@ -62,6 +60,7 @@ def headline(
         }
         for row in repeats.itertuples()
     }
+    test, ends = metrics.test, metrics.interval
     order = sorted(ends, key=lambda name: name != first)
     return [
         {

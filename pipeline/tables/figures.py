@@ -1,10 +1,33 @@
 """Metrics in JSON that one stage writes for another."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ..core.errors import DataError
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The metrics on the test examples, as in `reports/metrics.json`.
+
+    `test` has each measure, the number of examples (`pictures`) and, if there are any, of `groups`.
+    `interval` has the `low` and `high` end of each measure's interval, if it is known.
+    """
+
+    test: dict[str, float]
+    interval: dict[str, dict[str, float]]
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """Read the metrics that `evaluate` wrote; raise the errors of `read_figures`."""
+        found = read_figures(file, "evaluate", "test", "interval")
+        return cls(found["test"], found["interval"])
+
+    def write(self, file: Path) -> None:
+        """Write the metrics as JSON."""
+        file.write_text(json.dumps(vars(self), indent=2) + "\n", encoding="utf-8")
 
 
 def read_figures(file: Path, stage: str, *has: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..heads.fit import fit_heads
-from ..heads.hyperparameters import from_used
+from ..heads.hyperparameters import Hyperparameters
 from ..heads.losses import Units, loss_for
 from ..heads.trained import Schedule, Trained
 from ..tables.features import Split
@@ -46,9 +46,7 @@ def quick_heads(
         decays: the penalties.
         counts: whether the features are counts of terms.
     """
-    choices = [
-        from_used({"optimizer": TASKS[task].probe, "weight_decay": decay}) for decay in decays
-    ]
+    choices = [Hyperparameters(TASKS[task].probe, weight_decay=decay) for decay in decays]
     weights, loss = np.ones(outputs, np.float32), loss_for(task, LOSS_OF_NUMBERS)
     return fit_heads(rows, val, choices, Schedule(1, 1, 0, weights, counts, loss), "cpu")
 

@@ -6,14 +6,14 @@ import pandas as pd
 from pipeline.core.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST
 from pipeline.heads.description import Calibration, HeadDescription
 from pipeline.heads.head import Head, save_head
-from pipeline.heads.hyperparameters import from_used
+from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.tables.features import write_shards
 from pipeline.tables.manifest import TARGET, write_manifest
 from pipeline.tasks.multilabel.targets import joined
 from pipeline.tasks.regression.targets import shown
 
 SPLITS = ["train", "train", "val", "test"]
-RIDGE = {"optimizer": "ridge", "weight_decay": 0.1}
+RIDGE = Hyperparameters("ridge", weight_decay=0.1)
 LABELS = ["brick", "moss", "wood"]
 
 
@@ -64,7 +64,7 @@ def make(task: str, names: list[str], features, values) -> None:
             thresholds=[0.4, 0.5, 0.6][:outputs] if task == "multilabel" else []
         ),
         task=task,
-        hyperparameters=from_used(RIDGE),
+        hyperparameters=RIDGE,
         epoch=1,
         refit=True,
     )

@@ -29,6 +29,7 @@ from pipeline.evaluation.metrics import Scores, resample, whole
 from pipeline.heads.head import load_head, save_head
 from pipeline.heads.sets import PredictionSets
 from pipeline.tables.features import Split
+from pipeline.tables.figures import Metrics
 from pipeline.tasks.regression import measuring as regression
 from pipeline.tasks.regression.metrics import weighted
 from pipeline.tasks.regression.residuals import draw_residuals, extremes, residual_table
@@ -83,9 +84,9 @@ def test_r2_is_not_defined_where_nothing_varies():
 
 def test_a_measure_that_no_resample_defines_has_no_interval():
     scores = [Scores({"r2": np.array([value])}, {}) for value in (0.5, np.nan)]
-    assert tables.metrics(*scores, 0.95, 2) == {"test": {"r2": 0.5, "pictures": 2}, "interval": {}}
+    assert tables.metrics(*scores, 0.95, 2) == Metrics({"r2": 0.5, "pictures": 2}, {})
     whole, drawn = reversed(scores)
-    assert tables.metrics(whole, drawn, 0.95, 2) == {"test": {"pictures": 2}, "interval": {}}
+    assert tables.metrics(whole, drawn, 0.95, 2) == Metrics({"pictures": 2}, {})
 
 
 def test_the_digits_tell_what_targets_differ_by():

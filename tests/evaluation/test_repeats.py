@@ -8,13 +8,13 @@ from pipeline.core.errors import DataError
 from pipeline.core.params import EvaluateParams, IngestParams, TrainParams
 from pipeline.evaluation import repeats
 from pipeline.heads.description import HeadDescription
-from pipeline.heads.hyperparameters import from_used
+from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.tables.draw import draw
 from pipeline.tables.features import Split
 from tests.heads.test_fit import blobs
 
-RIDGE = {"optimizer": "ridge", "weight_decay": 0.1}
-ABOUT = HeadDescription([*"abc"], 1.0, hyperparameters=from_used(RIDGE), epoch=1, refit=True)
+RIDGE = Hyperparameters("ridge", weight_decay=0.1)
+ABOUT = HeadDescription([*"abc"], 1.0, hyperparameters=RIDGE, epoch=1, refit=True)
 
 
 def drawn_manifest(pool: Split, groups: bool = False, seed: int = 0) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from pipeline.heads import conformal, cross_fit, sets
 from pipeline.heads.cross_fit import OutOfFold
 from pipeline.heads.fit import class_weights, fit_heads, refit
 from pipeline.heads.head import Head, against_thresholds, with_priors
-from pipeline.heads.hyperparameters import from_used
+from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.sets import PredictionSets
 from pipeline.heads.trained import Schedule, Trained
 from pipeline.tables.features import Split
@@ -32,7 +32,7 @@ def trained(pool: Split, used: dict[str, Any], loss: str = "softmax") -> tuple[T
     """The head, fitted on all rows, and how."""
     outputs = 3 if loss == "softmax" else pool.labels.shape[1]
     schedule = Schedule(1, 256, 0, np.ones(outputs, np.float32), loss=loss)
-    (one,) = fit_heads(pool, pool.take(slice(0)), [from_used(used)], schedule, "cpu")
+    (one,) = fit_heads(pool, pool.take(slice(0)), [Hyperparameters(**used)], schedule, "cpu")
     return one, schedule
 
 
@@ -171,7 +171,7 @@ def groups_of_residuals(count: int, seed: int) -> tuple[Split, npt.NDArray[np.in
 
 def test_an_interval_holds_a_new_group_as_often_as_asked_whatever_its_size() -> None:
     head = Head(np.zeros((1, 1), np.float32), np.zeros(1, np.float32))
-    one = Trained(from_used(HEADS["ridge"]), head, None, [], "solved")
+    one = Trained(Hyperparameters(**HEADS["ridge"]), head, None, [], "solved")
     schedule = Schedule(1, 256, 0, np.ones(1, np.float32), loss="squared")
     covered = []
     for seed in range(40):
@@ -214,7 +214,7 @@ def test_balanced_sets_hold_the_class_that_is_answered() -> None:
     learnt, val = pool.take(~place), pool.take(place)
     weights = class_weights("balanced", learnt.labels, 3)
     schedule = Schedule(1, 256, 0, weights)
-    (one,) = fit_heads(learnt, val, [from_used(HEADS["lbfgs"])], schedule, "cpu")
+    (one,) = fit_heads(learnt, val, [Hyperparameters(**HEADS["lbfgs"])], schedule, "cpu")
     manifest = pd.DataFrame({"digest": pool.digests, "group": ""})
     held = cross_fit.out_of_fold(one, learnt, val, manifest, schedule, "cpu", refits=True)
     fitted = priors.calibrated(held.logits, held.labels, "classification", weights)

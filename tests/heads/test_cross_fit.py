@@ -12,7 +12,7 @@ from pipeline.heads.cross_fit import OutOfFold, division, out_of_fold, write
 from pipeline.heads.description import Calibration
 from pipeline.heads.fit import class_weights, fit_heads
 from pipeline.heads.head import Floats, probabilities
-from pipeline.heads.hyperparameters import from_used
+from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.trained import Schedule, Trained
 from pipeline.tables.features import Split
 from pipeline.tables.folds import folds
@@ -27,7 +27,7 @@ HEADS: dict[str, dict[str, Any]] = {
 
 
 def chosen(rows: Split, val: Split, schedule: Schedule, used: dict[str, Any]) -> Trained:
-    (one,) = fit_heads(rows, val, [from_used(used)], schedule, "cpu")
+    (one,) = fit_heads(rows, val, [Hyperparameters(**used)], schedule, "cpu")
     return one
 
 

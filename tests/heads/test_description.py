@@ -11,7 +11,7 @@ import pytest
 from pipeline.core.errors import DataError
 from pipeline.heads.description import Calibration, HeadDescription
 from pipeline.heads.head import Head, as_bytes, load_head
-from pipeline.heads.hyperparameters import from_used
+from pipeline.heads.hyperparameters import Hyperparameters
 
 LEAST = {"classes": ["a", "ü"], "power": 0.5, "temperature": 0.985356}
 ADAM = {
@@ -70,7 +70,7 @@ def test_an_older_file_says_less() -> None:
     with pytest.raises(DataError, match=r"models/head\.json has no hyperparameters"):
         least.trained_with()
     with pytest.raises(DataError, match=r"models/head\.json has no epoch: run the"):
-        replace(least, hyperparameters=from_used({"optimizer": "ridge"})).trained_with()
+        replace(least, hyperparameters=Hyperparameters("ridge")).trained_with()
     with pytest.raises(DataError, match=r"models/head\.json has no validation: run the"):
         least.calibrated_on()
 
@@ -81,7 +81,7 @@ def test_what_it_says_has_types(tmp_path: Path) -> None:
     found = HeadDescription.read(file)
     assert found.calibration == Calibration(0.985356, [0.9, 0.1], [0.5, -0.5])
     assert found.trained_with() == (
-        from_used({"optimizer": "lbfgs", "weight_decay": 0.003}),
+        Hyperparameters("lbfgs", weight_decay=0.003),
         12,
     )
     assert (found.task, found.calibrated_on(), found.notes) == (

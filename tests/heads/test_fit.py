@@ -12,7 +12,7 @@ from pipeline.core.errors import DataError, DeviceError
 from pipeline.heads import gradient_descent
 from pipeline.heads.fit import centre_and_scale, fit_heads
 from pipeline.heads.gradient_descent import RULES
-from pipeline.heads.hyperparameters import Hyperparameters, from_used
+from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.subsets import on_subsets
 from pipeline.heads.trained import Schedule
 from pipeline.tables.features import Split
@@ -351,8 +351,8 @@ def test_views_of_an_example_may_weigh_as_one_together(loss: str) -> None:
     plain = Schedule(300, 360, 0, np.ones(3 if loss == "softmax" else 2, np.float32), loss=loss)
     weighed = replace(plain, row_weights="example")
     asked = [
-        from_used({"optimizer": "lbfgs", "weight_decay": 0.03}),
-        from_used({"optimizer": "momentum", "weight_decay": 0.03, "learning_rate": 0.3}),
+        Hyperparameters("lbfgs", weight_decay=0.03),
+        Hyperparameters("momentum", weight_decay=0.03, learning_rate=0.3),
     ]
     solved, descended = fit_heads(both, none, asked, weighed, "cpu")
     spread = np.abs(solved.head.weight).max()

@@ -13,7 +13,7 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from pipeline.heads import losses
 from pipeline.heads.fit import centre_and_scale, class_weights, fit_heads, refit
-from pipeline.heads.hyperparameters import Hyperparameters, from_used
+from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.subsets import on_subsets
 from pipeline.heads.trained import Schedule
 from pipeline.tables.features import Split
@@ -55,7 +55,7 @@ def schedule(rows, loss, kind="none", **changes):
 def fit(rows, loss, used, val=None, kind="none", **changes):
     val = rows.take(slice(0)) if val is None else val
     plan = schedule(rows, loss, kind, **changes)
-    return fit_heads(rows, val, [from_used(used)], plan, "cpu")[0]
+    return fit_heads(rows, val, [Hyperparameters(**used)], plan, "cpu")[0]
 
 
 def scaled(features, by):
@@ -246,7 +246,7 @@ def test_descent_ends_where_the_closed_form_is(loss, unknown):
 @pytest.mark.parametrize("loss", ["binary", "squared", "huber"])
 def test_a_head_that_descends_is_the_one_that_torch_trains(used, loss):
     rows, asked = (TRAIN, VAL) if loss == "binary" else (NUMBERS, NUMBERS_VAL)
-    knobs = from_used(used)
+    knobs = Hyperparameters(**used)
     trained = fit(rows, loss, used, epochs=5)
     units = None if loss == "binary" else losses.Units.of(loss, rows.labels)
     labels = torch.from_numpy(rows.labels if units is None else units.learned(rows.labels))
@@ -404,7 +404,7 @@ def test_on_subsets_each_head_is_what_it_would_be_alone(loss, optimizer, kind):
     masks = [np.random.default_rng(seed).random(300) < 0.8 for seed in range(3)]
     asked = [~mask for mask in masks]
     plan = schedule(pool, loss, kind)
-    found = list(on_subsets(pool, masks, asked, from_used(used), plan, kind))
+    found = list(on_subsets(pool, masks, asked, Hyperparameters(**used), plan, kind))
     tolerance = 0.3 if optimizer == "adamw" else 0.02
     for mask, answers in zip(masks, found, strict=True):
         wanted = alone(pool, mask, loss, used, kind)
@@ -418,7 +418,7 @@ def test_on_subsets_unknown_cells_are_left_out(dimension):
     masks = [np.random.default_rng(seed).random(300) < 0.8 for seed in range(2)]
     used = {"optimizer": "ridge", "weight_decay": 0.05}
     found = on_subsets(
-        pool, masks, [~m for m in masks], from_used(used), schedule(pool, "binary"), "none"
+        pool, masks, [~m for m in masks], Hyperparameters(**used), schedule(pool, "binary"), "none"
     )
     for mask, answers in zip(masks, found, strict=True):
         wanted = alone(pool, mask, "binary", used, "none")
@@ -429,7 +429,7 @@ def test_what_is_held_out_of_a_stack_is_not_learned():
     pool = NUMBERS
     masks = [np.random.default_rng(seed).random(300) < 0.7 for seed in range(3)]
     asked = [~mask for mask in masks]
-    head = from_used({"optimizer": "adam", "learning_rate": 0.05, "width": 8})
+    head = Hyperparameters("adam", learning_rate=0.05, width=8)
     plan = schedule(pool, "squared")
     told = next(iter(on_subsets(pool, masks, asked, head, plan, "none")))
     # Rows of the first subset's held-out part trade places; units stay the same.
@@ -482,7 +482,7 @@ def test_labels_that_a_plane_parts_are_solved_for_with_hardly_any_penalty() -> N
     features = np.random.default_rng(0).normal(size=(40, 30))
     rows = split(features, (features[:, :3] > 0).astype(float))
     none = rows.take(slice(0))
-    asked = [from_used({"optimizer": "lbfgs", "weight_decay": decay}) for decay in (1e-3, 1e-7, 0)]
+    asked = [Hyperparameters("lbfgs", weight_decay=decay) for decay in (1e-3, 1e-7, 0)]
     schedule = Schedule(1, 256, 0, np.ones(3, np.float32), loss="binary")
     for one in fit_heads(rows, none, asked, schedule, "cpu"):
         assert one.head is not None, one.status

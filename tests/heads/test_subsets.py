@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.core.errors import TrainingError
 from pipeline.heads.fit import class_weights, fit_heads
-from pipeline.heads.hyperparameters import from_used
+from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.subsets import on_subsets
 from pipeline.heads.trained import Schedule
 from pipeline.tables.features import Split
@@ -39,7 +39,7 @@ def alone(pool, mask, head, kind, **changes):
 @pytest.mark.parametrize("optimizer", ["lbfgs", "ridge", "nearest_mean"])
 def test_a_closed_form_is_the_head_that_it_would_be_alone(optimizer, kind, dimension):
     pool = blobs(120, 0, dimension=dimension)
-    head = from_used({"optimizer": optimizer, "weight_decay": 0.02})
+    head = Hyperparameters(optimizer, weight_decay=0.02)
     masks = subsets(pool, 4)
     asked = [~mask for mask in masks]
     found = on_subsets(pool, masks, asked, head, schedule(pool, kind), kind)
@@ -59,7 +59,7 @@ def test_a_closed_form_is_the_head_that_it_would_be_alone(optimizer, kind, dimen
     ],
 )
 def test_heads_that_descend_are_as_good_and_learn_nothing_of_what_is_held_out(used):
-    pool, head = blobs(180, 0, dimension=8, distance=0.5), from_used(used)
+    pool, head = blobs(180, 0, dimension=8, distance=0.5), Hyperparameters(**used)
     masks = subsets(pool, 15)  # two stacks
     asked = [~mask for mask in masks]
 
@@ -78,7 +78,7 @@ def test_heads_that_descend_are_as_good_and_learn_nothing_of_what_is_held_out(us
 
 
 def test_a_head_that_diverges_is_told():
-    pool, head = blobs(60, 0), from_used({"optimizer": "sgd", "learning_rate": 1e30, "width": 4})
+    pool, head = blobs(60, 0), Hyperparameters("sgd", learning_rate=1e30, width=4)
     masks = subsets(pool, 2)
     with pytest.raises(TrainingError, match=r"lower train\.learning_rate"):
         list(on_subsets(pool, masks, [~m for m in masks], head, schedule(pool), "none"))

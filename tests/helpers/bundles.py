@@ -16,7 +16,7 @@ from pipeline.core.params import ExtractParams, TrainingExamples
 from pipeline.core.paths import MANIFEST
 from pipeline.heads.description import Calibration, HeadDescription
 from pipeline.heads.head import Head
-from pipeline.heads.hyperparameters import from_used
+from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.sets import PredictionSets
 from pipeline.serving.writing import Examples, Parts
 from pipeline.tables.features import Split
@@ -65,7 +65,7 @@ def described(task: str) -> HeadDescription:
         ),
         sets=PredictionSets.of(SETS[task], len(OUTPUTS[task]), task),
         task=task,
-        hyperparameters=from_used({"optimizer": "ridge"}),
+        hyperparameters=Hyperparameters("ridge"),
         validation={"pictures": 7, "loss": 0.1},
     )
 

@@ -70,14 +70,16 @@ class Classification:
             " the other classes"
         ]
 
-    def classes(self, asked: Asked) -> dict[str, Any]:
+    def classes(self, asked: Asked) -> pd.DataFrame:
         """Return how many examples each class has, and for how many it was predicted."""
         classes = len(asked.names)
-        return {
-            "class": asked.names,
-            "pictures": np.bincount(asked.test.labels, minlength=classes),
-            "predicted": np.bincount(of_asked(asked), minlength=classes),
-        }
+        return pd.DataFrame(
+            {
+                "class": asked.names,
+                "pictures": np.bincount(asked.test.labels, minlength=classes),
+                "predicted": np.bincount(of_asked(asked), minlength=classes),
+            }
+        )
 
     def predictions(self, asked: Asked) -> pd.DataFrame:
         """Return the predicted class and the probability of each class."""

@@ -6,7 +6,6 @@ A label that is unknown for an example counts neither for nor against a predicti
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,14 +64,16 @@ class Multilabel:
                 lines.append(f"no test example {words} {listed(absent)}; {also}")
         return lines
 
-    def classes(self, asked: Asked) -> dict[str, Any]:
+    def classes(self, asked: Asked) -> pd.DataFrame:
         """Return for each label its numbers of examples and of unknown ones, and its threshold."""
-        return {
-            "class": asked.names,
-            "pictures": (asked.test.labels == 1).sum(axis=0),
-            "unknown": np.isnan(asked.test.labels).sum(axis=0),
-            "threshold": asked.thresholds,
-        }
+        return pd.DataFrame(
+            {
+                "class": asked.names,
+                "pictures": (asked.test.labels == 1).sum(axis=0),
+                "unknown": np.isnan(asked.test.labels).sum(axis=0),
+                "threshold": asked.thresholds,
+            }
+        )
 
     def predictions(self, asked: Asked) -> pd.DataFrame:
         """Return the labels above their thresholds, and the probability of each label.

@@ -56,9 +56,9 @@ class Regression:
             return []
         return [f"all test examples have the same {listed(alike)}, so its R² is not defined"]
 
-    def classes(self, asked: Asked) -> dict[str, Any]:
+    def classes(self, asked: Asked) -> pd.DataFrame:
         """Return the names of the targets, and the number of examples they are measured on."""
-        return {"class": asked.names, "pictures": len(asked.test.labels)}
+        return pd.DataFrame({"class": asked.names, "pictures": len(asked.test.labels)})
 
     def predictions(self, asked: Asked) -> pd.DataFrame:
         """Return each target and its prediction, and the ends of its interval if there is one."""
