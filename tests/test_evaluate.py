@@ -256,7 +256,7 @@ def test_of_many_classes_the_whole_table_is_written_where_it_is_asked_for(evalua
 @pytest.mark.parametrize("stage", [train, evaluate])
 def test_too_little_memory_is_told_before_it_is_used_up(evaluated, monkeypatch, stage):
     monkeypatch.setattr("os.sysconf", lambda name: 1)
-    with pytest.raises(DataError, match=r"of 3 classes needs about .* GB of memory, and this"):
+    with pytest.raises(DataError, match=r"of 3 classes needs about .* GB of memory, but this"):
         stage()
 
 

@@ -180,7 +180,7 @@ def _losses(asked: Asked) -> Array:
 
 
 def _in_words(name: str, joined: Metrics, own: Metrics, apart: Score) -> str:
-    """Return a measure of both heads in words, with the difference and what it shows."""
+    """Return a metric of both heads in words, with the difference and what it shows."""
     scores = []
     for one in (joined, own):
         low, high = (figure(name, end) for end in one.interval[name].values())

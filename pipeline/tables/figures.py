@@ -12,8 +12,8 @@ from ..core.errors import DataError
 class Metrics:
     """The metrics on the test examples, as in `reports/metrics.json`.
 
-    `test` has each measure, the number of examples (`pictures`) and, if there are any, of `groups`.
-    `interval` has the `low` and `high` end of each measure's interval, if it is known.
+    `test` has each metric, the number of examples (`pictures`) and, if there are any, of `groups`.
+    `interval` has the `low` and `high` end of each metric's interval, if it is known.
     """
 
     test: dict[str, float]
