@@ -31,18 +31,21 @@ from playwright.sync_api import Browser, sync_playwright
 ROOT = Path(__file__).parent.parent
 CHROMIUM = shutil.which("chromium")  # .ci/run installs it
 SMALL = {"extract.backbone": "timm:test_resnet", "extract.weights": "random"}
+ON_S3 = ("tests/sources/test_bucket.py", "tests/store/test_shared.py")
 FIRST = ("tests/flows", "tests/test_repro.py")  # they take long: begun last, one is left alone
 
 
 def together(test: str) -> str:
-    """Tests of which this is the same run on one worker: those of a file, and all of flows.
+    """Tests of which this is the same run on one worker: those of a file, all of flows, all on S3.
 
-    So the fixtures of a module are made once, and one Prefect server is enough. The smoke runs of
-    benchmarks are processes that share nothing, so whichever worker is free takes the next one.
+    So the fixtures of a module are made once, and one server of Prefect or S3 is enough. The smoke
+    runs of benchmarks are processes that share nothing, so whichever worker is free takes the next.
     """
     file, _, name = test.partition("::")
     if name.startswith("test_a_benchmark_runs"):
         return test
+    if file in ON_S3:
+        return "S3"
     return "tests/flows" if file.startswith("tests/flows/") else file
 
 
@@ -222,6 +225,15 @@ def by_hand(shared: Path, exported: Path) -> Callable[[str], Path]:
             write_by_hand(folder, task)
 
     return lambda task: made_once(shared / task, partial(make, task=task)) / "bundle"
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server of S3: its start takes seconds."""
+    from tests.helpers import seaweed
+
+    with seaweed.running(tmp_path_factory.mktemp("seaweed") / "server") as address:
+        yield address
 
 
 @pytest.fixture

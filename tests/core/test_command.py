@@ -60,15 +60,15 @@ def test_each_kind_is_one_line_and_its_exit_code(
 
 
 COMMANDS = {
-    **{stage: ("-m", f"pipeline.{stage}") for stage in ("ingest", "extract", "bundle")},
+    **{stage: ("-m", f"pipeline.{stage}") for stage in ("ingest", "bundle")},
     "why": ("-m", "headstart", "why"),
     "predict": ("-m", "headstart", "predict", "bundle", "params.yaml"),
     "serve": ("-m", "headstart", "serve", "bundle"),
     **{door: ("-m", "headstart", door) for door in ("flow", "schedule", "repro")},
-    **{module: ("-m", f"flows.{module}") for module in ("run", "dashboard", "watch")},
+    **{module: ("-m", f"flows.{module}") for module in ("dashboard", "watch")},
 }
 
-OF_PARAMETERS = ("ingest", "extract", "bundle", "why", "predict")
+OF_PARAMETERS = ("ingest", "bundle", "why", "predict")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -119,7 +119,7 @@ def test_a_flow_run_of_broken_parameters_is_no_traceback(
     shutil.copytree(dvc_template, ".", dirs_exist_ok=True)
     shutil.copy(ROOT / "dvc.yaml", ".")
     Path("params.yaml").write_text("ingest: [")
-    done = run(*COMMANDS["run"])
+    done = run(*COMMANDS["flow"])
     assert done.returncode == 1
     assert re.search(r"^Failed: .*/params\.yaml is not readable YAML: ", done.stdout, re.M)
     assert "Traceback" not in done.stdout + done.stderr

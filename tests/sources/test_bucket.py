@@ -44,15 +44,9 @@ COUNTS = iter(range(1_000_000))
 Draw = Callable[..., Image.Image]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with seaweed.running(tmp_path_factory.mktemp("seaweed") / "server") as address:
-        yield address
-
-
 @pytest.fixture(autouse=True)
-def with_credentials(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    as_user(monkeypatch, server)
+def with_credentials(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_user(monkeypatch, s3_server)
 
 
 class Bucket:
@@ -79,10 +73,10 @@ class Bucket:
 
 
 @pytest.fixture(scope="module")
-def client(server: str) -> Any:
+def client(s3_server: str) -> Any:
     who = {"aws_access_key_id": seaweed.KEY, "aws_secret_access_key": seaweed.SECRET}
     made = botocore_session.get_session().create_client(
-        "s3", region_name="us-east-1", endpoint_url=server, **who
+        "s3", region_name="us-east-1", endpoint_url=s3_server, **who
     )
     made.create_bucket(Bucket="examples")
     return made
@@ -119,8 +113,8 @@ def shapes(project: Project, bucket: Bucket, pictures: dict[str, bytes]) -> Buck
 
 
 @pytest.fixture
-def between(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Between]:
-    way = Between(server)
+def between(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Between]:
+    way = Between(s3_server)
     monkeypatch.setenv("AWS_ENDPOINT_URL", way.address)
     buckets._opened.cache_clear()
     yield way
@@ -405,12 +399,12 @@ def test_a_server_that_fails_in_the_midst_ends_ingest_and_what_was_read_is_kept(
     ],
 )
 def test_what_cannot_be_listed_is_one_line_and_the_listing_stays(
-    shapes: Bucket, server: str, user: tuple[str, ...], address: str, printed: str,
+    shapes: Bucket, s3_server: str, user: tuple[str, ...], address: str, printed: str,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     capsys.readouterr()
     before = LISTING.read_bytes()
-    as_user(monkeypatch, server, *user)
+    as_user(monkeypatch, s3_server, *user)
     code, said = run("list", address.format(shapes.address), capsys=capsys)
     assert code == 3
     assert said.count("\n") == 1
@@ -447,16 +441,16 @@ def test_a_listing_that_is_cut_short_leaves_the_last_one(
 
 
 def test_an_object_that_may_not_be_read_is_refused_until_it_may(
-    shapes: Bucket, server: str, project: Project, monkeypatch: pytest.MonkeyPatch
+    shapes: Bucket, s3_server: str, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    as_user(monkeypatch, server, seaweed.LISTER, seaweed.LISTER_SECRET)
+    as_user(monkeypatch, s3_server, seaweed.LISTER, seaweed.LISTER_SECRET)
     listing.run(None)
     with pytest.raises(
         DataError, match=r"40 of 40 objects refused.*access to the object is denied"
     ):
         ingest()
     assert set(refusals().values()) == {"access to the object is denied"}
-    as_user(monkeypatch, server)
+    as_user(monkeypatch, s3_server)
     ingest()
     assert len(manifest()) == 40
 
@@ -529,7 +523,7 @@ def test_no_file_holds_a_secret(
 
 @pytest.mark.slow
 def test_from_a_bucket_to_a_report_and_on_in_another_clone(
-    server: str, client: Any, bucket: Bucket, tmp_path: Path, lite0: Path, dvc_template: Path,
+    s3_server: str, client: Any, bucket: Bucket, tmp_path: Path, lite0: Path, dvc_template: Path,
     pictures: dict[str, bytes], draw_picture: Draw, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """The commands of docs/bucket.md."""
@@ -538,7 +532,7 @@ def test_from_a_bucket_to_a_report_and_on_in_another_clone(
     monkeypatch.setenv("HEADSTART_STORE", str(begin_store(tmp_path, lite0.parent)))
     monkeypatch.delenv("PYTHONPATH", raising=False)
     bucket.put(**pictures)
-    way = Between(server)
+    way = Between(s3_server)
     monkeypatch.setenv("AWS_ENDPOINT_URL", way.address)
     repository = Repository(tmp_path / "repository", dvc_template)
     small = {"augment.views": 1, "train.epochs": 5, "evaluate.bootstrap": 50}

@@ -4,7 +4,7 @@ import random
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from hashlib import blake2b
@@ -38,19 +38,19 @@ if seaweed.weed() is None:
 COUNTS = iter(range(1_000_000))
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with seaweed.running(tmp_path_factory.mktemp("seaweed") / "server") as address:
-        make_bucket(address)
-        yield address
-
-
 def make_bucket(address: str) -> None:
     who = {"aws_access_key_id": seaweed.KEY, "aws_secret_access_key": seaweed.SECRET}
     client = botocore_session.get_session().create_client(
         "s3", region_name="us-east-1", endpoint_url=address, **who
     )
     client.create_bucket(Bucket="lab")
+
+
+@pytest.fixture(scope="module")
+def server(s3_server: str) -> str:
+    """The server, with the bucket of these tests."""
+    make_bucket(s3_server)
+    return s3_server
 
 
 @pytest.fixture(autouse=True)
