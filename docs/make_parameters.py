@@ -13,8 +13,8 @@ HEAD = """# Parameters
 
 All parameters are in `params.yaml`. If there is a mistake in the file, a command ends with an error
 message before any work. A parameter that the file leaves out has its default. Some parameters must
-be in the file, because `dvc.yaml` names them: `headstart check`, which `make repro` runs first,
-prints the lines to add.
+be in the file, because `dvc.yaml` names them: `headstart check`, which `headstart repro` runs
+first, prints the lines to add.
 
 `make docs` writes this page from the schema in `pipeline/core/params/` and from the schema of
 `augment` of each kind of example in `pipeline/kinds/`."""

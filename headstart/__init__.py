@@ -64,7 +64,7 @@ def stop_on_windows() -> None:
 
 
 def load(bundle: "str | os.PathLike[str]") -> "Model":
-    """Open a trained bundle: the folder `bundle/` that `make repro` writes.
+    """Open a trained bundle: the folder `bundle/` that `headstart repro` writes.
 
     Raises:
         DataError: the folder is not a bundle, is damaged, or was written by a later version.

@@ -1,4 +1,4 @@
-"""Show or clear the store: `make store`, `make clean-store`."""
+"""Show or clear the store: `make store` and `make clean-store` in a clone."""
 
 import sys
 

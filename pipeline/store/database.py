@@ -213,8 +213,8 @@ class Database:
         if code in NO_ROOM or getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT):
             return StoreError(
                 f"no room to write to the feature store in {self.folder} ({error}); free some disk "
-                "space, run `make clean-store`, or set store.folder in params.yaml (or "
-                "HEADSTART_STORE) to a folder on another disk"
+                f"space, run `python -m {__package__} clear`, or set store.folder in params.yaml "
+                "(or HEADSTART_STORE) to a folder on another disk"
             )
         if isinstance(error, TimeoutError) or code & 0xFF == sqlite3.SQLITE_BUSY:
             return StoreError(
