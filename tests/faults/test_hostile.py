@@ -175,7 +175,7 @@ HOSTILE: dict[str, tuple[dict[str, object], str]] = {
     ),
     "no power": ({"power": None}, "'power' is missing"),
     "a power of text": ({"power": "1; import os"}, "power is"),
-    "a schema of a thousand letters": ({"schema": "x" * 1000}, "of schema 'x"),
+    "a schema of a thousand letters": ({"schema": "x" * 1000}, "has schema 'x"),
     "no backbone": ({"backbone": None}, "'backbone' is missing"),
 }  # fmt: skip
 

@@ -499,7 +499,7 @@ def test_a_damaged_file_is_set_aside(
         store.put(wanted)
         assert_holds(store, wanted)
     (line,) = capfd.readouterr().err.splitlines()
-    assert "set aside" in line
+    assert "is damaged" in line
     assert len(file_of(tmp_path).with_suffix(".damaged").read_bytes()) == len(harmed)
     with FeatureStore(tmp_path, None) as store:
         assert_holds(store, wanted)
@@ -535,7 +535,7 @@ def test_a_file_damaged_under_several_processes_is_set_aside_once(harm, tmp_path
         assert process.returncode == 0, err
         errors += err.splitlines()
     assert len(errors) == 1
-    assert "set aside" in errors[0]
+    assert "is damaged" in errors[0]
     with FeatureStore(tmp_path, None) as store:
         assert_holds(store, some(*range(600)))
 
