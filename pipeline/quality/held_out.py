@@ -50,8 +50,10 @@ def predicted(
         out = fold == held
         if out.all():
             continue
-        mean, means = centred[~out].mean(axis=0), wanted[~out].mean(axis=0)
-        of = weights(centred[~out] - mean, wanted[~out] - means, penalty)
+        others, means = centred[~out], wanted[~out].mean(axis=0)
+        mean = others.mean(axis=0)
+        others -= mean
+        of = weights(others, wanted[~out] - means, penalty)
         answers[out] = (centred[out] - mean) @ of + means
         scored[out] = True
     return answers, scored

@@ -23,15 +23,17 @@ def originals(manifest: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray[np.floa
     """
     names = targets.target_names(manifest)
     classes = names or sorted(manifest["label"].unique())
-    digests, features = [], []
-    for split in read_splits(FEATURES, manifest, classes, SPLITS).values():
-        first = split.views == 0
-        digests.append(split.digests[first])
-        features.append(split.features[first])
-    joined = np.concatenate(digests)
-    order = np.argsort(joined)
-    rows = manifest.set_index("digest").loc[joined[order]].reset_index()
+    splits = [
+        split.take(split.views == 0)
+        for split in read_splits(FEATURES, manifest, classes, SPLITS).values()
+    ]
+    digests = np.concatenate([split.digests for split in splits])
+    order = np.argsort(digests)
+    powers = np.empty((len(order), splits[0].features.shape[1]), np.float32)
+    ends = np.cumsum([len(split.digests) for split in splits])[:-1]
+    for split, places in zip(splits, np.split(np.argsort(order), ends), strict=True):
+        powers[places] = raised(split.features, POWER)
+    rows = manifest.set_index("digest").loc[digests[order]].reset_index()
     if not names:
         rows["number"] = pd.Index(classes).get_indexer(rows["label"])
-    powers = raised(np.concatenate(features)[order], POWER)
     return rows, weighed(powers, fitted(powers)) if are_counts(FEATURES) else powers
