@@ -1,4 +1,4 @@
-"""Open Prefect's own page: `headstart dashboard`."""
+"""Open Prefect's dashboard: `headstart dashboard`."""
 
 import argparse
 import html

@@ -97,7 +97,7 @@ def merged(theirs: str, ours: str) -> str:
     own = {name for name, entry in old["stages"].items() if _is_own(entry)}
     if taken := sorted((now.keys() & before.keys()) - own):
         raise ParamsError(
-            f"dvc.yaml has a stage {taken[0]} of yours, and so has Headstart: rename it"
+            f"your stage {taken[0]} in dvc.yaml has the name of a stage of Headstart: rename it"
         )
     names = [name for name in before if name in now or name not in own]
     for previous, name in zip(["", *now], now, strict=False):
@@ -110,7 +110,7 @@ def merged(theirs: str, ours: str) -> str:
     text = head + "".join(f"{block.rstrip()}\n\n" for block in blocks) + tail
     kept = {name: entry for name, entry in old["stages"].items() if name not in own}
     if _read(text) != old | {"stages": kept | new["stages"]}:
-        raise ParamsError("dvc.yaml is laid out in another way than init writes it")
+        raise ParamsError("dvc.yaml does not have the layout that init writes")
     return text
 
 
@@ -129,7 +129,7 @@ def _blocks(text: str) -> tuple[str, dict[str, tuple[str, str]], str]:
     """Return what comes before the stages, each stage as its comments and lines, and the rest.
 
     Raises:
-        ParamsError: the text is no YAML with stages.
+        ParamsError: the text is not YAML with stages.
     """
     try:
         root: Any = yaml.compose(text, yaml.SafeLoader)

@@ -229,7 +229,7 @@ def examined(data: Path | None, kind: str, root: Path) -> Examples:
     if not given.exists():
         raise DataError(f"--data {data} does not exist")
     if root.resolve().is_relative_to(given.resolve()):
-        raise DataError(f"--data {data} holds the project's folder: name the examples' own folder")
+        raise DataError(f"--data {data} contains the project: give the folder of the examples")
     path = given.relative_to(root) if given.is_relative_to(root) else RAW / given.name
     if given.is_dir():
         inside = [file for file in given.rglob("*") if file.is_file()]
@@ -291,7 +291,7 @@ def _check_place(root: Path, here: bool, files: dict[str, str], examples: Exampl
         raise ParamsError(f"{root} is a project already: `headstart upgrade` brings it up to date")
     if not here:
         if not root.parent.is_dir():
-            raise ParamsError(f"{root.parent} is not a folder: make it first")
+            raise ParamsError(f"{root.parent} is not a folder: create it first")
         if root.exists() and not (root.is_dir() and not any(root.iterdir())):
             raise ParamsError(
                 f"{root} is not an empty folder: name a new one, or give --here to add the"
@@ -299,7 +299,9 @@ def _check_place(root: Path, here: bool, files: dict[str, str], examples: Exampl
             )
         return
     if not root.is_dir():
-        raise ParamsError(f"{root} is not a folder, as --here needs: leave --here out to make it")
+        raise ParamsError(
+            f"--here needs a folder, which {root} is not: leave --here out to create it"
+        )
     wanted = [name for name in map(Path, files) if name not in (*OF_LINES, *KEPT)]
     if examples.given not in (None, root / examples.path):
         wanted.append(examples.path)

@@ -138,7 +138,7 @@ def renewed(text: str, needed: list[str]) -> tuple[str, list[str]]:
         changes.append(f"{old} is {new} now")
     if not _holds(text, document):
         raise ParamsError(
-            f"params.yaml is laid out in another way than init writes it; change it yourself:"
+            f"params.yaml does not have the layout that init writes; change it yourself:"
             f" {'; '.join(changes)}"
         )
     return text, changes

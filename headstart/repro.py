@@ -8,7 +8,7 @@ from flows.dvc.project import check_project, working_copy
 
 
 def run(arguments: list[str]) -> None:
-    """Check the project, then become `dvc repro` with these arguments."""
+    """Check the project, then replace this process with `dvc repro` and these arguments."""
     check_project(working_copy())
     # Stages run `headstart` or `python`: those of this installation, whatever the PATH was.
     here = str(Path(sys.executable).parent)

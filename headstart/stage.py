@@ -15,12 +15,12 @@ from pipeline.core.errors import LockError
 
 
 def names() -> list[str]:
-    """Return the names of all stages: the modules of `pipeline`, whose folders are no stages."""
+    """Return the names of all stages: the modules of `pipeline`, whose folders are not stages."""
     return sorted(file.stem for file in Path(folders[0]).glob("[!_]*.py"))
 
 
 def run(stage: str) -> None:
-    """Run `stage` as the main module, with the arguments that stand behind its name."""
+    """Run `stage` as the main module, with the arguments that follow its name."""
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument not in ("run", stage)]
     try:
         lock.check()

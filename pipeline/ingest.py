@@ -144,7 +144,7 @@ def stop_if_unusable(
     """Raise `DataError` if too many units were refused, or a later stage would refuse the rest."""
     settings = every.ingest
     if files == 0:
-        raise DataError(f"{settings.path} holds no {unit}s")
+        raise DataError(f"{settings.path} has no {unit}s")
     if len(refused) > settings.max_refused * files:
         first = refused[0]
         raise DataError(

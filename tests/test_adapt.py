@@ -305,7 +305,7 @@ def test_a_method_that_was_removed_is_refused_in_one_line(vectors: Project, old:
     with pytest.raises(ParamsError) as raised:
         params.load(kinds.schema)
     assert str(raised.value) == (
-        f"params.yaml: adapt.method is '{old}'; that was removed (docs/adapt.md): set auto or coral"
+        f"params.yaml: adapt.method is '{old}'; was removed (docs/adapt.md): set auto or coral"
     )
 
 

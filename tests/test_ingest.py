@@ -453,7 +453,7 @@ def test_a_group_that_the_source_divides_is_named(
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ([], f"^{ROOT} holds no files$"),
+        ([], f"^{ROOT} has no files$"),
         (["ant/0.png"], r"^data/raw/x holds examples of 1 class \(ant\); a classifier needs two"),
         (["ant/0.png", "ant/1.png"], r"^data/raw/x holds examples of 1 class \(ant\)"),
         (["0.png"], r"^data/raw/x holds examples of 0 class \(none\)"),

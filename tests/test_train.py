@@ -288,7 +288,7 @@ def test_too_many_heads_are_refused(trained_project):
 
 
 def test_a_closed_form_with_a_hidden_layer_is_refused(trained_project):
-    with pytest.raises(ParamsError, match="lbfgs makes linear heads"):
+    with pytest.raises(ParamsError, match="lbfgs trains only linear heads"):
         combinations(trained_project, optimizer=["adamw", "lbfgs"], width=64)
 
 

@@ -122,7 +122,7 @@ def parameters(file: Path) -> int:
 
 
 def trained(file: Path) -> int:
-    """Return the number of parameters that PyTorch would count, of an export without PyTorch."""
+    """Return the number of trainable parameters of an export, without PyTorch."""
     from safetensors.numpy import load_file
 
     weights = load_file(file.with_suffix(".safetensors")).items()

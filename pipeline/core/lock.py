@@ -55,7 +55,7 @@ Entry = Mapping[str, str]  # a digest of code, and the versions of the libraries
 
 @dataclass(frozen=True)
 class Lock:
-    """What decides a project's results, besides its data, parameters and plugins.
+    """The code and libraries that affect a project's results.
 
     headstart: the version of Headstart. stages: the digest of each stage's file. rooms: an entry
     for each subpackage that a stage may import. kinds: one for each kind, and for their interface.

@@ -103,8 +103,8 @@ def difference(one: Losses, other: Losses, confidence: float, groups: Groups) ->
     """Return how much higher the mean of `one` is than that of `other`, by the paired t-test.
 
     Args:
-        one: [n], the loss of each example.
-        other: [n], the other loss of the same examples.
+        one: [n], the losses of one model.
+        other: [n], the losses of the other model on the same examples.
         confidence: confidence level of the interval.
         groups: [n], the group of each example. With groups, the variance is that between groups;
             it is unknown if there is only one group.

@@ -92,7 +92,7 @@ class Ledger:
         return self.last.id
 
     def differing(self, examples: Examples, settings: str) -> list[tuple[int, str, int]]:
-        """Return each earlier submission with these settings: its number, and `fewest` of both.
+        """Return the number and the result of `fewest` for earlier submissions with these settings.
 
         Submissions with noise are left out, because their differences are not exact.
         """

@@ -40,7 +40,7 @@ def run(bundle: Path) -> None:
         bundle: the folder of the joined head's bundle.
 
     Raises:
-        HeadstartError: the bundle is damaged, or of another backbone or task than this project.
+        HeadstartError: the bundle is damaged, or has another backbone or task than this project.
     """
     settings, manifest = params.load(kinds.schema), read_manifest(MANIFEST)
     require(manifest, "evaluate")
@@ -52,7 +52,7 @@ def run(bundle: Path) -> None:
     names = sorted({*classes, *known})
     test = read_splits(FEATURES, manifest, names, ["test"])["test"]
     if (takes := of_joined[0].dimension) != (has := test.features.shape[1]):
-        raise DataError(f"{bundle} takes {takes} features, and {FEATURES} has {has}")
+        raise DataError(f"{bundle} takes {takes} features, but {FEATURES} has {has}")
     groups = grouped(groups_at(manifest, test.digests))
     joined, own = (
         _answered(*one, test, names, settings.evaluate, groups) for one in (of_joined, of_own)
@@ -97,21 +97,21 @@ def run(bundle: Path) -> None:
 
 
 def _require_alike(folder: Path, bundle: Bundle, backbone: Backbone, task: str) -> None:
-    """Check that a bundle is of this project's backbone and task.
+    """Check that a bundle has this project's backbone and task.
 
     Raises:
-        HeadstartError: it is not, or the backbone is not available.
+        HeadstartError: it has another one, or the backbone is not available.
     """
     if bundle.head.task != task or "federated" in TASKS[task].lacks:
         raise DataError(
-            f"{folder} is of {bundle.head.task}, and {MANIFEST} of {task}; both have to be of"
+            f"{folder} is for {bundle.head.task}, and {MANIFEST} for {task}; both have to be for"
             " classification"
         )
     here, there = " ".join(map(exports.fingerprint, exports.of_each(backbone))), bundle.backbone
     if there.fingerprint != here:
         raise DataError(
             f"the backbone of {folder} is {printable(there.name):.60} ({there.fingerprint[:8]}),"
-            f" and {backbone} ({here[:8]}) in this project; take the bundle of a server whose"
+            f" but {backbone} ({here[:8]}) in this project; use the bundle of a server whose"
             " params.yaml has this backbone"
         )
 

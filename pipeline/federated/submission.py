@@ -194,7 +194,7 @@ def _described(about: dict[str, Any]) -> tuple[tuple[str, ...], int, Noise | Non
         texts = [about["id"], about["kind"], about["precision"]]
         texts += [network["name"], network["fingerprint"]]
         if not all(isinstance(text, str) for text in texts):
-            raise TypeError("a name is no text")
+            raise TypeError("a name is not a text")
         "".join([*texts, *classes]).encode()  # a lone surrogate is possible in JSON, but not valid
         if not (isinstance(about["site"], str) and re.fullmatch(NAME, about["site"])):
             raise ValueError(f"{about['site']!r:.60} is not a name for a site")
@@ -202,7 +202,7 @@ def _described(about: dict[str, Any]) -> tuple[tuple[str, ...], int, Noise | Non
         if not all(type(one) is int and 0 < one < MOST for one in (number, dimension)):
             raise ValueError("number and dimension have to be whole numbers from 1")
         if type(power) not in (int, float):
-            raise TypeError("power is no number")
+            raise TypeError("power is not a number")
         return classes, dimension, None if noise is None else _noise(noise)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _no_submission(error) from None

@@ -275,12 +275,12 @@ def load_head(
             f"{error.filename or weights} does not exist; run the train stage"
         ) from None
     except KeyError as error:
-        raise DataError(f"{weights} and {about} hold no head: {error} is missing") from None
+        raise DataError(f"{weights} and {about} are not a head: {error} is missing") from None
     except (SafetensorError, TypeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{weights} and {about} hold no head: {reason}") from None
+        raise DataError(f"{weights} and {about} are not a head: {reason}") from None
     if wrong:
-        raise DataError(f"{weights} and {about} hold no head: {wrong}; run the train stage again")
+        raise DataError(f"{weights} and {about} are not a head: {wrong}; run the train stage again")
     if len(head.bias) != len(description.classes):
         raise DataError(
             f"{weights} has {len(head.bias)} outputs but {about} names "

@@ -110,7 +110,7 @@ def _token(file: Path | None) -> str | None:
     token = token.strip()
     if not re.fullmatch(f"[!-~]{{{SHORTEST},1000}}", token):
         raise ParamsError(
-            f"{where} holds no token: it should be {SHORTEST} letters, digits or signs or more,"
+            f"{where} has no valid token: it should be {SHORTEST} letters, digits or signs or more,"
             " without spaces, such as `openssl rand -hex 24` makes"
         )
     return token

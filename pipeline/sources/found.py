@@ -49,7 +49,7 @@ class Listing(NamedTuple):
 
 
 def walk(root: Path) -> tuple[list[Path], list[Path], list[Refused]]:
-    """Return all files and links below `root`, sorted; visible folders; folders without access."""
+    """Return sorted files and links below `root`, visible folders, and folders without access."""
     paths: list[Path] = []
     visible: list[Path] = []
     closed: list[Refused] = []

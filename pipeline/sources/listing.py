@@ -43,7 +43,7 @@ def run(address: str | None) -> None:
     address = before.address if address is None and before else buckets.tidied(address or "")
     listed = _listed(address)
     if not len(listed):
-        raise DataError(f"{address} holds no objects; {file} stays as it was")
+        raise DataError(f"{address} has no objects; {file} stays as it was")
     print(f"list: {len(listed):,} objects below {address}{_differences(before, address, listed)}")
     if before and before.address == address and before.table.equals(listed):
         return

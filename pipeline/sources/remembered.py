@@ -1,13 +1,12 @@
-"""What earlier runs of `ingest` found out about examples, so that it is not found out again.
+"""Cached results of earlier runs of `ingest` about examples.
 
-It is cached in three ways, from the cheapest to ask:
+The cache has three levels, the fastest first:
 
 - by stamp, on this machine only: a file with the stamp that it had (`stamps.py`) is not read. There
   is one entry for each 100,000 examples of a project, which the project's next run replaces.
 - by version, in the feature store: an object of a bucket with the same address, ETag and size is
   not read.
-- by content, in the feature store: bytes that were inspected are not decoded again, wherever they
-  lie.
+- by content, in the feature store: bytes that were inspected are not decoded again, at any path.
 
 For objects, the first number of an entry is 1 if the object was accepted: then follow the digest's
 32 bytes, one number each, and the kind's numbers. It is 0 if the object was refused: then follow

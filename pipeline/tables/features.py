@@ -175,7 +175,7 @@ def read_splits(
     """
     shards = sorted(folder.glob("*.parquet"))
     if not shards:
-        raise DataError(f"{folder} holds no features; run the extract stage first")
+        raise DataError(f"{folder} has no features; run the extract stage first")
     row_of = {digest: row for row, digest in enumerate(manifest["digest"].tolist())}
     split_of_row = manifest["split"].to_numpy()
 

@@ -43,6 +43,6 @@ def read_figures(file: Path, stage: str, *has: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is not readable: {error}; run {stage} again") from None
     if not isinstance(figures, dict) or not figures.keys() >= {*has}:
-        lacks = f"it lacks {' or '.join(has)}" if has else "it holds no names"
+        lacks = f"it lacks {' or '.join(has)}" if has else "it has no names"
         raise DataError(f"{file} is not readable: {lacks}; run {stage} again")
     return figures

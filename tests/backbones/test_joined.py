@@ -110,7 +110,7 @@ def test_a_bundle_of_joined_backbones_answers_as_evaluate_did(shapes: Project) -
     assert shares.sum() == pytest.approx(1, abs=1e-5)
 
     Path("bundle/bundle.json").write_text(json.dumps(told | {"further": [], "schema": 1}))
-    with pytest.raises(DataError, match=r"takes 2 inputs, and bundle\.json names 1"):
+    with pytest.raises(DataError, match=r"takes 2 inputs, but bundle\.json names 1"):
         Classifier(Path("bundle"))
 
 

@@ -226,7 +226,7 @@ def test_a_head_of_another_task_is_refused_in_a_line(of_labels):
     make("regression", LABELS, *labelled())
     for file, data in zip((HEAD, HEAD_WEIGHTS), trained, strict=True):
         file.write_bytes(data)
-    with pytest.raises(DataError, match=r"was trained for multilabel and .* is of regression"):
+    with pytest.raises(DataError, match=r"was trained for multilabel, but .* is for regression"):
         evaluate()
 
 

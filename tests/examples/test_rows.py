@@ -140,8 +140,8 @@ def test_a_matrix_that_is_truncated_while_it_is_open_ends_no_process(tmp_path: P
     )
     file = tmp_path / "vectors.npy"
     short = (
-        f"RefusedError {file} cannot be read as an NPY matrix: it has 4,096 bytes, and of"
-        " [1000, 100] float64 there are 800,128"
+        f"RefusedError {file} cannot be read as an NPY matrix: it has 4,096 bytes, but"
+        " [1000, 100] float64 needs 800,128"
     )
     assert done.stdout.splitlines() == [
         f"RefusedError {file} was truncated while it was read",

@@ -162,11 +162,11 @@ def more_features():
             lambda: Path("models/head.json").unlink(),
             "models/head.json does not exist; run the train",
         ),
-        (more_features, "takes 6 features, and data/features has 7"),
-        (other_task, "is of classification, and data/manifest.parquet of regression"),
+        (more_features, "takes 6 features, but data/features has 7"),
+        (other_task, "is for classification, and data/manifest.parquet for regression"),
         (
             lambda: other(fingerprint="12" * 32, name="\x1b[31m"),
-            r"is \x1b[31m (12121212), and identity (",
+            r"is \x1b[31m (12121212), but identity (",
         ),
     ],
 )

@@ -162,7 +162,7 @@ def test_a_parameter_that_would_do_nothing_is_refused(toy: Toy) -> None:
     toy.flow()  # so that nothing is to be done: a run that is usual would not start the flow
     for arguments, said in (
         (["--name", "better"], "name is for an experiment"),
-        (["--remote", "store"], "remote does nothing without pull or push"),
+        (["--remote", "store"], "remote has no effect without pull or push"),
     ):
         run = toy.flow(*arguments)
         assert (run.state["type"], run.code) == ("FAILED", 1)

@@ -170,6 +170,6 @@ def test_a_head_of_another_task_is_one_line():
     with pytest.raises(DataError) as raised:
         HeadDescription(["a"], 1.0).require_task("multilabel")
     assert str(raised.value) == (
-        "models/ was trained for classification and data/manifest.parquet is of multilabel:"
+        "models/ was trained for classification, but data/manifest.parquet is for multilabel:"
         " run the train stage"
     )

@@ -177,8 +177,8 @@ def test_what_is_in_the_way_is_named_and_nothing_is_written(photos: Path) -> Non
     assert refused(where, here=True) == (
         f"{where} has params.yaml, plugins/README.md already: rename what is yours first"
     )
-    assert "is not a folder, as --here needs" in refused(where / "new", here=True)
-    assert "is not a folder: make it first" in refused(where / "no/new")
+    assert "--here needs a folder, which" in refused(where / "new", here=True)
+    assert "is not a folder: create it first" in refused(where / "no/new")
     assert "give --here for the current one" in refused(None)
 
 
@@ -191,7 +191,7 @@ def test_data_that_cannot_be_used_is_refused(photos: Path) -> None:
     assert "neither a folder for each class nor a table labels.csv or labels.parquet" in refused(
         project, data=photos / "disc"
     )
-    assert "holds the project's folder" in refused(project, data=where)
+    assert "contains the project: give" in refused(project, data=where)
     assert "is a file; for pictures give a folder, in which" in refused(
         project, data=photos / "disc/1.png"
     )

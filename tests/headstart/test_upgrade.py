@@ -206,9 +206,13 @@ def test_what_it_cannot_do_is_refused_before_anything_is_written(
     for name, text, words in (
         ("dvc.yaml", "stages: [", "dvc.yaml cannot be read"),
         ("dvc.yaml", "a: b", "dvc.yaml cannot be read: 'stages'"),
-        ("dvc.yaml", "stages: {best: {cmd: mine}}", "a stage best of yours, and so has Headstart"),
-        ("dvc.yaml", "stages: {a: {cmd: mine}, b: {cmd: mine}}", "laid out in another way"),
-        ("params.yaml", "ingest: {}\nevaluate: {coverage: 0.9}\n", "laid out in another way"),
+        (
+            "dvc.yaml",
+            "stages: {best: {cmd: mine}}",
+            "your stage best in dvc.yaml has the name",
+        ),
+        ("dvc.yaml", "stages: {a: {cmd: mine}, b: {cmd: mine}}", "does not have the layout"),
+        ("params.yaml", "ingest: {}\nevaluate: {coverage: 0.9}\n", "does not have the layout"),
     ):
         before = Path(name).read_text()
         Path(name).write_text(text)

@@ -393,7 +393,7 @@ def test_a_server_that_fails_in_the_midst_ends_ingest_and_what_was_read_is_kept(
         ((), "s3://no-such-bucket/x", "cannot be listed: there is no bucket no-such-bucket"),
         (("NOBODY", "x"), "{}", "the server rejects the credentials (InvalidAccessKey"),
         ((seaweed.KEY, "x"), "{}", "the server rejects the credentials (SignatureDoesN"),
-        ((), "{}/nothing/there", "holds no objects"),
+        ((), "{}/nothing/there", "has no objects"),
         ((), "https://examples/shapes", "the address should be s3://BUCKET or s3://BUCKET/PREFIX"),
         ((), "s3://key:secret@examples", "the address should be s3://BUCKET or s3://BUCKET/PREFIX"),
     ],

@@ -94,7 +94,7 @@ def test_a_head_of_another_task_is_refused(project):
     del document["task"]
     HEAD.write_text(json.dumps(document))
     for stage in (learning_curve, finetune):
-        with pytest.raises(DataError, match=r"trained for classification and .* of regression"):
+        with pytest.raises(DataError, match=r"trained for classification, but .* for regression"):
             stage()
 
 

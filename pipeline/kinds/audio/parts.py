@@ -67,7 +67,7 @@ def marked(data: bytes, weights: NDArray[np.float32], side: int | None) -> Shown
 
 
 def overlaid(windows: Bytes, heat: NDArray[np.float32], side: int | None) -> Shown:
-    """Draw the pictures [w, crop, crop, 3] that a backbone saw side by side, under their map.
+    """Draw a backbone's input pictures [w, crop, crop, 3] side by side, under their map.
 
     `heat` [h, w · columns] is from 0 to 1. With a `side`, the picture is square.
     """

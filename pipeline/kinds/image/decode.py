@@ -261,7 +261,7 @@ def _measured(data: bytes, reading: Reading) -> Measured | None:
 def _levels(
     values: NDArray[np.generic], reading: Reading, inverted: bool
 ) -> tuple[NDArray[np.uint8], str]:
-    """Convert a TIFF's values to grey levels, inverted if 0 is white; also say how."""
+    """Convert a TIFF's values to grey levels, inverted if 0 is white; describe the conversion."""
     kind = values.dtype
     if kind == np.uint8:
         plain = values.astype(np.uint8)
@@ -310,7 +310,7 @@ def _open(data: bytes, reading: Reading = PLAIN) -> ImageFile.ImageFile:
 
 
 def _too_large() -> str:
-    """Say why Pillow refuses a picture as too large, by its limit, which the user may set."""
+    """Return why Pillow refuses a large picture; its limit may be lower than `MAX_PIXELS`."""
     limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
     if limit >= MAX_PIXELS:
         return TOO_LARGE

@@ -72,7 +72,7 @@ BRIGHTER, MADE_GREY = (2.0, 60.0), (1.1, 12.0)
 
 
 class Place(NamedTuple):
-    """The alignment of two pictures, in pixels of thumbnails; if `swapped`, the other is a part."""
+    """The alignment of two pictures, in pixels of thumbnails; `swapped`: the first is the part."""
 
     mirrored: bool
     swapped: bool

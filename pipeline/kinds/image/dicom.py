@@ -42,7 +42,7 @@ def is_dicom(data: bytes) -> bool:
 
 
 def picture(file: io.BytesIO, reading: Reading, most_pixels: int) -> tuple[NDArray[np.uint8], str]:
-    """Return the levels [height, width] or [height, width, 3] of the frame, and how in words.
+    """Return the frame's levels [height, width] or [height, width, 3], and their source in words.
 
     Raises:
         RefusedError: the file has no pixels or several frames, or cannot be read.
