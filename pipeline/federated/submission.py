@@ -194,7 +194,7 @@ def _described(about: dict[str, Any]) -> tuple[tuple[str, ...], int, Noise | Non
         texts = [about["id"], about["kind"], about["precision"]]
         texts += [network["name"], network["fingerprint"]]
         if not all(isinstance(text, str) for text in texts):
-            raise TypeError("a name is not a text")
+            raise TypeError("the id, kind, precision or backbone is not a string")
         "".join([*texts, *classes]).encode()  # a lone surrogate is possible in JSON, but not valid
         if not (isinstance(about["site"], str) and re.fullmatch(NAME, about["site"])):
             raise ValueError(f"{about['site']!r:.60} is not a name for a site")

@@ -199,7 +199,7 @@ def named_classes(content: Mapping[str, Any]) -> list[str]:
     """
     classes = content["classes"]
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise TypeError("classes is not a list of texts")
+        raise TypeError("classes is not a list of strings")
     if not classes or len(set(classes)) < len(classes):
         raise ValueError("classes is empty or names one twice")
     return classes

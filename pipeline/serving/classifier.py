@@ -314,7 +314,7 @@ def _read_known(file: Path, examples: int) -> dict[str, list[str]]:
     for name in ("paths", "labels", *["digests"] * ("digests" in known)):
         texts = known.get(name)
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise DataError(f"{file} is damaged: {name} is not a list of texts")
+            raise DataError(f"{file} is damaged: {name} is not a list of strings")
         if len(texts) != examples:
             raise DataError(
                 f"{file} is damaged: it has {len(texts)} {name} for {examples} examples"

@@ -54,7 +54,7 @@ def _parted(row: Any, place: str) -> tuple[Path, str, str, str]:
         raise ParamsError(f"{place} has the path {path!r:.80}; it should be a path")
     for name, text in zip(("label", "split", "group"), texts, strict=False):
         if not isinstance(text, str) and (text is not None or name == "label"):
-            raise ParamsError(f"{place} has the {name} {text!r:.80}; it should be a text")
+            raise ParamsError(f"{place} has the {name} {text!r:.80}; it should be a string")
     label, split, group = (tidy(text or "") for text in (*texts, "", "")[:3])
     return Path(os.fspath(path)), label, split, group
 

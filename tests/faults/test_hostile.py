@@ -158,7 +158,7 @@ def test_brackets_without_end_are_one_line(copied: Path) -> None:
 
 HOSTILE: dict[str, tuple[dict[str, object], str]] = {
     "nothing else": ({"classes": None}, "'classes' is missing"),
-    "classes of numbers": ({"classes": [1, 2]}, "not a list of texts"),
+    "classes of numbers": ({"classes": [1, 2]}, "not a list of strings"),
     "classes twice": ({"classes": ["disc", "disc"]}, "one twice"),
     "more classes": ({"classes": ["disc", "ring", "square"]}, "3 probabilities"),
     "no preprocessing": ({"preprocessing": None}, "'preprocessing' is missing"),
@@ -282,7 +282,7 @@ def test_tensors_that_are_no_head(changed: dict[str, np.ndarray], said: str, cop
         ({"power": None}, "'power' is missing"),
         ({"temperature": 0}, "temperature is 0"),
         ({"temperature": "1"}, "temperature is '1'"),
-        ({"classes": {"disc": 0, "square": 1}}, "not a list of texts"),
+        ({"classes": {"disc": 0, "square": 1}}, "not a list of strings"),
     ],
 )
 def test_a_description_that_is_none_of_a_head(
