@@ -105,9 +105,12 @@ def test_an_example_runs_and_does_nothing_twice(example: Example) -> None:
     assert "Data and pipelines are up to date." in again
 
 
-def test_ten_more_compute_ten_originals_and_their_views(example: Example) -> None:
+def test_ten_more_compute_their_views_alone_and_optional_stages_run(example: Example) -> None:
     document = yaml.safe_load((example.project / "params.yaml").read_text())
     views = document["augment"].get("views", 4)
+    backbone = document["extract"]["backbone"]
+    example.set("learning_curve", run=["asked"], draws=1)
+    example.set("rank", run=["asked"], backbones=[backbone])
     example.add_ten()
     foretold = example.run(sys.executable, "-m", "headstart", "why")
     assert "ingest: would run:" in foretold
@@ -119,16 +122,11 @@ def test_ten_more_compute_ten_originals_and_their_views(example: Example) -> Non
     computed = int(line.partition(" reused, ")[2].split()[0])
     assert computed in range(10, 10 + 10 * views + 1)
     assert "10 computed" in line or views
-
-
-def test_the_other_doors_answer_or_say_why_not(example: Example) -> None:
-    backbone = yaml.safe_load((example.project / "params.yaml").read_text())["extract"]["backbone"]
-    example.set("learning_curve", run=["asked"], draws=1)
-    example.set("rank", run=["asked"], backbones=[backbone])
-    example.example()
     assert len(pd.read_csv(example.project / "reports" / "learning_curve.csv")) > 3
     assert pd.read_csv(example.project / "reports" / "rank.csv")["backbone"].tolist() == [backbone]
 
+
+def test_the_other_doors_answer_or_say_why_not(example: Example) -> None:
     manifest = pd.read_parquet(example.project / "data" / "manifest.parquet")
     some = manifest[manifest["split"] == "train"]["path"].head(3).tolist()
     headstart = (sys.executable, "-m", "headstart")
