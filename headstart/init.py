@@ -51,6 +51,7 @@ __pycache__/
 /joined
 /site/*/
 /site/ledger.jsonl
+/site/measured.json
 /site/site.md
 """
 ABOUT = """\
