@@ -152,7 +152,7 @@ def test_a_cluster_makes_the_same_bytes_and_refuses_who_would_make_others(
         # A token that is wrong, or none, or a cluster that asks for none: one line.
         for name, value, said in (
             ("RAY_AUTH_TOKEN", "another-token-of-more-than-a-few-letters", "rejects the token"),
-            ("RAY_AUTH_TOKEN", "", "and there is none"),
+            ("RAY_AUTH_TOKEN", "", "and none is set"),
             ("RAY_AUTH_MODE", "disabled", "would be joined without a token"),
         ):
             empty()
