@@ -31,8 +31,9 @@ DIGITS = (
     "from sklearn.datasets import load_digits; from pipeline.core.params import TrainParams"
     "; data, target = load_digits(return_X_y=True); way = TrainParams(power=1.0)"
 )
-# Each of its sites is a repository with a `dvc repro` of its own: minutes at any size.
-TOO_LONG = {"federated"}
+# Minutes at any size: each site is a repository with a `dvc repro` of its own, and each first run
+# installs an environment (tests/flows/test_own_project.py takes the same way).
+TOO_LONG = {"federated", "own_project"}
 FEWER_STAGES = """
 import yaml
 class Small(Repository):
