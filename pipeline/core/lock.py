@@ -24,7 +24,6 @@ from .paths import LOCK, PARAMS
 # store's keys contain their versions.
 COUNTED = {
     "PIL": "pillow",
-    "albumentations": "albumentations",
     "cv2": "opencv-python-headless",
     "numpy": "numpy",
     "onnx": "onnx",
@@ -33,7 +32,6 @@ COUNTED = {
     "pyarrow": "pyarrow",
     "scipy": "scipy",
     "skimage": "scikit-image",
-    "sklearn": "scikit-learn",
     "soundfile": "soundfile",
     "soxr": "soxr",
     "tokenizers": "tokenizers",

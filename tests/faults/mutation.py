@@ -91,7 +91,7 @@ WHY: dict[str, str] = {
     r"itertuples\(index=True\)": "the columns are read by their names",
     r"default=|max\(\(len\(rows\)": "never reached: without views there are no rows to take it of",
     r'"WHITE"|"BLACK"|"UTF-8"': "the same: such names are read in any case",
-    r"font ?= ?None|truetype\(|textlength|_fitted\(words, pen": "which font or size; not asserted",
+    r"font ?= ?None|truetype\(|textlength|fitted\(words, pen": "which font or size; not asserted",
     r"corner\[1\] \+ TILE|caption =|below =": "where the caption stands, to a pixel; not asserted",
     r"fill=None|font=font\)$": "Pillow's own default is as dark",
     r"sheet.save": "another compression of the same pixels",

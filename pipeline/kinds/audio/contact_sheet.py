@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from ...examples import lettering
 from ...examples.files import read
 from . import QUIET
 from .decode import decode
@@ -38,8 +38,7 @@ def contact_sheet(training: pd.DataFrame, table: pd.DataFrame, file: Path) -> No
     size = (columns * width + GAP, max(1, len(chosen)) * height + GAP)
     sheet = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(sheet)
-    # Pillow's default font lacks most scripts and symbols; matplotlib includes DejaVu.
-    font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 9)
+    font = lettering.font(9)
     for row, example in enumerate(chosen.itertuples(index=False)):
         sound = decode(read(Path(example.path), example.digest))
         wanted = [(example.label, ORIGINAL)]
@@ -55,7 +54,7 @@ def contact_sheet(training: pd.DataFrame, table: pd.DataFrame, file: Path) -> No
             sheet.paste(Image.fromarray(picture(filled, TILE, TILE)), corner)
             pen.rectangle((*corner, corner[0] + TILE - 1, corner[1] + TILE - 1), outline="#bbbbbb")
             below = (corner[0], corner[1] + TILE + 2)
-            pen.text(below, fitted(text, pen, font), fill="black", font=font)
+            pen.text(below, lettering.fitted(text, pen, font, TILE), fill="black", font=font)
     sheet.save(file, optimize=False)
 
 
@@ -63,10 +62,3 @@ def words(view: View) -> str:
     """Describe a view, such as "×0.97 +0.12s +4dB noise −31dB"."""
     noise = [] if view.snr == QUIET else [f"noise −{view.snr:.0f}dB"]
     return " ".join([f"×{view.speed:.2f}", f"{view.shift:+.2f}s", f"{view.gain:+.0f}dB", *noise])
-
-
-def fitted(text: str, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont) -> str:
-    """Truncate a text to the width of a tile."""
-    while text and pen.textlength(text, font=font) > TILE:
-        text = text[:-2] + "…"
-    return text

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from ...examples import lettering
 from ...examples.files import read
 from .. import Pixels
 from . import preprocess, views
@@ -41,8 +41,7 @@ def contact_sheet(
     size = (columns * cell_width + GAP, max(1, len(chosen)) * cell_height + GAP)
     sheet = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(sheet)
-    # Pillow's default font lacks most scripts and symbols; matplotlib includes DejaVu.
-    font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 11)
+    font = lettering.font(11)
     for row, picture in enumerate(chosen.itertuples(index=False)):
         data = read(Path(picture.path), picture.digest)
         base = preprocess.base(data, SHEET, reading)
@@ -55,16 +54,10 @@ def contact_sheet(
             corner = (GAP + column * cell_width, GAP + row * cell_height)
             sheet.paste(Image.fromarray(preprocess.crop(tile, TILE)), corner)
             below = (corner[0], corner[1] + TILE + 2)
-            pen.text(below, _fitted(words, pen, font), fill="black", font=font)
+            pen.text(below, lettering.fitted(words, pen, font, TILE), fill="black", font=font)
     sheet.save(file, optimize=False)
 
 
 def _words(view: View) -> str:
     flips = [mark for mark, on in (("↔", view.hflip), ("↕", view.vflip)) if on]
     return " ".join([f"{view.angle:+.0f}°", f"×{view.scale:.2f}", *flips])
-
-
-def _fitted(words: str, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont) -> str:
-    while words and pen.textlength(words, font=font) > TILE:
-        words = words[:-2] + "…"
-    return words

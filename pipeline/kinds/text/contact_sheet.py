@@ -3,10 +3,10 @@
 import textwrap
 from pathlib import Path
 
-import matplotlib
 import pandas as pd
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from ...examples import lettering
 from ...examples.files import read
 from .reading import text_of
 
@@ -42,19 +42,10 @@ def contact_sheet(training: pd.DataFrame, file: Path) -> None:
 
     sheet = Image.new("RGB", (WIDTH, 2 * MARGIN + LINE * max(1, len(lines))), "white")
     pen = ImageDraw.Draw(sheet)
-    # Pillow's default font lacks most scripts and symbols; matplotlib includes DejaVu.
-    fonts = f"{matplotlib.get_data_path()}/fonts/ttf"
-    plain = ImageFont.truetype(f"{fonts}/DejaVuSans.ttf", 14)
-    bold = ImageFont.truetype(f"{fonts}/DejaVuSans-Bold.ttf", 14)
+    plain, bold = lettering.font(14), lettering.font(14, bold=True)
     for number, (line, is_class) in enumerate(lines):
         indent = 0 if is_class else MARGIN
         font = bold if is_class else plain
-        line = _fitted(line, pen, font, WIDTH - 2 * MARGIN - indent)
+        line = lettering.fitted(line, pen, font, WIDTH - 2 * MARGIN - indent)
         pen.text((MARGIN + indent, MARGIN + LINE * number), line, fill="black", font=font)
     sheet.save(file, optimize=False)
-
-
-def _fitted(words: str, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont, most: int) -> str:
-    while words and pen.textlength(words, font=font) > most:
-        words = words[:-2] + "…"
-    return words
