@@ -160,10 +160,10 @@ def _chance(sets: PredictionSets, held: npt.NDArray[np.bool_], groups: Groups | 
     2012). With groups, the p-value is that of a t-test of the groups' coverages. The test assumes
     that the coverages of the calibration groups have the same variance.
     """
-    from scipy.special import betaln, gammaln, stdtr
-
     coverage = sets.coverage
     if groups is not None:
+        from scipy.special import stdtr  # slow to import, and rarely needed
+
         _, which = np.unique(groups, return_inverse=True)
         fractions = np.bincount(which, held) / np.bincount(which)
         rests = sets.examples if sets.groups is None else sets.groups
@@ -175,6 +175,9 @@ def _chance(sets: PredictionSets, held: npt.NDArray[np.bool_], groups: Groups | 
     many, count = len(held), np.arange(int(held.sum()) + 1)
     rank = math.ceil(round((sets.examples + 1) * coverage, 6))
     over = sets.examples + 1 - rank
-    ways = gammaln(many + 1) - gammaln(count + 1) - gammaln(many - count + 1)
-    logs = ways + betaln(count + rank, many - count + over) - betaln(rank, over)
+    # The logarithms of the factorials of all numbers that occur.
+    of = np.append(0.0, np.cumsum(np.log(np.arange(1, many + sets.examples + 1))))
+    ways = of[many] - of[count] - of[many - count]
+    both = of[count + rank - 1] + of[many - count + over - 1] - of[many + sets.examples]
+    logs = ways + both - (of[rank - 1] + of[over - 1] - of[sets.examples])
     return min(1.0, float(np.exp(logs).sum()))
