@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.core import params
 from pipeline.core.errors import ParamsError
 from pipeline.core.lock import DOOR
 from pipeline.core.paths import LOCK
@@ -91,10 +92,11 @@ def merged(theirs: str, ours: str) -> str:
     Raises:
         ParamsError: the file cannot be read, or a stage of the user has the name of a new one.
     """
+    stages = params.stages_in(theirs)
     head, before, tail = _blocks(theirs)
     _, now, _ = _blocks(ours)
     old, new = (yaml.safe_load(text) for text in (theirs, ours))
-    own = {name for name, entry in old["stages"].items() if _is_own(entry)}
+    own = {name for name, stage in stages.items() if stage.get("cmd") == f"{RUN}{name}"}
     if taken := sorted((now.keys() & before.keys()) - own):
         raise ParamsError(
             f"your stage {taken[0]} in dvc.yaml has the name of a stage of Headstart: rename it"
@@ -121,23 +123,12 @@ def _read(text: str) -> Any:
         return None
 
 
-def _is_own(entry: dict[str, Any]) -> bool:
-    return str(entry.get("do", entry).get("cmd")).startswith(RUN)
-
-
 def _blocks(text: str) -> tuple[str, dict[str, tuple[str, str]], str]:
-    """Return what comes before the stages, each stage as its comments and lines, and the rest.
-
-    Raises:
-        ParamsError: the text is not YAML with stages.
-    """
-    try:
-        root: Any = yaml.compose(text, yaml.SafeLoader)
-        sections = {key.value: (key.start_mark.line, value) for key, value in root.value}
-        entries = sections["stages"][1].value
-        names = [key.value for key, _ in entries]
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        raise ParamsError(f"dvc.yaml cannot be read: {' '.join(str(error).split())}") from None
+    """Return what comes before the stages, each stage as its comments and lines, and the rest."""
+    root: Any = yaml.compose(text, yaml.SafeLoader)
+    sections = {key.value: (key.start_mark.line, value) for key, value in root.value}
+    entries = sections["stages"][1].value
+    names = [key.value for key, _ in entries]
     lines = text.splitlines(keepends=True)
     starts = [key.start_mark.line for key, _ in entries]
     after = [line for line, _ in sections.values() if line > sections["stages"][0]]

@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 
 from pipeline import kinds
 from pipeline.core import lock, packages
-from pipeline.core.errors import DataError, MissingSetError, ParamsError, RunError
+from pipeline.core.errors import DataError, DiskError, MissingSetError, ParamsError, RunError
 from pipeline.core.paths import LOCK, PARAMS
 from pipeline.sources.find import TABLES
 
@@ -165,15 +165,16 @@ def run(
         if not _in_git(root if here else root.parent):
             _call(["git", "init", "-q"], staged)
         if here:
-            _add(staged, root, [*files, *([examples.path.as_posix()] if copies else [])])
+            names = [*files, *([examples.path.as_posix()] if copies else [])]
+            with _added(staged, root, names):
+                if track:
+                    _track(root, examples)
         else:
             if track:
                 _track(staged, examples)
             if root.exists():
                 root.rmdir()
             staged.rename(root)
-    if here and track:
-        _track(root, examples)
     nouns = kinds.named(kind).nouns
     print(f"init: {root} is a project of {nouns} for Headstart {lock.installed().headstart}")
     if examples.given is None:
@@ -256,13 +257,22 @@ def examined(data: Path | None, kind: str, root: Path) -> Examples:
 
 
 def copy(given: Path, place: Path) -> None:
-    """Copy a folder or a file; links are followed, since the project is moved and cloned."""
+    """Copy a folder or a file; links are followed, since the project is moved and cloned.
+
+    Raises:
+        DiskError: a file could not be copied.
+    """
     print(f"init: copying {given}", flush=True)
     place.parent.mkdir(parents=True, exist_ok=True)
-    if given.is_dir():
-        shutil.copytree(given, place, ignore_dangling_symlinks=True)
-    else:
+    if not given.is_dir():
         shutil.copy2(given, place)
+        return
+    try:
+        shutil.copytree(given, place, ignore_dangling_symlinks=True)
+    except shutil.Error as error:  # a reason for each file
+        (file, _, reason), *others = error.args[0]
+        more = f", and {len(others)} more" if others else ""
+        raise DiskError(f"{file} cannot be copied: {reason}{more}") from None
 
 
 def time_zone() -> str:
@@ -307,7 +317,10 @@ def _check_place(root: Path, here: bool, files: dict[str, str], examples: Exampl
     if examples.given not in (None, root / examples.path):
         wanted.append(examples.path)
     if there := sorted(f"{name}" for name in wanted if (root / name).exists()):
-        raise ParamsError(f"{root} has {', '.join(there)} already: rename what is yours first")
+        raise ParamsError(
+            f"{root} has {', '.join(there)} already: rename what is yours first, or name a new"
+            " folder below it"
+        )
 
 
 @contextmanager
@@ -321,9 +334,14 @@ def _beside(root: Path, here: bool) -> Iterator[Path]:
         yield staged
 
 
-def _add(staged: Path, root: Path, names: list[str]) -> None:
+@contextmanager
+def _added(staged: Path, root: Path, names: list[str]) -> Iterator[None]:
     """Move a project's files into a folder that has others; on an error, take them out again."""
     moved: list[Path] = []
+    before: dict[Path, Path] = {}  # the user's files, by where they are kept until the end
+    for name in OF_LINES:
+        there = (root / name).read_bytes() if (root / name).exists() else b""
+        (staged / name).write_bytes(_joined(there, (staged / name).read_bytes()))
     try:
         for name in [Path(name) for name in [*names, ".git"] if Path(name) not in OF_LINES]:
             while not (root / name.parent).exists():
@@ -332,24 +350,28 @@ def _add(staged: Path, root: Path, names: list[str]) -> None:
                 (staged / name).rename(root / name)
                 moved.append(root / name)
         for name in OF_LINES:
-            (staged / name).write_text(_joined(root / name, staged / name), encoding="utf-8")
-            (staged / name).replace(root / name)
+            if (root / name).exists():
+                kept = (root / name).rename(staged.with_name(name.name))
+                before[kept] = root / name
+            moved.append((staged / name).rename(root / name))
+        yield
     except BaseException:
         for place in moved:
             place.unlink() if place.is_file() else shutil.rmtree(place)
+        for kept, place in before.items():
+            kept.rename(place)
         raise
 
 
-def _joined(there: Path, new: Path) -> str:
-    """Return the text of a file of lines, followed by the lines of another that it lacks."""
-    before = there.read_text(encoding="utf-8") if there.exists() else ""
+def _joined(before: bytes, new: bytes) -> bytes:
+    """Return the lines of a file, followed by those of another that it lacks."""
     lines = before.splitlines()
-    lacking = [line for line in new.read_text(encoding="utf-8").splitlines() if line not in lines]
-    return "".join(f"{line}\n" for line in [*lines, *lacking])
+    lacking = b"".join(line + b"\n" for line in new.splitlines() if line not in lines)
+    return before + b"\n" * (bool(before) and not before.endswith(b"\n")) + lacking
 
 
 def _track(root: Path, examples: Examples) -> None:
-    _call([sys.executable, "-m", "dvc", "add", "-q", examples.path.as_posix()], root)
+    _call([sys.executable, "-m", "dvc", "add", examples.path.as_posix()], root)
 
 
 def _in_git(folder: Path) -> bool:

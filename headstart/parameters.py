@@ -35,9 +35,25 @@ def of_kind(kind: str, source: str = "folder", path: str = "data/raw/examples") 
     return text
 
 
+def kind_of(document: dict[str, Any]) -> str:
+    """Return the kind of a project's examples.
+
+    Raises:
+        ParamsError: a section of the file is something else.
+    """
+    for name, inside in document.items():
+        if not isinstance(inside, dict | None):
+            raise ParamsError(f"params.yaml: {name} is {inside!r}; it should be a section")
+    return str((document.get("ingest") or {}).get("kind", "image"))
+
+
 def section(text: str, name: str) -> str:
-    """Return the lines of a section, from its name on; empty if the text has none."""
-    found = re.search(rf"^{name}:.*\n(?:(?: .*)?\n)*", text, re.MULTILINE)
+    """Return the lines of a section, from its name on; empty if the text has none.
+
+    A comment without indent belongs to it if more of the section follows.
+    """
+    inside = r"(?: .*)?\n|#.*\n(?=(?:#.*\n|\n)* )"
+    found = re.search(rf"^{name}:.*\n(?:{inside})*", text, re.MULTILINE)
     return found[0] if found else ""
 
 
@@ -106,7 +122,7 @@ def renewed(text: str, needed: list[str]) -> tuple[str, list[str]]:
         ParamsError: the file is laid out in a way in which it cannot be changed line by line.
     """
     document = yaml.safe_load(text)
-    kind = document.get("ingest", {}).get("kind", "image")
+    kind = kind_of(document)
     changes, added = [], set()
     moves = {}
     for old, new in params.RENAMED.items():
@@ -126,13 +142,14 @@ def renewed(text: str, needed: list[str]) -> tuple[str, list[str]]:
         if name not in document:
             text = f"{text.rstrip()}\n\n{section(of_kind(kind), name).rstrip()}\n"
             document[name] = values
+            changes.append(f"{name} is added with its defaults")
         else:
             values = {key: values[key]}
             document[name] = (document[name] or {}) | values
+            changes.append(f"{asked} is added with its default")
         for one, value in values.items():
             text = put(text, name, one, value)
         added |= {f"{name}.{one}" for one in values}
-        changes.append(f"{asked} is added with its default")
     for old, new in moves.items():
         text = _moved(text, document, old, new, new in added)
         changes.append(f"{old} is {new} now")

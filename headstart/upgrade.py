@@ -7,6 +7,7 @@ nothing.
 import argparse
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def run() -> None:
             f"{Path.cwd()} has no {LOCK}: `headstart init` makes a project; for a newer version of"
             " a clone run `git pull`"
         )
-    here, kind = lock.installed(), lock.kind_in(PARAMS)
+    here, kind = lock.installed(), parameters.kind_of(params.document_in(PARAMS))
     try:
         made: Lock | None = Lock.read()
     except LockError:  # which is mended
@@ -53,23 +54,25 @@ def run() -> None:
         raise LockError(lock.differs(made, here, kind))
     _stop_if_changed([PARAMS, GRAPH, REQUIREMENTS])
     before = {name: _read(name) for name in (PARAMS, GRAPH, REQUIREMENTS, LOCK)}
-    now = {GRAPH: graph.merged(before[GRAPH], graph.generated(_read(shipped.folder() / GRAPH)))}
-    now[PARAMS], changes = parameters.renewed(before[PARAMS], params.asked(now[GRAPH]))
+    ours = graph.generated(_read(shipped.folder() / GRAPH))
+    now = {GRAPH: graph.merged(before[GRAPH], ours)}
+    now[PARAMS], changes = parameters.renewed(before[PARAMS], params.asked(ours))
     now[REQUIREMENTS] = pinned(before[REQUIREMENTS], pins(here, kind))
     now[LOCK] = here.text()
     for file in sorted(shipped.folder().glob(TEMPLATES)):
         name = file.relative_to(shipped.folder())
         if not name.exists():
             now[name] = _read(file)
-    changed = [name for name, text in now.items() if text != before.get(name)]
-    for name in changed:
-        _write(name, now[name])
+    changed = {name: text for name, text in now.items() if text != before.get(name)}
+    _write(changed)
     if not changed:
         print(f"upgrade: this project is at Headstart {here.headstart} already")
         return
     print(f"upgrade: wrote {', '.join(sorted(map(str, changed)))} for Headstart {here.headstart}")
     for change in changes:
         print(f"upgrade: {PARAMS}: {change}")
+    for stage in params.stages_in(before[GRAPH]).keys() - params.stages_in(now[GRAPH]).keys():
+        print(f"upgrade: {GRAPH}: the stage {stage} is removed; Headstart has none of this name")
     if made is None:
         print(f"upgrade: {LOCK} was damaged; `headstart why` shows what will run again")
         return
@@ -179,7 +182,8 @@ def _stop_if_changed(names: list[Path]) -> None:
     except FileNotFoundError:
         raise RunError("upgrade needs git, which is not installed") from None
     except subprocess.CalledProcessError as error:
-        raise RunError(f"upgrade needs git: {error.stderr.strip()}") from None
+        last = error.stderr.strip().rpartition("\n")[2]
+        raise RunError(f"upgrade needs git: {last}") from None
     if changed := [line[3:] for line in done.stdout.splitlines()]:
         raise RunError(
             f"commit {', '.join(changed)} first, so that `git diff` shows what upgrade changes"
@@ -187,13 +191,35 @@ def _stop_if_changed(names: list[Path]) -> None:
 
 
 def _read(file: Path) -> str:
-    """Return a file's text; none if there is no such file."""
-    return file.read_text(encoding="utf-8") if file.exists() else ""
+    """Return a file's text; none if there is no such file.
+
+    Raises:
+        ParamsError: it is in another encoding than UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8") if file.exists() else ""
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{file} is not in UTF-8: {error.reason} at {error.start}") from None
 
 
-def _write(file: Path, text: str) -> None:
-    """Put a text in the place of a file at once."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)
+def _write(texts: dict[Path, str]) -> None:
+    """Put texts in the place of files. On an error no file is changed.
+
+    A file keeps its mode and its line ends, and a link stays one.
+    """
+    parts: dict[Path, Path] = {}
+    try:
+        for file, text in texts.items():
+            place = file.resolve()
+            place.parent.mkdir(parents=True, exist_ok=True)
+            part = place.with_name(f".{place.name}.part")
+            parts[part] = place
+            ends = "\r\n" if place.exists() and b"\r\n" in place.read_bytes() else "\n"
+            part.write_text(text, encoding="utf-8", newline=ends)
+            if place.exists():
+                shutil.copymode(place, part)
+        for part, place in parts.items():
+            part.replace(place)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)

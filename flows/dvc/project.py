@@ -4,8 +4,6 @@ import re
 import subprocess
 from pathlib import Path
 
-import yaml
-
 from pipeline import kinds
 from pipeline.core import lock, params
 from pipeline.core.errors import RunError
@@ -40,8 +38,8 @@ def check_project(root: Path) -> None:
         return
     lock.check(root)
     params.check_file(kinds.schema, root)
-    stages = yaml.safe_load(graph)["stages"]
-    entries = [out for stage in stages.values() for out in stage.get("do", stage).get("outs", [])]
+    stages = params.stages_in(graph).values()
+    entries = [out for stage in stages for out in stage.get("outs", [])]
     outs = [out for entry in entries for out in (entry if isinstance(entry, dict) else [entry])]
     try:
         asked = ["git", "ls-files", "--", *outs]

@@ -131,7 +131,8 @@ def in_words(error: Exception) -> HeadstartError:
 
 def _disk_error(error: OSError) -> DiskError:
     """Explain an error of the operating system, which a stage cannot foresee at every file."""
-    file = f"{error.filename}: " if error.filename else ""
+    name = error.filename2 or error.filename  # where a file was to be moved
+    file = f"{name}: " if name else ""
     reason = error.strerror or " ".join(str(error).split())
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskError(f"{file}{reason}; free some disk space and run again, nothing is lost")

@@ -1,6 +1,7 @@
 """`headstart init`: a project that is whole, or not there at all."""
 
 import csv
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -160,7 +161,11 @@ def test_below_a_repository_no_other_one_is_made(here: Path) -> None:
 @pytest.mark.slow
 def test_dvc_tracks_the_examples_if_asked(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     init(Path("project"), data=photos, track=True)
-    monkeypatch.chdir("project")
+    (photos.parent / "there").mkdir()
+    monkeypatch.chdir("there")
+    Path(".gitignore").write_text("data/\r\n# caf\xe9", encoding="latin-1")
+    assert "ERROR: bad DVC file name" in refused(None, data=photos, here=True, track=True)
+    monkeypatch.chdir("../project")
     with Repo() as repo:
         assert repo.status(targets=["data/raw/meine Fotos ü.dvc"]) == {}
 
@@ -175,7 +180,8 @@ def test_what_is_in_the_way_is_named_and_nothing_is_written(photos: Path) -> Non
     (where / "plugins").mkdir()
     (where / "plugins/README.md").write_text("")
     assert refused(where, here=True) == (
-        f"{where} has params.yaml, plugins/README.md already: rename what is yours first"
+        f"{where} has params.yaml, plugins/README.md already: rename what is yours first, or"
+        " name a new folder below it"
     )
     assert "--here needs a folder, which" in refused(where / "new", here=True)
     assert "is not a folder: create it first" in refused(where / "no/new")
@@ -199,6 +205,8 @@ def test_data_that_cannot_be_used_is_refused(photos: Path) -> None:
         project, "vector", data=photos / "disc/1.png"
     )
     assert "--track needs --data" in refused(project, track=True)
+    os.mkfifo(photos / "disc" / "pipe")
+    assert refused(project, data=photos).endswith("/pipe` is a named pipe")
 
 
 def test_what_is_not_installed_is_named_before_anything_is_written(

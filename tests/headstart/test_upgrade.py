@@ -84,7 +84,9 @@ def test_it_says_which_stages_will_run_again_and_why(
 
 
 def test_what_the_user_added_stays(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    mine = "  # Sends it.\n  mail:\n    cmd: ./mail # mine\n    deps: [reports/report.html]\n\n"
+    mine = (
+        "  # Sends it.\n  mail:\n    cmd: headstart run report # mine\n    params: [train.mine]\n\n"
+    )
     text = GRAPH.replace("  # Reads no model", f"{mine}  # Mine too.\n  # Reads no model")
     text = text.replace("rooms.sources, ", "").replace(
         "plots:\n  - Loss", "plots:\n  - Mine:\n  - Loss"
@@ -95,13 +97,15 @@ def test_what_the_user_added_stays(project: Path, capsys: pytest.CaptureFixture[
     Path("requirements.txt").write_text("flask # mine\nheadstart[s3] == 0.1.9\nNumPy==1.0 # old\n")
     commit()
     printed = upgraded(capsys)
+    assert "dvc.yaml: the stage was is removed; Headstart has none of this name" in printed
     assert f"will run again: ingest: {OPENCV}; its entry in dvc.yaml changed" in printed
     now = Path("dvc.yaml").read_text()
     assert mine in now
     assert "  # Mine too.\n  # Reads no model, so it runs beside train.\n  checks:\n" in now
     document = yaml.safe_load(now)
     wanted = yaml.safe_load(GRAPH)
-    assert document["stages"].pop("mail")["cmd"] == "./mail"
+    assert document["stages"].pop("mail")["params"] == ["train.mine"]
+    check_project(project)  # that there is no such parameter is for DVC to say
     assert document["plots"].pop(0) == {"Mine": None}
     assert document == wanted
     assert list(document["stages"]) == list(wanted["stages"])
@@ -173,12 +177,41 @@ def test_old_names_are_renamed_and_missing_sections_added_with_comments() -> Non
     assert "# sgd, momentum, adam, adamw, lbfgs, ridge or nearest_mean" in text
     assert changes == [
         "few is learning_curve now",
-        "train is added with its default",
-        "extract.backbone is added with its default",
+        "train is added with its defaults",
+        "extract is added with its defaults",
         "checks.suspect_margin is checks.label_issue_margin now",
         "evaluate.coverage is train.coverage now",
     ]
     assert parameters.renewed(text, ["train", "extract.backbone"]) == (text, [])
+
+
+def test_a_file_keeps_its_line_ends_its_comments_and_its_mode(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = Path("params.yaml")
+    text = file.read_text().replace("  label_issue_margin:", "# mine\n\n  suspect_margin:")
+    file.write_text(text, newline="\r\n")
+    file.chmod(0o600)
+    commit()
+    assert "params.yaml: checks.suspect_margin is checks.label_issue_margin now" in upgraded(capsys)
+    data = file.read_bytes()
+    assert data.count(b"\r\n") == data.count(b"\n")
+    assert b"# mine\r\n\r\n" in data
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_after_an_error_on_the_way_no_file_is_changed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = Path("params.yaml").read_text().replace("label_issue_margin", "suspect_margin")
+    Path("params.yaml").write_text(text)
+    shutil.rmtree(".dvc/plots")
+    Path(".dvc/plots").touch()  # nothing can be written there
+    commit()
+    before = git("status", "--short", "--ignored"), git("diff")
+    with pytest.raises(OSError, match="plots"):
+        upgrade.run()
+    assert (git("status", "--short", "--ignored"), git("diff")) == before
 
 
 def test_what_is_added_changes_no_output() -> None:
@@ -191,9 +224,7 @@ def test_what_is_added_changes_no_output() -> None:
     assert len(document["rank"]["backbones"]) == 4
 
 
-def test_what_it_cannot_do_is_refused_before_anything_is_written(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_it_cannot_do_is_refused_before_anything_is_written(project: Path) -> None:
     with Path("params.yaml").open("a") as stream:
         stream.write("# edited\n")
     assert refused().startswith("commit params.yaml first, so that `git diff` shows")
@@ -204,8 +235,14 @@ def test_what_it_cannot_do_is_refused_before_anything_is_written(
     HERE.write()
 
     for name, text, words in (
-        ("dvc.yaml", "stages: [", "dvc.yaml cannot be read"),
-        ("dvc.yaml", "a: b", "dvc.yaml cannot be read: 'stages'"),
+        ("dvc.yaml", "stages: [", "dvc.yaml is not readable YAML"),
+        ("dvc.yaml", "a: b", "dvc.yaml has no stages, or one that is empty"),
+        ("dvc.yaml", f"{GRAPH}  \n# caf\xe9", "dvc.yaml is not in UTF-8"),
+        ("dvc.yaml", GRAPH.replace("\n  train:", "\n  mine:\n  train:"), "one that is empty"),
+        ("params.yaml", "ingest:\n\tkind: image\n", "params.yaml is not readable YAML"),
+        ("params.yaml", "", "params.yaml must hold the sections"),
+        ("params.yaml", "ingest: image\n", "ingest is 'image'; it should be a section"),
+        ("params.yaml", "ingest:\n  kind: video\n", "ingest.kind is 'video'; it should be"),
         (
             "dvc.yaml",
             "stages: {best: {cmd: mine}}",
@@ -215,7 +252,7 @@ def test_what_it_cannot_do_is_refused_before_anything_is_written(
         ("params.yaml", "ingest: {}\nevaluate: {coverage: 0.9}\n", "does not have the layout"),
     ):
         before = Path(name).read_text()
-        Path(name).write_text(text)
+        Path(name).write_text(text, encoding="latin-1")
         commit()
         assert words in refused()
         Path(name).write_text(before)
@@ -224,7 +261,6 @@ def test_what_it_cannot_do_is_refused_before_anything_is_written(
     git("rm", "-q", "headstart.lock")
     commit()
     assert "has no headstart.lock: `headstart init` makes a project" in refused()
-    monkeypatch.setenv("PATH", "")
 
 
 def test_a_damaged_lock_is_mended(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,15 @@
 """The typed schema of `params.yaml`: validated as a whole, read section by section."""
 
 from .machine import place, size
-from .project import asked, check_file
-from .reading import RENAMED, cluster_section, extract_section, load, store_section
+from .project import asked, check_file, stages_in
+from .reading import (
+    RENAMED,
+    cluster_section,
+    document_in,
+    extract_section,
+    load,
+    store_section,
+)
 from .schema import (
     Augmentation,
     ChecksParams,
@@ -37,12 +44,14 @@ __all__ = [
     "asked",
     "check_file",
     "cluster_section",
+    "document_in",
     "extract_section",
     "later_stages_on_cuda",
     "load",
     "place",
     "setting",
     "size",
+    "stages_in",
     "stages_that_need_validation",
     "store_section",
 ]

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -26,8 +27,7 @@ def check_file(schema: Schema, root: Path = Path()) -> None:
     settings = load(schema, root / PARAMS)
     document = document_in(root / PARAMS)
     graph = (root / "dvc.yaml").read_text(encoding="utf-8")
-    stages = yaml.safe_load(graph)["stages"]
-    deps = [dep for stage in stages.values() for dep in stage.get("do", stage).get("deps", [])]
+    deps = [dep for stage in stages_in(graph).values() for dep in stage.get("deps", [])]
     if plugins.FOLDER in deps and not (root / plugins.FOLDER).is_dir():
         raise ParamsError(
             f"{root / plugins.FOLDER} does not exist, but dvc.yaml declares it: run `mkdir"
@@ -56,13 +56,37 @@ def check_file(schema: Schema, root: Path = Path()) -> None:
     _check_sets(settings)
 
 
+def stages_in(graph: str) -> dict[str, dict[str, Any]]:
+    """Return the stages in the text of a `dvc.yaml` by name, those of a `foreach` without items.
+
+    Raises:
+        ParamsError: the text has none, or is not YAML.
+    """
+    try:
+        stages = yaml.safe_load(graph)["stages"].items()
+        return {name: dict(stage.get("do", stage)) for name, stage in stages}
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ParamsError(f"dvc.yaml is not readable YAML: {reason}") from None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ParamsError("dvc.yaml has no stages, or one that is empty") from None
+
+
 def asked(graph: str) -> list[str]:
-    """Return the sections and parameters of `params.yaml` that the text of a `dvc.yaml` names."""
+    """Return the sections and parameters of `params.yaml` that the text of a `dvc.yaml` names.
+
+    A parameter that the schema lacks is left out, such as a mistake in a stage of the user's.
+    """
     names = re.findall(r"\$\{([\w.]+)\}", graph)
-    for stage in yaml.safe_load(graph)["stages"].values():
-        declared = stage.get("do", stage).get("params", [])
-        names += [name for name in declared if isinstance(name, str)]  # else another file's
-    return [name for name in dict.fromkeys(names) if name.partition(".")[0] in Params.model_fields]
+    for stage in stages_in(graph).values():
+        names += [name for name in stage.get("params", []) if isinstance(name, str)]
+
+    def is_known(name: str) -> bool:
+        section, _, key = name.partition(".")
+        field = Params.model_fields.get(section)
+        return field is not None and (not key or hasattr(field.default, key))
+
+    return list(filter(is_known, dict.fromkeys(names)))
 
 
 def _check_sets(settings: Params) -> None:
