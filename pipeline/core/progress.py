@@ -1,46 +1,70 @@
-"""Progress for people: a bar on a terminal, plain lines elsewhere."""
+"""Progress for people: one line that moves on a terminal, plain lines elsewhere."""
 
+import shutil
 import sys
 import time
 
-from tqdm import tqdm
-
 SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_MOVES = 0.1  # on a terminal
+CLEARED = "\r\x1b[K"  # the cursor is at the start of a line that is empty
 
 
 class Progress:
     """Counts towards `total`; use it in a `with` block.
 
-    On a terminal it is a tqdm bar. Elsewhere (a log, Prefect) it prints a line such as
-    `extract: 128/1000 views, 96.4 a second` at most every five seconds, and one at the end.
+    On a terminal it rewrites one line on stderr, such as
+    `extract: 128/1000 views, 96.4 a second, 9 s left`. Elsewhere (a log, Prefect) it prints that
+    line without the estimate at most every five seconds. Both print such a line at the end.
     """
 
     def __init__(self, name: str, total: int, unit: str) -> None:
         """Start counting to `total` in the given `unit` for the stage `name`."""
         self.name, self.total, self.unit = name, total, unit
         self.done = 0
-        self._plain = not sys.stderr.isatty()
-        self._bar = tqdm(total=total, desc=name, unit=f" {unit}", disable=self._plain)
+        self._moves = sys.stderr.isatty()
+        self._between = SECONDS_BETWEEN_MOVES if self._moves else SECONDS_BETWEEN_LINES
         self._start = self._last_line = time.monotonic()
 
     def advance(self, count: int) -> None:
         """Add `count` to the finished units."""
         self.done += count
-        self._bar.update(count)
         now = time.monotonic()
-        if self._plain and now - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._last_line = now
-            self._line(now)
+        if now - self._last_line < self._between:
+            return
+        self._last_line = now
+        if self._moves:
+            rest = (self.total - self.done) * (now - self._start) / max(self.done, 1)
+            shown = f"{self._line(now)}, {_duration(rest)} left"
+            # A line that is wider than the terminal could not be rewritten.
+            self._write(CLEARED + shown[: shutil.get_terminal_size().columns - 1])
+        else:
+            print(self._line(now), flush=True)
 
-    def _line(self, now: float) -> None:
+    def clear(self) -> None:
+        """Empty the moving line, so that what is printed next has a line of its own."""
+        if self._moves:
+            self._write(CLEARED)
+
+    def _line(self, now: float) -> str:
         rate = self.done / max(now - self._start, 1e-9)
-        line = f"{self.name}: {self.done}/{self.total} {self.unit}, {rate:.1f} a second"
-        print(line, flush=True)
+        return f"{self.name}: {self.done}/{self.total} {self.unit}, {rate:.1f} a second"
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
-        if self._plain and self.total:
-            self._line(time.monotonic())
+        if self.total and self._moves:
+            self._write(f"{CLEARED}{self._line(time.monotonic())}\n")
+        elif self.total:
+            print(self._line(time.monotonic()), flush=True)
+
+
+def _duration(seconds: float) -> str:
+    """Return a time in words, as in `9 s`, `4 min` or `2.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

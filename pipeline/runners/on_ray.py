@@ -416,6 +416,7 @@ class _Run:
             )
 
     def _say(self, line: str) -> None:
+        self._progress.clear()
         print(f"extract: {line}", file=sys.stderr, flush=True)
 
 

@@ -101,6 +101,7 @@ def train_network(
             bad = [which for which, loss in losses.items() if not math.isfinite(loss)]
             if bad:
                 status = f"lost: the {bad[0]} loss became {losses[bad[0]]} in epoch {epoch}"
+                progress.clear()
                 print(f"{name}: warning: {status}; lower {name}.learning_rate", flush=True)
                 break
             curve.append(figures)
@@ -111,6 +112,7 @@ def train_network(
             line = ", ".join(f"{which} loss {loss:.4f}" for which, loss in losses.items())
             if len(val.labels):
                 line += f", {spelt(LOSSES[recipe.loss].score)} {scores[1]:.4f}"
+            progress.clear()
             print(f"{name}: epoch {epoch} of {last}: {line}", flush=True)
     with torch.no_grad():
         for key, tensor in changing.items():
