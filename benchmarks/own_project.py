@@ -64,12 +64,11 @@ def commands(tool: str, kind: str, wheel: Path, data: Path) -> list[tuple[str, s
         "pip": ("python3 -m venv .venv && . .venv/bin/activate", "pip install"),
     }
     environment, installing = install[tool]
-    extra = "" if kind == "image" else f"[{kind}]"
     asked = f"headstart init mine --kind {kind} --data {data.name} --yes"
     active = ". .venv/bin/activate && "
     return [
         (environment, environment),
-        (f"{installing} headstart-*.whl{extra}", f"{active}{installing} --quiet '{wheel}{extra}'"),
+        (f"{installing} headstart-*.whl", f"{active}{installing} --quiet '{wheel}'"),
         (asked, f"{active}headstart init mine --kind {kind} --data '{data}' --yes"),
         ("cd mine && headstart repro", f"{active}cd mine && headstart repro"),
     ]

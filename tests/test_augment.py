@@ -204,19 +204,3 @@ def test_a_long_caption_is_cut_as_late_as_it_can_be(label: str) -> None:
     assert fitted == f"{kept}…"
     assert pen.textlength(fitted, font=font) <= TILE
     assert pen.textlength(label[: len(kept) + 1] + "…", font=font) > TILE
-
-
-@pytest.mark.slow
-def test_the_pixels_of_views_are_those_of_albumentations() -> None:
-    """Older versions called it, and entries of the feature store with its name stay valid."""
-    made = pytest.importorskip("albumentations")
-    random = np.random.default_rng(0)
-    angles = [0.0, 90.0, -180.0, 1e-9, *random.uniform(-180, 180, 60).round(4).tolist()]
-    for number, angle in enumerate(angles):
-        picture = random.integers(0, 256, (*random.integers(1, 90, 2), 3), dtype=np.uint8)
-        scale = 1.0 if number % 5 == 0 else float(random.uniform(0.4, 1.8))
-        view = View(angle, scale, number % 2 == 0, number % 3 == 0)
-        affine = made.Affine(rotate=(angle, angle), scale=(scale, scale), border_mode=4, p=1)
-        steps = [affine, made.HorizontalFlip(p=view.hflip), made.VerticalFlip(p=view.vflip)]
-        wanted = made.Compose(steps)(image=picture)["image"]
-        np.testing.assert_array_equal(views.apply(picture, view), wanted)

@@ -23,8 +23,9 @@ HEAVY = (
 FIRST = {"bundle": {"onnx"}, "report": {"PIL", "jinja2", "matplotlib", "onnxruntime"}}
 LAST = {
     "ingest": {"PIL"},
-    "augment": {"PIL", "cv2"},
-    "extract": {"PIL", "cv2", "onnxruntime"},
+    # Albumentations, which imports SciPy, for the contact sheet and for views that are made.
+    "augment": {"PIL", "albumentations", "cv2", "scipy"},
+    "extract": {"PIL", "albumentations", "cv2", "onnxruntime", "scipy"},
     "train": {"scipy", "scipy.optimize"},
     "evaluate": {"PIL", "matplotlib"},
     "checks": {"PIL", "cv2", "scipy"},

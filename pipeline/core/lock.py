@@ -24,6 +24,7 @@ from .paths import LOCK, PARAMS
 # store's keys contain their versions.
 COUNTED = {
     "PIL": "pillow",
+    "albumentations": "albumentations",
     "cv2": "opencv-python-headless",
     "numpy": "numpy",
     "onnx": "onnx",

@@ -233,6 +233,7 @@ with ThreadPoolExecutor(4) as pool:
 assert {{one.label for one in answers}} == {{"disc"}}
 from pipeline.kinds.image import warp
 assert state() == before, (state(), before)
+assert "albumentations.pytorch" not in sys.modules
 assert "torch" not in sys.modules
 Image.new("1", (11_000, 11_000)).save(file := {str(disc.parent / "large.png")!r})
 try:

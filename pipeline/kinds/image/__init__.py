@@ -46,8 +46,6 @@ INSPECTION_CODE = 1  # raise when decode.py accepts or refuses other files
 COPIES_CODE = 3  # raise when, by decode.py, copies.py or detail.py, other pairs count as copies
 VIEW_CODE = 1  # raise when decode.py, preprocess.py or views.py give other pixels
 
-# In keys of augmented views: `warp` makes the pixels that this package made in older versions.
-VIEWS_OF = "albumentations 2.0.8"
 # The libraries in Pillow that decode; their versions depend on the build. Wheels on PyPI have the
 # versions in `WHEELS`, which keys do not include, so that keys of older versions are still valid.
 CODECS = ("jpg", "libjpeg_turbo", "webp", "avif", "littlecms2", "jpg_2000", "libtiff")
@@ -217,10 +215,9 @@ class Image:
 
     def views_made_by(self, augmented: bool) -> str:
         """Return the libraries that decode, scale and warp, and the read settings."""
-        by = f"pillow {_pillow()}"
-        if augmented:
-            by += f" opencv-python-headless {version('opencv-python-headless')} {VIEWS_OF}"
-        return f"{by}{self.declared}"
+        names = ("pillow", "opencv-python-headless", "albumentations")
+        libraries = [f"{name} {version(name)}" for name in names[1 : 3 if augmented else 1]]
+        return f"{' '.join([f'pillow {_pillow()}', *libraries])}{self.declared}"
 
     def inputs(self, preprocessing: Pixels | Fitted, device: str) -> Maker:
         """Return a maker of views, uint8 [n, side, side, 3]."""
