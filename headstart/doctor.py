@@ -45,6 +45,8 @@ def lines() -> Iterator[tuple[str, str]]:
         yield name, _version(name)
     yield "gpu", _gpu()
     yield "auto engine", _engine()
+    if line := _seen(_bfloat16):
+        yield "bfloat16", line
     yield "store", _seen(_store)
     yield "disk", _seen(_disk)
     if not packages.IN_WHEEL:
@@ -94,6 +96,16 @@ def _engine() -> str:
     if packages.missing("openvino"):
         return "onnxruntime; bfloat16 needs OpenVINO or a GPU"
     return "onnxruntime; for bfloat16 openvino"
+
+
+def _bfloat16() -> str:
+    """Return how to choose bfloat16; empty if it would not be faster, or has been chosen."""
+    from pipeline.backbones.engines import processor
+    from pipeline.core import params, paths
+
+    section = params.document_in(paths.PARAMS).get("extract") if paths.PARAMS.exists() else None
+    chosen = isinstance(section, dict) and section.get("precision") == "bfloat16"
+    return "" if _card() or chosen else processor.advice()
 
 
 def _store() -> str:

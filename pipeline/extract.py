@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from . import kinds
-from .backbones.engines import Encoder, Engine, open_encoder, stop_without_cuda
+from .backbones.engines import Encoder, Engine, advice, open_encoder, stop_without_cuda
 from .core import command, params
 from .core.errors import DataError
 from .core.paths import FEATURES, MANIFEST, PLAN
@@ -24,6 +24,8 @@ from .store.vectors import open_store
 from .tables import by_key, joined
 from .tables.features import Features, write_shards
 from .tables.manifest import kind_in, read_manifest
+
+MANY = 500  # views whose computation takes so long that `advice` on it is printed
 
 
 def extract() -> None:
@@ -47,6 +49,8 @@ def extract() -> None:
             on_ray.compute_each(new, encoder, settings, declared, cache, cluster.address)
             missing = sum(map(len, new))
         else:
+            if sum(map(len, new)) > MANY and (line := advice(settings, encoder)):
+                print(f"extract: {line}", flush=True)
             pairs = zip(new, engines, strict=True)
             missing = sum(compute(*pair, cache, settings.batch_size) for pair in pairs)
         seconds = time.monotonic() - start

@@ -14,6 +14,7 @@ from PIL import Image
 
 from pipeline import augment, extract, kinds
 from pipeline.backbones import engines
+from pipeline.backbones.engines import processor
 from pipeline.core import params
 from pipeline.core.errors import DataError, DeviceError
 from pipeline.core.paths import FEATURES, MANIFEST, PLAN
@@ -86,6 +87,33 @@ def test_every_original_and_every_planned_view_has_one_feature(drawn: Project) -
     whole = splits["train"].features
     assert whole.shape[1] == 96
     assert len(np.unique(whole, axis=0)) == len(whole)
+
+
+@pytest.mark.parametrize(
+    ("flags", "knobs", "lines"),
+    [
+        ("fpu amx_bf16", {}, 1),
+        ("fpu", {}, 0),
+        ("fpu amx_bf16", {"extract.engine": "onnxruntime"}, 0),
+    ],
+)
+def test_many_views_come_with_a_line_on_bfloat16_if_the_processor_has_it(
+    flags: str,
+    knobs: dict[str, object],
+    lines: int,
+    drawn: Project,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn.set(**knobs)
+    (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(extract, "MANY", 27)
+    extract.extract()
+    assert capsys.readouterr().out.count("set extract.precision to bfloat16") == lines
+    extract.extract()  # which computes nothing
+    assert "bfloat16" not in capsys.readouterr().out
 
 
 def test_a_view_is_computed_once_ever(drawn: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ import pytest
 import headstart
 from headstart import cli, doctor
 from pipeline.backbones import engines
+from pipeline.backbones.engines import processor
 from pipeline.core import errors, lock, packages
 from pipeline.store.database import features_file
 from pipeline.store.vectors import FeatureStore
@@ -211,6 +212,20 @@ def test_what_is_missing_comes_with_what_installs_it(
     code, _, err = run("doctor", capsys=capsys)
     assert code == headstart.MissingSetError.exit_code
     assert err.startswith("doctor: error: headstart predict needs the base set's packages (no_onn")
+
+
+def test_the_doctor_names_bfloat16_until_it_is_chosen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path))
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setitem(packages.SETS, "openvino", ("no_openvino",))
+    monkeypatch.chdir(tmp_path)
+    assert "bfloat16" not in told(capsys)
+    Path("cpuinfo").write_text("flags : avx512_bf16\n")
+    assert told(capsys)["bfloat16"] == f"{processor.BFLOAT16}, and run `make setup EXTRAS=openvino`"
+    Path("params.yaml").write_text("extract: {precision: bfloat16}")
+    assert "bfloat16" not in told(capsys)
 
 
 def test_why_without_the_pipelines_packages_is_one_line(

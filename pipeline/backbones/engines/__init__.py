@@ -19,10 +19,20 @@ from ...core.params import ExtractParams
 from ...kinds import Kind
 from .. import exports
 from ..families import FAMILIES
+from . import processor
 from .engine import Encoder, Engine
 
-__all__ = ["Encoder", "Engine", "is_ready", "open_encoder", "open_engine", "stop_without_cuda"]
+__all__ = [
+    "Encoder",
+    "Engine",
+    "advice",
+    "is_ready",
+    "open_encoder",
+    "open_engine",
+    "stop_without_cuda",
+]
 
+FASTER = {"pixels", "fitted", "tokens"}  # inputs of networks that were faster in bfloat16
 DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # NVIDIA's, and Windows' under WSL
 
 
@@ -132,6 +142,15 @@ def is_ready(settings: ExtractParams) -> bool:
         _runs_it(one, settings) != "torch" and exports.is_exported(one)
         for one in settings.network.each
     )
+
+
+def advice(settings: ExtractParams, encoder: Encoder) -> str:
+    """Return a line on bfloat16 if these networks would be faster in it here; else nothing."""
+    if settings.precision == "bfloat16" or not FASTER & {one.takes for one in encoder.engines}:
+        return ""
+    faster = settings.model_copy(update={"precision": "bfloat16"})
+    in_openvino = all(_runs_it(one, faster) == "openvino" for one in settings.network.each)
+    return processor.advice() if in_openvino else ""
 
 
 def stop_without_cuda(parameter: str) -> None:
