@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -44,9 +45,27 @@ def edit(file: Path, change: Callable[[str], str]) -> None:
     file.write_text(text)
 
 
+def like_a_clone(project: Path, folder: Path) -> Path:
+    """A folder in which the stages of the clone read what those of a project read."""
+    shutil.copytree(project / "data" / "raw", folder / "data" / "raw")
+    shutil.copy(project / "params.yaml", folder)
+    (folder / "reports").mkdir()
+    return folder
+
+
+def contents(place: Path) -> dict[str, bytes]:
+    """The bytes of a file, or of all files in a folder."""
+    files = [place] if place.is_file() else [file for file in place.rglob("*") if file.is_file()]
+    return {file.relative_to(place.parent).as_posix(): file.read_bytes() for file in files}
+
+
 @pytest.mark.slow
 def test_from_an_empty_folder_to_a_schedule_that_fires(
-    environment: Path, server: str, password: str, tmp_path: Path
+    environment: Path,
+    server: str,
+    password: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
         "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}",
@@ -79,6 +98,14 @@ def test_from_an_empty_folder_to_a_schedule_that_fires(
     assert ran(text)[0] == "ingest"
     assert (project / "reports/report.html").exists()
     assert ": 0 reused" in text
+    with monkeypatch.context() as patch:
+        patch.setenv("HEADSTART_STORE", env["HEADSTART_STORE"])
+        patch.chdir(like_a_clone(project, tmp_path / "clone"))
+        for stage in ("ingest", "augment", "extract", "train", "evaluate"):
+            getattr(import_module(f"pipeline.{stage}"), stage)()
+    for name in ("data/manifest.parquet", "data/features", "models", "reports/metrics.json"):
+        made = [contents(folder / name) for folder in (project, tmp_path / "clone")]
+        assert made[0] == made[1] != {}, name
     commit()
     assert "Completed: 8 cached" in run("headstart", "flow")
 
