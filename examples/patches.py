@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.sources.surfaces import PATCH, PHOTOGRAPHS, read_recipe
 
-RECIPE = Path("data/raw/surfaces.csv")
+RECIPE = Path(__file__).parent.parent / "data/raw/surfaces.csv"
 SIDE = PATCH  # of a patch, in pixels
 
 

@@ -54,8 +54,9 @@ def main() -> None:
     }
     for name in HELP:
         work[name] = partial(_run_module, name)
-    # The lines of `schedule` come from Prefect, not from data.
-    command.run_parsed(subcommand, work[subcommand], asked, has_colours=subcommand == "schedule")
+    # The lines of these two come from DVC and Prefect, not from data.
+    has_colours = subcommand in ("repro", "schedule")
+    command.run_parsed(subcommand, work[subcommand], asked, has_colours)
 
 
 # Subcommands that are modules with `add_arguments` and `run`.

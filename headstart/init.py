@@ -5,6 +5,7 @@ moved to its place at the end. Nothing is committed.
 """
 
 import argparse
+import csv
 import os
 import re
 import shlex
@@ -18,10 +19,14 @@ from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from pipeline import kinds
 from pipeline.core import lock, packages
 from pipeline.core.errors import DataError, DiskError, MissingSetError, ParamsError, RunError
 from pipeline.core.paths import LOCK, PARAMS
+from pipeline.examples.rows import MATRIX, VECTOR
 from pipeline.sources.find import TABLES
 
 from . import graph, install, parameters, shipped
@@ -63,7 +68,7 @@ holds what is yours:
 | file | what it is |
 | --- | --- |
 | `params.yaml` | all parameters: edit this one |
-| `data/raw/` | your examples; DVC keeps them, and git their small `.dvc` files |
+| `data/raw/` | your examples: DVC keeps what `dvc add` tracks, and git the small `.dvc` files |
 | `plugins/`, `data/weights/` | code and networks of your own, if you have any |
 | `dvc.yaml` | the stages; you may add stages and plots of your own |
 | `headstart.lock`, `requirements.txt` | the installed code and libraries that decide the results |
@@ -102,10 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="PATH",
-        help="Your examples, a folder or a table, which are copied to data/raw.",
-    )
-    parser.add_argument(
-        "--track", action="store_true", help="Let DVC track the examples (dvc add)."
+        help="Your examples, a folder or a table: copied to data/raw, and tracked by DVC.",
     )
     parser.add_argument(
         "--here", action="store_true", help="Add the project to a folder that has files."
@@ -120,7 +122,6 @@ def run(
     kind: str = "image",
     data: Path | None = None,
     here: bool = False,
-    track: bool = False,
     yes: bool = False,
 ) -> None:
     """Make a project.
@@ -129,9 +130,8 @@ def run(
         folder: the project's folder, which is new or empty; None for the current folder.
         kind: what an example is, one of `KINDS`.
         data: the user's examples, a folder or a table. They are copied to `data/raw`, unless they
-            are in the project's folder already.
+            are in the project's folder already, and DVC tracks them, unless git does.
         here: add the project to a folder that has other files.
-        track: let DVC track the examples (`dvc add`).
         yes: install what the kind needs and is missing, without a question.
 
     Raises:
@@ -143,14 +143,15 @@ def run(
     if folder is None and not here:
         raise ParamsError("name the project's folder, or give --here for the current one")
     root = (folder or Path()).resolve()
-    if track and data is None:
-        raise ParamsError("--track needs --data, the examples that DVC should track")
     if shutil.which("git") is None:
         raise MissingSetError(
             "init needs git, which is not installed: install it, and run this again"
         )
     examples = examined(data, kind, root)
+    within = root if here else root.parent  # the folder that there is
     _check_place(root, here, contents(kind, examples, root.name), examples)
+    in_git = _git(within, "check-ignore", "-q", f"{root}/").returncode == 1  # not ignored
+    tracked = examples.given and not _git(within, "ls-files", str(root / examples.path)).stdout
     if kind in packages.SETS and packages.missing(kind):
         install.install([kind], yes)
     files = contents(kind, examples, root.name)
@@ -162,26 +163,30 @@ def run(
         copies = examples.given is not None and examples.given != root / examples.path
         if examples.given and copies:
             copy(examples.given, staged / examples.path)
-        if not _in_git(root if here else root.parent):
+        if not in_git:
             _call(["git", "init", "-q"], staged)
         if here:
             names = [*files, *([examples.path.as_posix()] if copies else [])]
             with _added(staged, root, names):
-                if track:
-                    _track(root, examples)
+                if tracked:
+                    _track(root, examples.path)
         else:
-            if track:
-                _track(staged, examples)
+            if tracked:
+                _track(staged, examples.path)
             if root.exists():
                 root.rmdir()
             staged.rename(root)
     nouns = kinds.named(kind).nouns
     print(f"init: {root} is a project of {nouns} for Headstart {lock.installed().headstart}")
+    steps = [] if root == Path.cwd() else [f"cd {_shown(root)}"]
     if examples.given is None:
         print(
             f"init: put your {nouns} into {root / examples.path} (ingest.source: {examples.source})"
         )
-    print(f"init: next: {'' if root == Path.cwd() else f'cd {_shown(root)} && '}headstart repro")
+        steps.append(f"dvc add {examples.path}")
+    else:
+        print(f"init: {'DVC' if tracked else 'git'} tracks {examples.path}")
+    print(f"init: next: {' && '.join([*steps, 'headstart repro'])}")
 
 
 def contents(kind: str, examples: Examples, name: str) -> dict[str, str]:
@@ -239,6 +244,7 @@ def examined(data: Path | None, kind: str, root: Path) -> Examples:
             raise DataError(f"--data {data} has no files")
         for table in TABLES:
             if (given / table).is_file():
+                check_columns(given / table, {"path", rows})
                 return Examples(given, Path(table).suffix[1:], path)
         if all(file.parent == given for file in inside):
             raise DataError(
@@ -253,7 +259,39 @@ def examined(data: Path | None, kind: str, root: Path) -> Examples:
             + (f" or a table {'.csv or ' * (kind == 'text')}.parquet" if rows else "")
             + f", in which a table is named {' or '.join(TABLES)}"
         )
+    check_columns(given, {rows})
     return Examples(given, ending, path)
+
+
+def check_columns(table: Path, fitting: set[str]) -> None:
+    """Check the header of a table; warn if it has no label, since `ingest.targets` may replace it.
+
+    Args:
+        table: CSV or Parquet.
+        fitting: names of columns, one of which must have the examples or their paths.
+
+    Raises:
+        DataError: the table has none of these columns, or cannot be read.
+    """
+    try:
+        if table.suffix == ".csv":
+            with table.open(encoding="utf-8-sig", newline="") as lines:
+                columns = [name.strip() for name in next(csv.reader(lines), [])]
+        else:
+            columns = pq.read_schema(table).names
+    except (csv.Error, UnicodeDecodeError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{table} cannot be read as a table: {reason}") from None
+    has = f"it has {', '.join(columns) or 'none'}"
+    beside = VECTOR in fitting and table.suffix == ".csv" and table.with_name(MATRIX).exists()
+    if not (fitting & {*columns} or beside):
+        wanted = " or ".join(sorted(fitting - {""}, reverse=True))
+        raise DataError(f"{table} has no column {wanted}; {has}: rename yours")
+    if "label" not in columns:
+        print(
+            f"init: warning: {table} has no column label; {has}: rename yours, or name the columns"
+            " to learn in ingest.targets"
+        )
 
 
 def copy(given: Path, place: Path) -> None:
@@ -370,15 +408,25 @@ def _joined(before: bytes, new: bytes) -> bytes:
     return before + b"\n" * (bool(before) and not before.endswith(b"\n")) + lacking
 
 
-def _track(root: Path, examples: Examples) -> None:
-    _call([sys.executable, "-m", "dvc", "add", examples.path.as_posix()], root)
+def _track(root: Path, path: Path) -> None:
+    """Let DVC track the examples.
+
+    Raises:
+        ParamsError: git would ignore the file by which DVC does.
+        RunError: DVC failed.
+    """
+    if _git(root, "check-ignore", "-q", f"{path}.dvc").returncode == 0:
+        raise ParamsError(
+            f"git ignores {path}.dvc, by which DVC tracks the examples: change .gitignore"
+        )
+    # -P: a module of the user's must not shadow anything that DVC imports.
+    _call([sys.executable, "-P", "-m", "dvc", "add", path.as_posix()], root)
 
 
-def _in_git(folder: Path) -> bool:
-    """Return whether a folder is in the working copy of a git repository."""
-    asked = ["git", "-C", str(folder), "rev-parse", "--is-inside-work-tree"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)  # noqa: S603
-    return done.stdout.strip() == "true"
+def _git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Ask git about a folder, which may be in no repository."""
+    asked = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(asked, capture_output=True, text=True, check=False)  # noqa: S603
 
 
 def _call(command: list[str], folder: Path) -> None:

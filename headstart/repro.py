@@ -5,14 +5,23 @@ import sys
 from pathlib import Path
 
 from flows.dvc.project import check_project, working_copy
+from pipeline.core.paths import REPORT
 
 
 def run(arguments: list[str]) -> None:
-    """Check the project, then replace this process with `dvc repro` and these arguments."""
-    check_project(working_copy())
+    """Check the project, then run `dvc repro` with these arguments, and exit as it does.
+
+    After a run of the whole project the last line has the path of its report.
+    """
+    root = working_copy()
+    check_project(root)
     # Stages run `headstart` or `python`: those of this installation, whatever the PATH was.
     here = str(Path(sys.executable).parent)
     os.environ["PATH"] = os.pathsep.join([here, os.environ.get("PATH", "")])
-    # -P: a module of the project must not shadow anything that DVC imports.
-    dvc = [sys.executable, "-P", "-m", "dvc", "repro", *arguments]
-    os.execv(sys.executable, dvc)  # noqa: S606 (a fixed command)
+    from dvc.cli import main  # slow, and not needed if the project is refused
+
+    code = main(["repro", *arguments])
+    whole = all(argument.startswith("-") for argument in arguments)
+    if not code and whole and (root / REPORT).exists():
+        print(f"Report: {root / REPORT}")
+    sys.exit(code)

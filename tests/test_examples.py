@@ -30,21 +30,21 @@ TASKS = {
 
 
 class Example:
-    """The project that an example makes."""
+    """The project that an example makes, with the code of a clone."""
 
     def __init__(self, kind: str, clone: Path, store: Path, variant: str = "") -> None:
         self.kind, self.clone, self.variant = kind, clone, variant
         self.project = clone / "examples" / kind / f"project{variant and '-'}{variant}"
         self.environment = os.environ | {
             "HEADSTART_STORE": str(store),
+            "PYTHONPATH": str(clone),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
 
     def run(self, *command: str) -> str:
         inside = self.project if self.project.exists() else self.clone
-        environment = self.environment | {"PYTHONPATH": str(inside)}
         done = subprocess.run(
-            command, cwd=inside, env=environment, capture_output=True, text=True, check=False
+            command, cwd=inside, env=self.environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -93,7 +93,7 @@ def example(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def test_an_example_runs_and_does_nothing_twice(example: Example) -> None:
     said = example.example()
-    assert "example: the report is" in said.splitlines()[-1]
+    assert said.splitlines()[-1] == f"Report: {example.project}/reports/report.html"
     assert "Traceback" not in said
     metrics = pd.read_json(example.project / "reports" / "metrics.json", typ="series")
     assert metrics["test"]["accuracy"] > ACCURACY[example.kind]
@@ -140,7 +140,7 @@ def test_the_other_doors_answer_or_say_why_not(example: Example) -> None:
     done = subprocess.run(
         [*headstart, "check"],
         cwd=example.project,
-        env=example.environment | {"PYTHONPATH": str(example.project)},
+        env=example.environment,
         capture_output=True,
         text=True,
         check=False,
@@ -160,7 +160,7 @@ def of_task(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def test_an_example_of_a_task_runs_and_does_nothing_twice(of_task: Example) -> None:
     said = of_task.example()
-    assert "example: the report is" in said.splitlines()[-1]
+    assert said.splitlines()[-1] == f"Report: {of_task.project}/reports/report.html"
     assert "Traceback" not in said
     reports = of_task.project / "reports"
     measure, least = TASKS[of_task.kind, of_task.variant]

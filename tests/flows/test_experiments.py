@@ -6,10 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from tests.conftest import begin_store
-from tests.test_finetune import draw_shapes
 from tests.test_repro import Repository
 
 AS_SOMEBODY = ("git", "-c", "user.name=t", "-c", "user.email=t@t")
@@ -17,7 +15,7 @@ AS_SOMEBODY = ("git", "-c", "user.name=t", "-c", "user.email=t@t")
 
 @pytest.mark.slow
 def test_an_experiment_in_a_folder_of_its_own_shares_the_features(
-    draw_picture: Callable[..., Image.Image],
+    draw_shapes: Callable[..., None],
     tmp_path: Path,
     exported: Path,
     dvc_template: Path,
@@ -25,7 +23,7 @@ def test_an_experiment_in_a_folder_of_its_own_shares_the_features(
 ) -> None:
     monkeypatch.setenv("HEADSTART_STORE", str(begin_store(tmp_path, exported)))
     repository = Repository(tmp_path / "repository", dvc_template)
-    draw_shapes(repository.folder, draw_picture, 24)
+    draw_shapes(range(24), repository.folder)
     repository.set(**{"ingest.source": "folder", "ingest.path": "data/raw/shapes"})
     repository.set(**{"augment.views": 1, "augment.hflip": 0.0})
 

@@ -93,7 +93,7 @@ def test_from_an_empty_folder_to_a_schedule_that_fires(
 
     draw(tmp_path / "pictures", range(PICTURES), (64, 48))
     data = str(tmp_path / "pictures")
-    run("headstart", "init", "mine", "--data", data, "--track", folder=tmp_path)
+    run("headstart", "init", "mine", "--data", data, folder=tmp_path)
     text = run("headstart", "repro")
     assert ran(text)[0] == "ingest"
     assert (project / "reports/report.html").exists()

@@ -112,6 +112,12 @@ def test_overrides_become_an_experiment_and_leave_the_working_copy_alone(toy: To
     assert (toy.root / "model").read_text() == "model of 0.375"
 
 
+def test_an_experiment_needs_a_commit(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    with pytest.raises(ExperimentError, match="git has no commit yet"), copy_of(tmp_path, "a"):
+        pass
+
+
 @pytest.mark.parametrize("name", ["a b", "a/b", "*", "..", ""])
 def test_a_name_that_dvc_would_not_save_is_refused_before_any_work(
     tmp_path: Path, name: str

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 
 import headstart
 from headstart import cli, doctor
@@ -67,6 +68,23 @@ def test_a_project_of_other_code_is_refused_before_any_work(
     assert (code, error.count("\n")) == (errors.LockError.exit_code, 1)
     assert error.startswith(f"{subcommand}: error: ")
     assert "headstart upgrade" in error
+
+
+def test_the_last_line_of_repro_is_the_report(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Repo.init(no_scm=True).close()
+    graph = "stages: {report: {cmd: 'mkdir -p reports && date > reports/report.html'}}"
+    Path("dvc.yaml").write_text(graph)
+    for arguments in ([], ["--force"]):
+        code, said, _ = run("repro", *arguments, capsys=capsys)
+        assert (code, said.splitlines()[-1]) == (0, f"Report: {tmp_path}/reports/report.html")
+    assert "Report:" not in run("repro", "report", capsys=capsys)[1]
+    Path("dvc.yaml").write_text(graph.replace("date", "false"))
+    code, said, _ = run("repro", capsys=capsys)
+    assert code > 0
+    assert "Report:" not in said
 
 
 ON_WINDOWS = """

@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from dvc.repo import Repo
@@ -21,10 +23,13 @@ from pipeline.core import lock, packages, params
 from pipeline.core.errors import HeadstartError, MissingSetError
 from tests.conftest import ROOT
 
+track = making._track
+
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(making, "_track", lambda root, path: None)  # DVC takes a second
     return tmp_path
 
 
@@ -56,13 +61,15 @@ def ingests(folder: Path) -> dict[str, str]:
 
 
 def test_a_project_has_every_file_that_dvc_asks_for_and_no_code(
-    photos: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = Path("Projekt ä")
+    monkeypatch.setattr(making, "_track", track)
     init(project, data=photos)
-    assert capsys.readouterr().out.splitlines()[-1] == (
-        "init: next: cd 'Projekt ä' && headstart repro"
-    )
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "init: DVC tracks data/raw/meine Fotos ü",
+        "init: next: cd 'Projekt ä' && headstart repro",
+    ]
     check_project(project)
     lock.check(project)
     assert not list(project.rglob("*.py"))
@@ -78,13 +85,17 @@ def test_a_project_has_every_file_that_dvc_asks_for_and_no_code(
             for dep in stage.deps
             if not dep.exists and not str(dep).startswith(("data/", "reports/"))
         }
-        (ingest,) = (stage for stage in repo.index.stages if stage.name == "ingest")
+        (ingest,) = (stage for stage in repo.index.stages if stage.addressing.endswith(":ingest"))
+        assert repo.status(targets=[f"{project}/data/raw/meine Fotos ü.dvc"]) == {}
         locked = {
             line for dep in ingest.deps if dep.def_path == "headstart.lock" for line in dep.params
         }
     assert lacking <= {"models", "bundle"}
     assert {line for line in locked if line.startswith("kinds.")} == {"kinds.door", "kinds.image"}
-    assert git("-C", str(project), "status", "--short").startswith("?? ")  # nothing is committed
+    # Nothing is committed, and git would take no picture.
+    assert git("-C", str(project), "status", "--short").startswith("?? ")
+    new = git("-C", str(project), "ls-files", "--others", "--exclude-standard", "data/raw", "-z")
+    assert new.split("\0")[:-1] == ["data/raw/.gitignore", "data/raw/meine Fotos ü.dvc"]
 
 
 @pytest.mark.parametrize("kind", making.KINDS)
@@ -106,20 +117,52 @@ def test_the_parameters_of_a_kind_are_complete_and_have_comments(kind: str) -> N
     assert text.count("#") > 70
 
 
+def test_a_project_takes_the_parameters_of_each_example() -> None:
+    init(Path("project"))
+    files = sorted((ROOT / "examples").glob("*/*.yaml"))
+    assert len(files) == 9
+    for file in files:
+        shutil.copy(file, "project/params.yaml")
+        check_project(Path("project"))
+
+
 @pytest.mark.parametrize(
-    ("kind", "name", "source"),
-    [
-        ("text", "a.csv", "csv"),
-        ("text", "a.parquet", "parquet"),
-        ("vector", "a.parquet", "parquet"),
-    ],
+    ("kind", "name"), [("text", "a.csv"), ("text", "a.parquet"), ("vector", "a.parquet")]
 )
-def test_a_table_of_examples_is_copied(kind: str, name: str, source: str) -> None:
-    Path(name).write_text("text,label\n")
+def test_a_table_of_examples_is_copied(kind: str, name: str) -> None:
+    if name == "a.csv":
+        Path(name).write_text("\ufefflabel, text\n")
+    else:
+        pq.write_table(pa.table({kind: [], "label": []}), name)
     init(Path("project"), kind, Path(name))
-    assert (Path("project/data/raw") / name).read_text() == "text,label\n"
-    assert ingests(Path("project"))["source"] == source
+    assert (Path("project/data/raw") / name).read_bytes() == Path(name).read_bytes()
+    assert ingests(Path("project"))["source"] == Path(name).suffix[1:]
     assert ingests(Path("project"))["path"] == f"data/raw/{name}"
+
+
+def test_the_header_of_a_table_is_read(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, project = Path("a.csv"), Path("project")
+    table.write_text("title,label\n")
+    named = f"{table.resolve()} has no column"
+    assert refused(project, "text", table) == f"{named} text; it has title, label: rename yours"
+    table.write_text("")
+    assert refused(project, "text", table) == f"{named} text; it has none: rename yours"
+    table.write_bytes(b"text,label\n\xff")
+    assert "cannot be read as a table: 'utf-8' codec" in refused(project, "text", table)
+    Path("a.parquet").write_text("text,label")
+    assert "cannot be read as a table: Parquet magic" in refused(project, "text", Path("a.parquet"))
+    listed = photos / "labels.csv"
+    listed.write_text("file,label\n")
+    assert "no column path; it has file, label" in refused(project, "image", photos)
+    assert "no column vector or path; it has" in refused(project, "vector", photos)
+    (photos / "vectors.npy").touch()
+    listed.write_text("price\n")
+    capsys.readouterr()
+    init(project, "vector", photos)  # its targets may be set later
+    assert capsys.readouterr().out.startswith(
+        f"init: warning: {listed} has no column label; it has price: rename yours, or name the"
+        " columns to learn in ingest.targets\n"
+    )
 
 
 def test_a_folder_with_a_table_is_read_by_it(photos: Path) -> None:
@@ -129,8 +172,11 @@ def test_a_folder_with_a_table_is_read_by_it(photos: Path) -> None:
     assert ingests(Path("project"))["source"] == "csv"
 
 
-def test_into_a_repository_only_what_it_lacks_is_written(here: Path, photos: Path) -> None:
+def test_into_a_repository_only_what_it_lacks_is_written(
+    here: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     git("init", "-q")
+    git("add", photos.name)
     (here / ".gitignore").write_text("/notes\n__pycache__/")
     (here / "README.md").write_text("mine")
     (here / "requirements.txt").write_text("flask\n")
@@ -142,6 +188,7 @@ def test_into_a_repository_only_what_it_lacks_is_written(here: Path, photos: Pat
     assert (here / "requirements.txt").read_text().startswith("flask\nheadstart==")
     # Examples that are in the folder already are not copied.
     assert ingests(here)["path"] == "meine Fotos ü"
+    assert "init: git tracks meine Fotos ü\n" in capsys.readouterr().out
     check_project(here)
     assert refused(None, here=True).endswith("`headstart upgrade` brings it up to date")
 
@@ -158,16 +205,23 @@ def test_below_a_repository_no_other_one_is_made(here: Path) -> None:
             assert repo.scm.root_dir == str(here)
 
 
-@pytest.mark.slow
-def test_dvc_tracks_the_examples_if_asked(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    init(Path("project"), data=photos, track=True)
-    (photos.parent / "there").mkdir()
+def test_what_git_ignores_is_not_in_its_repository(
+    here: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git("init", "-q")
+    (here / ".gitignore").write_text("/tried/\ndata/\n")
+    init(Path("tried"), data=photos)
+    assert (here / "tried/.git").is_dir()
+    monkeypatch.setattr(making, "_track", track)
+    reason = (
+        "git ignores data/raw/meine Fotos ü.dvc, by which DVC tracks the examples:"
+        " change .gitignore"
+    )
+    assert refused(Path("project"), data=photos) == reason
+    Path("there").mkdir()
     monkeypatch.chdir("there")
     Path(".gitignore").write_text("data/\r\n# caf\xe9", encoding="latin-1")
-    assert "ERROR: bad DVC file name" in refused(None, data=photos, here=True, track=True)
-    monkeypatch.chdir("../project")
-    with Repo() as repo:
-        assert repo.status(targets=["data/raw/meine Fotos ü.dvc"]) == {}
+    assert refused(None, data=photos, here=True) == reason
 
 
 def test_what_is_in_the_way_is_named_and_nothing_is_written(photos: Path) -> None:
@@ -204,7 +258,6 @@ def test_data_that_cannot_be_used_is_refused(photos: Path) -> None:
     assert "is a file; for vectors give a folder or a table .parquet, in" in refused(
         project, "vector", data=photos / "disc/1.png"
     )
-    assert "--track needs --data" in refused(project, track=True)
     os.mkfifo(photos / "disc" / "pipe")
     assert refused(project, data=photos).endswith("/pipe` is a named pipe")
 
@@ -241,6 +294,10 @@ def test_after_an_error_on_the_way_nothing_is_there(
         )
         with pytest.raises(OSError, match="No space"):
             init(None, here=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(making, "_track", full)
+        with pytest.raises(OSError, match="No space"):
+            init(None, data=photos, here=True)
     assert {path: path.is_file() and path.read_bytes() for path in here.rglob("*")} == before
 
 
