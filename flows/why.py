@@ -6,8 +6,11 @@ that means for single examples, from the existing manifest and the changed files
 
 import contextlib
 import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 from dvc.dependency import Dependency
@@ -15,7 +18,7 @@ from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.reproduce import get_active_graph, plan_repro
-from dvc.stage import Stage
+from dvc.stage import Stage as DvcStage
 from dvc_data.hashfile.build import build
 from dvc_data.hashfile.obj import HashFile
 from dvc_data.hashfile.tree import Tree
@@ -38,7 +41,8 @@ from pipeline.store.database import features_file
 from pipeline.store.places import default_address, default_folder
 from pipeline.store.vectors import open_store
 
-NAMED = 3  # examples listed by name; the rest are counted
+NAMED = 3  # examples that the text lists by name; the rest are counted
+Runs = Literal["yes", "maybe", "no"]
 
 
 class Folder(NamedTuple):
@@ -48,15 +52,81 @@ class Folder(NamedTuple):
     now: HashFile
 
 
-class Reasons(NamedTuple):
-    """Why a stage would run: its own changes, and the stages above that would run."""
+@dataclass(frozen=True)
+class Parameter:
+    """A changed parameter of a stage, with its value in `dvc.lock` and now; `absent` if not there.
 
-    own: list[str]
-    above: list[str]
+    A value is whatever YAML can hold.
+    """
+
+    name: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.old} → {self.new}"
 
 
-def why() -> list[str]:
-    """Return what a run would do: a line per stage in the order of the graph, and one on views.
+@dataclass(frozen=True)
+class Stage:
+    """Whether a stage would run, and why; `maybe` if only the stages in `after` would run."""
+
+    name: str
+    runs: Runs
+    reasons: tuple[str, ...]  # what changed besides parameters, such as `data/raw modified`
+    parameters: tuple[Parameter, ...]
+    after: tuple[str, ...]  # stages above that would run, or may
+
+
+@dataclass(frozen=True)
+class Change:
+    """An example by its path now, with what is different: its path, label or split."""
+
+    path: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Examples:
+    """All examples that differ from those of the last `ingest`."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    renamed: tuple[Change, ...] = ()
+    relabelled: tuple[Change, ...] = ()
+    resplit: tuple[Change, ...] = ()
+
+
+@dataclass(frozen=True)
+class Views:
+    """The views that `extract` would look up, counted once for each network of the backbone.
+
+    How many of them it would compute is None until the backbone is loaded.
+    """
+
+    total: int
+    computed: int | None
+    reused: int | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a run would do; `docs/why.schema.json` describes it as JSON.
+
+    `examples` is None if they are not known before `ingest` has run. `views` is None for the same
+    reason, and if `extract` would not run.
+    """
+
+    kind: str
+    stages: tuple[Stage, ...]  # in the order of the graph
+    examples: Examples | None
+    views: Views | None
+
+
+def why() -> Answer:
+    """Return what a run would do.
 
     Raises:
         HeadstartError: `params.yaml`, `dvc.yaml` or `headstart.lock` is wrong, this is not a DVC
@@ -70,39 +140,89 @@ def why() -> list[str]:
         raise RunError(f"DVC: {' '.join(str(error).split())}") from error
 
 
-def _why(settings: Params) -> list[str]:
+def _why(settings: Params) -> Answer:
     kind = kinds.named(kinds.declared(settings.ingest))
-    reasons: dict[str, Reasons] = {}
+    stages: list[Stage] = []
+    running: set[str] = set()
     touched: set[str] | None = set()
     with Repo() as repo:
         graph = get_active_graph(repo.index.graph)
         for stage in plan_repro(graph):
-            if not stage.cmd:
+            if not stage.cmd:  # a `.dvc` file
                 continue
             folder = example_folder(stage, settings) if stage.name == "ingest" else None
-            own = own_reasons(stage, folder)
-            stages_above = [up for up in graph.successors(stage) if up.cmd]  # not `.dvc` files
-            above = [up.name for up in stages_above if up.name in reasons]
-            if own or above:
-                reasons[stage.name] = Reasons(own, above)
-            if stage.name == "ingest" and own:
+            reasons, parameters = own_reasons(stage, folder)
+            above = [up.name for up in graph.successors(stage) if up.cmd]
+            after = tuple(name for name in above if name in running)
+            runs: Runs = "yes" if reasons or parameters else "maybe" if after else "no"
+            stages.append(Stage(stage.name, runs, tuple(reasons), tuple(parameters), after))
+            if runs != "no":
+                running.add(stage.name)
+            if stage.name == "ingest" and runs == "yes":
                 touched = touched_files(folder)
-        names = [stage.name for stage in plan_repro(graph) if stage.cmd]
 
     manifest = pd.read_parquet(MANIFEST) if MANIFEST.exists() else None
-    if "ingest" in reasons:
+    examples: Examples | None = Examples()
+    if "ingest" in running:
         coming = None if touched is None else coming_manifest(settings, manifest, touched, kind)
-        if coming is not None and manifest is not None:
-            reasons["ingest"].own.extend(example_changes(manifest, coming, kind))
+        known = manifest is not None and coming is not None
+        examples = example_changes(manifest, coming) if known else None
         manifest = coming
+    views = None
+    if manifest is not None and "extract" in running:
+        planned = None if {"ingest", "augment"} & running else pd.read_parquet(PLAN)
+        views = views_to_compute(settings, manifest, planned, kind)
+    return Answer(settings.ingest.kind, tuple(stages), examples, views)
 
+
+def in_json(answer: Answer) -> str:
+    """Return the answer as JSON."""
+    return json.dumps(asdict(answer), indent=2, default=str)  # YAML has dates
+
+
+def in_words(answer: Answer) -> list[str]:
+    """Return the answer for people: a line for each stage, and one on views."""
     lines = []
-    for name in names:
-        lines.append(f"{name}: {in_words(reasons.get(name))}")
-        if name == "extract" and name in reasons:
-            planned = None if {"ingest", "augment"} & reasons.keys() else pd.read_parquet(PLAN)
-            lines.append(f"  {views_to_compute(settings, manifest, planned, kind)}")
+    for stage in answer.stages:
+        words = [*stage.reasons, *map(str, stage.parameters)]
+        if stage.name == "ingest" and answer.examples:
+            words += _examples_in_words(answer.examples, kinds.named(answer.kind))
+        if stage.runs == "yes":
+            lines.append(f"{stage.name}: would run: {'; '.join(words)}")
+        elif stage.runs == "maybe":
+            above = " or ".join(stage.after)
+            lines.append(f"{stage.name}: runs if the output of {above} changes")
+        else:
+            lines.append(f"{stage.name}: up to date")
+        if stage.name == "extract" and stage.runs != "no":
+            lines.append(f"  {_views_in_words(answer.views)}")
     return lines
+
+
+def _examples_in_words(examples: Examples, kind: Kind) -> list[str]:
+    groups: dict[str, Sequence[str]] = {
+        "added": examples.added,
+        "changed": examples.changed,
+        "removed": examples.removed,
+        "renamed": [one.path for one in examples.renamed],
+        "relabelled": [f"{one.path} ({one.old} → {one.new})" for one in examples.relabelled],
+        "in another split": [f"{one.path} ({one.old} → {one.new})" for one in examples.resplit],
+    }
+    return [_named(change, paths, kind) for change, paths in groups.items() if paths]
+
+
+def _named(change: str, paths: Sequence[str], kind: Kind) -> str:
+    more = f" and {len(paths) - NAMED:,} more" if len(paths) > NAMED else ""
+    noun = kind.noun if len(paths) == 1 else kind.nouns
+    return f"{len(paths):,} {noun} {change}: {', '.join(paths[:NAMED])}{more}"
+
+
+def _views_in_words(views: Views | None) -> str:
+    if views is None:
+        return "how many views is known once ingest has run"
+    if views.computed is None:
+        return f"{views.total:,} views; how many are computed is known once the backbone is loaded"
+    return f"{views.computed:,} views would be computed, {views.reused:,} reused"
 
 
 def stop_if_stale(stage: str) -> None:
@@ -119,22 +239,14 @@ def stop_if_stale(stage: str) -> None:
                 if not one.cmd:
                     continue
                 folder = example_folder(one, settings) if one.name == "ingest" else None
-                if own := own_reasons(one, folder):
-                    raise RunError(f"{one.name} is out of date ({own[0]}): run `dvc repro` first")
+                reasons, parameters = own_reasons(one, folder)
+                for change in (*reasons, *parameters):
+                    raise RunError(f"{one.name} is out of date ({change}): run `dvc repro` first")
     except DvcException as error:
         raise RunError(f"DVC: {' '.join(str(error).split())}") from error
 
 
-def in_words(reasons: Reasons | None) -> str:
-    """Return `up to date`, `would run: …`, or `may run` if only stages above would run."""
-    if reasons is None:
-        return "up to date"
-    if reasons.own:
-        return "would run: " + "; ".join(reasons.own)
-    return f"runs if the output of {' or '.join(reasons.above)} changes"
-
-
-def example_folder(stage: Stage, settings: Params) -> Folder | None:
+def example_folder(stage: DvcStage, settings: Params) -> Folder | None:
     """Return the folder that `ingest` reads; None if it is missing or `ingest` has not read it."""
     path = settings.ingest.path
     for dep in stage.deps:
@@ -151,38 +263,40 @@ def example_folder(stage: Stage, settings: Params) -> Folder | None:
     return None
 
 
-def own_reasons(stage: Stage, folder: Folder | None) -> list[str]:
-    """Return the differences of a stage's inputs, command and outputs from `dvc.lock`.
+def own_reasons(stage: DvcStage, folder: Folder | None) -> tuple[list[str], list[Parameter]]:
+    """Return the differences of a stage from `dvc.lock`, with its changed parameters apart.
 
     If the stage reads `folder`, DVC need not list it again, which takes seconds for 100,000 files.
     """
     if not any(out.hash_info for out in stage.outs):
-        return ["it has never run here"]
-    words = ["its command changed"] if stage.cmd_changed else []
+        return ["it has never run here"], []
+    reasons = ["its command changed"] if stage.cmd_changed else []
+    parameters: list[Parameter] = []
     for dep in stage.deps:
         if isinstance(dep, ParamsDependency):
-            words += parameter_changes(dep)
+            changes = changed_parameters(dep)
+            if dep.def_path == LOCK.name:
+                reasons += lock.in_words((one.name, one.old, one.new) for one in changes)
+            else:
+                parameters += changes
         elif folder and dep is folder.dep:
-            words += [f"{dep} modified"] if folder.now.hash_info != dep.hash_info else []
+            reasons += [f"{dep} modified"] if folder.now.hash_info != dep.hash_info else []
         else:
-            words += [f"{path} {status}" for path, status in dep.workspace_status().items()]
+            reasons += [f"{path} {status}" for path, status in dep.workspace_status().items()]
     for out in stage.outs:
-        words += [f"{path} {status}" for path, status in out.workspace_status().items()]
-    return words
+        reasons += [f"{path} {status}" for path, status in out.workspace_status().items()]
+    return reasons, parameters
 
 
-def parameter_changes(dep: ParamsDependency) -> list[str]:
-    """Return each changed parameter, as in `augment.rotate 15 → 20`; code only changed."""
+def changed_parameters(dep: ParamsDependency) -> list[Parameter]:
+    """Return the values of a file that differ from `dvc.lock`."""
     old = _flat(dep.hash_info.value or {})
     new = _flat(dep.read_params(flatten=False))
-    changes = [
-        (key, old.get(key, "absent"), new.get(key, "absent"))
+    return [
+        Parameter(key, old.get(key, "absent"), new.get(key, "absent"))
         for key in {**old, **new}
         if old.get(key) != new.get(key)
     ]
-    if dep.def_path == LOCK.name:
-        return lock.in_words(changes)
-    return [f"{key} {before} → {now}" for key, before, now in changes]
 
 
 def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -250,48 +364,39 @@ def in_files(example: Path) -> set[str]:
     return {table[0].as_posix(), table[0].with_name(rows.MATRIX).as_posix()}
 
 
-def example_changes(before: pd.DataFrame, after: pd.DataFrame, kind: Kind) -> list[str]:
-    """List examples added, changed, removed, renamed, relabelled or moved to another split."""
+def example_changes(before: pd.DataFrame, after: pd.DataFrame) -> Examples:
+    """Return the differences between two manifests."""
     both = before.merge(after, on="digest", suffixes=("_old", ""))
-    new = after[~after["digest"].isin(before["digest"])]
-    gone = before[~before["digest"].isin(after["digest"])]
-    changed = sorted(set(new["path"]) & set(gone["path"]))
-    relabelled = both[both["label"] != both["label_old"]]
-    moved = both[(both["path"] != both["path_old"]) & (both["label"] == both["label_old"])]
-    resplit = both[both["split"] != both["split_old"]]
-    groups = {
-        "added": sorted(set(new["path"]) - set(changed)),
-        "changed": changed,
-        "removed": sorted(set(gone["path"]) - set(changed)),
-        "renamed": moved["path"].tolist(),
-        "relabelled": [
-            f"{row.path} ({row.label_old} → {row.label})" for row in relabelled.itertuples()
-        ],
-        "in another split": [
-            f"{row.path} ({row.split_old} → {row.split})" for row in resplit.itertuples()
-        ],
-    }
-    return [_named(change, paths, kind) for change, paths in groups.items() if paths]
+    new = set(after.loc[~after["digest"].isin(before["digest"]), "path"])
+    gone = set(before.loc[~before["digest"].isin(after["digest"]), "path"])
 
+    def differing(column: str) -> tuple[Change, ...]:
+        rows = both.loc[both[column] != both[f"{column}_old"]]
+        return tuple(map(Change, rows["path"], rows[f"{column}_old"], rows[column]))
 
-def _named(change: str, paths: list[str], kind: Kind) -> str:
-    more = f" and {len(paths) - NAMED:,} more" if len(paths) > NAMED else ""
-    noun = kind.noun if len(paths) == 1 else kind.nouns
-    return f"{len(paths):,} {noun} {change}: {', '.join(paths[:NAMED])}{more}"
+    relabelled = differing("label")
+    elsewhere = {one.path for one in relabelled}
+    return Examples(
+        added=tuple(sorted(new - gone)),
+        changed=tuple(sorted(new & gone)),
+        removed=tuple(sorted(gone - new)),
+        # A file of another label's folder has another path too.
+        renamed=tuple(one for one in differing("path") if one.path not in elsewhere),
+        relabelled=relabelled,
+        resplit=differing("split"),
+    )
 
 
 def views_to_compute(
-    settings: Params, manifest: pd.DataFrame | None, planned: pd.DataFrame | None, kind: Kind
-) -> str:
+    settings: Params, manifest: pd.DataFrame, planned: pd.DataFrame | None, kind: Kind
+) -> Views:
     """Return how many views extract would look up, and how many of them it would compute."""
-    if manifest is None:
-        return "how many views is known once ingest has run"
     if planned is None:
         training = manifest.loc[manifest["split"] == "train", "digest"]
         planned = kind.plan(training.tolist(), settings.augment)
-    total = len(manifest) + len(planned)
+    total = (len(manifest) + len(planned)) * len(settings.extract.network.each)
     if not engines.is_ready(settings.extract):
-        return f"{total:,} views; how many are computed is known once the backbone is loaded"
+        return Views(total, None, None)
     encoder = engines.open_encoder(settings.extract, kind)
     keys = [
         key
@@ -304,4 +409,4 @@ def views_to_compute(
         with open_store() as cache:
             held = cache.held(keys)
     reused = sum(key in held for key in keys)
-    return f"{len(keys) - reused:,} views would be computed, {reused:,} reused"
+    return Views(total, total - reused, reused)

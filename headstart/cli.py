@@ -149,7 +149,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="File with the token that requests must send (default: HEADSTART_SERVE_TOKEN).",
     )
-    subcommands.add_parser("why", help="Show what dvc repro would run, and why.", parents=either)
+    asking = subcommands.add_parser(
+        "why", help="Show what dvc repro would run, and why.", parents=either
+    )
+    asking.add_argument(
+        "--json",
+        action="store_true",
+        dest="as_json",
+        help="Print JSON, with every example and changed parameter.",
+    )
     chooser = subcommands.add_parser(
         "choose",
         help="Compare backbones and joins of them, and write the best into params.yaml.",
@@ -302,7 +310,7 @@ def measure_joined(bundle: Path) -> None:
     measure.run(bundle)
 
 
-def why() -> None:
+def why(as_json: bool) -> None:
     """Print which stages `dvc repro` would run, for which reasons, with how many new views."""
     packages.need("pipeline", "why")
     from flows import why as answer  # imports DVC, which is slow
@@ -310,7 +318,8 @@ def why() -> None:
     # 100,000 pictures make millions of objects that all stay alive: searching them for cycles
     # would take a third of the time.
     gc.disable()
-    print("\n".join(answer.why()))
+    found = answer.why()
+    print(answer.in_json(found) if as_json else "\n".join(answer.in_words(found)))
 
 
 def choose(networks: list[str] | None, budget: float | None, yes: bool) -> None:

@@ -132,7 +132,26 @@ def test_why_foretells_what_a_run_then_does(
     done.edit("pipeline/evaluation/metrics.py", '"""', '"""Changed. ')
     before = done.outputs()
     said = "\n".join(done.why())
+    answer = json.loads(done.headstart("why", "--json"))
     assert done.outputs() == before
+    disc = "data/raw/shapes/disc"
+    assert answer["examples"] == {
+        "added": [f"{disc}/{i}.png" for i in range(2000, 2005)],
+        "changed": [],
+        "removed": [f"{disc}/8.png"],
+        "renamed": [
+            {"path": f"{disc}/6 again.png", "old": f"{disc}/6.png", "new": f"{disc}/6 again.png"}
+        ],
+        "relabelled": [{"path": "data/raw/shapes/square/4.png", "old": "disc", "new": "square"}],
+        "resplit": [],
+    }
+    runs = {stage["name"]: stage["runs"] for stage in answer["stages"]}
+    assert [*runs] == STAGES
+    assert (runs["ingest"], runs["train"]) == ("yes", "maybe")
+    augment = answer["stages"][STAGES.index("augment")]
+    assert augment["parameters"] == [{"name": "augment.hflip", "old": 0.5, "new": 0.25}]
+    views = answer["views"]
+    assert views["total"] == views["computed"] + views["reused"]
     assert "5 pictures added: data/raw/shapes/disc/2000.png" in said
     assert "1 picture removed: data/raw/shapes/disc/8.png" in said
     assert "1 picture renamed: data/raw/shapes/disc/6 again.png" in said
@@ -140,10 +159,10 @@ def test_why_foretells_what_a_run_then_does(
     assert "augment: would run: augment.hflip 0.5 → 0.25" in said
     assert "train: runs if the output of" in said
     assert "pipeline/evaluation modified" in said
-    foretold = re.search(r"(\d+) views would be computed, (\d+) reused", said).groups()
+    assert f"{views['computed']} views would be computed, {views['reused']} reused" in said
 
     shown = done.run("dvc", "repro")
-    assert re.search(r"(\d+) reused, (\d+) computed", shown).groups() == foretold[::-1]
+    assert f"{views['reused']} reused, {views['computed']} computed" in shown
     assert done.why() == up_to_date
 
 

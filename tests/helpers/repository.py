@@ -1,6 +1,7 @@
 """A copy of the whole project, in which `dvc repro` runs."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -8,10 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import yaml
 
-from flows.why import why
+from flows import why
 from tests.conftest import ROOT
+
+SCHEMA = json.loads((ROOT / "docs" / "why.schema.json").read_text())
 
 
 class Repository:
@@ -56,9 +60,11 @@ class Repository:
         return re.findall(r"Running stage '([\w@]+)'", self.run("dvc", "repro", *arguments))
 
     def why(self) -> list[str]:
-        """What `headstart why` prints, without starting it."""
+        """What `headstart why` prints, without starting it; its JSON follows the schema."""
         with contextlib.chdir(self.folder):
-            return why()
+            answer = why.why()
+            jsonschema.validate(json.loads(why.in_json(answer)), SCHEMA)
+            return why.in_words(answer)
 
     def set(self, **knobs: object) -> None:
         file = self.folder / "params.yaml"
