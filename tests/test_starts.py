@@ -20,7 +20,11 @@ HEAVY = (
 )
 # The heavy modules that a stage imports before it begins, and those at its end with views
 # and default parameters. A stage that needs another one says in its commit why.
-FIRST = {"bundle": {"onnx"}, "report": {"PIL", "jinja2", "matplotlib", "onnxruntime"}}
+FIRST = {
+    "train": {"scipy", "scipy.optimize"},
+    "bundle": {"onnx"},
+    "report": {"PIL", "jinja2", "matplotlib", "onnxruntime"},
+}
 LAST = {
     "ingest": {"PIL"},
     # Albumentations, which imports SciPy, for the contact sheet and for views that are made.

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg.blas import dsyrk
 
 from . import few_classes, lbfgs, many_classes
 from .head import Floats, Head, fit_temperature
@@ -181,8 +182,6 @@ def _moments(
 
     Only the lower triangle of the covariance of features is computed, which halves the cost.
     """
-    from scipy.linalg.blas import dsyrk  # slow to import, and only ridge needs it
-
     count, dimension = rows.features.shape
     size = max(1, AT_ONCE // max(dimension, rows.outputs))
     chunks = [slice(start, start + size) for start in range(0, count, size)]

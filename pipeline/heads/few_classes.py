@@ -6,6 +6,7 @@ called, so a head differs from theirs by rounding. scikit-learn takes a second t
 
 import numpy as np
 import numpy.typing as npt
+from scipy import optimize
 
 from . import lbfgs
 from .head import Floats, Head
@@ -29,8 +30,6 @@ def minimum(
     Arguments are those of `many_classes.minimum`. With two classes one output is learned, for the
     difference of their logits; its weights are twice as large, so their penalty is halved.
     """
-    from scipy.optimize import minimize  # the other solvers do not need it
-
     rows = np.ones((len(features), 1 + features.shape[1]), dtype=np.float32)
     rows[:, 1:] = features
     row_weights = (importance / importance.sum(dtype=np.float64)).astype(np.float32)[:, None]
@@ -49,7 +48,7 @@ def minimum(
         heights, gradients = objective(flat[None], problem)
         return float(heights[0]), gradients[0]
 
-    found = minimize(
+    found = optimize.minimize(
         at, weights.ravel(), method="L-BFGS-B", jac=True,
         options={
             "maxiter": lbfgs.MOST_ITERATIONS, "maxls": HALVINGS, "gtol": TOLERANCE,

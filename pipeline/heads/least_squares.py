@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import cho_factor, cho_solve
 
 Array = npt.NDArray[Any]
 
@@ -16,8 +17,6 @@ def ridge(gram: Array, penalty: float | Array, cross: Array) -> Array:
         penalty: a number, or [d].
         cross: [d, c].
     """
-    from scipy.linalg import cho_factor, cho_solve  # slow to import
-
     system = np.array(gram, order="F")
     least = max(1e-9 * float(np.trace(gram)), 1e-300)
     system[np.diag_indices(len(system))] += np.maximum(penalty, least).astype(system.dtype)
