@@ -92,11 +92,10 @@ def merged(theirs: str, ours: str) -> str:
     Raises:
         ParamsError: the file cannot be read, or a stage of the user has the name of a new one.
     """
-    stages = params.stages_in(theirs)
+    own = ours_in(theirs)
     head, before, tail = _blocks(theirs)
     _, now, _ = _blocks(ours)
     old, new = (yaml.safe_load(text) for text in (theirs, ours))
-    own = {name for name, stage in stages.items() if stage.get("cmd") == f"{RUN}{name}"}
     if taken := sorted((now.keys() & before.keys()) - own):
         raise ParamsError(
             f"your stage {taken[0]} in dvc.yaml has the name of a stage of Headstart: rename it"
@@ -114,6 +113,12 @@ def merged(theirs: str, ours: str) -> str:
     if _read(text) != old | {"stages": kept | new["stages"]}:
         raise ParamsError("dvc.yaml does not have the layout that init writes")
     return text
+
+
+def ours_in(text: str) -> set[str]:
+    """Return which stages of a project's `dvc.yaml` are Headstart's."""
+    stages = params.stages_in(text)
+    return {name for name, stage in stages.items() if stage.get("cmd") == f"{RUN}{name}"}
 
 
 def _read(text: str) -> Any:

@@ -89,7 +89,7 @@ def run() -> None:
 def again(
     made: Lock, here: Lock, kind: str, before: dict[Path, str], now: dict[Path, str]
 ) -> list[str]:
-    """Return which stages will run again because of an upgrade, and why: a line for each reason.
+    """Return which stages of Headstart will run again, and why: a line for each reason.
 
     Args:
         made: the lock of the project so far.
@@ -102,8 +102,9 @@ def again(
     versions = f" ({made.headstart} → {here.headstart})" * (made.headstart != here.headstart)
     old_values, values = (yaml.safe_load(texts[PARAMS]) for texts in (before, now))
     old_stages, stages = (yaml.safe_load(texts[GRAPH])["stages"] for texts in (before, now))
+    ours = graph.ours_in(now[GRAPH])
     found: dict[str, list[str]] = {}
-    for name, whole in stages.items():
+    for name, whole in ((name, stages[name]) for name in stages if name in ours):
         switch = re.fullmatch(r"\$\{(\w+)\.run\}", str(whole.get("foreach", "")))
         if switch and not values[switch[1]]["run"]:
             continue  # is not in the graph
@@ -132,7 +133,7 @@ def pinned(text: str, lines: list[str]) -> str:
     """Return requirements.txt with the versions of `lines`; what it lacks is added at its end."""
     for line in lines:
         name, _, version = line.partition("==")
-        plain = re.escape(name.partition("[")[0])
+        plain = "[-_.]+".join(name.partition("[")[0].split("-"))
         own = re.compile(rf"(?mi)^({plain}(?:\[[^\]]*\])?)\s*==\s*[^\s;#]+")
         if own.search(text):
             text = own.sub(rf"\g<1>=={version}", text)

@@ -84,9 +84,13 @@ def test_it_says_which_stages_will_run_again_and_why(
 
 
 def test_what_the_user_added_stays(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    mine = (
-        "  # Sends it.\n  mail:\n    cmd: headstart run report # mine\n    params: [train.mine]\n\n"
-    )
+    mine = """\
+  # Sends it.
+  mail:
+    cmd: headstart run report # mine
+    params: [train.mine, {headstart.lock: [rooms.mine]}]
+
+"""
     text = GRAPH.replace("  # Reads no model", f"{mine}  # Mine too.\n  # Reads no model")
     text = text.replace("rooms.sources, ", "").replace(
         "plots:\n  - Loss", "plots:\n  - Mine:\n  - Loss"
@@ -94,7 +98,9 @@ def test_what_the_user_added_stays(project: Path, capsys: pytest.CaptureFixture[
     Path("dvc.yaml").write_text(
         text.replace("\n  best:\n", "\n  was:\n").replace("run best", "run was")
     )
-    Path("requirements.txt").write_text("flask # mine\nheadstart[s3] == 0.1.9\nNumPy==1.0 # old\n")
+    Path("requirements.txt").write_text(
+        "flask # mine\nheadstart[s3] == 0.1.9\nNumPy==1.0 # old\nscikit_image==1\n"
+    )
     commit()
     printed = upgraded(capsys)
     assert "dvc.yaml: the stage was is removed; Headstart has none of this name" in printed
@@ -104,7 +110,7 @@ def test_what_the_user_added_stays(project: Path, capsys: pytest.CaptureFixture[
     assert "  # Mine too.\n  # Reads no model, so it runs beside train.\n  checks:\n" in now
     document = yaml.safe_load(now)
     wanted = yaml.safe_load(GRAPH)
-    assert document["stages"].pop("mail")["params"] == ["train.mine"]
+    assert document["stages"].pop("mail")["params"][0] == "train.mine"
     check_project(project)  # that there is no such parameter is for DVC to say
     assert document["plots"].pop(0) == {"Mine": None}
     assert document == wanted
@@ -112,6 +118,7 @@ def test_what_the_user_added_stays(project: Path, capsys: pytest.CaptureFixture[
     pins = Path("requirements.txt").read_text().splitlines()
     numpy = HERE.rooms["heads"]["numpy"]
     assert pins[:3] == ["flask # mine", f"headstart[s3]=={HERE.headstart}", f"NumPy=={numpy} # old"]
+    assert [pin[:15] for pin in pins if pin.startswith("scikit")] == ["scikit_image==0"]
     assert f"pillow=={HERE.kinds['image']['pillow']}" in pins
 
 
