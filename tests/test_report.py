@@ -71,7 +71,7 @@ def test_the_figures_are_those_of_the_metrics(finished: Path) -> None:
     metrics = json.loads(METRICS.read_text())
     for name, value in metrics["test"].items():
         if name == "pictures":
-            assert f"Measured on {value} test pictures, which no choice inside this run" in page
+            assert f"Measured on {value} test pictures, which were not used for training" in page
             assert "If a gate takes or keeps the models of" in page
         elif measure(name) != SHARE:
             assert f"<b>{value:.3f}</b>" in page
