@@ -72,7 +72,7 @@ def test_the_figures_are_those_of_the_metrics(finished: Path) -> None:
     for name, value in metrics["test"].items():
         if name == "pictures":
             assert f"Measured on {value} test pictures, which were not used for training" in page
-            assert "If a gate takes or keeps the models of" in page
+            assert "If a gate chooses between models on these" in page
         elif measure(name) != SHARE:
             assert f"<b>{value:.3f}</b>" in page
         else:
@@ -165,7 +165,7 @@ def test_how_many_groups_the_figures_rest_on_is_shown(finished: Path) -> None:
     SLICES.write_text(f"{figures}\ncamera,A,8,0.5,0,1,0.9,,\n")
     page = make()
     assert f"test pictures of {groups} groups" in page
-    assert "comes from resampling the test groups" in page
+    assert "bootstrap resamples of the test groups" in page
     assert f"the intervals rest on {groups} groups" in page
     assert "not tested: too few groups" in page
 
