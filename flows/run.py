@@ -2,11 +2,14 @@
 
 import argparse
 import atexit
+import contextlib
 import gc
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from pipeline.core import command, lock
@@ -71,19 +74,17 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "300")
     if not asked["overrides"]:
         warm_up(root)
+    # Not before now, because Prefect reads its settings at import.
+    threading.Thread(target=_import_prefect).start()
     plain = {"targets", "when_busy"}
     others = any(value for knob, value in asked.items() if knob not in plain)
-    if api and not others and uptodate.noted(root, api, asked["targets"], say):
+    if not others and uptodate.answered(root, api, asked["targets"], say):
         return True
-    # Imported only now, because Prefect reads its settings at import. An import allocates much and
-    # frees nothing, so garbage collection would only take time.
-    gc.disable()
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.utilities.urls import url_for
 
     from .headstart import headstart
 
-    gc.enable()
     # At the end, a run waits up to a second for its heartbeat. Heartbeats serve automations that
     # watch the runs of workers; at a terminal a person watches.
     with access.admitted(), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
@@ -95,6 +96,14 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
     for line in server.where_to_look(report, page):
         say(line)
     return done
+
+
+def _import_prefect() -> None:
+    """Import Prefect, which takes as long as DVC's look for what changed at the same time."""
+    gc.disable()  # an import allocates much and frees nothing
+    with contextlib.suppress(Exception):  # whoever needs Prefect imports it again, and sees why
+        import_module(f"{__package__}.headstart")
+    gc.enable()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Record a flow run in which there is nothing to do.
+"""A flow run in which there is nothing to do: show that, and record it without starting a flow.
 
-Prefect takes longer to import than DVC takes to find that nothing changed. To make a check cheap,
+A flow takes longer to start than DVC takes to find that nothing changed. To make a check cheap,
 such a run is reported to Prefect's server over its REST API, as the flow would report it.
 """
 
@@ -18,13 +18,16 @@ from .dvc.claim import Claim
 from .dvc.pool import ask_warm
 
 NOTHING = "nothing to do"
+NOT_RECORDED = "not recorded, because no Prefect server is up; `headstart dashboard` starts one"
 
 
-def noted(root: Path, api: str, targets: list[str], say: Callable[[str], object]) -> bool:
-    """Return whether DVC has nothing to do for `targets`; if so, record that as a flow run.
+def answered(root: Path, api: str | None, targets: list[str], say: Callable[[str], object]) -> bool:
+    """Return whether DVC has nothing to do for `targets`; if so, show that and record a flow run.
 
-    `say` is then called with each of the last lines for a person, as in `flows.run`. If anything is
-    unusual, the result is False, and the flow handles it.
+    If no server is configured (`api` is None, and Prefect's settings have no address), nothing is
+    recorded: to start a server for that alone would take ten times as long. `say` is called with
+    each of the last lines for a person, as in `flows.run`. If anything is unusual, the result is
+    False, and the flow handles it.
     """
     try:
         with Claim(root, "refuse") as claim:
@@ -34,10 +37,28 @@ def noted(root: Path, api: str, targets: list[str], say: Callable[[str], object]
             plan = ask_warm(root, "plan", targets=targets, force=False)
             if any(stage["changed"] for stage in plan["stages"]):
                 return False
-            _note(root, api, targets, plan, say)
-            return True
+            report = artifacts.report(root, [o for stage in plan["stages"] for o in stage["outs"]])
+            if api:
+                page = _record(root, api, targets, plan, report)
+            elif _is_configured():
+                return False
+            else:
+                page = NOT_RECORDED
     except (BusyError, MayPassError, StageError, OSError, http.client.HTTPException):
         return False
+    for stage in plan["stages"]:
+        print(f"{stage['name']}: cached; {NOTHING}")
+    say(f"Completed: {len(plan['stages'])} cached")
+    for line in server.where_to_look(report, page):
+        say(line)
+    return True
+
+
+def _is_configured() -> bool:
+    """Return whether Prefect's settings, such as its profile, have the address of a server."""
+    from prefect.settings import PREFECT_API_URL  # imported here because it is slow
+
+    return bool(PREFECT_API_URL.value())
 
 
 class _Server:
@@ -64,13 +85,10 @@ class _Server:
         return answer
 
 
-def _note(
-    root: Path,
-    api: str,
-    targets: list[str],
-    plan: dict[str, Any],
-    say: Callable[[str], object],
-) -> None:
+def _record(
+    root: Path, api: str, targets: list[str], plan: dict[str, Any], report: Path | None
+) -> str | None:
+    """Record the run as the flow would; return its page on the dashboard, if that is known."""
     prefect = _Server(api)
     flow = prefect.post("flows/", name="headstart")["id"]
     begun = {"type": "RUNNING", "name": "Running"}
@@ -91,16 +109,10 @@ def _note(
             state={"type": "COMPLETED", "name": "Cached", "message": NOTHING},
         )["id"]
         steps[name] = {"upstream": upstream, "outcome": "cached", "message": NOTHING}
-        print(f"{name}: cached; {NOTHING}")
-    report = artifacts.report(root, [out for stage in plan["stages"] for out in stage["outs"]])
-    outcome = artifacts.outcome(root.name, steps, report)
-    prefect.post("artifacts/", flow_run_id=run["id"], **outcome)
+    prefect.post("artifacts/", flow_run_id=run["id"], **artifacts.outcome(root.name, steps, report))
     if plan["metrics"]:
         same = artifacts.metrics(root.name, plan["metrics"], plan["metrics"])
         prefect.post("artifacts/", flow_run_id=run["id"], **same)
     done = {"type": "COMPLETED", "name": "Completed", "message": f"{len(ids)} cached"}
     prefect.post(f"flow_runs/{run['id']}/set_state", state=done, force=True)
-    say(f"Completed: {len(ids)} cached")
-    page = f"{api.removesuffix('/api')}/runs/flow-run/{run['id']}" if api.endswith("/api") else None
-    for line in server.where_to_look(report, page):
-        say(line)
+    return f"{api.removesuffix('/api')}/runs/flow-run/{run['id']}" if api.endswith("/api") else None

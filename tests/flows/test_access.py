@@ -10,7 +10,12 @@ from threading import Thread
 
 import httpx
 import pytest
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, temporary_settings
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_KEY,
+    PREFECT_API_URL,
+    temporary_settings,
+)
 from toys import PROJECT, Toy, free_port
 
 from flows import access, predict, run, serve, uptodate, watch
@@ -55,17 +60,23 @@ def test_none_and_a_wrong_one_are_a_line(toy: Toy, monkeypatch: pytest.MonkeyPat
         access.refusal(toy.api)
 
 
-def test_a_run_with_nothing_to_do_is_noted_with_the_password(
+def test_a_run_with_nothing_to_do_is_recorded_with_the_password_if_there_is_a_server(
     toy: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toy.stages(a={})
     toy.run("dvc", "repro")
     said: list[str] = []
     pool.warm_up(toy.root)
-    assert uptodate.noted(toy.root, toy.api, [], said.append)
-    assert said[0] == "Completed: 1 cached"
+    assert uptodate.answered(toy.root, toy.api, [], said.append)
+    assert said.pop(0) == "Completed: 1 cached"
+    assert said.pop().startswith(f"Dashboard: {toy.api.removesuffix('/api')}/runs/flow-run/")
     monkeypatch.setenv(access.GIVEN, "team:wrong")
-    assert not uptodate.noted(toy.root, toy.api, [], said.append)
+    assert not uptodate.answered(toy.root, toy.api, [], said.append)
+    # No server is found, but Prefect's settings have one, which only the flow can report to.
+    assert not uptodate.answered(toy.root, None, [], said.append)
+    with temporary_settings({PREFECT_API_URL: None}):
+        assert uptodate.answered(toy.root, None, [], said.append)
+    assert said == ["Completed: 1 cached", f"Dashboard: {uptodate.NOT_RECORDED}"]
     pool._warm.pop(toy.root).stop()
 
 
