@@ -20,7 +20,10 @@ def run(arguments: list[str]) -> None:
     os.environ["PATH"] = os.pathsep.join([here, os.environ.get("PATH", "")])
     from dvc.cli import main  # slow, and not needed if the project is refused
 
-    code = main(["repro", *arguments])
+    from flows.dvc.process import look_once
+
+    with look_once():
+        code = main(["repro", *arguments])
     whole = all(argument.startswith("-") for argument in arguments)
     if not code and whole and (root / REPORT).exists():
         print(f"Report: {root / REPORT}")

@@ -6,13 +6,15 @@ import shutil
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import yaml
 import zc.lockfile
+from dvc.dependency.base import Dependency
 from toys import PROJECT, Toy, alive, free_port, wait_for
 
+from flows.dvc import process
 from flows.dvc.pool import Pool
 from pipeline.core.errors import StageError
 
@@ -28,6 +30,34 @@ def test_a_stage_is_completed_then_cached(toy: Toy) -> None:
     assert (first.state["name"], second.state["name"]) == ("Completed", "Completed")
     for run, words in ((first, "2 ran"), (second, "2 cached")):
         assert run.output.splitlines()[-2:] == [f"Completed: {words}", f"Dashboard: {run.page}"]
+
+
+def test_what_a_stage_reads_is_hashed_once_before_its_command_and_once_after_it(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.stages(a={"needs": ["made"]})
+    (toy.root / "made.out").write_text("one")
+    build, seen = Dependency._build, []
+
+    def counted(dependency: Dependency, *arguments: Any, **options: Any) -> Any:
+        seen.append(Path(dependency.fs_path).name)
+        return build(dependency, *arguments, **options)
+
+    monkeypatch.setattr(Dependency, "_build", counted)
+
+    def reproduce() -> Any:
+        return process.answer({"do": "reproduce", "stage": "a", "force": False})["result"]
+
+    assert reproduce()["outcome"] == "ran"
+    assert sorted(seen) == ["a.json", "a.json", "made.out", "made.out"]
+    # The second look is a look: dvc.lock has what was there when the command had ended.
+    stage = (toy.root / "stage.py").read_text()
+    (toy.root / "stage.py").write_text(f"{stage}pathlib.Path('made.out').write_text('two')\n")
+    (toy.root / "made.out").write_text("three")
+    assert reproduce()["outcome"] == "ran"
+    assert reproduce() == {"outcome": "unchanged"}
+    (toy.root / "made.out").write_text("one")
+    assert reproduce()["outcome"] == "restored"
 
 
 def test_flow_and_repro_leave_each_other_nothing_to_do(toy: Toy) -> None:
