@@ -291,7 +291,7 @@ def test_what_is_asked_for_in_vain_is_a_line(oslo, asked, said):
 def test_too_few_examples_in_all_are_refused(tmp_path, oslo, monkeypatch):
     few = Site(tmp_path / "few", 0, {"ants": 9, "bees": 9})
     monkeypatch.chdir(few.folder)
-    with pytest.raises(DataError, match="16 examples are too few to hide in: 20 is the least"):
+    with pytest.raises(DataError, match="16 examples are too few to hide in: use 20 or more"):
         site.run("few")
 
 
