@@ -565,7 +565,7 @@ def test_without_the_set_the_reason_says_what_installs_it(
     monkeypatch.setitem(sys.modules, "pi_heif", None)
     module._dcmread.cache_clear()
     decode._learn_heic.cache_clear()
-    assert "headstart[instruments]" in refused(dicom(ct()))
+    assert "make setup EXTRAS=instruments" in refused(dicom(ct()))
     assert refused(picture_cases.HEIC).startswith("HEIC, which needs pi-heif: convert it to JPEG")
 
 
