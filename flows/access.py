@@ -71,7 +71,7 @@ def bring(api: str) -> str | None:
 
 
 def make(api: str) -> str:
-    """Generate a password for a server of this machine at `api`, unless there is a secret one."""
+    """Generate a password for a server of this machine at `api`, unless a secret one exists."""
     file = file_of(api)
     assert file  # noqa: S101 (passwords are made only for servers on this machine)
     made = made_for(api)
@@ -100,8 +100,8 @@ def stop_if_shown(api: str) -> None:
     """
     if "@" in api:
         raise RunError(
-            "the address in PREFECT_API_URL or Prefect's profile holds a password, which every"
-            f" page and log would show: take it out, and set {GIVEN} to the user:password"
+            "the address in PREFECT_API_URL or Prefect's profile contains a password, which every"
+            f" page and log would show: remove it, and set {GIVEN} to the user:password"
         )
 
 

@@ -66,7 +66,7 @@ def metrics(project: str, before: dict[str, Any], now: dict[str, Any]) -> dict[s
         "key": key(project, "metrics"),
         "type": "table",
         "data": json.dumps(table),
-        "description": "The metrics against the last run's",
+        "description": "The metrics compared with those of the last run",
     }
 
 
@@ -97,7 +97,7 @@ def _change(old: Any, new: Any) -> Any:
 
 def gate(project: str, words: str, *, taken: bool) -> dict[str, Any]:
     """Show the gate's decision, and whether the new result replaced the old one."""
-    became = "The new result was taken" if taken else "The result that was there has been kept"
+    became = "The new result was accepted" if taken else "The old result was kept"
     return _markdown(f"{became}: {words}.", key(project, "gate"), "The gate's decision")
 
 

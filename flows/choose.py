@@ -1,4 +1,4 @@
-"""`headstart choose`: compare backbones and joins of them, and write the best into `params.yaml`.
+"""`headstart choose`: compare backbones, also joined ones, and write the best into `params.yaml`.
 
 The chosen backbone is a parameter: it is written down, committed, and read by the stages like any
 other. Features in the feature store are not computed again, so a second comparison takes seconds.
@@ -69,7 +69,7 @@ def table(
         further = above.get(one.name)
         shown = f"{further.low:+.4f} to {further.high:+.4f}" if further else "the best"
         p_value = f"{further.p_value:.2g}" if further else ""
-        mark = "  <- taken" if one is taken else ""
+        mark = "  <- chosen" if one is taken else ""
         lines.append(
             f"{one.name:{width}}  {one.losses.mean():7.4f}  {shown:>22}  {p_value:>6}"
             f"  {one.score.value:{wide}.4f}  {one.milliseconds:7.1f}{mark}"

@@ -30,7 +30,7 @@ def run(host: str, port: int, name: list[str] | None = None) -> None:
     root = working_copy()
     with server.running(root, host, port, name) as api:
         page = access.let_in(api)
-        once = " (once: the browser is let in from then on)" if page else ""
+        once = " (use it once, to log your browser in)" if page else ""
         page = page or api.removesuffix("/api")
         print(f"the dashboard is at {page}{once}; Ctrl-C ends it", flush=True)
         if sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
@@ -41,7 +41,7 @@ def run(host: str, port: int, name: list[str] | None = None) -> None:
 
 
 def leads_to(page: str, file: Path) -> str:
-    """Return the address of `file`, from which a browser goes on to `page`.
+    """Return the address of `file`, which redirects a browser to `page`.
 
     All users of a machine can see the command line of a browser, and the page's address contains
     the code that logs this browser in.

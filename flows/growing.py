@@ -38,7 +38,7 @@ def predict(bundle: Path, folder: Path, answers: Path) -> State[None]:
         try:
             fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return Completed(name="Busy", message=f"another run is at work on {answers}")
+            return Completed(name="Busy", message=f"another run is writing {answers}")
         try:
             asked, copies = answer_new(bundle, folder, lines)
         except HeadstartError as error:

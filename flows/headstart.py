@@ -59,7 +59,7 @@ def headstart(
         remote: name of the DVC remote; the default remote if empty. Only with `pull` or `push`.
         gate: when to keep the last result instead of the new one; never if empty. Ignored with
             `overrides`, because an experiment replaces no result.
-        when_busy: what to do if another run is at work in this working copy.
+        when_busy: what to do if another run is using this working copy.
     """
     root = working_copy()
     with ExitStack() as stack:
@@ -140,7 +140,7 @@ def furnish(root: Path, pool: Pool, overrides: list[str]) -> None:
 def lead(reference: Reference, decision: Decision | None) -> None:
     """Make the new result the reference, if there is none yet or if the result leads."""
     if (reference.noted is None or (decision and decision.leads)) and reference.become():
-        get_run_logger().info("the gate's reference is this result now: commit %s", FILE)
+        get_run_logger().info("this result is the gate's new reference: commit %s", FILE)
 
 
 def publish(root: Path, run: Run, now: dict[str, Any], decision: Decision | None) -> Path | None:
@@ -184,7 +184,7 @@ def verdict(run: Run, decision: Decision | None, report: Path | None = None) -> 
     for name in run.failed():
         return Failed(message=f"{words}; {name}: {run.messages[name].splitlines()[-1]}")
     if decision and decision.does != "take":
-        words = f"kept the result that was there: {decision.words}"
+        words = f"kept the old result: {decision.words}"
         if decision.does == "fail":
             return Failed(message=words)
         return Completed(name="Kept", message=words, data=report)

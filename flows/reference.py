@@ -15,7 +15,7 @@ from pipeline.core.paths import MANIFEST, PREDICTIONS
 
 FILE = Path("reference.json")
 FETCHED = Path(".headstart/reference")  # a copy of its predictions
-START_ANEW = f"delete {FILE} to let the next result that is taken be the reference"
+START_ANEW = f"delete {FILE} to make the next accepted result the reference"
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
@@ -68,7 +68,7 @@ class Reference:
         return folder
 
     def become(self) -> bool:
-        """Make the result in `root` the reference; return False if its answers are not cached."""
+        """Make the result in `root` the reference; return False if DVC's cache lacks it."""
         found = self._ask("digests", paths=[str(PREDICTIONS), str(MANIFEST)])
         digests = found["digests"]
         if len(digests) < 2:

@@ -54,7 +54,7 @@ def run(**asked: Any) -> None:
 
 
 def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> bool:
-    """Run the flow with these arguments, unless nothing is to be done; return True on success.
+    """Run the flow with these arguments, unless nothing has changed; return True on success.
 
     `say` is called at the end with each line of the results, for the user.
 
@@ -99,7 +99,7 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
 
 
 def _import_prefect() -> None:
-    """Import Prefect, which takes as long as DVC's look for what changed at the same time."""
+    """Import Prefect, while DVC looks for changes; both take about the same time."""
     gc.disable()  # an import allocates much and frees nothing
     with contextlib.suppress(Exception):  # whoever needs Prefect imports it again, and sees why
         import_module(f"{__package__}.headstart")

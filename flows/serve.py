@@ -86,7 +86,7 @@ async def serve(found: "list[RunnerDeployment]") -> None:
         loop.add_signal_handler(end, asked.set)
     await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
     if asked.is_set() and not serving.done():
-        print("interrupted; runs at work are cancelled", flush=True)
+        print("interrupted; running flows are cancelled", flush=True)
         if runner.started:
             await runner.astop()
         else:

@@ -186,7 +186,7 @@ def stop_if_too_open(host: str, names: list[str], wanted: str | None) -> None:
     if wanted is None and not {access.WANTED, access.FILE} & set(os.environ):
         raise RunError(
             f"--host {host} opens the server to other machines: set {access.WANTED} to a"
-            f" user:password, or {access.FILE} to a file that holds one"
+            f" user:password, or {access.FILE} to a file that contains one"
         )
     if not names and _is_any(host):
         raise RunError(

@@ -26,8 +26,8 @@ def answered(root: Path, api: str | None, targets: list[str], say: Callable[[str
 
     If no server is configured (`api` is None, and Prefect's settings have no address), nothing is
     recorded: to start a server for that alone would take ten times as long. `say` is called with
-    each of the last lines for a person, as in `flows.run`. If anything is unusual, the result is
-    False, and the flow handles it.
+    each of the last lines for the user, as in `flows.run`. If anything is unusual, the function
+    returns False, and the flow handles it.
     """
     try:
         with Claim(root, "refuse") as claim:

@@ -35,7 +35,7 @@ class Watch:
         self._last: str | None = None
 
     def look(self, start_run: Callable[[], None]) -> None:
-        """Call `start_run` once if there is new data for a run, unless a run is at work.
+        """Call `start_run` once if there is new data for a run, unless a run is in progress.
 
         The data has to be at rest first: two successive checks find the same. DVC then decides
         whether the difference matters, or whether a manual run has already handled it. The first

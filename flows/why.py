@@ -54,9 +54,9 @@ class Folder(NamedTuple):
 
 @dataclass(frozen=True)
 class Parameter:
-    """A changed parameter of a stage, with its value in `dvc.lock` and now; `absent` if not there.
+    """A changed parameter of a stage: its value in `dvc.lock` and its current value.
 
-    A value is whatever YAML can hold.
+    A missing value is `absent`; others are anything that YAML can represent.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Change:
-    """An example by its path now, with what is different: its path, label or split."""
+    """A changed example: its current path, and its old and new path, label or split."""
 
     path: str
     old: str
@@ -103,7 +103,7 @@ class Examples:
 class Views:
     """The views that `extract` would look up, counted once for each network of the backbone.
 
-    How many of them it would compute is None until the backbone is loaded.
+    `computed` and `reused` are None until the backbone is loaded.
     """
 
     total: int
@@ -219,7 +219,7 @@ def _named(change: str, paths: Sequence[str], kind: Kind) -> str:
 
 def _views_in_words(views: Views | None) -> str:
     if views is None:
-        return "how many views is known once ingest has run"
+        return "the number of views is not known until ingest has run"
     if views.computed is None:
         return f"{views.total:,} views; how many are computed is known once the backbone is loaded"
     return f"{views.computed:,} views would be computed, {views.reused:,} reused"
@@ -264,7 +264,7 @@ def example_folder(stage: DvcStage, settings: Params) -> Folder | None:
 
 
 def own_reasons(stage: DvcStage, folder: Folder | None) -> tuple[list[str], list[Parameter]]:
-    """Return the differences of a stage from `dvc.lock`, with its changed parameters apart.
+    """Return the differences of a stage from `dvc.lock`, and its changed parameters separately.
 
     If the stage reads `folder`, DVC need not list it again, which takes seconds for 100,000 files.
     """

@@ -61,12 +61,12 @@ def main() -> None:
 
 # Subcommands that are modules with `add_arguments` and `run`.
 HELP = {
-    "init": "Make a project for your examples, which holds none of Headstart's code.",
+    "init": "Make a project for your examples; Headstart's code stays outside.",
     "flow": "Run what changed as a Prefect flow.",
     "schedule": "Run the deployments of prefect.yaml on schedule, and when the data changes.",
-    "dashboard": "Open Prefect's page, with a server if none is up.",
-    "upgrade": "Bring the project to the installed version, and show what will run again.",
-    "predict": "Predict the classes, labels or numbers of examples with a trained bundle.",
+    "dashboard": "Open Prefect's dashboard; start a server if none is up.",
+    "upgrade": "Upgrade the project to the installed version, and show what will run again.",
+    "predict": "Predict the classes, labels or targets of examples with a trained bundle.",
 }
 
 
@@ -160,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     chooser = subcommands.add_parser(
         "choose",
-        help="Compare backbones and joins of them, and write the best into params.yaml.",
+        help="Compare backbones and combinations of them, and write the best into params.yaml.",
         parents=either,
     )
     chooser.add_argument(
@@ -179,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
         "--yes", action="store_true", help="Install missing weights without a question."
     )
     installer = subcommands.add_parser(
-        "install", help="Install what is missing of a set of packages.", parents=either
+        "install", help="Install the missing packages of a set.", parents=either
     )
     installer.add_argument(
         "names",
@@ -214,18 +214,18 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
     """Add `site`, `federate`, `measure`; an option that is not given has its function's default."""
     siting = subcommands.add_parser(
         "site",
-        help="Write the sums of this project's features, for a server that may not see examples.",
+        help="Write the sums of this project's features, for a server that must not see examples.",
         argument_default=argparse.SUPPRESS,
         parents=either,
     )
     siting.add_argument("name", metavar="NAME", help="Name of this site, such as clinic_a.")
     siting.add_argument("--least", type=int, help="Minimum examples per class (default: 5).")
-    siting.add_argument("--epsilon", type=float, help="Privacy budget (default: no noise).")
-    siting.add_argument("--delta", type=float, help="Delta of the privacy (default: 0.00001).")
+    siting.add_argument("--epsilon", type=float, help="Privacy budget ε (default: no noise).")
+    siting.add_argument("--delta", type=float, help="δ of the privacy (default: 0.00001).")
     siting.add_argument("--clip", type=float, help="Maximum length of a feature vector.")
     joining = subcommands.add_parser(
         "federate",
-        help="Join the sums of sites to one head, in a bundle.",
+        help="Compute one head from the sums of several sites, and write its bundle.",
         argument_default=argparse.SUPPRESS,
         parents=either,
     )
@@ -241,7 +241,7 @@ def _add_federated(subcommands: Any, either: Sequence[argparse.ArgumentParser]) 
         nargs="+",
         type=float,
         metavar="L2",
-        help="Penalty; of several, the best is chosen (default: train.weight_decay).",
+        help="L2 penalty; if several, the best is chosen (default: train.weight_decay).",
     )
 
     comparing = subcommands.add_parser(
@@ -311,7 +311,7 @@ def measure_joined(bundle: Path) -> None:
 
 
 def why(as_json: bool) -> None:
-    """Print which stages `dvc repro` would run, for which reasons, with how many new views."""
+    """Print which stages `dvc repro` would run and why, and how many views it would compute."""
     packages.need("pipeline", "why")
     from flows import why as answer  # imports DVC, which is slow
 
@@ -340,7 +340,7 @@ def choose(networks: list[str] | None, budget: float | None, yes: bool) -> None:
 
 
 def install_sets(names: list[str], yes: bool) -> None:
-    """Install what is missing of sets of packages."""
+    """Install the missing packages of some sets."""
     from .install import install  # imports packaging, which is slow
 
     install(names, yes)

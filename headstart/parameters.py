@@ -1,4 +1,4 @@
-"""The text of a project's `params.yaml`, in which comments and the form of lines stay."""
+"""Edit the text of a project's `params.yaml`, and keep its comments and layout."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def kind_of(document: dict[str, Any]) -> str:
     """Return the kind of a project's examples.
 
     Raises:
-        ParamsError: a section of the file is something else.
+        ParamsError: a top-level value of the file is not a section.
     """
     for name, inside in document.items():
         if not isinstance(inside, dict | None):
@@ -48,9 +48,9 @@ def kind_of(document: dict[str, Any]) -> str:
 
 
 def section(text: str, name: str) -> str:
-    """Return the lines of a section, from its name on; empty if the text has none.
+    """Return the lines of a section, beginning with its name; empty if there is no such section.
 
-    A comment without indent belongs to it if more of the section follows.
+    An unindented comment belongs to the section if more lines of the section follow.
     """
     inside = r"(?: .*)?\n|#.*\n(?=(?:#.*\n|\n)* )"
     found = re.search(rf"^{name}:.*\n(?:{inside})*", text, re.MULTILINE)
@@ -64,7 +64,7 @@ def lines_of(text: str, name: str, key: str) -> str:
 
 
 def replace(text: str, name: str, key: str, lines: str) -> str:
-    """Put `lines` in place of those of a parameter, or at the end of its section."""
+    """Replace the lines of a parameter with `lines`; add them to its section if it has none."""
     before, old = section(text, name), lines_of(text, name, key)
     body = before.rstrip("\n")
     after = before.replace(old, lines, 1) if old else f"{body}\n{lines}{before[len(body) + 1 :]}"
@@ -72,7 +72,7 @@ def replace(text: str, name: str, key: str, lines: str) -> str:
 
 
 def put(text: str, name: str, key: str, value: Any) -> str:
-    """Set a parameter; the comment on its line stays."""
+    """Set a parameter, and keep the comment on its line."""
     comment = re.search(r"#.*", lines_of(text, name, key).partition("\n")[0])
     line = f"  {key}: {written(value)}"
     return replace(
@@ -81,7 +81,7 @@ def put(text: str, name: str, key: str, value: Any) -> str:
 
 
 def written(value: Any) -> str:
-    """Return a value as YAML on one line; a text in quotes only if it needs them."""
+    """Format a value as YAML on one line; quote a text only if necessary."""
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value):
         return value
     return json.dumps(value, ensure_ascii=False)
@@ -109,17 +109,17 @@ def _overlaid(text: str, own: str) -> str:
 
 
 def renewed(text: str, needed: list[str]) -> tuple[str, list[str]]:
-    """Return a project's `params.yaml` in the form of this version, and a line for each change.
+    """Convert a project's `params.yaml` to this version; also return a line for each change.
 
-    Old names become the new ones. A section or parameter that is lacking is added with its default,
-    which the project has been running with.
+    Old names are replaced with the new ones. Missing sections and parameters are added with their
+    defaults, which the project has used so far.
 
     Args:
         text: the content of the file.
         needed: the sections and parameters that `dvc.yaml` names.
 
     Raises:
-        ParamsError: the file is laid out in a way in which it cannot be changed line by line.
+        ParamsError: the file has a layout that cannot be edited line by line.
     """
     document = yaml.safe_load(text)
     kind = kind_of(document)
@@ -162,9 +162,9 @@ def renewed(text: str, needed: list[str]) -> tuple[str, list[str]]:
 
 
 def _moved(text: str, document: dict[str, Any], old: str, new: str, counts: bool) -> str:
-    """Return the text with a parameter under its new name; `document` is changed in the same way.
+    """Rename a parameter in the text, which is returned, and in `document`, which is changed.
 
-    If the new name is there too, its value stays, unless the old one `counts`.
+    If the file has both names, the value of the new one stays, unless the old one `counts`.
     """
     (before, was), (after, key) = old.split("."), new.split(".")
     lines, value = lines_of(text, before, was), document[before].pop(was)

@@ -2,7 +2,7 @@
 
     from headstart.plugins import Preprocessing
 
-Only packages on which no output depends are behind these names; docs/plugins.md has examples.
+No output depends on the packages that define these names. docs/plugins.md has examples.
 """
 
 from pipeline.core.errors import DataError, HeadstartError, ParamsError, RefusedError

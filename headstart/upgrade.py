@@ -1,7 +1,7 @@
 """`headstart upgrade`: bring a project to the installed version of Headstart and its libraries.
 
-It changes only files that git can give back, and says what will run again and why. It commits
-nothing.
+It changes only files that git can restore, and prints which stages will run again and why. It
+commits nothing.
 """
 
 import argparse
@@ -28,7 +28,7 @@ TEMPLATES = ".dvc/plots/*.json"  # which the plots of a stage name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add nothing: the project is that of the current folder."""
+    """Add no arguments: the project is the one that contains the current folder."""
 
 
 def run() -> None:
@@ -92,11 +92,11 @@ def again(
     """Return which stages of Headstart will run again, and why: a line for each reason.
 
     Args:
-        made: the lock of the project so far.
-        here: the new one.
-        kind: of the examples.
-        before: the texts of `params.yaml` and `dvc.yaml` so far.
-        now: the new ones.
+        made: the old lock of the project.
+        here: the new lock.
+        kind: the kind of the examples.
+        before: the old texts of `params.yaml` and `dvc.yaml`.
+        now: the new texts.
     """
     old, new = made.entries(kind), here.entries(kind)
     versions = f" ({made.headstart} → {here.headstart})" * (made.headstart != here.headstart)
@@ -130,7 +130,7 @@ def again(
 
 
 def pinned(text: str, lines: list[str]) -> str:
-    """Return requirements.txt with the versions of `lines`; what it lacks is added at its end."""
+    """Return requirements.txt with the versions of `lines`; missing lines are appended."""
     for line in lines:
         name, _, version = line.partition("==")
         plain = "[-_.]+".join(name.partition("[")[0].split("-"))
@@ -143,7 +143,7 @@ def pinned(text: str, lines: list[str]) -> str:
 
 
 def _declared(entry: dict[str, Any], kind: str) -> dict[str, list[str]]:
-    """Return what DVC compares of a stage, sorted, and its names in the lock apart from others."""
+    """Return what DVC compares of a stage, sorted; its lines of the lock are a separate entry."""
     entry = entry.get("do", entry)
     found = {
         key: sorted(map(str, value)) if isinstance(value, list) else [str(value)]
@@ -172,10 +172,10 @@ def _value(document: dict[str, Any], name: str) -> Any:
 
 
 def _stop_if_changed(names: list[Path]) -> None:
-    """Check that git has the files as they are.
+    """Check that the files have no uncommitted changes.
 
     Raises:
-        RunError: it has not, or cannot be asked.
+        RunError: a file has such changes, or git fails or is not installed.
     """
     asked = ["git", "status", "--porcelain", "--", *map(str, names)]
     try:
@@ -192,10 +192,10 @@ def _stop_if_changed(names: list[Path]) -> None:
 
 
 def _read(file: Path) -> str:
-    """Return a file's text; none if there is no such file.
+    """Return a file's text; empty if there is no such file.
 
     Raises:
-        ParamsError: it is in another encoding than UTF-8.
+        ParamsError: the file is not in UTF-8.
     """
     try:
         return file.read_text(encoding="utf-8") if file.exists() else ""
@@ -204,9 +204,9 @@ def _read(file: Path) -> str:
 
 
 def _write(texts: dict[Path, str]) -> None:
-    """Put texts in the place of files. On an error no file is changed.
+    """Replace the content of files. On an error no file is changed.
 
-    A file keeps its mode and its line ends, and a link stays one.
+    A file keeps its mode and its line endings, and a link stays a link.
     """
     parts: dict[Path, Path] = {}
     try:

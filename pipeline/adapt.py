@@ -45,7 +45,7 @@ from .tables.power import raised
 from .transfer import adapting
 from .transfer.adapting import NONE, Method, Source
 
-NO_SETS = "those of the bundle do not hold the truth of another domain as often"
+NO_SETS = "the prediction sets of the bundle have no guaranteed coverage on another domain"
 DIFFERENCE, BINS = 0.03, 15  # for `paired.compare`; accuracy and loss use no bins
 
 

@@ -69,7 +69,7 @@ def extract() -> None:
         with contextlib.suppress(AttributeError):
             notice = notice or maker.told  # the former name, in plugins for older versions
         if notice and (text := notice()):
-            print(f"extract: of those computed, {text}")
+            print(f"extract: {text}")
 
 
 def read_plan(kind: Kind) -> pd.DataFrame:

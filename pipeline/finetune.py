@@ -57,7 +57,7 @@ from .transfer.measure import figures_of, gain, measure, write_curve
 from .transfer.network import Network
 from .transfer.recipe import Recipe
 
-NO_SETS = "those of the frozen network's bundle are not those of a finetuned network"
+NO_SETS = "they were calibrated for the frozen network, not for the finetuned one"
 
 
 @finetuning.within_memory("finetune.batch_size or finetune.blocks")
@@ -183,7 +183,7 @@ def refit(
         TrainingError: the loss did not stay finite.
     """
     print(
-        "finetune: taken, so it is trained again with validation examples (train.refit)",
+        "finetune: chosen, so the network is trained again with validation examples (train.refit)",
         flush=True,
     )
     none = Labelled([], [], both.labels[:0])

@@ -107,7 +107,7 @@ def report(
     sizes += f", {unlabelled} {UNLABELLED}" * bool(unlabelled)
     labels = targets.target_names(manifest) or sorted(set(manifest["label"]))
     learned = TASKS[task].counted(len(labels))
-    print(f"ingest: {len(manifest) + unlabelled} of {files} {unit}s taken: {learned}, {sizes}")
+    print(f"ingest: {len(manifest) + unlabelled} of {files} {unit}s accepted: {learned}, {sizes}")
     if refused:
         units = f"{unit} refused, with its" if refused == 1 else f"{unit}s refused, each with its"
         print(f"ingest: {refused} {units} reason in {REFUSED}")

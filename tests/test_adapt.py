@@ -113,11 +113,12 @@ def test_examples_of_another_domain_change_no_byte_of_what_was_there(
     run(*stages)
     before = digests()
     assert (
-        "375 of 375 rows taken: 3 classes, 150 train, 75 val, 150 test\n" in capsys.readouterr().out
+        "375 of 375 rows accepted: 3 classes, 150 train, 75 val, 150 test\n"
+        in capsys.readouterr().out
     )
     write(0.3, LIKE)
     run(*stages)
-    assert "475 of 475 rows taken: 3 classes, 150 train, 75 val, 150 test, 100 target\n" in (
+    assert "475 of 475 rows accepted: 3 classes, 150 train, 75 val, 150 test, 100 target\n" in (
         capsys.readouterr().out
     )
     after = digests()
@@ -158,7 +159,7 @@ def test_another_domain_gets_a_head_whose_bundle_answers_by_every_door(
     run("adapt")
     said = capsys.readouterr().out
     assert "adapt: 0 target examples reused, 100 computed" in said
-    assert "adapt: coral: aligned answers tell more of the target, and are surer" in said
+    assert "adapt: coral: predictions of the aligned head are more informative" in said
     assert "better" in said
     found = report()
     assert found["chosen"] == "coral"
@@ -214,7 +215,7 @@ def test_more_examples_of_the_same_are_declined(
 ) -> None:
     write(1.0, LIKE)
     run(*FIRST, "adapt")
-    assert "adapt: none: aligned answers tell too little more" in capsys.readouterr().out
+    assert "adapt: none: predictions of the aligned head are not" in capsys.readouterr().out
     assert digests_of("adapted") == digests_of("bundle")
     assert report()["test"]["accuracy"]["before"] == report()["test"]["accuracy"]["after"]
     vectors.set(**{"adapt.method": "coral"})
@@ -238,7 +239,7 @@ def test_a_harmless_difference_is_declined(vectors: Project) -> None:
     pq.write_table(pa.Table.from_pandas(table, preserve_index=False), TABLE)
     run(*FIRST, "adapt")
     assert report()["chosen"] == "none"
-    assert "tell too little more" in report()["why"]
+    assert "not much more informative" in report()["why"]
 
 
 @pytest.mark.parametrize("count", [0, LEAST_UNLABELLED - 1])

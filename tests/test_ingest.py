@@ -121,7 +121,7 @@ def fill_dirty_folder(outside: Path) -> dict[str, str]:
     odd = os.fsdecode(b"\xff\xfe.jpg")
     put(f"bee/{odd}", fresh())
     outcome[f"{ROOT}/bee/\\udcff\\udcfe.jpg"] = "^name is not valid UTF-8$"
-    outcome[str(put("\x07bell/x.jpg", fresh()))] = "^label holds a control character$"
+    outcome[str(put("\x07bell/x.jpg", fresh()))] = "^label contains a control character$"
     outcome[str(put(" /x.jpg", fresh()))] = "^no label$"
 
     # Links
@@ -376,7 +376,7 @@ def test_of_a_set_in_order_only_the_counts_are_said(
     put("labels.csv", "\n".join(["path,label,split,group", *rows]).encode())
     ingest.ingest()
     said = capsys.readouterr().out
-    assert "ingest: 12 of 12 files taken: 2 classes, 4 train, 4 val, 4 test" in said
+    assert "ingest: 12 of 12 files accepted: 2 classes, 4 train, 4 val, 4 test" in said
     assert "ingest: 12/12 pictures, " in said
     assert "warning" not in said
 
@@ -432,7 +432,7 @@ def test_what_a_person_should_look_at_is_said(
     ingest.ingest()
     said = capsys.readouterr().out.splitlines()
     assert "ingest: warning: class 'wasp' has no examples and is left out" in said
-    assert "ingest: 5 of 6 files taken: 2 classes, 2 train, 1 val, 2 test" in said
+    assert "ingest: 5 of 6 files accepted: 2 classes, 2 train, 1 val, 2 test" in said
     assert "ingest: 1 file refused, with its reason in data/refused.csv" in said
     assert "ingest: warning: no val pictures of Ant" in said
     assert "ingest: warning: classes differ only in case: Ant, ant" in said
@@ -545,7 +545,7 @@ def test_classes_without_a_training_picture_can_be_left_out(
     }
     assert dict(refusals()) == reasons
     printed = capsys.readouterr().out
-    assert "12 of 24 files taken: 2 classes" in printed
+    assert "12 of 24 files accepted: 2 classes" in printed
     assert (
         "12 classes cannot be learned from the training examples, left out with 12 files" in printed
     )

@@ -319,7 +319,7 @@ def test_of_many_classes_the_worst_are_shown(
     table = pd.read_csv(PREDICTIONS)
     right = table.assign(predicted=table["label"], correct=True)
     right.to_csv(PREDICTIONS, index=False)
-    assert "No class was taken for another." in make()
+    assert "No class was mistaken for another." in make()
 
 
 def test_pairs_in_both_directions_come_first_where_classes_are_many() -> None:

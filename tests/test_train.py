@@ -231,7 +231,7 @@ def test_without_validation_the_last_epoch_is_kept_with_a_warning(trained_projec
 def test_without_validation_there_is_no_choosing(trained_project):
     make_features(COUNTS | {"val": {}})
     trained_project.set(**{"train.seed": [0, 1]})
-    with pytest.raises(DataError, match=r"no validation example to choose a head by"):
+    with pytest.raises(DataError, match=r"no validation example to choose a head with"):
         train()
 
 
@@ -281,7 +281,7 @@ def test_ingest_is_told_how_many_heads_there_will_be(trained_project, optimizer,
 
 
 def test_too_many_heads_are_refused(trained_project):
-    with pytest.raises(ParamsError, match="asks for 10,200 heads"):
+    with pytest.raises(ParamsError, match="the sweep has 10,200 heads"):
         combinations(
             trained_project, seed=list(range(102)), weight_decay=[i / 7 for i in range(100)]
         )

@@ -42,7 +42,7 @@ class Claim:
                 self._file.close()
                 raise BusyError(
                     f"another run ({holder.get('run', 'unnamed')}, process {holder.get('pid')}) is "
-                    f"at work in {self._path.parents[2]}: wait for it or cancel it"
+                    f"using {self._path.parents[2]}: wait for it or cancel it"
                 )
             if self._cancelled.wait(SECONDS_BETWEEN_TRIES):
                 self._file.close()

@@ -1,6 +1,6 @@
 """`headstart.lock`: the installed code and libraries that a project's results were made with.
 
-A project that `headstart init` made holds no code of Headstart. DVC reads this file as parameters
+A project that `headstart init` made has no code of Headstart. DVC reads this file as parameters
 instead: a stage of the project's `dvc.yaml` declares the lines of its own file, of the subpackages
 that it imports and of its kind. `check` compares the file with what is installed, so that the lines
 are true.
@@ -138,7 +138,7 @@ def installed() -> Lock:
 def check(root: Path = Path()) -> None:
     """Check that the project in `root` was made with what is installed here.
 
-    Nothing is checked where there is no `headstart.lock`, as in a clone, whose code DVC watches.
+    A folder without `headstart.lock` passes. A clone has none, because DVC watches its code.
 
     Raises:
         LockError: the message says in one line what differs, and what to run.
@@ -183,11 +183,11 @@ def is_newer(lock: Lock, here: Lock) -> bool:
 
 
 def in_words(changes: Iterable[tuple[str, str, str]], versions: str = "") -> list[str]:
-    """Return what changed in a lock: the code of which parts, and which libraries.
+    """Describe what changed in a lock: the parts whose code changed, and the libraries.
 
     Args:
         changes: names of values, such as `rooms.heads.code`, with the old and the new value.
-        versions: what follows the parts, such as the versions of Headstart.
+        versions: text after the parts, such as the old and the new version of Headstart.
     """
     parts, libraries = [], []
     for name, before, now in changes:

@@ -9,9 +9,9 @@ def require(needed: int, purpose: str, otherwise: str) -> None:
     """Check that this machine has enough memory for the next step of a stage.
 
     Args:
-        needed: bytes.
-        purpose: what needs them.
-        otherwise: what the user can do if there are fewer.
+        needed: bytes of memory.
+        purpose: what needs this memory, for the message.
+        otherwise: what the user can do if the machine has less.
 
     Raises:
         DataError: the machine has less memory.

@@ -92,10 +92,10 @@ def summary(sets: PredictionSets | None, found: pd.DataFrame, groups: Groups | N
         rows = zip(*(found[name] for name in ("coverage", "class", "size")), strict=True)
         lines = [f"{fraction:.4f} of {name}, {wide:.4g} wide" for fraction, name, wide in rows]
         shown = ", ".join(lines[:MANY]) + ", …" * (len(lines) > MANY)
-        return f"prediction intervals for {sets.coverage:g} hold {shown}{among}"
+        return f"prediction intervals for {sets.coverage:g} contain {shown}{among}"
     every = found.iloc[0]
     return (
-        f"prediction sets for {sets.coverage:g} hold the class of {every['coverage']:.4f} of the"
+        f"prediction sets for {sets.coverage:g} contain the class of {every['coverage']:.4f} of the"
         f" test examples{among}, with {every['size']:.2f} classes on average"
     )
 

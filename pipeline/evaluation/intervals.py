@@ -192,12 +192,12 @@ def doubts(groups: Groups | None) -> list[str]:
         ]
     if not too_few(count, even):
         return []
-    as_even = f", which weigh as {even:.0f} of equal size" if even < 0.9 * count else ""
+    as_even = f" (worth {even:.0f} of equal size)" if even < 0.9 * count else ""
     proportions, others = f"{100 * PROPORTIONS_HELD:.0f} %", f"{100 * FEW_HELD:.0f} %"
     return [
         f"the intervals rest on {count} groups{as_even}; with so few, the 95 % intervals of"
-        f" accuracy and other proportions held the truth in {proportions} of simulated draws or"
-        f" more, but those of other metrics in as little as {others}"
+        f" accuracy and other proportions contained the true value in at least {proportions} of"
+        f" simulated draws, but those of other metrics in as little as {others}"
     ]
 
 

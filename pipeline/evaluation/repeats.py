@@ -1,8 +1,9 @@
 """The chosen head on many other random splits of the same examples, since one split may be lucky.
 
 Each repeat draws train, val and test again from the examples' content, as `ingest` draws them if
-the source has no split. Groups are never divided. The head is trained on train, or on train and val
-if it was refitted on both, and measured on the test examples of the draw.
+the source has no split. Groups are never divided. The head is trained on the training examples of
+the draw (and on its validation examples, if the chosen head was refitted on both), and measured on
+its test examples.
 """
 
 import math

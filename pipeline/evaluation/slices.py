@@ -34,7 +34,7 @@ def slice_table(
     name: str = "accuracy",
     groups: Groups | None = None,
 ) -> pd.DataFrame:
-    """Return one row per slice; slices below the rest come first, in the order of their p-values.
+    """Return one row per slice; slices worse than the rest come first, by p-value.
 
     A slice that cannot be compared (its column has one value) has neither the others' accuracy nor
     p-values. A slice with too few groups for a test has no p-values.
@@ -173,7 +173,7 @@ def _worst(table: pd.DataFrame, name: str) -> str:
     row = table.iloc[0]
     value, other = row[name], row[f"other_{name}"]
     if value == other or (value < other) == measure(name).lower_is_better:
-        return "No slice is below the rest."
+        return "No slice is worse than the rest."
     text = (
         f"The worst slice is {row['column']} = {row['value']}: {spelt(name)}"
         f" {figure(name, value)} on {row['examples']} test examples, {figure(name, other)} on the"

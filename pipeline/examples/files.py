@@ -37,7 +37,7 @@ def leads_out(path: Path) -> bool:
 def load(path: Path, most_bytes: int) -> bytes:
     """Return the bytes of an example: a regular file of at most `most_bytes`, a row or an object.
 
-    Reading never waits for a writer, as of a named pipe.
+    Reading never blocks, not even on a named pipe without a writer.
 
     Raises:
         RefusedError: the message is the reason, in a few words.
@@ -112,11 +112,11 @@ def read(path: Path, expected_digest: str) -> bytes:
 def read_each(examples: Iterable[tuple[Path, str]]) -> Iterator[bytes]:
     """Yield the bytes of each example, as `read` returns them for a path and a digest.
 
-    Several objects of a bucket are requested ahead at a time, because a distant server takes long
-    to respond.
+    Several objects of a bucket are requested in advance, because a distant server takes long to
+    respond.
 
     Raises:
-        DataError: as `read`, at that example's turn.
+        DataError: as in `read`, when it is the example's turn.
     """
     waiting: deque[tuple[int, Future[bytes]]] = deque()
     ahead = 0

@@ -48,7 +48,7 @@ def run(
     """Join submissions; leave out those that cannot be joined, with a warning.
 
     Args:
-        folders: the folders that `headstart site` wrote, one of each site.
+        folders: the folders that `headstart site` wrote, one per site.
         into: the folder to write.
         optimizer: a key of `sums.SOLVERS`.
         weight_decay: the penalties of the head, from which generalised cross-validation chooses;
@@ -168,7 +168,7 @@ def _unlike(about: dict[str, Any], expected: dict[str, Any]) -> str:
 def _newest(of_site: list[Submission]) -> tuple[list[Submission], list[LeftOut]]:
     """Return the newest submission of one site, none if that is ambiguous, and the others."""
     if len({one.about["id"] for one in of_site}) > 1:
-        reason = f"two sites call themselves {of_site[0].site}; let one take another name"
+        reason = f"two sites have the name {of_site[0].site}; rename one of them"
         return [], [LeftOut(one.folder, reason) for one in of_site]
     last = max(one.number for one in of_site)
     newest = [one for one in of_site if one.number == last]

@@ -42,21 +42,21 @@ def page(
         f"The folder `{folder}` may leave. This page and `{ledger.file}` stay: the ledger has a"
         " digest of every example.",
         _table(
-            "file | bytes | what it holds",
+            "file | bytes | content",
             [
                 [f"`{NUMBERS}`", f"{sizes[NUMBERS]:,}", "the sums below, in float64"],
                 [f"`{ABOUT}`", f"{sizes[ABOUT]:,}", DESCRIPTION],
             ],
         ),
         _table("sum | shape | numbers | what it is", _sums(dimension, classes, bool(noise))),
-        "No example, no file name and no feature vector is in it.",
-        "## How many are behind it",
+        "The folder has no example, no file name and no single feature vector.",
+        "## How many examples the sums are over",
         f"{examples:,} examples of {classes} classes, which are {rows:,} vectors of"
         f" {dimension:,} numbers: every training example in each of its views, and every"
         " validation example if `train.refit` is true. The fewest examples are"
         f" {fewest[1]:,}, of class {fewest[0]}.",
         _counts(counts),
-        "## What can be read out of it",
+        "## What can be inferred from it",
         *_readable(rows, dimension, fewest, ledger, near, noise),
         *_together(about["noise"]),
         "## All submissions of this site",
@@ -101,38 +101,38 @@ def _readable(
 ) -> list[str]:
     if noise:
         return [
-            f"Every number has noise: this submission keeps ({noise.epsilon:g}, {noise.delta:g})"
-            f"-differential privacy. Vectors were shortened to a length of {noise.clip:g}. Whoever"
-            " knows all examples but one learns little of whether that one is there. The names of"
-            " the classes are in it as they are.",
+            f"Every number has noise: this submission is ({noise.epsilon:g}, {noise.delta:g})"
+            f"-differentially private. Vectors were clipped to a length of {noise.clip:g}. Even"
+            " someone who knows all examples but one learns little about whether that one is among"
+            " them. The class names are sent without noise.",
         ]
     risks = [
         f"The mean vector of each class. The class {fewest[0]} has {fewest[1]:,} examples: the"
-        " fewer they are, the more their mean is like each of them. The sum of one example would"
-        " be its vector, and from a vector of features a picture can be guessed in part.",
+        " fewer they are, the closer their mean is to each of them. The sum over one example would"
+        " be its vector, and a picture can partly be reconstructed from its feature vector.",
     ]
     risks.append(
-        "Perhaps more: nobody has proved that single vectors cannot be found with effort. The fewer"
-        " vectors there are for each number, the more can."
+        "Perhaps more: there is no proof that single vectors cannot be reconstructed. The fewer"
+        " vectors there are per feature, the more of them can be."
     )
     if rows < 2 * dimension:
         risks.append(
-            f"Who was there: {rows:,} vectors are fewer than twice the {dimension:,} numbers of"
-            " each, so whoever has an example can test whether it is one of them. With more"
-            " vectors this test errs more and more."
+            f"Membership: {rows:,} vectors are fewer than twice the {dimension:,} features, so"
+            " anyone who has an example can test whether it is one of them. The more vectors there"
+            " are, the more errors this test makes."
         )
     else:
         risks.append(
-            "Who was there, only by guessing: whoever has an example can compare it with the mean"
-            " of its class and with the other sums. The more vectors there are for each number, the"
-            " less that reveals."
+            "Membership, only by guessing: anyone who has an example can compare it with the mean"
+            " of its class and with the other sums. The more vectors there are per feature, the"
+            " less this reveals."
         )
     for number, label, differs in near:
         whose = "the sum of their vectors" if differs > 1 else "its vector"
         risks.append(
-            f"**{differing(label, differs)} from submission {number}: whoever has both can"
-            f" compute {whose} by subtracting.** Send this one only if that may be known, or wait"
-            " until more examples have changed."
+            f"**{differing(label, differs)} from submission {number}: anyone who has both can"
+            f" compute {whose} by subtracting.** Send this submission only if that is acceptable,"
+            " or wait until more examples have changed."
         )
     return risks
 
@@ -148,9 +148,9 @@ def _together(noise: Mapping[str, Any] | None) -> list[str]:
     if not noise:
         return []
     if noise["total_epsilon"] is None:
-        return ["**An earlier submission had no noise: all together keep no such bound.**"]
+        return ["**An earlier submission had no noise, so all together have no such bound.**"]
     total, delta = noise["total_epsilon"], noise["delta"]
-    return [f"All submissions so far together keep ({total:.3g}, {delta:g})-differential privacy."]
+    return [f"All submissions so far together are ({total:.3g}, {delta:g})-differentially private."]
 
 
 def _history(ledger: Ledger) -> str:

@@ -102,8 +102,8 @@ def run(
     for number, label, differs in near if not noise else []:
         whose = "the sum of their vectors" if differs > 1 else "its vector"
         print(
-            f"site: warning: {differing(label, differs)} from submission {number}: whoever has both"
-            f" can compute {whose} by subtracting"
+            f"site: warning: {differing(label, differs)} from submission {number}: anyone who has"
+            f" both can compute {whose} by subtracting"
         )
     print(
         f"site: submission {last.number} of {name}, {sum(counts.values()):,} examples of"
@@ -180,7 +180,8 @@ def _require_many(counts: Counter[str], least: int) -> None:
         )
     if sum(counts.values()) < LEAST_TOTAL:
         raise DataError(
-            f"{sum(counts.values())} examples are too few to hide in: use {LEAST_TOTAL} or more"
+            f"sums of {sum(counts.values())} examples would reveal too much of each: use"
+            f" {LEAST_TOTAL} or more"
         )
 
 

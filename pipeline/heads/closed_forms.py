@@ -87,7 +87,7 @@ def _warn(decay: float, reached: bool) -> None:
     if not reached:
         print(
             f"train: warning: lbfgs with weight_decay {decay:g} had not converged after "
-            f"{lbfgs.MOST_ITERATIONS} iterations; more weight decay makes it easier"
+            f"{lbfgs.MOST_ITERATIONS} iterations; try a larger train.weight_decay"
         )
 
 

@@ -39,7 +39,7 @@ def calibrated(
     """Calibrate prediction sets or intervals.
 
     Sets use the scores by which a head chooses the predicted class (`head.against_thresholds`), so
-    they always hold that class.
+    they always contain that class.
 
     Args:
         coverage: the nominal coverage; None for no sets.
@@ -68,7 +68,7 @@ def calibrated(
     else:
         labels, randomised = calibrated_sets(held, temperature, coverage)
         if not math.isfinite(max(labels.quantile, randomised)):
-            why = f"{held.lost} of {found} {of} are alone in their class, too many"
+            why = f"{held.lost} of {found} {of} are the only ones of their class, which is too many"
             return PredictionSets(coverage, f"{why} for a coverage of {coverage:g}")
         made = PredictionSets(coverage, labels=labels, randomised=randomised)
     if held.weights is None:

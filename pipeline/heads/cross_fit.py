@@ -48,8 +48,8 @@ class OutOfFold:
     `logits` [m, c] are logits, or predicted targets. `fold` [m] is the fold of each example; it is
     -1 for predictions of validation examples by a head trained without them. If examples have
     groups, `weights` [m] are the weights of the examples, which add up to 1 in each group. `lost`
-    is the number of further examples that cannot be predicted, because all heads need them for
-    training; if examples have groups, the number of groups. `of` describes the examples in words.
+    counts the further examples (or groups, if there are any) that cannot be predicted, because all
+    heads need them for training. `of` describes the examples in words.
     """
 
     logits: Floats

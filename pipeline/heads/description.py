@@ -220,7 +220,7 @@ def wrong_for_task(content: Mapping[str, Any], outputs: int) -> str:
         return ""
     thresholds = content["thresholds"]
     if not isinstance(thresholds, list) or len(thresholds) != outputs:
-        return f"thresholds are not {outputs} numbers, one a label"
+        return f"thresholds are not {outputs} numbers, one per label"
     strange = [one for one in thresholds if not (isinstance(one, float) and 0 < one < 1)]
     return f"a threshold is {strange[0]!r:.40}, not between 0 and 1" if strange else ""
 

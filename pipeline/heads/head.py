@@ -30,8 +30,8 @@ def one_thread() -> AbstractContextManager[Any]:
 
     The last bits of a product depend on the number of threads that compute it, so they would differ
     between machines. One thread is also faster if a problem is small or other processes use the
-    cores, because threads wait for each other at every product. SciPy brings a library of its own,
-    so it must be imported before: the limit holds for libraries that are loaded.
+    cores, because threads wait for each other at every product. The limit applies only to libraries
+    that are loaded already. SciPy has its own, so import SciPy before.
     """
     from threadpoolctl import threadpool_limits  # not needed to predict with a bundle
 

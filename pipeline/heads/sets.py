@@ -5,7 +5,7 @@ needs only NumPy.
 
 The method for sets is RAPS (Angelopoulos, Bates, Malik and Jordan, "Uncertainty sets for image
 classifiers using conformal prediction", ICLR 2021). A label's score is the total probability of the
-more probable labels, plus a penalty for each rank after the first few. The set holds the labels
+more probable labels, plus a penalty for each rank after the first few. The set contains the labels
 whose score is at most a quantile. The most probable label has the score 0, so it is always in the
 set. RAPS also adds a random fraction of the label's own probability to its score. The sets then
 have exactly the nominal coverage, but some are empty, and the same input can get different sets.
@@ -30,7 +30,7 @@ AT_ONCE = 2**22  # probabilities sorted at once
 
 @dataclass(frozen=True)
 class LabelSets:
-    """The calibration of sets, which hold the labels whose score is at most `quantile`.
+    """The calibration of sets, which contain the labels whose score is at most `quantile`.
 
     Each rank after the first `k_reg` adds `penalty`, which the paper calls lambda.
     """
@@ -44,7 +44,7 @@ class LabelSets:
 class PredictionSets:
     """The calibration of a head's prediction sets or intervals, and the examples behind it.
 
-    Sets and intervals hold the truth with the probability `coverage`. Sets of classes use `labels`;
+    Sets and intervals contain the truth with probability `coverage`. Sets of classes use `labels`;
     intervals extend by `reach` [t] to either side of each predicted target. If there is neither,
     `why_none` has the reason. `randomised` is the quantile of the paper's randomised sets.
     `examples` is the number of held-out examples, `folds` the number of heads trained for them, and

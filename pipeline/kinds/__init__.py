@@ -207,7 +207,10 @@ class Kind(Protocol):
         """
 
     def read_by(self, form: str) -> str:
-        """Return the libraries of a format with versions, for keys; empty for other formats."""
+        """Return the libraries that decode a format, with versions; empty if it needs none.
+
+        They are part of the keys of examples in this format.
+        """
 
     def remember(self, seen: tuple[Any, ...]) -> NDArray[np.float32]:
         """Convert the result of `inspect` to numbers that the feature store can keep."""
@@ -216,7 +219,7 @@ class Kind(Protocol):
         """Undo `remember`; return None if the numbers are incomplete, to inspect again."""
 
     def alone(self, path: Path) -> Any:
-        """Return a context manager for reading `path`, which lets in one large file at a time."""
+        """Return a context manager for reading `path`, which admits one large file at a time."""
 
     rows: str  # name of the table column whose cells are examples, such as text; empty if none
     same: str  # one of `columns`, whose value must be the same for all examples; empty if none

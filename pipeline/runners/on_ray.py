@@ -167,12 +167,12 @@ class Worker:
 def _difference(here: Identity, asked: Identity) -> str:
     """Describe how a node differs from this process; empty if it does not."""
     if here.code != asked.code:
-        return "has another version of Headstart's code, or other plugins: give it the same"
+        return "has another version of Headstart's code, or other plugins: install the same there"
     pairs = zip(here.engines + here.views, asked.engines + asked.views, strict=True)
     for one, other in pairs:
         if one != other:
             return (
-                f"would make other features: {_short(one)!r}, and this process makes them with"
+                f"would compute other features: it has {_short(one)!r}, and this process has"
                 f" {_short(other)!r}"
             )
     return ""

@@ -220,7 +220,7 @@ def _one(table: dict[str, Any], name: str, form: type[T], otherwise: T | None = 
 
 
 def _long(preprocessing: Input, number: int) -> dict[str, str]:
-    """Return the file name of each field with a long text, such as a tokenizer, which is JSON."""
+    """Return the file names of fields with long texts, such as the JSON of a tokenizer."""
     of_network = "" if number == 1 else f"_{number}"
     return {
         name: f"{name}{of_network}.json"

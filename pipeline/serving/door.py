@@ -149,7 +149,7 @@ class Guard:
             detail = f"this server does not answer to {authority[:100]!r}; start it with --name"
             return _problem(421, detail)
         if self._foreign(scope, headers, authority):
-            return _problem(403, "a page of another origin asks")
+            return _problem(403, "the request comes from a page of another origin")
         if self.token is not None and scope["path"] not in WITHOUT_TOKEN:
             scheme, _, given = headers.get("authorization", "").partition(" ")
             right = secrets.compare_digest(given.strip().encode(), self.token.encode())

@@ -226,7 +226,7 @@ def _add_training(app: FastAPI, desk: Desk) -> None:
         shown = await desk.thumbnail(number, desk.until())
         if beside:
             if shown.also is None:
-                raise HTTPException(404, "nothing is shown beside it")
+                raise HTTPException(404, "this example has nothing but its thumbnail")
             shown = shown.also
         return Response(shown.data, media_type=shown.media_type)
 

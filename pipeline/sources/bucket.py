@@ -104,5 +104,5 @@ def _by_table(
 
 def _why_no_row(row: Row, key: str) -> str:
     if None in row or None in row.values():
-        return "its row has another number of fields than the header"
+        return "its row and the header have different numbers of fields"
     return "" if key.strip() else "no path"

@@ -39,12 +39,12 @@ def check(
 
     Args:
         found: the results of a source.
-        kind: what the examples are.
-        stamps: of each example, as far as they are trusted (`Stamps.of_examples`).
+        kind: the kind of the examples.
+        stamps: the trusted stamps of examples (`Stamps.of_examples`).
 
     Raises:
         DataError: a bucket cannot be read, or objects have changed since they were listed. The
-            results so far are cached all the same.
+            results so far are cached nevertheless.
     """
     passed: list[Checked] = []
     refused: list[Refused] = []
@@ -128,7 +128,7 @@ def _read(
 def _batches(rows: list[Found]) -> Iterator[list[Found]]:
     """Yield examples for one thread each: an object, a large file, or some smaller ones.
 
-    For a batch the store is asked once, and its bytes are in memory together.
+    The store is queried once per batch, and all bytes of a batch are in memory together.
     """
     batch: list[Found] = []
     held = 0

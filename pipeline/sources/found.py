@@ -76,7 +76,7 @@ def why_not(path: Path, root: Path) -> str:
     try:
         mode = path.stat().st_mode
     except ValueError:
-        return "name holds a zero byte"
+        return "name contains a zero byte"
     except OSError as error:
         # `Path.is_symlink` raises if a name is too long.
         if os.path.islink(path):  # noqa: PTH114
@@ -111,5 +111,5 @@ def why_no_label(label: str) -> str:
     if not label:
         return "no label"
     if any(unicodedata.category(character) == "Cc" for character in label):
-        return "label holds a control character"
+        return "label contains a control character"
     return ""

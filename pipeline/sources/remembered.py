@@ -8,9 +8,9 @@ The cache has three levels, the fastest first:
   not read.
 - by content, in the feature store: bytes that were inspected are not decoded again, at any path.
 
-For objects, the first number of an entry is 1 if the object was accepted: then follow the digest's
-32 bytes, one number each, and the kind's numbers. It is 0 if the object was refused: then follow
-the reason's bytes in UTF-8.
+The entry of an object is a list of numbers. If the object was accepted, the list has a 1, the 32
+bytes of the digest, and the kind's numbers. If it was refused, the list has a 0 and the bytes of
+the reason in UTF-8.
 """
 
 import contextlib

@@ -175,7 +175,7 @@ def slicing(file: Path, rows: list[Row], own: set[str]) -> tuple[str, ...]:
 def _why_not_an_example(row: Row, key: str, known: set[str]) -> str:
     """Return why a row has no valid example; empty if it has one."""
     if None in row or None in row.values():
-        return "its row has another number of fields than the header"
+        return "its row and the header have different numbers of fields"
     if not key:
         return "no key"
     return f"the key {key} occurs twice" if key in known else ""
@@ -184,7 +184,7 @@ def _why_not_an_example(row: Row, key: str, known: set[str]) -> str:
 def _why_not_in_table(row: Row, path: Path, root: Path) -> str:
     """Return why the file of a row cannot be opened; empty if it can."""
     if None in row or None in row.values():
-        return "its row has another number of fields than the header"
+        return "its row and the header have different numbers of fields"
     given = PurePosixPath(row["path"])
     if not row["path"].strip():
         return "no path"

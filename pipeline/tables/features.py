@@ -169,8 +169,8 @@ def read_splits(
 
     Raises:
         DataError: a shard is damaged, a row is missing or surplus, a feature is not finite, a label
-            of `splits` is not among the classes, the targets are others, or the feature store lacks
-            a vector whose key is in the table.
+            of `splits` is not among the classes, the targets differ, or the feature store lacks a
+            vector whose key is in the table.
         StoreError: the table has keys, and the feature store cannot be read.
     """
     shards = sorted(folder.glob("*.parquet"))

@@ -15,12 +15,12 @@ ALL_AT_MOST = 100  # labels that the user has to fix, so that one run names all 
 
 # The split that a stage needs, its purpose there, and what else to do than to add examples.
 NEEDS = {
-    "train": ("val", "to choose a head by", ", or give each hyperparameter of train one value"),
+    "train": ("val", "to choose a head with", ", or give each hyperparameter of train one value"),
     "evaluate": ("test", "to measure on", ""),
     "learning_curve": ("val", "to measure on", ", or set learning_curve.run to []"),
-    "finetune": ("val", "to choose an epoch by", ", or set finetune.run to []"),
-    "from_scratch": ("val", "to choose an epoch by", ", or set from_scratch.run to []"),
-    "adapt": ("val", "to calibrate by", ", or set adapt.run to []"),
+    "finetune": ("val", "to choose an epoch with", ", or set finetune.run to []"),
+    "from_scratch": ("val", "to choose an epoch with", ", or set from_scratch.run to []"),
+    "adapt": ("val", "to calibrate with", ", or set adapt.run to []"),
 }
 
 LEAST_UNLABELLED = 20  # of another domain; with fewer, even the mean is uncertain

@@ -175,5 +175,5 @@ def choose(known: Evidence, classes: int) -> tuple[str, str]:
     risen = (known.information[CORAL] - known.information[NONE]) / most
     surer = (known.doubt[NONE] - known.doubt[CORAL]) / most
     if risen < RISEN or surer < SURER:
-        return NONE, "aligned answers tell too little more of the target"
-    return CORAL, "aligned answers tell more of the target, and are surer"
+        return NONE, "predictions of the aligned head are not much more informative"
+    return CORAL, "predictions of the aligned head are more informative and more confident"

@@ -5,8 +5,8 @@ the same penalty for all, the ranking would depend more on the penalty than on t
 (Kornblith et al., CVPR 2019). A candidate is measured by its loss on examples that the probe has
 not seen. The loss is the log loss in classification and multi-label tasks. In regression it is half
 the squared error, in units of the targets' standard deviation. Candidates are compared on the same
-examples, so their difference is known better than either loss. The p-values are corrected for the
-number of comparisons.
+examples, so their difference can be estimated more precisely than either loss. The p-values are
+corrected for the number of comparisons.
 """
 
 import itertools

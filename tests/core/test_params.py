@@ -79,7 +79,7 @@ def test_what_the_file_leaves_out_has_its_default(tmp_path: Path) -> None:
             {"engine": "onnxruntime", "precision": "bfloat16"},
             "bfloat16 needs engine auto, openvino",
         ),
-        ({"seed": list(range(10_001))}, "the sweep asks for 10,001 heads"),
+        ({"seed": list(range(10_001))}, "the sweep has 10,001 heads"),
         ({"width": [8, 16], "optimizer": ["adamw", "ridge"]}, "width is [8, 16], but ridge trains"),
     ],
 )

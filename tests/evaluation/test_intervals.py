@@ -52,7 +52,7 @@ def test_few_and_very_uneven_groups_are_warned_of_and_enough_even_ones_are_not()
     (few,) = intervals.doubts(groups[:150])
     assert few.startswith("the intervals rest on 15 groups; with so few, the 95 %")
     uneven = np.repeat(np.arange(120), [900] + [10] * 119)
-    assert "120 groups, which weigh as 5 of equal size" in intervals.doubts(uneven)[0]
+    assert "120 groups (worth 5 of equal size)" in intervals.doubts(uneven)[0]
 
 
 def test_a_mean_of_groups_is_that_of_their_means() -> None:

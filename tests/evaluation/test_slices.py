@@ -38,7 +38,7 @@ def test_what_may_be_chance_is_called_so() -> None:
     assert worst(found).endswith("corrected for the number of slices).")  # p = 1/21
     found = slice_table(slices, np.array([False] + [True] * 19 + [False]), 0.95)
     assert worst(found).endswith("That may be chance.")
-    assert worst(slice_table(slices, np.ones(21, bool), 0.95)) == "No slice is below the rest."
+    assert worst(slice_table(slices, np.ones(21, bool), 0.95)) == "No slice is worse than the rest."
 
 
 def test_a_column_of_one_value_has_nothing_to_be_compared_with() -> None:

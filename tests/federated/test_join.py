@@ -553,7 +553,7 @@ def test_two_sites_of_one_name_and_a_copy_under_another_are_left_out(server, tmp
     rewrite(tmp_path / "twin", id="0" * 16)
     join.run([*NAMES, tmp_path / "twin"])
     said = capsys.readouterr().out
-    assert said.count("two sites call themselves lima; let one take another name") == 2
+    assert said.count("two sites have the name lima; rename one of them") == 2
     assert "2 sites joined (oslo 1, pune 1)" in said
     rewrite(tmp_path / "twin", site="mara")
     join.run([*NAMES, tmp_path / "twin"])

@@ -93,7 +93,7 @@ def test_two_submissions_give_away_the_one_example_by_which_they_differ(oslo, ca
     capsys.readouterr()
     site.run("oslo")
     said = capsys.readouterr().out
-    assert "1 example of class ants differs from submission 1: whoever has both can compute" in said
+    assert "1 example of class ants differs from submission 1: anyone who has both can" in said
     assert "**1 example of class ants differs from submission 1" in site.PAGE.read_text()
     (vector,) = [row[2] for row in oslo.rows if row[0] == digest]
     told = (before.class_sums - sums_of().class_sums)[0]
@@ -291,7 +291,9 @@ def test_what_is_asked_for_in_vain_is_a_line(oslo, asked, said):
 def test_too_few_examples_in_all_are_refused(tmp_path, oslo, monkeypatch):
     few = Site(tmp_path / "few", 0, {"ants": 9, "bees": 9})
     monkeypatch.chdir(few.folder)
-    with pytest.raises(DataError, match="16 examples are too few to hide in: use 20 or more"):
+    with pytest.raises(
+        DataError, match="sums of 16 examples would reveal too much of each: use 20"
+    ):
         site.run("few")
 
 
@@ -309,7 +311,7 @@ def test_noise_leaves_no_exact_count_and_is_drawn_once(oslo, capsys):
     about = json.loads((FOLDER / "submission.json").read_text())
     assert about["noise"]["epsilon"] == 8.0
     assert about["noise"]["total_epsilon"] == pytest.approx(8.0, rel=1e-3)
-    assert "(8, 1e-05)-differential privacy" in site.PAGE.read_text()
+    assert "(8, 1e-05)-differentially private" in site.PAGE.read_text()
     site.run("oslo", epsilon=8.0, clip=4.0)
     assert "nothing changed" in capsys.readouterr().out
 

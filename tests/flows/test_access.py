@@ -249,7 +249,7 @@ def test_an_address_with_a_password_is_not_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://team:secret@127.0.0.1:4200/api")
-    with pytest.raises(RunError, match="holds a password, which every") as caught:
+    with pytest.raises(RunError, match="contains a password, which every") as caught:
         find(tmp_path)
     assert "secret" not in str(caught.value)
 

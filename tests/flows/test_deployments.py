@@ -101,7 +101,7 @@ def test_ctrl_c_cancels_what_is_served_without_a_traceback(toy: Toy) -> None:
     finally:
         serve.kill()
     assert (serve.returncode, alive(stage)) == (0, False)
-    assert "interrupted; runs at work are cancelled\n" in said
+    assert "interrupted; running flows are cancelled\n" in said
     assert not {"Traceback", "Crash"} & {*said.replace("(", " ").split()}
     run = toy.heard(run_id)
     assert (run.state["type"], run.states()["slow"]) == ("CANCELLED", "Cancelled")

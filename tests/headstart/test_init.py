@@ -214,7 +214,7 @@ def test_what_git_ignores_is_not_in_its_repository(
     assert (here / "tried/.git").is_dir()
     monkeypatch.setattr(making, "_track", track)
     reason = (
-        "git ignores data/raw/meine Fotos ü.dvc, by which DVC tracks the examples:"
+        "git ignores data/raw/meine Fotos ü.dvc, but DVC needs it to track the examples:"
         " change .gitignore"
     )
     assert refused(Path("project"), data=photos) == reason

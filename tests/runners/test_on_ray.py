@@ -128,8 +128,8 @@ def test_a_cluster_makes_the_same_bytes_and_refuses_who_would_make_others(
         told = sorted(lines)
         assert len(told) == 2, told
         assert re.fullmatch(
-            r"extract: node 10\.77\.0\.2 is not used: it would make other features:"
-            r" '.* x86_64 avx', and this process makes them with '.* x86_64 avx\w+'",
+            r"extract: node 10\.77\.0\.2 is not used: it would compute other features:"
+            r" it has '.* x86_64 avx', and this process has '.* x86_64 avx\w+'",
             told[0],
         ), told
         assert re.match(

@@ -91,7 +91,7 @@ def test_a_task_is_a_folder_and_a_line(tmp_path: Path, exported: Path) -> None:
         [sys.executable, "-c", RUN], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "ingest: 90 of 90 rows taken: 3 grades," in done.stdout
+    assert "ingest: 90 of 90 rows accepted: 3 grades," in done.stdout
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["about"]["nouns"] == ["grade", "grades"]
     assert (found["reply"]["best"], found["reply"]["rank"]) == ("c", 3)

@@ -117,7 +117,7 @@ def test_the_winner_is_written_into_params_yaml_and_nothing_else_changes(
     choosing.choose(["identity"])
     said = capsys.readouterr().out
     assert "identity: 0 views reused" in said
-    assert "<- taken" in said
+    assert "<- chosen" in said
     assert "extract.backbone identity now, instead of efficientnet_lite0; commit it" in said
     after = file.read_text()
     assert after == before.replace("backbone: efficientnet_lite0", "backbone: identity", 1)

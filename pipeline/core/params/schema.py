@@ -310,7 +310,7 @@ class TrainParams(Section):
         product = math.prod(self._values().values())
         if product > MOST_HEADS:
             raise ValueError(
-                f"the sweep asks for {product:,} heads, the product of its lists; at most"
+                f"the sweep has {product:,} heads, the product of its lists; at most"
                 f" {MOST_HEADS:,} are trained together, so shorten a list"
             )
         solved = [name for name in self.optimizers() if name in CLOSED_FORMS]

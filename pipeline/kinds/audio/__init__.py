@@ -95,7 +95,7 @@ class Audio:
 
     @contextlib.contextmanager
     def alone(self, path: Path) -> Iterator[None]:
-        """Let in one large file at a time, because each takes hundreds of megabytes."""
+        """Admit one large file at a time, because each takes hundreds of megabytes."""
         if files.size(path) < LARGE:
             yield
             return

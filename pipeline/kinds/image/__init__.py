@@ -36,9 +36,9 @@ ORIGINAL = (0.0, 1.0, False, False)  # angle, scale and flips of an unaugmented 
 
 # Notes to print if `read_as` has these words.
 REMARKS = {
-    "page 1 of": "the first of several pages is taken",
-    "channel 1 of": "the first channel is taken (ingest.channels picks others)",
-    "channels 1, 2, 3 of": "the first three channels are taken (ingest.channels picks others)",
+    "page 1 of": "only the first page is used",
+    "channel 1 of": "only the first channel is used (ingest.channels picks others)",
+    "channels 1, 2, 3 of": "only the first three channels are used (ingest.channels picks others)",
     "16 bits divided": "16-bit values are divided by 256 (ingest.range stretches them)",
 }
 
@@ -161,7 +161,7 @@ class Image:
         return width, height, FORMATS[form], bytes(letters[1:]).decode()
 
     def alone(self, path: Path) -> contextlib.AbstractContextManager[object]:
-        """Let in one large file at a time, because each takes hundreds of megabytes."""
+        """Admit one large file at a time, because each takes hundreds of megabytes."""
         from . import decode
 
         return decode.large(path, self.most_bytes)
@@ -179,7 +179,7 @@ class Image:
             having = manifest["path"][manifest["read_as"].str.contains(sign, regex=False)]
             if len(having) and not (self.declared.channels and sign.startswith("channel")):
                 count = f"{len(having)} picture{'s' * (len(having) > 1)}"
-                lines.append(f"of {count} {what}, the first is {having.iloc[0]}")
+                lines.append(f"in {count}, {what}; the first is {having.iloc[0]}")
         return lines
 
     def plan(self, digests: list[str], settings: "Augmentation") -> "pd.DataFrame":

@@ -142,7 +142,7 @@ class _Reader(io.BytesIO):
 
 
 def large(path: Path, most_bytes: int) -> contextlib.AbstractContextManager[object]:
-    """Return a context manager for decoding `path`, which lets in one large file at a time.
+    """Return a context manager for decoding `path`, which admits one large file at a time.
 
     Raises:
         RefusedError: the file is too large.
@@ -421,7 +421,7 @@ def _ranged(
         if isinstance(arguments, tuple) and isinstance(arguments[-1], int):
             most = arguments[-1]
             if most > 255 and image.mode == "RGB":
-                raise RefusedError("16-bit colours in a PPM, of which 8 are read: save it as PNG")
+                raise RefusedError("ingest.range needs 16-bit colours as PNG, not as PPM")
     if image.mode != "F" and not image.mode.startswith("I"):
         return None, ""
     image.load()

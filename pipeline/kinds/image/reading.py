@@ -19,9 +19,10 @@ ROWS = 1 << 18  # values scaled at once, in double precision
 class Reading(NamedTuple):
     """The read settings.
 
-    range: the values that become black and white: `file`, the smallest and largest of each file;
-    `type`, those of the data type (0 and 1 for floats); two numbers; or None if not set. channels:
-    the channels that become red, green and blue, or grey, counted from 1; empty if not set.
+    `range` sets which values become black and white. It is two numbers, or `file` for the smallest
+    and the largest value of each file, or `type` for those of the data type (0 and 1 for floats),
+    or None if it is not set. `channels` are the channels that become red, green and blue, or grey,
+    counted from 1; empty if they are not set.
     """
 
     range: str | tuple[float, float] | None = None

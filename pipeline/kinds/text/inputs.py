@@ -47,6 +47,6 @@ class Maker:
             return ""
         most = self._wanted.longest
         return (
-            f"{self._cut:,} of {self._made:,} texts have more than {most} tokens, the most that the"
-            " backbone takes; what is beyond is cut off"
+            f"{self._cut:,} of {self._made:,} computed texts were truncated to {most} tokens, the"
+            " maximum of the backbone"
         )

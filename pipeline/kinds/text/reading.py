@@ -23,7 +23,7 @@ def text_of(data: bytes) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         other = OTHER_MARKS.get(data[:2])
-        what = f"it begins as {other} does" if other else f"byte {error.start} is {_wrong(error)}"
+        what = f"it begins like {other}" if other else f"byte {error.start} is {_wrong(error)}"
         raise RefusedError(f"not UTF-8: {what}; save it as UTF-8") from None
     if (at := data.find(b"\0")) >= 0:
         raise RefusedError(f"no text: byte {at} is zero")
@@ -40,4 +40,4 @@ def inspect(data: bytes) -> tuple[int, int]:
 
 
 def _wrong(error: UnicodeDecodeError) -> str:
-    return f"0x{error.object[error.start]:02X}, which cannot stand there"
+    return f"0x{error.object[error.start]:02X}, which is not valid there"

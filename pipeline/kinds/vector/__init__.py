@@ -145,7 +145,7 @@ class OfNumbers(Plain):
 
         if array.ndim != 1 or array.dtype.kind not in "fiu":
             raise RefusedError(
-                f"an array of {array.dtype} {list(array.shape)}; a vector has numbers [length]"
+                f"an array of {array.dtype} {list(array.shape)}; a vector has one axis, of numbers"
             )
         return npy(array)
 

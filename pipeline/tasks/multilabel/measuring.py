@@ -28,7 +28,7 @@ class Multilabel:
     """Implements `Measuring` for multi-label tasks."""
 
     shown = ("mean_average_precision", "micro_f1", "exact_match")
-    needs = "training examples with and without every label"
+    needs = "training examples with and without each label"
 
     def learnable(self, training: Array, every: Array) -> bool:
         """Return whether each label has positive and negative training examples."""

@@ -68,7 +68,7 @@ class LabelTargets:
         if not out or not rest or not (manifest["split"] == "train").any():
             return manifest, [], []
         stays = manifest[[TARGET + name for name in rest]].notna().any(axis=1)
-        why = "of no label that can be learned is it known"
+        why = "none of its known labels can be learned"
         kept = manifest[stays].reset_index(drop=True)
         kept = kept.drop(columns=[TARGET + name for name in out])
         kept["label"] = [joined(rest, values) for values in of(kept, rest).tolist()]

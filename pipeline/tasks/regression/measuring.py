@@ -28,7 +28,7 @@ class Regression:
     """Implements `Measuring` for regression."""
 
     shown = ("mae", "rmse", "r2")
-    needs = "training examples that differ in every number"
+    needs = "training examples that differ in every target"
 
     def learnable(self, training: Array, every: Array) -> bool:
         """Return whether every target has more than one value in the training examples."""

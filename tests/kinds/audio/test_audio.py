@@ -550,7 +550,7 @@ def test_every_stage_takes_sounds(sounds: Project, capsys: pytest.CaptureFixture
     (Path("data/raw/sounds") / "high" / "text.wav").write_text("no sound at all")
     run(*STAGES)
     out = capsys.readouterr().out
-    assert "60 of 61 files taken" in out
+    assert "60 of 61 files accepted" in out
     with Path("data/refused.csv").open(newline="") as table:
         (refused,) = csv.DictReader(table)
     assert refused["reason"].startswith("not a sound: accepted are WAV")

@@ -336,8 +336,8 @@ def test_what_is_left_of_a_file_is_remarked() -> None:
     assert KIND.remarks(manifest) == []
     manifest["read_as"] = ["page 1 of 3", "", "page 1 of 2, 16 bits divided by 256"]
     assert KIND.remarks(manifest) == [
-        "of 2 pictures the first of several pages is taken, the first is a.tif",
-        "of 1 picture 16-bit values are divided by 256 (ingest.range stretches them), the first is"
+        "in 2 pictures, only the first page is used; the first is a.tif",
+        "in 1 picture, 16-bit values are divided by 256 (ingest.range stretches them); the first is"
         " c.tif",
     ]
     manifest["read_as"] = "channels 1, 2, 3 of 5, uint16 from 0 to 9"

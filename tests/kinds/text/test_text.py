@@ -202,7 +202,7 @@ def test_a_bundle_answers_by_every_door_and_says_why(texts: Project) -> None:
         wrong = client.post("/predict", content=b"\xff\xfea\x00")
         assert (wrong.status_code, wrong.json()["detail"]) == (
             422,
-            "not UTF-8: it begins as UTF-16 does; save it as UTF-8",
+            "not UTF-8: it begins like UTF-16; save it as UTF-8",
         )
 
 
@@ -273,7 +273,7 @@ def test_what_is_cut_off_is_told(minilm: Engine) -> None:
     long = "word " * 300
     made = maker([(b"short", [()]), (long.encode(), [()])])
     assert [len(one) for one in made] == [3, 256]
-    assert maker.notice().startswith("1 of 2 texts have more than 256 tokens, the most that")
+    assert maker.notice().startswith("1 of 2 computed texts were truncated to 256 tokens")
     longer = maker([((long + "and more").encode(), [()])])
     np.testing.assert_array_equal(longer[0], made[1])
     assert parts.tokens.seen(long, minilm.preprocessing) < len(long)
@@ -318,13 +318,13 @@ def test_files_in_folders_are_texts_too(texts: Project) -> None:
     texts.set(**{"ingest.source": "folder", "ingest.path": "data/raw/files"})
     run("ingest")
     assert refused() == {
-        "latin.txt": "not UTF-8: byte 6 is 0xE9, which cannot stand there; save it as UTF-8",
-        "utf16.txt": "not UTF-8: it begins as UTF-16 does; save it as UTF-8",
+        "latin.txt": "not UTF-8: byte 6 is 0xE9, which is not valid there; save it as UTF-8",
+        "utf16.txt": "not UTF-8: it begins like UTF-16; save it as UTF-8",
         "empty.txt": "empty file",
         "spaces.txt": "empty, or nothing but spaces",
         "mark.txt": "empty",
-        "surrogate.txt": "not UTF-8: byte 2 is 0xED, which cannot stand there; save it as UTF-8",
-        "cut.txt": "not UTF-8: byte 3 is 0xC3, which cannot stand there; save it as UTF-8",
+        "surrogate.txt": "not UTF-8: byte 2 is 0xED, which is not valid there; save it as UTF-8",
+        "cut.txt": "not UTF-8: byte 3 is 0xC3, which is not valid there; save it as UTF-8",
         "binary.txt": "no text: byte 0 is zero",
     }
     assert len(pd.read_parquet("data/manifest.parquet")) == 30
