@@ -165,8 +165,8 @@ def admitted() -> Iterator[None]:
     """Make sure, for this block, that Prefect's server accepts our password.
 
     The server is the one in Prefect's settings, or one that Prefect starts for a single run. The
-    latter gets a password for that run too, and no other page may call it, because it has the same
-    database. This imports Prefect. A server that does not answer raises no error here.
+    latter gets a password for that run too, and refuses requests from pages, because it has the
+    same database. The function imports Prefect. It raises no error if a server does not answer.
 
     Raises:
         RunError: the server refuses the password.
@@ -223,7 +223,9 @@ def refusal(api: str) -> str | None:
             f"the Prefect server at {api} refuses the password in {GIVEN}: set it to the server's"
         )
     if key:
-        return f"the Prefect server at {api} refuses {KEY}: set it again, or {GIVEN} to a password"
+        return (
+            f"the Prefect server at {api} refuses {KEY}: set it again, or set {GIVEN} to a password"
+        )
     return f"the Prefect server at {api} needs a password: set {GIVEN} to its user:password"
 
 

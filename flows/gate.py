@@ -24,9 +24,9 @@ What = Literal["take", "keep", "fail"]
 class Decision(NamedTuple):
     """The gate's decision on a run's result, and its reason.
 
-    `take`: it replaces the old result. `keep` and `fail`: the old result is restored, and the run
-    is Completed as "Kept", or Failed. A result that `leads` becomes the reference, if it replaces
-    the old one.
+    With `take`, the new result replaces the old one. With `keep` and `fail`, the old result is
+    restored; the state of the run is Completed (named "Kept") or Failed. A result that `leads`
+    becomes the reference, if it replaces the old one.
     """
 
     words: str

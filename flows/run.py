@@ -22,7 +22,9 @@ from .dvc.project import working_copy
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the parameters of the flow."""
     parser.add_argument("targets", nargs="*", metavar="STAGE", help="default: all of dvc.yaml")
-    parser.add_argument("--force", action="store_true", help="run even what did not change")
+    parser.add_argument(
+        "--force", action="store_true", help="run the stages even if nothing changed"
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -30,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="another value for params.yaml; the run becomes a DVC experiment",
     )
-    parser.add_argument("--name", help="of the experiment")
+    parser.add_argument("--name", help="name of the experiment")
     parser.add_argument("--update", action="store_true", help="bring imported data up to date")
     parser.add_argument("--pull", action="store_true", help="fetch from the DVC remote first")
     parser.add_argument("--push", action="store_true", help="send to the DVC remote afterwards")

@@ -277,5 +277,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="HOST",
-        help="another name or address by which the server is called; once for each",
+        help="another name or address of the server; repeat it for each",
     )

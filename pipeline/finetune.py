@@ -156,7 +156,7 @@ def converged(
     """
     (one,) = fit_heads(rows, val, [hyperparameters], schedule, "cpu")
     if one.head is None:
-        raise TrainingError(f"the initial head was {one.status}; lower train.learning_rate")
+        raise TrainingError(f"the initial head {one.status}; lower train.learning_rate")
     return one.head
 
 
@@ -193,8 +193,8 @@ def refit(
     if trained.best != recipe.last:
         trained.checkpoint.unlink(missing_ok=True)
         raise TrainingError(
-            "the finetuned network was lost when it was trained again on train and validation"
-            f" examples ({trained.status}); set train.refit to false"
+            "trained again on training and validation examples, the finetuned network"
+            f" {trained.status}; set train.refit to false"
         )
     return trained.checkpoint
 

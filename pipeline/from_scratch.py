@@ -87,7 +87,7 @@ def from_scratch() -> None:
         "from_scratch",
     )
     if not trained.best:
-        raise TrainingError(f"training from random weights failed: {trained.status}")
+        raise TrainingError(f"training from random weights {trained.status}")
     report: dict[str, Any] = {"epoch": trained.best, "status": trained.status}
     gained = ""
     for split, name in (("val", "validation"), ("test", "test")):

@@ -68,7 +68,7 @@ def ingest() -> None:
         rows = f" with {len(left_out)} {unit}{'s' * (len(left_out) != 1)} that {REFUSED} lists"
         print(
             f"ingest: warning: {TASKS[settings.task].counted(len(untaught))} cannot be learned from"
-            f" the training examples, left out{rows * bool(left_out)}:"
+            f" the training examples, and are left out{rows * bool(left_out)}:"
             f" {listed(untaught, ALL_AT_MOST)}"
         )
     stop_if_unusable(manifest, refused, files, unit, every)
@@ -76,7 +76,7 @@ def ingest() -> None:
     if labelled_too:
         print(
             f"ingest: {labelled_too} of the {len(target)} {UNLABELLED} {kind.nouns} have labels,"
-            " which are ignored: put those to be measured into the split test"
+            " which are ignored: to measure the head on them, put them into the split test"
         )
     if params.adapts(every):
         require_unlabelled(len(target))

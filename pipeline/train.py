@@ -81,7 +81,7 @@ def train() -> None:
     best, head, kept = ranked[0], ranked[0].head, ranked[0].kept
     if head is None or kept is None:
         raise TrainingError(
-            f"training failed for each of {len(trained)} heads: the first was {best.status}; "
+            f"training failed for each of {len(trained)} heads; the first {best.status}; "
             "lower train.learning_rate"
         )
 

@@ -299,7 +299,8 @@ def test_of_two_given_splits_the_other_is_the_test(
     names = [*["train"] * 400, *[held_out] * 100]
     drawn = split(project, *(picture(f"{i}", name) for i, name in enumerate(names)))
     assert capsys.readouterr().out == (
-        f"ingest: {held_out} of the source is the test split; val is drawn from its train\n"
+        f"ingest: the source has only train and {held_out}: {held_out} is used as test, and val is"
+        " drawn from train\n"
     )
     assert {drawn[f"{i}"] for i in range(400, 500)} == {"test"}
     rest = [drawn[f"{i}"] for i in range(400)]
@@ -547,7 +548,8 @@ def test_classes_without_a_training_picture_can_be_left_out(
     printed = capsys.readouterr().out
     assert "12 of 24 files accepted: 2 classes" in printed
     assert (
-        "12 classes cannot be learned from the training examples, left out with 12 files" in printed
+        "12 classes cannot be learned from the training examples, and are left out with 12 files"
+        in printed
     )
     # What is truly refused still counts.
     put("0.png", b"no picture")
@@ -577,7 +579,7 @@ def test_labels_that_nothing_tells_of_can_be_left_out(
     assert manifest["label"].tolist() == ["sun", "rain", "rain|sun", "rain", "sun", ""]
     assert refusals() == {}
     assert (
-        "2 labels cannot be learned from the training examples, left out: ever, hail"
+        "2 labels cannot be learned from the training examples, and are left out: ever, hail"
         in capsys.readouterr().out
     )
 

@@ -205,7 +205,7 @@ def test_a_head_that_diverges_is_told_and_another_is_saved(trained_project, caps
     trained_project.set(**{"train.learning_rate": [0.01, 1e30]})
     train()
     assert load_head(HEAD_WEIGHTS, HEAD)[1].hyperparameters.learning_rate == 0.01
-    assert table(SWEEP)[-1]["status"] == "lost: the training loss became nan in epoch 1"
+    assert table(SWEEP)[-1]["status"] == "diverged: the training loss became nan in epoch 1"
     warning = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
     assert len(warning) == 1
     assert "learning_rate 1e+30" in warning[0]

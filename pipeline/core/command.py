@@ -72,9 +72,9 @@ def run(
 ) -> None:
     """Run `stage`; turn any error into one line and an exit code.
 
-    A stage reads all that it needs from params.yaml. Unless it `takes_arguments`, which it parses
-    itself, arguments on the command line are refused before any work, because the work would delete
-    the last results.
+    A stage reads all that it needs from params.yaml, and has no arguments on the command line. They
+    are refused before any work, because the work would delete the last results. With
+    `takes_arguments`, the function parses them itself.
 
     A `HeadstartError` has its own exit code, a disk error that of `DiskError`, and an error in
     `plugins/` that of `ParamsError`. Any other error is a bug in Headstart, with exit code 1. With
@@ -115,7 +115,7 @@ def _run(stage: Callable[[], None], takes_arguments: bool) -> None:
 
 
 def in_words(error: Exception) -> HeadstartError:
-    """Return any exception as an error whose message is one line for a person."""
+    """Convert any exception to an error with a message of one line."""
     if isinstance(error, HeadstartError):
         return error
     if isinstance(error, OSError):
@@ -130,7 +130,7 @@ def in_words(error: Exception) -> HeadstartError:
 
 
 def _disk_error(error: OSError) -> DiskError:
-    """Explain an error of the operating system, which a stage cannot foresee at every file."""
+    """Explain an error of the operating system at any file, so that stages need not catch it."""
     name = error.filename2 or error.filename  # where a file was to be moved
     file = f"{name}: " if name else ""
     reason = error.strerror or " ".join(str(error).split())

@@ -202,7 +202,7 @@ def _pins() -> dict[str, str]:
     """Return the lines `name==version` of `plugins/requirements.txt`.
 
     Raises:
-        ParamsError: a line has another form.
+        ParamsError: a line is not in this format.
     """
     file = folder() / REQUIREMENTS
     pins = {}

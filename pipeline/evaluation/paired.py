@@ -3,10 +3,10 @@
 Predictions for the same examples are correlated, so the difference of two models can be estimated
 far more precisely than either metric. Accuracy, and the exact match of multi-label tasks, is
 compared with McNemar's test (1947) in its exact form: only the examples count on which one model is
-right and the other wrong. Every other metric is compared by a paired bootstrap: both models are measured on the
-same resamples. Their difference is significant if it is larger than its bootstrap standard error
-times the quantile of Student's t (Efron and Tibshirani, 1993, chapter 12). Percentile intervals
-would call equal models different in up to 10 of 100 draws of 60 examples.
+right and the other wrong. Every other metric is compared by a paired bootstrap: both models are
+measured on the same resamples. Their difference is significant if it is larger than its bootstrap
+standard error times the quantile of Student's t (Efron and Tibshirani, 1993, chapter 12).
+Percentile intervals would call equal models different in up to 10 of 100 draws of 60 examples.
 
 Examples of one group (a patient, a recording) are correlated too. If some of the shared examples
 belong to one group, the tests count groups. Accuracy is then compared with the permutation test

@@ -272,9 +272,10 @@ def roc_curve(is_class: npt.NDArray[np.bool_], given: Array) -> tuple[Array, Arr
 
 
 def precision_recall_curve(is_class: npt.NDArray[np.bool_], given: Array) -> tuple[Array, Array]:
-    """Return precision and recall of a class, from high recall to low; arguments as above.
+    """Return precision and recall of a class, from high recall to low.
 
-    Only the first and the last of points with the same recall are kept.
+    The arguments are those of `roc_curve`. If points have the same recall, only the first and the
+    last are kept.
     """
     false, true = _hits(is_class, given)
     false, true = _corners((np.diff(true[:-1]) != 0) | (np.diff(true[1:]) != 0), false, true)

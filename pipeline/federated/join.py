@@ -32,7 +32,7 @@ BUNDLE, MOMENTS, SITES = "bundle", "moments.safetensors", "sites.json"
 
 
 class LeftOut(NamedTuple):
-    """A folder that is not joined, and the reason; `lacking`: the head may lack its site."""
+    """A folder that was not joined, and why. If `lacking`, the head may lack its site."""
 
     folder: Path
     reason: str

@@ -141,7 +141,7 @@ def _bends_of_classes(
 def _bends_of_labels(
     logits: Floats, labels: npt.NDArray[Any], priors: Floats64, place: Floats64
 ) -> tuple[float, Floats64, Floats64]:
-    """`_bends_of_classes` for labels, over the known ones."""
+    """Return the same as `_bends_of_classes` for labels; unknown labels do not count."""
     known = ~np.isnan(labels)
     counts = np.broadcast_to(known.sum(axis=0), labels.shape)[known]
     softened = (labels[known] * counts + 0.5) / (counts + 1)

@@ -25,7 +25,7 @@ def minimum(
     decay: float,
     start: Head | None,
 ) -> tuple[Head, bool]:
-    """Return the head with a low loss, and whether the optimisation converged.
+    """Return the head with the lowest loss, and whether the optimisation converged.
 
     Arguments are those of `many_classes.minimum`. With two classes one output is learned, for the
     difference of their logits; its weights are twice as large, so their penalty is halved.

@@ -119,7 +119,7 @@ def _in_raw_units(
 ) -> Trained:
     """Fold the features' centre and scale into the first layer, and targets' units into the last.
 
-    If a weight overflows, the head is lost.
+    If a weight overflows, there is no head.
     """
     head = trained.head
     if head is None:
@@ -136,7 +136,7 @@ def _in_raw_units(
         if units is not None:
             folded = units.undone(folded)
     if not all(np.isfinite(array).all() for array in vars(folded).values() if array is not None):
-        status = f"lost: a weight overflowed in epoch {len(trained.curve)}"
+        status = f"diverged: a weight overflowed in epoch {len(trained.curve)}"
         return replace(trained, head=None, kept=None, status=status)
     return replace(trained, head=replace(folded, idf=idf))
 
@@ -210,7 +210,7 @@ def trained_again(
     (trained,) = fit_heads(rows, none, [chosen.hyperparameters], again, device, start=start)
     if trained.head is None:
         raise TrainingError(
-            f"the chosen head was {trained.status} when it was trained again on other rows;"
+            f"trained again on other rows, the chosen head {trained.status};"
             " lower train.learning_rate"
         )
     return trained.head.scaled(chosen.scale / trained.scale)

@@ -225,7 +225,7 @@ def _descend(
             del ends["validation"]
         if broken := [name for name, end in ends.items() if not np.isfinite(end)]:
             became = f"the {broken[0]} loss became {ends[broken[0]]} in epoch {last.epoch}"
-            trained.append(Trained(hyperparameters, None, None, points, f"lost: {became}"))
+            trained.append(Trained(hyperparameters, None, None, points, f"diverged: {became}"))
             continue
         # Transpose [in, out] to PyTorch's [out, in]; a bias is [1, out].
         matrices = [np.ascontiguousarray(array[s, :, m].T) for array in arrays[0::2]]

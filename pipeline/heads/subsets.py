@@ -143,7 +143,7 @@ def _of_columns(
             weighted = replace(schedule, class_weights=weights)
             (one,) = fit_heads(inside, none, [hyperparameters], weighted, "cpu")
             if one.head is None:
-                raise TrainingError(f"a repeat was {one.status}; lower train.learning_rate")
+                raise TrainingError(f"a head {one.status}; lower train.learning_rate")
             return one.head.logits(pool.features[rows])
 
         with one_thread_each(hyperparameters), ThreadPoolExecutor(os.cpu_count()) as threads:

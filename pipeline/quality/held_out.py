@@ -33,7 +33,7 @@ def predicted(
         features: [n, d].
         wanted: [n, c], the finite numbers to predict.
         fold: [n], as `folds_of` returns it.
-        penalty: L2 penalty over the mean square of a feature.
+        penalty: the L2 penalty, divided by the mean square of a feature.
 
     Returns:
         predictions [n, c], and whether there was another fold to fit on, [n].

@@ -26,7 +26,7 @@ class Explained(BaseModel):
     neighbours: list[Like] = Field(description="the nearest training examples, nearest first")
     heat_map: str | None = Field(
         description="a picture as a data URL: where the class or the most probable label is seen,"
-        " or what raises the first number"
+        " or what raises the first target"
     )
 
 

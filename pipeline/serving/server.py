@@ -51,7 +51,7 @@ class About(BaseModel):
     task: str = Field(description="classification, multilabel or regression")
     nouns: list[str] = Field(description="what one of the classes is called, and several of them")
     answers: list[str] = Field(description="fields of a prediction: label, labels or numbers")
-    classes: list[str] = Field(description="names of classes, of labels or of numbers")
+    classes: list[str] = Field(description="names of the classes, labels or targets")
     backbone: str
     weights: str = Field(description="of the backbone, such as pretrained, or random")
     accepts: list[str] = Field(description="media types of an example")

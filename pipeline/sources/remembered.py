@@ -2,8 +2,8 @@
 
 The cache has three levels, the fastest first:
 
-- by stamp, on this machine only: a file with the stamp that it had (`stamps.py`) is not read. There
-  is one entry for each 100,000 examples of a project, which the project's next run replaces.
+- by stamp, on this machine only: a file whose stamp (`stamps.py`) has not changed is not read.
+  There is one entry per 100,000 examples of a project; the project's next run replaces it.
 - by version, in the feature store: an object of a bucket with the same address, ETag and size is
   not read.
 - by content, in the feature store: bytes that were inspected are not decoded again, at any path.
@@ -226,7 +226,7 @@ def _numbers(result: Result, kind: Kind) -> NDArray[np.float32]:
 
 
 def _read(numbers: NDArray[np.float32], kind: Kind) -> Result | None:
-    """Decode the result for an object; None if the kind's numbers have another form."""
+    """Decode the result for an object; None if its numbers are not those of the kind."""
     if not numbers[0]:
         return bytes(numbers[1:].astype(np.uint8)).decode()
     digest = bytes(numbers[1 : 1 + DIGEST_BYTES].astype(np.uint8)).hex()

@@ -100,7 +100,10 @@ def fate_of_splits(given: set[str], sizes: dict[str, float]) -> dict[str, str | 
         fates["train"] = sizes
     elif len(given) == 2 and "train" in given:
         (held_out,) = given - {"train"}
-        print(f"ingest: {held_out} of the source is the test split; val is drawn from its train")
+        print(
+            f"ingest: the source has only train and {held_out}: {held_out} is used as test, and val"
+            " is drawn from train"
+        )
         rest = sizes["train"] + sizes["val"]
         fates[held_out] = "test"
         fates["train"] = {name: sizes[name] / rest for name in ("train", "val")}

@@ -85,12 +85,12 @@ class Database:
                 fcntl.flock(lock, fcntl.LOCK_UN)
 
     def reopen(self, damage: str = "") -> None:
-        """Open the file again; `damage` says what is wrong with the last one."""
+        """Open the file again; `damage` describes what is wrong with the previous file."""
         self.connection.close()
         self.connection = self._open(damage)
 
     def _open(self, damage: str = "") -> sqlite3.Connection:
-        """Open the file, read-only if need be; `damage` says what is wrong with the last one."""
+        """Open the file, read-only if necessary; `damage` is as in `reopen`."""
         last, self._inode = self._inode, None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -108,7 +108,7 @@ def head(name: str, data: bytes) -> Head | None:
 
 
 def entries(name: str, data: bytes) -> dict[bytes, bytes]:
-    """Return the intact entries of a shard, keys to the bytes of vectors, in the shard's order."""
+    """Return the bytes of a shard's intact vectors by their keys, in the shard's order."""
     found = head(name, data)
     if found is None:
         return {}

@@ -100,7 +100,7 @@ def train_network(
             figures = Figures(epoch, *trained, *scores)
             bad = [which for which, loss in losses.items() if not math.isfinite(loss)]
             if bad:
-                status = f"lost: the {bad[0]} loss became {losses[bad[0]]} in epoch {epoch}"
+                status = f"diverged: the {bad[0]} loss became {losses[bad[0]]} in epoch {epoch}"
                 progress.clear()
                 print(f"{name}: warning: {status}; lower {name}.learning_rate", flush=True)
                 break

@@ -49,7 +49,9 @@ def test_none_and_a_wrong_one_are_a_line(toy: Toy, monkeypatch: pytest.MonkeyPat
     with temporary_settings(restore_defaults={PREFECT_API_AUTH_STRING}):
         refused(toy, f"{at} needs a password: set PREFECT_API_AUTH_STRING to its user:password")
         with temporary_settings({PREFECT_API_KEY: "a-key"}):
-            refused(toy, f"{at} refuses PREFECT_API_KEY: set it again, or PREFECT_API_AUTH_STRING")
+            refused(
+                toy, f"{at} refuses PREFECT_API_KEY: set it again, or set PREFECT_API_AUTH_STRING"
+            )
     monkeypatch.setenv(access.GIVEN, "team:wrong")
     with temporary_settings({PREFECT_API_AUTH_STRING: "team:wrong"}):
         refused(toy, f"{at} refuses the password in PREFECT_API_AUTH_STRING: set it to the server")

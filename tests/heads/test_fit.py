@@ -257,7 +257,7 @@ def test_a_head_that_diverges_is_lost_and_the_others_stay(val):
     assert_same(fine.head, alone.head)
     assert lost.head is None
     assert lost.kept is None
-    assert lost.status.startswith("lost: the training loss became nan in epoch 1")
+    assert lost.status.startswith("diverged: the training loss became nan in epoch 1")
 
 
 def test_weights_that_overflow_in_the_last_step_are_lost_too():
@@ -266,7 +266,7 @@ def test_weights_that_overflow_in_the_last_step_are_lost_too():
     tiny = replace(TRAIN, features=TRAIN.features / 1e6)
     lost = fit_heads(tiny, NO_VAL, [knobs], one_step, CPU)[0]
     assert lost.head is None
-    assert lost.status == "lost: a weight overflowed in epoch 1"
+    assert lost.status == "diverged: a weight overflowed in epoch 1"
 
 
 def test_class_weights_lift_the_rare_class():

@@ -224,7 +224,7 @@ def test_a_gpu_without_enough_memory_is_one_line_that_says_what_to_lower(project
 def test_a_loss_that_is_no_number_ends_it_with_a_line_and_keeps_what_was(project, capsys):
     network, before = tiny(), tiny().state_dict()
     result = run(network, learning_rate=1e30)
-    assert "lost: the training loss became nan in epoch 1" in result.status
+    assert "diverged: the training loss became nan in epoch 1" in result.status
     assert "lower finetune.learning_rate" in capsys.readouterr().out
     assert result.best == 0
     assert all(torch.equal(t, before[n]) for n, t in network.state_dict().items())

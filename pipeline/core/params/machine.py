@@ -15,8 +15,8 @@ def place(folder: str) -> str:
     """Return a folder, with `~` replaced by the user's home, or an address `s3://BUCKET/PREFIX`.
 
     Raises:
-        ValueError: the folder is relative, so that every clone and temporary experiment would look
-            elsewhere, or the address has another form.
+        ValueError: the folder is relative (each clone and temporary experiment would use another
+            folder), or the address is not valid.
     """
     if "://" in folder:
         try:
@@ -29,10 +29,10 @@ def place(folder: str) -> str:
 
 
 def size(text: str) -> int | None:
-    """Return the bytes that a text such as `500MB` or `20GB` means; None for `none`.
+    """Parse a size such as `500MB` or `20GB`, in bytes; None for `none`.
 
     Raises:
-        ValueError: the text has another form.
+        ValueError: the text is not a size.
     """
     if text.strip().lower() == "none":
         return None

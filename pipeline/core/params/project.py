@@ -57,10 +57,10 @@ def check_file(schema: Schema, root: Path = Path()) -> None:
 
 
 def stages_in(graph: str) -> dict[str, dict[str, Any]]:
-    """Return the stages in the text of a `dvc.yaml` by name, those of a `foreach` without items.
+    """Return the stages in the text of a `dvc.yaml` by name; a `foreach` is one stage.
 
     Raises:
-        ParamsError: the text has none, or is not YAML.
+        ParamsError: the text has no stages, or is not YAML.
     """
     try:
         stages = yaml.safe_load(graph)["stages"].items()
@@ -75,7 +75,7 @@ def stages_in(graph: str) -> dict[str, dict[str, Any]]:
 def asked(graph: str) -> list[str]:
     """Return the sections and parameters of `params.yaml` that the text of a `dvc.yaml` names.
 
-    A parameter that the schema lacks is left out, such as a mistake in a stage of the user's.
+    Names that are not in the schema are left out, such as a typo in the user's own stage.
     """
     names = re.findall(r"\$\{([\w.]+)\}", graph)
     for stage in stages_in(graph).values():

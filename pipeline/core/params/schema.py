@@ -163,7 +163,7 @@ class IngestParams(Section):
 
 
 class Augmentation(Section):
-    """What every kind's section `augment` has; the rest is the kind's own."""
+    """The parameters of `augment` that all kinds have; each kind adds its own."""
 
     ingest: ClassVar[type[IngestParams]] = IngestParams  # a kind may add parameters to it
 

@@ -76,20 +76,26 @@ NEED_VALIDATION = ("learning_curve", "finetune", "from_scratch", "adapt")
 def stages_that_need_validation(settings: Params) -> list[str]:
     """Return the stages in the graph that need validation examples.
 
-    This is for a check that changes no output: its stage does not declare the parameters that are
-    read here, because the stages that need the examples check again.
+    This is for a check that changes no output. The stage that checks does not declare the
+    parameters that are read here, because the stages that need the examples check again.
     """
     optional = [name for name in NEED_VALIDATION if getattr(settings, name).run]
     return ["train"] * (settings.train.heads() > 1) + optional
 
 
 def adapts(settings: Params) -> bool:
-    """Return whether the stage adapt is in the graph; for a check, as above."""
+    """Return whether the stage adapt is in the graph.
+
+    This is for a check that changes no output, as in `stages_that_need_validation`.
+    """
     return bool(settings.adapt.run)
 
 
 def later_stages_on_cuda(settings: Params) -> list[str]:
-    """Return the parameters that request CUDA after `extract`; for a check, as above."""
+    """Return the parameters of stages after `extract` that request CUDA.
+
+    This is for a check that changes no output, as in `stages_that_need_validation`.
+    """
     devices = {"train.device": settings.train.device}
     if settings.finetune.run or settings.from_scratch.run:
         devices["finetune.device"] = settings.finetune.device

@@ -81,8 +81,9 @@ def fits_of_pairs(
     """Match the thumbnails of each pair, up to `ROUNDING`, with many pairs per OpenCV call.
 
     Returns:
-        correlations [n, 2, sizes, 2]: the second of the pair on the first, or the first on the
-        second; at each of `SIZES`; as they are, or one of them mirrored. 0 if one is flat.
+        the correlations of each pair, [n, 2, sizes, 2]; 0 if a thumbnail is flat. The second axis
+        is the direction: the second thumbnail is placed on the first, or the first on the second.
+        The last axis is whether one of them is mirrored.
     """
     flat = {picture for picture, grey in small.items() if not grey.any()}
     partners: dict[Example, list[tuple[int, int, Example]]] = defaultdict(list)
