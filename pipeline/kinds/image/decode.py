@@ -421,7 +421,9 @@ def _ranged(
         if isinstance(arguments, tuple) and isinstance(arguments[-1], int):
             most = arguments[-1]
             if most > 255 and image.mode == "RGB":
-                raise RefusedError("a PPM with 16-bit colours and ingest.range: save it as PNG")
+                raise RefusedError(
+                    "ingest.range cannot scale a PPM with 16-bit colours: save it as PNG"
+                )
     if image.mode != "F" and not image.mode.startswith("I"):
         return None, ""
     image.load()
