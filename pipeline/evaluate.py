@@ -54,8 +54,8 @@ def evaluate() -> None:
     test = read_splits(FEATURES, manifest, names, ["test"], power)["test"]
     if test.features.shape[1] != head.dimension:
         raise DataError(
-            f"the head in {HEAD_WEIGHTS} takes {head.dimension} features an example but {FEATURES}"
-            f" has {test.features.shape[1]}; run the train stage again"
+            f"the head in {HEAD_WEIGHTS} takes {head.dimension} features per example, but"
+            f" {FEATURES} has {test.features.shape[1]}; run the train stage again"
         )
 
     answers = head.answers(test.features, description.calibration.temperature, learned)

@@ -202,7 +202,7 @@ def test_no_test_picture_is_told_in_words(evaluated):
 def test_features_of_another_backbone_are_told_in_words(evaluated):
     shutil.rmtree(FEATURES)
     make_features(COUNTS, dimension=7)
-    with pytest.raises(DataError, match=r"takes 12 features an example .* has 7"):
+    with pytest.raises(DataError, match=r"takes 12 features per example, .* has 7"):
         evaluate()
 
 

@@ -86,8 +86,8 @@ class Ledger:
             return secrets.token_hex(8)
         if self.last.site != site:
             raise DataError(
-                f"this project submits as {self.last.site} ({self.file}): its examples would count"
-                f" twice as {site}; keep the name"
+                f"this project submits as {self.last.site} ({self.file}): keep this name, or its"
+                f" examples would count twice, also as {site}"
             )
         return self.last.id
 
