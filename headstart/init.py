@@ -138,6 +138,7 @@ def run(
         DataError: there are no examples at `data`, or their layout is not supported.
         MissingSetError: git or the packages of the kind are not installed.
         ParamsError: the folder is not empty; or with `here`, a file of the project already exists.
+        DiskError: a file cannot be written or copied.
         RunError: git or DVC failed.
     """
     if folder is None and not here:
@@ -148,14 +149,17 @@ def run(
             "init needs git, which is not installed: install it, and run this again"
         )
     examples = examined(data, kind, root)
-    within = root if here else root.parent  # the folder that there is
+    within = root if here else _existing(root.parent)
     _check_place(root, here, contents(kind, examples, root.name), examples)
     in_git = _git(within, "check-ignore", "-q", f"{root}/").returncode == 1  # not ignored
     tracked = examples.given and not _git(within, "ls-files", str(root / examples.path)).stdout
     if kind in packages.SETS and packages.missing(kind):
         install.install([kind], yes)
     files = contents(kind, examples, root.name)
-    with _beside(root, here) as staged:
+    with _temporary(within) as made:
+        new = Path("project") if here else root.relative_to(within)
+        staged = Path(made) / new
+        staged.mkdir(parents=True)
         for name, text in files.items():
             (staged / name).parent.mkdir(parents=True, exist_ok=True)
             (staged / name).write_text(text, encoding="utf-8")
@@ -175,7 +179,7 @@ def run(
                 _track(staged, examples.path)
             if root.exists():
                 root.rmdir()
-            staged.rename(root)
+            (Path(made) / new.parts[0]).rename(within / new.parts[0])  # with the parents
     nouns = kinds.named(kind).nouns
     print(f"init: {root} is a project of {nouns} for Headstart {lock.installed().headstart}")
     steps = [] if root == Path.cwd() else [f"cd {_shown(root)}"]
@@ -239,6 +243,7 @@ def examined(data: Path | None, kind: str, root: Path) -> Examples:
         raise DataError(f"--data {data} contains the project: give the folder of the examples")
     path = given.relative_to(root) if given.is_relative_to(root) else RAW / given.name
     if given.is_dir():
+        next(given.iterdir(), None)  # without permission, rglob finds nothing
         inside = [file for file in given.rglob("*") if file.is_file()]
         if not inside:
             raise DataError(f"--data {data} has no files")
@@ -339,8 +344,8 @@ def _check_place(root: Path, here: bool, files: dict[str, str], examples: Exampl
     if (root / LOCK).exists():
         raise ParamsError(f"{root} is a project already: `headstart upgrade` brings it up to date")
     if not here:
-        if not root.parent.is_dir():
-            raise ParamsError(f"{root.parent} is not a folder: create it first")
+        if not _existing(root.parent).is_dir():
+            raise ParamsError(f"{_existing(root.parent)} is not a folder: name another place")
         if root.exists() and not (root.is_dir() and not any(root.iterdir())):
             raise ParamsError(
                 f"{root} is not an empty folder: name a new one, or give --here to add the"
@@ -361,15 +366,17 @@ def _check_place(root: Path, here: bool, files: dict[str, str], examples: Exampl
         )
 
 
-@contextmanager
-def _beside(root: Path, here: bool) -> Iterator[Path]:
-    """Yield a temporary folder on the same disk as `root`."""
-    with tempfile.TemporaryDirectory(
-        prefix=".headstart-", dir=root if here else root.parent
-    ) as made:
-        staged = Path(made) / "project"
-        staged.mkdir()
-        yield staged
+def _temporary(within: Path) -> "tempfile.TemporaryDirectory[str]":
+    """Return a new folder on the disk of another, which is gone at the end."""
+    try:
+        return tempfile.TemporaryDirectory(prefix=".headstart-", dir=within)
+    except OSError as error:  # which should name the user's folder
+        raise DiskError(f"nothing can be written to {within}: {error.strerror}") from None
+
+
+def _existing(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
+    return next(one for one in (folder, *folder.parents) if one.exists())
 
 
 @contextmanager

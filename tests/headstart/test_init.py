@@ -4,6 +4,7 @@ import csv
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -193,6 +194,17 @@ def test_into_a_repository_only_what_it_lacks_is_written(
     assert refused(None, here=True).endswith("`headstart upgrade` brings it up to date")
 
 
+def test_parents_that_are_missing_are_made(here: Path, photos: Path) -> None:
+    Path("empty").mkdir()
+    assert "has no files" in refused(Path("a/b/project"), data=Path("empty"))
+    init(Path("a/b/project"), data=photos)
+    init(Path("a/other"))
+    check_project(here / "a/b/project")
+    assert sorted(path.name for path in here.iterdir()) == ["a", "empty", photos.name]
+    assert sorted(path.name for path in (here / "a").iterdir()) == ["b", "other"]
+    assert (here / "a/b").stat().st_mode == photos.stat().st_mode
+
+
 def test_below_a_repository_no_other_one_is_made(here: Path) -> None:
     git("init", "-q")
     init(Path("project"))
@@ -238,7 +250,9 @@ def test_what_is_in_the_way_is_named_and_nothing_is_written(photos: Path) -> Non
         " name a new folder below it"
     )
     assert "--here needs a folder, which" in refused(where / "new", here=True)
-    assert "is not a folder: create it first" in refused(where / "no/new")
+    (where / "file").touch()
+    assert refused(where / "file/new") == f"{where / 'file'} is not a folder: name another place"
+    assert refused(where / "file/a/new") == f"{where / 'file'} is not a folder: name another place"
     assert "give --here for the current one" in refused(None)
 
 
@@ -260,6 +274,27 @@ def test_data_that_cannot_be_used_is_refused(photos: Path) -> None:
     )
     os.mkfifo(photos / "disc" / "pipe")
     assert refused(project, data=photos).endswith("/pipe` is a named pipe")
+
+
+def test_a_folder_without_permission_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = Path(tempfile.mkdtemp())
+    root = os.geteuid() == 0
+    monkeypatch.chdir(where)
+    Path("closed").mkdir(0)
+    where.chmod(0o555)
+    try:
+        if root:  # which may write everywhere
+            os.seteuid(65534)
+        nothing = f"nothing can be written to {where}: Permission denied"
+        assert refused(Path("project")) == refused(Path("a/b")) == nothing
+        assert refused(None, here=True) == nothing
+        with pytest.raises(PermissionError, match="closed"):
+            init(Path("project"), data=Path("closed"))
+    finally:
+        if root:
+            os.seteuid(0)
+        where.chmod(0o755)
+        shutil.rmtree(where)
 
 
 def test_what_is_not_installed_is_named_before_anything_is_written(
