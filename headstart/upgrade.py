@@ -40,19 +40,19 @@ def run() -> None:
         RunError: a file that would be rewritten has changes that are not committed.
     """
     os.chdir(working_copy())
-    if not LOCK.exists():
+    if not LOCK.exists() and LOCK.name not in _read(GRAPH):
         raise ParamsError(
             f"{Path.cwd()} has no {LOCK}: `headstart init` makes a project; for a newer version of"
             " a clone run `git pull`"
         )
     here, kind = lock.installed(), parameters.kind_of(params.document_in(PARAMS))
+    state = "damaged" if LOCK.exists() else "missing"
     try:
         made: Lock | None = Lock.read()
     except LockError:  # which is mended
         made = None
     if made and lock.is_newer(made, here):
         raise LockError(lock.differs(made, here, kind))
-    _stop_if_changed([PARAMS, GRAPH, REQUIREMENTS])
     before = {name: _read(name) for name in (PARAMS, GRAPH, REQUIREMENTS, LOCK)}
     ours = graph.generated(_read(shipped.folder() / GRAPH))
     now = {GRAPH: graph.merged(before[GRAPH], ours)}
@@ -64,17 +64,18 @@ def run() -> None:
         if not name.exists():
             now[name] = _read(file)
     changed = {name: text for name, text in now.items() if text != before.get(name)}
-    _write(changed)
     if not changed:
         print(f"upgrade: this project is at Headstart {here.headstart} already")
         return
+    _stop_if_changed(list(changed))
+    _write(changed)
     print(f"upgrade: wrote {', '.join(sorted(map(str, changed)))} for Headstart {here.headstart}")
     for change in changes:
         print(f"upgrade: {PARAMS}: {change}")
     for stage in params.stages_in(before[GRAPH]).keys() - params.stages_in(now[GRAPH]).keys():
         print(f"upgrade: {GRAPH}: the stage {stage} is removed; Headstart has none of this name")
     if made is None:
-        print(f"upgrade: {LOCK} was damaged; `headstart why` shows what will run again")
+        print(f"upgrade: {LOCK} was {state}; `headstart why` shows what will run again")
         return
     lines = again(made, here, kind, before, now)
     for line in lines:
@@ -172,7 +173,7 @@ def _value(document: dict[str, Any], name: str) -> Any:
 
 
 def _stop_if_changed(names: list[Path]) -> None:
-    """Check that the files have no uncommitted changes.
+    """Check that the files have no uncommitted changes, except for the lock.
 
     Raises:
         RunError: a file has such changes, or git fails or is not installed.
@@ -185,7 +186,8 @@ def _stop_if_changed(names: list[Path]) -> None:
     except subprocess.CalledProcessError as error:
         last = error.stderr.strip().rpartition("\n")[2]
         raise RunError(f"upgrade needs git: {last}") from None
-    if changed := [line[3:] for line in done.stdout.splitlines()]:
+    lines = [line for line in done.stdout.splitlines() if not line.endswith(LOCK.name)]
+    if changed := [line[3:] for line in lines]:
         raise RunError(
             f"commit {', '.join(changed)} first, so that `git diff` shows what upgrade changes"
         )

@@ -81,7 +81,7 @@ class Lock:
             whole = all(isinstance(value, str) for value in values)
         except FileNotFoundError:
             raise LockError(
-                f"{file} does not exist: run `headstart init` to make a project"
+                f"{file} is missing: run `git checkout {file.name}`, or {UPGRADE}"
             ) from None
         except (yaml.YAMLError, UnicodeError, TypeError, AttributeError, KeyError):
             whole = False
@@ -138,12 +138,14 @@ def installed() -> Lock:
 def check(root: Path = Path()) -> None:
     """Check that the project in `root` was made with what is installed here.
 
-    A folder without `headstart.lock` passes. A clone has none, because DVC watches its code.
+    A clone passes: its `dvc.yaml` does not name `headstart.lock`, because DVC watches its code.
 
     Raises:
         LockError: the message says in one line what differs, and what to run.
     """
-    if not (root / LOCK).exists():
+    graph = root / "dvc.yaml"
+    named = graph.exists() and LOCK.name.encode() in graph.read_bytes()
+    if not named and not (root / LOCK).exists():
         return
     if difference := differs(Lock.read(root / LOCK), installed(), kind_in(root / PARAMS)):
         raise LockError(difference)

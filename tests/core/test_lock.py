@@ -131,5 +131,8 @@ def test_an_edited_file_is_refused_in_one_line(content: str, tmp_path: Path) -> 
 
 def test_a_folder_without_the_file_is_not_compared(tmp_path: Path) -> None:
     lock.check(tmp_path)
-    with pytest.raises(LockError, match="does not exist: run `headstart init`"):
-        Lock.read(tmp_path / LOCK)
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    lock.check(tmp_path)
+    (tmp_path / "dvc.yaml").write_text("params: [{headstart.lock: [stages.train]}]\n")
+    with pytest.raises(LockError, match=r"is missing: run `git checkout headstart\.lock`, or"):
+        lock.check(tmp_path)

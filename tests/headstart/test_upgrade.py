@@ -232,10 +232,9 @@ def test_what_is_added_changes_no_output() -> None:
 
 
 def test_what_it_cannot_do_is_refused_before_anything_is_written(project: Path) -> None:
-    with Path("params.yaml").open("a") as stream:
-        stream.write("# edited\n")
-    assert refused().startswith("commit params.yaml first, so that `git diff` shows")
-    git("checkout", "-q", "params.yaml")
+    Path("requirements.txt").write_text("")
+    assert refused().startswith("commit requirements.txt first, so that `git diff` shows")
+    git("checkout", "-q", "requirements.txt")
 
     replace(HERE, headstart="99.0").write()
     assert "made with Headstart 99.0, and" in refused()
@@ -265,14 +264,31 @@ def test_what_it_cannot_do_is_refused_before_anything_is_written(project: Path) 
         Path(name).write_text(before)
         commit()
 
-    git("rm", "-q", "headstart.lock")
+    git("rm", "-q", "headstart.lock", "dvc.yaml")
     commit()
     assert "has no headstart.lock: `headstart init` makes a project" in refused()
 
 
-def test_a_damaged_lock_is_mended(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_edited_file_that_stays_as_it_is_may_be_uncommitted(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path("params.yaml").open("a") as stream:
+        stream.write("# edited\n")
+    assert upgraded(capsys)[0] == f"wrote headstart.lock for Headstart {HERE.headstart}"
+    Path("dvc.yaml").write_text(f"{GRAPH}# edited\n")
+    assert "is at Headstart" in upgraded(capsys)[0]
+
+
+def test_a_damaged_or_missing_lock_is_mended(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("headstart.lock").write_text("<<<<<<< HEAD\n")
     assert upgraded(capsys)[-1].startswith("headstart.lock was damaged; `headstart why` shows")
+    check_project(project)
+    Path("headstart.lock").unlink()
+    with pytest.raises(LockError, match=r"headstart\.lock is missing: run `git checkout"):
+        check_project(project)
+    assert upgraded(capsys)[-1].startswith("headstart.lock was missing; `headstart why` shows")
     check_project(project)
 
 
