@@ -36,6 +36,7 @@ CORES = os.cpu_count() or 1
 ENVIRONMENT = os.environ | {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "PYTHONPATH": str(ROOT),
+    "PYTHONDONTWRITEBYTECODE": "",  # set, each stage would compile its code again
 }
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field", "retina")
 
@@ -57,7 +58,7 @@ def main(module: ModuleType, arguments: list[str]) -> None:
     Parameters without a default are folders that must be given, the others are options. Two are
     given by none: `scratch`, an empty folder that is deleted afterwards, and `page`, the file.
     A module with `PARTS` measures several things of one subject: the command names one of them,
-    and only that section of the page is written.
+    and only that section of the page is written. If it names none, it is the first.
     """
     name = module.__name__.removeprefix("benchmarks.")
     parser = argparse.ArgumentParser(
@@ -67,7 +68,9 @@ def main(module: ModuleType, arguments: list[str]) -> None:
     )
     parts: dict[str, Callable[..., str]] = getattr(module, "PARTS", {})
     if parts:
-        under = parser.add_subparsers(dest="section", required=True)
+        if not arguments or (arguments[0].startswith("--") and arguments[0] != "--help"):
+            arguments = [next(iter(parts)), *arguments]
+        under = parser.add_subparsers(dest="section")
         for part, measure in parts.items():
             add_options(under.add_parser(part, description=measure.__doc__), module, measure)
     else:
@@ -368,11 +371,17 @@ class Repository(Project):
 # Pictures
 
 
-def draw(folder: Path, numbers: Iterable[int], size: tuple[int, int] = (500, 375)) -> None:
+def draw(
+    folder: Path,
+    numbers: Iterable[int],
+    size: tuple[int, int] = (500, 375),
+    classes: Sequence[str] = PHOTOGRAPHS,
+) -> None:
     """One JPEG a number: a crop of a photograph, scaled, with a little noise; a class each."""
     import skimage
 
-    photographs = [Image.fromarray(getattr(skimage.data, name)()) for name in PHOTOGRAPHS]
+    originals = (Image.fromarray(getattr(skimage.data, name)()) for name in classes)
+    photographs = [original.convert("RGB") for original in originals]
     for number in numbers:
         random = np.random.default_rng(number)
         kind = number % len(photographs)
@@ -382,7 +391,7 @@ def draw(folder: Path, numbers: Iterable[int], size: tuple[int, int] = (500, 375
         top = int(random.integers(0, photograph.height - width * 3 // 4 + 1))
         crop = photograph.crop((left, top, left + width, top + width * 3 // 4)).resize(size)
         noisy = np.asarray(crop) + random.normal(0, 6, (size[1], size[0], 3))
-        path = folder / PHOTOGRAPHS[kind] / f"{number:06d}.jpg"
+        path = folder / classes[kind] / f"{number:06d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, quality=85)
 

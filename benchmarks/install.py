@@ -35,7 +35,6 @@ def fresh(folder: Path, commit: str, tool: str) -> tuple[Cost, Cost, float, int]
     environment = {
         "PATH": os.pathsep.join(path),
         "PYTHONPATH": "",
-        "PYTHONDONTWRITEBYTECODE": "",  # set, the install writes all bytecode at once
         "PIP_FIND_LINKS": "",  # as where no package lies on the disk
         "UV_CACHE_DIR": str(folder / "uv"),
         "PIP_CACHE_DIR": str(folder / "pip"),

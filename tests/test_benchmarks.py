@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import harness
+from benchmarks import harness, small_loop
 from benchmarks.harness import (
     ENVIRONMENT,
     MISSING,
@@ -44,6 +44,9 @@ class Small(Repository):
         file.write_text(yaml.safe_dump({"stages": {n: stages[n] for n in KEPT_STAGES}}))
 Repository = Small
 """
+FEWER_STAGES_OF_LOOP = "KEPT_STAGES = 'ingest', 'augment', 'extract'" + FEWER_STAGES.replace(
+    "Repository", "Loop"
+)
 SMALLEST = {
     "adapt": (
         "EMPTY PICTURES --draws 2",
@@ -133,6 +136,9 @@ SMALLEST = {
     ),
     "sets simulated": ("--draws 2", ""),
     "stores shared": ("--vectors 100 --keys 100", "SOME = 10"),
+    "small_loop before": ("", ""),
+    "small_loop sizes": ("--sizes 60 --rounds 1", FEWER_STAGES_OF_LOOP),
+    "small_loop table": ("--pictures 60 --rounds 1", FEWER_STAGES_OF_LOOP),
     "heads sweep": (
         "--rows 100",
         "REPEATS, DIMENSION, GRIDS = 1, 8, ('made up',)"
@@ -140,13 +146,8 @@ SMALLEST = {
     ),
     "alarms tasks": ("--seeds 1", "tasks.SETS = {'regression': ['diabetes']}"),
     "tasks": ("--bootstrap 5 --rounds 1", "SETS = {'regression': ['diabetes']}"),
-    "ten_in_ten_thousand repro": (
-        "--pictures 60 --views 1",
-        f"MOST = 3; KEPT_STAGES = 'ingest', 'augment', 'extract'{FEWER_STAGES}",
-    ),
     "text accuracy": ("--seeds 2", "TITLES, SIZES = 90, (20, 40); OURS.pop('MiniLM, int8')"),
     "text speed": ("--rounds 1 --some 4", ""),
-    "ten_in_ten_thousand why": ("--pictures 60", "DRAWN = 60"),
 }
 
 
@@ -262,6 +263,66 @@ def test_a_benchmark_ends_in_one_line_if_what_it_takes_is_not_here() -> None:
     harness.need(True, "nothing")
     with pytest.raises(SystemExit, match=f"^{harness.MISSING}uv: pip install uv$"):
         harness.need(False, "uv: pip install uv")
+
+
+def test_the_figures_of_the_readme_are_those_of_the_small_loop() -> None:
+    page, readme = (
+        " ".join((ROOT / name).read_text(encoding="utf-8").split())
+        for name in ("benchmarks/small_loop.md", "README.md")
+    )
+    (found,) = re.findall(
+        r"ten pictures were added to (\S+), `headstart repro` took (\S+) s .*? It computed (\S+)"
+        r" views and reused (\S+)\. The first run took (\S+) s\. The first run of the default set"
+        r" took (\S+) s\.",
+        page,
+    )
+    count, ten, computed, reused, first, default = found
+    ten, first, default = (f"{float(seconds):.0f}" for seconds in (ten, first, default))
+    for words in (
+        f"a project of {count}, the next run took {ten} seconds instead of {first} (",
+        f"It computed {computed} views and reused {reused}.",
+        f"The first run takes {default} seconds on two ",
+        f"| ten pictures added to {count} | {computed} views computed, {ten} s |",
+        f"and the {ten} seconds from",
+    ):
+        assert words in readme, f"README.md does not have {words!r}"
+
+
+def test_what_a_terminal_shows_has_its_seconds_and_a_stage_its_own(tmp_path: Path) -> None:
+    script = """
+import subprocess, sys, time
+print("> python -m pipeline.ingest")
+subprocess.run([sys.executable, "-c", "sum(range(3_000_000))"])
+for count in range(3):
+    print(f"\\r\\x1b[Kingest: {count}/3", end="")
+print("\\r\\x1b[K\\x1b[32mingest: done\\x1b[0m")
+print("> python -m pipeline.augment")
+print("augment: done")
+"""
+    cost = small_loop.on_terminal(harness.Project(tmp_path), sys.executable, "-c", script)
+    texts = [line.text for line in cost.gave]
+    assert [texts[0], *texts[-3:]] == [
+        "> python -m pipeline.ingest", "ingest: done", "> python -m pipeline.augment",
+        "augment: done",
+    ]  # fmt: skip
+    assert len(texts) < 6  # a line that moves is kept once a second
+    assert [line.seconds for line in cost.gave] == sorted(line.seconds for line in cost.gave)
+    found = small_loop.stages(cost)
+    assert list(found) == ["ingest", "augment", "DVC"]
+    assert sum(wall for wall, _ in found.values()) == pytest.approx(cost.wall)
+    assert found["ingest"][1] > found["augment"][1] == 0
+    with pytest.raises(SystemExit, match="no such stage"):
+        small_loop.on_terminal(
+            harness.Project(tmp_path / "other"), "sh", "-c", "echo no such stage; exit 3"
+        )
+
+
+def test_the_small_loop_finds_the_figures_of_other_pages() -> None:
+    assert len({row.what for row in small_loop.of_others()}) == 9  # LookupError without one
+    with pytest.raises(
+        LookupError, match=r"text\.md has no row 'sounds' with a column 'tokens, me"
+    ):
+        small_loop.cell("text.md", "sounds", "tokens, mean")
 
 
 @pytest.fixture(scope="module")
