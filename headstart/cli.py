@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import command, errors, packages
+from pipeline.core import command, errors, packages, starter
 
 from . import __version__, stage, stop_on_windows
 
@@ -28,6 +28,9 @@ def main() -> None:
         sys.exit(f"headstart: error: {error}")
     if sys.argv[1:2] == ["run"] and sys.argv[2:3] and sys.argv[2] in stage.names():
         stage.run(sys.argv[2])
+        return
+    if sys.argv[1:2] == ["starter"]:  # of `flows.dvc.forked`
+        starter.serve(int(sys.argv[2]), stage.run)
         return
     parser = _parser()
     known, rest = parser.parse_known_args()

@@ -20,9 +20,10 @@ def run(arguments: list[str]) -> None:
     os.environ["PATH"] = os.pathsep.join([here, os.environ.get("PATH", "")])
     from dvc.cli import main  # slow, and not needed if the project is refused
 
+    from flows.dvc.forked import forked
     from flows.dvc.process import look_once
 
-    with look_once():
+    with look_once(), forked():
         code = main(["repro", *arguments])
     whole = all(argument.startswith("-") for argument in arguments)
     if not code and whole and (root / REPORT).exists():

@@ -184,6 +184,18 @@ def test_switching_back_and_forth_runs_nothing(done: Repository) -> None:
 
 
 @pytest.mark.slow
+def test_forked_stages_give_the_bytes_of_started_ones(
+    done: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = []
+    for fork in "01":
+        monkeypatch.setenv("HEADSTART_FORK", fork)
+        done.headstart("repro", "--force")
+        outputs.append(done.outputs())
+    assert outputs[0] == outputs[1]
+
+
+@pytest.mark.slow
 def test_an_optional_stage_comes_and_goes_with_its_parameter(done: Repository) -> None:
     done.repro()
     done.set(**{"learning_curve.run": ["asked"], "learning_curve.draws": 2})

@@ -1,10 +1,10 @@
 """The process that talks to DVC: it handles one request at a time, and dies with its parent.
 
-`flows.dvc.pool` starts it as `python process.py TOKEN GRACE`. A request is a line of JSON on stdin.
-The reply is the token followed by a line of JSON on stdout, after whatever the stage itself
-printed. The process has its own session, so that it and the stage it runs are one process group.
-The end of stdin means that the parent has died or wants to stop (the kernel closes the pipe even
-after kill -9): the stage is then asked to stop and, if need be, killed.
+`flows.dvc.pool` starts it. A request is a line of JSON on stdin. The reply is the token followed by
+a line of JSON on stdout, after whatever the stage itself printed. The process has its own session,
+so that it and the stage it runs are one process group. The end of stdin means that the parent has
+died or wants to stop (the kernel closes the pipe even after kill -9): the stage is then asked to
+stop and, if need be, killed.
 """
 
 import contextlib
@@ -15,7 +15,6 @@ import queue
 import shutil
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,6 +42,8 @@ from dvc.ui import ui
 from dvc.utils.hydra import apply_overrides
 from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError
 from dvc_data.hashfile.hash_info import HashInfo
+
+from .forked import forked
 
 
 def plan(repo: Repo, targets: list[str], force: bool) -> dict[str, Any]:
@@ -311,13 +312,14 @@ def main(token: str, grace: float) -> None:
     ui.enable()
     waiting: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_listen, args=(requests, waiting, grace), daemon=True).start()
-    while True:
-        reply = answer(json.loads(waiting.get()))
-        # If nobody reads any more, `_listen` is about to end this process. A failure here would
-        # leave processes of the stage alive, and those that ignore SIGTERM.
-        with contextlib.suppress(BrokenPipeError):
-            print(f"{token}{json.dumps(reply)}", flush=True)
-        waiting.task_done()
+    with forked():
+        while True:
+            reply = answer(json.loads(waiting.get()))
+            # If nobody reads any more, `_listen` is about to end this process. A failure here would
+            # leave processes of the stage alive, and those that ignore SIGTERM.
+            with contextlib.suppress(BrokenPipeError):
+                print(f"{token}{json.dumps(reply)}", flush=True)
+            waiting.task_done()
 
 
 def _listen(requests: TextIO, waiting: "queue.Queue[str]", grace: float) -> None:
@@ -330,7 +332,3 @@ def _listen(requests: TextIO, waiting: "queue.Queue[str]", grace: float) -> None
         os.killpg(0, signal.SIGTERM)
         time.sleep(0.2)
     os.killpg(0, signal.SIGKILL)  # all that ignored SIGTERM, and this process
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]))

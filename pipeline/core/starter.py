@@ -1,0 +1,128 @@
+"""Fork stages from a process that has imported their code: `python -m pipeline.core.starter FD`.
+
+Most of what a stage with little to do takes is its imports. `flows.dvc.forked` starts this process
+as it would start the first stage of a run, and asks it for each stage over a socket, whose file
+descriptor is FD. Lines of JSON go each way.
+
+It has a single thread of Python when it forks. The threads that NumPy's OpenBLAS and pyarrow's
+jemalloc start when they are imported have fork handlers of their own.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import runpy
+import signal
+import socket
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+PACKAGE = __package__.rpartition(".")[0]
+# The stages that each project has. No other one is imported here: PyTorch would come with it.
+STAGES = ("ingest", "augment", "extract", "train", "evaluate", "checks", "bundle", "report")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # those that a terminal or a flow sends to the group
+
+Stamps = dict[str, tuple[int, ...]]
+
+
+def serve(descriptor: int, run: Callable[[str], None]) -> None:
+    """Fork a process for each request, and report its exit code, until the socket ends.
+
+    `run` runs a stage in the new process, which then leaves this function.
+    """
+    noted: list[int] = []  # signals to the group: this process outlives its stage
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+
+    handlers = {number: signal.signal(number, note) for number in SIGNALS}
+    asked = socket.socket(fileno=descriptor)
+    asked.set_inheritable(False)
+    requests = asked.makefile(encoding="utf-8")
+    imported = stamps()
+    waiting = list(STAGES)
+    gc.disable()  # it would look at each module's objects, again and again
+    for line in requests:
+        request = json.loads(line)
+        stage = request["stage"]
+        if stage in waiting:
+            # Those before it are up to date.
+            waiting = waiting[waiting.index(stage) + 1 :]
+            _import(stage)
+        if stamps() != imported:
+            asked.sendall(b'{"refused": true}\n')
+            continue
+        asked.sendall(b'{"forked": true}\n')
+        gc.freeze()
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of the threads that are known
+            child = os.fork()
+        if not child:
+            # The child keeps the socket, which thus ends when both have ended.
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            for signum in noted:
+                os.kill(os.getpid(), signum)
+            os.environ.update(request["environment"])
+            _as_started()
+            run(stage)
+            return
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        code = None
+        while code is None:
+            # As long as the stage is at work, this process imports what the next ones need.
+            done, status = os.waitpid(child, os.WNOHANG if waiting else 0)
+            if done:
+                code = os.waitstatus_to_exitcode(status)
+            else:
+                _import(waiting.pop(0))
+        noted.clear()
+        asked.sendall(json.dumps({"code": code}).encode() + b"\n")
+    os._exit(0)
+
+
+def stamps() -> Stamps:
+    """Return what changes when a file of this package changes, or when a library is installed."""
+    found: Stamps = {}
+    for file in Path(__file__).parents[1].rglob("*.py"):
+        with contextlib.suppress(FileNotFoundError):
+            stat = file.stat()
+            found[str(file)] = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    for folder in sys.path:
+        if folder.endswith("-packages"):
+            with contextlib.suppress(OSError):
+                found[folder] = (Path(folder).stat().st_mtime_ns,)
+    return found
+
+
+def run_module(stage: str) -> None:
+    """Run a stage as `python -m pipeline.STAGE` does."""
+    runpy.run_module(f"{PACKAGE}.{stage}", run_name="__main__", alter_sys=True)
+
+
+def _import(stage: str) -> None:
+    """Import a stage's module; an error is for the stage itself to show."""
+    with contextlib.suppress(Exception, SystemExit):
+        importlib.import_module(f"{PACKAGE}.{stage}")
+
+
+def _as_started() -> None:
+    """Leave nothing in a forked process that one which has just started would not have."""
+    sys.argv[1:] = []
+    for stage in STAGES:  # it will be `__main__`
+        sys.modules.pop(f"{PACKAGE}.{stage}", None)
+    importlib.invalidate_caches()
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed()  # else all stages had one sequence; Python's own is seeded at a fork
+    gc.enable()
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]), run_module)
