@@ -498,7 +498,10 @@ Seconds, without augmented views; medians of {rounds} runs with the least and th
 
 def measure_before(scratch: Path, python: str = "", pictures: int = 10_000, rounds: int = 3) -> str:
     """The same changes at the commit of the first table, in turns with those of today."""
-    need(python, f"a Python for commit {BEFORE}: --python, see `python -m benchmarks small_loop`")
+    need(
+        python,
+        f"a Python for commit {BEFORE}: --python, see `python -m benchmarks small_loop --help`",
+    )
     without_server(scratch)
     none = {"augment": {"views": 0}}
     loops = {
