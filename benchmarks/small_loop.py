@@ -1,4 +1,4 @@
-"""The small loop: what a person waits for after a small change.
+r"""The small loop: what a person waits for after a small change.
 
     python -m benchmarks small_loop
 
