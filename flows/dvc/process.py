@@ -150,7 +150,7 @@ def relative(repo: Repo, path: str) -> str:
 
 
 def metrics(repo: Repo) -> dict[str, Any]:
-    """Return the metrics files of the working copy: path to content."""
+    """Return the content of the metrics files by path."""
     shown = repo.metrics.show().get("", {})
     return {path: entry.get("data", {}) for path, entry in shown.get("data", {}).items()}
 

@@ -33,7 +33,8 @@ def opened(backbone: Backbone) -> Opened:
     asked = backbone.name
     if Path(asked).exists():
         raise WeightsError(
-            f"the backbone {backbone} is a path here; it should be a name on the hub"
+            f"the backbone {backbone} is the path of an existing file or folder; it should be a"
+            " name on the hub"
         )
     from transformers import AutoModel, AutoTokenizer
 

@@ -131,7 +131,8 @@ def _load(backbone: Backbone) -> "onnx.ModelProto":
     if foreign:
         raise plugin.wrong(
             backbone,
-            f"has operators that are not ONNX's own ({', '.join(foreign[:3])}): export it without",
+            f"has operators that are not ONNX's own ({', '.join(foreign[:3])}): "
+            "export it without them",
         )
     return model
 

@@ -62,7 +62,10 @@ def put_into(network: nn.Module, backbone: Backbone, file: Path) -> None:
             raise WeightsError(f"{file} holds numbers that are not finite, in {key}")
     network.load_state_dict(kept, strict=False)
     if left_out:
-        print(f"weights: {file}: left out {_some(left_out)}, which gives no features", flush=True)
+        print(
+            f"weights: {file}: ignored {_some(left_out)}, which does not affect the features",
+            flush=True,
+        )
 
 
 def _read(file: Path) -> Mapping[Any, Any]:

@@ -180,7 +180,7 @@ def test_an_encoder_that_cannot_be_had_is_one_line(
         with pytest.raises(MissingSetError, match="run `make setup EXTRAS=transformers`"):
             encoder.opened(Backbone.parse("transformers:some/encoder"))
     (tmp_path / "some").mkdir()
-    with pytest.raises(WeightsError, match="is a path here"):
+    with pytest.raises(WeightsError, match="is the path of an existing file"):
         encoder.opened(Backbone.parse("transformers:some"))
 
 

@@ -190,7 +190,7 @@ def old() -> None:
                     "pooled = Glo", "other = com.microsoft.Gelu(pictures)\n    pooled = Glo"
                 )
             ),
-            "has operators that are not ONNX's own (com.microsoft.Gelu): export it without",
+            "has operators that are not ONNX's own (com.microsoft.Gelu): export it without them",
         ),
         (old, "is of opset 9; export it with one from 13 to 20"),
         (lambda: with_weights_in("elsewhere.bin"), "keeps weights in elsewhere.bin; write them in"),
