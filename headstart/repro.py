@@ -21,9 +21,9 @@ def run(arguments: list[str]) -> None:
     from dvc.cli import main  # slow, and not needed if the project is refused
 
     from flows.dvc.forked import forked
-    from flows.dvc.process import look_once
+    from flows.dvc.process import look_once, parse_once
 
-    with look_once(), forked():
+    with look_once(), parse_once(), forked():
         code = main(["repro", *arguments])
     whole = all(argument.startswith("-") for argument in arguments)
     if not code and whole and (root / REPORT).exists():

@@ -17,10 +17,12 @@ import signal
 import socket
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+import dvc.dvcfile
 import dvc.stage.run
 from dvc.config import NoRemoteError
 from dvc.dependency.base import Dependency
@@ -40,6 +42,7 @@ from dvc.stage import Stage
 from dvc.stage.exceptions import StageCmdFailedError
 from dvc.ui import ui
 from dvc.utils.hydra import apply_overrides
+from dvc.utils.serialize import dump_yaml
 from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError
 from dvc_data.hashfile.hash_info import HashInfo
 
@@ -136,6 +139,46 @@ def look_once() -> Iterator[list[Stage]]:
         yield commands
     finally:
         Dependency._build, dvc.stage.run.cmd_run = build, start
+
+
+@contextlib.contextmanager
+def parse_once() -> Iterator[None]:
+    """Let DVC parse dvc.lock for its first change only, and again if somebody else changed it.
+
+    Before each stage's entry is written, DVC parses the whole file with its comments, which takes
+    twice as long as writing it.
+    """
+    known: dict[str, tuple[str, Any]] = {}  # what was written last, and from what
+    modify = dvc.dvcfile.modify_yaml
+
+    @contextlib.contextmanager
+    def modify_known(path: str, fs: Any = None) -> Iterator[Any]:
+        file = Path(path)
+        text, data = known.pop(path, ("", None))
+        if data is not None and file.exists() and file.read_text(encoding="utf-8") == text:
+            yield data
+            dump_yaml(path, data, fs=fs)
+        else:
+            with modify(path, fs=fs) as data:
+                yield data
+        text = file.read_text(encoding="utf-8")
+        stages = data.get("stages", {})
+        if file.name == LOCK_FILE and "&" not in text:
+            stages.update({name: _unshared(entry) for name, entry in stages.items()})
+            known[path] = text, data
+
+    dvc.dvcfile.modify_yaml = modify_known
+    try:
+        yield
+    finally:
+        dvc.dvcfile.modify_yaml = modify
+
+
+def _unshared(entry: Any) -> Any:
+    """Copy the dicts and lists of a new entry: YAML names an object that it writes twice."""
+    if type(entry) in (dict, OrderedDict):  # those that were parsed have their comments
+        return {name: _unshared(value) for name, value in entry.items()}
+    return [*map(_unshared, entry)] if type(entry) is list else entry
 
 
 def lock_file(repo: Repo, stage: Stage) -> str:
@@ -312,7 +355,7 @@ def main(token: str, grace: float) -> None:
     ui.enable()
     waiting: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_listen, args=(requests, waiting, grace), daemon=True).start()
-    with forked():
+    with forked(), parse_once():
         while True:
             reply = answer(json.loads(waiting.get()))
             # If nobody reads any more, `_listen` is about to end this process. A failure here would

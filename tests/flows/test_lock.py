@@ -1,10 +1,23 @@
-"""A dvc.lock that was cut by a kill, as DVC writes it in place."""
+"""A dvc.lock is written as DVC writes it, and made again if a kill has cut it."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import dvc.dvcfile
 import pytest
+from dvc.utils.serialize import _yaml
 from toys import Toy
+
+from flows.dvc.process import parse_once
+
+SHARED = ["a", "b: c", "- d"]  # DVC takes it from params.yaml for each stage that declares it
+ENTRIES: list[dict[str, Any]] = [
+    {"cmd": "a", "params": [1e-7, 0.1, 1e20, -0.0, True, None, "yes", "1e5", "", "two\nlines\n"]},
+    {"cmd": "b", "params": {"shared": SHARED, "none": [], "empty": {}, "long": "a b " * 50}},
+    {"cmd": "c", "params": {"shared": SHARED, "hexadecimal": "0x1", "large": 10**20}},
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +45,32 @@ def test_a_lock_file_that_was_cut_is_made_again_from_the_run_cache(
     assert set(run.states().values()) == {"Cached"}
     assert file.read_bytes() == whole
     assert (toy.root / "b.out").read_text() == "ba"
+
+
+def test_a_lock_file_that_is_parsed_once_has_the_bytes_that_dvc_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[Path] = []
+    parse = _yaml.parse_yaml_for_update
+
+    def counted(text: str, path: str) -> Any:
+        parsed.append(Path(path).parent)
+        return parse(text, path)
+
+    monkeypatch.setattr(_yaml, "parse_yaml_for_update", counted)
+    written: dict[str, list[str]] = {}
+    for name, once in (("dvc", contextlib.nullcontext()), ("once", parse_once())):
+        file = tmp_path / name / "dvc.lock"
+        file.parent.mkdir()
+        file.write_text("# of mine\nschema: '2.0'\nstages:\n  old: {cmd: x} # kept\n")
+        texts = written[name] = []
+        with once:
+            for turn in range(5):
+                if turn == 4:  # somebody else writes it
+                    file.write_text(file.read_text().replace("cmd: x", "cmd: y"))
+                with dvc.dvcfile.modify_yaml(str(file)) as data:
+                    data["stages"].update({f"stage_{turn % 4}": ENTRIES[turn % 3]})
+                texts.append(file.read_text())
+    assert written["once"] == written["dvc"]
+    assert "cmd: y} # kept" in written["once"][-1]
+    assert [folder.name for folder in parsed] == ["dvc"] * 5 + ["once"] * 2
