@@ -47,6 +47,13 @@ Repository = Small
 FEWER_STAGES_OF_LOOP = "KEPT_STAGES = 'ingest', 'augment', 'extract'" + FEWER_STAGES.replace(
     "Repository", "Loop"
 )
+ANOTHER_PILLOW = """
+def other_pillow(folder):
+    record = folder / "pillow-1.0.dist-info"
+    record.mkdir(parents=True)
+    (record / "METADATA").write_text("Name: pillow\\nVersion: 1.0\\n")
+    return f"{folder}:{ROOT}"
+"""
 SMALLEST = {
     "adapt": (
         "EMPTY PICTURES --draws 2",
@@ -148,6 +155,7 @@ SMALLEST = {
     "tasks": ("--bootstrap 5 --rounds 1", "SETS = {'regression': ['diabetes']}"),
     "text accuracy": ("--seeds 2", "TITLES, SIZES = 90, (20, 40); OURS.pop('MiniLM, int8')"),
     "text speed": ("--rounds 1 --some 4", ""),
+    "upgrade": ("--examples vector", f"PICTURES = 30{ANOTHER_PILLOW}"),
 }
 
 
