@@ -35,10 +35,26 @@ MISTAKES = [
     ("learning_rate: 0.001", "learning_rate: [0.1, 1e-3]", "YAML takes '1e-3' for text"),
     ("power: 0.5", "power: 5e-1", "train.power is '5e-1'; YAML takes '5e-1' for text"),
     ("learning_rate: 0.001", "learning_rate: fast", "is 'fast'; should be a valid number"),
+    (
+        "kind: image",
+        "kind: text",
+        "augment.rotate, augment.scale, augment.hflip and augment.vflip are not parameters; if"
+        " ingest.kind is text, augment takes views, seed",
+    ),
     ("evaluate:", "evaluat:", "evaluat is not a parameter; the file takes ingest, augment"),
     ("kind: image", "kind: smell", "ingest.kind is 'smell'; it should be image"),
     ("learning_curve:", "few:", "is of an older version: rename few to learning_curve"),
     ("least_examples", "least_pictures", "rename checks.least_pictures to checks.least_examples"),
+    (
+        "  rotate: 15",
+        "  views: 8\n  rotate: 15",
+        "params.yaml: views occurs twice, in line 18 and in line 19; delete one of them",
+    ),
+    (
+        "train: 0.6",
+        "train: 0.6, train: 0.5",
+        "train occurs twice, in line 10 and in line 10; delete",
+    ),
     ("  top_k", "  coverage: 0.9\n  top_k", "rename evaluate.coverage to train.coverage"),
 ]
 

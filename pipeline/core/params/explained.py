@@ -1,4 +1,4 @@
-"""A validation error of pydantic in one line: the key, its value, the allowed values."""
+"""Validation errors of pydantic in one line: the key, its value, the allowed values."""
 
 import math
 import re
@@ -10,9 +10,12 @@ from .whole import Params
 
 
 def explain(error: ValidationError, document: dict[str, Any], whole: type[Params]) -> str:
-    """Return one line for the first error: key, value, allowed values."""
+    """Return one line for all unknown keys, or for the first error: key, value, allowed values."""
+    problems = error.errors()
     # A misspelt key is both unknown and missing; the unknown one is the one that the user wrote.
-    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    unknown = [p["loc"] for p in problems if p["type"] == "extra_forbidden"]
+    if unknown:
+        return _strangers(unknown, document, whole)
     first = problems[0]
     # Pydantic adds the branches of a union to the location; only keys of the file are useful.
     where: list[str] = []
@@ -25,9 +28,6 @@ def explain(error: ValidationError, document: dict[str, Any], whole: type[Params
             break
         where.append(str(step))
     key = ".".join(where)
-    if first["type"] == "extra_forbidden":
-        section = _section(where[:-1], whole)
-        return f"{key} is not a parameter; {_home(where[:-1])} takes {', '.join(section)}"
     if first["type"] == "missing":
         return f"{key} is missing"
     same_place = [p for p in problems if p["loc"][: len(where)] == first["loc"][: len(where)]]
@@ -45,6 +45,31 @@ def explain(error: ValidationError, document: dict[str, Any], whole: type[Params
     if isinstance(value, str) and "://" in value:
         return f"{key} {allowed}"  # an address may contain a secret
     return f"{key} is {value!r}; {allowed}"
+
+
+def _strangers(
+    unknown: list[tuple[int | str, ...]], document: dict[str, Any], whole: type[Params]
+) -> str:
+    """Return one line that names all unknown keys, section by section.
+
+    The shipped file has parameters that are for pictures only. Whoever changes the kind has to
+    delete several, and one message is enough.
+    """
+    keys: dict[tuple[str, ...], list[str]] = {}
+    for place in unknown:
+        *home, key = map(str, place)
+        keys.setdefault(tuple(home), []).append(".".join([*home, key]))
+    kind = (document.get("ingest") or {}).get("kind", "image")
+    lines = []
+    for inside, names in keys.items():
+        home = list(inside)
+        one = len(names) == 1
+        listed = names[0] if one else f"{', '.join(names[:-1])} and {names[-1]}"
+        takes = f"{_home(home)} takes {', '.join(_section(home, whole))}"
+        by_kind = f"if ingest.kind is {kind}, " * (home == ["augment"] and kind != "image")
+        are = "is not a parameter" if one else "are not parameters"
+        lines.append(f"{listed} {are}; {by_kind}{takes}")
+    return "; ".join(lines)
 
 
 def _is_number(value: Any) -> bool:

@@ -30,6 +30,27 @@ GONE = {
     "transfer_gain": "from_scratch, finetune and rank print and write how much transfer gained",
 }
 
+
+class _TwiceError(ValueError):
+    """A key occurs twice; the message has the lines."""
+
+
+class _EachOnce(yaml.SafeLoader):
+    """Refuses a key that occurs twice, as DVC does; PyYAML would take the last value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise _TwiceError(
+                    f"{key.value} occurs twice, in line {lines[key.value]} and in line {line};"
+                    " delete one of them"
+                )
+            lines[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
 Schema = Callable[[str], type[Augmentation]]
 
 
@@ -102,12 +123,14 @@ def document_in(path: Path) -> dict[str, Any]:
     """Return the file's content, without checking its values.
 
     Raises:
-        ParamsError: the file does not exist, or is not YAML with sections.
+        ParamsError: the file does not exist, is not YAML with sections, or has a key twice.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), _EachOnce)  # noqa: S506 (it is safe)
     except FileNotFoundError:
         raise ParamsError(f"{path} does not exist; run from the project's root") from None
+    except _TwiceError as error:
+        raise ParamsError(f"{path}: {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ParamsError(f"{path} is not readable YAML: {reason}") from None
