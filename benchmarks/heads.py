@@ -1,4 +1,4 @@
-"""Heads: the best default, 64 in one sweep, 1,200 classes, and repeats of the split."""
+"""Heads: the best default, 64 in one sweep, 1,200 classes, repeats, and a chosen penalty."""
 
 import hashlib
 import json
@@ -15,28 +15,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from scipy.special import logsumexp
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import PredefinedSplit
+from sklearn.preprocessing import StandardScaler
 
-from benchmarks.harness import ENVIRONMENT, Project, digits, in_turns, need, table
+from benchmarks.harness import ENVIRONMENT, Cost, Project, cost, digits, in_turns, need, table
 from pipeline import kinds
 from pipeline.core import params
 from pipeline.core.paths import FEATURES, MANIFEST
 from pipeline.evaluate import evaluate
 from pipeline.evaluation import metrics
-from pipeline.heads import gradient_descent
-from pipeline.heads.fit import centre_and_scale, fit_heads, refit
-from pipeline.heads.head import Floats, probabilities
+from pipeline.heads import gradient_descent, penalty
+from pipeline.heads.fit import fit_heads, refit
+from pipeline.heads.head import Floats, one_thread, probabilities
 from pipeline.heads.hyperparameters import Hyperparameters
+from pipeline.heads.scaling import PER_FEATURE, centre_and_scale
 from pipeline.heads.subsets import on_subsets
 from pipeline.heads.trained import Schedule, Trained, order
-from pipeline.tables.features import Split, read_splits
+from pipeline.tables.features import Split, read_splits, write_shards
+from pipeline.tables.folds import folds
 from pipeline.tables.labels import class_names
-from pipeline.tables.manifest import read_manifest
+from pipeline.tables.manifest import read_manifest, write_manifest
 from pipeline.tables.power import raised
 from pipeline.train import train
 
@@ -377,7 +381,8 @@ HEADSTART = """
 import json, time
 from benchmarks.heads import read, objective
 from pipeline.heads.closed_forms import SOLVERS
-from pipeline.heads.fit import centre_and_scale, fit_heads, refit, class_weights
+from pipeline.heads.fit import class_weights, fit_heads, refit
+from pipeline.heads.scaling import centre_and_scale
 from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.losses import LOSSES, Units
 from pipeline.heads.trained import Schedule
@@ -647,9 +652,188 @@ training is to fit a head and to fit it again with the validation examples.
 """
 
 
+# penalty
+
+COUNTS, DRAWS = (10, 20, 50), 10  # training examples a class
+LEAST_ASKED = 40  # test examples
+THOUSANDS = 10_000
+OF_FIXED, OF_AUTO, OF_SKLEARN = "0.003", "auto", "scikit-learn"
+
+
+def sets_in(cache: Path) -> Iterable[tuple[str, Split, list[str]]]:
+    """View 0 of each set that `benchmarks/recipes_sets.py` left in the cache, and the groups."""
+    for file in sorted(cache.glob("*.npz")):
+        with np.load(file) as found:
+            features = found["views"][:, 0, slice(*found["blocks"][0])]
+            labels, groups = found["labels"].astype(np.int64), found["groups"]
+        # Texts' vectors have length 1 already.
+        long = np.abs(np.linalg.norm(features, axis=1) - 1).max() > 1e-3
+        seen = raised(np.ascontiguousarray(features), 0.5 if long else 1.0)
+        names = np.array([hashlib.sha256(f"{n}".encode()).hexdigest() for n in range(len(labels))])
+        rows = Split(names, names, np.zeros(len(labels), np.int32), labels, seen)
+        yield file.stem, rows, groups.tolist()
+
+
+def some_of_each(
+    pool: Split, groups: list[str], count: int, seed: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Positions of `count` examples a class to learn from, and of all of other groups.
+
+    None where a class has fewer than half as many, or few are left to ask.
+    """
+    classes, of = int(pool.labels.max()) + 1, np.array(groups)
+    taken, left = set(), np.full(classes, count)
+    for name in sorted(
+        set(groups), key=lambda one: hashlib.sha256(f"{seed}:{one}".encode()).digest()
+    ):
+        sizes = np.bincount(pool.labels[of == name], minlength=classes)
+        if (sizes <= left).all():
+            taken.add(name)
+            left -= sizes
+    inside = np.isin(of, list(taken))
+    if (left > count / 2).any() or (~inside).sum() < LEAST_ASKED:
+        return None
+    return np.flatnonzero(inside), np.flatnonzero(~inside)
+
+
+def by_sklearn(learnt: Split, asked: Split, groups: list[str]) -> np.ndarray:
+    """Which test examples StandardScaler and LogisticRegressionCV tell right.
+
+    With fewer rows than features, the scaled rows are turned onto their own axes, which changes
+    neither the loss nor the penalty, and saves most of the time.
+    """
+    scaler = StandardScaler().fit(learnt.features)
+    rows, new = (scaler.transform(one.features).astype(np.float64) for one in (learnt, asked))
+    if len(rows) < rows.shape[1]:
+        values, vectors = np.linalg.eigh(rows @ rows.T)
+        kept = values > 1e-9 * values[-1]
+        axes = rows.T @ (vectors[:, kept] / np.sqrt(values[kept]))
+        rows, new = rows @ axes, new @ axes
+    fold = folds(groups, learnt.labels, 5, numbers=False)
+    model = LogisticRegressionCV(
+        Cs=10, cv=PredefinedSplit(fold), scoring="neg_log_loss", l1_ratios=(0,), max_iter=1000,
+        use_legacy_attributes=False,
+    )  # fmt: skip
+    return np.asarray(model.fit(rows, learnt.labels).predict(new) == asked.labels)
+
+
+def of_draw(
+    pool: Split, groups: list[str], count: int, seed: int
+) -> tuple[dict[str, float], penalty.Choice] | None:
+    """The accuracy of each way on one draw, and what `auto` chose."""
+    drawn = some_of_each(pool, groups, count, seed)
+    if drawn is None:
+        return None
+    learnt, asked = (pool.take(rows) for rows in drawn)
+    keys = [groups[row] for row in drawn[0]]
+    schedule = Schedule(1, 1, 0, np.ones(int(pool.labels.max()) + 1, np.float32))
+    chosen = penalty.choose(learnt, keys, "lbfgs", schedule, len(keys))
+    fixed = Hyperparameters("lbfgs", weight_decay=0.003)
+    right = {}
+    for way, used in {OF_FIXED: fixed, OF_AUTO: chosen.head(fixed)}.items():
+        (one,) = fit_heads(learnt, learnt.take(slice(0)), [used], schedule, "cpu")
+        assert one.head is not None
+        right[way] = float((one.head.logits(asked.features).argmax(axis=1) == asked.labels).mean())
+    with one_thread():
+        right[OF_SKLEARN] = float(by_sklearn(learnt, asked, keys).mean())
+    return right, chosen
+
+
+def accuracies(cache: Path, draws: int) -> list[tuple[object, ...]]:
+    """A row for each set and count: mean accuracies, and what was chosen."""
+    rows: list[tuple[object, ...]] = []
+    for name, pool, groups in sets_in(cache):
+        for count in COUNTS:
+            found = [of_draw(pool, groups, count, seed) for seed in range(draws)]
+            some = [one for one in found if one is not None]
+            if not some:
+                continue
+            means = {way: float(np.mean([right[way] for right, _ in some])) for way in some[0][0]}
+            decays = sorted(choice.weight_decay for _, choice in some)
+            each = sum(choice.candidate.scaling == PER_FEATURE for _, choice in some)
+            ended = sum(bool(choice.end) for _, choice in some)
+            fixed, auto, other = means[OF_FIXED], means[OF_AUTO], means[OF_SKLEARN]
+            middle = decays[len(decays) // 2]
+            rows.append(
+                (name, count, len(some), fixed, auto, other, auto - fixed, auto - other,
+                 f"{middle:g}", each, ended)
+            )  # fmt: skip
+            print(*rows[-1], flush=True)
+    return rows
+
+
+def auto_seconds(scratch: Path) -> list[tuple[object, ...]]:
+    """CPU seconds and memory of the stage `train` with and without `auto`."""
+    project = Project(scratch / "seconds")
+    pool = made_up(THOUSANDS, DIMENSION, 10, 0)
+    digests = [hashlib.sha256(name.encode()).hexdigest() for name in pool.digests]
+    data = project.folder / "data"
+    manifest = pd.DataFrame(
+        {"digest": digests, "path": [f"data/raw/{n:05}.png" for n in range(THOUSANDS)],
+         "label": [f"c{label}" for label in pool.labels],
+         "split": ["val" if n % 5 == 0 else "train" for n in range(THOUSANDS)]}
+    )  # fmt: skip
+    write_manifest(manifest, "image", data / "manifest.parquet")
+    order = np.argsort(digests)
+    write_shards(
+        data / "features",
+        [(sorted(digests), pool.views, pool.features[order])],
+    )
+    rows: list[tuple[object, ...]] = []
+    for optimizer in ("lbfgs", "ridge"):
+
+        def trained(decay: Any, optimizer: str = optimizer) -> Cost:
+            project.set(train={"optimizer": optimizer, "weight_decay": decay})
+            return project.stages("train")["train"]
+
+        costs = in_turns(3, {decay: partial(trained, decay) for decay in (0.003, "auto")})
+        for decay, each in costs.items():
+            cpu, peak = (min(getattr(one, of) for one in each) for of in ("cpu", "peak"))
+            rows.append((optimizer, decay, cpu, peak))
+    schedule = Schedule(1, 1, 0, np.ones(10, np.float32))
+    for optimizer in ("lbfgs", "ridge"):
+        named = replace(pool, digests=np.array(digests))
+        choose = partial(penalty.choose, named, digests, optimizer, schedule, THOUSANDS)
+        alone = min(cost(choose).cpu for _ in range(3))
+        rows.append((optimizer, "the choice alone", alone, "–"))
+    return rows
+
+
+def measure_penalty(scratch: Path, cache: Path, draws: int = DRAWS) -> str:
+    """`weight_decay: auto` beside 0.003 and scikit-learn, on sets of a cache.
+
+        python -m benchmarks heads penalty CACHE [--draws DRAWS]
+
+    The cache holds the features that `benchmarks/recipes_sets.py` makes: the last layer of view 0.
+    A draw takes 10, 20 or 50 examples a class to learn from, whole groups, and asks all others.
+    `auto` and 0.003 are heads by `lbfgs` on the features as `train` reads them, scikit-learn is
+    `StandardScaler` and `LogisticRegressionCV` (ten `C`, log loss, the same kind of folds).
+    """
+    warnings.simplefilter("ignore")
+    found = accuracies(cache, draws)
+    columns = "set | a class | draws | 0.003 {:.4f} | auto {:.4f} | scikit-learn {:.4f}"
+    columns += " | auto − 0.003 {:+.4f} | auto − scikit-learn {:+.4f} | chosen, median"
+    columns += " | each feature scaled | ends of the path"
+    means = np.mean([[float(value) for value in row[3:8]] for row in found], axis=0)  # type: ignore[arg-type]
+    costs = table("optimizer | weight_decay | CPU s {:.2f} | peak MB {:.0f}", auto_seconds(scratch))
+    return f"""# `weight_decay: auto`
+
+Test accuracy, the mean of {draws} draws. Mean over the rows: 0.003 {means[0]:.4f}, auto
+{means[1]:.4f}, scikit-learn {means[2]:.4f}.
+
+{table(columns, found)}
+
+The stage `train` on {THOUSANDS:,} made-up examples of {DIMENSION:,} features and 10 classes,
+without augmented views: processor seconds of the whole process, the least of three runs.
+
+{costs}
+"""
+
+
 PARTS = {
     "defaults": measure_defaults,
     "sweep": measure_sweep,
     "many": measure_many,
     "repeats": measure_repeats,
+    "penalty": measure_penalty,
 }

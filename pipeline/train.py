@@ -1,7 +1,8 @@
 """Stage 4, train: train a head for every combination of hyperparameters, and keep the best."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from .core import command, memory, params
 from .core.errors import TrainingError
 from .core.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, OUT_OF_FOLD, SWEEP, TRAINING
 from .core.progress import Progress
-from .heads import conformal, cross_fit
+from .heads import conformal, cross_fit, penalty
 from .heads.calibration import calibrated
 from .heads.description import HeadDescription
 from .heads.fit import class_weights, device_for, fit_heads, refit
@@ -27,9 +28,9 @@ from .heads.trained import (
     with_figures,
 )
 from .tables import targets
-from .tables.features import are_counts, read_splits
+from .tables.features import Split, are_counts, read_splits
 from .tables.labels import require
-from .tables.manifest import read_manifest, task_in
+from .tables.manifest import group_keys, read_manifest, task_in
 from .tasks import TASKS
 
 
@@ -70,6 +71,16 @@ def train() -> None:
         loss=loss,
         row_weights=settings.row_weights,
     )
+    choices: dict[str, penalty.Choice] = {}
+    if settings.weight_decay == params.AUTO:
+        both = Split.concat([rows, val])
+        keys = group_keys(manifest).set_axis(manifest["digest"]).loc[both.digests].tolist()
+        learned = len(set((both if settings.refit else rows).digests))
+        for one in combinations:
+            choices[one.optimizer] = penalty.choose(both, keys, one.optimizer, schedule, learned)
+            for line in choices[one.optimizer].lines():
+                print(f"train: {line}")
+        combinations = [choices[one.optimizer].head(one) for one in combinations]
     stacks = 0
     if descending:
         from .heads import gradient_descent  # imports PyTorch
@@ -85,7 +96,7 @@ def train() -> None:
             "lower train.learning_rate"
         )
 
-    _write_sweep(ranked, loss)
+    _write_sweep(ranked, choices, loss)
     _write_curve(best.curve, loss)
     of_schedule = schedule, device
     held = cross_fit.out_of_fold(best, rows, val, manifest, *of_schedule, refits=settings.refit)
@@ -105,21 +116,35 @@ def train() -> None:
         dimension=head.dimension,
         width=head.width,
     )
+    if chosen := choices.get(best.hyperparameters.optimizer):
+        about = replace(about, notes={"weight_decay_auto": chosen.noted()})
     about = with_figures(about, kept, len(val.labels), loss)
     save_head(with_priors(head, fitted), about, HEAD_WEIGHTS, HEAD)
     _print_summary(ranked, kept, len(rows.labels), len(val.labels), loss)
 
 
-def _write_sweep(ranked: Sequence[Trained], loss: str) -> None:
-    """Write one row per head, the best first; unused hyperparameters of closed forms are empty."""
+def _write_sweep(
+    ranked: Sequence[Trained], choices: Mapping[str, penalty.Choice], loss: str
+) -> None:
+    """Write one row per head, the best first; unused hyperparameters of closed forms are empty.
+
+    Rows of the penalties that `auto` compared follow, with their out-of-fold losses.
+    """
     table = []
     for one in ranked:
         row: dict[str, Any] = dict(used(one.hyperparameters))
         if one.kept is not None:
             row |= rounded(one.kept, loss) | {"epoch": one.kept.epoch}
         table.append(row | {"epochs": len(one.curve), "status": one.status})
-    names, figures = Hyperparameters.__dataclass_fields__, figure_names(loss)
-    _write_table(SWEEP, [*names, *figures, "epoch", "epochs", "status"], table)
+    names = [name for name in Hyperparameters.__dataclass_fields__ if name != "scaling" or choices]
+    added = [*penalty.COLUMNS] if choices else []
+    table += [
+        {"optimizer": optimizer, "status": "cross-validated"} | point.row()
+        for optimizer, choice in choices.items()
+        for point in choice.path
+    ]
+    columns = [*names, *figure_names(loss), *added, "epoch", "epochs", "status"]
+    _write_table(SWEEP, columns, table)
 
 
 def _write_curve(curve: Sequence[Figures], loss: str) -> None:
@@ -155,7 +180,7 @@ def _print_summary(
 
 def _in_words(hyperparameters: Hyperparameters) -> str:
     settings = used(hyperparameters)
-    numbers = [f"{name} {settings[name]:g}" for name in settings if name != "optimizer"]
+    numbers = [f"{name} {of:g}" for name, of in settings.items() if not isinstance(of, str)]
     return ", ".join([hyperparameters.optimizer, *numbers])
 
 

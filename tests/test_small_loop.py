@@ -14,10 +14,11 @@ from typing import Any
 
 import onnxruntime
 import pytest
+import yaml
 from PIL import Image
 
-from pipeline.core.paths import MANIFEST
-from pipeline.heads import fit
+from pipeline.core.paths import MANIFEST, PARAMS
+from pipeline.heads import fit, lbfgs
 from pipeline.kinds.image import KIND, decode
 from pipeline.sources import stamps
 from pipeline.store.vectors import FeatureStore
@@ -35,6 +36,8 @@ EXPECTED: dict[str, dict[str, int]] = {
     # Two mistakes. The features of 240 pictures with hidden parts are in the store.
     "report": {"files": 9, "inputs of networks": 2, "calls of the store": 1},
 }
+# Each penalty is fitted for five folds at once, until two in a row are much worse.
+WITH_AUTO = EXPECTED["train"] | {"penalties": 22}
 
 
 class Counts(Counter[str]):
@@ -68,6 +71,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
     found.wrap(monkeypatch, decode, "inspect", lambda *_: {"inspected": 1})
     found.wrap(monkeypatch, onnxruntime.InferenceSession, "run", inputs)
     found.wrap(monkeypatch, fit, "_solve", lambda _, alike, *__: {"heads": len(alike)})
+    found.wrap(monkeypatch, lbfgs, "minimum", lambda *_: {"penalties": 1})
     found.wrap(monkeypatch, KIND, "copies", lambda pairs: {"pairs": len(pairs)})
     for name in ("held", "get", "checksums", "put"):
         found.wrap(monkeypatch, FeatureStore, name, lambda *_: {"calls of the store": 1})
@@ -106,3 +110,9 @@ def test_ten_pictures_are_added(
         done[stage] = {name: count for name, count in counts.items() if count}
     del done["checks"]["files"]  # threads that are busy at once read some of them twice
     assert done == EXPECTED
+    parameters = yaml.safe_load(PARAMS.read_text())
+    parameters["train"]["weight_decay"] = "auto"
+    PARAMS.write_text(yaml.safe_dump(parameters))
+    counts.clear()
+    run("train")
+    assert {name: count for name, count in counts.items() if count} == WITH_AUTO

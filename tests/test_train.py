@@ -190,6 +190,35 @@ def test_closed_forms_compete_with_descent_and_leave_unread_knobs_empty(trained_
     assert [nearest[name] for name in knobs] == [""] * 6
 
 
+def test_auto_chooses_the_weight_decay_and_says_so(trained_project, capsys):
+    trained_project.set(**{"train.optimizer": ["lbfgs", "ridge"], "train.weight_decay": "auto"})
+    train()
+    about = load_head(HEAD_WEIGHTS, HEAD)[1]
+    chosen = about.hyperparameters
+    assert about.notes["weight_decay_auto"] == {"examples": 108, "folds": 5}
+    lines = capsys.readouterr().out.splitlines()
+    said = (
+        f"train: weight decay {chosen.weight_decay:g}, chosen by cross-validation on 108 examples"
+    )
+    assert said in lines
+    heads = [row for row in table(SWEEP) if row["status"] == "solved"]
+    path = [row for row in table(SWEEP) if row["status"] == "cross-validated"]
+    assert {row["optimizer"] for row in heads} == {row["optimizer"] for row in path}
+    best = min(
+        (row for row in path if (row["optimizer"], row["scaling"]) == (chosen.optimizer, "global")),
+        key=lambda row: float(row["out_of_fold_loss"]),
+    )
+    assert float(best["behind_best"]) <= 0
+    # The number by hand gives the same head.
+    weights = HEAD_WEIGHTS.read_bytes()
+    by_hand = {"train.optimizer": chosen.optimizer, "train.weight_decay": chosen.weight_decay}
+    trained_project.set(**by_hand)
+    train()
+    assert HEAD_WEIGHTS.read_bytes() == weights
+    assert "weight_decay_auto" not in load_head(HEAD_WEIGHTS, HEAD)[1].notes
+    assert "scaling" not in table(SWEEP)[0]
+
+
 @pytest.mark.parametrize("name", ["lbfgs", "ridge", "nearest_mean"])
 def test_a_closed_form_alone_is_saved_like_any_head(trained_project, name):
     trained_project.set(**{"train.optimizer": name})

@@ -21,6 +21,7 @@ from ..core.terminal import printable
 from ..heads.description import HeadDescription
 from ..heads.head import Head, one_thread
 from ..heads.hyperparameters import Hyperparameters
+from ..heads.penalty import PATH
 from ..serving.description import Data
 from ..serving.writing import Parts
 from ..store.places import replacing
@@ -64,7 +65,10 @@ def run(
     settings = params.load(kinds.schema)
     if weight_decay is None:
         given = settings.train.weight_decay
-        weight_decay = given if isinstance(given, list) else [given]
+        if isinstance(given, str):  # auto
+            weight_decay = PATH
+        else:
+            weight_decay = given if isinstance(given, list) else [given]
     if any(not (decay >= 0 and np.isfinite(decay)) for decay in weight_decay):
         raise ParamsError("--weight-decay has to be 0 or more")
     taken, left_out = chosen(folders, settings)

@@ -184,7 +184,7 @@ def nearest_mean(sums: Sums, decays: Sequence[float]) -> list[Solved]:
 
 
 def _scale(covariance: Floats64) -> float:
-    """Return the root of the mean variance, as in `heads.fit.centre_and_scale`."""
+    """Return the root of the mean variance, as in `heads.scaling.centre_and_scale`."""
     square = float(np.trace(covariance)) / len(covariance)
     return float(np.sqrt(square)) if square > 0 else 1.0
 

@@ -10,6 +10,7 @@ from ..core.errors import DataError
 from ..core.paths import MANIFEST
 from ..tasks import TASKS, UNNAMED, noted
 from .hyperparameters import Hyperparameters, used
+from .scaling import SCALINGS
 from .sets import PredictionSets
 
 
@@ -233,6 +234,8 @@ def _hyperparameters(content: Mapping[str, Any]) -> Hyperparameters | None:
         raise TypeError("hyperparameters is not a table")
     for name, value in given.items():
         right = isinstance(value, str) if name == "optimizer" else _is_number(value)
+        if name == "scaling":
+            right = value in SCALINGS
         if name not in Hyperparameters.__dataclass_fields__ or not right:
             raise ValueError(f"hyperparameters: {name!r:.40} is {value!r:.40}")
     return Hyperparameters(**given)

@@ -15,14 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core import packages
-from ..core.errors import DataError, DeviceError, TrainingError
+from ..core.errors import DeviceError, TrainingError
 from ..tables.features import Split
 from . import closed_forms, losses, tf_idf
 from .head import Floats, Head, one_thread
 from .hyperparameters import CLOSED_FORMS, Hyperparameters
+from .scaling import Scale, centre_and_scale
 from .trained import Figures, Schedule, Trained
-
-SQUARES = (1e-30, 1e30)  # the range of a mean square in float32
 
 
 def fit_heads(
@@ -36,12 +35,10 @@ def fit_heads(
 ) -> list[Trained]:
     """Train one head for each of `hyperparameters`, which must differ from each other.
 
-    Features are centred and scaled to a mean square of 1 on the training rows; the returned weights
-    include this step. All features are divided by the same number, so those that vary most keep
-    their influence. On every data set of `benchmarks/heads.md` this was better than scaling each
-    feature to variance 1. Regression targets are also centred and scaled (`losses.Units`). The
-    returned weights include this step too, but the reported losses stay in these units. Losses are
-    weighted by the class weights, also on validation examples.
+    Features are centred and scaled to a mean square of 1 on the training rows (`scaling`); the
+    returned weights include this step. Regression targets are also centred and scaled
+    (`losses.Units`). The returned weights include this step too, but the reported losses stay in
+    these units. Losses are weighted by the class weights, also on validation examples.
 
     With validation examples, a head keeps the epoch with its lowest validation loss and stops after
     `patience` epochs without a lower one. Without validation examples it keeps its last epoch.
@@ -61,50 +58,34 @@ def fit_heads(
         train, val = (
             replace(rows, features=tf_idf.weighed(rows.features, idf)) for rows in (train, val)
         )
-    mean, scale = centre_and_scale(train.features)
-    train, val = (replace(rows, features=(rows.features - mean) / scale) for rows in (train, val))
     units = None
     if losses.LOSSES[schedule.loss].of_numbers:
         units = losses.Units.of(schedule.loss, train.labels)
         train, val = (replace(rows, labels=units.learned(rows.labels)) for rows in (train, val))
 
-    trained = []
+    found: dict[Hyperparameters, Trained] = {}
     with one_thread():
-        for name in CLOSED_FORMS:
-            if alike := [one for one in hyperparameters if one.optimizer == name]:
-                near = _on_scaled_features(start, mean, scale) if start else None
-                trained += _solve(name, alike, train, val, schedule, near)
-        if alike := [one for one in hyperparameters if one.optimizer not in CLOSED_FORMS]:
-            from . import gradient_descent  # imports PyTorch
+        for scaling in dict.fromkeys(one.scaling for one in hyperparameters):
+            mean, scale = centre_and_scale(train.features, scaling)
+            rows, new = (
+                replace(split, features=(split.features - mean) / scale) for split in (train, val)
+            )
+            near = _on_scaled_features(start, mean, scale) if start else None
+            some = [one for one in hyperparameters if one.scaling == scaling]
+            trained = []
+            for name in CLOSED_FORMS:
+                if alike := [one for one in some if one.optimizer == name]:
+                    trained += _solve(name, alike, rows, new, schedule, near)
+            if alike := [one for one in some if one.optimizer not in CLOSED_FORMS]:
+                from . import gradient_descent  # imports PyTorch
 
-            trained += gradient_descent.descend(alike, train, val, schedule, device, on_epoch)
-
-        found = {one.hyperparameters: one for one in trained}
-        return [_in_raw_units(found[one], mean, scale, idf, units) for one in hyperparameters]
-
-
-def centre_and_scale(features: Floats) -> tuple[Floats, np.float32]:
-    """Return the mean [d] of the rows, and the root mean square of the centred features.
-
-    Raises:
-        DataError: the features are too large to compute their scale.
-    """
-    mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
-    with np.errstate(over="ignore", under="ignore"):
-        centred = features - mean
-        square = np.einsum("nd,nd->n", centred, centred).mean(dtype=np.float64) / len(mean)
-    if not SQUARES[0] < square < SQUARES[1]:  # float32 overflows, underflows or loses digits
-        exact = centred.astype(np.float64)
-        square = np.einsum("nd,nd->n", exact, exact).mean() / len(mean)
-    if not np.isfinite(square):
-        raise DataError(
-            f"features go up to {np.abs(features).max():.3g}, too large for a head: divide the"
-            " vectors by a number, or lower train.power"
-        )
-    return mean, np.float32(np.sqrt(square)) if square > 0 else np.float32(1)
+                trained += gradient_descent.descend(alike, rows, new, schedule, device, on_epoch)
+            for one in trained:
+                found[one.hyperparameters] = _in_raw_units(one, mean, scale, idf, units)
+    return [found[one] for one in hyperparameters]
 
 
-def _on_scaled_features(head: Head, mean: Floats, scale: np.float32) -> Head:
+def _on_scaled_features(head: Head, mean: Floats, scale: Scale) -> Head:
     """Convert a linear head for raw features to one for centred and scaled features."""
     bias = head.bias + head.weight @ mean
     return replace(head, weight=head.weight * scale, bias=bias, idf=None)
@@ -113,7 +94,7 @@ def _on_scaled_features(head: Head, mean: Floats, scale: np.float32) -> Head:
 def _in_raw_units(
     trained: Trained,
     mean: Floats,
-    scale: np.float32,
+    scale: Scale,
     idf: Floats | None,
     units: losses.Units | None,
 ) -> Trained:

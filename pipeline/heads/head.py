@@ -152,7 +152,12 @@ def activated(task: str, logits: Floats, temperature: float) -> npt.NDArray[np.f
     return ACTIVATIONS[TASKS[task].activation](logits, temperature)
 
 
-def fit_temperature(logits: Floats, labels: npt.NDArray[np.int64 | np.float64]) -> float:
+HALVINGS = 60  # of the range of temperatures
+
+
+def fit_temperature(
+    logits: Floats, labels: npt.NDArray[np.int64 | np.float64], halvings: int = HALVINGS
+) -> float:
     """Fit the temperature that minimises the negative log-likelihood (Guo et al., ICML 2017).
 
     The temperature does not change the predicted class. The labels are smoothed by one part in
@@ -163,6 +168,7 @@ def fit_temperature(logits: Floats, labels: npt.NDArray[np.int64 | np.float64]) 
         logits: [n, c] of held-out examples.
         labels: [n], the position of each example's class; or [n, c] of labels that are 1, 0 or
             unknown (NaN), which share one temperature.
+        halvings: how often the range of temperatures, 0.001 to 1000, is halved.
 
     Returns:
         the temperature, to six significant digits; 1 if there are no examples.
@@ -171,7 +177,7 @@ def fit_temperature(logits: Floats, labels: npt.NDArray[np.int64 | np.float64]) 
     if not examples:
         return 1.0
     if labels.ndim == 2:
-        return _temperature_of_labels(logits, labels.astype(np.float64))
+        return _temperature_of_labels(logits, labels.astype(np.float64), halvings)
     if examples * classes > MANY_LOGITS:
         return _temperature_of_many(logits, labels.astype(np.int64))
     scores = logits.astype(np.float64)
@@ -179,11 +185,13 @@ def fit_temperature(logits: Floats, labels: npt.NDArray[np.int64 | np.float64]) 
     softened[np.arange(examples), labels.astype(np.int64)] += examples / (examples + 1)
     smoothed = float((softened * scores).sum())
     return _temperature_at(
-        smoothed, lambda temperature: float((probabilities(logits, temperature) * scores).sum())
+        smoothed,
+        lambda temperature: float((probabilities(logits, temperature) * scores).sum()),
+        halvings,
     )
 
 
-def _temperature_of_labels(logits: Floats, labels: npt.NDArray[np.float64]) -> float:
+def _temperature_of_labels(logits: Floats, labels: npt.NDArray[np.float64], halvings: int) -> float:
     """`fit_temperature` for labels [n, c], each smoothed according to its known examples."""
     known = ~np.isnan(labels)
     if not known.any():
@@ -193,15 +201,15 @@ def _temperature_of_labels(logits: Floats, labels: npt.NDArray[np.float64]) -> f
     scores = logits[known].astype(np.float64)
     smoothed = float(softened @ scores)
     return _temperature_at(
-        smoothed, lambda temperature: float(sigmoid(scores, temperature) @ scores)
+        smoothed, lambda temperature: float(sigmoid(scores, temperature) @ scores), halvings
     )
 
 
-def _temperature_at(smoothed: float, believed: Callable[[float], float]) -> float:
+def _temperature_at(smoothed: float, believed: Callable[[float], float], halvings: int) -> float:
     """Find the temperature at which the `believed` logit sum equals that of the smoothed labels."""
     # The loss is convex in the inverse of the temperature, so its slope changes sign once.
     low, high = math.log(1e-3), math.log(1e3)
-    for _ in range(60):
+    for _ in range(halvings):
         middle = (low + high) / 2
         low, high = (middle, high) if believed(math.exp(-middle)) < smoothed else (low, middle)
     return float(f"{math.exp(-middle):.6g}")

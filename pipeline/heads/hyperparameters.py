@@ -4,6 +4,8 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .scaling import GLOBAL
+
 if TYPE_CHECKING:  # not needed to predict with a bundle
     from ..core.params import TrainParams
 
@@ -15,7 +17,8 @@ CLOSED_FORMS = {"lbfgs": ("weight_decay",), "ridge": ("weight_decay",), "nearest
 class Hyperparameters:
     """The settings that may differ between heads; `params.yaml` explains each.
 
-    Those that the optimizer does not use are 0.
+    Those that the optimizer does not use are 0. `scaling` is one of `scaling.SCALINGS`; it is not a
+    parameter, and only `penalty.choose` takes another than `global`.
     """
 
     optimizer: str
@@ -25,15 +28,21 @@ class Hyperparameters:
     dropout: float = 0
     label_smoothing: float = 0
     seed: int = 0
+    scaling: str = GLOBAL
 
 
 def every_combination(settings: "TrainParams") -> list[Hyperparameters]:
-    """Return the product of all lists, without combinations that would train the same head."""
+    """Return the product of all lists, without combinations that would train the same head.
+
+    A weight decay of `auto` is 0 here; `penalty.choose` chooses it.
+    """
     listed = {
         name: list(dict.fromkeys(value if isinstance(value, list) else [value]))
         for name, value in settings
         if name in Hyperparameters.__dataclass_fields__
     }
+    if settings.weight_decay == "auto":
+        listed["weight_decay"] = [0]
     combinations: dict[Hyperparameters, None] = {}
     for values in itertools.product(*listed.values()):
         chosen = dict(zip(listed, values, strict=True))
@@ -45,10 +54,13 @@ def every_combination(settings: "TrainParams") -> list[Hyperparameters]:
 
 
 def used(hyperparameters: Hyperparameters) -> dict[str, str | float]:
-    """Return the hyperparameters that the optimizer uses, by name."""
+    """Return the hyperparameters that the optimizer uses, by name; the scaling only if chosen."""
     read = CLOSED_FORMS.get(hyperparameters.optimizer)
-    return {
+    found = {
         name: value
         for name, value in vars(hyperparameters).items()
-        if read is None or name == "optimizer" or name in read
+        if read is None or name in ("optimizer", "scaling", *read)
     }
+    if hyperparameters.scaling == GLOBAL:
+        del found["scaling"]
+    return found

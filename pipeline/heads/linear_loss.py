@@ -87,7 +87,7 @@ class LinearLoss:
             labels, importance = self.labels[part][:, some], self.importance[part][:, some]
             losses, slopes = self.loss.at(self.rows[part] @ single, labels)
             heights += np.einsum("np,np->p", losses, importance, dtype=np.float64)
-            gradient += (slopes * importance).T @ self.rows[part]
+            gradient += _weighed(slopes, importance).T @ self.rows[part]
         penalised = matrix[:, 1:]
         gradient[:, 1:] += matrix.dtype.type(self.decay) * penalised
         lengths = np.square(penalised).reshape(len(weights), -1).sum(axis=1)
@@ -110,7 +110,7 @@ class LinearLoss:
         for part in self._chunks(len(matrix)):
             labels, importance = self.labels[part], self.importance[part]
             _, slopes = self.loss.at(self.rows[part] @ matrix.T, labels)
-            curves = self.loss.curves(slopes, labels) * importance
+            curves = _weighed(self.loss.curves(slopes, labels), importance)
             of_output += curves.sum(axis=0)
             own[part] = curves[np.arange(len(labels)), of_rows[part]]
         return of_output, own
@@ -119,3 +119,9 @@ class LinearLoss:
         """Divide the rows into chunks, so that not all logits are in memory at once."""
         size = max(32, AT_ONCE // outputs)
         return [slice(start, start + size) for start in range(0, len(self.rows), size)]
+
+
+def _weighed(slopes: Array, importance: Array) -> Array:
+    """Multiply slopes [n, c], those of each problem in turn, by importance [n, P]."""
+    each: Array = slopes.reshape(*importance.shape, -1) * importance[:, :, None]
+    return each.reshape(slopes.shape)

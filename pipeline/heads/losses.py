@@ -108,19 +108,25 @@ class Softmax:
         return np.zeros(1), np.ones(1, dtype=bool)
 
     def at(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        """Return loss and slope; the slope is the predicted probability minus the true one."""
-        rows, label = np.arange(len(labels)), labels[:, 0]
-        predicted = logits - logits.max(axis=1, keepdims=True)
+        """Return loss and slope; the slope is the predicted probability minus the true one.
+
+        With labels [n, p], the logits are those of p heads in turn.
+        """
+        each = logits.reshape(labels.size, -1)
+        rows, label = np.arange(len(each)), labels.reshape(-1)
+        predicted = each - each.max(axis=1, keepdims=True)
         of_label = predicted[rows, label]
         np.exp(predicted, out=predicted)
-        total = predicted.sum(axis=1, keepdims=True)
-        predicted /= total
+        total = predicted.sum(axis=1)
+        predicted /= total[:, None]
         predicted[rows, label] -= 1
-        return np.log(total) - of_label[:, None], predicted
+        losses = np.log(total) - of_label
+        return losses.reshape(labels.shape), predicted.reshape(logits.shape)
 
     def curves(self, slopes: Array, labels: Array) -> Array:
         """Return the diagonal p (1 - p); overwrite `slopes`."""
-        slopes[np.arange(len(labels)), labels[:, 0]] += 1
+        each = slopes.reshape(labels.size, -1)
+        each[np.arange(len(each)), labels.reshape(-1)] += 1
         return np.asarray(slopes * (1 - slopes))
 
     def figures(

@@ -18,11 +18,12 @@ import numpy.typing as npt
 from ..core.errors import TrainingError
 from ..tables.features import Split
 from . import closed_forms, tf_idf
-from .fit import SQUARES, centre_and_scale, class_weights, fit_heads, one_thread_each
+from .fit import class_weights, fit_heads, one_thread_each
 from .head import Floats, one_thread
 from .hyperparameters import Hyperparameters
 from .least_squares import ridge
 from .losses import LOSSES, Units
+from .scaling import GLOBAL, SQUARES, centre_and_scale
 from .trained import Schedule
 
 Mask = npt.NDArray[np.bool_]
@@ -56,6 +57,9 @@ def on_subsets(
     """
     if not schedule.counts:
         pool = _within_range(pool)
+    if hyperparameters.scaling != GLOBAL:  # that of each subset, so little is shared
+        yield from _one_by_one(pool, subsets, asked, hyperparameters, schedule, weighing)
+        return
     if pool.labels.ndim == 2:
         yield from _of_columns(pool, subsets, asked, hyperparameters, schedule, weighing)
         return
@@ -135,19 +139,7 @@ def _of_columns(
         yield from _least_squares(pool, subsets, asked, hyperparameters.weight_decay, schedule)
         return
     if hyperparameters.optimizer in SOLVERS or schedule.counts:
-        none = pool.take(slice(0))
-
-        def train(mask: Mask, rows: Mask) -> Floats:
-            inside = pool.take(mask)
-            weights = class_weights(weighing, inside.labels, outputs)
-            weighted = replace(schedule, class_weights=weights)
-            (one,) = fit_heads(inside, none, [hyperparameters], weighted, "cpu")
-            if one.head is None:
-                raise TrainingError(f"a head {one.status}; lower train.learning_rate")
-            return one.head.logits(pool.features[rows])
-
-        with one_thread_each(hyperparameters), ThreadPoolExecutor(os.cpu_count()) as threads:
-            yield from threads.map(train, subsets, asked)
+        yield from _one_by_one(pool, subsets, asked, hyperparameters, schedule, weighing)
         return
     from . import gradient_descent  # imports PyTorch
 
@@ -166,6 +158,30 @@ def _of_columns(
     for logits, rows in zip(found, asked, strict=True):
         answers = _whole(logits)[rows]
         yield answers if units is None else units.raw(answers)
+
+
+def _one_by_one(
+    pool: Split,
+    subsets: Sequence[Mask],
+    asked: Sequence[Mask],
+    hyperparameters: Hyperparameters,
+    schedule: Schedule,
+    weighing: str,
+) -> Iterator[Floats]:
+    """`on_subsets` with a call of `fit.fit_heads` for each subset."""
+    outputs, none = len(schedule.class_weights), pool.take(slice(0))
+
+    def train(mask: Mask, rows: Mask) -> Floats:
+        inside = pool.take(mask)
+        weights = class_weights(weighing, inside.labels, outputs)
+        weighted = replace(schedule, class_weights=weights)
+        (one,) = fit_heads(inside, none, [hyperparameters], weighted, "cpu")
+        if one.head is None:
+            raise TrainingError(f"a head {one.status}; lower train.learning_rate")
+        return one.head.logits(pool.features[rows])
+
+    with one_thread_each(hyperparameters), ThreadPoolExecutor(os.cpu_count()) as threads:
+        yield from threads.map(train, subsets, asked)
 
 
 def _least_squares(

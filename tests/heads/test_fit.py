@@ -10,9 +10,10 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.core.errors import DataError, DeviceError
 from pipeline.heads import gradient_descent
-from pipeline.heads.fit import centre_and_scale, fit_heads
+from pipeline.heads.fit import fit_heads
 from pipeline.heads.gradient_descent import RULES
 from pipeline.heads.hyperparameters import Hyperparameters
+from pipeline.heads.scaling import centre_and_scale
 from pipeline.heads.subsets import on_subsets
 from pipeline.heads.trained import Schedule
 from pipeline.tables.features import Split

@@ -9,11 +9,12 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.heads import head as heads
 from pipeline.heads import lbfgs, linear_loss, many_classes
-from pipeline.heads.fit import centre_and_scale, fit_heads, refit
+from pipeline.heads.fit import fit_heads, refit
 from pipeline.heads.head import Floats, Head, fit_temperature, probabilities
 from pipeline.heads.hyperparameters import Hyperparameters
 from pipeline.heads.linear_loss import LinearLoss
 from pipeline.heads.many_classes import MANY
+from pipeline.heads.scaling import centre_and_scale
 from pipeline.heads.trained import Schedule
 from pipeline.tables.features import Split
 

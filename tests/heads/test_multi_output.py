@@ -12,8 +12,9 @@ from sklearn.metrics import accuracy_score, log_loss, r2_score
 from sklearn.multiclass import OneVsRestClassifier
 
 from pipeline.heads import losses
-from pipeline.heads.fit import centre_and_scale, class_weights, fit_heads, refit
+from pipeline.heads.fit import class_weights, fit_heads, refit
 from pipeline.heads.hyperparameters import Hyperparameters
+from pipeline.heads.scaling import centre_and_scale
 from pipeline.heads.subsets import on_subsets
 from pipeline.heads.trained import Schedule
 from pipeline.tables.features import Split

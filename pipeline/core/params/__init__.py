@@ -11,6 +11,7 @@ from .reading import (
     store_section,
 )
 from .schema import (
+    AUTO,
     Augmentation,
     ChecksParams,
     EvaluateParams,
@@ -27,6 +28,7 @@ from .schema import (
 from .whole import Params, adapts, later_stages_on_cuda, stages_that_need_validation
 
 __all__ = [
+    "AUTO",
     "RENAMED",
     "Augmentation",
     "ChecksParams",

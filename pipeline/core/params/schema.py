@@ -6,7 +6,15 @@ import unicodedata
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from ...tasks import TASKS
 from .. import plugins
@@ -248,6 +256,14 @@ Smoothing = Annotated[float, Field(ge=0, lt=1)]
 
 MOST_HEADS = 10_000  # trained together
 CLOSED_FORMS = ("lbfgs", "ridge", "nearest_mean")  # optimizers for linear heads
+AUTO = "auto"  # the weight decay that cross-validation chooses
+OF_AUTO = ("lbfgs", "ridge")
+
+
+def _penalties(given: Any) -> Any:
+    if isinstance(given, list) and AUTO in given:
+        raise ValueError("should be a number, a list of numbers, or auto without a list")
+    return given
 
 
 class TrainParams(Section):
@@ -259,8 +275,13 @@ class TrainParams(Section):
     learning_rate: Positive | Annotated[list[Positive], Field(min_length=1)] = setting(
         0.001, "learning rate; not used by lbfgs, ridge and nearest_mean"
     )
-    weight_decay: NotNegative | Annotated[list[NotNegative], Field(min_length=1)] = setting(
-        0.003, "strength of the L2 penalty; not used by nearest_mean"
+    weight_decay: Annotated[
+        Literal["auto"] | NotNegative | Annotated[list[NotNegative], Field(min_length=1)],
+        BeforeValidator(_penalties),
+    ] = setting(
+        0.003,
+        "strength of the L2 penalty; not used by nearest_mean. For lbfgs and ridge also auto:"
+        " cross-validation chooses it (docs/learning.md)",
     )
     width: Width | Annotated[list[Width], Field(min_length=1)] = setting(
         0, "units of the hidden ReLU layer; 0: a linear head"
@@ -312,6 +333,12 @@ class TrainParams(Section):
             raise ValueError(
                 f"the sweep has {product:,} heads, the product of its lists; at most"
                 f" {MOST_HEADS:,} are trained together, so shorten a list"
+            )
+        others = [name for name in self.optimizers() if name not in OF_AUTO]
+        if self.weight_decay == AUTO and others:
+            raise ValueError(
+                f"weight_decay auto is for {' and '.join(OF_AUTO)}, but optimizer is {others[0]};"
+                " set weight_decay to a number"
             )
         solved = [name for name in self.optimizers() if name in CLOSED_FORMS]
         widths = self.width if isinstance(self.width, list) else [self.width]

@@ -1,0 +1,314 @@
+"""The weight decay `auto`: cross-validation chooses the penalty, and the scale of the features.
+
+Up to `MOST` examples are divided into five folds, which respect groups. Examples are drawn by their
+digests, so ten added examples change few of them. View 0 of an example is trained on and predicted.
+
+- All folds are one problem of L-BFGS: each has its own weights, but they share the products with
+  the features, which takes a fifth of the time. Each penalty starts from the weights of the next
+  stronger one (Friedman, Hastie and Tibshirani, 2010).
+- Penalties are compared by the loss of the out-of-fold predictions after temperature scaling,
+  because `train` calibrates the head that is chosen. A strong penalty makes a head underconfident,
+  and would lose by that alone.
+- Fewer examples need a stronger penalty: what stays is the product of weight decay and number of
+  examples, which is 1 / C in scikit-learn. So a fold takes each weight decay times the ratio of the
+  examples that the head is trained on to those of the fold.
+
+`benchmarks/heads.md` compares these choices with others.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..tables.features import Split
+from ..tables.folds import folds
+from ..tables.unit import unit
+from . import lbfgs, tf_idf
+from .head import Floats, fit_temperature, one_thread
+from .hyperparameters import Hyperparameters
+from .linear_loss import LinearLoss
+from .losses import LOSSES, Units
+from .scaling import GLOBAL, PER_FEATURE, centre_and_scale
+from .sets import Doubles, Integers
+from .trained import Schedule
+
+PATH = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)  # from strong to weak
+MOST = 2000  # examples
+FOLDS = 5
+# With more outputs, only one fold is predicted, and only the first candidate is tried.
+MANY = 100
+WITHOUT = 0.003  # the weight decay if no example can be predicted, as every class has just one
+TOLERANCE = 1e-3  # as in `lbfgs.minimum`; the choice is that of converged heads
+COLUMNS = ("out_of_fold_loss", "behind_best", "standard_error")
+LEAST = 4  # iterations
+HALVINGS = 14  # of the range of temperatures
+# A path ends after this many penalties in a row that are worse than its best by so many standard
+# errors, as weaker ones are worse still.
+WORSE, STANDARD_ERRORS = 2, 2
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Features that a head may be trained on: some columns, scaled as in `scaling.SCALINGS`."""
+
+    scaling: str
+    columns: slice | None = None  # all
+
+
+@dataclass(frozen=True)
+class Point:
+    """A penalty of a candidate: its out-of-fold loss, and how much higher that is than the lowest.
+
+    `error` is the standard error of that difference, which is paired: the mean over the examples
+    (or groups) of the difference of their losses.
+    """
+
+    candidate: Candidate
+    weight_decay: float
+    loss: float
+    behind: float
+    error: float
+
+    def row(self) -> dict[str, object]:
+        """Return a row of `reports/sweep.csv`, to six digits: further ones depend on the CPU."""
+        figures = zip(COLUMNS, (self.loss, self.behind, self.error), strict=True)
+        of = {"weight_decay": self.weight_decay, "scaling": self.candidate.scaling}
+        return of | {name: float(f"{value:.6g}") for name, value in figures}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen penalty and candidate; `path` has all that were tried, from strong to weak.
+
+    `examples` is the number of examples that took part, and `folds` that of the folds that were
+    predicted; both are 0 if no example could be predicted.
+    """
+
+    candidate: Candidate
+    weight_decay: float
+    examples: int
+    folds: int
+    path: list[Point]
+
+    @property
+    def end(self) -> str:
+        """Which end of `PATH` was chosen: `strongest`, `weakest`, or empty."""
+        return {PATH[0]: "strongest", PATH[-1]: "weakest"}.get(self.weight_decay, "")
+
+    def head(self, asked: Hyperparameters) -> Hyperparameters:
+        """Return hyperparameters with the choice."""
+        scaling = self.candidate.scaling
+        return replace(asked, weight_decay=self.weight_decay, scaling=scaling)
+
+    def noted(self) -> dict[str, object]:
+        """Return what `models/head.json` says of the choice."""
+        found: dict[str, object] = {"examples": self.examples, "folds": self.folds}
+        return found | ({"end": self.end} if self.end else {})
+
+    def lines(self) -> list[str]:
+        """Return what `train` prints."""
+        if not self.examples:
+            return [
+                f"weight decay {self.weight_decay:g}, as there are too few examples of a class for"
+                " cross-validation"
+            ]
+        scale = " for features of variance 1" if self.candidate.scaling == PER_FEATURE else ""
+        found = [
+            f"weight decay {self.weight_decay:g}{scale}, chosen by cross-validation on"
+            f" {self.examples:,} examples"
+        ]
+        if self.end:
+            found.append(
+                f"weight decay {self.weight_decay:g} is the {self.end} that auto tries; if a"
+                f" {'stronger' if self.end == 'strongest' else 'weaker'} one may be better, set"
+                " train.weight_decay to a list"
+            )
+        return found
+
+
+def choose(
+    pool: Split,
+    keys: Sequence[str],
+    optimizer: str,
+    schedule: Schedule,
+    learned: int,
+    candidates: Sequence[Candidate] = (Candidate(GLOBAL), Candidate(PER_FEATURE)),
+) -> Choice:
+    """Choose the weight decay, and one of the candidates.
+
+    The strongest of the penalties is chosen whose losses differ from the lowest by less than the
+    solver's tolerance. A candidate replaces those before it only if its loss is lower by more than
+    the paired standard error.
+
+    Args:
+        pool: rows to choose by; only view 0 of the examples is used.
+        keys: of each row, the digest of its example or the name of its group.
+        optimizer: `lbfgs` or `ridge`.
+        schedule: of the head; its class weights are used.
+        learned: the number of examples that the head will be trained on.
+        candidates: the simplest first.
+    """
+    names, rows = np.asarray(keys), np.flatnonzero(pool.views == 0)
+    if len(rows) > MOST:
+        drawn = np.array([unit(f"penalty:{digest}") for digest in pool.digests[rows].tolist()])
+        rows = rows[np.sort(np.argsort(drawn)[:MOST])]
+    problem = _Problem.of(pool.take(rows), names[rows], optimizer, schedule, learned)
+    if problem is None:
+        return Choice(candidates[0], WITHOUT, 0, 0, [])
+    if problem.outputs > MANY:
+        candidates = candidates[:1]
+    tried: list[tuple[Candidate, float, Doubles]] = []
+    best = 0
+    with one_thread():
+        for candidate in candidates:
+            found = problem.losses(candidate)
+            means = np.array([one.mean() for one in found])
+            lowest = len(tried) + int(np.argmax(means <= (1 + TOLERANCE) * means.min()))
+            tried += [(candidate, *of) for of in zip(PATH, found, strict=False)]
+            lead, error = problem.compared(tried[best][2], tried[lowest][2])
+            if lead > error or candidate is candidates[0]:
+                best = lowest
+    path = [
+        Point(candidate, decay, float(losses.mean()), *problem.compared(losses, tried[best][2]))
+        for candidate, decay, losses in tried
+    ]
+    return Choice(path[best].candidate, path[best].weight_decay, len(rows), problem.folds, path)
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """The examples and their folds; `fold` [n] is -1 for examples that are never predicted.
+
+    `features` are before centring and scaling. `loss` is what heads minimise, with `targets` [n, p]
+    and `importance` [n, p]; `units` are those of regression. Weight decays are multiplied by
+    `stronger` in a fold.
+    """
+
+    features: Floats
+    labels: npt.NDArray[Any]
+    names: npt.NDArray[np.str_]
+    fold: Integers
+    loss: str
+    judged: str
+    targets: npt.NDArray[Any]
+    importance: Floats
+    outputs: int
+    stronger: float
+
+    @classmethod
+    def of(
+        cls,
+        pool: Split,
+        names: npt.NDArray[np.str_],
+        optimizer: str,
+        schedule: Schedule,
+        learned: int,
+    ) -> "_Problem | None":
+        judged, labels = LOSSES[schedule.loss], pool.labels
+        weights = schedule.class_weights
+        if labels.ndim == 1:  # without classes that were not drawn
+            present, labels = np.unique(labels, return_inverse=True)
+            weights = weights[present]
+        fold = folds(names.tolist(), labels, FOLDS, numbers=judged.of_numbers, seed="penalty")
+        predicted = 1 if len(weights) > MANY else FOLDS
+        fold = np.where(fold < predicted, fold, -1)
+        if not (fold >= 0).any():
+            return None
+        if judged.of_numbers:
+            labels = Units.of(schedule.loss, labels).learned(labels)
+        targets, importance = judged.labels(labels), judged.importance(labels, weights)
+        loss = schedule.loss
+        if optimizer == "ridge" and not judged.of_numbers:
+            loss = "squared"
+            targets = judged.targets(targets, len(weights)) - judged.middle
+            importance = np.broadcast_to(importance, targets.shape)
+        features = pool.features
+        if schedule.counts:
+            features = tf_idf.weighed(features, tf_idf.fitted(features))
+        inside = np.mean([(fold != number).sum() for number in np.unique(fold[fold >= 0])])
+        return cls(
+            features, labels, names, fold, loss, schedule.loss, targets, importance, len(weights),
+            stronger=learned / float(inside),
+        )  # fmt: skip
+
+    @property
+    def folds(self) -> int:
+        """The number of folds that are predicted."""
+        return len(np.unique(self.fold[self.fold >= 0]))
+
+    def losses(self, candidate: Candidate) -> list[Doubles]:
+        """Return the out-of-fold loss of each predicted example, for each penalty until `WORSE`."""
+        labels, found = self.labels[self.fold >= 0], list[Doubles]()
+        worse = 0
+        for logits in self._logits(candidate):
+            found.append(self._judged(logits, labels))
+            best = min(found, key=lambda one: float(one.mean()))
+            behind, error = self.compared(found[-1], best)
+            worse = worse + 1 if behind > STANDARD_ERRORS * error else 0
+            if worse == WORSE and found[-1].mean() >= found[-2].mean():
+                break
+        return found
+
+    def _logits(self, candidate: Candidate) -> Iterator[Floats]:
+        """Yield out-of-fold logits [m, c] for each penalty."""
+        features = self.features[:, candidate.columns or slice(None)]
+        mean, scale = centre_and_scale(features, candidate.scaling)
+        rows = np.ones((len(features), 1 + features.shape[1]), np.float32)
+        rows[:, 1:] = (features - mean) / scale
+        numbers = np.unique(self.fold[self.fold >= 0])
+        inside = self.fold[:, None] != numbers  # [n, folds]
+        importance = (inside[:, :, None] * self.importance[:, None]).reshape(len(rows), -1)
+        total = importance.sum(axis=0, dtype=np.float64)
+        importance = (importance / np.where(total > 0, total, 1)).astype(np.float32)
+        loss, labels = LOSSES[self.loss], np.tile(self.targets, len(numbers))
+        bias, learnable = loss.without_features(labels, importance)
+        importance = importance * learnable
+        weights = np.zeros((len(numbers), self.outputs, rows.shape[1]), np.float32)
+        weights[:, :, 0] = np.broadcast_to(bias, weights.shape[0] * weights.shape[1]).reshape(
+            weights.shape[:2]
+        )
+        flat = weights.reshape(importance.shape[1], -1)
+        of_columns = np.square(rows).mean(axis=0, dtype=np.float64)
+        start = LinearLoss(loss, rows, labels, importance, 0.0)
+        curvature = np.maximum(start.curvature(flat)[0], 1e-6)[:, None] * of_columns
+        held = np.flatnonzero(self.fold >= 0)
+        place = np.searchsorted(numbers, self.fold[held])
+        for decay in PATH:
+            objective = replace(start, decay=decay * self.stronger)
+            hessian = curvature.copy()
+            hessian[:, 1:] += objective.decay
+            flat, _ = lbfgs.minimum(objective, flat, _diagonal(hessian, flat), TOLERANCE, LEAST)
+            answers = rows[held] @ flat.reshape(-1, rows.shape[1]).T
+            each = answers.reshape(len(held), len(numbers), self.outputs)
+            yield each[np.arange(len(held)), place]
+
+    def _judged(self, logits: Floats, labels: npt.NDArray[Any]) -> Doubles:
+        """Return the loss [m] of each example, the mean of its known labels."""
+        of = LOSSES[self.judged]
+        scaled = logits.astype(np.float64)
+        if not of.of_numbers:
+            scaled /= fit_temperature(logits, labels, HALVINGS)
+        losses, _ = of.at(scaled, of.labels(labels))
+        importance = of.importance(labels, np.ones(self.outputs, np.float32))
+        known = np.maximum(importance.sum(axis=1), 1)
+        found: Doubles = (losses * importance).sum(axis=1) / known
+        return found
+
+    def compared(self, one: Doubles, other: Doubles) -> tuple[float, float]:
+        """Return the mean difference of two lists of losses, and its standard error by group."""
+        difference = one - other
+        mean = float(difference.mean())
+        _, which = np.unique(self.names[self.fold >= 0], return_inverse=True)
+        sums = np.bincount(which, difference - mean)
+        count = len(sums)
+        error = np.sqrt(np.square(sums).sum() * count / max(count - 1, 1)) / len(difference)
+        return mean, float(error)
+
+
+def _diagonal(hessian: Doubles, weights: Floats) -> Any:
+    """Return what `lbfgs.minimum` asks for: division by the same diagonal in every iteration."""
+    divisor = hessian.reshape(weights.shape).astype(np.float32)
+    return lambda iteration, now: lambda gradient, live: gradient / divisor[live]
