@@ -15,6 +15,11 @@ from tests.conftest import ROOT
 MISTAKES = [
     ("views: 4", "views: -1", "augment.views is -1; should be greater than or equal to 0"),
     (
+        "weight_decay: 0.003",
+        "weight_decay: [auto, 0.1]",
+        "should be a number, a list of numbers, or auto without a list",
+    ),
+    (
         "rotate: 15",
         "rotat: 15",
         "augment.rotat is not a parameter; augment takes views, seed, rotate",
@@ -97,6 +102,10 @@ def test_what_the_file_leaves_out_has_its_default(tmp_path: Path) -> None:
         ),
         ({"seed": list(range(10_001))}, "the sweep has 10,001 heads"),
         ({"width": [8, 16], "optimizer": ["adamw", "ridge"]}, "width is [8, 16], but ridge trains"),
+        (
+            {"weight_decay": "auto", "optimizer": ["lbfgs", "adamw"]},
+            "weight_decay auto is for lbfgs and ridge, but optimizer is adamw",
+        ),
     ],
 )
 def test_parameters_that_do_not_go_together_are_a_line(

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import load, load_file, save
 
 import headstart
 from headstart import cli
 from pipeline.core.errors import DataError, ParamsError
 from pipeline.federated import join, privacy, site, submission, sums
+from pipeline.heads.penalty import PATH
 from pipeline.serving.classifier import Classifier
 from pipeline.tables.features import view_0
 from tests.federated.sites import Site
@@ -151,6 +153,13 @@ def test_nearest_means_and_several_penalties(server, capsys):
     assert "ridge with weight_decay 0.01" in capsys.readouterr().out
     with pytest.raises(ParamsError, match="0 or more"):
         join.run(NAMES, weight_decay=[-1.0])
+    parameters = Path("params.yaml")
+    document = yaml.safe_load(parameters.read_text())
+    document["train"]["weight_decay"] = "auto"
+    parameters.write_text(yaml.safe_dump(document))
+    join.run(NAMES)
+    decay = headstart.load("joined/bundle").about["head"]["hyperparameters"]["weight_decay"]
+    assert decay in PATH
 
 
 def not_finite(held):
