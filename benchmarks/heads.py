@@ -711,8 +711,8 @@ def by_sklearn(learnt: Split, asked: Split, groups: list[str]) -> np.ndarray:
         rows, new = rows @ axes, new @ axes
     fold = folds(groups, learnt.labels, 5, numbers=False)
     model = LogisticRegressionCV(
-        Cs=10, cv=PredefinedSplit(fold) if (fold >= 0).any() else 3, scoring="neg_log_loss", l1_ratios=(0,), max_iter=1000,
-        use_legacy_attributes=False,
+        Cs=10, cv=PredefinedSplit(fold) if (fold >= 0).any() else 3, scoring="neg_log_loss",
+        l1_ratios=(0,), max_iter=1000, use_legacy_attributes=False,
     )  # fmt: skip
     return np.asarray(model.fit(rows, learnt.labels).predict(new) == asked.labels)
 
