@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -112,13 +113,15 @@ def write(
 
     def vectors(rows: pd.DataFrame, engine: Engine) -> NDArray[np.float32]:
         nonlocal recomputed
-        found = cache.get(rows["key"].tolist())
-        for batch in batches(without(rows, found), batch_size):
-            again = features_of(batch, engine, batch_size)
-            cache.put(again)
-            found |= again
-            recomputed += len(batch)
-        return np.stack([found[key] for key in rows["key"]])
+        keys = rows["key"].tolist()
+        found = cache.get(keys)
+        if len(found) < len(keys):  # seldom, and looking takes as long as reading
+            for batch in batches(without(rows, found), batch_size):
+                again = features_of(batch, engine, batch_size)
+                cache.put(again)
+                found |= again
+                recomputed += len(batch)
+        return np.stack([found[key] for key in keys])
 
     def kept(rows: pd.DataFrame, engine: Engine) -> by_key.Kept:
         keys = rows["key"].tolist()
@@ -129,8 +132,11 @@ def write(
         return by_key.kept(keys, checksums)
 
     def shards() -> Iterator[tuple[list[str], pd.Series, Features]]:
-        for _, rows in tables[0].groupby(tables[0]["digest"].str[:2]):
-            of_each = [(table.loc[rows.index], engine) for table, engine in pairs]
+        # The tables are sorted by digest: a shard is a slice of them.
+        starts = np.unique(tables[0]["digest"].str[:2].to_numpy(str), return_index=True)[1]
+        for start, end in pairwise([*starts, len(tables[0])]):
+            rows = tables[0].iloc[start:end]
+            of_each = [(table.iloc[start:end], engine) for table, engine in pairs]
             if settings.features == "keys":
                 content: Features = np.stack([kept(*one) for one in of_each], axis=1)
             else:
