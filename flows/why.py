@@ -35,6 +35,7 @@ from pipeline.runners.wanted import every_view
 from pipeline.sources.checked import Checked, drop_repeats
 from pipeline.sources.folder import folder as folder_listing
 from pipeline.sources.splits import split, unlabelled
+from pipeline.sources.table import LABEL, Wanted
 from pipeline.sources.table import table as table_listing
 from pipeline.sources.targets import targeted
 from pipeline.store.database import features_file
@@ -335,6 +336,9 @@ def coming_manifest(
     source = settings.ingest.source
     if manifest is None or source not in ("folder", "csv", "parquet"):
         return None
+    wanted = Wanted.by(settings.ingest)
+    if kind.rows and wanted.dialect != LABEL.dialect:  # ingest writes the table in another one
+        return None
     known = dict(zip(manifest["path"], manifest["digest"], strict=True))
     root = Path(settings.ingest.path)
     passed = []
@@ -342,7 +346,7 @@ def coming_manifest(
         if source == "folder":
             listed = folder_listing(root)
         else:
-            listed = table_listing(root, source, kind, tuple(settings.ingest.targets or ()))
+            listed = table_listing(root, source, kind, wanted)
         for found in targeted(listed, settings.ingest).found:
             path = found.path.as_posix()
             digest = known.get(path)

@@ -26,7 +26,7 @@ from pipeline import kinds
 from pipeline.core import lock, packages
 from pipeline.core.errors import DataError, DiskError, MissingSetError, ParamsError, RunError
 from pipeline.core.paths import LOCK, PARAMS
-from pipeline.examples.rows import MATRIX, VECTOR
+from pipeline.examples.rows import MATRIX, PLAIN, VECTOR, Dialect, guessed
 from pipeline.sources.find import TABLES
 
 from . import graph, install, parameters, shipped
@@ -90,11 +90,15 @@ repository.
 
 
 class Examples(NamedTuple):
-    """Where the examples are now (None if there are none yet), and `ingest.source` and `path`."""
+    """Where the examples are now (None if there are none yet), and `ingest.source` and `path`.
+
+    `dialect` is how a CSV table is written.
+    """
 
     given: Path | None
     source: str
     path: Path
+    dialect: Dialect = PLAIN
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -207,7 +211,11 @@ def contents(kind: str, examples: Examples, name: str) -> dict[str, str]:
         (source / "prefect.yaml").read_text(encoding="utf-8"),
     )
     files[str(GRAPH)] = graph.generated((source / GRAPH).read_text(encoding="utf-8"))
-    files[str(PARAMS)] = parameters.of_kind(kind, examples.source, examples.path.as_posix())
+    settings = parameters.of_kind(kind, examples.source, examples.path.as_posix())
+    for key, value in examples.dialect._asdict().items():
+        if value != getattr(PLAIN, key):
+            settings = parameters.put(settings, "ingest", key, value)
+    files[str(PARAMS)] = settings
     files[str(LOCK)] = installed.text()
     files[str(REQUIREMENTS)] = "".join(f"{line}\n" for line in pins(installed, kind))
     files[str(README)] = ABOUT.format(name=name)
@@ -249,8 +257,8 @@ def examined(data: Path | None, kind: str, root: Path) -> Examples:
             raise DataError(f"--data {data} has no files")
         for table in TABLES:
             if (given / table).is_file():
-                check_columns(given / table, {"path", rows})
-                return Examples(given, Path(table).suffix[1:], path)
+                dialect = check_columns(given / table, {"path", rows})
+                return Examples(given, Path(table).suffix[1:], path, dialect)
         if all(file.parent == given for file in inside):
             raise DataError(
                 f"--data {data} has neither a folder for each class nor a table"
@@ -264,12 +272,13 @@ def examined(data: Path | None, kind: str, root: Path) -> Examples:
             + (f" or a table {'.csv or ' * (kind == 'text')}.parquet" if rows else "")
             + f", in which a table is named {' or '.join(TABLES)}"
         )
-    check_columns(given, {rows})
-    return Examples(given, ending, path)
+    return Examples(given, ending, path, check_columns(given, {rows}))
 
 
-def check_columns(table: Path, fitting: set[str]) -> None:
-    """Check the header of a table; warn if it has no label, since `ingest.targets` may replace it.
+def check_columns(table: Path, fitting: set[str]) -> Dialect:
+    """Check the header of a table, and return how it seems to be written.
+
+    If it has no column `label`, this is a warning, since `ingest.label` may name another.
 
     Args:
         table: CSV or Parquet.
@@ -278,10 +287,14 @@ def check_columns(table: Path, fitting: set[str]) -> None:
     Raises:
         DataError: the table has none of these columns, or cannot be read.
     """
+    dialect = PLAIN
     try:
         if table.suffix == ".csv":
-            with table.open(encoding="utf-8-sig", newline="") as lines:
-                columns = [name.strip() for name in next(csv.reader(lines), [])]
+            dialect = guessed(table)
+            encoding = "utf-8-sig" if dialect.encoding == PLAIN.encoding else dialect.encoding
+            with table.open(encoding=encoding, newline="") as lines:
+                header = next(csv.reader(lines, delimiter=dialect.separator), [])
+            columns = [name.strip() for name in header]
         else:
             columns = pq.read_schema(table).names
     except (csv.Error, UnicodeDecodeError, pa.ArrowException) as error:
@@ -294,9 +307,15 @@ def check_columns(table: Path, fitting: set[str]) -> None:
         raise DataError(f"{table} has no column {wanted}; {has}: rename yours")
     if "label" not in columns:
         print(
-            f"init: warning: {table} has no column label; {has}: rename yours, or name the columns"
-            " to learn in ingest.targets"
+            f"init: warning: {table} has no column label; {has}: name yours in ingest.label, or the"
+            " columns to learn in ingest.targets"
         )
+    if dialect != PLAIN:
+        print(
+            f"init: {table} seems to be in {dialect.encoding} with {dialect.separator!r} between"
+            " the cells: check ingest.encoding and ingest.separator in params.yaml"
+        )
+    return dialect
 
 
 def copy(given: Path, place: Path) -> None:

@@ -8,7 +8,7 @@ LOCK = Path("headstart.lock")
 MANIFEST = Path("data/manifest.parquet")
 TARGET = Path("data/target.parquet")  # examples of another domain, without labels
 REFUSED = Path("data/refused.csv")
-PICTURES = Path("data/pictures")  # examples made by ingest (surfaces, torchvision)
+PICTURES = Path("data/pictures")  # examples made by ingest (surfaces, torchvision, some tables)
 
 PLAN = Path("data/plan.parquet")
 CONTACT_SHEET = Path("reports/contact_sheet.png")

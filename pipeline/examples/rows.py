@@ -7,6 +7,7 @@ is no such column. A CSV file has texts in its column `text`, or vectors as the 
 `vector`.
 """
 
+import codecs
 import csv
 import io
 import os
@@ -33,6 +34,18 @@ NO_HEADER = (
     *(ValueError, TypeError, SyntaxError, EOFError),
     *(tokenize.TokenError, RecursionError, MemoryError),
 )
+
+SEPARATORS = (",", ";", "\t", "|")
+
+
+class Dialect(NamedTuple):
+    """How a CSV file is written: its encoding, as Python names it, and what separates its cells."""
+
+    encoding: str = "utf-8"
+    separator: str = ","
+
+
+PLAIN = Dialect()
 
 Row: TypeAlias = dict[str | None, Any]
 
@@ -110,20 +123,21 @@ def examples(file: Path) -> list[Path]:
     return [address(file, key) for key in places if key] if table.column else []
 
 
-def read(file: Path, holds: bool = True) -> Table:
+def read(file: Path, holds: bool = True, dialect: Dialect = PLAIN) -> Table:
     """Read a whole table.
 
     Args:
         file: CSV or Parquet.
         holds: whether cells may be examples; if not, no column is read as examples.
+        dialect: of a CSV file.
 
     Raises:
-        DataError: the file is not CSV in UTF-8 or not Parquet, or no column or matrix has the
-            examples.
+        DataError: the file is not CSV in this dialect or not Parquet, or no column or matrix has
+            the examples.
         MissingSetError: a library that is not installed is needed.
     """
     try:
-        return (_parquet if file.suffix == ".parquet" else _csv)(file, holds)
+        return _parquet(file, holds) if file.suffix == ".parquet" else _csv(file, holds, dialect)
     except OSError as error:
         reason = " ".join(str(error.strerror or error).split())
         raise DataError(f"{file} cannot be read ({reason})") from None
@@ -173,17 +187,69 @@ def _stamp(file: Path) -> tuple[Any, ...]:
     return tuple(one and (one.st_ino, one.st_mtime_ns, one.st_size) for one in found)
 
 
-def _csv(file: Path, holds: bool) -> Table:
+def guessed(file: Path) -> Dialect:
+    """Guess the dialect of a CSV file: the encoding from all of it, the separator from its header.
+
+    UTF-8 is certain, because other texts are hardly ever valid UTF-8. Otherwise a byte order mark
+    or zero bytes show UTF-16. Among encodings with one byte per character, Windows-1252 is named
+    if its own bytes occur, and else Latin-1; only a reader can see whether it is right.
+    """
+    data = file.read_bytes()
+    encoding = "utf-8"
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        encoding = "cp1252" if re.search(rb"[\x80-\x9f]", data) else "latin-1"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif b"\0" in data[:100]:
+        encoding = "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
+    header = data[:100_000].decode(encoding, "replace").partition("\n")[0]
+    return Dialect(encoding, max(SEPARATORS, key=header.count))
+
+
+def _not_in(encoding: str, file: Path, error: UnicodeDecodeError) -> str:
+    """Return what is wrong with a table's encoding, and which one it seems to have."""
+    seems = guessed(file).encoding
+    if seems == encoding:  # the guess is no help
+        return f"cannot be read as CSV in {encoding}: {error}"
+    text = file.read_bytes().decode(seems, "replace")
+    word = next((word for word in re.findall(r"\w+", text) if not word.isascii()), "")
+    such = f" (with words such as {word})" * bool(word)
+    return (
+        f"is not in {encoding.upper()}: it seems to be in {seems}{such}. Set ingest.encoding to"
+        f" {seems}, or save the table in UTF-8"
+    )
+
+
+def _csv(file: Path, holds: bool, dialect: Dialect = PLAIN) -> Table:
     csv.field_size_limit(LONGEST if holds else 2**17)
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines, strict=True)
+    utf_8 = codecs.lookup(dialect.encoding).name == "utf-8"
+    encoding = "utf-8-sig" if utf_8 else dialect.encoding
+    try:
+        with file.open(encoding=encoding, newline="") as lines:
+            # Only in a file of an old Mac does a carriage return end a line. Elsewhere it would
+            # make two rows of one.
+            ends = "" if lines.readline().endswith("\r") else "\n"
+    except UnicodeError:
+        ends = "\n"
+    with file.open(encoding=encoding, newline=ends) as lines:
+        reader = csv.DictReader(lines, strict=True, delimiter=dialect.separator)
         try:
             columns = [name.strip() for name in reader.fieldnames or []]
             reader.fieldnames = columns
             rows: list[Row] = list(reader)
-        except (csv.Error, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            raise DataError(f"{file} {_not_in(dialect.encoding, file, error)}") from None
+        except (csv.Error, UnicodeError) as error:
             where = f"{file}, near line {reader.line_num + 1},"
-            raise DataError(f"{where} cannot be read as CSV in UTF-8: {error}") from None
+            if "new-line character seen" in str(error):
+                raise DataError(
+                    f"{where} has a carriage return in a cell without quotes, which would make two"
+                    " rows of one: quote the cell, or replace the carriage return with a space"
+                ) from None
+            as_csv = f"cannot be read as CSV in {dialect.encoding.upper()}"
+            raise DataError(f"{where} {as_csv}: {error}") from None
     if len(set(columns)) < len(columns):
         raise DataError(f"{file} has two columns with the same name: {', '.join(columns)}")
     matrix = file.with_name(MATRIX)

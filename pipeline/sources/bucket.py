@@ -12,18 +12,18 @@ from ..examples.objects import LISTING, Objects
 from ..examples.rows import Row
 from .folder import labelled, split_folders
 from .found import Found, Listing, Refused, is_hidden
-from .table import OWN, TABLE, of_row, opened, slicing, spelt
+from .table import OWN, TABLE, Wanted, of_row, opened, slicing, spelt
 
 WRITES_IT = "run `headstart list s3://BUCKET/PREFIX`"
 
 
-def bucket(root: Path, targets: tuple[str, ...]) -> Listing:
+def bucket(root: Path, wanted: Wanted) -> Listing:
     """Return the objects of the listing in the folder `root`.
 
     Args:
         root: the folder, which may also have `labels.csv` or `labels.parquet`. The column `path` of
             that table has keys below the listed address.
-        targets: the columns of that table that are learned, in place of the label.
+        wanted: how that table is written, and its columns that are learned.
 
     Raises:
         DataError: there is no listing, or the listing or the table cannot be used.
@@ -36,8 +36,8 @@ def bucket(root: Path, targets: tuple[str, ...]) -> Listing:
     if len(tables) == 2:
         raise DataError(f"{root} has {TABLE}.csv and {TABLE}.parquet; remove one")
     if tables:
-        return _by_table(root, tables[0], file, listed, targets)
-    if targets:
+        return _by_table(root, tables[0], file, listed, wanted)
+    if wanted.targets:
         raise DataError(f"ingest.targets are columns of a table: {root} needs {TABLE}.csv")
     return _by_prefix(file, listed)
 
@@ -78,11 +78,9 @@ def _folders(key: str) -> list[str]:
     return ["/".join(parts[:length]) for length in range(1, len(parts))]
 
 
-def _by_table(
-    root: Path, ending: str, file: Path, listed: Objects, targets: tuple[str, ...]
-) -> Listing:
-    table, whole = opened(root, ending, "", targets)
-    targets = spelt(targets, whole.columns)
+def _by_table(root: Path, ending: str, file: Path, listed: Objects, wanted: Wanted) -> Listing:
+    table, whole = opened(root, ending, "", wanted)
+    targets = spelt(wanted.targets, whole.columns)
     columns = slicing(table, whole.rows, {*OWN, *targets})
     found: list[Found] = []
     refused: list[Refused] = []

@@ -15,7 +15,7 @@ from .bucket import bucket, no_listing
 from .folder import folder
 from .found import Found, Listing, is_hidden, walk
 from .plugin import plugin
-from .table import TABLE, table
+from .table import TABLE, Wanted, table
 from .targets import targeted
 
 TABLES = [f"{TABLE}{ending}" for ending in ENDINGS]
@@ -91,9 +91,9 @@ def _listing(params: IngestParams, path: Path, kind: Kind) -> Listing:
     if params.source == "folder":
         return folder(path)
     if params.source in ("csv", "parquet"):
-        return table(path, params.source, kind, tuple(params.targets or ()))
+        return table(path, params.source, kind, Wanted.by(params))
     if params.source == "s3":
-        return bucket(path, tuple(params.targets or ()))
+        return bucket(path, Wanted.by(params))
     if plugins.is_plugin(params.source):
         return plugin(params.source, path)
     from .torchvision_sets import torchvision_dataset

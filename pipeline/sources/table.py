@@ -1,12 +1,18 @@
 """Sources `csv` and `parquet`: a table of files and labels, or of the examples themselves."""
 
+import csv
+import json
 import os
 import re
+import shutil
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from ..core.errors import DataError
+from ..core.params import IngestParams
+from ..core.paths import PICTURES
 from ..examples import rows as examples
-from ..examples.rows import Row
+from ..examples.rows import KEY, MATRIX, PLAIN, TEXT, Dialect, Row
 from ..kinds import Kind
 from ..tables.manifest import UNLABELLED
 from .found import Found, Listing, Refused, tidy, walk, why_no_label, why_no_split, why_not
@@ -22,7 +28,24 @@ LEFT_OUT = "_"  # columns whose names begin with it are ignored
 MOST_VALUES = 100  # in a column by which examples are sliced
 
 
-def table(root: Path, source: str, kind: Kind, targets: tuple[str, ...] = ()) -> Listing:
+class Wanted(NamedTuple):
+    """How a table is written, and what is learned: its column `label`, or `targets` instead."""
+
+    targets: tuple[str, ...] = ()
+    label: str = "label"
+    dialect: Dialect = PLAIN
+
+    @classmethod
+    def by(cls, settings: IngestParams) -> "Wanted":
+        """Return what the section `ingest` says."""
+        dialect = Dialect(settings.encoding, settings.separator)
+        return cls(tuple(settings.targets or ()), settings.label, dialect)
+
+
+LABEL = Wanted()
+
+
+def table(root: Path, source: str, kind: Kind, wanted: Wanted = LABEL) -> Listing:
     """Return the examples of `labels.csv` or `labels.parquet`: labels, maybe splits and groups.
 
     A table names files in its column `path`, relative to its folder. Paths may not leave the
@@ -36,24 +59,25 @@ def table(root: Path, source: str, kind: Kind, targets: tuple[str, ...] = ()) ->
             the files.
         source: `csv` or `parquet`.
         kind: the kind of the examples.
-        targets: the columns that are learned, in place of the label.
+        wanted: how the table is written, and the columns that are learned.
 
     Raises:
         DataError: the table does not exist or cannot be read, lacks a column, or has a column by
             which examples cannot be sliced.
     """
-    file, whole = opened(root, source, kind.rows, targets)
-    targets = spelt(targets, whole.columns)
+    file, whole = opened(root, source, kind.rows, wanted)
+    targets = spelt(wanted.targets, whole.columns)
     holds = bool(kind.rows) and whole.column == kind.rows
     folder = file.parent
-    own = {*OWN, *targets, examples.KEY, kind.rows} if holds else {*OWN, *targets}
+    own = {*OWN, *targets, KEY, kind.rows} if holds else {*OWN, *targets}
     columns = slicing(file, whole.rows, own)
+    place = _rewritten(file, whole) if holds and wanted.dialect != PLAIN else file
     found: list[Found] = []
     refused: list[Refused] = []
     known: set[str] = set()
     for key, row in zip(whole.keys(), whole.rows, strict=True):
         if holds:
-            path = examples.address(file, key)
+            path = examples.address(place, key)
             reason = _why_not_an_example(row, key, known)
             known.add(key)
         else:
@@ -86,20 +110,21 @@ def of_row(
     return Found(path, label, split, group, slices, cells)
 
 
-def opened(
-    root: Path, source: str, of_kind: str, targets: tuple[str, ...]
-) -> tuple[Path, examples.Table]:
+def opened(root: Path, source: str, of_kind: str, wanted: Wanted) -> tuple[Path, examples.Table]:
     """Return the table's path and the table, which has labels or targets, and examples or paths.
+
+    The label's column is called `label`, whatever its name in the file.
 
     `of_kind` is the column for the kind's examples; empty if a table can only name files.
 
     Raises:
         DataError: the table does not exist, cannot be read, or lacks a column.
     """
+    targets = wanted.targets
     named = f"{TABLE}.{source}"
     file = root if root.is_file() else root / named
     if not file.is_file() or (of_kind and file.suffix != f".{source}"):
-        columns = " and ".join([of_kind or "path", *(targets or ["label"])])
+        columns = " and ".join([of_kind or "path", *(targets or [wanted.label])])
         raise DataError(f"source: {source} needs the file {file} with the columns {columns}")
     renamed = f" and rename the table to {named}" * (file.name != named)
     needs_folder = DataError(
@@ -108,28 +133,77 @@ def opened(
     )
     if root.is_file() and not of_kind:
         raise needs_folder
-    whole = examples.read(file, bool(of_kind))
+    whole = examples.read(file, bool(of_kind), wanted.dialect)
     holds = bool(of_kind) and whole.column == of_kind
-    other = {"path", "split", "group", of_kind} & {*targets}
+    other = {"path", "split", "group", of_kind} & {*(targets or [wanted.label])}
     if other:
         raise DataError(
-            f"ingest.targets names the column {min(other)} of {file}, which has another"
-            " meaning; name columns of labels or numbers"
+            f"ingest.{'targets' if targets else 'label'} names the column {min(other)} of {file},"
+            " which has another meaning; name columns of labels or numbers"
         )
-    learned = spelt(targets, whole.columns) or ("label",)
+    learned = spelt(targets or (wanted.label,), whole.columns)
     absent = [name for name in ("path", *learned) if name not in whole.columns]
     if holds:
         absent = [name for name in absent if name != "path"]
     elif root.is_file() and not absent:
         raise needs_folder
     if not absent:
-        return file, whole
+        return file, whole if targets else _with_label(whole, learned[0])
     if "path" in absent and of_kind:
-        beside = f", {examples.MATRIX} beside it" * (of_kind == examples.VECTOR)
+        beside = f", {MATRIX} beside it" * (of_kind == examples.VECTOR)
         absent[0] = f"{of_kind} (nor path{beside})"
-    hint = "; separate the columns by commas" if len(whole.columns) == 1 else ""
     has = ", ".join(whole.columns)
-    raise DataError(f"{file} has no column {' or '.join(absent)}; it has {has}{hint}")
+    raise DataError(
+        f"{file} has no column {' or '.join(absent)}; it has {has}"
+        f"{_what_to_name(file, whole.columns, wanted, absent)}"
+    )
+
+
+def _what_to_name(file: Path, columns: list[str], wanted: Wanted, absent: list[str]) -> str:
+    """Return which parameter could help if the columns `absent` are not among `columns`."""
+    if len(columns) == 1 and file.suffix == ".csv":
+        separator = examples.guessed(file).separator
+        if separator != wanted.dialect.separator and separator in columns[0]:
+            return (
+                f"; the columns seem to be separated by {separator!r}: set ingest.separator to"
+                f" {json.dumps(separator)}"
+            )
+    others = set(columns) - {*OWN, KEY, TEXT}
+    if absent == [wanted.label] and others and not wanted.targets:
+        return "; set ingest.label to the column of the labels"
+    return ""
+
+
+def _with_label(whole: examples.Table, column: str) -> examples.Table:
+    """Return the table with its `column` of labels called `label`."""
+    if column == "label":
+        return whole
+    if "label" in whole.columns:
+        print(f"ingest: the column label is ignored, because ingest.label names {column}")
+    rows = [
+        {name: cell for name, cell in row.items() if name not in (column, "label")}
+        | {"label": row[column]}
+        for row in whole.rows
+    ]
+    others = [name for name in whole.columns if name not in (column, "label")]
+    return whole._replace(columns=[*others, "label"], rows=rows)
+
+
+def _rewritten(file: Path, whole: examples.Table) -> Path:
+    """Write the examples of a CSV table in UTF-8 with commas; return the file.
+
+    Later stages open an example by its path alone, and so by the one dialect that needs no words.
+    """
+    copy = PICTURES / file.name
+    with copy.open("w", encoding="utf-8", newline="") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        texts = whole.cells if whole.column == TEXT else None
+        writer.writerow([KEY, TEXT] if texts else [KEY])
+        for number, key in enumerate(whole.keys()):
+            writer.writerow([key, texts[number] or ""] if texts else [key])
+    if whole.column != TEXT:
+        shutil.copyfile(file.with_name(MATRIX), copy.with_name(MATRIX))
+    return copy
 
 
 def spelt(targets: tuple[str, ...], columns: list[str]) -> tuple[str, ...]:
@@ -140,7 +214,7 @@ def spelt(targets: tuple[str, ...], columns: list[str]) -> tuple[str, ...]:
 
 def _count_others(root: Path, file: Path, named: set[Path]) -> None:
     """Print how many files in the folder are not named in the table."""
-    others = len(set(walk(root)[0]) - named - {file, file.with_name(examples.MATRIX)})
+    others = len(set(walk(root)[0]) - named - {file, file.with_name(MATRIX)})
     if others:
         print(f"ingest: {others} other files in {root} are not named in {file.name}")
 

@@ -53,12 +53,12 @@ MISTAKES = [
     (
         "  rotate: 15",
         "  views: 8\n  rotate: 15",
-        "params.yaml: views occurs twice, in line 18 and in line 19; delete one of them",
+        "params.yaml: views occurs twice, in line 21 and in line 22; delete one of them",
     ),
     (
         "train: 0.6",
         "train: 0.6, train: 0.5",
-        "train occurs twice, in line 10 and in line 10; delete",
+        "train occurs twice, in line 13 and in line 13; delete",
     ),
     ("  top_k", "  coverage: 0.9\n  top_k", "rename evaluate.coverage to train.coverage"),
 ]
@@ -188,6 +188,13 @@ def test_the_page_of_parameters_has_each_with_its_default() -> None:
             "targets names a column twice",
         ),
         ({"ingest.targets": ["a"], "ingest.task": "regression"}, "targets are columns of a table"),
+        ({"ingest.label": "topic"}, "label names a column of a table, but source is surfaces"),
+        ({"ingest.encoding": "latin-1"}, "encoding is the encoding of a CSV table, but source is"),
+        ({"ingest.encoding": "latin1337"}, "is 'latin1337'; should be an encoding that Python"),
+        (
+            {"ingest.label": "a", "ingest.targets": "b", "ingest.source": "csv"},
+            "label names a, but targets name others; leave one out",
+        ),
         (
             {"train.loss": "huber"},
             r"train\.loss is huber, which does not apply to ingest\.task class",

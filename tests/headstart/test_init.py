@@ -18,6 +18,7 @@ from PIL import Image
 from flows.dvc.project import check_project
 from headstart import init as making
 from headstart import parameters
+from headstart.init import contents, examined
 from headstart.init import run as init
 from pipeline import kinds
 from pipeline.core import lock, packages, params
@@ -148,8 +149,6 @@ def test_the_header_of_a_table_is_read(photos: Path, capsys: pytest.CaptureFixtu
     assert refused(project, "text", table) == f"{named} text; it has title, label: rename yours"
     table.write_text("")
     assert refused(project, "text", table) == f"{named} text; it has none: rename yours"
-    table.write_bytes(b"text,label\n\xff")
-    assert "cannot be read as a table: 'utf-8' codec" in refused(project, "text", table)
     Path("a.parquet").write_text("text,label")
     assert "cannot be read as a table: Parquet magic" in refused(project, "text", Path("a.parquet"))
     listed = photos / "labels.csv"
@@ -161,9 +160,17 @@ def test_the_header_of_a_table_is_read(photos: Path, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     init(project, "vector", photos)  # its targets may be set later
     assert capsys.readouterr().out.startswith(
-        f"init: warning: {listed} has no column label; it has price: rename yours, or name the"
-        " columns to learn in ingest.targets\n"
+        f"init: warning: {listed} has no column label; it has price: name yours in"
+        " ingest.label, or the columns to learn in ingest.targets\n"
     )
+
+
+def test_how_a_table_is_written_is_guessed(tmp_path: Path) -> None:
+    table = tmp_path / "titles.csv"
+    table.write_bytes("text;label\nGem\u00fcse im Angebot;food\n".encode("latin-1"))
+    made = contents("text", examined(table, "text", tmp_path / "project"), "project")
+    ingest = yaml.safe_load(made["params.yaml"])["ingest"]
+    assert (ingest["encoding"], ingest["separator"], ingest["label"]) == ("latin-1", ";", "label")
 
 
 def test_a_folder_with_a_table_is_read_by_it(photos: Path) -> None:

@@ -20,6 +20,7 @@ from pipeline.core.errors import DataError, RefusedError
 from pipeline.core.params import IngestParams, Shares
 from pipeline.core.paths import MANIFEST
 from pipeline.examples import files
+from pipeline.examples import rows as rows_of
 from pipeline.examples.files import load
 from pipeline.kinds.vector import parse
 from pipeline.sources import checked, find
@@ -324,20 +325,67 @@ def test_a_file_of_the_table_may_be_a_link_as_dvc_makes_them(project: Project) -
     ("text", "words"),
     [
         ("", r"labels\.csv has no column path or label"),
-        ("path,class\n1.jpg,ant\n", "has no column label; it has path, class"),
-        ("path;label\n1.jpg;ant\n", "no column path or label.*separate the columns by commas"),
+        (
+            "path,class\n1.jpg,ant\n",
+            "has no column label; it has path, class; set ingest.label to the column of the labels",
+        ),
+        (
+            "path;label\n1.jpg;ant\n",
+            "no column path or label; it has path;label; the columns seem to be separated by ';':"
+            ' set ingest.separator to ";"',
+        ),
+        ("path\tlabel\n1.jpg\tant\n", r"separated by '\\t': set ingest.separator to \"\\t\""),
+        (
+            "path,label\n1.jpg,a\rnt\n",
+            "near line 2, has a carriage return in a cell without quotes",
+        ),
         ("1.jpg,ant\n", "has no column path or label; it has 1.jpg, ant"),
         ("path,label,label\n1.jpg,ant,bee\n", "two columns with the same name: path, label, label"),
         ('path,label\n1.jpg,"ant\n2.jpg,bee\n', "cannot be read as CSV in UTF-8: unexpected end"),
         ('path,label\n1.jpg,"ant"s\n', r"labels\.csv, near line 2, cannot be read as CSV"),
-        ("path,label\n1.jpg,caf\u00e9\n".encode("cp1252"), "cannot be read as CSV in UTF-8"),
-        ("path,label\n1.jpg,ant\n".encode("utf-16"), "cannot be read as CSV in UTF-8"),
+        (
+            "path,label\n1.jpg,caf\u00e9\n".encode("cp1252"),
+            "in latin-1 .with words such as caf\u00e9.*to latin-1",
+        ),
+        (
+            "path,label\n1.jpg,\u201cant\u201d\n".encode("cp1252"),
+            "it seems to be in cp1252. Set ingest",
+        ),
+        ("path,label\n1.jpg,ant\n".encode("utf-16"), "Set ingest.encoding to utf-16, or save"),
         (f"path,label\n1.jpg,{'a' * 200_000}\n", "field larger than field limit"),
     ],
 )
 def test_tables_that_cannot_be_read(project: Project, text: str | bytes, words: str) -> None:
     with pytest.raises(DataError, match=words):
         table(text)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "separator"), [("latin-1", ";"), ("utf-16", "\t"), ("utf-8", "|")]
+)
+def test_the_dialect_of_a_table_can_be_named(
+    project: Project, encoding: str, separator: str
+) -> None:
+    rows = [["Sorte", "text"], ["Gem\u00fcse", "K\u00fcrbis, gro\u00df"], ["Obst", "Birne"]]
+    file = Path("data/raw/x.csv")
+    file.write_text("\n".join(map(separator.join, rows)), encoding=encoding)
+    assert rows_of.guessed(file) == (encoding, separator)
+    named = {"encoding": encoding, "separator": separator, "label": "Sorte"}
+    found = find.listing(params("csv", str(file)).model_copy(update=named), kinds.named("text"))
+    assert labelled(found) == {
+        ("data/pictures/x.csv#1", "Gem\u00fcse", ""),
+        ("data/pictures/x.csv#2", "Obst", ""),
+    }
+    assert load(found.found[0].path, 100).decode() == "K\u00fcrbis, gro\u00df"
+
+
+def test_carriage_returns_end_the_lines_of_an_old_mac(project: Project) -> None:
+    assert labelled(table("path,label\r1.jpg,ant\r2.jpg,bee\r")) == {
+        ("data/raw/x/1.jpg", "ant", ""),
+        ("data/raw/x/2.jpg", "bee", ""),
+    }
+    quoted = table('path,label\n1.jpg,"an\rt"\n')
+    assert labelled(quoted) == {("data/raw/x/1.jpg", "an t", "")}
 
 
 @pytest.mark.parametrize("deed", ["overwrite", "replace", "truncate"])

@@ -93,7 +93,21 @@ def _task(name: str) -> str:
     return name
 
 
+def _encoding(name: str) -> str:
+    try:
+        "".encode(name)
+    except LookupError:
+        raise ValueError("should be an encoding that Python knows, such as latin-1") from None
+    return name
+
+
+Encoding = Annotated[str, AfterValidator(_encoding)]
 TargetName = Annotated[str, AfterValidator(_one_name)]
+Targets = Annotated[
+    list[TargetName],
+    Field(min_length=1),
+    BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
+]
 TaskName = Annotated[str, AfterValidator(_task)]
 
 
@@ -133,10 +147,17 @@ class IngestParams(Section):
         "task: classification (one label per example), multilabel (several, joined by |) or"
         " regression; docs/tasks.md",
     )
-    targets: Annotated[list[TargetName], Field(min_length=1)] | None = setting(
+    targets: Targets | None = setting(
         None,
         "columns of the table to learn: for multilabel one column per label (1, 0, or empty"
         " if unknown), for regression one column per target; null: the column label",
+    )
+    label: TargetName = setting("label", "column of the table that has the labels")
+    encoding: Encoding = setting(
+        "utf-8", "encoding of a CSV table, as Python names it, such as latin-1, cp1252 or utf-16"
+    )
+    separator: Literal[",", ";", "\t", "|"] = setting(
+        ",", 'what separates the cells of a CSV table: ",", ";", "\\t" (tabs) or "|"'
     )
     shares: Shares = setting(
         Shares(), "fractions of train, val and test, used if the source gives no split"
@@ -161,8 +182,17 @@ class IngestParams(Section):
 
     @model_validator(mode="after")
     def _of_tasks(self) -> "IngestParams":
+        for name in ("label", "encoding", "separator"):
+            value, default = getattr(self, name), type(self).model_fields[name].default
+            tables = ("csv", "s3") if name != "label" else ("csv", "parquet", "s3")
+            if value != default and self.source not in tables:
+                what = "names a column" if name == "label" else f"is the {name}"
+                form = "table" if name == "label" else "CSV table"
+                raise ValueError(f"{name} {what} of a {form}, but source is {self.source}")
         if self.targets is None:
             return self
+        if self.label != "label":
+            raise ValueError(f"label names {self.label}, but targets name others; leave one out")
         if self.source not in ("csv", "parquet", "s3"):
             raise ValueError(f"targets are columns of a table, but source is {self.source}")
         if len(set(self.targets)) < len(self.targets):
