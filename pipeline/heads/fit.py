@@ -133,7 +133,8 @@ def _solve(
     """Solve for heads with a closed form; their learning curve has one point."""
     decays = [one.weight_decay for one in hyperparameters]
     of_labels = schedule.loss, train.labels, schedule.class_weights
-    rows = closed_forms.Rows.of(train.features, *of_labels, schedule.weigh(train.digests))
+    weights = schedule.weigh(train.digests)
+    rows = closed_forms.Rows.of(train.features, *of_labels, weights, train.digests)
     heads = closed_forms.SOLVERS[schedule.loss][name](rows, decays, start)
     trained = []
     for one, head in zip(hyperparameters, heads, strict=True):

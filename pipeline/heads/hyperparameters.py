@@ -10,7 +10,12 @@ if TYPE_CHECKING:  # not needed to predict with a bundle
     from ..core.params import TrainParams
 
 # The hyperparameters that a head in closed form uses; it is linear, so the others have no effect.
-CLOSED_FORMS = {"lbfgs": ("weight_decay",), "ridge": ("weight_decay",), "nearest_mean": ()}
+CLOSED_FORMS = {
+    "lbfgs": ("weight_decay",),
+    "ridge": ("weight_decay",),
+    "lda": (),
+    "nearest_mean": (),
+}
 
 
 @dataclass(frozen=True, order=True)

@@ -57,7 +57,8 @@ def on_subsets(
     """
     if not schedule.counts:
         pool = _within_range(pool)
-    if hyperparameters.scaling != GLOBAL:  # that of each subset, so little is shared
+    # The scaling and the shrunken covariance are those of each subset, so little is shared.
+    if hyperparameters.scaling != GLOBAL or hyperparameters.optimizer == "lda":
         yield from _one_by_one(pool, subsets, asked, hyperparameters, schedule, weighing)
         return
     if pool.labels.ndim == 2:

@@ -56,7 +56,7 @@ class Task:
     # The optimizer of linear probes, as in `train.optimizer`.
     probe: str = "lbfgs"
     # Parameters that must keep their default, or that have one unsupported value, such as
-    # `train.optimizer nearest_mean`; and `federated`.
+    # `train.optimizer lda`; and `federated`.
     lacks: frozenset[str] = frozenset()
 
     def counted(self, outputs: int) -> str:

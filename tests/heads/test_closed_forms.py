@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.covariance import ledoit_wolf
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import NearestCentroid
 
@@ -14,6 +15,7 @@ from pipeline.heads.trained import Schedule
 from tests.heads.test_fit import CPU, NO_VAL, TRAIN, VAL, blobs
 
 LBFGS = Hyperparameters("lbfgs", 0, 0.1, 0, 0, 0, 0)
+NO_VAL_60 = blobs(0, 0, dimension=60)
 
 
 def schedule(classes, weights=None):
@@ -83,7 +85,32 @@ def test_nearest_mean_chooses_as_scikit_learn_does():
     )
 
 
-@pytest.mark.parametrize("name", ["ridge", "nearest_mean"])
+@pytest.mark.parametrize("count", [30, 400])  # fewer rows than features, and more
+def test_lda_shrinks_as_ledoit_and_wolf_do(count):
+    train = blobs(count, 0, dimension=60)
+    head = fit("lda", train=train, val=NO_VAL_60).head
+    features = scaled(train, train).astype(np.float64)
+    means = np.stack([features[train.labels == one].mean(axis=0) for one in range(3)])
+    covariance, _ = ledoit_wolf(features - means[train.labels], assume_centered=True)
+    weight = np.linalg.solve(covariance, means.T)
+    wanted = features @ weight - 0.5 * (means.T * weight).sum(axis=0)
+    wanted += np.log(np.bincount(train.labels) / count)
+    got = head.logits(train.features)
+    got, wanted = (one - one.mean(axis=1, keepdims=True) for one in (got, wanted))
+    np.testing.assert_allclose(got, wanted * (got.std() / wanted.std()), atol=2e-3 * got.std())
+
+
+def test_lda_takes_views_of_one_example_as_one_observation():
+    alone = blobs(30, 0, dimension=60)
+    knobs = [replace(LBFGS, optimizer="lda")]
+    views = alone.take(np.repeat(np.arange(30), 4))
+    weights = [
+        fit_heads(one, NO_VAL_60, knobs, schedule(3), CPU)[0].head.weight for one in (alone, views)
+    ]
+    np.testing.assert_allclose(*(one / one.std() for one in weights), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["ridge", "lda", "nearest_mean"])
 def test_the_scale_of_the_logits_is_fair_on_the_validation_pictures(name):
     logits = torch.from_numpy(fit(name).head.logits(VAL.features))
     losses = [
@@ -93,7 +120,7 @@ def test_the_scale_of_the_logits_is_fair_on_the_validation_pictures(name):
     assert losses[1] == min(losses)
 
 
-@pytest.mark.parametrize("name", ["ridge", "nearest_mean"])
+@pytest.mark.parametrize("name", ["ridge", "lda", "nearest_mean"])
 def test_a_few_validation_pictures_that_are_all_right_do_not_mean_certainty(name):
     train, val = blobs(100, 0, distance=20), blobs(12, 1, distance=20)
     one = fit(name, train=train, val=val)
@@ -101,7 +128,7 @@ def test_a_few_validation_pictures_that_are_all_right_do_not_mean_certainty(name
     assert 0.02 < one.kept.val_loss < 0.5
 
 
-@pytest.mark.parametrize("name", ["lbfgs", "ridge", "nearest_mean"])
+@pytest.mark.parametrize("name", ["lbfgs", "ridge", "lda", "nearest_mean"])
 def test_one_picture_a_class_is_enough(name):
     three = TRAIN.take(slice(3))
     one = fit(name, 1.0, three, NO_VAL)

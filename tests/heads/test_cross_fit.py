@@ -21,6 +21,7 @@ from tests.heads.test_fit import blobs
 HEADS: dict[str, dict[str, Any]] = {
     "lbfgs": {"optimizer": "lbfgs", "weight_decay": 0.003},
     "ridge": {"optimizer": "ridge", "weight_decay": 0.1},
+    "lda": {"optimizer": "lda"},
     "nearest_mean": {"optimizer": "nearest_mean"},
     "adamw": {"optimizer": "adamw", "learning_rate": 0.01, "weight_decay": 0.01},
 }

@@ -36,7 +36,7 @@ def alone(pool, mask, head, kind, **changes):
 # More features than rows, and fewer: the closed forms take another way.
 @pytest.mark.parametrize("dimension", [6, 150])
 @pytest.mark.parametrize("kind", ["none", "balanced"])
-@pytest.mark.parametrize("optimizer", ["lbfgs", "ridge", "nearest_mean"])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "ridge", "lda", "nearest_mean"])
 def test_a_closed_form_is_the_head_that_it_would_be_alone(optimizer, kind, dimension):
     pool = blobs(120, 0, dimension=dimension)
     head = Hyperparameters(optimizer, weight_decay=0.02)

@@ -74,7 +74,7 @@ Weights = Annotated[
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Optimizer = Literal["sgd", "momentum", "adam", "adamw", "lbfgs", "ridge", "nearest_mean"]
+Optimizer = Literal["sgd", "momentum", "adam", "adamw", "lbfgs", "ridge", "lda", "nearest_mean"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -285,7 +285,7 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 Smoothing = Annotated[float, Field(ge=0, lt=1)]
 
 MOST_HEADS = 10_000  # trained together
-CLOSED_FORMS = ("lbfgs", "ridge", "nearest_mean")  # optimizers for linear heads
+CLOSED_FORMS = ("lbfgs", "ridge", "lda", "nearest_mean")  # optimizers for linear heads
 AUTO = "auto"  # the weight decay that cross-validation chooses
 OF_AUTO = ("lbfgs", "ridge")
 
@@ -300,18 +300,18 @@ class TrainParams(Section):
     """The head. A list for a hyperparameter trains one head per value and keeps the best."""
 
     optimizer: Optimizer | Annotated[list[Optimizer], Field(min_length=1)] = setting(
-        "lbfgs", "sgd, momentum, adam, adamw, lbfgs, ridge or nearest_mean"
+        "lbfgs", "sgd, momentum, adam, adamw, lbfgs, ridge, lda or nearest_mean"
     )
     learning_rate: Positive | Annotated[list[Positive], Field(min_length=1)] = setting(
-        0.001, "learning rate; not used by lbfgs, ridge and nearest_mean"
+        0.001, "learning rate; not used by lbfgs, ridge, lda and nearest_mean"
     )
     weight_decay: Annotated[
         Literal["auto"] | NotNegative | Annotated[list[NotNegative], Field(min_length=1)],
         BeforeValidator(_penalties),
     ] = setting(
         0.003,
-        "strength of the L2 penalty; not used by nearest_mean. For lbfgs and ridge also auto:"
-        " cross-validation chooses it (docs/learning.md)",
+        "strength of the L2 penalty; not used by lda and nearest_mean. For lbfgs and ridge also"
+        " auto: cross-validation chooses it (docs/learning.md)",
     )
     width: Width | Annotated[list[Width], Field(min_length=1)] = setting(
         0, "units of the hidden ReLU layer; 0: a linear head"
@@ -387,7 +387,8 @@ class TrainParams(Section):
         """Return the number of different heads to train; it depends on `every_combination`."""
         values = self._values()
         each = math.prod(values.values()) // values.get("optimizer", 1)
-        solved = dict.fromkeys(CLOSED_FORMS, values.get("weight_decay", 1)) | {"nearest_mean": 1}
+        solved = dict.fromkeys(CLOSED_FORMS, 1)
+        solved |= dict.fromkeys(OF_AUTO, values.get("weight_decay", 1))
         return sum(solved.get(optimizer, each) for optimizer in set(self.optimizers()))
 
     def _values(self) -> dict[str, int]:

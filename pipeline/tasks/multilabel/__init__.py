@@ -14,5 +14,5 @@ TASK = Task(
     measures={"loss": LOG_LOSS},
     only="exact_match",
     conformal=None,
-    lacks=frozenset({"adapt.run", "federated", "train.loss"}),
+    lacks=frozenset({"adapt.run", "federated", "train.loss", "train.optimizer lda"}),
 )

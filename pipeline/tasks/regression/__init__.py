@@ -28,6 +28,7 @@ TASK = Task(
             "ingest.classes_without_training",
             "train.class_weights",
             "train.label_smoothing",
+            "train.optimizer lda",
             "train.optimizer nearest_mean",
         }
     ),
