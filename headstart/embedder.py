@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.backbones import engines
-from pipeline.core import params
+from pipeline.core import errors, params
 from pipeline.serving import embedding
 
 from . import examples as given
@@ -81,7 +81,13 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklear
     def _opened(self) -> engines.Encoder:
         names = ("backbone", "weights", "pooling", "engine", "device", "precision", "batch_size")
         asked = {name: getattr(self, name) for name in names}
-        return embedding.opened(params.extract_section(asked, "Embedder"), self.kind)
+        try:
+            return embedding.opened(params.extract_section(asked, "Embedder"), self.kind)
+        except errors.ParamsError as error:  # with the arguments' names, not those of params.yaml
+            words, kind, kinds = str(error).partition("ingest.kind ")
+            argument = " or ".join(f'"{name}"' for name in kinds.split(" or "))
+            words += f"kind={argument}" if kind else ""
+            raise errors.ParamsError(words.replace("extract.", "Embedder: ", 1)) from None
 
     def __sklearn_is_fitted__(self) -> bool:
         """Return True: there is nothing to learn."""

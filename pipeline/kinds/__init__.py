@@ -418,6 +418,11 @@ def named(name: str) -> Kind:
     return kind.reading(dict(word.partition("=")[::2] for word in declared))
 
 
+def kinds_that_feed(takes: str) -> list[str]:
+    """Return the names of the kinds, without plugins, that make an input of `INPUTS`."""
+    return [name for name in KINDS if name != "plugin" and takes in named(name).feeds]
+
+
 def declared(settings: "IngestParams") -> str:
     """Return the kind's name with its read settings.
 

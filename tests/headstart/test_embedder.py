@@ -127,6 +127,9 @@ def test_a_bad_picture_among_good_ones_is_named(paths: list[str]) -> None:
 def test_an_impossible_parameter_is_one_line(paths: list[str]) -> None:
     with pytest.raises(headstart.ParamsError, match=r"^Embedder: backbone is 'resnet'; should be"):
         headstart.Embedder("resnet").fit(paths)
+    kind = 'Embedder: backbone mfcc takes spectrum, .*; use another backbone, or kind="audio"$'
+    with pytest.raises(headstart.ParamsError, match=kind):
+        headstart.Embedder("mfcc").fit([])
     with pytest.raises(headstart.ParamsError, match=r"^Embedder: batch_size is 0; "):
         headstart.Embedder(batch_size=0).fit(paths)
 

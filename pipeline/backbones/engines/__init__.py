@@ -16,7 +16,7 @@ from ...core import packages
 from ...core.backbone import Backbone
 from ...core.errors import DeviceError, ParamsError
 from ...core.params import ExtractParams
-from ...kinds import Kind
+from ...kinds import Kind, kinds_that_feed
 from .. import exports
 from ..families import FAMILIES
 from . import processor
@@ -71,7 +71,8 @@ def _open(backbone: Backbone, settings: ExtractParams, kind: Kind) -> Engine:
     if engine.takes not in kind.feeds:
         raise ParamsError(
             f"extract.backbone {backbone} takes {engine.takes}, but a {kind.noun} gives"
-            f" {' or '.join(sorted(kind.feeds))}; use another backbone"
+            f" {' or '.join(sorted(kind.feeds))}; use another backbone, or ingest.kind"
+            f" {' or '.join(kinds_that_feed(engine.takes))}"
         )
     return engine
 
