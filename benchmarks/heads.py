@@ -758,7 +758,6 @@ def accuracies(cache: Path, draws: int) -> list[tuple[object, ...]]:
                 (name, count, len(some), fixed, auto, other, auto - fixed, auto - other,
                  f"{middle:g}", each, ended)
             )  # fmt: skip
-            print(*rows[-1], flush=True)
     return rows
 
 
@@ -786,7 +785,7 @@ def auto_seconds(scratch: Path) -> list[tuple[object, ...]]:
             project.set(train={"optimizer": optimizer, "weight_decay": decay})
             return project.stages("train")["train"]
 
-        costs = in_turns(3, {decay: partial(trained, decay) for decay in (0.003, "auto")})
+        costs = in_turns(REPEATS, {decay: partial(trained, decay) for decay in (0.003, "auto")})
         for decay, each in costs.items():
             cpu, peak = (min(getattr(one, of) for one in each) for of in ("cpu", "peak"))
             rows.append((optimizer, decay, cpu, peak))
@@ -794,7 +793,7 @@ def auto_seconds(scratch: Path) -> list[tuple[object, ...]]:
     for optimizer in ("lbfgs", "ridge"):
         named = replace(pool, digests=np.array(digests))
         choose = partial(penalty.choose, named, digests, optimizer, schedule, THOUSANDS)
-        alone = min(cost(choose).cpu for _ in range(3))
+        alone = min(cost(choose).cpu for _ in range(REPEATS))
         rows.append((optimizer, "the choice alone", alone, "–"))
     return rows
 
@@ -824,7 +823,7 @@ Test accuracy, the mean of {draws} draws. Mean over the rows: 0.003 {means[0]:.4
 {table(columns, found)}
 
 The stage `train` on {THOUSANDS:,} made-up examples of {DIMENSION:,} features and 10 classes,
-without augmented views: processor seconds of the whole process, the least of three runs.
+without augmented views: processor seconds of the whole process, the least of {REPEATS} runs.
 
 {costs}
 """

@@ -146,6 +146,11 @@ SMALLEST = {
     "small_loop before": ("", ""),
     "small_loop sizes": ("--sizes 60 --rounds 1", FEWER_STAGES_OF_LOOP),
     "small_loop table": ("--pictures 60 --rounds 1", FEWER_STAGES_OF_LOOP),
+    "heads penalty": (
+        "EMPTY --draws 1",
+        "COUNTS, REPEATS, DIMENSION, THOUSANDS = (10,), 1, 8, 200; pool = made_up(200, 8, 2, 0)"
+        "; sets_in = lambda _: [('made up', pool, pool.digests.tolist())]",
+    ),
     "heads sweep": (
         "--rows 100",
         "REPEATS, DIMENSION, GRIDS = 1, 8, ('made up',)"

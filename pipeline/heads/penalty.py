@@ -40,9 +40,9 @@ MOST = 2000  # examples
 FOLDS = 5
 # With more outputs, only one fold is predicted, and only the first candidate is tried.
 MANY = 100
-WITHOUT = 0.003  # the weight decay if no example can be predicted, as every class has just one
+USUAL = 0.003  # kept unless another is better by more than a standard error; one of `PATH`
 TOLERANCE = 1e-3  # as in `lbfgs.minimum`; the choice is that of converged heads
-COLUMNS = ("out_of_fold_loss", "behind_best", "standard_error")
+COLUMNS = ("out_of_fold_loss", "behind_chosen", "standard_error")
 LEAST = 4  # iterations
 HALVINGS = 14  # of the range of temperatures
 # A path ends after this many penalties in a row that are worse than its best by so many standard
@@ -139,9 +139,10 @@ def choose(
 ) -> Choice:
     """Choose the weight decay, and one of the candidates.
 
-    The strongest of the penalties is chosen whose losses differ from the lowest by less than the
-    solver's tolerance. A candidate replaces those before it only if its loss is lower by more than
-    the paired standard error.
+    `USUAL` is kept for the first candidate unless the lowest loss is lower by more than the paired
+    standard error: with few examples, the lowest is often that by chance. Of losses that differ
+    from the lowest by less than the solver's tolerance, that of the strongest penalty counts as the
+    lowest. Another candidate replaces those before it by the same rule.
 
     Args:
         pool: rows to choose by; only view 0 of the examples is used.
@@ -157,7 +158,7 @@ def choose(
         rows = rows[np.sort(np.argsort(drawn)[:MOST])]
     problem = _Problem.of(pool.take(rows), names[rows], optimizer, schedule, learned)
     if problem is None:
-        return Choice(candidates[0], WITHOUT, 0, 0, [])
+        return Choice(candidates[0], USUAL, 0, 0, [])
     if problem.outputs > MANY:
         candidates = candidates[:1]
     tried: list[tuple[Candidate, float, Doubles]] = []
@@ -168,8 +169,10 @@ def choose(
             means = np.array([one.mean() for one in found])
             lowest = len(tried) + int(np.argmax(means <= (1 + TOLERANCE) * means.min()))
             tried += [(candidate, *of) for of in zip(PATH, found, strict=False)]
+            if candidate is candidates[0]:
+                best = PATH.index(USUAL) if len(tried) > PATH.index(USUAL) else lowest
             lead, error = problem.compared(tried[best][2], tried[lowest][2])
-            if lead > error or candidate is candidates[0]:
+            if lead > error:
                 best = lowest
     path = [
         Point(candidate, decay, float(losses.mean()), *problem.compared(losses, tried[best][2]))
