@@ -140,8 +140,8 @@ def choose(
     """Choose the weight decay, and one of the candidates.
 
     `USUAL` is kept for the first candidate unless the lowest loss is lower by more than the paired
-    standard error: with few examples, the lowest is often that by chance. Of losses that differ
-    from the lowest by less than the solver's tolerance, that of the strongest penalty counts as the
+    standard error: with few examples, a loss is often the lowest by chance. The solver's tolerance
+    does not separate losses that differ by less, so the strongest of such penalties counts as the
     lowest. Another candidate replaces those before it by the same rule.
 
     Args:
