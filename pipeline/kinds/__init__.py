@@ -299,6 +299,9 @@ class Kind(Protocol):
     def read(self, data: bytes, preprocessing: Input) -> NDArray[Any]:
         """Read an example as the input of a bundle's graph. Raises `RefusedError`."""
 
+    def doubt(self, data: bytes) -> str:
+        """Return why no answer means much, as for a silent sound; empty if nothing is wrong."""
+
     def explain(
         self,
         example: NDArray[Any],
@@ -360,6 +363,10 @@ class Plain:
         """Return False: no example is large."""
         return False
 
+    def doubt(self, data: bytes) -> str:
+        """Return an empty text: no example is empty."""
+        return ""
+
     def remarks(self, manifest: "pd.DataFrame") -> list[str]:
         """Return no notes."""
         return []
@@ -389,6 +396,7 @@ LATER: dict[str, Any] = {
     "remarks": lambda manifest: [],
     "windowed": False,
     "large": lambda data: False,
+    "doubt": lambda data: "",
     "dimensions": 3,
     "libraries": ("pillow",),
     "texts": False,

@@ -1,10 +1,13 @@
 """Predict classes, labels or targets with a trained bundle: `headstart predict BUNDLE FILES…`.
 
+A bundle of texts also takes texts as arguments, and the lines of standard input as `-`.
+
 Each core handles whole examples, from decoding to answer. Answers are written as soon as they are
 ready, in the order of the files, so memory does not grow with their number.
 """
 
 import argparse
+import contextlib
 import glob
 import os
 import sys
@@ -14,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..core import command
 from ..core.errors import ParamsError, RefusedError
@@ -32,11 +35,27 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class Typed(NamedTuple):
+    """A text that is an argument, or a line of standard input."""
+
+    data: bytes
+
+    @property
+    def name(self) -> str:
+        """Its first characters, for the column `path`."""
+        text = " ".join(self.data.decode("utf-8", "replace").split())
+        return text if len(text) <= 60 else f"{text[:59]}…"
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command line."""
     parser.add_argument("bundle", type=Path, help="Folder that the bundle stage wrote.")
     parser.add_argument(
-        "asked", metavar="FILES", nargs="+", help="Files, folders, or patterns such as 'a/*.jpg'."
+        "asked",
+        metavar="FILES",
+        nargs="+",
+        help="Files, folders, or patterns such as 'a/*.jpg'; for a bundle of texts also texts of"
+        " several words, or - for the lines of standard input.",
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="Write a CSV table to this file.")
     parser.add_argument("--jsonl", type=Path, metavar="FILE", help="Write JSON lines to this file.")
@@ -77,16 +96,17 @@ def run(
 
     if neighbours < 0:
         raise ParamsError(f"--neighbours is {neighbours}; it should be 0 or more")
-    paths = list(files(asked))
     explains = bool(heat_maps or neighbours)
     classifier = Classifier(bundle, explains)
-    paths = [one for path in paths for one in examples_in(path, classifier.kind)]
+    paths: list[Path | Typed] = []
+    for one in files(asked, classifier.kind.texts):
+        paths += [one] if isinstance(one, Typed) else examples_in(one, classifier.kind)
     if heat_maps and not classifier.explains:
         raise ParamsError(f"--heat-maps: {no_explanation(classifier)}")
     columns = ["path", *columns_of(classifier), "error", *["heat_map"] * bool(heat_maps)]
     columns += ["neighbours"] * (neighbours > 0)
     tables = [csv, jsonl, parquet]
-    failed = 0
+    failed, doubted, first = 0, 0, ""
     with ExitStack() as stack:
         writers = [
             stack.enter_context(table(file, columns))
@@ -102,6 +122,8 @@ def run(
             for write in writers:
                 write(row)
             failed += row["error"] is not None
+            doubted += bool(row["doubt"])
+            first = first or (row["doubt"] and f"{row['path']}: {row['doubt']}")
             if progress:
                 progress.advance(1)
     if failed:
@@ -109,24 +131,42 @@ def run(
             f"predict: {failed} of {len(paths)} could not be read as {classifier.kind.nouns}",
             file=sys.stderr,
         )
+    if doubted:
+        print(
+            f"predict: warning: the answers for {doubted} of {len(paths)} {classifier.kind.nouns}"
+            f" mean little; the first is {first}",
+            file=sys.stderr,
+        )
 
 
-def files(asked: Iterable[str]) -> Iterator[Path]:
+def files(asked: Iterable[str], texts: bool = False) -> Iterator["Path | Typed"]:
     """Yield the files that the arguments name, with all files of each folder.
+
+    With `texts`, an argument of several words that names no file is a text, and so is each line of
+    standard input if an argument is `-`. A single word is never one: it may be a misspelt file.
 
     Raises:
         ParamsError: an argument names no file.
     """
     for text in asked:
         path = Path(text)
-        if path.is_dir():
-            found = inside(path)
-        elif path.exists() or rows_of.parted(path):
+        found: list[Path | Typed]
+        if texts and text == "-":
+            lines = sys.stdin.buffer.read().splitlines()
+            found = [Typed(line) for line in lines if line.strip()]
+            if not found:
+                raise ParamsError("standard input has no text")
+        elif os.path.isdir(text):  # noqa: PTH112 (the methods of Path raise on a long text)
+            found = [*inside(path)]
+        elif os.path.exists(text) or rows_of.parted(path):  # noqa: PTH110
             found = [path]
         else:
             found = [Path(p) for p in sorted(glob.glob(text, recursive=True)) if Path(p).is_file()]  # noqa: PTH207
+        if not found and texts and len(text.split()) > 1:
+            found = [Typed(os.fsencode(text))]
         if not found:
-            raise ParamsError(f"{text} names no file")
+            also = ", and a text has several words: pass others by standard input, as -" * texts
+            raise ParamsError(f"{text} names no file{also}")
         yield from found
 
 
@@ -160,11 +200,15 @@ def spelt(path: Path) -> str:
 
 
 def rows(
-    classifier: "Classifier", paths: Iterable[Path], heat_maps: Path | None, neighbours: int
+    classifier: "Classifier",
+    paths: "Iterable[Path | Typed]",
+    heat_maps: Path | None,
+    neighbours: int,
 ) -> Iterator[Row]:
     """Yield one row per file, in order: `path`, `columns_of`, `error` and requested explanations.
 
-    If a file cannot be read, `error` has the reason and the other columns are None.
+    `doubt` is that of the kind, for the printed table. If a file cannot be read, `error` has the
+    reason and the other columns are None.
     """
     cores = os.cpu_count() or 1
     if heat_maps:
@@ -194,14 +238,18 @@ def in_order(
             future.cancel()
 
 
-def _row(classifier: "Classifier", heat_maps: Path | None, neighbours: int, path: Path) -> Row:
+def _row(
+    classifier: "Classifier", heat_maps: Path | None, neighbours: int, path: "Path | Typed"
+) -> Row:
     columns = columns_of(classifier)
     row: Row = dict.fromkeys(["path", *columns, "error"])
-    row["path"] = spelt(path)
+    row["path"], row["doubt"] = spelt(path) if isinstance(path, Path) else path.name, ""
     try:
-        with classifier.kind.alone(path):
-            data = load(path, classifier.kind.most_bytes)
+        with classifier.kind.alone(path) if isinstance(path, Path) else contextlib.nullcontext():
+            most = classifier.kind.most_bytes
+            data = load(path, most) if isinstance(path, Path) else path.data
             answer = classifier.answer(data, heat_maps is not None, neighbours)
+            row["doubt"] = classifier.kind.doubt(data)
     except RefusedError as error:
         return row | {"error": str(error)}
     row |= zip(columns, values_of(classifier, answer), strict=True)
@@ -209,7 +257,8 @@ def _row(classifier: "Classifier", heat_maps: Path | None, neighbours: int, path
         # The digest distinguishes files with the same name in different folders.
         stem = Path(row["path"]).stem.encode()[:200].decode(errors="ignore")  # a name has 255 bytes
         ending = answer.heat.media_type.rpartition("/")[2]
-        name = f"{stem}-{digest(os.fsencode(path))[:8]}.{ending}"
+        whole = os.fsencode(path) if isinstance(path, Path) else path.data
+        name = f"{stem}-{digest(whole)[:8]}.{ending}"
         (heat_maps / name).write_bytes(answer.heat.data)
         row["heat_map"] = spelt(heat_maps / name)
     if neighbours:

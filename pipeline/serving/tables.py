@@ -45,7 +45,7 @@ def _is_probability(column: str) -> bool:
 def csv_table(file: Path, columns: list[str]) -> Iterator[Write]:
     """Write CSV: labels are joined, neighbours are JSON, and no text can act as a formula."""
     with file.open("w", encoding="utf-8", newline="") as stream:
-        writer = DictWriter(stream, columns, lineterminator="\n")
+        writer = DictWriter(stream, columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
 
         def write(row: Row) -> None:
@@ -131,7 +131,9 @@ def printer(classifier: "Classifier") -> Write:
 
 
 def _notes(row: Row, names: list[str]) -> list[str]:
-    """Return the lines below a prediction: out of distribution, and what else is likely."""
+    """Return the lines below a prediction: doubts about it, and what else is likely."""
+    if row.get("doubt"):
+        return [row["doubt"]]
     if row.get("unusual"):
         return [UNLIKE]
     if row.get("most_probable", row.get("class")) != row.get("class"):

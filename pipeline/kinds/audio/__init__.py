@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 QUIET = 100.0  # signal-to-noise ratio in decibels from which no noise is added
 ORIGINAL = (1.0, 0.0, QUIET, 0, 0.0)  # speed, shift, noise, noise seed, gain: no change
 
-INSPECTION_CODE = 2  # raise when decode.py accepts or refuses other files, or returns other values
+INSPECTION_CODE = 3  # raise when decode.py accepts or refuses other files, or returns other values
 COPIES_CODE = 1  # raise when, by decode.py or copies.py, other pairs count as copies
 VIEW_CODE = 1  # raise when decode.py, views.py, windows.py or spectrum.py give other inputs
 
@@ -102,6 +102,14 @@ class Audio:
         with _one_at_a_time:
             yield
 
+    def doubt(self, data: bytes) -> str:
+        """Return that the sound is silent, if it is."""
+        from . import decode
+
+        about = decode.inspect(data)
+        mean = "the mean of its channels" if about.channels > 1 else "it"
+        return f"silent: {mean} peaks at {about.peak:g} dBFS" if about.peak < SILENT else ""
+
     def large(self, data: bytes) -> bool:
         """Return whether a sound is over a minute or has many samples, so it takes much memory."""
         from .decode import is_large
@@ -114,8 +122,10 @@ class Audio:
         clipped = manifest["path"][manifest["clipped"] >= MUCH]
         lines = []
         if len(silent):
+            mean = manifest["channels"][silent.index].max() > 1
+            what = "peak of the mean of the channels" if mean else "peak"
             lines.append(
-                f"warning: {_count(silent)} silent (peak below {SILENT:g} dBFS), the first is"
+                f"warning: {_count(silent)} silent ({what} below {SILENT:g} dBFS), the first is"
                 f" {silent.iloc[0]}"
             )
         if len(clipped):

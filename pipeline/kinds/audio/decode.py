@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import RefusedError
+from . import SILENT, notes
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -49,8 +50,9 @@ class Sound(NamedTuple):
 class About(NamedTuple):
     """The columns of the manifest for a sound.
 
-    peak: the largest absolute sample of all channels, in decibels of full scale (dBFS); clipped:
-    the fraction of samples at full scale.
+    peak: the largest absolute sample of all channels, in decibels of full scale (dBFS), or that of
+    their mean if the channels cancel each other to silence; clipped: the fraction of samples at
+    full scale.
     """
 
     seconds: float
@@ -67,21 +69,26 @@ def inspect(data: bytes) -> About:
         RefusedError: the sound is not accepted; the text says why.
     """
     with _opened(data) as file:
-        frames, peak, clipped = 0, 0.0, 0
+        frames, peak, heard, clipped = 0, 0.0, 0.0, 0
         for block in _blocks(file):
             sizes = np.abs(block)
             peak = max(peak, float(sizes.max()))
+            heard = max(heard, float(np.abs(block.mean(axis=1, dtype=np.float32)).max()))
             clipped += int((sizes >= CLIPPED).sum())
             frames += len(block)
         rate, channels = file.samplerate, file.channels
-    decibels = 20 * math.log10(peak) if peak > 0 else SILENCE
+    cancelled = _decibels(heard) < SILENT
     return About(
         round(frames / rate, 3),
         rate,
         channels,
-        round(max(decibels, SILENCE), 1),
+        round(_decibels(heard if cancelled else peak), 1),
         round(clipped / (frames * channels), 6),
     )
+
+
+def _decibels(peak: float) -> float:
+    return max(20 * math.log10(peak), SILENCE) if peak > 0 else SILENCE
 
 
 def decode(data: bytes) -> Sound:
@@ -133,8 +140,10 @@ def _opened(data: bytes) -> "SoundFile":
     import soundfile
 
     _refuse_by_content(data)
+    speaks = data[:3] == b"ID3" or _is_mpeg(data)
     try:
-        file = soundfile.SoundFile(io.BytesIO(data))
+        with notes.kept_off() if speaks else contextlib.nullcontext():
+            file = soundfile.SoundFile(io.BytesIO(data))
     except soundfile.LibsndfileError as error:
         raise RefusedError(f"damaged: {error.error_string}") from None
     least, most = RATES
@@ -153,7 +162,8 @@ def _blocks(file: "SoundFile") -> Iterator[Floats]:
     promised, got = file.frames, 0
     while True:
         try:
-            block = file.read(max(1, BLOCK // file.channels), dtype="float32", always_2d=True)
+            with notes.kept_off() if file.format == "MP3" else contextlib.nullcontext():
+                block = file.read(max(1, BLOCK // file.channels), dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise RefusedError(f"damaged: {error.error_string}") from None
         if not len(block):

@@ -5,7 +5,9 @@ import csv
 import importlib
 import io
 import json
+import os
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from pipeline.kinds.audio.parameters import Augment
 from pipeline.kinds.audio.parts import stretches
 from pipeline.kinds.audio.views import View, heard, heard_of, noise
 from pipeline.kinds.audio.windows import windows
+from pipeline.serving import predict
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.desk import Desk, Limits
 from tests.conftest import Project, export_once
@@ -253,6 +256,60 @@ def test_silence_and_clipping_are_told() -> None:
         "1 sound is clipped (0.1% of the samples or more are at full scale), the first is b",
     ]
     assert AUDIO.remarks(manifest[:1]) == []
+
+
+def test_channels_that_cancel_each_other_are_silent() -> None:
+    both = np.stack([tone(440), -tone(440)], axis=1)
+    assert AUDIO.doubt(file(both)) == "silent: the mean of its channels peaks at -96.3 dBFS"
+    assert AUDIO.doubt(file(both * np.float32([1, 0.9]))) == ""
+    rows = [AUDIO.inspect(file(both))]
+    manifest = pd.DataFrame(rows, columns=list(AUDIO.columns)).assign(path=["a"])
+    assert AUDIO.remarks(manifest) == [
+        "warning: 1 sound is silent (peak of the mean of the channels below -60 dBFS), the first"
+        " is a"
+    ]
+
+
+def test_predict_says_that_a_sound_is_silent(
+    exported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HEADSTART_STORE", str(exported.parent))
+    head = Head(np.zeros((3, 80), np.float32), np.zeros(3, np.float32))
+    bundle = write_by_hand(tmp_path, "classification", head, "audio", backbone="mfcc")
+    paths = [tmp_path / "loud.wav", tmp_path / "nothing.wav"]
+    for path, loudness in zip(paths, (1, 0), strict=True):
+        path.write_bytes(file(tone(440) * np.float32(loudness)))
+    predict.run(bundle, map(str, paths), csv=tmp_path / "out.csv")
+    predict.run(bundle, map(str, paths))
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1].split() == ["silent:", "it", "peaks", "at", "-120", "dBFS"]
+    assert said.out.count("silent") == 1
+    warning = (
+        "predict: warning: the answers for 1 of 2 sounds mean little; the first is"
+        f" {paths[1]}: silent: it peaks at -120 dBFS"
+    )
+    assert [line for line in said.err.splitlines() if "warning" in line] == [warning] * 2
+    assert "doubt" not in (tmp_path / "out.csv").read_text()
+
+
+def test_what_the_decoder_of_mp3_writes_stays_off_the_screen(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    half = file(tone(440, 3), form="MP3")
+    half = half[: len(half) // 2] + b"\xff" * 100
+
+    def read(number: int) -> None:
+        os.write(2, f"line {number}\n".encode())
+        with pytest.raises(RefusedError, match=r"^cut short: it has \d+ of \d+ samples"):
+            AUDIO.inspect(half)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read, range(20)))
+    said = capfd.readouterr().err.splitlines()
+    assert sorted(said) == sorted(f"line {number}" for number in range(20))
 
 
 # Views

@@ -3,6 +3,7 @@
 import csv
 import html
 import importlib
+import io
 import json
 import re
 import unicodedata
@@ -204,6 +205,31 @@ def test_a_bundle_answers_by_every_door_and_says_why(texts: Project) -> None:
             422,
             "not UTF-8: it begins like UTF-16; save it as UTF-8",
         )
+
+
+def test_words_on_the_command_line_and_lines_of_standard_input_are_texts(
+    texts: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.serving import predict as answers
+
+    write(notes(60))
+    run(*STAGES[:-1])
+    capsys.readouterr()
+    lines = io.BytesIO(b"the merger of the bank\n\n" + b"the derby " * 500 + b"\n")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(lines))
+    Path("two words.txt").write_text("the tax year of the bank")
+    asked = ["the goalkeeper won the cup", "-", "two words.txt", "the final " * 500]
+    answers.run(Path("bundle"), asked)
+    paths = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [(one[1], one[2]) for one in paths if one[0][0].isdigit()] == [
+        ("sport", "the goalkeeper won the cup"),
+        ("money", "the merger of the bank"),
+        ("sport", f"{('the derby ' * 6)[:59]}…"),
+        ("money", "two words.txt"),
+        ("sport", f"{('the final ' * 6)[:59]}…"),
+    ]
+    with pytest.raises(ParamsError, match=r"^one.text names no file, and a text has several words"):
+        answers.run(Path("bundle"), ["one.text"])
 
 
 def test_a_head_holds_the_weights_of_its_terms(texts: Project) -> None:

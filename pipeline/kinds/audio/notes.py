@@ -1,0 +1,64 @@
+"""Keep the lines off the screen that libmpg123 writes to standard error while it decodes an MP3.
+
+libsndfile offers no way to silence them. They say nothing that a user could act on: a file that is
+refused has its reason.
+"""
+
+import contextlib
+import os
+import re
+import threading
+from collections.abc import Iterator
+
+STDERR = 2
+ITS_OWN = re.compile(rb"(?:Note|Warning): .*|\[[^\]]*\.c:.*|")
+
+_lock = threading.Lock()
+
+
+class _Screen:
+    """Standard error while `users` threads decode: `caught` in memory, read up to `passed`."""
+
+    users = passed = 0
+    real = caught = -1
+
+
+def _pass_on(all_of_it: bool) -> None:
+    """Write what others have written meanwhile, except an incomplete last line."""
+    text = b""
+    while part := os.pread(_Screen.caught, 1 << 16, _Screen.passed + len(text)):
+        text += part
+    whole = text if all_of_it else text[: text.rfind(b"\n") + 1]
+    _Screen.passed += len(whole)
+    lines = whole.splitlines(keepends=True)
+    if kept := b"".join(line for line in lines if not ITS_OWN.fullmatch(line.rstrip(b"\r\n"))):
+        os.write(_Screen.real, kept)
+
+
+@contextlib.contextmanager
+def kept_off() -> Iterator[None]:
+    """Pass on all lines of standard error except libmpg123's own; threads may share it."""
+    if not hasattr(os, "memfd_create"):  # only Linux has it
+        yield
+        return
+    with _lock:
+        if not _Screen.users:
+            try:
+                _Screen.real = os.dup(STDERR)
+            except OSError:  # standard error is closed
+                _Screen.real = os.open(os.devnull, os.O_WRONLY)
+            _Screen.caught, _Screen.passed = os.memfd_create("stderr"), 0
+            os.dup2(_Screen.caught, STDERR)
+        _Screen.users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _Screen.users -= 1
+            if not _Screen.users:
+                os.dup2(_Screen.real, STDERR)
+            with contextlib.suppress(OSError):  # the screen is gone
+                _pass_on(not _Screen.users)
+            if not _Screen.users:
+                os.close(_Screen.real)
+                os.close(_Screen.caught)
