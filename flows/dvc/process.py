@@ -355,7 +355,7 @@ def main(token: str, grace: float) -> None:
     ui.enable()
     waiting: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_listen, args=(requests, waiting, grace), daemon=True).start()
-    with forked(), parse_once():
+    with forked(ahead=False), parse_once():  # other stages may run in other processes
         while True:
             reply = answer(json.loads(waiting.get()))
             # If nobody reads any more, `_listen` is about to end this process. A failure here would

@@ -78,7 +78,8 @@ def serve(descriptor: int, run: Callable[[str], None]) -> None:
         code = None
         while code is None:
             # As long as the stage is at work, this process imports what the next ones need.
-            done, status = os.waitpid(child, os.WNOHANG if waiting else 0)
+            ahead = waiting and request["ahead"]
+            done, status = os.waitpid(child, os.WNOHANG if ahead else 0)
             if done:
                 code = os.waitstatus_to_exitcode(status)
             else:
