@@ -212,6 +212,7 @@ def contents(kind: str, examples: Examples, name: str) -> dict[str, str]:
     )
     files[str(GRAPH)] = graph.generated((source / GRAPH).read_text(encoding="utf-8"))
     settings = parameters.of_kind(kind, examples.source, examples.path.as_posix())
+    settings = parameters.put(settings, "ingest", "val_of_each_class", True)
     for key, value in examples.dialect._asdict().items():
         if value != getattr(PLAIN, key):
             settings = parameters.put(settings, "ingest", key, value)

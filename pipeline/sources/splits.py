@@ -1,10 +1,13 @@
 """Stable splits: each example's split is drawn from its own content, or its group's name."""
 
+from collections import Counter
+
 import pandas as pd
 
 from ..core.params import IngestParams
 from ..kinds import Kind
 from ..tables.draw import draw
+from ..tables.labels import listed
 from ..tables.manifest import (
     COLUMNS,
     DRAWN,
@@ -16,6 +19,7 @@ from ..tables.manifest import (
     UNLABELLED,
 )
 from ..tables.targets import of_task
+from ..tables.unit import unit
 from .checked import Checked
 
 # Sources whose test split is from other places than their training examples.
@@ -34,13 +38,23 @@ def split(
     fates = fate_of_splits(given, settings.shares.model_dump())
     # If the source gives a split to some of a group, the rest of the group follows.
     places = {found.group: found.split for found, _, _ in kept if found.group and found.split}
+    splits: dict[str, str] = {}  # by digest
+    drawn_to_train: list[Checked] = []
+    for one in kept:
+        fate = fates[one.found.split or places.get(one.found.group, "")]
+        if isinstance(fate, str):
+            splits[one.digest] = fate
+            continue
+        splits[one.digest] = draw(one.found.group or one.digest, fate, settings.seed)
+        if splits[one.digest] == "train" and fate.get("val", 0) > 0:
+            drawn_to_train.append(one)
+    if settings.val_of_each_class and settings.task == "classification":
+        splits |= dict.fromkeys(_lent(kept, splits, drawn_to_train, settings.seed), "val")
     rows = []
     for (found, digest, seen), values in zip(kept, learned.to_numpy(), strict=True):
-        fate = fates[found.split or places.get(found.group, "")]
-        drawn = fate if isinstance(fate, str) else draw(found.group or digest, fate, settings.seed)
         rows.append(
             (
-                *(digest, found.path.as_posix(), found.label, drawn),
+                *(digest, found.path.as_posix(), found.label, splits[digest]),
                 *(*seen, found.group, *values, *found.slices),
             )
         )
@@ -50,6 +64,32 @@ def split(
     # A column of the kind that is empty for every example is dropped.
     silent = [name for name in kind.columns if rows and (manifest[name] == "").all()]
     return manifest.drop(columns=silent)
+
+
+def _lent(
+    kept: list[Checked], splits: dict[str, str], drawn_to_train: list[Checked], seed: int
+) -> list[str]:
+    """Return the digests of the training examples that are lent to the split val, one per class.
+
+    A class without a validation example lends the training example of the lowest hash, as long as
+    another one is left for training. Only an example that was drawn can move, and none of a group
+    with other members: groups are not divided, and to move one as a whole would move many.
+    """
+    of_class = Counter((one.found.label, splits[one.digest]) for one in kept)
+    members = Counter(one.found.group for one in kept if one.found.group)
+    lowest: dict[str, tuple[float, str]] = {}
+    for one in drawn_to_train:
+        label = one.found.label
+        alone = members[one.found.group] <= 1
+        if alone and not of_class[label, "val"] and of_class[label, "train"] > 1:
+            hashed = unit(f"{seed}:{one.digest}"), one.digest
+            lowest[label] = min(lowest.get(label, hashed), hashed)
+    if lowest:
+        print(
+            "ingest: a training example each becomes a validation example of"
+            f" {listed(sorted(lowest))}, which had none (ingest.val_of_each_class)"
+        )
+    return [digest for _, digest in lowest.values()]
 
 
 def unlabelled(kept: list[Checked]) -> tuple[list[Checked], pd.DataFrame]:

@@ -53,7 +53,7 @@ MISTAKES = [
     (
         "  rotate: 15",
         "  views: 8\n  rotate: 15",
-        "params.yaml: views occurs twice, in line 21 and in line 22; delete one of them",
+        "params.yaml: views occurs twice, in line 22 and in line 23; delete one of them",
     ),
     (
         "train: 0.6",

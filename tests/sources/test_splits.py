@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import kinds
@@ -99,3 +99,57 @@ def test_each_label_that_a_split_lacks_is_named() -> None:
     rows = [("ant", "train"), ("ant", "test"), ("bee", "train"), ("bee", "val"), ("bee", "test")]
     manifest = pd.DataFrame(rows, columns=["label", "split"])
     assert lacking("classification", manifest) == {"val": ["ant"]}
+
+
+def made(labels: list[str], groups: dict[int, str] | None = None) -> list[Checked]:
+    """Examples with these labels, whose digests are their numbers; see `DRAWN`."""
+    of = groups or {}
+    rows = enumerate(labels)
+    return [
+        Checked(Found(Path(f"{n}.png"), label, "", of.get(n, "")), f"{n}", (1, 1, "PNG", ""))
+        for n, label in rows
+    ]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=30), st.integers(0, 3))
+def test_a_class_without_a_validation_example_borrows_one(labels: list[str], seed: int) -> None:
+    kept = made(labels, {n: f"group {n // 4}" for n in range(0, 12, 2)})
+    plain = IngestParams(source="folder", path="x", seed=seed)
+    before = splits.split(kept, plain, kinds.named("image"))
+    lending = plain.model_copy(update={"val_of_each_class": True})
+    after = splits.split(kept, lending, kinds.named("image"))
+    moved = after[before["split"] != after["split"]]
+    assert moved["label"].is_unique
+    assert set(moved["split"]) <= {"val"}
+    assert set(before["split"][moved.index]) <= {"train"}
+    groups = after[after["group"] != ""].groupby("group")["split"].nunique()
+    assert (groups == 1).all()
+    counts = pd.crosstab(after["label"], after["split"]).reindex(
+        columns=["train", "val"], fill_value=0
+    )
+    assert (counts["train"][counts.index.isin(moved["label"])] > 0).all()
+    alone = before[(before["group"] == "") & (before["split"] == "train")]
+    trained = before[before["split"] == "train"]["label"].value_counts()
+    for label in set(alone["label"]):
+        if trained[label] > 1:
+            assert counts["val"][label] > 0
+
+
+def test_a_loan_ends_when_the_class_has_its_own_and_no_given_split_changes() -> None:
+    lending = IngestParams(source="folder", path="x", val_of_each_class=True)
+    image = kinds.named("image")
+
+    def drawn(kept: list[Checked]) -> dict[str, str]:
+        table = splits.split(kept, lending, image)
+        return dict(zip(table["digest"], table["split"], strict=True))
+
+    few = made(["a"] * 5)  # none of these is drawn for val, and 3 and 4 for train
+    assert sorted(drawn(few).values()) == ["test", "test", "test", "train", "val"]
+    many = drawn(made(["a"] * 11))
+    assert all(many[digest] == split for digest, split in DRAWN.items())
+    given = [
+        Checked(Found(Path(f"{n}.png"), "a", split, ""), f"{n}", (1, 1, "PNG", ""))
+        for n, split in enumerate(["train", "train", "test"])
+    ] + [Checked(Found(Path("b.png"), "b", "val", ""), "b", (1, 1, "PNG", ""))]
+    assert drawn(given) == {"0": "train", "1": "train", "2": "test", "b": "val"}

@@ -163,6 +163,11 @@ class IngestParams(Section):
         Shares(), "fractions of train, val and test, used if the source gives no split"
     )
     seed: Seed = setting(0, "random seed of the split")
+    val_of_each_class: bool = setting(
+        False,
+        "classification: lend a class that has no validation example one of its training examples,"
+        " until it has its own (docs/pictures.md)",
+    )
     max_refused: Share = setting(0.1, "stop if more than this fraction of the files is refused")
     classes_without_training: Literal["refuse", "leave_out"] = setting(
         "refuse",
