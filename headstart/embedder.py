@@ -30,7 +30,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklear
     The parameters are those of the section `extract` of `params.yaml`, with the same meaning;
     `kind` is `ingest.kind`, the kind of the examples. The features are the same too: those of view
     0, as the backbone returns them. They are looked up in the feature store, or computed and saved
-    there.
+    there. With `blocks="all"`, the features of inner blocks are further columns, each block with a
+    scale of its own.
 
         make_pipeline(headstart.Embedder("efficientnet_lite0"), LogisticRegression())
     """
@@ -41,6 +42,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklear
         *,
         weights: str = "pretrained",
         pooling: Literal["auto", "class", "mean", "class_mean", "gem"] = "auto",
+        blocks: Literal["last", "all"] = "last",
         engine: Literal["auto", "onnxruntime", "openvino", "torch"] = "auto",
         device: Literal["auto", "cpu", "cuda"] = "auto",
         precision: Literal["float32", "bfloat16"] = "float32",
@@ -51,6 +53,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklear
         self.backbone = backbone
         self.weights = weights
         self.pooling = pooling
+        self.blocks = blocks
         self.engine = engine
         self.device = device
         self.precision = precision
@@ -79,8 +82,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklear
         return embedding.embed(wanted, opened, self.batch_size).features
 
     def _opened(self) -> engines.Encoder:
-        names = ("backbone", "weights", "pooling", "engine", "device", "precision", "batch_size")
-        asked = {name: getattr(self, name) for name in names}
+        names = ("backbone", "weights", "pooling", "blocks", "engine", "device", "precision")
+        asked = {name: getattr(self, name) for name in (*names, "batch_size")}
         try:
             return embedding.opened(params.extract_section(asked, "Embedder"), self.kind)
         except errors.ParamsError as error:  # with the arguments' names, not those of params.yaml

@@ -61,7 +61,8 @@ def adapt() -> None:
     about.require_task(task_in(MANIFEST))
     names, power = about.classes, about.power
     splits = read_splits(FEATURES, manifest, names, ["train", "val", "test"], power)
-    encoder = open_encoder(extracting, kinds.named(kind))
+    last = extracting.model_copy(update={"blocks": "last"})
+    encoder = open_encoder(last, kinds.named(kind))
     _, features, computed = vectors(unlabelled, encoder, extracting.batch_size)
     target = raised(features, power)
     print(f"adapt: {len(target) - computed} target examples reused, {computed} computed")

@@ -18,8 +18,9 @@ def bundle() -> None:
     head, about = load_head(HEAD_WEIGHTS, HEAD)
     about.require_task(task_in(MANIFEST))
     manifest, metrics = read_manifest(MANIFEST), read_figures(METRICS, "evaluate", "test")
-    splits = read_splits(FEATURES, manifest, about.classes, ["train", "val"], about.power)
-    files = exports.of_each(settings.extract.network)
+    how = ["train", "val"], about.power, about.layers
+    splits = read_splits(FEATURES, manifest, about.classes, *how)
+    files = exports.of_each(settings.extract.network.with_blocks("all" if about.layers else "last"))
     parts = Parts(kind_in(MANIFEST), settings.extract, files, head, about, metrics)
     parts.write(BUNDLE, Examples(manifest, splits["train"], splits["val"], given_away))
 

@@ -43,7 +43,7 @@ def evaluate() -> None:
     names, learned = description.classes, task_in(MANIFEST)
     description.require_task(learned)
     task = measuring(learned)
-    manifest, power = read_manifest(MANIFEST), description.power
+    manifest, power, layers = read_manifest(MANIFEST), description.power, description.layers
     require(manifest, "evaluate")
     examples = int((manifest["split"] == "test").sum())
     memory.require(
@@ -51,7 +51,7 @@ def evaluate() -> None:
         f"evaluate: {examples:,} test examples of {len(names):,} classes",
         "put fewer examples into the test split, or lower evaluate.bootstrap",
     )
-    test = read_splits(FEATURES, manifest, names, ["test"], power)["test"]
+    test = read_splits(FEATURES, manifest, names, ["test"], power, layers)["test"]
     if test.features.shape[1] != head.dimension:
         raise DataError(
             f"the head in {HEAD_WEIGHTS} takes {head.dimension} features per example, but"
@@ -130,7 +130,8 @@ def _repeated(
         return pd.DataFrame(columns=tables.OF_REPEATS)
     from .evaluation import repeats  # imports the training code
 
-    splits = read_splits(FEATURES, manifest, about.classes, SPLITS, about.power)
+    how = SPLITS, about.power, about.layers
+    splits = read_splits(FEATURES, manifest, about.classes, *how)
     pool, asked = view_0(splits), (settings.evaluate, settings.ingest, settings.train)
     return repeats.repeated(manifest, pool, about, *asked, counts)
 

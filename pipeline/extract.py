@@ -18,8 +18,8 @@ from .core.errors import DataError
 from .core.paths import FEATURES, MANIFEST, PLAN
 from .kinds import Kind
 from .runners import on_ray
-from .runners.threads import batches, compute, features_of
-from .runners.wanted import every_view, without
+from .runners.threads import batches, compute, features_of, key_column, keys_of, without
+from .runners.wanted import every_view
 from .store.interface import Store
 from .store.vectors import open_store
 from .tables import by_key, joined
@@ -42,10 +42,12 @@ def extract() -> None:
     engines = encoder.engines
     tables = [every_view(manifest, plan, engine) for engine in engines]
     if settings.features == "keys":
-        by_key.stop_if_over_limit(len(tables[0]), [engine.dimension for engine in engines])
+        lengths = [engine.dimension for engine in engines]
+        lengths += [block.width for block in encoder.layers[1:]]
+        by_key.stop_if_over_limit(len(tables[0]), lengths)
     with open_store() as cache:
         start = time.monotonic()
-        new = [without(table, cache.held(table["key"].tolist())) for table in tables]
+        new = [without(table, cache.held(keys_of(table))) for table in tables]
         if cluster.runner == "ray" and cluster.address:
             on_ray.compute_each(new, encoder, settings, declared, cache, cluster.address)
             missing = sum(map(len, new))
@@ -64,6 +66,8 @@ def extract() -> None:
         f"extract: {len(manifest)} {kind.nouns}, {len(tables[0])} views{by}:"
         f" {views - computed} reused, {computed} computed{rate} ({encoder.name})"
     )
+    if settings.blocks == "all" and not encoder.layers:
+        print(f"extract: {settings.backbone} has no inner blocks, so there is only the last layer")
     for engine in engines:
         maker: Any = engine.make_views
         notice = getattr(maker, "notice", None)  # not every kind has one
@@ -111,9 +115,9 @@ def write(
     recomputed, batch_size = 0, settings.batch_size
     pairs = list(zip(tables, encoder.engines, strict=True))
 
-    def vectors(rows: pd.DataFrame, engine: Engine) -> NDArray[np.float32]:
+    def vectors(rows: pd.DataFrame, engine: Engine) -> list[NDArray[np.float32]]:
         nonlocal recomputed
-        keys = rows["key"].tolist()
+        keys = keys_of(rows)
         found = cache.get(keys)
         if len(found) < len(keys):  # seldom, and looking takes as long as reading
             for batch in batches(without(rows, found), batch_size):
@@ -121,15 +125,17 @@ def write(
                 cache.put(again)
                 found |= again
                 recomputed += len(batch)
-        return np.stack([found[key] for key in keys])
+        columns = map(key_column, engine.each_made_by)
+        return [np.stack([found[key] for key in rows[column]]) for column in columns]
 
-    def kept(rows: pd.DataFrame, engine: Engine) -> by_key.Kept:
-        keys = rows["key"].tolist()
+    def kept(rows: pd.DataFrame, engine: Engine) -> list[by_key.Kept]:
+        keys = keys_of(rows)
         checksums = cache.checksums(keys)
         if any(key not in checksums for key in keys):  # removed since the first look-up
             vectors(rows, engine)
             checksums = cache.checksums(keys)
-        return by_key.kept(keys, checksums)
+        columns = map(key_column, engine.each_made_by)
+        return [by_key.kept(rows[column].tolist(), checksums) for column in columns]
 
     def shards() -> Iterator[tuple[list[str], pd.Series, Features]]:
         # The tables are sorted by digest: a shard is a slice of them.
@@ -138,12 +144,13 @@ def write(
             rows = tables[0].iloc[start:end]
             of_each = [(table.iloc[start:end], engine) for table, engine in pairs]
             if settings.features == "keys":
-                content: Features = np.stack([kept(*one) for one in of_each], axis=1)
+                lasts, blocks = joined.parted([kept(*one) for one in of_each])
+                content: Features = np.stack([*lasts, *blocks], axis=1)
             else:
-                content = joined.beside([vectors(*one) for one in of_each])
+                content = joined.with_blocks(*joined.parted([vectors(*one) for one in of_each]))
             yield rows["digest"].tolist(), rows["view"], content
 
-    write_shards(FEATURES, shards(), counts=encoder.counts)
+    write_shards(FEATURES, shards(), encoder.counts, encoder.layers)
     return recomputed
 
 

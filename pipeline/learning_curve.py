@@ -51,7 +51,7 @@ def learning_curve() -> None:
     about.require_task(task)
     names, manifest = about.classes, read_manifest(MANIFEST)
     require(manifest, "learning_curve")
-    splits = read_splits(FEATURES, manifest, names, ["train", "val"], about.power)
+    splits = read_splits(FEATURES, manifest, names, ["train", "val"], about.power, about.layers)
     train, val = splits["train"], splits["val"]
     together = grouped(groups(manifest.set_index("digest").loc[val.digests].reset_index()))
     hyperparameters, epochs = about.trained_with()
@@ -76,6 +76,7 @@ def learning_curve() -> None:
                         counts=known.idf is not None,
                         loss=loss_for(task, about.loss or "squared"),
                         row_weights=training.row_weights,
+                        layers=about.layers,
                     )
                     head = trained(chosen, hyperparameters, schedule)
                     answers.append(head.logits(val.features))

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import kinds
 from .core import command, memory, params
-from .core.errors import TrainingError
+from .core.errors import DataError, TrainingError
 from .core.paths import FEATURES, HEAD, HEAD_WEIGHTS, MANIFEST, OUT_OF_FOLD, SWEEP, TRAINING
 from .core.progress import Progress
 from .heads import conformal, cross_fit, penalty
@@ -45,7 +45,8 @@ def train() -> None:
     targets.of_task(task).require(manifest, MANIFEST.as_posix())
     if len(combinations) > 1:
         require(manifest, "train")
-    splits = read_splits(FEATURES, manifest, classes, ["train", "val"], settings.power)
+    layers = layers_of(settings.layers)
+    splits = read_splits(FEATURES, manifest, classes, ["train", "val"], settings.power, layers)
     rows, val = splits["train"], splits["val"]
     if not len(val.labels):
         print("train: warning: no validation example, so the last epoch is kept, good or bad")
@@ -70,6 +71,7 @@ def train() -> None:
         counts=are_counts(FEATURES),
         loss=loss,
         row_weights=settings.row_weights,
+        layers=layers,
     )
     choices: dict[str, penalty.Choice] = {}
     if settings.weight_decay == params.AUTO:
@@ -115,6 +117,7 @@ def train() -> None:
         refit=settings.refit and len(val.labels) > 0,
         dimension=head.dimension,
         width=head.width,
+        layers=layers,
     )
     if chosen := choices.get(best.hyperparameters.optimizer):
         about = replace(about, notes={"weight_decay_auto": chosen.noted()})

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from ..core import plugins
 from ..core.backbone import TRAINED_TEXTS, Backbone
 from ..kinds import Fitted, Input, Pixels
+from ..tables.layers import Layer
 from . import given, minilm, minilm_torch, own_weights
+from .blocks import WithBlocks, inner
 from .families import FAMILIES
 from .pooling import pooled
 
@@ -32,13 +34,26 @@ class TorchBackbone:
     `module` maps uint8 pictures [n, side, side, 3] to float32 features [n, dimension]. It first
     normalises with mean and std, so that this step is exported with the network. If `to_train`
     returned it, `module` may map token ids instead, as `minilm_torch.MiniLM` does. `fingerprint`
-    changes with the weights, the architecture and the preprocessing.
+    changes with the weights, the architecture and the preprocessing. `blocks` are the inner blocks
+    that `with_blocks` returns the features of; there are none if only those of the last layer are
+    asked for.
     """
 
     module: nn.Module
     preprocessing: Input
     dimension: int
     fingerprint: str
+    blocks: tuple[Layer, ...] = ()
+
+    def with_blocks(self, module: nn.Module | None = None) -> nn.Module:
+        """Return a module with a tuple of what `module` returns, and the features of each block.
+
+        Args:
+            module: runs this backbone's `module`; the default is that itself.
+        """
+        network = self.module.get_submodule("network")
+        names = [block.name for block in self.blocks]
+        return WithBlocks(module or self.module, network, names).eval()
 
 
 def load(backbone: Backbone) -> TorchBackbone:
@@ -63,7 +78,8 @@ def load(backbone: Backbone) -> TorchBackbone:
         side = preprocessing.crop
         features = module(torch.zeros(1, side, side, 3, dtype=torch.uint8))
     fingerprint = _fingerprint(_known_as(backbone), module, preprocessing)
-    return TorchBackbone(module, preprocessing, features.shape[1], fingerprint)
+    blocks = inner(module, network, side) if backbone.blocks == "all" else ()
+    return TorchBackbone(module, preprocessing, features.shape[1], fingerprint, blocks)
 
 
 def to_train(backbone: Backbone) -> TorchBackbone:

@@ -12,7 +12,7 @@ from ..core import packages
 from ..core.backbone import Backbone
 from ..core.errors import WeightsError
 from ..kinds import Tokens
-from .family import UNKNOWN, Family, Opened
+from .family import UNKNOWN, Family, Opened, inner_layers
 
 if TYPE_CHECKING:
     import onnx
@@ -46,7 +46,8 @@ def opened(backbone: Backbone) -> Opened:
         reason = " ".join(str(error).split())[:160]
         raise WeightsError(f"the weights of {backbone} cannot be loaded: {reason}") from None
     longest = min(tokenizer.model_max_length, most_tokens(network.config))
-    return Opened(graph(network), Tokens(described, longest), {})
+    model = graph(network, with_blocks=backbone.blocks == "all")
+    return Opened(model, Tokens(described, longest), {})
 
 
 def most_tokens(config: Any) -> int:
@@ -57,35 +58,47 @@ def most_tokens(config: Any) -> int:
     return int(min(positions, LONGEST))
 
 
-def graph(network: Any) -> "onnx.ModelProto":
-    """Export an encoder of `transformers` to ONNX, with mean pooling over its tokens."""
+def graph(network: Any, with_blocks: bool = False) -> "onnx.ModelProto":
+    """Export an encoder of `transformers` to ONNX, with mean pooling over its tokens.
+
+    With blocks, the layers of `family.inner_layers` are pooled too, in the same way.
+    """
     import torch
     from torch import Tensor, nn
+
+    layers = inner_layers(network.config.num_hidden_layers) if with_blocks else range(0)
 
     class Pooled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.network = network
 
-        def forward(self, tokens: Tensor) -> Tensor:
+        def forward(self, tokens: Tensor) -> tuple[Tensor, ...]:
             every = torch.ones_like(tokens)
-            states = self.network(input_ids=tokens, attention_mask=every).last_hidden_state
-            return nn.functional.normalize(states.float().mean(dim=1))
+            found = self.network(
+                input_ids=tokens, attention_mask=every, output_hidden_states=bool(layers)
+            )
+            states = [found.last_hidden_state, *(found.hidden_states[layer] for layer in layers)]
+            # A sum as a product, since ONNX Runtime rounds a mean differently if n is 1. Only its
+            # direction matters.
+            sums = [(every[:1].float() @ one.float()).squeeze(1) for one in states]
+            return tuple(nn.functional.normalize(one) for one in sums)
 
     some = {0: torch.export.Dim("n", min=1), 1: torch.export.Dim("length", min=2, max=LONGEST)}
     exported = torch.onnx.export(
         Pooled().eval(),
         (torch.ones(2, 7, dtype=torch.int64),),
         input_names=["tokens"],
-        output_names=["features"],
+        output_names=["features", *(f"layer_{layer}" for layer in layers)],
         dynamic_shapes=(some,),
         dynamo=True,
         verbose=False,
     )
     assert exported is not None  # noqa: S101 (it is not None with `dynamo`)
-    for node in exported.model_proto.graph.node:  # as in `onnx_export.export`
+    model = exported.model_proto  # each access makes another one
+    for node in model.graph.node:  # as in `onnx_export.export`
         del node.metadata_props[:]
-    return exported.model_proto
+    return model
 
 
 # The weights' page on the hub states a licence, but Headstart does not look it up.

@@ -9,15 +9,23 @@ import json
 import math
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import kinds
 from ..core import packages
 from ..core.backbone import Backbone
+from ..core.errors import ParamsError
 from ..kinds import INPUTS, Input, takes
 from ..store.places import backbones_folder, replacing
+from ..tables.layers import Layer
 from . import given
 from .families import FAMILIES
 from .family import TORCH, UNKNOWN, Opened
+
+if TYPE_CHECKING:
+    import onnx
+
+TRIED = 3  # examples, and tokens of a text, to compare two exports of a network
 
 
 def file_of(backbone: Backbone) -> Path:
@@ -36,7 +44,8 @@ def file_of(backbone: Backbone) -> Path:
         weights = given.digest(file, f"extract.weights {weights}")
     pooling = "" if backbone.pooling == "auto" else backbone.pooling
     made_by = map(packages.with_version, family.made_by(backbone))
-    parts = [str(backbone), weights, pooling, *made_by, family.content(backbone)]
+    blocks = "" if backbone.blocks == "last" else backbone.blocks
+    parts = [str(backbone), weights, pooling, blocks, *made_by, family.content(backbone)]
     sha = hashlib.sha256(" ".join(parts).encode())
     for module in sorted(Path(__file__).parent.glob("*.py")):  # any of them may write a graph
         sha.update(module.read_bytes())
@@ -88,18 +97,48 @@ def exported(backbone: Backbone) -> Path:
     if _is_there(file):
         return file
     family = FAMILIES[backbone.family]
+    plain = None if backbone.blocks == "last" else exported(backbone.with_blocks("last"))
     made, made_by, stated = family.opened(backbone), family.made_by(backbone), licence(backbone)
     if made is None:
         made, made_by = _from_pytorch(backbone), TORCH
-    _save(made, made_by, stated, file)
+    if plain and (made_by == TORCH or backbone.family == "transformers"):
+        _stop_if_rounded(backbone, plain, made)
+    _save(made, made_by, stated, file, fingerprint(plain) if plain else None)
     return file
+
+
+def _stop_if_rounded(backbone: Backbone, plain: Path, made: Opened) -> None:
+    """Check that the last layer's features have the same bits in a graph with inner blocks.
+
+    The feature store keeps them only once, under the key that they have without inner blocks.
+
+    Raises:
+        ParamsError: the exporter wrote another computation of the last layer.
+    """
+    import numpy as np
+    import onnxruntime
+
+    last = []
+    for graph in (plain, made.model.SerializeToString()):
+        session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        (given,) = session.get_inputs()
+        shape = [one if isinstance(one, int) else TRIED for one in given.shape]
+        drawn = np.random.default_rng(0).integers(0, 100, shape)
+        inputs = {given.name: drawn.astype(np.uint8 if "uint8" in given.type else np.int64)}
+        last.append(session.run(["features"], inputs)[0].tobytes())
+    if last[0] != last[1]:
+        raise ParamsError(
+            f"extract.blocks all: the exporter rounds the features of {backbone} differently with"
+            " inner blocks; set extract.blocks to last"
+        )
 
 
 def _from_pytorch(backbone: Backbone) -> Opened:
     packages.need("torch", f"extract.backbone {backbone} (weights: {backbone.weights})")
     from . import catalogue, onnx_export  # slow to import, and not needed if the file exists
 
-    print(f"extract: exporting {backbone} to ONNX, once", flush=True)
+    more = " with inner blocks" * (backbone.blocks == "all")
+    print(f"extract: exporting {backbone} to ONNX{more}, once", flush=True)
     network = catalogue.load(backbone)
     return onnx_export.export(network)
 
@@ -152,11 +191,18 @@ def write_finetuned(backbone: Backbone, weights: Path, file: Path) -> None:
     _save(made, made_by, licence(backbone), file)
 
 
-def _save(made: Opened, made_by: tuple[str, ...], stated: str, file: Path) -> None:
+def _save(
+    made: Opened,
+    made_by: tuple[str, ...],
+    stated: str,
+    file: Path,
+    print_of_last: str | None = None,
+) -> None:
     """Write a graph with its metadata, and the weights under PyTorch's names.
 
     The fingerprint is a digest of the graph and the preprocessing. Apart from these, the features
-    depend only on the engine that computes them.
+    depend only on the engine that computes them. A graph with inner blocks has the fingerprint of
+    the graph without them, `print_of_last`, because its other features are the same.
     """
     import onnx
     from safetensors.numpy import save
@@ -169,16 +215,32 @@ def _save(made: Opened, made_by: tuple[str, ...], stated: str, file: Path) -> No
     notes = {
         "preprocessing": json.dumps(preprocessing),
         "takes": takes(preprocessing),
-        "fingerprint": sha.hexdigest(),
+        "fingerprint": print_of_last or sha.hexdigest(),
         "licence": stated,
         "libraries": json.dumps({package: version(package) for package in made_by}),
     }
+    if print_of_last:
+        notes["blocks"] = json.dumps(_blocks_of(model))
     onnx.helper.set_model_props(model, notes)
     with replacing(file) as unfinished:
         unfinished.write_bytes(model.SerializeToString(deterministic=True))
     plain = {key: tensor.copy("C") for key, tensor in tensors.items()}
     with replacing(file.with_suffix(".safetensors")) as unfinished:
         unfinished.write_bytes(save(plain))
+
+
+def _blocks_of(model: "onnx.ModelProto") -> list[Layer]:
+    """Return the inner blocks of a graph, which are its outputs besides features and maps."""
+    return [
+        Layer(output.name, output.type.tensor_type.shape.dim[1].dim_value)
+        for output in model.graph.output
+        if output.name not in ("features", "maps")
+    ]
+
+
+def blocks_of(notes: dict[str, str]) -> tuple[Layer, ...]:
+    """Return the inner blocks of an export, from the metadata of its ONNX file."""
+    return tuple(Layer(*one) for one in json.loads(notes.get("blocks", "[]")))
 
 
 def preprocessing_of(notes: dict[str, str]) -> Input:

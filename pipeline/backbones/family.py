@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 OFFLINE = "offline, choose backbone: efficientnet_lite0 (its weights are installed)"
 UNKNOWN = "not stated"  # a licence
+MOST_BLOCKS = 5  # inner blocks of a network: those nearest to its last layer
 # The packages that export a PyTorch network.
 TORCH = ("onnx", "onnx-ir", "onnxscript", "timm", "torch", "torchvision")
 
@@ -25,7 +26,8 @@ class Opened(NamedTuple):
 
     The graph has one input, whose first axis is `n`, and the output `features` float32
     [n, dimension]. It may also have the output `maps` float32 [n, dimension, h, w], whose means
-    over h and w are the features.
+    over h and w are the features. If the backbone's `blocks` are `all`, the other outputs are the
+    features of inner blocks, float32 [n, width], each named like its block.
     """
 
     model: "onnx.ModelProto"
@@ -39,6 +41,16 @@ def no_pytorch(backbone: Backbone) -> NoReturn:
         f"backbone {backbone} is an ONNX graph and has no PyTorch form: to run or train it with"
         " PyTorch, use a function that returns a torch.nn.Module"
     )
+
+
+def inner_layers(layers: int) -> range:
+    """Return which of a network's equal layers, from 1, are its inner blocks: at most five.
+
+    They are every second layer, or farther apart if there are more than twelve. The last layer is
+    none of them, because it gives the features.
+    """
+    step = max(2, -(-layers // (MOST_BLOCKS + 1)))
+    return range(step, layers, step)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ..core.backbone import Backbone
 from ..core.errors import WeightsError
 from ..kinds import IR_VERSION, OPSET, Pixels
 from . import torch_file
-from .family import TORCH, Family, Opened
+from .family import MOST_BLOCKS, TORCH, Family, Opened
 
 if TYPE_CHECKING:
     import onnx
@@ -88,7 +88,8 @@ def opened(backbone: Backbone) -> Opened | None:
         for key, tensor in tensors.items()
         if not key.startswith("classifier.")
     }
-    return Opened(graph(name, tensors), PREPROCESSING[name], buffers(name) | network)
+    model = graph(name, tensors, with_blocks=backbone.blocks == "all")
+    return Opened(model, PREPROCESSING[name], buffers(name) | network)
 
 
 def in_pytorch(backbone: Backbone) -> "tuple[nn.Module, Pixels]":
@@ -170,11 +171,12 @@ def buffers(name: str) -> Tensors:
     }
 
 
-def graph(name: str, tensors: Tensors) -> "onnx.ModelProto":
+def graph(name: str, tensors: Tensors, with_blocks: bool = False) -> "onnx.ModelProto":
     """Return the network without its classifier, as ONNX.
 
     The input is uint8 `pictures` [n, side, side, 3]. The outputs are float32 `features` [n, 1280]
-    and the float32 `maps` [n, 1280, h, w], whose means over h and w are the features.
+    and the float32 `maps` [n, 1280, h, w], whose means over h and w are the features. With blocks,
+    the means of the last blocks of the last five stages are outputs too.
     """
     from onnx import TensorProto, helper
 
@@ -186,6 +188,7 @@ def graph(name: str, tensors: Tensors) -> "onnx.ModelProto":
     x = network.add("Sub", [x, network.constant("mean")])
     x = network.add("Div", [x, network.constant("std")])
     x = network.convolution(x, "conv_stem", "bn1", stride=2)
+    ends: dict[str, tuple[str, str, int]] = {}  # each stage's last block, its output and width
     for block in dict.fromkeys(
         key.rsplit(".", 2)[0] for key in tensors if key.startswith("blocks.")
     ):
@@ -201,15 +204,22 @@ def graph(name: str, tensors: Tensors) -> "onnx.ModelProto":
             x = network.convolution(x, f"{block}.conv_pw", f"{block}.bn2", clips=False)
         if place != "0":
             x = network.add("Add", [x, into])
+        last = "conv_pwl" if f"{block}.conv_pwl.weight" in tensors else "conv_pw"
+        ends[stage] = block, x, len(tensors[f"{block}.{last}.weight"])
     network.convolution(x, "conv_head", "bn2", output="maps")
     area = network.constant("area", np.array([2, 3]))
     network.add("ReduceMean", ["maps", area], output="features", keepdims=0)
+    inner = []
+    for block, output, width in list(ends.values())[-MOST_BLOCKS:] if with_blocks else ():
+        network.add("ReduceMean", [output, area], output=block, keepdims=0)
+        inner.append(helper.make_tensor_value_info(block, TensorProto.FLOAT, ["n", width]))
 
     pixels = helper.make_tensor_value_info("pictures", TensorProto.UINT8, ["n", side, side, 3])
     features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", DIMENSION])
     sides = [network.side, network.side]
     maps = helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["n", DIMENSION, *sides])
-    whole = helper.make_graph(network.nodes, name, [pixels], [features, maps], network.constants)
+    outputs = [features, maps, *inner]
+    whole = helper.make_graph(network.nodes, name, [pixels], outputs, network.constants)
     versions = [helper.make_opsetid("", OPSET)]
     return helper.make_model(whole, opset_imports=versions, ir_version=IR_VERSION)
 

@@ -24,7 +24,7 @@ from ..core import packages
 from ..core.backbone import Backbone
 from ..core.errors import WeightsError
 from ..kinds import IR_VERSION, OPSET, Tokens
-from .family import Family, Opened
+from .family import Family, Opened, inner_layers
 
 if TYPE_CHECKING:
     import onnx
@@ -79,7 +79,8 @@ def opened(backbone: Backbone, tensors: Tensors | None = None) -> Opened:
     """
     name = backbone.name
     # The weights are only in the graph, so opening a bundle in PyTorch raises an error.
-    return Opened(graph(tensors or weights(name)), preprocessing(name), {})
+    model = graph(tensors or weights(name), with_blocks=backbone.blocks == "all")
+    return Opened(model, preprocessing(name), {})
 
 
 def preprocessing(name: str) -> Tokens:
@@ -155,8 +156,10 @@ def _from_onnx(file: Path) -> Tensors:
     return tensors
 
 
-def graph(tensors: Tensors) -> "onnx.ModelProto":
+def graph(tensors: Tensors, with_blocks: bool = False) -> "onnx.ModelProto":
     """Return the network with its pooling as ONNX, for weights as `weights` returns them.
+
+    With blocks, the layers of `family.inner_layers` are pooled too, in the same way.
 
     All texts of a batch have the same length, so the graph needs no padding and no mask. This is
     an eighth faster than padding texts to a few lengths.
@@ -173,6 +176,7 @@ def graph(tensors: Tensors) -> "onnx.ModelProto":
     kind = constant("kind", tensors["embeddings.token_type_embeddings.weight"][0])
     x = net.normalised(add("Add", [x, kind]), "embeddings.LayerNorm")
 
+    states = {}  # of inner layers
     split = constant("split", np.array([0, 0, HEADS, WIDTH // HEADS]))
     joined = constant("joined", np.array([0, 0, WIDTH]))
     for layer in range(LAYERS):
@@ -193,20 +197,27 @@ def graph(tensors: Tensors) -> "onnx.ModelProto":
         units = add("Gelu", [net.dense(x, f"{at}.intermediate.dense")])
         x = add("Add", [net.dense(units, f"{at}.output.dense"), x])
         x = net.normalised(x, f"{at}.output.LayerNorm")
+        if with_blocks and layer + 1 in inner_layers(LAYERS):
+            states[at] = x
 
     axis = constant("axis", np.array([1]))
     # A product instead of ReduceMean, which ONNX Runtime rounds differently if n is 1. The sum
     # replaces the mean, because only its direction matters.
     ones = helper.make_tensor("ones", TensorProto.FLOAT, [1], [1.0])
     shape = add("Concat", [constant("row", np.array([1])), length], axis=0)
-    total = add("MatMul", [add("ConstantOfShape", [shape], value=ones), x])
-    total = add("Squeeze", [total, axis])
-    size = add("ReduceL2", [total, axis])
-    add("Div", [total, add("Max", [size, constant("least", np.float32(1e-12))])], "features")
+    each, least = add("ConstantOfShape", [shape], value=ones), ""
+    for output, state in {"features": x, **states}.items():
+        total = add("Squeeze", [add("MatMul", [each, state]), axis])
+        size = add("ReduceL2", [total, axis])
+        least = least or constant("least", np.float32(1e-12))
+        add("Div", [total, add("Max", [size, least])], output)
 
     tokens = helper.make_tensor_value_info("tokens", TensorProto.INT64, ["n", "length"])
-    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", WIDTH])
-    whole = helper.make_graph(net.nodes, "minilm", [tokens], [features], net.constants)
+    outputs = [
+        helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n", WIDTH])
+        for output in ("features", *states)
+    ]
+    whole = helper.make_graph(net.nodes, "minilm", [tokens], outputs, net.constants)
     versions = [helper.make_opsetid("", OPSET)]
     return helper.make_model(whole, opset_imports=versions, ir_version=IR_VERSION)
 

@@ -60,16 +60,19 @@ def map_source(backbone: TorchBackbone) -> nn.Module | None:
 def export(backbone: TorchBackbone) -> Opened:
     """Export the backbone to ONNX: uint8 `pictures` [n, side, side, 3] to float32 `features`.
 
-    If `map_source` finds maps, the second output is float32 `maps` [n, dimension, h, w].
+    If `map_source` finds maps, the second output is float32 `maps` [n, dimension, h, w]. The
+    further outputs are the features of the backbone's inner blocks.
     """
     side = backbone.preprocessing.crop
     example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
     source = map_source(backbone)
+    module = WithMaps(backbone.module, source).eval() if source else backbone.module
+    outputs = ["features", "maps"] if source else ["features"]
     exported = torch.onnx.export(
-        WithMaps(backbone.module, source).eval() if source else backbone.module,
+        backbone.with_blocks(module) if backbone.blocks else module,
         (example,),
         input_names=["pictures"],
-        output_names=["features", "maps"] if source else ["features"],
+        output_names=[*outputs, *(block.name for block in backbone.blocks)],
         dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
         dynamo=True,
         verbose=False,

@@ -53,7 +53,7 @@ def opened(backbone: Backbone) -> Opened:
     network = _packaged()
     tensors = _tensors(network)
     try:
-        model = _graph(network, tensors)
+        model = _graph(network, tensors, with_blocks=backbone.blocks == "all")
     except (KeyError, StopIteration) as error:
         raise WeightsError(f"{PACKAGE} has another network than expected: {error}") from None
     # A short sound is centred in two seconds of silence. With less silence, accuracy on the
@@ -94,7 +94,9 @@ def _tensors(network: "onnx.ModelProto") -> dict[str, NDArray[Any]]:
     }
 
 
-def _graph(network: "onnx.ModelProto", tensors: dict[str, NDArray[Any]]) -> "onnx.ModelProto":
+def _graph(
+    network: "onnx.ModelProto", tensors: dict[str, NDArray[Any]], with_blocks: bool = False
+) -> "onnx.ModelProto":
     from onnx import TensorProto, helper, numpy_helper
 
     def named(end: str) -> NDArray[Any]:
@@ -145,12 +147,23 @@ def _graph(network: "onnx.ModelProto", tensors: dict[str, NDArray[Any]]) -> "onn
         helper.make_node("Concat", ["averages", "deviations", "maxima"], ["features"], axis=1),
     ]
     takes = helper.make_tensor_value_info("waveform", TensorProto.FLOAT, ["n", "samples"])
-    gives = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", 3 * NUMBERS])
+    gives = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", 3 * NUMBERS])]
+    width, stage = 0, 0
+    for layer in layers if with_blocks else ():
+        if layer.op_type == "Conv":
+            width = len(tensors[layer.input[1]])
+        if layer.op_type == "MaxPool":  # the end of a stage
+            stage += 1
+            block = f"stage_{stage}"
+            nodes.append(
+                helper.make_node("ReduceMean", [layer.output[0], "places"], [block], keepdims=0)
+            )
+            gives.append(helper.make_tensor_value_info(block, TensorProto.FLOAT, ["n", width]))
     whole = helper.make_graph(
         nodes,
         "speech_embedding",
         [takes],
-        [gives],
+        gives,
         [numpy_helper.from_array(tensor, name) for name, tensor in constants.items()],
     )
     versions = [helper.make_opsetid("", OPSET)]

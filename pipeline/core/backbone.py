@@ -27,6 +27,7 @@ FAMILIES = {
     "python": plugins.PATTERN,
 }
 IN_PYTORCH = ("lite", "torchvision", "timm")
+WITH_BLOCKS = (*IN_PYTORCH, "minilm", "speech", "transformers", "python")  # inner blocks
 TRAINED_TEXTS = ("minilm_l6_v2",)  # networks with a graph that `finetune` can still train
 NAMES = (
     "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision:NAME, timm:NAME,"
@@ -46,6 +47,7 @@ class Backbone:
     name: str  # its name within the family
     weights: str = "pretrained"  # as in `extract.weights`
     pooling: str = "auto"  # as in `extract.pooling`
+    blocks: str = "last"  # as in `extract.blocks`
     parts: tuple["Backbone", ...] = ()  # the networks that are joined
 
     @classmethod
@@ -58,7 +60,9 @@ class Backbone:
         parts = tuple(_one(part, weights, pooling) for part in text.split("+"))
         if len(set(parts)) < len(parts):
             raise ValueError("names a network twice")
-        return parts[0] if len(parts) == 1 else cls("joined", text, weights, pooling, parts)
+        if len(parts) == 1:
+            return parts[0]
+        return cls("joined", text, weights, pooling, parts=parts)
 
     @classmethod
     def candidate(cls, text: str) -> "Backbone":
@@ -93,6 +97,17 @@ class Backbone:
     def has_graph(self) -> bool:
         """Whether the network has its own graph and no PyTorch form, according to its name."""
         return not self.is_joined and self.family not in (*IN_PYTORCH, "python")
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether the network, or one of those that are joined, has inner blocks, by its name."""
+        return any(one.family in WITH_BLOCKS for one in self.each)
+
+    def with_blocks(self, blocks: str) -> "Backbone":
+        """Return the backbone with `blocks` for each network that has inner blocks."""
+        if self.is_joined:
+            return replace(self, parts=tuple(one.with_blocks(blocks) for one in self.parts))
+        return replace(self, blocks=blocks) if self.has_blocks else self
 
     @property
     def as_published(self) -> bool:

@@ -73,7 +73,7 @@ def repeated(
     weights = class_weights(training.class_weights, pool.labels, outputs)
     loss = loss_for(learned, training.loss)
     head, epochs = about.trained_with()
-    how = counts, loss, training.row_weights
+    how = counts, loss, training.row_weights, about.layers
     schedule = Schedule(epochs, training.batch_size, 0, weights, *how)
     answers = on_subsets(pool, learnt, asked, head, schedule, training.class_weights)
     # Only the order of the classes' scores is meaningful; the highest is predicted.

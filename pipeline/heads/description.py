@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from ..core.errors import DataError
 from ..core.paths import MANIFEST
+from ..tables.layers import LAST, Layer, Layers
 from ..tasks import TASKS, UNNAMED, noted
 from .hyperparameters import Hyperparameters, used
 from .scaling import SCALINGS
@@ -40,7 +41,8 @@ class HeadDescription:
     once more on training and validation examples together, for `epoch` epochs. `training` and
     `validation` are the metrics of that epoch by name; `validation` also has the number of its
     examples (`pictures`). `sets` is None if no coverage was set. `notes` has the fields that no
-    stage reads: `finetuned`, `adapted`, how sites took part, and any others in the file.
+    stage reads: `finetuned`, `adapted`, how sites took part, and any others in the file. `layers`
+    are those that its features come from, if these are not of the last layer alone.
 
     A field that is missing in a file is None or empty here, and is not written.
     """
@@ -56,6 +58,7 @@ class HeadDescription:
     refit: bool = False
     dimension: int | None = None
     width: int | None = None
+    layers: Layers = ()
     training: dict[str, float | None] = field(default_factory=dict)
     validation: dict[str, float | None] = field(default_factory=dict)
     notes: dict[str, object] = field(default_factory=dict)
@@ -108,6 +111,7 @@ class HeadDescription:
             refit=content.get("refit", False),
             dimension=content.get("dimension"),
             width=content.get("width"),
+            layers=_layers(content),
             training=_figures(content, "training"),
             validation=_figures(content, "validation"),
             notes={name: value for name, value in content.items() if name not in NAMES},
@@ -127,6 +131,7 @@ class HeadDescription:
             "epoch": self.epoch,
             "dimension": self.dimension,
             "width": self.width,
+            "layers": [list(layer) for layer in self.layers] or None,
             "training": self.training or None,
             "validation": self.validation or None,
             "thresholds": self.calibration.thresholds or None,
@@ -172,6 +177,13 @@ class HeadDescription:
         if self.sets is None or self.sets.why_none:
             return self
         return replace(self, sets=PredictionSets(self.sets.coverage, why))
+
+    def compared(self, dimension: int) -> int:
+        """Return how many of `dimension` features are the last layer's, which come first.
+
+        Neighbours and novelty detection compare only these.
+        """
+        return self.layers[0].width if self.layers else dimension
 
     def require_task(self, task: str) -> None:
         """Check that the head was trained for the task of the manifest.
@@ -239,6 +251,16 @@ def _hyperparameters(content: Mapping[str, Any]) -> Hyperparameters | None:
         if name not in Hyperparameters.__dataclass_fields__ or not right:
             raise ValueError(f"hyperparameters: {name!r:.40} is {value!r:.40}")
     return Hyperparameters(**given)
+
+
+def _layers(content: Mapping[str, Any]) -> Layers:
+    layers = tuple(Layer(*one) for one in content.get("layers", []))
+    for name, width in layers:
+        if not isinstance(name, str) or not _is_count(width):
+            raise ValueError(f"layers: {name!r:.40} is {width!r:.40}")
+    if layers and (layers[0].name != LAST or len({name for name, _ in layers}) < len(layers)):
+        raise ValueError("layers do not begin with the last one, or name one twice")
+    return layers
 
 
 def _sets(content: Mapping[str, Any], outputs: int, task: str) -> PredictionSets | None:

@@ -66,7 +66,7 @@ def fit_heads(
     found: dict[Hyperparameters, Trained] = {}
     with one_thread():
         for scaling in dict.fromkeys(one.scaling for one in hyperparameters):
-            mean, scale = centre_and_scale(train.features, scaling)
+            mean, scale = centre_and_scale(train.features, scaling, schedule.layers)
             rows, new = (
                 replace(split, features=(split.features - mean) / scale) for split in (train, val)
             )

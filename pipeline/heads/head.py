@@ -295,6 +295,12 @@ def load_head(
             f"{weights} has {len(head.bias)} outputs but {about} names "
             f"{len(description.classes)}; run the train stage again"
         )
+    widths = sum(layer.width for layer in description.layers)
+    if widths not in (0, head.dimension):
+        raise DataError(
+            f"{weights} takes {head.dimension} features, but the layers in {about} have {widths};"
+            " run the train stage again"
+        )
     return head, description
 
 

@@ -2,7 +2,8 @@
 
 A head is trained on scaled features, and its weights then include the scale (`fit.fit_heads`).
 
-- `global`: one number for all features, so that those that vary most keep their influence.
+- `global`: one number for all features of a layer, so that those that vary most keep their
+  influence.
 - `per_feature`: the standard deviation of each feature, as in scikit-learn's `StandardScaler`. The
   penalty then does not depend on the features' units.
 """
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.errors import DataError
+from ..tables.layers import Layers, by_layer
 
 Floats = npt.NDArray[np.float32]
 Scale = Floats | np.float32
@@ -23,13 +25,21 @@ SQUARES = (1e-30, 1e30)  # the range of a mean square in float32
 CONSTANT = 1e-6  # of the largest value: a feature that varies less varies by rounding
 
 
-def centre_and_scale(features: Floats, scaling: str = GLOBAL) -> tuple[Floats, Scale]:
+def centre_and_scale(
+    features: Floats, scaling: str = GLOBAL, layers: Layers = ()
+) -> tuple[Floats, Scale]:
     """Return the mean [d] of the rows, and the scale of the centred features: a number or [d].
+
+    If the features come from several layers, each layer has its own global scale.
 
     Raises:
         DataError: the features are too large to compute their scale.
     """
     mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
+    if layers and scaling == GLOBAL:
+        parts = zip(by_layer(features, layers), by_layer(mean[None], layers), strict=True)
+        scales = [_of_all(part, of_part[0]) for part, of_part in parts]
+        return mean, np.repeat(np.array(scales, np.float32), [layer.width for layer in layers])
     return mean, SCALINGS[scaling](features, mean)
 
 

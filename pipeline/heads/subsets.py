@@ -55,6 +55,11 @@ def on_subsets(
     Raises:
         TrainingError: the training of a head diverged.
     """
+    if schedule.layers and hyperparameters.scaling == GLOBAL:
+        # The scale of each layer is that of all rows; its labels are not used.
+        _, scales = centre_and_scale(pool.features, layers=schedule.layers)
+        pool = replace(pool, features=pool.features / scales)
+        schedule = replace(schedule, layers=())
     if not schedule.counts:
         pool = _within_range(pool)
     # The scaling and the shrunken covariance are those of each subset, so little is shared.
@@ -86,7 +91,7 @@ def _of_rows(pool: Split, schedule: Schedule) -> Floats:
 def _within_range(pool: Split) -> Split:
     """Scale the features so that float32 can hold their squares; predictions do not change."""
     _, scale = centre_and_scale(pool.features)
-    if SQUARES[0] < float(scale) ** 2 < SQUARES[1]:
+    if SQUARES[0] < float(np.max(scale)) ** 2 < SQUARES[1]:
         return pool
     return replace(pool, features=pool.features / scale)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from ..tables.layers import Layers
 from .description import HeadDescription
 from .head import Floats, Head
 from .hyperparameters import Hyperparameters
@@ -20,7 +21,8 @@ class Schedule:
     `counts` is true if features are term counts, which each head weights by TF-IDF. `loss` is one
     of `losses.LOSSES`. If `row_weights` is "example", the weights of an example's rows, which are
     its views, add up to 1. Otherwise each row has the weight 1, so that a validation example, which
-    has no augmented views, counts less than a training example.
+    has no augmented views, counts less than a training example. `layers` are those that the
+    features come from; each has its own scale.
     """
 
     epochs: int
@@ -30,6 +32,7 @@ class Schedule:
     counts: bool = False
     loss: str = "softmax"
     row_weights: str = "none"
+    layers: Layers = ()
 
     def weigh(self, digests: npt.NDArray[np.str_]) -> Floats | None:
         """Return row weights [n] for the loss, besides the class weights; None if all are equal."""

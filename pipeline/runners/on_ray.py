@@ -41,7 +41,7 @@ from ..examples import files
 from ..store.interface import Store
 from ..store.places import default_limit, default_place
 from ..store.vectors import store_at
-from .threads import batches, features_of
+from .threads import batches, features_of, keys_of
 
 GONE_S = 20.0  # without a response of the head; Ray would end this process after 60 s
 ALONE_S = 300.0  # without a worker: it may wait for a slot, or start on a busy machine
@@ -248,7 +248,7 @@ def compute_each(
         Progress("extract", sum(map(len, tables)), "views") as progress,
     ):
         _Run(ray, order, encoder.on_gpu, waiting, progress, address).to_its_end()
-    keys = [key for table in tables for key in table["key"]]
+    keys = [key for table in tables for key in keys_of(table)]
     if lost := len(keys) - len(cache.held(keys)):
         print(
             f"extract: {lost} of these views are not in the store; they are computed here",

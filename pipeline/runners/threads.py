@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import SystemRandom
@@ -16,8 +16,43 @@ from ..backbones.engines import Engine
 from ..core.progress import Progress
 from ..examples.files import read_each
 from ..store.interface import Store
+from ..tables.layers import LAST
 
 FRESH = 8  # first batches, for which the store is not queried again
+KEY = "key"  # the column of the keys of the last layer's features; `key_column` names the others
+
+
+def key_column(layer: str) -> str:
+    """Return the name of the column of `wanted.every_view` with the keys of a layer's features."""
+    return KEY if layer == LAST else f"{KEY}:{layer}"
+
+
+def keys_of(table: pd.DataFrame) -> list[bytes]:
+    """Return the keys in all columns of the table, without those that `without` removed."""
+    return [key for column in _key_columns(table) for key in table[column] if key is not None]
+
+
+def _key_columns(table: pd.DataFrame) -> list[str]:
+    return [column for column in table if column == KEY or column.startswith(f"{KEY}:")]
+
+
+def without(table: pd.DataFrame, held: Container[bytes]) -> pd.DataFrame:
+    """Return the rows with a key that is not in `held`; the keys that are in it become None."""
+    columns = _key_columns(table)
+    if columns == [KEY]:  # pandas' `isin` drops zero bytes at the end
+        return table[[key not in held for key in table[KEY]]]
+    lacking = {
+        column: [None if key is None or key in held else key for key in table[column]]
+        for column in columns
+    }
+    rows = [any(key is not None for key in keys) for keys in zip(*lacking.values(), strict=True)]
+    return table.assign(**{name: _objects(keys) for name, keys in lacking.items()})[rows]
+
+
+def _objects(keys: list[bytes | None]) -> NDArray[np.object_]:
+    array = np.empty(len(keys), dtype=object)
+    array[:] = keys
+    return array
 
 
 def compute(missing: pd.DataFrame, engine: Engine, cache: Store, batch_size: int) -> int:
@@ -38,8 +73,7 @@ def compute(missing: pd.DataFrame, engine: Engine, cache: Store, batch_size: int
     def task(number: int, batch: pd.DataFrame) -> tuple[int, int]:
         left = batch
         if number >= FRESH:  # in a bucket, `held` would record the keys as requested
-            there = cache.checksums(batch["key"].tolist())
-            left = batch[[key not in there for key in batch["key"]]]
+            left = without(batch, cache.checksums(keys_of(batch)))
         if len(left):
             cache.put(features_of(left, engine, batch_size))
         return len(batch), len(left)
@@ -81,7 +115,7 @@ def features_of(
         batch_size: views that the engine processes at once.
 
     Returns:
-        the feature, float32 [dimension], of each row's key.
+        the feature, float32 [dimension], of each key in the rows.
     """
     named = batch[["path", "digest", *engine.kind.view_columns]].itertuples(index=False, name=None)
     examples: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
@@ -90,4 +124,10 @@ def features_of(
     data = read_each((Path(path), digest) for path, digest in examples)
     asked = zip(data, examples.values(), strict=True)
     features = engine.features(engine.make_views(asked), batch_size)
-    return dict(zip(batch["key"], features, strict=True))
+    of_each = zip(engine.each_made_by, engine.by_layer(features), strict=True)
+    return {
+        key: vector
+        for layer, vectors in of_each
+        for key, vector in zip(batch[key_column(layer)], vectors, strict=True)
+        if key is not None
+    }

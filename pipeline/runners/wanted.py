@@ -1,7 +1,5 @@
 """List the views that a run needs, and compute the features that the store lacks."""
 
-from collections.abc import Container
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -12,14 +10,14 @@ from ..tables import joined, targets
 from ..tables.features import Split
 from ..tables.power import raised
 from .keys import view_keys
-from .threads import batches, compute, features_of
+from .threads import batches, compute, features_of, key_column, without
 
 
 def every_view(manifest: pd.DataFrame, plan: pd.DataFrame, engine: Engine) -> pd.DataFrame:
     """List view 0 of every example and the planned views, sorted by digest and view number.
 
     Columns: `digest`, `view`, the kind's `view_columns`, `path`, `example_format` (the manifest's
-    `format`, or empty) and, for the store, `key`.
+    `format`, or empty) and, for the store, `key` and the `key_column` of each inner block.
     """
     kind = engine.kind
     manifest = manifest.assign(example_format=manifest.get("format", ""))
@@ -31,14 +29,10 @@ def every_view(manifest: pd.DataFrame, plan: pd.DataFrame, engine: Engine) -> pd
     )
     table = table.sort_values(["digest", "view"], ignore_index=True)
     views = table[list(kind.view_columns)].itertuples(index=False, name=None)
-    wanted = zip(table["digest"], views, table["example_format"], strict=True)
-    table["key"] = view_keys(wanted, kind, engine.made_by)
+    wanted = list(zip(table["digest"], views, table["example_format"], strict=True))
+    for layer, made_by in engine.each_made_by.items():
+        table[key_column(layer)] = view_keys(wanted, kind, made_by)
     return table
-
-
-def without(table: pd.DataFrame, held: Container[bytes]) -> pd.DataFrame:
-    """Return the rows whose key is not in `held`; pandas' `isin` drops zero bytes at the end."""
-    return table[[key not in held for key in table["key"]]]
 
 
 def vectors(

@@ -65,7 +65,8 @@ class Classifier:
         self._session = _opened(folder / "model.onnx")
         outputs = {output.name: output.shape for output in self._session.get_outputs()}
         self._maps = [name for name in outputs if name.rpartition("/")[2].startswith("maps")]
-        self.has_maps = len(self._maps) == len(bundle.inputs)
+        # Maps explain only what the last layer adds to a prediction.
+        self.has_maps = len(self._maps) == len(bundle.inputs) and not bundle.head.layers
         given = [one.name for one in self._session.get_inputs()]
         if len(given) != len(bundle.inputs):
             raise DataError(
@@ -80,7 +81,8 @@ class Classifier:
             )
         # The pool starts a thread only if it needs one.
         self._hands = ThreadPoolExecutor(hands or os.cpu_count() or 1)
-        dimension = outputs.get("features", [0])[0]
+        dimension = bundle.head.compared(outputs.get("features", [0])[0])
+        self._compared = dimension
         known = bundle.novelty
         self._detector = None if known is None else novelty.read(folder, known, dimension)
         self._folder = folder
@@ -212,10 +214,11 @@ class Classifier:
         elif heat and self.hides:
             features = self.hidden(data) if hidden is None else hidden
             shown = self._by_hiding(data, features, output, answer.best, side)
-        nearest = self._nearest(got["features"], neighbours) if neighbours else ()
+        last = got["features"][: self._compared] if with_features else output
+        nearest = self._nearest(last, neighbours) if neighbours else ()
         distance = unusual = None
         if self._detector is not None:
-            distance = self._detector.distance(got["features"])
+            distance = self._detector.distance(last)
             unusual = self._detector.unusual(distance)
         return replace(answer, heat=shown, neighbours=nearest, distance=distance, unusual=unusual)
 

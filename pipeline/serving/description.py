@@ -21,7 +21,15 @@ SCHEMA_OF_JOINED = 2  # of a bundle with joined backbones
 SCHEMA_OF_TASKS = 3  # of a bundle for multi-label tasks or regression
 SCHEMA_OF_WEIGHED = 4  # of a bundle whose classes have thresholds, since training weighted them
 SCHEMA_OF_MEANS = 5  # of a bundle that detects novelty with class means
-SCHEMAS = (SCHEMA, SCHEMA_OF_JOINED, SCHEMA_OF_TASKS, SCHEMA_OF_WEIGHED, SCHEMA_OF_MEANS)
+SCHEMA_OF_LAYERS = 6  # of a bundle whose head takes features of inner blocks
+SCHEMAS = (
+    SCHEMA,
+    SCHEMA_OF_JOINED,
+    SCHEMA_OF_TASKS,
+    SCHEMA_OF_WEIGHED,
+    SCHEMA_OF_MEANS,
+    SCHEMA_OF_LAYERS,
+)
 # The fields of a head that the file has beside `head`, not in it.
 ELSEWHERE = ("classes", "power", "sets", "task", "temperature", "thresholds")
 
@@ -74,6 +82,8 @@ class Bundle:
     @property
     def schema(self) -> int:
         """The oldest schema whose readers read this bundle correctly."""
+        if self.head.layers:
+            return SCHEMA_OF_LAYERS
         if self.novelty is not None and self.novelty.of_means:
             return SCHEMA_OF_MEANS
         if noted(self.head.task):

@@ -67,16 +67,19 @@ def embed(examples: Sequence[Example], encoder: Encoder, batch_size: int) -> Emb
     cores = os.cpu_count() or 1
     size = max(1, min(batch_size, -(-len(examples) // cores)))
     batches = [examples[start : start + size] for start in range(0, len(examples), size)]
-    vectors: list[list[Floats]] = [[] for _ in encoder.engines]
+    parts: list[list[Floats]] = [[] for _ in encoder.engines]
     computed = 0
     with open_store() as cache, ThreadPoolExecutor(cores) as pool:
-        for engine, found in zip(encoder.engines, vectors, strict=True):
+        for engine, found in zip(encoder.engines, parts, strict=True):
             for part in pool.map(lambda batch, by=engine: _batch(batch, by, cache), batches):
                 found.append(part.features)
                 computed += part.computed
     if not examples:
-        return Embedded(np.empty((0, sum(one.dimension for one in encoder.engines)), np.float32), 0)
-    return Embedded(joined.beside([np.concatenate(found) for found in vectors]), computed)
+        widths = [layer.width for layer in encoder.layers] or [e.dimension for e in encoder.engines]
+        return Embedded(np.empty((0, sum(widths)), np.float32), 0)
+    of_each = zip(encoder.engines, map(np.concatenate, parts), strict=True)
+    layers = joined.parted([engine.by_layer(features) for engine, features in of_each])
+    return Embedded(joined.with_blocks(*layers), computed)
 
 
 def _batch(batch: Sequence[Example], engine: Engine, cache: Store) -> Embedded:
@@ -85,18 +88,26 @@ def _batch(batch: Sequence[Example], engine: Engine, cache: Store) -> Embedded:
         data = _read(example)
         digests.append(digest(data))
         wanted.append((digests[-1], kind.original, kind.form(data)))
-    keys = view_keys(wanted, kind, engine.made_by)
-    found = cache.get(keys)
+    made_by = engine.each_made_by.values()
+    keys = list(zip(*(view_keys(wanted, kind, one) for one in made_by), strict=True))
+    found = cache.get([key for of_view in keys for key in of_view])
     missing = {
-        key: (example, digest)
-        for key, example, digest in zip(keys, batch, digests, strict=True)
-        if key not in found
+        of_view: (example, digest)
+        for of_view, example, digest in zip(keys, batch, digests, strict=True)
+        if any(key not in found for key in of_view)
     }
     if missing:
-        new = dict(zip(missing, _features(list(missing.values()), engine), strict=True))
+        of_each = engine.by_layer(_features(list(missing.values()), engine))
+        new = {
+            key: vector
+            for of_view, *vectors in zip(missing, *of_each, strict=True)
+            for key, vector in zip(of_view, vectors, strict=True)
+            if key not in found
+        }
         cache.put(new)
         found |= new
-    return Embedded(np.stack([found[key] for key in keys]), len(missing))
+    rows = [np.concatenate([found[key] for key in of_view]) for of_view in keys]
+    return Embedded(np.stack(rows), len(missing))
 
 
 def _features(missing: Sequence[tuple[Example, str]], engine: Engine) -> Floats:

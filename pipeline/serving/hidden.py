@@ -56,6 +56,7 @@ def hidden_features(
 def _made_by(classifier: Classifier) -> str:
     """Return a text that changes with whatever could change the features, beside the examples."""
     bundle, runtime = classifier.bundle, f"onnxruntime {version('onnxruntime')}"
-    made = bundle.kind, bundle.inputs, bundle.head.power, sorted(bundle.code.items())
+    made: tuple[object, ...] = (bundle.kind, bundle.inputs, bundle.head.power)
+    made += (sorted(bundle.code.items()), *bundle.head.layers)
     code = code_digest(f"kinds/{folder_of(bundle.kind)}")
     return f"hidden {code} {made} {bundle.backbone.fingerprint} {runtime}"

@@ -99,7 +99,8 @@ def whole(
 
     Args:
         networks: for each backbone the graph from an example to its input, from `Kind.graph`, and
-            the graph from its input to `features` and perhaps `maps`, from `exports.exported`.
+            the graph from its input to `features`, perhaps `maps`, and the features of the inner
+            blocks that the head takes, from `exports.exported`.
         head: the trained head.
         power: the power that its features were raised to.
         temperature: the divisor of its logits; predicted targets are not divided.
@@ -110,8 +111,7 @@ def whole(
     after = compose.add_prefix(
         answer_graph(head, power, temperature, task), "head/", rename_outputs=False
     )
-    features = []
-    seen = []
+    seen = []  # of each network: its graph, its features, and those of its inner blocks
     for number, (before, backbone) in enumerate(networks, 1):
         of_network = "" if number == 1 else f"network_{number}/"
         prefix = f"{of_network}backbone/"
@@ -121,21 +121,27 @@ def whole(
             before = prefixed(before, of_network)
         given = before.graph.output[0].name
         one = compose.merge_models(before, network, [(given, network.graph.input[0].name)])
-        found = f"{prefix}features"
+        found = [f"{prefix}features", *(f"{prefix}{name}" for name, _ in _blocks(backbone))]
         if windowed:
-            mean = compose.add_prefix(parser.parse_model(MEAN), f"{prefix}windows/")
-            one = compose.merge_models(one, mean, [(found, f"{prefix}windows/windows")])
-            found = f"{prefix}windows/mean"
-        seen.append(one)
-        features.append(found)
-    if len(networks) == 1:
-        model = compose.merge_models(seen[0], after, [(features[0], "head/pooled")])
+            for place, output in enumerate(found):
+                windows = f"{prefix}windows/" + f"{place}/" * (place > 0)
+                mean = compose.add_prefix(parser.parse_model(MEAN), windows)
+                one = compose.merge_models(one, mean, [(output, f"{windows}windows")])
+                found[place] = f"{windows}mean"
+        seen.append((one, found))
+    widths = [width for _, backbone in networks for _, width in _blocks(backbone)]
+    if len(networks) == 1 and not widths:
+        ((one, (found_in_one,)),) = seen
+        model = compose.merge_models(one, after, [(found_in_one, "head/pooled")])
     else:
-        sizes = [_width(backbone) for _, backbone in networks]
-        model = compose.merge_models(_join(sizes), after, [("join/joined", "head/pooled")])
-        for number in range(len(networks), 0, -1):
-            ends = [(features[number - 1], f"join/part_{number}")]
-            model = compose.merge_models(seen[number - 1], model, ends)
+        sizes = [_width(backbone.graph.output[0]) for _, backbone in networks]
+        model = compose.merge_models(_join(sizes, widths), after, [("join/joined", "head/pooled")])
+        end = len(widths)
+        for number, (one, (last, *blocks)) in reversed(list(enumerate(seen, 1))):
+            ends = [(last, f"join/part_{number}")]
+            end -= len(blocks)
+            ends += [(block, f"join/block_{end + place}") for place, block in enumerate(blocks)]
+            model = compose.merge_models(one, model, ends)
     _name_maps(model, windowed)
     onnx.checker.check_model(model)
     return model
@@ -171,29 +177,41 @@ def answer_graph(
     return model
 
 
-def _join(sizes: list[int]) -> onnx.ModelProto:
-    """Return a graph that scales features [n, d] of networks and joins them, as in `joined`.
+def _join(sizes: list[int], widths: list[int]) -> onnx.ModelProto:
+    """Return a graph that joins features [n, d] of networks and inner blocks, as in `joined`.
 
-    Its inputs are `part_1`, `part_2` and so on.
+    Its inputs are `part_1`, `part_2` and so on, which are scaled if there are several, and then
+    `block_0`, `block_1` and so on.
     """
     numbers = range(1, len(sizes) + 1)
-    parts = ", ".join(f"float[n, {d}] part_{n}" for n, d in zip(numbers, sizes, strict=True))
-    scaled = "".join(SCALED.format(n=n) for n in numbers)
+    inputs = {f"part_{n}": d for n, d in zip(numbers, sizes, strict=True)}
+    inputs |= {f"block_{n}": d for n, d in enumerate(widths)}
+    given = ", ".join(f"float[n, {d}] {name}" for name, d in inputs.items())
+    several = len(sizes) > 1
+    scaled = "".join(SCALED.format(n=n) for n in numbers) if several else ""
+    parts = [f"scaled_{n}" if several else f"part_{n}" for n in numbers]
+    parts += [f"block_{n}" for n in range(len(widths))]
     text = f"""
 <ir_version: {IR_VERSION}, opset_import: ["" : {OPSET}]>
-join ({parts}) => (float[n, {sum(sizes)}] joined)
+join ({given}) => (float[n, {sum(inputs.values())}] joined)
 <int64[1] last = {{-1}}, float least = {{1e-12}}>
 {{
 {scaled}
-    joined = Concat<axis = 1>({", ".join(f"scaled_{n}" for n in numbers)})
+    joined = Concat<axis = 1>({", ".join(parts)})
 }}
 """
     return compose.add_prefix(parser.parse_model(text), "join/")
 
 
-def _width(backbone: onnx.ModelProto) -> int:
-    """Return the number of features of a network."""
-    return int(backbone.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
+def _width(output: onnx.ValueInfoProto) -> int:
+    """Return the number of features of an output [n, d]."""
+    return int(output.type.tensor_type.shape.dim[1].dim_value)
+
+
+def _blocks(backbone: onnx.ModelProto) -> list[tuple[str, int]]:
+    """Return the names and widths of the inner blocks that a backbone returns."""
+    further = (one for one in backbone.graph.output if one.name not in ("features", "maps"))
+    return [(one.name, _width(one)) for one in further]
 
 
 def _at_versions(backbone: onnx.ModelProto) -> onnx.ModelProto:

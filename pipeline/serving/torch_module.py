@@ -7,6 +7,7 @@
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -64,7 +65,9 @@ def load(folder: Path) -> TorchClassifier:
     bundle = Bundle.read(folder)
     about, origin = bundle.head, bundle.backbone
     network = Backbone.parse(origin.name, pooling=origin.pooling)
-    backbone = catalogue.with_weights(network, folder / "backbone.safetensors").module
+    found = catalogue.with_weights(network, folder / "backbone.safetensors")
+    found = replace(found, blocks=about.layers[1:])
+    backbone = nn.Sequential(found.with_blocks(), _Joined()) if found.blocks else found.module
     tensors = load_file(folder / "head.safetensors")
     layers = [_linear(tensors["weight"], tensors["bias"])]
     if "hidden_weight" in tensors:
@@ -74,6 +77,13 @@ def load(folder: Path) -> TorchClassifier:
     return TorchClassifier(
         named(bundle.kind), bundle.inputs[0], backbone, head, about.power, temperature, about.task
     ).eval()
+
+
+class _Joined(nn.Module):
+    """Concatenates the features of the last layer and of inner blocks."""
+
+    def forward(self, parts: tuple[Tensor, ...]) -> Tensor:
+        return torch.cat(parts, dim=1)
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Module:

@@ -17,15 +17,17 @@ import onnx
 import pandas as pd
 from safetensors.numpy import save
 
-from ..backbones.exports import preprocessing_of
+from ..backbones.exports import blocks_of, preprocessing_of
 from ..core import plugins
 from ..core.backbone import Backbone
+from ..core.errors import DataError
 from ..core.params import ExtractParams, TrainingExamples
 from ..core.paths import MANIFEST
 from ..heads.description import HeadDescription
 from ..heads.head import Head, as_bytes
 from ..kinds import Input, Vector, folder_of, named
 from ..tables.features import Split
+from ..tables.layers import of_network
 from ..tables.manifest import group_keys
 from ..tasks import TASKS, noted
 from . import novelty
@@ -80,7 +82,8 @@ class Parts:
         (folder / novelty.MEANS_FILE).unlink(missing_ok=True)
         if isinstance(examples, Data):
             data, given_away, found = examples, "none", None
-            _write_bank(folder, np.empty((0, head.dimension), np.float16), [], [], [])
+            empty = np.empty((0, about.compared(head.dimension)), np.float16)
+            _write_bank(folder, empty, [], [], [])
         else:
             data, given_away = _data(examples.manifest), examples.given_away
             found = _write_examples(folder, examples, head, about)
@@ -128,6 +131,16 @@ def _write_networks(folder: Path, parts: Parts) -> tuple[tuple[Input, ...], list
     backbones = [onnx.load(file) for file in parts.files]
     notes_of_each = [{entry.key: entry.value for entry in one.metadata_props} for one in backbones]
     inputs = tuple(preprocessing_of(notes) for notes in notes_of_each)
+    has = [
+        block._replace(name=of_network(number, block.name))
+        for number, notes in enumerate(notes_of_each, 1)
+        for block in blocks_of(notes)
+    ]
+    if has != list(about.layers[1:]):
+        raise DataError(
+            f"the head takes features of {', '.join(name for name, _ in about.layers)}, which are"
+            f" not those of {parts.settings.backbone}: run the train stage again"
+        )
     if isinstance(inputs[0], Vector):  # the dimension is known only now
         inputs = (Vector(head.dimension),)
     networks = list(zip(map(what.graph, inputs), backbones, strict=True))
@@ -169,13 +182,14 @@ def _write_examples(
     folder: Path, examples: Examples, head: Head, about: HeadDescription
 ) -> novelty.Novelty | None:
     """Write the examples' part of the bundle; return its novelty detection, if there is any."""
-    train = replace(examples.train, features=head.seen(examples.train.features))
-    val = head.seen(examples.val.features)
+    width = about.compared(head.dimension)
+    train = replace(examples.train, features=head.seen(examples.train.features)[:, :width])
+    val = head.seen(examples.val.features)[:, :width]
     if examples.given_away != "none":
         with_paths = examples.given_away == "features_and_paths"
         bank = _save_neighbours(train, examples.manifest, folder, with_paths)
         return novelty.of_examples(*bank, val)
-    _write_bank(folder, np.empty((0, train.features.shape[1]), np.float16), [], [], [])
+    _write_bank(folder, np.empty((0, width), np.float16), [], [], [])
     of_classes = TASKS[about.task].exclusive
     means = _class_means(train, len(about.classes)) if of_classes else None
     if means is None:

@@ -25,7 +25,8 @@ AT_ONCE = 4096  # rows read from the store at once
 BRING_BACK = "dvc repro --force --single-item extract"  # computes only missing features
 
 Floats = npt.NDArray[np.float32]
-Kept = npt.NDArray[Any]  # of type KEPT: [n], or [n, networks] for joined networks
+# Of type KEPT: [n], or [n, networks] for joined networks. Inner blocks are further columns.
+Kept = npt.NDArray[Any]
 
 
 def stop_if_over_limit(views: int, lengths: Iterable[int]) -> None:
@@ -35,7 +36,8 @@ def stop_if_over_limit(views: int, lengths: Iterable[int]) -> None:
 
     Args:
         views: number of rows of the table.
-        lengths: dimensions of each network's vectors; 0 if unknown, which is not counted.
+        lengths: dimensions of the vectors of each network and inner block; 0 if unknown, which is
+            not counted.
 
     Raises:
         ParamsError: the vectors take more than the store's limit.
@@ -58,45 +60,51 @@ def kept(keys: Sequence[bytes], checksums: Mapping[bytes, int]) -> Kept:
     return table
 
 
-def columns(table: Kept) -> dict[str, pa.Array]:
-    """Convert to the columns of a shard: `key` and `checksum`, then `key_2` and so on."""
+def columns(table: Kept, blocks: Sequence[str] = ()) -> dict[str, pa.Array]:
+    """Convert to the columns of a shard: `key` and `checksum`, then `key_2` and so on.
+
+    Those of an inner block have its name, such as `key:blocks.4.2`.
+    """
     made = {}
-    for number in range(table.shape[1]):
-        key, checksum = _names(number)
+    for number, (key, check) in enumerate(_names(table.shape[1] - len(blocks), blocks)):
         of_network = table[:, number]
         made[key] = pa.array(_bytes(of_network), type=pa.binary(KEY_BYTES))
-        made[checksum] = pa.array(np.ascontiguousarray(of_network["checksum"]))
+        made[check] = pa.array(np.ascontiguousarray(of_network["checksum"]))
     return made
 
 
 def is_of_keys(shard: pa.Table) -> bool:
     """Return whether a shard has the columns that `columns` makes."""
-    return _names(0)[0] in shard.column_names
+    return "key" in shard.column_names
 
 
-def from_columns(shard: pa.Table) -> Kept:
+def from_columns(shard: pa.Table, blocks: Sequence[str] = ()) -> Kept:
     """Convert the columns that `columns` made back to keys and checksums [n, networks]."""
-    networks = sum(name.startswith("key") for name in shard.column_names)
-    table = np.empty((len(shard), networks), KEPT)
-    for number in range(networks):
-        key, checksum = _names(number)
+    networks = sum(name.startswith("key") and ":" not in name for name in shard.column_names)
+    table = np.empty((len(shard), networks + len(blocks)), KEPT)
+    for number, (key, check) in enumerate(_names(networks, blocks)):
         table["key"][:, number] = np.frombuffer(b"".join(shard[key].to_pylist()), KEPT["key"])
-        table["checksum"][:, number] = shard[checksum].to_numpy()
+        table["checksum"][:, number] = shard[check].to_numpy()
     return table
 
 
-def _names(number: int) -> tuple[str, str]:
-    """Return the names of the columns of a network's keys and checksums."""
-    return ("key", "checksum") if not number else (f"key_{number + 1}", f"checksum_{number + 1}")
+def _names(networks: int, blocks: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the names of the columns of keys and checksums, of each network and block."""
+    further = [f"_{number + 1}" for number in range(1, networks)]
+    ends = ["", *further, *(f":{block}" for block in blocks)]
+    return [(f"key{end}", f"checksum{end}") for end in ends]
 
 
-def vectors(wanted: Mapping[str, Kept], every: Kept, folder: Path) -> dict[str, Floats]:
+def vectors(
+    wanted: Mapping[str, Kept], every: Kept, folder: Path, blocks: int = 0
+) -> dict[str, Floats]:
     """Read the features of each split from the store; joined networks are concatenated.
 
     Args:
         wanted: rows [n, networks] of each split.
         every: all rows of the table [m, networks]; the store records that a run uses them.
         folder: the table's folder, for messages.
+        blocks: how many of the last columns are of inner blocks.
 
     Raises:
         DataError: the store lacks some; the text has their number and the command to run.
@@ -109,7 +117,7 @@ def vectors(wanted: Mapping[str, Kept], every: Kept, folder: Path) -> dict[str, 
         held = store.held(_bytes(every.reshape(-1)))
         missing = sum(key not in held for key in needed)
         for split, rows in wanted.items() if not missing else ():
-            found[split], damaged, differ = _read(rows, store)
+            found[split], damaged, differ = _read(rows, store, blocks)
             missing, other = missing + damaged, other + differ
     if missing or other:
         raise DataError(
@@ -125,7 +133,7 @@ def vectors(wanted: Mapping[str, Kept], every: Kept, folder: Path) -> dict[str, 
     }
 
 
-def _read(rows: Kept, store: Store) -> tuple[Floats, int, int]:
+def _read(rows: Kept, store: Store, blocks: int) -> tuple[Floats, int, int]:
     """Read the features of rows; count the missing vectors, and those with another checksum.
 
     If either count is not 0, the features are incomplete.
@@ -144,7 +152,8 @@ def _read(rows: Kept, store: Store) -> tuple[Floats, int, int]:
                 parts.append(np.stack([found[key] for key in keys]))
         if missing or other:
             continue
-        part = joined.beside(parts)
+        networks = len(parts) - blocks
+        part = joined.with_blocks(parts[:networks], parts[networks:])
         if not start:
             table = np.empty((len(rows), part.shape[1]), np.float32)
         table[start : start + len(part)] = part

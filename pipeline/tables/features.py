@@ -1,14 +1,17 @@
 """The features table between `extract` and the stages that read it: shards of Parquet.
 
 A row is a view: `digest` of the example, `view` number, `feature` (fixed-size list of float32).
-With `extract.features: keys` a row has `key` and `checksum` instead of `feature`, and also `key_2`
-and so on for joined networks; the vectors are read from the feature store (`by_key.py`).
+The features of an inner block are a column of their own, such as `feature:blocks.4.2`. With
+`extract.features: keys` a row has `key` and `checksum` instead of `feature`, `key_2` and so on for
+joined networks, and `key:blocks.4.2` for a block; the vectors are read from the feature store
+(`by_key.py`).
 
 Shard `<two hex digits>.parquet` holds the rows whose digest begins with those digits, sorted by
 digest and view.
 """
 
 import contextlib
+import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,9 +26,11 @@ import pyarrow.parquet as pq
 
 from ..core.errors import DataError
 from . import by_key, targets
+from .layers import Layer, Layers, by_layer
 from .power import raised
 
 COUNTS = b"headstart.counts"  # in the metadata of a shard of term counts
+LAYERS = b"headstart.layers"  # in the metadata of a shard with inner blocks: names and widths
 
 Features = npt.NDArray[np.float32] | by_key.Kept
 Chosen = npt.NDArray[np.bool_ | np.integer] | slice
@@ -35,6 +40,7 @@ def write_shards(
     folder: Path,
     parts: Iterable[tuple[Sequence[str], npt.ArrayLike, Features]],
     counts: bool = False,
+    layers: Layers = (),
 ) -> None:
     """Write exactly these rows to `folder`, replacing only the shards whose bytes differ.
 
@@ -43,8 +49,9 @@ def write_shards(
         parts: rows in any order, but all rows of a shard in the same part, so that only one part
             is in memory: digests (SHA-256 of each row's example, 64 hex digits, length n), view
             numbers (length n) and features [n, d], or the keys and checksums of `by_key.kept`
-            [n, networks].
+            [n, networks]. Those of inner blocks are the last columns.
         counts: whether the features are term counts, which each shard's metadata records.
+        layers: the layers, which the metadata records too; empty for the last one alone.
 
     Raises:
         DataError: the lengths differ, or a pair of digest and view occurs twice.
@@ -69,7 +76,8 @@ def write_shards(
         prefixes, starts = np.unique(names.astype("U2"), return_index=True)
         for prefix, start, end in zip(prefixes, starts, [*starts[1:], len(names)], strict=True):
             some = order[start:end]
-            content = _parquet(names[start:end], numbers[start:end], features[some], counts)
+            rows = names[start:end], numbers[start:end], features[some]
+            content = _parquet(*rows, counts, layers)
             _replace_if_different(folder / f"{prefix}.parquet", content)
             written.add(f"{prefix}.parquet")
     for file in folder.iterdir():
@@ -82,17 +90,23 @@ def _parquet(
     views: npt.NDArray[np.int32],
     features: Features,
     counts: bool,
+    layers: Layers,
 ) -> pa.Buffer:
     """Return a shard as bytes, uncompressed because float32 features hardly compress."""
     columns = {"digest": pa.array(digests.tolist(), type=pa.string()), "view": pa.array(views)}
     if features.dtype == by_key.KEPT:
-        columns |= by_key.columns(features)
+        columns |= by_key.columns(features, [block.name for block in layers[1:]])
     else:
-        values = pa.array(np.ascontiguousarray(features, dtype=np.float32).reshape(-1))
-        columns["feature"] = pa.FixedSizeListArray.from_arrays(values, features.shape[1])
+        names = ["feature", *_columns(layers[1:])]
+        for name, part in zip(names, by_layer(features, layers), strict=True):
+            values = pa.array(np.ascontiguousarray(part, dtype=np.float32).reshape(-1))
+            columns[name] = pa.FixedSizeListArray.from_arrays(values, part.shape[1])
     table = pa.table(columns)
-    if counts:
-        table = table.replace_schema_metadata({COUNTS: b"yes"})
+    notes = {COUNTS: b"yes"} if counts else {}
+    if layers:
+        notes[LAYERS] = json.dumps(layers).encode()
+    if notes:
+        table = table.replace_schema_metadata(notes)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="none", use_dictionary=False, write_statistics=False)
     return sink.getvalue()
@@ -107,6 +121,23 @@ def are_counts(folder: Path) -> bool:
         with contextlib.suppress(pa.ArrowException, OSError):
             return COUNTS in (pq.read_schema(shard).metadata or {})
     return False
+
+
+def layers_in(folder: Path) -> Layers:
+    """Return the layers whose features are in `folder`; empty if it is the last one alone.
+
+    The features are not read. A shard that cannot be read is skipped; `read_splits` raises the
+    error.
+    """
+    for shard in sorted(folder.glob("*.parquet")):
+        with contextlib.suppress(pa.ArrowException, OSError):
+            notes = pq.read_schema(shard).metadata or {}
+            return tuple(Layer(*one) for one in json.loads(notes.get(LAYERS, b"[]")))
+    return ()
+
+
+def _columns(blocks: Sequence[Layer]) -> list[str]:
+    return [f"feature:{block.name}" for block in blocks]
 
 
 def _replace_if_different(file: Path, content: pa.Buffer) -> None:
@@ -155,10 +186,12 @@ def read_splits(
     classes: Sequence[str],
     splits: Sequence[str],
     power: float = 1.0,
+    layers: Layers = (),
 ) -> dict[str, Split]:
     """Join the features in `folder` with the manifest, for the rows of `splits` only.
 
     The training split has every view, the others view 0 only. A split without examples has n = 0.
+    The features are those of the last layer, and then those of the inner blocks in `layers`.
 
     Args:
         folder: as written by `write_shards`.
@@ -166,6 +199,7 @@ def read_splits(
         classes: the label at each position, or the names of the targets, as in `targets.names`.
         splits: any of train, val and test.
         power: the exponent for `power.raised`.
+        layers: those of the head; without any, only the last layer is read.
 
     Raises:
         DataError: a shard is damaged, a row is missing or surplus, a feature is not finite, a label
@@ -178,9 +212,10 @@ def read_splits(
         raise DataError(f"{folder} has no features; run the extract stage first")
     row_of = {digest: row for row, digest in enumerate(manifest["digest"].tolist())}
     split_of_row = manifest["split"].to_numpy()
+    blocks = layers[1:]
 
     def read(shard: Path) -> tuple[by_key.Kept | None, dict[str, _Rows]]:
-        digests, views, features = _read_shard(shard)
+        digests, views, features = _read_shard(shard, blocks)
         rows = np.array([row_of.get(digest, -1) for digest in digests], dtype=np.int64)
         if (rows < 0).any():
             raise DataError(
@@ -209,7 +244,7 @@ def read_splits(
     whole = {split: _together(part.pop(split) for part in all_parts) for split in splits}
     if every:
         wanted = {split: kept for split, (_, _, kept) in whole.items()}
-        vectors = by_key.vectors(wanted, np.concatenate(every), folder)
+        vectors = by_key.vectors(wanted, np.concatenate(every), folder, len(blocks))
         whole = {split: (*of[:2], vectors.pop(split)) for split, of in whole.items()}
     joined = {}
     for split in splits:
@@ -244,16 +279,28 @@ def _together(parts: Iterable[_Rows]) -> _Rows:
     return rows, views, features
 
 
-def _read_shard(shard: Path) -> tuple[list[str], npt.NDArray[np.int32], Features]:
+def _read_shard(
+    shard: Path, blocks: Sequence[Layer]
+) -> tuple[list[str], npt.NDArray[np.int32], Features]:
+    names = [block.name for block in blocks]
     try:
         # Each shard is read in its own thread; `pq.read_table` takes twice as long.
-        table = pq.ParquetFile(shard).read(use_threads=False)
+        file = pq.ParquetFile(shard)
+        columns = [
+            column
+            for column in file.schema_arrow.names
+            if ":" not in column or column.partition(":")[2] in names
+        ]
+        table = file.read(columns, use_threads=False)
         digests = table["digest"].to_pylist()
         views = table["view"].to_numpy()
         if by_key.is_of_keys(table):
-            return digests, views, by_key.from_columns(table)
-        column = table["feature"].combine_chunks()
-        features = column.flatten().to_numpy().reshape(len(column), column.type.list_size)
+            return digests, views, by_key.from_columns(table, names)
+        parts = []
+        for name in ("feature", *_columns(blocks)):
+            column = table[name].combine_chunks()
+            parts.append(column.flatten().to_numpy().reshape(len(column), column.type.list_size))
+        features = np.concatenate(parts, axis=1) if blocks else parts[0]
     except (pa.ArrowException, KeyError, AttributeError, OSError, TypeError, ValueError) as error:
         raise DataError(
             f"{shard} is damaged ({' '.join(str(error).split())}); "

@@ -6,6 +6,7 @@ scale of an example depends on no other example.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,24 @@ def beside(parts: Sequence[Floats]) -> Floats:
     if len(parts) == 1:
         return parts[0]
     return np.concatenate([part / scale(part) for part in parts], axis=1)
+
+
+def parted(of_each: Sequence[Sequence[Any]]) -> tuple[list[Any], list[Any]]:
+    """Return the last layer of each network, and the inner blocks of all.
+
+    Args:
+        of_each: for each network its last layer and its inner blocks.
+    """
+    return [last for last, *_ in of_each], [block for _, *blocks in of_each for block in blocks]
+
+
+def with_blocks(parts: Sequence[Floats], blocks: Sequence[Floats]) -> Floats:
+    """Concatenate the features of each network as `beside` does, and those of inner blocks.
+
+    A block has no scale yet: a head finds it on its training rows.
+    """
+    last = beside(parts)
+    return np.concatenate([last, *blocks], axis=1) if blocks else last
 
 
 def scale(features: Floats) -> Floats:

@@ -39,11 +39,13 @@ DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # NVIDIA's, and Windows' u
 def open_encoder(settings: ExtractParams, kind: Kind) -> Encoder:
     """Open each network of the backbone in the parameters, as `open_engine` does.
 
+    With `extract.blocks: all`, the engines also compute the features of inner blocks.
+
     Raises:
         DeviceError: as `open_engine`.
         ParamsError: as `open_engine`, or a network cannot be joined with others.
     """
-    backbone = settings.network
+    backbone = settings.network.with_blocks(settings.blocks)
     engines = tuple(_open(one, settings, kind) for one in backbone.each)
     if backbone.is_joined and any(engine.takes == "terms" for engine in engines):
         raise ParamsError(
@@ -141,7 +143,7 @@ def is_ready(settings: ExtractParams) -> bool:
     """Whether `open_encoder` is quick: it needs no PyTorch, and the backbone is exported."""
     return all(
         _runs_it(one, settings) != "torch" and exports.is_exported(one)
-        for one in settings.network.each
+        for one in settings.network.with_blocks(settings.blocks).each
     )
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...kinds import Input, Inputs, Kind, Maker, takes
+from ...tables import layers
+from ...tables.layers import LAST, Layer, Layers
 
 Floats = NDArray[np.float32]
 
@@ -19,7 +21,8 @@ class Engine:
     `make_views` maps examples and their views to the backbone's inputs. `run` maps an array of such
     inputs [n, …], n at most the batch size, to float32 features [n, dimension]; `features` accepts
     everything that `make_views` returns. Several threads may call them at once. `dimension` is 0
-    if it is the dimension of the examples.
+    if it is the dimension of the examples. If there are inner `blocks`, their features are further
+    columns, in the same order.
 
     `fingerprint` identifies the network, its preprocessing and the library that runs it.
     `arithmetic` has the CPU instructions, if the engine runs on the CPU. One of the two changes if
@@ -36,6 +39,7 @@ class Engine:
     fingerprint: str
     arithmetic: str = ""
     on_gpu: bool = False
+    blocks: tuple[Layer, ...] = ()
 
     @property
     def made_by(self) -> str:
@@ -43,12 +47,33 @@ class Engine:
         return f"{self.fingerprint} {self.arithmetic}".rstrip()
 
     @property
+    def each_made_by(self) -> dict[str, str]:
+        """`made_by` of each vector that the engine computes for a view, by the layer's name.
+
+        That of the last layer is the same with inner blocks and without.
+        """
+        of_blocks = {one.name: f"{self.made_by} block {one.name}" for one in self.blocks}
+        return {LAST: self.made_by} | of_blocks
+
+    @property
+    def layers(self) -> Layers:
+        """The last layer and the inner blocks; empty if there are no blocks."""
+        return (Layer(LAST, self.dimension), *self.blocks) if self.blocks else ()
+
+    def by_layer(self, features: Floats) -> list[Floats]:
+        """Split the columns of `features` into those of each layer."""
+        return layers.by_layer(features, self.layers)
+
+    @property
     def takes(self) -> str:
         """The input that the backbone needs, such as pixels."""
         return takes(self.preprocessing)
 
     def features(self, views: Inputs, batch_size: int) -> Floats:
-        """Compute the features [n, dimension] of n views, at most `batch_size` inputs at a time."""
+        """Compute the features [n, dimension] of n views, at most `batch_size` inputs at a time.
+
+        Those of inner blocks are further columns.
+        """
         if self.kind.windowed:
             lengths = [len(view) for view in views]
             of_windows = self._of_list([window for view in views for window in view], batch_size)
@@ -96,6 +121,17 @@ class Encoder:
     def on_gpu(self) -> bool:
         """Whether the backbone runs on a GPU."""
         return self.engines[0].on_gpu
+
+    @property
+    def layers(self) -> Layers:
+        """The last layer of all networks and their inner blocks; empty if there are no blocks."""
+        blocks = [
+            block._replace(name=layers.of_network(number, block.name))
+            for number, engine in enumerate(self.engines, 1)
+            for block in engine.blocks
+        ]
+        last = Layer(LAST, sum(engine.dimension for engine in self.engines))
+        return (last, *blocks) if blocks else ()
 
     @property
     def counts(self) -> bool:

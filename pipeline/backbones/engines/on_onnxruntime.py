@@ -8,7 +8,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ...kinds import Kind
-from ..exports import preprocessing_of
+from ..exports import blocks_of, preprocessing_of
 from .engine import Engine
 from .processor import arithmetic, computes_with_integers
 
@@ -23,13 +23,13 @@ def on_export(file: Path, kind: Kind) -> Engine:
     options.log_severity_level = 4  # the exception has the message
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     notes = session.get_modelmeta().custom_metadata_map
-    preprocessing = preprocessing_of(notes)
-
+    preprocessing, blocks = preprocessing_of(notes), blocks_of(notes)
+    outputs = ["features", *(block.name for block in blocks)]
     wanted, dimension = session.get_inputs()[0].name, session.get_outputs()[0].shape[1]
 
     def run(inputs: NDArray[Any]) -> NDArray[np.float32]:
-        features: NDArray[np.float32] = session.run(["features"], {wanted: inputs})[0]
-        return features
+        found: list[NDArray[np.float32]] = session.run(outputs, {wanted: inputs})
+        return np.concatenate(found, axis=1) if blocks else found[0]
 
     return Engine(
         f"onnxruntime {onnxruntime.__version__} on the CPU",
@@ -40,4 +40,5 @@ def on_export(file: Path, kind: Kind) -> Engine:
         dimension if isinstance(dimension, int) else 0,
         f"{notes['fingerprint']} onnxruntime {onnxruntime.__version__} cpu float32",
         arithmetic(computes_with_integers(file)),
+        blocks=blocks,
     )

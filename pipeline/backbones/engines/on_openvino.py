@@ -31,6 +31,7 @@ def on_openvino(file: Path, sure: Engine, settings: ExtractParams) -> Engine:
     import openvino
 
     core, cores, precision = openvino.Core(), os.cpu_count() or 1, settings.precision
+    outputs = ["features", *(block.name for block in sure.blocks)]
     made_by = f"openvino {version('openvino')} cpu {precision}"
     if precision == "bfloat16":
         if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -40,7 +41,7 @@ def on_openvino(file: Path, sure: Engine, settings: ExtractParams) -> Engine:
     try:
         model = core.read_model(file)
         for result in model.results:  # each call would copy the maps
-            if "features" not in result.output(0).names:
+            if not result.output(0).names & set(outputs):
                 model.remove_result(result)
         compiled = core.compile_model(
             model,
@@ -60,7 +61,10 @@ def on_openvino(file: Path, sure: Engine, settings: ExtractParams) -> Engine:
         ) from None
 
     def run(inputs: NDArray[Any]) -> NDArray[np.float32]:
-        features: NDArray[np.float32] = compiled.infer_new_request({0: inputs})[0]
+        found = compiled.infer_new_request({0: inputs})
+        if sure.blocks:
+            return np.concatenate([found[name] for name in outputs], axis=1)
+        features: NDArray[np.float32] = found[0]
         return features
 
     fingerprint = model.get_rt_info(["framework", "fingerprint"]).astype(str)

@@ -30,7 +30,8 @@ def on_torch(backbone: TorchBackbone, settings: ExtractParams, kind: Kind, devic
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
     precision: torch.dtype = getattr(torch, settings.precision)
-    module = backbone.module.to(device, precision).to(memory_format=torch.channels_last)
+    network = backbone.with_blocks() if backbone.blocks else backbone.module
+    module = network.to(device, precision).to(memory_format=torch.channels_last)
     side = backbone.preprocessing.crop
     one_at_a_time = threading.Lock()
 
@@ -38,8 +39,9 @@ def on_torch(backbone: TorchBackbone, settings: ExtractParams, kind: Kind, devic
         with one_at_a_time, torch.inference_mode():
             padded = torch.zeros((size, side, side, 3), dtype=torch.uint8, device=device)
             padded[: len(examples)] = examples
-            features: Tensor = module(padded)[: len(examples)]
-            vectors: NDArray[np.float32] = features.cpu().numpy()
+            found = module(padded)
+            features = torch.cat(found, dim=1) if backbone.blocks else found
+            vectors: NDArray[np.float32] = features[: len(examples)].cpu().numpy()
         return vectors
 
     def run(examples: Tensor | NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -70,6 +72,7 @@ def on_torch(backbone: TorchBackbone, settings: ExtractParams, kind: Kind, devic
         f" batch {batch_size}{make_views.made_by}",
         of_processor,
         on_gpu=device != "cpu",
+        blocks=backbone.blocks,
     )
 
 

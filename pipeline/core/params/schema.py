@@ -231,6 +231,11 @@ class ExtractParams(Section):
         "auto (the network's own), class (class token), mean (of the patch tokens),"
         " class_mean (both) or gem (generalised mean of the feature maps)",
     )
+    blocks: Literal["last", "all"] = setting(
+        "last",
+        "last (the features of the last layer), or all (also the means of inner blocks;"
+        " docs/backbones.md#inner-blocks)",
+    )
     engine: Literal["auto", "onnxruntime", "openvino", "torch"] = setting(
         "auto", "auto, onnxruntime or openvino (CPU), or torch"
     )
@@ -251,6 +256,11 @@ class ExtractParams(Section):
             raise ValueError(f"engine {self.engine} runs on the CPU; for device cuda use torch")
         if self.engine == "onnxruntime" and self.precision != "float32":
             raise ValueError(f"precision {self.precision} needs engine auto, openvino or torch")
+        if self.blocks == "all" and self.precision != "float32":
+            raise ValueError(
+                f"precision {self.precision} rounds the last layer differently if inner blocks are"
+                " computed too; set blocks to last or precision to float32"
+            )
         backbone = self.network
         known = all(one.family in IN_PYTORCH for one in backbone.each)
         own = any(one.own_path for one in backbone.each)
@@ -332,6 +342,11 @@ class TrainParams(Section):
     )
     power: Annotated[float, Field(gt=0, le=1)] = setting(
         0.5, "exponent of the features, sign kept; 1.0: unchanged"
+    )
+    layers: Literal["last", "all"] = setting(
+        "last",
+        "features of the head: last (the last layer), or all (inner blocks too; they need"
+        " extract.blocks all)",
     )
     refit: bool = setting(
         True, "train the chosen head again on train and validation examples together"

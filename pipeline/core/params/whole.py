@@ -69,7 +69,30 @@ class Params(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _have_the_layers(self) -> "Params":
+        if self.train.layers == "last":
+            return self
+        if self.extract.blocks != "all":
+            raise ValueError(
+                f"train.layers is {self.train.layers}, but extract.blocks is last: set"
+                " extract.blocks to all, or train.layers to last"
+            )
+        if not self.extract.network.has_blocks:
+            raise ValueError(
+                f"train.layers is {self.train.layers}, but extract.backbone"
+                f" {self.extract.backbone} has no inner blocks: set train.layers to last"
+            )
+        for name in ONLY_LAST:
+            if getattr(self, name).run:
+                raise ValueError(
+                    f"train.layers is {self.train.layers}, but the stage {name} works only with"
+                    f" the last layer: set train.layers to last, or {name}.run to []"
+                )
+        return self
 
+
+ONLY_LAST = ("finetune", "adapt")  # optional stages that do not work with inner blocks
 NEED_VALIDATION = ("learning_curve", "finetune", "from_scratch", "adapt")
 
 
