@@ -28,8 +28,9 @@ from .heads.trained import (
     with_figures,
 )
 from .tables import targets
-from .tables.features import Split, are_counts, read_splits
+from .tables.features import Split, are_counts, layers_in, read_splits
 from .tables.labels import require
+from .tables.layers import LAST, Layers
 from .tables.manifest import group_keys, read_manifest, task_in
 from .tasks import TASKS
 
@@ -124,6 +125,23 @@ def train() -> None:
     about = with_figures(about, kept, len(val.labels), loss)
     save_head(with_priors(head, fitted), about, HEAD_WEIGHTS, HEAD)
     _print_summary(ranked, kept, len(rows.labels), len(val.labels), loss)
+
+
+def layers_of(asked: str) -> Layers:
+    """Return the layers that `train.layers` asks for; empty for the last one alone.
+
+    Raises:
+        DataError: inner blocks are asked for, and `extract` found none in the network.
+    """
+    if asked == LAST:
+        return ()
+    layers = layers_in(FEATURES)
+    if not layers:
+        raise DataError(
+            f"train.layers is {asked}, but {FEATURES} has no inner blocks: the network has none;"
+            " set train.layers to last"
+        )
+    return layers
 
 
 def _write_sweep(

@@ -86,6 +86,7 @@ SMALLEST = {
         "; STAMPS, LEAST_STAMPS = '*/**/*.jpg', 1"
         "; surfaces = lambda scratch: digits(scratch / 'more')",
     ),
+    "blocks": ("--views 0 --rounds 1", ""),
     "doors": (
         "--seconds 0.5",
         "LARGE, SIDE, LONGEST = 1, 600, 2; FLOODS = {'heat maps': heat_maps}",

@@ -50,12 +50,16 @@ def run(bundle: Path) -> None:
     of_own = load_head(HEAD_WEIGHTS, HEAD)
     classes, known = given.head.classes, of_own[1].classes
     names = sorted({*classes, *known})
-    test = read_splits(FEATURES, manifest, names, ["test"])["test"]
+    test, seen_by_own = (
+        read_splits(FEATURES, manifest, names, ["test"], layers=about.layers)["test"]
+        for _, about in (of_joined, of_own)
+    )
     if (takes := of_joined[0].dimension) != (has := test.features.shape[1]):
         raise DataError(f"{bundle} takes {takes} features, but {FEATURES} has {has}")
     groups = grouped(groups_at(manifest, test.digests))
     joined, own = (
-        _answered(*one, test, names, settings.evaluate, groups) for one in (of_joined, of_own)
+        _answered(*one, rows, names, settings.evaluate, groups)
+        for one, rows in ((of_joined, test), (of_own, seen_by_own))
     )
     labels, predicted = (np.array(names)[one] for one in (test.labels, _predicted(joined)))
     missing, foreign = ~np.isin(labels, classes), ~np.isin(predicted, known)

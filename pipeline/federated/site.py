@@ -59,6 +59,11 @@ def run(
         )
     noise = _noise(epsilon, delta, clip)
     settings = params.load(kinds.schema)
+    if settings.train.layers == "all":
+        raise ParamsError(
+            "train.layers is all, but sites are joined by sums of the last layer's features: set"
+            " train.layers to last"
+        )
     rows, examples, classes = _rows(settings)
     counts = Counter(examples.values())
     _require_many(counts, least)
