@@ -53,8 +53,8 @@ def measure(
     )
     return f"""# The cost of inner blocks
 
-{number} views of {len(splits)} pictures, {backbone}. Processor time is of the whole process, its start
-included; median of {rounds} rounds, taken in turns, with the least and the most.
+{number} views of {len(splits)} pictures, {backbone}. Processor time is of the whole process, its
+start included; median of {rounds} rounds, taken in turns, with the least and the most.
 
 {table(columns, rows)}
 """

@@ -128,10 +128,10 @@ def train() -> None:
 
 
 def layers_of(asked: str) -> Layers:
-    """Return the layers that `train.layers` asks for; empty for the last one alone.
+    """Return the layers in `train.layers`; empty for the last one alone.
 
     Raises:
-        DataError: inner blocks are asked for, and `extract` found none in the network.
+        DataError: inner blocks are requested, and `extract` found none in the network.
     """
     if asked == LAST:
         return ()

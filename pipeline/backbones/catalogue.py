@@ -35,8 +35,7 @@ class TorchBackbone:
     normalises with mean and std, so that this step is exported with the network. If `to_train`
     returned it, `module` may map token ids instead, as `minilm_torch.MiniLM` does. `fingerprint`
     changes with the weights, the architecture and the preprocessing. `blocks` are the inner blocks
-    that `with_blocks` returns the features of; there are none if only those of the last layer are
-    asked for.
+    whose features `with_blocks` returns, if they were requested.
     """
 
     module: nn.Module

@@ -25,7 +25,7 @@ AT_ONCE = 4096  # rows read from the store at once
 BRING_BACK = "dvc repro --force --single-item extract"  # computes only missing features
 
 Floats = npt.NDArray[np.float32]
-# Of type KEPT: [n], or [n, networks] for joined networks. Inner blocks are further columns.
+# The type is KEPT: [n], or [n, networks] for joined networks. Inner blocks are further columns.
 Kept = npt.NDArray[Any]
 
 
