@@ -23,7 +23,7 @@ def run(arguments: list[str]) -> None:
     from flows.dvc.forked import forked
     from flows.dvc.process import look_once, parse_once
 
-    with look_once(), parse_once(), forked(ahead=True):
+    with look_once(), parse_once(), forked():
         code = main(["repro", *arguments])
     whole = all(argument.startswith("-") for argument in arguments)
     if not code and whole and (root / REPORT).exists():

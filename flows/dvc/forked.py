@@ -31,13 +31,8 @@ COMMANDS = {
 
 
 @contextlib.contextmanager
-def forked(ahead: bool) -> Iterator[None]:
-    """Let DVC fork Headstart's stages; it starts any other command.
-
-    Args:
-        ahead: whether all stages run in this process, so that the code of those to come may be
-            imported while one is at work.
-    """
+def forked() -> Iterator[None]:
+    """Let DVC fork Headstart's stages; it starts any other command."""
     start = dvc.stage.run._run
     starters: dict[Any, Starter] = {}
 
@@ -49,7 +44,7 @@ def forked(ahead: bool) -> Iterator[None]:
             shared = options["env"].items() - own.items()
             key = executable, program, options["cwd"], frozenset(shared)
             if key not in starters:
-                starters[key] = Starter(ahead, executable, program, **options)
+                starters[key] = Starter(executable, program, **options)
             code = starters[key].run(stage, own)
         if code is None:
             start(executable, command, **options)
@@ -87,9 +82,8 @@ def _starting(command: str, **options: Any) -> tuple[str, str] | None:
 class Starter:
     """A process that imports the stages' code and forks the stages."""
 
-    def __init__(self, ahead: bool, executable: str | None, program: str, **options: Any) -> None:
+    def __init__(self, executable: str | None, program: str, **options: Any) -> None:
         """Start it, as DVC starts a command in the shell `executable`."""
-        self._ahead = ahead
         self._asked, its = socket.socketpair()
         command = dvc.stage.run._make_cmd(executable, f"{program} {its.fileno()}")
         self._process = subprocess.Popen(command, pass_fds=[its.fileno()], **options)  # noqa: S603
@@ -104,8 +98,7 @@ class Starter:
         in_main = threading.current_thread() is threading.main_thread()
         before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
         try:
-            asked = {"stage": stage, "environment": environment, "ahead": self._ahead}
-            request = json.dumps(asked)
+            request = json.dumps({"stage": stage, "environment": environment})
             with contextlib.suppress(BrokenPipeError):  # then there is no reply either
                 self._asked.sendall(request.encode() + b"\n")
             if "forked" not in self._reply():

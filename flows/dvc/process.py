@@ -46,8 +46,6 @@ from dvc.utils.serialize import dump_yaml
 from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError
 from dvc_data.hashfile.hash_info import HashInfo
 
-from .forked import forked
-
 
 def plan(repo: Repo, targets: list[str], force: bool) -> dict[str, Any]:
     """Return the stages of a run of `targets` (all of dvc.yaml if empty), in DVC's own order.
@@ -355,7 +353,7 @@ def main(token: str, grace: float) -> None:
     ui.enable()
     waiting: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_listen, args=(requests, waiting, grace), daemon=True).start()
-    with forked(ahead=False), parse_once():  # other stages may run in other processes
+    with parse_once():
         while True:
             reply = answer(json.loads(waiting.get()))
             # If nobody reads any more, `_listen` is about to end this process. A failure here would

@@ -78,8 +78,7 @@ def serve(descriptor: int, run: Callable[[str], None]) -> None:
         code = None
         while code is None:
             # As long as the stage is at work, this process imports what the next ones need.
-            ahead = waiting and request["ahead"]
-            done, status = os.waitpid(child, os.WNOHANG if ahead else 0)
+            done, status = os.waitpid(child, os.WNOHANG if waiting else 0)
             if done:
                 code = os.waitstatus_to_exitcode(status)
             else:

@@ -53,7 +53,7 @@ RUN = """
 import os
 import dvc.stage.run
 from flows.dvc.forked import forked
-with forked(ahead=True):
+with forked():
     dvc.stage.run._run("/bin/bash", "python -m pipeline.ingest", cwd=os.getcwd(), env=os.environ)
 """
 
@@ -97,7 +97,7 @@ def test_a_forked_stage_sees_what_a_started_one_sees(
 ) -> None:
     started = seen(clone, capfd)
     assert not started.pop("forked")
-    with forked(ahead=True):
+    with forked():
         for _ in range(2):  # the second one by the same process
             found = seen(clone, capfd)
             assert found.pop("forked")
@@ -105,7 +105,7 @@ def test_a_forked_stage_sees_what_a_started_one_sees(
 
 
 def test_what_is_not_known_well_is_started(clone: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with forked(ahead=True):
+    with forked():
         assert seen(clone, capfd)["forked"]
         assert seen(clone, capfd, SEED="1")["environment"]["SEED"] == "1"
         assert not seen(clone, capfd, command="python -m pipeline.ingest ")["forked"]
@@ -122,14 +122,14 @@ def test_a_forked_stage_fails_as_a_started_one(
     with pytest.raises(StageCmdFailedError) as started:
         run(clone, DO=do)
     said = capfd.readouterr()
-    with forked(ahead=True), pytest.raises(StageCmdFailedError) as failed:
+    with forked(), pytest.raises(StageCmdFailedError) as failed:
         run(clone, DO=do)
     assert str(failed.value) == str(started.value)
     assert capfd.readouterr() == said
 
 
 def test_a_stage_whose_end_nobody_could_note_has_failed(clone: Path) -> None:
-    with forked(ahead=True), pytest.raises(StageCmdFailedError, match="exited with -9"):
+    with forked(), pytest.raises(StageCmdFailedError, match="exited with -9"):
         run(clone, DO="orphan")
 
 
