@@ -84,7 +84,7 @@ def report() -> None:
         refused_file=REFUSED,
         backbone=bundle.backbone,
         head=", ".join(f"{name} {value}" for name, value in sorted(used(head).items())),
-        headline=tables.headline(metrics, repeats, task.measure),
+        headline=tables.headline(metrics, repeats, task.measure, len(classes)),
         repeats=tables.rows(repeats),
         slices=tables.of_slice(sliced),
         slice_measure=tables.slice_measure(sliced).replace("_", " "),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from markupsafe import Markup
 from PIL import Image
 from playwright.sync_api import Browser
 
@@ -31,10 +32,13 @@ from pipeline.core.paths import (
 )
 from pipeline.evaluation import SHARE, measure
 from pipeline.evaluation.slices import slice_table
+from pipeline.kinds import Shown
 from pipeline.pages import charts, tables
 from pipeline.pages.comparison import differences, since_last_commit
-from pipeline.pages.mistakes import NEAR
+from pipeline.pages.embed import Thumbnails
+from pipeline.pages.mistakes import NEAR, Mistake, Reasons, cards
 from pipeline.pages.tables import FOUND, MOST_DRAWN, check_lines, confusion
+from pipeline.tables.figures import Metrics
 from pipeline.tables.manifest import write_manifest
 from pipeline.tasks import TASKS
 from pipeline.tasks.classification import page as page_of_classes
@@ -79,6 +83,30 @@ def test_the_figures_are_those_of_the_metrics(finished: Path) -> None:
             assert f"<b>{100 * value:.1f} %</b>" in page
     low, high = metrics["interval"]["loss"].values()
     assert f"{low:.3f} to {high:.3f}" in page
+
+
+@pytest.mark.parametrize(
+    ("classes", "names"), [(4, ["accuracy", "top 3 accuracy"]), (3, ["accuracy"])]
+)
+def test_top_k_of_that_many_classes_is_left_out(classes: int, names: list[str]) -> None:
+    figures = {"accuracy": 0.5, "top_3_accuracy": 1.0}
+    metrics = Metrics(figures, {name: {"low": 0.1, "high": 1.0} for name in figures})
+    repeats = pd.DataFrame(columns=["measure", "mean", "low", "high"])
+    shown = tables.headline(metrics, repeats, "accuracy", classes)
+    assert [one["name"] for one in shown] == names
+
+
+def test_a_text_with_its_marks_stands_once_on_its_card() -> None:
+    """A heat map of a picture stands beside the picture."""
+    digest = "0" * 64
+    manifest = pd.DataFrame([("a.txt", digest)], columns=["path", "digest"])
+    shown = Thumbnails(manifest, kinds.named("text"))
+    shown._made["a.txt"] = Markup("<pre>good</pre>")
+    mistake = Mistake("a.txt", {}, "bad")
+    for media_type, again in (("text/html", False), ("image/png", True)):
+        reasons = Reasons("bad", Shown(media_type, b"<p>good</p>"), [])
+        (card,) = cards([mistake], [reasons], shown)
+        assert (card["shown"] is not None) == again
 
 
 def test_repeats_stand_beside_the_figures_and_overrule_a_given_split(finished: Path) -> None:

@@ -46,9 +46,11 @@ def cards(mistakes: Sequence[Mistake], reasons: Sequence[Reasons], shown: Thumbn
     found = []
     for one, why in zip(mistakes, reasons, strict=True):
         heat = why.heat if why.best == one.heat_of else None
+        # A text with its marks is the text itself, and need not stand beside it once more.
+        repeated = heat is not None and heat.media_type.startswith("text/")
         beside: Row = {
             "path": shown.name(one.path),
-            "shown": shown(one.path),
+            "shown": None if repeated else shown(one.path),
             "heat": embedded(heat, f"heat map of {one.heat_of}") if heat else None,
             "neighbours": [
                 near._asdict() | {"shown": shown(near.path), "path": shown.name(near.path)}

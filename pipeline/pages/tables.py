@@ -42,7 +42,7 @@ COLUMNS = {
 }
 
 
-def headline(metrics: Metrics, repeats: pd.DataFrame, first: str) -> list[Row]:
+def headline(metrics: Metrics, repeats: pd.DataFrame, first: str, classes: int) -> list[Row]:
     """Return name, value and interval of each metric on the test examples.
 
     Each row also has the mean over the repeats and its interval, if there are repeats.
@@ -51,6 +51,7 @@ def headline(metrics: Metrics, repeats: pd.DataFrame, first: str) -> list[Row]:
         metrics: the values and their intervals.
         repeats: the table that `evaluate` writes.
         first: the metric of the first row, which is the main metric of the task.
+        classes: their number; a top-k accuracy of that many or more is always 1, and left out.
     """
     again = {
         row.measure: {
@@ -61,6 +62,7 @@ def headline(metrics: Metrics, repeats: pd.DataFrame, first: str) -> list[Row]:
         for row in repeats.itertuples()
     }
     test, ends = metrics.test, metrics.interval
+    ends = {name: end for name, end in ends.items() if not _always_1(name, classes)}
     order = sorted(ends, key=lambda name: name != first)
     return [
         {
@@ -72,6 +74,11 @@ def headline(metrics: Metrics, repeats: pd.DataFrame, first: str) -> list[Row]:
         }
         for name in order
     ]
+
+
+def _always_1(name: str, classes: int) -> bool:
+    top = re.fullmatch(r"top_(\d+)_accuracy", name)
+    return top is not None and int(top[1]) >= classes
 
 
 def _figure(name: str, value: float) -> str:

@@ -6,7 +6,7 @@ import wave
 import numpy as np
 import soxr
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from .. import Shown
 from .decode import Sound, beginning
@@ -19,7 +19,8 @@ Floats = NDArray[np.float32]
 RATE = 16_000  # sample rate of spectrograms and played sounds
 LONGEST = 4  # seconds that are played, from the beginning
 FRAME = 512  # samples per frame
-BACKGROUND, LINE = (250, 250, 247), (198, 60, 20)
+AXES = 16  # pixels of the strip below a spectrogram
+BACKGROUND, LINE, INK = (250, 250, 247), (198, 60, 20), (60, 60, 60)
 
 # Colours from silence to full scale. Lighter always means less, so the colours work in print and
 # for any colour vision.
@@ -31,10 +32,13 @@ COLOURS = np.array(
 def shown(data: bytes, side: int) -> Shown:
     """Return the spectrogram (PNG), at most `side` pixels wide and high, and the sound (WAV).
 
+    Its axes are below it: time from left to right, frequency from the bottom to the top.
+
     Raises:
         RefusedError: as in `decode.decode`.
     """
-    drawn = picture(heard_of(data, RATE), side, side)
+    samples = heard_of(data, RATE)
+    drawn = with_axes(picture(samples, side, side - AXES), len(samples) / RATE)
     return Shown("image/png", png(drawn), Shown("audio/wav", small(beginning(data, LONGEST))))
 
 
@@ -66,6 +70,20 @@ def picture(samples: Floats, width: int, height: int) -> Bytes:
     )
     rows = np.arange(height) * len(grey) // height
     return coloured(wide[rows])
+
+
+def with_axes(drawn: Bytes, seconds: float) -> Bytes:
+    """Add a strip of `AXES` pixels below a spectrogram with the ends of both axes."""
+    height, width, _ = drawn.shape
+    whole = Image.new("RGB", (width, height + AXES), BACKGROUND)
+    whole.paste(Image.fromarray(drawn))
+    pen, font = ImageDraw.Draw(whole), ImageFont.load_default()
+    end = f"{seconds:.3g} s"
+    hertz = f"0 to {RATE // 2000} kHz upwards"
+    pen.text((2, height + 2), "0 s", INK, font)
+    pen.text(((width - pen.textlength(hertz, font)) / 2, height + 2), hertz, INK, font)
+    pen.text((width - 2 - pen.textlength(end, font), height + 2), end, INK, font)
+    return np.asarray(whole)
 
 
 def coloured(grey: Bytes) -> Bytes:
