@@ -79,11 +79,19 @@ def train() -> None:
         both = Split.concat([rows, val])
         keys = group_keys(manifest).set_axis(manifest["digest"]).loc[both.digests].tolist()
         learned = len(set((both if settings.refit else rows).digests))
+        options = penalty.candidates(layers, settings.layers == params.AUTO)
         for one in combinations:
-            choices[one.optimizer] = penalty.choose(both, keys, one.optimizer, schedule, learned)
-            for line in choices[one.optimizer].lines():
+            choice = penalty.choose(both, keys, one.optimizer, schedule, learned, options)
+            options = [option for option in options if option.of == choice.candidate.of]
+            choices[one.optimizer] = choice
+            for line in choice.lines():
                 print(f"train: {line}")
         combinations = [choices[one.optimizer].head(one) for one in combinations]
+        if of_last := options[0].columns:
+            layers, schedule = (), replace(schedule, layers=())
+            rows, val = (
+                replace(split, features=split.features[:, of_last].copy()) for split in (rows, val)
+            )
     stacks = 0
     if descending:
         from .heads import gradient_descent  # imports PyTorch
@@ -136,7 +144,7 @@ def layers_of(asked: str) -> Layers:
     if asked == LAST:
         return ()
     layers = layers_in(FEATURES)
-    if not layers:
+    if not layers and asked != params.AUTO:
         raise DataError(
             f"train.layers is {asked}, but {FEATURES} has no inner blocks: the network has none;"
             " set train.layers to last"
@@ -164,6 +172,8 @@ def _write_sweep(
         for optimizer, choice in choices.items()
         for point in choice.path
     ]
+    if any("layers" in row for row in table):
+        added = ["layers", *added]
     columns = [*names, *figure_names(loss), *added, "epoch", "epochs", "status"]
     _write_table(SWEEP, columns, table)
 

@@ -18,12 +18,15 @@ from safetensors.numpy import load_file
 import headstart
 from pipeline.core.errors import DataError, ParamsError
 from pipeline.core.paths import BUNDLE, FEATURES, HEAD, MANIFEST
+from pipeline.heads import penalty
 from pipeline.heads.description import HeadDescription
+from pipeline.heads.trained import Schedule
 from pipeline.serving import predict, torch_module
 from pipeline.serving.classifier import Classifier
 from pipeline.serving.description import Bundle
 from pipeline.store.vectors import FeatureStore
-from pipeline.tables.features import layers_in, read_splits
+from pipeline.tables.features import Split, layers_in, read_splits
+from pipeline.tables.layers import Layer
 from pipeline.tables.manifest import read_manifest
 from tests.backbones.test_joined import draw_some
 from tests.conftest import Project, begin_store
@@ -142,6 +145,42 @@ def test_curve_and_repeats_train_on_the_layers_of_the_head(
     assert len(pd.read_csv("reports/learning_curve.csv"))
 
 
+def test_auto_chooses_among_the_layers_that_are_there(shapes: Project) -> None:
+    changed(shapes.folder, train__weight_decay="auto")
+    run("train")
+    files = [file for file in sorted(HEAD.parent.iterdir())]
+    before = [file.read_bytes() for file in files]
+    # Without blocks to choose from, `auto` is `last`.
+    changed(shapes.folder, train__layers="auto", extract__blocks="all")
+    run("train")
+    assert [file.read_bytes() for file in files] == before
+    run("extract", "train")
+    tried = pd.read_csv("reports/sweep.csv")["layers"].dropna().unique().tolist()
+    assert tried == ["last", "all"]
+    about = HeadDescription.read(HEAD)
+    assert about.layers in ((), layers_in(FEATURES))
+    assert about.dimension in (1280, sum(WIDTHS))
+    if not about.layers:  # a head of the last layer, to the bit
+        assert [file.read_bytes() for file in files] == before
+
+
+@pytest.mark.parametrize("better", [False, True])
+def test_blocks_are_chosen_only_if_they_are_better(better: bool) -> None:
+    draw = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    last = labels[:, None] * 1.0 + draw.standard_normal((200, 6))
+    block = labels[:, None] * 3.0 * better + draw.standard_normal((200, 4))
+    digests = np.array([f"{number:064x}" for number in range(200)])
+    features = np.concatenate([last, block], axis=1).astype(np.float32)
+    pool = Split(digests, digests, np.zeros(200, np.int32), labels, features)
+    schedule = Schedule(1, 256, 0, np.ones(2, np.float32))
+    layers = (Layer("last", 6), Layer("inner", 4))
+    options = penalty.candidates(layers, auto=True)
+    assert [option.of for option in options] == ["last", "last", "all", "all"]
+    choice = penalty.choose(pool, digests.tolist(), "lbfgs", schedule, 200, options)
+    assert choice.candidate.of == ("all" if better else "last")
+
+
 def test_joined_networks_have_blocks_of_each(
     project: Project, draw_picture: Callable[..., Image.Image]
 ) -> None:
@@ -161,6 +200,7 @@ def test_joined_networks_have_blocks_of_each(
 
 def test_what_does_not_work_with_inner_blocks_is_refused(shapes: Project) -> None:
     for knobs, words in (
+        ({"train__layers": "auto"}, "set weight_decay to auto"),
         ({"train__layers": "all"}, "set extract.blocks to all"),
         ({"extract__blocks": "all", "extract__precision": "bfloat16"}, "set blocks to last"),
     ):

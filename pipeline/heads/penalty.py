@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from ..tables.features import Split
 from ..tables.folds import folds
+from ..tables.layers import Layers
 from ..tables.unit import unit
 from . import lbfgs, tf_idf
 from .head import Floats, fit_temperature, one_thread
@@ -52,10 +53,32 @@ WORSE, STANDARD_ERRORS = 2, 2
 
 @dataclass(frozen=True)
 class Candidate:
-    """Features that a head may be trained on: some columns, scaled as in `scaling.SCALINGS`."""
+    """Features that a head may be trained on: some columns, scaled as in `scaling.SCALINGS`.
+
+    `layers` are those of the columns, as in `scaling.centre_and_scale`.
+    """
 
     scaling: str
     columns: slice | None = None  # all
+    layers: Layers = ()
+
+    @property
+    def of(self) -> str:
+        """The layers as in `train.layers`, if there are several to choose from; else empty."""
+        return "last" if self.columns else "all" if self.layers else ""
+
+
+def candidates(layers: Layers, auto: bool) -> list[Candidate]:
+    """Return the candidates for features of these layers, the simplest first.
+
+    Args:
+        layers: the layers of the features; empty for the last one alone.
+        auto: whether the last layer alone is a candidate too.
+    """
+    of_last = slice(layers[0].width) if auto and layers else None
+    alone = [Candidate(scaling, of_last) for scaling in (GLOBAL, PER_FEATURE)]
+    together = [Candidate(scaling, layers=layers) for scaling in (GLOBAL, PER_FEATURE)]
+    return alone + together if of_last else together
 
 
 @dataclass(frozen=True)
@@ -76,6 +99,7 @@ class Point:
         """Return a row of `reports/sweep.csv`, to six digits: further ones depend on the CPU."""
         figures = zip(COLUMNS, (self.loss, self.behind, self.error), strict=True)
         of = {"weight_decay": self.weight_decay, "scaling": self.candidate.scaling}
+        of |= {"layers": self.candidate.of} if self.candidate.of else {}
         return of | {name: float(f"{value:.6g}") for name, value in figures}
 
 
@@ -116,6 +140,8 @@ class Choice:
                 " cross-validation"
             ]
         scale = " for features of variance 1" if self.candidate.scaling == PER_FEATURE else ""
+        of = {"last": " of the last layer", "all": " of all layers", "": ""}[self.candidate.of]
+        scale = f"{scale or ' for features' * bool(of)}{of}"
         found = [
             f"weight decay {self.weight_decay:g}{scale}, chosen by cross-validation on"
             f" {self.examples:,} examples"
@@ -258,7 +284,7 @@ class _Problem:
     def _logits(self, candidate: Candidate) -> Iterator[Floats]:
         """Yield out-of-fold logits [m, c] for each penalty."""
         features = self.features[:, candidate.columns or slice(None)]
-        mean, scale = centre_and_scale(features, candidate.scaling)
+        mean, scale = centre_and_scale(features, candidate.scaling, candidate.layers)
         rows = np.ones((len(features), 1 + features.shape[1]), np.float32)
         rows[:, 1:] = (features - mean) / scale
         numbers = np.unique(self.fold[self.fold >= 0])

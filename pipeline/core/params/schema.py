@@ -343,10 +343,11 @@ class TrainParams(Section):
     power: Annotated[float, Field(gt=0, le=1)] = setting(
         0.5, "exponent of the features, sign kept; 1.0: unchanged"
     )
-    layers: Literal["last", "all"] = setting(
+    layers: Literal["last", "all", "auto"] = setting(
         "last",
-        "features of the head: last (the last layer), or all (inner blocks too; they need"
-        " extract.blocks all)",
+        "features of the head: last (the last layer), all (inner blocks too; they need"
+        " extract.blocks all), or auto (all if cross-validation shows that they are better; needs"
+        " weight_decay auto)",
     )
     refit: bool = setting(
         True, "train the chosen head again on train and validation examples together"
@@ -385,6 +386,11 @@ class TrainParams(Section):
                 f" {MOST_HEADS:,} are trained together, so shorten a list"
             )
         others = [name for name in self.optimizers() if name not in OF_AUTO]
+        if self.layers == AUTO and self.weight_decay != AUTO:
+            raise ValueError(
+                "layers auto is chosen in the cross-validation of weight_decay auto: set"
+                " weight_decay to auto, or layers to last or all"
+            )
         if self.weight_decay == AUTO and others:
             raise ValueError(
                 f"weight_decay auto is for {' and '.join(OF_AUTO)}, but optimizer is {others[0]};"

@@ -71,7 +71,8 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _have_the_layers(self) -> "Params":
-        if self.train.layers == "last":
+        has_blocks = self.extract.blocks == "all" and self.extract.network.has_blocks
+        if self.train.layers == "last" or (self.train.layers == "auto" and not has_blocks):
             return self
         if self.extract.blocks != "all":
             raise ValueError(
