@@ -181,7 +181,7 @@ def test_old_names_are_renamed_and_missing_sections_added_with_comments() -> Non
     assert document["learning_curve"] == {"run": ["asked"]}
     assert document["extract"]["backbone"] == "efficientnet_lite0"
     assert "  label_issue_margin: 0.4  # high\n" in text
-    assert "# sgd, momentum, adam, adamw, lbfgs, ridge or nearest_mean" in text
+    assert "# sgd, momentum, adam, adamw, lbfgs, ridge" in text
     assert changes == [
         "few is learning_curve now",
         "train is added with its defaults",

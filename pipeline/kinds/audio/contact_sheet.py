@@ -13,7 +13,7 @@ from .decode import decode
 from .show import RATE, picture
 from .views import ORIGINAL, View, heard
 
-TILE = 144  # side of a tile in pixels
+TILE = 168  # side of a tile in pixels; the longest caption fits
 GAP = 6
 CAPTION = 18
 MAX_ROWS = 12

@@ -17,14 +17,15 @@ import onnxruntime
 import pandas as pd
 import pytest
 import soundfile
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from pipeline import kinds
 from pipeline.backbones.engines.on_onnxruntime import on_export
 from pipeline.core.errors import ParamsError, RefusedError
+from pipeline.examples import lettering
 from pipeline.heads.head import Head
 from pipeline.kinds import Pixels, Spectrum, Waveform
-from pipeline.kinds.audio import ORIGINAL, QUIET
+from pipeline.kinds.audio import ORIGINAL, QUIET, contact_sheet
 from pipeline.kinds.audio.copies import likeness
 from pipeline.kinds.audio.decode import Sound, beginning, decode
 from pipeline.kinds.audio.parameters import Augment
@@ -448,6 +449,12 @@ def test_silence_has_finite_features(exported: Path) -> None:
     for name in ("speech_embedding", "mfcc", "log_mel"):
         engine = on_export(export_once(exported, name, "pretrained"), AUDIO)
         assert np.isfinite(engine.features(engine.make_views([(silent, [ORIGINAL])]), 4)).all()
+
+
+def test_no_caption_of_the_contact_sheet_is_cut() -> None:
+    pen, font = ImageDraw.Draw(Image.new("RGB", (1, 1))), lettering.font(9)
+    words = contact_sheet.words(View(1.08, 0.28, 38.0, 0, 10.0))
+    assert lettering.fitted(words, pen, font, contact_sheet.TILE) == words
 
 
 # Checks
