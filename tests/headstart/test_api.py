@@ -126,7 +126,7 @@ def test_several_labels_are_told_with_their_probabilities(by_hand: Callable[[str
     assert list(both.probabilities) == model.classes
     assert f"{both!r}" == "Prediction(path=None, labels=('brick', 'moss'))"
     for name in ("label", "probability", "numbers"):
-        with pytest.raises(headstart.ParamsError, match=f"multilabel, which has no {name}; ask"):
+        with pytest.raises(headstart.ParamsError, match=f"multilabel, which has no {name}; use"):
             getattr(both, name)
 
 
