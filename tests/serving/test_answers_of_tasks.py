@@ -292,7 +292,7 @@ def test_what_evaluate_said_of_test_examples_is_what_a_bundle_says(
     about = json.loads(Path("models/head.json").read_text())
     about["task"] = "regression" if task == "multilabel" else "multilabel"
     Path("models/head.json").write_text(json.dumps(about | {"thresholds": [0.5, 0.5]}))
-    with pytest.raises(DataError, match=rf"trained for {about['task']} and .* is for {task}: run"):
+    with pytest.raises(DataError, match=rf"trained for {about['task']}, but .* is for {task}: run"):
         importlib.import_module("pipeline.bundle").bundle()
 
 
