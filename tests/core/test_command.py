@@ -76,7 +76,8 @@ def test_outside_of_a_project(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     done = run(*COMMANDS[name])
     assert_one_line(done, done.returncode, f"^{name}: error: ")
-    assert done.returncode == (2 if name in OF_PARAMETERS else 3 if name == "serve" else 9)
+    of_bundle = name in ("predict", "serve")
+    assert done.returncode == (3 if of_bundle else 2 if name in OF_PARAMETERS else 9)
 
 
 @pytest.mark.parametrize("name", ["ingest", "bundle", "why"])
