@@ -381,7 +381,7 @@ def test_what_a_server_refuses_is_one_line(
     with SharedStore(address, None) as store:
         assert store.held([key(0)]) == {key(0)}
         assert store.get([key(0)]).keys() == {key(0)}
-        with pytest.raises(StoreError, match=r"cannot be written: access is denied.*is kept$"):
+        with pytest.raises(StoreError, match=r"cannot be written: access is denied.*are kept$"):
             store.put(some(2))
         assert store.get([key(1)]).keys() == {key(1)}
     as_user(monkeypatch, server)

@@ -361,7 +361,7 @@ def test_what_is_wrong_as_a_whole_is_one_clear_line(texts: Project) -> None:
     with pytest.raises(DataError, match=r"has no column .*text"):
         run("ingest")
     TABLE.write_bytes("text,label\ncafé,a\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"cannot be read as CSV in UTF-8"):
+    with pytest.raises(DataError, match=r"is not in UTF-8: it seems to be in latin-1"):
         run("ingest")
     write(notes(40))
     run("ingest")
