@@ -121,7 +121,7 @@ def test_the_winner_is_written_into_params_yaml_and_nothing_else_changes(
     assert "extract.backbone identity now, instead of efficientnet_lite0; commit it" in said
     after = file.read_text()
     assert after == before.replace("backbone: efficientnet_lite0", "backbone: identity", 1)
-    assert "# _lite1, _lite2" in after  # comments stay
+    assert "# text: minilm_l6_v2" in after  # comments stay
     choosing.choose(["identity"])
     said = capsys.readouterr().out
     assert "0 computed" in said
