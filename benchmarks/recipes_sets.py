@@ -1,8 +1,8 @@
 """The sets of benchmarks/recipes.py: what each is, where it comes from, and its features.
 
 This list was committed before the first run. A set is left out only if its package cannot be had,
-and the page then says so. A set has at most 8 classes, those with the most examples, and at most
-100 examples of each. Equal files count once.
+and the page then says so. A set of pictures has at most 8 classes, the largest and of those the
+first by name, and at most 100 examples of each. Equal files count once.
 
 Features are made by the pipeline's own kinds and engine, once, and kept in a cache: of each example
 view 0 and its mirror image, and of 45 of 100 examples a class also the four rotated and scaled
@@ -40,10 +40,9 @@ from pipeline.kinds.image.parameters import Augment as ImageAugment
 Floats = npt.NDArray[np.float32]
 Gather = Callable[[Path, Path], None]
 
-CLASSES, OF_CLASS = 8, 100  # at most
+CLASSES, OF_CLASS = 8, 100  # at most; spoken letters, of which there are 14 each, have all classes
 AUGMENTED = 45  # of 100 examples that have augmented views; the others are for test or validation
 VIEWS = 4
-FEW_BYTES = 16  # files read at once
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ class Source:
     source: str
     licence: str
     imagenet: str = ""  # for pictures: whether they are of ImageNet's kind
+    classes: int = CLASSES
 
 
 def faces(into: Path, _: Path) -> None:
@@ -236,7 +236,7 @@ SETS = {
     ),
     "spoken letters": Source(
         "audio", sounds("letters"), "letters that people speak; groups are languages",
-        "Debian klettres-data", "GPL-2+",
+        "Debian klettres-data", "GPL-2+", classes=26,
     ),
     "drums": Source(
         "audio", sounds("drums"), "hits of drum kits; groups are kits",
@@ -248,7 +248,13 @@ SETS = {
 BACKBONES = {
     "image": ("efficientnet_lite0", ("x31", "x48", "x65", "x88", "x93")),
     "text": ("minilm_l6_v2", ("x33", "x61", "x89", "x117", "x145")),
-    "audio": ("speech_embedding", ()),
+    "audio": (
+        "speech_embedding",
+        tuple(
+            f"embeddings_apply_default/MudpuppyLite/Maximum_{number}:0"
+            for number in (5, 13, 21, 29, 37)
+        ),
+    ),
 }
 
 
@@ -270,15 +276,15 @@ class Set:
     blocks: list[slice]
 
 
-def made(name: str, cache: Path, classes: int = CLASSES, most: int = OF_CLASS) -> Set:
+def made(name: str, cache: Path, most: int = OF_CLASS) -> Set:
     """Gather a set and compute its features, unless the cache holds them."""
-    file = cache / f"{name} {classes} {most}.npz"
+    file = cache / f"{name} {most}.npz"
     if not file.exists():
         folder, raw = cache / "sets" / name, cache / "raw"
         raw.mkdir(parents=True, exist_ok=True)
         if not folder.exists():
             SETS[name].gather(folder, raw)
-        np.savez(file, **computed(SETS[name].kind, chosen(folder, classes, most)))
+        np.savez(file, **computed(SETS[name].kind, chosen(folder, SETS[name].classes, most)))
     with np.load(file) as found:
         return Set(
             SETS[name].kind, found["classes"].tolist(), found["labels"], found["groups"],
@@ -362,7 +368,8 @@ def with_blocks(file: Path, inner: tuple[str, ...]) -> Path:
     """The exported graph with the means of inner values beside its features; a file beside it."""
     if not inner:
         return file
-    target = file.with_name(f"{file.stem}-with-{'-'.join(inner)}.onnx")
+    mark = hashlib.sha256(" ".join(inner).encode()).hexdigest()[:8]
+    target = file.with_name(f"{file.stem}-with-{mark}.onnx")
     if target.exists():
         return target
     model = onnx.load(str(file))
