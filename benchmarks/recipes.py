@@ -1,0 +1,434 @@
+"""Which recipe on frozen features wins, and against whom: views, blocks, penalties, heads.
+
+    python -m benchmarks recipes --cache FOLDER [--draws DRAWS] [--only SET]
+
+The sets are those of benchmarks/recipes_sets.py. For each draw and number of examples a class a
+training set is drawn, three quarters of it from the examples that have augmented views. A quarter
+plays the part of the pipeline's validation examples: it has view 0 and the mirror image only, as in
+a project, and a head is trained on both. The test examples are all that were in no group of the
+training set, of those without augmented views. FOLDER keeps features and results, so that a run
+that was cut off goes on.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+from scipy.special import logsumexp
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.svm import SVC
+from threadpoolctl import threadpool_limits
+
+from benchmarks.harness import table
+from benchmarks.recipes_sets import SETS, Set, made
+from pipeline.heads import lbfgs
+from pipeline.heads.fit import fit_heads
+from pipeline.heads.head import Head
+from pipeline.heads.hyperparameters import Hyperparameters
+from pipeline.heads.trained import Schedule
+from pipeline.tables.features import Split
+from pipeline.tables.power import raised
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+SIZES = (10, 20, 50)
+FEW = (1, 2, 5)
+PATH = (10.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0001)
+OF_TEXTS = (0.3, 0.1, 0.03, 0.01)  # the list of examples/text/params.yaml
+FOLDS = 5
+MANY = 420  # rows that are not turned
+LEVEL = 0.95
+TODAY, MIRRORED = "today", "; mirrored answers"
+
+# A draw
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Rows [n] of a set: to train on, those of them without augmented views, and of the test."""
+
+    rows: Integers
+    plain: npt.NDArray[np.bool_]
+    test: Integers
+
+
+def drawn(data: Set, size: int, seed: int) -> Draw:
+    """At most `size` examples of each class, at most three fifths of a class."""
+    random = np.random.default_rng([seed, 27])
+    order = random.permutation(len(data.labels))
+    names = sorted(set(data.groups[~data.augmented]))
+    place = dict(zip(random.permutation(names), range(len(names)), strict=True))
+    with_views, without = [], []
+    for label in range(len(data.classes)):
+        mine = order[data.labels[order] == label]
+        wanted = min(size, int(0.6 * len(mine)))
+        held = wanted // 4
+        views, plain = mine[data.augmented[mine]], mine[~data.augmented[mine]]
+        if len(names) == 1:  # all of one group are for the test
+            views, plain = views[held:], views[:held]
+        else:
+            plain = np.array(sorted(plain, key=lambda row: place[data.groups[row]]))
+        with_views.append(views[: wanted - held])
+        without.append(plain[:held])
+    plain_rows = np.concatenate(without).astype(np.int64)
+    rows = np.concatenate([*with_views, plain_rows]).astype(np.int64)
+    trained = set(data.groups[rows])
+    test = [row for row in np.flatnonzero(~data.augmented) if data.groups[row] not in trained]
+    return Draw(rows, np.isin(rows, plain_rows), np.array(test, dtype=np.int64))
+
+
+# Features in fewer dimensions. A head with an L2 penalty lies in the span of its training rows: in
+# the axes of that span it is found many times faster, and is the same.
+
+
+@dataclass(frozen=True)
+class Space:
+    """Training rows [n, r], test rows and their mirror images in the same axes; d before."""
+
+    train: Floats
+    test: Floats
+    mirrored: Floats
+    dimension: int
+
+    def decay(self, asked: float) -> float:
+        """The weight decay that does in r dimensions what `asked` does in d; see `fit_heads`."""
+        return asked * self.train.shape[1] / self.dimension
+
+
+def space(train: Floats, test: Floats, mirrored: Floats, scales: Floats) -> Space:
+    """Rows divided by the scales of columns, centred, in the axes of the span of `train`.
+
+    Many rows are only scaled: to find their axes takes longer than to fit them.
+    """
+    mean = train.mean(axis=0, dtype=np.float64).astype(np.float32)
+    train, test, mirrored = ((one - mean) / scales for one in (train, test, mirrored))
+    if len(train) > MANY:
+        return Space(train, test, mirrored, train.shape[1])
+    values, vectors = np.linalg.eigh(train.astype(np.float64) @ train.T)
+    kept = values > 1e-9 * values.max()
+    axes = (train.T @ (vectors[:, kept] / np.sqrt(values[kept]))).astype(np.float32)
+    return Space(train @ axes, test @ axes, mirrored @ axes, train.shape[1])
+
+
+def one_number(rows: Floats, blocks: Sequence[slice]) -> Floats:
+    """The scale of columns: each block's root mean square about its centre."""
+    centred = rows - rows.mean(axis=0)
+    scales = np.empty(rows.shape[1], np.float32)
+    for block in blocks:
+        scales[block] = max(float(np.sqrt(np.square(centred[:, block]).mean())), 1e-12)
+    return scales
+
+
+def each_column(rows: Floats, blocks: Sequence[slice]) -> Floats:
+    """The scale of columns: each one's standard deviation, as `StandardScaler`."""
+    scales = rows.std(axis=0)
+    return np.where(scales > 1e-6 * scales.max(), scales, 1).astype(np.float32)
+
+
+# Heads
+
+
+def rows_of(features: Floats, labels: Integers, names: npt.NDArray[np.str_]) -> Split:
+    return Split(names, names, np.zeros(len(names), np.int32), labels, features)
+
+
+def heads(
+    features: Floats,
+    labels: Integers,
+    classes: int,
+    decays: Sequence[float],
+    optimizer: str = "lbfgs",
+    names: npt.NDArray[np.str_] | None = None,
+) -> list[Head]:
+    """The pipeline's heads by their penalties; with names, an example's rows weigh as one."""
+    schedule = Schedule(
+        1, 256, 0, np.ones(classes, np.float32), row_weights="none" if names is None else "example"
+    )
+    if names is None:
+        names = np.arange(len(labels)).astype(str)
+    split = rows_of(features, labels, names)
+    asked = [Hyperparameters(optimizer, weight_decay=decay) for decay in decays]
+    found = fit_heads(split, split.take(slice(0)), list(dict.fromkeys(asked)), schedule, "cpu")
+    by_decay = {one.hyperparameters: one.head for one in found}
+    return [head for one in asked if (head := by_decay[one]) is not None]
+
+
+def log_loss(logits: Floats, labels: Integers) -> npt.NDArray[np.float64]:
+    exact = logits.astype(np.float64)
+    return np.asarray(logsumexp(exact, axis=1) - exact[np.arange(len(labels)), labels])
+
+
+def folds(labels: Integers) -> list[npt.NDArray[np.int64]]:
+    """Held-out rows by class, in at most five folds."""
+    least = int(np.bincount(labels).min())
+    if least < 2:
+        return []
+    split = StratifiedKFold(min(FOLDS, least), shuffle=True, random_state=0)
+    return [held for _, held in split.split(labels, labels)]
+
+
+def validated(
+    one: Space, labels: Integers, classes: int, decays: Sequence[float] = PATH
+) -> tuple[float, npt.NDArray[np.float64]]:
+    """The penalty of the lowest held-out loss, and the losses [n] of held-out rows by it.
+
+    All folds and penalties are fitted at once, by the pipeline's L-BFGS: the objective is that of
+    `lbfgs`, without its own centre and scale in each fold.
+    """
+    count, held = len(labels), folds(labels)
+    if not held:
+        return 0.01, np.zeros(count)
+    level = np.sqrt(np.square(one.train).sum() / count / one.dimension)  # as `fit_heads` scales
+    x = np.concatenate([np.ones((count, 1), np.float32), one.train / level], axis=1)
+    learnt = np.ones((len(held), count), np.float32)
+    for fold, rows in enumerate(held):
+        learnt[fold, rows] = 0
+    learnt /= learnt.sum(axis=1, keepdims=True)
+    share = np.tile(learnt, (len(decays), 1))  # [problems, n]
+    penalty = np.repeat(np.array(decays, np.float32), len(held))
+    truth = np.eye(classes, dtype=np.float32)[labels]
+    width = x.shape[1]
+    bent = np.full(width, 1.0, np.float32)
+    bent[0] = 0
+
+    def objective(weights: Floats, live: Integers) -> tuple[npt.NDArray[np.float64], Floats]:
+        shaped = weights.reshape(-1, width)  # [problems * classes, width]
+        logits = (x @ shaped.T).reshape(count, len(live), classes)
+        logits -= logits.max(axis=2, keepdims=True)
+        own = np.einsum("npc,nc->np", logits, truth)
+        shares = np.exp(logits, out=logits)
+        sums = shares.sum(axis=2)
+        loss = ((np.log(sums) - own) * share[live].T).sum(axis=0, dtype=np.float64)
+        shares /= sums[:, :, None]
+        shares -= truth[:, None]
+        shares *= share[live].T[:, :, None]
+        slope = (shares.reshape(count, -1).T @ x).reshape(len(live), classes, width)
+        plain = weights.reshape(len(live), classes, width) * bent
+        slope += penalty[live, None, None] * plain
+        loss += penalty[live] / 2 * np.square(plain).sum(axis=(1, 2))
+        return loss, slope.reshape(weights.shape)
+
+    variances = np.square(x).mean(axis=0) * (1 / classes) * (1 - 1 / classes)
+    curved = np.maximum(variances[None] + penalty[:, None] * bent, 1e-8)
+    divisors = np.tile(curved, classes)  # [problems, classes * width]
+
+    def newton(_: int, __: Floats) -> Any:
+        return lambda gradient, live: gradient / divisors[live]
+
+    start = np.zeros((len(penalty), classes * width), np.float32)
+    weights, _ = lbfgs.minimum(objective, start, newton, 1e-3)
+    losses = np.zeros((len(decays), count))
+    heads_of = weights.reshape(len(decays), len(held), classes, width)
+    for fold, rows in enumerate(held):
+        for number in range(len(decays)):
+            losses[number, rows] = log_loss(x[rows] @ heads_of[number, fold].T, labels[rows])
+    best = int(losses.mean(axis=1).argmin())
+    return decays[best], losses[best]
+
+
+def left_out(one: Space, labels: Integers, classes: int) -> float:
+    """The penalty of ridge with the lowest squared error of examples left out (Allen, 1974)."""
+    x = one.train.astype(np.float64)
+    truth = np.eye(classes)[labels]
+    truth -= truth.mean(axis=0)
+    level = np.square(x).sum() / len(x) / one.dimension
+    if len(x) > MANY:  # the axes are not those of the span
+        values, vectors = np.linalg.eigh(x @ x.T)
+    else:
+        values, lengths = np.square(x).sum(axis=0), np.linalg.norm(x, axis=0)
+        vectors = x / lengths
+    found = []
+    for decay in PATH:
+        shrunk = values / (values + decay * len(x) * level)
+        fitted = (vectors * shrunk) @ (vectors.T @ truth)
+        lever = np.square(vectors) @ shrunk + 1 / len(x)
+        found.append(np.square((truth - fitted) / (1 - np.minimum(lever, 0.999))[:, None]).mean())
+    return PATH[int(np.argmin(found))]
+
+
+def shrunken_lda(one: Space, labels: Integers, classes: int) -> Head:
+    """Linear discriminants; the covariance within classes is shrunk (Ledoit and Wolf, 2004).
+
+    The shrinkage is that of the pooled rows about the means of their classes, in all d dimensions,
+    of which those outside the span have no variance.
+    """
+    x = one.train.astype(np.float64)
+    means = np.stack([x[labels == label].mean(axis=0) for label in range(classes)])
+    within = x - means[labels]
+    count, dimension = len(x), one.dimension
+    covariance = within.T @ within / count
+    level = np.trace(covariance) / dimension
+    far = (np.square(covariance).sum() - dimension * level**2) / dimension
+    lengths = np.square(within).sum(axis=1)
+    noise = (np.square(lengths).mean() - np.square(covariance).sum()) / (count * dimension)
+    share = min(max(noise / far, 0.0), 1.0) if far > 0 else 1.0
+    shrunk = (1 - share) * covariance + share * level * np.eye(len(covariance))
+    weight = np.linalg.solve(shrunk + 1e-12 * np.eye(len(shrunk)), means.T).T
+    bias = -0.5 * (weight * means).sum(axis=1)
+    return Head(weight.astype(np.float32), bias.astype(np.float32))
+
+
+# Recipes
+
+
+Answers = dict[str, npt.NDArray[np.bool_]]
+
+
+def recipes(data: Set, size: int, seed: int) -> Answers:
+    """Which test examples each recipe has right."""
+    draw = drawn(data, size, seed)
+    labels, classes = data.labels[draw.rows], len(data.classes)
+    tests, count = data.labels[draw.test], len(draw.rows)
+    pictures = data.kind == "image"
+    found: Answers = {}
+
+    def answered(name: str, head: Head, where: Space) -> None:
+        straight = head.logits(where.test)
+        found[name] = np.asarray(straight.argmax(axis=1) == tests)
+        if pictures:
+            both = straight + head.logits(where.mirrored)
+            found[name + MIRRORED] = np.asarray(both.argmax(axis=1) == tests)
+
+    views = raised(data.views, 1.0 if data.kind == "text" else 0.5)
+    shown, test, mirror = views[draw.rows, 0], views[draw.test, 0], views[draw.test, int(pictures)]
+    ways = ("view 0", "mirror")[: 1 + pictures]
+    losses: dict[str, npt.NDArray[np.float64]] = {}
+    for layer, blocks in {"last": data.blocks[:1], "blocks": data.blocks}.items():
+        columns = slice(0, blocks[-1].stop)
+        cut = shown[:, columns], test[:, columns], mirror[:, columns]
+        best: tuple[float, str] | None = None
+        for scale, of in (("global", one_number), ("per feature", each_column)):
+            scales = of(cut[0], blocks)
+            where = space(*cut, scales)
+            decay, loss = validated(where, labels, classes)
+            if best is None or loss.mean() < best[0]:
+                best, losses[layer] = (float(loss.mean()), scale), loss
+            tried = {"auto": decay} | ({"0.003": 0.003} if scale == "global" else {})
+            if scale == "global" and layer == "last" and data.kind == "text":
+                tried[TODAY], _ = validated(where, labels, classes, OF_TEXTS)
+            for word, value in tried.items():
+                (head,) = heads(where.train, labels, classes, [where.decay(value)])
+                name = word if word == TODAY else f"{layer}, view 0, {scale}, {word}"
+                answered(name, head, where)
+            if scale == "global":
+                again = where.decay(left_out(where, labels, classes))
+                (head,) = heads(where.train, labels, classes, [again], "ridge")
+                answered(f"{layer}, view 0, ridge, auto", head, where)
+                (head,) = heads(where.train, labels, classes, [0.0], "nearest_mean")
+                answered(f"{layer}, view 0, nearest mean", head, where)
+                head = shrunken_lda(where, labels, classes)
+                answered(f"{layer}, view 0, LDA", head, where)
+            if pictures:
+                flipped = views[draw.rows, 1][:, columns]
+                both = space(np.concatenate([cut[0], flipped]), *cut[1:], scales)
+                for word, value in tried.items():
+                    (head,) = heads(both.train, np.tile(labels, 2), classes, [both.decay(value)])
+                    answered(f"{layer}, mirror, {scale}, {word}", head, both)
+            if scale == "global" and data.kind != "text":  # as in a project of today
+                turned = np.flatnonzero(~draw.plain)
+                many = [cut[0], *(views[draw.rows[turned], 2 + n][:, columns] for n in range(4))]
+                names = np.concatenate([np.arange(count), *[turned] * 4])
+                every = Space(*((one / scales) for one in (np.concatenate(many), *cut[1:])), 1)
+                if layer == "last":
+                    (head,) = heads(every.train, labels[names], classes, [0.003])
+                    answered(TODAY, head, every)
+                alike = {"0.003": 0.003} | ({"auto": decay} if layer == "last" else {})
+                for word, value in alike.items():
+                    given = every.train, labels[names], classes, [value]
+                    (head,) = heads(*given, names=names.astype(str))
+                    answered(f"{layer}, 4 views weighed, global, {word}", head, every)
+        assert best is not None
+        for way in ways:
+            for ending in ("", MIRRORED)[: 1 + pictures]:
+                of_best = f"{layer}, {way}, {best[1]}, auto{ending}"
+                found[f"{layer}, {way}, auto{ending}"] = found[of_best]
+    lead = losses["last"] - losses["blocks"]
+    error = float(lead.std(ddof=1)) / np.sqrt(count)
+    for rule, more in {"lower loss": lead.mean() > 0, "paired": lead.mean() > error}.items():
+        for way in ways:
+            for ending in ("", MIRRORED)[: 1 + pictures]:
+                of_best = f"{'blocks' if more else 'last'}, {way}, auto{ending}"
+                found[f"chosen ({rule}), {way}, auto{ending}"] = found[of_best]
+    return found | baselines(data, draw, seed)
+
+
+def baselines(data: Set, draw: Draw, seed: int) -> Answers:
+    """What others make of the same rows: view 0, features as they are, standardised."""
+    labels, tests, classes = data.labels[draw.rows], data.labels[draw.test], len(data.classes)
+    found: Answers = {}
+    for layer, blocks in {"last": data.blocks[:1], "blocks": data.blocks}.items():
+        columns = slice(0, blocks[-1].stop)
+        train, test = (data.views[rows, 0][:, columns] for rows in (draw.rows, draw.test))
+        where = space(train, test, test, each_column(train, blocks))
+        decay, _ = validated(where, labels, classes)
+        (logistic,) = heads(where.train, labels, classes, [where.decay(decay)])
+        (nearest,) = heads(where.train, labels, classes, [0.0], "nearest_mean")
+        lda = shrunken_lda(where, labels, classes)
+        of = {"logistic regression": logistic, "LDA": lda, "nearest mean": nearest}
+        for name, head in of.items():
+            found[f"their {name}, {layer}"] = head.logits(where.test).argmax(axis=1) == tests
+        every = np.arange(len(labels))
+        cv = [(np.setdiff1d(every, one), one) for one in folds(labels)]
+        if not cv:
+            continue
+        x, y = where.train.astype(np.float64), where.test.astype(np.float64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if seed == 0 and len(labels) <= 200:
+                model = LogisticRegressionCV(
+                    Cs=np.logspace(-5, 1, 13), cv=cv, max_iter=300, scoring="neg_log_loss",
+                    l1_ratios=(0.0,), use_legacy_attributes=False,
+                )  # fmt: skip
+                answers = model.fit(x, labels).predict(y)
+                found[f"LogisticRegressionCV itself, {layer}"] = answers == tests
+            dots = x @ x.T, y @ x.T
+            apart = [
+                np.add.outer(np.square(one).sum(axis=1), np.square(x).sum(axis=1)) - 2 * dot
+                for one, dot in zip((x, y), dots, strict=True)
+            ]
+            width = np.square(x).sum() / len(x)  # as `gamma="scale"` of SVC
+            grids = {
+                "linear": (dots, np.logspace(-5, -1, 5)),
+                "RBF": ([np.exp(-one / width) for one in apart], np.logspace(0, 3, 4)),
+            }
+            for name, ((of_train, of_test), grid) in grids.items():
+                search = GridSearchCV(SVC(kernel="precomputed"), {"C": grid}, cv=cv)
+                answers = search.fit(of_train, labels).predict(of_test)
+                found[f"their SVM, {name}, {layer}"] = answers == tests
+    return found
+
+
+# Results
+
+
+def cells(
+    cache: Path, names: Sequence[str], sizes: Sequence[int], seeds: Sequence[int]
+) -> Iterator[tuple[str, int, int, dict[str, float], float]]:
+    """The accuracies of each set, size and draw, from the cache or measured now.
+
+    With them goes the number of test examples over that of training examples.
+    """
+    for name in names:
+        data = None
+        for seed in seeds:
+            for size in sizes:
+                file = cache / "results" / f"{name} {size} {seed}.json"
+                if not file.exists():
+                    data = data or made(name, cache)
+                    if size > 0.6 * np.median(np.bincount(data.labels)) + 3 and size > min(SIZES):
+                        continue  # hardly a class has so many
+                    draw = drawn(data, size, seed)
+                    right = recipes(data, size, seed)
+                    kept = {one: float(np.mean(answers)) for one, answers in right.items()}
+                    about = {"ratio": len(draw.test) / len(draw.rows), "accuracy": kept}
+                    file.parent.mkdir(exist_ok=True)
+                    file.write_text(json.dumps(about, indent=1))
+                found = json.loads(file.read_text())
+                yield name, size, seed, found["accuracy"], found["ratio"]
