@@ -99,10 +99,11 @@ def sprites(into: Path, cache: Path) -> None:
 
 
 def clip_art(into: Path, cache: Path) -> None:
+    """Drawings of at most four million pixels: some are far larger than `ingest` reads."""
     root = next(alarms.unpacked(cache, "openclipart-png").rglob("png"))
     for file in sorted(root.rglob("*.png")):
         label = "-".join(file.relative_to(root).parts[:2])
-        if file.is_file() and not file.is_symlink():
+        if file.is_file() and np.prod(Image.open(file).size) <= 4_000_000:
             (into / label).mkdir(parents=True, exist_ok=True)
             shutil.copy(file, into / label / hashlib.sha256(str(file).encode()).hexdigest())
 
@@ -284,7 +285,9 @@ def made(name: str, cache: Path, most: int = OF_CLASS) -> Set:
         raw.mkdir(parents=True, exist_ok=True)
         if not folder.exists():
             SETS[name].gather(folder, raw)
-        np.savez(file, **computed(SETS[name].kind, chosen(folder, SETS[name].classes, most)))
+        arrays = computed(SETS[name].kind, chosen(folder, SETS[name].classes, most))
+        np.savez(partly := file.with_suffix(".part.npz"), **arrays)
+        partly.rename(file)
     with np.load(file) as found:
         return Set(
             SETS[name].kind, found["classes"].tolist(), found["labels"], found["groups"],
