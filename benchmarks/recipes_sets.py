@@ -17,6 +17,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -387,7 +388,9 @@ def with_blocks(file: Path, inner: tuple[str, ...]) -> Path:
             helper.make_tensor(f"axes of {name}", TensorProto.INT64, [len(axes)], axes)
         )
         graph.node.append(
-            helper.make_node("ReduceMean", [name, f"axes of {name}"], [f"mean of {name}"], keepdims=0)
+            helper.make_node(
+                "ReduceMean", [name, f"axes of {name}"], [f"mean of {name}"], keepdims=0
+            )
         )
     parts = ["last", *(f"mean of {name}" for name in inner)]
     graph.node.append(helper.make_node("Concat", parts, ["features"], axis=1))
@@ -411,4 +414,4 @@ def ends(file: Path, inner: tuple[str, ...], width: int) -> list[list[int]]:
 
     sizes = [size(name) for name in inner]
     edges = np.cumsum([0, width - sum(sizes), *sizes])
-    return [[int(one), int(other)] for one, other in zip(edges, edges[1:], strict=False)]
+    return [[int(one), int(other)] for one, other in pairwise(edges)]

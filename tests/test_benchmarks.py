@@ -129,6 +129,14 @@ SMALLEST = {
     "extract ray": ("--pictures 60 --rounds 1", ""),
     "platforms": ("", "PYTHONS = ()"),
     "answers predict": ("PICTURES --rounds 1", ""),
+    "recipes": (
+        "EMPTY --draws 2",
+        f"{DIGITS}; SIZES, FEW, SETS = (10,), (1,), {{'digits': SETS['digits']}}"
+        "; seen = np.repeat(data[:300, None].astype(np.float32), 6, axis=1)"
+        "; rows = np.arange(300); half = rows % 2 > 0; names = rows.astype(str)"
+        "; parts = [slice(0, 40), slice(40, 64)]; classes = [*'0123456789']"
+        "; made = lambda *_: Set('image', classes, target[:300], names, half, seen, parts)",
+    ),
     "reasons": ("--pictures PICTURES --count 1", "STEPS, MISTAKES = 2, 1"),
     "heads repeats": (
         "PICTURES --runs 2",
@@ -220,7 +228,7 @@ def test_works_take_turns_and_a_command_tells_its_own_cost() -> None:
 
 
 def benchmarks_here() -> list[Path]:
-    parts = ("__main__.py", "harness.py", "adapt_domains.py")  # of others
+    parts = ("__main__.py", "harness.py", "adapt_domains.py", "recipes_sets.py")  # of others
     return [f for f in (ROOT / "benchmarks").glob("*.py") if f.name not in parts]
 
 
