@@ -13,7 +13,7 @@ that was cut off goes on.
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -301,19 +301,9 @@ def shrunken_lda(
 
 def tempered(logits: Floats, labels: Integers) -> npt.NDArray[np.float64]:
     """The losses [n] at the best of some temperatures."""
-    found = [log_loss(logits * factor, labels) for factor in np.geomspace(0.01, 10, 31)]
+    unit = logits / max(float(logits.std()), 1e-12)
+    found = [log_loss(unit * factor, labels) for factor in np.geomspace(0.03, 30, 31)]
     return min(found, key=lambda losses: float(losses.mean()))
-
-
-def held_lda(one: Space, labels: Integers, classes: int) -> npt.NDArray[np.float64]:
-    """The losses [n] of held-out rows by linear discriminants."""
-    logits = np.zeros((len(labels), classes), np.float32)
-    for rows in folds(labels):
-        learnt = np.setdiff1d(np.arange(len(labels)), rows)
-        part = replace(one, train=one.train[learnt])
-        head = shrunken_lda(part, labels[learnt], classes)
-        logits[rows] = head.logits(one.train[rows])
-    return tempered(logits, labels)
 
 
 # Recipes
@@ -342,7 +332,6 @@ def recipes(data: Set, size: int, seed: int, wide: bool) -> Answers:
     shown, test, mirror = views[draw.rows, 0], views[draw.test, 0], views[draw.test, int(pictures)]
     ways = ("view 0", "mirror")[: 1 + (pictures and wide)]
     rules = ("auto", "tempered")[: 1 + wide]
-    of_lda: dict[str, npt.NDArray[np.float64]] = {}
     losses: dict[tuple[str, str], npt.NDArray[np.float64]] = {}
     for layer, blocks in {"last": data.blocks[:1], "blocks": data.blocks}.items():
         columns = slice(0, blocks[-1].stop)
@@ -374,8 +363,6 @@ def recipes(data: Set, size: int, seed: int, wide: bool) -> Answers:
                 answered(f"{layer}, view 0, ridge, auto", head, where)
                 (head,) = heads(where.train, labels, classes, [0.0], "nearest_mean")
                 answered(f"{layer}, view 0, nearest mean", head, where)
-            if scale == "global":
-                of_lda[layer] = held_lda(where, labels, classes)
             of_scale = "LDA" if scale == "global" else "LDA per feature"
             answered(f"{layer}, view 0, {of_scale}", shrunken_lda(where, labels, classes), where)
             if pictures and wide:
@@ -413,10 +400,6 @@ def recipes(data: Set, size: int, seed: int, wide: bool) -> Answers:
                 of_best = f"{layer}, {way}, {best[rule]}, {rule}{ending}"
                 found[f"{layer}, {way}, {rule}{ending}"] = found[of_best]
     for rule, ending in product(rules, ("", MIRRORED)[: 1 + pictures]):
-        for layer in ("last", "blocks"):
-            head_of = "LDA" if of_lda[layer].mean() < losses[layer, rule].mean() else rule
-            name = f"chosen head, {layer}, view 0, {rule}{ending}"
-            found[name] = found[f"{layer}, view 0, {head_of}{ending}"]
         lead = losses["last", rule] - losses["blocks", rule]
         error = float(lead.std(ddof=1)) / np.sqrt(count)
         for how, more in {"lower loss": lead.mean() > 0, "paired": lead.mean() > error}.items():
@@ -650,7 +633,7 @@ KINDS = {"image": "Pictures", "text": "Texts", "audio": "Sounds"}
 def measure(cache: Path, draws: int = 10) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        every, few = cells(cache, SIZES, draws), cells(cache, FEW, draws)
+        every, few = cells(cache, SIZES, draws), cells(cache, FEW, min(draws, WIDE + 1))
     sections = []
     for kind, title in KINDS.items():
         if mine := [cell for cell in every if SETS[cell.name].kind == kind]:
