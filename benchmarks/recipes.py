@@ -611,9 +611,9 @@ def about(cache: Path) -> str:
 
 
 RECOMMENDED = {
-    "image": "blocks, 4 views weighed, LDA",
-    "text": "last, view 0, per feature, tempered",
-    "audio": "blocks, view 0, per feature, auto",
+    "image": "blocks, view 0, LDA",
+    "text": "chosen (lower loss), view 0, tempered",
+    "audio": "blocks, view 0, tempered",
 }
 BY_NUMBER = (
     TODAY,
@@ -633,7 +633,7 @@ KINDS = {"image": "Pictures", "text": "Texts", "audio": "Sounds"}
 def measure(cache: Path, draws: int = 10) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        every, few = cells(cache, SIZES, draws), cells(cache, FEW, min(draws, WIDE + 1))
+        every, few = cells(cache, SIZES, draws), cells(cache, FEW, min(draws, WIDE))
     sections = []
     for kind, title in KINDS.items():
         if mine := [cell for cell in every if SETS[cell.name].kind == kind]:
