@@ -23,11 +23,6 @@ from pipeline.core.errors import MayPassError, RunError, StageError, StoppedErro
 GRACE_SECONDS = 10.0  # between asking a stage to stop and killing it
 TAIL = 20  # lines of a failed stage's output that the error shows
 LINE = 2000  # characters of a line that are passed on
-HOME = str(Path(__file__).parents[__package__.count(".") + 1])  # the folder of the top package
-PROCESS = (
-    f"import sys; sys.path.append({HOME!r}); from {__package__}.process import main;"
-    " main(sys.argv[1], float(sys.argv[2]))"
-)
 
 
 class DvcProcess:
@@ -36,11 +31,12 @@ class DvcProcess:
     def __init__(self, root: Path) -> None:
         """Start the process, which imports DVC and waits for requests."""
         self._token = f"\x1e{uuid.uuid4()} "
+        script = Path(__file__).with_name("process.py")
         # Stages run `python`; this makes it the interpreter that runs this, whatever the PATH was.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         self._process = subprocess.Popen(  # noqa: S603 (a fixed command)
-            # -P: the current folder must not shadow anything that DVC imports.
-            [sys.executable, "-P", "-c", PROCESS, self._token, str(GRACE_SECONDS)],
+            # -P: the folder of flows/ must not shadow anything that DVC imports.
+            [sys.executable, "-P", str(script), self._token, str(GRACE_SECONDS)],
             cwd=root,
             # Unbuffered, so that a line is shown as soon as a stage prints it.
             env=os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1"},

@@ -1,10 +1,10 @@
 """The process that talks to DVC: it handles one request at a time, and dies with its parent.
 
-`flows.dvc.pool` starts it. A request is a line of JSON on stdin. The reply is the token followed by
-a line of JSON on stdout, after whatever the stage itself printed. The process has its own session,
-so that it and the stage it runs are one process group. The end of stdin means that the parent has
-died or wants to stop (the kernel closes the pipe even after kill -9): the stage is then asked to
-stop and, if need be, killed.
+`flows.dvc.pool` starts it as `python process.py TOKEN GRACE`, so it imports nothing of `flows`. A
+request is a line of JSON on stdin. The reply is the token followed by a line of JSON on stdout,
+after whatever the stage itself printed. The process has its own session, so that it and the stage
+it runs are one process group. The end of stdin means that the parent has died or wants to stop (the
+kernel closes the pipe even after kill -9): the stage is then asked to stop and, if need be, killed.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import queue
 import shutil
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -373,3 +374,7 @@ def _listen(requests: TextIO, waiting: "queue.Queue[str]", grace: float) -> None
         os.killpg(0, signal.SIGTERM)
         time.sleep(0.2)
     os.killpg(0, signal.SIGKILL)  # all that ignored SIGTERM, and this process
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], float(sys.argv[2]))

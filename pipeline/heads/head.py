@@ -33,7 +33,7 @@ def one_thread() -> AbstractContextManager[Any]:
     cores, because threads wait for each other at every product. The limit applies only to libraries
     that are loaded already. SciPy has its own, so import SciPy before.
     """
-    from threadpoolctl import threadpool_limits  # not needed to predict with a bundle
+    from threadpoolctl import threadpool_limits  # only heat maps need it to predict
 
     limit: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
     return limit

@@ -237,7 +237,7 @@ def test_a_clone_knows_the_reference_as_far_as_it_has_the_cache(
         unknown = night(clone, 9)
         assert unknown.state["type"] == "COMPLETED"
         (line,) = unknown.state["message"].splitlines()
-        said = f"{PREDICTIONS} of MD5 {first['predictions']} is neither in DVC's cache nor"
+        said = f"{PREDICTIONS} with MD5 {first['predictions']} is neither in DVC's cache nor"
         assert f"the reference is not asked: {said}" in line
         assert json.loads((clone.root / FILE).read_text()) == first
 

@@ -203,7 +203,7 @@ def test_a_fresh_environment_with_three_libraries_answers(project, tmp_path):
     assert name == evaluated["predicted"]
     assert float(found) == pytest.approx(evaluated["probability"], abs=2e-3)
 
-    run(*pip, "safetensors")
+    run(*pip, "safetensors", "threadpoolctl")
     alone["env"]["PYTHONPATH"] = str(ROOT)
     said = run(
         python, "-m", "pipeline.serving.predict", project / "bundle", project / evaluated["path"],

@@ -186,7 +186,7 @@ def test_a_full_bucket_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.Mon
                     done += 1
                 except StoreError as error:
                     said = str(error)
-            assert re.fullmatch(r"the feature store: .* cannot be written.*is kept", said), said
+            assert re.fullmatch(r"the feature store: .* cannot be written.*are kept", said), said
             assert done
             assert len(store.get([key(i) for i in range(done)])) == done
         with SharedStore("s3://lab/full", None) as store:
