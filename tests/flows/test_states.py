@@ -258,7 +258,7 @@ def test_a_lock_held_by_another_is_waited_for_at_the_start_too(toy: Toy) -> None
     toy.stages(a={})
     lock = zc.lockfile.LockFile(str(toy.root / ".dvc" / "tmp" / "rwlock.lock"))
     flow = toy.begin()
-    seen = flow.hear("another try")
+    seen = flow.hear("trying again")
     lock.close()
     assert "Unable to acquire lock" in seen
     assert flow.finish().states() == {"a": "Completed"}
