@@ -77,11 +77,13 @@ def bring_up_to_date(asked: dict[str, Any], say: Callable[[str], object]) -> boo
     if not asked["overrides"]:
         warm_up(root)
     # Not before now, because Prefect reads its settings at import.
-    threading.Thread(target=_import_prefect).start()
+    importing = threading.Thread(target=_import_prefect)
+    importing.start()
     plain = {"targets", "when_busy"}
     others = any(value for knob, value in asked.items() if knob not in plain)
-    if not others and uptodate.answered(root, api, asked["targets"], say):
+    if not others and uptodate.answered(root, api, asked["targets"], say, importing.join):
         return True
+    importing.join()  # two threads that import at once would see half of a module
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.utilities.urls import url_for
 

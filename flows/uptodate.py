@@ -21,12 +21,19 @@ NOTHING = "nothing to do"
 NOT_RECORDED = "not recorded, because no Prefect server is up; `headstart dashboard` starts one"
 
 
-def answered(root: Path, api: str | None, targets: list[str], say: Callable[[str], object]) -> bool:
+def answered(
+    root: Path,
+    api: str | None,
+    targets: list[str],
+    say: Callable[[str], object],
+    imported: Callable[[], object],
+) -> bool:
     """Return whether DVC has nothing to do for `targets`; if so, show that and record a flow run.
 
     If no server is configured (`api` is None, and Prefect's settings have no address), nothing is
     recorded: to start a server for that alone would take ten times as long. `say` is called with
-    each of the last lines for the user, as in `flows.run`. If anything is unusual, the function
+    each of the last lines for the user, as in `flows.run`, and `imported` before Prefect's settings
+    are read: it waits for a thread that imports Prefect. If anything is unusual, the function
     returns False, and the flow handles it.
     """
     try:
@@ -40,7 +47,7 @@ def answered(root: Path, api: str | None, targets: list[str], say: Callable[[str
             report = artifacts.report(root, [o for stage in plan["stages"] for o in stage["outs"]])
             if api:
                 page = _record(root, api, targets, plan, report)
-            elif _is_configured():
+            elif _is_configured(imported):
                 return False
             else:
                 page = NOT_RECORDED
@@ -54,8 +61,9 @@ def answered(root: Path, api: str | None, targets: list[str], say: Callable[[str
     return True
 
 
-def _is_configured() -> bool:
+def _is_configured(imported: Callable[[], object]) -> bool:
     """Return whether Prefect's settings, such as its profile, have the address of a server."""
+    imported()
     from prefect.settings import PREFECT_API_URL  # imported here because it is slow
 
     return bool(PREFECT_API_URL.value())

@@ -69,15 +69,15 @@ def test_a_run_with_nothing_to_do_is_recorded_with_the_password_if_there_is_a_se
     toy.run("dvc", "repro")
     said: list[str] = []
     pool.warm_up(toy.root)
-    assert uptodate.answered(toy.root, toy.api, [], said.append)
+    assert uptodate.answered(toy.root, toy.api, [], said.append, lambda: None)
     assert said.pop(0) == "Completed: 1 cached"
     assert said.pop().startswith(f"Dashboard: {toy.api.removesuffix('/api')}/runs/flow-run/")
     monkeypatch.setenv(access.GIVEN, "team:wrong")
-    assert not uptodate.answered(toy.root, toy.api, [], said.append)
+    assert not uptodate.answered(toy.root, toy.api, [], said.append, lambda: None)
     # No server is found, but Prefect's settings have one, which only the flow can report to.
-    assert not uptodate.answered(toy.root, None, [], said.append)
+    assert not uptodate.answered(toy.root, None, [], said.append, lambda: None)
     with temporary_settings({PREFECT_API_URL: None}):
-        assert uptodate.answered(toy.root, None, [], said.append)
+        assert uptodate.answered(toy.root, None, [], said.append, lambda: None)
     assert said == ["Completed: 1 cached", f"Dashboard: {uptodate.NOT_RECORDED}"]
     pool._warm.pop(toy.root).stop()
 
