@@ -159,7 +159,7 @@ def clone(scratch: Path) -> str:
     ]
     return f"""## A clone
 
-{PICTURES} pictures, a finished run with {OLD}, then this version merged, as `git pull -X ours` does.
+{PICTURES} pictures, a finished run with {OLD}, then this version merged by `git pull -X ours`.
 
 {table("stage that ran again | why | outputs with the same bytes | with other bytes", stages)}
 
