@@ -184,7 +184,8 @@ def projects_of(scratch: Path, names: list[str]) -> str:
     for name, place in projects.items():
         before = place.outputs()
         untouched = re.findall(r"Running stage '([^']+)'", outer.run(f"examples/run {name}"))
-        place.run("git pull --quiet")
+        place.commit()
+        place.run("git pull --quiet --no-rebase --no-edit -X ours")
         done = again(place, before)
         same = [stage for stage in done.ran if not done.other.get(stage)]
         other = [path for stage in done.ran for path in done.other.get(stage, [])]
@@ -198,8 +199,8 @@ def projects_of(scratch: Path, names: list[str]) -> str:
     return f"""## The examples
 
 Each project is made and run with {OLD}. This version comes into the clone around it; `make example`
-then goes on with the code that the project has. After `git pull` in the project it has this
-version's code.
+then goes on with the code that the project has. After its changes were committed and
+`git pull -X ours`, it has this version's code.
 
 {table(columns, rows)}
 """
