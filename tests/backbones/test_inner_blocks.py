@@ -45,7 +45,7 @@ def drawn(engine: Engine) -> np.ndarray:
     return DRAWN.standard_normal((3, engine.preprocessing.window)).astype(np.float32) / 10
 
 
-def alike(name: str, engine: str) -> None:
+def assert_alike(name: str, engine: str) -> None:
     """Compare the last layer's features and keys with and without blocks, and batches of one."""
     plain, whole = (opened(name, blocks, engine) for blocks in ("last", "all"))
     assert plain.layers == ()
@@ -63,14 +63,14 @@ def alike(name: str, engine: str) -> None:
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("name", list(KINDS))
 def test_the_last_layer_has_the_same_bits_with_inner_blocks(name: str, engine: str) -> None:
-    alike(name, engine)
+    assert_alike(name, engine)
 
 
 @pytest.mark.slow  # each network is exported twice
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "torch"])
 @pytest.mark.parametrize("name", ["timm:test_resnet", "timm:test_vit"])
 def test_so_it_has_in_networks_that_pytorch_exports(name: str, engine: str) -> None:
-    alike(name, engine)
+    assert_alike(name, engine)
 
 
 def test_blocks_of_lite0_are_the_ends_of_its_stages_in_pytorch_too() -> None:
