@@ -1,12 +1,12 @@
-"""Solvers for linear heads, instead of gradient descent: L-BFGS, ridge, LDA and nearest mean.
+"""Solvers for linear heads, instead of gradient descent: L-BFGS, ridge and nearest mean.
 
 All solvers expect features with mean zero and one common scale. They use the same weight decay: an
 L2 penalty of `weight_decay / 2 * |weight|^2` is added to the mean loss over an output's known rows;
 biases are not penalised. Each label of a multi-label task, and each target, therefore has the same
 weights as if it were trained alone. If its rows determine nothing (a label that is positive in all
 of them, as in a small subset), the output predicts the fraction of positives for all features;
-`train` rejects such rows. Only the order of the logits of ridge, LDA and nearest mean is
-meaningful: `fair_scale` calibrates them.
+`train` rejects such rows. Only the order of the logits of ridge and nearest mean is meaningful:
+`fair_scale` calibrates them.
 """
 
 import os
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg.blas import dsyrk
 
-from . import discriminants, few_classes, lbfgs, many_classes
+from . import few_classes, lbfgs, many_classes
 from .head import Floats, Head, fit_temperature
 from .least_squares import ridge
 from .linear_loss import Axes, LinearLoss
@@ -42,7 +42,6 @@ class Rows:
         labels: [n, p], as `loss.labels` returns them.
         importance: [n, p], as `loss.importance` returns it.
         outputs: c.
-        examples: int64 [n], the number of each row's example; None if every row is one.
     """
 
     features: Floats
@@ -50,7 +49,6 @@ class Rows:
     labels: npt.NDArray[Any]
     importance: Floats
     outputs: int
-    examples: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def of(
@@ -60,16 +58,11 @@ class Rows:
         labels: npt.NDArray[Any],
         class_weights: Floats,
         weights: Floats | None = None,
-        digests: npt.NDArray[np.str_] | None = None,
     ) -> "Rows":
-        """Create rows from the task's labels.
-
-        `weights` [n] are the row weights; `digests` [n] say which rows are views of one example.
-        """
+        """Create rows from the task's labels; `weights` [n] are the row weights."""
         of = LOSSES[loss]
         importance = of.importance(labels, class_weights, weights)
-        examples = None if digests is None else np.unique(digests, return_inverse=True)[1]
-        return cls(features, of, of.labels(labels), importance, len(class_weights), examples)
+        return cls(features, of, of.labels(labels), importance, len(class_weights))
 
 
 def multinomial(rows: Rows, decays: Sequence[float], start: Head | None) -> list[Head]:
@@ -210,12 +203,6 @@ def _moments(
     return mean, targets_mean, covariance, cross
 
 
-def by_lda(rows: Rows, decays: Sequence[float], start: Head | None) -> list[Head]:
-    """Fit linear discriminants, which have no hyperparameters."""
-    head = discriminants.discriminants(rows)
-    return [head for _ in decays]
-
-
 def nearest_mean(rows: Rows, decays: Sequence[float], start: Head | None) -> list[Head]:
     """Fit the nearest-mean classifier, which has no hyperparameters.
 
@@ -259,11 +246,10 @@ SOLVERS: dict[str, dict[str, Solver]] = {
     "softmax": {
         "lbfgs": multinomial,
         "ridge": by_ridge,
-        "lda": by_lda,
         "nearest_mean": nearest_mean,
     },
     "binary": {"lbfgs": by_lbfgs, "ridge": by_ridge, "nearest_mean": nearer_mean},
     "squared": {"lbfgs": by_ridge, "ridge": by_ridge},
     "huber": {"lbfgs": by_lbfgs},
 }
-OF_NO_SCALE = ("ridge", "lda", "nearest_mean")
+OF_NO_SCALE = ("ridge", "nearest_mean")

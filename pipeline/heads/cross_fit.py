@@ -106,7 +106,7 @@ def out_of_fold(
     numbers = [number for number in range(asked) if (original & (fold == number)).any()]
 
     def answers(number: int) -> Floats:
-        head = trained_again(chosen, pool.take(fold != number), schedule, device)
+        head = trained_again(chosen, pool, fold != number, schedule, device)
         return head.logits(pool.features[original & (fold == number)])
 
     with (

@@ -18,6 +18,7 @@ from ..core import packages
 from ..core.errors import DeviceError, TrainingError
 from ..tables.features import Split
 from . import closed_forms, losses, tf_idf
+from .discriminants import Sums
 from .head import Floats, Head, one_thread
 from .hyperparameters import CLOSED_FORMS, Hyperparameters
 from .scaling import Scale, centre_and_scale
@@ -65,13 +66,17 @@ def fit_heads(
 
     found: dict[Hyperparameters, Trained] = {}
     with one_thread():
-        for scaling in dict.fromkeys(one.scaling for one in hyperparameters):
+        for asked in hyperparameters:
+            if asked.optimizer == "lda":
+                found[asked] = _discriminants(asked, train, val, schedule, idf)
+        others = [one for one in hyperparameters if one not in found]
+        for scaling in dict.fromkeys(one.scaling for one in others):
             mean, scale = centre_and_scale(train.features, scaling, schedule.layers)
             rows, new = (
                 replace(split, features=(split.features - mean) / scale) for split in (train, val)
             )
             near = _on_scaled_features(start, mean, scale) if start else None
-            some = [one for one in hyperparameters if one.scaling == scaling]
+            some = [one for one in others if one.scaling == scaling]
             trained = []
             for name in CLOSED_FORMS:
                 if alike := [one for one in some if one.optimizer == name]:
@@ -98,10 +103,7 @@ def _in_raw_units(
     idf: Floats | None,
     units: losses.Units | None,
 ) -> Trained:
-    """Fold the features' centre and scale into the first layer, and targets' units into the last.
-
-    If a weight overflows, there is no head.
-    """
+    """Fold the features' centre and scale into the first layer, targets' units into the last."""
     head = trained.head
     if head is None:
         return trained
@@ -116,10 +118,27 @@ def _in_raw_units(
             folded = replace(head, hidden_weight=weight, hidden_bias=bias)
         if units is not None:
             folded = units.undone(folded)
-    if not all(np.isfinite(array).all() for array in vars(folded).values() if array is not None):
+    return _with(trained, replace(folded, idf=idf))
+
+
+def _with(trained: Trained, head: Head) -> Trained:
+    """Return the result with this head; without one if a weight overflowed."""
+    if not all(np.isfinite(array).all() for array in vars(head).values() if array is not None):
         status = f"diverged: a weight overflowed in epoch {len(trained.curve)}"
         return replace(trained, head=None, kept=None, status=status)
-    return replace(trained, head=replace(folded, idf=idf))
+    return replace(trained, head=head)
+
+
+def _discriminants(
+    asked: Hyperparameters, train: Split, val: Split, schedule: Schedule, idf: Floats | None
+) -> Trained:
+    """Fit linear discriminants; the result has the sums of the training and validation rows."""
+    sums = Sums.of(Split.concat([train, val]), schedule)
+    head = sums.head(np.arange(len(train.labels) + len(val.labels)) < len(train.labels))
+    trained = _measured(asked, head, train, val, schedule, scaled=True)
+    if idf is None:  # other rows have other weights of terms
+        trained = replace(trained, sums=sums)
+    return _with(trained, replace(head.scaled(trained.scale), idf=idf))
 
 
 def _solve(
@@ -134,18 +153,26 @@ def _solve(
     decays = [one.weight_decay for one in hyperparameters]
     of_labels = schedule.loss, train.labels, schedule.class_weights
     weights = schedule.weigh(train.digests)
-    rows = closed_forms.Rows.of(train.features, *of_labels, weights, train.digests)
+    rows = closed_forms.Rows.of(train.features, *of_labels, weights)
     heads = closed_forms.SOLVERS[schedule.loss][name](rows, decays, start)
-    trained = []
-    for one, head in zip(hyperparameters, heads, strict=True):
-        scale = 1.0
-        if name in closed_forms.OF_NO_SCALE and not rows.loss.of_numbers:
-            new = val if len(val.labels) else train
-            scale = closed_forms.fair_scale(head.logits(new.features), new.labels)
-            head = head.scaled(scale)
-        figures = Figures(1, *_figures(head, train, schedule), *_figures(head, val, schedule))
-        trained.append(Trained(one, head, figures, [figures], "solved", scale))
-    return trained
+    scaled = name in closed_forms.OF_NO_SCALE and not rows.loss.of_numbers
+    return [
+        _measured(one, head, train, val, schedule, scaled)
+        for one, head in zip(hyperparameters, heads, strict=True)
+    ]
+
+
+def _measured(
+    asked: Hyperparameters, head: Head, train: Split, val: Split, schedule: Schedule, scaled: bool
+) -> Trained:
+    """Return a head in closed form with its metrics, if `scaled` after calibrating its logits."""
+    scale = 1.0
+    if scaled:
+        new = val if len(val.labels) else train
+        scale = closed_forms.fair_scale(head.logits(new.features), new.labels)
+        head = head.scaled(scale)
+    figures = Figures(1, *_figures(head, train, schedule), *_figures(head, val, schedule))
+    return Trained(asked, head, figures, [figures], "solved", scale)
 
 
 def _figures(head: Head, split: Split, schedule: Schedule) -> tuple[float, float]:
@@ -168,17 +195,25 @@ def refit(chosen: Trained, rows: Split, val: Split, schedule: Schedule, device: 
     the scale that was calibrated when the validation examples were still held out.
     """
     start = chosen.head if chosen.hyperparameters.optimizer == "lbfgs" else None
-    return trained_again(chosen, Split.concat([rows, val]), schedule, device, start)
+    both = Split.concat([rows, val])
+    every = np.ones(len(both.labels), bool)
+    return trained_again(chosen, both, every, schedule, device, start)
 
 
 def trained_again(
-    chosen: Trained, rows: Split, schedule: Schedule, device: str, start: Head | None = None
+    chosen: Trained,
+    pool: Split,
+    some: npt.NDArray[np.bool_],
+    schedule: Schedule,
+    device: str,
+    start: Head | None = None,
 ) -> Head:
     """Train the chosen head on other rows.
 
     Args:
         chosen: as `fit_heads` returned it.
-        rows: to train on.
+        pool: the training rows of the chosen head, and then its validation rows.
+        some: [n], the rows of the pool to train on.
         schedule: of the chosen head.
         device: `cpu` or `cuda`.
         start: as in `fit_heads`; the result may remember the rows that `start` was trained on.
@@ -186,6 +221,10 @@ def trained_again(
     Raises:
         TrainingError: the training diverged.
     """
+    if chosen.sums is not None:
+        with one_thread():
+            return chosen.sums.head(some).scaled(chosen.scale)
+    rows = pool if some.all() else pool.take(some)
     epochs = chosen.kept.epoch if chosen.kept else schedule.epochs
     again = replace(schedule, epochs=epochs, patience=0)
     none = rows.take(slice(0))

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ..core.errors import TrainingError
 from ..tables.features import Split
 from . import closed_forms, tf_idf
+from .discriminants import Sums
 from .fit import class_weights, fit_heads, one_thread_each
 from .head import Floats, one_thread
 from .hyperparameters import Hyperparameters
@@ -62,7 +63,13 @@ def on_subsets(
         schedule = replace(schedule, layers=())
     if not schedule.counts:
         pool = _within_range(pool)
-    # The scaling and the shrunken covariance are those of each subset, so little is shared.
+    if hyperparameters.optimizer == "lda" and weighing == "none" and not schedule.counts:
+        with one_thread():
+            sums = Sums.of(pool, schedule)
+            for mask, rows in zip(subsets, asked, strict=True):
+                yield _whole(sums.head(mask).logits(pool.features[rows]))
+        return
+    # The scaling, or the weights of the classes, are those of each subset, so nothing is shared.
     if hyperparameters.scaling != GLOBAL or hyperparameters.optimizer == "lda":
         yield from _one_by_one(pool, subsets, asked, hyperparameters, schedule, weighing)
         return

@@ -1,13 +1,14 @@
 """The training settings other than hyperparameters, and the results of training."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from ..tables.layers import Layers
 from .description import HeadDescription
+from .discriminants import Sums
 from .head import Floats, Head
 from .hyperparameters import Hyperparameters
 from .losses import LOSSES
@@ -58,7 +59,8 @@ class Figures:
 class Trained:
     """The result of training a head; `head` and its metrics `kept` are None if training diverged.
 
-    The logits were multiplied by `scale`, which `closed_forms.fair_scale` returned.
+    The logits were multiplied by `scale`, which `closed_forms.fair_scale` returned. `sums` are of
+    the training and validation rows, if they are all that is needed to train the head again.
     """
 
     hyperparameters: Hyperparameters
@@ -67,6 +69,7 @@ class Trained:
     curve: list[Figures]
     status: str
     scale: float = 1.0
+    sums: Sums | None = field(default=None, repr=False, compare=False)
 
 
 def order(trained: Trained) -> tuple[bool, float, float]:

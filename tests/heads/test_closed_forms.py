@@ -85,7 +85,7 @@ def test_nearest_mean_chooses_as_scikit_learn_does():
     )
 
 
-@pytest.mark.parametrize("count", [30, 400])  # fewer rows than features, and more
+@pytest.mark.parametrize("count", [30, 400, 9000])  # fewer rows than features, more, and many
 def test_lda_shrinks_as_ledoit_and_wolf_do(count):
     train = blobs(count, 0, dimension=60)
     head = fit("lda", train=train, val=NO_VAL_60).head

@@ -313,7 +313,7 @@ def test_a_gpu_gives_the_heads_of_the_cpu():
 
 
 @pytest.mark.parametrize("factor", [1e30, 1e-30])
-@pytest.mark.parametrize("optimizer", ["lbfgs", "ridge"])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "ridge", "lda"])
 def test_features_of_any_size_are_learned_from(factor: float, optimizer: str) -> None:
     """Their squares are no float32; a head that says nothing came of them, with scale infinite."""
     rows, fresh = blobs(120, 0, 3, 8, 1.0), blobs(300, 1, 3, 8, 1.0)
